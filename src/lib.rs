@@ -1,0 +1,8 @@
+//! Consume Huawei Cloud DMS queues.
+
+pub mod limits;
+pub mod message;
+pub mod queue;
+
+#[cfg(feature = "server")]
+pub mod server;

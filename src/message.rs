@@ -1,0 +1,188 @@
+//! What is sent: a [`Message`] with its body, attributes, labels and delay.
+//!
+//! A body stays the raw JSON text it arrived as, from socket to handler and from socket to disk.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+/// A message body: exactly one JSON value, kept as its text.
+///
+/// Cloning is cheap: clones share the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body(Bytes);
+
+impl Body {
+    /// Serialises `value` as JSON.
+    ///
+    /// # Errors
+    /// When `value`'s `Serialize` fails or a map has keys that are not strings.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::to_vec(value).map(|text| Self(text.into()))
+    }
+
+    /// Takes JSON text as it is, blanks around it cut off.
+    ///
+    /// # Errors
+    /// When the text is not exactly one JSON value.
+    pub fn raw(text: impl Into<Bytes>) -> Result<Self, serde_json::Error> {
+        let text = text.into();
+        let value: &RawValue = serde_json::from_slice(&text)?;
+        Ok(Self(text.slice_ref(value.get().as_bytes())))
+    }
+
+    /// Takes a slice that a JSON parser has already found to be one value.
+    pub(crate) fn trusted(text: Bytes) -> Self {
+        Self(text)
+    }
+
+    /// Decodes the body.
+    ///
+    /// # Errors
+    /// When the JSON is not of the shape of `T`.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.0)
+    }
+
+    /// The JSON text.
+    pub fn as_str(&self) -> &str {
+        // Only valid JSON gets in, and JSON is UTF-8.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The JSON text as shared bytes.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The size of the JSON text in bytes: what counts towards the limit of 524 288.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never true: the shortest JSON value has one byte.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Bodies are the users' data and may be large: their size is enough for a log.
+        write!(f, "Body({} bytes)", self.0.len())
+    }
+}
+
+/// Named values beside the body; values keep their JSON types.
+pub type Attributes = serde_json::Map<String, serde_json::Value>;
+
+/// A message to send (API reference 5.3.1).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// The body.
+    pub body: Body,
+    /// The attributes; empty by default.
+    pub attributes: Attributes,
+    /// At most three labels, each 1-64 of `A-Z a-z 0-9 _ -`; none by default.
+    pub tags: Vec<String>,
+    /// How long the message stays invisible, 0 to 7 days, cut to milliseconds; zero by default.
+    pub delay: Duration,
+}
+
+impl Message {
+    /// A message with this body and nothing else.
+    pub fn new(body: Body) -> Self {
+        Self { body, attributes: Attributes::new(), tags: Vec::new(), delay: Duration::ZERO }
+    }
+
+    /// A message whose body is `value` as JSON.
+    ///
+    /// # Errors
+    /// As [`Body::json`].
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        Body::json(value).map(Self::new)
+    }
+
+    /// A message whose body is a JSON string.
+    pub fn text(text: &str) -> Self {
+        Self::new(Body(serde_json::Value::from(text).to_string().into()))
+    }
+
+    /// Adds an attribute; an equal name is replaced.
+    pub fn attribute(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.attributes.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds a label.
+    pub fn tag(mut self, label: impl Into<String>) -> Self {
+        self.tags.push(label.into());
+        self
+    }
+
+    /// Sets how long the message stays invisible (NORMAL and FIFO queues; at most 7 days).
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+}
+
+/// A message as a consume call hands it out, with the token that acknowledges it (API reference 5.3.2).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ReceivedMessage {
+    /// The body.
+    pub body: Body,
+    /// The attributes.
+    pub attributes: Attributes,
+    /// The labels; dead letters carry none.
+    pub tags: Vec<String>,
+    /// What acknowledges this delivery.
+    pub handle: AckHandle,
+}
+
+/// The opaque token that acknowledges one delivery of a message. The wire calls it `handler`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct AckHandle(Box<str>);
+
+impl AckHandle {
+    /// Wraps a token as the service gave it.
+    pub fn new(token: impl Into<Box<str>>) -> Self {
+        Self(token.into())
+    }
+
+    /// The token as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AckHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AckHandle({}…)", self.0.get(..8).unwrap_or(&self.0))
+    }
+}
+
+/// The identifier the service gives a sent message, on request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MessageId(Box<str>);
+
+impl MessageId {
+    /// Wraps an identifier as the service gave it.
+    pub fn new(id: impl Into<Box<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The identifier as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,287 @@
+//! What a DMS server does, without HTTP: the [`Broker`] trait at the level of operations, and the values it takes and gives.
+//!
+//! HTTP, authentication and request limits stand in front of this trait and know nothing of what is behind it, so that an
+//! implementation on a shared database can stand beside the embedded one. [`embedded`] is the one that ships.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    message::MessageId,
+    queue::{
+        ConsumerGroup, CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag, TagFilter,
+    },
+};
+
+/// Where a consume or an acknowledgement goes: a group of a queue of a project.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GroupPath {
+    /// The project.
+    pub project: ProjectId,
+    /// The queue.
+    pub queue: QueueId,
+    /// The group.
+    pub group: GroupId,
+}
+
+/// Which of a group's two streams is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// The queue's messages.
+    Messages,
+    /// The messages that failed too often in this group.
+    DeadLetters,
+}
+
+/// A message that passed the request's checks, ready to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewMessage {
+    /// The `message` object of a consume answer as JSON text: `{"body":…,"attributes":{…}}` plus `,"tags":[…]` where
+    /// there are labels. It is spliced into answers as it is.
+    pub json: Bytes,
+    /// Size of the body's JSON text in bytes: what counts towards 524 288.
+    pub body_bytes: usize,
+    /// The labels.
+    pub tags: Vec<String>,
+    /// How long it stays invisible.
+    pub delay: Duration,
+}
+
+/// A consume call (API reference 5.3.2, 5.3.4).
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseRequest {
+    /// At most this many messages: 1-10.
+    pub max_messages: usize,
+    /// At most this many bytes of bodies; the first message is given whatever its size.
+    pub max_bytes: usize,
+    /// How long to wait for a first message.
+    pub wait: Duration,
+    /// How long the batch may stay unacknowledged.
+    pub ack_wait: Duration,
+    /// The label rule; always empty for dead letters.
+    pub filter: TagFilter,
+}
+
+/// One message of a leased batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeasedMessage {
+    /// As [`NewMessage::json`].
+    pub json: Bytes,
+    /// The labels, for the copy beside `message`.
+    pub tags: Arc<[String]>,
+    /// The token that acknowledges this message: opaque, unforgeable, good until the lease ends.
+    pub handle: String,
+}
+
+/// One line of an acknowledgement (API reference 5.3.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The token from the consume answer.
+    pub handle: String,
+    /// `success` or `fail`.
+    pub success: bool,
+}
+
+/// What an acknowledgement settled; the sum is the size of the batches it named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// The first so many of the batch are settled.
+    pub success: usize,
+    /// The last so many of the batch failed.
+    pub fail: usize,
+}
+
+/// A queue's groups with their counters (API reference 5.2.2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupList {
+    /// The queue's name.
+    pub queue_name: String,
+    /// Whether the queue has dead letters.
+    pub dead_letters: bool,
+    /// The groups in the order of their creation; the dead-letter counters are always filled in.
+    pub groups: Vec<ConsumerGroup>,
+}
+
+/// How much of the quotas a project uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// NORMAL and FIFO queues.
+    pub queues: usize,
+    /// Kafka queues.
+    pub kafka_queues: usize,
+}
+
+/// The limits a broker holds a project to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// Queues of one project, both kinds counted apart; 30.
+    pub queues: usize,
+    /// Groups of one queue; 3.
+    pub groups_per_queue: usize,
+    /// Resource tags of one queue; 10.
+    pub tags_per_queue: usize,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { queues: 30, groups_per_queue: 3, tags_per_queue: crate::limits::MAX_QUEUE_TAGS }
+    }
+}
+
+/// What the server shows of a message without leasing it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Peeked {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// As [`NewMessage::json`].
+    pub json: Bytes,
+    /// Where it stands for the group.
+    pub state: PeekState,
+    /// Failed consumptions so far.
+    pub failures: u32,
+    /// When it was sent (or became due, or became a dead letter), in milliseconds since the Unix epoch.
+    pub entered_ms: i64,
+}
+
+/// Where a message stands for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeekState {
+    /// It can be consumed.
+    Available,
+    /// It is in a batch whose lease lasts this much longer.
+    Leased(Duration),
+    /// It becomes visible after this time.
+    Delayed(Duration),
+}
+
+/// Why a broker refused or could not do something. HTTP maps each kind to one documented code.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// No queue of that id in the project.
+    #[error("the queue does not exist")]
+    QueueNotFound,
+    /// No group of that id in the queue.
+    #[error("the consumer group does not exist")]
+    GroupNotFound,
+    /// The project has a queue of that name.
+    #[error("the queue {0} exists already")]
+    QueueExists(String),
+    /// The queue has a group of that name.
+    #[error("the consumer group {0} exists already")]
+    GroupExists(String),
+    /// The project has as many queues as it may.
+    #[error("the project may have {0} queues")]
+    QueueQuota(usize),
+    /// The queue has as many groups as it may.
+    #[error("a queue may have {0} consumer groups")]
+    GroupQuota(usize),
+    /// The queue has as many resource tags as it may.
+    #[error("a queue may have {0} tags")]
+    TagQuota(usize),
+    /// The queue has no resource tag of that key.
+    #[error("the queue has no tag {0}")]
+    TagNotFound(String),
+    /// The queue or group was created a moment ago.
+    #[error("it is being created")]
+    BeingCreated,
+    /// The queue has no dead letters.
+    #[error("the queue has no dead letters")]
+    NoDeadLetters,
+    /// A Kafka queue takes no delayed messages.
+    #[error("kafka queue message could not have delayTime.")]
+    KafkaDelay,
+    /// A Kafka queue has no labels.
+    #[error("a Kafka queue has no labels")]
+    KafkaLabels,
+    /// The group consumes by another label rule.
+    #[error("the group consumes by another label rule: {0}")]
+    FilterChanged(String),
+    /// The token cannot be read, its lease is over, or it was acknowledged before.
+    #[error("the handler does not exist: it cannot be parsed, its lease is over, or it was acknowledged before")]
+    UnknownHandle,
+    /// The token belongs to another queue, group or stream.
+    #[error("the handler belongs to another queue or group")]
+    ForeignHandle,
+    /// The group has as many long polls as it may.
+    #[error("the group has {0} waiting consume calls")]
+    TooManyPolls(usize),
+    /// The store could not do it; nothing was changed.
+    #[error("the store failed")]
+    Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Closed,
+}
+
+/// The operations of a DMS server.
+///
+/// Every method answers when its effect is as durable as the implementation promises. All are cancel-safe in the sense
+/// that a dropped call has either taken effect as a whole or not at all; a dropped `lease` hands nothing out.
+#[async_trait]
+pub trait Broker: fmt::Debug + Send + Sync + 'static {
+    /// Creates a queue (5.1.1).
+    async fn create_queue(&self, project: &ProjectId, queue: NewQueue) -> Result<CreatedQueue, BrokerError>;
+    /// All queues of a project, newest first (5.1.2); the dead-letter fields are filled in.
+    async fn queues(&self, project: &ProjectId) -> Result<Vec<Queue>, BrokerError>;
+    /// One queue (5.1.3); the dead-letter fields are filled in.
+    async fn queue(&self, project: &ProjectId, queue: &QueueId) -> Result<Queue, BrokerError>;
+    /// Deletes a queue with all it holds (5.1.4).
+    async fn delete_queue(&self, project: &ProjectId, queue: &QueueId) -> Result<(), BrokerError>;
+
+    /// Creates groups, all or none, and gives their ids in the order of `names` (5.2.1).
+    async fn create_groups(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        names: &[String],
+    ) -> Result<Vec<GroupId>, BrokerError>;
+    /// The groups of a queue (5.2.2).
+    async fn groups(&self, project: &ProjectId, queue: &QueueId) -> Result<GroupList, BrokerError>;
+    /// Deletes a group with its dead letters (5.2.3).
+    async fn delete_group(&self, path: &GroupPath) -> Result<(), BrokerError>;
+
+    /// Stores messages, all or none, and gives their ids (5.3.1).
+    async fn append(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<MessageId>, BrokerError>;
+    /// Leases the next messages, waiting for a first one (5.3.2, 5.3.4). Empty when none came in time.
+    async fn lease(
+        &self,
+        path: &GroupPath,
+        stream: Stream,
+        request: LeaseRequest,
+    ) -> Result<Vec<LeasedMessage>, BrokerError>;
+    /// Judges acknowledgements, each batch by its own order up to its first failure (5.3.3, 5.3.5).
+    async fn settle(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<Settled, BrokerError>;
+
+    /// Sets tags of a queue, equal keys overwritten (5.4.1).
+    async fn put_tags(&self, project: &ProjectId, queue: &QueueId, tags: Vec<QueueTag>) -> Result<(), BrokerError>;
+    /// Deletes tags: by key, or by key and value. Those that are not there are passed over (5.4.1).
+    async fn delete_tags(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        tags: Vec<(String, Option<String>)>,
+    ) -> Result<(), BrokerError>;
+    /// The tags of a queue (5.4.2).
+    async fn tags(&self, project: &ProjectId, queue: &QueueId) -> Result<Vec<QueueTag>, BrokerError>;
+    /// All tags of a project (5.4.3).
+    async fn project_tags(&self, project: &ProjectId) -> Result<Vec<ProjectTag>, BrokerError>;
+
+    /// What a project uses of its quotas (5.5.1).
+    async fn usage(&self, project: &ProjectId) -> Result<Usage, BrokerError>;
+    /// The limits a project is held to.
+    fn quotas(&self, project: &ProjectId) -> Quotas;
+
+    /// Shows messages of a group from `from` on without leasing any: at most `max`.
+    async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError>;
+
+    /// Answers every waiting `lease` with what it has, refuses new work, and returns when all that was accepted is durable.
+    async fn close(&self);
+}
