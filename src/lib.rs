@@ -1,5 +1,6 @@
 //! Consume Huawei Cloud DMS queues.
 
+pub mod auth;
 pub mod limits;
 pub mod message;
 pub mod queue;

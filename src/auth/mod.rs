@@ -1,0 +1,6 @@
+//! Who is calling: AK/SK signatures.
+
+mod canonical;
+pub mod signer;
+
+pub use canonical::{CanonicalRequest, RequestParts};
