@@ -1,0 +1,20 @@
+//! What every request handler shares.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{broker::Broker, config::HttpLimits, metrics::Metrics};
+
+/// The state behind the router.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// What the server does.
+    pub(crate) broker: Arc<dyn Broker>,
+    /// Set off when the server stops: long polls answer at once.
+    pub(crate) stopping: CancellationToken,
+    /// The limits of a single request.
+    pub(crate) limits: HttpLimits,
+    /// Counters and durations.
+    pub(crate) metrics: Metrics,
+}

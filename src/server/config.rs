@@ -1,0 +1,159 @@
+//! What a server is started with.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+
+use super::broker::Quotas;
+use crate::queue::{NewQueue, ProjectId};
+
+/// The settings of a [`Server`](super::Server). The default is a server in memory, without sockets, open to any caller.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The address of the API; none (the default): no socket, in-process callers only.
+    pub listen: Option<SocketAddr>,
+    /// The address of health, metrics and peek; loopback only; none by default.
+    pub admin: Option<SocketAddr>,
+    /// Where messages are kept; none (the default): in memory.
+    pub data_dir: Option<PathBuf>,
+    /// The projects. While none of them has keys or users, any caller may use any project.
+    pub projects: Vec<Project>,
+    /// The region in the catalogue of tokens; `local`.
+    pub region: String,
+    /// How long a token is good; 24 hours.
+    pub token_lifetime: Duration,
+    /// The limits of connections and requests.
+    pub limits: HttpLimits,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            admin: None,
+            data_dir: None,
+            projects: Vec::new(),
+            region: "local".to_owned(),
+            token_lifetime: Duration::from_secs(24 * 3600),
+            limits: HttpLimits::default(),
+        }
+    }
+}
+
+/// A project: a space of queues with its own callers.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The `{project_id}` of paths: 1-64 of `A-Z a-z 0-9 _ -`.
+    pub id: ProjectId,
+    /// The name that a token's scope may use in place of the id.
+    pub name: String,
+    /// Keys that sign requests to it.
+    pub access_keys: Vec<AccessKey>,
+    /// Users that get tokens for it.
+    pub users: Vec<User>,
+    /// Its quotas, where they differ from the server's.
+    pub quotas: Option<Quotas>,
+    /// Queues that are created at start if they are missing.
+    pub queues: Vec<StartQueue>,
+}
+
+impl Project {
+    /// A project without callers of its own, queues or quotas, named as its id.
+    pub fn new(id: impl Into<ProjectId>) -> Self {
+        let id = id.into();
+        Self { name: id.to_string(), id, access_keys: Vec::new(), users: Vec::new(), quotas: None, queues: Vec::new() }
+    }
+
+    /// Adds a key.
+    pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<SecretString>) -> Self {
+        self.access_keys.push(AccessKey {
+            access_key: access_key.into(),
+            secret_key: secret_key.into(),
+            security_token: None,
+        });
+        self
+    }
+
+    /// Adds a user.
+    pub fn user(
+        mut self,
+        user: impl Into<String>,
+        password: impl Into<SecretString>,
+        domain: impl Into<String>,
+    ) -> Self {
+        self.users.push(User { user: user.into(), password: password.into(), domain: domain.into() });
+        self
+    }
+
+    /// Whether anybody can prove to be a caller of it.
+    pub(crate) fn has_auth(&self) -> bool {
+        !self.access_keys.is_empty() || !self.users.is_empty()
+    }
+}
+
+/// An access key with its secret.
+#[derive(Clone, Debug)]
+pub struct AccessKey {
+    /// The key's public half.
+    pub access_key: String,
+    /// Its secret half.
+    pub secret_key: SecretString,
+    /// The token that requests with this key must carry, for temporary credentials.
+    pub security_token: Option<SecretString>,
+}
+
+/// A user who gets tokens by password.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: SecretString,
+    /// The domain (account) the user belongs to.
+    pub domain: String,
+}
+
+/// A queue that is there from the start.
+#[derive(Clone, Debug)]
+pub struct StartQueue {
+    /// The queue; one of that name that exists already is left as it is.
+    pub queue: NewQueue,
+    /// Its groups; those missing are created.
+    pub groups: Vec<String>,
+}
+
+/// The limits of connections and single requests.
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// Connections at a time; further ones wait to be accepted; 4096.
+    pub connections: usize,
+    /// The largest request body, in bytes; 1 MiB: 512 KiB of message bodies, attributes and their wrapping.
+    pub body_bytes: usize,
+    /// How long a body may take to arrive; 30 seconds.
+    pub body_timeout: Duration,
+    /// How long a request's head may take from its first byte; 10 seconds.
+    pub head_timeout: Duration,
+    /// How long a connection may stay without a request; 75 seconds, above the pools of usual clients.
+    pub idle_timeout: Duration,
+    /// How long an answer may take to be written once the caller reads too slowly; 60 seconds.
+    pub write_timeout: Duration,
+    /// How old a connection gets before it is closed after an answer; one hour.
+    pub connection_age: Duration,
+    /// How long requests may take to finish once the server stops; 20 seconds.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            body_bytes: 1 << 20,
+            body_timeout: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(60),
+            connection_age: Duration::from_secs(3600),
+            shutdown_grace: Duration::from_secs(20),
+        }
+    }
+}

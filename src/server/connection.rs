@@ -1,0 +1,155 @@
+//! One connection: HTTP/1.1 with deadlines for heads, answers, idleness and age.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use axum::{Router, body::Body};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::config::HttpLimits;
+
+/// The largest head and read buffer, in bytes.
+const BUFFER: usize = 128 << 10;
+
+/// Serves requests on `io` until the peer leaves, a deadline passes, or `stopping` is set off and the request in
+/// progress is answered.
+pub(super) async fn serve<I>(io: I, router: Router, limits: HttpLimits, stopping: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let busy = Arc::new(AtomicBool::new(false));
+    let io = Deadlines::new(io, Arc::clone(&busy), limits.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        busy.store(true, Ordering::Relaxed);
+        let answer = router.clone().oneshot(request.map(Body::new));
+        let busy = Arc::clone(&busy);
+        async move {
+            let answer = answer.await;
+            busy.store(false, Ordering::Relaxed);
+            answer
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // hyper starts this timer when the connection falls idle, so it bounds idleness; heads have a shorter one below.
+        .header_read_timeout(limits.idle_timeout)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stopping.cancelled() => None,
+        () = sleep(limits.connection_age) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// A stream whose reads of a request head and whose writes may not take for ever.
+struct Deadlines<I> {
+    io: I,
+    /// Whether a request is being answered: then the silence of the peer is its right.
+    busy: Arc<AtomicBool>,
+    limits: HttpLimits,
+    head: Option<Pin<Box<Sleep>>>,
+    write: Option<Pin<Box<Sleep>>>,
+}
+
+impl<I> Deadlines<I> {
+    fn new(io: I, busy: Arc<AtomicBool>, limits: HttpLimits) -> Self {
+        // A new connection is there for a request: its head is due from the first moment.
+        let head = Some(Box::pin(sleep(limits.head_timeout)));
+        Self { io, busy, limits, head, write: None }
+    }
+
+    /// Passes on what a write came to, unless it found no room and the time for the whole answer is over.
+    fn judge_write<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            return result;
+        }
+        let due = Instant::now() + self.limits.write_timeout;
+        let timer = self.write.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its answer")))
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Deadlines<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let filled = buf.filled().len();
+        let result = Pin::new(&mut this.io).poll_read(cx, buf);
+        if this.busy.load(Ordering::Relaxed) {
+            this.head = None;
+            return result;
+        }
+        if result.is_ready() {
+            if buf.filled().len() > filled && this.head.is_none() {
+                this.head = Some(Box::pin(sleep(this.limits.head_timeout)));
+            }
+            return result;
+        }
+        if let Some(timer) = &mut this.head {
+            ready!(timer.as_mut().poll(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head takes too long")));
+        }
+        Poll::Pending
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Deadlines<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.judge_write(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.judge_write(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_flush(cx);
+        if result.is_ready() {
+            // Everything is written: the next answer has its own time.
+            self.write = None;
+        }
+        self.judge_write(cx, result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.judge_write(cx, result)
+    }
+}

@@ -1,0 +1,130 @@
+//! Consuming messages and dead letters (API reference 5.3.2, 5.3.4).
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header;
+
+use super::{
+    app::App,
+    broker::{GroupPath, LeaseRequest, LeasedMessage, Stream},
+    codes,
+    error::ApiError,
+    query::Query,
+};
+use crate::{
+    limits,
+    queue::{TagFilter, TagMode},
+};
+
+/// `GET …/messages` (5.3.2).
+pub(super) async fn messages(State(app): State<Arc<App>>, path: GroupPath, query: Query) -> Result<Response, ApiError> {
+    let request = LeaseRequest { filter: filter(&query)?, ..request(&query)? };
+    let leased = lease(&app, &path, Stream::Messages, request).await?;
+    Ok(answer(&leased, Stream::Messages))
+}
+
+/// `GET …/deadletters` (5.3.4): as messages, without labels on either side.
+pub(super) async fn dead_letters(
+    State(app): State<Arc<App>>,
+    path: GroupPath,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let leased = lease(&app, &path, Stream::DeadLetters, request(&query)?).await?;
+    Ok(answer(&leased, Stream::DeadLetters))
+}
+
+async fn lease(
+    app: &App,
+    path: &GroupPath,
+    stream: Stream,
+    request: LeaseRequest,
+) -> Result<Vec<LeasedMessage>, ApiError> {
+    let _waiting = app.metrics.long_poll();
+    let leased = tokio::select! {
+        // Giving up a lease call hands nothing out, so a stopping server may answer at once.
+        () = app.stopping.cancelled() => Vec::new(),
+        leased = app.broker.lease(path, stream, request) => leased?,
+    };
+    app.metrics.consumed(leased.len());
+    Ok(leased)
+}
+
+fn request(query: &Query) -> Result<LeaseRequest, ApiError> {
+    let seconds = |name, default, range, code| query.number(name, default, range, code).map(Duration::from_secs);
+    Ok(LeaseRequest {
+        max_messages: query.number("max_msgs", limits::MAX_MESSAGES, &(1..=limits::MAX_MESSAGES), codes::MAX_MSGS)?,
+        max_bytes: limits::MAX_BYTES,
+        wait: seconds("time_wait", 3, &limits::POLL_WAIT_SECS, codes::TIME_WAIT)?,
+        ack_wait: seconds("ack_wait", 30, &limits::ACK_WAIT_SECS, codes::ACK_WAIT)?,
+        filter: TagFilter::default(),
+    })
+}
+
+/// `tag` (repeated) and `tag_type`.
+fn filter(query: &Query) -> Result<TagFilter, ApiError> {
+    let tags: Vec<String> = query.all("tag").map(str::to_owned).collect();
+    if tags.len() > limits::MAX_LABELS {
+        let (found, most) = (tags.len(), limits::MAX_LABELS);
+        return Err(codes::URL_PARAMETER.because(format!("tag is given {found} times: at most {most} are allowed.")));
+    }
+    limits::labels(&tags).map_err(|error| codes::LABEL.because(error))?;
+    let mode = match query.first("tag_type") {
+        None | Some("or") => TagMode::Or,
+        Some("and") => TagMode::And,
+        Some(other) => return Err(codes::TAG_TYPE.because(format!("It is {other:?}."))),
+    };
+    Ok(TagFilter { tags, mode })
+}
+
+/// The bare array of 5.3.2, spliced from the stored texts into one buffer.
+fn answer(leased: &[LeasedMessage], stream: Stream) -> Response {
+    let size: usize = leased.iter().map(|message| message.json.len() + message.handle.len() + 250).sum();
+    let mut text = BytesMut::with_capacity(size + 2);
+    text.put_u8(b'[');
+    for (at, message) in leased.iter().enumerate() {
+        text.put_slice(if at == 0 { br#"{"message":"# } else { br#",{"message":"# });
+        match stream {
+            Stream::Messages => {
+                text.put_slice(&message.json);
+                labels(&mut text, &message.tags);
+            }
+            Stream::DeadLetters => without_labels(&mut text, &message.json),
+        }
+        text.put_slice(br#","handler":"#);
+        text.put_slice(serde_json::Value::from(message.handle.as_str()).to_string().as_bytes());
+        text.put_u8(b'}');
+    }
+    text.put_u8(b']');
+    ([(header::CONTENT_TYPE, "application/json")], text.freeze()).into_response()
+}
+
+/// The copy of the labels beside `message`, where the examples of 5.3.2 have it (its tables have it inside).
+fn labels(text: &mut BytesMut, tags: &[String]) {
+    for (at, tag) in tags.iter().enumerate() {
+        text.put_slice(if at == 0 { br#","tags":[""# } else { br#"",""# });
+        text.put_slice(tag.as_bytes());
+    }
+    if !tags.is_empty() {
+        text.put_slice(br#""]"#);
+    }
+}
+
+/// The `message` object less its labels: dead letters carry none (5.3.4).
+fn without_labels(text: &mut BytesMut, json: &Bytes) {
+    const MARK: &[u8] = br#","tags":["#;
+    // `attributes` is an object and always there, so only labels end in `]}`; they hold nothing but words, so the
+    // last mark begins them.
+    let start = json.ends_with(b"]}").then(|| json.windows(MARK.len()).rposition(|window| window == MARK)).flatten();
+    match start {
+        Some(start) => {
+            text.put_slice(&json[..start]);
+            text.put_u8(b'}');
+        }
+        None => text.put_slice(json),
+    }
+}

@@ -1,0 +1,109 @@
+//! JSON bodies: requests in, with documented errors; answers out.
+
+use axum::response::{IntoResponse, Response};
+use http::header;
+use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+
+use super::{
+    codes::{self, Code},
+    error::ApiError,
+};
+
+/// The deepest nesting of a message's JSON: what the usual parsers of consumers can read.
+pub(crate) const MAX_DEPTH: usize = 128;
+
+/// An answer whose body is this value as JSON.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Err(error) => {
+                tracing::error!(%error, "an answer could not be written as JSON");
+                codes::INTERNAL.plain().into_response()
+            }
+        }
+    }
+}
+
+/// Parses the body of a queue, group or tag request.
+///
+/// # Errors
+/// DMS.00400004 for an empty body, DMS.10240009 for anything that is not the documented JSON.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    parse_with(body, codes::BODY_FORMAT, codes::BODY_FORMAT)
+}
+
+/// Parses the body of a message request.
+///
+/// # Errors
+/// DMS.00400004 for an empty body, DMS.10540012 for text that is not JSON, DMS.10540010 for JSON of another shape.
+pub(crate) fn parse_messages<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    parse_with(body, codes::MESSAGE_JSON, codes::REQUEST_FORMAT)
+}
+
+fn parse_with<'a, T: Deserialize<'a>>(body: &'a [u8], syntax: Code, shape: Code) -> Result<T, ApiError> {
+    if body.is_empty() {
+        return Err(codes::BODY_EMPTY.plain());
+    }
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        Category::Data => shape.because(format!("The JSON has another shape: {error}.")),
+        _ => syntax.because(format!("{error}.")),
+    })
+}
+
+/// Whether valid JSON text nests deeper than [`MAX_DEPTH`].
+///
+/// The parser skips over raw values without recursion, so depth has to be looked at apart.
+pub(crate) fn too_deep(text: &str) -> bool {
+    // Counting is much faster than following, and nearly every message passes here.
+    if text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() <= MAX_DEPTH {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(!too_deep(&nested(128)));
+        assert!(too_deep(&nested(129)));
+        assert!(!too_deep(&format!("\"{}\\\"{}\"", "[".repeat(200), "{".repeat(200))));
+        assert!(!too_deep(&format!("[{}]", vec!["[]"; 500].join(","))));
+    }
+
+    #[test]
+    fn empty_malformed_and_misshapen_bodies_have_their_own_codes() {
+        let code = |body: &[u8]| parse_messages::<Vec<u8>>(body).unwrap_err().code();
+        assert_eq!(code(b""), codes::BODY_EMPTY);
+        assert_eq!(code(b"[1"), codes::MESSAGE_JSON);
+        assert_eq!(code(b"{}"), codes::REQUEST_FORMAT);
+        assert_eq!(code(b"\xff"), codes::MESSAGE_JSON);
+    }
+}

@@ -1,0 +1,111 @@
+//! What a path names: the queue or the group, with ids checked for their form.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use http::request::Parts;
+
+use super::{app::App, broker::GroupPath, codes, error::ApiError, query::Query};
+use crate::queue::{GroupId, ProjectId, QueueId};
+
+/// The project that a path names.
+#[derive(Clone, Debug)]
+pub(crate) struct ProjectPath(pub(crate) ProjectId);
+
+/// A queue of a project.
+#[derive(Clone, Debug)]
+pub(crate) struct QueuePath {
+    /// The project.
+    pub(crate) project: ProjectId,
+    /// The queue.
+    pub(crate) queue: QueueId,
+}
+
+impl FromRequestParts<Arc<App>> for ProjectPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let [project] = params(parts, app, ["project_id"]).await?;
+        Ok(Self(ProjectId::new(project)))
+    }
+}
+
+impl FromRequestParts<Arc<App>> for QueuePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let [project, queue] = params(parts, app, ["project_id", "queue_id"]).await?;
+        Ok(Self { project: ProjectId::new(project), queue: queue_id(&queue)? })
+    }
+}
+
+impl FromRequestParts<Arc<App>> for GroupPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let [project, queue, group] = params(parts, app, ["project_id", "queue_id", "group_id"]).await?;
+        let (project, queue) = (ProjectId::new(project), queue_id(&queue)?);
+        if !is_group_id(&group) {
+            // A queue that does not exist is the first thing to say, whatever the group looks like.
+            app.broker.queue(&project, &queue).await?;
+            return Err(codes::GROUP_ID_FORMAT.because(format!("{:?} is not `g-` and a UUID.", shorten(&group))));
+        }
+        Ok(Self { project, queue, group: GroupId::new(group) })
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        Self::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+/// The decoded path parameters of these names.
+async fn params<const N: usize>(parts: &mut Parts, app: &Arc<App>, names: [&str; N]) -> Result<[String; N], ApiError> {
+    let bad = |_| codes::URL_NOT_FOUND.because("The path is not UTF-8.");
+    let found = RawPathParams::from_request_parts(parts, app).await.map_err(bad)?;
+    let value = |name| found.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
+    Ok(names.map(|name| value(name).to_owned()))
+}
+
+fn queue_id(text: &str) -> Result<QueueId, ApiError> {
+    if is_uuid(text) {
+        return Ok(QueueId::new(text));
+    }
+    Err(codes::QUEUE_ID_FORMAT.because(format!("{:?} is not a UUID.", shorten(text))))
+}
+
+fn is_group_id(text: &str) -> bool {
+    text.strip_prefix("g-").is_some_and(is_uuid)
+}
+
+/// Whether the text is a hyphenated UUID: 8-4-4-4-12 hex digits.
+fn is_uuid(text: &str) -> bool {
+    let place = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    text.len() == 36 && text.bytes().enumerate().all(place)
+}
+
+/// The head of a text of unknown length, for an error.
+fn shorten(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_hyphenated_uuids() {
+        assert!(is_uuid("9bf46390-38a2-462d-b392-4d5b2d519c55"));
+        assert!(is_group_id("g-02fb1974-9be1-4eee-8448-ed2d3e89884a"));
+        for bad in ["", "orders", "9bf4639038a2462db3924d5b2d519c55", "9bf46390-38a2-462d-b392-4d5b2d519c5g"] {
+            assert!(!is_uuid(bad), "{bad:?} passed");
+        }
+        assert!(!is_group_id("02fb1974-9be1-4eee-8448-ed2d3e89884a"));
+    }
+}

@@ -1,0 +1,210 @@
+//! Queues: create, list, show, delete (API reference 5.1).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use bytes::Bytes;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    app::App,
+    codes,
+    error::ApiError,
+    json::{self, Json},
+    paths::{ProjectPath, QueuePath},
+    query::Query,
+};
+use crate::{
+    limits,
+    queue::{NewQueue, Queue, QueueMode},
+};
+
+/// The body of 5.1.1. Fields that are absent or `null` have their defaults.
+#[derive(Debug, Deserialize)]
+struct CreateQueue {
+    name: String,
+    queue_mode: Option<String>,
+    description: Option<String>,
+    redrive_policy: Option<String>,
+    max_consume_count: Option<i64>,
+    retention_hours: Option<i64>,
+}
+
+/// The answer of 5.1.1.
+#[derive(Debug, Serialize)]
+pub(super) struct Created {
+    id: String,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kafka_topic: Option<String>,
+}
+
+/// A queue in the answers of 5.1.2 and 5.1.3.
+#[derive(Debug, Serialize)]
+pub(super) struct QueueView {
+    id: String,
+    name: String,
+    description: String,
+    queue_mode: QueueMode,
+    reservation: u64,
+    created: i64,
+    max_msg_size_byte: u64,
+    produced_messages: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redrive_policy: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_consume_count: Option<u32>,
+    eff_date: i64,
+    group_count: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kafka_topic: Option<String>,
+}
+
+/// The answer of 5.1.2.
+#[derive(Debug, Serialize)]
+pub(super) struct QueueList {
+    total: usize,
+    queues: Vec<QueueView>,
+}
+
+/// `POST /queues` (5.1.1).
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    ProjectPath(project): ProjectPath,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Created>), ApiError> {
+    let queue = checked(json::parse(&body)?)?;
+    let created = app.broker.create_queue(&project, queue).await?;
+    let view = Created { id: created.id.to_string(), name: created.name, kafka_topic: created.kafka_topic };
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+/// `GET /queues` (5.1.2).
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    ProjectPath(project): ProjectPath,
+    query: Query,
+) -> Result<Json<QueueList>, ApiError> {
+    let dead_letters = query.flag("include_deadletter", false)?;
+    let queues: Vec<_> =
+        app.broker.queues(&project).await?.into_iter().map(|queue| view(queue, dead_letters)).collect();
+    Ok(Json(QueueList { total: queues.len(), queues }))
+}
+
+/// `GET /queues/{queue_id}` (5.1.3).
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    path: QueuePath,
+    query: Query,
+) -> Result<Json<QueueView>, ApiError> {
+    let dead_letters = query.flag("include_deadletter", false)?;
+    let queue = app.broker.queue(&path.project, &path.queue).await?;
+    Ok(Json(view(queue, dead_letters)))
+}
+
+/// `DELETE /queues/{queue_id}` (5.1.4).
+pub(super) async fn delete(State(app): State<Arc<App>>, path: QueuePath) -> Result<StatusCode, ApiError> {
+    app.broker.delete_queue(&path.project, &path.queue).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn view(queue: Queue, with_dead_letters: bool) -> QueueView {
+    // Kafka queues have no dead letters, so the flag has no effect on them (5.1.2).
+    let shown = with_dead_letters && !queue.mode.is_kafka();
+    QueueView {
+        id: queue.id.to_string(),
+        name: queue.name,
+        description: queue.description,
+        queue_mode: queue.mode,
+        reservation: queue.reservation_minutes,
+        created: queue.created_ms,
+        max_msg_size_byte: queue.max_message_bytes,
+        produced_messages: queue.produced_messages,
+        redrive_policy: shown.then(|| policy(queue.dead_letters == Some(true))),
+        max_consume_count: queue.max_consume_count.filter(|_| shown),
+        eff_date: queue.created_ms,
+        group_count: queue.group_count,
+        kafka_topic: queue.kafka_topic,
+    }
+}
+
+/// The wire's word for whether a queue has dead letters.
+pub(super) fn policy(dead_letters: bool) -> &'static str {
+    if dead_letters { "enable" } else { "disable" }
+}
+
+fn checked(request: CreateQueue) -> Result<NewQueue, ApiError> {
+    name(&request.name)?;
+    let mode = mode(request.queue_mode.as_deref())?;
+    if let Some(text) = &request.description {
+        description(text)?;
+    }
+    Ok(NewQueue {
+        max_consume_count: max_consume_count(&request, mode)?,
+        retention_hours: retention_hours(request.retention_hours, mode)?,
+        name: request.name,
+        mode,
+        description: request.description,
+    })
+}
+
+fn name(name: &str) -> Result<(), ApiError> {
+    let code = match name.chars().count() {
+        1..=limits::MAX_QUEUE_NAME => codes::NAME_CHARS,
+        _ => codes::QUEUE_NAME_LENGTH,
+    };
+    limits::queue_name(name).map_err(|error| code.because(error))
+}
+
+fn mode(text: Option<&str>) -> Result<QueueMode, ApiError> {
+    match text {
+        None | Some("NORMAL") => Ok(QueueMode::Normal),
+        Some("FIFO") => Ok(QueueMode::Fifo),
+        Some("KAFKA_HA") => Ok(QueueMode::KafkaHa),
+        Some("KAFKA_HT") => Ok(QueueMode::KafkaHt),
+        Some(other) => Err(codes::PARAMETER
+            .because(format!("queue_mode is {other:?}: NORMAL, FIFO, KAFKA_HA and KAFKA_HT are allowed."))),
+    }
+}
+
+fn description(text: &str) -> Result<(), ApiError> {
+    let code = match text.chars().count() {
+        0..=limits::MAX_DESCRIPTION => codes::DESCRIPTION_CHARS,
+        _ => codes::DESCRIPTION_LENGTH,
+    };
+    limits::description(text).map_err(|error| code.because(error))
+}
+
+/// `redrive_policy` and `max_consume_count` together: the count, where dead letters are wished for.
+fn max_consume_count(request: &CreateQueue, mode: QueueMode) -> Result<Option<u32>, ApiError> {
+    match request.redrive_policy.as_deref() {
+        None | Some("disable") => return Ok(None),
+        Some("enable") => {}
+        Some(other) => {
+            return Err(
+                codes::PARAMETER.because(format!("redrive_policy is {other:?}: enable and disable are allowed."))
+            );
+        }
+    }
+    if mode.is_kafka() {
+        // Taking the wish and making no dead letters would lose the very messages it is about.
+        return Err(
+            codes::PARAMETER.because(format!("redrive_policy is enable, but a {mode} queue has no dead letters."))
+        );
+    }
+    let Some(count) = request.max_consume_count else {
+        return Err(codes::MAX_CONSUME_COUNT.because("max_consume_count is required when redrive_policy is enable."));
+    };
+    let in_range = u32::try_from(count).ok().filter(|count| limits::MAX_CONSUME_COUNT.contains(count));
+    in_range.map(Some).ok_or_else(|| codes::MAX_CONSUME_COUNT.because(format!("max_consume_count is {count}.")))
+}
+
+fn retention_hours(hours: Option<i64>, mode: QueueMode) -> Result<Option<u32>, ApiError> {
+    let Some(hours) = hours else { return Ok(None) };
+    if !mode.is_kafka() {
+        return Err(codes::RETENTION_MODE.because(format!("queue_mode is {mode}.")));
+    }
+    let in_range = u32::try_from(hours).ok().filter(|hours| limits::RETENTION_HOURS.contains(hours));
+    in_range.map(Some).ok_or_else(|| codes::RETENTION_RANGE.because(format!("retention_hours is {hours}.")))
+}

@@ -1,0 +1,112 @@
+//! The rim: what is done to every request and every answer, whatever the operation.
+//!
+//! A request id, containment of panics, the error body, one debug line without bodies or secrets, and metrics.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tokio::time::Instant;
+
+use super::{app::App, codes, error::ApiError};
+
+/// The header that carries a request's id, both ways.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest request id that is echoed, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Wraps a request: nothing that happens inside gets out except as an answer.
+pub(super) async fn wrap(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let operation = operation(&method, path.as_ref().map_or("", MatchedPath::as_str));
+
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|_| {
+        tracing::error!(operation, request_id = ?id, "the request handler panicked");
+        codes::INTERNAL.plain().into_response()
+    });
+
+    let refused = response.extensions_mut().remove::<ApiError>();
+    if let Some(error) = &refused {
+        *response.body_mut() = Body::from(error.body(id.to_str().unwrap_or_default()));
+    }
+    let (status, took) = (response.status().as_u16(), started.elapsed());
+    let code = refused.as_ref().map(|error| error.code().name);
+    tracing::debug!(operation, status, code, ?took, request_id = ?id, "answered");
+    app.metrics.answered(operation, status, took);
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// The answer to a path that is not of the API.
+pub(super) async fn unknown_url() -> ApiError {
+    codes::URL_NOT_FOUND.plain()
+}
+
+/// The answer to a method that the path does not have.
+pub(super) async fn wrong_method() -> ApiError {
+    codes::METHOD.plain()
+}
+
+/// The caller's request id where it is a short visible text, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers
+        .get(REQUEST_ID)
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
+    given.cloned().unwrap_or_else(|| {
+        let mut text = uuid::Uuid::encode_buffer();
+        let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    })
+}
+
+/// The short name of an operation, for logs and metrics.
+fn operation(method: &Method, path: &str) -> &'static str {
+    let resource = path.splitn(4, '/').nth(3).unwrap_or(path);
+    match (method.as_str(), resource) {
+        ("POST", "queues") => "create_queue",
+        ("GET", "queues") => "list_queues",
+        ("GET", "queues/{queue_id}") => "show_queue",
+        ("DELETE", "queues/{queue_id}") => "delete_queue",
+        ("POST", "queues/{queue_id}/groups") => "create_groups",
+        ("GET", "queues/{queue_id}/groups") => "list_groups",
+        ("DELETE", "queues/{queue_id}/groups/{group_id}") => "delete_group",
+        ("POST", "queues/{queue_id}/messages") => "send",
+        ("GET", "queues/{queue_id}/groups/{group_id}/messages") => "consume",
+        ("POST", "queues/{queue_id}/groups/{group_id}/ack") => "ack",
+        ("GET", "queues/{queue_id}/groups/{group_id}/deadletters") => "consume_dead_letters",
+        ("POST", "queues/{queue_id}/groups/{group_id}/deadletters/ack") => "ack_dead_letters",
+        ("GET", "quotas" | "quotas/dms") => "quotas",
+        ("POST", "tokens") => "create_token",
+        (_, "") => "unknown",
+        (_, resource) if resource.starts_with("queue/") => "tags",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_echoed_only_if_it_is_short_and_visible() {
+        let echoed = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("")));
+            request_id(&headers) == text
+        };
+        assert!(echoed("req-1"));
+        assert!(!echoed("a b"));
+        assert!(!echoed(""));
+        assert!(!echoed(&"x".repeat(129)));
+    }
+}

@@ -1,0 +1,39 @@
+//! The paths of the API.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware::from_fn_with_state,
+    routing::{delete, get, post},
+};
+
+use super::{ack, admit, app::App, consume, groups, queues, rim, send};
+
+/// The whole API: V2 and V1.0 differ in the prefix, and in fields that both accept.
+pub(super) fn router(app: &Arc<App>) -> Router {
+    let admitted = operations().route_layer(from_fn_with_state(Arc::clone(app), admit::admit));
+    Router::new()
+        .nest("/v2/{project_id}", admitted.clone())
+        .nest("/v1.0/{project_id}", admitted)
+        .fallback(rim::unknown_url)
+        .method_not_allowed_fallback(rim::wrong_method)
+        // Bodies are bounded where they are read.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(Arc::clone(app), rim::wrap))
+        .with_state(Arc::clone(app))
+}
+
+fn operations() -> Router<Arc<App>> {
+    Router::new()
+        .route("/queues", post(queues::create).get(queues::list))
+        .route("/queues/{queue_id}", get(queues::show).delete(queues::delete))
+        .route("/queues/{queue_id}/groups", post(groups::create).get(groups::list))
+        .route("/queues/{queue_id}/groups/{group_id}", delete(groups::delete))
+        .route("/queues/{queue_id}/messages", post(send::send))
+        .route("/queues/{queue_id}/groups/{group_id}/messages", get(consume::messages))
+        .route("/queues/{queue_id}/groups/{group_id}/ack", post(ack::messages))
+        .route("/queues/{queue_id}/groups/{group_id}/deadletters", get(consume::dead_letters))
+        .route("/queues/{queue_id}/groups/{group_id}/deadletters/ack", post(ack::dead_letters))
+}

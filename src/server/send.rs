@@ -1,0 +1,192 @@
+//! Sending messages (API reference 5.3.1).
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
+
+use axum::extract::State;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::StatusCode;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::value::RawValue;
+
+use super::{
+    app::App,
+    broker::NewMessage,
+    codes,
+    error::ApiError,
+    json::{self, Json},
+    paths::QueuePath,
+};
+use crate::{limits, message::MessageId};
+
+/// The body of 5.3.1; V1.0 spells two of the fields in another way, and both spellings are read on both versions.
+#[derive(Debug, Deserialize)]
+struct SendRequest<'a> {
+    #[serde(borrow)]
+    messages: Vec<SendEntry<'a>>,
+    #[serde(default, alias = "returnId", deserialize_with = "lenient_bool")]
+    return_id: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct SendEntry<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
+    #[serde(borrow)]
+    attributes: Option<&'a RawValue>,
+    tags: Option<Vec<String>>,
+    #[serde(alias = "delayTime")]
+    delay_time: Option<f64>,
+}
+
+/// The answer of 5.3.1.
+#[derive(Debug, Serialize)]
+pub(super) struct Sent {
+    messages: Vec<SentMessage>,
+}
+
+/// One line of the answer. A request is stored as a whole or refused as a whole, so `state` is always 0.
+#[derive(Debug, Serialize)]
+struct SentMessage {
+    error: Option<String>,
+    error_code: Option<u64>,
+    state: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+}
+
+/// `POST /queues/{queue_id}/messages` (5.3.1).
+pub(super) async fn send(
+    State(app): State<Arc<App>>,
+    path: QueuePath,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Sent>), ApiError> {
+    let request: SendRequest<'_> = json::parse_messages(&body)?;
+    let (with_ids, messages) = (request.return_id, checked(request)?);
+    let ids = app.broker.append(&path.project, &path.queue, messages).await?;
+    app.metrics.produced(ids.len());
+    let line =
+        |id: &MessageId| SentMessage { error: None, error_code: None, state: 0, id: with_ids.then(|| id.to_string()) };
+    Ok((StatusCode::CREATED, Json(Sent { messages: ids.iter().map(line).collect() })))
+}
+
+fn checked(request: SendRequest<'_>) -> Result<Vec<NewMessage>, ApiError> {
+    limits::message_count(request.messages.len()).map_err(|error| codes::REQUEST_FORMAT.because(error))?;
+    let size: usize = request.messages.iter().map(|entry| entry.body.get().len()).sum();
+    if size > limits::MAX_BYTES {
+        let most = limits::MAX_BYTES;
+        return Err(
+            codes::MESSAGE_SIZE.saying(format!("The message size is {size}, larger than the size limit {most}."))
+        );
+    }
+    request.messages.into_iter().map(message).collect()
+}
+
+fn message(entry: SendEntry<'_>) -> Result<NewMessage, ApiError> {
+    let tags = entry.tags.unwrap_or_default();
+    limits::labels(&tags).map_err(|error| codes::LABEL.because(error))?;
+    let attributes = attributes(entry.attributes)?;
+    for (what, text) in [("body", entry.body.get()), ("attributes", &*attributes)] {
+        if json::too_deep(text) {
+            let most = json::MAX_DEPTH;
+            return Err(codes::MESSAGE_JSON.because(format!("{what} nests deeper than the {most} levels allowed.")));
+        }
+    }
+    Ok(NewMessage {
+        json: encode(entry.body.get(), &attributes, &tags),
+        body_bytes: entry.body.get().len(),
+        tags,
+        delay: delay(entry.delay_time)?,
+    })
+}
+
+/// The `message` object of a consume answer, spliced from the texts as they came.
+fn encode(body: &str, attributes: &str, tags: &[String]) -> Bytes {
+    let mut text = BytesMut::with_capacity(body.len() + attributes.len() + 40 + tags.len() * 67);
+    text.put_slice(br#"{"body":"#);
+    text.put_slice(body.as_bytes());
+    text.put_slice(br#","attributes":"#);
+    text.put_slice(attributes.as_bytes());
+    if !tags.is_empty() {
+        text.put_slice(br#","tags":["#);
+        for (at, tag) in tags.iter().enumerate() {
+            // Labels are words: nothing in them needs escaping.
+            text.put_slice(if at == 0 { b"\"" } else { b",\"" });
+            text.put_slice(tag.as_bytes());
+            text.put_slice(b"\"");
+        }
+        text.put_slice(b"]");
+    }
+    text.put_slice(b"}");
+    text.freeze()
+}
+
+/// The attributes as JSON text: as they came, unless a name stands there twice; then the last one wins (5.3.1).
+fn attributes(raw: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
+    let Some(raw) = raw else { return Ok(Cow::Borrowed("{}")) };
+    let misshapen = |_| codes::REQUEST_FORMAT.because("attributes is not a JSON object.");
+    let pairs: Pairs<'_> = serde_json::from_str(raw.get()).map_err(misshapen)?;
+    let mut last = HashMap::with_capacity(pairs.0.len());
+    for (at, (name, _)) in pairs.0.iter().enumerate() {
+        last.insert(name, at);
+    }
+    if last.len() == pairs.0.len() {
+        return Ok(Cow::Borrowed(raw.get()));
+    }
+    let kept = pairs.0.iter().enumerate().filter(|(at, (name, _))| last.get(name) == Some(at));
+    let texts: Vec<String> =
+        kept.map(|(_, (name, value))| format!("{}:{value}", serde_json::Value::from(&**name))).collect();
+    Ok(Cow::Owned(format!("{{{}}}", texts.join(","))))
+}
+
+/// The members of a JSON object in their order, equal names and all.
+struct Pairs<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Pairs<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> de::Visitor<'de> for Collect {
+            type Value = Pairs<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry::<String, &'de RawValue>()? {
+                    pairs.push((Cow::Owned(pair.0), pair.1));
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// `delay_time`: milliseconds, what is behind the point cut off (5.3.1).
+fn delay(millis: Option<f64>) -> Result<Duration, ApiError> {
+    let Some(millis) = millis else { return Ok(Duration::ZERO) };
+    let refused =
+        || codes::REQUEST_FORMAT.because(format!("delay_time is {millis}: 0 to 604800000 ms (7 days) are allowed."));
+    let delay = Duration::try_from_secs_f64((millis.trunc() + 0.0) / 1000.0).map_err(|_| refused())?;
+    limits::delay(delay).map_err(|_| refused())?;
+    Ok(delay)
+}
+
+/// A boolean, or one of the strings that the V1.0 example sends in its place (`"returnId": "true"`).
+fn lenient_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Lenient {
+        Bool(bool),
+        Text(String),
+        Null(()),
+    }
+    match Lenient::deserialize(deserializer)? {
+        Lenient::Bool(value) => Ok(value),
+        Lenient::Text(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Lenient::Text(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+        Lenient::Null(()) => Ok(false),
+        Lenient::Text(text) => Err(de::Error::invalid_value(de::Unexpected::Str(&text), &"true or false")),
+    }
+}
