@@ -12,7 +12,7 @@ use axum::{
 };
 use http::Method;
 
-use super::{app::App, body, codes, error::ApiError};
+use super::{app::App, body, codes, error::ApiError, gate::is_project_id};
 
 /// Admits a request to its operation, or answers why not.
 pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -22,23 +22,36 @@ pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: N
     }
 }
 
+/// Takes a request from anybody, its body within the same bounds.
+pub(super) async fn receive(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match body::read(body, app.limits.body_bytes, app.limits.body_timeout).await {
+        Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Err(error) => error.into_response(),
+    }
+}
+
 async fn check(app: &App, request: Request) -> Result<Request, ApiError> {
     if request.method() == Method::HEAD {
         // The router would serve HEAD by GET: a consume that throws its messages away.
         return Err(codes::METHOD.plain());
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let body = body::read(body, app.limits.body_bytes, app.limits.body_timeout).await?;
-    check_project(parts.uri.path())?;
+    let caller = app.gate.identify(&parts, &body)?;
+    if let Some(project) = project(parts.uri.path()) {
+        if !is_project_id(project) {
+            return Err(codes::PROJECT_FORMAT.because("1 to 64 of A-Z a-z 0-9 _ - are allowed."));
+        }
+        caller.enter(project)?;
+    }
+    parts.extensions.insert(caller);
     Ok(Request::from_parts(parts, Body::from(body)))
 }
 
-/// The project of the path is the first thing that its operations ask for.
-fn check_project(path: &str) -> Result<(), ApiError> {
-    let project = path.split('/').nth(2).unwrap_or_default();
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if (1..=64).contains(&project.len()) && project.bytes().all(legal) {
-        return Ok(());
-    }
-    Err(codes::PROJECT_FORMAT.because("1 to 64 of A-Z a-z 0-9 _ - are allowed."))
+/// The project that a path of the API begins with; the identity service's have none.
+fn project(path: &str) -> Option<&str> {
+    let mut parts = path.split('/').skip(1);
+    let version = parts.next();
+    version.filter(|version| *version != "v3").and_then(|_| parts.next())
 }

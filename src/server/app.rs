@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{broker::Broker, config::HttpLimits, metrics::Metrics};
+use super::{broker::Broker, config::HttpLimits, gate::Gate, metrics::Metrics};
 
 /// The state behind the router.
 #[derive(Debug)]
@@ -13,6 +13,10 @@ pub(crate) struct App {
     pub(crate) broker: Arc<dyn Broker>,
     /// Set off when the server stops: long polls answer at once.
     pub(crate) stopping: CancellationToken,
+    /// Who may call.
+    pub(crate) gate: Gate,
+    /// The region in the catalogue of tokens.
+    pub(crate) region: String,
     /// The limits of a single request.
     pub(crate) limits: HttpLimits,
     /// Counters and durations.

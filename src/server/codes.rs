@@ -71,6 +71,7 @@ codes! {
     TOKEN_EXPIRED = UNAUTHORIZED "DMS.10240102" "Expired token.";
     TOKEN_MISSING = UNAUTHORIZED "DMS.10240103" "Missing token.";
     PROJECT_MISMATCH = UNAUTHORIZED "DMS.10240104" "The project ID and token do not match.";
+    CREDENTIALS = UNAUTHORIZED "IAM.0001" "The user name, its domain, the password or the project of the scope is wrong.";
     SIGNATURE = UNAUTHORIZED "APIGW.0301" "Incorrect IAM authentication information:";
 
     QUEUE_NOT_FOUND = NOT_FOUND "DMS.10240401" "The queue ID is incorrect or not found.";

@@ -28,7 +28,8 @@ enum Shape {
     Service,
     /// `{"code":10540010,"message":"…"}`: the Kafka delay error (API reference 5.3.1, `delay_time`).
     Numeric,
-    /// The identity service's, with the service's fields beside it, so that readers of either find theirs.
+    /// The identity service's: `{"error":{"code":401,"title":"Unauthorized","message":"…"}}`, the text once more
+    /// beside it.
     Identity,
 }
 
@@ -61,7 +62,7 @@ impl ApiError {
                     "title": self.code.status.canonical_reason(),
                     "message": message,
                 },
-                "error_code": self.code.name, "error_msg": message, "request_id": request_id,
+                "error_msg": message, "request_id": request_id,
             }),
         };
         value.to_string().into()

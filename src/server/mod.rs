@@ -9,24 +9,32 @@
 pub mod broker;
 
 mod ack;
+mod admin;
 mod admit;
 mod app;
 mod body;
+pub mod clock;
 mod codes;
 mod config;
 mod connection;
 mod consume;
 mod error;
+mod gate;
 mod groups;
+mod iam;
 mod json;
 mod listener;
 mod metrics;
 mod paths;
 mod query;
 mod queues;
+mod quotas;
 mod rim;
 mod routes;
 mod send;
+mod tag_search;
+mod tags;
+mod tokens;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -35,12 +43,24 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue, User};
-use self::{app::App, broker::Broker, metrics::Metrics};
+use self::{app::App, broker::Broker, clock::Clock, gate::Gate, metrics::Metrics};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
+    /// A setting contradicts another or itself.
+    #[error("{0}")]
+    Config(String),
+    /// Without keys and users anybody is let in, and so only callers of the same machine may reach the server.
+    #[error(
+        "refusing to listen on {0}: no project has access keys or users, so anybody who reaches the server may use it; \
+         add some, or listen on a loopback address such as 127.0.0.1"
+    )]
+    Unguarded(SocketAddr),
+    /// The admin address has no authentication.
+    #[error("refusing the admin address {0}: it has no authentication; use a loopback address such as 127.0.0.1")]
+    OpenAdmin(SocketAddr),
     /// An address could not be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -61,6 +81,7 @@ pub struct Server {
     app: Arc<App>,
     router: Router,
     listener: Option<TcpListener>,
+    admin: Option<TcpListener>,
 }
 
 impl Server {
@@ -68,23 +89,34 @@ impl Server {
     ///
     /// # Errors
     /// When an address cannot be listened on.
-    pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
-        let listener = match config.listen {
-            Some(address) => Some(listen(address).await?),
-            None => None,
-        };
+    pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>, clock: Clock) -> Result<Self, ServerError> {
+        let gate = Gate::new(config.projects, config.token_lifetime, clock).map_err(ServerError::Config)?;
+        if let Some(address) = config.listen.filter(|address| gate.is_open() && !address.ip().is_loopback()) {
+            return Err(ServerError::Unguarded(address));
+        }
+        if let Some(address) = config.admin.filter(|address| !address.ip().is_loopback()) {
+            return Err(ServerError::OpenAdmin(address));
+        }
+        let (listener, admin) = (listen(config.listen).await?, listen(config.admin).await?);
         let app = Arc::new(App {
             broker,
             stopping: CancellationToken::new(),
+            gate,
+            region: config.region,
             limits: config.limits,
             metrics: Metrics::new(),
         });
-        Ok(Self { router: routes::router(&app), app, listener })
+        Ok(Self { router: routes::router(&app), app, listener, admin })
     }
 
     /// The address of the API: the real port where port 0 was asked for.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The address of health, metrics and peek.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// The API as a service without sockets; clones share the server.
@@ -105,19 +137,20 @@ impl Server {
     /// # Errors
     /// None at present.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { app, router, listener } = self;
+        let Self { app, router, listener, admin } = self;
         let stopping = app.stopping.clone();
+        // The admin address answers until the last: a probe sees the server stopping, not gone.
+        let ended = CancellationToken::new();
         let serve = async {
-            match listener {
-                Some(listener) => listener::run(listener, router, app.limits.clone(), stopping.clone()).await,
-                None => stopping.cancelled().await,
-            }
+            serve(listener, router, &app, &stopping).await;
+            ended.cancel();
         };
+        let watch = serve_admin(admin, &app, &ended);
         let stop = async {
             shutdown.await;
             stopping.cancel();
         };
-        tokio::join!(serve, stop);
+        tokio::join!(serve, watch, stop);
         app.broker.close().await;
         Ok(())
     }
@@ -130,6 +163,21 @@ impl Server {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+async fn serve(listener: Option<TcpListener>, router: Router, app: &App, stopping: &CancellationToken) {
+    match listener {
+        Some(listener) => listener::run(listener, router, app.limits.clone(), stopping.clone()).await,
+        None => stopping.cancelled().await,
+    }
+}
+
+async fn serve_admin(listener: Option<TcpListener>, app: &Arc<App>, ended: &CancellationToken) {
+    if let Some(listener) = listener {
+        listener::run(listener, admin::router(app), app.limits.clone(), ended.clone()).await;
+    }
+}
+
+async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServerError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
+    Ok(Some(listener))
 }

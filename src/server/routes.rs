@@ -9,7 +9,7 @@ use axum::{
     routing::{delete, get, post},
 };
 
-use super::{ack, admit, app::App, consume, groups, queues, rim, send};
+use super::{ack, admit, app::App, consume, groups, iam, queues, quotas, rim, send, tag_search, tags};
 
 /// The whole API: V2 and V1.0 differ in the prefix, and in fields that both accept.
 pub(super) fn router(app: &Arc<App>) -> Router {
@@ -17,6 +17,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
     Router::new()
         .nest("/v2/{project_id}", admitted.clone())
         .nest("/v1.0/{project_id}", admitted)
+        .merge(identity(app))
         .fallback(rim::unknown_url)
         .method_not_allowed_fallback(rim::wrong_method)
         // Bodies are bounded where they are read.
@@ -36,4 +37,24 @@ fn operations() -> Router<Arc<App>> {
         .route("/queues/{queue_id}/groups/{group_id}/ack", post(ack::messages))
         .route("/queues/{queue_id}/groups/{group_id}/deadletters", get(consume::dead_letters))
         .route("/queues/{queue_id}/groups/{group_id}/deadletters/ack", post(ack::dead_letters))
+        // `queue`, in the singular, is what the reference has for tags.
+        .route("/queue/{queue_id}/tags", get(tags::of_queue).post(tags::add))
+        .route("/queue/{queue_id}/tags/action", post(tags::act).delete(tags::remove))
+        .route("/queue/{queue_id}/tags/{key}", delete(tags::remove))
+        .route("/queue/tags", get(tags::of_project))
+        .route("/queue/resource_instances/action", post(tag_search::search))
+        .route("/quotas", get(quotas::all))
+        .route("/quotas/dms", get(quotas::queues_only))
+}
+
+fn identity(app: &Arc<App>) -> Router<Arc<App>> {
+    let admitted = Router::new()
+        .route("/v3/projects", get(iam::projects))
+        .route_layer(from_fn_with_state(Arc::clone(app), admit::admit));
+    let anybody = Router::new()
+        .route("/v3", get(iam::version))
+        .route("/v3/", get(iam::version))
+        .route("/v3/auth/tokens", post(iam::create_token))
+        .route_layer(from_fn_with_state(Arc::clone(app), admit::receive));
+    admitted.merge(anybody)
 }

@@ -1,0 +1,97 @@
+//! Wall-clock time behind one seam: creation times, due times, retention and signatures ask here and nowhere else.
+//!
+//! Durations and lease deadlines do not: they run on tokio's clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// The longest sleep towards a wall-clock time: the system's clock may be set meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// Where wall-clock time comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    System,
+    Tokio { start_ms: i64, started: Instant },
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that shows `start` now and from here on follows tokio's clock, so that a paused runtime passes days in
+    /// milliseconds.
+    ///
+    /// Two clocks made from equal starts at different times differ: clone one instead.
+    pub fn following_tokio(start: SystemTime) -> Self {
+        Self(Source::Tokio { start_ms: millis(start), started: Instant::now() })
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> i64 {
+        match self.0 {
+            Source::System => millis(SystemTime::now()),
+            Source::Tokio { start_ms, started } => start_ms.saturating_add(whole_ms(started.elapsed())),
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(self.now_ms()).unwrap_or(0))
+    }
+
+    /// When to look again for something that is due at `at_ms`: then, or earlier where the clock may be set meanwhile.
+    pub(crate) fn instant_of(&self, at_ms: i64) -> Instant {
+        match self.0 {
+            Source::System => {
+                let left = u64::try_from(at_ms.saturating_sub(self.now_ms())).unwrap_or(0);
+                Instant::now() + Duration::from_millis(left).min(LONGEST_SLEEP)
+            }
+            Source::Tokio { start_ms, started } => {
+                started + Duration::from_millis(u64::try_from(at_ms.saturating_sub(start_ms)).unwrap_or(0))
+            }
+        }
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
+/// A duration in whole milliseconds, as wall-clock times are counted.
+pub(crate) fn whole_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn millis(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, whole_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_following_clock_passes_days_with_a_paused_runtime() {
+        let clock = Clock::following_tokio(UNIX_EPOCH + Duration::from_secs(1_000));
+        assert_eq!(clock.now_ms(), 1_000_000);
+        tokio::time::advance(Duration::from_secs(3 * 86_400)).await;
+        assert_eq!(clock.now_ms(), 1_000_000 + 3 * 86_400_000);
+        assert_eq!(clock.instant_of(clock.now_ms() + 5), Instant::now() + Duration::from_millis(5));
+    }
+
+    #[test]
+    fn a_sleep_on_the_system_clock_is_cut_because_it_may_be_set() {
+        let clock = Clock::system();
+        let far = clock.instant_of(clock.now_ms() + 86_400_000);
+        assert!(far <= Instant::now() + LONGEST_SLEEP);
+    }
+}

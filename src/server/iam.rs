@@ -1,0 +1,224 @@
+//! The identity service, as far as clients of DMS use it: version, tokens by password, projects (API reference 3.1, 3.2).
+
+use std::sync::Arc;
+
+use axum::{Extension, extract::State};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    app::App,
+    codes,
+    config::Project,
+    error::ApiError,
+    gate::{Caller, is_project_id},
+    json::{self, Json},
+    query::Query,
+};
+
+/// The header that carries a new token.
+const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
+
+/// The body of a token request.
+#[derive(Debug, Deserialize)]
+struct TokenRequest {
+    auth: Auth,
+}
+
+#[derive(Debug, Deserialize)]
+struct Auth {
+    identity: Identity,
+    #[serde(default)]
+    scope: Scope,
+}
+
+#[derive(Debug, Deserialize)]
+struct Identity {
+    methods: Vec<String>,
+    password: Option<Password>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Password {
+    user: UserLogin,
+}
+
+#[derive(Deserialize)]
+struct UserLogin {
+    name: String,
+    password: String,
+    #[serde(default)]
+    domain: Named,
+}
+
+impl std::fmt::Debug for UserLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserLogin").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Scope {
+    project: Option<Named>,
+}
+
+/// A thing given by its id, its name, or both.
+#[derive(Debug, Default, Deserialize)]
+struct Named {
+    id: Option<String>,
+    name: Option<String>,
+}
+
+/// `GET /v3`: the version document that clients begin with.
+pub(super) async fn version(headers: HeaderMap) -> Json<Value> {
+    let link = format!("{}/v3/", base_url(&headers));
+    Json(json!({ "version": {
+        "id": "v3.14",
+        "status": "stable",
+        "links": [{ "rel": "self", "href": link }],
+        "media-types": [{ "base": "application/json", "type": "application/vnd.openstack.identity-v3+json" }],
+    }}))
+}
+
+/// `POST /v3/auth/tokens`: a token for a project by a user's password (API reference 3.2).
+pub(super) async fn create_token(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1], Json<Value>), ApiError> {
+    let (login, project) = log_in(&app, &body).map_err(ApiError::identity)?;
+    let token = app.gate.tokens.grant(project.id.clone())?;
+    let mut value = HeaderValue::try_from(token).map_err(|_| codes::INTERNAL.plain())?;
+    value.set_sensitive(true);
+    let document = document(&app, &login, &project, &base_url(&headers));
+    Ok((StatusCode::CREATED, [(SUBJECT_TOKEN, value)], Json(document)))
+}
+
+/// `GET /v3/projects`: the caller's projects, with `name` the one of that name.
+pub(super) async fn projects(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    query: Query,
+    headers: HeaderMap,
+) -> Json<Value> {
+    let wanted = query.first("name");
+    let base = base_url(&headers);
+    let shown = app
+        .gate
+        .projects()
+        .iter()
+        .filter(|project| caller.sees(&project.id) && wanted.is_none_or(|name| project.name == name));
+    let view = |project: &Project| {
+        json!({
+            "id": project.id.as_str(),
+            "name": project.name,
+            "domain_id": domain_id(project.users.first().map_or("", |user| &user.domain)),
+            "is_domain": false,
+            "enabled": true,
+            "description": "",
+            "links": { "self": format!("{base}/v3/projects/{}", project.id) },
+        })
+    };
+    let projects: Vec<Value> = shown.map(view).collect();
+    Json(
+        json!({ "projects": projects, "links": { "self": format!("{base}/v3/projects"), "next": null, "previous": null } }),
+    )
+}
+
+fn log_in(app: &App, body: &[u8]) -> Result<(UserLogin, Project), ApiError> {
+    let request: TokenRequest = json::parse(body)?;
+    let Identity { methods, password } = request.auth.identity;
+    let (true, Some(Password { user })) = (methods.iter().any(|method| method == "password"), password) else {
+        return Err(codes::BODY_FORMAT.because("auth.identity: only the method \"password\" is supported."));
+    };
+    let scope = request.auth.scope.project.filter(|project| project.id.is_some() || project.name.is_some());
+    if app.gate.is_open() {
+        let project = open_project(app.gate.projects(), scope.as_ref())?;
+        return Ok((user, project));
+    }
+    let domain = user.domain.name.as_deref().or(user.domain.id.as_deref()).unwrap_or_default();
+    let own = app.gate.projects_of(&user.name, domain, &user.password);
+    let project = match &scope {
+        Some(scope) => own.into_iter().find(|project| scope.names(project)),
+        // Without a scope a user has a default project, where there is just one.
+        None if own.len() == 1 => own.first().copied(),
+        None => None,
+    };
+    let project = project.cloned().ok_or_else(|| codes::CREDENTIALS.plain())?;
+    Ok((user, project))
+}
+
+/// The project of a token that an open server gives to anybody.
+fn open_project(projects: &[Project], scope: Option<&Named>) -> Result<Project, ApiError> {
+    let Some(scope) = scope else {
+        return projects.first().cloned().ok_or_else(|| codes::BODY_FORMAT.because("auth.scope.project is missing."));
+    };
+    let known = projects.iter().find(|project| scope.names(project)).cloned();
+    let made = || {
+        let id = scope.id.as_deref().or(scope.name.as_deref()).filter(|id| is_project_id(id))?;
+        Some(Project::new(id))
+    };
+    known.or_else(made).ok_or_else(|| codes::PROJECT_FORMAT.plain())
+}
+
+impl Named {
+    fn names(&self, project: &Project) -> bool {
+        match (&self.id, &self.name) {
+            (Some(id), _) => id == project.id.as_str(),
+            (None, Some(name)) => *name == project.name,
+            (None, None) => false,
+        }
+    }
+}
+
+fn document(app: &App, login: &UserLogin, project: &Project, base: &str) -> Value {
+    let now = app.gate.clock().now_ms();
+    let expires = now.saturating_add(super::clock::whole_ms(app.gate.tokens.lifetime()));
+    let name = login.domain.name.as_deref().or(login.domain.id.as_deref()).unwrap_or_default();
+    let domain = json!({ "id": domain_id(name), "name": name });
+    let region = &app.region;
+    json!({ "token": {
+        "methods": ["password"],
+        "issued_at": date(now),
+        "expires_at": date(expires),
+        "user": { "id": domain_id(&login.name), "name": login.name, "domain": domain },
+        "project": { "id": project.id.as_str(), "name": project.name, "domain": domain },
+        "roles": [{ "id": "te_admin", "name": "te_admin" }],
+        "catalog": [{
+            "id": "dms",
+            "name": "dms",
+            "type": "dms",
+            // Without the project: the clients add it.
+            "endpoints": [{
+                "id": "dms-public",
+                "interface": "public",
+                "region": region,
+                "region_id": region,
+                "url": format!("{base}/v1.0"),
+            }],
+        }],
+    }})
+}
+
+/// A stable id for a name, where the protocol wants one and the configuration has none.
+fn domain_id(name: &str) -> String {
+    name.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn date(millis: i64) -> String {
+    let time = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+/// The address that the caller reached the server by.
+fn base_url(headers: &HeaderMap) -> String {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
+        Some("https") => "https",
+        _ => "http",
+    };
+    format!("{scheme}://{}", text(header::HOST).unwrap_or("127.0.0.1"))
+}
