@@ -1,9 +1,16 @@
 //! Consume Huawei Cloud DMS queues.
 
 pub mod auth;
+pub mod client;
 pub mod limits;
 pub mod message;
 pub mod queue;
+pub mod retry;
+pub mod transport;
+mod wire;
+
+pub use client::{Client, ClientBuilder, Error};
+pub use wire::ApiVersion;
 
 #[cfg(feature = "server")]
 pub mod server;

@@ -165,6 +165,25 @@ impl fmt::Debug for AckHandle {
     }
 }
 
+/// What an acknowledgement says of a message (API reference 5.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AckStatus {
+    /// It is done: the group does not get it again.
+    Success,
+    /// It failed: the group gets it again, or it becomes a dead letter.
+    Fail,
+}
+
+impl AckStatus {
+    /// The wire's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Fail => "fail",
+        }
+    }
+}
+
 /// The identifier the service gives a sent message, on request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MessageId(Box<str>);

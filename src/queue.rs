@@ -59,6 +59,39 @@ identifier! {
     GroupId
 }
 
+/// Which of a group's two streams is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// The queue's messages. The default.
+    #[default]
+    Messages,
+    /// The messages that failed too often in this group.
+    DeadLetters,
+}
+
+/// Where messages are consumed from and acknowledged to: one stream of a group of a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SourcePath {
+    /// The queue.
+    pub queue: QueueId,
+    /// The consumer group.
+    pub group: GroupId,
+    /// Its messages or its dead letters.
+    pub stream: Stream,
+}
+
+impl SourcePath {
+    /// The messages of a group.
+    pub fn messages(queue: impl Into<QueueId>, group: impl Into<GroupId>) -> Self {
+        Self { queue: queue.into(), group: group.into(), stream: Stream::Messages }
+    }
+
+    /// The dead letters of a group.
+    pub fn dead_letters(queue: impl Into<QueueId>, group: impl Into<GroupId>) -> Self {
+        Self { stream: Stream::DeadLetters, ..Self::messages(queue, group) }
+    }
+}
+
 /// How a queue orders and keeps its messages (API reference 5.1.1, `queue_mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum QueueMode {

@@ -1,6 +1,174 @@
-//! Who is calling: AK/SK signatures.
+//! Who is calling: AK/SK signatures and IAM tokens, put on requests by an [`Authenticator`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{queue::ProjectId, transport::TransportError};
 
 mod canonical;
 pub mod signer;
+mod token;
+mod vendor;
 
+pub(crate) use canonical::encode;
 pub use canonical::{CanonicalRequest, RequestParts};
+pub use signer::SignatureError;
+pub(crate) use token::{Iam, find_project};
+pub use token::{IamCredentials, Scope};
+pub use vendor::{VendorCredentials, VendorCredentialsError};
+
+const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-auth-token");
+
+/// An access key and its secret key; temporary ones come with a security token.
+#[derive(Clone, Debug)]
+pub struct AccessKey {
+    /// The access key (AK): a name, not a secret.
+    pub access_key: String,
+    /// The secret key (SK).
+    pub secret_key: SecretString,
+    /// The token of temporary keys.
+    pub security_token: Option<SecretString>,
+}
+
+/// Why a request could not be authenticated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// The request cannot be signed.
+    #[error("the request cannot be signed: {0}")]
+    Sign(#[from] SignatureError),
+    /// A token has characters that a header cannot carry.
+    #[error("the {0} has characters that an HTTP header cannot carry")]
+    Header(&'static str),
+    /// IAM refused.
+    #[error("IAM at {endpoint} refused with {status}: {message}; {remedy}")]
+    Refused {
+        /// IAM's address.
+        endpoint: String,
+        /// The status of its answer.
+        status: StatusCode,
+        /// What it said.
+        message: String,
+        /// What can be done.
+        remedy: &'static str,
+    },
+    /// IAM could not be reached, or did not answer.
+    #[error("IAM at {0}: {1}")]
+    Unreachable(String, #[source] TransportError),
+    /// IAM's answer is not what the API reference says.
+    #[error("the answer of IAM at {0} cannot be read: {1}")]
+    Answer(String, String),
+}
+
+impl AuthError {
+    /// Whether it may work later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            Self::Unreachable(..) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether IAM knows the user not, or lets it not in.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 401 | 403))
+    }
+
+    /// Whether IAM could not be reached at all.
+    pub(crate) fn is_connect(&self) -> bool {
+        matches!(self, Self::Unreachable(_, error) if error.is_not_sent())
+    }
+}
+
+/// Puts on a request who is calling.
+#[derive(Clone, Debug)]
+pub(crate) enum Authenticator {
+    /// Nothing is put on.
+    Anonymous,
+    /// Requests are signed.
+    Signer(Arc<AccessKey>),
+    /// One token for ever.
+    Token(SecretString),
+    /// Tokens from IAM.
+    Iam(Arc<Iam>),
+}
+
+/// Which token a request was sent with, so that its refusal renews that one and no newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(pub(crate) u64);
+
+impl Authenticator {
+    /// Completes the headers of `request`; its `Host` must be there.
+    pub(crate) async fn authorize(
+        &self,
+        request: &mut Request<Bytes>,
+        project: &ProjectId,
+    ) -> Result<Generation, AuthError> {
+        match self {
+            Self::Anonymous => {}
+            Self::Signer(key) => sign(key, request, Some(project))?,
+            Self::Token(token) => put_token(request, token)?,
+            Self::Iam(iam) => {
+                let (token, generation) = iam.token().await?;
+                put_token(request, &token)?;
+                return Ok(generation);
+            }
+        }
+        Ok(Generation(0))
+    }
+
+    /// Hears that a request was refused (401), and says whether another try has a chance: with a new token from IAM.
+    pub(crate) async fn refused(&self, generation: Generation) -> bool {
+        let Self::Iam(iam) = self else { return false };
+        iam.discard(generation).await;
+        true
+    }
+
+    /// Whether five refusals lock the key, so that nothing may be sent after the first.
+    pub(crate) fn locks(&self) -> bool {
+        matches!(self, Self::Signer(_) | Self::Iam(_))
+    }
+}
+
+/// Signs `request`. With `project` it names the project in a header, as the vendor's SDKs do.
+pub(crate) fn sign(
+    key: &AccessKey,
+    request: &mut Request<Bytes>,
+    project: Option<&ProjectId>,
+) -> Result<(), SignatureError> {
+    let bad_header = |_| SignatureError::Malformed("a header has characters that HTTP does not allow");
+    let headers = request.headers_mut();
+    // The only place that needs to know what time it is.
+    let date = signer::format_date(Timestamp::now());
+    headers.insert(signer::DATE_HEADER, HeaderValue::try_from(date).map_err(bad_header)?);
+    if let Some(project) = project {
+        headers.insert("x-project-id", HeaderValue::try_from(project.as_str()).map_err(bad_header)?);
+    }
+    if let Some(token) = &key.security_token {
+        let mut value = HeaderValue::try_from(token.expose_secret()).map_err(bad_header)?;
+        value.set_sensitive(true);
+        headers.insert(signer::SECURITY_TOKEN_HEADER, value);
+    }
+    let parts = RequestParts {
+        method: request.method(),
+        path: request.uri().path(),
+        query: request.uri().query().unwrap_or(""),
+        headers: request.headers(),
+        body: request.body(),
+    };
+    let authorization = signer::sign(&key.access_key, &key.secret_key, &parts)?;
+    request.headers_mut().insert(http::header::AUTHORIZATION, authorization);
+    Ok(())
+}
+
+fn put_token(request: &mut Request<Bytes>, token: &SecretString) -> Result<(), AuthError> {
+    let mut value = HeaderValue::try_from(token.expose_secret()).map_err(|_| AuthError::Header("token"))?;
+    value.set_sensitive(true);
+    request.headers_mut().insert(TOKEN_HEADER, value);
+    Ok(())
+}

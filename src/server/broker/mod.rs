@@ -15,6 +15,8 @@ use crate::{
     },
 };
 
+pub use crate::queue::Stream;
+
 /// Where a consume or an acknowledgement goes: a group of a queue of a project.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupPath {
@@ -24,15 +26,6 @@ pub struct GroupPath {
     pub queue: QueueId,
     /// The group.
     pub group: GroupId,
-}
-
-/// Which of a group's two streams is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stream {
-    /// The queue's messages.
-    Messages,
-    /// The messages that failed too often in this group.
-    DeadLetters,
 }
 
 /// A message that passed the request's checks, ready to be stored.

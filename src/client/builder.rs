@@ -1,0 +1,356 @@
+//! Settings of a client, checked when it is built.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Uri, uri::Scheme};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Client,
+    call::{Inner, Project},
+    error::{Error, Kind},
+};
+use crate::{
+    auth::{AccessKey, Authenticator, Iam, IamCredentials, VendorCredentials},
+    queue::ProjectId,
+    retry::RetryPolicy,
+    transport::{HttpOptions, HttpTransport, Transport},
+    wire::ApiVersion,
+};
+
+/// Builds a [`Client`]. Without credentials its requests are unsigned.
+pub struct ClientBuilder {
+    endpoint: String,
+    project_id: ProjectId,
+    project_name: Option<String>,
+    iam_endpoint: Option<String>,
+    credentials: Vec<Credentials>,
+    security_token: Option<SecretString>,
+    api_version: ApiVersion,
+    retry: RetryPolicy,
+    timeout: Duration,
+    transport: Option<Arc<dyn Transport>>,
+    http: HttpOptions,
+}
+
+enum Credentials {
+    AccessKey(AccessKey),
+    Token(SecretString),
+    Iam(IamCredentials),
+}
+
+impl ClientBuilder {
+    pub(super) fn new(endpoint: String, project_id: ProjectId) -> Self {
+        Self {
+            endpoint,
+            project_id,
+            project_name: None,
+            iam_endpoint: None,
+            credentials: Vec::new(),
+            security_token: None,
+            api_version: ApiVersion::V2,
+            retry: RetryPolicy::default(),
+            timeout: Duration::from_secs(15),
+            transport: None,
+            http: HttpOptions::default(),
+        }
+    }
+
+    /// Signs requests with an access key (AK) and its secret key (SK).
+    pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<SecretString>) -> Self {
+        let key = AccessKey { access_key: access_key.into(), secret_key: secret_key.into(), security_token: None };
+        self.credentials.push(Credentials::AccessKey(key));
+        self
+    }
+
+    /// Adds the security token of temporary keys.
+    pub fn security_token(mut self, token: impl Into<SecretString>) -> Self {
+        self.security_token = Some(token.into());
+        self
+    }
+
+    /// Sends one IAM token with every request. It is never renewed.
+    pub fn token(mut self, token: impl Into<SecretString>) -> Self {
+        self.credentials.push(Credentials::Token(token.into()));
+        self
+    }
+
+    /// Fetches tokens from IAM: one for all clones, renewed before it ends. An empty project id is filled in from it.
+    pub fn iam(mut self, credentials: IamCredentials) -> Self {
+        self.credentials.push(Credentials::Iam(credentials));
+        self
+    }
+
+    /// Takes the key from where the vendor's SDKs take it: `HUAWEICLOUD_SDK_AK` and its siblings, or the file
+    /// `~/.huaweicloud/credentials`. A project id found there fills in an empty one.
+    ///
+    /// # Errors
+    /// When there is no key in either place.
+    pub fn credentials_from_env(mut self) -> Result<Self, Error> {
+        let found = VendorCredentials::find().map_err(|error| setup(error.to_string()))?;
+        if let (true, Some(id)) = (self.project_id.as_str().is_empty(), found.project_id) {
+            self.project_id = ProjectId::from(id);
+        }
+        self.iam_endpoint = self.iam_endpoint.or(found.iam_endpoint);
+        self.credentials.push(Credentials::AccessKey(found.key));
+        Ok(self)
+    }
+
+    /// Names the project instead of giving its id: the id is looked up once, at the first call. For access keys;
+    /// the project of an IAM user is named in its [`IamCredentials`].
+    pub fn project_name(mut self, name: impl Into<String>, iam_endpoint: impl Into<String>) -> Self {
+        self.project_name = Some(name.into());
+        self.iam_endpoint = Some(iam_endpoint.into());
+        self
+    }
+
+    /// Which version of the API is spoken; V2 by default.
+    pub fn api_version(mut self, version: ApiVersion) -> Self {
+        self.api_version = version;
+        self
+    }
+
+    /// How calls that may be repeated are repeated; four tries within about a second by default.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// How long an answer may take; 15 s by default. A consume call has its poll wait on top of it.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How many idle connections are kept; 64 by default.
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.http.pool_size = connections;
+        self
+    }
+
+    /// A PEM file with the authorities to trust instead of the system's.
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.http.ca_file = Some(file.into());
+        self
+    }
+
+    /// Uses an HTTP client of your own, a `reqwest::Client`.
+    pub fn http(self, client: impl Into<HttpTransport>) -> Self {
+        self.transport(Arc::new(client.into()))
+    }
+
+    /// Uses another transport, such as one into a server of the same process.
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Checks the settings. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// When the endpoint is no `http` or `https` address, the project or a key is missing or malformed, there are two
+    /// kinds of credentials, or the authorities cannot be read.
+    pub fn build(mut self) -> Result<Client, Error> {
+        let endpoint = Endpoint::parse(&self.endpoint)?;
+        let credentials = self.check_credentials()?;
+        let transport = match self.transport.take() {
+            Some(transport) => transport,
+            None => self.connect(&endpoint, credentials.as_ref())?,
+        };
+        let project = self.project(&transport, credentials.as_ref())?;
+        let authenticator = match credentials {
+            None => Authenticator::Anonymous,
+            Some(Credentials::AccessKey(key)) => Authenticator::Signer(Arc::new(key)),
+            Some(Credentials::Token(token)) => Authenticator::Token(token),
+            Some(Credentials::Iam(iam)) => Authenticator::Iam(Arc::new(Iam::new(Arc::clone(&transport), iam))),
+        };
+        let dialect = self.api_version.dialect();
+        let inner = Inner::new(transport, endpoint.base, endpoint.host, dialect, project, authenticator)
+            .with_limits(self.retry, self.timeout);
+        Ok(Client { inner: Arc::new(inner) })
+    }
+
+    fn check_credentials(&mut self) -> Result<Option<Credentials>, Error> {
+        if self.credentials.len() > 1 {
+            return Err(setup("two kinds of credentials are set; set an access key, a token or an IAM user"));
+        }
+        let mut credentials = self.credentials.pop();
+        match (&mut credentials, self.security_token.take()) {
+            (Some(Credentials::AccessKey(key)), token) => {
+                check_key(key)?;
+                key.security_token = token.or_else(|| key.security_token.take());
+            }
+            (_, Some(_)) => return Err(setup("a security token goes with an access key, and none is set")),
+            (Some(Credentials::Token(token)), None) if token.expose_secret().is_empty() => {
+                return Err(setup("the token is empty"));
+            }
+            (Some(Credentials::Iam(iam)), None) => drop(Endpoint::parse(&iam.endpoint)?),
+            (_, None) => {}
+        }
+        Ok(credentials)
+    }
+
+    fn project(&self, transport: &Arc<dyn Transport>, credentials: Option<&Credentials>) -> Result<Project, Error> {
+        let given = self.project_id.as_str();
+        if !given.is_empty() {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            if given.len() > 64 || !given.bytes().all(plain) {
+                return Err(setup(format!("the project id is {given:?}: 1 to 64 of A-Z a-z 0-9 _ - are allowed")));
+            }
+            return Ok(Project::Known(self.project_id.clone()));
+        }
+        match (credentials, &self.project_name, &self.iam_endpoint) {
+            (Some(Credentials::Iam(_)), ..) => Ok(Project::OfToken),
+            (Some(Credentials::AccessKey(key)), Some(name), Some(iam_endpoint)) => {
+                Endpoint::parse(iam_endpoint)?;
+                let transport = Arc::clone(transport);
+                Ok(Project::Named { transport, key: key.clone(), name: name.clone(), iam: iam_endpoint.clone() })
+            }
+            _ => Err(setup("the project id is empty; give it, or an access key with a project name, or an IAM user")),
+        }
+    }
+
+    fn connect(&self, endpoint: &Endpoint, credentials: Option<&Credentials>) -> Result<Arc<dyn Transport>, Error> {
+        let iam = match credentials {
+            Some(Credentials::Iam(iam)) => Some(&iam.endpoint),
+            _ => self.iam_endpoint.as_ref(),
+        };
+        let options = HttpOptions {
+            tls: endpoint.tls || iam.is_some_and(|iam| iam.starts_with("https")),
+            // A proxy cannot reach this machine's own loopback.
+            proxies: !endpoint.loopback,
+            ..self.http.clone()
+        };
+        let transport = HttpTransport::new(&options).map_err(|error| Error::new(SETUP, Kind::Transport(error)))?;
+        Ok(Arc::new(transport))
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("endpoint", &self.endpoint)
+            .field("project_id", &self.project_id)
+            .field("api_version", &self.api_version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the service is.
+struct Endpoint {
+    /// The address without a `/` at its end.
+    base: String,
+    /// The `Host` header: with the port where it is not the scheme's own, for this is what is signed.
+    host: HeaderValue,
+    tls: bool,
+    loopback: bool,
+}
+
+impl Endpoint {
+    fn parse(text: &str) -> Result<Self, Error> {
+        let refuse = |why: &str| {
+            Err(setup(format!("the endpoint is {text:?}: {why}; write it as https://dms.cn-north-4.myhuaweicloud.com")))
+        };
+        let Ok(uri) = text.trim().parse::<Uri>() else { return refuse("that is no address") };
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            return refuse("that is no absolute address");
+        };
+        let standard_port = match scheme {
+            scheme if *scheme == Scheme::HTTPS => 443,
+            scheme if *scheme == Scheme::HTTP => 80,
+            _ => return refuse("only http and https are known"),
+        };
+        if authority.as_str().contains('@') || uri.query().is_some() {
+            return refuse("user names and queries have no place in it");
+        }
+        let name = authority.host();
+        let host = match authority.port_u16() {
+            Some(port) if port != standard_port => format!("{name}:{port}"),
+            _ => name.to_owned(),
+        };
+        let Ok(host) = HeaderValue::try_from(host) else { return refuse("its host cannot stand in a header") };
+        let address = name.trim_matches(['[', ']']);
+        let loopback = address == "localhost" || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+        let base = format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'));
+        Ok(Self { base, host, tls: standard_port == 443, loopback })
+    }
+}
+
+const SETUP: &str = "client";
+
+fn setup(text: impl Into<String>) -> Error {
+    Error::new(SETUP, Kind::Setup(text.into()))
+}
+
+fn check_key(key: &AccessKey) -> Result<(), Error> {
+    let legal = |byte: u8| byte.is_ascii_graphic() && byte != b',';
+    if key.access_key.is_empty() || !key.access_key.bytes().all(legal) {
+        return Err(setup(format!("the access key is {:?}: visible ASCII without commas is allowed", key.access_key)));
+    }
+    if key.secret_key.expose_secret().is_empty() {
+        return Err(setup(format!("the secret key of {} is empty", key.access_key)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[track_caller]
+    fn refused(builder: ClientBuilder, expected: &str) {
+        let error = builder.build().expect_err("it was built").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    fn builder() -> ClientBuilder {
+        Client::builder("http://127.0.0.1:9400", "p")
+    }
+
+    #[test]
+    fn an_endpoint_must_be_an_absolute_http_address() {
+        for bad in ["", "dms.example.com", "/path", "ftp://host", "http://u:p@host", "http://host?x=1", "http://"] {
+            refused(Client::builder(bad, "p"), "the endpoint is");
+        }
+    }
+
+    #[test]
+    fn the_host_has_its_port_unless_it_is_the_schemes_own() {
+        for (endpoint, host, base) in [
+            ("http://127.0.0.1:9400/", "127.0.0.1:9400", "http://127.0.0.1:9400"),
+            ("https://dms.example.com:443", "dms.example.com", "https://dms.example.com:443"),
+            ("http://dms.example.com:80/x/", "dms.example.com", "http://dms.example.com:80/x"),
+            ("https://[::1]:80", "[::1]:80", "https://[::1]:80"),
+        ] {
+            let parsed = Endpoint::parse(endpoint).unwrap();
+            assert_eq!((parsed.host.to_str().unwrap(), parsed.base.as_str()), (host, base));
+        }
+        assert!(Endpoint::parse("http://[::1]").unwrap().loopback);
+        assert!(!Endpoint::parse("http://10.0.0.1").unwrap().loopback);
+    }
+
+    #[test]
+    fn credentials_must_be_whole_and_of_one_kind() {
+        refused(builder().access_key("a,b", "s"), "the access key is \"a,b\"");
+        refused(builder().access_key("ak", ""), "the secret key of ak is empty");
+        refused(builder().access_key("ak", "sk").token("t"), "two kinds of credentials");
+        refused(builder().security_token("t"), "a security token goes with an access key");
+        refused(Client::builder("http://h", ""), "the project id is empty");
+        refused(Client::builder("http://h", "a/b"), "the project id is \"a/b\"");
+    }
+
+    #[test]
+    fn no_secret_shows_in_debug() {
+        let client = builder().access_key("ak", "S3CRET").security_token("T0KEN").build().unwrap();
+        let shown = format!("{client:?} {:?}", builder().token("T0KEN"));
+        assert!(!shown.contains("S3CRET") && !shown.contains("T0KEN"), "{shown}");
+        assert!(shown.contains("ak"));
+    }
+
+    #[test]
+    fn a_ca_file_that_cannot_be_read_is_named() {
+        refused(builder().ca_file("/nonexistent/ca.pem"), "/nonexistent/ca.pem");
+    }
+}

@@ -1,0 +1,299 @@
+//! One call: build, authorize, send, judge, repeat.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::{sync::OnceCell, time::Instant};
+use tracing::Instrument;
+
+use super::{
+    Client,
+    code::{Class, ErrorCode, classify},
+    error::{Error, Kind, Refusal},
+    tries::{CREATION_PATIENCE, Repeat, Tries},
+};
+use crate::{
+    auth::{AccessKey, AuthError, Authenticator, Generation, encode, find_project},
+    queue::ProjectId,
+    retry::RetryPolicy,
+    transport::Transport,
+    wire::{Dialect, error::ErrorBody},
+};
+
+/// What the clones of a client share.
+pub(crate) struct Inner {
+    transport: Arc<dyn Transport>,
+    base: String,
+    host: HeaderValue,
+    pub(super) dialect: &'static Dialect,
+    project: Project,
+    found_project: OnceCell<ProjectId>,
+    authenticator: Authenticator,
+    retry: RetryPolicy,
+    timeout: Duration,
+    /// The refusal of the key, after which nothing is sent any more: five of them would lock it.
+    stopped: OnceLock<Error>,
+    /// The queues and groups that this client created, until they are surely ready.
+    created: Mutex<HashMap<String, Instant>>,
+}
+
+/// Where the project id comes from.
+pub(super) enum Project {
+    Known(ProjectId),
+    OfToken,
+    Named { transport: Arc<dyn Transport>, key: AccessKey, name: String, iam: String },
+}
+
+/// A call as the operations describe it.
+pub(super) struct Call<'a> {
+    /// The operation's name in errors and spans.
+    operation: &'static str,
+    method: Method,
+    /// The parts of the path below the project.
+    path: &'a [&'a str],
+    query: String,
+    body: Bytes,
+    repeat: Repeat,
+    /// How much longer than usual the answer may take.
+    wait: Duration,
+    deadline: Option<Instant>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(operation: &'static str, method: Method, path: &'a [&'a str], repeat: Repeat) -> Self {
+        let (query, body) = (String::new(), Bytes::new());
+        Self { operation, method, path, query, body, repeat, wait: Duration::ZERO, deadline: None }
+    }
+
+    pub(super) fn query(mut self, query: impl Into<String>) -> Self {
+        self.query = query.into();
+        self
+    }
+
+    pub(super) fn body(mut self, body: Result<Vec<u8>, serde_json::Error>) -> Result<Self, Error> {
+        let unwritable = |error: serde_json::Error| Error::new(self.operation, Kind::Setup(error.to_string()));
+        self.body = body.map_err(unwritable)?.into();
+        Ok(self)
+    }
+
+    pub(super) fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    pub(super) fn deadline(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
+
+impl Client {
+    /// Makes a call and reads its answer.
+    pub(super) async fn fetch<T>(
+        &self,
+        call: Call<'_>,
+        decode: impl FnOnce(&Bytes) -> Result<T, serde_json::Error>,
+    ) -> Result<T, Error> {
+        let answer = self.call(&call).await?;
+        decode(answer.body()).map_err(|error| {
+            let kind = Kind::Answer(answer.status(), error.into());
+            match call.repeat {
+                Repeat::Harmless => Error::new(call.operation, kind),
+                _ => Error::unsure(call.operation, kind),
+            }
+        })
+    }
+
+    /// Makes a call whose answer says nothing but that it worked.
+    pub(super) async fn perform(&self, call: Call<'_>) -> Result<(), Error> {
+        self.call(&call).await.map(drop)
+    }
+
+    async fn call(&self, call: &Call<'_>) -> Result<Response<Bytes>, Error> {
+        let span = tracing::debug_span!("dms", operation = call.operation, path = call.path.join("/"));
+        self.inner.call(call).instrument(span).await
+    }
+
+    /// Remembers that a queue or group was created now: for some seconds it may not be found.
+    pub(super) fn remember_created<'a>(&self, ids: impl Iterator<Item = &'a str>) {
+        let now = Instant::now();
+        let mut created = self.inner.created.lock().unwrap_or_else(PoisonError::into_inner);
+        created.retain(|_, at| now.duration_since(*at) < CREATION_PATIENCE);
+        created.extend(ids.map(|id| (id.to_owned(), now)));
+    }
+}
+
+impl Inner {
+    pub(super) fn new(
+        transport: Arc<dyn Transport>,
+        base: String,
+        host: HeaderValue,
+        dialect: &'static Dialect,
+        project: Project,
+        authenticator: Authenticator,
+    ) -> Self {
+        Self {
+            transport,
+            base,
+            host,
+            dialect,
+            project,
+            found_project: OnceCell::new(),
+            authenticator,
+            retry: RetryPolicy::default(),
+            timeout: Duration::from_secs(15),
+            stopped: OnceLock::new(),
+            created: Mutex::default(),
+        }
+    }
+
+    pub(super) fn with_limits(mut self, retry: RetryPolicy, timeout: Duration) -> Self {
+        (self.retry, self.timeout) = (retry, timeout);
+        self
+    }
+
+    async fn call(&self, call: &Call<'_>) -> Result<Response<Bytes>, Error> {
+        let mut tries = Tries::new(call.repeat, &self.retry, call.deadline, Instant::now());
+        let mut renewed = false;
+        loop {
+            let (error, generation) = match self.attempt(call).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if error.class() == Some(Class::Auth) && !renewed && self.renew(generation).await {
+                renewed = true;
+                tracing::debug!(%error, "the token was refused and is renewed");
+                continue;
+            }
+            self.stop_if_refused(&error);
+            let reason = error.to_string();
+            let pause = tries.failed(error, Instant::now(), self.young(call.path))?;
+            tracing::debug!(reason, ?pause, "the call is repeated");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn renew(&self, generation: Option<Generation>) -> bool {
+        match generation {
+            Some(generation) => self.authenticator.refused(generation).await,
+            None => false,
+        }
+    }
+
+    /// One try. The generation names the token that it was sent with.
+    async fn attempt(&self, call: &Call<'_>) -> Result<Response<Bytes>, (Error, Option<Generation>)> {
+        let fail = |kind| (Error::new(call.operation, kind), None);
+        if let Some(error) = self.stopped.get() {
+            return Err(fail(Kind::Stopped(error.clone())));
+        }
+        let timeout = self.time_left(call).ok_or_else(|| fail(Kind::Deadline))?;
+        let credentials = |error: AuthError| fail(Kind::Credentials(error.into()));
+        let project = self.project().await.map_err(credentials)?;
+        let mut request = self.request(call, project).map_err(|error| (error, None))?;
+        let generation = self.authenticator.authorize(&mut request, project).await.map_err(credentials)?;
+        let answer = self.transport.send(request, timeout).await.map_err(|error| fail(Kind::Transport(error)))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let refusal = Refusal::read(answer.status(), answer.headers(), answer.body());
+        Err((Error::new(call.operation, Kind::Service(refusal)), Some(generation)))
+    }
+
+    fn time_left(&self, call: &Call<'_>) -> Option<Duration> {
+        let usual = self.timeout + call.wait;
+        match call.deadline {
+            None => Some(usual),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                (!left.is_zero()).then_some(left.min(usual))
+            }
+        }
+    }
+
+    async fn project(&self) -> Result<&ProjectId, AuthError> {
+        let find = || async {
+            match (&self.project, &self.authenticator) {
+                (Project::Known(id), _) => Ok(id.clone()),
+                (Project::Named { transport, key, name, iam }, _) => {
+                    find_project(transport.as_ref(), iam, key, name).await
+                }
+                (Project::OfToken, Authenticator::Iam(iam)) => iam.project().await,
+                (Project::OfToken, _) => Ok(ProjectId::from("")),
+            }
+        };
+        match &self.project {
+            Project::Known(id) => Ok(id),
+            _ => self.found_project.get_or_try_init(find).await,
+        }
+    }
+
+    fn request(&self, call: &Call<'_>, project: &ProjectId) -> Result<Request<Bytes>, Error> {
+        let mut uri = format!("{}{}/{project}", self.base, self.dialect.prefix);
+        for part in call.path {
+            // A `.` or nothing would name another resource than the one that was meant.
+            if matches!(*part, "" | "." | "..") {
+                let text = format!("{part:?} is no id of a queue, a group or a tag");
+                return Err(Error::new(call.operation, Kind::Setup(text)));
+            }
+            uri.push('/');
+            encode(&mut uri, part.as_bytes());
+        }
+        if !call.query.is_empty() {
+            uri.push('?');
+            uri.push_str(&call.query);
+        }
+        let request = Request::builder()
+            .method(call.method.clone())
+            .uri(uri)
+            .header(header::HOST, self.host.clone())
+            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(call.body.clone());
+        request.map_err(|error| Error::new(call.operation, Kind::Setup(error.to_string())))
+    }
+
+    /// After the key was refused nothing is sent any more. A token that never changes cannot be locked.
+    fn stop_if_refused(&self, error: &Error) {
+        if error.is_key_refused() && self.authenticator.locks() && self.stopped.set(error.clone()).is_ok() {
+            tracing::error!(%error, "the key is refused: this client stops, so that the key is not locked");
+        }
+    }
+
+    /// When one of the ids in `path` was created by this client, if it was of late.
+    fn young(&self, path: &[&str]) -> Option<Instant> {
+        let created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        path.iter().filter_map(|id| created.get(*id)).max().copied()
+    }
+}
+
+impl Refusal {
+    fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let ErrorBody { code: text, message, request_id } = ErrorBody::read(body);
+        let code = text.as_deref().and_then(ErrorCode::parse);
+        Self {
+            status,
+            code,
+            foreign_code: text.filter(|_| code.is_none()),
+            class: classify(status, code),
+            message: message.unwrap_or_default(),
+            request_id: request_id.or_else(|| header("x-request-id").map(str::to_owned)),
+            retry_after: header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
+        }
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("base", &self.base)
+            .field("authenticator", &self.authenticator)
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,306 @@
+//! Why a call failed: [`Error`], opaque, with predicates for what a caller can act on.
+
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use super::code::{Class, ErrorCode};
+use crate::{auth::AuthError, limits::LimitError, transport::TransportError};
+
+/// Why a call, or one message of a send, failed. Cloning is cheap.
+///
+/// Its text is one sentence without secrets: what was called, what happened, and what can be done.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    operation: &'static str,
+    kind: Kind,
+    unsure: bool,
+}
+
+pub(crate) enum Kind {
+    /// A setting of the client cannot work.
+    Setup(String),
+    /// A value is outside the service's limits; nothing was sent. The message's place, where it is one's fault.
+    Limit(Option<usize>, LimitError),
+    /// The service answered with an error.
+    Service(Refusal),
+    /// There was no answer.
+    Transport(TransportError),
+    /// The answer is not what the API reference says.
+    Answer(StatusCode, Box<dyn StdError + Send + Sync>),
+    /// The caller could not be authenticated before the call.
+    Credentials(Box<dyn StdError + Send + Sync>),
+    /// The key was refused before: nothing was sent.
+    Stopped(Error),
+    /// No queue or group of that name.
+    Missing { what: &'static str, name: String, known: Vec<String> },
+    /// The caller's deadline passed before there was an answer worth having.
+    Deadline,
+}
+
+/// An error answer.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) code: Option<ErrorCode>,
+    /// The code as it came, where it is none of the service's.
+    pub(crate) foreign_code: Option<String>,
+    pub(crate) class: Class,
+    pub(crate) message: String,
+    pub(crate) request_id: Option<String>,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// How far a failed try came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The service did nothing.
+    None,
+    /// The service answered that it failed; some of it may have been done.
+    Failed,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Error {
+    pub(crate) fn new(operation: &'static str, kind: Kind) -> Self {
+        Self(Arc::new(Inner { operation, kind, unsure: false }))
+    }
+
+    pub(crate) fn limit(operation: &'static str, error: LimitError) -> Self {
+        Self::new(operation, Kind::Limit(None, error))
+    }
+
+    /// As [`new`](Self::new), of a call that may have taken effect.
+    pub(crate) fn unsure(operation: &'static str, kind: Kind) -> Self {
+        Self(Arc::new(Inner { operation, kind, unsure: true }))
+    }
+
+    /// Whether the same call may succeed later: throttling, a service or a network in trouble, a queue being created.
+    ///
+    /// Whether repeating it is safe is another question: see [`is_unsure`](Self::is_unsure).
+    pub fn is_retryable(&self) -> bool {
+        match &self.0.kind {
+            Kind::Service(refusal) => {
+                matches!(refusal.class, Class::Transient | Class::BeingCreated | Class::Throttled)
+            }
+            Kind::Transport(_) => true,
+            Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
+            Kind::Answer(status, _) => status.is_server_error(),
+            _ => false,
+        }
+    }
+
+    /// Whether the service asks for fewer calls.
+    pub fn is_throttled(&self) -> bool {
+        self.class() == Some(Class::Throttled)
+    }
+
+    /// Whether the key or token is refused. Under a key the client is stopped for good: build another one.
+    pub fn is_auth(&self) -> bool {
+        match &self.0.kind {
+            Kind::Stopped(_) => true,
+            Kind::Credentials(_) => !self.is_retryable(),
+            _ => self.class() == Some(Class::Auth),
+        }
+    }
+
+    /// Whether the caller is known but may not do this.
+    pub fn is_forbidden(&self) -> bool {
+        self.class() == Some(Class::Forbidden)
+    }
+
+    /// Whether the queue, group, tag or URL does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.class() == Some(Class::NotFound) || matches!(self.0.kind, Kind::Missing { .. })
+    }
+
+    /// Whether a queue, group or tag of that name exists already.
+    pub fn is_exists(&self) -> bool {
+        self.class() == Some(Class::Exists)
+    }
+
+    /// Whether the lease was over: the messages are, or will be, handed out again.
+    pub fn is_lost_lease(&self) -> bool {
+        !self.0.unsure && self.class() == Some(Class::LostLease)
+    }
+
+    /// Whether the call may have taken effect although it failed: a send that may have been stored, an
+    /// acknowledgement that may have counted.
+    pub fn is_unsure(&self) -> bool {
+        self.0.unsure
+    }
+
+    /// Whether a value was outside the service's limits, so that nothing was sent, or a quota is used up.
+    pub fn is_limit(&self) -> bool {
+        matches!(self.0.kind, Kind::Limit(..)) || self.class() == Some(Class::Quota)
+    }
+
+    /// Whether the time was up before an answer came.
+    pub fn is_timeout(&self) -> bool {
+        match &self.0.kind {
+            Kind::Transport(error) => error.is_timeout(),
+            Kind::Deadline => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the service could not be reached at all.
+    pub fn is_connect(&self) -> bool {
+        match &self.0.kind {
+            Kind::Transport(error) => error.is_not_sent(),
+            Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_connect),
+            _ => false,
+        }
+    }
+
+    /// The service's error code, where it gave one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        self.refusal().and_then(|refusal| refusal.code)
+    }
+
+    /// The HTTP status of the answer, where there was one.
+    pub fn status(&self) -> Option<StatusCode> {
+        match &self.0.kind {
+            Kind::Answer(status, _) => Some(*status),
+            _ => self.refusal().map(|refusal| refusal.status),
+        }
+    }
+
+    /// The request's id in the service's logs, where it gave one.
+    pub fn request_id(&self) -> Option<&str> {
+        self.refusal().and_then(|refusal| refusal.request_id.as_deref())
+    }
+
+    /// How long the service asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.refusal().and_then(|refusal| refusal.retry_after)
+    }
+
+    /// How far the try came.
+    pub(super) fn progress(&self) -> Progress {
+        match &self.0.kind {
+            Kind::Transport(error) if !error.is_not_sent() => Progress::Unknown,
+            // A 503 that says when to come back was turned away at the door.
+            Kind::Service(refusal) if refusal.class == Class::Transient && refusal.retry_after.is_none() => {
+                Progress::Failed
+            }
+            Kind::Answer(..) => Progress::Unknown,
+            _ => Progress::None,
+        }
+    }
+
+    /// The same error of a call that may have taken effect.
+    pub(super) fn into_unsure(self) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Self(Arc::new(Inner { unsure: true, ..inner })),
+            Err(shared) => Self(shared),
+        }
+    }
+
+    /// Whether the key itself was refused now: another try would bring it closer to being locked.
+    pub(super) fn is_key_refused(&self) -> bool {
+        match &self.0.kind {
+            Kind::Service(refusal) => refusal.class == Class::Auth,
+            Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_refused),
+            _ => false,
+        }
+    }
+
+    fn refusal(&self) -> Option<&Refusal> {
+        match &self.0.kind {
+            Kind::Service(refusal) => Some(refusal),
+            Kind::Stopped(error) => error.refusal(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn class(&self) -> Option<Class> {
+        self.refusal().map(|refusal| refusal.class)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !matches!(self.0.kind, Kind::Stopped(_)) {
+            write!(f, "{}: ", self.0.operation)?;
+        }
+        write!(f, "{}", self.0.kind)?;
+        if self.0.unsure { f.write_str("; it may have taken effect all the same") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setup(text) => f.write_str(text),
+            Self::Limit(None, error) => write!(f, "{error}"),
+            Self::Limit(Some(index), error) => write!(f, "message {index}: {error}"),
+            Self::Service(refusal) => write!(f, "{refusal}"),
+            Self::Transport(error) => write!(f, "{error}"),
+            Self::Answer(status, error) => write!(f, "the answer ({status}) cannot be read: {error}"),
+            Self::Credentials(error) => write!(f, "{error}"),
+            Self::Stopped(error) => write!(f, "nothing is sent any more because the key was refused: {error}"),
+            Self::Missing { what, name, known } if known.is_empty() => {
+                write!(f, "there is no {what} {name:?}, nor any other; create it first")
+            }
+            Self::Missing { what, name, known } => {
+                write!(f, "there is no {what} {name:?}; there are {}", known.join(", "))
+            }
+            Self::Deadline => f.write_str("the deadline passed"),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.code, &self.foreign_code) {
+            (Some(code), _) => write!(f, "{code}")?,
+            (None, Some(code)) => write!(f, "{code}")?,
+            (None, None) => write!(f, "HTTP {}", self.status)?,
+        }
+        if !self.message.is_empty() {
+            write!(f, " {}", self.message.trim_end_matches('.'))?;
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, " (request {id})")?;
+        }
+        match remedy(self.class) {
+            "" => Ok(()),
+            remedy => write!(f, "; {remedy}"),
+        }
+    }
+}
+
+fn remedy(class: Class) -> &'static str {
+    match class {
+        Class::Auth => "check the access key or the token, and the clock",
+        Class::Forbidden => "give the user the rights on DMS",
+        Class::Quota => "delete what is not needed, or ask for a larger quota",
+        Class::Throttled => "send fewer requests",
+        Class::BeingCreated => "wait a few seconds",
+        Class::LostLease => "the messages come again",
+        Class::Transient | Class::Exists | Class::NotFound | Class::Caller => "",
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The text holds everything, and no secrets.
+        write!(f, "Error({self})")
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.0.kind {
+            Kind::Limit(_, error) => Some(error),
+            Kind::Transport(error) => Some(error),
+            Kind::Answer(_, error) | Kind::Credentials(error) => Some(error.as_ref()),
+            Kind::Stopped(error) => Some(error),
+            Kind::Setup(_) | Kind::Service(_) | Kind::Missing { .. } | Kind::Deadline => None,
+        }
+    }
+}

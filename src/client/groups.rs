@@ -1,0 +1,117 @@
+//! Consumer groups (API reference 5.2).
+
+use http::Method;
+
+use super::{
+    Client,
+    call::Call,
+    error::{Error, Kind},
+    tries::Repeat,
+};
+use crate::{
+    limits::{self, MAX_GROUPS},
+    queue::{ConsumerGroup, GroupId, QueueId},
+    wire,
+};
+
+/// What a list of groups tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupsOptions {
+    /// Whether dead letters are counted; on by default.
+    pub dead_letters: bool,
+    /// Whether messages are counted; on by default. Without, the counters are zero and the call is fast.
+    pub messages: bool,
+    /// A page, counted from 1, and its size; all groups by default.
+    pub page: Option<(u32, u32)>,
+}
+
+impl Default for GroupsOptions {
+    fn default() -> Self {
+        Self { dead_letters: true, messages: true, page: None }
+    }
+}
+
+impl GroupsOptions {
+    fn query(self) -> String {
+        let (dead_letters, messages) = (self.dead_letters, self.messages);
+        let mut query = format!("include_deadletter={dead_letters}&include_messages_num={messages}");
+        if let Some((page, size)) = self.page {
+            query.push_str(&format!("&page_size={size}&current_page={page}"));
+        }
+        query
+    }
+}
+
+impl Client {
+    /// Creates up to three groups (5.2.1) and gives their ids and names in the order of `names`.
+    ///
+    /// When an answer is lost, groups of these names count as the ones just created.
+    ///
+    /// # Errors
+    /// When a name is outside its limits or taken, or the queue has as many groups as it may.
+    pub async fn create_groups(&self, queue: &QueueId, names: &[&str]) -> Result<Vec<(GroupId, String)>, Error> {
+        const NAME: &str = "create groups";
+        let count = limits::in_range("number of groups", names.len(), &(1..=MAX_GROUPS), "");
+        let checked = count.and_then(|()| names.iter().try_for_each(|name| limits::group_name(name)));
+        checked.map_err(|error| Error::limit(NAME, error))?;
+        let path = ["queues", queue.as_str(), "groups"];
+        let call = Call::new(NAME, Method::POST, &path, Repeat::Allowed).body(wire::groups::encode_new(names))?;
+        let created = match self.fetch(call, |answer| wire::groups::decode_created(answer)).await {
+            Err(error) if error.is_unsure() => self.twins(queue, names).await?.ok_or(error)?,
+            result => result?,
+        };
+        self.remember_created(created.iter().map(|(id, _)| id.as_str()));
+        Ok(created)
+    }
+
+    /// The groups that an unsure creation made, if it did.
+    async fn twins(&self, queue: &QueueId, names: &[&str]) -> Result<Option<Vec<(GroupId, String)>>, Error> {
+        let groups = self.groups_with(queue, GroupsOptions { messages: false, ..GroupsOptions::default() }).await?;
+        let twin = |name: &&str| groups.iter().find(|group| group.name == **name);
+        Ok(names.iter().map(|name| twin(name).map(|group| (group.id.clone(), group.name.clone()))).collect())
+    }
+
+    /// The groups of a queue with all their counters (5.2.2).
+    ///
+    /// # Errors
+    /// When there is no such queue, or the call fails.
+    pub async fn groups(&self, queue: &QueueId) -> Result<Vec<ConsumerGroup>, Error> {
+        self.groups_with(queue, GroupsOptions::default()).await
+    }
+
+    /// The groups of a queue (5.2.2), as `options` want them.
+    ///
+    /// # Errors
+    /// When there is no such queue, or the call fails.
+    pub async fn groups_with(&self, queue: &QueueId, options: GroupsOptions) -> Result<Vec<ConsumerGroup>, Error> {
+        let path = ["queues", queue.as_str(), "groups"];
+        let call = Call::new("list groups", Method::GET, &path, Repeat::Harmless).query(options.query());
+        self.fetch(call, |answer| wire::groups::decode_groups(answer)).await
+    }
+
+    /// The group of that name or id.
+    ///
+    /// # Errors
+    /// When there is none ([`is_not_found`](Error::is_not_found)): the text names those that there are.
+    pub async fn find_group(&self, queue: &QueueId, name_or_id: &str) -> Result<ConsumerGroup, Error> {
+        let mut groups = self.groups(queue).await?;
+        let by_name = groups.iter().position(|group| group.name == name_or_id);
+        match by_name.or_else(|| groups.iter().position(|group| group.id.as_str() == name_or_id)) {
+            Some(index) => Ok(groups.swap_remove(index)),
+            None => {
+                let known = groups.into_iter().map(|group| group.name).collect();
+                let missing = Kind::Missing { what: "consumer group", name: name_or_id.to_owned(), known };
+                Err(Error::new("find group", missing))
+            }
+        }
+    }
+
+    /// Deletes a group with its dead letters (5.2.3).
+    ///
+    /// # Errors
+    /// When there is no such group, or the call fails.
+    pub async fn delete_group(&self, queue: &QueueId, group: &GroupId) -> Result<(), Error> {
+        let path = ["queues", queue.as_str(), "groups", group.as_str()];
+        self.delete(Call::new("delete group", Method::DELETE, &path, Repeat::Allowed)).await
+    }
+}

@@ -1,0 +1,241 @@
+//! Messages and dead letters: send, consume, acknowledge (API reference 5.3).
+
+use std::time::Duration;
+
+use http::Method;
+use tokio::time::Instant;
+
+use super::{
+    Client,
+    call::Call,
+    code::{Class, ErrorCode, classify},
+    error::{Error, Kind, Refusal},
+    tries::Repeat,
+};
+use crate::{
+    auth::encode,
+    limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, POLL_WAIT_SECS},
+    message::{AckHandle, AckStatus, Message, MessageId, ReceivedMessage},
+    queue::{QueueId, SourcePath, Stream, TagFilter, TagMode},
+    wire::{self, messages::Sent},
+};
+
+/// What became of one message of a send: its id where ids were asked for, or its own error.
+pub type SendOutcome = Result<Option<MessageId>, Error>;
+
+/// How messages are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendOptions {
+    /// Whether the service gives each message's id; off by default.
+    pub return_ids: bool,
+    /// Whether a send whose fate is unknown is repeated, so that its messages may be stored twice; off by default:
+    /// such a send fails with [`is_unsure`](Error::is_unsure).
+    pub allow_duplicates: bool,
+}
+
+/// How messages are consumed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsumeOptions {
+    /// At most this many messages, 1-10; 10 by default.
+    pub max_messages: usize,
+    /// How long to wait for a first message, 1-60 s; 3 s by default. Rounded up to seconds.
+    pub poll_wait: Duration,
+    /// How long the batch may stay unacknowledged, 15-300 s; 30 s by default. Rounded up to seconds.
+    pub ack_wait: Duration,
+    /// Which labels a message must carry; every message passes by default. A group keeps its first rule for life.
+    pub filter: TagFilter,
+}
+
+impl Default for ConsumeOptions {
+    fn default() -> Self {
+        Self {
+            max_messages: MAX_MESSAGES,
+            poll_wait: Duration::from_secs(3),
+            ack_wait: Duration::from_secs(30),
+            filter: TagFilter::default(),
+        }
+    }
+}
+
+impl ConsumeOptions {
+    /// Checks everything against the service's limits.
+    ///
+    /// # Errors
+    /// Names the value that is outside.
+    pub fn check(&self) -> Result<(), LimitError> {
+        limits::in_range("max_messages", self.max_messages, &(1..=MAX_MESSAGES), "")?;
+        limits::in_range("poll_wait", whole_seconds(self.poll_wait), &POLL_WAIT_SECS, " s")?;
+        limits::in_range("ack_wait", whole_seconds(self.ack_wait), &ACK_WAIT_SECS, " s")?;
+        limits::labels(&self.filter.tags)
+    }
+
+    fn query(&self) -> String {
+        let (max, poll, ack) = (self.max_messages, whole_seconds(self.poll_wait), whole_seconds(self.ack_wait));
+        let mut query = format!("max_msgs={max}&time_wait={poll}&ack_wait={ack}");
+        for tag in &self.filter.tags {
+            query.push_str("&tag=");
+            encode(&mut query, tag.as_bytes());
+        }
+        match self.filter.mode {
+            _ if self.filter.is_empty() => {}
+            TagMode::Or => query.push_str("&tag_type=or"),
+            TagMode::And => query.push_str("&tag_type=and"),
+        }
+        query
+    }
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
+}
+
+/// What an acknowledgement settled, counted over the batches it named and not over its list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AckOutcome {
+    /// The first so many messages of the batch are settled.
+    pub success: usize,
+    /// The last so many messages of the batch failed, and come again.
+    pub fail: usize,
+}
+
+impl Client {
+    /// Sends 1-10 messages of at most 524 288 bytes of bodies together (5.3.1): one outcome per message, in order.
+    ///
+    /// # Errors
+    /// When a message is outside the limits (nothing is sent then), or the call as a whole fails. An error that
+    /// [`is_unsure`](Error::is_unsure) means that the messages may have been stored.
+    pub async fn send(&self, queue: &QueueId, messages: &[Message]) -> Result<Vec<SendOutcome>, Error> {
+        self.send_with(queue, messages, SendOptions::default()).await
+    }
+
+    /// As [`send`](Self::send), with options.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_with(
+        &self,
+        queue: &QueueId,
+        messages: &[Message],
+        options: SendOptions,
+    ) -> Result<Vec<SendOutcome>, Error> {
+        const NAME: &str = "send";
+        check_messages(messages).map_err(|(index, error)| Error::new(NAME, Kind::Limit(index, error)))?;
+        let path = ["queues", queue.as_str(), "messages"];
+        let repeat = if options.allow_duplicates { Repeat::Allowed } else { Repeat::Doubles };
+        let body = wire::messages::encode_send(self.inner.dialect, messages, options.return_ids);
+        let call = Call::new(NAME, Method::POST, &path, repeat).body(body)?;
+        let sent = self.fetch(call, |answer| wire::messages::decode_sent(answer)).await?;
+        if sent.len() == messages.len() {
+            return Ok(sent.into_iter().map(|sent| outcome(NAME, sent)).collect());
+        }
+        let text = format!("{} messages were sent, and {} results came", messages.len(), sent.len());
+        Err(Error::unsure(NAME, Kind::Answer(http::StatusCode::CREATED, text.into())))
+    }
+
+    /// Leases the next messages of a group, or its next dead letters (5.3.2, 5.3.4), waiting for a first one.
+    /// Empty when none came in time. Fewer than asked for may come although more are there.
+    ///
+    /// # Errors
+    /// When an option is outside its limits, or the call fails. It is repeated only where no message can have been
+    /// leased by the failed one.
+    pub async fn consume(&self, source: &SourcePath, options: &ConsumeOptions) -> Result<Vec<ReceivedMessage>, Error> {
+        let (name, last) = match source.stream {
+            Stream::Messages => ("consume", "messages"),
+            Stream::DeadLetters => ("consume dead letters", "deadletters"),
+        };
+        check_consume(source.stream, options).map_err(|error| Error::limit(name, error))?;
+        let path = ["queues", source.queue.as_str(), "groups", source.group.as_str(), last];
+        let call = Call::new(name, Method::GET, &path, Repeat::Leases).query(options.query()).wait(options.poll_wait);
+        self.fetch(call, wire::messages::decode_received).await
+    }
+
+    /// Acknowledges 1-10 messages in the order of their consumption (5.3.3, 5.3.5). An acknowledgement of a part of
+    /// a batch ends the batch: what is not listed as a success, and all behind it, fails.
+    ///
+    /// # Errors
+    /// [`is_lost_lease`](Error::is_lost_lease) when the lease was over; [`is_unsure`](Error::is_unsure) when it may
+    /// have counted all the same, because an earlier try was not answered.
+    pub async fn acknowledge(&self, source: &SourcePath, acks: &[(AckHandle, AckStatus)]) -> Result<AckOutcome, Error> {
+        self.settle(source, acks, None).await
+    }
+
+    /// As [`acknowledge`](Self::acknowledge), trying until `deadline`, as the lease lasts, and not longer.
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    pub async fn acknowledge_until(
+        &self,
+        source: &SourcePath,
+        acks: &[(AckHandle, AckStatus)],
+        deadline: Instant,
+    ) -> Result<AckOutcome, Error> {
+        self.settle(source, acks, Some(deadline)).await
+    }
+
+    async fn settle(
+        &self,
+        source: &SourcePath,
+        acks: &[(AckHandle, AckStatus)],
+        deadline: Option<Instant>,
+    ) -> Result<AckOutcome, Error> {
+        let (queue, group) = (source.queue.as_str(), source.group.as_str());
+        let (name, path): (_, &[&str]) = match source.stream {
+            Stream::Messages => ("acknowledge", &["queues", queue, "groups", group, "ack"]),
+            Stream::DeadLetters => {
+                ("acknowledge dead letters", &["queues", queue, "groups", group, "deadletters", "ack"])
+            }
+        };
+        limits::in_range("number of acknowledgements", acks.len(), &(1..=MAX_MESSAGES), "")
+            .map_err(|error| Error::limit(name, error))?;
+        let body = wire::messages::encode_ack(acks.iter().map(|(handle, status)| (handle, status.as_str())));
+        let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(body)?.deadline(deadline);
+        let (success, fail) = self.fetch(call, |answer| wire::messages::decode_acked(answer)).await?;
+        Ok(AckOutcome { success, fail })
+    }
+}
+
+fn check_messages(messages: &[Message]) -> Result<(), (Option<usize>, LimitError)> {
+    limits::message_count(messages.len()).map_err(|error| (None, error))?;
+    for (index, message) in messages.iter().enumerate() {
+        check_message(message).map_err(|error| (Some(index), error))?;
+    }
+    limits::total_bytes(messages.iter().map(|message| message.body.len()).sum()).map_err(|error| (None, error))
+}
+
+/// Checks one message against the limits that hold for it alone.
+pub(crate) fn check_message(message: &Message) -> Result<(), LimitError> {
+    limits::total_bytes(message.body.len())?;
+    limits::labels(&message.tags)?;
+    limits::delay(message.delay)
+}
+
+fn check_consume(stream: Stream, options: &ConsumeOptions) -> Result<(), LimitError> {
+    options.check()?;
+    if stream == Stream::DeadLetters && !options.filter.is_empty() {
+        let value = options.filter.tags.len().to_string();
+        let allowed = "dead letters carry none to filter by".to_owned();
+        return Err(LimitError { what: "number of labels", value, allowed });
+    }
+    Ok(())
+}
+
+/// A message may fail within a send that worked.
+fn outcome(operation: &'static str, sent: Sent) -> SendOutcome {
+    if sent.taken {
+        return Ok(sent.id);
+    }
+    let status = http::StatusCode::BAD_REQUEST;
+    let code = sent.code.as_deref().and_then(ErrorCode::parse);
+    let refusal = Refusal {
+        status,
+        code,
+        foreign_code: sent.code.filter(|_| code.is_none()),
+        // Without a code nothing says that it is the message's own fault, and it surely was not stored.
+        class: code.map_or(Class::Transient, |code| classify(status, Some(code))),
+        message: sent.error,
+        request_id: None,
+        retry_after: None,
+    };
+    Err(Error::new(operation, Kind::Service(refusal)))
+}

@@ -1,0 +1,150 @@
+//! The transport over sockets: HTTP/1.1, with or without TLS. The only file that names reqwest.
+
+use std::{path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use reqwest::{Certificate, Client, redirect::Policy};
+
+use super::{MAX_ANSWER_BYTES, Transport, TransportError};
+
+/// How an [`HttpTransport`] connects.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// How many idle connections are kept; 64 by default. One per concurrent call is enough.
+    pub pool_size: usize,
+    /// How long connecting may take, TLS included; 5 s by default.
+    pub connect_timeout: Duration,
+    /// A PEM file with the authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether certificates are needed at all: without, a machine that has none is fine too.
+    pub tls: bool,
+    /// Whether the proxies of the environment (`HTTPS_PROXY`, ...) are used; on by default.
+    pub proxies: bool,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { pool_size: 64, connect_timeout: Duration::from_secs(5), ca_file: None, tls: true, proxies: true }
+    }
+}
+
+/// A pool of HTTP/1.1 connections. HTTP/2 would put long polls and acknowledgements on one connection, where the
+/// polls starve the rest.
+#[derive(Clone, Debug)]
+pub struct HttpTransport {
+    client: Client,
+}
+
+impl HttpTransport {
+    /// Sets up a pool; nothing is connected yet.
+    ///
+    /// # Errors
+    /// When the authorities cannot be read, or the system has none and TLS is needed.
+    pub fn new(options: &HttpOptions) -> Result<Self, TransportError> {
+        let mut builder = Client::builder()
+            .user_agent(concat!("dms-worker/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            // Below the idle limits of the usual load balancers, so that they do not close first.
+            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_max_idle_per_host(options.pool_size)
+            .connect_timeout(options.connect_timeout)
+            // A signed request must not be replayed to another host.
+            .redirect(Policy::none())
+            .referer(false)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(15));
+        if let Some(file) = &options.ca_file {
+            builder = builder.tls_certs_only(certificates(file)?);
+        } else if !options.tls {
+            builder = builder.tls_certs_only([]);
+        }
+        if !options.proxies {
+            builder = builder.no_proxy();
+        }
+        builder.build().map(Self::from).map_err(TransportError::not_sent)
+    }
+}
+
+impl From<Client> for HttpTransport {
+    /// Takes a client of your own. It should follow no redirects, and have no timeout below the longest poll.
+    fn from(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, TransportError> {
+    let name = file.display();
+    let pem = std::fs::read(file).map_err(|error| TransportError::not_sent(format!("CA file {name}: {error}")))?;
+    let found = Certificate::from_pem_bundle(&pem)
+        .map_err(|error| TransportError::not_sent(format!("CA file {name} is not PEM: {error}")))?;
+    if found.is_empty() {
+        return Err(TransportError::not_sent(format!("CA file {name} has no certificate")));
+    }
+    Ok(found)
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn send(
+        &self,
+        request: http::Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let (parts, body) = request.into_parts();
+        let url = parts.uri.to_string().parse().map_err(TransportError::not_sent)?;
+        let mut request = reqwest::Request::new(parts.method, url);
+        *request.headers_mut() = parts.headers;
+        *request.timeout_mut() = Some(timeout);
+        if !body.is_empty() {
+            *request.body_mut() = Some(body.into());
+        }
+        let answer = self.client.execute(request).await.map_err(failure)?;
+        read(answer).await
+    }
+}
+
+async fn read(mut answer: reqwest::Response) -> Result<http::Response<Bytes>, TransportError> {
+    let too_large = || TransportError::unsure(format!("the answer exceeds {MAX_ANSWER_BYTES} bytes"));
+    let announced = usize::try_from(answer.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+    if announced > MAX_ANSWER_BYTES {
+        return Err(too_large());
+    }
+    // Most bodies come in one piece, which needs no copy.
+    let first = answer.chunk().await.map_err(failure)?.unwrap_or_default();
+    let Some(mut next) = answer.chunk().await.map_err(failure)? else {
+        return Ok(response(&mut answer, first));
+    };
+    let mut body = BytesMut::with_capacity(announced.max(first.len() + next.len()));
+    body.extend_from_slice(&first);
+    loop {
+        if body.len() + next.len() > MAX_ANSWER_BYTES {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&next);
+        match answer.chunk().await.map_err(failure)? {
+            Some(chunk) => next = chunk,
+            None => return Ok(response(&mut answer, body.freeze())),
+        }
+    }
+}
+
+fn response(answer: &mut reqwest::Response, body: Bytes) -> http::Response<Bytes> {
+    let mut response = http::Response::new(body);
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = std::mem::take(answer.headers_mut());
+    response
+}
+
+/// Only what failed before a connection stood is surely not sent.
+fn failure(error: reqwest::Error) -> TransportError {
+    // The URL holds ids that the caller's own error names better.
+    let error = error.without_url();
+    if error.is_connect() || error.is_builder() {
+        TransportError::not_sent(error)
+    } else if error.is_timeout() {
+        TransportError::timed_out(error)
+    } else {
+        TransportError::unsure(error)
+    }
+}

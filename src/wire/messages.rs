@@ -1,0 +1,219 @@
+//! Messages: send, consume, acknowledge (API reference 5.3; 7.1.8-7.1.10, 7.1.12, 7.1.13).
+//!
+//! Bodies are never parsed: they are spliced into requests, and are slices of the answers they came in.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+
+use super::{Dialect, error, number, text};
+use crate::message::{AckHandle, Attributes, Body, Message, MessageId, ReceivedMessage};
+
+/// The body that sends messages.
+pub(crate) fn encode_send(
+    dialect: &Dialect,
+    messages: &[Message],
+    return_id: bool,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let bodies: usize = messages.iter().map(|message| message.body.len() + 64).sum();
+    let mut json = Vec::with_capacity(bodies + 64);
+    json.extend_from_slice(b"{\"messages\":[");
+    for (index, message) in messages.iter().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        encode_message(&mut json, dialect, message)?;
+    }
+    json.push(b']');
+    if return_id {
+        json.extend_from_slice(format!(",\"{}\":true", dialect.return_id).as_bytes());
+    }
+    json.push(b'}');
+    Ok(json)
+}
+
+fn encode_message(json: &mut Vec<u8>, dialect: &Dialect, message: &Message) -> Result<(), serde_json::Error> {
+    json.extend_from_slice(b"{\"body\":");
+    json.extend_from_slice(message.body.as_bytes());
+    if !message.attributes.is_empty() {
+        json.extend_from_slice(b",\"attributes\":");
+        serde_json::to_writer(&mut *json, &message.attributes)?;
+    }
+    if !message.tags.is_empty() {
+        json.extend_from_slice(b",\"tags\":");
+        serde_json::to_writer(&mut *json, &message.tags)?;
+    }
+    if message.delay.as_millis() > 0 {
+        json.extend_from_slice(format!(",\"{}\":{}", dialect.delay_time, message.delay.as_millis()).as_bytes());
+    }
+    json.push(b'}');
+    Ok(())
+}
+
+/// What became of one message of a send.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Sent {
+    /// Whether the service took it.
+    pub(crate) taken: bool,
+    /// Its id, where ids were asked for.
+    pub(crate) id: Option<MessageId>,
+    /// The code of its failure, as it came.
+    pub(crate) code: Option<String>,
+    /// The text of its failure.
+    pub(crate) error: String,
+}
+
+/// The answer to a send, in the order of its messages.
+pub(crate) fn decode_sent(body: &[u8]) -> Result<Vec<Sent>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct List {
+        // V1.0's table says `message`, its example and every client `messages`.
+        #[serde(alias = "message")]
+        messages: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default, deserialize_with = "number")]
+        state: u64,
+        #[serde(default)]
+        error_code: Value,
+        #[serde(default, deserialize_with = "text")]
+        error: String,
+        id: Option<String>,
+    }
+    let list: List = serde_json::from_slice(body)?;
+    let sent = |entry: Entry| Sent {
+        taken: entry.state == 0,
+        id: entry.id.map(MessageId::new),
+        code: error::code(entry.error_code),
+        error: entry.error,
+    };
+    Ok(list.messages.into_iter().map(sent).collect())
+}
+
+#[derive(Deserialize)]
+struct ReceivedBody<'a> {
+    #[serde(borrow)]
+    message: Envelope<'a>,
+    #[serde(borrow)]
+    handler: Cow<'a, str>,
+    // The tables put the labels inside `message`, the examples beside it.
+    tags: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
+    attributes: Option<Attributes>,
+    tags: Option<Vec<String>>,
+}
+
+/// The answer to a consume; the bodies share its bytes.
+pub(crate) fn decode_received(answer: &Bytes) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
+    let entries: Vec<ReceivedBody<'_>> = serde_json::from_slice(answer)?;
+    let received = |entry: ReceivedBody<'_>| ReceivedMessage {
+        body: Body::trusted(answer.slice_ref(entry.message.body.get().as_bytes())),
+        attributes: entry.message.attributes.unwrap_or_default(),
+        tags: entry.message.tags.or(entry.tags).unwrap_or_default(),
+        handle: AckHandle::new(entry.handler),
+    };
+    Ok(entries.into_iter().map(received).collect())
+}
+
+/// The body that acknowledges messages, in their order.
+pub(crate) fn encode_ack<'a>(
+    acks: impl Iterator<Item = (&'a AckHandle, &'static str)>,
+) -> Result<Vec<u8>, serde_json::Error> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        message: Vec<Entry<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        handler: &'a str,
+        status: &'static str,
+    }
+    let message = acks.map(|(handle, status)| Entry { handler: handle.as_str(), status }).collect();
+    serde_json::to_vec(&Body { message })
+}
+
+/// The answer to an acknowledgement: (success, fail).
+pub(crate) fn decode_acked(body: &[u8]) -> Result<(usize, usize), serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Counts {
+        #[serde(default, deserialize_with = "number")]
+        success: u64,
+        #[serde(default, deserialize_with = "number")]
+        fail: u64,
+    }
+    let counts: Counts = serde_json::from_slice(body)?;
+    let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    Ok((count(counts.success), count(counts.fail)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::wire::ApiVersion;
+
+    #[test]
+    fn a_message_is_written_with_what_it_has() {
+        let plain = Message::text("a\"b");
+        let full = Message::new(Body::raw(&b" {\"x\": 1} "[..]).unwrap())
+            .attribute("n", 1)
+            .tag("blue")
+            .delay(Duration::from_micros(6_000_900));
+        let json = |version: ApiVersion, id| {
+            String::from_utf8(encode_send(version.dialect(), &[plain.clone(), full.clone()], id).unwrap()).unwrap()
+        };
+        assert_eq!(
+            json(ApiVersion::V2, true),
+            r#"{"messages":[{"body":"a\"b"},{"body":{"x": 1},"attributes":{"n":1},"tags":["blue"],"delay_time":6000}],"return_id":true}"#
+        );
+        assert_eq!(
+            json(ApiVersion::V1_0, true),
+            r#"{"messages":[{"body":"a\"b"},{"body":{"x": 1},"attributes":{"n":1},"tags":["blue"],"delayTime":6000}],"returnId":true}"#
+        );
+        assert!(!json(ApiVersion::V2, false).contains("return_id"));
+    }
+
+    #[test]
+    fn a_received_body_is_a_slice_of_its_answer() {
+        let answer = Bytes::from_static(
+            br#"[{"message":{"body": {"foo":"123="},"attributes":null,"new":1},"handler":"a\/b","tags":["t"]},
+                 {"message":{"body":"x","attributes":{"a":1},"tags":["inner"]},"handler":"h2"}]"#,
+        );
+        let received = decode_received(&answer).unwrap();
+        assert_eq!(received[0].body.as_str(), r#"{"foo":"123="}"#);
+        assert!(answer.as_ptr_range().contains(&received[0].body.as_bytes().as_ptr()));
+        assert_eq!(received[0].handle.as_str(), "a/b");
+        assert_eq!(received[0].tags, ["t"]);
+        assert_eq!((received[1].tags[0].as_str(), received[1].attributes["a"].as_u64()), ("inner", Some(1)));
+        assert_eq!(decode_received(&Bytes::from_static(b"[]")).unwrap(), []);
+    }
+
+    #[test]
+    fn a_failed_message_of_a_send_keeps_its_code() {
+        let sent = decode_sent(
+            br#"{"messages":[{"error":null,"error_code":null,"state":0,"id":"i"},
+                {"error":"too large","error_code":10540011,"state":1}]}"#,
+        )
+        .unwrap();
+        assert_eq!(sent[0], Sent { taken: true, id: Some(MessageId::new("i")), code: None, error: String::new() });
+        assert_eq!((sent[1].taken, sent[1].code.as_deref()), (false, Some("10540011")));
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_is_an_error() {
+        for bad in ["{}", "[{}]", r#"[{"message":{},"handler":"h"}]"#, "", "[", r#"{"error":"x"}"#] {
+            assert!(decode_received(&Bytes::from_static(bad.as_bytes())).is_err(), "{bad} passed");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The JSON of requests and answers, and nothing else: no limits, no meaning.
+//!
+//! Answers are read with tolerance: unknown fields are passed over, and numbers may come as text.
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
+
+pub(crate) mod error;
+pub(crate) mod groups;
+pub(crate) mod messages;
+pub(crate) mod queues;
+pub(crate) mod tags;
+mod v1;
+mod v2;
+
+/// The version of the API that a client speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ApiVersion {
+    /// V2, the recommended one. The default.
+    #[default]
+    V2,
+    /// V1.0, "historical" in the API reference, and the only one of some installations.
+    V1_0,
+}
+
+/// What the versions write differently.
+#[derive(Debug)]
+pub(crate) struct Dialect {
+    /// The first part of every path.
+    pub(crate) prefix: &'static str,
+    /// The path of the quotas below the project.
+    pub(crate) quotas: &'static str,
+    /// The field of a send that asks for message ids.
+    pub(crate) return_id: &'static str,
+    /// The field of a message that delays it.
+    pub(crate) delay_time: &'static str,
+}
+
+impl ApiVersion {
+    pub(crate) fn dialect(self) -> &'static Dialect {
+        match self {
+            Self::V2 => &v2::DIALECT,
+            Self::V1_0 => &v1::DIALECT,
+        }
+    }
+}
+
+/// Reads an unsigned number that may be missing, null, negative (then it is zero), or text.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(optional_number(deserializer)?.unwrap_or(0))
+}
+
+/// As [`number`], telling apart what is not there.
+fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let negative_is_zero = |number: i64| u64::try_from(number).unwrap_or(0);
+    match Option::<Value>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Value::Number(number)) => Ok(number.as_u64().or_else(|| number.as_i64().map(negative_is_zero))),
+        Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
+        Some(Value::String(text)) => text.trim().parse().map(Some).map_err(D::Error::custom),
+        Some(other) => Err(D::Error::custom(format!("a number was expected, not {other}"))),
+    }
+}
+
+/// Reads text that may be null.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
