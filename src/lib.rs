@@ -2,6 +2,8 @@
 
 pub mod auth;
 pub mod client;
+#[cfg(feature = "sidecar")]
+pub mod config;
 pub mod limits;
 pub mod message;
 pub mod queue;

@@ -4,3 +4,5 @@
 mod client;
 mod client_http;
 mod script;
+#[cfg(feature = "sidecar")]
+mod config;

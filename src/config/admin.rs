@@ -1,0 +1,19 @@
+//! The `admin` section: health, metrics and control of `run`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::values::Secret;
+
+/// Health, metrics and control of a `run` process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Where it listens; nowhere by default. Other addresses than loopback need a token.
+    pub listen: Option<SocketAddr>,
+    /// The bearer token that `/status`, `/scale` and every POST need; none by default.
+    pub token: Option<Secret>,
+    /// A file that holds the token.
+    pub token_file: Option<PathBuf>,
+}

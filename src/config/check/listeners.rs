@@ -1,0 +1,56 @@
+//! Rules of everything that listens: publishers, the admin endpoint, and all addresses together.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use super::{
+    super::{Config, path::KeyPath},
+    Checker,
+};
+
+/// Publishers, the admin endpoint, and no address twice.
+pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
+    let memory_only = config.dms.is_embedded() && config.server.data_dir.is_none();
+    for (place, publisher) in config.publishers.iter().enumerate() {
+        let path = KeyPath::dotted("publishers").child(place);
+        checker.require(&path, "queue", &publisher.queue);
+        checker.at_least_one(&path.child("max_pending"), publisher.max_pending);
+        let known = config.server.queues.iter().any(|queue| queue.name == publisher.queue);
+        if memory_only && !known && !publisher.queue.is_empty() {
+            let message = format!("the embedded server has no queue `{}`: add it to server.queues", publisher.queue);
+            checker.report(&path.child("queue"), message);
+        }
+    }
+    let admin = &config.admin;
+    if let Some(listen) = admin.listen.filter(|listen| !listen.ip().is_loopback())
+        && admin.token.is_none()
+        && admin.token_file.is_none()
+    {
+        let message = format!(
+            "`{listen}` can be reached from outside and admin.token is not set: set it, or listen on 127.0.0.1"
+        );
+        checker.report(&KeyPath::dotted("admin.listen"), message);
+    }
+    check_distinct(config, checker);
+}
+
+fn check_distinct(config: &Config, checker: &mut Checker<'_>) {
+    let mut taken: BTreeMap<SocketAddr, KeyPath> = BTreeMap::new();
+    let mut claim = |address: SocketAddr, path: KeyPath| {
+        if address.port() == 0 {
+            return;
+        }
+        if let Some(other) = taken.insert(address, path.clone()) {
+            checker.report(&path, format!("`{address}` is the address of {other} too: give each its own"));
+        }
+    };
+    claim(config.server.listen, KeyPath::dotted("server.listen"));
+    if let Some(address) = config.server.admin {
+        claim(address, KeyPath::dotted("server.admin"));
+    }
+    if let Some(address) = config.admin.listen {
+        claim(address, KeyPath::dotted("admin.listen"));
+    }
+    for (place, publisher) in config.publishers.iter().enumerate() {
+        claim(publisher.listen, KeyPath::dotted("publishers").child(place).child("listen"));
+    }
+}

@@ -1,0 +1,220 @@
+//! Rules of `workers`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    super::{
+        Config,
+        handler::{CommandHandler, HttpHandler},
+        path::KeyPath,
+        server::QueueSpec,
+        values::{Auto, Span},
+        worker::{ACK_MARGIN, OnFailure, OnReject, Ordering, Republish, Source, Then, Worker},
+    },
+    Checker,
+};
+use crate::{limits, queue::QueueMode};
+
+/// Every worker by itself, and what they must agree on.
+pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
+    let mut names = BTreeSet::new();
+    for (place, worker) in config.workers.iter().enumerate() {
+        let path = KeyPath::dotted("workers").child(place);
+        if !names.insert(worker.label()) && !worker.queue.is_empty() {
+            let message = format!("there is another worker `{}`: give each a name of its own", worker.label());
+            checker.report(&path.child("name"), message);
+        }
+        check_names(&path, worker, checker);
+        check_flow(&path, worker, checker);
+        check_handler(&path, worker, checker);
+        check_failures(&path, worker, known_queue(config, &worker.queue), checker);
+        check_existence(&path, config, worker, checker);
+    }
+    check_label_rules(&config.workers, checker);
+}
+
+fn check_names(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
+    checker.require(path, "queue", &worker.queue);
+    checker.require(path, "group", &worker.group);
+    for (place, tag) in worker.tags.iter().enumerate() {
+        checker.limit(&path.child("tags").child(place), limits::labels(&[tag]));
+    }
+    if worker.tags.len() > limits::MAX_LABELS {
+        let message = format!("has {} labels: at most {} are allowed", worker.tags.len(), limits::MAX_LABELS);
+        checker.report(&path.child("tags"), message);
+    }
+    if worker.source == Source::DeadLetters && !worker.tags.is_empty() {
+        checker.report(&path.child("tags"), "dead letters have no labels: leave it out with `source: dead_letters`");
+    }
+    if matches!(&worker.ordering, Ordering::KeyAttribute(name) if name.is_empty()) {
+        checker.report(&path.child("ordering"), "`key_attribute` needs the name of an attribute");
+    }
+}
+
+fn check_flow(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
+    checker.at_least_one(&path.child("concurrency"), worker.concurrency);
+    if let Auto::Fixed(pollers) = worker.pollers {
+        checker.at_least_one(&path.child("pollers"), pollers);
+    }
+    if let Auto::Fixed(count) = worker.max_messages {
+        let allowed = limits::in_range("max_messages", count, &(1..=limits::MAX_MESSAGES), "");
+        checker.limit(&path.child("max_messages"), allowed);
+    }
+    check_seconds(&path.child("poll_wait"), worker.poll_wait, &limits::POLL_WAIT_SECS, checker);
+    if let Auto::Fixed(ack_wait) = worker.ack_wait {
+        check_seconds(&path.child("ack_wait"), ack_wait, &limits::ACK_WAIT_SECS, checker);
+    }
+}
+
+/// The wire knows whole seconds only.
+fn check_seconds(path: &KeyPath, span: Span, range: &std::ops::RangeInclusive<u64>, checker: &mut Checker<'_>) {
+    let whole = span.get().subsec_nanos() == 0;
+    if !whole || !range.contains(&span.get().as_secs()) {
+        let message = format!("`{span}` is not allowed: whole seconds from {}s to {}s", range.start(), range.end());
+        checker.report(path, message);
+    }
+}
+
+fn check_handler(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
+    let path_of_handler = path.child("handler");
+    match worker.handler.kinds().as_slice() {
+        [] => checker.report(
+            &path_of_handler,
+            "is required and missing: set one of `http: {url: ...}`, `command: [...]` and `log: {}`",
+        ),
+        [_] => {}
+        several => checker.report(&path_of_handler, format!("has {}: keep one", several.join(" and "))),
+    }
+    if let Some(http) = &worker.handler.http {
+        check_http(&path_of_handler.child("http"), http, checker);
+    }
+    if let Some(command) = &worker.handler.command {
+        check_command(&path_of_handler.child("command"), command, checker);
+    }
+    let kind = if worker.handler.http.is_some() { "http" } else { "command" };
+    let longest = worker.ack_wait().saturating_sub(ACK_MARGIN);
+    if let Some(timeout) = worker.handler.timeout().filter(|timeout| timeout.get() >= longest) {
+        let message = format!(
+            "`{timeout}` is too long for an ack_wait of {}: a lease cannot be extended, so keep the timeout below {} or raise ack_wait (at most 300s)",
+            Span::from(worker.ack_wait()),
+            Span::from(longest)
+        );
+        checker.report(&path_of_handler.child(kind).child("timeout"), message);
+    }
+}
+
+fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
+    checker.require(path, "url", &http.url);
+    if !http.url.is_empty() {
+        checker.http_address(&path.child("url"), &http.url);
+    }
+    if let Some(url) = &http.health_url {
+        checker.http_address(&path.child("health_url"), url);
+    }
+    for (key, span) in [
+        ("timeout", http.timeout),
+        ("connect_timeout", http.connect_timeout),
+        ("health_interval", http.health_interval),
+    ] {
+        if span == Span::default() {
+            checker.report(&path.child(key), "`0s` is not allowed: a duration above zero is needed");
+        }
+    }
+    for (name, value) in &http.headers {
+        let legal = name.parse::<http::HeaderName>().is_ok() && value.parse::<http::HeaderValue>().is_ok();
+        if !legal {
+            checker.report(&path.child("headers").child(name), format!("`{name}: {value}` is not an HTTP header"));
+        }
+    }
+}
+
+fn check_command(path: &KeyPath, command: &CommandHandler, checker: &mut Checker<'_>) {
+    if command.run.first().is_none_or(|program| program.trim().is_empty()) {
+        checker.report(path, "names no program: write it like [\"./handle.sh\", \"--fast\"]");
+    }
+    if command.timeout == Some(Span::default()) {
+        checker.report(&path.child("timeout"), "`0s` is not allowed: a duration above zero is needed");
+    }
+}
+
+fn check_failures(path: &KeyPath, worker: &Worker, queue: Option<&QueueSpec>, checker: &mut Checker<'_>) {
+    if let OnFailure::Republish(republish) = &worker.on_failure {
+        let path = path.child("on_failure").child("republish");
+        if queue.is_some_and(|queue| queue.mode == QueueMode::Fifo) {
+            checker.report(
+                &path,
+                format!("queue `{}` is FIFO and sending again would break its order: use redeliver", worker.queue),
+            );
+        }
+        check_republish(&path, republish, &worker.queue, checker);
+    }
+    if let OnReject::Park(target) = &worker.on_reject {
+        check_park(&path.child("on_reject").child("park"), target, &worker.queue, checker);
+    }
+}
+
+fn check_republish(path: &KeyPath, republish: &Republish, queue: &str, checker: &mut Checker<'_>) {
+    if republish.max_attempts == 0 {
+        checker.report(&path.child("max_attempts"), "`0` is not allowed: 1 or more is needed");
+    }
+    checker.limit(&path.child("backoff"), limits::delay(republish.backoff.get()));
+    if let Then::Park(target) = &republish.then {
+        check_park(&path.child("then").child("park"), target, queue, checker);
+    }
+}
+
+fn check_park(path: &KeyPath, target: &str, queue: &str, checker: &mut Checker<'_>) {
+    if target.is_empty() {
+        checker.report(path, "needs the name of a queue");
+    } else if target == queue {
+        checker.report(path, format!("`{target}` is the queue that is consumed: parking there would never end"));
+    }
+}
+
+/// The queue as the configuration of the embedded server knows it.
+fn known_queue<'a>(config: &'a Config, name: &str) -> Option<&'a QueueSpec> {
+    let specs = || config.server.queues.iter().chain(config.server.projects.iter().flat_map(|project| &project.queues));
+    config.dms.is_embedded().then(|| specs().find(|queue| queue.name == name))?
+}
+
+/// An embedded server in memory has the queues of its configuration and no others when the workers start.
+fn check_existence(path: &KeyPath, config: &Config, worker: &Worker, checker: &mut Checker<'_>) {
+    if !config.dms.is_embedded() || config.server.data_dir.is_some() || worker.queue.is_empty() {
+        return;
+    }
+    match known_queue(config, &worker.queue) {
+        None => {
+            let message = format!("the embedded server has no queue `{}`: add it to server.queues", worker.queue);
+            checker.report(&path.child("queue"), message);
+        }
+        Some(queue) if !worker.group.is_empty() && !queue.groups.contains(&worker.group) => {
+            let message = format!(
+                "queue `{}` has no group `{}`: add it to its groups in server.queues",
+                queue.name, worker.group
+            );
+            checker.report(&path.child("group"), message);
+        }
+        Some(_) => {}
+    }
+}
+
+/// A group keeps the labels of its first consume for life, so two workers cannot ask it for different ones.
+fn check_label_rules(workers: &[Worker], checker: &mut Checker<'_>) {
+    let mut rules = BTreeMap::new();
+    for (place, worker) in workers.iter().enumerate() {
+        if worker.source == Source::DeadLetters || worker.queue.is_empty() {
+            continue;
+        }
+        let labels: BTreeSet<_> = worker.tags.iter().collect();
+        let rule = (labels.len() > 1).then_some(worker.tag_type == crate::queue::TagMode::And);
+        let first =
+            rules.entry((&worker.queue, &worker.group)).or_insert_with(|| (labels.clone(), rule, worker.label()));
+        if (&first.0, first.1) != (&labels, rule) {
+            let message = format!(
+                "differ from those of worker `{}`: a group keeps the labels of its first consume for life",
+                first.2
+            );
+            checker.report(&KeyPath::dotted("workers").child(place).child("tags"), message);
+        }
+    }
+}

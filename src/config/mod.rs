@@ -1,0 +1,68 @@
+//! The configuration of a `dms-worker` process: what a `config.yaml` may say, read from file, environment and flags.
+//!
+//! [`Config`] is plain data with defaults: one type per section, each in its own file. [`load`](load()) merges the layers
+//! (defaults < file < environment < flags), and answers with every mistake at once: unknown keys, values of the wrong
+//! shape, values outside the service's limits, and settings that cannot work together.
+//!
+//! Only this module names figment. What the settings mean at run time is the business of the modules that take them.
+
+mod admin;
+mod check;
+mod dms;
+mod environment;
+mod extract;
+mod handler;
+mod interpolate;
+mod layer;
+mod load;
+mod locate;
+mod log;
+mod path;
+mod problem;
+mod publisher;
+mod secrets;
+mod server;
+mod show;
+mod shutdown;
+mod suggest;
+mod tree;
+mod values;
+mod worker;
+mod yaml;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    admin::Admin,
+    dms::{ApiVersion, Auth, Dms, Iam},
+    handler::{BodyFormat, CommandHandler, CommandMode, Handler, HttpHandler, LogHandler},
+    load::{Loaded, Request, load, search},
+    log::{Log, LogFormat},
+    problem::{ConfigError, Origin, Problem},
+    publisher::Publisher,
+    server::{AccessKey, FailureCounting, GroupStart, Project, QueueSpec, Quotas, Server, ServerAuth, User},
+    show::Setting,
+    shutdown::Shutdown,
+    values::{Auto, Choosable, InvalidRate, InvalidSpan, Rate, Secret, Span},
+    worker::{OnFailure, OnReject, Ordering, Republish, Source, Then, Worker},
+};
+
+/// A whole configuration. Every section may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The service that workers and publishers talk to.
+    pub dms: Dms,
+    /// The embedded server, for `serve` and for `dms.endpoint: embedded`.
+    pub server: Server,
+    /// The workers that `run` starts.
+    pub workers: Vec<Worker>,
+    /// The endpoints that take messages over HTTP and send them on.
+    pub publishers: Vec<Publisher>,
+    /// Health, metrics and control.
+    pub admin: Admin,
+    /// How a process ends.
+    pub shutdown: Shutdown,
+    /// What is logged, and how.
+    pub log: Log,
+}

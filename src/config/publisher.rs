@@ -1,0 +1,32 @@
+//! The `publishers` section: endpoints that take messages over HTTP and send them on.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::Span;
+
+/// An endpoint that takes messages: `POST /` with one or an array, answered when the service has them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Publisher {
+    /// Where it listens; `127.0.0.1:9403` by default.
+    pub listen: SocketAddr,
+    /// The name or identifier of the queue that messages go to; required.
+    pub queue: String,
+    /// Messages taken and not yet sent; more are answered 503. 10 000 by default.
+    pub max_pending: usize,
+    /// How long a message waits for others to share its request; 5 ms by default.
+    pub linger: Span,
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9403)),
+            queue: String::new(),
+            max_pending: 10_000,
+            linger: Span::millis(5),
+        }
+    }
+}

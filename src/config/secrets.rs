@@ -1,0 +1,75 @@
+//! Secrets and the files beside them: which keys they are, and their reading.
+
+use std::{fs, path::PathBuf};
+
+use super::{Config, check::Checker, dms::Auth, path::KeyPath, server::ServerAuth, values::Secret};
+
+/// The keys whose values are never shown.
+const SECRET_KEYS: [&str; 5] = ["secret_key", "security_token", "token", "password", "signature_key"];
+
+/// Whether the value of this key is never shown.
+pub(crate) fn is_secret(key: &str) -> bool {
+    SECRET_KEYS.contains(&key)
+}
+
+/// Fills every secret that stands in a file, and reports files that cannot be read and secrets that are given twice.
+pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) {
+    let mut slots = Slots { checker };
+    if let Some(auth) = &mut config.dms.auth {
+        slots.client_auth(auth);
+    }
+    slots.server_auth(&KeyPath::dotted("server.auth"), config.server.auth.as_mut());
+    for (place, project) in config.server.projects.iter_mut().enumerate() {
+        let path = KeyPath::dotted("server.projects").child(place).child("auth");
+        slots.server_auth(&path, project.auth.as_mut());
+    }
+    for (place, worker) in config.workers.iter_mut().enumerate() {
+        if let Some(http) = &mut worker.handler.http {
+            let path = KeyPath::dotted("workers").child(place).child("handler").child("http");
+            slots.read(&path, "signature_key", &mut http.signature_key, http.signature_key_file.as_ref());
+        }
+    }
+    slots.read(&KeyPath::dotted("admin"), "token", &mut config.admin.token, config.admin.token_file.as_ref());
+}
+
+struct Slots<'a, 'b> {
+    checker: &'a mut Checker<'b>,
+}
+
+impl Slots<'_, '_> {
+    fn client_auth(&mut self, auth: &mut Auth) {
+        let path = KeyPath::dotted("dms.auth");
+        self.read(&path, "secret_key", &mut auth.secret_key, auth.secret_key_file.as_ref());
+        self.read(&path, "security_token", &mut auth.security_token, auth.security_token_file.as_ref());
+        self.read(&path, "token", &mut auth.token, auth.token_file.as_ref());
+        if let Some(iam) = &mut auth.iam {
+            self.read(&path.child("iam"), "password", &mut iam.password, iam.password_file.as_ref());
+        }
+    }
+
+    fn server_auth(&mut self, path: &KeyPath, auth: Option<&mut ServerAuth>) {
+        let Some(auth) = auth else { return };
+        for (place, key) in auth.access_keys.iter_mut().enumerate() {
+            let path = path.child("access_keys").child(place);
+            self.read(&path, "secret_key", &mut key.secret_key, key.secret_key_file.as_ref());
+            self.read(&path, "security_token", &mut key.security_token, key.security_token_file.as_ref());
+        }
+        for (place, user) in auth.users.iter_mut().enumerate() {
+            let path = path.child("users").child(place);
+            self.read(&path, "password", &mut user.password, user.password_file.as_ref());
+        }
+    }
+
+    fn read(&mut self, parent: &KeyPath, key: &str, secret: &mut Option<Secret>, file: Option<&PathBuf>) {
+        let Some(file) = file else { return };
+        let path = parent.child(format!("{key}_file"));
+        if secret.is_some() {
+            return self.checker.report(&path, format!("`{key}` is set too: keep one of the two"));
+        }
+        match fs::read_to_string(file) {
+            Ok(text) if !text.trim().is_empty() => *secret = Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+            Ok(_) => self.checker.report(&path, format!("`{}` is empty: put the secret in it", file.display())),
+            Err(error) => self.checker.report(&path, format!("`{}` cannot be read: {error}", file.display())),
+        }
+    }
+}

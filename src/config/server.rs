@@ -1,0 +1,181 @@
+//! The `server` section: the embedded DMS server.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{Secret, Span};
+use crate::queue::QueueMode;
+
+/// The embedded server, for `serve` and for `dms.endpoint: embedded`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Where the API is served; `127.0.0.1:9400` by default. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where health, metrics and the view into queues are served, on loopback only; nowhere by default.
+    pub admin: Option<SocketAddr>,
+    /// Where messages are kept; in memory by default.
+    pub data_dir: Option<PathBuf>,
+    /// The identifier of the one project; `local` by default.
+    pub project_id: String,
+    /// The name of the one project; `local` by default.
+    pub project_name: String,
+    /// Who is let in; by default any caller, which is allowed on loopback addresses only.
+    pub auth: Option<ServerAuth>,
+    /// Who is counted when an acknowledgement stops at a failure; `culprit` by default.
+    pub failure_counting: FailureCounting,
+    /// Whether a FIFO group gets nothing while a batch of it is out; true by default.
+    pub fifo_blocks: bool,
+    /// Where a new group starts; `beginning` by default.
+    pub new_group_starts: GroupStart,
+    /// How long a new queue or group refuses calls, as the hosted service did for 1-3 s; 0 by default.
+    pub create_delay: Span,
+    /// How long an IAM token of this server is good; 24 h by default.
+    pub token_lifetime: Span,
+    /// The limits of the project.
+    pub quotas: Quotas,
+    /// Queues created at start where they are missing.
+    pub queues: Vec<QueueSpec>,
+    /// Further projects.
+    pub projects: Vec<Project>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9400)),
+            admin: None,
+            data_dir: None,
+            project_id: "local".to_owned(),
+            project_name: "local".to_owned(),
+            auth: None,
+            failure_counting: FailureCounting::default(),
+            fifo_blocks: true,
+            new_group_starts: GroupStart::default(),
+            create_delay: Span::default(),
+            token_lifetime: Span::secs(24 * 3600),
+            quotas: Quotas::default(),
+            queues: Vec::new(),
+            projects: Vec::new(),
+        }
+    }
+}
+
+/// Who is let in by the server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerAuth {
+    /// Keys that sign requests.
+    pub access_keys: Vec<AccessKey>,
+    /// Users that fetch tokens.
+    pub users: Vec<User>,
+}
+
+/// An access key that the server knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessKey {
+    /// Its identifier; required.
+    pub access_key: String,
+    /// Its secret.
+    pub secret_key: Option<Secret>,
+    /// A file that holds its secret.
+    pub secret_key_file: Option<PathBuf>,
+    /// The session token that must come with it; none by default.
+    pub security_token: Option<Secret>,
+    /// A file that holds the session token.
+    pub security_token_file: Option<PathBuf>,
+}
+
+/// A user that the server knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct User {
+    /// The name; required.
+    pub user: String,
+    /// The password.
+    pub password: Option<Secret>,
+    /// A file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// The domain; `Default` by default.
+    pub domain: String,
+}
+
+impl Default for User {
+    fn default() -> Self {
+        Self { user: String::new(), password: None, password_file: None, domain: "Default".to_owned() }
+    }
+}
+
+/// Who is counted when an acknowledgement stops at a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCounting {
+    /// The failed message alone. The default.
+    #[default]
+    Culprit,
+    /// The failed message and all behind it in its batch.
+    Batch,
+}
+
+/// Where a new group starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupStart {
+    /// At the oldest message kept. The default.
+    #[default]
+    Beginning,
+    /// At the first message sent after its creation.
+    End,
+}
+
+/// The limits of a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quotas {
+    /// Queues of the project; 30 by default.
+    pub queues: usize,
+    /// Groups of one queue; 3 by default.
+    pub groups_per_queue: usize,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { queues: 30, groups_per_queue: 3 }
+    }
+}
+
+/// A queue created at start where it is missing (API reference 5.1.1).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueSpec {
+    /// The name; required.
+    pub name: String,
+    /// The mode; `NORMAL` by default.
+    pub mode: QueueMode,
+    /// Free text; none by default.
+    pub description: Option<String>,
+    /// Failed consumptions before a message becomes a dead letter, 1-100; no dead letters by default.
+    pub max_consume_count: Option<u32>,
+    /// Kafka modes only: how long messages are kept, 1-72 hours.
+    pub retention_hours: Option<u32>,
+    /// The names of its groups; none by default.
+    pub groups: Vec<String>,
+}
+
+/// A project of a server that has several.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Project {
+    /// The identifier in paths; required.
+    pub id: String,
+    /// The name for IAM; the identifier by default.
+    pub name: Option<String>,
+    /// Who is let in.
+    pub auth: Option<ServerAuth>,
+    /// The limits.
+    pub quotas: Quotas,
+    /// Queues created at start where they are missing.
+    pub queues: Vec<QueueSpec>,
+}

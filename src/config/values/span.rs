@@ -1,0 +1,131 @@
+//! [`Span`]: a length of time written with its unit.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A length of time as a configuration writes it: `30s`, `5m`, `1h30m`, `500ms`, `2d`.
+///
+/// A number without a unit is refused, as nobody can tell seconds from milliseconds by looking at it; `0` is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(Duration);
+
+/// The units, longest first, as they are written and in milliseconds.
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+impl Span {
+    /// So many whole seconds.
+    pub const fn secs(secs: u64) -> Self {
+        Self(Duration::from_secs(secs))
+    }
+
+    /// So many milliseconds.
+    pub const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
+    /// The length as the standard library's type.
+    pub const fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl From<Duration> for Span {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        if rest == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, millis) in UNITS {
+            if rest >= millis {
+                write!(f, "{}{unit}", rest / millis)?;
+                rest %= millis;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text that is not a length of time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSpan {
+    /// A number without a unit.
+    #[error("`{0}` has no unit: write {0}s for seconds or {0}ms for milliseconds")]
+    NoUnit(u64),
+    /// Anything else.
+    #[error("`{0}` is not a duration: write it like 30s, 5m, 1h30m or 500ms")]
+    Malformed(String),
+}
+
+impl FromStr for Span {
+    type Err = InvalidSpan;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSpan> {
+        match text.trim().parse::<u64>() {
+            Ok(0) => return Ok(Self::default()),
+            Ok(number) => return Err(InvalidSpan::NoUnit(number)),
+            Err(_) => {}
+        }
+        parts(text.trim()).map(Self::millis).ok_or_else(|| InvalidSpan::Malformed(text.to_owned()))
+    }
+}
+
+/// The milliseconds of `1h30m`; `None` when a part has no number or no known unit, or the sum does not fit.
+fn parts(mut text: &str) -> Option<u64> {
+    let mut total: u64 = 0;
+    if text.is_empty() {
+        return None;
+    }
+    while !text.is_empty() {
+        let digits = text.find(|c: char| !c.is_ascii_digit())?;
+        let (number, rest) = text.split_at(digits);
+        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let (unit, rest) = rest.split_at(letters);
+        let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(*millis)?)?;
+        text = rest;
+    }
+    Some(total)
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SpanVisitor)
+    }
+}
+
+struct SpanVisitor;
+
+impl de::Visitor<'_> for SpanVisitor {
+    type Value = Span;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration like 30s, 5m, 1h30m or 500ms")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Span, E> {
+        number.to_string().parse().map_err(E::custom)
+    }
+}

@@ -1,0 +1,193 @@
+//! Every mistake is found at once, and its message names the place, the key, the value and the remedy.
+
+use super::{mistakes, worker};
+
+#[track_caller]
+fn check(yaml: &str, expected: &[&str]) {
+    assert_eq!(mistakes(yaml, &[]), expected, "\n{yaml}");
+}
+
+#[test]
+fn all_mistakes_are_found_at_once() {
+    let yaml = "\
+dms:
+  endpoint: ftp://x
+  colour: red
+server:
+  listen: nowhere
+  queues: [{name: orders, groups: [billing]}]
+workers:
+  - queue: orders
+    group: billing
+    concurency: 5
+    ack_wait: 10s
+    ordering: btach
+    handler:
+      log: {}
+  - queue: orders
+    group: billing
+    name: second
+    poll_wait: 20
+    concurrency: many
+    tags: x
+    handler: {http: {url: 'http://127.0.0.1:8080', timeout: 29s}}
+";
+    check(
+        yaml,
+        &[
+            "config.yaml:2: dms.endpoint: `ftp://x` is not allowed: write `embedded`, or an address like https://dms.example.com or http://127.0.0.1:9400",
+            "config.yaml:3: dms.colour: unknown key; known here: endpoint, api_version, project_id, auth, ca_file, connect_timeout",
+            "config.yaml:5: server.listen: `nowhere` is not allowed: an address like 127.0.0.1:9400 is needed",
+            "config.yaml:10: workers[0].concurency: unknown key; did you mean `concurrency`?",
+            "config.yaml:11: workers[0].ack_wait: `10s` is not allowed: whole seconds from 15s to 300s",
+            "config.yaml:12: workers[0].ordering: `btach` is not allowed: write none, batch or key_attribute; did you mean `batch`?",
+            "config.yaml:18: workers[1].poll_wait: `20` has no unit: write 20s for seconds or 20ms for milliseconds",
+            "config.yaml:19: workers[1].concurrency: `many` is not allowed: a whole number from 0 is needed",
+            "config.yaml:20: workers[1].tags: `x` is not a list: write [a, b], or one variable per item with __0, __1, ... behind the name",
+            "config.yaml:21: workers[1].handler.http.timeout: `29s` is too long for an ack_wait of 30s: a lease cannot be extended, so keep the timeout below 29s or raise ack_wait (at most 300s)",
+        ],
+    );
+}
+
+#[test]
+fn a_bad_variable_is_named() {
+    let variables = [
+        ("DMS_WORKER_WORKERS__0__CONCURRENCY", "0"),
+        ("DMS_WORKER_WORKERS__0__QEUE", "x"),
+        ("DMS_WORKER_WORKERS__7__QUEUE", "x"),
+    ];
+    assert_eq!(
+        mistakes(&worker(""), &variables),
+        [
+            "DMS_WORKER_WORKERS__7__QUEUE: workers[7].queue: `7` is no place in a list of 1: use 0 to 1",
+            "DMS_WORKER_WORKERS__0__QEUE: workers[0].qeue: unknown key; did you mean `queue`?",
+            "DMS_WORKER_WORKERS__0__CONCURRENCY: workers[0].concurrency: `0` is not allowed: 1 or more is needed",
+        ]
+    );
+}
+
+#[test]
+fn a_text_that_is_not_yaml_is_refused_with_its_line() {
+    let found = mistakes("dms:\n  endpoint: [\n", &[]);
+    assert!(found.len() == 1 && found[0].starts_with("config.yaml:"), "{found:?}");
+    let found = mistakes("log: {}\ndms: {}\nlog: {}\n", &[]);
+    assert!(found[0].contains("duplicate entry with key \"log\""), "{found:?}");
+    check("- a\n", &["config.yaml: has no `key: value` lines at its top"]);
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_named_with_its_line() {
+    check(
+        "log:\n  filter: ${FILTER}\n",
+        &["config.yaml:2: log.filter: environment variable FILTER is not set: set it, or write ${FILTER:-default}"],
+    );
+}
+
+#[test]
+fn what_a_worker_needs_is_asked_for() {
+    check(
+        "workers:\n  - {}\n",
+        &[
+            "config.yaml:2: workers[0].queue: is required and missing",
+            "config.yaml:2: workers[0].group: is required and missing",
+            "config.yaml:2: workers[0].handler: is required and missing: set one of `http: {url: ...}`, `command: [...]` and `log: {}`",
+        ],
+    );
+}
+
+#[test]
+fn settings_that_exclude_each_other_are_refused() {
+    check(
+        &worker("source: dead_letters\n    tags: [a]"),
+        &["config.yaml:8: workers[0].tags: dead letters have no labels: leave it out with `source: dead_letters`"],
+    );
+    check(
+        &worker("").replace("{log: {}}", "{log: {}, command: [x]}"),
+        &["config.yaml:6: workers[0].handler: has command and log: keep one"],
+    );
+    check(
+        &worker("on_failure: {republish: {}}").replace("name: q", "name: q, mode: FIFO"),
+        &[
+            "config.yaml:7: workers[0].on_failure.republish: queue `q` is FIFO and sending again would break its order: use redeliver",
+        ],
+    );
+    check(
+        &worker("on_reject: {park: q}"),
+        &["config.yaml:7: workers[0].on_reject.park: `q` is the queue that is consumed: parking there would never end"],
+    );
+    check(
+        &(worker("tags: [a]") + "  - {queue: q, group: g, name: other, handler: {log: {}}}\n"),
+        &[
+            "config.yaml:8: workers[1].tags: differ from those of worker `q/g`: a group keeps the labels of its first consume for life",
+        ],
+    );
+    check(
+        &(worker("") + "  - {queue: q, group: g, handler: {log: {}}}\n"),
+        &["config.yaml:8: workers[1].name: there is another worker `q/g`: give each a name of its own"],
+    );
+}
+
+#[test]
+fn credentials_are_of_exactly_one_kind() {
+    let auth = |auth: &str| format!("dms:\n  endpoint: http://127.0.0.1:1\n  auth: {auth}\n");
+    check(
+        &auth("{access_key: AK, secret_key: SK, token: T}"),
+        &["config.yaml:3: dms.auth: has several kinds of credentials: keep one of access_key, token and iam"],
+    );
+    check(
+        &auth("{access_key: AK}"),
+        &["config.yaml:3: dms.auth.secret_key: is missing: set secret_key or secret_key_file"],
+    );
+    check(
+        &auth("{access_key: AK, secret_key_file: /does/not/exist}"),
+        &[
+            "config.yaml:3: dms.auth.secret_key_file: `/does/not/exist` cannot be read: No such file or directory (os error 2)",
+        ],
+    );
+}
+
+#[test]
+fn a_secret_is_not_shown_in_a_message() {
+    let found = mistakes("dms:\n  endpoint: http://127.0.0.1:1\n  auth: {access_key: AK, secret_key: 123456}\n", &[]);
+    assert_eq!(found[0], "config.yaml:3: dms.auth.secret_key: *** is a number, a text is needed: put it in quotes");
+    assert!(!found.concat().contains("123456"));
+}
+
+#[test]
+fn an_open_door_is_refused() {
+    let found =
+        mistakes("server: {listen: '0.0.0.0:9400', admin: '0.0.0.0:9401'}\nadmin: {listen: '0.0.0.0:9402'}\n", &[]);
+    assert_eq!(
+        found,
+        [
+            "config.yaml:1: server.listen: `0.0.0.0:9400` can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1",
+            "config.yaml:1: server.admin: `0.0.0.0:9401` can be reached from outside: use a loopback address",
+            "config.yaml:2: admin.listen: `0.0.0.0:9402` can be reached from outside and admin.token is not set: set it, or listen on 127.0.0.1",
+        ]
+    );
+}
+
+#[test]
+fn queues_that_nobody_creates_are_found() {
+    check(
+        &worker("").replace("name: q", "name: other"),
+        &["config.yaml:4: workers[0].queue: the embedded server has no queue `q`: add it to server.queues"],
+    );
+    check(
+        &worker("").replace("[g]", "[]"),
+        &["config.yaml:5: workers[0].group: queue `q` has no group `g`: add it to its groups in server.queues"],
+    );
+}
+
+#[test]
+fn limits_of_the_service_hold_for_the_queues_of_the_server() {
+    check(
+        "server:\n  queues:\n    - {name: a b, max_consume_count: 101, groups: [g, g]}\n    - {name: k, mode: KAFKA_HA, max_consume_count: 3}\n",
+        &[
+            "config.yaml:3: server.queues[0].name: `a b` is not allowed: 1 to 64 of A-Z a-z 0-9 _ - are allowed",
+            "config.yaml:3: server.queues[0].max_consume_count: `101` is not allowed: 1 to 100 are allowed",
+            "config.yaml:3: server.queues[0].groups[1]: there is another group `g`",
+            "config.yaml:4: server.queues[1].max_consume_count: a KAFKA_HA queue has no dead letters: leave it out",
+        ],
+    );
+}
