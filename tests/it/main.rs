@@ -3,6 +3,6 @@
 
 mod client;
 mod client_http;
-mod script;
 #[cfg(feature = "sidecar")]
 mod config;
+mod script;
