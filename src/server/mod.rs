@@ -32,6 +32,7 @@ mod quotas;
 mod rim;
 mod routes;
 mod send;
+mod store;
 mod tag_search;
 mod tags;
 mod tokens;

@@ -17,6 +17,8 @@ use crate::{
 
 pub use crate::queue::Stream;
 
+pub mod embedded;
+
 /// Where a consume or an acknowledgement goes: a group of a queue of a project.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupPath {

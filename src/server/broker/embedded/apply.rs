@@ -1,0 +1,172 @@
+//! Applies committed records to the state, and wakes who waited for what they bring.
+
+use std::collections::BTreeSet;
+
+use super::{
+    config::EmbeddedConfig,
+    reader::Reader,
+    state::{QueueState, State},
+    stream::{Lot, Stream},
+    work::Work,
+};
+use crate::{
+    queue::{GroupId, QueueId},
+    server::{
+        clock::whole_ms,
+        store::{GroupRow, QueueRow, ReaderMark, ReaderNo, Record, Settlement, StreamNo},
+    },
+};
+
+/// Whose messages may have become available.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    streams: BTreeSet<StreamNo>,
+    readers: BTreeSet<ReaderNo>,
+}
+
+impl State {
+    /// Applies the records of one commit.
+    pub(super) fn apply(&mut self, records: &[Record], config: &EmbeddedConfig) {
+        let mut touched = Touched::default();
+        for record in records {
+            self.apply_one(record, config, &mut touched);
+        }
+        self.wake(&touched);
+    }
+
+    fn apply_one(&mut self, record: &Record, config: &EmbeddedConfig, touched: &mut Touched) {
+        match record {
+            Record::QueueCreated(row) => self.create_queue(row, config),
+            Record::QueueDeleted(queue) => self.delete_queue(queue),
+            Record::GroupCreated(row) => self.create_group(row, config),
+            Record::GroupDeleted(queue, group) => self.delete_group(queue, group),
+            Record::TagsSet(queue, tags) => {
+                if let Some(queue) = self.queues.get_mut(queue) {
+                    queue.tags.clone_from(tags);
+                }
+            }
+            Record::RuleFixed(reader, rule) => {
+                if let Some(reader) = self.readers.get_mut(reader) {
+                    reader.rule = Some(super::rule::LabelRule::new(rule));
+                }
+            }
+            Record::Appended(number, message) => {
+                if let Some(stream) = self.streams.get_mut(number) {
+                    self.timer_stale |= stream.oldest.is_none();
+                    stream.push(message.clone());
+                    touched.streams.insert(*number);
+                }
+            }
+            Record::Parked(lot, message) => {
+                if let Some(lot) = self.lots.get_mut(lot) {
+                    lot.park(message.seq, message.entered_ms);
+                    self.timer_stale = true;
+                }
+            }
+            Record::Unparked(lot, ..) => {
+                if let Some(lot) = self.lots.get_mut(lot) {
+                    lot.unpark();
+                }
+            }
+            Record::Settled { reader, lease, settlement } => self.settled(*reader, *lease, settlement, touched),
+            Record::Expired { stream, low, oldest } => self.expire(*stream, *low, *oldest),
+        }
+    }
+
+    fn create_queue(&mut self, row: &QueueRow, config: &EmbeddedConfig) {
+        self.next_number = row.number + 2;
+        self.streams.insert(row.stream(), Stream::empty(config.retention_ms(row)));
+        self.lots.insert(row.lot(), Lot::empty());
+        let queue = QueueState { row: row.clone(), tags: Vec::new(), groups: Vec::new() };
+        self.queues.insert(row.id.clone(), queue);
+    }
+
+    fn create_group(&mut self, row: &GroupRow, config: &EmbeddedConfig) {
+        let Some(stream) = self.queues.get(&row.queue).map(|queue| queue.row.stream()) else { return };
+        self.next_number = row.number + 2;
+        let fresh = |head| ReaderMark { head, consumed: 0, ready: Vec::new(), rule: None };
+        let reader = Reader::new(stream, fresh(row.start));
+        let dead = Reader::new(row.dead_letters(), fresh(1));
+        self.streams.insert(row.dead_letters(), Stream::empty(whole_ms(config.dead_letter_retention)));
+        self.add_group(row.clone(), reader, dead, config);
+    }
+
+    fn delete_queue(&mut self, id: &QueueId) {
+        let Some(queue) = self.queues.remove(id) else { return };
+        queue.groups.iter().for_each(|group| self.drop_group(group));
+        self.streams.remove(&queue.row.stream());
+        self.lots.remove(&queue.row.lot());
+    }
+
+    fn delete_group(&mut self, queue: &QueueId, id: &GroupId) {
+        let Some(queue) = self.queues.get_mut(queue) else { return };
+        let Some(position) = queue.groups.iter().position(|group| group.id == *id) else { return };
+        let group = queue.groups.remove(position);
+        self.drop_group(&group);
+    }
+
+    fn drop_group(&mut self, group: &GroupRow) {
+        self.drop_reader(group.reader());
+        self.drop_reader(group.dead_letter_reader());
+        self.streams.remove(&group.dead_letters());
+    }
+
+    fn settled(&mut self, number: ReaderNo, lease: Option<u64>, settlement: &Settlement, touched: &mut Touched) {
+        let Some(reader) = self.readers.get_mut(&number) else { return };
+        let Some(stream) = self.streams.get(&reader.stream) else { return };
+        let ended = reader.settle(lease, settlement, stream.low);
+        if let (Some(ended), Some(lease)) = (ended, lease) {
+            self.tokens.remove(&ended.token);
+            self.deadlines.remove(&(ended.deadline, number, lease));
+        }
+        touched.readers.insert(number);
+    }
+
+    fn expire(&mut self, number: StreamNo, low: u64, oldest: Option<i64>) {
+        let Some(stream) = self.streams.get_mut(&number) else { return };
+        stream.expire(low, oldest);
+        for reader in &stream.readers {
+            if let Some(reader) = self.readers.get_mut(reader) {
+                reader.expire(low);
+            }
+        }
+    }
+
+    /// Wakes one waiting call for each reader that has something; it wakes the next if there is more.
+    fn wake(&mut self, touched: &Touched) {
+        let of_streams = touched.streams.iter().filter_map(|number| self.streams.get(number));
+        let readers = of_streams.flat_map(|stream| &stream.readers).chain(&touched.readers);
+        for reader in readers.filter_map(|number| self.readers.get(number)) {
+            if self.streams.get(&reader.stream).is_some_and(|stream| reader.has_available(stream)) {
+                reader.wake.notify_one();
+            }
+        }
+        // Nobody reads these: nothing of them has to stay in memory.
+        for number in &touched.streams {
+            if let Some(stream) = self.streams.get_mut(number).filter(|stream| stream.readers.is_empty()) {
+                stream.forget_below(stream.next);
+            }
+        }
+    }
+
+    /// Work could not be committed: what was held for it is free again.
+    pub(super) fn take_back(&mut self, work: &Work) {
+        self.timer_stale = true;
+        match work {
+            Work::End(leases) => {
+                for (reader, lease, _) in leases {
+                    let reader = self.readers.get_mut(reader);
+                    if let Some(lease) = reader.and_then(|reader| reader.leases.get_mut(lease)) {
+                        lease.settling = false;
+                    }
+                }
+            }
+            Work::Unpark { lot, due, .. } => {
+                if let (Some(lot), Some(first)) = (self.lots.get_mut(lot), due.first()) {
+                    lot.look_at(first.entered_ms);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The one task that changes anything: gathers waiting work, has the store commit it as one, then applies and answers it.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{
+    core::Core,
+    prepare::Preparer,
+    work::{Job, Work},
+};
+use crate::server::{broker::BrokerError, store::Record};
+
+/// The most work of one commit, so that an answer does not wait long.
+const MOST_JOBS: usize = 2_000;
+/// The most bytes of one commit.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// Commits until it is told to stop or nobody is left to ask.
+pub(super) async fn run(core: Arc<Core>, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    let mut next = jobs.recv().await;
+    while let Some(first) = next.take() {
+        let mut group = vec![first];
+        if !group[0].work.is_alone() {
+            next = gather(&mut group, &mut jobs);
+        }
+        let stop = matches!(group[0].work, Work::Stop);
+        commit(&core, group).await;
+        if stop {
+            return;
+        }
+        if next.is_none() {
+            next = jobs.recv().await;
+        }
+    }
+}
+
+/// Adds the work that waits already; gives the job that has to wait for the next commit.
+fn gather(group: &mut Vec<Job>, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Option<Job> {
+    let mut bytes = group.iter().map(|job| job.work.bytes()).sum::<usize>();
+    while group.len() < MOST_JOBS {
+        let job = jobs.try_recv().ok()?;
+        bytes += job.work.bytes();
+        if job.work.is_alone() || bytes > MOST_BYTES {
+            return Some(job);
+        }
+        group.push(job);
+    }
+    None
+}
+
+/// Commits a group: everybody is answered after the commit, and the state changes only if it went well.
+async fn commit(core: &Arc<Core>, group: Vec<Job>) {
+    let (accepted, records) = prepare(core, group);
+    let records = Arc::new(records);
+    let outcome = if records.is_empty() {
+        Ok(())
+    } else {
+        let records = records.clone();
+        core.ask_store(move |store| store.commit(&records)).await
+    };
+    let mut state = core.lock();
+    match &outcome {
+        Ok(()) => state.apply(&records, &core.config),
+        Err(error) => {
+            tracing::error!(%error, works = accepted.len(), "the store could not commit; nothing was changed");
+            accepted.iter().for_each(|job| state.take_back(&job.work));
+        }
+    }
+    if std::mem::take(&mut state.timer_stale) {
+        core.timer.notify_one();
+    }
+    drop(state);
+    for job in accepted {
+        // Nobody may be waiting any more: the work is done all the same.
+        let _ = job.reply.send(outcome.clone().map_err(|error| BrokerError::Store(error.0)));
+    }
+}
+
+/// The records of a group; work that is refused is answered at once and left out.
+fn prepare(core: &Core, group: Vec<Job>) -> (Vec<Job>, Vec<Record>) {
+    let mut state = core.lock();
+    let mut preparer = Preparer::new(&state, &core.config, core.clock.now_ms());
+    let mut accepted = Vec::with_capacity(group.len());
+    let mut refused = Vec::new();
+    let mut records = Vec::new();
+    for job in group {
+        match preparer.prepare(&job.work) {
+            Ok(more) => {
+                records.extend(more);
+                accepted.push(job);
+            }
+            Err(error) => refused.push((job, error)),
+        }
+    }
+    for (job, error) in refused {
+        state.take_back(&job.work);
+        let _ = job.reply.send(Err(error));
+    }
+    (accepted, records)
+}

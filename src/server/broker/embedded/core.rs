@@ -1,0 +1,91 @@
+//! What the parts of an embedded broker share: the state behind its lock, the store, and the way to the committer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::{
+    config::EmbeddedConfig,
+    state::{At, State},
+    work::{Job, Work},
+};
+use crate::server::{
+    broker::BrokerError,
+    clock::Clock,
+    store::{Store, StoreError},
+};
+
+/// The shared parts.
+#[derive(Debug)]
+pub(super) struct Core {
+    state: Mutex<State>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) config: EmbeddedConfig,
+    pub(super) clock: Clock,
+    /// Makes the timer look again.
+    pub(super) timer: Notify,
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+impl Core {
+    pub(super) fn new(
+        state: State,
+        store: Arc<dyn Store>,
+        config: EmbeddedConfig,
+        clock: Clock,
+        jobs: mpsc::UnboundedSender<Job>,
+    ) -> Self {
+        Self { state: Mutex::new(state), store, config, clock, timer: Notify::new(), jobs }
+    }
+
+    /// The state. Never held across an await; a panic elsewhere does not make it unusable.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, unless the broker is closed.
+    pub(super) fn open(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
+        let state = self.lock();
+        if state.closed { Err(BrokerError::Closed) } else { Ok(state) }
+    }
+
+    /// The wall-clock time of a call.
+    pub(super) fn at(&self) -> At<'_> {
+        At { now_ms: self.clock.now_ms(), config: &self.config }
+    }
+
+    /// Puts work into the queue of the committer; what it gives says how it went.
+    pub(super) fn submit(&self, work: Work) -> Pending {
+        let (reply, answer) = oneshot::channel();
+        // With the committer gone the job is dropped, and its answer is that the broker is closed.
+        let _ = self.jobs.send(Job { work, reply });
+        Pending(answer)
+    }
+
+    /// Asks the store, away from the async threads if it waits for a disk.
+    pub(super) async fn ask_store<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if !self.store.blocks() {
+            return ask(&*self.store);
+        }
+        let store = self.store.clone();
+        // Not a thread of our own: under a paused clock time stands still while a blocking task runs.
+        match tokio::task::spawn_blocking(move || ask(&*store)).await {
+            Ok(answer) => answer,
+            Err(stopped) => Err(StoreError::new(stopped)),
+        }
+    }
+}
+
+/// Work under way. Dropping it does not stop the work.
+#[derive(Debug)]
+pub(super) struct Pending(oneshot::Receiver<Result<(), BrokerError>>);
+
+impl Pending {
+    /// How the work went.
+    pub(super) async fn outcome(self) -> Result<(), BrokerError> {
+        self.0.await.unwrap_or(Err(BrokerError::Closed))
+    }
+}

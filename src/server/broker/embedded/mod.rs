@@ -1,0 +1,246 @@
+//! The broker that ships: one process, state in memory, every change committed to a store before it is answered.
+//!
+//! # How a change travels
+//! A call looks at the state behind its lock, puts [`Work`](work::Work) into the committer's queue, and waits. The
+//! `committer` gathers what waits, `prepare`s records, has the store commit them as one, `apply`s them to the state and
+//! answers. Nothing is visible before it is durable, and a commit that fails changes nothing.
+//!
+//! `poll` hands out leases, which live in memory alone: after a restart they are gone and their messages available.
+//! `timer` turns lapsed leases, ended delays and retention into work of the same kind.
+//! `stream`, `reader`, `lease`, `rule` and `handle` are plain values without clocks or tasks.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+pub use self::config::{EmbeddedConfig, FailureCounting, StartPosition};
+use self::{
+    core::Core,
+    state::State,
+    work::{Job, Work},
+};
+use super::{
+    Ack, Broker, BrokerError, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked, Quotas, Settled,
+    Stream, Usage,
+};
+use crate::{
+    message::MessageId,
+    queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
+    server::{
+        clock::Clock,
+        store::{Snapshot, Store, memory::MemoryStore},
+    },
+};
+
+mod append;
+mod apply;
+mod catalogue;
+mod committer;
+mod config;
+mod core;
+mod handle;
+mod lease;
+mod peek;
+mod poll;
+mod prepare;
+mod reader;
+mod rule;
+mod settle;
+mod state;
+mod stream;
+mod timer;
+mod work;
+
+/// A DMS broker inside this process, in memory or on disk.
+///
+/// Dropping it stops it as a crash would: what was answered is kept (on disk), what was not may be lost, leases are gone.
+/// [`Broker::close`] is the orderly way.
+pub struct EmbeddedBroker {
+    core: Arc<Core>,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+#[derive(Debug)]
+struct Tasks {
+    committer: JoinHandle<()>,
+    timer: JoinHandle<()>,
+}
+
+impl EmbeddedBroker {
+    /// A broker that keeps everything in memory; it is gone with the process.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn in_memory(config: EmbeddedConfig, clock: Clock) -> Self {
+        Self::start(Arc::new(MemoryStore::default()), Snapshot::default(), config, clock)
+    }
+
+    fn start(store: Arc<dyn Store>, snapshot: Snapshot, config: EmbeddedConfig, clock: Clock) -> Self {
+        let (jobs, waiting) = mpsc::unbounded_channel::<Job>();
+        let state = State::restore(snapshot, &config);
+        let core = Arc::new(Core::new(state, store, config, clock, jobs));
+        let tasks = Tasks {
+            committer: tokio::spawn(committer::run(core.clone(), waiting)),
+            timer: tokio::spawn(timer::run(core.clone())),
+        };
+        Self { core, tasks: Mutex::new(Some(tasks)) }
+    }
+
+    /// Stops as a crash would, and returns when the store is let go of: work that was not answered may be lost.
+    pub async fn abort(&self) {
+        self.refuse_work();
+        if let Some(tasks) = self.take_tasks() {
+            tasks.timer.abort();
+            tasks.committer.abort();
+            // Both end by being aborted: that is no error.
+            let _ = tasks.timer.await;
+            let _ = tasks.committer.await;
+        }
+        self.release().await;
+    }
+
+    /// From now on calls are refused, and those that wait are answered empty.
+    fn refuse_work(&self) {
+        let mut state = self.core.lock();
+        state.closed = true;
+        for reader in state.readers.values() {
+            reader.wake.notify_waiters();
+            reader.read_done.notify_waiters();
+        }
+    }
+
+    fn take_tasks(&self) -> Option<Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    async fn release(&self) {
+        let released = self.core.ask_store(|store| {
+            store.release();
+            Ok(())
+        });
+        if let Err(error) = released.await {
+            tracing::warn!(%error, "the store could not be closed in order; it is safe, and opens as after a crash");
+        }
+    }
+}
+
+impl Drop for EmbeddedBroker {
+    fn drop(&mut self) {
+        self.refuse_work();
+        if let Some(tasks) = self.take_tasks() {
+            tasks.timer.abort();
+            tasks.committer.abort();
+        }
+    }
+}
+
+impl fmt::Debug for EmbeddedBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedBroker").field("store", &self.core.store).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Broker for EmbeddedBroker {
+    async fn create_queue(&self, project: &ProjectId, queue: NewQueue) -> Result<CreatedQueue, BrokerError> {
+        self.core.create_queue(project, queue).await
+    }
+
+    async fn queues(&self, project: &ProjectId) -> Result<Vec<Queue>, BrokerError> {
+        self.core.queues(project)
+    }
+
+    async fn queue(&self, project: &ProjectId, queue: &QueueId) -> Result<Queue, BrokerError> {
+        self.core.queue(project, queue)
+    }
+
+    async fn delete_queue(&self, project: &ProjectId, queue: &QueueId) -> Result<(), BrokerError> {
+        self.core.delete_queue(project, queue).await
+    }
+
+    async fn create_groups(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        names: &[String],
+    ) -> Result<Vec<GroupId>, BrokerError> {
+        self.core.create_groups(project, queue, names).await
+    }
+
+    async fn groups(&self, project: &ProjectId, queue: &QueueId) -> Result<GroupList, BrokerError> {
+        self.core.groups(project, queue)
+    }
+
+    async fn delete_group(&self, path: &GroupPath) -> Result<(), BrokerError> {
+        self.core.delete_group(path).await
+    }
+
+    async fn append(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<MessageId>, BrokerError> {
+        append::append(&self.core, project, queue, messages).await
+    }
+
+    async fn lease(
+        &self,
+        path: &GroupPath,
+        stream: Stream,
+        request: LeaseRequest,
+    ) -> Result<Vec<LeasedMessage>, BrokerError> {
+        poll::lease(&self.core, path, stream, &request).await
+    }
+
+    async fn settle(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<Settled, BrokerError> {
+        settle::settle(&self.core, path, stream, &acks).await
+    }
+
+    async fn put_tags(&self, project: &ProjectId, queue: &QueueId, tags: Vec<QueueTag>) -> Result<(), BrokerError> {
+        self.core.put_tags(project, queue, tags).await
+    }
+
+    async fn delete_tags(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        tags: Vec<(String, Option<String>)>,
+    ) -> Result<(), BrokerError> {
+        self.core.delete_tags(project, queue, tags).await
+    }
+
+    async fn tags(&self, project: &ProjectId, queue: &QueueId) -> Result<Vec<QueueTag>, BrokerError> {
+        self.core.tags(project, queue)
+    }
+
+    async fn project_tags(&self, project: &ProjectId) -> Result<Vec<ProjectTag>, BrokerError> {
+        self.core.project_tags(project)
+    }
+
+    async fn usage(&self, project: &ProjectId) -> Result<Usage, BrokerError> {
+        self.core.usage(project)
+    }
+
+    fn quotas(&self, project: &ProjectId) -> Quotas {
+        self.core.config.quotas_of(project)
+    }
+
+    async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError> {
+        peek::peek(&self.core, path, stream, from, max).await
+    }
+
+    async fn close(&self) {
+        self.refuse_work();
+        let Some(tasks) = self.take_tasks() else { return };
+        tasks.timer.abort();
+        // Behind all that was accepted.
+        let _ = self.core.submit(Work::Stop).outcome().await;
+        let _ = tasks.committer.await;
+        self.release().await;
+    }
+}

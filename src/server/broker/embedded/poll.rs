@@ -1,0 +1,207 @@
+//! Consume calls: admitted, served, or waiting until something comes (API reference 5.3.2, 5.3.4).
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    core::Core,
+    handle::Minted,
+    lease::Lease,
+    reader::{READ_AHEAD, Read, Take, Want},
+    rule::LabelRule,
+    state::State,
+    work::{Admin, Work},
+};
+use crate::server::{
+    broker::{BrokerError, GroupPath, LeaseRequest, LeasedMessage, Stream},
+    store::{ReaderNo, StoreError, StreamNo},
+};
+
+/// A consume call that was let in; leaving gives its place free.
+struct Poll {
+    core: Arc<Core>,
+    reader: ReaderNo,
+    wake: Arc<Notify>,
+    read_done: Arc<Notify>,
+}
+
+/// What one look at a reader gave.
+enum Look {
+    Leased(Vec<LeasedMessage>),
+    /// A read of the store is under way.
+    Reading,
+    /// The label rule passed over much; there may be more.
+    More,
+    Nothing,
+}
+
+/// Leases the next messages, waiting for a first one.
+///
+/// Dropping the call hands nothing out: nothing is awaited between taking messages and giving them.
+pub(super) async fn lease(
+    core: &Arc<Core>,
+    path: &GroupPath,
+    stream: Stream,
+    request: &LeaseRequest,
+) -> Result<Vec<LeasedMessage>, BrokerError> {
+    let until = Instant::now() + request.wait;
+    let poll = admit(core, path, stream, request).await?;
+    loop {
+        // Registered before looking: what comes between the look and the wait is not missed.
+        let woken = poll.wake.notified();
+        let read = poll.read_done.notified();
+        tokio::pin!(woken, read);
+        woken.as_mut().enable();
+        read.as_mut().enable();
+        match poll.look(path, stream, request)? {
+            Look::Leased(messages) => return Ok(messages),
+            Look::Reading => read.await,
+            Look::More => tokio::task::yield_now().await,
+            Look::Nothing => {
+                if timeout_at(until, woken).await.is_err() {
+                    return Ok(Vec::new());
+                }
+            }
+        }
+    }
+}
+
+/// Lets a call in: the group is there, the label rule is its rule, and it has not too many calls waiting.
+async fn admit(
+    core: &Arc<Core>,
+    path: &GroupPath,
+    stream: Stream,
+    request: &LeaseRequest,
+) -> Result<Poll, BrokerError> {
+    if stream == Stream::Messages {
+        fix_rule(core, path, &LabelRule::new(&request.filter)).await?;
+    }
+    let mut state = core.open()?;
+    let (_, number) = state.reader_of(path, stream, &core.at())?;
+    let reader = state.readers.get_mut(&number).ok_or(BrokerError::GroupNotFound)?;
+    if reader.polls >= core.config.max_polls_per_group {
+        return Err(BrokerError::TooManyPolls(core.config.max_polls_per_group));
+    }
+    reader.polls += 1;
+    let (wake, read_done) = (reader.wake.clone(), reader.read_done.clone());
+    drop(state);
+    Ok(Poll { core: core.clone(), reader: number, wake, read_done })
+}
+
+/// The first consume of a group fixes its rule, durably; another rule is refused from then on.
+async fn fix_rule(core: &Arc<Core>, path: &GroupPath, rule: &LabelRule) -> Result<(), BrokerError> {
+    let fixing = {
+        let state = core.open()?;
+        let (queue, number) = state.reader_of(path, Stream::Messages, &core.at())?;
+        if queue.row.mode.is_kafka() {
+            return if rule.passes_all() { Ok(()) } else { Err(BrokerError::KafkaLabels) };
+        }
+        match state.readers.get(&number).and_then(|reader| reader.rule.as_ref()) {
+            Some(fixed) if fixed == rule => return Ok(()),
+            Some(fixed) => return Err(BrokerError::FilterChanged(fixed.to_string())),
+            None => core.submit(Work::Admin(Admin::FixRule(number, rule.clone()))),
+        }
+    };
+    fixing.outcome().await
+}
+
+impl Poll {
+    /// Looks once, and leases what is there.
+    fn look(&self, path: &GroupPath, which: Stream, request: &LeaseRequest) -> Result<Look, BrokerError> {
+        let mut guard = self.core.lock();
+        let state = &mut *guard;
+        if state.closed {
+            return Ok(Look::Leased(Vec::new()));
+        }
+        state.reader_of(path, which, &self.core.at())?;
+        let reader = state.readers.get_mut(&self.reader).ok_or(BrokerError::GroupNotFound)?;
+        let stream = state.streams.get(&reader.stream).ok_or(BrokerError::GroupNotFound)?;
+        if reader.reading {
+            return Ok(Look::Reading);
+        }
+        if let Some(error) = reader.read_error.take() {
+            return Err(BrokerError::Store(error.0));
+        }
+        let want = Want { messages: request.max_messages, bytes: request.max_bytes };
+        let taken = reader.take(stream, want);
+        if let Some(skips) = reader.overdue_skips(stream.low) {
+            self.core.submit(Work::Skip(self.reader, skips));
+        }
+        match taken {
+            Take::Nothing => Ok(Look::Nothing),
+            Take::More => Ok(Look::More),
+            Take::Missing(read) => {
+                reader.reading = true;
+                let stream = reader.stream;
+                tokio::spawn(fetch(self.core.clone(), self.reader, stream, read));
+                Ok(Look::Reading)
+            }
+            Take::Batch(entries, skipped) => {
+                let deadline = Instant::now() + request.ack_wait;
+                let minted = Minted::draw(entries.len());
+                let minted = minted.map_err(|error| BrokerError::Store(StoreError::new(error).0))?;
+                let lease = state.lease(self.reader, &minted, entries, skipped, deadline);
+                let messages = lease.map(answer).unwrap_or_default();
+                self.after_lease(state, deadline);
+                Ok(Look::Leased(messages))
+            }
+        }
+    }
+
+    /// Passes the wake on if there is more, lets go of messages every reader has, and sees that the timer knows.
+    fn after_lease(&self, state: &mut State, deadline: Instant) {
+        let Some(reader) = state.readers.get(&self.reader) else { return };
+        let Some(stream) = state.streams.get_mut(&reader.stream) else { return };
+        if reader.has_available(stream) {
+            reader.wake.notify_one();
+        }
+        let heads = stream.readers.iter().filter_map(|reader| state.readers.get(reader)).map(|reader| reader.head());
+        stream.forget_below(heads.min().unwrap_or(stream.next));
+        if state.timer_target.is_some_and(|target| deadline < target) {
+            self.core.timer.notify_one();
+        }
+    }
+}
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        if let Some(reader) = self.core.lock().readers.get_mut(&self.reader) {
+            reader.polls = reader.polls.saturating_sub(1);
+        }
+    }
+}
+
+/// Brings messages from the store to their reader. A task of its own: the call that asked may go away meanwhile.
+async fn fetch(core: Arc<Core>, number: ReaderNo, stream: StreamNo, read: Read) {
+    let asked = read.clone();
+    let found = core
+        .ask_store(move |store| match &asked {
+            Read::From { place, .. } => store.read(stream, *place, READ_AHEAD),
+            Read::These(seqs) => store.read_these(stream, seqs, READ_AHEAD.bytes),
+        })
+        .await;
+    let mut state = core.lock();
+    let Some(reader) = state.readers.get_mut(&number) else { return };
+    reader.reading = false;
+    match found {
+        Ok(messages) => reader.fill(&read, messages),
+        Err(error) => {
+            tracing::error!(%error, ?stream, "messages could not be read");
+            reader.read_error = Some(error);
+        }
+    }
+    reader.read_done.notify_waiters();
+}
+
+fn answer(lease: &Lease) -> Vec<LeasedMessage> {
+    let leased = |(entry, handle): (&super::lease::Entry, super::handle::Handle)| LeasedMessage {
+        json: entry.message.json.clone(),
+        tags: entry.message.tags.clone(),
+        handle: handle.encode(),
+    };
+    lease.entries.iter().zip(lease.handles()).map(leased).collect()
+}

@@ -1,0 +1,379 @@
+//! A group's position on a stream: what was never handed out, what failed and is available again, what is out. Pure.
+//!
+//! Memory is bounded by what is out or failed, never by the backlog: everything below `head` that is neither ready nor
+//! leased is settled.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    lease::{Entry, Lease},
+    rule::LabelRule,
+    stream::Stream,
+};
+use crate::server::store::{ReadLimit, ReaderMark, Settlement, StoreError, Stored, StreamNo};
+
+/// How much a reader asks the store for at once, and keeps ahead.
+pub(super) const READ_AHEAD: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
+/// How many failed messages one read looks up.
+const READ_AGAIN: usize = 64;
+/// How many bytes of failed messages a reader keeps in memory.
+const READY_BYTES: usize = 256 * 1024;
+/// How many messages the label rule may pass over in one go.
+const SCAN: usize = 1_024;
+
+/// A reader.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) stream: StreamNo,
+    /// Where messages go that failed this often.
+    pub(super) dead: Option<(StreamNo, u32)>,
+    /// Nothing is handed out while a batch is out.
+    pub(super) exclusive: bool,
+    pub(super) rule: Option<LabelRule>,
+    /// Messages acknowledged so far.
+    pub(super) consumed: u64,
+    pub(super) leases: BTreeMap<u64, Lease>,
+    /// Wakes one waiting call when something may be there to consume.
+    pub(super) wake: Arc<Notify>,
+    /// Wakes the calls that wait for a read of the store.
+    pub(super) read_done: Arc<Notify>,
+    /// Whether a read of the store is under way.
+    pub(super) reading: bool,
+    /// Why the last read failed: for the next call that looks.
+    pub(super) read_error: Option<StoreError>,
+    /// Calls that wait.
+    pub(super) polls: usize,
+    /// Nothing from here on was looked at.
+    head: u64,
+    /// Every message passed over below this belongs to a lease or was recorded.
+    attributed: u64,
+    /// Passed over among the ready ones, to be recorded with the next lease.
+    passed_over: Vec<Range<u64>>,
+    ready: BTreeMap<u64, Ready>,
+    ready_bytes: usize,
+    /// Messages from the store, from `head` on without gaps.
+    ahead: VecDeque<Arc<Stored>>,
+}
+
+/// A message that failed, or was out when the broker stopped.
+#[derive(Debug)]
+struct Ready {
+    failures: u32,
+    message: Option<Arc<Stored>>,
+}
+
+/// How much a consume call wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// What a consume call finds.
+#[derive(Debug)]
+pub(super) enum Take {
+    /// These are to be leased, with what was passed over on the way to them.
+    Batch(Vec<Entry>, Vec<Range<u64>>),
+    /// The store has to be read first.
+    Missing(Read),
+    /// Much was passed over: give others a turn, then look again.
+    More,
+    /// Nothing now.
+    Nothing,
+}
+
+/// What to read from the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// From this place on; the stream ends before `end`.
+    From { place: u64, end: u64 },
+    /// These.
+    These(Vec<u64>),
+}
+
+/// A batch in the making.
+struct Draft {
+    want: Want,
+    bytes: usize,
+    entries: Vec<Entry>,
+}
+
+impl Draft {
+    /// Takes a message if there is room; the first has room whatever its size.
+    fn push(&mut self, message: &Arc<Stored>, failures: u32) -> bool {
+        let bytes = self.bytes + message.body_bytes;
+        if self.is_full() || !self.entries.is_empty() && bytes > self.want.bytes {
+            return false;
+        }
+        self.bytes = bytes;
+        self.entries.push(Entry { message: message.clone(), failures });
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= self.want.messages
+    }
+}
+
+impl Reader {
+    /// A reader as a store has it.
+    pub(super) fn new(stream: StreamNo, mark: ReaderMark) -> Self {
+        let ready = mark.ready.into_iter().map(|(seq, failures)| (seq, Ready { failures, message: None })).collect();
+        Self {
+            stream,
+            dead: None,
+            exclusive: false,
+            rule: mark.rule.as_ref().map(LabelRule::new),
+            consumed: mark.consumed,
+            leases: BTreeMap::new(),
+            wake: Arc::new(Notify::new()),
+            read_done: Arc::new(Notify::new()),
+            reading: false,
+            read_error: None,
+            polls: 0,
+            head: mark.head,
+            attributed: mark.head,
+            passed_over: Vec::new(),
+            ready,
+            ready_bytes: 0,
+            ahead: VecDeque::new(),
+        }
+    }
+
+    /// Finds the next messages: those that failed first, then new ones, each in the order of the stream.
+    pub(super) fn take(&mut self, stream: &Stream, want: Want) -> Take {
+        if self.is_blocked() {
+            return Take::Nothing;
+        }
+        self.move_to(self.head.max(stream.low));
+        let mut draft = Draft { want, bytes: 0, entries: Vec::new() };
+        match self.draft_ready(&mut draft) {
+            Drafted::Missing(read) => return Take::Missing(read),
+            Drafted::Full => {}
+            Drafted::Rest => match self.draft_new(stream, &mut draft) {
+                Ok(head) => self.move_to(head),
+                Err(otherwise) => return otherwise,
+            },
+        }
+        if draft.entries.is_empty() {
+            return Take::Nothing;
+        }
+        for entry in &draft.entries {
+            self.forget_ready(entry.message.seq);
+        }
+        let skipped = self.attribute(stream.low, &draft.entries);
+        Take::Batch(draft.entries, skipped)
+    }
+
+    fn draft_ready(&mut self, draft: &mut Draft) -> Drafted {
+        let mut drafted = Drafted::Rest;
+        let mut passed_over = Vec::new();
+        for (&seq, ready) in &self.ready {
+            let Some(message) = &ready.message else {
+                drafted = Drafted::Missing(self.read_ready(seq));
+                break;
+            };
+            if !self.passes(message) {
+                passed_over.push(seq);
+            } else if !draft.push(message, ready.failures) {
+                drafted = Drafted::Full;
+                break;
+            }
+        }
+        for seq in passed_over {
+            self.forget_ready(seq);
+            self.passed_over.push(seq..seq + 1);
+        }
+        drafted
+    }
+
+    /// Drafts messages that were never handed out; gives where `head` stands after them.
+    fn draft_new(&mut self, stream: &Stream, draft: &mut Draft) -> Result<u64, Take> {
+        let mut at = self.head;
+        let mut passed_over = 0;
+        while at < stream.next && !draft.is_full() {
+            let Some(message) = stream.cached(at).or_else(|| self.ahead(at)) else {
+                // Without a label rule a batch is filled up; with one, the next match may be far away.
+                if draft.entries.is_empty() || self.rule.as_ref().is_none_or(LabelRule::passes_all) {
+                    if draft.entries.is_empty() {
+                        self.move_to(at);
+                    }
+                    return Err(Take::Missing(Read::From { place: at, end: stream.next }));
+                }
+                break;
+            };
+            if self.passes(message) {
+                if !draft.push(message, 0) {
+                    break;
+                }
+            } else {
+                passed_over += 1;
+            }
+            at += 1;
+            if passed_over == SCAN {
+                if draft.entries.is_empty() {
+                    self.move_to(at);
+                    return Err(Take::More);
+                }
+                break;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Messages came from the store. What it no longer has is passed over: retention took it meanwhile.
+    pub(super) fn fill(&mut self, read: &Read, messages: Vec<Arc<Stored>>) {
+        match read {
+            Read::From { place, end } => {
+                if self.head == *place {
+                    self.move_to(messages.first().map_or(*end, |message| message.seq));
+                }
+                for message in messages {
+                    let next = self.ahead.back().map_or(message.seq, |last| last.seq + 1);
+                    match message.seq.cmp(&next) {
+                        Ordering::Less => {}
+                        Ordering::Equal => self.ahead.push_back(message),
+                        Ordering::Greater => break,
+                    }
+                }
+                self.move_to(self.head);
+            }
+            Read::These(seqs) => {
+                let last = messages.last().map_or(u64::MAX, |message| message.seq);
+                messages.into_iter().for_each(|message| self.keep(message));
+                for seq in seqs.iter().filter(|seq| **seq <= last) {
+                    if self.ready.get(seq).is_some_and(|ready| ready.message.is_none()) {
+                        self.forget_ready(*seq);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A lease has ended like this.
+    pub(super) fn settle(&mut self, lease: Option<u64>, settlement: &Settlement, low: u64) -> Option<Lease> {
+        let ended = lease.and_then(|number| self.leases.remove(&number));
+        self.consumed += settlement.done.len() as u64;
+        for &(seq, failures) in settlement.failed.iter().filter(|(seq, _)| *seq >= low) {
+            self.ready.insert(seq, Ready { failures, message: None });
+        }
+        for entry in ended.iter().flat_map(|lease| &lease.entries) {
+            if self.ready_bytes + entry.message.footprint() <= READY_BYTES {
+                self.keep(entry.message.clone());
+            }
+        }
+        ended
+    }
+
+    /// Messages below `low` are gone.
+    pub(super) fn expire(&mut self, low: u64) {
+        while let Some((&seq, _)) = self.ready.first_key_value().filter(|(seq, _)| **seq < low) {
+            self.forget_ready(seq);
+        }
+        self.move_to(self.head.max(low));
+    }
+
+    /// What was passed over since the last lease, where it has become much: to be recorded for itself.
+    pub(super) fn overdue_skips(&mut self, low: u64) -> Option<Settlement> {
+        if self.head - self.attributed < SCAN as u64 {
+            return None;
+        }
+        let skipped = self.attribute(low, &[]);
+        Some(Settlement { skipped, head: self.attributed, ..Settlement::default() })
+    }
+
+    /// The place from which a restart has to hand out anew.
+    pub(super) fn durable_head(&self) -> u64 {
+        self.attributed
+    }
+
+    /// Nothing from here on was looked at.
+    pub(super) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// How many messages could be consumed now; those the label rule will pass over are among them.
+    pub(super) fn available(&self, stream: &Stream) -> u64 {
+        self.ready.len() as u64 + (stream.next - self.head.clamp(stream.low, stream.next))
+    }
+
+    /// Whether a consume call would find something now.
+    pub(super) fn has_available(&self, stream: &Stream) -> bool {
+        !self.is_blocked() && self.available(stream) > 0
+    }
+
+    /// Messages that failed, with their failures, from a place on.
+    pub(super) fn ready_from(&self, from: u64) -> impl Iterator<Item = (u64, u32)> {
+        self.ready.range(from..).map(|(seq, ready)| (*seq, ready.failures))
+    }
+
+    /// Whether the label rule, if there is one, lets a message pass.
+    pub(super) fn passes(&self, message: &Stored) -> bool {
+        self.rule.as_ref().is_none_or(|rule| rule.passes(&message.tags))
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.exclusive && !self.leases.is_empty()
+    }
+
+    fn ahead(&self, seq: u64) -> Option<&Arc<Stored>> {
+        let first = self.ahead.front()?.seq;
+        self.ahead.get(usize::try_from(seq.checked_sub(first)?).ok()?)
+    }
+
+    fn move_to(&mut self, head: u64) {
+        self.head = head;
+        while self.ahead.front().is_some_and(|message| message.seq < head) {
+            self.ahead.pop_front();
+        }
+    }
+
+    /// What was passed over since the last lease and between these messages: theirs to record.
+    fn attribute(&mut self, low: u64, entries: &[Entry]) -> Vec<Range<u64>> {
+        let mut skipped = std::mem::take(&mut self.passed_over);
+        let mut at = self.attributed.max(low);
+        let new = entries.iter().map(|entry| entry.message.seq).filter(|seq| *seq >= self.attributed);
+        for seq in new.chain([self.head]) {
+            if seq > at {
+                skipped.push(at..seq);
+            }
+            at = seq + 1;
+        }
+        self.attributed = self.head;
+        skipped
+    }
+
+    fn read_ready(&self, from: u64) -> Read {
+        let missing = self.ready.range(from..).filter(|(_, ready)| ready.message.is_none());
+        Read::These(missing.map(|(seq, _)| *seq).take(READ_AGAIN).collect())
+    }
+
+    fn keep(&mut self, message: Arc<Stored>) {
+        if let Some(ready) = self.ready.get_mut(&message.seq).filter(|ready| ready.message.is_none()) {
+            self.ready_bytes += message.footprint();
+            ready.message = Some(message);
+        }
+    }
+
+    fn forget_ready(&mut self, seq: u64) {
+        let kept = self.ready.remove(&seq).and_then(|ready| ready.message);
+        self.ready_bytes -= kept.map_or(0, |message| message.footprint());
+    }
+}
+
+/// How far the ready messages went towards a batch.
+enum Drafted {
+    /// All are in it, and there may be room.
+    Rest,
+    /// There is no room for the next.
+    Full,
+    /// The next has to be read from the store first.
+    Missing(Read),
+}

@@ -1,0 +1,177 @@
+//! The broker's state in memory: queues and groups, the streams and readers behind them, what is due when. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tokio::time::Instant;
+
+use super::{
+    config::EmbeddedConfig,
+    handle::{BatchToken, Minted},
+    lease::{Entry, Lease},
+    reader::Reader,
+    stream::{Lot, Stream},
+};
+use crate::{
+    queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag},
+    server::{
+        broker::{BrokerError, GroupPath, Stream as Which},
+        clock::whole_ms,
+        store::{GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, ReaderNo, Snapshot, StreamNo},
+    },
+};
+
+/// Everything but messages.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) queues: BTreeMap<QueueId, QueueState>,
+    pub(super) streams: BTreeMap<StreamNo, Stream>,
+    pub(super) lots: BTreeMap<StreamNo, Lot>,
+    pub(super) readers: BTreeMap<ReaderNo, Reader>,
+    /// Which batch a token names.
+    pub(super) tokens: HashMap<BatchToken, (ReaderNo, u64)>,
+    /// When which batch lapses.
+    pub(super) deadlines: BTreeSet<(Instant, ReaderNo, u64)>,
+    /// The number of the next queue or group.
+    pub(super) next_number: u32,
+    /// The number of the next lease.
+    pub(super) next_lease: u64,
+    /// When the timer looks next; `None` while it is at work and looks again anyway.
+    pub(super) timer_target: Option<Instant>,
+    /// Something may be due before the timer looks.
+    pub(super) timer_stale: bool,
+    /// No new work is taken.
+    pub(super) closed: bool,
+}
+
+/// A queue.
+#[derive(Debug)]
+pub(super) struct QueueState {
+    pub(super) row: QueueRow,
+    pub(super) tags: Vec<QueueTag>,
+    /// In the order of their creation.
+    pub(super) groups: Vec<GroupRow>,
+}
+
+impl State {
+    /// The state of what a store held.
+    pub(super) fn restore(snapshot: Snapshot, config: &EmbeddedConfig) -> Self {
+        let mut state = Self { next_number: snapshot.next_number, ..Self::default() };
+        for QueueSnapshot { row, tags, stream, lot } in snapshot.queues {
+            state.streams.insert(row.stream(), Stream::new(stream, config.retention_ms(&row)));
+            state.lots.insert(row.lot(), Lot::new(lot));
+            state.queues.insert(row.id.clone(), QueueState { row, tags, groups: Vec::new() });
+        }
+        for GroupSnapshot { row, reader, dead_letters, dead_letter_reader } in snapshot.groups {
+            let Some(queue) = state.queues.get(&row.queue) else { continue };
+            let reader = Reader::new(queue.row.stream(), reader);
+            let dead_letter_reader = Reader::new(row.dead_letters(), dead_letter_reader);
+            let dead_letters = Stream::new(dead_letters, whole_ms(config.dead_letter_retention));
+            state.streams.insert(row.dead_letters(), dead_letters);
+            state.add_group(row, reader, dead_letter_reader, config);
+        }
+        state
+    }
+
+    /// Puts a group into its queue, its readers set up as the queue says.
+    pub(super) fn add_group(&mut self, row: GroupRow, mut messages: Reader, mut dead: Reader, config: &EmbeddedConfig) {
+        let Some(queue) = self.queues.get_mut(&row.queue) else { return };
+        let exclusive = config.fifo_blocks && queue.row.mode == QueueMode::Fifo;
+        messages.exclusive = exclusive;
+        dead.exclusive = exclusive;
+        messages.dead = queue.row.max_consume_count.map(|count| (row.dead_letters(), count));
+        for (number, reader) in [(row.reader(), messages), (row.dead_letter_reader(), dead)] {
+            if let Some(stream) = self.streams.get_mut(&reader.stream) {
+                stream.readers.push(number);
+            }
+            self.readers.insert(number, reader);
+        }
+        queue.groups.push(row);
+    }
+
+    /// A queue of a project.
+    ///
+    /// # Errors
+    /// When there is none, or it is being created.
+    pub(super) fn queue(&self, project: &ProjectId, queue: &QueueId, at: &At<'_>) -> Result<&QueueState, BrokerError> {
+        let queue = self.queues.get(queue).filter(|queue| queue.row.project == *project);
+        let queue = queue.ok_or(BrokerError::QueueNotFound)?;
+        at.is_created(queue.row.created_ms)?;
+        Ok(queue)
+    }
+
+    /// The queue, group and reader that a path names.
+    ///
+    /// # Errors
+    /// When there is none, it is being created, or the queue has no dead letters.
+    pub(super) fn reader_of(
+        &self,
+        path: &GroupPath,
+        which: Which,
+        at: &At<'_>,
+    ) -> Result<(&QueueState, ReaderNo), BrokerError> {
+        let queue = self.queue(&path.project, &path.queue, at)?;
+        let group = queue.group(&path.group)?;
+        at.is_created(group.created_ms)?;
+        match which {
+            Which::Messages => Ok((queue, group.reader())),
+            Which::DeadLetters if queue.row.max_consume_count.is_none() => Err(BrokerError::NoDeadLetters),
+            Which::DeadLetters => Ok((queue, group.dead_letter_reader())),
+        }
+    }
+
+    /// Hands out a batch until `deadline`.
+    pub(super) fn lease(
+        &mut self,
+        reader: ReaderNo,
+        minted: &Minted,
+        entries: Vec<Entry>,
+        skipped: Vec<std::ops::Range<u64>>,
+        deadline: Instant,
+    ) -> Option<&Lease> {
+        let number = self.next_lease;
+        self.next_lease += 1;
+        let seals = minted.seals().take(entries.len()).collect();
+        let lease = Lease { token: minted.batch, seals, entries, skipped, deadline, settling: false };
+        self.tokens.insert(minted.batch, (reader, number));
+        self.deadlines.insert((deadline, reader, number));
+        Some(self.readers.get_mut(&reader)?.leases.entry(number).or_insert(lease))
+    }
+
+    /// Removes a reader with its leases and wakes those who wait for it.
+    pub(super) fn drop_reader(&mut self, reader: ReaderNo) {
+        let Some(gone) = self.readers.remove(&reader) else { return };
+        if let Some(stream) = self.streams.get_mut(&gone.stream) {
+            stream.readers.retain(|other| *other != reader);
+        }
+        for (number, lease) in &gone.leases {
+            self.tokens.remove(&lease.token);
+            self.deadlines.remove(&(lease.deadline, reader, *number));
+        }
+        gone.wake.notify_waiters();
+        gone.read_done.notify_waiters();
+    }
+}
+
+impl QueueState {
+    /// A group of the queue.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn group(&self, group: &GroupId) -> Result<&GroupRow, BrokerError> {
+        self.groups.iter().find(|row| row.id == *group).ok_or(BrokerError::GroupNotFound)
+    }
+}
+
+/// The wall-clock time of a call, and what it means for what was created a moment ago.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<'a> {
+    pub(super) now_ms: i64,
+    pub(super) config: &'a EmbeddedConfig,
+}
+
+impl At<'_> {
+    fn is_created(&self, created_ms: i64) -> Result<(), BrokerError> {
+        let ready = created_ms.saturating_add(whole_ms(self.config.create_delay));
+        if self.now_ms < ready { Err(BrokerError::BeingCreated) } else { Ok(()) }
+    }
+}

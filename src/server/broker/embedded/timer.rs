@@ -1,0 +1,177 @@
+//! The one task that watches the clocks: leases that lapse, delays that end, messages that were kept long enough.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{core::Core, lease::Ending, state::State, work::Work};
+use crate::server::{
+    broker::BrokerError,
+    clock::Clock,
+    store::{ReadLimit, ReaderNo, StreamNo},
+};
+
+/// The most leases of one piece of work.
+const MOST_LEASES: usize = 1_000;
+/// The most due messages of one piece of work.
+const MOST_DUE: ReadLimit = ReadLimit { messages: 500, bytes: 4 * 1024 * 1024 };
+/// The most expired messages of one piece of work.
+const MOST_EXPIRED: usize = 1_000;
+/// Retention looks at a stream no oftener than this: under steady traffic messages expire all the time.
+const BETWEEN_EXPIRIES: Duration = Duration::from_secs(1);
+/// How long to wait after the store failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Watches until the task is aborted.
+pub(super) async fn run(core: Arc<Core>) {
+    loop {
+        let target = {
+            let mut state = core.lock();
+            let target = state.next_alarm(&core.clock);
+            state.timer_target = Some(target.unwrap_or_else(far_future));
+            target
+        };
+        tokio::select! {
+            () = sleep_until(target.unwrap_or_else(far_future)) => {}
+            () = core.timer.notified() => {}
+        }
+        core.lock().timer_target = None;
+        if let Err(error) = tick(&core).await {
+            tracing::warn!(%error, "what is due will be tried again");
+            sleep(AFTER_FAILURE).await;
+        }
+    }
+}
+
+fn far_future() -> Instant {
+    Instant::now() + Duration::from_secs(30 * 86_400)
+}
+
+/// Does what is due, one bounded piece of each kind.
+async fn tick(core: &Core) -> Result<(), BrokerError> {
+    let lapsed = core.lock().take_lapsed(Instant::now());
+    if !lapsed.is_empty() {
+        core.submit(Work::End(lapsed)).outcome().await?;
+    }
+    let lots = core.lock().take_due_lots(core.clock.now_ms());
+    for (lot, stream) in lots {
+        unpark(core, lot, stream).await?;
+    }
+    let streams = core.lock().take_expiring(&core.clock);
+    for (stream, low, until_ms) in streams {
+        expire(core, stream, low, until_ms).await?;
+    }
+    Ok(())
+}
+
+/// Moves the messages of a lot that are due into their stream, by due time.
+async fn unpark(core: &Core, lot: StreamNo, stream: StreamNo) -> Result<(), BrokerError> {
+    let found = core.ask_store(move |store| store.first_due(lot, MOST_DUE)).await;
+    let mut due = match found {
+        Ok(due) => due,
+        Err(error) => {
+            core.lock().look_at_lot(lot, core.clock.now_ms());
+            return Err(BrokerError::Store(error.0));
+        }
+    };
+    let now_ms = core.clock.now_ms();
+    let later = due.split_off(due.partition_point(|message| message.entered_ms <= now_ms));
+    // Where all that was read is due there may be more: the next look starts from the last one's time.
+    if let Some(next) = later.first().or(due.last()) {
+        core.lock().look_at_lot(lot, next.entered_ms);
+    }
+    if due.is_empty() {
+        return Ok(());
+    }
+    core.submit(Work::Unpark { lot, stream, due }).outcome().await
+}
+
+/// Deletes messages from the front of a stream that entered before `until_ms`.
+async fn expire(core: &Core, stream: StreamNo, low: u64, until_ms: i64) -> Result<(), BrokerError> {
+    let entered = core.ask_store(move |store| store.entered(stream, low, MOST_EXPIRED)).await;
+    let entered = entered.map_err(|error| BrokerError::Store(error.0))?;
+    let expired = entered.partition_point(|(_, entered_ms)| *entered_ms <= until_ms);
+    let kept = entered.get(expired);
+    let oldest = kept.or(entered.last()).map(|(_, entered_ms)| *entered_ms);
+    let low = match (kept, entered.last()) {
+        (Some((seq, _)), _) => *seq,
+        (None, Some((last, _))) => last + 1,
+        (None, None) => return Ok(()),
+    };
+    if expired == MOST_EXPIRED {
+        core.lock().look_again(stream);
+    }
+    core.submit(Work::Expire { stream, low, oldest }).outcome().await
+}
+
+impl State {
+    /// When the next thing is due.
+    fn next_alarm(&self, clock: &Clock) -> Option<Instant> {
+        let lapse = self.deadlines.iter().find(|(_, reader, lease)| !self.is_settling(*reader, *lease));
+        let due = self.lots.values().filter_map(|lot| lot.next_due).min().map(|due| clock.instant_of(due));
+        let expiry = self.streams.values().filter_map(|stream| {
+            let at = clock.instant_of(stream.expires_ms()?);
+            Some(stream.next_look.map_or(at, |look| look.max(at)))
+        });
+        lapse.map(|(deadline, ..)| *deadline).into_iter().chain(due).chain(expiry).min()
+    }
+
+    /// Marks the leases that are over at `now` as settling.
+    fn take_lapsed(&mut self, now: Instant) -> Vec<(ReaderNo, u64, Ending)> {
+        let over = self.deadlines.iter().take_while(|(deadline, ..)| *deadline <= now);
+        let open = over.filter(|(_, reader, lease)| !self.is_settling(*reader, *lease));
+        let lapsed: Vec<_> =
+            open.take(MOST_LEASES).map(|(_, reader, lease)| (*reader, *lease, Ending::Lapsed)).collect();
+        for (reader, lease, _) in &lapsed {
+            if let Some(lease) = self.readers.get_mut(reader).and_then(|reader| reader.leases.get_mut(lease)) {
+                lease.settling = true;
+            }
+        }
+        lapsed
+    }
+
+    fn is_settling(&self, reader: ReaderNo, lease: u64) -> bool {
+        self.readers.get(&reader).and_then(|reader| reader.leases.get(&lease)).is_none_or(|lease| lease.settling)
+    }
+
+    /// The lots with something due, with their streams. Their times are unknown until they have been looked at.
+    fn take_due_lots(&mut self, now_ms: i64) -> Vec<(StreamNo, StreamNo)> {
+        let mut due = Vec::new();
+        for queue in self.queues.values() {
+            if let Some(lot) = self.lots.get_mut(&queue.row.lot())
+                && lot.next_due.is_some_and(|next| next <= now_ms)
+            {
+                lot.next_due = None;
+                due.push((queue.row.lot(), queue.row.stream()));
+            }
+        }
+        due
+    }
+
+    fn look_at_lot(&mut self, lot: StreamNo, due: i64) {
+        if let Some(lot) = self.lots.get_mut(&lot) {
+            lot.look_at(due);
+        }
+    }
+
+    /// The streams with expired messages: where they begin, and the time up to which messages expired.
+    fn take_expiring(&mut self, clock: &Clock) -> Vec<(StreamNo, u64, i64)> {
+        let (now, now_ms) = (Instant::now(), clock.now_ms());
+        let mut expiring = Vec::new();
+        for (number, stream) in &mut self.streams {
+            let due = stream.expires_ms().is_some_and(|at| at <= now_ms);
+            if due && stream.next_look.is_none_or(|look| look <= now) {
+                stream.next_look = Some(now + BETWEEN_EXPIRIES);
+                expiring.push((*number, stream.low, now_ms.saturating_sub(stream.retention_ms)));
+            }
+        }
+        expiring
+    }
+
+    /// More of a stream has expired than one step deletes.
+    fn look_again(&mut self, stream: StreamNo) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.next_look = None;
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What is asked of the committer: one [`Work`] for each change, with the answer it owes.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{lease::Ending, rule::LabelRule};
+use crate::{
+    queue::{GroupId, QueueId, QueueTag},
+    server::{
+        broker::{BrokerError, NewMessage},
+        store::{QueueRow, ReaderNo, Settlement, Stored, StreamNo},
+    },
+};
+
+/// A change that was found possible when it was asked for, and is looked at again before it is committed.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Messages enter a queue or its lot.
+    Append(QueueId, Vec<NewMessage>),
+    /// Leases end; they are marked as settling.
+    End(Vec<(ReaderNo, u64, Ending)>),
+    /// A reader passed over many messages.
+    Skip(ReaderNo, Settlement),
+    /// Messages of a lot are due: into the stream with them.
+    Unpark { lot: StreamNo, stream: StreamNo, due: Vec<Arc<Stored>> },
+    /// Retention has reached this place of a stream.
+    Expire { stream: StreamNo, low: u64, oldest: Option<i64> },
+    /// Queues, groups, tags and rules.
+    Admin(Admin),
+    /// Nothing comes after this.
+    Stop,
+}
+
+/// Changes that are committed alone: what follows is judged by their outcome.
+#[derive(Debug)]
+pub(super) enum Admin {
+    /// The row's number is given at commit.
+    CreateQueue(QueueRow),
+    DeleteQueue(QueueId),
+    CreateGroups(QueueId, Vec<(GroupId, String)>),
+    DeleteGroup(QueueId, GroupId),
+    PutTags(QueueId, Vec<QueueTag>),
+    DeleteTags(QueueId, Vec<(String, Option<String>)>),
+    FixRule(ReaderNo, LabelRule),
+}
+
+impl Work {
+    /// Whether it is committed alone.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self, Self::Admin(_) | Self::Stop)
+    }
+
+    /// Roughly how many bytes it brings.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append(_, messages) => messages.iter().map(|message| message.json.len()).sum(),
+            Self::Unpark { due, .. } => due.iter().map(|message| message.json.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// Work on its way, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) work: Work,
+    pub(super) reply: oneshot::Sender<Result<(), BrokerError>>,
+}

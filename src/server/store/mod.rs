@@ -1,0 +1,253 @@
+//! What the embedded broker keeps, and where: the [`Record`]s of every change, the [`Store`] that makes them durable,
+//! and the [`Snapshot`] a store opens with.
+//!
+//! Messages live in *streams*, append-only logs numbered from 1 without gaps; *readers* are the groups' positions on
+//! them. Messages that are not due yet wait in a *lot*, numbered like a stream and indexed by due time.
+//! A store knows nothing of leases, rules or limits.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter};
+
+pub(crate) mod memory;
+
+/// A stream of messages, or a lot of messages that are not due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct StreamNo(pub(crate) u32);
+
+/// A group's position on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ReaderNo(pub(crate) u32);
+
+/// A message in its stream or lot.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Stored {
+    /// Its place, from 1.
+    pub(crate) seq: u64,
+    /// When it entered the stream, in Unix milliseconds; in a lot: when it is due.
+    pub(crate) entered_ms: i64,
+    /// The `message` object of a consume answer.
+    pub(crate) json: Bytes,
+    /// Size of the body alone.
+    pub(crate) body_bytes: usize,
+    /// The labels.
+    pub(crate) tags: Arc<[String]>,
+}
+
+impl Stored {
+    /// What it costs to keep in memory, roughly.
+    pub(crate) fn footprint(&self) -> usize {
+        self.json.len() + 160
+    }
+}
+
+/// A queue's unchanging facts. Its stream is `number`, its lot the number after it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct QueueRow {
+    pub(crate) number: u32,
+    pub(crate) id: QueueId,
+    pub(crate) project: ProjectId,
+    pub(crate) name: String,
+    pub(crate) mode: QueueMode,
+    pub(crate) description: String,
+    pub(crate) max_consume_count: Option<u32>,
+    pub(crate) retention_hours: Option<u32>,
+    pub(crate) created_ms: i64,
+}
+
+impl QueueRow {
+    /// The queue's messages.
+    pub(crate) fn stream(&self) -> StreamNo {
+        StreamNo(self.number)
+    }
+
+    /// Its messages that are not due.
+    pub(crate) fn lot(&self) -> StreamNo {
+        StreamNo(self.number + 1)
+    }
+}
+
+/// A group's unchanging facts. It reads the queue's stream as reader `number`; the number after it is its dead-letter
+/// stream and the reader of that.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GroupRow {
+    pub(crate) number: u32,
+    pub(crate) queue: QueueId,
+    pub(crate) id: GroupId,
+    pub(crate) name: String,
+    pub(crate) created_ms: i64,
+    /// The first message it is given.
+    pub(crate) start: u64,
+}
+
+impl GroupRow {
+    /// Reads the queue's messages.
+    pub(crate) fn reader(&self) -> ReaderNo {
+        ReaderNo(self.number)
+    }
+
+    /// The group's dead letters.
+    pub(crate) fn dead_letters(&self) -> StreamNo {
+        StreamNo(self.number + 1)
+    }
+
+    /// Reads the group's dead letters.
+    pub(crate) fn dead_letter_reader(&self) -> ReaderNo {
+        ReaderNo(self.number + 1)
+    }
+}
+
+/// How one lease ended, or what a reader passed over.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Settlement {
+    /// Messages acknowledged.
+    pub(crate) done: Vec<u64>,
+    /// Messages that the label rule passes over.
+    pub(crate) skipped: Vec<Range<u64>>,
+    /// Messages that failed and can be consumed again, with their failures so far.
+    pub(crate) failed: Vec<(u64, u32)>,
+    /// Messages that failed for the last time; their copies enter the dead letters by [`Record::Appended`].
+    pub(crate) dead: Vec<u64>,
+    /// Nothing from here on was handed out, as far as a restart has to know.
+    pub(crate) head: u64,
+}
+
+/// One change. Changes of one commit are applied in order, all or none.
+#[derive(Clone, Debug)]
+pub(crate) enum Record {
+    /// A queue begins, with empty streams.
+    QueueCreated(QueueRow),
+    /// A queue ends with its messages and its groups.
+    QueueDeleted(QueueId),
+    /// A group begins.
+    GroupCreated(GroupRow),
+    /// A group ends with its dead letters.
+    GroupDeleted(QueueId, GroupId),
+    /// A queue's resource tags are these now.
+    TagsSet(QueueId, Vec<QueueTag>),
+    /// A reader's label rule is fixed.
+    RuleFixed(ReaderNo, TagFilter),
+    /// A message enters the end of a stream.
+    Appended(StreamNo, Arc<Stored>),
+    /// A message waits in a lot until it is due.
+    Parked(StreamNo, Arc<Stored>),
+    /// A due message leaves its lot: due time and place.
+    Unparked(StreamNo, i64, u64),
+    /// A lease ended; `lease` is the broker's own number of it.
+    Settled { reader: ReaderNo, lease: Option<u64>, settlement: Settlement },
+    /// Messages below `low` are gone; `oldest` is a lower bound of when the first one left entered.
+    Expired { stream: StreamNo, low: u64, oldest: Option<i64> },
+}
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamMark {
+    /// The first message still there.
+    pub(crate) low: u64,
+    /// The place of the next message.
+    pub(crate) next: u64,
+    /// When the first message still there entered.
+    pub(crate) oldest: Option<i64>,
+    /// When the last message entered.
+    pub(crate) newest: i64,
+}
+
+/// Where a lot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LotMark {
+    /// The place of the next message.
+    pub(crate) next: u64,
+    /// How many wait.
+    pub(crate) count: u64,
+    /// When the first is due.
+    pub(crate) next_due: Option<i64>,
+}
+
+/// Where a reader stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ReaderMark {
+    /// Nothing from here on was handed out.
+    pub(crate) head: u64,
+    /// Messages acknowledged so far.
+    pub(crate) consumed: u64,
+    /// Messages below `head` that are not settled, with their failures.
+    pub(crate) ready: Vec<(u64, u32)>,
+    /// The label rule.
+    pub(crate) rule: Option<TagFilter>,
+}
+
+/// What a store held when it was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// The next number for a queue or group.
+    pub(crate) next_number: u32,
+    /// The queues in the order of their numbers.
+    pub(crate) queues: Vec<QueueSnapshot>,
+    /// The groups in the order of their numbers.
+    pub(crate) groups: Vec<GroupSnapshot>,
+}
+
+/// A queue as it was found.
+#[derive(Debug)]
+pub(crate) struct QueueSnapshot {
+    pub(crate) row: QueueRow,
+    pub(crate) tags: Vec<QueueTag>,
+    pub(crate) stream: StreamMark,
+    pub(crate) lot: LotMark,
+}
+
+/// A group as it was found.
+#[derive(Debug)]
+pub(crate) struct GroupSnapshot {
+    pub(crate) row: GroupRow,
+    pub(crate) reader: ReaderMark,
+    pub(crate) dead_letters: StreamMark,
+    pub(crate) dead_letter_reader: ReaderMark,
+}
+
+/// How much one read brings: so many messages and so many bytes, the first message whatever its size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadLimit {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Why a store could not do something; what it held is unchanged.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct StoreError(pub(crate) Arc<dyn std::error::Error + Send + Sync>);
+
+impl StoreError {
+    pub(crate) fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(Arc::from(error.into()))
+    }
+}
+
+/// Keeps records. Calls may block; [`Store::blocks`] says whether they have to leave the async threads.
+pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Whether calls wait for a disk.
+    fn blocks(&self) -> bool;
+
+    /// Makes records durable, all or none.
+    fn commit(&self, records: &[Record]) -> Result<(), StoreError>;
+
+    /// Messages of a stream or lot from `from` on, in order of place.
+    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError>;
+
+    /// These messages of a stream as far as they are there, in the order given.
+    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Vec<Arc<Stored>>, StoreError>;
+
+    /// The first messages of a lot by due time.
+    fn first_due(&self, lot: StreamNo, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError>;
+
+    /// When the first `count` messages of a stream from `from` on entered, with their places.
+    fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError>;
+
+    /// Does a bounded piece of the work that no answer waits for; whether there is more.
+    fn tidy(&self) -> Result<bool, StoreError>;
+
+    /// Lets go of what the store holds of the system; every later call fails.
+    fn release(&self);
+}

@@ -1,0 +1,9 @@
+//! The embedded broker's rules, each on every store, under a paused clock.
+#![allow(clippy::unwrap_used)]
+
+mod dead_letters;
+mod delivery;
+mod labels;
+mod queues;
+mod stage;
+mod time;

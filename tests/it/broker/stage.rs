@@ -1,0 +1,146 @@
+//! A broker with one queue and its groups, and short words for what tests do to it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dms_worker::{
+    queue::{ConsumerGroup, GroupId, NewQueue, ProjectId, QueueId, TagFilter, TagMode},
+    server::{
+        broker::{
+            Ack, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Settled, Stream,
+            embedded::{EmbeddedBroker, EmbeddedConfig},
+        },
+        clock::Clock,
+    },
+};
+
+/// A broker under test.
+pub struct Stage {
+    pub broker: EmbeddedBroker,
+    pub project: ProjectId,
+    pub queue: QueueId,
+    pub groups: Vec<GroupId>,
+}
+
+/// The wall-clock time at which tests start.
+pub fn epoch() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+/// Plays a scene on each store: a queue as described, with groups `a` and `b`.
+pub async fn on_each_store(queue: NewQueue, scene: impl AsyncFn(Stage)) {
+    on_each_store_with(EmbeddedConfig::default(), queue, scene).await;
+}
+
+/// The same with options.
+pub async fn on_each_store_with(config: EmbeddedConfig, queue: NewQueue, scene: impl AsyncFn(Stage)) {
+    let broker = EmbeddedBroker::in_memory(config.clone(), Clock::following_tokio(epoch())).await;
+    scene(Stage::set(broker, queue.clone()).await).await;
+}
+
+impl Stage {
+    async fn set(broker: EmbeddedBroker, queue: NewQueue) -> Self {
+        let project = ProjectId::new("p");
+        let queue = broker.create_queue(&project, queue).await.unwrap().id;
+        let names = ["a".to_owned(), "b".to_owned()];
+        let groups = broker.create_groups(&project, &queue, &names).await.unwrap();
+        Self { broker, project, queue, groups }
+    }
+
+    pub fn group(&self, number: usize) -> GroupPath {
+        GroupPath { project: self.project.clone(), queue: self.queue.clone(), group: self.groups[number].clone() }
+    }
+
+    /// Sends one message for each text, whose body is the text as a JSON string.
+    pub async fn send(&self, texts: &[&str]) {
+        self.send_all(texts.iter().map(|text| message(text, &[], Duration::ZERO)).collect()).await;
+    }
+
+    pub async fn send_all(&self, messages: Vec<NewMessage>) {
+        self.broker.append(&self.project, &self.queue, messages).await.unwrap();
+    }
+
+    /// Consumes up to `max` for the first group without waiting.
+    pub async fn take(&self, max: usize) -> Vec<LeasedMessage> {
+        self.lease(0, Stream::Messages, take(max)).await.unwrap()
+    }
+
+    pub async fn take_dead(&self, max: usize) -> Vec<LeasedMessage> {
+        self.lease(0, Stream::DeadLetters, take(max)).await.unwrap()
+    }
+
+    pub async fn lease(
+        &self,
+        group: usize,
+        stream: Stream,
+        request: LeaseRequest,
+    ) -> Result<Vec<LeasedMessage>, BrokerError> {
+        self.broker.lease(&self.group(group), stream, request).await
+    }
+
+    pub async fn settle(&self, acks: Vec<Ack>) -> Result<Settled, BrokerError> {
+        self.broker.settle(&self.group(0), Stream::Messages, acks).await
+    }
+
+    /// Consumes a batch, fails its first message, and gives its texts.
+    pub async fn fail_first(&self, max: usize) -> Vec<String> {
+        let batch = self.take(max).await;
+        self.settle(acks(&batch, &[false])).await.unwrap();
+        texts(&batch)
+    }
+
+    pub async fn counters(&self, group: usize) -> ConsumerGroup {
+        self.broker.groups(&self.project, &self.queue).await.unwrap().groups.remove(group)
+    }
+}
+
+pub fn message(text: &str, tags: &[&str], delay: Duration) -> NewMessage {
+    let body = serde_json::to_string(text).unwrap();
+    let labels =
+        if tags.is_empty() { String::new() } else { format!(",\"tags\":{}", serde_json::to_string(tags).unwrap()) };
+    NewMessage {
+        json: format!("{{\"body\":{body},\"attributes\":{{}}{labels}}}").into(),
+        body_bytes: body.len(),
+        tags: tags.iter().map(|&tag| tag.into()).collect(),
+        delay,
+    }
+}
+
+/// A consume call that does not wait, with a lease of 30 s.
+pub fn take(max: usize) -> LeaseRequest {
+    LeaseRequest {
+        max_messages: max,
+        max_bytes: 524_288,
+        wait: Duration::ZERO,
+        ack_wait: Duration::from_secs(30),
+        filter: TagFilter::default(),
+    }
+}
+
+/// The same, waiting.
+pub fn wait(max: usize, seconds: u64) -> LeaseRequest {
+    LeaseRequest { wait: Duration::from_secs(seconds), ..take(max) }
+}
+
+/// The same, by labels.
+pub fn take_by(tags: &[&str], mode: TagMode) -> LeaseRequest {
+    LeaseRequest { filter: TagFilter { tags: tags.iter().map(|&tag| tag.into()).collect(), mode }, ..take(10) }
+}
+
+/// The texts of a batch.
+pub fn texts(batch: &[LeasedMessage]) -> Vec<String> {
+    let text = |message: &LeasedMessage| {
+        let value: serde_json::Value = serde_json::from_slice(&message.json).unwrap();
+        value["body"].as_str().unwrap().to_owned()
+    };
+    batch.iter().map(text).collect()
+}
+
+/// Acknowledges the first messages of a batch, as success or not.
+pub fn acks(batch: &[LeasedMessage], success: &[bool]) -> Vec<Ack> {
+    batch.iter().zip(success).map(|(message, &success)| Ack { handle: message.handle.clone(), success }).collect()
+}
+
+/// Acknowledges a whole batch.
+pub fn all_done(batch: &[LeasedMessage]) -> Vec<Ack> {
+    acks(batch, &vec![true; batch.len()])
+}
