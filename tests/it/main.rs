@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module per area.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[cfg(feature = "server")]
 mod broker;
 mod client;
 mod client_http;

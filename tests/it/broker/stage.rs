@@ -14,25 +14,25 @@ use dms_worker::{
 };
 
 /// A broker under test.
-pub struct Stage {
-    pub broker: EmbeddedBroker,
-    pub project: ProjectId,
-    pub queue: QueueId,
-    pub groups: Vec<GroupId>,
+pub(crate) struct Stage {
+    pub(crate) broker: EmbeddedBroker,
+    pub(crate) project: ProjectId,
+    pub(crate) queue: QueueId,
+    pub(crate) groups: Vec<GroupId>,
 }
 
 /// The wall-clock time at which tests start.
-pub fn epoch() -> SystemTime {
+pub(crate) fn epoch() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000)
 }
 
 /// Plays a scene on each store: a queue as described, with groups `a` and `b`.
-pub async fn on_each_store(queue: NewQueue, scene: impl AsyncFn(Stage)) {
+pub(crate) async fn on_each_store(queue: NewQueue, scene: impl AsyncFn(Stage)) {
     on_each_store_with(EmbeddedConfig::default(), queue, scene).await;
 }
 
 /// The same with options.
-pub async fn on_each_store_with(config: EmbeddedConfig, queue: NewQueue, scene: impl AsyncFn(Stage)) {
+pub(crate) async fn on_each_store_with(config: EmbeddedConfig, queue: NewQueue, scene: impl AsyncFn(Stage)) {
     let broker = EmbeddedBroker::in_memory(config.clone(), Clock::following_tokio(epoch())).await;
     scene(Stage::set(broker, queue.clone()).await).await;
 }
@@ -46,29 +46,29 @@ impl Stage {
         Self { broker, project, queue, groups }
     }
 
-    pub fn group(&self, number: usize) -> GroupPath {
+    pub(crate) fn group(&self, number: usize) -> GroupPath {
         GroupPath { project: self.project.clone(), queue: self.queue.clone(), group: self.groups[number].clone() }
     }
 
     /// Sends one message for each text, whose body is the text as a JSON string.
-    pub async fn send(&self, texts: &[&str]) {
+    pub(crate) async fn send(&self, texts: &[&str]) {
         self.send_all(texts.iter().map(|text| message(text, &[], Duration::ZERO)).collect()).await;
     }
 
-    pub async fn send_all(&self, messages: Vec<NewMessage>) {
+    pub(crate) async fn send_all(&self, messages: Vec<NewMessage>) {
         self.broker.append(&self.project, &self.queue, messages).await.unwrap();
     }
 
     /// Consumes up to `max` for the first group without waiting.
-    pub async fn take(&self, max: usize) -> Vec<LeasedMessage> {
+    pub(crate) async fn take(&self, max: usize) -> Vec<LeasedMessage> {
         self.lease(0, Stream::Messages, take(max)).await.unwrap()
     }
 
-    pub async fn take_dead(&self, max: usize) -> Vec<LeasedMessage> {
+    pub(crate) async fn take_dead(&self, max: usize) -> Vec<LeasedMessage> {
         self.lease(0, Stream::DeadLetters, take(max)).await.unwrap()
     }
 
-    pub async fn lease(
+    pub(crate) async fn lease(
         &self,
         group: usize,
         stream: Stream,
@@ -77,23 +77,23 @@ impl Stage {
         self.broker.lease(&self.group(group), stream, request).await
     }
 
-    pub async fn settle(&self, acks: Vec<Ack>) -> Result<Settled, BrokerError> {
+    pub(crate) async fn settle(&self, acks: Vec<Ack>) -> Result<Settled, BrokerError> {
         self.broker.settle(&self.group(0), Stream::Messages, acks).await
     }
 
     /// Consumes a batch, fails its first message, and gives its texts.
-    pub async fn fail_first(&self, max: usize) -> Vec<String> {
+    pub(crate) async fn fail_first(&self, max: usize) -> Vec<String> {
         let batch = self.take(max).await;
         self.settle(acks(&batch, &[false])).await.unwrap();
         texts(&batch)
     }
 
-    pub async fn counters(&self, group: usize) -> ConsumerGroup {
+    pub(crate) async fn counters(&self, group: usize) -> ConsumerGroup {
         self.broker.groups(&self.project, &self.queue).await.unwrap().groups.remove(group)
     }
 }
 
-pub fn message(text: &str, tags: &[&str], delay: Duration) -> NewMessage {
+pub(crate) fn message(text: &str, tags: &[&str], delay: Duration) -> NewMessage {
     let body = serde_json::to_string(text).unwrap();
     let labels =
         if tags.is_empty() { String::new() } else { format!(",\"tags\":{}", serde_json::to_string(tags).unwrap()) };
@@ -106,7 +106,7 @@ pub fn message(text: &str, tags: &[&str], delay: Duration) -> NewMessage {
 }
 
 /// A consume call that does not wait, with a lease of 30 s.
-pub fn take(max: usize) -> LeaseRequest {
+pub(crate) fn take(max: usize) -> LeaseRequest {
     LeaseRequest {
         max_messages: max,
         max_bytes: 524_288,
@@ -117,17 +117,17 @@ pub fn take(max: usize) -> LeaseRequest {
 }
 
 /// The same, waiting.
-pub fn wait(max: usize, seconds: u64) -> LeaseRequest {
+pub(crate) fn wait(max: usize, seconds: u64) -> LeaseRequest {
     LeaseRequest { wait: Duration::from_secs(seconds), ..take(max) }
 }
 
 /// The same, by labels.
-pub fn take_by(tags: &[&str], mode: TagMode) -> LeaseRequest {
+pub(crate) fn take_by(tags: &[&str], mode: TagMode) -> LeaseRequest {
     LeaseRequest { filter: TagFilter { tags: tags.iter().map(|&tag| tag.into()).collect(), mode }, ..take(10) }
 }
 
 /// The texts of a batch.
-pub fn texts(batch: &[LeasedMessage]) -> Vec<String> {
+pub(crate) fn texts(batch: &[LeasedMessage]) -> Vec<String> {
     let text = |message: &LeasedMessage| {
         let value: serde_json::Value = serde_json::from_slice(&message.json).unwrap();
         value["body"].as_str().unwrap().to_owned()
@@ -136,11 +136,11 @@ pub fn texts(batch: &[LeasedMessage]) -> Vec<String> {
 }
 
 /// Acknowledges the first messages of a batch, as success or not.
-pub fn acks(batch: &[LeasedMessage], success: &[bool]) -> Vec<Ack> {
+pub(crate) fn acks(batch: &[LeasedMessage], success: &[bool]) -> Vec<Ack> {
     batch.iter().zip(success).map(|(message, &success)| Ack { handle: message.handle.clone(), success }).collect()
 }
 
 /// Acknowledges a whole batch.
-pub fn all_done(batch: &[LeasedMessage]) -> Vec<Ack> {
+pub(crate) fn all_done(batch: &[LeasedMessage]) -> Vec<Ack> {
     acks(batch, &vec![true; batch.len()])
 }
