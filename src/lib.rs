@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod client;
+mod clock;
 #[cfg(feature = "sidecar")]
 pub mod config;
 pub mod limits;
@@ -10,6 +11,7 @@ pub mod queue;
 pub mod retry;
 pub mod transport;
 mod wire;
+pub mod worker;
 
 pub use client::{Client, ClientBuilder, Error};
 pub use wire::ApiVersion;

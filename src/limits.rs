@@ -50,8 +50,8 @@ pub struct LimitError {
 }
 
 impl LimitError {
-    fn new(what: &'static str, value: impl ToString, allowed: impl Into<String>) -> Self {
-        Self { what, value: value.to_string(), allowed: allowed.into() }
+    fn new(what: &'static str, value: impl Into<String>, allowed: impl Into<String>) -> Self {
+        Self { what, value: value.into(), allowed: allowed.into() }
     }
 }
 
@@ -67,7 +67,7 @@ where
         return Ok(());
     }
     let allowed = format!("{} to {}{unit} are allowed", range.start().to_string(), range.end().to_string());
-    Err(LimitError::new(what, value, allowed))
+    Err(LimitError::new(what, value.to_string(), allowed))
 }
 
 /// Checks a queue name (5.1.1).
@@ -92,7 +92,11 @@ pub fn group_name(name: &str) -> Result<(), LimitError> {
 /// When there are more than three, or one is not 1-64 of `A-Z a-z 0-9 _ -`.
 pub fn labels<T: AsRef<str>>(labels: &[T]) -> Result<(), LimitError> {
     if labels.len() > MAX_LABELS {
-        return Err(LimitError::new("number of labels", labels.len(), format!("at most {MAX_LABELS} are allowed")));
+        return Err(LimitError::new(
+            "number of labels",
+            labels.len().to_string(),
+            format!("at most {MAX_LABELS} are allowed"),
+        ));
     }
     labels.iter().try_for_each(|label| word("label", label.as_ref(), MAX_LABEL_CHARS))
 }
@@ -186,6 +190,8 @@ fn word(what: &'static str, text: &str, longest: usize) -> Result<(), LimitError
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{queue::ProjectId, transport::TransportError};
@@ -144,7 +143,7 @@ pub(crate) fn sign(
     let bad_header = |_| SignatureError::Malformed("a header has characters that HTTP does not allow");
     let headers = request.headers_mut();
     // The only place that needs to know what time it is.
-    let date = signer::format_date(Timestamp::now());
+    let date = signer::format_date(crate::clock::now());
     headers.insert(signer::DATE_HEADER, HeaderValue::try_from(date).map_err(bad_header)?);
     if let Some(project) = project {
         headers.insert("x-project-id", HeaderValue::try_from(project.as_str()).map_err(bad_header)?);

@@ -1,0 +1,177 @@
+//! The life of one consumed batch: start its handlers, watch the lease, acknowledge, wait for the stragglers.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared, acker,
+    delivery::{Delivery, Signals},
+    event::Event,
+    gate::Permit,
+    lanes::Place,
+    lease::Lease,
+    ledger::{Ledger, Settlement, Verdict},
+    run::{self, Job},
+};
+use crate::message::{AckHandle, ReceivedMessage};
+
+/// How long a stopped handler may take to let go before the batch is acknowledged without it.
+const LET_GO: Duration = Duration::from_millis(100);
+
+/// A consumed batch: its messages in the order of consumption, a permit for each, and its lease.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) messages: Vec<ReceivedMessage>,
+    pub(crate) permits: Vec<Permit>,
+    pub(crate) lease: Lease,
+}
+
+/// Works a batch off: returns when it is acknowledged and its last handler has ended.
+pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
+    let lease = batch.lease;
+    let handles: Vec<AckHandle> = batch.messages.iter().map(|message| message.handle.clone()).collect();
+    let mut work = Work::begin(shared.clone(), batch);
+    let settlement = work.until_due(lease).await;
+    acker::settle(&shared, &handles, settlement, lease).await;
+    for key in work.stopped_keys() {
+        shared.lanes.reopen(&key);
+    }
+    work.until_ended().await;
+}
+
+/// The handlers of a batch.
+struct Work {
+    shared: Arc<Shared>,
+    ledger: Ledger,
+    /// Those that run, or wait for their lane.
+    running: JoinSet<(usize, Verdict)>,
+    /// Those that wait for the one before them, last first.
+    queued: Vec<Job>,
+    /// The lanes' keys by position, where there are lanes.
+    keys: Vec<String>,
+    started: Vec<Instant>,
+    cancelled: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Work {
+    fn begin(shared: Arc<Shared>, batch: Batch) -> Self {
+        let cancelled = CancellationToken::new();
+        let stop = shared.control.interrupt.child_token();
+        let signals = Signals { cancelled: cancelled.clone(), shutdown: shared.control.stopping.clone() };
+        let mut keys = Vec::new();
+        let mut jobs: Vec<Job> = Vec::with_capacity(batch.messages.len());
+        for (position, (message, permit)) in batch.messages.into_iter().zip(batch.permits).enumerate() {
+            let delivery = Delivery::new(message.into(), shared.origin.clone(), batch.lease.stop_at(), signals.clone());
+            let place = shared.settings.ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
+            jobs.push(Job { position, delivery, permit, place, stop: stop.clone() });
+        }
+        let (started, ledger) = (Vec::with_capacity(jobs.len()), Ledger::new(jobs.len()));
+        let mut work =
+            Self { shared, ledger, running: JoinSet::new(), queued: Vec::new(), keys, started, cancelled, stop };
+        if work.shared.settings.ordering.is_batch() {
+            jobs.reverse();
+            work.queued = jobs;
+        } else {
+            for job in jobs {
+                work.start(job);
+            }
+        }
+        work
+    }
+
+    fn start(&mut self, job: Job) {
+        self.started.push(Instant::now());
+        self.running.spawn(run::run(self.shared.clone(), job));
+    }
+
+    /// Runs until an acknowledgement is due: the prefix is decided, the lease is about to end, or the grace period is over.
+    async fn until_due(&mut self, lease: Lease) -> Settlement {
+        loop {
+            self.start_next();
+            if let Some(due) = self.ledger.due() {
+                return due;
+            }
+            tokio::select! {
+                biased;
+                Some(ended) = self.running.join_next() => self.note(ended.ok()),
+                () = sleep_until(lease.notice_at()), if !self.cancelled.is_cancelled() => self.cancelled.cancel(),
+                () = sleep_until(lease.stop_at()) => return self.stop_all().await,
+                () = self.shared.control.interrupt.cancelled() => return self.stop_all().await,
+            }
+        }
+    }
+
+    /// Starts the next message of an ordered batch, or turns the rest away after a failure.
+    fn start_next(&mut self) {
+        while self.running.is_empty() {
+            let Some(job) = self.queued.pop() else { return };
+            if self.ledger.has_failure() {
+                self.shared.observers.tell(&Event::Skipped);
+                self.ledger.record(job.position, Verdict::NotStarted);
+            } else {
+                self.start(job);
+            }
+        }
+    }
+
+    /// Stops what runs, and takes what is finished by then.
+    async fn stop_all(&mut self) -> Settlement {
+        self.cancelled.cancel();
+        self.stop.cancel();
+        for job in self.queued.drain(..) {
+            self.shared.observers.tell(&Event::Skipped);
+            self.ledger.record(job.position, Verdict::NotStarted);
+        }
+        let let_go = Instant::now() + LET_GO;
+        while let Ok(Some(ended)) = tokio::time::timeout_at(let_go, self.running.join_next()).await {
+            self.note(ended.ok());
+        }
+        self.report_stuck();
+        self.ledger.prefix()
+    }
+
+    fn report_stuck(&self) {
+        if self.running.is_empty() {
+            return;
+        }
+        let oldest = self.started.iter().min().map(Instant::elapsed).unwrap_or_default();
+        tracing::error!(
+            worker = self.shared.settings.name,
+            handlers = self.running.len(),
+            age = ?oldest,
+            "handlers go on although they were stopped: they block their thread; their places stay taken until they end"
+        );
+        for _ in 0..self.running.len() {
+            self.shared.observers.tell(&Event::Stuck { age: oldest });
+        }
+    }
+
+    /// Takes in a run's answer. A run contains its handler's panics; without an answer it ends only when the runtime goes away.
+    fn note(&mut self, ended: Option<(usize, Verdict)>) {
+        if let Some((position, verdict)) = ended {
+            self.ledger.record(position, verdict);
+        }
+    }
+
+    /// The keys whose lanes this batch stopped.
+    fn stopped_keys(&self) -> Vec<String> {
+        let failed = |&position: &usize| self.ledger.verdict(position) == Some(Verdict::Failed);
+        (0..self.keys.len()).filter(failed).filter_map(|position| self.keys.get(position).cloned()).collect()
+    }
+
+    /// Waits for handlers that are still running behind a failure, or that would not stop.
+    async fn until_ended(&mut self) {
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+fn enter(shared: &Shared, key: String, keys: &mut Vec<String>) -> Place {
+    keys.push(key.clone());
+    shared.lanes.enter(key)
+}

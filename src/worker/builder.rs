@@ -1,0 +1,143 @@
+//! Sets up a worker: every option with its default, and the checks between them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Worker,
+    event::{Observer, Observers},
+    failure::{OnFailure, OnReject},
+    handler::Handler,
+    settings::{InvalidSettings, MaxMessages, Ordering, Settings},
+};
+use crate::{client::Client, queue::TagFilter};
+
+/// Sets up a [`Worker`]; made by [`Worker::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct WorkerBuilder {
+    client: Client,
+    queue: String,
+    group: String,
+    handler: HandlerBox,
+    settings: Settings,
+    observers: Observers,
+}
+
+/// A handler, which need not have a `Debug` of its own.
+#[derive(Clone)]
+pub(crate) struct HandlerBox(pub(crate) Arc<dyn Handler>);
+
+impl std::fmt::Debug for HandlerBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handler")
+    }
+}
+
+impl WorkerBuilder {
+    pub(crate) fn new(client: Client, queue: String, group: String, handler: impl Handler) -> Self {
+        let settings = Settings { name: queue.clone(), ..Settings::default() };
+        Self { client, queue, group, handler: HandlerBox(Arc::new(handler)), settings, observers: Observers::default() }
+    }
+
+    /// The worker's name in logs, metrics and parked messages. Default: the queue.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.settings.name = name.into();
+        self
+    }
+
+    /// How many messages may be in flight, polls' reservations included. Default: 32.
+    pub fn concurrency(mut self, messages: usize) -> Self {
+        self.settings.concurrency = messages;
+        self
+    }
+
+    /// How many bytes of bodies may be in flight. Default: 64 MiB. A poll may bring 512 KiB and counts as that much.
+    pub fn max_in_flight_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_in_flight_bytes = bytes;
+        self
+    }
+
+    /// How many messages a poll asks for (wire: `max_msgs`): 1-10, or [`MaxMessages::Auto`], the default.
+    pub fn max_messages(mut self, messages: MaxMessages) -> Self {
+        self.settings.max_messages = messages;
+        self
+    }
+
+    /// How long a poll waits for a first message (wire: `time_wait`), in whole seconds, 1-60 s. Default: 20 s.
+    pub fn poll_wait(mut self, wait: Duration) -> Self {
+        self.settings.poll_wait = wait;
+        self
+    }
+
+    /// How long the service waits for a batch's acknowledgement, in whole seconds, 15-300 s. Default: 30 s.
+    ///
+    /// This is all the time a handler has, less a second or more for the acknowledgement: it cannot be extended.
+    pub fn ack_wait(mut self, wait: Duration) -> Self {
+        self.settings.ack_wait = wait;
+        self
+    }
+
+    /// The most polls that may be out at a time; `None`, the default, lets the worker find out.
+    pub fn pollers(mut self, most: impl Into<Option<usize>>) -> Self {
+        self.settings.pollers = most.into();
+        self
+    }
+
+    /// Stops a handler that takes longer; `None`, the default, leaves it all of the lease.
+    pub fn handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.handler_timeout = timeout.into();
+        self
+    }
+
+    /// How long handlers may go on after the shutdown signal. Default: 25 s.
+    pub fn shutdown_grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// In which order messages are handled. Default: [`Ordering::None`], which on a FIFO queue means strictly in order.
+    pub fn ordering(mut self, ordering: Ordering) -> Self {
+        self.settings.ordering = ordering;
+        self
+    }
+
+    /// Consumes only messages with these labels. The service fixes a group's rule with its first consume.
+    pub fn tags(mut self, filter: TagFilter) -> Self {
+        self.settings.filter = filter;
+        self
+    }
+
+    /// Consumes the group's dead letters instead of the queue's messages.
+    pub fn dead_letters(mut self) -> Self {
+        self.settings.dead_letters = true;
+        self
+    }
+
+    /// What becomes of a message that failed. Default: [`OnFailure::Redeliver`].
+    pub fn on_failure(mut self, policy: OnFailure) -> Self {
+        self.settings.on_failure = policy;
+        self
+    }
+
+    /// What becomes of a message that was rejected. Default: [`OnReject::Fail`].
+    pub fn on_reject(mut self, policy: OnReject) -> Self {
+        self.settings.on_reject = policy;
+        self
+    }
+
+    /// Tells this observer every event.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.add(observer);
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Names the setting that cannot work, its value, and what is allowed.
+    pub fn build(self) -> Result<Worker, InvalidSettings> {
+        self.settings.check()?;
+        let Self { client, queue, group, handler, settings, observers } = self;
+        Ok(Worker::new(client, queue, group, handler, settings, observers))
+    }
+}

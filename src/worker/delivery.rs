@@ -1,0 +1,122 @@
+//! What a handler gets: a message with its deadline.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::handler::HandlerError;
+use crate::message::{Attributes, Body, ReceivedMessage};
+
+/// A message on its way through a handler: body, attributes, labels, and how long it may take.
+///
+/// Cheap to move and to clone; it carries no right to acknowledge, the handler's answer does that.
+#[derive(Clone)]
+pub struct Delivery {
+    message: Arc<ReceivedMessage>,
+    origin: Arc<Origin>,
+    deadline: Instant,
+    signals: Signals,
+}
+
+/// Where deliveries come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) queue: String,
+    pub(crate) group: String,
+}
+
+/// What a running handler can learn while it runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signals {
+    /// The handler is about to be stopped.
+    pub(crate) cancelled: CancellationToken,
+    /// The worker is shutting down.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Delivery {
+    pub(crate) fn new(message: Arc<ReceivedMessage>, origin: Arc<Origin>, deadline: Instant, signals: Signals) -> Self {
+        Self { message, origin, deadline, signals }
+    }
+
+    /// The body, as raw JSON.
+    pub fn body(&self) -> &Body {
+        &self.message.body
+    }
+
+    /// Decodes the body.
+    ///
+    /// # Errors
+    /// A [reject](HandlerError::reject): a body that cannot be decoded now never can.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
+        self.message.body.parse().map_err(HandlerError::undecodable)
+    }
+
+    /// The attributes; values keep their JSON types.
+    pub fn attributes(&self) -> &Attributes {
+        &self.message.attributes
+    }
+
+    /// The text of an attribute, where it is there and a string.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.message.attributes.get(name)?.as_str()
+    }
+
+    /// The labels.
+    pub fn tags(&self) -> &[String] {
+        &self.message.tags
+    }
+
+    /// The name or id of the queue, as the worker was given it.
+    pub fn queue(&self) -> &str {
+        &self.origin.queue
+    }
+
+    /// The name or id of the consumer group, as the worker was given it.
+    pub fn group(&self) -> &str {
+        &self.origin.group
+    }
+
+    /// How often the message was tried before by [republishing](super::OnFailure::Republish), plus one; 1 for a message
+    /// that never was. The service does not tell how often it redelivered a message.
+    pub fn attempt(&self) -> u32 {
+        super::failure::attempt(&self.message.attributes)
+    }
+
+    /// When the handler is stopped: the end of the lease, less what the acknowledgement needs. It cannot be extended.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What is left until the [deadline](Self::deadline).
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Resolves shortly before the handler is stopped: a twentieth of its budget, at most a second. Cancel-safe.
+    pub async fn cancelled(&self) {
+        self.signals.cancelled.cancelled().await;
+    }
+
+    /// Whether the worker is shutting down: long work may want to stop at a good point.
+    pub fn is_shutting_down(&self) -> bool {
+        self.signals.shutdown.is_cancelled()
+    }
+
+    pub(crate) fn message(&self) -> &Arc<ReceivedMessage> {
+        &self.message
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("queue", &self.origin.queue)
+            .field("group", &self.origin.group)
+            .field("message", &self.message)
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
+    }
+}

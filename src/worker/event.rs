@@ -1,0 +1,134 @@
+//! What a worker tells while it works: [`Event`]s, for [`Observer`]s.
+
+use std::{sync::Arc, time::Duration};
+
+use super::handler::HandlerError;
+use crate::client;
+
+/// Something that happened in a worker.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A poll was answered with this many messages (none is an empty queue).
+    Received {
+        /// How many messages came.
+        messages: usize,
+        /// The size of their bodies.
+        bytes: usize,
+        /// From the request to the answer.
+        took: Duration,
+    },
+    /// A poll failed; the next one goes out after `retry_in`.
+    PollFailed {
+        /// What failed.
+        error: &'a client::Error,
+        /// The pause until the next poll.
+        retry_in: Duration,
+    },
+    /// A handler has begun.
+    Started,
+    /// A handler has ended, or was stopped.
+    Handled {
+        /// How it ended.
+        outcome: Outcome<'a>,
+        /// How long it ran.
+        took: Duration,
+    },
+    /// A message was never handed to the handler: one before it failed, or too little time was left.
+    Skipped,
+    /// A handler went on running after it was stopped; its place stays taken until it ends.
+    Stuck {
+        /// How long it has been running.
+        age: Duration,
+    },
+    /// A batch was acknowledged, or the attempt is over.
+    Settled {
+        /// How the acknowledgement ended.
+        result: AckResult<'a>,
+        /// How many messages it reported as successes.
+        done: usize,
+        /// How many messages come again.
+        rest: usize,
+    },
+}
+
+/// How a handler's run ended.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Outcome<'a> {
+    /// It succeeded.
+    Done,
+    /// It answered with an error.
+    Failed(&'a HandlerError),
+    /// It panicked, with this message.
+    Panicked(&'a str),
+    /// It was stopped at its deadline.
+    TimedOut,
+    /// It was stopped because the worker's grace period was over.
+    Interrupted,
+}
+
+impl Outcome<'_> {
+    /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, or for errors `rejected` and `deferred`.
+    pub fn name(&self) -> &'static str {
+        use super::handler::FailureKind;
+        match self {
+            Self::Done => "done",
+            Self::Panicked(_) => "panicked",
+            Self::TimedOut => "timed_out",
+            Self::Interrupted => "interrupted",
+            Self::Failed(error) => match error.kind() {
+                FailureKind::Retry => "failed",
+                FailureKind::Reject | FailureKind::Undecodable => "rejected",
+                FailureKind::Defer(_) => "deferred",
+            },
+        }
+    }
+}
+
+/// How an acknowledgement ended.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum AckResult<'a> {
+    /// The service answered: so many messages are settled, so many come again.
+    Answered {
+        /// `success` of the answer.
+        success: usize,
+        /// `fail` of the answer.
+        fail: usize,
+    },
+    /// The lease was over: all of the batch comes again.
+    Late,
+    /// An answer was lost, so nobody knows: the batch may come again.
+    Unknown,
+    /// The service refused it for another reason: the batch comes again.
+    Refused(&'a client::Error),
+}
+
+/// Is told every event of a worker, on the task that caused it: it should be quick and must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// Takes in one event.
+    fn observe(&self, event: &Event<'_>);
+}
+
+/// All observers of a worker.
+#[derive(Clone, Default)]
+pub(crate) struct Observers(Vec<Arc<dyn Observer>>);
+
+impl Observers {
+    pub(crate) fn add(&mut self, observer: Arc<dyn Observer>) {
+        self.0.push(observer);
+    }
+
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        for observer in &self.0 {
+            observer.observe(event);
+        }
+    }
+}
+
+impl std::fmt::Debug for Observers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Observers({})", self.0.len())
+    }
+}

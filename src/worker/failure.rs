@@ -1,0 +1,255 @@
+//! What becomes of a message that was not handled: redelivery, a delayed copy, a parking queue, or nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+
+use super::{
+    event::Outcome,
+    handler::{FailureKind, HandlerError},
+    ledger::Verdict,
+    source::Source,
+};
+use crate::{
+    client::Error,
+    clock,
+    limits::MAX_DELAY,
+    message::{Attributes, Message, ReceivedMessage},
+    queue::QueueId,
+};
+
+/// Attribute of a copy: how many attempts have failed.
+pub const ATTEMPTS: &str = "dms-attempts";
+/// Attribute of a copy: the text of the last error.
+pub const ERROR: &str = "dms-error";
+/// Attribute of a parked message: `failed`, `rejected`, `panicked`, `timed_out`.
+pub const REASON: &str = "dms-reason";
+/// Attribute of a parked message: the worker that gave it up.
+pub const WORKER: &str = "dms-worker";
+/// Attribute of a parked message: the queue that it was consumed from.
+pub const ORIGIN: &str = "dms-origin";
+/// Attribute of a copy: when it failed first (RFC 3339, UTC).
+pub const FIRST_FAILURE: &str = "dms-first-failure";
+/// Attribute of a copy: when it failed last (RFC 3339, UTC).
+pub const LAST_FAILURE: &str = "dms-last-failure";
+
+/// The longest error text that travels in an attribute, in characters.
+const MAX_ERROR_CHARS: usize = 1_000;
+
+/// What becomes of a message whose handler failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// It is reported as failed, comes again, and becomes a dead letter when the queue says so. The default.
+    #[default]
+    Redeliver,
+    /// A copy is sent with a delay and an attempt count, and the original acknowledged: nothing behind it fails with it,
+    /// and its retries can be days apart. Not for FIFO queues, whose order it would break, nor for Kafka queues, which have no
+    /// delays.
+    Republish(Republish),
+}
+
+/// How [`OnFailure::Republish`] spaces its attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Republish {
+    /// How often the message is tried in all; 5 by default.
+    pub max_attempts: u32,
+    /// The delay after the first failure, doubled after each further one; 1 s by default.
+    pub first_delay: Duration,
+    /// The longest delay; one hour by default, seven days at most.
+    pub max_delay: Duration,
+    /// What becomes of the message after the last attempt.
+    pub then: OnReject,
+}
+
+impl Default for Republish {
+    fn default() -> Self {
+        Self {
+            max_attempts: 5,
+            first_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(3600),
+            then: OnReject::Fail,
+        }
+    }
+}
+
+impl Republish {
+    /// The delay before the next attempt, when `failed` have failed; `None` when that was the last.
+    fn delay(&self, failed: u32) -> Option<Duration> {
+        if failed >= self.max_attempts {
+            return None;
+        }
+        let doubled = self.first_delay.saturating_mul(2u32.saturating_pow(failed.saturating_sub(1)));
+        Some(doubled.min(self.max_delay).min(MAX_DELAY))
+    }
+}
+
+/// What becomes of a message that was rejected, or that failed for the last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnReject {
+    /// It is reported as failed: it comes again until the queue makes it a dead letter. The default.
+    #[default]
+    Fail,
+    /// A copy with the reason and its history goes to this queue (name or id), and the original is acknowledged.
+    Park(String),
+    /// It is acknowledged and gone.
+    Discard,
+}
+
+/// The policies of one worker, with the queues they name looked up.
+#[derive(Debug)]
+pub(crate) struct FailurePolicy {
+    pub(crate) on_failure: OnFailure,
+    pub(crate) on_reject: OnReject,
+    /// Where [`OnReject::Park`] of `on_reject` goes.
+    pub(crate) reject_queue: Option<QueueId>,
+    /// Where [`OnReject::Park`] of a [`Republish`] goes.
+    pub(crate) exhausted_queue: Option<QueueId>,
+    /// Whether the queue takes delayed messages without losing its order.
+    pub(crate) delays: bool,
+    /// The worker's name, for the history.
+    pub(crate) worker: String,
+    /// The queue's name, for the history.
+    pub(crate) queue: String,
+    pub(crate) source: Arc<dyn Source>,
+}
+
+/// What a policy decides for one message.
+#[derive(Debug, PartialEq)]
+enum Decision<'a> {
+    Fail,
+    Acknowledge,
+    Copy { delay: Duration, failed: u32 },
+    Park { queue: Option<&'a QueueId> },
+}
+
+impl FailurePolicy {
+    /// Carries out what the policy says of a message that ended so, and gives the verdict for its batch.
+    ///
+    /// A copy that cannot be sent leaves the message failed: it comes again, nothing is lost.
+    pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Verdict {
+        let sent = match self.decide(&message.attributes, outcome) {
+            Decision::Acknowledge => return Verdict::Done,
+            Decision::Fail => return Verdict::Failed,
+            Decision::Copy { delay, failed } => self.copy(message, outcome, delay, failed).await,
+            Decision::Park { queue } => self.park(message, outcome, queue).await,
+        };
+        match sent {
+            Ok(()) => Verdict::Done,
+            Err(error) => {
+                tracing::warn!(worker = self.worker, %error, "the copy of a failed message could not be sent: it will be redelivered");
+                Verdict::Failed
+            }
+        }
+    }
+
+    fn decide(&self, attributes: &Attributes, outcome: &Outcome<'_>) -> Decision<'_> {
+        let kind = match outcome {
+            Outcome::Done => return Decision::Acknowledge,
+            Outcome::Interrupted => return Decision::Fail,
+            Outcome::Failed(error) => error.kind(),
+            Outcome::Panicked(_) | Outcome::TimedOut => FailureKind::Retry,
+        };
+        let failed = attempt(attributes);
+        match kind {
+            FailureKind::Reject | FailureKind::Undecodable => given_up(&self.on_reject, self.reject_queue.as_ref()),
+            FailureKind::Defer(delay) if self.delays => {
+                Decision::Copy { delay: delay.min(MAX_DELAY), failed: failed.saturating_sub(1) }
+            }
+            FailureKind::Defer(_) => Decision::Fail,
+            FailureKind::Retry => match &self.on_failure {
+                OnFailure::Redeliver => Decision::Fail,
+                OnFailure::Republish(republish) => match republish.delay(failed) {
+                    Some(delay) => Decision::Copy { delay, failed },
+                    None => given_up(&republish.then, self.exhausted_queue.as_ref()),
+                },
+            },
+        }
+    }
+
+    async fn copy(
+        &self,
+        message: &ReceivedMessage,
+        outcome: &Outcome<'_>,
+        delay: Duration,
+        failed: u32,
+    ) -> Result<(), Error> {
+        let mut copy = copy_of(message, outcome);
+        copy.attributes.insert(ATTEMPTS.to_owned(), Value::from(failed));
+        self.source.forward(None, copy.delay(delay)).await
+    }
+
+    async fn park(
+        &self,
+        message: &ReceivedMessage,
+        outcome: &Outcome<'_>,
+        queue: Option<&QueueId>,
+    ) -> Result<(), Error> {
+        let failed = attempt(&message.attributes);
+        let copy = copy_of(message, outcome)
+            .attribute(REASON, outcome.name())
+            .attribute(ATTEMPTS, failed)
+            .attribute(WORKER, self.worker.as_str())
+            .attribute(ORIGIN, self.queue.as_str());
+        self.source.forward(queue, copy).await
+    }
+}
+
+fn given_up<'a>(policy: &OnReject, queue: Option<&'a QueueId>) -> Decision<'a> {
+    match policy {
+        OnReject::Fail => Decision::Fail,
+        OnReject::Discard => Decision::Acknowledge,
+        OnReject::Park(_) => Decision::Park { queue },
+    }
+}
+
+fn copy_of(message: &ReceivedMessage, outcome: &Outcome<'_>) -> Message {
+    let mut copy = Message::new(message.body.clone());
+    copy.attributes.clone_from(&message.attributes);
+    copy.tags.clone_from(&message.tags);
+    let now = clock::now().to_string();
+    copy.attributes.entry(FIRST_FAILURE).or_insert_with(|| Value::from(now.as_str()));
+    let text: String = error_text(outcome).chars().take(MAX_ERROR_CHARS).collect();
+    copy.attribute(LAST_FAILURE, now).attribute(ERROR, text)
+}
+
+fn error_text(outcome: &Outcome<'_>) -> String {
+    match outcome {
+        Outcome::Failed(error) => HandlerError::to_string(error),
+        Outcome::Panicked(message) => format!("panicked: {message}"),
+        Outcome::TimedOut => "the handler ran into its deadline".to_owned(),
+        Outcome::Done | Outcome::Interrupted => outcome.name().to_owned(),
+    }
+}
+
+/// Which attempt a message with these attributes is: one more than the failed ones noted in it.
+pub(crate) fn attempt(attributes: &Attributes) -> u32 {
+    let failed = attributes.get(ATTEMPTS).and_then(Value::as_u64).unwrap_or(0);
+    u32::try_from(failed).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn republish(max_attempts: u32) -> Republish {
+        Republish { max_attempts, max_delay: Duration::from_secs(10), ..Republish::default() }
+    }
+
+    #[test]
+    fn delays_double_up_to_the_longest_and_end_with_the_attempts() {
+        let delays: Vec<_> = (1..=7).map(|failed| republish(6).delay(failed).map(|delay| delay.as_secs())).collect();
+        assert_eq!(delays, [Some(1), Some(2), Some(4), Some(8), Some(10), None, None]);
+        assert_eq!(republish(u32::MAX).delay(1_000_000), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn attempts_are_counted_in_an_attribute_that_strangers_may_have_spoilt() {
+        let attributes = |value: Value| Attributes::from_iter([(ATTEMPTS.to_owned(), value)]);
+        assert_eq!(attempt(&Attributes::new()), 1);
+        assert_eq!(attempt(&attributes(Value::from(2))), 3);
+        assert_eq!(attempt(&attributes(Value::from("many"))), 1);
+        assert_eq!(attempt(&attributes(Value::from(u64::MAX))), u32::MAX);
+    }
+}

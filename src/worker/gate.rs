@@ -1,0 +1,235 @@
+//! Permits: nothing is fetched that cannot start at once.
+//!
+//! A poll reserves room for what it asks for, in messages and in bytes, before it goes out; what it brings takes permits out
+//! of the reservation, and the rest goes back at once. A permit goes back when its message has been handled.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::limits::MAX_BYTES;
+
+/// How long a poll waits for a few more free places before it goes out for fewer: one request for five messages costs as much
+/// as one for a single message.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// A limit on what is in flight, by count and by bytes.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    max_messages: usize,
+    max_bytes: usize,
+    messages: usize,
+    bytes: usize,
+}
+
+impl State {
+    fn free(&self) -> usize {
+        // A poll may bring up to MAX_BYTES; one is let through when nothing else is in flight, however small the limit.
+        if self.bytes > 0 && self.bytes + MAX_BYTES > self.max_bytes {
+            return 0;
+        }
+        self.max_messages.saturating_sub(self.messages)
+    }
+}
+
+impl Gate {
+    /// At most `max_messages` messages and about `max_bytes` bytes of bodies in flight.
+    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
+        let state = State { max_messages, max_bytes, messages: 0, bytes: 0 };
+        Arc::new(Self { state: Mutex::new(state), freed: Notify::new() })
+    }
+
+    /// Waits for free places and takes up to `want` of them.
+    ///
+    /// After a full house it waits a moment for a fifth of the places rather than going out for every single one.
+    /// Cancel-safe: dropped before it is done, it has taken nothing.
+    pub(crate) async fn reserve(self: &Arc<Self>, want: usize) -> Reservation {
+        let mut gathered: Option<Instant> = None;
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            let free = {
+                let mut state = self.lock();
+                let free = state.free().min(want);
+                let enough = want.min(state.max_messages.div_ceil(5));
+                if free >= enough.max(1) || (free > 0 && gathered.is_some_and(|at| at <= Instant::now())) {
+                    state.messages += free;
+                    state.bytes += MAX_BYTES;
+                    return Reservation { gate: Arc::clone(self), messages: free, bytes: MAX_BYTES };
+                }
+                free
+            };
+            if free == 0 {
+                gathered = None;
+                freed.await;
+            } else {
+                let until = *gathered.get_or_insert_with(|| Instant::now() + GATHER);
+                tokio::select! {
+                    () = freed => {}
+                    () = tokio::time::sleep_until(until) => {}
+                }
+            }
+        }
+    }
+
+    /// Changes the number of messages that may be in flight; what is above a lower limit finishes.
+    pub(crate) fn set_max_messages(&self, max_messages: usize) {
+        self.lock().max_messages = max_messages;
+        self.freed.notify_waiters();
+    }
+
+    /// The number of messages that may be in flight.
+    pub(crate) fn max_messages(&self) -> usize {
+        self.lock().max_messages
+    }
+
+    /// Messages in flight, places reserved by polls included.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.lock().messages
+    }
+
+    fn release(&self, messages: usize, bytes: usize) {
+        let mut state = self.lock();
+        state.messages -= messages;
+        state.bytes -= bytes;
+        drop(state);
+        self.freed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Places taken by a poll that is out.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    gate: Arc<Gate>,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// How many messages the poll may ask for.
+    pub(crate) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Gives back all places but `keep`.
+    pub(crate) fn shrink(&mut self, keep: usize) {
+        let surplus = self.messages.saturating_sub(keep);
+        self.messages -= surplus;
+        self.gate.release(surplus, 0);
+    }
+
+    /// One permit per message that arrived, by the size of its body; the rest goes back.
+    pub(crate) fn into_permits(mut self, sizes: impl ExactSizeIterator<Item = usize>) -> Vec<Permit> {
+        let permits: Vec<Permit> = sizes.map(|bytes| Permit { gate: Arc::clone(&self.gate), bytes }).collect();
+        let bytes = permits.iter().map(|permit| permit.bytes).sum::<usize>();
+        // The service may have sent more than was asked for: what arrived is counted, whatever the limits say.
+        let mut state = self.gate.lock();
+        state.messages = state.messages + permits.len() - self.messages;
+        state.bytes = state.bytes + bytes - self.bytes;
+        drop(state);
+        (self.messages, self.bytes) = (0, 0);
+        self.gate.freed.notify_waiters();
+        permits
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.gate.release(self.messages, self.bytes);
+    }
+}
+
+/// The place of one message in flight; dropping it frees the place.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    bytes: usize,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gate.release(1, self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: usize = 64 * MAX_BYTES;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_did_not_come_goes_back() {
+        let gate = Gate::new(32, ROOM);
+        let permits = gate.reserve(10).await.into_permits([5, 6, 7].into_iter());
+        assert_eq!(gate.in_flight(), 3);
+        drop(permits);
+        assert_eq!(gate.in_flight(), 0);
+        assert_eq!(gate.lock().bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_house_lets_nobody_out() {
+        let gate = Gate::new(10, ROOM);
+        let mut permits = gate.reserve(10).await.into_permits([1; 10].into_iter());
+        let waiting = gate.reserve(10);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        permits.truncate(8);
+        assert_eq!(waiting.await.messages(), 2, "a fifth of the places is enough to go out");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_free_place_is_used_after_a_moment() {
+        let gate = Gate::new(10, ROOM);
+        let _nine = gate.reserve(9).await;
+        let started = Instant::now();
+        assert_eq!(gate.reserve(10).await.messages(), 1);
+        assert_eq!(started.elapsed(), GATHER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_hold_polls_back_but_never_the_first() {
+        let gate = Gate::new(100, 1);
+        let first = gate.reserve(10).await;
+        let waiting = gate.reserve(10);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let permits = first.into_permits([600].into_iter());
+        assert!(futures_util::poll!(&mut waiting).is_pending(), "600 bytes are above the limit of 1");
+        drop(permits);
+        assert_eq!(waiting.await.messages(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_can_change_while_polls_wait() {
+        let gate = Gate::new(0, ROOM);
+        let waiting = gate.reserve(10);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        gate.set_max_messages(5);
+        assert_eq!(waiting.await.messages(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_poll_gives_everything_back() {
+        let gate = Gate::new(10, ROOM);
+        drop(gate.reserve(10).await);
+        assert_eq!((gate.in_flight(), gate.lock().bytes), (0, 0));
+    }
+}

@@ -1,0 +1,247 @@
+//! No collateral: one poison message must not push its innocent neighbours into the dead letters.
+//!
+//! A failing acknowledgement fails everything behind the failure too, and a service may count that against every one of those
+//! messages. So before such an acknowledgement is sent, no other poll for more than one message is out, and afterwards the
+//! messages that became available again are fetched one at a time: each neighbour is hit once at most, and succeeds alone.
+//! Then batches grow again.
+//!
+//! Failing acknowledgements gather for a moment, so that a stream of failures closes the wide polls once and not for each.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+/// How long failing acknowledgements gather before the wide polls have to be in.
+const GATHER: Duration = Duration::from_millis(20);
+/// How long a wide poll may still bring its answer before it is given up: it waits on an empty queue.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The width of the fetch path of one worker: wide polls for whole batches, or narrow ones for single messages.
+#[derive(Debug, Default)]
+pub(crate) struct Isolation {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Polls for more than one message that are out.
+    wide: usize,
+    /// Polls for a single suspect that are out.
+    narrow: usize,
+    /// Failing acknowledgements that are about to be sent or not answered yet.
+    failing: usize,
+    /// Messages of failed batches that have not been fetched again yet.
+    suspects: usize,
+}
+
+/// What a poll may ask for.
+#[derive(Debug)]
+pub(crate) struct Pass<'a> {
+    isolation: &'a Isolation,
+    width: Width,
+    want: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Width {
+    /// A whole batch.
+    Wide,
+    /// One message because only one was wanted.
+    Single,
+    /// One message because it may be the one that failed.
+    Narrow,
+}
+
+impl Isolation {
+    /// Waits until a poll may go out, and says for how many messages: `want`, or one while messages are under suspicion.
+    ///
+    /// Cancel-safe.
+    pub(crate) async fn admit(&self, want: usize) -> Pass<'_> {
+        self.when(|state| {
+            if state.suspects > state.narrow {
+                state.narrow += 1;
+                return Some(Pass { isolation: self, width: Width::Narrow, want: 1 });
+            }
+            // A wide poll beside the narrow ones could catch a suspect together with others.
+            if state.suspects > 0 || state.failing > 0 {
+                return None;
+            }
+            let width = if want > 1 { Width::Wide } else { Width::Single };
+            state.wide += usize::from(width == Width::Wide);
+            Some(Pass { isolation: self, width, want })
+        })
+        .await
+    }
+
+    /// Closes the wide polls for a failing acknowledgement, and waits until the last of them is in.
+    ///
+    /// Cancel-safe: dropped, it lets them go on.
+    pub(crate) async fn close(&self) -> Closed<'_> {
+        self.lock().failing += 1;
+        let closed = Closed { isolation: self };
+        tokio::time::sleep(GATHER).await;
+        self.changed.notify_waiters();
+        self.when(|state| (state.wide == 0).then_some(())).await;
+        closed
+    }
+
+    async fn when<T>(&self, mut decide: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(decided) = decide(&mut self.lock()) {
+                return decided;
+            }
+            changed.await;
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass<'_> {
+    /// How many messages the poll may ask for.
+    pub(crate) fn want(&self) -> usize {
+        self.want
+    }
+
+    /// Whether the poll is after a message under suspicion: the whole fetch path waits for it.
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.width == Width::Narrow
+    }
+
+    /// Resolves when the poll has to be given up: a failing acknowledgement has waited for it long enough. Never for a single message.
+    pub(crate) async fn give_way(&self) {
+        if self.width != Width::Wide {
+            std::future::pending::<()>().await;
+        }
+        self.isolation.when(|state| (state.failing > 0).then_some(())).await;
+        tokio::time::sleep(GATHER + PATIENCE).await;
+    }
+
+    /// Takes in what the poll brought.
+    pub(crate) fn answered(self, got: usize) {
+        if self.width == Width::Narrow {
+            // Nothing came although failed messages are there to be had: somebody else has them.
+            self.isolation
+                .update(|state| state.suspects = if got == 0 { 0 } else { state.suspects.saturating_sub(got) });
+        }
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        self.isolation.update(|state| match self.width {
+            Width::Wide => state.wide -= 1,
+            Width::Narrow => state.narrow -= 1,
+            Width::Single => {}
+        });
+    }
+}
+
+/// The wide polls are in; dropping this lets them out again.
+#[derive(Debug)]
+pub(crate) struct Closed<'a> {
+    isolation: &'a Isolation,
+}
+
+impl Closed<'_> {
+    /// The acknowledgement was answered: `failed` messages are available again, to be fetched one at a time.
+    pub(crate) fn failed(self, failed: usize) {
+        self.isolation.lock().suspects += failed;
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.isolation.update(|state| state.failing -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_acknowledgement_waits_for_the_wide_polls() {
+        let isolation = Isolation::default();
+        let wide = isolation.admit(10).await;
+        let close = isolation.close();
+        tokio::pin!(close);
+        tokio::select! {
+            biased;
+            _ = &mut close => panic!("a wide poll is out"),
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+        wide.answered(3);
+        close.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_messages_come_one_at_a_time_and_then_batches_again() {
+        let isolation = Isolation::default();
+        isolation.close().await.failed(2);
+        for _ in 0..2 {
+            let pass = isolation.admit(10).await;
+            assert_eq!(pass.want(), 1);
+            pass.answered(1);
+        }
+        assert_eq!(isolation.admit(10).await.want(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_poll_goes_out_wide_while_a_failing_acknowledgement_is_under_way() {
+        let isolation = Isolation::default();
+        let closed = isolation.close().await;
+        let admit = isolation.admit(10);
+        tokio::pin!(admit);
+        assert!(poll!(&mut admit).is_pending());
+        drop(closed);
+        assert_eq!(admit.await.want(), 10, "nothing failed after all");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_wide_poll_is_given_up_and_a_single_one_is_not() {
+        let isolation = Isolation::default();
+        let wide = isolation.admit(10).await;
+        let started = Instant::now();
+        let close = isolation.close();
+        tokio::pin!(close);
+        tokio::select! {
+            _ = &mut close => panic!("a wide poll is out"),
+            () = wide.give_way() => assert!(started.elapsed() >= PATIENCE),
+        }
+        drop(wide);
+        close.await.failed(1);
+        let single = isolation.admit(10).await;
+        let _closing = Box::pin(isolation.close());
+        tokio::select! {
+            () = single.give_way() => panic!("a single message hurts nobody"),
+            () = tokio::time::sleep(PATIENCE * 10) => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspects_that_somebody_else_took_are_forgotten() {
+        let isolation = Isolation::default();
+        isolation.close().await.failed(5);
+        isolation.admit(10).await.answered(0);
+        assert_eq!(isolation.admit(10).await.want(), 10);
+    }
+}

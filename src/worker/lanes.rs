@@ -1,0 +1,188 @@
+//! Lanes: one message of a key at a time, in the order of arrival, other keys beside it.
+//!
+//! A message takes its place in the lane the moment it arrives. When one fails, those waiting behind it are turned away, and
+//! so are later ones until the failure has been reported to the service: then they come again behind it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+/// What a waiting message is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Go,
+    Away,
+}
+
+/// All lanes of a worker.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lanes(Arc<Mutex<HashMap<String, Lane>>>);
+
+#[derive(Debug, Default)]
+struct Lane {
+    busy: bool,
+    waiting: VecDeque<oneshot::Sender<Turn>>,
+    /// Failures that have not been reported yet.
+    stops: usize,
+}
+
+impl Lanes {
+    /// Takes a place at the end of the lane of `key`.
+    pub(crate) fn enter(&self, key: String) -> Place {
+        let mut lanes = self.lock();
+        let lane = lanes.entry(key.clone()).or_default();
+        let (tell, turn) = oneshot::channel();
+        if lane.stops > 0 {
+            // Refused at once: the receiver finds the sender's word.
+            let _ = tell.send(Turn::Away);
+        } else if lane.busy {
+            lane.waiting.push_back(tell);
+        } else {
+            lane.busy = true;
+            let _ = tell.send(Turn::Go);
+        }
+        drop(lanes);
+        Place { lanes: self.clone(), key, turn: Some(turn) }
+    }
+
+    /// Opens the lane of `key` again, after one failure in it has been reported.
+    pub(crate) fn reopen(&self, key: &str) {
+        let mut lanes = self.lock();
+        if let Some(lane) = lanes.get_mut(key) {
+            lane.stops = lane.stops.saturating_sub(1);
+            if lane.stops == 0 && !lane.busy {
+                lanes.remove(key);
+            }
+        }
+    }
+
+    fn leave(&self, key: &str, failed: bool) {
+        let mut lanes = self.lock();
+        let Some(lane) = lanes.get_mut(key) else { return };
+        lane.busy = false;
+        if failed {
+            lane.stops += 1;
+            for waiting in lane.waiting.drain(..) {
+                let _ = waiting.send(Turn::Away);
+            }
+        }
+        // One that has gone away by itself (its batch ended) is passed over.
+        while let Some(next) = lane.waiting.pop_front() {
+            if next.send(Turn::Go).is_ok() {
+                lane.busy = true;
+                return;
+            }
+        }
+        if lane.stops == 0 {
+            lanes.remove(key);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
+        // No code that can panic runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in a lane, not at its head yet.
+#[derive(Debug)]
+pub(crate) struct Place {
+    lanes: Lanes,
+    key: String,
+    turn: Option<oneshot::Receiver<Turn>>,
+}
+
+impl Place {
+    /// Waits for the head of the lane; `None` when one in front failed.
+    pub(crate) async fn turn(mut self) -> Option<Head> {
+        let turn = self.turn.as_mut()?.await;
+        self.turn = None;
+        match turn {
+            Ok(Turn::Go) => Some(Head { lanes: self.lanes.clone(), key: std::mem::take(&mut self.key), failed: true }),
+            Ok(Turn::Away) | Err(_) => None,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Given up while waiting; if the turn came in the same moment it has to be passed on.
+        if let Some(mut turn) = self.turn.take() {
+            turn.close();
+            if matches!(turn.try_recv(), Ok(Turn::Go)) {
+                self.lanes.leave(&self.key, false);
+            }
+        }
+    }
+}
+
+/// The head of a lane: its message may be handled. Dropped without [`done`](Self::done), it counts as failed.
+#[derive(Debug)]
+pub(crate) struct Head {
+    lanes: Lanes,
+    key: String,
+    failed: bool,
+}
+
+impl Head {
+    /// The message was handled: the next one's turn.
+    pub(crate) fn done(mut self) {
+        self.failed = false;
+    }
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        self.lanes.leave(&self.key, self.failed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_runs_in_order_and_others_beside_it() {
+        let lanes = Lanes::default();
+        let (first, second) = (lanes.enter("a".into()), lanes.enter("a".into()));
+        let other = lanes.enter("b".into());
+        let head = first.turn().await.unwrap();
+        assert!(other.turn().now_or_never().flatten().is_some());
+        let mut second = Box::pin(second.turn());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        head.done();
+        second.await.unwrap().done();
+    }
+
+    #[tokio::test]
+    async fn a_failure_turns_away_those_behind_it_until_it_is_reported() {
+        let lanes = Lanes::default();
+        let (first, second) = (lanes.enter("a".into()), lanes.enter("a".into()));
+        drop(first.turn().await.unwrap());
+        assert!(second.turn().await.is_none(), "it waited behind the failure");
+        assert!(lanes.enter("a".into()).turn().await.is_none(), "the failure is not reported yet");
+        lanes.reopen("a");
+        lanes.enter("a".into()).turn().await.unwrap().done();
+        assert!(lanes.lock().is_empty(), "an idle lane costs nothing");
+    }
+
+    #[tokio::test]
+    async fn one_that_gives_up_waiting_holds_nobody() {
+        let lanes = Lanes::default();
+        let (first, second, third) = (lanes.enter("a".into()), lanes.enter("a".into()), lanes.enter("a".into()));
+        let head = first.turn().await.unwrap();
+        drop(second);
+        head.done();
+        third.turn().await.unwrap().done();
+        let waiting = lanes.enter("a".into());
+        drop(waiting);
+        lanes.enter("a".into()).turn().await.unwrap().done();
+    }
+}

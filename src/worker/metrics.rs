@@ -1,0 +1,276 @@
+//! Prometheus metrics of workers.
+//!
+//! | metric | type | labels beside `worker`, `queue`, `group` | what it counts |
+//! |---|---|---|---|
+//! | `dms_worker_messages_received_total` | counter | | messages consumed |
+//! | `dms_worker_received_bytes_total` | counter | | bytes of their bodies |
+//! | `dms_worker_messages_processed_total` | counter | `outcome` | handler runs by how they ended: `done`, `failed`, `rejected`, `deferred`, `panicked`, `timed_out`, `interrupted`, and `skipped` for those never run |
+//! | `dms_worker_process_duration_seconds` | histogram | | how long handlers ran |
+//! | `dms_worker_receive_duration_seconds` | histogram | | from a poll to its answer, waiting included |
+//! | `dms_worker_polls_total` | counter | `result`: `messages`, `empty`, `error` | polls |
+//! | `dms_worker_acks_total` | counter | `result`: `answered`, `late`, `unknown`, `refused` | acknowledgements, one per batch |
+//! | `dms_worker_messages_acknowledged_total` | counter | | messages the service settled |
+//! | `dms_worker_messages_redelivered_total` | counter | | messages that come again |
+//! | `dms_worker_stuck_handlers_total` | counter | | handlers that went on after they were stopped |
+//! | `dms_worker_in_flight_messages` | gauge | | messages in flight, places reserved by polls included |
+//! | `dms_worker_concurrency_limit` | gauge | | how many may be |
+//! | `dms_worker_last_poll_age_seconds` | gauge | | since the service last answered a poll; absent before the first answer |
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::{AckResult, Event, Observer, WorkerHandle};
+
+/// Buckets in seconds: those of the OpenTelemetry messaging conventions, and longer ones up to the longest lease.
+const BUCKETS: [f64; 17] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0];
+
+/// The metrics of any number of workers; cheap to clone.
+///
+/// ```
+/// # use dms_worker::worker::Metrics;
+/// let metrics = Metrics::new();
+/// let observer = metrics.observer("orders", "orders", "billing"); // for WorkerBuilder::observer
+/// assert!(metrics.encode().ends_with("# EOF\n"));
+/// # drop(observer);
+/// ```
+#[derive(Clone, Default)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    families: Families,
+    gauges: Arc<Gauges>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    worker: String,
+    queue: String,
+    group: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    worker: String,
+    queue: String,
+    group: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    worker: String,
+    queue: String,
+    group: String,
+    result: &'static str,
+}
+
+/// Counters of durations that are not the same for all: made anew for each worker.
+type Durations = Family<Labels, Histogram, fn() -> Histogram>;
+
+struct Families {
+    received: Family<Labels, Counter>,
+    received_bytes: Family<Labels, Counter>,
+    processed: Family<OutcomeLabels, Counter>,
+    process_duration: Durations,
+    receive_duration: Durations,
+    polls: Family<ResultLabels, Counter>,
+    acks: Family<ResultLabels, Counter>,
+    acknowledged: Family<Labels, Counter>,
+    redelivered: Family<Labels, Counter>,
+    stuck: Family<Labels, Counter>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        let durations: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let families = Families {
+            received: Family::default(),
+            received_bytes: Family::default(),
+            processed: Family::default(),
+            process_duration: Family::new_with_constructor(durations),
+            receive_duration: Family::new_with_constructor(durations),
+            polls: Family::default(),
+            acks: Family::default(),
+            acknowledged: Family::default(),
+            redelivered: Family::default(),
+            stuck: Family::default(),
+        };
+        let gauges = Arc::<Gauges>::default();
+        let mut registry = Registry::with_prefix("dms_worker");
+        let f = &families;
+        registry.register("messages_received", "Messages consumed", f.received.clone());
+        registry.register("received_bytes", "Bytes of the bodies consumed", f.received_bytes.clone());
+        registry.register("messages_processed", "Handler runs by outcome", f.processed.clone());
+        registry.register("process_duration_seconds", "How long handlers ran", f.process_duration.clone());
+        registry.register("receive_duration_seconds", "From a poll to its answer", f.receive_duration.clone());
+        registry.register("polls", "Polls by result", f.polls.clone());
+        registry.register("acks", "Acknowledgements by result, one per batch", f.acks.clone());
+        registry.register("messages_acknowledged", "Messages the service settled", f.acknowledged.clone());
+        registry.register("messages_redelivered", "Messages that come again", f.redelivered.clone());
+        registry.register("stuck_handlers", "Handlers that went on after they were stopped", f.stuck.clone());
+        registry.register_collector(Box::new(Collected(gauges.clone())));
+        Self { registry, families, gauges }
+    }
+}
+
+impl Metrics {
+    /// An empty set of metrics.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An observer that counts under these labels; for [`WorkerBuilder::observer`](super::WorkerBuilder::observer).
+    pub fn observer(&self, worker: &str, queue: &str, group: &str) -> Arc<dyn Observer> {
+        let labels = Labels { worker: worker.to_owned(), queue: queue.to_owned(), group: group.to_owned() };
+        Arc::new(Counting::new(&self.0.families, &labels))
+    }
+
+    /// Adds the gauges of a worker, read whenever the metrics are encoded.
+    pub fn watch(&self, handle: WorkerHandle) {
+        self.0.gauges.0.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
+
+    /// The metrics as OpenMetrics text (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = encode(&mut text, &self.0.registry);
+        text
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// The counters of one worker, looked up once.
+struct Counting {
+    received: Counter,
+    received_bytes: Counter,
+    processed: Box<dyn Fn(&'static str) -> Counter + Send + Sync>,
+    process_duration: Histogram,
+    receive_duration: Histogram,
+    polls: Box<dyn Fn(&'static str) -> Counter + Send + Sync>,
+    acks: Box<dyn Fn(&'static str) -> Counter + Send + Sync>,
+    acknowledged: Counter,
+    redelivered: Counter,
+    stuck: Counter,
+    done: Counter,
+}
+
+impl Counting {
+    fn new(families: &Families, labels: &Labels) -> Self {
+        let by_result = |family: &Family<ResultLabels, Counter>| {
+            let (family, Labels { worker, queue, group }) = (family.clone(), labels.clone());
+            let of = move |result| {
+                let labels =
+                    ResultLabels { worker: worker.clone(), queue: queue.clone(), group: group.clone(), result };
+                family.get_or_create_owned(&labels)
+            };
+            Box::new(of) as Box<dyn Fn(&'static str) -> Counter + Send + Sync>
+        };
+        let processed = {
+            let (family, Labels { worker, queue, group }) = (families.processed.clone(), labels.clone());
+            move |outcome| {
+                let labels =
+                    OutcomeLabels { worker: worker.clone(), queue: queue.clone(), group: group.clone(), outcome };
+                family.get_or_create_owned(&labels)
+            }
+        };
+        Self {
+            received: families.received.get_or_create_owned(labels),
+            received_bytes: families.received_bytes.get_or_create_owned(labels),
+            process_duration: families.process_duration.get_or_create_owned(labels),
+            receive_duration: families.receive_duration.get_or_create_owned(labels),
+            polls: by_result(&families.polls),
+            acks: by_result(&families.acks),
+            acknowledged: families.acknowledged.get_or_create_owned(labels),
+            redelivered: families.redelivered.get_or_create_owned(labels),
+            stuck: families.stuck.get_or_create_owned(labels),
+            done: processed("done"),
+            processed: Box::new(processed),
+        }
+    }
+}
+
+impl Observer for Counting {
+    fn observe(&self, event: &Event<'_>) {
+        match *event {
+            Event::Received { messages, bytes, took } => {
+                self.received.inc_by(messages as u64);
+                self.received_bytes.inc_by(bytes as u64);
+                self.receive_duration.observe(took.as_secs_f64());
+                (self.polls)(if messages > 0 { "messages" } else { "empty" }).inc();
+            }
+            Event::PollFailed { .. } => drop((self.polls)("error").inc()),
+            Event::Started => {}
+            Event::Handled { outcome, took } => {
+                self.process_duration.observe(took.as_secs_f64());
+                match outcome.name() {
+                    "done" => self.done.inc(),
+                    other => (self.processed)(other).inc(),
+                };
+            }
+            Event::Skipped => drop((self.processed)("skipped").inc()),
+            Event::Stuck { .. } => drop(self.stuck.inc()),
+            Event::Settled { result, done, rest } => {
+                let (name, settled, again) = match result {
+                    AckResult::Answered { success, fail } => ("answered", success, fail),
+                    AckResult::Late => ("late", 0, done + rest),
+                    AckResult::Unknown => ("unknown", 0, done + rest),
+                    AckResult::Refused(_) => ("refused", 0, done + rest),
+                };
+                (self.acks)(name).inc();
+                self.acknowledged.inc_by(settled as u64);
+                self.redelivered.inc_by(again as u64);
+            }
+        }
+    }
+}
+
+/// The workers whose gauges are read at each encoding.
+#[derive(Debug, Default)]
+struct Gauges(Mutex<Vec<WorkerHandle>>);
+
+#[derive(Debug)]
+struct Collected(Arc<Gauges>);
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let handles = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let read: Vec<(&WorkerHandle, super::Status)> =
+            handles.iter().map(|handle| (handle, handle.status())).collect();
+        let mut gauge = |name: &str, help: &str, value: &dyn Fn(&super::Status) -> Option<f64>| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (handle, status) in &read {
+                if let Some(value) = value(status) {
+                    let labels = [("worker", handle.name()), ("queue", handle.queue()), ("group", handle.group())];
+                    ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+                }
+            }
+            Ok::<(), fmt::Error>(())
+        };
+        gauge("in_flight_messages", "Messages in flight", &|status| Some(count(status.in_flight)))?;
+        gauge("concurrency_limit", "Messages that may be in flight", &|status| Some(count(status.concurrency)))?;
+        gauge("last_poll_age_seconds", "Since the service last answered a poll", &|status| {
+            status.last_poll_age.map(|age| age.as_secs_f64())
+        })
+    }
+}
+
+fn count(messages: usize) -> f64 {
+    u32::try_from(messages).map_or(f64::MAX, f64::from)
+}

@@ -1,0 +1,394 @@
+//! The worker runtime: implement a [`Handler`], and it consumes a queue.
+//!
+//! # How it flows
+//!
+//! `poller` takes room from the `gate`, polls the `source`, and hands what came to a `batch` with its `lease`. The batch `run`s
+//! its messages, each through the [`Handler`] and the `failure` policy, writes their verdicts into its `ledger`, and when that
+//! says so the `acker` sends the batch's one acknowledgement. `isolation` keeps a failure from hurting its neighbours, `pace` and
+//! `batch_size` say how many polls go out and for how much, `lanes` keep an order where one was asked for.
+//!
+//! # What holds
+//!
+//! * A message whose handler did not succeed is never acknowledged as a success.
+//! * There is exactly one acknowledgement per consumed batch, in the order of consumption, up to the first message that is
+//!   not done: when the batch is complete, at its first failure once all before it are done, or when its time is over.
+//! * Nothing is fetched that cannot start at once.
+//! * A handler is stopped early enough for the acknowledgement of what is finished to arrive. Leases cannot be extended.
+//! * A panic, a body that cannot be decoded, and a handler that hangs stay with their message.
+//!
+//! Delivery is at least once: a message can come again after its handler succeeded (a lost acknowledgement, a failure in
+//! front of it in its batch), so handlers should be idempotent.
+
+mod acker;
+mod batch;
+mod batch_size;
+mod builder;
+mod control;
+mod delivery;
+mod event;
+mod failure;
+mod gate;
+mod handler;
+mod isolation;
+mod lanes;
+mod latency;
+mod lease;
+mod ledger;
+mod metrics;
+mod pace;
+mod poller;
+mod report;
+mod run;
+mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    builder::HandlerBox,
+    control::{Acks, Control, Pollers},
+    delivery::Origin,
+    event::Observers,
+    failure::FailurePolicy,
+    isolation::Isolation,
+    lanes::Lanes,
+    latency::Latency,
+    pace::Pace,
+    settings::Settings,
+    source::{Service, Source},
+};
+pub use self::{
+    builder::WorkerBuilder,
+    control::{Status, WorkerHandle},
+    delivery::Delivery,
+    event::{AckResult, Event, Observer, Outcome},
+    failure::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, OnFailure, OnReject, REASON, Republish, WORKER},
+    handler::{FailureKind, Handler, HandlerError, HandlerFn, handler_fn},
+    latency::Quantiles,
+    metrics::Metrics,
+    report::Report,
+    settings::{InvalidSettings, KeyFn, MaxMessages, Ordering},
+};
+use crate::{
+    client::{Client, Error},
+    queue::{Queue, QueueId, QueueMode, SourcePath, Stream},
+    retry::RetryPolicy,
+};
+
+/// How long acknowledgements may take after the last handler was stopped.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// Consumes one queue for one group. Workers are stateless: any number of them can share a group.
+///
+/// ```no_run
+/// # use dms_worker::{client::Client, worker::{Worker, handler_fn}};
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
+/// let handler = handler_fn(|delivery| async move { Ok(println!("{:?}", delivery.body())) });
+/// let report = Worker::builder(client, "orders", "billing", handler)
+///     .concurrency(64)
+///     .build()?
+///     .run(async { drop(tokio::signal::ctrl_c().await) })
+///     .await?;
+/// println!("{} messages handled", report.done);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Worker {
+    client: Client,
+    queue: String,
+    group: String,
+    handler: HandlerBox,
+    settings: Settings,
+    observers: Observers,
+    control: Arc<Control>,
+}
+
+/// What the tasks of a running worker share.
+struct Shared {
+    settings: Settings,
+    control: Arc<Control>,
+    source: Arc<dyn Source>,
+    handler: Arc<dyn Handler>,
+    failure: FailurePolicy,
+    observers: Observers,
+    origin: Arc<Origin>,
+    isolation: Isolation,
+    lanes: Lanes,
+    acks: Acks,
+    /// How long acknowledgements take: the round trip that leases keep free.
+    ack_times: Latency,
+    pace: watch::Sender<Pace>,
+    pollers: Pollers,
+    batches: TaskTracker,
+    one_batch_at_a_time: bool,
+}
+
+impl Worker {
+    /// Sets up a worker of a queue (name or id) for a group (name or id).
+    pub fn builder(
+        client: Client,
+        queue: impl Into<String>,
+        group: impl Into<String>,
+        handler: impl Handler,
+    ) -> WorkerBuilder {
+        WorkerBuilder::new(client, queue.into(), group.into(), handler)
+    }
+
+    fn new(
+        client: Client,
+        queue: String,
+        group: String,
+        handler: HandlerBox,
+        settings: Settings,
+        mut observers: Observers,
+    ) -> Self {
+        let control = Control::new(
+            settings.name.clone(),
+            queue.clone(),
+            group.clone(),
+            settings.concurrency,
+            settings.max_in_flight_bytes,
+        );
+        observers.add(control.tally.clone());
+        Self { client, queue, group, handler, settings, observers, control }
+    }
+
+    /// A handle that steers the worker while it runs.
+    pub fn handle(&self) -> WorkerHandle {
+        WorkerHandle(self.control.clone())
+    }
+
+    /// Consumes until `shutdown` resolves or [`WorkerHandle::stop`] is called, then drains: polls are given up, running handlers
+    /// finish within the grace period and their lease, what is left is stopped, and every acknowledgement that is due is sent.
+    ///
+    /// While the service cannot be reached it waits and tries again, from the first call on.
+    ///
+    /// Dropping the future stops everything at once: what is in flight comes again when its lease lapses.
+    ///
+    /// # Errors
+    /// When the queue or the group does not exist, the credentials are refused, or the queue's mode contradicts the settings.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Report, WorkerError> {
+        let control = self.control.clone();
+        let _stop_all = control.interrupt.clone().drop_guard();
+        let stop = async {
+            tokio::select! {
+                () = shutdown => {}
+                () = control.stopping.cancelled() => {}
+            }
+        };
+        tokio::pin!(stop);
+        let shared = tokio::select! {
+            biased;
+            () = &mut stop => return Ok(control.tally.report(true)),
+            shared = self.prepare() => Arc::new(shared?),
+        };
+        let polls = tokio::select! {
+            biased;
+            () = stop => Ok(()),
+            ended = poller::supervise(&shared) => ended,
+        };
+        control.stopping.cancel();
+        let drained = shared.drain().await;
+        let report = control.tally.report(drained);
+        tracing::info!(worker = control.name, ?report, "the worker has stopped");
+        polls.map(|()| report).map_err(WorkerError::from)
+    }
+
+    /// Looks up the names, again and again while the service cannot be reached.
+    async fn prepare(self) -> Result<Shared, WorkerError> {
+        let mut backoff = RetryPolicy::default().max_attempts(None).schedule();
+        let targets = loop {
+            match self.look_up().await {
+                Ok(targets) => break targets,
+                Err(error) if error.is_retryable() => {
+                    let retry_in = backoff.next_delay().unwrap_or(FLUSH);
+                    tracing::warn!(worker = self.control.name, %error, ?retry_in, "the queue cannot be looked up");
+                    sleep(retry_in).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.assemble(targets)
+    }
+
+    async fn look_up(&self) -> Result<Targets, Error> {
+        let queue = self.client.find_queue(&self.queue).await?;
+        let group = self.client.find_group(&queue.id, &self.group).await?;
+        let reject_queue = self.parking_queue(&self.settings.on_reject).await?;
+        let exhausted_queue = match &self.settings.on_failure {
+            OnFailure::Republish(republish) => self.parking_queue(&republish.then).await?,
+            OnFailure::Redeliver => None,
+        };
+        let stream = if self.settings.dead_letters { Stream::DeadLetters } else { Stream::Messages };
+        let path = SourcePath { queue: queue.id.clone(), group: group.id, stream };
+        Ok(Targets { queue, path, reject_queue, exhausted_queue })
+    }
+
+    async fn parking_queue(&self, policy: &OnReject) -> Result<Option<QueueId>, Error> {
+        match policy {
+            OnReject::Park(queue) => self.client.find_queue(queue).await.map(|queue| Some(queue.id)),
+            OnReject::Fail | OnReject::Discard => Ok(None),
+        }
+    }
+
+    fn assemble(self, targets: Targets) -> Result<Shared, WorkerError> {
+        let Self { client, queue, group, handler, mut settings, observers, control } = self;
+        let mode = targets.queue.mode;
+        let fifo = mode == QueueMode::Fifo;
+        if matches!(settings.on_failure, OnFailure::Republish(_)) && (fifo || mode.is_kafka()) {
+            return Err(InvalidSettings::RepublishUnsupported(mode).into());
+        }
+        if fifo && settings.ordering.is_none() {
+            settings.ordering = Ordering::Batch;
+        }
+        let source: Arc<dyn Source> = Arc::new(Service {
+            client,
+            path: targets.path,
+            ack_wait: settings.ack_wait,
+            filter: settings.filter.clone(),
+        });
+        let failure = FailurePolicy {
+            on_failure: settings.on_failure.clone(),
+            on_reject: settings.on_reject.clone(),
+            reject_queue: targets.reject_queue,
+            exhausted_queue: targets.exhausted_queue,
+            delays: !fifo && !mode.is_kafka() && !settings.dead_letters,
+            worker: settings.name.clone(),
+            queue: targets.queue.name,
+            source: source.clone(),
+        };
+        let origin = Arc::new(Origin { queue, group });
+        Ok(Shared::new(settings, control, source, handler.0, failure, observers, origin, fifo))
+    }
+}
+
+/// What the names of a worker's settings stand for.
+struct Targets {
+    queue: Queue,
+    path: SourcePath,
+    reject_queue: Option<QueueId>,
+    exhausted_queue: Option<QueueId>,
+}
+
+impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "the one place where a worker is put together")]
+    fn new(
+        settings: Settings,
+        control: Arc<Control>,
+        source: Arc<dyn Source>,
+        handler: Arc<dyn Handler>,
+        failure: FailurePolicy,
+        observers: Observers,
+        origin: Arc<Origin>,
+        one_batch_at_a_time: bool,
+    ) -> Self {
+        // Lanes keep the order in which batches arrive, so two polls must not race each other.
+        let in_turn = one_batch_at_a_time || settings.ordering.has_lanes();
+        let most = if in_turn { 1 } else { settings.pollers.unwrap_or(poller::most_polls(settings.concurrency)) };
+        Self {
+            acks: Acks::new(most.max(8) * 2),
+            pace: poller::pace(most),
+            settings,
+            control,
+            source,
+            handler,
+            failure,
+            observers,
+            origin,
+            isolation: Isolation::default(),
+            lanes: Lanes::default(),
+            ack_times: Latency::default(),
+            pollers: Pollers::default(),
+            batches: TaskTracker::new(),
+            one_batch_at_a_time,
+        }
+    }
+
+    /// The shortest time that is enough for a handler, as far as is known: the p99 of its runs, half a lease at most.
+    fn least_budget(&self) -> Duration {
+        let usual = self.control.latency.quantiles().map_or(Duration::ZERO, |seen| seen.p99);
+        usual.min(self.settings.ack_wait / 2)
+    }
+
+    /// The time that an acknowledgement needs, as far as is known.
+    fn round_trip(&self) -> Duration {
+        self.ack_times.quantiles().map_or(Duration::ZERO, |seen| seen.p99)
+    }
+
+    fn adjust_pace(&self, adjust: impl FnOnce(&mut Pace)) {
+        self.pace.send_if_modified(|pace| {
+            let before = *pace;
+            adjust(pace);
+            *pace != before
+        });
+    }
+
+    /// Waits while fetching is paused. Cancel-safe.
+    async fn until_running(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.control.paused.subscribe().wait_for(|paused| !paused).await;
+    }
+
+    /// Lets what has begun finish, within the grace period. Says whether it did.
+    async fn drain(&self) -> bool {
+        self.batches.close();
+        if timeout(self.settings.grace, self.batches.wait()).await.is_ok() {
+            return true;
+        }
+        tracing::warn!(worker = self.settings.name, grace = ?self.settings.grace, "the grace period is over: running handlers are stopped");
+        self.control.interrupt.cancel();
+        if timeout(FLUSH, self.batches.wait()).await.is_err() {
+            tracing::error!(
+                worker = self.settings.name,
+                in_flight = self.control.gate.in_flight(),
+                "gave up waiting for the last handlers and acknowledgements: what they hold comes again"
+            );
+        }
+        false
+    }
+}
+
+/// Why a worker could not go on.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct WorkerError(#[from] WorkerErrorKind);
+
+#[derive(Debug, thiserror::Error)]
+enum WorkerErrorKind {
+    #[error(transparent)]
+    Service(Error),
+    #[error(transparent)]
+    Settings(InvalidSettings),
+}
+
+impl WorkerError {
+    /// The service's refusal, where that is the reason.
+    pub fn client_error(&self) -> Option<&Error> {
+        match &self.0 {
+            WorkerErrorKind::Service(error) => Some(error),
+            WorkerErrorKind::Settings(_) => None,
+        }
+    }
+}
+
+impl From<Error> for WorkerError {
+    fn from(error: Error) -> Self {
+        Self(WorkerErrorKind::Service(error))
+    }
+}
+
+impl From<InvalidSettings> for WorkerError {
+    fn from(error: InvalidSettings) -> Self {
+        Self(WorkerErrorKind::Settings(error))
+    }
+}

@@ -1,0 +1,90 @@
+//! How many polls may be out at a time: one while the queue is empty, as many as there is room for while it is full.
+//!
+//! Pure: told what each poll brought, it answers how many to keep going.
+
+use std::time::Duration;
+
+/// An answer that came within this time was there already: nobody had to wait for a message to arrive.
+const PROMPT: Duration = Duration::from_millis(50);
+
+/// The number of polls worth keeping out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    polls: usize,
+    most: usize,
+}
+
+impl Pace {
+    /// Starts with one poll; never more than `most`, which is at least one.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { polls: 1, most: most.max(1) }
+    }
+
+    /// How many polls may be out.
+    pub(crate) fn polls(&self) -> usize {
+        self.polls
+    }
+
+    /// Takes in the answer of one poll: `got` of the `asked` messages, after `waited`.
+    pub(crate) fn answered(&mut self, got: usize, asked: usize, waited: Duration) {
+        self.polls = match got {
+            0 => 1,
+            _ if got == asked => self.polls * 2,
+            // A NORMAL queue answers from one partition, so a prompt short answer says that there may be more.
+            _ if waited < PROMPT => self.polls + 1,
+            _ => self.polls.saturating_sub(1),
+        }
+        .clamp(1, self.most);
+    }
+
+    /// Takes in a poll that failed: one at a time until the service answers again.
+    pub(crate) fn failed(&mut self) {
+        self.polls = 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn full_answers_open_up_and_an_empty_one_closes() {
+        let mut pace = Pace::new(6);
+        let widths: Vec<_> = (0..4)
+            .map(|_| {
+                pace.answered(10, 10, Duration::ZERO);
+                pace.polls()
+            })
+            .collect();
+        assert_eq!(widths, [2, 4, 6, 6]);
+        pace.answered(0, 10, LONG);
+        assert_eq!(pace.polls(), 1);
+    }
+
+    #[test]
+    fn a_trickle_keeps_one_poll() {
+        let mut pace = Pace::new(8);
+        for _ in 0..20 {
+            pace.answered(1, 10, LONG);
+        }
+        assert_eq!(pace.polls(), 1);
+    }
+
+    #[test]
+    fn prompt_short_answers_open_up_slowly() {
+        let mut pace = Pace::new(8);
+        pace.answered(4, 10, Duration::from_millis(2));
+        assert_eq!(pace.polls(), 2);
+        pace.failed();
+        assert_eq!(pace.polls(), 1);
+    }
+
+    #[test]
+    fn the_ceiling_is_at_least_one() {
+        let mut pace = Pace::new(0);
+        pace.answered(1, 1, Duration::ZERO);
+        assert_eq!(pace.polls(), 1);
+    }
+}

@@ -1,0 +1,176 @@
+//! Polls: room first, then a long poll, then a batch. One poller while the queue is empty, more while it is full.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Shared, batch, batch::Batch, batch_size::batch_size, event::Event, gate::Reservation, isolation::Pass,
+    lease::Lease, pace::Pace, settings::MaxMessages,
+};
+use crate::{
+    client::Error,
+    limits::MAX_MESSAGES,
+    message::ReceivedMessage,
+    retry::{RetryPolicy, Schedule},
+};
+
+/// How long the polls beside the first wait: they leave soon when the queue has run dry.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+/// For how long errors that will not go away by themselves are put up with, once polls have worked.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The pause before a poller that panicked is started again.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// Runs pollers until the worker stops. Messages that are out when it does go on; polls are given up.
+///
+/// # Errors
+/// When the service refuses the polls for good: the credentials, the queue or the group are wrong.
+pub(crate) async fn supervise(shared: &Arc<Shared>) -> Result<(), Error> {
+    let mut pace = shared.pace.subscribe();
+    let mut pollers: JoinSet<Result<(), Error>> = JoinSet::new();
+    let mut indices = 0..;
+    loop {
+        while pollers.len() < pace.borrow_and_update().polls() {
+            let first = pollers.is_empty();
+            let poller = Poller::new(shared.clone(), first);
+            tracing::trace!(worker = shared.settings.name, poller = indices.next(), first, "a poller starts");
+            pollers.spawn(poller.run());
+            shared.pollers.set(pollers.len());
+        }
+        tokio::select! {
+            biased;
+            () = shared.control.stopping.cancelled() => break,
+            Some(ended) = pollers.join_next() => match ended {
+                Ok(answer) => answer?,
+                Err(panic) => {
+                    tracing::error!(worker = shared.settings.name, %panic, "a poller died: it is started again");
+                    sleep(RESTART).await;
+                }
+            },
+            _ = pace.changed() => {}
+        }
+    }
+    Ok(())
+}
+
+/// One loop of polls.
+struct Poller {
+    shared: Arc<Shared>,
+    /// The one that stays when the queue is empty.
+    first: bool,
+    backoff: Schedule,
+    /// Since when polls have failed for a reason that does not go away by itself.
+    refused_since: Option<Instant>,
+}
+
+impl Poller {
+    fn new(shared: Arc<Shared>, first: bool) -> Self {
+        let backoff = RetryPolicy::default().max_attempts(None).schedule();
+        Self { shared, first, backoff, refused_since: None }
+    }
+
+    /// Polls until there are too many pollers, or the service refuses for good.
+    async fn run(mut self) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        loop {
+            shared.until_running().await;
+            shared.acks.below_limit().await;
+            let mut room = shared.control.gate.reserve(self.want()).await;
+            let pass = shared.isolation.admit(room.messages()).await;
+            // Asked here and not before: it may have waited for room until long after the queue ran dry.
+            if !self.first && shared.pollers.leave(shared.pace.borrow().polls()) {
+                return Ok(());
+            }
+            room.shrink(pass.want());
+            self.poll(room, pass).await?;
+        }
+    }
+
+    fn want(&self) -> usize {
+        let size = match self.shared.settings.max_messages {
+            MaxMessages::Fixed(count) => count,
+            MaxMessages::Auto => batch_size(self.shared.control.latency.quantiles()),
+        };
+        size.clamp(1, MAX_MESSAGES)
+    }
+
+    async fn poll(&mut self, room: Reservation, pass: Pass<'_>) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let asked = room.messages();
+        let wait = match self.first && !pass.is_narrow() {
+            true => shared.settings.poll_wait,
+            false => shared.settings.poll_wait.min(SHORT_WAIT),
+        };
+        let sent = Instant::now();
+        let answer = tokio::select! {
+            biased;
+            answer = shared.source.receive(asked, wait) => answer,
+            () = pass.give_way() => return Ok(()),
+        };
+        let took = sent.elapsed();
+        match answer {
+            Ok(messages) => {
+                self.backoff.reset();
+                self.refused_since = None;
+                shared.control.health.polled();
+                pass.answered(messages.len());
+                shared.adjust_pace(|pace| pace.answered(messages.len(), asked, took));
+                self.take(messages, room, took).await;
+                Ok(())
+            }
+            Err(error) => {
+                drop((room, pass));
+                self.failed(error).await
+            }
+        }
+    }
+
+    /// Hands a batch on; on a FIFO queue nothing is fetched before it is settled.
+    async fn take(&self, messages: Vec<ReceivedMessage>, room: Reservation, took: Duration) {
+        let shared = &self.shared;
+        let bytes = messages.iter().map(|message| message.body.len()).sum();
+        shared.observers.tell(&Event::Received { messages: messages.len(), bytes, took });
+        if messages.is_empty() {
+            return;
+        }
+        let permits = room.into_permits(messages.iter().map(|message| message.body.len()));
+        let lease = Lease::new(Instant::now(), shared.settings.ack_wait, shared.round_trip());
+        let work = shared.batches.spawn(batch::run(shared.clone(), Batch { messages, permits, lease }));
+        if shared.one_batch_at_a_time {
+            let _ = work.await;
+        }
+    }
+
+    /// Waits before the next poll, or gives up.
+    async fn failed(&mut self, error: Error) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        shared.adjust_pace(Pace::failed);
+        if !error.is_retryable() {
+            let since = *self.refused_since.get_or_insert_with(Instant::now);
+            if error.is_auth() || !shared.control.health.has_polled() || since.elapsed() >= PATIENCE {
+                return Err(error);
+            }
+        }
+        let delay = self.backoff.next_delay().unwrap_or(PATIENCE);
+        let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
+        tracing::warn!(worker = shared.settings.name, %error, ?retry_in, "a poll failed");
+        shared.observers.tell(&Event::PollFailed { error: &error, retry_in });
+        sleep(retry_in).await;
+        Ok(())
+    }
+}
+
+/// The most polls that can be useful for so many messages in flight.
+pub(crate) fn most_polls(concurrency: usize) -> usize {
+    concurrency.div_ceil(2).clamp(1, 64)
+}
+
+/// The number of polls to keep out, shared by the pollers of a worker.
+pub(crate) fn pace(most: usize) -> watch::Sender<Pace> {
+    watch::Sender::new(Pace::new(most))
+}

@@ -1,0 +1,228 @@
+//! The settings of a worker, and the rules between them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    delivery::Delivery,
+    failure::{OnFailure, OnReject},
+    lease::handler_budget,
+};
+use crate::{
+    limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, POLL_WAIT_SECS},
+    queue::{QueueMode, TagFilter},
+};
+
+/// In which order a worker handles messages.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Ordering {
+    /// All at once, as they come; on a FIFO queue, strictly in order instead. The default.
+    #[default]
+    None,
+    /// The messages of a batch one after the other, batches side by side. A failure keeps those behind it from starting.
+    Batch,
+    /// One message of a key at a time, in order, other keys side by side. A failed message stops its key until it was
+    /// reported and comes again. Messages without the key share one lane.
+    Key(KeyFn),
+}
+
+/// What computes the key of a message.
+pub type KeyFn = Arc<dyn Fn(&Delivery) -> Option<String> + Send + Sync>;
+
+impl Ordering {
+    /// Lanes by the text of an attribute.
+    pub fn by_attribute(name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self::Key(Arc::new(move |delivery| {
+            let value = delivery.attributes().get(&name)?;
+            Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        }))
+    }
+
+    /// The lane of a message; `None` where there are no lanes.
+    pub(crate) fn key(&self, delivery: &Delivery) -> Option<String> {
+        match self {
+            Self::Key(key) => Some(key(delivery).unwrap_or_default()),
+            Self::None | Self::Batch => None,
+        }
+    }
+
+    /// Whether messages are handled in an order at all.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Whether there are lanes.
+    pub(crate) fn has_lanes(&self) -> bool {
+        matches!(self, Self::Key(_))
+    }
+
+    /// Whether a batch is worked off one message after the other.
+    pub(crate) fn is_batch(&self) -> bool {
+        matches!(self, Self::Batch)
+    }
+}
+
+impl std::fmt::Debug for Ordering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Batch => "Batch",
+            Self::Key(_) => "Key",
+        })
+    }
+}
+
+/// How many messages a poll asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaxMessages {
+    /// Ten while handlers are quick and even, fewer the more their durations differ. The default.
+    #[default]
+    Auto,
+    /// This many: 1-10.
+    Fixed(usize),
+}
+
+/// Everything that can be set on a worker, with its defaults.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) name: String,
+    pub(crate) concurrency: usize,
+    pub(crate) max_in_flight_bytes: usize,
+    pub(crate) max_messages: MaxMessages,
+    pub(crate) poll_wait: Duration,
+    pub(crate) ack_wait: Duration,
+    pub(crate) pollers: Option<usize>,
+    pub(crate) handler_timeout: Option<Duration>,
+    pub(crate) grace: Duration,
+    pub(crate) ordering: Ordering,
+    pub(crate) filter: TagFilter,
+    pub(crate) dead_letters: bool,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) on_reject: OnReject,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            concurrency: 32,
+            max_in_flight_bytes: 64 * 1024 * 1024,
+            max_messages: MaxMessages::Auto,
+            poll_wait: Duration::from_secs(20),
+            ack_wait: Duration::from_secs(30),
+            pollers: None,
+            handler_timeout: None,
+            grace: Duration::from_secs(25),
+            ordering: Ordering::None,
+            filter: TagFilter::default(),
+            dead_letters: false,
+            on_failure: OnFailure::Redeliver,
+            on_reject: OnReject::Fail,
+        }
+    }
+}
+
+/// A setting that cannot work, or two that cannot work together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidSettings {
+    /// A value outside the service's limits.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The handler's timeout does not leave time to acknowledge.
+    #[error(
+        "handler_timeout is {timeout:?}, but a lease of {ack_wait:?} leaves a handler {budget:?}: \
+         leases cannot be extended, so raise ack_wait (at most 300 s) or lower the timeout"
+    )]
+    TimeoutAboveLease {
+        /// The timeout that was set.
+        timeout: Duration,
+        /// The lease that was set.
+        ack_wait: Duration,
+        /// The longest a handler can run.
+        budget: Duration,
+    },
+    /// Dead letters have no labels to filter by.
+    #[error("a dead-letter worker cannot filter by labels: dead letters carry none")]
+    LabelsOfDeadLetters,
+    /// The queue's mode has no delayed copies.
+    #[error("on_failure republish needs delays and no order, which a {0} queue does not have: use redeliver")]
+    RepublishUnsupported(QueueMode),
+    /// Copies would break the order that was asked for.
+    #[error(
+        "on_failure republish sends a copy to the end of the queue, which breaks the ordering that was asked for: use redeliver"
+    )]
+    RepublishBreaksOrder,
+}
+
+impl Settings {
+    /// Checks every rule that needs nothing but the settings.
+    pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
+        limits::in_range("concurrency", self.concurrency, &(1..=100_000), "")?;
+        limits::in_range("poll_wait", self.poll_wait.as_secs(), &POLL_WAIT_SECS, " s")?;
+        limits::in_range("ack_wait", self.ack_wait.as_secs(), &ACK_WAIT_SECS, " s")?;
+        if let MaxMessages::Fixed(count) = self.max_messages {
+            limits::in_range("max_messages", count, &(1..=MAX_MESSAGES), "")?;
+        }
+        if let Some(pollers) = self.pollers {
+            limits::in_range("pollers", pollers, &(1..=1_000), "")?;
+        }
+        limits::labels(&self.filter.tags)?;
+        let budget = handler_budget(self.ack_wait);
+        match self.handler_timeout {
+            Some(timeout) if timeout >= budget => {
+                return Err(InvalidSettings::TimeoutAboveLease { timeout, ack_wait: self.ack_wait, budget });
+            }
+            Some(_) | None => {}
+        }
+        if self.dead_letters && !self.filter.is_empty() {
+            return Err(InvalidSettings::LabelsOfDeadLetters);
+        }
+        if matches!(self.on_failure, OnFailure::Republish(_)) && !self.ordering.is_none() {
+            return Err(InvalidSettings::RepublishBreaksOrder);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_timeout_that_the_lease_cannot_hold_is_refused_with_the_remedy() {
+        let settings = Settings { handler_timeout: Some(Duration::from_secs(29)), ..Settings::default() };
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.contains("29s") && error.contains("30s") && error.contains("raise ack_wait"), "{error}");
+        let settings = Settings { handler_timeout: Some(Duration::from_secs(28)), ..Settings::default() };
+        assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
+    fn values_outside_the_services_limits_are_refused() {
+        let bad = [
+            Settings { concurrency: 0, ..Settings::default() },
+            Settings { poll_wait: Duration::from_secs(61), ..Settings::default() },
+            Settings { ack_wait: Duration::from_secs(14), ..Settings::default() },
+            Settings { max_messages: MaxMessages::Fixed(11), ..Settings::default() },
+            Settings { pollers: Some(0), ..Settings::default() },
+            Settings { filter: TagFilter { tags: vec!["a b".into()], ..TagFilter::default() }, ..Settings::default() },
+        ];
+        for settings in bad {
+            assert!(matches!(settings.check(), Err(InvalidSettings::Limit(_))), "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn copies_and_an_order_exclude_each_other() {
+        let settings = Settings {
+            on_failure: OnFailure::Republish(super::super::failure::Republish::default()),
+            ordering: Ordering::Batch,
+            ..Settings::default()
+        };
+        assert_eq!(settings.check(), Err(InvalidSettings::RepublishBreaksOrder));
+    }
+}

@@ -1,0 +1,55 @@
+//! Where a worker's messages come from and go back to: a group's stream of a queue, behind a trait that tests can script.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::{
+    client::{AckOutcome, Client, ConsumeOptions, Error},
+    message::{AckHandle, AckStatus, Message, ReceivedMessage},
+    queue::{QueueId, SourcePath, TagFilter},
+};
+
+/// The calls that a running worker makes.
+#[async_trait]
+pub(crate) trait Source: std::fmt::Debug + Send + Sync + 'static {
+    /// Consumes up to `want` messages, waiting up to `wait` for a first one.
+    async fn receive(&self, want: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, Error>;
+    /// Acknowledges a batch, again and again until `until` while that can help.
+    async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], until: Instant) -> Result<AckOutcome, Error>;
+    /// Sends a copy of a message to a queue; `None` is the queue that is consumed.
+    async fn forward(&self, queue: Option<&QueueId>, message: Message) -> Result<(), Error>;
+}
+
+/// A source on the service.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) client: Client,
+    pub(crate) path: SourcePath,
+    pub(crate) ack_wait: Duration,
+    pub(crate) filter: TagFilter,
+}
+
+#[async_trait]
+impl Source for Service {
+    async fn receive(&self, want: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, Error> {
+        let options = ConsumeOptions {
+            max_messages: want,
+            poll_wait: wait,
+            ack_wait: self.ack_wait,
+            filter: self.filter.clone(),
+        };
+        self.client.consume(&self.path, &options).await
+    }
+
+    async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], until: Instant) -> Result<AckOutcome, Error> {
+        self.client.acknowledge_until(&self.path, acks, until).await
+    }
+
+    async fn forward(&self, queue: Option<&QueueId>, message: Message) -> Result<(), Error> {
+        let queue = queue.unwrap_or(&self.path.queue);
+        let outcomes = self.client.send(queue, std::slice::from_ref(&message)).await?;
+        outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))
+    }
+}

@@ -1,0 +1,462 @@
+//! The runtime against a scripted source, under the paused clock.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, advance},
+};
+
+use super::*;
+use crate::{
+    client::AckOutcome,
+    message::{AckHandle, AckStatus, Attributes, Body, Message, ReceivedMessage},
+};
+
+/// An acknowledgement as it was sent: when, and the list.
+type Sent = (Duration, Vec<(String, AckStatus)>);
+
+/// A service that hands out the batches it is given, one per poll, and writes down what it is told.
+#[derive(Debug)]
+struct Script {
+    began: Instant,
+    batches: Mutex<VecDeque<Vec<&'static str>>>,
+    more: Notify,
+    /// What polls asked for, and when.
+    asked: Mutex<Vec<(Duration, usize)>>,
+    out: AtomicUsize,
+    acks: Mutex<Vec<Sent>>,
+    forwarded: Mutex<Vec<Message>>,
+}
+
+impl Script {
+    fn new(batches: &[&[&'static str]]) -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            batches: Mutex::new(batches.iter().map(|batch| batch.to_vec()).collect()),
+            more: Notify::new(),
+            asked: Mutex::default(),
+            out: AtomicUsize::new(0),
+            acks: Mutex::default(),
+            forwarded: Mutex::default(),
+        })
+    }
+
+    fn acks(&self) -> Vec<Vec<(String, AckStatus)>> {
+        self.acks.lock().unwrap().iter().map(|(_, list)| list.clone()).collect()
+    }
+
+    fn ack_times(&self) -> Vec<Duration> {
+        self.acks.lock().unwrap().iter().map(|(at, _)| *at).collect()
+    }
+}
+
+/// Counts a poll as out until it is answered or given up.
+struct Out<'a>(&'a AtomicUsize);
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[async_trait]
+impl Source for Script {
+    async fn receive(&self, want: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, Error> {
+        self.asked.lock().unwrap().push((self.began.elapsed(), want));
+        self.out.fetch_add(1, SeqCst);
+        let _out = Out(&self.out);
+        let next = || {
+            let mut batches = self.batches.lock().unwrap();
+            let mut batch = batches.pop_front()?;
+            if batch.len() > want {
+                batches.push_front(batch.split_off(want));
+            }
+            Some(batch.into_iter().map(message).collect())
+        };
+        let until = Instant::now() + wait;
+        loop {
+            let more = self.more.notified();
+            if let Some(batch) = next() {
+                return Ok(batch);
+            }
+            if tokio::time::timeout_at(until, more).await.is_err() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], _until: Instant) -> Result<AckOutcome, Error> {
+        let list: Vec<_> = acks.iter().map(|(handle, status)| (handle.as_str().to_owned(), *status)).collect();
+        self.acks.lock().unwrap().push((self.began.elapsed(), list));
+        Ok(AckOutcome::default())
+    }
+
+    async fn forward(&self, _queue: Option<&QueueId>, message: Message) -> Result<(), Error> {
+        self.forwarded.lock().unwrap().push(message);
+        Ok(())
+    }
+}
+
+fn message(name: &'static str) -> ReceivedMessage {
+    ReceivedMessage {
+        body: Body::json(name).unwrap(),
+        attributes: Attributes::from_iter([("key".to_owned(), name[..1].into())]),
+        tags: Vec::new(),
+        handle: AckHandle::new(name),
+    }
+}
+
+struct Running {
+    control: Arc<Control>,
+    worker: JoinHandle<Report>,
+}
+
+impl Running {
+    /// A worker on the scripted source; its handler is called with each message's name.
+    fn start<F, Fut>(script: &Arc<Script>, settings: Settings, handle: F) -> Self
+    where
+        F: Fn(String, Delivery) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        let handler = handler_fn(move |delivery: Delivery| handle(delivery.json().unwrap(), delivery));
+        let control = Control::new("test".into(), "q".into(), "g".into(), settings.concurrency, 1 << 30);
+        let source: Arc<dyn Source> = script.clone();
+        let failure = FailurePolicy {
+            on_failure: settings.on_failure.clone(),
+            on_reject: settings.on_reject.clone(),
+            reject_queue: None,
+            exhausted_queue: None,
+            delays: true,
+            worker: "test".into(),
+            queue: "q".into(),
+            source: source.clone(),
+        };
+        let mut observers = Observers::default();
+        observers.add(control.tally.clone());
+        let origin = Arc::new(Origin { queue: "q".into(), group: "g".into() });
+        let handler = Arc::new(handler);
+        let shared = Shared::new(settings, control.clone(), source, handler, failure, observers, origin, false);
+        let shared = Arc::new(shared);
+        let worker = tokio::spawn(async move {
+            poller::supervise(&shared).await.unwrap();
+            let drained = shared.drain().await;
+            shared.control.tally.report(drained)
+        });
+        Self { control, worker }
+    }
+
+    /// Lets everything happen that happens within `time`.
+    async fn after(&self, time: Duration) -> &Self {
+        tokio::time::sleep(time).await;
+        self
+    }
+
+    async fn stop(self) -> Report {
+        self.control.stopping.cancel();
+        self.worker.await.unwrap()
+    }
+}
+
+fn list(entries: &[(&str, AckStatus)]) -> Vec<(String, AckStatus)> {
+    entries.iter().map(|(name, status)| ((*name).to_owned(), *status)).collect()
+}
+
+const OK: AckStatus = AckStatus::Success;
+const FAIL: AckStatus = AckStatus::Fail;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Invariant 2: one acknowledgement per batch, in the order of consumption, whatever the order of completion.
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_acknowledged_once_and_in_the_order_of_consumption() {
+    let script = Script::new(&[&["a", "b", "c"]]);
+    let running = Running::start(&script, Settings::default(), |name, _| async move {
+        tokio::time::sleep(SECOND * (4 - u32::from(name.as_bytes()[0] - b'a'))).await;
+        Ok(())
+    });
+    running.after(SECOND * 10).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK), ("c", OK)])]);
+    assert_eq!(script.ack_times(), [SECOND * 4], "when the slowest is done, no earlier");
+    assert!(running.stop().await.drained);
+}
+
+/// Invariants 1 and 2: the prefix up to the first failure, and the failure itself; nothing behind it.
+#[tokio::test(start_paused = true)]
+async fn a_failure_ends_the_prefix() {
+    let script = Script::new(&[&["a", "b", "c"]]);
+    let running = Running::start(&script, Settings::default(), |name, _| async move {
+        if name == "b" { Err(HandlerError::retry("no")) } else { Ok(()) }
+    });
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
+    let report = running.stop().await;
+    assert_eq!((report.done, report.failed), (2, 1));
+}
+
+/// Invariant 2: at the first failure once all before it are done, although others are still running.
+#[tokio::test(start_paused = true)]
+async fn a_failure_does_not_wait_for_those_behind_it() {
+    let script = Script::new(&[&["a", "b", "c"]]);
+    let running = Running::start(&script, Settings::default(), |name, _| async move {
+        match name.as_str() {
+            "a" => tokio::time::sleep(SECOND * 2).await,
+            "c" => tokio::time::sleep(SECOND * 20).await,
+            _ => return Err(HandlerError::retry("no")),
+        }
+        Ok(())
+    });
+    running.after(SECOND * 3).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
+    assert_eq!(running.control.tally.report(false).done, 1, "c goes on");
+    running.after(SECOND * 20).await;
+    assert_eq!(running.stop().await.done, 2);
+}
+
+/// Invariant 3: a handler that hangs is stopped in time for the prefix to be acknowledged before the lease ends.
+#[tokio::test(start_paused = true)]
+async fn a_hanging_handler_is_stopped_before_the_lease_ends() {
+    let script = Script::new(&[&["a", "b"]]);
+    let told = Arc::new(AtomicUsize::new(0));
+    let seen = told.clone();
+    let running = Running::start(&script, Settings::default(), move |name, delivery| {
+        let seen = seen.clone();
+        async move {
+            if name == "b" {
+                delivery.cancelled().await;
+                seen.fetch_add(1, SeqCst);
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        }
+    });
+    running.after(SECOND * 40).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
+    let at = script.ack_times()[0];
+    assert!(at >= SECOND * 29 && at < SECOND * 30, "{at:?}");
+    assert_eq!(told.load(SeqCst), 1, "it was told before it was stopped");
+    assert_eq!(running.stop().await.timed_out, 1);
+}
+
+/// Invariant 8: a panic stays with its message.
+#[tokio::test(start_paused = true)]
+async fn a_panic_fails_its_message_only() {
+    let script = Script::new(&[&["a", "b"], &["c"]]);
+    let running = Running::start(&script, Settings::default(), |name, _| async move {
+        assert_ne!(name, "b", "planted");
+        Ok(())
+    });
+    running.after(SECOND * 2).await;
+    let acks = script.acks();
+    assert!(acks.contains(&list(&[("a", OK), ("b", FAIL)])) && acks.contains(&list(&[("c", OK)])), "{acks:?}");
+    let report = running.stop().await;
+    assert_eq!((report.done, report.panicked), (2, 1));
+}
+
+/// Invariant 8: an undecodable body is a reject, and the policy says where it goes.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_message_is_parked_with_its_reason_and_acknowledged() {
+    let script = Script::new(&[&["a", "b"]]);
+    let settings = Settings { on_reject: OnReject::Park("parked".into()), ..Settings::default() };
+    let running = Running::start(&script, settings, |name, delivery| async move {
+        if name == "a" { delivery.json::<u32>().map(drop) } else { Ok(()) }
+    });
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)])]);
+    let copy = script.forwarded.lock().unwrap()[0].clone();
+    assert_eq!(copy.body, Body::json("a").unwrap());
+    assert_eq!(copy.attributes[REASON], "rejected");
+    assert_eq!(copy.attributes[ATTEMPTS], 1);
+    assert!(copy.attributes[ERROR].as_str().unwrap().contains("cannot be decoded"));
+    assert_eq!(running.stop().await.rejected, 1);
+}
+
+/// Republish: a delayed copy with an attempt count takes the place of the message, and nothing behind it fails.
+#[tokio::test(start_paused = true)]
+async fn a_republished_message_holds_nobody() {
+    let script = Script::new(&[&["a", "b"]]);
+    let settings = Settings { on_failure: OnFailure::Republish(Republish::default()), ..Settings::default() };
+    let running = Running::start(&script, settings, |name, _| async move {
+        if name == "a" { Err(HandlerError::retry("not yet")) } else { Ok(()) }
+    });
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)])]);
+    let copy = script.forwarded.lock().unwrap()[0].clone();
+    assert_eq!((copy.delay, &copy.attributes[ATTEMPTS]), (SECOND, &1.into()));
+    running.stop().await;
+}
+
+/// Invariant 5: nothing is fetched that cannot start at once.
+#[tokio::test(start_paused = true)]
+async fn polls_never_ask_for_more_than_there_is_room_for() {
+    let script = Script::new(&[&["a", "b", "c", "d", "e", "f", "g", "h"]]);
+    let busy = Arc::new(AtomicUsize::new(0));
+    let count = busy.clone();
+    let settings = Settings { concurrency: 3, ..Settings::default() };
+    let running = Running::start(&script, settings, move |_, _| {
+        let count = count.clone();
+        async move {
+            assert!(count.fetch_add(1, SeqCst) < 3, "more than three at once");
+            tokio::time::sleep(SECOND).await;
+            count.fetch_sub(1, SeqCst);
+            Ok(())
+        }
+    });
+    running.after(SECOND * 10).await;
+    assert!(script.asked.lock().unwrap().iter().all(|&(_, asked)| asked <= 3));
+    assert_eq!(running.stop().await.done, 8);
+}
+
+/// Invariant 6: an empty queue costs one request per poll wait; a full one is polled by many.
+#[tokio::test(start_paused = true)]
+async fn idle_is_one_poll_and_busy_is_many() {
+    let script = Script::new(&[]);
+    let running = Running::start(&script, Settings { concurrency: 100, ..Settings::default() }, |_, _| async {
+        tokio::time::sleep(SECOND).await;
+        Ok(())
+    });
+    running.after(SECOND * 199).await;
+    assert_eq!(script.asked.lock().unwrap().len(), 10, "one poll every 20 s");
+    script.batches.lock().unwrap().extend((0..40).map(|_| vec!["x"; 10]));
+    script.more.notify_one();
+    running.after(SECOND / 2).await;
+    assert_eq!(running.control.gate.in_flight(), 100, "as much as may be in flight");
+    running.after(SECOND * 60).await;
+    let before = script.asked.lock().unwrap().len();
+    running.after(SECOND * 200).await;
+    assert_eq!(script.asked.lock().unwrap().len() - before, 10, "idle again");
+    assert_eq!(running.stop().await.done, 400);
+}
+
+/// Invariant 7: polls are given up, running handlers finish, what is due is acknowledged.
+#[tokio::test(start_paused = true)]
+async fn shutdown_finishes_what_has_begun() {
+    let script = Script::new(&[&["a", "b"]]);
+    let running = Running::start(&script, Settings::default(), |_, _| async {
+        tokio::time::sleep(SECOND * 10).await;
+        Ok(())
+    });
+    running.after(SECOND).await;
+    let stopped = Instant::now();
+    let report = running.stop().await;
+    assert_eq!(stopped.elapsed(), SECOND * 9, "as long as the handlers need, not as long as a poll");
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)])]);
+    assert!(report.drained && report.done == 2);
+    assert_eq!(script.out.load(SeqCst), 0, "no poll is left out");
+}
+
+/// Invariant 7: after the grace period handlers are stopped, and the finished prefix is acknowledged.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_grace_period_stops_handlers_and_keeps_what_is_done() {
+    let script = Script::new(&[&["a", "b"]]);
+    let settings = Settings { grace: SECOND * 5, ..Settings::default() };
+    let running = Running::start(&script, settings, |name, delivery| async move {
+        if name == "b" {
+            tokio::time::sleep(SECOND * 20).await;
+            assert!(delivery.is_shutting_down());
+        }
+        Ok(())
+    });
+    running.after(SECOND).await;
+    let stopped = Instant::now();
+    let report = running.stop().await;
+    assert!(stopped.elapsed() < SECOND * 6);
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
+    assert_eq!((report.drained, report.done, report.interrupted, report.failed), (false, 1, 1, 0));
+}
+
+/// Ordering `batch`: one after the other, and a failure keeps those behind it from starting.
+#[tokio::test(start_paused = true)]
+async fn an_ordered_batch_stops_at_its_first_failure() {
+    let script = Script::new(&[&["a", "b", "c"]]);
+    let settings = Settings { ordering: Ordering::Batch, ..Settings::default() };
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = order.clone();
+    let running = Running::start(&script, settings, move |name, _| {
+        let seen = seen.clone();
+        async move {
+            seen.lock().unwrap().push(name.clone());
+            tokio::time::sleep(SECOND).await;
+            if name == "b" { Err(HandlerError::retry("no")) } else { Ok(()) }
+        }
+    });
+    running.after(SECOND * 5).await;
+    assert_eq!(*order.lock().unwrap(), ["a", "b"]);
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
+    assert_eq!(running.stop().await.skipped, 1);
+}
+
+/// Ordering by key: a key's messages one at a time across batches, other keys beside them; a failure stops its own key.
+#[tokio::test(start_paused = true)]
+async fn keys_are_lanes_and_a_failure_stops_its_own() {
+    let script = Script::new(&[&["a1", "b1", "a2"], &["a3", "b2"]]);
+    let settings = Settings { ordering: Ordering::by_attribute("key"), ..Settings::default() };
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = order.clone();
+    let running = Running::start(&script, settings, move |name, _| {
+        let seen = seen.clone();
+        async move {
+            seen.lock().unwrap().push(name.clone());
+            tokio::time::sleep(SECOND).await;
+            if name == "a1" { Err(HandlerError::retry("no")) } else { Ok(()) }
+        }
+    });
+    running.after(SECOND * 5).await;
+    let order = order.lock().unwrap().clone();
+    assert_eq!(order, ["a1", "b1", "b2"], "a2 and a3 come again behind a1");
+    let acks = script.acks();
+    assert!(acks.contains(&list(&[("a1", FAIL)])) && acks.contains(&list(&[("a3", FAIL)])), "{acks:?}");
+    running.stop().await;
+}
+
+/// Invariant 4: no poll for more than one message is out when a failing acknowledgement is sent, and what failed comes back
+/// one at a time.
+#[tokio::test(start_paused = true)]
+async fn after_a_failure_messages_are_fetched_one_at_a_time_until_the_stretch_is_past() {
+    let script = Script::new(&[&["a", "b", "c"]]);
+    let failed = AtomicUsize::new(0);
+    let running = Running::start(&script, Settings::default(), move |name, _| {
+        let fails = name == "a" && failed.fetch_add(1, SeqCst) == 0;
+        async move { if fails { Err(HandlerError::retry("no")) } else { Ok(()) } }
+    });
+    running.after(SECOND / 10).await;
+    assert!(script.acks().is_empty(), "a wide poll is out");
+    running.after(SECOND / 2).await;
+    assert_eq!(script.acks(), [list(&[("a", FAIL)])], "it was given up");
+    script.batches.lock().unwrap().push_back(vec!["a", "b", "c", "d", "e"]);
+    script.more.notify_waiters();
+    let asked = script.asked.lock().unwrap().len();
+    running.after(SECOND * 3).await;
+    let later: Vec<_> = script.asked.lock().unwrap()[asked - 2..].iter().map(|(_, asked)| *asked).collect();
+    assert!(later.starts_with(&[1, 1, 1, 10]), "{later:?}");
+    assert_eq!(running.stop().await.done, 2 + 5);
+}
+
+/// A paused worker fetches nothing; what is in flight finishes.
+#[tokio::test(start_paused = true)]
+async fn a_paused_worker_fetches_nothing_until_it_is_resumed() {
+    let script = Script::new(&[]);
+    let running = Running::start(&script, Settings::default(), |_, _| async { Ok(()) });
+    let handle = WorkerHandle(running.control.clone());
+    handle.pause();
+    running.after(SECOND * 30).await;
+    script.batches.lock().unwrap().push_back(vec!["a"]);
+    running.after(SECOND * 60).await;
+    assert_eq!(handle.status().counts.received, 0);
+    handle.resume();
+    running.after(SECOND).await;
+    assert_eq!(handle.status().counts.done, 1);
+    handle.stop();
+    handle.stop();
+    assert!(running.worker.await.unwrap().drained);
+    advance(SECOND).await;
+}
