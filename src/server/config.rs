@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-use super::broker::Quotas;
+use super::{
+    broker::{Quotas, embedded::EmbeddedConfig},
+    clock::Clock,
+};
 use crate::queue::{NewQueue, ProjectId};
 
 /// The settings of a [`Server`](super::Server). The default is a server in memory, without sockets, open to any caller.
@@ -24,6 +27,10 @@ pub struct ServerConfig {
     pub token_lifetime: Duration,
     /// The limits of connections and requests.
     pub limits: HttpLimits,
+    /// How the broker behaves; the quotas of projects are added to its own.
+    pub broker: EmbeddedConfig,
+    /// The wall clock; the system's.
+    pub clock: Clock,
 }
 
 impl Default for ServerConfig {
@@ -36,6 +43,8 @@ impl Default for ServerConfig {
             region: "local".to_owned(),
             token_lifetime: Duration::from_secs(24 * 3600),
             limits: HttpLimits::default(),
+            broker: EmbeddedConfig::default(),
+            clock: Clock::system(),
         }
     }
 }

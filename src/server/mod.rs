@@ -32,6 +32,7 @@ mod quotas;
 mod rim;
 mod routes;
 mod send;
+mod start;
 mod store;
 mod tag_search;
 mod tags;
@@ -44,7 +45,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue, User};
-use self::{app::App, broker::Broker, clock::Clock, gate::Gate, metrics::Metrics};
+use self::{app::App, broker::Broker, gate::Gate, metrics::Metrics};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,17 @@ pub enum ServerError {
     /// The admin address has no authentication.
     #[error("refusing the admin address {0}: it has no authentication; use a loopback address such as 127.0.0.1")]
     OpenAdmin(SocketAddr),
+    /// A queue of the configuration could not be created.
+    #[error("cannot create the queue {queue} of the project {project}")]
+    StartQueue {
+        /// The project.
+        project: String,
+        /// The queue's name.
+        queue: String,
+        /// What the broker said.
+        #[source]
+        source: broker::BrokerError,
+    },
     /// An address could not be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -86,18 +98,27 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server on top of any broker: `data_dir` and the broker's settings in `config` do not apply.
+    /// Opens the store, creates the queues of the configuration, and listens.
     ///
     /// # Errors
-    /// When an address cannot be listened on.
-    pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>, clock: Clock) -> Result<Self, ServerError> {
-        let gate = Gate::new(config.projects, config.token_lifetime, clock).map_err(ServerError::Config)?;
-        if let Some(address) = config.listen.filter(|address| gate.is_open() && !address.ip().is_loopback()) {
-            return Err(ServerError::Unguarded(address));
-        }
-        if let Some(address) = config.admin.filter(|address| !address.ip().is_loopback()) {
-            return Err(ServerError::OpenAdmin(address));
-        }
+    /// When the configuration contradicts itself, an address is refused or taken, or the store cannot be opened.
+    pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
+        let gate = gate(&config)?;
+        let broker = start::open(&config).await?;
+        start::create_missing(&*broker, &config.projects).await?;
+        Self::assemble(config, gate, broker).await
+    }
+
+    /// A server on top of any broker: `data_dir`, the broker's settings and the queues in `config` do not apply.
+    ///
+    /// # Errors
+    /// When the configuration contradicts itself, or an address is refused or taken.
+    pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
+        let gate = gate(&config)?;
+        Self::assemble(config, gate, broker).await
+    }
+
+    async fn assemble(config: ServerConfig, gate: Gate, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
         let (listener, admin) = (listen(config.listen).await?, listen(config.admin).await?);
         let app = Arc::new(App {
             broker,
@@ -162,6 +183,18 @@ impl Server {
         self.app.stopping.cancel();
         self.app.broker.close().await;
     }
+}
+
+/// The gate of a configuration whose addresses are not open to strangers.
+fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
+    let gate = Gate::new(config.projects.clone(), config.token_lifetime, config.clock).map_err(ServerError::Config)?;
+    if let Some(address) = config.listen.filter(|address| gate.is_open() && !address.ip().is_loopback()) {
+        return Err(ServerError::Unguarded(address));
+    }
+    if let Some(address) = config.admin.filter(|address| !address.ip().is_loopback()) {
+        return Err(ServerError::OpenAdmin(address));
+    }
+    Ok(gate)
 }
 
 async fn serve(listener: Option<TcpListener>, router: Router, app: &App, stopping: &CancellationToken) {

@@ -13,10 +13,11 @@ use super::{ack, admit, app::App, consume, groups, iam, queues, quotas, rim, sen
 
 /// The whole API: V2 and V1.0 differ in the prefix, and in fields that both accept.
 pub(super) fn router(app: &Arc<App>) -> Router {
-    let admitted = operations().route_layer(from_fn_with_state(Arc::clone(app), admit::admit));
     Router::new()
-        .nest("/v2/{project_id}", admitted.clone())
-        .nest("/v1.0/{project_id}", admitted)
+        .nest("/v2/{project_id}", operations())
+        .nest("/v1.0/{project_id}", operations())
+        // Outside of `nest`, which cuts the prefix off the path that a signature covers.
+        .route_layer(from_fn_with_state(Arc::clone(app), admit::admit))
         .merge(identity(app))
         .fallback(rim::unknown_url)
         .method_not_allowed_fallback(rim::wrong_method)

@@ -8,3 +8,4 @@ mod client_http;
 #[cfg(feature = "sidecar")]
 mod config;
 mod script;
+mod server;

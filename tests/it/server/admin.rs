@@ -1,0 +1,91 @@
+//! The admin address: health, metrics, and a look that leases nothing.
+
+use dms_worker::{
+    queue::NewQueue,
+    server::{Project, Server, ServerConfig, StartQueue},
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::oneshot,
+};
+
+use super::PROJECT;
+
+fn config() -> ServerConfig {
+    let mut project = Project::new(PROJECT);
+    project
+        .queues
+        .push(StartQueue { queue: NewQueue::new("orders").dead_letters_after(1), groups: vec!["g".to_owned()] });
+    let any_port = Some(([127, 0, 0, 1], 0).into());
+    ServerConfig { listen: any_port, admin: any_port, projects: vec![project], ..ServerConfig::default() }
+}
+
+async fn get(address: std::net::SocketAddr, path: &str, headers: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    (text[9..12].parse().unwrap(), text)
+}
+
+fn json(answer: &str) -> Value {
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// Health is red while the server stops; queues of the configuration are there from the start.
+#[tokio::test]
+async fn health_metrics_and_peek() {
+    let server = Server::bind(config()).await.unwrap();
+    let (api, admin) = (server.local_addr().unwrap(), server.admin_addr().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+
+    assert_eq!(get(admin, "/livez", "").await.0, 200);
+    assert_eq!(get(admin, "/readyz", "").await.0, 200);
+    assert_eq!(get(admin, "/nothing", "").await.0, 404);
+    assert_eq!(get(api, "/metrics", "").await.0, 404, "the admin paths are on their own address");
+
+    let queues = json(&get(admin, "/admin/queues", "").await.1);
+    let (queue, group) = (&queues[0]["id"].as_str().unwrap(), queues[0]["groups"][0]["id"].as_str().unwrap());
+    assert_eq!((&queues[0]["name"], &queues[0]["groups"][0]["name"]), (&"orders".into(), &"g".into()));
+
+    let mut stream = TcpStream::connect(api).await.unwrap();
+    let body = r#"{"messages":[{"body":"one","tags":["x"]},{"body":"two","delay_time":60000}]}"#;
+    let request = format!(
+        "POST /v2/{PROJECT}/queues/{queue}/messages HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.read_to_string(&mut String::new()).await.unwrap();
+
+    let path = format!("/admin/queues/{queue}/groups/{group}/messages");
+    let peeked = json(&get(admin, &path, "").await.1);
+    assert_eq!((&peeked[0]["message"]["body"], &peeked[0]["state"]), (&"one".into(), &"available".into()));
+    assert_eq!((&peeked[1]["message"]["body"], &peeked[1]["state"]), (&"two".into(), &"delayed".into()));
+    assert!(peeked[1]["left_ms"].as_u64().is_some_and(|left| (1..=60_000).contains(&left)), "{peeked}");
+    let consumed = json(&get(api, &format!("/v2/{PROJECT}/queues/{queue}/groups/{group}/messages"), "").await.1);
+    assert_eq!(consumed[0]["message"]["body"], "one", "the peek leased nothing");
+    let peeked = json(&get(admin, &path, "").await.1);
+    assert_eq!(peeked[0]["state"], "leased");
+    assert_eq!(get(admin, &format!("{path}?stream=other"), "").await.0, 400);
+    assert_eq!(json(&get(admin, &format!("{path}?stream=deadletters"), "").await.1), serde_json::json!([]));
+
+    let (status, metrics) = get(admin, "/metrics", "Accept: application/openmetrics-text\r\n").await;
+    assert_eq!(status, 200);
+    for line in [
+        "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8",
+        "dms_server_produced_messages_total 2",
+        "dms_server_consumed_messages_total 1",
+        "dms_server_http_requests_total{operation=\"send\",code=\"201\"} 1",
+        "dms_server_http_request_duration_seconds_count{operation=\"consume\"} 1",
+        "dms_server_long_polls 0",
+        "state=\"ready\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+}
