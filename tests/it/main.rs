@@ -8,4 +8,5 @@ mod client_http;
 #[cfg(feature = "sidecar")]
 mod config;
 mod script;
+#[cfg(feature = "server")]
 mod server;
