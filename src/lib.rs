@@ -7,6 +7,7 @@ mod clock;
 pub mod config;
 pub mod limits;
 pub mod message;
+pub mod producer;
 pub mod queue;
 pub mod retry;
 pub mod transport;
@@ -14,6 +15,7 @@ mod wire;
 pub mod worker;
 
 pub use client::{Client, ClientBuilder, Error};
+pub use producer::Producer;
 pub use wire::ApiVersion;
 
 #[cfg(feature = "server")]

@@ -133,6 +133,12 @@ impl Client {
         Err(Error::unsure(NAME, Kind::Answer(http::StatusCode::CREATED, text.into())))
     }
 
+    /// The exact size of a message within a send, in bytes.
+    pub(crate) fn encoded_len(&self, message: &Message) -> usize {
+        // Only attributes could fail to be written, and they are JSON already.
+        wire::messages::encoded_len(self.inner.dialect, message).unwrap_or(usize::MAX)
+    }
+
     /// Leases the next messages of a group, or its next dead letters (5.3.2, 5.3.4), waiting for a first one.
     /// Empty when none came in time. Fewer than asked for may come although more are there.
     ///

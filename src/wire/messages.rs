@@ -2,7 +2,10 @@
 //!
 //! Bodies are never parsed: they are spliced into requests, and are slices of the answers they came in.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -34,22 +37,43 @@ pub(crate) fn encode_send(
     Ok(json)
 }
 
-fn encode_message(json: &mut Vec<u8>, dialect: &Dialect, message: &Message) -> Result<(), serde_json::Error> {
-    json.extend_from_slice(b"{\"body\":");
-    json.extend_from_slice(message.body.as_bytes());
+/// The exact size of a message within a send, in bytes.
+pub(crate) fn encoded_len(dialect: &Dialect, message: &Message) -> Result<usize, serde_json::Error> {
+    let mut count = Count(0);
+    encode_message(&mut count, dialect, message)?;
+    Ok(count.0)
+}
+
+/// Counts what is written, and keeps nothing.
+struct Count(usize);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn encode_message(json: &mut impl Write, dialect: &Dialect, message: &Message) -> Result<(), serde_json::Error> {
+    let mut put = |bytes: &[u8]| json.write_all(bytes).map_err(serde_json::Error::io);
+    put(b"{\"body\":")?;
+    put(message.body.as_bytes())?;
     if !message.attributes.is_empty() {
-        json.extend_from_slice(b",\"attributes\":");
-        serde_json::to_writer(&mut *json, &message.attributes)?;
+        put(b",\"attributes\":")?;
+        put(&serde_json::to_vec(&message.attributes)?)?;
     }
     if !message.tags.is_empty() {
-        json.extend_from_slice(b",\"tags\":");
-        serde_json::to_writer(&mut *json, &message.tags)?;
+        put(b",\"tags\":")?;
+        put(&serde_json::to_vec(&message.tags)?)?;
     }
     if message.delay.as_millis() > 0 {
-        json.extend_from_slice(format!(",\"{}\":{}", dialect.delay_time, message.delay.as_millis()).as_bytes());
+        put(format!(",\"{}\":{}", dialect.delay_time, message.delay.as_millis()).as_bytes())?;
     }
-    json.push(b'}');
-    Ok(())
+    put(b"}")
 }
 
 /// What became of one message of a send.
@@ -182,6 +206,8 @@ mod tests {
             r#"{"messages":[{"body":"a\"b"},{"body":{"x": 1},"attributes":{"n":1},"tags":["blue"],"delayTime":6000}],"returnId":true}"#
         );
         assert!(!json(ApiVersion::V2, false).contains("return_id"));
+        let sizes = [&plain, &full].map(|message| encoded_len(ApiVersion::V2.dialect(), message).unwrap());
+        assert_eq!(sizes[0] + sizes[1] + r#"{"messages":[,]}"#.len(), json(ApiVersion::V2, false).len());
     }
 
     #[test]

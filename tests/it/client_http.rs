@@ -17,11 +17,11 @@ use tokio::{
     sync::mpsc,
 };
 
-/// What the peer does with each request it has read whole.
+/// What the peer writes when it has read a request whole; a `\0` at the end closes the connection.
 type Answer = &'static str;
 
-/// Accepts connections and answers each request with the next of `answers`; an empty one closes the connection.
-/// Gives the address and the requests as they come, each with the number of its connection.
+/// Accepts connections and answers each request with the next of `answers`. Gives the address and the requests as
+/// they come, each with the number of its connection.
 async fn peer(answers: &'static [Answer]) -> (String, mpsc::UnboundedReceiver<(usize, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -32,9 +32,10 @@ async fn peer(answers: &'static [Answer]) -> (String, mpsc::UnboundedReceiver<(u
             let (mut stream, _) = listener.accept().await.unwrap();
             while let Some(request) = read_request(&mut stream).await {
                 report.send((connection, request)).unwrap();
-                match answers.next() {
-                    Some(&"") | None => break,
-                    Some(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
+                let Some(answer) = answers.next() else { break };
+                stream.write_all(answer.trim_end_matches('\0').as_bytes()).await.unwrap();
+                if answer.ends_with('\0') {
+                    break;
                 }
             }
         }
@@ -102,14 +103,14 @@ async fn a_refused_connection_is_surely_not_sent() {
 
 #[tokio::test]
 async fn a_connection_that_breaks_before_the_answer_leaves_a_send_unsure() {
-    let (address, _requests) = peer(&[""]).await;
+    let (address, _requests) = peer(&["\0"]).await;
     let error = client(&address).send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
     assert!(error.is_unsure() && !error.is_connect() && !error.is_timeout(), "{error}");
 }
 
 #[tokio::test]
 async fn an_answer_cut_off_leaves_a_send_unsure() {
-    let (address, _requests) = peer(&["HTTP/1.1 201 Created\r\nContent-Length: 90\r\n\r\n{\"mess", ""]).await;
+    let (address, _requests) = peer(&["HTTP/1.1 201 Created\r\nContent-Length: 90\r\n\r\n{\"mess\0"]).await;
     let error = client(&address).send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
     assert!(error.is_unsure(), "{error}");
 }

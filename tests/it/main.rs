@@ -7,6 +7,7 @@ mod client;
 mod client_http;
 #[cfg(feature = "sidecar")]
 mod config;
+mod producer;
 mod script;
 #[cfg(feature = "server")]
 mod server;
