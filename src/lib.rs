@@ -20,3 +20,8 @@ pub use wire::ApiVersion;
 
 #[cfg(feature = "server")]
 pub mod server;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "sidecar")]
+pub mod sidecar;

@@ -1,0 +1,84 @@
+//! `check`: is a configuration right, and with `--online`, are the things it names there?
+
+use clap::Args;
+use serde_json::json;
+
+use super::{context::Context, failure::Failure};
+use crate::{
+    client::Client,
+    config::{Config, Worker},
+    sidecar::connect,
+};
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dms-worker check                         the configuration that `run` would use
+  dms-worker check -c config.yaml --online also credentials, queues and groups")]
+pub(crate) struct CheckArgs {
+    /// Also ask the service: credentials, queues, groups
+    #[arg(long)]
+    online: bool,
+}
+
+/// Checks the configuration.
+pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
+    let config = context.load()?.config;
+    if args.online {
+        online(&config, context).await?;
+    }
+    let text = format!(
+        "ok: {} workers, {} publishers, endpoint {}{}",
+        config.workers.len(),
+        config.publishers.len(),
+        config.dms.endpoint,
+        if args.online { ", all there" } else { "" }
+    );
+    let json = json!({
+        "ok": true,
+        "workers": config.workers.len(),
+        "publishers": config.publishers.len(),
+        "endpoint": config.dms.endpoint,
+        "online": args.online,
+    });
+    Ok(context.printer().print(&text, &json)?)
+}
+
+/// Finds every queue and group that is named. The embedded server has no other life than `run`, so there is nothing to ask.
+async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
+    if config.dms.is_embedded() {
+        context.say("the server is embedded and starts with `run`: nothing to ask online");
+        return Ok(());
+    }
+    let client = connect::to_service(config)?;
+    let mut missing = Vec::new();
+    for worker in &config.workers {
+        missing.extend(find(&client, worker).await?);
+    }
+    for publisher in &config.publishers {
+        missing.extend(absent(client.find_queue(&publisher.queue).await.map(drop), "publisher", &publisher.queue)?);
+    }
+    if config.workers.is_empty() && config.publishers.is_empty() {
+        client.queues().await?;
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n  "))) }
+}
+
+async fn find(client: &Client, worker: &Worker) -> Result<Option<String>, Failure> {
+    let label = worker.label();
+    let found = async {
+        let queue = client.find_queue(&worker.queue).await?;
+        client.find_group(&queue.id, &worker.group).await
+    };
+    absent(found.await.map(drop), "worker", &label)
+}
+
+/// What is missing is collected; any other error ends the check.
+fn absent(found: Result<(), crate::client::Error>, kind: &str, name: &str) -> Result<Option<String>, Failure> {
+    match found {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_not_found() => Ok(Some(format!("{kind} {name}: {error}"))),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,30 @@
+//! `completions`: a script that completes commands and options in a shell.
+
+use std::io::{Write, stdout};
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::{args::Cli, failure::Failure};
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dms-worker completions bash > /etc/bash_completion.d/dms-worker
+  dms-worker completions zsh > \"${fpath[1]}/_dms-worker\"
+  dms-worker completions fish > ~/.config/fish/completions/dms-worker.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints the script.
+pub(crate) fn run(args: &CompletionsArgs) -> Result<(), Failure> {
+    // Into memory first: the generator panics where a write fails.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "dms-worker", &mut script);
+    let mut out = stdout().lock();
+    out.write_all(&script)?;
+    Ok(out.flush()?)
+}

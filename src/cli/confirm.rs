@@ -1,0 +1,29 @@
+//! Asking before something is destroyed.
+
+use std::io::{BufRead, IsTerminal, stderr, stdin};
+
+use super::failure::{Failure, Kind};
+
+/// Asks on a terminal whether to go on; elsewhere `--yes` is needed.
+///
+/// # Errors
+/// When the answer is not yes, or there is nobody to ask.
+pub(crate) fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !stdin().is_terminal() || !stderr().is_terminal() {
+        return Err(Failure::of(
+            Kind::Usage,
+            format!("{what}: add --yes to confirm, as there is no terminal to ask on"),
+        ));
+    }
+    eprint!("{what}. Go on? [y/N] ");
+    let mut answer = String::new();
+    // An answer that cannot be read is no.
+    let _ = stdin().lock().read_line(&mut answer);
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new("nothing was done")),
+    }
+}

@@ -1,0 +1,94 @@
+//! [`Context`]: what every command starts from.
+
+use std::io::{IsTerminal, stderr};
+
+use super::{
+    args::{Color, Format, Global},
+    failure::Failure,
+    logging,
+    output::Printer,
+};
+use crate::{
+    client::Client,
+    config::{Loaded, Request, load, search},
+    sidecar::connect,
+};
+
+/// The global options, and what follows from them.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    colored: bool,
+}
+
+impl Context {
+    /// Decides on colours, for this program's own output and clap's alike.
+    pub(crate) fn new(global: Global) -> Self {
+        match global.color {
+            Color::Auto => {}
+            Color::Always => anstream::ColorChoice::Always.write_global(),
+            Color::Never => anstream::ColorChoice::Never.write_global(),
+        }
+        let colored = !matches!(anstream::AutoStream::choice(&stderr()), anstream::ColorChoice::Never);
+        Self { global, colored }
+    }
+
+    /// The code that starts a style on standard error, or with `""` ends it; nothing where colours are off.
+    pub(crate) fn style(&self, code: &'static str) -> &'static str {
+        match (self.colored, code) {
+            (false, _) => "",
+            (true, "") => "\u{1b}[0m",
+            (true, code) => code,
+        }
+    }
+
+    /// Whether standard error may be written with colours.
+    pub(crate) fn colored(&self) -> bool {
+        self.colored
+    }
+
+    /// Prints results in the format asked for.
+    pub(crate) fn printer(&self) -> Printer {
+        Printer::new(self.global.output)
+    }
+
+    /// Whether progress may be drawn: on a terminal, for a person.
+    pub(crate) fn shows_progress(&self) -> bool {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        self.global.output == Format::Text && !self.global.quiet && !dumb && stderr().is_terminal()
+    }
+
+    /// Tells a person something on standard error; programs and `--quiet` are left alone.
+    pub(crate) fn say(&self, text: &str) {
+        if self.global.output == Format::Text && !self.global.quiet {
+            anstream::eprintln!("{text}");
+        }
+    }
+
+    /// The layers of the configuration, as this command line asks for them; `here`: whether `./config.yaml` is one.
+    pub(crate) fn request(&self, here: bool) -> Request {
+        let file = self.global.config.clone().or_else(|| search(here));
+        let flags = [
+            ("--endpoint", "dms.endpoint", &self.global.endpoint),
+            ("--project-id", "dms.project_id", &self.global.project_id),
+            ("--api-version", "dms.api_version", &self.global.api_version),
+        ];
+        let request = Request::new().file(file).environment();
+        flags.into_iter().fold(request, |request, (flag, key, value)| match value {
+            Some(value) => request.flag(flag, key, value),
+            None => request,
+        })
+    }
+
+    /// The configuration for a command that talks to a service; logs are set up for such a command.
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
+        let loaded = load(&self.request(true))?;
+        logging::for_command(self);
+        Ok(loaded)
+    }
+
+    /// A client of the configured service. For an embedded one that is the server of a running `run` or `serve`.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Ok(connect::to_service(&self.load()?.config)?)
+    }
+}

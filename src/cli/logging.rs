@@ -1,0 +1,65 @@
+//! Logs of the process, always to standard error.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use super::{
+    context::Context,
+    failure::{Failure, Kind},
+};
+use crate::config::{Log, LogFormat};
+
+/// Logs of a command that ends by itself: warnings, or what `-v` and `RUST_LOG` ask for.
+pub(crate) fn for_command(context: &Context) {
+    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level(context, "warn")));
+    start(filter, LogFormat::Text, context.colored());
+}
+
+/// Logs of a process that stays, as its configuration says. `RUST_LOG` wins, then `-v` and `-q`.
+///
+/// # Errors
+/// When the filter is malformed.
+pub(crate) fn for_service(context: &Context, log: &Log) -> Result<(), Failure> {
+    let asked = level(context, &log.filter);
+    let filter = match from_environment() {
+        Some(filter) => filter,
+        None => EnvFilter::try_new(&asked).map_err(|error| {
+            let text = format!(
+                "log.filter: `{asked}` is not allowed: {error}; write a level like info, or info,dms_worker=debug"
+            );
+            Failure::of(Kind::Config, text)
+        })?,
+    };
+    start(filter, log.format, context.colored());
+    Ok(())
+}
+
+fn level(context: &Context, usual: &str) -> String {
+    match (context.global.quiet, context.global.verbose) {
+        (true, _) => "error".to_owned(),
+        (_, 0) => usual.to_owned(),
+        (_, 1) => "info,dms_worker=debug".to_owned(),
+        _ => "debug,dms_worker=trace".to_owned(),
+    }
+}
+
+fn from_environment() -> Option<EnvFilter> {
+    let text = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty())?;
+    EnvFilter::try_new(text).ok()
+}
+
+fn start(filter: EnvFilter, format: LogFormat, colored: bool) {
+    let json = match format {
+        LogFormat::Auto => !stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let lines = fmt::layer().with_writer(stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    // A second start in one process (tests of the library) keeps the first one's settings.
+    let _ = match json {
+        true => registry.with(lines.json().flatten_event(true)).try_init(),
+        false => registry.with(lines.with_ansi(colored).with_target(false)).try_init(),
+    };
+}

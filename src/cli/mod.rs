@@ -1,0 +1,76 @@
+//! The `dms-worker` command: one file per command, and what they share.
+//!
+//! Standard output carries data only; logs, progress and errors go to standard error. [`Failure`](failure::Failure) maps
+//! every error to an exit code and one sentence. Secrets are never flags: they come from the configuration.
+
+mod args;
+mod check;
+mod completions;
+mod config;
+mod confirm;
+mod context;
+mod failure;
+mod group;
+mod health;
+mod logging;
+mod man;
+mod output;
+mod queue;
+mod quota;
+mod receive;
+mod send;
+mod table;
+mod tag;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::{
+    args::{Cli, Command},
+    context::Context,
+    failure::Failure,
+};
+
+/// Runs the command line of this process and gives its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let context = Context::new(cli.global);
+    let result = runtime().and_then(|runtime| runtime.block_on(run(cli.command, &context)));
+    match result {
+        Ok(code) => code,
+        Err(failure) => failure.report(&context),
+    }
+}
+
+/// Prints help, version, or what is wrong with the arguments.
+fn usage(error: &clap::Error) -> ExitCode {
+    // A closed pipe behind `--help | head` is no failure.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().build().map_err(|error| Failure::new(format!("the runtime does not start: {error}")))
+}
+
+async fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Check(args) => check::run(args, context).await?,
+        Command::Config(args) => config::run(&args, context)?,
+        Command::Queue(args) => queue::run(args, context).await?,
+        Command::Group(args) => group::run(args, context).await?,
+        Command::Tag(args) => tag::run(args, context).await?,
+        Command::Quota => quota::run(context).await?,
+        Command::Send(args) => return send::run(args, context).await,
+        Command::Receive(args) => receive::run(args, context).await?,
+        Command::Health(args) => health::run(args, context).await?,
+        Command::Completions(args) => completions::run(&args)?,
+        Command::Man(args) => man::run(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,4 @@
+//! Workers and publishers from a configuration, for applications in any language.
+
+pub(crate) mod connect;
+pub(crate) mod probe;
