@@ -4,6 +4,7 @@
 #[cfg(feature = "server")]
 mod broker;
 mod client;
+mod client_documents;
 mod client_http;
 #[cfg(feature = "sidecar")]
 mod config;
