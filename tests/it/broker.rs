@@ -3,6 +3,7 @@
 
 mod dead_letters;
 mod delivery;
+mod durability;
 mod labels;
 mod queues;
 mod stage;

@@ -121,5 +121,11 @@ impl Store for MemoryStore {
         Ok(false)
     }
 
-    fn release(&self) {}
+    fn wants_tidying(&self) -> bool {
+        false
+    }
+
+    fn release(&self, _in_order: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
 }

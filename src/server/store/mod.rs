@@ -12,6 +12,9 @@ use bytes::Bytes;
 use crate::queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter};
 
 pub(crate) mod memory;
+pub(crate) mod sqlite;
+
+pub use self::sqlite::OpenError;
 
 /// A stream of messages, or a lot of messages that are not due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -245,9 +248,12 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// When the first `count` messages of a stream from `from` on entered, with their places.
     fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError>;
 
-    /// Does a bounded piece of the work that no answer waits for; whether there is more.
+    /// Whether there is work that no answer waits for.
+    fn wants_tidying(&self) -> bool;
+
+    /// Does a bounded piece of that work; whether there is more.
     fn tidy(&self) -> Result<bool, StoreError>;
 
-    /// Lets go of what the store holds of the system; every later call fails.
-    fn release(&self);
+    /// Lets go of what the store holds of the system, after tidying up if it is done in order; every later call fails.
+    fn release(&self, in_order: bool) -> Result<(), StoreError>;
 }

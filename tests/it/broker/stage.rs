@@ -1,13 +1,17 @@
 //! A broker with one queue and its groups, and short words for what tests do to it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use dms_worker::{
     queue::{ConsumerGroup, GroupId, NewQueue, ProjectId, QueueId, TagFilter, TagMode},
     server::{
         broker::{
             Ack, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Settled, Stream,
-            embedded::{EmbeddedBroker, EmbeddedConfig},
+            embedded::{EmbeddedBroker, EmbeddedConfig, OpenError},
         },
         clock::Clock,
     },
@@ -33,8 +37,50 @@ pub(crate) async fn on_each_store(queue: NewQueue, scene: impl AsyncFn(Stage)) {
 
 /// The same with options.
 pub(crate) async fn on_each_store_with(config: EmbeddedConfig, queue: NewQueue, scene: impl AsyncFn(Stage)) {
-    let broker = EmbeddedBroker::in_memory(config.clone(), Clock::following_tokio(epoch())).await;
-    scene(Stage::set(broker, queue.clone()).await).await;
+    let clock = Clock::following_tokio(epoch());
+    scene(Stage::set(EmbeddedBroker::in_memory(config.clone(), clock).await, queue.clone()).await).await;
+    on_disk_with(config, queue, async |stage, _| scene(stage).await).await;
+}
+
+/// Plays a scene on disk alone, with the directory to open again.
+pub(crate) async fn on_disk(queue: NewQueue, scene: impl AsyncFn(Stage, DataDir)) {
+    on_disk_with(EmbeddedConfig::default(), queue, scene).await;
+}
+
+async fn on_disk_with(config: EmbeddedConfig, queue: NewQueue, scene: impl AsyncFn(Stage, DataDir)) {
+    let dir = DataDir { dir: Arc::new(tempfile::tempdir().unwrap()), config, clock: Clock::following_tokio(epoch()) };
+    let stage = Stage::set(dir.open().await.unwrap(), queue).await;
+    scene(stage, dir).await;
+}
+
+/// A data directory, gone at the end of the test.
+#[derive(Clone)]
+pub(crate) struct DataDir {
+    pub(crate) dir: Arc<tempfile::TempDir>,
+    pub(crate) config: EmbeddedConfig,
+    pub(crate) clock: Clock,
+}
+
+impl DataDir {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) async fn open(&self) -> Result<EmbeddedBroker, OpenError> {
+        EmbeddedBroker::open(self.dir.path(), self.config.clone(), self.clock).await
+    }
+
+    /// Ends a broker as a crash would, and opens the directory again.
+    pub(crate) async fn crash(&self, stage: Stage) -> Stage {
+        stage.broker.abort().await;
+        Stage { broker: self.open().await.unwrap(), ..stage }
+    }
+
+    /// Ends a broker in order, and opens the directory again.
+    pub(crate) async fn restart(&self, stage: Stage) -> Stage {
+        stage.broker.close().await;
+        Stage { broker: self.open().await.unwrap(), ..stage }
+    }
 }
 
 impl Stage {

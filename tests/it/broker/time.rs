@@ -39,6 +39,7 @@ async fn retention_of_a_delayed_message_counts_from_its_due_time() {
         let group = s.counters(1).await;
         assert_eq!((group.produced_messages, group.available_messages), (1, 1));
         advance(72 * HOUR).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(s.lease(1, Stream::Messages, wait(1, 5)).await.unwrap().is_empty());
         assert_eq!(s.counters(1).await.produced_messages, 0);
     })

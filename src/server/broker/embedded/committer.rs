@@ -71,6 +71,9 @@ async fn commit(core: &Arc<Core>, group: Vec<Job>) {
         core.timer.notify_one();
     }
     drop(state);
+    if core.store.wants_tidying() {
+        core.housekeeper.notify_one();
+    }
     for job in accepted {
         // Nobody may be waiting any more: the work is done all the same.
         let _ = job.reply.send(outcome.clone().map_err(|error| BrokerError::Store(error.0)));

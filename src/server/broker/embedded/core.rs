@@ -24,6 +24,8 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     /// Makes the timer look again.
     pub(super) timer: Notify,
+    /// Makes the housekeeper look at the store.
+    pub(super) housekeeper: Notify,
     jobs: mpsc::UnboundedSender<Job>,
 }
 
@@ -35,7 +37,7 @@ impl Core {
         clock: Clock,
         jobs: mpsc::UnboundedSender<Job>,
     ) -> Self {
-        Self { state: Mutex::new(state), store, config, clock, timer: Notify::new(), jobs }
+        Self { state: Mutex::new(state), store, config, clock, timer: Notify::new(), housekeeper: Notify::new(), jobs }
     }
 
     /// The state. Never held across an await; a panic elsewhere does not make it unusable.

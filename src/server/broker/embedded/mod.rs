@@ -6,11 +6,12 @@
 //! answers. Nothing is visible before it is durable, and a commit that fails changes nothing.
 //!
 //! `poll` hands out leases, which live in memory alone: after a restart they are gone and their messages available.
-//! `timer` turns lapsed leases, ended delays and retention into work of the same kind.
+//! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `housekeeper` has the store tidy up.
 //! `stream`, `reader`, `lease`, `rule` and `handle` are plain values without clocks or tasks.
 
 use std::{
     fmt,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -27,12 +28,13 @@ use super::{
     Ack, Broker, BrokerError, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked, Quotas, Settled,
     Stream, Usage,
 };
+pub use crate::server::store::OpenError;
 use crate::{
     message::MessageId,
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
     server::{
         clock::Clock,
-        store::{Snapshot, Store, memory::MemoryStore},
+        store::{Snapshot, Store, memory::MemoryStore, sqlite::SqliteStore},
     },
 };
 
@@ -43,6 +45,7 @@ mod committer;
 mod config;
 mod core;
 mod handle;
+mod housekeeper;
 mod lease;
 mod peek;
 mod poll;
@@ -68,6 +71,15 @@ pub struct EmbeddedBroker {
 struct Tasks {
     committer: JoinHandle<()>,
     timer: JoinHandle<()>,
+    housekeeper: JoinHandle<()>,
+}
+
+impl Tasks {
+    /// Stops what watches and tidies: neither owes anybody an answer.
+    fn stop_helpers(&self) {
+        self.timer.abort();
+        self.housekeeper.abort();
+    }
 }
 
 impl EmbeddedBroker {
@@ -79,6 +91,27 @@ impl EmbeddedBroker {
         Self::start(Arc::new(MemoryStore::default()), Snapshot::default(), config, clock)
     }
 
+    /// A broker that keeps everything in a directory, created if it is missing. What is answered there is on the disk;
+    /// after a crash it opens without repair, its leases gone and their messages available.
+    ///
+    /// # Errors
+    /// When the directory cannot be used or is in use, or the file in it is damaged, foreign or of a later version.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn open(dir: &Path, config: EmbeddedConfig, clock: Clock) -> Result<Self, OpenError> {
+        let dir = dir.to_owned();
+        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&dir)).await;
+        let (store, snapshot) = match opened {
+            Ok(opened) => opened?,
+            Err(stopped) => match stopped.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => return Err(OpenError::Stopped),
+            },
+        };
+        Ok(Self::start(Arc::new(store), snapshot, config, clock))
+    }
+
     fn start(store: Arc<dyn Store>, snapshot: Snapshot, config: EmbeddedConfig, clock: Clock) -> Self {
         let (jobs, waiting) = mpsc::unbounded_channel::<Job>();
         let state = State::restore(snapshot, &config);
@@ -86,6 +119,7 @@ impl EmbeddedBroker {
         let tasks = Tasks {
             committer: tokio::spawn(committer::run(core.clone(), waiting)),
             timer: tokio::spawn(timer::run(core.clone())),
+            housekeeper: tokio::spawn(housekeeper::run(core.clone())),
         };
         Self { core, tasks: Mutex::new(Some(tasks)) }
     }
@@ -94,13 +128,12 @@ impl EmbeddedBroker {
     pub async fn abort(&self) {
         self.refuse_work();
         if let Some(tasks) = self.take_tasks() {
-            tasks.timer.abort();
+            tasks.stop_helpers();
             tasks.committer.abort();
-            // Both end by being aborted: that is no error.
-            let _ = tasks.timer.await;
-            let _ = tasks.committer.await;
+            // They end by being aborted: that is no error.
+            let _ = tokio::join!(tasks.timer, tasks.housekeeper, tasks.committer);
         }
-        self.release().await;
+        self.release(false).await;
     }
 
     /// From now on calls are refused, and those that wait are answered empty.
@@ -117,12 +150,8 @@ impl EmbeddedBroker {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    async fn release(&self) {
-        let released = self.core.ask_store(|store| {
-            store.release();
-            Ok(())
-        });
-        if let Err(error) = released.await {
+    async fn release(&self, in_order: bool) {
+        if let Err(error) = self.core.ask_store(move |store| store.release(in_order)).await {
             tracing::warn!(%error, "the store could not be closed in order; it is safe, and opens as after a crash");
         }
     }
@@ -132,7 +161,7 @@ impl Drop for EmbeddedBroker {
     fn drop(&mut self) {
         self.refuse_work();
         if let Some(tasks) = self.take_tasks() {
-            tasks.timer.abort();
+            tasks.stop_helpers();
             tasks.committer.abort();
         }
     }
@@ -237,10 +266,10 @@ impl Broker for EmbeddedBroker {
     async fn close(&self) {
         self.refuse_work();
         let Some(tasks) = self.take_tasks() else { return };
-        tasks.timer.abort();
+        tasks.stop_helpers();
         // Behind all that was accepted.
         let _ = self.core.submit(Work::Stop).outcome().await;
-        let _ = tasks.committer.await;
-        self.release().await;
+        let _ = tokio::join!(tasks.timer, tasks.housekeeper, tasks.committer);
+        self.release(true).await;
     }
 }

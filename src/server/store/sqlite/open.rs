@@ -1,0 +1,228 @@
+//! Opening a data directory: the lock that keeps a second process out, and the checks before a file is believed.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, config::DbConfig};
+
+use super::schema;
+
+/// The database's name in the directory.
+const DATABASE: &str = "dms.db";
+/// The lock file's name in the directory.
+const LOCK: &str = "dms.lock";
+/// The shortest database there can be: one page of the smallest size.
+const SMALLEST: u64 = 512;
+/// What the lock file says once there is a database: from then on a missing or empty one is a loss, not a beginning.
+const BEGUN: &str = "dms-worker data directory";
+
+/// Why a data directory could not be opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory cannot be created, read or written.
+    #[error("the data directory {dir} cannot be used: {source}; choose one that this user may read and write")]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error(
+        "the data directory {dir} is in use by another process{}; stop that first, or choose another directory",
+        by(pid)
+    )]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, where it is known.
+        pid: Option<u32>,
+    },
+    /// The file is something else.
+    #[error("{file} is not a database of dms-worker; it was left as it is: move it away, or choose another directory")]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file was written by a later version of this program.
+    #[error("{file} has version {found}, and this program knows versions up to {known}; use a newer dms-worker")]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: usize,
+        /// The last version known.
+        known: usize,
+    },
+    /// The file is not whole.
+    #[error(
+        "{file} is damaged ({reason}); it was left as it is: restore it from a backup, or move it away to begin anew"
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The runtime was shut down meanwhile.
+    #[error("the runtime stopped while the data directory was being opened")]
+    Stopped,
+    /// The file cannot be read or written.
+    #[error("{file} cannot be opened: {reason}")]
+    Unusable {
+        /// The file.
+        file: PathBuf,
+        /// What is in the way.
+        reason: String,
+    },
+}
+
+fn by(pid: &Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+/// A data directory that is ours while this lives.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    dir: PathBuf,
+    lock: File,
+    begun: bool,
+}
+
+impl DataDir {
+    /// Locks a directory, created if it is missing.
+    pub(super) fn lock(dir: &Path) -> Result<Self, OpenError> {
+        let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(unusable)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut lock = options.open(dir.join(LOCK)).map_err(unusable)?;
+        let mut said = String::new();
+        match lock.try_lock() {
+            Ok(()) => {
+                lock.read_to_string(&mut said).map_err(unusable)?;
+                let begun = said.starts_with(BEGUN);
+                let mut locked = Self { dir: dir.to_owned(), lock, begun };
+                locked.sign().map_err(unusable)?;
+                Ok(locked)
+            }
+            Err(TryLockError::WouldBlock) => {
+                // Only to name the other process: that this fails is no further error.
+                let _ = lock.read_to_string(&mut said);
+                let pid = said.lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok());
+                Err(OpenError::InUse { dir: dir.to_owned(), pid })
+            }
+            Err(TryLockError::Error(source)) => Err(unusable(source)),
+        }
+    }
+
+    /// The database file.
+    pub(super) fn database(&self) -> PathBuf {
+        self.dir.join(DATABASE)
+    }
+
+    /// There is a database from now on.
+    pub(super) fn begin(&mut self) -> Result<(), OpenError> {
+        self.begun = true;
+        self.sign().map_err(|source| OpenError::Directory { dir: self.dir.clone(), source })
+    }
+
+    fn sign(&mut self) -> io::Result<()> {
+        let begun = if self.begun { BEGUN } else { "" };
+        self.lock.rewind()?;
+        self.lock.set_len(0)?;
+        write!(self.lock, "{begun}\npid {}\n", std::process::id())?;
+        self.lock.sync_all()
+    }
+
+    /// Opens the database, created if the directory is new, brought up to date if it is older.
+    pub(super) fn open_database(&mut self) -> Result<Connection, OpenError> {
+        let file = self.database();
+        let empty = std::fs::metadata(&file).map_or(true, |meta| meta.len() < SMALLEST);
+        if empty && self.begun {
+            return Err(OpenError::Damaged { file, reason: "it is missing or empty".to_owned() });
+        }
+        if is_cut_short(&file).map_err(|source| OpenError::Directory { dir: self.dir.clone(), source })? {
+            return Err(OpenError::Damaged { file, reason: "its end is missing".to_owned() });
+        }
+        let mut conn = connect(&file).map_err(|error| explain(&file, &error))?;
+        let version = recognise(&conn, &file)?;
+        let prepared = schema::migrate(&mut conn, version).and_then(|()| set_up_writer(&conn));
+        prepared.map_err(|error| explain(&file, &error))?;
+        self.begin()?;
+        Ok(conn)
+    }
+}
+
+/// Whether the file is shorter than its header says. While there is a log, its end may be in there.
+fn is_cut_short(file: &Path) -> io::Result<bool> {
+    let log = file.with_extension("db-wal");
+    if std::fs::metadata(&log).is_ok_and(|meta| meta.len() > 0) || !file.exists() {
+        return Ok(false);
+    }
+    let mut header = [0; 32];
+    let length = File::open(file)?.take(32).read(&mut header)?;
+    // What is no database at all is found out by SQLite.
+    if length < header.len() || !header.starts_with(b"SQLite format 3\0") {
+        return Ok(false);
+    }
+    // The file format's offsets 16 (page size) and 28 (pages).
+    let page_size = u64::from(u16::from_be_bytes([header[16], header[17]]));
+    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
+    Ok(std::fs::metadata(file)?.len() < pages * page_size)
+}
+
+/// Opens one connection. Closing the last one does not checkpoint: letting go is as good as a crash, and as fast.
+pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open(file)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.busy_timeout(Duration::from_secs(10))?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+/// What kind of file this is: its version, 0 for a new one.
+fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
+    let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let look = || -> rusqlite::Result<(i64, i64, i64)> {
+        // The schema is read first: of a file that is no database the header says nothing.
+        let tables = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+        Ok((tables, number("application_id")?, number("user_version")?))
+    };
+    let (tables, application, version) = look().map_err(|error| explain(file, &error))?;
+    if tables == 0 && application == 0 && version == 0 {
+        conn.pragma_update(None, "page_size", 16_384).map_err(|error| explain(file, &error))?;
+        return Ok(0);
+    }
+    if application != i64::from(schema::APPLICATION_ID) {
+        return Err(OpenError::Foreign { file: file.to_owned() });
+    }
+    let version = usize::try_from(version).unwrap_or(0);
+    if version > schema::VERSION {
+        return Err(OpenError::Newer { file: file.to_owned(), found: version, known: schema::VERSION });
+    }
+    Ok(version)
+}
+
+/// A commit is on the disk when it returns, and checkpoints are ours to time.
+fn set_up_writer(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "cache_size", -16_384)
+}
+
+/// What SQLite's refusal means for whoever starts the server.
+pub(super) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
+    let file = file.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign { file },
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { file, reason: error.to_string() },
+        _ => OpenError::Unusable { file, reason: error.to_string() },
+    }
+}

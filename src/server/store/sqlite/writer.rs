@@ -1,0 +1,342 @@
+//! Writes records: one transaction for each commit, rows that many records touch written once at its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Connection, params};
+
+use super::{
+    load::{self, LoadError, Loaded, ReaderImage, StreamImage, id},
+    page::{PLACES, Page, locate},
+};
+use crate::{
+    queue::{GroupId, QueueId, QueueTag},
+    server::store::{GroupRow, QueueRow, ReaderNo, Record, Settlement, Stored, StreamNo},
+};
+
+/// How many pages are kept in memory between commits.
+const KEPT_PAGES: usize = 4_096;
+
+/// The one connection that writes, and the rows it writes again and again.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    streams: BTreeMap<StreamNo, StreamImage>,
+    readers: BTreeMap<ReaderNo, ReaderImage>,
+    pages: BTreeMap<(ReaderNo, u64), Page>,
+    dirty: Dirty,
+}
+
+/// What has to be written before the transaction ends.
+#[derive(Debug, Default)]
+struct Dirty {
+    streams: BTreeSet<StreamNo>,
+    readers: BTreeSet<ReaderNo>,
+    pages: BTreeSet<(ReaderNo, u64)>,
+}
+
+impl Writer {
+    pub(super) fn new(conn: Connection) -> Self {
+        let (streams, readers, pages) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { conn, streams, readers, pages, dirty: Dirty::default() }
+    }
+
+    /// Commits records, all or none.
+    pub(super) fn commit(&mut self, records: &[Record]) -> Loaded<()> {
+        let written = self.write(records);
+        self.dirty = Dirty::default();
+        if written.is_err() {
+            self.forget();
+            // SQLite may have rolled back by itself: then there is nothing left to do.
+            let _ = self.conn.execute_batch("ROLLBACK");
+        } else if self.pages.len() > KEPT_PAGES {
+            self.pages.clear();
+        }
+        written
+    }
+
+    fn write(&mut self, records: &[Record]) -> Loaded<()> {
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        records.iter().try_for_each(|record| self.write_one(record))?;
+        self.flush()?;
+        Ok(self.conn.execute_batch("COMMIT")?)
+    }
+
+    /// What is in memory may not be what is in the file.
+    fn forget(&mut self) {
+        self.streams.clear();
+        self.readers.clear();
+        self.pages.clear();
+    }
+
+    fn write_one(&mut self, record: &Record) -> Loaded<()> {
+        match record {
+            Record::QueueCreated(row) => self.create_queue(row),
+            Record::QueueDeleted(queue) => self.delete_queue(queue),
+            Record::GroupCreated(row) => self.create_group(row),
+            Record::GroupDeleted(_, group) => self.delete_group(group),
+            Record::TagsSet(queue, tags) => self.set_tags(queue, tags),
+            Record::RuleFixed(reader, rule) => {
+                let rule = serde_json::to_string(rule).map_err(|error| LoadError::Contradiction(error.to_string()))?;
+                self.run("UPDATE readers SET rule = ?2 WHERE number = ?1", params![reader.0, rule])
+            }
+            Record::Appended(stream, message) => {
+                self.insert(*stream, message)?;
+                let image = self.stream(*stream)?;
+                image.next = message.seq + 1;
+                image.newest = message.entered_ms;
+                Ok(())
+            }
+            Record::Parked(lot, message) => {
+                self.insert(*lot, message)?;
+                let due = params![lot.0, message.entered_ms, message.seq];
+                self.run("INSERT INTO due VALUES (?1, ?2, ?3)", due)?;
+                let image = self.stream(*lot)?;
+                image.next = message.seq + 1;
+                image.parked += 1;
+                Ok(())
+            }
+            Record::Unparked(lot, due_ms, place) => {
+                self.run("DELETE FROM messages WHERE id = ?1", [id(*lot, *place)])?;
+                let due = params![lot.0, due_ms, place];
+                self.run("DELETE FROM due WHERE lot = ?1 AND due_ms = ?2 AND place = ?3", due)?;
+                let image = self.stream(*lot)?;
+                image.parked = image.parked.saturating_sub(1);
+                Ok(())
+            }
+            Record::Settled { reader, settlement, .. } => self.settle(*reader, settlement),
+            Record::Expired { stream, low, .. } => self.expire(*stream, *low),
+        }
+    }
+
+    fn create_queue(&mut self, row: &QueueRow) -> Loaded<()> {
+        self.run(
+            "INSERT INTO queues VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![
+                row.number,
+                row.id.as_str(),
+                row.project.as_str(),
+                row.name,
+                row.mode.as_str(),
+                row.description,
+                row.max_consume_count,
+                row.retention_hours,
+                row.created_ms
+            ],
+        )?;
+        self.create_stream(row.stream())?;
+        self.create_stream(row.lot())?;
+        self.run("UPDATE counter SET next_number = ?1", [row.number + 2])
+    }
+
+    fn create_group(&mut self, row: &GroupRow) -> Loaded<()> {
+        let queue: u32 =
+            self.conn
+                .query_row("SELECT number FROM queues WHERE id = ?1", [row.queue.as_str()], |found| found.get(0))?;
+        self.run(
+            "INSERT INTO consumer_groups VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![row.number, row.queue.as_str(), row.id.as_str(), row.name, row.created_ms, row.start],
+        )?;
+        self.create_stream(row.dead_letters())?;
+        self.create_reader(row.reader(), StreamNo(queue), row.start)?;
+        self.create_reader(row.dead_letter_reader(), row.dead_letters(), 1)?;
+        self.run("UPDATE counter SET next_number = ?1", [row.number + 2])
+    }
+
+    fn create_stream(&mut self, stream: StreamNo) -> Loaded<()> {
+        self.run("INSERT INTO streams VALUES (?1, 1, 1, 0, 0)", [stream.0])
+    }
+
+    fn create_reader(&mut self, reader: ReaderNo, stream: StreamNo, start: u64) -> Loaded<()> {
+        let row = params![reader.0, stream.0, start, start / PLACES];
+        self.run("INSERT INTO readers VALUES (?1, ?2, ?3, ?3, ?4, 0, NULL)", row)
+    }
+
+    fn delete_queue(&mut self, queue: &QueueId) -> Loaded<()> {
+        let id = [queue.as_str()];
+        let number: u32 = self.conn.query_row("SELECT number FROM queues WHERE id = ?1", id, |row| row.get(0))?;
+        let groups: Vec<u32> = self
+            .conn
+            .prepare("SELECT number FROM consumer_groups WHERE queue = ?1")?
+            .query_map(id, |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        self.run("DELETE FROM tags WHERE queue = ?1", id)?;
+        self.run("DELETE FROM consumer_groups WHERE queue = ?1", id)?;
+        self.run("DELETE FROM queues WHERE id = ?1", id)?;
+        groups.into_iter().chain([number]).try_for_each(|number| self.discard_pair(number))
+    }
+
+    fn delete_group(&mut self, group: &GroupId) -> Loaded<()> {
+        let id = [group.as_str()];
+        let number: u32 =
+            self.conn.query_row("SELECT number FROM consumer_groups WHERE id = ?1", id, |row| row.get(0))?;
+        self.run("DELETE FROM consumer_groups WHERE id = ?1", id)?;
+        self.discard_pair(number)
+    }
+
+    /// The streams and readers of an owner go at once, their messages and pages in the background.
+    fn discard_pair(&mut self, number: u32) -> Loaded<()> {
+        for number in [number, number + 1] {
+            self.streams.remove(&StreamNo(number));
+            self.readers.remove(&ReaderNo(number));
+            self.pages.retain(|(reader, _), _| reader.0 != number);
+            self.run("DELETE FROM streams WHERE number = ?1", [number])?;
+            self.run("DELETE FROM readers WHERE number = ?1", [number])?;
+            self.run("INSERT INTO garbage VALUES (?1)", [number])?;
+        }
+        Ok(())
+    }
+
+    fn set_tags(&mut self, queue: &QueueId, tags: &[QueueTag]) -> Loaded<()> {
+        self.run("DELETE FROM tags WHERE queue = ?1", [queue.as_str()])?;
+        for (position, tag) in tags.iter().enumerate() {
+            let row = params![queue.as_str(), position, tag.key, tag.value];
+            self.run("INSERT INTO tags VALUES (?1, ?2, ?3, ?4)", row)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&self, stream: StreamNo, message: &Stored) -> Loaded<()> {
+        let labels = (!message.tags.is_empty()).then(|| message.tags.join(","));
+        let row = params![id(stream, message.seq), message.entered_ms, message.body_bytes, labels, &message.json[..]];
+        self.run("INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5)", row)
+    }
+
+    fn settle(&mut self, number: ReaderNo, settlement: &Settlement) -> Loaded<()> {
+        let reader = self.reader(number)?;
+        reader.consumed += settlement.done.len() as u64;
+        reader.head = reader.head.max(settlement.head);
+        for place in settlement.done.iter().chain(&settlement.dead) {
+            let (page, place) = locate(*place);
+            if let Some(page) = self.page(number, page)? {
+                page.settle(place);
+            }
+        }
+        for (place, failures) in &settlement.failed {
+            let (page, place) = locate(*place);
+            if let Some(page) = self.page(number, page)? {
+                page.fail(place, *failures);
+            }
+        }
+        for range in &settlement.skipped {
+            let mut from = range.start;
+            while from < range.end {
+                let (number_of_page, first) = locate(from);
+                let next = (number_of_page + 1) * PLACES;
+                let last = if range.end < next { locate(range.end).1 } else { 1_024 };
+                if let Some(page) = self.page(number, number_of_page)? {
+                    page.settle_range(first..last);
+                }
+                from = next;
+            }
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, stream: StreamNo, low: u64) -> Loaded<()> {
+        let range = [id(stream, 0), id(stream, low)];
+        self.run("DELETE FROM messages WHERE id >= ?1 AND id < ?2", range)?;
+        let image = self.stream(stream)?;
+        image.low = image.low.max(low);
+        let readers: Vec<u32> = self
+            .conn
+            .prepare_cached("SELECT number FROM readers WHERE stream = ?1")?
+            .query_map([stream.0], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for number in readers.into_iter().map(ReaderNo) {
+            let reader = self.reader(number)?;
+            reader.head = reader.head.max(low);
+            reader.page = reader.page.max(low / PLACES);
+            let first = reader.page;
+            self.run("DELETE FROM settled WHERE reader = ?1 AND page < ?2", params![number.0, first])?;
+            self.pages.retain(|(reader, page), _| *reader != number || *page >= first);
+            self.dirty.pages.retain(|(reader, page)| *reader != number || *page >= first);
+        }
+        Ok(())
+    }
+
+    /// The rows that records touched. Pages that are settled whole at the front of their reader go.
+    fn flush(&mut self) -> Loaded<()> {
+        for (reader, page) in std::mem::take(&mut self.dirty.pages) {
+            let (bits, failures) = match self.pages.get(&(reader, page)) {
+                Some(page) => page.encode(),
+                None => continue,
+            };
+            let row = params![reader.0, page, bits, failures];
+            self.run("INSERT OR REPLACE INTO settled VALUES (?1, ?2, ?3, ?4)", row)?;
+            if self.reader(reader)?.page == page {
+                self.pass_full_pages(reader)?;
+            }
+        }
+        for stream in std::mem::take(&mut self.dirty.streams) {
+            if let Some(StreamImage { low, next, newest, parked }) = self.streams.get(&stream) {
+                let row = params![stream.0, low, next, newest, parked];
+                let update = "UPDATE streams SET low = ?2, next = ?3, newest = ?4, parked = ?5 WHERE number = ?1";
+                self.run(update, row)?;
+            }
+        }
+        for reader in std::mem::take(&mut self.dirty.readers) {
+            if let Some(ReaderImage { head, page, consumed, .. }) = self.readers.get(&reader) {
+                let row = params![reader.0, head, page, consumed];
+                self.run("UPDATE readers SET head = ?2, page = ?3, consumed = ?4 WHERE number = ?1", row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_full_pages(&mut self, number: ReaderNo) -> Loaded<()> {
+        loop {
+            let image = *self.reader(number)?;
+            let first = (number, image.page);
+            let full = match self.pages.get(&first) {
+                Some(page) => page.is_full(),
+                None => load::page(&self.conn, number, &image, image.page)?.is_full(),
+            };
+            if !full {
+                return Ok(());
+            }
+            self.run("DELETE FROM settled WHERE reader = ?1 AND page = ?2", params![number.0, image.page])?;
+            self.pages.remove(&first);
+            self.reader(number)?.page += 1;
+        }
+    }
+
+    /// A stream's row, to be changed.
+    fn stream(&mut self, number: StreamNo) -> Loaded<&mut StreamImage> {
+        self.dirty.streams.insert(number);
+        if !self.streams.contains_key(&number) {
+            let image = load::stream_image(&self.conn, number)?;
+            self.streams.insert(number, image);
+        }
+        self.streams.get_mut(&number).ok_or_else(|| LoadError::Contradiction(format!("no stream {}", number.0)))
+    }
+
+    /// A reader's row, to be changed.
+    fn reader(&mut self, number: ReaderNo) -> Loaded<&mut ReaderImage> {
+        self.dirty.readers.insert(number);
+        if !self.readers.contains_key(&number) {
+            let image = load::reader_image(&self.conn, number)?;
+            self.readers.insert(number, image);
+        }
+        self.readers.get_mut(&number).ok_or_else(|| LoadError::Contradiction(format!("no reader {}", number.0)))
+    }
+
+    /// A page, to be changed; `None` where all of it is settled or expired.
+    fn page(&mut self, number: ReaderNo, page: u64) -> Loaded<Option<&mut Page>> {
+        let image = *self.reader(number)?;
+        if page < image.page {
+            return Ok(None);
+        }
+        let key = (number, page);
+        self.dirty.pages.insert(key);
+        if !self.pages.contains_key(&key) {
+            let loaded = load::page(&self.conn, number, &image, page)?;
+            self.pages.insert(key, loaded);
+        }
+        Ok(self.pages.get_mut(&key))
+    }
+
+    fn run(&self, sql: &str, values: impl rusqlite::Params) -> Loaded<()> {
+        self.conn.prepare_cached(sql)?.execute(values)?;
+        Ok(())
+    }
+}
