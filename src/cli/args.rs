@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{check, completions, config, group, health, man, queue, receive, send, tag};
+use super::{check, completions, config, group, health, man, queue, receive, send, serve, tag};
 
 /// What stands below every `--help`.
 const EXIT_CODES: &str = "\
@@ -82,6 +82,8 @@ pub(crate) enum Color {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the DMS server
+    Serve(serve::ServeArgs),
     /// Check a configuration; with --online also credentials, queues and groups
     Check(check::CheckArgs),
     /// Show the configuration that is in force

@@ -1,6 +1,9 @@
 //! [`Context`]: what every command starts from.
 
-use std::io::{IsTerminal, stderr};
+use std::{
+    io::{IsTerminal, stderr},
+    sync::OnceLock,
+};
 
 use super::{
     args::{Color, Format, Global},
@@ -19,6 +22,7 @@ use crate::{
 pub(crate) struct Context {
     pub(crate) global: Global,
     colored: bool,
+    endpoint: OnceLock<String>,
 }
 
 impl Context {
@@ -30,7 +34,7 @@ impl Context {
             Color::Never => anstream::ColorChoice::Never.write_global(),
         }
         let colored = !matches!(anstream::AutoStream::choice(&stderr()), anstream::ColorChoice::Never);
-        Self { global, colored }
+        Self { global, colored, endpoint: OnceLock::new() }
     }
 
     /// The code that starts a style on standard error, or with `""` ends it; nothing where colours are off.
@@ -89,6 +93,19 @@ impl Context {
 
     /// A client of the configured service. For an embedded one that is the server of a running `run` or `serve`.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        Ok(connect::to_service(&self.load()?.config)?)
+        let config = self.load()?.config;
+        let endpoint = if config.dms.is_embedded() {
+            format!("http://{}", config.server.listen)
+        } else {
+            config.dms.endpoint.clone()
+        };
+        // Set once: a command makes one client.
+        let _ = self.endpoint.set(endpoint);
+        Ok(connect::to_service(&config)?)
+    }
+
+    /// The address of the service that the command talked to, if it did.
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        self.endpoint.get().map(String::as_str)
     }
 }

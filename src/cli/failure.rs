@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, fmt, io, process::ExitCode};
 
 use super::{args::Format, context::Context};
-use crate::{client, config::ConfigError, limits::LimitError};
+use crate::{client, config::ConfigError, limits::LimitError, server::ServerError};
 
 /// Why a command failed, in one sentence with the remedy.
 #[derive(Debug)]
@@ -92,7 +92,13 @@ impl Failure {
     }
 
     fn report_text(&self, context: &Context) {
-        anstream::eprintln!("{}error:{} {}", context.style(RED), context.style(""), self.message);
+        let hint = match (self.kind, context.endpoint()) {
+            (Kind::Unavailable, Some(endpoint)) => {
+                format!("; is a service running at {endpoint}? (--endpoint names another)")
+            }
+            _ => String::new(),
+        };
+        anstream::eprintln!("{}error:{} {}{hint}", context.style(RED), context.style(""), self.message);
         if context.global.verbose > 0 {
             self.causes().iter().for_each(|cause| anstream::eprintln!("  caused by: {cause}"));
         }
@@ -139,6 +145,26 @@ impl From<client::Error> for Failure {
             () => Kind::Failed,
         };
         Self::of(kind, error.to_string()).because(error)
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::Listen { address, source } => {
+                let text = format!(
+                    "cannot listen on {address}: {source}; choose another address with --listen or in the configuration"
+                );
+                Self::new(text).because(source)
+            }
+            ServerError::Config(_) | ServerError::Unguarded(_) | ServerError::OpenAdmin(_) => {
+                Self::of(Kind::Config, error.to_string())
+            }
+            other => {
+                let cause = other.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                Self::new(format!("{other}{cause}")).because(other)
+            }
+        }
     }
 }
 

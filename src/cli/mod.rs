@@ -19,6 +19,8 @@ mod queue;
 mod quota;
 mod receive;
 mod send;
+mod serve;
+mod signals;
 mod table;
 mod tag;
 
@@ -39,7 +41,12 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let context = Context::new(cli.global);
-    let result = runtime().and_then(|runtime| runtime.block_on(run(cli.command, &context)));
+    let result = runtime().and_then(|runtime| {
+        let result = runtime.block_on(run(cli.command, &context));
+        // Not dropped: that would wait for a read of standard input that may never end.
+        runtime.shutdown_background();
+        result
+    });
     match result {
         Ok(code) => code,
         Err(failure) => failure.report(&context),
@@ -60,6 +67,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 async fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
     match command {
+        Command::Serve(args) => return serve::run(args, context).await,
         Command::Check(args) => check::run(args, context).await?,
         Command::Config(args) => config::run(&args, context)?,
         Command::Queue(args) => queue::run(args, context).await?,

@@ -28,7 +28,8 @@ pub(super) fn check_dms(config: &Config, checker: &mut Checker<'_>) {
         checker.report(&path.child("project_id"), format!("`{}` is not a project id", dms.project_id));
     }
     let ours = || std::iter::once(&config.server.project_id).chain(config.server.projects.iter().map(|p| &p.id));
-    if dms.is_embedded() && !ours().any(|id| *id == dms.project_id) {
+    let used = !config.workers.is_empty() || !config.publishers.is_empty();
+    if used && dms.is_embedded() && !ours().any(|id| *id == dms.project_id) {
         let known: Vec<_> = ours().map(String::as_str).collect();
         let message =
             format!("the embedded server has no project `{}`: its projects are {}", dms.project_id, known.join(", "));

@@ -1,0 +1,72 @@
+//! `serve`: the DMS server as a process of its own.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::{context::Context, failure::Failure, logging, signals::until_signal};
+use crate::{
+    config::{Config, load},
+    server::Server,
+    sidecar::embed,
+};
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dms-worker serve                              on 127.0.0.1:9400, in memory
+  dms-worker serve --data-dir ./dms-data        messages survive the process
+  dms-worker serve --listen 127.0.0.1:0         on any free port; the first line on standard error says which
+  dms-worker serve -c server.yaml               keys, projects and queues: the section `server`
+
+Unlike other commands it does not look at ./config.yaml by itself: what a server has must not depend on where it is started.")]
+pub(crate) struct ServeArgs {
+    /// Where the API is served [config: server.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where health and metrics are served, on loopback only [config: server.admin]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Where messages are kept; in memory without [config: server.data_dir]
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Serves until a signal.
+pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let config = configuration(&args, context)?;
+    logging::for_service(context, &config.log)?;
+    let server = Server::bind(embed::settings(&config.server)).await?;
+    announce(&server, &config);
+    until_signal(async |stop| {
+        server.run(stop.cancelled_owned()).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
+}
+
+fn configuration(args: &ServeArgs, context: &Context) -> Result<Config, Failure> {
+    let flags = [
+        ("--listen", "server.listen", args.listen.map(|address| address.to_string())),
+        ("--admin", "server.admin", args.admin.map(|address| address.to_string())),
+        ("--data-dir", "server.data_dir", args.data_dir.as_ref().map(|dir| dir.display().to_string())),
+    ];
+    let request = flags.into_iter().fold(context.request(false), |request, (flag, key, value)| match value {
+        Some(value) => request.flag(flag, key, value),
+        None => request,
+    });
+    Ok(load(&request)?.config)
+}
+
+/// The one line that says that the server is ready, and where. Whatever starts a server may wait for it.
+fn announce(server: &Server, config: &Config) {
+    let admin = server.admin_addr().map(|address| format!(", admin on {}", embed::url(Some(address))));
+    let auth = if config.server.auth.is_some() { "" } else { ", open to any local caller" };
+    eprintln!(
+        "dms-worker: serving on {} ({}{auth}{})",
+        embed::url(server.local_addr()),
+        embed::storage(&config.server),
+        admin.unwrap_or_default()
+    );
+}

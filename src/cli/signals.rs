@@ -1,0 +1,83 @@
+//! SIGTERM and SIGINT: the first one ends a process in order, the second one at once.
+
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use super::failure::Failure;
+
+/// Runs `work` with a token that the first signal cancels. A second signal gives up waiting for it: exit code 130
+/// after SIGINT, 143 after SIGTERM.
+///
+/// # Errors
+/// Those of `work`, or that signals cannot be listened for.
+pub(crate) async fn until_signal<F>(work: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, Failure>
+where
+    F: Future<Output = Result<ExitCode, Failure>>,
+{
+    let mut signals =
+        Signals::listen().map_err(|error| Failure::new(format!("signals cannot be listened for: {error}")))?;
+    let stop = CancellationToken::new();
+    let work = work(stop.clone());
+    tokio::pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        first = signals.next() => tracing::info!(signal = first.name, "stopping; a second signal stops at once"),
+    }
+    stop.cancel();
+    tokio::select! {
+        done = &mut work => done,
+        second = signals.next() => {
+            tracing::warn!(signal = second.name, "stopped at once: what was in flight comes again");
+            Ok(ExitCode::from(second.exit_code))
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    name: &'static str,
+    exit_code: u8,
+}
+
+const INTERRUPT: Received = Received { name: "SIGINT", exit_code: 130 };
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// From here on the default action of both signals is off; as process 1 there is none to begin with.
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Received {
+        tokio::select! {
+            _ = self.interrupt.recv() => INTERRUPT,
+            _ = self.terminate.recv() => Received { name: "SIGTERM", exit_code: 143 },
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Received {
+        // Without a console there is no signal to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        INTERRUPT
+    }
+}

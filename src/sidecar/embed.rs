@@ -1,0 +1,114 @@
+//! The embedded server as the configuration describes it.
+
+use std::net::SocketAddr;
+
+use secrecy::SecretString;
+
+use crate::{
+    config,
+    queue::{NewQueue, ProjectId},
+    server::{
+        AccessKey, Project, ServerConfig, StartQueue, User,
+        broker::{
+            Quotas,
+            embedded::{EmbeddedConfig, FailureCounting, StartPosition},
+        },
+    },
+};
+
+/// The settings of a server that listens where the configuration says.
+pub(crate) fn settings(server: &config::Server) -> ServerConfig {
+    let own = Project {
+        id: ProjectId::from(server.project_id.as_str()),
+        name: server.project_name.clone(),
+        access_keys: access_keys(server.auth.as_ref()),
+        users: users(server.auth.as_ref()),
+        quotas: Some(quotas(server.quotas)),
+        queues: server.queues.iter().map(queue).collect(),
+    };
+    let further = server.projects.iter().map(project);
+    ServerConfig {
+        listen: Some(server.listen),
+        admin: server.admin,
+        data_dir: server.data_dir.clone(),
+        projects: std::iter::once(own).chain(further).collect(),
+        token_lifetime: server.token_lifetime.get(),
+        broker: EmbeddedConfig {
+            failure_counting: match server.failure_counting {
+                config::FailureCounting::Culprit => FailureCounting::Culprit,
+                config::FailureCounting::Batch => FailureCounting::Batch,
+            },
+            fifo_blocks: server.fifo_blocks,
+            new_group_starts: match server.new_group_starts {
+                config::GroupStart::Beginning => StartPosition::Beginning,
+                config::GroupStart::End => StartPosition::End,
+            },
+            create_delay: server.create_delay.get(),
+            quotas: quotas(server.quotas),
+            ..EmbeddedConfig::default()
+        },
+        ..ServerConfig::default()
+    }
+}
+
+fn project(project: &config::Project) -> Project {
+    Project {
+        id: ProjectId::from(project.id.as_str()),
+        name: project.name.clone().unwrap_or_else(|| project.id.clone()),
+        access_keys: access_keys(project.auth.as_ref()),
+        users: users(project.auth.as_ref()),
+        quotas: Some(quotas(project.quotas)),
+        queues: project.queues.iter().map(queue).collect(),
+    }
+}
+
+fn access_keys(auth: Option<&config::ServerAuth>) -> Vec<AccessKey> {
+    let keys = auth.into_iter().flat_map(|auth| &auth.access_keys);
+    keys.map(|key| AccessKey {
+        access_key: key.access_key.clone(),
+        secret_key: secret(key.secret_key.as_ref()),
+        security_token: key.security_token.as_ref().map(|token| secret(Some(token))),
+    })
+    .collect()
+}
+
+fn users(auth: Option<&config::ServerAuth>) -> Vec<User> {
+    let users = auth.into_iter().flat_map(|auth| &auth.users);
+    users
+        .map(|user| User {
+            user: user.user.clone(),
+            password: secret(user.password.as_ref()),
+            domain: user.domain.clone(),
+        })
+        .collect()
+}
+
+/// A secret of a checked configuration: it is there.
+fn secret(secret: Option<&config::Secret>) -> SecretString {
+    SecretString::from(secret.map(config::Secret::expose).unwrap_or_default())
+}
+
+fn quotas(quotas: config::Quotas) -> Quotas {
+    Quotas { queues: quotas.queues, groups_per_queue: quotas.groups_per_queue, ..Quotas::default() }
+}
+
+fn queue(spec: &config::QueueSpec) -> StartQueue {
+    let queue = NewQueue {
+        name: spec.name.clone(),
+        mode: spec.mode,
+        description: spec.description.clone(),
+        max_consume_count: spec.max_consume_count,
+        retention_hours: spec.retention_hours,
+    };
+    StartQueue { queue, groups: spec.groups.clone() }
+}
+
+/// `in memory`, or where the messages are kept: for the line that a server begins with.
+pub(crate) fn storage(server: &config::Server) -> String {
+    server.data_dir.as_ref().map_or_else(|| "in memory".to_owned(), |dir| format!("data in {}", dir.display()))
+}
+
+/// The address under which callers reach a server that listens on `address`.
+pub(crate) fn url(address: Option<SocketAddr>) -> String {
+    address.map(|address| format!("http://{address}")).unwrap_or_default()
+}
