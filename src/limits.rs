@@ -61,7 +61,7 @@ impl LimitError {
 /// Names `what`, the value and the range.
 pub fn in_range<T>(what: &'static str, value: T, range: &RangeInclusive<T>, unit: &str) -> Result<(), LimitError>
 where
-    T: PartialOrd + ToString,
+    T: PartialOrd + ToString + Copy,
 {
     if range.contains(&value) {
         return Ok(());

@@ -1,5 +1,7 @@
 //! The one acknowledgement of a batch: in the order of consumption, up to the first message that is not done.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -13,6 +15,9 @@ use crate::{
     message::{AckHandle, AckStatus},
 };
 
+/// What is kept of a lease for the acknowledgement itself.
+const SEND_TIME: Duration = Duration::from_millis(100);
+
 /// Acknowledges a batch, and tells what came of it.
 ///
 /// It is tried again only while the lease lives. A failing one first waits until no other poll can catch what becomes
@@ -23,7 +28,7 @@ pub(crate) async fn settle(shared: &Shared, handles: &[AckHandle], settlement: S
     let closed = match rest {
         0 => None,
         // Out of time, a prefix that is acknowledged is worth more than the isolation.
-        _ => timeout_at(lease.stop_at(), shared.isolation.close()).await.ok(),
+        _ => timeout_at(lease.ends_at() - SEND_TIME, shared.isolation.close()).await.ok(),
     };
     let acks: Vec<(AckHandle, AckStatus)> = handles
         .iter()
@@ -34,9 +39,10 @@ pub(crate) async fn settle(shared: &Shared, handles: &[AckHandle], settlement: S
     let sent = Instant::now();
     let answer = shared.source.acknowledge(&acks, lease.ends_at()).await;
     shared.ack_times.record(sent.elapsed());
-    if let (Some(closed), Ok(_)) = (closed, &answer) {
-        closed.failed(rest);
+    if answer.is_ok() {
+        shared.isolation.suspect(rest);
     }
+    drop(closed);
     let result = classify(&answer);
     log(shared, result, settlement);
     shared.observers.tell(&Event::Settled { result, done, rest });

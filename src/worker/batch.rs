@@ -37,10 +37,9 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let handles: Vec<AckHandle> = batch.messages.iter().map(|message| message.handle.clone()).collect();
     let mut work = Work::begin(shared.clone(), batch);
     let settlement = work.until_due(lease).await;
+    work.settled.cancel();
     acker::settle(&shared, &handles, settlement, lease).await;
-    for key in work.stopped_keys() {
-        shared.lanes.reopen(&key);
-    }
+    work.reopen_lanes();
     work.until_ended().await;
 }
 
@@ -57,23 +56,35 @@ struct Work {
     started: Vec<Instant>,
     cancelled: CancellationToken,
     stop: CancellationToken,
+    /// What has not begun by now comes again: it must not begin any more.
+    settled: CancellationToken,
 }
 
 impl Work {
     fn begin(shared: Arc<Shared>, batch: Batch) -> Self {
         let cancelled = CancellationToken::new();
         let stop = shared.control.interrupt.child_token();
+        let settled = CancellationToken::new();
         let signals = Signals { cancelled: cancelled.clone(), shutdown: shared.control.stopping.clone() };
         let mut keys = Vec::new();
         let mut jobs: Vec<Job> = Vec::with_capacity(batch.messages.len());
         for (position, (message, permit)) in batch.messages.into_iter().zip(batch.permits).enumerate() {
             let delivery = Delivery::new(message.into(), shared.origin.clone(), batch.lease.stop_at(), signals.clone());
             let place = shared.settings.ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
-            jobs.push(Job { position, delivery, permit, place, stop: stop.clone() });
+            jobs.push(Job { position, delivery, permit, place, stop: stop.clone(), settled: settled.clone() });
         }
         let (started, ledger) = (Vec::with_capacity(jobs.len()), Ledger::new(jobs.len()));
-        let mut work =
-            Self { shared, ledger, running: JoinSet::new(), queued: Vec::new(), keys, started, cancelled, stop };
+        let mut work = Self {
+            shared,
+            ledger,
+            running: JoinSet::new(),
+            queued: Vec::new(),
+            keys,
+            started,
+            cancelled,
+            stop,
+            settled,
+        };
         if work.shared.settings.ordering.is_batch() {
             jobs.reverse();
             work.queued = jobs;
@@ -159,15 +170,25 @@ impl Work {
         }
     }
 
-    /// The keys whose lanes this batch stopped.
-    fn stopped_keys(&self) -> Vec<String> {
-        let failed = |&position: &usize| self.ledger.verdict(position) == Some(Verdict::Failed);
-        (0..self.keys.len()).filter(failed).filter_map(|position| self.keys.get(position).cloned()).collect()
+    /// The failures of this batch are reported: their lanes go on.
+    fn reopen_lanes(&self) {
+        for (position, key) in self.keys.iter().enumerate() {
+            if self.ledger.verdict(position) == Some(Verdict::Failed) {
+                self.shared.lanes.reopen(key);
+            }
+        }
     }
 
     /// Waits for handlers that are still running behind a failure, or that would not stop.
     async fn until_ended(&mut self) {
-        while self.running.join_next().await.is_some() {}
+        while let Some(ended) = self.running.join_next().await {
+            // Its message was reported as failed before it ended.
+            if let Ok((position, Verdict::Failed)) = ended
+                && let Some(key) = self.keys.get(position)
+            {
+                self.shared.lanes.reopen(key);
+            }
+        }
     }
 }
 

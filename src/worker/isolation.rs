@@ -89,6 +89,11 @@ impl Isolation {
         closed
     }
 
+    /// A failing acknowledgement was answered: `failed` messages are available again, to be fetched one at a time.
+    pub(crate) fn suspect(&self, failed: usize) {
+        self.update(|state| state.suspects += failed);
+    }
+
     async fn when<T>(&self, mut decide: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
@@ -158,13 +163,6 @@ pub(crate) struct Closed<'a> {
     isolation: &'a Isolation,
 }
 
-impl Closed<'_> {
-    /// The acknowledgement was answered: `failed` messages are available again, to be fetched one at a time.
-    pub(crate) fn failed(self, failed: usize) {
-        self.isolation.lock().suspects += failed;
-    }
-}
-
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
         self.isolation.update(|state| state.failing -= 1);
@@ -196,7 +194,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_messages_come_one_at_a_time_and_then_batches_again() {
         let isolation = Isolation::default();
-        isolation.close().await.failed(2);
+        drop(isolation.close().await);
+        isolation.suspect(2);
         for _ in 0..2 {
             let pass = isolation.admit(10).await;
             assert_eq!(pass.want(), 1);
@@ -228,7 +227,8 @@ mod tests {
             () = wide.give_way() => assert!(started.elapsed() >= PATIENCE),
         }
         drop(wide);
-        close.await.failed(1);
+        drop(close.await);
+        isolation.suspect(1);
         let single = isolation.admit(10).await;
         let _closing = Box::pin(isolation.close());
         tokio::select! {
@@ -240,7 +240,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn suspects_that_somebody_else_took_are_forgotten() {
         let isolation = Isolation::default();
-        isolation.close().await.failed(5);
+        drop(isolation.close().await);
+        isolation.suspect(5);
         isolation.admit(10).await.answered(0);
         assert_eq!(isolation.admit(10).await.want(), 10);
     }

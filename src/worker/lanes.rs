@@ -17,6 +17,16 @@ enum Turn {
     Away,
 }
 
+impl Lane {
+    fn stop(&mut self) {
+        self.stops += 1;
+        for waiting in self.waiting.drain(..) {
+            // It may have gone away by itself.
+            let _ = waiting.send(Turn::Away);
+        }
+    }
+}
+
 /// All lanes of a worker.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lanes(Arc<Mutex<HashMap<String, Lane>>>);
@@ -59,15 +69,19 @@ impl Lanes {
         }
     }
 
+    /// Turns away those that wait, and those that come, until the lane is reopened once more.
+    fn stop(&self, key: &str) {
+        if let Some(lane) = self.lock().get_mut(key) {
+            lane.stop();
+        }
+    }
+
     fn leave(&self, key: &str, failed: bool) {
         let mut lanes = self.lock();
         let Some(lane) = lanes.get_mut(key) else { return };
         lane.busy = false;
         if failed {
-            lane.stops += 1;
-            for waiting in lane.waiting.drain(..) {
-                let _ = waiting.send(Turn::Away);
-            }
+            lane.stop();
         }
         // One that has gone away by itself (its batch ended) is passed over.
         while let Some(next) = lane.waiting.pop_front() {
@@ -109,12 +123,13 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Given up while waiting; if the turn came in the same moment it has to be passed on.
-        if let Some(mut turn) = self.turn.take() {
-            turn.close();
-            if matches!(turn.try_recv(), Ok(Turn::Go)) {
-                self.lanes.leave(&self.key, false);
-            }
+        let Some(mut turn) = self.turn.take() else { return };
+        // Given up while waiting: it comes again, and those behind it must not overtake it.
+        turn.close();
+        match turn.try_recv() {
+            // Its turn came in this very moment.
+            Ok(Turn::Go) => self.lanes.leave(&self.key, true),
+            Ok(Turn::Away) | Err(_) => self.lanes.stop(&self.key),
         }
     }
 }
@@ -174,15 +189,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_gives_up_waiting_holds_nobody() {
+    async fn one_that_gives_up_waiting_is_not_overtaken() {
         let lanes = Lanes::default();
         let (first, second, third) = (lanes.enter("a".into()), lanes.enter("a".into()), lanes.enter("a".into()));
         let head = first.turn().await.unwrap();
         drop(second);
         head.done();
-        third.turn().await.unwrap().done();
-        let waiting = lanes.enter("a".into());
-        drop(waiting);
+        assert!(third.turn().await.is_none(), "the second comes again before the third");
+        lanes.reopen("a");
         lanes.enter("a".into()).turn().await.unwrap().done();
+        assert!(lanes.lock().is_empty());
     }
 }

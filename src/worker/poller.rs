@@ -118,9 +118,10 @@ impl Poller {
                 self.backoff.reset();
                 self.refused_since = None;
                 shared.control.health.polled();
+                let alone = shared.one_batch_at_a_time || (pass.is_narrow() && shared.settings.ordering.has_lanes());
                 pass.answered(messages.len());
                 shared.adjust_pace(|pace| pace.answered(messages.len(), asked, took));
-                self.take(messages, room, took).await;
+                self.take(messages, room, took, alone).await;
                 Ok(())
             }
             Err(error) => {
@@ -130,8 +131,9 @@ impl Poller {
         }
     }
 
-    /// Hands a batch on; on a FIFO queue nothing is fetched before it is settled.
-    async fn take(&self, messages: Vec<ReceivedMessage>, room: Reservation, took: Duration) {
+    /// Hands a batch on. One that has to be `alone` is waited for before anything else is fetched: on a FIFO queue, and where
+    /// there are lanes after a failure, so that nobody is turned away behind a message that may fail again.
+    async fn take(&self, messages: Vec<ReceivedMessage>, room: Reservation, took: Duration, alone: bool) {
         let shared = &self.shared;
         let bytes = messages.iter().map(|message| message.body.len()).sum();
         shared.observers.tell(&Event::Received { messages: messages.len(), bytes, took });
@@ -141,7 +143,7 @@ impl Poller {
         let permits = room.into_permits(messages.iter().map(|message| message.body.len()));
         let lease = Lease::new(Instant::now(), shared.settings.ack_wait, shared.round_trip());
         let work = shared.batches.spawn(batch::run(shared.clone(), Batch { messages, permits, lease }));
-        if shared.one_batch_at_a_time {
+        if alone {
             let _ = work.await;
         }
     }

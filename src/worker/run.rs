@@ -26,6 +26,8 @@ pub(crate) struct Job {
     pub(crate) place: Option<Place>,
     /// Ends the run: the deadline or the end of the grace period has come.
     pub(crate) stop: CancellationToken,
+    /// The batch is acknowledged: a message that still waits for its lane comes again.
+    pub(crate) settled: CancellationToken,
 }
 
 /// How a handler's future ended.
@@ -37,16 +39,20 @@ enum Ended {
 
 /// Runs one message. The permit goes back when the handler has ended and its copy, if any, was sent.
 pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (usize, Verdict) {
-    let Job { position, delivery, permit, place, stop } = job;
+    let Job { position, delivery, permit, place, stop, settled } = job;
     let head = match place {
         None => None,
-        Some(place) => match turn(place, &stop).await {
-            Some(head) => Some(head),
-            None => return (position, skipped(&shared)),
+        Some(place) => match turn(place, &stop, &settled).await {
+            Ok(head) => Some(head),
+            Err(verdict) => {
+                shared.observers.tell(&Event::Skipped);
+                return (position, verdict);
+            }
         },
     };
     if delivery.remaining() < shared.least_budget() {
-        return (position, skipped(&shared));
+        shared.observers.tell(&Event::Skipped);
+        return (position, Verdict::NotStarted);
     }
     shared.observers.tell(&Event::Started);
     let started = Instant::now();
@@ -61,17 +67,14 @@ pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (usize, Verdict) {
     (position, verdict)
 }
 
-async fn turn(place: Place, stop: &CancellationToken) -> Option<Head> {
+/// Waits for the head of the lane. A message that gives up waiting stops its lane as a failed one does.
+async fn turn(place: Place, stop: &CancellationToken, settled: &CancellationToken) -> Result<Head, Verdict> {
     tokio::select! {
         biased;
-        () = stop.cancelled() => None,
-        head = place.turn() => head,
+        () = stop.cancelled() => Err(Verdict::Failed),
+        () = settled.cancelled() => Err(Verdict::Failed),
+        head = place.turn() => head.ok_or(Verdict::NotStarted),
     }
-}
-
-fn skipped(shared: &Shared) -> Verdict {
-    shared.observers.tell(&Event::Skipped);
-    Verdict::NotStarted
 }
 
 /// Calls the handler, and ends it when the lease or its own timeout does.

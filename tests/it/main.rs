@@ -12,3 +12,4 @@ mod producer;
 mod script;
 #[cfg(feature = "server")]
 mod server;
+mod worker;

@@ -1,0 +1,255 @@
+//! Workers against the embedded server, in one process, under the paused clock.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use dms_worker::{
+    Client,
+    message::Message,
+    queue::{NewQueue, QueueId, QueueMode, TagFilter},
+    server::{
+        Server, ServerConfig,
+        broker::embedded::{EmbeddedBroker, EmbeddedConfig, FailureCounting},
+        clock::Clock,
+    },
+    transport::InProcess,
+    worker::{HandlerError, MaxMessages, Ordering, Report, Worker, WorkerBuilder, WorkerHandle, handler_fn},
+};
+use tokio::task::JoinHandle;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A server in this process with one queue `orders` and its group `billing`.
+struct World {
+    _server: Server,
+    client: Client,
+    queue: QueueId,
+    /// What handlers were called with, in order.
+    seen: Arc<Mutex<Vec<u64>>>,
+}
+
+impl World {
+    async fn new(queue: NewQueue, counting: FailureCounting) -> Self {
+        let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let config = EmbeddedConfig { failure_counting: counting, ..EmbeddedConfig::default() };
+        let broker = Arc::new(EmbeddedBroker::in_memory(config, clock.clone()).await);
+        let server = Server::with_broker(ServerConfig::default(), broker, clock).await.unwrap();
+        let transport = Arc::new(InProcess::new(server.router()));
+        let client = Client::builder("http://in.process", "local").transport(transport).build().unwrap();
+        let queue = client.create_queue(queue).await.unwrap().id;
+        client.create_groups(&queue, &["billing"]).await.unwrap();
+        Self { _server: server, client, queue, seen: Arc::default() }
+    }
+
+    async fn send(&self, numbers: std::ops::Range<u64>) {
+        let messages: Vec<_> = numbers.map(|number| Message::json(&number).unwrap()).collect();
+        for batch in messages.chunks(10) {
+            for sent in self.client.send(&self.queue, batch).await.unwrap() {
+                sent.unwrap();
+            }
+        }
+    }
+
+    /// A worker whose handler notes each number, takes `takes`, and fails those that `fails` picks.
+    fn worker(&self, takes: Duration, fails: fn(u64) -> bool) -> WorkerBuilder {
+        let seen = self.seen.clone();
+        let handler = handler_fn(move |delivery| {
+            let seen = seen.clone();
+            async move {
+                let number: u64 = delivery.json()?;
+                tokio::time::sleep(takes).await;
+                seen.lock().unwrap().push(number);
+                if fails(number) { Err(HandlerError::retry("poison")) } else { Ok(()) }
+            }
+        });
+        Worker::builder(self.client.clone(), "orders", "billing", handler)
+    }
+
+    async fn counts(&self) -> (u64, u64, u64) {
+        let group = self.client.find_group(&self.queue, "billing").await.unwrap();
+        (group.consumed_messages, group.available_messages, group.available_dead_letters.unwrap())
+    }
+
+    fn runs(&self) -> BTreeMap<u64, usize> {
+        let mut runs = BTreeMap::new();
+        for number in self.seen.lock().unwrap().iter() {
+            *runs.entry(*number).or_default() += 1;
+        }
+        runs
+    }
+}
+
+fn start(worker: WorkerBuilder) -> (WorkerHandle, JoinHandle<Report>) {
+    let worker = worker.build().unwrap();
+    let handle = worker.handle();
+    (handle, tokio::spawn(async move { worker.run(std::future::pending()).await.unwrap() }))
+}
+
+fn orders() -> NewQueue {
+    NewQueue::new("orders").dead_letters_after(3)
+}
+
+fn one_in_fifty(number: u64) -> bool {
+    number % 50 == 7
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_handled_once_each_and_nothing_is_left() {
+    let world = World::new(orders(), FailureCounting::Culprit).await;
+    world.send(0..1_000).await;
+    let (handle, run) = start(world.worker(SECOND / 100, |_| false));
+    tokio::time::sleep(SECOND * 30).await;
+    handle.stop();
+    let report = run.await.unwrap();
+    assert!(report.drained);
+    assert_eq!((report.done, report.acknowledged, report.redelivered), (1_000, 1_000, 0));
+    assert_eq!(world.counts().await, (1_000, 0, 0));
+    assert!(world.runs().values().all(|&runs| runs == 1));
+}
+
+/// Invariant 4, under the strict reading of the service's counting: exactly the poison messages become dead letters.
+async fn only_poison_becomes_a_dead_letter(queue: NewQueue) {
+    let world = World::new(queue, FailureCounting::Batch).await;
+    world.send(0..500).await;
+    let (handle, run) = start(world.worker(SECOND / 200, one_in_fifty));
+    tokio::time::sleep(SECOND * 300).await;
+    handle.stop();
+    run.await.unwrap();
+    assert_eq!(world.counts().await, (490, 0, 10));
+    let runs = world.runs();
+    assert!((0..500).filter(|&n| one_in_fifty(n)).all(|n| runs[&n] == 3), "{runs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_poison_becomes_a_dead_letter_in_a_normal_queue() {
+    only_poison_becomes_a_dead_letter(orders()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_poison_becomes_a_dead_letter_in_a_fifo_queue() {
+    only_poison_becomes_a_dead_letter(orders().mode(QueueMode::Fifo)).await;
+}
+
+/// A FIFO queue is handled strictly in order, whatever the worker's concurrency.
+#[tokio::test(start_paused = true)]
+async fn a_fifo_queue_is_handled_in_order() {
+    let world = World::new(orders().mode(QueueMode::Fifo), FailureCounting::Culprit).await;
+    world.send(0..200).await;
+    let (handle, run) = start(world.worker(SECOND / 100, |_| false));
+    tokio::time::sleep(SECOND * 60).await;
+    handle.stop();
+    run.await.unwrap();
+    assert_eq!(*world.seen.lock().unwrap(), (0..200).collect::<Vec<_>>());
+}
+
+/// The service's queue may be there later than the worker.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_does_not_exist_is_an_error_that_names_it() {
+    let world = World::new(orders(), FailureCounting::Culprit).await;
+    let worker = Worker::builder(world.client.clone(), "ordres", "billing", handler_fn(|_| async { Ok(()) }));
+    let error = worker.build().unwrap().run(std::future::pending()).await.unwrap_err();
+    assert!(error.client_error().unwrap().is_not_found());
+    assert!(error.to_string().contains("ordres"), "{error}");
+}
+
+/// A handler that takes longer than its lease is stopped; its message becomes a dead letter, its neighbours do not.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_hangs_costs_its_own_message_only() {
+    let world = World::new(orders(), FailureCounting::Batch).await;
+    world.send(0..10).await;
+    let handler = handler_fn(|delivery| async move {
+        if delivery.json::<u64>()? == 3 {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    });
+    let worker = Worker::builder(world.client.clone(), "orders", "billing", handler).ack_wait(SECOND * 15);
+    let (handle, run) = start(worker);
+    tokio::time::sleep(SECOND * 120).await;
+    handle.stop();
+    assert_eq!(run.await.unwrap().timed_out, 3);
+    assert_eq!(world.counts().await, (9, 0, 1));
+}
+
+/// Dead-letter workers: the same runtime on the other stream.
+#[tokio::test(start_paused = true)]
+async fn dead_letters_can_be_worked_off() {
+    let world = World::new(orders(), FailureCounting::Culprit).await;
+    world.send(0..50).await;
+    let (handle, run) = start(world.worker(Duration::ZERO, one_in_fifty));
+    tokio::time::sleep(SECOND * 20).await;
+    handle.stop();
+    run.await.unwrap();
+    assert_eq!(world.counts().await, (49, 0, 1));
+    let (handle, run) = start(world.worker(Duration::ZERO, |_| false).dead_letters());
+    tokio::time::sleep(SECOND * 20).await;
+    handle.stop();
+    assert_eq!(run.await.unwrap().done, 1);
+    assert_eq!(world.counts().await, (49, 0, 0));
+}
+
+/// Labels: the worker sees those it asked for and no others.
+#[tokio::test(start_paused = true)]
+async fn a_worker_with_labels_gets_matching_messages_only() {
+    let world = World::new(orders(), FailureCounting::Culprit).await;
+    for number in 0..20u64 {
+        let message = Message::json(&number).unwrap().tag(if number % 2 == 0 { "even" } else { "odd" });
+        world.client.send(&world.queue, &[message]).await.unwrap();
+    }
+    let filter = TagFilter { tags: vec!["odd".into()], ..TagFilter::default() };
+    let worker = world.worker(Duration::ZERO, |_| false).tags(filter).max_messages(MaxMessages::Fixed(3));
+    let (handle, run) = start(worker);
+    tokio::time::sleep(SECOND * 20).await;
+    handle.stop();
+    assert_eq!(run.await.unwrap().done, 10);
+    assert!(world.runs().keys().all(|number| number % 2 == 1));
+}
+
+/// Lanes keep a key's order on a NORMAL queue, through failures too.
+#[tokio::test(start_paused = true)]
+async fn a_key_keeps_its_order_through_failures() {
+    let world = World::new(NewQueue::new("orders"), FailureCounting::Culprit).await;
+    for number in 0..60u64 {
+        let message = Message::json(&number).unwrap().attribute("customer", number % 3);
+        world.client.send(&world.queue, &[message]).await.unwrap();
+    }
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let tried = Arc::new(Mutex::new(BTreeMap::<u64, u32>::new()));
+    let (seen, tries) = (done.clone(), tried.clone());
+    let handler = handler_fn(move |delivery| {
+        let (seen, tries) = (seen.clone(), tries.clone());
+        async move {
+            let number: u64 = delivery.json()?;
+            tokio::time::sleep(SECOND / 10).await;
+            let tried = { *tries.lock().unwrap().entry(number).and_modify(|n| *n += 1).or_insert(1) };
+            if number % 10 == 4 && tried < 3 {
+                return Err(HandlerError::retry("not yet"));
+            }
+            seen.lock().unwrap().push(number);
+            Ok(())
+        }
+    });
+    let worker = Worker::builder(world.client.clone(), "orders", "billing", handler)
+        .ordering(Ordering::by_attribute("customer"));
+    let (handle, run) = start(worker);
+    tokio::time::sleep(SECOND * 300).await;
+    handle.stop();
+    run.await.unwrap();
+    assert_eq!(world.counts().await, (60, 0, 0));
+    for customer in 0..3 {
+        let mut order: Vec<u64> = done.lock().unwrap().iter().copied().filter(|n| n % 3 == customer).collect();
+        let mut first_runs = Vec::new();
+        order.retain(|n| {
+            if first_runs.contains(n) {
+                false
+            } else {
+                first_runs.push(*n);
+                true
+            }
+        });
+        assert!(first_runs.is_sorted(), "customer {customer}: {first_runs:?}");
+    }
+}
