@@ -12,4 +12,5 @@ mod producer;
 mod script;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "server")]
 mod worker;

@@ -36,7 +36,8 @@ impl World {
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let config = EmbeddedConfig { failure_counting: counting, ..EmbeddedConfig::default() };
         let broker = Arc::new(EmbeddedBroker::in_memory(config, clock.clone()).await);
-        let server = Server::with_broker(ServerConfig::default(), broker, clock).await.unwrap();
+        let config = ServerConfig { clock, ..ServerConfig::default() };
+        let server = Server::with_broker(config, broker).await.unwrap();
         let transport = Arc::new(InProcess::new(server.router()));
         let client = Client::builder("http://in.process", "local").transport(transport).build().unwrap();
         let queue = client.create_queue(queue).await.unwrap().id;
