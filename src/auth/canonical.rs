@@ -5,7 +5,10 @@
 use http::{HeaderMap, Method};
 use sha2::{Digest, Sha256};
 
-use super::signer::SignatureError;
+/// A header that is to be signed is not there; holds its name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the header {0} is signed but missing")]
+pub struct MissingHeader(pub String);
 
 /// What of a request is signed.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +34,7 @@ impl CanonicalRequest {
     ///
     /// # Errors
     /// When a header of `signed` is not there.
-    pub fn new(request: &RequestParts<'_>, signed: &[String]) -> Result<Self, SignatureError> {
+    pub fn new(request: &RequestParts<'_>, signed: &[String]) -> Result<Self, MissingHeader> {
         let mut text = request.method.as_str().to_ascii_uppercase().into_bytes();
         text.push(b'\n');
         text.extend_from_slice(canonical_path(request.path).as_bytes());
@@ -60,9 +63,9 @@ impl CanonicalRequest {
 }
 
 /// Appends `name:value\n`. Several values of one name count as one, joined by commas, so that none can be slipped in.
-fn push_header(text: &mut Vec<u8>, name: &str, headers: &HeaderMap) -> Result<(), SignatureError> {
+fn push_header(text: &mut Vec<u8>, name: &str, headers: &HeaderMap) -> Result<(), MissingHeader> {
     let mut values = headers.get_all(name).iter();
-    let first = values.next().ok_or_else(|| SignatureError::MissingHeader(name.to_owned()))?;
+    let first = values.next().ok_or_else(|| MissingHeader(name.to_owned()))?;
     text.extend_from_slice(name.as_bytes());
     text.push(b':');
     text.extend_from_slice(first.as_bytes().trim_ascii());

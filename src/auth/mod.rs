@@ -14,7 +14,7 @@ mod token;
 mod vendor;
 
 pub(crate) use canonical::encode;
-pub use canonical::{CanonicalRequest, RequestParts};
+pub use canonical::{CanonicalRequest, MissingHeader, RequestParts};
 pub use signer::SignatureError;
 pub(crate) use token::{Iam, find_project};
 pub use token::{IamCredentials, Scope};

@@ -10,7 +10,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
-use super::canonical::{CanonicalRequest, RequestParts, hex, unhex};
+use super::canonical::{CanonicalRequest, MissingHeader, RequestParts, hex, unhex};
 
 /// The only algorithm that the service's gateway takes.
 pub const ALGORITHM: &str = "SDK-HMAC-SHA256";
@@ -33,8 +33,8 @@ pub enum SignatureError {
     #[error("the Authorization header is malformed: {0}")]
     Malformed(&'static str),
     /// A header that has to be signed is not there.
-    #[error("the header {0} is signed but missing")]
-    MissingHeader(String),
+    #[error(transparent)]
+    MissingHeader(#[from] MissingHeader),
     /// The time of the signature cannot be read.
     #[error("the header X-Sdk-Date is not of the form 20261122T203300Z")]
     BadDate,
@@ -167,7 +167,7 @@ fn header_names(list: &str) -> Result<Vec<String>, SignatureError> {
 }
 
 fn date_header(headers: &HeaderMap) -> Result<&str, SignatureError> {
-    let value = headers.get(DATE_HEADER).ok_or_else(|| SignatureError::MissingHeader(DATE_HEADER.to_owned()))?;
+    let value = headers.get(DATE_HEADER).ok_or_else(|| MissingHeader(DATE_HEADER.to_owned()))?;
     value.to_str().map_err(|_| SignatureError::BadDate)
 }
 

@@ -33,13 +33,14 @@ use owner::Command;
 
 use crate::{
     client::{Client, check_message},
-    limits::LimitError,
+    limits::{LimitError, MAX_BYTES},
     message::{Body, Message, MessageId},
     queue::QueueId,
 };
 
-/// The largest message within a request: a full body, and as much again for attributes and labels.
-const MAX_ENCODED: usize = 2 * crate::limits::MAX_BYTES;
+/// The largest message within a request: a full body, and almost as much again for attributes and labels, so that the
+/// request stays below the MiB that servers are used to read.
+const MAX_ENCODED: usize = 2 * MAX_BYTES - 4096;
 
 /// Sends messages to one queue. Cloning is cheap: clones share the batches, the bounds and the order.
 ///

@@ -6,6 +6,8 @@ mod broker;
 mod client;
 mod client_documents;
 mod client_http;
+#[cfg(feature = "server")]
+mod client_server;
 #[cfg(feature = "sidecar")]
 mod config;
 mod producer;

@@ -225,7 +225,7 @@ fn a_signed_header_that_is_missing_is_named() {
         Authorization::parse("SDK-HMAC-SHA256 Access=a, SignedHeaders=host;x-gone;b\u{e4}d, Signature=00").unwrap();
     assert_eq!(
         authorization.verify(&secret(), &parts, signing_time()),
-        Err(SignatureError::MissingHeader("x-gone".to_owned()))
+        Err(SignatureError::MissingHeader(MissingHeader("x-gone".to_owned())))
     );
 }
 
