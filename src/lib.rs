@@ -1,4 +1,47 @@
-//! Consume Huawei Cloud DMS queues.
+//! Consume Huawei Cloud DMS queues: a worker runtime, a producer, a typed client, and a durable server of the same API.
+//!
+//! DMS is an HTTP message service with consumer groups, long polls, *ordered* batch acknowledgement, leases that cannot be
+//! extended, dead letters per group, label filters and delayed messages. The hosted service was withdrawn in 2022: today these
+//! clients talk to this crate's [`server`] (`dms-worker serve`), or to a private installation.
+//!
+//! # Where to begin
+//!
+//! * Implement a [`Handler`](worker::Handler) and run a [`Worker`]: `examples/quickstart.rs`.
+//! * Send with a [`Producer`], or with the [`Client`] itself, which has every operation of the API (V2 and V1.0).
+//! * Embed a [`Server`](server::Server), in memory or on disk: `examples/embedded_server.rs`.
+//!
+//! # Layout
+//!
+//! Imports run up this list, never down.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`message`], [`queue`] | the nouns: messages, bodies, queues, groups; plain values |
+//! | [`limits`] | the service's limits and their checks, one set for client and server |
+//! | [`retry`] | how long to wait before trying again; the only file that names the `backoff` crate |
+//! | `clock` | the only place of the library that reads the wall clock |
+//! | [`transport`] | one HTTP exchange: over sockets (the only file that names reqwest), or into a router in this process |
+//! | [`auth`] | AK/SK signatures and IAM tokens, put on requests; signatures checked |
+//! | `wire` | the JSON of requests and answers, and what differs between V2 and V1.0 |
+//! | [`client`] | [`Client`]: every operation, typed, checked, repeated where that is safe |
+//! | [`producer`] | [`Producer`]: messages gathered into requests |
+//! | [`worker`] | [`Worker`]: polls, handlers, deadlines, the ordered acknowledgement |
+//! | [`server`] | the server: HTTP over a [`Broker`](server::broker::Broker), and the embedded broker with its stores |
+//! | [`config`], [`sidecar`] | workers and publishers from a configuration file |
+//! | [`cli`] | the `dms-worker` command |
+//!
+//! What is *not* there: `server` imports neither `client` nor `worker`; `worker` and `producer` know no HTTP; `ledger`, `pace`,
+//! `lease` and `batcher` do no I/O; nothing in the library measures time with another clock than tokio's.
+//!
+//! # Features
+//!
+//! | feature | adds | default |
+//! |---|---|---|
+//! | `server` | the embedded server | yes |
+//! | `sidecar` | configuration files, the sidecar | yes |
+//! | `cli` | the `dms-worker` binary | yes |
+//!
+//! `default-features = false` leaves the client, the worker and the producer.
 
 pub mod auth;
 pub mod client;
@@ -17,6 +60,7 @@ pub mod worker;
 pub use client::{Client, ClientBuilder, Error};
 pub use producer::Producer;
 pub use wire::ApiVersion;
+pub use worker::Worker;
 
 #[cfg(feature = "server")]
 pub mod server;
