@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{check, completions, config, group, health, man, queue, receive, send, serve, tag};
+use super::{check, completions, config, demo, group, health, man, queue, receive, send, serve, tag};
 
 /// What stands below every `--help`.
 const EXIT_CODES: &str = "\
@@ -84,6 +84,8 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     /// Run the DMS server
     Serve(serve::ServeArgs),
+    /// Take the tour: server, producer, worker with failures, dead letters, redrive, in a few seconds
+    Demo(demo::DemoArgs),
     /// Check a configuration; with --online also credentials, queues and groups
     Check(check::CheckArgs),
     /// Show the configuration that is in force

@@ -87,7 +87,7 @@ impl Context {
     /// The configuration for a command that talks to a service; logs are set up for such a command.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let loaded = load(&self.request(true))?;
-        logging::for_command(self);
+        logging::for_command(self, "warn");
         Ok(loaded)
     }
 

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::config::{Log, LogFormat};
 
-/// Logs of a command that ends by itself: warnings, or what `-v` and `RUST_LOG` ask for.
-pub(crate) fn for_command(context: &Context) {
-    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level(context, "warn")));
+/// Logs of a command that ends by itself: those of `usual` level, or what `-v` and `RUST_LOG` ask for.
+pub(crate) fn for_command(context: &Context, usual: &str) {
+    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level(context, usual)));
     start(filter, LogFormat::Text, context.colored());
 }
 

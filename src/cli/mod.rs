@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod confirm;
 mod context;
+mod demo;
 mod failure;
 mod group;
 mod health;
@@ -67,6 +68,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 async fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
     match command {
+        Command::Demo(args) => return demo::run(args, context).await,
         Command::Serve(args) => return serve::run(args, context).await,
         Command::Check(args) => check::run(args, context).await?,
         Command::Config(args) => config::run(&args, context)?,
