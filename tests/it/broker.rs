@@ -5,6 +5,7 @@ mod dead_letters;
 mod delivery;
 mod durability;
 mod labels;
+mod model;
 mod queues;
 mod stage;
 mod time;

@@ -55,6 +55,8 @@ mod rule;
 mod settle;
 mod state;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod work;
 

@@ -40,17 +40,17 @@ pub(super) async fn peek(
     let known: Vec<u64> = sketch.known.keys().copied().take(max).collect();
     let (number, asked) = (sketch.stream, known);
     let found = core.ask_store(move |store| store.read_these(number, &asked, MOST.bytes)).await;
-    for message in found.map_err(store_error)? {
-        if let Some((state, failures)) = sketch.known.get(&message.seq) {
-            shown.push(show(&message, message.seq, *state, *failures));
-        }
-    }
+    let found = found.map_err(store_error)?;
+    let state = |message: &Stored| sketch.known.get(&message.seq).copied();
+    shown.extend(
+        core.passing(sketch.reader, &found)
+            .filter_map(|message| state(message).map(|(state, failures)| show(message, message.seq, state, failures))),
+    );
     if shown.len() < max && from < LOT_BASE {
         let (place, limit) = (sketch.head.max(from), ReadLimit { messages: max - shown.len(), ..MOST });
         let found = core.ask_store(move |store| store.read(number, place, limit)).await.map_err(store_error)?;
-        let state = core.lock();
-        let mine = |message: &&Arc<Stored>| state.readers.get(&sketch.reader).is_some_and(|r| r.passes(message));
-        shown.extend(found.iter().filter(mine).map(|message| show(message, message.seq, PeekState::Available, 0)));
+        let available = |message: &Stored| show(message, message.seq, PeekState::Available, 0);
+        shown.extend(core.passing(sketch.reader, &found).map(available));
     }
     if let Some(lot) = sketch.lot.filter(|_| shown.len() < max) {
         let (place, limit) = (from.saturating_sub(LOT_BASE), ReadLimit { messages: max - shown.len(), ..MOST });
@@ -63,6 +63,15 @@ pub(super) async fn peek(
         }
     }
     Ok(shown)
+}
+
+impl Core {
+    /// Those of the messages that the label rule of a reader lets pass.
+    fn passing<'a>(&self, reader: ReaderNo, messages: &'a [Arc<Stored>]) -> impl Iterator<Item = &'a Stored> {
+        let state = self.lock();
+        let passes = |message: &&Arc<Stored>| state.readers.get(&reader).is_some_and(|reader| reader.passes(message));
+        messages.iter().filter(passes).map(AsRef::as_ref).collect::<Vec<_>>().into_iter()
+    }
 }
 
 fn sketch(core: &Core, path: &GroupPath, which: Stream, from: u64, max: usize) -> Result<Sketch, BrokerError> {

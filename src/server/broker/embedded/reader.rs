@@ -200,14 +200,13 @@ impl Reader {
         let mut passed_over = 0;
         while at < stream.next && !draft.is_full() {
             let Some(message) = stream.cached(at).or_else(|| self.ahead(at)) else {
-                // Without a label rule a batch is filled up; with one, the next match may be far away.
-                if draft.entries.is_empty() || self.rule.as_ref().is_none_or(LabelRule::passes_all) {
-                    if draft.entries.is_empty() {
-                        self.move_to(at);
-                    }
-                    return Err(Take::Missing(Read::From { place: at, end: stream.next }));
+                if draft.entries.is_empty() {
+                    self.move_to(at);
+                } else if self.has_far_ahead() {
+                    // The next match of a label rule may be far away: what is there is enough.
+                    break;
                 }
-                break;
+                return Err(Take::Missing(Read::From { place: at, end: stream.next }));
             };
             if self.passes(message) {
                 if !draft.push(message, 0) {
@@ -326,6 +325,12 @@ impl Reader {
     fn ahead(&self, seq: u64) -> Option<&Arc<Stored>> {
         let first = self.ahead.front()?.seq;
         self.ahead.get(usize::try_from(seq.checked_sub(first)?).ok()?)
+    }
+
+    /// Whether a batch in the making keeps as much in memory as it may.
+    fn has_far_ahead(&self) -> bool {
+        let footprint = self.ahead.iter().map(|message| message.footprint()).sum::<usize>();
+        self.ahead.len() > SCAN || footprint > 4 * READ_AHEAD.bytes
     }
 
     fn move_to(&mut self, head: u64) {

@@ -76,6 +76,18 @@ impl SqliteStore {
     }
 }
 
+#[cfg(test)]
+impl SqliteStore {
+    /// The database may have so many pages more than it has: what a disk that fills up looks like. `None` for no limit.
+    pub(crate) fn leave_room_for(&self, pages: Option<u32>) -> Result<(), StoreError> {
+        self.write(|writer| {
+            let used: u32 = writer.conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
+            let most = pages.map_or(u32::MAX - 1, |pages| used + pages);
+            Ok(writer.conn.query_row(&format!("PRAGMA max_page_count({most})"), [], |_| Ok(()))?)
+        })
+    }
+}
+
 impl SqliteStore {
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         match lock(&self.reader).as_ref() {

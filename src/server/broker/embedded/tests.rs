@@ -1,0 +1,216 @@
+//! What happens when the store fails: nothing changes, and it works again when the store does.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use super::*;
+use crate::{
+    queue::TagFilter,
+    server::store::{ReadLimit, Record, StoreError, Stored, StreamNo},
+};
+
+/// A store in memory that fails on demand.
+#[derive(Debug, Default)]
+struct FlakyStore {
+    store: MemoryStore,
+    fails: AtomicBool,
+}
+
+impl FlakyStore {
+    fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::Relaxed) { Err(StoreError::new("no space left on device")) } else { Ok(()) }
+    }
+}
+
+impl Store for FlakyStore {
+    fn blocks(&self) -> bool {
+        false
+    }
+
+    fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
+        self.check().and_then(|()| self.store.commit(records))
+    }
+
+    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
+        self.check().and_then(|()| self.store.read(stream, from, limit))
+    }
+
+    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Vec<Arc<Stored>>, StoreError> {
+        self.check().and_then(|()| self.store.read_these(stream, seqs, bytes))
+    }
+
+    fn first_due(&self, lot: StreamNo, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
+        self.check().and_then(|()| self.store.first_due(lot, limit))
+    }
+
+    fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError> {
+        self.check().and_then(|()| self.store.entered(stream, from, count))
+    }
+
+    fn wants_tidying(&self) -> bool {
+        false
+    }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn release(&self, _in_order: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// A broker on a store, with one queue and one group.
+struct Scene {
+    broker: EmbeddedBroker,
+    path: GroupPath,
+}
+
+impl Scene {
+    async fn on(store: Arc<dyn Store>) -> Self {
+        let clock = Clock::following_tokio(std::time::UNIX_EPOCH);
+        let broker = EmbeddedBroker::start(store, Snapshot::default(), EmbeddedConfig::default(), clock);
+        let project = ProjectId::new("p");
+        let queue = broker.create_queue(&project, NewQueue::new("q").dead_letters_after(2)).await.unwrap().id;
+        let group = broker.create_groups(&project, &queue, &["g".into()]).await.unwrap().remove(0);
+        Self { broker, path: GroupPath { project, queue, group } }
+    }
+
+    async fn send(&self, text: &str, delay: Duration) -> Result<(), BrokerError> {
+        let message = NewMessage { json: text.to_owned().into(), body_bytes: text.len(), tags: Vec::new(), delay };
+        self.broker.append(&self.path.project, &self.path.queue, vec![message]).await.map(drop)
+    }
+
+    async fn take(&self, wait: u64) -> Result<Vec<LeasedMessage>, BrokerError> {
+        let request = LeaseRequest {
+            max_messages: 10,
+            max_bytes: 524_288,
+            wait: Duration::from_secs(wait),
+            ack_wait: Duration::from_secs(30),
+            filter: TagFilter::default(),
+        };
+        self.broker.lease(&self.path, Stream::Messages, request).await
+    }
+
+    async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<Settled, BrokerError> {
+        let acks = batch.iter().map(|message| Ack { handle: message.handle.clone(), success }).collect();
+        self.broker.settle(&self.path, Stream::Messages, acks).await
+    }
+
+    async fn available(&self) -> u64 {
+        let list = self.broker.groups(&self.path.project, &self.path.queue).await.unwrap();
+        list.groups[0].available_messages
+    }
+}
+
+const NOW: Duration = Duration::ZERO;
+
+/// A send that could not be stored is refused as a whole; there is no gap where it would have been.
+#[tokio::test(start_paused = true)]
+async fn a_failed_send_leaves_no_trace() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    store.fail(true);
+    assert!(matches!(scene.send("1", NOW).await, Err(BrokerError::Store(_))));
+    assert_eq!(scene.available().await, 0);
+    store.fail(false);
+    scene.send("2", NOW).await.unwrap();
+    assert_eq!(scene.take(0).await.unwrap()[0].json, "2");
+}
+
+/// A batch whose acknowledgement could not be stored stays leased, its lease running, its tokens good.
+#[tokio::test(start_paused = true)]
+async fn a_failed_acknowledgement_can_be_repeated() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    scene.send("1", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    store.fail(true);
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::Store(_))));
+    store.fail(false);
+    assert!(scene.take(0).await.unwrap().is_empty());
+    assert_eq!(scene.settle(&batch, true).await.unwrap().success, 1);
+    assert_eq!(scene.available().await, 0);
+}
+
+/// A lapse that could not be stored is tried again; until then its messages are out, and their tokens are dead.
+#[tokio::test(start_paused = true)]
+async fn a_failed_lapse_is_tried_again() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    scene.send("1", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    store.fail(true);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(scene.available().await, 0);
+    store.fail(false);
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle)));
+    assert_eq!(scene.take(2).await.unwrap()[0].json, "1");
+}
+
+/// A delayed message that could not be moved when it was due comes as soon as it can.
+#[tokio::test(start_paused = true)]
+async fn a_failed_move_of_a_due_message_is_tried_again() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    scene.send("1", Duration::from_secs(5)).await.unwrap();
+    store.fail(true);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    store.fail(false);
+    assert_eq!(scene.take(2).await.unwrap()[0].json, "1");
+}
+
+/// Work after a refused one in the same commit is not touched by it.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_does_not_spoil_its_commit() {
+    let scene = Scene::on(Arc::new(MemoryStore::default())).await;
+    scene.send("1", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    let (first, second, sent) =
+        tokio::join!(scene.settle(&batch, true), scene.settle(&batch, true), scene.send("2", NOW));
+    assert_eq!(first.unwrap().success, 1);
+    assert!(matches!(second, Err(BrokerError::UnknownHandle)), "it is being settled");
+    sent.unwrap();
+    assert_eq!(scene.take(0).await.unwrap()[0].json, "2");
+}
+
+/// A full disk refuses what does not fit and nothing else; when there is room, everything goes on.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = SqliteStore::open(dir.path()).unwrap();
+    let store = Arc::new(store);
+    let scene = Scene::on(store.clone()).await;
+    scene.send("first", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    store.leave_room_for(Some(4)).unwrap();
+    let large = "x".repeat(20_000);
+    let mut stored = 1;
+    let refused = loop {
+        match scene.send(&large, NOW).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 10, "four pages hold no ten messages");
+    };
+    assert!(matches!(refused, BrokerError::Store(ref error) if error.to_string().contains("full")), "{refused:?}");
+    assert_eq!(scene.available().await, stored - 1);
+    assert_eq!(scene.settle(&batch, true).await.unwrap().success, 1, "what needs no room goes on");
+    store.leave_room_for(None).unwrap();
+    scene.send("last", NOW).await.unwrap();
+    scene.broker.abort().await;
+    let broker = EmbeddedBroker::open(dir.path(), EmbeddedConfig::default(), Clock::system()).await.unwrap();
+    let scene = Scene { broker, path: scene.path };
+    assert_eq!(scene.available().await, stored);
+    assert_eq!(scene.take(0).await.unwrap().last().unwrap().json, "last");
+}
