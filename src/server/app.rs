@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{broker::Broker, config::HttpLimits, gate::Gate, metrics::Metrics};
+use super::{broker::Broker, config::HttpLimits, faults::Faults, gate::Gate, metrics::Metrics};
 
 /// The state behind the router.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct App {
     pub(crate) stopping: CancellationToken,
     /// Who may call.
     pub(crate) gate: Gate,
+    /// What goes wrong on purpose.
+    pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.
     pub(crate) region: String,
     /// The limits of a single request.

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use super::{
     broker::{Quotas, embedded::EmbeddedConfig},
     clock::Clock,
+    faults::FaultPlan,
 };
 use crate::queue::{NewQueue, ProjectId};
 
@@ -27,6 +28,8 @@ pub struct ServerConfig {
     pub token_lifetime: Duration,
     /// The limits of connections and requests.
     pub limits: HttpLimits,
+    /// What goes wrong on purpose; nothing by default.
+    pub faults: FaultPlan,
     /// How the broker behaves; the quotas of projects are added to its own.
     pub broker: EmbeddedConfig,
     /// The wall clock; the system's.
@@ -43,6 +46,7 @@ impl Default for ServerConfig {
             region: "local".to_owned(),
             token_lifetime: Duration::from_secs(24 * 3600),
             limits: HttpLimits::default(),
+            faults: FaultPlan::default(),
             broker: EmbeddedConfig::default(),
             clock: Clock::system(),
         }

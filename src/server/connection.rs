@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::config::HttpLimits;
+use super::{config::HttpLimits, faults::Cut};
 
 /// The largest head and read buffer, in bytes.
 const BUFFER: usize = 128 << 10;
@@ -39,9 +39,12 @@ where
         let answer = router.clone().oneshot(request.map(Body::new));
         let busy = Arc::clone(&busy);
         async move {
-            let answer = answer.await;
+            let answer = answer.await.unwrap_or_else(|never| match never {});
             busy.store(false, Ordering::Relaxed);
-            answer
+            if answer.extensions().get::<Cut>().is_some() {
+                return Err(io::Error::from(io::ErrorKind::ConnectionReset));
+            }
+            Ok(answer)
         }
     });
     let connection = http1::Builder::new()

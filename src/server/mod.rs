@@ -19,12 +19,14 @@ mod config;
 mod connection;
 mod consume;
 mod error;
+pub mod faults;
 mod gate;
 mod groups;
 mod iam;
 mod json;
 mod listener;
 mod metrics;
+mod operation;
 mod paths;
 mod query;
 mod queues;
@@ -45,7 +47,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue, User};
-use self::{app::App, broker::Broker, gate::Gate, metrics::Metrics};
+pub use self::operation::Operation;
+use self::{app::App, broker::Broker, faults::Faults, gate::Gate, metrics::Metrics};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +127,7 @@ impl Server {
             broker,
             stopping: CancellationToken::new(),
             gate,
+            faults: Faults::new(&config.faults),
             region: config.region,
             limits: config.limits,
             metrics: Metrics::new(),
@@ -149,6 +153,11 @@ impl Server {
     /// What the server runs on.
     pub fn broker(&self) -> &Arc<dyn Broker> {
         &self.app.broker
+    }
+
+    /// What goes wrong on purpose from now on.
+    pub fn faults(&self) -> &Faults {
+        &self.app.faults
     }
 
     /// Serves until `shutdown` is ready: then long polls are answered empty at once, requests in progress are finished

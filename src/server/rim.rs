@@ -11,10 +11,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::{app::App, codes, error::ApiError};
+use super::{app::App, codes, error::ApiError, operation::Operation};
 
 /// The header that carries a request's id, both ways.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,9 +25,8 @@ const MAX_REQUEST_ID: usize = 128;
 pub(super) async fn wrap(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
-    let method = request.method().clone();
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let operation = operation(&method, path.as_ref().map_or("", MatchedPath::as_str));
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let operation = Operation::of(request.method(), route).as_str();
 
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
@@ -67,30 +66,6 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
         HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
     })
-}
-
-/// The short name of an operation, for logs and metrics.
-fn operation(method: &Method, path: &str) -> &'static str {
-    let resource = path.splitn(4, '/').nth(3).unwrap_or(path);
-    match (method.as_str(), resource) {
-        ("POST", "queues") => "create_queue",
-        ("GET", "queues") => "list_queues",
-        ("GET", "queues/{queue_id}") => "show_queue",
-        ("DELETE", "queues/{queue_id}") => "delete_queue",
-        ("POST", "queues/{queue_id}/groups") => "create_groups",
-        ("GET", "queues/{queue_id}/groups") => "list_groups",
-        ("DELETE", "queues/{queue_id}/groups/{group_id}") => "delete_group",
-        ("POST", "queues/{queue_id}/messages") => "send",
-        ("GET", "queues/{queue_id}/groups/{group_id}/messages") => "consume",
-        ("POST", "queues/{queue_id}/groups/{group_id}/ack") => "ack",
-        ("GET", "queues/{queue_id}/groups/{group_id}/deadletters") => "consume_dead_letters",
-        ("POST", "queues/{queue_id}/groups/{group_id}/deadletters/ack") => "ack_dead_letters",
-        ("GET", "quotas" | "quotas/dms") => "quotas",
-        ("POST", "tokens") => "create_token",
-        (_, "") => "unknown",
-        (_, resource) if resource.starts_with("queue/") => "tags",
-        _ => "other",
-    }
 }
 
 #[cfg(test)]

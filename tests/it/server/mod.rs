@@ -7,6 +7,7 @@ mod auth;
 mod connections;
 mod documents;
 mod errors;
+mod faults;
 mod hostile;
 mod identity;
 
@@ -24,6 +25,7 @@ pub(crate) const PROJECT: &str = "b78a90ae2a134b4b8b2ba30acab4e23a";
 
 /// A server in memory, called without sockets.
 pub(crate) struct Api {
+    pub(crate) server: Server,
     router: Router,
     prefix: String,
 }
@@ -67,7 +69,7 @@ impl Api {
 
     pub(crate) async fn with(config: ServerConfig) -> Self {
         let server = Server::bind(config).await.unwrap();
-        Self { router: server.router(), prefix: format!("/v2/{PROJECT}") }
+        Self { router: server.router(), server, prefix: format!("/v2/{PROJECT}") }
     }
 
     /// The same server by another prefix than `/v2/{project}`.

@@ -1,0 +1,234 @@
+//! Faults on purpose: what a network and a service do on a bad day, by probability or by script.
+//!
+//! For tests of one's own handlers and clients, in any language: `Server::faults` in a program, `serve --faults` in a
+//! process. A server without rules pays one look at an atomic.
+
+mod inject;
+mod spec;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+pub(super) use self::inject::{Cut, inject};
+use super::operation::Operation;
+
+/// One thing that can go wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The request is processed so much later.
+    Latency(Duration),
+    /// Nothing is done; the answer is 500 with DMS.10250002.
+    ServerError,
+    /// Nothing is done; the answer is flow control: 404 with DMS.10240407.
+    Throttled,
+    /// The request is processed, and its answer lost with the connection.
+    LostAnswer,
+    /// Nothing is done, and the connection ends without an answer.
+    Reset,
+    /// The messages of a send are stored twice, as when a sender repeats itself.
+    Duplicate,
+    /// An acknowledgement comes too late: DMS.10542209, nothing is settled, and the lease runs out.
+    ExpiredLease,
+    /// The second half of an acknowledgement gets lost: the first half is settled, the rest of the batch fails.
+    PartialAck,
+}
+
+impl Fault {
+    /// Whether the fault can happen to an operation.
+    fn applies_to(self, operation: Operation) -> bool {
+        match self {
+            Self::Duplicate => operation == Operation::Send,
+            Self::ExpiredLease | Self::PartialAck => operation.is_ack(),
+            _ => true,
+        }
+    }
+}
+
+/// When a fault happens by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaultRule {
+    /// What happens.
+    pub fault: Fault,
+    /// To which operation; to any it applies to if none.
+    pub operation: Option<Operation>,
+    /// How likely for each request, from 0 to 1.
+    pub probability: f64,
+}
+
+impl FaultRule {
+    /// A fault for every operation that it applies to. A probability outside of 0 to 1 is taken as the nearer end.
+    pub fn new(fault: Fault, probability: f64) -> Self {
+        Self { fault, operation: None, probability: probability.clamp(0.0, 1.0) }
+    }
+
+    /// Limits the fault to one operation.
+    pub fn on(mut self, operation: Operation) -> Self {
+        self.operation = Some(operation);
+        self
+    }
+}
+
+/// The rules a server starts with, and the seed of their dice: equal seeds and equal requests give equal faults.
+///
+/// Reads from text, parts between commas: `seed=7,latency=200ms:0.1,error:0.05,lost@send:0.02`. A part is a fault,
+/// optionally `=` its duration, optionally `@` an operation, `:` its probability. The faults are `latency`, `error`,
+/// `throttle`, `lost`, `reset`, `duplicate`, `expired`, `partial`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FaultPlan {
+    /// The seed; zero if nothing is said.
+    pub seed: u64,
+    /// The rules, tried in their order: latencies add up, the first other fault that hits ends the search.
+    pub rules: Vec<FaultRule>,
+}
+
+/// The faults of a running server: change them at any time.
+pub struct Faults {
+    active: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    random: fastrand::Rng,
+    rules: Vec<FaultRule>,
+    script: HashMap<Operation, VecDeque<Option<Fault>>>,
+}
+
+/// What a request is in for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Fate {
+    delay: Duration,
+    fault: Option<Fault>,
+}
+
+impl Faults {
+    pub(super) fn new(plan: &FaultPlan) -> Self {
+        let faults = Self {
+            active: AtomicBool::new(false),
+            state: Mutex::new(State {
+                random: fastrand::Rng::with_seed(plan.seed),
+                rules: plan.rules.clone(),
+                script: HashMap::new(),
+            }),
+        };
+        faults.change(|_| {});
+        faults
+    }
+
+    /// Adds a rule.
+    pub fn add(&self, rule: FaultRule) {
+        self.change(|state| state.rules.push(rule));
+    }
+
+    /// Lets the next request of `operation` that no other script is for meet `fault`.
+    pub fn next(&self, operation: Operation, fault: Fault) {
+        self.change(|state| state.script.entry(operation).or_default().push_back(Some(fault)));
+    }
+
+    /// Lets the next request of `operation` that no other script is for pass, whatever the rules.
+    pub fn pass(&self, operation: Operation) {
+        self.change(|state| state.script.entry(operation).or_default().push_back(None));
+    }
+
+    /// Ends all faults, rules and scripts both.
+    pub fn clear(&self) {
+        self.change(|state| {
+            state.rules.clear();
+            state.script.clear();
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        self.active.store(!(state.rules.is_empty() && state.script.is_empty()), Ordering::Release);
+    }
+
+    fn fate(&self, operation: Operation) -> Fate {
+        if !self.active.load(Ordering::Acquire) {
+            return Fate::default();
+        }
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).fate(operation)
+    }
+}
+
+impl State {
+    fn fate(&mut self, operation: Operation) -> Fate {
+        let mut fate = Fate::default();
+        if let Some(scripted) = self.script.get_mut(&operation).and_then(VecDeque::pop_front) {
+            match scripted {
+                Some(Fault::Latency(delay)) => fate.delay = delay,
+                fault => fate.fault = fault.filter(|fault| fault.applies_to(operation)),
+            }
+            return fate;
+        }
+        for rule in &self.rules {
+            let meant = rule.operation.is_none_or(|only| only == operation) && rule.fault.applies_to(operation);
+            // The dice are thrown for every rule that is meant, hit or not: fates do not depend on each other.
+            if !meant || self.random.f64() >= rule.probability || fate.fault.is_some() {
+                continue;
+            }
+            match rule.fault {
+                Fault::Latency(delay) => fate.delay += delay,
+                fault => fate.fault = Some(fault),
+            }
+        }
+        fate
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults").field("active", &self.active).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fates(plan: &FaultPlan, operation: Operation) -> Vec<Fate> {
+        let faults = Faults::new(plan);
+        (0..100).map(|_| faults.fate(operation)).collect()
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_fates() {
+        let plan = |seed| FaultPlan { seed, rules: vec![FaultRule::new(Fault::ServerError, 0.5)] };
+        assert_eq!(fates(&plan(1), Operation::Send), fates(&plan(1), Operation::Send));
+        assert_ne!(fates(&plan(1), Operation::Send), fates(&plan(2), Operation::Send));
+    }
+
+    #[test]
+    fn faults_meet_only_what_they_apply_to() {
+        let all = FaultPlan {
+            seed: 0,
+            rules: [Fault::Duplicate, Fault::ExpiredLease].map(|fault| FaultRule::new(fault, 1.0)).into(),
+        };
+        assert!(fates(&all, Operation::Send).iter().all(|fate| fate.fault == Some(Fault::Duplicate)));
+        assert!(fates(&all, Operation::AckDeadLetters).iter().all(|fate| fate.fault == Some(Fault::ExpiredLease)));
+        assert!(fates(&all, Operation::Consume).iter().all(|fate| fate.fault.is_none()));
+    }
+
+    #[test]
+    fn latencies_add_up_and_a_script_goes_first() {
+        let second = Fault::Latency(Duration::from_secs(1));
+        let rules = vec![FaultRule::new(second, 1.0), FaultRule::new(second, 1.0), FaultRule::new(Fault::Reset, 1.0)];
+        let faults = Faults::new(&FaultPlan { seed: 0, rules });
+        faults.next(Operation::Ack, Fault::PartialAck);
+        faults.pass(Operation::Ack);
+        assert_eq!(faults.fate(Operation::Ack).fault, Some(Fault::PartialAck));
+        assert_eq!(faults.fate(Operation::Ack), Fate::default());
+        let ruled = Fate { delay: Duration::from_secs(2), fault: Some(Fault::Reset) };
+        assert_eq!(faults.fate(Operation::Ack), ruled);
+        faults.clear();
+        assert_eq!(faults.fate(Operation::Ack), Fate::default());
+    }
+}

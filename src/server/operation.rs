@@ -1,0 +1,143 @@
+//! The operations of the API by name: for logs, metrics and faults.
+
+use std::{fmt, str::FromStr};
+
+use http::Method;
+
+/// An operation of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Creating a queue (API reference 5.1.1).
+    CreateQueue,
+    /// Listing queues (5.1.2).
+    ListQueues,
+    /// Showing a queue (5.1.3).
+    ShowQueue,
+    /// Deleting a queue (5.1.4).
+    DeleteQueue,
+    /// Creating groups (5.2.1).
+    CreateGroups,
+    /// Listing groups (5.2.2).
+    ListGroups,
+    /// Deleting a group (5.2.3).
+    DeleteGroup,
+    /// Sending messages (5.3.1).
+    Send,
+    /// Consuming messages (5.3.2).
+    Consume,
+    /// Acknowledging messages (5.3.3).
+    Ack,
+    /// Consuming dead letters (5.3.4).
+    ConsumeDeadLetters,
+    /// Acknowledging dead letters (5.3.5).
+    AckDeadLetters,
+    /// Anything about resource tags (5.4).
+    Tags,
+    /// Quotas (5.5.1).
+    Quotas,
+    /// The identity service.
+    Identity,
+    /// A path that is not of the API.
+    Unknown,
+}
+
+/// All operations with their names.
+const NAMES: [(Operation, &str); 16] = [
+    (Operation::CreateQueue, "create_queue"),
+    (Operation::ListQueues, "list_queues"),
+    (Operation::ShowQueue, "show_queue"),
+    (Operation::DeleteQueue, "delete_queue"),
+    (Operation::CreateGroups, "create_groups"),
+    (Operation::ListGroups, "list_groups"),
+    (Operation::DeleteGroup, "delete_group"),
+    (Operation::Send, "send"),
+    (Operation::Consume, "consume"),
+    (Operation::Ack, "ack"),
+    (Operation::ConsumeDeadLetters, "consume_dead_letters"),
+    (Operation::AckDeadLetters, "ack_dead_letters"),
+    (Operation::Tags, "tags"),
+    (Operation::Quotas, "quotas"),
+    (Operation::Identity, "identity"),
+    (Operation::Unknown, "unknown"),
+];
+
+impl Operation {
+    /// The operation of a method on a route, as the router writes routes.
+    pub(super) fn of(method: &Method, route: &str) -> Self {
+        let Some(resource) = route.splitn(4, '/').nth(3) else {
+            return if route.starts_with("/v3") { Self::Identity } else { Self::Unknown };
+        };
+        match (method.as_str(), resource) {
+            ("POST", "queues") => Self::CreateQueue,
+            ("GET", "queues") => Self::ListQueues,
+            ("GET", "queues/{queue_id}") => Self::ShowQueue,
+            ("DELETE", "queues/{queue_id}") => Self::DeleteQueue,
+            ("POST", "queues/{queue_id}/groups") => Self::CreateGroups,
+            ("GET", "queues/{queue_id}/groups") => Self::ListGroups,
+            ("DELETE", "queues/{queue_id}/groups/{group_id}") => Self::DeleteGroup,
+            ("POST", "queues/{queue_id}/messages") => Self::Send,
+            ("GET", "queues/{queue_id}/groups/{group_id}/messages") => Self::Consume,
+            ("POST", "queues/{queue_id}/groups/{group_id}/ack") => Self::Ack,
+            ("GET", "queues/{queue_id}/groups/{group_id}/deadletters") => Self::ConsumeDeadLetters,
+            ("POST", "queues/{queue_id}/groups/{group_id}/deadletters/ack") => Self::AckDeadLetters,
+            ("GET", "quotas" | "quotas/dms") => Self::Quotas,
+            _ if resource.starts_with("queue/") => Self::Tags,
+            _ if route.starts_with("/v3") => Self::Identity,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The name, as metrics and fault specifications write it.
+    pub fn as_str(self) -> &'static str {
+        NAMES.iter().find(|(operation, _)| *operation == self).map_or("unknown", |(_, name)| name)
+    }
+
+    /// Whether it is an acknowledgement.
+    pub(super) fn is_ack(self) -> bool {
+        matches!(self, Self::Ack | Self::AckDeadLetters)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Operation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = NAMES.iter().find(|(_, name)| *name == text).map(|(operation, _)| *operation);
+        known.ok_or_else(|| {
+            let names: Vec<&str> = NAMES.iter().map(|(_, name)| *name).collect();
+            format!("the operation {text:?} is not one of {}", names.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_back() {
+        for (operation, name) in NAMES {
+            assert_eq!((name.parse(), operation.as_str()), (Ok(operation), name));
+        }
+        assert!("sned".parse::<Operation>().is_err_and(|error| error.contains("\"sned\" is not one of create_queue")));
+    }
+
+    #[test]
+    fn routes_have_their_operation_on_both_versions() {
+        for prefix in ["/v2/{project_id}", "/v1.0/{project_id}"] {
+            let of = |method: &Method, route: &str| Operation::of(method, &format!("{prefix}/{route}"));
+            assert_eq!(of(&Method::POST, "queues"), Operation::CreateQueue);
+            assert_eq!(of(&Method::GET, "queues/{queue_id}/groups/{group_id}/messages"), Operation::Consume);
+            assert_eq!(of(&Method::POST, "queue/{queue_id}/tags/action"), Operation::Tags);
+        }
+        assert_eq!(Operation::of(&Method::POST, "/v3/auth/tokens"), Operation::Identity);
+        assert_eq!(Operation::of(&Method::GET, ""), Operation::Unknown);
+    }
+}
