@@ -48,7 +48,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue, User};
 pub use self::operation::Operation;
-use self::{app::App, broker::Broker, faults::Faults, gate::Gate, metrics::Metrics};
+use self::{
+    app::App,
+    broker::{Broker, embedded::OpenError},
+    faults::Faults,
+    gate::Gate,
+    metrics::Metrics,
+};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +72,9 @@ pub enum ServerError {
     /// The admin address has no authentication.
     #[error("refusing the admin address {0}: it has no authentication; use a loopback address such as 127.0.0.1")]
     OpenAdmin(SocketAddr),
+    /// The data directory could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// A queue of the configuration could not be created.
     #[error("cannot create the queue {queue} of the project {project}")]
     StartQueue {

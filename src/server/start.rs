@@ -19,10 +19,7 @@ pub(super) async fn open(config: &ServerConfig) -> Result<Arc<dyn Broker>, Serve
     }
     let broker = match &config.data_dir {
         None => EmbeddedBroker::in_memory(options, config.clock).await,
-        Some(directory) => {
-            let text = format!("data_dir {}: this build keeps messages in memory only", directory.display());
-            return Err(ServerError::Config(text));
-        }
+        Some(directory) => EmbeddedBroker::open(directory, options, config.clock).await?,
     };
     Ok(Arc::new(broker))
 }

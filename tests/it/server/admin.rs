@@ -89,3 +89,17 @@ async fn health_metrics_and_peek() {
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
 }
+/// Queues of the configuration that are there already are left as they are.
+#[tokio::test]
+async fn start_queues_are_created_once() {
+    let directory = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let config =
+            ServerConfig { data_dir: Some(directory.path().to_owned()), listen: None, admin: None, ..config() };
+        let server = Server::bind(config).await.unwrap();
+        let queues = server.broker().queues(&PROJECT.into()).await.unwrap();
+        assert_eq!(queues.len(), 1);
+        assert_eq!(queues[0].group_count, 1);
+        server.close().await;
+    }
+}
