@@ -62,7 +62,7 @@ fn configuration(args: &ServeArgs, context: &Context) -> Result<Config, Failure>
 /// The one line that says that the server is ready, and where. Whatever starts a server may wait for it.
 fn announce(server: &Server, config: &Config) {
     let admin = server.admin_addr().map(|address| format!(", admin on {}", embed::url(Some(address))));
-    let auth = if config.server.auth.is_some() { "" } else { ", open to any local caller" };
+    let auth = if server.is_open() { ", open to any local caller" } else { "" };
     eprintln!(
         "dms-worker: serving on {} ({}{auth}{})",
         embed::url(server.local_addr()),

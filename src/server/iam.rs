@@ -179,7 +179,20 @@ fn document(app: &App, login: &UserLogin, project: &Project, base: &str) -> Valu
     let expires = now.saturating_add(super::clock::whole_ms(app.gate.tokens.lifetime()));
     let name = login.domain.name.as_deref().or(login.domain.id.as_deref()).unwrap_or_default();
     let domain = json!({ "id": domain_id(name), "name": name });
-    let region = &app.region;
+    let url = format!("{base}/v1.0");
+    // Clients look for the region they are told; the cloud names projects by regions, so that one is found too.
+    let mut regions = vec![&app.region, &project.name];
+    regions.dedup();
+    let endpoint = |region: &&String| {
+        json!({
+            "id": format!("dms-public-{region}"),
+            "interface": "public",
+            "region": region,
+            "region_id": region,
+            "url": url,
+        })
+    };
+    let endpoints: Vec<Value> = regions.iter().map(endpoint).collect();
     json!({ "token": {
         "methods": ["password"],
         "issued_at": date(now),
@@ -191,14 +204,8 @@ fn document(app: &App, login: &UserLogin, project: &Project, base: &str) -> Valu
             "id": "dms",
             "name": "dms",
             "type": "dms",
-            // Without the project: the clients add it.
-            "endpoints": [{
-                "id": "dms-public",
-                "interface": "public",
-                "region": region,
-                "region_id": region,
-                "url": format!("{base}/v1.0"),
-            }],
+            // Without the project in their URL: the clients add it.
+            "endpoints": endpoints,
         }],
     }})
 }

@@ -159,6 +159,11 @@ impl Server {
         self.router.clone()
     }
 
+    /// Whether any caller is let in, because no project has keys or users.
+    pub fn is_open(&self) -> bool {
+        self.app.gate.is_open()
+    }
+
     /// What the server runs on.
     pub fn broker(&self) -> &Arc<dyn Broker> {
         &self.app.broker

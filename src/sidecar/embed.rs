@@ -26,12 +26,15 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
         quotas: Some(quotas(server.quotas)),
         queues: server.queues.iter().map(queue).collect(),
     };
+    // Where projects are listed, the short form that nobody wrote is not one more of them.
+    let unwritten = server.auth.is_none() && server.queues.is_empty() && !server.projects.is_empty();
+    let own = (!unwritten).then_some(own);
     let further = server.projects.iter().map(project);
     ServerConfig {
         listen: Some(server.listen),
         admin: server.admin,
         data_dir: server.data_dir.clone(),
-        projects: std::iter::once(own).chain(further).collect(),
+        projects: own.into_iter().chain(further).collect(),
         token_lifetime: server.token_lifetime.get(),
         broker: EmbeddedConfig {
             failure_counting: match server.failure_counting {
