@@ -7,7 +7,8 @@ use super::{
     event::{Observer, Observers},
     failure::{OnFailure, OnReject},
     handler::Handler,
-    settings::{InvalidSettings, MaxMessages, Ordering, Settings},
+    rate::Rate,
+    settings::{AckWait, InvalidSettings, MaxMessages, Ordering, Settings},
 };
 use crate::{client::Client, queue::TagFilter};
 
@@ -69,11 +70,12 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long the service waits for a batch's acknowledgement, in whole seconds, 15-300 s. Default: 30 s.
+    /// How long the service waits for a batch's acknowledgement: a `Duration` in whole seconds, 15-300 s, or
+    /// [`AckWait::Auto`]. Default: 30 s.
     ///
     /// This is all the time a handler has, less a second or more for the acknowledgement: it cannot be extended.
-    pub fn ack_wait(mut self, wait: Duration) -> Self {
-        self.settings.ack_wait = wait;
+    pub fn ack_wait(mut self, wait: impl Into<AckWait>) -> Self {
+        self.settings.ack_wait = wait.into();
         self
     }
 
@@ -122,6 +124,12 @@ impl WorkerBuilder {
     /// What becomes of a message that was rejected. Default: [`OnReject::Fail`].
     pub fn on_reject(mut self, policy: OnReject) -> Self {
         self.settings.on_reject = policy;
+        self
+    }
+
+    /// Takes at most so many messages per time; `None`, the default, takes them as fast as they can be handled.
+    pub fn rate_limit(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.settings.rate_limit = rate.into();
         self
     }
 

@@ -37,6 +37,7 @@ mod ledger;
 mod metrics;
 mod pace;
 mod poller;
+mod rate;
 mod report;
 mod run;
 mod settings;
@@ -62,6 +63,7 @@ use self::{
     lanes::Lanes,
     latency::Latency,
     pace::Pace,
+    rate::RateLimit,
     settings::Settings,
     source::{Service, Source},
 };
@@ -74,8 +76,9 @@ pub use self::{
     handler::{FailureKind, Handler, HandlerError, HandlerFn, handler_fn},
     latency::Quantiles,
     metrics::Metrics,
+    rate::Rate,
     report::Report,
-    settings::{InvalidSettings, KeyFn, MaxMessages, Ordering},
+    settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, Ordering},
 };
 use crate::{
     client::{Client, Error},
@@ -129,6 +132,7 @@ struct Shared {
     ack_times: Latency,
     pace: watch::Sender<Pace>,
     pollers: Pollers,
+    rate_limit: Option<RateLimit>,
     batches: TaskTracker,
     one_batch_at_a_time: bool,
 }
@@ -251,12 +255,7 @@ impl Worker {
         if fifo && settings.ordering.is_none() {
             settings.ordering = Ordering::Batch;
         }
-        let source: Arc<dyn Source> = Arc::new(Service {
-            client,
-            path: targets.path,
-            ack_wait: settings.ack_wait,
-            filter: settings.filter.clone(),
-        });
+        let source: Arc<dyn Source> = Arc::new(Service { client, path: targets.path, filter: settings.filter.clone() });
         let failure = FailurePolicy {
             on_failure: settings.on_failure.clone(),
             on_reject: settings.on_reject.clone(),
@@ -298,6 +297,7 @@ impl Shared {
         Self {
             acks: Acks::new(most.max(8) * 2),
             pace: poller::pace(most),
+            rate_limit: settings.rate_limit.map(RateLimit::new),
             settings,
             control,
             source,
@@ -317,7 +317,13 @@ impl Shared {
     /// The shortest time that is enough for a handler, as far as is known: the p99 of its runs, half a lease at most.
     fn least_budget(&self) -> Duration {
         let usual = self.control.latency.quantiles().map_or(Duration::ZERO, |seen| seen.p99);
-        usual.min(self.settings.ack_wait / 2)
+        usual.min(self.ack_wait() / 2)
+    }
+
+    /// The lease to ask for.
+    fn ack_wait(&self) -> Duration {
+        let p99 = self.control.latency.quantiles().map(|seen| seen.p99);
+        self.settings.ack_wait.lease(self.settings.handler_timeout, p99)
     }
 
     /// The time that an acknowledgement needs, as far as is known.

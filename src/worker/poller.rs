@@ -87,6 +87,9 @@ impl Poller {
                 return Ok(());
             }
             room.shrink(pass.want());
+            if let Some(limit) = &shared.rate_limit {
+                room.shrink(limit.take(room.messages()).await);
+            }
             self.poll(room, pass).await?;
         }
     }
@@ -106,12 +109,18 @@ impl Poller {
             true => shared.settings.poll_wait,
             false => shared.settings.poll_wait.min(SHORT_WAIT),
         };
+        let ack_wait = shared.ack_wait();
         let sent = Instant::now();
         let answer = tokio::select! {
             biased;
-            answer = shared.source.receive(asked, wait) => answer,
-            () = pass.give_way() => return Ok(()),
+            answer = shared.source.receive(asked, wait, ack_wait) => Some(answer),
+            () = pass.give_way() => None,
         };
+        if let Some(limit) = &shared.rate_limit {
+            let came = answer.as_ref().and_then(|answer| answer.as_ref().ok()).map_or(0, Vec::len);
+            limit.give_back(asked.saturating_sub(came));
+        }
+        let Some(answer) = answer else { return Ok(()) };
         let took = sent.elapsed();
         match answer {
             Ok(messages) => {
@@ -121,7 +130,9 @@ impl Poller {
                 let alone = shared.one_batch_at_a_time || (pass.is_narrow() && shared.settings.ordering.has_lanes());
                 pass.answered(messages.len());
                 shared.adjust_pace(|pace| pace.answered(messages.len(), asked, took));
-                self.take(messages, room, took, alone).await;
+                let lease = Lease::new(Instant::now(), ack_wait, shared.round_trip());
+                shared.observers.tell(&received(&messages, took));
+                self.take(messages, room, lease, alone).await;
                 Ok(())
             }
             Err(error) => {
@@ -133,15 +144,12 @@ impl Poller {
 
     /// Hands a batch on. One that has to be `alone` is waited for before anything else is fetched: on a FIFO queue, and where
     /// there are lanes after a failure, so that nobody is turned away behind a message that may fail again.
-    async fn take(&self, messages: Vec<ReceivedMessage>, room: Reservation, took: Duration, alone: bool) {
+    async fn take(&self, messages: Vec<ReceivedMessage>, room: Reservation, lease: Lease, alone: bool) {
         let shared = &self.shared;
-        let bytes = messages.iter().map(|message| message.body.len()).sum();
-        shared.observers.tell(&Event::Received { messages: messages.len(), bytes, took });
         if messages.is_empty() {
             return;
         }
         let permits = room.into_permits(messages.iter().map(|message| message.body.len()));
-        let lease = Lease::new(Instant::now(), shared.settings.ack_wait, shared.round_trip());
         let work = shared.batches.spawn(batch::run(shared.clone(), Batch { messages, permits, lease }));
         if alone {
             let _ = work.await;
@@ -165,6 +173,11 @@ impl Poller {
         sleep(retry_in).await;
         Ok(())
     }
+}
+
+fn received(messages: &[ReceivedMessage], took: Duration) -> Event<'static> {
+    let bytes = messages.iter().map(|message| message.body.len()).sum();
+    Event::Received { messages: messages.len(), bytes, took }
 }
 
 /// The most polls that can be useful for so many messages in flight.

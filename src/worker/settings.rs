@@ -6,6 +6,7 @@ use super::{
     delivery::Delivery,
     failure::{OnFailure, OnReject},
     lease::handler_budget,
+    rate::Rate,
 };
 use crate::{
     limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, POLL_WAIT_SECS},
@@ -83,6 +84,38 @@ pub enum MaxMessages {
     Fixed(usize),
 }
 
+/// How long the service waits for the acknowledgement of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckWait {
+    /// Three times the p99 of the handler's recent runs and what the acknowledgement needs, within 15-300 s; 30 s, or what
+    /// the handler's timeout needs, before anything is known.
+    Auto,
+    /// This long, in whole seconds: 15-300 s.
+    Fixed(Duration),
+}
+
+impl From<Duration> for AckWait {
+    fn from(wait: Duration) -> Self {
+        Self::Fixed(wait)
+    }
+}
+
+impl AckWait {
+    /// The lease to ask for, for a handler with this timeout and this p99.
+    pub(crate) fn lease(self, timeout: Option<Duration>, p99: Option<Duration>) -> Duration {
+        let seconds = match (self, timeout, p99) {
+            (Self::Fixed(wait), ..) => return wait,
+            (Self::Auto, Some(timeout), _) => timeout.as_secs() + AUTO_SPARE,
+            (Self::Auto, None, Some(p99)) => p99.as_secs().saturating_mul(3) + AUTO_SPARE,
+            (Self::Auto, None, None) => 30,
+        };
+        Duration::from_secs(seconds.clamp(*ACK_WAIT_SECS.start(), *ACK_WAIT_SECS.end()))
+    }
+}
+
+/// What [`AckWait::Auto`] adds to the time of the handler, in seconds: two round trips and the rounding.
+const AUTO_SPARE: u64 = 5;
+
 /// Everything that can be set on a worker, with its defaults.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -91,7 +124,7 @@ pub(crate) struct Settings {
     pub(crate) max_in_flight_bytes: usize,
     pub(crate) max_messages: MaxMessages,
     pub(crate) poll_wait: Duration,
-    pub(crate) ack_wait: Duration,
+    pub(crate) ack_wait: AckWait,
     pub(crate) pollers: Option<usize>,
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) grace: Duration,
@@ -100,6 +133,7 @@ pub(crate) struct Settings {
     pub(crate) dead_letters: bool,
     pub(crate) on_failure: OnFailure,
     pub(crate) on_reject: OnReject,
+    pub(crate) rate_limit: Option<Rate>,
 }
 
 impl Default for Settings {
@@ -110,7 +144,7 @@ impl Default for Settings {
             max_in_flight_bytes: 64 * 1024 * 1024,
             max_messages: MaxMessages::Auto,
             poll_wait: Duration::from_secs(20),
-            ack_wait: Duration::from_secs(30),
+            ack_wait: AckWait::Fixed(Duration::from_secs(30)),
             pollers: None,
             handler_timeout: None,
             grace: Duration::from_secs(25),
@@ -119,6 +153,7 @@ impl Default for Settings {
             dead_letters: false,
             on_failure: OnFailure::Redeliver,
             on_reject: OnReject::Fail,
+            rate_limit: None,
         }
     }
 }
@@ -161,7 +196,9 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
         limits::in_range("concurrency", self.concurrency, &(1..=100_000), "")?;
         limits::in_range("poll_wait", self.poll_wait.as_secs(), &POLL_WAIT_SECS, " s")?;
-        limits::in_range("ack_wait", self.ack_wait.as_secs(), &ACK_WAIT_SECS, " s")?;
+        if let AckWait::Fixed(wait) = self.ack_wait {
+            limits::in_range("ack_wait", wait.as_secs(), &ACK_WAIT_SECS, " s")?;
+        }
         if let MaxMessages::Fixed(count) = self.max_messages {
             limits::in_range("max_messages", count, &(1..=MAX_MESSAGES), "")?;
         }
@@ -169,10 +206,11 @@ impl Settings {
             limits::in_range("pollers", pollers, &(1..=1_000), "")?;
         }
         limits::labels(&self.filter.tags)?;
-        let budget = handler_budget(self.ack_wait);
+        let ack_wait = self.ack_wait.lease(self.handler_timeout, None);
+        let budget = handler_budget(ack_wait);
         match self.handler_timeout {
             Some(timeout) if timeout >= budget => {
-                return Err(InvalidSettings::TimeoutAboveLease { timeout, ack_wait: self.ack_wait, budget });
+                return Err(InvalidSettings::TimeoutAboveLease { timeout, ack_wait, budget });
             }
             Some(_) | None => {}
         }
@@ -206,7 +244,7 @@ mod tests {
         let bad = [
             Settings { concurrency: 0, ..Settings::default() },
             Settings { poll_wait: Duration::from_secs(61), ..Settings::default() },
-            Settings { ack_wait: Duration::from_secs(14), ..Settings::default() },
+            Settings { ack_wait: Duration::from_secs(14).into(), ..Settings::default() },
             Settings { max_messages: MaxMessages::Fixed(11), ..Settings::default() },
             Settings { pollers: Some(0), ..Settings::default() },
             Settings { filter: TagFilter { tags: vec!["a b".into()], ..TagFilter::default() }, ..Settings::default() },
@@ -214,6 +252,17 @@ mod tests {
         for settings in bad {
             assert!(matches!(settings.check(), Err(InvalidSettings::Limit(_))), "{settings:?}");
         }
+    }
+
+    #[test]
+    fn an_automatic_lease_follows_the_handler() {
+        let seconds = Duration::from_secs;
+        assert_eq!(AckWait::Auto.lease(None, None), seconds(30));
+        assert_eq!(AckWait::Auto.lease(None, Some(Duration::from_millis(20))), seconds(15));
+        assert_eq!(AckWait::Auto.lease(None, Some(seconds(40))), seconds(125));
+        assert_eq!(AckWait::Auto.lease(None, Some(seconds(299))), seconds(300));
+        assert_eq!(AckWait::Auto.lease(Some(seconds(60)), Some(seconds(1))), seconds(65));
+        assert_eq!(AckWait::Fixed(seconds(77)).lease(Some(seconds(60)), Some(seconds(1))), seconds(77));
     }
 
     #[test]

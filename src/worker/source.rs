@@ -14,8 +14,8 @@ use crate::{
 /// The calls that a running worker makes.
 #[async_trait]
 pub(crate) trait Source: std::fmt::Debug + Send + Sync + 'static {
-    /// Consumes up to `want` messages, waiting up to `wait` for a first one.
-    async fn receive(&self, want: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, Error>;
+    /// Leases up to `want` messages for `ack_wait`, waiting up to `wait` for a first one.
+    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Vec<ReceivedMessage>, Error>;
     /// Acknowledges a batch, again and again until `until` while that can help.
     async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], until: Instant) -> Result<AckOutcome, Error>;
     /// Sends a copy of a message to a queue; `None` is the queue that is consumed.
@@ -27,19 +27,13 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync + 'static {
 pub(crate) struct Service {
     pub(crate) client: Client,
     pub(crate) path: SourcePath,
-    pub(crate) ack_wait: Duration,
     pub(crate) filter: TagFilter,
 }
 
 #[async_trait]
 impl Source for Service {
-    async fn receive(&self, want: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, Error> {
-        let options = ConsumeOptions {
-            max_messages: want,
-            poll_wait: wait,
-            ack_wait: self.ack_wait,
-            filter: self.filter.clone(),
-        };
+    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Vec<ReceivedMessage>, Error> {
+        let options = ConsumeOptions { max_messages: want, poll_wait: wait, ack_wait, filter: self.filter.clone() };
         self.client.consume(&self.path, &options).await
     }
 

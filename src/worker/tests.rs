@@ -72,7 +72,7 @@ impl Drop for Out<'_> {
 
 #[async_trait]
 impl Source for Script {
-    async fn receive(&self, want: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, Error> {
+    async fn receive(&self, want: usize, wait: Duration, _ack_wait: Duration) -> Result<Vec<ReceivedMessage>, Error> {
         self.asked.lock().unwrap().push((self.began.elapsed(), want));
         self.out.fetch_add(1, SeqCst);
         let _out = Out(&self.out);
@@ -459,4 +459,18 @@ async fn a_paused_worker_fetches_nothing_until_it_is_resumed() {
     handle.stop();
     assert!(running.worker.await.unwrap().drained);
     advance(SECOND).await;
+}
+
+/// A rate limit holds over time and lets idle polls keep nothing.
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_holds_messages_back() {
+    let batches: Vec<&[&'static str]> = vec![&["x"; 10]; 20];
+    let script = Script::new(&batches);
+    let rate = Rate::try_new(10, SECOND).unwrap();
+    let settings = Settings { rate_limit: Some(rate), ..Settings::default() };
+    let running = Running::start(&script, settings, |_, _| async { Ok(()) });
+    running.after(SECOND * 10).await;
+    let received = running.control.tally.report(false).received;
+    assert!((95..=115).contains(&received), "{received} in ten seconds");
+    running.stop().await;
 }
