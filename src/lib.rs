@@ -64,6 +64,8 @@ pub use worker::Worker;
 
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod testing;
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{context::Context, failure::Failure, logging, signals::until_signal};
 use crate::{
     config::{Config, load},
-    server::Server,
+    server::{Server, ServerConfig, faults::FaultPlan},
     sidecar::embed,
 };
 
@@ -18,6 +18,7 @@ Examples:
   dms-worker serve                              on 127.0.0.1:9400, in memory
   dms-worker serve --data-dir ./dms-data        messages survive the process
   dms-worker serve --listen 127.0.0.1:0         on any free port; the first line on standard error says which
+  dms-worker serve --faults lost@send:0.05      a bad day: see --faults
   dms-worker serve -c server.yaml               keys, projects and queues: the section `server`
 
 Unlike other commands it does not look at ./config.yaml by itself: what a server has must not depend on where it is started.")]
@@ -31,13 +32,21 @@ pub(crate) struct ServeArgs {
     /// Where messages are kept; in memory without [config: server.data_dir]
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
+    /// What goes wrong on purpose, for trying clients: faults with probabilities, as in
+    /// seed=7,latency=200ms:0.1,error:0.05,throttle:0.05,lost@send:0.02,reset:0.01,duplicate:0.01,expired:0.01,partial:0.01
+    #[arg(long, value_name = "PLAN")]
+    faults: Option<FaultPlan>,
 }
 
 /// Serves until a signal.
 pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, Failure> {
     let config = configuration(&args, context)?;
     logging::for_service(context, &config.log)?;
-    let server = Server::bind(embed::settings(&config.server)).await?;
+    let faults = args.faults.clone().unwrap_or_default();
+    if !faults.rules.is_empty() {
+        tracing::warn!(plan = ?faults, "this server fails on purpose");
+    }
+    let server = Server::bind(ServerConfig { faults, ..embed::settings(&config.server) }).await?;
     announce(&server, &config);
     until_signal(async |stop| {
         server.run(stop.cancelled_owned()).await?;

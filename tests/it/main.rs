@@ -15,4 +15,6 @@ mod script;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
+mod testing;
+#[cfg(feature = "server")]
 mod worker;

@@ -1,0 +1,356 @@
+//! Testing your handlers against a real server in the same process: leases, delays and retention of days in milliseconds.
+//!
+//! [`TestServer`] is the embedded server in memory, without sockets, on tokio's clock. Under
+//! `#[tokio::test(start_paused = true)]` time jumps to the next thing that is due, so a test of a handler that takes
+//! longer than its lease runs at once, and in the same way every time. Needs tokio's feature `test-util` in the
+//! dev-dependencies.
+//!
+//! ```
+//! use dms_worker::{
+//!     queue::NewQueue,
+//!     testing::TestServer,
+//!     worker::{HandlerError, handler_fn},
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! # tokio::time::pause();
+//! let server = TestServer::start().await;
+//! let orders = server.group(NewQueue::new("orders").dead_letters_after(3), "billing").await;
+//! orders.send(["good", "bad"]).await;
+//!
+//! let report = orders
+//!     .run(handler_fn(|delivery| async move {
+//!         match delivery.json::<String>()?.as_str() {
+//!             "bad" => Err(HandlerError::retry("no such account")),
+//!             _ => Ok(()),
+//!         }
+//!     }))
+//!     .await;
+//!
+//! assert_eq!((report.done, report.failed), (1, 3));
+//! orders.assert_acknowledged(1).await;
+//! orders.assert_dead_lettered(["bad"]).await;
+//! # }
+//! ```
+//!
+//! What can go wrong is switched on by [`TestServer::faults`]; see [`Faults`].
+//!
+//! One trap of the paused clock: it jumps ahead whenever the runtime waits for anything but time. A handler under test
+//! should not call out to other processes or sockets; stub those.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    client::Client,
+    message::Message,
+    queue::{GroupId, NewQueue, ProjectId, QueueId, Stream},
+    server::{
+        Server, ServerConfig, ServerError,
+        broker::{Broker, GroupPath, PeekState, Peeked},
+        clock::Clock,
+        faults::Faults,
+    },
+    transport::InProcess,
+    worker::{Handler, Report, Worker, WorkerBuilder},
+};
+
+/// The project of a test server.
+const PROJECT: &str = "test";
+/// When the clock of a test server starts: 2027-01-15T08:00:00Z, for tests that look at times.
+const START: Duration = Duration::from_secs(1_800_000_000);
+/// How long [`TestGroup::run`] waits for a group to fall idle: longer than the longest delay and its retries.
+const PATIENCE: Duration = Duration::from_secs(8 * 24 * 3600);
+/// How often an awaited state is looked at, in the time of the runtime's clock.
+const GLANCE: Duration = Duration::from_millis(100);
+/// The most messages that a look at a group shows.
+const MOST_SHOWN: usize = 1000;
+
+/// A server for tests: in memory, in this process, without authentication, on tokio's clock.
+#[derive(Debug)]
+pub struct TestServer {
+    server: Server,
+    client: Client,
+}
+
+impl TestServer {
+    /// Starts a server with the usual settings. Its wall clock follows tokio's, the paused one too.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn start() -> Self {
+        let started = Self::with(ServerConfig::default()).await;
+        started.unwrap_or_else(|error| panic!("the test server did not start: {error}"))
+    }
+
+    /// Starts a server with settings of your own; its clock is replaced as in [`start`](Self::start).
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn with(config: ServerConfig) -> Result<Self, ServerError> {
+        let clock = Clock::following_tokio(std::time::UNIX_EPOCH + START);
+        let server = Server::bind(ServerConfig { clock, ..config }).await?;
+        let transport = Arc::new(InProcess::new(server.router()));
+        let built = Client::builder("http://in.process", PROJECT).transport(transport).build();
+        let client = built.unwrap_or_else(|error| panic!("no client for the test server: {error}"));
+        Ok(Self { server, client })
+    }
+
+    /// A client of the server, for the project `test`.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The server itself, for its router and its broker.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// What goes wrong on purpose from now on; calls of these helpers that go through the client meet it as well.
+    pub fn faults(&self) -> &Faults {
+        self.server.faults()
+    }
+
+    /// Creates a queue with one group.
+    ///
+    /// # Panics
+    /// When the server refuses either.
+    pub async fn group(&self, queue: NewQueue, group: &str) -> TestGroup {
+        let name = queue.name.clone();
+        let created = self.client.create_queue(queue).await;
+        let queue = created.unwrap_or_else(|error| panic!("the queue {name} was not created: {error}")).id;
+        self.further_group(&queue, group).await
+    }
+
+    /// Creates a further group of a queue.
+    ///
+    /// # Panics
+    /// When the server refuses it.
+    pub async fn further_group(&self, queue: &QueueId, group: &str) -> TestGroup {
+        let project = ProjectId::new(PROJECT);
+        let created = self.server.broker().create_groups(&project, queue, &[group.to_owned()]).await;
+        let ids = created.unwrap_or_else(|error| panic!("the group {group} was not created: {error}"));
+        let group = ids.into_iter().next().unwrap_or_else(|| panic!("the group {group} got no id"));
+        let path = GroupPath { project, queue: queue.clone(), group };
+        TestGroup { broker: Arc::clone(self.server.broker()), client: self.client.clone(), path }
+    }
+}
+
+/// A consumer group of a [`TestServer`]: sends to its queue, runs workers for it, and tells what became of the messages.
+#[derive(Clone)]
+pub struct TestGroup {
+    broker: Arc<dyn Broker>,
+    client: Client,
+    path: GroupPath,
+}
+
+/// Where the messages of a group stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Messages that were acknowledged.
+    pub acknowledged: u64,
+    /// Messages that could be consumed now.
+    pub available: u64,
+    /// Messages that are consumed and not acknowledged yet; counted up to 1000.
+    pub leased: u64,
+    /// Messages whose delay is not over; counted up to 1000.
+    pub delayed: u64,
+    /// Dead letters that were ever made.
+    pub dead_lettered: u64,
+    /// Dead letters that nobody has acknowledged.
+    pub dead_letters: u64,
+}
+
+impl Counts {
+    /// Whether there is nothing left to consume, now or later.
+    pub fn is_idle(&self) -> bool {
+        self.available + self.leased + self.delayed == 0
+    }
+}
+
+impl TestGroup {
+    /// The queue's id.
+    pub fn queue_id(&self) -> &QueueId {
+        &self.path.queue
+    }
+
+    /// The group's id.
+    pub fn group_id(&self) -> &GroupId {
+        &self.path.group
+    }
+
+    /// Sends a message for each body.
+    ///
+    /// # Panics
+    /// When a body cannot be JSON, or the server refuses one.
+    pub async fn send<T: Serialize>(&self, bodies: impl IntoIterator<Item = T>) {
+        let message = |body: T| Message::json(&body).unwrap_or_else(|error| panic!("a body is no JSON: {error}"));
+        self.send_messages(bodies.into_iter().map(message)).await;
+    }
+
+    /// Sends messages, ten in a request.
+    ///
+    /// # Panics
+    /// When the server refuses one.
+    pub async fn send_messages(&self, messages: impl IntoIterator<Item = Message>) {
+        let messages: Vec<Message> = messages.into_iter().collect();
+        for batch in messages.chunks(10) {
+            let sent = self.client.send(&self.path.queue, batch).await;
+            let sent = sent.and_then(|outcomes| outcomes.into_iter().collect::<Result<Vec<_>, _>>());
+            sent.unwrap_or_else(|error| panic!("the messages were not sent: {error}"));
+        }
+    }
+
+    /// A builder of workers for this group, to set options before [`run_worker`](Self::run_worker).
+    pub fn worker(&self, handler: impl Handler) -> WorkerBuilder {
+        Worker::builder(self.client.clone(), self.path.queue.as_str(), self.path.group.as_str(), handler)
+    }
+
+    /// Runs a worker with the usual settings until the group is idle, and gives its report.
+    ///
+    /// # Panics
+    /// As [`run_worker`](Self::run_worker).
+    pub async fn run(&self, handler: impl Handler) -> Report {
+        self.run_worker(self.worker(handler)).await
+    }
+
+    /// Runs a worker until nothing is left to consume, now or later, and gives its report.
+    ///
+    /// # Panics
+    /// When the settings contradict each other, the worker ends by itself, or the group is not idle after eight days.
+    pub async fn run_worker(&self, worker: WorkerBuilder) -> Report {
+        let worker = worker.build().unwrap_or_else(|error| panic!("the worker cannot be built: {error}"));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = worker.run(async { drop(stopped.await) });
+        let watching = async {
+            self.until_idle(PATIENCE).await;
+            // A worker that has ended by itself is found out below.
+            let _ = stop.send(());
+        };
+        tokio::pin!(running, watching);
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = &mut watching => running.await,
+        };
+        ended.unwrap_or_else(|error| panic!("the worker ended: {error}"))
+    }
+
+    /// Waits until nothing is left to consume, now or later.
+    ///
+    /// # Panics
+    /// When that takes longer than `within`.
+    pub async fn until_idle(&self, within: Duration) {
+        let begun = Instant::now();
+        loop {
+            let counts = self.counts().await;
+            if counts.is_idle() {
+                return;
+            }
+            assert!(begun.elapsed() < within, "the group is not idle after {within:?}: {counts:?}");
+            // While all that is left is delayed, nothing happens before the first of it is due.
+            let asleep = counts.available + counts.leased == 0;
+            let due = if asleep { self.next_due().await } else { None };
+            sleep(due.unwrap_or(GLANCE).clamp(GLANCE, within.max(GLANCE))).await;
+        }
+    }
+
+    /// Where the group's messages stand.
+    ///
+    /// # Panics
+    /// When the queue or the group is deleted.
+    pub async fn counts(&self) -> Counts {
+        let listed = self.broker.groups(&self.path.project, &self.path.queue).await;
+        let list = listed.unwrap_or_else(|error| panic!("the groups cannot be listed: {error}"));
+        let group = list.groups.into_iter().find(|group| group.id == self.path.group);
+        let group = group.unwrap_or_else(|| panic!("the group {} is deleted", self.path.group));
+        let peeked = self.peek(Stream::Messages).await;
+        let in_state = |matches: fn(&PeekState) -> bool| peeked.iter().filter(|one| matches(&one.state)).count() as u64;
+        Counts {
+            acknowledged: group.consumed_messages,
+            available: group.available_messages,
+            leased: in_state(|state| matches!(state, PeekState::Leased(_))),
+            delayed: in_state(|state| matches!(state, PeekState::Delayed(_))),
+            dead_lettered: group.produced_dead_letters.unwrap_or(0),
+            dead_letters: group.available_dead_letters.unwrap_or(0),
+        }
+    }
+
+    /// The bodies of the messages that are not settled, up to 1000, leasing none.
+    ///
+    /// # Panics
+    /// When a body is not of the type asked for.
+    pub async fn waiting<T: DeserializeOwned>(&self) -> Vec<T> {
+        self.peek(Stream::Messages).await.iter().map(parse).collect()
+    }
+
+    /// The bodies of the dead letters that are not settled, up to 1000, leasing none.
+    ///
+    /// # Panics
+    /// When a body is not of the type asked for.
+    pub async fn dead_letters<T: DeserializeOwned>(&self) -> Vec<T> {
+        self.peek(Stream::DeadLetters).await.iter().map(parse).collect()
+    }
+
+    /// Checks that so many messages were acknowledged, and that none is left.
+    ///
+    /// # Panics
+    /// When it is otherwise, with all counts.
+    pub async fn assert_acknowledged(&self, messages: u64) {
+        let counts = self.counts().await;
+        assert!(
+            counts.acknowledged == messages && counts.is_idle(),
+            "{messages} messages should be acknowledged and none left: {counts:?}"
+        );
+    }
+
+    /// Checks that exactly these bodies are dead letters, in this order.
+    ///
+    /// # Panics
+    /// When it is otherwise, with what is there.
+    pub async fn assert_dead_lettered<T: Serialize>(&self, bodies: impl IntoIterator<Item = T>) {
+        let json = |body: T| serde_json::to_value(&body).unwrap_or_else(|error| panic!("a body is no JSON: {error}"));
+        let wanted: Vec<serde_json::Value> = bodies.into_iter().map(json).collect();
+        let found: Vec<serde_json::Value> = self.dead_letters().await;
+        assert!(found == wanted, "the dead letters should be {wanted:?}, and are {found:?}");
+    }
+
+    /// How long until the first delayed message is due.
+    async fn next_due(&self) -> Option<Duration> {
+        let left = |peeked: &Peeked| match peeked.state {
+            PeekState::Delayed(left) => Some(left),
+            _ => None,
+        };
+        self.peek(Stream::Messages).await.iter().filter_map(left).min()
+    }
+
+    async fn peek(&self, stream: Stream) -> Vec<Peeked> {
+        let peeked = self.broker.peek(&self.path, stream, 0, MOST_SHOWN).await;
+        peeked.unwrap_or_else(|error| panic!("the group cannot be looked at: {error}"))
+    }
+}
+
+impl fmt::Debug for TestGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestGroup").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// The body of a stored message as a `T`.
+fn parse<T: DeserializeOwned>(peeked: &Peeked) -> T {
+    #[derive(serde::Deserialize)]
+    struct Stored<'a> {
+        #[serde(borrow)]
+        body: &'a RawValue,
+    }
+    let body =
+        serde_json::from_slice::<Stored<'_>>(&peeked.json).and_then(|stored| serde_json::from_str(stored.body.get()));
+    body.unwrap_or_else(|error| panic!("a body is of another type: {error}"))
+}

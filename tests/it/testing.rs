@@ -1,0 +1,159 @@
+//! `dms_worker::testing` as its users use it: handlers, leases and faults under the paused clock.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use dms_worker::{
+    message::Message,
+    queue::{NewQueue, QueueMode},
+    server::{
+        Operation, ServerConfig,
+        broker::Quotas,
+        broker::embedded::EmbeddedConfig,
+        faults::{Fault, FaultRule},
+    },
+    testing::TestServer,
+    worker::{HandlerError, handler_fn},
+};
+use tokio::time::{Instant, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The test that design.md promises: a handler that takes 40 s on a lease of 30 s is stopped, its message comes again.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_outlasts_its_lease() {
+    let server = TestServer::start().await;
+    let orders = server.group(NewQueue::new("orders").dead_letters_after(2), "billing").await;
+    orders.send(["slow", "quick"]).await;
+    let finished = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&finished);
+    let handler = handler_fn(move |delivery| {
+        let count = Arc::clone(&count);
+        async move {
+            if delivery.json::<String>()? == "slow" {
+                sleep(SECOND * 40).await;
+            }
+            count.fetch_add(1, Relaxed);
+            Ok(())
+        }
+    });
+    let report = orders.run_worker(orders.worker(handler).ack_wait(SECOND * 30)).await;
+    assert_eq!(report.timed_out, 2, "{report:?}");
+    orders.assert_dead_lettered(["slow"]).await;
+    orders.assert_acknowledged(1).await;
+}
+
+/// Three days pass in no time: a delayed message, then a retention.
+#[tokio::test(start_paused = true)]
+async fn days_pass_in_milliseconds() {
+    let server = TestServer::start().await;
+    let orders = server.group(NewQueue::new("orders"), "billing").await;
+    orders.send_messages([Message::text("tomorrow").delay(SECOND * 86_400)]).await;
+    assert_eq!(orders.counts().await.delayed, 1);
+    let begun = Instant::now();
+    let other = server.further_group(orders.queue_id(), "archive").await;
+    let report = orders.run(handler_fn(|_| async { Ok(()) })).await;
+    assert_eq!(report.done, 1);
+    assert!((86_400..86_402).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(other.waiting::<String>().await, ["tomorrow"], "another group has not read it");
+    sleep(SECOND * 86_400 * 3 + SECOND * 60).await;
+    assert!(other.counts().await.is_idle(), "72 hours after it was due it is gone");
+}
+
+/// The same seed gives the same bad day, and nothing is lost in it.
+#[tokio::test(start_paused = true)]
+async fn a_bad_day_loses_nothing() {
+    let mut reports = Vec::new();
+    for _ in 0..2 {
+        let plan = "seed=11,latency=50ms:0.2,error:0.1,throttle:0.05,lost:0.1,reset:0.1,expired:0.05,partial:0.1";
+        let server = TestServer::start().await;
+        let orders = server.group(NewQueue::new("orders").mode(QueueMode::Fifo), "billing").await;
+        orders.send(0..100).await;
+        for rule in plan.parse::<dms_worker::server::faults::FaultPlan>().unwrap().rules {
+            server.faults().add(rule);
+        }
+        let report = orders.run(handler_fn(|_| async { Ok(()) })).await;
+        server.faults().clear();
+        orders.assert_acknowledged(100).await;
+        assert!(report.received >= 100);
+        reports.push(report);
+    }
+    assert_eq!(reports[0], reports[1]);
+}
+
+/// A scripted lost answer to an acknowledgement: the worker calls its fate unknown, and the message was settled.
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_an_acknowledgement() {
+    let server = TestServer::start().await;
+    let orders = server.group(NewQueue::new("orders"), "billing").await;
+    orders.send(["one"]).await;
+    server.faults().next(Operation::Ack, Fault::LostAnswer);
+    let report = orders.run(handler_fn(|_| async { Ok(()) })).await;
+    assert_eq!((report.received, report.done), (1, 1), "{report:?}");
+    orders.assert_acknowledged(1).await;
+}
+
+/// Leases that expire under the worker bring messages again: handlers have to stand it.
+#[tokio::test(start_paused = true)]
+async fn expired_leases_bring_messages_again() {
+    let server = TestServer::start().await;
+    let orders = server.group(NewQueue::new("orders"), "billing").await;
+    orders.send(["one"]).await;
+    server.faults().next(Operation::Ack, Fault::ExpiredLease);
+    let report = orders.run(handler_fn(|_| async { Ok(()) })).await;
+    assert_eq!((report.received, report.late), (2, 1), "{report:?}");
+    orders.assert_acknowledged(1).await;
+}
+
+/// Failures say what is there instead.
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "the dead letters should be [String(\"bad\")], and are []")]
+async fn a_wrong_expectation_shows_what_is_there() {
+    let server = TestServer::start().await;
+    let orders = server.group(NewQueue::new("orders").dead_letters_after(5), "billing").await;
+    orders.assert_dead_lettered(["bad"]).await;
+}
+
+/// A group that never falls idle ends the test with its counts.
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "the group is not idle after 60s: Counts { acknowledged: 0, available: 1")]
+async fn a_group_that_stays_busy_is_reported() {
+    let server = TestServer::start().await;
+    let orders = server.group(NewQueue::new("orders"), "billing").await;
+    orders.send(["nobody reads this"]).await;
+    orders.until_idle(SECOND * 60).await;
+}
+
+/// Settings of one's own: quotas here, faults from the first request on.
+#[tokio::test(start_paused = true)]
+async fn settings_of_ones_own() {
+    let mut broker = EmbeddedConfig::default();
+    broker.quotas = Quotas { queues: 1, ..Quotas::default() };
+    let server = TestServer::with(ServerConfig { broker, ..ServerConfig::default() }).await.unwrap();
+    server.group(NewQueue::new("orders"), "billing").await;
+    let refused = server.client().create_queue(NewQueue::new("more")).await.unwrap_err();
+    assert_eq!(refused.code().map(|code| code.to_string()), Some("DMS.10240020".to_owned()), "{refused}");
+    server.faults().add(FaultRule::new(Fault::Throttled, 1.0).on(Operation::Quotas));
+    assert!(server.client().quotas().await.is_err_and(|error| error.is_throttled()));
+}
+
+/// A handler that rejects, beside one that defers, as the runtime treats them.
+#[tokio::test(start_paused = true)]
+async fn rejected_messages_become_dead_letters() {
+    let server = TestServer::start().await;
+    let orders = server.group(NewQueue::new("orders").dead_letters_after(2), "billing").await;
+    orders.send([1, 2, 3]).await;
+    let report = orders
+        .run(handler_fn(|delivery| async move {
+            if delivery.json::<u32>()? == 2 { Err(HandlerError::reject("not an order")) } else { Ok(()) }
+        }))
+        .await;
+    assert_eq!((report.rejected, report.acknowledged), (2, 2), "{report:?}");
+    orders.assert_dead_lettered([2]).await;
+    assert_eq!(orders.dead_letters::<u32>().await, [2]);
+}
