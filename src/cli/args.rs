@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{check, completions, config, demo, group, health, man, queue, receive, send, serve, tag};
+use super::{check, completions, config, demo, group, health, man, queue, receive, run, send, serve, tag};
 
 /// What stands below every `--help`.
 const EXIT_CODES: &str = "\
@@ -82,6 +82,8 @@ pub(crate) enum Color {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the workers and publishers of a configuration
+    Run(run::RunArgs),
     /// Run the DMS server
     Serve(serve::ServeArgs),
     /// Take the tour: server, producer, worker with failures, dead letters, redrive, in a few seconds

@@ -19,6 +19,7 @@ mod output;
 mod queue;
 mod quota;
 mod receive;
+mod run;
 mod send;
 mod serve;
 mod signals;
@@ -43,7 +44,7 @@ pub fn main() -> ExitCode {
     };
     let context = Context::new(cli.global);
     let result = runtime().and_then(|runtime| {
-        let result = runtime.block_on(run(cli.command, &context));
+        let result = runtime.block_on(perform(cli.command, &context));
         // Not dropped: that would wait for a read of standard input that may never end.
         runtime.shutdown_background();
         result
@@ -66,8 +67,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     builder.enable_all().build().map_err(|error| Failure::new(format!("the runtime does not start: {error}")))
 }
 
-async fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
+async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failure> {
     match command {
+        Command::Run(args) => return run::run(args, context).await,
         Command::Demo(args) => return demo::run(args, context).await,
         Command::Serve(args) => return serve::run(args, context).await,
         Command::Check(args) => check::run(args, context).await?,

@@ -16,7 +16,7 @@ use super::{config::HttpLimits, connection};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the grace.
-pub(super) async fn run(listener: TcpListener, router: Router, limits: HttpLimits, stopping: CancellationToken) {
+pub(crate) async fn run(listener: TcpListener, router: Router, limits: HttpLimits, stopping: CancellationToken) {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
     // Ends the connections that outlive the grace when this function is left, and all of them when it is dropped.

@@ -24,7 +24,7 @@ mod gate;
 mod groups;
 mod iam;
 mod json;
-mod listener;
+pub(crate) mod listener;
 mod metrics;
 mod operation;
 mod paths;

@@ -1,5 +1,26 @@
-//! Workers and publishers from a configuration, for applications in any language.
+//! The sidecar: workers and publishers from a configuration, for applications in any language.
+//!
+//! # How it hangs together
+//!
+//! [`Sidecar::start`] turns a [`Config`](crate::config::Config) into a client (`connect`), an embedded server where one is
+//! asked for (`embed`), workers whose handlers are in `deliver`, publishers and the admin endpoint. [`Sidecar::run`] runs
+//! them and ends them in order. `app` watches the application behind an HTTP handler; `throttle` is where everything that
+//! pauses a worker meets. `line` is the JSON that a message is written as outside.
 
+mod admin;
+mod app;
 pub(crate) mod connect;
+mod deliver;
 pub(crate) mod embed;
+pub(crate) mod line;
+mod observe;
 pub(crate) mod probe;
+mod publisher;
+mod run;
+mod start;
+mod throttle;
+
+pub use self::{
+    run::{Ended, WorkerEnd},
+    start::{Sidecar, SidecarError},
+};

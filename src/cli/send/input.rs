@@ -1,9 +1,8 @@
 //! Where messages come from: arguments, or JSON lines of a file or of standard input.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
-use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use tokio::{
     fs::File,
     io::{AsyncBufRead, AsyncBufReadExt, BufReader, stdin},
@@ -12,8 +11,8 @@ use tokio::{
 use super::{SendArgs, unreadable};
 use crate::{
     cli::failure::Failure,
-    limits,
-    message::{Attributes, Body, Message},
+    message::{Body, Message},
+    sidecar::line,
 };
 
 /// A line, or an argument.
@@ -88,18 +87,18 @@ impl Input {
                     None => break,
                 },
                 Source::Lines { reader, name } => {
-                    let mut line = Vec::new();
-                    match reader.read_until(b'\n', &mut line).await.map_err(|error| unreadable(name, &error))? {
+                    let mut text = Vec::new();
+                    match reader.read_until(b'\n', &mut text).await.map_err(|error| unreadable(name, &error))? {
                         0 => break,
-                        bytes if line.iter().all(u8::is_ascii_whitespace) => (bytes, Err(String::new())),
-                        bytes => (bytes, parse(&line, &self.common)),
+                        bytes if text.iter().all(u8::is_ascii_whitespace) => (bytes, Err(String::new())),
+                        bytes => (bytes, line::parse(&text, &self.common)),
                     }
                 }
             };
             if matches!(&message, Err(reason) if reason.is_empty()) {
                 continue;
             }
-            let message = message.and_then(|message| check(&message).map(|()| message));
+            let message = message.and_then(|message| line::check(&message).map(|()| message));
             return Ok(Some(Line { number: self.number, bytes: bytes as u64, message }));
         }
         self.ended = true;
@@ -113,44 +112,6 @@ fn argument(body: &str, text: bool, common: &Message) -> Result<Message, String>
         _ => Body::json(body).map_err(|error| error.to_string())?,
     };
     Ok(Message { body, ..common.clone() })
-}
-
-/// A line of JSON; other fields are left alone, so that what `receive` prints can be sent.
-#[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow)]
-    body: Option<&'a RawValue>,
-    #[serde(default)]
-    attributes: Option<Attributes>,
-    #[serde(default)]
-    tags: Option<Vec<String>>,
-    #[serde(default)]
-    delay_time: Option<f64>,
-}
-
-/// Reads a line; what it does not say is taken from `common`.
-fn parse(line: &[u8], common: &Message) -> Result<Message, String> {
-    let fields: Fields<'_> = serde_json::from_slice(line).map_err(|error| format!("is not a message: {error}"))?;
-    let body = fields.body.ok_or("has no `body`: write {\"body\": …}")?;
-    let mut message =
-        Message { body: Body::raw(body.get().to_owned()).map_err(|error| error.to_string())?, ..common.clone() };
-    message.attributes.extend(fields.attributes.unwrap_or_default());
-    if let Some(tags) = fields.tags {
-        message.tags = tags;
-    }
-    if let Some(millis) = fields.delay_time {
-        message.delay = Duration::try_from_secs_f64(millis / 1000.0)
-            .map_err(|_| format!("`delay_time` is {millis}: 0 to 604800000 ms are allowed"))?;
-    }
-    Ok(message)
-}
-
-/// The service's limits, so that a line that breaks one costs no other its request.
-fn check(message: &Message) -> Result<(), String> {
-    limits::total_bytes(message.body.len())
-        .and_then(|()| limits::labels(&message.tags))
-        .and_then(|()| limits::delay(message.delay))
-        .map_err(|error| error.to_string())
 }
 
 /// Reads `--attribute NAME=VALUE`.
@@ -174,27 +135,5 @@ mod tests {
         assert_eq!(body("hello", false), "\"hello\"");
         assert_eq!(body("12", true), "\"12\"");
         assert_eq!(argument("1", false, &common).unwrap().tags, ["red"]);
-    }
-
-    #[test]
-    fn a_line_overrides_what_is_common() {
-        let common = Message::text("").tag("red").attribute("a", 1).attribute("b", 1);
-        let line =
-            br#"{"body": [1, 2], "attributes": {"b": 2}, "tags": ["blue"], "delay_time": 6000.9, "handler": "x"}"#;
-        let message = parse(line, &common).unwrap();
-        assert_eq!(message.body.as_str(), "[1, 2]");
-        assert_eq!(Value::Object(message.attributes), serde_json::json!({"a": 1, "b": 2}));
-        assert_eq!((message.tags, message.delay.as_millis()), (vec!["blue".to_owned()], 6000));
-    }
-
-    #[test]
-    fn a_bad_line_says_why() {
-        let common = Message::text("");
-        let reason = |line: &str| parse(line.as_bytes(), &common).and_then(|message| check(&message)).unwrap_err();
-        assert!(reason("{").starts_with("is not a message: EOF"));
-        assert_eq!(reason("{}"), "has no `body`: write {\"body\": …}");
-        assert!(reason(r#"{"body": 1, "delay_time": -1}"#).contains("`delay_time` is -1"));
-        assert!(reason(r#"{"body": 1, "tags": ["a b"]}"#).contains("label is \"a b\""));
-        assert!(reason(r#"{"body": 1, "delay_time": 604800001}"#).contains("604800000 ms (7 days) are allowed"));
     }
 }

@@ -1,0 +1,88 @@
+//! A message as a CloudEvent in binary mode (CloudEvents 1.0.2, HTTP protocol binding 3.1): its attributes are headers,
+//! its data is the body.
+
+use http::HeaderMap;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::request::put;
+use crate::worker::Delivery;
+
+/// Adds the event's headers. `source` is `/dms/PROJECT/QUEUE`.
+///
+/// Attributes of the message that are called `ce-…` win over ours, so that an event keeps its id and type on its way
+/// through a queue. Other attributes become extensions where their name and value can be one.
+pub(crate) fn add(headers: &mut HeaderMap, delivery: &Delivery, source: &str) {
+    put(headers, "ce-specversion", "1.0");
+    put(headers, "ce-id", &fingerprint(delivery));
+    put(headers, "ce-source", &encode(source));
+    put(headers, "ce-type", "dms.message");
+    put(headers, "ce-dmsqueue", &encode(delivery.queue()));
+    put(headers, "ce-dmsgroup", &encode(delivery.group()));
+    for (name, value) in delivery.attributes() {
+        let Some(text) = scalar(value) else { continue };
+        let bare = name.strip_prefix("ce-").unwrap_or(name);
+        // Content types travel as Content-Type; ours is JSON.
+        if is_name(bare) && bare != "datacontenttype" && (name.starts_with("ce-") || !is_reserved(bare)) {
+            put(headers, &format!("ce-{bare}"), &encode(&text));
+        }
+    }
+}
+
+/// An identifier of this delivery: the service tells a consumer no message id. A consumer that drops what it has seen
+/// loses nothing by it, for no two deliveries are equal.
+fn fingerprint(delivery: &Delivery) -> String {
+    let digest = Sha256::digest(delivery.message().handle.as_str());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Names of extensions: lower-case letters and digits, at most 20 by the specification's advice.
+fn is_name(name: &str) -> bool {
+    (1..=20).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
+fn is_reserved(name: &str) -> bool {
+    matches!(name, "specversion" | "id" | "source" | "type" | "subject" | "time" | "dataschema" | "data")
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Percent-encodes what the binding says: space, `"`, `%`, and everything outside U+0021-7E.
+fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'%' => out.push_str(&format!("%{byte:02X}")),
+            0x21..=0x7e => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_encoded_as_the_binding_says() {
+        assert_eq!(encode("Euro € 😀"), "Euro%20%E2%82%AC%20%F0%9F%98%80");
+        assert_eq!(encode("100% \"x\""), "100%25%20%22x%22");
+        assert_eq!(encode("/dms/p/orders"), "/dms/p/orders");
+    }
+
+    #[test]
+    fn names_of_extensions_are_lower_case_letters_and_digits() {
+        assert!(is_name("tenant1"));
+        ["", "Tenant", "tenant-id", "a_b", "averyveryverylongname1"]
+            .into_iter()
+            .for_each(|name| assert!(!is_name(name), "{name}"));
+    }
+}

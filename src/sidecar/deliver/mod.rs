@@ -1,0 +1,11 @@
+//! What is done with a message: posted to an application, given to a program, or logged.
+
+pub(crate) mod answer;
+pub(crate) mod cloudevents;
+pub(crate) mod command;
+pub(crate) mod http;
+pub(crate) mod lines;
+pub(crate) mod log;
+pub(crate) mod pace;
+pub(crate) mod request;
+pub(crate) mod target;

@@ -1,0 +1,104 @@
+//! A message as an HTTP request: the headers, and the signature.
+
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
+use jiff::Timestamp;
+use sha2::Sha256;
+
+use super::cloudevents;
+use crate::{config::BodyFormat, worker::Delivery};
+
+/// Attributes that travel as headers of their own.
+const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+
+/// The headers of a message, those that are the same for all messages on top.
+pub(crate) fn headers(
+    delivery: &Delivery,
+    source: &str,
+    format: BodyFormat,
+    budget: Duration,
+    common: &HeaderMap,
+) -> HeaderMap {
+    let mut headers = common.clone();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    put(&mut headers, "dms-queue", delivery.queue());
+    put(&mut headers, "dms-group", delivery.group());
+    put(&mut headers, "dms-attempt", &delivery.attempt().to_string());
+    put(&mut headers, "dms-deadline-ms", &budget.as_millis().to_string());
+    if !delivery.tags().is_empty() {
+        put(&mut headers, "dms-tags", &delivery.tags().join(","));
+    }
+    let attributes = serde_json::Value::Object(delivery.attributes().clone()).to_string();
+    put(&mut headers, "dms-attributes", &ascii_json(&attributes));
+    for name in TRACE {
+        if let Some(value) = delivery.attribute(name) {
+            put(&mut headers, name, value);
+        }
+    }
+    if format == BodyFormat::Cloudevents {
+        cloudevents::add(&mut headers, delivery, source);
+    }
+    headers
+}
+
+/// Adds a header; a value that cannot be one is left out.
+pub(crate) fn put(headers: &mut HeaderMap, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+        headers.insert(name, value);
+    }
+}
+
+/// The same JSON in ASCII: headers carry nothing else reliably.
+fn ascii_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() && c != '\u{7f}' {
+            out.push(c);
+        } else {
+            // Everything outside ASCII stands inside a string, where this escape is allowed.
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    out
+}
+
+/// `Dms-Signature`: `t=UNIX,v1=HEX` with the HMAC-SHA256 of `UNIX.BODY`. The time is part of it, so that a recorded
+/// request cannot be played back later.
+pub(crate) fn signature(key: &str, body: &[u8], now: Timestamp) -> String {
+    let time = now.as_second().to_string();
+    // A key of any length is allowed (RFC 2104).
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else { return String::new() };
+    mac.update(time.as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("t={time},v1={hex}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn attributes_are_ascii_and_the_same_json() {
+        let json = r#"{"名":"值","emoji":"😀","quote":"\""}"#;
+        let ascii = ascii_json(json);
+        assert!(ascii.is_ascii());
+        let (one, other): (serde_json::Value, serde_json::Value) =
+            (serde_json::from_str(json).unwrap(), serde_json::from_str(&ascii).unwrap());
+        assert_eq!(one, other);
+    }
+
+    #[test]
+    fn a_signature_is_the_hmac_of_time_and_body() {
+        // openssl: printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac key
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let signature = signature("key", br#"{"a":1}"#, now);
+        assert_eq!(signature, "t=1700000000,v1=a438e398bfafc57e4396bb7fc2304422f0f768e965d073ca313cb52e22e6ad03");
+    }
+}

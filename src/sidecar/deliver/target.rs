@@ -1,0 +1,121 @@
+//! The application as an HTTP client sees it: posts, and probes whether it is there. Only this file and `probe` of the
+//! sidecar name reqwest.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use reqwest::{Client, redirect::Policy};
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::config::HttpHandler;
+
+/// How much of an answer's body is read: enough for the connection to be used again, and for an error text.
+const READ_AT_MOST: usize = 64 * 1024;
+
+/// An application's address, with its connections.
+#[derive(Debug)]
+pub(crate) struct Target {
+    client: Client,
+    url: String,
+    health_url: Option<String>,
+    unix_socket: Option<PathBuf>,
+    connect_timeout: Duration,
+}
+
+/// An answer, its body cut short.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// No connection came about: the application has seen nothing.
+    #[error("the application cannot be reached: {0}")]
+    NotReached(#[source] reqwest::Error),
+    /// It did not answer in time.
+    #[error("the application did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// The connection broke before the answer.
+    #[error("the connection to the application broke: {0}")]
+    Broken(#[source] reqwest::Error),
+}
+
+impl Target {
+    /// The target of a handler that posts at most `concurrency` messages at a time.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be set up.
+    pub(crate) fn new(handler: &HttpHandler, concurrency: usize) -> Result<Self, reqwest::Error> {
+        let mut client = Client::builder()
+            .user_agent(concat!("dms-worker/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .redirect(Policy::none())
+            .referer(false)
+            .connect_timeout(handler.connect_timeout.get())
+            .pool_max_idle_per_host(concurrency)
+            .pool_idle_timeout(Duration::from_secs(20))
+            .no_proxy();
+        if let Some(path) = &handler.unix_socket {
+            client = client.unix_socket(path.as_path());
+        }
+        Ok(Self {
+            client: client.build()?,
+            url: handler.url.clone(),
+            health_url: handler.health_url.clone(),
+            unix_socket: handler.unix_socket.clone(),
+            connect_timeout: handler.connect_timeout.get(),
+        })
+    }
+
+    /// Posts a message.
+    ///
+    /// # Errors
+    /// When there is no answer within `wait`.
+    pub(crate) async fn post(&self, headers: HeaderMap, body: Bytes, wait: Duration) -> Result<Answer, NoAnswer> {
+        let request = self.client.post(&self.url).headers(headers).body(body).timeout(wait);
+        let no_answer = |error: reqwest::Error| match error {
+            error if error.is_connect() => NoAnswer::NotReached(error),
+            error if error.is_timeout() => NoAnswer::TimedOut(wait),
+            error => NoAnswer::Broken(error),
+        };
+        let mut response = request.send().await.map_err(no_answer)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut text = Vec::new();
+        // The status is the answer: a body that breaks off, or never ends, changes nothing about it.
+        while text.len() < READ_AT_MOST {
+            match response.chunk().await {
+                Ok(Some(chunk)) => text.extend_from_slice(&chunk),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(Answer { status, headers, text: String::from_utf8_lossy(&text).trim().chars().take(200).collect() })
+    }
+
+    /// Whether the application is there: its health URL answers with a success, or it takes a connection.
+    pub(crate) async fn is_there(&self) -> bool {
+        match &self.health_url {
+            Some(url) => {
+                let answer =
+                    self.client.get(url).timeout(self.connect_timeout.max(Duration::from_secs(2))).send().await;
+                answer.is_ok_and(|answer| answer.status().is_success())
+            }
+            None => timeout(self.connect_timeout, self.connects()).await.unwrap_or(false),
+        }
+    }
+
+    async fn connects(&self) -> bool {
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            return tokio::net::UnixStream::connect(path).await.is_ok();
+        }
+        let Ok(uri) = self.url.parse::<http::Uri>() else { return false };
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        TcpStream::connect((host, port)).await.is_ok()
+    }
+}

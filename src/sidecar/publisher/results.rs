@@ -1,0 +1,117 @@
+//! The answer to a request: one result per message, and the status that sums them up.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The service has it, under this id.
+    Sent(Option<String>),
+    /// It cannot be sent, now or later.
+    Refused(StatusCode, String),
+    /// It was not taken now.
+    Busy(String),
+    /// Nobody knows whether the service has it.
+    Unsure(String),
+}
+
+impl Outcome {
+    /// A message that cannot be sent; one that is too large says so in its status.
+    pub(super) fn refused(reason: String) -> Self {
+        let too_large = reason.contains("bytes are allowed");
+        Self::Refused(if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }, reason)
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Sent(id) => json!({ "state": "sent", "id": id }),
+            Self::Refused(_, error) => json!({ "state": "refused", "error": error }),
+            Self::Busy(error) => json!({ "state": "not_taken", "error": error }),
+            Self::Unsure(error) => json!({ "state": "unsure", "error": error }),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Sent(_) => StatusCode::OK,
+            Self::Refused(status, _) => *status,
+            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unsure(_) => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Answer {
+    status: StatusCode,
+    body: Value,
+}
+
+impl Answer {
+    /// Sums up the outcomes: of a list as `messages`, of a single message as itself.
+    pub(super) fn new(outcomes: &[Outcome], single: bool) -> Self {
+        let first = outcomes.first().map_or(StatusCode::OK, Outcome::status);
+        let alike = outcomes.iter().all(|outcome| outcome.status() == first);
+        let status = if alike { first } else { StatusCode::MULTI_STATUS };
+        let body = match outcomes {
+            [only] if single => only.json(),
+            several => json!({ "messages": several.iter().map(Outcome::json).collect::<Vec<_>>() }),
+        };
+        Self { status, body }
+    }
+
+    /// A request that is no message.
+    pub(super) fn malformed(reason: String) -> Self {
+        Self::new(&[Outcome::refused(reason)], true)
+    }
+
+    /// A service that is not there.
+    pub(super) fn unavailable(reason: &str) -> Self {
+        Self::new(&[Outcome::Busy(reason.to_owned())], true)
+    }
+
+    /// Whether coming again would change nothing.
+    pub(super) fn is_final(&self) -> bool {
+        !self.status.is_server_error()
+    }
+}
+
+impl From<Answer> for Response {
+    fn from(answer: Answer) -> Self {
+        let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        let mut response = (answer.status, content_type, answer.body.to_string()).into_response();
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent() -> Outcome {
+        Outcome::Sent(Some("id".to_owned()))
+    }
+
+    #[test]
+    fn the_status_sums_the_outcomes_up() {
+        let status = |outcomes: &[Outcome]| Answer::new(outcomes, false).status.as_u16();
+        assert_eq!(status(&[sent(), sent()]), 200);
+        assert_eq!(status(&[sent(), Outcome::Busy(String::new())]), 207);
+        assert_eq!(status(&[Outcome::Busy(String::new())]), 503);
+        assert_eq!(status(&[Outcome::Unsure(String::new())]), 504);
+        assert_eq!(status(&[Outcome::refused("label is \"a b\"".to_owned())]), 400);
+        assert_eq!(status(&[Outcome::refused("at most 524288 bytes are allowed".to_owned())]), 413);
+    }
+
+    #[test]
+    fn a_single_message_is_answered_by_itself() {
+        assert_eq!(Answer::new(&[sent()], true).body, json!({ "state": "sent", "id": "id" }));
+        assert_eq!(Answer::new(&[sent()], false).body, json!({ "messages": [{ "state": "sent", "id": "id" }] }));
+    }
+}

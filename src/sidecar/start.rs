@@ -1,0 +1,245 @@
+//! From a configuration to everything that `run` runs, with all that can fail failing before the first message.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    app::App,
+    connect,
+    deliver::{
+        command::CommandDelivery,
+        http::HttpDelivery,
+        lines::LinesDelivery,
+        log::LogDelivery,
+        pace::{self, Paced},
+        target::Target,
+    },
+    embed,
+    observe::Recorder,
+    publisher::Publisher,
+    throttle::Throttle,
+};
+use crate::{
+    client::{self, Client},
+    config::{self, CommandMode, Config},
+    queue::TagFilter,
+    server::{Server, ServerError},
+    transport::InProcess,
+    worker::{
+        Handler, InvalidSettings, MaxMessages, Metrics, OnFailure, OnReject, Ordering, Republish, Worker,
+        WorkerBuilder, WorkerError,
+    },
+};
+
+/// Everything of one configuration, ready to run.
+#[derive(Debug)]
+pub struct Sidecar {
+    pub(super) config: Config,
+    pub(super) server: Option<Server>,
+    pub(super) client: Client,
+    pub(super) units: Vec<Unit>,
+    pub(super) publishers: Vec<Publisher>,
+    pub(super) admin: Option<TcpListener>,
+    pub(super) metrics: Metrics,
+    pub(super) stopping: CancellationToken,
+}
+
+/// A worker with what stands around it.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) name: String,
+    pub(super) worker: Worker,
+    pub(super) throttle: Throttle,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) app: Option<Watched>,
+    /// Whether it reads the group's dead letters.
+    pub(super) dead_letters: bool,
+    /// A worker that has not polled with success for so long is not ready.
+    pub(super) stale_after: Duration,
+}
+
+/// The application of a worker, and how it is watched.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) app: Arc<App>,
+    pub(super) target: Arc<Target>,
+    pub(super) interval: Duration,
+}
+
+/// Why a sidecar does not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SidecarError {
+    /// The configuration has neither workers nor publishers.
+    #[error("there is nothing to run: the configuration has no workers and no publishers")]
+    Nothing,
+    /// The embedded server does not start.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The client cannot be built.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// The settings of a worker contradict each other.
+    #[error("worker {0}: {1}")]
+    Settings(String, #[source] InvalidSettings),
+    /// The client of the application behind a worker cannot be built.
+    #[error("worker {0}: the HTTP client cannot be set up: {1}")]
+    Http(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// A worker could not go on.
+    #[error("worker {0}: {1}")]
+    Worker(String, #[source] WorkerError),
+    /// A worker panicked.
+    #[error("worker {0} died: {1}")]
+    Died(String, String),
+}
+
+impl Sidecar {
+    /// Starts the embedded server if there is one, listens on every address, and puts the workers together. Nothing is
+    /// consumed yet, and a service elsewhere need not be there yet.
+    ///
+    /// # Errors
+    /// When something cannot work, or an address is taken.
+    pub async fn start(config: Config) -> Result<Self, SidecarError> {
+        if config.workers.is_empty() && config.publishers.is_empty() {
+            return Err(SidecarError::Nothing);
+        }
+        let stopping = CancellationToken::new();
+        let (server, client) = match config.dms.is_embedded() {
+            true => {
+                let server = Server::bind(embed::settings(&config.server)).await?;
+                let client = connect::in_process(&config, Arc::new(InProcess::new(server.router())))?;
+                (Some(server), client)
+            }
+            false => (None, connect::to_service(&config)?),
+        };
+        let metrics = Metrics::new();
+        let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, &stopping));
+        let units = units.collect::<Result<Vec<_>, _>>()?;
+        let mut publishers = Vec::new();
+        for publisher in &config.publishers {
+            publishers.push(Publisher::new(publisher, listen(publisher.listen).await?, client.clone()));
+        }
+        let admin = match config.admin.listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        Ok(Self { config, server, client, units, publishers, admin, metrics, stopping })
+    }
+
+    /// The address of the embedded server.
+    pub fn server_addr(&self) -> Option<SocketAddr> {
+        self.server.as_ref().and_then(Server::local_addr)
+    }
+
+    /// The address of the admin endpoint.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The addresses of the publishers, in the order of the configuration.
+    pub fn publisher_addrs(&self) -> Vec<SocketAddr> {
+        self.publishers.iter().filter_map(Publisher::local_addr).collect()
+    }
+
+    /// The names of the workers.
+    pub fn worker_names(&self) -> Vec<String> {
+        self.units.iter().map(|unit| unit.name.clone()).collect()
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, SidecarError> {
+    TcpListener::bind(address).await.map_err(|error| SidecarError::Listen(address, error))
+}
+
+fn unit(
+    worker: &config::Worker,
+    config: &Config,
+    client: &Client,
+    metrics: &Metrics,
+    stopping: &CancellationToken,
+) -> Result<Unit, SidecarError> {
+    let name = worker.label();
+    let recorder = Arc::<Recorder>::default();
+    let mut http = None;
+    let handler: Arc<dyn Handler> = match (&worker.handler.http, &worker.handler.command) {
+        (Some(settings), _) => {
+            let target = Target::new(settings, worker.concurrency);
+            let target = Arc::new(target.map_err(|error| SidecarError::Http(name.clone(), error.into()))?);
+            let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
+            let delivery = Arc::new(HttpDelivery::new(settings, target.clone(), source, stopping.clone()));
+            let interval = settings.health_interval.get();
+            http = Some((delivery.clone(), Watched { app: delivery.app(), target, interval }));
+            delivery
+        }
+        (None, Some(command)) if command.mode == CommandMode::JsonLines => {
+            Arc::new(LinesDelivery::new(command.run.clone()))
+        }
+        (None, Some(command)) => Arc::new(CommandDelivery::new(command.run.clone())),
+        (None, None) => Arc::new(LogDelivery::new(worker.handler.log.unwrap_or_default())),
+    };
+    let builder = match worker.rate_limit {
+        Some(rate) => Worker::builder(client.clone(), &worker.queue, &worker.group, Paced::new(handler, rate)),
+        None => Worker::builder(client.clone(), &worker.queue, &worker.group, handler),
+    };
+    let built = settings(builder, worker, config)
+        .observer(recorder.clone())
+        .observer(metrics.observer(&name, &worker.queue, &worker.group))
+        .build()
+        .map_err(|error| SidecarError::Settings(name.clone(), error))?;
+    metrics.watch(built.handle());
+    let throttle = Throttle::new(built.handle());
+    let app = http.map(|(delivery, watched)| {
+        delivery.connect(throttle.clone());
+        watched
+    });
+    let dead_letters = worker.source == config::Source::DeadLetters;
+    let stale_after = worker.poll_wait.get() + Duration::from_secs(60);
+    Ok(Unit { name, worker: built, throttle, recorder, app, dead_letters, stale_after })
+}
+
+/// Carries the configuration's settings over to the worker's.
+fn settings(builder: WorkerBuilder, worker: &config::Worker, config: &Config) -> WorkerBuilder {
+    let ack_wait = worker.ack_wait();
+    let concurrency = match worker.rate_limit {
+        Some(rate) => pace::concurrency(worker.concurrency, rate, ack_wait),
+        None => worker.concurrency,
+    };
+    let builder = builder
+        .name(worker.label())
+        .concurrency(concurrency)
+        .max_messages(worker.max_messages.fixed().map_or(MaxMessages::Auto, MaxMessages::Fixed))
+        .poll_wait(worker.poll_wait.get())
+        .ack_wait(ack_wait)
+        .pollers(worker.pollers.fixed())
+        .handler_timeout(worker.handler.command.as_ref().and_then(|command| command.timeout).map(config::Span::get))
+        .shutdown_grace(config.shutdown.grace.get())
+        .ordering(match &worker.ordering {
+            config::Ordering::None => Ordering::None,
+            config::Ordering::Batch => Ordering::Batch,
+            config::Ordering::KeyAttribute(name) => Ordering::by_attribute(name.clone()),
+        })
+        .tags(TagFilter { tags: worker.tags.clone(), mode: worker.tag_type })
+        .on_failure(match &worker.on_failure {
+            config::OnFailure::Redeliver => OnFailure::Redeliver,
+            config::OnFailure::Republish(republish) => OnFailure::Republish(Republish {
+                max_attempts: republish.max_attempts,
+                first_delay: republish.backoff.get(),
+                then: match &republish.then {
+                    config::Then::Fail => OnReject::Fail,
+                    config::Then::Park(queue) => OnReject::Park(queue.clone()),
+                },
+                ..Republish::default()
+            }),
+        })
+        .on_reject(match &worker.on_reject {
+            config::OnReject::Fail => OnReject::Fail,
+            config::OnReject::Park(queue) => OnReject::Park(queue.clone()),
+            config::OnReject::Discard => OnReject::Discard,
+        });
+    if worker.source == config::Source::DeadLetters { builder.dead_letters() } else { builder }
+}
