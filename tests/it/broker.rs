@@ -4,8 +4,10 @@
 mod dead_letters;
 mod delivery;
 mod durability;
+mod kill;
 mod labels;
 mod model;
 mod queues;
 mod stage;
 mod time;
+mod traffic;

@@ -76,7 +76,7 @@ impl State {
     fn create_queue(&mut self, row: &QueueRow, config: &EmbeddedConfig) {
         self.next_number = row.number + 2;
         self.streams.insert(row.stream(), Stream::empty(config.retention_ms(row)));
-        self.lots.insert(row.lot(), Lot::empty());
+        self.lots.insert(row.lot(), Lot::empty(row.stream()));
         let queue = QueueState { row: row.clone(), tags: Vec::new(), groups: Vec::new() };
         self.queues.insert(row.id.clone(), queue);
     }

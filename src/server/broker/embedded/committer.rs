@@ -1,15 +1,19 @@
 //! The one task that changes anything: gathers waiting work, has the store commit it as one, then applies and answers it.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use tokio::sync::mpsc;
 
 use super::{
     core::Core,
     prepare::Preparer,
+    state::State,
     work::{Job, Work},
 };
-use crate::server::{broker::BrokerError, store::Record};
+use crate::server::{
+    broker::BrokerError,
+    store::{Record, StoreError},
+};
 
 /// The most work of one commit, so that an answer does not wait long.
 const MOST_JOBS: usize = 2_000;
@@ -52,36 +56,52 @@ fn gather(group: &mut Vec<Job>, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Opti
 /// Commits a group: everybody is answered after the commit, and the state changes only if it went well.
 async fn commit(core: &Arc<Core>, group: Vec<Job>) {
     let (accepted, records) = prepare(core, group);
-    let records = Arc::new(records);
-    let outcome = if records.is_empty() {
-        Ok(())
-    } else {
-        let records = records.clone();
-        core.ask_store(move |store| store.commit(&records)).await
-    };
-    let mut state = core.lock();
-    match &outcome {
-        Ok(()) => state.apply(&records, &core.config),
+    match store(core, &records).await {
+        Ok(()) => {
+            let mut state = core.lock();
+            state.apply(&records, &core.config);
+            answer(core, state, accepted, &Ok(()));
+        }
+        // On a full disk what needs no room still goes: each for itself then.
+        Err(_) if accepted.len() > 1 => {
+            for job in accepted {
+                Box::pin(commit(core, vec![job])).await;
+            }
+        }
         Err(error) => {
-            tracing::error!(%error, works = accepted.len(), "the store could not commit; nothing was changed");
+            tracing::error!(%error, "the store could not commit; nothing was changed");
+            let mut state = core.lock();
             accepted.iter().for_each(|job| state.take_back(&job.work));
+            answer(core, state, accepted, &Err(error));
         }
     }
+    if core.store.wants_tidying() {
+        core.housekeeper.notify_one();
+    }
+}
+
+async fn store(core: &Core, records: &Arc<Vec<Record>>) -> Result<(), StoreError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let records = records.clone();
+    core.ask_store(move |store| store.commit(&records)).await
+}
+
+/// Answers everybody once the state can be looked at again.
+fn answer(core: &Core, mut state: MutexGuard<'_, State>, jobs: Vec<Job>, outcome: &Result<(), StoreError>) {
     if std::mem::take(&mut state.timer_stale) {
         core.timer.notify_one();
     }
     drop(state);
-    if core.store.wants_tidying() {
-        core.housekeeper.notify_one();
-    }
-    for job in accepted {
+    for job in jobs {
         // Nobody may be waiting any more: the work is done all the same.
         let _ = job.reply.send(outcome.clone().map_err(|error| BrokerError::Store(error.0)));
     }
 }
 
 /// The records of a group; work that is refused is answered at once and left out.
-fn prepare(core: &Core, group: Vec<Job>) -> (Vec<Job>, Vec<Record>) {
+fn prepare(core: &Core, group: Vec<Job>) -> (Vec<Job>, Arc<Vec<Record>>) {
     let mut state = core.lock();
     let mut preparer = Preparer::new(&state, &core.config, core.clock.now_ms());
     let mut accepted = Vec::with_capacity(group.len());
@@ -100,5 +120,5 @@ fn prepare(core: &Core, group: Vec<Job>) -> (Vec<Job>, Vec<Record>) {
         state.take_back(&job.work);
         let _ = job.reply.send(Err(error));
     }
-    (accepted, records)
+    (accepted, Arc::new(records))
 }

@@ -1,6 +1,6 @@
 //! Consume calls: admitted, served, or waiting until something comes (API reference 5.3.2, 5.3.4).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
@@ -11,7 +11,7 @@ use super::{
     core::Core,
     handle::Minted,
     lease::Lease,
-    reader::{READ_AHEAD, Read, Take, Want},
+    reader::{READ_AHEAD, Read, Reader, Take, Want},
     rule::LabelRule,
     state::State,
     work::{Admin, Work},
@@ -20,6 +20,11 @@ use crate::server::{
     broker::{BrokerError, GroupPath, LeaseRequest, LeasedMessage, Stream},
     store::{ReaderNo, StoreError, StreamNo},
 };
+
+/// The most messages of a batch: their positions are a byte of their tokens.
+const MOST_MESSAGES: usize = 255;
+/// The longest wait or lease; a longer one would be no different.
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
 /// A consume call that was let in; leaving gives its place free.
 struct Poll {
@@ -48,7 +53,7 @@ pub(super) async fn lease(
     stream: Stream,
     request: &LeaseRequest,
 ) -> Result<Vec<LeasedMessage>, BrokerError> {
-    let until = Instant::now() + request.wait;
+    let until = after(request.wait);
     let poll = admit(core, path, stream, request).await?;
     loop {
         // Registered before looking: what comes between the look and the wait is not missed.
@@ -120,13 +125,10 @@ impl Poll {
         state.reader_of(path, which, &self.core.at())?;
         let reader = state.readers.get_mut(&self.reader).ok_or(BrokerError::GroupNotFound)?;
         let stream = state.streams.get(&reader.stream).ok_or(BrokerError::GroupNotFound)?;
-        if reader.reading {
-            return Ok(Look::Reading);
-        }
         if let Some(error) = reader.read_error.take() {
             return Err(BrokerError::Store(error.0));
         }
-        let want = Want { messages: request.max_messages, bytes: request.max_bytes };
+        let want = Want { messages: request.max_messages.clamp(1, MOST_MESSAGES), bytes: request.max_bytes };
         let taken = reader.take(stream, want);
         if let Some(skips) = reader.overdue_skips(stream.low) {
             self.core.submit(Work::Skip(self.reader, skips));
@@ -135,13 +137,13 @@ impl Poll {
             Take::Nothing => Ok(Look::Nothing),
             Take::More => Ok(Look::More),
             Take::Missing(read) => {
-                reader.reading = true;
-                let stream = reader.stream;
-                tokio::spawn(fetch(self.core.clone(), self.reader, stream, read));
+                if !reader.reading {
+                    self.fetch(reader, read);
+                }
                 Ok(Look::Reading)
             }
             Take::Batch(entries, skipped) => {
-                let deadline = Instant::now() + request.ack_wait;
+                let deadline = after(request.ack_wait);
                 let minted = Minted::draw(entries.len());
                 let minted = minted.map_err(|error| BrokerError::Store(StoreError::new(error).0))?;
                 let lease = state.lease(self.reader, &minted, entries, skipped, deadline);
@@ -152,12 +154,21 @@ impl Poll {
         }
     }
 
+    /// Begins to read from the store.
+    fn fetch(&self, reader: &mut Reader, read: Read) {
+        reader.reading = true;
+        tokio::spawn(fetch(self.core.clone(), self.reader, reader.stream, read));
+    }
+
     /// Passes the wake on if there is more, lets go of messages every reader has, and sees that the timer knows.
     fn after_lease(&self, state: &mut State, deadline: Instant) {
-        let Some(reader) = state.readers.get(&self.reader) else { return };
+        let Some(reader) = state.readers.get_mut(&self.reader) else { return };
         let Some(stream) = state.streams.get_mut(&reader.stream) else { return };
         if reader.has_available(stream) {
             reader.wake.notify_one();
+        }
+        if let Some(read) = reader.read_ahead(stream) {
+            self.fetch(reader, read);
         }
         let heads = stream.readers.iter().filter_map(|reader| state.readers.get(reader)).map(|reader| reader.head());
         stream.forget_below(heads.min().unwrap_or(stream.next));
@@ -195,6 +206,10 @@ async fn fetch(core: Arc<Core>, number: ReaderNo, stream: StreamNo, read: Read) 
         }
     }
     reader.read_done.notify_waiters();
+}
+
+fn after(duration: Duration) -> Instant {
+    Instant::now() + duration.min(LONGEST)
 }
 
 fn answer(lease: &Lease) -> Vec<LeasedMessage> {

@@ -4,7 +4,6 @@
 //! leased is settled.
 
 use std::{
-    cmp::Ordering,
     collections::{BTreeMap, VecDeque},
     ops::Range,
     sync::Arc,
@@ -227,6 +226,14 @@ impl Reader {
         Ok(at)
     }
 
+    /// What to read before it is asked for: a consumer that works off a backlog should not wait for every read.
+    pub(super) fn read_ahead(&self, stream: &Stream) -> Option<Read> {
+        let place = self.ahead.back()?.seq + 1;
+        let low = self.ahead.len() < READ_AHEAD.messages / 4 && !self.reading;
+        let there = place < stream.next && stream.cached(place).is_none();
+        (low && there).then_some(Read::From { place, end: stream.next })
+    }
+
     /// Messages came from the store. What it no longer has is passed over: retention took it meanwhile.
     pub(super) fn fill(&mut self, read: &Read, messages: Vec<Arc<Stored>>) {
         match read {
@@ -234,15 +241,10 @@ impl Reader {
                 if self.head == *place {
                     self.move_to(messages.first().map_or(*end, |message| message.seq));
                 }
-                for message in messages {
-                    let next = self.ahead.back().map_or(message.seq, |last| last.seq + 1);
-                    match message.seq.cmp(&next) {
-                        Ordering::Less => {}
-                        Ordering::Equal => self.ahead.push_back(message),
-                        Ordering::Greater => break,
-                    }
-                }
-                self.move_to(self.head);
+                let next = self.ahead.back().map_or(self.head, |last| last.seq + 1);
+                let new = messages.into_iter().skip_while(|message| message.seq < next);
+                let without_gap = (next..).zip(new).take_while(|(place, message)| message.seq == *place);
+                self.ahead.extend(without_gap.map(|(_, message)| message));
             }
             Read::These(seqs) => {
                 let last = messages.last().map_or(u64::MAX, |message| message.seq);
@@ -382,3 +384,6 @@ enum Drafted {
     /// The next has to be read from the store first.
     Missing(Read),
 }
+
+#[cfg(test)]
+mod tests;

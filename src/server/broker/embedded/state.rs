@@ -58,7 +58,7 @@ impl State {
         let mut state = Self { next_number: snapshot.next_number, ..Self::default() };
         for QueueSnapshot { row, tags, stream, lot } in snapshot.queues {
             state.streams.insert(row.stream(), Stream::new(stream, config.retention_ms(&row)));
-            state.lots.insert(row.lot(), Lot::new(lot));
+            state.lots.insert(row.lot(), Lot::new(row.stream(), lot));
             state.queues.insert(row.id.clone(), QueueState { row, tags, groups: Vec::new() });
         }
         for GroupSnapshot { row, reader, dead_letters, dead_letter_reader } in snapshot.groups {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::time::Instant;
 
-use crate::server::store::{LotMark, ReaderNo, Stored, StreamMark};
+use crate::server::store::{LotMark, ReaderNo, Stored, StreamMark, StreamNo};
 
 /// How many bytes of its newest messages a stream keeps in memory.
 const TAIL_BYTES: usize = 2 * 1024 * 1024;
@@ -104,6 +104,8 @@ impl Stream {
 /// Messages of a queue that are not due; they are in the store alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lot {
+    /// Where they go when they are due.
+    pub(super) stream: StreamNo,
     pub(super) next: u64,
     pub(super) count: u64,
     /// No later than when the first is due; `None` while nothing waits or the timer is looking.
@@ -112,13 +114,13 @@ pub(super) struct Lot {
 
 impl Lot {
     /// A lot as a store has it.
-    pub(super) fn new(LotMark { next, count, next_due }: LotMark) -> Self {
-        Self { next, count, next_due }
+    pub(super) fn new(stream: StreamNo, LotMark { next, count, next_due }: LotMark) -> Self {
+        Self { stream, next, count, next_due }
     }
 
     /// A lot without a history.
-    pub(super) fn empty() -> Self {
-        Self { next: 1, count: 0, next_due: None }
+    pub(super) fn empty(stream: StreamNo) -> Self {
+        Self { stream, next: 1, count: 0, next_due: None }
     }
 
     /// A message comes to wait until `due`.

@@ -184,6 +184,28 @@ async fn what_is_refused_does_not_spoil_its_commit() {
     assert_eq!(scene.take(0).await.unwrap()[0].json, "2");
 }
 
+/// On a full disk an acknowledgement goes through although it shares its commit with a send that does not.
+#[tokio::test(start_paused = true)]
+async fn what_fits_is_committed_beside_what_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = SqliteStore::open(dir.path()).unwrap();
+    let store = Arc::new(store);
+    let scene = Scene::on(store.clone()).await;
+    scene.send("1", NOW).await.unwrap();
+    scene.send("2", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    scene.settle(&batch[..1], true).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    store.leave_room_for(Some(0)).unwrap();
+    let large = "x".repeat(100_000);
+    let (small, sent, settled) =
+        tokio::join!(scene.send("3", NOW), scene.send(&large, NOW), scene.settle(&batch, true));
+    small.unwrap();
+    assert!(matches!(sent, Err(BrokerError::Store(_))));
+    assert_eq!(settled.unwrap().success, 1);
+    assert_eq!(scene.available().await, 1);
+}
+
 /// A full disk refuses what does not fit and nothing else; when there is room, everything goes on.
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_loses_nothing() {

@@ -47,21 +47,22 @@ fn far_future() -> Instant {
     Instant::now() + Duration::from_secs(30 * 86_400)
 }
 
-/// Does what is due, one bounded piece of each kind.
+/// Does what is due, one bounded piece of each kind. What fails does not keep the rest from being done.
 async fn tick(core: &Core) -> Result<(), BrokerError> {
+    let mut outcome = Ok(());
     let lapsed = core.lock().take_lapsed(Instant::now());
     if !lapsed.is_empty() {
-        core.submit(Work::End(lapsed)).outcome().await?;
+        outcome = outcome.and(core.submit(Work::End(lapsed)).outcome().await);
     }
     let lots = core.lock().take_due_lots(core.clock.now_ms());
     for (lot, stream) in lots {
-        unpark(core, lot, stream).await?;
+        outcome = outcome.and(unpark(core, lot, stream).await);
     }
     let streams = core.lock().take_expiring(&core.clock);
     for (stream, low, until_ms) in streams {
-        expire(core, stream, low, until_ms).await?;
+        outcome = outcome.and(expire(core, stream, low, until_ms).await);
     }
-    Ok(())
+    outcome
 }
 
 /// Moves the messages of a lot that are due into their stream, by due time.
@@ -137,12 +138,10 @@ impl State {
     /// The lots with something due, with their streams. Their times are unknown until they have been looked at.
     fn take_due_lots(&mut self, now_ms: i64) -> Vec<(StreamNo, StreamNo)> {
         let mut due = Vec::new();
-        for queue in self.queues.values() {
-            if let Some(lot) = self.lots.get_mut(&queue.row.lot())
-                && lot.next_due.is_some_and(|next| next <= now_ms)
-            {
+        for (number, lot) in &mut self.lots {
+            if lot.next_due.is_some_and(|next| next <= now_ms) {
                 lot.next_due = None;
-                due.push((queue.row.lot(), queue.row.stream()));
+                due.push((*number, lot.stream));
             }
         }
         due

@@ -23,6 +23,8 @@ mod open;
 mod page;
 mod read;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod tidy;
 mod writer;
 
