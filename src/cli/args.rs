@@ -99,6 +99,7 @@ pub(crate) enum Command {
     /// Add, remove and list the resource tags of queues
     Tag(tag::TagArgs),
     /// Show the project's quotas
+    #[command(after_help = "Examples:\n  dms-worker quota\n  dms-worker quota -o json")]
     Quota,
     /// Send messages
     Send(send::SendArgs),

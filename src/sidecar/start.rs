@@ -8,14 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     app::App,
     connect,
-    deliver::{
-        command::CommandDelivery,
-        http::HttpDelivery,
-        lines::LinesDelivery,
-        log::LogDelivery,
-        pace::{self, Paced},
-        target::Target,
-    },
+    deliver::{command::CommandDelivery, http::HttpDelivery, lines::LinesDelivery, log::LogDelivery, target::Target},
     embed,
     observe::Recorder,
     publisher::Publisher,
@@ -28,8 +21,8 @@ use crate::{
     server::{Server, ServerError},
     transport::InProcess,
     worker::{
-        Handler, InvalidSettings, MaxMessages, Metrics, OnFailure, OnReject, Ordering, Republish, Worker,
-        WorkerBuilder, WorkerError,
+        AckWait, Handler, InvalidSettings, MaxMessages, Metrics, OnFailure, OnReject, Ordering, Rate, Republish,
+        Worker, WorkerBuilder, WorkerError,
     },
 };
 
@@ -182,11 +175,11 @@ fn unit(
         (None, Some(command)) => Arc::new(CommandDelivery::new(command.run.clone())),
         (None, None) => Arc::new(LogDelivery::new(worker.handler.log.unwrap_or_default())),
     };
-    let builder = match worker.rate_limit {
-        Some(rate) => Worker::builder(client.clone(), &worker.queue, &worker.group, Paced::new(handler, rate)),
-        None => Worker::builder(client.clone(), &worker.queue, &worker.group, handler),
-    };
+    let builder = Worker::builder(client.clone(), &worker.queue, &worker.group, handler);
+    let rate = worker.rate_limit.map(|rate| Rate::try_new(rate.count(), rate.per())).transpose();
+    let rate = rate.map_err(|error| SidecarError::Settings(name.clone(), error.into()))?;
     let built = settings(builder, worker, config)
+        .rate_limit(rate)
         .observer(recorder.clone())
         .observer(metrics.observer(&name, &worker.queue, &worker.group))
         .build()
@@ -204,14 +197,13 @@ fn unit(
 
 /// Carries the configuration's settings over to the worker's.
 fn settings(builder: WorkerBuilder, worker: &config::Worker, config: &Config) -> WorkerBuilder {
-    let ack_wait = worker.ack_wait();
-    let concurrency = match worker.rate_limit {
-        Some(rate) => pace::concurrency(worker.concurrency, rate, ack_wait),
-        None => worker.concurrency,
+    let ack_wait = match worker.ack_wait {
+        config::Auto::Auto if worker.handler.timeout().is_none() => AckWait::Auto,
+        _ => worker.ack_wait().into(),
     };
     let builder = builder
         .name(worker.label())
-        .concurrency(concurrency)
+        .concurrency(worker.concurrency)
         .max_messages(worker.max_messages.fixed().map_or(MaxMessages::Auto, MaxMessages::Fixed))
         .poll_wait(worker.poll_wait.get())
         .ack_wait(ack_wait)

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "server")]
 mod broker;
+#[cfg(all(unix, feature = "cli"))]
+mod cli;
 mod client;
 mod client_documents;
 mod client_http;

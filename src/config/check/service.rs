@@ -77,7 +77,7 @@ fn check_iam(path: &KeyPath, iam: &Iam, checker: &mut Checker<'_>) {
 pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
     let path = KeyPath::dotted("server");
     let server = &config.server;
-    let open = server.auth.is_none() || server.projects.iter().any(|project| project.auth.is_none());
+    let open = server.auth.is_none() && server.projects.iter().all(|project| project.auth.is_none());
     if open && !server.listen.ip().is_loopback() {
         let message = format!(
             "`{}` can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1",

@@ -146,6 +146,12 @@ fn check_failures(path: &KeyPath, worker: &Worker, queue: Option<&QueueSpec>, ch
                 format!("queue `{}` is FIFO and sending again would break its order: use redeliver", worker.queue),
             );
         }
+        if worker.ordering != Ordering::None {
+            checker.report(
+                &path,
+                "a message that is sent again goes to the end of the queue, which breaks `ordering`: use redeliver",
+            );
+        }
         check_republish(&path, republish, &worker.queue, checker);
     }
     if let OnReject::Park(target) = &worker.on_reject {

@@ -6,6 +6,5 @@ pub(crate) mod command;
 pub(crate) mod http;
 pub(crate) mod lines;
 pub(crate) mod log;
-pub(crate) mod pace;
 pub(crate) mod request;
 pub(crate) mod target;

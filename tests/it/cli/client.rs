@@ -1,0 +1,129 @@
+//! The commands of a client, against a server in another process.
+
+use serde_json::{Value, json};
+
+use super::{Program, Running};
+
+fn setup() -> (Program, Running, String) {
+    let program = Program::new();
+    let server = program.serve(&[]);
+    let url = server.url("serving on ");
+    (program, server, url)
+}
+
+#[test]
+fn queues_groups_and_tags_come_and_go() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    let id = dms(&["queue", "create", "orders", "--max-consume-count", "3", "--group", "billing"]).ok();
+    let queues = dms(&["-o", "json", "queue", "list"]).json();
+    assert_eq!(
+        (&queues[0]["id"], &queues[0]["name"], &queues[0]["max_consume_count"]),
+        (&id.trim().into(), &"orders".into(), &3.into())
+    );
+    dms(&["group", "create", "orders", "shipping"]).ok();
+    let shown = dms(&["-o", "json", "queue", "show", "orders"]).json();
+    let names: Vec<_> = shown["groups"].as_array().unwrap().iter().map(|group| group["name"].clone()).collect();
+    assert_eq!(names, ["billing", "shipping"]);
+    let table = dms(&["queue", "list"]).ok();
+    assert!(
+        table.starts_with(
+            "NAME    MODE    GROUPS  MESSAGES  DEAD LETTERS  ID\norders  NORMAL       2         0  after 3"
+        ),
+        "{table}"
+    );
+
+    dms(&["tag", "add", "orders", "team=billing", "stage=prod"]).ok();
+    dms(&["tag", "remove", "orders", "stage"]).ok();
+    assert_eq!(dms(&["-o", "json", "tag", "list", "orders"]).json(), json!([{"key": "team", "value": "billing"}]));
+    assert_eq!(dms(&["-o", "json", "tag", "project"]).json(), json!([{"key": "team", "values": ["billing"]}]));
+    assert!(dms(&["quota"]).ok().starts_with("KIND"));
+
+    let stderr = dms(&["queue", "delete", "orders"]).failed(2);
+    assert!(stderr.contains("add --yes to confirm"), "{stderr}");
+    dms(&["group", "delete", "orders", "shipping", "--yes"]).ok();
+    dms(&["queue", "delete", "orders", "--yes"]).ok();
+    assert_eq!(dms(&["-o", "json", "queue", "list"]).json(), json!([]));
+    assert!(dms(&["queue", "show", "orders"]).failed(1).contains("there is no queue \"orders\""));
+}
+
+#[test]
+fn what_is_received_can_be_sent() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "a", "--group", "g"]).ok();
+    dms(&["queue", "create", "b", "--group", "g"]).ok();
+    let sent = dms(&["send", "a", "{\"id\": 1}", "text", "--tag", "red", "--attribute", "n=1", "--ids"]);
+    assert_eq!(sent.ok().lines().count(), 2, "one id per message");
+    let lines = dms(&["receive", "a", "g", "--wait", "1s"]).ok();
+    assert_eq!(
+        lines,
+        "{\"body\":{\"id\": 1},\"attributes\":{\"n\":1},\"tags\":[\"red\"]}\n{\"body\":\"text\",\"attributes\":{\"n\":1},\"tags\":[\"red\"]}\n"
+    );
+    assert_eq!(dms(&["receive", "a", "g", "--wait", "1s"]).ok(), "", "what was printed is acknowledged");
+
+    program.run_with(&["--endpoint", &url, "send", "b", "-"], &lines).ok();
+    let kept = dms(&["receive", "b", "g", "--wait", "1s", "--no-ack", "--max", "1"]).ok();
+    let kept: Value = serde_json::from_str(&kept).unwrap();
+    assert_eq!(kept["body"], json!({"id": 1}));
+    assert!(kept["handler"].is_string());
+}
+
+#[test]
+fn refused_lines_are_named_and_the_others_sent() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "q", "--group", "g"]).ok();
+    let large = "x".repeat(600_000);
+    let lines = format!(
+        "{{\"body\":1}}\n{{\"x\":1}}\n\nnot json\n{{\"body\":\"{large}\"}}\n{{\"body\":2,\"tags\":[\"a b\"]}}\n{{\"body\":3}}\n"
+    );
+    let file = program.file("lines.jsonl", &lines);
+    let output = dms(&["send", "q", "--file", &file]);
+    assert_eq!(output.code, Some(1));
+    let named: Vec<_> =
+        output.stderr.lines().filter_map(|line| line.strip_prefix("line ")?.split(':').next()).collect();
+    assert_eq!(named, ["2", "4", "5", "6"], "{}", output.stderr);
+    assert!(output.stderr.contains("at most 524288 bytes are allowed"), "{}", output.stderr);
+    assert!(output.stderr.ends_with("2 sent to q, 4 refused\n"), "{}", output.stderr);
+    assert_eq!(dms(&["receive", "q", "g", "--wait", "1s"]).ok(), "{\"body\":1}\n{\"body\":3}\n");
+
+    let json = program.run_with(&["-o", "json", "--endpoint", &url, "send", "q", "-"], "{}\n");
+    assert_eq!(json.code, Some(1));
+    let summary: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&summary["sent"], &summary["refused"][0]["line"]), (&0.into(), &1.into()));
+}
+
+#[test]
+fn a_thousand_lines_go_in_order_to_a_fifo_queue() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "q", "--mode", "FIFO", "--group", "g"]).ok();
+    let lines: String = (0..1000).map(|n| format!("{{\"body\":{n}}}\n")).collect();
+    program.run_with(&["--endpoint", &url, "send", "q", "-"], &lines).ok();
+    let received = dms(&["receive", "q", "g", "--max", "1000", "--wait", "1s"]).ok();
+    assert_eq!(received, lines);
+}
+
+#[test]
+fn both_versions_of_the_api_and_a_configured_endpoint_work() {
+    let (program, _server, url) = setup();
+    program.file("config.yaml", &format!("dms: {{endpoint: '{url}', api_version: v1.0}}\n"));
+    program.run(&["queue", "create", "q", "--group", "g"]).ok();
+    program.run(&["--api-version", "v2", "send", "q", "1"]).ok();
+    assert_eq!(program.run(&["receive", "q", "g", "--wait", "1s"]).ok(), "{\"body\":1}\n");
+    assert!(
+        program
+            .run(&["--api-version", "v3", "queue", "list"])
+            .failed(78)
+            .contains("--api-version: dms.api_version: `v3` is not allowed: write v2 or v1.0")
+    );
+}
+
+#[test]
+fn a_project_of_its_own_sees_nothing_of_others() {
+    let (program, _server, url) = setup();
+    program.run(&["--endpoint", &url, "queue", "create", "q"]).ok();
+    let other = program.run(&["--endpoint", &url, "--project-id", "other", "-o", "json", "queue", "list"]);
+    assert!(other.code == Some(0) && other.stdout.trim() == "[]" || other.code == Some(77), "{}", other.stderr);
+}

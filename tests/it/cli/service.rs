@@ -1,0 +1,76 @@
+//! Commands that stay: `serve`, `run`, and the tour.
+
+use serde_json::Value;
+
+use super::Program;
+
+#[test]
+fn a_server_keeps_its_messages_through_sigterm() {
+    let program = Program::new();
+    let data = program.dir().join("data").display().to_string();
+    let server = program.serve(&["--data-dir", &data]);
+    assert!(server.announced.contains(&format!("data in {data}")), "{}", server.announced);
+    let url = server.url("serving on ");
+    program.run(&["--endpoint", &url, "queue", "create", "q", "--group", "g"]).ok();
+    program.run(&["--endpoint", &url, "send", "q", "1"]).ok();
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(0));
+
+    let server = program.serve(&["--data-dir", &data]);
+    let received = program.run(&["--endpoint", &server.url("serving on "), "receive", "q", "g", "--wait", "5s"]);
+    assert_eq!(received.ok(), "{\"body\":1}\n");
+}
+
+#[test]
+fn a_server_does_not_look_at_the_directory_it_is_started_in() {
+    let program = Program::new();
+    program.file("config.yaml", "server: {queues: [{name: surprise}]}\n");
+    let server = program.serve(&[]);
+    let queues = program.run(&["--endpoint", &server.url("serving on "), "-o", "json", "queue", "list"]).json();
+    assert_eq!(queues, serde_json::json!([]));
+}
+
+#[test]
+fn the_documented_configuration_runs_and_ends_in_order() {
+    let program = Program::new();
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.yaml")).unwrap();
+    let text = text.replace("127.0.0.1:9400", "127.0.0.1:0").replace("127.0.0.1:9402", "127.0.0.1:0");
+    program.file("config.yaml", &text);
+    let sidecar = program.start(&["run"]);
+    assert!(sidecar.announced.contains("running hello/log"), "{}", sidecar.announced);
+    let admin = sidecar.url("admin on ");
+    program.run(&["--endpoint", &sidecar.url("server on "), "send", "hello", "{\"to\":\"world\"}"]).ok();
+    // Draining waits for what has begun, and the worker has taken the message or leaves it: either way it ends in order.
+    program.run(&["health", &format!("{admin}/livez")]).ok();
+    sidecar.signal("INT");
+    let (status, log) = sidecar.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("dms-worker: hello/log ended:"), "{log}");
+}
+
+#[test]
+fn the_tour_accounts_for_every_message() {
+    let output = Program::new().run(&["demo", "-o", "json", "--orders", "300"]);
+    let figures: Value = output.json();
+    assert_eq!(figures["complete"], true, "{figures}");
+    assert_eq!((&figures["sent"], &figures["handled"], &figures["lost"]), (&300.into(), &300.into(), &0.into()));
+    assert_eq!((&figures["dead_lettered"], &figures["redriven"]), (&3.into(), &3.into()));
+}
+
+#[test]
+fn the_tour_prints_a_table_without_a_terminal() {
+    let table = Program::new().run(&["demo", "--orders", "100"]).ok();
+    let names: Vec<_> = table.lines().map(|line| line.trim().split("  ").next().unwrap()).collect();
+    let expected = [
+        "sent",
+        "handled",
+        "redelivered",
+        "dead-lettered",
+        "redriven",
+        "lost",
+        "messages per second",
+        "send to handled, p50",
+        "send to handled, p99",
+    ];
+    assert_eq!(names, expected);
+}
