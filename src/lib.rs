@@ -52,6 +52,7 @@ pub mod limits;
 pub mod message;
 pub mod producer;
 pub mod queue;
+pub mod redrive;
 pub mod retry;
 pub mod transport;
 mod wire;

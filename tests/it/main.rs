@@ -13,6 +13,8 @@ mod client_server;
 #[cfg(feature = "sidecar")]
 mod config;
 mod producer;
+#[cfg(feature = "server")]
+mod redrive;
 mod script;
 #[cfg(feature = "server")]
 mod server;
