@@ -49,14 +49,23 @@ impl Stored {
 /// A queue's unchanging facts. Its stream is `number`, its lot the number after it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct QueueRow {
+    /// Given at creation, never again.
     pub(crate) number: u32,
+    /// What the API knows it by.
     pub(crate) id: QueueId,
+    /// The owner.
     pub(crate) project: ProjectId,
+    /// Unique in the project.
     pub(crate) name: String,
+    /// How it orders and keeps messages.
     pub(crate) mode: QueueMode,
+    /// Empty where none was given.
     pub(crate) description: String,
+    /// Failures that make a dead letter; `None` without dead letters.
     pub(crate) max_consume_count: Option<u32>,
+    /// How long messages are kept, where the queue says so itself (Kafka modes).
     pub(crate) retention_hours: Option<u32>,
+    /// In Unix milliseconds.
     pub(crate) created_ms: i64,
 }
 
@@ -76,10 +85,15 @@ impl QueueRow {
 /// stream and the reader of that.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GroupRow {
+    /// Given at creation, never again.
     pub(crate) number: u32,
+    /// Whose messages it consumes.
     pub(crate) queue: QueueId,
+    /// What the API knows it by.
     pub(crate) id: GroupId,
+    /// Unique in the queue.
     pub(crate) name: String,
+    /// In Unix milliseconds.
     pub(crate) created_ms: i64,
     /// The first message it is given.
     pub(crate) start: u64,
@@ -195,25 +209,35 @@ pub(crate) struct Snapshot {
 /// A queue as it was found.
 #[derive(Debug)]
 pub(crate) struct QueueSnapshot {
+    /// What does not change.
     pub(crate) row: QueueRow,
+    /// Its resource tags in the order they were set.
     pub(crate) tags: Vec<QueueTag>,
+    /// Its messages.
     pub(crate) stream: StreamMark,
+    /// Those that are not due.
     pub(crate) lot: LotMark,
 }
 
 /// A group as it was found.
 #[derive(Debug)]
 pub(crate) struct GroupSnapshot {
+    /// What does not change.
     pub(crate) row: GroupRow,
+    /// Where it stands on the queue's messages.
     pub(crate) reader: ReaderMark,
+    /// Its dead letters.
     pub(crate) dead_letters: StreamMark,
+    /// Where it stands on those.
     pub(crate) dead_letter_reader: ReaderMark,
 }
 
 /// How much one read brings: so many messages and so many bytes, the first message whatever its size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadLimit {
+    /// At most so many.
     pub(crate) messages: usize,
+    /// At most so many bytes, as [`Stored::footprint`] counts them.
     pub(crate) bytes: usize,
 }
 

@@ -63,13 +63,14 @@ async fn commit(core: &Arc<Core>, group: Vec<Job>) {
             answer(core, state, accepted, &Ok(()));
         }
         // On a full disk what needs no room still goes: each for itself then.
-        Err(_) if accepted.len() > 1 => {
+        Err(error) if accepted.len() > 1 => {
+            tracing::warn!(%error, works = accepted.len(), "the store could not commit works together; trying each alone");
             for job in accepted {
                 Box::pin(commit(core, vec![job])).await;
             }
         }
         Err(error) => {
-            tracing::error!(%error, "the store could not commit; nothing was changed");
+            tracing::warn!(%error, "the store could not commit; nothing was changed");
             let mut state = core.lock();
             accepted.iter().for_each(|job| state.take_back(&job.work));
             answer(core, state, accepted, &Err(error));

@@ -18,14 +18,19 @@ use crate::server::{
 /// The shared parts.
 #[derive(Debug)]
 pub(super) struct Core {
+    /// Changed by the committer, which applies what is stored, and by consume calls, which hand out leases.
     state: Mutex<State>,
+    /// Where records go and messages come from.
     pub(super) store: Arc<dyn Store>,
+    /// The options.
     pub(super) config: EmbeddedConfig,
+    /// Wall-clock time.
     pub(super) clock: Clock,
     /// Makes the timer look again.
     pub(super) timer: Notify,
     /// Makes the housekeeper look at the store.
     pub(super) housekeeper: Notify,
+    /// To the committer.
     jobs: mpsc::UnboundedSender<Job>,
 }
 

@@ -22,14 +22,19 @@ pub(super) struct Seal([u8; SEAL]);
 /// A token taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Handle {
+    /// Which batch.
     pub(super) batch: BatchToken,
+    /// Which message of it.
     pub(super) position: u8,
+    /// That message's.
     pub(super) seal: Seal,
 }
 
 /// Randomness for one batch.
 pub(super) struct Minted {
+    /// Its name.
     pub(super) batch: BatchToken,
+    /// Seals end to end.
     seals: Vec<u8>,
 }
 

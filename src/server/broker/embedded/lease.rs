@@ -16,6 +16,7 @@ use crate::server::{
 /// A message of a batch.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
+    /// The message itself: it is at hand if it fails or dies.
     pub(super) message: Arc<Stored>,
     /// Failed consumptions before this one.
     pub(super) failures: u32,
@@ -24,12 +25,15 @@ pub(super) struct Entry {
 /// A batch that was handed out and is not settled.
 #[derive(Debug)]
 pub(super) struct Lease {
+    /// What its tokens begin with.
     pub(super) token: BatchToken,
+    /// What they end with, one for each message.
     pub(super) seals: Vec<Seal>,
     /// In the order they were handed out.
     pub(super) entries: Vec<Entry>,
     /// Messages between them that the label rule passed over: settled with the batch, however it ends.
     pub(super) skipped: Vec<Range<u64>>,
+    /// From then on it cannot be acknowledged.
     pub(super) deadline: Instant,
     /// Its end is on the way to the store: no acknowledgement and no lapse may touch it meanwhile.
     pub(super) settling: bool,

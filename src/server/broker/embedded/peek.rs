@@ -17,8 +17,11 @@ const MOST: ReadLimit = ReadLimit { messages: 1_000, bytes: 16 * 1024 * 1024 };
 
 /// What the state knows of the messages from a place on.
 struct Sketch {
+    /// Whose label rule counts.
     reader: ReaderNo,
+    /// What it reads.
     stream: StreamNo,
+    /// What will come into it.
     lot: Option<StreamNo>,
     /// Leased and failed ones.
     known: BTreeMap<u64, (PeekState, u32)>,

@@ -29,18 +29,23 @@ const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 /// A consume call that was let in; leaving gives its place free.
 struct Poll {
     core: Arc<Core>,
+    /// Whose messages it wants.
     reader: ReaderNo,
+    /// As [`Reader::wake`].
     wake: Arc<Notify>,
+    /// As [`Reader::read_done`].
     read_done: Arc<Notify>,
 }
 
 /// What one look at a reader gave.
 enum Look {
+    /// A batch; an empty one ends the call.
     Leased(Vec<LeasedMessage>),
     /// A read of the store is under way.
     Reading,
     /// The label rule passed over much; there may be more.
     More,
+    /// Nothing is there now.
     Nothing,
 }
 
@@ -129,6 +134,9 @@ impl Poll {
             return Err(BrokerError::Store(error.0));
         }
         let want = Want { messages: request.max_messages.clamp(1, MOST_MESSAGES), bytes: request.max_bytes };
+        // Before anything is taken: what could not be handed out would be out for nobody.
+        let minted = Minted::draw(want.messages);
+        let minted = minted.map_err(|error| BrokerError::Store(StoreError::new(error).0))?;
         let taken = reader.take(stream, want);
         if let Some(skips) = reader.overdue_skips(stream.low) {
             self.core.submit(Work::Skip(self.reader, skips));
@@ -144,8 +152,6 @@ impl Poll {
             }
             Take::Batch(entries, skipped) => {
                 let deadline = after(request.ack_wait);
-                let minted = Minted::draw(entries.len());
-                let minted = minted.map_err(|error| BrokerError::Store(StoreError::new(error).0))?;
                 let lease = state.lease(self.reader, &minted, entries, skipped, deadline);
                 let messages = lease.map(answer).unwrap_or_default();
                 self.after_lease(state, deadline);

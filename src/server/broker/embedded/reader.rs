@@ -30,14 +30,17 @@ const SCAN: usize = 1_024;
 /// A reader.
 #[derive(Debug)]
 pub(super) struct Reader {
+    /// What it reads.
     pub(super) stream: StreamNo,
     /// Where messages go that failed this often.
     pub(super) dead: Option<(StreamNo, u32)>,
     /// Nothing is handed out while a batch is out.
     pub(super) exclusive: bool,
+    /// Which messages are for the group; fixed by its first consume, none before.
     pub(super) rule: Option<LabelRule>,
     /// Messages acknowledged so far.
     pub(super) consumed: u64,
+    /// The batches that are out, by their numbers.
     pub(super) leases: BTreeMap<u64, Lease>,
     /// Wakes one waiting call when something may be there to consume.
     pub(super) wake: Arc<Notify>,
@@ -55,7 +58,9 @@ pub(super) struct Reader {
     attributed: u64,
     /// Passed over among the ready ones, to be recorded with the next lease.
     passed_over: Vec<Range<u64>>,
+    /// Messages below `head` that can be consumed again.
     ready: BTreeMap<u64, Ready>,
+    /// What of them is kept in memory.
     ready_bytes: usize,
     /// Messages from the store, from `head` on without gaps.
     ahead: VecDeque<Arc<Stored>>,
@@ -64,14 +69,18 @@ pub(super) struct Reader {
 /// A message that failed, or was out when the broker stopped.
 #[derive(Debug)]
 struct Ready {
+    /// Failed consumptions so far.
     failures: u32,
+    /// The message, where it is kept in memory.
     message: Option<Arc<Stored>>,
 }
 
 /// How much a consume call wants.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Want {
+    /// At most so many.
     pub(super) messages: usize,
+    /// At most so many bytes of bodies, the first message whatever its size.
     pub(super) bytes: usize,
 }
 

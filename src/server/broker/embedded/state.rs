@@ -23,9 +23,13 @@ use crate::{
 /// Everything but messages.
 #[derive(Debug, Default)]
 pub(super) struct State {
+    /// The queues of all projects.
     pub(super) queues: BTreeMap<QueueId, QueueState>,
+    /// The queues' streams, and the groups' dead letters.
     pub(super) streams: BTreeMap<StreamNo, Stream>,
+    /// Each queue's messages that are not due.
     pub(super) lots: BTreeMap<StreamNo, Lot>,
+    /// Each group's position on its queue's stream and on its dead letters.
     pub(super) readers: BTreeMap<ReaderNo, Reader>,
     /// Which batch a token names.
     pub(super) tokens: HashMap<BatchToken, (ReaderNo, u64)>,
@@ -46,7 +50,9 @@ pub(super) struct State {
 /// A queue.
 #[derive(Debug)]
 pub(super) struct QueueState {
+    /// What does not change.
     pub(super) row: QueueRow,
+    /// In the order they were set.
     pub(super) tags: Vec<QueueTag>,
     /// In the order of their creation.
     pub(super) groups: Vec<GroupRow>,
@@ -128,13 +134,14 @@ impl State {
         skipped: Vec<std::ops::Range<u64>>,
         deadline: Instant,
     ) -> Option<&Lease> {
+        let leases = &mut self.readers.get_mut(&reader)?.leases;
         let number = self.next_lease;
         self.next_lease += 1;
         let seals = minted.seals().take(entries.len()).collect();
         let lease = Lease { token: minted.batch, seals, entries, skipped, deadline, settling: false };
         self.tokens.insert(minted.batch, (reader, number));
         self.deadlines.insert((deadline, reader, number));
-        Some(self.readers.get_mut(&reader)?.leases.entry(number).or_insert(lease))
+        Some(leases.entry(number).or_insert(lease))
     }
 
     /// Removes a reader with its leases and wakes those who wait for it.
@@ -165,7 +172,9 @@ impl QueueState {
 /// The wall-clock time of a call, and what it means for what was created a moment ago.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
+    /// In Unix milliseconds.
     pub(super) now_ms: i64,
+    /// Says how long creation takes.
     pub(super) config: &'a EmbeddedConfig,
 }
 

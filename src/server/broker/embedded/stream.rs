@@ -12,7 +12,9 @@ const TAIL_BYTES: usize = 2 * 1024 * 1024;
 /// A stream's marks and tail. Its messages are `low..next`.
 #[derive(Debug)]
 pub(super) struct Stream {
+    /// The first message that is there.
     pub(super) low: u64,
+    /// The place of the next message.
     pub(super) next: u64,
     /// No later than when the first message entered; `None` for an empty stream.
     pub(super) oldest: Option<i64>,
@@ -106,7 +108,9 @@ impl Stream {
 pub(super) struct Lot {
     /// Where they go when they are due.
     pub(super) stream: StreamNo,
+    /// The place of the next message.
     pub(super) next: u64,
+    /// How many wait.
     pub(super) count: u64,
     /// No later than when the first is due; `None` while nothing waits or the timer is looking.
     pub(super) next_due: Option<i64>,

@@ -64,6 +64,8 @@ impl Work {
 /// Work on its way, and who waits for it.
 #[derive(Debug)]
 pub(super) struct Job {
+    /// The change.
     pub(super) work: Work,
+    /// Where the outcome goes.
     pub(super) reply: oneshot::Sender<Result<(), BrokerError>>,
 }

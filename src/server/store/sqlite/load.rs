@@ -28,19 +28,28 @@ pub(super) enum LoadError {
 /// A stream's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StreamImage {
+    /// The first message that is there.
     pub(super) low: u64,
+    /// The place of the next message.
     pub(super) next: u64,
+    /// When the last one entered.
     pub(super) newest: i64,
+    /// How many wait, in a lot.
     pub(super) parked: u64,
 }
 
 /// A reader's row, less its rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReaderImage {
+    /// What it reads.
     pub(super) stream: StreamNo,
+    /// The first message it was ever to be given.
     pub(super) start: u64,
+    /// Nothing from here on was handed out.
     pub(super) head: u64,
+    /// All pages before this are settled or expired.
     pub(super) page: u64,
+    /// Messages acknowledged.
     pub(super) consumed: u64,
 }
 

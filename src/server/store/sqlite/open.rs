@@ -90,7 +90,9 @@ fn by(pid: &Option<u32>) -> String {
 #[derive(Debug)]
 pub(super) struct DataDir {
     dir: PathBuf,
+    /// Held while it is open.
     lock: File,
+    /// Whether there is a database.
     begun: bool,
 }
 
@@ -134,9 +136,11 @@ impl DataDir {
 
     fn sign(&mut self) -> io::Result<()> {
         let begun = if self.begun { BEGUN } else { "" };
+        let text = format!("{begun}\npid {}\n", std::process::id());
         self.lock.rewind()?;
-        self.lock.set_len(0)?;
-        write!(self.lock, "{begun}\npid {}\n", std::process::id())?;
+        // Over what is there: at no moment is the file empty, and forgotten that there is a database.
+        self.lock.write_all(text.as_bytes())?;
+        self.lock.set_len(text.len() as u64)?;
         self.lock.sync_all()
     }
 

@@ -20,6 +20,7 @@ const KEPT_PAGES: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) conn: Connection,
+    // Rows as they are in the file, or will be when the transaction ends.
     streams: BTreeMap<StreamNo, StreamImage>,
     readers: BTreeMap<ReaderNo, ReaderImage>,
     pages: BTreeMap<(ReaderNo, u64), Page>,
