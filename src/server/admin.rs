@@ -2,7 +2,7 @@
 //!
 //! It has no authentication, so it is for loopback alone, and it changes nothing.
 
-use std::sync::Arc;
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -18,13 +18,13 @@ use serde_json::value::RawValue;
 
 use super::{
     app::App,
-    broker::{Broker, GroupPath, PeekState, Peeked, Stream},
+    broker::{GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
     codes,
     error::ApiError,
     json::Json,
     query::Query,
 };
-use crate::queue::{GroupId, ProjectId, Queue, QueueId};
+use crate::queue::{GroupId, ProjectId, QueueId};
 
 /// Messages shown at once.
 const MAX_SHOWN: usize = 1000;
@@ -68,10 +68,9 @@ async fn metrics(
     Extension(registry): Extension<Arc<Registry>>,
     headers: HeaderMap,
 ) -> Response {
-    app.metrics.clear_groups();
-    for project in app.gate.projects() {
-        gauge(&app, &project.id).await;
-    }
+    let queues = app.broker.overview();
+    let oldest = oldest(&app, &queues).await;
+    app.metrics.observe(&queues, &oldest, storage(app.data_dir.clone()).await);
     let mut body = String::new();
     if text::encode(&mut body, &registry).is_err() {
         return plain(&codes::INTERNAL.plain());
@@ -85,15 +84,33 @@ async fn metrics(
     ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
-/// Sets the gauges of a project's groups to what the broker counts now.
-async fn gauge(app: &App, project: &ProjectId) {
-    let Ok(queues) = app.broker.queues(project).await else { return };
+/// How old the first message is that each group has not settled; groups that have settled all are left out.
+async fn oldest(app: &App, queues: &[QueueOverview]) -> HashMap<GroupId, Duration> {
+    let now = app.gate.clock().now_ms();
+    let mut ages = HashMap::new();
     for queue in queues {
-        let Ok(list) = app.broker.groups(project, &queue.id).await else { continue };
-        for group in &list.groups {
-            app.metrics.group(project, &queue.name, group);
+        for group in queue.groups.iter().filter(|group| group.group.available_messages + group.in_flight > 0) {
+            let (project, id) = (queue.project.clone(), queue.queue.id.clone());
+            let path = GroupPath { project, queue: id, group: group.group.id.clone() };
+            let peeked = app.broker.peek(&path, Stream::Messages, 0, 1).await.unwrap_or_default();
+            if let Some(first) = peeked.first().filter(|first| !matches!(first.state, PeekState::Delayed(_))) {
+                let age = u64::try_from(now.saturating_sub(first.entered_ms)).unwrap_or(0);
+                ages.insert(path.group, Duration::from_millis(age));
+            }
         }
     }
+    ages
+}
+
+/// The size of the files in the data directory.
+async fn storage(directory: Option<PathBuf>) -> u64 {
+    let Some(directory) = directory else { return 0 };
+    let size = || {
+        let files = std::fs::read_dir(directory)?.filter_map(Result::ok);
+        Ok::<u64, std::io::Error>(files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum())
+    };
+    let size = tokio::task::spawn_blocking(size).await;
+    size.ok().and_then(Result::ok).unwrap_or(0)
 }
 
 /// A queue with its groups, as `/admin/queues` shows it.
@@ -104,6 +121,7 @@ struct QueueView {
     name: String,
     mode: &'static str,
     produced_messages: u64,
+    delayed_messages: u64,
     groups: Vec<GroupView>,
 }
 
@@ -113,45 +131,40 @@ struct GroupView {
     name: String,
     consumed_messages: u64,
     available_messages: u64,
+    leased_messages: u64,
     produced_dead_letters: u64,
     available_dead_letters: u64,
+    waiting_polls: u64,
 }
 
-/// `/admin/queues?project=…`: the queues of a project, of all configured ones without the parameter.
-async fn queues(State(app): State<Arc<App>>, query: Query) -> Response {
-    let mut views = Vec::new();
-    for project in projects(&app, &query) {
-        match app.broker.queues(&project).await {
-            Ok(queues) => {
-                for queue in queues {
-                    views.extend(view(&*app.broker, &project, queue).await);
-                }
-            }
-            Err(error) => return plain(&error.into()),
-        }
-    }
-    Json(views).into_response()
+/// `/admin/queues?project=…`: the queues of a project, of all of them without the parameter.
+async fn queues(State(app): State<Arc<App>>, query: Query) -> Json<Vec<QueueView>> {
+    let wanted = query.first("project");
+    let queues = app.broker.overview().into_iter();
+    let shown = queues.filter(|queue| wanted.is_none_or(|project| queue.project.as_str() == project));
+    Json(shown.map(view).collect())
 }
 
-/// A queue with its groups; nothing if it was deleted meanwhile.
-async fn view(broker: &dyn Broker, project: &ProjectId, queue: Queue) -> Option<QueueView> {
-    let list = broker.groups(project, &queue.id).await.ok()?;
-    let group = |group: crate::queue::ConsumerGroup| GroupView {
-        id: group.id.to_string(),
-        name: group.name,
-        consumed_messages: group.consumed_messages,
-        available_messages: group.available_messages,
-        produced_dead_letters: group.produced_dead_letters.unwrap_or(0),
-        available_dead_letters: group.available_dead_letters.unwrap_or(0),
+fn view(overview: QueueOverview) -> QueueView {
+    let group = |overview: GroupOverview| GroupView {
+        id: overview.group.id.to_string(),
+        name: overview.group.name,
+        consumed_messages: overview.group.consumed_messages,
+        available_messages: overview.group.available_messages,
+        leased_messages: overview.in_flight,
+        produced_dead_letters: overview.group.produced_dead_letters.unwrap_or(0),
+        available_dead_letters: overview.group.available_dead_letters.unwrap_or(0),
+        waiting_polls: overview.polls,
     };
-    Some(QueueView {
-        project: project.to_string(),
-        id: queue.id.to_string(),
-        name: queue.name,
-        mode: queue.mode.as_str(),
-        produced_messages: queue.produced_messages,
-        groups: list.groups.into_iter().map(group).collect(),
-    })
+    QueueView {
+        project: overview.project.to_string(),
+        id: overview.queue.id.to_string(),
+        name: overview.queue.name,
+        mode: overview.queue.mode.as_str(),
+        produced_messages: overview.queue.produced_messages,
+        delayed_messages: overview.delayed,
+        groups: overview.groups.into_iter().map(group).collect(),
+    }
 }
 
 /// A message as the peek shows it.
@@ -167,7 +180,7 @@ struct MessageView {
     message: Box<RawValue>,
 }
 
-/// `/admin/queues/{queue}/groups/{group}/messages?stream=messages|deadletters&from=…&max=…&project=…`.
+/// `/admin/queues/{queue}/groups/{group}/messages?stream=messages|deadletters&from=…&max=…`.
 async fn messages(State(app): State<Arc<App>>, params: RawPathParams, query: Query) -> Response {
     match peek(&app, &params, &query).await {
         Ok(peeked) => Json(peeked.iter().filter_map(message_view).collect::<Vec<_>>()).into_response(),
@@ -189,12 +202,9 @@ async fn peek(app: &App, params: &RawPathParams, query: &Query) -> Result<Vec<Pe
     let most = query.number("max", 100, &(1..=MAX_SHOWN), codes::URL_PARAMETER)?;
     let param = |name| params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
     let (queue, group) = (QueueId::from(param("queue_id")), GroupId::from(param("group_id")));
-    for project in projects(app, query) {
-        if app.broker.queue(&project, &queue).await.is_ok() {
-            return Ok(app.broker.peek(&GroupPath { project, queue, group }, stream, from, most).await?);
-        }
-    }
-    Err(codes::QUEUE_NOT_FOUND.plain())
+    let known = app.broker.overview().into_iter().find(|overview| overview.queue.id == queue);
+    let project = known.ok_or_else(|| codes::QUEUE_NOT_FOUND.plain())?.project;
+    Ok(app.broker.peek(&GroupPath { project, queue, group }, stream, from, most).await?)
 }
 
 fn message_view(peeked: &Peeked) -> Option<MessageView> {
@@ -211,12 +221,4 @@ fn message_view(peeked: &Peeked) -> Option<MessageView> {
         entered_ms: peeked.entered_ms,
         message: serde_json::from_slice(&peeked.json).ok()?,
     })
-}
-
-/// The project a request asks about, or all that are configured.
-fn projects(app: &App, query: &Query) -> Vec<ProjectId> {
-    match query.first("project") {
-        Some(project) => vec![ProjectId::from(project)],
-        None => app.gate.projects().iter().map(|project| project.id.clone()).collect(),
-    }
 }

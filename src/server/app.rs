@@ -1,10 +1,10 @@
 //! What every request handler shares.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{broker::Broker, config::HttpLimits, faults::Faults, gate::Gate, metrics::Metrics};
+use super::{body::Room, broker::Broker, config::HttpLimits, faults::Faults, gate::Gate, metrics::Metrics};
 
 /// The state behind the router.
 #[derive(Debug)]
@@ -19,8 +19,12 @@ pub(crate) struct App {
     pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.
     pub(crate) region: String,
+    /// Where messages are kept; none: in memory.
+    pub(crate) data_dir: Option<PathBuf>,
     /// The limits of a single request.
     pub(crate) limits: HttpLimits,
+    /// The room for bodies in memory.
+    pub(crate) room: Room,
     /// Counters and durations.
     pub(crate) metrics: Metrics,
 }

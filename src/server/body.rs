@@ -1,25 +1,58 @@
-//! Reading a request's body: bounded in size and time.
+//! Reading a request's body: bounded in size, in time, and in the memory that all of them take together.
 
-use std::time::Duration;
-
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
-use super::{codes, error::ApiError};
+use super::{codes, config::HttpLimits, error::ApiError};
 
 /// How much of a body that is too large is read and dropped, so that its sender gets to read the answer. The service's
 /// gateway took 12 MB (API reference 3.2).
 const DRAINED: usize = 12 << 20;
 
-/// Reads the whole body.
+/// What one permit of the room for bodies stands for, in bytes.
+const UNIT: usize = 1024;
+
+/// The room that all bodies in memory share.
+#[derive(Debug)]
+pub(super) struct Room {
+    free: Semaphore,
+    units: u32,
+}
+
+impl Room {
+    /// Room for this many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
+        Self { free: Semaphore::new(usize::try_from(units).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)), units }
+    }
+}
+
+/// Reads the whole body. The permit holds its room: keep it as long as the body.
 ///
 /// # Errors
-/// DMS.10540011 above `most` bytes, the gateway's 413 above 12 MiB, 408 when it takes longer than `within`, 400 when the
-/// connection breaks.
-pub(super) async fn read(body: Body, most: usize, within: Duration) -> Result<Bytes, ApiError> {
-    timeout(within, collect(body, most)).await.unwrap_or_else(|_| Err(codes::BODY_TIMEOUT.plain()))
+/// DMS.10540011 above the limit of a body, the gateway's 413 above 12 MiB, 408 when it takes too long or finds no room
+/// for as long, 400 when the connection breaks.
+pub(super) async fn read<'a>(
+    body: Body,
+    room: &'a Room,
+    limits: &HttpLimits,
+) -> Result<(Bytes, Option<SemaphorePermit<'a>>), ApiError> {
+    let most = limits.body_bytes;
+    let reading = async {
+        let size = body.size_hint().upper().and_then(|size| usize::try_from(size).ok()).unwrap_or(most).min(most);
+        // A body that is larger than the whole room gets all of it.
+        let permit = match u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX).min(room.units) {
+            0 => None,
+            units => room.free.acquire_many(units).await.ok(),
+        };
+        Ok((collect(body, most).await?, permit))
+    };
+    timeout(limits.body_timeout, reading).await.unwrap_or_else(|_| Err(codes::BODY_TIMEOUT.plain()))
 }
 
 async fn collect(mut body: Body, most: usize) -> Result<Bytes, ApiError> {

@@ -142,7 +142,9 @@ pub struct HttpLimits {
     pub connections: usize,
     /// The largest request body, in bytes; 1 MiB: 512 KiB of message bodies, attributes and their wrapping.
     pub body_bytes: usize,
-    /// How long a body may take to arrive; 30 seconds.
+    /// The most memory that request bodies take together, in bytes; 256 MiB. Further ones wait for room.
+    pub bodies_bytes: usize,
+    /// How long a body may take to arrive, waiting for room included; 30 seconds.
     pub body_timeout: Duration,
     /// How long a request's head may take from its first byte; 10 seconds.
     pub head_timeout: Duration,
@@ -161,6 +163,7 @@ impl Default for HttpLimits {
         Self {
             connections: 4096,
             body_bytes: 1 << 20,
+            bodies_bytes: 256 << 20,
             body_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

@@ -44,7 +44,9 @@ async fn lease(
     stream: Stream,
     request: LeaseRequest,
 ) -> Result<Vec<LeasedMessage>, ApiError> {
-    let _waiting = app.metrics.long_poll();
+    if app.stopping.is_cancelled() {
+        return Err(codes::STOPPING.plain());
+    }
     let leased = tokio::select! {
         // Giving up a lease call hands nothing out, so a stopping server may answer at once.
         () = app.stopping.cancelled() => Vec::new(),

@@ -1,6 +1,6 @@
 //! The server's own metrics, in the names that Prometheus users expect.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -8,7 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::queue::{ConsumerGroup, ProjectId};
+use super::broker::{GroupOverview, QueueOverview};
+use crate::queue::GroupId;
 
 /// Upper bounds of the duration histogram, in seconds: from a cached read to the longest long poll.
 const BUCKETS: [f64; 12] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 20.0, 60.0];
@@ -25,10 +26,16 @@ struct Operation {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Messages {
+struct GroupLabels {
     project: String,
     queue: String,
     group: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    #[prometheus(flatten)]
+    group: GroupLabels,
     state: &'static str,
 }
 
@@ -38,7 +45,10 @@ pub(crate) struct Metrics {
     requests: Family<Answered, Counter>,
     durations: Family<Operation, Histogram, fn() -> Histogram>,
     long_polls: Gauge,
-    messages: Family<Messages, Gauge>,
+    messages: Family<StateLabels, Gauge>,
+    oldest: Family<GroupLabels, Gauge<f64, AtomicU64>>,
+    dead_letters: Gauge,
+    storage: Gauge,
     produced: Counter,
     consumed: Counter,
     acknowledged: Counter,
@@ -52,6 +62,9 @@ impl Metrics {
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             long_polls: Gauge::default(),
             messages: Family::default(),
+            oldest: Family::default(),
+            dead_letters: Gauge::default(),
+            storage: Gauge::default(),
             produced: Counter::default(),
             consumed: Counter::default(),
             acknowledged: Counter::default(),
@@ -68,26 +81,51 @@ impl Metrics {
         counter("dms_server_failed_messages", "Messages failed by an acknowledgement", &self.failed);
         let help = "Messages of a group by state, as of this scrape";
         registry.register("dms_server_queue_messages", help, self.messages.clone());
-        registry.register("dms_server_long_polls", "Consume calls being answered or waiting", self.long_polls.clone());
+        let help = "Age of the oldest message that a group has not settled, in seconds";
+        registry.register("dms_server_oldest_unacked_age_seconds", help, self.oldest.clone());
+        registry.register(
+            "dms_server_dead_letters",
+            "Dead letters ever made, of all groups",
+            self.dead_letters.clone(),
+        );
+        registry.register("dms_server_storage_bytes", "Size of the data directory; 0 in memory", self.storage.clone());
+        registry.register("dms_server_long_polls", "Consume calls that wait for a message", self.long_polls.clone());
         registry.register("dms_server_http_requests", "Requests by operation and status", self.requests.clone());
         let help = "Time from a request's head to its answer, in seconds";
         registry.register("dms_server_http_request_duration_seconds", help, self.durations.clone());
     }
 
-    /// Sets a group's gauges.
-    pub(crate) fn group(&self, project: &ProjectId, queue: &str, group: &ConsumerGroup) {
-        let set = |state, count: u64| {
-            let labels =
-                Messages { project: project.to_string(), queue: queue.to_owned(), group: group.name.clone(), state };
-            self.messages.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
-        };
-        set("ready", group.available_messages);
-        set("dead", group.available_dead_letters.unwrap_or(0));
+    /// Sets the gauges to what there is now; `oldest` is the age of the first message a group has not settled.
+    pub(crate) fn observe(&self, queues: &[QueueOverview], oldest: &HashMap<GroupId, Duration>, storage: u64) {
+        self.messages.clear();
+        self.oldest.clear();
+        for queue in queues {
+            for group in &queue.groups {
+                self.observe_group(queue, group, oldest.get(&group.group.id));
+            }
+        }
+        let waiting: u64 = queues.iter().flat_map(|queue| &queue.groups).map(|group| group.polls).sum();
+        self.long_polls.set(signed(waiting));
+        let dead = queues.iter().flat_map(|queue| &queue.groups).filter_map(|group| group.group.produced_dead_letters);
+        self.dead_letters.set(signed(dead.sum()));
+        self.storage.set(signed(storage));
     }
 
-    /// Forgets the gauges of all groups: some may be deleted.
-    pub(crate) fn clear_groups(&self) {
-        self.messages.clear();
+    fn observe_group(&self, queue: &QueueOverview, group: &GroupOverview, oldest: Option<&Duration>) {
+        let labels = GroupLabels {
+            project: queue.project.to_string(),
+            queue: queue.queue.name.clone(),
+            group: group.group.name.clone(),
+        };
+        let set = |state, count| {
+            let labels = StateLabels { group: labels.clone(), state };
+            self.messages.get_or_create(&labels).set(signed(count));
+        };
+        set("ready", group.group.available_messages);
+        set("in_flight", group.in_flight);
+        set("delayed", queue.delayed);
+        set("dead", group.group.available_dead_letters.unwrap_or(0));
+        self.oldest.get_or_create(&labels).set(oldest.map_or(0.0, Duration::as_secs_f64));
     }
 
     /// Counts an answered request.
@@ -111,18 +149,8 @@ impl Metrics {
         self.acknowledged.inc_by(success as u64);
         self.failed.inc_by(fail as u64);
     }
-
-    /// Counts a consume call as waiting until the answer is dropped.
-    pub(crate) fn long_poll(&self) -> impl Drop + use<> {
-        self.long_polls.inc();
-        Waiting(self.long_polls.clone())
-    }
 }
 
-struct Waiting(Gauge);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

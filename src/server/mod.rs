@@ -50,6 +50,7 @@ pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue,
 pub use self::operation::Operation;
 use self::{
     app::App,
+    body::Room,
     broker::{Broker, embedded::OpenError},
     faults::Faults,
     gate::Gate,
@@ -138,6 +139,8 @@ impl Server {
             gate,
             faults: Faults::new(&config.faults),
             region: config.region,
+            data_dir: config.data_dir,
+            room: Room::new(config.limits.bodies_bytes),
             limits: config.limits,
             metrics: Metrics::new(),
         });

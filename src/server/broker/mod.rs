@@ -125,6 +125,30 @@ impl Default for Quotas {
     }
 }
 
+/// A queue and its groups, for metrics and for looking in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueOverview {
+    /// The project it belongs to.
+    pub project: ProjectId,
+    /// The queue; the dead-letter fields are filled in.
+    pub queue: Queue,
+    /// Messages that are not due yet.
+    pub delayed: u64,
+    /// Its groups in the order of their creation.
+    pub groups: Vec<GroupOverview>,
+}
+
+/// A group of a [`QueueOverview`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupOverview {
+    /// The group with its counters.
+    pub group: ConsumerGroup,
+    /// Messages that are leased.
+    pub in_flight: u64,
+    /// Consume calls that wait.
+    pub polls: u64,
+}
+
 /// What the server shows of a message without leasing it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Peeked {
@@ -273,6 +297,9 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     async fn usage(&self, project: &ProjectId) -> Result<Usage, BrokerError>;
     /// The limits a project is held to.
     fn quotas(&self, project: &ProjectId) -> Quotas;
+
+    /// All queues of all projects with their groups, oldest first. Looks at counters only, never at messages.
+    fn overview(&self) -> Vec<QueueOverview>;
 
     /// Shows messages of a group from `from` on without leasing any: at most `max`.
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError>;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::Fault;
-use crate::server::{app::App, body, codes, error::ApiError, operation::Operation};
+use crate::server::{app::App, codes, error::ApiError, operation::Operation};
 
 /// Marks an answer that its caller must not see: a connection that finds it ends.
 #[derive(Clone, Copy, Debug)]
@@ -29,13 +29,13 @@ pub(in crate::server) async fn inject(State(app): State<Arc<App>>, request: Requ
         sleep(fate.delay).await;
     }
     let Some(fault) = fate.fault else { return next.run(request).await };
-    match meet(&app, fault, request, next).await {
+    match meet(fault, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn meet(app: &App, fault: Fault, request: Request, next: Next) -> Result<Response, ApiError> {
+async fn meet(fault: Fault, request: Request, next: Next) -> Result<Response, ApiError> {
     match fault {
         Fault::ServerError => Err(codes::INTERNAL.because("This is an injected fault.")),
         Fault::Throttled => Err(codes::TOO_FREQUENT.because("This is an injected fault.")),
@@ -46,12 +46,12 @@ async fn meet(app: &App, fault: Fault, request: Request, next: Next) -> Result<R
             Ok(cut())
         }
         Fault::Duplicate => {
-            let (parts, body) = whole(app, request).await?;
+            let (parts, body) = whole(request).await?;
             next.clone().run(Request::from_parts(parts.clone(), Body::from(body.clone()))).await;
             Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
         }
         Fault::PartialAck => {
-            let (parts, body) = whole(app, request).await?;
+            let (parts, body) = whole(request).await?;
             Ok(next.run(Request::from_parts(parts, Body::from(first_half(&body)))).await)
         }
         // Served by waiting, above.
@@ -59,9 +59,11 @@ async fn meet(app: &App, fault: Fault, request: Request, next: Next) -> Result<R
     }
 }
 
-async fn whole(app: &App, request: Request) -> Result<(Parts, Bytes), ApiError> {
+async fn whole(request: Request) -> Result<(Parts, Bytes), ApiError> {
     let (parts, body) = request.into_parts();
-    Ok((parts, body::read(body, app.limits.body_bytes, app.limits.body_timeout).await?))
+    // Admission has read it within its bounds: this one is in memory.
+    let body = axum::body::to_bytes(body, usize::MAX).await.map_err(|_| codes::REQUEST_FORMAT.plain())?;
+    Ok((parts, body))
 }
 
 /// An acknowledgement less the second half of its lines; anything else as it is.

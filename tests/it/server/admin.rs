@@ -83,6 +83,9 @@ async fn health_metrics_and_peek() {
         "dms_server_http_request_duration_seconds_count{operation=\"consume\"} 1",
         "dms_server_long_polls 0",
         "state=\"ready\"} 0",
+        "queue=\"orders\",group=\"g\",state=\"in_flight\"} 1",
+        "state=\"delayed\"} 1",
+        "dms_server_oldest_unacked_age_seconds{project=\"b78a90ae2a134b4b8b2ba30acab4e23a\",queue=\"orders\"",
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }

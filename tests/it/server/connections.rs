@@ -105,6 +105,22 @@ async fn slow_bodies_are_refused() {
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 408"));
 }
 
+/// Bodies share a room: one that finds none waits, and is read when another is done.
+#[tokio::test(start_paused = true)]
+async fn bodies_share_a_room() {
+    let limits = HttpLimits { bodies_bytes: 4096, ..HttpLimits::default() };
+    let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
+    let (mut slow, mut waiting) = (server.connect().await, server.connect().await);
+    let head = format!("POST /v2/{PROJECT}/queues HTTP/1.1\r\nHost: h\r\nContent-Length: 4000\r\n\r\n{{");
+    slow.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    let answered = request(&mut waiting, "POST", "/queues", &format!(r#"{{"name":"q"}}{}"#, " ".repeat(1000))).await;
+    assert!(answered.starts_with("HTTP/1.1 201"), "{answered}");
+    assert_eq!(begun.elapsed().as_secs(), 29, "the slow one was given up 30 s after it began");
+    assert!(answer(&mut slow).await.starts_with("HTTP/1.1 408"));
+}
+
 /// A long poll outlasts the deadline of heads: the silence of a waiting caller is its right.
 #[tokio::test(start_paused = true)]
 async fn long_polls_are_not_cut_off() {

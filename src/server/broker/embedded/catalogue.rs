@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::{
     core::Core,
+    reader::Reader,
     state::{QueueState, State},
     work::{Admin, Work},
 };
@@ -11,7 +12,7 @@ use crate::{
     limits,
     queue::{ConsumerGroup, CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
     server::{
-        broker::{BrokerError, GroupList, GroupPath, Usage},
+        broker::{BrokerError, GroupList, GroupOverview, GroupPath, QueueOverview, Usage},
         store::{GroupRow, QueueRow},
     },
 };
@@ -137,6 +138,19 @@ impl Core {
         self.submit(Work::Admin(change)).outcome().await
     }
 
+    pub(super) fn overview(&self) -> Vec<QueueOverview> {
+        let Ok(state) = self.open() else { return Vec::new() };
+        let mut queues: Vec<_> = state.queues.values().collect();
+        queues.sort_unstable_by_key(|queue| queue.row.number);
+        let overview = |queue: &&QueueState| QueueOverview {
+            project: queue.row.project.clone(),
+            queue: self.show(&state, queue),
+            delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.count),
+            groups: queue.groups.iter().map(|group| state.group_overview(queue, group)).collect(),
+        };
+        queues.iter().map(overview).collect()
+    }
+
     fn show(&self, state: &State, queue: &QueueState) -> Queue {
         let row = &queue.row;
         Queue {
@@ -163,9 +177,19 @@ impl State {
         in_stream + self.lots.get(&queue.row.lot()).map_or(0, |lot| lot.count)
     }
 
+    fn group_overview(&self, queue: &QueueState, group: &GroupRow) -> GroupOverview {
+        let reader = self.readers.get(&group.reader());
+        let leased = |reader: &Reader| reader.leases.values().map(|lease| lease.entries.len() as u64).sum();
+        GroupOverview {
+            group: self.show_group(queue, group),
+            in_flight: reader.map_or(0, leased),
+            polls: reader.map_or(0, |reader| reader.polls as u64),
+        }
+    }
+
     fn show_group(&self, queue: &QueueState, group: &GroupRow) -> ConsumerGroup {
         let reader = self.readers.get(&group.reader());
-        let available = |reader: Option<&super::reader::Reader>| {
+        let available = |reader: Option<&Reader>| {
             reader.and_then(|reader| Some(reader.available(self.streams.get(&reader.stream)?))).unwrap_or(0)
         };
         ConsumerGroup {

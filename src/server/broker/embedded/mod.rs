@@ -25,8 +25,8 @@ use self::{
     work::{Job, Work},
 };
 use super::{
-    Ack, Broker, BrokerError, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked, Quotas, Settled,
-    Stream, Usage,
+    Ack, Broker, BrokerError, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked, QueueOverview,
+    Quotas, Settled, Stream, Usage,
 };
 pub use crate::server::store::OpenError;
 use crate::{
@@ -259,6 +259,10 @@ impl Broker for EmbeddedBroker {
 
     fn quotas(&self, project: &ProjectId) -> Quotas {
         self.core.config.quotas_of(project)
+    }
+
+    fn overview(&self) -> Vec<QueueOverview> {
+        self.core.overview()
     }
 
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError> {
