@@ -99,7 +99,9 @@ fn answer(leased: &[LeasedMessage], stream: Stream) -> Response {
         }
         text.put_slice(br#","handler":"#);
         text.put_slice(serde_json::Value::from(message.handle.as_str()).to_string().as_bytes());
-        text.put_u8(b'}');
+        // Beyond the reference, which lets answers gain fields: what tells a redelivery from another message.
+        let attempt = message.failures.saturating_add(1);
+        text.put_slice(format!(r#","sequence":{},"attempt":{attempt}}}"#, message.sequence).as_bytes());
     }
     text.put_u8(b']');
     ([(header::CONTENT_TYPE, "application/json")], text.freeze()).into_response()

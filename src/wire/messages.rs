@@ -125,6 +125,11 @@ struct ReceivedBody<'a> {
     handler: Cow<'a, str>,
     // The tables put the labels inside `message`, the examples beside it.
     tags: Option<Vec<String>>,
+    // Not in the API reference: raw, so that another service may mean something else by them.
+    #[serde(borrow)]
+    sequence: Option<&'a RawValue>,
+    #[serde(borrow)]
+    attempt: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -143,6 +148,8 @@ pub(crate) fn decode_received(answer: &Bytes) -> Result<Vec<ReceivedMessage>, se
         attributes: entry.message.attributes.unwrap_or_default(),
         tags: entry.message.tags.or(entry.tags).unwrap_or_default(),
         handle: AckHandle::new(entry.handler),
+        sequence: entry.sequence.and_then(|raw| raw.get().parse().ok()),
+        attempt: entry.attempt.and_then(|raw| raw.get().parse().ok()),
     };
     Ok(entries.into_iter().map(received).collect())
 }
@@ -213,14 +220,16 @@ mod tests {
     #[test]
     fn a_received_body_is_a_slice_of_its_answer() {
         let answer = Bytes::from_static(
-            br#"[{"message":{"body": {"foo":"123="},"attributes":null,"new":1},"handler":"a\/b","tags":["t"]},
-                 {"message":{"body":"x","attributes":{"a":1},"tags":["inner"]},"handler":"h2"}]"#,
+            br#"[{"message":{"body": {"foo":"123="},"attributes":null,"new":1},"handler":"a\/b","tags":["t"],"sequence":17,"attempt":2},
+                 {"message":{"body":"x","attributes":{"a":1},"tags":["inner"]},"handler":"h2","sequence":{"not":"ours"}}]"#,
         );
         let received = decode_received(&answer).unwrap();
         assert_eq!(received[0].body.as_str(), r#"{"foo":"123="}"#);
         assert!(answer.as_ptr_range().contains(&received[0].body.as_bytes().as_ptr()));
         assert_eq!(received[0].handle.as_str(), "a/b");
         assert_eq!(received[0].tags, ["t"]);
+        assert_eq!((received[0].sequence, received[0].attempt), (Some(17), Some(2)));
+        assert_eq!((received[1].sequence, received[1].attempt), (None, None));
         assert_eq!((received[1].tags[0].as_str(), received[1].attributes["a"].as_u64()), ("inner", Some(1)));
         assert_eq!(decode_received(&Bytes::from_static(b"[]")).unwrap(), []);
     }

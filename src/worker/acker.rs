@@ -22,7 +22,8 @@ const SEND_TIME: Duration = Duration::from_millis(100);
 ///
 /// It is tried again only while the lease lives. A failing one first waits until no other poll can catch what becomes
 /// available again together with other messages; see [`isolation`](super::isolation).
-pub(crate) async fn settle(shared: &Shared, handles: &[AckHandle], settlement: Settlement, lease: Lease) {
+/// Says whether the service answered.
+pub(crate) async fn settle(shared: &Shared, handles: &[AckHandle], settlement: Settlement, lease: Lease) -> bool {
     let _pending = shared.acks.begin();
     let Settlement { done, rest } = settlement;
     let closed = match rest {
@@ -46,6 +47,7 @@ pub(crate) async fn settle(shared: &Shared, handles: &[AckHandle], settlement: S
     let result = classify(&answer);
     log(shared, result, settlement);
     shared.observers.tell(&Event::Settled { result, done, rest });
+    answer.is_ok()
 }
 
 fn classify(answer: &Result<AckOutcome, Error>) -> AckResult<'_> {

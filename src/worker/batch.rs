@@ -1,6 +1,6 @@
 //! The life of one consumed batch: start its handlers, watch the lease, acknowledge, wait for the stragglers.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
@@ -12,6 +12,7 @@ use super::{
     Shared, acker,
     delivery::{Delivery, Signals},
     event::Event,
+    finished::{Identity, StillRunning},
     gate::Permit,
     lanes::Place,
     lease::Lease,
@@ -38,9 +39,12 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let mut work = Work::begin(shared.clone(), batch);
     let settlement = work.until_due(lease).await;
     work.settled.cancel();
-    acker::settle(&shared, &handles, settlement, lease).await;
+    work.remember_behind(settlement.done);
+    if !acker::settle(&shared, &handles, settlement, lease).await {
+        work.remember_before(settlement.done);
+    }
     work.reopen_lanes();
-    work.until_ended().await;
+    work.until_ended(lease).await;
 }
 
 /// The handlers of a batch.
@@ -53,6 +57,10 @@ struct Work {
     queued: Vec<Job>,
     /// The lanes' keys by position, where there are lanes.
     keys: Vec<String>,
+    /// What its messages are remembered by, by position.
+    identities: Vec<Option<Identity>>,
+    /// Those that run on although their messages come again.
+    still_running: HashMap<usize, StillRunning>,
     started: Vec<Instant>,
     cancelled: CancellationToken,
     stop: CancellationToken,
@@ -67,6 +75,7 @@ impl Work {
         let settled = CancellationToken::new();
         let signals = Signals { cancelled: cancelled.clone(), shutdown: shared.control.stopping.clone() };
         let mut keys = Vec::new();
+        let identities = batch.messages.iter().map(|message| shared.identity(message)).collect();
         let mut jobs: Vec<Job> = Vec::with_capacity(batch.messages.len());
         for (position, (message, permit)) in batch.messages.into_iter().zip(batch.permits).enumerate() {
             let delivery = Delivery::new(message.into(), shared.origin.clone(), batch.lease.stop_at(), signals.clone());
@@ -80,6 +89,8 @@ impl Work {
             running: JoinSet::new(),
             queued: Vec::new(),
             keys,
+            identities,
+            still_running: HashMap::new(),
             started,
             cancelled,
             stop,
@@ -170,6 +181,25 @@ impl Work {
         }
     }
 
+    /// What is behind the failure comes again: what of it is done, or still running, need not be run again.
+    fn remember_behind(&mut self, done: usize) {
+        for (position, identity) in self.identities.iter().enumerate().skip(done) {
+            let Some(identity) = identity.clone() else { continue };
+            match self.ledger.verdict(position) {
+                Some(Verdict::Done) => self.shared.finished.done(identity),
+                Some(Verdict::Failed | Verdict::NotStarted) => {}
+                None => drop(self.still_running.insert(position, self.shared.finished.running(identity))),
+            }
+        }
+    }
+
+    /// Nobody knows whether the acknowledgement arrived: what it called done may come again.
+    fn remember_before(&self, done: usize) {
+        for identity in self.identities.iter().take(done).flatten() {
+            self.shared.finished.done(identity.clone());
+        }
+    }
+
     /// The failures of this batch are reported: their lanes go on.
     fn reopen_lanes(&self) {
         for (position, key) in self.keys.iter().enumerate() {
@@ -180,14 +210,34 @@ impl Work {
     }
 
     /// Waits for handlers that are still running behind a failure, or that would not stop.
-    async fn until_ended(&mut self) {
-        while let Some(ended) = self.running.join_next().await {
-            // Its message was reported as failed before it ended.
-            if let Ok((position, Verdict::Failed)) = ended
-                && let Some(key) = self.keys.get(position)
-            {
-                self.shared.lanes.reopen(key);
+    async fn until_ended(&mut self, lease: Lease) {
+        let stuck_at = lease.stop_at().max(Instant::now()) + LET_GO;
+        let mut reported = self.stop.is_cancelled();
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.running.join_next() => match ended {
+                    Some(ended) => self.ended_late(ended.ok()),
+                    None => return,
+                },
+                () = sleep_until(lease.notice_at()), if !self.cancelled.is_cancelled() => self.cancelled.cancel(),
+                () = sleep_until(lease.stop_at()), if !self.stop.is_cancelled() => self.stop.cancel(),
+                () = sleep_until(stuck_at), if !reported => {
+                    reported = true;
+                    self.report_stuck();
+                }
             }
+        }
+    }
+
+    /// Takes in the end of a run whose message was reported as failed before.
+    fn ended_late(&mut self, ended: Option<(usize, Verdict)>) {
+        let Some((position, verdict)) = ended else { return };
+        if let Some(running) = self.still_running.remove(&position) {
+            running.ended(verdict == Verdict::Done);
+        }
+        if let (Verdict::Failed, Some(key)) = (verdict, self.keys.get(position)) {
+            self.shared.lanes.reopen(key);
         }
     }
 }

@@ -133,6 +133,20 @@ impl WorkerBuilder {
         self
     }
 
+    /// Whether work that was finished behind a failure, or whose acknowledgement was lost, is remembered, so that its redelivery
+    /// is acknowledged without running the handler again. Default: yes, where messages can be told apart: by the place in
+    /// the queue that this project's server sends, or by [`unique_attribute`](Self::unique_attribute).
+    pub fn remember_finished(mut self, remember: bool) -> Self {
+        self.settings.remember = remember;
+        self
+    }
+
+    /// Names an attribute whose value is different for every message of the queue, for services that send no place.
+    pub fn unique_attribute(mut self, name: impl Into<String>) -> Self {
+        self.settings.unique_attribute = Some(name.into());
+        self
+    }
+
     /// Tells this observer every event.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers.add(observer);

@@ -79,10 +79,16 @@ impl Delivery {
         &self.origin.group
     }
 
-    /// How often the message was tried before by [republishing](super::OnFailure::Republish), plus one; 1 for a message
-    /// that never was. The service does not tell how often it redelivered a message.
+    /// Which attempt this is, as far as is known, from 1: failed consumptions that this project's server tells of, and attempts
+    /// before the message was [republished](super::OnFailure::Republish). Other services do not tell.
     pub fn attempt(&self) -> u32 {
-        super::failure::attempt(&self.message.attributes)
+        let before = super::failure::attempt(&self.message.attributes) - 1;
+        before.saturating_add(self.message.attempt.unwrap_or(1))
+    }
+
+    /// The message's place in its queue, the same each time it is delivered; sent by this project's server alone.
+    pub fn sequence(&self) -> Option<u64> {
+        self.message.sequence
     }
 
     /// When the handler is stopped: the end of the lease, less what the acknowledgement needs. It cannot be extended.

@@ -36,6 +36,8 @@ pub enum Event<'a> {
     },
     /// A message was never handed to the handler: one before it failed, or too little time was left.
     Skipped,
+    /// A message came again whose handler had succeeded: it is acknowledged without being run.
+    Remembered,
     /// A handler went on running after it was stopped; its place stays taken until it ends.
     Stuck {
         /// How long it has been running.

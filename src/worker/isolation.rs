@@ -12,11 +12,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 /// How long failing acknowledgements gather before the wide polls have to be in.
-const GATHER: Duration = Duration::from_millis(20);
-/// How long a wide poll may still bring its answer before it is given up: it waits on an empty queue.
+const GATHER: Duration = Duration::from_millis(50);
+/// A wide poll that has been out for so long waits on an empty queue: it can be given up.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The width of the fetch path of one worker: wide polls for whole batches, or narrow ones for single messages.
@@ -24,6 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(crate) struct Isolation {
     state: Mutex<State>,
     changed: Notify,
+    /// There is only one poller, so gathering would only make it wait.
+    alone: bool,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +37,9 @@ struct State {
     wide: usize,
     /// Polls for a single suspect that are out.
     narrow: usize,
-    /// Failing acknowledgements that are about to be sent or not answered yet.
+    /// Until when failing acknowledgements gather.
+    gathering: Option<Instant>,
+    /// Failing acknowledgements that wait for the wide polls or for their answer.
     failing: usize,
     /// Messages of failed batches that have not been fetched again yet.
     suspects: usize,
@@ -44,6 +51,7 @@ pub(crate) struct Pass<'a> {
     isolation: &'a Isolation,
     width: Width,
     want: usize,
+    since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +65,11 @@ enum Width {
 }
 
 impl Isolation {
+    /// For the polls of one poller (`alone`) or of several.
+    pub(crate) fn new(alone: bool) -> Self {
+        Self { alone, ..Self::default() }
+    }
+
     /// Waits until a poll may go out, and says for how many messages: `want`, or one while messages are under suspicion.
     ///
     /// Cancel-safe.
@@ -64,7 +77,7 @@ impl Isolation {
         self.when(|state| {
             if state.suspects > state.narrow {
                 state.narrow += 1;
-                return Some(Pass { isolation: self, width: Width::Narrow, want: 1 });
+                return Some(Pass { isolation: self, width: Width::Narrow, want: 1, since: Instant::now() });
             }
             // A wide poll beside the narrow ones could catch a suspect together with others.
             if state.suspects > 0 || state.failing > 0 {
@@ -72,7 +85,7 @@ impl Isolation {
             }
             let width = if want > 1 { Width::Wide } else { Width::Single };
             state.wide += usize::from(width == Width::Wide);
-            Some(Pass { isolation: self, width, want })
+            Some(Pass { isolation: self, width, want, since: Instant::now() })
         })
         .await
     }
@@ -81,12 +94,26 @@ impl Isolation {
     ///
     /// Cancel-safe: dropped, it lets them go on.
     pub(crate) async fn close(&self) -> Closed<'_> {
-        self.lock().failing += 1;
+        if !self.alone {
+            sleep_until(self.gather()).await;
+        }
+        self.update(|state| state.failing += 1);
         let closed = Closed { isolation: self };
-        tokio::time::sleep(GATHER).await;
-        self.changed.notify_waiters();
         self.when(|state| (state.wide == 0).then_some(())).await;
         closed
+    }
+
+    /// Whether the next polls are for single messages: room for more would be waited for in vain.
+    pub(crate) fn has_suspects(&self) -> bool {
+        self.lock().suspects > 0
+    }
+
+    /// The end of the gathering that is under way, or of a new one.
+    fn gather(&self) -> Instant {
+        let (mut state, now) = (self.lock(), Instant::now());
+        let until = state.gathering.filter(|until| *until > now).unwrap_or(now + GATHER);
+        state.gathering = Some(until);
+        until
     }
 
     /// A failing acknowledgement was answered: `failed` messages are available again, to be fetched one at a time.
@@ -128,13 +155,14 @@ impl Pass<'_> {
         self.width == Width::Narrow
     }
 
-    /// Resolves when the poll has to be given up: a failing acknowledgement has waited for it long enough. Never for a single message.
+    /// Resolves when the poll has to be given up: a failing acknowledgement waits for it, and it is no answer on its way but waits
+    /// itself. Never for a single message.
     pub(crate) async fn give_way(&self) {
         if self.width != Width::Wide {
             std::future::pending::<()>().await;
         }
         self.isolation.when(|state| (state.failing > 0).then_some(())).await;
-        tokio::time::sleep(GATHER + PATIENCE).await;
+        sleep_until(self.since + PATIENCE).await;
     }
 
     /// Takes in what the poll brought.
@@ -171,10 +199,8 @@ impl Drop for Closed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::poll;
-    use tokio::time::Instant;
-
     use super::*;
+    use futures_util::poll;
 
     #[tokio::test(start_paused = true)]
     async fn a_failing_acknowledgement_waits_for_the_wide_polls() {

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `dms_worker_messages_received_total` | counter | | messages consumed |
 //! | `dms_worker_received_bytes_total` | counter | | bytes of their bodies |
-//! | `dms_worker_messages_processed_total` | counter | `outcome` | handler runs by how they ended: `done`, `failed`, `rejected`, `deferred`, `panicked`, `timed_out`, `interrupted`, and `skipped` for those never run |
+//! | `dms_worker_messages_processed_total` | counter | `outcome` | handler runs by how they ended: `done`, `failed`, `rejected`, `deferred`, `panicked`, `timed_out`, `interrupted`, and `skipped`, `remembered` for those not run |
 //! | `dms_worker_process_duration_seconds` | histogram | | how long handlers ran |
 //! | `dms_worker_receive_duration_seconds` | histogram | | from a poll to its answer, waiting included |
 //! | `dms_worker_polls_total` | counter | `result`: `messages`, `empty`, `error` | polls |
@@ -225,6 +225,7 @@ impl Observer for Counting {
                 };
             }
             Event::Skipped => drop((self.processed)("skipped").inc()),
+            Event::Remembered => drop((self.processed)("remembered").inc()),
             Event::Stuck { .. } => drop(self.stuck.inc()),
             Event::Settled { result, done, rest } => {
                 let (name, settled, again) = match result {

@@ -27,6 +27,7 @@ mod control;
 mod delivery;
 mod event;
 mod failure;
+mod finished;
 mod gate;
 mod handler;
 mod isolation;
@@ -59,6 +60,7 @@ use self::{
     delivery::Origin,
     event::Observers,
     failure::FailurePolicy,
+    finished::{Finished, Identity},
     isolation::Isolation,
     lanes::Lanes,
     latency::Latency,
@@ -82,12 +84,16 @@ pub use self::{
 };
 use crate::{
     client::{Client, Error},
+    message::ReceivedMessage,
     queue::{Queue, QueueId, QueueMode, SourcePath, Stream},
     retry::RetryPolicy,
 };
 
 /// How long acknowledgements may take after the last handler was stopped.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// How long finished work is remembered: past the longest lease after which it can come again.
+const KEEP_FINISHED: Duration = Duration::from_secs(360);
 
 /// Consumes one queue for one group. Workers are stateless: any number of them can share a group.
 ///
@@ -127,6 +133,7 @@ struct Shared {
     origin: Arc<Origin>,
     isolation: Isolation,
     lanes: Lanes,
+    finished: Finished,
     acks: Acks,
     /// How long acknowledgements take: the round trip that leases keep free.
     ack_times: Latency,
@@ -305,8 +312,9 @@ impl Shared {
             failure,
             observers,
             origin,
-            isolation: Isolation::default(),
+            isolation: Isolation::new(most == 1),
             lanes: Lanes::default(),
+            finished: Finished::new(KEEP_FINISHED),
             ack_times: Latency::default(),
             pollers: Pollers::default(),
             batches: TaskTracker::new(),
@@ -329,6 +337,11 @@ impl Shared {
     /// The time that an acknowledgement needs, as far as is known.
     fn round_trip(&self) -> Duration {
         self.ack_times.quantiles().map_or(Duration::ZERO, |seen| seen.p99)
+    }
+
+    /// What a message is remembered by, where it may be.
+    fn identity(&self, message: &ReceivedMessage) -> Option<Identity> {
+        self.settings.remember.then(|| Identity::of(message, self.settings.unique_attribute.as_deref())).flatten()
     }
 
     fn adjust_pace(&self, adjust: impl FnOnce(&mut Pace)) {

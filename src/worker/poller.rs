@@ -95,6 +95,9 @@ impl Poller {
     }
 
     fn want(&self) -> usize {
+        if self.shared.isolation.has_suspects() {
+            return 1;
+        }
         let size = match self.shared.settings.max_messages {
             MaxMessages::Fixed(count) => count,
             MaxMessages::Auto => batch_size(self.shared.control.latency.quantiles()),

@@ -26,6 +26,8 @@ pub struct Report {
     pub interrupted: u64,
     /// Messages that were never handed to the handler: one before them failed, or too little time was left.
     pub skipped: u64,
+    /// Messages that came again after their handler had succeeded, and were acknowledged without being run.
+    pub remembered: u64,
     /// Messages that the service settled.
     pub acknowledged: u64,
     /// Messages that come again: those that failed and those behind them.
@@ -56,6 +58,7 @@ pub(crate) struct Tally {
     timed_out: AtomicU64,
     interrupted: AtomicU64,
     skipped: AtomicU64,
+    remembered: AtomicU64,
     acknowledged: AtomicU64,
     redelivered: AtomicU64,
     late: AtomicU64,
@@ -79,6 +82,7 @@ impl Tally {
             timed_out: read(&self.timed_out),
             interrupted: read(&self.interrupted),
             skipped: read(&self.skipped),
+            remembered: read(&self.remembered),
             acknowledged: read(&self.acknowledged),
             redelivered: read(&self.redelivered),
             late: read(&self.late),
@@ -125,6 +129,7 @@ impl Observer for Tally {
             Event::Started => {}
             Event::Handled { outcome, .. } => add(self.handled(outcome), 1),
             Event::Skipped => add(&self.skipped, 1),
+            Event::Remembered => add(&self.remembered, 1),
             Event::Stuck { .. } => add(&self.stuck, 1),
             Event::Settled { result, done, rest } => self.settled(result, done + rest),
         }

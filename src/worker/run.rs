@@ -54,6 +54,13 @@ pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (usize, Verdict) {
         shared.observers.tell(&Event::Skipped);
         return (position, Verdict::NotStarted);
     }
+    if recall(&shared, &delivery, &stop).await {
+        shared.observers.tell(&Event::Remembered);
+        if let Some(head) = head {
+            head.done();
+        }
+        return (position, Verdict::Done);
+    }
     shared.observers.tell(&Event::Started);
     let started = Instant::now();
     let ended = handle(&shared, delivery.clone(), &stop).await;
@@ -74,6 +81,16 @@ async fn turn(place: Place, stop: &CancellationToken, settled: &CancellationToke
         () = stop.cancelled() => Err(Verdict::Failed),
         () = settled.cancelled() => Err(Verdict::Failed),
         head = place.turn() => head.ok_or(Verdict::NotStarted),
+    }
+}
+
+/// Whether the handler has succeeded with this message before. Waits for a run of it that is still going on.
+async fn recall(shared: &Shared, delivery: &Delivery, stop: &CancellationToken) -> bool {
+    let Some(identity) = shared.identity(delivery.message()) else { return false };
+    tokio::select! {
+        biased;
+        done = shared.finished.recall(&identity) => done,
+        () = stop.cancelled() => false,
     }
 }
 

@@ -134,6 +134,8 @@ pub(crate) struct Settings {
     pub(crate) on_failure: OnFailure,
     pub(crate) on_reject: OnReject,
     pub(crate) rate_limit: Option<Rate>,
+    pub(crate) remember: bool,
+    pub(crate) unique_attribute: Option<String>,
 }
 
 impl Default for Settings {
@@ -154,6 +156,8 @@ impl Default for Settings {
             on_failure: OnFailure::Redeliver,
             on_reject: OnReject::Fail,
             rate_limit: None,
+            remember: true,
+            unique_attribute: None,
         }
     }
 }

@@ -114,6 +114,8 @@ fn message(name: &'static str) -> ReceivedMessage {
         attributes: Attributes::from_iter([("key".to_owned(), name[..1].into())]),
         tags: Vec::new(),
         handle: AckHandle::new(name),
+        sequence: None,
+        attempt: None,
     }
 }
 

@@ -68,6 +68,10 @@ pub struct LeasedMessage {
     pub tags: Arc<[String]>,
     /// The token that acknowledges this message: opaque, unforgeable, good until the lease ends.
     pub handle: String,
+    /// Its place in the stream: the same each time it is leased.
+    pub sequence: u64,
+    /// Failed consumptions before this one.
+    pub failures: u32,
 }
 
 /// One line of an acknowledgement (API reference 5.3.3).

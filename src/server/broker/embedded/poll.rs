@@ -223,6 +223,8 @@ fn answer(lease: &Lease) -> Vec<LeasedMessage> {
         json: entry.message.json.clone(),
         tags: entry.message.tags.clone(),
         handle: handle.encode(),
+        sequence: entry.message.seq,
+        failures: entry.failures,
     };
     lease.entries.iter().zip(lease.handles()).map(leased).collect()
 }
