@@ -142,7 +142,7 @@ pub struct ReceivedMessage {
     /// What acknowledges this delivery.
     pub handle: AckHandle,
     /// Its place in its queue (or among the group's dead letters), the same each time it is delivered. This project's server sends
-    /// it beside the documented fields; other services do not.
+    /// it in a header; other services do not.
     pub sequence: Option<u64>,
     /// Which delivery to the group this is, failed consumptions counted: 1 for the first. As `sequence`, sent by this project's
     /// server alone.

@@ -100,8 +100,17 @@ impl Client {
         call: Call<'_>,
         decode: impl FnOnce(&Bytes) -> Result<T, serde_json::Error>,
     ) -> Result<T, Error> {
+        self.fetch_answer(call, |answer| decode(answer.body())).await
+    }
+
+    /// Makes a call and reads its answer, headers included.
+    pub(super) async fn fetch_answer<T>(
+        &self,
+        call: Call<'_>,
+        decode: impl FnOnce(&Response<Bytes>) -> Result<T, serde_json::Error>,
+    ) -> Result<T, Error> {
         let answer = self.call(&call).await?;
-        decode(answer.body()).map_err(|error| {
+        decode(&answer).map_err(|error| {
             let kind = Kind::Answer(answer.status(), error.into());
             match call.repeat {
                 Repeat::Harmless => Error::new(call.operation, kind),

@@ -17,7 +17,10 @@ use crate::{
     limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, POLL_WAIT_SECS},
     message::{AckHandle, AckStatus, Message, MessageId, ReceivedMessage},
     queue::{QueueId, SourcePath, Stream, TagFilter, TagMode},
-    wire::{self, messages::Sent},
+    wire::{
+        self,
+        messages::{DELIVERIES, Sent},
+    },
 };
 
 /// What became of one message of a send: its id where ids were asked for, or its own error.
@@ -153,7 +156,11 @@ impl Client {
         check_consume(source.stream, options).map_err(|error| Error::limit(name, error))?;
         let path = ["queues", source.queue.as_str(), "groups", source.group.as_str(), last];
         let call = Call::new(name, Method::GET, &path, Repeat::Leases).query(options.query()).wait(options.poll_wait);
-        self.fetch(call, wire::messages::decode_received).await
+        self.fetch_answer(call, |answer| {
+            let deliveries = answer.headers().get(DELIVERIES).and_then(|value| value.to_str().ok());
+            wire::messages::decode_received(answer.body(), deliveries.unwrap_or_default())
+        })
+        .await
     }
 
     /// Acknowledges 1-10 messages in the order of their consumption (5.3.3, 5.3.5). An acknowledgement of a part of

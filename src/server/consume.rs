@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header;
+use http::{HeaderName, header};
 
 use super::{
     app::App,
@@ -20,6 +20,8 @@ use crate::{
     limits,
     queue::{TagFilter, TagMode},
 };
+
+const DELIVERIES: HeaderName = HeaderName::from_static("x-dms-deliveries");
 
 /// `GET …/messages` (5.3.2).
 pub(super) async fn messages(State(app): State<Arc<App>>, path: GroupPath, query: Query) -> Result<Response, ApiError> {
@@ -99,12 +101,18 @@ fn answer(leased: &[LeasedMessage], stream: Stream) -> Response {
         }
         text.put_slice(br#","handler":"#);
         text.put_slice(serde_json::Value::from(message.handle.as_str()).to_string().as_bytes());
-        // Beyond the reference, which lets answers gain fields: what tells a redelivery from another message.
-        let attempt = message.failures.saturating_add(1);
-        text.put_slice(format!(r#","sequence":{},"attempt":{attempt}}}"#, message.sequence).as_bytes());
+        text.put_u8(b'}');
     }
     text.put_u8(b']');
-    ([(header::CONTENT_TYPE, "application/json")], text.freeze()).into_response()
+    let json = (header::CONTENT_TYPE, "application/json".to_owned());
+    ([json, (DELIVERIES, deliveries(leased))], text.freeze()).into_response()
+}
+
+/// Each message's place in its stream and its attempt, as in `17.1,18.2`: what tells a redelivery from another message, in a header
+/// so that bodies are those of the reference.
+fn deliveries(leased: &[LeasedMessage]) -> String {
+    let one = |message: &LeasedMessage| format!("{}.{}", message.sequence, message.failures.saturating_add(1));
+    leased.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
 /// The copy of the labels beside `message`, where the examples of 5.3.2 have it (its tables have it inside).

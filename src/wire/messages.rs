@@ -125,11 +125,6 @@ struct ReceivedBody<'a> {
     handler: Cow<'a, str>,
     // The tables put the labels inside `message`, the examples beside it.
     tags: Option<Vec<String>>,
-    // Not in the API reference: raw, so that another service may mean something else by them.
-    #[serde(borrow)]
-    sequence: Option<&'a RawValue>,
-    #[serde(borrow)]
-    attempt: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -140,16 +135,30 @@ struct Envelope<'a> {
     tags: Option<Vec<String>>,
 }
 
-/// The answer to a consume; the bodies share its bytes.
-pub(crate) fn decode_received(answer: &Bytes) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
+/// The header of a consume answer in which this project's server tells each message's place in its stream and its attempt, as in
+/// `17.1,18.2`. The bodies of answers are those of the API reference, byte for byte.
+pub(crate) const DELIVERIES: &str = "x-dms-deliveries";
+
+/// One entry of [`DELIVERIES`]: place and attempt.
+fn delivery(entry: &str) -> (Option<u64>, Option<u32>) {
+    let (sequence, attempt) = entry.split_once('.').unwrap_or_default();
+    (sequence.parse().ok(), attempt.parse().ok())
+}
+
+/// The answer to a consume, with its [`DELIVERIES`] if there are any; the bodies share its bytes.
+pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
     let entries: Vec<ReceivedBody<'_>> = serde_json::from_slice(answer)?;
-    let received = |entry: ReceivedBody<'_>| ReceivedMessage {
-        body: Body::trusted(answer.slice_ref(entry.message.body.get().as_bytes())),
-        attributes: entry.message.attributes.unwrap_or_default(),
-        tags: entry.message.tags.or(entry.tags).unwrap_or_default(),
-        handle: AckHandle::new(entry.handler),
-        sequence: entry.sequence.and_then(|raw| raw.get().parse().ok()),
-        attempt: entry.attempt.and_then(|raw| raw.get().parse().ok()),
+    let mut deliveries = deliveries.split(',').map(delivery);
+    let received = |entry: ReceivedBody<'_>| {
+        let (sequence, attempt) = deliveries.next().unwrap_or_default();
+        ReceivedMessage {
+            body: Body::trusted(answer.slice_ref(entry.message.body.get().as_bytes())),
+            attributes: entry.message.attributes.unwrap_or_default(),
+            tags: entry.message.tags.or(entry.tags).unwrap_or_default(),
+            handle: AckHandle::new(entry.handler),
+            sequence,
+            attempt,
+        }
     };
     Ok(entries.into_iter().map(received).collect())
 }
@@ -220,10 +229,10 @@ mod tests {
     #[test]
     fn a_received_body_is_a_slice_of_its_answer() {
         let answer = Bytes::from_static(
-            br#"[{"message":{"body": {"foo":"123="},"attributes":null,"new":1},"handler":"a\/b","tags":["t"],"sequence":17,"attempt":2},
-                 {"message":{"body":"x","attributes":{"a":1},"tags":["inner"]},"handler":"h2","sequence":{"not":"ours"}}]"#,
+            br#"[{"message":{"body": {"foo":"123="},"attributes":null,"new":1},"handler":"a\/b","tags":["t"]},
+                 {"message":{"body":"x","attributes":{"a":1},"tags":["inner"]},"handler":"h2"}]"#,
         );
-        let received = decode_received(&answer).unwrap();
+        let received = decode_received(&answer, "17.2").unwrap();
         assert_eq!(received[0].body.as_str(), r#"{"foo":"123="}"#);
         assert!(answer.as_ptr_range().contains(&received[0].body.as_bytes().as_ptr()));
         assert_eq!(received[0].handle.as_str(), "a/b");
@@ -231,7 +240,7 @@ mod tests {
         assert_eq!((received[0].sequence, received[0].attempt), (Some(17), Some(2)));
         assert_eq!((received[1].sequence, received[1].attempt), (None, None));
         assert_eq!((received[1].tags[0].as_str(), received[1].attributes["a"].as_u64()), ("inner", Some(1)));
-        assert_eq!(decode_received(&Bytes::from_static(b"[]")).unwrap(), []);
+        assert_eq!(decode_received(&Bytes::from_static(b"[]"), "spoilt,x.y,.").unwrap(), []);
     }
 
     #[test]
@@ -248,7 +257,7 @@ mod tests {
     #[test]
     fn an_answer_of_another_shape_is_an_error() {
         for bad in ["{}", "[{}]", r#"[{"message":{},"handler":"h"}]"#, "", "[", r#"{"error":"x"}"#] {
-            assert!(decode_received(&Bytes::from_static(bad.as_bytes())).is_err(), "{bad} passed");
+            assert!(decode_received(&Bytes::from_static(bad.as_bytes()), "").is_err(), "{bad} passed");
         }
     }
 }
