@@ -18,6 +18,8 @@ mod redrive;
 mod script;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(all(unix, feature = "sidecar"))]
+mod sidecar;
 #[cfg(feature = "server")]
 mod testing;
 #[cfg(feature = "server")]

@@ -1,0 +1,102 @@
+//! Delivery to a program: one process per message, or one that stays.
+
+use dms_worker::message::Message;
+use serde_json::json;
+
+use super::{Running, worker};
+
+/// A shell script in a directory of its own, which it can also write to.
+struct Script {
+    dir: tempfile::TempDir,
+}
+
+impl Script {
+    fn new(text: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("handle.sh"), text).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self) -> String {
+        self.dir.path().join("handle.sh").display().to_string()
+    }
+
+    /// The lines that it has written to `seen`.
+    fn seen(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.dir.path().join("seen")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+fn body(code: u32) -> Message {
+    Message::json(&json!({ "code": code })).unwrap()
+}
+
+#[tokio::test]
+async fn the_exit_code_is_the_answer() {
+    let script = Script::new(
+        "read -r line; echo \"$line\" >> \"$(dirname \"$0\")/seen\"; exit \"$(echo \"$line\" | sed 's/.*\"code\":\\([0-9]*\\).*/\\1/')\"\n",
+    );
+    let handler = format!("{{command: [sh, '{}']}}", script.path());
+    let sidecar = Running::start(2, &worker(&handler, "on_reject: discard")).await;
+    for (code, settled) in [(0, 1), (65, 2), (75, 3), (1, 4)] {
+        sidecar.send(&[body(code).tag("red")]).await;
+        sidecar.until(|group| group.consumed_messages + group.produced_dead_letters.unwrap_or(0) >= settled).await;
+    }
+    assert_eq!(sidecar.group().await.produced_dead_letters, Some(2));
+    sidecar.stop().await;
+    let seen = script.seen();
+    assert_eq!(seen.len(), 6, "done and rejected once, the others twice: {seen:?}");
+    let line: serde_json::Value = serde_json::from_str(&seen[0]).unwrap();
+    assert_eq!(
+        (&line["queue"], &line["group"], &line["body"]),
+        (&json!("orders"), &json!("billing"), &json!({"code": 0}))
+    );
+    assert_eq!((&line["tags"], &line["attempt"]), (&json!(["red"]), &json!(1)));
+    assert!(line["deadline_ms"].as_u64().is_some_and(|left| left > 20_000));
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_exist_fails_the_message_and_nothing_else() {
+    let sidecar = Running::start(1, &worker("{command: [/does/not/exist]}", "")).await;
+    sidecar.send(&[body(0)]).await;
+    sidecar.until(|group| group.produced_dead_letters == Some(1)).await;
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_is_killed_at_its_timeout() {
+    let handler = "{command: {run: [sleep, '600'], timeout: 200ms}}";
+    let sidecar = Running::start(1, &worker(handler, "")).await;
+    sidecar.send(&[body(0)]).await;
+    sidecar.until(|group| group.produced_dead_letters == Some(1)).await;
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_program_that_stays_answers_line_by_line() {
+    let script = Script::new(
+        r#"echo started >> "$(dirname "$0")/seen"
+while read -r line; do
+  id=$(echo "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+  case "$line" in
+    *'"code":0'*) echo "{\"id\":$id,\"outcome\":\"done\"}" ;;
+    *'"code":65'*) echo "{\"id\":$id,\"outcome\":\"reject\",\"error\":\"no\"}" ;;
+    *'"code":9'*) exit 9 ;;
+  esac
+done
+"#,
+    );
+    let handler = format!("{{command: {{run: [sh, '{}'], mode: json_lines}}}}", script.path());
+    let sidecar = Running::start(1, &worker(&handler, "on_reject: discard")).await;
+    sidecar.send(&[body(0), body(65), body(0)]).await;
+    sidecar.until(|group| group.consumed_messages == 3).await;
+    assert_eq!(script.seen().len(), 1, "one process for all");
+    // It ends over a message: that one fails, and the program is started again for the next.
+    sidecar.send(&[body(9)]).await;
+    sidecar.until(|group| group.produced_dead_letters == Some(1)).await;
+    sidecar.send(&[body(0)]).await;
+    sidecar.until(|group| group.available_messages == 0 && group.consumed_messages >= 4).await;
+    assert_eq!(script.seen().len(), 2);
+    sidecar.stop().await;
+}

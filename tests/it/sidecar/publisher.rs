@@ -1,0 +1,92 @@
+//! The publisher endpoint: one result per message, when the service has them.
+
+use serde_json::{Value, json};
+
+use super::{App, Running, worker};
+
+struct Publisher {
+    app: App,
+    sidecar: Running,
+    url: String,
+    http: reqwest::Client,
+}
+
+impl Publisher {
+    async fn start() -> Self {
+        let app = App::start().await;
+        let yaml = worker(&format!("{{http: {{url: 'http://{}/'}}}}", app.address), "")
+            + "publishers:\n  - {listen: '127.0.0.1:0', queue: orders}\n";
+        let sidecar = Running::start(3, &yaml).await;
+        let url = format!("http://{}/", sidecar.publishers[0]);
+        Self { app, sidecar, url, http: reqwest::Client::builder().no_proxy().build().unwrap() }
+    }
+
+    async fn post(&self, headers: &[(&'static str, &'static str)], body: impl Into<reqwest::Body>) -> (u16, Value) {
+        let mut request = self.http.post(&self.url).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_message_and_a_list_are_answered_when_they_are_sent() {
+    let mut publisher = Publisher::start().await;
+    let (status, answer) = publisher.post(&[], r#"{"body": {"n": 1}, "attributes": {"a": 1}, "tags": ["red"]}"#).await;
+    assert_eq!((status, &answer["state"]), (200, &json!("sent")), "{answer}");
+    assert!(answer["id"].is_string());
+    let got = publisher.app.next().await;
+    assert_eq!((&got.body, got.header("dms-tags")), (&json!({"n": 1}), Some("red")));
+
+    let (status, answer) = publisher.post(&[], r#"[{"body": 2}, {"x": 1}, {"body": 3, "tags": ["a b"]}]"#).await;
+    let states: Vec<_> = answer["messages"].as_array().unwrap().iter().map(|result| result["state"].clone()).collect();
+    assert_eq!((status, states), (207, vec![json!("sent"), json!("refused"), json!("refused")]), "{answer}");
+    assert_eq!(publisher.app.next().await.body, json!(2));
+    publisher.sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_refused_with_the_limit() {
+    let publisher = Publisher::start().await;
+    let (status, answer) = publisher.post(&[], "not json").await;
+    assert_eq!((status, &answer["state"]), (400, &json!("refused")), "{answer}");
+    assert_eq!(publisher.post(&[], "[]").await.0, 400);
+    let large = format!("{{\"body\": \"{}\"}}", "x".repeat(600_000));
+    let (status, answer) = publisher.post(&[], large).await;
+    assert_eq!(status, 413);
+    assert!(answer["error"].as_str().unwrap().contains("at most 524288 bytes are allowed"), "{answer}");
+    publisher.sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_with_the_same_key_is_sent_once() {
+    let publisher = Publisher::start().await;
+    let key = [("idempotency-key", "abc")];
+    let (_, first) = publisher.post(&key, r#"{"body": 1}"#).await;
+    let (_, second) = publisher.post(&key, r#"{"body": 1}"#).await;
+    assert_eq!(first, second);
+    let (_, other) = publisher.post(&[("idempotency-key", "def")], r#"{"body": 1}"#).await;
+    assert_ne!(first, other);
+    assert_eq!(publisher.sidecar.group().await.produced_messages, 2);
+    publisher.sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_cloud_event_is_a_message() {
+    let mut publisher = Publisher::start().await;
+    let event = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "7"),
+        ("ce-source", "/s"),
+        ("ce-type", "t"),
+        ("content-type", "application/json"),
+    ];
+    assert_eq!(publisher.post(&event, r#"{"n": 1}"#).await.0, 200);
+    let got = publisher.app.next().await;
+    let attributes: Value = serde_json::from_str(got.header("dms-attributes").unwrap()).unwrap();
+    assert_eq!((&got.body, &attributes["ce-id"]), (&json!({"n": 1}), &json!("7")));
+    publisher.sidecar.stop().await;
+}
