@@ -1,7 +1,7 @@
 //! The broker that ships: one process, state in memory, every change committed to a store before it is answered.
 //!
 //! # How a change travels
-//! A call looks at the state behind its lock, puts [`Work`](work::Work) into the committer's queue, and waits. The
+//! A call looks at the state behind its lock, puts `Work` into the committer's queue, and waits. The
 //! `committer` gathers what waits, `prepare`s records, has the store commit them as one, `apply`s them to the state and
 //! answers. Nothing is visible before it is durable, and a commit that fails changes nothing.
 //!
@@ -86,6 +86,9 @@ impl Tasks {
 
 impl EmbeddedBroker {
     /// A broker that keeps everything in memory; it is gone with the process.
+    ///
+    /// Messages stay for their retention, acknowledged or not, because groups that are created later still get them:
+    /// what is sent within 72 hours has to fit into memory, unless [`EmbeddedConfig::retention`] is shorter.
     ///
     /// # Panics
     /// Outside a tokio runtime.

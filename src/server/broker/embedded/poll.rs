@@ -81,45 +81,44 @@ pub(super) async fn lease(
 }
 
 /// Lets a call in: the group is there, the label rule is its rule, and it has not too many calls waiting.
+///
+/// The first consume of a group fixes its rule, durably, and then tries again to get in.
 async fn admit(
     core: &Arc<Core>,
     path: &GroupPath,
     stream: Stream,
     request: &LeaseRequest,
 ) -> Result<Poll, BrokerError> {
-    if stream == Stream::Messages {
-        fix_rule(core, path, &LabelRule::new(&request.filter)).await?;
+    let rule = (stream == Stream::Messages).then(|| LabelRule::new(&request.filter));
+    loop {
+        let fixing = {
+            let mut state = core.open()?;
+            let (queue, number) = state.reader_of(path, stream, &core.at())?;
+            let kafka = queue.row.mode.is_kafka();
+            let reader = state.readers.get_mut(&number).ok_or(BrokerError::GroupNotFound)?;
+            match (&rule, &reader.rule) {
+                (Some(rule), _) if kafka && !rule.passes_all() => return Err(BrokerError::KafkaLabels),
+                (Some(rule), Some(fixed)) if rule != fixed => {
+                    return Err(BrokerError::FilterChanged(fixed.to_string()));
+                }
+                (Some(rule), None) if !kafka => core.submit(Work::Admin(Admin::FixRule(number, rule.clone()))),
+                _ => return Poll::enter(core, number, reader),
+            }
+        };
+        fixing.outcome().await?;
     }
-    let mut state = core.open()?;
-    let (_, number) = state.reader_of(path, stream, &core.at())?;
-    let reader = state.readers.get_mut(&number).ok_or(BrokerError::GroupNotFound)?;
-    if reader.polls >= core.config.max_polls_per_group {
-        return Err(BrokerError::TooManyPolls(core.config.max_polls_per_group));
-    }
-    reader.polls += 1;
-    let (wake, read_done) = (reader.wake.clone(), reader.read_done.clone());
-    drop(state);
-    Ok(Poll { core: core.clone(), reader: number, wake, read_done })
-}
-
-/// The first consume of a group fixes its rule, durably; another rule is refused from then on.
-async fn fix_rule(core: &Arc<Core>, path: &GroupPath, rule: &LabelRule) -> Result<(), BrokerError> {
-    let fixing = {
-        let state = core.open()?;
-        let (queue, number) = state.reader_of(path, Stream::Messages, &core.at())?;
-        if queue.row.mode.is_kafka() {
-            return if rule.passes_all() { Ok(()) } else { Err(BrokerError::KafkaLabels) };
-        }
-        match state.readers.get(&number).and_then(|reader| reader.rule.as_ref()) {
-            Some(fixed) if fixed == rule => return Ok(()),
-            Some(fixed) => return Err(BrokerError::FilterChanged(fixed.to_string())),
-            None => core.submit(Work::Admin(Admin::FixRule(number, rule.clone()))),
-        }
-    };
-    fixing.outcome().await
 }
 
 impl Poll {
+    fn enter(core: &Arc<Core>, number: ReaderNo, reader: &mut Reader) -> Result<Self, BrokerError> {
+        if reader.polls >= core.config.max_polls_per_group {
+            return Err(BrokerError::TooManyPolls(core.config.max_polls_per_group));
+        }
+        reader.polls += 1;
+        let (wake, read_done) = (reader.wake.clone(), reader.read_done.clone());
+        Ok(Self { core: core.clone(), reader: number, wake, read_done })
+    }
+
     /// Looks once, and leases what is there.
     fn look(&self, path: &GroupPath, which: Stream, request: &LeaseRequest) -> Result<Look, BrokerError> {
         let mut guard = self.core.lock();
@@ -127,8 +126,10 @@ impl Poll {
         if state.closed {
             return Ok(Look::Leased(Vec::new()));
         }
-        state.reader_of(path, which, &self.core.at())?;
-        let reader = state.readers.get_mut(&self.reader).ok_or(BrokerError::GroupNotFound)?;
+        let Some(reader) = state.readers.get_mut(&self.reader) else {
+            // Deleted meanwhile: the queue, or the group alone.
+            return state.reader_of(path, which, &self.core.at()).and(Err(BrokerError::GroupNotFound));
+        };
         let stream = state.streams.get(&reader.stream).ok_or(BrokerError::GroupNotFound)?;
         if let Some(error) = reader.read_error.take() {
             return Err(BrokerError::Store(error.0));
