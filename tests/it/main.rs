@@ -12,6 +12,8 @@ mod client_http;
 mod client_server;
 #[cfg(feature = "sidecar")]
 mod config;
+#[cfg(feature = "cli")]
+mod examples;
 mod producer;
 #[cfg(feature = "server")]
 mod redrive;

@@ -1,0 +1,40 @@
+//! Every example runs to its end and says what it promises.
+
+use std::{env, process::Command};
+
+/// Runs an example as its head says, and gives what it prints.
+#[track_caller]
+fn run(name: &str) -> String {
+    let cargo = env::var("CARGO").expect("the tests are run by cargo");
+    let output = Command::new(cargo).args(["run", "--quiet", "--example", name]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn producer() {
+    let printed = run("producer");
+    assert!(printed.contains("stored as "), "{printed}");
+    assert!(printed.contains("not stored: label is \"no blanks\""), "{printed}");
+    assert!(printed.contains("1002 messages in ") && printed.contains(" 0 lost"), "{printed}");
+}
+
+#[test]
+fn dead_letter_reprocessing() {
+    let printed = run("dead_letter_reprocessing");
+    assert!(printed.contains("2 can be mended, 1 cannot"), "{printed}");
+    assert!(printed.contains("2 sent again, 1 left, 0 perhaps twice"), "{printed}");
+    assert!(printed.contains(r#"mended: {"cents":1000,"id":2} Some(Number(1))"#), "{printed}");
+}
+
+#[test]
+fn dead_letters() {
+    let printed = run("dead_letters");
+    assert!(printed.contains("dead letters: 1") && printed.contains("mended \"a dozen\""), "{printed}");
+}
+
+#[test]
+fn quickstart() {
+    run("quickstart");
+}
