@@ -88,20 +88,3 @@ codes! {
     TAG_TYPE = INTERNAL_SERVER_ERROR "DMS.10550035" "tag_type must be either or or and.";
     STOPPING = SERVICE_UNAVAILABLE "DMS.10250003" "Internal service error: the server is stopping.";
 }
-
-impl Code {
-    /// This error with its documented text alone.
-    pub(crate) fn plain(self) -> super::error::ApiError {
-        super::error::ApiError::new(self, self.text)
-    }
-
-    /// This error, its text followed by what was wrong with this request.
-    pub(crate) fn because(self, detail: impl std::fmt::Display) -> super::error::ApiError {
-        super::error::ApiError::new(self, format!("{} {detail}", self.text))
-    }
-
-    /// This error with a text of its own.
-    pub(crate) fn saying(self, message: impl Into<String>) -> super::error::ApiError {
-        super::error::ApiError::new(self, message.into())
-    }
-}

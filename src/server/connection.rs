@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{config::HttpLimits, faults::Cut};
+use super::{config::HttpLimits, inject::Cut};
 
 /// The largest head and read buffer, in bytes.
 const BUFFER: usize = 128 << 10;

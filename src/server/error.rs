@@ -1,6 +1,6 @@
 //! [`ApiError`]: a refused request, and how it looks on the wire.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Display};
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -34,7 +34,7 @@ enum Shape {
 }
 
 impl ApiError {
-    pub(super) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+    fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into(), shape: Shape::Service }
     }
 
@@ -66,6 +66,23 @@ impl ApiError {
             }),
         };
         value.to_string().into()
+    }
+}
+
+impl Code {
+    /// This error with its documented text alone.
+    pub(crate) fn plain(self) -> ApiError {
+        ApiError::new(self, self.text)
+    }
+
+    /// This error, its text followed by what was wrong with this request.
+    pub(crate) fn because(self, detail: impl Display) -> ApiError {
+        ApiError::new(self, format!("{} {detail}", self.text))
+    }
+
+    /// This error with a text of its own.
+    pub(crate) fn saying(self, message: impl Into<String>) -> ApiError {
+        ApiError::new(self, message.into())
     }
 }
 

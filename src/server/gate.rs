@@ -1,43 +1,22 @@
 //! The gate: who a request comes from, by signature or by token.
 //!
-//! A signature is judged as the service's gateway did (API reference 3.2 and the signing guide): by the header list of
-//! the request itself, within 15 minutes, and after five bad ones in a row the key is locked for five minutes. Where a
-//! request has both a signature and a token, the signature counts, because it covers the request and the token does not.
+//! Where a request has both, the signature counts, because it covers the request and the token does not.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use hmac::{Hmac, KeyInit, Mac};
-use http::{HeaderMap, header, request::Parts};
+use http::{header, request::Parts};
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
-use sha2::Sha256;
-use tokio::time::Instant;
+use secrecy::ExposeSecret;
 
 use super::{
     clock::Clock,
     codes,
     config::{Project, User},
     error::ApiError,
+    keys::{Keys, TOKEN_HEADER, same},
     tokens::Tokens,
 };
-use crate::{
-    auth::{
-        RequestParts,
-        signer::{ALGORITHM, Authorization, DATE_HEADER, SECURITY_TOKEN_HEADER, SignatureError},
-    },
-    queue::ProjectId,
-};
-
-/// The header that carries a token.
-pub(super) const TOKEN_HEADER: &str = "x-auth-token";
-/// Bad signatures in a row that lock a key.
-const STRIKES: u32 = 5;
-/// How long a key stays locked.
-const LOCKED: Duration = Duration::from_secs(5 * 60);
+use crate::{auth::signer::ALGORITHM, queue::ProjectId};
 
 /// Who a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,27 +50,11 @@ impl Caller {
 #[derive(Debug)]
 pub(crate) struct Gate {
     projects: Vec<Project>,
-    keys: HashMap<String, Key>,
+    keys: Keys,
     /// The tokens given out.
     pub(super) tokens: Tokens,
     clock: Clock,
     open: bool,
-}
-
-/// An access key.
-#[derive(Debug)]
-struct Key {
-    secret: SecretString,
-    security_token: Option<SecretString>,
-    projects: Arc<[ProjectId]>,
-    record: Mutex<Record>,
-}
-
-/// The latest signatures made with a key.
-#[derive(Debug, Default)]
-struct Record {
-    strikes: u32,
-    locked_until: Option<Instant>,
 }
 
 impl Gate {
@@ -102,7 +65,7 @@ impl Gate {
     pub(super) fn new(projects: Vec<Project>, token_lifetime: Duration, clock: Clock) -> Result<Self, String> {
         check_projects(&projects)?;
         Ok(Self {
-            keys: keys(&projects)?,
+            keys: Keys::new(&projects)?,
             open: !projects.iter().any(Project::has_auth),
             tokens: Tokens::new(token_lifetime),
             projects,
@@ -146,114 +109,15 @@ impl Gate {
         let authorization = parts.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
         let token = parts.headers.get(TOKEN_HEADER).map(|value| value.to_str().unwrap_or_default());
         match (authorization, token) {
-            (Some(text), _) if text.starts_with(ALGORITHM) => self.signed(text, parts, body),
+            (Some(text), _) if text.starts_with(ALGORITHM) => {
+                let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
+                self.keys.check(text, parts, body, now).map(Caller::Of)
+            }
             (_, Some(token)) => self.tokens.project(token).map(|project| Caller::Of([project].into())),
             (Some(_), None) => Err(codes::SIGNATURE
                 .because(format!("verify aksk signature fail: the Authorization header is not of {ALGORITHM}"))),
             (None, None) => Err(codes::TOKEN_MISSING.because("X-Auth-Token or a signature is required.")),
         }
-    }
-
-    fn signed(&self, authorization: &str, parts: &Parts, body: &[u8]) -> Result<Caller, ApiError> {
-        let authorization = Authorization::parse(authorization).map_err(|error| refused(&error))?;
-        let Some(key) = self.keys.get(&authorization.access_key) else {
-            let shown: String = authorization.access_key.chars().take(40).collect();
-            return Err(codes::SIGNATURE.because(format!("Get secretKey failed,ak:{shown},err:ak not exist")));
-        };
-        key.check_lock()?;
-        let verdict = self.verify(&authorization, key, parts, body);
-        key.note(&verdict);
-        verdict.map_err(|error| refused(&error))?;
-        Ok(Caller::Of(Arc::clone(&key.projects)))
-    }
-
-    fn verify(
-        &self,
-        authorization: &Authorization,
-        key: &Key,
-        parts: &Parts,
-        body: &[u8],
-    ) -> Result<(), SignatureError> {
-        if !authorization.signed_headers.iter().any(|name| name == DATE_HEADER) {
-            return Err(SignatureError::Malformed("SignedHeaders does not have x-sdk-date"));
-        }
-        if !key.has_token_of(&parts.headers) {
-            return Err(SignatureError::Malformed("X-Security-Token is not the one of this access key"));
-        }
-        let request = RequestParts {
-            method: &parts.method,
-            path: parts.uri.path(),
-            query: parts.uri.query().unwrap_or_default(),
-            headers: &parts.headers,
-            body,
-        };
-        let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
-        authorization.verify(&key.secret, &request, now)
-    }
-}
-
-impl Key {
-    fn check_lock(&self) -> Result<(), ApiError> {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        match record.locked_until {
-            Some(until) if Instant::now() < until => {
-                Err(codes::SIGNATURE.because("AK access failed to reach the limit,forbidden"))
-            }
-            Some(_) => {
-                *record = Record::default();
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Counts a wrong signature; a right one wipes the slate. Clocks that are off and missing headers do not count: they
-    /// say nothing about the secret.
-    fn note(&self, verdict: &Result<(), SignatureError>) {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        match verdict {
-            Ok(()) => record.strikes = 0,
-            Err(SignatureError::Mismatch(_) | SignatureError::BodyHash) => {
-                record.strikes += 1;
-                if record.strikes >= STRIKES {
-                    record.locked_until = Some(Instant::now() + LOCKED);
-                }
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn has_token_of(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get(SECURITY_TOKEN_HEADER).map(|value| value.to_str().unwrap_or_default());
-        match (&self.security_token, given) {
-            (Some(own), Some(given)) => same(own.expose_secret(), given),
-            (None, None) => true,
-            _ => false,
-        }
-    }
-}
-
-/// The gateway's answer to a request whose signature it did not accept.
-fn refused(error: &SignatureError) -> ApiError {
-    codes::SIGNATURE.because(match error {
-        SignatureError::Expired(_) => format!("calc ak sk signature fail:{error}"),
-        // The canonical request holds headers and a body hash of the caller: it goes nowhere else.
-        SignatureError::Mismatch(canonical) => format!("verify aksk signature fail, canonical request: {canonical:?}"),
-        _ => format!("verify aksk signature fail: {error}"),
-    })
-}
-
-/// Whether two secrets are equal, in a time that does not depend on where they differ.
-fn same(left: &str, right: &str) -> bool {
-    let mac = |text: &str| {
-        <Hmac<Sha256> as KeyInit>::new_from_slice(b"compare").map(|mut mac| {
-            mac.update(text.as_bytes());
-            mac
-        })
-    };
-    match (mac(left), mac(right)) {
-        (Ok(left), Ok(right)) => left.verify(&right.finalize().into_bytes()).is_ok(),
-        _ => false,
     }
 }
 
@@ -282,30 +146,4 @@ fn check_projects(projects: &[Project]) -> Result<(), String> {
 pub(super) fn is_project_id(text: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=64).contains(&text.len()) && text.bytes().all(legal)
-}
-
-fn keys(projects: &[Project]) -> Result<HashMap<String, Key>, String> {
-    let mut keys: HashMap<String, Key> = HashMap::new();
-    for project in projects {
-        for access in &project.access_keys {
-            let name = &access.access_key;
-            if name.is_empty() || access.secret_key.expose_secret().is_empty() {
-                return Err(format!("an access key of the project {} or its secret is empty", project.id));
-            }
-            let known = keys.get(name);
-            if known.is_some_and(|key| !same(key.secret.expose_secret(), access.secret_key.expose_secret())) {
-                return Err(format!("the access key {name} is there twice with different secrets"));
-            }
-            let mut shared = known.map_or_else(Vec::new, |key| key.projects.to_vec());
-            shared.push(project.id.clone());
-            let key = Key {
-                secret: access.secret_key.clone(),
-                security_token: access.security_token.clone(),
-                projects: shared.into(),
-                record: Mutex::default(),
-            };
-            keys.insert(name.clone(), key);
-        }
-    }
-    Ok(keys)
 }

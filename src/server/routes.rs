@@ -9,7 +9,7 @@ use axum::{
     routing::{delete, get, post},
 };
 
-use super::{ack, admit, app::App, consume, faults, groups, iam, queues, quotas, rim, send, tag_search, tags};
+use super::{ack, admit, app::App, consume, groups, iam, inject, queues, quotas, rim, send, tag_search, tags};
 
 /// The whole API: V2 and V1.0 differ in the prefix, and in fields that both accept.
 pub(super) fn router(app: &Arc<App>) -> Router {
@@ -17,7 +17,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .nest("/v2/{project_id}", operations())
         .nest("/v1.0/{project_id}", operations())
         // Behind the check of callers, because some faults change what a signature covers.
-        .route_layer(from_fn_with_state(Arc::clone(app), faults::inject))
+        .route_layer(from_fn_with_state(Arc::clone(app), inject::inject))
         // Outside of `nest`, which cuts the prefix off the path that a signature covers.
         .route_layer(from_fn_with_state(Arc::clone(app), admit::admit))
         .merge(identity(app))
@@ -58,7 +58,7 @@ fn identity(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v3", get(iam::version))
         .route("/v3/", get(iam::version))
         .route("/v3/auth/tokens", post(iam::create_token))
-        .route_layer(from_fn_with_state(Arc::clone(app), faults::inject))
+        .route_layer(from_fn_with_state(Arc::clone(app), inject::inject))
         .route_layer(from_fn_with_state(Arc::clone(app), admit::receive));
     admitted.merge(anybody)
 }

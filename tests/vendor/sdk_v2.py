@@ -1,11 +1,13 @@
 """The unmodified huaweicloudsdkdms (API V2, AK/SK) against the server: every call it has."""
 
+import os
 import sys
 import time
 
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ServiceResponseException
 from huaweicloudsdkcore.http.http_config import HttpConfig
+from huaweicloudsdkcore.region.region import Region
 from huaweicloudsdkdms.v2 import DmsClient, model
 
 import harness
@@ -387,6 +389,15 @@ def signatures(checks, url, api):
     checks.true("others are not", api.queues().total >= 0)
 
 
+def project_by_region(checks, url):
+    """Without a project id the SDK asks the identity service which project is named as its region."""
+    os.environ["HUAWEICLOUD_SDK_IAM_ENDPOINT"] = url
+    credentials = BasicCredentials(harness.ACCESS_KEY, harness.SECRET_KEY)
+    client = (DmsClient.new_builder().with_credentials(credentials)
+              .with_region(Region(harness.PROJECT_NAME, url)).build())
+    checks.true("finds its project", client.list_queues(model.ListQueuesRequest()).total > 0)
+
+
 def main():
     checks = Checks()
     with harness.server() as url:
@@ -394,6 +405,7 @@ def main():
         for scene in (queue_life, queue_limits, group_life, send_and_consume, consume_limits, ack_rules, lease_lapses,
                       dead_letters, fifo, labels, delays, kafka, tags, quotas):
             checks.section(scene, api)
+        checks.section(project_by_region, url)
         checks.section(signatures, url, api)
     checks.finish()
 

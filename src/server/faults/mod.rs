@@ -3,7 +3,6 @@
 //! For tests of one's own handlers and clients, in any language: `Server::faults` in a program, `serve --faults` in a
 //! process. A server without rules pays one look at an atomic.
 
-mod inject;
 mod spec;
 
 use std::{
@@ -16,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-pub(super) use self::inject::{Cut, inject};
 use super::operation::Operation;
 
 /// One thing that can go wrong with a request.
@@ -103,9 +101,11 @@ struct State {
 
 /// What a request is in for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Fate {
-    delay: Duration,
-    fault: Option<Fault>,
+pub(super) struct Fate {
+    /// How long it waits first.
+    pub(super) delay: Duration,
+    /// What happens then.
+    pub(super) fault: Option<Fault>,
 }
 
 impl Faults {
@@ -151,7 +151,7 @@ impl Faults {
         self.active.store(!(state.rules.is_empty() && state.script.is_empty()), Ordering::Release);
     }
 
-    fn fate(&self, operation: Operation) -> Fate {
+    pub(super) fn fate(&self, operation: Operation) -> Fate {
         if !self.active.load(Ordering::Acquire) {
             return Fate::default();
         }

@@ -14,15 +14,14 @@ use http::{StatusCode, request::Parts};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::Fault;
-use crate::server::{app::App, codes, error::ApiError, operation::Operation};
+use super::{app::App, codes, error::ApiError, faults::Fault, operation::Operation};
 
 /// Marks an answer that its caller must not see: a connection that finds it ends.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::server) struct Cut;
+pub(super) struct Cut;
 
 /// Lets a request meet its fate.
-pub(in crate::server) async fn inject(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn inject(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let fate = app.faults.fate(Operation::of(request.method(), route));
     if !fate.delay.is_zero() {
