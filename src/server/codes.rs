@@ -88,3 +88,18 @@ codes! {
     TAG_TYPE = INTERNAL_SERVER_ERROR "DMS.10550035" "tag_type must be either or or and.";
     STOPPING = SERVICE_UNAVAILABLE "DMS.10250003" "Internal service error: the server is stopping.";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `docs/api.md` lists every code with its status and text.
+    #[test]
+    fn the_documentation_lists_every_code() {
+        let page = include_str!("../../docs/api.md");
+        for code in ALL {
+            let row = format!("| {} | {} | {} |", code.status.as_u16(), code.name, code.text);
+            assert!(page.contains(&row), "docs/api.md lacks the row {row}");
+        }
+    }
+}
