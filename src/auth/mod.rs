@@ -1,4 +1,4 @@
-//! Who is calling: AK/SK signatures and IAM tokens, put on requests by an [`Authenticator`].
+//! Who is calling: AK/SK signatures and IAM tokens, put on requests by an authenticator.
 
 use std::sync::Arc;
 

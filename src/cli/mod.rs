@@ -1,6 +1,6 @@
 //! The `dms-worker` command: one file per command, and what they share.
 //!
-//! Standard output carries data only; logs, progress and errors go to standard error. [`Failure`](failure::Failure) maps
+//! Standard output carries data only; logs, progress and errors go to standard error. `failure` maps
 //! every error to an exit code and one sentence. Secrets are never flags: they come from the configuration.
 
 mod args;

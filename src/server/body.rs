@@ -19,7 +19,7 @@ const UNIT: usize = 1024;
 
 /// The room that all bodies in memory share.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     free: Semaphore,
     units: u32,
 }

@@ -132,8 +132,8 @@ async fn a_group_that_stays_busy_is_reported() {
 /// Settings of one's own: quotas here, faults from the first request on.
 #[tokio::test(start_paused = true)]
 async fn settings_of_ones_own() {
-    let mut broker = EmbeddedConfig::default();
-    broker.quotas = Quotas { queues: 1, ..Quotas::default() };
+    let quotas = Quotas { queues: 1, ..Quotas::default() };
+    let broker = EmbeddedConfig { quotas, ..EmbeddedConfig::default() };
     let server = TestServer::with(ServerConfig { broker, ..ServerConfig::default() }).await.unwrap();
     server.group(NewQueue::new("orders"), "billing").await;
     let refused = server.client().create_queue(NewQueue::new("more")).await.unwrap_err();

@@ -35,7 +35,7 @@ impl World {
     async fn new(queue: NewQueue, counting: FailureCounting) -> Self {
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let config = EmbeddedConfig { failure_counting: counting, ..EmbeddedConfig::default() };
-        let broker = Arc::new(EmbeddedBroker::in_memory(config, clock.clone()).await);
+        let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
         let config = ServerConfig { clock, ..ServerConfig::default() };
         let server = Server::with_broker(config, broker).await.unwrap();
         let transport = Arc::new(InProcess::new(server.router()));

@@ -70,9 +70,11 @@ async fn run(s: Stage) {
         task.unwrap();
     }
     for (group, ledger) in ledgers.iter().enumerate() {
-        let book = ledger.settled.lock().unwrap();
-        assert_eq!((book.len(), book.values().max()), (TOTAL, Some(&1)));
-        drop(book);
+        let settled = {
+            let book = ledger.settled.lock().unwrap();
+            (book.len(), book.values().max().copied())
+        };
+        assert_eq!(settled, (TOTAL, Some(1)));
         let counters = s.counters(group).await;
         assert_eq!((counters.consumed_messages, counters.available_messages), (TOTAL as u64, 0));
     }
