@@ -75,6 +75,38 @@ async fn what_was_deleted_does_not_come_back() {
     .await;
 }
 
+/// The messages of a deleted queue leave the file in the background.
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_is_swept_in_the_background() {
+    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+        for _ in 0..250 {
+            s.send(&["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]).await;
+        }
+        s.broker.delete_queue(&s.project, &s.queue).await.unwrap();
+        // Paused time moves on when nothing is left to do.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let file = rusqlite::Connection::open(dir.file("dms.db")).unwrap();
+        let left: u64 = file.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 0);
+    })
+    .await;
+}
+
+/// Closing twice at once: both return when it is done, and the directory is free.
+#[tokio::test(start_paused = true)]
+async fn closing_twice_waits_for_the_same_end() {
+    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+        s.send(&["1"]).await;
+        let second = async {
+            s.broker.close().await;
+            dir.open().await.map(drop)
+        };
+        let ((), opened) = tokio::join!(s.broker.close(), second);
+        opened.unwrap();
+    })
+    .await;
+}
+
 /// Delays run on through a restart; what became due meanwhile comes at once.
 #[tokio::test(start_paused = true)]
 async fn delayed_messages_survive() {

@@ -9,14 +9,13 @@
 //! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `housekeeper` has the store tidy up.
 //! `stream`, `reader`, `lease`, `rule` and `handle` are plain values without clocks or tasks.
 
-use std::{
-    fmt,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+};
 
 pub use self::config::{EmbeddedConfig, FailureCounting, StartPosition};
 use self::{
@@ -66,6 +65,7 @@ mod work;
 /// [`Broker::close`] is the orderly way.
 pub struct EmbeddedBroker {
     core: Arc<Core>,
+    /// Until it is closed.
     tasks: Mutex<Option<Tasks>>,
 }
 
@@ -132,7 +132,8 @@ impl EmbeddedBroker {
     /// Stops as a crash would, and returns when the store is let go of: work that was not answered may be lost.
     pub async fn abort(&self) {
         self.refuse_work();
-        if let Some(tasks) = self.take_tasks() {
+        let mut running = self.tasks.lock().await;
+        if let Some(tasks) = running.take() {
             tasks.stop_helpers();
             tasks.committer.abort();
             // They end by being aborted: that is no error.
@@ -151,10 +152,6 @@ impl EmbeddedBroker {
         }
     }
 
-    fn take_tasks(&self) -> Option<Tasks> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
     async fn release(&self, in_order: bool) {
         if let Err(error) = self.core.ask_store(move |store| store.release(in_order)).await {
             tracing::warn!(%error, "the store could not be closed in order; it is safe, and opens as after a crash");
@@ -165,7 +162,7 @@ impl EmbeddedBroker {
 impl Drop for EmbeddedBroker {
     fn drop(&mut self) {
         self.refuse_work();
-        if let Some(tasks) = self.take_tasks() {
+        if let Some(tasks) = self.tasks.get_mut().take() {
             tasks.stop_helpers();
             tasks.committer.abort();
         }
@@ -274,7 +271,9 @@ impl Broker for EmbeddedBroker {
 
     async fn close(&self) {
         self.refuse_work();
-        let Some(tasks) = self.take_tasks() else { return };
+        // Whoever closes at the same time waits here until it is done.
+        let mut running = self.tasks.lock().await;
+        let Some(tasks) = running.take() else { return };
         tasks.stop_helpers();
         // Behind all that was accepted.
         let _ = self.core.submit(Work::Stop).outcome().await;

@@ -170,6 +170,28 @@ async fn a_failed_move_of_a_due_message_is_tried_again() {
     assert_eq!(scene.take(2).await.unwrap()[0].json, "1");
 }
 
+/// A read that fails is an answer, not a wait for ever; the next call reads again.
+#[tokio::test(start_paused = true)]
+async fn a_failed_read_is_reported_and_tried_again() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    let large = "x".repeat(200_000);
+    for _ in 0..30 {
+        scene.send(&large, NOW).await.unwrap();
+    }
+    // The first of six megabytes are no longer in memory. The rule is fixed while the store works.
+    let batch = scene.take(0).await.unwrap();
+    scene.settle(&batch, true).await.unwrap();
+    store.fail(true);
+    let mut failed = false;
+    for _ in 0..5 {
+        failed |= matches!(scene.take(20).await, Err(BrokerError::Store(_)));
+    }
+    assert!(failed);
+    store.fail(false);
+    assert!(!scene.take(0).await.unwrap().is_empty());
+}
+
 /// Work after a refused one in the same commit is not touched by it.
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_does_not_spoil_its_commit() {
