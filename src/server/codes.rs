@@ -17,6 +17,10 @@ pub(crate) struct Code {
 macro_rules! codes {
     ($($name:ident = $status:ident $code:literal $text:literal;)*) => {
         $(pub(crate) const $name: Code = Code { status: StatusCode::$status, name: $code, text: $text };)*
+
+        /// Every code, for tests.
+        #[cfg(test)]
+        pub(crate) const ALL: &[Code] = &[$($name),*];
     };
 }
 
