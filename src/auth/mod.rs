@@ -128,6 +128,11 @@ impl Authenticator {
         true
     }
 
+    /// Whether a refusal may be mended by a new token.
+    pub(crate) fn renews(&self) -> bool {
+        matches!(self, Self::Iam(_))
+    }
+
     /// Whether five refusals lock the key, so that nothing may be sent after the first.
     pub(crate) fn locks(&self) -> bool {
         matches!(self, Self::Signer(_) | Self::Iam(_))

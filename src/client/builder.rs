@@ -221,7 +221,8 @@ impl ClientBuilder {
             proxies: !endpoint.loopback,
             ..self.http.clone()
         };
-        let transport = HttpTransport::new(&options).map_err(|error| Error::new(SETUP, Kind::Transport(error)))?;
+        let transport = HttpTransport::new(&options)
+            .map_err(|error| Error::new(SETUP, Kind::Transport(endpoint.base.clone(), error)))?;
         Ok(Arc::new(transport))
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use super::{
     Client,
     code::{Class, ErrorCode, classify},
     error::{Error, Kind, Refusal},
+    key_guard::KeyGuard,
     tries::{CREATION_PATIENCE, Repeat, Tries},
 };
 use crate::{
@@ -37,8 +38,7 @@ pub(crate) struct Inner {
     authenticator: Authenticator,
     retry: RetryPolicy,
     timeout: Duration,
-    /// The refusal of the key, after which nothing is sent any more: five of them would lock it.
-    stopped: OnceLock<Error>,
+    guard: KeyGuard,
     /// The queues and groups that this client created, until they are surely ready.
     created: Mutex<HashMap<String, Instant>>,
 }
@@ -154,10 +154,10 @@ impl Inner {
             dialect,
             project,
             found_project: OnceCell::new(),
+            guard: KeyGuard::new(authenticator.locks()),
             authenticator,
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(15),
-            stopped: OnceLock::new(),
             created: Mutex::default(),
         }
     }
@@ -180,7 +180,9 @@ impl Inner {
                 tracing::debug!(%error, "the token was refused and is renewed");
                 continue;
             }
-            self.stop_if_refused(&error);
+            if error.is_key_refused() {
+                self.stop(&error);
+            }
             let reason = error.to_string();
             let pause = tries.failed(error, Instant::now(), self.young(call.path))?;
             tracing::debug!(reason, ?pause, "the call is repeated");
@@ -198,20 +200,26 @@ impl Inner {
     /// One try. The generation names the token that it was sent with.
     async fn attempt(&self, call: &Call<'_>) -> Result<Response<Bytes>, (Error, Option<Generation>)> {
         let fail = |kind| (Error::new(call.operation, kind), None);
-        if let Some(error) = self.stopped.get() {
-            return Err(fail(Kind::Stopped(error.clone())));
-        }
-        let timeout = self.time_left(call).ok_or_else(|| fail(Kind::Deadline))?;
+        let _trial = self.guard.enter().await.map_err(|error| fail(Kind::Stopped(error)))?;
         let credentials = |error: AuthError| fail(Kind::Credentials(error.into()));
         let project = self.project().await.map_err(credentials)?;
         let mut request = self.request(call, project).map_err(|error| (error, None))?;
         let generation = self.authenticator.authorize(&mut request, project).await.map_err(credentials)?;
-        let answer = self.transport.send(request, timeout).await.map_err(|error| fail(Kind::Transport(error)))?;
+        let timeout = self.time_left(call).ok_or_else(|| fail(Kind::Deadline))?;
+        let unanswered = |error| fail(Kind::Transport(self.base.clone(), error));
+        let answer = self.transport.send(request, timeout).await.map_err(unanswered)?;
         if answer.status().is_success() {
+            self.guard.accepted();
             return Ok(answer);
         }
         let refusal = Refusal::read(answer.status(), answer.headers(), answer.body());
-        Err((Error::new(call.operation, Kind::Service(refusal)), Some(generation)))
+        let error = Error::new(call.operation, Kind::Service(refusal));
+        match error.is_key_refused() {
+            true if !self.authenticator.renews() => self.stop(&error),
+            true => {}
+            false => self.guard.accepted(),
+        }
+        Err((error, Some(generation)))
     }
 
     fn time_left(&self, call: &Call<'_>) -> Option<Duration> {
@@ -266,9 +274,9 @@ impl Inner {
         request.map_err(|error| Error::new(call.operation, Kind::Setup(error.to_string())))
     }
 
-    /// After the key was refused nothing is sent any more. A token that never changes cannot be locked.
-    fn stop_if_refused(&self, error: &Error) {
-        if error.is_key_refused() && self.authenticator.locks() && self.stopped.set(error.clone()).is_ok() {
+    /// After the key was refused nothing is sent any more.
+    fn stop(&self, error: &Error) {
+        if self.guard.refused(error) {
             tracing::error!(%error, "the key is refused: this client stops, so that the key is not locked");
         }
     }

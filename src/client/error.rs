@@ -26,8 +26,8 @@ pub(crate) enum Kind {
     Limit(Option<usize>, LimitError),
     /// The service answered with an error.
     Service(Refusal),
-    /// There was no answer.
-    Transport(TransportError),
+    /// There was no answer from this address.
+    Transport(String, TransportError),
     /// The answer is not what the API reference says.
     Answer(StatusCode, Box<dyn StdError + Send + Sync>),
     /// The caller could not be authenticated before the call.
@@ -86,7 +86,7 @@ impl Error {
             Kind::Service(refusal) => {
                 matches!(refusal.class, Class::Transient | Class::BeingCreated | Class::Throttled)
             }
-            Kind::Transport(_) => true,
+            Kind::Transport(..) => true,
             Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
             Kind::Answer(status, _) => status.is_server_error(),
             _ => false,
@@ -141,7 +141,7 @@ impl Error {
     /// Whether the time was up before an answer came.
     pub fn is_timeout(&self) -> bool {
         match &self.0.kind {
-            Kind::Transport(error) => error.is_timeout(),
+            Kind::Transport(_, error) => error.is_timeout(),
             Kind::Deadline => true,
             _ => false,
         }
@@ -150,7 +150,7 @@ impl Error {
     /// Whether the service could not be reached at all.
     pub fn is_connect(&self) -> bool {
         match &self.0.kind {
-            Kind::Transport(error) => error.is_not_sent(),
+            Kind::Transport(_, error) => error.is_not_sent(),
             Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_connect),
             _ => false,
         }
@@ -182,7 +182,7 @@ impl Error {
     /// How far the try came.
     pub(super) fn progress(&self) -> Progress {
         match &self.0.kind {
-            Kind::Transport(error) if !error.is_not_sent() => Progress::Unknown,
+            Kind::Transport(_, error) if !error.is_not_sent() => Progress::Unknown,
             // A 503 that says when to come back was turned away at the door.
             Kind::Service(refusal) if refusal.class == Class::Transient && refusal.retry_after.is_none() => {
                 Progress::Failed
@@ -239,7 +239,7 @@ impl fmt::Display for Kind {
             Self::Limit(None, error) => write!(f, "{error}"),
             Self::Limit(Some(index), error) => write!(f, "message {index}: {error}"),
             Self::Service(refusal) => write!(f, "{refusal}"),
-            Self::Transport(error) => write!(f, "{error}"),
+            Self::Transport(address, error) => write!(f, "{address}: {error}"),
             Self::Answer(status, error) => write!(f, "the answer ({status}) cannot be read: {error}"),
             Self::Credentials(error) => write!(f, "{error}"),
             Self::Stopped(error) => write!(f, "nothing is sent any more because the key was refused: {error}"),
@@ -297,7 +297,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &self.0.kind {
             Kind::Limit(_, error) => Some(error),
-            Kind::Transport(error) => Some(error),
+            Kind::Transport(_, error) => Some(error),
             Kind::Answer(_, error) | Kind::Credentials(error) => Some(error.as_ref()),
             Kind::Stopped(error) => Some(error),
             Kind::Setup(_) | Kind::Service(_) | Kind::Missing { .. } | Kind::Deadline => None,

@@ -9,6 +9,7 @@ mod call;
 mod code;
 mod error;
 mod groups;
+mod key_guard;
 mod messages;
 mod queues;
 mod tags;

@@ -200,6 +200,8 @@ mod tests {
 
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::wire::ApiVersion;
 
@@ -258,6 +260,34 @@ mod tests {
     fn an_answer_of_another_shape_is_an_error() {
         for bad in ["{}", "[{}]", r#"[{"message":{},"handler":"h"}]"#, "", "[", r#"{"error":"x"}"#] {
             assert!(decode_received(&Bytes::from_static(bad.as_bytes()), "").is_err(), "{bad} passed");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_or_refused_without_a_panic(text in "\\PC{0,40}|[\\[\\]{}\",:a-z0-9 ]{0,60}") {
+            let answer = Bytes::from(text.clone());
+            let _ = decode_received(&answer, "");
+            let _ = decode_sent(&answer);
+            let _ = decode_acked(&answer);
+            let _ = error::ErrorBody::read(&answer);
+        }
+
+        #[test]
+        fn what_is_written_is_json_of_the_size_that_was_counted(
+            body in "\\PC{0,40}", name in "\\PC{0,10}", value in "\\PC{0,20}", delay in 0..604_800_000u64,
+        ) {
+            let message = Message::text(&body)
+                .attribute(name.clone(), value.clone())
+                .tag("t")
+                .delay(Duration::from_millis(delay));
+            let dialect = ApiVersion::V2.dialect();
+            let json = encode_send(dialect, std::slice::from_ref(&message), false).unwrap();
+            let read: Value = serde_json::from_slice(&json).unwrap();
+            prop_assert_eq!(&read["messages"][0]["body"], &Value::from(body));
+            prop_assert_eq!(&read["messages"][0]["attributes"][&name], &Value::from(value));
+            prop_assert_eq!(read["messages"][0]["delay_time"].as_u64().unwrap_or(0), delay);
+            prop_assert_eq!(encoded_len(dialect, &message).unwrap() + r#"{"messages":[]}"#.len(), json.len());
         }
     }
 }

@@ -283,6 +283,30 @@ async fn a_refused_signature_stops_all_clones_of_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_callers_with_a_wrong_key_do_not_lock_it() {
+    let script = Script::new(std::iter::repeat_n(BAD_SIGNATURE, 64));
+    let client = script.builder().access_key("AK1", "S3CRET").build().unwrap();
+    let results = join_all((0..64).map(|_| client.queues())).await;
+    assert!(results.into_iter().all(|result| result.is_err_and(|error| error.is_auth())));
+    assert!(script.requests().len() < 5, "{} bad signatures", script.requests().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_accepted_holds_nobody_up() {
+    let script = Script::new([MISSING, Play::Hang].into_iter().chain(std::iter::repeat_n(NO_QUEUES, 40)));
+    let client = script.builder().access_key("AK1", "S3CRET").build().unwrap();
+    assert!(client.queue(&queue()).await.unwrap_err().is_not_found());
+    let started = Instant::now();
+    let id = queue();
+    let slow = client.delete_queue(&id);
+    let (_, results) = tokio::join!(slow, async {
+        let results = join_all((0..38).map(|_| client.queues())).await;
+        (results, started.elapsed())
+    });
+    assert!(results.0.iter().all(Result::is_ok) && results.1 < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unsigned_client_is_not_stopped_by_a_refusal() {
     let script = Script::new([BAD_SIGNATURE, NO_QUEUES]);
     let client = script.client();

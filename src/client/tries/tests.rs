@@ -27,11 +27,11 @@ fn answered(status: u16, code: &str, retry_after: Option<u64>) -> Error {
 }
 
 fn refused() -> Error {
-    Error::new("test", Kind::Transport(TransportError::not_sent("refused")))
+    Error::new("test", Kind::Transport("http://h".to_owned(), TransportError::not_sent("refused")))
 }
 
 fn lost() -> Error {
-    Error::new("test", Kind::Transport(TransportError::unsure("eof")))
+    Error::new("test", Kind::Transport("http://h".to_owned(), TransportError::unsure("eof")))
 }
 
 /// Whether a first failure of this kind is followed by another try.
