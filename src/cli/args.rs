@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{check, completions, config, demo, group, health, man, queue, receive, run, send, serve, tag};
+use super::{check, completions, config, demo, dlq, group, health, man, queue, receive, run, send, serve, tag};
 
 /// What stands below every `--help`.
 const EXIT_CODES: &str = "\
@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Send(send::SendArgs),
     /// Receive messages of a group and print them as JSON lines
     Receive(receive::ReceiveArgs),
+    /// Look at dead letters, send them again, or throw them away
+    Dlq(dlq::DlqArgs),
     /// Ask a process whether it is ready; for container health checks
     Health(health::HealthArgs),
     /// Print a completion script for a shell

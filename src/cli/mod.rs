@@ -10,6 +10,7 @@ mod config;
 mod confirm;
 mod context;
 mod demo;
+mod dlq;
 mod failure;
 mod group;
 mod health;
@@ -80,6 +81,7 @@ async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failur
         Command::Quota => quota::run(context).await?,
         Command::Send(args) => return send::run(args, context).await,
         Command::Receive(args) => receive::run(args, context).await?,
+        Command::Dlq(args) => dlq::run(args, context).await?,
         Command::Health(args) => health::run(args, context).await?,
         Command::Completions(args) => completions::run(&args)?,
         Command::Man(args) => man::run(&args)?,

@@ -114,7 +114,7 @@ async fn receive(
 }
 
 /// What `send` reads: body, attributes, labels; the handler where the caller has to acknowledge.
-fn line(message: &ReceivedMessage, with_handler: bool) -> String {
+pub(super) fn line(message: &ReceivedMessage, with_handler: bool) -> String {
     let mut rest = serde_json::Map::new();
     if !message.attributes.is_empty() {
         rest.insert("attributes".to_owned(), json!(message.attributes));

@@ -34,6 +34,14 @@ where
     }
 }
 
+/// Waits for a first SIGTERM or SIGINT; for ever where signals cannot be listened for.
+pub(crate) async fn first() {
+    match Signals::listen() {
+        Ok(mut signals) => drop(signals.next().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Received {
     name: &'static str,

@@ -4,6 +4,7 @@ mod ledger;
 mod story;
 
 use std::{
+    future::pending,
     io::stdout,
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
@@ -31,6 +32,7 @@ use crate::{
     message::{AckStatus, Message},
     producer::Producer,
     queue::{GroupId, NewQueue, QueueId, SourcePath, Stream},
+    redrive::Redrive,
     server::{Project, Server, ServerConfig},
     worker::{Delivery, HandlerError, Report, Worker, WorkerError, handler_fn},
 };
@@ -225,7 +227,7 @@ impl Tour {
 
     /// A few of the dead letters, as they are looked at without being taken.
     async fn show_dead_letters(&self) -> Result<Vec<String>, Failure> {
-        let source = SourcePath { queue: self.queue.clone(), group: self.group.clone(), stream: Stream::DeadLetters };
+        let source = self.dead_letters();
         let options = ConsumeOptions { max_messages: 3, ..ConsumeOptions::default() };
         let batch = self.client.consume(&source, &options).await?;
         let back: Vec<_> = batch.iter().map(|message| (message.handle.clone(), AckStatus::Fail)).collect();
@@ -237,28 +239,19 @@ impl Tour {
 
     /// Sends every dead letter to the queue again, and lets the mended worker handle them. Says how many it sent.
     async fn redrive(&self, story: &Story<'_>, poison: usize) -> Result<u64, Failure> {
-        let producer = Producer::builder(self.client.clone(), self.queue.clone()).build()?;
-        let handler = handler_fn(move |delivery: Delivery| {
-            let producer = producer.clone();
-            async move {
-                let message =
-                    Message { attributes: delivery.attributes().clone(), ..Message::new(delivery.body().clone()) };
-                producer.send(message).await?;
-                Ok(())
-            }
-        });
-        let redrive = Worker::builder(self.client.clone(), QUEUE, GROUP, handler).dead_letters().build();
-        let redrive = redrive.map_err(|error| Failure::new(error.to_string()))?;
         let stop = CancellationToken::new();
-        let redriving = tokio::spawn(redrive.run(stop.clone().cancelled_owned()));
         let handling = tokio::spawn(self.worker()?.run(stop.clone().cancelled_owned()));
+        let redriven = Redrive::new(self.client.clone(), self.dead_letters()).run(pending()).await?.redriven;
         let total = self.ledger.sent();
         self.until(|dead| dead == 0 && self.ledger.handled() == total).await?;
         stop.cancel();
-        let redriven = ended(redriving).await?.done;
         ended(handling).await?;
         story.redriven(redriven, poison);
         Ok(redriven)
+    }
+
+    fn dead_letters(&self) -> SourcePath {
+        SourcePath { queue: self.queue.clone(), group: self.group.clone(), stream: Stream::DeadLetters }
     }
 }
 

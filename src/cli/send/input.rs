@@ -114,8 +114,8 @@ fn argument(body: &str, text: bool, common: &Message) -> Result<Message, String>
     Ok(Message { body, ..common.clone() })
 }
 
-/// Reads `--attribute NAME=VALUE`.
-pub(super) fn attribute(text: &str) -> Result<(String, Value), String> {
+/// Reads `NAME=VALUE`; a value that is JSON is JSON.
+pub(crate) fn attribute(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
     Ok((name.to_owned(), value))

@@ -9,6 +9,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 
+pub(crate) use self::input::attribute;
 use self::{
     batches::Batches,
     input::{Input, Line},

@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: [&[&str]; 27] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -25,6 +25,11 @@ const COMMANDS: [&[&str]; 22] = [
     &["quota"],
     &["send"],
     &["receive"],
+    &["dlq", "list"],
+    &["dlq", "show"],
+    &["dlq", "dump"],
+    &["dlq", "redrive"],
+    &["dlq", "discard"],
     &["health"],
     &["completions"],
     &["man"],
