@@ -156,7 +156,7 @@ pub struct GroupOverview {
 /// What the server shows of a message without leasing it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Peeked {
-    /// Its place in the stream.
+    /// Its place in the stream; of a delayed message, which has none yet, its place among those, counted from 2^40.
     pub sequence: u64,
     /// As [`NewMessage::json`].
     pub json: Bytes,

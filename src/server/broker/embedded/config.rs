@@ -45,7 +45,8 @@ pub struct EmbeddedConfig {
     pub quotas: Quotas,
     /// The limits of projects that have their own.
     pub project_quotas: HashMap<ProjectId, Quotas>,
-    /// How long NORMAL and FIFO queues keep messages, from sending or from the end of their delay; 72 hours.
+    /// How long NORMAL and FIFO queues keep messages, from sending or from the end of their delay, to about a second;
+    /// 72 hours.
     pub retention: Duration,
     /// How long dead letters are kept, from becoming one; 72 hours.
     pub dead_letter_retention: Duration,

@@ -100,7 +100,7 @@ impl DataDir {
     /// Locks a directory, created if it is missing.
     pub(super) fn lock(dir: &Path) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(unusable)?;
+        create(dir).map_err(unusable)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut lock = options.open(dir.join(LOCK)).map_err(unusable)?;
@@ -161,6 +161,19 @@ impl DataDir {
         self.begin()?;
         Ok(conn)
     }
+}
+
+/// Creates the directory if it is missing. The entry of a new one is on the disk when its parent is.
+fn create(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir)?;
+    if let Some(parent) = dir.canonicalize()?.parent() {
+        // Where directories cannot be synced, the system sees to it.
+        let _ = File::open(parent).and_then(|parent| parent.sync_all());
+    }
+    Ok(())
 }
 
 /// Whether the file is shorter than its header says. While there is a log, its end may be in there.
