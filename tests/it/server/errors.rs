@@ -1,6 +1,10 @@
 //! Every documented error: what causes it, its status, its code (API reference 8.2).
 
-use super::{Api, PROJECT};
+use std::time::Duration;
+
+use dms_worker::server::ServerConfig;
+
+use super::{Api, PROJECT, vector_clock};
 
 const UUID: &str = "9bf46390-38a2-462d-b392-4d5b2d519c55";
 
@@ -288,6 +292,47 @@ async fn ack_requests() {
     api.ack(&group, &consumed, "success").await.refused(400, "DMS.10542209");
 }
 
+/// A handle is good for its own project, queue, group and stream only.
+#[tokio::test(start_paused = true)]
+async fn handles_of_elsewhere() {
+    let api = Api::start().await;
+    let queue = api.queue(r#"{"name":"q","redrive_policy":"enable","max_consume_count":1}"#).await;
+    let group = api.group(&queue, "g").await;
+    let (other_queue, other_group) = api.queue_and_group("other").await;
+    api.send(&queue, r#"{"body":1}"#).await;
+    api.send(&other_queue, r#"{"body":2}"#).await;
+    let (mine, other) = (api.consume(&group, "").await, api.consume(&other_group, "").await);
+    api.ack(&group, &other, "success").await.refused(400, "DMS.10540004");
+    let both = serde_json::json!([mine[0], other[0]]);
+    api.ack(&group, &both, "success").await.refused(400, "DMS.10540004");
+    let line = serde_json::json!({ "message": [{ "handler": mine[0]["handler"], "status": "success" }] });
+    let dead = format!("{group}/deadletters/ack");
+    api.post(&dead, &line.to_string()).await.refused(400, "DMS.10540004");
+    let api = api.on("/v2/another-project");
+    api.ack(&group, &mine, "success").await.refused(404, "DMS.10240401");
+    let api = api.on(&format!("/v2/{PROJECT}"));
+    assert_eq!(api.ack(&group, &mine, "success").await.expect(200)["success"], 1, "none of that settled anything");
+}
+
+/// Queues and groups that are made a moment ago, and more waiting consume calls than a group may have.
+#[tokio::test(start_paused = true)]
+async fn creation_takes_time_and_polls_are_limited() {
+    let mut config = ServerConfig { clock: vector_clock(), ..ServerConfig::default() };
+    config.broker.create_delay = Duration::from_secs(2);
+    config.broker.max_polls_per_group = 1;
+    let api = Api::with(config).await;
+    let queue = api.queue(r#"{"name":"q"}"#).await;
+    api.get(&queue).await.refused(400, "DMS.10240032");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let group = api.group(&queue, "g").await;
+    api.get(&format!("{group}/messages")).await.refused(400, "DMS.10240032");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let path = format!("{group}/messages?time_wait=60");
+    let (first, second) = tokio::join!(api.get(&path), api.get(&path));
+    first.expect(200);
+    second.refused(404, "DMS.10240407");
+}
+
 /// API reference 5.3.3: an acknowledgement after `ack_wait`.
 #[tokio::test(start_paused = true)]
 async fn a_late_ack() {
@@ -295,7 +340,7 @@ async fn a_late_ack() {
     let (queue, group) = api.queue_and_group("q").await;
     api.send(&queue, r#"{"body":1}"#).await;
     let consumed = api.consume(&group, "ack_wait=15").await;
-    tokio::time::sleep(std::time::Duration::from_secs(16)).await;
+    tokio::time::sleep(Duration::from_secs(16)).await;
     api.ack(&group, &consumed, "success").await.refused(400, "DMS.10542209");
     assert_eq!(api.consume(&group, "").await.as_array().unwrap().len(), 1);
 }

@@ -4,6 +4,7 @@
 
 mod admin;
 mod auth;
+mod broken;
 mod connections;
 mod documents;
 mod errors;
@@ -68,7 +69,10 @@ impl Api {
     }
 
     pub(crate) async fn with(config: ServerConfig) -> Self {
-        let server = Server::bind(config).await.unwrap();
+        Self::of(Server::bind(config).await.unwrap())
+    }
+
+    pub(crate) fn of(server: Server) -> Self {
         Self { router: server.router(), server, prefix: format!("/v2/{PROJECT}") }
     }
 
