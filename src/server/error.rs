@@ -77,6 +77,9 @@ impl Code {
 
     /// This error, its text followed by what was wrong with this request.
     pub(crate) fn because(self, detail: impl Display) -> ApiError {
+        let detail = detail.to_string();
+        // The gateway's texts end in a colon, and what follows is documented to the letter.
+        let detail = if self.text.ends_with('.') { sentence(&detail) } else { detail };
         ApiError::new(self, format!("{} {detail}", self.text))
     }
 
@@ -84,6 +87,21 @@ impl Code {
     pub(crate) fn saying(self, message: impl Into<String>) -> ApiError {
         ApiError::new(self, message.into())
     }
+}
+
+/// A detail as a sentence of its own. A parameter's name at its head stays as it is written.
+fn sentence(detail: &str) -> String {
+    let first = detail.split(' ').next().unwrap_or_default();
+    let mut text = String::with_capacity(detail.len() + 1);
+    let mut letters = detail.chars();
+    if first.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        text.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+    }
+    text.push_str(letters.as_str());
+    if !text.ends_with(['.', '!', '?']) {
+        text.push('.');
+    }
+    text
 }
 
 impl IntoResponse for ApiError {
@@ -100,14 +118,14 @@ impl From<BrokerError> for ApiError {
         match error {
             BrokerError::QueueNotFound => codes::QUEUE_NOT_FOUND.plain(),
             BrokerError::GroupNotFound => codes::GROUP_NOT_FOUND.plain(),
-            BrokerError::QueueExists(_) => codes::QUEUE_EXISTS.because(error),
-            BrokerError::GroupExists(_) => codes::GROUP_EXISTS.because(error),
+            BrokerError::QueueExists(name) => codes::QUEUE_EXISTS.because(format!("Its name is {name:?}")),
+            BrokerError::GroupExists(name) => codes::GROUP_EXISTS.because(format!("Its name is {name:?}")),
             BrokerError::QueueQuota(_) => codes::QUEUE_QUOTA.because(error),
             BrokerError::GroupQuota(_) => codes::GROUP_QUOTA.because(error),
             BrokerError::TagQuota(limit) => {
                 codes::TAG_QUOTA.saying(format!("A maximum of {limit} tags can be created."))
             }
-            BrokerError::TagNotFound(_) => codes::TAG_NOT_FOUND.because(error),
+            BrokerError::TagNotFound(key) => codes::TAG_NOT_FOUND.because(format!("The key is {key:?}")),
             BrokerError::BeingCreated => codes::BEING_CREATED.plain(),
             BrokerError::NoDeadLetters => codes::REQUEST_FORMAT.because(error),
             BrokerError::KafkaDelay => Self {
@@ -128,5 +146,29 @@ impl From<BrokerError> for ApiError {
             }
             BrokerError::Closed => codes::STOPPING.plain(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_sentences() {
+        let message = |code: Code, detail: &str| code.because(detail).message.into_owned();
+        assert_eq!(message(codes::NAME_CHARS, "queue name is \"a b\""), {
+            "The name contains invalid characters. Queue name is \"a b\"."
+        });
+        assert!(message(codes::MAX_MSGS, "max_msgs is \"x\".").ends_with("limit. max_msgs is \"x\"."));
+        let text = "Incorrect IAM authentication information: AK access failed to reach the limit,forbidden";
+        assert_eq!(message(codes::SIGNATURE, "AK access failed to reach the limit,forbidden"), text);
+    }
+
+    /// The broker's causes name files and disks; callers get none of it.
+    #[test]
+    fn a_failing_store_is_not_shown() {
+        let cause = std::io::Error::other("/var/lib/dms/messages.db is full");
+        let error = ApiError::from(BrokerError::Store(std::sync::Arc::new(cause)));
+        assert!(!error.message.contains("messages.db"), "{error:?}");
     }
 }
