@@ -1,6 +1,6 @@
 //! What survives a crash or a restart, and what a directory that is not right is refused for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use dms_worker::{
     queue::{NewQueue, QueueMode, QueueTag, TagMode},
@@ -277,6 +277,22 @@ async fn a_truncated_log_opens_with_what_was_whole() {
             broker.abort().await;
         }
         assert_eq!(last, 10);
+    })
+    .await;
+}
+
+/// A copy made while the server runs opens in a directory of its own (docs/storage.md).
+#[tokio::test(start_paused = true)]
+async fn a_backup_opens_elsewhere() {
+    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+        s.send(&["1", "2"]).await;
+        s.fail_first(1).await;
+        let elsewhere = DataDir { dir: Arc::new(tempfile::tempdir().unwrap()), ..dir.clone() };
+        let running = rusqlite::Connection::open(dir.file("dms.db")).unwrap();
+        running.execute("VACUUM INTO ?1", [elsewhere.file("dms.db").to_str().unwrap()]).unwrap();
+        s.send(&["3"]).await;
+        let copy = Stage { broker: elsewhere.open().await.unwrap(), ..s };
+        assert_eq!(texts(&copy.take(10).await), ["1", "2"]);
     })
     .await;
 }
