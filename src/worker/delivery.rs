@@ -6,8 +6,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::handler::HandlerError;
+use super::error::HandlerError;
 use crate::message::{Attributes, Body, ReceivedMessage};
+
+/// Attribute of a copy: how many attempts have failed.
+pub const ATTEMPTS: &str = "dms-attempts";
 
 /// A message on its way through a handler: body, attributes, labels, and how long it may take.
 ///
@@ -82,7 +85,7 @@ impl Delivery {
     /// Which attempt this is, as far as is known, from 1: failed consumptions that this project's server tells of, and attempts
     /// before the message was [republished](super::OnFailure::Republish). Other services do not tell.
     pub fn attempt(&self) -> u32 {
-        let before = super::failure::attempt(&self.message.attributes) - 1;
+        let before = failed_attempts(&self.message.attributes);
         before.saturating_add(self.message.attempt.unwrap_or(1))
     }
 
@@ -124,5 +127,27 @@ impl fmt::Debug for Delivery {
             .field("message", &self.message)
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
+    }
+}
+
+/// How many attempts have failed, as noted in a message; zero where strangers have spoilt the note.
+pub(crate) fn failed_attempts(attributes: &Attributes) -> u32 {
+    let failed = attributes.get(ATTEMPTS).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    u32::try_from(failed).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn attempts_are_counted_in_an_attribute_that_strangers_may_have_spoilt() {
+        let attributes = |value: Value| Attributes::from_iter([(ATTEMPTS.to_owned(), value)]);
+        assert_eq!(failed_attempts(&Attributes::new()), 0);
+        assert_eq!(failed_attempts(&attributes(Value::from(2))), 2);
+        assert_eq!(failed_attempts(&attributes(Value::from("many"))), 0);
+        assert_eq!(failed_attempts(&attributes(Value::from(u64::MAX))), u32::MAX);
     }
 }

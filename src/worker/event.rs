@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::handler::HandlerError;
+use super::error::{FailureKind, HandlerError};
 use crate::client;
 
 /// Something that happened in a worker.
@@ -73,7 +73,6 @@ pub enum Outcome<'a> {
 impl Outcome<'_> {
     /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, or for errors `rejected` and `deferred`.
     pub fn name(&self) -> &'static str {
-        use super::handler::FailureKind;
         match self {
             Self::Done => "done",
             Self::Panicked(_) => "panicked",

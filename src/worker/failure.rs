@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use serde_json::Value;
 
 use super::{
+    delivery::{ATTEMPTS, failed_attempts},
+    error::{FailureKind, HandlerError},
     event::Outcome,
-    handler::{FailureKind, HandlerError},
     ledger::Verdict,
     source::Source,
 };
@@ -18,8 +19,6 @@ use crate::{
     queue::QueueId,
 };
 
-/// Attribute of a copy: how many attempts have failed.
-pub const ATTEMPTS: &str = "dms-attempts";
 /// Attribute of a copy: the text of the last error.
 pub const ERROR: &str = "dms-error";
 /// Attribute of a parked message: `failed`, `rejected`, `panicked`, `timed_out`.
@@ -151,7 +150,7 @@ impl FailurePolicy {
             Outcome::Failed(error) => error.kind(),
             Outcome::Panicked(_) | Outcome::TimedOut => FailureKind::Retry,
         };
-        let failed = attempt(attributes);
+        let failed = failed_attempts(attributes).saturating_add(1);
         match kind {
             FailureKind::Reject | FailureKind::Undecodable => given_up(&self.on_reject, self.reject_queue.as_ref()),
             FailureKind::Defer(delay) if self.delays => {
@@ -186,7 +185,7 @@ impl FailurePolicy {
         outcome: &Outcome<'_>,
         queue: Option<&QueueId>,
     ) -> Result<(), Error> {
-        let failed = attempt(&message.attributes);
+        let failed = failed_attempts(&message.attributes).saturating_add(1);
         let copy = copy_of(message, outcome)
             .attribute(REASON, outcome.name())
             .attribute(ATTEMPTS, failed)
@@ -223,12 +222,6 @@ fn error_text(outcome: &Outcome<'_>) -> String {
     }
 }
 
-/// Which attempt a message with these attributes is: one more than the failed ones noted in it.
-pub(crate) fn attempt(attributes: &Attributes) -> u32 {
-    let failed = attributes.get(ATTEMPTS).and_then(Value::as_u64).unwrap_or(0);
-    u32::try_from(failed).unwrap_or(u32::MAX).saturating_add(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,14 +235,5 @@ mod tests {
         let delays: Vec<_> = (1..=7).map(|failed| republish(6).delay(failed).map(|delay| delay.as_secs())).collect();
         assert_eq!(delays, [Some(1), Some(2), Some(4), Some(8), Some(10), None, None]);
         assert_eq!(republish(u32::MAX).delay(1_000_000), Some(Duration::from_secs(10)));
-    }
-
-    #[test]
-    fn attempts_are_counted_in_an_attribute_that_strangers_may_have_spoilt() {
-        let attributes = |value: Value| Attributes::from_iter([(ATTEMPTS.to_owned(), value)]);
-        assert_eq!(attempt(&Attributes::new()), 1);
-        assert_eq!(attempt(&attributes(Value::from(2))), 3);
-        assert_eq!(attempt(&attributes(Value::from("many"))), 1);
-        assert_eq!(attempt(&attributes(Value::from(u64::MAX))), u32::MAX);
     }
 }

@@ -25,6 +25,7 @@ mod batch_size;
 mod builder;
 mod control;
 mod delivery;
+mod error;
 mod event;
 mod failure;
 mod finished;
@@ -72,10 +73,11 @@ use self::{
 pub use self::{
     builder::WorkerBuilder,
     control::{Status, WorkerHandle},
-    delivery::Delivery,
+    delivery::{ATTEMPTS, Delivery},
+    error::{FailureKind, HandlerError},
     event::{AckResult, Event, Observer, Outcome},
-    failure::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, OnFailure, OnReject, REASON, Republish, WORKER},
-    handler::{FailureKind, Handler, HandlerError, HandlerFn, handler_fn},
+    failure::{ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, OnFailure, OnReject, REASON, Republish, WORKER},
+    handler::{Handler, HandlerFn, handler_fn},
     latency::Quantiles,
     metrics::Metrics,
     rate::Rate,

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     delivery::Delivery,
+    error::HandlerError,
     event::{Event, Outcome},
     gate::Permit,
-    handler::HandlerError,
     lanes::{Head, Place},
     ledger::Verdict,
 };
