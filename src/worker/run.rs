@@ -54,7 +54,11 @@ pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (usize, Verdict) {
         shared.observers.tell(&Event::Skipped);
         return (position, Verdict::NotStarted);
     }
-    if recall(&shared, &delivery, &stop).await {
+    let Some(remembered) = recall(&shared, &delivery, &stop, &settled).await else {
+        shared.observers.tell(&Event::Skipped);
+        return (position, Verdict::NotStarted);
+    };
+    if remembered {
         shared.observers.tell(&Event::Remembered);
         if let Some(head) = head {
             head.done();
@@ -85,12 +89,21 @@ async fn turn(place: Place, stop: &CancellationToken, settled: &CancellationToke
 }
 
 /// Whether the handler has succeeded with this message before. Waits for a run of it that is still going on.
-async fn recall(shared: &Shared, delivery: &Delivery, stop: &CancellationToken) -> bool {
-    let Some(identity) = shared.identity(delivery.message()) else { return false };
+///
+/// `None` when the batch was acknowledged meanwhile: then the run that the memory speaks of is this very one, which would wait
+/// for itself.
+async fn recall(
+    shared: &Shared,
+    delivery: &Delivery,
+    stop: &CancellationToken,
+    settled: &CancellationToken,
+) -> Option<bool> {
+    let Some(identity) = shared.identity(delivery.message()) else { return Some(false) };
     tokio::select! {
         biased;
-        done = shared.finished.recall(&identity) => done,
-        () = stop.cancelled() => false,
+        () = settled.cancelled() => None,
+        done = shared.finished.recall(&identity) => Some(done),
+        () = stop.cancelled() => Some(false),
     }
 }
 
