@@ -156,3 +156,68 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Deadlines<I> {
         self.judge_write(cx, result)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::Duration,
+    };
+
+    use super::*;
+
+    /// Serves a router that answers with so many bytes, on a pipe that holds 1 KiB.
+    fn serving(bytes: usize) -> (DuplexStream, tokio::task::JoinHandle<()>) {
+        let (client, server) = duplex(1024);
+        let router = Router::new().route("/", get(async move || vec![b'x'; bytes]));
+        let stopping = CancellationToken::new();
+        (client, tokio::spawn(serve(server, router, HttpLimits::default(), stopping)))
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_does_not_read_is_dropped() {
+        let (mut client, served) = serving(100_000);
+        client.write_all(REQUEST).await.unwrap();
+        let begun = Instant::now();
+        served.await.unwrap();
+        assert_eq!(begun.elapsed(), HttpLimits::default().write_timeout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_reads_too_slowly_is_dropped() {
+        let (mut client, served) = serving(100_000);
+        client.write_all(REQUEST).await.unwrap();
+        let begun = Instant::now();
+        let mut read = 0;
+        // 100 bytes a second would take a quarter of an hour.
+        while let Ok(count @ 1..) = client.read(&mut [0; 100]).await {
+            read += count;
+            sleep(Duration::from_secs(1)).await;
+        }
+        served.await.unwrap();
+        assert!(read < 20_000, "{read} bytes were read");
+        assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_reads_in_time_is_served_again() {
+        let (mut client, served) = serving(100_000);
+        for _ in 0..2 {
+            client.write_all(REQUEST).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            client.read_exact(&mut vec![0; 100_000]).await.unwrap();
+            // The time of one answer is not that of the next.
+            sleep(Duration::from_secs(59)).await;
+        }
+        drop(client);
+        served.await.unwrap();
+    }
+}

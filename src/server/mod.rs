@@ -1,8 +1,10 @@
 //! The DMS server: the API on HTTP, over a [`Broker`].
 //!
 //! A request passes `listener` and `connection` (sockets, deadlines), `rim` (request id, panics, error body, metrics),
-//! `routes`, `admit` (body, caller), and one file per resource: `queues`, `groups`, `send`, `consume`, `ack`. What they
-//! refuse they refuse with one of `codes`. In-process callers enter at the router and skip the sockets.
+//! `routes`, `admit` with `body` and `gate` (size, caller), `inject` (faults on purpose), and one file per resource:
+//! `queues`, `groups`, `send`, `consume`, `ack`, `tags`, `tag_search`, `quotas`, `iam`. What they refuse they refuse with
+//! one of `codes`, as an `error`. In-process callers enter at the router and skip the sockets; `admin` is apart from all
+//! that, on its own address.
 //!
 //! Nothing in here knows the client or the worker, and only [`broker`] knows how messages are kept.
 
@@ -103,7 +105,8 @@ pub enum ServerError {
 /// A DMS server in this process.
 ///
 /// Any number of them may live in one process. [`Server::run`] serves the sockets; a server without sockets is used
-/// through [`Server::router`] and ended by [`Server::close`].
+/// through [`Server::router`] and ended by [`Server::close`]. One that is dropped stops as by a crash: what was answered
+/// is kept, and its data directory is free a moment later.
 #[derive(Debug)]
 pub struct Server {
     app: Arc<App>,

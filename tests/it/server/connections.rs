@@ -222,3 +222,27 @@ async fn servers_are_separate() {
     one.queue(r#"{"name":"q"}"#).await;
     assert_eq!(two.get("/queues").await.expect(200)["total"], 0);
 }
+
+/// A server that is dropped lets go of its directory: another can open it, and finds what was answered.
+#[tokio::test]
+async fn a_dropped_server_lets_go_of_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || ServerConfig { data_dir: Some(directory.path().to_owned()), ..ServerConfig::default() };
+    let first = super::Api::with(config()).await;
+    let (queue, _) = first.queue_and_group("q").await;
+    first.send(&queue, r#"{"body":1}"#).await;
+    let refused = Server::bind(config()).await.unwrap_err();
+    assert!(refused.to_string().contains(&directory.path().display().to_string()), "{refused}");
+    drop(first);
+    // What the server had running ends with the runtime's next turns, not within the drop.
+    let second = timeout(Duration::from_secs(10), async {
+        loop {
+            match Server::bind(config()).await {
+                Ok(server) => return super::Api::of(server),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    });
+    let second = second.await.unwrap();
+    assert_eq!(second.get(&queue).await.expect(200)["produced_messages"], 1);
+}
