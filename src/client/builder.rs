@@ -128,6 +128,12 @@ impl ClientBuilder {
         self
     }
 
+    /// How long connecting may take, TLS included; 5 s by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.http.connect_timeout = timeout;
+        self
+    }
+
     /// A PEM file with the authorities to trust instead of the system's.
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.http.ca_file = Some(file.into());

@@ -82,6 +82,7 @@ pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
     }
     let variables = overrides(&request.variables);
     problems.extend(variables.iter().chain(&request.flags).filter_map(|setting| tree.add(setting)));
+    problems.extend(vendor_project(&tree, request).and_then(|setting| tree.add(&setting)));
 
     let extracted = extract::<Config>(&tree);
     problems.extend(extracted.problems);
@@ -92,6 +93,16 @@ pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
         problems if problems.is_empty() => Ok(Loaded { config, tree }),
         problems => Err(ConfigError::new(problems)),
     }
+}
+
+/// The project of the vendor's variables, for a service of which the configuration names none.
+fn vendor_project(tree: &Tree, request: &Request) -> Option<Override> {
+    const VARIABLE: &str = "HUAWEICLOUD_SDK_PROJECT_ID";
+    let path = KeyPath::dotted("dms.project_id");
+    let endpoint = tree.value(&KeyPath::dotted("dms.endpoint"))?.as_str()?;
+    let open = endpoint != "embedded" && tree.value(&path).is_none();
+    let value = request.variable(VARIABLE).filter(|value| open && !value.is_empty())?;
+    Some(Override { path, origin: Origin::Variable(VARIABLE.to_owned()), value })
 }
 
 /// The file that is read when none is named: the one in `$DMS_WORKER_CONFIG`, else the first that exists of

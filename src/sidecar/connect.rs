@@ -43,7 +43,8 @@ fn authorized(builder: ClientBuilder, config: &Config) -> Result<Client, Error> 
         config::ApiVersion::V2 => ApiVersion::V2,
         config::ApiVersion::V1 => ApiVersion::V1_0,
     };
-    let mut builder = builder.api_version(version).pool_size(connections(config));
+    let builder = builder.api_version(version).pool_size(connections(config));
+    let mut builder = builder.connect_timeout(config.dms.connect_timeout.into());
     if let Some(file) = &config.dms.ca_file {
         builder = builder.ca_file(file);
     }

@@ -131,6 +131,20 @@ impl Running {
         F: Fn(String, Delivery) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
+        Self::observed(script, settings, None, handle)
+    }
+
+    /// As `start`, with an observer.
+    fn observed<F, Fut>(
+        script: &Arc<Script>,
+        settings: Settings,
+        observer: Option<Arc<dyn Observer>>,
+        handle: F,
+    ) -> Self
+    where
+        F: Fn(String, Delivery) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
         let handler = handler_fn(move |delivery: Delivery| handle(delivery.json().unwrap(), delivery));
         let control = Control::new("test".into(), "q".into(), "g".into(), settings.concurrency, 1 << 30);
         let source: Arc<dyn Source> = script.clone();
@@ -146,6 +160,7 @@ impl Running {
         };
         let mut observers = Observers::default();
         observers.add(control.tally.clone());
+        observer.into_iter().for_each(|observer| observers.add(observer));
         let origin = Arc::new(Origin { queue: "q".into(), group: "g".into() });
         let handler = Arc::new(handler);
         let shared = Shared::new(settings, control.clone(), source, handler, failure, observers, origin, false);
@@ -475,4 +490,39 @@ async fn a_rate_limit_holds_messages_back() {
     let received = running.control.tally.report(false).received;
     assert!((95..=115).contains(&received), "{received} in ten seconds");
     running.stop().await;
+}
+
+/// Lets a blocked handler go when it is reported as stuck.
+struct LetGo(std::sync::mpsc::Sender<()>);
+
+impl Observer for LetGo {
+    fn observe(&self, event: &Event<'_>) {
+        if let Event::Stuck { .. } = event {
+            self.0.send(()).unwrap();
+        }
+    }
+}
+
+/// Invariant 3: a handler that ignores its cancellation is reported, and the prefix in front of it acknowledged without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_blocks_its_thread_is_reported_as_stuck() {
+    let script = Script::new(&[&["a", "b"]]);
+    let (let_go, blocked) = std::sync::mpsc::channel();
+    let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let settings = Settings { grace: Duration::ZERO, ordering: Ordering::Batch, ..Settings::default() };
+    let running = Running::observed(&script, settings, Some(Arc::new(LetGo(let_go))), move |name, _| {
+        let (begun, blocked) = (begun.clone(), blocked.clone());
+        async move {
+            if name == "b" {
+                begun.send(()).unwrap();
+                blocked.lock().unwrap().recv().unwrap();
+            }
+            Ok(())
+        }
+    });
+    begins.recv().await.unwrap();
+    let report = running.stop().await;
+    assert_eq!((report.stuck, report.drained), (1, false));
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
 }

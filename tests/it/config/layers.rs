@@ -115,3 +115,15 @@ fn every_setting_knows_its_origin_and_secrets_are_masked() {
     assert_eq!(find("dms.auth.secret_key").value, "***");
     assert!(!format!("{settings:?}{:?}", loaded.config).contains("hunter2"));
 }
+
+/// The project of the vendor's own variables counts where the configuration names none, and the server is not our own.
+#[test]
+fn the_vendors_project_is_the_default_of_a_remote_service() {
+    let project = |yaml: &str| {
+        let vendor = [("HUAWEICLOUD_SDK_PROJECT_ID", "b78a90ae2a134b4b8b2ba30acab4e23a")];
+        super::read(yaml, &vendor).unwrap().config.dms.project_id
+    };
+    assert_eq!(project("dms: {endpoint: \"https://dms.example\"}"), "b78a90ae2a134b4b8b2ba30acab4e23a");
+    assert_eq!(project("dms: {endpoint: \"https://dms.example\", project_id: mine}"), "mine");
+    assert_eq!(project("dms: {endpoint: embedded}"), "local");
+}
