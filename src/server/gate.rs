@@ -113,7 +113,7 @@ impl Gate {
                 let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
                 self.keys.check(text, parts, body, now).map(Caller::Of)
             }
-            (_, Some(token)) => self.tokens.project(token).map(|project| Caller::Of([project].into())),
+            (_, Some(token)) => self.tokens.project(token).map(|project| Caller::Of(project.into_iter().collect())),
             (Some(_), None) => Err(codes::SIGNATURE
                 .because(format!("verify aksk signature fail: the Authorization header is not of {ALGORITHM}"))),
             (None, None) => Err(codes::TOKEN_MISSING.because("X-Auth-Token or a signature is required.")),

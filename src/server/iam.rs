@@ -63,6 +63,7 @@ impl std::fmt::Debug for UserLogin {
 #[derive(Debug, Default, Deserialize)]
 struct Scope {
     project: Option<Named>,
+    domain: Option<Named>,
 }
 
 /// A thing given by its id, its name, or both.
@@ -90,10 +91,10 @@ pub(super) async fn create_token(
     body: Bytes,
 ) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1], Json<Value>), ApiError> {
     let (login, project) = log_in(&app, &body).map_err(ApiError::identity)?;
-    let token = app.gate.tokens.grant(project.id.clone())?;
+    let token = app.gate.tokens.grant(project.as_ref().map(|project| project.id.clone()))?;
     let mut value = HeaderValue::try_from(token).map_err(|_| codes::INTERNAL.plain())?;
     value.set_sensitive(true);
-    let document = document(&app, &login, &project, &base_url(&headers));
+    let document = document(&app, &login, project.as_ref(), &base_url(&headers));
     Ok((StatusCode::CREATED, [(SUBJECT_TOKEN, value)], Json(document)))
 }
 
@@ -128,40 +129,41 @@ pub(super) async fn projects(
     )
 }
 
-fn log_in(app: &App, body: &[u8]) -> Result<(UserLogin, Project), ApiError> {
+/// The user who logs in, and the project of the scope. A scope of a domain is no project: its token opens none.
+fn log_in(app: &App, body: &[u8]) -> Result<(UserLogin, Option<Project>), ApiError> {
     let request: TokenRequest = json::parse(body)?;
     let Identity { methods, password } = request.auth.identity;
     let (true, Some(Password { user })) = (methods.iter().any(|method| method == "password"), password) else {
         return Err(codes::BODY_FORMAT.because("auth.identity: only the method \"password\" is supported."));
     };
-    let scope = request.auth.scope.project.filter(|project| project.id.is_some() || project.name.is_some());
+    let Scope { project: scope, domain: domain_scope } = request.auth.scope;
+    let scope = scope.filter(|project| project.id.is_some() || project.name.is_some());
     if app.gate.is_open() {
         let project = open_project(app.gate.projects(), scope.as_ref())?;
         return Ok((user, project));
     }
     let domain = user.domain.name.as_deref().or(user.domain.id.as_deref()).unwrap_or_default();
     let own = app.gate.projects_of(&user.name, domain, &user.password);
+    let refused = || codes::CREDENTIALS.plain();
     let project = match &scope {
-        Some(scope) => own.into_iter().find(|project| scope.names(project)),
+        Some(scope) => Some(own.into_iter().find(|project| scope.names(project)).ok_or_else(refused)?.clone()),
+        None if own.is_empty() => return Err(refused()),
         // Without a scope a user has a default project, where there is just one.
-        None if own.len() == 1 => own.first().copied(),
+        None if own.len() == 1 && domain_scope.is_none() => own.first().copied().cloned(),
         None => None,
     };
-    let project = project.cloned().ok_or_else(|| codes::CREDENTIALS.plain())?;
     Ok((user, project))
 }
 
 /// The project of a token that an open server gives to anybody.
-fn open_project(projects: &[Project], scope: Option<&Named>) -> Result<Project, ApiError> {
-    let Some(scope) = scope else {
-        return projects.first().cloned().ok_or_else(|| codes::BODY_FORMAT.because("auth.scope.project is missing."));
-    };
+fn open_project(projects: &[Project], scope: Option<&Named>) -> Result<Option<Project>, ApiError> {
+    let Some(scope) = scope else { return Ok(projects.first().cloned()) };
     let known = projects.iter().find(|project| scope.names(project)).cloned();
     let made = || {
         let id = scope.id.as_deref().or(scope.name.as_deref()).filter(|id| is_project_id(id))?;
         Some(Project::new(id))
     };
-    known.or_else(made).ok_or_else(|| codes::PROJECT_FORMAT.plain())
+    known.or_else(made).map(Some).ok_or_else(|| codes::PROJECT_FORMAT.plain())
 }
 
 impl Named {
@@ -174,14 +176,14 @@ impl Named {
     }
 }
 
-fn document(app: &App, login: &UserLogin, project: &Project, base: &str) -> Value {
+fn document(app: &App, login: &UserLogin, project: Option<&Project>, base: &str) -> Value {
     let now = app.gate.clock().now_ms();
     let expires = now.saturating_add(super::clock::whole_ms(app.gate.tokens.lifetime()));
     let name = login.domain.name.as_deref().or(login.domain.id.as_deref()).unwrap_or_default();
     let domain = json!({ "id": domain_id(name), "name": name });
     let url = format!("{base}/v1.0");
     // Clients look for the region they are told; the cloud names projects by regions, so that one is found too.
-    let mut regions = vec![&app.region, &project.name];
+    let mut regions: Vec<&String> = std::iter::once(&app.region).chain(project.map(|project| &project.name)).collect();
     regions.dedup();
     let endpoint = |region: &&String| {
         json!({
@@ -193,12 +195,11 @@ fn document(app: &App, login: &UserLogin, project: &Project, base: &str) -> Valu
         })
     };
     let endpoints: Vec<Value> = regions.iter().map(endpoint).collect();
-    json!({ "token": {
+    let mut document = json!({ "token": {
         "methods": ["password"],
         "issued_at": date(now),
         "expires_at": date(expires),
         "user": { "id": domain_id(&login.name), "name": login.name, "domain": domain },
-        "project": { "id": project.id.as_str(), "name": project.name, "domain": domain },
         "roles": [{ "id": "te_admin", "name": "te_admin" }],
         "catalog": [{
             "id": "dms",
@@ -207,7 +208,11 @@ fn document(app: &App, login: &UserLogin, project: &Project, base: &str) -> Valu
             // Without the project in their URL: the clients add it.
             "endpoints": endpoints,
         }],
-    }})
+    }});
+    if let Some(project) = project {
+        document["token"]["project"] = json!({ "id": project.id.as_str(), "name": project.name, "domain": domain });
+    }
+    document
 }
 
 /// A stable id for a name, where the protocol wants one and the configuration has none.

@@ -27,7 +27,7 @@ pub(super) struct Tokens {
 
 #[derive(Debug)]
 struct Grant {
-    project: ProjectId,
+    project: Option<ProjectId>,
     expires: Instant,
 }
 
@@ -41,11 +41,11 @@ impl Tokens {
         self.lifetime
     }
 
-    /// Makes a token of 256 random bits for a project.
+    /// Makes a token of 256 random bits, for a project or for none.
     ///
     /// # Errors
     /// DMS.10250002 when the system gives no random numbers.
-    pub(super) fn grant(&self, project: ProjectId) -> Result<String, ApiError> {
+    pub(super) fn grant(&self, project: Option<ProjectId>) -> Result<String, ApiError> {
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(|error| {
             tracing::error!(%error, "the system gives no random numbers");
@@ -65,11 +65,11 @@ impl Tokens {
         Ok(token)
     }
 
-    /// The project that a token is good for.
+    /// The project that a good token opens, if it opens any.
     ///
     /// # Errors
     /// DMS.10240102 when it has expired, DMS.10240101 when it is unknown.
-    pub(super) fn project(&self, token: &str) -> Result<ProjectId, ApiError> {
+    pub(super) fn project(&self, token: &str) -> Result<Option<ProjectId>, ApiError> {
         let grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         let grant = grants.get(&hash(token)).ok_or_else(|| codes::TOKEN_INVALID.plain())?;
         if Instant::now() < grant.expires {
@@ -100,8 +100,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_is_good_for_its_lifetime_and_then_called_expired() {
         let tokens = Tokens::new(Duration::from_secs(60));
-        let token = tokens.grant(ProjectId::new("p")).unwrap();
-        assert_eq!(tokens.project(&token), Ok(ProjectId::new("p")));
+        let token = tokens.grant(Some(ProjectId::new("p"))).unwrap();
+        assert_eq!(tokens.project(&token), Ok(Some(ProjectId::new("p"))));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(tokens.project(&token).unwrap_err().code(), codes::TOKEN_EXPIRED);
         assert_eq!(tokens.project("other").unwrap_err().code(), codes::TOKEN_INVALID);
@@ -110,10 +110,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_number_of_tokens_is_bounded() {
         let tokens = Tokens::new(Duration::from_secs(60));
-        let first = tokens.grant(ProjectId::new("p")).unwrap();
+        let first = tokens.grant(Some(ProjectId::new("p"))).unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;
         for _ in 0..MOST {
-            tokens.grant(ProjectId::new("p")).unwrap();
+            tokens.grant(Some(ProjectId::new("p"))).unwrap();
         }
         assert_eq!(tokens.grants.lock().unwrap().len(), MOST);
         assert_eq!(tokens.project(&first).unwrap_err().code(), codes::TOKEN_INVALID);

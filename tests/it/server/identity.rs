@@ -101,6 +101,17 @@ async fn wrong_logins() {
     assert_eq!(post_login(&api, unscoped).await.expect(201)["token"]["project"]["id"], "p2");
 }
 
+/// API reference 3.2: calls need a project's token; one for a domain opens no project.
+#[tokio::test(start_paused = true)]
+async fn a_token_for_a_domain_opens_no_project() {
+    let api = Api::with(guarded()).await;
+    let answer = post_login(&api, login("u", "pass", "d", &json!({ "domain": { "name": "d" } }))).await;
+    let token = answer.headers["x-subject-token"].to_str().unwrap().to_owned();
+    assert_eq!(answer.expect(201)["token"].get("project"), None);
+    with_token(&api, &format!("/v2/{PROJECT}/queues"), &token).await.refused(401, "DMS.10240104");
+    post_login(&api, login("u", "wrong", "d", &json!({ "domain": { "name": "d" } }))).await.expect(401);
+}
+
 /// `GET /v3`: what keystoneauth discovers by.
 #[tokio::test(start_paused = true)]
 async fn the_version_document() {
