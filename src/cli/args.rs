@@ -1,10 +1,11 @@
 //! The command line's options and commands, as clap reads them.
 
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-
-use super::{check, completions, config, demo, dlq, group, health, man, queue, receive, run, send, serve, tag};
+use super::{
+    bench, check, completions, config, demo, dlq, global::Global, group, health, man, queue, receive, run, send, serve,
+    tag,
+};
 
 /// What stands below every `--help`.
 const EXIT_CODES: &str = "\
@@ -27,56 +28,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Options of every command.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Global options")]
-pub(crate) struct Global {
-    /// The configuration file
-    #[arg(short, long, global = true, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// The service's address, as in http://127.0.0.1:9400 [config: dms.endpoint]
-    #[arg(long, global = true, value_name = "URL")]
-    pub(crate) endpoint: Option<String>,
-    /// The project in every path [config: dms.project_id]
-    #[arg(long, global = true, value_name = "ID")]
-    pub(crate) project_id: Option<String>,
-    /// The version of the API: v2 or v1.0 [config: dms.api_version]
-    #[arg(long, global = true, value_name = "VERSION")]
-    pub(crate) api_version: Option<String>,
-    /// How results are printed
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
-    pub(crate) output: Format,
-    /// More: causes of errors and debug logs; twice for traces
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
-    /// Less: no progress, and errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub(crate) quiet: bool,
-    /// Colours; NO_COLOR is respected
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
-    pub(crate) color: Color,
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Tables and lines for people
-    Text,
-    /// JSON for programs
-    Json,
-}
-
-/// When colours are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Color {
-    /// On a terminal, unless NO_COLOR is set
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
 }
 
 /// The commands.
@@ -107,6 +58,8 @@ pub(crate) enum Command {
     Receive(receive::ReceiveArgs),
     /// Look at dead letters, send them again, or throw them away
     Dlq(dlq::DlqArgs),
+    /// Measure a server and this client: messages per second, latencies, CPU time per message
+    Bench(bench::BenchArgs),
     /// Ask a process whether it is ready; for container health checks
     Health(health::HealthArgs),
     /// Print a completion script for a shell

@@ -2,10 +2,10 @@
 
 use std::io::{Write, stdout};
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::{args::Cli, failure::Failure};
+use super::failure::Failure;
 
 /// Options of `completions`.
 #[derive(Debug, Args)]
@@ -19,11 +19,11 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Prints the script.
-pub(crate) fn run(args: &CompletionsArgs) -> Result<(), Failure> {
+/// Prints the script for `program`.
+pub(crate) fn run(args: &CompletionsArgs, mut program: clap::Command) -> Result<(), Failure> {
     // Into memory first: the generator panics where a write fails.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "dms-worker", &mut script);
+    clap_complete::generate(args.shell, &mut program, "dms-worker", &mut script);
     let mut out = stdout().lock();
     out.write_all(&script)?;
     Ok(out.flush()?)

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    args::{Color, Format, Global},
     failure::Failure,
+    global::{Color, Format, Global},
     logging,
     output::Printer,
 };
@@ -87,7 +87,7 @@ impl Context {
     /// The configuration for a command that talks to a service; logs are set up for such a command.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let loaded = load(&self.request(true))?;
-        logging::for_command(self, "warn");
+        logging::for_command(&self.global, self.colored, "warn");
         Ok(loaded)
     }
 

@@ -1,8 +1,7 @@
 //! [`Failure`]: an error on its way to the user, with its exit code.
 
-use std::{error::Error as StdError, fmt, io, process::ExitCode};
+use std::{error::Error as StdError, fmt, io};
 
-use super::{args::Format, context::Context};
 use crate::{client, config::ConfigError, limits::LimitError, server::ServerError};
 
 /// Why a command failed, in one sentence with the remedy.
@@ -33,7 +32,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn code(self) -> u8 {
+    /// The exit code.
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::ClosedPipe => 0,
             Self::Failed => 1,
@@ -45,7 +45,8 @@ impl Kind {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// A stable name, for programs.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ClosedPipe => "closed_pipe",
             Self::Failed => "failed",
@@ -80,41 +81,8 @@ impl Failure {
         self.kind
     }
 
-    /// Prints the failure to standard error and gives the exit code.
-    pub(crate) fn report(&self, context: &Context) -> ExitCode {
-        if self.kind != Kind::ClosedPipe {
-            match context.global.output {
-                Format::Text => self.report_text(context),
-                Format::Json => self.report_json(),
-            }
-        }
-        ExitCode::from(self.kind.code())
-    }
-
-    fn report_text(&self, context: &Context) {
-        let hint = match (self.kind, context.endpoint()) {
-            (Kind::Unavailable, Some(endpoint)) => {
-                format!("; is a service running at {endpoint}? (--endpoint names another)")
-            }
-            _ => String::new(),
-        };
-        anstream::eprintln!("{}error:{} {}{hint}", context.style(RED), context.style(""), self.message);
-        if context.global.verbose > 0 {
-            self.causes().iter().for_each(|cause| anstream::eprintln!("  caused by: {cause}"));
-        }
-    }
-
-    fn report_json(&self) {
-        let error = serde_json::json!({
-            "code": self.kind.name(),
-            "exit_code": self.kind.code(),
-            "message": self.message,
-            "causes": self.causes(),
-        });
-        eprintln!("{}", serde_json::json!({ "error": error }));
-    }
-
-    fn causes(&self) -> Vec<String> {
+    /// What caused it, outermost first.
+    pub(crate) fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
         let mut next = self.source.as_deref().map(|source| source as &dyn StdError);
         while let Some(cause) = next {
@@ -128,8 +96,6 @@ impl Failure {
         causes
     }
 }
-
-const RED: &str = "\u{1b}[1;31m";
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

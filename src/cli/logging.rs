@@ -5,23 +5,23 @@ use std::io::{IsTerminal, stderr};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::{
-    context::Context,
     failure::{Failure, Kind},
+    global::Global,
 };
 use crate::config::{Log, LogFormat};
 
 /// Logs of a command that ends by itself: those of `usual` level, or what `-v` and `RUST_LOG` ask for.
-pub(crate) fn for_command(context: &Context, usual: &str) {
-    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level(context, usual)));
-    start(filter, LogFormat::Text, context.colored());
+pub(crate) fn for_command(global: &Global, colored: bool, usual: &str) {
+    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level(global, usual)));
+    start(filter, LogFormat::Text, colored);
 }
 
 /// Logs of a process that stays, as its configuration says. `RUST_LOG` wins, then `-v` and `-q`.
 ///
 /// # Errors
 /// When the filter is malformed.
-pub(crate) fn for_service(context: &Context, log: &Log) -> Result<(), Failure> {
-    let asked = level(context, &log.filter);
+pub(crate) fn for_service(global: &Global, colored: bool, log: &Log) -> Result<(), Failure> {
+    let asked = level(global, &log.filter);
     let filter = match from_environment() {
         Some(filter) => filter,
         None => EnvFilter::try_new(&asked).map_err(|error| {
@@ -31,12 +31,12 @@ pub(crate) fn for_service(context: &Context, log: &Log) -> Result<(), Failure> {
             Failure::of(Kind::Config, text)
         })?,
     };
-    start(filter, log.format, context.colored());
+    start(filter, log.format, colored);
     Ok(())
 }
 
-fn level(context: &Context, usual: &str) -> String {
-    match (context.global.quiet, context.global.verbose) {
+fn level(global: &Global, usual: &str) -> String {
+    match (global.quiet, global.verbose) {
         (true, _) => "error".to_owned(),
         (_, 0) => usual.to_owned(),
         (_, 1) => "info,dms_worker=debug".to_owned(),

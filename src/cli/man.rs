@@ -2,13 +2,10 @@
 
 use std::io::{Write, stdout};
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_mangen::Man;
 
-use super::{
-    args::Cli,
-    failure::{Failure, Kind},
-};
+use super::failure::{Failure, Kind};
 
 /// Options of `man`.
 #[derive(Debug, Args)]
@@ -22,15 +19,14 @@ pub(crate) struct ManArgs {
     command: Option<String>,
 }
 
-/// Prints the page.
-pub(crate) fn run(args: &ManArgs) -> Result<(), Failure> {
-    let mut root = Cli::command();
-    root.build();
+/// Prints the page of `program`, or of one of its commands.
+pub(crate) fn run(args: &ManArgs, mut program: clap::Command) -> Result<(), Failure> {
+    program.build();
     let page = match &args.command {
-        None => root,
+        None => program,
         Some(name) => {
             let unknown = || Failure::of(Kind::Usage, format!("there is no command `{name}`: see dms-worker --help"));
-            root.find_subcommand(name).ok_or_else(unknown)?.clone()
+            program.find_subcommand(name).ok_or_else(unknown)?.clone()
         }
     };
     let mut out = stdout().lock();

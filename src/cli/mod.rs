@@ -4,6 +4,7 @@
 //! every error to an exit code and one sentence. Secrets are never flags: they come from the configuration.
 
 mod args;
+mod bench;
 mod check;
 mod completions;
 mod config;
@@ -12,14 +13,17 @@ mod context;
 mod demo;
 mod dlq;
 mod failure;
+mod global;
 mod group;
 mod health;
 mod logging;
 mod man;
 mod output;
+mod quantile;
 mod queue;
 mod quota;
 mod receive;
+mod report;
 mod run;
 mod send;
 mod serve;
@@ -29,7 +33,7 @@ mod tag;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use self::{
     args::{Cli, Command},
@@ -52,7 +56,7 @@ pub fn main() -> ExitCode {
     });
     match result {
         Ok(code) => code,
-        Err(failure) => failure.report(&context),
+        Err(failure) => report::report(&failure, &context),
     }
 }
 
@@ -71,6 +75,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(args) => return run::run(args, context).await,
+        Command::Bench(args) => return bench::run(args, context).await,
         Command::Demo(args) => return demo::run(args, context).await,
         Command::Serve(args) => return serve::run(args, context).await,
         Command::Check(args) => check::run(args, context).await?,
@@ -83,8 +88,8 @@ async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failur
         Command::Receive(args) => receive::run(args, context).await?,
         Command::Dlq(args) => dlq::run(args, context).await?,
         Command::Health(args) => health::run(args, context).await?,
-        Command::Completions(args) => completions::run(&args)?,
-        Command::Man(args) => man::run(&args)?,
+        Command::Completions(args) => completions::run(&args, Cli::command())?,
+        Command::Man(args) => man::run(&args, Cli::command())?,
     }
     Ok(ExitCode::SUCCESS)
 }

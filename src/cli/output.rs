@@ -5,7 +5,7 @@ use std::io::{self, Write, stdout};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{args::Format, table::Table};
+use super::{global::Format, table::Table};
 
 /// Prints results in the format asked for. Every write is flushed, and its errors are the caller's: a closed pipe ends
 /// the command.

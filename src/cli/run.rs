@@ -30,7 +30,7 @@ pub(crate) struct RunArgs {}
 /// Runs the sidecar.
 pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
     let config = load(&context.request(true))?.config;
-    logging::for_service(context, &config.log)?;
+    logging::for_service(&context.global, context.colored(), &config.log)?;
     let sidecar = Sidecar::start(config.clone()).await?;
     announce(&sidecar, &config);
     until_signal(async |stop| {

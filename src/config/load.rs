@@ -10,6 +10,7 @@ use super::{
     layer::Override,
     path::KeyPath,
     problem::{ConfigError, Origin},
+    secrets,
     tree::Tree,
 };
 
@@ -88,7 +89,8 @@ pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
     problems.extend(extracted.problems);
     let mut config = extracted.value;
     let mut checker = Checker::new(&tree, extracted.broken, problems);
-    check(&mut config, &mut checker);
+    secrets::read_files(&mut config, &mut checker);
+    check(&config, &mut checker);
     match checker.finish() {
         problems if problems.is_empty() => Ok(Loaded { config, tree }),
         problems => Err(ConfigError::new(problems)),

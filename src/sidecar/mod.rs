@@ -12,7 +12,9 @@ mod app;
 pub(crate) mod connect;
 mod deliver;
 pub(crate) mod embed;
+mod error;
 pub(crate) mod line;
+mod listen;
 mod observe;
 pub(crate) mod probe;
 mod publisher;
@@ -21,6 +23,7 @@ mod start;
 mod throttle;
 
 pub use self::{
+    error::SidecarError,
     run::{Ended, WorkerEnd},
-    start::{Sidecar, SidecarError},
+    start::Sidecar,
 };

@@ -8,10 +8,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     admin::{self, Admin},
-    start::{Sidecar, SidecarError, Unit},
+    error::SidecarError,
+    listen::limits,
+    start::{Sidecar, Unit},
 };
 use crate::{
-    server::{HttpLimits, listener},
+    server::listener,
     worker::{Report, WorkerError},
 };
 
@@ -59,7 +61,7 @@ impl Sidecar {
         }
         if let Some(listener) = admin {
             let router = admin::router(Admin::new(&config, client, &units, metrics));
-            tasks.spawn(listener::run(listener, router, limits(Duration::from_secs(1)), endings.admin.clone()));
+            tasks.spawn(listener::run(listener, router, limits(256, Duration::from_secs(1)), endings.admin.clone()));
         }
         let intake = TaskTracker::new();
         let producers: Vec<_> = publishers.into_iter().map(|publisher| publisher.spawn(&intake, &stopping)).collect();
@@ -91,11 +93,6 @@ impl Sidecar {
 struct Endings {
     server: CancellationToken,
     admin: CancellationToken,
-}
-
-/// The limits of the small listeners: nothing but short requests.
-pub(super) fn limits(shutdown_grace: Duration) -> HttpLimits {
-    HttpLimits { connections: 256, shutdown_grace, ..HttpLimits::default() }
 }
 
 fn start(unit: Unit, workers: &mut JoinSet<Finished>, tasks: &TaskTracker, stopping: &CancellationToken) {

@@ -10,19 +10,20 @@ use super::{
     connect,
     deliver::{command::CommandDelivery, http::HttpDelivery, lines::LinesDelivery, log::LogDelivery, target::Target},
     embed,
+    error::SidecarError,
+    listen::listen,
     observe::Recorder,
     publisher::Publisher,
     throttle::Throttle,
 };
 use crate::{
-    client::{self, Client},
+    client::Client,
     config::{self, CommandMode, Config},
     queue::TagFilter,
-    server::{Server, ServerError},
+    server::Server,
     transport::InProcess,
     worker::{
-        AckWait, Handler, InvalidSettings, MaxMessages, Metrics, OnFailure, OnReject, Ordering, Rate, Republish,
-        Worker, WorkerBuilder, WorkerError,
+        AckWait, Handler, MaxMessages, Metrics, OnFailure, OnReject, Ordering, Rate, Republish, Worker, WorkerBuilder,
     },
 };
 
@@ -59,36 +60,6 @@ pub(super) struct Watched {
     pub(super) app: Arc<App>,
     pub(super) target: Arc<Target>,
     pub(super) interval: Duration,
-}
-
-/// Why a sidecar does not start, or could not go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SidecarError {
-    /// The configuration has neither workers nor publishers.
-    #[error("there is nothing to run: the configuration has no workers and no publishers")]
-    Nothing,
-    /// The embedded server does not start.
-    #[error(transparent)]
-    Server(#[from] ServerError),
-    /// The client cannot be built.
-    #[error(transparent)]
-    Client(#[from] client::Error),
-    /// The settings of a worker contradict each other.
-    #[error("worker {0}: {1}")]
-    Settings(String, #[source] InvalidSettings),
-    /// The client of the application behind a worker cannot be built.
-    #[error("worker {0}: the HTTP client cannot be set up: {1}")]
-    Http(String, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, #[source] std::io::Error),
-    /// A worker could not go on.
-    #[error("worker {0}: {1}")]
-    Worker(String, #[source] WorkerError),
-    /// A worker panicked.
-    #[error("worker {0} died: {1}")]
-    Died(String, String),
 }
 
 impl Sidecar {
@@ -143,10 +114,6 @@ impl Sidecar {
     pub fn worker_names(&self) -> Vec<String> {
         self.units.iter().map(|unit| unit.name.clone()).collect()
     }
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, SidecarError> {
-    TcpListener::bind(address).await.map_err(|error| SidecarError::Listen(address, error))
 }
 
 fn unit(

@@ -8,6 +8,8 @@ use std::{
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::cli::quantile::quantile;
+
 /// The books of the tour.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -132,12 +134,6 @@ impl Summary {
     }
 }
 
-/// The value below which so many percent lie, in milliseconds.
-fn quantile(sorted: &[Duration], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(rank).map_or(0.0, |duration| duration.as_secs_f64() * 1000.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,12 +152,5 @@ mod tests {
         assert!(!summary.is_complete());
         ledger.record_handled(3);
         assert!(ledger.summary(3, 1, 7).is_complete());
-    }
-
-    #[test]
-    fn a_quantile_is_one_of_the_values() {
-        let values: Vec<_> = (1..=100).map(Duration::from_millis).collect();
-        assert_eq!((quantile(&values, 50), quantile(&values, 99)), (50.0, 99.0));
-        assert_eq!(quantile(&[], 50), 0.0);
     }
 }

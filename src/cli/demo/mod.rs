@@ -91,7 +91,7 @@ struct Tour {
 /// Runs the tour.
 pub(crate) async fn run(args: DemoArgs, context: &Context) -> Result<ExitCode, Failure> {
     // The failures of poison orders are part of the tour, and not worth a line each.
-    logging::for_command(context, "error");
+    logging::for_command(&context.global, context.colored(), "error");
     let orders = usize::try_from(args.orders).unwrap_or(usize::MAX);
     until_signal(async |stop| {
         tokio::select! {

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::{
-    cli::{args::Format, context::Context, failure::Failure},
+    cli::{context::Context, failure::Failure, global::Format},
     message::MessageId,
 };
 

@@ -9,12 +9,11 @@ mod workers;
 
 use std::collections::BTreeSet;
 
-use super::{Config, path::KeyPath, problem::Problem, secrets, tree::Tree};
+use super::{Config, path::KeyPath, problem::Problem, tree::Tree};
 use crate::limits::LimitError;
 
-/// Fills in the secrets that stand in files, and finds everything that cannot work.
-pub(crate) fn check(config: &mut Config, checker: &mut Checker<'_>) {
-    secrets::read_files(config, checker);
+/// Finds everything that cannot work.
+pub(crate) fn check(config: &Config, checker: &mut Checker<'_>) {
     service::check_dms(config, checker);
     service::check_server(config, checker);
     workers::check(config, checker);

@@ -30,7 +30,7 @@ use tokio::{net::TcpListener, sync::OnceCell, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::results::{Answer, Outcome};
-use super::{line, run::limits};
+use super::{line, listen::limits};
 use crate::{
     client::{Client, Error},
     config,
@@ -90,8 +90,7 @@ impl Publisher {
             .route("/", post(publish))
             .layer(DefaultBodyLimit::max(MAX_REQUEST))
             .with_state(self.intake.clone());
-        let mut limits = limits(Duration::from_secs(10));
-        limits.connections = 1024;
+        let limits = limits(1024, Duration::from_secs(10));
         tasks.spawn(listener::run(self.listener, router, limits, stopping.clone()));
         Ending(self.intake)
     }

@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-const COMMANDS: [&[&str]; 27] = [
+const COMMANDS: [&[&str]; 28] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -25,6 +25,7 @@ const COMMANDS: [&[&str]; 27] = [
     &["quota"],
     &["send"],
     &["receive"],
+    &["bench"],
     &["dlq", "list"],
     &["dlq", "show"],
     &["dlq", "dump"],

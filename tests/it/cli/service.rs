@@ -58,6 +58,21 @@ fn the_tour_accounts_for_every_message() {
 }
 
 #[test]
+fn a_benchmark_has_figures_for_three_runs_and_cleans_up() {
+    let program = Program::new();
+    let server = program.serve(&[]);
+    let url = server.url("serving on ");
+    let figures: Value = program.run(&["-o", "json", "bench", "--against", &url, "--messages", "500"]).json();
+    let runs: Vec<_> = figures["runs"].as_array().unwrap().iter().map(|run| run["name"].clone()).collect();
+    assert_eq!(runs, ["send", "handle", "both"]);
+    for run in figures["runs"].as_array().unwrap() {
+        assert!(run["per_second"].as_f64().unwrap() > 0.0 && run["seconds"].as_f64().unwrap() > 0.0, "{run}");
+    }
+    assert!(figures["runs"][2]["p99_ms"].as_f64() >= figures["runs"][2]["p50_ms"].as_f64());
+    assert_eq!(program.run(&["--endpoint", &url, "-o", "json", "queue", "list"]).json(), serde_json::json!([]));
+}
+
+#[test]
 fn the_tour_prints_a_table_without_a_terminal() {
     let table = Program::new().run(&["demo", "--orders", "100"]).ok();
     let names: Vec<_> = table.lines().map(|line| line.trim().split("  ").next().unwrap()).collect();

@@ -1,0 +1,39 @@
+//! [`SidecarError`].
+
+use std::net::SocketAddr;
+
+use crate::{
+    client,
+    server::ServerError,
+    worker::{InvalidSettings, WorkerError},
+};
+
+/// Why a sidecar does not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SidecarError {
+    /// The configuration has neither workers nor publishers.
+    #[error("there is nothing to run: the configuration has no workers and no publishers")]
+    Nothing,
+    /// The embedded server does not start.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The client cannot be built.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// The settings of a worker contradict each other.
+    #[error("worker {0}: {1}")]
+    Settings(String, #[source] InvalidSettings),
+    /// The client of the application behind a worker cannot be built.
+    #[error("worker {0}: the HTTP client cannot be set up: {1}")]
+    Http(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// A worker could not go on.
+    #[error("worker {0}: {1}")]
+    Worker(String, #[source] WorkerError),
+    /// A worker panicked.
+    #[error("worker {0} died: {1}")]
+    Died(String, String),
+}
