@@ -5,6 +5,9 @@
 //! messages that became available again are fetched one at a time: each neighbour is hit once at most, and succeeds alone.
 //! Then batches grow again.
 //!
+//! A poll that is out is waited for and never given up: the service may already have leased messages to it, and would count their
+//! lapse. So wide polls wait shortly while anything is in flight, and a poller that found the queue empty asks for one message only.
+//!
 //! Failing acknowledgements gather for a moment, so that a stream of failures closes the wide polls once and not for each.
 
 use std::{
@@ -19,8 +22,6 @@ use tokio::{
 
 /// How long failing acknowledgements gather before the wide polls have to be in.
 const GATHER: Duration = Duration::from_millis(50);
-/// A wide poll that has been out for so long waits on an empty queue: it can be given up.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The width of the fetch path of one worker: wide polls for whole batches, or narrow ones for single messages.
 #[derive(Debug, Default)]
@@ -51,7 +52,6 @@ pub(crate) struct Pass<'a> {
     isolation: &'a Isolation,
     width: Width,
     want: usize,
-    since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Isolation {
         self.when(|state| {
             if state.suspects > state.narrow {
                 state.narrow += 1;
-                return Some(Pass { isolation: self, width: Width::Narrow, want: 1, since: Instant::now() });
+                return Some(Pass { isolation: self, width: Width::Narrow, want: 1 });
             }
             // A wide poll beside the narrow ones could catch a suspect together with others.
             if state.suspects > 0 || state.failing > 0 {
@@ -85,7 +85,7 @@ impl Isolation {
             }
             let width = if want > 1 { Width::Wide } else { Width::Single };
             state.wide += usize::from(width == Width::Wide);
-            Some(Pass { isolation: self, width, want, since: Instant::now() })
+            Some(Pass { isolation: self, width, want })
         })
         .await
     }
@@ -155,16 +155,6 @@ impl Pass<'_> {
         self.width == Width::Narrow
     }
 
-    /// Resolves when the poll has to be given up: a failing acknowledgement waits for it, and it is no answer on its way but waits
-    /// itself. Never for a single message.
-    pub(crate) async fn give_way(&self) {
-        if self.width != Width::Wide {
-            std::future::pending::<()>().await;
-        }
-        self.isolation.when(|state| (state.failing > 0).then_some(())).await;
-        sleep_until(self.since + PATIENCE).await;
-    }
-
     /// Takes in what the poll brought.
     pub(crate) fn answered(self, got: usize) {
         if self.width == Width::Narrow {
@@ -211,7 +201,7 @@ mod tests {
         tokio::select! {
             biased;
             _ = &mut close => panic!("a wide poll is out"),
-            () = tokio::time::sleep(PATIENCE) => {}
+            () = tokio::time::sleep(GATHER * 10) => {}
         }
         wide.answered(3);
         close.await;
@@ -242,25 +232,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_wide_poll_is_given_up_and_a_single_one_is_not() {
+    async fn a_poll_for_a_single_message_is_not_waited_for() {
         let isolation = Isolation::default();
-        let wide = isolation.admit(10).await;
-        let started = Instant::now();
-        let close = isolation.close();
-        tokio::pin!(close);
-        tokio::select! {
-            _ = &mut close => panic!("a wide poll is out"),
-            () = wide.give_way() => assert!(started.elapsed() >= PATIENCE),
-        }
-        drop(wide);
-        drop(close.await);
-        isolation.suspect(1);
-        let single = isolation.admit(10).await;
-        let _closing = Box::pin(isolation.close());
-        tokio::select! {
-            () = single.give_way() => panic!("a single message hurts nobody"),
-            () = tokio::time::sleep(PATIENCE * 10) => {}
-        }
+        let _single = isolation.admit(1).await;
+        drop(isolation.close().await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ impl Pace {
     pub(crate) fn answered(&mut self, got: usize, asked: usize, waited: Duration) {
         self.polls = match got {
             0 => 1,
-            _ if got == asked => self.polls * 2,
+            _ if got == asked && asked > 1 => self.polls * 2,
             // A NORMAL queue answers from one partition, so a prompt short answer says that there may be more.
             _ if waited < PROMPT => self.polls + 1,
             _ => self.polls.saturating_sub(1),

@@ -64,6 +64,8 @@ struct Poller {
     /// The one that stays when the queue is empty.
     first: bool,
     backoff: Schedule,
+    /// Its last poll brought nothing.
+    found_empty: bool,
     /// Since when polls have failed for a reason that does not go away by itself.
     refused_since: Option<Instant>,
 }
@@ -71,7 +73,7 @@ struct Poller {
 impl Poller {
     fn new(shared: Arc<Shared>, first: bool) -> Self {
         let backoff = RetryPolicy::default().max_attempts(None).schedule();
-        Self { shared, first, backoff, refused_since: None }
+        Self { shared, first, backoff, found_empty: false, refused_since: None }
     }
 
     /// Polls until there are too many pollers, or the service refuses for good.
@@ -95,7 +97,8 @@ impl Poller {
     }
 
     fn want(&self) -> usize {
-        if self.shared.isolation.has_suspects() {
+        // While anything is in flight, a poll that waits on an empty queue must not be one that a failing acknowledgement waits for.
+        if self.shared.isolation.has_suspects() || (self.found_empty && !self.shared.batches.is_empty()) {
             return 1;
         }
         let size = match self.shared.settings.max_messages {
@@ -105,29 +108,26 @@ impl Poller {
         size.clamp(1, MAX_MESSAGES)
     }
 
+    /// Whether the poll may wait as long as the settings say: nobody may have to wait for it.
+    fn may_wait_long(&self, pass: &Pass<'_>) -> bool {
+        self.first && !pass.is_narrow() && (pass.want() == 1 || self.shared.batches.is_empty())
+    }
+
     async fn poll(&mut self, room: Reservation, pass: Pass<'_>) -> Result<(), Error> {
         let shared = self.shared.clone();
         let asked = room.messages();
-        let wait = match self.first && !pass.is_narrow() {
-            true => shared.settings.poll_wait,
-            false => shared.settings.poll_wait.min(SHORT_WAIT),
-        };
+        let wait = if self.may_wait_long(&pass) { shared.settings.poll_wait } else { SHORT_WAIT };
         let ack_wait = shared.ack_wait();
         let sent = Instant::now();
-        let answer = tokio::select! {
-            biased;
-            answer = shared.source.receive(asked, wait, ack_wait) => Some(answer),
-            () = pass.give_way() => None,
-        };
+        let answer = shared.source.receive(asked, wait.min(shared.settings.poll_wait), ack_wait).await;
         if let Some(limit) = &shared.rate_limit {
-            let came = answer.as_ref().and_then(|answer| answer.as_ref().ok()).map_or(0, Vec::len);
-            limit.give_back(asked.saturating_sub(came));
+            limit.give_back(asked.saturating_sub(answer.as_ref().map_or(0, Vec::len)));
         }
-        let Some(answer) = answer else { return Ok(()) };
         let took = sent.elapsed();
         match answer {
             Ok(messages) => {
                 self.backoff.reset();
+                self.found_empty = messages.is_empty();
                 self.refused_since = None;
                 shared.control.health.polled();
                 let alone = shared.one_batch_at_a_time || (pass.is_narrow() && shared.settings.ordering.has_lanes());

@@ -214,7 +214,7 @@ async fn a_failure_ends_the_prefix() {
     let running = Running::start(&script, Settings::default(), |name, _| async move {
         if name == "b" { Err(HandlerError::retry("no")) } else { Ok(()) }
     });
-    running.after(SECOND).await;
+    running.after(SECOND * 2).await;
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
     let report = running.stop().await;
     assert_eq!((report.done, report.failed), (2, 1));
@@ -447,14 +447,14 @@ async fn after_a_failure_messages_are_fetched_one_at_a_time_until_the_stretch_is
     });
     running.after(SECOND / 10).await;
     assert!(script.acks().is_empty(), "a wide poll is out");
-    running.after(SECOND / 2).await;
-    assert_eq!(script.acks(), [list(&[("a", FAIL)])], "it was given up");
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", FAIL)])], "it has come back");
     script.batches.lock().unwrap().push_back(vec!["a", "b", "c", "d", "e"]);
     script.more.notify_waiters();
     let asked = script.asked.lock().unwrap().len();
     running.after(SECOND * 3).await;
     let later: Vec<_> = script.asked.lock().unwrap()[asked - 2..].iter().map(|(_, asked)| *asked).collect();
-    assert!(later.starts_with(&[1, 1, 1, 10]), "{later:?}");
+    assert!(later.windows(4).any(|asked| asked == [1, 1, 1, 10]), "{later:?}");
     assert_eq!(running.stop().await.done, 2 + 5);
 }
 
