@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stderr};
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use super::{
     failure::{Failure, Kind},
@@ -13,26 +13,44 @@ use crate::config::{Log, LogFormat};
 /// Logs of a command that ends by itself: those of `usual` level, or what `-v` and `RUST_LOG` ask for.
 pub(crate) fn for_command(global: &Global, colored: bool, usual: &str) {
     let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level(global, usual)));
-    start(filter, LogFormat::Text, colored);
+    drop(start(filter, LogFormat::Text, colored));
+}
+
+/// The filter of a process that stays: it can be changed while the process runs.
+#[derive(Debug)]
+pub(crate) struct LogFilter {
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+impl LogFilter {
+    /// Filters by another configuration from now on. `RUST_LOG`, `-v` and `-q` win as they did at the start.
+    ///
+    /// # Errors
+    /// When the filter is malformed; the old one stays.
+    pub(crate) fn change(&self, global: &Global, log: &Log) -> Result<(), Failure> {
+        let filter = filter(global, log)?;
+        self.handle.reload(filter).map_err(|error| Failure::new(format!("the log filter cannot be changed: {error}")))
+    }
 }
 
 /// Logs of a process that stays, as its configuration says. `RUST_LOG` wins, then `-v` and `-q`.
 ///
 /// # Errors
 /// When the filter is malformed.
-pub(crate) fn for_service(global: &Global, colored: bool, log: &Log) -> Result<(), Failure> {
+pub(crate) fn for_service(global: &Global, colored: bool, log: &Log) -> Result<LogFilter, Failure> {
+    Ok(LogFilter { handle: start(filter(global, log)?, log.format, colored) })
+}
+
+fn filter(global: &Global, log: &Log) -> Result<EnvFilter, Failure> {
+    if let Some(filter) = from_environment() {
+        return Ok(filter);
+    }
     let asked = level(global, &log.filter);
-    let filter = match from_environment() {
-        Some(filter) => filter,
-        None => EnvFilter::try_new(&asked).map_err(|error| {
-            let text = format!(
-                "log.filter: `{asked}` is not allowed: {error}; write a level like info, or info,dms_worker=debug"
-            );
-            Failure::of(Kind::Config, text)
-        })?,
-    };
-    start(filter, log.format, colored);
-    Ok(())
+    EnvFilter::try_new(&asked).map_err(|error| {
+        let text =
+            format!("log.filter: `{asked}` is not allowed: {error}; write a level like info, or info,dms_worker=debug");
+        Failure::of(Kind::Config, text)
+    })
 }
 
 fn level(global: &Global, usual: &str) -> String {
@@ -49,12 +67,13 @@ fn from_environment() -> Option<EnvFilter> {
     EnvFilter::try_new(text).ok()
 }
 
-fn start(filter: EnvFilter, format: LogFormat, colored: bool) {
+fn start(filter: EnvFilter, format: LogFormat, colored: bool) -> reload::Handle<EnvFilter, Registry> {
     let json = match format {
         LogFormat::Auto => !stderr().is_terminal(),
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
+    let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer().with_writer(stderr);
     let registry = tracing_subscriber::registry().with(filter);
     // A second start in one process (tests of the library) keeps the first one's settings.
@@ -62,4 +81,5 @@ fn start(filter: EnvFilter, format: LogFormat, colored: bool) {
         true => registry.with(lines.json().flatten_event(true)).try_init(),
         false => registry.with(lines.with_ansi(colored).with_target(false)).try_init(),
     };
+    handle
 }

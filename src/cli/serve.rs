@@ -41,7 +41,7 @@ pub(crate) struct ServeArgs {
 /// Serves until a signal.
 pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, Failure> {
     let config = configuration(&args, context)?;
-    logging::for_service(&context.global, context.colored(), &config.log)?;
+    let _filter = logging::for_service(&context.global, context.colored(), &config.log)?;
     let faults = args.faults.clone().unwrap_or_default();
     if !faults.rules.is_empty() {
         tracing::warn!(plan = ?faults, "this server fails on purpose");

@@ -42,6 +42,32 @@ pub(crate) async fn first() {
     }
 }
 
+/// SIGHUP: a process that stays reads its configuration again. From its making on, the signal does not end the process.
+pub(crate) struct HangUps {
+    #[cfg(unix)]
+    signals: Option<tokio::signal::unix::Signal>,
+}
+
+impl HangUps {
+    pub(crate) fn listen() -> Self {
+        Self {
+            #[cfg(unix)]
+            signals: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
+        }
+    }
+
+    /// The next one; never where the system has none.
+    pub(crate) async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signals) = &mut self.signals
+            && signals.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Received {
     name: &'static str,

@@ -25,5 +25,5 @@ mod throttle;
 pub use self::{
     error::SidecarError,
     run::{Ended, WorkerEnd},
-    start::Sidecar,
+    start::{Controls, Sidecar},
 };

@@ -40,6 +40,18 @@ pub struct Sidecar {
     pub(super) stopping: CancellationToken,
 }
 
+/// What can be changed of a sidecar that runs.
+#[derive(Clone, Debug)]
+pub struct Controls(Vec<(String, Throttle)>);
+
+impl Controls {
+    /// Sets how many messages a worker may have in flight. False where there is no such worker.
+    pub fn set_concurrency(&self, worker: &str, messages: usize) -> bool {
+        let found = self.0.iter().find(|(name, _)| name == worker);
+        found.inspect(|(_, throttle)| throttle.concurrency(messages)).is_some()
+    }
+}
+
 /// A worker with what stands around it.
 #[derive(Debug)]
 pub(super) struct Unit {
@@ -108,6 +120,11 @@ impl Sidecar {
     /// The addresses of the publishers, in the order of the configuration.
     pub fn publisher_addrs(&self) -> Vec<SocketAddr> {
         self.publishers.iter().filter_map(Publisher::local_addr).collect()
+    }
+
+    /// What can be changed while it runs.
+    pub fn controls(&self) -> Controls {
+        Controls(self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect())
     }
 
     /// The names of the workers.

@@ -49,6 +49,42 @@ fn the_documented_configuration_runs_and_ends_in_order() {
 }
 
 #[test]
+fn sighup_applies_what_can_change_and_keeps_the_old_one_when_the_new_is_wrong() {
+    let program = Program::new();
+    let yaml = |concurrency: &str, extra: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0', queues: [{{name: q, groups: [g]}}]}}\nworkers:\n  - {{queue: q, group: g, concurrency: {concurrency}, handler: {{log: }}}}\nadmin: {{listen: '127.0.0.1:0'}}\n{extra}"
+        )
+    };
+    program.file("config.yaml", &yaml("5", ""));
+    let sidecar = program.start(&["run"]);
+    let status = format!("{}/status", sidecar.url("admin on "));
+    let concurrency = || {
+        let answer = reqwest_get(&status);
+        serde_json::from_str::<Value>(&answer).unwrap()["workers"][0]["concurrency"].as_u64().unwrap()
+    };
+    assert_eq!(concurrency(), 5);
+    program.file("config.yaml", &yaml("7", "shutdown: {grace: 3s}\n"));
+    sidecar.signal("HUP");
+    while concurrency() != 7 {
+        std::thread::yield_now();
+    }
+    program.file("config.yaml", &yaml("zero", ""));
+    sidecar.signal("HUP");
+    sidecar.signal("TERM");
+    let (status, log) = sidecar.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("these changes need a restart") && log.contains("\"sections\":\"shutdown\""), "{log}");
+}
+
+/// The body of an answer.
+fn reqwest_get(url: &str) -> String {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async { client.get(url).send().await.unwrap().text().await.unwrap() };
+    tokio::runtime::Runtime::new().unwrap().block_on(get)
+}
+
+#[test]
 fn the_tour_accounts_for_every_message() {
     let output = Program::new().run(&["demo", "-o", "json", "--orders", "300"]);
     let figures: Value = output.json();
