@@ -29,9 +29,9 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
         online(&config, context).await?;
     }
     let text = format!(
-        "ok: {} workers, {} publishers, endpoint {}{}",
-        config.workers.len(),
-        config.publishers.len(),
+        "ok: {}, {}, endpoint {}{}",
+        counted(config.workers.len(), "worker"),
+        counted(config.publishers.len(), "publisher"),
         config.dms.endpoint,
         if args.online { ", all there" } else { "" }
     );
@@ -43,6 +43,10 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
         "online": args.online,
     });
     Ok(context.printer().print(&text, &json)?)
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Finds every queue and group that is named. The embedded server has no other life than `run`, so there is nothing to ask.

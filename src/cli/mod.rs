@@ -18,6 +18,7 @@ mod group;
 mod health;
 mod logging;
 mod man;
+mod notify;
 mod output;
 mod quantile;
 mod queue;

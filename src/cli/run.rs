@@ -8,6 +8,7 @@ use super::{
     context::Context,
     failure::{Failure, Kind},
     logging::{self, LogFilter},
+    notify,
     signals::{HangUps, until_signal},
 };
 use crate::{
@@ -35,6 +36,7 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     let mut hang_ups = HangUps::listen();
     let sidecar = Sidecar::start(config.clone()).await?;
     announce(&sidecar, &config);
+    notify::ready();
     let mut live = Live { config: config.clone(), controls: sidecar.controls(), filter };
     let reload = async {
         loop {

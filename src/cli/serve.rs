@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{context::Context, failure::Failure, logging, signals::until_signal};
+use super::{context::Context, failure::Failure, logging, notify, signals::until_signal};
 use crate::{
     config::{Config, load},
     server::{Server, ServerConfig, faults::FaultPlan},
@@ -48,6 +48,7 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     }
     let server = Server::bind(ServerConfig { faults, ..embed::settings(&config.server) }).await?;
     announce(&server, &config);
+    notify::ready();
     until_signal(async |stop| {
         server.run(stop.cancelled_owned()).await?;
         Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use super::failure::Failure;
+use super::{failure::Failure, notify};
 
 /// Runs `work` with a token that the first signal cancels. A second signal gives up waiting for it: exit code 130
 /// after SIGINT, 143 after SIGTERM.
@@ -24,6 +24,7 @@ where
         done = &mut work => return done,
         first = signals.next() => tracing::info!(signal = first.name, "stopping; a second signal stops at once"),
     }
+    notify::stopping();
     stop.cancel();
     tokio::select! {
         done = &mut work => done,

@@ -46,7 +46,10 @@ pub(crate) fn extract<T: DeserializeOwned + Default>(tree: &Tree) -> Extracted<T
         let empty = matches!(tree.value(&path), Some(Value::Empty(..)));
         // A key with nothing behind it is a key left out. An unknown one is a mistake all the same.
         let mistake = !empty || matches!(error.kind, Kind::UnknownField(..));
-        if mistake && broken.insert(path.clone()) {
+        // A choice whose only key was taken out is no mistake of its own.
+        let follows = broken.iter().any(|known: &KeyPath| known.overlaps(&path));
+        if mistake && !follows {
+            broken.insert(path.clone());
             problems.push(Problem::new(tree.nearest_origin(&path), &path, describe(tree, &path, &error.kind)));
         }
         if !take_out(&mut settings, &path, &error.kind) {
@@ -142,8 +145,10 @@ fn plain(expected: &str) -> String {
         "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number from 0".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a sequence" => "a list".to_owned(),
+        "a string" => "a text".to_owned(),
+        "socket address" => "an address like 127.0.0.1:9400".to_owned(),
         other if other.starts_with("struct ") => "a map of `key: value`".to_owned(),
-        other if other.starts_with("enum ") => "one of the words of config.yaml".to_owned(),
+        other if other.starts_with("enum") => "one of the words of config.yaml".to_owned(),
         other => other.to_owned(),
     }
 }

@@ -1,8 +1,10 @@
 //! Commands that stay: `serve`, `run`, and the tour.
 
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use super::Program;
+use super::{Program, Running};
 
 #[test]
 fn a_server_keeps_its_messages_through_sigterm() {
@@ -82,6 +84,25 @@ fn reqwest_get(url: &str) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let get = async { client.get(url).send().await.unwrap().text().await.unwrap() };
     tokio::runtime::Runtime::new().unwrap().block_on(get)
+}
+
+#[test]
+fn a_service_manager_is_told_of_the_start_and_the_end() {
+    let program = Program::new();
+    let path = program.dir().join("notify.sock");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let mut command = program.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &path).stdin(Stdio::null()).stdout(Stdio::null());
+    let server = Running::start(&mut command);
+    let told = || {
+        let mut text = [0; 64];
+        let length = socket.recv(&mut text).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap()
+    };
+    assert_eq!(told(), "READY=1");
+    server.signal("TERM");
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(server.wait().0.code(), Some(0));
 }
 
 #[test]

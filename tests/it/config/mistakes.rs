@@ -191,3 +191,28 @@ fn limits_of_the_service_hold_for_the_queues_of_the_server() {
         ],
     );
 }
+
+#[test]
+fn values_of_the_wrong_shape_are_named_once() {
+    check("workers: 5\n", &["config.yaml:1: workers: `5` is not allowed: a list is needed"]);
+    check("dms: {auth: 7}\n", &["config.yaml:1: dms.auth: `7` is not allowed: a map of `key: value` is needed"]);
+    check(
+        "server: {listen: 9400}\n",
+        &["config.yaml:1: server.listen: `9400` is not allowed: an address like 127.0.0.1:9400 is needed"],
+    );
+    check(
+        "log: {format: 3}\n",
+        &["config.yaml:1: log.format: `3` is not allowed: one of the words of config.yaml is needed"],
+    );
+    check(
+        &worker("ordering: {key_attribute: [1]}"),
+        &["config.yaml:7: workers[0].ordering.key_attribute: a list is not allowed: a text is needed"],
+    );
+    check(
+        &worker("on_failure: {republish: {then: {park: 5}}}"),
+        &[
+            "config.yaml:7: workers[0].on_failure.republish.then.park: `5` is a number, a text is needed: put it in quotes",
+        ],
+    );
+    check("dms: !foo {project_id: x}\n", &["config.yaml:1: dms: the tag !foo means nothing here: leave it out"]);
+}
