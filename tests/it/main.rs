@@ -14,6 +14,8 @@ mod client_server;
 mod config;
 #[cfg(feature = "cli")]
 mod examples;
+#[cfg(feature = "cli")]
+mod kill;
 mod producer;
 #[cfg(feature = "server")]
 mod redrive;
