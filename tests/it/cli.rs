@@ -1,6 +1,7 @@
 //! The `dms-worker` command, through the binary: exit codes, messages, output.
 
 mod client;
+mod deploy;
 mod dlq;
 mod errors;
 mod help;
