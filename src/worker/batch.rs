@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,9 @@ use crate::message::{AckHandle, ReceivedMessage};
 /// How long a stopped handler may take to let go before the batch is acknowledged without it.
 const LET_GO: Duration = Duration::from_millis(100);
 
+/// An acknowledgement that takes longer may be in trouble.
+const PROMPT: Duration = Duration::from_millis(50);
+
 /// A consumed batch: its messages in the order of consumption, a permit for each, and its lease.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -40,7 +43,17 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let settlement = work.until_due(lease).await;
     work.settled.cancel();
     work.remember_behind(settlement.done);
-    if !acker::settle(&shared, &handles, settlement, lease).await {
+    let settling = acker::settle(&shared, &handles, settlement, lease);
+    tokio::pin!(settling);
+    let answered = match timeout(PROMPT, &mut settling).await {
+        Ok(answered) => answered,
+        Err(_) => {
+            // After a restart of the service its messages come again while it is still being tried.
+            work.remember_before(settlement.done);
+            settling.await
+        }
+    };
+    if !answered {
         work.remember_before(settlement.done);
     }
     work.reopen_lanes();
@@ -151,7 +164,7 @@ impl Work {
             self.ledger.record(job.position, Verdict::NotStarted);
         }
         let let_go = Instant::now() + LET_GO;
-        while let Ok(Some(ended)) = tokio::time::timeout_at(let_go, self.running.join_next()).await {
+        while let Ok(Some(ended)) = timeout_at(let_go, self.running.join_next()).await {
             self.note(ended.ok());
         }
         self.report_stuck();

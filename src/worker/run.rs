@@ -50,10 +50,6 @@ pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (usize, Verdict) {
             }
         },
     };
-    if delivery.remaining() < shared.least_budget() {
-        shared.observers.tell(&Event::Skipped);
-        return (position, Verdict::NotStarted);
-    }
     let Some(remembered) = recall(&shared, &delivery, &stop, &settled).await else {
         shared.observers.tell(&Event::Skipped);
         return (position, Verdict::NotStarted);
@@ -64,6 +60,12 @@ pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (usize, Verdict) {
             head.done();
         }
         return (position, Verdict::Done);
+    }
+    // Asked last: waiting for the lane, or for an earlier run, may have used up the lease.
+    let left = delivery.remaining();
+    if stop.is_cancelled() || left.is_zero() || left < shared.least_budget() {
+        shared.observers.tell(&Event::Skipped);
+        return (position, Verdict::NotStarted);
     }
     shared.observers.tell(&Event::Started);
     let started = Instant::now();

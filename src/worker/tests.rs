@@ -36,6 +36,8 @@ struct Script {
     asked: Mutex<Vec<(Duration, usize)>>,
     out: AtomicUsize,
     acks: Mutex<Vec<Sent>>,
+    /// How long an acknowledgement takes to be answered.
+    ack_takes: Mutex<Duration>,
     forwarded: Mutex<Vec<Message>>,
 }
 
@@ -48,8 +50,15 @@ impl Script {
             asked: Mutex::default(),
             out: AtomicUsize::new(0),
             acks: Mutex::default(),
+            ack_takes: Mutex::default(),
             forwarded: Mutex::default(),
         })
+    }
+
+    /// Hands out one more batch.
+    fn push(&self, batch: &[&'static str]) {
+        self.batches.lock().unwrap().push_back(batch.to_vec());
+        self.more.notify_one();
     }
 
     fn acks(&self) -> Vec<Vec<(String, AckStatus)>> {
@@ -99,6 +108,10 @@ impl Source for Script {
     async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], _until: Instant) -> Result<AckOutcome, Error> {
         let list: Vec<_> = acks.iter().map(|(handle, status)| (handle.as_str().to_owned(), *status)).collect();
         self.acks.lock().unwrap().push((self.began.elapsed(), list));
+        let takes = *self.ack_takes.lock().unwrap();
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
         Ok(AckOutcome::default())
     }
 
@@ -525,4 +538,46 @@ async fn a_handler_that_blocks_its_thread_is_reported_as_stuck() {
     let report = running.stop().await;
     assert_eq!((report.stuck, report.drained), (1, false));
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
+}
+
+/// Invariant 3: nothing begins with too little time left, whatever it waited for.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waited_for_its_earlier_run_until_the_deadline_does_not_begin() {
+    let script = Script::new(&[&["a", "b"]]);
+    // The first lease is 30 s; the second, after a quick run, 15 s: it ends while the first run of `b` still hangs.
+    let settings = Settings { unique_attribute: Some("key".into()), ack_wait: AckWait::Auto, ..Settings::default() };
+    let begun = Arc::new(AtomicUsize::new(0));
+    let running = Running::start(&script, settings, {
+        let begun = begun.clone();
+        move |name, _| {
+            let begun = begun.clone();
+            async move {
+                if name == "a" {
+                    return Err(HandlerError::retry("no"));
+                }
+                begun.fetch_add(1, SeqCst);
+                std::future::pending().await
+            }
+        }
+    });
+    running.after(SECOND).await;
+    script.push(&["b"]);
+    running.after(SECOND * 40).await;
+    assert_eq!(script.acks(), [list(&[("a", FAIL)]), list(&[("b", FAIL)])]);
+    assert_eq!(begun.load(SeqCst), 1, "its lease was over when the first run ended");
+    assert_eq!(running.stop().await.skipped, 1);
+}
+
+/// Invariant 4: finished work is not done again, also while its acknowledgement is still being tried.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_again_before_its_acknowledgement_is_answered_is_not_run_again() {
+    let script = Script::new(&[&["a"]]);
+    *script.ack_takes.lock().unwrap() = SECOND * 10;
+    let settings = Settings { unique_attribute: Some("key".into()), ..Settings::default() };
+    let running = Running::start(&script, settings, |_, _| async { Ok(()) });
+    running.after(SECOND).await;
+    script.push(&["a"]);
+    running.after(SECOND * 20).await;
+    let report = running.stop().await;
+    assert_eq!((report.received, report.done, report.remembered), (2, 1, 1));
 }

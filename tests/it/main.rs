@@ -25,6 +25,8 @@ mod server;
 #[cfg(all(unix, feature = "sidecar"))]
 mod sidecar;
 #[cfg(feature = "server")]
+mod simulation;
+#[cfg(feature = "server")]
 mod testing;
 #[cfg(feature = "server")]
 mod worker;

@@ -46,6 +46,8 @@ pub(super) enum Ending {
     Acknowledged { done: usize },
     /// Nobody answered in time: every message failed.
     Lapsed,
+    /// It is let go of: every message is available again, and none has failed.
+    Released,
 }
 
 impl Lease {
@@ -70,7 +72,7 @@ impl Lease {
     pub(super) fn count(&self, ending: Ending) -> Settled {
         let success = match ending {
             Ending::Acknowledged { done } => done,
-            Ending::Lapsed => 0,
+            Ending::Lapsed | Ending::Released => 0,
         };
         Settled { success, fail: self.entries.len() - success }
     }
@@ -86,6 +88,7 @@ impl Lease {
                 }
                 Ending::Acknowledged { done } => position == done || counting == FailureCounting::Batch,
                 Ending::Lapsed => true,
+                Ending::Released => false,
             };
             let failures = entry.failures.saturating_add(u32::from(counted));
             if counted && dead_after.is_some_and(|most| failures >= most) {
@@ -146,6 +149,8 @@ mod tests {
         assert_eq!((one.dead, one.failed), (vec![1], vec![(2, 2), (3, 1)]));
         let all = batch.judge(Ending::Lapsed, FailureCounting::Culprit, Some(3));
         assert_eq!((all.dead, all.failed), (vec![1, 2], vec![(3, 2)]));
+        let released = batch.judge(Ending::Released, FailureCounting::Batch, Some(3));
+        assert_eq!((released.dead, released.failed), (vec![], vec![(1, 2), (2, 2), (3, 1)]));
         let never = batch.judge(Ending::Lapsed, FailureCounting::Culprit, None);
         assert_eq!((never.dead, never.failed), (vec![], vec![(1, 3), (2, 3), (3, 2)]));
     }

@@ -129,6 +129,19 @@ impl EmbeddedBroker {
         Self { core, tasks: Mutex::new(Some(tasks)) }
     }
 
+    /// Lets go of every lease, as a restart does: the messages are available again, none of them counted as failed, and the
+    /// tokens of their batches are good for nothing. For tests of consumers, which see nothing else of a restart.
+    ///
+    /// # Errors
+    /// When the store failed, or the broker is closed.
+    pub async fn release_leases(&self) -> Result<(), BrokerError> {
+        let open = self.core.lock().take_open();
+        if open.is_empty() {
+            return Ok(());
+        }
+        self.core.submit(Work::End(open)).outcome().await
+    }
+
     /// Stops as a crash would, and returns when the store is let go of: work that was not answered may be lost.
     pub async fn abort(&self) {
         self.refuse_work();

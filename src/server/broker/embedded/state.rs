@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     config::EmbeddedConfig,
     handle::{BatchToken, Minted},
-    lease::{Entry, Lease},
+    lease::{Ending, Entry, Lease},
     reader::Reader,
     stream::{Lot, Stream},
 };
@@ -142,6 +142,18 @@ impl State {
         self.tokens.insert(minted.batch, (reader, number));
         self.deadlines.insert((deadline, reader, number));
         Some(leases.entry(number).or_insert(lease))
+    }
+
+    /// Marks every lease that is not ending as settling, to be released.
+    pub(super) fn take_open(&mut self) -> Vec<(ReaderNo, u64, Ending)> {
+        let mut open = Vec::new();
+        for (reader, leases) in self.readers.iter_mut().map(|(number, reader)| (*number, &mut reader.leases)) {
+            for (number, lease) in leases.iter_mut().filter(|(_, lease)| !lease.settling) {
+                lease.settling = true;
+                open.push((reader, *number, Ending::Released));
+            }
+        }
+        open
     }
 
     /// Removes a reader with its leases and wakes those who wait for it.

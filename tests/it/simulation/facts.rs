@@ -1,0 +1,149 @@
+//! The history put in order: each batch with its acknowledgements, each handler's run with its end.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::history::{Answer, Entry, How, Item, LifeEvent, Line, Process, SendOutcome};
+
+/// What a history says, by subject.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) batches: BTreeMap<usize, Batch>,
+    pub(super) runs: BTreeMap<usize, Run>,
+    pub(super) acks: BTreeMap<usize, Ack>,
+    pub(super) sends: Vec<(Vec<u64>, SendOutcome)>,
+    /// When a process was first on its way out, and how.
+    pub(super) ends: BTreeMap<Process, (Duration, LifeEvent)>,
+    /// Why a process ended by itself.
+    pub(super) errors: BTreeMap<Process, String>,
+}
+
+/// A batch as the server handed it out.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) process: Process,
+    pub(super) items: Vec<Item>,
+    pub(super) lease: Duration,
+    /// When the answer arrived, if it did.
+    pub(super) delivered: Option<Duration>,
+    /// Its acknowledgements in the order of their sending.
+    pub(super) acks: Vec<usize>,
+    /// When the server settled it, and how many of it.
+    pub(super) settled: Option<(Duration, usize)>,
+}
+
+/// One call of a handler.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) process: Process,
+    pub(super) message: u64,
+    pub(super) sequence: u64,
+    pub(super) begun: Duration,
+    pub(super) deadline: Duration,
+    pub(super) noticed: Option<Duration>,
+    pub(super) ended: Option<(Duration, How)>,
+}
+
+/// One acknowledgement as it left a process.
+#[derive(Debug)]
+pub(super) struct Ack {
+    pub(super) process: Process,
+    pub(super) sent: Duration,
+    pub(super) lines: Vec<Line>,
+    pub(super) heard: Option<Answer>,
+}
+
+impl Facts {
+    pub(super) fn of(entries: &[(Duration, Entry)]) -> Self {
+        let mut facts = Self::default();
+        for (at, entry) in entries {
+            facts.take(*at, entry);
+        }
+        facts
+    }
+
+    fn take(&mut self, at: Duration, entry: &Entry) {
+        match entry.clone() {
+            Entry::Sent { messages, outcome } => self.sends.push((messages, outcome)),
+            Entry::Served { batch, process, items, lease } => {
+                let batch_of = Batch { process, items, lease, delivered: None, acks: Vec::new(), settled: None };
+                self.batches.insert(batch, batch_of);
+            }
+            Entry::Delivered { batch } => self.batch(batch, |batch| batch.delivered = Some(at)),
+            Entry::Begun { run, process, message, sequence, deadline } => {
+                let (noticed, ended) = (None, None);
+                self.runs.insert(run, Run { process, message, sequence, begun: at, deadline, noticed, ended });
+            }
+            Entry::Noticed { run } => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.noticed = Some(at);
+                }
+            }
+            Entry::Ended { run, how } => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.ended = Some((at, how));
+                }
+            }
+            Entry::AckSent { ack, process, lines } => {
+                if let Some((batch, _)) = lines.iter().find_map(|line| line.place) {
+                    self.batch(batch, |batch| batch.acks.push(ack));
+                }
+                self.acks.insert(ack, Ack { process, sent: at, lines, heard: None });
+            }
+            Entry::AckJudged { ack, answer: Answer::Settled { success, .. } } => {
+                let place = self.acks.get(&ack).and_then(|ack| ack.lines.iter().find_map(|line| line.place));
+                if let Some((batch, _)) = place {
+                    self.batch(batch, |batch| batch.settled = Some((at, success)));
+                }
+            }
+            Entry::AckHeard { ack, answer } => {
+                if let Some(ack) = self.acks.get_mut(&ack) {
+                    ack.heard = Some(answer);
+                }
+            }
+            Entry::Life { process, event: LifeEvent::Ended(error) } => {
+                self.ends.entry(process).or_insert((at, LifeEvent::Ended(None)));
+                if let Some(error) = error {
+                    self.errors.insert(process, error);
+                }
+            }
+            Entry::Life { event: LifeEvent::Started, .. } => {}
+            Entry::Life { process, event } => drop(self.ends.insert(process, (at, event))),
+            Entry::AckJudged { .. } | Entry::ServerDown | Entry::ServerUp | Entry::Calm => {}
+        }
+    }
+
+    fn batch(&mut self, number: usize, change: impl FnOnce(&mut Batch)) {
+        if let Some(batch) = self.batches.get_mut(&number) {
+            change(batch);
+        }
+    }
+
+    /// The runs of a process with a message.
+    pub(super) fn runs_of(&self, process: Process, sequence: u64) -> impl Iterator<Item = &Run> {
+        self.runs.values().filter(move |run| run.process == process && run.sequence == sequence)
+    }
+
+    /// The batch that a run's message came with: the last one that had arrived.
+    pub(super) fn batch_of(&self, run: &Run) -> Option<(usize, &Batch)> {
+        let holds = |batch: &Batch| {
+            batch.process == run.process && batch.items.iter().any(|item| item.sequence == run.sequence)
+        };
+        let held = self.batches.iter().filter(|(_, batch)| holds(batch));
+        let arrived = held.filter_map(|(number, batch)| batch.delivered.map(|at| (at, *number, batch)));
+        let last = arrived.filter(|(at, ..)| *at <= run.begun).max_by_key(|(at, number, _)| (*at, *number));
+        last.map(|(_, number, batch)| (number, batch))
+    }
+
+    /// Whether a process had succeeded with a message by then.
+    pub(super) fn had_succeeded(&self, process: Process, sequence: u64, by: Duration) -> bool {
+        self.runs_of(process, sequence).any(|run| matches!(run.ended, Some((at, How::Ok)) if at <= by))
+    }
+
+    /// Whether a batch was acknowledged at the first try, and everybody knows it.
+    pub(super) fn is_clean(&self, batch: &Batch) -> bool {
+        let first = batch.acks.first().and_then(|ack| self.acks.get(ack));
+        batch.delivered.is_some()
+            && batch.settled.is_some()
+            && first.is_some_and(|ack| matches!(ack.heard, Some(Answer::Settled { .. })))
+    }
+}

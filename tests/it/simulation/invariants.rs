@@ -1,0 +1,312 @@
+//! What has to hold in every run, whatever went wrong in it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use dms_worker::server::broker::embedded::FailureCounting;
+
+use super::{
+    facts::{Ack, Batch, Facts},
+    history::{Answer, How, Process, SendOutcome},
+    run::Outcome,
+    scenario::Order,
+};
+
+/// Timers fire at whole milliseconds.
+const TICK: Duration = Duration::from_millis(2);
+/// The least that a worker keeps of a lease for its acknowledgement.
+const MARGIN: Duration = Duration::from_secs(1);
+/// How long a worker remembers finished work.
+const MEMORY: Duration = Duration::from_secs(360);
+
+/// A rule that was broken, and by which messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Violation {
+    pub(super) rule: Rule,
+    pub(super) text: String,
+    pub(super) messages: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rule {
+    /// What was not handled is not acknowledged as a success.
+    Handled,
+    /// What was sent is settled, a dead letter, or there.
+    NothingLost,
+    /// What was refused is not there.
+    NothingInvented,
+    /// An acknowledgement names a prefix of one batch, in order, with the failure last.
+    Prefix,
+    /// A batch is acknowledged once; only an answer that did not come or did not work is followed by another try, of the same.
+    Once,
+    /// A handler is told, and stopped, in time for the acknowledgement.
+    Deadline,
+    /// A FIFO queue is handled one by one and settled in order.
+    Order,
+    /// No more handlers at a time than were asked for, and nothing waits while its lease runs.
+    Room,
+    /// Work that was finished is not done again by the same process.
+    Memory,
+    /// Nobody becomes a dead letter for another's failure.
+    NoCollateral,
+    /// In the end everything is settled, and everybody stops when asked.
+    Quiet,
+}
+
+/// Checks a run; nothing is what is hoped for.
+pub(super) fn check(outcome: &Outcome) -> Vec<Violation> {
+    let facts = Facts::of(&outcome.entries);
+    let mut checker = Checker { outcome, facts: &facts, found: Vec::new() };
+    checker.handled();
+    checker.nothing_lost();
+    checker.acknowledgements();
+    checker.deadlines();
+    checker.order();
+    checker.room();
+    checker.memory();
+    checker.collateral();
+    checker.quiet();
+    checker.found
+}
+
+struct Checker<'a> {
+    outcome: &'a Outcome,
+    facts: &'a Facts,
+    found: Vec<Violation>,
+}
+
+impl Checker<'_> {
+    fn broken(&mut self, rule: Rule, text: impl Into<String>, messages: impl IntoIterator<Item = u64>) {
+        self.found.push(Violation { rule, text: text.into(), messages: messages.into_iter().collect() });
+    }
+
+    fn handled(&mut self) {
+        let facts = self.facts;
+        for (number, ack) in &facts.acks {
+            for place in ack.lines.iter().filter(|line| line.success).filter_map(|line| line.place) {
+                let item = facts.batches[&place.0].items[place.1];
+                if !facts.had_succeeded(ack.process, item.sequence, ack.sent) {
+                    self.broken(Rule::Handled, format!("ack #{number} says success"), [item.message]);
+                }
+            }
+        }
+    }
+
+    fn nothing_lost(&mut self) {
+        let facts = self.facts;
+        let settled: Vec<u64> = facts
+            .batches
+            .values()
+            .flat_map(|batch| batch.items.iter().take(batch.settled.map_or(0, |(_, done)| done)))
+            .map(|item| item.message)
+            .collect();
+        if settled.len() as u64 != self.outcome.consumed {
+            let text = format!("{} messages were settled, the server counts {}", settled.len(), self.outcome.consumed);
+            self.broken(Rule::NothingLost, text, []);
+        }
+        let mut places: BTreeMap<u64, usize> = BTreeMap::new();
+        for message in settled.iter().chain(&self.outcome.waiting).chain(&self.outcome.dead) {
+            *places.entry(*message).or_default() += 1;
+        }
+        let sent = |outcome: SendOutcome| {
+            facts.sends.iter().filter(move |(_, told)| *told == outcome).flat_map(|(messages, _)| messages.clone())
+        };
+        for message in sent(SendOutcome::Stored) {
+            match places.get(&message) {
+                Some(1) => {}
+                None => self.broken(Rule::NothingLost, "sent, and nowhere to be found", [message]),
+                Some(more) => self.broken(Rule::NothingLost, format!("is in {more} places"), [message]),
+            }
+        }
+        for message in sent(SendOutcome::Refused).filter(|message| places.contains_key(message)) {
+            self.broken(Rule::NothingInvented, "surely not sent, and there all the same", [message]);
+        }
+    }
+
+    fn acknowledgements(&mut self) {
+        let facts = self.facts;
+        for (number, ack) in &facts.acks {
+            let Some(batch) = ack.lines.first().and_then(|line| line.place).map(|(batch, _)| batch) else {
+                self.broken(Rule::Prefix, format!("ack #{number} names nothing that was handed out"), []);
+                continue;
+            };
+            let of = &facts.batches[&batch];
+            if let Err(text) = is_prefix(ack, batch, of) {
+                self.broken(Rule::Prefix, format!("ack #{number}: {text}"), of.items.iter().map(|item| item.message));
+            }
+        }
+        for batch in facts.batches.values() {
+            let tries: Vec<&Ack> = batch.acks.iter().map(|ack| &facts.acks[ack]).collect();
+            for pair in tries.windows(2) {
+                let open = matches!(pair[0].heard, None | Some(Answer::Again));
+                if !open || pair[0].lines != pair[1].lines {
+                    let text = if open { "another try says something else" } else { "acknowledged again" };
+                    self.broken(Rule::Once, text, batch.items.iter().map(|item| item.message));
+                }
+            }
+        }
+    }
+
+    fn deadlines(&mut self) {
+        for (number, run) in &self.facts.runs {
+            let batch = self.facts.batch_of(run).map(|(_, batch)| batch);
+            let latest = batch.and_then(|batch| batch.delivered.map(|at| at + batch.lease - MARGIN));
+            if latest.is_none_or(|latest| run.deadline > latest) {
+                let text = format!("run #{number} has a deadline of {:?}, the lease leaves {latest:?}", run.deadline);
+                self.broken(Rule::Deadline, text, [run.message]);
+            }
+            let Some((ended, how)) = run.ended else {
+                self.broken(Rule::Deadline, format!("run #{number} never ended"), [run.message]);
+                continue;
+            };
+            if ended > run.deadline + TICK {
+                self.broken(Rule::Deadline, format!("run #{number} went on past its deadline"), [run.message]);
+            }
+            let timed_out = how == How::Cancelled && ended >= run.deadline;
+            if timed_out && run.noticed.is_none_or(|noticed| noticed >= ended) {
+                self.broken(Rule::Deadline, format!("run #{number} was stopped without a word"), [run.message]);
+            }
+        }
+    }
+
+    fn order(&mut self) {
+        if !self.outcome.scenario.fifo {
+            return;
+        }
+        let facts = self.facts;
+        let settled = facts.batches.values().filter_map(|batch| batch.settled.map(|settled| (settled, batch)));
+        let mut settled: Vec<_> = settled.map(|((at, done), batch)| (at, &batch.items[..done])).collect();
+        settled.sort_by_key(|(at, _)| *at);
+        let items: Vec<_> = settled.into_iter().flat_map(|(_, items)| items).collect();
+        for pair in items.windows(2).filter(|pair| pair[0].sequence >= pair[1].sequence) {
+            self.broken(Rule::Order, "settled in the wrong order", [pair[0].message, pair[1].message]);
+        }
+        for run in facts.runs.values() {
+            let Some((_, batch)) = facts.batch_of(run) else { continue };
+            let before = batch.items.iter().take_while(|item| item.sequence != run.sequence);
+            for item in before.filter(|item| !facts.had_succeeded(run.process, item.sequence, run.begun)) {
+                self.broken(Rule::Order, "handled before the one in front of it", [item.message, run.message]);
+            }
+        }
+    }
+
+    fn room(&mut self) {
+        let processes: BTreeSet<Process> = self.facts.runs.values().map(|run| run.process).collect();
+        for process in processes {
+            let limit = if self.outcome.scenario.fifo { 1 } else { self.concurrency() };
+            let runs = self.facts.runs.values().filter(|run| run.process == process);
+            // Ends before beginnings where they fall together.
+            let mut steps: Vec<(Duration, i32, u64)> = Vec::new();
+            for run in runs {
+                steps.push((run.begun, 1, run.message));
+                steps.extend(run.ended.map(|(at, _)| (at, -1, run.message)));
+            }
+            steps.sort_unstable();
+            let mut running = 0;
+            for (at, step, message) in steps {
+                running += step;
+                if running > limit {
+                    self.broken(Rule::Room, format!("process {process} runs {running} handlers at {at:?}"), [message]);
+                }
+            }
+        }
+        self.nothing_waits();
+    }
+
+    /// The most that any worker may run at a time.
+    fn concurrency(&self) -> i32 {
+        let most = self.outcome.scenario.workers.iter().map(|worker| worker.concurrency).max();
+        most.map_or(0, |most| i32::try_from(most).unwrap())
+    }
+
+    /// What arrived begins at once, unless it was handled before, or an order was asked for.
+    fn nothing_waits(&mut self) {
+        let ordered = self.outcome.scenario.workers.iter().any(|worker| worker.ordering != Order::None);
+        if self.outcome.scenario.fifo || ordered {
+            return;
+        }
+        let facts = self.facts;
+        for batch in facts.batches.values() {
+            let Some(arrived) = batch.delivered else { continue };
+            let begins = |sequence| facts.runs_of(batch.process, sequence).any(|run| run.begun == arrived);
+            let was_begun = |sequence| facts.runs_of(batch.process, sequence).any(|run| run.begun < arrived);
+            if !batch.items.iter().any(|item| begins(item.sequence)) {
+                // The process went away at this moment.
+                continue;
+            }
+            let late = batch.items.iter().filter(|item| !begins(item.sequence) && !was_begun(item.sequence));
+            let late: Vec<u64> = late.map(|item| item.message).collect();
+            if !late.is_empty() {
+                self.broken(Rule::Room, "did not begin when it arrived", late);
+            }
+        }
+    }
+
+    fn memory(&mut self) {
+        let mut earlier: BTreeMap<(Process, u64), (Duration, How)> = BTreeMap::new();
+        for run in self.facts.runs.values() {
+            let subject = (run.process, run.sequence);
+            match earlier.get(&subject) {
+                Some((ended, _)) if *ended > run.begun => {
+                    let text = format!("process {} runs it twice at a time", run.process);
+                    self.broken(Rule::Memory, text, [run.message]);
+                }
+                Some((ended, How::Ok)) if run.begun - *ended < MEMORY => {
+                    self.broken(Rule::Memory, format!("process {} did it twice", run.process), [run.message]);
+                }
+                Some(_) | None => {}
+            }
+            earlier.extend(run.ended.map(|ended| (subject, ended)));
+        }
+    }
+
+    fn collateral(&mut self) {
+        let scenario = &self.outcome.scenario;
+        let Some(count) = scenario.max_consume_count else { return };
+        let mild = scenario.counting == FailureCounting::Culprit;
+        if !mild && usize::try_from(count).unwrap() <= scenario.processes() + 1 {
+            return;
+        }
+        let mut guilty: BTreeSet<u64> = BTreeSet::new();
+        guilty.extend(
+            self.facts.runs.values().filter(|run| !matches!(run.ended, Some((_, How::Ok)))).map(|run| run.message),
+        );
+        let unclean = self.facts.batches.values().filter(|batch| !self.facts.is_clean(batch));
+        guilty.extend(unclean.flat_map(|batch| batch.items.iter().map(|item| item.message)));
+        for message in self.outcome.dead.iter().filter(|message| !guilty.contains(message)) {
+            self.broken(Rule::NoCollateral, "became a dead letter without a fault of its own", [*message]);
+        }
+    }
+
+    fn quiet(&mut self) {
+        if !self.outcome.waiting.is_empty() {
+            self.broken(Rule::Quiet, "never settled", self.outcome.waiting.clone());
+        }
+        if !self.outcome.stopped {
+            self.broken(Rule::Quiet, "a worker did not stop in time", []);
+        }
+        for (process, error) in &self.facts.errors {
+            self.broken(Rule::Quiet, format!("process {process} gave up: {error}"), []);
+        }
+    }
+}
+
+/// Whether an acknowledgement names a prefix of its batch: all in order, successes and at most one failure behind them, and a
+/// failure unless it is the whole batch.
+fn is_prefix(ack: &Ack, number: usize, batch: &Batch) -> Result<(), String> {
+    for (position, line) in ack.lines.iter().enumerate() {
+        if line.place != Some((number, position)) {
+            return Err(format!("line {position} is not message {position} of the batch"));
+        }
+    }
+    if ack.process != batch.process {
+        return Err("the batch belongs to another process".to_owned());
+    }
+    match ack.lines.iter().position(|line| !line.success) {
+        Some(failure) if failure + 1 < ack.lines.len() => Err("something follows the failure".to_owned()),
+        None if ack.lines.len() < batch.items.len() => Err("it ends early without a failure".to_owned()),
+        Some(_) | None => Ok(()),
+    }
+}

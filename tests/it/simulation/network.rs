@@ -1,0 +1,347 @@
+//! The network between the processes and the server: loses, delays and refuses by dice, and writes down what it carries.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dms_worker::transport::{InProcess, Transport, TransportError};
+use fastrand::Rng;
+use http::{Method, Request, Response, StatusCode};
+use serde::Deserialize;
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    history::{Answer, Entry, History, Item, Line, Process},
+    sabotage::Sabotage,
+    scenario::Weather,
+};
+
+type Answered = Result<Response<Bytes>, TransportError>;
+
+/// What all lines share.
+pub(super) struct Network {
+    server: InProcess,
+    history: Arc<History>,
+    weather: Weather,
+    calm: AtomicBool,
+    down: watch::Sender<bool>,
+    state: Mutex<State>,
+}
+
+struct State {
+    rng: Rng,
+    /// Which message of which batch a token stands for.
+    places: HashMap<String, (usize, usize)>,
+}
+
+/// What becomes of one request.
+#[derive(Clone, Copy, Debug)]
+struct Fate {
+    there: Duration,
+    back: Duration,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Refused,
+    LostRequest,
+    LostAnswer,
+    Silent,
+    ServerError,
+    Throttled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Consume,
+    Ack,
+    Other,
+}
+
+impl Kind {
+    fn of(request: &Request<Bytes>) -> Self {
+        let path = request.uri().path();
+        match *request.method() {
+            Method::GET if path.contains("/groups/") && path.ends_with("/messages") => Self::Consume,
+            Method::POST if path.ends_with("/ack") => Self::Ack,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Network {
+    pub(super) fn new(server: InProcess, history: Arc<History>, weather: Weather, rng: Rng) -> Arc<Self> {
+        let state = Mutex::new(State { rng, places: HashMap::new() });
+        Arc::new(Self {
+            server,
+            history,
+            weather,
+            calm: AtomicBool::new(false),
+            down: watch::Sender::new(false),
+            state,
+        })
+    }
+
+    /// From now on only the usual latency is left.
+    pub(super) fn calm(&self) {
+        self.calm.store(true, Relaxed);
+    }
+
+    /// Cuts all connections, or lets them through again.
+    pub(super) fn set_down(&self, down: bool) {
+        self.down.send_replace(down);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fate(&self) -> Fate {
+        let rng = &mut self.lock().rng;
+        let mut delay = |most: Duration| most.mul_f64(rng.f64());
+        let fate = Fate { there: delay(self.weather.latency), back: delay(self.weather.latency), trouble: None };
+        if self.calm.load(Relaxed) {
+            return fate;
+        }
+        let Weather { refused, lost_request, lost_answer, silent, server_error, throttled, .. } = self.weather;
+        let troubles = [
+            (refused, Trouble::Refused),
+            (lost_request, Trouble::LostRequest),
+            (lost_answer, Trouble::LostAnswer),
+            (silent, Trouble::Silent),
+            (server_error, Trouble::ServerError),
+            (throttled, Trouble::Throttled),
+        ];
+        let trouble = troubles.into_iter().find_map(|(odds, trouble)| (rng.f64() < odds).then_some(trouble));
+        if rng.f64() >= self.weather.slow {
+            return Fate { trouble, ..fate };
+        }
+        let mut delay = |most: Duration| most.mul_f64(rng.f64());
+        Fate { there: delay(self.weather.slowness), back: delay(self.weather.slowness), trouble }
+    }
+
+    /// Carries a request of a process, and notes what is worth it.
+    pub(super) async fn carry(self: &Arc<Self>, process: Option<Process>, request: Request<Bytes>) -> Answered {
+        let kind = Kind::of(&request);
+        let ack = match (kind, process) {
+            (Kind::Ack, Some(process)) => {
+                let lines = self.lines(request.body());
+                Some(self.history.add(|ack| Entry::AckSent { ack, process, lines }))
+            }
+            _ => None,
+        };
+        let answered = self.travel(process, kind, ack, request).await;
+        if let Some(ack) = ack {
+            self.history.note(Entry::AckHeard { ack, answer: answer_of(&answered) });
+        }
+        if let Some(Batch(batch)) = answered.as_ref().ok().and_then(|answer| answer.extensions().get()) {
+            self.history.note(Entry::Delivered { batch: *batch });
+        }
+        answered
+    }
+
+    async fn travel(
+        self: &Arc<Self>,
+        process: Option<Process>,
+        kind: Kind,
+        ack: Option<usize>,
+        request: Request<Bytes>,
+    ) -> Answered {
+        let Fate { there, back, trouble } = self.fate();
+        match trouble {
+            Some(Trouble::Refused) => return Err(TransportError::not_sent("refused by the simulation")),
+            Some(Trouble::LostRequest) => return Err(TransportError::unsure("request lost by the simulation")),
+            _ if *self.down.borrow() => return Err(TransportError::not_sent("the server is down")),
+            _ => {}
+        }
+        let network = self.clone();
+        let served = async move {
+            pause(there).await;
+            tokio::select! {
+                biased;
+                () = network.went_down() => Err(TransportError::unsure("the server went down")),
+                answered = network.serve(process, kind, ack, request, trouble) => answered,
+            }
+        };
+        let answered = match kind {
+            // A consume call whose caller has gone hands nothing out.
+            Kind::Consume => served.await,
+            // Anything else that is on its way arrives, whether its caller waits or not.
+            Kind::Ack | Kind::Other => tokio::spawn(served).await.unwrap(),
+        };
+        match trouble {
+            Some(Trouble::LostAnswer) => return Err(TransportError::unsure("answer lost by the simulation")),
+            Some(Trouble::Silent) => std::future::pending().await,
+            _ => pause(back).await,
+        }
+        answered
+    }
+
+    async fn went_down(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.down.subscribe().wait_for(|down| *down).await;
+    }
+
+    /// The request has arrived.
+    async fn serve(
+        &self,
+        process: Option<Process>,
+        kind: Kind,
+        ack: Option<usize>,
+        request: Request<Bytes>,
+        trouble: Option<Trouble>,
+    ) -> Answered {
+        match trouble {
+            Some(Trouble::ServerError) => return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, "DMS.10250002")),
+            Some(Trouble::Throttled) => return Ok(refusal(StatusCode::NOT_FOUND, "DMS.10240407")),
+            _ => {}
+        }
+        let lease = lease_of(&request);
+        let mut answered = self.server.send(request, Duration::from_secs(3600)).await;
+        if let Some(ack) = ack {
+            self.history.note(Entry::AckJudged { ack, answer: answer_of(&answered) });
+        }
+        if let (Kind::Consume, Some(process), Ok(answer)) = (kind, process, &mut answered) {
+            if let Some(batch) = self.note_batch(process, answer, lease) {
+                answer.extensions_mut().insert(Batch(batch));
+            }
+        }
+        answered
+    }
+
+    fn note_batch(&self, process: Process, answer: &Response<Bytes>, lease: Duration) -> Option<usize> {
+        let received = received(answer);
+        if received.is_empty() {
+            return None;
+        }
+        let items = received.iter().map(|(item, _)| *item).collect();
+        let batch = self.history.add(|batch| Entry::Served { batch, process, items, lease });
+        let tokens = received.into_iter().map(|(_, token)| token).enumerate();
+        self.lock().places.extend(tokens.map(|(position, token)| (token, (batch, position))));
+        Some(batch)
+    }
+
+    fn lines(&self, body: &[u8]) -> Vec<Line> {
+        let acks: Acks = serde_json::from_slice(body).unwrap();
+        let places = &self.lock().places;
+        let line = |ack: &AckLine| Line { place: places.get(&ack.handler).copied(), success: ack.status == "success" };
+        acks.message.iter().map(line).collect()
+    }
+}
+
+/// Marks the answer that carries a batch with its number.
+#[derive(Clone, Copy, Debug)]
+struct Batch(usize);
+
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
+}
+
+fn lease_of(request: &Request<Bytes>) -> Duration {
+    let query = request.uri().query().unwrap_or_default();
+    let wait = query.split('&').find_map(|pair| pair.strip_prefix("ack_wait="));
+    Duration::from_secs(wait.map_or(0, |seconds| seconds.parse().unwrap()))
+}
+
+fn refusal(status: StatusCode, code: &str) -> Response<Bytes> {
+    let body = format!(r#"{{"error_code":"{code}","error_msg":"by the simulation"}}"#);
+    Response::builder().status(status).body(body.into()).unwrap()
+}
+
+fn answer_of(answered: &Answered) -> Answer {
+    #[derive(Deserialize)]
+    struct Counts {
+        success: usize,
+        fail: usize,
+    }
+    match answered {
+        Ok(answer) if answer.status().is_success() => match serde_json::from_slice(answer.body()) {
+            Ok(Counts { success, fail }) => Answer::Settled { success, fail },
+            Err(_) => Answer::Again,
+        },
+        Ok(answer) if answer.status() == StatusCode::BAD_REQUEST => Answer::Refused(answer.status().as_u16()),
+        Ok(_) | Err(_) => Answer::Again,
+    }
+}
+
+#[derive(Deserialize)]
+struct Acks {
+    message: Vec<AckLine>,
+}
+
+#[derive(Deserialize)]
+struct AckLine {
+    handler: String,
+    status: String,
+}
+
+/// The messages of a consume answer with their tokens.
+fn received(answer: &Response<Bytes>) -> Vec<(Item, String)> {
+    #[derive(Deserialize)]
+    struct One {
+        message: Inner,
+        handler: String,
+    }
+    #[derive(Deserialize)]
+    struct Inner {
+        body: u64,
+    }
+    if !answer.status().is_success() {
+        return Vec::new();
+    }
+    let messages: Vec<One> = serde_json::from_slice(answer.body()).unwrap();
+    let header = answer.headers().get("x-dms-deliveries").map_or("", |value| value.to_str().unwrap());
+    let deliveries = header.split(',').filter_map(|entry| entry.split_once('.'));
+    let one = |(One { message, handler }, (sequence, attempt)): (One, (&str, &str))| {
+        let item =
+            Item { message: message.body, sequence: sequence.parse().unwrap(), attempt: attempt.parse().unwrap() };
+        (item, handler)
+    };
+    messages.into_iter().zip(deliveries).map(one).collect()
+}
+
+/// One process's way to the server.
+pub(super) struct Wire {
+    pub(super) network: Arc<Network>,
+    /// `None` for producers and for the test itself.
+    pub(super) process: Option<Process>,
+    /// The process was killed: nothing leaves it, nothing reaches it.
+    pub(super) dead: CancellationToken,
+    /// What the wire does wrong on purpose.
+    pub(super) sabotage: Option<Sabotage>,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Transport for Wire {
+    async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Answered {
+        let carried = async {
+            match self.sabotage {
+                None => self.network.carry(self.process, request).await,
+                Some(sabotage) => sabotage.spoil(&self.network, self.process, request).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.dead.cancelled() => std::future::pending().await,
+            answered = tokio::time::timeout(timeout, carried) => answered.unwrap_or_else(|late| Err(TransportError::timed_out(late))),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Plays a scenario under the paused clock, and gives its history and where the messages ended up.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use dms_worker::{
+    Client,
+    message::Message,
+    queue::{NewQueue, ProjectId, QueueId, QueueMode},
+    server::{
+        Server, ServerConfig,
+        broker::{
+            Broker, GroupPath, Stream,
+            embedded::{EmbeddedBroker, EmbeddedConfig},
+        },
+        clock::Clock,
+    },
+    transport::InProcess,
+    worker::{AckWait, MaxMessages, Ordering, Worker, WorkerBuilder, handler_fn},
+};
+use fastrand::Rng;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    handler::Script,
+    history::{Entry, History, LifeEvent, Process, SendOutcome},
+    network::{Network, Wire},
+    sabotage::Sabotage,
+    scenario::{End, Life, Order, Scenario, WorkerPlan},
+};
+
+/// How long it may take until all is quiet once nothing goes wrong any more.
+const QUIET: Duration = Duration::from_secs(2 * 3600);
+/// How long the workers may take to stop: the longest grace period, the flush, and a margin.
+const STOP: Duration = Duration::from_secs(35);
+/// How often is looked whether all is quiet.
+const GLANCE: Duration = Duration::from_secs(5);
+
+/// What a run left behind.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) scenario: Scenario,
+    pub(super) entries: Vec<(Duration, Entry)>,
+    /// The messages that are not settled, and the dead letters.
+    pub(super) waiting: Vec<u64>,
+    pub(super) dead: Vec<u64>,
+    /// What the server counts as acknowledged.
+    pub(super) consumed: u64,
+    /// Whether the last workers stopped in time.
+    pub(super) stopped: bool,
+}
+
+/// Plays a scenario on a runtime of its own; equal scenarios give equal histories.
+pub(super) fn play(scenario: &Scenario, sabotage: Option<Sabotage>) -> Outcome {
+    // The product draws its jitter from this thread's generator.
+    fastrand::seed(scenario.seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { World::new(scenario.clone(), sabotage).await.play().await })
+}
+
+/// The world of one run; cheap to clone.
+#[derive(Clone)]
+struct World(Arc<Inner>);
+
+struct Inner {
+    scenario: Scenario,
+    sabotage: Option<Sabotage>,
+    broker: Arc<EmbeddedBroker>,
+    _server: Server,
+    path: GroupPath,
+    history: Arc<History>,
+    network: Arc<Network>,
+    script: Arc<Script>,
+    begun: Instant,
+    /// The run is over: the workers that are left stop.
+    over: CancellationToken,
+    processes: Mutex<Process>,
+}
+
+impl World {
+    async fn new(scenario: Scenario, sabotage: Option<Sabotage>) -> Self {
+        let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let config = EmbeddedConfig { failure_counting: scenario.counting, ..EmbeddedConfig::default() };
+        let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
+        let config = ServerConfig { clock, ..ServerConfig::default() };
+        let server = Server::with_broker(config, broker.clone()).await.unwrap();
+        let path = create(&scenario, &*broker).await;
+        let history = Arc::new(History::new());
+        let transport = InProcess::new(server.router());
+        let network =
+            Network::new(transport, history.clone(), scenario.weather, Rng::with_seed(scenario.seed ^ 0x5eed));
+        let script = Arc::new(Script::new(scenario.messages.clone(), history.clone()));
+        Self(Arc::new(Inner {
+            scenario,
+            sabotage,
+            broker,
+            _server: server,
+            path,
+            history,
+            network,
+            script,
+            begun: Instant::now(),
+            over: CancellationToken::new(),
+            processes: Mutex::new(0),
+        }))
+    }
+
+    async fn play(self) -> Outcome {
+        let (mut parts, mut workers) = (JoinSet::new(), JoinSet::new());
+        parts.spawn(self.clone().produce());
+        parts.spawn(self.clone().restart());
+        for plan in &self.0.scenario.workers {
+            workers.spawn(self.clone().live(plan.clone()));
+        }
+        sleep_until(self.0.begun + self.0.scenario.calm_at).await;
+        self.0.history.note(Entry::Calm);
+        self.0.network.calm();
+        parts.join_all().await;
+        let until = Instant::now() + QUIET;
+        while Instant::now() < until && !self.bodies(Stream::Messages).await.is_empty() {
+            sleep(GLANCE).await;
+        }
+        self.0.over.cancel();
+        let stopped = timeout(STOP, workers.join_all()).await.is_ok();
+        self.outcome(stopped).await
+    }
+
+    async fn outcome(&self, stopped: bool) -> Outcome {
+        let Inner { scenario, broker, path, history, .. } = &*self.0;
+        let dead = match scenario.max_consume_count {
+            Some(_) => self.bodies(Stream::DeadLetters).await,
+            None => Vec::new(),
+        };
+        let consumed = broker.groups(&path.project, &path.queue).await.unwrap().groups[0].consumed_messages;
+        let waiting = self.bodies(Stream::Messages).await;
+        Outcome { scenario: scenario.clone(), entries: history.entries(), waiting, dead, consumed, stopped }
+    }
+
+    /// The messages of a stream that are not settled.
+    async fn bodies(&self, stream: Stream) -> Vec<u64> {
+        let peeked = self.0.broker.peek(&self.0.path, stream, 0, 1_000).await.unwrap();
+        let body = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).unwrap()["body"].as_u64().unwrap();
+        peeked.iter().map(|one| body(&one.json)).collect()
+    }
+
+    async fn at(&self, time: Duration) {
+        sleep_until(self.0.begun + time).await;
+    }
+
+    fn client(&self, process: Option<Process>, dead: CancellationToken) -> Client {
+        let wire = Wire { network: self.0.network.clone(), process, dead, sabotage: self.0.sabotage };
+        Client::builder("http://in.process", "local").transport(Arc::new(wire)).build().unwrap()
+    }
+
+    async fn produce(self) {
+        let client = self.client(None, CancellationToken::new());
+        for (at, range) in &self.0.scenario.sends {
+            self.at(*at).await;
+            let message = |body: usize| {
+                let delay = self.0.scenario.messages[body].delay;
+                Message::json(&body).unwrap().attribute("key", format!("{}", body % 3)).delay(delay)
+            };
+            let messages: Vec<Message> = range.clone().map(message).collect();
+            let outcome = match client.send(&self.0.path.queue, &messages).await {
+                Ok(sent) => sent.into_iter().try_for_each(|one| one.map(drop)),
+                Err(error) => Err(error),
+            };
+            let outcome = match outcome {
+                Ok(()) => SendOutcome::Stored,
+                Err(error) if error.is_unsure() => SendOutcome::Unsure,
+                Err(_) => SendOutcome::Refused,
+            };
+            let messages = range.clone().map(|body| body as u64).collect();
+            self.0.history.note(Entry::Sent { messages, outcome });
+        }
+    }
+
+    async fn restart(self) {
+        let mut restarts = self.0.scenario.restarts.clone();
+        restarts.sort();
+        for (at, away) in restarts {
+            self.at(at).await;
+            self.0.history.note(Entry::ServerDown);
+            self.0.network.set_down(true);
+            self.0.broker.release_leases().await.unwrap();
+            sleep(away).await;
+            self.0.network.set_down(false);
+            self.0.history.note(Entry::ServerUp);
+        }
+    }
+
+    /// One worker's lives.
+    async fn live(self, plan: WorkerPlan) {
+        for life in &plan.lives {
+            self.at(life.starts).await;
+            let process = {
+                let mut processes = self.0.processes.lock().unwrap();
+                *processes += 1;
+                *processes
+            };
+            self.run_process(process, &plan, *life).await;
+        }
+    }
+
+    async fn run_process(&self, process: Process, plan: &WorkerPlan, life: Life) {
+        let note = |event| self.0.history.note(Entry::Life { process, event });
+        let dead = CancellationToken::new();
+        let worker = self.builder(process, plan, dead.clone()).build().unwrap();
+        let handle = worker.handle();
+        note(LifeEvent::Started);
+        let running = worker.run(std::future::pending());
+        tokio::pin!(running);
+        let end = async {
+            match life.ends {
+                Some((at, end)) => {
+                    self.at(at).await;
+                    end
+                }
+                None => {
+                    self.0.over.cancelled().await;
+                    End::Stop
+                }
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = &mut running => ended,
+            end = end => match end {
+                End::Stop => {
+                    note(LifeEvent::Stopping);
+                    handle.stop();
+                    running.await
+                }
+                End::Drop => return note(LifeEvent::Dropped),
+                End::Kill => {
+                    dead.cancel();
+                    return note(LifeEvent::Killed);
+                }
+            },
+        };
+        note(LifeEvent::Ended(ended.err().map(|error| error.to_string())));
+    }
+
+    fn builder(&self, process: Process, plan: &WorkerPlan, dead: CancellationToken) -> WorkerBuilder {
+        let script = self.0.script.clone();
+        let handler = handler_fn(move |delivery| script.clone().handle(process, delivery));
+        let ordering = match plan.ordering {
+            Order::None => Ordering::None,
+            Order::Batch => Ordering::Batch,
+            Order::Key => Ordering::by_attribute("key"),
+        };
+        Worker::builder(self.client(Some(process), dead), "orders", "billing", handler)
+            .name(format!("process-{process}"))
+            .concurrency(plan.concurrency)
+            .max_messages(plan.max_messages.map_or(MaxMessages::Auto, MaxMessages::Fixed))
+            .ack_wait(plan.ack_wait.map_or(AckWait::Auto, AckWait::Fixed))
+            .poll_wait(plan.poll_wait)
+            .pollers(plan.pollers)
+            .handler_timeout(plan.timeout)
+            .ordering(ordering)
+            .shutdown_grace(plan.grace)
+    }
+}
+
+async fn create(scenario: &Scenario, broker: &EmbeddedBroker) -> GroupPath {
+    let project = ProjectId::new("local");
+    let mut queue = NewQueue::new("orders");
+    if scenario.fifo {
+        queue = queue.mode(QueueMode::Fifo);
+    }
+    if let Some(count) = scenario.max_consume_count {
+        queue = queue.dead_letters_after(count);
+    }
+    let queue: QueueId = broker.create_queue(&project, queue).await.unwrap().id;
+    let mut groups = broker.create_groups(&project, &queue, &["billing".to_owned()]).await.unwrap();
+    GroupPath { project, queue, group: groups.remove(0) }
+}

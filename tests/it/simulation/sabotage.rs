@@ -1,0 +1,131 @@
+//! Wires that break one invariant each on purpose: what a worker or a server with that mistake would put on the wire.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dms_worker::transport::TransportError;
+use http::{Request, Response, StatusCode, Uri};
+use serde_json::Value;
+
+use super::{history::Process, network::Network};
+
+type Answered = Result<Response<Bytes>, TransportError>;
+
+/// A mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sabotage {
+    /// A failure is acknowledged as a success.
+    FailureAsSuccess,
+    /// The acknowledgement leaves out the first message.
+    FirstLineMissing,
+    /// The acknowledgement is in reverse order.
+    Reversed,
+    /// The acknowledgement goes out twice though it was answered.
+    AckTwice,
+    /// The server leases for half of what the worker asked for.
+    ShortLease,
+    /// A send is answered without being done.
+    SendSwallowed,
+    /// The first two messages of a batch change places.
+    Swapped,
+    /// The first message of a batch is there twice.
+    Doubled,
+    /// A poll for one message asks for ten.
+    WidePolls,
+}
+
+impl Sabotage {
+    /// Carries a request of a process, with the mistake.
+    pub(super) async fn spoil(
+        self,
+        network: &Arc<Network>,
+        process: Option<Process>,
+        mut request: Request<Bytes>,
+    ) -> Answered {
+        let carry = |request| network.carry(process, request);
+        let path = request.uri().path().to_owned();
+        let consume = path.contains("/groups/") && path.ends_with("/messages");
+        let send = !consume && path.ends_with("/messages");
+        match self {
+            Self::FailureAsSuccess | Self::FirstLineMissing | Self::Reversed if path.ends_with("/ack") => {
+                let body = edit(request.body(), |ack| self.edit_ack(ack["message"].as_array_mut().unwrap()));
+                *request.body_mut() = body;
+                carry(request).await
+            }
+            Self::AckTwice if path.ends_with("/ack") => {
+                let answered = carry(request.clone()).await;
+                if answered.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                    drop(carry(request).await);
+                }
+                answered
+            }
+            Self::ShortLease if consume => carry(requery(request, "ack_wait", "15")).await,
+            Self::WidePolls if consume => carry(requery(request, "max_msgs", "10")).await,
+            Self::SendSwallowed if send => {
+                let sent = serde_json::from_slice::<Value>(request.body()).unwrap();
+                let one = r#"{"error":null,"error_code":null,"state":0}"#;
+                let all = vec![one; sent["messages"].as_array().unwrap().len()].join(",");
+                let body = format!(r#"{{"messages":[{all}]}}"#);
+                Ok(Response::builder().status(StatusCode::CREATED).body(body.into()).unwrap())
+            }
+            Self::Swapped | Self::Doubled if consume => {
+                let mut answer = carry(request).await?;
+                if answer.status().is_success() {
+                    self.edit_batch(&mut answer);
+                }
+                Ok(answer)
+            }
+            _ => carry(request).await,
+        }
+    }
+
+    fn edit_ack(self, lines: &mut Vec<Value>) {
+        match self {
+            Self::FailureAsSuccess => lines.iter_mut().for_each(|line| line["status"] = "success".into()),
+            Self::FirstLineMissing if lines.len() > 1 => drop(lines.remove(0)),
+            Self::Reversed => lines.reverse(),
+            _ => {}
+        }
+    }
+
+    /// Changes the messages of a consume answer, and their places beside them.
+    fn edit_batch(self, answer: &mut Response<Bytes>) {
+        let header = answer.headers().get("x-dms-deliveries").map_or("", |value| value.to_str().unwrap());
+        let mut places: Vec<String> = header.split(',').map(str::to_owned).collect();
+        let body = edit(answer.body(), |batch| {
+            let batch = batch.as_array_mut().unwrap();
+            match self {
+                Self::Swapped if batch.len() > 1 => {
+                    batch.swap(0, 1);
+                    places.swap(0, 1);
+                }
+                Self::Doubled if !batch.is_empty() => {
+                    batch.insert(0, batch[0].clone());
+                    places.insert(0, places[0].clone());
+                }
+                _ => {}
+            }
+        });
+        *answer.body_mut() = body;
+        answer.headers_mut().insert("x-dms-deliveries", places.join(",").parse().unwrap());
+    }
+}
+
+fn edit(body: &Bytes, change: impl FnOnce(&mut Value)) -> Bytes {
+    let mut value = serde_json::from_slice(body).unwrap();
+    change(&mut value);
+    value.to_string().into()
+}
+
+/// The request with another value of a parameter.
+fn requery(mut request: Request<Bytes>, name: &str, value: &str) -> Request<Bytes> {
+    let uri = request.uri().to_string();
+    let (path, query) = uri.split_once('?').unwrap();
+    let replace = |pair: &str| match pair.split_once('=') {
+        Some((key, _)) if key == name => format!("{name}={value}"),
+        _ => pair.to_owned(),
+    };
+    let query: Vec<String> = query.split('&').map(replace).collect();
+    *request.uri_mut() = format!("{path}?{}", query.join("&")).parse::<Uri>().unwrap();
+    request
+}

@@ -1,0 +1,248 @@
+//! What happens in one run, drawn from its seed: the queue, the messages, the workers' lives and the weather.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use dms_worker::server::broker::embedded::FailureCounting;
+use fastrand::Rng;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Everything that is decided before a run begins.
+#[derive(Clone, Debug)]
+pub(super) struct Scenario {
+    pub(super) seed: u64,
+    pub(super) fifo: bool,
+    pub(super) counting: FailureCounting,
+    pub(super) max_consume_count: Option<u32>,
+    /// By the messages' bodies.
+    pub(super) messages: Vec<Plan>,
+    /// Requests that send messages, in turn: when, and which.
+    pub(super) sends: Vec<(Duration, std::ops::Range<usize>)>,
+    pub(super) workers: Vec<WorkerPlan>,
+    pub(super) weather: Weather,
+    /// When the server restarts, and how long it is away.
+    pub(super) restarts: Vec<(Duration, Duration)>,
+    /// From then on nothing goes wrong any more.
+    pub(super) calm_at: Duration,
+}
+
+/// A message: how long it is invisible, how long its handler takes, and how that ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) delay: Duration,
+    pub(super) takes: Duration,
+    pub(super) fate: Fate,
+}
+
+/// How the handler's runs with a message end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Good,
+    /// So many runs fail, then it succeeds.
+    Flaky(u32, Failure),
+    /// Every run fails.
+    Poison(Failure),
+}
+
+/// How a run fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    Error,
+    Reject,
+    Panic,
+    /// It never ends by itself.
+    Hang,
+}
+
+/// A worker's settings, and its lives one after the other.
+#[derive(Clone, Debug)]
+pub(super) struct WorkerPlan {
+    pub(super) concurrency: usize,
+    pub(super) max_messages: Option<usize>,
+    /// `None` for the automatic lease.
+    pub(super) ack_wait: Option<Duration>,
+    pub(super) poll_wait: Duration,
+    pub(super) pollers: Option<usize>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) ordering: Order,
+    pub(super) grace: Duration,
+    pub(super) lives: Vec<Life>,
+}
+
+/// The order that a worker is asked to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    None,
+    Batch,
+    Key,
+}
+
+/// A worker's process: when it starts, and how it ends before the run does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub(super) starts: Duration,
+    pub(super) ends: Option<(Duration, End)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The process is killed: nothing leaves it any more.
+    Kill,
+    /// The future is dropped; what it began goes on in the background.
+    Drop,
+    /// It is asked to stop.
+    Stop,
+}
+
+/// How likely each fault is for each request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Weather {
+    pub(super) refused: f64,
+    pub(super) lost_request: f64,
+    pub(super) lost_answer: f64,
+    /// As a lost answer, noticed only when the time is up.
+    pub(super) silent: f64,
+    pub(super) server_error: f64,
+    pub(super) throttled: f64,
+    pub(super) slow: f64,
+    /// The longest delay of a slow request, each way.
+    pub(super) slowness: Duration,
+    /// The longest delay of any other one, each way, in the finest weather too.
+    pub(super) latency: Duration,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub(super) fn of(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let max_consume_count = (rng.u8(..4) > 0).then(|| rng.u32(2..=5));
+        let fifo = rng.u8(..3) == 0;
+        let calm_at = secs(&mut rng, 30..=150);
+        let poison = [0, 5, 15][rng.usize(..3)];
+        let count = rng.usize(5..=60);
+        let messages: Vec<Plan> =
+            (0..count).map(|_| Plan::draw(&mut rng, poison, max_consume_count.is_some())).collect();
+        let sends = draw_sends(&mut rng, count, calm_at);
+        let replicas = [1, 1, 1, 2, 3][rng.usize(..5)];
+        let troubled = rng.u8(..3) > 0;
+        let workers = (0..replicas).map(|_| WorkerPlan::draw(&mut rng, fifo, troubled, calm_at)).collect();
+        let weather = draw_weather(&mut rng);
+        let restarts = if rng.u8(..4) == 0 { draw_restarts(&mut rng, calm_at) } else { Vec::new() };
+        let counting = if rng.bool() { FailureCounting::Batch } else { FailureCounting::Culprit };
+        Self { seed, fifo, counting, max_consume_count, messages, sends, workers, weather, restarts, calm_at }
+    }
+
+    /// How many processes take part in all.
+    pub(super) fn processes(&self) -> usize {
+        self.workers.iter().map(|worker| worker.lives.len()).sum()
+    }
+}
+
+impl Plan {
+    /// A message; `poison` in a hundred fail.
+    fn draw(rng: &mut Rng, poison: u8, mortal: bool) -> Self {
+        let how = match rng.u8(..10) {
+            0 => Failure::Hang,
+            1 => Failure::Panic,
+            2 => Failure::Reject,
+            _ => Failure::Error,
+        };
+        let fate = match rng.u8(..100) {
+            roll if roll >= poison => Fate::Good,
+            _ if mortal && rng.bool() => Fate::Poison(how),
+            _ => Fate::Flaky(rng.u32(1..=2), how),
+        };
+        let takes = match rng.u8(..20) {
+            0 => millis(rng, 0..=5_000),
+            1..=4 => millis(rng, 0..=500),
+            _ => millis(rng, 0..=30),
+        };
+        let delay = if rng.u8(..10) == 0 { millis(rng, 1..=20_000) } else { Duration::ZERO };
+        Self { delay, takes, fate }
+    }
+}
+
+impl WorkerPlan {
+    fn draw(rng: &mut Rng, fifo: bool, troubled: bool, calm_at: Duration) -> Self {
+        let ack_wait = (rng.u8(..5) > 0).then(|| secs(rng, 15..=30));
+        let ordering = match rng.u8(..6) {
+            0 => Order::Batch,
+            1 if !fifo => Order::Key,
+            _ => Order::None,
+        };
+        Self {
+            concurrency: rng.usize(1..=24),
+            max_messages: (rng.u8(..3) == 0).then(|| rng.usize(1..=10)),
+            ack_wait,
+            poll_wait: secs(rng, 5..=20),
+            pollers: (rng.u8(..4) == 0).then(|| rng.usize(1..=4)),
+            timeout: (rng.u8(..4) == 0).then(|| secs(rng, 5..=10)),
+            ordering,
+            grace: secs(rng, 0..=25),
+            lives: draw_lives(rng, troubled, calm_at),
+        }
+    }
+}
+
+fn draw_sends(rng: &mut Rng, count: usize, calm_at: Duration) -> Vec<(Duration, std::ops::Range<usize>)> {
+    let (mut sends, mut next) = (Vec::new(), 0);
+    let backlog = rng.bool();
+    while next < count {
+        let end = count.min(next + rng.usize(1..=10));
+        let at = if backlog { Duration::ZERO } else { calm_at.mul_f64(rng.f64()) };
+        sends.push((at, next..end));
+        next = end;
+    }
+    sends.sort_by_key(|(at, _)| *at);
+    sends
+}
+
+fn draw_lives(rng: &mut Rng, troubled: bool, calm_at: Duration) -> Vec<Life> {
+    let mut starts = millis(rng, 0..=2_000);
+    let mut lives = Vec::new();
+    while troubled && lives.len() < 3 && rng.bool() {
+        let at = starts + millis(rng, 10..=40_000);
+        if at >= calm_at {
+            break;
+        }
+        let end = [End::Kill, End::Drop, End::Stop][rng.usize(..3)];
+        lives.push(Life { starts, ends: Some((at, end)) });
+        starts = at + millis(rng, 0..=10_000);
+    }
+    lives.push(Life { starts, ends: None });
+    lives
+}
+
+fn draw_weather(rng: &mut Rng) -> Weather {
+    let latency = millis(rng, 0..=20);
+    let strength = match rng.u8(..4) {
+        0 => return Weather { latency, ..Weather::default() },
+        1 => 0.2,
+        _ => 0.05,
+    };
+    let mut odds = || if rng.bool() { rng.f64() * strength } else { 0.0 };
+    let weather = Weather {
+        refused: odds(),
+        lost_request: odds(),
+        lost_answer: odds(),
+        silent: odds(),
+        server_error: odds(),
+        throttled: odds(),
+        slow: odds() * 4.0,
+        slowness: Duration::ZERO,
+        latency,
+    };
+    Weather { slowness: millis(rng, 10..=4_000), ..weather }
+}
+
+fn draw_restarts(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Duration)> {
+    (0..rng.usize(1..=2)).map(|_| (calm_at.mul_f64(rng.f64()), millis(rng, 0..=8_000))).collect()
+}
+
+fn secs(rng: &mut Rng, range: RangeInclusive<u32>) -> Duration {
+    SECOND * rng.u32(range)
+}
+
+fn millis(rng: &mut Rng, range: RangeInclusive<u64>) -> Duration {
+    Duration::from_millis(rng.u64(range))
+}
