@@ -544,8 +544,13 @@ async fn a_handler_that_blocks_its_thread_is_reported_as_stuck() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_waited_for_its_earlier_run_until_the_deadline_does_not_begin() {
     let script = Script::new(&[&["a", "b"]]);
-    // The first lease is 30 s; the second, after a quick run, 15 s: it ends while the first run of `b` still hangs.
-    let settings = Settings { unique_attribute: Some("key".into()), ack_wait: AckWait::Auto, ..Settings::default() };
+    // The first lease is 30 s; those of polls after a quick run are 15 s: the second ends while the first run of `b` still hangs.
+    let settings = Settings {
+        unique_attribute: Some("key".into()),
+        ack_wait: AckWait::Auto,
+        poll_wait: SECOND,
+        ..Settings::default()
+    };
     let begun = Arc::new(AtomicUsize::new(0));
     let running = Running::start(&script, settings, {
         let begun = begun.clone();
@@ -560,7 +565,7 @@ async fn a_message_that_waited_for_its_earlier_run_until_the_deadline_does_not_b
             }
         }
     });
-    running.after(SECOND).await;
+    running.after(SECOND * 2).await;
     script.push(&["b"]);
     running.after(SECOND * 40).await;
     assert_eq!(script.acks(), [list(&[("a", FAIL)]), list(&[("b", FAIL)])]);
