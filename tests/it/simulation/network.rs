@@ -211,10 +211,10 @@ impl Network {
         if let Some(ack) = ack {
             self.history.note(Entry::AckJudged { ack, answer: answer_of(&answered) });
         }
-        if let (Kind::Consume, Some(process), Ok(answer)) = (kind, process, &mut answered) {
-            if let Some(batch) = self.note_batch(process, answer, lease) {
-                answer.extensions_mut().insert(Batch(batch));
-            }
+        if let (Kind::Consume, Some(process), Ok(answer)) = (kind, process, &mut answered)
+            && let Some(batch) = self.note_batch(process, answer, lease)
+        {
+            answer.extensions_mut().insert(Batch(batch));
         }
         answered
     }

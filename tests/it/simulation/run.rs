@@ -90,7 +90,7 @@ impl World {
         let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
         let config = ServerConfig { clock, ..ServerConfig::default() };
         let server = Server::with_broker(config, broker.clone()).await.unwrap();
-        let path = create(&scenario, &*broker).await;
+        let path = create(&scenario, &broker).await;
         let history = Arc::new(History::new());
         let transport = InProcess::new(server.router());
         let network =
