@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -43,16 +43,7 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let settlement = work.until_due(lease).await;
     work.settled.cancel();
     work.remember_behind(settlement.done);
-    let settling = acker::settle(&shared, &handles, settlement, lease);
-    tokio::pin!(settling);
-    let answered = match timeout(PROMPT, &mut settling).await {
-        Ok(answered) => answered,
-        Err(_) => {
-            // After a restart of the service its messages come again while it is still being tried.
-            work.remember_before(settlement.done);
-            settling.await
-        }
-    };
+    let answered = work.watched(acker::settle(&shared, &handles, settlement, lease), settlement, lease).await;
     if !answered {
         work.remember_before(settlement.done);
     }
@@ -191,6 +182,26 @@ impl Work {
     fn note(&mut self, ended: Option<(usize, Verdict)>) {
         if let Some((position, verdict)) = ended {
             self.ledger.record(position, verdict);
+        }
+    }
+
+    /// Sees to the handlers that still run while the acknowledgement is under way: it may wait for polls, or be tried again.
+    async fn watched(&self, settling: impl Future<Output = bool>, settlement: Settlement, lease: Lease) -> bool {
+        tokio::pin!(settling);
+        let prompt = Instant::now() + PROMPT;
+        let mut remembered = false;
+        loop {
+            tokio::select! {
+                biased;
+                answered = &mut settling => return answered,
+                () = sleep_until(prompt), if !remembered => {
+                    // After a restart of the service its messages come again while it is still being tried.
+                    self.remember_before(settlement.done);
+                    remembered = true;
+                }
+                () = sleep_until(lease.notice_at()), if !self.cancelled.is_cancelled() => self.cancelled.cancel(),
+                () = sleep_until(lease.stop_at()), if !self.stop.is_cancelled() => self.stop.cancel(),
+            }
         }
     }
 

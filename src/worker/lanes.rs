@@ -1,14 +1,16 @@
 //! Lanes: one message of a key at a time, in the order of arrival, other keys beside it.
 //!
 //! A message takes its place in the lane the moment it arrives. When one fails, those waiting behind it are turned away, and
-//! so are later ones until the failure has been reported to the service: then they come again behind it.
+//! so are later ones until the failure has been reported to the service: then they come again behind it. They are told only
+//! then: reported before, they would come again at once, be turned away again, and end as dead letters of another's failure.
+//! Nobody waits for each other that way, because a lane holds the messages in the order in which their batches arrived.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// What a waiting message is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,14 @@ impl Lane {
 
 /// All lanes of a worker.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lanes(Arc<Mutex<HashMap<String, Lane>>>);
+pub(crate) struct Lanes(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    lanes: Mutex<HashMap<String, Lane>>,
+    /// A failure has been reported.
+    reported: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Lane {
@@ -67,6 +76,21 @@ impl Lanes {
                 lanes.remove(key);
             }
         }
+        drop(lanes);
+        self.0.reported.notify_waiters();
+    }
+
+    /// Waits until no failure of the lane is left to be reported. Cancel-safe.
+    async fn until_open(&self, key: &str) {
+        loop {
+            let reported = self.0.reported.notified();
+            tokio::pin!(reported);
+            reported.as_mut().enable();
+            if self.lock().get(key).is_none_or(|lane| lane.stops == 0) {
+                return;
+            }
+            reported.await;
+        }
     }
 
     /// Turns away those that wait, and those that come, until the lane is reopened once more.
@@ -97,7 +121,7 @@ impl Lanes {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
         // No code that can panic runs under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,9 +134,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Waits for the head of the lane; `None` when one in front failed.
+    /// Waits for the head of the lane; `None` when one in front failed, and that has been reported.
     pub(crate) async fn turn(mut self) -> Option<Head> {
         let turn = self.turn.as_mut()?.await;
+        if turn != Ok(Turn::Go) {
+            self.lanes.until_open(&self.key).await;
+        }
         self.turn = None;
         match turn {
             Ok(Turn::Go) => Some(Head { lanes: self.lanes.clone(), key: std::mem::take(&mut self.key), failed: true }),
@@ -181,9 +208,12 @@ mod tests {
         let lanes = Lanes::default();
         let (first, second) = (lanes.enter("a".into()), lanes.enter("a".into()));
         drop(first.turn().await.unwrap());
-        assert!(second.turn().await.is_none(), "it waited behind the failure");
-        assert!(lanes.enter("a".into()).turn().await.is_none(), "the failure is not reported yet");
+        let (mut second, mut third) = (Box::pin(second.turn()), Box::pin(lanes.enter("a".into()).turn()));
+        assert!(futures_util::poll!(&mut second).is_pending(), "the failure is not reported yet");
+        assert!(futures_util::poll!(&mut third).is_pending(), "the failure is not reported yet");
         lanes.reopen("a");
+        assert!(second.await.is_none(), "it waited behind the failure");
+        assert!(third.await.is_none(), "it came before the failure was reported");
         lanes.enter("a".into()).turn().await.unwrap().done();
         assert!(lanes.lock().is_empty(), "an idle lane costs nothing");
     }
@@ -195,8 +225,10 @@ mod tests {
         let head = first.turn().await.unwrap();
         drop(second);
         head.done();
-        assert!(third.turn().await.is_none(), "the second comes again before the third");
+        let mut third = Box::pin(third.turn());
+        assert!(futures_util::poll!(&mut third).is_pending(), "the second is not reported yet");
         lanes.reopen("a");
+        assert!(third.await.is_none(), "the second comes again before the third");
         lanes.enter("a".into()).turn().await.unwrap().done();
         assert!(lanes.lock().is_empty());
     }

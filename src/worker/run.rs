@@ -50,9 +50,11 @@ pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (usize, Verdict) {
             }
         },
     };
+    // Giving up at the head of a lane stops the lane, so it has to be opened again as after a failure.
+    let given_up = if head.is_some() { Verdict::Failed } else { Verdict::NotStarted };
     let Some(remembered) = recall(&shared, &delivery, &stop, &settled).await else {
         shared.observers.tell(&Event::Skipped);
-        return (position, Verdict::NotStarted);
+        return (position, given_up);
     };
     if remembered {
         shared.observers.tell(&Event::Remembered);
@@ -65,7 +67,7 @@ pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (usize, Verdict) {
     let left = delivery.remaining();
     if stop.is_cancelled() || left.is_zero() || left < shared.least_budget() {
         shared.observers.tell(&Event::Skipped);
-        return (position, Verdict::NotStarted);
+        return (position, given_up);
     }
     shared.observers.tell(&Event::Started);
     let started = Instant::now();

@@ -11,6 +11,8 @@ pub(super) struct Facts {
     pub(super) runs: BTreeMap<usize, Run>,
     pub(super) acks: BTreeMap<usize, Ack>,
     pub(super) sends: Vec<(Vec<u64>, SendOutcome)>,
+    /// When the server let go of its leases.
+    pub(super) restarts: Vec<Duration>,
     /// When a process was first on its way out, and how.
     pub(super) ends: BTreeMap<Process, (Duration, LifeEvent)>,
     /// Why a process ended by itself.
@@ -108,7 +110,8 @@ impl Facts {
             }
             Entry::Life { event: LifeEvent::Started, .. } => {}
             Entry::Life { process, event } => drop(self.ends.insert(process, (at, event))),
-            Entry::AckJudged { .. } | Entry::ServerDown | Entry::ServerUp | Entry::Calm => {}
+            Entry::ServerDown => self.restarts.push(at),
+            Entry::AckJudged { .. } | Entry::ServerUp | Entry::Calm => {}
         }
     }
 

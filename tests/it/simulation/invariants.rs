@@ -8,7 +8,7 @@ use std::{
 use dms_worker::server::broker::embedded::FailureCounting;
 
 use super::{
-    facts::{Ack, Batch, Facts},
+    facts::{Ack, Batch, Facts, Run},
     history::{Answer, How, Process, SendOutcome},
     run::Outcome,
     scenario::Order,
@@ -245,20 +245,19 @@ impl Checker<'_> {
     }
 
     fn memory(&mut self) {
-        let mut earlier: BTreeMap<(Process, u64), (Duration, How)> = BTreeMap::new();
+        let mut earlier: BTreeMap<(Process, u64), &Run> = BTreeMap::new();
         for run in self.facts.runs.values() {
-            let subject = (run.process, run.sequence);
-            match earlier.get(&subject) {
-                Some((ended, _)) if *ended > run.begun => {
-                    let text = format!("process {} runs it twice at a time", run.process);
-                    self.broken(Rule::Memory, text, [run.message]);
-                }
-                Some((ended, How::Ok)) if run.begun - *ended < MEMORY => {
-                    self.broken(Rule::Memory, format!("process {} did it twice", run.process), [run.message]);
-                }
-                Some(_) | None => {}
+            let Some(before) = earlier.insert((run.process, run.sequence), run) else { continue };
+            // A restart lets go of a batch that is being handled: it comes again before anybody can know.
+            if self.facts.restarts.iter().any(|at| (before.begun..=run.begun).contains(at)) {
+                continue;
             }
-            earlier.extend(run.ended.map(|ended| (subject, ended)));
+            let text = match before.ended {
+                Some((ended, _)) if ended > run.begun => "runs it twice at a time",
+                Some((ended, How::Ok)) if run.begun - ended < MEMORY => "did it twice",
+                Some(_) | None => continue,
+            };
+            self.broken(Rule::Memory, format!("process {} {text}", run.process), [run.message]);
         }
     }
 
