@@ -35,8 +35,6 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     let filter = logging::for_service(&context.global, context.colored(), &config.log)?;
     let mut hang_ups = HangUps::listen();
     let sidecar = Sidecar::start(config.clone()).await?;
-    announce(&sidecar, &config);
-    notify::ready();
     let mut live = Live { config: config.clone(), controls: sidecar.controls(), filter };
     let reload = async {
         loop {
@@ -45,6 +43,9 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
         }
     };
     let work = until_signal(async |stop| {
+        // Signals are listened for by now: whoever reads this may send one at once.
+        announce(&sidecar, &config);
+        notify::ready();
         let ended = sidecar.run(stop).await?;
         report(&ended, context);
         if ended.drained {

@@ -47,9 +47,10 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
         tracing::warn!(plan = ?faults, "this server fails on purpose");
     }
     let server = Server::bind(ServerConfig { faults, ..embed::settings(&config.server) }).await?;
-    announce(&server, &config);
-    notify::ready();
     until_signal(async |stop| {
+        // Signals are listened for by now: whoever reads this may send one at once.
+        announce(&server, &config);
+        notify::ready();
         server.run(stop.cancelled_owned()).await?;
         Ok(ExitCode::SUCCESS)
     })

@@ -91,6 +91,7 @@ fn a_service_manager_is_told_of_the_start_and_the_end() {
     let program = Program::new();
     let path = program.dir().join("notify.sock");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
     let mut command = program.command(&["serve", "--listen", "127.0.0.1:0"]);
     command.env("NOTIFY_SOCKET", &path).stdin(Stdio::null()).stdout(Stdio::null());
     let server = Running::start(&mut command);
