@@ -264,8 +264,15 @@ impl Checker<'_> {
     fn collateral(&mut self) {
         let scenario = &self.outcome.scenario;
         let Some(count) = scenario.max_consume_count else { return };
-        let mild = scenario.counting == FailureCounting::Culprit;
-        if !mild && usize::try_from(count).unwrap() <= scenario.processes() + 1 {
+        // A message that its lane turned away counts as failed under either rule.
+        let lanes = scenario.workers.iter().any(|worker| worker.ordering == Order::Key);
+        let strict = lanes || scenario.counting == FailureCounting::Batch;
+        if strict && usize::try_from(count).unwrap() <= scenario.processes() + 1 {
+            return;
+        }
+        // Replicas take turns at a FIFO queue and do not know of each other's failures: a message that fails slowly takes its
+        // neighbours along each time.
+        if strict && scenario.fifo && scenario.processes() > 1 {
             return;
         }
         let mut guilty: BTreeSet<u64> = BTreeSet::new();
