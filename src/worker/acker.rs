@@ -22,6 +22,7 @@ const SEND_TIME: Duration = Duration::from_millis(100);
 ///
 /// It is tried again only while the lease lives. A failing one first waits until no other poll can catch what becomes
 /// available again together with other messages; see [`isolation`](super::isolation).
+///
 /// Says whether the service answered.
 pub(crate) async fn settle(shared: &Shared, handles: &[AckHandle], settlement: Settlement, lease: Lease) -> bool {
     let _pending = shared.acks.begin();
@@ -40,7 +41,7 @@ pub(crate) async fn settle(shared: &Shared, handles: &[AckHandle], settlement: S
     let sent = Instant::now();
     let answer = shared.source.acknowledge(&acks, lease.ends_at()).await;
     shared.ack_times.record(sent.elapsed());
-    if answer.is_ok() {
+    if answer.is_ok() && rest > 0 {
         shared.isolation.suspect(rest);
     }
     drop(closed);

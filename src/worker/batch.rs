@@ -187,7 +187,8 @@ impl Work {
 
     /// Sees to the handlers that still run while the acknowledgement is under way: it may wait for polls, or be tried again.
     async fn watched(&self, settling: impl Future<Output = bool>, settlement: Settlement, lease: Lease) -> bool {
-        tokio::pin!(settling);
+        let lease_end = self.enforce(lease);
+        tokio::pin!(settling, lease_end);
         let prompt = Instant::now() + PROMPT;
         let mut remembered = false;
         loop {
@@ -199,9 +200,20 @@ impl Work {
                     self.remember_before(settlement.done);
                     remembered = true;
                 }
-                () = sleep_until(lease.notice_at()), if !self.cancelled.is_cancelled() => self.cancelled.cancel(),
-                () = sleep_until(lease.stop_at()), if !self.stop.is_cancelled() => self.stop.cancel(),
+                () = &mut lease_end => {}
             }
+        }
+    }
+
+    /// Tells the handlers when their time is nearly over, and stops them when it is. Never resolves: the caller waits for more.
+    fn enforce(&self, lease: Lease) -> impl Future<Output = ()> + use<> {
+        let (cancelled, stop) = (self.cancelled.clone(), self.stop.clone());
+        async move {
+            sleep_until(lease.notice_at()).await;
+            cancelled.cancel();
+            sleep_until(lease.stop_at()).await;
+            stop.cancel();
+            std::future::pending().await
         }
     }
 
@@ -237,6 +249,8 @@ impl Work {
     async fn until_ended(&mut self, lease: Lease) {
         let stuck_at = lease.stop_at().max(Instant::now()) + LET_GO;
         let mut reported = self.stop.is_cancelled();
+        let lease_end = self.enforce(lease);
+        tokio::pin!(lease_end);
         loop {
             tokio::select! {
                 biased;
@@ -244,8 +258,7 @@ impl Work {
                     Some(ended) => self.ended_late(ended.ok()),
                     None => return,
                 },
-                () = sleep_until(lease.notice_at()), if !self.cancelled.is_cancelled() => self.cancelled.cancel(),
-                () = sleep_until(lease.stop_at()), if !self.stop.is_cancelled() => self.stop.cancel(),
+                () = &mut lease_end => {}
                 () = sleep_until(stuck_at), if !reported => {
                     reported = true;
                     self.report_stuck();

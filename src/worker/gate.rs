@@ -99,6 +99,9 @@ impl Gate {
     }
 
     fn release(&self, messages: usize, bytes: usize) {
+        if (messages, bytes) == (0, 0) {
+            return;
+        }
         let mut state = self.lock();
         state.messages -= messages;
         state.bytes -= bytes;

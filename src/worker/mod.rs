@@ -326,14 +326,22 @@ impl Shared {
 
     /// The shortest time that is enough for a handler, as far as is known: the p99 of its runs, half a lease at most.
     fn least_budget(&self) -> Duration {
-        let usual = self.control.latency.quantiles().map_or(Duration::ZERO, |seen| seen.p99);
-        usual.min(self.ack_wait() / 2)
+        let p99 = self.p99();
+        p99.unwrap_or_default().min(self.lease_for(p99) / 2)
     }
 
     /// The lease to ask for.
     fn ack_wait(&self) -> Duration {
-        let p99 = self.control.latency.quantiles().map(|seen| seen.p99);
+        self.lease_for(self.p99())
+    }
+
+    fn lease_for(&self, p99: Option<Duration>) -> Duration {
         self.settings.ack_wait.lease(self.settings.handler_timeout, p99)
+    }
+
+    /// The p99 of the handler's recent runs.
+    fn p99(&self) -> Option<Duration> {
+        self.control.latency.quantiles().map(|seen| seen.p99)
     }
 
     /// The time that an acknowledgement needs, as far as is known.

@@ -116,10 +116,14 @@ impl Poller {
     async fn poll(&mut self, room: Reservation, pass: Pass<'_>) -> Result<(), Error> {
         let shared = self.shared.clone();
         let asked = room.messages();
-        let wait = if self.may_wait_long(&pass) { shared.settings.poll_wait } else { SHORT_WAIT };
+        let wait = if self.may_wait_long(&pass) {
+            shared.settings.poll_wait
+        } else {
+            SHORT_WAIT.min(shared.settings.poll_wait)
+        };
         let ack_wait = shared.ack_wait();
         let sent = Instant::now();
-        let answer = shared.source.receive(asked, wait.min(shared.settings.poll_wait), ack_wait).await;
+        let answer = shared.source.receive(asked, wait, ack_wait).await;
         if let Some(limit) = &shared.rate_limit {
             limit.give_back(asked.saturating_sub(answer.as_ref().map_or(0, Vec::len)));
         }

@@ -186,6 +186,20 @@ impl Running {
         Self { control, worker }
     }
 
+    /// Whose handler takes a second for each message and fails `poison`; with the names it was called with, in order.
+    fn in_order(script: &Arc<Script>, settings: Settings, poison: &'static str) -> (Self, Arc<Mutex<Vec<String>>>) {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let seen = order.clone();
+        let running = Self::start(script, settings, move |name, _| {
+            seen.lock().unwrap().push(name.clone());
+            async move {
+                tokio::time::sleep(SECOND).await;
+                if name == poison { Err(HandlerError::retry("no")) } else { Ok(()) }
+            }
+        });
+        (running, order)
+    }
+
     /// Lets everything happen that happens within `time`.
     async fn after(&self, time: Duration) -> &Self {
         tokio::time::sleep(time).await;
@@ -409,16 +423,7 @@ async fn the_end_of_the_grace_period_stops_handlers_and_keeps_what_is_done() {
 async fn an_ordered_batch_stops_at_its_first_failure() {
     let script = Script::new(&[&["a", "b", "c"]]);
     let settings = Settings { ordering: Ordering::Batch, ..Settings::default() };
-    let order = Arc::new(Mutex::new(Vec::new()));
-    let seen = order.clone();
-    let running = Running::start(&script, settings, move |name, _| {
-        let seen = seen.clone();
-        async move {
-            seen.lock().unwrap().push(name.clone());
-            tokio::time::sleep(SECOND).await;
-            if name == "b" { Err(HandlerError::retry("no")) } else { Ok(()) }
-        }
-    });
+    let (running, order) = Running::in_order(&script, settings, "b");
     running.after(SECOND * 5).await;
     assert_eq!(*order.lock().unwrap(), ["a", "b"]);
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
@@ -430,16 +435,7 @@ async fn an_ordered_batch_stops_at_its_first_failure() {
 async fn keys_are_lanes_and_a_failure_stops_its_own() {
     let script = Script::new(&[&["a1", "b1", "a2"], &["a3", "b2"]]);
     let settings = Settings { ordering: Ordering::by_attribute("key"), ..Settings::default() };
-    let order = Arc::new(Mutex::new(Vec::new()));
-    let seen = order.clone();
-    let running = Running::start(&script, settings, move |name, _| {
-        let seen = seen.clone();
-        async move {
-            seen.lock().unwrap().push(name.clone());
-            tokio::time::sleep(SECOND).await;
-            if name == "a1" { Err(HandlerError::retry("no")) } else { Ok(()) }
-        }
-    });
+    let (running, order) = Running::in_order(&script, settings, "a1");
     running.after(SECOND * 5).await;
     let order = order.lock().unwrap().clone();
     assert_eq!(order, ["a1", "b1", "b2"], "a2 and a3 come again behind a1");
