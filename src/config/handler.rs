@@ -53,9 +53,10 @@ pub struct HttpHandler {
     pub signature_key: Option<Secret>,
     /// A file that holds that key.
     pub signature_key_file: Option<PathBuf>,
-    /// A URL that answers 2xx while the application is well; by default a connection to `url` is proof enough.
+    /// A URL that answers 2xx while the application is well, asked all the time; by default a connection to `url` is proof
+    /// enough.
     pub health_url: Option<String>,
-    /// How often an application that is down is looked at again; 1 s by default.
+    /// How often the application is looked at, without `health_url` only while it is down; 1 s by default.
     pub health_interval: Span,
 }
 

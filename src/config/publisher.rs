@@ -1,10 +1,10 @@
 //! The `publishers` section: endpoints that take messages over HTTP and send them on.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::values::Span;
+use super::values::{Secret, Span};
 
 /// An endpoint that takes messages: `POST /` with one or an array, answered when the service has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,10 @@ pub struct Publisher {
     pub max_pending: usize,
     /// How long a message waits for others to share its request; 5 ms by default.
     pub linger: Span,
+    /// The bearer token that requests need; none by default. Other addresses than loopback need one.
+    pub token: Option<Secret>,
+    /// A file that holds the token.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for Publisher {
@@ -27,6 +31,8 @@ impl Default for Publisher {
             queue: String::new(),
             max_pending: 10_000,
             linger: Span::millis(5),
+            token: None,
+            token_file: None,
         }
     }
 }

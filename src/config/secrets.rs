@@ -29,6 +29,10 @@ pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) {
             slots.read(&path, "signature_key", &mut http.signature_key, http.signature_key_file.as_ref());
         }
     }
+    for (place, publisher) in config.publishers.iter_mut().enumerate() {
+        let path = KeyPath::dotted("publishers").child(place);
+        slots.read(&path, "token", &mut publisher.token, publisher.token_file.as_ref());
+    }
     slots.read(&KeyPath::dotted("admin"), "token", &mut config.admin.token, config.admin.token_file.as_ref());
 }
 

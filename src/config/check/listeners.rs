@@ -19,18 +19,25 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
             let message = format!("the embedded server has no queue `{}`: add it to server.queues", publisher.queue);
             checker.report(&path.child("queue"), message);
         }
+        let has_token = publisher.token.is_some() || publisher.token_file.is_some();
+        check_reach(&path, publisher.listen, has_token, checker);
     }
-    let admin = &config.admin;
-    if let Some(listen) = admin.listen.filter(|listen| !listen.ip().is_loopback())
-        && admin.token.is_none()
-        && admin.token_file.is_none()
-    {
-        let message = format!(
-            "`{listen}` can be reached from outside and admin.token is not set: set it, or listen on 127.0.0.1"
-        );
-        checker.report(&KeyPath::dotted("admin.listen"), message);
+    if let Some(listen) = config.admin.listen {
+        let has_token = config.admin.token.is_some() || config.admin.token_file.is_some();
+        check_reach(&KeyPath::dotted("admin"), listen, has_token, checker);
     }
     check_distinct(config, checker);
+}
+
+/// Whoever can be reached from other machines has to ask for a token.
+fn check_reach(path: &KeyPath, listen: SocketAddr, has_token: bool, checker: &mut Checker<'_>) {
+    if listen.ip().is_loopback() || has_token {
+        return;
+    }
+    let token = path.child("token");
+    let message =
+        format!("`{listen}` can be reached from outside and {token} is not set: set it, or listen on 127.0.0.1");
+    checker.report(&path.child("listen"), message);
 }
 
 fn check_distinct(config: &Config, checker: &mut Checker<'_>) {

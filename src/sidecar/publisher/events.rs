@@ -1,20 +1,21 @@
 //! CloudEvents as messages (CloudEvents 1.0.2, HTTP protocol binding 3.1-3.3): data is the body, attributes of the event
 //! are attributes of the message, called `ce-…`.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
 use serde_json::{Map, Value};
 
 use super::Read;
 use crate::{
-    message::{Body, Message},
+    message::{Attributes, Body, Message},
     sidecar::line,
 };
 
 /// The events of a request; `None` when it is none.
 pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Option<Result<Read, String>> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let media_type = media_type(content_type);
     match media_type.as_str() {
         "application/cloudevents+json" => Some(structured(body)),
         "application/cloudevents-batch+json" => Some(batch(body)),
@@ -38,37 +39,61 @@ fn batch(body: &Bytes) -> Result<Read, String> {
 }
 
 fn message_of(mut event: Map<String, Value>) -> Result<Message, String> {
-    let data = match (event.remove("data"), event.remove("data_base64")) {
-        (Some(data), _) => data,
-        (None, Some(_)) => return Err("`data_base64` is not JSON: send the event's data as JSON".to_owned()),
-        (None, None) => Value::Null,
+    let media_type = event.get("datacontenttype").and_then(Value::as_str).map(media_type).unwrap_or_default();
+    let body = match (event.remove("data"), event.remove("data_base64")) {
+        (Some(data), _) => Body::json(&data).map_err(|error| error.to_string())?,
+        (None, Some(Value::String(text))) => {
+            let data = STANDARD.decode(&text).map_err(|error| format!("`data_base64` is not Base64: {error}"))?;
+            body_of(&media_type, &data.into())?
+        }
+        (None, Some(_)) => return Err("`data_base64` is not a text".to_owned()),
+        (None, None) => body_of(&media_type, &Bytes::new())?,
     };
-    let body = Body::json(&data).map_err(|error| error.to_string())?;
-    let attributes = event.into_iter().map(|(name, value)| (format!("ce-{name}"), value)).collect();
-    checked(Message { attributes, ..Message::new(body) })
+    // An attribute that is null is not there (JSON event format, 2.2).
+    let attributes = event.into_iter().filter(|(_, value)| !value.is_null());
+    checked(body, attributes.map(|(name, value)| (format!("ce-{name}"), value)).collect())
 }
 
 fn binary(headers: &HeaderMap, media_type: &str, body: &Bytes) -> Result<Message, String> {
-    let json = media_type.is_empty() || media_type == "application/json" || media_type.ends_with("+json");
-    let body = match (json, std::str::from_utf8(body)) {
-        (_, Ok("")) => Body::json(&Value::Null),
-        (true, Ok(_)) => Body::raw(body.clone()),
-        (false, Ok(text)) if media_type.starts_with("text/") => Body::json(text),
-        _ => return Err(format!("data of type {media_type} cannot be a message: JSON and text can")),
-    };
-    let body = body.map_err(|error| format!("the event's data is not JSON: {error}"))?;
     let events = headers.iter().filter(|(name, _)| name.as_str().starts_with("ce-"));
     let attributes =
         events.filter_map(|(name, value)| Some((name.to_string(), Value::from(decode(value.as_bytes())?))));
-    checked(Message { attributes: attributes.collect(), ..Message::new(body) })
+    let mut attributes: Attributes = attributes.collect();
+    if media_type.starts_with("text/") {
+        // Its type is all that tells it from JSON on the other side.
+        attributes.insert("ce-datacontenttype".to_owned(), Value::from(media_type));
+    }
+    checked(body_of(media_type, body)?, attributes)
 }
 
-fn checked(message: Message) -> Result<Message, String> {
+/// The essence of a content type, in small letters.
+fn media_type(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Data of this type as the body of a message: JSON as it is, text as a JSON string, none as null.
+fn body_of(media_type: &str, data: &Bytes) -> Result<Body, String> {
+    let json = media_type.is_empty() || media_type == "application/json" || media_type.ends_with("+json");
+    let body = match (json, std::str::from_utf8(data)) {
+        (_, Ok("")) => Body::json(&Value::Null),
+        (true, Ok(_)) => Body::raw(data.clone()),
+        (false, Ok(text)) if media_type.starts_with("text/") => Body::json(text),
+        _ => return Err(format!("data of type {media_type:?} cannot be a message: JSON and text can")),
+    };
+    body.map_err(|error| format!("the event's data is not JSON: {error}"))
+}
+
+/// A message of an event that is one (CloudEvents 1.0.2, 3.1: required attributes).
+fn checked(body: Body, attributes: Attributes) -> Result<Message, String> {
     for required in ["ce-specversion", "ce-id", "ce-source", "ce-type"] {
-        if !message.attributes.contains_key(required) {
+        if attributes.get(required).and_then(Value::as_str).is_none_or(str::is_empty) {
             return Err(format!("the event has no `{}`, which every CloudEvent has", &required[3..]));
         }
     }
+    if attributes["ce-specversion"] != "1.0" {
+        return Err(format!("the event's `specversion` is {}: \"1.0\" is understood", attributes["ce-specversion"]));
+    }
+    let message = Message { attributes, ..Message::new(body) };
     line::check(&message).map(|()| message)
 }
 
@@ -136,6 +161,36 @@ mod tests {
         let message = one(&headers, body).unwrap();
         assert_eq!(message.body.as_str(), r#"{"n":1}"#);
         assert_eq!(message.attributes["ce-tenant"], 7);
+        let encoded =
+            r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","time":null,"data_base64":"eyJuIjoxfQ=="}"#;
+        let encoded = one(&headers, encoded).unwrap();
+        assert_eq!((encoded.body.as_str(), encoded.attributes.contains_key("ce-time")), (r#"{"n":1}"#, false));
+    }
+
+    #[test]
+    fn what_is_no_event_of_this_version_is_refused() {
+        let headers = headers(&[("content-type", "application/cloudevents+json")]);
+        let reason = |event: &'static str| one(&headers, event).unwrap_err();
+        let old = reason(r#"{"specversion":"0.3","id":"1","source":"/a","type":"t"}"#);
+        assert_eq!(old, "the event's `specversion` is \"0.3\": \"1.0\" is understood");
+        let empty = reason(r#"{"specversion":"1.0","id":"","source":"/a","type":"t"}"#);
+        assert_eq!(empty, "the event has no `id`, which every CloudEvent has");
+        let binary = r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","datacontenttype":"image/png","data_base64":"AA=="}"#;
+        assert_eq!(reason(binary), "data of type \"image/png\" cannot be a message: JSON and text can");
+    }
+
+    #[test]
+    fn text_stays_text_and_keeps_its_type() {
+        let ce = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", "1"),
+            ("ce-source", "/a"),
+            ("ce-type", "t"),
+            ("content-type", "text/plain; charset=utf-8"),
+        ];
+        let message = one(&headers(&ce), "it is \"so\"").unwrap();
+        assert_eq!(message.body.as_str(), r#""it is \"so\"""#);
+        assert_eq!(message.attributes["ce-datacontenttype"], "text/plain");
     }
 
     #[test]

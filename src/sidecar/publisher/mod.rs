@@ -5,46 +5,53 @@
 //! | 200 | every message is sent |
 //! | 207 | some are, some are not: each message has its own result |
 //! | 400, 413 | none could be sent: malformed, or above a limit, which is named |
+//! | 401, 403 | without the token; a web page |
+//! | 422 | the `Idempotency-Key` stood on another request |
 //! | 503 with `Retry-After` | none was taken: too many are waiting, or the service is not there |
+//! | 504 | nobody knows whether the service has them |
 
+mod body;
 mod events;
+mod memory;
 mod results;
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    body::{Body, Bytes},
+    extract::State,
+    middleware,
     response::Response,
     routing::post,
 };
 use http::HeaderMap;
 use serde_json::value::RawValue;
-use tokio::{net::TcpListener, sync::OnceCell, time::Instant};
+use tokio::{net::TcpListener, sync::OnceCell};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::results::{Answer, Outcome};
-use super::{line, listen::limits};
+use self::{
+    body::Room,
+    memory::{Memory, Outcomes},
+    results::{Answer, Outcome},
+};
+use super::{
+    guard::{self, Guard},
+    line,
+    listen::limits,
+};
 use crate::{
     client::{Client, Error},
     config,
-    message::{Body, Message},
+    message::Message,
     producer::{Producer, SendError, TrySendError},
     server::listener,
 };
 
-/// The largest request, in bytes: sixteen full messages.
-const MAX_REQUEST: usize = 16 * crate::limits::MAX_BYTES;
-/// How long an answer is remembered under its `Idempotency-Key`.
-const REMEMBERED: Duration = Duration::from_secs(600);
-/// How many answers are remembered.
-const MAX_REMEMBERED: usize = 10_000;
+/// The most messages of one request.
+const MAX_MESSAGES: usize = 10_000;
+/// The longest `Idempotency-Key`, in characters.
+const MAX_KEY: usize = 255;
 
 /// A publisher that listens.
 #[derive(Debug)]
@@ -60,12 +67,9 @@ struct Intake {
     settings: config::Publisher,
     /// Made with the first message: the service need not be there when the process starts.
     producer: OnceCell<Producer>,
-    /// Answers by idempotency key, and since when they are remembered.
-    answered: Mutex<HashMap<String, (Instant, Remembered)>>,
+    room: Room,
+    memory: Memory,
 }
-
-/// An answer that is there, or on its way.
-type Remembered = Arc<OnceCell<Answer>>;
 
 /// What is left of a publisher that runs: the end of its producer.
 #[derive(Debug)]
@@ -74,8 +78,13 @@ pub(crate) struct Ending(Arc<Intake>);
 impl Publisher {
     /// A publisher that answers on `listener`.
     pub(crate) fn new(settings: &config::Publisher, listener: TcpListener, client: Client) -> Self {
-        let intake =
-            Intake { client, settings: settings.clone(), producer: OnceCell::new(), answered: Mutex::default() };
+        let intake = Intake {
+            client,
+            settings: settings.clone(),
+            producer: OnceCell::new(),
+            room: Room::default(),
+            memory: Memory::default(),
+        };
         Self { listener, intake: Arc::new(intake) }
     }
 
@@ -86,9 +95,10 @@ impl Publisher {
 
     /// Answers requests until `stopping`, as one of `tasks`.
     pub(crate) fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) -> Ending {
+        let guard = Guard::new(self.intake.settings.token.clone(), "publishers[].token");
         let router = Router::new()
             .route("/", post(publish))
-            .layer(DefaultBodyLimit::max(MAX_REQUEST))
+            .layer(middleware::from_fn_with_state(guard, guard::check))
             .with_state(self.intake.clone());
         let limits = limits(1024, Duration::from_secs(10));
         tasks.spawn(listener::run(self.listener, router, limits, stopping.clone()));
@@ -106,50 +116,77 @@ impl Ending {
     }
 }
 
-async fn publish(State(intake): State<Arc<Intake>>, headers: HeaderMap, body: Bytes) -> Response {
-    let Some(key) = headers.get("idempotency-key").and_then(|key| key.to_str().ok()) else {
-        return intake.take(&headers, &body).await.into();
+async fn publish(State(intake): State<Arc<Intake>>, headers: HeaderMap, body: Body) -> Response {
+    let request = match intake.room.read(body).await {
+        Ok(request) => request,
+        Err(answer) => return answer.into(),
     };
-    let cell = intake.remembered(key);
-    // Two requests with one key: the second waits for the first one's answer. An answer that asks to come again is not
-    // remembered.
-    let answer = cell.get_or_try_init(async || {
-        let answer = intake.take(&headers, &body).await;
-        if answer.is_final() { Ok(answer) } else { Err(answer) }
+    let read = read(&headers, &request.bytes).and_then(|(messages, single)| match messages.len() {
+        0..=MAX_MESSAGES => Ok((messages, single)),
+        many => Err(format!("the list has {many} messages: at most {MAX_MESSAGES} are allowed")),
     });
-    match answer.await {
-        Ok(answer) => answer.clone().into(),
-        Err(answer) => answer.into(),
+    let (messages, single) = match read {
+        Ok(read) => read,
+        Err(reason) => return Answer::malformed(reason).into(),
+    };
+    let outcomes = match key(&headers) {
+        Ok(None) => Outcomes::default(),
+        Ok(Some(key)) => match intake.memory.recall(key, &request.bytes, messages.len()) {
+            Some(outcomes) => outcomes,
+            None => return Answer::reused_key().into(),
+        },
+        Err(reason) => return Answer::malformed(reason).into(),
+    };
+    // On its own: a caller that gives up does not undo what was taken, and finds out when it asks again with its key.
+    let work = tokio::spawn(async move {
+        let mut outcomes = outcomes.lock().await;
+        intake.send(messages, &mut outcomes).await;
+        drop(request);
+        Answer::new(&outcomes, single)
+    });
+    work.await.unwrap_or_else(|panic| Answer::unknown(&panic.to_string())).into()
+}
+
+/// The key under which a request is remembered.
+fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    match key.to_str() {
+        Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key)),
+        _ => Err(format!("the Idempotency-Key is not 1 to {MAX_KEY} visible ASCII characters")),
     }
 }
 
 impl Intake {
-    async fn take(&self, headers: &HeaderMap, body: &Bytes) -> Answer {
-        let (messages, single) = match read(headers, body) {
-            Ok(read) => read,
-            Err(reason) => return Answer::malformed(reason),
-        };
+    /// Sends the messages, and writes down what became of each. Where `outcomes` are known from an earlier try, only what
+    /// was not taken then, or is unsure, is sent.
+    async fn send(&self, messages: Vec<Result<Message, String>>, outcomes: &mut Vec<Outcome>) {
         let producer = match self.producer.get_or_try_init(|| self.connect()).await {
             Ok(producer) => producer,
-            Err(error) => return Answer::unavailable(&error.to_string()),
+            Err(error) => {
+                outcomes.resize_with(messages.len(), || Outcome::Busy(error.to_string()));
+                return;
+            }
         };
-        let mut receipts = Vec::with_capacity(messages.len());
-        for message in messages {
-            receipts.push(match message.map(|message| producer.try_send(message)) {
-                Ok(Ok(receipt)) => Ok(receipt),
-                Ok(Err(TrySendError::Limit(error))) => Err(Outcome::refused(error.to_string())),
-                Ok(Err(error)) => Err(Outcome::Busy(error.to_string())),
-                Err(reason) => Err(Outcome::refused(reason)),
-            });
+        outcomes.resize_with(messages.len(), || Outcome::Busy("it was not tried".to_owned()));
+        let mut receipts = Vec::new();
+        for (message, outcome) in messages.into_iter().zip(outcomes.iter_mut()) {
+            if outcome.is_final() {
+                continue;
+            }
+            match message.map(|message| producer.try_send(message)) {
+                // What is accepted counts as unsure until it is settled.
+                Ok(Ok(receipt)) => {
+                    *outcome = Outcome::Unsure("it was on its way".to_owned());
+                    receipts.push((outcome, receipt));
+                }
+                Ok(Err(TrySendError::Limit(error))) => *outcome = Outcome::refused(error.to_string()),
+                Ok(Err(error)) => *outcome = Outcome::Busy(error.to_string()),
+                Err(reason) => *outcome = Outcome::refused(reason),
+            }
         }
-        let mut outcomes = Vec::with_capacity(receipts.len());
-        for receipt in receipts {
-            outcomes.push(match receipt {
-                Ok(receipt) => settled(receipt.await),
-                Err(outcome) => outcome,
-            });
+        for (outcome, receipt) in receipts {
+            *outcome = settled(receipt.await);
         }
-        Answer::new(&outcomes, single)
     }
 
     async fn connect(&self) -> Result<Producer, Error> {
@@ -162,25 +199,6 @@ impl Intake {
             .ordered(ordered);
         producer.build().map_err(|error| Error::limit("publish", error))
     }
-
-    fn remembered(&self, key: &str) -> Remembered {
-        let now = Instant::now();
-        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        if answered.len() >= MAX_REMEMBERED {
-            answered.retain(|_, (since, _)| now - *since < REMEMBERED);
-        }
-        if answered.len() >= MAX_REMEMBERED
-            && let Some(oldest) = answered.iter().min_by_key(|(_, (since, _))| *since).map(|(key, _)| key.clone())
-        {
-            answered.remove(&oldest);
-        }
-        let fresh = || (now, Arc::default());
-        let entry = answered.entry(key.to_owned()).or_insert_with(fresh);
-        if now - entry.0 >= REMEMBERED {
-            *entry = fresh();
-        }
-        entry.1.clone()
-    }
 }
 
 /// The messages of a request, each by itself, and whether it was a single one rather than a list.
@@ -190,7 +208,7 @@ fn read(headers: &HeaderMap, body: &Bytes) -> Result<Read, String> {
     if let Some(read) = events::read(headers, body) {
         return read;
     }
-    let common = Message::new(Body::trusted("null".into()));
+    let common = Message::new(crate::message::Body::trusted("null".into()));
     let parse = |json: &[u8]| line::parse(json, &common).and_then(|message| line::check(&message).map(|()| message));
     if body.trim_ascii_start().starts_with(b"[") {
         let items: Vec<&RawValue> =

@@ -1,5 +1,7 @@
 //! The answer to a request: one result per message, and the status that sums them up.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
@@ -24,6 +26,11 @@ impl Outcome {
         Self::Refused(if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }, reason)
     }
 
+    /// Whether sending it again would double it, or change nothing.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Sent(_) | Self::Refused(..))
+    }
+
     fn json(&self) -> Value {
         match self {
             Self::Sent(id) => json!({ "state": "sent", "id": id }),
@@ -44,10 +51,12 @@ impl Outcome {
 }
 
 /// A whole answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Answer {
     status: StatusCode,
     body: Value,
+    /// Whether some of it may go through when it comes again.
+    come_again: bool,
 }
 
 impl Answer {
@@ -60,7 +69,8 @@ impl Answer {
             [only] if single => only.json(),
             several => json!({ "messages": several.iter().map(Outcome::json).collect::<Vec<_>>() }),
         };
-        Self { status, body }
+        let come_again = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Busy(_)));
+        Self { status, body, come_again }
     }
 
     /// A request that is no message.
@@ -68,14 +78,31 @@ impl Answer {
         Self::new(&[Outcome::refused(reason)], true)
     }
 
-    /// A service that is not there.
+    /// A request that is too large.
+    pub(super) fn too_large(reason: String) -> Self {
+        Self::new(&[Outcome::Refused(StatusCode::PAYLOAD_TOO_LARGE, reason)], true)
+    }
+
+    /// A request that did not arrive in time.
+    pub(super) fn too_slow(patience: Duration) -> Self {
+        let reason = format!("the request did not arrive within {} s", patience.as_secs());
+        Self::new(&[Outcome::Refused(StatusCode::REQUEST_TIMEOUT, reason)], true)
+    }
+
+    /// A key that stood on a request with another body.
+    pub(super) fn reused_key() -> Self {
+        let reason = "this Idempotency-Key came with another request: give each request its own".to_owned();
+        Self::new(&[Outcome::Refused(StatusCode::UNPROCESSABLE_ENTITY, reason)], true)
+    }
+
+    /// Nothing can be taken now.
     pub(super) fn unavailable(reason: &str) -> Self {
         Self::new(&[Outcome::Busy(reason.to_owned())], true)
     }
 
-    /// Whether coming again would change nothing.
-    pub(super) fn is_final(&self) -> bool {
-        !self.status.is_server_error()
+    /// Nobody knows what became of the request.
+    pub(super) fn unknown(reason: &str) -> Self {
+        Self::new(&[Outcome::Unsure(reason.to_owned())], true)
     }
 }
 
@@ -83,7 +110,7 @@ impl From<Answer> for Response {
     fn from(answer: Answer) -> Self {
         let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let mut response = (answer.status, content_type, answer.body.to_string()).into_response();
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+        if answer.come_again {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
