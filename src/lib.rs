@@ -26,6 +26,7 @@
 //! | [`client`] | [`Client`]: every operation, typed, checked, repeated where that is safe |
 //! | [`producer`] | [`Producer`]: messages gathered into requests |
 //! | [`worker`] | [`Worker`]: polls, handlers, deadlines, the ordered acknowledgement |
+//! | `exposition` | metrics as an answer to a scraper |
 //! | [`redrive`] | dead letters and parked messages sent again |
 //! | [`server`] | the server: HTTP over a [`Broker`](server::broker::Broker), and the embedded broker with its stores |
 //! | [`config`], [`sidecar`] | workers and publishers from a configuration file |
@@ -64,6 +65,8 @@ pub use producer::Producer;
 pub use wire::ApiVersion;
 pub use worker::Worker;
 
+#[cfg(feature = "server")]
+mod exposition;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

@@ -17,7 +17,7 @@ pub(crate) fn for_command(global: &Global, colored: bool, usual: &str) {
 }
 
 /// The filter of a process that stays: it can be changed while the process runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LogFilter {
     handle: reload::Handle<EnvFilter, Registry>,
 }
@@ -30,6 +30,15 @@ impl LogFilter {
     pub(crate) fn change(&self, global: &Global, log: &Log) -> Result<(), Failure> {
         let filter = filter(global, log)?;
         self.handle.reload(filter).map_err(|error| Failure::new(format!("the log filter cannot be changed: {error}")))
+    }
+
+    /// Filters by `directives` from now on, whatever was asked for at the start.
+    ///
+    /// # Errors
+    /// Says what is wrong with them; the old filter stays.
+    pub(crate) fn set(&self, directives: &str) -> Result<(), String> {
+        let filter = EnvFilter::try_new(directives).map_err(|error| format!("`{directives}` is no filter: {error}"))?;
+        self.handle.reload(filter).map_err(|error| error.to_string())
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{Config, load},
-    sidecar::{Controls, Ended, Sidecar, SidecarError, embed},
+    sidecar::{Controls, Ended, Sidecar, SidecarError, children, embed},
 };
 
 /// Options of `run`.
@@ -34,7 +34,8 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     let config = load(&context.request(true))?.config;
     let filter = logging::for_service(&context.global, context.colored(), &config.log)?;
     let mut hang_ups = HangUps::listen();
-    let sidecar = Sidecar::start(config.clone()).await?;
+    let by_hand = filter.clone();
+    let sidecar = Sidecar::start(config.clone()).await?.log_control(move |filter| by_hand.set(filter));
     let mut live = Live { config: config.clone(), controls: sidecar.controls(), filter };
     let reload = async {
         loop {
@@ -57,6 +58,7 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     tokio::select! {
         ended = work => ended,
         never = reload => never,
+        never = children::reap_orphans() => match never {},
     }
 }
 

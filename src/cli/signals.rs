@@ -19,15 +19,18 @@ where
         Signals::listen().map_err(|error| Failure::new(format!("signals cannot be listened for: {error}")))?;
     let stop = CancellationToken::new();
     let work = work(stop.clone());
-    tokio::pin!(work);
+    let watchdog = notify::watchdog();
+    tokio::pin!(work, watchdog);
     tokio::select! {
         done = &mut work => return done,
+        never = &mut watchdog => match never {},
         first = signals.next() => tracing::info!(signal = first.name, "stopping; a second signal stops at once"),
     }
     notify::stopping();
     stop.cancel();
     tokio::select! {
         done = &mut work => done,
+        never = &mut watchdog => match never {},
         second = signals.next() => {
             tracing::warn!(signal = second.name, "stopped at once: what was in flight comes again");
             Ok(ExitCode::from(second.exit_code))

@@ -24,7 +24,10 @@ use super::{
     json::Json,
     query::Query,
 };
-use crate::queue::{GroupId, ProjectId, QueueId};
+use crate::{
+    exposition,
+    queue::{GroupId, ProjectId, QueueId},
+};
 
 /// Messages shown at once.
 const MAX_SHOWN: usize = 1000;
@@ -62,7 +65,7 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
     }
 }
 
-/// `/metrics`, in the OpenMetrics text format.
+/// `/metrics`, in the format that the scraper asks for.
 async fn metrics(
     State(app): State<Arc<App>>,
     Extension(registry): Extension<Arc<Registry>>,
@@ -75,13 +78,7 @@ async fn metrics(
     if text::encode(&mut body, &registry).is_err() {
         return plain(&codes::INTERNAL.plain());
     }
-    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let kind = if accepted.contains("application/openmetrics-text") {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    } else {
-        "text/plain; version=0.0.4; charset=utf-8"
-    };
-    ([(header::CONTENT_TYPE, kind)], body).into_response()
+    exposition::answer(&headers, body)
 }
 
 /// How old the first message is that each group has not settled; groups that have settled all are left out.

@@ -5,14 +5,16 @@
 //! [`Sidecar::start`] turns a [`Config`](crate::config::Config) into a client (`connect`), an embedded server where one is
 //! asked for (`embed`), workers whose handlers are in `deliver`, publishers and the admin endpoint. [`Sidecar::run`] runs
 //! them and ends them in order. `app` watches the application behind an HTTP handler; `throttle` is where everything that
-//! pauses a worker meets. `line` is the JSON that a message is written as outside.
+//! pauses a worker meets, `guard` says who may use a listener. `line` is the JSON that a message is written as outside.
 
 mod admin;
 mod app;
+pub(crate) mod children;
 pub(crate) mod connect;
 mod deliver;
 pub(crate) mod embed;
 mod error;
+mod guard;
 pub(crate) mod line;
 mod listen;
 mod observe;
@@ -21,6 +23,7 @@ mod publisher;
 mod run;
 mod start;
 mod throttle;
+mod window;
 
 pub use self::{
     error::SidecarError,

@@ -7,7 +7,9 @@ use std::sync::{
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::{sync::watch, time::Instant};
 
+use super::window::Window;
 use crate::{
     clock,
     worker::{AckResult, Event, Observer, Outcome},
@@ -19,9 +21,12 @@ const KEPT: usize = 5;
 const MAX_CHARS: usize = 300;
 
 /// Counts the running handlers of a worker, and remembers its last errors.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Recorder {
     running: AtomicUsize,
+    /// Messages that were received and are not settled with the service.
+    open: watch::Sender<usize>,
+    handled: Mutex<Window>,
     errors: Mutex<Vec<Seen>>,
 }
 
@@ -33,10 +38,32 @@ pub(crate) struct Seen {
     error: String,
 }
 
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            running: AtomicUsize::new(0),
+            open: watch::Sender::new(0),
+            handled: Mutex::new(Window::new(Instant::now())),
+            errors: Mutex::default(),
+        }
+    }
+}
+
 impl Recorder {
     /// Handlers that run now. Unlike the worker's own count this has no places that polls have reserved.
     pub(crate) fn running(&self) -> usize {
         self.running.load(Relaxed)
+    }
+
+    /// Waits until every message that was received is settled with the service. Cancel-safe.
+    pub(crate) async fn settled(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
+    }
+
+    /// How many messages were handled per second in the last minute.
+    pub(crate) fn rate(&self) -> f64 {
+        self.handled.lock().unwrap_or_else(PoisonError::into_inner).per_second(Instant::now())
     }
 
     /// The last errors, the newest first.
@@ -59,7 +86,12 @@ impl Observer for Recorder {
     fn observe(&self, event: &Event<'_>) {
         match event {
             Event::Started => drop(self.running.fetch_add(1, Relaxed)),
-            Event::Handled { .. } => drop(self.running.fetch_sub(1, Relaxed)),
+            Event::Handled { .. } => {
+                self.running.fetch_sub(1, Relaxed);
+                self.handled.lock().unwrap_or_else(PoisonError::into_inner).count(Instant::now());
+            }
+            Event::Received { messages, .. } if *messages > 0 => self.open.send_modify(|open| *open += messages),
+            Event::Settled { done, rest, .. } => self.open.send_modify(|open| *open = open.saturating_sub(done + rest)),
             _ => {}
         }
         match event {

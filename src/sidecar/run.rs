@@ -46,10 +46,9 @@ impl Sidecar {
     /// # Errors
     /// When a worker could not go on; the others have been ended in order before.
     pub async fn run(self, stop: CancellationToken) -> Result<Ended, SidecarError> {
-        let Self { config, server, client, units, publishers, admin, metrics, stopping } = self;
+        let Self { config, server, client, units, publishers, admin, metrics, stopping, tasks, log } = self;
         let grace = config.shutdown.grace.get();
         let endings = Endings::default();
-        let tasks = TaskTracker::new();
 
         if let Some(server) = server {
             let stop = endings.server.clone();
@@ -60,7 +59,7 @@ impl Sidecar {
             });
         }
         if let Some(listener) = admin {
-            let router = admin::router(Admin::new(&config, client, &units, metrics));
+            let router = admin::router(Admin::new(&config, client, &units, metrics, log));
             tasks.spawn(listener::run(listener, router, limits(256, Duration::from_secs(1)), endings.admin.clone()));
         }
         let intake = TaskTracker::new();
@@ -103,7 +102,7 @@ fn start(unit: Unit, workers: &mut JoinSet<Finished>, tasks: &TaskTracker, stopp
         let (app, target, stop) = (watched.app, watched.target, stopping.clone());
         tasks.spawn(async move {
             let target = Arc::clone(&target);
-            app.watch(throttle, watched.interval, || target.is_there(), stop).await;
+            app.watch(throttle, watched.watching, || target.look(), stop).await;
         });
     }
     let stop = stopping.clone();

@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    app::App,
+    admin::LogControl,
+    app::{App, Watching},
     connect,
     deliver::{command::CommandDelivery, http::HttpDelivery, lines::LinesDelivery, log::LogDelivery, target::Target},
     embed,
@@ -38,6 +39,9 @@ pub struct Sidecar {
     pub(super) admin: Option<TcpListener>,
     pub(super) metrics: Metrics,
     pub(super) stopping: CancellationToken,
+    /// What ends after the workers.
+    pub(super) tasks: TaskTracker,
+    pub(super) log: LogControl,
 }
 
 /// What can be changed of a sidecar that runs.
@@ -71,7 +75,7 @@ pub(super) struct Unit {
 pub(super) struct Watched {
     pub(super) app: Arc<App>,
     pub(super) target: Arc<Target>,
-    pub(super) interval: Duration,
+    pub(super) watching: Watching,
 }
 
 impl Sidecar {
@@ -94,7 +98,8 @@ impl Sidecar {
             false => (None, connect::to_service(&config)?),
         };
         let metrics = Metrics::new();
-        let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, &stopping));
+        let tasks = TaskTracker::new();
+        let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, (&stopping, &tasks)));
         let units = units.collect::<Result<Vec<_>, _>>()?;
         let mut publishers = Vec::new();
         for publisher in &config.publishers {
@@ -104,7 +109,14 @@ impl Sidecar {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        Ok(Self { config, server, client, units, publishers, admin, metrics, stopping })
+        let log = LogControl::default();
+        Ok(Self { config, server, client, units, publishers, admin, metrics, stopping, tasks, log })
+    }
+
+    /// Lets the admin endpoint change what is logged: `set` takes a filter, and says what is wrong with it.
+    pub fn log_control(mut self, set: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.log = LogControl(Some(Arc::new(set)));
+        self
     }
 
     /// The address of the embedded server.
@@ -138,7 +150,7 @@ fn unit(
     config: &Config,
     client: &Client,
     metrics: &Metrics,
-    stopping: &CancellationToken,
+    (stopping, tasks): (&CancellationToken, &TaskTracker),
 ) -> Result<Unit, SidecarError> {
     let name = worker.label();
     let recorder = Arc::<Recorder>::default();
@@ -149,14 +161,17 @@ fn unit(
             let target = Arc::new(target.map_err(|error| SidecarError::Http(name.clone(), error.into()))?);
             let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
             let delivery = Arc::new(HttpDelivery::new(settings, target.clone(), source, stopping.clone()));
-            let interval = settings.health_interval.get();
-            http = Some((delivery.clone(), Watched { app: delivery.app(), target, interval }));
+            let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
+            http = Some((delivery.clone(), Watched { app: delivery.app(), target, watching }));
             delivery
         }
-        (None, Some(command)) if command.mode == CommandMode::JsonLines => {
-            Arc::new(LinesDelivery::new(command.run.clone()))
+        (None, Some(command)) => {
+            let (run, timeout) = (command.run.clone(), command.timeout.map(config::Span::get));
+            match command.mode {
+                CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout)),
+                CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, tasks)),
+            }
         }
-        (None, Some(command)) => Arc::new(CommandDelivery::new(command.run.clone())),
         (None, None) => Arc::new(LogDelivery::new(worker.handler.log.unwrap_or_default())),
     };
     let builder = Worker::builder(client.clone(), &worker.queue, &worker.group, handler);

@@ -6,9 +6,10 @@ use axum::{
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
+use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::json;
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::timeout;
 
 use super::{Admin, Watch, answer};
 
@@ -31,22 +32,33 @@ pub(super) async fn concurrency(State(admin): State<Arc<Admin>>, RawQuery(query)
     }
 }
 
+/// `POST /log?filter=debug`: what is logged from now on, until it is changed again or the configuration is read again.
+pub(super) async fn log(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+    let Some(filter) = value(query.as_deref(), "filter").filter(|filter| !filter.is_empty()) else {
+        return refused("write ?filter= and a level like info, or directives like info,dms_worker=debug");
+    };
+    let Some(set) = &admin.log.0 else { return refused("this process does not let its log be changed") };
+    match set(&filter) {
+        Ok(()) => {
+            tracing::info!(filter, "the log filter was changed");
+            answer(StatusCode::OK, &json!({ "filter": filter }))
+        }
+        Err(error) => refused(&error),
+    }
+}
+
 /// `POST /drain`: stop fetching for good and finish what is in flight; answered when that is done or the grace period is
 /// over. The process stays until it is told to end: this is what a `preStop` hook calls.
 pub(super) async fn drain(State(admin): State<Arc<Admin>>) -> Response {
     admin.workers.iter().for_each(|watch| watch.throttle.worker().stop());
-    let idle = async {
-        while admin.workers.iter().any(|watch| watch.recorder.running() > 0) {
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let drained = timeout(admin.grace, idle).await.is_ok();
+    let settled = join_all(admin.workers.iter().map(|watch| watch.recorder.settled()));
+    let drained = timeout(admin.grace, settled).await.is_ok();
     let status = if drained { StatusCode::OK } else { StatusCode::ACCEPTED };
     answer(status, &json!({ "drained": drained }))
 }
 
 fn each(admin: &Admin, query: Option<&str>, change: impl Fn(&Watch)) -> Response {
-    let wanted = value(query, "worker").map(decode);
+    let wanted = value(query, "worker");
     let mut changed = Vec::new();
     for watch in &admin.workers {
         if wanted.as_ref().is_none_or(|name| *name == watch.name) {
@@ -67,12 +79,7 @@ fn refused(reason: &str) -> Response {
     (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response()
 }
 
-fn value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
-}
-
-/// Names may have a `/`, which some callers encode.
-fn decode(text: &str) -> String {
-    text.replace("%2F", "/").replace("%2f", "/")
+/// A parameter, with its percent-encoding undone.
+fn value(query: Option<&str>, name: &str) -> Option<String> {
+    form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }

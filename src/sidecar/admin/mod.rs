@@ -6,25 +6,25 @@
 mod control;
 mod status;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Request, State},
-    middleware::{self, Next},
+    extract::State,
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{StatusCode, header};
-use sha2::{Digest, Sha256};
+use http::{HeaderMap, StatusCode, header};
 use tokio::time::Instant;
 
-use super::{observe::Recorder, start::Unit, throttle::Throttle};
-use crate::{
-    client::Client,
-    config::{Config, Secret},
-    worker::Metrics,
+use super::{
+    guard::{self, Guard},
+    observe::Recorder,
+    start::Unit,
+    throttle::Throttle,
 };
+use crate::{client::Client, config::Config, exposition, worker::Metrics};
 
 /// What the endpoint shows and steers.
 #[derive(Debug)]
@@ -32,9 +32,23 @@ pub(super) struct Admin {
     client: Client,
     workers: Vec<Watch>,
     metrics: Metrics,
-    token: Option<Secret>,
+    guard: Guard,
     grace: std::time::Duration,
     started: Instant,
+    log: LogControl,
+}
+
+/// Changes what is logged, where the process lets that be changed.
+#[derive(Clone, Default)]
+pub(super) struct LogControl(pub(super) Option<Arc<SetLogFilter>>);
+
+/// Takes a filter, or says what is wrong with it.
+type SetLogFilter = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
+impl fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogControl").field(&self.0.is_some()).finish()
+    }
 }
 
 /// A worker as the endpoint sees it.
@@ -50,7 +64,7 @@ struct Watch {
 
 impl Admin {
     /// The endpoint of these workers.
-    pub(super) fn new(config: &Config, client: Client, units: &[Unit], metrics: Metrics) -> Arc<Self> {
+    pub(super) fn new(config: &Config, client: Client, units: &[Unit], metrics: Metrics, log: LogControl) -> Arc<Self> {
         let watch = |unit: &Unit| Watch {
             name: unit.name.clone(),
             throttle: unit.throttle.clone(),
@@ -63,9 +77,10 @@ impl Admin {
             client,
             workers: units.iter().map(watch).collect(),
             metrics,
-            token: config.admin.token.clone(),
+            guard: Guard::new(config.admin.token.clone(), "admin.token"),
             grace: config.shutdown.grace.get(),
             started: Instant::now(),
+            log,
         })
     }
 }
@@ -79,7 +94,8 @@ pub(super) fn router(admin: Arc<Admin>) -> Router {
         .route("/resume", post(control::resume))
         .route("/drain", post(control::drain))
         .route("/concurrency", post(control::concurrency))
-        .layer(middleware::from_fn_with_state(admin.clone(), guard));
+        .route("/log", post(control::log))
+        .layer(middleware::from_fn_with_state(admin.guard.clone(), guard::check));
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(status::ready))
@@ -94,21 +110,6 @@ fn answer(status: StatusCode, body: &serde_json::Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 
-async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], admin.metrics.encode()).into_response()
-}
-
-/// Lets a request through that has the token, where there is one.
-async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let Some(token) = &admin.token else { return next.run(request).await };
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    // Hashes are compared: how far they agree says nothing about the token.
-    if Sha256::digest(given) == Sha256::digest(token.expose()) {
-        return next.run(request).await;
-    }
-    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-    (StatusCode::UNAUTHORIZED, challenge, "send the token of admin.token as `Authorization: Bearer …`\n")
-        .into_response()
+async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    exposition::answer(&headers, admin.metrics.encode())
 }

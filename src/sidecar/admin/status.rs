@@ -84,6 +84,7 @@ fn worker(watch: &Watch) -> Value {
         "in_flight": watch.recorder.running(),
         "concurrency": status.concurrency,
         "last_poll_seconds_ago": status.last_poll_age.map(|age| age.as_secs_f64()),
+        "handled_per_second": watch.recorder.rate(),
         "p50_ms": status.durations.map(|seen| millis(seen.p50)),
         "p99_ms": status.durations.map(|seen| millis(seen.p99)),
         "received": counts.received,
@@ -127,7 +128,9 @@ pub(super) async fn scale(State(admin): State<Arc<Admin>>) -> Response {
         in_flight += held;
         workers.insert(watch.name.clone(), json!({ "backlog": backlog, "in_flight": held }));
     }
-    answer(StatusCode::OK, &json!({ "backlog": total, "in_flight": in_flight, "workers": workers }))
+    let in_flight_too = total + u64::try_from(in_flight).unwrap_or(u64::MAX);
+    let body = json!({ "backlog": total, "in_flight": in_flight, "total": in_flight_too, "workers": workers });
+    answer(StatusCode::OK, &body)
 }
 
 async fn backlog(admin: &Admin, watch: &Watch) -> Result<u64, Error> {

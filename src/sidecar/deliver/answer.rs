@@ -36,13 +36,13 @@ pub(crate) fn verdict(status: StatusCode, headers: &HeaderMap, now: Timestamp) -
     }
 }
 
-/// `Retry-After` in seconds or as a date, cut to an hour.
+/// `Retry-After` in seconds or as a date in any of the three forms of RFC 9110, cut to an hour.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
-            let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+            let date = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
             Duration::try_from(date.duration_since(now)).unwrap_or_default()
         }
     };
@@ -80,6 +80,8 @@ mod tests {
     fn retry_after_is_seconds_or_a_date() {
         check(503, Some("7"), Verdict::RetryAfter(Duration::from_secs(7)));
         check(429, Some("Sun, 22 Nov 2026 10:00:30 GMT"), Verdict::RetryAfter(Duration::from_secs(30)));
+        check(429, Some("Sunday, 22-Nov-26 10:00:30 GMT"), Verdict::RetryAfter(Duration::from_secs(30)));
+        check(429, Some("Sun Nov 22 10:00:30 2026"), Verdict::RetryAfter(Duration::from_secs(30)));
         check(429, Some("Sun, 22 Nov 2026 09:00:00 GMT"), Verdict::RetryAfter(Duration::ZERO));
         check(503, Some("99999999"), Verdict::RetryAfter(Duration::from_secs(3600)));
         check(503, Some("soon"), Verdict::Retry);

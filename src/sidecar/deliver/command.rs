@@ -1,15 +1,18 @@
 //! Delivery to a program, one process per message: JSON on its standard input, the answer is its exit code.
 
-use std::process::{ExitStatus, Stdio};
+use std::{
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::{
-    io::AsyncWriteExt,
-    process::{Child, Command},
-};
+use tokio::{io::AsyncWriteExt, process::Command, time::sleep};
 
-use crate::worker::{Delivery, Handler, HandlerError};
+use crate::{
+    sidecar::children::Program,
+    worker::{Delivery, Handler, HandlerError},
+};
 
 /// The exit code for "again, later" (`EX_TEMPFAIL`).
 const AGAIN: i32 = 75;
@@ -20,26 +23,43 @@ const WRONG: i32 = 65;
 #[derive(Debug)]
 pub(crate) struct CommandDelivery {
     program: Vec<String>,
+    timeout: Option<Duration>,
 }
 
 impl CommandDelivery {
-    /// A handler that starts `program`: its path and its arguments. No shell is involved.
-    pub(crate) fn new(program: Vec<String>) -> Self {
-        Self { program }
+    /// A handler that starts `program`: its path and its arguments. No shell is involved. The worker stops it after
+    /// `timeout`, or when the lease ends.
+    pub(crate) fn new(program: Vec<String>, timeout: Option<Duration>) -> Self {
+        Self { program, timeout }
+    }
+
+    /// Resolves a moment before the program is killed: a tenth of its time, at most a second.
+    async fn nearly_over(&self, delivery: &Delivery) {
+        let own = async {
+            match self.timeout {
+                Some(timeout) => sleep(timeout - (timeout / 10).min(Duration::from_secs(1))).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = delivery.cancelled() => {}
+            () = own => {}
+        }
     }
 }
 
-/// A process of `program` with pipes to speak through. What it prints on standard error goes to ours. It ends with
+/// A process of `program` with a pipe to its standard input. What it prints on standard error goes to ours. It ends with
 /// the message: dropped, it is killed.
-pub(super) fn spawn(program: &[String], stdout: Stdio) -> Result<Child, HandlerError> {
+pub(super) fn spawn(program: &[String], stdout: Stdio) -> Result<Program, HandlerError> {
     let [path, arguments @ ..] = program else { return Err(HandlerError::retry("no program is configured")) };
     let mut command = Command::new(path);
-    command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::inherit()).kill_on_drop(true);
-    command.spawn().map_err(|error| HandlerError::retry(format!("{path} cannot be started: {error}")))
+    command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::inherit());
+    Program::start(&mut command).map_err(|error| HandlerError::retry(format!("{path} cannot be started: {error}")))
 }
 
-/// A message as a program reads it.
-pub(super) fn json(delivery: &Delivery) -> Value {
+/// A message as a program reads it, which has no longer than `timeout`.
+pub(super) fn json(delivery: &Delivery, timeout: Option<Duration>) -> Value {
+    let left = delivery.remaining().min(timeout.unwrap_or(Duration::MAX));
     json!({
         "queue": delivery.queue(),
         "group": delivery.group(),
@@ -47,7 +67,7 @@ pub(super) fn json(delivery: &Delivery) -> Value {
         "attributes": delivery.attributes(),
         "tags": delivery.tags(),
         "attempt": delivery.attempt(),
-        "deadline_ms": u64::try_from(delivery.remaining().as_millis()).unwrap_or(u64::MAX),
+        "deadline_ms": u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
     })
 }
 
@@ -55,17 +75,34 @@ pub(super) fn json(delivery: &Delivery) -> Value {
 impl Handler for CommandDelivery {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         // Standard output is for data of ours: what the program prints there is dropped.
-        let mut child = spawn(&self.program, Stdio::null())?;
-        if let Some(mut stdin) = child.stdin.take() {
-            let mut text = json(&delivery).to_string();
-            text.push('\n');
-            // A program need not read its input: its exit code counts.
-            let _ = stdin.write_all(text.as_bytes()).await;
-            let _ = stdin.shutdown().await;
+        let mut program = spawn(&self.program, Stdio::null())?;
+        let (stdin, _) = program.pipes();
+        let mut text = json(&delivery, self.timeout).to_string();
+        text.push('\n');
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // A program need not read its input: its exit code counts.
+                let _ = stdin.write_all(text.as_bytes()).await;
+                let _ = stdin.shutdown().await;
+            }
+        };
+        let nearly_over = self.nearly_over(&delivery);
+        tokio::pin!(write, nearly_over);
+        let (mut written, mut told) = (false, false);
+        loop {
+            tokio::select! {
+                status = program.ended() => {
+                    let lost = |error| HandlerError::retry(format!("the program is lost: {error}"));
+                    return verdict(status.map_err(lost)?);
+                }
+                () = &mut write, if !written => written = true,
+                () = &mut nearly_over, if !told => {
+                    // Killed a moment later, when this handler is stopped.
+                    told = true;
+                    program.terminate();
+                }
+            }
         }
-        let status =
-            child.wait().await.map_err(|error| HandlerError::retry(format!("the program is lost: {error}")))?;
-        verdict(status)
     }
 }
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{Verdict, verdict},
+    cloudevents,
     request::{self, headers, signature},
     target::{NoAnswer, Target},
 };
@@ -87,7 +88,10 @@ impl HttpDelivery {
     async fn post(&self, delivery: &Delivery) -> Result<super::target::Answer, NoAnswer> {
         let wait = self.timeout.min(delivery.remaining());
         let mut headers = headers(delivery, &self.source, self.format, wait, &self.common);
-        let body = delivery.body().as_bytes().clone();
+        let body = match self.format {
+            BodyFormat::Raw => delivery.body().as_bytes().clone(),
+            BodyFormat::Cloudevents => cloudevents::data(&mut headers, delivery),
+        };
         if let Some(key) = &self.signature_key {
             request::put(&mut headers, "dms-signature", &signature(key.expose(), &body, clock::now()));
         }
@@ -109,7 +113,13 @@ impl Handler for HttpDelivery {
                     // It has seen nothing of the message: once it is back, the message is tried again.
                     continue;
                 }
-                Err(error) => return Err(HandlerError::retry(error)),
+                Err(error) => {
+                    match error {
+                        NoAnswer::TimedOut(_) => self.app.silent(),
+                        _ => self.app.broke(),
+                    }
+                    return Err(HandlerError::retry(error));
+                }
             };
             self.app.answered();
             let status = answer.status;

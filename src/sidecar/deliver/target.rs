@@ -8,10 +8,13 @@ use http::{HeaderMap, StatusCode};
 use reqwest::{Client, redirect::Policy};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::config::HttpHandler;
+use crate::{config::HttpHandler, sidecar::app::Health};
 
 /// How much of an answer's body is read: enough for the connection to be used again, and for an error text.
 const READ_AT_MOST: usize = 64 * 1024;
+
+/// How long a health check may take, at least.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An application's address, with its connections.
 #[derive(Debug)]
@@ -96,15 +99,21 @@ impl Target {
         Ok(Answer { status, headers, text: String::from_utf8_lossy(&text).trim().chars().take(200).collect() })
     }
 
-    /// Whether the application is there: its health URL answers with a success, or it takes a connection.
-    pub(crate) async fn is_there(&self) -> bool {
-        match &self.health_url {
-            Some(url) => {
-                let answer =
-                    self.client.get(url).timeout(self.connect_timeout.max(Duration::from_secs(2))).send().await;
-                answer.is_ok_and(|answer| answer.status().is_success())
-            }
-            None => timeout(self.connect_timeout, self.connects()).await.unwrap_or(false),
+    /// Whether the application has a URL that tells how it is.
+    pub(crate) fn has_health_url(&self) -> bool {
+        self.health_url.is_some()
+    }
+
+    /// How the application is: what its health URL answers, or else whether it takes a connection.
+    pub(crate) async fn look(&self) -> Health {
+        let Some(url) = &self.health_url else {
+            let connected = timeout(self.connect_timeout, self.connects()).await;
+            return if connected.unwrap_or(false) { Health::Well } else { Health::Ill };
+        };
+        match self.client.get(url).timeout(self.connect_timeout.max(HEALTH_TIMEOUT)).send().await {
+            Ok(answer) if answer.status().is_success() => Health::Well,
+            Err(error) if error.is_timeout() && !error.is_connect() => Health::Silent,
+            Ok(_) | Err(_) => Health::Ill,
         }
     }
 
