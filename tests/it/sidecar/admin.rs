@@ -53,7 +53,7 @@ async fn probes_and_status_tell_how_a_worker_is() {
     let (_, metrics) = admin.get("/metrics").await;
     assert!(
         metrics.contains("dms_worker_messages_received_total{worker=\"orders/billing\"")
-            && metrics.ends_with("# EOF\n")
+            && metrics.contains("# TYPE dms_worker_messages_received_total counter\n")
     );
     admin.sidecar.stop().await;
 }

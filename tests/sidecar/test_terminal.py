@@ -1,0 +1,145 @@
+"""The command line in a terminal: what a person sees, and what a pipe gets."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import threading
+import time
+
+import harness
+from harness import PATIENCE, Case
+
+
+class Terminal:
+    """A command in a pseudo-terminal of 80 columns."""
+
+    def __init__(self, directory, *arguments, environment=None, columns=80, pipe=False):
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "RUST_LOG", "CI")}
+        environment = {**kept, "TERM": "xterm-256color", **(environment or {})}
+        self.popen = subprocess.Popen([harness.BINARY, *arguments], stdin=slave, stderr=slave,
+                                      stdout=subprocess.PIPE if pipe else slave, cwd=directory, env=environment, start_new_session=True)
+        os.close(slave)
+        self.master, self.shown = master, ""
+
+    def until(self, text):
+        """Reads until the text is on the screen."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.shown:
+            if not self.read(deadline):
+                raise AssertionError(f"{text!r} does not come:\n{self.shown}")
+
+    def read(self, deadline):
+        ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
+        if not ready:
+            return False
+        with contextlib.suppress(OSError):
+            chunk = os.read(self.master, 65536).decode(errors="replace")
+            self.shown += chunk
+            return bool(chunk)
+        return False
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def end(self):
+        """The exit code, when everything that was shown is read."""
+        piped = []
+        if self.popen.stdout:
+            reader = threading.Thread(target=lambda: piped.append(self.popen.stdout.read()), daemon=True)
+            reader.start()
+        deadline = time.monotonic() + PATIENCE
+        while self.read(deadline):
+            pass
+        code = self.popen.wait(timeout=PATIENCE)
+        if self.popen.stdout:
+            reader.join(PATIENCE)
+            self.popen.stdout.close()
+        os.close(self.master)
+        self.piped = b"".join(piped).decode()
+        return code
+
+
+class InATerminal(Case):
+    def serve(self):
+        config = """
+server:
+  listen: 127.0.0.1:0
+  queues: [{name: orders, max_consume_count: 1, groups: [billing]}]
+"""
+        self.server = self.process(config, command="serve")
+        self.endpoint = "http://" + self.server.address("serving")
+
+    def terminal(self, *arguments, **options):
+        return Terminal(self.directory, *arguments, **options)
+
+    def client(self, *arguments, **options):
+        return self.terminal("--endpoint", self.endpoint, *arguments, **options)
+
+    def test_help_fits_and_has_colours_unless_they_are_not_wanted(self):
+        coloured = self.terminal("--help")
+        self.assertEqual(coloured.end(), 0)
+        self.assertIn("\x1b[", coloured.shown)
+        plain = self.terminal("--help", environment={"NO_COLOR": "1"})
+        self.assertEqual(plain.end(), 0)
+        self.assertNotIn("\x1b[", plain.shown)
+        self.assertLessEqual(max(len(line) for line in plain.shown.splitlines()), 80)
+
+    def test_a_table_fits_the_terminal(self):
+        self.serve()
+        listed = self.client("--color", "never", "queue", "list", columns=60)
+        self.assertEqual(listed.end(), 0, listed.shown)
+        self.assertIn("orders", listed.shown)
+        self.assertLessEqual(max(len(line) for line in listed.shown.splitlines()), 60)
+
+    def test_sending_a_file_shows_its_progress_and_keeps_stdout_clean(self):
+        self.serve()
+        file = pathlib.Path(self.directory, "orders.jsonl")
+        file.write_text("".join(json.dumps({"body": {"n": n}}) + "\n" for n in range(5000)))
+        sent = self.client("send", "orders", "--file", str(file), pipe=True)
+        self.assertEqual(sent.end(), 0, sent.shown)
+        self.assertIn("\r", sent.shown, "a bar is drawn over itself")
+        self.assertIn("5000", sent.shown)
+        self.assertEqual(sent.piped, "", "data only")
+
+    def test_what_destroys_is_asked_for(self):
+        self.serve()
+        for answer, code in [("n\n", 1), ("\n", 1), ("y\n", 0)]:
+            asked = self.client("queue", "delete", "orders")
+            asked.until("[y/N]")
+            asked.type(answer)
+            self.assertEqual(asked.end(), code, asked.shown)
+        listed = self.client("queue", "list")
+        self.assertEqual(listed.end(), 0)
+        self.assertNotIn("orders", listed.shown)
+
+    def test_following_ends_with_ctrl_c(self):
+        self.serve()
+        self.server.send({"n": 1})
+        followed = self.client("receive", "orders", "billing", "--follow")
+        followed.until('"n"')
+        os.killpg(followed.popen.pid, signal.SIGINT)
+        self.assertEqual(followed.end(), 0, followed.shown)
+
+    def test_logs_are_text_in_a_terminal_and_json_elsewhere(self):
+        app = self.app()
+        process = self.deliver(app, environment={"RUST_LOG": "debug"})
+        process.send("x")
+        app.wait(1)
+        process.line(r'^\{"timestamp":')
+        self.assertEqual(process.end(), 0)
+        shown = self.terminal("run", "-c", str(process.file))
+        shown.until("running orders/billing")
+        shown.popen.send_signal(signal.SIGTERM)
+        shown.until("INFO")
+        self.assertEqual(shown.end(), 0)
+        self.assertNotIn('{"timestamp"', shown.shown)
