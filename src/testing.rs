@@ -59,7 +59,7 @@ use crate::{
         faults::Faults,
     },
     transport::InProcess,
-    worker::{Handler, Report, Worker, WorkerBuilder},
+    worker::{BatchHandler, Handler, Report, Worker, WorkerBuilder},
 };
 
 /// The project of a test server.
@@ -212,6 +212,11 @@ impl TestGroup {
     /// A builder of workers for this group, to set options before [`run_worker`](Self::run_worker).
     pub fn worker(&self, handler: impl Handler) -> WorkerBuilder {
         Worker::builder(self.client.clone(), self.path.queue.as_str(), self.path.group.as_str(), handler)
+    }
+
+    /// A builder of workers for this group whose handler takes several messages in one call.
+    pub fn batch_worker(&self, handler: impl BatchHandler) -> WorkerBuilder {
+        Worker::batch_builder(self.client.clone(), self.path.queue.as_str(), self.path.group.as_str(), handler)
     }
 
     /// Runs a worker with the usual settings until the group is idle, and gives its report.

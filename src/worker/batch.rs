@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, acker,
-    delivery::{Delivery, Signals},
+    delivery::{Delivery, Signals, failed_attempts},
     event::Event,
     finished::{Identity, StillRunning},
     gate::Permit,
@@ -33,6 +33,8 @@ pub(crate) struct Batch {
     pub(crate) messages: Vec<ReceivedMessage>,
     pub(crate) permits: Vec<Permit>,
     pub(crate) lease: Lease,
+    /// Its message may be the one that failed: it was fetched by itself.
+    pub(crate) suspect: bool,
 }
 
 /// Works a batch off: returns when it is acknowledged and its last handler has ended.
@@ -80,11 +82,20 @@ impl Work {
         let signals = Signals { cancelled: cancelled.clone(), shutdown: shared.control.stopping.clone() };
         let mut keys = Vec::new();
         let identities = batch.messages.iter().map(|message| shared.identity(message)).collect();
+        let ordering = &shared.settings.ordering;
+        let gathering = shared.dispatch.gathering(batch.messages.len(), ordering.is_batch());
+        // In an ordered batch, a call of its own would be out of turn.
+        let alone = |message: &ReceivedMessage| {
+            !ordering.is_batch() && (batch.suspect || failed_attempts(&message.attributes) > 0)
+        };
         let mut jobs: Vec<Job> = Vec::with_capacity(batch.messages.len());
         for (position, (message, permit)) in batch.messages.into_iter().zip(batch.permits).enumerate() {
+            let alone = alone(&message);
             let delivery = Delivery::new(message.into(), shared.origin.clone(), batch.lease.stop_at(), signals.clone());
-            let place = shared.settings.ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
-            jobs.push(Job { position, delivery, permit, place, stop: stop.clone(), settled: settled.clone() });
+            let place = ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
+            let seat = gathering.as_ref().map(|gathering| gathering.seat(position));
+            let (stop, settled) = (stop.clone(), settled.clone());
+            jobs.push(Job { position, delivery, _permit: permit, place, stop, settled, seat, alone });
         }
         let (started, ledger) = (Vec::with_capacity(jobs.len()), Ledger::new(jobs.len()));
         let mut work = Self {
@@ -100,7 +111,8 @@ impl Work {
             stop,
             settled,
         };
-        if work.shared.settings.ordering.is_batch() {
+        // Handled together, the messages of an ordered batch are one call.
+        if work.shared.settings.ordering.is_batch() && gathering.is_none() {
             jobs.reverse();
             work.queued = jobs;
         } else {
@@ -217,8 +229,12 @@ impl Work {
         }
     }
 
-    /// What is behind the failure comes again: what of it is done, or still running, need not be run again.
+    /// What is behind the failure comes again: what of it is done, or still running, need not be run again. Unless it has to be
+    /// handled in order: then its turn is after the failure.
     fn remember_behind(&mut self, done: usize) {
+        if self.shared.settings.ordering.is_batch() {
+            return;
+        }
         for (position, identity) in self.identities.iter().enumerate().skip(done) {
             let Some(identity) = identity.clone() else { continue };
             match self.ledger.verdict(position) {

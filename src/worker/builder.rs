@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Worker,
+    batch_handler::{BatchHandler, Batching},
     event::{Observer, Observers},
     failure::{OnFailure, OnReject},
     handler::Handler,
@@ -19,25 +20,33 @@ pub struct WorkerBuilder {
     client: Client,
     queue: String,
     group: String,
-    handler: HandlerBox,
+    handler: Handling,
     settings: Settings,
     observers: Observers,
 }
 
-/// A handler, which need not have a `Debug` of its own.
+/// A handler of one kind or the other, which need not have a `Debug` of its own.
 #[derive(Clone)]
-pub(crate) struct HandlerBox(pub(crate) Arc<dyn Handler>);
+pub(crate) enum Handling {
+    /// Of one message at a time.
+    Single(Arc<dyn Handler>),
+    /// Of several messages in one call.
+    Batch(Arc<dyn BatchHandler>),
+}
 
-impl std::fmt::Debug for HandlerBox {
+impl std::fmt::Debug for Handling {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Handler")
+        f.write_str(match self {
+            Self::Single(_) => "Handler",
+            Self::Batch(_) => "BatchHandler",
+        })
     }
 }
 
 impl WorkerBuilder {
-    pub(crate) fn new(client: Client, queue: String, group: String, handler: impl Handler) -> Self {
+    pub(crate) fn new(client: Client, queue: String, group: String, handler: Handling) -> Self {
         let settings = Settings { name: queue.clone(), ..Settings::default() };
-        Self { client, queue, group, handler: HandlerBox(Arc::new(handler)), settings, observers: Observers::default() }
+        Self { client, queue, group, handler, settings, observers: Observers::default() }
     }
 
     /// The worker's name in logs, metrics and parked messages. Default: the queue.
@@ -103,6 +112,12 @@ impl WorkerBuilder {
         self
     }
 
+    /// Which messages share a call of a batch handler. Default: [`Batching::Consumed`], those that were consumed together.
+    pub fn batching(mut self, batching: Batching) -> Self {
+        self.settings.batching = Some(batching);
+        self
+    }
+
     /// Consumes only messages with these labels. The service fixes a group's rule with its first consume.
     pub fn tags(mut self, filter: TagFilter) -> Self {
         self.settings.filter = filter;
@@ -159,6 +174,9 @@ impl WorkerBuilder {
     /// Names the setting that cannot work, its value, and what is allowed.
     pub fn build(self) -> Result<Worker, InvalidSettings> {
         self.settings.check()?;
+        if matches!(self.handler, Handling::Single(_)) && self.settings.batching.is_some() {
+            return Err(InvalidSettings::BatchingOfSingles);
+        }
         let Self { client, queue, group, handler, settings, observers } = self;
         Ok(Worker::new(client, queue, group, handler, settings, observers))
     }

@@ -1,14 +1,15 @@
 //! What a handler answers when it did not handle a message: a [`HandlerError`].
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 /// Why a message was not handled, and what should become of it.
 ///
 /// Every error converts with `?` and means: failed, deliver it again. It does not implement [`std::error::Error`] itself, so
-/// that this conversion can exist.
+/// that this conversion can exist. Clones share the reason.
+#[derive(Clone)]
 pub struct HandlerError {
     kind: FailureKind,
-    source: Box<dyn StdError + Send + Sync>,
+    source: Arc<dyn StdError + Send + Sync>,
 }
 
 /// What a handler wants to become of a message it did not handle.
@@ -28,12 +29,12 @@ pub enum FailureKind {
 impl HandlerError {
     /// Failed this time; the message is delivered again.
     pub fn retry(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: FailureKind::Retry, source: reason.into() }
+        Self { kind: FailureKind::Retry, source: reason.into().into() }
     }
 
     /// The message can never succeed: it is failed, parked in another queue or discarded, as the worker is set up.
     pub fn reject(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: FailureKind::Reject, source: reason.into() }
+        Self { kind: FailureKind::Reject, source: reason.into().into() }
     }
 
     /// Not now: the message is delivered again after `delay`, at the earliest.
@@ -41,11 +42,14 @@ impl HandlerError {
     /// On queues with delays a copy is sent with that delay and the original acknowledged. FIFO and Kafka queues cannot do
     /// that, so there the message is failed, and comes again as the service sees fit.
     pub fn defer(delay: Duration) -> Self {
-        Self { kind: FailureKind::Defer(delay), source: format!("deferred for {delay:?}").into() }
+        Self {
+            kind: FailureKind::Defer(delay),
+            source: Box::<dyn StdError + Send + Sync>::from(format!("deferred for {delay:?}")).into(),
+        }
     }
 
     pub(crate) fn undecodable(source: serde_json::Error) -> Self {
-        Self { kind: FailureKind::Undecodable, source: source.into() }
+        Self { kind: FailureKind::Undecodable, source: Arc::new(source) }
     }
 
     /// What should become of the message.

@@ -3,7 +3,8 @@
 //! # How it flows
 //!
 //! `poller` takes room from the `gate`, polls the `source`, and hands what came to a `batch` with its `lease`. The batch `run`s
-//! its messages, each through the [`Handler`] and the `failure` policy, writes their verdicts into its `ledger`, and when that
+//! its messages, each through the [`Handler`] and the `failure` policy (`dispatch` makes the call, for one message or for the
+//! several that met in a `gathering`), writes their verdicts into its `ledger`, and when that
 //! says so the `acker` sends the batch's one acknowledgement. `isolation` keeps a failure from hurting its neighbours, `pace` and
 //! `batch_size` say how many polls go out and for how much, `lanes` keep an order where one was asked for.
 //!
@@ -21,15 +22,18 @@
 
 mod acker;
 mod batch;
+mod batch_handler;
 mod batch_size;
 mod builder;
 mod control;
 mod delivery;
+mod dispatch;
 mod error;
 mod event;
 mod failure;
 mod finished;
 mod gate;
+mod gathering;
 mod handler;
 mod isolation;
 mod lanes;
@@ -55,22 +59,8 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::{
-    builder::HandlerBox,
-    control::{Acks, Control, Pollers},
-    delivery::Origin,
-    event::Observers,
-    failure::FailurePolicy,
-    finished::{Finished, Identity},
-    isolation::Isolation,
-    lanes::Lanes,
-    latency::Latency,
-    pace::Pace,
-    rate::RateLimit,
-    settings::Settings,
-    source::{Service, Source},
-};
 pub use self::{
+    batch_handler::{BatchHandler, BatchHandlerFn, Batching, Collect, batch_handler_fn},
     builder::WorkerBuilder,
     control::{Status, WorkerHandle},
     delivery::{ATTEMPTS, Delivery},
@@ -83,6 +73,22 @@ pub use self::{
     rate::Rate,
     report::Report,
     settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, Ordering},
+};
+use self::{
+    builder::Handling,
+    control::{Acks, Control, Pollers},
+    delivery::Origin,
+    dispatch::Dispatch,
+    event::Observers,
+    failure::FailurePolicy,
+    finished::{Finished, Identity},
+    isolation::Isolation,
+    lanes::Lanes,
+    latency::Latency,
+    pace::Pace,
+    rate::RateLimit,
+    settings::Settings,
+    source::{Service, Source},
 };
 use crate::{
     client::{Client, Error},
@@ -118,7 +124,7 @@ pub struct Worker {
     client: Client,
     queue: String,
     group: String,
-    handler: HandlerBox,
+    handler: Handling,
     settings: Settings,
     observers: Observers,
     control: Arc<Control>,
@@ -129,7 +135,7 @@ struct Shared {
     settings: Settings,
     control: Arc<Control>,
     source: Arc<dyn Source>,
-    handler: Arc<dyn Handler>,
+    dispatch: Dispatch,
     failure: FailurePolicy,
     observers: Observers,
     origin: Arc<Origin>,
@@ -154,14 +160,24 @@ impl Worker {
         group: impl Into<String>,
         handler: impl Handler,
     ) -> WorkerBuilder {
-        WorkerBuilder::new(client, queue.into(), group.into(), handler)
+        WorkerBuilder::new(client, queue.into(), group.into(), Handling::Single(Arc::new(handler)))
+    }
+
+    /// Sets up a worker whose handler takes several messages in one call; see [`WorkerBuilder::batching`].
+    pub fn batch_builder(
+        client: Client,
+        queue: impl Into<String>,
+        group: impl Into<String>,
+        handler: impl BatchHandler,
+    ) -> WorkerBuilder {
+        WorkerBuilder::new(client, queue.into(), group.into(), Handling::Batch(Arc::new(handler)))
     }
 
     fn new(
         client: Client,
         queue: String,
         group: String,
-        handler: HandlerBox,
+        handler: Handling,
         settings: Settings,
         mut observers: Observers,
     ) -> Self {
@@ -276,7 +292,7 @@ impl Worker {
             source: source.clone(),
         };
         let origin = Arc::new(Origin { queue, group });
-        Ok(Shared::new(settings, control, source, handler.0, failure, observers, origin, fifo))
+        Ok(Shared::new(settings, control, source, handler, failure, observers, origin, fifo))
     }
 }
 
@@ -294,7 +310,7 @@ impl Shared {
         settings: Settings,
         control: Arc<Control>,
         source: Arc<dyn Source>,
-        handler: Arc<dyn Handler>,
+        handler: Handling,
         failure: FailurePolicy,
         observers: Observers,
         origin: Arc<Origin>,
@@ -302,6 +318,12 @@ impl Shared {
     ) -> Self {
         // Lanes keep the order in which batches arrive, so two polls must not race each other.
         let in_turn = one_batch_at_a_time || settings.ordering.has_lanes();
+        let dispatch = match handler {
+            Handling::Single(handler) => Dispatch::Single(handler),
+            Handling::Batch(handler) => {
+                Dispatch::batch(handler, settings.batching.unwrap_or_default(), settings.ordering.is_batch())
+            }
+        };
         let most = if in_turn { 1 } else { settings.pollers.unwrap_or(poller::most_polls(settings.concurrency)) };
         Self {
             acks: Acks::new(most.max(8) * 2),
@@ -310,7 +332,7 @@ impl Shared {
             settings,
             control,
             source,
-            handler,
+            dispatch,
             failure,
             observers,
             origin,
@@ -328,6 +350,14 @@ impl Shared {
     fn least_budget(&self) -> Duration {
         let p99 = self.p99();
         p99.unwrap_or_default().min(self.lease_for(p99) / 2)
+    }
+
+    /// What a call of several messages is left of the lease when they are collected: the handler's timeout, else twice the p99
+    /// of its calls, else half of the lease.
+    fn call_budget(&self) -> Duration {
+        let p99 = self.p99();
+        let half = self.lease_for(p99) / 2;
+        self.settings.handler_timeout.unwrap_or_else(|| p99.map_or(half, |p99| half.min(p99 * 2)))
     }
 
     /// The lease to ask for.

@@ -135,11 +135,12 @@ impl Poller {
                 self.refused_since = None;
                 shared.control.health.polled();
                 let alone = shared.one_batch_at_a_time || (pass.is_narrow() && shared.settings.ordering.has_lanes());
+                let narrow = pass.is_narrow();
                 pass.answered(messages.len());
                 shared.adjust_pace(|pace| pace.answered(messages.len(), asked, took));
                 let lease = Lease::new(Instant::now(), ack_wait, shared.round_trip());
                 shared.observers.tell(&received(&messages, took));
-                self.take(messages, room, lease, alone).await;
+                self.take(messages, room, lease, narrow, alone).await;
                 Ok(())
             }
             Err(error) => {
@@ -151,13 +152,13 @@ impl Poller {
 
     /// Hands a batch on. One that has to be `alone` is waited for before anything else is fetched: on a FIFO queue, and where
     /// there are lanes after a failure, so that nobody is turned away behind a message that may fail again.
-    async fn take(&self, messages: Vec<ReceivedMessage>, room: Reservation, lease: Lease, alone: bool) {
+    async fn take(&self, messages: Vec<ReceivedMessage>, room: Reservation, lease: Lease, suspect: bool, alone: bool) {
         let shared = &self.shared;
         if messages.is_empty() {
             return;
         }
         let permits = room.into_permits(messages.iter().map(|message| message.body.len()));
-        let work = shared.batches.spawn(batch::run(shared.clone(), Batch { messages, permits, lease }));
+        let work = shared.batches.spawn(batch::run(shared.clone(), Batch { messages, permits, lease, suspect }));
         if alone {
             let _ = work.await;
         }

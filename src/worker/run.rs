@@ -1,17 +1,16 @@
 //! One message through its handler: turn, budget, call, contain, classify, report.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
     delivery::Delivery,
-    error::HandlerError,
+    dispatch::{self, Called, Dispatch, Ended},
     event::{Event, Outcome},
     gate::Permit,
+    gathering::Seat,
     lanes::{Head, Place},
     ledger::Verdict,
 };
@@ -21,65 +20,94 @@ use super::{
 pub(crate) struct Job {
     pub(crate) position: usize,
     pub(crate) delivery: Delivery,
-    pub(crate) permit: Permit,
-    /// Its place in its lane, where there are lanes.
+    /// Held until the run has ended.
+    pub(crate) _permit: Permit,
+    /// Its place in its lane, where there are lanes, until its run begins.
     pub(crate) place: Option<Place>,
     /// Ends the run: the deadline or the end of the grace period has come.
     pub(crate) stop: CancellationToken,
     /// The batch is acknowledged: a message that still waits for its lane comes again.
     pub(crate) settled: CancellationToken,
-}
-
-/// How a handler's future ended.
-enum Ended {
-    Answered(Result<(), HandlerError>),
-    Panicked(String),
-    Stopped,
+    /// Its seat in a call of several messages, where those are handled together.
+    pub(crate) seat: Option<Seat>,
+    /// It may be what brings calls down, so it gets one of its own.
+    pub(crate) alone: bool,
 }
 
 /// Runs one message. The permit goes back when the handler has ended and its copy, if any, was sent.
-pub(crate) async fn run(shared: Arc<Shared>, job: Job) -> (usize, Verdict) {
-    let Job { position, delivery, permit, place, stop, settled } = job;
-    let head = match place {
+pub(crate) async fn run(shared: Arc<Shared>, mut job: Job) -> (usize, Verdict) {
+    let verdict = verdict(&shared, &mut job).await;
+    // Whatever kept it from joining, the others of its call need not wait for it.
+    if let Some(complete) = job.seat.as_mut().and_then(|seat| seat.leave(verdict == Verdict::Done)) {
+        dispatch::begin(&shared, complete);
+    }
+    (job.position, verdict)
+}
+
+async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
+    let head = match job.place.take() {
         None => None,
-        Some(place) => match turn(place, &stop, &settled).await {
+        Some(place) => match aside(shared, &mut job.seat, turn(place, &job.stop, &job.settled)).await {
             Ok(head) => Some(head),
             Err(verdict) => {
                 shared.observers.tell(&Event::Skipped);
-                return (position, verdict);
+                return verdict;
             }
         },
     };
     // Giving up at the head of a lane stops the lane, so it has to be opened again as after a failure.
     let given_up = if head.is_some() { Verdict::Failed } else { Verdict::NotStarted };
-    let Some(remembered) = recall(&shared, &delivery, &stop, &settled).await else {
+    let recalled = recall(shared, &job.delivery, &job.stop, &job.settled);
+    let Some(remembered) = aside(shared, &mut job.seat, recalled).await else {
         shared.observers.tell(&Event::Skipped);
-        return (position, given_up);
+        return given_up;
     };
     if remembered {
         shared.observers.tell(&Event::Remembered);
         if let Some(head) = head {
             head.done();
         }
-        return (position, Verdict::Done);
+        return Verdict::Done;
     }
-    // Asked last: waiting for the lane, or for an earlier run, may have used up the lease.
-    let left = delivery.remaining();
-    if stop.is_cancelled() || left.is_zero() || left < shared.least_budget() {
+    let Some(Called { ended, took }) = call(shared, job).await else {
         shared.observers.tell(&Event::Skipped);
-        return (position, given_up);
-    }
-    shared.observers.tell(&Event::Started);
-    let started = Instant::now();
-    let ended = handle(&shared, delivery.clone(), &stop).await;
-    let took = started.elapsed();
-    shared.control.latency.record(took);
-    let verdict = settle(&shared, &delivery, ended, took).await;
+        return given_up;
+    };
+    let verdict = settle(shared, &job.delivery, ended, took).await;
     if let (Some(head), Verdict::Done) = (head, verdict) {
         head.done();
     }
-    drop(permit);
-    (position, verdict)
+    verdict
+}
+
+/// Waits for something while the others of a shared call go on without this message, where they may.
+async fn aside<T>(shared: &Arc<Shared>, seat: &mut Option<Seat>, waiting: impl Future<Output = T>) -> T {
+    tokio::pin!(waiting);
+    if let std::task::Poll::Ready(ready) = futures_util::poll!(&mut waiting) {
+        return ready;
+    }
+    if let Some(complete) = seat.as_mut().and_then(Seat::step_aside) {
+        dispatch::begin(shared, complete);
+    }
+    waiting.await
+}
+
+/// Has the handler called, if there is enough time left. Asked last: waiting for the lane, or for an earlier run, may have used
+/// up the lease.
+async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
+    if job.stop.is_cancelled() || !dispatch::enough(job.delivery.remaining(), shared.least_budget()) {
+        return None;
+    }
+    let delivery = job.delivery.clone();
+    match (&shared.dispatch, &mut job.seat) {
+        (Dispatch::Batch { .. }, Some(seat)) => {
+            let (joined, complete) = if job.alone { seat.alone(delivery) } else { seat.join(delivery) };
+            complete.into_iter().for_each(|complete| dispatch::begin(shared, complete));
+            dispatch::together(shared, &job.delivery, joined, &job.stop, &job.settled).await
+        }
+        (Dispatch::Batch { .. }, None) => None,
+        (Dispatch::Single(handler), _) => Some(dispatch::single(shared, &**handler, delivery, &job.stop).await),
+    }
 }
 
 /// Waits for the head of the lane. A message that gives up waiting stops its lane as a failed one does.
@@ -111,28 +139,7 @@ async fn recall(
     }
 }
 
-/// Calls the handler, and ends it when the lease or its own timeout does.
-async fn handle(shared: &Shared, delivery: Delivery, stop: &CancellationToken) -> Ended {
-    // The async block keeps a panic of the call itself inside as well.
-    let call = AssertUnwindSafe(async { shared.handler.handle(delivery).await }).catch_unwind();
-    let timeout = async {
-        match shared.settings.handler_timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        answer = call => match answer {
-            Ok(answer) => Ended::Answered(answer),
-            Err(panic) => Ended::Panicked(panic_message(&*panic)),
-        },
-        () = stop.cancelled() => Ended::Stopped,
-        () = timeout => Ended::Stopped,
-    }
-}
-
-async fn settle(shared: &Shared, delivery: &Delivery, ended: Ended, took: std::time::Duration) -> Verdict {
+async fn settle(shared: &Shared, delivery: &Delivery, ended: Ended, took: Duration) -> Verdict {
     let outcome = match &ended {
         Ended::Answered(Ok(())) => Outcome::Done,
         Ended::Answered(Err(error)) => Outcome::Failed(error),
@@ -145,7 +152,7 @@ async fn settle(shared: &Shared, delivery: &Delivery, ended: Ended, took: std::t
     shared.failure.resolve(delivery.message(), &outcome).await
 }
 
-fn log(shared: &Shared, outcome: &Outcome<'_>, took: std::time::Duration) {
+fn log(shared: &Shared, outcome: &Outcome<'_>, took: Duration) {
     let worker = shared.settings.name.as_str();
     match outcome {
         Outcome::Done => tracing::debug!(worker, ?took, "handled"),
@@ -153,13 +160,5 @@ fn log(shared: &Shared, outcome: &Outcome<'_>, took: std::time::Duration) {
         Outcome::Panicked(panic) => tracing::error!(worker, ?took, panic, "the handler panicked"),
         Outcome::TimedOut => tracing::warn!(worker, ?took, "the handler was stopped: its time was over"),
         Outcome::Interrupted => tracing::warn!(worker, ?took, "the handler was stopped: the grace period was over"),
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (None, Some(text)) => text.clone(),
-        (None, None) => "a panic without a message".to_owned(),
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    batch_handler::{Batching, Collect},
     delivery::Delivery,
     failure::{OnFailure, OnReject},
     lease::handler_budget,
@@ -129,6 +130,7 @@ pub(crate) struct Settings {
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) grace: Duration,
     pub(crate) ordering: Ordering,
+    pub(crate) batching: Option<Batching>,
     pub(crate) filter: TagFilter,
     pub(crate) dead_letters: bool,
     pub(crate) on_failure: OnFailure,
@@ -151,6 +153,7 @@ impl Default for Settings {
             handler_timeout: None,
             grace: Duration::from_secs(25),
             ordering: Ordering::None,
+            batching: None,
             filter: TagFilter::default(),
             dead_letters: false,
             on_failure: OnFailure::Redeliver,
@@ -180,6 +183,37 @@ pub enum InvalidSettings {
         /// The lease that was set.
         ack_wait: Duration,
         /// The longest a handler can run.
+        budget: Duration,
+    },
+    /// Messages are to be collected for a handler that takes one at a time.
+    #[error(
+        "batching is set, but the handler takes one message at a time: use Worker::batch_builder with a batch handler"
+    )]
+    BatchingOfSingles,
+    /// A batch that is collected would never be complete.
+    #[error(
+        "max_messages of a collected batch is {max_messages}, but the concurrency is {concurrency}: a message that waits for \
+         its batch is in flight, so raise the concurrency to {max_messages} at least, or collect fewer"
+    )]
+    CollectAboveConcurrency {
+        /// The size of a batch that was set.
+        max_messages: usize,
+        /// The concurrency that was set.
+        concurrency: usize,
+    },
+    /// Waiting for a batch would use up the lease.
+    #[error(
+        "a collected batch lingers for {linger:?}, which with a handler_timeout of {timeout:?} is more than the {budget:?} that \
+         a lease of {ack_wait:?} leaves: leases cannot be extended, so raise ack_wait (at most 300 s) or shorten one of the two"
+    )]
+    LingerAboveLease {
+        /// The linger that was set.
+        linger: Duration,
+        /// The handler's timeout that was set, or zero.
+        timeout: Duration,
+        /// The lease that was set.
+        ack_wait: Duration,
+        /// The longest that a message can be in flight.
         budget: Duration,
     },
     /// Dead letters have no labels to filter by.
@@ -218,11 +252,32 @@ impl Settings {
             }
             Some(_) | None => {}
         }
+        if let Some(Batching::Collected(collect)) = self.batching {
+            self.check_collect(collect, ack_wait)?;
+        }
         if self.dead_letters && !self.filter.is_empty() {
             return Err(InvalidSettings::LabelsOfDeadLetters);
         }
         if matches!(self.on_failure, OnFailure::Republish(_)) && !self.ordering.is_none() {
             return Err(InvalidSettings::RepublishBreaksOrder);
+        }
+        Ok(())
+    }
+
+    fn check_collect(
+        &self,
+        Collect { max_messages, max_bytes, linger }: Collect,
+        ack_wait: Duration,
+    ) -> Result<(), InvalidSettings> {
+        let concurrency = self.concurrency;
+        limits::in_range("max_messages of a collected batch", max_messages, &(1..=100_000), "")?;
+        limits::in_range("max_bytes of a collected batch", max_bytes, &(1..=self.max_in_flight_bytes), " bytes")?;
+        if max_messages > concurrency {
+            return Err(InvalidSettings::CollectAboveConcurrency { max_messages, concurrency });
+        }
+        let (timeout, budget) = (self.handler_timeout.unwrap_or_default(), handler_budget(ack_wait));
+        if linger.saturating_add(timeout) >= budget {
+            return Err(InvalidSettings::LingerAboveLease { linger, timeout, ack_wait, budget });
         }
         Ok(())
     }
@@ -241,6 +296,21 @@ mod tests {
         assert!(error.contains("29s") && error.contains("30s") && error.contains("raise ack_wait"), "{error}");
         let settings = Settings { handler_timeout: Some(Duration::from_secs(28)), ..Settings::default() };
         assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_batch_that_cannot_fill_or_outlasts_the_lease_is_refused_with_the_remedy() {
+        let refused = |collect, concurrency| {
+            let batching = Some(Batching::Collected(collect));
+            Settings { batching, concurrency, ..Settings::default() }.check().unwrap_err().to_string()
+        };
+        let error = refused(Collect { max_messages: 50, ..Collect::default() }, 49);
+        assert!(error.contains("is 50") && error.contains("concurrency is 49") && error.contains("raise"), "{error}");
+        let error = refused(Collect { linger: Duration::from_secs(29), ..Collect::default() }, 100);
+        assert!(error.contains("29s") && error.contains("30s") && error.contains("raise ack_wait"), "{error}");
+        refused(Collect { max_bytes: 0, ..Collect::default() }, 100);
+        let batching = Some(Batching::Collected(Collect::default()));
+        assert_eq!(Settings { batching, concurrency: 100, ..Settings::default() }.check(), Ok(()));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::{
     message::{AckHandle, AckStatus, Attributes, Body, Message, ReceivedMessage},
 };
 
+mod batch_handlers;
+
 /// An acknowledgement as it was sent: when, and the list.
 type Sent = (Duration, Vec<(String, AckStatus)>);
 
@@ -122,9 +124,13 @@ impl Source for Script {
 }
 
 fn message(name: &'static str) -> ReceivedMessage {
+    let mut attributes = Attributes::from_iter([("key".to_owned(), name[..1].into())]);
+    if name == "again" {
+        attributes.insert(ATTEMPTS.to_owned(), 1.into());
+    }
     ReceivedMessage {
         body: Body::json(name).unwrap(),
-        attributes: Attributes::from_iter([("key".to_owned(), name[..1].into())]),
+        attributes,
         tags: Vec::new(),
         handle: AckHandle::new(name),
         sequence: None,
@@ -159,6 +165,16 @@ impl Running {
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         let handler = handler_fn(move |delivery: Delivery| handle(delivery.json().unwrap(), delivery));
+        Self::handling(script, settings, observer, Handling::Single(Arc::new(handler)))
+    }
+
+    /// With a handler of either kind.
+    fn handling(
+        script: &Arc<Script>,
+        settings: Settings,
+        observer: Option<Arc<dyn Observer>>,
+        handler: Handling,
+    ) -> Self {
         let control = Control::new("test".into(), "q".into(), "g".into(), settings.concurrency, 1 << 30);
         let source: Arc<dyn Source> = script.clone();
         let failure = FailurePolicy {
@@ -175,7 +191,6 @@ impl Running {
         observers.add(control.tally.clone());
         observer.into_iter().for_each(|observer| observers.add(observer));
         let origin = Arc::new(Origin { queue: "q".into(), group: "g".into() });
-        let handler = Arc::new(handler);
         let shared = Shared::new(settings, control.clone(), source, handler, failure, observers, origin, false);
         let shared = Arc::new(shared);
         let worker = tokio::spawn(async move {
