@@ -144,7 +144,7 @@ impl From<SidecarError> for Failure {
             SidecarError::Nothing => {
                 Self::of(Kind::Config, format!("{error}; name a configuration with -c, or write a config.yaml"))
             }
-            SidecarError::Settings(..) => Self::of(Kind::Config, error.to_string()),
+            SidecarError::Settings(..) | SidecarError::Program(..) => Self::of(Kind::Config, error.to_string()),
             SidecarError::Server(error) => error.into(),
             SidecarError::Client(error) => error.into(),
             SidecarError::Worker(name, error) => match error.client_error() {

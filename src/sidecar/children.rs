@@ -6,12 +6,45 @@
 use std::{
     collections::BTreeSet,
     convert::Infallible,
+    fs::Metadata,
     io,
+    path::Path,
     process::ExitStatus,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// Looks for a program as the system does: a path by itself, a bare name in `PATH`.
+///
+/// # Errors
+/// Says that it is not there, or cannot be run.
+pub(super) fn find(program: &[String]) -> Result<(), String> {
+    let Some(name) = program.first() else { return Err("names no program".to_owned()) };
+    if name.contains(std::path::MAIN_SEPARATOR) {
+        return match Path::new(name).metadata() {
+            Ok(file) if can_run(&file) => Ok(()),
+            Ok(_) => Err(format!("`{name}` cannot be run: make it executable (chmod +x)")),
+            Err(error) => Err(format!("`{name}` is not there: {error}")),
+        };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        std::env::split_paths(&path).any(|folder| folder.join(name).metadata().is_ok_and(|file| can_run(&file)));
+    if found { Ok(()) } else { Err(format!("`{name}` is not in PATH: write where it is, as in ./{name}")) }
+}
+
+#[cfg(unix)]
+fn can_run(file: &Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.is_file() && file.permissions().mode() & 0o111 != 0
+}
+
+/// Which files can be run is not for their metadata to say.
+#[cfg(not(unix))]
+fn can_run(file: &Metadata) -> bool {
+    file.is_file()
+}
 
 /// The children that somebody waits for. A process has one set of children, so this is no one's state in particular.
 static WAITED_FOR: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());

@@ -27,6 +27,9 @@ pub enum SidecarError {
     /// The client of the application behind a worker cannot be built.
     #[error("worker {0}: the HTTP client cannot be set up: {1}")]
     Http(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The program of a worker is not there.
+    #[error("worker {0}: handler.command: {1}")]
+    Program(String, String),
     /// An address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] std::io::Error),

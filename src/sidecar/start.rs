@@ -8,14 +8,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     admin::LogControl,
     app::{App, Watching},
-    connect,
+    children, connect,
     deliver::{command::CommandDelivery, http::HttpDelivery, lines::LinesDelivery, log::LogDelivery, target::Target},
     embed,
     error::SidecarError,
     listen::listen,
     observe::Recorder,
     publisher::Publisher,
-    throttle::Throttle,
+    throttle::{Brake, Throttle},
 };
 use crate::{
     client::Client,
@@ -154,22 +154,24 @@ fn unit(
 ) -> Result<Unit, SidecarError> {
     let name = worker.label();
     let recorder = Arc::<Recorder>::default();
-    let mut http = None;
+    let (brake, mut app) = (Brake::default(), None);
     let handler: Arc<dyn Handler> = match (&worker.handler.http, &worker.handler.command) {
         (Some(settings), _) => {
             let target = Target::new(settings, worker.concurrency);
             let target = Arc::new(target.map_err(|error| SidecarError::Http(name.clone(), error.into()))?);
             let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
-            let delivery = Arc::new(HttpDelivery::new(settings, target.clone(), source, stopping.clone()));
+            let delivery =
+                Arc::new(HttpDelivery::new(settings, target.clone(), source, brake.clone(), stopping.clone()));
             let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
-            http = Some((delivery.clone(), Watched { app: delivery.app(), target, watching }));
+            app = Some(Watched { app: delivery.app(), target, watching });
             delivery
         }
         (None, Some(command)) => {
             let (run, timeout) = (command.run.clone(), command.timeout.map(config::Span::get));
+            children::find(&run).map_err(|error| SidecarError::Program(name.clone(), error))?;
             match command.mode {
-                CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout)),
-                CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, tasks)),
+                CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout, brake.clone())),
+                CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, brake.clone(), tasks)),
             }
         }
         (None, None) => Arc::new(LogDelivery::new(worker.handler.log.unwrap_or_default())),
@@ -185,10 +187,7 @@ fn unit(
         .map_err(|error| SidecarError::Settings(name.clone(), error))?;
     metrics.watch(built.handle());
     let throttle = Throttle::new(built.handle());
-    let app = http.map(|(delivery, watched)| {
-        delivery.connect(throttle.clone());
-        watched
-    });
+    brake.connect(throttle.clone());
     let dead_letters = worker.source == config::Source::DeadLetters;
     let stale_after = worker.poll_wait.get() + Duration::from_secs(60);
     Ok(Unit { name, worker: built, throttle, recorder, app, dead_letters, stale_after })

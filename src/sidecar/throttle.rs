@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -111,6 +111,25 @@ impl Throttle {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A throttle that a handler can pull, which is made before its worker is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Brake(Arc<OnceLock<Throttle>>);
+
+impl Brake {
+    /// Connects it to the handler's worker. Until then it does nothing.
+    pub(crate) fn connect(&self, throttle: Throttle) {
+        // Set once: a handler has one worker.
+        let _ = self.0.set(throttle);
+    }
+
+    /// Stops fetching for this long.
+    pub(crate) fn pause_for(&self, pause: Duration) {
+        if let Some(throttle) = self.0.get() {
+            throttle.pause_for(pause);
+        }
     }
 }
 

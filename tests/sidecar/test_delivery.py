@@ -109,6 +109,24 @@ class Delivery(Case):
         self.assertIn("did not answer within 200ms", process.status()["last_errors"][0]["error"])
 
 
+    def test_dead_letters_have_a_worker_of_their_own(self):
+        app = self.app(lambda request: 422 if request.path == "/orders" else 200)
+        second = f"""
+  - name: repair
+    queue: orders
+    group: billing
+    source: dead_letters
+    poll_wait: 1s
+    handler: {{http: {{url: '{app.url("/repair")}'}}}}
+"""
+        process = self.deliver(app, failures=2, worker="    max_messages: 1" + second)
+        process.send(*range(5))
+        process.until(available_messages=0, produced_deadletters=5, available_deadletters=0)
+        paths = sorted(request.path for request in app.requests)
+        self.assertEqual(paths, ["/orders"] * 10 + ["/repair"] * 5)
+        self.assertEqual(sorted(request.json for request in app.requests if request.path == "/repair"), list(range(5)))
+
+
 class Outage(Case):
     """An application that is not there costs no message an attempt: one failure would make each a dead letter."""
 
@@ -157,6 +175,30 @@ class Outage(Case):
         app.health = 200
         group = process.until(available_messages=0, consumed_messages=101)
         self.assertEqual(group["produced_deadletters"], 0)
+
+    def test_a_process_that_ends_meanwhile_keeps_what_waits(self):
+        data = f"  data_dir: {self.directory}/data"
+        app = self.app()
+        process = self.deliver(app, failures=1, server=data)
+        process.send("before")
+        process.until(consumed_messages=1)
+        app.stop()
+        process.send(*range(30))
+        process.line("the application is down")
+        self.assertEqual(process.end(), 0)
+        app.start()
+        process = self.deliver(app, failures=1, server=data)
+        app.wait(31)
+        process.until(available_messages=0, produced_deadletters=0, consumed_messages=group_total(process))
+        self.assertEqual(sorted(app.bodies()[1:]), list(range(30)))
+
+    def test_a_startup_probe_does_not_wait_for_the_application(self):
+        app = self.app()
+        app.stop()
+        process = self.deliver(app)
+        process.line("the application is down")
+        self.assertEqual(process.admin("GET", "/startupz").status, 200)
+        self.assertEqual(process.admin("GET", "/readyz").status, 503)
 
     def test_a_single_message_tries_it_out(self):
         go_on, held = threading.Event(), []

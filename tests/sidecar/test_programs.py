@@ -106,6 +106,15 @@ class PerMessage(Programs):
         self.assertEqual(process.end(), 0)
 
 
+    def test_one_that_is_not_there_is_found_out_at_the_start(self):
+        pathlib.Path(self.directory, "data").touch()
+        for program, reason in [("./nothing", "`./nothing` is not there"), ("nothing-of-this-name", "is not in PATH"),
+                                ("./data", "`./data` cannot be run")]:
+            process = self.run_worker(f"{{command: ['{program}']}}")
+            self.assertEqual(process.end(None), 78)
+            self.assertIn(reason, process.line("worker orders/billing: handler.command:"))
+
+
 class Staying(Programs):
     def stay(self, more="", **options):
         return self.run_worker(f"{{command: {{run: {self.program(STAYS)}, mode: json_lines{more}}}}}", **options)

@@ -45,9 +45,13 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     (status, text).into_response()
 }
 
-/// `/startupz`: 200 once the service has answered every worker, and for good.
+/// `/startupz`: 200 once the service has answered every worker, and for good. One whose application is not there has
+/// started too: an orchestrator may start the application only then.
 pub(super) async fn started(State(admin): State<Arc<Admin>>) -> Response {
-    let waiting = admin.workers.iter().find(|worker| worker.throttle.worker().status().last_poll_age.is_none());
+    let has_begun = |watch: &Watch| {
+        watch.throttle.worker().status().last_poll_age.is_some() || (watch.has_app && watch.throttle.is_app_down())
+    };
+    let waiting = admin.workers.iter().find(|watch| !has_begun(watch));
     match waiting {
         None => "ok\n".into_response(),
         Some(worker) => {

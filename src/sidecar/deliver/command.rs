@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command, time::sleep};
 
 use crate::{
-    sidecar::children::Program,
+    sidecar::{children::Program, throttle::Brake},
     worker::{Delivery, Handler, HandlerError},
 };
 
@@ -18,19 +18,22 @@ use crate::{
 const AGAIN: i32 = 75;
 /// The exit code for "this message is wrong" (`EX_DATAERR`).
 const WRONG: i32 = 65;
+/// For how long nothing is fetched for a program that cannot be started.
+const CANNOT_START: Duration = Duration::from_secs(5);
 
 /// Starts a program for each message.
 #[derive(Debug)]
 pub(crate) struct CommandDelivery {
     program: Vec<String>,
     timeout: Option<Duration>,
+    brake: Brake,
 }
 
 impl CommandDelivery {
     /// A handler that starts `program`: its path and its arguments. No shell is involved. The worker stops it after
-    /// `timeout`, or when the lease ends.
-    pub(crate) fn new(program: Vec<String>, timeout: Option<Duration>) -> Self {
-        Self { program, timeout }
+    /// `timeout`, or when the lease ends. A program that cannot be started pulls the `brake`.
+    pub(crate) fn new(program: Vec<String>, timeout: Option<Duration>, brake: Brake) -> Self {
+        Self { program, timeout, brake }
     }
 
     /// Resolves a moment before the program is killed: a tenth of its time, at most a second.
@@ -50,11 +53,18 @@ impl CommandDelivery {
 
 /// A process of `program` with a pipe to its standard input. What it prints on standard error goes to ours. It ends with
 /// the message: dropped, it is killed.
-pub(super) fn spawn(program: &[String], stdout: Stdio) -> Result<Program, HandlerError> {
+///
+/// # Errors
+/// When it cannot be started, which is not the message's fault: it is deferred, and nothing is fetched for a while.
+pub(super) fn spawn(program: &[String], stdout: Stdio, brake: &Brake) -> Result<Program, HandlerError> {
     let [path, arguments @ ..] = program else { return Err(HandlerError::retry("no program is configured")) };
     let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::inherit());
-    Program::start(&mut command).map_err(|error| HandlerError::retry(format!("{path} cannot be started: {error}")))
+    Program::start(&mut command).map_err(|error| {
+        tracing::error!(program = path, %error, pause = ?CANNOT_START, "the program cannot be started: nothing is fetched for a while");
+        brake.pause_for(CANNOT_START);
+        HandlerError::defer(CANNOT_START)
+    })
 }
 
 /// A message as a program reads it, which has no longer than `timeout`.
@@ -75,7 +85,7 @@ pub(super) fn json(delivery: &Delivery, timeout: Option<Duration>) -> Value {
 impl Handler for CommandDelivery {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         // Standard output is for data of ours: what the program prints there is dropped.
-        let mut program = spawn(&self.program, Stdio::null())?;
+        let mut program = spawn(&self.program, Stdio::null(), &self.brake)?;
         let (stdin, _) = program.pipes();
         let mut text = json(&delivery, self.timeout).to_string();
         text.push('\n');

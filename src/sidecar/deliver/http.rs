@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock,
     config::{BodyFormat, HttpHandler, Secret},
-    sidecar::{app::App, throttle::Throttle},
+    sidecar::{app::App, throttle::Brake},
     worker::{Delivery, Handler, HandlerError},
 };
 
@@ -29,7 +29,7 @@ const LATER: Duration = Duration::from_secs(10);
 pub(crate) struct HttpDelivery {
     target: Arc<Target>,
     app: Arc<App>,
-    throttle: tokio::sync::OnceCell<Throttle>,
+    brake: Brake,
     /// `/dms/PROJECT/QUEUE`.
     source: String,
     format: BodyFormat,
@@ -40,11 +40,12 @@ pub(crate) struct HttpDelivery {
 }
 
 impl HttpDelivery {
-    /// A handler that posts as `settings` say. `stopping`: the process ends, an application that is down is not waited for.
+    /// A handler that posts as `settings` say. `brake`: the application can ask for a pause. `stopping`: the process ends, an application that is down is not waited for.
     pub(crate) fn new(
         settings: &HttpHandler,
         target: Arc<Target>,
         source: String,
+        brake: Brake,
         stopping: CancellationToken,
     ) -> Self {
         let mut common = HeaderMap::new();
@@ -52,7 +53,7 @@ impl HttpDelivery {
         Self {
             target,
             app: Arc::new(App::new()),
-            throttle: tokio::sync::OnceCell::new(),
+            brake,
             source,
             format: settings.format,
             timeout: settings.timeout.get(),
@@ -65,12 +66,6 @@ impl HttpDelivery {
     /// The application's state, for its watcher.
     pub(crate) fn app(&self) -> Arc<App> {
         self.app.clone()
-    }
-
-    /// Tells the handler how to hold its worker back; until then `Retry-After` delays messages only.
-    pub(crate) fn connect(&self, throttle: Throttle) {
-        // Set once: a handler has one worker.
-        let _ = self.throttle.set(throttle);
     }
 
     /// Waits for the application, no longer than the message can.
@@ -129,9 +124,7 @@ impl Handler for HttpDelivery {
                 Verdict::Retry => Err(HandlerError::retry(failure())),
                 Verdict::Reject => Err(HandlerError::reject(failure())),
                 Verdict::RetryAfter(pause) => {
-                    if let Some(throttle) = self.throttle.get() {
-                        throttle.pause_for(pause);
-                    }
+                    self.brake.pause_for(pause);
                     tracing::warn!(queue = delivery.queue(), %status, ?pause, "the application asks for a pause");
                     Err(HandlerError::defer(pause))
                 }

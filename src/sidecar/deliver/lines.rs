@@ -31,7 +31,7 @@ use tokio_util::{
 
 use super::command::{json, spawn};
 use crate::{
-    sidecar::children::Program,
+    sidecar::{children::Program, throttle::Brake},
     worker::{Delivery, Handler, HandlerError},
 };
 
@@ -70,10 +70,11 @@ type Reply = oneshot::Sender<Result<(), HandlerError>>;
 impl LinesDelivery {
     /// A handler that speaks with `program`, which is started with the first message, and ended as one of `tasks` when the
     /// handler is dropped. The worker gives a message up after `timeout`, or when the lease ends.
-    pub(crate) fn new(program: Vec<String>, timeout: Option<Duration>, tasks: &TaskTracker) -> Self {
+    /// A program that cannot be started pulls the `brake`.
+    pub(crate) fn new(program: Vec<String>, timeout: Option<Duration>, brake: Brake, tasks: &TaskTracker) -> Self {
         let (asks, waiting) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
-        tasks.spawn(Keeper { program, waiting, ended: ended.clone() }.run());
+        tasks.spawn(Keeper { program, brake, waiting, ended: ended.clone() }.run());
         Self { ids: AtomicU64::new(1), asks, timeout, _ended: ended.drop_guard() }
     }
 }
@@ -113,6 +114,7 @@ impl Drop for GivenUp<'_> {
 /// Keeps a process running while there are messages for it, and the handler lives.
 struct Keeper {
     program: Vec<String>,
+    brake: Brake,
     waiting: mpsc::UnboundedReceiver<Ask>,
     ended: CancellationToken,
 }
@@ -125,7 +127,7 @@ impl Keeper {
                 continue;
             }
             let started = Instant::now();
-            match spawn(&self.program, Stdio::piped()) {
+            match spawn(&self.program, Stdio::piped(), &self.brake) {
                 Ok(program) => self.serve(program, first).await,
                 Err(error) => first.refuse(error),
             }

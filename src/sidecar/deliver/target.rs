@@ -13,6 +13,9 @@ use crate::{config::HttpHandler, sidecar::app::Health};
 /// How much of an answer's body is read: enough for the connection to be used again, and for an error text.
 const READ_AT_MOST: usize = 64 * 1024;
 
+/// How long a connection may be idle and be used again: less than usual servers wait before they close one (gunicorn 2 s, Node
+/// and uvicorn 5 s), or a message would meet the closing now and then, and fail for nothing.
+const POOL_IDLE: Duration = Duration::from_millis(1500);
 /// How long a health check may take, at least.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -61,7 +64,7 @@ impl Target {
             .referer(false)
             .connect_timeout(handler.connect_timeout.get())
             .pool_max_idle_per_host(concurrency)
-            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_idle_timeout(POOL_IDLE)
             .no_proxy();
         if let Some(path) = &handler.unix_socket {
             client = client.unix_socket(path.as_path());
