@@ -1,271 +1,226 @@
-//! `bench`: how fast a server and this client are together.
+//! `bench`: how fast a server and this client are together, and what each of them spends on it.
 //!
-//! Three runs over a queue of their own, which is deleted afterwards: sending, then handling what was sent, then both at
-//! once. The handler does nothing, so the figures are those of the messaging alone.
+//! Each run has a queue of its own, which is deleted afterwards. Handlers do nothing, so the figures are those of the messaging
+//! alone. The server is a child process, so that the system counts its CPU time, memory and disk apart from the client's.
 
 mod figures;
+mod load;
+mod target;
+mod usage;
 
-use std::{
-    future::pending,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    process::ExitCode,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
-use tokio::{
-    sync::Notify,
-    task::JoinSet,
-    time::{Instant, timeout},
-};
-use tokio_util::sync::CancellationToken;
 
-use self::figures::{Figures, Meter};
-use super::{context::Context, failure::Failure, logging, table::Table};
-use crate::{
-    client::Client,
-    config::load,
-    message::{Body, Message},
-    producer::Producer,
-    queue::{NewQueue, QueueId},
-    server::{Project, Server, ServerConfig},
-    sidecar::connect,
-    worker::{Delivery, Worker, handler_fn},
+use self::{
+    figures::{Figures, Meter, Spent},
+    load::{GROUP, Load},
+    target::Target,
 };
+use super::{context::Context, failure::Failure, logging, table::Table};
+use crate::{config::Span, limits::MAX_MESSAGES, queue::NewQueue};
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dms-worker bench                              a server in this process, in memory, over sockets
+  dms-worker bench                              a server in a child process, in memory, over sockets
   dms-worker bench --data-dir /tmp/bench        the same on disk: every send is synced
-  dms-worker bench --against http://10.0.0.7:9400 --messages 100000 --size 200
-  dms-worker bench -o json
+  dms-worker bench --against http://10.0.0.7:9400 --run produce,consume --size 200
+  dms-worker bench -o json --duration 10s
 
-CPU time is that of this process: with a server in it, client and server together (Linux only). Measure with a build in
-release mode, on a machine that does nothing else.")]
+The runs: `produce` sends, `consume` receives and acknowledges what was sent, `both` does both at once, `latency` sends single
+messages at a steady rate and takes the time until their handlers are called. CPU time, memory and disk writes are told by Linux
+alone. Measure with a build in release mode, on a machine that does nothing else.")]
 pub(crate) struct BenchArgs {
     /// A server to measure, with the credentials of the configuration
     #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
     against: Option<String>,
-    /// Where the server in this process keeps its messages; in memory without
+    /// The process of that server, where it runs on this machine: what it spends is shown too
+    #[arg(long, value_name = "PID", requires = "against")]
+    server_pid: Option<u32>,
+    /// Where the server that is started keeps its messages; in memory without
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
-    /// Messages of each run
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
-    messages: u32,
+    /// What to measure
+    #[arg(long, value_name = "RUNS", value_delimiter = ',', default_value = "produce,consume,both,latency")]
+    run: Vec<Run>,
+    /// How long each run lasts
+    #[arg(long, default_value = "5s")]
+    duration: Span,
+    /// After how many messages a run ends before that
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    messages: Option<u32>,
     /// Size of each body in bytes
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=524_288))]
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(2..=524_288))]
     size: u32,
-    /// Requests of the producer on their way at a time
-    #[arg(long, default_value_t = 8)]
-    senders: usize,
-    /// Messages in flight in the worker
-    #[arg(long, default_value_t = 256)]
-    concurrency: usize,
+    /// Messages of each request
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=10))]
+    batch: u8,
+    /// Requests under way at a time; `both` gives half of them to each side
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    connections: u16,
+    /// Messages in a second of the run `latency`
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
 }
 
-const GROUP: &str = "bench";
-/// Nothing comes for so long: something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Run {
+    /// Sending
+    Produce,
+    /// Receiving and acknowledging
+    Consume,
+    /// Both at once
+    Both,
+    /// From sending to the handler
+    Latency,
+}
 
 /// Measures, and prints the figures.
 pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let (client, server) = match &args.against {
-        Some(url) => {
-            let config = load(&context.request(true).flag("--against", "dms.endpoint", url))?.config;
-            (connect::to_service(&config)?, None)
-        }
-        None => {
-            let server = serve(args.data_dir.clone()).await?;
-            let url = server.local_addr().map(|address| format!("http://{address}")).unwrap_or_default();
-            (Client::builder(url, "bench").build()?, Some(server))
-        }
-    };
+    let target = Target::open(&args, context).await?;
     logging::for_command(&context.global, context.colored(), "warn");
-    let stop = CancellationToken::new();
-    let serving = server.map(|server| tokio::spawn(server.run(stop.clone().cancelled_owned())));
-
-    let name = format!("bench-{:08x}", fastrand::u32(..));
-    let queue = client.create_queue(NewQueue::new(&name)).await?.id;
-    let measured = measure(&client, &queue, &name, &args, context).await;
-    // The queue is ours: it goes, whatever became of the runs.
-    let deleted = client.delete_queue(&queue).await;
-    stop.cancel();
-    if let Some(serving) = serving {
-        // The server has nothing left to say.
-        let _ = serving.await;
+    let mut figures = Vec::with_capacity(args.run.len());
+    let measured = async {
+        for run in runs(&args.run) {
+            figures.extend(on_a_queue(&target, run, &args, context).await?);
+        }
+        Ok::<_, Failure>(())
     }
-    print(&measured?, &args, context)?;
-    deleted?;
+    .await;
+    target.close().await;
+    measured?;
+    print(&figures, &args, context)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(data_dir: Option<PathBuf>) -> Result<Server, Failure> {
-    let listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let projects = vec![Project::new("bench")];
-    Ok(Server::bind(ServerConfig { listen, data_dir, projects, ..ServerConfig::default() }).await?)
+/// The runs in their order, each once; producing and consuming share a queue, so they go together.
+fn runs(asked: &[Run]) -> Vec<Vec<Run>> {
+    let wants = |run: &Run| asked.contains(run);
+    let shared: Vec<Run> = [Run::Produce, Run::Consume].into_iter().filter(wants).collect();
+    let alone = [Run::Both, Run::Latency].into_iter().filter(wants).map(|run| vec![run]);
+    (!shared.is_empty()).then_some(shared).into_iter().chain(alone).collect()
 }
 
-async fn measure(
-    client: &Client,
-    queue: &QueueId,
-    name: &str,
+/// Creates a queue for some runs, and deletes it whatever became of them.
+async fn on_a_queue(
+    target: &Target,
+    runs: Vec<Run>,
     args: &BenchArgs,
     context: &Context,
 ) -> Result<Vec<Figures>, Failure> {
-    client.create_groups(queue, &[GROUP]).await?;
-    let bench = Bench { client, queue, name, args };
-    let count = usize::try_from(args.messages).unwrap_or(usize::MAX);
-    context.say("sending …");
-    let meter = Meter::start();
-    let latencies = bench.send(count, None).await?;
-    let sent = meter.stop("send", count, latencies);
-    context.say("handling …");
-    let meter = Meter::start();
-    bench.handle(count, Arc::default()).await?;
-    let handled = meter.stop("handle", count, Vec::new());
-    context.say("both at once …");
-    let meter = Meter::start();
-    let times = Arc::<Times>::default();
-    let both = tokio::try_join!(bench.send(count, Some(&times)), bench.handle(count, times.clone()));
-    both?;
-    let both = meter.stop("both", count, times.take());
-    Ok(vec![sent, handled, both])
-}
-
-/// When messages were sent, by number, and how long each took until it was handled.
-#[derive(Debug, Default)]
-struct Times(Mutex<(Vec<Instant>, Vec<Duration>)>);
-
-impl Times {
-    fn sent(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.push(Instant::now());
-    }
-
-    fn handled(&self, number: Option<usize>) {
-        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sent) = number.and_then(|number| times.0.get(number).copied()) {
-            times.1.push(sent.elapsed());
-        }
-    }
-
-    fn take(&self) -> Vec<Duration> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).1)
-    }
-}
-
-struct Bench<'a> {
-    client: &'a Client,
-    queue: &'a QueueId,
-    name: &'a str,
-    args: &'a BenchArgs,
-}
-
-/// Names the number of a message.
-const NUMBER: &str = "n";
-
-impl Bench<'_> {
-    /// Sends so many messages; gives how long each took until the service had it.
-    async fn send(&self, count: usize, times: Option<&Times>) -> Result<Vec<Duration>, Failure> {
-        let producer = Producer::builder(self.client.clone(), self.queue.clone()).max_in_flight(self.args.senders);
-        let producer = producer.build()?;
-        // Two bytes of the size are the quotes.
-        let text = "x".repeat(usize::try_from(self.args.size).unwrap_or(2).saturating_sub(2));
-        let body = Body::json(&text).map_err(|error| Failure::new(error.to_string()))?;
-        // A task for each, so that the time is taken when the answer comes and not when somebody looks.
-        let mut answers = JoinSet::new();
-        for number in 0..count {
-            let message = Message::new(body.clone()).attribute(NUMBER, number);
-            if let Some(times) = times {
-                times.sent();
-            }
-            let started = Instant::now();
-            let receipt = producer.accept(message).await.map_err(|error| Failure::new(error.to_string()))?;
-            answers.spawn(async move { receipt.await.map(|_| started.elapsed()) });
-        }
-        let mut latencies = Vec::with_capacity(count);
-        while let Some(answer) = answers.join_next().await {
-            let answer = answer.map_err(|error| Failure::new(error.to_string()))?;
-            latencies.push(answer.map_err(|error| Failure::new(error.to_string()))?);
-        }
-        Ok(latencies)
-    }
-
-    /// Handles so many messages.
-    async fn handle(&self, count: usize, times: Arc<Times>) -> Result<(), Failure> {
-        let (done, handled) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
-        let (signal, counter) = (done.clone(), handled.clone());
-        let handler = handler_fn(move |delivery: Delivery| {
-            let number = delivery.attributes().get(NUMBER).and_then(serde_json::Value::as_u64);
-            times.handled(number.and_then(|number| usize::try_from(number).ok()));
-            if counter.fetch_add(1, Relaxed) + 1 == count {
-                signal.notify_one();
-            }
-            async { Ok(()) }
-        });
-        let worker = Worker::builder(self.client.clone(), self.name, GROUP, handler).concurrency(self.args.concurrency);
-        let worker = worker.build().map_err(|error| Failure::new(error.to_string()))?;
-        let stop = CancellationToken::new();
-        let mut working = tokio::spawn(worker.run(stop.clone().cancelled_owned()));
-        let stalled = async {
-            let seen = || handled.load(Relaxed);
-            let mut before = seen();
-            loop {
-                // Ends by the time passing: nothing is waited for.
-                let _ = timeout(PATIENCE, pending::<()>()).await;
-                if seen() == before {
-                    return;
-                }
-                before = seen();
-            }
+    let queue = target.client.create_queue(NewQueue::new(format!("bench-{:08x}", fastrand::u32(..)))).await?.id;
+    let measured = async {
+        target.client.create_groups(&queue, &[GROUP]).await?;
+        let load = Load {
+            client: target.client.clone(),
+            queue: queue.clone(),
+            size: args.size,
+            batch: usize::from(args.batch).min(MAX_MESSAGES),
+            connections: args.connections.into(),
+            duration: args.duration.get(),
+            messages: args.messages.map_or(usize::MAX, |messages| usize::try_from(messages).unwrap_or(usize::MAX)),
         };
-        tokio::select! {
-            () = done.notified() => {}
-            () = stalled => return Err(Failure::new("no message came for a minute")),
-            ended = &mut working => {
-                let why = match ended {
-                    Ok(Err(error)) => error.to_string(),
-                    _ => "it ended by itself".to_owned(),
-                };
-                return Err(Failure::new(format!("the worker: {why}")));
-            }
+        measure(&load, target, &runs, args, context).await
+    }
+    .await;
+    let deleted = target.client.delete_queue(&queue).await;
+    let figures = measured?;
+    deleted?;
+    Ok(figures)
+}
+
+async fn measure(
+    load: &Load,
+    target: &Target,
+    runs: &[Run],
+    args: &BenchArgs,
+    context: &Context,
+) -> Result<Vec<Figures>, Failure> {
+    let mut figures = Vec::with_capacity(runs.len());
+    let mut waiting = None;
+    for run in runs {
+        context.say(&format!("{} …", run.name()));
+        if *run == Run::Consume && waiting.is_none() {
+            // There has to be something to consume, and it is not part of the run.
+            waiting = Some(load.produce().await?.produced);
         }
-        stop.cancel();
-        // Its acknowledgements are part of the run.
-        working
-            .await
-            .map_err(|error| Failure::new(error.to_string()))?
-            .map_err(|error| Failure::new(error.to_string()))?;
-        Ok(())
+        let meter = Meter::start(target.process);
+        let tally = match run {
+            Run::Produce => load.produce().await?,
+            Run::Consume => load.consume(waiting.unwrap_or_default()).await?,
+            Run::Both => load.both().await?,
+            Run::Latency => load.latency(args.rate).await?,
+        };
+        if *run == Run::Produce {
+            waiting = Some(tally.produced);
+        }
+        figures.push(meter.stop(run.name(), tally, args.size));
+    }
+    Ok(figures)
+}
+
+impl Run {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Produce => "produce",
+            Self::Consume => "consume",
+            Self::Both => "both",
+            Self::Latency => "latency",
+        }
     }
 }
 
 fn print(runs: &[Figures], args: &BenchArgs, context: &Context) -> Result<(), Failure> {
-    let mut table = Table::new(&["RUN", "MESSAGES/S", "MB/S", "P50", "P99", "CPU/MESSAGE"]);
-    let millis = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1} ms"));
+    let mut table =
+        Table::new(&["RUN", "SENT/S", "ACKED/S", "P50", "P90", "P99", "MAX", "CLIENT", "SERVER", "MEMORY", "DISK"]);
     for run in runs {
+        let latency = |pick: fn(&figures::Latencies) -> f64| {
+            run.latency_ms.as_ref().map_or_else(|| "-".to_owned(), |latencies| format!("{:.1} ms", pick(latencies)))
+        };
+        let cpu = |spent: Option<Spent>| {
+            spent.map_or_else(|| "-".to_owned(), |spent| format!("{:.1} µs", spent.cpu_us_per_message))
+        };
+        let server = |show: fn(Spent) -> String| run.server.map_or_else(|| "-".to_owned(), show);
         table.row([
             run.name.to_owned(),
-            format!("{:.0}", run.per_second),
-            format!("{:.1}", run.per_second * f64::from(args.size) / 1e6),
-            millis(run.p50_ms),
-            millis(run.p99_ms),
-            run.cpu_us.map_or_else(|| "-".to_owned(), |micros| format!("{micros:.0} µs")),
+            format!("{:.0}", run.produced_per_second),
+            format!("{:.0}", run.acknowledged_per_second),
+            latency(|latencies| latencies.p50),
+            latency(|latencies| latencies.p90),
+            latency(|latencies| latencies.p99),
+            latency(|latencies| latencies.max),
+            cpu(run.client),
+            cpu(run.server),
+            server(|spent| format!("{:.0} MB", spent.peak_bytes as f64 / 1e6)),
+            server(|spent| format!("{:.2} B/B", spent.written_per_payload_byte)),
         ]);
     }
     let json = json!({
-        "target": args.against.as_deref().unwrap_or("embedded"),
+        "target": args.against.as_deref().unwrap_or("child process"),
         "durable": args.data_dir.is_some(),
-        "messages": args.messages,
         "bytes": args.size,
+        "batch": args.batch,
+        "connections": args.connections,
         "runs": runs,
     });
-    Ok(context.printer().print(&table.to_string(), &json)?)
+    let legend = "CLIENT, SERVER: CPU time for each message. MEMORY: the server's most so far. DISK: bytes written for each byte of bodies.";
+    Ok(context.printer().print(&format!("{table}\n{legend}"), &json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_share_a_queue_go_together_whatever_their_order() {
+        assert_eq!(
+            runs(&[Run::Latency, Run::Consume, Run::Produce, Run::Latency]),
+            [vec![Run::Produce, Run::Consume], vec![Run::Latency]]
+        );
+        assert_eq!(runs(&[Run::Both]), [vec![Run::Both]]);
+    }
 }

@@ -116,18 +116,36 @@ fn the_tour_accounts_for_every_message() {
 }
 
 #[test]
-fn a_benchmark_has_figures_for_three_runs_and_cleans_up() {
+fn a_benchmark_has_figures_for_every_run_and_cleans_up() {
     let program = Program::new();
     let server = program.serve(&[]);
     let url = server.url("serving on ");
-    let figures: Value = program.run(&["-o", "json", "bench", "--against", &url, "--messages", "500"]).json();
-    let runs: Vec<_> = figures["runs"].as_array().unwrap().iter().map(|run| run["name"].clone()).collect();
-    assert_eq!(runs, ["send", "handle", "both"]);
-    for run in figures["runs"].as_array().unwrap() {
-        assert!(run["per_second"].as_f64().unwrap() > 0.0 && run["seconds"].as_f64().unwrap() > 0.0, "{run}");
+    let pid = server.pid().to_string();
+    let bench = ["-o", "json", "bench", "--against", &url, "--server-pid", &pid, "--messages", "100", "--rate", "1000"];
+    let figures: Value = program.run(&bench).json();
+    let runs = figures["runs"].as_array().unwrap();
+    let names: Vec<_> = runs.iter().map(|run| run["name"].clone()).collect();
+    assert_eq!(names, ["produce", "consume", "both", "latency"]);
+    for run in runs {
+        let rate = |name: &str| run[name].as_f64().unwrap();
+        assert!(rate("seconds") > 0.0 && rate("produced_per_second") + rate("acknowledged_per_second") > 0.0, "{run}");
+        let latency = |name: &str| run["latency_ms"][name].as_f64().unwrap();
+        assert!(latency("p50") > 0.0 && latency("p50") <= latency("p99") && latency("p99") <= latency("max"), "{run}");
+        for side in ["client", "server"] {
+            assert!(run[side]["peak_bytes"].as_u64().unwrap() > 1_000_000, "{side}: {run}");
+        }
     }
-    assert!(figures["runs"][2]["p99_ms"].as_f64() >= figures["runs"][2]["p50_ms"].as_f64());
     assert_eq!(program.run(&["--endpoint", &url, "-o", "json", "queue", "list"]).json(), serde_json::json!([]));
+}
+
+#[test]
+fn a_benchmark_starts_a_server_of_its_own() {
+    let program = Program::new();
+    let data = program.dir().join("data").display().to_string();
+    let bench = ["-o", "json", "bench", "--data-dir", &data, "--run", "consume", "--messages", "50"];
+    let figures: Value = program.run(&bench).json();
+    assert_eq!((&figures["durable"], &figures["runs"][0]["name"]), (&true.into(), &"consume".into()));
+    assert!(figures["runs"][0]["acknowledged_per_second"].as_f64().unwrap() > 0.0, "{figures}");
 }
 
 #[test]
