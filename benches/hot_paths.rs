@@ -1,0 +1,47 @@
+//! The hot paths, each for itself, on one thread and without sockets.
+//!
+//! ```text
+//! cargo bench                        times, with criterion
+//! cargo bench -- broker              those whose name has `broker` in it
+//! benches/instructions.sh            instructions instead of times: they hold on a busy machine too
+//! ```
+//!
+//! Everything is reached as users reach it: the wire and the signer through a client whose transport gives ready-made answers, the
+//! ledger, the lease and the dispatch through a worker on the same transport, the batcher through a producer, the broker's state
+//! through the broker. `HOT_PATH=name:count` runs one path so often and nothing else, for `instructions.sh`.
+
+#[path = "hot_paths/canned.rs"]
+mod canned;
+#[path = "hot_paths/paths.rs"]
+mod paths;
+
+use std::time::Instant;
+
+use criterion::Criterion;
+
+use paths::PATHS;
+
+fn main() {
+    if let Ok(asked) = std::env::var("HOT_PATH") {
+        return run_one(&asked);
+    }
+    let mut criterion = Criterion::default().configure_from_args();
+    for (name, path) in PATHS {
+        criterion.bench_function(name, |bencher| {
+            bencher.iter_custom(|count| {
+                let mut run = path();
+                let started = Instant::now();
+                run(count);
+                started.elapsed()
+            });
+        });
+    }
+    criterion.final_summary();
+}
+
+fn run_one(asked: &str) {
+    let parts = asked.split_once(':').and_then(|(name, count)| Some((name, count.parse().ok()?)));
+    let Some((name, count)) = parts else { panic!("HOT_PATH is {asked:?}, not name:count") };
+    let Some((_, path)) = PATHS.iter().find(|(known, _)| *known == name) else { panic!("there is no path {name:?}") };
+    path()(count);
+}

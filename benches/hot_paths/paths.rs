@@ -1,0 +1,246 @@
+//! The paths: each is set up once and then run so often. One run is one batch of ten messages of 1 KiB, where there are messages.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dms_worker::{
+    Client,
+    auth::{
+        RequestParts,
+        signer::{Authorization, DATE_HEADER},
+    },
+    client::ConsumeOptions,
+    message::{AckHandle, AckStatus, Body, Message},
+    producer::Producer,
+    queue::{NewQueue, ProjectId, QueueId, SourcePath, TagFilter},
+    server::{
+        Server, ServerConfig,
+        broker::{
+            Ack, Broker, GroupPath, LeaseRequest, NewMessage, Stream,
+            embedded::{EmbeddedBroker, EmbeddedConfig},
+        },
+        clock::Clock,
+    },
+    transport::InProcess,
+    worker::{AckResult, Event, Observer, Worker, handler_fn},
+};
+use http::{HeaderMap, HeaderValue, Method};
+use tokio::{runtime::Runtime, sync::Notify};
+
+use crate::canned::{BATCH, Canned, GROUP, PROJECT, QUEUE, SIZE, body};
+
+/// Runs a path so often.
+pub(crate) type Run = Box<dyn FnMut(u64)>;
+
+/// A name, and what sets the path up.
+pub(crate) type Path = (&'static str, fn() -> Run);
+
+/// Every path by its name.
+pub(crate) const PATHS: &[Path] = &[
+    ("client_send", || send(false)),
+    ("client_send_signed", || send(true)),
+    ("client_consume", consume),
+    ("client_acknowledge", acknowledge),
+    ("signer_verify", verify),
+    ("producer_batch", producer),
+    ("worker_batch", worker),
+    ("broker_memory", || broker(false)),
+    ("broker_disk", || broker(true)),
+    ("server_cycle", server),
+];
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn client(signed: bool) -> Client {
+    let builder = Client::builder("http://127.0.0.1:9400", PROJECT).transport(Arc::new(Canned::new()));
+    let builder = if signed { builder.access_key("EXAMPLEKEY", "a secret key".to_owned()) } else { builder };
+    builder.build().expect("a client")
+}
+
+fn messages() -> Vec<Message> {
+    vec![Message::new(Body::raw(body()).expect("JSON")); BATCH]
+}
+
+/// Encodes a send, signs it, reads the answer.
+fn send(signed: bool) -> Run {
+    let (runtime, client, queue, messages) = (runtime(), client(signed), QueueId::new(QUEUE), messages());
+    Box::new(move |count| {
+        runtime.block_on(async {
+            for _ in 0..count {
+                client.send(&queue, &messages).await.expect("an answer");
+            }
+        });
+    })
+}
+
+/// Reads a batch.
+fn consume() -> Run {
+    let (runtime, client, source) = (runtime(), client(false), SourcePath::messages(QUEUE, GROUP));
+    Box::new(move |count| {
+        runtime.block_on(async {
+            for _ in 0..count {
+                client.consume(&source, &ConsumeOptions::default()).await.expect("a batch");
+            }
+        });
+    })
+}
+
+/// Encodes an acknowledgement, reads the answer.
+fn acknowledge() -> Run {
+    let (runtime, client, source) = (runtime(), client(false), SourcePath::messages(QUEUE, GROUP));
+    let acks = vec![(AckHandle::new("A".repeat(32)), AckStatus::Success); BATCH];
+    Box::new(move |count| {
+        runtime.block_on(async {
+            for _ in 0..count {
+                client.acknowledge(&source, &acks).await.expect("an answer");
+            }
+        });
+    })
+}
+
+/// Reads the signature of a send and checks it.
+fn verify() -> Run {
+    let mut headers = HeaderMap::new();
+    headers.insert("host", HeaderValue::from_static("127.0.0.1:9400"));
+    headers.insert(DATE_HEADER, HeaderValue::from_static("20261122T203300Z"));
+    let text = "SDK-HMAC-SHA256 Access=EXAMPLEKEY, SignedHeaders=host;x-sdk-date, Signature=00";
+    let (secret, body) = ("a secret key".to_owned().into(), vec![b'x'; BATCH * SIZE]);
+    let now = "2026-11-22T20:33:00Z".parse().expect("a time");
+    Box::new(move |count| {
+        for _ in 0..count {
+            let request = RequestParts {
+                method: &Method::POST,
+                path: "/v2/local/queues",
+                query: "",
+                headers: &headers,
+                body: &body,
+            };
+            let authorization = Authorization::parse(text).expect("a header");
+            // It is not the right signature, which costs as much to find out.
+            authorization.verify(&secret, &request, now).expect_err("another signature");
+        }
+    })
+}
+
+/// Gathers ten messages into a request, and tells each of them how it went.
+fn producer() -> Run {
+    let (runtime, client, messages) = (runtime(), client(false), messages());
+    Box::new(move |count| {
+        runtime.block_on(async {
+            let producer = Producer::builder(client.clone(), QUEUE).build().expect("a producer");
+            for _ in 0..count {
+                let mut receipts = Vec::with_capacity(BATCH);
+                for message in &messages {
+                    receipts.push(producer.accept(message.clone()).await.expect("room"));
+                }
+                producer.flush().await.expect("all sent");
+                for receipt in receipts {
+                    receipt.await.expect("sent");
+                }
+            }
+        });
+    })
+}
+
+/// Counts batches, and says when there were enough.
+struct Enough {
+    left: AtomicU64,
+    reached: Notify,
+}
+
+impl Observer for Enough {
+    fn observe(&self, event: &Event<'_>) {
+        let settled = matches!(event, Event::Settled { result: AckResult::Answered { .. }, .. });
+        if settled && self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) == Ok(1) {
+            self.reached.notify_one();
+        }
+    }
+}
+
+/// A batch from the poll through its handlers to the acknowledgement.
+fn worker() -> Run {
+    let (runtime, client) = (runtime(), client(false));
+    Box::new(move |count| {
+        runtime.block_on(async {
+            let enough = Arc::new(Enough { left: AtomicU64::new(count), reached: Notify::new() });
+            let handler = handler_fn(|_| async { Ok(()) });
+            let worker = Worker::builder(client.clone(), QUEUE, GROUP, handler).observer(enough.clone());
+            // What the transport gives is always the same: without the memory every message is a new one.
+            let worker = worker.remember_finished(false).build().expect("a worker");
+            worker.run(async move { enough.reached.notified().await }).await.expect("no refusal");
+        });
+    })
+}
+
+/// Appends a batch, leases it, settles it.
+fn broker(on_disk: bool) -> Run {
+    let runtime = runtime();
+    let dir = on_disk.then(|| tempfile::tempdir().expect("a directory"));
+    let (broker, path) = runtime.block_on(async {
+        let (config, clock) = (EmbeddedConfig::default(), Clock::system());
+        let broker = match &dir {
+            Some(dir) => EmbeddedBroker::open(dir.path(), config, clock).await.expect("a directory"),
+            None => EmbeddedBroker::in_memory(config, clock).await,
+        };
+        let project = ProjectId::new(PROJECT);
+        let queue = broker.create_queue(&project, NewQueue::new("bench")).await.expect("a queue").id;
+        let groups = broker.create_groups(&project, &queue, &["bench".to_owned()]).await.expect("a group");
+        let group = groups.into_iter().next().expect("one group");
+        (broker, GroupPath { project, queue, group })
+    });
+    let json = Bytes::from(format!(r#"{{"body":{},"attributes":{{}}}}"#, body()));
+    let message = NewMessage { json, body_bytes: SIZE, tags: Vec::new(), delay: Duration::ZERO };
+    let request = LeaseRequest {
+        max_messages: BATCH,
+        max_bytes: 524_288,
+        wait: Duration::from_secs(1),
+        ack_wait: Duration::from_secs(30),
+        filter: TagFilter::default(),
+    };
+    Box::new(move |count| {
+        // It goes when the path does.
+        let _dir = &dir;
+        runtime.block_on(async {
+            for _ in 0..count {
+                broker.append(&path.project, &path.queue, vec![message.clone(); BATCH]).await.expect("room");
+                let leased = broker.lease(&path, Stream::Messages, request.clone()).await.expect("a batch");
+                let acks = leased.into_iter().map(|one| Ack { handle: one.handle, success: true }).collect();
+                broker.settle(&path, Stream::Messages, acks).await.expect("a lease");
+            }
+        });
+    })
+}
+
+/// The same through the whole server, its router called directly.
+fn server() -> Run {
+    let runtime = runtime();
+    let (client, queue, source) = runtime.block_on(async {
+        let server = Server::bind(ServerConfig { listen: None, ..ServerConfig::default() }).await.expect("a server");
+        let transport = Arc::new(InProcess::new(server.router()));
+        let client = Client::builder("http://server", PROJECT).transport(transport).build().expect("a client");
+        let queue = client.create_queue(NewQueue::new("bench")).await.expect("a queue").id;
+        let groups = client.create_groups(&queue, &["bench"]).await.expect("a group");
+        let (group, _) = groups.into_iter().next().expect("one group");
+        let source = SourcePath::messages(queue.clone(), group);
+        (client, queue, source)
+    });
+    let messages = messages();
+    Box::new(move |count| {
+        runtime.block_on(async {
+            for _ in 0..count {
+                client.send(&queue, &messages).await.expect("an answer");
+                let batch = client.consume(&source, &ConsumeOptions::default()).await.expect("a batch");
+                let acks: Vec<_> = batch.into_iter().map(|one| (one.handle, AckStatus::Success)).collect();
+                client.acknowledge(&source, &acks).await.expect("an answer");
+            }
+        });
+    })
+}

@@ -1,0 +1,104 @@
+//! This project's client and worker.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dms_worker::{
+    Client,
+    message::{Body, Message},
+    queue::{NewQueue, QueueId},
+    worker::{AckResult, Delivery, Event, Observer, Worker, handler_fn},
+};
+
+use crate::{
+    Error,
+    harness::{Progress, Sender, System},
+};
+
+/// The consumer group of every queue.
+pub const GROUP: &str = "peers";
+/// The project that a server without configuration has.
+pub const PROJECT: &str = "local";
+
+pub struct Dms {
+    client: Client,
+    queue: String,
+    work: Duration,
+}
+
+impl Dms {
+    pub fn new(url: &str, queue: &str, work: Duration) -> Result<Self, Error> {
+        let client = Client::builder(url, PROJECT).build()?;
+        Ok(Self { client, queue: queue.to_owned(), work })
+    }
+}
+
+#[async_trait]
+impl System for Dms {
+    async fn prepare(&self) -> Result<(), Error> {
+        if self.client.find_queue(&self.queue).await.is_err() {
+            let queue = self.client.create_queue(NewQueue::new(&self.queue)).await?.id;
+            self.client.create_groups(&queue, &[GROUP]).await?;
+        }
+        Ok(())
+    }
+
+    async fn sender(&self) -> Result<Box<dyn Sender>, Error> {
+        let queue = self.client.find_queue(&self.queue).await?.id;
+        Ok(Box::new(Sending { client: self.client.clone(), queue }))
+    }
+
+    async fn consume(&self, connections: usize, progress: Arc<Progress>) -> Result<(), Error> {
+        let (seen, work) = (progress.clone(), self.work);
+        let handler = handler_fn(move |delivery: Delivery| {
+            seen.saw(delivery.body().as_bytes());
+            async move {
+                if !work.is_zero() {
+                    tokio::time::sleep(work).await;
+                }
+                Ok(())
+            }
+        });
+        Worker::builder(self.client.clone(), self.queue.as_str(), GROUP, handler)
+            .concurrency(connections * 10)
+            .observer(Arc::new(Acknowledged(progress.clone())))
+            .build()?
+            .run(async move { progress.completed().await })
+            .await?;
+        Ok(())
+    }
+
+    async fn drop_queue(&self) -> Result<(), Error> {
+        let queue = self.client.find_queue(&self.queue).await?.id;
+        Ok(self.client.delete_queue(&queue).await?)
+    }
+}
+
+/// Counts what the service settled.
+struct Acknowledged(Arc<Progress>);
+
+impl Observer for Acknowledged {
+    fn observe(&self, event: &Event<'_>) {
+        if let Event::Settled { result: AckResult::Answered { success, .. }, .. } = event {
+            self.0.acked(*success as u64);
+        }
+    }
+}
+
+struct Sending {
+    client: Client,
+    queue: QueueId,
+}
+
+#[async_trait]
+impl Sender for Sending {
+    async fn send(&mut self, bodies: &[Bytes]) -> Result<(), Error> {
+        let messages: Vec<Message> =
+            bodies.iter().map(|body| Body::raw(body.clone()).map(Message::new)).collect::<Result<_, _>>()?;
+        for sent in self.client.send(&self.queue, &messages).await? {
+            sent?;
+        }
+        Ok(())
+    }
+}
