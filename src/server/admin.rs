@@ -21,6 +21,7 @@ use super::{
     broker::{GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
     codes,
     error::ApiError,
+    figures,
     json::Json,
     query::Query,
 };
@@ -36,6 +37,7 @@ const MAX_SHOWN: usize = 1000;
 pub(super) fn router(app: &Arc<App>) -> Router {
     let mut registry = Registry::default();
     app.metrics.register(&mut registry);
+    figures::register(&mut registry, &app.broker);
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))

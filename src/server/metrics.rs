@@ -47,7 +47,6 @@ pub(crate) struct Metrics {
     long_polls: Gauge,
     messages: Family<StateLabels, Gauge>,
     oldest: Family<GroupLabels, Gauge<f64, AtomicU64>>,
-    dead_letters: Gauge,
     storage: Gauge,
     produced: Counter,
     consumed: Counter,
@@ -63,7 +62,6 @@ impl Metrics {
             long_polls: Gauge::default(),
             messages: Family::default(),
             oldest: Family::default(),
-            dead_letters: Gauge::default(),
             storage: Gauge::default(),
             produced: Counter::default(),
             consumed: Counter::default(),
@@ -83,11 +81,6 @@ impl Metrics {
         registry.register("dms_server_queue_messages", help, self.messages.clone());
         let help = "Age of the oldest message that a group has not settled, in seconds";
         registry.register("dms_server_oldest_unacked_age_seconds", help, self.oldest.clone());
-        registry.register(
-            "dms_server_dead_letters",
-            "Dead letters ever made, of all groups",
-            self.dead_letters.clone(),
-        );
         registry.register("dms_server_storage_bytes", "Size of the data directory; 0 in memory", self.storage.clone());
         registry.register("dms_server_long_polls", "Consume calls that wait for a message", self.long_polls.clone());
         registry.register("dms_server_http_requests", "Requests by operation and status", self.requests.clone());
@@ -106,8 +99,6 @@ impl Metrics {
         }
         let waiting: u64 = queues.iter().flat_map(|queue| &queue.groups).map(|group| group.polls).sum();
         self.long_polls.set(signed(waiting));
-        let dead = queues.iter().flat_map(|queue| &queue.groups).filter_map(|group| group.group.produced_dead_letters);
-        self.dead_letters.set(signed(dead.sum()));
         self.storage.set(signed(storage));
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{ReadLimit, Record, Store, StoreError, Stored, StreamNo};
+use crate::server::durations::Durations;
 
 type Place = (StreamNo, u64);
 
@@ -115,6 +116,10 @@ impl Store for MemoryStore {
         let messages = self.lock();
         let range = messages.by_place.range((stream, from)..=(stream, u64::MAX)).take(count);
         Ok(range.map(|((_, seq), message)| (*seq, message.entered_ms)).collect())
+    }
+
+    fn syncs(&self) -> Durations {
+        Durations::default()
     }
 
     fn tidy(&self) -> Result<bool, StoreError> {

@@ -9,6 +9,7 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
+use super::durations::Durations;
 use crate::queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter};
 
 pub(crate) mod memory;
@@ -271,6 +272,9 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// When the first `count` messages of a stream from `from` on entered, with their places.
     fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError>;
+
+    /// How long the disk took to make each commit durable.
+    fn syncs(&self) -> Durations;
 
     /// Whether there is work that no answer waits for.
     fn wants_tidying(&self) -> bool;

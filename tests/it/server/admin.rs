@@ -1,8 +1,13 @@
 //! The admin address: health, metrics, and a look that leases nothing.
 
+use std::time::Duration;
+
 use dms_worker::{
-    queue::NewQueue,
-    server::{Project, Server, ServerConfig, StartQueue},
+    queue::{NewQueue, TagFilter},
+    server::{
+        Project, Server, ServerConfig, StartQueue,
+        broker::{Ack, GroupPath, LeaseRequest, NewMessage, Stream},
+    },
 };
 use serde_json::Value;
 use tokio::{
@@ -29,6 +34,11 @@ async fn get(address: std::net::SocketAddr, path: &str, headers: &str) -> (u16, 
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     (text[9..12].parse().unwrap(), text)
+}
+
+fn all() -> LeaseRequest {
+    let (wait, ack_wait) = (Duration::from_secs(1), Duration::from_secs(30));
+    LeaseRequest { max_messages: 10, max_bytes: 524_288, wait, ack_wait, filter: TagFilter::default() }
 }
 
 fn json(answer: &str) -> Value {
@@ -92,6 +102,45 @@ async fn health_metrics_and_peek() {
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
 }
+
+/// What is handed out again, what dies, and how long the disk takes: counted by the broker.
+#[tokio::test]
+async fn redeliveries_dead_letters_and_syncs_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = ServerConfig { data_dir: Some(directory.path().to_owned()), ..config() };
+    config.projects[0].queues[0].queue = NewQueue::new("orders").dead_letters_after(2);
+    let server = Server::bind(config).await.unwrap();
+    let (broker, admin) = (server.broker().clone(), server.admin_addr().unwrap());
+    let queue = &broker.overview()[0];
+    let (project, queue, group) = (queue.project.clone(), queue.queue.id.clone(), queue.groups[0].group.id.clone());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+
+    let message = NewMessage {
+        json: r#"{"body":1,"attributes":{}}"#.into(),
+        body_bytes: 1,
+        tags: Vec::new(),
+        delay: Duration::ZERO,
+    };
+    broker.append(&project, &queue, vec![message.clone(), message]).await.unwrap();
+    let path = GroupPath { project, queue, group };
+    for _ in 0..2 {
+        let leased = broker.lease(&path, Stream::Messages, all()).await.unwrap();
+        let failed = Ack { handle: leased[0].handle.clone(), success: false };
+        assert_eq!(broker.settle(&path, Stream::Messages, vec![failed]).await.unwrap().fail, 2);
+    }
+
+    let (_, metrics) = get(admin, "/metrics", "").await;
+    for line in ["dms_server_redeliveries_total 2\n", "dms_server_dead_letters_total 1\n"] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    let count = metrics.split_once("dms_server_fsync_duration_seconds_count ").unwrap().1;
+    let commits: u32 = count.lines().next().unwrap().parse().unwrap();
+    assert!(commits >= 3, "a send and two acknowledgements were committed: {commits}");
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+}
+
 /// Queues of the configuration that are there already are left as they are.
 #[tokio::test]
 async fn start_queues_are_created_once() {

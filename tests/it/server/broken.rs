@@ -9,7 +9,7 @@ use dms_worker::{
     server::{
         Server, ServerConfig,
         broker::{
-            Ack, Broker, BrokerError, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked,
+            Ack, Broker, BrokerError, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked,
             QueueOverview, Quotas, Settled, Stream, Usage,
         },
     },
@@ -82,6 +82,9 @@ impl Broker for Broken {
     }
     fn overview(&self) -> Vec<QueueOverview> {
         Vec::new()
+    }
+    fn figures(&self) -> Figures {
+        Figures::default()
     }
     async fn peek(&self, _: &GroupPath, _: Stream, _: u64, _: usize) -> Result<Vec<Peeked>, BrokerError> {
         Err(full())

@@ -114,6 +114,7 @@ impl State {
     fn settled(&mut self, number: ReaderNo, lease: Option<u64>, settlement: &Settlement, touched: &mut Touched) {
         let Some(reader) = self.readers.get_mut(&number) else { return };
         let Some(stream) = self.streams.get(&reader.stream) else { return };
+        self.dead_letters += settlement.dead.len() as u64;
         let ended = reader.settle(lease, settlement, stream.low);
         if let (Some(ended), Some(lease)) = (ended, lease) {
             self.tokens.remove(&ended.token);

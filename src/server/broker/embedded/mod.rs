@@ -24,8 +24,8 @@ use self::{
     work::{Job, Work},
 };
 use super::{
-    Ack, Broker, BrokerError, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked, QueueOverview,
-    Quotas, Settled, Stream, Usage,
+    Ack, Broker, BrokerError, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked,
+    QueueOverview, Quotas, Settled, Stream, Usage,
 };
 pub use crate::server::store::OpenError;
 use crate::{
@@ -276,6 +276,11 @@ impl Broker for EmbeddedBroker {
 
     fn overview(&self) -> Vec<QueueOverview> {
         self.core.overview()
+    }
+
+    fn figures(&self) -> Figures {
+        let state = self.core.lock();
+        Figures { redeliveries: state.redeliveries, dead_letters: state.dead_letters, syncs: self.core.store.syncs() }
     }
 
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError> {

@@ -138,6 +138,7 @@ impl Poll {
         // Before anything is taken: what could not be handed out would be out for nobody.
         let minted = Minted::draw(want.messages);
         let minted = minted.map_err(|error| BrokerError::Store(StoreError::new(error).0))?;
+        let head = reader.head();
         let taken = reader.take(stream, want);
         if let Some(skips) = reader.overdue_skips(stream.low) {
             self.core.submit(Work::Skip(self.reader, skips));
@@ -153,6 +154,8 @@ impl Poll {
             }
             Take::Batch(entries, skipped) => {
                 let deadline = after(request.ack_wait);
+                // What is in front of the head was out before.
+                state.redeliveries += entries.iter().filter(|entry| entry.message.seq < head).count() as u64;
                 let lease = state.lease(self.reader, &minted, entries, skipped, deadline);
                 let messages = lease.map(answer).unwrap_or_default();
                 self.after_lease(state, deadline);
@@ -226,6 +229,7 @@ fn answer(lease: &Lease) -> Vec<LeasedMessage> {
         handle: handle.encode(),
         sequence: entry.message.seq,
         failures: entry.failures,
+        entered_ms: entry.message.entered_ms,
     };
     lease.entries.iter().zip(lease.handles()).map(leased).collect()
 }

@@ -35,6 +35,10 @@ pub(super) struct State {
     pub(super) tokens: HashMap<BatchToken, (ReaderNo, u64)>,
     /// When which batch lapses.
     pub(super) deadlines: BTreeSet<(Instant, ReaderNo, u64)>,
+    /// Messages handed out again since the broker was opened.
+    pub(super) redeliveries: u64,
+    /// Messages that became dead letters since then.
+    pub(super) dead_letters: u64,
     /// The number of the next queue or group.
     pub(super) next_number: u32,
     /// The number of the next lease.

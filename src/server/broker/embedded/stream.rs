@@ -77,6 +77,12 @@ impl Stream {
         self.tail.get(usize::try_from(seq.checked_sub(first)?).ok()?)
     }
 
+    /// How much of it is in memory.
+    #[cfg(test)]
+    pub(super) fn cached_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
     /// When its first message may have been kept long enough, in Unix milliseconds.
     pub(super) fn expires_ms(&self) -> Option<i64> {
         self.oldest.map(|oldest| oldest.saturating_add(self.retention_ms))

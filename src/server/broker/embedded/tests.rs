@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -12,7 +12,10 @@ use std::{
 use super::*;
 use crate::{
     queue::TagFilter,
-    server::store::{ReadLimit, Record, StoreError, Stored, StreamNo},
+    server::{
+        durations::Durations,
+        store::{ReadLimit, Record, StoreError, Stored, StreamNo},
+    },
 };
 
 /// A store in memory that fails on demand.
@@ -20,6 +23,8 @@ use crate::{
 struct FlakyStore {
     store: MemoryStore,
     fails: AtomicBool,
+    /// Messages that were read.
+    rows: AtomicUsize,
 }
 
 impl FlakyStore {
@@ -29,6 +34,11 @@ impl FlakyStore {
 
     fn check(&self) -> Result<(), StoreError> {
         if self.fails.load(Ordering::Relaxed) { Err(StoreError::new("no space left on device")) } else { Ok(()) }
+    }
+
+    fn count(&self, read: Vec<Arc<Stored>>) -> Vec<Arc<Stored>> {
+        self.rows.fetch_add(read.len(), Ordering::Relaxed);
+        read
     }
 }
 
@@ -42,11 +52,11 @@ impl Store for FlakyStore {
     }
 
     fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
-        self.check().and_then(|()| self.store.read(stream, from, limit))
+        self.check().and_then(|()| self.store.read(stream, from, limit)).map(|read| self.count(read))
     }
 
     fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Vec<Arc<Stored>>, StoreError> {
-        self.check().and_then(|()| self.store.read_these(stream, seqs, bytes))
+        self.check().and_then(|()| self.store.read_these(stream, seqs, bytes)).map(|read| self.count(read))
     }
 
     fn first_due(&self, lot: StreamNo, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
@@ -55,6 +65,10 @@ impl Store for FlakyStore {
 
     fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError> {
         self.check().and_then(|()| self.store.entered(stream, from, count))
+    }
+
+    fn syncs(&self) -> Durations {
+        self.store.syncs()
     }
 
     fn wants_tidying(&self) -> bool {
@@ -114,6 +128,33 @@ impl Scene {
 }
 
 const NOW: Duration = Duration::ZERO;
+
+/// However long the backlog: a consumer has as many messages read for it, and as many are kept in memory.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_does_not_grow_with_the_backlog() {
+    let mut costs = Vec::new();
+    for backlog in [10_000, 100_000] {
+        let store = Arc::new(FlakyStore::default());
+        let scene = Scene::on(store.clone()).await;
+        let json = format!(r#"{{"body":"{}","attributes":{{}}}}"#, "x".repeat(300));
+        let message = NewMessage { json: json.into(), body_bytes: 302, tags: Vec::new(), delay: NOW };
+        for _ in 0..backlog / 1_000 {
+            let messages = vec![message.clone(); 1_000];
+            scene.broker.append(&scene.path.project, &scene.path.queue, messages).await.unwrap();
+        }
+        for _ in 0..50 {
+            let batch = scene.take(0).await.unwrap();
+            assert_eq!(scene.settle(&batch, true).await.unwrap().success, 10);
+        }
+        // What was read ahead comes in a task of its own.
+        tokio::task::yield_now().await;
+        let state = scene.broker.core.lock();
+        let kept: usize = state.streams.values().map(|stream| stream.cached_bytes()).sum();
+        costs.push((store.rows.load(Ordering::Relaxed), kept));
+    }
+    assert_eq!(costs[0], costs[1], "rows read, and bytes of the tail in memory");
+    assert!(costs[1].0 < 50 * 10 + 2 * reader::READ_AHEAD.messages, "{} rows for 500 messages", costs[1].0);
+}
 
 /// A send that could not be stored is refused as a whole; there is no gap where it would have been.
 #[tokio::test(start_paused = true)]

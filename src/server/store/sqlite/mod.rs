@@ -17,6 +17,7 @@ use rusqlite::Connection;
 pub use self::open::OpenError;
 use self::{load::LoadError, open::DataDir, writer::Writer};
 use super::{ReadLimit, Record, Snapshot, Store, StoreError, Stored, StreamNo};
+use crate::server::durations::Durations;
 
 mod load;
 mod open;
@@ -46,6 +47,8 @@ pub(crate) struct SqliteStore {
     garbage: AtomicBool,
     /// Roughly how much was written to the log since it was copied.
     logged: AtomicUsize,
+    /// Apart from the writer: looking at it waits for no commit.
+    syncs: Mutex<Durations>,
 }
 
 impl SqliteStore {
@@ -73,6 +76,7 @@ impl SqliteStore {
             lock: Mutex::new(Some(lock)),
             garbage: AtomicBool::new(true),
             logged: AtomicUsize::new(0),
+            syncs: Mutex::default(),
         };
         Ok((store, snapshot))
     }
@@ -124,7 +128,8 @@ impl Store for SqliteStore {
     }
 
     fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
-        self.write(|writer| writer.commit(records))?;
+        let sync = self.write(|writer| writer.commit(records))?;
+        lock(&self.syncs).record(sync);
         let bytes: usize = records.iter().map(weight).sum();
         self.logged.fetch_add(COMMIT_BYTES + bytes, Ordering::Relaxed);
         if records.iter().any(|record| matches!(record, Record::QueueDeleted(_) | Record::GroupDeleted(..))) {
@@ -147,6 +152,10 @@ impl Store for SqliteStore {
 
     fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError> {
         self.read(|conn| read::entered(conn, stream, from, count))
+    }
+
+    fn syncs(&self) -> Durations {
+        lock(&self.syncs).clone()
     }
 
     fn wants_tidying(&self) -> bool {

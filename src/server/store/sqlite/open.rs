@@ -25,7 +25,7 @@ const BEGUN: &str = "dms-worker data directory";
 #[non_exhaustive]
 pub enum OpenError {
     /// The directory cannot be created, read or written.
-    #[error("the data directory {dir} cannot be used: {source}; choose one that this user may read and write")]
+    #[error("the data directory {dir} cannot be used; choose one that this user may read and write")]
     Directory {
         /// The directory.
         dir: PathBuf,

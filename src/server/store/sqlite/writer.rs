@@ -1,8 +1,12 @@
 //! Writes records: one transaction for each commit, rows that many records touch written once at its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rusqlite::{Connection, params};
+use tokio::time::Instant;
 
 use super::{
     load::{self, LoadError, Loaded, ReaderImage, StreamImage, id},
@@ -41,8 +45,8 @@ impl Writer {
         Self { conn, streams, readers, pages, dirty: Dirty::default() }
     }
 
-    /// Commits records, all or none.
-    pub(super) fn commit(&mut self, records: &[Record]) -> Loaded<()> {
+    /// Commits records, all or none; gives how long it took to put them on the disk.
+    pub(super) fn commit(&mut self, records: &[Record]) -> Loaded<Duration> {
         let written = self.write(records);
         self.dirty = Dirty::default();
         if written.is_err() {
@@ -55,11 +59,13 @@ impl Writer {
         written
     }
 
-    fn write(&mut self, records: &[Record]) -> Loaded<()> {
+    fn write(&mut self, records: &[Record]) -> Loaded<Duration> {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         records.iter().try_for_each(|record| self.write_one(record))?;
         self.flush()?;
-        Ok(self.conn.execute_batch("COMMIT")?)
+        let begun = Instant::now();
+        self.conn.execute_batch("COMMIT")?;
+        Ok(begun.elapsed())
     }
 
     /// What is in memory may not be what is in the file.

@@ -1,0 +1,45 @@
+//! What the broker has counted, as metrics.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
+    metrics::{MetricType, counter::ConstCounter},
+    registry::{Registry, Unit},
+};
+
+use super::broker::{Broker, Durations};
+
+/// Asks the broker at each scrape.
+#[derive(Debug)]
+struct BrokerFigures(Arc<dyn Broker>);
+
+/// Puts the figures of a broker into `registry` under their public names.
+pub(super) fn register(registry: &mut Registry, broker: &Arc<dyn Broker>) {
+    registry.register_collector(Box::new(BrokerFigures(Arc::clone(broker))));
+}
+
+impl Collector for BrokerFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = self.0.figures();
+        let help = "Messages and dead letters handed out again";
+        counter(&mut encoder, "dms_server_redeliveries", help, figures.redeliveries)?;
+        let help = "Messages that became dead letters";
+        counter(&mut encoder, "dms_server_dead_letters", help, figures.dead_letters)?;
+        durations(&mut encoder, &figures.syncs)
+    }
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let counter = ConstCounter::new(value);
+    counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn durations(encoder: &mut DescriptorEncoder<'_>, durations: &Durations) -> fmt::Result {
+    let help = "Time that the disk took to make a commit durable";
+    let (name, unit) = ("dms_server_fsync_duration", Unit::Seconds);
+    let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?;
+    let ranges: Vec<_> = durations.ranges().collect();
+    metric.encode_histogram::<NoLabelSet>(durations.sum().as_secs_f64(), durations.count(), &ranges, None)
+}
