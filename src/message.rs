@@ -147,6 +147,9 @@ pub struct ReceivedMessage {
     /// Which delivery to the group this is, failed consumptions counted: 1 for the first. As `sequence`, sent by this project's
     /// server alone.
     pub attempt: Option<u32>,
+    /// When it entered its queue (its delay over) or the group's dead letters, in milliseconds since the Unix epoch. As
+    /// `sequence`, sent by this project's server alone; with it, it tells a message from any other.
+    pub entered_ms: Option<i64>,
 }
 
 /// The opaque token that acknowledges one delivery of a message. The wire calls it `handler`.

@@ -108,10 +108,12 @@ fn answer(leased: &[LeasedMessage], stream: Stream) -> Response {
     ([json, (DELIVERIES, deliveries(leased))], text.freeze()).into_response()
 }
 
-/// Each message's place in its stream and its attempt, as in `17.1,18.2`: what tells a redelivery from another message, in a header
-/// so that bodies are those of the reference.
+/// Each message's place in its stream, its attempt, and when it entered the stream, as in `17.1.1795550351698`: what tells a
+/// redelivery from another message, in a header so that bodies are those of the reference.
 fn deliveries(leased: &[LeasedMessage]) -> String {
-    let one = |message: &LeasedMessage| format!("{}.{}", message.sequence, message.failures.saturating_add(1));
+    let one = |LeasedMessage { sequence, failures, entered_ms, .. }: &LeasedMessage| {
+        format!("{sequence}.{}.{entered_ms}", failures.saturating_add(1))
+    };
     leased.iter().map(one).collect::<Vec<_>>().join(",")
 }
 

@@ -135,14 +135,15 @@ struct Envelope<'a> {
     tags: Option<Vec<String>>,
 }
 
-/// The header of a consume answer in which this project's server tells each message's place in its stream and its attempt, as in
-/// `17.1,18.2`. The bodies of answers are those of the API reference, byte for byte.
+/// The header of a consume answer in which this project's server tells each message's place in its stream and its attempt, and when the
+/// message entered the stream, as in `17.1.1795550351698`. The bodies of answers are those of the API reference, byte for byte.
 pub(crate) const DELIVERIES: &str = "x-dms-deliveries";
 
-/// One entry of [`DELIVERIES`]: place and attempt.
-fn delivery(entry: &str) -> (Option<u64>, Option<u32>) {
-    let (sequence, attempt) = entry.split_once('.').unwrap_or_default();
-    (sequence.parse().ok(), attempt.parse().ok())
+/// One entry of [`DELIVERIES`]: place, attempt, and time in Unix milliseconds. What may follow in later versions is passed over.
+fn delivery(entry: &str) -> (Option<u64>, Option<u32>, Option<i64>) {
+    let mut parts = entry.split('.');
+    let mut part = || parts.next().unwrap_or_default();
+    (part().parse().ok(), part().parse().ok(), part().parse().ok())
 }
 
 /// The answer to a consume, with its [`DELIVERIES`] if there are any; the bodies share its bytes.
@@ -150,7 +151,7 @@ pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Vec<Re
     let entries: Vec<ReceivedBody<'_>> = serde_json::from_slice(answer)?;
     let mut deliveries = deliveries.split(',').map(delivery);
     let received = |entry: ReceivedBody<'_>| {
-        let (sequence, attempt) = deliveries.next().unwrap_or_default();
+        let (sequence, attempt, entered_ms) = deliveries.next().unwrap_or_default();
         ReceivedMessage {
             body: Body::trusted(answer.slice_ref(entry.message.body.get().as_bytes())),
             attributes: entry.message.attributes.unwrap_or_default(),
@@ -158,6 +159,7 @@ pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Vec<Re
             handle: AckHandle::new(entry.handler),
             sequence,
             attempt,
+            entered_ms,
         }
     };
     Ok(entries.into_iter().map(received).collect())
@@ -234,12 +236,13 @@ mod tests {
             br#"[{"message":{"body": {"foo":"123="},"attributes":null,"new":1},"handler":"a\/b","tags":["t"]},
                  {"message":{"body":"x","attributes":{"a":1},"tags":["inner"]},"handler":"h2"}]"#,
         );
-        let received = decode_received(&answer, "17.2").unwrap();
+        let received = decode_received(&answer, "17.2.1795550351698").unwrap();
         assert_eq!(received[0].body.as_str(), r#"{"foo":"123="}"#);
         assert!(answer.as_ptr_range().contains(&received[0].body.as_bytes().as_ptr()));
         assert_eq!(received[0].handle.as_str(), "a/b");
         assert_eq!(received[0].tags, ["t"]);
         assert_eq!((received[0].sequence, received[0].attempt), (Some(17), Some(2)));
+        assert_eq!(received[0].entered_ms, Some(1_795_550_351_698));
         assert_eq!((received[1].sequence, received[1].attempt), (None, None));
         assert_eq!((received[1].tags[0].as_str(), received[1].attributes["a"].as_u64()), ("inner", Some(1)));
         assert_eq!(decode_received(&Bytes::from_static(b"[]"), "spoilt,x.y,.").unwrap(), []);

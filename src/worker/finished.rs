@@ -23,8 +23,9 @@ const CAPACITY: usize = 10_000;
 /// What tells one message from all others of its stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Identity {
-    /// Its place in the stream, as the server gave it.
-    Sequence(u64),
+    /// Its place in the stream and when it entered it, as the server gave them: after a restore from a backup the places of the
+    /// lost messages are given to others.
+    Place(u64, Option<i64>),
     /// The value of the attribute that the user named.
     Unique(String),
 }
@@ -34,7 +35,7 @@ impl Identity {
     pub(crate) fn of(message: &ReceivedMessage, unique_attribute: Option<&str>) -> Option<Self> {
         match unique_attribute {
             Some(name) => message.attributes.get(name).map(|value| Self::Unique(value.to_string())),
-            None => message.sequence.map(Self::Sequence),
+            None => message.sequence.map(|sequence| Self::Place(sequence, message.entered_ms)),
         }
     }
 }
@@ -136,14 +137,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_done_is_known_for_a_while() {
         let finished = Finished::new(KEEP);
-        let identity = Identity::Sequence(7);
+        let identity = Identity::Place(7, Some(5));
         assert!(!finished.recall(&identity).await);
         finished.done(identity.clone());
         assert!(finished.recall(&identity).await);
-        assert!(!finished.recall(&Identity::Sequence(8)).await);
+        assert!(!finished.recall(&Identity::Place(8, Some(5))).await);
+        assert!(!finished.recall(&Identity::Place(7, Some(6))).await, "another message at the same place");
         tokio::time::advance(KEEP).await;
         assert!(!finished.recall(&identity).await);
-        finished.done(Identity::Sequence(9));
+        finished.done(Identity::Place(9, Some(5)));
         assert_eq!(finished.lock().entries.len(), 1, "what is too old is gone");
     }
 
@@ -151,7 +153,7 @@ mod tests {
     async fn a_run_that_goes_on_is_waited_for() {
         for succeeds in [true, false] {
             let finished = Finished::new(KEEP);
-            let identity = Identity::Sequence(7);
+            let identity = Identity::Place(7, Some(5));
             let running = finished.running(identity.clone());
             let recall = finished.recall(&identity);
             tokio::pin!(recall);
@@ -160,18 +162,18 @@ mod tests {
             assert_eq!(recall.await, succeeds);
         }
         let finished = Finished::new(KEEP);
-        drop(finished.running(Identity::Sequence(1)));
-        assert!(!finished.recall(&Identity::Sequence(1)).await);
+        drop(finished.running(Identity::Place(1, Some(5))));
+        assert!(!finished.recall(&Identity::Place(1, Some(5))).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_memory_is_bounded() {
         let finished = Finished::new(KEEP);
         for sequence in 0..=CAPACITY as u64 {
-            finished.done(Identity::Sequence(sequence));
+            finished.done(Identity::Place(sequence, Some(5)));
         }
-        assert!(!finished.recall(&Identity::Sequence(0)).await);
-        assert!(finished.recall(&Identity::Sequence(1)).await);
+        assert!(!finished.recall(&Identity::Place(0, Some(5))).await);
+        assert!(finished.recall(&Identity::Place(1, Some(5))).await);
         assert_eq!(finished.lock().entries.len(), CAPACITY);
     }
 }

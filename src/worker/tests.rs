@@ -135,6 +135,7 @@ fn message(name: &'static str) -> ReceivedMessage {
         handle: AckHandle::new(name),
         sequence: None,
         attempt: None,
+        entered_ms: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dms_worker::{
     queue::{NewQueue, QueueMode, QueueTag, TagMode},
-    server::broker::{Broker, BrokerError, Stream, embedded::OpenError},
+    server::broker::{Broker, BrokerError, LeasedMessage, Stream, embedded::OpenError},
 };
 
 use super::stage::{DataDir, Stage, acks, all_done, message, on_disk, take, take_by, texts, wait};
@@ -27,6 +27,33 @@ async fn a_crash_loses_leases_and_nothing_else() {
         assert_eq!(s.fail_first(10).await, ["failed", "leased", "new"]);
         assert_eq!(texts(&s.take(10).await), ["leased", "new"], "the second failure of two");
         assert_eq!(texts(&s.take_dead(10).await), ["failed"]);
+    })
+    .await;
+}
+
+/// The same message is known by its place and its time; another one at the same place, after a restore from a backup, is not.
+#[tokio::test(start_paused = true)]
+async fn a_restored_place_is_another_message() {
+    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+        let identity = |batch: &[LeasedMessage]| (batch[0].sequence, batch[0].entered_ms);
+        s.send(&["before"]).await;
+        s.broker.close().await;
+        std::fs::copy(dir.file("dms.db"), dir.file("backup")).unwrap();
+
+        let s = Stage { broker: dir.open().await.unwrap(), ..s };
+        tokio::time::advance(Duration::from_millis(1)).await;
+        s.send(&["lost"]).await;
+        let (before, lost) = (identity(&s.take(1).await), identity(&s.take(1).await));
+        s.broker.close().await;
+        std::fs::copy(dir.file("backup"), dir.file("dms.db")).unwrap();
+
+        let s = Stage { broker: dir.open().await.unwrap(), ..s };
+        tokio::time::advance(Duration::from_millis(1)).await;
+        s.send(&["after"]).await;
+        assert_eq!(identity(&s.take(1).await), before);
+        let after = identity(&s.take(1).await);
+        assert_eq!(after.0, lost.0, "the place is given again");
+        assert_ne!(after, lost);
     })
     .await;
 }

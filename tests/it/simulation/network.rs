@@ -303,13 +303,19 @@ fn received(answer: &Response<Bytes>) -> Vec<(Item, String)> {
     }
     let messages: Vec<One> = serde_json::from_slice(answer.body()).unwrap();
     let header = answer.headers().get("x-dms-deliveries").map_or("", |value| value.to_str().unwrap());
-    let deliveries = header.split(',').filter_map(|entry| entry.split_once('.'));
+    let deliveries = header.split(',').filter_map(place_and_attempt);
     let one = |(One { message, handler }, (sequence, attempt)): (One, (&str, &str))| {
         let item =
             Item { message: message.body, sequence: sequence.parse().unwrap(), attempt: attempt.parse().unwrap() };
         (item, handler)
     };
     messages.into_iter().zip(deliveries).map(one).collect()
+}
+
+/// The first two parts of an entry of `x-dms-deliveries`.
+fn place_and_attempt(entry: &str) -> Option<(&str, &str)> {
+    let mut parts = entry.split('.');
+    parts.next().zip(parts.next())
 }
 
 /// One process's way to the server.
