@@ -21,6 +21,8 @@ pub struct Server {
     pub project_id: String,
     /// The name of the one project; `local` by default.
     pub project_name: String,
+    /// The region of the endpoints in the catalogue of its IAM tokens; `local` by default.
+    pub region: String,
     /// Who is let in; by default any caller, which is allowed on loopback addresses only.
     pub auth: Option<ServerAuth>,
     /// Who is counted when an acknowledgement stops at a failure; `culprit` by default.
@@ -49,6 +51,7 @@ impl Default for Server {
             data_dir: None,
             project_id: "local".to_owned(),
             project_name: "local".to_owned(),
+            region: "local".to_owned(),
             auth: None,
             failure_counting: FailureCounting::default(),
             fifo_blocks: true,

@@ -35,6 +35,7 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
         admin: server.admin,
         data_dir: server.data_dir.clone(),
         projects: own.into_iter().chain(further).collect(),
+        region: server.region.clone(),
         token_lifetime: server.token_lifetime.get(),
         broker: EmbeddedConfig {
             failure_counting: match server.failure_counting {
