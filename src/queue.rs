@@ -238,7 +238,8 @@ pub struct ConsumerGroup {
     pub available_messages: u64,
     /// Dead letters that this group ever made; known only where the call asked for them.
     pub produced_dead_letters: Option<u64>,
-    /// Dead letters of this group not acknowledged yet; known only where the call asked for them.
+    /// Dead letters that this group can consume now: neither acknowledged nor out in a batch; known only where the call asked for
+    /// them.
     pub available_dead_letters: Option<u64>,
 }
 

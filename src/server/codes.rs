@@ -82,6 +82,8 @@ codes! {
     METHOD = METHOD_NOT_ALLOWED "DMS.00405001" "This request method is not allowed.";
 
     BODY_TIMEOUT = REQUEST_TIMEOUT "APIGW.0201" "The request body did not arrive in time.";
+    URI_SIZE = URI_TOO_LONG "APIGW.0201" "The URI is longer than 32 KB.";
+    HEADER_SIZE = REQUEST_HEADER_FIELDS_TOO_LARGE "APIGW.0201" "A header is larger than 32 KB.";
     BODY_SIZE = PAYLOAD_TOO_LARGE "APIGW.0201" "The request body is larger than 12 MB.";
 
     INTERNAL = INTERNAL_SERVER_ERROR "DMS.10250002" "Internal service error.";

@@ -108,6 +108,7 @@ impl Gate {
         }
         let authorization = parts.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
         let token = parts.headers.get(TOKEN_HEADER).map(|value| value.to_str().unwrap_or_default());
+        let token = token.filter(|token| !token.is_empty());
         match (authorization, token) {
             (Some(text), _) if text.starts_with(ALGORITHM) => {
                 let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);

@@ -6,6 +6,7 @@ use axum::extract::State;
 use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     app::App,
@@ -27,8 +28,8 @@ struct CreateQueue {
     queue_mode: Option<String>,
     description: Option<String>,
     redrive_policy: Option<String>,
-    max_consume_count: Option<i64>,
-    retention_hours: Option<i64>,
+    max_consume_count: Option<Value>,
+    retention_hours: Option<Value>,
 }
 
 /// The answer of 5.1.1.
@@ -142,7 +143,7 @@ fn checked(request: CreateQueue) -> Result<NewQueue, ApiError> {
     }
     Ok(NewQueue {
         max_consume_count: max_consume_count(&request, mode)?,
-        retention_hours: retention_hours(request.retention_hours, mode)?,
+        retention_hours: retention_hours(request.retention_hours.as_ref(), mode)?,
         name: request.name,
         mode,
         description: request.description,
@@ -193,18 +194,23 @@ fn max_consume_count(request: &CreateQueue, mode: QueueMode) -> Result<Option<u3
             codes::PARAMETER.because(format!("redrive_policy is enable, but a {mode} queue has no dead letters."))
         );
     }
-    let Some(count) = request.max_consume_count else {
+    let Some(count) = &request.max_consume_count else {
         return Err(codes::MAX_CONSUME_COUNT.because("max_consume_count is required when redrive_policy is enable."));
     };
-    let in_range = u32::try_from(count).ok().filter(|count| limits::MAX_CONSUME_COUNT.contains(count));
+    let in_range = whole(count).filter(|count| limits::MAX_CONSUME_COUNT.contains(count));
     in_range.map(Some).ok_or_else(|| codes::MAX_CONSUME_COUNT.because(format!("max_consume_count is {count}.")))
 }
 
-fn retention_hours(hours: Option<i64>, mode: QueueMode) -> Result<Option<u32>, ApiError> {
+fn retention_hours(hours: Option<&Value>, mode: QueueMode) -> Result<Option<u32>, ApiError> {
     let Some(hours) = hours else { return Ok(None) };
     if !mode.is_kafka() {
         return Err(codes::RETENTION_MODE.because(format!("queue_mode is {mode}.")));
     }
-    let in_range = u32::try_from(hours).ok().filter(|hours| limits::RETENTION_HOURS.contains(hours));
+    let in_range = whole(hours).filter(|hours| limits::RETENTION_HOURS.contains(hours));
     in_range.map(Some).ok_or_else(|| codes::RETENTION_RANGE.because(format!("retention_hours is {hours}.")))
+}
+
+/// A whole number; its range has a code of its own, which a fraction or a text gets too.
+fn whole(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|number| u32::try_from(number).ok())
 }

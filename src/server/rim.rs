@@ -14,12 +14,19 @@ use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::{app::App, codes, error::ApiError, operation::Operation};
+use super::{
+    app::App,
+    codes::{self, Code},
+    error::ApiError,
+    operation::Operation,
+};
 
 /// The header that carries a request's id, both ways.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id that is echoed, in bytes.
 const MAX_REQUEST_ID: usize = 128;
+/// The longest URI, and the longest value of a header, in bytes.
+const MAX_LINE: usize = 32 << 10;
 
 /// Wraps a request: nothing that happens inside gets out except as an answer.
 pub(super) async fn wrap(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -28,11 +35,13 @@ pub(super) async fn wrap(State(app): State<Arc<App>>, request: Request, next: Ne
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let operation = Operation::of(request.method(), route).as_str();
 
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = answered.unwrap_or_else(|_| {
-        tracing::error!(operation, request_id = ?id, "the request handler panicked");
-        codes::INTERNAL.plain().into_response()
-    });
+    let mut response = match oversized(&request) {
+        Some(code) => code.plain().into_response(),
+        None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(operation, request_id = ?id, "the request handler panicked");
+            codes::INTERNAL.plain().into_response()
+        }),
+    };
 
     let refused = response.extensions_mut().remove::<ApiError>();
     if let Some(error) = &refused {
@@ -44,6 +53,15 @@ pub(super) async fn wrap(State(app): State<Arc<App>>, request: Request, next: Ne
     app.metrics.answered(operation, status, took);
     response.headers_mut().insert(REQUEST_ID, id);
     response
+}
+
+/// Whether a head is larger than the service's gateway took. What is larger by far never gets here: its connection ends.
+fn oversized(request: &Request) -> Option<Code> {
+    let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+    if uri > MAX_LINE {
+        return Some(codes::URI_SIZE);
+    }
+    request.headers().values().any(|value| value.len() > MAX_LINE).then_some(codes::HEADER_SIZE)
 }
 
 /// The answer to a path that is not of the API.

@@ -207,13 +207,15 @@ async fn another_project_is_closed() {
     api.raw(signed(&queues(), |_| {})).await.expect(200);
 }
 
-/// No credentials, an unknown token: DMS.10240103 and 101. A URL that does not exist is said to anybody.
+/// No credentials or an empty token, an unknown token: DMS.10240103 and 101. A URL that does not exist is said to anybody.
 #[tokio::test(start_paused = true)]
 async fn missing_and_unknown_tokens() {
     let api = Api::with(guarded()).await;
     api.get("/queues").await.refused(401, "DMS.10240103");
-    let request = Request::builder().uri(queues()).header("X-Auth-Token", "stolen").body("".into()).unwrap();
-    api.raw(request).await.refused(401, "DMS.10240101");
+    for (token, code) in [("", "DMS.10240103"), ("stolen", "DMS.10240101")] {
+        let request = Request::builder().uri(queues()).header("X-Auth-Token", token).body("".into()).unwrap();
+        api.raw(request).await.refused(401, code);
+    }
     api.get("/nothing").await.refused(404, "DMS.10240406");
 }
 

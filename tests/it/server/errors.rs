@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use dms_worker::server::ServerConfig;
+use http::Request;
 
 use super::{Api, PROJECT, vector_clock};
 
@@ -31,7 +33,9 @@ async fn queue_requests() {
         (r#"{"name":"q","redrive_policy":"enable"}"#.to_owned(), "DMS.10240022"),
         (r#"{"name":"q","redrive_policy":"enable","max_consume_count":0}"#.to_owned(), "DMS.10240022"),
         (r#"{"name":"q","redrive_policy":"enable","max_consume_count":101}"#.to_owned(), "DMS.10240022"),
-        (r#"{"name":"q","redrive_policy":"enable","max_consume_count":"3"}"#.to_owned(), "DMS.10240009"),
+        (r#"{"name":"q","redrive_policy":"enable","max_consume_count":"3"}"#.to_owned(), "DMS.10240022"),
+        (r#"{"name":"q","redrive_policy":"enable","max_consume_count":2.5}"#.to_owned(), "DMS.10240022"),
+        (r#"{"name":"q","queue_mode":"KAFKA_HT","retention_hours":1.5}"#.to_owned(), "DMS.10240027"),
         (r#"{"name":"q","retention_hours":36}"#.to_owned(), "DMS.10240028"),
         (r#"{"name":"q","queue_mode":"KAFKA_HT","retention_hours":0}"#.to_owned(), "DMS.10240027"),
         (r#"{"name":"q","queue_mode":"KAFKA_HA","retention_hours":73}"#.to_owned(), "DMS.10240027"),
@@ -399,6 +403,22 @@ async fn urls_and_methods() {
     bad.get("/queues").await.refused(400, "DMS.10240005");
     let bad = bad.on(&format!("/v2/{}", "x".repeat(65)));
     bad.get("/queues").await.refused(400, "DMS.10240005");
+}
+
+/// The gateway's limits on heads (signing guide, error codes): 32 KB for the URI and for each header.
+#[tokio::test(start_paused = true)]
+async fn heads_are_limited() {
+    let api = Api::start().await;
+    let most = 32 * 1024;
+    let path = |length: usize| format!("/queues?x={}", "x".repeat(length - format!("/v2/{PROJECT}/queues?x=").len()));
+    api.get(&path(most)).await.expect(200);
+    api.get(&path(most + 1)).await.refused(414, "APIGW.0201");
+    let request = |length: usize| {
+        let uri = format!("/v2/{PROJECT}/queues");
+        Request::builder().uri(uri).header("X-Long", "x".repeat(length)).body(Body::empty()).unwrap()
+    };
+    api.raw(request(most)).await.expect(200);
+    api.raw(request(most + 1)).await.refused(431, "APIGW.0201");
 }
 
 /// A HEAD of a consume must not take messages that nobody would see.
