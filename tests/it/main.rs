@@ -1,6 +1,8 @@
 //! The integration tests: one binary, a module per area.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[cfg(all(target_os = "linux", feature = "cli"))]
+mod backlog;
 #[cfg(feature = "server")]
 mod broker;
 #[cfg(all(unix, feature = "cli"))]
