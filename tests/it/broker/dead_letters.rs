@@ -31,7 +31,7 @@ async fn a_message_dies_at_its_last_allowed_failure() {
     .await;
 }
 
-/// A lapsed lease is a failed consumption of every message in it.
+/// 5.3.2 `ack_wait`: "by default a failed consumption". A lapsed lease is one of every message in it.
 #[tokio::test(start_paused = true)]
 async fn a_lapse_counts_for_the_whole_batch() {
     on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
@@ -44,7 +44,7 @@ async fn a_lapse_counts_for_the_whole_batch() {
     .await;
 }
 
-/// Neighbours behind a failure fail by rule, not by themselves: they are not counted.
+/// 5.1.1 `max_consume_count` speaks of failed confirmations. Neighbours behind a failure fail by rule, not by themselves: they are not counted.
 #[tokio::test(start_paused = true)]
 async fn neighbours_of_a_poison_message_survive_it() {
     on_each_store(NewQueue::new("q").dead_letters_after(2), async |s: Stage| {
@@ -57,7 +57,7 @@ async fn neighbours_of_a_poison_message_survive_it() {
     .await;
 }
 
-/// The strict reading: everything behind the failure is counted too.
+/// The strict reading of 5.1.1 and 5.3.3: everything behind the failure is counted too.
 #[tokio::test(start_paused = true)]
 async fn by_the_strict_reading_neighbours_die_with_it() {
     let config = EmbeddedConfig { failure_counting: FailureCounting::Batch, ..EmbeddedConfig::default() };
@@ -103,7 +103,7 @@ async fn dead_letters_carry_no_labels() {
     .await;
 }
 
-/// A queue without them refuses; so do Kafka queues.
+/// 5.3.4: dead letters are for queues that have them. A queue without them refuses; so do Kafka queues.
 #[tokio::test(start_paused = true)]
 async fn without_dead_letters_a_message_comes_again_for_ever() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {

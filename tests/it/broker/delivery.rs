@@ -11,7 +11,7 @@ use super::stage::{Stage, acks, all_done, message, on_each_store, take, texts, w
 
 const NOTHING: [&str; 0] = [];
 
-/// "A consumed message is not given to the same group again for ack_wait"; success settles it for that group alone.
+/// 5.3.3: "a consumed message is not given to the same group again for ack_wait"; success settles it for that group alone.
 #[tokio::test(start_paused = true)]
 async fn each_group_gets_every_message_once() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
@@ -40,7 +40,7 @@ async fn a_failure_fails_the_rest_of_its_batch() {
     .await;
 }
 
-/// An acknowledgement of a prefix ends the batch; one that leaves out the first message settles nothing.
+/// 5.3.3's example answers `{"success":1,"fail":2}` to one line: an acknowledgement of a prefix ends the batch; one that leaves out the first message settles nothing.
 #[tokio::test(start_paused = true)]
 async fn what_is_not_mentioned_failed() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
@@ -171,7 +171,8 @@ async fn a_batch_keeps_to_its_bytes() {
     .await;
 }
 
-/// A FIFO group gets nothing while a batch is out, and what failed comes before anything newer.
+/// The FAQ on FIFO queues (dms-ug-180607003): "retrieved and acknowledged in order, not concurrently". A group gets nothing while a
+/// batch is out, and what failed comes before anything newer.
 #[tokio::test(start_paused = true)]
 async fn a_fifo_group_is_blocked_while_a_batch_is_out() {
     on_each_store(NewQueue::new("q").mode(QueueMode::Fifo), async |s: Stage| {
@@ -209,7 +210,7 @@ async fn a_waiting_call_wakes_on_arrival() {
     .await;
 }
 
-/// Every waiting call gets its share of one arrival: the wake is passed on.
+/// 5.3.2 `time_wait`: every waiting call gets its share of one arrival: the wake is passed on.
 #[tokio::test(start_paused = true)]
 async fn a_wake_is_passed_on_while_there_is_more() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {

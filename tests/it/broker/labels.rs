@@ -21,6 +21,7 @@ async fn send_labelled(s: &Stage) {
     .await;
 }
 
+/// 5.3.2 `tag_type`: "or" takes what carries any of the labels, "and" what carries all.
 #[tokio::test(start_paused = true)]
 async fn or_takes_any_and_takes_all() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
@@ -34,7 +35,7 @@ async fn or_takes_any_and_takes_all() {
     .await;
 }
 
-/// "Every group supports one label rule; a second consume with another rule fails."
+/// 5.3.2: "every group supports one label rule; a second consume with another rule fails."
 #[tokio::test(start_paused = true)]
 async fn the_first_consume_fixes_the_rule() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {

@@ -29,7 +29,7 @@ async fn a_delayed_message_comes_when_it_is_due() {
     .await;
 }
 
-/// A delay of seven days outlives the retention of three: that counts from the due time.
+/// 5.3.1 `delay_time`: a delay of seven days outlives the retention of three: that counts from the due time.
 #[tokio::test(start_paused = true)]
 async fn retention_of_a_delayed_message_counts_from_its_due_time() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
@@ -93,7 +93,7 @@ async fn kafka_queues_have_their_own_retention() {
     .await;
 }
 
-/// Dead letters are kept for 72 hours from becoming one, whatever becomes of their message.
+/// 5.3.5: dead letters are kept for 72 hours from becoming one, whatever becomes of their message.
 #[tokio::test(start_paused = true)]
 async fn dead_letters_have_a_retention_of_their_own() {
     on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
