@@ -23,6 +23,7 @@ pub(crate) fn body() -> String {
 #[derive(Clone, Debug)]
 pub(crate) struct Canned {
     queue: Bytes,
+    queues: Bytes,
     groups: Bytes,
     messages: Bytes,
     sent: Bytes,
@@ -34,6 +35,7 @@ impl Canned {
         let queue = format!(
             r#"{{"id":"{QUEUE}","name":"bench","description":"","queue_mode":"NORMAL","reservation":4320,"created":1495701557000,"max_msg_size_byte":524288,"produced_messages":1,"redrive_policy":"disable","group_count":1}}"#
         );
+        let queues = format!(r#"{{"queues":[{queue}],"total":1}}"#);
         let groups = format!(
             r#"{{"queue_id":"{QUEUE}","queue_name":"bench","redrive_policy":"disable","groups":[{{"name":"bench","id":"{GROUP}","consumed_messages":0,"available_messages":8,"produced_messages":10}}]}}"#
         );
@@ -49,6 +51,7 @@ impl Canned {
         let acked = format!("{{\"success\":{BATCH},\"fail\":0}}");
         Self {
             queue: queue.into(),
+            queues: queues.into(),
             groups: groups.into(),
             messages: messages.into(),
             sent: sent.into(),
@@ -66,6 +69,7 @@ impl Transport for Canned {
             (&Method::GET, "messages") => (StatusCode::OK, &self.messages),
             (&Method::POST, "messages") => (StatusCode::CREATED, &self.sent),
             (_, "ack") => (StatusCode::OK, &self.acked),
+            (_, "queues") => (StatusCode::OK, &self.queues),
             (_, "groups") => (StatusCode::OK, &self.groups),
             _ => (StatusCode::OK, &self.queue),
         };

@@ -122,7 +122,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How many idle connections are kept; 64 by default.
+    /// How many idle connections are kept; 1,024 by default. Keep it above the number of calls at a time.
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.http.pool_size = connections;
         self

@@ -11,7 +11,8 @@ use super::{MAX_ANSWER_BYTES, Transport, TransportError};
 /// How an [`HttpTransport`] connects.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
-    /// How many idle connections are kept; 64 by default. One per concurrent call is enough.
+    /// How many idle connections are kept; 1,024 by default. With fewer than there are calls at a time connections are made anew
+    /// again and again; a worker has acknowledgements under way beside its polls. Those that are not used close after 20 s.
     pub pool_size: usize,
     /// How long connecting may take, TLS included; 5 s by default.
     pub connect_timeout: Duration,
@@ -25,7 +26,7 @@ pub struct HttpOptions {
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { pool_size: 64, connect_timeout: Duration::from_secs(5), ca_file: None, tls: true, proxies: true }
+        Self { pool_size: 1_024, connect_timeout: Duration::from_secs(5), ca_file: None, tls: true, proxies: true }
     }
 }
 

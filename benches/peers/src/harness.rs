@@ -231,15 +231,10 @@ async fn until_over(
     progress: &Progress,
     time: Duration,
 ) -> Result<(), Error> {
-    let clock = async {
-        sleep(time).await;
-        progress.finish();
-        Ok(())
-    };
     tokio::pin!(consuming);
     tokio::select! {
         ended = &mut consuming => return ended,
-        ended = clock => ended?,
+        () = sleep(time) => progress.finish(),
     }
     // What is under way may finish: some clients have to be told, and take a moment.
     timeout(Duration::from_secs(10), consuming).await?
