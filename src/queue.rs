@@ -94,6 +94,7 @@ impl SourcePath {
 
 /// How a queue orders and keeps its messages (API reference 5.1.1, `queue_mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "sidecar", derive(schemars::JsonSchema))]
 pub enum QueueMode {
     /// High concurrency, order kept per partition only. The default.
     #[default]
@@ -273,6 +274,7 @@ impl TagFilter {
 
 /// How several labels of a [`TagFilter`] combine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "sidecar", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TagMode {
     /// One matching label is enough. The default.

@@ -7,22 +7,30 @@ use super::{
     tag,
 };
 
-/// What stands below every `--help`.
-const EXIT_CODES: &str = "\
+/// What stands below the program's own `--help`.
+const AFTER: &str = "\
+Examples:
+  dms-worker demo                             the tour, in a few seconds
+  dms-worker serve --data-dir ./dms-data      a server
+  dms-worker run -c config.yaml               workers of a configuration
+  dms-worker send orders '{\"id\": 1}'
+  dms-worker receive orders billing --follow
+
 Exit codes:
-  0  done                        69  the service cannot be reached
-  1  failed                      75  the deadline passed before everything was finished
-  2  wrong usage                 77  the credentials are refused
-                                 78  the configuration is wrong
+  0  done           69  the service cannot be reached
+  1  failed         75  the deadline passed before everything was finished
+  2  wrong usage    77  the credentials are refused
+                    78  the configuration is wrong
   130, 143  ended by a second signal
 
-Settings come from the defaults, a configuration file (-c, $DMS_WORKER_CONFIG, ./config.yaml,
+Settings come from the defaults, a configuration file (-c, $DMS_WORKER_CONFIG, ./config.yaml, \
 ~/.config/dms-worker/config.yaml, /etc/dms-worker/config.yaml), the environment (DMS_WORKER_...) and flags; later ones win.
+
 Secrets are never flags: set them in the file, or in the environment as in DMS_WORKER_DMS__AUTH__SECRET_KEY.";
 
 /// Workers, a sidecar and a server for Huawei Cloud DMS queues
 #[derive(Debug, Parser)]
-#[command(name = "dms-worker", version, after_help = EXIT_CODES, max_term_width = 120)]
+#[command(name = "dms-worker", version, after_help = AFTER, max_term_width = 120)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -41,13 +49,19 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     /// Check a configuration; with --online also credentials, queues and groups
     Check(check::CheckArgs),
-    /// Show the configuration that is in force
+    /// Show the configuration that is in force, or the schema of one
+    #[command(
+        after_help = "Examples:\n  dms-worker config show --origin\n  dms-worker config schema > dms-worker.schema.json"
+    )]
     Config(config::ConfigArgs),
     /// Create, list, show and delete queues
+    #[command(after_help = "Examples:\n  dms-worker queue create orders --group billing\n  dms-worker queue list")]
     Queue(queue::QueueArgs),
     /// Create, list and delete consumer groups
+    #[command(after_help = "Examples:\n  dms-worker group create orders billing\n  dms-worker group list orders")]
     Group(group::GroupArgs),
     /// Add, remove and list the resource tags of queues
+    #[command(after_help = "Examples:\n  dms-worker tag add orders env=prod\n  dms-worker tag list orders")]
     Tag(tag::TagArgs),
     /// Show the project's quotas
     #[command(after_help = "Examples:\n  dms-worker quota\n  dms-worker quota -o json")]
@@ -57,6 +71,9 @@ pub(crate) enum Command {
     /// Receive messages of a group and print them as JSON lines
     Receive(receive::ReceiveArgs),
     /// Look at dead letters, send them again, or throw them away
+    #[command(
+        after_help = "Examples:\n  dms-worker dlq show orders billing\n  dms-worker dlq redrive orders billing --dry-run"
+    )]
     Dlq(dlq::DlqArgs),
     /// Measure a server and this client: messages per second, latencies, CPU time per message
     Bench(bench::BenchArgs),

@@ -3,19 +3,23 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{context::Context, failure::Failure};
+use super::{
+    context::Context,
+    failure::{Failure, Kind},
+};
 use crate::{
     client::Client,
     config::{Config, Worker},
-    sidecar::connect,
+    server::{Tls, TlsError},
+    sidecar::{connect, embed},
 };
 
 /// Options of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dms-worker check                         the configuration that `run` would use
-  dms-worker check -c config.yaml --online also credentials, queues and groups")]
+  dms-worker check                          the one that `run` would use
+  dms-worker check -c config.yaml --online  also credentials, queues and groups")]
 pub(crate) struct CheckArgs {
     /// Also ask the service: credentials, queues, groups
     #[arg(long)]
@@ -25,6 +29,7 @@ pub(crate) struct CheckArgs {
 /// Checks the configuration.
 pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let config = context.load()?.config;
+    certificates(&config).map_err(|error| Failure::of(Kind::Config, format!("TLS: {error}")))?;
     if args.online {
         online(&config, context).await?;
     }
@@ -43,6 +48,13 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
         "online": args.online,
     });
     Ok(context.printer().print(&text, &json)?)
+}
+
+/// Opens every certificate that a listener would show.
+fn certificates(config: &Config) -> Result<(), TlsError> {
+    let publishers = config.publishers.iter().filter_map(|publisher| publisher.tls.as_ref());
+    let all = config.server.tls.iter().chain(&config.admin.tls).chain(publishers);
+    all.map(embed::tls).try_for_each(|files| Tls::load(files).map(drop))
 }
 
 fn counted(count: usize, what: &str) -> String {

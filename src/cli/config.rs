@@ -1,9 +1,10 @@
-//! `config show`: the settings in force, and where each comes from.
+//! `config`: the settings in force and where each comes from, and the schema of a file.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{context::Context, failure::Failure, table::Table};
+use crate::config::schema;
 
 /// Options of `config`.
 #[derive(Debug, Args)]
@@ -17,18 +18,33 @@ enum ConfigCommand {
     /// Print every setting in force; secrets are masked
     #[command(after_help = "\
 Examples:
-  dms-worker config show                          every setting in force
-  dms-worker config show --origin -c prod.yaml    and the file's line, the variable or the flag it comes from")]
+  dms-worker config show                        every setting in force
+  dms-worker config show --origin -c prod.yaml  and where each comes from")]
     Show {
         /// Print where each setting comes from
         #[arg(long)]
         origin: bool,
     },
+    /// Print the JSON Schema of configuration files, for editors
+    #[command(after_help = "\
+Examples:
+  dms-worker config schema > dms-worker.schema.json
+
+An editor with a YAML language server completes and checks a configuration that begins with \
+the line
+  # yaml-language-server: $schema=./dms-worker.schema.json")]
+    Schema,
 }
 
-/// Shows the configuration.
+/// Shows the configuration, or what one may be.
 pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<(), Failure> {
-    let ConfigCommand::Show { origin } = args.command;
+    match args.command {
+        ConfigCommand::Show { origin } => show(origin, context),
+        ConfigCommand::Schema => Ok(context.printer().json(&schema())?),
+    }
+}
+
+fn show(origin: bool, context: &Context) -> Result<(), Failure> {
     let settings = context.load()?.settings();
     let mut table = Table::new(if origin { &["KEY", "VALUE", "ORIGIN"] } else { &["KEY", "VALUE"] });
     let mut object = Map::new();

@@ -5,6 +5,8 @@ use std::{
     sync::OnceLock,
 };
 
+use serde_json::Value;
+
 use super::{
     failure::Failure,
     global::{Color, Format, Global},
@@ -69,6 +71,15 @@ impl Context {
         }
     }
 
+    /// Tells that a change was made: a person on standard error, a program on standard output.
+    pub(crate) fn done(&self, text: &str, json: &Value) -> Result<(), Failure> {
+        self.say(text);
+        match self.global.output {
+            Format::Text => Ok(()),
+            Format::Json => Ok(self.printer().json(json)?),
+        }
+    }
+
     /// The layers of the configuration, as this command line asks for them; `here`: whether `./config.yaml` is one.
     pub(crate) fn request(&self, here: bool) -> Request {
         let file = self.global.config.clone().or_else(|| search(here));
@@ -94,13 +105,8 @@ impl Context {
     /// A client of the configured service. For an embedded one that is the server of a running `run` or `serve`.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let config = self.load()?.config;
-        let endpoint = if config.dms.is_embedded() {
-            format!("http://{}", config.server.listen)
-        } else {
-            config.dms.endpoint.clone()
-        };
         // Set once: a command makes one client.
-        let _ = self.endpoint.set(endpoint);
+        let _ = self.endpoint.set(connect::endpoint(&config));
         Ok(connect::to_service(&config)?)
     }
 

@@ -123,7 +123,7 @@ impl From<ServerError> for Failure {
                 );
                 Self::new(text).because(source)
             }
-            ServerError::Config(_) | ServerError::Unguarded(_) | ServerError::OpenAdmin(_) => {
+            ServerError::Config(_) | ServerError::Unguarded(_) | ServerError::OpenAdmin(_) | ServerError::Tls(_) => {
                 Self::of(Kind::Config, error.to_string())
             }
             other => {

@@ -20,8 +20,8 @@ pub(crate) struct Global {
     /// The version of the API: v2 or v1.0 [config: dms.api_version]
     #[arg(long, global = true, value_name = "VERSION")]
     pub(crate) api_version: Option<String>,
-    /// How results are printed
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    /// How results are printed: text or json
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT", hide_possible_values = true)]
     pub(crate) output: Format,
     /// More: causes of errors and debug logs; twice for traces
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -29,8 +29,8 @@ pub(crate) struct Global {
     /// Less: no progress, and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Colours; NO_COLOR is respected
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    /// Colours: auto, always or never; auto respects NO_COLOR
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", hide_possible_values = true)]
     pub(crate) color: Color,
 }
 

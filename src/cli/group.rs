@@ -67,7 +67,8 @@ pub(crate) async fn run(args: GroupArgs, context: &Context) -> Result<(), Failur
             let what = format!("group {} of {} with {lost} dead letters will be deleted", group.name, queue.name);
             confirm(yes, &what)?;
             client.delete_group(&queue.id, &group.id).await?;
-            context.say(&format!("deleted group {} of {}", group.name, queue.name));
+            let json = json!({ "deleted": { "id": group.id, "name": group.name, "queue": queue.name } });
+            context.done(&format!("deleted group {} of {}", group.name, queue.name), &json)?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use crate::{config::Config, sidecar::probe};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dms-worker health                                 the admin address of the configuration
+  dms-worker health                     the admin address of the configuration
   dms-worker health http://127.0.0.1:9402/readyz
   HEALTHCHECK CMD [\"dms-worker\", \"health\"]")]
 pub(crate) struct HealthArgs {
@@ -22,11 +22,11 @@ pub(crate) struct HealthArgs {
 
 /// Exit 0 when the answer is a success, 1 when it is another, 69 when there is none.
 pub(crate) async fn run(args: HealthArgs, context: &Context) -> Result<(), Failure> {
-    let url = match args.url {
-        Some(url) => with_path(&url),
-        None => usual(&context.load()?.config)?,
+    let (url, own) = match args.url {
+        Some(url) => (with_path(&url), false),
+        None => (usual(&context.load()?.config)?, true),
     };
-    let answer = probe::get(&url)
+    let answer = probe::get(&url, own)
         .await
         .map_err(|error| Failure::of(Kind::Unavailable, format!("{url} cannot be reached: {error}")).because(error))?;
     if answer.is_success() {
@@ -35,11 +35,13 @@ pub(crate) async fn run(args: HealthArgs, context: &Context) -> Result<(), Failu
     Err(Failure::new(format!("{url} is not ready: it answered {answer}")))
 }
 
+/// The admin address of a configuration.
 fn usual(config: &Config) -> Result<String, Failure> {
+    let scheme = if config.admin.listen.is_some() && config.admin.tls.is_some() { "https" } else { "http" };
     let address = config.admin.listen.or(config.server.admin);
     let address = address
         .ok_or_else(|| Failure::of(Kind::Usage, "no admin address is configured: name a URL, or set admin.listen"))?;
-    Ok(format!("http://{address}/readyz"))
+    Ok(format!("{scheme}://{address}/readyz"))
 }
 
 /// Adds `/readyz` to an address without a path, and `http://` to one without a scheme.

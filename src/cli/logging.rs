@@ -2,18 +2,19 @@
 
 use std::io::{IsTerminal, stderr};
 
-use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use super::{
     failure::{Failure, Kind},
     global::Global,
+    traces::Traces,
 };
 use crate::config::{Log, LogFormat};
 
 /// Logs of a command that ends by itself: those of `usual` level, or what `-v` and `RUST_LOG` ask for.
 pub(crate) fn for_command(global: &Global, colored: bool, usual: &str) {
     let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level(global, usual)));
-    drop(start(filter, LogFormat::Text, colored));
+    drop(start(filter, LogFormat::Text, colored, &Traces::none()));
 }
 
 /// The filter of a process that stays: it can be changed while the process runs.
@@ -42,12 +43,15 @@ impl LogFilter {
     }
 }
 
-/// Logs of a process that stays, as its configuration says. `RUST_LOG` wins, then `-v` and `-q`.
+/// Logs of a process that stays, as its configuration says, and its traces. `RUST_LOG` wins, then `-v` and `-q`.
 ///
 /// # Errors
-/// When the filter is malformed.
-pub(crate) fn for_service(global: &Global, colored: bool, log: &Log) -> Result<LogFilter, Failure> {
-    Ok(LogFilter { handle: start(filter(global, log)?, log.format, colored) })
+/// When the filter is malformed, or a variable of the traces.
+pub(crate) fn for_service(global: &Global, colored: bool, log: &Log) -> Result<(LogFilter, Traces), Failure> {
+    let traces = Traces::start()?;
+    let handle = start(filter(global, log)?, log.format, colored, &traces);
+    traces.announce();
+    Ok((LogFilter { handle }, traces))
 }
 
 fn filter(global: &Global, log: &Log) -> Result<EnvFilter, Failure> {
@@ -76,7 +80,8 @@ fn from_environment() -> Option<EnvFilter> {
     EnvFilter::try_new(text).ok()
 }
 
-fn start(filter: EnvFilter, format: LogFormat, colored: bool) -> reload::Handle<EnvFilter, Registry> {
+/// Lines by the filter; traces have their own, so that a quiet log takes nothing from them.
+fn start(filter: EnvFilter, format: LogFormat, colored: bool, traces: &Traces) -> reload::Handle<EnvFilter, Registry> {
     let json = match format {
         LogFormat::Auto => !stderr().is_terminal(),
         LogFormat::Text => false,
@@ -84,11 +89,11 @@ fn start(filter: EnvFilter, format: LogFormat, colored: bool) -> reload::Handle<
     };
     let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer().with_writer(stderr);
-    let registry = tracing_subscriber::registry().with(filter);
-    // A second start in one process (tests of the library) keeps the first one's settings.
-    let _ = match json {
-        true => registry.with(lines.json().flatten_event(true)).try_init(),
-        false => registry.with(lines.with_ansi(colored).with_target(false)).try_init(),
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match json {
+        true => Box::new(lines.json().flatten_event(true)),
+        false => Box::new(lines.with_ansi(colored).with_target(false)),
     };
+    // A second start in one process (tests of the library) keeps the first one's settings.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.layer()).try_init();
     handle
 }

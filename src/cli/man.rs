@@ -11,9 +11,9 @@ use super::failure::{Failure, Kind};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dms-worker man | man -l -                                read it
-  dms-worker man > /usr/local/share/man/man1/dms-worker.1  install it
-  dms-worker man send > dms-worker-send.1                  the page of one command")]
+  dms-worker man | man -l -                  read it
+  dms-worker man send > dms-worker-send.1    the page of one command
+  dms-worker man > /usr/local/share/man/man1/dms-worker.1")]
 pub(crate) struct ManArgs {
     /// The command whose page is printed; the whole program's by default
     command: Option<String>,

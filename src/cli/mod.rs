@@ -24,6 +24,7 @@ mod quantile;
 mod queue;
 mod quota;
 mod receive;
+mod reload;
 mod report;
 mod run;
 mod send;
@@ -31,6 +32,7 @@ mod serve;
 mod signals;
 mod table;
 mod tag;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -40,7 +40,8 @@ impl Printer {
         out.flush()
     }
 
-    fn json(self, value: &impl Serialize) -> io::Result<()> {
+    /// Prints JSON in either format.
+    pub(crate) fn json(self, value: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
         self.line(&text)
     }

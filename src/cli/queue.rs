@@ -86,8 +86,10 @@ pub(crate) async fn run(args: QueueArgs, context: &Context) -> Result<(), Failur
             );
             confirm(yes, &what)?;
             client.delete_queue(&queue.id).await?;
-            context.say(&format!("deleted queue {}", queue.name));
-            Ok(())
+            context.done(
+                &format!("deleted queue {}", queue.name),
+                &json!({ "deleted": { "id": queue.id, "name": queue.name } }),
+            )
         }
     }
 }

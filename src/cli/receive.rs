@@ -17,8 +17,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dms-worker receive orders billing                    at most 10, acknowledged once they are printed
-  dms-worker receive orders billing --max 100 --no-ack look without taking: they come again after --ack-wait
+  dms-worker receive orders billing            at most 10, acknowledged once printed
+  dms-worker receive orders billing --no-ack   they come again after --ack-wait
   dms-worker receive orders billing --follow | jq .body
   dms-worker receive orders billing | dms-worker send other -")]
 pub(crate) struct ReceiveArgs {

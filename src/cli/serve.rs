@@ -4,9 +4,15 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{context::Context, failure::Failure, logging, notify, signals::until_signal};
+use super::{
+    context::Context,
+    failure::Failure,
+    logging, notify,
+    reload::Live,
+    signals::{HangUps, until_signal},
+};
 use crate::{
-    config::{Config, load},
+    config::{Config, Request, load},
     server::{Server, ServerConfig, faults::FaultPlan},
     sidecar::embed,
 };
@@ -15,13 +21,15 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dms-worker serve                              on 127.0.0.1:9400, in memory
-  dms-worker serve --data-dir ./dms-data        messages survive the process
-  dms-worker serve --listen 127.0.0.1:0         on any free port; the first line on standard error says which
-  dms-worker serve --faults lost@send:0.05      a bad day: see --faults
-  dms-worker serve -c server.yaml               keys, projects and queues: the section `server`
+  dms-worker serve                          on 127.0.0.1:9400, in memory
+  dms-worker serve --data-dir ./dms-data    messages survive the process
+  dms-worker serve --listen 127.0.0.1:0     on any free port, which it says
+  dms-worker serve --faults lost@send:0.05  a bad day: see --faults
+  dms-worker serve -c server.yaml           keys, projects, queues, certificate
 
-Unlike other commands it does not look at ./config.yaml by itself: what a server has must not depend on where it is started.")]
+The first line on standard error says where it listens. Unlike other commands it does not look at ./config.yaml by itself: what a server has must not depend on where it is started.
+
+The first SIGTERM or SIGINT ends it in order, a second one at once. SIGHUP reads the configuration and the certificate again: log.filter and server.tls change at once, the log says what needs a restart.")]
 pub(crate) struct ServeArgs {
     /// Where the API is served [config: server.listen]
     #[arg(long, value_name = "ADDRESS")]
@@ -33,50 +41,65 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
     /// What goes wrong on purpose, for trying clients: faults with probabilities, as in
-    /// seed=7,latency=200ms:0.1,error:0.05,throttle:0.05,lost@send:0.02,reset:0.01,duplicate:0.01,expired:0.01,partial:0.01
+    /// seed=7,latency=200ms:0.1,lost@send:0.02; also error, throttle, reset, duplicate, expired, partial
     #[arg(long, value_name = "PLAN")]
     faults: Option<FaultPlan>,
 }
 
 /// Serves until a signal.
 pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let config = configuration(&args, context)?;
-    let _filter = logging::for_service(&context.global, context.colored(), &config.log)?;
+    let request = request(&args, context);
+    let config = load(&request)?.config;
+    let (filter, traces) = logging::for_service(&context.global, context.colored(), &config.log)?;
     let faults = args.faults.clone().unwrap_or_default();
     if !faults.rules.is_empty() {
         tracing::warn!(plan = ?faults, "this server fails on purpose");
     }
+    let mut hang_ups = HangUps::listen();
     let server = Server::bind(ServerConfig { faults, ..embed::settings(&config.server) }).await?;
-    until_signal(async |stop| {
+    let mut live =
+        Live::new(config.clone(), filter, server.tls().map_or(&[], std::slice::from_ref), &["server", "log"]);
+    let reload = async {
+        loop {
+            hang_ups.next().await;
+            live.reload(&request, context, |_, _| {});
+        }
+    };
+    let work = until_signal(async |stop| {
         // Signals are listened for by now: whoever reads this may send one at once.
         announce(&server, &config);
         notify::ready();
         server.run(stop.cancelled_owned()).await?;
         Ok(ExitCode::SUCCESS)
-    })
-    .await
+    });
+    let ended = tokio::select! {
+        ended = work => ended,
+        never = reload => never,
+    };
+    traces.finish().await;
+    ended
 }
 
-fn configuration(args: &ServeArgs, context: &Context) -> Result<Config, Failure> {
+/// The layers of the configuration. SIGHUP reads them again.
+fn request(args: &ServeArgs, context: &Context) -> Request {
     let flags = [
         ("--listen", "server.listen", args.listen.map(|address| address.to_string())),
         ("--admin", "server.admin", args.admin.map(|address| address.to_string())),
         ("--data-dir", "server.data_dir", args.data_dir.as_ref().map(|dir| dir.display().to_string())),
     ];
-    let request = flags.into_iter().fold(context.request(false), |request, (flag, key, value)| match value {
+    flags.into_iter().fold(context.request(false), |request, (flag, key, value)| match value {
         Some(value) => request.flag(flag, key, value),
         None => request,
-    });
-    Ok(load(&request)?.config)
+    })
 }
 
 /// The one line that says that the server is ready, and where. Whatever starts a server may wait for it.
 fn announce(server: &Server, config: &Config) {
-    let admin = server.admin_addr().map(|address| format!(", admin on {}", embed::url(Some(address))));
+    let admin = server.admin_addr().map(|address| format!(", admin on http://{address}"));
     let auth = if server.is_open() { ", open to any local caller" } else { "" };
     eprintln!(
         "dms-worker: serving on {} ({}{auth}{})",
-        embed::url(server.local_addr()),
+        server.url().unwrap_or_default(),
         embed::storage(&config.server),
         admin.unwrap_or_default()
     );

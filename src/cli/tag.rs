@@ -56,13 +56,21 @@ pub(crate) async fn run(args: TagArgs, context: &Context) -> Result<(), Failure>
             let tags = tags.iter().map(|tag| pair(tag)).collect::<Result<Vec<_>, _>>()?;
             let queue = client.find_queue(&queue).await?;
             client.put_tags(&queue.id, &tags).await?;
-            context.say(&format!("{} now has {} of these tags", queue.name, tags.len()));
+            let text = match tags.len() {
+                1 => format!("{} now has this tag", queue.name),
+                count => format!("{} now has these {count} tags", queue.name),
+            };
+            context.done(&text, &json!({ "queue": queue.name, "added": tags }))?;
         }
         TagCommand::Remove { queue, tags } => {
             let wanted: Vec<_> = tags.iter().map(|tag| split(tag)).collect();
             let queue = client.find_queue(&queue).await?;
             client.delete_tags(&queue.id, &wanted).await?;
-            context.say(&format!("{} has none of these tags any more", queue.name));
+            let removed: Vec<_> = wanted.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+            context.done(
+                &format!("{} has none of these tags any more", queue.name),
+                &json!({ "queue": queue.name, "removed": removed }),
+            )?;
         }
         TagCommand::List { queue } => {
             let queue = client.find_queue(&queue).await?;

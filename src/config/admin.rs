@@ -2,16 +2,19 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::Secret;
+use super::{tls::Tls, values::Secret};
 
 /// Health, metrics and control of a `run` process.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Where it listens; nowhere by default. Other addresses than loopback need a token.
     pub listen: Option<SocketAddr>,
+    /// Its certificate; plain HTTP by default.
+    pub tls: Option<Tls>,
     /// The bearer token that `/status`, `/scale` and every POST need; none by default.
     pub token: Option<Secret>,
     /// A file that holds the token.

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Secret, Span};
 
 /// The service that workers and publishers talk to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dms {
     /// `embedded` for a server in this process (the default), or an `http://` or `https://` address.
@@ -49,7 +50,7 @@ impl Dms {
 }
 
 /// The version of the API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ApiVersion {
     /// V2, the default.
     #[default]
@@ -61,7 +62,7 @@ pub enum ApiVersion {
 }
 
 /// Credentials: exactly one of an access key, a token, or an IAM user.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
     /// The identifier of an access key; requests are signed with it.
@@ -83,8 +84,9 @@ pub struct Auth {
 }
 
 /// An IAM user with a password.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["endpoint", "user", "domain"]))]
 pub struct Iam {
     /// The address of IAM, as in `https://iam.eu-de.otc.t-systems.com`; required.
     pub endpoint: String,

@@ -1,14 +1,16 @@
 //! The `handler` of a worker: what is done with a message.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::values::{Secret, Span};
 
 /// What is done with a message: exactly one of the three.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct Handler {
     /// It is posted to an application.
     pub http: Option<HttpHandler>,
@@ -34,8 +36,9 @@ impl Handler {
 }
 
 /// Delivery to an application over HTTP: one POST per message.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["url"]))]
 pub struct HttpHandler {
     /// Where messages are posted, `http://` or `https://`; required.
     pub url: String,
@@ -78,7 +81,7 @@ impl Default for HttpHandler {
 }
 
 /// How a message is written into a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyFormat {
     /// The body as it is, the rest in `Dms-*` headers. The default.
@@ -100,7 +103,7 @@ pub struct CommandHandler {
 }
 
 /// How many messages a process sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandMode {
     /// One: JSON on stdin, the answer is the exit code (0 done, 75 again, 65 reject). The default.
@@ -118,15 +121,30 @@ impl<'de> Deserialize<'de> for CommandHandler {
 }
 
 /// The map form of [`CommandHandler`].
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["run"]))]
 struct CommandFields {
+    /// The program and its arguments; no shell is involved. Required.
     #[serde(default)]
     run: Vec<String>,
+    /// How long one message may take; by default as long as the lease allows.
     #[serde(default)]
     timeout: Option<Span>,
+    /// Whether every message gets a process; `per_message` by default.
     #[serde(default)]
     mode: CommandMode,
+}
+
+impl JsonSchema for CommandHandler {
+    fn schema_name() -> Cow<'static, str> {
+        "CommandHandler".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (list, map) = (generator.subschema_for::<Vec<String>>(), generator.subschema_for::<CommandFields>());
+        json_schema!({ "description": "A program and its arguments, or a map with `run`.", "anyOf": [list, map] })
+    }
 }
 
 struct CommandVisitor;
@@ -150,7 +168,7 @@ impl<'de> de::Visitor<'de> for CommandVisitor {
 }
 
 /// Delivery to the log: one line per message, always successful.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogHandler {
     /// Whether the line has the body, which may be private; false by default.

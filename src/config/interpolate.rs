@@ -2,11 +2,38 @@
 //!
 //! Done on parsed scalars, never on the file's text: a variable's value cannot change the structure of a file.
 
+use super::values::MASK;
+
+/// A `${...}` that has no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadReference {
+    /// There is no such variable, and no default.
+    #[error("environment variable {0} is not set: set it, or write ${{{0}:-default}}")]
+    Unset(String),
+    /// The brace is not closed.
+    #[error("`{0}` has no closing brace: write ${{NAME}}, or $${{ for the text itself")]
+    Open(String),
+    /// What is in the braces is not a variable's name.
+    #[error("`${{{0}}}` names no variable: write ${{NAME}} or ${{NAME:-default}}")]
+    Nameless(String),
+}
+
+impl BadReference {
+    /// The same for a text that is never shown.
+    pub(crate) fn masked(self) -> Self {
+        match self {
+            Self::Unset(name) => Self::Unset(name),
+            Self::Open(_) => Self::Open(MASK.to_owned()),
+            Self::Nameless(_) => Self::Nameless(MASK.to_owned()),
+        }
+    }
+}
+
 /// Replaces the variables in `text`; `$${` stands for `${` itself, any other `$` for a dollar.
 ///
 /// # Errors
 /// Says which variable is not set, or which reference is malformed, and what to write instead.
-pub(crate) fn interpolate(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+pub(crate) fn interpolate(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, BadReference> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -17,7 +44,7 @@ pub(crate) fn interpolate(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -
             rest = after;
         } else if let Some(after) = rest.strip_prefix("${") {
             let Some((reference, after)) = after.split_once('}') else {
-                return Err(format!("`{rest}` has no closing brace: write ${{NAME}}, or $${{ for the text itself"));
+                return Err(BadReference::Open(rest.to_owned()));
             };
             out.push_str(&resolve(reference, lookup)?);
             rest = after;
@@ -31,20 +58,20 @@ pub(crate) fn interpolate(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -
 }
 
 /// The value of `NAME` or `NAME:-default`. An empty variable counts as not set where there is a default.
-fn resolve(reference: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn resolve(reference: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, BadReference> {
     let (name, default) = match reference.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (reference, None),
     };
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.is_empty() || !name.chars().all(legal) {
-        return Err(format!("`${{{reference}}}` names no variable: write ${{NAME}} or ${{NAME:-default}}"));
+        return Err(BadReference::Nameless(reference.to_owned()));
     }
     match (lookup(name), default) {
         (Some(value), None) => Ok(value),
         (Some(value), Some(_)) if !value.is_empty() => Ok(value),
         (_, Some(default)) => Ok(default.to_owned()),
-        (None, None) => Err(format!("environment variable {name} is not set: set it, or write ${{{name}:-default}}")),
+        (None, None) => Err(BadReference::Unset(name.to_owned())),
     }
 }
 
@@ -58,7 +85,11 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        assert_eq!(interpolate(text, &lookup), expected.map(str::to_owned).map_err(str::to_owned), "{text}");
+        assert_eq!(
+            interpolate(text, &lookup).map_err(|bad| bad.to_string()),
+            expected.map(str::to_owned).map_err(str::to_owned),
+            "{text}"
+        );
     }
 
     #[test]

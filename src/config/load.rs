@@ -1,6 +1,9 @@
 //! Reading a configuration: which layers there are, and in which order.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Config,
@@ -15,11 +18,23 @@ use super::{
 };
 
 /// What a configuration is read from. Later layers win: defaults, file, variables, flags.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Request {
     file: Option<PathBuf>,
     variables: Vec<(String, String)>,
     flags: Vec<Override>,
+}
+
+impl fmt::Debug for Request {
+    /// Without the variables' values: some of them are secrets, and not only ours.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variables: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Request")
+            .field("file", &self.file)
+            .field("variables", &variables)
+            .field("flags", &self.flags)
+            .finish()
+    }
 }
 
 impl Request {
@@ -64,11 +79,18 @@ impl Request {
 }
 
 /// A configuration that passed every check, with the origin of its values.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Loaded {
     /// The settings; secrets from files are filled in.
     pub config: Config,
     pub(super) tree: Tree,
+}
+
+impl fmt::Debug for Loaded {
+    /// Without the layers, which have secrets as they were written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 /// Reads and checks a configuration.

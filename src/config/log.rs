@@ -1,9 +1,10 @@
 //! The `log` section: what is logged, and how.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is logged to standard error, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// `auto` by default: text on a terminal, else JSON.
@@ -19,7 +20,7 @@ impl Default for Log {
 }
 
 /// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// Text on a terminal, else JSON. The default.

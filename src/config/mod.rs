@@ -20,16 +20,19 @@ mod log;
 mod path;
 mod problem;
 mod publisher;
+mod schema;
 mod secrets;
 mod server;
 mod show;
 mod shutdown;
 mod suggest;
+mod tls;
 mod tree;
 mod values;
 mod worker;
 mod yaml;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -40,15 +43,17 @@ pub use self::{
     log::{Log, LogFormat},
     problem::{ConfigError, Origin, Problem},
     publisher::Publisher,
+    schema::schema,
     server::{AccessKey, FailureCounting, GroupStart, Project, QueueSpec, Quotas, Server, ServerAuth, User},
     show::Setting,
     shutdown::Shutdown,
+    tls::Tls,
     values::{Auto, Choosable, InvalidRate, InvalidSpan, Rate, Secret, Span},
     worker::{OnFailure, OnReject, Ordering, Republish, Source, Then, Worker},
 };
 
 /// A whole configuration. Every section may be left out.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The service that workers and publishers talk to.

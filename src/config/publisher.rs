@@ -2,19 +2,27 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Secret, Span};
+use super::{
+    tls::Tls,
+    values::{Secret, Span},
+};
 
 /// An endpoint that takes messages: `POST /` with one or an array, answered when the service has them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["queue"]))]
 pub struct Publisher {
     /// Where it listens; `127.0.0.1:9403` by default.
     pub listen: SocketAddr,
+    /// Its certificate; plain HTTP by default.
+    pub tls: Option<Tls>,
     /// The name or identifier of the queue that messages go to; required.
     pub queue: String,
     /// Messages taken and not yet sent; more are answered 503. 10 000 by default.
+    #[schemars(range(min = 1))]
     pub max_pending: usize,
     /// How long a message waits for others to share its request; 5 ms by default.
     pub linger: Span,
@@ -28,6 +36,7 @@ impl Default for Publisher {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9403)),
+            tls: None,
             queue: String::new(),
             max_pending: 10_000,
             linger: Span::millis(5),

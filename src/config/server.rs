@@ -2,19 +2,25 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Secret, Span};
+use super::{
+    tls::Tls,
+    values::{Secret, Span},
+};
 use crate::queue::QueueMode;
 
 /// The embedded server, for `serve` and for `dms.endpoint: embedded`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// Where the API is served; `127.0.0.1:9400` by default. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// Where health, metrics and the view into queues are served, on loopback only; nowhere by default.
     pub admin: Option<SocketAddr>,
+    /// The certificate of the API's address; plain HTTP by default.
+    pub tls: Option<Tls>,
     /// Where messages are kept; in memory by default.
     pub data_dir: Option<PathBuf>,
     /// The identifier of the one project; `local` by default.
@@ -48,6 +54,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9400)),
             admin: None,
+            tls: None,
             data_dir: None,
             project_id: "local".to_owned(),
             project_name: "local".to_owned(),
@@ -66,7 +73,7 @@ impl Default for Server {
 }
 
 /// Who is let in by the server.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerAuth {
     /// Keys that sign requests.
@@ -76,8 +83,9 @@ pub struct ServerAuth {
 }
 
 /// An access key that the server knows.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["access_key"]))]
 pub struct AccessKey {
     /// Its identifier; required.
     pub access_key: String,
@@ -92,8 +100,9 @@ pub struct AccessKey {
 }
 
 /// A user that the server knows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["user"]))]
 pub struct User {
     /// The name; required.
     pub user: String,
@@ -112,7 +121,7 @@ impl Default for User {
 }
 
 /// Who is counted when an acknowledgement stops at a failure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCounting {
     /// The failed message alone. The default.
@@ -123,7 +132,7 @@ pub enum FailureCounting {
 }
 
 /// Where a new group starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupStart {
     /// At the oldest message kept. The default.
@@ -134,7 +143,7 @@ pub enum GroupStart {
 }
 
 /// The limits of a project.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {
     /// Queues of the project; 30 by default.
@@ -150,8 +159,9 @@ impl Default for Quotas {
 }
 
 /// A queue created at start where it is missing (API reference 5.1.1).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name"]))]
 pub struct QueueSpec {
     /// The name; required.
     pub name: String,
@@ -160,16 +170,19 @@ pub struct QueueSpec {
     /// Free text; none by default.
     pub description: Option<String>,
     /// Failed consumptions before a message becomes a dead letter, 1-100; no dead letters by default.
+    #[schemars(range(min = 1, max = 100))]
     pub max_consume_count: Option<u32>,
     /// Kafka modes only: how long messages are kept, 1-72 hours.
+    #[schemars(range(min = 1, max = 72))]
     pub retention_hours: Option<u32>,
     /// The names of its groups; none by default.
     pub groups: Vec<String>,
 }
 
 /// A project of a server that has several.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["id"]))]
 pub struct Project {
     /// The identifier in paths; required.
     pub id: String,

@@ -1,11 +1,12 @@
 //! The `shutdown` section: how a process ends.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::values::Span;
 
 /// How a process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shutdown {
     /// How long started handlers may take to finish; 25 s by default.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,8 +15,9 @@ use crate::{limits::ACK_WAIT_SECS, queue::TagMode};
 pub(crate) const ACK_MARGIN: Duration = Duration::from_secs(1);
 
 /// A worker: a queue's messages for one group, given to one handler.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["queue", "group", "handler"]))]
 pub struct Worker {
     /// Its name in logs and metrics, unique; `QUEUE/GROUP` by default.
     pub name: Option<String>,
@@ -32,12 +34,14 @@ pub struct Worker {
     /// How long a batch may stay unacknowledged, 15-300 s; 30 s by default. `auto` is what the handler's timeout needs.
     pub ack_wait: Auto<Span>,
     /// Messages in flight, at least 1; 32 by default.
+    #[schemars(range(min = 1))]
     pub concurrency: usize,
     /// Concurrent polls, at least 1; `auto` by default: one when idle, more as messages come.
     pub pollers: Auto<usize>,
     /// What may run side by side; `none` by default: everything.
     pub ordering: Ordering,
     /// Labels to consume, at most 3; none by default: every message.
+    #[schemars(length(max = 3))]
     pub tags: Vec<String>,
     /// Whether one of the labels is enough (`or`, the default) or all are needed (`and`).
     pub tag_type: TagMode,
@@ -95,7 +99,7 @@ impl Worker {
 }
 
 /// Which of a group's streams a worker reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The queue's messages. The default.
@@ -106,7 +110,7 @@ pub enum Source {
 }
 
 /// What may run side by side.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ordering {
     /// Everything. The default.
@@ -119,7 +123,7 @@ pub enum Ordering {
 }
 
 /// What happens to a message whose handler failed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// It is reported as failed and the service hands it out again. The default.
@@ -130,10 +134,11 @@ pub enum OnFailure {
 }
 
 /// How failed messages are sent again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Republish {
     /// Tries in all, at least 1; 5 by default.
+    #[schemars(range(min = 1))]
     pub max_attempts: u32,
     /// The delay before the second try, doubled for each further one; 10 s by default, at most 7 days.
     pub backoff: Span,
@@ -148,7 +153,7 @@ impl Default for Republish {
 }
 
 /// What happens to a message after its last try.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Then {
     /// It is reported as failed. The default.
@@ -159,7 +164,7 @@ pub enum Then {
 }
 
 /// What happens to a message that its handler rejected.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnReject {
     /// It is reported as failed. The default.

@@ -2,7 +2,7 @@
 
 use figment::value::{Dict, Empty, Num, Tag, Value};
 
-use super::{interpolate::interpolate, path::KeyPath};
+use super::{interpolate::interpolate, path::KeyPath, secrets::is_secret};
 
 /// The settings of a text, as far as they can be read, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -85,8 +85,10 @@ impl Reader<'_> {
     fn text(&mut self, path: &KeyPath, text: &str) -> Value {
         match interpolate(text, self.lookup) {
             Ok(text) => Value::from(text),
-            Err(message) => {
-                self.report(path, message);
+            Err(reference) => {
+                let secret = path.last().is_some_and(is_secret);
+                let shown = if secret { reference.masked() } else { reference };
+                self.report(path, shown.to_string());
                 // Left out rather than kept: the text with its `${` in it would be a second mistake.
                 Value::Empty(Tag::Default, Empty::None)
             }

@@ -8,6 +8,7 @@ use super::{
     broker::{Quotas, embedded::EmbeddedConfig},
     clock::Clock,
     faults::FaultPlan,
+    tls::TlsFiles,
 };
 use crate::queue::{NewQueue, ProjectId};
 
@@ -18,6 +19,8 @@ pub struct ServerConfig {
     pub listen: Option<SocketAddr>,
     /// The address of health, metrics and peek; loopback only; none by default.
     pub admin: Option<SocketAddr>,
+    /// The certificate of the API's address; none (the default): plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// Where messages are kept; none (the default): in memory.
     pub data_dir: Option<PathBuf>,
     /// The projects. While none of them has keys or users, any caller may use any project.
@@ -41,6 +44,7 @@ impl Default for ServerConfig {
         Self {
             listen: None,
             admin: None,
+            tls: None,
             data_dir: None,
             projects: Vec::new(),
             region: "local".to_owned(),
@@ -146,7 +150,7 @@ pub struct HttpLimits {
     pub bodies_bytes: usize,
     /// How long a body may take to arrive, waiting for room included; 30 seconds.
     pub body_timeout: Duration,
-    /// How long a request's head may take from its first byte; 10 seconds.
+    /// How long a request's head may take from its first byte, and a TLS handshake; 10 seconds.
     pub head_timeout: Duration,
     /// How long a connection may stay without a request; 75 seconds, above the pools of usual clients.
     pub idle_timeout: Duration,

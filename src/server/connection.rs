@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 with deadlines for heads, answers, idleness and age.
+//! One connection: HTTP/1.1 with deadlines for heads, bodies, answers, idleness and age.
 
 use std::{
     io,
@@ -10,13 +10,20 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::{Body, HttpBody},
+};
 use http::Request;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Duration, Instant, Sleep, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -34,9 +41,11 @@ where
 {
     let busy = Arc::new(AtomicBool::new(false));
     let io = Deadlines::new(io, Arc::clone(&busy), limits.clone());
+    // Whoever reads bodies with a deadline of its own, and a better answer, comes first.
+    let body_timeout = limits.body_timeout * 2;
     let service = service_fn(move |request: Request<Incoming>| {
         busy.store(true, Ordering::Relaxed);
-        let answer = router.clone().oneshot(request.map(Body::new));
+        let answer = router.clone().oneshot(request.map(|body| Body::new(Timed::new(body, body_timeout))));
         let busy = Arc::clone(&busy);
         async move {
             let answer = answer.await.unwrap_or_else(|never| match never {});
@@ -68,6 +77,46 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// A body that may not take for ever to arrive.
+struct Timed<B> {
+    body: B,
+    limit: Duration,
+    /// Set when the first wait begins: most bodies come with their head.
+    due: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Timed<B> {
+    fn new(body: B, limit: Duration) -> Self {
+        Self { body, limit, due: None }
+    }
+}
+
+impl<B: HttpBody<Error: Into<axum::BoxError>> + Unpin> HttpBody for Timed<B> {
+    type Data = B::Data;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let due = this.due.get_or_insert_with(|| Box::pin(sleep(this.limit)));
+        ready!(due.as_mut().poll(cx));
+        Poll::Ready(Some(Err("the request's body takes too long".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -162,10 +211,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use axum::routing::get;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-        time::Duration,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
 
@@ -202,6 +248,27 @@ mod tests {
         served.await.unwrap();
         assert!(read < 20_000, "{read} bytes were read");
         assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let (mut client, server) = duplex(1024);
+        let router =
+            Router::new().route("/", axum::routing::post(async |body: axum::body::Bytes| body.len().to_string()));
+        let served = tokio::spawn(serve(server, router, HttpLimits::default(), CancellationToken::new()));
+        client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        // A byte a second is not enough, however long it goes on.
+        let drip = async {
+            while client.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = drip => {}
+            ended = served => ended.unwrap(),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,10 +1,13 @@
 //! The identity service, as far as clients of DMS use it: version, tokens by password, projects (API reference 3.1, 3.2).
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
-use axum::{Extension, extract::State};
+use axum::{
+    Extension,
+    extract::{FromRequestParts, State},
+};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts, uri::Scheme};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -74,8 +77,8 @@ struct Named {
 }
 
 /// `GET /v3`: the version document that clients begin with.
-pub(super) async fn version(headers: HeaderMap) -> Json<Value> {
-    let link = format!("{}/v3/", base_url(&headers));
+pub(super) async fn version(BaseUrl(base): BaseUrl) -> Json<Value> {
+    let link = format!("{base}/v3/");
     Json(json!({ "version": {
         "id": "v3.14",
         "status": "stable",
@@ -87,14 +90,14 @@ pub(super) async fn version(headers: HeaderMap) -> Json<Value> {
 /// `POST /v3/auth/tokens`: a token for a project by a user's password (API reference 3.2).
 pub(super) async fn create_token(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    BaseUrl(base): BaseUrl,
     body: Bytes,
 ) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1], Json<Value>), ApiError> {
     let (login, project) = log_in(&app, &body).map_err(ApiError::identity)?;
     let token = app.gate.tokens.grant(project.as_ref().map(|project| project.id.clone()))?;
     let mut value = HeaderValue::try_from(token).map_err(|_| codes::INTERNAL.plain())?;
     value.set_sensitive(true);
-    let document = document(&app, &login, project.as_ref(), &base_url(&headers));
+    let document = document(&app, &login, project.as_ref(), &base);
     Ok((StatusCode::CREATED, [(SUBJECT_TOKEN, value)], Json(document)))
 }
 
@@ -103,10 +106,9 @@ pub(super) async fn projects(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     query: Query,
-    headers: HeaderMap,
+    BaseUrl(base): BaseUrl,
 ) -> Json<Value> {
     let wanted = query.first("name");
-    let base = base_url(&headers);
     let shown = app
         .gate
         .projects()
@@ -225,12 +227,19 @@ fn date(millis: i64) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
-/// The address that the caller reached the server by.
-fn base_url(headers: &HeaderMap) -> String {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
-        Some("https") => "https",
-        _ => "http",
-    };
-    format!("{scheme}://{}", text(header::HOST).unwrap_or("127.0.0.1"))
+/// The address that the caller reached the server by, or that a proxy in front says it did.
+pub(super) struct BaseUrl(String);
+
+impl<S: Sync> FromRequestParts<S> for BaseUrl {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
+            Some("https") => "https",
+            // Without a socket there is no scheme.
+            _ => parts.extensions.get::<Scheme>().map_or("http", Scheme::as_str),
+        };
+        Ok(Self(format!("{scheme}://{}", text(header::HOST).unwrap_or("127.0.0.1"))))
+    }
 }

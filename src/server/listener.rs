@@ -1,54 +1,102 @@
-//! The accept loop: a bounded number of connections, and an orderly end.
+//! The accept loop: a bounded number of connections, TLS where it is wanted, and an orderly end.
 
-use std::sync::Arc;
+use std::{io, net::SocketAddr, sync::Arc};
 
-use axum::Router;
+use axum::{Extension, Router};
+use http::uri::Scheme;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::{Duration, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{config::HttpLimits, connection};
+use super::{config::HttpLimits, connection, tls::Tls};
 
 /// How long to pause when accepting fails for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the grace.
-pub(crate) async fn run(listener: TcpListener, router: Router, limits: HttpLimits, stopping: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
-    let connections = TaskTracker::new();
-    // Ends the connections that outlive the grace when this function is left, and all of them when it is dropped.
-    let killed = CancellationToken::new();
-    let _kill = killed.clone().drop_guard();
-    let accept = async {
-        loop {
-            // The permit comes first: a connection over the limit waits in the kernel's queue, not in our memory.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY could not be set");
+/// A socket that takes connections, with TLS or without.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: TcpListener,
+    tls: Option<Tls>,
+}
+
+impl Listener {
+    /// Listens on an address.
+    pub(crate) async fn bind(address: SocketAddr, tls: Option<Tls>) -> io::Result<Self> {
+        Ok(Self { socket: TcpListener::bind(address).await?, tls })
+    }
+
+    /// The address: the real port where port 0 was asked for.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
+    /// The address with `http` or `https` in front.
+    pub(crate) fn url(&self) -> Option<String> {
+        self.local_addr().map(|address| format!("{}://{address}", self.scheme()))
+    }
+
+    /// What it shows to callers.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
+    /// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the
+    /// grace. Handlers find the [`Scheme`] of their caller in the request's extensions.
+    pub(crate) async fn run(self, router: Router, limits: HttpLimits, stopping: CancellationToken) {
+        let router = router.layer(Extension(self.scheme()));
+        let permits = Arc::new(Semaphore::new(limits.connections));
+        let connections = TaskTracker::new();
+        // Ends the connections that outlive the grace when this function is left, and all of them when it is dropped.
+        let killed = CancellationToken::new();
+        let _kill = killed.clone().drop_guard();
+        let accept = async {
+            loop {
+                // The permit comes first: a connection over the limit waits in the kernel's queue, not in our memory.
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                let stream = match self.socket.accept().await {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
+                let serving = serve(stream, self.tls.clone(), router.clone(), limits.clone(), stopping.clone());
+                let killed = killed.clone();
+                connections.spawn(async move {
+                    let _permit = permit;
+                    killed.run_until_cancelled(serving).await;
+                });
             }
-            let serving = connection::serve(stream, router.clone(), limits.clone(), stopping.clone());
-            let killed = killed.clone();
-            connections.spawn(async move {
-                let _permit = permit;
-                killed.run_until_cancelled(serving).await;
-            });
+        };
+        stopping.run_until_cancelled(accept).await;
+        drop(self);
+        connections.close();
+        if timeout(limits.shutdown_grace, connections.wait()).await.is_err() {
+            tracing::warn!(left = connections.len(), "connections outlived the grace period and are cut");
         }
-    };
-    stopping.run_until_cancelled(accept).await;
-    drop(listener);
-    connections.close();
-    if timeout(limits.shutdown_grace, connections.wait()).await.is_err() {
-        tracing::warn!(left = connections.len(), "connections outlived the grace period and are cut");
+    }
+}
+
+/// Serves one connection, after its handshake where there is one.
+async fn serve(stream: TcpStream, tls: Option<Tls>, router: Router, limits: HttpLimits, stopping: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let Some(tls) = tls else { return connection::serve(stream, router, limits, stopping).await };
+    let handshake = timeout(limits.head_timeout, tls.acceptor().accept(stream));
+    match stopping.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => connection::serve(stream, router, limits, stopping).await,
+        Some(Ok(Err(error))) => tracing::debug!(%error, "a TLS handshake failed"),
+        Some(Err(_)) => tracing::debug!("a TLS handshake took too long"),
+        None => {}
     }
 }

@@ -44,22 +44,24 @@ mod start;
 mod store;
 mod tag_search;
 mod tags;
+mod tls;
 mod tokens;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::Router;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue, User};
 pub use self::operation::Operation;
+pub use self::tls::{Tls, TlsError, TlsFiles};
 use self::{
     app::App,
     body::Room,
     broker::{Broker, embedded::OpenError},
     faults::Faults,
     gate::Gate,
+    listener::Listener,
     metrics::Metrics,
 };
 
@@ -79,6 +81,9 @@ pub enum ServerError {
     /// The admin address has no authentication.
     #[error("refusing the admin address {0}: it has no authentication; use a loopback address such as 127.0.0.1")]
     OpenAdmin(SocketAddr),
+    /// The certificate cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The data directory could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -113,8 +118,8 @@ pub enum ServerError {
 pub struct Server {
     app: Arc<App>,
     router: Router,
-    listener: Option<TcpListener>,
-    admin: Option<TcpListener>,
+    listener: Option<Listener>,
+    admin: Option<Listener>,
 }
 
 impl Server {
@@ -139,7 +144,8 @@ impl Server {
     }
 
     async fn assemble(config: ServerConfig, gate: Gate, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
-        let (listener, admin) = (listen(config.listen).await?, listen(config.admin).await?);
+        let tls = config.tls.map(Tls::load).transpose()?;
+        let (listener, admin) = (listen(config.listen, tls).await?, listen(config.admin, None).await?);
         let app = Arc::new(App {
             broker,
             stopping: CancellationToken::new(),
@@ -156,12 +162,22 @@ impl Server {
 
     /// The address of the API: the real port where port 0 was asked for.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.listener.as_ref().and_then(Listener::local_addr)
     }
 
     /// The address of health, metrics and peek.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.admin.as_ref().and_then(Listener::local_addr)
+    }
+
+    /// Where callers reach the API: its address with `http` or `https` in front.
+    pub fn url(&self) -> Option<String> {
+        self.listener.as_ref().and_then(Listener::url)
+    }
+
+    /// The certificate that callers of the API see; it can be read again while the server runs.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.listener.as_ref().and_then(Listener::tls)
     }
 
     /// The API as a service without sockets; clones share the server.
@@ -230,21 +246,21 @@ fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
     Ok(gate)
 }
 
-async fn serve(listener: Option<TcpListener>, router: Router, app: &App, stopping: &CancellationToken) {
+async fn serve(listener: Option<Listener>, router: Router, app: &App, stopping: &CancellationToken) {
     match listener {
-        Some(listener) => listener::run(listener, router, app.limits.clone(), stopping.clone()).await,
+        Some(listener) => listener.run(router, app.limits.clone(), stopping.clone()).await,
         None => stopping.cancelled().await,
     }
 }
 
-async fn serve_admin(listener: Option<TcpListener>, app: &Arc<App>, ended: &CancellationToken) {
+async fn serve_admin(listener: Option<Listener>, app: &Arc<App>, ended: &CancellationToken) {
     if let Some(listener) = listener {
-        listener::run(listener, admin::router(app), app.limits.clone(), ended.clone()).await;
+        listener.run(admin::router(app), app.limits.clone(), ended.clone()).await;
     }
 }
 
-async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServerError> {
+async fn listen(address: Option<SocketAddr>, tls: Option<Tls>) -> Result<Option<Listener>, ServerError> {
     let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
+    let listener = Listener::bind(address, tls).await.map_err(|source| ServerError::Listen { address, source })?;
     Ok(Some(listener))
 }

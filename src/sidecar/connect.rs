@@ -18,9 +18,15 @@ use crate::{
 /// # Errors
 /// When the client cannot be built: a CA file that cannot be read, a malformed key.
 pub(crate) fn to_service(config: &Config) -> Result<Client, Error> {
-    match config.dms.is_embedded() {
-        true => authorized(Client::builder(format!("http://{}", config.server.listen), project(config)), config),
-        false => authorized(Client::builder(&config.dms.endpoint, project(config)), config),
+    authorized(Client::builder(endpoint(config), project(config)), config)
+}
+
+/// The address of the service; of an embedded one, where a process that runs it listens.
+pub(crate) fn endpoint(config: &Config) -> String {
+    match (config.dms.is_embedded(), &config.server.tls) {
+        (false, _) => config.dms.endpoint.clone(),
+        (true, None) => format!("http://{}", config.server.listen),
+        (true, Some(_)) => format!("https://{}", config.server.listen),
     }
 }
 

@@ -1,14 +1,12 @@
 //! The embedded server as the configuration describes it.
 
-use std::net::SocketAddr;
-
 use secrecy::SecretString;
 
 use crate::{
     config,
     queue::{NewQueue, ProjectId},
     server::{
-        AccessKey, Project, ServerConfig, StartQueue, User,
+        AccessKey, Project, ServerConfig, StartQueue, TlsFiles, User,
         broker::{
             Quotas,
             embedded::{EmbeddedConfig, FailureCounting, StartPosition},
@@ -33,6 +31,7 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
     ServerConfig {
         listen: Some(server.listen),
         admin: server.admin,
+        tls: server.tls.as_ref().map(tls),
         data_dir: server.data_dir.clone(),
         projects: own.into_iter().chain(further).collect(),
         region: server.region.clone(),
@@ -53,6 +52,11 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
         },
         ..ServerConfig::default()
     }
+}
+
+/// The files of a certificate.
+pub(crate) fn tls(tls: &config::Tls) -> TlsFiles {
+    TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() }
 }
 
 fn project(project: &config::Project) -> Project {
@@ -110,9 +114,4 @@ fn queue(spec: &config::QueueSpec) -> StartQueue {
 /// `in memory`, or where the messages are kept: for the line that a server begins with.
 pub(crate) fn storage(server: &config::Server) -> String {
     server.data_dir.as_ref().map_or_else(|| "in memory".to_owned(), |dir| format!("data in {}", dir.display()))
-}
-
-/// The address under which callers reach a server that listens on `address`.
-pub(crate) fn url(address: Option<SocketAddr>) -> String {
-    address.map(|address| format!("http://{address}")).unwrap_or_default()
 }

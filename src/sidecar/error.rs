@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{
     client,
-    server::ServerError,
+    server::{ServerError, TlsError},
     worker::{InvalidSettings, WorkerError},
 };
 
@@ -33,6 +33,9 @@ pub enum SidecarError {
     /// An address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] std::io::Error),
+    /// A certificate cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// A worker could not go on.
     #[error("worker {0}: {1}")]
     Worker(String, #[source] WorkerError),

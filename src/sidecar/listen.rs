@@ -2,17 +2,19 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::net::TcpListener;
-
-use super::error::SidecarError;
-use crate::server::HttpLimits;
+use super::{embed, error::SidecarError};
+use crate::{
+    config,
+    server::{HttpLimits, Tls, listener::Listener},
+};
 
 /// Listens on an address.
 ///
 /// # Errors
-/// When it is taken, or not this machine's.
-pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, SidecarError> {
-    TcpListener::bind(address).await.map_err(|error| SidecarError::Listen(address, error))
+/// When it is taken, or not this machine's, or when the certificate cannot be used.
+pub(super) async fn listen(address: SocketAddr, tls: Option<&config::Tls>) -> Result<Listener, SidecarError> {
+    let tls = tls.map(|tls| Tls::load(embed::tls(tls))).transpose()?;
+    Listener::bind(address, tls).await.map_err(|error| SidecarError::Listen(address, error))
 }
 
 /// The limits of a listener of so many connections, whose requests may take so long to finish at the end.

@@ -12,10 +12,7 @@ use super::{
     listen::limits,
     start::{Sidecar, Unit},
 };
-use crate::{
-    server::listener,
-    worker::{Report, WorkerError},
-};
+use crate::worker::{Report, WorkerError};
 
 /// How a sidecar ended.
 #[derive(Clone, Debug)]
@@ -60,7 +57,7 @@ impl Sidecar {
         }
         if let Some(listener) = admin {
             let router = admin::router(Admin::new(&config, client, &units, metrics, log));
-            tasks.spawn(listener::run(listener, router, limits(256, Duration::from_secs(1)), endings.admin.clone()));
+            tasks.spawn(listener.run(router, limits(256, Duration::from_secs(1)), endings.admin.clone()));
         }
         let intake = TaskTracker::new();
         let producers: Vec<_> = publishers.into_iter().map(|publisher| publisher.spawn(&intake, &stopping)).collect();

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -21,7 +20,7 @@ use crate::{
     client::Client,
     config::{self, CommandMode, Config},
     queue::TagFilter,
-    server::Server,
+    server::{Server, Tls, listener::Listener},
     transport::InProcess,
     worker::{
         AckWait, Handler, MaxMessages, Metrics, OnFailure, OnReject, Ordering, Rate, Republish, Worker, WorkerBuilder,
@@ -36,7 +35,7 @@ pub struct Sidecar {
     pub(super) client: Client,
     pub(super) units: Vec<Unit>,
     pub(super) publishers: Vec<Publisher>,
-    pub(super) admin: Option<TcpListener>,
+    pub(super) admin: Option<Listener>,
     pub(super) metrics: Metrics,
     pub(super) stopping: CancellationToken,
     /// What ends after the workers.
@@ -46,13 +45,21 @@ pub struct Sidecar {
 
 /// What can be changed of a sidecar that runs.
 #[derive(Clone, Debug)]
-pub struct Controls(Vec<(String, Throttle)>);
+pub struct Controls {
+    throttles: Vec<(String, Throttle)>,
+    certificates: Vec<Tls>,
+}
 
 impl Controls {
     /// Sets how many messages a worker may have in flight. False where there is no such worker.
     pub fn set_concurrency(&self, worker: &str, messages: usize) -> bool {
-        let found = self.0.iter().find(|(name, _)| name == worker);
+        let found = self.throttles.iter().find(|(name, _)| name == worker);
         found.inspect(|(_, throttle)| throttle.concurrency(messages)).is_some()
+    }
+
+    /// The certificates of everything that listens.
+    pub fn certificates(&self) -> &[Tls] {
+        &self.certificates
     }
 }
 
@@ -103,10 +110,14 @@ impl Sidecar {
         let units = units.collect::<Result<Vec<_>, _>>()?;
         let mut publishers = Vec::new();
         for publisher in &config.publishers {
-            publishers.push(Publisher::new(publisher, listen(publisher.listen).await?, client.clone()));
+            publishers.push(Publisher::new(
+                publisher,
+                listen(publisher.listen, publisher.tls.as_ref()).await?,
+                client.clone(),
+            ));
         }
         let admin = match config.admin.listen {
-            Some(address) => Some(listen(address).await?),
+            Some(address) => Some(listen(address, config.admin.tls.as_ref()).await?),
             None => None,
         };
         let log = LogControl::default();
@@ -126,17 +137,38 @@ impl Sidecar {
 
     /// The address of the admin endpoint.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.admin.as_ref().and_then(Listener::local_addr)
     }
 
     /// The addresses of the publishers, in the order of the configuration.
     pub fn publisher_addrs(&self) -> Vec<SocketAddr> {
-        self.publishers.iter().filter_map(Publisher::local_addr).collect()
+        self.publishers.iter().filter_map(|publisher| publisher.listener().local_addr()).collect()
+    }
+
+    /// Where callers reach the embedded server: its address with `http` or `https` in front.
+    pub fn server_url(&self) -> Option<String> {
+        self.server.as_ref().and_then(Server::url)
+    }
+
+    /// Where callers reach the admin endpoint.
+    pub fn admin_url(&self) -> Option<String> {
+        self.admin.as_ref().and_then(Listener::url)
+    }
+
+    /// Where callers reach the publishers, in the order of the configuration.
+    pub fn publisher_urls(&self) -> Vec<String> {
+        self.publishers.iter().filter_map(|publisher| publisher.listener().url()).collect()
     }
 
     /// What can be changed while it runs.
     pub fn controls(&self) -> Controls {
-        Controls(self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect())
+        let server = self.server.as_ref().and_then(Server::tls);
+        let publishers = self.publishers.iter().filter_map(|publisher| publisher.listener().tls());
+        let admin = self.admin.as_ref().and_then(Listener::tls);
+        Controls {
+            throttles: self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect(),
+            certificates: server.into_iter().chain(publishers).chain(admin).cloned().collect(),
+        }
     }
 
     /// The names of the workers.

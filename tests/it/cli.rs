@@ -1,16 +1,24 @@
 //! The `dms-worker` command, through the binary: exit codes, messages, output.
 
 mod client;
+mod dashboard;
 mod deploy;
 mod dlq;
 mod errors;
 mod help;
+mod secrets;
 mod service;
+mod signals;
+mod terminal;
+mod tls;
+#[cfg(feature = "otel")]
+mod traces;
 
 use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, channel},
 };
 
 /// The program in an empty directory, without any environment but what a test adds.
@@ -105,7 +113,8 @@ pub(crate) struct Running {
     child: Child,
     /// What it announced.
     pub(crate) announced: String,
-    rest: Option<std::thread::JoinHandle<String>>,
+    lines: Receiver<String>,
+    log: String,
 }
 
 impl Running {
@@ -117,8 +126,23 @@ impl Running {
             announced.clear();
             assert!(stderr.read_line(&mut announced).unwrap() > 0, "it ended before it was ready");
         }
-        let rest = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
-        Self { child, announced, rest: Some(rest) }
+        let (sender, lines) = channel();
+        // Ends with the program, or with the test.
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, announced, lines, log: String::new() }
+    }
+
+    /// Waits for a line of its log that contains this.
+    #[track_caller]
+    pub(crate) fn until(&mut self, text: &str) {
+        while let Ok(line) = self.lines.recv() {
+            self.log.push_str(&line);
+            self.log.push('\n');
+            if line.contains(text) {
+                return;
+            }
+        }
+        panic!("it ended without saying {text:?}: {}", self.log);
     }
 
     /// The first address behind this word in what it announced.
@@ -143,7 +167,8 @@ impl Running {
     /// Waits for the end: the exit status, and what it wrote to standard error.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
-        (status, self.rest.take().unwrap().join().unwrap())
+        let rest: Vec<_> = self.lines.iter().collect();
+        (status, std::mem::take(&mut self.log) + &rest.join("\n"))
     }
 }
 

@@ -3,6 +3,7 @@
 mod documented;
 mod layers;
 mod mistakes;
+mod schema;
 
 use dms_worker::config::{ConfigError, Loaded, Request, load};
 

@@ -31,4 +31,6 @@ mod simulation;
 #[cfg(feature = "server")]
 mod testing;
 #[cfg(feature = "server")]
+mod tls;
+#[cfg(feature = "server")]
 mod worker;

@@ -25,13 +25,13 @@ use crate::{config::Span, limits::MAX_MESSAGES, queue::NewQueue};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dms-worker bench                              a server in a child process, in memory, over sockets
-  dms-worker bench --data-dir /tmp/bench        the same on disk: every send is synced
-  dms-worker bench --against http://10.0.0.7:9400 --run produce,consume --size 200
+  dms-worker bench                          a server in a child process, in memory
+  dms-worker bench --data-dir /tmp/bench    the same on disk: every send is synced
+  dms-worker bench --against http://10.0.0.7:9400 --run produce,consume
   dms-worker bench -o json --duration 10s
 
-The runs: `produce` sends, `consume` receives and acknowledges what was sent, `both` does both at once, `latency` sends single
-messages at a steady rate and takes the time until their handlers are called. CPU time, memory and disk writes are told by Linux
+The runs: `produce` sends, `consume` receives and acknowledges what was sent, `both` does both at once, `latency` sends single \
+messages at a steady rate and takes the time until their handlers are called. CPU time, memory and disk writes are told by Linux \
 alone. Measure with a build in release mode, on a machine that does nothing else.")]
 pub(crate) struct BenchArgs {
     /// A server to measure, with the credentials of the configuration

@@ -1,18 +1,21 @@
-//! Rules of everything that listens: publishers, the admin endpoint, and all addresses together.
+//! Rules of everything that listens: publishers, the admin endpoint, certificates, and all addresses together.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::Path};
 
 use super::{
-    super::{Config, path::KeyPath},
+    super::{Config, path::KeyPath, tls::Tls},
     Checker,
 };
 
-/// Publishers, the admin endpoint, and no address twice.
+/// Publishers, the admin endpoint, certificates, and no address twice.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
+    check_tls(&KeyPath::dotted("server.tls"), config.server.tls.as_ref(), checker);
+    check_tls(&KeyPath::dotted("admin.tls"), config.admin.tls.as_ref(), checker);
     let memory_only = config.dms.is_embedded() && config.server.data_dir.is_none();
     for (place, publisher) in config.publishers.iter().enumerate() {
         let path = KeyPath::dotted("publishers").child(place);
         checker.require(&path, "queue", &publisher.queue);
+        check_tls(&path.child("tls"), publisher.tls.as_ref(), checker);
         checker.at_least_one(&path.child("max_pending"), publisher.max_pending);
         let known = config.server.queues.iter().any(|queue| queue.name == publisher.queue);
         if memory_only && !known && !publisher.queue.is_empty() {
@@ -38,6 +41,22 @@ fn check_reach(path: &KeyPath, listen: SocketAddr, has_token: bool, checker: &mu
     let message =
         format!("`{listen}` can be reached from outside and {token} is not set: set it, or listen on 127.0.0.1");
     checker.report(&path.child("listen"), message);
+}
+
+fn check_tls(path: &KeyPath, tls: Option<&Tls>, checker: &mut Checker<'_>) {
+    let Some(tls) = tls else { return };
+    check_file(&path.child("certificate"), &tls.certificate, checker);
+    check_file(&path.child("key"), &tls.key, checker);
+}
+
+/// A required file that can be opened; what is in it is found out by those who use it.
+fn check_file(path: &KeyPath, file: &Path, checker: &mut Checker<'_>) {
+    if file.as_os_str().is_empty() {
+        return checker.report(path, "is required and missing");
+    }
+    if let Err(error) = File::open(file) {
+        checker.report(path, format!("`{}` cannot be read: {error}", file.display()));
+    }
 }
 
 fn check_distinct(config: &Config, checker: &mut Checker<'_>) {

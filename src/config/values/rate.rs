@@ -1,7 +1,8 @@
 //! [`Rate`]: so many of something in a unit of time.
 
-use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A rate as a configuration writes it: `200/s`, `30/m`, `1000/h`.
@@ -42,6 +43,17 @@ impl fmt::Display for Rate {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a rate: write a whole number above 0 and a unit, like 200/s, 30/m or 1000/h")]
 pub struct InvalidRate(String);
+
+impl JsonSchema for Rate {
+    fn schema_name() -> Cow<'static, str> {
+        "Rate".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let text = "A rate like 200/s, 30/m or 1000/h.";
+        json_schema!({ "description": text, "type": "string", "pattern": r"^0*[1-9][0-9]* */ *[smh]$" })
+    }
+}
 
 impl FromStr for Rate {
     type Err = InvalidRate;

@@ -1,7 +1,8 @@
 //! [`Secret`]: text that is never shown.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -28,6 +29,16 @@ impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         // Compares two of our own configurations with each other, never a caller's text with a secret.
         self.expose() == other.expose()
+    }
+}
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1 })
     }
 }
 

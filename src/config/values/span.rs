@@ -1,7 +1,8 @@
 //! [`Span`]: a length of time written with its unit.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A length of time as a configuration writes it: `30s`, `5m`, `1h30m`, `500ms`, `2d`.
@@ -67,6 +68,20 @@ pub enum InvalidSpan {
     /// Anything else.
     #[error("`{0}` is not a duration: write it like 30s, 5m, 1h30m or 500ms")]
     Malformed(String),
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let text = "A duration like 30s, 5m, 1h30m or 500ms.";
+        json_schema!({ "description": text, "anyOf": [
+            { "type": "string", "pattern": r"^(([0-9]+(d|h|m|s|ms))+|0)$" },
+            { "const": 0 },
+        ] })
+    }
 }
 
 impl FromStr for Span {

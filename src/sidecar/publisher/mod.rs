@@ -15,7 +15,7 @@ mod events;
 mod memory;
 mod results;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -27,7 +27,7 @@ use axum::{
 };
 use http::HeaderMap;
 use serde_json::value::RawValue;
-use tokio::{net::TcpListener, sync::OnceCell};
+use tokio::sync::OnceCell;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -45,7 +45,7 @@ use crate::{
     config,
     message::Message,
     producer::{Producer, SendError, TrySendError},
-    server::listener,
+    server::listener::Listener,
 };
 
 /// The most messages of one request.
@@ -56,7 +56,7 @@ const MAX_KEY: usize = 255;
 /// A publisher that listens.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    listener: TcpListener,
+    listener: Listener,
     intake: Arc<Intake>,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Ending(Arc<Intake>);
 
 impl Publisher {
     /// A publisher that answers on `listener`.
-    pub(crate) fn new(settings: &config::Publisher, listener: TcpListener, client: Client) -> Self {
+    pub(crate) fn new(settings: &config::Publisher, listener: Listener, client: Client) -> Self {
         let intake = Intake {
             client,
             settings: settings.clone(),
@@ -89,8 +89,8 @@ impl Publisher {
     }
 
     /// Where it listens.
-    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
-        self.listener.local_addr().ok()
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
     }
 
     /// Answers requests until `stopping`, as one of `tasks`.
@@ -101,7 +101,7 @@ impl Publisher {
             .layer(middleware::from_fn_with_state(guard, guard::check))
             .with_state(self.intake.clone());
         let limits = limits(1024, Duration::from_secs(10));
-        tasks.spawn(listener::run(self.listener, router, limits, stopping.clone()));
+        tasks.spawn(self.listener.run(router, limits, stopping.clone()));
         Ending(self.intake)
     }
 }

@@ -5,12 +5,13 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-const COMMANDS: [&[&str]; 28] = [
+pub(super) const COMMANDS: [&[&str]; 29] = [
     &["run"],
     &["serve"],
     &["demo"],
     &["check"],
     &["config", "show"],
+    &["config", "schema"],
     &["queue", "create"],
     &["queue", "list"],
     &["queue", "show"],

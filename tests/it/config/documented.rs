@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker::config::{
     AccessKey, Auth, CommandHandler, Config, HttpHandler, Iam, LogHandler, Project, Publisher, QueueSpec, Request,
-    ServerAuth, User, Worker, load,
+    ServerAuth, Tls, User, Worker, load,
 };
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ struct Line {
     left_out: bool,
 }
 
-fn text() -> String {
+pub(super) fn text() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yaml")).unwrap()
 }
 
@@ -68,6 +68,9 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("dms.auth", json(Auth::default())),
         ("dms.auth.iam", json(Iam::default())),
         ("server", config["server"].clone()),
+        ("server.tls", json(Tls::default())),
+        ("publishers.[].tls", json(Tls::default())),
+        ("admin.tls", json(Tls::default())),
         ("server.quotas", config["server"]["quotas"].clone()),
         ("server.auth", json(ServerAuth::default())),
         ("server.auth.access_keys.[]", json(AccessKey::default())),
@@ -128,16 +131,20 @@ fn every_documented_default_is_the_codes() {
     }
 }
 
-#[test]
-fn the_file_with_every_key_uncommented_is_of_the_right_shape() {
+/// The file with every key in it.
+pub(super) fn uncommented() -> String {
     let keys = |line: &str| match parse(line) {
         Some(found) if found.left_out => line.replacen('#', "", 1),
         _ => line.to_owned(),
     };
-    let everything: Vec<_> = text().lines().map(keys).collect();
+    text().lines().map(keys).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_file_with_every_key_uncommented_is_of_the_right_shape() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
-    fs::write(&file, everything.join("\n")).unwrap();
+    fs::write(&file, uncommented()).unwrap();
     let error = load(&Request::new().file(file)).expect_err("secrets are given twice");
     let shape = ["unknown key", "is not allowed", "is needed", "not a list", "no unit", "duplicate", "mapping"];
     for problem in error.problems() {

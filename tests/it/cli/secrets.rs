@@ -1,0 +1,199 @@
+//! Nothing that is secret comes out again: not in logs, errors, `config show`, answers of the admin endpoint, or `Debug`.
+
+use std::{
+    fmt::Debug,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    process::Output,
+    sync::mpsc::{Receiver, channel},
+};
+
+use dms_worker::{
+    Client,
+    auth::{IamCredentials, Scope},
+    config::{Request, load},
+    server::{Project, ServerConfig},
+};
+
+use super::Program;
+
+/// What every planted secret contains.
+const PLANTED: &str = "pl4nted";
+
+#[track_caller]
+fn clean(what: &str, text: &str) {
+    let line = text.lines().find(|line| line.contains(PLANTED));
+    assert!(line.is_none(), "{what} shows a secret: {line:?}");
+}
+
+#[track_caller]
+fn clean_output(what: &str, output: &Output) {
+    clean(what, &String::from_utf8_lossy(&output.stdout));
+    clean(what, &String::from_utf8_lossy(&output.stderr));
+}
+
+/// A sidecar that has a secret in every place of the embedded server, its worker and its admin endpoint.
+const EVERY_SECRET: &str = "\
+server:
+  listen: 127.0.0.1:0
+  auth:
+    access_keys: [{access_key: AK, secret_key: pl4nted-sk, security_token: pl4nted-st}]
+    users: [{user: u, password: pl4nted-pw}]
+  queues: [{name: q, groups: [g]}]
+dms: {auth: {access_key: AK, secret_key: pl4nted-sk, security_token: pl4nted-st}}
+workers:
+  - {queue: q, group: g, handler: {http: {url: 'URL', signature_key: pl4nted-hmac}}}
+publishers: [{queue: q, listen: '127.0.0.1:0'}]
+admin: {listen: '127.0.0.1:0', token: pl4nted-admin}
+";
+
+/// Answers one request after the other, and gives what it read. `answer` sees the request's head.
+fn peer(answer: impl Fn(&str) -> String + Send + 'static) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, requests) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).is_ok_and(|read| read > 0) {
+                let last = head.lines().last().unwrap_or_default().to_lowercase();
+                length = last.strip_prefix("content-length: ").and_then(|n| n.parse().ok()).unwrap_or(length);
+            }
+            let mut body = vec![0; length];
+            if head.is_empty() || stream.read_exact(&mut body).is_err() {
+                continue;
+            }
+            let text = answer(&head);
+            stream.get_mut().write_all(text.as_bytes()).unwrap();
+            if sender.send(head + &String::from_utf8_lossy(&body)).is_err() {
+                return;
+            }
+        }
+    });
+    (url, requests)
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+#[test]
+fn a_sidecar_that_logs_everything_shows_no_secret() {
+    let program = Program::new();
+    let (app, deliveries) = peer(|_| answer("204 No Content", "", ""));
+    let file = program.file("config.yaml", &EVERY_SECRET.replace("URL", &app));
+    let mut command = program.command(&["run", "-c", &file]);
+    command.env("RUST_LOG", "trace").stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let sidecar = super::Running::start(&mut command);
+    let (admin, publisher) = (sidecar.url("admin on "), sidecar.url("publisher on "));
+
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async |path: &str, token: &str| {
+        let request = client.get(format!("{admin}{path}")).bearer_auth(token);
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        assert_eq!(client.post(&publisher).body("{\"body\":1}").send().await.unwrap().status(), 200);
+        // The secrets are in use: the delivery is signed with the one, and control needs the other.
+        let delivery = deliveries.iter().find(|request| request.starts_with("POST")).unwrap();
+        assert!(delivery.to_lowercase().contains("dms-signature: "), "{delivery}");
+        for path in ["/status", "/metrics", "/scale", "/readyz"] {
+            let (status, text) = get(path, "pl4nted-admin").await;
+            assert_eq!(status, 200, "{path}: {text}");
+            clean(path, &text);
+        }
+        let (status, text) = get("/status", "pl4nted-wrong").await;
+        assert_eq!(status, 401);
+        clean("the refusal", &text);
+    });
+    clean("the announcement", &sidecar.announced);
+    sidecar.signal("TERM");
+    let (status, log) = sidecar.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("TRACE"), "nothing was traced");
+    clean("the log", &log);
+}
+
+#[test]
+fn a_client_that_logs_everything_shows_no_secret() {
+    let program = Program::new();
+    // IAM and DMS in one, which gives out a token that is a secret too.
+    let (url, requests) = peer(|head| match head.starts_with("POST /v3/auth/tokens") {
+        true => answer(
+            "201 Created",
+            "X-Subject-Token: pl4nted-token\r\n",
+            "{\"token\":{\"expires_at\":\"2099-01-01T00:00:00.000000Z\"}}",
+        ),
+        false => answer("401 Unauthorized", "", "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}"),
+    });
+    let iam = format!("iam: {{endpoint: '{url}', user: u, password: pl4nted-pw, domain: d}}");
+    let key = "access_key: AK, secret_key: pl4nted-sk, security_token: pl4nted-st".to_owned();
+    let token = "token: pl4nted-fixed".to_owned();
+    for (auth, sent) in [(iam, "pl4nted-token"), (key, "pl4nted-st"), (token, "pl4nted-fixed")] {
+        let file = program.file("c.yaml", &format!("dms: {{endpoint: '{url}', auth: {{{auth}}}}}\n"));
+        let mut command = program.command(&["-vv", "queue", "list", "-c", &file]);
+        let output = command.env("RUST_LOG", "trace").output().unwrap();
+        assert_eq!(output.status.code(), Some(77), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("TRACE"), "nothing was traced");
+        clean_output("a refused call", &output);
+        assert!(requests.try_iter().any(|request| request.contains(sent)), "the secret was not used");
+        for args in
+            [&["config", "show", "--origin"][..], &["config", "show", "-o", "json"], &["check"], &["check", "--online"]]
+        {
+            clean_output(&format!("{args:?}"), &program.command(&[args, &["-c", &file]].concat()).output().unwrap());
+        }
+    }
+}
+
+#[test]
+fn mistakes_beside_a_secret_do_not_show_it() {
+    let program = Program::new();
+    let wrong = [
+        "secret_key: 'x${pl4nted'",
+        "secret_key: '${pl4nted !}'",
+        "secret_key: [pl4nted]",
+        "secret_key: {pl4nted: pl4nted}",
+        "secret_key: pl4nted, token: pl4nted",
+        "secret_key: pl4nted, secret_key_file: /nonexistent",
+        "security_token: pl4nted",
+    ];
+    for text in wrong {
+        let file = program
+            .file("c.yaml", &format!("dms: {{endpoint: 'http://127.0.0.1:1', auth: {{access_key: AK, {text}}}}}\n"));
+        let output = program.command(&["check", "-v", "-c", &file]).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        // A key of a map is a key, whatever it is called.
+        clean(text, &stderr.replace("secret_key.pl4nted", ""));
+    }
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    fn check(value: &impl Debug) {
+        clean("Debug", &format!("{value:?} {value:#?}"));
+    }
+    let program = Program::new();
+    let file = program.file("c.yaml", &EVERY_SECRET.replace("URL", "http://127.0.0.1:1"));
+    let loaded = load(&Request::new().file(std::path::PathBuf::from(&file))).unwrap();
+    check(&loaded.config);
+    check(&Request::new().variables([("DMS_WORKER_DMS__AUTH__SECRET_KEY".to_owned(), "pl4nted".to_owned())]));
+    check(&loaded);
+    check(&loaded.settings());
+    let builder = || Client::builder("http://127.0.0.1:1", "p");
+    check(&builder().access_key("AK", "pl4nted-sk").security_token("pl4nted-st"));
+    check(&builder().token("pl4nted-token"));
+    check(&builder().access_key("AK", "pl4nted-sk").build().unwrap());
+    let iam = IamCredentials {
+        endpoint: "http://127.0.0.1:1".to_owned(),
+        user: "u".to_owned(),
+        password: "pl4nted-pw".into(),
+        domain: "d".to_owned(),
+        project: Scope::ProjectName("p".to_owned()),
+    };
+    check(&builder().iam(iam).build().unwrap());
+    let project = Project::new("p").access_key("AK", "pl4nted-sk").user("u", "pl4nted-pw", "d");
+    check(&ServerConfig { projects: vec![project], ..ServerConfig::default() });
+}

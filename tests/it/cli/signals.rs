@@ -1,0 +1,75 @@
+//! The ends of a process that works: in order, too late, and at once.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+};
+
+use super::{Program, Running};
+
+/// A sidecar with a message that its application never answers.
+struct Stuck {
+    sidecar: Running,
+    application: TcpStream,
+}
+
+impl Stuck {
+    fn new(program: &Program, grace: &str) -> Self {
+        let application = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = application.local_addr().unwrap();
+        let yaml = format!(
+            "server: {{listen: '127.0.0.1:0', queues: [{{name: q, groups: [g]}}]}}\nworkers:\n  - {{queue: q, group: g, handler: {{http: {{url: 'http://{address}/'}}}}}}\nshutdown: {{grace: {grace}}}\n"
+        );
+        let file = program.file("config.yaml", &yaml);
+        let sidecar = program.start(&["run", "-c", &file]);
+        program.run(&["--endpoint", &sidecar.url("server on "), "send", "q", "1"]).ok();
+        Self { sidecar, application: delivery(&application) }
+    }
+}
+
+/// The connection on which a message came; those that only ask whether somebody is there are closed.
+fn delivery(application: &TcpListener) -> TcpStream {
+    loop {
+        let mut stream = application.accept().unwrap().0;
+        let mut start = [0; 4];
+        if stream.read_exact(&mut start).is_ok() && &start == b"POST" {
+            return stream;
+        }
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_at_once() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let program = Program::new();
+        let mut stuck = Stuck::new(&program, "60s");
+        stuck.sidecar.signal(signal);
+        stuck.sidecar.until("stopping; a second signal stops at once");
+        stuck.sidecar.signal(signal);
+        let (status, log) = stuck.sidecar.wait();
+        assert_eq!(status.code(), Some(code), "{log}");
+        assert!(log.contains("what was in flight comes again"), "{log}");
+    }
+}
+
+#[test]
+fn a_drain_that_takes_longer_than_the_grace_is_75() {
+    let program = Program::new();
+    let stuck = Stuck::new(&program, "100ms");
+    stuck.sidecar.signal("TERM");
+    let (status, log) = stuck.sidecar.wait();
+    assert_eq!(status.code(), Some(75), "{log}");
+    assert!(log.contains("error: not everything was finished within 100ms: it comes again"), "{log}");
+}
+
+#[test]
+fn an_answer_during_the_drain_makes_it_0() {
+    let program = Program::new();
+    let mut stuck = Stuck::new(&program, "60s");
+    stuck.sidecar.signal("TERM");
+    stuck.sidecar.until("stopping; a second signal stops at once");
+    stuck.application.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    let (status, log) = stuck.sidecar.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("q/g ended: 1 done, 0 failed, 1 acknowledged, 0 come again"), "{log}");
+}

@@ -1,0 +1,86 @@
+//! HTTPS through the binary: what listens, what asks, and the renewal on SIGHUP.
+
+use super::Program;
+use crate::tls::Pki;
+
+/// The program with this authority as the one that its client trusts.
+fn queues(program: &Program, url: &str, ca: &str) -> std::process::Output {
+    let mut command = program.command(&["--endpoint", url, "-o", "json", "queue", "list"]);
+    command.env("DMS_WORKER_DMS__CA_FILE", ca).output().unwrap()
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_on_sighup() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let file = program.file("server.yaml", &format!("server: {{{}}}\n", pki.section()));
+    let mut server = program.serve(&["-c", &file]);
+    let (url, ca) = (server.url("serving on "), pki.path("ca.pem").display().to_string());
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    assert!(queues(&program, &url, &ca).status.success());
+    let plain = program.run(&["--endpoint", &url, "queue", "list"]).failed(69);
+    assert!(plain.contains("certificate"), "{plain}");
+
+    pki.renew();
+    assert_eq!(
+        queues(&program, &url, &ca).status.code(),
+        Some(69),
+        "the new authority did not sign the old certificate"
+    );
+    server.signal("HUP");
+    server.until("the configuration was read again");
+    assert!(queues(&program, &url, &ca).status.success());
+
+    std::fs::write(pki.path("tls.key"), "no key").unwrap();
+    server.signal("HUP");
+    server.until("the certificate was read again and not taken");
+    assert!(queues(&program, &url, &ca).status.success());
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+#[test]
+fn everything_that_listens_can_speak_https() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let tls = pki.section();
+    let yaml = |admin: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0', queues: [{{name: q, groups: [g]}}], {tls}}}\npublishers: [{{queue: q, listen: '127.0.0.1:0', {tls}}}]\nadmin: {{listen: '{admin}', {tls}}}\n"
+        )
+    };
+    let file = program.file("config.yaml", &yaml("127.0.0.1:0"));
+    let sidecar = program.start(&["run", "-c", &file]);
+    let ca = pki.path("ca.pem").display().to_string();
+    assert!(queues(&program, &sidecar.url("server on "), &ca).status.success());
+    let publisher = sidecar.url("publisher on ");
+    let certificate = reqwest::Certificate::from_pem(&std::fs::read(&ca).unwrap()).unwrap();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([certificate]).build().unwrap();
+    let post = async { client.post(&publisher).body("{\"body\":1}").send().await.unwrap().status() };
+    assert_eq!(tokio::runtime::Runtime::new().unwrap().block_on(post), 200);
+
+    // The address of the configuration is asked with its own certificate, whoever signed it.
+    let admin = sidecar.url("admin on ");
+    assert!(admin.starts_with("https://"), "{admin}");
+    let there = program.file("there.yaml", &yaml(admin.trim_start_matches("https://")));
+    assert_eq!(program.run(&["health", "-c", &there]).ok(), "ready\n");
+    program.run(&["health", &admin]).failed(69);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_78() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let other = Pki::new();
+    let yaml = |key: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0', tls: {{certificate: {}, key: {key}}}}}\n",
+            pki.path("tls.crt").display()
+        )
+    };
+    let missing = program.file("missing.yaml", &yaml("/nonexistent/tls.key"));
+    let stderr = program.run(&["check", "-c", &missing]).failed(78);
+    assert!(stderr.contains("server.tls.key: `/nonexistent/tls.key` cannot be read"), "{stderr}");
+    let wrong = program.file("wrong.yaml", &yaml(&other.path("tls.key").display().to_string()));
+    for command in ["check", "serve"] {
+        let stderr = program.run(&[command, "-c", &wrong]).failed(78);
+        assert!(stderr.contains("TLS: the certificate") && stderr.contains("cannot be used with the key"), "{stderr}");
+    }
+}
