@@ -20,7 +20,7 @@
 //! | [`limits`] | the service's limits and their checks, one set for client and server |
 //! | [`retry`] | how long to wait before trying again; the only file that names the `backoff` crate |
 //! | `clock` | the only place of the library that reads the wall clock |
-//! | [`transport`] | one HTTP exchange: over sockets (with the sidecar's `target` and `probe` the only files that name reqwest), or into a router in this process |
+//! | [`transport`] | one HTTP exchange: over sockets (with the sidecar's `target` and `probe` and the exporter of traces the only files that name reqwest), or into a router in this process |
 //! | [`auth`] | AK/SK signatures and IAM tokens, put on requests; signatures checked |
 //! | `wire` | the JSON of requests and answers, and what differs between V2 and V1.0 |
 //! | [`client`] | [`Client`]: every operation, typed, checked, repeated where that is safe |
@@ -42,6 +42,7 @@
 //! | `server` | the embedded server | yes |
 //! | `sidecar` | configuration files, the sidecar | yes |
 //! | `cli` | the `dms-worker` binary | yes |
+//! | `otel` | traces of the binary to an OpenTelemetry collector | yes |
 //!
 //! `default-features = false` leaves the client, the worker and the producer.
 
