@@ -24,7 +24,13 @@ pub(crate) fn run(args: &CompletionsArgs, mut program: clap::Command) -> Result<
     // Into memory first: the generator panics where a write fails.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut program, "dms-worker", &mut script);
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if args.shell == Shell::Bash {
+        // The generator takes the `-` of the program's name for the end of a command where it lists what may follow, and not
+        // where it finds out which command it is: no command would be completed.
+        script = script.replace("dms__subcmd__worker", "dms__worker");
+    }
     let mut out = stdout().lock();
-    out.write_all(&script)?;
+    out.write_all(script.as_bytes())?;
     Ok(out.flush()?)
 }

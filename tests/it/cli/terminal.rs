@@ -1,4 +1,6 @@
-//! What a person or a program sees: width, colours, JSON from every command.
+//! What a person or a program sees: width, colours, JSON from every command, completions.
+
+use std::process::Command;
 
 use serde_json::json;
 
@@ -66,4 +68,26 @@ fn what_destroys_needs_a_yes() {
         assert!(stderr.contains("will be deleted: add --yes to confirm"), "{stderr}");
     }
     program.run(&["--endpoint", &url, "group", "delete", "q", "g", "--yes"]).ok();
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let program = Program::new();
+    let script = program.run(&["completions", "bash"]).ok();
+    // The script says which of its functions completes.
+    let function = script.split("complete -F ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let script = program.file("complete.bash", &script);
+    let complete = |words: &str| {
+        let text = format!(
+            "source {script}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); {function} dms-worker \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[@]}}\""
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &text]).output().unwrap();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(complete("dms-worker qu"), "queue quota");
+    assert_eq!(complete("dms-worker queue cr"), "create");
+    assert_eq!(complete("dms-worker config s"), "show schema");
+    assert_eq!(complete("dms-worker serve --data"), "--data-dir");
+    assert_eq!(complete("dms-worker --output j"), "json");
 }
