@@ -23,6 +23,7 @@ const MAX_OFFSET: u64 = 1_000_000;
 /// The body: which queues, and which page of them.
 #[derive(Debug, Deserialize)]
 struct Search {
+    #[serde(default)]
     action: String,
     /// All of them must be carried.
     #[serde(default)]
@@ -46,7 +47,7 @@ struct Wanted {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum PageNumber {
-    Number(u64),
+    Number(i64),
     Text(String),
 }
 
@@ -109,7 +110,7 @@ fn selects(wanted: &[Wanted], matches: &[QueueTag], queue: &Queue, tags: &[Queue
 fn page_number(given: Option<&PageNumber>, default: u64, least: u64, most: u64, code: Code) -> Result<usize, ApiError> {
     let value = match given {
         None => Some(default),
-        Some(PageNumber::Number(value)) => Some(*value),
+        Some(PageNumber::Number(value)) => u64::try_from(*value).ok(),
         Some(PageNumber::Text(text)) => text.parse().ok(),
     };
     let legal = value.filter(|value| (least..=most).contains(value)).and_then(|value| usize::try_from(value).ok());

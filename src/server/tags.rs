@@ -23,7 +23,10 @@ use crate::{
 /// The body of 5.4.1.
 #[derive(Debug, Deserialize)]
 struct TagAction {
+    /// Both are optional in the table of 5.4.1; without them there is nothing to do.
+    #[serde(default)]
     action: String,
+    #[serde(default)]
     tags: Vec<TagEntry>,
 }
 
@@ -49,10 +52,8 @@ pub(super) struct Tags<T> {
 /// `POST /queue/{queue_id}/tags/action` (5.4.1): all of the tags or none; repeating the call changes nothing.
 pub(super) async fn act(State(app): State<Arc<App>>, path: QueuePath, body: Bytes) -> Result<StatusCode, ApiError> {
     let request: TagAction = json::parse(&body)?;
-    if request.tags.is_empty() {
-        return Err(codes::PARAMETER.because("tags is empty."));
-    }
     match request.action.as_str() {
+        "create" | "delete" if request.tags.is_empty() => return Err(codes::PARAMETER.because("tags is empty.")),
         "create" => {
             let tags = request.tags.into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
             no_key_twice(&tags)?;

@@ -360,8 +360,10 @@ async fn tag_requests() {
     let create = |tags: &str| format!(r#"{{"action":"create","tags":[{tags}]}}"#);
     for (body, code) in [
         ("".to_owned(), "DMS.00400004"),
-        ("{}".to_owned(), "DMS.10240009"),
+        ("{}".to_owned(), "DMS.10240040"),
         (r#"{"action":"replace","tags":[{"key":"a","value":"b"}]}"#.to_owned(), "DMS.10240040"),
+        (r#"{"tags":[{"key":"a","value":"b"}]}"#.to_owned(), "DMS.10240040"),
+        (r#"{"action":"delete"}"#.to_owned(), "DMS.00400062"),
         (create(""), "DMS.00400062"),
         (create(r#"{"key":"a"}"#), "DMS.10240009"),
         (create(&tag("", "v")), "DMS.10240035"),
@@ -381,7 +383,11 @@ async fn tag_requests() {
     let search = "/queue/resource_instances/action";
     api.post(search, r#"{"action":"list"}"#).await.refused(400, "DMS.10240041");
     api.post(search, r#"{"action":"filter","limit":1001}"#).await.refused(400, "DMS.10240042");
-    api.post(search, r#"{"action":"filter","offset":"x"}"#).await.refused(400, "DMS.10240043");
+    for offset in [r#""x""#, "-1"] {
+        let body = format!(r#"{{"action":"filter","offset":{offset}}}"#);
+        api.post(search, &body).await.refused(400, "DMS.10240043");
+    }
+    api.post(search, "{}").await.refused(400, "DMS.10240041");
 }
 
 /// Paths and methods that are not of the API.
