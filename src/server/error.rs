@@ -138,7 +138,7 @@ impl From<BrokerError> for ApiError {
             }
             BrokerError::UnknownHandle => codes::UNKNOWN_HANDLER.plain(),
             BrokerError::ForeignHandle => codes::FOREIGN_HANDLER.plain(),
-            BrokerError::TooManyPolls(_) => codes::TOO_FREQUENT.because(error),
+            BrokerError::TooManyPolls(_) | BrokerError::TooMuchLeased(_) => codes::TOO_FREQUENT.because(error),
             BrokerError::Store(cause) => {
                 // The cause names files and disks: it is for the log, not for callers.
                 tracing::error!(error = %cause, "the store failed; the request was answered with an error");

@@ -246,6 +246,9 @@ pub enum BrokerError {
     /// The group has as many long polls as it may.
     #[error("the group has {0} waiting consume calls")]
     TooManyPolls(usize),
+    /// Consumers hold as many bytes of messages as they may without acknowledging them.
+    #[error("consumers hold {0} bytes of messages that they have not acknowledged")]
+    TooMuchLeased(usize),
     /// The store could not do it; nothing was changed.
     #[error("the store failed")]
     Store(#[source] Arc<dyn std::error::Error + Send + Sync>),

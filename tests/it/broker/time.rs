@@ -8,7 +8,7 @@ use dms_worker::{
 };
 use tokio::time::{Instant, advance};
 
-use super::stage::{Stage, acks, message, on_each_store, on_each_store_with, take, texts, wait};
+use super::stage::{Stage, acks, all_done, message, on_each_store, on_each_store_with, take, texts, wait};
 
 const NOTHING: [&str; 0] = [];
 const HOUR: Duration = Duration::from_secs(3600);
@@ -142,6 +142,28 @@ async fn too_many_waiting_calls_are_refused() {
         assert!(one.unwrap().is_empty() && two.unwrap().is_empty());
         assert!(matches!(three, Err(BrokerError::TooManyPolls(2))));
         assert!(poll().await.unwrap().is_empty(), "they gave their places free");
+    })
+    .await;
+}
+
+/// What consumers hold without acknowledging it is bounded, because it is in memory; what they let go of makes room.
+#[tokio::test(start_paused = true)]
+async fn too_much_out_is_refused() {
+    let config = EmbeddedConfig { max_leased_bytes: 1, ..EmbeddedConfig::default() };
+    on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
+        assert!(s.take(1).await.is_empty());
+        s.send(&["1", "2"]).await;
+        let first = s.take(1).await;
+        for group in [0, 1] {
+            let refused = s.lease(group, Stream::Messages, take(1)).await;
+            assert!(matches!(refused, Err(BrokerError::TooMuchLeased(1))), "{refused:?}");
+        }
+        s.settle(all_done(&first)).await.unwrap();
+        assert_eq!(texts(&s.take(1).await), ["2"]);
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        assert_eq!(texts(&s.take(1).await), ["2"], "a lapse makes room too");
+        s.broker.delete_group(&s.group(0)).await.unwrap();
+        assert_eq!(s.lease(1, Stream::Messages, take(1)).await.unwrap().len(), 1, "so does a deletion");
     })
     .await;
 }

@@ -117,8 +117,7 @@ impl State {
         self.dead_letters += settlement.dead.len() as u64;
         let ended = reader.settle(lease, settlement, stream.low);
         if let (Some(ended), Some(lease)) = (ended, lease) {
-            self.tokens.remove(&ended.token);
-            self.deadlines.remove(&(ended.deadline, number, lease));
+            self.forget_lease(number, lease, &ended);
         }
         touched.readers.insert(number);
     }

@@ -52,6 +52,9 @@ pub struct EmbeddedConfig {
     pub dead_letter_retention: Duration,
     /// Consume calls of one group that may wait at the same time; 1,000.
     pub max_polls_per_group: usize,
+    /// How many bytes of messages may be out in batches that are not acknowledged, of all groups together; 256 MiB. They are
+    /// kept in memory until they are settled, so past it consume calls are refused where there is something to consume.
+    pub max_leased_bytes: usize,
 }
 
 impl Default for EmbeddedConfig {
@@ -67,6 +70,7 @@ impl Default for EmbeddedConfig {
             retention: three_days,
             dead_letter_retention: three_days,
             max_polls_per_group: 1_000,
+            max_leased_bytes: 256 << 20,
         }
     }
 }

@@ -57,6 +57,11 @@ impl Lease {
         (0..).zip(&self.seals).map(move |(position, seal)| Handle { batch, position, seal: *seal })
     }
 
+    /// What it keeps in memory, roughly.
+    pub(super) fn footprint(&self) -> usize {
+        self.entries.iter().map(|entry| entry.message.footprint()).sum()
+    }
+
     /// Whether this token is one of the batch.
     pub(super) fn holds(&self, handle: &Handle) -> bool {
         self.entries.len() > usize::from(handle.position)

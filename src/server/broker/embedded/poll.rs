@@ -134,6 +134,10 @@ impl Poll {
         if let Some(error) = reader.read_error.take() {
             return Err(BrokerError::Store(error.0));
         }
+        let most = self.core.config.max_leased_bytes;
+        if state.leased_bytes >= most && reader.has_available(stream) {
+            return Err(BrokerError::TooMuchLeased(most));
+        }
         let want = Want { messages: request.max_messages.clamp(1, MOST_MESSAGES), bytes: request.max_bytes };
         // Before anything is taken: what could not be handed out would be out for nobody.
         let minted = Minted::draw(want.messages);

@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) dead_letters: u64,
     /// The number of the next queue or group.
     pub(super) next_number: u32,
+    /// What the batches that are out keep in memory.
+    pub(super) leased_bytes: usize,
     /// The number of the next lease.
     pub(super) next_lease: u64,
     /// When the timer looks next; `None` while it is at work and looks again anyway.
@@ -143,6 +145,7 @@ impl State {
         self.next_lease += 1;
         let seals = minted.seals().take(entries.len()).collect();
         let lease = Lease { token: minted.batch, seals, entries, skipped, deadline, settling: false };
+        self.leased_bytes += lease.footprint();
         self.tokens.insert(minted.batch, (reader, number));
         self.deadlines.insert((deadline, reader, number));
         Some(leases.entry(number).or_insert(lease))
@@ -160,6 +163,13 @@ impl State {
         open
     }
 
+    /// A lease is no more: neither its token nor its deadline means anything.
+    pub(super) fn forget_lease(&mut self, reader: ReaderNo, number: u64, lease: &Lease) {
+        self.leased_bytes = self.leased_bytes.saturating_sub(lease.footprint());
+        self.tokens.remove(&lease.token);
+        self.deadlines.remove(&(lease.deadline, reader, number));
+    }
+
     /// Removes a reader with its leases and wakes those who wait for it.
     pub(super) fn drop_reader(&mut self, reader: ReaderNo) {
         let Some(gone) = self.readers.remove(&reader) else { return };
@@ -167,8 +177,7 @@ impl State {
             stream.readers.retain(|other| *other != reader);
         }
         for (number, lease) in &gone.leases {
-            self.tokens.remove(&lease.token);
-            self.deadlines.remove(&(lease.deadline, reader, *number));
+            self.forget_lease(reader, *number, lease);
         }
         gone.wake.notify_waiters();
         gone.read_done.notify_waiters();
