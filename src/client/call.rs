@@ -50,6 +50,10 @@ pub(super) enum Project {
     Named { transport: Arc<dyn Transport>, key: AccessKey, name: String, iam: String },
 }
 
+/// When the request left that an answer belongs to: an extension of the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SentAt(pub(super) Instant);
+
 /// A call as the operations describe it.
 pub(super) struct Call<'a> {
     /// The operation's name in errors and spans.
@@ -207,8 +211,10 @@ impl Inner {
         let generation = self.authenticator.authorize(&mut request, project).await.map_err(credentials)?;
         let timeout = self.time_left(call).ok_or_else(|| fail(Kind::Deadline))?;
         let unanswered = |error| fail(Kind::Transport(self.base.clone(), error));
-        let answer = self.transport.send(request, timeout).await.map_err(unanswered)?;
+        let sent = SentAt(Instant::now());
+        let mut answer = self.transport.send(request, timeout).await.map_err(unanswered)?;
         if answer.status().is_success() {
+            answer.extensions_mut().insert(sent);
             self.guard.accepted();
             return Ok(answer);
         }

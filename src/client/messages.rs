@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Client,
-    call::Call,
+    call::{Call, SentAt},
     code::{Class, ErrorCode, classify},
     error::{Error, Kind, Refusal},
     tries::Repeat,
@@ -19,7 +19,7 @@ use crate::{
     queue::{QueueId, SourcePath, Stream, TagFilter, TagMode},
     wire::{
         self,
-        messages::{DELIVERIES, Sent},
+        messages::{DELIVERIES, Sent, WAITED},
     },
 };
 
@@ -92,6 +92,18 @@ fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 
+/// A consumed batch, and what is known of when its lease began: between sending the request and hearing the answer, and where the
+/// service says how long the request waited, no earlier than that long after it was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Consumed {
+    /// The messages in the order of consumption.
+    pub(crate) messages: Vec<ReceivedMessage>,
+    /// When the request left.
+    pub(crate) sent: Instant,
+    /// How long it waited at the service for a first message, where the service says so.
+    pub(crate) waited: Option<Duration>,
+}
+
 /// What an acknowledgement settled, counted over the batches it named and not over its list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -149,6 +161,11 @@ impl Client {
     /// When an option is outside its limits, or the call fails. It is repeated only where no message can have been
     /// leased by the failed one.
     pub async fn consume(&self, source: &SourcePath, options: &ConsumeOptions) -> Result<Vec<ReceivedMessage>, Error> {
+        self.consume_batch(source, options).await.map(|batch| batch.messages)
+    }
+
+    /// As [`consume`](Self::consume), with what is known of when the lease began.
+    pub(crate) async fn consume_batch(&self, source: &SourcePath, options: &ConsumeOptions) -> Result<Consumed, Error> {
         let (name, last) = match source.stream {
             Stream::Messages => ("consume", "messages"),
             Stream::DeadLetters => ("consume dead letters", "deadletters"),
@@ -156,9 +173,13 @@ impl Client {
         check_consume(source.stream, options).map_err(|error| Error::limit(name, error))?;
         let path = ["queues", source.queue.as_str(), "groups", source.group.as_str(), last];
         let call = Call::new(name, Method::GET, &path, Repeat::Leases).query(options.query()).wait(options.poll_wait);
+        let asked = Instant::now();
         self.fetch_answer(call, |answer| {
-            let deliveries = answer.headers().get(DELIVERIES).and_then(|value| value.to_str().ok());
-            wire::messages::decode_received(answer.body(), deliveries.unwrap_or_default())
+            let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+            let messages = wire::messages::decode_received(answer.body(), header(DELIVERIES).unwrap_or_default())?;
+            let sent = answer.extensions().get().map_or(asked, |SentAt(sent)| *sent);
+            let waited = header(WAITED).and_then(|text| text.parse().ok()).map(Duration::from_millis);
+            Ok(Consumed { messages, sent, waited })
         })
         .await
     }

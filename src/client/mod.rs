@@ -19,8 +19,8 @@ pub use builder::ClientBuilder;
 pub use code::ErrorCode;
 pub use error::Error;
 pub use groups::GroupsOptions;
-pub(crate) use messages::check_message;
 pub use messages::{AckOutcome, ConsumeOptions, SendOptions, SendOutcome};
+pub(crate) use messages::{Consumed, check_message};
 
 /// A client of one project. Cloning is cheap: clones share connections, tokens and the stop after a refused key.
 ///

@@ -8,6 +8,7 @@ use axum::{
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderName, header};
+use tokio::time::Instant;
 
 use super::{
     app::App,
@@ -22,12 +23,12 @@ use crate::{
 };
 
 const DELIVERIES: HeaderName = HeaderName::from_static("x-dms-deliveries");
+const WAITED: HeaderName = HeaderName::from_static("x-dms-waited-ms");
 
 /// `GET …/messages` (5.3.2).
 pub(super) async fn messages(State(app): State<Arc<App>>, path: GroupPath, query: Query) -> Result<Response, ApiError> {
     let request = LeaseRequest { filter: filter(&query)?, ..request(&query)? };
-    let leased = lease(&app, &path, Stream::Messages, request).await?;
-    Ok(answer(&leased, Stream::Messages))
+    lease(&app, &path, Stream::Messages, request).await
 }
 
 /// `GET …/deadletters` (5.3.4): as messages, without labels on either side.
@@ -36,16 +37,11 @@ pub(super) async fn dead_letters(
     path: GroupPath,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let leased = lease(&app, &path, Stream::DeadLetters, request(&query)?).await?;
-    Ok(answer(&leased, Stream::DeadLetters))
+    lease(&app, &path, Stream::DeadLetters, request(&query)?).await
 }
 
-async fn lease(
-    app: &App,
-    path: &GroupPath,
-    stream: Stream,
-    request: LeaseRequest,
-) -> Result<Vec<LeasedMessage>, ApiError> {
+async fn lease(app: &App, path: &GroupPath, stream: Stream, request: LeaseRequest) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
     if app.stopping.is_cancelled() {
         return Err(codes::STOPPING.plain());
     }
@@ -55,7 +51,7 @@ async fn lease(
         leased = app.broker.lease(path, stream, request) => leased?,
     };
     app.metrics.consumed(leased.len());
-    Ok(leased)
+    Ok(answer(&leased, stream, arrived.elapsed()))
 }
 
 fn request(query: &Query) -> Result<LeaseRequest, ApiError> {
@@ -85,8 +81,9 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
     Ok(TagFilter { tags, mode })
 }
 
-/// The bare array of 5.3.2, spliced from the stored texts into one buffer.
-fn answer(leased: &[LeasedMessage], stream: Stream) -> Response {
+/// The bare array of 5.3.2, spliced from the stored texts into one buffer. The call `waited` so long for it: who knows when it sent
+/// the call then knows that the lease began no earlier than this much later.
+fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration) -> Response {
     let size: usize = leased.iter().map(|message| message.json.len() + message.handle.len() + 250).sum();
     let mut text = BytesMut::with_capacity(size + 2);
     text.put_u8(b'[');
@@ -105,7 +102,8 @@ fn answer(leased: &[LeasedMessage], stream: Stream) -> Response {
     }
     text.put_u8(b']');
     let json = (header::CONTENT_TYPE, "application/json".to_owned());
-    ([json, (DELIVERIES, deliveries(leased))], text.freeze()).into_response()
+    let waited = (WAITED, waited.as_millis().to_string());
+    ([json, (DELIVERIES, deliveries(leased)), waited], text.freeze()).into_response()
 }
 
 /// Each message's place in its stream, its attempt, and when it entered the stream, as in `17.1.1795550351698`: what tells a

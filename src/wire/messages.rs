@@ -139,6 +139,10 @@ struct Envelope<'a> {
 /// message entered the stream, as in `17.1.1795550351698`. The bodies of answers are those of the API reference, byte for byte.
 pub(crate) const DELIVERIES: &str = "x-dms-deliveries";
 
+/// The header of a consume answer in which this project's server tells for how many milliseconds the call waited for its messages:
+/// their lease began no earlier than that long after the call was sent.
+pub(crate) const WAITED: &str = "x-dms-waited-ms";
+
 /// One entry of [`DELIVERIES`]: place, attempt, and time in Unix milliseconds. What may follow in later versions is passed over.
 fn delivery(entry: &str) -> (Option<u64>, Option<u32>, Option<i64>) {
     let mut parts = entry.split('.');

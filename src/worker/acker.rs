@@ -9,14 +9,31 @@ use super::{
     event::{AckResult, Event},
     lease::Lease,
     ledger::Settlement,
+    suspects::Trace,
 };
 use crate::{
     client::{AckOutcome, Error},
-    message::{AckHandle, AckStatus},
+    message::{AckHandle, AckStatus, ReceivedMessage},
 };
 
 /// What is kept of a lease for the acknowledgement itself.
 const SEND_TIME: Duration = Duration::from_millis(100);
+
+/// For so many leases what failed may be with other replicas, one after the other, before it comes back here.
+const OTHERS_LEASES: u32 = 2;
+
+/// A message of a batch as far as its acknowledgement goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) handle: AckHandle,
+    pub(crate) trace: Trace,
+}
+
+impl Member {
+    pub(crate) fn of(message: &ReceivedMessage) -> Self {
+        Self { handle: message.handle.clone(), trace: Trace::of(message) }
+    }
+}
 
 /// Acknowledges a batch, and tells what came of it.
 ///
@@ -24,7 +41,7 @@ const SEND_TIME: Duration = Duration::from_millis(100);
 /// available again together with other messages; see [`isolation`](super::isolation).
 ///
 /// Says whether the service answered.
-pub(crate) async fn settle(shared: &Shared, handles: &[AckHandle], settlement: Settlement, lease: Lease) -> bool {
+pub(crate) async fn settle(shared: &Shared, members: &[Member], settlement: Settlement, lease: Lease) -> bool {
     let _pending = shared.acks.begin();
     let Settlement { done, rest } = settlement;
     let closed = match rest {
@@ -32,17 +49,15 @@ pub(crate) async fn settle(shared: &Shared, handles: &[AckHandle], settlement: S
         // Out of time, a prefix that is acknowledged is worth more than the isolation.
         _ => timeout_at(lease.ends_at() - SEND_TIME, shared.isolation.close()).await.ok(),
     };
-    let acks: Vec<(AckHandle, AckStatus)> = handles
-        .iter()
-        .take(done + 1)
-        .enumerate()
-        .map(|(position, handle)| (handle.clone(), if position < done { AckStatus::Success } else { AckStatus::Fail }))
-        .collect();
+    let status = |position| if position < done { AckStatus::Success } else { AckStatus::Fail };
+    let named = members.iter().take(done + 1).enumerate();
+    let acks: Vec<_> = named.map(|(position, member)| (member.handle.clone(), status(position))).collect();
     let sent = Instant::now();
     let answer = shared.source.acknowledge(&acks, lease.ends_at()).await;
     shared.ack_times.record(sent.elapsed());
     if answer.is_ok() && rest > 0 {
-        shared.isolation.suspect(rest);
+        let failed: Vec<Trace> = members.iter().skip(done).map(|member| member.trace).collect();
+        shared.isolation.suspect(&failed, Instant::now() + shared.ack_wait() * OTHERS_LEASES);
     }
     drop(closed);
     let result = classify(&answer);

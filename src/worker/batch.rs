@@ -1,6 +1,10 @@
 //! The life of one consumed batch: start its handlers, watch the lease, acknowledge, wait for the stragglers.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::{
     task::JoinSet,
@@ -9,7 +13,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared, acker,
+    Shared,
+    acker::{self, Member},
     delivery::{Delivery, Signals, failed_attempts},
     event::Event,
     finished::{Identity, StillRunning},
@@ -18,8 +23,9 @@ use super::{
     lease::Lease,
     ledger::{Ledger, Settlement, Verdict},
     run::{self, Job},
+    settings::OnStuck,
 };
-use crate::message::{AckHandle, ReceivedMessage};
+use crate::message::ReceivedMessage;
 
 /// How long a stopped handler may take to let go before the batch is acknowledged without it.
 const LET_GO: Duration = Duration::from_millis(100);
@@ -40,12 +46,12 @@ pub(crate) struct Batch {
 /// Works a batch off: returns when it is acknowledged and its last handler has ended.
 pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let lease = batch.lease;
-    let handles: Vec<AckHandle> = batch.messages.iter().map(|message| message.handle.clone()).collect();
+    let members: Vec<Member> = batch.messages.iter().map(Member::of).collect();
     let mut work = Work::begin(shared.clone(), batch);
     let settlement = work.until_due(lease).await;
     work.settled.cancel();
     work.remember_behind(settlement.done);
-    let answered = work.watched(acker::settle(&shared, &handles, settlement, lease), settlement, lease).await;
+    let answered = work.watched(acker::settle(&shared, &members, settlement, lease), settlement, lease).await;
     if !answered {
         work.remember_before(settlement.done);
     }
@@ -67,7 +73,12 @@ struct Work {
     identities: Vec<Option<Identity>>,
     /// Those that run on although their messages come again.
     still_running: HashMap<usize, StillRunning>,
+    /// By position, those that were begun or entered their lane.
     started: Vec<Instant>,
+    /// By position, where places are to be freed of handlers that are stuck.
+    permits: Vec<Weak<Permit>>,
+    /// Handlers that go on although they were stopped.
+    stuck: HashSet<usize>,
     cancelled: CancellationToken,
     stop: CancellationToken,
     /// What has not begun by now comes again: it must not begin any more.
@@ -80,7 +91,7 @@ impl Work {
         let stop = shared.control.interrupt.child_token();
         let settled = CancellationToken::new();
         let signals = Signals { cancelled: cancelled.clone(), shutdown: shared.control.stopping.clone() };
-        let mut keys = Vec::new();
+        let (mut keys, mut permits) = (Vec::new(), Vec::new());
         let identities = batch.messages.iter().map(|message| shared.identity(message)).collect();
         let ordering = &shared.settings.ordering;
         let gathering = shared.dispatch.gathering(batch.messages.len(), ordering.is_batch());
@@ -94,6 +105,10 @@ impl Work {
             let delivery = Delivery::new(message.into(), shared.origin.clone(), batch.lease.stop_at(), signals.clone());
             let place = ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
             let seat = gathering.as_ref().map(|gathering| gathering.seat(position));
+            let permit = Arc::new(permit);
+            if shared.settings.on_stuck == OnStuck::FreePlace {
+                permits.push(Arc::downgrade(&permit));
+            }
             let (stop, settled) = (stop.clone(), settled.clone());
             jobs.push(Job { position, delivery, _permit: permit, place, stop, settled, seat, alone });
         }
@@ -107,6 +122,8 @@ impl Work {
             identities,
             still_running: HashMap::new(),
             started,
+            permits,
+            stuck: HashSet::new(),
             cancelled,
             stop,
             settled,
@@ -174,19 +191,20 @@ impl Work {
         self.ledger.prefix()
     }
 
-    fn report_stuck(&self) {
-        if self.running.is_empty() {
-            return;
-        }
-        let oldest = self.started.iter().min().map(Instant::elapsed).unwrap_or_default();
-        tracing::error!(
-            worker = self.shared.settings.name,
-            handlers = self.running.len(),
-            age = ?oldest,
-            "handlers go on although they were stopped: they block their thread; their places stay taken until they end"
-        );
-        for _ in 0..self.running.len() {
-            self.shared.observers.tell(&Event::Stuck { age: oldest });
+    /// Tells of the handlers that do not end although they were stopped.
+    fn report_stuck(&mut self) {
+        let worker = self.shared.settings.name.as_str();
+        for (position, started) in self.started.iter().enumerate() {
+            if self.ledger.verdict(position).is_some() || !self.stuck.insert(position) {
+                continue;
+            }
+            let (age, policy) = (started.elapsed(), self.shared.settings.on_stuck);
+            tracing::error!(worker, ?age, ?policy, "a handler goes on although it was stopped: it blocks its thread");
+            self.shared.control.stuck.fetch_add(1, Relaxed);
+            self.shared.observers.tell(&Event::Stuck { age });
+            if let Some(permit) = self.permits.get(position).and_then(Weak::upgrade) {
+                permit.free();
+            }
         }
     }
 
@@ -264,7 +282,7 @@ impl Work {
     /// Waits for handlers that are still running behind a failure, or that would not stop.
     async fn until_ended(&mut self, lease: Lease) {
         let stuck_at = lease.stop_at().max(Instant::now()) + LET_GO;
-        let mut reported = self.stop.is_cancelled();
+        let mut reported = false;
         let lease_end = self.enforce(lease);
         tokio::pin!(lease_end);
         loop {
@@ -286,12 +304,23 @@ impl Work {
     /// Takes in the end of a run whose message was reported as failed before.
     fn ended_late(&mut self, ended: Option<(usize, Verdict)>) {
         let Some((position, verdict)) = ended else { return };
+        self.ledger.record(position, verdict);
+        if self.stuck.remove(&position) {
+            self.shared.control.stuck.fetch_sub(1, Relaxed);
+            tracing::warn!(worker = self.shared.settings.name, "a handler that was stuck has ended");
+        }
         if let Some(running) = self.still_running.remove(&position) {
             running.ended(verdict == Verdict::Done);
         }
         if let (Verdict::Failed, Some(key)) = (verdict, self.keys.get(position)) {
             self.shared.lanes.reopen(key);
         }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.shared.control.stuck.fetch_sub(self.stuck.len(), Relaxed);
     }
 }
 

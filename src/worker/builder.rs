@@ -9,7 +9,7 @@ use super::{
     failure::{OnFailure, OnReject},
     handler::Handler,
     rate::Rate,
-    settings::{AckWait, InvalidSettings, MaxMessages, Ordering, Settings},
+    settings::{AckWait, InvalidSettings, MaxMessages, OnStuck, Ordering, Settings},
 };
 use crate::{client::Client, queue::TagFilter};
 
@@ -162,13 +162,19 @@ impl WorkerBuilder {
         self
     }
 
+    /// What becomes of the place of a handler that goes on although it was stopped. Default: [`OnStuck::KeepPlace`].
+    pub fn on_stuck(mut self, policy: OnStuck) -> Self {
+        self.settings.on_stuck = policy;
+        self
+    }
+
     /// Tells this observer every event.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers.add(observer);
         self
     }
 
-    /// Checks the settings.
+    /// Checks the settings. What will work but is likely not meant is logged as a warning; see [`Worker::doubts`].
     ///
     /// # Errors
     /// Names the setting that cannot work, its value, and what is allowed.
@@ -178,6 +184,9 @@ impl WorkerBuilder {
             return Err(InvalidSettings::BatchingOfSingles);
         }
         let Self { client, queue, group, handler, settings, observers } = self;
+        for doubt in settings.doubts() {
+            tracing::warn!(worker = settings.name, "{doubt}");
+        }
         Ok(Worker::new(client, queue, group, handler, settings, observers))
     }
 }

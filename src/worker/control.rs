@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     gate::Gate,
     latency::{Latency, Quantiles},
+    rate::{Rate, RateLimit},
     report::{Report, Tally},
+    settings::{self, InvalidSettings, MaxMessages, Settings},
 };
 
 /// What a worker and its handles share.
@@ -24,6 +26,9 @@ pub(crate) struct Control {
     pub(crate) queue: String,
     pub(crate) group: String,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) rate_limit: RateLimit,
+    /// How many messages a poll asks for.
+    max_messages: Mutex<MaxMessages>,
     pub(crate) paused: watch::Sender<bool>,
     /// No more polls.
     pub(crate) stopping: CancellationToken,
@@ -33,32 +38,59 @@ pub(crate) struct Control {
     /// How long handlers take.
     pub(crate) latency: Latency,
     pub(crate) health: Health,
+    /// Handlers that go on although they were stopped.
+    pub(crate) stuck: AtomicUsize,
 }
 
 impl Control {
-    pub(crate) fn new(name: String, queue: String, group: String, concurrency: usize, max_bytes: usize) -> Arc<Self> {
+    pub(crate) fn new(queue: String, group: String, settings: &Settings) -> Arc<Self> {
         Arc::new(Self {
-            name,
+            name: settings.name.clone(),
             queue,
             group,
-            gate: Gate::new(concurrency, max_bytes),
+            gate: Gate::new(settings.concurrency, settings.max_in_flight_bytes),
+            rate_limit: RateLimit::new(settings.rate_limit),
+            max_messages: Mutex::new(settings.max_messages),
             paused: watch::Sender::new(false),
             stopping: CancellationToken::new(),
             interrupt: CancellationToken::new(),
             tally: Arc::default(),
             latency: Latency::default(),
             health: Health::default(),
+            stuck: AtomicUsize::new(0),
         })
+    }
+
+    /// How many messages a poll asks for.
+    pub(crate) fn max_messages(&self) -> MaxMessages {
+        *self.max_messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When the service last answered a poll.
+/// When the service last answered a poll, and whether it is being asked.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     last_poll: Mutex<Option<Instant>>,
+    /// Polls that are out, or that wait to be repeated.
+    trying: AtomicUsize,
+}
+
+/// A poll that is out, or waits to be repeated.
+pub(crate) struct Trying<'a>(&'a Health);
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        self.0.trying.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Health {
+    /// Counts a poll until the guard is dropped.
+    pub(crate) fn trying(&self) -> Trying<'_> {
+        self.trying.fetch_add(1, Relaxed);
+        Trying(self)
+    }
+
     /// A poll was answered.
     pub(crate) fn polled(&self) {
         *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
@@ -78,13 +110,11 @@ impl Health {
 #[derive(Debug)]
 pub(crate) struct Acks {
     pending: watch::Sender<usize>,
-    limit: usize,
 }
 
 impl Acks {
-    /// At most `limit` acknowledgements under way before polls wait.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { pending: watch::Sender::new(0), limit: limit.max(1) }
+    pub(crate) fn new() -> Self {
+        Self { pending: watch::Sender::new(0) }
     }
 
     /// Counts an acknowledgement until the guard is dropped.
@@ -93,10 +123,10 @@ impl Acks {
         Pending(self)
     }
 
-    /// Waits until the acknowledgements keep up. Cancel-safe.
-    pub(crate) async fn below_limit(&self) {
+    /// Waits until fewer than `limit` acknowledgements are under way. Cancel-safe.
+    pub(crate) async fn below(&self, limit: usize) {
         // The sender lives as long as `self`.
-        let _ = self.pending.subscribe().wait_for(|pending| *pending < self.limit).await;
+        let _ = self.pending.subscribe().wait_for(|pending| *pending < limit).await;
     }
 }
 
@@ -159,9 +189,37 @@ impl WorkerHandle {
         self.0.gate.set_max_messages(messages);
     }
 
+    /// Changes about how many bytes of bodies may be in flight. A lower limit lets what is above it finish.
+    pub fn set_max_in_flight_bytes(&self, bytes: usize) {
+        self.0.gate.set_max_bytes(bytes);
+    }
+
+    /// Changes how many messages a poll asks for.
+    ///
+    /// # Errors
+    /// When they are not 1-10.
+    pub fn set_max_messages(&self, messages: MaxMessages) -> Result<(), InvalidSettings> {
+        settings::check_max_messages(messages)?;
+        *self.0.max_messages.lock().unwrap_or_else(PoisonError::into_inner) = messages;
+        Ok(())
+    }
+
+    /// Changes how many messages are taken per time; `None` is no limit. Without a burst: what a change would give at once could be had
+    /// again with the next.
+    pub fn set_rate_limit(&self, rate: impl Into<Option<Rate>>) {
+        self.0.rate_limit.set(rate.into());
+    }
+
     /// Begins the shutdown, as the future given to [`Worker::run`](super::Worker::run) does. Doing it twice is safe.
     pub fn stop(&self) {
         self.0.stopping.cancel();
+    }
+
+    /// As [`stop`](Self::stop), without a grace period, or cutting it short: running handlers are stopped at once, and what is
+    /// finished is acknowledged.
+    pub fn stop_now(&self) {
+        self.0.stopping.cancel();
+        self.0.interrupt.cancel();
     }
 
     /// How the worker is doing.
@@ -172,6 +230,8 @@ impl WorkerHandle {
             stopping: control.stopping.is_cancelled(),
             in_flight: control.gate.in_flight(),
             concurrency: control.gate.max_messages(),
+            stuck: control.stuck.load(Relaxed),
+            polling: control.health.trying.load(Relaxed) > 0,
             last_poll_age: control.health.last_poll().map(|at| at.elapsed()),
             durations: control.latency.quantiles(),
             counts: control.tally.report(false),
@@ -191,6 +251,11 @@ pub struct Status {
     pub in_flight: usize,
     /// How many messages may be in flight.
     pub concurrency: usize,
+    /// Handlers that go on although they were stopped: they block their thread.
+    pub stuck: usize,
+    /// Whether a poll is out, or waits to be repeated after a failure. Without one, an old `last_poll_age` is no bad sign: everything
+    /// waits for what is in flight.
+    pub polling: bool,
     /// How long ago the service last answered a poll; `None` before the first answer.
     pub last_poll_age: Option<Duration>,
     /// How long the recent handlers took; `None` before the first.

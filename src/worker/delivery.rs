@@ -20,6 +20,8 @@ pub struct Delivery {
     message: Arc<ReceivedMessage>,
     origin: Arc<Origin>,
     deadline: Instant,
+    /// What was left until the deadline when it arrived.
+    budget: Duration,
     signals: Signals,
 }
 
@@ -41,7 +43,8 @@ pub(crate) struct Signals {
 
 impl Delivery {
     pub(crate) fn new(message: Arc<ReceivedMessage>, origin: Arc<Origin>, deadline: Instant, signals: Signals) -> Self {
-        Self { message, origin, deadline, signals }
+        let budget = deadline.saturating_duration_since(Instant::now());
+        Self { message, origin, deadline, budget, signals }
     }
 
     /// The body, as raw JSON.
@@ -112,6 +115,10 @@ impl Delivery {
     /// Whether the worker is shutting down: long work may want to stop at a good point.
     pub fn is_shutting_down(&self) -> bool {
         self.signals.shutdown.is_cancelled()
+    }
+
+    pub(crate) fn budget(&self) -> Duration {
+        self.budget
     }
 
     pub(crate) fn message(&self) -> &Arc<ReceivedMessage> {

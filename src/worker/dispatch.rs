@@ -84,11 +84,6 @@ struct WrongVerdicts {
 /// What a batch handler answers.
 type Answer = Result<Vec<Result<(), HandlerError>>, HandlerError>;
 
-/// Whether `left` of a lease is enough for a handler that may need `least`.
-pub(crate) fn enough(left: Duration, least: Duration) -> bool {
-    !left.is_zero() && left >= least
-}
-
 /// Calls the handler for a message, and ends it when `stop` or its own timeout says so.
 pub(crate) async fn single(
     shared: &Shared,
@@ -153,8 +148,7 @@ pub(crate) fn begin(shared: &Arc<Shared>, complete: Complete) {
     let Dispatch::Batch { handler, .. } = &shared.dispatch else { return };
     let Complete { mut members, stop } = complete;
     // Those that are dropped here learn that they were not called.
-    let least = shared.least_budget();
-    members.retain(|member| !member.answer.is_closed() && enough(member.delivery.remaining(), least));
+    members.retain(|member| !member.answer.is_closed() && shared.has_time(&member.delivery));
     if members.is_empty() {
         return;
     }

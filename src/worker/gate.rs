@@ -4,7 +4,10 @@
 //! of the reservation, and the rest goes back at once. A permit goes back when its message has been handled.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -29,22 +32,32 @@ struct State {
     max_bytes: usize,
     messages: usize,
     bytes: usize,
+    /// The bytes have reached their limit, and have not fallen far enough below it since.
+    braked: bool,
 }
 
 impl State {
-    fn free(&self) -> usize {
-        // A poll may bring up to MAX_BYTES; one is let through when nothing else is in flight, however small the limit.
-        if self.bytes > 0 && self.bytes + MAX_BYTES > self.max_bytes {
+    fn free(&mut self) -> usize {
+        if !self.has_bytes() {
             return 0;
         }
         self.max_messages.saturating_sub(self.messages)
+    }
+
+    /// Whether another poll's bytes fit in. At the limit polls stop until a fifth of it is free again: one large message in and one
+    /// out would else be polls for single messages.
+    fn has_bytes(&mut self) -> bool {
+        let limit = if self.braked { self.max_bytes / 5 * 4 } else { self.max_bytes };
+        // A poll may bring up to MAX_BYTES; one is let through when nothing else is in flight, however small the limit.
+        self.braked = self.bytes > 0 && self.bytes + MAX_BYTES > limit;
+        !self.braked
     }
 }
 
 impl Gate {
     /// At most `max_messages` messages and about `max_bytes` bytes of bodies in flight.
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
-        let state = State { max_messages, max_bytes, messages: 0, bytes: 0 };
+        let state = State { max_messages, max_bytes, messages: 0, bytes: 0, braked: false };
         Arc::new(Self { state: Mutex::new(state), freed: Notify::new() })
     }
 
@@ -85,6 +98,12 @@ impl Gate {
     /// Changes the number of messages that may be in flight; what is above a lower limit finishes.
     pub(crate) fn set_max_messages(&self, max_messages: usize) {
         self.lock().max_messages = max_messages;
+        self.freed.notify_waiters();
+    }
+
+    /// Changes about how many bytes of bodies may be in flight; what is above a lower limit finishes.
+    pub(crate) fn set_max_bytes(&self, max_bytes: usize) {
+        self.lock().max_bytes = max_bytes;
         self.freed.notify_waiters();
     }
 
@@ -138,7 +157,7 @@ impl Reservation {
 
     /// One permit per message that arrived, by the size of its body; the rest goes back.
     pub(crate) fn into_permits(mut self, sizes: impl ExactSizeIterator<Item = usize>) -> Vec<Permit> {
-        let permits: Vec<Permit> = sizes.map(|bytes| Permit { gate: Arc::clone(&self.gate), bytes }).collect();
+        let permits: Vec<Permit> = sizes.map(|bytes| Permit::new(&self.gate, bytes)).collect();
         let bytes = permits.iter().map(|permit| permit.bytes).sum::<usize>();
         // The service may have sent more than was asked for: what arrived is counted, whatever the limits say.
         let mut state = self.gate.lock();
@@ -162,11 +181,25 @@ impl Drop for Reservation {
 pub(crate) struct Permit {
     gate: Arc<Gate>,
     bytes: usize,
+    freed: AtomicBool,
+}
+
+impl Permit {
+    fn new(gate: &Arc<Gate>, bytes: usize) -> Self {
+        Self { gate: Arc::clone(gate), bytes, freed: AtomicBool::new(false) }
+    }
+
+    /// Frees the place before its message has ended.
+    pub(crate) fn free(&self) {
+        if !self.freed.swap(true, Relaxed) {
+            self.gate.release(1, self.bytes);
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.gate.release(1, self.bytes);
+        self.free();
     }
 }
 
@@ -216,6 +249,34 @@ mod tests {
         let permits = first.into_permits([600].into_iter());
         assert!(futures_util::poll!(&mut waiting).is_pending(), "600 bytes are above the limit of 1");
         drop(permits);
+        assert_eq!(waiting.await.messages(), 10);
+    }
+
+    /// At the limit polls stop, and go on when four fifths of it are left.
+    #[tokio::test(start_paused = true)]
+    async fn bytes_have_to_fall_below_their_limit_before_polls_go_on() {
+        let gate = Gate::new(100, 10 * MAX_BYTES);
+        let mut permits = gate.reserve(10).await.into_permits([MAX_BYTES; 10].into_iter());
+        let waiting = gate.reserve(10);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        for left in [9, 8] {
+            permits.pop();
+            assert!(futures_util::poll!(&mut waiting).is_pending(), "{left} tenths");
+        }
+        permits.pop();
+        assert_eq!(waiting.await.messages(), 10, "seven tenths, and the poll's own");
+        let _ = gate.reserve(10).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_of_bytes_can_change_while_polls_wait() {
+        let gate = Gate::new(100, 1);
+        let _one = gate.reserve(10).await.into_permits([600].into_iter());
+        let waiting = gate.reserve(10);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        gate.set_max_bytes(ROOM);
         assert_eq!(waiting.await.messages(), 10);
     }
 

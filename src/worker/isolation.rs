@@ -1,12 +1,13 @@
 //! No collateral: one poison message must not push its innocent neighbours into the dead letters.
 //!
 //! A failing acknowledgement fails everything behind the failure too, and a service may count that against every one of those
-//! messages. So before such an acknowledgement is sent, no other poll for more than one message is out, and afterwards the
-//! messages that became available again are fetched one at a time: each neighbour is hit once at most, and succeeds alone.
-//! Then batches grow again.
+//! messages. So before such an acknowledgement is sent, no other poll for more than one message is out, and afterwards messages
+//! are fetched one at a time until those that became available again are past ([`suspects`](super::suspects)): each neighbour is
+//! hit once at most, and succeeds alone. Then batches grow again.
 //!
 //! A poll that is out is waited for and never given up: the service may already have leased messages to it, and would count their
 //! lapse. So wide polls wait shortly while anything is in flight, and a poller that found the queue empty asks for one message only.
+//! Where there are lanes every poll is waited for: a single message can fall behind a failure too, and be turned away.
 //!
 //! Failing acknowledgements gather for a moment, so that a stream of failures closes the wide polls once and not for each.
 
@@ -20,6 +21,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::suspects::{Suspects, Trace};
+
 /// How long failing acknowledgements gather before the wide polls have to be in.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -28,22 +31,30 @@ const GATHER: Duration = Duration::from_millis(50);
 pub(crate) struct Isolation {
     state: Mutex<State>,
     changed: Notify,
+    paths: Paths,
+}
+
+/// How messages come in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Paths {
     /// There is only one poller, so gathering would only make it wait.
-    alone: bool,
+    pub(crate) alone: bool,
+    /// Strictly in order.
+    pub(crate) fifo: bool,
+    /// In lanes.
+    pub(crate) lanes: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Polls for more than one message that are out.
+    /// Polls out that a failing acknowledgement has to wait for.
     wide: usize,
-    /// Polls for a single suspect that are out.
-    narrow: usize,
     /// Until when failing acknowledgements gather.
     gathering: Option<Instant>,
     /// Failing acknowledgements that wait for the wide polls or for their answer.
     failing: usize,
-    /// Messages of failed batches that have not been fetched again yet.
-    suspects: usize,
+    /// Messages of failed batches that may still come back together.
+    suspects: Suspects,
 }
 
 /// What a poll may ask for.
@@ -56,7 +67,7 @@ pub(crate) struct Pass<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Width {
-    /// A whole batch.
+    /// A whole batch, or a message that may be turned away.
     Wide,
     /// One message because only one was wanted.
     Single,
@@ -65,9 +76,9 @@ enum Width {
 }
 
 impl Isolation {
-    /// For the polls of one poller (`alone`) or of several.
-    pub(crate) fn new(alone: bool) -> Self {
-        Self { alone, ..Self::default() }
+    pub(crate) fn new(paths: Paths) -> Self {
+        let state = State { suspects: Suspects::new(paths.fifo), ..State::default() };
+        Self { state: Mutex::new(state), paths, ..Self::default() }
     }
 
     /// Waits until a poll may go out, and says for how many messages: `want`, or one while messages are under suspicion.
@@ -75,15 +86,14 @@ impl Isolation {
     /// Cancel-safe.
     pub(crate) async fn admit(&self, want: usize) -> Pass<'_> {
         self.when(|state| {
-            if state.suspects > state.narrow {
-                state.narrow += 1;
+            // A wide poll could catch a suspect together with others.
+            if !state.suspects.is_empty() {
                 return Some(Pass { isolation: self, width: Width::Narrow, want: 1 });
             }
-            // A wide poll beside the narrow ones could catch a suspect together with others.
-            if state.suspects > 0 || state.failing > 0 {
+            if state.failing > 0 {
                 return None;
             }
-            let width = if want > 1 { Width::Wide } else { Width::Single };
+            let width = if want > 1 || self.paths.lanes { Width::Wide } else { Width::Single };
             state.wide += usize::from(width == Width::Wide);
             Some(Pass { isolation: self, width, want })
         })
@@ -94,7 +104,7 @@ impl Isolation {
     ///
     /// Cancel-safe: dropped, it lets them go on.
     pub(crate) async fn close(&self) -> Closed<'_> {
-        if !self.alone {
+        if !self.paths.alone {
             sleep_until(self.gather()).await;
         }
         self.update(|state| state.failing += 1);
@@ -105,7 +115,7 @@ impl Isolation {
 
     /// Whether the next polls are for single messages: room for more would be waited for in vain.
     pub(crate) fn has_suspects(&self) -> bool {
-        self.lock().suspects > 0
+        !self.lock().suspects.is_empty()
     }
 
     /// The end of the gathering that is under way, or of a new one.
@@ -116,9 +126,10 @@ impl Isolation {
         until
     }
 
-    /// A failing acknowledgement was answered: `failed` messages are available again, to be fetched one at a time.
-    pub(crate) fn suspect(&self, failed: usize) {
-        self.update(|state| state.suspects += failed);
+    /// A failing acknowledgement was answered: these messages are available again, the failure first. A replica that takes them has
+    /// let go of them by `until`.
+    pub(crate) fn suspect(&self, failed: &[Trace], until: Instant) {
+        self.update(|state| state.suspects.add(failed, until));
     }
 
     async fn when<T>(&self, mut decide: impl FnMut(&mut State) -> Option<T>) -> T {
@@ -150,28 +161,27 @@ impl Pass<'_> {
         self.want
     }
 
-    /// Whether the poll is after a message under suspicion: the whole fetch path waits for it.
+    /// Whether the poll is after messages under suspicion.
     pub(crate) fn is_narrow(&self) -> bool {
         self.width == Width::Narrow
     }
 
+    /// Whether a failing acknowledgement has to wait for the poll.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.width == Width::Wide
+    }
+
     /// Takes in what the poll brought.
-    pub(crate) fn answered(self, got: usize) {
-        if self.width == Width::Narrow {
-            // Nothing came although failed messages are there to be had: somebody else has them.
-            self.isolation
-                .update(|state| state.suspects = if got == 0 { 0 } else { state.suspects.saturating_sub(got) });
-        }
+    pub(crate) fn answered(self, messages: &[Trace]) {
+        self.isolation.update(|state| state.suspects.fetched(messages, Instant::now()));
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        self.isolation.update(|state| match self.width {
-            Width::Wide => state.wide -= 1,
-            Width::Narrow => state.narrow -= 1,
-            Width::Single => {}
-        });
+        if self.is_waited_for() {
+            self.isolation.update(|state| state.wide -= 1);
+        }
     }
 }
 
@@ -192,6 +202,14 @@ mod tests {
     use super::*;
     use futures_util::poll;
 
+    fn messages(count: usize) -> Vec<Trace> {
+        vec![Trace { sequence: None, attempt: None }; count]
+    }
+
+    fn suspect(isolation: &Isolation, count: usize) {
+        isolation.suspect(&messages(count), Instant::now() + Duration::from_secs(60));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_failing_acknowledgement_waits_for_the_wide_polls() {
         let isolation = Isolation::default();
@@ -203,7 +221,7 @@ mod tests {
             _ = &mut close => panic!("a wide poll is out"),
             () = tokio::time::sleep(GATHER * 10) => {}
         }
-        wide.answered(3);
+        wide.answered(&messages(3));
         close.await;
     }
 
@@ -211,11 +229,11 @@ mod tests {
     async fn failed_messages_come_one_at_a_time_and_then_batches_again() {
         let isolation = Isolation::default();
         drop(isolation.close().await);
-        isolation.suspect(2);
+        suspect(&isolation, 2);
         for _ in 0..2 {
             let pass = isolation.admit(10).await;
             assert_eq!(pass.want(), 1);
-            pass.answered(1);
+            pass.answered(&messages(1));
         }
         assert_eq!(isolation.admit(10).await.want(), 10);
     }
@@ -238,12 +256,27 @@ mod tests {
         drop(isolation.close().await);
     }
 
+    /// It may be turned away behind a failure in its lane, and count as failed.
     #[tokio::test(start_paused = true)]
-    async fn suspects_that_somebody_else_took_are_forgotten() {
+    async fn where_there_are_lanes_every_poll_is_waited_for() {
+        let isolation = Isolation::new(Paths { alone: true, lanes: true, ..Paths::default() });
+        let single = isolation.admit(1).await;
+        let close = isolation.close();
+        tokio::pin!(close);
+        assert!(poll!(&mut close).is_pending());
+        drop(single);
+        close.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspects_that_somebody_else_has_are_waited_for() {
         let isolation = Isolation::default();
         drop(isolation.close().await);
-        isolation.suspect(5);
-        isolation.admit(10).await.answered(0);
+        suspect(&isolation, 5);
+        isolation.admit(10).await.answered(&[]);
+        assert_eq!(isolation.admit(10).await.want(), 1);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        isolation.admit(10).await.answered(&[]);
         assert_eq!(isolation.admit(10).await.want(), 10);
     }
 }

@@ -28,6 +28,7 @@ mod builder;
 mod control;
 mod delivery;
 mod dispatch;
+mod doubts;
 mod error;
 mod event;
 mod failure;
@@ -48,6 +49,7 @@ mod report;
 mod run;
 mod settings;
 mod source;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
@@ -72,7 +74,7 @@ pub use self::{
     metrics::Metrics,
     rate::Rate,
     report::Report,
-    settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, Ordering},
+    settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, OnStuck, Ordering},
 };
 use self::{
     builder::Handling,
@@ -82,11 +84,10 @@ use self::{
     event::Observers,
     failure::FailurePolicy,
     finished::{Finished, Identity},
-    isolation::Isolation,
+    isolation::{Isolation, Paths},
     lanes::Lanes,
     latency::Latency,
     pace::Pace,
-    rate::RateLimit,
     settings::Settings,
     source::{Service, Source},
 };
@@ -147,9 +148,11 @@ struct Shared {
     ack_times: Latency,
     pace: watch::Sender<Pace>,
     pollers: Pollers,
-    rate_limit: Option<RateLimit>,
     batches: TaskTracker,
+    /// As a FIFO queue needs it.
     one_batch_at_a_time: bool,
+    /// One poll at a time, so that batches arrive in their order.
+    in_turn: bool,
 }
 
 impl Worker {
@@ -181,15 +184,14 @@ impl Worker {
         settings: Settings,
         mut observers: Observers,
     ) -> Self {
-        let control = Control::new(
-            settings.name.clone(),
-            queue.clone(),
-            group.clone(),
-            settings.concurrency,
-            settings.max_in_flight_bytes,
-        );
+        let control = Control::new(queue.clone(), group.clone(), &settings);
         observers.add(control.tally.clone());
         Self { client, queue, group, handler, settings, observers, control }
+    }
+
+    /// Settings that will work but are likely not meant, each with the remedy. [`WorkerBuilder::build`] logs them as warnings.
+    pub fn doubts(&self) -> Vec<String> {
+        self.settings.doubts()
     }
 
     /// A handle that steers the worker while it runs.
@@ -228,7 +230,8 @@ impl Worker {
         };
         control.stopping.cancel();
         let drained = shared.drain().await;
-        let report = control.tally.report(drained);
+        let left = if drained { 0 } else { control.gate.in_flight() as u64 };
+        let report = Report { left, ..control.tally.report(drained) };
         tracing::info!(worker = control.name, ?report, "the worker has stopped");
         polls.map(|()| report).map_err(WorkerError::from)
     }
@@ -324,11 +327,12 @@ impl Shared {
                 Dispatch::batch(handler, settings.batching.unwrap_or_default(), settings.ordering.is_batch())
             }
         };
-        let most = if in_turn { 1 } else { settings.pollers.unwrap_or(poller::most_polls(settings.concurrency)) };
+        let alone = in_turn || settings.pollers == Some(1) || poller::most_polls(settings.concurrency) == 1;
         Self {
-            acks: Acks::new(most.max(8) * 2),
-            pace: poller::pace(most),
-            rate_limit: settings.rate_limit.map(RateLimit::new),
+            acks: Acks::new(),
+            pace: poller::pace(),
+            in_turn,
+            isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, lanes: settings.ordering.has_lanes() }),
             settings,
             control,
             source,
@@ -336,7 +340,6 @@ impl Shared {
             failure,
             observers,
             origin,
-            isolation: Isolation::new(most == 1),
             lanes: Lanes::default(),
             finished: Finished::new(KEEP_FINISHED),
             ack_times: Latency::default(),
@@ -346,10 +349,11 @@ impl Shared {
         }
     }
 
-    /// The shortest time that is enough for a handler, as far as is known: the p99 of its runs, half a lease at most.
-    fn least_budget(&self) -> Duration {
-        let p99 = self.p99();
-        p99.unwrap_or_default().min(self.lease_for(p99) / 2)
+    /// Whether a handler that begins now has enough time, as far as is known: the p99 of its runs, half of what its message arrived with
+    /// at most.
+    fn has_time(&self, delivery: &Delivery) -> bool {
+        let left = delivery.remaining();
+        !left.is_zero() && left >= self.p99().unwrap_or_default().min(delivery.budget() / 2)
     }
 
     /// What a call of several messages is left of the lease when they are collected: the handler's timeout, else twice the p99
@@ -392,6 +396,17 @@ impl Shared {
         });
     }
 
+    /// The most polls that may be out now.
+    fn most_polls(&self) -> usize {
+        let useful = || poller::most_polls(self.control.gate.max_messages());
+        if self.in_turn { 1 } else { self.settings.pollers.unwrap_or_else(useful) }
+    }
+
+    /// Waits while acknowledgements fall behind: fetching more would only make more of them late. Cancel-safe.
+    async fn until_acknowledged(&self) {
+        self.acks.below(self.most_polls().max(8) * 2).await;
+    }
+
     /// Waits while fetching is paused. Cancel-safe.
     async fn until_running(&self) {
         // The sender lives as long as `self`.
@@ -401,7 +416,13 @@ impl Shared {
     /// Lets what has begun finish, within the grace period. Says whether it did.
     async fn drain(&self) -> bool {
         self.batches.close();
-        if timeout(self.settings.grace, self.batches.wait()).await.is_ok() {
+        let finished = tokio::select! {
+            biased;
+            () = self.batches.wait() => true,
+            () = self.control.interrupt.cancelled() => false,
+            () = sleep(self.settings.grace) => false,
+        };
+        if finished {
             return true;
         }
         tracing::warn!(worker = self.settings.name, grace = ?self.settings.grace, "the grace period is over: running handlers are stopped");

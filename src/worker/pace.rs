@@ -20,6 +20,12 @@ impl Pace {
         Self { polls: 1, most: most.max(1) }
     }
 
+    /// Changes the most polls that may be out.
+    pub(crate) fn allow(&mut self, most: usize) {
+        self.most = most.max(1);
+        self.polls = self.polls.min(self.most);
+    }
+
     /// How many polls may be out.
     pub(crate) fn polls(&self) -> usize {
         self.polls
@@ -61,6 +67,19 @@ mod tests {
         assert_eq!(widths, [2, 4, 6, 6]);
         pace.answered(0, 10, LONG);
         assert_eq!(pace.polls(), 1);
+    }
+
+    #[test]
+    fn the_most_can_change() {
+        let mut pace = Pace::new(8);
+        for _ in 0..4 {
+            pace.answered(10, 10, Duration::ZERO);
+        }
+        pace.allow(3);
+        assert_eq!(pace.polls(), 3);
+        pace.allow(16);
+        pace.answered(10, 10, Duration::ZERO);
+        assert_eq!(pace.polls(), 6);
     }
 
     #[test]

@@ -4,16 +4,24 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{Id, JoinSet},
     time::{Instant, sleep},
 };
 
 use super::{
-    Shared, batch, batch::Batch, batch_size::batch_size, event::Event, gate::Reservation, isolation::Pass,
-    lease::Lease, pace::Pace, settings::MaxMessages,
+    Shared, batch,
+    batch::Batch,
+    batch_size::batch_size,
+    event::Event,
+    gate::Reservation,
+    isolation::Pass,
+    lease::{Begin, Lease},
+    pace::Pace,
+    settings::MaxMessages,
+    suspects::Trace,
 };
 use crate::{
-    client::Error,
+    client::{Consumed, Error},
     limits::MAX_MESSAGES,
     message::ReceivedMessage,
     retry::{RetryPolicy, Schedule},
@@ -23,8 +31,6 @@ use crate::{
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// For how long errors that will not go away by themselves are put up with, once polls have worked.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The pause before a poller that panicked is started again.
-const RESTART: Duration = Duration::from_secs(1);
 
 /// Runs pollers until the worker stops. Messages that are out when it does go on; polls are given up.
 ///
@@ -33,29 +39,55 @@ const RESTART: Duration = Duration::from_secs(1);
 pub(crate) async fn supervise(shared: &Arc<Shared>) -> Result<(), Error> {
     let mut pace = shared.pace.subscribe();
     let mut pollers: JoinSet<Result<(), Error>> = JoinSet::new();
-    let mut indices = 0..;
+    // The one that waits long when the queue is empty.
+    let mut first: Option<Id> = None;
+    let mut deaths = Deaths::default();
     loop {
-        while pollers.len() < pace.borrow_and_update().polls() {
-            let first = pollers.is_empty();
-            let poller = Poller::new(shared.clone(), first);
-            tracing::trace!(worker = shared.settings.name, poller = indices.next(), first, "a poller starts");
-            pollers.spawn(poller.run());
+        while first.is_none() || pollers.len() < pace.borrow_and_update().polls() {
+            let poller = Poller::new(shared.clone(), first.is_none());
+            let started = pollers.spawn(poller.run()).id();
+            tracing::trace!(worker = shared.settings.name, poller = %started, "a poller starts");
+            first.get_or_insert(started);
             shared.pollers.set(pollers.len());
         }
         tokio::select! {
             biased;
-            () = shared.control.stopping.cancelled() => break,
-            Some(ended) = pollers.join_next() => match ended {
-                Ok(answer) => answer?,
+            () = shared.control.stopping.cancelled() => return Ok(()),
+            Some(ended) = pollers.join_next_with_id() => match ended {
+                Ok((_, answer)) => answer?,
                 Err(panic) => {
-                    tracing::error!(worker = shared.settings.name, %panic, "a poller died: it is started again");
-                    sleep(RESTART).await;
+                    first = first.filter(|first| *first != panic.id());
+                    shared.pollers.set(pollers.len());
+                    let _trying = shared.control.health.trying();
+                    let pause = deaths.pause(Instant::now());
+                    tracing::error!(worker = shared.settings.name, %panic, ?pause, "a poller died: it is started again");
+                    tokio::select! {
+                        () = shared.control.stopping.cancelled() => return Ok(()),
+                        () = sleep(pause) => {}
+                    }
                 }
             },
             _ = pace.changed() => {}
         }
     }
-    Ok(())
+}
+
+/// How long to wait before a poller is started again that has died: longer each time, unless the last death is long ago.
+#[derive(Default)]
+struct Deaths(Option<(Instant, Schedule)>);
+
+impl Deaths {
+    fn pause(&mut self, now: Instant) -> Duration {
+        let before = self.0.take().filter(|(last, _)| now - *last < PATIENCE);
+        let mut schedule = before.map_or_else(endless, |(_, schedule)| schedule);
+        let pause = schedule.next_delay().unwrap_or(PATIENCE);
+        self.0 = Some((now, schedule));
+        pause
+    }
+}
+
+fn endless() -> Schedule {
+    RetryPolicy::default().max_attempts(None).schedule()
 }
 
 /// One loop of polls.
@@ -72,8 +104,7 @@ struct Poller {
 
 impl Poller {
     fn new(shared: Arc<Shared>, first: bool) -> Self {
-        let backoff = RetryPolicy::default().max_attempts(None).schedule();
-        Self { shared, first, backoff, found_empty: false, refused_since: None }
+        Self { shared, first, backoff: endless(), found_empty: false, refused_since: None }
     }
 
     /// Polls until there are too many pollers, or the service refuses for good.
@@ -81,7 +112,7 @@ impl Poller {
         let shared = self.shared.clone();
         loop {
             shared.until_running().await;
-            shared.acks.below_limit().await;
+            shared.until_acknowledged().await;
             let mut room = shared.control.gate.reserve(self.want()).await;
             let pass = shared.isolation.admit(room.messages()).await;
             // Asked here and not before: it may have waited for room until long after the queue ran dry.
@@ -89,9 +120,7 @@ impl Poller {
                 return Ok(());
             }
             room.shrink(pass.want());
-            if let Some(limit) = &shared.rate_limit {
-                room.shrink(limit.take(room.messages()).await);
-            }
+            room.shrink(shared.control.rate_limit.take(room.messages()).await);
             self.poll(room, pass).await?;
         }
     }
@@ -101,7 +130,7 @@ impl Poller {
         if self.shared.isolation.has_suspects() || (self.found_empty && !self.shared.batches.is_empty()) {
             return 1;
         }
-        let size = match self.shared.settings.max_messages {
+        let size = match self.shared.control.max_messages() {
             MaxMessages::Fixed(count) => count,
             MaxMessages::Auto => batch_size(self.shared.control.latency.quantiles()),
         };
@@ -110,7 +139,7 @@ impl Poller {
 
     /// Whether the poll may wait as long as the settings say: nobody may have to wait for it.
     fn may_wait_long(&self, pass: &Pass<'_>) -> bool {
-        self.first && !pass.is_narrow() && (pass.want() == 1 || self.shared.batches.is_empty())
+        self.first && (!pass.is_waited_for() || self.shared.batches.is_empty())
     }
 
     async fn poll(&mut self, room: Reservation, pass: Pass<'_>) -> Result<(), Error> {
@@ -122,23 +151,28 @@ impl Poller {
             SHORT_WAIT.min(shared.settings.poll_wait)
         };
         let ack_wait = shared.ack_wait();
+        let trying = shared.control.health.trying();
         let sent = Instant::now();
         let answer = shared.source.receive(asked, wait, ack_wait).await;
-        if let Some(limit) = &shared.rate_limit {
-            limit.give_back(asked.saturating_sub(answer.as_ref().map_or(0, Vec::len)));
-        }
+        let came = answer.as_ref().map_or(0, |batch| batch.messages.len());
+        shared.control.rate_limit.give_back(asked.saturating_sub(came));
         let took = sent.elapsed();
         match answer {
-            Ok(messages) => {
+            Ok(Consumed { messages, sent, waited }) => {
+                drop(trying);
                 self.backoff.reset();
                 self.found_empty = messages.is_empty();
                 self.refused_since = None;
                 shared.control.health.polled();
                 let alone = shared.one_batch_at_a_time || (pass.is_narrow() && shared.settings.ordering.has_lanes());
                 let narrow = pass.is_narrow();
-                pass.answered(messages.len());
-                shared.adjust_pace(|pace| pace.answered(messages.len(), asked, took));
-                let lease = Lease::new(Instant::now(), ack_wait, shared.round_trip());
+                pass.answered(&messages.iter().map(Trace::of).collect::<Vec<_>>());
+                let most = shared.most_polls();
+                shared.adjust_pace(|pace| {
+                    pace.allow(most);
+                    pace.answered(came, asked, took);
+                });
+                let lease = Lease::new(Begin { sent, waited }, Instant::now(), ack_wait, shared.round_trip());
                 shared.observers.tell(&received(&messages, took));
                 self.take(messages, room, lease, narrow, alone).await;
                 Ok(())
@@ -194,6 +228,6 @@ pub(crate) fn most_polls(concurrency: usize) -> usize {
 }
 
 /// The number of polls to keep out, shared by the pollers of a worker.
-pub(crate) fn pace(most: usize) -> watch::Sender<Pace> {
-    watch::Sender::new(Pace::new(most))
+pub(crate) fn pace() -> watch::Sender<Pace> {
+    watch::Sender::new(Pace::new(1))
 }

@@ -42,6 +42,8 @@ pub struct Report {
     pub failed_polls: u64,
     /// Handlers that went on after they were stopped.
     pub stuck: u64,
+    /// Messages that were still in flight when the worker gave up waiting for them: they come again.
+    pub left: u64,
     /// Whether everything that had begun was finished within the grace period.
     pub drained: bool,
 }
@@ -90,6 +92,7 @@ impl Tally {
             refused: read(&self.refused),
             failed_polls: read(&self.failed_polls),
             stuck: read(&self.stuck),
+            left: 0,
             drained,
         }
     }

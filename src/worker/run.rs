@@ -21,7 +21,7 @@ pub(crate) struct Job {
     pub(crate) position: usize,
     pub(crate) delivery: Delivery,
     /// Held until the run has ended.
-    pub(crate) _permit: Permit,
+    pub(crate) _permit: Arc<Permit>,
     /// Its place in its lane, where there are lanes, until its run begins.
     pub(crate) place: Option<Place>,
     /// Ends the run: the deadline or the end of the grace period has come.
@@ -95,7 +95,7 @@ async fn aside<T>(shared: &Arc<Shared>, seat: &mut Option<Seat>, waiting: impl F
 /// Has the handler called, if there is enough time left. Asked last: waiting for the lane, or for an earlier run, may have used
 /// up the lease.
 async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
-    if job.stop.is_cancelled() || !dispatch::enough(job.delivery.remaining(), shared.least_budget()) {
+    if job.stop.is_cancelled() || !shared.has_time(&job.delivery) {
         return None;
     }
     let delivery = job.delivery.clone();

@@ -1,6 +1,6 @@
 //! The settings of a worker, and the rules between them.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use super::{
     batch_handler::{Batching, Collect},
@@ -44,7 +44,7 @@ impl Ordering {
     /// The lane of a message; `None` where there are no lanes.
     pub(crate) fn key(&self, delivery: &Delivery) -> Option<String> {
         match self {
-            Self::Key(key) => Some(key(delivery).unwrap_or_default()),
+            Self::Key(key) => Some(contained(key, delivery).unwrap_or_default()),
             Self::None | Self::Batch => None,
         }
     }
@@ -63,6 +63,17 @@ impl Ordering {
     pub(crate) fn is_batch(&self) -> bool {
         matches!(self, Self::Batch)
     }
+}
+
+/// The key of a message; none where computing it panics.
+fn contained(key: &KeyFn, delivery: &Delivery) -> Option<String> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| key(delivery))).unwrap_or_else(|_| {
+        tracing::error!(
+            queue = delivery.queue(),
+            "the key function panicked: its message shares the lane of those without a key"
+        );
+        None
+    })
 }
 
 impl std::fmt::Debug for Ordering {
@@ -117,6 +128,18 @@ impl AckWait {
 /// What [`AckWait::Auto`] adds to the time of the handler, in seconds: two round trips and the rounding.
 const AUTO_SPARE: u64 = 5;
 
+/// What becomes of the place of a handler that goes on although it was stopped, because it blocks its thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnStuck {
+    /// It stays taken until the handler ends: no more than `concurrency` handlers ever run, and when all of them are stuck nothing is
+    /// fetched any more. The default.
+    #[default]
+    KeepPlace,
+    /// It is given to another message: work goes on at full width as long as the runtime has threads that are not blocked.
+    FreePlace,
+}
+
 /// Everything that can be set on a worker, with its defaults.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -138,6 +161,7 @@ pub(crate) struct Settings {
     pub(crate) rate_limit: Option<Rate>,
     pub(crate) remember: bool,
     pub(crate) unique_attribute: Option<String>,
+    pub(crate) on_stuck: OnStuck,
 }
 
 impl Default for Settings {
@@ -161,6 +185,7 @@ impl Default for Settings {
             rate_limit: None,
             remember: true,
             unique_attribute: None,
+            on_stuck: OnStuck::KeepPlace,
         }
     }
 }
@@ -237,9 +262,7 @@ impl Settings {
         if let AckWait::Fixed(wait) = self.ack_wait {
             limits::in_range("ack_wait", wait.as_secs(), &ACK_WAIT_SECS, " s")?;
         }
-        if let MaxMessages::Fixed(count) = self.max_messages {
-            limits::in_range("max_messages", count, &(1..=MAX_MESSAGES), "")?;
-        }
+        check_max_messages(self.max_messages)?;
         if let Some(pollers) = self.pollers {
             limits::in_range("pollers", pollers, &(1..=1_000), "")?;
         }
@@ -280,6 +303,14 @@ impl Settings {
             return Err(InvalidSettings::LingerAboveLease { linger, timeout, ack_wait, budget });
         }
         Ok(())
+    }
+}
+
+/// Checks how many messages a poll asks for.
+pub(crate) fn check_max_messages(messages: MaxMessages) -> Result<(), InvalidSettings> {
+    match messages {
+        MaxMessages::Auto => Ok(()),
+        MaxMessages::Fixed(count) => Ok(limits::in_range("max_messages", count, &(1..=MAX_MESSAGES), "")?),
     }
 }
 

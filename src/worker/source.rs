@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    client::{AckOutcome, Client, ConsumeOptions, Error},
-    message::{AckHandle, AckStatus, Message, ReceivedMessage},
+    client::{AckOutcome, Client, ConsumeOptions, Consumed, Error},
+    message::{AckHandle, AckStatus, Message},
     queue::{QueueId, SourcePath, TagFilter},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 #[async_trait]
 pub(crate) trait Source: std::fmt::Debug + Send + Sync + 'static {
     /// Leases up to `want` messages for `ack_wait`, waiting up to `wait` for a first one.
-    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Vec<ReceivedMessage>, Error>;
+    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Consumed, Error>;
     /// Acknowledges a batch, again and again until `until` while that can help.
     async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], until: Instant) -> Result<AckOutcome, Error>;
     /// Sends a copy of a message to a queue; `None` is the queue that is consumed.
@@ -32,9 +32,9 @@ pub(crate) struct Service {
 
 #[async_trait]
 impl Source for Service {
-    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Vec<ReceivedMessage>, Error> {
+    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Consumed, Error> {
         let options = ConsumeOptions { max_messages: want, poll_wait: wait, ack_wait, filter: self.filter.clone() };
-        self.client.consume(&self.path, &options).await
+        self.client.consume_batch(&self.path, &options).await
     }
 
     async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], until: Instant) -> Result<AckOutcome, Error> {

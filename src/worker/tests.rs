@@ -17,9 +17,11 @@ use tokio::{
     time::{Instant, advance},
 };
 
+mod steering;
+
 use super::*;
 use crate::{
-    client::AckOutcome,
+    client::{AckOutcome, Consumed},
     message::{AckHandle, AckStatus, Attributes, Body, Message, ReceivedMessage},
 };
 
@@ -41,6 +43,8 @@ struct Script {
     /// How long an acknowledgement takes to be answered.
     ack_takes: Mutex<Duration>,
     forwarded: Mutex<Vec<Message>>,
+    /// How many polls that may wait long panic.
+    deadly: AtomicUsize,
 }
 
 impl Script {
@@ -54,6 +58,7 @@ impl Script {
             acks: Mutex::default(),
             ack_takes: Mutex::default(),
             forwarded: Mutex::default(),
+            deadly: AtomicUsize::new(0),
         })
     }
 
@@ -83,8 +88,12 @@ impl Drop for Out<'_> {
 
 #[async_trait]
 impl Source for Script {
-    async fn receive(&self, want: usize, wait: Duration, _ack_wait: Duration) -> Result<Vec<ReceivedMessage>, Error> {
+    async fn receive(&self, want: usize, wait: Duration, _ack_wait: Duration) -> Result<Consumed, Error> {
+        let sent = Instant::now();
         self.asked.lock().unwrap().push((self.began.elapsed(), want));
+        if wait > SECOND && self.deadly.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
+            panic!("planted");
+        }
         self.out.fetch_add(1, SeqCst);
         let _out = Out(&self.out);
         let next = || {
@@ -98,11 +107,11 @@ impl Source for Script {
         let until = Instant::now() + wait;
         loop {
             let more = self.more.notified();
-            if let Some(batch) = next() {
-                return Ok(batch);
+            if let Some(messages) = next() {
+                return Ok(Consumed { messages, sent, waited: Some(sent.elapsed()) });
             }
             if tokio::time::timeout_at(until, more).await.is_err() {
-                return Ok(Vec::new());
+                return Ok(Consumed { messages: Vec::new(), sent, waited: None });
             }
         }
     }
@@ -176,7 +185,7 @@ impl Running {
         observer: Option<Arc<dyn Observer>>,
         handler: Handling,
     ) -> Self {
-        let control = Control::new("test".into(), "q".into(), "g".into(), settings.concurrency, 1 << 30);
+        let control = Control::new("q".into(), "g".into(), &settings);
         let source: Arc<dyn Source> = script.clone();
         let failure = FailurePolicy {
             on_failure: settings.on_failure.clone(),

@@ -1,5 +1,7 @@
 //! Workers against the embedded server, in one process, under the paused clock.
 
+mod poison;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -24,7 +26,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A server in this process with one queue `orders` and its group `billing`.
 struct World {
-    _server: Server,
+    server: Server,
     client: Client,
     queue: QueueId,
     /// What handlers were called with, in order.
@@ -42,7 +44,7 @@ impl World {
         let client = Client::builder("http://in.process", "local").transport(transport).build().unwrap();
         let queue = client.create_queue(queue).await.unwrap().id;
         client.create_groups(&queue, &["billing"]).await.unwrap();
-        Self { _server: server, client, queue, seen: Arc::default() }
+        Self { server, client, queue, seen: Arc::default() }
     }
 
     async fn send(&self, numbers: std::ops::Range<u64>) {

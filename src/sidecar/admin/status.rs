@@ -20,8 +20,9 @@ impl Watch {
         match status.last_poll_age {
             _ if status.stopping => Some("stopping".to_owned()),
             _ if self.has_app && self.throttle.is_app_down() => Some("the application cannot be reached".to_owned()),
-            // A worker that is held back, or full, does not poll.
-            _ if status.paused || self.recorder.running() >= status.concurrency => None,
+            _ if status.paused => None,
+            // It waits for what is in flight.
+            Some(_) if !status.polling => None,
             None => Some("the service has not answered yet".to_owned()),
             Some(age) if age > self.stale_after => {
                 Some(format!("the service has not answered for {} s", age.as_secs()))

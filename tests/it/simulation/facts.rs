@@ -25,6 +25,8 @@ pub(super) struct Batch {
     pub(super) process: Process,
     pub(super) items: Vec<Item>,
     pub(super) lease: Duration,
+    /// When the server handed it out: its lease began.
+    pub(super) served: Duration,
     /// When the answer arrived, if it did.
     pub(super) delivered: Option<Duration>,
     /// Its acknowledgements in the order of their sending.
@@ -67,8 +69,9 @@ impl Facts {
         match entry.clone() {
             Entry::Sent { messages, outcome } => self.sends.push((messages, outcome)),
             Entry::Served { batch, process, items, lease } => {
-                let batch_of = Batch { process, items, lease, delivered: None, acks: Vec::new(), settled: None };
-                self.batches.insert(batch, batch_of);
+                let (delivered, settled) = (None, None);
+                let acks = Vec::new();
+                self.batches.insert(batch, Batch { process, items, lease, served: at, delivered, acks, settled });
             }
             Entry::Delivered { batch } => self.batch(batch, |batch| batch.delivered = Some(at)),
             Entry::Begun { run, process, message, sequence, deadline } => {

@@ -152,7 +152,8 @@ impl Checker<'_> {
     fn deadlines(&mut self) {
         for (number, run) in &self.facts.runs {
             let batch = self.facts.batch_of(run).map(|(_, batch)| batch);
-            let latest = batch.and_then(|batch| batch.delivered.map(|at| at + batch.lease - MARGIN));
+            // However long the answer was on its way.
+            let latest = batch.map(|batch| batch.served + batch.lease - MARGIN);
             if latest.is_none_or(|latest| run.deadline > latest) {
                 let text = format!("run #{number} has a deadline of {:?}, the lease leaves {latest:?}", run.deadline);
                 self.broken(Rule::Deadline, text, [run.message]);
@@ -264,15 +265,10 @@ impl Checker<'_> {
     fn collateral(&mut self) {
         let scenario = &self.outcome.scenario;
         let Some(count) = scenario.max_consume_count else { return };
-        // A message that its lane turned away counts as failed under either rule.
+        // Each process hits a neighbour once at most. A message that its lane turned away counts as failed under either rule.
         let lanes = scenario.workers.iter().any(|worker| worker.ordering == Order::Key);
         let strict = lanes || scenario.counting == FailureCounting::Batch;
-        if strict && usize::try_from(count).unwrap() <= scenario.processes() + 1 {
-            return;
-        }
-        // Replicas take turns at a FIFO queue and do not know of each other's failures: a message that fails slowly takes its
-        // neighbours along each time.
-        if strict && scenario.fifo && scenario.processes() > 1 {
+        if strict && usize::try_from(count).unwrap() <= scenario.processes() + usize::from(lanes) {
             return;
         }
         let mut guilty: BTreeSet<u64> = BTreeSet::new();
