@@ -114,6 +114,13 @@ pub struct AckOutcome {
     pub fail: usize,
 }
 
+/// An acknowledgement that was answered, and how long the try took that was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Acked {
+    pub(crate) outcome: AckOutcome,
+    pub(crate) took: Duration,
+}
+
 impl Client {
     /// Sends 1-10 messages of at most 524 288 bytes of bodies together (5.3.1): one outcome per message, in order.
     ///
@@ -191,7 +198,7 @@ impl Client {
     /// [`is_lost_lease`](Error::is_lost_lease) when the lease was over; [`is_unsure`](Error::is_unsure) when it may
     /// have counted all the same, because an earlier try was not answered.
     pub async fn acknowledge(&self, source: &SourcePath, acks: &[(AckHandle, AckStatus)]) -> Result<AckOutcome, Error> {
-        self.settle(source, acks, None).await
+        self.settle(source, acks, None).await.map(|acked| acked.outcome)
     }
 
     /// As [`acknowledge`](Self::acknowledge), trying until `deadline`, as the lease lasts, and not longer.
@@ -204,6 +211,16 @@ impl Client {
         acks: &[(AckHandle, AckStatus)],
         deadline: Instant,
     ) -> Result<AckOutcome, Error> {
+        self.acknowledge_timed(source, acks, deadline).await.map(|acked| acked.outcome)
+    }
+
+    /// As [`acknowledge_until`](Self::acknowledge_until), with how long it took.
+    pub(crate) async fn acknowledge_timed(
+        &self,
+        source: &SourcePath,
+        acks: &[(AckHandle, AckStatus)],
+        deadline: Instant,
+    ) -> Result<Acked, Error> {
         self.settle(source, acks, Some(deadline)).await
     }
 
@@ -212,7 +229,7 @@ impl Client {
         source: &SourcePath,
         acks: &[(AckHandle, AckStatus)],
         deadline: Option<Instant>,
-    ) -> Result<AckOutcome, Error> {
+    ) -> Result<Acked, Error> {
         let (queue, group) = (source.queue.as_str(), source.group.as_str());
         let (name, path): (_, &[&str]) = match source.stream {
             Stream::Messages => ("acknowledge", &["queues", queue, "groups", group, "ack"]),
@@ -224,8 +241,12 @@ impl Client {
             .map_err(|error| Error::limit(name, error))?;
         let body = wire::messages::encode_ack(acks.iter().map(|(handle, status)| (handle, status.as_str())));
         let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(body)?.deadline(deadline);
-        let (success, fail) = self.fetch(call, |answer| wire::messages::decode_acked(answer)).await?;
-        Ok(AckOutcome { success, fail })
+        self.fetch_answer(call, |answer| {
+            let (success, fail) = wire::messages::decode_acked(answer.body())?;
+            let took = answer.extensions().get().map_or(Duration::ZERO, |SentAt(sent)| sent.elapsed());
+            Ok(Acked { outcome: AckOutcome { success, fail }, took })
+        })
+        .await
     }
 }
 

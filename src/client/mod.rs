@@ -20,7 +20,7 @@ pub use code::ErrorCode;
 pub use error::Error;
 pub use groups::GroupsOptions;
 pub use messages::{AckOutcome, ConsumeOptions, SendOptions, SendOutcome};
-pub(crate) use messages::{Consumed, check_message};
+pub(crate) use messages::{Acked, Consumed, check_message};
 
 /// A client of one project. Cloning is cheap: clones share connections, tokens and the stop after a refused key.
 ///

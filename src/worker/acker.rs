@@ -12,7 +12,7 @@ use super::{
     suspects::Trace,
 };
 use crate::{
-    client::{AckOutcome, Error},
+    client::{AckOutcome, Acked, Error},
     message::{AckHandle, AckStatus, ReceivedMessage},
 };
 
@@ -52,9 +52,11 @@ pub(crate) async fn settle(shared: &Shared, members: &[Member], settlement: Sett
     let status = |position| if position < done { AckStatus::Success } else { AckStatus::Fail };
     let named = members.iter().take(done + 1).enumerate();
     let acks: Vec<_> = named.map(|(position, member)| (member.handle.clone(), status(position))).collect();
-    let sent = Instant::now();
     let answer = shared.source.acknowledge(&acks, lease.ends_at()).await;
-    shared.ack_times.record(sent.elapsed());
+    // Without the tries before: an outage must not look like a slow network for hours after it.
+    if let Ok(Acked { took, .. }) = answer {
+        shared.ack_times.record(took);
+    }
     if answer.is_ok() && rest > 0 {
         let failed: Vec<Trace> = members.iter().skip(done).map(|member| member.trace).collect();
         shared.isolation.suspect(&failed, Instant::now() + shared.ack_wait() * OTHERS_LEASES);
@@ -66,9 +68,11 @@ pub(crate) async fn settle(shared: &Shared, members: &[Member], settlement: Sett
     answer.is_ok()
 }
 
-fn classify(answer: &Result<AckOutcome, Error>) -> AckResult<'_> {
+fn classify(answer: &Result<Acked, Error>) -> AckResult<'_> {
     match answer {
-        Ok(AckOutcome { success, fail, .. }) => AckResult::Answered { success: *success, fail: *fail },
+        Ok(Acked { outcome: AckOutcome { success, fail, .. }, .. }) => {
+            AckResult::Answered { success: *success, fail: *fail }
+        }
         Err(error) if error.is_unsure() => AckResult::Unknown,
         Err(error) if error.is_lost_lease() => AckResult::Late,
         Err(error) => AckResult::Refused(error),

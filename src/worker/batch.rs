@@ -258,7 +258,7 @@ impl Work {
             match self.ledger.verdict(position) {
                 Some(Verdict::Done) => self.shared.finished.done(identity),
                 Some(Verdict::Failed | Verdict::NotStarted) => {}
-                None => drop(self.still_running.insert(position, self.shared.finished.running(identity))),
+                None => self.still_running.extend(self.shared.finished.running(identity).map(|run| (position, run))),
             }
         }
     }

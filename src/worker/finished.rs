@@ -61,6 +61,16 @@ enum State {
     Running(watch::Receiver<Option<bool>>),
 }
 
+impl State {
+    /// Whether the run has succeeded, or may yet.
+    fn is_hopeful(&self) -> bool {
+        match self {
+            Self::Done => true,
+            Self::Running(end) => end.borrow().unwrap_or_else(|| end.has_changed().is_ok()),
+        }
+    }
+}
+
 impl Finished {
     /// Remembers each message for so long: past the longest time until it comes again.
     pub(crate) fn new(keep: Duration) -> Self {
@@ -72,11 +82,16 @@ impl Finished {
         self.note(identity, State::Done);
     }
 
-    /// The handler is still running while the message comes again.
-    pub(crate) fn running(&self, identity: Identity) -> StillRunning {
+    /// The handler is still running while the message comes again. `None` when an earlier run goes on or has succeeded: then this
+    /// delivery has not begun, and what it waits for stays known.
+    pub(crate) fn running(&self, identity: Identity) -> Option<StillRunning> {
+        let hopeful = |(noted, state): &(Instant, State)| noted.elapsed() < self.keep && state.is_hopeful();
+        if self.lock().entries.get(&identity).is_some_and(hopeful) {
+            return None;
+        }
         let (ended, end) = watch::channel(None);
         self.note(identity, State::Running(end));
-        StillRunning(ended)
+        Some(StillRunning(ended))
     }
 
     /// Whether the message was handled before. Waits for the end of a run that is still going on.
@@ -130,6 +145,8 @@ impl StillRunning {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     const KEEP: Duration = Duration::from_secs(60);
@@ -154,7 +171,7 @@ mod tests {
         for succeeds in [true, false] {
             let finished = Finished::new(KEEP);
             let identity = Identity::Place(7, Some(5));
-            let running = finished.running(identity.clone());
+            let running = finished.running(identity.clone()).unwrap();
             let recall = finished.recall(&identity);
             tokio::pin!(recall);
             assert!(futures_util::poll!(&mut recall).is_pending());
@@ -164,6 +181,27 @@ mod tests {
         let finished = Finished::new(KEEP);
         drop(finished.running(Identity::Place(1, Some(5))));
         assert!(!finished.recall(&Identity::Place(1, Some(5))).await);
+    }
+
+    /// A message that waits for its earlier run may lose its batch meanwhile: what it waits for is still the earlier run.
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_run_is_not_mistaken_for_a_later_one() {
+        let finished = Finished::new(KEEP);
+        let identity = Identity::Place(7, Some(5));
+        let earlier = finished.running(identity.clone()).unwrap();
+        assert!(finished.running(identity.clone()).is_none());
+        earlier.ended(true);
+        assert!(finished.running(identity.clone()).is_none(), "it has succeeded");
+        assert!(finished.recall(&identity).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_failed_or_was_given_up_is_followed_by_another() {
+        let finished = Finished::new(KEEP);
+        let identity = Identity::Place(7, Some(5));
+        finished.running(identity.clone()).unwrap().ended(false);
+        drop(finished.running(identity.clone()).unwrap());
+        assert!(finished.running(identity).is_some());
     }
 
     #[tokio::test(start_paused = true)]

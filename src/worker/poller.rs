@@ -114,14 +114,22 @@ impl Poller {
             shared.until_running().await;
             shared.until_acknowledged().await;
             let mut room = shared.control.gate.reserve(self.want()).await;
-            let pass = shared.isolation.admit(room.messages()).await;
-            // Asked here and not before: it may have waited for room until long after the queue ran dry.
-            if !self.first && shared.pollers.leave(shared.pace.borrow().polls()) {
-                return Ok(());
+            // Before the pass: a failing acknowledgement would wait for the rate limit.
+            let allowed = shared.control.rate_limit.take(room.messages()).await;
+            room.shrink(allowed);
+            let pass = shared.isolation.admit(allowed).await;
+            // Asked here and not before: it may have waited for room until long after the queue ran dry, or fetching was paused.
+            let leaves = !self.first && shared.pollers.leave(shared.pace.borrow().polls());
+            let asks = if leaves || *shared.control.paused.borrow() { 0 } else { pass.want() };
+            shared.control.rate_limit.give_back(allowed - asks);
+            match asks {
+                0 if leaves => return Ok(()),
+                0 => {}
+                _ => {
+                    room.shrink(asks);
+                    self.poll(room, pass).await?;
+                }
             }
-            room.shrink(pass.want());
-            room.shrink(shared.control.rate_limit.take(room.messages()).await);
-            self.poll(room, pass).await?;
         }
     }
 

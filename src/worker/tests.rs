@@ -21,7 +21,7 @@ mod steering;
 
 use super::*;
 use crate::{
-    client::{AckOutcome, Consumed},
+    client::{Acked, Consumed},
     message::{AckHandle, AckStatus, Attributes, Body, Message, ReceivedMessage},
 };
 
@@ -116,14 +116,14 @@ impl Source for Script {
         }
     }
 
-    async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], _until: Instant) -> Result<AckOutcome, Error> {
+    async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], _until: Instant) -> Result<Acked, Error> {
         let list: Vec<_> = acks.iter().map(|(handle, status)| (handle.as_str().to_owned(), *status)).collect();
         self.acks.lock().unwrap().push((self.began.elapsed(), list));
         let takes = *self.ack_takes.lock().unwrap();
         if !takes.is_zero() {
             tokio::time::sleep(takes).await;
         }
-        Ok(AckOutcome::default())
+        Ok(Acked { took: takes, ..Acked::default() })
     }
 
     async fn forward(&self, _queue: Option<&QueueId>, message: Message) -> Result<(), Error> {

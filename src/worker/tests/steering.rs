@@ -70,6 +70,36 @@ async fn the_limit_of_bytes_can_change() {
     running.stop().await;
 }
 
+/// A poll that waited for room when fetching was paused does not go out when there is room.
+#[tokio::test(start_paused = true)]
+async fn a_full_worker_that_is_paused_fetches_nothing_when_it_has_room() {
+    let script = Script::new(&many(2));
+    let (running, handle) = slow(&script, Settings { concurrency: 1, ..Settings::default() });
+    running.after(SECOND / 2).await;
+    handle.pause();
+    running.after(SECOND * 60).await;
+    assert_eq!(handle.status().counts.received, 1);
+    handle.resume();
+    running.after(SECOND).await;
+    assert_eq!(handle.status().counts.received, 2);
+    running.stop().await;
+}
+
+/// A failure is reported at once, however long the rate limit holds the next poll.
+#[tokio::test(start_paused = true)]
+async fn a_failing_acknowledgement_does_not_wait_for_the_rate_limit() {
+    let script = Script::new(&[&["a", "b"], &["c"]]);
+    let rate = Rate::try_new(2, SECOND * 60).unwrap();
+    let settings = Settings { rate_limit: Some(rate), ..Settings::default() };
+    let running = Running::start(&script, settings, |name, _| async move {
+        tokio::time::sleep(SECOND).await;
+        if name == "a" { Err(HandlerError::retry("no")) } else { Ok(()) }
+    });
+    running.after(SECOND * 3).await;
+    assert_eq!(script.acks(), [list(&[("a", FAIL)])]);
+    running.stop().await;
+}
+
 /// Fetching more while acknowledgements are not answered would only make more of them late.
 #[tokio::test(start_paused = true)]
 async fn acknowledgements_that_fall_behind_hold_polls_back() {

@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dms_worker::transport::{Transport, TransportError};
+use dms_worker::{
+    transport::{Transport, TransportError},
+    worker::{OnFailure, OnReject, Republish},
+};
 use http::{Request, Response};
 
 use super::*;
@@ -58,6 +61,26 @@ async fn replicas_spare_the_neighbours_of_poison_in_a_normal_queue() {
 #[tokio::test(start_paused = true)]
 async fn replicas_spare_the_neighbours_of_poison_in_a_fifo_queue() {
     replicas_spare_the_neighbours(NewQueue::new("orders").mode(QueueMode::Fifo)).await;
+}
+
+/// Republished messages fail nobody: with a single allowed failure no neighbour becomes a dead letter, and the poison is parked.
+#[tokio::test(start_paused = true)]
+async fn republished_poison_costs_no_neighbour_whatever_the_count() {
+    let world = World::new(NewQueue::new("orders").dead_letters_after(1), FailureCounting::Batch).await;
+    let parked = world.client.create_queue(NewQueue::new("parked")).await.unwrap().id;
+    world.client.create_groups(&parked, &["people"]).await.unwrap();
+    world.send(0..500).await;
+    let then = OnReject::Park("parked".to_owned());
+    let republish = Republish { max_attempts: 3, then, ..Republish::default() };
+    let worker = world.worker(SECOND / 200, one_in_fifty).on_failure(OnFailure::Republish(republish));
+    let (handle, run) = start(worker);
+    tokio::time::sleep(SECOND * 60).await;
+    handle.stop();
+    run.await.unwrap();
+    let (_, available, dead) = world.counts().await;
+    assert_eq!((available, dead), (0, 0));
+    assert_eq!(world.client.find_group(&parked, "people").await.unwrap().available_messages, 10);
+    assert!(world.runs().into_iter().all(|(number, runs)| runs == if one_in_fifty(number) { 3 } else { 1 }));
 }
 
 /// One poison message in a hundred leaves four tenths of the throughput where the wire is the bound: round trips of ten milliseconds,
