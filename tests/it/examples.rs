@@ -13,8 +13,8 @@ fn run(name: &str) -> String {
 }
 
 #[test]
-fn producer() {
-    let printed = run("producer");
+fn producer_batching() {
+    let printed = run("producer_batching");
     assert!(printed.contains("stored as "), "{printed}");
     assert!(printed.contains("not stored: label is \"no blanks\""), "{printed}");
     assert!(printed.contains("1002 messages in ") && printed.contains(" 0 lost"), "{printed}");
@@ -29,9 +29,11 @@ fn dead_letter_reprocessing() {
 }
 
 #[test]
-fn dead_letters() {
-    let printed = run("dead_letters");
-    assert!(printed.contains("dead letters: 1") && printed.contains("mended \"a dozen\""), "{printed}");
+fn dead_letter_worker() {
+    let printed = run("dead_letter_worker");
+    assert!(printed.contains("ALERT order given up: \"a dozen\""), "{printed}");
+    assert!(printed.contains("2 charged, 2 archived"), "{printed}");
+    assert!(printed.contains("{\"attributes\":{},\"body\":\"some\"}\n"), "{printed}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Sending many messages: full requests, several on their way, one answer for each message.
 //!
 //! ```text
-//! cargo run --example producer
+//! cargo run --example producer_batching
 //! ```
 
 use std::{error::Error, time::Duration};
