@@ -6,14 +6,14 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bounds, Producer, Stats,
+    Bounds, Metrics, Producer, Stats,
     delivery::Delivery,
     owner::{Command, Owner},
 };
 use crate::{
     client::{Client, Error, SendOptions},
     limits::{self, LimitError, MAX_BYTES},
-    queue::{QueueId, QueueMode},
+    queue::{Queue, QueueId, QueueMode},
     retry::RetryPolicy,
 };
 
@@ -22,6 +22,8 @@ use crate::{
 pub struct ProducerBuilder {
     client: Client,
     queue: QueueId,
+    name: Option<String>,
+    metrics: Metrics,
     linger: Duration,
     max_in_flight: usize,
     max_messages: usize,
@@ -37,6 +39,8 @@ impl ProducerBuilder {
         Self {
             client,
             queue,
+            name: None,
+            metrics: Metrics::default(),
             linger: Duration::from_millis(5),
             max_in_flight: 4,
             max_messages: 10_000,
@@ -54,7 +58,21 @@ impl ProducerBuilder {
     /// When there is no such queue, or the call fails.
     pub async fn find(client: Client, name_or_id: &str) -> Result<Self, Error> {
         let queue = client.find_queue(name_or_id).await?;
-        Ok(Self::new(client, queue.id).ordered(queue.mode == QueueMode::Fifo))
+        Ok(Self::of(client, queue))
+    }
+
+    /// Begins a producer for a queue that was looked up: under its name in metrics and spans, and in order if it is a FIFO
+    /// queue.
+    pub fn of(client: Client, queue: Queue) -> Self {
+        let ordered = queue.mode == QueueMode::Fifo;
+        Self { name: Some(queue.name), ordered, ..Self::new(client, queue.id) }
+    }
+
+    /// Where the producer counts; nowhere by default. The label `queue` is the queue's name, or its id where only that is
+    /// known.
+    pub fn metrics(mut self, metrics: &Metrics) -> Self {
+        self.metrics = metrics.clone();
+        self
     }
 
     /// How long a message waits for others to share its request; 5 ms by default. A full request goes at once.
@@ -119,9 +137,13 @@ impl ProducerBuilder {
         limits::in_range("max_pending", self.max_bytes, &(MAX_BYTES..=1 << 30), " bytes")?;
         limits::in_range("linger", self.linger.as_millis(), &(0..=60_000), " ms")?;
         limits::in_range("patience", self.patience.as_secs(), &(0..=86_400), " s")?;
+        let name = self.name.unwrap_or_else(|| self.queue.to_string());
+        let counters = Arc::new(self.metrics.counters(&name));
         let delivery = Delivery {
             client: self.client.clone(),
             queue: self.queue.clone(),
+            name,
+            counters: Arc::clone(&counters),
             options: self.options,
             retry: self.retry,
             patience: self.patience,
@@ -137,6 +159,6 @@ impl ProducerBuilder {
             bytes: Arc::new(Semaphore::new(self.max_bytes)),
             max_bytes: self.max_bytes,
         };
-        Ok(Producer { client: self.client, queue: self.queue, commands, bounds, stats })
+        Ok(Producer { client: self.client, queue: self.queue, commands, bounds, stats, counters })
     }
 }

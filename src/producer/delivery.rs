@@ -1,6 +1,6 @@
 //! One batch on its way: send, read the result of each message, repeat what failed and may be repeated.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
@@ -8,16 +8,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::error::SendError;
+use super::{
+    error::{SendError, SendResult},
+    metrics::{Counters, RequestEnd},
+};
 use crate::{
     client::{Client, Error, SendOptions},
-    message::{Message, MessageId},
+    message::Message,
     queue::QueueId,
     retry::RetryPolicy,
 };
-
-/// What becomes of one message.
-pub(super) type SendResult = Result<Option<MessageId>, SendError>;
 
 /// A message with those who wait for it.
 #[derive(Debug)]
@@ -27,8 +27,43 @@ pub(super) struct Entry {
     pub(super) sequence: u64,
     pub(super) since: Instant,
     pub(super) reply: oneshot::Sender<SendResult>,
-    /// Its share of the bounds; given back when the message is settled.
-    pub(super) _room: [OwnedSemaphorePermit; 2],
+    pub(super) room: Room,
+}
+
+/// A message's share of the bounds; given back when the message is settled.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: usize,
+    counters: Arc<Counters>,
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+impl Room {
+    /// Room for a message whose exact size within a request is `bytes`.
+    pub(super) fn new(bytes: usize, permits: [OwnedSemaphorePermit; 2], counters: Arc<Counters>) -> Self {
+        counters.accepted(bytes);
+        Self { bytes, counters, _permits: permits }
+    }
+
+    /// The exact size of the message within a request.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.counters.released(self.bytes);
+    }
+}
+
+impl Entry {
+    /// Tells those who wait for the message what became of it, and counts it.
+    pub(super) fn settle(self, result: SendResult) {
+        self.room.counters.settled(&result, self.room.bytes, self.since.elapsed());
+        // Nobody may be waiting any more: then the count is all that is left.
+        let _ = self.reply.send(result);
+    }
 }
 
 /// How batches are sent.
@@ -36,12 +71,15 @@ pub(super) struct Entry {
 pub(super) struct Delivery {
     pub(super) client: Client,
     pub(super) queue: QueueId,
+    /// The queue's name, for spans; its id where the name is not known.
+    pub(super) name: String,
     pub(super) options: SendOptions,
     pub(super) retry: RetryPolicy,
     /// How long a message may be tried, counted from when it was accepted.
     pub(super) patience: Duration,
     /// Gives up what is on its way.
     pub(super) abandon: CancellationToken,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// How many messages of a batch fared how.
@@ -53,15 +91,13 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Tells those who wait for a message what became of it, and counts it.
     fn settle(&mut self, entry: Entry, result: SendResult) {
         match &result {
             Ok(_) => self.sent += 1,
             Err(error) if error.is_unsure() => self.unsure += 1,
             Err(_) => self.failed += 1,
         }
-        // Nobody may be waiting any more: then the count is all that is left.
-        let _ = entry.reply.send(result);
+        entry.settle(result);
     }
 
     fn settle_all(&mut self, batch: Vec<Entry>, error: &SendError) {
@@ -73,30 +109,45 @@ impl Tally {
 
 impl Delivery {
     /// Sends a batch until every message of it is settled.
+    ///
+    /// A refusal may be about one message of the batch, by a rule that only the service knows: then each is sent by itself, so
+    /// that it takes no other with it.
     pub(super) async fn run(&self, mut batch: Vec<Entry>) -> Tally {
+        self.counters.started(batch.len());
         let mut tally = Tally::default();
+        let Err(error) = self.attempt(&mut batch, &mut tally).await else { return tally };
+        if batch.len() == 1 || !error.is_about_messages() {
+            tally.settle_all(batch, &error);
+            return tally;
+        }
+        tracing::debug!(%error, messages = batch.len(), "the messages are sent one by one");
+        for entry in batch {
+            let mut alone = vec![entry];
+            if let Err(error) = self.attempt(&mut alone, &mut tally).await {
+                tally.settle_all(alone, &error);
+            }
+        }
+        tally
+    }
+
+    /// Sends messages until each is settled, or what is left in `batch` has failed with the error that is given.
+    async fn attempt(&self, batch: &mut Vec<Entry>, tally: &mut Tally) -> Result<(), SendError> {
         let mut schedule = self.retry.clone().max_attempts(None).schedule();
         let give_up = batch.iter().map(|entry| entry.since).min().unwrap_or_else(Instant::now) + self.patience;
         loop {
-            let error = match self.send(&mut batch, &mut tally).await {
-                Ok(()) => return tally,
-                Err(error) => error,
-            };
+            let Err(error) = self.send(batch, tally).await else { return Ok(()) };
             let pause = match &error {
                 SendError::Call(error) if self.may_repeat(error) => schedule.next_delay(),
                 _ => None,
             };
             let Some(pause) = pause.filter(|pause| Instant::now() + *pause < give_up) else {
-                tally.settle_all(batch, &error);
-                return tally;
+                tracing::Span::current().record("error.type", error.kind()).record("otel.status_code", "ERROR");
+                return Err(error);
             };
             tracing::debug!(%error, ?pause, messages = batch.len(), "the messages are sent again");
             tokio::select! {
-                () = tokio::time::sleep(pause) => {},
-                () = self.abandon.cancelled() => {
-                    tally.settle_all(batch, &error);
-                    return tally;
-                },
+                () = tokio::time::sleep(pause) => self.counters.retried(),
+                () = self.abandon.cancelled() => return Err(error),
             }
         }
     }
@@ -104,10 +155,16 @@ impl Delivery {
     /// One request. What is settled by it leaves `batch`; what is left failed with the error that is given.
     async fn send(&self, batch: &mut Vec<Entry>, tally: &mut Tally) -> Result<(), SendError> {
         let messages: Vec<Message> = batch.iter().map(|entry| entry.message.clone()).collect();
-        let outcomes = tokio::select! {
-            outcomes = self.client.send_with(&self.queue, &messages, self.options) => outcomes?,
-            () = self.abandon.cancelled() => return Err(SendError::Abandoned),
+        let answer = tokio::select! {
+            outcomes = self.client.send_with(&self.queue, &messages, self.options) => outcomes.map_err(SendError::from),
+            () = self.abandon.cancelled() => Err(SendError::Abandoned),
         };
+        self.counters.requested(match &answer {
+            Ok(_) => RequestEnd::Answered,
+            Err(error) if error.is_unsure() => RequestEnd::Unsure,
+            Err(_) => RequestEnd::Failed,
+        });
+        let outcomes = answer?;
         let mut last = None;
         for (entry, outcome) in std::mem::take(batch).into_iter().zip(outcomes) {
             match outcome {

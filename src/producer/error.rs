@@ -1,6 +1,13 @@
 //! Why a message was not sent.
 
-use crate::{client::Error, limits::LimitError, message::Message};
+use crate::{
+    client::Error,
+    limits::LimitError,
+    message::{Message, MessageId},
+};
+
+/// What becomes of one message.
+pub(super) type SendResult = Result<Option<MessageId>, SendError>;
 
 /// Why one message was not sent, or not surely.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -27,6 +34,24 @@ impl SendError {
             Self::Abandoned => true,
             Self::Call(error) => error.is_unsure(),
             Self::Limit(_) | Self::Closed => false,
+        }
+    }
+
+    /// Whether the service refused a request for what is in it, so that another selection of its messages may fare better.
+    pub(super) fn is_about_messages(&self) -> bool {
+        let Self::Call(error) = self else { return false };
+        let about_all = error.is_auth() || error.is_forbidden() || error.is_not_found();
+        error.status().is_some() && !error.is_unsure() && !error.is_retryable() && !about_all
+    }
+
+    /// A word for spans: what kind of failure it was.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Limit(_) => "limit",
+            Self::Closed => "closed",
+            _ if self.is_unsure() => "unsure",
+            _ if self.is_retryable() => "unavailable",
+            _ => "refused",
         }
     }
 

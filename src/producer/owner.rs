@@ -26,8 +26,8 @@ const BURST: usize = 256;
 /// What the handles ask for.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Send this message of so many bytes.
-    Send(Box<Entry>, usize),
+    /// Send this message.
+    Send(Box<Entry>),
     /// Answer when all that was accepted before is settled.
     Flush(oneshot::Sender<()>),
     /// Accept nothing more, settle what there is by then, and answer with what was never sent.
@@ -77,7 +77,7 @@ impl Owner {
                     open = count > 0;
                     for command in burst.drain(..) {
                         match command {
-                            Command::Send(entry, bytes) => self.accept(*entry, bytes),
+                            Command::Send(entry) => self.accept(*entry),
                             Command::Flush(reply) => self.flush(reply),
                             Command::Close(deadline, reply) => return self.close(commands, deadline, reply).await,
                         }
@@ -92,11 +92,11 @@ impl Owner {
         }
     }
 
-    fn accept(&mut self, mut entry: Entry, bytes: usize) {
+    fn accept(&mut self, mut entry: Entry) {
         entry.sequence = self.next_sequence;
         self.next_sequence += 1;
         self.unsettled.insert(entry.sequence);
-        let since = entry.since;
+        let (bytes, since) = (entry.room.bytes(), entry.since);
         self.batcher.push(entry, bytes, since);
     }
 
@@ -122,7 +122,7 @@ impl Owner {
         let batch = self.batcher.take();
         let sequences: Vec<u64> = batch.iter().map(|entry| entry.sequence).collect();
         let delivery = Arc::clone(&self.delivery);
-        let span = tracing::debug_span!("produce", queue = %delivery.queue, messages = batch.len());
+        let span = span(&delivery.name, batch.len());
         self.stats.batches(1);
         let task = self.in_flight.spawn(async move { delivery.run(batch).await }.instrument(span));
         self.travelling.insert(task.id(), sequences);
@@ -159,7 +159,7 @@ impl Owner {
         commands.close();
         while let Some(command) = commands.recv().await {
             match command {
-                Command::Send(entry, bytes) => self.accept(*entry, bytes),
+                Command::Send(entry) => self.accept(*entry),
                 Command::Flush(reply) => self.flush(reply),
                 // The first close decides; this one hears that the producer is gone.
                 Command::Close(..) => {}
@@ -192,10 +192,28 @@ impl Owner {
         for entry in waiting {
             self.unsettled.remove(&entry.sequence);
             unsent += 1;
-            let _ = entry.reply.send(Err(SendError::Closed));
+            entry.settle(Err(SendError::Closed));
         }
         self.stats.settled(0, unsent, 0);
         self.answer_flushes();
         unsent
     }
+}
+
+/// The span of a batch, named as the OpenTelemetry messaging conventions have it, of the target that the worker's have, too.
+fn span(queue: &str, messages: usize) -> tracing::Span {
+    tracing::debug_span!(
+        target: "dms_worker::spans",
+        parent: None,
+        "send",
+        otel.name = format_args!("send {queue}"),
+        otel.kind = "producer",
+        otel.status_code = tracing::field::Empty,
+        error.type = tracing::field::Empty,
+        messaging.system = "huawei_dms",
+        messaging.operation.name = "send",
+        messaging.operation.type = "send",
+        messaging.destination.name = queue,
+        messaging.batch.message_count = messages,
+    )
 }

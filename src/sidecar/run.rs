@@ -43,7 +43,7 @@ impl Sidecar {
     /// # Errors
     /// When a worker could not go on; the others have been ended in order before.
     pub async fn run(self, stop: CancellationToken) -> Result<Ended, SidecarError> {
-        let Self { config, server, client, units, publishers, admin, metrics, stopping, tasks, log } = self;
+        let Self { config, server, client, units, publishers, admin, metrics, producers, stopping, tasks, log } = self;
         let grace = config.shutdown.grace.get();
         let endings = Endings::default();
 
@@ -56,11 +56,11 @@ impl Sidecar {
             });
         }
         if let Some(listener) = admin {
-            let router = admin::router(Admin::new(&config, client, &units, metrics, log));
+            let router = admin::router(Admin::new(&config, client, &units, (metrics, producers), log));
             tasks.spawn(listener.run(router, limits(256, Duration::from_secs(1)), endings.admin.clone()));
         }
         let intake = TaskTracker::new();
-        let producers: Vec<_> = publishers.into_iter().map(|publisher| publisher.spawn(&intake, &stopping)).collect();
+        let open: Vec<_> = publishers.into_iter().map(|publisher| publisher.spawn(&intake, &stopping)).collect();
         intake.close();
 
         let mut workers = JoinSet::new();
@@ -71,7 +71,7 @@ impl Sidecar {
 
         intake.wait().await;
         let mut unsent = 0;
-        for producer in producers {
+        for producer in open {
             unsent += producer.close(grace).await;
         }
         endings.server.cancel();

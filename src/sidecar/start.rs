@@ -19,6 +19,7 @@ use super::{
 use crate::{
     client::Client,
     config::{self, CommandMode, Config},
+    producer,
     queue::TagFilter,
     server::{Server, Tls, listener::Listener},
     transport::InProcess,
@@ -37,6 +38,7 @@ pub struct Sidecar {
     pub(super) publishers: Vec<Publisher>,
     pub(super) admin: Option<Listener>,
     pub(super) metrics: Metrics,
+    pub(super) producers: producer::Metrics,
     pub(super) stopping: CancellationToken,
     /// What ends after the workers.
     pub(super) tasks: TaskTracker,
@@ -105,23 +107,21 @@ impl Sidecar {
             false => (None, connect::to_service(&config)?),
         };
         let metrics = Metrics::new();
+        let producers = producer::Metrics::new();
         let tasks = TaskTracker::new();
         let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, (&stopping, &tasks)));
         let units = units.collect::<Result<Vec<_>, _>>()?;
         let mut publishers = Vec::new();
         for publisher in &config.publishers {
-            publishers.push(Publisher::new(
-                publisher,
-                listen(publisher.listen, publisher.tls.as_ref()).await?,
-                client.clone(),
-            ));
+            let listener = listen(publisher.listen, publisher.tls.as_ref()).await?;
+            publishers.push(Publisher::new(publisher, listener, client.clone(), &producers));
         }
         let admin = match config.admin.listen {
             Some(address) => Some(listen(address, config.admin.tls.as_ref()).await?),
             None => None,
         };
         let log = LogControl::default();
-        Ok(Self { config, server, client, units, publishers, admin, metrics, stopping, tasks, log })
+        Ok(Self { config, server, client, units, publishers, admin, metrics, producers, stopping, tasks, log })
     }
 
     /// Lets the admin endpoint change what is logged: `set` takes a filter, and says what is wrong with it.

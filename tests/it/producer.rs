@@ -11,7 +11,7 @@ use dms_worker::{
     Client, Producer,
     limits::MAX_BYTES,
     message::Message,
-    producer::{ProducerBuilder, Receipt, SendError, TrySendError},
+    producer::{Metrics, ProducerBuilder, Receipt, SendError, TrySendError},
     queue::QueueId,
     retry::RetryPolicy,
     transport::{Transport, TransportError},
@@ -187,6 +187,60 @@ async fn the_largest_body_goes_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn attributes_and_labels_count_towards_the_size_of_a_request() {
+    let service = Service::new(Duration::ZERO, []);
+    let producer = service.builder().build().unwrap();
+    let padded = |n, bytes: usize| message(n, 1).attribute("a", "\"".repeat(bytes / 2)).tag("red");
+    // Two that fit by their bodies, and by their attributes only one by one.
+    let results = producer.send_all([padded(0, 300_000), padded(1, 300_000), padded(2, 524_200)]).await;
+    assert!(results[0].is_ok() && results[1].is_ok());
+    let error = results[2].as_ref().unwrap_err().to_string();
+    assert!(error.ends_with("at most 524255 are allowed, so that its request has at most 524288 bytes"), "{error}");
+    assert_eq!(service.requests().len(), 2);
+}
+
+#[cfg(feature = "server")]
+#[tokio::test(start_paused = true)]
+async fn a_message_that_only_the_service_refuses_takes_no_other_with_it() {
+    use dms_worker::{message::Body, queue::NewQueue, testing::TestServer};
+    let server = TestServer::start().await;
+    let queue = server.client().create_queue(NewQueue::new("q")).await.unwrap().id;
+    let producer = Producer::builder(server.client(), queue).ordered(true).build().unwrap();
+    let deep = Body::raw("[".repeat(200) + &"]".repeat(200)).unwrap();
+    let messages = [message(0, 1), message(1, 1), Message::new(deep), message(3, 1)];
+    let results = producer.send_all(messages).await;
+    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false, true], "{results:?}");
+    assert!(results[2].as_ref().unwrap_err().to_string().contains("nests deeper than the 128 levels"), "{results:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_count_what_became_of_messages_and_requests() {
+    let metrics = Metrics::new();
+    let fates = [Fate::Refused, Fate::Stored, Fate::LostBefore];
+    let service = Service::new(Duration::from_millis(20), fates);
+    let producer = service.builder().metrics(&metrics).build().unwrap();
+    producer.send(message(0, 1)).await.unwrap();
+    assert!(producer.send(message(1, 1)).await.unwrap_err().is_unsure());
+    let waiting = producer.accept(message(2, 1)).await.unwrap();
+    let text = metrics.encode();
+    for line in [
+        "dms_producer_messages_total{queue=\"q1\",outcome=\"sent\"} 1",
+        "dms_producer_messages_total{queue=\"q1\",outcome=\"unsure\"} 1",
+        "dms_producer_requests_total{queue=\"q1\",result=\"answered\"} 1",
+        "dms_producer_requests_total{queue=\"q1\",result=\"failed\"} 1",
+        "dms_producer_requests_total{queue=\"q1\",result=\"unsure\"} 1",
+        "dms_producer_retries_total{queue=\"q1\"} 1",
+        "dms_producer_pending_messages{queue=\"q1\"} 1",
+        "dms_producer_send_duration_seconds_count{queue=\"q1\"} 2",
+        "dms_producer_batch_messages_bucket{le=\"1.0\",queue=\"q1\"} 2",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    waiting.await.unwrap();
+    assert!(metrics.encode().contains("dms_producer_pending_bytes{queue=\"q1\"} 0\n"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unsure_send_is_reported_and_not_repeated() {
     for fate in [Fate::LostBefore, Fate::LostAfter, Fate::Failed] {
         let service = Service::new(Duration::ZERO, [fate]);
@@ -339,36 +393,87 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
-fn size() -> impl Strategy<Value = usize> {
-    prop_oneof![12 => 1..300usize, 2 => 20_000..200_000usize, 1 => 400_000..500_000usize]
+/// One message, and how it arrives.
+#[derive(Clone, Debug)]
+struct Arrival {
+    /// Characters of the body that JSON writes as two.
+    padding: usize,
+    /// Characters of an attribute, none for no attribute.
+    attribute: usize,
+    labels: usize,
+    delayed: bool,
+    /// Milliseconds since the one before.
+    gap: u64,
+    /// Whether what waits is flushed after it.
+    flush: bool,
 }
 
-/// Sends messages of these sizes under these faults, and gives what became of each.
-fn play(service: &Arc<Service>, builder: ProducerBuilder, sizes: &[usize]) -> Vec<Result<(), SendError>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async {
-        let producer = builder.build().unwrap();
-        let receipts = accept_all(&producer, sizes).await;
-        let results = join_all(receipts).await;
-        producer.close(Duration::from_secs(1)).await;
-        for (messages, bytes) in service.requests() {
-            assert!(messages <= 10 && (messages == 1 || bytes <= MAX_BYTES), "{messages} messages of {bytes} bytes");
+impl Arrival {
+    fn message(&self, n: u64) -> Message {
+        let body = json!({"n": n, "pad": "\n".repeat(self.padding)});
+        let mut message = Message::json(&body).unwrap();
+        if self.attribute > 0 {
+            message = message.attribute("quoted", "\"".repeat(self.attribute));
         }
-        results.into_iter().map(|result| result.map(drop)).collect()
-    })
+        for label in 0..self.labels {
+            message = message.tag(format!("label-{label}"));
+        }
+        if self.delayed { message.delay(Duration::from_secs(5)) } else { message }
+    }
+}
+
+fn arrival() -> impl Strategy<Value = Arrival> {
+    let size = prop_oneof![16 => 1..300usize, 2 => 10_000..100_000usize, 1 => 200_000..270_000usize];
+    let attribute = prop_oneof![10 => Just(0usize), 6 => 1..200usize, 1 => 20_000..270_000usize];
+    let gap = prop_oneof![5 => Just(0u64), 2 => 1..8u64, 1 => 20..200u64];
+    (size, attribute, 0..=3usize, any::<bool>(), gap, prop::bool::weighted(0.05)).prop_map(
+        |(padding, attribute, labels, delayed, gap, flush)| Arrival { padding, attribute, labels, delayed, gap, flush },
+    )
+}
+
+/// Sends messages as they arrive under the service's faults, and gives what became of each.
+fn play(service: &Arc<Service>, builder: ProducerBuilder, arrivals: &[Arrival]) -> Vec<Result<(), SendError>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let results = runtime.block_on(async {
+        let producer = builder.build().unwrap();
+        let mut flushes = Vec::new();
+        let mut receipts = Vec::new();
+        for (n, arrival) in (0..).zip(arrivals) {
+            let _ = timeout(Duration::from_millis(arrival.gap), std::future::pending::<()>()).await;
+            receipts.push(producer.accept(arrival.message(n)).await);
+            if arrival.flush {
+                let producer = producer.clone();
+                flushes.push(tokio::spawn(async move { producer.flush().await }));
+            }
+        }
+        let results = join_all(receipts.into_iter().map(async |receipt| receipt?.await.map(drop))).await;
+        for flush in flushes {
+            flush.await.unwrap().unwrap();
+        }
+        let report = producer.close(Duration::from_secs(1)).await;
+        let accepted = results.iter().filter(|result| !matches!(result, Err(SendError::Limit(_)))).count();
+        assert_eq!(report.sent + report.failed + report.unsure, accepted as u64);
+        results
+    });
+    for (messages, bytes) in service.requests() {
+        assert!(messages <= 10 && bytes <= MAX_BYTES, "{messages} messages of {bytes} bytes");
+    }
+    results
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn every_message_is_stored_as_often_as_its_answer_says(
-        sizes in prop::collection::vec(size(), 1..40),
+        arrivals in prop::collection::vec(arrival(), 1..30),
         fates in prop::collection::vec(prop_oneof![6 => fate(), 1 => Just(Fate::Partly)], 0..40),
         in_flight in 1..5usize,
+        linger in 0..20u64,
     ) {
         let service = Service::new(Duration::from_millis(3), fates);
-        let results = play(&service, service.builder().max_in_flight(in_flight).max_pending(30, 1 << 20), &sizes);
+        let builder = service.builder().max_in_flight(in_flight).linger(Duration::from_millis(linger));
+        let results = play(&service, builder.max_pending(30, 1 << 20), &arrivals);
         let stored = service.stored();
         for (n, result) in (0..).zip(&results) {
             let copies = stored.iter().filter(|&&stored| stored == n).count();
@@ -382,22 +487,43 @@ proptest! {
 
     #[test]
     fn order_is_kept_through_every_fault(
-        sizes in prop::collection::vec(size(), 1..40),
+        arrivals in prop::collection::vec(arrival(), 1..30),
         fates in prop::collection::vec(fate(), 0..40),
     ) {
         let service = Service::new(Duration::from_millis(3), fates);
-        play(&service, service.builder().ordered(true), &sizes);
+        play(&service, service.builder().ordered(true), &arrivals);
         let stored = service.stored();
         prop_assert!(stored.is_sorted(), "{:?}", stored);
     }
 
     #[test]
+    fn where_duplicates_are_allowed_nothing_is_missing_and_nothing_new_overtakes(
+        arrivals in prop::collection::vec(arrival(), 1..30),
+        fates in prop::collection::vec(fate(), 0..20),
+    ) {
+        let service = Service::new(Duration::from_millis(3), fates);
+        let builder = service.builder().ordered(true).allow_duplicates(true).patience(Duration::from_secs(3600));
+        let results = play(&service, builder, &arrivals);
+        let mut first = Vec::new();
+        for n in service.stored() {
+            if !first.contains(&n) {
+                first.push(n);
+            }
+        }
+        let sent = (0..).zip(&results).filter(|(_, result)| result.is_ok()).map(|(n, _)| n).collect::<Vec<u64>>();
+        prop_assert_eq!(first, sent);
+        let limits = results.iter().all(|result| matches!(result, Ok(()) | Err(SendError::Limit(_))));
+        prop_assert!(limits, "{:?}", results);
+    }
+
+    #[test]
     fn without_faults_nothing_is_lost_doubled_or_reordered(
-        sizes in prop::collection::vec(size(), 1..40),
+        arrivals in prop::collection::vec(arrival(), 1..30),
     ) {
         let service = Service::new(Duration::from_millis(3), []);
-        let results = play(&service, service.builder().ordered(true), &sizes);
-        prop_assert!(results.iter().all(Result::is_ok));
-        prop_assert!(service.stored().into_iter().eq(0..sizes.len() as u64));
+        let results = play(&service, service.builder().ordered(true), &arrivals);
+        let sent = (0..).zip(&results).filter(|(_, result)| result.is_ok()).map(|(n, _)| n);
+        prop_assert!(service.stored().into_iter().eq(sent));
+        prop_assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(SendError::Limit(_)))));
     }
 }

@@ -24,7 +24,7 @@ use super::{
     start::Unit,
     throttle::Throttle,
 };
-use crate::{client::Client, config::Config, exposition, worker::Metrics};
+use crate::{client::Client, config::Config, exposition, producer, worker::Metrics};
 
 /// What the endpoint shows and steers.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub(super) struct Admin {
     client: Client,
     workers: Vec<Watch>,
     metrics: Metrics,
+    producers: producer::Metrics,
     guard: Guard,
     grace: std::time::Duration,
     started: Instant,
@@ -64,7 +65,13 @@ struct Watch {
 
 impl Admin {
     /// The endpoint of these workers.
-    pub(super) fn new(config: &Config, client: Client, units: &[Unit], metrics: Metrics, log: LogControl) -> Arc<Self> {
+    pub(super) fn new(
+        config: &Config,
+        client: Client,
+        units: &[Unit],
+        (metrics, producers): (Metrics, producer::Metrics),
+        log: LogControl,
+    ) -> Arc<Self> {
         let watch = |unit: &Unit| Watch {
             name: unit.name.clone(),
             throttle: unit.throttle.clone(),
@@ -77,6 +84,7 @@ impl Admin {
             client,
             workers: units.iter().map(watch).collect(),
             metrics,
+            producers,
             guard: Guard::new(config.admin.token.clone(), "admin.token"),
             grace: config.shutdown.grace.get(),
             started: Instant::now(),
@@ -111,5 +119,8 @@ fn answer(status: StatusCode, body: &serde_json::Value) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    exposition::answer(&headers, admin.metrics.encode())
+    // One exposition of two registries: its end is written once.
+    let workers = admin.metrics.encode();
+    let workers = workers.strip_suffix("# EOF\n").unwrap_or(&workers);
+    exposition::answer(&headers, format!("{workers}{}", admin.producers.encode()))
 }

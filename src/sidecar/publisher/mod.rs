@@ -44,7 +44,7 @@ use crate::{
     client::{Client, Error},
     config,
     message::Message,
-    producer::{Producer, SendError, TrySendError},
+    producer::{Metrics, Producer, ProducerBuilder, SendError, TrySendError},
     server::listener::Listener,
 };
 
@@ -65,6 +65,7 @@ pub(crate) struct Publisher {
 struct Intake {
     client: Client,
     settings: config::Publisher,
+    metrics: Metrics,
     /// Made with the first message: the service need not be there when the process starts.
     producer: OnceCell<Producer>,
     room: Room,
@@ -77,10 +78,11 @@ pub(crate) struct Ending(Arc<Intake>);
 
 impl Publisher {
     /// A publisher that answers on `listener`.
-    pub(crate) fn new(settings: &config::Publisher, listener: Listener, client: Client) -> Self {
+    pub(crate) fn new(settings: &config::Publisher, listener: Listener, client: Client, metrics: &Metrics) -> Self {
         let intake = Intake {
             client,
             settings: settings.clone(),
+            metrics: metrics.clone(),
             producer: OnceCell::new(),
             room: Room::default(),
             memory: Memory::default(),
@@ -191,12 +193,11 @@ impl Intake {
 
     async fn connect(&self) -> Result<Producer, Error> {
         let queue = self.client.find_queue(&self.settings.queue).await?;
-        let ordered = queue.mode == crate::queue::QueueMode::Fifo;
-        let producer = Producer::builder(self.client.clone(), queue.id)
+        let producer = ProducerBuilder::of(self.client.clone(), queue)
+            .metrics(&self.metrics)
             .linger(self.settings.linger.get())
             .max_pending(self.settings.max_pending, 64 * 1024 * 1024)
-            .return_ids(true)
-            .ordered(ordered);
+            .return_ids(true);
         producer.build().map_err(|error| Error::limit("publish", error))
     }
 }
