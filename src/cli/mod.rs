@@ -89,7 +89,7 @@ async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failur
         Command::Quota => quota::run(context).await?,
         Command::Send(args) => return send::run(args, context).await,
         Command::Receive(args) => receive::run(args, context).await?,
-        Command::Dlq(args) => dlq::run(args, context).await?,
+        Command::Dlq(args) => return dlq::run(args, context).await,
         Command::Health(args) => health::run(args, context).await?,
         Command::Completions(args) => completions::run(&args, Cli::command())?,
         Command::Man(args) => man::run(&args, Cli::command())?,

@@ -1,33 +1,29 @@
 //! Sending dead letters, or parked messages, again: [`Redrive`].
 //!
-//! `sweep` goes through the messages; this file decides which are sent again, sends them, and counts.
+//! `sweep` goes through the messages, `sender` sends copies of them, `journal` remembers which are on their way; this file is
+//! the settings.
 
-use std::{fmt, time::Duration};
+use std::{collections::HashMap, fmt, path::PathBuf, time::Duration};
 
-use async_trait::async_trait;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
 
+mod copies;
+mod journal;
+mod sender;
 mod sweep;
 
+pub use copies::REDRIVEN;
+#[cfg(feature = "cli")]
+pub(crate) use copies::{is_exhausted, older};
+use journal::{Journal, Legacy};
+use sender::{Memory, Sender};
 pub use sweep::{Sweep, SweepError, SweepReport, Visitor};
 
 use crate::{
-    client::{Client, Error, SendOptions, check_message},
-    limits::MAX_BYTES,
-    message::{Attributes, Message, ReceivedMessage},
-    queue::{QueueId, SourcePath},
-    retry::RetryPolicy,
-    worker::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
+    client::{Client, Error},
+    message::{Message, ReceivedMessage},
+    queue::{QueueId, SourcePath, Stream},
 };
-
-/// Attribute of a copy: how often the message was redriven.
-pub const REDRIVEN: &str = "dms-redriven";
-
-/// The history that a worker wrote on a message: a copy begins without it.
-const HISTORY: [&str; 7] = [ATTEMPTS, ERROR, REASON, WORKER, ORIGIN, FIRST_FAILURE, LAST_FAILURE];
-/// How long a copy is tried before the redrive gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 type Filter = Box<dyn Fn(&ReceivedMessage) -> bool + Send + Sync>;
 type Transform = Box<dyn Fn(Message) -> Message + Send + Sync>;
@@ -35,16 +31,36 @@ type Transform = Box<dyn Fn(Message) -> Message + Send + Sync>;
 /// Consumes dead letters and sends them again; each is acknowledged only after the service has its copy.
 ///
 /// At least once: a copy whose answer is lost is sent again, and a message whose copy is stored comes again when its
-/// acknowledgement is lost or the process dies before it. Stopping and starting again goes on where it was. The order of
-/// the messages is kept.
+/// acknowledgement is lost or the process dies before it. Stopping and starting again goes on where it was; with a
+/// [`journal`](Self::journal) also the count of copies that may be there twice does. Where messages can be told apart (this
+/// project's server says their place), one that comes again is recognised by its journal or by the same run, and not sent
+/// again. The order of the messages is kept.
 pub struct Redrive {
     client: Client,
     sweep: Sweep,
-    target: QueueId,
+    target: Target,
     filter: Option<Filter>,
     transform: Option<Transform>,
     max_redrives: u32,
     dry_run: bool,
+    journal: Option<PathBuf>,
+}
+
+/// Where copies go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Queue(QueueId),
+    /// The queue that a parked message came from.
+    Origin,
+}
+
+impl Target {
+    fn queue(&self) -> Option<&QueueId> {
+        match self {
+            Self::Queue(queue) => Some(queue),
+            Self::Origin => None,
+        }
+    }
 }
 
 /// What a redrive did, or would have done.
@@ -59,8 +75,19 @@ pub struct RedriveReport {
     pub exhausted: u64,
     /// Left because their copies cannot be sent.
     pub refused: u64,
-    /// Copies that may be there twice: their answer, or their original's acknowledgement, was lost.
+    /// Copies that may be there twice: their answer, or their original's acknowledgement, was lost. With a journal, those of
+    /// the runs that this one continues are counted, too.
     pub doubled: u64,
+    /// Copies stored by the runs that this one continues, as its journal says.
+    pub earlier: u64,
+}
+
+impl RedriveReport {
+    /// The report on a file of messages.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_file(redriven: u64, filtered: u64, exhausted: u64, refused: u64, doubled: u64) -> Self {
+        Self { redriven, filtered, exhausted, refused, doubled, earlier: 0 }
+    }
 }
 
 /// A redrive that ended early.
@@ -74,22 +101,36 @@ pub struct RedriveError {
 }
 
 impl Redrive {
-    /// Sends what is in `source` again: to the same queue, everything, but nothing more than three times.
+    /// Sends what is in `source` again: everything, but nothing more than three times. Dead letters go to the same queue,
+    /// parked messages (a source of [`Stream::Messages`]) to the queues that they came from, as their attribute
+    /// [`ORIGIN`](crate::worker::ORIGIN) says; without one they stay.
     pub fn new(client: Client, source: SourcePath) -> Self {
         Self {
-            target: source.queue.clone(),
+            target: match source.stream {
+                Stream::DeadLetters => Target::Queue(source.queue.clone()),
+                Stream::Messages => Target::Origin,
+            },
             sweep: Sweep::new(client.clone(), source),
             client,
             filter: None,
             transform: None,
             max_redrives: 3,
             dry_run: false,
+            journal: None,
         }
     }
 
-    /// Sends the copies to another queue.
+    /// Sends the copies to this queue.
     pub fn to(mut self, queue: impl Into<QueueId>) -> Self {
-        self.target = queue.into();
+        self.target = Target::Queue(queue.into());
+        self
+    }
+
+    /// Keeps a journal in this file; none by default. It has the copies that are on their way, and goes when the redrive comes
+    /// to its end. If there is one of a run that was killed, that run is continued: what it had leased is waited for, what it
+    /// had stored is not sent again, and what it may have stored counts as doubled. Its directory is made if need be.
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
         self
     }
 
@@ -144,9 +185,13 @@ impl Redrive {
     /// Redrives what is there now, until `shutdown` is ready.
     ///
     /// # Errors
-    /// When the source or the target does not exist, the caller is refused, or the service is out of reach for a minute. The
-    /// error has the report of what was done before.
+    /// When the source or the target does not exist, the caller is refused, the service is out of reach for a minute, or the
+    /// journal cannot be used. The error has the report of what was done before.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<RedriveReport, RedriveError> {
+        let failed = |source| RedriveError { report: RedriveReport::default(), source };
+        let (journal, legacy) = self.open_journal().map_err(failed)?;
+        let report = RedriveReport { earlier: legacy.copied, doubled: legacy.doubled, ..RedriveReport::default() };
+        let sweep = self.sweep.at_least(legacy.leased_for);
         let mut sender = Sender {
             client: self.client,
             target: self.target,
@@ -154,14 +199,34 @@ impl Redrive {
             transform: self.transform,
             max_redrives: self.max_redrives,
             dry_run: self.dry_run,
-            report: RedriveReport::default(),
+            report,
+            journal,
+            lease: sweep.lease(),
+            memory: Memory::new(&legacy),
+            origins: HashMap::new(),
         };
-        let result = self.sweep.run(&mut sender, shutdown).await;
+        let result = sweep.run(&mut sender, shutdown).await;
         let swept = result.as_ref().map_or_else(|error| error.report, |report| *report);
         let mut report = sender.report;
         report.redriven += swept.taken;
-        report.doubled += swept.doubled;
+        // What came again and was recognised has one copy.
+        report.doubled += swept.doubled.saturating_sub(sender.memory.recognised());
+        if let (Ok(_), Some(journal)) = (&result, sender.journal)
+            && let Err(error) = journal.finish()
+        {
+            tracing::warn!(%error, "the journal of the redrive cannot be removed");
+        }
         result.map(|_| report).map_err(|error| RedriveError { report, source: error.source })
+    }
+
+    fn open_journal(&self) -> Result<(Option<Journal>, Legacy), Error> {
+        let Some(path) = self.journal.as_ref().filter(|_| !self.dry_run) else {
+            return Ok((None, Legacy::default()));
+        };
+        let target = self.target.queue().map_or("the queues they came from", QueueId::as_str);
+        let task = format!("{} to {target}", self.sweep.source());
+        let (journal, legacy) = Journal::open(path, &task).map_err(|error| sender::journal_error(&error))?;
+        Ok((Some(journal), legacy))
     }
 }
 
@@ -177,105 +242,5 @@ fn matches(found: &Value, wanted: &Value) -> bool {
         (Value::Number(number), Value::String(text)) => number.to_string() == *text,
         (Value::Bool(flag), Value::String(text)) => flag.to_string() == *text,
         _ => found == wanted,
-    }
-}
-
-/// How often a message was redriven before.
-fn redriven(attributes: &Attributes) -> u32 {
-    attributes.get(REDRIVEN).and_then(Value::as_u64).map_or(0, |times| u32::try_from(times).unwrap_or(u32::MAX))
-}
-
-/// A message as it is sent again: without the history of its failures, and one redrive older.
-fn copy(message: &ReceivedMessage) -> Message {
-    let times = redriven(&message.attributes).saturating_add(1);
-    let mut copy = Message::new(message.body.clone());
-    copy.tags.clone_from(&message.tags);
-    copy.attributes = message.attributes.clone();
-    copy.attributes.retain(|name, _| !HISTORY.contains(&name.as_str()));
-    copy.attribute(REDRIVEN, times)
-}
-
-/// The visitor that sends copies.
-struct Sender {
-    client: Client,
-    target: QueueId,
-    filter: Option<Filter>,
-    transform: Option<Transform>,
-    max_redrives: u32,
-    dry_run: bool,
-    report: RedriveReport,
-}
-
-impl Sender {
-    fn is_filtered(&self, message: &ReceivedMessage) -> bool {
-        self.filter.as_ref().is_some_and(|filter| !filter(message))
-    }
-
-    fn is_exhausted(&self, message: &ReceivedMessage) -> bool {
-        redriven(&message.attributes) >= self.max_redrives
-    }
-
-    /// The copies that go in one request: up to the first one that cannot be sent, and as many as fit.
-    fn copies(&self, messages: &[ReceivedMessage]) -> Vec<Message> {
-        let mut bytes = 0;
-        let change = |copy| match &self.transform {
-            Some(change) => change(copy),
-            None => copy,
-        };
-        let fitting = messages.iter().map(copy).map(change).take_while(|copy| {
-            bytes += copy.body.len();
-            bytes <= MAX_BYTES && check_message(copy).is_ok()
-        });
-        fitting.collect()
-    }
-
-    /// Sends one request until it is surely stored, and says how many of the first copies are.
-    async fn send(&mut self, copies: &[Message]) -> Result<usize, Error> {
-        let mut schedule = RetryPolicy::default().max_attempts(None).schedule();
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            let error = match self.client.send_with(&self.target, copies, SendOptions::default()).await {
-                Ok(outcomes) => {
-                    let stored = outcomes.iter().take_while(|outcome| outcome.is_ok()).count();
-                    // Those behind a failed one are stored, and their originals come again with it.
-                    self.report.doubled += outcomes[stored..].iter().filter(|outcome| outcome.is_ok()).count() as u64;
-                    return Ok(stored);
-                }
-                Err(error) => error,
-            };
-            if error.is_unsure() {
-                self.report.doubled += copies.len() as u64;
-            }
-            match schedule.next_delay() {
-                Some(pause) if error.is_retryable() && Instant::now() + pause < give_up => sleep(pause).await,
-                _ if error.is_limit() => return Ok(0),
-                _ => return Err(error),
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Visitor for Sender {
-    fn wants(&self, message: &ReceivedMessage) -> bool {
-        !self.dry_run && !self.is_filtered(message) && !self.is_exhausted(message)
-    }
-
-    async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
-        let copies = self.copies(messages);
-        if copies.is_empty() {
-            return Ok(0);
-        }
-        self.send(&copies).await
-    }
-
-    fn passed_over(&mut self, message: &ReceivedMessage) {
-        let count = match () {
-            () if self.is_filtered(message) => &mut self.report.filtered,
-            () if self.is_exhausted(message) => &mut self.report.exhausted,
-            () if self.dry_run => &mut self.report.redriven,
-            () => &mut self.report.refused,
-        };
-        *count += 1;
     }
 }

@@ -77,6 +77,8 @@ pub struct Sweep {
     max: u64,
     interval: Duration,
     linger: Duration,
+    /// How long it goes on although nothing comes, counted from its start.
+    at_least: Duration,
     progress: Box<dyn FnMut(&SweepReport) + Send>,
 }
 
@@ -91,6 +93,7 @@ impl Sweep {
             max: u64::MAX,
             interval: Duration::ZERO,
             linger: Duration::ZERO,
+            at_least: Duration::ZERO,
             progress: Box::new(|_| {}),
         }
     }
@@ -126,6 +129,26 @@ impl Sweep {
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
+    }
+
+    /// Goes on for so long although nothing comes: until then messages may be leased by a run that was killed.
+    pub(super) fn at_least(mut self, time: Duration) -> Self {
+        self.at_least = time;
+        self
+    }
+
+    /// How long messages are leased.
+    pub(super) fn lease(&self) -> Duration {
+        self.ack_wait
+    }
+
+    /// What is gone through, for people.
+    pub(super) fn source(&self) -> String {
+        let what = match self.source.stream {
+            Stream::Messages => "messages",
+            Stream::DeadLetters => "dead letters",
+        };
+        format!("{what} of group {} of queue {}", self.source.group, self.source.queue)
     }
 
     /// Calls `progress` after each batch.
@@ -193,7 +216,7 @@ struct Pass {
 
 impl Pass {
     fn new(sweep: Sweep, stop: CancellationToken) -> Self {
-        let linger = sweep.linger;
+        let linger = sweep.linger.max(sweep.at_least);
         Self {
             sweep,
             stop,
@@ -241,7 +264,7 @@ impl Pass {
     fn is_over(&mut self) -> bool {
         let now = Instant::now();
         let since = *self.empty_since.get_or_insert(now);
-        now >= self.over_at || now >= since + self.sweep.linger + 2 * self.sweep.ack_wait
+        now >= self.over_at || now >= since + self.sweep.linger.max(self.sweep.at_least) + 2 * self.sweep.ack_wait
     }
 
     fn wait_until(&mut self, instant: Instant) {

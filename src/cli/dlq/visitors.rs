@@ -1,34 +1,17 @@
-//! What `dlq` does with each dead letter: look, or throw away.
+//! What `dlq` does with each message: look at it, take it into a file, or throw it away.
 
 use std::io;
 
 use async_trait::async_trait;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::filter::Filter;
 use crate::{client::Error, message::ReceivedMessage, redrive::Visitor};
 
-/// The attributes that a message must have.
-#[derive(Clone, Debug)]
-pub(super) struct Matches(Vec<(String, Value)>);
-
-impl Matches {
-    pub(super) fn new(wanted: &[(String, Value)]) -> Self {
-        Self(wanted.to_vec())
-    }
-
-    fn all(&self, message: &ReceivedMessage) -> bool {
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        // `7` on the command line is a number, and stands for a text "7" too.
-        self.0
-            .iter()
-            .all(|(name, wanted)| message.attributes.get(name).is_some_and(|found| text(found) == text(wanted)))
-    }
-}
-
-/// Sees messages and takes none.
+/// Hands messages to `see`, and takes them only if that is asked for.
 pub(super) struct Look<F> {
-    matches: Matches,
+    filter: Filter,
+    takes: bool,
     left: u64,
     seen: u64,
     enough: CancellationToken,
@@ -36,10 +19,10 @@ pub(super) struct Look<F> {
     failed: Option<io::Error>,
 }
 
-impl<F: FnMut(&ReceivedMessage) -> io::Result<()>> Look<F> {
-    /// Shows `see` at most `max` messages, then sets `enough` off.
-    pub(super) fn new(matches: Matches, max: u64, enough: CancellationToken, see: F) -> Self {
-        Self { matches, left: max, seen: 0, enough, see, failed: None }
+impl<F: FnMut(&[ReceivedMessage]) -> io::Result<()>> Look<F> {
+    /// Shows `see` at most `max` messages, then sets `enough` off; `takes`: what was seen is acknowledged.
+    pub(super) fn new(filter: Filter, takes: bool, max: u64, enough: CancellationToken, see: F) -> Self {
+        Self { filter, takes, left: max, seen: 0, enough, see, failed: None }
     }
 
     /// How many messages were seen.
@@ -49,28 +32,40 @@ impl<F: FnMut(&ReceivedMessage) -> io::Result<()>> Look<F> {
     pub(super) fn finish(self) -> io::Result<u64> {
         self.failed.map_or(Ok(self.seen), Err)
     }
-}
 
-#[async_trait]
-impl<F: FnMut(&ReceivedMessage) -> io::Result<()> + Send> Visitor for Look<F> {
-    fn wants(&self, _: &ReceivedMessage) -> bool {
-        false
-    }
-
-    async fn take(&mut self, _: &[ReceivedMessage]) -> Result<usize, Error> {
-        Ok(0)
-    }
-
-    fn passed_over(&mut self, message: &ReceivedMessage) {
-        if self.left > 0 && self.failed.is_none() && self.matches.all(message) {
-            self.left -= 1;
-            match (self.see)(message) {
-                Ok(()) => self.seen += 1,
+    /// Shows messages; false when that is over.
+    fn show(&mut self, messages: &[ReceivedMessage]) -> bool {
+        let over = self.left == 0 || self.failed.is_some();
+        if !over {
+            match (self.see)(messages) {
+                Ok(()) => {
+                    self.seen += messages.len() as u64;
+                    self.left = self.left.saturating_sub(messages.len() as u64);
+                }
                 Err(error) => self.failed = Some(error),
             }
         }
         if self.left == 0 || self.failed.is_some() {
             self.enough.cancel();
+        }
+        !over && self.failed.is_none()
+    }
+}
+
+#[async_trait]
+impl<F: FnMut(&[ReceivedMessage]) -> io::Result<()> + Send> Visitor for Look<F> {
+    fn wants(&self, message: &ReceivedMessage) -> bool {
+        self.takes && self.failed.is_none() && self.filter.passes(message)
+    }
+
+    async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(messages.len());
+        Ok(if self.show(&messages[..most]) { most } else { 0 })
+    }
+
+    fn passed_over(&mut self, message: &ReceivedMessage) {
+        if !self.takes && self.filter.passes(message) {
+            self.show(std::slice::from_ref(message));
         }
     }
 }
@@ -78,15 +73,15 @@ impl<F: FnMut(&ReceivedMessage) -> io::Result<()> + Send> Visitor for Look<F> {
 /// Takes messages and does nothing with them.
 #[derive(Debug)]
 pub(super) struct Discard {
-    matches: Matches,
+    filter: Filter,
     dry_run: bool,
     max: u64,
     would_be: u64,
 }
 
 impl Discard {
-    pub(super) fn new(matches: Matches, dry_run: bool, max: Option<u64>) -> Self {
-        Self { matches, dry_run, max: max.unwrap_or(u64::MAX), would_be: 0 }
+    pub(super) fn new(filter: Filter, dry_run: bool, max: Option<u64>) -> Self {
+        Self { filter, dry_run, max: max.unwrap_or(u64::MAX), would_be: 0 }
     }
 
     /// How many messages a dry run would have taken.
@@ -98,7 +93,7 @@ impl Discard {
 #[async_trait]
 impl Visitor for Discard {
     fn wants(&self, message: &ReceivedMessage) -> bool {
-        !self.dry_run && self.matches.all(message)
+        !self.dry_run && self.filter.passes(message)
     }
 
     async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
@@ -106,6 +101,6 @@ impl Visitor for Discard {
     }
 
     fn passed_over(&mut self, message: &ReceivedMessage) {
-        self.would_be += u64::from(self.matches.all(message));
+        self.would_be += u64::from(self.filter.passes(message));
     }
 }

@@ -1,37 +1,49 @@
 //! Where messages come from: arguments, or JSON lines of a file or of standard input.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    io::{self, SeekFrom},
+    path::Path,
+};
 
 use serde_json::Value;
 use tokio::{
     fs::File,
-    io::{AsyncBufRead, AsyncBufReadExt, BufReader, stdin},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncSeekExt, BufReader, stdin},
 };
 
-use super::{SendArgs, unreadable};
+use super::unreadable;
 use crate::{
     cli::failure::Failure,
     message::{Body, Message},
     sidecar::line,
 };
 
+/// The longest line that is read, in bytes; a longer one cannot be a message. The largest message has half a MiB, and JSON may
+/// be written with blanks.
+const MAX_LINE: usize = 4 * 1024 * 1024;
+/// How much is read at once.
+const CHUNK: usize = 256 * 1024;
+
 /// A line, or an argument.
-pub(super) struct Line {
+pub(crate) struct Line {
     /// Its number, counted from 1.
     pub(super) number: u64,
     /// Its size.
     pub(super) bytes: u64,
+    /// Where the next one begins.
+    pub(super) end: u64,
     /// The message, or why there is none.
     pub(super) message: Result<Message, String>,
 }
 
 /// The source of the messages, with what every message gets.
-pub(super) struct Input {
+pub(crate) struct Input {
     source: Source,
     common: Message,
     number: u64,
+    offset: u64,
     size: Option<u64>,
-    ended: bool,
 }
 
 enum Source {
@@ -40,70 +52,98 @@ enum Source {
 }
 
 impl Input {
-    /// Opens the source that the arguments name.
+    /// Bodies from the command line: JSON where they are JSON and not to be `text`.
+    pub(crate) fn arguments(bodies: &[String], text: bool, common: Message) -> Self {
+        let source = Source::Arguments { bodies: bodies.iter().cloned().collect(), text };
+        Self { source, common, number: 0, offset: 0, size: None }
+    }
+
+    /// JSON lines from standard input.
+    pub(crate) fn standard(common: Message) -> Self {
+        Self::lines(BufReader::with_capacity(CHUNK, stdin()), "standard input", common)
+    }
+
+    /// JSON lines of a file, from `offset` on, where line `line` has ended.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub(super) async fn open(args: &SendArgs) -> Result<Self, Failure> {
-        let mut common = Message::new(Body::trusted("null".into())).delay(args.delay.get());
-        common.tags.clone_from(&args.tags);
-        common.attributes = args.attributes.iter().cloned().collect();
-        let mut size = None;
-        let source = match (&args.file, args.bodies.as_slice()) {
-            (Some(path), _) => {
-                let name = path.display().to_string();
-                let file = File::open(path).await.map_err(|error| unreadable(&name, &error))?;
-                size = file.metadata().await.ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
-                Source::Lines { reader: Box::new(BufReader::new(file)), name }
+    pub(crate) async fn file(path: &Path, common: Message, line: u64, offset: u64) -> Result<Self, Failure> {
+        let name = path.display().to_string();
+        let open = async {
+            let mut file = File::open(path).await?;
+            if offset > 0 {
+                file.seek(SeekFrom::Start(offset)).await?;
             }
-            (None, [dash]) if dash == "-" => {
-                Source::Lines { reader: Box::new(BufReader::new(stdin())), name: "standard input".to_owned() }
-            }
-            (None, bodies) => Source::Arguments { bodies: bodies.iter().cloned().collect(), text: args.text },
+            let size = file.metadata().await.ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+            Ok((file, size))
         };
-        Ok(Self { source, common, number: 0, size, ended: false })
+        let (file, size) = open.await.map_err(|error| unreadable(&name, &error))?;
+        let lines = Self::lines(BufReader::with_capacity(CHUNK, file), &name, common);
+        Ok(Self { number: line, offset, size, ..lines })
+    }
+
+    fn lines(reader: impl AsyncBufRead + Unpin + Send + 'static, name: &str, common: Message) -> Self {
+        let source = Source::Lines { reader: Box::new(reader), name: name.to_owned() };
+        Self { source, common, number: 0, offset: 0, size: None }
     }
 
     /// The size of the source in bytes, where it is known.
-    pub(super) fn size(&self) -> Option<u64> {
+    pub(crate) fn size(&self) -> Option<u64> {
         self.size
-    }
-
-    /// Whether the last line was given out.
-    pub(super) fn ended(&self) -> bool {
-        self.ended
     }
 
     /// The next line; empty ones are passed over.
     ///
     /// # Errors
     /// When the source cannot be read.
-    pub(super) async fn next(&mut self) -> Result<Option<Line>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Line>, Failure> {
         loop {
-            self.number += 1;
             let (bytes, message) = match &mut self.source {
                 Source::Arguments { bodies, text } => match bodies.pop_front() {
-                    Some(body) => (body.len(), argument(&body, *text, &self.common)),
-                    None => break,
+                    Some(body) => (body.len() as u64, Some(argument(&body, *text, &self.common))),
+                    None => return Ok(None),
                 },
                 Source::Lines { reader, name } => {
-                    let mut text = Vec::new();
-                    match reader.read_until(b'\n', &mut text).await.map_err(|error| unreadable(name, &error))? {
-                        0 => break,
-                        bytes if text.iter().all(u8::is_ascii_whitespace) => (bytes, Err(String::new())),
-                        bytes => (bytes, line::parse(&text, &self.common)),
+                    match read_line(reader).await.map_err(|error| unreadable(name, &error))? {
+                        (0, _) => return Ok(None),
+                        (bytes, Some(text)) if text.trim_ascii().is_empty() => (bytes, None),
+                        (bytes, Some(text)) => (bytes, Some(line::parse(&text, &self.common))),
+                        (bytes, None) => (bytes, Some(Err(too_long(bytes)))),
                     }
                 }
             };
-            if matches!(&message, Err(reason) if reason.is_empty()) {
-                continue;
+            self.number += 1;
+            self.offset += bytes;
+            if let Some(message) = message {
+                return Ok(Some(Line { number: self.number, bytes, end: self.offset, message }));
             }
-            let message = message.and_then(|message| line::check(&message).map(|()| message));
-            return Ok(Some(Line { number: self.number, bytes: bytes as u64, message }));
         }
-        self.ended = true;
-        Ok(None)
     }
+}
+
+/// The next line with its end, and its size; without its text where it is too long to be held.
+async fn read_line(reader: &mut (dyn AsyncBufRead + Unpin + Send)) -> io::Result<(u64, Option<Vec<u8>>)> {
+    let mut text = Vec::new();
+    let mut size = 0;
+    loop {
+        let chunk = reader.fill_buf().await?;
+        let end = chunk.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        let taken = end.unwrap_or(chunk.len());
+        if size + taken <= MAX_LINE {
+            text.extend_from_slice(&chunk[..taken]);
+        } else {
+            text = Vec::new();
+        }
+        reader.consume(taken);
+        size += taken;
+        if end.is_some() || taken == 0 {
+            return Ok((size as u64, (size <= MAX_LINE).then_some(text)));
+        }
+    }
+}
+
+fn too_long(bytes: u64) -> String {
+    format!("has {bytes} bytes: a line may have {MAX_LINE}, and a message {}", crate::limits::MAX_BYTES)
 }
 
 fn argument(body: &str, text: bool, common: &Message) -> Result<Message, String> {
@@ -135,5 +175,19 @@ mod tests {
         assert_eq!(body("hello", false), "\"hello\"");
         assert_eq!(body("12", true), "\"12\"");
         assert_eq!(argument("1", false, &common).unwrap().tags, ["red"]);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_too_long_is_passed_over_and_not_held() {
+        let lines = format!("1\n{}\n\n3", "x".repeat(MAX_LINE));
+        let mut reader = BufReader::with_capacity(1000, lines.as_bytes());
+        let mut read = Vec::new();
+        loop {
+            match read_line(&mut reader).await.unwrap() {
+                (0, _) => break,
+                (size, text) => read.push((size, text.map(|text| text.len()))),
+            }
+        }
+        assert_eq!(read, [(2, Some(2)), (MAX_LINE as u64 + 1, None), (1, Some(1)), (1, Some(1))]);
     }
 }

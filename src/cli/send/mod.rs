@@ -1,29 +1,34 @@
 //! `send`: messages from the command line, a file or standard input.
 
-mod batches;
 mod input;
+mod journal;
+mod pump;
 mod report;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
-use futures_util::{StreamExt, stream::FuturesOrdered};
 
-pub(crate) use self::input::attribute;
-use self::{
-    batches::Batches,
-    input::{Input, Line},
+use self::journal::{Journal, Wanted};
+pub(crate) use self::{
+    input::{Input, attribute},
+    pump::{Choice, Pump},
     report::Report,
 };
 use super::{
     context::Context,
     failure::{Failure, Kind},
+    signals,
 };
 use crate::{
-    client::{Client, SendOptions},
+    client::Client,
     config::Span,
-    message::Message,
-    queue::{Queue, QueueMode},
+    message::{Body, Message},
+    producer::{Producer, ProducerBuilder},
+    queue::Queue,
 };
 
 /// Options of `send`.
@@ -33,9 +38,14 @@ Examples:
   dms-worker send orders '{\"id\": 1}' '{\"id\": 2}'      bodies that are JSON are sent as JSON, others as text
   dms-worker send orders hello --tag red --attribute n=1 --delay 10s
   dms-worker send orders --file orders.jsonl          one {\"body\":…,\"attributes\":…,\"tags\":…,\"delay_time\":…} per line
+  dms-worker send orders --file orders.jsonl --resume after a kill or an outage: goes on where the run before ended
   generate | dms-worker send orders -
 
-Every line that is refused is named with its number and the reason; the others are sent, and the exit code is 1.")]
+Every line that is refused is named with its number and the reason; the others are sent, and the exit code is 1.
+
+While a file is sent, FILE.journal has the place; it goes when every line is settled. With --resume a run goes on there, and says how
+many lines at most may be stored twice: those that were on their way. None is missing. (With --resume from the start the journal
+stays at the end, so that one more run with it sends what was added to the file since, and nothing else.)")]
 pub(crate) struct SendArgs {
     /// The queue's name or id
     queue: String,
@@ -45,6 +55,12 @@ pub(crate) struct SendArgs {
     /// A file of JSON lines
     #[arg(long, value_name = "FILE", conflicts_with = "bodies")]
     file: Option<PathBuf>,
+    /// Go on where an earlier run with this file ended; from the first line where there was none
+    #[arg(long, requires = "file", conflicts_with = "bodies")]
+    resume: bool,
+    /// Where the place in the file is kept; FILE.journal by default
+    #[arg(long, value_name = "FILE", requires = "file", conflicts_with = "bodies")]
+    journal: Option<PathBuf>,
     /// Send the bodies as text even where they are JSON
     #[arg(long, conflicts_with = "file")]
     text: bool,
@@ -65,88 +81,65 @@ pub(crate) struct SendArgs {
     allow_duplicates: bool,
 }
 
-/// Requests on their way at once; one for FIFO queues, whose order must be the lines'.
-const IN_FLIGHT: usize = 8;
-
 /// Sends everything; exit code 1 when a line was refused.
 pub(crate) async fn run(args: SendArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let mut input = Input::open(&args).await?;
     let client = context.client()?;
     let queue = client.find_queue(&args.queue).await?;
-    let options = SendOptions { return_ids: args.ids, allow_duplicates: args.allow_duplicates };
+    let (mut input, journal) = open(&args, &queue).await?;
+    let producer = producer(client, &queue, args.ids, args.allow_duplicates)?;
     let mut report = Report::new(context, input.size());
-    send_all(&client, &queue, &mut input, options, &mut report).await?;
-    report.finish(&queue.name)
-}
-
-/// Reads, batches and sends, with several requests on their way; results are taken in the order of the lines.
-async fn send_all(
-    client: &Client,
-    queue: &Queue,
-    input: &mut Input,
-    options: SendOptions,
-    report: &mut Report<'_>,
-) -> Result<(), Failure> {
-    let in_flight = if queue.mode == QueueMode::Fifo { 1 } else { IN_FLIGHT };
-    let mut batches = Batches::default();
-    let mut sending = FuturesOrdered::new();
-    loop {
-        let batch = match input.next().await? {
-            Some(Line { number, bytes, message: Ok(message) }) => {
-                report.read(bytes);
-                batches.add(number, message)
-            }
-            Some(Line { number, bytes, message: Err(reason) }) => {
-                report.read(bytes);
-                report.refused(number, reason);
-                None
-            }
-            None => batches.take(),
-        };
-        let ended = batch.is_none() && input.ended();
-        if let Some(batch) = batch {
-            sending.push_back(send(client, queue, batch, options));
-        }
-        while sending.len() >= in_flight || (ended && !sending.is_empty()) {
-            if let Some((numbers, outcome)) = sending.next().await {
-                settle(&numbers, outcome, report)?;
-            }
-        }
-        if ended {
-            return Ok(());
-        }
+    if let Some(journal) = journal.as_ref().filter(|journal| journal.is_resumed()) {
+        report.resume(journal.progress());
+    }
+    let pump = Pump::new(producer, journal, report);
+    let (report, ended) = pump.run(&mut input, Choice::Send, signals::first()).await?;
+    match ended {
+        true => report.finish(&queue.name),
+        false => Err(Failure::new("stopped by a signal")),
     }
 }
 
-type Outcome = Result<Vec<crate::client::SendOutcome>, crate::client::Error>;
-
-async fn send(client: &Client, queue: &Queue, batch: Vec<(u64, Message)>, options: SendOptions) -> (Vec<u64>, Outcome) {
-    let (numbers, messages): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-    let outcome = client.send_with(&queue.id, &messages, options).await;
-    (numbers, outcome)
+async fn open(args: &SendArgs, queue: &Queue) -> Result<(Input, Option<Journal>), Failure> {
+    let mut common = Message::new(Body::trusted("null".into())).delay(args.delay.get());
+    common.tags.clone_from(&args.tags);
+    common.attributes = args.attributes.iter().cloned().collect();
+    if let Some(path) = &args.file {
+        let task = format!("send to queue {}", queue.id);
+        return open_file(path, args.journal.as_deref(), args.resume, task, common).await;
+    }
+    let input = match args.bodies.as_slice() {
+        [dash] if dash == "-" => Input::standard(common),
+        bodies => Input::arguments(bodies, args.text, common),
+    };
+    Ok((input, None))
 }
 
-/// Notes what became of each line. A service that is gone, or that refuses the caller, ends the command.
-fn settle(numbers: &[u64], outcome: Outcome, report: &mut Report<'_>) -> Result<(), Failure> {
-    match outcome {
-        Ok(outcomes) => {
-            for (number, outcome) in numbers.iter().zip(outcomes) {
-                match outcome {
-                    Ok(id) => report.sent(id.as_ref())?,
-                    Err(error) => report.refused(*number, error.to_string()),
-                }
-            }
-            Ok(())
-        }
-        Err(error) if error.is_connect() || error.is_auth() || error.is_forbidden() => {
-            report.stopped(numbers);
-            Err(error.into())
-        }
-        Err(error) => {
-            numbers.iter().for_each(|number| report.refused(*number, error.to_string()));
-            Ok(())
-        }
-    }
+/// A file of JSON lines with its journal, where the run begins or goes on.
+pub(crate) async fn open_file(
+    path: &Path,
+    journal: Option<&Path>,
+    resume: bool,
+    task: String,
+    common: Message,
+) -> Result<(Input, Option<Journal>), Failure> {
+    // A file that is not there has no journal, and is what the user should hear of.
+    std::fs::metadata(path).map_err(|error| unreadable(&path.display().to_string(), &error))?;
+    let journal = Journal::open(&Wanted { input: path, journal, task, resume })?;
+    let (line, offset) = journal.as_ref().map_or((0, 0), |journal| {
+        let progress = journal.progress();
+        (progress.line, progress.offset)
+    });
+    Ok((Input::file(path, common, line, offset).await?, journal))
+}
+
+/// A producer for lines: bounded in messages and bytes, and in the order of the lines where the queue has one.
+pub(crate) fn producer(client: Client, queue: &Queue, ids: bool, allow_duplicates: bool) -> Result<Producer, Failure> {
+    let builder = ProducerBuilder::of(client, queue.clone())
+        .max_in_flight(pump::IN_FLIGHT)
+        .max_pending(pump::WINDOW, pump::MAX_PENDING_BYTES)
+        .return_ids(ids)
+        .allow_duplicates(allow_duplicates);
+    Ok(builder.build()?)
 }
 
 /// A problem with the source of the messages.

@@ -1,5 +1,10 @@
 //! The commands of a client, against a server in another process.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
 use serde_json::{Value, json};
 
 use super::{Program, Running};
@@ -92,6 +97,75 @@ fn refused_lines_are_named_and_the_others_sent() {
     assert_eq!(json.code, Some(1));
     let summary: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((&summary["sent"], &summary["refused"][0]["line"]), (&0.into(), &1.into()));
+}
+
+/// `tests/load/send_resume.py` does the same with a million lines.
+#[test]
+fn a_file_whose_sending_was_killed_is_resumed() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "q", "--group", "g"]).ok();
+    let good = |n: u32| format!("{{\"body\":{n},\"attributes\":{{\"pad\":\"{}\"}}}}\n", "x".repeat(60_000));
+    let lines: String = (1..=400).map(|n| if n % 50 == 0 { "{}\n".to_owned() } else { good(n) }).collect();
+    let file = program.file("orders.jsonl", &lines);
+    let journal = program.dir().join("orders.jsonl.journal");
+
+    let mut sending =
+        program.command(&["--endpoint", &url, "send", "q", "--file", &file]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(sending.stderr.take().unwrap());
+    let mut first = String::new();
+    stderr.read_line(&mut first).unwrap();
+    assert_eq!(first, "line 50: has no `body`: write {\"body\": …}\n");
+    sending.kill().unwrap();
+    sending.wait().unwrap();
+    let reported = 1 + stderr.lines().count();
+
+    let unasked = dms(&["send", "q", "--file", &file]).failed(2);
+    assert!(unasked.contains("add --resume to go on there, or remove the journal"), "{unasked}");
+    let other = dms(&[
+        "send",
+        "q",
+        "--file",
+        &program.file("other.jsonl", "{}\n"),
+        "--journal",
+        journal.to_str().unwrap(),
+        "--resume",
+    ]);
+    assert!(other.failed(2).contains("does not fit"));
+    let resumed = dms(&["send", "q", "--file", &file, "--resume"]);
+    assert_eq!(resumed.code, Some(1), "{}", resumed.stderr);
+    assert!(resumed.stderr.starts_with("going on after line "), "{}", resumed.stderr);
+    let named = resumed.stderr.lines().filter(|line| line.starts_with("line ")).count();
+    assert!(reported + named >= 8, "{}", resumed.stderr);
+    let again = dms(&["-o", "json", "send", "q", "--file", &file, "--resume"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&again.stdout).unwrap()["sent"],
+        392,
+        "all is sent already: {}",
+        again.stderr
+    );
+
+    let received = dms(&["receive", "q", "g", "--max", "1000", "--wait", "1s"]).ok();
+    let body = |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"].as_u64().unwrap();
+    let mut bodies: Vec<u64> = received.lines().map(body).collect();
+    bodies.sort_unstable();
+    let all = bodies.len();
+    bodies.dedup();
+    assert!(bodies.into_iter().eq((1..=400).filter(|n| n % 50 > 0)));
+    let most = resumed.stderr.split("at most ").nth(1).unwrap().split(' ').next().unwrap().parse::<usize>().unwrap();
+    assert!(all - 392 <= most && most <= 300, "{} are there twice, and at most {most} said", all - 392);
+}
+
+#[test]
+fn a_service_that_goes_away_leaves_a_place_to_resume() {
+    let (program, server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "q", "--group", "g"]).ok();
+    let file = program.file("lines.jsonl", "{\"body\":1}\n");
+    drop(server);
+    assert_eq!(dms(&["send", "q", "--file", &file]).code, Some(69));
+    assert!(!program.dir().join("lines.jsonl.journal").exists(), "nothing was sent");
+    assert!(dms(&["send", "q", "-", "--resume"]).failed(2).contains("cannot be used with"));
 }
 
 #[test]

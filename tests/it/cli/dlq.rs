@@ -89,3 +89,74 @@ fn throwing_away_asks_first() {
     assert_eq!(dlq.run(&["dlq", "discard", "q", "g", "--match", "tenant=1", "--yes"]).ok(), "2 thrown away\n");
     assert_eq!(dlq.left(), 2);
 }
+
+#[test]
+fn what_was_dumped_and_taken_can_be_redriven_from_its_file() {
+    let dlq = Dlq::new();
+    let file = dlq.program.dir().join("dead.jsonl").display().to_string();
+    let said = dlq.run(&["dlq", "dump", "q", "g", "--file", &file, "--ack", "--max", "3"]);
+    assert!(said.stderr.contains("3 dead letters of g written, and taken out of the queue"), "{}", said.stderr);
+    assert_eq!(dlq.left(), 1);
+    assert!(dlq.run(&["dlq", "dump", "q", "g", "--file", &file, "--ack"]).failed(2).contains("is there already"));
+    dlq.run(&["dlq", "dump", "q", "g", "--file", &file, "--ack", "--append"]).ok();
+    assert_eq!((dlq.left(), std::fs::read_to_string(&file).unwrap().lines().count()), (0, 4));
+
+    let of_file = |args: &[&str]| dlq.run(&[&["-o", "json", "dlq", "redrive", "q", "--file", &file], args].concat());
+    assert_eq!(of_file(&["--dry-run", "--match-body", "=2"]).json()["redriven"], 1);
+    let report = of_file(&["--match", "tenant=1", "--set", "mended=true", "--unset", "tenant"]).json();
+    assert_eq!((&report["redriven"], &report["filtered"], &report["doubled"]), (&json!(2), &json!(2), &json!(0)));
+    let lines = dlq.run(&["receive", "q", "g", "--wait", "1s"]).ok();
+    let mended = |n: u32| format!("{{\"body\":{n},\"attributes\":{{\"dms-redriven\":1,\"mended\":true}}}}\n");
+    assert_eq!(lines, mended(1) + &mended(3));
+    assert_eq!(of_file(&["--max", "1"]).json()["redriven"], 1);
+    assert!(of_file(&[]).failed(2).contains("--resume"));
+    assert_eq!(of_file(&["--resume"]).json()["redriven"], 4);
+}
+
+#[test]
+fn parked_messages_are_seen_sent_back_and_thrown_away_as_dead_letters_are() {
+    let dlq = Dlq::new();
+    dlq.run(&["queue", "create", "parked", "--group", "ops"]).ok();
+    let history = [
+        "dms-reason=rejected",
+        "dms-error=no such customer",
+        "dms-worker=orders",
+        "dms-attempts=3",
+        "dms-first-failure=2026-01-01T00:00:00Z",
+        "dms-last-failure=2026-01-02T00:00:00Z",
+        "dms-origin=q",
+    ];
+    let attributes: Vec<&str> = history.iter().flat_map(|attribute| ["--attribute", attribute]).collect();
+    dlq.run(&[&["send", "parked", "1", "2"], &*attributes].concat()).ok();
+    let listed = dlq.run(&["-o", "json", "dlq", "list", "parked", "ops"]).json();
+    assert_eq!(listed[0]["available_messages"], 2);
+    let shown = dlq.run(&["dlq", "show", "parked", "ops", "--parked", "--max", "1"]);
+    assert!(shown.stderr.contains("parked messages of ops leased for the look, and given back"), "{}", shown.stderr);
+    let row = shown.ok();
+    for attribute in history.iter().filter(|attribute| !attribute.starts_with("dms-origin")) {
+        assert!(row.contains(attribute.split_once('=').unwrap().1), "{attribute}\n{row}");
+    }
+    let args = ["dlq", "redrive", "parked", "ops", "--parked", "--match-body", "=2"];
+    assert!(dlq.run(&args).ok().starts_with("1 redriven, 1 left"));
+    assert_eq!(
+        dlq.run(&["receive", "q", "g", "--wait", "1s"]).ok(),
+        "{\"body\":2,\"attributes\":{\"dms-redriven\":1}}\n"
+    );
+    assert_eq!(dlq.run(&["dlq", "discard", "parked", "ops", "--parked", "--yes"]).ok(), "1 thrown away\n");
+}
+
+#[test]
+fn a_look_through_the_admin_address_leases_nothing() {
+    let program = Program::new();
+    let server = program.serve(&["--admin", "127.0.0.1:0"]);
+    let (url, admin) = (server.url("serving on "), server.url("admin on ").trim_end_matches(')').to_owned());
+    tokio::runtime::Runtime::new().unwrap().block_on(fail_four(&url));
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    // Somebody has them all: a look sees them all the same.
+    dms(&["receive", "q", "g", "--dead-letters", "--no-ack", "--wait", "1s", "--max", "4"]).ok();
+    let shown = dms(&["-o", "json", "dlq", "show", "q", "g", "--admin", &admin, "--match", "tenant=1"]).json();
+    let seen: Vec<_> = shown.as_array().unwrap().iter().map(|row| (&row["body"], &row["state"])).collect();
+    assert_eq!(seen, [(&json!(1), &json!("leased")), (&json!(3), &json!("leased"))]);
+    let wrong = dms(&["dlq", "show", "q", "g", "--admin", &url]).failed(1);
+    assert!(wrong.contains("is not the admin address of a server with this group"), "{wrong}");
+}

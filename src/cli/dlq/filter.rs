@@ -1,0 +1,97 @@
+//! [`Filter`]: which messages a `dlq` command is about.
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    cli::send,
+    message::{Attributes, Body, Message, ReceivedMessage},
+};
+
+/// Conditions that all have to hold.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Filter {
+    /// Only messages with this attribute; may be repeated
+    #[arg(long = "match", value_name = "NAME=VALUE", value_parser = send::attribute)]
+    attributes: Vec<(String, Value)>,
+    /// Only messages with this label (dead letters of the hosted service carry none); may be repeated
+    #[arg(long = "tag", value_name = "LABEL")]
+    tags: Vec<String>,
+    /// Only messages whose body has this value at this JSON pointer, as in /customer/id=7; may be repeated
+    #[arg(long = "match-body", value_name = "POINTER=VALUE", value_parser = pointer)]
+    bodies: Vec<(String, Value)>,
+}
+
+/// Reads `POINTER=VALUE`.
+fn pointer(text: &str) -> Result<(String, Value), String> {
+    let (pointer, value) = send::attribute(text).map_err(|_| "write POINTER=VALUE".to_owned())?;
+    match pointer.is_empty() || pointer.starts_with('/') {
+        true => Ok((pointer, value)),
+        false => Err(format!("a JSON pointer begins with `/`: write /{pointer}={value}")),
+    }
+}
+
+impl Filter {
+    /// Whether every message passes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.attributes.is_empty() && self.tags.is_empty() && self.bodies.is_empty()
+    }
+
+    /// Whether a message that was consumed passes.
+    pub(super) fn passes(&self, message: &ReceivedMessage) -> bool {
+        self.holds(&message.body, &message.attributes, &message.tags)
+    }
+
+    /// Whether a message of a file passes.
+    pub(super) fn passes_line(&self, message: &Message) -> bool {
+        self.holds(&message.body, &message.attributes, &message.tags)
+    }
+
+    /// Whether a message of these parts passes.
+    pub(super) fn holds(&self, body: &Body, attributes: &Attributes, tags: &[String]) -> bool {
+        let attribute =
+            |(name, wanted): &(String, Value)| attributes.get(name).is_some_and(|found| same(found, wanted));
+        self.attributes.iter().all(attribute)
+            && self.tags.iter().all(|tag| tags.contains(tag))
+            && (self.bodies.is_empty() || self.holds_body(body))
+    }
+
+    fn holds_body(&self, body: &Body) -> bool {
+        let Ok(body) = body.parse::<Value>() else { return false };
+        self.bodies.iter().all(|(pointer, wanted)| body.pointer(pointer).is_some_and(|found| same(found, wanted)))
+    }
+}
+
+/// `7` on the command line is a number, and stands for a text "7" too.
+fn same(found: &Value, wanted: &Value) -> bool {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    text(found) == text(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn every_condition_has_to_hold() {
+        let message =
+            Message::json(&serde_json::json!({"customer": {"id": 7}})).unwrap().attribute("n", "1").tag("red");
+        let passes = |attributes: &[&str], tags: &[&str], bodies: &[&str]| {
+            let filter = Filter {
+                attributes: attributes.iter().map(|text| send::attribute(text).unwrap()).collect(),
+                tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+                bodies: bodies.iter().map(|text| pointer(text).unwrap()).collect(),
+            };
+            filter.passes_line(&message)
+        };
+        assert!(passes(&[], &[], &[]));
+        assert!(passes(&["n=1"], &["red"], &["/customer/id=7"]));
+        assert!(!passes(&["n=2"], &["red"], &["/customer/id=7"]));
+        assert!(!passes(&["n=1"], &["blue"], &[]));
+        assert!(!passes(&[], &[], &["/customer/id=8"]));
+        assert!(!passes(&[], &[], &["/customer/name=7"]));
+        assert!(pointer("customer=1").unwrap_err().contains("write /customer=1"));
+    }
+}

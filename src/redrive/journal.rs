@@ -1,0 +1,194 @@
+//! [`Journal`]: which copies are on their way, in a file, so that a redrive that is killed knows afterwards which of them may be
+//! there twice, and which are surely there.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{clock, message::ReceivedMessage};
+
+/// What is on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Notes {
+    /// What is redriven, and where it goes.
+    task: String,
+    /// The places of the messages whose copies are on their way, in order.
+    pending: Vec<u64>,
+    /// How many messages without a known place are on their way besides.
+    unnumbered: u64,
+    /// How many of the first pending ones are stored and wait for their acknowledgement.
+    stored: usize,
+    /// When the lease of the pending ones ends, in milliseconds of Unix time.
+    until_ms: i64,
+    /// Copies stored by this run and those it continues.
+    copied: u64,
+    /// Copies of them that may be there twice.
+    doubled: u64,
+}
+
+/// The notes of a redrive. Nobody else has them open.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: Arc<File>,
+    path: PathBuf,
+    notes: Notes,
+}
+
+/// What a run that was killed left behind.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Legacy {
+    /// The places of messages whose copies may be stored: another copy may double them.
+    pub(super) perhaps: HashSet<u64>,
+    /// The places of messages whose copies are stored: they want nothing but their acknowledgement.
+    pub(super) stored: HashSet<u64>,
+    /// How long they may still be leased.
+    pub(super) leased_for: Duration,
+    /// Copies stored before.
+    pub(super) copied: u64,
+    /// Copies of them that may be there twice.
+    pub(super) doubled: u64,
+}
+
+impl Journal {
+    /// Opens the journal at `path`, made anew or that of a run that did not come to its end.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, is in use, or is about something else.
+    pub(super) fn open(path: &Path, task: &str) -> io::Result<(Self, Legacy)> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other("another redrive of the same messages is under way"),
+            TryLockError::Error(error) => error,
+        })?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let earlier: Notes = match text.trim() {
+            "" => Notes { task: task.to_owned(), ..Notes::default() },
+            text => {
+                serde_json::from_str(text).map_err(|error| io::Error::other(format!("it is no journal: {error}")))?
+            }
+        };
+        if earlier.task != task {
+            let text = format!("it is of another redrive ({}): finish that one, or remove the file", earlier.task);
+            return Err(io::Error::other(text));
+        }
+        let legacy = legacy(&earlier, clock::now().as_millisecond());
+        let notes = Notes { task: earlier.task, copied: legacy.copied, doubled: legacy.doubled, ..Notes::default() };
+        Ok((Self { file: Arc::new(file), path: path.to_owned(), notes }, legacy))
+    }
+
+    /// Notes, on the disk, that copies of these are on their way, while their lease lasts.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) async fn sending(&mut self, messages: &[ReceivedMessage], lease: Duration) -> io::Result<()> {
+        self.notes.pending = messages.iter().filter_map(|message| message.sequence).collect();
+        self.notes.unnumbered = (messages.len() - self.notes.pending.len()) as u64;
+        self.notes.stored = 0;
+        let lease = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        self.notes.until_ms = clock::now().as_millisecond().saturating_add(lease);
+        self.store(true).await
+    }
+
+    /// Notes that the first so many are stored. The end of this process does not lose it; of the machine it may.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) async fn stored(&mut self, count: usize, doubled: u64) -> io::Result<()> {
+        self.notes.stored = count;
+        self.notes.copied += count as u64;
+        self.notes.doubled += doubled;
+        self.store(false).await
+    }
+
+    /// The run came to its end: there is nothing to go on from.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub(super) fn finish(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+
+    async fn store(&self, durable: bool) -> io::Result<()> {
+        let record = serde_json::to_string(&self.notes)?;
+        let file = Arc::clone(&self.file);
+        let write = move || {
+            let mut file = &*file;
+            file.seek(SeekFrom::Start(0))?;
+            // One write, and blanks over what was longer before.
+            file.write_all(format!("{record:<1023}\n").as_bytes())?;
+            if durable { file.sync_data() } else { Ok(()) }
+        };
+        match durable {
+            true => tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(io::Error::other(error))),
+            false => write(),
+        }
+    }
+}
+
+/// What notes say to the run that continues them.
+fn legacy(notes: &Notes, now_ms: i64) -> Legacy {
+    let (stored, perhaps) = notes.pending.split_at(notes.stored.min(notes.pending.len()));
+    let left = u64::try_from(notes.until_ms.saturating_sub(now_ms)).unwrap_or(0);
+    Legacy {
+        perhaps: perhaps.iter().copied().collect(),
+        stored: stored.iter().copied().collect(),
+        // A clock that was turned back must not make anybody wait for longer than a lease can last.
+        leased_for: Duration::from_millis(left).min(Duration::from_secs(300)),
+        copied: notes.copied,
+        // Without a place a message cannot be recognised: what may be there twice is counted at once.
+        doubled: notes.doubled + notes.unnumbered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::message::{AckHandle, Body};
+
+    fn received(sequence: u64) -> ReceivedMessage {
+        ReceivedMessage {
+            body: Body::json(&1).unwrap(),
+            attributes: Default::default(),
+            tags: Vec::new(),
+            handle: AckHandle::new("h"),
+            sequence: Some(sequence),
+            entered_ms: None,
+            attempt: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_on_its_way_is_known_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state/redrive.journal");
+        let (mut journal, legacy) = Journal::open(&path, "a to b").unwrap();
+        assert_eq!(legacy, Legacy::default());
+        let busy = Journal::open(&path, "a to b").unwrap_err();
+        assert!(busy.to_string().contains("under way"), "{busy}");
+        journal.sending(&[received(7), received(8), received(9)], Duration::from_secs(60)).await.unwrap();
+        journal.stored(1, 2).await.unwrap();
+        drop(journal);
+
+        let other = Journal::open(&path, "a to c").unwrap_err();
+        assert!(other.to_string().contains("of another redrive (a to b)"), "{other}");
+        let (journal, legacy) = Journal::open(&path, "a to b").unwrap();
+        assert_eq!((legacy.stored, legacy.perhaps), (HashSet::from([7]), HashSet::from([8, 9])));
+        assert_eq!((legacy.copied, legacy.doubled), (1, 2));
+        assert!((50..=60).contains(&legacy.leased_for.as_secs()), "{:?}", legacy.leased_for);
+        journal.finish().unwrap();
+        assert!(!path.exists());
+    }
+}

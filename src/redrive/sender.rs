@@ -1,0 +1,229 @@
+//! [`Sender`]: the visitor that sends copies.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    io,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Filter, RedriveReport, Target, Transform, Visitor,
+    copies::{again, is_exhausted},
+    journal::{Journal, Legacy},
+};
+use crate::{
+    client::{Client, Error, SendOptions, check_message},
+    limits::{LimitError, MAX_BYTES},
+    message::{Message, ReceivedMessage},
+    queue::QueueId,
+    retry::RetryPolicy,
+    worker::ORIGIN,
+};
+
+/// How long a copy is tried before the redrive gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many of the last copies are remembered by the places of their originals.
+const REMEMBERED: usize = 10_000;
+
+/// Sends copies, and counts.
+pub(super) struct Sender {
+    pub(super) client: Client,
+    pub(super) target: Target,
+    pub(super) filter: Option<Filter>,
+    pub(super) transform: Option<Transform>,
+    pub(super) max_redrives: u32,
+    pub(super) dry_run: bool,
+    pub(super) report: RedriveReport,
+    pub(super) journal: Option<Journal>,
+    /// How long the messages are leased.
+    pub(super) lease: Duration,
+    pub(super) memory: Memory,
+    /// The queues of parked messages, by name; `None` where there is no such queue.
+    pub(super) origins: HashMap<String, Option<QueueId>>,
+}
+
+/// Which messages have copies already, by their places.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    copied: HashSet<u64>,
+    oldest: VecDeque<u64>,
+    /// Those of a run that was killed: it stored their copies.
+    before: HashSet<u64>,
+    /// Those of a run that was killed: nobody knows.
+    perhaps: HashSet<u64>,
+    /// Messages of this run that came again and were recognised: their copies are not doubled.
+    recognised: u64,
+}
+
+impl Memory {
+    pub(super) fn new(legacy: &Legacy) -> Self {
+        Self { before: legacy.stored.clone(), perhaps: legacy.perhaps.clone(), ..Self::default() }
+    }
+
+    fn remember(&mut self, place: u64) {
+        if self.copied.insert(place) {
+            self.oldest.push_back(place);
+        }
+        if self.oldest.len() > REMEMBERED
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            self.copied.remove(&oldest);
+        }
+    }
+
+    fn has(&self, message: &ReceivedMessage) -> bool {
+        message.sequence.is_some_and(|place| self.copied.contains(&place) || self.before.contains(&place))
+    }
+
+    /// Counts the first messages that have copies already, and says how many they are.
+    fn recognise(&mut self, messages: &[ReceivedMessage]) -> usize {
+        let known = messages.iter().take_while(|message| self.has(message)).count();
+        let of_this_run = messages[..known].iter().filter_map(|message| message.sequence);
+        self.recognised += of_this_run.filter(|place| self.copied.contains(place)).count() as u64;
+        known
+    }
+
+    /// How many came again and were not sent again.
+    pub(super) fn recognised(&self) -> u64 {
+        self.recognised
+    }
+}
+
+impl Sender {
+    fn is_filtered(&self, message: &ReceivedMessage) -> bool {
+        self.filter.as_ref().is_some_and(|filter| !filter(message))
+    }
+
+    fn is_exhausted(&self, message: &ReceivedMessage) -> bool {
+        is_exhausted(&message.attributes, self.max_redrives)
+    }
+
+    /// The copies that go in one request: up to the first one that cannot be sent or goes elsewhere, and as many as fit.
+    async fn copies(&mut self, messages: &[ReceivedMessage]) -> Result<(QueueId, Vec<Message>), Error> {
+        let mut queue = None;
+        let mut copies = Vec::new();
+        let mut bytes = 0;
+        for message in messages {
+            let Some(target) = self.target_of(message).await? else { break };
+            let copy = again(message);
+            let copy = match &self.transform {
+                Some(change) => change(copy),
+                None => copy,
+            };
+            bytes += copy.body.len();
+            let elsewhere = queue.as_ref().is_some_and(|queue| *queue != target);
+            if elsewhere || self.memory.has(message) || bytes > MAX_BYTES || check_message(&copy).is_err() {
+                break;
+            }
+            queue = Some(target);
+            copies.push(copy);
+        }
+        Ok((queue.unwrap_or_else(|| QueueId::from("")), copies))
+    }
+
+    /// The queue that a message's copy goes to, if there is one.
+    async fn target_of(&mut self, message: &ReceivedMessage) -> Result<Option<QueueId>, Error> {
+        let Target::Origin = &self.target else {
+            return Ok(self.target.queue().cloned());
+        };
+        let Some(name) = message.attributes.get(ORIGIN).and_then(Value::as_str) else { return Ok(None) };
+        if let Some(known) = self.origins.get(name) {
+            return Ok(known.clone());
+        }
+        let found = match self.client.find_queue(name).await {
+            Ok(queue) => Some(queue.id),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        self.origins.insert(name.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    /// Sends one request until it is surely stored, and says how many of the first copies are.
+    async fn send(&mut self, queue: &QueueId, copies: &[Message]) -> Result<usize, Error> {
+        let mut schedule = RetryPolicy::default().max_attempts(None).schedule();
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let error = match self.client.send_with(queue, copies, SendOptions::default()).await {
+                Ok(outcomes) => {
+                    let stored = outcomes.iter().take_while(|outcome| outcome.is_ok()).count();
+                    // Those behind a failed one are stored, and their originals come again with it.
+                    self.report.doubled += outcomes[stored..].iter().filter(|outcome| outcome.is_ok()).count() as u64;
+                    return Ok(stored);
+                }
+                Err(error) => error,
+            };
+            if error.is_unsure() {
+                self.report.doubled += copies.len() as u64;
+            }
+            match schedule.next_delay() {
+                Some(pause) if error.is_retryable() && Instant::now() + pause < give_up => sleep(pause).await,
+                _ if error.is_limit() => return Ok(0),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Sends copies of these with the journal knowing of it, and says how many of the first ones are stored.
+    async fn take_noted(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
+        let (queue, copies) = self.copies(messages).await?;
+        let messages = &messages[..copies.len()];
+        if copies.is_empty() {
+            return Ok(0);
+        }
+        let before = self.report.doubled;
+        let perhaps = messages.iter().filter_map(|message| message.sequence);
+        let again = perhaps.filter(|place| self.memory.perhaps.remove(place)).count();
+        self.report.doubled += again as u64;
+        if let Some(journal) = &mut self.journal {
+            journal.sending(messages, self.lease).await.map_err(|error| journal_error(&error))?;
+        }
+        let stored = self.send(&queue, &copies).await?;
+        messages[..stored].iter().filter_map(|message| message.sequence).for_each(|place| self.memory.remember(place));
+        if let Some(journal) = &mut self.journal {
+            let doubled = self.report.doubled - before;
+            journal.stored(stored, doubled).await.map_err(|error| journal_error(&error))?;
+        }
+        Ok(stored)
+    }
+}
+
+/// A journal that cannot be used ends the redrive: what is doubled later would not be known.
+pub(super) fn journal_error(error: &io::Error) -> Error {
+    let limit = LimitError {
+        what: "journal",
+        value: format!("unusable ({error})"),
+        allowed: "a file that can be written, and that no other redrive uses, is needed".to_owned(),
+    };
+    Error::limit("redrive", limit)
+}
+
+#[async_trait]
+impl Visitor for Sender {
+    fn wants(&self, message: &ReceivedMessage) -> bool {
+        !self.dry_run && !self.is_filtered(message) && !self.is_exhausted(message)
+    }
+
+    async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
+        // Their copies are stored, and only the acknowledgement was lost: that is all they want.
+        let known = self.memory.recognise(messages);
+        if known > 0 {
+            return Ok(known);
+        }
+        self.take_noted(messages).await
+    }
+
+    fn passed_over(&mut self, message: &ReceivedMessage) {
+        let count = match () {
+            () if self.is_filtered(message) => &mut self.report.filtered,
+            () if self.is_exhausted(message) => &mut self.report.exhausted,
+            () if self.dry_run => &mut self.report.redriven,
+            () => &mut self.report.refused,
+        };
+        *count += 1;
+    }
+}
