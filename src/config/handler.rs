@@ -50,6 +50,8 @@ pub struct HttpHandler {
     pub unix_socket: Option<PathBuf>,
     /// How a message is written; `raw` by default.
     pub format: BodyFormat,
+    /// Which messages share a request; by default each has its own.
+    pub batch: Option<Batch>,
     /// Headers of every request; none by default.
     pub headers: BTreeMap<String, String>,
     /// The key of the `Dms-Signature` header (HMAC-SHA256); not signed by default.
@@ -71,12 +73,39 @@ impl Default for HttpHandler {
             connect_timeout: Span::secs(2),
             unix_socket: None,
             format: BodyFormat::default(),
+            batch: None,
             headers: BTreeMap::new(),
             signature_key: None,
             signature_key_file: None,
             health_url: None,
             health_interval: Span::secs(1),
         }
+    }
+}
+
+/// Which messages share a request, whose answer has a verdict for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Batch {
+    /// Those that were consumed together: up to ten, nobody waits.
+    Consumed,
+    /// Those that arrive until there are enough.
+    Collect(Collect),
+}
+
+/// When a batch that is collected is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Collect {
+    /// The most messages in a request, not above the worker's concurrency; 100 by default.
+    pub max_messages: usize,
+    /// How long the first message waits for others; 1 s by default.
+    pub linger: Span,
+}
+
+impl Default for Collect {
+    fn default() -> Self {
+        Self { max_messages: 100, linger: Span::secs(1) }
     }
 }
 

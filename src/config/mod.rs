@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     admin::Admin,
     dms::{ApiVersion, Auth, Dms, Iam},
-    handler::{BodyFormat, CommandHandler, CommandMode, Handler, HttpHandler, LogHandler},
+    handler::{Batch, BodyFormat, Collect, CommandHandler, CommandMode, Handler, HttpHandler, LogHandler},
     load::{Loaded, Request, load, search},
     log::{Log, LogFormat},
     problem::{ConfigError, Origin, Problem},

@@ -8,7 +8,13 @@ use super::{
     admin::LogControl,
     app::{App, Watching},
     children, connect,
-    deliver::{command::CommandDelivery, http::HttpDelivery, lines::LinesDelivery, log::LogDelivery, target::Target},
+    deliver::{
+        command::CommandDelivery,
+        http::{HttpBatches, HttpDelivery},
+        lines::LinesDelivery,
+        log::LogDelivery,
+        target::Target,
+    },
     embed,
     error::SidecarError,
     listen::listen,
@@ -24,7 +30,8 @@ use crate::{
     server::{Server, Tls, listener::Listener},
     transport::InProcess,
     worker::{
-        AckWait, Handler, MaxMessages, Metrics, OnFailure, OnReject, Ordering, Rate, Republish, Worker, WorkerBuilder,
+        AckWait, Batching, Collect, Handler, MaxMessages, Metrics, OnFailure, OnReject, Ordering, Rate, Republish,
+        Worker, WorkerBuilder,
     },
 };
 
@@ -182,36 +189,16 @@ fn unit(
     config: &Config,
     client: &Client,
     metrics: &Metrics,
-    (stopping, tasks): (&CancellationToken, &TaskTracker),
+    surroundings: (&CancellationToken, &TaskTracker),
 ) -> Result<Unit, SidecarError> {
     let name = worker.label();
     let recorder = Arc::<Recorder>::default();
-    let (brake, mut app) = (Brake::default(), None);
-    let handler: Arc<dyn Handler> = match (&worker.handler.http, &worker.handler.command) {
-        (Some(settings), _) => {
-            let target = Target::new(settings, worker.concurrency);
-            let target = Arc::new(target.map_err(|error| SidecarError::Http(name.clone(), error.into()))?);
-            let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
-            let delivery =
-                Arc::new(HttpDelivery::new(settings, target.clone(), source, brake.clone(), stopping.clone()));
-            let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
-            app = Some(Watched { app: delivery.app(), target, watching });
-            delivery
-        }
-        (None, Some(command)) => {
-            let (run, timeout) = (command.run.clone(), command.timeout.map(config::Span::get));
-            children::find(&run).map_err(|error| SidecarError::Program(name.clone(), error))?;
-            match command.mode {
-                CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout, brake.clone())),
-                CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, brake.clone(), tasks)),
-            }
-        }
-        (None, None) => Arc::new(LogDelivery::new(worker.handler.log.unwrap_or_default())),
-    };
-    let builder = Worker::builder(client.clone(), &worker.queue, &worker.group, handler);
+    let brake = Brake::default();
+    let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
+    let (handling, app) = handling(worker, source, &brake, surroundings)?;
     let rate = worker.rate_limit.map(|rate| Rate::try_new(rate.count(), rate.per())).transpose();
     let rate = rate.map_err(|error| SidecarError::Settings(name.clone(), error.into()))?;
-    let built = settings(builder, worker, config)
+    let built = settings(handling.builder(client.clone(), worker), worker, config)
         .rate_limit(rate)
         .observer(recorder.clone())
         .observer(metrics.observer(&name, &worker.queue, &worker.group))
@@ -223,6 +210,64 @@ fn unit(
     let dead_letters = worker.source == config::Source::DeadLetters;
     let stale_after = worker.poll_wait.get() + Duration::from_secs(60);
     Ok(Unit { name, worker: built, throttle, recorder, app, dead_letters, stale_after })
+}
+
+/// What handles the messages of a worker.
+enum Handling {
+    Single(Arc<dyn Handler>),
+    Batch(HttpBatches, Batching),
+}
+
+impl Handling {
+    fn builder(self, client: Client, worker: &config::Worker) -> WorkerBuilder {
+        match self {
+            Self::Single(handler) => Worker::builder(client, &worker.queue, &worker.group, handler),
+            Self::Batch(handler, batching) => {
+                Worker::batch_builder(client, &worker.queue, &worker.group, handler).batching(batching)
+            }
+        }
+    }
+}
+
+/// The handler of a worker, and its application where it has one.
+fn handling(
+    worker: &config::Worker,
+    source: String,
+    brake: &Brake,
+    (stopping, tasks): (&CancellationToken, &TaskTracker),
+) -> Result<(Handling, Option<Watched>), SidecarError> {
+    if let Some(settings) = &worker.handler.http {
+        let target = Target::new(settings, worker.concurrency);
+        let target = Arc::new(target.map_err(|error| SidecarError::Http(worker.label(), error.into()))?);
+        let delivery = HttpDelivery::new(settings, target.clone(), source, brake.clone(), stopping.clone());
+        let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
+        let watched = Watched { app: delivery.app(), target, watching };
+        let handling = match settings.batch {
+            None => Handling::Single(Arc::new(delivery)),
+            Some(batch) => Handling::Batch(HttpBatches(delivery), batching(batch)),
+        };
+        return Ok((handling, Some(watched)));
+    }
+    let Some(command) = &worker.handler.command else {
+        let log = LogDelivery::new(worker.handler.log.unwrap_or_default());
+        return Ok((Handling::Single(Arc::new(log)), None));
+    };
+    let (run, timeout) = (command.run.clone(), command.timeout.map(config::Span::get));
+    children::find(&run).map_err(|error| SidecarError::Program(worker.label(), error))?;
+    let handler: Arc<dyn Handler> = match command.mode {
+        CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout, brake.clone())),
+        CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, brake.clone(), tasks)),
+    };
+    Ok((Handling::Single(handler), None))
+}
+
+fn batching(batch: config::Batch) -> Batching {
+    match batch {
+        config::Batch::Consumed => Batching::Consumed,
+        config::Batch::Collect(config::Collect { max_messages, linger }) => {
+            Batching::Collected(Collect { max_messages, linger: linger.get(), ..Collect::default() })
+        }
+    }
 }
 
 /// Carries the configuration's settings over to the worker's.

@@ -46,8 +46,8 @@ class Request:
 
 
 class App:
-    """An application that keeps what is posted to it, and answers what `answer(request)` says: a status, a status and
-    headers, or "cut" to cut the connection. GET is answered with `health`."""
+    """An application that keeps what is posted to it, and answers what `answer(request)` says: a status, or with it headers, or
+    headers and a body; or "cut" to cut the connection. GET is answered with `health`."""
 
     def __init__(self, answer=lambda request: 200, unix=None):
         self.answer, self.unix, self.health = answer, unix, 200
@@ -87,13 +87,15 @@ class App:
                 else:
                     self.say(*answer) if isinstance(answer, tuple) else self.say(answer)
 
-            def say(self, status, headers=()):
+            def say(self, status, headers=(), body=""):
                 with contextlib.suppress(OSError):
                     self.send_response(status)
                     for name, value in dict(headers).items():
                         self.send_header(name, value)
-                    self.send_header("Content-Length", "0")
+                    if status != 204:
+                        self.send_header("Content-Length", str(len(body.encode())))
                     self.end_headers()
+                    self.wfile.write(body.encode())
 
             def log_message(self, *_):
                 pass

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     super::{
         Config,
-        handler::{CommandHandler, HttpHandler},
+        handler::{Batch, Collect, CommandHandler, HttpHandler},
         path::KeyPath,
         server::QueueSpec,
         values::{Auto, Span},
@@ -91,6 +91,9 @@ fn check_handler(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     if let Some(command) = &worker.handler.command {
         check_command(&path_of_handler.child("command"), command, checker);
     }
+    if let Some(Batch::Collect(collect)) = worker.handler.http.as_ref().and_then(|http| http.batch) {
+        check_collect(&path_of_handler.child("http").child("batch").child("collect"), collect, worker, checker);
+    }
     let kind = if worker.handler.http.is_some() { "http" } else { "command" };
     let longest = worker.ack_wait().saturating_sub(ACK_MARGIN);
     if let Some(timeout) = worker.handler.timeout().filter(|timeout| timeout.get() >= longest) {
@@ -125,6 +128,29 @@ fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
         if !legal {
             checker.report(&path.child("headers").child(name), format!("`{name}: {value}` is not an HTTP header"));
         }
+    }
+}
+
+/// A batch has to become complete: what waits for it is in flight, and its lease goes on.
+fn check_collect(path: &KeyPath, collect: Collect, worker: &Worker, checker: &mut Checker<'_>) {
+    let Collect { max_messages, linger } = collect;
+    checker.at_least_one(&path.child("max_messages"), max_messages);
+    if max_messages > worker.concurrency {
+        let message = format!(
+            "`{max_messages}` is above the concurrency of {}: a message that waits for its batch is in flight",
+            worker.concurrency
+        );
+        checker.report(&path.child("max_messages"), message);
+    }
+    let longest = worker.ack_wait().saturating_sub(ACK_MARGIN);
+    let timeout = worker.handler.timeout().map(Span::get).unwrap_or_default();
+    if timeout < longest && linger.get().saturating_add(timeout) >= longest {
+        let message = format!(
+            "`{linger}` and the timeout of {} are too long for an ack_wait of {}: shorten one, or raise ack_wait",
+            Span::from(timeout),
+            Span::from(worker.ack_wait())
+        );
+        checker.report(&path.child("linger"), message);
     }
 }
 

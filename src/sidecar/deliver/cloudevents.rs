@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::request::put;
@@ -13,40 +13,63 @@ use crate::worker::Delivery;
 const MAX_NAME: usize = 20;
 
 /// Adds the event's headers. `source` is `/dms/PROJECT/QUEUE`.
-///
-/// Attributes of the message that are called `ce-…` win over ours, so that an event keeps its id and type on its way
-/// through a queue. Other attributes become extensions where their name and value can be one.
 pub(crate) fn add(headers: &mut HeaderMap, delivery: &Delivery, source: &str) {
-    put(headers, "ce-specversion", "1.0");
-    put(headers, "ce-id", &fingerprint(delivery));
-    put(headers, "ce-source", &encode(source));
-    put(headers, "ce-type", "dms.message");
-    put(headers, "ce-dmsqueue", &encode(delivery.queue()));
-    put(headers, "ce-dmsgroup", &encode(delivery.group()));
-    for (name, value) in delivery.attributes() {
-        let Some(text) = scalar(value) else { continue };
-        let bare = name.strip_prefix("ce-").unwrap_or(name);
-        // Content types travel as Content-Type; ours is JSON.
-        let is_event = name.starts_with("ce-");
-        let fits = is_event || (bare.len() <= MAX_NAME && !is_reserved(bare));
-        if is_name(bare) && bare != "datacontenttype" && fits {
-            put(headers, &format!("ce-{bare}"), &encode(&text));
-        }
+    for (name, value) in attributes(delivery, source) {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        put(headers, &format!("ce-{name}"), &encode(&text));
     }
 }
 
-/// The data as it goes into the request. Text that came as text (its type is the attribute `ce-datacontenttype`) leaves
-/// as text; everything else is JSON.
+/// The message as an event in JSON (CloudEvents 1.0.2, JSON event format), for a batch.
+pub(crate) fn event(delivery: &Delivery, source: &str) -> Value {
+    let mut event = attributes(delivery, source);
+    let content_type = text_type(delivery).unwrap_or("application/json");
+    event.insert("datacontenttype".to_owned(), content_type.into());
+    event.insert("data".to_owned(), delivery.body().parse().unwrap_or_default());
+    event.into()
+}
+
+/// The event's attributes.
+///
+/// Attributes of the message that are called `ce-…` win over ours, so that an event keeps its id and type on its way
+/// through a queue. Other attributes become extensions where their name and value can be one.
+fn attributes(delivery: &Delivery, source: &str) -> Map<String, Value> {
+    let mut event = Map::new();
+    let own = [
+        ("specversion", "1.0"),
+        ("id", &fingerprint(delivery)),
+        ("source", source),
+        ("type", "dms.message"),
+        ("dmsqueue", delivery.queue()),
+        ("dmsgroup", delivery.group()),
+    ];
+    event.extend(own.map(|(name, value)| (name.to_owned(), value.into())));
+    for (name, value) in delivery.attributes() {
+        let bare = name.strip_prefix("ce-").unwrap_or(name);
+        let fits = name.starts_with("ce-") || (bare.len() <= MAX_NAME && !is_reserved(bare));
+        // Content types have a place of their own.
+        if is_name(bare) && bare != "datacontenttype" && fits {
+            event.extend(scalar(value).map(|value| (bare.to_owned(), value)));
+        }
+    }
+    event
+}
+
+/// The data as it goes into the request. Text that came as text leaves as text; everything else is JSON.
 pub(crate) fn data(headers: &mut HeaderMap, delivery: &Delivery) -> Bytes {
-    let text_type = delivery.attribute("ce-datacontenttype").filter(|text| text.starts_with("text/"));
-    let text_type = text_type.and_then(|text| HeaderValue::from_str(text).ok());
-    match (text_type, delivery.body().parse::<String>()) {
+    let content_type = text_type(delivery).and_then(|text| HeaderValue::from_str(text).ok());
+    match (content_type, delivery.body().parse::<String>()) {
         (Some(content_type), Ok(text)) => {
             headers.insert(CONTENT_TYPE, content_type);
             text.into()
         }
         _ => delivery.body().as_bytes().clone(),
     }
+}
+
+/// The type of an event whose data came as text.
+fn text_type(delivery: &Delivery) -> Option<&str> {
+    delivery.attribute("ce-datacontenttype").filter(|text| text.starts_with("text/"))
 }
 
 /// An identifier of this delivery: the service tells a consumer no message id. A consumer that drops what it has seen
@@ -65,11 +88,15 @@ fn is_reserved(name: &str) -> bool {
     matches!(name, "specversion" | "id" | "source" | "type" | "subject" | "time" | "dataschema" | "data")
 }
 
-fn scalar(value: &Value) -> Option<String> {
+/// What an attribute can be (CloudEvents 1.0.2, 3.1.1): texts, truth values and whole numbers of 32 bits; other numbers as
+/// text.
+fn scalar(value: &Value) -> Option<Value> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::String(_) | Value::Bool(_) => Some(value.clone()),
+        Value::Number(number) if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => {
+            Some(value.clone())
+        }
+        Value::Number(number) => Some(number.to_string().into()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

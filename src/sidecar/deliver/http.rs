@@ -1,22 +1,26 @@
-//! Delivery to an application over HTTP: one POST per message, and what its answer means.
+//! Delivery to an application over HTTP: one POST per message, or per batch of messages, and what its answer means.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{Verdict, verdict},
-    cloudevents,
-    request::{self, headers, signature},
-    target::{NoAnswer, Target},
+    batch, cloudevents,
+    request::{self, signature},
+    target::{Answer, NoAnswer, Target},
 };
 use crate::{
     clock,
     config::{BodyFormat, HttpHandler, Secret},
-    sidecar::{app::App, throttle::Brake},
-    worker::{Delivery, Handler, HandlerError},
+    sidecar::{
+        app::{App, Turn},
+        throttle::Brake,
+    },
+    worker::{BatchHandler, Delivery, Handler, HandlerError},
 };
 
 /// How long before its deadline a message stops waiting for an application that is down.
@@ -68,9 +72,8 @@ impl HttpDelivery {
         self.app.clone()
     }
 
-    /// Waits for the application, no longer than the message can.
-    async fn wait_for_app(&self, delivery: &Delivery) -> Result<super::super::app::Turn<'_>, HandlerError> {
-        let patience = delivery.remaining().saturating_sub(RESERVE);
+    /// Waits for the application, no longer than `patience`.
+    async fn wait_for_app(&self, patience: Duration) -> Result<Turn<'_>, HandlerError> {
         tokio::select! {
             biased;
             turn = self.app.turn() => Ok(turn),
@@ -80,29 +83,14 @@ impl HttpDelivery {
         }
     }
 
-    async fn post(&self, delivery: &Delivery) -> Result<super::target::Answer, NoAnswer> {
-        let wait = self.timeout.min(delivery.remaining());
-        let mut headers = headers(delivery, &self.source, self.format, wait, &self.common);
-        let body = match self.format {
-            BodyFormat::Raw => delivery.body().as_bytes().clone(),
-            BodyFormat::Cloudevents => cloudevents::data(&mut headers, delivery),
-        };
-        if let Some(key) = &self.signature_key {
-            request::put(&mut headers, "dms-signature", &signature(key.expose(), &body, clock::now()));
-        }
-        self.target.post(headers, body, wait).await
-    }
-}
-
-#[async_trait]
-impl Handler for HttpDelivery {
-    async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
+    /// Posts messages, as often as it takes to reach the application, and gives a success.
+    async fn deliver(&self, messages: Messages<'_>) -> Result<Answer, HandlerError> {
         loop {
-            let turn = self.wait_for_app(&delivery).await?;
-            let answer = match self.post(&delivery).await {
+            let turn = self.wait_for_app(messages.remaining().saturating_sub(RESERVE)).await?;
+            let answer = match self.post(messages).await {
                 Ok(answer) => answer,
                 Err(NoAnswer::NotReached(error)) => {
-                    tracing::debug!(queue = delivery.queue(), %error, "the application cannot be reached");
+                    tracing::debug!(queue = messages.first().queue(), %error, "the application cannot be reached");
                     self.app.unreachable();
                     drop(turn);
                     // It has seen nothing of the message: once it is back, the message is tried again.
@@ -117,18 +105,96 @@ impl Handler for HttpDelivery {
                 }
             };
             self.app.answered();
-            let status = answer.status;
-            let failure = || format!("the application answered {status}: {}", answer.text);
-            return match verdict(status, &answer.headers, clock::now()) {
-                Verdict::Done => Ok(()),
-                Verdict::Retry => Err(HandlerError::retry(failure())),
-                Verdict::Reject => Err(HandlerError::reject(failure())),
-                Verdict::RetryAfter(pause) => {
-                    self.brake.pause_for(pause);
-                    tracing::warn!(queue = delivery.queue(), %status, ?pause, "the application asks for a pause");
-                    Err(HandlerError::defer(pause))
-                }
-            };
+            return self.judge(answer, messages.first().queue());
         }
+    }
+
+    async fn post(&self, messages: Messages<'_>) -> Result<Answer, NoAnswer> {
+        let wait = self.timeout.min(messages.remaining());
+        let (mut headers, body) = match messages {
+            Messages::One(delivery) => self.single(delivery, wait),
+            Messages::Many(deliveries) => self.batch(deliveries, messages.first(), wait),
+        };
+        if let Some(key) = &self.signature_key {
+            request::put(&mut headers, "dms-signature", &signature(key.expose(), &body, clock::now()));
+        }
+        self.target.post(headers, body, wait).await
+    }
+
+    fn single(&self, delivery: &Delivery, wait: Duration) -> (HeaderMap, Bytes) {
+        let mut headers = request::headers(delivery, wait, &self.common);
+        let body = match self.format {
+            BodyFormat::Raw => delivery.body().as_bytes().clone(),
+            BodyFormat::Cloudevents => {
+                cloudevents::add(&mut headers, delivery, &self.source);
+                cloudevents::data(&mut headers, delivery)
+            }
+        };
+        (headers, body)
+    }
+
+    fn batch(&self, deliveries: &[Delivery], first: &Delivery, wait: Duration) -> (HeaderMap, Bytes) {
+        let mut headers = request::batch_headers(first, deliveries.len(), wait, &self.common);
+        let body = batch::body(&mut headers, deliveries, self.format, &self.source);
+        (headers, body)
+    }
+
+    fn judge(&self, answer: Answer, queue: &str) -> Result<Answer, HandlerError> {
+        let status = answer.status;
+        let failure = || format!("the application answered {status}: {}", answer.text());
+        match verdict(status, &answer.headers, clock::now()) {
+            Verdict::Done => Ok(answer),
+            Verdict::Retry => Err(HandlerError::retry(failure())),
+            Verdict::Reject => Err(HandlerError::reject(failure())),
+            Verdict::RetryAfter(pause) => {
+                self.brake.pause_for(pause);
+                tracing::warn!(queue, %status, ?pause, "the application asks for a pause");
+                Err(HandlerError::defer(pause))
+            }
+        }
+    }
+}
+
+/// What goes into one request.
+#[derive(Clone, Copy)]
+enum Messages<'a> {
+    One(&'a Delivery),
+    /// Never none.
+    Many(&'a [Delivery]),
+}
+
+impl<'a> Messages<'a> {
+    fn first(self) -> &'a Delivery {
+        match self {
+            Self::One(delivery) => delivery,
+            Self::Many(deliveries) => &deliveries[0],
+        }
+    }
+
+    /// What the message with the least time has left.
+    fn remaining(self) -> Duration {
+        match self {
+            Self::One(delivery) => delivery.remaining(),
+            Self::Many(deliveries) => deliveries.iter().map(Delivery::remaining).min().unwrap_or_default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Handler for HttpDelivery {
+    async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
+        self.deliver(Messages::One(&delivery)).await.map(drop)
+    }
+}
+
+/// Posts several messages in one request.
+#[derive(Debug)]
+pub(crate) struct HttpBatches(pub(crate) HttpDelivery);
+
+#[async_trait]
+impl BatchHandler for HttpBatches {
+    async fn handle_batch(&self, deliveries: Vec<Delivery>) -> Result<Vec<Result<(), HandlerError>>, HandlerError> {
+        let answer = self.0.deliver(Messages::Many(&deliveries)).await?;
+        batch::verdicts(&answer.body, deliveries.len())
     }
 }

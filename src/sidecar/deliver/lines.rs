@@ -29,7 +29,10 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::command::{json, spawn};
+use super::{
+    command::{json, spawn},
+    outcome::Outcome,
+};
 use crate::{
     sidecar::{children::Program, throttle::Brake},
     worker::{Delivery, Handler, HandlerError},
@@ -280,13 +283,8 @@ impl Session {
         };
         open.last_answer = Some(Instant::now());
         drop(open);
-        let reason = answer.error.unwrap_or_else(|| "the program gave no reason".to_owned());
         // The message may have been given up meanwhile.
-        let _ = reply.send(match answer.outcome {
-            Said::Done => Ok(()),
-            Said::Retry => Err(HandlerError::retry(reason)),
-            Said::Reject => Err(HandlerError::reject(reason)),
-        });
+        let _ = reply.send(answer.outcome.verdict(answer.error));
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -307,15 +305,7 @@ async fn write(mut stdin: ChildStdin, mut lines: mpsc::UnboundedReceiver<String>
 #[derive(Deserialize)]
 struct Answer {
     id: u64,
-    outcome: Said,
+    outcome: Outcome,
     #[serde(default)]
     error: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Said {
-    Done,
-    Retry,
-    Reject,
 }

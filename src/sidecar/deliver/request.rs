@@ -7,26 +7,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use jiff::Timestamp;
 use sha2::Sha256;
 
-use super::cloudevents;
-use crate::{config::BodyFormat, worker::Delivery};
+use crate::worker::Delivery;
 
 /// Attributes that travel as headers of their own.
 const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 
-/// The headers of a message, those that are the same for all messages on top.
-pub(crate) fn headers(
-    delivery: &Delivery,
-    source: &str,
-    format: BodyFormat,
-    budget: Duration,
-    common: &HeaderMap,
-) -> HeaderMap {
-    let mut headers = common.clone();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    put(&mut headers, "dms-queue", delivery.queue());
-    put(&mut headers, "dms-group", delivery.group());
+/// The headers of a message by itself, those that are the same for all messages on top.
+pub(crate) fn headers(delivery: &Delivery, budget: Duration, common: &HeaderMap) -> HeaderMap {
+    let mut headers = shared(delivery, budget, common);
     put(&mut headers, "dms-attempt", &delivery.attempt().to_string());
-    put(&mut headers, "dms-deadline-ms", &budget.as_millis().to_string());
     if !delivery.tags().is_empty() {
         put(&mut headers, "dms-tags", &delivery.tags().join(","));
     }
@@ -37,9 +26,22 @@ pub(crate) fn headers(
             put(&mut headers, name, value);
         }
     }
-    if format == BodyFormat::Cloudevents {
-        cloudevents::add(&mut headers, delivery, source);
-    }
+    headers
+}
+
+/// The headers of a batch of messages that begins with this one: what they have in common.
+pub(crate) fn batch_headers(first: &Delivery, messages: usize, budget: Duration, common: &HeaderMap) -> HeaderMap {
+    let mut headers = shared(first, budget, common);
+    put(&mut headers, "dms-batch", &messages.to_string());
+    headers
+}
+
+fn shared(delivery: &Delivery, budget: Duration, common: &HeaderMap) -> HeaderMap {
+    let mut headers = common.clone();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    put(&mut headers, "dms-queue", delivery.queue());
+    put(&mut headers, "dms-group", delivery.group());
+    put(&mut headers, "dms-deadline-ms", &budget.as_millis().to_string());
     headers
 }
 

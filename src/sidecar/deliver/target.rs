@@ -10,8 +10,9 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::{config::HttpHandler, sidecar::app::Health};
 
-/// How much of an answer's body is read: enough for the connection to be used again, and for an error text.
-const READ_AT_MOST: usize = 64 * 1024;
+/// How much of an answer's body is read: enough for the connection to be used again, for an error text, and for the verdicts
+/// of many messages.
+const READ_AT_MOST: usize = 1024 * 1024;
 
 /// How long a connection may be idle and be used again: less than usual servers wait before they close one (gunicorn 2 s, Node
 /// and uvicorn 5 s), or a message would meet the closing now and then, and fail for nothing.
@@ -29,12 +30,19 @@ pub(crate) struct Target {
     connect_timeout: Duration,
 }
 
-/// An answer, its body cut short.
+/// An answer; a very long body is cut short.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) text: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The beginning of the body, for an error.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim().chars().take(200).collect()
+    }
 }
 
 /// Why there is no answer.
@@ -91,15 +99,15 @@ impl Target {
         };
         let mut response = request.send().await.map_err(no_answer)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut text = Vec::new();
+        let mut body = Vec::new();
         // The status is the answer: a body that breaks off, or never ends, changes nothing about it.
-        while text.len() < READ_AT_MOST {
+        while body.len() < READ_AT_MOST {
             match response.chunk().await {
-                Ok(Some(chunk)) => text.extend_from_slice(&chunk),
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) | Err(_) => break,
             }
         }
-        Ok(Answer { status, headers, text: String::from_utf8_lossy(&text).trim().chars().take(200).collect() })
+        Ok(Answer { status, headers, body })
     }
 
     /// Whether the application has a URL that tells how it is.
