@@ -127,6 +127,18 @@ class Delivery(Case):
         self.assertEqual(sorted(request.json for request in app.requests if request.path == "/repair"), list(range(5)))
 
 
+class Log(Case):
+    def test_bodies_are_logged_only_where_that_is_asked_for(self):
+        process = self.run_worker("{log: {}}")
+        process.send("private")
+        process.until(consumed_messages=1)
+        self.assertNotIn("private", process.line('"message":"message"'))
+        self.assertEqual(process.end(), 0)
+        process = self.run_worker("{log: {body: true}}")
+        process.send("public")
+        self.assertIn("public", process.line('"message":"message"'))
+
+
 class Outage(Case):
     """An application that is not there costs no message an attempt: one failure would make each a dead letter."""
 

@@ -57,6 +57,23 @@ class Messages(Publishing):
         self.assertEqual((answer.status, states), (207, ["sent"] * 5 + ["not_taken"] * 45))
         self.assertEqual(answer.headers["Retry-After"], "1")
 
+    def test_a_request_that_has_begun_is_answered_before_the_end(self):
+        data = f"  data_dir: {self.directory}/data"
+        app = self.app()
+        process = self.publisher(app, ", linger: 500ms", server=data)
+        host, port = process.address("publisher").split(":")
+        body = json.dumps([{"body": n} for n in range(5)]).encode()
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            head = f"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode())
+            self.assertIn(b" 100 ", connection.recv(1000))
+            connection.sendall(body)
+            self.assertEqual(process.end(), 0)
+            self.assertIn(b" 200 ", connection.recv(1000))
+        process = self.deliver(app, server=data)
+        process.until(consumed_messages=5, available_messages=0)
+        self.assertEqual(sorted(app.bodies()), list(range(5)))
+
     def test_a_service_that_is_not_there_is_503(self):
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))

@@ -160,7 +160,7 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
 
 impl Intake {
     /// Sends the messages, and writes down what became of each. Where `outcomes` are known from an earlier try, only what
-    /// was not taken then, or is unsure, is sent.
+    /// was not taken then, or is unsure, is sent. Behind one that is not taken none is, so that a repetition keeps their order.
     async fn send(&self, messages: Vec<Result<Message, String>>, outcomes: &mut Vec<Outcome>) {
         let producer = match self.producer.get_or_try_init(|| self.connect()).await {
             Ok(producer) => producer,
@@ -171,8 +171,13 @@ impl Intake {
         };
         outcomes.resize_with(messages.len(), || Outcome::Busy("it was not tried".to_owned()));
         let mut receipts = Vec::new();
+        let mut full = None;
         for (message, outcome) in messages.into_iter().zip(outcomes.iter_mut()) {
             if outcome.is_final() {
+                continue;
+            }
+            if let (Some(reason), Ok(_)) = (&full, &message) {
+                *outcome = Outcome::Busy(String::clone(reason));
                 continue;
             }
             match message.map(|message| producer.try_send(message)) {
@@ -182,7 +187,11 @@ impl Intake {
                     receipts.push((outcome, receipt));
                 }
                 Ok(Err(TrySendError::Limit(error))) => *outcome = Outcome::refused(error.to_string()),
-                Ok(Err(error)) => *outcome = Outcome::Busy(error.to_string()),
+                Ok(Err(error)) => {
+                    let reason = error.to_string();
+                    *outcome = Outcome::Busy(reason.clone());
+                    full = Some(reason);
+                }
                 Err(reason) => *outcome = Outcome::refused(reason),
             }
         }
