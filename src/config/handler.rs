@@ -84,7 +84,7 @@ impl Default for HttpHandler {
 }
 
 /// Which messages share a request, whose answer has a verdict for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Batch {
     /// Those that were consumed together: up to ten, nobody waits.
@@ -94,10 +94,11 @@ pub enum Batch {
 }
 
 /// When a batch that is collected is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Collect {
     /// The most messages in a request, not above the worker's concurrency; 100 by default.
+    #[schemars(range(min = 1))]
     pub max_messages: usize,
     /// How long the first message waits for others; 1 s by default.
     pub linger: Span,

@@ -215,7 +215,7 @@ fn unit(
 /// What handles the messages of a worker.
 enum Handling {
     Single(Arc<dyn Handler>),
-    Batch(HttpBatches, Batching),
+    Batch(Box<HttpBatches>, Batching),
 }
 
 impl Handling {
@@ -223,7 +223,7 @@ impl Handling {
         match self {
             Self::Single(handler) => Worker::builder(client, &worker.queue, &worker.group, handler),
             Self::Batch(handler, batching) => {
-                Worker::batch_builder(client, &worker.queue, &worker.group, handler).batching(batching)
+                Worker::batch_builder(client, &worker.queue, &worker.group, *handler).batching(batching)
             }
         }
     }
@@ -244,7 +244,7 @@ fn handling(
         let watched = Watched { app: delivery.app(), target, watching };
         let handling = match settings.batch {
             None => Handling::Single(Arc::new(delivery)),
-            Some(batch) => Handling::Batch(HttpBatches(delivery), batching(batch)),
+            Some(batch) => Handling::Batch(Box::new(HttpBatches(delivery)), batching(batch)),
         };
         return Ok((handling, Some(watched)));
     }
