@@ -54,7 +54,6 @@ async fn probes_and_status_tell_how_a_worker_is() {
     assert!(
         metrics.contains("dms_worker_messages_received_total{worker=\"orders/billing\"")
             && metrics.contains("# TYPE dms_worker_messages_received_total counter\n")
-            && metrics.contains("# TYPE dms_producer_messages_total counter\n")
     );
     admin.sidecar.stop().await;
 }

@@ -15,7 +15,7 @@ impl Publisher {
     async fn start() -> Self {
         let app = App::start().await;
         let yaml = worker(&format!("{{http: {{url: 'http://{}/'}}}}", app.address), "")
-            + "publishers:\n  - {listen: '127.0.0.1:0', queue: orders}\n";
+            + "publishers:\n  - {listen: '127.0.0.1:0', queue: orders}\nadmin: {listen: '127.0.0.1:0'}\n";
         let sidecar = Running::start(3, &yaml).await;
         let url = format!("http://{}/", sidecar.publishers[0]);
         Self { app, sidecar, url, http: reqwest::Client::builder().no_proxy().build().unwrap() }
@@ -45,6 +45,11 @@ async fn a_message_and_a_list_are_answered_when_they_are_sent() {
     let states: Vec<_> = answer["messages"].as_array().unwrap().iter().map(|result| result["state"].clone()).collect();
     assert_eq!((status, states), (207, vec![json!("sent"), json!("refused"), json!("refused")]), "{answer}");
     assert_eq!(publisher.app.next().await.body, json!(2));
+
+    let metrics = format!("http://{}/metrics", publisher.sidecar.admin.unwrap());
+    let metrics = publisher.http.get(metrics).send().await.unwrap().text().await.unwrap();
+    let sent = "dms_producer_messages_total{queue=\"orders\",outcome=\"sent\"} 2\n";
+    assert!(metrics.contains(sent) && metrics.contains("dms_worker_messages_received_total"), "{metrics}");
     publisher.sidecar.stop().await;
 }
 
