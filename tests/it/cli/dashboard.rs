@@ -6,6 +6,7 @@ use serde_json::Value;
 
 /// Where the metrics are registered.
 const WORKERS: &str = include_str!("../../../src/worker/metrics.rs");
+const PRODUCERS: &str = include_str!("../../../src/producer/metrics.rs");
 const SERVER: [&str; 2] =
     [include_str!("../../../src/server/metrics.rs"), include_str!("../../../src/server/figures.rs")];
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
@@ -26,8 +27,9 @@ fn expressions(dashboard: &Value) -> Vec<String> {
 /// The metrics' names in a text.
 fn names(text: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let words =
-        text.split(|c| !word(c)).filter(|word| word.starts_with("dms_worker_") || word.starts_with("dms_server_"));
+    let words = text
+        .split(|c| !word(c))
+        .filter(|word| ["dms_worker_", "dms_producer_", "dms_server_"].iter().any(|start| word.starts_with(start)));
     words.map(str::to_owned).collect()
 }
 
@@ -43,10 +45,13 @@ fn every_metric_of_the_dashboard_is_registered_and_documented() {
     assert!(shown.len() > 20, "{shown:?}");
     for name in &shown {
         let short = registered(name);
-        let known = match short.strip_prefix("dms_worker_") {
-            Some(worker) => WORKERS.contains(&format!("\"{worker}\"")) || WORKERS.contains(&format!("\"{short}\"")),
+        let known = match (short.strip_prefix("dms_worker_"), short.strip_prefix("dms_producer_")) {
+            (Some(worker), _) => {
+                WORKERS.contains(&format!("\"{worker}\"")) || WORKERS.contains(&format!("\"{short}\""))
+            }
+            (None, Some(producer)) => PRODUCERS.contains(&format!("\"{producer}\"")),
             // A unit may be added to the name.
-            None => [short, short.trim_end_matches("_seconds")]
+            (None, None) => [short, short.trim_end_matches("_seconds")]
                 .iter()
                 .any(|name| SERVER.iter().any(|source| source.contains(&format!("\"{name}\"")))),
         };
