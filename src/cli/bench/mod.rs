@@ -43,8 +43,14 @@ pub(crate) struct BenchArgs {
     /// Where the server that is started keeps its messages; in memory without
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
-    /// What to measure
-    #[arg(long, value_name = "RUNS", value_delimiter = ',', default_value = "produce,consume,both,latency")]
+    /// What to measure: any of produce, consume, both and latency
+    #[arg(
+        long,
+        value_name = "RUNS",
+        value_delimiter = ',',
+        default_value = "produce,consume,both,latency",
+        hide_possible_values = true
+    )]
     run: Vec<Run>,
     /// How long each run lasts
     #[arg(long, default_value = "5s")]

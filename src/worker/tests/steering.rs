@@ -111,8 +111,10 @@ async fn acknowledgements_that_fall_behind_hold_polls_back() {
         script.push(&["x"]);
         running.after(SECOND / 100).await;
     }
-    assert_eq!(script.acks().len(), 16);
-    assert_eq!(running.control.tally.report(false).received, 16);
+    // The poll that is out when the limit is reached still brings its batch.
+    let sent = script.acks().len();
+    assert!((16..=17).contains(&sent), "{sent} acknowledgements are under way");
+    assert_eq!(running.control.tally.report(false).received, sent as u64);
     running.after(SECOND * 30).await;
     assert_eq!(running.stop().await.acknowledged, 0, "the script settles nothing");
     assert_eq!(script.acks().len(), 40);
