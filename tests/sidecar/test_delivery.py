@@ -121,6 +121,7 @@ class Delivery(Case):
 """
         process = self.deliver(app, failures=2, worker="    max_messages: 1" + second)
         process.send(*range(5))
+        app.wait(15)
         process.until(available_messages=0, produced_deadletters=5, available_deadletters=0)
         paths = sorted(request.path for request in app.requests)
         self.assertEqual(paths, ["/orders"] * 10 + ["/repair"] * 5)
