@@ -16,7 +16,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`message`], [`queue`] | the nouns: messages, bodies, queues, groups; plain values |
+//! | [`message`], [`queue`], [`trace_context`] | the nouns: messages, bodies, queues, groups, traces; plain values |
 //! | [`limits`] | the service's limits and their checks, one set for client and server |
 //! | [`retry`] | how long to wait before trying again; the only file that names the `backoff` crate |
 //! | `clock` | the only place of the library that reads the wall clock |
@@ -57,6 +57,7 @@ pub mod producer;
 pub mod queue;
 pub mod redrive;
 pub mod retry;
+pub mod trace_context;
 pub mod transport;
 mod wire;
 pub mod worker;

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
+use crate::trace_context::TraceContext;
+
 /// A message body: exactly one JSON value, kept as its text.
 ///
 /// Cloning is cheap: clones share the bytes.
@@ -119,6 +121,12 @@ impl Message {
     /// Adds a label.
     pub fn tag(mut self, label: impl Into<String>) -> Self {
         self.tags.push(label.into());
+        self
+    }
+
+    /// Says in which trace the message was made, unless an attribute says so already.
+    pub fn trace_context(mut self, context: &TraceContext) -> Self {
+        context.put(&mut self.attributes);
         self
     }
 

@@ -28,7 +28,7 @@ use dms_worker::{
         clock::Clock,
     },
     transport::InProcess,
-    worker::{AckResult, Event, Observer, Worker, handler_fn},
+    worker::{AckResult, Event, Observer, Origin, Worker, handler_fn},
 };
 use http::{HeaderMap, HeaderValue, Method};
 use tokio::{runtime::Runtime, sync::Notify};
@@ -157,7 +157,7 @@ struct Enough {
 }
 
 impl Observer for Enough {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
         let settled = matches!(event, Event::Settled { result: AckResult::Answered { .. }, .. });
         if settled && self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) == Ok(1) {
             self.reached.notify_one();

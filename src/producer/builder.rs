@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bounds, Metrics, Producer, Stats,
+    Bounds, Metrics, Producer, Stats, Trace,
     delivery::Delivery,
     owner::{Command, Owner},
 };
@@ -15,6 +15,7 @@ use crate::{
     limits::{self, LimitError, MAX_BYTES},
     queue::{Queue, QueueId, QueueMode},
     retry::RetryPolicy,
+    trace_context::TraceContext,
 };
 
 /// Builds a [`Producer`].
@@ -32,6 +33,7 @@ pub struct ProducerBuilder {
     options: SendOptions,
     retry: RetryPolicy,
     patience: Duration,
+    trace: Trace,
 }
 
 impl ProducerBuilder {
@@ -49,6 +51,7 @@ impl ProducerBuilder {
             options: SendOptions::default(),
             retry: RetryPolicy::default(),
             patience: Duration::from_secs(30),
+            trace: Trace::default(),
         }
     }
 
@@ -126,6 +129,13 @@ impl ProducerBuilder {
         self
     }
 
+    /// Asks `current` for the trace that a message is made in, once for each message as it is accepted, and puts it into
+    /// the attributes unless there is one. Off by default.
+    pub fn trace_context(mut self, current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static) -> Self {
+        self.trace = Trace(Some(Arc::new(current)));
+        self
+    }
+
     /// Starts the producer's task; must be called within a tokio runtime.
     ///
     /// # Errors
@@ -159,6 +169,7 @@ impl ProducerBuilder {
             bytes: Arc::new(Semaphore::new(self.max_bytes)),
             max_bytes: self.max_bytes,
         };
-        Ok(Producer { client: self.client, queue: self.queue, commands, bounds, stats, counters })
+        let Self { client, queue, trace, .. } = self;
+        Ok(Producer { client, queue, commands, bounds, stats, counters, trace })
     }
 }

@@ -5,6 +5,7 @@
 //! batch; this file is the handle.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::{
         Arc,
@@ -40,6 +41,7 @@ use crate::{
     limits::{LimitError, MAX_BYTES},
     message::{Body, Message, MessageId},
     queue::QueueId,
+    trace_context::TraceContext,
 };
 
 /// The largest message within a request, so that no request has more than 524 288 bytes.
@@ -57,6 +59,26 @@ pub struct Producer {
     bounds: Bounds,
     stats: Arc<Stats>,
     counters: Arc<Counters>,
+    trace: Trace,
+}
+
+/// Where the trace of a message is asked for.
+#[derive(Clone, Default)]
+struct Trace(Option<Arc<dyn Fn() -> Option<TraceContext> + Send + Sync>>);
+
+impl Trace {
+    fn put(&self, message: Message) -> Message {
+        match self.0.as_ref().and_then(|current| current()) {
+            Some(context) => message.trace_context(&context),
+            None => message,
+        }
+    }
+}
+
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Trace(on)" } else { "Trace(off)" })
+    }
 }
 
 /// What may be waiting or on its way at a time.
@@ -122,6 +144,7 @@ impl Producer {
     /// # Errors
     /// When the message is outside the limits, or the producer is closed.
     pub async fn accept(&self, message: Message) -> Result<Receipt, SendError> {
+        let message = self.trace.put(message);
         let size = self.check(&message)?;
         let closed = |_| SendError::Closed;
         let one = Arc::clone(&self.bounds.messages).acquire_owned().await.map_err(closed)?;
@@ -134,6 +157,7 @@ impl Producer {
     /// # Errors
     /// When the producer is full or closed, which gives the message back, or the message is outside the limits.
     pub fn try_send(&self, message: Message) -> Result<Receipt, TrySendError> {
+        let message = self.trace.put(message);
         let size = self.check(&message)?;
         let one = Arc::clone(&self.bounds.messages).try_acquire_owned();
         let bytes = Arc::clone(&self.bounds.bytes).try_acquire_many_owned(self.share(size));

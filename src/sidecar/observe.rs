@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 use super::window::Window;
 use crate::{
     clock,
-    worker::{AckResult, Event, Observer, Outcome},
+    worker::{AckResult, Event, Observer, Origin, Outcome},
 };
 
 /// How many errors are remembered.
@@ -83,9 +83,9 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
         match event {
-            Event::Started => drop(self.running.fetch_add(1, Relaxed)),
+            Event::Started { .. } => drop(self.running.fetch_add(1, Relaxed)),
             Event::Handled { .. } => {
                 self.running.fetch_sub(1, Relaxed);
                 self.handled.lock().unwrap_or_else(PoisonError::into_inner).count(Instant::now());

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 use super::{
     Shared,
     event::{AckResult, Event},
     lease::Lease,
     ledger::Settlement,
+    spans,
     suspects::Trace,
 };
 use crate::{
@@ -52,7 +54,8 @@ pub(crate) async fn settle(shared: &Shared, members: &[Member], settlement: Sett
     let status = |position| if position < done { AckStatus::Success } else { AckStatus::Fail };
     let named = members.iter().take(done + 1).enumerate();
     let acks: Vec<_> = named.map(|(position, member)| (member.handle.clone(), status(position))).collect();
-    let answer = shared.source.acknowledge(&acks, lease.ends_at()).await;
+    let span = spans::ack(&shared.origin, acks.len());
+    let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
     // Without the tries before: an outage must not look like a slow network for hours after it.
     if let Ok(Acked { took, .. }) = answer {
         shared.ack_times.record(took);
@@ -63,8 +66,9 @@ pub(crate) async fn settle(shared: &Shared, members: &[Member], settlement: Sett
     }
     drop(closed);
     let result = classify(&answer);
+    spans::acked(&span, &result);
     log(shared, result, settlement);
-    shared.observers.tell(&Event::Settled { result, done, rest });
+    shared.tell(&Event::Settled { result, done, rest });
     answer.is_ok()
 }
 

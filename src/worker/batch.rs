@@ -63,6 +63,8 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
 struct Work {
     shared: Arc<Shared>,
     ledger: Ledger,
+    /// Its messages, by position.
+    deliveries: Vec<Delivery>,
     /// Those that run, or wait for their lane.
     running: JoinSet<(usize, Verdict)>,
     /// Those that wait for the one before them, last first.
@@ -91,7 +93,8 @@ impl Work {
         let stop = shared.control.interrupt.child_token();
         let settled = CancellationToken::new();
         let signals = Signals { cancelled: cancelled.clone(), shutdown: shared.control.stopping.clone() };
-        let (mut keys, mut permits) = (Vec::new(), Vec::new());
+        let mut keys = Vec::new();
+        let (mut permits, mut deliveries) = (Vec::new(), Vec::with_capacity(batch.messages.len()));
         let identities = batch.messages.iter().map(|message| shared.identity(message)).collect();
         let ordering = &shared.settings.ordering;
         let gathering = shared.dispatch.gathering(batch.messages.len(), ordering.is_batch());
@@ -103,6 +106,7 @@ impl Work {
         for (position, (message, permit)) in batch.messages.into_iter().zip(batch.permits).enumerate() {
             let alone = alone(&message);
             let delivery = Delivery::new(message.into(), shared.origin.clone(), batch.lease.stop_at(), signals.clone());
+            deliveries.push(delivery.clone());
             let place = ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
             let seat = gathering.as_ref().map(|gathering| gathering.seat(position));
             let permit = Arc::new(permit);
@@ -112,16 +116,16 @@ impl Work {
             let (stop, settled) = (stop.clone(), settled.clone());
             jobs.push(Job { position, delivery, _permit: permit, place, stop, settled, seat, alone });
         }
-        let (started, ledger) = (Vec::with_capacity(jobs.len()), Ledger::new(jobs.len()));
         let mut work = Self {
             shared,
-            ledger,
+            ledger: Ledger::new(jobs.len()),
+            deliveries,
             running: JoinSet::new(),
             queued: Vec::new(),
             keys,
             identities,
             still_running: HashMap::new(),
-            started,
+            started: Vec::with_capacity(jobs.len()),
             permits,
             stuck: HashSet::new(),
             cancelled,
@@ -167,7 +171,7 @@ impl Work {
         while self.running.is_empty() {
             let Some(job) = self.queued.pop() else { return };
             if self.ledger.has_failure() {
-                self.shared.observers.tell(&Event::Skipped);
+                self.shared.tell(&Event::Skipped { delivery: &job.delivery });
                 self.ledger.record(job.position, Verdict::NotStarted);
             } else {
                 self.start(job);
@@ -180,7 +184,7 @@ impl Work {
         self.cancelled.cancel();
         self.stop.cancel();
         for job in self.queued.drain(..) {
-            self.shared.observers.tell(&Event::Skipped);
+            self.shared.tell(&Event::Skipped { delivery: &job.delivery });
             self.ledger.record(job.position, Verdict::NotStarted);
         }
         let let_go = Instant::now() + LET_GO;
@@ -194,14 +198,14 @@ impl Work {
     /// Tells of the handlers that do not end although they were stopped.
     fn report_stuck(&mut self) {
         let worker = self.shared.settings.name.as_str();
-        for (position, started) in self.started.iter().enumerate() {
+        for (position, (started, delivery)) in self.started.iter().zip(&self.deliveries).enumerate() {
             if self.ledger.verdict(position).is_some() || !self.stuck.insert(position) {
                 continue;
             }
             let (age, policy) = (started.elapsed(), self.shared.settings.on_stuck);
             tracing::error!(worker, ?age, ?policy, "a handler goes on although it was stopped: it blocks its thread");
             self.shared.control.stuck.fetch_add(1, Relaxed);
-            self.shared.observers.tell(&Event::Stuck { age });
+            self.shared.tell(&Event::Stuck { delivery, age });
             if let Some(permit) = self.permits.get(position).and_then(Weak::upgrade) {
                 permit.free();
             }

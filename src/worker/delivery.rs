@@ -7,7 +7,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::HandlerError;
-use crate::message::{Attributes, Body, ReceivedMessage};
+use crate::{
+    message::{Attributes, Body, ReceivedMessage},
+    trace_context::TraceContext,
+};
 
 /// Attribute of a copy: how many attempts have failed.
 pub const ATTEMPTS: &str = "dms-attempts";
@@ -25,11 +28,29 @@ pub struct Delivery {
     signals: Signals,
 }
 
-/// Where deliveries come from.
+/// Where a delivery or an event comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
+pub struct Origin {
+    pub(crate) worker: String,
     pub(crate) queue: String,
     pub(crate) group: String,
+}
+
+impl Origin {
+    /// The worker's name.
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
+    /// The name or id of the queue, as the worker was given it.
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// The name or id of the consumer group, as the worker was given it.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
 }
 
 /// What a running handler can learn while it runs.
@@ -97,6 +118,11 @@ impl Delivery {
         self.message.sequence
     }
 
+    /// The trace in which the message was made, where its attributes say so.
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        TraceContext::of(&self.message.attributes)
+    }
+
     /// When the handler is stopped: the end of the lease, less what the acknowledgement needs. It cannot be extended.
     pub fn deadline(&self) -> Instant {
         self.deadline
@@ -119,6 +145,11 @@ impl Delivery {
 
     pub(crate) fn budget(&self) -> Duration {
         self.budget
+    }
+
+    /// Where it comes from: the worker, the queue, the group.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     pub(crate) fn message(&self) -> &Arc<ReceivedMessage> {

@@ -5,6 +5,7 @@ use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Du
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::{
     Shared,
@@ -14,6 +15,7 @@ use super::{
     event::Event,
     gathering::{Complete, Gathering, Joined, Member},
     handler::Handler,
+    spans,
 };
 
 /// What handles the messages of a worker.
@@ -61,6 +63,8 @@ impl std::fmt::Debug for Dispatch {
 pub(crate) struct Called {
     pub(crate) ended: Ended,
     pub(crate) took: Duration,
+    /// The span of the call; none where it was shared.
+    pub(crate) span: Span,
 }
 
 #[derive(Clone, Debug)]
@@ -91,10 +95,12 @@ pub(crate) async fn single(
     delivery: Delivery,
     stop: &CancellationToken,
 ) -> Called {
-    shared.observers.tell(&Event::Started);
+    shared.tell(&Event::Started { delivery: &delivery });
+    let span = spans::process(&delivery);
     // The async block keeps a panic of the call itself inside as well.
-    let (ended, took) = timed(shared, async { handler.handle(delivery).await }, stop).await;
-    Called { ended: ended.map_or_else(|ended| ended, Ended::Answered), took }
+    let call = async { handler.handle(delivery).await };
+    let (ended, took) = timed(shared, call, stop).instrument(span.clone()).await;
+    Called { ended: ended.map_or_else(|ended| ended, Ended::Answered), took, span }
 }
 
 /// Takes part in a call of several messages. `None` when the handler was not called with this one: the lease ended, its batch
@@ -157,16 +163,17 @@ pub(crate) fn begin(shared: &Arc<Shared>, complete: Complete) {
 }
 
 async fn call_together(shared: &Shared, handler: &dyn BatchHandler, members: Vec<Member>, stop: &CancellationToken) {
-    for _ in &members {
-        shared.observers.tell(&Event::Started);
+    let deliveries: Vec<Delivery> = members.iter().map(|member| member.delivery.clone()).collect();
+    for delivery in &deliveries {
+        shared.tell(&Event::Started { delivery });
     }
-    let deliveries = members.iter().map(|member| member.delivery.clone()).collect();
     let count = members.len();
-    let (ended, took) = timed(shared, async { handler.handle_batch(deliveries).await }, stop).await;
+    let span = spans::process_batch(&shared.origin, count);
+    let (ended, took) = timed(shared, async { handler.handle_batch(deliveries).await }, stop).instrument(span).await;
     let shares = shares(ended, count);
     for (member, ended) in members.into_iter().zip(shares) {
         // A run that is gone needs no answer.
-        let _ = member.answer.send(Called { ended, took });
+        let _ = member.answer.send(Called { ended, took, span: Span::none() });
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::error::{FailureKind, HandlerError};
+use super::{
+    delivery::{Delivery, Origin},
+    error::{FailureKind, HandlerError},
+};
 use crate::client;
 
 /// Something that happened in a worker.
@@ -26,20 +29,33 @@ pub enum Event<'a> {
         retry_in: Duration,
     },
     /// A handler has begun.
-    Started,
+    Started {
+        /// Its message.
+        delivery: &'a Delivery,
+    },
     /// A handler has ended, or was stopped.
     Handled {
+        /// Its message.
+        delivery: &'a Delivery,
         /// How it ended.
         outcome: Outcome<'a>,
         /// How long it ran.
         took: Duration,
     },
     /// A message was never handed to the handler: one before it failed, or too little time was left.
-    Skipped,
+    Skipped {
+        /// The message.
+        delivery: &'a Delivery,
+    },
     /// A message came again whose handler had succeeded: it is acknowledged without being run.
-    Remembered,
+    Remembered {
+        /// The message.
+        delivery: &'a Delivery,
+    },
     /// A handler went on running after it was stopped; its place stays taken until it ends.
     Stuck {
+        /// Its message.
+        delivery: &'a Delivery,
         /// How long it has been running.
         age: Duration,
     },
@@ -106,10 +122,22 @@ pub enum AckResult<'a> {
     Refused(&'a client::Error),
 }
 
+impl AckResult<'_> {
+    /// A short stable name: `answered`, `late`, `unknown`, `refused`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Answered { .. } => "answered",
+            Self::Late => "late",
+            Self::Unknown => "unknown",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 /// Is told every event of a worker, on the task that caused it: it should be quick and must not block.
 pub trait Observer: Send + Sync + 'static {
-    /// Takes in one event.
-    fn observe(&self, event: &Event<'_>);
+    /// Takes in one event of this worker.
+    fn observe(&self, origin: &Origin, event: &Event<'_>);
 }
 
 /// All observers of a worker.
@@ -121,9 +149,9 @@ impl Observers {
         self.0.push(observer);
     }
 
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    pub(crate) fn tell(&self, origin: &Origin, event: &Event<'_>) {
         for observer in &self.0 {
-            observer.observe(event);
+            observer.observe(origin, event);
         }
     }
 }

@@ -28,7 +28,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{AckResult, Event, Observer, WorkerHandle};
+use super::{AckResult, Event, Observer, Origin, WorkerHandle};
 
 /// Buckets in seconds: those of the OpenTelemetry messaging conventions, and longer ones up to the longest lease.
 const BUCKETS: [f64; 17] =
@@ -207,7 +207,7 @@ impl Counting {
 }
 
 impl Observer for Counting {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
         match *event {
             Event::Received { messages, bytes, took } => {
                 self.received.inc_by(messages as u64);
@@ -216,25 +216,23 @@ impl Observer for Counting {
                 (self.polls)(if messages > 0 { "messages" } else { "empty" }).inc();
             }
             Event::PollFailed { .. } => drop((self.polls)("error").inc()),
-            Event::Started => {}
-            Event::Handled { outcome, took } => {
+            Event::Started { .. } => {}
+            Event::Handled { outcome, took, .. } => {
                 self.process_duration.observe(took.as_secs_f64());
                 match outcome.name() {
                     "done" => self.done.inc(),
                     other => (self.processed)(other).inc(),
                 };
             }
-            Event::Skipped => drop((self.processed)("skipped").inc()),
-            Event::Remembered => drop((self.processed)("remembered").inc()),
+            Event::Skipped { .. } => drop((self.processed)("skipped").inc()),
+            Event::Remembered { .. } => drop((self.processed)("remembered").inc()),
             Event::Stuck { .. } => drop(self.stuck.inc()),
             Event::Settled { result, done, rest } => {
-                let (name, settled, again) = match result {
-                    AckResult::Answered { success, fail } => ("answered", success, fail),
-                    AckResult::Late => ("late", 0, done + rest),
-                    AckResult::Unknown => ("unknown", 0, done + rest),
-                    AckResult::Refused(_) => ("refused", 0, done + rest),
+                let (settled, again) = match result {
+                    AckResult::Answered { success, fail } => (success, fail),
+                    AckResult::Late | AckResult::Unknown | AckResult::Refused(_) => (0, done + rest),
                 };
-                (self.acks)(name).inc();
+                (self.acks)(result.name()).inc();
                 self.acknowledged.inc_by(settled as u64);
                 self.redelivered.inc_by(again as u64);
             }

@@ -49,6 +49,7 @@ mod report;
 mod run;
 mod settings;
 mod source;
+mod spans;
 mod suspects;
 #[cfg(test)]
 mod tests;
@@ -65,7 +66,7 @@ pub use self::{
     batch_handler::{BatchHandler, BatchHandlerFn, Batching, Collect, batch_handler_fn},
     builder::WorkerBuilder,
     control::{Status, WorkerHandle},
-    delivery::{ATTEMPTS, Delivery},
+    delivery::{ATTEMPTS, Delivery, Origin},
     error::{FailureKind, HandlerError},
     event::{AckResult, Event, Observer, Outcome},
     failure::{ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, OnFailure, OnReject, REASON, Republish, WORKER},
@@ -75,11 +76,11 @@ pub use self::{
     rate::Rate,
     report::Report,
     settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, OnStuck, Ordering},
+    spans::{MESSAGING_SYSTEM, SPANS},
 };
 use self::{
     builder::Handling,
     control::{Acks, Control, Pollers},
-    delivery::Origin,
     dispatch::Dispatch,
     event::Observers,
     failure::FailurePolicy,
@@ -294,7 +295,7 @@ impl Worker {
             queue: targets.queue.name,
             source: source.clone(),
         };
-        let origin = Arc::new(Origin { queue, group });
+        let origin = Arc::new(Origin { worker: settings.name.clone(), queue, group });
         Ok(Shared::new(settings, control, source, handler, failure, observers, origin, fifo))
     }
 }
@@ -347,6 +348,11 @@ impl Shared {
             batches: TaskTracker::new(),
             one_batch_at_a_time,
         }
+    }
+
+    /// Tells the observers.
+    fn tell(&self, event: &Event<'_>) {
+        self.observers.tell(&self.origin, event);
     }
 
     /// Whether a handler that begins now has enough time, as far as is known: the p99 of its runs, half of what its message arrived with

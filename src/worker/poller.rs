@@ -7,6 +7,7 @@ use tokio::{
     task::{Id, JoinSet},
     time::{Instant, sleep},
 };
+use tracing::Instrument;
 
 use super::{
     Shared, batch,
@@ -18,6 +19,7 @@ use super::{
     lease::{Begin, Lease},
     pace::Pace,
     settings::MaxMessages,
+    spans,
     suspects::Trace,
 };
 use crate::{
@@ -161,13 +163,15 @@ impl Poller {
         let ack_wait = shared.ack_wait();
         let trying = shared.control.health.trying();
         let sent = Instant::now();
-        let answer = shared.source.receive(asked, wait, ack_wait).await;
+        let span = spans::receive(&shared.origin);
+        let answer = shared.source.receive(asked, wait, ack_wait).instrument(span.clone()).await;
         let came = answer.as_ref().map_or(0, |batch| batch.messages.len());
         shared.control.rate_limit.give_back(asked.saturating_sub(came));
         let took = sent.elapsed();
         match answer {
             Ok(Consumed { messages, sent, waited }) => {
                 drop(trying);
+                spans::received(&span, messages.len());
                 self.backoff.reset();
                 self.found_empty = messages.is_empty();
                 self.refused_since = None;
@@ -181,11 +185,12 @@ impl Poller {
                     pace.answered(came, asked, took);
                 });
                 let lease = Lease::new(Begin { sent, waited }, Instant::now(), ack_wait, shared.round_trip());
-                shared.observers.tell(&received(&messages, took));
+                shared.tell(&received(&messages, took));
                 self.take(messages, room, lease, narrow, alone).await;
                 Ok(())
             }
             Err(error) => {
+                spans::refused(&span, &error);
                 drop((room, pass));
                 self.failed(error).await
             }
@@ -219,7 +224,7 @@ impl Poller {
         let delay = self.backoff.next_delay().unwrap_or(PATIENCE);
         let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
         tracing::warn!(worker = shared.settings.name, %error, ?retry_in, "a poll failed");
-        shared.observers.tell(&Event::PollFailed { error: &error, retry_in });
+        shared.tell(&Event::PollFailed { error: &error, retry_in });
         sleep(retry_in).await;
         Ok(())
     }

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::event::{AckResult, Event, Observer, Outcome};
+use super::{
+    delivery::Origin,
+    event::{AckResult, Event, Observer, Outcome},
+};
 
 /// The counts of one run. "Messages" are deliveries: one that came twice counts twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -125,14 +128,14 @@ impl Tally {
 }
 
 impl Observer for Tally {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
         match *event {
             Event::Received { messages, .. } => add(&self.received, messages),
             Event::PollFailed { .. } => add(&self.failed_polls, 1),
-            Event::Started => {}
+            Event::Started { .. } => {}
             Event::Handled { outcome, .. } => add(self.handled(outcome), 1),
-            Event::Skipped => add(&self.skipped, 1),
-            Event::Remembered => add(&self.remembered, 1),
+            Event::Skipped { .. } => add(&self.skipped, 1),
+            Event::Remembered { .. } => add(&self.remembered, 1),
             Event::Stuck { .. } => add(&self.stuck, 1),
             Event::Settled { result, done, rest } => self.settled(result, done + rest),
         }

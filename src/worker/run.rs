@@ -13,6 +13,7 @@ use super::{
     gathering::Seat,
     lanes::{Head, Place},
     ledger::Verdict,
+    spans,
 };
 
 /// A message that is to be handled.
@@ -50,7 +51,7 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
         Some(place) => match aside(shared, &mut job.seat, turn(place, &job.stop, &job.settled)).await {
             Ok(head) => Some(head),
             Err(verdict) => {
-                shared.observers.tell(&Event::Skipped);
+                shared.tell(&Event::Skipped { delivery: &job.delivery });
                 return verdict;
             }
         },
@@ -59,21 +60,21 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
     let given_up = if head.is_some() { Verdict::Failed } else { Verdict::NotStarted };
     let recalled = recall(shared, &job.delivery, &job.stop, &job.settled);
     let Some(remembered) = aside(shared, &mut job.seat, recalled).await else {
-        shared.observers.tell(&Event::Skipped);
+        shared.tell(&Event::Skipped { delivery: &job.delivery });
         return given_up;
     };
     if remembered {
-        shared.observers.tell(&Event::Remembered);
+        shared.tell(&Event::Remembered { delivery: &job.delivery });
         if let Some(head) = head {
             head.done();
         }
         return Verdict::Done;
     }
-    let Some(Called { ended, took }) = call(shared, job).await else {
-        shared.observers.tell(&Event::Skipped);
+    let Some(called) = call(shared, job).await else {
+        shared.tell(&Event::Skipped { delivery: &job.delivery });
         return given_up;
     };
-    let verdict = settle(shared, &job.delivery, ended, took).await;
+    let verdict = settle(shared, &job.delivery, called).await;
     if let (Some(head), Verdict::Done) = (head, verdict) {
         head.done();
     }
@@ -139,7 +140,7 @@ async fn recall(
     }
 }
 
-async fn settle(shared: &Shared, delivery: &Delivery, ended: Ended, took: Duration) -> Verdict {
+async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span }: Called) -> Verdict {
     let outcome = match &ended {
         Ended::Answered(Ok(())) => Outcome::Done,
         Ended::Answered(Err(error)) => Outcome::Failed(error),
@@ -147,8 +148,9 @@ async fn settle(shared: &Shared, delivery: &Delivery, ended: Ended, took: Durati
         Ended::Stopped if shared.control.interrupt.is_cancelled() => Outcome::Interrupted,
         Ended::Stopped => Outcome::TimedOut,
     };
-    log(shared, &outcome, took);
-    shared.observers.tell(&Event::Handled { outcome, took });
+    spans::processed(&span, &outcome);
+    span.in_scope(|| log(shared, &outcome, took));
+    shared.tell(&Event::Handled { delivery, outcome, took });
     shared.failure.resolve(delivery.message(), &outcome).await
 }
 

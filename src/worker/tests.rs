@@ -200,7 +200,7 @@ impl Running {
         let mut observers = Observers::default();
         observers.add(control.tally.clone());
         observer.into_iter().for_each(|observer| observers.add(observer));
-        let origin = Arc::new(Origin { queue: "q".into(), group: "g".into() });
+        let origin = Arc::new(Origin { worker: "test".into(), queue: "q".into(), group: "g".into() });
         let shared = Shared::new(settings, control.clone(), source, handler, failure, observers, origin, false);
         let shared = Arc::new(shared);
         let worker = tokio::spawn(async move {
@@ -530,7 +530,7 @@ async fn a_rate_limit_holds_messages_back() {
 struct LetGo(std::sync::mpsc::Sender<()>);
 
 impl Observer for LetGo {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
         if let Event::Stuck { .. } = event {
             self.0.send(()).unwrap();
         }

@@ -33,4 +33,6 @@ mod testing;
 #[cfg(feature = "server")]
 mod tls;
 #[cfg(feature = "server")]
+mod trace;
+#[cfg(feature = "server")]
 mod worker;

@@ -20,7 +20,7 @@ use crate::{
     client::Client,
     message::{Body, Message},
     queue::QueueId,
-    worker::{AckResult, Delivery, Event, MaxMessages, Observer, Worker, handler_fn},
+    worker::{AckResult, Delivery, Event, MaxMessages, Observer, Origin, Worker, handler_fn},
 };
 
 /// The consumer group of every queue.
@@ -241,7 +241,7 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
         match event {
             Event::Received { messages: 1.., took, .. } => lock(&self.polls).push(*took),
             Event::Settled { result: AckResult::Answered { success, .. }, .. } => {

@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use jiff::Timestamp;
 use sha2::Sha256;
 
-use crate::worker::Delivery;
-
-/// Attributes that travel as headers of their own.
-const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+use crate::{
+    trace_context::{TRACEPARENT, TRACESTATE},
+    worker::Delivery,
+};
 
 /// The headers of a message by itself, those that are the same for all messages on top.
 pub(crate) fn headers(delivery: &Delivery, budget: Duration, common: &HeaderMap) -> HeaderMap {
@@ -21,10 +21,9 @@ pub(crate) fn headers(delivery: &Delivery, budget: Duration, common: &HeaderMap)
     }
     let attributes = serde_json::Value::Object(delivery.attributes().clone()).to_string();
     put(&mut headers, "dms-attributes", &ascii_json(&attributes));
-    for name in TRACE {
-        if let Some(value) = delivery.attribute(name) {
-            put(&mut headers, name, value);
-        }
+    if let Some(context) = delivery.trace_context() {
+        put(&mut headers, TRACEPARENT, &context.traceparent());
+        context.tracestate().into_iter().for_each(|state| put(&mut headers, TRACESTATE, state));
     }
     headers
 }

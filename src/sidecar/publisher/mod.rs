@@ -46,6 +46,7 @@ use crate::{
     message::Message,
     producer::{Metrics, Producer, ProducerBuilder, SendError, TrySendError},
     server::listener::Listener,
+    trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
 
 /// The most messages of one request.
@@ -124,7 +125,7 @@ async fn publish(State(intake): State<Arc<Intake>>, headers: HeaderMap, body: Bo
         Err(answer) => return answer.into(),
     };
     let read = read(&headers, &request.bytes).and_then(|(messages, single)| match messages.len() {
-        0..=MAX_MESSAGES => Ok((messages, single)),
+        0..=MAX_MESSAGES => Ok((traced(&headers, messages), single)),
         many => Err(format!("the list has {many} messages: at most {MAX_MESSAGES} are allowed")),
     });
     let (messages, single) = match read {
@@ -208,6 +209,16 @@ impl Intake {
             .max_pending(self.settings.max_pending, 64 * 1024 * 1024)
             .return_ids(true);
         producer.build().map_err(|error| Error::limit("publish", error))
+    }
+}
+
+/// Puts the messages into the trace that the caller works in, where they have none of their own.
+fn traced(headers: &HeaderMap, messages: Vec<Result<Message, String>>) -> Vec<Result<Message, String>> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let caller = text(TRACEPARENT).and_then(|parent| TraceContext::parse(parent, text(TRACESTATE)).ok());
+    match caller {
+        Some(caller) => messages.into_iter().map(|message| Ok(message?.trace_context(&caller))).collect(),
+        None => messages,
     }
 }
 

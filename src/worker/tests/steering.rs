@@ -204,10 +204,10 @@ async fn a_full_worker_is_not_polling() {
 struct Told(mpsc::UnboundedSender<&'static str>);
 
 impl Observer for Told {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
         let name = match event {
             Event::Settled { .. } => "settled",
-            Event::Skipped => "skipped",
+            Event::Skipped { .. } => "skipped",
             Event::Stuck { .. } => "stuck",
             _ => return,
         };

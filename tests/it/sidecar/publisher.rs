@@ -54,6 +54,24 @@ async fn a_message_and_a_list_are_answered_when_they_are_sent() {
 }
 
 #[tokio::test]
+async fn the_trace_of_the_request_is_the_messages_unless_they_have_their_own() {
+    let mut publisher = Publisher::start().await;
+    let (trace, own) = (
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "00-00000000000000000000000000000001-0000000000000002-00",
+    );
+    let messages = format!(r#"[{{"body": 1}}, {{"body": 2, "attributes": {{"traceparent": "{own}"}}}}]"#);
+    let (status, answer) = publisher.post(&[("traceparent", trace), ("tracestate", "rojo=1")], messages).await;
+    assert_eq!(status, 200, "{answer}");
+    for _ in 0..2 {
+        let got = publisher.app.next().await;
+        let expected = if got.body == json!(1) { (Some(trace), Some("rojo=1")) } else { (Some(own), None) };
+        assert_eq!((got.header("traceparent"), got.header("tracestate")), expected);
+    }
+    publisher.sidecar.stop().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_sent_is_refused_with_the_limit() {
     let publisher = Publisher::start().await;
     let (status, answer) = publisher.post(&[], "not json").await;

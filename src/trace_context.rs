@@ -1,0 +1,231 @@
+//! [`TraceContext`]: which trace a message belongs to, as W3C Trace Context has it (<https://www.w3.org/TR/trace-context/>).
+//!
+//! It travels in the attributes `traceparent` and `tracestate` of a message. This is the format alone: nothing here makes or
+//! exports spans.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// The attribute, and the HTTP header, that carries trace, span and flags.
+pub const TRACEPARENT: &str = "traceparent";
+/// The attribute, and the HTTP header, that carries what tracing systems add.
+pub const TRACESTATE: &str = "tracestate";
+
+/// The most entries that a `tracestate` may have (section 3.3.1.1).
+const MAX_ENTRIES: usize = 32;
+/// The longest `tracestate` that is carried, in bytes: what everyone has to carry at least (section 3.3.1.5).
+const MAX_STATE: usize = 512;
+/// The flag that says that the trace is recorded (section 3.2.2.5.1).
+const SAMPLED: u8 = 1;
+
+/// The place in a trace at which something was begun: a trace, a span of it, and what travels with them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TraceContext {
+    trace_id: u128,
+    span_id: u64,
+    flags: u8,
+    state: Option<Box<str>>,
+}
+
+/// Why a text is no `traceparent`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is no traceparent: it is like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, in lower case, without an id of zeros"
+)]
+pub struct InvalidTraceContext {
+    text: String,
+}
+
+impl TraceContext {
+    /// A context of its own making; `None` when an id is zero, which stands for "no id".
+    pub fn new(trace_id: u128, span_id: u64, sampled: bool) -> Option<Self> {
+        let flags = if sampled { SAMPLED } else { 0 };
+        (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags, state: None })
+    }
+
+    /// Reads the values of `traceparent` and `tracestate`. A `tracestate` that is malformed, or longer than 512 bytes, is left
+    /// out, as section 3.3 has it; the trace itself goes on.
+    ///
+    /// # Errors
+    /// When `traceparent` is malformed. Versions that are still to come are read by their first four fields.
+    pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Result<Self, InvalidTraceContext> {
+        let mut context = parse_parent(traceparent)
+            .ok_or_else(|| InvalidTraceContext { text: traceparent.chars().take(80).collect() })?;
+        context.state = tracestate.map(str::trim).filter(|state| is_state(state)).map(Into::into);
+        Ok(context)
+    }
+
+    /// The context in a message's attributes, where there is a valid one.
+    pub fn of(attributes: &Map<String, Value>) -> Option<Self> {
+        let text = |name| attributes.get(name).and_then(Value::as_str);
+        Self::parse(text(TRACEPARENT)?, text(TRACESTATE)).ok()
+    }
+
+    /// Puts the context into a message's attributes, unless there is one already: a message keeps the trace it was made in.
+    pub fn put(&self, attributes: &mut Map<String, Value>) {
+        if attributes.contains_key(TRACEPARENT) {
+            return;
+        }
+        attributes.insert(TRACEPARENT.to_owned(), self.traceparent().into());
+        match self.tracestate() {
+            Some(state) => attributes.insert(TRACESTATE.to_owned(), state.into()),
+            // One without its parent belongs to another trace.
+            None => attributes.remove(TRACESTATE),
+        };
+    }
+
+    /// The trace.
+    pub fn trace_id(&self) -> u128 {
+        self.trace_id
+    }
+
+    /// The span.
+    pub fn span_id(&self) -> u64 {
+        self.span_id
+    }
+
+    /// Whether the trace is recorded where it began.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// The value of `traceparent`, in version 00.
+    pub fn traceparent(&self) -> String {
+        format!("00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+    }
+
+    /// The value of `tracestate`, where there is one.
+    pub fn tracestate(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+}
+
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.traceparent())
+    }
+}
+
+/// Version, trace, span and flags (section 3.2).
+fn parse_parent(text: &str) -> Option<TraceContext> {
+    let mut fields = text.trim().splitn(5, '-');
+    let mut field = |digits: usize| fields.next().filter(|field| is_hex(field, digits));
+    let version = field(2)?;
+    let trace_id = u128::from_str_radix(field(32)?, 16).ok()?;
+    let span_id = u64::from_str_radix(field(16)?, 16).ok()?;
+    let flags = u8::from_str_radix(field(2)?, 16).ok()?;
+    let has_more = fields.next().is_some();
+    if version == "ff" || (version == "00" && has_more) {
+        return None;
+    }
+    // Of the flags of a later version only the one is understood, and no other may be passed on as ours.
+    let context = TraceContext::new(trace_id, span_id, false)?;
+    Some(TraceContext { flags: flags & SAMPLED, ..context })
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a text is a list of entries `key=value` (section 3.3.1).
+fn is_state(state: &str) -> bool {
+    let entries: Vec<&str> = state.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+    (1..=MAX_STATE).contains(&state.len())
+        && (1..=MAX_ENTRIES).contains(&entries.len())
+        && entries.iter().all(|entry| entry.split_once('=').is_some_and(|(key, value)| is_key(key) && is_value(value)))
+}
+
+fn is_key(key: &str) -> bool {
+    let begins = key.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@');
+    begins && key.len() <= 256 && key.bytes().all(allowed)
+}
+
+fn is_value(value: &str) -> bool {
+    (1..=256).contains(&value.len()) && value.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'=')
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The example of the specification (section 3.2.3).
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn the_example_of_the_specification_is_read_and_written() {
+        let context = TraceContext::parse(PARENT, Some("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE")).unwrap();
+        assert_eq!(context.trace_id(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        assert_eq!(context.span_id(), 0x00f0_67aa_0ba9_02b7);
+        assert!(context.is_sampled());
+        assert_eq!(context.to_string(), PARENT);
+        assert_eq!(context.tracestate(), Some("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"));
+    }
+
+    #[test]
+    fn what_the_specification_calls_invalid_is_refused_by_name() {
+        let bad = [
+            "",
+            "00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-4bf92f3577b34da6a3ce929d0e0e473+-00f067aa0ba902b7-01",
+        ];
+        for text in bad {
+            let error = TraceContext::parse(text, None).unwrap_err().to_string();
+            assert!(error.contains(&format!("{text:?} is no traceparent")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_version_to_come_is_read_by_its_first_fields_and_passed_on_as_ours() {
+        let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff-what-the-future-brings";
+        assert_eq!(TraceContext::parse(later, None).unwrap().traceparent(), PARENT);
+    }
+
+    #[test]
+    fn a_spoilt_tracestate_is_left_out_and_the_trace_goes_on() {
+        let state = |text: &str| TraceContext::parse(PARENT, Some(text)).unwrap().tracestate().map(str::to_owned);
+        assert_eq!(state("a=1, b@c=2").as_deref(), Some("a=1, b@c=2"));
+        let long = format!("a={}", "x".repeat(257));
+        let many = vec!["a=1"; 33].join(",");
+        for bad in ["", "a", "A=1", "=1", "a=", "a=b=c", "a=\u{e9}", &long, &many] {
+            assert_eq!(state(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_context_that_is_there_is_kept() {
+        let theirs = TraceContext::parse(PARENT, None).unwrap();
+        let ours = TraceContext::new(1, 2, false).unwrap();
+        let mut attributes = Map::new();
+        attributes.insert(TRACESTATE.to_owned(), "left=over".into());
+        theirs.put(&mut attributes);
+        ours.put(&mut attributes);
+        assert_eq!(TraceContext::of(&attributes), Some(theirs));
+        assert!(!attributes.contains_key(TRACESTATE), "it belonged to another trace");
+        assert_eq!(TraceContext::of(&Map::new()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_context_is_read_back_as_it_was_written(trace in 1u128.., span in 1u64.., sampled: bool) {
+            let context = TraceContext::new(trace, span, sampled).unwrap();
+            prop_assert_eq!(TraceContext::parse(&context.traceparent(), None), Ok(context));
+        }
+
+        #[test]
+        fn no_text_upsets_it(parent in ".{0,80}", state in ".{0,80}") {
+            let _ = TraceContext::parse(&parent, Some(&state));
+        }
+    }
+}
