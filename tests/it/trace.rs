@@ -67,6 +67,8 @@ impl Spans {
 #[tokio::test(start_paused = true)]
 async fn a_handlers_span_links_to_the_trace_that_its_message_was_made_in() {
     let spans = Spans::default();
+    // While there is one subscriber only, a call site that another test's thread meets first asks that thread's, which is none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _subscribed = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders").dead_letters_after(1), "billing").await;
