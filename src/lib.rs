@@ -26,6 +26,7 @@
 //! | [`client`] | [`Client`]: every operation, typed, checked, repeated where that is safe |
 //! | [`producer`] | [`Producer`]: messages gathered into requests |
 //! | [`worker`] | [`Worker`]: polls, handlers, deadlines, the ordered acknowledgement |
+//! | [`runtime`] | [`Runtime`](runtime::Runtime): several workers and producers, one shutdown, shared limits |
 //! | `exposition` | metrics as an answer to a scraper |
 //! | [`redrive`] | dead letters and parked messages sent again |
 //! | [`server`] | the server: HTTP over a [`Broker`](server::broker::Broker), and the embedded broker with its stores |
@@ -57,6 +58,7 @@ pub mod producer;
 pub mod queue;
 pub mod redrive;
 pub mod retry;
+pub mod runtime;
 pub mod trace_context;
 pub mod transport;
 mod wire;

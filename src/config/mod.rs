@@ -14,6 +14,7 @@ mod extract;
 mod handler;
 mod interpolate;
 mod layer;
+mod limits;
 mod load;
 mod locate;
 mod log;
@@ -39,6 +40,7 @@ pub use self::{
     admin::Admin,
     dms::{ApiVersion, Auth, Dms, Iam},
     handler::{Batch, BodyFormat, Collect, CommandHandler, CommandMode, Handler, HttpHandler, LogHandler},
+    limits::{Limits, Sharing},
     load::{Loaded, Request, load, search},
     log::{Log, LogFormat},
     problem::{ConfigError, Origin, Problem},
@@ -62,6 +64,8 @@ pub struct Config {
     pub server: Server,
     /// The workers that `run` starts.
     pub workers: Vec<Worker>,
+    /// What the workers share.
+    pub limits: Limits,
     /// The endpoints that take messages over HTTP and send them on.
     pub publishers: Vec<Publisher>,
     /// Health, metrics and control.

@@ -36,6 +36,8 @@ pub struct Worker {
     /// Messages in flight, at least 1; 32 by default.
     #[schemars(range(min = 1))]
     pub concurrency: usize,
+    /// Its part of `limits` when they do not suffice, in proportion to the others', 1-1000; 1 by default.
+    pub weight: u32,
     /// Concurrent polls, at least 1; `auto` by default: one when idle, more as messages come.
     pub pollers: Auto<usize>,
     /// What may run side by side; `none` by default: everything.
@@ -66,6 +68,7 @@ impl Default for Worker {
             poll_wait: Span::secs(20),
             ack_wait: Auto::Fixed(Span::secs(30)),
             concurrency: 32,
+            weight: 1,
             pollers: Auto::Auto,
             ordering: Ordering::default(),
             tags: Vec::new(),

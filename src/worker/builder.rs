@@ -61,6 +61,13 @@ impl WorkerBuilder {
         self
     }
 
+    /// How much of a [`Runtime`](crate::runtime::Runtime)'s ceiling the worker gets when that is scarce, in proportion to the weights
+    /// of the others: 1-1000. Default: 1. Without a ceiling it means nothing.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.settings.weight = weight;
+        self
+    }
+
     /// How many bytes of bodies may be in flight. Default: 64 MiB. A poll may bring 512 KiB and counts as that much.
     pub fn max_in_flight_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_in_flight_bytes = bytes;

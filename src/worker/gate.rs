@@ -1,11 +1,12 @@
 //! Permits: nothing is fetched that cannot start at once.
 //!
 //! A poll reserves room for what it asks for, in messages and in bytes, before it goes out; what it brings takes permits out
-//! of the reservation, and the rest goes back at once. A permit goes back when its message has been handled.
+//! of the reservation, and the rest goes back at once. A permit goes back when its message has been handled. Where the worker shares
+//! a `ceiling` with others, the reservation holds places of both.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -13,6 +14,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use super::ceiling::{Held, Share};
 use crate::limits::MAX_BYTES;
 
 /// How long a poll waits for a few more free places before it goes out for fewer: one request for five messages costs as much
@@ -24,6 +26,7 @@ const GATHER: Duration = Duration::from_millis(5);
 pub(crate) struct Gate {
     state: Mutex<State>,
     freed: Notify,
+    share: OnceLock<Arc<Share>>,
 }
 
 #[derive(Debug)]
@@ -58,14 +61,36 @@ impl Gate {
     /// At most `max_messages` messages and about `max_bytes` bytes of bodies in flight.
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
         let state = State { max_messages, max_bytes, messages: 0, bytes: 0, braked: false };
-        Arc::new(Self { state: Mutex::new(state), freed: Notify::new() })
+        Arc::new(Self { state: Mutex::new(state), freed: Notify::new(), share: OnceLock::new() })
+    }
+
+    /// From now on the places are also taken from a ceiling that is shared with others. A gate joins one ceiling, before its first poll.
+    pub(crate) fn join(&self, share: Arc<Share>) {
+        let _ = self.share.set(share);
+    }
+
+    /// Whether others want places too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.share.get().is_some()
+    }
+
+    /// Waits for free places, here and under the ceiling if there is one, and takes up to `want` of them. Cancel-safe: dropped before
+    /// it is done, it has taken nothing.
+    pub(crate) async fn reserve(self: &Arc<Self>, want: usize) -> Reservation {
+        let Some(share) = self.share.get() else { return self.reserve_own(want).await };
+        let turn = share.turn().await;
+        let mut room = self.reserve_own(want).await;
+        let held = share.take(&turn, room.messages()).await;
+        room.shrink(held.messages());
+        room.held = Some(held);
+        room
     }
 
     /// Waits for free places and takes up to `want` of them.
     ///
     /// After a full house it waits a moment for a fifth of the places rather than going out for every single one.
     /// Cancel-safe: dropped before it is done, it has taken nothing.
-    pub(crate) async fn reserve(self: &Arc<Self>, want: usize) -> Reservation {
+    async fn reserve_own(self: &Arc<Self>, want: usize) -> Reservation {
         let mut gathered: Option<Instant> = None;
         loop {
             let freed = self.freed.notified();
@@ -78,7 +103,7 @@ impl Gate {
                 if free >= enough.max(1) || (free > 0 && gathered.is_some_and(|at| at <= Instant::now())) {
                     state.messages += free;
                     state.bytes += MAX_BYTES;
-                    return Reservation { gate: Arc::clone(self), messages: free, bytes: MAX_BYTES };
+                    return Reservation { gate: Arc::clone(self), messages: free, bytes: MAX_BYTES, held: None };
                 }
                 free
             };
@@ -140,6 +165,8 @@ pub(crate) struct Reservation {
     gate: Arc<Gate>,
     messages: usize,
     bytes: usize,
+    /// The same places under the ceiling, where there is one.
+    held: Option<Held>,
 }
 
 impl Reservation {
@@ -153,12 +180,18 @@ impl Reservation {
         let surplus = self.messages.saturating_sub(keep);
         self.messages -= surplus;
         self.gate.release(surplus, 0);
+        if let Some(held) = &mut self.held {
+            held.shrink(keep);
+        }
     }
 
     /// One permit per message that arrived, by the size of its body; the rest goes back.
     pub(crate) fn into_permits(mut self, sizes: impl ExactSizeIterator<Item = usize>) -> Vec<Permit> {
-        let permits: Vec<Permit> = sizes.map(|bytes| Permit::new(&self.gate, bytes)).collect();
-        let bytes = permits.iter().map(|permit| permit.bytes).sum::<usize>();
+        let sizes: Vec<usize> = sizes.collect();
+        let mut held = self.held.take().map(|held| held.split(&sizes).into_iter());
+        let permit = |bytes: &usize| Permit::new(&self.gate, *bytes, held.as_mut().and_then(Iterator::next));
+        let permits: Vec<Permit> = sizes.iter().map(permit).collect();
+        let bytes = sizes.iter().sum::<usize>();
         // The service may have sent more than was asked for: what arrived is counted, whatever the limits say.
         let mut state = self.gate.lock();
         state.messages = state.messages + permits.len() - self.messages;
@@ -182,17 +215,20 @@ pub(crate) struct Permit {
     gate: Arc<Gate>,
     bytes: usize,
     freed: AtomicBool,
+    /// Its place under the ceiling, where there is one, until it is freed.
+    held: Mutex<Option<Held>>,
 }
 
 impl Permit {
-    fn new(gate: &Arc<Gate>, bytes: usize) -> Self {
-        Self { gate: Arc::clone(gate), bytes, freed: AtomicBool::new(false) }
+    fn new(gate: &Arc<Gate>, bytes: usize, held: Option<Held>) -> Self {
+        Self { gate: Arc::clone(gate), bytes, freed: AtomicBool::new(false), held: Mutex::new(held) }
     }
 
     /// Frees the place before its message has ended.
     pub(crate) fn free(&self) {
         if !self.freed.swap(true, Relaxed) {
             self.gate.release(1, self.bytes);
+            drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 }

@@ -25,6 +25,7 @@ mod batch;
 mod batch_handler;
 mod batch_size;
 mod builder;
+mod ceiling;
 mod control;
 mod delivery;
 mod dispatch;
@@ -62,9 +63,11 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::ceiling::Ceiling;
 pub use self::{
     batch_handler::{BatchHandler, BatchHandlerFn, Batching, Collect, batch_handler_fn},
     builder::WorkerBuilder,
+    ceiling::Sharing,
     control::{Status, WorkerHandle},
     delivery::{ATTEMPTS, Delivery, Origin},
     error::{FailureKind, HandlerError},
@@ -198,6 +201,20 @@ impl Worker {
     /// A handle that steers the worker while it runs.
     pub fn handle(&self) -> WorkerHandle {
         WorkerHandle(self.control.clone())
+    }
+
+    /// Takes its places from a ceiling that others share.
+    pub(crate) fn join(&self, ceiling: &Arc<Ceiling>) {
+        self.control.gate.join(ceiling.join(self.settings.weight));
+    }
+
+    /// How long handlers may go on after the shutdown signal.
+    pub(crate) fn grace(&self) -> Duration {
+        self.settings.grace
+    }
+
+    pub(crate) fn set_grace(&mut self, grace: Duration) {
+        self.settings.grace = grace;
     }
 
     /// Consumes until `shutdown` resolves or [`WorkerHandle::stop`] is called, then drains: polls are given up, running handlers
@@ -426,12 +443,14 @@ impl Shared {
             biased;
             () = self.batches.wait() => true,
             () = self.control.interrupt.cancelled() => false,
-            () = sleep(self.settings.grace) => false,
+            () = sleep(self.settings.grace) => {
+                tracing::warn!(worker = self.settings.name, grace = ?self.settings.grace, "the grace period is over: running handlers are stopped");
+                false
+            }
         };
         if finished {
-            return true;
+            return !self.control.interrupt.is_cancelled();
         }
-        tracing::warn!(worker = self.settings.name, grace = ?self.settings.grace, "the grace period is over: running handlers are stopped");
         self.control.interrupt.cancel();
         if timeout(FLUSH, self.batches.wait()).await.is_err() {
             tracing::error!(
@@ -455,6 +474,8 @@ enum WorkerErrorKind {
     Service(Error),
     #[error(transparent)]
     Settings(InvalidSettings),
+    #[error("it died: {0}")]
+    Died(String),
 }
 
 impl WorkerError {
@@ -462,8 +483,13 @@ impl WorkerError {
     pub fn client_error(&self) -> Option<&Error> {
         match &self.0 {
             WorkerErrorKind::Service(error) => Some(error),
-            WorkerErrorKind::Settings(_) => None,
+            WorkerErrorKind::Settings(_) | WorkerErrorKind::Died(_) => None,
         }
+    }
+
+    /// The error of a worker whose task panicked, or was ended by others.
+    pub(crate) fn died(reason: &impl ToString) -> Self {
+        Self(WorkerErrorKind::Died(reason.to_string()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     sync::watch,
     task::{Id, JoinSet},
@@ -115,15 +116,13 @@ impl Poller {
         loop {
             shared.until_running().await;
             shared.until_acknowledged().await;
-            let mut room = shared.control.gate.reserve(self.want()).await;
-            // Before the pass: a failing acknowledgement would wait for the rate limit.
-            let allowed = shared.control.rate_limit.take(room.messages()).await;
-            room.shrink(allowed);
-            let pass = shared.isolation.admit(allowed).await;
+            // Taken first: it may be waited for long, and places are for those that can use them.
+            let allowed = shared.control.rate_limit.take(self.want()).await;
+            let (mut room, pass) = admitted(&shared, allowed).await;
             // Asked here and not before: it may have waited for room until long after the queue ran dry, or fetching was paused.
             let leaves = !self.first && shared.pollers.leave(shared.pace.borrow().polls());
             let asks = if leaves || *shared.control.paused.borrow() { 0 } else { pass.want() };
-            shared.control.rate_limit.give_back(allowed - asks);
+            shared.control.rate_limit.give_back(allowed.saturating_sub(asks));
             match asks {
                 0 if leaves => return Ok(()),
                 0 => {}
@@ -137,7 +136,9 @@ impl Poller {
 
     fn want(&self) -> usize {
         // While anything is in flight, a poll that waits on an empty queue must not be one that a failing acknowledgement waits for.
-        if self.shared.isolation.has_suspects() || (self.found_empty && !self.shared.batches.is_empty()) {
+        // Under a ceiling nobody else may have to wait for its places either: one that waits long asks for the one that it is sure of.
+        let shares = self.shared.control.gate.is_shared();
+        if self.shared.isolation.has_suspects() || (self.found_empty && (shares || !self.shared.batches.is_empty())) {
             return 1;
         }
         let size = match self.shared.control.max_messages() {
@@ -149,7 +150,8 @@ impl Poller {
 
     /// Whether the poll may wait as long as the settings say: nobody may have to wait for it.
     fn may_wait_long(&self, pass: &Pass<'_>) -> bool {
-        self.first && (!pass.is_waited_for() || self.shared.batches.is_empty())
+        let lone = self.shared.batches.is_empty() && !self.shared.control.gate.is_shared();
+        self.first && (!pass.is_waited_for() || lone)
     }
 
     async fn poll(&mut self, room: Reservation, pass: Pass<'_>) -> Result<(), Error> {
@@ -227,6 +229,22 @@ impl Poller {
         shared.tell(&Event::PollFailed { error: &error, retry_in });
         sleep(retry_in).await;
         Ok(())
+    }
+}
+
+/// Room, and the permission to use it. Under a ceiling nothing is held while the permission is waited for: others can use it.
+async fn admitted(shared: &Shared, want: usize) -> (Reservation, Pass<'_>) {
+    loop {
+        let room = shared.control.gate.reserve(want).await;
+        if !shared.control.gate.is_shared() {
+            let pass = shared.isolation.admit(room.messages()).await;
+            return (room, pass);
+        }
+        if let Some(pass) = shared.isolation.admit(room.messages()).now_or_never() {
+            return (room, pass);
+        }
+        drop(room);
+        drop(shared.isolation.admit(1).await);
     }
 }
 

@@ -145,6 +145,7 @@ pub enum OnStuck {
 pub(crate) struct Settings {
     pub(crate) name: String,
     pub(crate) concurrency: usize,
+    pub(crate) weight: u32,
     pub(crate) max_in_flight_bytes: usize,
     pub(crate) max_messages: MaxMessages,
     pub(crate) poll_wait: Duration,
@@ -169,6 +170,7 @@ impl Default for Settings {
         Self {
             name: String::new(),
             concurrency: 32,
+            weight: 1,
             max_in_flight_bytes: 64 * 1024 * 1024,
             max_messages: MaxMessages::Auto,
             poll_wait: Duration::from_secs(20),
@@ -258,6 +260,7 @@ impl Settings {
     /// Checks every rule that needs nothing but the settings.
     pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
         limits::in_range("concurrency", self.concurrency, &(1..=100_000), "")?;
+        limits::in_range("weight", self.weight, &(1..=1_000), "")?;
         limits::in_range("poll_wait", self.poll_wait.as_secs(), &POLL_WAIT_SECS, " s")?;
         if let AckWait::Fixed(wait) = self.ack_wait {
             limits::in_range("ack_wait", wait.as_secs(), &ACK_WAIT_SECS, " s")?;
@@ -348,6 +351,7 @@ mod tests {
     fn values_outside_the_services_limits_are_refused() {
         let bad = [
             Settings { concurrency: 0, ..Settings::default() },
+            Settings { weight: 0, ..Settings::default() },
             Settings { poll_wait: Duration::from_secs(61), ..Settings::default() },
             Settings { ack_wait: Duration::from_secs(14).into(), ..Settings::default() },
             Settings { max_messages: MaxMessages::Fixed(11), ..Settings::default() },

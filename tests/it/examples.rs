@@ -37,6 +37,13 @@ fn dead_letter_worker() {
 }
 
 #[test]
+fn many_queues() {
+    let printed = run("many_queues");
+    assert!(printed.contains("orders: 20 handled\nmails: 20 handled\n"), "{printed}");
+    assert!(printed.contains("audit: 40 sent, drained: true"), "{printed}");
+}
+
+#[test]
 fn quickstart() {
     run("quickstart");
 }

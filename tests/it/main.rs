@@ -21,6 +21,8 @@ mod kill;
 mod producer;
 #[cfg(feature = "server")]
 mod redrive;
+#[cfg(feature = "server")]
+mod runtime;
 mod script;
 #[cfg(feature = "server")]
 mod server;

@@ -31,6 +31,21 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         check_existence(&path, config, worker, checker);
     }
     check_label_rules(&config.workers, checker);
+    check_shared(config, checker);
+}
+
+/// Every worker keeps a poll out, so the shared limits need room for one of each.
+fn check_shared(config: &Config, checker: &mut Checker<'_>) {
+    let path = KeyPath::dotted("limits");
+    let workers = config.workers.len().max(1);
+    let limits =
+        [("in_flight", config.limits.in_flight, workers), ("bytes", config.limits.bytes, workers * limits::MAX_BYTES)];
+    for (key, value, least) in limits {
+        if let Some(value) = value.filter(|value| *value < least) {
+            let message = format!("`{value}` is not allowed: {least} or more is needed, one poll for each worker");
+            checker.report(&path.child(key), message);
+        }
+    }
 }
 
 fn check_names(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
@@ -53,6 +68,7 @@ fn check_names(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
 
 fn check_flow(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     checker.at_least_one(&path.child("concurrency"), worker.concurrency);
+    checker.limit(&path.child("weight"), limits::in_range("weight", worker.weight, &(1..=1_000), ""));
     if let Auto::Fixed(pollers) = worker.pollers {
         checker.at_least_one(&path.child("pollers"), pollers);
     }

@@ -85,6 +85,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("workers.[].handler.log", json(LogHandler::default())),
         ("workers.[]", worker),
         ("publishers.[]", json(Publisher::default())),
+        ("limits", config["limits"].clone()),
         ("admin", config["admin"].clone()),
         ("shutdown", config["shutdown"].clone()),
         ("log", config["log"].clone()),

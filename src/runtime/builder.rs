@@ -1,0 +1,144 @@
+//! Sets up a runtime.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{OnWorkerFailure, Runtime, RuntimeHandle, Task, producers::Producers};
+use crate::{
+    limits::{LimitError, MAX_BYTES},
+    producer::Producer,
+    worker::{Ceiling, Sharing, Worker},
+};
+
+/// Sets up a [`Runtime`]; made by [`Runtime::builder`].
+#[derive(Debug, Default)]
+#[must_use]
+pub struct RuntimeBuilder {
+    workers: Vec<Worker>,
+    tasks: Vec<Task>,
+    producers: Producers,
+    on_failure: OnWorkerFailure,
+    max_in_flight: Option<usize>,
+    max_in_flight_bytes: Option<usize>,
+    sharing: Sharing,
+    grace: Option<Duration>,
+}
+
+impl RuntimeBuilder {
+    /// Adds a worker. Its [weight](crate::worker::WorkerBuilder::weight) counts when the ceiling is scarce.
+    pub fn worker(mut self, worker: Worker) -> Self {
+        self.workers.push(worker);
+        self
+    }
+
+    /// Adds a producer, to be closed after the workers and the tasks: their handlers may use it to the end.
+    pub fn producer(self, name: impl Into<String>, producer: Producer) -> Self {
+        self.producers.add(name.into(), producer);
+        self
+    }
+
+    /// Adds work that runs beside the workers, told to end when they are, and waited for before the producers are closed: an
+    /// HTTP endpoint that takes messages, say. It is told by [`RuntimeHandle::stopped`]. One that ends earlier ends nothing else.
+    pub fn task<F>(mut self, name: impl Into<String>, begin: impl FnOnce(RuntimeHandle) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.push(Task { name: name.into(), begin: Box::new(|runtime| Box::pin(begin(runtime))) });
+        self
+    }
+
+    /// How many messages may be in flight in all workers, polls' reservations included, above the limits of each. At least one
+    /// for each worker, which it is sure of; unlimited by default.
+    pub fn max_in_flight(mut self, messages: impl Into<Option<usize>>) -> Self {
+        self.max_in_flight = messages.into();
+        self
+    }
+
+    /// How many bytes of bodies may be in flight in all workers. A poll counts as 512 KiB until it is answered, and each worker is
+    /// sure of one, so at least that for each; unlimited by default.
+    pub fn max_in_flight_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.max_in_flight_bytes = bytes.into();
+        self
+    }
+
+    /// How the ceiling is divided when it is scarce. Default: [`Sharing::Weighted`].
+    pub fn sharing(mut self, sharing: Sharing) -> Self {
+        self.sharing = sharing;
+        self
+    }
+
+    /// What happens when one worker fails for good. Default: [`OnWorkerFailure::StopAll`].
+    pub fn on_worker_failure(mut self, policy: OnWorkerFailure) -> Self {
+        self.on_failure = policy;
+        self
+    }
+
+    /// How long the shutdown may take; by default as long as the longest
+    /// [grace period](crate::worker::WorkerBuilder::shutdown_grace) of its workers, 25 s without one. It takes the place of the workers' own.
+    pub fn shutdown_grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
+        self.grace = grace.into();
+        self
+    }
+
+    /// Puts everything together.
+    ///
+    /// # Errors
+    /// When two workers have one name, or the ceiling has no room for one poll of each worker.
+    pub fn build(self) -> Result<Runtime, LimitError> {
+        let Self { mut workers, tasks, producers, on_failure, sharing, grace, .. } = self;
+        one_name_each(&workers)?;
+        let ceiling = ceiling(workers.len(), self.max_in_flight, self.max_in_flight_bytes, sharing)?;
+        if let Some(ceiling) = &ceiling {
+            workers.iter().for_each(|worker| worker.join(ceiling));
+        }
+        if let Some(grace) = grace {
+            workers.iter_mut().for_each(|worker| worker.set_grace(grace));
+        }
+        let longest = workers.iter().map(Worker::grace).max();
+        let handle = RuntimeHandle {
+            stopping: CancellationToken::new(),
+            now: CancellationToken::new(),
+            workers: workers.iter().map(Worker::handle).collect(),
+            producers: Arc::new(producers),
+            ceiling,
+        };
+        let grace = grace.or(longest).unwrap_or(Duration::from_secs(25));
+        Ok(Runtime { workers, tasks, on_failure, grace, handle })
+    }
+}
+
+fn one_name_each(workers: &[Worker]) -> Result<(), LimitError> {
+    let name = |worker: &Worker| worker.handle().name().to_owned();
+    let mut names: Vec<String> = workers.iter().map(name).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(twice) => Err(LimitError {
+            what: "name of a worker",
+            value: format!("{:?} twice", twice[0]),
+            allowed: "each needs one of its own: give it a name when it is built".to_owned(),
+        }),
+    }
+}
+
+fn at_least(what: &'static str, value: Option<usize>, least: usize, why: &str) -> Result<(), LimitError> {
+    match value.filter(|value| *value < least) {
+        None => Ok(()),
+        Some(value) => {
+            Err(LimitError { what, value: value.to_string(), allowed: format!("at least {least} are needed, {why}") })
+        }
+    }
+}
+
+fn ceiling(
+    workers: usize,
+    messages: Option<usize>,
+    bytes: Option<usize>,
+    sharing: Sharing,
+) -> Result<Option<Arc<Ceiling>>, LimitError> {
+    // One poll of each worker has to fit, or one that is idle could keep another from ever polling.
+    at_least("max_in_flight", messages, workers, "one for each worker")?;
+    at_least("max_in_flight_bytes", bytes, workers * MAX_BYTES, "one poll for each worker")?;
+    Ok((messages.is_some() || bytes.is_some()).then(|| Ceiling::new(messages, bytes, sharing)))
+}
