@@ -61,6 +61,7 @@ impl Live {
             ("dms", old.dms == new.dms),
             ("server", old.server == new.server),
             ("workers", old.workers == new.workers),
+            ("limits", old.limits == new.limits),
             ("publishers", old.publishers == new.publishers),
             ("admin", old.admin == new.admin),
             ("shutdown", old.shutdown == new.shutdown),

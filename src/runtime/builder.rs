@@ -23,6 +23,7 @@ pub struct RuntimeBuilder {
     max_in_flight_bytes: Option<usize>,
     sharing: Sharing,
     grace: Option<Duration>,
+    stopping: CancellationToken,
 }
 
 impl RuntimeBuilder {
@@ -81,6 +82,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Uses this token to begin the shutdown, for what was made before the runtime and has to know of it.
+    #[cfg(feature = "sidecar")]
+    pub(crate) fn stop_with(mut self, stopping: CancellationToken) -> Self {
+        self.stopping = stopping;
+        self
+    }
+
     /// Puts everything together.
     ///
     /// # Errors
@@ -97,7 +105,7 @@ impl RuntimeBuilder {
         }
         let longest = workers.iter().map(Worker::grace).max();
         let handle = RuntimeHandle {
-            stopping: CancellationToken::new(),
+            stopping: self.stopping,
             now: CancellationToken::new(),
             workers: workers.iter().map(Worker::handle).collect(),
             producers: Arc::new(producers),

@@ -129,6 +129,12 @@ impl RuntimeHandle {
         self.stopping.cancelled().await;
     }
 
+    /// A token that is cancelled when the shutdown begins; cancelling it begins none.
+    #[cfg(feature = "sidecar")]
+    pub(crate) fn stop_token(&self) -> CancellationToken {
+        self.stopping.child_token()
+    }
+
     /// The workers, in the order in which they were added.
     pub fn workers(&self) -> &[WorkerHandle] {
         &self.workers

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{
     client,
+    limits::LimitError,
     server::{ServerError, TlsError},
     worker::{InvalidSettings, WorkerError},
 };
@@ -36,6 +37,9 @@ pub enum SidecarError {
     /// A certificate cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
+    /// The shared limits have no room for all workers.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
     /// A worker could not go on.
     #[error("worker {0}: {1}")]
     Worker(String, #[source] WorkerError),

@@ -3,8 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     admin::{self, Admin},
@@ -12,13 +11,17 @@ use super::{
     listen::limits,
     start::{Sidecar, Unit},
 };
-use crate::worker::{Report, WorkerError};
+use crate::{
+    config::{self, Limits},
+    runtime::{Runtime, RuntimeBuilder, RuntimeReport, Sharing},
+    worker::Report,
+};
 
 /// How a sidecar ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Ended {
-    /// The workers' reports, in the order in which they ended.
+    /// The workers' reports, in the order of the configuration.
     pub workers: Vec<WorkerEnd>,
     /// Whether everything that had begun was finished within the grace period.
     pub drained: bool,
@@ -34,8 +37,6 @@ pub struct WorkerEnd {
     pub report: Report,
 }
 
-type Finished = (String, Result<Report, WorkerError>);
-
 impl Sidecar {
     /// Runs until `stop`. A service that is not there is waited for; one that refuses the credentials, or has no such
     /// queue, ends everything.
@@ -44,7 +45,6 @@ impl Sidecar {
     /// When a worker could not go on; the others have been ended in order before.
     pub async fn run(self, stop: CancellationToken) -> Result<Ended, SidecarError> {
         let Self { config, server, client, units, publishers, admin, metrics, producers, stopping, tasks, log } = self;
-        let grace = config.shutdown.grace.get();
         let endings = Endings::default();
 
         if let Some(server) = server {
@@ -59,28 +59,19 @@ impl Sidecar {
             let router = admin::router(Admin::new(&config, client, &units, (metrics, producers), log));
             tasks.spawn(listener.run(router, limits(256, Duration::from_secs(1)), endings.admin.clone()));
         }
-        let intake = TaskTracker::new();
-        let open: Vec<_> = publishers.into_iter().map(|publisher| publisher.spawn(&intake, &stopping)).collect();
-        intake.close();
-
-        let mut workers = JoinSet::new();
-        for unit in units {
-            start(unit, &mut workers, &tasks, &stopping);
+        let mut runtime = Runtime::builder().stop_with(stopping).shutdown_grace(config.shutdown.grace.get());
+        runtime = shared(runtime, &config.limits);
+        for publisher in publishers {
+            runtime = runtime.task("publisher", |runtime| publisher.run(runtime));
         }
-        let outcome = supervise(&mut workers, &stop, &stopping).await;
+        runtime = units.into_iter().fold(runtime, add);
+        let report = runtime.build()?.run(stop.cancelled_owned()).await;
 
-        intake.wait().await;
-        let mut unsent = 0;
-        for producer in open {
-            unsent += producer.close(grace).await;
-        }
         endings.server.cancel();
         endings.admin.cancel();
         tasks.close();
         tasks.wait().await;
-        let workers = outcome?;
-        let drained = unsent == 0 && workers.iter().all(|end| end.report.drained);
-        Ok(Ended { workers, drained })
+        ended(report)
     }
 }
 
@@ -91,54 +82,35 @@ struct Endings {
     admin: CancellationToken,
 }
 
-fn start(unit: Unit, workers: &mut JoinSet<Finished>, tasks: &TaskTracker, stopping: &CancellationToken) {
-    let Unit { name, worker, throttle, app, .. } = unit;
-    if let Some(watched) = app {
-        // Before the worker's first poll, so that nothing is fetched for an application that is not there.
-        throttle.app_down();
-        let (app, target, stop) = (watched.app, watched.target, stopping.clone());
-        tasks.spawn(async move {
-            let target = Arc::clone(&target);
-            app.watch(throttle, watched.watching, || target.look(), stop).await;
-        });
-    }
-    let stop = stopping.clone();
-    workers.spawn(async move { (name, worker.run(stop.cancelled_owned()).await) });
+/// Carries the shared limits over.
+fn shared(runtime: RuntimeBuilder, limits: &Limits) -> RuntimeBuilder {
+    let sharing = match limits.sharing {
+        config::Sharing::Weighted => Sharing::Weighted,
+        config::Sharing::Strict => Sharing::Strict,
+    };
+    runtime.max_in_flight(limits.in_flight).max_in_flight_bytes(limits.bytes).sharing(sharing)
 }
 
-/// Waits for the workers, and for `stop`. The first one that fails ends them all.
-async fn supervise(
-    workers: &mut JoinSet<Finished>,
-    stop: &CancellationToken,
-    stopping: &CancellationToken,
-) -> Result<Vec<WorkerEnd>, SidecarError> {
-    let mut ends = Vec::new();
-    let mut failure = None;
-    loop {
-        let finished = tokio::select! {
-            () = stop.cancelled(), if !stopping.is_cancelled() => {
-                stopping.cancel();
-                continue;
-            }
-            Some(finished) = workers.join_next() => finished,
-            // All have ended, by themselves or by the admin endpoint: the process ends when it is told to.
-            else => {
-                stop.cancelled().await;
-                break;
-            }
-        };
-        match finished {
-            Ok((name, Ok(report))) => ends.push(WorkerEnd { name, report }),
-            Ok((name, Err(error))) => failure = failure.or(Some(SidecarError::Worker(name, error))),
-            Err(panic) => failure = failure.or(Some(SidecarError::Died("?".to_owned(), panic.to_string()))),
-        }
-        if failure.is_some() {
-            stopping.cancel();
-        }
-        if workers.is_empty() && stopping.is_cancelled() {
-            break;
-        }
-    }
-    stopping.cancel();
-    failure.map_or(Ok(ends), Err)
+/// Adds a worker, and what watches its application.
+fn add(runtime: RuntimeBuilder, unit: Unit) -> RuntimeBuilder {
+    let Unit { worker, throttle, app, .. } = unit;
+    let runtime = runtime.worker(worker);
+    let Some(watched) = app else { return runtime };
+    // Before the worker's first poll, so that nothing is fetched for an application that is not there.
+    throttle.app_down();
+    runtime.task("application", move |runtime| async move {
+        let target = Arc::clone(&watched.target);
+        watched.app.watch(throttle, watched.watching, || target.look(), runtime.stop_token()).await;
+    })
+}
+
+fn ended(report: RuntimeReport) -> Result<Ended, SidecarError> {
+    let drained = report.drained;
+    let end = |end: crate::runtime::WorkerEnd| match end.result {
+        Ok(report) => Ok(WorkerEnd { name: end.name, report }),
+        Err(error) if error.is_panic() => Err(SidecarError::Died(end.name, error.to_string())),
+        Err(error) => Err(SidecarError::Worker(end.name, error)),
+    };
+    let workers = report.workers.into_iter().map(end).collect::<Result<_, _>>()?;
+    Ok(Ended { workers, drained })
 }

@@ -279,6 +279,7 @@ fn settings(builder: WorkerBuilder, worker: &config::Worker, config: &Config) ->
     let builder = builder
         .name(worker.label())
         .concurrency(worker.concurrency)
+        .weight(worker.weight)
         .max_messages(worker.max_messages.fixed().map_or(MaxMessages::Auto, MaxMessages::Fixed))
         .poll_wait(worker.poll_wait.get())
         .ack_wait(ack_wait)

@@ -487,6 +487,11 @@ impl WorkerError {
         }
     }
 
+    /// Whether the worker itself panicked, which is a fault of the runtime's: handlers' panics are contained.
+    pub fn is_panic(&self) -> bool {
+        matches!(self.0, WorkerErrorKind::Died(_))
+    }
+
     /// The error of a worker whose task panicked, or was ended by others.
     pub(crate) fn died(reason: &impl ToString) -> Self {
         Self(WorkerErrorKind::Died(reason.to_string()))

@@ -28,7 +28,6 @@ use axum::{
 use http::HeaderMap;
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     body::Room,
@@ -45,6 +44,7 @@ use crate::{
     config,
     message::Message,
     producer::{Metrics, Producer, ProducerBuilder, SendError, TrySendError},
+    runtime::RuntimeHandle,
     server::listener::Listener,
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
@@ -58,7 +58,9 @@ const MAX_KEY: usize = 255;
 #[derive(Debug)]
 pub(crate) struct Publisher {
     listener: Listener,
-    intake: Arc<Intake>,
+    client: Client,
+    settings: config::Publisher,
+    metrics: Metrics,
 }
 
 /// What turns requests into messages.
@@ -69,26 +71,16 @@ struct Intake {
     metrics: Metrics,
     /// Made with the first message: the service need not be there when the process starts.
     producer: OnceCell<Producer>,
+    /// Closes the producer when everything ends.
+    runtime: RuntimeHandle,
     room: Room,
     memory: Memory,
 }
 
-/// What is left of a publisher that runs: the end of its producer.
-#[derive(Debug)]
-pub(crate) struct Ending(Arc<Intake>);
-
 impl Publisher {
     /// A publisher that answers on `listener`.
     pub(crate) fn new(settings: &config::Publisher, listener: Listener, client: Client, metrics: &Metrics) -> Self {
-        let intake = Intake {
-            client,
-            settings: settings.clone(),
-            metrics: metrics.clone(),
-            producer: OnceCell::new(),
-            room: Room::default(),
-            memory: Memory::default(),
-        };
-        Self { listener, intake: Arc::new(intake) }
+        Self { listener, client, settings: settings.clone(), metrics: metrics.clone() }
     }
 
     /// Where it listens.
@@ -96,26 +88,24 @@ impl Publisher {
         &self.listener
     }
 
-    /// Answers requests until `stopping`, as one of `tasks`.
-    pub(crate) fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) -> Ending {
-        let guard = Guard::new(self.intake.settings.token.clone(), "publishers[].token");
+    /// Answers requests until `runtime` stops.
+    pub(crate) async fn run(self, runtime: RuntimeHandle) {
+        let guard = Guard::new(self.settings.token.clone(), "publishers[].token");
+        let stop = runtime.stop_token();
+        let intake = Intake {
+            client: self.client,
+            settings: self.settings,
+            metrics: self.metrics,
+            producer: OnceCell::new(),
+            runtime,
+            room: Room::default(),
+            memory: Memory::default(),
+        };
         let router = Router::new()
             .route("/", post(publish))
             .layer(middleware::from_fn_with_state(guard, guard::check))
-            .with_state(self.intake.clone());
-        let limits = limits(1024, Duration::from_secs(10));
-        tasks.spawn(self.listener.run(router, limits, stopping.clone()));
-        Ending(self.intake)
-    }
-}
-
-impl Ending {
-    /// Sends what was taken, for no longer than `grace`. Says how many messages could not be sent.
-    pub(crate) async fn close(self, grace: Duration) -> u64 {
-        match self.0.producer.get() {
-            Some(producer) => producer.close(grace).await.unsent,
-            None => 0,
-        }
+            .with_state(Arc::new(intake));
+        self.listener.run(router, limits(1024, Duration::from_secs(10)), stop).await;
     }
 }
 
@@ -208,7 +198,9 @@ impl Intake {
             .linger(self.settings.linger.get())
             .max_pending(self.settings.max_pending, 64 * 1024 * 1024)
             .return_ids(true);
-        producer.build().map_err(|error| Error::limit("publish", error))
+        let producer = producer.build().map_err(|error| Error::limit("publish", error))?;
+        self.runtime.add_producer(format!("publisher of {}", self.settings.queue), producer.clone());
+        Ok(producer)
     }
 }
 
