@@ -14,17 +14,20 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex as Turn, MutexGuard, Notify},
+    sync::{Mutex as Turn, Notify},
     time::{Instant, sleep_until},
 };
 
-use crate::limits::MAX_BYTES;
+use crate::limits::{MAX_BYTES, MAX_MESSAGES};
 
 /// How long a poll waits for a fair share of places rather than going out for the first that is free.
 const GATHER: Duration = Duration::from_millis(5);
 
 /// A whole ceiling in the fixed-point numbers in which shares of it are compared.
 const WHOLE: u128 = 1 << 40;
+
+/// In how many rounds at most places are dealt out.
+const ROUNDS: usize = 256;
 
 /// What stands for no limit on one side of a ceiling.
 const UNLIMITED: usize = usize::MAX / 2;
@@ -61,7 +64,7 @@ struct Member {
     weight: u32,
     messages: usize,
     bytes: usize,
-    /// For how many messages a poll of it waits.
+    /// For how many messages its polls wait.
     wants: usize,
 }
 
@@ -71,14 +74,39 @@ impl Member {
         Room { messages: self.messages.max(1), bytes: self.bytes.max(MAX_BYTES) }
     }
 
-    /// What one place more adds to that, in a poll that is new or counted already.
-    fn cost(&self, new_poll: bool) -> Room {
-        let charge = self.charge();
-        let bytes = if new_poll { self.bytes + MAX_BYTES } else { self.bytes };
-        Room {
-            messages: (self.messages + 1).saturating_sub(charge.messages),
-            bytes: bytes.saturating_sub(charge.bytes),
+    /// What so many places more add to that. Every ten are a poll, which counts as the most that it can bring.
+    fn cost(&self, dealt: usize, more: usize) -> Room {
+        let polls = (dealt + more).div_ceil(MAX_MESSAGES) - dealt.div_ceil(MAX_MESSAGES);
+        let after = Self { messages: self.messages + more, bytes: self.bytes + polls * MAX_BYTES, ..self.clone() };
+        after.charge().less(self.charge())
+    }
+
+    fn take(&mut self, dealt: usize, more: usize) {
+        let polls = (dealt + more).div_ceil(MAX_MESSAGES) - dealt.div_ceil(MAX_MESSAGES);
+        self.messages += more;
+        self.bytes += polls * MAX_BYTES;
+    }
+}
+
+/// What a member has been dealt so far.
+struct Hand {
+    member: Member,
+    dealt: usize,
+}
+
+impl Hand {
+    /// What the next round for this member costs; more than there can be when it wants nothing more.
+    fn next(&self, round: usize) -> Room {
+        match round.min(self.member.wants.saturating_sub(self.dealt)) {
+            0 => Room { messages: usize::MAX, bytes: usize::MAX },
+            more => self.member.cost(self.dealt, more),
         }
+    }
+
+    fn deal(&mut self, round: usize) {
+        let more = round.min(self.member.wants.saturating_sub(self.dealt));
+        self.member.take(self.dealt, more);
+        self.dealt += more;
     }
 }
 
@@ -102,33 +130,22 @@ impl Room {
 impl State {
     /// How many messages a poll of a member may ask for now, beside all that wait.
     ///
-    /// The places that are free are dealt out one by one, each to the waiting member whose turn it is.
-    fn grant(&self, to: usize) -> usize {
+    /// The places that are free are dealt out one after the other, each to the waiting member whose turn it is; many at once in
+    /// rounds of some.
+    fn grant(&self, to: usize, want: usize) -> usize {
         let mut free = Room { messages: self.max_messages, bytes: self.max_bytes };
         free = self.members.iter().fold(free, |free, member| free.less(member.charge()));
-        let mut hands: Vec<(usize, Member, usize)> = self
-            .members
-            .iter()
-            .cloned()
-            .enumerate()
-            .filter(|(_, one)| one.wants > 0)
-            .map(|(at, one)| (at, one, 0))
-            .collect();
-        loop {
-            let open = |(_, member, dealt): &&mut (usize, Member, usize)| {
-                member.wants > *dealt && free.has(member.cost(*dealt == 0))
-            };
-            let next = hands.iter_mut().filter(open).min_by_key(|(_, member, _)| self.rank(member));
-            let Some((at, member, dealt)) = next else { break };
-            free = free.less(member.cost(*dealt == 0));
-            member.messages += 1;
-            member.bytes += if *dealt == 0 { MAX_BYTES } else { 0 };
-            *dealt += 1;
-            if *at == to && *dealt == member.wants {
-                break;
-            }
+        let wanted: usize = self.members.iter().map(|member| member.wants).sum();
+        let round = (free.messages.min(wanted) / ROUNDS).max(1);
+        let mut hands: Vec<Hand> =
+            self.members.iter().map(|member| Hand { member: member.clone(), dealt: 0 }).collect();
+        while hands.get(to).is_some_and(|hand| hand.dealt < want) {
+            let open = |hand: &&mut Hand| free.has(hand.next(round));
+            let Some(next) = hands.iter_mut().filter(open).min_by_key(|hand| self.rank(&hand.member)) else { break };
+            free = free.less(next.next(round));
+            next.deal(round);
         }
-        hands.into_iter().find(|(at, ..)| *at == to).map_or(0, |(.., dealt)| dealt)
+        hands.get(to).map_or(0, |hand| hand.dealt.min(want))
     }
 
     /// Whose turn it is: the smallest first.
@@ -213,16 +230,13 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Waits for the turn of a poll among those of its worker; it ends when this is dropped. Cancel-safe.
-    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
-    }
-
     /// Waits for places under the ceiling and takes up to `want` of them.
     ///
     /// Cancel-safe: dropped before it is done, it has taken nothing and wants nothing.
-    pub(crate) async fn take(self: &Arc<Self>, _turn: &MutexGuard<'_, ()>, want: usize) -> Held {
+    pub(crate) async fn take(self: &Arc<Self>, want: usize) -> Held {
+        // Wanted from here on, not only at its turn: what a worker wants as a whole decides about its part.
         let _wanting = self.want(want);
+        let _turn = self.turn.lock().await;
         let mut gathered: Option<Instant> = None;
         loop {
             let freed = self.ceiling.freed.notified();
@@ -248,7 +262,7 @@ impl Share {
     /// Takes what is granted, if that is enough or there is no more time; else says how much it is.
     fn try_take(self: &Arc<Self>, want: usize, out_of_time: bool) -> Result<Held, usize> {
         let mut state = self.ceiling.lock();
-        let granted = state.grant(self.member);
+        let granted = state.grant(self.member, want);
         let enough = state.enough(self.member).min(want);
         if granted == 0 || (granted < enough && !out_of_time) {
             return Err(granted);
@@ -260,19 +274,27 @@ impl Share {
         Ok(Held { share: Arc::clone(self), messages: granted, bytes: MAX_BYTES })
     }
 
+    /// Messages of this member in flight, places that its polls hold included.
+    pub(crate) fn messages(&self) -> usize {
+        self.ceiling.lock().members.get(self.member).map_or(0, |member| member.messages)
+    }
+
     fn want(&self, messages: usize) -> Wanting<'_> {
-        self.ceiling.lock().change(self.member, |member| member.wants = messages);
-        Wanting(self)
+        self.ceiling.lock().change(self.member, |member| member.wants += messages);
+        Wanting { share: self, messages }
     }
 }
 
 /// A poll that waits at the ceiling.
-struct Wanting<'a>(&'a Share);
+struct Wanting<'a> {
+    share: &'a Share,
+    messages: usize,
+}
 
 impl Drop for Wanting<'_> {
     fn drop(&mut self) {
         // What was kept for it is the others' now.
-        self.0.ceiling.change(self.0.member, |member| member.wants = 0);
+        self.share.ceiling.change(self.share.member, |member| member.wants -= self.messages);
     }
 }
 
@@ -340,17 +362,13 @@ mod tests {
         ceiling.lock().members.iter().map(|member| member.messages).collect()
     }
 
-    async fn take(share: &Arc<Share>, want: usize) -> Held {
-        share.take(&share.turn().await, want).await
-    }
-
     /// Everybody wants ten at a time and holds each message for a while: what everybody holds after that, seen often.
     async fn crowd(ceiling: &Arc<Ceiling>, shares: &[Arc<Share>]) -> Vec<f64> {
         let mut tasks = tokio::task::JoinSet::new();
         for share in shares.iter().flat_map(|share| vec![Arc::clone(share); 8]) {
             tasks.spawn(async move {
                 loop {
-                    let polled = take(&share, 10).await;
+                    let polled = share.take(10).await;
                     tokio::time::sleep(Duration::from_millis(3)).await;
                     let sizes = vec![600; polled.messages()];
                     for (at, one) in polled.split(&sizes).into_iter().enumerate() {
@@ -403,10 +421,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_long_poll_holds_nobody_else() {
         let (_ceiling, shares) = ceiling(4, &[1, 1, 1, 1], Sharing::Weighted);
-        let _idle: Vec<Held> = futures_util::future::join_all(shares.iter().take(3).map(|share| take(share, 1))).await;
-        let last = take(&shares[3], 10).await;
+        let _idle: Vec<Held> = futures_util::future::join_all(shares.iter().take(3).map(|share| share.take(1))).await;
+        let last = shares[3].take(10).await;
         assert_eq!(last.messages(), 1, "its own place is there, and no other");
-        let second = take(&shares[3], 10);
+        let second = shares[3].take(10);
         tokio::pin!(second);
         assert!(poll!(&mut second).is_pending());
         drop(last);
@@ -417,12 +435,12 @@ mod tests {
     async fn bytes_are_shared_as_messages_are() {
         let ceiling = Ceiling::new(None, Some(3 * MAX_BYTES), Sharing::Weighted);
         let (one, other) = (ceiling.join(1), ceiling.join(1));
-        let first = take(&one, 10).await;
-        let second = take(&one, 10).await;
-        let third = take(&one, 10);
+        let first = one.take(10).await;
+        let second = one.take(10).await;
+        let third = one.take(10);
         tokio::pin!(third);
         assert!(poll!(&mut third).is_pending(), "the last poll's worth is the other's");
-        assert_eq!(take(&other, 10).await.messages(), 10);
+        assert_eq!(other.take(10).await.messages(), 10);
         let messages = first.split(&[600, 700]);
         assert!(poll!(&mut third).is_pending(), "1300 bytes of a poll are still there");
         drop(messages);
@@ -434,12 +452,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_poll_that_stops_waiting_leaves_its_turn_to_others() {
         let (ceiling, shares) = ceiling(12, &[1, 9], Sharing::Weighted);
-        let all = take(&shares[0], 11).await;
-        let mut waiting = Box::pin(take(&shares[1], 10));
+        let all = shares[0].take(11).await;
+        let mut waiting = Box::pin(shares[1].take(10));
         let one = tokio::time::timeout(GATHER * 2, &mut waiting).await;
         assert_eq!(one.map(|held| held.messages()), Ok(1), "only its own place is free");
-        let mut waiting = Box::pin(take(&shares[1], 10));
-        let mut other = Box::pin(take(&shares[0], 1));
+        let mut waiting = Box::pin(shares[1].take(10));
+        let mut other = Box::pin(shares[0].take(1));
         assert!(poll!(&mut waiting).is_pending() && poll!(&mut other).is_pending());
         drop(all);
         drop(waiting);

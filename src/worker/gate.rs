@@ -77,12 +77,12 @@ impl Gate {
     /// Waits for free places, here and under the ceiling if there is one, and takes up to `want` of them. Cancel-safe: dropped before
     /// it is done, it has taken nothing.
     pub(crate) async fn reserve(self: &Arc<Self>, want: usize) -> Reservation {
-        let Some(share) = self.share.get() else { return self.reserve_own(want).await };
-        let turn = share.turn().await;
         let mut room = self.reserve_own(want).await;
-        let held = share.take(&turn, room.messages()).await;
-        room.shrink(held.messages());
-        room.held = Some(held);
+        if let Some(share) = self.share.get() {
+            let held = share.take(room.messages()).await;
+            room.shrink(held.messages());
+            room.held = Some(held);
+        }
         room
     }
 
@@ -139,7 +139,8 @@ impl Gate {
 
     /// Messages in flight, places reserved by polls included.
     pub(crate) fn in_flight(&self) -> usize {
-        self.lock().messages
+        // What only waits at the ceiling is not in flight.
+        self.share.get().map_or_else(|| self.lock().messages, |share| share.messages())
     }
 
     fn release(&self, messages: usize, bytes: usize) {
