@@ -308,7 +308,8 @@ def row(results, phase, name, budget):
                    f"{at(lambda found: found['acked'] / found['seconds']):,.0f}"
     else:
         messages = f"{statistics.median(spread):,.0f}"
-    messages += f" [{min(spread) / 1e3:,.0f}-{max(spread) / 1e3:,.0f} k]" if phase != "latency" else ""
+    # At a steady rate there is nothing to compare.
+    messages = "" if phase == "latency" else f"{messages} [{min(spread) / 1e3:,.0f}-{max(spread) / 1e3:,.0f} k]"
     ratio, words, ok = budget or ("", "", None)
     if not ratio and name not in ("dms", "memory", "stub") and phase != "latency":
         ratio = f"{results.ratio(phase, 'dms', name):.2f} x"
