@@ -17,6 +17,7 @@ mod error;
 mod guard;
 pub(crate) mod line;
 mod listen;
+mod log_control;
 mod observe;
 pub(crate) mod probe;
 mod publisher;

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    admin::LogControl,
     app::{App, Watching},
     children, connect,
     deliver::{
@@ -18,6 +17,7 @@ use super::{
     embed,
     error::SidecarError,
     listen::listen,
+    log_control::LogControl,
     observe::Recorder,
     publisher::Publisher,
     throttle::{Brake, Throttle},

@@ -6,7 +6,7 @@
 mod control;
 mod status;
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     guard::{self, Guard},
+    log_control::LogControl,
     observe::Recorder,
     start::Unit,
     throttle::Throttle,
@@ -37,19 +38,6 @@ pub(super) struct Admin {
     grace: std::time::Duration,
     started: Instant,
     log: LogControl,
-}
-
-/// Changes what is logged, where the process lets that be changed.
-#[derive(Clone, Default)]
-pub(super) struct LogControl(pub(super) Option<Arc<SetLogFilter>>);
-
-/// Takes a filter, or says what is wrong with it.
-type SetLogFilter = dyn Fn(&str) -> Result<(), String> + Send + Sync;
-
-impl fmt::Debug for LogControl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LogControl").field(&self.0.is_some()).finish()
-    }
 }
 
 /// A worker as the endpoint sees it.
