@@ -60,9 +60,9 @@ MUTATIONS = [
              'members.iter().take(if crate::mutated("names-all") { members.len() } else { done + 1 })',
              "Prefix", 2),
     Mutation("acknowledged-twice", "src/worker/acker.rs",
-             "let answer = shared.source.acknowledge(&acks, lease.ends_at()).await;",
+             "let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;",
              'if crate::mutated("acknowledged-twice") { drop(shared.source.acknowledge(&acks, lease.ends_at()).await); }\n'
-             "    let answer = shared.source.acknowledge(&acks, lease.ends_at()).await;",
+             "    let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;",
              "Once", 0),
     Mutation("no-margin", "src/worker/lease.rs",
              "let margin = (round_trip * 2).max(MIN_MARGIN).min(ack_wait / 2);",
