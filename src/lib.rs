@@ -19,6 +19,7 @@
 //! | [`message`], [`queue`], [`trace_context`] | the nouns: messages, bodies, queues, groups, traces; plain values |
 //! | [`limits`] | the service's limits and their checks, one set for client and server |
 //! | [`retry`] | how long to wait before trying again; the only file that names the `backoff` crate |
+//! | `spans` | what the spans of producers and workers have in common |
 //! | `clock` | the only place of the library that reads the wall clock |
 //! | [`transport`] | one HTTP exchange: over sockets (with the sidecar's `target` and `probe` and the exporter of traces the only files that name reqwest), or into a router in this process |
 //! | [`auth`] | AK/SK signatures and IAM tokens, put on requests; signatures checked |
@@ -59,6 +60,7 @@ pub mod queue;
 pub mod redrive;
 pub mod retry;
 pub mod runtime;
+mod spans;
 pub mod trace_context;
 pub mod transport;
 mod wire;

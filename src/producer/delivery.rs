@@ -17,6 +17,7 @@ use crate::{
     message::Message,
     queue::QueueId,
     retry::RetryPolicy,
+    spans,
 };
 
 /// A message with those who wait for it.
@@ -141,7 +142,7 @@ impl Delivery {
                 _ => None,
             };
             let Some(pause) = pause.filter(|pause| Instant::now() + *pause < give_up) else {
-                tracing::Span::current().record("error.type", error.kind()).record("otel.status_code", "ERROR");
+                spans::failed(&tracing::Span::current(), error.kind());
                 return Err(error);
             };
             tracing::debug!(%error, ?pause, messages = batch.len(), "the messages are sent again");

@@ -19,6 +19,7 @@ use super::{
     delivery::{Delivery, Entry, Tally},
     error::SendError,
 };
+use crate::spans::messaging_span;
 
 /// How many commands are taken at once.
 const BURST: usize = 256;
@@ -200,20 +201,7 @@ impl Owner {
     }
 }
 
-/// The span of a batch, named as the OpenTelemetry messaging conventions have it, of the target that the worker's have, too.
+/// The span of a batch.
 fn span(queue: &str, messages: usize) -> tracing::Span {
-    tracing::debug_span!(
-        target: "dms_worker::spans",
-        parent: None,
-        "send",
-        otel.name = format_args!("send {queue}"),
-        otel.kind = "producer",
-        otel.status_code = tracing::field::Empty,
-        error.type = tracing::field::Empty,
-        messaging.system = "huawei_dms",
-        messaging.operation.name = "send",
-        messaging.operation.type = "send",
-        messaging.destination.name = queue,
-        messaging.batch.message_count = messages,
-    )
+    messaging_span!("send", kind: "producer", operation: "send", queue: queue, messaging.batch.message_count = messages,)
 }

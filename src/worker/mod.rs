@@ -79,7 +79,6 @@ pub use self::{
     rate::Rate,
     report::Report,
     settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, OnStuck, Ordering},
-    spans::{MESSAGING_SYSTEM, SPANS},
 };
 use self::{
     builder::Handling,
@@ -95,6 +94,7 @@ use self::{
     settings::Settings,
     source::{Service, Source},
 };
+pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
 use crate::{
     client::{Client, Error},
     message::ReceivedMessage,

@@ -1,11 +1,12 @@
 //! Spans of what a worker does, named as the OpenTelemetry messaging conventions have it (semantic conventions 1.44.0):
 //! `receive` for a poll, `process` for a handler's run, `ack` for the acknowledgement of a batch.
 //!
-//! They are `DEBUG` spans of the target [`SPANS`], so that a subscriber can take them without the rest (`info,dms_worker::spans=debug`);
-//! when none does, a span is one comparison. `process` is a root: the message's own trace is named by `link.traceparent` and
-//! `link.tracestate`, for an exporter to make the link of, because a message may be handled many times, long after it was made.
+//! A subscriber can take them without the rest: they are `DEBUG` spans of the target [`SPANS`](crate::worker::SPANS)
+//! (`info,dms_worker::spans=debug`); when none does, a span is one comparison. In `process` the message's own trace is named by
+//! `link.traceparent` and `link.tracestate`, for an exporter to make the link of, because a message may be handled many times,
+//! long after it was made.
 
-use tracing::{Span, debug_span, field::Empty};
+use tracing::{Span, field::Empty};
 
 use super::{
     delivery::{Delivery, Origin},
@@ -13,29 +14,14 @@ use super::{
 };
 use crate::{
     client::Error,
+    spans::{failed, messaging_span},
     trace_context::{TRACEPARENT, TRACESTATE},
 };
 
-/// The target of the spans.
-pub const SPANS: &str = "dms_worker::spans";
-
-/// `messaging.system`: the registry has no name for this service.
-pub const MESSAGING_SYSTEM: &str = "huawei_dms";
-
 /// The span of a poll.
 pub(crate) fn receive(origin: &Origin) -> Span {
-    debug_span!(
-        target: SPANS,
-        parent: None,
-        "receive",
-        otel.name = format_args!("receive {}", origin.queue),
-        otel.kind = "client",
-        otel.status_code = Empty,
-        error.type = Empty,
-        messaging.system = MESSAGING_SYSTEM,
-        messaging.operation.name = "receive",
-        messaging.operation.type = "receive",
-        messaging.destination.name = origin.queue,
+    messaging_span!(
+        "receive", kind: "client", operation: "receive", queue: origin.queue,
         messaging.consumer.group.name = origin.group,
         messaging.batch.message_count = Empty,
     )
@@ -60,18 +46,8 @@ pub(crate) fn refused(span: &Span, error: &Error) {
 /// The span of a handler's run.
 pub(crate) fn process(delivery: &Delivery) -> Span {
     let origin = delivery.origin();
-    debug_span!(
-        target: SPANS,
-        parent: None,
-        "process",
-        otel.name = format_args!("process {}", origin.queue),
-        otel.kind = "consumer",
-        otel.status_code = Empty,
-        error.type = Empty,
-        messaging.system = MESSAGING_SYSTEM,
-        messaging.operation.name = "process",
-        messaging.operation.type = "process",
-        messaging.destination.name = origin.queue,
+    messaging_span!(
+        "process", kind: "consumer", operation: "process", queue: origin.queue,
         messaging.consumer.group.name = origin.group,
         messaging.message.body.size = delivery.body().len(),
         messaging.huawei_dms.message.sequence = delivery.sequence(),
@@ -83,16 +59,8 @@ pub(crate) fn process(delivery: &Delivery) -> Span {
 
 /// The span of a call for several messages, which have no span of their own.
 pub(crate) fn process_batch(origin: &Origin, messages: usize) -> Span {
-    debug_span!(
-        target: SPANS,
-        parent: None,
-        "process",
-        otel.name = format_args!("process {}", origin.queue),
-        otel.kind = "consumer",
-        messaging.system = MESSAGING_SYSTEM,
-        messaging.operation.name = "process",
-        messaging.operation.type = "process",
-        messaging.destination.name = origin.queue,
+    messaging_span!(
+        "process", kind: "consumer", operation: "process", queue: origin.queue,
         messaging.consumer.group.name = origin.group,
         messaging.batch.message_count = messages,
     )
@@ -107,18 +75,8 @@ pub(crate) fn processed(span: &Span, outcome: &Outcome<'_>) {
 
 /// The span of an acknowledgement of so many messages.
 pub(crate) fn ack(origin: &Origin, messages: usize) -> Span {
-    debug_span!(
-        target: SPANS,
-        parent: None,
-        "ack",
-        otel.name = format_args!("ack {}", origin.queue),
-        otel.kind = "client",
-        otel.status_code = Empty,
-        error.type = Empty,
-        messaging.system = MESSAGING_SYSTEM,
-        messaging.operation.name = "ack",
-        messaging.operation.type = "settle",
-        messaging.destination.name = origin.queue,
+    messaging_span!(
+        "ack", kind: "client", operation: "settle", queue: origin.queue,
         messaging.consumer.group.name = origin.group,
         messaging.batch.message_count = messages,
     )
@@ -129,10 +87,4 @@ pub(crate) fn acked(span: &Span, result: &AckResult<'_>) {
     if !matches!(result, AckResult::Answered { .. }) {
         failed(span, result.name());
     }
-}
-
-/// Marks a span as failed, with a short stable name of the reason.
-pub(crate) fn failed(span: &Span, error: &str) {
-    span.record("otel.status_code", "ERROR");
-    span.record("error.type", error);
 }
