@@ -7,6 +7,7 @@ use tracing::Instrument;
 
 use super::{
     Shared,
+    delivery::Delivery,
     event::{AckResult, Event},
     lease::Lease,
     ledger::Settlement,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     client::{AckOutcome, Acked, Error},
-    message::{AckHandle, AckStatus, ReceivedMessage},
+    message::AckStatus,
 };
 
 /// What is kept of a lease for the acknowledgement itself.
@@ -24,26 +25,13 @@ const SEND_TIME: Duration = Duration::from_millis(100);
 /// For so many leases what failed may be with other replicas, one after the other, before it comes back here.
 const OTHERS_LEASES: u32 = 2;
 
-/// A message of a batch as far as its acknowledgement goes.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) handle: AckHandle,
-    pub(crate) trace: Trace,
-}
-
-impl Member {
-    pub(crate) fn of(message: &ReceivedMessage) -> Self {
-        Self { handle: message.handle.clone(), trace: Trace::of(message) }
-    }
-}
-
 /// Acknowledges a batch, and tells what came of it.
 ///
 /// It is tried again only while the lease lives. A failing one first waits until no other poll can catch what becomes
 /// available again together with other messages; see [`isolation`](super::isolation).
 ///
 /// Says whether the service answered.
-pub(crate) async fn settle(shared: &Shared, members: &[Member], settlement: Settlement, lease: Lease) -> bool {
+pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Settlement, lease: Lease) -> bool {
     let _pending = shared.acks.begin();
     let Settlement { done, rest } = settlement;
     let closed = match rest {
@@ -52,8 +40,9 @@ pub(crate) async fn settle(shared: &Shared, members: &[Member], settlement: Sett
         _ => timeout_at(lease.ends_at() - SEND_TIME, shared.isolation.close()).await.ok(),
     };
     let status = |position| if position < done { AckStatus::Success } else { AckStatus::Fail };
-    let named = members.iter().take(done + 1).enumerate();
-    let acks: Vec<_> = named.map(|(position, member)| (member.handle.clone(), status(position))).collect();
+    let named = batch.iter().take(done + 1).enumerate();
+    let acks: Vec<_> =
+        named.map(|(position, delivery)| (delivery.message().handle.clone(), status(position))).collect();
     let span = spans::ack(&shared.origin, acks.len());
     let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
     // Without the tries before: an outage must not look like a slow network for hours after it.
@@ -61,7 +50,7 @@ pub(crate) async fn settle(shared: &Shared, members: &[Member], settlement: Sett
         shared.ack_times.record(took);
     }
     if answer.is_ok() && rest > 0 {
-        let failed: Vec<Trace> = members.iter().skip(done).map(|member| member.trace).collect();
+        let failed: Vec<Trace> = batch.iter().skip(done).map(|delivery| Trace::of(delivery.message())).collect();
         shared.isolation.suspect(&failed, Instant::now() + shared.ack_wait() * OTHERS_LEASES);
     }
     drop(closed);

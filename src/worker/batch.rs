@@ -13,11 +13,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
-    acker::{self, Member},
+    Shared, acker,
     delivery::{Delivery, Signals, failed_attempts},
     event::Event,
-    finished::{Identity, StillRunning},
+    finished::StillRunning,
     gate::Permit,
     lanes::Place,
     lease::Lease,
@@ -46,12 +45,11 @@ pub(crate) struct Batch {
 /// Works a batch off: returns when it is acknowledged and its last handler has ended.
 pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let lease = batch.lease;
-    let members: Vec<Member> = batch.messages.iter().map(Member::of).collect();
     let mut work = Work::begin(shared.clone(), batch);
     let settlement = work.until_due(lease).await;
     work.settled.cancel();
     work.remember_behind(settlement.done);
-    let answered = work.watched(acker::settle(&shared, &members, settlement, lease), settlement, lease).await;
+    let answered = work.watched(acker::settle(&shared, &work.deliveries, settlement, lease), settlement, lease).await;
     if !answered {
         work.remember_before(settlement.done);
     }
@@ -71,8 +69,6 @@ struct Work {
     queued: Vec<Job>,
     /// The lanes' keys by position, where there are lanes.
     keys: Vec<String>,
-    /// What its messages are remembered by, by position.
-    identities: Vec<Option<Identity>>,
     /// Those that run on although their messages come again.
     still_running: HashMap<usize, StillRunning>,
     /// By position, those that were begun or entered their lane.
@@ -92,10 +88,9 @@ impl Work {
         let cancelled = CancellationToken::new();
         let stop = shared.control.interrupt.child_token();
         let settled = CancellationToken::new();
-        let signals = Signals { cancelled: cancelled.clone(), shutdown: shared.control.stopping.clone() };
+        let signals = Arc::new(Signals { cancelled: cancelled.clone(), shutdown: shared.control.stopping.clone() });
         let mut keys = Vec::new();
         let (mut permits, mut deliveries) = (Vec::new(), Vec::with_capacity(batch.messages.len()));
-        let identities = batch.messages.iter().map(|message| shared.identity(message)).collect();
         let ordering = &shared.settings.ordering;
         let gathering = shared.dispatch.gathering(batch.messages.len(), ordering.is_batch());
         // In an ordered batch, a call of its own would be out of turn.
@@ -123,7 +118,6 @@ impl Work {
             running: JoinSet::new(),
             queued: Vec::new(),
             keys,
-            identities,
             still_running: HashMap::new(),
             started: Vec::with_capacity(jobs.len()),
             permits,
@@ -257,8 +251,8 @@ impl Work {
         if self.shared.settings.ordering.is_batch() {
             return;
         }
-        for (position, identity) in self.identities.iter().enumerate().skip(done) {
-            let Some(identity) = identity.clone() else { continue };
+        for (position, delivery) in self.deliveries.iter().enumerate().skip(done) {
+            let Some(identity) = self.shared.identity(delivery.message()) else { continue };
             match self.ledger.verdict(position) {
                 Some(Verdict::Done) => self.shared.finished.done(identity),
                 Some(Verdict::Failed | Verdict::NotStarted) => {}
@@ -269,9 +263,9 @@ impl Work {
 
     /// Nobody knows whether the acknowledgement arrived: what it called done may come again.
     fn remember_before(&self, done: usize) {
-        for identity in self.identities.iter().take(done).flatten() {
-            self.shared.finished.done(identity.clone());
-        }
+        let identities =
+            self.deliveries.iter().take(done).filter_map(|delivery| self.shared.identity(delivery.message()));
+        identities.for_each(|identity| self.shared.finished.done(identity));
     }
 
     /// The failures of this batch are reported: their lanes go on.

@@ -25,7 +25,7 @@ pub struct Delivery {
     deadline: Instant,
     /// What was left until the deadline when it arrived.
     budget: Duration,
-    signals: Signals,
+    signals: Arc<Signals>,
 }
 
 /// Where a delivery or an event comes from.
@@ -53,8 +53,8 @@ impl Origin {
     }
 }
 
-/// What a running handler can learn while it runs.
-#[derive(Clone, Debug, Default)]
+/// What the handlers of a batch can learn while they run.
+#[derive(Debug, Default)]
 pub(crate) struct Signals {
     /// The handler is about to be stopped.
     pub(crate) cancelled: CancellationToken,
@@ -63,7 +63,12 @@ pub(crate) struct Signals {
 }
 
 impl Delivery {
-    pub(crate) fn new(message: Arc<ReceivedMessage>, origin: Arc<Origin>, deadline: Instant, signals: Signals) -> Self {
+    pub(crate) fn new(
+        message: Arc<ReceivedMessage>,
+        origin: Arc<Origin>,
+        deadline: Instant,
+        signals: Arc<Signals>,
+    ) -> Self {
         let budget = deadline.saturating_duration_since(Instant::now());
         Self { message, origin, deadline, budget, signals }
     }
