@@ -10,18 +10,12 @@
 use std::{
     cmp::Reverse,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use tokio::{
-    sync::{Mutex as Turn, Notify},
-    time::{Instant, sleep_until},
-};
+use tokio::sync::{Mutex as Turn, Notify};
 
+use super::enough::until_enough;
 use crate::limits::{MAX_BYTES, MAX_MESSAGES};
-
-/// How long a poll waits for a fair share of places rather than going out for the first that is free.
-const GATHER: Duration = Duration::from_millis(5);
 
 /// A whole ceiling in the fixed-point numbers in which shares of it are compared.
 const WHOLE: u128 = 1 << 40;
@@ -237,34 +231,15 @@ impl Share {
         // Wanted from here on, not only at its turn: what a worker wants as a whole decides about its part.
         let _wanting = self.want(want);
         let _turn = self.turn.lock().await;
-        let mut gathered: Option<Instant> = None;
-        loop {
-            let freed = self.ceiling.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            let granted = match self.try_take(want, gathered.is_some_and(|until| until <= Instant::now())) {
-                Ok(held) => return held,
-                Err(granted) => granted,
-            };
-            if granted == 0 {
-                gathered = None;
-                freed.await;
-            } else {
-                let until = *gathered.get_or_insert_with(|| Instant::now() + GATHER);
-                tokio::select! {
-                    () = freed => {}
-                    () = sleep_until(until) => {}
-                }
-            }
-        }
+        until_enough(&self.ceiling.freed, |any| self.try_take(want, any)).await
     }
 
-    /// Takes what is granted, if that is enough or there is no more time; else says how much it is.
-    fn try_take(self: &Arc<Self>, want: usize, out_of_time: bool) -> Result<Held, usize> {
+    /// Takes what is granted, if that is enough or `any` will do; else says how much it is.
+    fn try_take(self: &Arc<Self>, want: usize, any: bool) -> Result<Held, usize> {
         let mut state = self.ceiling.lock();
         let granted = state.grant(self.member, want);
         let enough = state.enough(self.member).min(want);
-        if granted == 0 || (granted < enough && !out_of_time) {
+        if granted == 0 || (granted < enough && !any) {
             return Err(granted);
         }
         state.change(self.member, |member| {
@@ -348,9 +323,11 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::poll;
 
-    use super::*;
+    use super::{super::enough::GATHER, *};
 
     fn ceiling(messages: usize, weights: &[u32], sharing: Sharing) -> (Arc<Ceiling>, Vec<Arc<Share>>) {
         let ceiling = Ceiling::new(Some(messages), None, sharing);

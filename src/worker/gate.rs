@@ -4,22 +4,18 @@
 //! of the reservation, and the rest goes back at once. A permit goes back when its message has been handled. Where the worker shares
 //! a `ceiling` with others, the reservation holds places of both.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
-use super::ceiling::{Held, Share};
+use super::{
+    ceiling::{Held, Share},
+    enough::until_enough,
+};
 use crate::limits::MAX_BYTES;
-
-/// How long a poll waits for a few more free places before it goes out for fewer: one request for five messages costs as much
-/// as one for a single message.
-const GATHER: Duration = Duration::from_millis(5);
 
 /// A limit on what is in flight, by count and by bytes.
 #[derive(Debug)]
@@ -91,33 +87,20 @@ impl Gate {
     /// After a full house it waits a moment for a fifth of the places rather than going out for every single one.
     /// Cancel-safe: dropped before it is done, it has taken nothing.
     async fn reserve_own(self: &Arc<Self>, want: usize) -> Reservation {
-        let mut gathered: Option<Instant> = None;
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            let free = {
-                let mut state = self.lock();
-                let free = state.free().min(want);
-                let enough = want.min(state.max_messages.div_ceil(5));
-                if free >= enough.max(1) || (free > 0 && gathered.is_some_and(|at| at <= Instant::now())) {
-                    state.messages += free;
-                    state.bytes += MAX_BYTES;
-                    return Reservation { gate: Arc::clone(self), messages: free, bytes: MAX_BYTES, held: None };
-                }
-                free
-            };
-            if free == 0 {
-                gathered = None;
-                freed.await;
-            } else {
-                let until = *gathered.get_or_insert_with(|| Instant::now() + GATHER);
-                tokio::select! {
-                    () = freed => {}
-                    () = tokio::time::sleep_until(until) => {}
-                }
-            }
+        until_enough(&self.freed, |any| self.try_reserve(want, any)).await
+    }
+
+    /// Takes what is free, if that is enough or `any` will do; else says how much it is.
+    fn try_reserve(self: &Arc<Self>, want: usize, any: bool) -> Result<Reservation, usize> {
+        let mut state = self.lock();
+        let free = state.free().min(want);
+        let enough = want.min(state.max_messages.div_ceil(5)).max(1);
+        if free == 0 || (free < enough && !any) {
+            return Err(free);
         }
+        state.messages += free;
+        state.bytes += MAX_BYTES;
+        Ok(Reservation { gate: Arc::clone(self), messages: free, bytes: MAX_BYTES, held: None })
     }
 
     /// Changes the number of messages that may be in flight; what is above a lower limit finishes.
@@ -242,7 +225,9 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::time::Instant;
+
+    use super::{super::enough::GATHER, *};
 
     const ROOM: usize = 64 * MAX_BYTES;
 

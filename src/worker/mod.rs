@@ -30,6 +30,7 @@ mod control;
 mod delivery;
 mod dispatch;
 mod doubts;
+mod enough;
 mod error;
 mod event;
 mod failure;
