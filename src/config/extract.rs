@@ -16,10 +16,9 @@ use super::{
     layer::{self, Layer},
     path::{KeyPath, index},
     problem::{Origin, Problem},
-    secrets::is_secret,
     suggest::{nearest, one_of},
     tree::Tree,
-    values::MASK,
+    values::{MASK, is_secret},
 };
 
 /// What could be read, and what is wrong with the rest.

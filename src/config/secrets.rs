@@ -1,16 +1,8 @@
-//! Secrets and the files beside them: which keys they are, and their reading.
+//! Secrets that stand in files of their own: reading them.
 
 use std::{fs, path::PathBuf};
 
 use super::{Config, check::Checker, dms::Auth, path::KeyPath, server::ServerAuth, values::Secret};
-
-/// The keys whose values are never shown.
-const SECRET_KEYS: [&str; 5] = ["secret_key", "security_token", "token", "password", "signature_key"];
-
-/// Whether the value of this key is never shown.
-pub(crate) fn is_secret(key: &str) -> bool {
-    SECRET_KEYS.contains(&key)
-}
 
 /// Fills every secret that stands in a file, and reports files that cannot be read and secrets that are given twice.
 pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) {

@@ -2,7 +2,7 @@
 
 use figment::value::{Dict, Empty, Num, Tag, Value};
 
-use super::{interpolate::interpolate, path::KeyPath, secrets::is_secret};
+use super::{interpolate::interpolate, path::KeyPath, values::is_secret};
 
 /// The settings of a text, as far as they can be read, and what is wrong with it.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ use tracing::{Instrument, Span};
 use super::{
     Shared,
     batch_handler::{BatchHandler, Batching},
+    called::{Called, Ended},
     delivery::Delivery,
     error::HandlerError,
     event::Event,
@@ -56,22 +57,6 @@ impl std::fmt::Debug for Dispatch {
             Self::Batch { .. } => "BatchHandler",
         })
     }
-}
-
-/// How a call ended for one message.
-#[derive(Debug)]
-pub(crate) struct Called {
-    pub(crate) ended: Ended,
-    pub(crate) took: Duration,
-    /// The span of the call; none where it was shared.
-    pub(crate) span: Span,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Ended {
-    Answered(Result<(), HandlerError>),
-    Panicked(String),
-    Stopped,
 }
 
 /// A number of verdicts that cannot be matched with the messages.

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{batch_handler::Collect, delivery::Delivery, dispatch::Called};
+use super::{batch_handler::Collect, called::Called, delivery::Delivery};
 
 /// A place where messages meet for a call, and then for the next one.
 #[derive(Debug)]

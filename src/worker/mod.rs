@@ -25,6 +25,7 @@ mod batch;
 mod batch_handler;
 mod batch_size;
 mod builder;
+mod called;
 mod ceiling;
 mod control;
 mod delivery;

@@ -6,8 +6,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
+    called::{Called, Ended},
     delivery::Delivery,
-    dispatch::{self, Called, Dispatch, Ended},
+    dispatch::{self, Dispatch},
     event::{Event, Outcome},
     gate::Permit,
     gathering::Seat,

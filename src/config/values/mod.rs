@@ -5,7 +5,7 @@ mod rate;
 mod secret;
 mod span;
 
-pub(crate) use self::secret::MASK;
+pub(crate) use self::secret::{MASK, is_secret};
 pub use self::{
     auto::{Auto, Choosable},
     rate::{InvalidRate, Rate},

@@ -9,6 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// What stands for a secret wherever it is shown.
 pub(crate) const MASK: &str = "***";
 
+/// The keys whose values are never shown.
+const SECRET_KEYS: [&str; 5] = ["secret_key", "security_token", "token", "password", "signature_key"];
+
+/// Whether the value of this key is never shown.
+pub(crate) fn is_secret(key: &str) -> bool {
+    SECRET_KEYS.contains(&key)
+}
+
 /// A key, password or token. `Debug`, `Serialize` and every message show `***`.
 #[derive(Clone)]
 pub struct Secret(SecretString);
