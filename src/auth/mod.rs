@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{queue::ProjectId, transport::TransportError};
 
-mod canonical;
+pub(crate) mod canonical;
 pub mod signer;
 mod token;
 mod vendor;

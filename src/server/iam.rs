@@ -21,6 +21,7 @@ use super::{
     json::{self, Json},
     query::Query,
 };
+use crate::auth::canonical::hex;
 
 /// The header that carries a new token.
 const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
@@ -219,7 +220,7 @@ fn document(app: &App, login: &UserLogin, project: Option<&Project>, base: &str)
 
 /// A stable id for a name, where the protocol wants one and the configuration has none.
 fn domain_id(name: &str) -> String {
-    name.bytes().map(|byte| format!("{byte:02x}")).collect()
+    hex(name.as_bytes())
 }
 
 fn date(millis: i64) -> String {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -11,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{codes, error::ApiError};
-use crate::queue::ProjectId;
+use crate::{auth::canonical::hex, queue::ProjectId};
 
 /// Tokens kept at a time. Past it the one that ends first is forgotten, so that a client in a loop cannot fill the memory.
 const MOST: usize = 10_000;
@@ -51,11 +50,7 @@ impl Tokens {
             tracing::error!(%error, "the system gives no random numbers");
             codes::INTERNAL.plain()
         })?;
-        let mut token = String::with_capacity(64);
-        for byte in random {
-            // Writing to a string cannot fail.
-            let _ = write!(token, "{byte:02x}");
-        }
+        let token = hex(&random);
         let now = Instant::now();
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         if grants.len() >= MOST {

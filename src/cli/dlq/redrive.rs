@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Which, filter::Filter, progress::Progress, visitors::Discard};
 use crate::{
+    auth::canonical::hex,
     cli::{
         confirm::confirm,
         context::Context,
@@ -160,7 +161,7 @@ fn state_file(source: &SourcePath, context: &Context) -> Option<PathBuf> {
     let endpoint = context.endpoint().unwrap_or_default();
     let project = context.global.project_id.as_deref().unwrap_or_default();
     let about = format!("{endpoint} {project} {source:?}");
-    let hash: String = Sha256::digest(about).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&Sha256::digest(about)[..8]);
     Some(directory.join(format!("redrive-{hash}.journal")))
 }
 

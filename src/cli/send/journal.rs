@@ -14,7 +14,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cli::failure::{Failure, Kind};
+use crate::{
+    auth::canonical::hex,
+    cli::failure::{Failure, Kind},
+};
 
 /// How many lines are let through by one write to the disk.
 const STRIDE: u64 = 200;
@@ -245,8 +248,7 @@ fn trouble(path: &Path, error: &io::Error) -> Failure {
 fn head(input: &Path, most: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(input)?.take(most).read_to_end(&mut bytes)?;
-    let hash: String = Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{}:{hash}", bytes.len()))
+    Ok(format!("{}:{}", bytes.len(), hex(&Sha256::digest(&bytes)[..16])))
 }
 
 /// Whether a line begins here, or the file ends.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::request::put;
-use crate::worker::Delivery;
+use crate::{auth::canonical::hex, worker::Delivery};
 
 /// The longest name of an extension by the specification's advice.
 const MAX_NAME: usize = 20;
@@ -75,8 +75,7 @@ fn text_type(delivery: &Delivery) -> Option<&str> {
 /// An identifier of this delivery: the service tells a consumer no message id. A consumer that drops what it has seen
 /// loses nothing by it, for no two deliveries are equal.
 fn fingerprint(delivery: &Delivery) -> String {
-    let digest = Sha256::digest(delivery.message().handle.as_str());
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(delivery.message().handle.as_str())[..16])
 }
 
 /// Names of attributes are lower-case letters and digits.

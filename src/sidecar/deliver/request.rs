@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use sha2::Sha256;
 
 use crate::{
+    auth::canonical::hex,
     trace_context::{TRACEPARENT, TRACESTATE},
     worker::Delivery,
 };
@@ -75,8 +76,7 @@ pub(crate) fn signature(key: &str, body: &[u8], now: Timestamp) -> String {
     mac.update(time.as_bytes());
     mac.update(b".");
     mac.update(body);
-    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("t={time},v1={hex}")
+    format!("t={time},v1={}", hex(&mac.finalize().into_bytes()))
 }
 
 #[cfg(test)]
