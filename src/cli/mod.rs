@@ -4,6 +4,7 @@
 //! every error to an exit code and one sentence. Secrets are never flags: they come from the configuration.
 
 mod args;
+mod bar;
 mod bench;
 mod check;
 mod completions;

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::ledger::Summary;
-use crate::cli::{context::Context, global::Format};
+use crate::cli::{bar::bar, context::Context, global::Format};
 
 const GREEN: &str = "\u{1b}[32m";
 const RED: &str = "\u{1b}[31m";
@@ -23,12 +23,8 @@ impl<'a> Story<'a> {
 
     /// A bar that counts to `length`; hidden where there is no terminal.
     pub(super) fn bar(&self, what: &'static str, length: usize) -> ProgressBar {
-        if !self.context.shows_progress() {
-            return ProgressBar::hidden();
-        }
-        let bar = ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("  {bar:40.green} {pos}/{len} {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━━─"));
+        let bar = bar(self.context, Some(length as u64), "  {bar:40.green} {pos}/{len} {msg}");
+        bar.set_style(bar.style().progress_chars("━━─"));
         bar.with_message(what)
     }
 

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::{cli::context::Context, redrive::SweepReport};
+use crate::{
+    cli::{bar::bar, context::Context},
+    redrive::SweepReport,
+};
 
 /// How often a line is written.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,13 +24,9 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(context: &Context) -> Self {
-        if !context.shows_progress() {
-            let due = (!context.global.quiet).then(|| Instant::now() + EVERY);
-            return Self { bar: ProgressBar::hidden(), due };
-        }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {elapsed}  {eta} left");
-        Self { bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())), due: None }
+        let lines = !context.shows_progress() && !context.global.quiet;
+        let bar = bar(context, None, "{bar:40} {pos}/{len}  {per_sec}  {elapsed}  {eta} left");
+        Self { bar, due: lines.then(|| Instant::now() + EVERY) }
     }
 
     /// The sweep is so far.

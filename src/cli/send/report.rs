@@ -2,12 +2,12 @@
 
 use std::{path::Path, process::ExitCode};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::journal::Progress;
 use crate::{
-    cli::{context::Context, failure::Failure, global::Format},
+    cli::{bar::bar, context::Context, failure::Failure, global::Format},
     message::MessageId,
 };
 
@@ -37,14 +37,8 @@ pub(crate) struct Counts {
 impl<'a> Report<'a> {
     /// Begins, with a bar on a terminal where the size of the input is known.
     pub(crate) fn new(context: &'a Context, size: Option<u64>) -> Self {
-        let bar = match size {
-            Some(size) if context.shows_progress() => {
-                ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr())
-            }
-            _ => ProgressBar::hidden(),
-        };
-        let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}  {elapsed}  {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let drawn = |size| bar(context, Some(size), "{bar:40} {percent:>3} %  {msg}  {elapsed}  {eta} left");
+        let bar = size.map_or_else(ProgressBar::hidden, drawn);
         let (counts, before) = (Counts::default(), Counts::default());
         Self { context, bar, counts, before, doubled: 0, refusals: Vec::new(), ids: Vec::new() }
     }
