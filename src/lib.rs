@@ -29,6 +29,7 @@
 //! | [`worker`] | [`Worker`]: polls, handlers, deadlines, the ordered acknowledgement |
 //! | [`runtime`] | [`Runtime`](runtime::Runtime): several workers and producers, one shutdown, shared limits |
 //! | `exposition` | metrics as an answer to a scraper |
+//! | [`layers`] | `tower` layers around a handler that know of leases: retry, timeout, rate limit, circuit breaker, deduplication, chaos |
 //! | [`redrive`] | dead letters and parked messages sent again |
 //! | [`server`] | the server: HTTP over a [`Broker`](server::broker::Broker), and the embedded broker with its stores |
 //! | [`config`], [`sidecar`] | workers and publishers from a configuration file |
@@ -53,6 +54,7 @@ pub mod client;
 mod clock;
 #[cfg(feature = "sidecar")]
 pub mod config;
+pub mod layers;
 pub mod limits;
 pub mod message;
 pub mod producer;

@@ -39,6 +39,8 @@
 //! One trap of the paused clock: it jumps ahead whenever the runtime waits for anything but time. A handler under test
 //! should not call out to other processes or sockets; stub those.
 
+mod history;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -48,6 +50,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use self::history::{History, Recorded};
 use crate::{
     client::Client,
     message::Message,
@@ -139,7 +142,12 @@ impl TestServer {
         let ids = created.unwrap_or_else(|error| panic!("the group {group} was not created: {error}"));
         let group = ids.into_iter().next().unwrap_or_else(|| panic!("the group {group} got no id"));
         let path = GroupPath { project, queue: queue.clone(), group };
-        TestGroup { broker: Arc::clone(self.server.broker()), client: self.client.clone(), path }
+        TestGroup {
+            broker: Arc::clone(self.server.broker()),
+            client: self.client.clone(),
+            path,
+            history: History::new(),
+        }
     }
 }
 
@@ -149,6 +157,7 @@ pub struct TestGroup {
     broker: Arc<dyn Broker>,
     client: Client,
     path: GroupPath,
+    history: History,
 }
 
 /// Where the messages of a group stand.
@@ -211,11 +220,13 @@ impl TestGroup {
 
     /// A builder of workers for this group, to set options before [`run_worker`](Self::run_worker).
     pub fn worker(&self, handler: impl Handler) -> WorkerBuilder {
+        let handler = Recorded { handler, history: self.history.clone() };
         Worker::builder(self.client.clone(), self.path.queue.as_str(), self.path.group.as_str(), handler)
     }
 
     /// A builder of workers for this group whose handler takes several messages in one call.
     pub fn batch_worker(&self, handler: impl BatchHandler) -> WorkerBuilder {
+        let handler = Recorded { handler, history: self.history.clone() };
         Worker::batch_builder(self.client.clone(), self.path.queue.as_str(), self.path.group.as_str(), handler)
     }
 
@@ -307,24 +318,54 @@ impl TestGroup {
     /// Checks that so many messages were acknowledged, and that none is left.
     ///
     /// # Panics
-    /// When it is otherwise, with all counts.
+    /// When it is otherwise, with all counts and the handlers' calls.
     pub async fn assert_acknowledged(&self, messages: u64) {
         let counts = self.counts().await;
         assert!(
             counts.acknowledged == messages && counts.is_idle(),
-            "{messages} messages should be acknowledged and none left: {counts:?}"
+            "{messages} messages should be acknowledged and none left: {counts:?}; {}",
+            self.history
+        );
+    }
+
+    /// Checks of each body that a handler has succeeded with it, and that no message with it is left, nor among the dead letters.
+    /// Calls are known of workers that [`worker`](Self::worker) and its like have set up.
+    ///
+    /// # Panics
+    /// When it is otherwise, with the handlers' calls.
+    pub async fn assert_acked<T: Serialize>(&self, bodies: impl IntoIterator<Item = T>) {
+        let mut left: Vec<serde_json::Value> = self.waiting().await;
+        left.extend(self.dead_letters::<serde_json::Value>().await);
+        for body in values(bodies) {
+            let acked = self.history.has_succeeded(&body) && !left.contains(&body);
+            assert!(acked, "{body} should be acknowledged; left are {left:?}; {}", self.history);
+        }
+    }
+
+    /// Checks that a message with this body came again so many times after its first delivery. Retries within a lease do not
+    /// count. Calls are known of workers that [`worker`](Self::worker) and its like have set up.
+    ///
+    /// # Panics
+    /// When it is otherwise, with the handlers' calls.
+    #[track_caller]
+    pub fn assert_redelivered<T: Serialize>(&self, body: T, times: usize) {
+        let body = value(&body);
+        let found = self.history.deliveries(&body);
+        assert!(
+            found == times + 1,
+            "{body} should be redelivered {times} times, and was delivered {found} times in all; {}",
+            self.history
         );
     }
 
     /// Checks that exactly these bodies are dead letters, in this order.
     ///
     /// # Panics
-    /// When it is otherwise, with what is there.
+    /// When it is otherwise, with what is there and the handlers' calls.
     pub async fn assert_dead_lettered<T: Serialize>(&self, bodies: impl IntoIterator<Item = T>) {
-        let json = |body: T| serde_json::to_value(&body).unwrap_or_else(|error| panic!("a body is no JSON: {error}"));
-        let wanted: Vec<serde_json::Value> = bodies.into_iter().map(json).collect();
+        let wanted = values(bodies);
         let found: Vec<serde_json::Value> = self.dead_letters().await;
-        assert!(found == wanted, "the dead letters should be {wanted:?}, and are {found:?}");
+        assert!(found == wanted, "the dead letters should be {wanted:?}, and are {found:?}; {}", self.history);
     }
 
     /// How long until the first delayed message is due.
@@ -346,6 +387,14 @@ impl fmt::Debug for TestGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestGroup").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+fn values<T: Serialize>(bodies: impl IntoIterator<Item = T>) -> Vec<serde_json::Value> {
+    bodies.into_iter().map(|body| value(&body)).collect()
+}
+
+fn value<T: Serialize>(body: &T) -> serde_json::Value {
+    serde_json::to_value(body).unwrap_or_else(|error| panic!("a body is no JSON: {error}"))
 }
 
 /// The body of a stored message as a `T`.

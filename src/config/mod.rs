@@ -51,7 +51,7 @@ pub use self::{
     shutdown::Shutdown,
     tls::Tls,
     values::{Auto, Choosable, InvalidRate, InvalidSpan, Rate, Secret, Span},
-    worker::{OnFailure, OnReject, Ordering, Republish, Source, Then, Worker},
+    worker::{OnFailure, OnReject, Ordering, Republish, Retry, Source, Then, Worker},
 };
 
 /// A whole configuration. Every section may be left out.

@@ -9,7 +9,11 @@ use super::{
     handler::Handler,
     values::{Auto, Rate, Span},
 };
-use crate::{limits::ACK_WAIT_SECS, queue::TagMode};
+use crate::{
+    limits::ACK_WAIT_SECS,
+    queue::TagMode,
+    retry::{InvalidRetryPolicy, RetryPolicy},
+};
 
 /// The end of a lease that is kept for the acknowledgement's way to the service.
 pub(crate) const ACK_MARGIN: Duration = Duration::from_secs(1);
@@ -51,6 +55,8 @@ pub struct Worker {
     pub on_failure: OnFailure,
     /// What happens to a message that its handler rejected; `fail` by default.
     pub on_reject: OnReject,
+    /// Further tries within the lease, before `on_failure`; none by default.
+    pub retry: Option<Retry>,
     /// The most messages in a unit of time, like 200/s; no limit by default.
     pub rate_limit: Option<Rate>,
     /// What is done with a message; required.
@@ -75,6 +81,7 @@ impl Default for Worker {
             tag_type: TagMode::default(),
             on_failure: OnFailure::default(),
             on_reject: OnReject::default(),
+            retry: None,
             rate_limit: None,
             handler: Handler::default(),
         }
@@ -145,13 +152,42 @@ pub struct Republish {
     pub max_attempts: u32,
     /// The delay before the second try, doubled for each further one; 10 s by default, at most 7 days.
     pub backoff: Span,
+    /// The longest delay; 1 h by default, at most 7 days.
+    pub max_backoff: Span,
     /// What happens after the last try; `fail` by default.
     pub then: Then,
 }
 
 impl Default for Republish {
     fn default() -> Self {
-        Self { max_attempts: 5, backoff: Span::secs(10), then: Then::default() }
+        Self { max_attempts: 5, backoff: Span::secs(10), max_backoff: Span::secs(3600), then: Then::default() }
+    }
+}
+
+/// Tries within one lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Tries in all, at least 1; 3 by default.
+    pub max_attempts: u32,
+    /// The pause before the second try, doubled for each further one; 200 ms by default.
+    pub backoff: Span,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { max_attempts: 3, backoff: Span::millis(200) }
+    }
+}
+
+impl Retry {
+    /// The same as a policy, half of each pause being jitter.
+    ///
+    /// # Errors
+    /// When the pause is zero, or longer than the longest lease.
+    pub fn policy(&self) -> Result<RetryPolicy, InvalidRetryPolicy> {
+        let longest = Duration::from_secs(*ACK_WAIT_SECS.end());
+        RetryPolicy::try_new(self.backoff.get(), longest, 2.0, 0.5).map(|policy| policy.max_attempts(self.max_attempts))
     }
 }
 

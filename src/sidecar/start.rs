@@ -25,6 +25,7 @@ use super::{
 use crate::{
     client::Client,
     config::{self, CommandMode, Config},
+    layers::Retry,
     producer,
     queue::TagFilter,
     server::{Server, Tls, listener::Listener},
@@ -297,11 +298,11 @@ fn settings(builder: WorkerBuilder, worker: &config::Worker, config: &Config) ->
             config::OnFailure::Republish(republish) => OnFailure::Republish(Republish {
                 max_attempts: republish.max_attempts,
                 first_delay: republish.backoff.get(),
+                max_delay: republish.max_backoff.get(),
                 then: match &republish.then {
                     config::Then::Fail => OnReject::Fail,
                     config::Then::Park(queue) => OnReject::Park(queue.clone()),
                 },
-                ..Republish::default()
             }),
         })
         .on_reject(match &worker.on_reject {
@@ -309,5 +310,10 @@ fn settings(builder: WorkerBuilder, worker: &config::Worker, config: &Config) ->
             config::OnReject::Park(queue) => OnReject::Park(queue.clone()),
             config::OnReject::Discard => OnReject::Discard,
         });
+    // One that cannot work was refused with the configuration.
+    let builder = match worker.retry.as_ref().and_then(|retry| retry.policy().ok()) {
+        Some(policy) => builder.layer(Retry::new(policy)),
+        None => builder,
+    };
     if worker.source == config::Source::DeadLetters { builder.dead_letters() } else { builder }
 }

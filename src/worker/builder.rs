@@ -2,13 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tower::Layer;
+
 use super::{
     Worker,
     batch_handler::{BatchHandler, Batching},
     event::{Observer, Observers},
-    failure::{OnFailure, OnReject},
+    failure::{OnFailure, OnReject, OnUndecodable},
     handler::Handler,
     rate::Rate,
+    service::{DeliveryService, HandlerService, ServiceHandler},
     settings::{AckWait, InvalidSettings, MaxMessages, OnStuck, Ordering, Settings},
 };
 use crate::{client::Client, queue::TagFilter};
@@ -23,6 +26,8 @@ pub struct WorkerBuilder {
     handler: Handling,
     settings: Settings,
     observers: Observers,
+    /// A layer was put around a batch handler.
+    misplaced_layer: bool,
 }
 
 /// A handler of one kind or the other, which need not have a `Debug` of its own.
@@ -46,7 +51,7 @@ impl std::fmt::Debug for Handling {
 impl WorkerBuilder {
     pub(crate) fn new(client: Client, queue: String, group: String, handler: Handling) -> Self {
         let settings = Settings { name: queue.clone(), ..Settings::default() };
-        Self { client, queue, group, handler, settings, observers: Observers::default() }
+        Self { client, queue, group, handler, settings, observers: Observers::default(), misplaced_layer: false }
     }
 
     /// The worker's name in logs, metrics and parked messages. Default: the queue.
@@ -149,6 +154,12 @@ impl WorkerBuilder {
         self
     }
 
+    /// What becomes of a message whose body could not be decoded. Default: [`OnUndecodable::Reject`], the same as of every reject.
+    pub fn on_undecodable(mut self, policy: OnUndecodable) -> Self {
+        self.settings.on_undecodable = policy;
+        self
+    }
+
     /// Takes at most so many messages per time; `None`, the default, takes them as fast as they can be handled.
     pub fn rate_limit(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.settings.rate_limit = rate.into();
@@ -175,6 +186,23 @@ impl WorkerBuilder {
         self
     }
 
+    /// Puts a `tower` layer around the handler: one of [`layers`](crate::layers), or any other. The one that is added last is the
+    /// outermost: it sees a delivery first. Not for batch handlers.
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: Layer<HandlerService>,
+        L::Service: DeliveryService,
+    {
+        match self.handler {
+            Handling::Single(handler) => {
+                let service = layer.layer(HandlerService::shared(handler));
+                self.handler = Handling::Single(Arc::new(ServiceHandler::new(service)));
+            }
+            Handling::Batch(_) => self.misplaced_layer = true,
+        }
+        self
+    }
+
     /// Tells this observer every event.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers.add(observer);
@@ -187,10 +215,13 @@ impl WorkerBuilder {
     /// Names the setting that cannot work, its value, and what is allowed.
     pub fn build(self) -> Result<Worker, InvalidSettings> {
         self.settings.check()?;
+        if self.misplaced_layer {
+            return Err(InvalidSettings::LayerOfBatches);
+        }
         if matches!(self.handler, Handling::Single(_)) && self.settings.batching.is_some() {
             return Err(InvalidSettings::BatchingOfSingles);
         }
-        let Self { client, queue, group, handler, settings, observers } = self;
+        let Self { client, queue, group, handler, settings, observers, misplaced_layer: _ } = self;
         for doubt in settings.doubts() {
             tracing::warn!(worker = settings.name, "{doubt}");
         }

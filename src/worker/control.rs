@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    gate::Gate,
+    gate::{Brake, Gate},
     latency::{Latency, Quantiles},
     rate::{Rate, RateLimit},
     report::{Report, Tally},
@@ -208,6 +208,13 @@ impl WorkerHandle {
     /// again with the next.
     pub fn set_rate_limit(&self, rate: impl Into<Option<Rate>>) {
         self.0.rate_limit.set(rate.into());
+    }
+
+    /// Keeps the messages in flight at `messages` or below, zero stops fetching, for as long as the [`Brake`] lives. Beside
+    /// [`pause`](Self::pause) and [`set_concurrency`](Self::set_concurrency), which are for operators, and beside other brakes: the
+    /// lowest limit holds.
+    pub fn brake(&self, messages: usize) -> Brake {
+        self.0.gate.brake(messages)
     }
 
     /// Begins the shutdown, as the future given to [`Worker::run`](super::Worker::run) does. Doing it twice is safe.

@@ -26,6 +26,7 @@ pub struct Delivery {
     /// What was left until the deadline when it arrived.
     budget: Duration,
     signals: Arc<Signals>,
+    retry: u32,
 }
 
 /// Where a delivery or an event comes from.
@@ -70,7 +71,7 @@ impl Delivery {
         signals: Arc<Signals>,
     ) -> Self {
         let budget = deadline.saturating_duration_since(Instant::now());
-        Self { message, origin, deadline, budget, signals }
+        Self { message, origin, deadline, budget, signals, retry: 0 }
     }
 
     /// The body, as raw JSON.
@@ -81,7 +82,8 @@ impl Delivery {
     /// Decodes the body.
     ///
     /// # Errors
-    /// A [reject](HandlerError::reject): a body that cannot be decoded now never can.
+    /// Where [`OnUndecodable`](super::OnUndecodable) does not say otherwise, a [reject](HandlerError::reject): a body that cannot
+    /// be decoded now never can.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
         self.message.body.parse().map_err(HandlerError::undecodable)
     }
@@ -116,6 +118,17 @@ impl Delivery {
     pub fn attempt(&self) -> u32 {
         let before = failed_attempts(&self.message.attributes);
         before.saturating_add(self.message.attempt.unwrap_or(1))
+    }
+
+    /// Which retry within its lease this is: 0 for the first call; see [`Retry`](crate::layers::Retry).
+    pub fn retry(&self) -> u32 {
+        self.retry
+    }
+
+    /// The same for a further call within the lease.
+    pub(crate) fn retried(mut self, retry: u32) -> Self {
+        self.retry = retry;
+        self
     }
 
     /// The message's place in its queue, the same each time it is delivered; sent by this project's server alone.

@@ -20,7 +20,7 @@ pub enum FailureKind {
     Retry,
     /// It can never succeed: [`OnReject`](super::OnReject) says where it goes.
     Reject,
-    /// Its body could not be decoded: treated as a reject.
+    /// Its body could not be decoded: [`OnUndecodable`](super::OnUndecodable) says what becomes of it.
     Undecodable,
     /// Not now: deliver it again after this time. Not counted as a failure where the queue has delays.
     Defer(Duration),
@@ -48,8 +48,24 @@ impl HandlerError {
         }
     }
 
-    pub(crate) fn undecodable(source: serde_json::Error) -> Self {
-        Self { kind: FailureKind::Undecodable, source: Arc::new(source) }
+    /// The same reason, but not now: as [`defer`](Self::defer).
+    pub(crate) fn deferred(self, delay: Duration) -> Self {
+        Self { kind: FailureKind::Defer(delay), ..self }
+    }
+
+    /// Takes an error out of the box that `tower`'s layers put it into. A [`HandlerError`] in it is found again, with all it
+    /// says; any other error means "failed, deliver it again".
+    pub fn from_boxed(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        match error.into().downcast::<Boxed>() {
+            Ok(boxed) => boxed.0,
+            Err(other) => Self::retry(other),
+        }
+    }
+
+    /// The body could not be decoded, for formats other than the JSON that [`Delivery::json`](super::Delivery::json) decodes;
+    /// [`OnUndecodable`](super::OnUndecodable) says what becomes of the message.
+    pub fn undecodable(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind: FailureKind::Undecodable, source: reason.into().into() }
     }
 
     /// What should become of the message.
@@ -69,6 +85,28 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
     }
 }
 
+/// A [`HandlerError`] on its way through code that knows boxed errors only.
+#[derive(Debug)]
+struct Boxed(HandlerError);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Boxed {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.source()
+    }
+}
+
+impl From<HandlerError> for Box<dyn StdError + Send + Sync> {
+    fn from(error: HandlerError) -> Self {
+        Box::new(Boxed(error))
+    }
+}
+
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -81,5 +119,18 @@ impl fmt::Display for HandlerError {
 impl fmt::Debug for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandlerError").field("kind", &self.kind).field("source", &self.source).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_handler_said_survives_the_boxes_of_other_layers() {
+        let boxed: Box<dyn StdError + Send + Sync> = HandlerError::reject("no such account").into();
+        assert_eq!(boxed.to_string(), "no such account");
+        assert_eq!(HandlerError::from_boxed(boxed).kind(), FailureKind::Reject);
+        assert_eq!(HandlerError::from_boxed("of another layer").kind(), FailureKind::Retry);
     }
 }

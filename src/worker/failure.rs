@@ -12,7 +12,6 @@ use super::{
     source::Source,
 };
 use crate::{
-    client::Error,
     clock,
     limits::MAX_DELAY,
     message::{Attributes, Message, ReceivedMessage},
@@ -21,11 +20,11 @@ use crate::{
 
 /// Attribute of a copy: the text of the last error.
 pub const ERROR: &str = "dms-error";
-/// Attribute of a parked message: `failed`, `rejected`, `panicked`, `timed_out`.
+/// Attribute of a copy: `failed`, `rejected`, `undecodable`, `panicked`, `timed_out`.
 pub const REASON: &str = "dms-reason";
-/// Attribute of a parked message: the worker that gave it up.
+/// Attribute of a copy: the worker that failed it last.
 pub const WORKER: &str = "dms-worker";
-/// Attribute of a parked message: the queue that it was consumed from.
+/// Attribute of a copy: the queue that it was consumed from.
 pub const ORIGIN: &str = "dms-origin";
 /// Attribute of a copy: when it failed first (RFC 3339, UTC).
 pub const FIRST_FAILURE: &str = "dms-first-failure";
@@ -96,13 +95,29 @@ pub enum OnReject {
     Discard,
 }
 
+/// What becomes of a message whose body the handler could not decode ([`Delivery::json`](super::Delivery::json)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnUndecodable {
+    /// As [`OnReject`] says of every reject: what cannot be decoded now never can. The default.
+    #[default]
+    Reject,
+    /// As [`OnFailure`] says of every failure: a newer version of the handler may be on its way.
+    Retry,
+    /// This, whatever becomes of other rejects.
+    Own(OnReject),
+}
+
 /// The policies of one worker, with the queues they name looked up.
 #[derive(Debug)]
 pub(crate) struct FailurePolicy {
     pub(crate) on_failure: OnFailure,
     pub(crate) on_reject: OnReject,
+    pub(crate) on_undecodable: OnUndecodable,
     /// Where [`OnReject::Park`] of `on_reject` goes.
     pub(crate) reject_queue: Option<QueueId>,
+    /// Where [`OnReject::Park`] of `on_undecodable` goes.
+    pub(crate) undecodable_queue: Option<QueueId>,
     /// Where [`OnReject::Park`] of a [`Republish`] goes.
     pub(crate) exhausted_queue: Option<QueueId>,
     /// Whether the queue takes delayed messages without losing its order.
@@ -120,6 +135,7 @@ enum Decision<'a> {
     Fail,
     Acknowledge,
     Copy { delay: Duration, failed: u32 },
+    PutOff { delay: Duration },
     Park { queue: Option<&'a QueueId> },
 }
 
@@ -131,8 +147,15 @@ impl FailurePolicy {
         let sent = match self.decide(&message.attributes, outcome) {
             Decision::Acknowledge => return Verdict::Done,
             Decision::Fail => return Verdict::Failed,
-            Decision::Copy { delay, failed } => self.copy(message, outcome, delay, failed).await,
-            Decision::Park { queue } => self.park(message, outcome, queue).await,
+            Decision::Copy { delay, failed } => {
+                let copy = self.copy(message, outcome).attribute(ATTEMPTS, failed);
+                self.source.forward(None, copy.delay(delay)).await
+            }
+            Decision::PutOff { delay } => self.source.forward(None, put_off(message).delay(delay)).await,
+            Decision::Park { queue } => {
+                let copy = self.copy(message, outcome).attribute(ATTEMPTS, attempts(message));
+                self.source.forward(queue, copy).await
+            }
         };
         match sent {
             Ok(()) => Verdict::Done,
@@ -152,46 +175,67 @@ impl FailurePolicy {
         };
         let failed = failed_attempts(attributes).saturating_add(1);
         match kind {
-            FailureKind::Reject | FailureKind::Undecodable => given_up(&self.on_reject, self.reject_queue.as_ref()),
-            FailureKind::Defer(delay) if self.delays => {
-                Decision::Copy { delay: delay.min(MAX_DELAY), failed: failed.saturating_sub(1) }
-            }
+            FailureKind::Reject => given_up(&self.on_reject, self.reject_queue.as_ref()),
+            FailureKind::Undecodable => match &self.on_undecodable {
+                OnUndecodable::Reject => given_up(&self.on_reject, self.reject_queue.as_ref()),
+                OnUndecodable::Retry => self.again(failed),
+                OnUndecodable::Own(policy) => given_up(policy, self.undecodable_queue.as_ref()),
+            },
+            FailureKind::Defer(delay) if self.delays => Decision::PutOff { delay: delay.min(MAX_DELAY) },
             FailureKind::Defer(_) => Decision::Fail,
-            FailureKind::Retry => match &self.on_failure {
-                OnFailure::Redeliver => Decision::Fail,
-                OnFailure::Republish(republish) => match republish.delay(failed) {
-                    Some(delay) => Decision::Copy { delay, failed },
-                    None => given_up(&republish.then, self.exhausted_queue.as_ref()),
-                },
+            FailureKind::Retry => self.again(failed),
+        }
+    }
+
+    /// What becomes of a message that failed for the `failed`th time.
+    fn again(&self, failed: u32) -> Decision<'_> {
+        match &self.on_failure {
+            OnFailure::Redeliver => Decision::Fail,
+            OnFailure::Republish(republish) => match republish.delay(failed) {
+                Some(delay) => Decision::Copy { delay, failed },
+                None => given_up(&republish.then, self.exhausted_queue.as_ref()),
             },
         }
     }
 
-    async fn copy(
-        &self,
-        message: &ReceivedMessage,
-        outcome: &Outcome<'_>,
-        delay: Duration,
-        failed: u32,
-    ) -> Result<(), Error> {
-        let mut copy = copy_of(message, outcome);
-        copy.attributes.insert(ATTEMPTS.to_owned(), Value::from(failed));
-        self.source.forward(None, copy.delay(delay)).await
-    }
-
-    async fn park(
-        &self,
-        message: &ReceivedMessage,
-        outcome: &Outcome<'_>,
-        queue: Option<&QueueId>,
-    ) -> Result<(), Error> {
-        let failed = failed_attempts(&message.attributes).saturating_add(1);
-        let copy = copy_of(message, outcome)
-            .attribute(REASON, outcome.name())
-            .attribute(ATTEMPTS, failed)
+    /// A copy of a message that failed, with all that is known of the failure.
+    fn copy(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Message {
+        let mut copy = same(message);
+        let now = clock::now().to_string();
+        copy.attributes.entry(FIRST_FAILURE).or_insert_with(|| Value::from(now.as_str()));
+        let text: String = error_text(outcome).chars().take(MAX_ERROR_CHARS).collect();
+        copy.attribute(LAST_FAILURE, now)
+            .attribute(ERROR, text)
+            .attribute(REASON, reason(outcome))
             .attribute(WORKER, self.worker.as_str())
-            .attribute(ORIGIN, self.queue.as_str());
-        self.source.forward(queue, copy).await
+            .attribute(ORIGIN, self.queue.as_str())
+    }
+}
+
+/// A copy of a message that did not fail: it is to come later. The attempts that its queue counted go with it.
+fn put_off(message: &ReceivedMessage) -> Message {
+    match attempts(message).saturating_sub(1) {
+        0 => same(message),
+        failed => same(message).attribute(ATTEMPTS, failed),
+    }
+}
+
+/// How often a message was attempted, this time included.
+fn attempts(message: &ReceivedMessage) -> u32 {
+    failed_attempts(&message.attributes).saturating_add(message.attempt.unwrap_or(1))
+}
+
+fn same(message: &ReceivedMessage) -> Message {
+    let mut copy = Message::new(message.body.clone());
+    copy.attributes.clone_from(&message.attributes);
+    copy.tags.clone_from(&message.tags);
+    copy
+}
+
+fn reason(outcome: &Outcome<'_>) -> &'static str {
+    match outcome {
+        Outcome::Failed(error) if error.kind() == FailureKind::Undecodable => "undecodable",
+        other => other.name(),
     }
 }
 
@@ -201,16 +245,6 @@ fn given_up<'a>(policy: &OnReject, queue: Option<&'a QueueId>) -> Decision<'a> {
         OnReject::Discard => Decision::Acknowledge,
         OnReject::Park(_) => Decision::Park { queue },
     }
-}
-
-fn copy_of(message: &ReceivedMessage, outcome: &Outcome<'_>) -> Message {
-    let mut copy = Message::new(message.body.clone());
-    copy.attributes.clone_from(&message.attributes);
-    copy.tags.clone_from(&message.tags);
-    let now = clock::now().to_string();
-    copy.attributes.entry(FIRST_FAILURE).or_insert_with(|| Value::from(now.as_str()));
-    let text: String = error_text(outcome).chars().take(MAX_ERROR_CHARS).collect();
-    copy.attribute(LAST_FAILURE, now).attribute(ERROR, text)
 }
 
 fn error_text(outcome: &Outcome<'_>) -> String {

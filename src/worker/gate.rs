@@ -4,9 +4,12 @@
 //! of the reservation, and the rest goes back at once. A permit goes back when its message has been handled. Where the worker shares
 //! a `ceiling` with others, the reservation holds places of both.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use tokio::sync::Notify;
@@ -33,6 +36,8 @@ struct State {
     bytes: usize,
     /// The bytes have reached their limit, and have not fallen far enough below it since.
     braked: bool,
+    /// Limits below the first, each for as long as its [`Brake`] lives.
+    brakes: BTreeMap<u64, usize>,
 }
 
 impl State {
@@ -40,7 +45,12 @@ impl State {
         if !self.has_bytes() {
             return 0;
         }
-        self.max_messages.saturating_sub(self.messages)
+        self.limit().saturating_sub(self.messages)
+    }
+
+    /// What the limit and the brakes allow.
+    fn limit(&self) -> usize {
+        self.brakes.values().copied().fold(self.max_messages, usize::min)
     }
 
     /// Whether another poll's bytes fit in. At the limit polls stop until a fifth of it is free again: one large message in and one
@@ -56,7 +66,7 @@ impl State {
 impl Gate {
     /// At most `max_messages` messages and about `max_bytes` bytes of bodies in flight.
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
-        let state = State { max_messages, max_bytes, messages: 0, bytes: 0, braked: false };
+        let state = State { max_messages, max_bytes, messages: 0, bytes: 0, braked: false, brakes: BTreeMap::new() };
         Arc::new(Self { state: Mutex::new(state), freed: Notify::new(), share: OnceLock::new() })
     }
 
@@ -94,7 +104,7 @@ impl Gate {
     fn try_reserve(self: &Arc<Self>, want: usize, any: bool) -> Result<Reservation, usize> {
         let mut state = self.lock();
         let free = state.free().min(want);
-        let enough = want.min(state.max_messages.div_ceil(5)).max(1);
+        let enough = want.min(state.limit().div_ceil(5)).max(1);
         if free == 0 || (free < enough && !any) {
             return Err(free);
         }
@@ -113,6 +123,14 @@ impl Gate {
     pub(crate) fn set_max_bytes(&self, max_bytes: usize) {
         self.lock().max_bytes = max_bytes;
         self.freed.notify_waiters();
+    }
+
+    /// Keeps the number of messages in flight at `messages` or below for as long as the brake lives.
+    pub(crate) fn brake(self: &Arc<Self>, messages: usize) -> Brake {
+        let mut state = self.lock();
+        let number = state.brakes.keys().next_back().map_or(0, |last| last + 1);
+        state.brakes.insert(number, messages);
+        Brake { gate: Arc::clone(self), number }
     }
 
     /// The number of messages that may be in flight.
@@ -140,6 +158,21 @@ impl Gate {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Holds a worker back; dropping it lets go. From [`WorkerHandle::brake`](super::WorkerHandle::brake).
+#[derive(Debug)]
+#[must_use = "a brake that is dropped holds nothing back"]
+pub struct Brake {
+    gate: Arc<Gate>,
+    number: u64,
+}
+
+impl Drop for Brake {
+    fn drop(&mut self) {
+        self.gate.lock().brakes.remove(&self.number);
+        self.gate.freed.notify_waiters();
     }
 }
 
@@ -310,6 +343,20 @@ mod tests {
         assert!(futures_util::poll!(&mut waiting).is_pending());
         gate.set_max_messages(5);
         assert_eq!(waiting.await.messages(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn brakes_hold_below_the_limit_until_the_last_is_off() {
+        let gate = Gate::new(10, ROOM);
+        let (one, none) = (gate.brake(1), gate.brake(0));
+        let waiting = gate.reserve(10);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop(none);
+        let room = waiting.await;
+        assert_eq!(room.messages(), 1);
+        drop((one, room));
+        assert_eq!(gate.reserve(10).await.messages(), 10);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,9 @@
 //! What a user implements: a [`Handler`].
 
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, marker::PhantomData};
 
 use async_trait::async_trait;
+use serde::de::DeserializeOwned;
 
 use super::{delivery::Delivery, error::HandlerError};
 
@@ -80,5 +81,52 @@ where
 {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         (self.0)(delivery).await
+    }
+}
+
+/// Makes a handler of an async function that takes the decoded body, and the delivery beside it for all the rest: attributes,
+/// deadline, attempt. A body that cannot be decoded never reaches it; see [`OnUndecodable`](super::OnUndecodable).
+///
+/// State that handlers share is captured by the closure, in an `Arc`.
+///
+/// ```
+/// # use dms_worker::worker::{Delivery, typed_handler_fn};
+/// # #[derive(serde::Deserialize)] struct Order { id: u64 }
+/// let handler = typed_handler_fn(|order: Order, delivery: Delivery| async move {
+///     println!("order {}, {:?} left", order.id, delivery.remaining());
+///     Ok(())
+/// });
+/// # let _: &dyn dms_worker::worker::Handler = &handler;
+/// ```
+pub fn typed_handler_fn<T, F, Fut>(function: F) -> TypedHandlerFn<T, F>
+where
+    T: DeserializeOwned + Send + 'static,
+    F: Fn(T, Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), HandlerError>> + Send,
+{
+    TypedHandlerFn { function, body: PhantomData }
+}
+
+/// A handler made of a function by [`typed_handler_fn`].
+pub struct TypedHandlerFn<T, F> {
+    function: F,
+    body: PhantomData<fn() -> T>,
+}
+
+impl<T, F> fmt::Debug for TypedHandlerFn<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TypedHandlerFn")
+    }
+}
+
+#[async_trait]
+impl<T, F, Fut> Handler for TypedHandlerFn<T, F>
+where
+    T: DeserializeOwned + Send + 'static,
+    F: Fn(T, Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), HandlerError>> + Send,
+{
+    async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
+        (self.function)(delivery.json()?, delivery).await
     }
 }

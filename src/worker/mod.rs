@@ -29,6 +29,7 @@ mod called;
 mod ceiling;
 mod control;
 mod delivery;
+mod delivery_builder;
 mod dispatch;
 mod doubts;
 mod enough;
@@ -50,6 +51,7 @@ mod poller;
 mod rate;
 mod report;
 mod run;
+mod service;
 mod settings;
 mod source;
 mod spans;
@@ -65,21 +67,25 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::ceiling::Ceiling;
 pub use self::{
     batch_handler::{BatchHandler, BatchHandlerFn, Batching, Collect, batch_handler_fn},
     builder::WorkerBuilder,
     ceiling::Sharing,
     control::{Status, WorkerHandle},
     delivery::{ATTEMPTS, Delivery, Origin},
+    delivery_builder::DeliveryBuilder,
     error::{FailureKind, HandlerError},
     event::{AckResult, Event, Observer, Outcome},
-    failure::{ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, OnFailure, OnReject, REASON, Republish, WORKER},
-    handler::{Handler, HandlerFn, handler_fn},
+    failure::{
+        ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, OnFailure, OnReject, OnUndecodable, REASON, Republish, WORKER,
+    },
+    gate::Brake,
+    handler::{Handler, HandlerFn, TypedHandlerFn, handler_fn, typed_handler_fn},
     latency::Quantiles,
     metrics::Metrics,
     rate::Rate,
     report::Report,
+    service::{DeliveryService, HandlerFuture, HandlerService, ServiceHandler},
     settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, OnStuck, Ordering},
 };
 use self::{
@@ -96,6 +102,7 @@ use self::{
     settings::Settings,
     source::{Service, Source},
 };
+pub(crate) use self::{ceiling::Ceiling, rate::RateLimit as Bucket};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
 use crate::{
     client::{Client, Error},
@@ -277,13 +284,17 @@ impl Worker {
         let queue = self.client.find_queue(&self.queue).await?;
         let group = self.client.find_group(&queue.id, &self.group).await?;
         let reject_queue = self.parking_queue(&self.settings.on_reject).await?;
+        let undecodable_queue = match &self.settings.on_undecodable {
+            OnUndecodable::Own(policy) => self.parking_queue(policy).await?,
+            OnUndecodable::Reject | OnUndecodable::Retry => None,
+        };
         let exhausted_queue = match &self.settings.on_failure {
             OnFailure::Republish(republish) => self.parking_queue(&republish.then).await?,
             OnFailure::Redeliver => None,
         };
         let stream = if self.settings.dead_letters { Stream::DeadLetters } else { Stream::Messages };
         let path = SourcePath { queue: queue.id.clone(), group: group.id, stream };
-        Ok(Targets { queue, path, reject_queue, exhausted_queue })
+        Ok(Targets { queue, path, reject_queue, undecodable_queue, exhausted_queue })
     }
 
     async fn parking_queue(&self, policy: &OnReject) -> Result<Option<QueueId>, Error> {
@@ -307,7 +318,9 @@ impl Worker {
         let failure = FailurePolicy {
             on_failure: settings.on_failure.clone(),
             on_reject: settings.on_reject.clone(),
+            on_undecodable: settings.on_undecodable.clone(),
             reject_queue: targets.reject_queue,
+            undecodable_queue: targets.undecodable_queue,
             exhausted_queue: targets.exhausted_queue,
             delays: !fifo && !mode.is_kafka() && !settings.dead_letters,
             worker: settings.name.clone(),
@@ -324,6 +337,7 @@ struct Targets {
     queue: Queue,
     path: SourcePath,
     reject_queue: Option<QueueId>,
+    undecodable_queue: Option<QueueId>,
     exhausted_queue: Option<QueueId>,
 }
 

@@ -5,12 +5,12 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use super::{
     batch_handler::{Batching, Collect},
     delivery::Delivery,
-    failure::{OnFailure, OnReject},
+    failure::{OnFailure, OnReject, OnUndecodable},
     lease::handler_budget,
     rate::Rate,
 };
 use crate::{
-    limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, POLL_WAIT_SECS},
+    limits::{self, ACK_WAIT_SECS, LimitError, MAX_DELAY, MAX_MESSAGES, POLL_WAIT_SECS},
     queue::{QueueMode, TagFilter},
 };
 
@@ -159,6 +159,7 @@ pub(crate) struct Settings {
     pub(crate) dead_letters: bool,
     pub(crate) on_failure: OnFailure,
     pub(crate) on_reject: OnReject,
+    pub(crate) on_undecodable: OnUndecodable,
     pub(crate) rate_limit: Option<Rate>,
     pub(crate) remember: bool,
     pub(crate) unique_attribute: Option<String>,
@@ -184,6 +185,7 @@ impl Default for Settings {
             dead_letters: false,
             on_failure: OnFailure::Redeliver,
             on_reject: OnReject::Fail,
+            on_undecodable: OnUndecodable::Reject,
             rate_limit: None,
             remember: true,
             unique_attribute: None,
@@ -217,6 +219,11 @@ pub enum InvalidSettings {
         "batching is set, but the handler takes one message at a time: use Worker::batch_builder with a batch handler"
     )]
     BatchingOfSingles,
+    /// Layers know single deliveries.
+    #[error(
+        "a layer was put around a batch handler, but layers handle one message at a time: use Worker::builder with a handler"
+    )]
+    LayerOfBatches,
     /// A batch that is collected would never be complete.
     #[error(
         "max_messages of a collected batch is {max_messages}, but the concurrency is {concurrency}: a message that waits for \
@@ -283,6 +290,21 @@ impl Settings {
         }
         if self.dead_letters && !self.filter.is_empty() {
             return Err(InvalidSettings::LabelsOfDeadLetters);
+        }
+        if let OnFailure::Republish(republish) = &self.on_failure {
+            limits::in_range("max_attempts of republish", republish.max_attempts, &(1..=u32::MAX), "")?;
+            limits::in_range(
+                "first_delay of republish",
+                republish.first_delay.as_secs(),
+                &(0..=republish.max_delay.as_secs()),
+                " s",
+            )?;
+            limits::in_range(
+                "max_delay of republish",
+                republish.max_delay.as_secs(),
+                &(0..=MAX_DELAY.as_secs()),
+                " s",
+            )?;
         }
         if matches!(self.on_failure, OnFailure::Republish(_)) && !self.ordering.is_none() {
             return Err(InvalidSettings::RepublishBreaksOrder);

@@ -190,7 +190,9 @@ impl Running {
         let failure = FailurePolicy {
             on_failure: settings.on_failure.clone(),
             on_reject: settings.on_reject.clone(),
+            on_undecodable: settings.on_undecodable.clone(),
             reject_queue: None,
+            undecodable_queue: None,
             exhausted_queue: None,
             delays: true,
             worker: "test".into(),
@@ -343,10 +345,49 @@ async fn a_rejected_message_is_parked_with_its_reason_and_acknowledged() {
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)])]);
     let copy = script.forwarded.lock().unwrap()[0].clone();
     assert_eq!(copy.body, Body::json("a").unwrap());
-    assert_eq!(copy.attributes[REASON], "rejected");
+    assert_eq!(copy.attributes[REASON], "undecodable");
     assert_eq!(copy.attributes[ATTEMPTS], 1);
     assert!(copy.attributes[ERROR].as_str().unwrap().contains("cannot be decoded"));
     assert_eq!(running.stop().await.rejected, 1);
+}
+
+/// Undecodable bodies have a policy of their own: here they are thrown away, are tried again, while other rejects are parked.
+#[tokio::test(start_paused = true)]
+async fn undecodable_bodies_have_a_policy_of_their_own() {
+    let policies = [
+        (OnUndecodable::Own(OnReject::Discard), OK, None),
+        (OnUndecodable::Own(OnReject::Park("broken".into())), OK, Some("undecodable")),
+        (OnUndecodable::Own(OnReject::Fail), FAIL, None),
+        (OnUndecodable::Retry, OK, Some("undecodable")),
+    ];
+    for (on_undecodable, status, copied) in policies {
+        let script = Script::new(&[&["a"]]);
+        let settings = Settings {
+            on_failure: OnFailure::Republish(Republish::default()),
+            on_reject: OnReject::Park("parked".into()),
+            on_undecodable: on_undecodable.clone(),
+            ..Settings::default()
+        };
+        let running = Running::start(&script, settings, |_, delivery| async move { delivery.json::<u32>().map(drop) });
+        running.after(SECOND * 3).await;
+        assert_eq!(script.acks(), [list(&[("a", status)])], "{on_undecodable:?}");
+        let copies = script.forwarded.lock().unwrap().clone();
+        let reasons: Vec<_> = copies.iter().map(|copy| copy.attributes[REASON].clone()).collect();
+        assert_eq!(reasons, Vec::from_iter(copied), "{on_undecodable:?}");
+        running.stop().await;
+    }
+}
+
+/// A deferral is no failure: its copy carries no word of one.
+#[tokio::test(start_paused = true)]
+async fn a_deferred_message_is_sent_again_as_it_was() {
+    let script = Script::new(&[&["a"]]);
+    let running = Running::start(&script, Settings::default(), |_, _| async { Err(HandlerError::defer(SECOND * 7)) });
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK)])]);
+    let copy = script.forwarded.lock().unwrap()[0].clone();
+    assert_eq!((copy.delay, &copy.attributes), (SECOND * 7, &message("a").attributes));
+    assert_eq!(running.stop().await.deferred, 1);
 }
 
 /// Republish: a delayed copy with an attempt count takes the place of the message, and nothing behind it fails.
@@ -361,6 +402,10 @@ async fn a_republished_message_holds_nobody() {
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)])]);
     let copy = script.forwarded.lock().unwrap()[0].clone();
     assert_eq!((copy.delay, &copy.attributes[ATTEMPTS]), (SECOND, &1.into()));
+    for (name, value) in [(REASON, "failed"), (ERROR, "not yet"), (WORKER, "test"), (ORIGIN, "q")] {
+        assert_eq!(copy.attributes[name], value, "{name}");
+    }
+    assert_eq!(copy.attributes[FIRST_FAILURE], copy.attributes[LAST_FAILURE]);
     running.stop().await;
 }
 

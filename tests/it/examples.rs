@@ -47,3 +47,22 @@ fn many_queues() {
 fn quickstart() {
     run("quickstart");
 }
+
+#[test]
+fn batch_handler() {
+    let printed = run("batch_handler");
+    assert!(printed.contains("one insert of 50 rows; 0 cannot be decoded"), "{printed}");
+    assert!(printed.contains("95 done, 1 rejected, 95 acknowledged"), "{printed}");
+}
+
+#[test]
+fn tower_layers() {
+    let printed = run("tower_layers");
+    assert!(printed.contains("retry 1") && printed.contains("20 done, "), "{printed}");
+}
+
+#[test]
+fn idempotence() {
+    let printed = run("idempotence");
+    assert!(printed.contains("of 100 orders") && printed.contains("each order is charged once"), "{printed}");
+}

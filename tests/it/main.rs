@@ -18,6 +18,8 @@ mod config;
 mod examples;
 #[cfg(feature = "cli")]
 mod kill;
+#[cfg(feature = "server")]
+mod layers;
 mod producer;
 #[cfg(feature = "server")]
 mod redrive;

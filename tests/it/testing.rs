@@ -157,3 +157,25 @@ async fn rejected_messages_become_dead_letters() {
     orders.assert_dead_lettered([2]).await;
     assert_eq!(orders.dead_letters::<u32>().await, [2]);
 }
+
+/// What became of each message can be asserted, and a failed assertion shows what the handlers were called with.
+#[tokio::test(start_paused = true)]
+async fn assertions_show_the_history() {
+    let server = TestServer::start().await;
+    let orders = server.group(NewQueue::new("orders").dead_letters_after(2), "billing").await;
+    orders.send(["good", "bad"]).await;
+    orders
+        .run(handler_fn(|delivery| async move {
+            if delivery.json::<String>()? == "bad" { Err(HandlerError::retry("no such account")) } else { Ok(()) }
+        }))
+        .await;
+    orders.assert_acked(["good"]).await;
+    orders.assert_redelivered("good", 0);
+    orders.assert_redelivered("bad", 1);
+    orders.assert_dead_lettered(["bad"]).await;
+    let wrong = tokio::spawn(async move { orders.assert_acked(["bad"]).await });
+    let panic = wrong.await.unwrap_err().into_panic();
+    let text = panic.downcast_ref::<String>().unwrap();
+    assert!(text.contains(r#""bad" should be acknowledged; left are [String("bad")]"#), "{text}");
+    assert!(text.contains(r#""bad", attempt 2, retry 0: Retry, no such account, after 0ns"#), "{text}");
+}

@@ -196,6 +196,15 @@ fn check_failures(path: &KeyPath, worker: &Worker, queue: Option<&QueueSpec>, ch
         }
         check_republish(&path, republish, &worker.queue, checker);
     }
+    if let Some(retry) = &worker.retry {
+        let path = path.child("retry");
+        if retry.max_attempts == 0 {
+            checker.report(&path.child("max_attempts"), "`0` is not allowed: 1 or more is needed");
+        }
+        if let Err(error) = retry.policy() {
+            checker.report(&path.child("backoff"), error.to_string());
+        }
+    }
     if let OnReject::Park(target) = &worker.on_reject {
         check_park(&path.child("on_reject").child("park"), target, &worker.queue, checker);
     }
@@ -206,6 +215,16 @@ fn check_republish(path: &KeyPath, republish: &Republish, queue: &str, checker: 
         checker.report(&path.child("max_attempts"), "`0` is not allowed: 1 or more is needed");
     }
     checker.limit(&path.child("backoff"), limits::delay(republish.backoff.get()));
+    checker.limit(&path.child("max_backoff"), limits::delay(republish.max_backoff.get()));
+    if republish.backoff > republish.max_backoff {
+        checker.report(
+            &path.child("backoff"),
+            format!(
+                "`{}` is longer than max_backoff, `{}`: raise that as well",
+                republish.backoff, republish.max_backoff
+            ),
+        );
+    }
     if let Then::Park(target) = &republish.then {
         check_park(&path.child("then").child("park"), target, queue, checker);
     }

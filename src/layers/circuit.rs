@@ -1,0 +1,177 @@
+//! The states of a circuit breaker: pure, told the time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What a circuit breaker lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// Every call.
+    Closed,
+    /// None: too many have failed one after the other.
+    Open,
+    /// One, to see whether it succeeds.
+    HalfOpen,
+}
+
+/// Counts failures one after the other, and opens at a threshold for a time.
+#[derive(Debug)]
+pub(crate) struct Circuit {
+    threshold: u32,
+    open_for: Duration,
+    state: State,
+    /// Counts the openings: calls that began before the last one say nothing any more.
+    openings: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    HalfOpen { probing: bool },
+}
+
+/// Whether a call may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Yes; its end is reported with this ticket.
+    Go(Ticket),
+    /// Not before this time.
+    NotBefore(Instant),
+    /// Not before the probe has ended.
+    AfterProbe,
+}
+
+/// Which stretch of the circuit's life a call belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    openings: u64,
+    /// It is the one call of a half-open circuit.
+    pub(crate) probe: bool,
+}
+
+/// How a call ended, for the circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Succeeded,
+    Failed,
+    /// It says nothing of what the circuit protects.
+    Neither,
+}
+
+impl Circuit {
+    /// Opens after `threshold` failures one after the other, for `open_for`.
+    pub(crate) fn new(threshold: u32, open_for: Duration) -> Self {
+        Self { threshold: threshold.max(1), open_for, state: State::Closed { failures: 0 }, openings: 0 }
+    }
+
+    /// For how long it opens.
+    pub(crate) fn open_for(&self) -> Duration {
+        self.open_for
+    }
+
+    pub(crate) fn state(&self) -> CircuitState {
+        match self.state {
+            State::Closed { .. } => CircuitState::Closed,
+            State::Open { .. } => CircuitState::Open,
+            State::HalfOpen { .. } => CircuitState::HalfOpen,
+        }
+    }
+
+    /// Asks for a call. Half-open, it is the probe if there is none.
+    pub(crate) fn admit(&mut self, now: Instant) -> Admission {
+        self.advance(now);
+        let probe = match &mut self.state {
+            State::Open { until } => return Admission::NotBefore(*until),
+            State::HalfOpen { probing: true } => return Admission::AfterProbe,
+            State::HalfOpen { probing } => {
+                *probing = true;
+                true
+            }
+            State::Closed { .. } => false,
+        };
+        Admission::Go(Ticket { openings: self.openings, probe })
+    }
+
+    /// Half-opens when its time has come.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        if matches!(self.state, State::Open { until } if until <= now) {
+            self.state = State::HalfOpen { probing: false };
+        }
+    }
+
+    /// Takes in the end of a call. Gives the end of the time for which the circuit is open now, if this opened it.
+    pub(crate) fn ended(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) -> Option<Instant> {
+        if ticket.openings != self.openings {
+            return None;
+        }
+        let failures = match (self.state, verdict) {
+            (State::HalfOpen { .. }, Verdict::Neither) => {
+                self.state = State::HalfOpen { probing: false };
+                return None;
+            }
+            (_, Verdict::Neither) | (State::Open { .. }, _) => return None,
+            (_, Verdict::Succeeded) => 0,
+            (State::Closed { failures }, Verdict::Failed) => failures + 1,
+            (State::HalfOpen { .. }, Verdict::Failed) => self.threshold,
+        };
+        if failures < self.threshold {
+            self.state = State::Closed { failures };
+            return None;
+        }
+        let until = now + self.open_for;
+        self.state = State::Open { until };
+        self.openings += 1;
+        Some(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN_FOR: Duration = Duration::from_secs(10);
+
+    fn go(circuit: &mut Circuit, now: Instant) -> Ticket {
+        match circuit.admit(now) {
+            Admission::Go(ticket) => ticket,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_after_failures_in_a_row_and_closes_after_one_probe() {
+        let (mut circuit, now) = (Circuit::new(3, OPEN_FOR), Instant::now());
+        for verdict in [Verdict::Failed, Verdict::Failed, Verdict::Succeeded, Verdict::Failed, Verdict::Neither] {
+            let ticket = go(&mut circuit, now);
+            assert_eq!(circuit.ended(ticket, verdict, now), None);
+        }
+        let (late, ticket) = (go(&mut circuit, now), go(&mut circuit, now));
+        circuit.ended(ticket, Verdict::Failed, now);
+        let ticket = go(&mut circuit, now);
+        assert_eq!(circuit.ended(ticket, Verdict::Failed, now), Some(now + OPEN_FOR));
+        assert_eq!(circuit.admit(now), Admission::NotBefore(now + OPEN_FOR));
+        let later = now + OPEN_FOR;
+        let probe = go(&mut circuit, later);
+        assert!(probe.probe && !late.probe);
+        assert_eq!((circuit.state(), circuit.admit(later)), (CircuitState::HalfOpen, Admission::AfterProbe));
+        assert_eq!(circuit.ended(late, Verdict::Succeeded, later), None);
+        assert_eq!(circuit.state(), CircuitState::HalfOpen, "a call from before says nothing");
+        circuit.ended(probe, Verdict::Succeeded, later);
+        assert_eq!(circuit.state(), CircuitState::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_fails_opens_it_again_and_one_that_says_nothing_is_repeated() {
+        let (mut circuit, now) = (Circuit::new(1, OPEN_FOR), Instant::now());
+        let ticket = go(&mut circuit, now);
+        circuit.ended(ticket, Verdict::Failed, now);
+        let later = now + OPEN_FOR;
+        let probe = go(&mut circuit, later);
+        assert_eq!(circuit.ended(probe, Verdict::Neither, later), None);
+        let probe = go(&mut circuit, later);
+        assert_eq!(circuit.ended(probe, Verdict::Failed, later), Some(later + OPEN_FOR));
+    }
+}

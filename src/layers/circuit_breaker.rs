@@ -1,0 +1,179 @@
+//! A circuit breaker whose open state stops fetching.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tower::Layer;
+
+use super::{
+    around::{Around, AroundService},
+    circuit::{Admission, Circuit, CircuitState, Ticket, Verdict},
+};
+use crate::worker::{Brake, Delivery, DeliveryService, FailureKind, HandlerError, WorkerHandle};
+
+/// Stops calls, and fetching, while what the handler depends on is down: messages stay in their queue and keep their attempts.
+///
+/// After so many failures one after the other it opens: nothing is called, and the workers that it
+/// [brakes](Self::brakes) fetch nothing. After a time it is half-open: they fetch one message, and one message is called. If that
+/// succeeds all is as before, else it opens again. Messages that were fetched already wait for half of what is left of their lease,
+/// and are then [deferred](HandlerError::defer). Errors, panics and deadlines count as failures; rejects, deferrals and undecodable
+/// bodies do not count.
+///
+/// The message of a half-open circuit that fails with an error is deferred as well, for the time that the circuit stays open: a
+/// long outage uses up nobody's attempts. FIFO and Kafka queues have no delays, so there every try counts as one.
+///
+/// Clones share the state: give one to every worker that depends on the same thing.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use dms_worker::{client::Client, layers::CircuitBreaker, worker::{Worker, handler_fn}};
+/// # fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// # let handler = handler_fn(|_| async { Ok(()) });
+/// let breaker = CircuitBreaker::new(5, Duration::from_secs(10));
+/// let worker = Worker::builder(client, "orders", "billing", handler).layer(breaker.clone()).build()?;
+/// breaker.brakes(worker.handle());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CircuitBreaker(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    circuit: Mutex<Circuit>,
+    changes: watch::Sender<CircuitState>,
+    workers: Mutex<Vec<WorkerHandle>>,
+    brakes: Mutex<Vec<Brake>>,
+}
+
+impl CircuitBreaker {
+    /// Opens after `failures` (at least one) one after the other, for `open_for`.
+    pub fn new(failures: u32, open_for: Duration) -> Self {
+        Self(Arc::new(Shared {
+            circuit: Mutex::new(Circuit::new(failures, open_for)),
+            changes: watch::Sender::new(CircuitState::Closed),
+            workers: Mutex::default(),
+            brakes: Mutex::default(),
+        }))
+    }
+
+    /// Has this worker fetch nothing while the circuit is open, and one message while it is half-open.
+    pub fn brakes(&self, worker: WorkerHandle) {
+        lock(&self.0.workers).push(worker);
+    }
+
+    /// The state, now and at every change.
+    pub fn states(&self) -> watch::Receiver<CircuitState> {
+        self.0.changes.subscribe()
+    }
+
+    /// Tells of the state, and brakes or lets go.
+    fn tell(&self) {
+        let state = lock(&self.0.circuit).state();
+        if *self.0.changes.borrow() == state {
+            return;
+        }
+        let brakes = match state {
+            CircuitState::Closed => Vec::new(),
+            CircuitState::Open => self.brake(0),
+            CircuitState::HalfOpen => self.brake(1),
+        };
+        // The new ones are on before the old ones go.
+        drop(std::mem::replace(&mut *lock(&self.0.brakes), brakes));
+        match state {
+            CircuitState::Open => tracing::warn!("the circuit is open: fetching stops"),
+            CircuitState::HalfOpen => tracing::info!("the circuit is half-open: one message is tried"),
+            CircuitState::Closed => tracing::info!("the circuit is closed: fetching goes on"),
+        }
+        self.0.changes.send_replace(state);
+    }
+
+    fn brake(&self, messages: usize) -> Vec<Brake> {
+        lock(&self.0.workers).iter().map(|worker| worker.brake(messages)).collect()
+    }
+
+    /// Waits until a call may begin. Cancel-safe.
+    async fn admitted(&self) -> Call {
+        let mut changes = self.states();
+        loop {
+            let admission = lock(&self.0.circuit).admit(Instant::now());
+            self.tell();
+            match admission {
+                Admission::Go(ticket) => return Call { breaker: self.clone(), ticket, verdict: Verdict::Failed },
+                Admission::NotBefore(until) => sleep_until(until).await,
+                // The sender lives as long as `self`.
+                Admission::AfterProbe => drop(changes.changed().await),
+            }
+        }
+    }
+
+    fn ended(&self, ticket: Ticket, verdict: Verdict) {
+        let opened = lock(&self.0.circuit).ended(ticket, verdict, Instant::now());
+        self.tell();
+        if verdict == Verdict::Neither {
+            // A probe may be needed again, by one that waits.
+            self.0.changes.send_modify(|_| {});
+        }
+        if let Some(until) = opened {
+            let breaker = self.clone();
+            tokio::spawn(async move {
+                sleep_until(until).await;
+                lock(&breaker.0.circuit).advance(Instant::now());
+                breaker.tell();
+            });
+        }
+    }
+}
+
+/// A call that was let through. Dropped before its answer is known (a panic, the deadline), it has failed.
+struct Call {
+    breaker: CircuitBreaker,
+    ticket: Ticket,
+    verdict: Verdict,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.breaker.ended(self.ticket, self.verdict);
+    }
+}
+
+impl<S> Layer<S> for CircuitBreaker {
+    type Service = AroundService<S, Self>;
+
+    fn layer(&self, inner: S) -> AroundService<S, Self> {
+        AroundService::new(inner, Arc::new(self.clone()))
+    }
+}
+
+impl Around for CircuitBreaker {
+    async fn around(self: Arc<Self>, delivery: Delivery, inner: impl DeliveryService) -> Result<(), HandlerError> {
+        let patience = delivery.deadline() - delivery.remaining() / 2;
+        let Ok(mut call) = timeout_at(patience, self.admitted()).await else {
+            return Err(HandlerError::defer(lock(&self.0.circuit).open_for()));
+        };
+        let answer = inner.deliver(delivery).await;
+        call.verdict = match &answer {
+            Ok(()) => Verdict::Succeeded,
+            Err(error) if error.kind() == FailureKind::Retry => Verdict::Failed,
+            Err(_) => Verdict::Neither,
+        };
+        match answer {
+            Err(error) if call.ticket.probe && call.verdict == Verdict::Failed => {
+                Err(error.deferred(lock(&self.0.circuit).open_for()))
+            }
+            answer => answer,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that can panic runs under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

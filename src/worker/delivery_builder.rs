@@ -1,0 +1,112 @@
+//! Deliveries made by hand, for tests that call a handler once and need no worker.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::delivery::{ATTEMPTS, Delivery, Origin, Signals};
+use crate::message::{AckHandle, Attributes, Body, ReceivedMessage};
+
+/// Makes a [`Delivery`] for a test: 30 seconds of lease, first attempt, no attributes, until something else is said.
+///
+/// ```
+/// # use dms_worker::worker::{DeliveryBuilder, Handler, handler_fn};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let handler = handler_fn(|delivery| async move { Ok(assert_eq!(delivery.json::<u64>()?, 7)) });
+/// let delivery = DeliveryBuilder::json(&7)?.attribute("customer", "c1").build();
+/// assert!(handler.handle(delivery).await.is_ok());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct DeliveryBuilder {
+    message: ReceivedMessage,
+    queue: String,
+    group: String,
+    lease: Duration,
+    retry: u32,
+    signals: Arc<Signals>,
+}
+
+impl DeliveryBuilder {
+    /// A delivery with this body.
+    pub fn new(body: Body) -> Self {
+        let message = ReceivedMessage {
+            body,
+            attributes: Attributes::new(),
+            tags: Vec::new(),
+            handle: AckHandle::new("made-by-hand"),
+            sequence: None,
+            attempt: None,
+            entered_ms: None,
+        };
+        let (queue, group) = ("queue".to_owned(), "group".to_owned());
+        Self { message, queue, group, lease: Duration::from_secs(30), retry: 0, signals: Arc::default() }
+    }
+
+    /// A delivery whose body is `value` as JSON.
+    ///
+    /// # Errors
+    /// As [`Body::json`].
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        Body::json(value).map(Self::new)
+    }
+
+    /// Adds an attribute.
+    pub fn attribute(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.message.attributes.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds a label.
+    pub fn tag(mut self, label: impl Into<String>) -> Self {
+        self.message.tags.push(label.into());
+        self
+    }
+
+    /// The queue and the group that it comes from. Default: `queue` and `group`.
+    pub fn origin(mut self, queue: impl Into<String>, group: impl Into<String>) -> Self {
+        (self.queue, self.group) = (queue.into(), group.into());
+        self
+    }
+
+    /// Which attempt it is, from 1, as a message that was sent again after failures tells. Default: 1.
+    pub fn attempt(self, attempt: u32) -> Self {
+        self.attribute(ATTEMPTS, attempt.saturating_sub(1))
+    }
+
+    /// Which retry within the lease it is. Default: 0, the first call.
+    pub fn retry(mut self, retry: u32) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// How long the handler has, from [`build`](Self::build) on. Default: 30 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Has [`Delivery::cancelled`] resolve at once.
+    pub fn cancelled(self) -> Self {
+        self.signals.cancelled.cancel();
+        self
+    }
+
+    /// Has [`Delivery::is_shutting_down`] say so.
+    pub fn shutting_down(self) -> Self {
+        self.signals.shutdown.cancel();
+        self
+    }
+
+    /// The delivery; its lease begins now.
+    pub fn build(self) -> Delivery {
+        let Self { message, queue, group, lease, retry, signals } = self;
+        let origin = Arc::new(Origin { worker: queue.clone(), queue, group });
+        Delivery::new(Arc::new(message), origin, Instant::now() + lease, signals).retried(retry)
+    }
+}
