@@ -97,8 +97,8 @@ MUTATIONS = [
              '            None => crate::mutated("everything-remembered"),\n',
              "Handled", 0),
     Mutation("more-than-there-is-room-for", "src/worker/gate.rs",
-             "self.max_messages.saturating_sub(self.messages)",
-             '(self.max_messages + 10 * usize::from(crate::mutated("more-than-there-is-room-for")))'
+             "self.limit().saturating_sub(self.messages)",
+             '(self.limit() + 10 * usize::from(crate::mutated("more-than-there-is-room-for")))'
              ".saturating_sub(self.messages)",
              "Room", 1),
     Mutation("permit-leaks", "src/worker/run.rs",
