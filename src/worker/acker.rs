@@ -30,8 +30,8 @@ const OTHERS_LEASES: u32 = 2;
 /// It is tried again only while the lease lives. A failing one first waits until no other poll can catch what becomes
 /// available again together with other messages; see [`isolation`](super::isolation).
 ///
-/// Says whether the service answered.
-pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Settlement, lease: Lease) -> bool {
+/// Says how many messages are gone for good: the others come again, or may.
+pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Settlement, lease: Lease) -> usize {
     let _pending = shared.acks.begin();
     let Settlement { done, rest } = settlement;
     let closed = match rest {
@@ -58,7 +58,10 @@ pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Sett
     spans::acked(&span, &result);
     log(shared, result, settlement);
     shared.tell(&Event::Settled { result, done, rest });
-    answer.is_ok()
+    match result {
+        AckResult::Answered { success, .. } => success.min(done),
+        AckResult::Late | AckResult::Unknown | AckResult::Refused(_) => 0,
+    }
 }
 
 fn classify(answer: &Result<Acked, Error>) -> AckResult<'_> {

@@ -1,7 +1,8 @@
 //! The life of one consumed batch: start its handlers, watch the lease, acknowledge, wait for the stragglers.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
+    convert::Infallible,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -16,7 +17,6 @@ use super::{
     Shared, acker,
     delivery::{Delivery, Signals, failed_attempts},
     event::Event,
-    finished::StillRunning,
     gate::Permit,
     lanes::Place,
     lease::Lease,
@@ -28,9 +28,6 @@ use crate::message::ReceivedMessage;
 
 /// How long a stopped handler may take to let go before the batch is acknowledged without it.
 const LET_GO: Duration = Duration::from_millis(100);
-
-/// An acknowledgement that takes longer may be in trouble.
-const PROMPT: Duration = Duration::from_millis(50);
 
 /// A consumed batch: its messages in the order of consumption, a permit for each, and its lease.
 #[derive(Debug)]
@@ -48,11 +45,8 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let mut work = Work::begin(shared.clone(), batch);
     let settlement = work.until_due(lease).await;
     work.settled.cancel();
-    work.remember_behind(settlement.done);
-    let answered = work.watched(acker::settle(&shared, &work.deliveries, settlement, lease), settlement, lease).await;
-    if !answered {
-        work.remember_before(settlement.done);
-    }
+    let gone = work.watched(acker::settle(&shared, &work.deliveries, settlement, lease), lease).await;
+    work.let_go(gone, settlement);
     work.reopen_lanes();
     work.until_ended(lease).await;
 }
@@ -69,8 +63,6 @@ struct Work {
     queued: Vec<Job>,
     /// The lanes' keys by position, where there are lanes.
     keys: Vec<String>,
-    /// Those that run on although their messages come again.
-    still_running: HashMap<usize, StillRunning>,
     /// By position, those that were begun or entered their lane.
     started: Vec<Instant>,
     /// By position, where places are to be freed of handlers that are stuck.
@@ -118,7 +110,6 @@ impl Work {
             running: JoinSet::new(),
             queued: Vec::new(),
             keys,
-            still_running: HashMap::new(),
             started: Vec::with_capacity(jobs.len()),
             permits,
             stuck: HashSet::new(),
@@ -214,27 +205,18 @@ impl Work {
     }
 
     /// Sees to the handlers that still run while the acknowledgement is under way: it may wait for polls, or be tried again.
-    async fn watched(&self, settling: impl Future<Output = bool>, settlement: Settlement, lease: Lease) -> bool {
+    async fn watched(&self, settling: impl Future<Output = usize>, lease: Lease) -> usize {
         let lease_end = self.enforce(lease);
         tokio::pin!(settling, lease_end);
-        let prompt = Instant::now() + PROMPT;
-        let mut remembered = false;
-        loop {
-            tokio::select! {
-                biased;
-                answered = &mut settling => return answered,
-                () = sleep_until(prompt), if !remembered => {
-                    // After a restart of the service its messages come again while it is still being tried.
-                    self.remember_before(settlement.done);
-                    remembered = true;
-                }
-                () = &mut lease_end => {}
-            }
+        tokio::select! {
+            biased;
+            gone = settling => gone,
+            never = lease_end => match never {},
         }
     }
 
     /// Tells the handlers when their time is nearly over, and stops them when it is. Never resolves: the caller waits for more.
-    fn enforce(&self, lease: Lease) -> impl Future<Output = ()> + use<> {
+    fn enforce(&self, lease: Lease) -> impl Future<Output = Infallible> + use<> {
         let (cancelled, stop) = (self.cancelled.clone(), self.stop.clone());
         async move {
             sleep_until(lease.notice_at()).await;
@@ -245,27 +227,15 @@ impl Work {
         }
     }
 
-    /// What is behind the failure comes again: what of it is done, or still running, need not be run again. Unless it has to be
-    /// handled in order: then its turn is after the failure.
-    fn remember_behind(&mut self, done: usize) {
-        if self.shared.settings.ordering.is_batch() {
-            return;
-        }
-        for (position, delivery) in self.deliveries.iter().enumerate().skip(done) {
-            let Some(identity) = self.shared.identity(delivery.message()) else { continue };
-            match self.ledger.verdict(position) {
-                Some(Verdict::Done) => self.shared.finished.done(identity),
-                Some(Verdict::Failed | Verdict::NotStarted) => {}
-                None => self.still_running.extend(self.shared.finished.running(identity).map(|run| (position, run))),
-            }
-        }
-    }
-
-    /// Nobody knows whether the acknowledgement arrived: what it called done may come again.
-    fn remember_before(&self, done: usize) {
-        let identities =
-            self.deliveries.iter().take(done).filter_map(|delivery| self.shared.identity(delivery.message()));
-        identities.for_each(|identity| self.shared.finished.done(identity));
+    /// The first messages are gone, the others come again: what of them is done, or still running, need not be run again. Unless
+    /// it has to be handled in order: then the turn of what is behind a failure is after it.
+    fn let_go(&self, gone: usize, settlement: Settlement) {
+        let in_order = self.shared.settings.ordering.is_batch();
+        let comes_again = |position| position >= gone && (position < settlement.done || !in_order);
+        let messages = self.deliveries.iter().enumerate();
+        self.shared.runs.settled(messages.filter_map(|(position, delivery)| {
+            Some((self.shared.identity(delivery.message())?, comes_again(position)))
+        }));
     }
 
     /// The failures of this batch are reported: their lanes go on.
@@ -290,7 +260,7 @@ impl Work {
                     Some(ended) => self.ended_late(ended.ok()),
                     None => return,
                 },
-                () = &mut lease_end => {}
+                never = &mut lease_end => match never {},
                 () = sleep_until(stuck_at), if !reported => {
                     reported = true;
                     self.report_stuck();
@@ -306,9 +276,6 @@ impl Work {
         if self.stuck.remove(&position) {
             self.shared.control.stuck.fetch_sub(1, Relaxed);
             tracing::warn!(worker = self.shared.settings.name, "a handler that was stuck has ended");
-        }
-        if let Some(running) = self.still_running.remove(&position) {
-            running.ended(verdict == Verdict::Done);
         }
         if let (Verdict::Failed, Some(key)) = (verdict, self.keys.get(position)) {
             self.shared.lanes.reopen(key);

@@ -36,7 +36,6 @@ mod enough;
 mod error;
 mod event;
 mod failure;
-mod finished;
 mod gate;
 mod gathering;
 mod handler;
@@ -45,12 +44,14 @@ mod lanes;
 mod latency;
 mod lease;
 mod ledger;
+mod memory;
 mod metrics;
 mod pace;
 mod poller;
 mod rate;
 mod report;
 mod run;
+mod runs;
 mod service;
 mod settings;
 mod source;
@@ -94,11 +95,12 @@ use self::{
     dispatch::Dispatch,
     event::Observers,
     failure::FailurePolicy,
-    finished::{Finished, Identity},
     isolation::{Isolation, Paths},
     lanes::Lanes,
     latency::Latency,
+    memory::Identity,
     pace::Pace,
+    runs::Runs,
     settings::Settings,
     source::{Service, Source},
 };
@@ -114,8 +116,8 @@ use crate::{
 /// How long acknowledgements may take after the last handler was stopped.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How long finished work is remembered: past the longest lease after which it can come again.
-const KEEP_FINISHED: Duration = Duration::from_secs(360);
+/// How long messages are remembered that come again: past the longest lease after which they can.
+const KEEP: Duration = Duration::from_secs(360);
 
 /// Consumes one queue for one group. Workers are stateless: any number of them can share a group.
 ///
@@ -155,7 +157,7 @@ struct Shared {
     origin: Arc<Origin>,
     isolation: Isolation,
     lanes: Lanes,
-    finished: Finished,
+    runs: Runs,
     acks: Acks,
     /// How long acknowledgements take: the round trip that leases keep free.
     ack_times: Latency,
@@ -375,7 +377,7 @@ impl Shared {
             observers,
             origin,
             lanes: Lanes::default(),
-            finished: Finished::new(KEEP_FINISHED),
+            runs: Runs::new(KEEP),
             ack_times: Latency::default(),
             pollers: Pollers::default(),
             batches: TaskTracker::new(),

@@ -14,6 +14,7 @@ use super::{
     gathering::Seat,
     lanes::{Head, Place},
     ledger::Verdict,
+    runs::Run,
     spans,
 };
 
@@ -59,23 +60,30 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
     };
     // Giving up at the head of a lane stops the lane, so it has to be opened again as after a failure.
     let given_up = if head.is_some() { Verdict::Failed } else { Verdict::NotStarted };
-    let recalled = recall(shared, &job.delivery, &job.stop, &job.settled);
-    let Some(remembered) = aside(shared, &mut job.seat, recalled).await else {
-        shared.tell(&Event::Skipped { delivery: &job.delivery });
-        return given_up;
-    };
-    if remembered {
-        shared.tell(&Event::Remembered { delivery: &job.delivery });
-        if let Some(head) = head {
-            head.done();
+    let begun = begin(shared, &job.delivery, &job.stop, &job.settled);
+    let begun = match aside(shared, &mut job.seat, begun).await {
+        Begun::Known(run) => Some(run),
+        Begun::Unknown => None,
+        Begun::Succeeded => {
+            shared.tell(&Event::Remembered { delivery: &job.delivery });
+            if let Some(head) = head {
+                head.done();
+            }
+            return Verdict::Done;
         }
-        return Verdict::Done;
-    }
+        Begun::GivenUp => {
+            shared.tell(&Event::Skipped { delivery: &job.delivery });
+            return given_up;
+        }
+    };
     let Some(called) = call(shared, job).await else {
         shared.tell(&Event::Skipped { delivery: &job.delivery });
         return given_up;
     };
     let verdict = settle(shared, &job.delivery, called).await;
+    if let (Some(run), Verdict::Done) = (begun, verdict) {
+        run.succeeded();
+    }
     if let (Some(head), Verdict::Done) = (head, verdict) {
         head.done();
     }
@@ -122,22 +130,31 @@ async fn turn(place: Place, stop: &CancellationToken, settled: &CancellationToke
     }
 }
 
-/// Whether the handler has succeeded with this message before. Waits for a run of it that is still going on.
-///
-/// `None` when the batch was acknowledged meanwhile: then the run that the memory speaks of is this very one, which would wait
-/// for itself.
-async fn recall(
-    shared: &Shared,
+/// How the run of a message begins.
+enum Begun<'a> {
+    /// It is the one run of its message.
+    Known(Run<'a>),
+    /// Nothing tells its message from others.
+    Unknown,
+    /// The handler has succeeded with it before.
+    Succeeded,
+    /// Time was over, or its batch acknowledged, while it waited for an earlier run.
+    GivenUp,
+}
+
+/// Begins the run of a message. Waits for one of it that is still going on.
+async fn begin<'a>(
+    shared: &'a Shared,
     delivery: &Delivery,
     stop: &CancellationToken,
     settled: &CancellationToken,
-) -> Option<bool> {
-    let Some(identity) = shared.identity(delivery.message()) else { return Some(false) };
+) -> Begun<'a> {
+    let Some(identity) = shared.identity(delivery.message()) else { return Begun::Unknown };
     tokio::select! {
         biased;
-        () = settled.cancelled() => None,
-        done = shared.finished.recall(&identity) => Some(done),
-        () = stop.cancelled() => Some(false),
+        () = settled.cancelled() => Begun::GivenUp,
+        () = stop.cancelled() => Begun::GivenUp,
+        run = shared.runs.begin(identity) => run.map_or(Begun::Succeeded, Begun::Known),
     }
 }
 

@@ -1,0 +1,122 @@
+//! What is known of single messages for a while: a bounded table, keyed by what is one message's own.
+//!
+//! Safe only by a key that is one message's own: the place in its queue that our server sends beside a message, or an attribute
+//! that the user vouches for. Two messages with equal bodies are two messages, so nothing is known of a message without such a key.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::message::ReceivedMessage;
+
+/// How many messages are remembered.
+const CAPACITY: usize = 10_000;
+
+/// What tells one message from all others of its stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Identity {
+    /// Its place in the stream and when it entered it, as the server gave them: after a restore from a backup the places of the
+    /// lost messages are given to others.
+    Place(u64, Option<i64>),
+    /// The value of the attribute that the user named.
+    Unique(String),
+}
+
+impl Identity {
+    /// The identity of a message, if it has one. A named attribute goes before the place.
+    pub(crate) fn of(message: &ReceivedMessage, unique_attribute: Option<&str>) -> Option<Self> {
+        match unique_attribute {
+            Some(name) => message.attributes.get(name).map(|value| Self::Unique(value.to_string())),
+            None => message.sequence.map(|sequence| Self::Place(sequence, message.entered_ms)),
+        }
+    }
+}
+
+/// Something about each of up to 10,000 messages, for a while.
+#[derive(Debug)]
+pub(crate) struct Memory<T> {
+    entries: HashMap<Identity, (Instant, T)>,
+    /// In the order of their noting; an entry that was noted again has an old line here.
+    order: VecDeque<(Instant, Identity)>,
+    keep: Duration,
+}
+
+impl<T> Memory<T> {
+    /// Remembers each message for so long.
+    pub(crate) fn new(keep: Duration) -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), keep }
+    }
+
+    /// Notes something about a message, in place of what was noted before.
+    pub(crate) fn note(&mut self, identity: Identity, what: T) {
+        let now = Instant::now();
+        self.order.push_back((now, identity.clone()));
+        self.entries.insert(identity, (now, what));
+        while let Some((noted, oldest)) = self.order.front() {
+            if self.order.len() <= CAPACITY && now - *noted < self.keep {
+                break;
+            }
+            if self.entries.get(oldest).is_some_and(|(latest, _)| latest == noted) {
+                self.entries.remove(oldest);
+            }
+            self.order.pop_front();
+        }
+    }
+
+    /// What is known of a message.
+    pub(crate) fn recall(&self, identity: &Identity) -> Option<&T> {
+        self.entries.get(identity).filter(|(noted, _)| noted.elapsed() < self.keep).map(|(_, what)| what)
+    }
+
+    /// What was known of a message, forgotten with this.
+    pub(crate) fn take(&mut self, identity: &Identity) -> Option<T> {
+        let (noted, what) = self.entries.remove(identity)?;
+        (noted.elapsed() < self.keep).then_some(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEP: Duration = Duration::from_secs(60);
+
+    fn at(place: u64) -> Identity {
+        Identity::Place(place, Some(5))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_noted_is_known_for_a_while() {
+        let mut memory = Memory::new(KEEP);
+        memory.note(at(7), "seven");
+        assert_eq!(memory.recall(&at(7)), Some(&"seven"));
+        assert_eq!(memory.recall(&Identity::Place(7, Some(6))), None, "another message at the same place");
+        assert_eq!(memory.recall(&Identity::Unique("7".to_owned())), None);
+        tokio::time::advance(KEEP / 2).await;
+        memory.note(at(7), "again");
+        tokio::time::advance(KEEP / 2).await;
+        memory.note(at(8), "eight");
+        assert_eq!(memory.recall(&at(7)), Some(&"again"), "the old line takes nothing newer with it");
+        tokio::time::advance(KEEP / 2).await;
+        assert_eq!(memory.take(&at(7)), None, "it is too old");
+        assert_eq!(memory.take(&at(8)), Some("eight"));
+        assert_eq!(memory.take(&at(8)), None, "it was taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_memory_is_bounded() {
+        let mut memory = Memory::new(KEEP);
+        for place in 0..=CAPACITY as u64 {
+            memory.note(at(place), ());
+        }
+        assert_eq!(memory.recall(&at(0)), None);
+        assert_eq!(memory.recall(&at(1)), Some(&()));
+        assert_eq!(memory.entries.len(), CAPACITY);
+        tokio::time::advance(KEEP).await;
+        memory.note(at(1), ());
+        assert_eq!(memory.entries.len(), 1, "what is too old is gone");
+    }
+}
