@@ -4,14 +4,14 @@ use serde_json::Value;
 
 use crate::{
     message::{Attributes, Message, ReceivedMessage},
-    worker::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
+    worker::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
 };
 
 /// Attribute of a copy: how often the message was redriven.
 pub const REDRIVEN: &str = "dms-redriven";
 
 /// The history that a worker wrote on a message: a copy begins without it.
-const HISTORY: [&str; 7] = [ATTEMPTS, ERROR, REASON, WORKER, ORIGIN, FIRST_FAILURE, LAST_FAILURE];
+const HISTORY: [&str; 8] = [ATTEMPTS, DEFERRED, ERROR, REASON, WORKER, ORIGIN, FIRST_FAILURE, LAST_FAILURE];
 
 /// The copy of a message that was consumed.
 pub(super) fn again(message: &ReceivedMessage) -> Message {

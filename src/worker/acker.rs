@@ -8,9 +8,10 @@ use tracing::Instrument;
 use super::{
     Shared,
     delivery::Delivery,
-    event::{AckResult, Event},
+    event::{AckResult, Event, MessageAck},
     lease::Lease,
     ledger::Settlement,
+    redelivery::Redelivery,
     spans,
     suspects::Trace,
 };
@@ -54,13 +55,35 @@ pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Sett
         shared.isolation.suspect(&failed, Instant::now() + shared.ack_wait() * OTHERS_LEASES);
     }
     drop(closed);
+    if rest > 0 && shared.control.interrupt.is_cancelled() {
+        let worker = shared.settings.name.as_str();
+        tracing::info!(worker, rest, "the grace period is over: these messages come again, to another worker");
+    }
     let result = classify(&answer);
     spans::acked(&span, &result);
     log(shared, result, settlement);
+    for (position, delivery) in batch.iter().enumerate() {
+        let ack = MessageAck::of(&result, position, done);
+        if let Some(reason) = comes_again(&result, ack) {
+            shared.expect(delivery, reason);
+        }
+        shared.tell(&Event::Acknowledged { delivery, result: ack });
+    }
     shared.tell(&Event::Settled { result, done, rest });
     match result {
         AckResult::Answered { success, .. } => success.min(done),
         AckResult::Late | AckResult::Unknown | AckResult::Refused(_) => 0,
+    }
+}
+
+/// Why a message comes again whose acknowledgement ended so; those that were [returned](MessageAck::Returned) have a reason of their own.
+fn comes_again(result: &AckResult<'_>, ack: MessageAck) -> Option<Redelivery> {
+    match (ack, result) {
+        (MessageAck::Acked | MessageAck::Returned, _) => None,
+        (MessageAck::Late, AckResult::Refused(_)) => Some(Redelivery::LeaseLapsed),
+        (MessageAck::Late, _) => Some(Redelivery::LateAck),
+        (MessageAck::Unknown, _) => Some(Redelivery::LostAck),
+        (MessageAck::Rejected, _) => Some(Redelivery::RejectedAck),
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     lanes::Place,
     lease::Lease,
     ledger::{Ledger, Settlement, Verdict},
+    redelivery::Redelivery,
     run::{self, Job},
     settings::OnStuck,
 };
@@ -45,6 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let mut work = Work::begin(shared.clone(), batch);
     let settlement = work.until_due(lease).await;
     work.settled.cancel();
+    work.expect_again(settlement.done);
     let gone = work.watched(acker::settle(&shared, &work.deliveries, settlement, lease), lease).await;
     work.let_go(gone, settlement);
     work.reopen_lanes();
@@ -93,6 +95,7 @@ impl Work {
         for (position, (message, permit)) in batch.messages.into_iter().zip(batch.permits).enumerate() {
             let alone = alone(&message);
             let delivery = Delivery::new(message.into(), shared.origin.clone(), batch.lease.stop_at(), signals.clone());
+            shared.explain(&delivery);
             deliveries.push(delivery.clone());
             let place = ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
             let seat = gathering.as_ref().map(|gathering| gathering.seat(position));
@@ -156,7 +159,7 @@ impl Work {
         while self.running.is_empty() {
             let Some(job) = self.queued.pop() else { return };
             if self.ledger.has_failure() {
-                self.shared.tell(&Event::Skipped { delivery: &job.delivery });
+                self.shared.skipped(&job.delivery);
                 self.ledger.record(job.position, Verdict::NotStarted);
             } else {
                 self.start(job);
@@ -169,7 +172,7 @@ impl Work {
         self.cancelled.cancel();
         self.stop.cancel();
         for job in self.queued.drain(..) {
-            self.shared.tell(&Event::Skipped { delivery: &job.delivery });
+            self.shared.skipped(&job.delivery);
             self.ledger.record(job.position, Verdict::NotStarted);
         }
         let let_go = Instant::now() + LET_GO;
@@ -224,6 +227,18 @@ impl Work {
             sleep_until(lease.stop_at()).await;
             stop.cancel();
             std::future::pending().await
+        }
+    }
+
+    /// Notes why the messages behind the prefix come again, where their runs have not said so.
+    fn expect_again(&self, done: usize) {
+        for (position, delivery) in self.deliveries.iter().enumerate().skip(done) {
+            match self.ledger.verdict(position) {
+                Some(Verdict::Failed) => {}
+                None if position == done => self.shared.expect(delivery, Redelivery::TimedOut),
+                Some(Verdict::NotStarted) if position == done => {}
+                _ => self.shared.expect(delivery, Redelivery::BehindFailure),
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::HandlerError;
 use crate::{
+    clock,
     message::{Attributes, Body, ReceivedMessage},
     trace_context::TraceContext,
 };
@@ -134,6 +135,13 @@ impl Delivery {
     /// The message's place in its queue, the same each time it is delivered; sent by this project's server alone.
     pub fn sequence(&self) -> Option<u64> {
         self.message.sequence
+    }
+
+    /// How long ago the message could be consumed first: since it was sent, or its delay was over. By the clocks of the server and
+    /// of this machine; sent by this project's server alone.
+    pub fn age(&self) -> Option<Duration> {
+        let age = clock::now().as_millisecond().saturating_sub(self.message.entered_ms?);
+        Some(Duration::from_millis(u64::try_from(age).unwrap_or(0)))
     }
 
     /// The trace in which the message was made, where its attributes say so.

@@ -154,7 +154,10 @@ async fn call_together(shared: &Shared, handler: &dyn BatchHandler, members: Vec
     }
     let count = members.len();
     let span = spans::process_batch(&shared.origin, count);
-    let (ended, took) = timed(shared, async { handler.handle_batch(deliveries).await }, stop).instrument(span).await;
+    deliveries.iter().for_each(|delivery| spans::link(&span, delivery));
+    let call = async { handler.handle_batch(deliveries).await };
+    let (ended, took) = timed(shared, call, stop).instrument(span.clone()).await;
+    spans::batch_processed(&span, &ended);
     let shares = shares(ended, count);
     for (member, ended) in members.into_iter().zip(shares) {
         // A run that is gone needs no answer.

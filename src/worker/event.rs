@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     delivery::{Delivery, Origin},
     error::{FailureKind, HandlerError},
+    redelivery::Redelivery,
 };
 use crate::client;
 
@@ -27,6 +28,13 @@ pub enum Event<'a> {
         error: &'a client::Error,
         /// The pause until the next poll.
         retry_in: Duration,
+    },
+    /// A message came that was delivered before, as far as is known; before anything is done with it.
+    Redelivered {
+        /// The message.
+        delivery: &'a Delivery,
+        /// Why it came again.
+        reason: Redelivery,
     },
     /// A handler has begun.
     Started {
@@ -58,6 +66,13 @@ pub enum Event<'a> {
         delivery: &'a Delivery,
         /// How long it has been running.
         age: Duration,
+    },
+    /// What became of one message when its batch was acknowledged: one for each, before the batch is [settled](Self::Settled).
+    Acknowledged {
+        /// The message.
+        delivery: &'a Delivery,
+        /// What became of it.
+        result: MessageAck,
     },
     /// A batch was acknowledged, or the attempt is over.
     Settled {
@@ -130,6 +145,50 @@ impl AckResult<'_> {
             Self::Late => "late",
             Self::Unknown => "unknown",
             Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// What became of one message when its batch was acknowledged. All but [`Acked`](Self::Acked) come again, or may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MessageAck {
+    /// It was done, and the service has settled it.
+    Acked,
+    /// It was not done, or stood behind one that was not: the service hands it out again, or moves it to the dead letters.
+    Returned,
+    /// The lease was over, or the service could not be reached while it lasted.
+    Late,
+    /// It was done, and the service did not settle it.
+    Rejected,
+    /// An answer was lost, so nobody knows.
+    Unknown,
+}
+
+impl MessageAck {
+    /// Every result.
+    pub const ALL: [Self; 5] = [Self::Acked, Self::Returned, Self::Late, Self::Rejected, Self::Unknown];
+
+    /// A short stable name: `acked`, `returned`, `late`, `rejected`, `unknown`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acked => "acked",
+            Self::Returned => "returned",
+            Self::Late => "late",
+            Self::Rejected => "rejected",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// What `result` means for the message at a position, `done` being how many it reported as successes.
+    pub(crate) fn of(result: &AckResult<'_>, position: usize, done: usize) -> Self {
+        match *result {
+            AckResult::Answered { success, .. } if position < success.min(done) => Self::Acked,
+            AckResult::Answered { .. } if position >= done => Self::Returned,
+            AckResult::Late => Self::Late,
+            AckResult::Unknown => Self::Unknown,
+            AckResult::Refused(error) if error.is_connect() || error.is_timeout() => Self::Late,
+            AckResult::Answered { .. } | AckResult::Refused(_) => Self::Rejected,
         }
     }
 }

@@ -31,6 +31,9 @@ pub const FIRST_FAILURE: &str = "dms-first-failure";
 /// Attribute of a copy: when it failed last (RFC 3339, UTC).
 pub const LAST_FAILURE: &str = "dms-last-failure";
 
+/// Attribute of a copy that a handler deferred: when (RFC 3339, UTC).
+pub const DEFERRED: &str = "dms-deferred";
+
 /// The longest error text that travels in an attribute, in characters.
 const MAX_ERROR_CHARS: usize = 1_000;
 
@@ -201,6 +204,7 @@ impl FailurePolicy {
     /// A copy of a message that failed, with all that is known of the failure.
     fn copy(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Message {
         let mut copy = same(message);
+        copy.attributes.remove(DEFERRED);
         let now = clock::now().to_string();
         copy.attributes.entry(FIRST_FAILURE).or_insert_with(|| Value::from(now.as_str()));
         let text: String = error_text(outcome).chars().take(MAX_ERROR_CHARS).collect();
@@ -214,9 +218,10 @@ impl FailurePolicy {
 
 /// A copy of a message that did not fail: it is to come later. The attempts that its queue counted go with it.
 fn put_off(message: &ReceivedMessage) -> Message {
+    let copy = same(message).attribute(DEFERRED, clock::now().to_string());
     match attempts(message).saturating_sub(1) {
-        0 => same(message),
-        failed => same(message).attribute(ATTEMPTS, failed),
+        0 => copy,
+        failed => copy.attribute(ATTEMPTS, failed),
     }
 }
 

@@ -11,6 +11,10 @@
 //! | `dms_worker_acks_total` | counter | `result`: `answered`, `late`, `unknown`, `refused` | acknowledgements, one per batch |
 //! | `dms_worker_messages_acknowledged_total` | counter | | messages the service settled |
 //! | `dms_worker_messages_redelivered_total` | counter | | messages that come again |
+//! | `dms_worker_message_acks_total` | counter | `result`: `acked`, `returned`, `late`, `rejected`, `unknown` | messages by what became of them when their batch was acknowledged |
+//! | `dms_worker_redeliveries_total` | counter | `reason`: see [`Redelivery`] | messages that came again |
+//! | `dms_worker_message_lag_seconds` | histogram | | from when a message could be consumed first to its handler; where the server tells |
+//! | `dms_worker_delivery_attempts` | histogram | | which attempt it was, of the messages that were handled |
 //! | `dms_worker_stuck_handlers_total` | counter | | handlers that went on after they were stopped |
 //! | `dms_worker_in_flight_messages` | gauge | | messages in flight, places reserved by polls included |
 //! | `dms_worker_concurrency_limit` | gauge | | how many may be |
@@ -28,11 +32,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{AckResult, Event, Observer, Origin, WorkerHandle};
+use super::{AckResult, Event, MessageAck, Observer, Origin, Redelivery, WorkerHandle};
 
 /// Buckets in seconds: those of the OpenTelemetry messaging conventions, and longer ones up to the longest lease.
 const BUCKETS: [f64; 17] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0];
+
+/// Buckets of attempts.
+const ATTEMPTS: [f64; 7] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0];
 
 /// The metrics of any number of workers; cheap to clone.
 ///
@@ -75,6 +82,14 @@ struct ResultLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    worker: String,
+    queue: String,
+    group: String,
+    reason: &'static str,
+}
+
 /// Counters of durations that are not the same for all: made anew for each worker.
 type Durations = Family<Labels, Histogram, fn() -> Histogram>;
 
@@ -88,6 +103,10 @@ struct Families {
     acks: Family<ResultLabels, Counter>,
     acknowledged: Family<Labels, Counter>,
     redelivered: Family<Labels, Counter>,
+    message_acks: Family<ResultLabels, Counter>,
+    redeliveries: Family<ReasonLabels, Counter>,
+    lag: Durations,
+    attempts: Durations,
     stuck: Family<Labels, Counter>,
 }
 
@@ -104,6 +123,10 @@ impl Default for Inner {
             acks: Family::default(),
             acknowledged: Family::default(),
             redelivered: Family::default(),
+            message_acks: Family::default(),
+            redeliveries: Family::default(),
+            lag: Family::new_with_constructor(durations),
+            attempts: Family::new_with_constructor(|| Histogram::new(ATTEMPTS)),
             stuck: Family::default(),
         };
         let gauges = Arc::<Gauges>::default();
@@ -118,6 +141,10 @@ impl Default for Inner {
         registry.register("acks", "Acknowledgements by result, one per batch", f.acks.clone());
         registry.register("messages_acknowledged", "Messages the service settled", f.acknowledged.clone());
         registry.register("messages_redelivered", "Messages that come again", f.redelivered.clone());
+        registry.register("message_acks", "Messages by what became of them", f.message_acks.clone());
+        registry.register("redeliveries", "Messages that came again, and why", f.redeliveries.clone());
+        registry.register("message_lag_seconds", "From being consumable to the handler", f.lag.clone());
+        registry.register("delivery_attempts", "Which attempt the handled messages were on", f.attempts.clone());
         registry.register("stuck_handlers", "Handlers that went on after they were stopped", f.stuck.clone());
         registry.register_collector(Box::new(Collected(gauges.clone())));
         Self { registry, families, gauges }
@@ -167,6 +194,11 @@ struct Counting {
     acks: Box<dyn Fn(&'static str) -> Counter + Send + Sync>,
     acknowledged: Counter,
     redelivered: Counter,
+    message_acks: Box<dyn Fn(&'static str) -> Counter + Send + Sync>,
+    acked: Counter,
+    redeliveries: Box<dyn Fn(Redelivery) -> Counter + Send + Sync>,
+    lag: Histogram,
+    attempts: Histogram,
     stuck: Counter,
     done: Counter,
 }
@@ -190,6 +222,14 @@ impl Counting {
                 family.get_or_create_owned(&labels)
             }
         };
+        let message_acks = by_result(&families.message_acks);
+        let redeliveries = {
+            let (family, Labels { worker, queue, group }) = (families.redeliveries.clone(), labels.clone());
+            move |reason: Redelivery| {
+                let (worker, queue, group) = (worker.clone(), queue.clone(), group.clone());
+                family.get_or_create_owned(&ReasonLabels { worker, queue, group, reason: reason.name() })
+            }
+        };
         Self {
             received: families.received.get_or_create_owned(labels),
             received_bytes: families.received_bytes.get_or_create_owned(labels),
@@ -199,6 +239,11 @@ impl Counting {
             acks: by_result(&families.acks),
             acknowledged: families.acknowledged.get_or_create_owned(labels),
             redelivered: families.redelivered.get_or_create_owned(labels),
+            acked: message_acks(MessageAck::Acked.name()),
+            message_acks,
+            redeliveries: Box::new(redeliveries),
+            lag: families.lag.get_or_create_owned(labels),
+            attempts: families.attempts.get_or_create_owned(labels),
             stuck: families.stuck.get_or_create_owned(labels),
             done: processed("done"),
             processed: Box::new(processed),
@@ -216,7 +261,13 @@ impl Observer for Counting {
                 (self.polls)(if messages > 0 { "messages" } else { "empty" }).inc();
             }
             Event::PollFailed { .. } => drop((self.polls)("error").inc()),
-            Event::Started { .. } => {}
+            Event::Redelivered { reason, .. } => drop((self.redeliveries)(reason).inc()),
+            Event::Started { delivery } => {
+                if let Some(age) = delivery.age() {
+                    self.lag.observe(age.as_secs_f64());
+                }
+                self.attempts.observe(f64::from(delivery.attempt()));
+            }
             Event::Handled { outcome, took, .. } => {
                 self.process_duration.observe(took.as_secs_f64());
                 match outcome.name() {
@@ -227,6 +278,8 @@ impl Observer for Counting {
             Event::Skipped { .. } => drop((self.processed)("skipped").inc()),
             Event::Remembered { .. } => drop((self.processed)("remembered").inc()),
             Event::Stuck { .. } => drop(self.stuck.inc()),
+            Event::Acknowledged { result: MessageAck::Acked, .. } => drop(self.acked.inc()),
+            Event::Acknowledged { result, .. } => drop((self.message_acks)(result.name()).inc()),
             Event::Settled { result, done, rest } => {
                 let (settled, again) = match result {
                     AckResult::Answered { success, fail } => (success, fail),

@@ -49,6 +49,7 @@ mod metrics;
 mod pace;
 mod poller;
 mod rate;
+mod redelivery;
 mod report;
 mod run;
 mod runs;
@@ -76,15 +77,17 @@ pub use self::{
     delivery::{ATTEMPTS, Delivery, Origin},
     delivery_builder::DeliveryBuilder,
     error::{FailureKind, HandlerError},
-    event::{AckResult, Event, Observer, Outcome},
+    event::{AckResult, Event, MessageAck, Observer, Outcome},
     failure::{
-        ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, OnFailure, OnReject, OnUndecodable, REASON, Republish, WORKER,
+        DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, OnFailure, OnReject, OnUndecodable, REASON, Republish,
+        WORKER,
     },
     gate::Brake,
     handler::{Handler, HandlerFn, TypedHandlerFn, handler_fn, typed_handler_fn},
     latency::Quantiles,
     metrics::Metrics,
     rate::Rate,
+    redelivery::Redelivery,
     report::Report,
     service::{DeliveryService, HandlerFuture, HandlerService, ServiceHandler},
     settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, OnStuck, Ordering},
@@ -100,6 +103,7 @@ use self::{
     latency::Latency,
     memory::Identity,
     pace::Pace,
+    redelivery::Redeliveries,
     runs::Runs,
     settings::Settings,
     source::{Service, Source},
@@ -158,6 +162,7 @@ struct Shared {
     isolation: Isolation,
     lanes: Lanes,
     runs: Runs,
+    redeliveries: Redeliveries,
     acks: Acks,
     /// How long acknowledgements take: the round trip that leases keep free.
     ack_times: Latency,
@@ -369,6 +374,7 @@ impl Shared {
             pace: poller::pace(),
             in_turn,
             isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, lanes: settings.ordering.has_lanes() }),
+            redeliveries: Redeliveries::new(failure.queue.clone(), KEEP),
             settings,
             control,
             source,
@@ -388,6 +394,33 @@ impl Shared {
     /// Tells the observers.
     fn tell(&self, event: &Event<'_>) {
         self.observers.tell(&self.origin, event);
+    }
+
+    /// Says why a message came again, if it did.
+    fn explain(&self, delivery: &Delivery) {
+        let identity = self.own(delivery.message());
+        let Some(reason) = self.redeliveries.explain(delivery.message(), identity.as_ref()) else { return };
+        tracing::info!(
+            worker = self.settings.name,
+            message = delivery.sequence(),
+            attempt = delivery.attempt(),
+            reason = reason.name(),
+            "a message came again: {reason}"
+        );
+        self.tell(&Event::Redelivered { delivery, reason });
+    }
+
+    /// Notes why a message is going to come again.
+    fn expect(&self, delivery: &Delivery, reason: Redelivery) {
+        if let Some(identity) = self.own(delivery.message()) {
+            self.redeliveries.expect(identity, reason);
+        }
+    }
+
+    /// A message was not handed to its handler.
+    fn skipped(&self, delivery: &Delivery) {
+        self.tell(&Event::Skipped { delivery });
+        self.expect(delivery, Redelivery::NotStarted);
     }
 
     /// Whether a handler that begins now has enough time, as far as is known: the p99 of its runs, half of what its message arrived with
@@ -424,9 +457,14 @@ impl Shared {
         self.ack_times.quantiles().map_or(Duration::ZERO, |seen| seen.p99)
     }
 
-    /// What a message is remembered by, where it may be.
+    /// What the work on a message is remembered by, where it may be.
     fn identity(&self, message: &ReceivedMessage) -> Option<Identity> {
-        self.settings.remember.then(|| Identity::of(message, self.settings.unique_attribute.as_deref())).flatten()
+        self.settings.remember.then(|| self.own(message)).flatten()
+    }
+
+    /// What tells a message from others.
+    fn own(&self, message: &ReceivedMessage) -> Option<Identity> {
+        Identity::of(message, self.settings.unique_attribute.as_deref())
     }
 
     fn adjust_pace(&self, adjust: impl FnOnce(&mut Pace)) {

@@ -132,7 +132,7 @@ impl Observer for Tally {
         match *event {
             Event::Received { messages, .. } => add(&self.received, messages),
             Event::PollFailed { .. } => add(&self.failed_polls, 1),
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Redelivered { .. } | Event::Acknowledged { .. } => {}
             Event::Handled { outcome, .. } => add(self.handled(outcome), 1),
             Event::Skipped { .. } => add(&self.skipped, 1),
             Event::Remembered { .. } => add(&self.remembered, 1),

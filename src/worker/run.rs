@@ -14,6 +14,7 @@ use super::{
     gathering::Seat,
     lanes::{Head, Place},
     ledger::Verdict,
+    redelivery::Redelivery,
     runs::Run,
     spans,
 };
@@ -53,7 +54,7 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
         Some(place) => match aside(shared, &mut job.seat, turn(place, &job.stop, &job.settled)).await {
             Ok(head) => Some(head),
             Err(verdict) => {
-                shared.tell(&Event::Skipped { delivery: &job.delivery });
+                shared.skipped(&job.delivery);
                 return verdict;
             }
         },
@@ -72,12 +73,12 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
             return Verdict::Done;
         }
         Begun::GivenUp => {
-            shared.tell(&Event::Skipped { delivery: &job.delivery });
+            shared.skipped(&job.delivery);
             return given_up;
         }
     };
     let Some(called) = call(shared, job).await else {
-        shared.tell(&Event::Skipped { delivery: &job.delivery });
+        shared.skipped(&job.delivery);
         return given_up;
     };
     let verdict = settle(shared, &job.delivery, called).await;
@@ -169,7 +170,11 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
     spans::processed(&span, &outcome);
     span.in_scope(|| log(shared, &outcome, took));
     shared.tell(&Event::Handled { delivery, outcome, took });
-    shared.failure.resolve(delivery.message(), &outcome).await
+    let verdict = shared.failure.resolve(delivery.message(), &outcome).await;
+    if let (Verdict::Failed, Some(reason)) = (verdict, Redelivery::of(&outcome)) {
+        shared.expect(delivery, reason);
+    }
+    verdict
 }
 
 fn log(shared: &Shared, outcome: &Outcome<'_>, took: Duration) {

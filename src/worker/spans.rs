@@ -9,7 +9,9 @@
 use tracing::{Span, field::Empty};
 
 use super::{
+    called::Ended,
     delivery::{Delivery, Origin},
+    error::HandlerError,
     event::{AckResult, Outcome},
 };
 use crate::{
@@ -63,7 +65,28 @@ pub(crate) fn process_batch(origin: &Origin, messages: usize) -> Span {
         "process", kind: "consumer", operation: "process", queue: origin.queue,
         messaging.consumer.group.name = origin.group,
         messaging.batch.message_count = messages,
+        link.traceparent = Empty,
+        link.tracestate = Empty,
     )
+}
+
+/// One of several messages of a call: a span can have many links, so these fields are recorded again for each.
+pub(crate) fn link(span: &Span, delivery: &Delivery) {
+    for (field, attribute) in [("link.traceparent", TRACEPARENT), ("link.tracestate", TRACESTATE)] {
+        if let Some(value) = delivery.attribute(attribute) {
+            span.record(field, value);
+        }
+    }
+}
+
+/// A call for several messages has ended as a whole.
+pub(crate) fn batch_processed<T>(span: &Span, ended: &Result<Result<T, HandlerError>, Ended>) {
+    match ended {
+        Ok(Ok(_)) => {}
+        Ok(Err(_)) | Err(Ended::Answered(_)) => failed(span, "failed"),
+        Err(Ended::Panicked(_)) => failed(span, "panicked"),
+        Err(Ended::Stopped) => failed(span, "timed_out"),
+    }
 }
 
 /// A handler's run has ended.

@@ -20,7 +20,9 @@ mod examples;
 mod kill;
 #[cfg(feature = "server")]
 mod layers;
+mod observability;
 mod producer;
+mod redelivery;
 #[cfg(feature = "server")]
 mod redrive;
 #[cfg(feature = "server")]

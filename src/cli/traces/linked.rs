@@ -9,26 +9,33 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SpanData};
 
+use crate::trace_context::TRACEPARENT;
+
 /// What a span's field is called that names another trace, before the name of the W3C header.
 const PREFIX: &str = "link.";
 
-/// Turns the attributes `link.traceparent` and `link.tracestate` of a span into a link.
+/// Turns the attributes `link.traceparent` and `link.tracestate` of a span into links. A `link.traceparent` begins one, the
+/// `link.tracestate` behind it belongs to it.
 pub(super) fn link(span: &mut SpanData) {
-    let mut context = HashMap::new();
+    let mut contexts: Vec<HashMap<String, String>> = Vec::new();
     span.attributes.retain(|attribute| {
         let Some(name) = attribute.key.as_str().strip_prefix(PREFIX) else { return true };
         if let Value::String(text) = &attribute.value {
-            context.insert(name.to_owned(), text.as_str().to_owned());
+            if name == TRACEPARENT {
+                contexts.push(HashMap::new());
+            }
+            if let Some(context) = contexts.last_mut() {
+                context.insert(name.to_owned(), text.as_str().to_owned());
+            }
         }
         false
     });
-    if context.is_empty() {
-        return;
-    }
-    let made = TraceContextPropagator::new().extract(&context);
-    let made = made.span().span_context().clone();
-    if made.is_valid() {
-        span.links.links.push(Link::with_context(made));
+    for context in contexts {
+        let made = TraceContextPropagator::new().extract(&context);
+        let made = made.span().span_context().clone();
+        if made.is_valid() {
+            span.links.links.push(Link::with_context(made));
+        }
     }
 }
 
@@ -74,6 +81,20 @@ mod tests {
         assert_eq!(context.trace_state().get("a"), Some("1"));
         let left: Vec<_> = span.attributes.iter().map(|attribute| attribute.key.as_str()).collect();
         assert_eq!(left, ["messaging.system"]);
+    }
+
+    /// As those of a call for several messages.
+    #[test]
+    fn each_trace_becomes_a_link_of_its_own() {
+        let parent = |id: u8| format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b{id}-01");
+        let mut span = span(&[]);
+        for (id, state) in [(1, None), (2, Some("b=2")), (3, None)] {
+            span.attributes.push(KeyValue::new("link.traceparent", parent(id)));
+            span.attributes.extend(state.map(|state| KeyValue::new("link.tracestate", state)));
+        }
+        link(&mut span);
+        let states: Vec<_> = span.links.iter().map(|link| link.span_context.trace_state().header()).collect();
+        assert_eq!(states, ["", "b=2", ""]);
     }
 
     #[test]

@@ -1,0 +1,132 @@
+//! Why a message came again, as its worker says it.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use dms_worker::{
+    queue::{NewQueue, QueueMode},
+    server::{Operation, faults::Fault},
+    testing::{TestGroup, TestServer},
+    worker::{Event, HandlerError, Metrics, Observer, Origin, Redelivery, WorkerBuilder, handler_fn},
+};
+
+/// What was said of each message that came again: its body and the reason.
+#[derive(Default)]
+struct Reasons(Mutex<Vec<(String, &'static str)>>);
+
+impl Observer for Reasons {
+    fn observe(&self, origin: &Origin, event: &Event<'_>) {
+        if let Event::Redelivered { delivery, reason } = event {
+            assert_eq!(origin, delivery.origin());
+            self.0.lock().unwrap().push((delivery.json().unwrap(), reason.name()));
+        }
+    }
+}
+
+/// Runs a worker until its group is idle, and gives what was said.
+async fn reasons(group: &TestGroup, worker: WorkerBuilder) -> Vec<(String, &'static str)> {
+    let reasons = Arc::<Reasons>::default();
+    group.run_worker(worker.observer(reasons.clone())).await;
+    let mut said = reasons.0.lock().unwrap().clone();
+    said.sort();
+    said
+}
+
+fn pairs(expected: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
+    expected.iter().map(|(body, reason)| ((*body).to_owned(), *reason)).collect()
+}
+
+/// A handler that does `fails` with the first delivery of each message whose body begins with its name.
+fn once(name: &'static str, fails: fn() -> Result<(), HandlerError>) -> impl dms_worker::worker::Handler {
+    handler_fn(move |delivery| async move {
+        let body: String = delivery.json()?;
+        if body.starts_with(name) && delivery.attempt() == 1 && !delivery.attributes().contains_key("dms-deferred") {
+            return fails();
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_and_what_was_behind_it() {
+    let server = TestServer::start().await;
+    let group = server.group(NewQueue::new("orders"), "billing").await;
+    group.send(["fine", "bad", "behind"]).await;
+    let worker = group.worker(once("bad", || Err(HandlerError::retry("no"))));
+    let metrics = Metrics::new();
+    let worker = worker.observer(metrics.observer("w", "orders", "billing"));
+    assert_eq!(reasons(&group, worker).await, pairs(&[("bad", "failed"), ("behind", "behind_failure")]));
+    let text = metrics.encode();
+    for reason in ["failed", "behind_failure"] {
+        let line = format!(
+            "dms_worker_redeliveries_total{{worker=\"w\",queue=\"orders\",group=\"billing\",reason=\"{reason}\"}} 1\n"
+        );
+        assert!(text.contains(&line), "{line}{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reject_a_panic_and_a_handler_that_takes_too_long() {
+    for (fails, reason) in [
+        ((|| Err(HandlerError::reject("never"))) as fn() -> Result<(), HandlerError>, "rejected"),
+        (|| panic!("planted"), "panicked"),
+    ] {
+        let server = TestServer::start().await;
+        let group = server.group(NewQueue::new("orders"), "billing").await;
+        group.send(["bad"]).await;
+        assert_eq!(reasons(&group, group.worker(once("bad", fails))).await, pairs(&[("bad", reason)]));
+    }
+    let server = TestServer::start().await;
+    let group = server.group(NewQueue::new("orders"), "billing").await;
+    group.send(["slow"]).await;
+    let slow = handler_fn(|delivery| async move {
+        if delivery.attempt() == 1 {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    });
+    assert_eq!(reasons(&group, group.worker(slow)).await, pairs(&[("slow", "timed_out")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deferral_is_told_by_its_copy_and_where_there_are_none_by_the_worker() {
+    for mode in [QueueMode::Normal, QueueMode::Fifo] {
+        let server = TestServer::start().await;
+        let group = server.group(NewQueue::new("orders").mode(mode), "billing").await;
+        group.send(["later"]).await;
+        let worker = group.worker(once("later", || Err(HandlerError::defer(Duration::from_secs(5)))));
+        assert_eq!(reasons(&group, worker).await, pairs(&[("later", "deferred")]), "{mode}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_comes_too_late() {
+    let server = TestServer::start().await;
+    let group = server.group(NewQueue::new("orders"), "billing").await;
+    group.send(["a", "b"]).await;
+    // The service loses the lease: the acknowledgement is refused as one that comes too late.
+    server.faults().next(Operation::Ack, Fault::ExpiredLease);
+    let worker = group.worker(handler_fn(|_| async { Ok(()) }));
+    assert_eq!(reasons(&group, worker).await, pairs(&[("a", "late_ack"), ("b", "late_ack")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_worker_left_is_unknown() {
+    let server = TestServer::start().await;
+    let group = server.group(NewQueue::new("orders"), "billing").await;
+    group.send(["a"]).await;
+    let gone = group.worker(handler_fn(|_| std::future::pending())).build().unwrap();
+    let _ = tokio::time::timeout(Duration::from_secs(1), gone.run(std::future::pending())).await;
+    let worker = group.worker(handler_fn(|_| async { Ok(()) }));
+    assert_eq!(reasons(&group, worker).await, pairs(&[("a", "unknown")]));
+}
+
+#[test]
+fn reasons_have_names_of_their_own() {
+    let mut names: Vec<_> = Redelivery::ALL.iter().map(|reason| reason.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Redelivery::ALL.len());
+}
