@@ -248,7 +248,7 @@ impl Work {
         let in_order = self.shared.settings.ordering.is_batch();
         let comes_again = |position| position >= gone && (position < settlement.done || !in_order);
         let messages = self.deliveries.iter().enumerate();
-        self.shared.runs.settled(messages.filter_map(|(position, delivery)| {
+        self.shared.known_runs.settled(messages.filter_map(|(position, delivery)| {
             Some((self.shared.identity(delivery.message())?, comes_again(position)))
         }));
     }

@@ -40,6 +40,7 @@ mod gate;
 mod gathering;
 mod handler;
 mod isolation;
+mod known_runs;
 mod lanes;
 mod latency;
 mod lease;
@@ -52,7 +53,6 @@ mod rate;
 mod redelivery;
 mod report;
 mod run;
-mod runs;
 mod service;
 mod settings;
 mod source;
@@ -99,12 +99,12 @@ use self::{
     event::Observers,
     failure::FailurePolicy,
     isolation::{Isolation, Paths},
+    known_runs::KnownRuns,
     lanes::Lanes,
     latency::Latency,
     memory::Identity,
     pace::Pace,
     redelivery::Redeliveries,
-    runs::Runs,
     settings::Settings,
     source::{Service, Source},
 };
@@ -161,7 +161,7 @@ struct Shared {
     origin: Arc<Origin>,
     isolation: Isolation,
     lanes: Lanes,
-    runs: Runs,
+    known_runs: KnownRuns,
     redeliveries: Redeliveries,
     acks: Acks,
     /// How long acknowledgements take: the round trip that leases keep free.
@@ -383,7 +383,7 @@ impl Shared {
             observers,
             origin,
             lanes: Lanes::default(),
-            runs: Runs::new(KEEP),
+            known_runs: KnownRuns::new(KEEP),
             ack_times: Latency::default(),
             pollers: Pollers::default(),
             batches: TaskTracker::new(),

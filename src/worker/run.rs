@@ -12,10 +12,10 @@ use super::{
     event::{Event, Outcome},
     gate::Permit,
     gathering::Seat,
+    known_runs::KnownRun,
     lanes::{Head, Place},
     ledger::Verdict,
     redelivery::Redelivery,
-    runs::Run,
     spans,
 };
 
@@ -134,7 +134,7 @@ async fn turn(place: Place, stop: &CancellationToken, settled: &CancellationToke
 /// How the run of a message begins.
 enum Begun<'a> {
     /// It is the one run of its message.
-    Known(Run<'a>),
+    Known(KnownRun<'a>),
     /// Nothing tells its message from others.
     Unknown,
     /// The handler has succeeded with it before.
@@ -155,7 +155,7 @@ async fn begin<'a>(
         biased;
         () = settled.cancelled() => Begun::GivenUp,
         () = stop.cancelled() => Begun::GivenUp,
-        run = shared.runs.begin(identity) => run.map_or(Begun::Succeeded, Begun::Known),
+        run = shared.known_runs.begin(identity) => run.map_or(Begun::Succeeded, Begun::Known),
     }
 }
 

@@ -20,7 +20,7 @@ use super::memory::{Identity, Memory};
 
 /// The runs of one worker.
 #[derive(Debug)]
-pub(crate) struct Runs(Mutex<Table>);
+pub(crate) struct KnownRuns(Mutex<Table>);
 
 #[derive(Debug)]
 struct Table {
@@ -48,7 +48,7 @@ enum Known {
     Running(watch::Receiver<()>),
 }
 
-impl Runs {
+impl KnownRuns {
     /// Remembers successes for so long: past the longest time until a message comes again.
     pub(crate) fn new(keep: Duration) -> Self {
         Self(Mutex::new(Table { runs: HashMap::new(), succeeded: Memory::new(keep) }))
@@ -57,11 +57,11 @@ impl Runs {
     /// Begins a run. Waits for one of the same message that is going on; `None` when one has succeeded.
     ///
     /// Cancel-safe.
-    pub(crate) async fn begin(&self, identity: Identity) -> Option<Run<'_>> {
+    pub(crate) async fn begin(&self, identity: Identity) -> Option<KnownRun<'_>> {
         loop {
             let known = self.lock().begin(&identity);
             match known {
-                Known::Nothing => return Some(Run { runs: self, identity, succeeded: false }),
+                Known::Nothing => return Some(KnownRun { runs: self, identity, succeeded: false }),
                 Known::Succeeded => return None,
                 // It ends in an error: the sender is dropped.
                 Known::Running(mut ended) => drop(ended.changed().await),
@@ -132,20 +132,20 @@ impl Table {
 
 /// A run that is going on. Dropped, it has failed unless it [succeeded](Self::succeeded).
 #[derive(Debug)]
-pub(crate) struct Run<'a> {
-    runs: &'a Runs,
+pub(crate) struct KnownRun<'a> {
+    runs: &'a KnownRuns,
     identity: Identity,
     succeeded: bool,
 }
 
-impl Run<'_> {
+impl KnownRun<'_> {
     /// The run has succeeded.
     pub(crate) fn succeeded(mut self) {
         self.succeeded = true;
     }
 }
 
-impl Drop for Run<'_> {
+impl Drop for KnownRun<'_> {
     fn drop(&mut self) {
         let identity = mem::replace(&mut self.identity, Identity::Place(0, None));
         self.runs.lock().ended(identity, self.succeeded);
@@ -166,13 +166,13 @@ mod tests {
         Identity::Place(place, Some(5))
     }
 
-    fn settled(runs: &Runs, place: u64, again: bool) {
+    fn settled(runs: &KnownRuns, place: u64, again: bool) {
         runs.settled([(at(place), again)].into_iter());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_succeeded_is_known_until_it_is_gone_and_for_a_while_when_it_comes_again() {
-        let runs = Runs::new(KEEP);
+        let runs = KnownRuns::new(KEEP);
         for place in [1, 2] {
             runs.begin(at(place)).await.unwrap().succeeded();
             assert!(runs.begin(at(place)).await.is_none(), "before the acknowledgement");
@@ -189,7 +189,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_that_goes_on_is_waited_for() {
         for (again, succeeds) in [(false, true), (true, true), (false, false), (true, false)] {
-            let runs = Runs::new(KEEP);
+            let runs = KnownRuns::new(KEEP);
             let first = runs.begin(at(7)).await.unwrap();
             if again {
                 settled(&runs, 7, true);
@@ -208,7 +208,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_several_that_wait_for_a_run_that_fails_one_runs() {
-        let runs = Runs::new(KEEP);
+        let runs = KnownRuns::new(KEEP);
         let first = runs.begin(at(7)).await.unwrap();
         let (second, third) = (runs.begin(at(7)), runs.begin(at(7)));
         tokio::pin!(second, third);
@@ -222,7 +222,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_success_after_the_acknowledgement_is_remembered() {
-        let runs = Runs::new(KEEP);
+        let runs = KnownRuns::new(KEEP);
         let run = runs.begin(at(7)).await.unwrap();
         settled(&runs, 7, true);
         run.succeeded();
