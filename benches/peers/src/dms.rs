@@ -1,6 +1,9 @@
 //! This project's client and worker.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,8 +11,9 @@ use dms_worker::{
     Client,
     message::{Body, Message},
     queue::{NewQueue, QueueId},
-    worker::{AckResult, Delivery, Event, Observer, Worker, handler_fn},
+    worker::{AckResult, Delivery, Event, Observer, Origin, Worker, handler_fn},
 };
+use tokio::time::sleep;
 
 use crate::{
     Error,
@@ -53,9 +57,12 @@ impl System for Dms {
         let (seen, work) = (progress.clone(), self.work);
         let handler = handler_fn(move |delivery: Delivery| {
             seen.saw(delivery.body().as_bytes());
+            let seen = (!work.is_zero()).then(|| seen.clone());
             async move {
-                if !work.is_zero() {
-                    tokio::time::sleep(work).await;
+                if let Some(seen) = seen {
+                    let started = Instant::now();
+                    sleep(work).await;
+                    seen.worked(started.elapsed());
                 }
                 Ok(())
             }
@@ -79,7 +86,7 @@ impl System for Dms {
 struct Acknowledged(Arc<Progress>);
 
 impl Observer for Acknowledged {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
         if let Event::Settled { result: AckResult::Answered { success, .. }, .. } = event {
             self.0.acked(*success as u64);
         }

@@ -57,6 +57,8 @@ pub struct Figures {
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
     written_bytes: u64,
+    /// How long handlers worked on average, where they were to take time.
+    work_ms: Option<f64>,
 }
 
 /// A queueing system.
@@ -98,6 +100,8 @@ pub struct Progress {
     finished: Mutex<Option<Instant>>,
     /// How long messages took, where their bodies say when they were sent.
     latencies: Option<Mutex<Vec<Duration>>>,
+    /// Runs of handlers that took time, and nanoseconds of all of them.
+    worked: (AtomicU64, AtomicU64),
 }
 
 impl Progress {
@@ -109,6 +113,7 @@ impl Progress {
             complete: Notify::new(),
             finished: Mutex::default(),
             latencies: latencies.then(Mutex::default),
+            worked: Default::default(),
         })
     }
 
@@ -120,6 +125,17 @@ impl Progress {
             let took = self.started.elapsed().saturating_sub(Duration::from_nanos(sent));
             latencies.lock().expect("no panics").push(took);
         }
+    }
+
+    /// A handler took so long.
+    pub fn worked(&self, took: Duration) {
+        self.worked.0.fetch_add(1, Relaxed);
+        self.worked.1.fetch_add(took.as_nanos() as u64, Relaxed);
+    }
+
+    fn work_ms(&self) -> Option<f64> {
+        let (runs, nanos) = (self.worked.0.load(Relaxed), self.worked.1.load(Relaxed));
+        (runs > 0).then(|| nanos as f64 / runs as f64 / 1e6)
     }
 
     /// Messages were acknowledged.
@@ -190,7 +206,8 @@ pub async fn run(system: &dyn System, phase: Phase, plan: &Plan) -> Result<Figur
             let progress = Progress::new(plan.expect.unwrap_or(u64::MAX), false);
             let consuming = system.consume(plan.connections, progress.clone());
             until_over(consuming, &progress, plan.time).await?;
-            Ok(meter.stop(0, progress.acked.load(Relaxed), Vec::new()))
+            let figures = meter.stop(0, progress.acked.load(Relaxed), Vec::new());
+            Ok(Figures { work_ms: progress.work_ms(), ..figures })
         }
         Phase::Both => {
             let senders = senders(system, plan.connections / 2).await?;
@@ -243,13 +260,14 @@ async fn until_over(
 async fn send_for(senders: Vec<Box<dyn Sender>>, plan: &Plan) -> Result<(u64, Vec<Duration>), Error> {
     let text = format!("\"{}\"", "x".repeat(plan.size.saturating_sub(2)));
     let bodies: Arc<[Bytes]> = vec![Bytes::from(text); plan.batch].into();
-    let until = Instant::now() + plan.time;
+    let (until, most) = (Instant::now() + plan.time, plan.expect.unwrap_or(u64::MAX));
+    let (begun, batch) = (Arc::new(AtomicU64::new(0)), plan.batch as u64);
     let mut running = JoinSet::new();
     for mut sender in senders {
-        let bodies = bodies.clone();
+        let (bodies, begun) = (bodies.clone(), begun.clone());
         running.spawn(async move {
             let mut took = Vec::new();
-            while Instant::now() < until {
+            while Instant::now() < until && begun.fetch_add(batch, Relaxed) < most {
                 let started = Instant::now();
                 sender.send(&bodies).await?;
                 took.push(started.elapsed());
@@ -322,6 +340,7 @@ impl<'a> Meter<'a> {
             p50_ms: quantile(50),
             p99_ms: quantile(99),
             written_bytes: server.written,
+            work_ms: None,
         }
     }
 }

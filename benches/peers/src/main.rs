@@ -64,7 +64,7 @@ struct Measure {
     size: usize,
     #[arg(long, default_value_t = 10)]
     batch: usize,
-    /// Consuming ends after so many messages
+    /// Sending or consuming ends after so many messages
     #[arg(long)]
     expect: Option<u64>,
     /// Messages per second when latency is measured

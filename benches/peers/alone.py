@@ -1,0 +1,201 @@
+"""What no other system is needed for: a slow network, idle workers, long backlogs, the start, the dependencies, the build."""
+
+import contextlib
+import http.client
+import http.server
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import threading
+import time
+import urllib.request
+
+from servers import ROOT, SERVER, build, free_port, quiet
+from turns import GROUP, drive
+
+POLL_WAIT = 2
+IDLE_SECONDS = 10
+MANY = 1000
+
+
+def measure(place, seconds, cold_build):
+    found = {"network": network(place, seconds), "idle": idle(place), "backlog": backlog(place), "cold_start": cold_start(place),
+             "lean": lean()}
+    if cold_build:
+        found["build"] = cold(place)
+    return found
+
+
+def network(place, seconds, round_trip=20, concurrency=200, work=5):
+    """Every request takes 20 ms longer, handlers 5 ms. By Little's law as many messages a second can be handled as places divided
+    by how long each is taken: from the poll, over its round trip, to the end of the handler."""
+    server = place.dms("network", "--faults", f"latency={round_trip}ms:1")
+    enough = int(concurrency / (round_trip + work) * 1e3 * seconds * 4)
+    drive("worker", "produce", server, "far", "--seconds", 60, "--expect", enough)
+    queues = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    took = []
+    for _ in range(30):
+        started = time.perf_counter()
+        queues.request("GET", "/v2/local/queues/none")
+        queues.getresponse().read()
+        took.append((time.perf_counter() - started) * 1e3)
+    queues.close()
+    handled = drive("worker", "consume", server, "far", "--seconds", seconds * 4, "--connections", concurrency // 10,
+                    "--work-ms", work)
+    server.stop()
+    round_trip = statistics.median(took)
+    return {"rate": handled["acked"] / handled["seconds"], "round_trip_ms": round_trip, "work_ms": handled["work_ms"],
+            "allowed": concurrency / (round_trip + handled["work_ms"]) * 1e3}
+
+
+class Workers:
+    """`dms-worker run` with idle workers, each polling a server of its own."""
+
+    def __init__(self, place, count):
+        name = f"idle-{count}"
+        self.server = place.dms(f"{name}-server")
+        drive("worker", "produce", self.server, "idle", "--seconds", 0)
+        worker = {"queue": "idle", "group": GROUP, "poll_wait": f"{POLL_WAIT}s", "handler": {"log": {}}}
+        port = free_port()
+        config = place.data / f"{name}.yaml"
+        config.write_text(json.dumps({
+            "dms": {"endpoint": self.server.url}, "admin": {"listen": f"127.0.0.1:{port}"},
+            "workers": [{"name": f"w{index}", **worker} for index in range(count)]}))
+        self.process = place.start(name, [SERVER, "run", "-c", config], f"http://127.0.0.1:{port}", port)
+        until = time.monotonic() + 30
+        while self.polls() < count and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def polls(self):
+        text = urllib.request.urlopen(self.server.admin + "/metrics", timeout=10).read().decode()
+        lines = re.findall(r'^dms_server_http_requests_total\{[^}]*operation="consume"[^}]*\} (\d+)', text, re.MULTILINE)
+        waiting = re.findall(r"^dms_server_long_polls (\d+)", text, re.MULTILINE)
+        return sum(map(int, lines + waiting))
+
+    def cpu_ms(self):
+        times = pathlib.Path(f"/proc/{self.process.pids[0]}/task").glob("*/schedstat")
+        return sum(int(each.read_text().split()[0]) for each in times) / 1e6
+
+    def resident_mb(self):
+        status = pathlib.Path(f"/proc/{self.process.pids[0]}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1e3
+
+    def stop(self):
+        self.process.stop()
+        self.server.stop()
+
+
+def idle(place):
+    """One worker and a thousand on an empty queue: what each process takes, and how often it polls."""
+    found = {}
+    for count in (1, MANY):
+        workers = Workers(place, count)
+        time.sleep(POLL_WAIT)
+        polls, cpu, started = workers.polls(), workers.cpu_ms(), time.monotonic()
+        time.sleep(IDLE_SECONDS)
+        waits = (time.monotonic() - started) / POLL_WAIT * count
+        found[count] = {"polls_per_wait": (workers.polls() - polls) / waits, "resident_mb": workers.resident_mb(),
+                        "cpu_percent": (workers.cpu_ms() - cpu) / (time.monotonic() - started) / 10}
+        workers.stop()
+    return {str(count): each for count, each in found.items()}
+
+
+def backlog(place, rounds=3, part=100_000, long=1_000_000, longest=5_000_000):
+    """Messages of 100 bytes on disk. A part of a long backlog is consumed in turns with a queue that holds this part alone; then
+    the backlog grows to its longest, and the server is started again."""
+    folder = place.folder("backlog")
+    server = place.dms("backlog", "--data-dir", folder)
+    small = ["--size", 100, "--seconds", 120]
+    drive("worker", "produce", server, "long", *small, "--expect", long + rounds * part)
+    ratios = []
+    for turn in range(rounds):
+        queue = f"short-{turn}"
+        drive("worker", "produce", server, queue, *small, "--expect", part)
+        rates = []
+        for name in ("long", queue):
+            found = drive("worker", "consume", server, name, "--expect", part, "--seconds", 60)
+            rates.append(found["acked"] / found["seconds"])
+        ratios.append(rates[0] / rates[1])
+        drive("worker", "drop", server, queue)
+    drive("worker", "produce", server, "long", *small, "--expect", longest - long)
+    status = pathlib.Path(f"/proc/{server.pids[0]}/status").read_text()
+    resident = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1e3
+    server.stop()
+    started = time.monotonic()
+    again = place.dms("backlog-again", "--data-dir", folder)
+    urllib.request.urlopen(again.url + "/v2/local/queues", timeout=30).read()
+    restart = time.monotonic() - started
+    again.stop()
+    return {"ratio": statistics.median(ratios), "resident_mb": resident, "restart_seconds": restart}
+
+
+def cold_start(place, times=5):
+    """From the start of `dms-worker run` to the arrival of its first poll at a server that answers at once."""
+    took = [first_poll(place) for _ in range(times)]
+    return {"ms": statistics.median(took) * 1e3}
+
+
+def first_poll(place):
+    polled = threading.Event()
+    queue = {"id": "q1", "name": "cold", "queue_mode": "NORMAL", "reservation": 4320, "created": 1, "max_msg_size_byte": 524288,
+             "produced_messages": 0, "redrive_policy": "disable", "group_count": 1}
+    group = {"id": "g1", "name": GROUP, "consumed_messages": 0, "available_messages": 0, "produced_messages": 0}
+    answers = {"queues": {"queues": [queue], "total": 1}, "q1": queue,
+               "groups": {"queue_id": "q1", "queue_name": "cold", "redrive_policy": "disable", "groups": [group]}}
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # Head and body are two writes; nothing may hold the second one back.
+        disable_nagle_algorithm = True
+
+        def do_GET(self):
+            last = self.path.split("?")[0].rsplit("/", 1)[-1]
+            if last == "messages":
+                polled.set()
+            body = json.dumps(answers.get(last, [])).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    class Quiet(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_):
+            """The process is killed while its connections are open."""
+
+    with Quiet(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        config = place.data / "cold.yaml"
+        worker = {"name": "cold", "queue": "cold", "group": GROUP, "handler": {"log": {}}}
+        config.write_text(json.dumps({"dms": {"endpoint": f"http://127.0.0.1:{server.server_port}"}, "workers": [worker]}))
+        started = time.monotonic()
+        process = subprocess.Popen([SERVER, "run", "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            if not polled.wait(20):
+                raise SystemExit("dms-worker run did not poll within 20 s")
+            return time.monotonic() - started
+        finally:
+            process.kill()
+            process.wait()
+            server.shutdown()
+
+
+def lean():
+    """Crates of the library alone, TLS included, itself not counted."""
+    tree = quiet(["cargo", "tree", "--locked", "-e", "normal", "--no-default-features", "--prefix", "none", "--manifest-path",
+                  ROOT / "Cargo.toml"])
+    return {"crates": len({line.split(" (")[0] for line in tree.splitlines() if line}) - 1}
+
+
+def cold(place):
+    """A release build of everything, with nothing compiled before."""
+    quiet(["cargo", "fetch", "--locked", "--manifest-path", ROOT / "Cargo.toml"])
+    started = time.monotonic()
+    build(ROOT, target=place.folder("target"))
+    return {"seconds": time.monotonic() - started}

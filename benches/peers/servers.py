@@ -1,0 +1,147 @@
+"""What has to be installed, and the servers: ours, the stub, Redis, NATS and RabbitMQ, each on a free port of loopback."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TARGET = ROOT / "target"
+DRIVER = TARGET / "release" / "driver"
+SERVER = TARGET / "release" / "dms-worker"
+VENV = TARGET / "peers-venv"
+RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+PACKAGES = {"redis-server": "redis-server", "nats-server": "nats-server", RABBITMQ: "rabbitmq-server", "epmd": "erlang-base"}
+
+
+def install():
+    missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
+    if missing:
+        root = [] if os.geteuid() == 0 else ["sudo"]
+        quiet(root + ["apt-get", "update", "-q"])
+        # RUNLEVEL keeps Debian from starting the services: they are started here, on ports of their own.
+        quiet(root + ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "-qy",
+                      "--no-install-recommends", *missing])
+    if not (VENV / "bin" / "python").exists():
+        quiet([sys.executable, "-m", "venv", str(VENV)])
+    quiet([VENV / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r",
+           HERE / "requirements.txt"])
+    build(ROOT, "--bin", "dms-worker")
+    build(HERE)
+
+
+def build(package, *more, target=TARGET):
+    quiet(["cargo", "build", "--release", "--locked", "--target-dir", target, "--manifest-path", package / "Cargo.toml", *more])
+
+
+def quiet(command):
+    """Runs a command; what it prints is shown only if it fails."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A process that listens, and how to reach it."""
+
+    def __init__(self, command, url, port, log, env=None):
+        self.url, self.log = url, open(log, "w")
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=self.log,
+                                        stderr=self.log, env={**os.environ, **(env or {})}, start_new_session=True)
+        self.pids = [self.process.pid]
+        self.wait_for(port)
+
+    def wait_for(self, port):
+        until = time.monotonic() + 90
+        while True:
+            if self.process.poll() is not None:
+                raise SystemExit(f"a server ended by itself: {pathlib.Path(self.log.name).read_text()[-2000:]}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return
+            if time.monotonic() > until:
+                raise SystemExit(f"{self.log.name}: nothing listens on {port}")
+            time.sleep(0.005)
+
+    def stop(self):
+        if self.log.closed:
+            return
+        for pid in {self.process.pid, *self.pids}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.log.close()
+
+
+class Place:
+    """Where servers keep their data and logs; they are stopped when the stack is left."""
+
+    def __init__(self, stack, data):
+        self.stack, self.data = stack, data
+
+    def start(self, name, command, url, port, **more):
+        server = Server(command, url, port, log=self.data / f"{name}.log", **more)
+        self.stack.callback(server.stop)
+        return server
+
+    def folder(self, name):
+        path = self.data / name
+        path.mkdir(exist_ok=True)
+        return path
+
+    def dms(self, name, *options):
+        """A server of ours."""
+        port, admin = free_port(), free_port()
+        command = [SERVER, "serve", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}", *options]
+        server = self.start(name, command, f"http://127.0.0.1:{port}", port)
+        server.admin = f"http://127.0.0.1:{admin}"
+        return server
+
+
+def start_servers(place):
+    """All that take turns; they idle while it is not theirs."""
+    servers = {"durable": place.dms("durable", "--data-dir", place.folder("dms")), "memory": place.dms("memory")}
+    port = free_port()
+    servers["stub"] = place.start("stub", [DRIVER, "stub", "--listen", f"127.0.0.1:{port}"], f"http://127.0.0.1:{port}", port)
+    port = free_port()
+    # No snapshots and no rewriting of the log meanwhile: what a patient operator would set for the sake of speed.
+    redis = ["redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", place.folder("redis"), "--save", "",
+             "--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"]
+    servers["redis"] = place.start("redis", redis, f"redis://127.0.0.1:{port}/", port)
+    port = free_port()
+    nats = ["nats-server", "-a", "127.0.0.1", "-p", port, "-js", "-sd", place.folder("nats")]
+    servers["nats"] = place.start("nats", nats, f"nats://127.0.0.1:{port}", port)
+    servers["rabbitmq"] = start_rabbitmq(place)
+    return servers
+
+
+def start_rabbitmq(place):
+    epmd_port, port, folder = free_port(), free_port(), place.folder("rabbitmq")
+    env = {"ERL_EPMD_PORT": str(epmd_port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
+    # Erlang's name server would be started in the background and stay for ever.
+    place.start("epmd", ["epmd", "-address", "127.0.0.1", "-port", epmd_port], "", epmd_port, env=env)
+    env |= {"HOME": str(folder), "RABBITMQ_NODENAME": f"peers{port}@localhost", "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "RABBITMQ_MNESIA_BASE": str(folder), "RABBITMQ_LOG_BASE": str(folder),
+            "RABBITMQ_DIST_PORT": str(free_port()), "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"}
+    server = place.start("rabbitmq", [RABBITMQ], f"amqp://127.0.0.1:{port}/%2f", port, env=env)
+    # The script becomes or starts the virtual machine; that is the process to count.
+    server.pids = [int((folder / "pid").read_text())]
+    return server
