@@ -7,8 +7,8 @@ use std::{
 
 /// How many runs are remembered.
 const WINDOW: usize = 512;
-/// The quantiles are taken anew after this many runs.
-const REFRESH: usize = 32;
+/// The quantiles are taken anew when this part of the runs is new: to select them costs more than to run a quick handler.
+const REFRESH: usize = 4;
 
 /// Quantiles of the last few hundred durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Latency {
         }
         window.next = (next + 1) % WINDOW;
         window.unseen += 1;
-        if window.unseen >= REFRESH || window.quantiles.is_none() {
+        if window.unseen * REFRESH >= window.recent.len() {
             window.unseen = 0;
             window.quantiles = Some(quantiles(&window.recent));
         }
@@ -77,7 +77,7 @@ mod tests {
         for _ in 0..WINDOW {
             latency.record(Duration::from_secs(9));
         }
-        for _ in 0..WINDOW + REFRESH {
+        for _ in 0..WINDOW + WINDOW / REFRESH {
             latency.record(Duration::from_millis(5));
         }
         let seen = latency.quantiles().unwrap();
