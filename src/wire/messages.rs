@@ -182,8 +182,10 @@ pub(crate) fn encode_ack<'a>(
         handler: &'a str,
         status: &'static str,
     }
-    let message = acks.map(|(handle, status)| Entry { handler: handle.as_str(), status }).collect();
-    serde_json::to_vec(&Body { message })
+    let message: Vec<_> = acks.map(|(handle, status)| Entry { handler: handle.as_str(), status }).collect();
+    let mut json = Vec::with_capacity(message.iter().map(|entry| entry.handler.len() + 48).sum());
+    serde_json::to_writer(&mut json, &Body { message })?;
+    Ok(json)
 }
 
 /// The answer to an acknowledgement: (success, fail).
