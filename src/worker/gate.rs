@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as Turn, Notify};
 
 use super::{
     ceiling::{Held, Share},
@@ -24,7 +24,10 @@ use crate::limits::MAX_BYTES;
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
+    /// Told to the poll whose turn it is.
     freed: Notify,
+    /// One poll waits for places; the others wait for it, so that a place that comes free wakes one and not all of them.
+    turn: Turn<()>,
     share: OnceLock<Arc<Share>>,
 }
 
@@ -38,6 +41,8 @@ struct State {
     braked: bool,
     /// Limits below the first, each for as long as its [`Brake`] lives.
     brakes: BTreeMap<u64, usize>,
+    /// How many places are enough for the poll that waits, if one does.
+    awaited: Option<usize>,
 }
 
 impl State {
@@ -61,13 +66,26 @@ impl State {
         self.braked = self.bytes > 0 && self.bytes + MAX_BYTES > limit;
         !self.braked
     }
+
+    /// Changes what is taken; says whether the poll that waits should hear of it: of the first place, and when there are enough.
+    fn give_back(&mut self, change: impl FnOnce(&mut Self)) -> bool {
+        let Some(enough) = self.awaited else {
+            change(self);
+            return false;
+        };
+        let before = self.free();
+        change(self);
+        let free = self.free();
+        free > 0 && (before == 0 || free >= enough)
+    }
 }
 
 impl Gate {
     /// At most `max_messages` messages and about `max_bytes` bytes of bodies in flight.
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
-        let state = State { max_messages, max_bytes, messages: 0, bytes: 0, braked: false, brakes: BTreeMap::new() };
-        Arc::new(Self { state: Mutex::new(state), freed: Notify::new(), share: OnceLock::new() })
+        let brakes = BTreeMap::new();
+        let state = State { max_messages, max_bytes, messages: 0, bytes: 0, braked: false, brakes, awaited: None };
+        Arc::new(Self { state: Mutex::new(state), freed: Notify::new(), turn: Turn::new(()), share: OnceLock::new() })
     }
 
     /// From now on the places are also taken from a ceiling that is shared with others. A gate joins one ceiling, before its first poll.
@@ -97,6 +115,7 @@ impl Gate {
     /// After a full house it waits a moment for a fifth of the places rather than going out for every single one.
     /// Cancel-safe: dropped before it is done, it has taken nothing.
     async fn reserve_own(self: &Arc<Self>, want: usize) -> Reservation {
+        let _turn = self.turn.lock().await;
         until_enough(&self.freed, |any| self.try_reserve(want, any)).await
     }
 
@@ -106,8 +125,10 @@ impl Gate {
         let free = state.free().min(want);
         let enough = want.min(state.limit().div_ceil(5)).max(1);
         if free == 0 || (free < enough && !any) {
+            state.awaited = Some(enough);
             return Err(free);
         }
+        state.awaited = None;
         state.messages += free;
         state.bytes += MAX_BYTES;
         Ok(Reservation { gate: Arc::clone(self), messages: free, bytes: MAX_BYTES, held: None })
@@ -148,11 +169,16 @@ impl Gate {
         if (messages, bytes) == (0, 0) {
             return;
         }
-        let mut state = self.lock();
-        state.messages -= messages;
-        state.bytes -= bytes;
-        drop(state);
-        self.freed.notify_waiters();
+        self.give_back(|state| {
+            state.messages -= messages;
+            state.bytes -= bytes;
+        });
+    }
+
+    fn give_back(&self, change: impl FnOnce(&mut State)) {
+        if self.lock().give_back(change) {
+            self.freed.notify_waiters();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -210,12 +236,11 @@ impl Reservation {
         let permits: Vec<Permit> = sizes.iter().map(permit).collect();
         let bytes = sizes.iter().sum::<usize>();
         // The service may have sent more than was asked for: what arrived is counted, whatever the limits say.
-        let mut state = self.gate.lock();
-        state.messages = state.messages + permits.len() - self.messages;
-        state.bytes = state.bytes + bytes - self.bytes;
-        drop(state);
+        self.gate.give_back(|state| {
+            state.messages = state.messages + permits.len() - self.messages;
+            state.bytes = state.bytes + bytes - self.bytes;
+        });
         (self.messages, self.bytes) = (0, 0);
-        self.gate.freed.notify_waiters();
         permits
     }
 }
@@ -258,6 +283,12 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::Pin,
+        sync::atomic::AtomicUsize,
+        task::{Context, Poll, Wake, Waker},
+    };
+
     use tokio::time::Instant;
 
     use super::{super::enough::GATHER, *};
@@ -283,6 +314,45 @@ mod tests {
         assert!(futures_util::poll!(&mut waiting).is_pending());
         permits.truncate(8);
         assert_eq!(waiting.await.messages(), 2, "a fifth of the places is enough to go out");
+    }
+
+    /// Counts how often a task is woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    impl Wakes {
+        fn poll<F: Future>(self: &Arc<Self>, waiting: &mut Pin<Box<F>>) -> Poll<F::Output> {
+            waiting.as_mut().poll(&mut Context::from_waker(&Waker::from(self.clone())))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_that_come_free_wake_one_poll_and_only_when_it_can_go_out() {
+        let gate = Gate::new(20, ROOM);
+        let mut permits = [gate.reserve(10).await, gate.reserve(10).await]
+            .into_iter()
+            .flat_map(|room| room.into_permits([1; 10].into_iter()))
+            .collect::<Vec<_>>();
+        let wakes: [Arc<Wakes>; 2] = Default::default();
+        let mut waiting = [Box::pin(gate.reserve(10)), Box::pin(gate.reserve(10))];
+        let woken = || wakes.each_ref().map(|wakes| wakes.0.load(Relaxed));
+        for (wakes, waiting) in wakes.iter().zip(&mut waiting) {
+            assert!(wakes.poll(waiting).is_pending());
+        }
+        permits.pop();
+        assert_eq!(woken(), [1, 0], "the first place: it waits a moment for more");
+        assert!(wakes[0].poll(&mut waiting[0]).is_pending());
+        permits.truncate(17);
+        assert_eq!(woken(), [1, 0], "three are not enough");
+        permits.pop();
+        assert_eq!(woken(), [2, 0], "a fifth of the places is");
+        assert_eq!(wakes[0].poll(&mut waiting[0]).map(|room| room.messages()), Poll::Ready(4));
     }
 
     #[tokio::test(start_paused = true)]
