@@ -7,11 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep_until, timeout_at},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     Shared, acker,
@@ -22,7 +18,8 @@ use super::{
     lease::Lease,
     ledger::{Ledger, Settlement, Verdict},
     redelivery::Redelivery,
-    run::{self, Job},
+    run::Job,
+    runs::{Ended, Runs},
     settings::OnStuck,
 };
 use crate::message::ReceivedMessage;
@@ -45,7 +42,8 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let lease = batch.lease;
     let mut work = Work::begin(shared.clone(), batch);
     let settlement = work.until_due(lease).await;
-    work.settled.cancel();
+    work.signals.settled.cancel();
+    work.runs.spread();
     work.expect_again(settlement.done);
     let gone = work.watched(acker::settle(&shared, &work.deliveries, settlement, lease), lease).await;
     work.let_go(gone, settlement);
@@ -60,7 +58,7 @@ struct Work {
     /// Its messages, by position.
     deliveries: Vec<Delivery>,
     /// Those that run, or wait for their lane.
-    running: JoinSet<(usize, Verdict)>,
+    runs: Runs,
     /// Those that wait for the one before them, last first.
     queued: Vec<Job>,
     /// The lanes' keys by position, where there are lanes.
@@ -71,18 +69,12 @@ struct Work {
     permits: Vec<Weak<Permit>>,
     /// Handlers that go on although they were stopped.
     stuck: HashSet<usize>,
-    cancelled: CancellationToken,
-    stop: CancellationToken,
-    /// What has not begun by now comes again: it must not begin any more.
-    settled: CancellationToken,
+    signals: Arc<Signals>,
 }
 
 impl Work {
     fn begin(shared: Arc<Shared>, batch: Batch) -> Self {
-        let cancelled = CancellationToken::new();
-        let stop = shared.control.interrupt.child_token();
-        let settled = CancellationToken::new();
-        let signals = Arc::new(Signals { cancelled: cancelled.clone(), shutdown: shared.control.stopping.clone() });
+        let signals = Arc::new(Signals::new(shared.control.stopping.clone(), shared.control.interrupt.child_token()));
         let mut keys = Vec::new();
         let (mut permits, mut deliveries) = (Vec::new(), Vec::with_capacity(batch.messages.len()));
         let ordering = &shared.settings.ordering;
@@ -103,38 +95,33 @@ impl Work {
             if shared.settings.on_stuck == OnStuck::FreePlace {
                 permits.push(Arc::downgrade(&permit));
             }
-            let (stop, settled) = (stop.clone(), settled.clone());
-            jobs.push(Job { position, delivery, _permit: permit, place, stop, settled, seat, alone });
+            jobs.push(Job { position, delivery, permit, place, seat, alone });
         }
         let mut work = Self {
+            runs: Runs::new(shared.clone()),
             shared,
             ledger: Ledger::new(jobs.len()),
             deliveries,
-            running: JoinSet::new(),
             queued: Vec::new(),
             keys,
             started: Vec::with_capacity(jobs.len()),
             permits,
             stuck: HashSet::new(),
-            cancelled,
-            stop,
-            settled,
+            signals,
         };
         // Handled together, the messages of an ordered batch are one call.
         if work.shared.settings.ordering.is_batch() && gathering.is_none() {
             jobs.reverse();
             work.queued = jobs;
         } else {
-            for job in jobs {
-                work.start(job);
-            }
+            work.start(jobs);
         }
         work
     }
 
-    fn start(&mut self, job: Job) {
-        self.started.push(Instant::now());
-        self.running.spawn(run::run(self.shared.clone(), job));
+    fn start(&mut self, jobs: Vec<Job>) {
+        self.started.resize(self.started.len() + jobs.len(), Instant::now());
+        self.runs.begin(jobs);
     }
 
     /// Runs until an acknowledgement is due: the prefix is decided, the lease is about to end, or the grace period is over.
@@ -144,11 +131,12 @@ impl Work {
             if let Some(due) = self.ledger.due() {
                 return due;
             }
+            let cancelled = &self.signals.cancelled;
             tokio::select! {
                 biased;
-                Some(ended) = self.running.join_next() => self.note(ended.ok()),
-                () = sleep_until(lease.notice_at()), if !self.cancelled.is_cancelled() => self.cancelled.cancel(),
-                () = sleep_until(lease.stop_at()) => return self.stop_all().await,
+                Some(ended) = self.runs.next() => self.note(&ended),
+                () = sleep_until(lease.notice_at()), if !cancelled.is_cancelled() => cancelled.cancel(),
+                () = sleep_until(lease.stop_at()), if cancelled.is_cancelled() => return self.stop_all().await,
                 () = self.shared.control.interrupt.cancelled() => return self.stop_all().await,
             }
         }
@@ -156,28 +144,29 @@ impl Work {
 
     /// Starts the next message of an ordered batch, or turns the rest away after a failure.
     fn start_next(&mut self) {
-        while self.running.is_empty() {
+        while self.runs.is_empty() {
             let Some(job) = self.queued.pop() else { return };
             if self.ledger.has_failure() {
                 self.shared.skipped(&job.delivery);
                 self.ledger.record(job.position, Verdict::NotStarted);
             } else {
-                self.start(job);
+                self.start(vec![job]);
             }
         }
     }
 
     /// Stops what runs, and takes what is finished by then.
     async fn stop_all(&mut self) -> Settlement {
-        self.cancelled.cancel();
-        self.stop.cancel();
+        self.signals.cancelled.cancel();
+        self.signals.stop.cancel();
+        self.runs.spread();
         for job in self.queued.drain(..) {
             self.shared.skipped(&job.delivery);
             self.ledger.record(job.position, Verdict::NotStarted);
         }
         let let_go = Instant::now() + LET_GO;
-        while let Ok(Some(ended)) = timeout_at(let_go, self.running.join_next()).await {
-            self.note(ended.ok());
+        while let Ok(Some(ended)) = timeout_at(let_go, self.runs.next()).await {
+            self.note(&ended);
         }
         self.report_stuck();
         self.ledger.prefix()
@@ -200,10 +189,10 @@ impl Work {
         }
     }
 
-    /// Takes in a run's answer. A run contains its handler's panics; without an answer it ends only when the runtime goes away.
-    fn note(&mut self, ended: Option<(usize, Verdict)>) {
-        if let Some((position, verdict)) = ended {
-            self.ledger.record(position, verdict);
+    /// Takes in the end of a run.
+    fn note(&mut self, ended: &Ended) {
+        if let Some(verdict) = ended.verdict {
+            self.ledger.record(ended.position, verdict);
         }
     }
 
@@ -220,12 +209,12 @@ impl Work {
 
     /// Tells the handlers when their time is nearly over, and stops them when it is. Never resolves: the caller waits for more.
     fn enforce(&self, lease: Lease) -> impl Future<Output = Infallible> + use<> {
-        let (cancelled, stop) = (self.cancelled.clone(), self.stop.clone());
+        let signals = self.signals.clone();
         async move {
             sleep_until(lease.notice_at()).await;
-            cancelled.cancel();
+            signals.cancelled.cancel();
             sleep_until(lease.stop_at()).await;
-            stop.cancel();
+            signals.stop.cancel();
             std::future::pending().await
         }
     }
@@ -271,8 +260,8 @@ impl Work {
         loop {
             tokio::select! {
                 biased;
-                ended = self.running.join_next() => match ended {
-                    Some(ended) => self.ended_late(ended.ok()),
+                ended = self.runs.next() => match ended {
+                    Some(ended) => self.ended_late(&ended),
                     None => return,
                 },
                 never = &mut lease_end => match never {},
@@ -285,8 +274,8 @@ impl Work {
     }
 
     /// Takes in the end of a run whose message was reported as failed before.
-    fn ended_late(&mut self, ended: Option<(usize, Verdict)>) {
-        let Some((position, verdict)) = ended else { return };
+    fn ended_late(&mut self, ended: &Ended) {
+        let (position, Some(verdict)) = (ended.position, ended.verdict) else { return };
         self.ledger.record(position, verdict);
         if self.stuck.remove(&position) {
             self.shared.control.stuck.fetch_sub(1, Relaxed);

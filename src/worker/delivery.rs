@@ -55,13 +55,23 @@ impl Origin {
     }
 }
 
-/// What the handlers of a batch can learn while they run.
+/// What the runs of a batch can learn while they go on.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     /// The handler is about to be stopped.
     pub(crate) cancelled: CancellationToken,
     /// The worker is shutting down.
     pub(crate) shutdown: CancellationToken,
+    /// Ends the runs: the deadline or the end of the grace period has come.
+    pub(crate) stop: CancellationToken,
+    /// The batch is acknowledged: what has not begun by now comes again, so it must not begin any more.
+    pub(crate) settled: CancellationToken,
+}
+
+impl Signals {
+    pub(crate) fn new(shutdown: CancellationToken, stop: CancellationToken) -> Self {
+        Self { cancelled: CancellationToken::new(), shutdown, stop, settled: CancellationToken::new() }
+    }
 }
 
 impl Delivery {
@@ -176,6 +186,10 @@ impl Delivery {
     /// Where it comes from: the worker, the queue, the group.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     pub(crate) fn message(&self) -> &Arc<ReceivedMessage> {

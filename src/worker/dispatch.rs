@@ -89,27 +89,22 @@ pub(crate) async fn single(
 }
 
 /// Takes part in a call of several messages. `None` when the handler was not called with this one: the lease ended, its batch
-/// was acknowledged (`settled`), or too little time was left.
-pub(crate) async fn together(
-    shared: &Arc<Shared>,
-    delivery: &Delivery,
-    mut joined: Joined,
-    stop: &CancellationToken,
-    settled: &CancellationToken,
-) -> Option<Called> {
+/// was acknowledged, or too little time was left.
+pub(crate) async fn together(shared: &Arc<Shared>, delivery: &Delivery, mut joined: Joined) -> Option<Called> {
+    let signals = delivery.signals();
     let held_until = joined.linger_until.map(|until| until.min(delivery.deadline() - shared.call_budget()));
     let mut open = true;
     loop {
         tokio::select! {
             biased;
             called = &mut joined.answer => return called.ok(),
-            () = stop.cancelled(), if !joined.stop.is_cancelled() => {
+            () = signals.stop.cancelled(), if !joined.stop.is_cancelled() => {
                 if joined.withdraw() {
                     return None;
                 }
                 joined.stop.cancel();
             }
-            () = settled.cancelled(), if open => {
+            () = signals.settled.cancelled(), if open => {
                 if joined.withdraw() {
                     return None;
                 }

@@ -53,6 +53,7 @@ mod rate;
 mod redelivery;
 mod report;
 mod run;
+mod runs;
 mod service;
 mod settings;
 mod source;
@@ -122,6 +123,9 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 /// How long messages are remembered that come again: past the longest lease after which they can.
 const KEEP: Duration = Duration::from_secs(360);
+
+/// Handlers are quick when 99 of 100 take at most so long.
+const QUICK: Duration = Duration::from_millis(1);
 
 /// Consumes one queue for one group. Workers are stateless: any number of them can share a group.
 ///
@@ -450,6 +454,14 @@ impl Shared {
     /// The p99 of the handler's recent runs.
     fn p99(&self) -> Option<Duration> {
         self.control.latency.quantiles().map(|seen| seen.p99)
+    }
+
+    /// Whether nearly all handlers are known to end so soon that nobody need mind waiting for one of them. In lanes the end of one begins
+    /// others.
+    fn has_quick_handlers(&self) -> bool {
+        matches!(self.dispatch, Dispatch::Single(_))
+            && !self.settings.ordering.has_lanes()
+            && self.p99().is_some_and(|p99| p99 <= QUICK)
     }
 
     /// The time that an acknowledgement needs, as far as is known.

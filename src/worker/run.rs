@@ -2,12 +2,10 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
-
 use super::{
     Shared,
     called::{Called, Ended},
-    delivery::Delivery,
+    delivery::{Delivery, Signals},
     dispatch::{self, Dispatch},
     event::{Event, Outcome},
     gate::Permit,
@@ -25,13 +23,9 @@ pub(crate) struct Job {
     pub(crate) position: usize,
     pub(crate) delivery: Delivery,
     /// Held until the run has ended.
-    pub(crate) _permit: Arc<Permit>,
+    pub(crate) permit: Arc<Permit>,
     /// Its place in its lane, where there are lanes, until its run begins.
     pub(crate) place: Option<Place>,
-    /// Ends the run: the deadline or the end of the grace period has come.
-    pub(crate) stop: CancellationToken,
-    /// The batch is acknowledged: a message that still waits for its lane comes again.
-    pub(crate) settled: CancellationToken,
     /// Its seat in a call of several messages, where those are handled together.
     pub(crate) seat: Option<Seat>,
     /// It may be what brings calls down, so it gets one of its own.
@@ -39,19 +33,19 @@ pub(crate) struct Job {
 }
 
 /// Runs one message. The permit goes back when the handler has ended and its copy, if any, was sent.
-pub(crate) async fn run(shared: Arc<Shared>, mut job: Job) -> (usize, Verdict) {
-    let verdict = verdict(&shared, &mut job).await;
+pub(crate) async fn run(shared: &Arc<Shared>, mut job: Job) -> Verdict {
+    let verdict = verdict(shared, &mut job).await;
     // Whatever kept it from joining, the others of its call need not wait for it.
     if let Some(complete) = job.seat.as_mut().and_then(|seat| seat.leave(verdict == Verdict::Done)) {
-        dispatch::begin(&shared, complete);
+        dispatch::begin(shared, complete);
     }
-    (job.position, verdict)
+    verdict
 }
 
 async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
     let head = match job.place.take() {
         None => None,
-        Some(place) => match aside(shared, &mut job.seat, turn(place, &job.stop, &job.settled)).await {
+        Some(place) => match aside(shared, &mut job.seat, turn(place, job.delivery.signals())).await {
             Ok(head) => Some(head),
             Err(verdict) => {
                 shared.skipped(&job.delivery);
@@ -61,8 +55,7 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
     };
     // Giving up at the head of a lane stops the lane, so it has to be opened again as after a failure.
     let given_up = if head.is_some() { Verdict::Failed } else { Verdict::NotStarted };
-    let begun = begin(shared, &job.delivery, &job.stop, &job.settled);
-    let begun = match aside(shared, &mut job.seat, begun).await {
+    let begun = match aside(shared, &mut job.seat, begin(shared, &job.delivery)).await {
         Begun::Known(run) => Some(run),
         Begun::Unknown => None,
         Begun::Succeeded => {
@@ -106,7 +99,8 @@ async fn aside<T>(shared: &Arc<Shared>, seat: &mut Option<Seat>, waiting: impl F
 /// Has the handler called, if there is enough time left. Asked last: waiting for the lane, or for an earlier run, may have used
 /// up the lease.
 async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
-    if job.stop.is_cancelled() || !shared.has_time(&job.delivery) {
+    let signals = job.delivery.signals();
+    if signals.stop.is_cancelled() || !shared.has_time(&job.delivery) {
         return None;
     }
     let delivery = job.delivery.clone();
@@ -114,19 +108,19 @@ async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
         (Dispatch::Batch { .. }, Some(seat)) => {
             let (joined, complete) = if job.alone { seat.alone(delivery) } else { seat.join(delivery) };
             complete.into_iter().for_each(|complete| dispatch::begin(shared, complete));
-            dispatch::together(shared, &job.delivery, joined, &job.stop, &job.settled).await
+            dispatch::together(shared, &job.delivery, joined).await
         }
         (Dispatch::Batch { .. }, None) => None,
-        (Dispatch::Single(handler), _) => Some(dispatch::single(shared, &**handler, delivery, &job.stop).await),
+        (Dispatch::Single(handler), _) => Some(dispatch::single(shared, &**handler, delivery, &signals.stop).await),
     }
 }
 
 /// Waits for the head of the lane. A message that gives up waiting stops its lane as a failed one does.
-async fn turn(place: Place, stop: &CancellationToken, settled: &CancellationToken) -> Result<Head, Verdict> {
+async fn turn(place: Place, signals: &Signals) -> Result<Head, Verdict> {
     tokio::select! {
         biased;
-        () = stop.cancelled() => Err(Verdict::Failed),
-        () = settled.cancelled() => Err(Verdict::Failed),
+        () = signals.stop.cancelled() => Err(Verdict::Failed),
+        () = signals.settled.cancelled() => Err(Verdict::Failed),
         head = place.turn() => head.ok_or(Verdict::NotStarted),
     }
 }
@@ -144,17 +138,13 @@ enum Begun<'a> {
 }
 
 /// Begins the run of a message. Waits for one of it that is still going on.
-async fn begin<'a>(
-    shared: &'a Shared,
-    delivery: &Delivery,
-    stop: &CancellationToken,
-    settled: &CancellationToken,
-) -> Begun<'a> {
+async fn begin<'a>(shared: &'a Shared, delivery: &Delivery) -> Begun<'a> {
     let Some(identity) = shared.identity(delivery.message()) else { return Begun::Unknown };
+    let signals = delivery.signals();
     tokio::select! {
         biased;
-        () = settled.cancelled() => Begun::GivenUp,
-        () = stop.cancelled() => Begun::GivenUp,
+        () = signals.settled.cancelled() => Begun::GivenUp,
+        () = signals.stop.cancelled() => Begun::GivenUp,
         run = shared.known_runs.begin(identity) => run.map_or(Begun::Succeeded, Begun::Known),
     }
 }

@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, advance},
 };
 
+mod quick_handlers;
 mod steering;
 
 use super::*;

@@ -75,8 +75,9 @@ MUTATIONS = [
              '        if crate::mutated("lease-from-receipt") { return received; }',
              "Deadline", 0),
     Mutation("no-notice", "src/worker/batch.rs",
-             "() = sleep_until(lease.notice_at()), if !self.cancelled.is_cancelled() =>",
-             '() = sleep_until(lease.notice_at()), if !self.cancelled.is_cancelled() && !crate::mutated("no-notice") =>',
+             "() = sleep_until(lease.notice_at()), if !cancelled.is_cancelled() =>",
+             '() = sleep_until(if crate::mutated("no-notice") { lease.stop_at() } else { lease.notice_at() }), '
+             "if !cancelled.is_cancelled() =>",
              "Deadline", 13),
     Mutation("never-stopped", "src/worker/dispatch.rs",
              "() = stop.cancelled() => Err(Ended::Stopped),",
@@ -99,10 +100,10 @@ MUTATIONS = [
              '(self.limit() + 10 * usize::from(crate::mutated("more-than-there-is-room-for")))'
              ".saturating_sub(self.messages)",
              "Room", 1),
-    Mutation("permit-leaks", "src/worker/run.rs",
-             "    (job.position, verdict)\n",
-             '    if crate::mutated("permit-leaks") { std::mem::forget(job._permit.clone()); }\n'
-             "    (job.position, verdict)\n",
+    Mutation("permit-leaks", "src/worker/runs.rs",
+             "        let mut ending = Ending::of(&job, &line);\n",
+             '        if crate::mutated("permit-leaks") { std::mem::forget(job.permit.clone()); }\n'
+             "        let mut ending = Ending::of(&job, &line);\n",
              "Quiet", 2),
     Mutation("lost-wake-up", "src/worker/isolation.rs",
              "        self.changed.notify_waiters();\n    }\n\n    fn lock",
