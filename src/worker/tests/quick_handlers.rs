@@ -33,8 +33,7 @@ async fn tasks(batch: &[&'static str]) -> Vec<(String, task::Id)> {
     running.after(SECOND * 5).await;
     assert_eq!(script.acks().pop().unwrap(), batch.iter().map(|&name| (name.to_owned(), OK)).collect::<Vec<_>>());
     running.stop().await;
-    let tasks = tasks.lock().unwrap().clone();
-    tasks
+    std::mem::take(&mut *tasks.lock().unwrap())
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +73,10 @@ async fn those_behind_a_handler_that_blocks_its_thread_go_on_elsewhere() {
         let waited = match name.as_str() {
             "blocks" => (0..3).try_for_each(|_| others.lock().unwrap().recv_timeout(SECOND * 10)),
             "a" => Ok(()),
-            _ => Ok(done.send(()).unwrap()),
+            _ => {
+                done.send(()).unwrap();
+                Ok(())
+            }
         };
         async move { waited.map_err(HandlerError::retry) }
     });
