@@ -11,8 +11,8 @@ pub(super) struct Facts {
     pub(super) runs: BTreeMap<usize, Run>,
     pub(super) acks: BTreeMap<usize, Ack>,
     pub(super) sends: Vec<(Vec<u64>, SendOutcome)>,
-    /// When the server let go of its leases.
-    pub(super) restarts: Vec<Duration>,
+    /// When everybody slept, and woke up.
+    pub(super) sleeps: Vec<(Duration, Duration)>,
     /// When a process was first on its way out, and how.
     pub(super) ends: BTreeMap<Process, (Duration, LifeEvent)>,
     /// Why a process ended by itself.
@@ -113,8 +113,8 @@ impl Facts {
             }
             Entry::Life { event: LifeEvent::Started, .. } => {}
             Entry::Life { process, event } => drop(self.ends.insert(process, (at, event))),
-            Entry::ServerDown => self.restarts.push(at),
-            Entry::AckJudged { .. } | Entry::ServerUp | Entry::Calm => {}
+            Entry::Asleep { length } => self.sleeps.push((at, at + length)),
+            Entry::AckJudged { .. } | Entry::ServerDown | Entry::ServerUp | Entry::Calm => {}
         }
     }
 
@@ -122,6 +122,21 @@ impl Facts {
         if let Some(batch) = self.batches.get_mut(&number) {
             change(batch);
         }
+    }
+
+    /// When somebody can act on what is due: then, or when everybody wakes up.
+    pub(super) fn awake(&self, due: Duration) -> Duration {
+        self.sleeps
+            .iter()
+            .filter(|(begin, end)| (*begin..*end).contains(&due))
+            .map(|(_, end)| *end)
+            .max()
+            .unwrap_or(due)
+    }
+
+    /// Whether everybody slept at some time within a stretch.
+    pub(super) fn slept_within(&self, stretch: std::ops::RangeInclusive<Duration>) -> bool {
+        self.sleeps.iter().any(|(begin, end)| begin <= stretch.end() && end >= stretch.start())
     }
 
     /// The runs of a process with a message.

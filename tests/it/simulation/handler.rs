@@ -2,11 +2,15 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
+    future::pending,
     panic::resume_unwind,
+    pin::pin,
     sync::{Arc, Mutex},
 };
 
 use dms_worker::worker::{Delivery, HandlerError};
+use futures_util::future::{Either, join_all, select, select_all};
 use tokio::time::sleep;
 
 use super::{
@@ -26,7 +30,21 @@ pub(super) struct Script {
 struct Run {
     history: Arc<History>,
     number: usize,
+    message: u64,
     how: How,
+}
+
+/// A run that has come to its answer.
+struct Performed {
+    run: Run,
+    answer: Result<(), HandlerError>,
+}
+
+impl Performed {
+    fn ended(mut self) -> Result<(), HandlerError> {
+        self.run.how = if self.answer.is_ok() { How::Ok } else { How::Failed };
+        self.answer
+    }
 }
 
 impl Drop for Run {
@@ -42,40 +60,59 @@ impl Script {
 
     /// The handler.
     pub(super) async fn handle(self: Arc<Self>, process: Process, delivery: Delivery) -> Result<(), HandlerError> {
-        let message: u64 = delivery.json()?;
+        let run = self.begin(process, &delivery);
+        let told = self.told(run.number, &delivery);
+        match select(pin!(self.perform(run)), pin!(told)).await {
+            Either::Left((performed, _)) => performed.ended(),
+            Either::Right((never, _)) => match never {},
+        }
+    }
+
+    /// The handler of several messages, side by side. A run has ended with its call: what was done before a panic of another counts
+    /// as nothing.
+    pub(super) async fn handle_batch(
+        self: Arc<Self>,
+        process: Process,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<Result<(), HandlerError>>, HandlerError> {
+        let runs: Vec<_> = deliveries.iter().map(|delivery| self.begin(process, delivery)).collect();
+        let told = runs.iter().zip(&deliveries).map(|(run, delivery)| Box::pin(self.told(run.number, delivery)));
+        let told = select_all(told.collect::<Vec<_>>());
+        let performed = join_all(runs.into_iter().map(|run| self.perform(run)));
+        match select(performed, told).await {
+            Either::Left((performed, _)) => Ok(performed.into_iter().map(Performed::ended).collect()),
+            Either::Right(((never, ..), _)) => match never {},
+        }
+    }
+
+    fn begin(&self, process: Process, delivery: &Delivery) -> Run {
+        let message: u64 = delivery.json().unwrap();
         let sequence = delivery.sequence().unwrap();
         let deadline = self.history.at(delivery.deadline());
         let number = self.history.add(|run| Entry::Begun { run, process, message, sequence, deadline });
-        let mut run = Run { history: self.history.clone(), number, how: How::Cancelled };
-        let work = self.work(message);
-        tokio::pin!(work);
-        let failure = tokio::select! {
-            biased;
-            failure = &mut work => failure,
-            () = delivery.cancelled() => {
-                self.history.note(Entry::Noticed { run: number });
-                work.await
-            }
-        };
-        match failure {
-            None => {
-                run.how = How::Ok;
-                Ok(())
-            }
+        Run { history: self.history.clone(), number, message, how: How::Cancelled }
+    }
+
+    /// Writes down when a run is told to stop.
+    async fn told(&self, run: usize, delivery: &Delivery) -> Infallible {
+        delivery.cancelled().await;
+        self.history.note(Entry::Noticed { run });
+        pending().await
+    }
+
+    /// Runs a message to its answer; that it has ended is not written down yet, unless it is a panic.
+    async fn perform(&self, mut run: Run) -> Performed {
+        let answer = match self.work(run.message).await {
+            None => Ok(()),
             Some(Failure::Panic) => {
                 run.how = How::Panicked;
                 // Contained by the worker; without the hook, which would fill the output.
                 resume_unwind(Box::new("a panic of the simulation"))
             }
-            Some(Failure::Reject) => {
-                run.how = How::Failed;
-                Err(HandlerError::reject("rejected by the simulation"))
-            }
-            Some(Failure::Error | Failure::Hang) => {
-                run.how = How::Failed;
-                Err(HandlerError::retry("failed by the simulation"))
-            }
-        }
+            Some(Failure::Reject) => Err(HandlerError::reject("rejected by the simulation")),
+            Some(Failure::Error | Failure::Hang) => Err(HandlerError::retry("failed by the simulation")),
+        };
+        Performed { run, answer }
     }
 
     /// Does the work, and says how it fails, if it does.
@@ -94,7 +131,7 @@ impl Script {
             }
         };
         if failure == Some(Failure::Hang) {
-            std::future::pending::<()>().await;
+            pending::<()>().await;
         }
         if !plan.takes.is_zero() {
             sleep(plan.takes).await;

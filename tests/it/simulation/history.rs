@@ -45,6 +45,8 @@ pub(super) enum Entry {
     ServerDown,
     /// It is back.
     ServerUp,
+    /// Everything stands still for so long, as when a machine sleeps: clocks go on, and nobody runs.
+    Asleep { length: Duration },
     /// From now on nothing goes wrong.
     Calm,
 }
@@ -153,7 +155,7 @@ impl Entry {
             Self::AckSent { lines, .. } => {
                 lines.iter().find_map(|line| line.place).and_then(|(batch, _)| of(batch)).or(Some(Vec::new()))
             }
-            Self::Life { .. } | Self::ServerDown | Self::ServerUp | Self::Calm => None,
+            Self::Life { .. } | Self::ServerDown | Self::ServerUp | Self::Asleep { .. } | Self::Calm => None,
         }
     }
 }
@@ -189,6 +191,7 @@ impl fmt::Display for Entry {
             Self::AckHeard { ack, answer } => write!(f, "ack #{ack} answered: {answer:?}"),
             Self::ServerDown => f.write_str("the server goes down; its leases are gone"),
             Self::ServerUp => f.write_str("the server is up"),
+            Self::Asleep { length } => write!(f, "everybody sleeps for {length:?}"),
             Self::Calm => f.write_str("from now on nothing goes wrong"),
         }
     }

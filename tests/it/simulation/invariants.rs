@@ -11,7 +11,7 @@ use super::{
     facts::{Ack, Batch, Facts, Run},
     history::{Answer, How, Process, SendOutcome},
     run::Outcome,
-    scenario::Order,
+    scenario::{Order, WorkerPlan},
 };
 
 /// Timers fire at whole milliseconds.
@@ -162,10 +162,11 @@ impl Checker<'_> {
                 self.broken(Rule::Deadline, format!("run #{number} never ended"), [run.message]);
                 continue;
             };
-            if ended > run.deadline + TICK {
+            if ended > self.facts.awake(run.deadline) + TICK {
                 self.broken(Rule::Deadline, format!("run #{number} went on past its deadline"), [run.message]);
             }
-            let timed_out = how == How::Cancelled && ended >= run.deadline;
+            let slept = self.facts.slept_within(run.begun..=ended);
+            let timed_out = how == How::Cancelled && ended >= run.deadline && !slept;
             if timed_out && run.noticed.is_none_or(|noticed| noticed >= ended) {
                 self.broken(Rule::Deadline, format!("run #{number} was stopped without a word"), [run.message]);
             }
@@ -222,10 +223,10 @@ impl Checker<'_> {
         most.map_or(0, |most| i32::try_from(most).unwrap())
     }
 
-    /// What arrived begins at once, unless it was handled before, or an order was asked for.
+    /// What arrived begins at once, unless it was handled before, or an order or batches were asked for.
     fn nothing_waits(&mut self) {
-        let ordered = self.outcome.scenario.workers.iter().any(|worker| worker.ordering != Order::None);
-        if self.outcome.scenario.fifo || ordered {
+        let waits = |worker: &WorkerPlan| worker.ordering != Order::None || worker.batching.is_some();
+        if self.outcome.scenario.fifo || self.outcome.scenario.workers.iter().any(waits) {
             return;
         }
         let facts = self.facts;
@@ -249,10 +250,6 @@ impl Checker<'_> {
         let mut earlier: BTreeMap<(Process, u64), &Run> = BTreeMap::new();
         for run in self.facts.runs.values() {
             let Some(before) = earlier.insert((run.process, run.sequence), run) else { continue };
-            // A restart lets go of a batch that is being handled: it comes again before anybody can know.
-            if self.facts.restarts.iter().any(|at| (before.begun..=run.begun).contains(at)) {
-                continue;
-            }
             let text = match before.ended {
                 Some((ended, _)) if ended > run.begun => "runs it twice at a time",
                 Some((ended, How::Ok)) if run.begun - ended < MEMORY => "did it twice",

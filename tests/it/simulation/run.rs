@@ -18,12 +18,12 @@ use dms_worker::{
         clock::Clock,
     },
     transport::InProcess,
-    worker::{AckWait, MaxMessages, Ordering, Worker, WorkerBuilder, handler_fn},
+    worker::{AckWait, MaxMessages, Ordering, Worker, WorkerBuilder, batch_handler_fn, handler_fn},
 };
 use fastrand::Rng;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, advance, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -115,6 +115,7 @@ impl World {
         let (mut parts, mut workers) = (JoinSet::new(), JoinSet::new());
         parts.spawn(self.clone().produce());
         parts.spawn(self.clone().restart());
+        parts.spawn(self.clone().sleep());
         for plan in &self.0.scenario.workers {
             workers.spawn(self.clone().live(plan.clone()));
         }
@@ -195,6 +196,19 @@ impl World {
         }
     }
 
+    /// The machine sleeps now and then: clocks jump, and what was due meanwhile is due at once.
+    async fn sleep(self) {
+        let mut sleeps = self.0.scenario.sleeps.clone();
+        sleeps.sort();
+        for (at, length) in sleeps {
+            self.at(at).await;
+            self.0.history.note(Entry::Asleep { length });
+            advance(length).await;
+            // Somebody runs before it sleeps again.
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// One worker's lives.
     async fn live(self, plan: WorkerPlan) {
         for life in &plan.lives {
@@ -248,14 +262,23 @@ impl World {
     }
 
     fn builder(&self, process: Process, plan: &WorkerPlan, dead: CancellationToken) -> WorkerBuilder {
-        let script = self.0.script.clone();
-        let handler = handler_fn(move |delivery| script.clone().handle(process, delivery));
         let ordering = match plan.ordering {
             Order::None => Ordering::None,
             Order::Batch => Ordering::Batch,
             Order::Key => Ordering::by_attribute("key"),
         };
-        Worker::builder(self.client(Some(process), dead), "orders", "billing", handler)
+        let (client, script) = (self.client(Some(process), dead), self.0.script.clone());
+        let builder = match plan.batching {
+            None => {
+                let handler = handler_fn(move |delivery| script.clone().handle(process, delivery));
+                Worker::builder(client, "orders", "billing", handler)
+            }
+            Some(batching) => {
+                let handler = batch_handler_fn(move |deliveries| script.clone().handle_batch(process, deliveries));
+                Worker::batch_builder(client, "orders", "billing", handler).batching(batching)
+            }
+        };
+        builder
             .name(format!("process-{process}"))
             .concurrency(plan.concurrency)
             .max_messages(plan.max_messages.map_or(MaxMessages::Auto, MaxMessages::Fixed))
@@ -273,6 +296,9 @@ async fn create(scenario: &Scenario, broker: &EmbeddedBroker) -> GroupPath {
     let mut queue = NewQueue::new("orders");
     if scenario.fifo {
         queue = queue.mode(QueueMode::Fifo);
+    }
+    if scenario.kafka {
+        queue = queue.mode(QueueMode::KafkaHa);
     }
     if let Some(count) = scenario.max_consume_count {
         queue = queue.dead_letters_after(count);

@@ -2,7 +2,10 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use dms_worker::server::broker::embedded::FailureCounting;
+use dms_worker::{
+    server::broker::embedded::FailureCounting,
+    worker::{Batching, Collect},
+};
 use fastrand::Rng;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -12,6 +15,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(super) struct Scenario {
     pub(super) seed: u64,
     pub(super) fifo: bool,
+    /// A Kafka queue: without dead letters, and nothing on it is delayed.
+    pub(super) kafka: bool,
     pub(super) counting: FailureCounting,
     pub(super) max_consume_count: Option<u32>,
     /// By the messages' bodies.
@@ -22,6 +27,8 @@ pub(super) struct Scenario {
     pub(super) weather: Weather,
     /// When the server restarts, and how long it is away.
     pub(super) restarts: Vec<(Duration, Duration)>,
+    /// When everything sleeps, and for how long.
+    pub(super) sleeps: Vec<(Duration, Duration)>,
     /// From then on nothing goes wrong any more.
     pub(super) calm_at: Duration,
 }
@@ -65,6 +72,8 @@ pub(super) struct WorkerPlan {
     pub(super) pollers: Option<usize>,
     pub(super) timeout: Option<Duration>,
     pub(super) ordering: Order,
+    /// Several messages share a call; in no order of all messages.
+    pub(super) batching: Option<Batching>,
     pub(super) grace: Duration,
     pub(super) lives: Vec<Life>,
 }
@@ -120,16 +129,38 @@ impl Scenario {
         let calm_at = secs(&mut rng, 30..=150);
         let poison = [0, 5, 15][rng.usize(..3)];
         let count = rng.usize(5..=60);
-        let messages: Vec<Plan> =
+        let mut messages: Vec<Plan> =
             (0..count).map(|_| Plan::draw(&mut rng, poison, max_consume_count.is_some())).collect();
         let sends = draw_sends(&mut rng, count, calm_at);
         let replicas = [1, 1, 1, 2, 3][rng.usize(..5)];
         let troubled = rng.u8(..3) > 0;
-        let workers = (0..replicas).map(|_| WorkerPlan::draw(&mut rng, fifo, troubled, calm_at)).collect();
+        let mut workers: Vec<WorkerPlan> =
+            (0..replicas).map(|_| WorkerPlan::draw(&mut rng, fifo, troubled, calm_at)).collect();
         let weather = draw_weather(&mut rng);
         let restarts = if rng.u8(..4) == 0 { draw_restarts(&mut rng, calm_at) } else { Vec::new() };
         let counting = if rng.bool() { FailureCounting::Batch } else { FailureCounting::Culprit };
-        Self { seed, fifo, counting, max_consume_count, messages, sends, workers, weather, restarts, calm_at }
+        let sleeps = if rng.u8(..6) == 0 { draw_sleeps(&mut rng, calm_at) } else { Vec::new() };
+        for worker in &mut workers {
+            worker.batching = draw_batching(&mut rng, worker).filter(|_| !fifo && worker.ordering != Order::Batch);
+        }
+        let kafka = !fifo && max_consume_count.is_none() && rng.bool();
+        if kafka {
+            messages.iter_mut().for_each(|message| message.delay = Duration::ZERO);
+        }
+        Self {
+            seed,
+            fifo,
+            kafka,
+            counting,
+            max_consume_count,
+            messages,
+            sends,
+            workers,
+            weather,
+            restarts,
+            sleeps,
+            calm_at,
+        }
     }
 
     /// How many processes take part in all.
@@ -178,6 +209,7 @@ impl WorkerPlan {
             pollers: (rng.u8(..4) == 0).then(|| rng.usize(1..=4)),
             timeout: (rng.u8(..4) == 0).then(|| secs(rng, 5..=10)),
             ordering,
+            batching: None,
             grace: secs(rng, 0..=25),
             lives: draw_lives(rng, troubled, calm_at),
         }
@@ -237,6 +269,20 @@ fn draw_weather(rng: &mut Rng) -> Weather {
 
 fn draw_restarts(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Duration)> {
     (0..rng.usize(1..=2)).map(|_| (calm_at.mul_f64(rng.f64()), millis(rng, 0..=8_000))).collect()
+}
+
+fn draw_batching(rng: &mut Rng, worker: &WorkerPlan) -> Option<Batching> {
+    let (kind, count, linger) = (rng.u8(..10), rng.usize(1..=30), millis(rng, 0..=3_000));
+    let count = count.min(worker.concurrency);
+    match kind {
+        0 => Some(Batching::Consumed),
+        1 => Some(Batching::Collected(Collect { max_messages: count, linger, ..Collect::default() })),
+        _ => None,
+    }
+}
+
+fn draw_sleeps(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Duration)> {
+    (0..rng.usize(1..=2)).map(|_| (calm_at.mul_f64(rng.f64()), millis(rng, 100..=90_000))).collect()
 }
 
 fn secs(rng: &mut Rng, range: RangeInclusive<u32>) -> Duration {
