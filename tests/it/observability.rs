@@ -105,3 +105,21 @@ fn the_labels_of_acknowledged_messages_are_documented() {
     let names: Vec<_> = MessageAck::ALL.iter().map(|result| result.name()).collect();
     assert_eq!(row[2], format!("result: {}", names.join(", ")));
 }
+
+/// "What happens when…": every statement names tests that are there.
+#[test]
+fn every_statement_names_its_test() {
+    let mut named = 0;
+    for row in rows("docs/worker.md", "What happens when…") {
+        for tests in row[2].split("; ") {
+            let (path, names) = tests.split_once(' ').unwrap_or_else(|| panic!("{tests}"));
+            let text = file(path);
+            for name in names.split(", ") {
+                let is_there = ["fn ", "def ", "class "].iter().any(|kind| text.contains(&format!("{kind}{name}(")));
+                assert!(is_there, "{path} has no test {name}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 50, "{named}");
+}
