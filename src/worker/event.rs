@@ -1,6 +1,10 @@
 //! What a worker tells while it works: [`Event`]s, for [`Observer`]s.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     delivery::{Delivery, Origin},
@@ -193,7 +197,8 @@ impl MessageAck {
     }
 }
 
-/// Is told every event of a worker, on the task that caused it: it should be quick and must not block.
+/// Is told every event of a worker, on the task that caused it: it should be quick and must not block. A panic is logged and
+/// otherwise without effect.
 pub trait Observer: Send + Sync + 'static {
     /// Takes in one event of this worker.
     fn observe(&self, origin: &Origin, event: &Event<'_>);
@@ -210,7 +215,9 @@ impl Observers {
 
     pub(crate) fn tell(&self, origin: &Origin, event: &Event<'_>) {
         for observer in &self.0 {
-            observer.observe(origin, event);
+            if catch_unwind(AssertUnwindSafe(|| observer.observe(origin, event))).is_err() {
+                tracing::error!(worker = origin.worker, ?event, "an observer panicked");
+            }
         }
     }
 }
@@ -218,5 +225,22 @@ impl Observers {
 impl std::fmt::Debug for Observers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Observers({})", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of three messages the first two were done.
+    #[test]
+    fn each_message_of_an_acknowledgement_has_its_result() {
+        use MessageAck::{Acked, Late, Rejected, Returned, Unknown};
+        let of = |result: AckResult<'_>| [0, 1, 2].map(|position| MessageAck::of(&result, position, 2));
+        assert_eq!(of(AckResult::Answered { success: 2, fail: 1 }), [Acked, Acked, Returned]);
+        assert_eq!(of(AckResult::Answered { success: 1, fail: 2 }), [Acked, Rejected, Returned]);
+        assert_eq!(of(AckResult::Answered { success: 3, fail: 0 }), [Acked, Acked, Returned], "not what was asked");
+        assert_eq!(of(AckResult::Late), [Late; 3]);
+        assert_eq!(of(AckResult::Unknown), [Unknown; 3]);
     }
 }

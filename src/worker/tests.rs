@@ -393,6 +393,22 @@ async fn a_deferred_message_is_sent_again_as_it_was() {
     assert_eq!(running.stop().await.deferred, 1);
 }
 
+/// An observer that panics at everything hurts nobody.
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_is_without_effect() {
+    struct Panics;
+    impl Observer for Panics {
+        fn observe(&self, _: &Origin, event: &Event<'_>) {
+            panic!("planted at {event:?}");
+        }
+    }
+    let script = Script::new(&[&["a", "b"], &["c"]]);
+    let running = Running::observed(&script, Settings::default(), Some(Arc::new(Panics)), |_, _| async { Ok(()) });
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)]), list(&[("c", OK)])]);
+    assert_eq!(running.stop().await.done, 3);
+}
+
 /// Republish: a delayed copy with an attempt count takes the place of the message, and nothing behind it fails.
 #[tokio::test(start_paused = true)]
 async fn a_republished_message_holds_nobody() {
