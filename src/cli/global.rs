@@ -1,6 +1,6 @@
 //! The options of every command.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -52,4 +52,46 @@ pub(crate) enum Color {
     Always,
     /// Never
     Never,
+}
+
+impl Color {
+    /// What the arguments ask for, read before clap does: its help and its errors have colours too. A value that clap will
+    /// refuse counts as none.
+    pub(crate) fn asked(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut arguments = arguments.into_iter().take_while(|argument| argument != "--");
+        let mut asked = None;
+        while let Some(argument) = arguments.next() {
+            let value = match argument.to_str().and_then(|text| text.strip_prefix("--color")) {
+                Some("") => arguments.next(),
+                Some(rest) => rest.strip_prefix('=').map(OsString::from),
+                None => None,
+            };
+            asked = value.and_then(|value| Self::from_str(value.to_str()?, false).ok()).or(asked);
+        }
+        asked.unwrap_or(Self::Auto)
+    }
+
+    /// The same for clap.
+    pub(crate) fn choice(self) -> clap::ColorChoice {
+        match self {
+            Self::Auto => clap::ColorChoice::Auto,
+            Self::Always => clap::ColorChoice::Always,
+            Self::Never => clap::ColorChoice::Never,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_known_before_the_arguments_are() {
+        let asked = |line: &str| Color::asked(line.split(' ').map(OsString::from));
+        assert_eq!(asked("queue --color never --help"), Color::Never);
+        assert_eq!(asked("--color=always nonsense"), Color::Always);
+        for other in ["--help", "--color", "--color mauve", "--colors never", "send q -- --color never"] {
+            assert_eq!(asked(other), Color::Auto, "{other}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! `man`: the manual page.
+//! `man`: the manual pages.
 
 use std::io::{Write, stdout};
 
@@ -12,24 +12,30 @@ use super::failure::{Failure, Kind};
 #[command(after_help = "\
 Examples:
   dms-worker man | man -l -                  read it
-  dms-worker man send > dms-worker-send.1    the page of one command
+  dms-worker man queue create | man -l -     the page of one command
   dms-worker man > /usr/local/share/man/man1/dms-worker.1")]
 pub(crate) struct ManArgs {
-    /// The command whose page is printed; the whole program's by default
-    command: Option<String>,
+    /// The command whose page is printed, as `send` or `queue create`; the whole program's by default
+    command: Vec<String>,
 }
 
 /// Prints the page of `program`, or of one of its commands.
 pub(crate) fn run(args: &ManArgs, mut program: clap::Command) -> Result<(), Failure> {
     program.build();
-    let page = match &args.command {
-        None => program,
-        Some(name) => {
-            let unknown = || Failure::of(Kind::Usage, format!("there is no command `{name}`: see dms-worker --help"));
-            program.find_subcommand(name).ok_or_else(unknown)?.clone()
-        }
-    };
+    let version = program.get_version().unwrap_or_default().to_owned();
+    let mut page = program;
+    for name in &args.command {
+        let unknown = || {
+            let text = format!("there is no command `{}`: see dms-worker --help", args.command.join(" "));
+            Failure::of(Kind::Usage, text)
+        };
+        page = page.find_subcommand(name).ok_or_else(unknown)?.clone();
+    }
+    let mut text = Vec::new();
+    Man::new(page).source(format!("dms-worker {version}")).manual("dms-worker manual").render(&mut text)?;
+    // The generator leaves the date out where there is none, so that the source would be taken for it.
+    let text = String::from_utf8_lossy(&text).replacen(" 1  \"", " 1 \"\" \"", 1);
     let mut out = stdout().lock();
-    Man::new(page).render(&mut out)?;
+    out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }

@@ -37,17 +37,19 @@ mod traces;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use self::{
     args::{Cli, Command},
     context::Context,
     failure::Failure,
+    global::Color,
 };
 
 /// Runs the command line of this process and gives its exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let program = Cli::command().color(Color::asked(std::env::args_os()).choice());
+    let cli = match program.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::{confirm::confirm, context::Context, failure::Failure, group, table::Table};
 use crate::{
-    client::Client,
+    client::{self, Client},
+    limits,
     queue::{NewQueue, Queue, QueueMode},
 };
 
@@ -95,6 +96,8 @@ pub(crate) async fn run(args: QueueArgs, context: &Context) -> Result<(), Failur
 }
 
 async fn create(client: &Client, args: CreateArgs, context: &Context) -> Result<(), Failure> {
+    // Before the queue is there without them.
+    args.groups.iter().try_for_each(|group| limits::group_name(group))?;
     let queue = NewQueue {
         name: args.name,
         mode: args.mode,
@@ -106,11 +109,19 @@ async fn create(client: &Client, args: CreateArgs, context: &Context) -> Result<
     let mut groups = Vec::new();
     if !args.groups.is_empty() {
         let names: Vec<&str> = args.groups.iter().map(String::as_str).collect();
-        groups = client.create_groups(&created.id, &names).await?;
+        groups =
+            client.create_groups(&created.id, &names).await.map_err(|error| without_groups(&created.name, error))?;
     }
     let groups: Vec<Value> = groups.iter().map(|(id, name)| json!({ "id": id, "name": name })).collect();
     let json = json!({ "id": created.id, "name": created.name, "kafka_topic": created.kafka_topic, "groups": groups });
     Ok(context.printer().print(created.id.as_str(), &json)?)
+}
+
+/// The queue was created, and then its groups were not.
+fn without_groups(queue: &str, error: client::Error) -> Failure {
+    let kind = Failure::from(error.clone()).kind();
+    let text = format!("queue {queue} is there and its groups are not: {error}; `dms-worker group create` adds them");
+    Failure::of(kind, text).because(error)
 }
 
 async fn list(client: &Client, context: &Context) -> Result<(), Failure> {

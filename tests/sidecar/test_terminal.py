@@ -7,12 +7,14 @@ import os
 import pathlib
 import pty
 import select
+import shutil
 import signal
 import struct
 import subprocess
 import termios
 import threading
 import time
+import unittest
 
 import harness
 from harness import PATIENCE, Case
@@ -21,12 +23,12 @@ from harness import PATIENCE, Case
 class Terminal:
     """A command in a pseudo-terminal of 80 columns."""
 
-    def __init__(self, directory, *arguments, environment=None, columns=80, pipe=False):
+    def __init__(self, directory, *arguments, environment=None, columns=80, pipe=False, program=None):
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "RUST_LOG", "CI")}
         environment = {**kept, "TERM": "xterm-256color", **(environment or {})}
-        self.popen = subprocess.Popen([harness.BINARY, *arguments], stdin=slave, stderr=slave,
+        self.popen = subprocess.Popen([program or harness.BINARY, *arguments], stdin=slave, stderr=slave,
                                       stdout=subprocess.PIPE if pipe else slave, cwd=directory, env=environment, start_new_session=True)
         os.close(slave)
         self.master, self.shown = master, ""
@@ -110,6 +112,69 @@ server:
         self.assertIn("\r", sent.shown, "a bar is drawn over itself")
         self.assertIn("5000", sent.shown)
         self.assertEqual(sent.piped, "", "data only")
+
+    def test_wide_tables_fit_and_nothing_is_cut_off(self):
+        self.serve()
+        name = "a-long-name-" * 5
+        made = self.client("queue", "create", name, "--group", "billing", pipe=True)
+        self.assertEqual(made.end(), 0, made.shown)
+        for arguments in [("queue", "list"), ("queue", "show", name)]:
+            listed = self.client("--color", "never", *arguments)
+            self.assertEqual(listed.end(), 0, listed.shown)
+            self.assertLessEqual(max(len(line) for line in listed.shown.splitlines()), 80)
+            self.assertIn(name, listed.shown)
+            self.assertIn(made.piped.strip(), listed.shown, "the whole identifier")
+
+    def test_dead_letters_and_measurements_show_their_progress(self):
+        self.serve()
+        self.server.send(*range(6))
+        queue = self.server.queue()
+        group = f"/queues/{queue}/groups/{self.server.group()['id']}"
+        for _ in range(6):
+            [message] = self.server.api("GET", f"{group}/messages?max_msgs=1")
+            self.server.api("POST", f"{group}/ack", {"message": [{"handler": message["handler"], "status": "fail"}]})
+        self.assertEqual(self.server.group()["produced_deadletters"], 6)
+        measured = ["bench", "--against", self.endpoint, "--run", "produce", "--duration", "1s"]
+        for arguments in [["dlq", "redrive", "orders", "billing", "--rate", "2/s"], measured]:
+            shown = self.client(*arguments, pipe=True)
+            self.assertEqual(shown.end(), 0, shown.shown)
+            self.assertIn("\u2591" * 10, shown.shown, "a bar that is not full yet")
+            self.assertIn("\u2588", shown.shown, "and grows")
+            self.assertNotIn("\u2591", shown.piped, "data only")
+            self.assertNotIn("\x1b", shown.piped)
+
+    @unittest.skipUnless(shutil.which("fish"), "fish is not installed")
+    def test_fish_completes(self):
+        for words, offered in [("dms-worker qu", ["queue", "quota"]), ("dms-worker queue cr", ["create"]),
+                               ("dms-worker send -o j", ["json"]), ("dms-worker serve --data", ["--data-dir"])]:
+            script = f"{harness.BINARY} completions fish | source; complete -C '{words}'"
+            completed = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+            self.assertEqual((completed.returncode, completed.stderr), (0, ""))
+            self.assertEqual([line.split("\t")[0] for line in completed.stdout.splitlines()], offered)
+
+    @unittest.skipUnless(shutil.which("zsh"), "zsh is not installed")
+    def test_zsh_completes(self):
+        functions = pathlib.Path(self.directory, "functions")
+        functions.mkdir()
+        script = subprocess.run([harness.BINARY, "completions", "zsh"], capture_output=True, check=True).stdout
+        (functions / "_dms-worker").write_bytes(script)
+        shell = Terminal(self.directory, "-f", environment={"TERM": "dumb", "PS1": "$ "}, program="zsh")
+        shell.type(f"fpath=({functions} $fpath); autoload -Uz compinit; compinit -D -u; print rea''dy\n")
+        shell.until("ready")
+        for words, completed in [("dms-worker queue cr", "queue create"), ("dms-worker send -o js", "-o json"),
+                                 ("dms-worker serve --data", "--data-dir")]:
+            shell.type(f"\x15{words}\t")
+            shell.until(completed)
+        shell.type("\x15exit\n")
+        shell.end()
+
+    @unittest.skipUnless(shutil.which("mandoc"), "mandoc is not installed")
+    def test_the_manual_pages_are_well_formed(self):
+        for words in [[], ["run"], ["queue"], ["queue", "create"], ["send"], ["dlq", "redrive"], ["bench"]]:
+            page = subprocess.run([harness.BINARY, "man", *words], capture_output=True, check=True).stdout
+            lint = subprocess.run(["mandoc", "-T", "lint", "-W", "warning"], input=page, capture_output=True, timeout=PATIENCE)
+            complaints = [line for line in lint.stdout.decode().splitlines() if "missing date" not in line]
+            self.assertEqual(complaints, [], words)
 
     def test_what_destroys_is_asked_for(self):
         self.serve()

@@ -5,6 +5,7 @@
 
 mod figures;
 mod load;
+mod progress;
 mod target;
 mod usage;
 
@@ -16,6 +17,7 @@ use serde_json::json;
 use self::{
     figures::{Figures, Meter, Spent},
     load::{GROUP, Load},
+    progress::Progress,
     target::Target,
 };
 use super::{context::Context, failure::Failure, logging, table::Table};
@@ -149,18 +151,22 @@ async fn measure(
     let mut figures = Vec::with_capacity(runs.len());
     let mut waiting = None;
     for run in runs {
-        context.say(&format!("{} …", run.name()));
         if *run == Run::Consume && waiting.is_none() {
             // There has to be something to consume, and it is not part of the run.
             waiting = Some(load.produce().await?.produced);
         }
+        let progress = Progress::new(context, run.name(), load.duration);
         let meter = Meter::start(target.process);
-        let tally = match run {
-            Run::Produce => load.produce().await?,
-            Run::Consume => load.consume(waiting.unwrap_or_default()).await?,
-            Run::Both => load.both().await?,
-            Run::Latency => load.latency(args.rate).await?,
-        };
+        let tally = progress
+            .of(async {
+                match run {
+                    Run::Produce => load.produce().await,
+                    Run::Consume => load.consume(waiting.unwrap_or_default()).await,
+                    Run::Both => load.both().await,
+                    Run::Latency => load.latency(args.rate).await,
+                }
+            })
+            .await?;
         if *run == Run::Produce {
             waiting = Some(tally.produced);
         }

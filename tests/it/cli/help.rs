@@ -64,6 +64,8 @@ fn completions_and_manual_are_printed() {
     }
     assert!(program.run(&["man"]).ok().starts_with(".ie"));
     assert!(program.run(&["man", "send"]).ok().contains("\\-\\-attribute"));
+    let page = program.run(&["man", "queue", "create"]).ok();
+    assert!(page.contains(".TH dms-worker-queue-create 1 \"\" \"dms-worker "), "{page}");
     assert_eq!(
         program.run(&["man", "nothing"]).failed(2),
         "error: there is no command `nothing`: see dms-worker --help\n"

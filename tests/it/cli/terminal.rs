@@ -40,6 +40,38 @@ fn colours_are_for_those_who_want_them() {
 }
 
 #[test]
+fn help_and_wrong_usage_have_the_colours_that_are_asked_for() {
+    let program = Program::new();
+    let shown = |args: &[&str], forced: bool| {
+        let mut command = program.command(args);
+        if forced {
+            command.env("CLICOLOR_FORCE", "1");
+        }
+        let output = command.output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    for asked in [&["queue", "--help"][..], &["queue", "nothing"]] {
+        assert!(shown(&[&["--color", "always"], asked].concat(), false).contains('\u{1b}'), "{asked:?}");
+        assert!(shown(asked, true).contains('\u{1b}'), "{asked:?}");
+        assert!(!shown(&[&["--color=never"], asked].concat(), true).contains('\u{1b}'), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_queue_is_not_left_behind_by_a_group_that_cannot_be() {
+    let program = Program::new();
+    let server = program.serve(&[]);
+    let url = server.url("serving on ");
+    let create = ["--endpoint", &url, "queue", "create", "q"];
+    let stderr = program.run(&[&create[..], &["--group", "a b"]].concat()).failed(2);
+    assert!(stderr.contains("group name is \"a b\""), "{stderr}");
+    assert_eq!(program.run(&["--endpoint", &url, "queue", "list", "-o", "json"]).json(), json!([]));
+    let four = ["--group", "a", "--group", "b", "--group", "c", "--group", "d"];
+    let stderr = program.run(&[&create[..], &four].concat()).failed(1);
+    assert!(stderr.contains("queue q is there and its groups are not") && stderr.contains("group create"), "{stderr}");
+}
+
+#[test]
 fn every_change_is_told_to_a_program_in_json() {
     let program = Program::new();
     let server = program.serve(&[]);
