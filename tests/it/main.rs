@@ -20,6 +20,7 @@ mod examples;
 mod kill;
 #[cfg(feature = "server")]
 mod layers;
+mod listeners;
 mod observability;
 mod producer;
 mod redelivery;

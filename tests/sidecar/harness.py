@@ -70,7 +70,7 @@ class App:
                 super().setup()
 
             def do_GET(self):
-                self.say(app.health)
+                self.say(*app.health) if isinstance(app.health, tuple) else self.say(app.health)
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))

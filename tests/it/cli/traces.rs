@@ -2,9 +2,17 @@
 
 use axum::{Router, body::Bytes, extract::State, routing::post};
 use http::{HeaderMap, StatusCode};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{KeyValue, any_value::Value},
+};
+use prost::Message;
 use tokio::{net::TcpListener, sync::mpsc};
 
 use super::{Program, Running};
+
+/// The trace in which the message was made.
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 type Batches = mpsc::UnboundedSender<(HeaderMap, Bytes)>;
 
@@ -22,10 +30,6 @@ async fn collector() -> (String, mpsc::UnboundedReceiver<(HeaderMap, Bytes)>) {
     (url, batches)
 }
 
-fn contains(body: &[u8], part: &[u8]) -> bool {
-    body.windows(part.len()).any(|window| window == part)
-}
-
 /// Runs a worker over one message, with these variables.
 fn run(variables: &[(&str, &str)]) -> String {
     let program = Program::new();
@@ -34,7 +38,8 @@ fn run(variables: &[(&str, &str)]) -> String {
     let mut command = program.command(&["run", "-c", &file]);
     command.envs(variables.iter().copied()).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     let mut sidecar = Running::start(&mut command);
-    program.run(&["--endpoint", &sidecar.url("server on "), "send", "q", "1"]).ok();
+    let trace = format!("traceparent={TRACE}");
+    program.run(&["--endpoint", &sidecar.url("server on "), "send", "q", "1", "--attribute", &trace]).ok();
     sidecar.until("\"queue\":\"q\"");
     sidecar.signal("TERM");
     let (status, log) = sidecar.wait();
@@ -54,17 +59,37 @@ async fn a_collector_gets_every_span_before_the_process_ends() {
     });
     let log = log.await.unwrap();
     // What was left is sent before the process ends: everything is here by now.
-    let mut all = Vec::new();
+    let (mut services, mut spans) = (Vec::new(), Vec::new());
     while let Ok((headers, body)) = batches.try_recv() {
         assert_eq!(
             (&headers["content-type"], &headers["x-key"]),
             (&"application/x-protobuf".parse().unwrap(), &"k".parse().unwrap())
         );
-        all.extend_from_slice(&body);
+        for resource in ExportTraceServiceRequest::decode(body).unwrap().resource_spans {
+            services.extend(resource.resource.unwrap().attributes);
+            spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
+        }
     }
-    for part in ["billing", "dms"] {
-        assert!(contains(&all, part.as_bytes()), "no {part:?} in {} bytes; log: {log}", all.len());
+    assert!(services.iter().any(|attribute| text(attribute) == ("service.name", "billing")), "{services:?}; {log}");
+    let named = |start: &str| spans.iter().filter(|span| span.name.starts_with(start)).collect::<Vec<_>>();
+    let [process] = named("process")[..] else { panic!("one run of the handler: {spans:?}") };
+    let [link] = &process.links[..] else { panic!("one link: {process:?}") };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(format!("00-{}-{}-01", hex(&link.trace_id), hex(&link.span_id)), TRACE);
+    assert_ne!(process.trace_id, link.trace_id, "it is linked to, and not continued");
+    assert!(!named("receive").is_empty() && !named("ack").is_empty(), "{spans:?}");
+    for attribute in spans.iter().flat_map(|span| &span.attributes) {
+        assert!(!attribute.key.starts_with("link."), "it became a link: {attribute:?}");
     }
+}
+
+/// An attribute whose value is a text.
+fn text(attribute: &KeyValue) -> (&str, &str) {
+    let value = match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(text)) => text,
+        _ => "",
+    };
+    (&attribute.key, value)
 }
 
 #[test]

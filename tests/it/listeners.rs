@@ -1,0 +1,121 @@
+//! The small listeners, of a server's admin address, a sidecar's and a publisher: how long and how large a request's head may be,
+//! how long a connection may be silent, and how many there may be.
+
+use std::{net::SocketAddr, time::Duration};
+
+use dms_worker::{
+    config::{Request, load},
+    server::{Server, ServerConfig},
+    sidecar::Sidecar,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Every small listener on a free port; they end when the guards are dropped.
+struct Listening {
+    addresses: [(&'static str, SocketAddr); 3],
+    _server: oneshot::Sender<()>,
+    _sidecar: tokio_util::sync::DropGuard,
+}
+
+async fn listening() -> Listening {
+    let any = Some(([127, 0, 0, 1], 0).into());
+    let server = Server::bind(ServerConfig { admin: any, ..ServerConfig::default() }).await.unwrap();
+    let server_admin = server.admin_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(server.run(async { drop(stopped.await) }));
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    let yaml = "server: {listen: '127.0.0.1:0', queues: [{name: q}]}\npublishers: [{queue: q, listen: '127.0.0.1:0'}]\nadmin: {listen: '127.0.0.1:0'}\n";
+    std::fs::write(&file, yaml).unwrap();
+    let config = load(&Request::new().file(file)).unwrap_or_else(|error| panic!("{error}")).config;
+    let sidecar = Sidecar::start(config).await.unwrap();
+    let addresses = [
+        ("server.admin", server_admin),
+        ("admin", sidecar.admin_addr().unwrap()),
+        ("publisher", sidecar.publisher_addrs()[0]),
+    ];
+    let ending = CancellationToken::new();
+    tokio::spawn(sidecar.run(ending.clone()));
+    Listening { addresses, _server: stop, _sidecar: ending.drop_guard() }
+}
+
+/// What comes until the connection ends.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    // A connection that is cut may be reset.
+    let _ = stream.read_to_end(&mut text).await;
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Asks for something and reads the head of the answer.
+async fn ask(stream: &mut TcpStream) -> String {
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_heads_are_cut_off_everywhere() {
+    let listening = listening().await;
+    for (name, address) in listening.addresses {
+        for begun in ["", "GET /livez HTTP/1.1\r\nHo"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let start = Instant::now();
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            rest(&mut stream).await;
+            assert_eq!(start.elapsed().as_secs(), 10, "{name}, after {begun:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_connections_are_closed_everywhere() {
+    let listening = listening().await;
+    for (name, address) in listening.addresses {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut stream).await.starts_with("HTTP/1.1 "), "{name}");
+        let start = Instant::now();
+        rest(&mut stream).await;
+        assert_eq!(start.elapsed().as_secs(), 75, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn large_heads_are_refused_everywhere() {
+    let listening = listening().await;
+    for (name, address) in listening.addresses {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let line = format!("X-Large: {}\r\n", "x".repeat(1_000));
+        let head = format!("GET /livez HTTP/1.1\r\nHost: h\r\n{}\r\n", line.repeat(200));
+        // It may be refused before all of it is written.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let answer = rest(&mut stream).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{name}: {answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_beyond_the_limit_wait_for_others_to_go() {
+    let listening = listening().await;
+    let (_, admin) = listening.addresses[1];
+    let mut served = Vec::new();
+    for _ in 0..256 {
+        let mut stream = TcpStream::connect(admin).await.unwrap();
+        assert_eq!(ask(&mut stream).await, "HTTP/1.1 200");
+        served.push(stream);
+    }
+    let mut next = TcpStream::connect(admin).await.unwrap();
+    assert!(timeout(Duration::from_secs(5), ask(&mut next)).await.is_err(), "the 257th is served");
+    served.pop();
+    let mut head = [0; 12];
+    next.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+}
