@@ -11,7 +11,7 @@ use crate::{
     client::Client,
     config::{Config, Worker},
     server::{Tls, TlsError},
-    sidecar::{connect, embed},
+    sidecar::{check_authorities, connect, embed},
 };
 
 /// Options of `check`.
@@ -30,6 +30,7 @@ pub(crate) struct CheckArgs {
 pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let config = context.load()?.config;
     certificates(&config).map_err(|error| Failure::of(Kind::Config, format!("TLS: {error}")))?;
+    check_authorities(&config)?;
     if args.online {
         online(&config, context).await?;
     }

@@ -25,12 +25,13 @@ Examples:
   DMS_WORKER_WORKERS__0__CONCURRENCY=64 dms-worker run
 
 The first SIGTERM or SIGINT ends it in order within shutdown.grace, a second one at once. SIGHUP reads the configuration \
-again: log.filter, certificates and the concurrency of workers change at once, the log says what needs a restart. A service that \
+again: log.filter, certificates, and of workers concurrency, max_in_flight_bytes, max_messages and rate_limit change at \
+once, the log says what needs a restart. A service that \
 is not there is waited for; one that refuses the key ends the process with exit code 77.")]
 pub(crate) struct RunArgs {}
 
 /// The sections that count here.
-const SECTIONS: &[&str] = &["dms", "server", "workers", "publishers", "admin", "shutdown", "log"];
+const SECTIONS: &[&str] = &["dms", "server", "workers", "limits", "publishers", "admin", "shutdown", "log"];
 
 /// Runs the sidecar.
 pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
@@ -82,14 +83,14 @@ fn report(ended: &Ended, context: &Context) {
     }
 }
 
-/// Changes how many messages each worker may have in flight.
+/// Changes what can change of each worker.
 fn apply(controls: &Controls, config: &mut Config, new: &Config) {
     for worker in &new.workers {
         let old = config.workers.iter_mut().find(|old| old.label() == worker.label());
-        if let Some(old) = old.filter(|old| old.concurrency != worker.concurrency) {
-            old.concurrency = worker.concurrency;
-            controls.set_concurrency(&worker.label(), worker.concurrency);
-            tracing::info!(worker = worker.label(), concurrency = worker.concurrency, "changed");
+        match old.map(|old| controls.apply(old, worker)) {
+            Some(Ok(true)) => tracing::info!(worker = worker.label(), "its limits are changed"),
+            Some(Err(error)) => tracing::error!(worker = worker.label(), %error, "its limits are not changed"),
+            Some(Ok(false)) | None => {}
         }
     }
 }
@@ -110,11 +111,12 @@ impl From<SidecarError> for Failure {
             SidecarError::Nothing => {
                 Self::of(Kind::Config, format!("{error}; name a configuration with -c, or write a config.yaml"))
             }
-            SidecarError::Settings(..) | SidecarError::Program(..) | SidecarError::Tls(_) => {
-                Self::of(Kind::Config, error.to_string())
-            }
+            SidecarError::Settings(..)
+            | SidecarError::Program(..)
+            | SidecarError::Http(..)
+            | SidecarError::Client(_)
+            | SidecarError::Tls(_) => Self::of(Kind::Config, error.to_string()),
             SidecarError::Server(error) => error.into(),
-            SidecarError::Client(error) => error.into(),
             SidecarError::Worker(name, error) => match error.client_error() {
                 Some(refused) => {
                     let failure = Self::from(refused.clone());

@@ -48,6 +48,8 @@ pub struct HttpHandler {
     pub connect_timeout: Span,
     /// A Unix socket to connect to instead of the host of `url`; none by default.
     pub unix_socket: Option<PathBuf>,
+    /// A PEM file with the authorities that an `https://` application is trusted by, instead of the system's; none by default.
+    pub ca_file: Option<PathBuf>,
     /// How a message is written; `raw` by default.
     pub format: BodyFormat,
     /// Which messages share a request; by default each has its own.
@@ -72,6 +74,7 @@ impl Default for HttpHandler {
             timeout: Span::secs(20),
             connect_timeout: Span::secs(2),
             unix_socket: None,
+            ca_file: None,
             format: BodyFormat::default(),
             batch: None,
             headers: BTreeMap::new(),

@@ -46,7 +46,9 @@ pub use self::{
     problem::{ConfigError, Origin, Problem},
     publisher::Publisher,
     schema::schema,
-    server::{AccessKey, FailureCounting, GroupStart, Project, QueueSpec, Quotas, Server, ServerAuth, User},
+    server::{
+        AccessKey, FailureCounting, GroupStart, Project, QueueSpec, Quotas, Server, ServerAuth, ServerLimits, User,
+    },
     show::Setting,
     shutdown::Shutdown,
     tls::Tls,

@@ -43,6 +43,8 @@ pub struct Server {
     pub token_lifetime: Span,
     /// The limits of the project.
     pub quotas: Quotas,
+    /// What the process may spend on its callers.
+    pub limits: ServerLimits,
     /// Queues created at start where they are missing.
     pub queues: Vec<QueueSpec>,
     /// Further projects.
@@ -66,6 +68,7 @@ impl Default for Server {
             create_delay: Span::default(),
             token_lifetime: Span::secs(24 * 3600),
             quotas: Quotas::default(),
+            limits: ServerLimits::default(),
             queues: Vec::new(),
             projects: Vec::new(),
         }
@@ -155,6 +158,30 @@ pub struct Quotas {
 impl Default for Quotas {
     fn default() -> Self {
         Self { queues: 30, groups_per_queue: 3 }
+    }
+}
+
+/// What the server may spend on its callers, of all projects together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerLimits {
+    /// Connections at a time, at least 1; further ones wait to be accepted. 4 096 by default.
+    #[schemars(range(min = 1))]
+    pub connections: usize,
+    /// Bytes of request bodies in memory, at least 1 048 576, the largest one; further ones wait. 268 435 456 by default.
+    #[schemars(range(min = 1_048_576))]
+    pub request_bytes: usize,
+    /// Consume calls of one group that may wait, at least 1; 1 000 by default.
+    #[schemars(range(min = 1))]
+    pub polls_per_group: usize,
+    /// Bytes of messages in batches that are out, at least 524 288, the largest one; 268 435 456 by default.
+    #[schemars(range(min = 524_288))]
+    pub leased_bytes: usize,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self { connections: 4096, request_bytes: 256 << 20, polls_per_group: 1_000, leased_bytes: 256 << 20 }
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Worker {
     /// Messages in flight, at least 1; 32 by default.
     #[schemars(range(min = 1))]
     pub concurrency: usize,
+    /// Bytes of bodies in flight, at least 524 288, which a poll may bring; 67 108 864 by default.
+    #[schemars(range(min = 524_288))]
+    pub max_in_flight_bytes: usize,
     /// Its part of `limits` when they do not suffice, in proportion to the others', 1-1000; 1 by default.
     pub weight: u32,
     /// Concurrent polls, at least 1; `auto` by default: one when idle, more as messages come.
@@ -59,6 +62,12 @@ pub struct Worker {
     pub retry: Option<Retry>,
     /// The most messages in a unit of time, like 200/s; no limit by default.
     pub rate_limit: Option<Rate>,
+    /// Whether finished work that comes again is acknowledged without being handled again, where messages can be told apart;
+    /// true by default.
+    pub remember_finished: bool,
+    /// An attribute whose value is different for every message, to tell them apart where the service sends no place in the
+    /// queue; none by default.
+    pub unique_attribute: Option<String>,
     /// What is done with a message; required.
     pub handler: Handler,
 }
@@ -74,6 +83,7 @@ impl Default for Worker {
             poll_wait: Span::secs(20),
             ack_wait: Auto::Fixed(Span::secs(30)),
             concurrency: 32,
+            max_in_flight_bytes: 64 * 1024 * 1024,
             weight: 1,
             pollers: Auto::Auto,
             ordering: Ordering::default(),
@@ -83,6 +93,8 @@ impl Default for Worker {
             on_reject: OnReject::default(),
             retry: None,
             rate_limit: None,
+            remember_finished: true,
+            unique_attribute: None,
             handler: Handler::default(),
         }
     }

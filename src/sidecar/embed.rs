@@ -6,7 +6,7 @@ use crate::{
     config,
     queue::{NewQueue, ProjectId},
     server::{
-        AccessKey, Project, ServerConfig, StartQueue, TlsFiles, User,
+        AccessKey, HttpLimits, Project, ServerConfig, StartQueue, TlsFiles, User,
         broker::{
             Quotas,
             embedded::{EmbeddedConfig, FailureCounting, StartPosition},
@@ -48,7 +48,14 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
             },
             create_delay: server.create_delay.get(),
             quotas: quotas(server.quotas),
+            max_polls_per_group: server.limits.polls_per_group,
+            max_leased_bytes: server.limits.leased_bytes,
             ..EmbeddedConfig::default()
+        },
+        limits: HttpLimits {
+            connections: server.limits.connections,
+            bodies_bytes: server.limits.request_bytes,
+            ..HttpLimits::default()
         },
         ..ServerConfig::default()
     }

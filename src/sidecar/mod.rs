@@ -11,6 +11,7 @@ mod admin;
 mod app;
 pub(crate) mod children;
 pub(crate) mod connect;
+mod controls;
 mod deliver;
 pub(crate) mod embed;
 mod error;
@@ -22,12 +23,15 @@ mod observe;
 pub(crate) mod probe;
 mod publisher;
 mod run;
+mod settings;
 mod start;
 mod throttle;
 mod window;
 
+pub(crate) use self::start::check_authorities;
 pub use self::{
+    controls::Controls,
     error::SidecarError,
     run::{Ended, WorkerEnd},
-    start::{Controls, Sidecar},
+    start::Sidecar,
 };

@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     app::{App, Watching},
     children, connect,
+    controls::Controls,
     deliver::{
         command::CommandDelivery,
         http::{HttpBatches, HttpDelivery},
@@ -20,20 +21,16 @@ use super::{
     log_control::LogControl,
     observe::Recorder,
     publisher::Publisher,
+    settings::{batching, rate, settings},
     throttle::{Brake, Throttle},
 };
 use crate::{
     client::Client,
     config::{self, CommandMode, Config},
-    layers::Retry,
     producer,
-    queue::TagFilter,
-    server::{Server, Tls, listener::Listener},
+    server::{Server, listener::Listener},
     transport::InProcess,
-    worker::{
-        AckWait, Batching, Collect, Handler, MaxMessages, Metrics, OnFailure, OnReject, Ordering, Rate, Republish,
-        Worker, WorkerBuilder,
-    },
+    worker::{Batching, Handler, Metrics, Worker, WorkerBuilder},
 };
 
 /// Everything of one configuration, ready to run.
@@ -51,26 +48,6 @@ pub struct Sidecar {
     /// What ends after the workers.
     pub(super) tasks: TaskTracker,
     pub(super) log: LogControl,
-}
-
-/// What can be changed of a sidecar that runs.
-#[derive(Clone, Debug)]
-pub struct Controls {
-    throttles: Vec<(String, Throttle)>,
-    certificates: Vec<Tls>,
-}
-
-impl Controls {
-    /// Sets how many messages a worker may have in flight. False where there is no such worker.
-    pub fn set_concurrency(&self, worker: &str, messages: usize) -> bool {
-        let found = self.throttles.iter().find(|(name, _)| name == worker);
-        found.inspect(|(_, throttle)| throttle.concurrency(messages)).is_some()
-    }
-
-    /// The certificates of everything that listens.
-    pub fn certificates(&self) -> &[Tls] {
-        &self.certificates
-    }
 }
 
 /// A worker with what stands around it.
@@ -173,10 +150,8 @@ impl Sidecar {
         let server = self.server.as_ref().and_then(Server::tls);
         let publishers = self.publishers.iter().filter_map(|publisher| publisher.listener().tls());
         let admin = self.admin.as_ref().and_then(Listener::tls);
-        Controls {
-            throttles: self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect(),
-            certificates: server.into_iter().chain(publishers).chain(admin).cloned().collect(),
-        }
+        let throttles = self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect();
+        Controls::new(throttles, server.into_iter().chain(publishers).chain(admin).cloned().collect())
     }
 
     /// The names of the workers.
@@ -197,8 +172,7 @@ fn unit(
     let brake = Brake::default();
     let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
     let (handling, app) = handling(worker, source, &brake, surroundings)?;
-    let rate = worker.rate_limit.map(|rate| Rate::try_new(rate.count(), rate.per())).transpose();
-    let rate = rate.map_err(|error| SidecarError::Settings(name.clone(), error.into()))?;
+    let rate = rate(worker).map_err(|error| SidecarError::Settings(name.clone(), error))?;
     let built = settings(handling.builder(client.clone(), worker), worker, config)
         .rate_limit(rate)
         .observer(recorder.clone())
@@ -262,58 +236,16 @@ fn handling(
     Ok((Handling::Single(handler), None))
 }
 
-fn batching(batch: config::Batch) -> Batching {
-    match batch {
-        config::Batch::Consumed => Batching::Consumed,
-        config::Batch::Collect(config::Collect { max_messages, linger }) => {
-            Batching::Collected(Collect { max_messages, linger: linger.get(), ..Collect::default() })
+/// Opens every file of authorities that a client of this configuration would trust.
+///
+/// # Errors
+/// When one cannot be used; the first is named.
+pub(crate) fn check_authorities(config: &Config) -> Result<(), SidecarError> {
+    connect::to_service(config)?;
+    for worker in &config.workers {
+        if let Some(http) = &worker.handler.http {
+            Target::new(http, 1).map_err(|error| SidecarError::Http(worker.label(), error.into()))?;
         }
     }
-}
-
-/// Carries the configuration's settings over to the worker's.
-fn settings(builder: WorkerBuilder, worker: &config::Worker, config: &Config) -> WorkerBuilder {
-    let ack_wait = match worker.ack_wait {
-        config::Auto::Auto if worker.handler.timeout().is_none() => AckWait::Auto,
-        _ => worker.ack_wait().into(),
-    };
-    let builder = builder
-        .name(worker.label())
-        .concurrency(worker.concurrency)
-        .weight(worker.weight)
-        .max_messages(worker.max_messages.fixed().map_or(MaxMessages::Auto, MaxMessages::Fixed))
-        .poll_wait(worker.poll_wait.get())
-        .ack_wait(ack_wait)
-        .pollers(worker.pollers.fixed())
-        .handler_timeout(worker.handler.command.as_ref().and_then(|command| command.timeout).map(config::Span::get))
-        .shutdown_grace(config.shutdown.grace.get())
-        .ordering(match &worker.ordering {
-            config::Ordering::None => Ordering::None,
-            config::Ordering::Batch => Ordering::Batch,
-            config::Ordering::KeyAttribute(name) => Ordering::by_attribute(name.clone()),
-        })
-        .tags(TagFilter { tags: worker.tags.clone(), mode: worker.tag_type })
-        .on_failure(match &worker.on_failure {
-            config::OnFailure::Redeliver => OnFailure::Redeliver,
-            config::OnFailure::Republish(republish) => OnFailure::Republish(Republish {
-                max_attempts: republish.max_attempts,
-                first_delay: republish.backoff.get(),
-                max_delay: republish.max_backoff.get(),
-                then: match &republish.then {
-                    config::Then::Fail => OnReject::Fail,
-                    config::Then::Park(queue) => OnReject::Park(queue.clone()),
-                },
-            }),
-        })
-        .on_reject(match &worker.on_reject {
-            config::OnReject::Fail => OnReject::Fail,
-            config::OnReject::Park(queue) => OnReject::Park(queue.clone()),
-            config::OnReject::Discard => OnReject::Discard,
-        });
-    // One that cannot work was refused with the configuration.
-    let builder = match worker.retry.as_ref().and_then(|retry| retry.policy().ok()) {
-        Some(policy) => builder.layer(Retry::new(policy)),
-        None => builder,
-    };
-    if worker.source == config::Source::DeadLetters { builder.dead_letters() } else { builder }
+    Ok(())
 }

@@ -1,6 +1,9 @@
 //! The transport over sockets: HTTP/1.1, with or without TLS. The only file that names reqwest.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -74,7 +77,11 @@ impl From<Client> for HttpTransport {
     }
 }
 
-fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, TransportError> {
+/// The authorities of a PEM file.
+///
+/// # Errors
+/// When it cannot be read, or has no certificate; the file is named.
+pub(crate) fn certificates(file: &Path) -> Result<Vec<Certificate>, TransportError> {
     let name = file.display();
     let pem = std::fs::read(file).map_err(|error| TransportError::not_sent(format!("CA file {name}: {error}")))?;
     let found = Certificate::from_pem_bundle(&pem)

@@ -11,6 +11,8 @@ mod http_client;
 #[cfg(feature = "server")]
 mod in_process;
 
+#[cfg(feature = "sidecar")]
+pub(crate) use http_client::certificates;
 pub use http_client::{HttpOptions, HttpTransport};
 #[cfg(feature = "server")]
 pub use in_process::InProcess;

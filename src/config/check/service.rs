@@ -7,7 +7,7 @@ use super::{
         Config,
         dms::{Auth, Iam},
         path::KeyPath,
-        server::{QueueSpec, Quotas, ServerAuth},
+        server::{QueueSpec, Quotas, ServerAuth, ServerLimits},
     },
     Checker, is_http_address,
 };
@@ -91,6 +91,7 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
     checker.require(&path, "project_id", &server.project_id);
     checker.require(&path, "project_name", &server.project_name);
     check_project(&path, server.auth.as_ref(), server.quotas, &server.queues, checker);
+    check_limits(&path.child("limits"), server.limits, checker);
     let mut ids = BTreeSet::from([server.project_id.as_str()]);
     for (place, project) in server.projects.iter().enumerate() {
         let path = path.child("projects").child(place);
@@ -99,6 +100,19 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
             checker.report(&path.child("id"), format!("there is another project `{}`", project.id));
         }
         check_project(&path, project.auth.as_ref(), project.quotas, &project.queues, checker);
+    }
+}
+
+/// The largest request and the largest batch have to fit.
+fn check_limits(path: &KeyPath, spent: ServerLimits, checker: &mut Checker<'_>) {
+    checker.at_least_one(&path.child("connections"), spent.connections);
+    checker.at_least_one(&path.child("polls_per_group"), spent.polls_per_group);
+    let bytes =
+        [("request_bytes", spent.request_bytes, 1 << 20), ("leased_bytes", spent.leased_bytes, limits::MAX_BYTES)];
+    for (key, value, least) in bytes {
+        if value < least {
+            checker.report(&path.child(key), format!("`{value}` is not allowed: {least} or more are needed"));
+        }
     }
 }
 

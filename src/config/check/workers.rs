@@ -64,10 +64,21 @@ fn check_names(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     if matches!(&worker.ordering, Ordering::KeyAttribute(name) if name.is_empty()) {
         checker.report(&path.child("ordering"), "`key_attribute` needs the name of an attribute");
     }
+    if worker.unique_attribute.as_deref().is_some_and(str::is_empty) {
+        checker.report(&path.child("unique_attribute"), "needs the name of an attribute: set it, or leave it out");
+    }
 }
 
 fn check_flow(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     checker.at_least_one(&path.child("concurrency"), worker.concurrency);
+    if worker.max_in_flight_bytes < limits::MAX_BYTES {
+        let message = format!(
+            "`{}` is not allowed: {} or more are needed, as a poll may bring so much",
+            worker.max_in_flight_bytes,
+            limits::MAX_BYTES
+        );
+        checker.report(&path.child("max_in_flight_bytes"), message);
+    }
     checker.limit(&path.child("weight"), limits::in_range("weight", worker.weight, &(1..=1_000), ""));
     if let Auto::Fixed(pollers) = worker.pollers {
         checker.at_least_one(&path.child("pollers"), pollers);
@@ -137,6 +148,15 @@ fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
     ] {
         if span == Span::default() {
             checker.report(&path.child(key), "`0s` is not allowed: a duration above zero is needed");
+        }
+    }
+    if let Some(file) = &http.ca_file {
+        let https =
+            http.url.starts_with("https:") || http.health_url.as_ref().is_some_and(|url| url.starts_with("https:"));
+        if !https {
+            let message =
+                format!("`{}` is never used: `url` is not https; leave it out, or change `url`", file.display());
+            checker.report(&path.child("ca_file"), message);
         }
     }
     for (name, value) in &http.headers {

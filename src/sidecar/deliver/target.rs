@@ -8,7 +8,11 @@ use http::{HeaderMap, StatusCode};
 use reqwest::{Client, redirect::Policy};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{config::HttpHandler, sidecar::app::Health};
+use crate::{
+    config::HttpHandler,
+    sidecar::app::Health,
+    transport::{TransportError, certificates},
+};
 
 /// How much of an answer's body is read: enough for the connection to be used again, for an error text, and for the verdicts
 /// of many messages.
@@ -63,8 +67,8 @@ impl Target {
     /// The target of a handler that posts at most `concurrency` messages at a time.
     ///
     /// # Errors
-    /// When the HTTP client cannot be set up.
-    pub(crate) fn new(handler: &HttpHandler, concurrency: usize) -> Result<Self, reqwest::Error> {
+    /// When its authorities cannot be read, or the HTTP client cannot be set up.
+    pub(crate) fn new(handler: &HttpHandler, concurrency: usize) -> Result<Self, TransportError> {
         let mut client = Client::builder()
             .user_agent(concat!("dms-worker/", env!("CARGO_PKG_VERSION")))
             .http1_only()
@@ -77,8 +81,11 @@ impl Target {
         if let Some(path) = &handler.unix_socket {
             client = client.unix_socket(path.as_path());
         }
+        if let Some(file) = &handler.ca_file {
+            client = client.tls_certs_only(certificates(file)?);
+        }
         Ok(Self {
-            client: client.build()?,
+            client: client.build().map_err(TransportError::not_sent)?,
             url: handler.url.clone(),
             health_url: handler.health_url.clone(),
             unix_socket: handler.unix_socket.clone(),

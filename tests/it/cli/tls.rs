@@ -38,6 +38,40 @@ fn a_renewed_certificate_is_taken_on_sighup() {
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
+/// The application is a publisher of another process: it answers a message with 200, over HTTPS.
+#[test]
+fn an_application_with_a_private_authority_is_trusted_by_name() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let tls = pki.section();
+    let target = format!(
+        "server: {{listen: '127.0.0.1:0', queues: [{{name: q, groups: [g]}}]}}\npublishers: [{{queue: q, listen: '127.0.0.1:0', {tls}}}]\n"
+    );
+    let target = program.start(&["run", "-c", &program.file("target.yaml", &target)]);
+    let app = target.url("publisher on ");
+    let yaml = |authority: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0', queues: [{{name: q, groups: [g]}}]}}\nworkers:\n  - {{queue: q, group: g, poll_wait: 1s, handler: {{http: {{url: '{app}', {authority}}}}}}}\n"
+        )
+    };
+    let trusting = format!("ca_file: '{}'", pki.path("ca.pem").display());
+    let sidecar = program.start(&["run", "-c", &program.file("trusting.yaml", &yaml(&trusting))]);
+    program.run(&["--endpoint", &sidecar.url("server on "), "send", "q", r#"{"body": 1}"#]).ok();
+    let arrived = program.run(&["--endpoint", &target.url("server on "), "receive", "q", "g", "--max", "1"]).ok();
+    assert!(arrived.contains('1'), "{arrived}");
+
+    let missing = program.file("missing.yaml", &yaml("ca_file: /nonexistent/ca.pem"));
+    for command in ["check", "run"] {
+        let stderr = program.run(&[command, "-c", &missing]).failed(78);
+        assert!(stderr.contains("worker q/g") && stderr.contains("/nonexistent/ca.pem"), "{stderr}");
+    }
+    let plain = program.file("plain.yaml", &yaml(&trusting).replace("https:", "http:"));
+    let stderr = program.run(&["check", "-c", &plain]).failed(78);
+    assert!(
+        stderr.contains("handler.http.ca_file") && stderr.contains("is never used: `url` is not https"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn everything_that_listens_can_speak_https() {
     let (program, pki) = (Program::new(), Pki::new());

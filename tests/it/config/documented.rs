@@ -72,6 +72,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("publishers.[].tls", json(Tls::default())),
         ("admin.tls", json(Tls::default())),
         ("server.quotas", config["server"]["quotas"].clone()),
+        ("server.limits", config["server"]["limits"].clone()),
         ("server.auth", json(ServerAuth::default())),
         ("server.auth.access_keys.[]", json(AccessKey::default())),
         ("server.auth.users.[]", json(User::default())),

@@ -193,6 +193,26 @@ fn limits_of_the_service_hold_for_the_queues_of_the_server() {
 }
 
 #[test]
+fn limits_leave_room_for_the_largest_request_and_batch() {
+    check(
+        "server:\n  limits: {connections: 0, request_bytes: 1000, polls_per_group: 0, leased_bytes: 1000}\n",
+        &[
+            "config.yaml:2: server.limits.connections: `0` is not allowed: 1 or more is needed",
+            "config.yaml:2: server.limits.polls_per_group: `0` is not allowed: 1 or more is needed",
+            "config.yaml:2: server.limits.request_bytes: `1000` is not allowed: 1048576 or more are needed",
+            "config.yaml:2: server.limits.leased_bytes: `1000` is not allowed: 524288 or more are needed",
+        ],
+    );
+    check(
+        &worker("max_in_flight_bytes: 9\n    unique_attribute: ''"),
+        &[
+            "config.yaml:7: workers[0].max_in_flight_bytes: `9` is not allowed: 524288 or more are needed, as a poll may bring so much",
+            "config.yaml:8: workers[0].unique_attribute: needs the name of an attribute: set it, or leave it out",
+        ],
+    );
+}
+
+#[test]
 fn values_of_the_wrong_shape_are_named_once() {
     check("workers: 5\n", &["config.yaml:1: workers: `5` is not allowed: a list is needed"]);
     check("dms: {auth: 7}\n", &["config.yaml:1: dms.auth: `7` is not allowed: a map of `key: value` is needed"]);

@@ -1,0 +1,84 @@
+//! From the settings of a worker in the configuration to those of a [`WorkerBuilder`].
+
+use crate::{
+    config::{self, Config},
+    layers::Retry,
+    queue::TagFilter,
+    worker::{
+        AckWait, Batching, Collect, InvalidSettings, MaxMessages, OnFailure, OnReject, Ordering, Rate, Republish,
+        WorkerBuilder,
+    },
+};
+
+/// The rate limit of a worker.
+pub(super) fn rate(worker: &config::Worker) -> Result<Option<Rate>, InvalidSettings> {
+    Ok(worker.rate_limit.map(|rate| Rate::try_new(rate.count(), rate.per())).transpose()?)
+}
+
+/// The most messages that a worker's polls ask for.
+pub(super) fn max_messages(worker: &config::Worker) -> MaxMessages {
+    worker.max_messages.fixed().map_or(MaxMessages::Auto, MaxMessages::Fixed)
+}
+
+/// Which messages share a request.
+pub(super) fn batching(batch: config::Batch) -> Batching {
+    match batch {
+        config::Batch::Consumed => Batching::Consumed,
+        config::Batch::Collect(config::Collect { max_messages, linger }) => {
+            Batching::Collected(Collect { max_messages, linger: linger.get(), ..Collect::default() })
+        }
+    }
+}
+
+/// Carries the configuration's settings over to the worker's.
+pub(super) fn settings(builder: WorkerBuilder, worker: &config::Worker, config: &Config) -> WorkerBuilder {
+    let ack_wait = match worker.ack_wait {
+        config::Auto::Auto if worker.handler.timeout().is_none() => AckWait::Auto,
+        _ => worker.ack_wait().into(),
+    };
+    let builder = builder
+        .name(worker.label())
+        .concurrency(worker.concurrency)
+        .weight(worker.weight)
+        .max_in_flight_bytes(worker.max_in_flight_bytes)
+        .max_messages(max_messages(worker))
+        .remember_finished(worker.remember_finished)
+        .poll_wait(worker.poll_wait.get())
+        .ack_wait(ack_wait)
+        .pollers(worker.pollers.fixed())
+        .handler_timeout(worker.handler.command.as_ref().and_then(|command| command.timeout).map(config::Span::get))
+        .shutdown_grace(config.shutdown.grace.get())
+        .ordering(match &worker.ordering {
+            config::Ordering::None => Ordering::None,
+            config::Ordering::Batch => Ordering::Batch,
+            config::Ordering::KeyAttribute(name) => Ordering::by_attribute(name.clone()),
+        })
+        .tags(TagFilter { tags: worker.tags.clone(), mode: worker.tag_type })
+        .on_failure(match &worker.on_failure {
+            config::OnFailure::Redeliver => OnFailure::Redeliver,
+            config::OnFailure::Republish(republish) => OnFailure::Republish(Republish {
+                max_attempts: republish.max_attempts,
+                first_delay: republish.backoff.get(),
+                max_delay: republish.max_backoff.get(),
+                then: match &republish.then {
+                    config::Then::Fail => OnReject::Fail,
+                    config::Then::Park(queue) => OnReject::Park(queue.clone()),
+                },
+            }),
+        })
+        .on_reject(match &worker.on_reject {
+            config::OnReject::Fail => OnReject::Fail,
+            config::OnReject::Park(queue) => OnReject::Park(queue.clone()),
+            config::OnReject::Discard => OnReject::Discard,
+        });
+    // One that cannot work was refused with the configuration.
+    let builder = match worker.retry.as_ref().and_then(|retry| retry.policy().ok()) {
+        Some(policy) => builder.layer(Retry::new(policy)),
+        None => builder,
+    };
+    let builder = match &worker.unique_attribute {
+        Some(name) => builder.unique_attribute(name.clone()),
+        None => builder,
+    };
+    if worker.source == config::Source::DeadLetters { builder.dead_letters() } else { builder }
+}
