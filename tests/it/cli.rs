@@ -4,6 +4,7 @@ mod client;
 mod dashboard;
 mod deploy;
 mod dlq;
+mod documented;
 mod errors;
 mod help;
 mod secrets;
