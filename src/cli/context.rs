@@ -19,6 +19,9 @@ use crate::{
     sidecar::connect,
 };
 
+/// What a command that ends logs: a client that gives up says so, and the command's own error says the same.
+const QUIETLY: &str = "warn,dms_worker::client=off";
+
 /// The global options, and what follows from them.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -98,7 +101,7 @@ impl Context {
     /// The configuration for a command that talks to a service; logs are set up for such a command.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let loaded = load(&self.request(true))?;
-        logging::for_command(&self.global, self.colored, "warn");
+        logging::for_command(&self.global, self.colored, QUIETLY);
         Ok(loaded)
     }
 

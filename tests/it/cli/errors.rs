@@ -105,6 +105,9 @@ fn refused_credentials_are_77() {
         assert_eq!(output.code, Some(77), "{args:?}: {}", output.stderr);
         assert!(output.stderr.contains("error:") && output.stderr.contains("APIGW.0301"), "{}", output.stderr);
         assert!(!output.stderr.contains("wr0ng-s3cret"));
+        if args[0] != "run" {
+            assert_eq!(output.stderr.matches("APIGW.0301").count(), 1, "it is said once: {}", output.stderr);
+        }
     }
     // Three commands, three bad signatures: had one of them tried again and again, the key would be locked by now.
     let right = program.file("right.yaml", &yaml("right"));
