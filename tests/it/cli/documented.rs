@@ -68,3 +68,32 @@ fn every_exit_code_is_documented_everywhere() {
         assert_eq!(numbers(line), codes, "{start}");
     }
 }
+
+/// The names of the metrics in an answer.
+fn told(text: &str) -> BTreeSet<String> {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    types.map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_that_is_told_is_documented() {
+    let program = Program::new();
+    let yaml = "server: {listen: '127.0.0.1:0', queues: [{name: q, groups: [g]}]}\nworkers: [{queue: q, group: g, handler: {log: }}]\npublishers: [{queue: q, listen: '127.0.0.1:0'}]\nadmin: {listen: '127.0.0.1:0'}\n";
+    let sidecar = program.start(&["run", "-c", &program.file("config.yaml", yaml)]);
+    let server = program.serve(&["--admin", "127.0.0.1:0"]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let sent = http.post(sidecar.url("publisher on ")).body("{\"body\": 1}").send().await.unwrap();
+    assert_eq!(sent.status(), 200);
+    let get = async |address: &str| {
+        let url = format!("{}/metrics", address.trim_end_matches(')'));
+        told(&http.get(url).send().await.unwrap().text().await.unwrap())
+    };
+    let mut told = get(&sidecar.url("admin on ")).await;
+    told.extend(get(&server.url("admin on ")).await);
+    for start in ["dms_worker_", "dms_producer_", "dms_server_"] {
+        assert!(told.iter().filter(|name| name.starts_with(start)).count() >= 5, "{start}: {told:?}");
+    }
+    for name in told {
+        assert!(OPERATIONS.contains(&format!("`{name}`")), "{name} is not in docs/operations.md");
+    }
+}
