@@ -6,12 +6,12 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::{
-    Shared,
     delivery::Delivery,
     event::{AckResult, Event, MessageAck},
     lease::Lease,
     ledger::Settlement,
     redelivery::Redelivery,
+    shared::Shared,
     spans,
     suspects::Trace,
 };

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
-    Shared, acker,
+    acker,
     delivery::{Delivery, Signals, failed_attempts},
     event::Event,
     gate::Permit,
@@ -21,6 +21,7 @@ use super::{
     run::Job,
     runs::{Ended, Runs},
     settings::OnStuck,
+    shared::Shared,
 };
 use crate::message::ReceivedMessage;
 

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::{
-    Shared,
     batch_handler::{BatchHandler, Batching},
     called::{Called, Ended},
     delivery::Delivery,
@@ -16,6 +15,7 @@ use super::{
     event::Event,
     gathering::{Complete, Gathering, Joined, Member},
     handler::Handler,
+    shared::Shared,
     spans,
 };
 

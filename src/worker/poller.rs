@@ -11,7 +11,7 @@ use tokio::{
 use tracing::Instrument;
 
 use super::{
-    Shared, batch,
+    batch,
     batch::Batch,
     batch_size::batch_size,
     event::Event,
@@ -20,6 +20,7 @@ use super::{
     lease::{Begin, Lease},
     pace::Pace,
     settings::MaxMessages,
+    shared::Shared,
     spans,
     suspects::Trace,
 };

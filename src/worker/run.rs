@@ -3,17 +3,17 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
-    Shared,
     called::{Called, Ended},
     delivery::{Delivery, Signals},
     dispatch::{self, Dispatch},
     event::{Event, Outcome},
+    explainer,
     gate::Permit,
     gathering::Seat,
     known_runs::KnownRun,
     lanes::{Head, Place},
     ledger::Verdict,
-    redelivery::Redelivery,
+    shared::Shared,
     spans,
 };
 
@@ -161,7 +161,7 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
     span.in_scope(|| log(shared, &outcome, took));
     shared.tell(&Event::Handled { delivery, outcome, took });
     let verdict = shared.failure.resolve(delivery.message(), &outcome).await;
-    if let (Verdict::Failed, Some(reason)) = (verdict, Redelivery::of(&outcome)) {
+    if let (Verdict::Failed, Some(reason)) = (verdict, explainer::reason(&outcome)) {
         shared.expect(delivery, reason);
     }
     verdict

@@ -21,10 +21,10 @@ use tokio::{
 };
 
 use super::{
-    Shared,
     gate::Permit,
     ledger::Verdict,
     run::{self, Job},
+    shared::Shared,
 };
 
 /// How long those that have not begun wait for the handlers before them.

@@ -1,0 +1,243 @@
+//! What the tasks of a running worker share.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    builder::Handling,
+    control::{Acks, Control, Pollers},
+    delivery::{Delivery, Origin},
+    dispatch::Dispatch,
+    event::{Event, Observers},
+    explainer::Redeliveries,
+    failure::FailurePolicy,
+    isolation::{Isolation, Paths},
+    known_runs::KnownRuns,
+    lanes::Lanes,
+    latency::Latency,
+    memory::Identity,
+    pace::Pace,
+    poller,
+    redelivery::Redelivery,
+    settings::Settings,
+    source::Source,
+};
+use crate::message::ReceivedMessage;
+
+/// How long acknowledgements may take after the last handler was stopped.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// How long messages are remembered that come again: past the longest lease after which they can.
+const KEEP: Duration = Duration::from_secs(360);
+
+/// Handlers are quick when 99 of 100 take at most so long.
+const QUICK: Duration = Duration::from_millis(1);
+
+/// What the tasks of a running worker share.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) control: Arc<Control>,
+    pub(super) source: Arc<dyn Source>,
+    pub(super) dispatch: Dispatch,
+    pub(super) failure: FailurePolicy,
+    pub(super) observers: Observers,
+    pub(super) origin: Arc<Origin>,
+    pub(super) isolation: Isolation,
+    pub(super) lanes: Lanes,
+    pub(super) known_runs: KnownRuns,
+    pub(super) redeliveries: Redeliveries,
+    pub(super) acks: Acks,
+    /// How long acknowledgements take: the round trip that leases keep free.
+    pub(super) ack_times: Latency,
+    pub(super) pace: watch::Sender<Pace>,
+    pub(super) pollers: Pollers,
+    pub(super) batches: TaskTracker,
+    /// As a FIFO queue needs it.
+    pub(super) one_batch_at_a_time: bool,
+    /// One poll at a time, so that batches arrive in their order.
+    pub(super) in_turn: bool,
+}
+
+impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "the one place where a worker is put together")]
+    pub(super) fn new(
+        settings: Settings,
+        control: Arc<Control>,
+        source: Arc<dyn Source>,
+        handler: Handling,
+        failure: FailurePolicy,
+        observers: Observers,
+        origin: Arc<Origin>,
+        one_batch_at_a_time: bool,
+    ) -> Self {
+        // Lanes keep the order in which batches arrive, so two polls must not race each other.
+        let in_turn = one_batch_at_a_time || settings.ordering.has_lanes();
+        let dispatch = match handler {
+            Handling::Single(handler) => Dispatch::Single(handler),
+            Handling::Batch(handler) => {
+                Dispatch::batch(handler, settings.batching.unwrap_or_default(), settings.ordering.is_batch())
+            }
+        };
+        let alone = in_turn || settings.pollers == Some(1) || poller::most_polls(settings.concurrency) == 1;
+        Self {
+            acks: Acks::new(),
+            pace: poller::pace(),
+            in_turn,
+            isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, lanes: settings.ordering.has_lanes() }),
+            redeliveries: Redeliveries::new(failure.queue.clone(), KEEP),
+            settings,
+            control,
+            source,
+            dispatch,
+            failure,
+            observers,
+            origin,
+            lanes: Lanes::default(),
+            known_runs: KnownRuns::new(KEEP),
+            ack_times: Latency::default(),
+            pollers: Pollers::default(),
+            batches: TaskTracker::new(),
+            one_batch_at_a_time,
+        }
+    }
+
+    /// Tells the observers.
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        self.observers.tell(&self.origin, event);
+    }
+
+    /// Says why a message came again, if it did.
+    pub(super) fn explain(&self, delivery: &Delivery) {
+        let identity = self.own(delivery.message());
+        let Some(reason) = self.redeliveries.explain(delivery.message(), identity.as_ref()) else { return };
+        tracing::info!(
+            worker = self.settings.name,
+            message = delivery.sequence(),
+            attempt = delivery.attempt(),
+            reason = reason.name(),
+            "a message came again: {reason}"
+        );
+        self.tell(&Event::Redelivered { delivery, reason });
+    }
+
+    /// Notes why a message is going to come again.
+    pub(super) fn expect(&self, delivery: &Delivery, reason: Redelivery) {
+        if let Some(identity) = self.own(delivery.message()) {
+            self.redeliveries.expect(identity, reason);
+        }
+    }
+
+    /// A message was not handed to its handler.
+    pub(super) fn skipped(&self, delivery: &Delivery) {
+        self.tell(&Event::Skipped { delivery });
+        self.expect(delivery, Redelivery::NotStarted);
+    }
+
+    /// Whether a handler that begins now has enough time, as far as is known: the p99 of its runs, half of what its message arrived with
+    /// at most.
+    pub(super) fn has_time(&self, delivery: &Delivery) -> bool {
+        let left = delivery.remaining();
+        !left.is_zero() && left >= self.p99().unwrap_or_default().min(delivery.budget() / 2)
+    }
+
+    /// What a call of several messages is left of the lease when they are collected: the handler's timeout, else twice the p99
+    /// of its calls, else half of the lease.
+    pub(super) fn call_budget(&self) -> Duration {
+        let p99 = self.p99();
+        let half = self.lease_for(p99) / 2;
+        self.settings.handler_timeout.unwrap_or_else(|| p99.map_or(half, |p99| half.min(p99 * 2)))
+    }
+
+    /// The lease to ask for.
+    pub(super) fn ack_wait(&self) -> Duration {
+        self.lease_for(self.p99())
+    }
+
+    pub(super) fn lease_for(&self, p99: Option<Duration>) -> Duration {
+        self.settings.ack_wait.lease(self.settings.handler_timeout, p99)
+    }
+
+    /// The p99 of the handler's recent runs.
+    pub(super) fn p99(&self) -> Option<Duration> {
+        self.control.latency.quantiles().map(|seen| seen.p99)
+    }
+
+    /// Whether nearly all handlers are known to end so soon that nobody need mind waiting for one of them. In lanes the end of one begins
+    /// others.
+    pub(super) fn has_quick_handlers(&self) -> bool {
+        matches!(self.dispatch, Dispatch::Single(_))
+            && !self.settings.ordering.has_lanes()
+            && self.p99().is_some_and(|p99| p99 <= QUICK)
+    }
+
+    /// The time that an acknowledgement needs, as far as is known.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.ack_times.quantiles().map_or(Duration::ZERO, |seen| seen.p99)
+    }
+
+    /// What the work on a message is remembered by, where it may be.
+    pub(super) fn identity(&self, message: &ReceivedMessage) -> Option<Identity> {
+        self.settings.remember.then(|| self.own(message)).flatten()
+    }
+
+    /// What tells a message from others.
+    pub(super) fn own(&self, message: &ReceivedMessage) -> Option<Identity> {
+        Identity::of(message, self.settings.unique_attribute.as_deref())
+    }
+
+    pub(super) fn adjust_pace(&self, adjust: impl FnOnce(&mut Pace)) {
+        self.pace.send_if_modified(|pace| {
+            let before = *pace;
+            adjust(pace);
+            *pace != before
+        });
+    }
+
+    /// The most polls that may be out now.
+    pub(super) fn most_polls(&self) -> usize {
+        let useful = || poller::most_polls(self.control.gate.max_messages());
+        if self.in_turn { 1 } else { self.settings.pollers.unwrap_or_else(useful) }
+    }
+
+    /// Waits while acknowledgements fall behind: fetching more would only make more of them late. Cancel-safe.
+    pub(super) async fn until_acknowledged(&self) {
+        self.acks.below(self.most_polls().max(8) * 2).await;
+    }
+
+    /// Waits while fetching is paused. Cancel-safe.
+    pub(super) async fn until_running(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.control.paused.subscribe().wait_for(|paused| !paused).await;
+    }
+
+    /// Lets what has begun finish, within the grace period. Says whether it did.
+    pub(super) async fn drain(&self) -> bool {
+        self.batches.close();
+        let finished = tokio::select! {
+            biased;
+            () = self.batches.wait() => true,
+            () = self.control.interrupt.cancelled() => false,
+            () = sleep(self.settings.grace) => {
+                tracing::warn!(worker = self.settings.name, grace = ?self.settings.grace, "the grace period is over: running handlers are stopped");
+                false
+            }
+        };
+        if finished {
+            return !self.control.interrupt.is_cancelled();
+        }
+        self.control.interrupt.cancel();
+        if timeout(FLUSH, self.batches.wait()).await.is_err() {
+            tracing::error!(
+                worker = self.settings.name,
+                in_flight = self.control.gate.in_flight(),
+                "gave up waiting for the last handlers and acknowledgements: what they hold comes again"
+            );
+        }
+        false
+    }
+}
