@@ -49,6 +49,11 @@ impl Pace {
     }
 }
 
+/// The most polls that can be useful for so many messages in flight.
+pub(crate) fn most_polls(concurrency: usize) -> usize {
+    concurrency.div_ceil(2).clamp(1, 64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
-    sync::watch,
     task::{Id, JoinSet},
     time::{Instant, sleep},
 };
@@ -252,14 +251,4 @@ async fn admitted(shared: &Shared, want: usize) -> (Reservation, Pass<'_>) {
 fn received(messages: &[ReceivedMessage], took: Duration) -> Event<'static> {
     let bytes = messages.iter().map(|message| message.body.len()).sum();
     Event::Received { messages: messages.len(), bytes, took }
-}
-
-/// The most polls that can be useful for so many messages in flight.
-pub(crate) fn most_polls(concurrency: usize) -> usize {
-    concurrency.div_ceil(2).clamp(1, 64)
-}
-
-/// The number of polls to keep out, shared by the pollers of a worker.
-pub(crate) fn pace() -> watch::Sender<Pace> {
-    watch::Sender::new(Pace::new(1))
 }

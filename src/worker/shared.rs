@@ -21,8 +21,7 @@ use super::{
     lanes::Lanes,
     latency::Latency,
     memory::Identity,
-    pace::Pace,
-    poller,
+    pace::{self, Pace},
     redelivery::Redelivery,
     settings::Settings,
     source::Source,
@@ -54,6 +53,7 @@ pub(super) struct Shared {
     pub(super) acks: Acks,
     /// How long acknowledgements take: the round trip that leases keep free.
     pub(super) ack_times: Latency,
+    /// The number of polls to keep out, shared by the pollers.
     pub(super) pace: watch::Sender<Pace>,
     pub(super) pollers: Pollers,
     pub(super) batches: TaskTracker,
@@ -83,10 +83,10 @@ impl Shared {
                 Dispatch::batch(handler, settings.batching.unwrap_or_default(), settings.ordering.is_batch())
             }
         };
-        let alone = in_turn || settings.pollers == Some(1) || poller::most_polls(settings.concurrency) == 1;
+        let alone = in_turn || settings.pollers == Some(1) || pace::most_polls(settings.concurrency) == 1;
         Self {
             acks: Acks::new(),
-            pace: poller::pace(),
+            pace: watch::Sender::new(Pace::new(1)),
             in_turn,
             isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, lanes: settings.ordering.has_lanes() }),
             redeliveries: Redeliveries::new(failure.queue.clone(), KEEP),
@@ -200,7 +200,7 @@ impl Shared {
 
     /// The most polls that may be out now.
     pub(super) fn most_polls(&self) -> usize {
-        let useful = || poller::most_polls(self.control.gate.max_messages());
+        let useful = || pace::most_polls(self.control.gate.max_messages());
         if self.in_turn { 1 } else { self.settings.pollers.unwrap_or_else(useful) }
     }
 
