@@ -1,22 +1,11 @@
-//! The call of a handler, for one message or for several together: its panics contained, its end decided, its time taken.
+//! What a worker's messages are given to: a handler of single messages, or of several together.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
-
-use futures_util::FutureExt;
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span};
+use std::sync::Arc;
 
 use super::{
     batch_handler::{BatchHandler, Batching},
-    called::{Called, Ended},
-    delivery::Delivery,
-    error::HandlerError,
-    event::Event,
-    gathering::{Complete, Gathering, Joined, Member},
+    gathering::Gathering,
     handler::Handler,
-    shared::Shared,
-    spans,
 };
 
 /// What handles the messages of a worker.
@@ -56,153 +45,5 @@ impl std::fmt::Debug for Dispatch {
             Self::Single(_) => "Handler",
             Self::Batch { .. } => "BatchHandler",
         })
-    }
-}
-
-/// A number of verdicts that cannot be matched with the messages.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the batch handler answered {verdicts} verdicts for {messages} messages: it has to give one for each, in their order, \
-     so none of them counts as done"
-)]
-struct WrongVerdicts {
-    messages: usize,
-    verdicts: usize,
-}
-
-/// What a batch handler answers.
-type Answer = Result<Vec<Result<(), HandlerError>>, HandlerError>;
-
-/// Calls the handler for a message, and ends it when `stop` or its own timeout says so.
-pub(crate) async fn single(
-    shared: &Shared,
-    handler: &dyn Handler,
-    delivery: Delivery,
-    stop: &CancellationToken,
-) -> Called {
-    shared.tell(&Event::Started { delivery: &delivery });
-    let span = spans::process(&delivery);
-    // The async block keeps a panic of the call itself inside as well.
-    let call = async { handler.handle(delivery).await };
-    let (ended, took) = timed(shared, call, stop).instrument(span.clone()).await;
-    Called { ended: ended.map_or_else(|ended| ended, Ended::Answered), took, span }
-}
-
-/// Takes part in a call of several messages. `None` when the handler was not called with this one: the lease ended, its batch
-/// was acknowledged, or too little time was left.
-pub(crate) async fn together(shared: &Arc<Shared>, delivery: &Delivery, mut joined: Joined) -> Option<Called> {
-    let signals = delivery.signals();
-    let held_until = joined.linger_until.map(|until| until.min(delivery.deadline() - shared.call_budget()));
-    let mut open = true;
-    loop {
-        tokio::select! {
-            biased;
-            called = &mut joined.answer => return called.ok(),
-            () = signals.stop.cancelled(), if !joined.stop.is_cancelled() => {
-                if joined.withdraw() {
-                    return None;
-                }
-                joined.stop.cancel();
-            }
-            () = signals.settled.cancelled(), if open => {
-                if joined.withdraw() {
-                    return None;
-                }
-                open = false;
-            }
-            () = held_enough(shared, held_until), if open => {
-                if let Some(complete) = joined.close() {
-                    begin(shared, complete);
-                }
-                open = false;
-            }
-        }
-    }
-}
-
-/// Until a message has waited long enough for others; for ever where it waits for none in particular.
-async fn held_enough(shared: &Shared, until: Option<Instant>) {
-    let Some(until) = until else { return std::future::pending().await };
-    tokio::select! {
-        () = sleep_until(until) => {}
-        () = shared.control.stopping.cancelled() => {}
-    }
-}
-
-/// Begins a call of several messages, on a task of its own: it belongs to none of them.
-pub(crate) fn begin(shared: &Arc<Shared>, complete: Complete) {
-    let Dispatch::Batch { handler, .. } = &shared.dispatch else { return };
-    let Complete { mut members, stop } = complete;
-    // Those that are dropped here learn that they were not called.
-    members.retain(|member| !member.answer.is_closed() && shared.has_time(&member.delivery));
-    if members.is_empty() {
-        return;
-    }
-    let (shared, handler) = (shared.clone(), handler.clone());
-    tokio::spawn(async move { call_together(&shared, &*handler, members, &stop).await });
-}
-
-async fn call_together(shared: &Shared, handler: &dyn BatchHandler, members: Vec<Member>, stop: &CancellationToken) {
-    let deliveries: Vec<Delivery> = members.iter().map(|member| member.delivery.clone()).collect();
-    for delivery in &deliveries {
-        shared.tell(&Event::Started { delivery });
-    }
-    let count = members.len();
-    let span = spans::process_batch(&shared.origin, count);
-    deliveries.iter().for_each(|delivery| spans::link(&span, delivery));
-    let call = async { handler.handle_batch(deliveries).await };
-    let (ended, took) = timed(shared, call, stop).instrument(span.clone()).await;
-    spans::batch_processed(&span, &ended);
-    let shares = shares(ended, count);
-    for (member, ended) in members.into_iter().zip(shares) {
-        // A run that is gone needs no answer.
-        let _ = member.answer.send(Called { ended, took, span: Span::none() });
-    }
-}
-
-/// What the end of a call means for each of its messages.
-fn shares(ended: Result<Answer, Ended>, messages: usize) -> Vec<Ended> {
-    let whole = match ended {
-        Ok(Ok(verdicts)) if verdicts.len() == messages => return verdicts.into_iter().map(Ended::Answered).collect(),
-        Ok(Ok(verdicts)) => {
-            let error = WrongVerdicts { messages, verdicts: verdicts.len() };
-            Ended::Answered(Err(HandlerError::retry(error)))
-        }
-        Ok(Err(error)) => Ended::Answered(Err(error)),
-        Err(ended) => ended,
-    };
-    vec![whole; messages]
-}
-
-/// Runs a call to its end: its own, a panic, `stop`, or the handler's timeout.
-async fn timed<T>(
-    shared: &Shared,
-    call: impl Future<Output = T>,
-    stop: &CancellationToken,
-) -> (Result<T, Ended>, Duration) {
-    let started = Instant::now();
-    let call = AssertUnwindSafe(call).catch_unwind();
-    let timeout = async {
-        match shared.settings.handler_timeout {
-            Some(timeout) => sleep(timeout).await,
-            None => std::future::pending().await,
-        }
-    };
-    let ended = tokio::select! {
-        biased;
-        answer = call => answer.map_err(|panic| Ended::Panicked(panic_message(&*panic))),
-        () = stop.cancelled() => Err(Ended::Stopped),
-        () = timeout => Err(Ended::Stopped),
-    };
-    let took = started.elapsed();
-    shared.control.latency.record(took);
-    (ended, took)
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (None, Some(text)) => text.clone(),
-        (None, None) => "a panic without a message".to_owned(),
     }
 }

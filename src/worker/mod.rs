@@ -3,7 +3,7 @@
 //! # How it flows
 //!
 //! `poller` takes room from the `gate`, polls the `source`, and hands what came to a `batch` with its `lease`. The batch `run`s
-//! its messages, each through the [`Handler`] and the `failure` policy (`dispatch` makes the call, for one message or for the
+//! its messages, each through the [`Handler`] and the `failure` policy (`call` calls it, for one message or for the
 //! several that met in a `gathering`), writes their verdicts into its `ledger`, and when that
 //! says so the `acker` sends the batch's one acknowledgement. `isolation` keeps a failure from hurting its neighbours, `pace` and
 //! `batch_size` say how many polls go out and for how much, `lanes` keep an order where one was asked for. `known_runs` see to it that
@@ -26,6 +26,7 @@ mod batch;
 mod batch_handler;
 mod batch_size;
 mod builder;
+mod call;
 mod called;
 mod ceiling;
 mod control;

@@ -3,9 +3,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
+    call,
     called::{Called, Ended},
     delivery::{Delivery, Signals},
-    dispatch::{self, Dispatch},
+    dispatch::Dispatch,
     event::{Event, Outcome},
     explainer,
     gate::Permit,
@@ -37,7 +38,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, mut job: Job) -> Verdict {
     let verdict = verdict(shared, &mut job).await;
     // Whatever kept it from joining, the others of its call need not wait for it.
     if let Some(complete) = job.seat.as_mut().and_then(|seat| seat.leave(verdict == Verdict::Done)) {
-        dispatch::begin(shared, complete);
+        call::begin(shared, complete);
     }
     verdict
 }
@@ -91,7 +92,7 @@ async fn aside<T>(shared: &Arc<Shared>, seat: &mut Option<Seat>, waiting: impl F
         return ready;
     }
     if let Some(complete) = seat.as_mut().and_then(Seat::step_aside) {
-        dispatch::begin(shared, complete);
+        call::begin(shared, complete);
     }
     waiting.await
 }
@@ -107,11 +108,11 @@ async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
     match (&shared.dispatch, &mut job.seat) {
         (Dispatch::Batch { .. }, Some(seat)) => {
             let (joined, complete) = if job.alone { seat.alone(delivery) } else { seat.join(delivery) };
-            complete.into_iter().for_each(|complete| dispatch::begin(shared, complete));
-            dispatch::together(shared, &job.delivery, joined).await
+            complete.into_iter().for_each(|complete| call::begin(shared, complete));
+            call::together(shared, &job.delivery, joined).await
         }
         (Dispatch::Batch { .. }, None) => None,
-        (Dispatch::Single(handler), _) => Some(dispatch::single(shared, &**handler, delivery, &signals.stop).await),
+        (Dispatch::Single(handler), _) => Some(call::single(shared, &**handler, delivery, &signals.stop).await),
     }
 }
 

@@ -79,7 +79,7 @@ MUTATIONS = [
              '() = sleep_until(if crate::mutated("no-notice") { lease.stop_at() } else { lease.notice_at() }), '
              "if !cancelled.is_cancelled() =>",
              "Deadline", 13),
-    Mutation("never-stopped", "src/worker/dispatch.rs",
+    Mutation("never-stopped", "src/worker/call.rs",
              "() = stop.cancelled() => Err(Ended::Stopped),",
              '() = stop.cancelled(), if !crate::mutated("never-stopped") => Err(Ended::Stopped),',
              "Deadline", 13),
