@@ -213,7 +213,7 @@ fn handling(
 ) -> Result<(Handling, Option<Watched>), SidecarError> {
     if let Some(settings) = &worker.handler.http {
         let target = Target::new(settings, worker.concurrency);
-        let target = Arc::new(target.map_err(|error| SidecarError::Http(worker.label(), error.into()))?);
+        let target = Arc::new(target.map_err(|error| SidecarError::Http(worker.label(), error))?);
         let delivery = HttpDelivery::new(settings, target.clone(), source, brake.clone(), stopping.clone());
         let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
         let watched = Watched { app: delivery.app(), target, watching };
@@ -244,7 +244,7 @@ pub(crate) fn check_authorities(config: &Config) -> Result<(), SidecarError> {
     connect::to_service(config)?;
     for worker in &config.workers {
         if let Some(http) = &worker.handler.http {
-            Target::new(http, 1).map_err(|error| SidecarError::Http(worker.label(), error.into()))?;
+            Target::new(http, 1).map_err(|error| SidecarError::Http(worker.label(), error))?;
         }
     }
     Ok(())

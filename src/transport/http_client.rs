@@ -59,7 +59,7 @@ impl HttpTransport {
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(15));
         if let Some(file) = &options.ca_file {
-            builder = builder.tls_certs_only(certificates(file)?);
+            builder = builder.tls_certs_only(certificates(file).map_err(TransportError::not_sent)?);
         } else if !options.tls {
             builder = builder.tls_certs_only([]);
         }
@@ -77,17 +77,24 @@ impl From<Client> for HttpTransport {
     }
 }
 
+/// A file of authorities that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("CA file {}: {problem}", file.display())]
+pub(crate) struct UnusableAuthorities {
+    file: PathBuf,
+    problem: String,
+}
+
 /// The authorities of a PEM file.
 ///
 /// # Errors
 /// When it cannot be read, or has no certificate; the file is named.
-pub(crate) fn certificates(file: &Path) -> Result<Vec<Certificate>, TransportError> {
-    let name = file.display();
-    let pem = std::fs::read(file).map_err(|error| TransportError::not_sent(format!("CA file {name}: {error}")))?;
-    let found = Certificate::from_pem_bundle(&pem)
-        .map_err(|error| TransportError::not_sent(format!("CA file {name} is not PEM: {error}")))?;
+pub(crate) fn certificates(file: &Path) -> Result<Vec<Certificate>, UnusableAuthorities> {
+    let unusable = |problem| UnusableAuthorities { file: file.to_owned(), problem };
+    let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(format!("it is not PEM: {error}")))?;
     if found.is_empty() {
-        return Err(TransportError::not_sent(format!("CA file {name} has no certificate")));
+        return Err(unusable("it has no certificate".to_owned()));
     }
     Ok(found)
 }

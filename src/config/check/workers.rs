@@ -150,14 +150,9 @@ fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
             checker.report(&path.child(key), "`0s` is not allowed: a duration above zero is needed");
         }
     }
-    if let Some(file) = &http.ca_file {
-        let https =
-            http.url.starts_with("https:") || http.health_url.as_ref().is_some_and(|url| url.starts_with("https:"));
-        if !https {
-            let message =
-                format!("`{}` is never used: `url` is not https; leave it out, or change `url`", file.display());
-            checker.report(&path.child("ca_file"), message);
-        }
+    if let Some(file) = http.ca_file.as_ref().filter(|_| !urls(http).any(is_https)) {
+        let message = format!("`{}` is never used: `url` is not https; leave it out, or change `url`", file.display());
+        checker.report(&path.child("ca_file"), message);
     }
     for (name, value) in &http.headers {
         let legal = name.parse::<http::HeaderName>().is_ok() && value.parse::<http::HeaderValue>().is_ok();
@@ -165,6 +160,15 @@ fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
             checker.report(&path.child("headers").child(name), format!("`{name}: {value}` is not an HTTP header"));
         }
     }
+}
+
+/// Every address of an application.
+fn urls(http: &HttpHandler) -> impl Iterator<Item = &str> {
+    std::iter::once(http.url.as_str()).chain(http.health_url.as_deref())
+}
+
+fn is_https(url: &str) -> bool {
+    url.parse::<http::Uri>().is_ok_and(|url| url.scheme_str() == Some("https"))
 }
 
 /// A batch has to become complete: what waits for it is in flight, and its lease goes on.

@@ -1,18 +1,14 @@
 //! The application as an HTTP client sees it: posts, and probes whether it is there. Only this file and `probe` of the
 //! sidecar name reqwest.
 
-use std::{path::PathBuf, time::Duration};
+use std::{error::Error as StdError, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use reqwest::{Client, redirect::Policy};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{
-    config::HttpHandler,
-    sidecar::app::Health,
-    transport::{TransportError, certificates},
-};
+use crate::{config::HttpHandler, sidecar::app::Health, transport::certificates};
 
 /// How much of an answer's body is read: enough for the connection to be used again, for an error text, and for the verdicts
 /// of many messages.
@@ -68,7 +64,7 @@ impl Target {
     ///
     /// # Errors
     /// When its authorities cannot be read, or the HTTP client cannot be set up.
-    pub(crate) fn new(handler: &HttpHandler, concurrency: usize) -> Result<Self, TransportError> {
+    pub(crate) fn new(handler: &HttpHandler, concurrency: usize) -> Result<Self, Box<dyn StdError + Send + Sync>> {
         let mut client = Client::builder()
             .user_agent(concat!("dms-worker/", env!("CARGO_PKG_VERSION")))
             .http1_only()
@@ -85,7 +81,7 @@ impl Target {
             client = client.tls_certs_only(certificates(file)?);
         }
         Ok(Self {
-            client: client.build().map_err(TransportError::not_sent)?,
+            client: client.build()?,
             url: handler.url.clone(),
             health_url: handler.health_url.clone(),
             unix_socket: handler.unix_socket.clone(),
