@@ -13,7 +13,7 @@ import time
 import urllib.request
 
 from servers import ROOT, SERVER, build, free_port, quiet
-from turns import GROUP, drive
+from turns import GROUP, drive, drop
 
 POLL_WAIT = 2
 IDLE_SECONDS = 10
@@ -118,7 +118,7 @@ def backlog(place, rounds=3, part=100_000, long=1_000_000, longest=5_000_000):
             found = drive("worker", "consume", server, name, "--expect", part, "--seconds", 60)
             rates.append(found["acked"] / found["seconds"])
         ratios.append(rates[0] / rates[1])
-        drive("worker", "drop", server, queue)
+        drop("worker", server, queue)
     drive("worker", "produce", server, "long", *small, "--expect", longest - long)
     status = pathlib.Path(f"/proc/{server.pids[0]}/status").read_text()
     resident = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1e3

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import time
@@ -38,6 +39,23 @@ def run(command):
     return json.loads(done.stdout)
 
 
+def drop(system, server, queue):
+    """Deletes a queue, and waits until the server has nothing left to do about it: that is not for the next phase to pay."""
+    drive(system, "drop", server, queue)
+    until, before = time.monotonic() + 30, cpu_seconds(server)
+    while time.monotonic() < until:
+        time.sleep(0.25)
+        now = cpu_seconds(server)
+        if now - before < 0.02:
+            return
+        before = now
+
+
+def cpu_seconds(server):
+    stats = [pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in server.pids]
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+
+
 def turn(servers, name, repeat, seconds):
     """One system's phases, each on a fresh queue; what is produced is then consumed."""
     system, where, phases = SYSTEMS[name]
@@ -47,13 +65,13 @@ def turn(servers, name, repeat, seconds):
         found["produce"] = drive(system, "produce", server, shared, *time_limit)
         expect = ["--expect", found["produce"]["produced"]]
         found["consume"] = drive(system, "consume", server, shared, *expect, "--seconds", seconds * 3)
-        drive(system, "drop", server, shared)
+        drop(system, server, shared)
     else:
         found["consume"] = drive(system, "consume", server, shared, *time_limit)
     for phase in [phase for phase in ("both", "latency") if phase in phases]:
         queue = f"peers-{repeat}-{phase}"
         found[phase] = drive(system, phase, server, queue, *time_limit)
-        drive(system, "drop", server, queue)
+        drop(system, server, queue)
     return found
 
 
@@ -62,7 +80,7 @@ def sdk(servers, repeat, seconds):
     server, queue = servers["durable"], f"peers-{repeat}-sdk"
     drive("worker", "produce", server, queue, "--seconds", 0.5)
     found = run([VENV / "bin" / "python", HERE / "sdk_loop.py", server.url, queue, GROUP, seconds])
-    drive("worker", "drop", server, queue)
+    drop("worker", server, queue)
     found["client_cpu_us"] = found["cpu"] * 1e6 / max(found["acked"], 1)
     return {"consume": found}
 
