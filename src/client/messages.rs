@@ -1,6 +1,6 @@
 //! Messages and dead letters: send, consume, acknowledge (API reference 5.3).
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
 use http::Method;
 use tokio::time::Instant;
@@ -211,14 +211,14 @@ impl Client {
         acks: &[(AckHandle, AckStatus)],
         deadline: Instant,
     ) -> Result<AckOutcome, Error> {
-        self.acknowledge_timed(source, acks, deadline).await.map(|acked| acked.outcome)
+        self.settle(source, acks, Some(deadline)).await.map(|acked| acked.outcome)
     }
 
     /// As [`acknowledge_until`](Self::acknowledge_until), with how long it took.
     pub(crate) async fn acknowledge_timed(
         &self,
         source: &SourcePath,
-        acks: &[(AckHandle, AckStatus)],
+        acks: &[(&AckHandle, AckStatus)],
         deadline: Instant,
     ) -> Result<Acked, Error> {
         self.settle(source, acks, Some(deadline)).await
@@ -227,7 +227,7 @@ impl Client {
     async fn settle(
         &self,
         source: &SourcePath,
-        acks: &[(AckHandle, AckStatus)],
+        acks: &[(impl Borrow<AckHandle> + Sync, AckStatus)],
         deadline: Option<Instant>,
     ) -> Result<Acked, Error> {
         let (queue, group) = (source.queue.as_str(), source.group.as_str());
@@ -239,7 +239,7 @@ impl Client {
         };
         limits::in_range("number of acknowledgements", acks.len(), &(1..=MAX_MESSAGES), "")
             .map_err(|error| Error::limit(name, error))?;
-        let body = wire::messages::encode_ack(acks.iter().map(|(handle, status)| (handle, status.as_str())));
+        let body = wire::messages::encode_ack(acks.iter().map(|(handle, status)| (handle.borrow(), status.as_str())));
         let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(body)?.deadline(deadline);
         self.fetch_answer(call, |answer| {
             let (success, fail) = wire::messages::decode_acked(answer.body())?;

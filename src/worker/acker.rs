@@ -42,8 +42,7 @@ pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Sett
     };
     let status = |position| if position < done { AckStatus::Success } else { AckStatus::Fail };
     let named = batch.iter().take(done + 1).enumerate();
-    let acks: Vec<_> =
-        named.map(|(position, delivery)| (delivery.message().handle.clone(), status(position))).collect();
+    let acks: Vec<_> = named.map(|(position, delivery)| (&delivery.message().handle, status(position))).collect();
     let span = spans::ack(&shared.origin, acks.len());
     let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
     // Without the tries before: an outage must not look like a slow network for hours after it.

@@ -125,6 +125,9 @@ impl Acks {
 
     /// Waits until fewer than `limit` acknowledgements are under way. Cancel-safe.
     pub(crate) async fn below(&self, limit: usize) {
+        if *self.pending.borrow() < limit {
+            return;
+        }
         // The sender lives as long as `self`.
         let _ = self.pending.subscribe().wait_for(|pending| *pending < limit).await;
     }

@@ -1,6 +1,6 @@
 //! One message through its handler: turn, budget, call, contain, classify, report.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, task::Poll, time::Duration};
 
 use super::{
     call,
@@ -88,7 +88,7 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
 /// Waits for something while the others of a shared call go on without this message, where they may.
 async fn aside<T>(shared: &Arc<Shared>, seat: &mut Option<Seat>, waiting: impl Future<Output = T>) -> T {
     tokio::pin!(waiting);
-    if let std::task::Poll::Ready(ready) = futures_util::poll!(&mut waiting) {
+    if let Poll::Ready(ready) = futures_util::poll!(&mut waiting) {
         return ready;
     }
     if let Some(complete) = seat.as_mut().and_then(Seat::step_aside) {
@@ -142,11 +142,20 @@ enum Begun<'a> {
 async fn begin<'a>(shared: &'a Shared, delivery: &Delivery) -> Begun<'a> {
     let Some(identity) = shared.identity(delivery.message()) else { return Begun::Unknown };
     let signals = delivery.signals();
+    if signals.settled.is_cancelled() || signals.stop.is_cancelled() {
+        return Begun::GivenUp;
+    }
+    let begun = shared.known_runs.begin(identity);
+    tokio::pin!(begun);
+    // Nearly always there is nothing to wait for, nor to listen to meanwhile.
+    if let Poll::Ready(run) = futures_util::poll!(&mut begun) {
+        return run.map_or(Begun::Succeeded, Begun::Known);
+    }
     tokio::select! {
         biased;
         () = signals.settled.cancelled() => Begun::GivenUp,
         () = signals.stop.cancelled() => Begun::GivenUp,
-        run = shared.known_runs.begin(identity) => run.map_or(Begun::Succeeded, Begun::Known),
+        run = begun => run.map_or(Begun::Succeeded, Begun::Known),
     }
 }
 

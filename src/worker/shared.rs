@@ -211,6 +211,9 @@ impl Shared {
 
     /// Waits while fetching is paused. Cancel-safe.
     pub(super) async fn until_running(&self) {
+        if !*self.control.paused.borrow() {
+            return;
+        }
         // The sender lives as long as `self`.
         let _ = self.control.paused.subscribe().wait_for(|paused| !paused).await;
     }

@@ -117,7 +117,7 @@ impl Source for Script {
         }
     }
 
-    async fn acknowledge(&self, acks: &[(AckHandle, AckStatus)], _until: Instant) -> Result<Acked, Error> {
+    async fn acknowledge(&self, acks: &[(&AckHandle, AckStatus)], _until: Instant) -> Result<Acked, Error> {
         let list: Vec<_> = acks.iter().map(|(handle, status)| (handle.as_str().to_owned(), *status)).collect();
         self.acks.lock().unwrap().push((self.began.elapsed(), list));
         let takes = *self.ack_takes.lock().unwrap();
