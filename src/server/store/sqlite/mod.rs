@@ -31,6 +31,10 @@ mod writer;
 
 /// How much may be written to the log before it is copied.
 const LOG_BYTES: usize = 32 * 1024 * 1024;
+/// How much of the log may be left to be copied while commits wait.
+const SHORT_REST: usize = 1024 * 1024;
+/// How often the log is copied before commits wait for the rest, however much it is.
+const COPIES: usize = 6;
 /// What a commit writes beside its messages, roughly: a few pages.
 const COMMIT_BYTES: usize = 5 * 16_384;
 
@@ -109,12 +113,19 @@ impl SqliteStore {
         }
     }
 
-    /// Copies the log into the database: most of it while commits go on, the short rest between two of them.
+    /// Copies the log into the database: nearly all of it while commits go on, the short rest between two of them.
     fn checkpoint(&self) -> Result<(), StoreError> {
-        match lock(&self.checkpointer).as_ref() {
-            Some(conn) => tidy::copy_log(conn).map_err(StoreError::new)?,
-            None => return Err(released()),
-        };
+        // What is logged while much is copied is less, and so on.
+        for _ in 0..COPIES {
+            let before = self.logged.load(Ordering::Relaxed);
+            match lock(&self.checkpointer).as_ref() {
+                Some(conn) => tidy::copy_log(conn).map_err(StoreError::new)?,
+                None => return Err(released()),
+            };
+            if self.logged.load(Ordering::Relaxed) - before <= SHORT_REST {
+                break;
+            }
+        }
         if self.write(|writer| Ok(tidy::copy_log(&writer.conn)?))? {
             self.logged.store(0, Ordering::Relaxed);
         }
