@@ -18,6 +18,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use harness::{Phase, Plan, System};
 
+/// The allocator that dms-worker has, for all clients.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What goes wrong is printed, and ends the program.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
