@@ -172,18 +172,19 @@ struct Ending<'a> {
     line: &'a Line,
     position: usize,
     verdict: Option<Verdict>,
-    permit: Arc<Permit>,
+    permit: Option<Arc<Permit>>,
 }
 
 impl<'a> Ending<'a> {
     fn of(job: &Job, line: &'a Line) -> Self {
-        Self { line, position: job.position, verdict: None, permit: job.permit.clone() }
+        Self { line, position: job.position, verdict: None, permit: Some(job.permit.clone()) }
     }
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        let Self { position, verdict, .. } = *self;
-        self.line.lock().ended.push_back(Ended { position, verdict, permit: Some(self.permit.clone()) });
+        let Self { line, position, verdict, .. } = *self;
+        // Moved, not cloned: once the batch has taken this in, the place is free.
+        line.lock().ended.push_back(Ended { position, verdict, permit: self.permit.take() });
     }
 }
