@@ -30,7 +30,7 @@ mod tidy;
 mod writer;
 
 /// How much may be written to the log before it is copied.
-const LOG_BYTES: usize = 32 * 1024 * 1024;
+const LOG_BYTES: usize = 8 * 1024 * 1024;
 /// How much of the log may be left to be copied while commits wait.
 const SHORT_REST: usize = 1024 * 1024;
 /// How often the log is copied before commits wait for the rest, however much it is.
