@@ -42,18 +42,19 @@ def run(command):
 def drop(system, server, queue):
     """Deletes a queue, and waits until the server has nothing left to do about it: that is not for the next phase to pay."""
     drive(system, "drop", server, queue)
-    until, before = time.monotonic() + 30, cpu_seconds(server)
+    until, before = time.monotonic() + 60, written(server)
     while time.monotonic() < until:
-        time.sleep(0.25)
-        now = cpu_seconds(server)
-        if now - before < 0.02:
+        time.sleep(0.5)
+        now = written(server)
+        if now == before:
             return
         before = now
 
 
-def cpu_seconds(server):
-    stats = [pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in server.pids]
-    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+def written(server):
+    """Bytes that the server has had written to a disk so far."""
+    lines = [line for pid in server.pids for line in pathlib.Path(f"/proc/{pid}/io").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
 
 
 def turn(servers, name, repeat, seconds):
