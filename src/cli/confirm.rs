@@ -27,3 +27,11 @@ pub(crate) fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
         _ => Err(Failure::new("nothing was done")),
     }
 }
+
+/// A number of things, in words.
+pub(crate) fn counted(count: impl Into<u64>, thing: &str) -> String {
+    match count.into() {
+        1 => format!("1 {thing}"),
+        count => format!("{count} {thing}s"),
+    }
+}

@@ -3,7 +3,12 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{confirm::confirm, context::Context, failure::Failure, table::Table};
+use super::{
+    confirm::{confirm, counted},
+    context::Context,
+    failure::Failure,
+    table::Table,
+};
 use crate::queue::ConsumerGroup;
 
 /// Options of `group`.
@@ -64,7 +69,8 @@ pub(crate) async fn run(args: GroupArgs, context: &Context) -> Result<(), Failur
             let queue = client.find_queue(&queue).await?;
             let group = client.find_group(&queue.id, &group).await?;
             let lost = group.available_dead_letters.unwrap_or(0);
-            let what = format!("group {} of {} with {lost} dead letters will be deleted", group.name, queue.name);
+            let what =
+                format!("group {} of {} with {} will be deleted", group.name, queue.name, counted(lost, "dead letter"));
             confirm(yes, &what)?;
             client.delete_group(&queue.id, &group.id).await?;
             let json = json!({ "deleted": { "id": group.id, "name": group.name, "queue": queue.name } });
@@ -76,7 +82,7 @@ pub(crate) async fn run(args: GroupArgs, context: &Context) -> Result<(), Failur
 
 /// Groups with their counters.
 pub(super) fn table(groups: &[ConsumerGroup]) -> Table {
-    let mut table = Table::new(&["GROUP", "AVAILABLE", "CONSUMED", "PRODUCED", "DEAD LETTERS", "ID"]);
+    let mut table = Table::new(&["GROUP", "AVAILABLE", "CONSUMED", "PRODUCED", "DEAD", "ID"]);
     for group in groups {
         table.row([
             group.name.clone(),

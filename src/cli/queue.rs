@@ -3,7 +3,13 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{confirm::confirm, context::Context, failure::Failure, group, table::Table};
+use super::{
+    confirm::{confirm, counted},
+    context::Context,
+    failure::Failure,
+    group,
+    table::Table,
+};
 use crate::{
     client::{self, Client},
     limits,
@@ -82,8 +88,10 @@ pub(crate) async fn run(args: QueueArgs, context: &Context) -> Result<(), Failur
         QueueCommand::Delete { queue, yes } => {
             let queue = client.find_queue(&queue).await?;
             let what = format!(
-                "queue {} with {} messages and {} groups will be deleted",
-                queue.name, queue.produced_messages, queue.group_count
+                "queue {} with {} and {} will be deleted",
+                queue.name,
+                counted(queue.produced_messages, "message"),
+                counted(queue.group_count, "group")
             );
             confirm(yes, &what)?;
             client.delete_queue(&queue.id).await?;
@@ -126,7 +134,7 @@ fn without_groups(queue: &str, error: client::Error) -> Failure {
 
 async fn list(client: &Client, context: &Context) -> Result<(), Failure> {
     let queues = client.queues().await?;
-    let mut table = Table::new(&["NAME", "MODE", "GROUPS", "MESSAGES", "DEAD LETTERS", "ID"]);
+    let mut table = Table::new(&["NAME", "MODE", "GROUPS", "MESSAGES", "DEAD", "ID"]);
     for queue in &queues {
         table.row([
             queue.name.clone(),
