@@ -10,6 +10,7 @@ mod help;
 mod secrets;
 mod service;
 mod signals;
+mod snapshots;
 mod terminal;
 mod tls;
 #[cfg(feature = "otel")]
