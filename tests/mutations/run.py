@@ -95,6 +95,11 @@ MUTATIONS = [
              "                Known::Nothing\n",
              '                if crate::mutated("everything-remembered") { Known::Succeeded } else { Known::Nothing }\n',
              "Handled", 0),
+    Mutation("side-by-side", "src/worker/known_runs.rs",
+             "        match self.runs.get_mut(identity) {",
+             '        if crate::mutated("side-by-side") { return Known::Nothing; }\n'
+             "        match self.runs.get_mut(identity) {",
+             "Memory", 2),
     Mutation("more-than-there-is-room-for", "src/worker/gate.rs",
              "self.limit().saturating_sub(self.messages)",
              '(self.limit() + 10 * usize::from(crate::mutated("more-than-there-is-room-for")))'
@@ -139,6 +144,10 @@ def mutate(root: Path) -> None:
         path.write_text(place(mutation, path.read_text()))
     library = root / "src/lib.rs"
     library.write_text(library.read_text() + SWITCH)
+    # Another version, so that what is built of it is never taken for what is built of the product.
+    for file in ("Cargo.toml", "Cargo.lock"):
+        text = (root / file).read_text()
+        (root / file).write_text(re.sub(r'(name = "dms-worker"\nversion = "[0-9.]+)"', r'\1+mutated"', text, count=1))
 
 
 def copy() -> None:
