@@ -54,25 +54,20 @@ pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Sett
         shared.isolation.suspect(&failed, Instant::now() + shared.ack_wait() * OTHERS_LEASES);
     }
     drop(closed);
-    if rest > 0 && shared.control.interrupt.is_cancelled() {
-        let worker = shared.settings.name.as_str();
-        tracing::info!(worker, rest, "the grace period is over: these messages come again, to another worker");
-    }
     let result = classify(&answer);
     spans::acked(&span, &result);
     log(shared, result, settlement);
+    let mut gone = 0;
     for (position, delivery) in batch.iter().enumerate() {
         let ack = MessageAck::of(&result, position, done);
         if let Some(reason) = comes_again(&result, ack) {
             shared.expect(delivery, reason);
         }
+        gone += usize::from(ack == MessageAck::Acked);
         shared.tell(&Event::Acknowledged { delivery, result: ack });
     }
     shared.tell(&Event::Settled { result, done, rest });
-    match result {
-        AckResult::Answered { success, .. } => success.min(done),
-        AckResult::Late | AckResult::Unknown | AckResult::Refused(_) => 0,
-    }
+    gone
 }
 
 /// Why a message comes again whose acknowledgement ended so; those that were [returned](MessageAck::Returned) have a reason of their own.
@@ -99,6 +94,9 @@ fn classify(answer: &Result<Acked, Error>) -> AckResult<'_> {
 
 fn log(shared: &Shared, result: AckResult<'_>, Settlement { done, rest }: Settlement) {
     let worker = shared.settings.name.as_str();
+    if rest > 0 && shared.control.interrupt.is_cancelled() {
+        tracing::info!(worker, rest, "the grace period is over: these messages come again, to another worker");
+    }
     match result {
         AckResult::Answered { success, .. } if success < done => tracing::warn!(
             worker,

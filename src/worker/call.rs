@@ -13,7 +13,7 @@ use super::{
     delivery::Delivery,
     dispatch::Dispatch,
     error::HandlerError,
-    event::Event,
+    event::{Event, Outcome},
     gathering::{Complete, Joined, Member},
     handler::Handler,
     shared::Shared,
@@ -113,7 +113,12 @@ async fn call_together(shared: &Shared, handler: &dyn BatchHandler, members: Vec
     deliveries.iter().for_each(|delivery| spans::link(&span, delivery));
     let call = async { handler.handle_batch(deliveries).await };
     let (ended, took) = timed(shared, call, stop).instrument(span.clone()).await;
-    spans::batch_processed(&span, &ended);
+    let outcome = match &ended {
+        Ok(Ok(_)) => Outcome::Done,
+        Ok(Err(error)) => Outcome::Failed(error),
+        Err(ended) => ended.outcome(shared.control.interrupt.is_cancelled()),
+    };
+    spans::processed(&span, &outcome);
     let shares = shares(ended, count);
     for (member, ended) in members.into_iter().zip(shares) {
         // A run that is gone needs no answer.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::Span;
 
-use super::error::HandlerError;
+use super::{error::HandlerError, event::Outcome};
 
 /// How a call ended for one message.
 #[derive(Debug)]
@@ -20,4 +20,17 @@ pub(crate) enum Ended {
     Answered(Result<(), HandlerError>),
     Panicked(String),
     Stopped,
+}
+
+impl Ended {
+    /// The same for observers; a call that is stopped once the grace period is over was `interrupted`.
+    pub(crate) fn outcome(&self, interrupted: bool) -> Outcome<'_> {
+        match self {
+            Self::Answered(Ok(())) => Outcome::Done,
+            Self::Answered(Err(error)) => Outcome::Failed(error),
+            Self::Panicked(message) => Outcome::Panicked(message),
+            Self::Stopped if interrupted => Outcome::Interrupted,
+            Self::Stopped => Outcome::TimedOut,
+        }
+    }
 }

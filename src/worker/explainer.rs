@@ -12,7 +12,7 @@ use std::{
 use super::{
     event::Outcome,
     failure::{DEFERRED, ORIGIN, REASON},
-    memory::{Identity, Memory},
+    memory::{CAPACITY, Identity, Memory},
     redelivery::Redelivery,
 };
 use crate::message::ReceivedMessage;
@@ -20,7 +20,8 @@ use crate::message::ReceivedMessage;
 /// What a worker knows of the messages that it left to come again.
 #[derive(Debug)]
 pub(crate) struct Redeliveries {
-    left: Mutex<Memory<Redelivery>>,
+    left: Mutex<Memory<Identity, Redelivery>>,
+    keep: Duration,
     /// The name of the worker's queue, as copies tell it.
     queue: String,
 }
@@ -28,12 +29,12 @@ pub(crate) struct Redeliveries {
 impl Redeliveries {
     /// Remembers each message of this queue for so long.
     pub(crate) fn new(queue: String, keep: Duration) -> Self {
-        Self { left: Mutex::new(Memory::new(keep)), queue }
+        Self { left: Mutex::new(Memory::new(CAPACITY)), keep, queue }
     }
 
     /// The message comes again, for this reason.
     pub(crate) fn expect(&self, identity: Identity, reason: Redelivery) {
-        self.lock().note(identity, reason);
+        self.lock().note(identity, reason, self.keep);
     }
 
     /// Why a message that was received came again; `None` when it comes for the first time, as far as is known.
@@ -61,7 +62,7 @@ impl Redeliveries {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Memory<Redelivery>> {
+    fn lock(&self) -> MutexGuard<'_, Memory<Identity, Redelivery>> {
         // No code that can panic runs under this lock.
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,14 +9,13 @@
 
 use std::{
     collections::HashMap,
-    mem,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::watch;
 
-use super::memory::{Identity, Memory};
+use super::memory::{CAPACITY, Identity, Memory};
 
 /// The runs of one worker.
 #[derive(Debug)]
@@ -26,7 +25,8 @@ pub(crate) struct KnownRuns(Mutex<Table>);
 struct Table {
     runs: HashMap<Identity, State>,
     /// Those that succeeded, and whose messages come again.
-    succeeded: Memory<()>,
+    succeeded: Memory<Identity, ()>,
+    keep: Duration,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ enum Known {
 impl KnownRuns {
     /// Remembers successes for so long: past the longest time until a message comes again.
     pub(crate) fn new(keep: Duration) -> Self {
-        Self(Mutex::new(Table { runs: HashMap::new(), succeeded: Memory::new(keep) }))
+        Self(Mutex::new(Table { runs: HashMap::new(), succeeded: Memory::new(CAPACITY), keep }))
     }
 
     /// Begins a run. Waits for one of the same message that is going on; `None` when one has succeeded.
@@ -73,7 +73,7 @@ impl KnownRuns {
     pub(crate) fn settled(&self, messages: impl Iterator<Item = (Identity, bool)>) {
         let mut table = self.lock();
         for (identity, again) in messages {
-            table.settled(identity, again);
+            table.settled(&identity, again);
         }
     }
 
@@ -100,33 +100,34 @@ impl Table {
         }
     }
 
-    fn ended(&mut self, identity: Identity, succeeded: bool) {
+    fn ended(&mut self, identity: &Identity, succeeded: bool) {
         if !succeeded {
-            self.runs.remove(&identity);
+            self.runs.remove(identity);
             return;
         }
-        match self.runs.get_mut(&identity) {
+        match self.runs.get_mut(identity) {
             Some(State::Running { again: true, .. }) => self.remember(identity),
             Some(state) => *state = State::Succeeded,
             None => {}
         }
     }
 
-    fn settled(&mut self, identity: Identity, comes_again: bool) {
+    fn settled(&mut self, identity: &Identity, comes_again: bool) {
         if !comes_again {
-            self.runs.remove(&identity);
+            self.runs.remove(identity);
             return;
         }
-        match self.runs.get_mut(&identity) {
+        match self.runs.get_mut(identity) {
             Some(State::Running { again, .. }) => *again = true,
             Some(State::Succeeded) => self.remember(identity),
             None => {}
         }
     }
 
-    fn remember(&mut self, identity: Identity) {
-        self.runs.remove(&identity);
-        self.succeeded.note(identity, ());
+    fn remember(&mut self, identity: &Identity) {
+        if let Some((identity, _)) = self.runs.remove_entry(identity) {
+            self.succeeded.note(identity, (), self.keep);
+        }
     }
 }
 
@@ -147,8 +148,7 @@ impl KnownRun<'_> {
 
 impl Drop for KnownRun<'_> {
     fn drop(&mut self) {
-        let identity = mem::replace(&mut self.identity, Identity::Place(0, None));
-        self.runs.lock().ended(identity, self.succeeded);
+        self.runs.lock().ended(&self.identity, self.succeeded);
     }
 }
 

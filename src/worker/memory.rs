@@ -4,7 +4,9 @@
 //! that the user vouches for. Two messages with equal bodies are two messages, so nothing is known of a message without such a key.
 
 use std::{
+    borrow::Borrow,
     collections::{HashMap, VecDeque},
+    hash::Hash,
     time::Duration,
 };
 
@@ -12,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::message::ReceivedMessage;
 
-/// How many messages are remembered.
-const CAPACITY: usize = 10_000;
+/// How many messages a worker remembers.
+pub(crate) const CAPACITY: usize = 10_000;
 
 /// What tells one message from all others of its stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,46 +37,62 @@ impl Identity {
     }
 }
 
-/// Something about each of up to 10,000 messages, for a while.
+/// Something about each of so many keys, each for a while; when it is full, what was noted first is forgotten.
 #[derive(Debug)]
-pub(crate) struct Memory<T> {
-    entries: HashMap<Identity, (Instant, T)>,
+pub(crate) struct Memory<K, T> {
+    /// Until when it is known.
+    entries: HashMap<K, (Instant, T)>,
     /// In the order of their noting; an entry that was noted again has an old line here.
-    order: VecDeque<(Instant, Identity)>,
-    keep: Duration,
+    order: VecDeque<(Instant, K)>,
+    capacity: usize,
 }
 
-impl<T> Memory<T> {
-    /// Remembers each message for so long.
-    pub(crate) fn new(keep: Duration) -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), keep }
+impl<K: Clone + Eq + Hash, T> Memory<K, T> {
+    /// Remembers up to `capacity` keys, at least one.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), capacity: capacity.max(1) }
     }
 
-    /// Notes something about a message, in place of what was noted before.
-    pub(crate) fn note(&mut self, identity: Identity, what: T) {
+    /// Notes something for so long, in place of what was noted before.
+    pub(crate) fn note(&mut self, key: K, what: T, keep: Duration) {
         let now = Instant::now();
-        self.order.push_back((now, identity.clone()));
-        self.entries.insert(identity, (now, what));
-        while let Some((noted, oldest)) = self.order.front() {
-            if self.order.len() <= CAPACITY && now - *noted < self.keep {
+        self.order.push_back((now + keep, key.clone()));
+        self.entries.insert(key, (now + keep, what));
+        while let Some((until, oldest)) = self.order.front() {
+            let full = self.entries.len() > self.capacity || self.order.len() > self.capacity * 2;
+            if !full && now < *until {
                 break;
             }
-            if self.entries.get(oldest).is_some_and(|(latest, _)| latest == noted) {
+            if self.entries.get(oldest).is_some_and(|(latest, _)| latest == until) {
                 self.entries.remove(oldest);
             }
             self.order.pop_front();
         }
     }
 
-    /// What is known of a message.
-    pub(crate) fn recall(&self, identity: &Identity) -> Option<&T> {
-        self.entries.get(identity).filter(|(noted, _)| noted.elapsed() < self.keep).map(|(_, what)| what)
+    /// What is known.
+    pub(crate) fn recall<Q>(&self, key: &Q) -> Option<&T>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.entries.get(key).filter(|(until, _)| Instant::now() < *until).map(|(_, what)| what)
     }
 
-    /// What was known of a message, forgotten with this.
-    pub(crate) fn take(&mut self, identity: &Identity) -> Option<T> {
-        let (noted, what) = self.entries.remove(identity)?;
-        (noted.elapsed() < self.keep).then_some(what)
+    /// What was known, forgotten with this.
+    pub(crate) fn take<Q>(&mut self, key: &Q) -> Option<T>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let (until, what) = self.entries.remove(key)?;
+        (Instant::now() < until).then_some(what)
+    }
+
+    /// How many keys are known, and how many lines there are of them.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.entries.len(), self.order.len())
     }
 }
 
@@ -90,15 +108,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_noted_is_known_for_a_while() {
-        let mut memory = Memory::new(KEEP);
-        memory.note(at(7), "seven");
+        let mut memory = Memory::new(CAPACITY);
+        memory.note(at(7), "seven", KEEP);
         assert_eq!(memory.recall(&at(7)), Some(&"seven"));
         assert_eq!(memory.recall(&Identity::Place(7, Some(6))), None, "another message at the same place");
         assert_eq!(memory.recall(&Identity::Unique("7".to_owned())), None);
         tokio::time::advance(KEEP / 2).await;
-        memory.note(at(7), "again");
+        memory.note(at(7), "again", KEEP);
         tokio::time::advance(KEEP / 2).await;
-        memory.note(at(8), "eight");
+        memory.note(at(8), "eight", KEEP);
         assert_eq!(memory.recall(&at(7)), Some(&"again"), "the old line takes nothing newer with it");
         tokio::time::advance(KEEP / 2).await;
         assert_eq!(memory.take(&at(7)), None, "it is too old");
@@ -108,15 +126,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_memory_is_bounded() {
-        let mut memory = Memory::new(KEEP);
+        let mut memory = Memory::new(CAPACITY);
         for place in 0..=CAPACITY as u64 {
-            memory.note(at(place), ());
+            memory.note(at(place), (), KEEP);
         }
         assert_eq!(memory.recall(&at(0)), None);
         assert_eq!(memory.recall(&at(1)), Some(&()));
         assert_eq!(memory.entries.len(), CAPACITY);
         tokio::time::advance(KEEP).await;
-        memory.note(at(1), ());
+        memory.note(at(1), (), KEEP);
         assert_eq!(memory.entries.len(), 1, "what is too old is gone");
     }
 }

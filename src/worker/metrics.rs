@@ -12,7 +12,7 @@
 //! | `dms_worker_messages_acknowledged_total` | counter | | messages the service settled |
 //! | `dms_worker_messages_redelivered_total` | counter | | messages that come again |
 //! | `dms_worker_message_acks_total` | counter | `result`: `acked`, `returned`, `late`, `rejected`, `unknown` | messages by what became of them when their batch was acknowledged |
-//! | `dms_worker_redeliveries_total` | counter | `reason`: see [`Redelivery`] | messages that came again |
+//! | `dms_worker_redeliveries_total` | counter | `reason`: see [`Redelivery`](super::Redelivery) | messages that came again |
 //! | `dms_worker_message_lag_seconds` | histogram | | from when a message could be consumed first to its handler; where the server tells |
 //! | `dms_worker_delivery_attempts` | histogram | | which attempt it was, of the messages that were handled |
 //! | `dms_worker_stuck_handlers_total` | counter | | handlers that went on after they were stopped |
@@ -22,6 +22,7 @@
 
 use std::{
     fmt,
+    hash::Hash,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -32,7 +33,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{AckResult, Event, MessageAck, Observer, Origin, Redelivery, WorkerHandle};
+use super::{AckResult, Event, MessageAck, Observer, Origin, WorkerHandle};
 
 /// Buckets in seconds: those of the OpenTelemetry messaging conventions, and longer ones up to the longest lease.
 const BUCKETS: [f64; 17] =
@@ -183,20 +184,31 @@ impl fmt::Debug for Metrics {
     }
 }
 
+/// Counters of one worker that differ in one more label.
+type ByName = Box<dyn Fn(&'static str) -> Counter + Send + Sync>;
+
+fn by_name<L>(family: &Family<L, Counter>, labels: &Labels, with: fn(Labels, &'static str) -> L) -> ByName
+where
+    L: Clone + Eq + Hash + Send + Sync + 'static,
+{
+    let (family, labels) = (family.clone(), labels.clone());
+    Box::new(move |name| family.get_or_create_owned(&with(labels.clone(), name)))
+}
+
 /// The counters of one worker, looked up once.
 struct Counting {
     received: Counter,
     received_bytes: Counter,
-    processed: Box<dyn Fn(&'static str) -> Counter + Send + Sync>,
+    processed: ByName,
     process_duration: Histogram,
     receive_duration: Histogram,
-    polls: Box<dyn Fn(&'static str) -> Counter + Send + Sync>,
-    acks: Box<dyn Fn(&'static str) -> Counter + Send + Sync>,
+    polls: ByName,
+    acks: ByName,
     acknowledged: Counter,
     redelivered: Counter,
-    message_acks: Box<dyn Fn(&'static str) -> Counter + Send + Sync>,
+    message_acks: ByName,
     acked: Counter,
-    redeliveries: Box<dyn Fn(Redelivery) -> Counter + Send + Sync>,
+    redeliveries: ByName,
     lag: Histogram,
     attempts: Histogram,
     stuck: Counter,
@@ -205,48 +217,35 @@ struct Counting {
 
 impl Counting {
     fn new(families: &Families, labels: &Labels) -> Self {
-        let by_result = |family: &Family<ResultLabels, Counter>| {
-            let (family, Labels { worker, queue, group }) = (family.clone(), labels.clone());
-            let of = move |result| {
-                let labels =
-                    ResultLabels { worker: worker.clone(), queue: queue.clone(), group: group.clone(), result };
-                family.get_or_create_owned(&labels)
-            };
-            Box::new(of) as Box<dyn Fn(&'static str) -> Counter + Send + Sync>
+        let result = |family| {
+            by_name(family, labels, |Labels { worker, queue, group }, result| ResultLabels {
+                worker,
+                queue,
+                group,
+                result,
+            })
         };
-        let processed = {
-            let (family, Labels { worker, queue, group }) = (families.processed.clone(), labels.clone());
-            move |outcome| {
-                let labels =
-                    OutcomeLabels { worker: worker.clone(), queue: queue.clone(), group: group.clone(), outcome };
-                family.get_or_create_owned(&labels)
-            }
-        };
-        let message_acks = by_result(&families.message_acks);
-        let redeliveries = {
-            let (family, Labels { worker, queue, group }) = (families.redeliveries.clone(), labels.clone());
-            move |reason: Redelivery| {
-                let (worker, queue, group) = (worker.clone(), queue.clone(), group.clone());
-                family.get_or_create_owned(&ReasonLabels { worker, queue, group, reason: reason.name() })
-            }
-        };
+        let outcome = |Labels { worker, queue, group }, outcome| OutcomeLabels { worker, queue, group, outcome };
+        let reason = |Labels { worker, queue, group }, reason| ReasonLabels { worker, queue, group, reason };
+        let processed = by_name(&families.processed, labels, outcome);
+        let message_acks = result(&families.message_acks);
         Self {
             received: families.received.get_or_create_owned(labels),
             received_bytes: families.received_bytes.get_or_create_owned(labels),
             process_duration: families.process_duration.get_or_create_owned(labels),
             receive_duration: families.receive_duration.get_or_create_owned(labels),
-            polls: by_result(&families.polls),
-            acks: by_result(&families.acks),
+            polls: result(&families.polls),
+            acks: result(&families.acks),
             acknowledged: families.acknowledged.get_or_create_owned(labels),
             redelivered: families.redelivered.get_or_create_owned(labels),
             acked: message_acks(MessageAck::Acked.name()),
             message_acks,
-            redeliveries: Box::new(redeliveries),
+            redeliveries: by_name(&families.redeliveries, labels, reason),
             lag: families.lag.get_or_create_owned(labels),
             attempts: families.attempts.get_or_create_owned(labels),
             stuck: families.stuck.get_or_create_owned(labels),
             done: processed("done"),
-            processed: Box::new(processed),
+            processed,
         }
     }
 }
@@ -261,7 +260,7 @@ impl Observer for Counting {
                 (self.polls)(if messages > 0 { "messages" } else { "empty" }).inc();
             }
             Event::PollFailed { .. } => drop((self.polls)("error").inc()),
-            Event::Redelivered { reason, .. } => drop((self.redeliveries)(reason).inc()),
+            Event::Redelivered { reason, .. } => drop((self.redeliveries)(reason.name()).inc()),
             Event::Started { delivery } => {
                 if let Some(age) = delivery.age() {
                     self.lag.observe(age.as_secs_f64());

@@ -102,7 +102,7 @@ use self::{
     shared::Shared,
     source::{Service, Source},
 };
-pub(crate) use self::{ceiling::Ceiling, rate::RateLimit as Bucket};
+pub(crate) use self::{ceiling::Ceiling, memory::Memory, rate::RateLimit as Bucket};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
 use crate::{
     client::{Client, Error},

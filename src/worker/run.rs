@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, task::Poll, time::Duration};
 
 use super::{
     call,
-    called::{Called, Ended},
+    called::Called,
     delivery::{Delivery, Signals},
     dispatch::Dispatch,
     event::{Event, Outcome},
@@ -160,13 +160,7 @@ async fn begin<'a>(shared: &'a Shared, delivery: &Delivery) -> Begun<'a> {
 }
 
 async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span }: Called) -> Verdict {
-    let outcome = match &ended {
-        Ended::Answered(Ok(())) => Outcome::Done,
-        Ended::Answered(Err(error)) => Outcome::Failed(error),
-        Ended::Panicked(message) => Outcome::Panicked(message),
-        Ended::Stopped if shared.control.interrupt.is_cancelled() => Outcome::Interrupted,
-        Ended::Stopped => Outcome::TimedOut,
-    };
+    let outcome = ended.outcome(shared.control.interrupt.is_cancelled());
     spans::processed(&span, &outcome);
     span.in_scope(|| log(shared, &outcome, took));
     shared.tell(&Event::Handled { delivery, outcome, took });

@@ -9,9 +9,7 @@
 use tracing::{Span, field::Empty};
 
 use super::{
-    called::Ended,
     delivery::{Delivery, Origin},
-    error::HandlerError,
     event::{AckResult, Outcome},
 };
 use crate::{
@@ -79,17 +77,7 @@ pub(crate) fn link(span: &Span, delivery: &Delivery) {
     }
 }
 
-/// A call for several messages has ended as a whole.
-pub(crate) fn batch_processed<T>(span: &Span, ended: &Result<Result<T, HandlerError>, Ended>) {
-    match ended {
-        Ok(Ok(_)) => {}
-        Ok(Err(_)) | Err(Ended::Answered(_)) => failed(span, "failed"),
-        Err(Ended::Panicked(_)) => failed(span, "panicked"),
-        Err(Ended::Stopped) => failed(span, "timed_out"),
-    }
-}
-
-/// A handler's run has ended.
+/// A handler's run has ended, for one message or for several as a whole.
 pub(crate) fn processed(span: &Span, outcome: &Outcome<'_>) {
     if !matches!(outcome, Outcome::Done) {
         failed(span, outcome.name());
