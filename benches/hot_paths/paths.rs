@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Body as HttpBody;
 use bytes::Bytes;
 use dms_worker::{
     Client,
@@ -30,8 +31,9 @@ use dms_worker::{
     transport::InProcess,
     worker::{AckResult, Event, Observer, Origin, Worker, handler_fn},
 };
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::{runtime::Runtime, sync::Notify};
+use tower::ServiceExt;
 
 use crate::canned::{BATCH, Canned, GROUP, PROJECT, QUEUE, SIZE, body};
 
@@ -52,7 +54,8 @@ pub(crate) const PATHS: &[Path] = &[
     ("worker_batch", worker),
     ("broker_memory", || broker(false)),
     ("broker_disk", || broker(true)),
-    ("server_cycle", server),
+    ("server_cycle", server_cycle),
+    ("server_send", server_send),
 ];
 
 fn runtime() -> Runtime {
@@ -219,27 +222,50 @@ fn broker(on_disk: bool) -> Run {
     })
 }
 
+/// A server in memory with a queue and a group, and a client of it.
+async fn serving() -> (Server, Client, SourcePath) {
+    let server = Server::bind(ServerConfig { listen: None, ..ServerConfig::default() }).await.expect("a server");
+    let transport = Arc::new(InProcess::new(server.router()));
+    let client = Client::builder("http://server", PROJECT).transport(transport).build().expect("a client");
+    let queue = client.create_queue(NewQueue::new("bench")).await.expect("a queue").id;
+    let groups = client.create_groups(&queue, &["bench"]).await.expect("a group");
+    let (group, _) = groups.into_iter().next().expect("one group");
+    (server, client, SourcePath::messages(queue, group))
+}
+
 /// The same through the whole server, its router called directly.
-fn server() -> Run {
+fn server_cycle() -> Run {
     let runtime = runtime();
-    let (client, queue, source) = runtime.block_on(async {
-        let server = Server::bind(ServerConfig { listen: None, ..ServerConfig::default() }).await.expect("a server");
-        let transport = Arc::new(InProcess::new(server.router()));
-        let client = Client::builder("http://server", PROJECT).transport(transport).build().expect("a client");
-        let queue = client.create_queue(NewQueue::new("bench")).await.expect("a queue").id;
-        let groups = client.create_groups(&queue, &["bench"]).await.expect("a group");
-        let (group, _) = groups.into_iter().next().expect("one group");
-        let source = SourcePath::messages(queue.clone(), group);
-        (client, queue, source)
-    });
+    let (_, client, source) = runtime.block_on(serving());
     let messages = messages();
     Box::new(move |count| {
         runtime.block_on(async {
             for _ in 0..count {
-                client.send(&queue, &messages).await.expect("an answer");
+                client.send(&source.queue, &messages).await.expect("an answer");
                 let batch = client.consume(&source, &ConsumeOptions::default()).await.expect("a batch");
                 let acks: Vec<_> = batch.into_iter().map(|one| (one.handle, AckStatus::Success)).collect();
                 client.acknowledge(&source, &acks).await.expect("an answer");
+            }
+        });
+    })
+}
+
+/// Sends a batch to a server, from the request's bytes to the answer's, without a client.
+fn server_send() -> Run {
+    let runtime = runtime();
+    let (server, _, source) = runtime.block_on(serving());
+    let router = server.router();
+    let uri = Uri::try_from(format!("/v2/{PROJECT}/queues/{}/messages", source.queue)).expect("a path");
+    let message = format!(r#"{{"body":{},"attributes":{{}}}}"#, body());
+    let body = Bytes::from(format!(r#"{{"messages":[{}]}}"#, vec![message; BATCH].join(",")));
+    Box::new(move |count| {
+        runtime.block_on(async {
+            for _ in 0..count {
+                let mut request = Request::new(HttpBody::from(body.clone()));
+                (*request.method_mut(), *request.uri_mut()) = (Method::POST, uri.clone());
+                let Ok(answer) = router.clone().oneshot(request).await;
+                assert_eq!(answer.status(), StatusCode::CREATED);
+                axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("an answer");
             }
         });
     })
