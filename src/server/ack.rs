@@ -1,9 +1,7 @@
 //! Acknowledging messages and dead letters (API reference 5.3.3, 5.3.5).
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
-use axum::extract::State;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -39,25 +37,13 @@ pub(super) struct Outcome {
     fail: usize,
 }
 
-/// `POST …/ack` (5.3.3).
-pub(super) async fn messages(
-    State(app): State<Arc<App>>,
-    path: GroupPath,
-    body: Bytes,
+/// `POST …/ack` (5.3.3), or `POST …/deadletters/ack` (5.3.5).
+pub(super) async fn acknowledge(
+    app: &App,
+    path: &GroupPath,
+    stream: Stream,
+    body: &[u8],
 ) -> Result<Json<Outcome>, ApiError> {
-    settle(&app, &path, Stream::Messages, &body).await
-}
-
-/// `POST …/deadletters/ack` (5.3.5).
-pub(super) async fn dead_letters(
-    State(app): State<Arc<App>>,
-    path: GroupPath,
-    body: Bytes,
-) -> Result<Json<Outcome>, ApiError> {
-    settle(&app, &path, Stream::DeadLetters, &body).await
-}
-
-async fn settle(app: &App, path: &GroupPath, stream: Stream, body: &[u8]) -> Result<Json<Outcome>, ApiError> {
     let acks = checked(json::parse_messages(body)?)?;
     let Settled { success, fail } = app.broker.settle(path, stream, acks).await?;
     app.metrics.settled(success, fail);
@@ -74,16 +60,24 @@ fn checked(request: AckRequest<'_>) -> Result<Vec<Ack>, ApiError> {
 
 fn ack(entry: AckEntry<'_>) -> Result<Ack, ApiError> {
     let text = entry.status.map_or("", RawValue::get);
-    let status: Cow<'_, str> = serde_json::from_str(text).map_or(Cow::Borrowed(text), Cow::<str>::Owned);
-    let success = match &*status {
-        "success" => true,
-        "fail" => false,
-        other => {
-            let shown: String = other.chars().take(80).collect();
-            return Err(codes::ACK_STATUS.saying(format!(
-                "Message ack status must be either 'success' or 'fail'. It should not be '{shown}'."
-            )));
-        }
+    let success = match text {
+        r#""success""# => true,
+        r#""fail""# => false,
+        _ => unusual_status(text)?,
     };
     Ok(Ack { handle: entry.handler, success })
+}
+
+/// A status that is not spelled as usual: with escapes, or wrong.
+fn unusual_status(text: &str) -> Result<bool, ApiError> {
+    let status: Cow<'_, str> = serde_json::from_str(text).map_or(Cow::Borrowed(text), Cow::<str>::Owned);
+    match &*status {
+        "success" => Ok(true),
+        "fail" => Ok(false),
+        other => {
+            let shown: String = other.chars().take(80).collect();
+            Err(codes::ACK_STATUS
+                .saying(format!("Message ack status must be either 'success' or 'fail'. It should not be '{shown}'.")))
+        }
+    }
 }

@@ -2,58 +2,51 @@
 //!
 //! The body is read here, within its bounds, because a signature covers it.
 
-use std::sync::Arc;
-
 use axum::{
     body::Body,
-    extract::{Request, State},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::Method;
-use tokio::sync::SemaphorePermit;
+use bytes::Bytes;
+use http::{Method, request::Parts};
 
-use super::{app::App, body, codes, error::ApiError, gate::is_project_id};
+use super::{
+    app::App,
+    body, codes,
+    error::ApiError,
+    gate::{Caller, is_project_id},
+    inject::inject,
+    resource::Target,
+    routes::Admitted,
+};
 
 /// Admits a request to its operation, or answers why not.
-pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match check(&app, request).await {
-        // The room for the body is held until the operation has done with it.
-        Ok((request, _room)) => next.run(request).await,
+pub(super) async fn admit(app: &App, parts: &Parts, target: Target<'_>, body: Body) -> Response {
+    if parts.method == Method::HEAD && !target.resource.is_for_anybody() {
+        // HEAD is served by GET elsewhere: here that would be a consume that throws its messages away.
+        return codes::METHOD.plain().into_response();
+    }
+    // The room for the body is held until the operation has done with it.
+    let (body, _room) = match body::read(body, &app.room, &app.limits).await {
+        Ok(read) => read,
+        Err(error) => return error.into_response(),
+    };
+    match identify(app, parts, target, &body) {
+        Ok(caller) => inject(app, Admitted { parts, target, caller: &caller }, body).await,
         Err(error) => error.into_response(),
     }
 }
 
-/// Takes a request from anybody, its body within the same bounds.
-pub(super) async fn receive(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    match body::read(body, &app.room, &app.limits).await {
-        Ok((body, _room)) => next.run(Request::from_parts(parts, Body::from(body))).await,
-        Err(error) => error.into_response(),
+/// Who a request comes from, if it may enter the project that it names.
+fn identify(app: &App, parts: &Parts, target: Target<'_>, body: &Bytes) -> Result<Caller, ApiError> {
+    if target.resource.is_for_anybody() {
+        return Ok(Caller::Anyone);
     }
-}
-
-async fn check(app: &App, request: Request) -> Result<(Request, Option<SemaphorePermit<'_>>), ApiError> {
-    if request.method() == Method::HEAD {
-        // The router would serve HEAD by GET: a consume that throws its messages away.
-        return Err(codes::METHOD.plain());
-    }
-    let (mut parts, body) = request.into_parts();
-    let (body, room) = body::read(body, &app.room, &app.limits).await?;
-    let caller = app.gate.identify(&parts, &body)?;
-    if let Some(project) = project(parts.uri.path()) {
+    let caller = app.gate.identify(parts, body)?;
+    if let Some(project) = target.project {
         if !is_project_id(project) {
             return Err(codes::PROJECT_FORMAT.because("1 to 64 of A-Z a-z 0-9 _ - are allowed."));
         }
         caller.enter(project)?;
     }
-    parts.extensions.insert(caller);
-    Ok((Request::from_parts(parts, Body::from(body)), room))
-}
-
-/// The project that a path of the API begins with; the identity service's have none.
-fn project(path: &str) -> Option<&str> {
-    let mut parts = path.split('/').skip(1);
-    let version = parts.next();
-    version.filter(|version| *version != "v3").and_then(|_| parts.next())
+    Ok(caller)
 }

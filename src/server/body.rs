@@ -42,6 +42,9 @@ pub(super) async fn read<'a>(
     room: &'a Room,
     limits: &HttpLimits,
 ) -> Result<(Bytes, Option<SemaphorePermit<'a>>), ApiError> {
+    if body.is_end_stream() {
+        return Ok((Bytes::new(), None));
+    }
     let most = limits.body_bytes;
     let reading = async {
         let size = body.size_hint().upper().and_then(|size| usize::try_from(size).ok()).unwrap_or(most).min(most);

@@ -1,6 +1,7 @@
 //! One connection: HTTP/1.1 with deadlines for heads, bodies, answers, idleness and age.
 
 use std::{
+    convert::Infallible,
     io,
     pin::Pin,
     sync::{
@@ -11,8 +12,8 @@ use std::{
 };
 
 use axum::{
-    Router,
     body::{Body, HttpBody},
+    response::Response,
 };
 use http::Request;
 use hyper::{
@@ -26,16 +27,27 @@ use tokio::{
     time::{Duration, Instant, Sleep, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use super::{config::HttpLimits, inject::Cut};
 
 /// The largest head and read buffer, in bytes.
 const BUFFER: usize = 128 << 10;
 
+/// What answers requests.
+pub(crate) trait Answers:
+    Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
 /// Serves requests on `io` until the peer leaves, a deadline passes, or `stopping` is set off and the request in
 /// progress is answered.
-pub(super) async fn serve<I>(io: I, router: Router, limits: HttpLimits, stopping: CancellationToken)
+pub(super) async fn serve<I>(io: I, service: impl Answers, limits: HttpLimits, stopping: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -43,9 +55,9 @@ where
     let io = Deadlines::new(io, Arc::clone(&busy), limits.clone());
     // Whoever reads bodies with a deadline of its own, and a better answer, comes first.
     let body_timeout = limits.body_timeout * 2;
-    let service = service_fn(move |request: Request<Incoming>| {
+    let answers = service_fn(move |request: Request<Incoming>| {
         busy.store(true, Ordering::Relaxed);
-        let answer = router.clone().oneshot(request.map(|body| Body::new(Timed::new(body, body_timeout))));
+        let answer = service.clone().oneshot(request.map(|body| Body::new(Timed::new(body, body_timeout))));
         let busy = Arc::clone(&busy);
         async move {
             let answer = answer.await.unwrap_or_else(|never| match never {});
@@ -61,7 +73,7 @@ where
         // hyper starts this timer when the connection falls idle, so it bounds idleness; heads have a shorter one below.
         .header_read_timeout(limits.idle_timeout)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(io), answers);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
@@ -210,7 +222,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Deadlines<I> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use axum::routing::get;
+    use axum::{Router, routing::get};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;

@@ -1,13 +1,10 @@
 //! Consuming messages and dead letters (API reference 5.3.2, 5.3.4).
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write, time::Duration};
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, header};
+use http::HeaderName;
 use tokio::time::Instant;
 
 use super::{
@@ -15,6 +12,7 @@ use super::{
     broker::{GroupPath, LeaseRequest, LeasedMessage, Stream},
     codes,
     error::ApiError,
+    json::JsonText,
     query::Query,
 };
 use crate::{
@@ -25,23 +23,13 @@ use crate::{
 const DELIVERIES: HeaderName = HeaderName::from_static("x-dms-deliveries");
 const WAITED: HeaderName = HeaderName::from_static("x-dms-waited-ms");
 
-/// `GET …/messages` (5.3.2).
-pub(super) async fn messages(State(app): State<Arc<App>>, path: GroupPath, query: Query) -> Result<Response, ApiError> {
-    let request = LeaseRequest { filter: filter(&query)?, ..request(&query)? };
-    lease(&app, &path, Stream::Messages, request).await
-}
-
-/// `GET …/deadletters` (5.3.4): as messages, without labels on either side.
-pub(super) async fn dead_letters(
-    State(app): State<Arc<App>>,
-    path: GroupPath,
-    query: Query,
-) -> Result<Response, ApiError> {
-    lease(&app, &path, Stream::DeadLetters, request(&query)?).await
-}
-
-async fn lease(app: &App, path: &GroupPath, stream: Stream, request: LeaseRequest) -> Result<Response, ApiError> {
+/// `GET …/messages` (5.3.2), or `GET …/deadletters` (5.3.4): the same, without labels on either side.
+pub(super) async fn consume(app: &App, path: &GroupPath, stream: Stream, query: &Query) -> Result<Response, ApiError> {
     let arrived = Instant::now();
+    let request = match stream {
+        Stream::Messages => LeaseRequest { filter: filter(query)?, ..request(query)? },
+        Stream::DeadLetters => request(query)?,
+    };
     if app.stopping.is_cancelled() {
         return Err(codes::STOPPING.plain());
     }
@@ -97,22 +85,35 @@ fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration) -> Respons
             Stream::DeadLetters => without_labels(&mut text, &message.json),
         }
         text.put_slice(br#","handler":"#);
-        text.put_slice(serde_json::Value::from(message.handle.as_str()).to_string().as_bytes());
+        string(&mut text, &message.handle);
         text.put_u8(b'}');
     }
     text.put_u8(b']');
-    let json = (header::CONTENT_TYPE, "application/json".to_owned());
-    let waited = (WAITED, waited.as_millis().to_string());
-    ([json, (DELIVERIES, deliveries(leased)), waited], text.freeze()).into_response()
+    let headers = [(DELIVERIES, deliveries(leased)), (WAITED, waited.as_millis().to_string())];
+    (headers, JsonText(text.freeze())).into_response()
+}
+
+/// A string of JSON. The tokens of the embedded broker need no escapes, but those of another may.
+fn string(text: &mut BytesMut, value: &str) {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    if !value.bytes().all(plain) {
+        return text.put_slice(serde_json::Value::from(value).to_string().as_bytes());
+    }
+    text.put_u8(b'"');
+    text.put_slice(value.as_bytes());
+    text.put_u8(b'"');
 }
 
 /// Each message's place in its stream, its attempt, and when it entered the stream, as in `17.1.1795550351698`: what tells a
 /// redelivery from another message, in a header so that bodies are those of the reference.
 fn deliveries(leased: &[LeasedMessage]) -> String {
-    let one = |LeasedMessage { sequence, failures, entered_ms, .. }: &LeasedMessage| {
-        format!("{sequence}.{}.{entered_ms}", failures.saturating_add(1))
-    };
-    leased.iter().map(one).collect::<Vec<_>>().join(",")
+    let mut text = String::with_capacity(leased.len() * 24);
+    for LeasedMessage { sequence, failures, entered_ms, .. } in leased {
+        let comma = if text.is_empty() { "" } else { "," };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{comma}{sequence}.{}.{entered_ms}", failures.saturating_add(1));
+    }
+    text
 }
 
 /// The copy of the labels beside `message`, where the examples of 5.3.2 have it (its tables have it inside).

@@ -1,9 +1,7 @@
 //! Consumer groups: create, list, delete (API reference 5.2).
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
-use axum::extract::State;
-use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -66,12 +64,8 @@ struct GroupView {
 }
 
 /// `POST /queues/{queue_id}/groups` (5.2.1).
-pub(super) async fn create(
-    State(app): State<Arc<App>>,
-    path: QueuePath,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Created>), ApiError> {
-    let request: CreateGroups = json::parse(&body)?;
+pub(super) async fn create(app: &App, path: &QueuePath, body: &[u8]) -> Result<(StatusCode, Json<Created>), ApiError> {
+    let request: CreateGroups = json::parse(body)?;
     let names: Vec<String> = request.groups.into_iter().map(|group| group.name).collect();
     check_names(&names)?;
     let ids = app.broker.create_groups(&path.project, &path.queue, &names).await?;
@@ -80,15 +74,11 @@ pub(super) async fn create(
 }
 
 /// `GET /queues/{queue_id}/groups` (5.2.2).
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    path: QueuePath,
-    query: Query,
-) -> Result<Json<GroupsView>, ApiError> {
+pub(super) async fn list(app: &App, path: &QueuePath, query: &Query) -> Result<Json<GroupsView>, ApiError> {
     let with_dead_letters = query.flag("include_deadletter", false)?;
     let counted = query.flag("include_messages_num", true)?;
     let list = app.broker.groups(&path.project, &path.queue).await?;
-    let (skip, take) = page(&query);
+    let (skip, take) = page(query);
     let groups = list.groups.into_iter().skip(skip).take(take);
     Ok(Json(GroupsView {
         queue_id: path.queue.to_string(),
@@ -99,8 +89,8 @@ pub(super) async fn list(
 }
 
 /// `DELETE /queues/{queue_id}/groups/{group_id}` (5.2.3).
-pub(super) async fn delete(State(app): State<Arc<App>>, path: GroupPath) -> Result<StatusCode, ApiError> {
-    app.broker.delete_group(&path).await?;
+pub(super) async fn delete(app: &App, path: &GroupPath) -> Result<StatusCode, ApiError> {
+    app.broker.delete_group(path).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,12 +1,6 @@
 //! The identity service, as far as clients of DMS use it: version, tokens by password, projects (API reference 3.1, 3.2).
 
-use std::{convert::Infallible, sync::Arc};
-
-use axum::{
-    Extension,
-    extract::{FromRequestParts, State},
-};
-use bytes::Bytes;
+use axum::response::IntoResponse;
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts, uri::Scheme};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -78,8 +72,8 @@ struct Named {
 }
 
 /// `GET /v3`: the version document that clients begin with.
-pub(super) async fn version(BaseUrl(base): BaseUrl) -> Json<Value> {
-    let link = format!("{base}/v3/");
+pub(super) fn version(parts: &Parts) -> Json<Value> {
+    let link = format!("{}/v3/", base_url(parts));
     Json(json!({ "version": {
         "id": "v3.14",
         "status": "stable",
@@ -89,26 +83,18 @@ pub(super) async fn version(BaseUrl(base): BaseUrl) -> Json<Value> {
 }
 
 /// `POST /v3/auth/tokens`: a token for a project by a user's password (API reference 3.2).
-pub(super) async fn create_token(
-    State(app): State<Arc<App>>,
-    BaseUrl(base): BaseUrl,
-    body: Bytes,
-) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1], Json<Value>), ApiError> {
-    let (login, project) = log_in(&app, &body).map_err(ApiError::identity)?;
+pub(super) fn create_token(app: &App, parts: &Parts, body: &[u8]) -> Result<impl IntoResponse + use<>, ApiError> {
+    let (login, project) = log_in(app, body).map_err(ApiError::identity)?;
     let token = app.gate.tokens.grant(project.as_ref().map(|project| project.id.clone()))?;
     let mut value = HeaderValue::try_from(token).map_err(|_| codes::INTERNAL.plain())?;
     value.set_sensitive(true);
-    let document = document(&app, &login, project.as_ref(), &base);
+    let document = document(app, &login, project.as_ref(), &base_url(parts));
     Ok((StatusCode::CREATED, [(SUBJECT_TOKEN, value)], Json(document)))
 }
 
 /// `GET /v3/projects`: the caller's projects, with `name` the one of that name.
-pub(super) async fn projects(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    query: Query,
-    BaseUrl(base): BaseUrl,
-) -> Json<Value> {
+pub(super) fn projects(app: &App, caller: &Caller, query: &Query, parts: &Parts) -> Json<Value> {
+    let base = base_url(parts);
     let wanted = query.first("name");
     let shown = app
         .gate
@@ -229,18 +215,12 @@ fn date(millis: i64) -> String {
 }
 
 /// The address that the caller reached the server by, or that a proxy in front says it did.
-pub(super) struct BaseUrl(String);
-
-impl<S: Sync> FromRequestParts<S> for BaseUrl {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
-            Some("https") => "https",
-            // Without a socket there is no scheme.
-            _ => parts.extensions.get::<Scheme>().map_or("http", Scheme::as_str),
-        };
-        Ok(Self(format!("{scheme}://{}", text(header::HOST).unwrap_or("127.0.0.1"))))
-    }
+fn base_url(parts: &Parts) -> String {
+    let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
+        Some("https") => "https",
+        // Without a socket there is no scheme.
+        _ => parts.extensions.get::<Scheme>().map_or("http", Scheme::as_str),
+    };
+    format!("{scheme}://{}", text(header::HOST).unwrap_or("127.0.0.1"))
 }

@@ -1,68 +1,51 @@
-//! Faults applied to requests: a layer between admission and the operation.
+//! Faults applied to requests: between admission, because some change what a signature covers, and the operation.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request, State},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::stream;
-use http::{StatusCode, request::Parts};
+use http::StatusCode;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{app::App, codes, error::ApiError, faults::Fault, operation::Operation};
+use super::{
+    app::App,
+    codes::{self, Code},
+    faults::Fault,
+    operation::Operation,
+    routes::{Admitted, answer},
+};
 
 /// Marks an answer that its caller must not see: a connection that finds it ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut;
 
 /// Lets a request meet its fate.
-pub(super) async fn inject(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let fate = app.faults.fate(Operation::of(request.method(), route));
+pub(super) async fn inject(app: &App, request: Admitted<'_>, mut body: Bytes) -> Response {
+    let fate = app.faults.fate(Operation::of(&request.parts.method, request.target.resource));
     if !fate.delay.is_zero() {
         sleep(fate.delay).await;
     }
-    let Some(fault) = fate.fault else { return next.run(request).await };
-    match meet(fault, request, next).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
+    match fate.fault {
+        Some(Fault::ServerError) => return refuse(codes::INTERNAL),
+        Some(Fault::Throttled) => return refuse(codes::TOO_FREQUENT),
+        Some(Fault::ExpiredLease) => return refuse(codes::UNKNOWN_HANDLER),
+        Some(Fault::Reset) => return cut(),
+        Some(Fault::Duplicate) => drop(answer(app, request, &body).await),
+        Some(Fault::PartialAck) => body = first_half(&body),
+        // Served by waiting, above, or by what becomes of the answer.
+        Some(Fault::Latency(_) | Fault::LostAnswer) | None => {}
     }
+    let response = answer(app, request, &body).await;
+    if fate.fault == Some(Fault::LostAnswer) { cut() } else { response }
 }
 
-async fn meet(fault: Fault, request: Request, next: Next) -> Result<Response, ApiError> {
-    match fault {
-        Fault::ServerError => Err(codes::INTERNAL.because("This is an injected fault.")),
-        Fault::Throttled => Err(codes::TOO_FREQUENT.because("This is an injected fault.")),
-        Fault::ExpiredLease => Err(codes::UNKNOWN_HANDLER.because("This is an injected fault.")),
-        Fault::Reset => Ok(cut()),
-        Fault::LostAnswer => {
-            next.run(request).await;
-            Ok(cut())
-        }
-        Fault::Duplicate => {
-            let (parts, body) = whole(request).await?;
-            next.clone().run(Request::from_parts(parts.clone(), Body::from(body.clone()))).await;
-            Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
-        }
-        Fault::PartialAck => {
-            let (parts, body) = whole(request).await?;
-            Ok(next.run(Request::from_parts(parts, Body::from(first_half(&body)))).await)
-        }
-        // Served by waiting, above.
-        Fault::Latency(_) => Ok(next.run(request).await),
-    }
-}
-
-async fn whole(request: Request) -> Result<(Parts, Bytes), ApiError> {
-    let (parts, body) = request.into_parts();
-    // Admission has read it within its bounds: this one is in memory.
-    let body = axum::body::to_bytes(body, usize::MAX).await.map_err(|_| codes::REQUEST_FORMAT.plain())?;
-    Ok((parts, body))
+fn refuse(code: Code) -> Response {
+    code.because("This is an injected fault.").into_response()
 }
 
 /// An acknowledgement less the second half of its lines; anything else as it is.

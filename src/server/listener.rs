@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use axum::{Extension, Router};
+use axum::extract::Request;
 use http::uri::Scheme;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -10,8 +10,13 @@ use tokio::{
     time::{Duration, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::util::MapRequest;
 
-use super::{config::HttpLimits, connection, tls::Tls};
+use super::{
+    config::HttpLimits,
+    connection::{self, Answers},
+    tls::Tls,
+};
 
 /// How long to pause when accepting fails for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,9 +54,15 @@ impl Listener {
     }
 
     /// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the
-    /// grace. Handlers find the [`Scheme`] of their caller in the request's extensions.
-    pub(crate) async fn run(self, router: Router, limits: HttpLimits, stopping: CancellationToken) {
-        let router = router.layer(Extension(self.scheme()));
+    /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions.
+    pub(crate) async fn run(self, service: impl Answers, limits: HttpLimits, stopping: CancellationToken) {
+        let encrypted = self.tls.is_some();
+        let service = MapRequest::new(service, move |mut request: Request| {
+            if encrypted {
+                request.extensions_mut().insert(Scheme::HTTPS);
+            }
+            request
+        });
         let permits = Arc::new(Semaphore::new(limits.connections));
         let connections = TaskTracker::new();
         // Ends the connections that outlive the grace when this function is left, and all of them when it is dropped.
@@ -69,7 +80,7 @@ impl Listener {
                         continue;
                     }
                 };
-                let serving = serve(stream, self.tls.clone(), router.clone(), limits.clone(), stopping.clone());
+                let serving = serve(stream, self.tls.clone(), service.clone(), limits.clone(), stopping.clone());
                 let killed = killed.clone();
                 connections.spawn(async move {
                     let _permit = permit;
@@ -87,14 +98,20 @@ impl Listener {
 }
 
 /// Serves one connection, after its handshake where there is one.
-async fn serve(stream: TcpStream, tls: Option<Tls>, router: Router, limits: HttpLimits, stopping: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    tls: Option<Tls>,
+    service: impl Answers,
+    limits: HttpLimits,
+    stopping: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let Some(tls) = tls else { return connection::serve(stream, router, limits, stopping).await };
+    let Some(tls) = tls else { return connection::serve(stream, service, limits, stopping).await };
     let handshake = timeout(limits.head_timeout, tls.acceptor().accept(stream));
     match stopping.run_until_cancelled(handshake).await {
-        Some(Ok(Ok(stream))) => connection::serve(stream, router, limits, stopping).await,
+        Some(Ok(Ok(stream))) => connection::serve(stream, service, limits, stopping).await,
         Some(Ok(Err(error))) => tracing::debug!(%error, "a TLS handshake failed"),
         Some(Err(_)) => tracing::debug!("a TLS handshake took too long"),
         None => {}

@@ -1,10 +1,10 @@
 //! The DMS server: the API on HTTP, over a [`Broker`].
 //!
-//! A request passes `listener` and `connection` (sockets, deadlines), `rim` (request id, panics, error body, metrics),
-//! `routes`, `admit` with `body` and `gate` (size, caller), `inject` (faults on purpose), and one file per resource:
-//! `queues`, `groups`, `send`, `consume`, `ack`, `tags`, `tag_search`, `quotas`, `iam`. What they refuse they refuse with
-//! one of `codes`, as an `error`. In-process callers enter at the router and skip the sockets; `admin` is apart from all
-//! that, on its own address.
+//! A request passes `listener` and `connection` (sockets, deadlines), `api` and `rim` (request id, panics, error body,
+//! metrics) with `resource`, `admit` with `body` and `gate` (size, caller), `inject` (faults on purpose), `routes`, and one
+//! file per resource: `queues`, `groups`, `send`, `consume`, `ack`, `tags`, `tag_search`, `quotas`, `iam`. What they refuse
+//! they refuse with one of `codes`, as an `error`. In-process callers enter at `api` and skip the sockets; `admin` is apart
+//! from all that, on its own address.
 //!
 //! Nothing in here knows the client or the worker, and only [`broker`] knows how messages are kept.
 
@@ -13,6 +13,7 @@ pub mod broker;
 mod ack;
 mod admin;
 mod admit;
+mod api;
 mod app;
 mod body;
 pub mod clock;
@@ -37,6 +38,7 @@ mod paths;
 mod query;
 mod queues;
 mod quotas;
+mod resource;
 mod rim;
 mod routes;
 mod send;
@@ -56,6 +58,7 @@ pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue,
 pub use self::operation::Operation;
 pub use self::tls::{Tls, TlsError, TlsFiles};
 use self::{
+    api::Api,
     app::App,
     body::Room,
     broker::{Broker, embedded::OpenError},
@@ -117,7 +120,6 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     app: Arc<App>,
-    router: Router,
     listener: Option<Listener>,
     admin: Option<Listener>,
 }
@@ -157,7 +159,7 @@ impl Server {
             limits: config.limits,
             metrics: Metrics::new(),
         });
-        Ok(Self { router: routes::router(&app), app, listener, admin })
+        Ok(Self { app, listener, admin })
     }
 
     /// The address of the API: the real port where port 0 was asked for.
@@ -182,7 +184,7 @@ impl Server {
 
     /// The API as a service without sockets; clones share the server.
     pub fn router(&self) -> Router {
-        self.router.clone()
+        Router::new().fallback_service(Api::new(Arc::clone(&self.app)))
     }
 
     /// Whether any caller is let in, because no project has keys or users.
@@ -208,12 +210,12 @@ impl Server {
     /// # Errors
     /// None at present.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { app, router, listener, admin } = self;
+        let Self { app, listener, admin } = self;
         let stopping = app.stopping.clone();
         // The admin address answers until the last: a probe sees the server stopping, not gone.
         let ended = CancellationToken::new();
         let serve = async {
-            serve(listener, router, &app, &stopping).await;
+            serve(listener, &app, &stopping).await;
             ended.cancel();
         };
         let watch = serve_admin(admin, &app, &ended);
@@ -246,9 +248,9 @@ fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
     Ok(gate)
 }
 
-async fn serve(listener: Option<Listener>, router: Router, app: &App, stopping: &CancellationToken) {
+async fn serve(listener: Option<Listener>, app: &Arc<App>, stopping: &CancellationToken) {
     match listener {
-        Some(listener) => listener.run(router, app.limits.clone(), stopping.clone()).await,
+        Some(listener) => listener.run(Api::new(Arc::clone(app)), app.limits.clone(), stopping.clone()).await,
         None => stopping.cancelled().await,
     }
 }

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use http::Method;
 
+use super::{broker::Stream, resource::Resource};
+
 /// An operation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -63,27 +65,25 @@ const NAMES: [(Operation, &str); 16] = [
 ];
 
 impl Operation {
-    /// The operation of a method on a route, as the router writes routes.
-    pub(super) fn of(method: &Method, route: &str) -> Self {
-        let Some(resource) = route.splitn(4, '/').nth(3) else {
-            return if route.starts_with("/v3") { Self::Identity } else { Self::Unknown };
-        };
+    /// The operation of a method on a resource.
+    pub(super) fn of(method: &Method, resource: Resource<'_>) -> Self {
         match (method.as_str(), resource) {
-            ("POST", "queues") => Self::CreateQueue,
-            ("GET", "queues") => Self::ListQueues,
-            ("GET", "queues/{queue_id}") => Self::ShowQueue,
-            ("DELETE", "queues/{queue_id}") => Self::DeleteQueue,
-            ("POST", "queues/{queue_id}/groups") => Self::CreateGroups,
-            ("GET", "queues/{queue_id}/groups") => Self::ListGroups,
-            ("DELETE", "queues/{queue_id}/groups/{group_id}") => Self::DeleteGroup,
-            ("POST", "queues/{queue_id}/messages") => Self::Send,
-            ("GET", "queues/{queue_id}/groups/{group_id}/messages") => Self::Consume,
-            ("POST", "queues/{queue_id}/groups/{group_id}/ack") => Self::Ack,
-            ("GET", "queues/{queue_id}/groups/{group_id}/deadletters") => Self::ConsumeDeadLetters,
-            ("POST", "queues/{queue_id}/groups/{group_id}/deadletters/ack") => Self::AckDeadLetters,
-            ("GET", "quotas" | "quotas/dms") => Self::Quotas,
-            _ if resource.starts_with("queue/") => Self::Tags,
-            _ if route.starts_with("/v3") => Self::Identity,
+            ("POST", Resource::Queues) => Self::CreateQueue,
+            ("GET", Resource::Queues) => Self::ListQueues,
+            ("GET", Resource::Queue(_)) => Self::ShowQueue,
+            ("DELETE", Resource::Queue(_)) => Self::DeleteQueue,
+            ("POST", Resource::Groups(_)) => Self::CreateGroups,
+            ("GET", Resource::Groups(_)) => Self::ListGroups,
+            ("DELETE", Resource::Group(..)) => Self::DeleteGroup,
+            ("POST", Resource::Messages(_)) => Self::Send,
+            ("GET", Resource::Consume(.., Stream::Messages)) => Self::Consume,
+            ("POST", Resource::Acks(.., Stream::Messages)) => Self::Ack,
+            ("GET", Resource::Consume(.., Stream::DeadLetters)) => Self::ConsumeDeadLetters,
+            ("POST", Resource::Acks(.., Stream::DeadLetters)) => Self::AckDeadLetters,
+            ("GET", Resource::Quotas | Resource::QueueQuota) => Self::Quotas,
+            (_, Resource::Tags(_) | Resource::TagActions(_) | Resource::Tag(..)) => Self::Tags,
+            (_, Resource::ProjectTags | Resource::TagSearch) => Self::Tags,
+            (_, Resource::Version | Resource::Tokens | Resource::Projects) => Self::Identity,
             _ => Self::Unknown,
         }
     }
@@ -130,14 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn routes_have_their_operation_on_both_versions() {
-        for prefix in ["/v2/{project_id}", "/v1.0/{project_id}"] {
-            let of = |method: &Method, route: &str| Operation::of(method, &format!("{prefix}/{route}"));
-            assert_eq!(of(&Method::POST, "queues"), Operation::CreateQueue);
-            assert_eq!(of(&Method::GET, "queues/{queue_id}/groups/{group_id}/messages"), Operation::Consume);
-            assert_eq!(of(&Method::POST, "queue/{queue_id}/tags/action"), Operation::Tags);
-        }
-        assert_eq!(Operation::of(&Method::POST, "/v3/auth/tokens"), Operation::Identity);
-        assert_eq!(Operation::of(&Method::GET, ""), Operation::Unknown);
+    fn a_method_on_a_resource_is_an_operation() {
+        assert_eq!(Operation::of(&Method::POST, Resource::Queues), Operation::CreateQueue);
+        assert_eq!(Operation::of(&Method::GET, Resource::Consume("q", "g", Stream::Messages)), Operation::Consume);
+        assert_eq!(Operation::of(&Method::POST, Resource::TagActions("q")), Operation::Tags);
+        assert_eq!(Operation::of(&Method::POST, Resource::Tokens), Operation::Identity);
+        assert_eq!(Operation::of(&Method::PUT, Resource::Queues), Operation::Unknown);
     }
 }

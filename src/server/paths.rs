@@ -1,16 +1,18 @@
-//! What a path names: the queue or the group, with ids checked for their form.
+//! The queue and the group that a path names, their ids checked for their form.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-use super::{app::App, broker::GroupPath, codes, error::ApiError, query::Query};
+use super::{
+    app::App,
+    broker::GroupPath,
+    codes,
+    error::ApiError,
+    query::{Query, decode},
+};
 use crate::queue::{GroupId, ProjectId, QueueId};
-
-/// The project that a path names.
-#[derive(Clone, Debug)]
-pub(crate) struct ProjectPath(pub(crate) ProjectId);
 
 /// A queue of a project.
 #[derive(Clone, Debug)]
@@ -21,36 +23,30 @@ pub(crate) struct QueuePath {
     pub(crate) queue: QueueId,
 }
 
-impl FromRequestParts<Arc<App>> for ProjectPath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let [project] = params(parts, app, ["project_id"]).await?;
-        Ok(Self(ProjectId::new(project)))
+impl QueuePath {
+    /// The queue of that id.
+    ///
+    /// # Errors
+    /// DMS.10240015 when it is no UUID.
+    pub(super) fn read(project: ProjectId, queue: &str) -> Result<Self, ApiError> {
+        Ok(Self { project, queue: queue_id(&decoded(queue)?)? })
     }
 }
 
-impl FromRequestParts<Arc<App>> for QueuePath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let [project, queue] = params(parts, app, ["project_id", "queue_id"]).await?;
-        Ok(Self { project: ProjectId::new(project), queue: queue_id(&queue)? })
-    }
-}
-
-impl FromRequestParts<Arc<App>> for GroupPath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let [project, queue, group] = params(parts, app, ["project_id", "queue_id", "group_id"]).await?;
-        let (project, queue) = (ProjectId::new(project), queue_id(&queue)?);
+impl GroupPath {
+    /// The group of that id in the queue of that id.
+    ///
+    /// # Errors
+    /// DMS.10240015 and 16 when an id has another form; what the broker says when the queue is not there.
+    pub(super) async fn read(app: &App, project: ProjectId, queue: &str, group: &str) -> Result<Self, ApiError> {
+        let (queue, group) = (decoded(queue)?, decoded(group)?);
+        let queue = queue_id(&queue)?;
         if !is_group_id(&group) {
             // A queue that does not exist is the first thing to say, whatever the group looks like.
             app.broker.queue(&project, &queue).await?;
             return Err(codes::GROUP_ID_FORMAT.because(format!("{:?} is not `g-` and a UUID.", shorten(&group))));
         }
-        Ok(Self { project, queue, group: GroupId::new(group) })
+        Ok(Self { project, queue, group: GroupId::new(&*group) })
     }
 }
 
@@ -62,12 +58,15 @@ impl FromRequestParts<Arc<App>> for Query {
     }
 }
 
-/// The decoded path parameters of these names.
-async fn params<const N: usize>(parts: &mut Parts, app: &Arc<App>, names: [&str; N]) -> Result<[String; N], ApiError> {
-    let bad = |_| codes::URL_NOT_FOUND.because("The path is not UTF-8.");
-    let found = RawPathParams::from_request_parts(parts, app).await.map_err(bad)?;
-    let value = |name| found.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
-    Ok(names.map(|name| value(name).to_owned()))
+/// A name in a path, decoded.
+///
+/// # Errors
+/// DMS.10240406 when it is not UTF-8.
+pub(super) fn decoded(name: &str) -> Result<Cow<'_, str>, ApiError> {
+    if !name.contains('%') {
+        return Ok(Cow::Borrowed(name));
+    }
+    decode(name, b'+').map(Cow::Owned).map_err(|_| codes::URL_NOT_FOUND.because("The path is not UTF-8."))
 }
 
 fn queue_id(text: &str) -> Result<QueueId, ApiError> {

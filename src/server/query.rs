@@ -1,6 +1,6 @@
 //! The query string: decoded pairs and the typed readings of the API's parameters.
 
-use std::{ops::RangeInclusive, str::FromStr};
+use std::{ops::RangeInclusive, str::FromStr, string::FromUtf8Error};
 
 use super::{
     codes::{self, Code},
@@ -17,9 +17,13 @@ impl Query {
     /// # Errors
     /// DMS.10540014 when a name or value is not UTF-8.
     pub(crate) fn parse(raw: &str) -> Result<Self, ApiError> {
+        let text = |text: &str| match decode(text, b' ') {
+            Ok(text) => Ok(text),
+            Err(_) => Err(codes::URL_PARAMETER.because(format!("{text:?} is not UTF-8."))),
+        };
         let pair = |part: &str| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            Ok((decode(name)?, decode(value)?))
+            Ok((text(name)?, text(value)?))
         };
         raw.split('&').filter(|part| !part.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
     }
@@ -62,16 +66,20 @@ impl Query {
     }
 }
 
-fn decode(text: &str) -> Result<String, ApiError> {
+/// Decodes `%XX`, and `+` to what it stands for: a space in a query, itself in a path.
+///
+/// # Errors
+/// When the bytes are not UTF-8.
+pub(super) fn decode(text: &str, plus: u8) -> Result<String, FromUtf8Error> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let escaped = (byte == b'%').then(|| bytes.get(at + 1..at + 3)).flatten().and_then(hex_pair);
-        decoded.push(escaped.unwrap_or(if byte == b'+' { b' ' } else { byte }));
+        decoded.push(escaped.unwrap_or(if byte == b'+' { plus } else { byte }));
         at += if escaped.is_some() { 3 } else { 1 };
     }
-    String::from_utf8(decoded).map_err(|_| codes::URL_PARAMETER.because(format!("{text:?} is not UTF-8.")))
+    String::from_utf8(decoded)
 }
 
 fn hex_pair(digits: &[u8]) -> Option<u8> {

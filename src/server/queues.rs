@@ -1,9 +1,5 @@
 //! Queues: create, list, show, delete (API reference 5.1).
 
-use std::sync::Arc;
-
-use axum::extract::State;
-use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,12 +9,12 @@ use super::{
     codes,
     error::ApiError,
     json::{self, Json},
-    paths::{ProjectPath, QueuePath},
+    paths::QueuePath,
     query::Query,
 };
 use crate::{
     limits,
-    queue::{NewQueue, Queue, QueueMode},
+    queue::{NewQueue, ProjectId, Queue, QueueMode},
 };
 
 /// The body of 5.1.1. Fields that are absent or `null` have their defaults.
@@ -71,41 +67,32 @@ pub(super) struct QueueList {
 
 /// `POST /queues` (5.1.1).
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
-    ProjectPath(project): ProjectPath,
-    body: Bytes,
+    app: &App,
+    project: &ProjectId,
+    body: &[u8],
 ) -> Result<(StatusCode, Json<Created>), ApiError> {
-    let queue = checked(json::parse(&body)?)?;
-    let created = app.broker.create_queue(&project, queue).await?;
+    let queue = checked(json::parse(body)?)?;
+    let created = app.broker.create_queue(project, queue).await?;
     let view = Created { id: created.id.to_string(), name: created.name, kafka_topic: created.kafka_topic };
     Ok((StatusCode::CREATED, Json(view)))
 }
 
 /// `GET /queues` (5.1.2).
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    ProjectPath(project): ProjectPath,
-    query: Query,
-) -> Result<Json<QueueList>, ApiError> {
+pub(super) async fn list(app: &App, project: &ProjectId, query: &Query) -> Result<Json<QueueList>, ApiError> {
     let dead_letters = query.flag("include_deadletter", false)?;
-    let queues: Vec<_> =
-        app.broker.queues(&project).await?.into_iter().map(|queue| view(queue, dead_letters)).collect();
+    let queues: Vec<_> = app.broker.queues(project).await?.into_iter().map(|queue| view(queue, dead_letters)).collect();
     Ok(Json(QueueList { total: queues.len(), queues }))
 }
 
 /// `GET /queues/{queue_id}` (5.1.3).
-pub(super) async fn show(
-    State(app): State<Arc<App>>,
-    path: QueuePath,
-    query: Query,
-) -> Result<Json<QueueView>, ApiError> {
+pub(super) async fn show(app: &App, path: &QueuePath, query: &Query) -> Result<Json<QueueView>, ApiError> {
     let dead_letters = query.flag("include_deadletter", false)?;
     let queue = app.broker.queue(&path.project, &path.queue).await?;
     Ok(Json(view(queue, dead_letters)))
 }
 
 /// `DELETE /queues/{queue_id}` (5.1.4).
-pub(super) async fn delete(State(app): State<Arc<App>>, path: QueuePath) -> Result<StatusCode, ApiError> {
+pub(super) async fn delete(app: &App, path: &QueuePath) -> Result<StatusCode, ApiError> {
     app.broker.delete_queue(&path.project, &path.queue).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,11 +1,8 @@
 //! Quotas (API reference 5.5.1, 7.1.11).
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use serde::Serialize;
 
-use super::{app::App, error::ApiError, json::Json, paths::ProjectPath};
+use super::{app::App, error::ApiError, json::Json};
 use crate::queue::{ProjectId, Quota};
 
 /// The most that a quota of queues or groups can be raised to, as the examples have it.
@@ -24,19 +21,13 @@ struct Resources {
 
 /// `GET /v2/{project_id}/quotas` (5.5.1): queues, Kafka queues, groups of a queue, tags of a queue. This server has no
 /// Kafka or RabbitMQ instances, and says nothing of them.
-pub(super) async fn all(
-    State(app): State<Arc<App>>,
-    ProjectPath(project): ProjectPath,
-) -> Result<Json<QuotasView>, ApiError> {
-    Ok(view(read(&app, &project).await?))
+pub(super) async fn all(app: &App, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
+    Ok(view(read(app, project).await?))
 }
 
 /// `GET /v1.0/{project_id}/quotas/dms` (7.1.11): queues alone.
-pub(super) async fn queues_only(
-    State(app): State<Arc<App>>,
-    ProjectPath(project): ProjectPath,
-) -> Result<Json<QuotasView>, ApiError> {
-    let quotas = read(&app, &project).await?;
+pub(super) async fn queues_only(app: &App, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
+    let quotas = read(app, project).await?;
     Ok(view(quotas.into_iter().filter(|quota| quota.kind == "queue").collect()))
 }
 

@@ -2,23 +2,24 @@
 //!
 //! A request id, containment of panics, the error body, one debug line without bodies or secrets, and metrics.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::panic::AssertUnwindSafe;
 
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request, State},
-    middleware::Next,
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 use tokio::time::Instant;
 
 use super::{
+    admit,
     app::App,
     codes::{self, Code},
     error::ApiError,
     operation::Operation,
+    resource::Target,
 };
 
 /// The header that carries a request's id, both ways.
@@ -29,18 +30,22 @@ const MAX_REQUEST_ID: usize = 128;
 const MAX_LINE: usize = 32 << 10;
 
 /// Wraps a request: nothing that happens inside gets out except as an answer.
-pub(super) async fn wrap(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn wrap(app: &App, request: Request) -> Response {
     let started = Instant::now();
-    let id = request_id(request.headers());
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let operation = Operation::of(request.method(), route).as_str();
+    let (parts, body) = request.into_parts();
+    let id = request_id(&parts.headers);
+    let target = Target::of(parts.uri.path());
+    let operation = target.map_or(Operation::Unknown, |target| Operation::of(&parts.method, target.resource)).as_str();
 
-    let mut response = match oversized(&request) {
-        Some(code) => code.plain().into_response(),
-        None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(operation, request_id = ?id, "the request handler panicked");
-            codes::INTERNAL.plain().into_response()
-        }),
+    let mut response = match (oversized(&parts), target) {
+        (Some(code), _) => code.plain().into_response(),
+        (None, None) => codes::URL_NOT_FOUND.plain().into_response(),
+        (None, Some(target)) => {
+            AssertUnwindSafe(admit::admit(app, &parts, target, body)).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!(operation, request_id = ?id, "the request handler panicked");
+                codes::INTERNAL.plain().into_response()
+            })
+        }
     };
 
     let refused = response.extensions_mut().remove::<ApiError>();
@@ -56,22 +61,12 @@ pub(super) async fn wrap(State(app): State<Arc<App>>, request: Request, next: Ne
 }
 
 /// Whether a head is larger than the service's gateway took. What is larger by far never gets here: its connection ends.
-fn oversized(request: &Request) -> Option<Code> {
-    let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+fn oversized(head: &Parts) -> Option<Code> {
+    let uri = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
     if uri > MAX_LINE {
         return Some(codes::URI_SIZE);
     }
-    request.headers().values().any(|value| value.len() > MAX_LINE).then_some(codes::HEADER_SIZE)
-}
-
-/// The answer to a path that is not of the API.
-pub(super) async fn unknown_url() -> ApiError {
-    codes::URL_NOT_FOUND.plain()
-}
-
-/// The answer to a method that the path does not have.
-pub(super) async fn wrong_method() -> ApiError {
-    codes::METHOD.plain()
+    head.headers.values().any(|value| value.len() > MAX_LINE).then_some(codes::HEADER_SIZE)
 }
 
 /// The caller's request id where it is a short visible text, else a new one.

@@ -1,64 +1,106 @@
-//! The paths of the API.
+//! From the method and the resource of a request to the operation that answers it.
 
-use std::sync::Arc;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header, request::Parts};
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware::from_fn_with_state,
-    routing::{delete, get, post},
+use super::{
+    ack,
+    app::App,
+    broker::GroupPath,
+    codes, consume,
+    error::ApiError,
+    gate::Caller,
+    groups, iam,
+    paths::QueuePath,
+    query::Query,
+    queues, quotas,
+    resource::{Resource, Target},
+    send, tag_search, tags,
 };
+use crate::queue::ProjectId;
 
-use super::{ack, admit, app::App, consume, groups, iam, inject, queues, quotas, rim, send, tag_search, tags};
-
-/// The whole API: V2 and V1.0 differ in the prefix, and in fields that both accept.
-pub(super) fn router(app: &Arc<App>) -> Router {
-    Router::new()
-        .nest("/v2/{project_id}", operations())
-        .nest("/v1.0/{project_id}", operations())
-        // Behind the check of callers, because some faults change what a signature covers.
-        .route_layer(from_fn_with_state(Arc::clone(app), inject::inject))
-        // Outside of `nest`, which cuts the prefix off the path that a signature covers.
-        .route_layer(from_fn_with_state(Arc::clone(app), admit::admit))
-        .merge(identity(app))
-        .fallback(rim::unknown_url)
-        .method_not_allowed_fallback(rim::wrong_method)
-        // Bodies are bounded where they are read.
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(Arc::clone(app), rim::wrap))
-        .with_state(Arc::clone(app))
+/// A request that was let in; its body goes beside it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admitted<'a> {
+    /// Its head.
+    pub(super) parts: &'a Parts,
+    /// What its path names.
+    pub(super) target: Target<'a>,
+    /// Who it comes from.
+    pub(super) caller: &'a Caller,
 }
 
-fn operations() -> Router<Arc<App>> {
-    Router::new()
-        .route("/queues", post(queues::create).get(queues::list))
-        .route("/queues/{queue_id}", get(queues::show).delete(queues::delete))
-        .route("/queues/{queue_id}/groups", post(groups::create).get(groups::list))
-        .route("/queues/{queue_id}/groups/{group_id}", delete(groups::delete))
-        .route("/queues/{queue_id}/messages", post(send::send))
-        .route("/queues/{queue_id}/groups/{group_id}/messages", get(consume::messages))
-        .route("/queues/{queue_id}/groups/{group_id}/ack", post(ack::messages))
-        .route("/queues/{queue_id}/groups/{group_id}/deadletters", get(consume::dead_letters))
-        .route("/queues/{queue_id}/groups/{group_id}/deadletters/ack", post(ack::dead_letters))
-        // `queue`, in the singular, is what the reference has for tags.
-        .route("/queue/{queue_id}/tags", get(tags::of_queue).post(tags::add))
-        .route("/queue/{queue_id}/tags/action", post(tags::act).delete(tags::remove))
-        .route("/queue/{queue_id}/tags/{key}", delete(tags::remove))
-        .route("/queue/tags", get(tags::of_project))
-        .route("/queue/resource_instances/action", post(tag_search::search))
-        .route("/quotas", get(quotas::all))
-        .route("/quotas/dms", get(quotas::queues_only))
+/// Lets the operation that a request asks for answer it.
+pub(super) async fn answer(app: &App, request: Admitted<'_>, body: &[u8]) -> Response {
+    operate(app, request, body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-fn identity(app: &Arc<App>) -> Router<Arc<App>> {
-    let admitted = Router::new()
-        .route("/v3/projects", get(iam::projects))
-        .route_layer(from_fn_with_state(Arc::clone(app), admit::admit));
-    let anybody = Router::new()
-        .route("/v3", get(iam::version))
-        .route("/v3/", get(iam::version))
-        .route("/v3/auth/tokens", post(iam::create_token))
-        .route_layer(from_fn_with_state(Arc::clone(app), inject::inject))
-        .route_layer(from_fn_with_state(Arc::clone(app), admit::receive));
-    admitted.merge(anybody)
+async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Response, ApiError> {
+    use Resource as R;
+    let Admitted { parts, target, caller } = request;
+    // The operations of the identity service have no use for one.
+    let project = ProjectId::new(target.project.unwrap_or_default());
+    let query = || Query::parse(parts.uri.query().unwrap_or_default());
+    Ok(match (parts.method.as_str(), target.resource) {
+        ("POST", R::Messages(queue)) => send::send(app, &QueuePath::read(project, queue)?, body).await?,
+        ("GET", R::Consume(queue, group, stream)) => {
+            let path = GroupPath::read(app, project, queue, group).await?;
+            consume::consume(app, &path, stream, &query()?).await?
+        }
+        ("POST", R::Acks(queue, group, stream)) => {
+            let path = GroupPath::read(app, project, queue, group).await?;
+            ack::acknowledge(app, &path, stream, body).await?.into_response()
+        }
+
+        ("POST", R::Queues) => queues::create(app, &project, body).await?.into_response(),
+        ("GET", R::Queues) => queues::list(app, &project, &query()?).await?.into_response(),
+        ("GET", R::Queue(queue)) => {
+            let path = QueuePath::read(project, queue)?;
+            queues::show(app, &path, &query()?).await?.into_response()
+        }
+        ("DELETE", R::Queue(queue)) => queues::delete(app, &QueuePath::read(project, queue)?).await?.into_response(),
+        ("POST", R::Groups(queue)) => {
+            let path = QueuePath::read(project, queue)?;
+            groups::create(app, &path, body).await?.into_response()
+        }
+        ("GET", R::Groups(queue)) => {
+            let path = QueuePath::read(project, queue)?;
+            groups::list(app, &path, &query()?).await?.into_response()
+        }
+        ("DELETE", R::Group(queue, group)) => {
+            let path = GroupPath::read(app, project, queue, group).await?;
+            groups::delete(app, &path).await?.into_response()
+        }
+
+        ("GET", R::Tags(queue)) => tags::of_queue(app, &QueuePath::read(project, queue)?).await?.into_response(),
+        ("POST", R::Tags(queue)) => tags::add(app, &QueuePath::read(project, queue)?, body).await?.into_response(),
+        ("POST", R::TagActions(queue)) => {
+            let path = QueuePath::read(project, queue)?;
+            tags::act(app, &path, body).await?.into_response()
+        }
+        // A tag may have that key.
+        ("DELETE", R::TagActions(queue)) => {
+            let path = QueuePath::read(project, queue)?;
+            tags::remove(app, &path, "action").await?.into_response()
+        }
+        ("DELETE", R::Tag(queue, key)) => {
+            let path = QueuePath::read(project, queue)?;
+            tags::remove(app, &path, key).await?.into_response()
+        }
+        ("GET", R::ProjectTags) => tags::of_project(app, &project).await?.into_response(),
+        ("POST", R::TagSearch) => tag_search::search(app, &project, body).await?.into_response(),
+        ("GET", R::Quotas) => quotas::all(app, &project).await?.into_response(),
+        ("GET", R::QueueQuota) => quotas::queues_only(app, &project).await?.into_response(),
+
+        ("GET" | "HEAD", R::Version) => iam::version(parts).into_response(),
+        ("POST", R::Tokens) => iam::create_token(app, parts, body)?.into_response(),
+        ("GET", R::Projects) => iam::projects(app, caller, &query()?, parts).into_response(),
+        (_, resource) => wrong_method(resource),
+    })
+}
+
+fn wrong_method(resource: Resource<'_>) -> Response {
+    let mut response = codes::METHOD.plain().into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(resource.methods()));
+    response
 }

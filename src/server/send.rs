@@ -1,11 +1,12 @@
 //! Sending messages (API reference 5.3.1).
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
-use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
 use super::{
@@ -13,10 +14,10 @@ use super::{
     broker::NewMessage,
     codes,
     error::ApiError,
-    json::{self, Json},
+    json::{self, JsonText},
     paths::QueuePath,
 };
-use crate::{limits, message::MessageId};
+use crate::limits;
 
 /// The body of 5.3.1; V1.0 spells two of the fields in another way, and both spellings are read on both versions.
 #[derive(Debug, Deserialize)]
@@ -38,35 +39,54 @@ struct SendEntry<'a> {
     delay_time: Option<f64>,
 }
 
-/// The answer of 5.3.1.
-#[derive(Debug, Serialize)]
-pub(super) struct Sent {
-    messages: Vec<SentMessage>,
-}
-
-/// One line of the answer. A request is stored as a whole or refused as a whole, so `state` is always 0.
-#[derive(Debug, Serialize)]
-struct SentMessage {
-    error: Option<String>,
-    error_code: Option<u64>,
-    state: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-}
-
 /// `POST /queues/{queue_id}/messages` (5.3.1).
-pub(super) async fn send(
-    State(app): State<Arc<App>>,
-    path: QueuePath,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Sent>), ApiError> {
-    let request: SendRequest<'_> = json::parse_messages(&body)?;
-    let (with_ids, messages) = (request.return_id, checked(request)?);
-    let ids = app.broker.append(&path.project, &path.queue, messages).await?;
-    app.metrics.produced(ids.len());
-    let line =
-        |id: &MessageId| SentMessage { error: None, error_code: None, state: 0, id: with_ids.then(|| id.to_string()) };
-    Ok((StatusCode::CREATED, Json(Sent { messages: ids.iter().map(line).collect() })))
+pub(super) async fn send(app: &App, path: &QueuePath, body: &[u8]) -> Result<Response, ApiError> {
+    let request: SendRequest<'_> = json::parse_messages(body)?;
+    let ids = request.return_id.then(Ids::draw).transpose()?;
+    let messages = checked(request)?;
+    let count = messages.len();
+    app.broker.append(&path.project, &path.queue, messages).await?;
+    app.metrics.produced(count);
+    Ok((StatusCode::CREATED, JsonText(answer(count, ids.as_ref()))).into_response())
+}
+
+/// The answer of 5.3.1. A request is stored as a whole or refused as a whole, so `state` is always 0.
+fn answer(count: usize, ids: Option<&Ids>) -> Bytes {
+    let mut text = String::with_capacity(20 + count * 90);
+    text.push_str(r#"{"messages":["#);
+    for place in (0..=u16::MAX).take(count) {
+        text.push_str(if place == 0 { "" } else { "," });
+        text.push_str(r#"{"error":null,"error_code":null,"state":0"#);
+        if let Some(ids) = ids {
+            text.push_str(r#","id":""#);
+            ids.write(place, &mut text);
+            text.push('"');
+        }
+        text.push('}');
+    }
+    text.push_str("]}");
+    text.into()
+}
+
+/// The ids of a request's messages. Nothing can be read from one: it is random for the request, then the place in it.
+struct Ids([u8; 16]);
+
+impl Ids {
+    fn draw() -> Result<Self, ApiError> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|error| {
+            tracing::error!(%error, "the system gives no random numbers");
+            codes::INTERNAL.plain()
+        })?;
+        Ok(Self(random))
+    }
+
+    fn write(&self, place: u16, text: &mut String) {
+        let mut id = [0; 18];
+        id[..16].copy_from_slice(&self.0);
+        id[16..].copy_from_slice(&place.to_be_bytes());
+        URL_SAFE_NO_PAD.encode_string(id, text);
+    }
 }
 
 fn checked(request: SendRequest<'_>) -> Result<Vec<NewMessage>, ApiError> {

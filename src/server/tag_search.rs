@@ -1,9 +1,5 @@
 //! Finding or counting queues by their tags (OTC documents only).
 
-use std::sync::Arc;
-
-use axum::extract::State;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -11,9 +7,8 @@ use super::{
     codes::{self, Code},
     error::ApiError,
     json::{self, Json},
-    paths::ProjectPath,
 };
-use crate::queue::{Queue, QueueTag};
+use crate::queue::{ProjectId, Queue, QueueTag};
 
 /// Records of one page.
 const MAX_PAGE: u64 = 1000;
@@ -68,12 +63,8 @@ struct Resource {
 }
 
 /// `POST /queue/resource_instances/action`.
-pub(super) async fn search(
-    State(app): State<Arc<App>>,
-    ProjectPath(project): ProjectPath,
-    body: Bytes,
-) -> Result<Json<Found>, ApiError> {
-    let search: Search = json::parse(&body)?;
+pub(super) async fn search(app: &App, project: &ProjectId, body: &[u8]) -> Result<Json<Found>, ApiError> {
+    let search: Search = json::parse(body)?;
     let listed = match search.action.as_str() {
         "filter" => true,
         "count" => false,
@@ -82,9 +73,9 @@ pub(super) async fn search(
     let take = page_number(search.limit.as_ref(), 10, 1, MAX_PAGE, codes::PAGE_LIMIT)?;
     let skip = page_number(search.offset.as_ref(), 0, 0, MAX_OFFSET, codes::PAGE_OFFSET)?;
     let mut found = Vec::new();
-    for queue in app.broker.queues(&project).await? {
+    for queue in app.broker.queues(project).await? {
         // A queue that was deleted meanwhile is none that carries the tags.
-        let Ok(tags) = app.broker.tags(&project, &queue.id).await else { continue };
+        let Ok(tags) = app.broker.tags(project, &queue.id).await else { continue };
         if selects(&search.tags, &search.matches, &queue, &tags) {
             found.push(Resource {
                 resource_id: queue.id.to_string(),

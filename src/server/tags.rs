@@ -1,9 +1,7 @@
 //! Resource tags of queues (API reference 5.4), with the single-tag calls that only the OTC documents have.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
-use axum::extract::{RawPathParams, State};
-use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -13,11 +11,11 @@ use super::{
     codes::{self, Code},
     error::ApiError,
     json::{self, Json},
-    paths::{ProjectPath, QueuePath},
+    paths::{QueuePath, decoded},
 };
 use crate::{
     limits::{self, LimitError},
-    queue::{ProjectTag, QueueTag},
+    queue::{ProjectId, ProjectTag, QueueTag},
 };
 
 /// The body of 5.4.1.
@@ -50,8 +48,8 @@ pub(super) struct Tags<T> {
 }
 
 /// `POST /queue/{queue_id}/tags/action` (5.4.1): all of the tags or none; repeating the call changes nothing.
-pub(super) async fn act(State(app): State<Arc<App>>, path: QueuePath, body: Bytes) -> Result<StatusCode, ApiError> {
-    let request: TagAction = json::parse(&body)?;
+pub(super) async fn act(app: &App, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
+    let request: TagAction = json::parse(body)?;
     match request.action.as_str() {
         "create" | "delete" if request.tags.is_empty() => return Err(codes::PARAMETER.because("tags is empty.")),
         "create" => {
@@ -69,21 +67,16 @@ pub(super) async fn act(State(app): State<Arc<App>>, path: QueuePath, body: Byte
 }
 
 /// `POST /queue/{queue_id}/tags`: one tag (OTC documents only).
-pub(super) async fn add(State(app): State<Arc<App>>, path: QueuePath, body: Bytes) -> Result<StatusCode, ApiError> {
-    let request: OneTag = json::parse(&body)?;
+pub(super) async fn add(app: &App, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
+    let request: OneTag = json::parse(body)?;
     let tag = checked(request.tag)?;
     app.broker.put_tags(&path.project, &path.queue, vec![tag]).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `DELETE /queue/{queue_id}/tags/{key}`: one tag, which must be there (OTC documents only).
-pub(super) async fn remove(
-    State(app): State<Arc<App>>,
-    path: QueuePath,
-    params: RawPathParams,
-) -> Result<StatusCode, ApiError> {
-    // `…/tags/action` is a path of its own, so the key `action` comes without a parameter.
-    let key = params.iter().find(|(name, _)| *name == "key").map_or("action", |(_, key)| key).to_owned();
+pub(super) async fn remove(app: &App, path: &QueuePath, key: &str) -> Result<StatusCode, ApiError> {
+    let key = decoded(key)?.into_owned();
     let tags = app.broker.tags(&path.project, &path.queue).await?;
     if !tags.iter().any(|tag| tag.key == key) {
         return Err(BrokerError::TagNotFound(key).into());
@@ -93,16 +86,13 @@ pub(super) async fn remove(
 }
 
 /// `GET /queue/{queue_id}/tags` (5.4.2).
-pub(super) async fn of_queue(State(app): State<Arc<App>>, path: QueuePath) -> Result<Json<Tags<QueueTag>>, ApiError> {
+pub(super) async fn of_queue(app: &App, path: &QueuePath) -> Result<Json<Tags<QueueTag>>, ApiError> {
     Ok(Json(Tags { tags: app.broker.tags(&path.project, &path.queue).await? }))
 }
 
 /// `GET /queue/tags` (5.4.3).
-pub(super) async fn of_project(
-    State(app): State<Arc<App>>,
-    ProjectPath(project): ProjectPath,
-) -> Result<Json<Tags<ProjectTag>>, ApiError> {
-    Ok(Json(Tags { tags: app.broker.project_tags(&project).await? }))
+pub(super) async fn of_project(app: &App, project: &ProjectId) -> Result<Json<Tags<ProjectTag>>, ApiError> {
+    Ok(Json(Tags { tags: app.broker.project_tags(project).await? }))
 }
 
 fn checked(tag: TagEntry) -> Result<QueueTag, ApiError> {

@@ -8,11 +8,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{
-    message::MessageId,
-    queue::{
-        ConsumerGroup, CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag, TagFilter,
-    },
+use crate::queue::{
+    ConsumerGroup, CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag, TagFilter,
 };
 
 pub use super::durations::Durations;
@@ -284,13 +281,8 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// Deletes a group with its dead letters (5.2.3).
     async fn delete_group(&self, path: &GroupPath) -> Result<(), BrokerError>;
 
-    /// Stores messages, all or none, and gives their ids (5.3.1).
-    async fn append(
-        &self,
-        project: &ProjectId,
-        queue: &QueueId,
-        messages: Vec<NewMessage>,
-    ) -> Result<Vec<MessageId>, BrokerError>;
+    /// Stores messages, all or none (5.3.1).
+    async fn append(&self, project: &ProjectId, queue: &QueueId, messages: Vec<NewMessage>) -> Result<(), BrokerError>;
     /// Leases the next messages, waiting for a first one (5.3.2, 5.3.4). Empty when none came in time.
     async fn lease(
         &self,

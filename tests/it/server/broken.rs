@@ -4,7 +4,6 @@ use std::{io, sync::Arc};
 
 use async_trait::async_trait;
 use dms_worker::{
-    message::MessageId,
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
     server::{
         Server, ServerConfig,
@@ -48,7 +47,7 @@ impl Broker for Broken {
     async fn delete_group(&self, _: &GroupPath) -> Result<(), BrokerError> {
         Err(full())
     }
-    async fn append(&self, _: &ProjectId, _: &QueueId, _: Vec<NewMessage>) -> Result<Vec<MessageId>, BrokerError> {
+    async fn append(&self, _: &ProjectId, _: &QueueId, _: Vec<NewMessage>) -> Result<(), BrokerError> {
         Err(BrokerError::Closed)
     }
     async fn lease(&self, _: &GroupPath, _: Stream, _: LeaseRequest) -> Result<Vec<LeasedMessage>, BrokerError> {

@@ -29,7 +29,6 @@ use super::{
 };
 pub use crate::server::store::OpenError;
 use crate::{
-    message::MessageId,
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
     server::{
         clock::Clock,
@@ -223,12 +222,7 @@ impl Broker for EmbeddedBroker {
         self.core.delete_group(path).await
     }
 
-    async fn append(
-        &self,
-        project: &ProjectId,
-        queue: &QueueId,
-        messages: Vec<NewMessage>,
-    ) -> Result<Vec<MessageId>, BrokerError> {
+    async fn append(&self, project: &ProjectId, queue: &QueueId, messages: Vec<NewMessage>) -> Result<(), BrokerError> {
         append::append(&self.core, project, queue, messages).await
     }
 

@@ -72,7 +72,8 @@ impl<'a> Preparer<'a> {
                 entered_ms,
                 json: message.json.clone(),
                 body_bytes: message.body_bytes,
-                tags: message.tags.as_slice().into(),
+                // The empty slice is one for all, without an allocation.
+                tags: if message.tags.is_empty() { Arc::default() } else { message.tags.as_slice().into() },
             })
         };
         if delay > 0 {
