@@ -8,21 +8,22 @@
 use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::durations::Durations;
 use crate::queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter};
 
+pub(crate) mod disk;
 pub(crate) mod memory;
-pub(crate) mod sqlite;
 
-pub use self::sqlite::OpenError;
+pub use self::disk::OpenError;
 
 /// A stream of messages, or a lot of messages that are not due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct StreamNo(pub(crate) u32);
 
 /// A group's position on a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ReaderNo(pub(crate) u32);
 
 /// A message in its stream or lot.
@@ -48,7 +49,7 @@ impl Stored {
 }
 
 /// A queue's unchanging facts. Its stream is `number`, its lot the number after it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QueueRow {
     /// Given at creation, never again.
     pub(crate) number: u32,
@@ -84,7 +85,7 @@ impl QueueRow {
 
 /// A group's unchanging facts. It reads the queue's stream as reader `number`; the number after it is its dead-letter
 /// stream and the reader of that.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GroupRow {
     /// Given at creation, never again.
     pub(crate) number: u32,
@@ -118,7 +119,7 @@ impl GroupRow {
 }
 
 /// How one lease ended, or what a reader passed over.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settlement {
     /// Messages acknowledged.
     pub(crate) done: Vec<u64>,
@@ -133,7 +134,7 @@ pub(crate) struct Settlement {
 }
 
 /// One change. Changes of one commit are applied in order, all or none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Record {
     /// A queue begins, with empty streams.
     QueueCreated(QueueRow),
@@ -148,13 +149,21 @@ pub(crate) enum Record {
     /// A reader's label rule is fixed.
     RuleFixed(ReaderNo, TagFilter),
     /// A message enters the end of a stream.
+    #[serde(skip)]
     Appended(StreamNo, Arc<Stored>),
     /// A message waits in a lot until it is due.
+    #[serde(skip)]
     Parked(StreamNo, Arc<Stored>),
     /// A due message leaves its lot: due time and place.
     Unparked(StreamNo, i64, u64),
     /// A lease ended; `lease` is the broker's own number of it.
-    Settled { reader: ReaderNo, lease: Option<u64>, settlement: Settlement },
+    Settled {
+        reader: ReaderNo,
+        /// Leases live in memory alone.
+        #[serde(skip)]
+        lease: Option<u64>,
+        settlement: Settlement,
+    },
     /// Messages below `low` are gone; `oldest` is a lower bound of when the first one left entered.
     Expired { stream: StreamNo, low: u64, oldest: Option<i64> },
 }

@@ -32,7 +32,7 @@ use crate::{
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
     server::{
         clock::Clock,
-        store::{Snapshot, Store, memory::MemoryStore, sqlite::SqliteStore},
+        store::{Snapshot, Store, disk::DiskStore, memory::MemoryStore},
     },
 };
 
@@ -105,7 +105,7 @@ impl EmbeddedBroker {
     /// Outside a tokio runtime.
     pub async fn open(dir: &Path, config: EmbeddedConfig, clock: Clock) -> Result<Self, OpenError> {
         let dir = dir.to_owned();
-        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&dir)).await;
+        let opened = tokio::task::spawn_blocking(move || DiskStore::open(&dir)).await;
         let (store, snapshot) = match opened {
             Ok(opened) => opened?,
             Err(stopped) => match stopped.try_into_panic() {

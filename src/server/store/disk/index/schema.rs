@@ -1,15 +1,17 @@
-//! The tables of the database file, and how an older file is brought up to date.
+//! The tables of the index, and how an older file is brought up to date.
 //!
-//! `user_version` counts the [`MIGRATIONS`] that were applied; each runs once, in a transaction of its own, when the file
-//! is opened. A change of the tables is a new migration at the end; those that were released are never edited.
+//! `user_version` is that of the file: [`OLDEST`] and one for each of the [`MIGRATIONS`] behind the first. Each runs once, in
+//! a transaction of its own, when the file is opened. A change of the tables is a new migration at the end; those that were
+//! released are never edited.
 //!
 //! | table | one row for | notes |
 //! |---|---|---|
-//! | `counter` | the file | the number of the next queue or group |
+//! | `counter` | the file | the number of the next queue or group; the log's own number, and up to where it is in here |
 //! | `queues`, `consumer_groups`, `tags` | what their names say | a queue's stream has its number, its lot the next one; a group's reader its number, its dead-letter stream and reader the next one |
 //! | `streams` | a stream or lot | `low..next` are its messages; a lot counts them in `parked` |
-//! | `messages` | a message | `id` = stream << 40 \| place: appended at the end of each stream, read by range, no other index |
-//! | `due` | a message in a lot | by due time |
+//! | `runs` | messages that follow each other in the log | `id` = stream << 40 \| place of the first: read by range, no other index |
+//! | `segments` | a file of the log | `live`: bytes of the runs that are there |
+//! | `due` | a message in a lot, a run of its own | by due time |
 //! | `readers` | a reader | `head`: nothing from there on was handed out; every page below `page` is settled |
 //! | `settled` | 1,024 places of a reader | `bits`: what is settled; `failures`: pairs of place and count, 16 bits each, little-endian |
 //! | `garbage` | a stream or reader whose owner was deleted | emptied in the background |
@@ -17,15 +19,21 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Marks a file as ours: "DMSW".
-pub(super) const APPLICATION_ID: i32 = 0x444D_5357;
+pub(in super::super) const APPLICATION_ID: i32 = 0x444D_5357;
 
 /// Bits of an id that are the place in the stream.
 pub(super) const PLACE_BITS: u32 = 40;
 
 /// What brings a file from version N to N + 1, in order.
 const MIGRATIONS: &[&str] = &["
-CREATE TABLE counter (next_number INTEGER NOT NULL);
-INSERT INTO counter VALUES (1);
+CREATE TABLE counter (
+    next_number INTEGER NOT NULL,
+    log INTEGER NOT NULL,
+    segment INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    frame INTEGER NOT NULL
+);
+INSERT INTO counter VALUES (1, random() & 0xffffffff, 1, 24, 1);
 CREATE TABLE queues (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -61,13 +69,14 @@ CREATE TABLE streams (
     newest INTEGER NOT NULL,
     parked INTEGER NOT NULL
 );
-CREATE TABLE messages (
+CREATE TABLE runs (
     id INTEGER PRIMARY KEY,
-    entered_ms INTEGER NOT NULL,
-    body_bytes INTEGER NOT NULL,
-    labels TEXT,
-    json BLOB NOT NULL
+    count INTEGER NOT NULL,
+    segment INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
 );
+CREATE TABLE segments (number INTEGER PRIMARY KEY, live INTEGER NOT NULL);
 CREATE TABLE due (
     lot INTEGER NOT NULL,
     due_ms INTEGER NOT NULL,
@@ -93,16 +102,19 @@ CREATE TABLE settled (
 CREATE TABLE garbage (number INTEGER PRIMARY KEY);
 "];
 
-/// The version that this program writes.
-pub(super) const VERSION: usize = MIGRATIONS.len();
+/// The version that the first migration makes. Version 1 kept messages in a table; no release wrote it.
+pub(in super::super) const OLDEST: usize = 2;
 
-/// Applies the migrations that a file of this version lacks.
-pub(super) fn migrate(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
-    for (done, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+/// The version that this program writes.
+pub(in super::super) const VERSION: usize = OLDEST + MIGRATIONS.len() - 1;
+
+/// Applies the migrations that a file of this version lacks; 0 is a file without tables.
+pub(in super::super) fn migrate(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    for (makes, migration) in (OLDEST..).zip(MIGRATIONS).filter(|(makes, _)| *makes > version) {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(migration)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", done + 1)?;
+        transaction.pragma_update(None, "user_version", makes)?;
         transaction.commit()?;
     }
     Ok(())

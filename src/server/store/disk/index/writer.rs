@@ -1,34 +1,39 @@
-//! Writes records: one transaction for each commit, rows that many records touch written once at its end.
+//! Takes what is in the log into the index: one transaction for many commits, rows that many of them touch written once at
+//! its end.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, params};
-use tokio::time::Instant;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    load::{self, LoadError, Loaded, ReaderImage, StreamImage, id},
+    super::{
+        frame::Change,
+        position::{Position, Run},
+        recent::Batch,
+    },
+    load::{self, LoadError, Loaded, ReaderImage, StreamImage},
+    lookup::id,
     page::{PLACES, Page, locate},
 };
 use crate::{
     queue::{GroupId, QueueId, QueueTag},
-    server::store::{GroupRow, QueueRow, ReaderNo, Record, Settlement, Stored, StreamNo},
+    server::store::{GroupRow, QueueRow, ReaderNo, Record, Settlement, StreamNo},
 };
 
-/// How many pages are kept in memory between commits.
+/// How many pages are kept in memory between transactions.
 const KEPT_PAGES: usize = 4_096;
 
 /// The one connection that writes, and the rows it writes again and again.
 #[derive(Debug)]
-pub(super) struct Writer {
-    pub(super) conn: Connection,
+pub(in super::super) struct Writer {
+    pub(in super::super) conn: Connection,
     // Rows as they are in the file, or will be when the transaction ends.
     streams: BTreeMap<StreamNo, StreamImage>,
     readers: BTreeMap<ReaderNo, ReaderImage>,
     pages: BTreeMap<(ReaderNo, u64), Page>,
     dirty: Dirty,
+    /// Up to where the log is in the index.
+    pub(in super::super) applied: Position,
 }
 
 /// What has to be written before the transaction ends.
@@ -37,35 +42,44 @@ struct Dirty {
     streams: BTreeSet<StreamNo>,
     readers: BTreeSet<ReaderNo>,
     pages: BTreeSet<(ReaderNo, u64)>,
+    /// Bytes of runs that files of the log gained or lost.
+    live: BTreeMap<u64, i64>,
 }
 
 impl Writer {
-    pub(super) fn new(conn: Connection) -> Self {
+    pub(in super::super) fn new(conn: Connection, applied: Position) -> Self {
         let (streams, readers, pages) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { conn, streams, readers, pages, dirty: Dirty::default() }
+        Self { conn, streams, readers, pages, dirty: Dirty::default(), applied }
     }
 
-    /// Commits records, all or none; gives how long it took to put them on the disk.
-    pub(super) fn commit(&mut self, records: &[Record]) -> Loaded<Duration> {
-        let written = self.write(records);
+    /// Takes a batch, all of it or nothing.
+    pub(in super::super) fn apply(&mut self, batch: &Batch) -> Loaded<()> {
+        self.transact(|writer| {
+            batch.changes.iter().try_for_each(|change| writer.apply_one(change))?;
+            let Batch { end, number, .. } = batch;
+            let position = params![end.segment, end.offset, number];
+            writer.run("UPDATE counter SET segment = ?1, offset = ?2, frame = ?3", position)
+        })?;
+        self.applied = batch.end;
+        Ok(())
+    }
+
+    /// One transaction; after an error nothing of it is left.
+    pub(super) fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> Loaded<T>) -> Loaded<T> {
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let done = change(self).and_then(|changed| {
+            self.flush()?;
+            Ok(self.conn.execute_batch("COMMIT").map(|()| changed)?)
+        });
         self.dirty = Dirty::default();
-        if written.is_err() {
+        if done.is_err() {
             self.forget();
             // SQLite may have rolled back by itself: then there is nothing left to do.
             let _ = self.conn.execute_batch("ROLLBACK");
         } else if self.pages.len() > KEPT_PAGES {
             self.pages.clear();
         }
-        written
-    }
-
-    fn write(&mut self, records: &[Record]) -> Loaded<Duration> {
-        self.conn.execute_batch("BEGIN IMMEDIATE")?;
-        records.iter().try_for_each(|record| self.write_one(record))?;
-        self.flush()?;
-        let begun = Instant::now();
-        self.conn.execute_batch("COMMIT")?;
-        Ok(begun.elapsed())
+        done
     }
 
     /// What is in memory may not be what is in the file.
@@ -75,7 +89,29 @@ impl Writer {
         self.pages.clear();
     }
 
-    fn write_one(&mut self, record: &Record) -> Loaded<()> {
+    fn apply_one(&mut self, change: &Change) -> Loaded<()> {
+        match change {
+            Change::Appended(run, newest) => {
+                self.insert(run)?;
+                let image = self.stream(run.stream)?;
+                image.next = run.end();
+                image.newest = *newest;
+                Ok(())
+            }
+            Change::Parked(run, due_ms) => {
+                self.insert(run)?;
+                self.run("INSERT INTO due VALUES (?1, ?2, ?3)", params![run.stream.0, due_ms, run.first])?;
+                let image = self.stream(run.stream)?;
+                image.next = run.end();
+                image.parked += 1;
+                Ok(())
+            }
+            Change::Moved(run) => self.relocate(run),
+            Change::Other(record) => self.apply_record(record),
+        }
+    }
+
+    fn apply_record(&mut self, record: &Record) -> Loaded<()> {
         match record {
             Record::QueueCreated(row) => self.create_queue(row),
             Record::QueueDeleted(queue) => self.delete_queue(queue),
@@ -86,24 +122,9 @@ impl Writer {
                 let rule = serde_json::to_string(rule).map_err(|error| LoadError::Contradiction(error.to_string()))?;
                 self.run("UPDATE readers SET rule = ?2 WHERE number = ?1", params![reader.0, rule])
             }
-            Record::Appended(stream, message) => {
-                self.insert(*stream, message)?;
-                let image = self.stream(*stream)?;
-                image.next = message.seq + 1;
-                image.newest = message.entered_ms;
-                Ok(())
-            }
-            Record::Parked(lot, message) => {
-                self.insert(*lot, message)?;
-                let due = params![lot.0, message.entered_ms, message.seq];
-                self.run("INSERT INTO due VALUES (?1, ?2, ?3)", due)?;
-                let image = self.stream(*lot)?;
-                image.next = message.seq + 1;
-                image.parked += 1;
-                Ok(())
-            }
             Record::Unparked(lot, due_ms, place) => {
-                self.run("DELETE FROM messages WHERE id = ?1", [id(*lot, *place)])?;
+                let id = id(*lot, *place);
+                self.delete_runs("DELETE FROM runs WHERE id = ?1 RETURNING segment, bytes", [id])?;
                 let due = params![lot.0, due_ms, place];
                 self.run("DELETE FROM due WHERE lot = ?1 AND due_ms = ?2 AND place = ?3", due)?;
                 let image = self.stream(*lot)?;
@@ -112,7 +133,48 @@ impl Writer {
             }
             Record::Settled { reader, settlement, .. } => self.settle(*reader, settlement),
             Record::Expired { stream, low, .. } => self.expire(*stream, *low),
+            Record::Appended(stream, _) | Record::Parked(stream, _) => {
+                Err(LoadError::Contradiction(format!("messages of stream {} are not in a run", stream.0)))
+            }
         }
+    }
+
+    fn insert(&mut self, run: &Run) -> Loaded<()> {
+        let Position { segment, offset } = run.at;
+        let row = params![id(run.stream, run.first), run.count, segment, offset, run.bytes];
+        self.run("INSERT INTO runs VALUES (?1, ?2, ?3, ?4, ?5)", row)?;
+        self.weigh(segment, i64::from(run.bytes));
+        Ok(())
+    }
+
+    /// A run is somewhere else now. One that is gone meanwhile stays gone.
+    fn relocate(&mut self, run: &Run) -> Loaded<()> {
+        let id = id(run.stream, run.first);
+        let segment = |row: &rusqlite::Row<'_>| row.get::<_, u64>(0);
+        let before = self
+            .conn
+            .prepare_cached("SELECT segment FROM runs WHERE id = ?1 AND count = ?2")?
+            .query_row(params![id, run.count], segment)
+            .optional()?;
+        let Some(before) = before else { return Ok(()) };
+        let Position { segment, offset } = run.at;
+        self.run("UPDATE runs SET segment = ?2, offset = ?3 WHERE id = ?1", params![id, segment, offset])?;
+        self.weigh(before, -i64::from(run.bytes));
+        self.weigh(segment, i64::from(run.bytes));
+        Ok(())
+    }
+
+    /// Deletes runs; gives how many. The statement returns the file and the bytes of each.
+    pub(super) fn delete_runs(&mut self, sql: &str, values: impl rusqlite::Params) -> Loaded<usize> {
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?));
+        let gone: Vec<(u64, i64)> =
+            self.conn.prepare_cached(sql)?.query_map(values, row)?.collect::<Result<_, rusqlite::Error>>()?;
+        gone.iter().for_each(|(segment, bytes)| self.weigh(*segment, -bytes));
+        Ok(gone.len())
+    }
+
+    fn weigh(&mut self, segment: u64, bytes: i64) {
+        *self.dirty.live.entry(segment).or_default() += bytes;
     }
 
     fn create_queue(&mut self, row: &QueueRow) -> Loaded<()> {
@@ -202,12 +264,6 @@ impl Writer {
         Ok(())
     }
 
-    fn insert(&self, stream: StreamNo, message: &Stored) -> Loaded<()> {
-        let labels = (!message.tags.is_empty()).then(|| message.tags.join(","));
-        let row = params![id(stream, message.seq), message.entered_ms, message.body_bytes, labels, &message.json[..]];
-        self.run("INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5)", row)
-    }
-
     fn settle(&mut self, number: ReaderNo, settlement: &Settlement) -> Loaded<()> {
         let reader = self.reader(number)?;
         reader.consumed += settlement.done.len() as u64;
@@ -240,8 +296,11 @@ impl Writer {
     }
 
     fn expire(&mut self, stream: StreamNo, low: u64) -> Loaded<()> {
-        let range = [id(stream, 0), id(stream, low)];
-        self.run("DELETE FROM messages WHERE id >= ?1 AND id < ?2", range)?;
+        // A run goes with its last message.
+        self.delete_runs(
+            "DELETE FROM runs WHERE id >= ?1 AND id < ?2 AND id + count <= ?2 RETURNING segment, bytes",
+            [id(stream, 0), id(stream, low)],
+        )?;
         let image = self.stream(stream)?;
         image.low = image.low.max(low);
         let readers: Vec<u32> = self
@@ -263,6 +322,10 @@ impl Writer {
 
     /// The rows that records touched. Pages that are settled whole at the front of their reader go.
     fn flush(&mut self) -> Loaded<()> {
+        for (segment, bytes) in std::mem::take(&mut self.dirty.live) {
+            let row = params![segment, bytes];
+            self.run("INSERT INTO segments VALUES (?1, ?2) ON CONFLICT DO UPDATE SET live = live + ?2", row)?;
+        }
         for (reader, page) in std::mem::take(&mut self.dirty.pages) {
             let (bits, failures) = match self.pages.get(&(reader, page)) {
                 Some(page) => page.encode(),
@@ -342,7 +405,7 @@ impl Writer {
         Ok(self.pages.get_mut(&key))
     }
 
-    fn run(&self, sql: &str, values: impl rusqlite::Params) -> Loaded<()> {
+    pub(super) fn run(&self, sql: &str, values: impl rusqlite::Params) -> Loaded<()> {
         self.conn.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }

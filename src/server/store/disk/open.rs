@@ -9,10 +9,15 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
-use super::schema;
+use super::{
+    index::{load::LoadError, schema},
+    segment::sync_directory,
+};
 
-/// The database's name in the directory.
+/// The index's name in the directory.
 const DATABASE: &str = "dms.db";
+/// The name of the log's directory in it.
+const LOG: &str = "log";
 /// The lock file's name in the directory.
 const LOCK: &str = "dms.lock";
 /// The shortest database there can be: one page of the smallest size.
@@ -58,6 +63,17 @@ pub enum OpenError {
         found: usize,
         /// The last version known.
         known: usize,
+    },
+    /// The file was written before the first release.
+    #[error(
+        "{file} has version {found}, of a program before the first release, which this one does not read; \
+         let that program's consumers empty its queues, then begin with another directory"
+    )]
+    Older {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: usize,
     },
     /// The file is not whole.
     #[error(
@@ -128,10 +144,42 @@ impl DataDir {
         self.dir.join(DATABASE)
     }
 
-    /// There is a database from now on.
-    pub(super) fn begin(&mut self) -> Result<(), OpenError> {
-        self.begun = true;
-        self.sign().map_err(|source| OpenError::Directory { dir: self.dir.clone(), source })
+    /// Where the log is.
+    pub(super) fn log_directory(&self) -> PathBuf {
+        self.dir.join(LOG)
+    }
+
+    /// Makes the log if the directory is new: from then on a missing one is a loss.
+    pub(super) fn begin_log(&mut self, make: impl FnOnce() -> io::Result<()>) -> Result<(), OpenError> {
+        if self.begun {
+            return Ok(());
+        }
+        let log = self.log_directory();
+        let made = create(&log).and_then(|()| make()).and_then(|()| {
+            self.begun = true;
+            self.sign()
+        });
+        made.map_err(|source| OpenError::Directory { dir: self.dir.clone(), source })
+    }
+
+    /// A connection that only looks things up.
+    pub(super) fn connect_reader(&self) -> Result<Connection, OpenError> {
+        let file = self.database();
+        let reader = connect(&file).and_then(|reader| {
+            reader.pragma_update(None, "query_only", true)?;
+            reader.pragma_update(None, "cache_size", -4_096)?;
+            Ok(reader)
+        });
+        reader.map_err(|error| explain(&file, &error))
+    }
+
+    /// What it means for whoever starts the server that the store could not be read.
+    pub(super) fn explain(&self, error: LoadError) -> OpenError {
+        match error {
+            LoadError::Sqlite(error) => explain(&self.database(), &error),
+            LoadError::Contradiction(reason) => OpenError::Damaged { file: self.database(), reason },
+            LoadError::Read(error) => OpenError::Damaged { file: self.log_directory(), reason: error.to_string() },
+        }
     }
 
     fn sign(&mut self) -> io::Result<()> {
@@ -158,7 +206,6 @@ impl DataDir {
         let version = recognise(&conn, &file)?;
         let prepared = schema::migrate(&mut conn, version).and_then(|()| set_up_writer(&conn));
         prepared.map_err(|error| explain(&file, &error))?;
-        self.begin()?;
         Ok(conn)
     }
 }
@@ -170,8 +217,8 @@ fn create(dir: &Path) -> io::Result<()> {
     }
     std::fs::create_dir_all(dir)?;
     if let Some(parent) = dir.canonicalize()?.parent() {
-        // Where directories cannot be synced, the system sees to it.
-        let _ = File::open(parent).and_then(|parent| parent.sync_all());
+        // One that another made may not be ours to open.
+        let _ = sync_directory(parent);
     }
     Ok(())
 }
@@ -195,7 +242,7 @@ fn is_cut_short(file: &Path) -> io::Result<bool> {
 }
 
 /// Opens one connection. Closing the last one does not checkpoint: letting go is as good as a crash, and as fast.
-pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open(file)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.busy_timeout(Duration::from_secs(10))?;
@@ -213,29 +260,30 @@ fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
     };
     let (tables, application, version) = look().map_err(|error| explain(file, &error))?;
     if tables == 0 && application == 0 && version == 0 {
-        conn.pragma_update(None, "page_size", 16_384).map_err(|error| explain(file, &error))?;
         return Ok(0);
     }
     if application != i64::from(schema::APPLICATION_ID) {
         return Err(OpenError::Foreign { file: file.to_owned() });
     }
     let version = usize::try_from(version).unwrap_or(0);
+    if version < schema::OLDEST {
+        return Err(OpenError::Older { file: file.to_owned(), found: version });
+    }
     if version > schema::VERSION {
         return Err(OpenError::Newer { file: file.to_owned(), found: version, known: schema::VERSION });
     }
     Ok(version)
 }
 
-/// A commit is on the disk when it returns, and checkpoints are ours to time.
+/// What the index loses in a crash it takes from the log again.
 fn set_up_writer(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
-    conn.pragma_update(None, "synchronous", "FULL")?;
-    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "synchronous", "NORMAL")?;
     conn.pragma_update(None, "cache_size", -16_384)
 }
 
 /// What SQLite's refusal means for whoever starts the server.
-pub(super) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
+fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
     let file = file.to_owned();
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::Foreign { file },

@@ -1,10 +1,11 @@
-//! Reads what a database held: everything but messages, whatever their number.
+//! Reads what the index holds: everything but messages, whatever their number.
 
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
 use super::{
+    super::files::{Files, ReadError},
+    lookup,
     page::{PLACES, Page},
-    schema::PLACE_BITS,
 };
 use crate::{
     queue::{QueueMode, QueueTag, TagFilter},
@@ -14,13 +15,15 @@ use crate::{
 };
 
 /// What was read: the database's state for the broker, or what is wrong with it.
-pub(super) type Loaded<T> = Result<T, LoadError>;
+pub(in super::super) type Loaded<T> = Result<T, LoadError>;
 
 /// Why a database could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LoadError {
+pub(in super::super) enum LoadError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("{0}")]
     Contradiction(String),
 }
@@ -53,19 +56,13 @@ pub(super) struct ReaderImage {
     pub(super) consumed: u64,
 }
 
-/// The id of a place of a stream.
-pub(super) fn id(stream: StreamNo, place: u64) -> i64 {
-    let place = i64::try_from(place).unwrap_or(i64::MAX).min((1 << PLACE_BITS) - 1);
-    (i64::from(stream.0) << PLACE_BITS) | place
-}
-
 /// Reads the snapshot.
-pub(super) fn snapshot(conn: &Connection) -> Loaded<Snapshot> {
+pub(in super::super) fn snapshot(conn: &Connection, files: &Files) -> Loaded<Snapshot> {
     let next_number = conn.query_row("SELECT next_number FROM counter", [], |row| row.get(0))?;
     let rows: Vec<QueueRow> = all(conn, "SELECT * FROM queues ORDER BY number", queue_row)?;
     let mut queues = Vec::with_capacity(rows.len());
     for row in rows {
-        let (stream, lot) = (stream_mark(conn, row.stream())?, lot_mark(conn, row.lot())?);
+        let (stream, lot) = (stream_mark(conn, files, row.stream())?, lot_mark(conn, row.lot())?);
         let mut tags = conn.prepare_cached("SELECT key, value FROM tags WHERE queue = ?1 ORDER BY position")?;
         let tag = |row: &Row<'_>| Ok(QueueTag { key: row.get(0)?, value: row.get(1)? });
         let tags = tags.query_map([row.id.as_str()], tag)?.collect::<Result<_, _>>()?;
@@ -75,7 +72,7 @@ pub(super) fn snapshot(conn: &Connection) -> Loaded<Snapshot> {
     let mut groups = Vec::with_capacity(rows.len());
     for row in rows {
         let reader = reader_mark(conn, row.reader())?;
-        let dead_letters = stream_mark(conn, row.dead_letters())?;
+        let dead_letters = stream_mark(conn, files, row.dead_letters())?;
         let dead_letter_reader = reader_mark(conn, row.dead_letter_reader())?;
         groups.push(GroupSnapshot { row, reader, dead_letters, dead_letter_reader });
     }
@@ -160,23 +157,19 @@ fn from_text<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str, json: 
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error)))
 }
 
-/// Where a stream stands. Its ends have to be there: a file that lost messages is not opened as if it had none.
-fn stream_mark(conn: &Connection, stream: StreamNo) -> Loaded<StreamMark> {
+/// Where a stream stands. Its ends have to be there: a log that lost messages is not opened as if it had none.
+fn stream_mark(conn: &Connection, files: &Files, stream: StreamNo) -> Loaded<StreamMark> {
     let StreamImage { low, next, newest, .. } = stream_image(conn, stream)?;
-    let mut select = conn.prepare_cached("SELECT entered_ms FROM messages WHERE id = ?1")?;
-    let mut entered = |place| select.query_row([id(stream, place)], |row| row.get::<_, i64>(0)).optional();
     if low == next {
         return Ok(StreamMark { low, next, oldest: None, newest });
     }
-    let (first, last) = (entered(low)?, entered(next - 1)?);
-    if first.is_none() || last.is_none() || low > next {
-        return Err(LoadError::Contradiction(format!(
-            "messages {low} to {} of stream {} are missing",
-            next - 1,
-            stream.0
-        )));
-    }
-    Ok(StreamMark { low, next, oldest: first, newest })
+    let ends = (lookup::run_with(conn, stream, low)?, lookup::run_with(conn, stream, next.saturating_sub(1))?);
+    let (Some(first), Some(_)) = ends else {
+        let last = next.saturating_sub(1);
+        return Err(LoadError::Contradiction(format!("messages {low} to {last} of stream {} are missing", stream.0)));
+    };
+    let oldest = files.messages(&first)?.iter().find(|message| message.seq == low).map(|message| message.entered_ms);
+    Ok(StreamMark { low, next, oldest, newest })
 }
 
 fn lot_mark(conn: &Connection, lot: StreamNo) -> Loaded<LotMark> {

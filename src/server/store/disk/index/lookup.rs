@@ -1,0 +1,60 @@
+//! Finds runs and due messages, on a connection of its own: reading waits for no commit.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{
+    super::position::{Position, Run},
+    schema::PLACE_BITS,
+};
+use crate::server::store::StreamNo;
+
+/// The columns that [`run`] reads.
+const COLUMNS: &str = "id, count, segment, offset, bytes";
+
+/// The id of a place of a stream.
+pub(super) fn id(stream: StreamNo, place: u64) -> i64 {
+    let place = i64::try_from(place).unwrap_or(i64::MAX).min((1 << PLACE_BITS) - 1);
+    (i64::from(stream.0) << PLACE_BITS) | place
+}
+
+/// The run that a message is in.
+pub(in super::super) fn run_with(conn: &Connection, stream: StreamNo, place: u64) -> rusqlite::Result<Option<Run>> {
+    let sql = format!("SELECT {COLUMNS} FROM runs WHERE id >= ?1 AND id <= ?2 ORDER BY id DESC LIMIT 1");
+    let mut select = conn.prepare_cached(&sql)?;
+    let found = select.query_row((id(stream, 0), id(stream, place)), |row| run(row, stream)).optional()?;
+    Ok(found.filter(|run| run.end() > place))
+}
+
+/// The runs of a stream from the one with a place on, for so many messages.
+pub(in super::super) fn runs(
+    conn: &Connection,
+    stream: StreamNo,
+    from: u64,
+    messages: usize,
+) -> rusqlite::Result<Vec<Run>> {
+    let mut found: Vec<Run> = run_with(conn, stream, from)?.into_iter().collect();
+    let mut left = (messages as u64).saturating_sub(found.first().map_or(0, |run| run.end() - from));
+    let sql = format!("SELECT {COLUMNS} FROM runs WHERE id > ?1 AND id < ?2 ORDER BY id");
+    let mut select = conn.prepare_cached(&sql)?;
+    let mut rows = select.query((id(stream, from), id(StreamNo(stream.0 + 1), 0)))?;
+    while left > 0
+        && let Some(row) = rows.next()?
+    {
+        let run = run(row, stream)?;
+        left = left.saturating_sub(u64::from(run.count));
+        found.push(run);
+    }
+    Ok(found)
+}
+
+/// The places of the first messages of a lot by due time.
+pub(in super::super) fn first_due(conn: &Connection, lot: StreamNo, count: usize) -> rusqlite::Result<Vec<u64>> {
+    let mut select = conn.prepare_cached("SELECT place FROM due WHERE lot = ?1 ORDER BY due_ms, place LIMIT ?2")?;
+    select.query_map((lot.0, count), |row| row.get(0))?.collect()
+}
+
+fn run(row: &Row<'_>, stream: StreamNo) -> rusqlite::Result<Run> {
+    let at = Position { segment: row.get(2)?, offset: row.get(3)? };
+    let first = row.get::<_, i64>(0)?.abs_diff(id(stream, 0));
+    Ok(Run { stream, first, count: row.get(1)?, at, bytes: row.get(4)? })
+}

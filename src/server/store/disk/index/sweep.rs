@@ -1,0 +1,69 @@
+//! What nobody waits for: emptying what was deleted, and finding files of the log that are empty or nearly so.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{load::Loaded, lookup::id, writer::Writer};
+use crate::server::store::StreamNo;
+
+/// Rows that one step deletes.
+const STEP: usize = 1_000;
+
+impl Writer {
+    /// Deletes a bounded piece of what belonged to deleted queues and groups; whether there may be more.
+    pub(in super::super) fn sweep(&mut self) -> Loaded<bool> {
+        let first = "SELECT number FROM garbage LIMIT 1";
+        let first = self.conn.prepare_cached(first)?.query_row([], |row| row.get(0)).optional()?;
+        let Some(number): Option<u32> = first else { return Ok(false) };
+        self.transact(|writer| writer.sweep_one(number))?;
+        Ok(true)
+    }
+
+    fn sweep_one(&mut self, number: u32) -> Loaded<()> {
+        let range = params![id(StreamNo(number), 0), id(StreamNo(number + 1), 0), STEP];
+        let mut deleted = self.delete_runs(
+            "DELETE FROM runs WHERE id IN (SELECT id FROM runs WHERE id >= ?1 AND id < ?2 LIMIT ?3) \
+             RETURNING segment, bytes",
+            range,
+        )?;
+        let steps = [
+            "DELETE FROM due WHERE lot = ?1 AND (due_ms, place) IN \
+             (SELECT due_ms, place FROM due WHERE lot = ?1 LIMIT ?2)",
+            "DELETE FROM settled WHERE reader = ?1 AND page IN (SELECT page FROM settled WHERE reader = ?1 LIMIT ?2)",
+        ];
+        for step in steps {
+            deleted += self.conn.prepare_cached(step)?.execute(params![number, STEP])?;
+        }
+        if deleted == 0 {
+            self.run("DELETE FROM garbage WHERE number = ?1", [number])?;
+        }
+        Ok(())
+    }
+
+    /// The files of the log before `segment` that have runs.
+    pub(in super::super) fn segments_in_use(&self, before: u64) -> Loaded<Vec<u64>> {
+        let mut select = self.conn.prepare_cached("SELECT number FROM segments WHERE number < ?1 AND live > 0")?;
+        Ok(select.query_map([before], |row| row.get(0))?.collect::<Result<_, rusqlite::Error>>()?)
+    }
+
+    /// The file before `segment` with the fewest bytes of runs, if those are less than `live`.
+    pub(in super::super) fn emptiest_segment(&self, before: u64, live: u64) -> Loaded<Option<u64>> {
+        let select = "SELECT number FROM segments WHERE number < ?1 AND live > 0 AND live < ?2 ORDER BY live LIMIT 1";
+        let found = self.conn.prepare_cached(select)?.query_row([before, live], |row| row.get(0)).optional();
+        Ok(found?)
+    }
+
+    /// Forgets files before `segment` without runs, and has what the index knows on the disk: the log is not needed for it.
+    pub(in super::super) fn forget_segments(&mut self, before: u64) -> Loaded<()> {
+        self.transact(|writer| writer.run("DELETE FROM segments WHERE number < ?1 AND live <= 0", [before]))?;
+        self.copy_log("FULL")
+    }
+
+    /// Copies SQLite's own log into the index and cuts it off.
+    pub(in super::super) fn end(&self) -> Loaded<()> {
+        self.copy_log("TRUNCATE")
+    }
+
+    fn copy_log(&self, how: &str) -> Loaded<()> {
+        Ok(self.conn.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))?)
+    }
+}

@@ -1,0 +1,174 @@
+//! The log: every commit a frame at its end, on the disk when the call returns.
+//!
+//! Its files are made ahead of time and at their full size, so that a commit changes nothing of the file system but bytes
+//! that are already its own, and a disk that is full refuses the next file and not what fits into this one. The end of each
+//! file is kept for commits without messages: consumers can acknowledge when nobody can send any more.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    at,
+    frame::Frame,
+    position::Position,
+    segment::{Directory, SEGMENT_HEAD, reserve},
+};
+
+/// The part of a file that messages leave to acknowledgements: one part of so many.
+const KEPT_PART: u64 = 64;
+
+/// The file that the log goes on with, made before it is needed.
+#[derive(Debug)]
+pub(super) struct NextFile {
+    directory: Directory,
+    /// How large a file is made.
+    size: u64,
+    made: Mutex<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
+    number: u64,
+    file: Option<File>,
+}
+
+impl NextFile {
+    /// Files from this number on.
+    pub(super) fn from(directory: Directory, number: u64, size: u64) -> Self {
+        Self { directory, size, made: Mutex::new(Made { number, file: None }) }
+    }
+
+    /// Makes the file unless it is made already. The log waits for it only if it needs it meanwhile.
+    pub(super) fn make(&self) -> io::Result<()> {
+        let mut made = self.lock();
+        if made.file.is_none() {
+            made.file = Some(self.create(made.number, self.size)?);
+        }
+        Ok(())
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_made(&self) -> bool {
+        // One that is being made will be.
+        self.made.try_lock().map_or(true, |made| made.file.is_some())
+    }
+
+    /// Gives the file, for a frame of this length at least.
+    fn take(&self, length: u64) -> io::Result<(u64, File)> {
+        let mut made = self.lock();
+        let needed = (length + SEGMENT_HEAD) * KEPT_PART / (KEPT_PART - 1) + KEPT_PART;
+        let file = match made.file.take().filter(|_| needed <= self.size) {
+            Some(file) => file,
+            None => self.create(made.number, self.size.max(needed))?,
+        };
+        made.number += 1;
+        Ok((made.number - 1, file))
+    }
+
+    fn create(&self, number: u64, size: u64) -> io::Result<File> {
+        self.directory.create(number, size).map_err(|error| named(&error, &self.directory, number))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of the log.
+#[derive(Debug)]
+pub(super) struct Log {
+    next: Arc<NextFile>,
+    file: Arc<File>,
+    /// Where the next frame goes.
+    end: Position,
+    /// The number of the next frame.
+    number: u64,
+    size: u64,
+    /// Whether bytes of a frame that failed may be behind the end.
+    soiled: bool,
+}
+
+impl Log {
+    /// The log goes on in this file at this place.
+    pub(super) fn resume(next: Arc<NextFile>, file: Arc<File>, end: Position, number: u64) -> io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self { next, file, end, number, size, soiled: false })
+    }
+
+    /// Where the next frame goes.
+    pub(super) fn end(&self) -> Position {
+        self.end
+    }
+
+    /// Appends a frame; gives where it begins, and how long the disk took. After an error the frame is not there, and the
+    /// next one takes its place.
+    pub(super) fn append(&mut self, frame: &mut Frame) -> io::Result<(Position, Duration)> {
+        self.make_room(frame.len() as u64, frame.has_messages)?;
+        self.clean()?;
+        let bytes = frame.finish(self.number);
+        self.soiled = true;
+        let took = write(&self.file, bytes, self.end.offset)
+            .map_err(|error| named(&error, &self.next.directory, self.end.segment))?;
+        self.soiled = false;
+        let at = self.end;
+        self.end.offset += bytes.len() as u64;
+        self.number += 1;
+        Ok((at, took))
+    }
+
+    /// Goes on in the next file if the frame does not fit into this one.
+    fn make_room(&mut self, length: u64, has_messages: bool) -> io::Result<()> {
+        let kept = if has_messages { self.size / KEPT_PART } else { 0 };
+        if self.end.offset + length + kept <= self.size {
+            return Ok(());
+        }
+        self.clean()?;
+        let (segment, file) = self.next.take(length)?;
+        self.size = file.metadata()?.len();
+        self.file = Arc::new(file);
+        self.end = Position { segment, offset: SEGMENT_HEAD };
+        Ok(())
+    }
+
+    /// Removes what a frame that failed left behind the end: what is read there later has to be a frame or nothing.
+    fn clean(&mut self) -> io::Result<()> {
+        if self.soiled {
+            clear(&self.file, self.end.offset, self.size)?;
+            self.soiled = false;
+        }
+        Ok(())
+    }
+
+    /// Whether the next file is to be made: this one is half full.
+    pub(super) fn wants_next(&self) -> bool {
+        self.end.offset > self.size / 2 && !self.next.is_made()
+    }
+}
+
+/// Writes bytes and waits until they are on the disk; gives how long the disk took.
+fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<Duration> {
+    at::write(file, bytes, offset)?;
+    let begun = Instant::now();
+    file.sync_data()?;
+    Ok(begun.elapsed())
+}
+
+/// Everything behind a place of a file is zeros, on the disk too.
+pub(super) fn clear(file: &File, from: u64, size: u64) -> io::Result<()> {
+    file.set_len(from)?;
+    reserve(file, size)?;
+    file.sync_all()
+}
+
+/// What went wrong with a file of the log, for whoever reads the error.
+pub(super) fn named(error: &io::Error, directory: &Directory, segment: u64) -> io::Error {
+    let kind = error.kind();
+    let full = if kind == ErrorKind::StorageFull { "; make room on the disk" } else { "" };
+    io::Error::new(kind, format!("{}: {error}{full}", directory.file(segment).display()))
+}

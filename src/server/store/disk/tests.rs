@@ -1,0 +1,409 @@
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+
+use super::{segment::SEGMENT_HEAD, *};
+use crate::{
+    queue::{GroupId, ProjectId, QueueId, QueueMode},
+    server::store::{GroupRow, QueueRow, ReaderNo, Settlement},
+};
+
+/// A store with one queue, number 1, and one group, number 3.
+fn begin(dir: &Path) -> DiskStore {
+    let (store, snapshot) = DiskStore::open_with(dir, 4 * 1024 * 1024).unwrap();
+    assert_eq!(snapshot.next_number, 1);
+    store.commit(&[Record::QueueCreated(queue(1)), Record::GroupCreated(group(3, 1))]).unwrap();
+    store
+}
+
+fn queue(number: u32) -> QueueRow {
+    QueueRow {
+        number,
+        id: QueueId::new(format!("queue-{number}")),
+        project: ProjectId::new("p"),
+        name: format!("q{number}"),
+        mode: QueueMode::Normal,
+        description: String::new(),
+        max_consume_count: Some(3),
+        retention_hours: None,
+        created_ms: 7,
+    }
+}
+
+fn group(number: u32, start: u64) -> GroupRow {
+    let (queue, id) = (QueueId::new("queue-1"), GroupId::new(format!("g-{number}")));
+    GroupRow { number, queue, id, name: format!("g{number}"), created_ms: 8, start }
+}
+
+fn appended(stream: u32, seq: u64, size: usize) -> Record {
+    let json = "x".repeat(size).into();
+    let tags = Arc::from(["a".to_owned(), "b".to_owned()]);
+    Record::Appended(StreamNo(stream), Arc::new(Stored { seq, entered_ms: 5, json, body_bytes: size, tags }))
+}
+
+fn settled(settlement: Settlement) -> Record {
+    Record::Settled { reader: ReaderNo(3), lease: None, settlement }
+}
+
+/// Rows of a table of the index, when it has all of the log.
+fn count(store: &DiskStore, table: &str) -> u64 {
+    store.catch_up().unwrap();
+    store.look_up(|conn| conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))).unwrap()
+}
+
+fn tidy_up(store: &DiskStore) -> usize {
+    (0..1_000).take_while(|_| store.wants_tidying()).map(|_| store.tidy().unwrap()).count()
+}
+
+fn log_file(dir: &Path, number: u64) -> PathBuf {
+    dir.join("log").join(format!("{number:010}.log"))
+}
+
+/// The files of the log.
+fn log_files(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir.join("log")).unwrap();
+    let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn places(messages: &[Arc<Stored>]) -> Vec<u64> {
+    messages.iter().map(|message| message.seq).collect()
+}
+
+const ALL: ReadLimit = ReadLimit { messages: 100_000, bytes: usize::MAX };
+
+/// Opens the directory again as after a crash.
+fn reopen(store: DiskStore, dir: &Path) -> (DiskStore, Snapshot) {
+    store.release(false).unwrap();
+    drop(store);
+    DiskStore::open(dir).unwrap()
+}
+
+#[test]
+fn messages_come_back_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    for places in [1..=4, 5..=5, 6..=9] {
+        store.commit(&places.map(|seq| appended(1, seq, 100)).collect::<Vec<_>>()).unwrap();
+        look(&store, 9);
+        store.catch_up().unwrap();
+    }
+    let read_by_index = store.read(StreamNo(1), 1, ALL).unwrap();
+    store.commit(&(10..=12).map(|seq| appended(1, seq, 100)).collect::<Vec<_>>()).unwrap();
+    look(&store, 12);
+    assert_eq!(store.read(StreamNo(1), 1, ALL).unwrap()[..9], read_by_index);
+
+    fn look(store: &DiskStore, last: u64) {
+        let all = store.read(StreamNo(1), 1, ALL).unwrap();
+        let there = all.len() as u64;
+        assert!(there <= last && places(&all) == (1..=there).collect::<Vec<_>>());
+        if there < 9 {
+            return;
+        }
+        let Record::Appended(_, expected) = appended(1, 4, 100) else { unreachable!() };
+        let read = store.read(StreamNo(1), 4, ReadLimit { messages: 3, bytes: 1_000_000 }).unwrap();
+        assert_eq!((read.len(), &read[0]), (3, &expected));
+        let by_bytes = store.read(StreamNo(1), 1, ReadLimit { messages: 9, bytes: 600 }).unwrap();
+        assert_eq!(by_bytes.len(), 2, "as many as fit");
+        let first = store.read(StreamNo(1), 1, ReadLimit { messages: 9, bytes: 1 }).unwrap();
+        assert_eq!(first.len(), 1, "the first whatever its size");
+        assert_eq!(places(&store.read_these(StreamNo(1), &[2, 77, 9], 1_000_000).unwrap()), [2, 9]);
+        assert_eq!(store.entered(StreamNo(1), 8, 2).unwrap(), [(8, 5), (9, 5)]);
+        assert!(store.read(StreamNo(2), 1, ALL).unwrap().is_empty());
+    }
+}
+
+/// Messages of two streams in one commit, labels, large ones, many.
+#[test]
+fn messages_of_a_commit_are_put_together_by_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    let mixed =
+        [appended(1, 1, 10), appended(1, 2, 200_000), appended(4, 1, 10), appended(1, 3, 10), appended(1, 4, 10)];
+    store.commit(&mixed).unwrap();
+    store.commit(&(5..=200).map(|seq| appended(1, seq, 1_000)).collect::<Vec<_>>()).unwrap();
+    let (store, _) = reopen(store, dir.path());
+    assert_eq!(places(&store.read(StreamNo(1), 1, ALL).unwrap()), (1..=200).collect::<Vec<_>>());
+    assert_eq!(places(&store.read(StreamNo(4), 1, ALL).unwrap()), [1]);
+    let runs = count(&store, "runs");
+    assert!((7..=12).contains(&runs), "{runs} runs of at most 48 KiB or one message");
+}
+
+/// Whole pages leave one row or none, wherever the holes are.
+#[test]
+fn pages_that_are_settled_whole_are_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    store.commit(&(1..=5_000).map(|seq| appended(1, seq, 1)).collect::<Vec<_>>()).unwrap();
+    let skip = |range| settled(Settlement { skipped: vec![range], head: 5_001, ..Settlement::default() });
+    store.commit(&[skip(1..100), skip(101..5_001)]).unwrap();
+    assert_eq!(count(&store, "settled"), 5, "all wait for place 100");
+    let (store, snapshot) = reopen(store, dir.path());
+    assert_eq!(snapshot.groups[0].reader.ready, [(100, 0)]);
+    store.commit(&[settled(Settlement { failed: vec![(100, 2)], ..Settlement::default() })]).unwrap();
+    let (store, snapshot) = reopen(store, dir.path());
+    assert_eq!(snapshot.groups[0].reader.ready, [(100, 2)]);
+    store.commit(&[settled(Settlement { done: vec![100], ..Settlement::default() })]).unwrap();
+    assert_eq!(count(&store, "settled"), 1, "the page that is being filled");
+    let (_store, snapshot) = reopen(store, dir.path());
+    let reader = &snapshot.groups[0].reader;
+    assert_eq!((reader.head, reader.consumed, reader.ready.len()), (5_001, 1, 0));
+}
+
+/// A group that begins in the middle of a page does not get what lies before.
+#[test]
+fn a_reader_does_not_go_back_behind_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    store.commit(&(1..=100).map(|seq| appended(1, seq, 1)).collect::<Vec<_>>()).unwrap();
+    store.commit(&[Record::GroupCreated(group(5, 51))]).unwrap();
+    let settlement = Settlement { done: vec![60], head: 71, ..Settlement::default() };
+    store.commit(&[Record::Settled { reader: ReaderNo(5), lease: None, settlement }]).unwrap();
+    let (_store, snapshot) = reopen(store, dir.path());
+    let ready: Vec<u64> = snapshot.groups[1].reader.ready.iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(ready, (51..71).filter(|seq| *seq != 60).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_expired_is_gone_with_its_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    store.commit(&(1..=3_000).map(|seq| appended(1, seq, 1)).collect::<Vec<_>>()).unwrap();
+    store.commit(&[settled(Settlement { done: vec![1, 1_500, 2_999], head: 3_001, ..Settlement::default() })]).unwrap();
+    store.commit(&[Record::Expired { stream: StreamNo(1), low: 2_900, oldest: None }]).unwrap();
+    assert_eq!((count(&store, "runs"), count(&store, "settled")), (1, 1));
+    assert_eq!(places(&store.read(StreamNo(1), 2_900, ALL).unwrap()).len(), 101);
+    let (_store, snapshot) = reopen(store, dir.path());
+    assert_eq!(snapshot.queues[0].stream.low, 2_900);
+    assert_eq!(snapshot.groups[0].reader.ready.len(), 100);
+}
+
+/// A commit that the disk has no room for is not there, and the next one takes its place.
+#[test]
+fn a_failed_commit_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+    store.commit(&[Record::QueueCreated(queue(1)), Record::GroupCreated(group(3, 1))]).unwrap();
+    store.commit(&[appended(1, 1, 30_000)]).unwrap();
+    // Where the next file would be there is a directory.
+    std::fs::create_dir(log_file(dir.path(), 2)).unwrap();
+    let refused = store.commit(&[appended(1, 2, 50_000)]).unwrap_err();
+    assert!(refused.to_string().contains("0000000002.log"), "{refused}");
+    store
+        .commit(&[appended(1, 2, 10), settled(Settlement { done: vec![1], head: 2, ..Settlement::default() })])
+        .unwrap();
+    std::fs::remove_dir(log_file(dir.path(), 2)).unwrap();
+    store.commit(&[appended(1, 3, 50_000)]).unwrap();
+    let (store, snapshot) = reopen(store, dir.path());
+    assert_eq!((snapshot.queues[0].stream.next, snapshot.groups[0].reader.consumed), (4, 1));
+    assert_eq!(store.read(StreamNo(1), 2, ALL).unwrap()[0].json.len(), 10);
+}
+
+/// The end of a file is for what has no messages: acknowledgements go on when messages find no room.
+#[test]
+fn what_has_no_messages_has_room_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+    store.commit(&[Record::QueueCreated(queue(1)), Record::GroupCreated(group(3, 1))]).unwrap();
+    std::fs::create_dir(log_file(dir.path(), 2)).unwrap();
+    let sent = (1..1_000).take_while(|seq| store.commit(&[appended(1, *seq, 300)]).is_ok()).count();
+    assert!((100..200).contains(&sent), "{sent} messages of 300 bytes in 64 KiB");
+    let done = |seq| settled(Settlement { done: vec![seq], head: seq + 1, ..Settlement::default() });
+    let acknowledged = (1..1_000).take_while(|seq| store.commit(&[done(*seq)]).is_ok()).count();
+    assert!(
+        (4..20).contains(&acknowledged),
+        "{acknowledged} in the 1 KiB that is kept, and what no message fitted into"
+    );
+}
+
+/// A deleted queue is gone at once, its messages step by step, and its files with them.
+#[test]
+fn what_was_deleted_is_swept_and_its_room_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+    store.commit(&[Record::QueueCreated(queue(1)), Record::GroupCreated(group(3, 1))]).unwrap();
+    for seq in 1..=2_500 {
+        store.commit(&[appended(1, seq, 500)]).unwrap();
+    }
+    tidy_up(&store);
+    assert!(log_files(dir.path()).len() > 20);
+    store.commit(&[Record::QueueDeleted(QueueId::new("queue-1"))]).unwrap();
+    assert_eq!((count(&store, "queues"), count(&store, "consumer_groups"), count(&store, "runs")), (0, 0, 2_500));
+    let steps = tidy_up(&store);
+    assert!(steps >= 3, "{steps} steps for 2,500 runs");
+    assert_eq!((count(&store, "runs"), count(&store, "garbage")), (0, 0));
+    assert!(log_files(dir.path()).len() <= 2, "{:?}", log_files(dir.path()));
+    store.commit(&[Record::QueueCreated(queue(5)), appended(5, 1, 500)]).unwrap();
+    let (store, _) = reopen(store, dir.path());
+    assert_eq!(places(&store.read(StreamNo(5), 1, ALL).unwrap()), [1]);
+}
+
+/// A few messages that stay do not keep the files of many that are gone: they are moved, and found again.
+#[test]
+fn what_is_left_in_a_file_is_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+    store.commit(&[Record::QueueCreated(queue(1)), Record::QueueCreated(queue(5))]).unwrap();
+    for seq in 1..=1_000 {
+        store.commit(&[appended(1, seq, 900)]).unwrap();
+        if seq % 50 == 0 {
+            store.commit(&[appended(5, seq / 50, 100)]).unwrap();
+        }
+    }
+    let parked = Stored { seq: 1, entered_ms: 77, json: "late".into(), body_bytes: 4, tags: Arc::from([]) };
+    store.commit(&[Record::Parked(StreamNo(2), Arc::new(parked))]).unwrap();
+    store.commit(&[appended(1, 1_001, 60_000)]).unwrap();
+    tidy_up(&store);
+    let before = log_files(dir.path()).len();
+    let kept = store.read(StreamNo(5), 1, ALL).unwrap();
+    store.commit(&[Record::Expired { stream: StreamNo(1), low: 1_001, oldest: Some(5) }]).unwrap();
+    tidy_up(&store);
+    assert!(before > 10 && log_files(dir.path()).len() <= 4, "{before} files, then {:?}", log_files(dir.path()));
+    let (store, snapshot) = reopen(store, dir.path());
+    assert_eq!((snapshot.queues[1].stream.next, snapshot.queues[0].lot.count), (21, 1));
+    assert_eq!(store.read(StreamNo(5), 1, ALL).unwrap(), kept);
+    assert_eq!(store.first_due(StreamNo(2), ALL).unwrap()[0].json, "late");
+    assert_eq!(places(&store.read(StreamNo(1), 1_001, ALL).unwrap()), [1_001]);
+}
+
+/// Delayed messages come by due time, and are gone when they were moved, whether the index knows or not.
+#[test]
+fn a_lot_is_read_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    let parked = |seq, due| {
+        let message = Stored { seq, entered_ms: due, json: "x".into(), body_bytes: 1, tags: Arc::from([]) };
+        Record::Parked(StreamNo(2), Arc::new(message))
+    };
+    store.commit(&[parked(1, 30), parked(2, 10), parked(3, 20)]).unwrap();
+    assert_eq!(places(&store.first_due(StreamNo(2), ALL).unwrap()), [2, 3, 1]);
+    store.commit(&[Record::Unparked(StreamNo(2), 10, 2)]).unwrap();
+    assert_eq!(places(&store.first_due(StreamNo(2), ALL).unwrap()), [3, 1]);
+    store.commit(&[Record::Unparked(StreamNo(2), 20, 3), parked(4, 5)]).unwrap();
+    assert_eq!(places(&store.read(StreamNo(2), 1, ALL).unwrap()), [1, 4]);
+    let (_, snapshot) = reopen(store, dir.path());
+    assert_eq!((snapshot.queues[0].lot.count, snapshot.queues[0].lot.next_due), (2, Some(5)));
+}
+
+/// A frame that a crash cut anywhere is not there; all before it is, and the log goes on behind them.
+#[test]
+fn a_frame_that_is_not_whole_is_wiped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+    store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+    store.commit(&[appended(1, 1, 100)]).unwrap();
+    let whole = locked(&store.log).as_ref().unwrap().end().offset;
+    store.commit(&[appended(1, 2, 5_000), appended(1, 3, 100)]).unwrap();
+    let end = locked(&store.log).as_ref().unwrap().end().offset;
+    store.release(false).unwrap();
+    let (file, database) = (log_file(dir.path(), 1), dir.path().join("dms.db"));
+    let kept = (std::fs::read(&file).unwrap(), std::fs::read(&database).unwrap());
+    for cut in (whole..end).step_by(97).chain([end - 1]) {
+        let mut bytes = kept.0.clone();
+        bytes[usize::try_from(cut).unwrap()..usize::try_from(end).unwrap()].fill(0);
+        std::fs::write(&file, bytes).unwrap();
+        std::fs::write(&database, &kept.1).unwrap();
+        let (store, snapshot) = DiskStore::open(dir.path()).unwrap();
+        assert_eq!(snapshot.queues[0].stream.next, 2, "cut at {cut}");
+        store.commit(&[appended(1, 2, 10)]).unwrap();
+        let (store, snapshot) = reopen(store, dir.path());
+        assert_eq!(snapshot.queues[0].stream.next, 3, "cut at {cut}");
+        store.release(false).unwrap();
+        for name in ["dms.db-wal", "dms.db-shm"] {
+            let _ = std::fs::remove_file(dir.path().join(name));
+        }
+    }
+}
+
+/// A damaged frame before others is no end: the directory is refused and left as it is.
+#[test]
+fn damage_in_the_log_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    for seq in 1..=3 {
+        store.commit(&[appended(1, seq, 1_000)]).unwrap();
+    }
+    store.release(false).unwrap();
+    let file = log_file(dir.path(), 1);
+    let whole = std::fs::read(&file).unwrap();
+    for place in [SEGMENT_HEAD as usize, 30, 700, 1_900] {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        let damaged = DiskStore::open(dir.path()).unwrap_err();
+        assert!(matches!(&damaged, OpenError::Damaged { .. }), "{place}: {damaged}");
+        assert!(damaged.to_string().contains("0000000001.log"), "{damaged}");
+        assert_eq!(std::fs::read(&file).unwrap(), bytes, "{place}: changed");
+    }
+    for (place, value) in [(9, 1), (16, 7)] {
+        let mut bytes = whole.clone();
+        bytes[place] ^= value;
+        std::fs::write(&file, &bytes).unwrap();
+        let damaged = DiskStore::open(dir.path()).unwrap_err();
+        assert!(damaged.to_string().contains("another log"), "{damaged}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(DiskStore::open(dir.path()).unwrap_err(), OpenError::Damaged { .. }));
+    std::fs::write(&file, whole).unwrap();
+    assert_eq!(DiskStore::open(dir.path()).unwrap().1.queues[0].stream.next, 4);
+}
+
+/// A message whose bytes changed on the disk is not given to anybody.
+#[test]
+fn a_damaged_message_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    store.commit(&[appended(1, 1, 1_000)]).unwrap();
+    store.commit(&[appended(1, 2, 1_000)]).unwrap();
+    store.release(true).unwrap();
+    let file = log_file(dir.path(), 1);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let message = bytes.windows(10).rposition(|window| window == b"xxxxxxxxxx").unwrap();
+    bytes[message] = b'y';
+    std::fs::write(&file, bytes).unwrap();
+    let (store, _) = DiskStore::open(dir.path()).unwrap();
+    assert_eq!(places(&store.read(StreamNo(1), 1, ReadLimit { messages: 1, bytes: 1 }).unwrap()), [1]);
+    let refused = store.read(StreamNo(1), 2, ALL).unwrap_err();
+    assert!(refused.to_string().contains("is damaged at byte"), "{refused}");
+}
+
+/// What the index does not have is bounded while commits follow each other, and so is SQLite's own log.
+#[test]
+fn the_index_follows_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    for seq in 1..=6_000 {
+        store.commit(&[appended(1, seq, 2_000)]).unwrap();
+        if store.wants_tidying() {
+            store.tidy().unwrap();
+        }
+        assert!(locked(&store.recent).runs(StreamNo(1), 1, usize::MAX).0.len() <= 1_025);
+    }
+    let log = std::fs::metadata(dir.path().join("dms.db-wal")).unwrap().len();
+    assert!(log < 8 * 1024 * 1024, "{log} bytes");
+    store.release(true).unwrap();
+    assert!(std::fs::metadata(dir.path().join("dms.db-wal")).map_or(0, |meta| meta.len()) == 0);
+}
+
+/// A page that cannot be read, or a stream without its end, is found when the file is opened.
+#[test]
+fn damage_inside_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    store.commit(&(1..=10).map(|seq| appended(1, seq, 1)).collect::<Vec<_>>()).unwrap();
+    store.commit(&[settled(Settlement { done: vec![2], head: 5, ..Settlement::default() })]).unwrap();
+    store.catch_up().unwrap();
+    store.change_index(|writer| Ok(writer.conn.execute_batch("UPDATE settled SET bits = x'00'")?)).unwrap();
+    store.release(true).unwrap();
+    let damaged = DiskStore::open(dir.path()).unwrap_err();
+    assert!(
+        matches!(&damaged, OpenError::Damaged { reason, .. } if reason.contains("page 0 of reader 3")),
+        "{damaged}"
+    );
+    let file = Connection::open(dir.path().join("dms.db")).unwrap();
+    file.execute_batch("DELETE FROM settled; DELETE FROM runs WHERE id & 0xffff = 1").unwrap();
+    drop(file);
+    let damaged = DiskStore::open(dir.path()).unwrap_err();
+    assert!(matches!(&damaged, OpenError::Damaged { reason, .. } if reason.contains("messages 1 to 10")), "{damaged}");
+}
