@@ -66,6 +66,21 @@ impl DataDir {
         self.dir.path().join(name)
     }
 
+    /// Copies a store, as a backup or back: first the index, then the log (docs/storage.md).
+    pub(crate) fn copy_to(&self, to: &std::path::Path) {
+        let index = rusqlite::Connection::open(self.file("dms.db")).unwrap();
+        index.execute("VACUUM INTO ?1", [to.join("dms.db").to_str().unwrap()]).unwrap();
+        self.copy_log_to(to);
+    }
+
+    pub(crate) fn copy_log_to(&self, to: &std::path::Path) {
+        std::fs::create_dir_all(to.join("log")).unwrap();
+        for file in std::fs::read_dir(self.file("log")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), to.join("log").join(file.file_name())).unwrap();
+        }
+    }
+
     pub(crate) async fn open(&self) -> Result<EmbeddedBroker, OpenError> {
         EmbeddedBroker::open(self.dir.path(), self.config.clone(), self.clock).await
     }

@@ -149,17 +149,25 @@ impl DataDir {
         self.dir.join(LOG)
     }
 
-    /// Makes the log if the directory is new: from then on a missing one is a loss.
-    pub(super) fn begin_log(&mut self, make: impl FnOnce() -> io::Result<()>) -> Result<(), OpenError> {
-        if self.begun {
-            return Ok(());
-        }
-        let log = self.log_directory();
-        let made = create(&log).and_then(|()| make()).and_then(|()| {
-            self.begun = true;
-            self.sign()
-        });
-        made.map_err(|source| OpenError::Directory { dir: self.dir.clone(), source })
+    /// Whether there was an index and a log here before: then a missing one is a loss.
+    pub(super) fn is_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// There is an index and a log from now on.
+    pub(super) fn begin(&mut self) -> Result<(), OpenError> {
+        self.begun = true;
+        let signed = sync_directory(&self.dir).and_then(|()| self.sign());
+        signed.map_err(|source| self.unusable(source))
+    }
+
+    /// Makes the directory of the log, if it is missing.
+    pub(super) fn make_log_directory(&self) -> Result<(), OpenError> {
+        create(&self.log_directory()).map_err(|source| self.unusable(source))
+    }
+
+    pub(super) fn unusable(&self, source: io::Error) -> OpenError {
+        OpenError::Directory { dir: self.dir.clone(), source }
     }
 
     /// A connection that only looks things up.
@@ -204,7 +212,7 @@ impl DataDir {
         }
         let mut conn = connect(&file).map_err(|error| explain(&file, &error))?;
         let version = recognise(&conn, &file)?;
-        let prepared = schema::migrate(&mut conn, version).and_then(|()| set_up_writer(&conn));
+        let prepared = set_up(&mut conn, version);
         prepared.map_err(|error| explain(&file, &error))?;
         Ok(conn)
     }
@@ -275,11 +283,17 @@ fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
     Ok(version)
 }
 
-/// What the index loses in a crash it takes from the log again.
-fn set_up_writer(conn: &Connection) -> rusqlite::Result<()> {
+/// Brings the tables up to date, on the disk: without them the log is nobody's. What the index loses later in a crash it takes
+/// from the log again.
+fn set_up(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
-    conn.pragma_update(None, "synchronous", "NORMAL")?;
-    conn.pragma_update(None, "cache_size", -16_384)
+    conn.pragma_update(None, "cache_size", -16_384)?;
+    if version < schema::VERSION {
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        schema::migrate(conn, version)?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    }
+    conn.pragma_update(None, "synchronous", "NORMAL")
 }
 
 /// What SQLite's refusal means for whoever starts the server.

@@ -3,7 +3,7 @@
 //! A crash can leave one frame that is not whole, at the end: nobody was told of it, and it is wiped. Anything else that does
 //! not fit is damage, and the directory is left as it is.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     files::{Files, ReadError},
@@ -13,7 +13,7 @@ use super::{
     open::{DataDir, OpenError},
     position::Position,
     recent::Batch,
-    segment::{Directory, Frames, SEGMENT_HEAD},
+    segment::{Directory, Frames, Rest, SEGMENT_HEAD},
 };
 
 /// So many changes are taken into the index at once.
@@ -39,7 +39,9 @@ pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64) -> Result<Opened, O
     });
     let (log, at, number) = known.map_err(|error| dir.explain(LoadError::Sqlite(error)))?;
     let directory = Directory { path: dir.log_directory(), log };
-    dir.begin_log(|| directory.create(at.segment, segment_bytes).map(drop))?;
+    if !dir.is_begun() {
+        begin(dir, &directory, number, segment_bytes)?;
+    }
     let mut replay = Replay {
         files: Files::of(directory.clone()),
         writer: Writer::new(conn, at),
@@ -53,6 +55,17 @@ pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64) -> Result<Opened, O
     let log = Log::resume(next.clone(), file, batch.end, batch.number);
     let log = log.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
     Ok(Opened { log, next, writer, files, number: batch.number })
+}
+
+/// Makes the first file of the log, unless this is a copy that has one.
+fn begin(dir: &mut DataDir, directory: &Directory, number: u64, segment_bytes: u64) -> Result<(), OpenError> {
+    dir.make_log_directory()?;
+    let made = match directory.is_unmade(1) {
+        Ok(true) if number == 1 => directory.create(1, segment_bytes).map(drop),
+        looked => looked.map(drop),
+    };
+    made.map_err(|source| dir.unusable(source))?;
+    dir.begin()
 }
 
 /// Every file that the index knows of is there, and this log's.
@@ -83,11 +96,10 @@ impl Replay {
                 continue;
             }
             let size = file.metadata().map_err(ReadError::Io)?.len();
-            if size < self.batch.end.offset || frames.goes_on(self.batch.number).map_err(ReadError::Io)? {
-                return Err(self.damaged("frames are missing"));
-            }
-            if !frames.is_clean().map_err(ReadError::Io)? {
-                clear(&file, self.batch.end.offset, size).map_err(ReadError::Io)?;
+            match frames.rest(self.batch.number).map_err(ReadError::Io)? {
+                Rest::Clean if size >= self.batch.end.offset => {}
+                Rest::Soiled => clear(&file, self.batch.end.offset, size).map_err(ReadError::Io)?,
+                Rest::Clean | Rest::Frames => return Err(self.damaged("frames are missing")),
             }
             return Ok(());
         }
@@ -125,12 +137,10 @@ impl Replay {
         let directory = &self.files.directory;
         let later = directory.segments().map_err(ReadError::Io)?;
         for segment in later.into_iter().filter(|segment| *segment > self.batch.end.segment) {
-            let file = match directory.open(segment) {
-                Ok(file) => file,
-                // A file that was being made when the system stopped.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
-                Err(error) => return Err(ReadError::Io(error).into()),
-            };
+            if directory.is_unmade(segment).map_err(ReadError::Io)? {
+                continue;
+            }
+            let file = self.files.get(segment)?;
             let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD).map_err(ReadError::Io)?;
             match frames.next().map_err(ReadError::Io)? {
                 Some((head, ..)) if head.number == self.batch.number => {

@@ -14,8 +14,9 @@ use super::{
 /// Bytes before the first frame: what it is, whose it is, which it is.
 pub(super) const SEGMENT_HEAD: u64 = 24;
 const KIND: &[u8; 8] = b"DMSlog\0\x01";
-/// Bytes that one look for a frame behind a damaged place reads.
-const LOOK: usize = 1024 * 1024;
+/// Bytes that one look at what is behind the frames reads.
+const LOOK: usize = 64 * 1024;
+static ZEROS: [u8; LOOK] = [0; LOOK];
 
 /// The directory of the log's files.
 #[derive(Clone, Debug)]
@@ -60,6 +61,19 @@ impl Directory {
                 Err(io::Error::new(ErrorKind::InvalidData, "it is cut short"))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a file is missing, or was being made when the system stopped.
+    pub(super) fn is_unmade(&self, segment: u64) -> io::Result<bool> {
+        let file = match File::open(self.file(segment)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            opened => opened?,
+        };
+        let mut head = [0; SEGMENT_HEAD as usize];
+        match at::read(&file, &mut head, 0) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(true),
+            read => read.map(|()| head == [0; SEGMENT_HEAD as usize]),
         }
     }
 
@@ -140,36 +154,44 @@ impl<'a> Frames<'a> {
         Ok(head.fits(self.log, &items).then_some((head, items)))
     }
 
-    /// Whether a whole frame of a number above `number` is anywhere behind: then what is here was damaged, and is not the end.
-    pub(super) fn goes_on(&self, number: u64) -> io::Result<bool> {
-        let mut begin = self.offset;
+    /// What is behind the last frame.
+    pub(super) fn rest(&self, number: u64) -> io::Result<Rest> {
+        let (mut begin, mut rest) = (self.offset, Rest::Clean);
+        let mut bytes = vec![0; LOOK];
         while begin < self.size {
-            let mut bytes = vec![0; LOOK.min(usize::try_from(self.size - begin).unwrap_or(LOOK))];
-            at::read(self.file, &mut bytes, begin)?;
-            let marks = bytes.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);
-            for (place, _) in marks {
-                if self.frame_at(begin + place as u64)?.is_some_and(|(head, _)| head.number > number) {
-                    return Ok(true);
+            let length = usize::try_from(self.size - begin).unwrap_or(LOOK).min(LOOK);
+            let look = &mut bytes[..length];
+            at::read(self.file, look, begin)?;
+            if *look != ZEROS[..length] {
+                rest = Rest::Soiled;
+                if self.has_frame_above(number, look, begin)? {
+                    return Ok(Rest::Frames);
                 }
             }
-            let next = begin + (bytes.len() - (MARK.len() - 1).min(bytes.len() - 1)) as u64;
-            begin = if begin + bytes.len() as u64 == self.size { self.size } else { next };
+            // A mark may lie across the border of two looks.
+            let border = if begin + length as u64 == self.size { 0 } else { MARK.len() - 1 };
+            begin += (length - border) as u64;
+        }
+        Ok(rest)
+    }
+
+    fn has_frame_above(&self, number: u64, bytes: &[u8], begin: u64) -> io::Result<bool> {
+        for (place, window) in bytes.windows(MARK.len()).enumerate() {
+            if window == MARK && self.frame_at(begin + place as u64)?.is_some_and(|(head, _)| head.number > number) {
+                return Ok(true);
+            }
         }
         Ok(false)
     }
+}
 
-    /// Whether only zeros are left.
-    pub(super) fn is_clean(&self) -> io::Result<bool> {
-        let mut begin = self.offset;
-        let mut bytes = vec![0; LOOK];
-        while begin < self.size {
-            let part = LOOK.min(usize::try_from(self.size - begin).unwrap_or(LOOK));
-            at::read(self.file, &mut bytes[..part], begin)?;
-            if bytes[..part].iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            begin += part as u64;
-        }
-        Ok(true)
-    }
+/// What is behind the frames that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing was ever written.
+    Clean,
+    /// Something that is no frame: the one that a crash cut.
+    Soiled,
+    /// A later frame: what is before it was damaged, and is not the end.
+    Frames,
 }
