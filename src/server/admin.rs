@@ -2,7 +2,12 @@
 //!
 //! It has no authentication, so it is for loopback alone, and it changes nothing.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Extension, Router,
@@ -104,12 +109,18 @@ async fn oldest(app: &App, queues: &[QueueOverview]) -> HashMap<GroupId, Duratio
 /// The size of the files in the data directory.
 async fn storage(directory: Option<PathBuf>) -> u64 {
     let Some(directory) = directory else { return 0 };
-    let size = || {
-        let files = std::fs::read_dir(directory)?.filter_map(Result::ok);
-        Ok::<u64, std::io::Error>(files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum())
-    };
-    let size = tokio::task::spawn_blocking(size).await;
+    let size = tokio::task::spawn_blocking(move || bytes_in(&directory)).await;
     size.ok().and_then(Result::ok).unwrap_or(0)
+}
+
+fn bytes_in(directory: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)?.filter_map(Result::ok) {
+        // What was removed meanwhile has no size.
+        let Ok(meta) = entry.metadata() else { continue };
+        bytes += if meta.is_dir() { bytes_in(&entry.path())? } else { meta.len() };
+    }
+    Ok(bytes)
 }
 
 /// A queue with its groups, as `/admin/queues` shows it.

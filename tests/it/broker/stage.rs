@@ -66,19 +66,18 @@ impl DataDir {
         self.dir.path().join(name)
     }
 
-    /// Copies a store, as a backup or back: first the index, then the log (docs/storage.md).
-    pub(crate) fn copy_to(&self, to: &std::path::Path) {
-        let index = rusqlite::Connection::open(self.file("dms.db")).unwrap();
-        index.execute("VACUUM INTO ?1", [to.join("dms.db").to_str().unwrap()]).unwrap();
-        self.copy_log_to(to);
-    }
-
-    pub(crate) fn copy_log_to(&self, to: &std::path::Path) {
-        std::fs::create_dir_all(to.join("log")).unwrap();
-        for file in std::fs::read_dir(self.file("log")).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), to.join("log").join(file.file_name())).unwrap();
+    /// A copy of the directory as it is.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self { dir: Arc::new(tempfile::tempdir().unwrap()), ..self.clone() };
+        std::fs::create_dir(copy.file("log")).unwrap();
+        for folder in ["", "log"] {
+            for entry in std::fs::read_dir(self.file(folder)).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_file() {
+                    std::fs::copy(entry.path(), copy.file(folder).join(entry.file_name())).unwrap();
+                }
+            }
         }
+        copy
     }
 
     pub(crate) async fn open(&self) -> Result<EmbeddedBroker, OpenError> {
