@@ -1,6 +1,6 @@
 //! What survives a crash or a restart, and what a directory that is not right is refused for.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use dms_worker::{
     queue::{NewQueue, QueueMode, QueueTag, TagMode},

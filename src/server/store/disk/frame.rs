@@ -124,7 +124,7 @@ impl Frame {
             Record::Appended(stream, message) => {
                 let messages = records.iter().filter_map(message_of);
                 let run = self.add_run(APPENDED, *stream, message.seq, messages);
-                let newest = records.iter().filter_map(message_of).last().map_or(0, |last| last.entered_ms);
+                let newest = records.iter().rev().find_map(message_of).map_or(0, |last| last.entered_ms);
                 self.changes.push(Change::Appended(run, newest));
             }
             Record::Parked(lot, message) => {

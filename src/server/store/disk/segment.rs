@@ -12,7 +12,8 @@ use super::{
 };
 
 /// Bytes before the first frame: what it is, whose it is, which it is.
-pub(super) const SEGMENT_HEAD: u64 = 24;
+pub(super) const SEGMENT_HEAD: u64 = HEAD_BYTES as u64;
+const HEAD_BYTES: usize = 24;
 const KIND: &[u8; 8] = b"DMSlog\0\x01";
 /// Bytes that one look at what is behind the frames reads.
 const LOOK: usize = 64 * 1024;
@@ -53,7 +54,7 @@ impl Directory {
     /// Opens a file; `InvalidData` if it is not this log's file of this number.
     pub(super) fn open(&self, segment: u64) -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).open(self.file(segment))?;
-        let mut head = [0; SEGMENT_HEAD as usize];
+        let mut head = [0; HEAD_BYTES];
         match at::read(&file, &mut head, 0) {
             Ok(()) if head == self.head(segment) => Ok(file),
             Ok(()) => Err(io::Error::new(ErrorKind::InvalidData, "it belongs to another log")),
@@ -70,10 +71,10 @@ impl Directory {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
             opened => opened?,
         };
-        let mut head = [0; SEGMENT_HEAD as usize];
+        let mut head = [0; HEAD_BYTES];
         match at::read(&file, &mut head, 0) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(true),
-            read => read.map(|()| head == [0; SEGMENT_HEAD as usize]),
+            read => read.map(|()| head == [0; HEAD_BYTES]),
         }
     }
 
@@ -89,8 +90,8 @@ impl Directory {
         Ok(found)
     }
 
-    fn head(&self, segment: u64) -> [u8; SEGMENT_HEAD as usize] {
-        let mut head = [0; SEGMENT_HEAD as usize];
+    fn head(&self, segment: u64) -> [u8; HEAD_BYTES] {
+        let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(KIND);
         head[8..12].copy_from_slice(&self.log.to_le_bytes());
         head[16..].copy_from_slice(&segment.to_le_bytes());
