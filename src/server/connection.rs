@@ -21,7 +21,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Duration, Instant, Sleep, sleep, sleep_until},
@@ -69,9 +69,8 @@ where
         }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // hyper starts this timer when the connection falls idle, so it bounds idleness; heads have a shorter one below.
-        .header_read_timeout(limits.idle_timeout)
+        // Not hyper's: it sets and drops a timer for every request.
+        .header_read_timeout(None)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(io), answers);
     let mut connection = std::pin::pin!(connection);
@@ -132,21 +131,62 @@ impl<B: HttpBody<Error: Into<axum::BoxError>> + Unpin> HttpBody for Timed<B> {
     }
 }
 
-/// A stream whose reads of a request head and whose writes may not take for ever.
+/// A timer for a time that moves with every request: it is set anew when it goes off too early, not each time.
+struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    /// Ready from `due` on.
+    fn poll(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if due < self.0.deadline() {
+            self.0.as_mut().reset(due);
+        }
+        ready!(self.0.as_mut().poll(cx));
+        while self.0.deadline() < due {
+            self.0.as_mut().reset(due);
+            ready!(self.0.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+}
+
+/// What a connection without a request in progress waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// The first byte of a request, until then.
+    Request(Instant),
+    /// The rest of a head, until then.
+    Head(Instant),
+}
+
+/// A stream that may neither be idle for ever, nor take for ever over a request's head or over reading an answer.
 struct Deadlines<I> {
     io: I,
     /// Whether a request is being answered: then the silence of the peer is its right.
     busy: Arc<AtomicBool>,
     limits: HttpLimits,
-    head: Option<Pin<Box<Sleep>>>,
+    /// `None` while a request is in progress.
+    awaited: Option<Awaited>,
+    alarm: Alarm,
     write: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I> Deadlines<I> {
     fn new(io: I, busy: Arc<AtomicBool>, limits: HttpLimits) -> Self {
         // A new connection is there for a request: its head is due from the first moment.
-        let head = Some(Box::pin(sleep(limits.head_timeout)));
-        Self { io, busy, limits, head, write: None }
+        let due = Instant::now() + limits.head_timeout;
+        let alarm = Alarm(Box::pin(sleep_until(due)));
+        Self { io, busy, limits, awaited: Some(Awaited::Head(due)), alarm, write: None }
+    }
+
+    /// Ready when what is awaited does not come in time.
+    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let idle = || Awaited::Request(Instant::now() + self.limits.idle_timeout);
+        let (due, problem) = match *self.awaited.get_or_insert_with(idle) {
+            Awaited::Request(due) => (due, "no request came for long"),
+            Awaited::Head(due) => (due, "the request's head takes too long"),
+        };
+        ready!(self.alarm.poll(due, cx));
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, problem))
     }
 
     /// Passes on what a write came to, unless it found no room and the time for the whole answer is over.
@@ -167,20 +207,16 @@ impl<I: AsyncRead + Unpin> AsyncRead for Deadlines<I> {
         let filled = buf.filled().len();
         let result = Pin::new(&mut this.io).poll_read(cx, buf);
         if this.busy.load(Ordering::Relaxed) {
-            this.head = None;
+            this.awaited = None;
             return result;
         }
         if result.is_ready() {
-            if buf.filled().len() > filled && this.head.is_none() {
-                this.head = Some(Box::pin(sleep(this.limits.head_timeout)));
+            if buf.filled().len() > filled && !matches!(this.awaited, Some(Awaited::Head(_))) {
+                this.awaited = Some(Awaited::Head(Instant::now() + this.limits.head_timeout));
             }
             return result;
         }
-        if let Some(timer) = &mut this.head {
-            ready!(timer.as_mut().poll(cx));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head takes too long")));
-        }
-        Poll::Pending
+        this.overdue(cx).map(Err)
     }
 }
 
@@ -208,6 +244,12 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Deadlines<I> {
         if result.is_ready() {
             // Everything is written: the next answer has its own time.
             self.write = None;
+            // hyper may not read again before it is woken, and then nothing else would look at the time.
+            if !self.busy.load(Ordering::Relaxed)
+                && let Poll::Ready(error) = self.overdue(cx)
+            {
+                return Poll::Ready(Err(error));
+            }
         }
         self.judge_write(cx, result)
     }

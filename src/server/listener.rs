@@ -7,9 +7,10 @@ use http::uri::Scheme;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    task::JoinSet,
     time::{Duration, sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tower::util::MapRequest;
 
 use super::{
@@ -64,12 +65,11 @@ impl Listener {
             request
         });
         let permits = Arc::new(Semaphore::new(limits.connections));
-        let connections = TaskTracker::new();
-        // Ends the connections that outlive the grace when this function is left, and all of them when it is dropped.
-        let killed = CancellationToken::new();
-        let _kill = killed.clone().drop_guard();
+        // Cuts the connections that outlive the grace when this function is left, and all of them when it is dropped.
+        let mut connections = JoinSet::new();
         let accept = async {
             loop {
+                while connections.try_join_next().is_some() {}
                 // The permit comes first: a connection over the limit waits in the kernel's queue, not in our memory.
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let stream = match self.socket.accept().await {
@@ -81,17 +81,16 @@ impl Listener {
                     }
                 };
                 let serving = serve(stream, self.tls.clone(), service.clone(), limits.clone(), stopping.clone());
-                let killed = killed.clone();
                 connections.spawn(async move {
                     let _permit = permit;
-                    killed.run_until_cancelled(serving).await;
+                    serving.await;
                 });
             }
         };
         stopping.run_until_cancelled(accept).await;
         drop(self);
-        connections.close();
-        if timeout(limits.shutdown_grace, connections.wait()).await.is_err() {
+        let ended = async { while connections.join_next().await.is_some() {} };
+        if timeout(limits.shutdown_grace, ended).await.is_err() {
             tracing::warn!(left = connections.len(), "connections outlived the grace period and are cut");
         }
     }
