@@ -145,6 +145,9 @@ fn attributes(raw: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
     let Some(raw) = raw else { return Ok(Cow::Borrowed("{}")) };
     let misshapen = |_| codes::REQUEST_FORMAT.because("attributes is not a JSON object.");
     let pairs: Pairs<'_> = serde_json::from_str(raw.get()).map_err(misshapen)?;
+    if pairs.0.len() < 2 {
+        return Ok(Cow::Borrowed(raw.get()));
+    }
     let mut last = HashMap::with_capacity(pairs.0.len());
     for (at, (name, _)) in pairs.0.iter().enumerate() {
         last.insert(name, at);

@@ -134,8 +134,11 @@ impl Poll {
         if let Some(error) = reader.read_error.take() {
             return Err(BrokerError::Store(error.0));
         }
+        if !reader.has_available(stream) {
+            return Ok(Look::Nothing);
+        }
         let most = self.core.config.max_leased_bytes;
-        if state.leased_bytes >= most && reader.has_available(stream) {
+        if state.leased_bytes >= most {
             return Err(BrokerError::TooMuchLeased(most));
         }
         let want = Want { messages: request.max_messages.clamp(1, MOST_MESSAGES), bytes: request.max_bytes };

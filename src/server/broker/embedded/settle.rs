@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::{core::Core, handle::Handle, lease::Ending, state::State, work::Work};
+use super::{
+    core::Core,
+    handle::Handle,
+    lease::{Ending, Lease},
+    state::State,
+    work::Work,
+};
 use crate::server::{
     broker::{Ack, BrokerError, GroupPath, Settled, Stream},
     store::ReaderNo,
@@ -13,6 +19,9 @@ use crate::server::{
 
 /// What an acknowledgement says of the messages of each batch: `None` where it does not mention one.
 type Verdicts = BTreeMap<u64, Vec<Option<bool>>>;
+
+/// A batch, with its reader and its number.
+type Named<'a> = (ReaderNo, u64, &'a Lease);
 
 /// Settles what the acknowledgements say; with a bad token among them, nothing.
 pub(super) async fn settle(
@@ -40,22 +49,33 @@ impl State {
     fn verdicts(&self, number: ReaderNo, acks: &[Ack]) -> Result<Verdicts, BrokerError> {
         let now = Instant::now();
         let mut verdicts = Verdicts::new();
+        // Nearly always all of them name one batch.
+        let mut last = None;
         for ack in acks {
             let handle = Handle::decode(&ack.handle).ok_or(BrokerError::UnknownHandle)?;
-            let (reader, lease) = self.tokens.get(&handle.batch).ok_or(BrokerError::UnknownHandle)?;
-            let batch = self.readers.get(reader).and_then(|reader| reader.leases.get(lease));
-            let batch = batch.filter(|batch| batch.holds(&handle)).ok_or(BrokerError::UnknownHandle)?;
-            if *reader != number {
+            let named = last.filter(|(.., batch): &Named<'_>| batch.token == handle.batch);
+            let (reader, lease, batch) = named.or_else(|| self.named(&handle)).ok_or(BrokerError::UnknownHandle)?;
+            last = Some((reader, lease, batch));
+            if !batch.holds(&handle) {
+                return Err(BrokerError::UnknownHandle);
+            }
+            if reader != number {
                 return Err(BrokerError::ForeignHandle);
             }
             if !batch.is_open(now) {
                 return Err(BrokerError::UnknownHandle);
             }
-            let said = verdicts.entry(*lease).or_insert_with(|| vec![None; batch.entries.len()]);
+            let said = verdicts.entry(lease).or_insert_with(|| vec![None; batch.entries.len()]);
             let said = &mut said[usize::from(handle.position)];
             *said = Some(ack.success && said.unwrap_or(true));
         }
         Ok(verdicts)
+    }
+
+    /// The batch that a token names.
+    fn named(&self, handle: &Handle) -> Option<Named<'_>> {
+        let (reader, lease) = *self.tokens.get(&handle.batch)?;
+        Some((reader, lease, self.readers.get(&reader)?.leases.get(&lease)?))
     }
 
     /// Marks the batches as settling, and says how each ends: all before the first message that is not a success are
