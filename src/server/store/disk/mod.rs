@@ -38,6 +38,8 @@ mod files;
 mod frame;
 mod index;
 mod log;
+#[cfg(test)]
+mod model_tests;
 mod moving;
 mod open;
 mod position;

@@ -16,7 +16,7 @@ fn begin(dir: &Path) -> DiskStore {
     store
 }
 
-fn queue(number: u32) -> QueueRow {
+pub(super) fn queue(number: u32) -> QueueRow {
     QueueRow {
         number,
         id: QueueId::new(format!("queue-{number}")),
@@ -51,7 +51,7 @@ fn count(store: &DiskStore, table: &str) -> u64 {
     store.look_up(|conn| conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))).unwrap()
 }
 
-fn tidy_up(store: &DiskStore) -> usize {
+pub(super) fn tidy_up(store: &DiskStore) -> usize {
     let step = || store.wants_tidying().then(|| store.tidy().unwrap());
     std::iter::from_fn(step).take(1_000).count()
 }
@@ -72,7 +72,7 @@ fn places(messages: &[Arc<Stored>]) -> Vec<u64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
-const ALL: ReadLimit = ReadLimit { messages: 100_000, bytes: usize::MAX };
+pub(super) const ALL: ReadLimit = ReadLimit { messages: 100_000, bytes: usize::MAX };
 
 /// Opens the directory again as after a crash.
 fn reopen(store: DiskStore, dir: &Path) -> (DiskStore, Snapshot) {

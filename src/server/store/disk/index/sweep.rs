@@ -2,7 +2,11 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{load::Loaded, lookup::id, writer::Writer};
+use super::{
+    load::{LoadError, Loaded},
+    lookup::id,
+    writer::Writer,
+};
 use crate::server::store::StreamNo;
 
 /// Rows that one step deletes.
@@ -64,6 +68,7 @@ impl Writer {
     }
 
     fn copy_log(&self, how: &str) -> Loaded<()> {
-        Ok(self.conn.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))?)
+        let busy: bool = self.conn.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |row| row.get(0))?;
+        if busy { Err(LoadError::Contradiction("the index was being read for too long".to_owned())) } else { Ok(()) }
     }
 }
