@@ -152,7 +152,7 @@ fn hex_value(digit: u8) -> u8 {
 /// Appends `bytes` percent-encoded, leaving only `A-Z a-z 0-9 - _ . ~` as they are: the encoding of paths and queries.
 pub(crate) fn encode(text: &mut String, mut bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let stays = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
+    let stays = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     loop {
         let (as_it_is, rest) = bytes.split_at(bytes.iter().position(|byte| !stays(byte)).unwrap_or(bytes.len()));
         text.push_str(std::str::from_utf8(as_it_is).unwrap_or_default());

@@ -257,7 +257,10 @@ impl Inner {
     }
 
     fn request(&self, call: &Call<'_>, project: &ProjectId) -> Result<Request<Bytes>, Error> {
-        let mut uri = format!("{}{}/{project}", self.base, self.dialect.prefix);
+        let mut uri = String::with_capacity(256);
+        for part in [self.base.as_str(), self.dialect.prefix, "/", project.as_str()] {
+            uri.push_str(part);
+        }
         for part in call.path {
             // A `.` or nothing would name another resource than the one that was meant.
             if matches!(*part, "" | "." | "..") {

@@ -1,15 +1,22 @@
 //! The transport over sockets: HTTP/1.1, with or without TLS. The only file that names reqwest.
 
 use std::{
+    collections::HashMap,
+    fmt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use reqwest::{Certificate, Client, redirect::Policy};
+use http::Uri;
+use reqwest::{Certificate, Client, Url, redirect::Policy, retry};
 
 use super::{MAX_ANSWER_BYTES, Transport, TransportError};
+
+/// How many URLs are kept that were read before.
+const KEPT_URLS: usize = 1_024;
 
 /// How an [`HttpTransport`] connects.
 #[derive(Clone, Debug)]
@@ -38,6 +45,7 @@ impl Default for HttpOptions {
 #[derive(Clone, Debug)]
 pub struct HttpTransport {
     client: Client,
+    urls: Arc<Urls>,
 }
 
 impl HttpTransport {
@@ -55,6 +63,8 @@ impl HttpTransport {
             .connect_timeout(options.connect_timeout)
             // A signed request must not be replayed to another host.
             .redirect(Policy::none())
+            // Over HTTP/1.1 it would repeat nothing anyway, and keeps a copy of each request for it.
+            .retry(retry::never().max_retries_per_request(0))
             .referer(false)
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(15));
@@ -73,7 +83,38 @@ impl HttpTransport {
 impl From<Client> for HttpTransport {
     /// Takes a client of your own. It should follow no redirects, and have no timeout below the longest poll.
     fn from(client: Client) -> Self {
-        Self { client }
+        Self { client, urls: Arc::default() }
+    }
+}
+
+/// URLs as the client wants them. A worker asks for the same two again and again, and to read one costs more than all else that is
+/// done here for a request.
+#[derive(Default)]
+struct Urls(Mutex<HashMap<Uri, Url>>);
+
+impl Urls {
+    fn read(&self, uri: Uri) -> Result<Url, TransportError> {
+        if let Some(url) = self.lock().get(&uri) {
+            return Ok(url.clone());
+        }
+        let url: Url = uri.to_string().parse().map_err(TransportError::not_sent)?;
+        let mut kept = self.lock();
+        if kept.len() >= KEPT_URLS {
+            kept.clear();
+        }
+        kept.insert(uri, url.clone());
+        Ok(url)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uri, Url>> {
+        // No code that can panic runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Urls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Urls({})", self.lock().len())
     }
 }
 
@@ -107,8 +148,7 @@ impl Transport for HttpTransport {
         timeout: Duration,
     ) -> Result<http::Response<Bytes>, TransportError> {
         let (parts, body) = request.into_parts();
-        let url = parts.uri.to_string().parse().map_err(TransportError::not_sent)?;
-        let mut request = reqwest::Request::new(parts.method, url);
+        let mut request = reqwest::Request::new(parts.method, self.urls.read(parts.uri)?);
         *request.headers_mut() = parts.headers;
         *request.timeout_mut() = Some(timeout);
         if !body.is_empty() {
@@ -161,5 +201,24 @@ fn failure(error: reqwest::Error) -> TransportError {
         TransportError::timed_out(error)
     } else {
         TransportError::unsure(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn urls_are_kept_but_not_without_end() {
+        let urls = Urls::default();
+        for number in 0..=KEPT_URLS {
+            let text = format!("http://127.0.0.1:9400/v2/p/queues/{number}?max_msgs=10");
+            for time in ["first", "second"] {
+                assert_eq!(urls.read(text.parse().unwrap()).unwrap().as_str(), text, "the {time} time");
+            }
+        }
+        assert_eq!(urls.lock().len(), 1, "it has begun anew");
     }
 }

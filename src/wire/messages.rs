@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{Dialect, error, number, text};
@@ -144,16 +144,26 @@ pub(crate) const DELIVERIES: &str = "x-dms-deliveries";
 pub(crate) const WAITED: &str = "x-dms-waited-ms";
 
 /// One entry of [`DELIVERIES`]: place, attempt, and time in Unix milliseconds. What may follow in later versions is passed over.
-fn delivery(entry: &str) -> (Option<u64>, Option<u32>, Option<i64>) {
-    let mut parts = entry.split('.');
-    let mut part = || parts.next().unwrap_or_default();
-    (part().parse().ok(), part().parse().ok(), part().parse().ok())
+fn delivery(entry: &[u8]) -> (Option<u64>, Option<u32>, Option<i64>) {
+    let mut parts = entry.split(|byte| *byte == b'.');
+    let mut part = || parts.next().and_then(whole);
+    let (place, attempt, entered) = (part(), part(), part());
+    (place, attempt.and_then(|attempt| attempt.try_into().ok()), entered.and_then(|entered| entered.try_into().ok()))
+}
+
+/// A whole number in decimal digits; `None` where it is something else, or too large.
+fn whole(digits: &[u8]) -> Option<u64> {
+    let more = |sum: u64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    };
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, more) }
 }
 
 /// The answer to a consume, with its [`DELIVERIES`] if there are any; the bodies share its bytes.
 pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
     let entries: Vec<ReceivedBody<'_>> = serde_json::from_slice(answer)?;
-    let mut deliveries = deliveries.split(',').map(delivery);
+    let mut deliveries = deliveries.as_bytes().split(|byte| *byte == b',').map(delivery);
     let received = |entry: ReceivedBody<'_>| {
         let (sequence, attempt, entered_ms) = deliveries.next().unwrap_or_default();
         ReceivedMessage {
@@ -173,18 +183,16 @@ pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Vec<Re
 pub(crate) fn encode_ack<'a>(
     acks: impl Iterator<Item = (&'a AckHandle, &'static str)>,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        message: Vec<Entry<'a>>,
+    let mut json = Vec::with_capacity(1024);
+    json.extend_from_slice(b"{\"message\":[");
+    for (index, (handle, status)) in acks.enumerate() {
+        json.extend_from_slice(if index > 0 { b",{\"handler\":" } else { b"{\"handler\":" });
+        serde_json::to_writer(&mut json, handle.as_str())?;
+        json.extend_from_slice(b",\"status\":\"");
+        json.extend_from_slice(status.as_bytes());
+        json.extend_from_slice(b"\"}");
     }
-    #[derive(Serialize)]
-    struct Entry<'a> {
-        handler: &'a str,
-        status: &'static str,
-    }
-    let message: Vec<_> = acks.map(|(handle, status)| Entry { handler: handle.as_str(), status }).collect();
-    let mut json = Vec::with_capacity(message.iter().map(|entry| entry.handler.len() + 48).sum());
-    serde_json::to_writer(&mut json, &Body { message })?;
+    json.extend_from_slice(b"]}");
     Ok(json)
 }
 
