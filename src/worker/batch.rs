@@ -85,9 +85,10 @@ impl Work {
             !ordering.is_batch() && (batch.suspect || failed_attempts(&message.attributes) > 0)
         };
         let mut jobs: Vec<Job> = Vec::with_capacity(batch.messages.len());
+        let (now, deadline) = (Instant::now(), batch.lease.stop_at());
         for (position, (message, permit)) in batch.messages.into_iter().zip(batch.permits).enumerate() {
             let alone = alone(&message);
-            let delivery = Delivery::new(message.into(), shared.origin.clone(), batch.lease.stop_at(), signals.clone());
+            let delivery = Delivery::new(message.into(), shared.origin.clone(), now, deadline, signals.clone());
             shared.explain(&delivery);
             deliveries.push(delivery.clone());
             let place = ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
@@ -135,7 +136,12 @@ impl Work {
             let cancelled = &self.signals.cancelled;
             tokio::select! {
                 biased;
-                Some(ended) = self.runs.next() => self.note(&ended),
+                Some(ended) = self.runs.next() => {
+                    self.note(&ended);
+                    while let Some(ended) = self.runs.ended() {
+                        self.note(&ended);
+                    }
+                }
                 () = sleep_until(lease.notice_at()), if !cancelled.is_cancelled() => cancelled.cancel(),
                 () = sleep_until(lease.stop_at()), if cancelled.is_cancelled() => return self.stop_all().await,
                 () = self.shared.control.interrupt.cancelled() => return self.stop_all().await,

@@ -34,18 +34,19 @@ struct WrongVerdicts {
 /// What a batch handler answers.
 type Answer = Result<Vec<Result<(), HandlerError>>, HandlerError>;
 
-/// Calls the handler for a message, and ends it when `stop` or its own timeout says so.
+/// Calls the handler for a message `now`, and ends it when `stop` or its own timeout says so.
 pub(crate) async fn single(
     shared: &Shared,
     handler: &dyn Handler,
     delivery: Delivery,
+    now: Instant,
     stop: &CancellationToken,
 ) -> Called {
     shared.tell(&Event::Started { delivery: &delivery });
     let span = spans::process(&delivery);
     // The async block keeps a panic of the call itself inside as well.
     let call = async { handler.handle(delivery).await };
-    let (ended, took) = timed(shared, call, stop).instrument(span.clone()).await;
+    let (ended, took) = timed(shared, call, now, stop).instrument(span.clone()).await;
     Called { ended: ended.map_or_else(|ended| ended, Ended::Answered), took, span }
 }
 
@@ -95,7 +96,8 @@ pub(crate) fn begin(shared: &Arc<Shared>, complete: Complete) {
     let Dispatch::Batch { handler, .. } = &shared.dispatch else { return };
     let Complete { mut members, stop } = complete;
     // Those that are dropped here learn that they were not called.
-    members.retain(|member| !member.answer.is_closed() && shared.has_time(&member.delivery));
+    let now = Instant::now();
+    members.retain(|member| !member.answer.is_closed() && shared.has_time(&member.delivery, now));
     if members.is_empty() {
         return;
     }
@@ -112,7 +114,7 @@ async fn call_together(shared: &Shared, handler: &dyn BatchHandler, members: Vec
     let span = spans::process_batch(&shared.origin, count);
     deliveries.iter().for_each(|delivery| spans::link(&span, delivery));
     let call = async { handler.handle_batch(deliveries).await };
-    let (ended, took) = timed(shared, call, stop).instrument(span.clone()).await;
+    let (ended, took) = timed(shared, call, Instant::now(), stop).instrument(span.clone()).await;
     let outcome = match &ended {
         Ok(Ok(_)) => Outcome::Done,
         Ok(Err(error)) => Outcome::Failed(error),
@@ -144,9 +146,9 @@ fn shares(ended: Result<Answer, Ended>, messages: usize) -> Vec<Ended> {
 async fn timed<T>(
     shared: &Shared,
     call: impl Future<Output = T>,
+    started: Instant,
     stop: &CancellationToken,
 ) -> (Result<T, Ended>, Duration) {
-    let started = Instant::now();
     let call = AssertUnwindSafe(call).catch_unwind();
     let timeout = async {
         match shared.settings.handler_timeout {

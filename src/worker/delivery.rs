@@ -78,10 +78,11 @@ impl Delivery {
     pub(crate) fn new(
         message: Arc<ReceivedMessage>,
         origin: Arc<Origin>,
+        arrived: Instant,
         deadline: Instant,
         signals: Arc<Signals>,
     ) -> Self {
-        let budget = deadline.saturating_duration_since(Instant::now());
+        let budget = deadline.saturating_duration_since(arrived);
         Self { message, origin, deadline, budget, signals, retry: 0 }
     }
 

@@ -107,6 +107,7 @@ impl DeliveryBuilder {
     pub fn build(self) -> Delivery {
         let Self { message, queue, group, lease, retry, signals } = self;
         let origin = Arc::new(Origin { worker: queue.clone(), queue, group });
-        Delivery::new(Arc::new(message), origin, Instant::now() + lease, signals).retried(retry)
+        let now = Instant::now();
+        Delivery::new(Arc::new(message), origin, now, now + lease, signals).retried(retry)
     }
 }

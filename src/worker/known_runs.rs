@@ -8,7 +8,7 @@
 //! [remembered](super::memory) for a while.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,7 +23,8 @@ pub(crate) struct KnownRuns(Mutex<Table>);
 
 #[derive(Debug)]
 struct Table {
-    runs: HashMap<Identity, State>,
+    /// Few at a time, and looked up three times for each message: to compare some costs less than to hash one.
+    runs: BTreeMap<Identity, State>,
     /// Those that succeeded, and whose messages come again.
     succeeded: Memory<Identity, ()>,
     keep: Duration,
@@ -51,7 +52,7 @@ enum Known {
 impl KnownRuns {
     /// Remembers successes for so long: past the longest time until a message comes again.
     pub(crate) fn new(keep: Duration) -> Self {
-        Self(Mutex::new(Table { runs: HashMap::new(), succeeded: Memory::new(CAPACITY), keep }))
+        Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: Memory::new(CAPACITY), keep }))
     }
 
     /// Begins a run. Waits for one of the same message that is going on; `None` when one has succeeded.
@@ -88,13 +89,15 @@ impl Table {
         if self.succeeded.recall(identity).is_some() {
             return Known::Succeeded;
         }
-        match self.runs.get_mut(identity) {
-            Some(State::Succeeded) => Known::Succeeded,
-            Some(State::Running { ended, .. }) => {
-                Known::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
-            }
-            None => {
-                self.runs.insert(identity.clone(), State::Running { again: false, ended: None });
+        match self.runs.entry(identity.clone()) {
+            Entry::Occupied(mut run) => match run.get_mut() {
+                State::Succeeded => Known::Succeeded,
+                State::Running { ended, .. } => {
+                    Known::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
+                }
+            },
+            Entry::Vacant(place) => {
+                place.insert(State::Running { again: false, ended: None });
                 Known::Nothing
             }
         }

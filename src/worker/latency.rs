@@ -27,7 +27,8 @@ pub(crate) struct Latency {
 
 #[derive(Debug, Default)]
 struct Window {
-    recent: Vec<Duration>,
+    /// In nanoseconds.
+    recent: Vec<u64>,
     next: usize,
     unseen: usize,
     quantiles: Option<Quantiles>,
@@ -37,7 +38,7 @@ impl Latency {
     /// Adds a run.
     pub(crate) fn record(&self, took: Duration) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = window.next;
+        let (next, took) = (window.next, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         match window.recent.get_mut(next) {
             Some(oldest) => *oldest = took,
             None => window.recent.push(took),
@@ -56,11 +57,12 @@ impl Latency {
     }
 }
 
-fn quantiles(recent: &[Duration]) -> Quantiles {
+fn quantiles(recent: &[u64]) -> Quantiles {
     let Some(last) = recent.len().checked_sub(1) else { return Quantiles::default() };
     // Two of the values are wanted, so there is no need to sort the others.
     let mut runs = recent.to_vec();
-    let mut at = |percent: usize| *runs.select_nth_unstable((recent.len() * percent / 100).min(last)).1;
+    let mut at =
+        |percent: usize| Duration::from_nanos(*runs.select_nth_unstable((recent.len() * percent / 100).min(last)).1);
     Quantiles { p50: at(50), p99: at(99) }
 }
 

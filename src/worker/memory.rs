@@ -18,7 +18,7 @@ use crate::message::ReceivedMessage;
 pub(crate) const CAPACITY: usize = 10_000;
 
 /// What tells one message from all others of its stream.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Identity {
     /// Its place in the stream and when it entered it, as the server gave them: after a restore from a backup the places of the
     /// lost messages are given to others.
@@ -85,6 +85,9 @@ impl<K: Clone + Eq + Hash, T> Memory<K, T> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
+        if self.entries.is_empty() {
+            return None;
+        }
         let (until, what) = self.entries.remove(key)?;
         (Instant::now() < until).then_some(what)
     }

@@ -2,6 +2,8 @@
 
 use std::{future::Future, sync::Arc, task::Poll, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     call,
     called::Called,
@@ -101,7 +103,8 @@ async fn aside<T>(shared: &Arc<Shared>, seat: &mut Option<Seat>, waiting: impl F
 /// up the lease.
 async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
     let signals = job.delivery.signals();
-    if signals.stop.is_cancelled() || !shared.has_time(&job.delivery) {
+    let now = Instant::now();
+    if signals.stop.is_cancelled() || !shared.has_time(&job.delivery, now) {
         return None;
     }
     let delivery = job.delivery.clone();
@@ -112,7 +115,7 @@ async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
             call::together(shared, &job.delivery, joined).await
         }
         (Dispatch::Batch { .. }, None) => None,
-        (Dispatch::Single(handler), _) => Some(call::single(shared, &**handler, delivery, &signals.stop).await),
+        (Dispatch::Single(handler), _) => Some(call::single(shared, &**handler, delivery, now, &signals.stop).await),
     }
 }
 

@@ -86,11 +86,17 @@ impl Runs {
         self.left == 0
     }
 
+    /// A run that has ended.
+    pub(crate) fn ended(&mut self) -> Option<Ended> {
+        let ended = self.line.lock().ended.pop_front()?;
+        self.left -= 1;
+        Some(ended)
+    }
+
     /// Waits for the end of a run; `None` when none is left. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Ended> {
         while self.left > 0 {
-            if let Some(ended) = self.line.lock().ended.pop_front() {
-                self.left -= 1;
+            if let Some(ended) = self.ended() {
                 return Some(ended);
             }
             match self.spread_at {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 
@@ -138,10 +138,10 @@ impl Shared {
         self.expect(delivery, Redelivery::NotStarted);
     }
 
-    /// Whether a handler that begins now has enough time, as far as is known: the p99 of its runs, half of what its message arrived with
+    /// Whether a handler that begins `now` has enough time, as far as is known: the p99 of its runs, half of what its message arrived with
     /// at most.
-    pub(super) fn has_time(&self, delivery: &Delivery) -> bool {
-        let left = delivery.remaining();
+    pub(super) fn has_time(&self, delivery: &Delivery, now: Instant) -> bool {
+        let left = delivery.deadline().saturating_duration_since(now);
         !left.is_zero() && left >= self.p99().unwrap_or_default().min(delivery.budget() / 2)
     }
 

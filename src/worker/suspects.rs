@@ -81,6 +81,8 @@ impl Suspects {
         if messages.is_empty() && self.nobody_has_them(now) {
             self.clear();
         }
+        // Nearly always there are none, and nothing to look up.
+        let messages = if self.is_empty() { &[] } else { messages };
         for message in messages {
             match message.sequence {
                 Some(sequence) => self.seen(sequence, message.attempt),

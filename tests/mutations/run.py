@@ -96,9 +96,9 @@ MUTATIONS = [
              '                if crate::mutated("everything-remembered") { Known::Succeeded } else { Known::Nothing }\n',
              "Handled", 0),
     Mutation("side-by-side", "src/worker/known_runs.rs",
-             "        match self.runs.get_mut(identity) {\n            Some(State::Succeeded) => Known::Succeeded,",
+             "        match self.runs.entry(identity.clone()) {\n",
              '        if crate::mutated("side-by-side") { return Known::Nothing; }\n'
-             "        match self.runs.get_mut(identity) {\n            Some(State::Succeeded) => Known::Succeeded,",
+             "        match self.runs.entry(identity.clone()) {\n",
              "Memory", 2),
     Mutation("more-than-there-is-room-for", "src/worker/gate.rs",
              "self.limit().saturating_sub(self.messages)",
