@@ -5,8 +5,8 @@
 //! where. After a crash the index is behind; opening reads the rest of the log into it.
 //!
 //! `open` guards the directory, `recovery` brings the index up to the end of the log. `frame`, `segment` and `log` are the
-//! log's bytes, files and end; `files` reads messages from it, `recent` is what the index does not have yet, and `moving`
-//! empties files of the log that hold little.
+//! log's bytes, files and end; `recent` is what the index does not have yet. `read` finds messages in both and has `files` read
+//! them. `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
 
 use std::{
     path::Path,
@@ -16,18 +16,16 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use rusqlite::Connection;
 
 pub use self::open::OpenError;
 use self::{
-    files::{Files, ReadError},
+    files::Files,
     frame::Frame,
     index::{load::LoadError, lookup, writer::Writer},
     log::{Log, NextFile},
     moving::Moving,
     open::DataDir,
-    position::Run,
     recent::Recent,
 };
 use super::{ReadLimit, Record, Snapshot, Store, StoreError, Stored, StreamNo};
@@ -43,16 +41,16 @@ mod model_tests;
 mod moving;
 mod open;
 mod position;
+mod read;
 mod recent;
 mod recovery;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod tidy;
 
 /// How large a file of the log is.
 const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
-/// How often messages are looked for again because their file was emptied meanwhile.
-const LOOKS: usize = 5;
 
 /// Records in a log and its index.
 #[derive(Debug)]
@@ -144,65 +142,6 @@ impl DiskStore {
             None => Err(released()),
         }
     }
-
-    fn look_up<T>(&self, look: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        match locked(&self.lookup).as_ref() {
-            Some(conn) => look(conn).map_err(StoreError::new),
-            None => Err(released()),
-        }
-    }
-
-    /// The runs of a stream from the one with a place on, for so many messages.
-    fn runs(&self, stream: StreamNo, from: u64, messages: usize) -> Result<Vec<Run>, StoreError> {
-        // In this order: what the index takes in between is found there.
-        let (recent, covered) = locked(&self.recent).runs(stream, from, messages);
-        if covered {
-            return Ok(recent);
-        }
-        let mut runs = self.look_up(|conn| lookup::runs(conn, stream, from, messages))?;
-        let end = runs.last().map_or(from, Run::end);
-        runs.extend(recent.into_iter().filter(|run| run.first >= end));
-        Ok(runs)
-    }
-
-    /// Reads what is in the log at places that the index gave. What was moved meanwhile is looked for again.
-    fn read_runs<T>(
-        &self,
-        mut read: impl FnMut() -> Result<Result<T, ReadError>, StoreError>,
-    ) -> Result<T, StoreError> {
-        for _ in 1..LOOKS {
-            match read()? {
-                Err(ReadError::Gone(_)) => {}
-                found => return found.map_err(StoreError::new),
-            }
-        }
-        read()?.map_err(StoreError::new)
-    }
-
-    /// Removes files of the log that nothing needs.
-    fn remove_empty(&self) -> Result<(), StoreError> {
-        self.change_index(|writer| {
-            let before = writer.applied.segment;
-            let used = writer.segments_in_use(before)?;
-            let mut unused = self.files.directory.segments().map_err(ReadError::Io)?;
-            unused.retain(|segment| *segment < before && used.binary_search(segment).is_err());
-            if !unused.is_empty() {
-                writer.forget_segments(before)?;
-            }
-            unused.into_iter().try_for_each(|segment| Ok(self.files.remove(segment).map_err(ReadError::Io)?))
-        })
-    }
-
-    /// Looks for files of the log that can go, or be emptied.
-    fn tidy_log(&self) -> Result<(), StoreError> {
-        if self.emptied.swap(false, Ordering::Relaxed) {
-            let removed = self.remove_empty();
-            self.emptied.fetch_or(removed.is_err(), Ordering::Relaxed);
-            removed?;
-            self.choose_file_to_empty()?;
-        }
-        self.move_some()
-    }
 }
 
 impl Store for DiskStore {
@@ -215,32 +154,17 @@ impl Store for DiskStore {
     }
 
     fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
-        if locked(&self.recent).touches_lot(stream) {
-            self.catch_up()?;
-        }
-        self.read_runs(|| {
-            let runs = self.runs(stream, from, limit.messages)?;
-            Ok(read_range(&self.files, &runs, from, limit))
-        })
+        self.know_lot(stream)?;
+        self.read_range(stream, from, limit)
     }
 
     fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Vec<Arc<Stored>>, StoreError> {
-        if locked(&self.recent).touches_lot(stream) {
-            self.catch_up()?;
-        }
-        self.read_runs(|| {
-            let mut runs = Vec::with_capacity(seqs.len());
-            for seq in seqs {
-                runs.push(self.runs(stream, *seq, 1)?.into_iter().find(|run| (run.first..run.end()).contains(seq)));
-            }
-            Ok(read_places(&self.files, seqs, &runs, bytes))
-        })
+        self.know_lot(stream)?;
+        self.read_places(stream, seqs, bytes)
     }
 
     fn first_due(&self, lot: StreamNo, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
-        if locked(&self.recent).touches_lot(lot) {
-            self.catch_up()?;
-        }
+        self.know_lot(lot)?;
         let places = self.look_up(|conn| lookup::first_due(conn, lot, limit.messages))?;
         self.read_these(lot, &places, limit.bytes)
     }
@@ -276,94 +200,6 @@ impl Store for DiskStore {
         // Last: until here the directory is ours.
         drop(locked(&self.lock).take());
         ended
-    }
-}
-
-impl DiskStore {
-    /// A bounded piece of each thing to do; whether there is more of any.
-    fn tidy_step(&self) -> Result<bool, StoreError> {
-        let much = locked(&self.recent).is_much();
-        if much {
-            self.catch_up()?;
-        }
-        let more_garbage = self.change_index(Writer::sweep)?;
-        if more_garbage {
-            self.emptied.store(true, Ordering::Relaxed);
-        } else {
-            self.tidy_log()?;
-        }
-        let wants_next = locked(&self.log).as_ref().is_some_and(Log::wants_next);
-        if wants_next {
-            self.next.make().map_err(StoreError::new)?;
-        }
-        Ok(more_garbage || self.emptied.load(Ordering::Relaxed) || locked(&self.moving).is_under_way())
-    }
-}
-
-/// Messages of runs that follow each other, from a place on.
-fn read_range(files: &Files, runs: &[Run], from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, ReadError> {
-    let mut pile = Pile::new(limit);
-    for run in runs {
-        for message in files.messages(run)?.into_iter().filter(|message| message.seq >= from) {
-            if !pile.add(message) {
-                return Ok(pile.messages);
-            }
-        }
-    }
-    Ok(pile.messages)
-}
-
-/// These messages as far as they are there, each with its run. They are copies: one of them does not keep its whole run in
-/// memory.
-fn read_places(
-    files: &Files,
-    places: &[u64],
-    runs: &[Option<Run>],
-    bytes: usize,
-) -> Result<Vec<Arc<Stored>>, ReadError> {
-    let mut pile = Pile::new(ReadLimit { messages: places.len(), bytes });
-    let mut last: Option<(Run, Vec<Arc<Stored>>)> = None;
-    for (place, run) in places.iter().zip(runs).filter_map(|(place, run)| Some((place, (*run)?))) {
-        let messages = match last.take_if(|(known, _)| *known == run) {
-            Some((_, messages)) => messages,
-            None => files.messages(&run)?,
-        };
-        let found = messages.iter().find(|message| message.seq == *place).map(|message| Arc::new(message.copied()));
-        last = Some((run, messages));
-        if found.is_some_and(|message| !pile.add(message)) {
-            break;
-        }
-    }
-    Ok(pile.messages)
-}
-
-/// Messages up to a limit, the first whatever its size.
-struct Pile {
-    messages: Vec<Arc<Stored>>,
-    limit: ReadLimit,
-}
-
-impl Pile {
-    fn new(limit: ReadLimit) -> Self {
-        Self { messages: Vec::new(), limit }
-    }
-
-    fn add(&mut self, message: Arc<Stored>) -> bool {
-        let footprint = message.footprint();
-        if self.messages.len() == self.limit.messages || (!self.messages.is_empty() && footprint > self.limit.bytes) {
-            return false;
-        }
-        self.limit.bytes = self.limit.bytes.saturating_sub(footprint);
-        self.messages.push(message);
-        true
-    }
-}
-
-impl Stored {
-    /// The same message in memory of its own.
-    fn copied(&self) -> Self {
-        let Self { seq, entered_ms, body_bytes, .. } = *self;
-        Self { seq, entered_ms, json: Bytes::copy_from_slice(&self.json), body_bytes, tags: self.tags.clone() }
     }
 }
 

@@ -45,7 +45,8 @@ impl Writer {
 
     /// The files of the log before `segment` that have runs.
     pub(in super::super) fn segments_in_use(&self, before: u64) -> Loaded<Vec<u64>> {
-        let mut select = self.conn.prepare_cached("SELECT number FROM segments WHERE number < ?1 AND live > 0")?;
+        let mut select =
+            self.conn.prepare_cached("SELECT number FROM segments WHERE number < ?1 AND live > 0 ORDER BY number")?;
         Ok(select.query_map([before], |row| row.get(0))?.collect::<Result<_, rusqlite::Error>>()?)
     }
 
