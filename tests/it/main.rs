@@ -12,6 +12,7 @@ mod client_documents;
 mod client_http;
 #[cfg(feature = "server")]
 mod client_server;
+mod clock;
 #[cfg(feature = "sidecar")]
 mod config;
 #[cfg(feature = "cli")]
