@@ -49,8 +49,7 @@ fn authorized(builder: ClientBuilder, config: &Config) -> Result<Client, Error> 
         config::ApiVersion::V2 => ApiVersion::V2,
         config::ApiVersion::V1 => ApiVersion::V1_0,
     };
-    let builder = builder.api_version(version).pool_size(connections(config));
-    let mut builder = builder.connect_timeout(config.dms.connect_timeout.into());
+    let mut builder = builder.api_version(version).connect_timeout(config.dms.connect_timeout.into());
     if let Some(file) = &config.dms.ca_file {
         builder = builder.ca_file(file);
     }
@@ -104,9 +103,4 @@ fn own_key(builder: ClientBuilder, config: &Config) -> ClientBuilder {
 
 fn secret(secret: &Secret) -> SecretString {
     SecretString::from(secret.expose())
-}
-
-/// Idle connections worth keeping: as many as calls can be under way at once, within reason.
-fn connections(config: &Config) -> usize {
-    config.workers.iter().map(|worker| worker.concurrency).sum::<usize>().clamp(16, 256)
 }

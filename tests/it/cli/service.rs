@@ -1,6 +1,15 @@
 //! Commands that stay: `serve`, `run`, and the tour.
 
-use std::process::Stdio;
+use std::{
+    io,
+    net::{Shutdown, TcpListener, TcpStream},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
 
 use serde_json::Value;
 
@@ -136,6 +145,41 @@ fn a_benchmark_has_figures_for_every_run_and_cleans_up() {
         }
     }
     assert_eq!(program.run(&["--endpoint", &url, "-o", "json", "queue", "list"]).json(), serde_json::json!([]));
+}
+
+/// Passes connections on to a server; gives its address, and how many there were.
+fn counting(server: &str) -> (String, Arc<AtomicUsize>) {
+    let server = server.strip_prefix("http://").unwrap().to_owned();
+    let (listener, counted) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (url, count) = (format!("http://{}", listener.local_addr().unwrap()), counted.clone());
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), TcpStream::connect(&server).unwrap());
+            count.fetch_add(1, Relaxed);
+            for (mut from, mut to) in [
+                (client.try_clone().unwrap(), server.try_clone().unwrap()),
+                (server.try_clone().unwrap(), client.try_clone().unwrap()),
+            ] {
+                thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    (url, counted)
+}
+
+/// What is under way at a time has a connection, and requests that follow go over those that are there.
+#[test]
+fn connections_are_used_again() {
+    let program = Program::new();
+    let server = program.serve(&[]);
+    let (url, connections) = counting(&server.url("serving on "));
+    let bench = ["bench", "--against", &url, "--run", "produce,consume", "--messages", "6000", "--connections", "64"];
+    program.run(&bench).ok();
+    let connections = connections.load(Relaxed);
+    assert!((64..300).contains(&connections), "{connections} connections for 1,800 requests");
 }
 
 #[test]
