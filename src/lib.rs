@@ -54,6 +54,7 @@ pub mod client;
 mod clock;
 #[cfg(feature = "sidecar")]
 pub mod config;
+mod json;
 pub mod layers;
 pub mod limits;
 pub mod message;

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::trace_context::TraceContext;
+use crate::{
+    json::{self, Scan},
+    trace_context::TraceContext,
+};
 
 /// A message body: exactly one JSON value, kept as its text.
 ///
@@ -31,6 +34,14 @@ impl Body {
     /// When the text is not exactly one JSON value.
     pub fn raw(text: impl Into<Bytes>) -> Result<Self, serde_json::Error> {
         let text = text.into();
+        let mut scan = Scan::new(&text);
+        if let Some(value) = scan.value()
+            && scan.is_done()
+            && json::is_utf8(value)
+        {
+            return Ok(Self(text.slice_ref(value)));
+        }
+        // The parser says what is wrong, or knows better.
         let value: &RawValue = serde_json::from_slice(&text)?;
         Ok(Self(text.slice_ref(value.get().as_bytes())))
     }
@@ -158,6 +169,14 @@ pub struct ReceivedMessage {
     /// When it entered its queue (its delay over) or the group's dead letters, in milliseconds since the Unix epoch. As
     /// `sequence`, sent by this project's server alone; with it, it tells a message from any other.
     pub entered_ms: Option<i64>,
+}
+
+impl ReceivedMessage {
+    /// What is in the body of an answer; `body` has been found to be one JSON value.
+    pub(crate) fn new(body: Bytes, attributes: Attributes, tags: Vec<String>, handle: impl Into<Box<str>>) -> Self {
+        let (body, handle) = (Body::trusted(body), AckHandle::new(handle));
+        Self { body, attributes, tags, handle, sequence: None, attempt: None, entered_ms: None }
+    }
 }
 
 /// The opaque token that acknowledges one delivery of a message. The wire calls it `handler`.

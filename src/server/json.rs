@@ -85,16 +85,16 @@ fn openings(text: &[u8]) -> usize {
 /// Whether valid JSON text nests deeper than [`MAX_DEPTH`].
 ///
 /// The parser skips over raw values without recursion, so depth has to be looked at apart.
-pub(crate) fn too_deep(text: &str) -> bool {
-    if text.starts_with('"') {
+pub(crate) fn too_deep(text: &[u8]) -> bool {
+    if text.starts_with(b"\"") {
         return false;
     }
     // Counting is much faster than following, and nearly every message passes here.
-    if openings(text.as_bytes()) <= MAX_DEPTH {
+    if openings(text) <= MAX_DEPTH {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
+    for byte in text {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
@@ -122,6 +122,7 @@ mod tests {
     #[test]
     fn depth_counts_brackets_outside_strings() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let too_deep = |text: &str| super::too_deep(text.as_bytes());
         assert!(!too_deep(&nested(128)));
         assert!(too_deep(&nested(129)));
         assert!(!too_deep(&format!("\"{}\\\"{}\"", "[".repeat(200), "{".repeat(200))));

@@ -17,10 +17,13 @@ use super::{
     json::{self, JsonText},
     paths::QueuePath,
 };
-use crate::limits;
+use crate::{
+    json::{Scan, is_utf8, once},
+    limits,
+};
 
 /// The body of 5.3.1; V1.0 spells two of the fields in another way, and both spellings are read on both versions.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 struct SendRequest<'a> {
     #[serde(borrow)]
     messages: Vec<SendEntry<'a>>,
@@ -28,12 +31,12 @@ struct SendRequest<'a> {
     return_id: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 struct SendEntry<'a> {
-    #[serde(borrow)]
-    body: &'a RawValue,
-    #[serde(borrow)]
-    attributes: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "text")]
+    body: &'a [u8],
+    #[serde(default, borrow, deserialize_with = "text_or_null")]
+    attributes: Option<&'a [u8]>,
     tags: Option<Vec<String>>,
     #[serde(alias = "delayTime")]
     delay_time: Option<f64>,
@@ -41,13 +44,50 @@ struct SendEntry<'a> {
 
 /// `POST /queues/{queue_id}/messages` (5.3.1).
 pub(super) async fn send(app: &App, path: &QueuePath, body: &[u8]) -> Result<Response, ApiError> {
-    let request: SendRequest<'_> = json::parse_messages(body)?;
+    // What is not quite as usual is the parser's: it knows what is wrong with it.
+    let request = scan(body).map_or_else(|| json::parse_messages(body), Ok)?;
     let ids = request.return_id.then(Ids::draw).transpose()?;
     let messages = checked(request)?;
     let count = messages.len();
     app.broker.append(&path.project, &path.queue, messages).await?;
     app.metrics.produced(count);
     Ok((StatusCode::CREATED, JsonText(answer(count, ids.as_ref()))).into_response())
+}
+
+/// The same as the parser makes of a body, for those that are as usual, without a look at each byte.
+fn scan(body: &[u8]) -> Option<SendRequest<'_>> {
+    let (mut scan, mut messages, mut return_id) = (Scan::new(body), None, None);
+    scan.members(|name, scan| match name {
+        b"messages" => {
+            let mut entries = Vec::with_capacity(limits::MAX_MESSAGES);
+            scan.items(|scan| scan_entry(scan).map(|entry| entries.push(entry)))?;
+            once(&mut messages, entries)
+        }
+        b"return_id" | b"returnId" => match scan.value()? {
+            b"true" => once(&mut return_id, true),
+            b"false" => once(&mut return_id, false),
+            _ => None,
+        },
+        _ => None,
+    })?;
+    let request = SendRequest { messages: messages?, return_id: return_id.unwrap_or(false) };
+    (scan.is_done() && is_utf8(body)).then_some(request)
+}
+
+fn scan_entry<'a>(scan: &mut Scan<'a>) -> Option<SendEntry<'a>> {
+    let (mut body, mut attributes, mut tags, mut delay_time) = (None, None, None, None);
+    scan.members(|name, scan| {
+        let value = scan.value()?;
+        match name {
+            b"body" => once(&mut body, value),
+            b"attributes" => once(&mut attributes, value),
+            b"tags" => once(&mut tags, serde_json::from_slice(value).ok()?),
+            b"delay_time" | b"delayTime" => once(&mut delay_time, serde_json::from_slice(value).ok()?),
+            _ => None,
+        }
+    })?;
+    let attributes = attributes.filter(|text| *text != b"null");
+    Some(SendEntry { body: body?, attributes, tags, delay_time })
 }
 
 /// The answer of 5.3.1. A request is stored as a whole or refused as a whole, so `state` is always 0.
@@ -91,7 +131,7 @@ impl Ids {
 
 fn checked(request: SendRequest<'_>) -> Result<Vec<NewMessage>, ApiError> {
     limits::message_count(request.messages.len()).map_err(|error| codes::REQUEST_FORMAT.because(error))?;
-    let size: usize = request.messages.iter().map(|entry| entry.body.get().len()).sum();
+    let size: usize = request.messages.iter().map(|entry| entry.body.len()).sum();
     if size > limits::MAX_BYTES {
         let most = limits::MAX_BYTES;
         return Err(
@@ -105,27 +145,27 @@ fn message(entry: SendEntry<'_>) -> Result<NewMessage, ApiError> {
     let tags = entry.tags.unwrap_or_default();
     limits::labels(&tags).map_err(|error| codes::LABEL.because(error))?;
     let attributes = attributes(entry.attributes)?;
-    for (what, text) in [("body", entry.body.get()), ("attributes", &*attributes)] {
+    for (what, text) in [("body", entry.body), ("attributes", &*attributes)] {
         if json::too_deep(text) {
             let most = json::MAX_DEPTH;
             return Err(codes::MESSAGE_JSON.because(format!("{what} nests deeper than the {most} levels allowed.")));
         }
     }
     Ok(NewMessage {
-        json: encode(entry.body.get(), &attributes, &tags),
-        body_bytes: entry.body.get().len(),
+        json: encode(entry.body, &attributes, &tags),
+        body_bytes: entry.body.len(),
         tags,
         delay: delay(entry.delay_time)?,
     })
 }
 
 /// The `message` object of a consume answer, spliced from the texts as they came.
-fn encode(body: &str, attributes: &str, tags: &[String]) -> Bytes {
+fn encode(body: &[u8], attributes: &[u8], tags: &[String]) -> Bytes {
     let mut text = BytesMut::with_capacity(body.len() + attributes.len() + 40 + tags.len() * 67);
     text.put_slice(br#"{"body":"#);
-    text.put_slice(body.as_bytes());
+    text.put_slice(body);
     text.put_slice(br#","attributes":"#);
-    text.put_slice(attributes.as_bytes());
+    text.put_slice(attributes);
     if !tags.is_empty() {
         text.put_slice(br#","tags":["#);
         for (at, tag) in tags.iter().enumerate() {
@@ -141,24 +181,27 @@ fn encode(body: &str, attributes: &str, tags: &[String]) -> Bytes {
 }
 
 /// The attributes as JSON text: as they came, unless a name stands there twice; then the last one wins (5.3.1).
-fn attributes(raw: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
-    let Some(raw) = raw else { return Ok(Cow::Borrowed("{}")) };
+fn attributes(text: Option<&[u8]>) -> Result<Cow<'_, [u8]>, ApiError> {
+    let text = text.unwrap_or(b"{}");
+    if text == b"{}" {
+        return Ok(Cow::Borrowed(text));
+    }
     let misshapen = |_| codes::REQUEST_FORMAT.because("attributes is not a JSON object.");
-    let pairs: Pairs<'_> = serde_json::from_str(raw.get()).map_err(misshapen)?;
+    let pairs: Pairs<'_> = serde_json::from_slice(text).map_err(misshapen)?;
     if pairs.0.len() < 2 {
-        return Ok(Cow::Borrowed(raw.get()));
+        return Ok(Cow::Borrowed(text));
     }
     let mut last = HashMap::with_capacity(pairs.0.len());
     for (at, (name, _)) in pairs.0.iter().enumerate() {
         last.insert(name, at);
     }
     if last.len() == pairs.0.len() {
-        return Ok(Cow::Borrowed(raw.get()));
+        return Ok(Cow::Borrowed(text));
     }
     let kept = pairs.0.iter().enumerate().filter(|(at, (name, _))| last.get(name) == Some(at));
     let texts: Vec<String> =
         kept.map(|(_, (name, value))| format!("{}:{value}", serde_json::Value::from(&**name))).collect();
-    Ok(Cow::Owned(format!("{{{}}}", texts.join(","))))
+    Ok(Cow::Owned(format!("{{{}}}", texts.join(",")).into_bytes()))
 }
 
 /// The members of a JSON object in their order, equal names and all.
@@ -196,6 +239,15 @@ fn delay(millis: Option<f64>) -> Result<Duration, ApiError> {
     Ok(delay)
 }
 
+/// A value as its text.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de [u8], D::Error> {
+    <&RawValue>::deserialize(deserializer).map(|raw| raw.get().as_bytes())
+}
+
+fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de [u8]>, D::Error> {
+    Ok(<Option<&RawValue>>::deserialize(deserializer)?.map(|raw| raw.get().as_bytes()))
+}
+
 /// A boolean, or one of the strings that the V1.0 example sends in its place (`"returnId": "true"`).
 fn lenient_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     #[derive(Deserialize)]
@@ -211,5 +263,60 @@ fn lenient_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
         Lenient::Text(text) if text.eq_ignore_ascii_case("false") => Ok(false),
         Lenient::Null(()) => Ok(false),
         Lenient::Text(text) => Err(de::Error::invalid_value(de::Unexpected::Str(&text), &"true or false")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The usual requests are read without the parser, the others by it, and both read the same.
+    #[test]
+    fn requests_are_scanned_as_they_are_parsed() {
+        let usual = [
+            r#"{"messages":[]}"#,
+            r#"{"messages":[{"body":{"a":[1,"\""]}},{"body":"队","attributes":{"a":1,"a":2},"tags":["t"],"delay_time":1.5}]}"#,
+            r#" { "returnId" : true, "messages" : [ { "attributes" : null , "body":1 } ] } "#,
+            r#"{"messages":[{"body":1,"delayTime":60000,"tags":[]}],"return_id":false}"#,
+        ];
+        let unusual = [
+            r#"{"messages":[{"body":1,"attributes":[]}],"returnId":"true"}"#,
+            r#"{"messages":[{"body":1,"new":2}]}"#,
+            r#"{"messages":[{"body":1,"tags":null,"delay_time":null}]}"#,
+            r#"{"messages":[{"body":1,"body":2}]}"#,
+            r#"{"messages":[{"attributes":{}}]}"#,
+            r#"{"messages":[{"body":1}]} 1"#,
+            r#"{"message":[]}"#,
+        ];
+        for text in usual.iter().chain(&unusual) {
+            let scanned = scan(text.as_bytes());
+            assert_eq!(scanned.is_some(), usual.contains(text), "{text}");
+            if let Some(scanned) = scanned {
+                assert_eq!(scanned, json::parse_messages(text.as_bytes()).unwrap(), "{text}");
+            }
+        }
+        assert_eq!(scan(b"{\"messages\":[{\"body\":\"\xff\"}]}"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_scanned_is_what_is_parsed(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "{", "}", "[", "]", ":", ",", "\"messages\"", "\"body\"", "\"tags\"", "\"attributes\"", "\"return_id\"",
+                    "\"delay_time\"", "{\"messages\":[{\"body\":", "}]}", "1", "true", "null", "\"x\"", "\"\\u00e4\"", "{}", "[]", " ",
+                ]),
+                0..12,
+            ),
+        ) {
+            let text = parts.concat();
+            if let Some(scanned) = scan(text.as_bytes()) {
+                prop_assert_eq!(scanned, json::parse_messages(text.as_bytes()).unwrap());
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 use std::{
     borrow::Cow,
     io::{self, Write},
+    str,
 };
 
 use bytes::Bytes;
@@ -12,7 +13,11 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{Dialect, error, number, text};
-use crate::message::{AckHandle, Attributes, Body, Message, MessageId, ReceivedMessage};
+use crate::{
+    json::{Scan, is_utf8, once},
+    limits::MAX_MESSAGES,
+    message::{AckHandle, Attributes, Message, MessageId, ReceivedMessage},
+};
 
 /// The body that sends messages.
 pub(crate) fn encode_send(
@@ -162,21 +167,54 @@ fn whole(digits: &[u8]) -> Option<u64> {
 
 /// The answer to a consume, with its [`DELIVERIES`] if there are any; the bodies share its bytes.
 pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
+    // What is not quite as usual is the parser's.
+    let mut received = match scan_received(answer) {
+        Some(received) => received,
+        None => parse_received(answer)?,
+    };
+    let deliveries = deliveries.as_bytes().split(|byte| *byte == b',').map(delivery);
+    for (message, delivery) in received.iter_mut().zip(deliveries) {
+        (message.sequence, message.attempt, message.entered_ms) = delivery;
+    }
+    Ok(received)
+}
+
+fn parse_received(answer: &Bytes) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
     let entries: Vec<ReceivedBody<'_>> = serde_json::from_slice(answer)?;
-    let mut deliveries = deliveries.as_bytes().split(|byte| *byte == b',').map(delivery);
-    let received = |entry: ReceivedBody<'_>| {
-        let (sequence, attempt, entered_ms) = deliveries.next().unwrap_or_default();
-        ReceivedMessage {
-            body: Body::trusted(answer.slice_ref(entry.message.body.get().as_bytes())),
-            attributes: entry.message.attributes.unwrap_or_default(),
-            tags: entry.message.tags.or(entry.tags).unwrap_or_default(),
-            handle: AckHandle::new(entry.handler),
-            sequence,
-            attempt,
-            entered_ms,
-        }
+    let received = |ReceivedBody { message, handler, tags }: ReceivedBody<'_>| {
+        let body = answer.slice_ref(message.body.get().as_bytes());
+        let attributes = message.attributes.unwrap_or_default();
+        ReceivedMessage::new(body, attributes, message.tags.or(tags).unwrap_or_default(), handler)
     };
     Ok(entries.into_iter().map(received).collect())
+}
+
+/// The same without a look at each byte.
+fn scan_received(answer: &Bytes) -> Option<Vec<ReceivedMessage>> {
+    let (mut scan, mut received) = (Scan::new(answer), Vec::with_capacity(MAX_MESSAGES));
+    scan.items(|scan| {
+        let (mut body, mut attributes, mut tags, mut handler) = (None, None, None, None);
+        scan.members(|name, scan| match name {
+            b"message" => scan.members(|name, scan| match name {
+                b"body" => once(&mut body, scan.value()?),
+                b"attributes" => once(&mut attributes, scan.value()?),
+                b"tags" => once(&mut tags, scan.value()?),
+                _ => None,
+            }),
+            b"handler" => once(&mut handler, scan.plain_string()?),
+            b"tags" => once(&mut tags, scan.value()?),
+            _ => None,
+        })?;
+        let attributes = match attributes {
+            None | Some(b"{}") => Attributes::new(),
+            Some(text) => serde_json::from_slice(text).ok()?,
+        };
+        let tags = tags.map_or(Some(Vec::new()), |text| serde_json::from_slice(text).ok())?;
+        let handler = str::from_utf8(handler?).ok()?;
+        received.push(ReceivedMessage::new(answer.slice_ref(body?), attributes, tags, handler));
+        Some(())
+    })?;
+    (scan.is_done() && is_utf8(answer)).then_some(received)
 }
 
 /// The body that acknowledges messages, in their order.
@@ -219,7 +257,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::ApiVersion;
+    use crate::{message::Body, wire::ApiVersion};
 
     #[test]
     fn a_message_is_written_with_what_it_has() {
@@ -277,6 +315,34 @@ mod tests {
     fn an_answer_of_another_shape_is_an_error() {
         for bad in ["{}", "[{}]", r#"[{"message":{},"handler":"h"}]"#, "", "[", r#"{"error":"x"}"#] {
             assert!(decode_received(&Bytes::from_static(bad.as_bytes()), "").is_err(), "{bad} passed");
+        }
+    }
+
+    /// The usual answers are read without the parser, the others by it, and both read the same.
+    #[test]
+    fn answers_are_scanned_as_they_are_parsed() {
+        let usual = [
+            r#"[]"#,
+            r#"[{"message":{"body":{"a": [1,"\""]},"attributes":{}},"handler":"h"},{"message":{"body":"队"},"handler":"i"}]"#,
+            r#" [ {"handler":"h" , "message":{"attributes":{"a":1},"body":1 } , "tags" : [] } ]"#,
+            r#"[{"message":{"body":1,"tags":["t"]},"handler":"h"}]"#,
+        ];
+        let unusual = [
+            r#"[{"message":{"body":1,"attributes":null},"handler":"h"}]"#,
+            r#"[{"message":{"body":1,"tags":[]},"handler":"h","tags":["t"]}]"#,
+            r#"[{"message":{"body":1,"new":2},"handler":"h"}]"#,
+            r#"[{"message":{"body":1},"handler":"a\/b"}]"#,
+            r#"[{"message":{"body":1,"body":2},"handler":"h"}]"#,
+            r#"[{"message":{"body":1},"handler":"h"},]"#,
+            r#"[{"message":{"body":01},"handler":"h"}]"#,
+        ];
+        for text in usual.iter().chain(&unusual) {
+            let answer = Bytes::from_static(text.as_bytes());
+            let scanned = scan_received(&answer);
+            assert_eq!(scanned.is_some(), usual.contains(text), "{text}");
+            if let Some(scanned) = scanned {
+                assert_eq!(scanned, parse_received(&answer).unwrap(), "{text}");
+            }
         }
     }
 
