@@ -224,6 +224,17 @@ pub(crate) fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
     place.replace(value).is_none().then_some(())
 }
 
+/// Appends a string; nearly all that are written have nothing to escape.
+pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) -> Result<(), serde_json::Error> {
+    if has_controls(text.as_bytes()) || memchr2(b'"', b'\\', text.as_bytes()).is_some() {
+        return serde_json::to_writer(json, text);
+    }
+    json.push(b'"');
+    json.extend_from_slice(text.as_bytes());
+    json.push(b'"');
+    Ok(())
+}
+
 /// Whether there are bytes that a string has to escape beside quotes and backslashes.
 fn has_controls(text: &[u8]) -> bool {
     // Without an early end many bytes are looked at in one step.
@@ -337,6 +348,13 @@ mod tests {
         #[test]
         fn any_text_is_found_as_the_parser_finds_it(text in "[\\[\\]{}\",:\\\\ \\-+.0-9eEutrfalsn\\n队]{0,24}") {
             prop_assert_eq!(scanned(&text), parsed(&text));
+        }
+
+        #[test]
+        fn strings_are_written_as_the_parser_reads_them(text in any::<String>()) {
+            let mut json = Vec::new();
+            push_string(&mut json, &text).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<String>(&json).unwrap(), text);
         }
 
         #[test]

@@ -172,9 +172,9 @@ pub struct ReceivedMessage {
 }
 
 impl ReceivedMessage {
-    /// What is in the body of an answer; `body` has been found to be one JSON value.
-    pub(crate) fn new(body: Bytes, attributes: Attributes, tags: Vec<String>, handle: impl Into<Box<str>>) -> Self {
-        let (body, handle) = (Body::trusted(body), AckHandle::new(handle));
+    /// What every service tells of a message.
+    pub(crate) fn new(body: Body, attributes: Attributes, tags: Vec<String>, handle: impl Into<Box<str>>) -> Self {
+        let handle = AckHandle::new(handle);
         Self { body, attributes, tags, handle, sequence: None, attempt: None, entered_ms: None }
     }
 }

@@ -154,7 +154,11 @@ pub(crate) fn encode(text: &mut String, mut bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let stays = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     loop {
-        let (as_it_is, rest) = bytes.split_at(bytes.iter().position(|byte| !stays(byte)).unwrap_or(bytes.len()));
+        // Ids stay as they are: without an early end that is found out for many bytes in one step.
+        let all_stay = bytes.iter().fold(true, |all, byte| all & stays(byte));
+        let staying =
+            if all_stay { bytes.len() } else { bytes.iter().position(|byte| !stays(byte)).unwrap_or_default() };
+        let (as_it_is, rest) = bytes.split_at(staying);
         text.push_str(std::str::from_utf8(as_it_is).unwrap_or_default());
         let Some((&byte, rest)) = rest.split_first() else { return };
         text.push('%');

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::Instrument;
 
@@ -50,9 +50,12 @@ pub(super) enum Project {
     Named { transport: Arc<dyn Transport>, key: AccessKey, name: String, iam: String },
 }
 
-/// When the request left that an answer belongs to: an extension of the answer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SentAt(pub(super) Instant);
+/// What came back, and when the request left that it answers.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<Bytes>,
+    pub(super) sent: Instant,
+}
 
 /// A call as the operations describe it.
 pub(super) struct Call<'a> {
@@ -104,18 +107,18 @@ impl Client {
         call: Call<'_>,
         decode: impl FnOnce(&Bytes) -> Result<T, serde_json::Error>,
     ) -> Result<T, Error> {
-        self.fetch_answer(call, |answer| decode(answer.body())).await
+        self.fetch_answer(call, |answer| decode(answer.response.body())).await
     }
 
     /// Makes a call and reads its answer, headers included.
     pub(super) async fn fetch_answer<T>(
         &self,
         call: Call<'_>,
-        decode: impl FnOnce(&Response<Bytes>) -> Result<T, serde_json::Error>,
+        decode: impl FnOnce(&Answer) -> Result<T, serde_json::Error>,
     ) -> Result<T, Error> {
         let answer = self.call(&call).await?;
         decode(&answer).map_err(|error| {
-            let kind = Kind::Answer(answer.status(), error.into());
+            let kind = Kind::Answer(answer.response.status(), error.into());
             match call.repeat {
                 Repeat::Harmless => Error::new(call.operation, kind),
                 _ => Error::unsure(call.operation, kind),
@@ -128,7 +131,7 @@ impl Client {
         self.call(&call).await.map(drop)
     }
 
-    async fn call(&self, call: &Call<'_>) -> Result<Response<Bytes>, Error> {
+    async fn call(&self, call: &Call<'_>) -> Result<Answer, Error> {
         let span = tracing::debug_span!("dms", operation = call.operation, path = call.path.join("/"));
         self.inner.call(call).instrument(span).await
     }
@@ -171,7 +174,7 @@ impl Inner {
         self
     }
 
-    async fn call(&self, call: &Call<'_>) -> Result<Response<Bytes>, Error> {
+    async fn call(&self, call: &Call<'_>) -> Result<Answer, Error> {
         let mut tries = Tries::new(call.repeat, &self.retry, call.deadline, Instant::now());
         let mut renewed = false;
         loop {
@@ -202,7 +205,7 @@ impl Inner {
     }
 
     /// One try. The generation names the token that it was sent with.
-    async fn attempt(&self, call: &Call<'_>) -> Result<Response<Bytes>, (Error, Option<Generation>)> {
+    async fn attempt(&self, call: &Call<'_>) -> Result<Answer, (Error, Option<Generation>)> {
         let fail = |kind| (Error::new(call.operation, kind), None);
         let _trial = self.guard.enter().await.map_err(|error| fail(Kind::Stopped(error)))?;
         let credentials = |error: AuthError| fail(Kind::Credentials(error.into()));
@@ -211,14 +214,13 @@ impl Inner {
         let generation = self.authenticator.authorize(&mut request, project).await.map_err(credentials)?;
         let timeout = self.time_left(call).ok_or_else(|| fail(Kind::Deadline))?;
         let unanswered = |error| fail(Kind::Transport(self.base.clone(), error));
-        let sent = SentAt(Instant::now());
-        let mut answer = self.transport.send(request, timeout).await.map_err(unanswered)?;
-        if answer.status().is_success() {
-            answer.extensions_mut().insert(sent);
+        let sent = Instant::now();
+        let response = self.transport.send(request, timeout).await.map_err(unanswered)?;
+        if response.status().is_success() {
             self.guard.accepted();
-            return Ok(answer);
+            return Ok(Answer { response, sent });
         }
-        let refusal = Refusal::read(answer.status(), answer.headers(), answer.body());
+        let refusal = Refusal::read(response.status(), response.headers(), response.body());
         let error = Error::new(call.operation, Kind::Service(refusal));
         match error.is_key_refused() {
             true if !self.authenticator.renews() => self.stop(&error),
@@ -274,13 +276,13 @@ impl Inner {
             uri.push('?');
             uri.push_str(&call.query);
         }
-        let request = Request::builder()
-            .method(call.method.clone())
-            .uri(uri)
-            .header(header::HOST, self.host.clone())
-            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(call.body.clone());
-        request.map_err(|error| Error::new(call.operation, Kind::Setup(error.to_string())))
+        let uri = Uri::try_from(uri).map_err(|error| Error::new(call.operation, Kind::Setup(error.to_string())))?;
+        let mut request = Request::new(call.body.clone());
+        (*request.method_mut(), *request.uri_mut()) = (call.method.clone(), uri);
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, self.host.clone());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(request)
     }
 
     /// After the key was refused nothing is sent any more.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Client,
-    call::{Call, SentAt},
+    call::{Answer, Call},
     code::{Class, ErrorCode, classify},
     error::{Error, Kind, Refusal},
     tries::Repeat,
@@ -180,13 +180,11 @@ impl Client {
         check_consume(source.stream, options).map_err(|error| Error::limit(name, error))?;
         let path = ["queues", source.queue.as_str(), "groups", source.group.as_str(), last];
         let call = Call::new(name, Method::GET, &path, Repeat::Leases).query(options.query()).wait(options.poll_wait);
-        let asked = Instant::now();
-        self.fetch_answer(call, |answer| {
-            let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
-            let messages = wire::messages::decode_received(answer.body(), header(DELIVERIES).unwrap_or_default())?;
-            let sent = answer.extensions().get().map_or(asked, |SentAt(sent)| *sent);
+        self.fetch_answer(call, |Answer { response, sent }| {
+            let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+            let messages = wire::messages::decode_received(response.body(), header(DELIVERIES).unwrap_or_default())?;
             let waited = header(WAITED).and_then(|text| text.parse().ok()).map(Duration::from_millis);
-            Ok(Consumed { messages, sent, waited })
+            Ok(Consumed { messages, sent: *sent, waited })
         })
         .await
     }
@@ -241,10 +239,9 @@ impl Client {
             .map_err(|error| Error::limit(name, error))?;
         let body = wire::messages::encode_ack(acks.iter().map(|(handle, status)| (handle.borrow(), status.as_str())));
         let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(body)?.deadline(deadline);
-        self.fetch_answer(call, |answer| {
-            let (success, fail) = wire::messages::decode_acked(answer.body())?;
-            let took = answer.extensions().get().map_or(Duration::ZERO, |SentAt(sent)| sent.elapsed());
-            Ok(Acked { outcome: AckOutcome { success, fail }, took })
+        self.fetch_answer(call, |Answer { response, sent }| {
+            let (success, fail) = wire::messages::decode_acked(response.body())?;
+            Ok(Acked { outcome: AckOutcome { success, fail }, took: sent.elapsed() })
         })
         .await
     }

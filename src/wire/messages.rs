@@ -14,9 +14,9 @@ use serde_json::{Value, value::RawValue};
 
 use super::{Dialect, error, number, text};
 use crate::{
-    json::{Scan, is_utf8, once},
+    json::{Scan, is_utf8, once, push_string},
     limits::MAX_MESSAGES,
-    message::{AckHandle, Attributes, Message, MessageId, ReceivedMessage},
+    message::{AckHandle, Attributes, Body, Message, MessageId, ReceivedMessage},
 };
 
 /// The body that sends messages.
@@ -182,7 +182,7 @@ pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Vec<Re
 fn parse_received(answer: &Bytes) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
     let entries: Vec<ReceivedBody<'_>> = serde_json::from_slice(answer)?;
     let received = |ReceivedBody { message, handler, tags }: ReceivedBody<'_>| {
-        let body = answer.slice_ref(message.body.get().as_bytes());
+        let body = Body::trusted(answer.slice_ref(message.body.get().as_bytes()));
         let attributes = message.attributes.unwrap_or_default();
         ReceivedMessage::new(body, attributes, message.tags.or(tags).unwrap_or_default(), handler)
     };
@@ -211,7 +211,8 @@ fn scan_received(answer: &Bytes) -> Option<Vec<ReceivedMessage>> {
         };
         let tags = tags.map_or(Some(Vec::new()), |text| serde_json::from_slice(text).ok())?;
         let handler = str::from_utf8(handler?).ok()?;
-        received.push(ReceivedMessage::new(answer.slice_ref(body?), attributes, tags, handler));
+        let body = Body::trusted(answer.slice_ref(body?));
+        received.push(ReceivedMessage::new(body, attributes, tags, handler));
         Some(())
     })?;
     (scan.is_done() && is_utf8(answer)).then_some(received)
@@ -225,7 +226,7 @@ pub(crate) fn encode_ack<'a>(
     json.extend_from_slice(b"{\"message\":[");
     for (index, (handle, status)) in acks.enumerate() {
         json.extend_from_slice(if index > 0 { b",{\"handler\":" } else { b"{\"handler\":" });
-        serde_json::to_writer(&mut json, handle.as_str())?;
+        push_string(&mut json, handle.as_str())?;
         json.extend_from_slice(b",\"status\":\"");
         json.extend_from_slice(status.as_bytes());
         json.extend_from_slice(b"\"}");
@@ -257,7 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{message::Body, wire::ApiVersion};
+    use crate::wire::ApiVersion;
 
     #[test]
     fn a_message_is_written_with_what_it_has() {

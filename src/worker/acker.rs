@@ -1,12 +1,12 @@
 //! The one acknowledgement of a batch: in the order of consumption, up to the first message that is not done.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::{
-    delivery::Delivery,
+    delivery::Deliveries,
     event::{AckResult, Event, MessageAck},
     lease::Lease,
     ledger::Settlement,
@@ -32,7 +32,7 @@ const OTHERS_LEASES: u32 = 2;
 /// available again together with other messages; see [`isolation`](super::isolation).
 ///
 /// Says how many messages are gone for good: the others come again, or may.
-pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Settlement, lease: Lease) -> usize {
+pub(crate) async fn settle(shared: &Shared, batch: &Arc<Deliveries>, settlement: Settlement, lease: Lease) -> usize {
     let _pending = shared.acks.begin();
     let Settlement { done, rest } = settlement;
     let closed = match rest {
@@ -41,8 +41,8 @@ pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Sett
         _ => timeout_at(lease.ends_at() - SEND_TIME, shared.isolation.close()).await.ok(),
     };
     let status = |position| if position < done { AckStatus::Success } else { AckStatus::Fail };
-    let named = batch.iter().take(done + 1).enumerate();
-    let acks: Vec<_> = named.map(|(position, delivery)| (&delivery.message().handle, status(position))).collect();
+    let named = batch.messages().iter().take(done + 1).enumerate();
+    let acks: Vec<_> = named.map(|(position, message)| (&message.handle, status(position))).collect();
     let span = spans::ack(&shared.origin, acks.len());
     let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
     // Without the tries before: an outage must not look like a slow network for hours after it.
@@ -50,7 +50,7 @@ pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Sett
         shared.ack_times.record(took);
     }
     if answer.is_ok() && rest > 0 {
-        let failed: Vec<Trace> = batch.iter().skip(done).map(|delivery| Trace::of(delivery.message())).collect();
+        let failed: Vec<Trace> = batch.messages().iter().skip(done).map(Trace::of).collect();
         shared.isolation.suspect(&failed, Instant::now() + shared.ack_wait() * OTHERS_LEASES);
     }
     drop(closed);
@@ -58,14 +58,14 @@ pub(crate) async fn settle(shared: &Shared, batch: &[Delivery], settlement: Sett
     spans::acked(&span, &result);
     log(shared, result, settlement);
     let mut gone = 0;
-    for (position, delivery) in batch.iter().enumerate() {
+    batch.each_from(0, |position, delivery| {
         let ack = MessageAck::of(&result, position, done);
         if let Some(reason) = comes_again(&result, ack) {
             shared.expect(delivery, reason);
         }
         gone += usize::from(ack == MessageAck::Acked);
         shared.tell(&Event::Acknowledged { delivery, result: ack });
-    }
+    });
     shared.tell(&Event::Settled { result, done, rest });
     gone
 }

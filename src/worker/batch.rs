@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     convert::Infallible,
-    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -11,15 +11,15 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     acker,
-    delivery::{Delivery, Signals, failed_attempts},
+    delivery::{Deliveries, Delivery, Signals, failed_attempts},
     event::Event,
-    gate::Permit,
+    gate::{Permit, Places},
     lanes::Place,
     lease::Lease,
     ledger::{Ledger, Settlement, Verdict},
     redelivery::Redelivery,
     run::Job,
-    runs::{Ended, Runs},
+    runs::{Ended, Placed, Runs},
     settings::OnStuck,
     shared::Shared,
 };
@@ -43,7 +43,7 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let lease = batch.lease;
     let mut work = Work::begin(shared.clone(), batch);
     let settlement = work.until_due(lease).await;
-    work.signals.settled.cancel();
+    work.deliveries.signals().settled.cancel();
     work.runs.spread();
     work.expect_again(settlement.done);
     let gone = work.watched(acker::settle(&shared, &work.deliveries, settlement, lease), lease).await;
@@ -56,48 +56,44 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
 struct Work {
     shared: Arc<Shared>,
     ledger: Ledger,
-    /// Its messages, by position.
-    deliveries: Vec<Delivery>,
+    /// Its messages.
+    deliveries: Arc<Deliveries>,
     /// Those that run, or wait for their lane.
     runs: Runs,
     /// Those that wait for the one before them, last first.
-    queued: Vec<Job>,
+    queued: Vec<Placed>,
     /// The lanes' keys by position, where there are lanes.
     keys: Vec<String>,
     /// By position, those that were begun or entered their lane.
     started: Vec<Instant>,
-    /// By position, where places are to be freed of handlers that are stuck.
-    permits: Vec<Weak<Permit>>,
+    /// Where places are to be freed of handlers that are stuck.
+    places: Option<Arc<Places>>,
     /// Handlers that go on although they were stopped.
     stuck: HashSet<usize>,
-    signals: Arc<Signals>,
 }
 
 impl Work {
     fn begin(shared: Arc<Shared>, batch: Batch) -> Self {
-        let signals = Arc::new(Signals::new(shared.control.stopping.clone(), shared.control.interrupt.child_token()));
+        let signals = Signals::new(shared.control.stopping.clone(), shared.control.interrupt.child_token());
         let mut keys = Vec::new();
-        let (mut permits, mut deliveries) = (Vec::new(), Vec::with_capacity(batch.messages.len()));
+        let frees_places = shared.settings.on_stuck == OnStuck::FreePlace;
+        let places = batch.permits.first().filter(|_| frees_places).map(|permit| permit.places().clone());
         let ordering = &shared.settings.ordering;
         let gathering = shared.dispatch.gathering(batch.messages.len(), ordering.is_batch());
         // In an ordered batch, a call of its own would be out of turn.
         let alone = |message: &ReceivedMessage| {
             !ordering.is_batch() && (batch.suspect || failed_attempts(&message.attributes) > 0)
         };
-        let mut jobs: Vec<Job> = Vec::with_capacity(batch.messages.len());
+        let mut jobs: Vec<Placed> = Vec::with_capacity(batch.messages.len());
         let (now, deadline) = (Instant::now(), batch.lease.stop_at());
-        for (position, (message, permit)) in batch.messages.into_iter().zip(batch.permits).enumerate() {
-            let alone = alone(&message);
-            let delivery = Delivery::new(message.into(), shared.origin.clone(), now, deadline, signals.clone());
+        let deliveries = Deliveries::new(batch.messages, shared.origin.clone(), now, deadline, signals);
+        for (position, permit) in batch.permits.into_iter().enumerate() {
+            let delivery = deliveries.at(position);
+            let alone = alone(delivery.message());
             shared.explain(&delivery);
-            deliveries.push(delivery.clone());
             let place = ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
             let seat = gathering.as_ref().map(|gathering| gathering.seat(position));
-            let permit = Arc::new(permit);
-            if shared.settings.on_stuck == OnStuck::FreePlace {
-                permits.push(Arc::downgrade(&permit));
-            }
-            jobs.push(Job { position, delivery, permit, place, seat, alone });
+            jobs.push(Placed { job: Job { delivery, place, seat, alone }, permit });
         }
         let mut work = Self {
             runs: Runs::new(shared.clone()),
@@ -107,9 +103,8 @@ impl Work {
             queued: Vec::new(),
             keys,
             started: Vec::with_capacity(jobs.len()),
-            permits,
+            places,
             stuck: HashSet::new(),
-            signals,
         };
         // Handled together, the messages of an ordered batch are one call.
         if work.shared.settings.ordering.is_batch() && gathering.is_none() {
@@ -121,7 +116,7 @@ impl Work {
         work
     }
 
-    fn start(&mut self, jobs: Vec<Job>) {
+    fn start(&mut self, jobs: Vec<Placed>) {
         self.started.resize(self.started.len() + jobs.len(), Instant::now());
         self.runs.begin(jobs);
     }
@@ -133,7 +128,7 @@ impl Work {
             if let Some(due) = self.ledger.due() {
                 return due;
             }
-            let cancelled = &self.signals.cancelled;
+            let cancelled = &self.deliveries.signals().cancelled;
             tokio::select! {
                 biased;
                 Some(ended) = self.runs.next() => {
@@ -152,24 +147,22 @@ impl Work {
     /// Starts the next message of an ordered batch, or turns the rest away after a failure.
     fn start_next(&mut self) {
         while self.runs.is_empty() {
-            let Some(job) = self.queued.pop() else { return };
+            let Some(next) = self.queued.pop() else { return };
             if self.ledger.has_failure() {
-                self.shared.skipped(&job.delivery);
-                self.ledger.record(job.position, Verdict::NotStarted);
+                self.skip(&next.job.delivery);
             } else {
-                self.start(vec![job]);
+                self.start(vec![next]);
             }
         }
     }
 
     /// Stops what runs, and takes what is finished by then.
     async fn stop_all(&mut self) -> Settlement {
-        self.signals.cancelled.cancel();
-        self.signals.stop.cancel();
+        self.deliveries.signals().cancelled.cancel();
+        self.deliveries.signals().stop.cancel();
         self.runs.spread();
-        for job in self.queued.drain(..) {
-            self.shared.skipped(&job.delivery);
-            self.ledger.record(job.position, Verdict::NotStarted);
+        for Placed { job, .. } in std::mem::take(&mut self.queued) {
+            self.skip(&job.delivery);
         }
         let let_go = Instant::now() + LET_GO;
         while let Ok(Some(ended)) = timeout_at(let_go, self.runs.next()).await {
@@ -179,19 +172,24 @@ impl Work {
         self.ledger.prefix()
     }
 
+    fn skip(&mut self, delivery: &Delivery) {
+        self.shared.skipped(delivery);
+        self.ledger.record(delivery.position(), Verdict::NotStarted);
+    }
+
     /// Tells of the handlers that do not end although they were stopped.
     fn report_stuck(&mut self) {
         let worker = self.shared.settings.name.as_str();
-        for (position, (started, delivery)) in self.started.iter().zip(&self.deliveries).enumerate() {
+        for (position, started) in self.started.iter().enumerate() {
             if self.ledger.verdict(position).is_some() || !self.stuck.insert(position) {
                 continue;
             }
             let (age, policy) = (started.elapsed(), self.shared.settings.on_stuck);
             tracing::error!(worker, ?age, ?policy, "a handler goes on although it was stopped: it blocks its thread");
             self.shared.control.stuck.fetch_add(1, Relaxed);
-            self.shared.tell(&Event::Stuck { delivery, age });
-            if let Some(permit) = self.permits.get(position).and_then(Weak::upgrade) {
-                permit.free();
+            self.shared.tell(&Event::Stuck { delivery: &self.deliveries.at(position), age });
+            if let Some(places) = &self.places {
+                places.free(position);
             }
         }
     }
@@ -216,26 +214,24 @@ impl Work {
 
     /// Tells the handlers when their time is nearly over, and stops them when it is. Never resolves: the caller waits for more.
     fn enforce(&self, lease: Lease) -> impl Future<Output = Infallible> + use<> {
-        let signals = self.signals.clone();
+        let deliveries = self.deliveries.clone();
         async move {
             sleep_until(lease.notice_at()).await;
-            signals.cancelled.cancel();
+            deliveries.signals().cancelled.cancel();
             sleep_until(lease.stop_at()).await;
-            signals.stop.cancel();
+            deliveries.signals().stop.cancel();
             std::future::pending().await
         }
     }
 
     /// Notes why the messages behind the prefix come again, where their runs have not said so.
     fn expect_again(&self, done: usize) {
-        for (position, delivery) in self.deliveries.iter().enumerate().skip(done) {
-            match self.ledger.verdict(position) {
-                Some(Verdict::Failed) => {}
-                None if position == done => self.shared.expect(delivery, Redelivery::TimedOut),
-                Some(Verdict::NotStarted) if position == done => {}
-                _ => self.shared.expect(delivery, Redelivery::BehindFailure),
-            }
-        }
+        self.deliveries.each_from(done, |position, delivery| match self.ledger.verdict(position) {
+            Some(Verdict::Failed) => {}
+            None if position == done => self.shared.expect(delivery, Redelivery::TimedOut),
+            Some(Verdict::NotStarted) if position == done => {}
+            _ => self.shared.expect(delivery, Redelivery::BehindFailure),
+        });
     }
 
     /// The first messages are gone, the others come again: what of them is done, or still running, need not be run again. Unless
@@ -243,10 +239,10 @@ impl Work {
     fn let_go(&self, gone: usize, settlement: Settlement) {
         let in_order = self.shared.settings.ordering.is_batch();
         let comes_again = |position| position >= gone && (position < settlement.done || !in_order);
-        let messages = self.deliveries.iter().enumerate();
-        self.shared.known_runs.settled(messages.filter_map(|(position, delivery)| {
-            Some((self.shared.identity(delivery.message())?, comes_again(position)))
-        }));
+        let messages = self.deliveries.messages().iter().enumerate();
+        self.shared.known_runs.settled(
+            messages.filter_map(|(position, message)| Some((self.shared.identity(message)?, comes_again(position)))),
+        );
     }
 
     /// The failures of this batch are reported: their lanes go on.

@@ -1,6 +1,6 @@
 //! The call of a handler, for one message or for several together: its panics contained, its end decided, its time taken.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -150,21 +150,35 @@ async fn timed<T>(
     stop: &CancellationToken,
 ) -> (Result<T, Ended>, Duration) {
     let call = AssertUnwindSafe(call).catch_unwind();
+    tokio::pin!(call);
+    let answered = match futures_util::poll!(&mut call) {
+        // Without waiting there is nothing to listen to meanwhile.
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => unless_stopped(shared, call, stop).await,
+    };
+    let ended = match answered {
+        Some(answer) => answer.map_err(|panic| Ended::Panicked(panic_message(&*panic))),
+        None => Err(Ended::Stopped),
+    };
+    let took = started.elapsed();
+    shared.control.latency.record(took);
+    (ended, took)
+}
+
+/// What a call comes to, unless `stop` or the handler's timeout ends it first.
+async fn unless_stopped<F: Future>(shared: &Shared, call: F, stop: &CancellationToken) -> Option<F::Output> {
     let timeout = async {
         match shared.settings.handler_timeout {
             Some(timeout) => sleep(timeout).await,
             None => std::future::pending().await,
         }
     };
-    let ended = tokio::select! {
+    tokio::select! {
         biased;
-        answer = call => answer.map_err(|panic| Ended::Panicked(panic_message(&*panic))),
-        () = stop.cancelled() => Err(Ended::Stopped),
-        () = timeout => Err(Ended::Stopped),
-    };
-    let took = started.elapsed();
-    shared.control.latency.record(took);
-    (ended, took)
+        answer = call => Some(answer),
+        () = stop.cancelled() => None,
+        () = timeout => None,
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

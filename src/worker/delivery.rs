@@ -18,16 +18,66 @@ pub const ATTEMPTS: &str = "dms-attempts";
 
 /// A message on its way through a handler: body, attributes, labels, and how long it may take.
 ///
-/// Cheap to move and to clone; it carries no right to acknowledge, the handler's answer does that.
+/// Cheap to move and to clone; it carries no right to acknowledge, the handler's answer does that. It keeps the answer in memory that
+/// its message came with.
 #[derive(Clone)]
 pub struct Delivery {
-    message: Arc<ReceivedMessage>,
+    batch: Arc<Deliveries>,
+    /// Its place in the batch.
+    position: usize,
+    retry: u32,
+}
+
+/// The messages of a consumed batch, in the order of consumption, and what they have in common.
+pub(crate) struct Deliveries {
+    messages: Vec<ReceivedMessage>,
     origin: Arc<Origin>,
     deadline: Instant,
-    /// What was left until the deadline when it arrived.
+    /// What was left until the deadline when they arrived.
     budget: Duration,
-    signals: Arc<Signals>,
-    retry: u32,
+    signals: Signals,
+}
+
+impl Deliveries {
+    pub(crate) fn new(
+        messages: Vec<ReceivedMessage>,
+        origin: Arc<Origin>,
+        arrived: Instant,
+        deadline: Instant,
+        signals: Signals,
+    ) -> Arc<Self> {
+        let budget = deadline.saturating_duration_since(arrived);
+        Arc::new(Self { messages, origin, deadline, budget, signals })
+    }
+
+    pub(crate) fn messages(&self) -> &[ReceivedMessage] {
+        &self.messages
+    }
+
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// The delivery of the message at a position that there is.
+    pub(crate) fn at(self: &Arc<Self>, position: usize) -> Delivery {
+        debug_assert!(position < self.messages.len(), "{position} of {}", self.messages.len());
+        Delivery { batch: self.clone(), position, retry: 0 }
+    }
+
+    /// Has every message looked at from a position on, one after the other.
+    pub(crate) fn each_from(self: &Arc<Self>, first: usize, mut look: impl FnMut(usize, &Delivery)) {
+        let mut delivery = Delivery { batch: self.clone(), position: first, retry: 0 };
+        for position in first..self.messages.len() {
+            delivery.position = position;
+            look(position, &delivery);
+        }
+    }
+}
+
+impl fmt::Debug for Deliveries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Deliveries({})", self.messages.len())
+    }
 }
 
 /// Where a delivery or an event comes from.
@@ -56,7 +106,7 @@ impl Origin {
 }
 
 /// What the runs of a batch can learn while they go on.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
     /// The handler is about to be stopped.
     pub(crate) cancelled: CancellationToken,
@@ -75,20 +125,9 @@ impl Signals {
 }
 
 impl Delivery {
-    pub(crate) fn new(
-        message: Arc<ReceivedMessage>,
-        origin: Arc<Origin>,
-        arrived: Instant,
-        deadline: Instant,
-        signals: Arc<Signals>,
-    ) -> Self {
-        let budget = deadline.saturating_duration_since(arrived);
-        Self { message, origin, deadline, budget, signals, retry: 0 }
-    }
-
     /// The body, as raw JSON.
     pub fn body(&self) -> &Body {
-        &self.message.body
+        &self.message().body
     }
 
     /// Decodes the body.
@@ -97,39 +136,39 @@ impl Delivery {
     /// Where [`OnUndecodable`](super::OnUndecodable) does not say otherwise, a [reject](HandlerError::reject): a body that cannot
     /// be decoded now never can.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
-        self.message.body.parse().map_err(HandlerError::undecodable)
+        self.message().body.parse().map_err(HandlerError::undecodable)
     }
 
     /// The attributes; values keep their JSON types.
     pub fn attributes(&self) -> &Attributes {
-        &self.message.attributes
+        &self.message().attributes
     }
 
     /// The text of an attribute, where it is there and a string.
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.message.attributes.get(name)?.as_str()
+        self.message().attributes.get(name)?.as_str()
     }
 
     /// The labels.
     pub fn tags(&self) -> &[String] {
-        &self.message.tags
+        &self.message().tags
     }
 
     /// The name or id of the queue, as the worker was given it.
     pub fn queue(&self) -> &str {
-        &self.origin.queue
+        &self.batch.origin.queue
     }
 
     /// The name or id of the consumer group, as the worker was given it.
     pub fn group(&self) -> &str {
-        &self.origin.group
+        &self.batch.origin.group
     }
 
     /// Which attempt this is, as far as is known, from 1: failed consumptions that this project's server tells of, and attempts
     /// before the message was [republished](super::OnFailure::Republish). Other services do not tell.
     pub fn attempt(&self) -> u32 {
-        let before = failed_attempts(&self.message.attributes);
-        before.saturating_add(self.message.attempt.unwrap_or(1))
+        let before = failed_attempts(&self.message().attributes);
+        before.saturating_add(self.message().attempt.unwrap_or(1))
     }
 
     /// Which retry within its lease this is: 0 for the first call; see [`Retry`](crate::layers::Retry).
@@ -145,65 +184,69 @@ impl Delivery {
 
     /// The message's place in its queue, the same each time it is delivered; sent by this project's server alone.
     pub fn sequence(&self) -> Option<u64> {
-        self.message.sequence
+        self.message().sequence
     }
 
     /// How long ago the message could be consumed first: since it was sent, or its delay was over. By the clocks of the server and
     /// of this machine; sent by this project's server alone.
     pub fn age(&self) -> Option<Duration> {
-        let age = clock::now().as_millisecond().saturating_sub(self.message.entered_ms?);
+        let age = clock::now().as_millisecond().saturating_sub(self.message().entered_ms?);
         Some(Duration::from_millis(u64::try_from(age).unwrap_or(0)))
     }
 
     /// The trace in which the message was made, where its attributes say so.
     pub fn trace_context(&self) -> Option<TraceContext> {
-        TraceContext::of(&self.message.attributes)
+        TraceContext::of(&self.message().attributes)
     }
 
     /// When the handler is stopped: the end of the lease, less what the acknowledgement needs. It cannot be extended.
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.batch.deadline
     }
 
     /// What is left until the [deadline](Self::deadline).
     pub fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.deadline().saturating_duration_since(Instant::now())
     }
 
     /// Resolves shortly before the handler is stopped: a twentieth of its budget, at most a second. Cancel-safe.
     pub async fn cancelled(&self) {
-        self.signals.cancelled.cancelled().await;
+        self.signals().cancelled.cancelled().await;
     }
 
     /// Whether the worker is shutting down: long work may want to stop at a good point.
     pub fn is_shutting_down(&self) -> bool {
-        self.signals.shutdown.is_cancelled()
+        self.signals().shutdown.is_cancelled()
     }
 
     pub(crate) fn budget(&self) -> Duration {
-        self.budget
+        self.batch.budget
     }
 
     /// Where it comes from: the worker, the queue, the group.
     pub fn origin(&self) -> &Origin {
-        &self.origin
+        &self.batch.origin
     }
 
     pub(crate) fn signals(&self) -> &Signals {
-        &self.signals
+        &self.batch.signals
     }
 
-    pub(crate) fn message(&self) -> &Arc<ReceivedMessage> {
-        &self.message
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    pub(crate) fn message(&self) -> &ReceivedMessage {
+        &self.batch.messages[self.position]
     }
 }
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("queue", &self.origin.queue)
-            .field("group", &self.origin.group)
-            .field("message", &self.message)
+            .field("queue", &self.queue())
+            .field("group", &self.group())
+            .field("message", self.message())
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
     }

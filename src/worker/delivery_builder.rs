@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::delivery::{ATTEMPTS, Delivery, Origin, Signals};
-use crate::message::{AckHandle, Attributes, Body, ReceivedMessage};
+use super::delivery::{ATTEMPTS, Deliveries, Delivery, Origin, Signals};
+use crate::message::{Attributes, Body, ReceivedMessage};
 
 /// Makes a [`Delivery`] for a test: 30 seconds of lease, first attempt, no attributes, until something else is said.
 ///
@@ -29,23 +29,15 @@ pub struct DeliveryBuilder {
     group: String,
     lease: Duration,
     retry: u32,
-    signals: Arc<Signals>,
+    signals: Signals,
 }
 
 impl DeliveryBuilder {
     /// A delivery with this body.
     pub fn new(body: Body) -> Self {
-        let message = ReceivedMessage {
-            body,
-            attributes: Attributes::new(),
-            tags: Vec::new(),
-            handle: AckHandle::new("made-by-hand"),
-            sequence: None,
-            attempt: None,
-            entered_ms: None,
-        };
+        let message = ReceivedMessage::new(body, Attributes::new(), Vec::new(), "made-by-hand");
         let (queue, group) = ("queue".to_owned(), "group".to_owned());
-        Self { message, queue, group, lease: Duration::from_secs(30), retry: 0, signals: Arc::default() }
+        Self { message, queue, group, lease: Duration::from_secs(30), retry: 0, signals: Signals::default() }
     }
 
     /// A delivery whose body is `value` as JSON.
@@ -108,6 +100,6 @@ impl DeliveryBuilder {
         let Self { message, queue, group, lease, retry, signals } = self;
         let origin = Arc::new(Origin { worker: queue.clone(), queue, group });
         let now = Instant::now();
-        Delivery::new(Arc::new(message), origin, now, now + lease, signals).retried(retry)
+        Deliveries::new(vec![message], origin, now, now + lease, signals).at(0).retried(retry)
     }
 }

@@ -143,7 +143,7 @@ enum Decision<'a> {
 }
 
 impl FailurePolicy {
-    /// Carries out what the policy says of a message that ended so, and gives the verdict for its batch.
+    /// Carries out what the policy says of a message that was not done, and gives the verdict for its batch.
     ///
     /// A copy that cannot be sent leaves the message failed: it comes again, nothing is lost.
     pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Verdict {

@@ -230,18 +230,21 @@ impl Reservation {
 
     /// One permit per message that arrived, by the size of its body; the rest goes back.
     pub(crate) fn into_permits(mut self, sizes: impl ExactSizeIterator<Item = usize>) -> Vec<Permit> {
-        let sizes: Vec<usize> = sizes.collect();
-        let mut held = self.held.take().map(|held| held.split(&sizes).into_iter());
-        let permit = |bytes: &usize| Permit::new(&self.gate, *bytes, held.as_mut().and_then(Iterator::next));
-        let permits: Vec<Permit> = sizes.iter().map(permit).collect();
-        let bytes = sizes.iter().sum::<usize>();
+        let place = |bytes| Place { bytes, freed: AtomicBool::new(false), held: Mutex::new(None) };
+        let mut places: Vec<Place> = sizes.map(place).collect();
+        let (messages, bytes) = (places.len(), places.iter().map(|place| place.bytes).sum::<usize>());
+        if let Some(held) = self.held.take() {
+            let sizes: Vec<usize> = places.iter().map(|place| place.bytes).collect();
+            places.iter_mut().zip(held.split(&sizes)).for_each(|(place, held)| place.held = Mutex::new(Some(held)));
+        }
         // The service may have sent more than was asked for: what arrived is counted, whatever the limits say.
         self.gate.give_back(|state| {
-            state.messages = state.messages + permits.len() - self.messages;
+            state.messages = state.messages + messages - self.messages;
             state.bytes = state.bytes + bytes - self.bytes;
         });
         (self.messages, self.bytes) = (0, 0);
-        permits
+        let places = Arc::new(Places { gate: self.gate.clone(), places });
+        (0..messages).map(|position| Permit { places: places.clone(), position }).collect()
     }
 }
 
@@ -254,30 +257,46 @@ impl Drop for Reservation {
 /// The place of one message in flight; dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    gate: Arc<Gate>,
-    bytes: usize,
-    freed: AtomicBool,
-    /// Its place under the ceiling, where there is one, until it is freed.
-    held: Mutex<Option<Held>>,
+    places: Arc<Places>,
+    position: usize,
 }
 
 impl Permit {
-    fn new(gate: &Arc<Gate>, bytes: usize, held: Option<Held>) -> Self {
-        Self { gate: Arc::clone(gate), bytes, freed: AtomicBool::new(false), held: Mutex::new(held) }
-    }
-
-    /// Frees the place before its message has ended.
-    pub(crate) fn free(&self) {
-        if !self.freed.swap(true, Relaxed) {
-            self.gate.release(1, self.bytes);
-            drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
-        }
+    /// The places of its batch.
+    pub(crate) fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.free();
+        self.places.free(self.position);
+    }
+}
+
+/// The places of a consumed batch.
+#[derive(Debug)]
+pub(crate) struct Places {
+    gate: Arc<Gate>,
+    places: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    bytes: usize,
+    freed: AtomicBool,
+    /// The same place under the ceiling, where there is one, until it is freed.
+    held: Mutex<Option<Held>>,
+}
+
+impl Places {
+    /// Frees the place of the message at a position, before its permit is dropped or with it.
+    pub(crate) fn free(&self, position: usize) {
+        let Some(Place { bytes, freed, held }) = self.places.get(position) else { return };
+        if !freed.swap(true, Relaxed) {
+            self.gate.release(1, *bytes);
+            drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
     }
 }
 

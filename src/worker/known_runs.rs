@@ -46,8 +46,12 @@ enum State {
 enum Known {
     Nothing,
     Succeeded,
-    Running(watch::Receiver<()>),
+    Running(Running),
 }
+
+/// A run that is going on.
+#[derive(Debug)]
+pub(crate) struct Running(watch::Receiver<()>);
 
 impl KnownRuns {
     /// Remembers successes for so long: past the longest time until a message comes again.
@@ -55,17 +59,31 @@ impl KnownRuns {
         Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: Memory::new(CAPACITY), keep }))
     }
 
+    /// Begins a run; `None` when one of the same message has succeeded.
+    ///
+    /// # Errors
+    /// While one is going on: its end is to be waited for.
+    pub(crate) fn begin_at_once(&self, identity: Identity) -> Result<Option<KnownRun<'_>>, (Identity, Running)> {
+        let known = self.lock().begin(&identity);
+        match known {
+            Known::Nothing => Ok(Some(KnownRun { runs: self, identity, succeeded: false })),
+            Known::Succeeded => Ok(None),
+            Known::Running(running) => Err((identity, running)),
+        }
+    }
+
     /// Begins a run. Waits for one of the same message that is going on; `None` when one has succeeded.
     ///
     /// Cancel-safe.
-    pub(crate) async fn begin(&self, identity: Identity) -> Option<KnownRun<'_>> {
+    pub(crate) async fn begin(&self, mut identity: Identity) -> Option<KnownRun<'_>> {
         loop {
-            let known = self.lock().begin(&identity);
-            match known {
-                Known::Nothing => return Some(KnownRun { runs: self, identity, succeeded: false }),
-                Known::Succeeded => return None,
-                // It ends in an error: the sender is dropped.
-                Known::Running(mut ended) => drop(ended.changed().await),
+            match self.begin_at_once(identity) {
+                Ok(begun) => return begun,
+                Err((same, Running(mut ended))) => {
+                    identity = same;
+                    // It ends in an error: the sender is dropped.
+                    let _ = ended.changed().await;
+                }
             }
         }
     }
@@ -93,7 +111,7 @@ impl Table {
             Entry::Occupied(mut run) => match run.get_mut() {
                 State::Succeeded => Known::Succeeded,
                 State::Running { ended, .. } => {
-                    Known::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
+                    Known::Running(Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe()))
                 }
             },
             Entry::Vacant(place) => {

@@ -40,8 +40,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// When the service refuses the polls for good: the credentials, the queue or the group are wrong.
 pub(crate) async fn supervise(shared: &Arc<Shared>) -> Result<(), Error> {
+    let mut pollers = JoinSet::new();
+    let ended = keep_polling(shared, &mut pollers).await;
+    // Waited for: until then they hold places.
+    pollers.shutdown().await;
+    ended
+}
+
+async fn keep_polling(shared: &Arc<Shared>, pollers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
     let mut pace = shared.pace.subscribe();
-    let mut pollers: JoinSet<Result<(), Error>> = JoinSet::new();
     // The one that waits long when the queue is empty.
     let mut first: Option<Id> = None;
     let mut deaths = Deaths::default();

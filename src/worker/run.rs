@@ -11,7 +11,6 @@ use super::{
     dispatch::Dispatch,
     event::{Event, Outcome},
     explainer,
-    gate::Permit,
     gathering::Seat,
     known_runs::KnownRun,
     lanes::{Head, Place},
@@ -23,10 +22,7 @@ use super::{
 /// A message that is to be handled.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) position: usize,
     pub(crate) delivery: Delivery,
-    /// Held until the run has ended.
-    pub(crate) permit: Arc<Permit>,
     /// Its place in its lane, where there are lanes, until its run begins.
     pub(crate) place: Option<Place>,
     /// Its seat in a call of several messages, where those are handled together.
@@ -35,7 +31,7 @@ pub(crate) struct Job {
     pub(crate) alone: bool,
 }
 
-/// Runs one message. The permit goes back when the handler has ended and its copy, if any, was sent.
+/// Runs one message: done when the handler has ended and its copy, if any, was sent.
 pub(crate) async fn run(shared: &Arc<Shared>, mut job: Job) -> Verdict {
     let verdict = verdict(shared, &mut job).await;
     // Whatever kept it from joining, the others of its call need not wait for it.
@@ -58,7 +54,11 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
     };
     // Giving up at the head of a lane stops the lane, so it has to be opened again as after a failure.
     let given_up = if head.is_some() { Verdict::Failed } else { Verdict::NotStarted };
-    let begun = match aside(shared, &mut job.seat, begin(shared, &job.delivery)).await {
+    let begun = match begin_at_once(shared, &job.delivery) {
+        Some(begun) => begun,
+        None => aside(shared, &mut job.seat, begin(shared, &job.delivery)).await,
+    };
+    let begun = match begun {
         Begun::Known(run) => Some(run),
         Begun::Unknown => None,
         Begun::Succeeded => {
@@ -141,24 +141,26 @@ enum Begun<'a> {
     GivenUp,
 }
 
-/// Begins the run of a message. Waits for one of it that is still going on.
+/// Begins the run of a message. `None` while one of it is still going on; nearly always there is none.
+fn begin_at_once<'a>(shared: &'a Shared, delivery: &Delivery) -> Option<Begun<'a>> {
+    let Some(identity) = shared.identity(delivery.message()) else { return Some(Begun::Unknown) };
+    let signals = delivery.signals();
+    if signals.settled.is_cancelled() || signals.stop.is_cancelled() {
+        return Some(Begun::GivenUp);
+    }
+    let begun = shared.known_runs.begin_at_once(identity).ok()?;
+    Some(begun.map_or(Begun::Succeeded, Begun::Known))
+}
+
+/// The same, waiting for the run that is going on.
 async fn begin<'a>(shared: &'a Shared, delivery: &Delivery) -> Begun<'a> {
     let Some(identity) = shared.identity(delivery.message()) else { return Begun::Unknown };
     let signals = delivery.signals();
-    if signals.settled.is_cancelled() || signals.stop.is_cancelled() {
-        return Begun::GivenUp;
-    }
-    let begun = shared.known_runs.begin(identity);
-    tokio::pin!(begun);
-    // Nearly always there is nothing to wait for, nor to listen to meanwhile.
-    if let Poll::Ready(run) = futures_util::poll!(&mut begun) {
-        return run.map_or(Begun::Succeeded, Begun::Known);
-    }
     tokio::select! {
         biased;
         () = signals.settled.cancelled() => Begun::GivenUp,
         () = signals.stop.cancelled() => Begun::GivenUp,
-        run = begun => run.map_or(Begun::Succeeded, Begun::Known),
+        run = shared.known_runs.begin(identity) => run.map_or(Begun::Succeeded, Begun::Known),
     }
 }
 
@@ -167,7 +169,10 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
     spans::processed(&span, &outcome);
     span.in_scope(|| log(shared, &outcome, took));
     shared.tell(&Event::Handled { delivery, outcome, took });
-    let verdict = shared.failure.resolve(delivery.message(), &outcome).await;
+    let verdict = match outcome {
+        Outcome::Done => Verdict::Done,
+        _ => shared.failure.resolve(delivery.message(), &outcome).await,
+    };
     if let (Verdict::Failed, Some(reason)) = (verdict, explainer::reason(&outcome)) {
         shared.expect(delivery, reason);
     }

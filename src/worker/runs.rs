@@ -30,13 +30,20 @@ use super::{
 /// How long those that have not begun wait for the handlers before them.
 const HELD_UP: Duration = Duration::from_millis(1);
 
+/// A message that is to be handled, with its place: that is held until the run has ended.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) job: Job,
+    pub(crate) permit: Permit,
+}
+
 /// The end of a run.
 pub(crate) struct Ended {
     pub(crate) position: usize,
     /// None when it panicked outside of its handler.
     pub(crate) verdict: Option<Verdict>,
     /// Its place, until it is freed.
-    permit: Option<Arc<Permit>>,
+    permit: Option<Permit>,
 }
 
 /// The runs of one batch.
@@ -59,7 +66,7 @@ struct Line {
 #[derive(Default)]
 struct State {
     /// Those that have not begun, in their order.
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Placed>,
     ended: VecDeque<Ended>,
 }
 
@@ -69,7 +76,7 @@ impl Runs {
     }
 
     /// Begins some runs.
-    pub(crate) fn begin(&mut self, jobs: Vec<Job>) {
+    pub(crate) fn begin(&mut self, jobs: Vec<Placed>) {
         self.left += jobs.len();
         let tasks = if jobs.len() > 1 && self.shared.has_quick_handlers() {
             self.spread_at = Some(Instant::now() + HELD_UP);
@@ -121,7 +128,7 @@ impl Runs {
 }
 
 impl Line {
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<Placed> {
         self.lock().waiting.pop_front()
     }
 
@@ -148,8 +155,8 @@ fn go_on(shared: &Arc<Shared>, line: &Arc<Line>) {
 /// Begins runs until one waits, and sees that one to its end.
 async fn work(shared: Arc<Shared>, line: Arc<Line>) {
     let _telling = Telling(&line);
-    while let Some(job) = line.next() {
-        let mut ending = Ending::of(&job, &line);
+    while let Some(Placed { job, permit }) = line.next() {
+        let mut ending = Ending { line: &line, position: job.delivery.position(), verdict: None, permit: Some(permit) };
         let run = run::run(&shared, job);
         tokio::pin!(run);
         match futures_util::poll!(&mut run) {
@@ -178,19 +185,13 @@ struct Ending<'a> {
     line: &'a Line,
     position: usize,
     verdict: Option<Verdict>,
-    permit: Option<Arc<Permit>>,
-}
-
-impl<'a> Ending<'a> {
-    fn of(job: &Job, line: &'a Line) -> Self {
-        Self { line, position: job.position, verdict: None, permit: Some(job.permit.clone()) }
-    }
+    permit: Option<Permit>,
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let Self { line, position, verdict, .. } = *self;
-        // Moved, not cloned: once the batch has taken this in, the place is free.
+        // Once the batch has taken this in, the place is free.
         line.lock().ended.push_back(Ended { position, verdict, permit: self.permit.take() });
     }
 }
