@@ -1,4 +1,4 @@
-//! The transport over sockets: HTTP/1.1, with or without TLS. The only file that names reqwest.
+//! The transport over sockets: HTTP/1.1, with or without TLS and proxies. The only file that names reqwest.
 
 use std::{
     collections::HashMap,
@@ -9,11 +9,23 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use http::Uri;
+use bytes::Bytes;
+use http::{Uri, uri::Scheme};
 use reqwest::{Certificate, Client, Url, redirect::Policy, retry};
 
-use super::{MAX_ANSWER_BYTES, Transport, TransportError};
+use super::{Transport, TransportError, answer::whole, plain::PlainHttp};
+
+/// How a client names itself.
+pub(super) const NAME: &str = concat!("dms-worker/", env!("CARGO_PKG_VERSION"));
+/// How long an idle connection is kept: below the idle limits of the usual load balancers, so that they do not close first.
+pub(super) const IDLE: Duration = Duration::from_secs(20);
+/// After how long without a word a peer is asked whether it is there.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
+/// For how long bytes may go unacknowledged before a connection is given up.
+pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// Where the environment names proxies.
+const PROXY_VARIABLES: [&str; 6] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
 /// How many URLs are kept that were read before.
 const KEPT_URLS: usize = 1_024;
@@ -46,6 +58,8 @@ impl Default for HttpOptions {
 pub struct HttpTransport {
     client: Client,
     urls: Arc<Urls>,
+    /// For what needs neither TLS nor a proxy.
+    plain: Option<PlainHttp>,
 }
 
 impl HttpTransport {
@@ -55,10 +69,9 @@ impl HttpTransport {
     /// When the authorities cannot be read, or the system has none and TLS is needed.
     pub fn new(options: &HttpOptions) -> Result<Self, TransportError> {
         let mut builder = Client::builder()
-            .user_agent(concat!("dms-worker/", env!("CARGO_PKG_VERSION")))
+            .user_agent(NAME)
             .http1_only()
-            // Below the idle limits of the usual load balancers, so that they do not close first.
-            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(options.pool_size)
             .connect_timeout(options.connect_timeout)
             // A signed request must not be replayed to another host.
@@ -67,7 +80,11 @@ impl HttpTransport {
             .retry(retry::never().max_retries_per_request(0))
             .referer(false)
             .tcp_nodelay(true)
-            .tcp_keepalive(Duration::from_secs(15));
+            .tcp_keepalive(KEEPALIVE);
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        {
+            builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
+        }
         if let Some(file) = &options.ca_file {
             builder = builder.tls_certs_only(certificates(file).map_err(TransportError::not_sent)?);
         } else if !options.tls {
@@ -76,14 +93,21 @@ impl HttpTransport {
         if !options.proxies {
             builder = builder.no_proxy();
         }
-        builder.build().map(Self::from).map_err(TransportError::not_sent)
+        let mut transport = builder.build().map(Self::from).map_err(TransportError::not_sent)?;
+        transport.plain = (!options.proxies || !has_proxies()).then(|| PlainHttp::new(options));
+        Ok(transport)
     }
+}
+
+/// Whether the environment names a proxy for anything.
+fn has_proxies() -> bool {
+    PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|proxy| !proxy.is_empty()))
 }
 
 impl From<Client> for HttpTransport {
     /// Takes a client of your own. It should follow no redirects, and have no timeout below the longest poll.
     fn from(client: Client) -> Self {
-        Self { client, urls: Arc::default() }
+        Self { client, urls: Arc::default(), plain: None }
     }
 }
 
@@ -147,6 +171,10 @@ impl Transport for HttpTransport {
         request: http::Request<Bytes>,
         timeout: Duration,
     ) -> Result<http::Response<Bytes>, TransportError> {
+        let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
+        if let Some(plain) = self.plain.as_ref().filter(|_| is_plain) {
+            return plain.send(request, timeout).await;
+        }
         let (parts, body) = request.into_parts();
         let mut request = reqwest::Request::new(parts.method, self.urls.read(parts.uri)?);
         *request.headers_mut() = parts.headers;
@@ -155,40 +183,8 @@ impl Transport for HttpTransport {
             *request.body_mut() = Some(body.into());
         }
         let answer = self.client.execute(request).await.map_err(failure)?;
-        read(answer).await
+        whole(answer.into(), failure).await
     }
-}
-
-async fn read(mut answer: reqwest::Response) -> Result<http::Response<Bytes>, TransportError> {
-    let too_large = || TransportError::unsure(format!("the answer exceeds {MAX_ANSWER_BYTES} bytes"));
-    let announced = usize::try_from(answer.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
-    if announced > MAX_ANSWER_BYTES {
-        return Err(too_large());
-    }
-    // Most bodies come in one piece, which needs no copy.
-    let first = answer.chunk().await.map_err(failure)?.unwrap_or_default();
-    let Some(mut next) = answer.chunk().await.map_err(failure)? else {
-        return Ok(response(&mut answer, first));
-    };
-    let mut body = BytesMut::with_capacity(announced.max(first.len() + next.len()));
-    body.extend_from_slice(&first);
-    loop {
-        if body.len() + next.len() > MAX_ANSWER_BYTES {
-            return Err(too_large());
-        }
-        body.extend_from_slice(&next);
-        match answer.chunk().await.map_err(failure)? {
-            Some(chunk) => next = chunk,
-            None => return Ok(response(&mut answer, body.freeze())),
-        }
-    }
-}
-
-fn response(answer: &mut reqwest::Response, body: Bytes) -> http::Response<Bytes> {
-    let mut response = http::Response::new(body);
-    *response.status_mut() = answer.status();
-    *response.headers_mut() = std::mem::take(answer.headers_mut());
-    response
 }
 
 /// Only what failed before a connection stood is surely not sent.

@@ -7,9 +7,11 @@ use std::{error::Error as StdError, fmt, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+mod answer;
 mod http_client;
 #[cfg(feature = "server")]
 mod in_process;
+mod plain;
 
 #[cfg(feature = "sidecar")]
 pub(crate) use http_client::certificates;

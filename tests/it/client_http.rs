@@ -1,6 +1,6 @@
 //! The HTTP transport against a peer that is driven by hand: how far a request got when there is no answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dms_worker::{
@@ -8,14 +8,17 @@ use dms_worker::{
     message::Message,
     queue::QueueId,
     retry::RetryPolicy,
-    transport::{HttpOptions, HttpTransport, MAX_ANSWER_BYTES, Transport},
+    transport::{HttpOptions, HttpTransport, MAX_ANSWER_BYTES, Transport, TransportError},
 };
 use http::Request;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
+    task::yield_now,
 };
+
+use crate::clock::still;
 
 /// What the peer writes when it has read a request whole; a `\0` at the end closes the connection.
 type Answer = &'static str;
@@ -62,96 +65,146 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-fn client(address: &str) -> Client {
-    Client::builder(address, "p1").retry(RetryPolicy::never()).build().unwrap()
+/// The transport as it is by default, and one of a client that the user brings.
+fn transports() -> [HttpTransport; 2] {
+    let own = HttpTransport::new(&HttpOptions { tls: false, ..HttpOptions::default() }).unwrap();
+    let theirs = reqwest::Client::builder().user_agent("dms-worker/theirs").redirect(reqwest::redirect::Policy::none());
+    [own, HttpTransport::from(theirs.build().unwrap())]
 }
 
-async fn get(address: &str) -> Result<http::Response<Bytes>, dms_worker::transport::TransportError> {
-    let transport = HttpTransport::new(&HttpOptions { tls: false, ..HttpOptions::default() }).unwrap();
+fn client(address: &str, transport: HttpTransport) -> Client {
+    Client::builder(address, "p1").transport(Arc::new(transport)).retry(RetryPolicy::never()).build().unwrap()
+}
+
+async fn get(address: &str, transport: &HttpTransport) -> Result<http::Response<Bytes>, TransportError> {
     transport.send(Request::get(address).body(Bytes::new()).unwrap(), Duration::from_secs(5)).await
 }
 
 #[tokio::test]
 async fn requests_share_a_connection_and_bear_the_host_and_the_body() {
-    let sent = "HTTP/1.1 201 Created\r\nContent-Length: 26\r\n\r\n{\"messages\":[{\"state\":0}]}";
-    let listed = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{\"queues\r\n5\r\n\":[]}\r\n0\r\n\r\n";
-    let (address, mut requests) = peer(Box::leak(Box::new([sent, listed]))).await;
-    let client = client(&address);
-    client.send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap();
-    client.queues().await.unwrap();
+    for transport in transports() {
+        let sent = "HTTP/1.1 201 Created\r\nContent-Length: 26\r\n\r\n{\"messages\":[{\"state\":0}]}";
+        let listed = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{\"queues\r\n5\r\n\":[]}\r\n0\r\n\r\n";
+        let (address, mut requests) = peer(Box::leak(Box::new([sent, listed]))).await;
+        let client = client(&address, transport.clone());
+        client.send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap();
+        client.queues().await.unwrap();
 
-    let (first, request) = requests.recv().await.unwrap();
-    assert!(request.starts_with("POST /v2/p1/queues/q1/messages HTTP/1.1\r\n"), "{request}");
-    let lower = request.to_ascii_lowercase();
-    assert!(lower.contains(&format!("host: {}\r\n", address.trim_start_matches("http://"))), "{request}");
-    assert!(lower.contains("user-agent: dms-worker/"), "{request}");
-    assert!(request.ends_with(r#"{"messages":[{"body":"x"}]}"#), "{request}");
-    let (second, request) = requests.recv().await.unwrap();
-    assert!(request.starts_with("GET /v2/p1/queues?include_deadletter=true HTTP/1.1\r\n"), "{request}");
-    assert_eq!(first, second);
+        let (first, request) = requests.recv().await.unwrap();
+        assert!(request.starts_with("POST /v2/p1/queues/q1/messages HTTP/1.1\r\n"), "{request}");
+        let lower = request.to_ascii_lowercase();
+        assert!(lower.contains(&format!("host: {}\r\n", address.trim_start_matches("http://"))), "{request}");
+        assert!(lower.contains("user-agent: dms-worker/"), "{request}");
+        assert!(request.ends_with(r#"{"messages":[{"body":"x"}]}"#), "{request}");
+        let (second, request) = requests.recv().await.unwrap();
+        assert!(request.starts_with("GET /v2/p1/queues?include_deadletter=true HTTP/1.1\r\n"), "{request}");
+        assert_eq!(first, second);
+    }
 }
 
 #[tokio::test]
 async fn a_refused_connection_is_surely_not_sent() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
-    let error = client(&address).send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
-    assert!(error.is_connect() && !error.is_unsure(), "{error}");
-    assert!(error.to_string().contains("the service cannot be reached"), "{error}");
+    for transport in transports() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let error =
+            client(&address, transport.clone()).send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
+        assert!(error.is_connect() && !error.is_unsure(), "{error}");
+        assert!(error.to_string().contains("the service cannot be reached"), "{error}");
+    }
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_before_the_answer_leaves_a_send_unsure() {
-    let (address, _requests) = peer(&["\0"]).await;
-    let error = client(&address).send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
-    assert!(error.is_unsure() && !error.is_connect() && !error.is_timeout(), "{error}");
+    for transport in transports() {
+        let (address, _requests) = peer(&["\0"]).await;
+        let error =
+            client(&address, transport.clone()).send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
+        assert!(error.is_unsure() && !error.is_connect() && !error.is_timeout(), "{error}");
+    }
 }
 
 #[tokio::test]
 async fn an_answer_cut_off_leaves_a_send_unsure() {
-    let (address, _requests) = peer(&["HTTP/1.1 201 Created\r\nContent-Length: 90\r\n\r\n{\"mess\0"]).await;
-    let error = client(&address).send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
-    assert!(error.is_unsure(), "{error}");
+    for transport in transports() {
+        let (address, _requests) = peer(&["HTTP/1.1 201 Created\r\nContent-Length: 90\r\n\r\n{\"mess\0"]).await;
+        let error =
+            client(&address, transport.clone()).send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
+        assert!(error.is_unsure(), "{error}");
+    }
 }
 
 #[tokio::test]
 async fn no_answer_in_time_leaves_a_send_unsure() {
-    let (address, _requests) = peer(&["HTTP/1.1 201 Created\r\n"]).await;
-    let client =
-        Client::builder(address, "p1").retry(RetryPolicy::never()).timeout(Duration::from_millis(50)).build().unwrap();
-    let error = client.send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
-    assert!(error.is_unsure() && error.is_timeout(), "{error}");
+    for transport in transports() {
+        let (address, _requests) = peer(&["HTTP/1.1 201 Created\r\n"]).await;
+        let client = Client::builder(address, "p1")
+            .transport(Arc::new(transport))
+            .retry(RetryPolicy::never())
+            .timeout(Duration::from_millis(50))
+            .build()
+            .unwrap();
+        let error = client.send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
+        assert!(error.is_unsure() && error.is_timeout(), "{error}");
+    }
 }
 
 #[tokio::test]
 async fn a_redirect_is_an_error_and_not_followed() {
-    let (address, mut requests) =
-        peer(&["HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"]).await;
-    let error = client(&address).queues().await.unwrap_err();
-    assert_eq!(error.status().unwrap().as_u16(), 307);
-    assert!(requests.recv().await.is_some() && requests.try_recv().is_err());
+    for transport in transports() {
+        let (address, mut requests) =
+            peer(&["HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"]).await;
+        let error = client(&address, transport.clone()).queues().await.unwrap_err();
+        assert_eq!(error.status().unwrap().as_u16(), 307);
+        assert!(requests.recv().await.is_some() && requests.try_recv().is_err());
+    }
 }
 
 #[tokio::test]
 async fn an_answer_without_bounds_is_not_read() {
-    let announced: Answer = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n";
-    let (address, _requests) = peer(Box::leak(Box::new([announced]))).await;
-    assert!(get(&address).await.unwrap_err().to_string().contains("exceeds"));
+    for transport in transports() {
+        let announced: Answer = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n";
+        let (address, _requests) = peer(Box::leak(Box::new([announced]))).await;
+        assert!(get(&address, &transport).await.unwrap_err().to_string().contains("exceeds"));
 
-    let endless = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned()
-        + &format!("10000\r\n{}\r\n", "x".repeat(0x10000)).repeat(MAX_ANSWER_BYTES / 0x10000 + 1);
-    let endless: Answer = endless.leak();
-    let (address, _requests) = peer(Box::leak(Box::new([endless]))).await;
-    assert!(get(&address).await.unwrap_err().to_string().contains("exceeds"));
+        let endless = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned()
+            + &format!("10000\r\n{}\r\n", "x".repeat(0x10000)).repeat(MAX_ANSWER_BYTES / 0x10000 + 1);
+        let endless: Answer = endless.leak();
+        let (address, _requests) = peer(Box::leak(Box::new([endless]))).await;
+        assert!(get(&address, &transport).await.unwrap_err().to_string().contains("exceeds"));
+    }
 }
 
 #[tokio::test]
 async fn an_answer_that_is_no_http_is_an_error() {
-    let (address, _requests) = peer(&["SSH-2.0-OpenSSH_9\r\n\r\n"]).await;
-    let error = client(&address).queues().await.unwrap_err();
-    assert!(error.is_retryable() && error.status().is_none(), "{error}");
-    let (address, _requests) = peer(&["HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"]).await;
-    let error = client(&address).queues().await.unwrap_err();
-    assert!(error.to_string().contains("cannot be read"), "{error}");
+    for transport in transports() {
+        let (address, _requests) = peer(&["SSH-2.0-OpenSSH_9\r\n\r\n"]).await;
+        let error = client(&address, transport.clone()).queues().await.unwrap_err();
+        assert!(error.is_retryable() && error.status().is_none(), "{error}");
+        let (address, _requests) = peer(&["HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"]).await;
+        let error = client(&address, transport.clone()).queues().await.unwrap_err();
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+    }
+}
+
+/// A connection that does not come about in time bore nothing: the listener's queue is full, and its system drops what comes.
+#[cfg(target_os = "linux")]
+#[tokio::test(start_paused = true)]
+async fn what_could_not_connect_in_time_was_surely_not_sent() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let _waiting: Vec<_> = (0..8).map(|_| tokio::spawn(TcpStream::connect(address))).collect();
+    still(async {
+        for _ in 0..100 {
+            yield_now().await;
+        }
+    })
+    .await;
+    let (connect_timeout, tls) = (Duration::from_secs(1), false);
+    let options = HttpOptions { tls, connect_timeout, ..HttpOptions::default() };
+    let error = get(&format!("http://{address}"), &HttpTransport::new(&options).unwrap()).await.unwrap_err();
+    assert!(error.is_not_sent() && !error.is_timeout(), "{error}");
 }

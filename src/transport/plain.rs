@@ -1,0 +1,93 @@
+//! HTTP/1.1 without TLS and past all proxies, over hyper's pool of connections: the layers above it that those need cost more for each
+//! request than all the rest.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::TryFutureExt;
+use http::{HeaderValue, Uri, header::USER_AGENT};
+use http_body_util::Full;
+use hyper_util::{
+    client::legacy::{Client, Error, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use tokio::{net::TcpStream, time::timeout};
+use tower::{BoxError, Service};
+
+use super::{
+    TransportError,
+    answer::whole,
+    http_client::{HttpOptions, IDLE, KEEPALIVE, NAME, UNACKNOWLEDGED},
+};
+
+/// How often a peer is asked in vain whether it is there.
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// A pool of plain connections.
+#[derive(Clone, Debug)]
+pub(super) struct PlainHttp(Client<Connector, Full<Bytes>>);
+
+impl PlainHttp {
+    pub(super) fn new(options: &HttpOptions) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive_interval(Some(KEEPALIVE));
+        connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(options.pool_size)
+            .build(Connector { connector, patience: options.connect_timeout });
+        Self(client)
+    }
+
+    /// As [`Transport::send`](super::Transport::send).
+    pub(super) async fn send(
+        &self,
+        request: http::Request<Bytes>,
+        within: Duration,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let mut request = request.map(Full::new);
+        request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(NAME));
+        let exchange = async {
+            let answer = self.0.request(request).await.map_err(failure)?;
+            whole(answer, TransportError::unsure).await
+        };
+        timeout(within, exchange).await.map_err(TransportError::timed_out)?
+    }
+}
+
+/// Connects, names looked up, within a time.
+#[derive(Clone, Debug)]
+struct Connector {
+    connector: HttpConnector,
+    patience: Duration,
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.connector.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let connecting = self.connector.call(to).map_err(BoxError::from);
+        let connecting = timeout(self.patience, connecting);
+        Box::pin(async { connecting.await? })
+    }
+}
+
+/// Only what failed before a connection stood is surely not sent.
+fn failure(error: Error) -> TransportError {
+    if error.is_connect() { TransportError::not_sent(error) } else { TransportError::unsure(error) }
+}
