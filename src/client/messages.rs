@@ -238,7 +238,7 @@ impl Client {
         limits::in_range("number of acknowledgements", acks.len(), &(1..=MAX_MESSAGES), "")
             .map_err(|error| Error::limit(name, error))?;
         let body = wire::messages::encode_ack(acks.iter().map(|(handle, status)| (handle.borrow(), status.as_str())));
-        let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(body)?.deadline(deadline);
+        let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(Ok(body))?.deadline(deadline);
         self.fetch_answer(call, |Answer { response, sent }| {
             let (success, fail) = wire::messages::decode_acked(response.body())?;
             Ok(Acked { outcome: AckOutcome { success, fail }, took: sent.elapsed() })

@@ -1,9 +1,8 @@
 //! Acknowledging messages and dead letters (API reference 5.3.3, 5.3.5).
 
-use std::borrow::Cow;
+use std::str;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::{
     app::App,
@@ -12,22 +11,26 @@ use super::{
     error::ApiError,
     json::{self, Json},
 };
+use crate::{
+    json::{Scan, is_utf8, once},
+    limits::MAX_MESSAGES,
+};
 
 /// Acknowledgements in one request: the reference knows batches of ten, and several may be acknowledged together.
 const MAX_ACKS: usize = 1000;
 
 /// The body of 5.3.3.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 struct AckRequest<'a> {
     #[serde(borrow)]
     message: Vec<AckEntry<'a>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 struct AckEntry<'a> {
     handler: String,
-    #[serde(borrow)]
-    status: Option<&'a RawValue>,
+    #[serde(default, borrow, deserialize_with = "json::text_or_null")]
+    status: Option<&'a [u8]>,
 }
 
 /// The answer of 5.3.3: the first `success` of the batch are settled, the last `fail` failed.
@@ -44,10 +47,33 @@ pub(super) async fn acknowledge(
     stream: Stream,
     body: &[u8],
 ) -> Result<Json<Outcome>, ApiError> {
-    let acks = checked(json::parse_messages(body)?)?;
+    // What is not quite as usual is the parser's: it knows what is wrong with it.
+    let acks = checked(scan(body).map_or_else(|| json::parse_messages(body), Ok)?)?;
     let Settled { success, fail } = app.broker.settle(path, stream, acks).await?;
     app.metrics.settled(success, fail);
     Ok(Json(Outcome { success, fail }))
+}
+
+/// The same as the parser makes of a body, for those that are as usual.
+fn scan(body: &[u8]) -> Option<AckRequest<'_>> {
+    let (mut scan, mut message) = (Scan::new(body), None);
+    scan.members(|name, scan| {
+        let mut entries = Vec::with_capacity(MAX_MESSAGES);
+        scan.items(|scan| scan_entry(scan).map(|entry| entries.push(entry)))?;
+        (name == b"message").then(|| once(&mut message, entries))?
+    })?;
+    let request = AckRequest { message: message? };
+    (scan.is_done() && is_utf8(body)).then_some(request)
+}
+
+fn scan_entry<'a>(scan: &mut Scan<'a>) -> Option<AckEntry<'a>> {
+    let (mut handler, mut status) = (None, None);
+    scan.members(|name, scan| match name {
+        b"handler" => once(&mut handler, str::from_utf8(scan.plain_string()?).ok()?),
+        b"status" => once(&mut status, scan.value()?),
+        _ => None,
+    })?;
+    Some(AckEntry { handler: handler?.to_owned(), status: status.filter(|text| *text != b"null") })
 }
 
 fn checked(request: AckRequest<'_>) -> Result<Vec<Ack>, ApiError> {
@@ -59,18 +85,17 @@ fn checked(request: AckRequest<'_>) -> Result<Vec<Ack>, ApiError> {
 }
 
 fn ack(entry: AckEntry<'_>) -> Result<Ack, ApiError> {
-    let text = entry.status.map_or("", RawValue::get);
-    let success = match text {
-        r#""success""# => true,
-        r#""fail""# => false,
-        _ => unusual_status(text)?,
+    let success = match entry.status.unwrap_or_default() {
+        br#""success""# => true,
+        br#""fail""# => false,
+        text => unusual_status(text)?,
     };
     Ok(Ack { handle: entry.handler, success })
 }
 
 /// A status that is not spelled as usual: with escapes, or wrong.
-fn unusual_status(text: &str) -> Result<bool, ApiError> {
-    let status: Cow<'_, str> = serde_json::from_str(text).map_or(Cow::Borrowed(text), Cow::<str>::Owned);
+fn unusual_status(text: &[u8]) -> Result<bool, ApiError> {
+    let status = serde_json::from_slice(text).unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned());
     match &*status {
         "success" => Ok(true),
         "fail" => Ok(false),
@@ -78,6 +103,39 @@ fn unusual_status(text: &str) -> Result<bool, ApiError> {
             let shown: String = other.chars().take(80).collect();
             Err(codes::ACK_STATUS
                 .saying(format!("Message ack status must be either 'success' or 'fail'. It should not be '{shown}'.")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// The usual requests are read without the parser, the others by it, and both read the same.
+    #[test]
+    fn requests_are_scanned_as_they_are_parsed() {
+        let usual = [
+            r#"{"message":[]}"#,
+            r#"{"message":[{"handler":"a","status":"success"},{"status":"fail","handler":"b"}]}"#,
+            r#" { "message" : [ { "handler" : "a" , "status" : null } , { "handler" : "b" , "status" : 1 } ] } "#,
+        ];
+        let unusual = [
+            r#"{"message":[{"handler":"a\/b","status":"success"}]}"#,
+            r#"{"message":[{"handler":"a","handler":"b"}]}"#,
+            r#"{"message":[{"status":"success"}]}"#,
+            r#"{"message":[{"handler":"a","status":"success","new":1}]}"#,
+            r#"{"message":[],"message":[]}"#,
+            r#"{"messages":[]}"#,
+            r#"{"message":{}}"#,
+        ];
+        for text in usual.iter().chain(&unusual) {
+            let scanned = scan(text.as_bytes());
+            assert_eq!(scanned.is_some(), usual.contains(text), "{text}");
+            if let Some(scanned) = scanned {
+                assert_eq!(scanned, json::parse_messages(text.as_bytes()).unwrap(), "{text}");
+            }
         }
     }
 }

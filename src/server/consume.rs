@@ -1,9 +1,8 @@
 //! Consuming messages and dead letters (API reference 5.3.2, 5.3.4).
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderName;
 use tokio::time::Instant;
 
@@ -16,6 +15,7 @@ use super::{
     query::Query,
 };
 use crate::{
+    json::push_string,
     limits,
     queue::{TagFilter, TagMode},
 };
@@ -72,72 +72,66 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
 /// The bare array of 5.3.2, spliced from the stored texts into one buffer. The call `waited` so long for it: who knows when it sent
 /// the call then knows that the lease began no earlier than this much later.
 fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration) -> Response {
-    let size: usize = leased.iter().map(|message| message.json.len() + message.handle.len() + 250).sum();
-    let mut text = BytesMut::with_capacity(size + 2);
-    text.put_u8(b'[');
+    let labels_size = |message: &LeasedMessage| message.tags.iter().map(|tag| tag.len() + 12).sum::<usize>();
+    let size = |message| labels_size(message) + message.json.len() + message.handle.len() + 28;
+    let mut text = Vec::with_capacity(leased.iter().map(size).sum::<usize>() + 2);
+    text.push(b'[');
     for (at, message) in leased.iter().enumerate() {
-        text.put_slice(if at == 0 { br#"{"message":"# } else { br#",{"message":"# });
+        text.extend_from_slice(if at == 0 { br#"{"message":"# } else { br#",{"message":"# });
         match stream {
             Stream::Messages => {
-                text.put_slice(&message.json);
+                text.extend_from_slice(&message.json);
                 labels(&mut text, &message.tags);
             }
             Stream::DeadLetters => without_labels(&mut text, &message.json),
         }
-        text.put_slice(br#","handler":"#);
-        string(&mut text, &message.handle);
-        text.put_u8(b'}');
+        text.extend_from_slice(br#","handler":"#);
+        push_string(&mut text, &message.handle);
+        text.push(b'}');
     }
-    text.put_u8(b']');
+    text.push(b']');
     let headers = [(DELIVERIES, deliveries(leased)), (WAITED, waited.as_millis().to_string())];
-    (headers, JsonText(text.freeze())).into_response()
-}
-
-/// A string of JSON. The tokens of the embedded broker need no escapes, but those of another may.
-fn string(text: &mut BytesMut, value: &str) {
-    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-    if !value.bytes().all(plain) {
-        return text.put_slice(serde_json::Value::from(value).to_string().as_bytes());
-    }
-    text.put_u8(b'"');
-    text.put_slice(value.as_bytes());
-    text.put_u8(b'"');
+    (headers, JsonText(text.into())).into_response()
 }
 
 /// Each message's place in its stream, its attempt, and when it entered the stream, as in `17.1.1795550351698`: what tells a
 /// redelivery from another message, in a header so that bodies are those of the reference.
 fn deliveries(leased: &[LeasedMessage]) -> String {
-    let mut text = String::with_capacity(leased.len() * 24);
+    let mut text = String::with_capacity(leased.len() * 32);
+    let mut digits = itoa::Buffer::new();
     for LeasedMessage { sequence, failures, entered_ms, .. } in leased {
-        let comma = if text.is_empty() { "" } else { "," };
-        // Writing to a string does not fail.
-        let _ = write!(text, "{comma}{sequence}.{}.{entered_ms}", failures.saturating_add(1));
+        text.push_str(if text.is_empty() { "" } else { "," });
+        text.push_str(digits.format(*sequence));
+        text.push('.');
+        text.push_str(digits.format(failures.saturating_add(1)));
+        text.push('.');
+        text.push_str(digits.format(*entered_ms));
     }
     text
 }
 
 /// The copy of the labels beside `message`, where the examples of 5.3.2 have it (its tables have it inside).
-fn labels(text: &mut BytesMut, tags: &[String]) {
+fn labels(text: &mut Vec<u8>, tags: &[String]) {
     for (at, tag) in tags.iter().enumerate() {
-        text.put_slice(if at == 0 { br#","tags":[""# } else { br#"",""# });
-        text.put_slice(tag.as_bytes());
+        text.extend_from_slice(if at == 0 { br#","tags":[""# } else { br#"",""# });
+        text.extend_from_slice(tag.as_bytes());
     }
     if !tags.is_empty() {
-        text.put_slice(br#""]"#);
+        text.extend_from_slice(br#""]"#);
     }
 }
 
 /// The `message` object less its labels: dead letters carry none (5.3.4).
-fn without_labels(text: &mut BytesMut, json: &Bytes) {
+fn without_labels(text: &mut Vec<u8>, json: &[u8]) {
     const MARK: &[u8] = br#","tags":["#;
     // `attributes` is an object and always there, so only labels end in `]}`; they hold nothing but words, so the
     // last mark begins them.
     let start = json.ends_with(b"]}").then(|| json.windows(MARK.len()).rposition(|window| window == MARK)).flatten();
     match start {
         Some(start) => {
-            text.put_slice(&json[..start]);
-            text.put_u8(b'}');
+            text.extend_from_slice(&json[..start]);
+            text.push(b'}');
         }
-        None => text.put_slice(json),
+        None => text.extend_from_slice(json),
     }
 }

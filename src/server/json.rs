@@ -5,8 +5,8 @@ use std::str;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use serde::{Deserialize, Serialize};
-use serde_json::error::Category;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{error::Category, value::RawValue};
 
 use super::{
     codes::{self, Code},
@@ -73,6 +73,16 @@ fn parse_with<'a, T: Deserialize<'a>>(body: &'a [u8], syntax: Code, shape: Code)
         Category::Data => shape.because(format!("The JSON has another shape: {error}.")),
         _ => syntax.because(format!("{error}.")),
     })
+}
+
+/// A value as its text.
+pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de [u8], D::Error> {
+    <&RawValue>::deserialize(deserializer).map(|raw| raw.get().as_bytes())
+}
+
+/// A value as its text, unless it is null.
+pub(crate) fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de [u8]>, D::Error> {
+    Ok(<Option<&RawValue>>::deserialize(deserializer)?.map(|raw| raw.get().as_bytes()))
 }
 
 /// How many brackets and braces open, those in strings included.

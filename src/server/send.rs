@@ -33,9 +33,9 @@ struct SendRequest<'a> {
 
 #[derive(Debug, PartialEq, Deserialize)]
 struct SendEntry<'a> {
-    #[serde(borrow, deserialize_with = "text")]
+    #[serde(borrow, deserialize_with = "json::text")]
     body: &'a [u8],
-    #[serde(default, borrow, deserialize_with = "text_or_null")]
+    #[serde(default, borrow, deserialize_with = "json::text_or_null")]
     attributes: Option<&'a [u8]>,
     tags: Option<Vec<String>>,
     #[serde(alias = "delayTime")]
@@ -237,15 +237,6 @@ fn delay(millis: Option<f64>) -> Result<Duration, ApiError> {
     let delay = Duration::try_from_secs_f64((millis.trunc() + 0.0) / 1000.0).map_err(|_| refused())?;
     limits::delay(delay).map_err(|_| refused())?;
     Ok(delay)
-}
-
-/// A value as its text.
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de [u8], D::Error> {
-    <&RawValue>::deserialize(deserializer).map(|raw| raw.get().as_bytes())
-}
-
-fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de [u8]>, D::Error> {
-    Ok(<Option<&RawValue>>::deserialize(deserializer)?.map(|raw| raw.get().as_bytes()))
 }
 
 /// A boolean, or one of the strings that the V1.0 example sends in its place (`"returnId": "true"`).

@@ -219,20 +219,18 @@ fn scan_received(answer: &Bytes) -> Option<Vec<ReceivedMessage>> {
 }
 
 /// The body that acknowledges messages, in their order.
-pub(crate) fn encode_ack<'a>(
-    acks: impl Iterator<Item = (&'a AckHandle, &'static str)>,
-) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn encode_ack<'a>(acks: impl Iterator<Item = (&'a AckHandle, &'static str)>) -> Vec<u8> {
     let mut json = Vec::with_capacity(1024);
     json.extend_from_slice(b"{\"message\":[");
     for (index, (handle, status)) in acks.enumerate() {
         json.extend_from_slice(if index > 0 { b",{\"handler\":" } else { b"{\"handler\":" });
-        push_string(&mut json, handle.as_str())?;
+        push_string(&mut json, handle.as_str());
         json.extend_from_slice(b",\"status\":\"");
         json.extend_from_slice(status.as_bytes());
         json.extend_from_slice(b"\"}");
     }
     json.extend_from_slice(b"]}");
-    Ok(json)
+    json
 }
 
 /// The answer to an acknowledgement: (success, fail).
