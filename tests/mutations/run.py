@@ -106,9 +106,9 @@ MUTATIONS = [
              ".saturating_sub(self.messages)",
              "Room", 1),
     Mutation("permit-leaks", "src/worker/runs.rs",
-             "        let mut ending = Ending::of(&job, &line);\n",
-             '        if crate::mutated("permit-leaks") { std::mem::forget(job.permit.clone()); }\n'
-             "        let mut ending = Ending::of(&job, &line);\n",
+             "verdict: None, permit: Some(permit) };",
+             'verdict: None, permit: if crate::mutated("permit-leaks") { std::mem::forget(permit); None } '
+             "else { Some(permit) } };",
              "Quiet", 2),
     Mutation("lost-wake-up", "src/worker/isolation.rs",
              "        self.changed.notify_waiters();\n    }\n\n    fn lock",
