@@ -38,7 +38,7 @@ for name in $names; do
     verdict=
     if [ -n "$before" ]; then
         verdict=$(awk -v now="$each" -v then="$before" -v most="$tolerance" \
-            'BEGIN { change = (now / then - 1) * 100; printf "%+.1f %%%s", change, change > most ? "  WORSE" : "" }')
+            'BEGIN { change = (now / then - 1) * 100; printf "%+.1f %%%s", change, (change > most ? "  WORSE" : "") }')
         [[ $verdict == *WORSE ]] && worse=1
     fi
     printf '%-20s %8d instructions a batch  %s\n' "$name" "$each" "$verdict"
