@@ -13,16 +13,11 @@ use bytes::Bytes;
 use http::{Uri, uri::Scheme};
 use reqwest::{Certificate, Client, Url, redirect::Policy, retry};
 
-use super::{Transport, TransportError, answer::whole, plain::PlainHttp};
-
-/// How a client names itself.
-pub(super) const NAME: &str = concat!("dms-worker/", env!("CARGO_PKG_VERSION"));
-/// How long an idle connection is kept: below the idle limits of the usual load balancers, so that they do not close first.
-pub(super) const IDLE: Duration = Duration::from_secs(20);
-/// After how long without a word a peer is asked whether it is there.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
-/// For how long bytes may go unacknowledged before a connection is given up.
-pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+use super::{
+    Transport, TransportError,
+    answer::whole,
+    plain::{IDLE, KEEPALIVE, NAME, PlainHttp, UNACKNOWLEDGED},
+};
 
 /// Where the environment names proxies.
 const PROXY_VARIABLES: [&str; 6] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
@@ -94,7 +89,8 @@ impl HttpTransport {
             builder = builder.no_proxy();
         }
         let mut transport = builder.build().map(Self::from).map_err(TransportError::not_sent)?;
-        transport.plain = (!options.proxies || !has_proxies()).then(|| PlainHttp::new(options));
+        transport.plain =
+            (!options.proxies || !has_proxies()).then(|| PlainHttp::new(options.pool_size, options.connect_timeout));
         Ok(transport)
     }
 }

@@ -1,5 +1,5 @@
-//! HTTP/1.1 without TLS and past all proxies, over hyper's pool of connections: the layers above it that those need cost more for each
-//! request than all the rest.
+//! HTTP/1.1 without TLS and past all proxies, over hyper's pool of connections: the layers above it that those need read each URL twice
+//! more, and cost about as much for a request as all that is below them.
 
 use std::{
     pin::Pin,
@@ -18,12 +18,16 @@ use hyper_util::{
 use tokio::{net::TcpStream, time::timeout};
 use tower::{BoxError, Service};
 
-use super::{
-    TransportError,
-    answer::whole,
-    http_client::{HttpOptions, IDLE, KEEPALIVE, NAME, UNACKNOWLEDGED},
-};
+use super::{TransportError, answer::whole};
 
+/// How a client names itself.
+pub(super) const NAME: &str = concat!("dms-worker/", env!("CARGO_PKG_VERSION"));
+/// How long an idle connection is kept: below the idle limits of the usual load balancers, so that they do not close first.
+pub(super) const IDLE: Duration = Duration::from_secs(20);
+/// After how long without a word a peer is asked whether it is there.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
+/// For how long bytes may go unacknowledged before a connection is given up.
+pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How often a peer is asked in vain whether it is there.
 const KEEPALIVE_RETRIES: u32 = 3;
 
@@ -32,7 +36,8 @@ const KEEPALIVE_RETRIES: u32 = 3;
 pub(super) struct PlainHttp(Client<Connector, Full<Bytes>>);
 
 impl PlainHttp {
-    pub(super) fn new(options: &HttpOptions) -> Self {
+    /// Keeps so many idle connections; to connect may take so long.
+    pub(super) fn new(pool_size: usize, patience: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_keepalive(Some(KEEPALIVE));
@@ -43,8 +48,8 @@ impl PlainHttp {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(options.pool_size)
-            .build(Connector { connector, patience: options.connect_timeout });
+            .pool_max_idle_per_host(pool_size)
+            .build(Connector { connector, patience });
         Self(client)
     }
 
