@@ -1,22 +1,18 @@
 //! Sockets under tokio's paused clock.
 //!
 //! That clock jumps to the next timer whenever all tasks wait, and does not know of bytes that the system still
-//! carries. What passes between two ends of a socket is therefore [`still`], and long silences are counted by [`open_for`].
+//! carries. What passes between two ends of a socket is therefore [`still`], and [`takes`] moves the clock by hand.
 
-use std::{
-    io::ErrorKind,
-    sync::mpsc,
-    time::{Duration, Instant},
-};
+use std::{pin::pin, sync::mpsc, time::Duration};
 
 use tokio::{
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt},
     task::{spawn_blocking, yield_now},
-    time::advance,
+    time::{Instant, advance},
 };
 
-/// The most that [`open_for`] waits for.
-const LONG: Duration = Duration::from_secs(300);
+/// How exactly [`takes`] measures.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// Does this while the clock stands; it moves again after 30 s of the system's time, so that a test that waits for a
 /// timer ends.
@@ -30,34 +26,35 @@ pub(crate) async fn still<F: Future>(doing: F) -> F::Output {
     output
 }
 
-/// How long, to within a few seconds and never less, the other end leaves a connection open that says nothing more;
-/// what it sends is passed over.
-pub(crate) async fn open_for(stream: &mut TcpStream) -> Duration {
-    const STEP: Duration = Duration::from_secs(1);
+/// Has something end after this time, not sooner and not later. It counts from when the other end has heard of it: that is
+/// when `heard`, an exchange begun after it, is over.
+pub(crate) async fn takes<F: Future>(limit: Duration, heard: impl Future, doing: F) -> F::Output {
+    let (mut doing, mut heard) = (pin!(doing), pin!(heard));
+    let begun = Instant::now();
     still(async {
-        let mut open = Duration::ZERO;
-        while open < LONG && is_open(stream).await {
-            advance(STEP).await;
-            open += STEP;
+        tokio::select! {
+            biased;
+            _ = &mut doing => panic!("it is over at once, and not after {limit:?}"),
+            _ = &mut heard => {}
         }
-        open
+        advance(limit - MOMENT).await;
+        // What is due would have been seen to by then.
+        for _ in 0..100 {
+            assert!(futures_util::poll!(&mut doing).is_pending(), "it is over before {limit:?}");
+            yield_now().await;
+        }
+        advance(MOMENT * 2).await;
+        let output = doing.await;
+        assert_eq!(begun.elapsed(), limit + MOMENT, "it is over after {limit:?}");
+        output
     })
     .await
 }
 
-/// Whether the other end has not closed the connection, after some time for it to do so.
-async fn is_open(stream: &mut TcpStream) -> bool {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(1) {
-        match stream.try_read(&mut [0; 1024]) {
-            Ok(0) => return false,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                std::thread::yield_now();
-                yield_now().await;
-            }
-            Err(_) => return false,
-        }
-    }
-    true
+/// What comes until a connection ends.
+pub(crate) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut text = Vec::new();
+    // A connection that is cut may be reset.
+    let _ = stream.read_to_end(&mut text).await;
+    String::from_utf8_lossy(&text).into_owned()
 }
