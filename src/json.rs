@@ -7,6 +7,8 @@ use std::str;
 
 use memchr::memchr2;
 
+use crate::limits::MAX_MESSAGES;
+
 /// Text that is read from its beginning to its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scan<'a> {
@@ -15,12 +17,16 @@ pub(crate) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
+    /// Has a whole text read: what `read` makes of it, when nothing but blanks is left then and all of it is UTF-8.
+    pub(crate) fn whole<T>(text: &'a [u8], read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let mut scan = Self { text, at: 0 };
+        let read = read(&mut scan)?;
+        scan.blanks();
+        (scan.at == text.len() && is_utf8(text)).then_some(read)
     }
 
     /// Passes over the next value; its text, when it is one. Numbers may be of any size, and what is nested is nested 128 deep at most.
-    /// Strings are not checked to be UTF-8: see [`is_utf8`].
+    /// Strings are not checked to be UTF-8: see [`whole`](Self::whole).
     pub(crate) fn value(&mut self) -> Option<&'a [u8]> {
         self.blanks();
         let start = self.at;
@@ -87,24 +93,19 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Passes over an array, and has each of its values read.
-    pub(crate) fn items(&mut self, mut read: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+    /// Passes over an array; what is read of its values.
+    pub(crate) fn items<T>(&mut self, mut read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         self.eat(b'[').then_some(())?;
+        let mut items = Vec::with_capacity(MAX_MESSAGES);
         if self.eat(b']') {
-            return Some(());
+            return Some(items);
         }
         loop {
-            read(self)?;
+            items.push(read(self)?);
             if !self.eat(b',') {
-                return self.eat(b']').then_some(());
+                return self.eat(b']').then_some(items);
             }
         }
-    }
-
-    /// Whether nothing but blanks is left.
-    pub(crate) fn is_done(&mut self) -> bool {
-        self.blanks();
-        self.at == self.text.len()
     }
 
     /// Passes over this byte, and blanks before it, if it comes next.
@@ -241,8 +242,24 @@ fn has_controls(text: &[u8]) -> bool {
 }
 
 /// Whether this is UTF-8; faster than the standard library where it is ASCII, as most JSON is.
-pub(crate) fn is_utf8(text: &[u8]) -> bool {
+fn is_utf8(text: &[u8]) -> bool {
     text.is_ascii() || str::from_utf8(text).is_ok()
+}
+
+/// The `usual` texts are read by a scan, the others not, and what is read is what the parser makes of it.
+#[cfg(test)]
+pub(crate) fn assert_scanned_as_parsed<'a, T: PartialEq + std::fmt::Debug>(
+    usual: &[&'a str],
+    unusual: &[&'a str],
+    scan: impl Fn(&'a [u8]) -> Option<T>,
+    parse: impl Fn(&'a [u8]) -> T,
+) {
+    for text in usual {
+        assert_eq!(scan(text.as_bytes()), Some(parse(text.as_bytes())), "{text}");
+    }
+    for text in unusual {
+        assert_eq!(scan(text.as_bytes()), None, "{text}");
+    }
 }
 
 #[cfg(test)]
@@ -260,9 +277,7 @@ mod tests {
     }
 
     fn scanned(text: &str) -> Option<&str> {
-        let mut scan = Scan::new(text.as_bytes());
-        let value = scan.value()?;
-        scan.is_done().then(|| str::from_utf8(value).unwrap())
+        Scan::whole(text.as_bytes(), Scan::value).map(|value| str::from_utf8(value).unwrap())
     }
 
     #[test]
@@ -328,18 +343,19 @@ mod tests {
 
     #[test]
     fn members_and_items_are_read_in_their_order() {
-        let mut scan = Scan::new(br#" {"a" : [1, "b"], "c":{} } "#);
         let (mut names, mut items) = (Vec::new(), Vec::new());
-        let read = scan.members(|name, scan| {
-            names.push(name);
-            match name {
-                b"a" => scan.items(|scan| scan.value().map(|item| items.push(item))),
-                _ => scan.members(|_, _| None),
-            }
+        let read = Scan::whole(br#" {"a" : [1, "b"], "c":{} } "#, |scan| {
+            scan.members(|name, scan| {
+                names.push(name);
+                match name {
+                    b"a" => scan.items(Scan::value).map(|read| items = read),
+                    _ => scan.members(|_, _| None),
+                }
+            })
         });
-        assert!(read.is_some() && scan.is_done());
+        assert!(read.is_some());
         assert_eq!((names, items), (vec![&b"a"[..], b"c"], vec![&b"1"[..], b"\"b\""]));
-        assert_eq!(Scan::new(br#""a\n""#).plain_string(), None, "it is not what it stands for");
+        assert_eq!(Scan::whole(br#""a\n""#, Scan::plain_string), None, "it is not what it stands for");
         assert!(is_utf8("队".as_bytes()) && !is_utf8(b"\xff"));
     }
 

@@ -8,10 +8,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::{
-    json::{self, Scan},
-    trace_context::TraceContext,
-};
+use crate::{json::Scan, trace_context::TraceContext};
 
 /// A message body: exactly one JSON value, kept as its text.
 ///
@@ -34,16 +31,12 @@ impl Body {
     /// When the text is not exactly one JSON value.
     pub fn raw(text: impl Into<Bytes>) -> Result<Self, serde_json::Error> {
         let text = text.into();
-        let mut scan = Scan::new(&text);
-        if let Some(value) = scan.value()
-            && scan.is_done()
-            && json::is_utf8(value)
-        {
-            return Ok(Self(text.slice_ref(value)));
-        }
-        // The parser says what is wrong, or knows better.
-        let value: &RawValue = serde_json::from_slice(&text)?;
-        Ok(Self(text.slice_ref(value.get().as_bytes())))
+        let value = match Scan::whole(&text, Scan::value) {
+            Some(value) => value,
+            // The parser says what is wrong, or knows better.
+            None => serde_json::from_slice::<&RawValue>(&text)?.get().as_bytes(),
+        };
+        Ok(Self(text.slice_ref(value)))
     }
 
     /// Takes a slice that a JSON parser has already found to be one value.

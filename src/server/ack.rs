@@ -11,10 +11,7 @@ use super::{
     error::ApiError,
     json::{self, Json},
 };
-use crate::{
-    json::{Scan, is_utf8, once},
-    limits::MAX_MESSAGES,
-};
+use crate::json::{Scan, once};
 
 /// Acknowledgements in one request: the reference knows batches of ten, and several may be acknowledged together.
 const MAX_ACKS: usize = 1000;
@@ -47,23 +44,20 @@ pub(super) async fn acknowledge(
     stream: Stream,
     body: &[u8],
 ) -> Result<Json<Outcome>, ApiError> {
-    // What is not quite as usual is the parser's: it knows what is wrong with it.
-    let acks = checked(scan(body).map_or_else(|| json::parse_messages(body), Ok)?)?;
+    let acks = checked(json::read_messages(body, scan)?)?;
     let Settled { success, fail } = app.broker.settle(path, stream, acks).await?;
     app.metrics.settled(success, fail);
     Ok(Json(Outcome { success, fail }))
 }
 
-/// The same as the parser makes of a body, for those that are as usual.
-fn scan(body: &[u8]) -> Option<AckRequest<'_>> {
-    let (mut scan, mut message) = (Scan::new(body), None);
-    scan.members(|name, scan| {
-        let mut entries = Vec::with_capacity(MAX_MESSAGES);
-        scan.items(|scan| scan_entry(scan).map(|entry| entries.push(entry)))?;
-        (name == b"message").then(|| once(&mut message, entries))?
+/// The same as the parser makes of a body.
+fn scan<'a>(scan: &mut Scan<'a>) -> Option<AckRequest<'a>> {
+    let mut message = None;
+    scan.members(|name, scan| match name {
+        b"message" => once(&mut message, scan.items(scan_entry)?),
+        _ => None,
     })?;
-    let request = AckRequest { message: message? };
-    (scan.is_done() && is_utf8(body)).then_some(request)
+    Some(AckRequest { message: message? })
 }
 
 fn scan_entry<'a>(scan: &mut Scan<'a>) -> Option<AckEntry<'a>> {
@@ -112,6 +106,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::json::assert_scanned_as_parsed;
 
     /// The usual requests are read without the parser, the others by it, and both read the same.
     #[test]
@@ -130,12 +125,7 @@ mod tests {
             r#"{"messages":[]}"#,
             r#"{"message":{}}"#,
         ];
-        for text in usual.iter().chain(&unusual) {
-            let scanned = scan(text.as_bytes());
-            assert_eq!(scanned.is_some(), usual.contains(text), "{text}");
-            if let Some(scanned) = scanned {
-                assert_eq!(scanned, json::parse_messages(text.as_bytes()).unwrap(), "{text}");
-            }
-        }
+        let parse = |text| json::parse_messages(text).unwrap();
+        assert_scanned_as_parsed(&usual, &unusual, |text| Scan::whole(text, scan), parse);
     }
 }

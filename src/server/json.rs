@@ -12,6 +12,7 @@ use super::{
     codes::{self, Code},
     error::ApiError,
 };
+use crate::json::Scan;
 
 /// The deepest nesting of a message's JSON: what the usual parsers of consumers can read.
 pub(crate) const MAX_DEPTH: usize = 128;
@@ -50,6 +51,18 @@ impl IntoResponse for JsonText {
 /// DMS.00400004 for an empty body, DMS.10240009 for anything that is not the documented JSON.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     parse_with(body, codes::BODY_FORMAT, codes::BODY_FORMAT)
+}
+
+/// Reads the body of a message request: by `scan` where it is as usual, without a look at each byte, and else by the parser, which knows
+/// what is wrong with it.
+///
+/// # Errors
+/// As [`parse_messages`].
+pub(crate) fn read_messages<'a, T: Deserialize<'a>>(
+    body: &'a [u8],
+    scan: impl FnOnce(&mut Scan<'a>) -> Option<T>,
+) -> Result<T, ApiError> {
+    Scan::whole(body, scan).map_or_else(|| parse_messages(body), Ok)
 }
 
 /// Parses the body of a message request.

@@ -18,7 +18,7 @@ use super::{
     paths::QueuePath,
 };
 use crate::{
-    json::{Scan, is_utf8, once},
+    json::{Scan, once},
     limits,
 };
 
@@ -44,8 +44,7 @@ struct SendEntry<'a> {
 
 /// `POST /queues/{queue_id}/messages` (5.3.1).
 pub(super) async fn send(app: &App, path: &QueuePath, body: &[u8]) -> Result<Response, ApiError> {
-    // What is not quite as usual is the parser's: it knows what is wrong with it.
-    let request = scan(body).map_or_else(|| json::parse_messages(body), Ok)?;
+    let request = json::read_messages(body, scan)?;
     let ids = request.return_id.then(Ids::draw).transpose()?;
     let messages = checked(request)?;
     let count = messages.len();
@@ -54,15 +53,11 @@ pub(super) async fn send(app: &App, path: &QueuePath, body: &[u8]) -> Result<Res
     Ok((StatusCode::CREATED, JsonText(answer(count, ids.as_ref()))).into_response())
 }
 
-/// The same as the parser makes of a body, for those that are as usual, without a look at each byte.
-fn scan(body: &[u8]) -> Option<SendRequest<'_>> {
-    let (mut scan, mut messages, mut return_id) = (Scan::new(body), None, None);
+/// The same as the parser makes of a body.
+fn scan<'a>(scan: &mut Scan<'a>) -> Option<SendRequest<'a>> {
+    let (mut messages, mut return_id) = (None, None);
     scan.members(|name, scan| match name {
-        b"messages" => {
-            let mut entries = Vec::with_capacity(limits::MAX_MESSAGES);
-            scan.items(|scan| scan_entry(scan).map(|entry| entries.push(entry)))?;
-            once(&mut messages, entries)
-        }
+        b"messages" => once(&mut messages, scan.items(scan_entry)?),
         b"return_id" | b"returnId" => match scan.value()? {
             b"true" => once(&mut return_id, true),
             b"false" => once(&mut return_id, false),
@@ -70,8 +65,7 @@ fn scan(body: &[u8]) -> Option<SendRequest<'_>> {
         },
         _ => None,
     })?;
-    let request = SendRequest { messages: messages?, return_id: return_id.unwrap_or(false) };
-    (scan.is_done() && is_utf8(body)).then_some(request)
+    Some(SendRequest { messages: messages?, return_id: return_id.unwrap_or(false) })
 }
 
 fn scan_entry<'a>(scan: &mut Scan<'a>) -> Option<SendEntry<'a>> {
@@ -264,6 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::json::assert_scanned_as_parsed;
 
     /// The usual requests are read without the parser, the others by it, and both read the same.
     #[test]
@@ -283,14 +278,9 @@ mod tests {
             r#"{"messages":[{"body":1}]} 1"#,
             r#"{"message":[]}"#,
         ];
-        for text in usual.iter().chain(&unusual) {
-            let scanned = scan(text.as_bytes());
-            assert_eq!(scanned.is_some(), usual.contains(text), "{text}");
-            if let Some(scanned) = scanned {
-                assert_eq!(scanned, json::parse_messages(text.as_bytes()).unwrap(), "{text}");
-            }
-        }
-        assert_eq!(scan(b"{\"messages\":[{\"body\":\"\xff\"}]}"), None);
+        let parse = |text| json::parse_messages(text).unwrap();
+        assert_scanned_as_parsed(&usual, &unusual, |text| Scan::whole(text, scan), parse);
+        assert_eq!(Scan::whole(b"{\"messages\":[{\"body\":\"\xff\"}]}", scan), None);
     }
 
     proptest! {
@@ -305,7 +295,7 @@ mod tests {
             ),
         ) {
             let text = parts.concat();
-            if let Some(scanned) = scan(text.as_bytes()) {
+            if let Some(scanned) = Scan::whole(text.as_bytes(), scan) {
                 prop_assert_eq!(scanned, json::parse_messages(text.as_bytes()).unwrap());
             }
         }

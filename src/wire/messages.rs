@@ -14,8 +14,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{Dialect, error, number, text};
 use crate::{
-    json::{Scan, is_utf8, once, push_string},
-    limits::MAX_MESSAGES,
+    json::{Scan, once, push_string},
     message::{AckHandle, Attributes, Body, Message, MessageId, ReceivedMessage},
 };
 
@@ -168,7 +167,7 @@ fn whole(digits: &[u8]) -> Option<u64> {
 /// The answer to a consume, with its [`DELIVERIES`] if there are any; the bodies share its bytes.
 pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
     // What is not quite as usual is the parser's.
-    let mut received = match scan_received(answer) {
+    let mut received = match Scan::whole(answer, |scan| scan_received(scan, answer)) {
         Some(received) => received,
         None => parse_received(answer)?,
     };
@@ -190,8 +189,7 @@ fn parse_received(answer: &Bytes) -> Result<Vec<ReceivedMessage>, serde_json::Er
 }
 
 /// The same without a look at each byte.
-fn scan_received(answer: &Bytes) -> Option<Vec<ReceivedMessage>> {
-    let (mut scan, mut received) = (Scan::new(answer), Vec::with_capacity(MAX_MESSAGES));
+fn scan_received<'a>(scan: &mut Scan<'a>, answer: &'a Bytes) -> Option<Vec<ReceivedMessage>> {
     scan.items(|scan| {
         let (mut body, mut attributes, mut tags, mut handler) = (None, None, None, None);
         scan.members(|name, scan| match name {
@@ -212,10 +210,8 @@ fn scan_received(answer: &Bytes) -> Option<Vec<ReceivedMessage>> {
         let tags = tags.map_or(Some(Vec::new()), |text| serde_json::from_slice(text).ok())?;
         let handler = str::from_utf8(handler?).ok()?;
         let body = Body::trusted(answer.slice_ref(body?));
-        received.push(ReceivedMessage::new(body, attributes, tags, handler));
-        Some(())
-    })?;
-    (scan.is_done() && is_utf8(answer)).then_some(received)
+        Some(ReceivedMessage::new(body, attributes, tags, handler))
+    })
 }
 
 /// The body that acknowledges messages, in their order.
@@ -256,7 +252,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::ApiVersion;
+    use crate::{json::assert_scanned_as_parsed, wire::ApiVersion};
 
     #[test]
     fn a_message_is_written_with_what_it_has() {
@@ -335,14 +331,11 @@ mod tests {
             r#"[{"message":{"body":1},"handler":"h"},]"#,
             r#"[{"message":{"body":01},"handler":"h"}]"#,
         ];
-        for text in usual.iter().chain(&unusual) {
-            let answer = Bytes::from_static(text.as_bytes());
-            let scanned = scan_received(&answer);
-            assert_eq!(scanned.is_some(), usual.contains(text), "{text}");
-            if let Some(scanned) = scanned {
-                assert_eq!(scanned, parse_received(&answer).unwrap(), "{text}");
-            }
-        }
+        let scan = |text| {
+            let answer = Bytes::from_static(text);
+            Scan::whole(&answer, |scan| scan_received(scan, &answer))
+        };
+        assert_scanned_as_parsed(&usual, &unusual, scan, |text| parse_received(&Bytes::from_static(text)).unwrap());
     }
 
     proptest! {

@@ -46,12 +46,9 @@ enum State {
 enum Known {
     Nothing,
     Succeeded,
-    Running(Running),
+    /// Ends in an error when the run does: its sender is dropped.
+    Running(watch::Receiver<()>),
 }
-
-/// A run that is going on.
-#[derive(Debug)]
-pub(crate) struct Running(watch::Receiver<()>);
 
 impl KnownRuns {
     /// Remembers successes for so long: past the longest time until a message comes again.
@@ -62,13 +59,16 @@ impl KnownRuns {
     /// Begins a run; `None` when one of the same message has succeeded.
     ///
     /// # Errors
-    /// While one is going on: its end is to be waited for.
-    pub(crate) fn begin_at_once(&self, identity: Identity) -> Result<Option<KnownRun<'_>>, (Identity, Running)> {
+    /// While one is going on, with what changes when it ends.
+    pub(crate) fn begin_at_once(
+        &self,
+        identity: Identity,
+    ) -> Result<Option<KnownRun<'_>>, (Identity, watch::Receiver<()>)> {
         let known = self.lock().begin(&identity);
         match known {
             Known::Nothing => Ok(Some(KnownRun { runs: self, identity, succeeded: false })),
             Known::Succeeded => Ok(None),
-            Known::Running(running) => Err((identity, running)),
+            Known::Running(ended) => Err((identity, ended)),
         }
     }
 
@@ -79,9 +79,8 @@ impl KnownRuns {
         loop {
             match self.begin_at_once(identity) {
                 Ok(begun) => return begun,
-                Err((same, Running(mut ended))) => {
+                Err((same, mut ended)) => {
                     identity = same;
-                    // It ends in an error: the sender is dropped.
                     let _ = ended.changed().await;
                 }
             }
@@ -111,7 +110,7 @@ impl Table {
             Entry::Occupied(mut run) => match run.get_mut() {
                 State::Succeeded => Known::Succeeded,
                 State::Running { ended, .. } => {
-                    Known::Running(Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe()))
+                    Known::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
                 }
             },
             Entry::Vacant(place) => {
