@@ -36,6 +36,8 @@ pub const MAX_QUEUE_TAGS: usize = 10;
 pub const MAX_TAG_KEY: usize = 36;
 /// The longest resource tag value, in characters (5.4.1).
 pub const MAX_TAG_VALUE: usize = 43;
+/// The longest id of a consume call, in characters (an extension of this project's server).
+pub const MAX_POLL_ID: usize = 64;
 
 /// A value outside the service's limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +101,28 @@ pub fn labels<T: AsRef<str>>(labels: &[T]) -> Result<(), LimitError> {
         ));
     }
     labels.iter().try_for_each(|label| word("label", label.as_ref(), MAX_LABEL_CHARS))
+}
+
+/// Checks the id of a consume call, an extension of this project's server.
+///
+/// # Errors
+/// When it is not 1-64 of `A-Z a-z 0-9 _ -`.
+pub fn poll_id(id: &str) -> Result<(), LimitError> {
+    word("poll id", id, MAX_POLL_ID)
+}
+
+/// Checks the word that says why a message failed, an extension of this project's server.
+///
+/// # Errors
+/// When it is not 1-64 of `a-z 0-9 _ -`; empty is none, and passes.
+pub fn reason(reason: &str) -> Result<(), LimitError> {
+    const LONGEST: usize = 64;
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    if reason.len() <= LONGEST && reason.bytes().all(legal) {
+        return Ok(());
+    }
+    let shown: String = reason.chars().take(80).collect();
+    Err(LimitError::new("reason", format!("{shown:?}"), format!("1 to {LONGEST} of a-z 0-9 _ - are allowed")))
 }
 
 /// Checks a message's delay (5.3.1).

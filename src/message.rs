@@ -2,7 +2,7 @@
 //!
 //! A body stays the raw JSON text it arrived as, from socket to handler and from socket to disk.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -194,13 +194,21 @@ impl fmt::Debug for AckHandle {
     }
 }
 
-/// What an acknowledgement says of a message (API reference 5.3.3).
+/// What an acknowledgement says of a message (API reference 5.3.3; [`Release`](Self::Release) and [`Reject`](Self::Reject) are
+/// extensions of this project's server).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AckStatus {
     /// It is done: the group does not get it again.
     Success,
     /// It failed: the group gets it again, or it becomes a dead letter.
     Fail,
+    /// It is handed back, and so are those behind it: they are available again at once, and no failure is counted for them. To a
+    /// service without the extension [`Fail`](Self::Fail) is sent instead.
+    Release,
+    /// It becomes a dead letter at once, and the batch goes on behind it as behind a success. To a service without the extension
+    /// [`Fail`](Self::Fail) is sent instead.
+    Reject,
 }
 
 impl AckStatus {
@@ -209,7 +217,48 @@ impl AckStatus {
         match self {
             Self::Success => "success",
             Self::Fail => "fail",
+            Self::Release => "release",
+            Self::Reject => "reject",
         }
+    }
+}
+
+/// Why a message failed or was rejected. This project's server keeps it with the dead letter; other services are not told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailureReport {
+    /// One word, 1-64 of `a-z 0-9 _ -`; a worker says `failed`, `panicked`, `timed_out`, `rejected`, `undecodable` or
+    /// `republish_exhausted`.
+    pub reason: Cow<'static, str>,
+    /// The error's text; cut at 1,024 bytes.
+    pub error: String,
+    /// Who consumed the message; cut at 128 bytes.
+    pub worker: String,
+    /// When the message failed first, in milliseconds since the Unix epoch, where that is known.
+    pub first_failure_ms: Option<i64>,
+    /// When it failed last, in milliseconds since the Unix epoch.
+    pub last_failure_ms: Option<i64>,
+}
+
+/// One line of an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckLine<'a> {
+    /// The delivery that it is about.
+    pub handle: &'a AckHandle,
+    /// What is said of it.
+    pub status: AckStatus,
+    /// Why, with [`Fail`](AckStatus::Fail) and [`Reject`](AckStatus::Reject).
+    pub failure: Option<&'a FailureReport>,
+}
+
+impl<'a> AckLine<'a> {
+    /// A line that says no more than its status.
+    pub fn new(handle: &'a AckHandle, status: AckStatus) -> Self {
+        Self { handle, status, failure: None }
+    }
+
+    /// Adds why the message failed or was rejected.
+    pub fn because(self, failure: &'a FailureReport) -> Self {
+        Self { failure: Some(failure), ..self }
     }
 }
 

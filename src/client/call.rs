@@ -16,6 +16,7 @@ use super::{
     Client,
     code::{Class, ErrorCode, classify},
     error::{Error, Kind, Refusal},
+    extensions::Announced,
     key_guard::KeyGuard,
     tries::{CREATION_PATIENCE, Repeat, Tries},
 };
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     retry: RetryPolicy,
     timeout: Duration,
     guard: KeyGuard,
+    pub(super) extensions: Announced,
     /// The queues and groups that this client created, until they are surely ready.
     created: Mutex<HashMap<String, Instant>>,
 }
@@ -66,6 +68,8 @@ pub(super) struct Call<'a> {
     path: &'a [&'a str],
     query: String,
     body: Bytes,
+    /// A header beside the usual ones.
+    header: Option<(&'static str, HeaderValue)>,
     repeat: Repeat,
     /// How much longer than usual the answer may take.
     wait: Duration,
@@ -75,7 +79,7 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     pub(super) fn new(operation: &'static str, method: Method, path: &'a [&'a str], repeat: Repeat) -> Self {
         let (query, body) = (String::new(), Bytes::new());
-        Self { operation, method, path, query, body, repeat, wait: Duration::ZERO, deadline: None }
+        Self { operation, method, path, query, body, header: None, repeat, wait: Duration::ZERO, deadline: None }
     }
 
     pub(super) fn query(mut self, query: impl Into<String>) -> Self {
@@ -87,6 +91,11 @@ impl<'a> Call<'a> {
         let unwritable = |error: serde_json::Error| Error::new(self.operation, Kind::Setup(error.to_string()));
         self.body = body.map_err(unwritable)?.into();
         Ok(self)
+    }
+
+    pub(super) fn header(mut self, header: Option<(&'static str, HeaderValue)>) -> Self {
+        self.header = header;
+        self
     }
 
     pub(super) fn wait(mut self, wait: Duration) -> Self {
@@ -162,6 +171,7 @@ impl Inner {
             project,
             found_project: OnceCell::new(),
             guard: KeyGuard::new(authenticator.locks()),
+            extensions: Announced::default(),
             authenticator,
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(15),
@@ -216,6 +226,7 @@ impl Inner {
         let unanswered = |error| fail(Kind::Transport(self.base.clone(), error));
         let sent = Instant::now();
         let response = self.transport.send(request, timeout).await.map_err(unanswered)?;
+        self.extensions.note(response.status().is_success(), response.headers());
         if response.status().is_success() {
             self.guard.accepted();
             return Ok(Answer { response, sent });
@@ -282,6 +293,9 @@ impl Inner {
         let headers = request.headers_mut();
         headers.insert(header::HOST, self.host.clone());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some((name, value)) = &call.header {
+            headers.insert(*name, value.clone());
+        }
         Ok(request)
     }
 

@@ -1,6 +1,6 @@
 //! Messages and dead letters: send, consume, acknowledge (API reference 5.3).
 
-use std::{borrow::Borrow, time::Duration};
+use std::time::Duration;
 
 use http::Method;
 use tokio::time::Instant;
@@ -10,15 +10,17 @@ use super::{
     call::{Answer, Call},
     code::{Class, ErrorCode, classify},
     error::{Error, Kind, Refusal},
+    extensions::PollId,
     tries::Repeat,
 };
 use crate::{
     auth::encode,
     limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, POLL_WAIT_SECS},
-    message::{AckHandle, AckStatus, Message, MessageId, ReceivedMessage},
+    message::{AckHandle, AckLine, AckStatus, Message, MessageId, ReceivedMessage},
     queue::{QueueId, SourcePath, Stream, TagFilter, TagMode},
     wire::{
         self,
+        extensions::POLL,
         messages::{DELIVERIES, Sent, WAITED},
     },
 };
@@ -168,18 +170,41 @@ impl Client {
     /// When an option is outside its limits, or the call fails. It is repeated only where no message can have been
     /// leased by the failed one.
     pub async fn consume(&self, source: &SourcePath, options: &ConsumeOptions) -> Result<Vec<ReceivedMessage>, Error> {
-        self.consume_batch(source, options).await.map(|batch| batch.messages)
+        self.consume_batch(source, options, None).await.map(|batch| batch.messages)
+    }
+
+    /// As [`consume`](Self::consume), under an id by which [`end_polls`](Self::end_polls) can end the call while it waits: one for
+    /// each call. It is sent only to a service that has announced that it understands it.
+    ///
+    /// # Errors
+    /// As [`consume`](Self::consume).
+    pub async fn consume_as(
+        &self,
+        source: &SourcePath,
+        options: &ConsumeOptions,
+        poll: &PollId,
+    ) -> Result<Vec<ReceivedMessage>, Error> {
+        self.consume_batch(source, options, Some(poll)).await.map(|batch| batch.messages)
     }
 
     /// As [`consume`](Self::consume), with what is known of when the lease began.
-    pub(crate) async fn consume_batch(&self, source: &SourcePath, options: &ConsumeOptions) -> Result<Consumed, Error> {
+    pub(crate) async fn consume_batch(
+        &self,
+        source: &SourcePath,
+        options: &ConsumeOptions,
+        poll: Option<&PollId>,
+    ) -> Result<Consumed, Error> {
         let (name, last) = match source.stream {
             Stream::Messages => ("consume", "messages"),
             Stream::DeadLetters => ("consume dead letters", "deadletters"),
         };
         check_consume(source.stream, options).map_err(|error| Error::limit(name, error))?;
         let path = ["queues", source.queue.as_str(), "groups", source.group.as_str(), last];
-        let call = Call::new(name, Method::GET, &path, Repeat::Leases).query(options.query()).wait(options.poll_wait);
+        let id = poll.filter(|_| self.extensions().end_poll()).and_then(PollId::header);
+        let call = Call::new(name, Method::GET, &path, Repeat::Leases)
+            .query(options.query())
+            .header(id.map(|id| (POLL, id)))
+            .wait(options.poll_wait);
         self.fetch_answer(call, |Answer { response, sent }| {
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
             let messages = wire::messages::decode_received(response.body(), header(DELIVERIES).unwrap_or_default())?;
@@ -196,7 +221,16 @@ impl Client {
     /// [`is_lost_lease`](Error::is_lost_lease) when the lease was over; [`is_unsure`](Error::is_unsure) when it may
     /// have counted all the same, because an earlier try was not answered.
     pub async fn acknowledge(&self, source: &SourcePath, acks: &[(AckHandle, AckStatus)]) -> Result<AckOutcome, Error> {
-        self.settle(source, acks, None).await.map(|acked| acked.outcome)
+        let lines = acks.iter().map(|(handle, status)| AckLine::new(handle, *status));
+        self.settle(source, lines, None).await.map(|acked| acked.outcome)
+    }
+
+    /// As [`acknowledge`](Self::acknowledge), with lines that can say why a message failed.
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge), and when the word of a reason is not 1-64 of `a-z 0-9 _ -`.
+    pub async fn acknowledge_lines(&self, source: &SourcePath, lines: &[AckLine<'_>]) -> Result<AckOutcome, Error> {
+        self.settle(source, lines.iter().copied(), None).await.map(|acked| acked.outcome)
     }
 
     /// As [`acknowledge`](Self::acknowledge), trying until `deadline`, as the lease lasts, and not longer.
@@ -209,23 +243,24 @@ impl Client {
         acks: &[(AckHandle, AckStatus)],
         deadline: Instant,
     ) -> Result<AckOutcome, Error> {
-        self.settle(source, acks, Some(deadline)).await.map(|acked| acked.outcome)
+        let lines = acks.iter().map(|(handle, status)| AckLine::new(handle, *status));
+        self.settle(source, lines, Some(deadline)).await.map(|acked| acked.outcome)
     }
 
-    /// As [`acknowledge_until`](Self::acknowledge_until), with how long it took.
+    /// As [`acknowledge_lines`](Self::acknowledge_lines), trying until `deadline`, and with how long it took.
     pub(crate) async fn acknowledge_timed(
         &self,
         source: &SourcePath,
-        acks: &[(&AckHandle, AckStatus)],
+        lines: &[AckLine<'_>],
         deadline: Instant,
     ) -> Result<Acked, Error> {
-        self.settle(source, acks, Some(deadline)).await
+        self.settle(source, lines.iter().copied(), Some(deadline)).await
     }
 
     async fn settle(
         &self,
         source: &SourcePath,
-        acks: &[(impl Borrow<AckHandle> + Sync, AckStatus)],
+        lines: impl ExactSizeIterator<Item = AckLine<'_>> + Clone,
         deadline: Option<Instant>,
     ) -> Result<Acked, Error> {
         let (queue, group) = (source.queue.as_str(), source.group.as_str());
@@ -235,9 +270,8 @@ impl Client {
                 ("acknowledge dead letters", &["queues", queue, "groups", group, "deadletters", "ack"])
             }
         };
-        limits::in_range("number of acknowledgements", acks.len(), &(1..=MAX_MESSAGES), "")
-            .map_err(|error| Error::limit(name, error))?;
-        let body = wire::messages::encode_ack(acks.iter().map(|(handle, status)| (handle.borrow(), status.as_str())));
+        check_lines(lines.clone()).map_err(|error| Error::limit(name, error))?;
+        let body = wire::messages::encode_ack(lines, self.extensions());
         let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(Ok(body))?.deadline(deadline);
         self.fetch_answer(call, |Answer { response, sent }| {
             let (success, fail) = wire::messages::decode_acked(response.body())?;
@@ -245,6 +279,11 @@ impl Client {
         })
         .await
     }
+}
+
+fn check_lines<'a>(mut lines: impl ExactSizeIterator<Item = AckLine<'a>>) -> Result<(), LimitError> {
+    limits::in_range("number of acknowledgements", lines.len(), &(1..=MAX_MESSAGES), "")?;
+    lines.try_for_each(|line| line.failure.map_or(Ok(()), |failure| limits::reason(&failure.reason)))
 }
 
 fn check_messages(messages: &[Message]) -> Result<(), (Option<usize>, LimitError)> {

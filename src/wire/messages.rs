@@ -12,10 +12,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{Dialect, error, number, text};
+use super::{Dialect, error, extensions::Extensions, number, text};
 use crate::{
     json::{Scan, once, push_string},
-    message::{AckHandle, Attributes, Body, Message, MessageId, ReceivedMessage},
+    message::{AckLine, AckStatus, Attributes, Body, FailureReport, Message, MessageId, ReceivedMessage},
 };
 
 /// The body that sends messages.
@@ -214,19 +214,62 @@ fn scan_received<'a>(scan: &mut Scan<'a>, answer: &'a Bytes) -> Option<Vec<Recei
     })
 }
 
-/// The body that acknowledges messages, in their order.
-pub(crate) fn encode_ack<'a>(acks: impl Iterator<Item = (&'a AckHandle, &'static str)>) -> Vec<u8> {
+/// The longest error text of an acknowledgement, in bytes.
+const MAX_ERROR_BYTES: usize = 1024;
+/// The longest name of a worker in an acknowledgement, in bytes.
+const MAX_WORKER_BYTES: usize = 128;
+
+/// The body that acknowledges messages, in their order. It says nothing that a service with these extensions does not understand: there
+/// the first message that is not settled ends the list.
+pub(crate) fn encode_ack<'a>(acks: impl Iterator<Item = AckLine<'a>>, extensions: Extensions) -> Vec<u8> {
     let mut json = Vec::with_capacity(1024);
     json.extend_from_slice(b"{\"message\":[");
-    for (index, (handle, status)) in acks.enumerate() {
+    for (index, AckLine { handle, status, failure }) in acks.enumerate() {
+        let understood = match status {
+            AckStatus::Release if !extensions.release() => AckStatus::Fail,
+            AckStatus::Reject if !extensions.reject() => AckStatus::Fail,
+            understood => understood,
+        };
         json.extend_from_slice(if index > 0 { b",{\"handler\":" } else { b"{\"handler\":" });
         push_string(&mut json, handle.as_str());
         json.extend_from_slice(b",\"status\":\"");
-        json.extend_from_slice(status.as_bytes());
-        json.extend_from_slice(b"\"}");
+        json.extend_from_slice(understood.as_str().as_bytes());
+        json.push(b'"');
+        if let (Some(failure), true, AckStatus::Fail | AckStatus::Reject) = (failure, extensions.reason(), understood) {
+            push_failure(&mut json, failure);
+        }
+        json.push(b'}');
+        if understood != status {
+            break;
+        }
     }
     json.extend_from_slice(b"]}");
     json
+}
+
+/// The members of a line that say why.
+fn push_failure(json: &mut Vec<u8>, failure: &FailureReport) {
+    let FailureReport { reason, error, worker, first_failure_ms, last_failure_ms } = failure;
+    let texts =
+        [("reason", &**reason), ("error", cut(error, MAX_ERROR_BYTES)), ("worker", cut(worker, MAX_WORKER_BYTES))];
+    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+        json.extend_from_slice(format!(",\"{name}\":").as_bytes());
+        push_string(json, text);
+    }
+    for (name, ms) in [("first_failure", first_failure_ms), ("last_failure", last_failure_ms)] {
+        if let Some(ms) = ms {
+            json.extend_from_slice(format!(",\"{name}\":{ms}").as_bytes());
+        }
+    }
+}
+
+/// As much of a text as `most` bytes hold, in whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    if text.len() <= most {
+        return text;
+    }
+    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
 }
 
 /// The answer to an acknowledgement: (success, fail).
@@ -252,7 +295,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{json::assert_scanned_as_parsed, wire::ApiVersion};
+    use crate::{json::assert_scanned_as_parsed, message::AckHandle, wire::ApiVersion};
 
     #[test]
     fn a_message_is_written_with_what_it_has() {
@@ -293,6 +336,45 @@ mod tests {
         assert_eq!((received[1].sequence, received[1].attempt), (None, None));
         assert_eq!((received[1].tags[0].as_str(), received[1].attributes["a"].as_u64()), ("inner", Some(1)));
         assert_eq!(decode_received(&Bytes::from_static(b"[]"), "spoilt,x.y,.").unwrap(), []);
+    }
+
+    /// What a service does not announce it is not sent, and what is left says the same as far as it can.
+    #[test]
+    fn an_acknowledgement_says_what_its_service_understands() {
+        let (done, poison, back) = (AckHandle::new("a"), AckHandle::new("b"), AckHandle::new("c"));
+        let failure = FailureReport {
+            reason: "rejected".into(),
+            error: "no \"such\" account".to_owned(),
+            worker: "w-1".to_owned(),
+            first_failure_ms: Some(5),
+            last_failure_ms: Some(7),
+        };
+        let lines = [
+            AckLine::new(&done, AckStatus::Success),
+            AckLine::new(&poison, AckStatus::Reject).because(&failure),
+            AckLine::new(&back, AckStatus::Release),
+        ];
+        let text = |lines: &[AckLine<'_>], extensions| {
+            String::from_utf8(encode_ack(lines.iter().copied(), extensions)).unwrap()
+        };
+        assert_eq!(
+            text(&lines, Extensions::ALL),
+            r#"{"message":[{"handler":"a","status":"success"},{"handler":"b","status":"reject","reason":"rejected","error":"no \"such\" account","worker":"w-1","first_failure":5,"last_failure":7},{"handler":"c","status":"release"}]}"#
+        );
+        assert_eq!(
+            text(&lines, Extensions::NONE),
+            r#"{"message":[{"handler":"a","status":"success"},{"handler":"b","status":"fail"}]}"#
+        );
+        assert_eq!(text(&lines[2..], Extensions::NONE), r#"{"message":[{"handler":"c","status":"fail"}]}"#);
+        let failed = [AckLine::new(&poison, AckStatus::Fail).because(&failure)];
+        assert!(text(&failed, Extensions::ALL).contains(r#""status":"fail","reason":"rejected","error":"no "#));
+        assert_eq!(text(&failed, Extensions::NONE), r#"{"message":[{"handler":"b","status":"fail"}]}"#);
+    }
+
+    #[test]
+    fn the_texts_of_a_failure_are_cut_between_characters() {
+        assert_eq!(cut("队列", 5), "队");
+        assert_eq!((cut("队列", 6), cut("abc", 2), cut("", 0)), ("队列", "ab", ""));
     }
 
     #[test]

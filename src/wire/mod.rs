@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
 pub(crate) mod error;
+pub(crate) mod extensions;
 pub(crate) mod groups;
 pub(crate) mod messages;
 pub(crate) mod queues;

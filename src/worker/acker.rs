@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     client::{AckOutcome, Acked, Error},
-    message::AckStatus,
+    message::{AckLine, AckStatus},
 };
 
 /// What is kept of a lease for the acknowledgement itself.
@@ -42,7 +42,7 @@ pub(crate) async fn settle(shared: &Shared, batch: &Arc<Deliveries>, settlement:
     };
     let status = |position| if position < done { AckStatus::Success } else { AckStatus::Fail };
     let named = batch.messages().iter().take(done + 1).enumerate();
-    let acks: Vec<_> = named.map(|(position, message)| (&message.handle, status(position))).collect();
+    let acks: Vec<_> = named.map(|(position, message)| AckLine::new(&message.handle, status(position))).collect();
     let span = spans::ack(&shared.origin, acks.len());
     let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
     // Without the tries before: an outage must not look like a slow network for hours after it.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     client::{Acked, Client, ConsumeOptions, Consumed, Error},
-    message::{AckHandle, AckStatus, Message},
+    message::{AckLine, Message},
     queue::{QueueId, SourcePath, TagFilter},
 };
 
@@ -17,7 +17,7 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync + 'static {
     /// Leases up to `want` messages for `ack_wait`, waiting up to `wait` for a first one.
     async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Consumed, Error>;
     /// Acknowledges a batch, again and again until `until` while that can help.
-    async fn acknowledge(&self, acks: &[(&AckHandle, AckStatus)], until: Instant) -> Result<Acked, Error>;
+    async fn acknowledge(&self, lines: &[AckLine<'_>], until: Instant) -> Result<Acked, Error>;
     /// Sends a copy of a message to a queue; `None` is the queue that is consumed.
     async fn forward(&self, queue: Option<&QueueId>, message: Message) -> Result<(), Error>;
 }
@@ -34,11 +34,11 @@ pub(crate) struct Service {
 impl Source for Service {
     async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Consumed, Error> {
         let options = ConsumeOptions { max_messages: want, poll_wait: wait, ack_wait, filter: self.filter.clone() };
-        self.client.consume_batch(&self.path, &options).await
+        self.client.consume_batch(&self.path, &options, None).await
     }
 
-    async fn acknowledge(&self, acks: &[(&AckHandle, AckStatus)], until: Instant) -> Result<Acked, Error> {
-        self.client.acknowledge_timed(&self.path, acks, until).await
+    async fn acknowledge(&self, lines: &[AckLine<'_>], until: Instant) -> Result<Acked, Error> {
+        self.client.acknowledge_timed(&self.path, lines, until).await
     }
 
     async fn forward(&self, queue: Option<&QueueId>, message: Message) -> Result<(), Error> {

@@ -23,7 +23,7 @@ mod steering;
 use super::*;
 use crate::{
     client::{Acked, Consumed},
-    message::{AckHandle, AckStatus, Attributes, Body, Message, ReceivedMessage},
+    message::{AckHandle, AckLine, AckStatus, Attributes, Body, Message, ReceivedMessage},
 };
 
 mod batch_handlers;
@@ -117,8 +117,8 @@ impl Source for Script {
         }
     }
 
-    async fn acknowledge(&self, acks: &[(&AckHandle, AckStatus)], _until: Instant) -> Result<Acked, Error> {
-        let list: Vec<_> = acks.iter().map(|(handle, status)| (handle.as_str().to_owned(), *status)).collect();
+    async fn acknowledge(&self, lines: &[AckLine<'_>], _until: Instant) -> Result<Acked, Error> {
+        let list: Vec<_> = lines.iter().map(|line| (line.handle.as_str().to_owned(), line.status)).collect();
         self.acks.lock().unwrap().push((self.began.elapsed(), list));
         let takes = *self.ack_takes.lock().unwrap();
         if !takes.is_zero() {

@@ -9,6 +9,7 @@ mod broker;
 mod cli;
 mod client;
 mod client_documents;
+mod client_extensions;
 mod client_http;
 #[cfg(feature = "server")]
 mod client_server;

@@ -1,0 +1,106 @@
+//! The extensions of this project's server: what it announces, and the parts of requests that use them.
+
+use http::HeaderMap;
+use serde::Deserialize;
+
+use super::number;
+
+/// The header in which a service announces its extensions, and a client asks for those that change an answer.
+pub(crate) const EXTENSIONS: &str = "x-dms-extensions";
+
+/// The header of a consume call that gives it an id, so that it can be ended.
+pub(crate) const POLL: &str = "x-dms-poll";
+
+/// The most polls that one call ends.
+pub(crate) const MAX_ENDED_POLLS: usize = 100;
+
+/// What a service can do beyond the documented API, as it announces in the header `x-dms-extensions` of its answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions(u8);
+
+const END_POLL: u8 = 1;
+const RELEASE: u8 = 2;
+const REJECT: u8 = 4;
+const REASON: u8 = 8;
+
+impl Extensions {
+    /// None: what a service can do that announces nothing.
+    pub const NONE: Self = Self(0);
+    /// Every extension of this version.
+    pub const ALL: Self = Self(END_POLL | RELEASE | REJECT | REASON);
+
+    /// Whether a waiting consume call can be ended.
+    pub fn end_poll(self) -> bool {
+        self.0 & END_POLL > 0
+    }
+
+    /// Whether messages can be handed back without a failure counted.
+    pub fn release(self) -> bool {
+        self.0 & RELEASE > 0
+    }
+
+    /// Whether a message can be made a dead letter at once.
+    pub fn reject(self) -> bool {
+        self.0 & REJECT > 0
+    }
+
+    /// Whether a failure can carry its reason.
+    pub fn reason(self) -> bool {
+        self.0 & REASON > 0
+    }
+
+    /// What the headers of an answer announce; `None` where they do not speak of extensions. Unknown names are passed over.
+    pub(crate) fn announced(headers: &HeaderMap) -> Option<Self> {
+        headers.get(EXTENSIONS).map(|value| Self::parse(value.as_bytes()))
+    }
+
+    fn parse(list: &[u8]) -> Self {
+        let bit = |name: &[u8]| match name.trim_ascii() {
+            b"end-poll" => END_POLL,
+            b"release" => RELEASE,
+            b"reject" => REJECT,
+            b"reason" => REASON,
+            _ => 0,
+        };
+        Self(list.split(|byte| *byte == b',').fold(0, |all, name| all | bit(name)))
+    }
+
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+}
+
+/// The body that ends polls.
+pub(crate) fn encode_end_polls<'a>(polls: impl Iterator<Item = &'a str>) -> Result<Vec<u8>, serde_json::Error> {
+    let polls: Vec<&str> = polls.collect();
+    serde_json::to_vec(&serde_json::json!({ "polls": polls }))
+}
+
+/// The answer to it: how many polls were waiting.
+pub(crate) fn decode_ended(body: &[u8]) -> Result<usize, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Ended {
+        #[serde(default, deserialize_with = "number")]
+        ended: u64,
+    }
+    serde_json::from_slice(body).map(|Ended { ended }| usize::try_from(ended).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_are_read_with_tolerance() {
+        let parse = |text: &str| Extensions::parse(text.as_bytes());
+        assert_eq!(parse("end-poll, release, reject, reason"), Extensions::ALL);
+        assert_eq!(parse(" reason ,fly,,release"), Extensions(RELEASE | REASON));
+        assert_eq!(parse(""), Extensions::NONE);
+        assert_eq!(Extensions::announced(&HeaderMap::new()), None);
+        assert!(parse("reject").reject() && !parse("rejected").reject() && !parse("release").reject());
+    }
+}
