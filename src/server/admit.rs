@@ -7,20 +7,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{Method, request::Parts};
+use http::Method;
 
 use super::{
     app::App,
     body, codes,
     error::ApiError,
-    gate::{Caller, is_project_id},
+    gate::{Caller, Sender, is_project_id},
     inject::inject,
     resource::Target,
     routes::Admitted,
 };
 
 /// Admits a request to its operation, or answers why not.
-pub(super) async fn admit(app: &App, parts: &Parts, target: Target<'_>, body: Body) -> Response {
+pub(super) async fn admit(app: &App, sender: Sender<'_>, target: Target<'_>, body: Body) -> Response {
+    let parts = sender.parts;
     if parts.method == Method::HEAD && !target.resource.is_for_anybody() {
         // HEAD is served by GET elsewhere: here that would be a consume that throws its messages away.
         return codes::METHOD.plain().into_response();
@@ -30,18 +31,18 @@ pub(super) async fn admit(app: &App, parts: &Parts, target: Target<'_>, body: Bo
         Ok(read) => read,
         Err(error) => return error.into_response(),
     };
-    match identify(app, parts, target, &body) {
+    match identify(app, sender, target, &body) {
         Ok(caller) => inject(app, Admitted { parts, target, caller: &caller }, body).await,
         Err(error) => error.into_response(),
     }
 }
 
 /// Who a request comes from, if it may enter the project that it names.
-fn identify(app: &App, parts: &Parts, target: Target<'_>, body: &Bytes) -> Result<Caller, ApiError> {
+fn identify(app: &App, sender: Sender<'_>, target: Target<'_>, body: &Bytes) -> Result<Caller, ApiError> {
     if target.resource.is_for_anybody() {
         return Ok(Caller::Anyone);
     }
-    let caller = app.gate.identify(parts, body)?;
+    let caller = app.gate.identify(sender, body, &app.metrics)?;
     if let Some(project) = target.project {
         if !is_project_id(project) {
             return Err(codes::PROJECT_FORMAT.because("1 to 64 of A-Z a-z 0-9 _ - are allowed."));

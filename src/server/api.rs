@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -14,11 +15,21 @@ use super::{app::App, rim};
 
 /// The whole API. Not a router of axum: its layers and boxes cost as much as an operation.
 #[derive(Clone, Debug)]
-pub(super) struct Api(Arc<App>);
+pub(super) struct Api {
+    app: Arc<App>,
+    /// The address of the caller; `None` for callers in the same process.
+    peer: Option<IpAddr>,
+}
 
 impl Api {
+    /// The API for callers in the same process.
     pub(super) fn new(app: Arc<App>) -> Self {
-        Self(app)
+        Self { app, peer: None }
+    }
+
+    /// The API for a connection from this address.
+    pub(super) fn for_peer(app: Arc<App>, peer: IpAddr) -> Self {
+        Self { app, peer: Some(peer) }
     }
 }
 
@@ -32,7 +43,7 @@ impl Service<Request> for Api {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let app = Arc::clone(&self.0);
-        Box::pin(async move { Ok(rim::wrap(&app, request).await) })
+        let (app, peer) = (Arc::clone(&self.app), self.peer);
+        Box::pin(async move { Ok(rim::wrap(&app, peer, request).await) })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Where a request has both, the signature counts, because it covers the request and the token does not.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{header, request::Parts};
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use super::{
     config::{Project, User},
     error::ApiError,
     keys::{Keys, TOKEN_HEADER, same},
+    metrics::Metrics,
     tokens::Tokens,
 };
 use crate::{auth::signer::ALGORITHM, queue::ProjectId};
@@ -44,6 +45,15 @@ impl Caller {
     pub(super) fn sees(&self, project: &ProjectId) -> bool {
         self.enter(project.as_str()).is_ok()
     }
+}
+
+/// The head of a request, and the address that sent it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender<'a> {
+    /// The head.
+    pub(super) parts: &'a Parts,
+    /// The address at the other end of the connection; `None` for callers in the same process.
+    pub(super) peer: Option<IpAddr>,
 }
 
 /// Knows the projects, their keys, their users and the tokens given out.
@@ -102,17 +112,22 @@ impl Gate {
     ///
     /// # Errors
     /// 401 with the gateway's code for signatures (APIGW.0301) or the service's for tokens (DMS.10240101 to 103).
-    pub(super) fn identify(&self, parts: &Parts, body: &[u8]) -> Result<Caller, ApiError> {
+    pub(super) fn identify(&self, sender: Sender<'_>, body: &[u8], metrics: &Metrics) -> Result<Caller, ApiError> {
         if self.open {
             return Ok(Caller::Anyone);
         }
+        let parts = sender.parts;
         let authorization = parts.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
         let token = parts.headers.get(TOKEN_HEADER).map(|value| value.to_str().unwrap_or_default());
         let token = token.filter(|token| !token.is_empty());
         match (authorization, token) {
             (Some(text), _) if text.starts_with(ALGORITHM) => {
                 let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
-                self.keys.check(text, parts, body, now).map(Caller::Of)
+                let checked = self.keys.check(text, sender, body, now);
+                checked.map(Caller::Of).map_err(|refusal| {
+                    metrics.refused_signature(refusal.reason);
+                    refusal.error
+                })
             }
             (_, Some(token)) => self.tokens.project(token).map(|project| Caller::Of(project.into_iter().collect())),
             (Some(_), None) => Err(codes::SIGNATURE

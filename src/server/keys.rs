@@ -1,13 +1,11 @@
-//! Access keys: whose signature a request carries, and the lock on keys that are guessed at.
+//! Access keys: whose signature a request carries.
 //!
 //! A signature is judged as the service's gateway did (API reference 3.2 and the signing guide): by the header list of
-//! the request itself, within 15 minutes, and after five bad ones in a row the key is locked for five minutes.
+//! the request itself, and within 15 minutes. Unlike the gateway, which locked a key for everybody after five wrong
+//! signatures, a right signature always passes: otherwise anybody who has seen the name of a key could lock its owner
+//! out. Only wrong ones are answered with the gateway's text for a locked key.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, request::Parts};
@@ -16,7 +14,13 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use tokio::time::Instant;
 
-use super::{codes, config::Project, error::ApiError};
+use super::{
+    codes,
+    config::Project,
+    error::ApiError,
+    gate::Sender,
+    key_lock::{KeyLock, Strike, Warnings},
+};
 use crate::{
     auth::{
         RequestParts,
@@ -27,14 +31,16 @@ use crate::{
 
 /// The header that carries a token.
 pub(super) const TOKEN_HEADER: &str = "x-auth-token";
-/// Bad signatures in a row that lock a key.
-const STRIKES: u32 = 5;
-/// How long a key stays locked.
-const LOCKED: Duration = Duration::from_secs(5 * 60);
+/// How much of the name of an unknown key is shown.
+const SHOWN: usize = 40;
 
 /// The access keys of all projects.
 #[derive(Debug)]
-pub(super) struct Keys(HashMap<String, Key>);
+pub(super) struct Keys {
+    known: HashMap<String, Key>,
+    /// The warnings about keys that are not known.
+    strangers: Warnings,
+}
 
 /// An access key.
 #[derive(Debug)]
@@ -42,14 +48,17 @@ struct Key {
     secret: SecretString,
     security_token: Option<SecretString>,
     projects: Arc<[ProjectId]>,
-    record: Mutex<Record>,
+    lock: KeyLock,
+    warnings: Warnings,
 }
 
-/// The latest signatures made with a key.
-#[derive(Debug, Default)]
-struct Record {
-    strikes: u32,
-    locked_until: Option<Instant>,
+/// Why a signature is refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// A word for metrics.
+    pub(super) reason: &'static str,
+    /// The answer.
+    pub(super) error: ApiError,
 }
 
 impl Keys {
@@ -75,12 +84,13 @@ impl Keys {
                     secret: access.secret_key.clone(),
                     security_token: access.security_token.clone(),
                     projects: shared.into(),
-                    record: Mutex::default(),
+                    lock: KeyLock::default(),
+                    warnings: Warnings::default(),
                 };
                 keys.insert(name.clone(), key);
             }
         }
-        Ok(Self(keys))
+        Ok(Self { known: keys, strangers: Warnings::default() })
     }
 
     /// Checks a request's `Authorization` header and gives the projects that its key is good for.
@@ -90,52 +100,87 @@ impl Keys {
     pub(super) fn check(
         &self,
         authorization: &str,
-        parts: &Parts,
+        sender: Sender<'_>,
         body: &[u8],
         now: Timestamp,
-    ) -> Result<Arc<[ProjectId]>, ApiError> {
+    ) -> Result<Arc<[ProjectId]>, Refusal> {
         let authorization = Authorization::parse(authorization).map_err(|error| refused(&error))?;
-        let Some(key) = self.0.get(&authorization.access_key) else {
-            let shown: String = authorization.access_key.chars().take(40).collect();
-            return Err(codes::SIGNATURE.because(format!("Get secretKey failed,ak:{shown},err:ak not exist")));
+        let Some(key) = self.known.get(&authorization.access_key) else {
+            return Err(self.unknown(&authorization.access_key, sender.peer));
         };
-        key.check_lock()?;
-        let verdict = key.verify(&authorization, parts, body, now);
-        key.note(&verdict);
-        verdict.map_err(|error| refused(&error))?;
-        Ok(Arc::clone(&key.projects))
+        match key.verify(&authorization, sender.parts, body, now) {
+            Ok(()) => {
+                key.lock.clear(sender.peer);
+                Ok(Arc::clone(&key.projects))
+            }
+            Err(error) => Err(key.refuse(&authorization.access_key, sender.peer, &error)),
+        }
+    }
+
+    fn unknown(&self, access_key: &str, peer: Option<IpAddr>) -> Refusal {
+        let shown: String = access_key.chars().take(SHOWN).collect();
+        if let Some(suppressed) = self.strangers.admit(Instant::now()) {
+            let peer = peer.map(tracing::field::display);
+            tracing::warn!(
+                access_key = shown,
+                peer,
+                suppressed,
+                "a signature was refused: there is no such access key"
+            );
+        }
+        let text = format!("Get secretKey failed,ak:{shown},err:ak not exist");
+        Refusal { reason: "unknown_key", error: codes::SIGNATURE.because(text) }
     }
 }
 
 impl Key {
-    /// Whether the key is locked; a lock that is over is taken away.
-    fn check_lock(&self) -> Result<(), ApiError> {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        match record.locked_until {
-            Some(until) if Instant::now() < until => {
-                Err(codes::SIGNATURE.because("AK access failed to reach the limit,forbidden"))
-            }
-            Some(_) => {
-                *record = Record::default();
-                Ok(())
-            }
-            None => Ok(()),
+    /// Refuses a signature. Clocks that are off and missing headers do not count towards the lock: they say nothing
+    /// about the secret.
+    fn refuse(&self, access_key: &str, peer: Option<IpAddr>, error: &SignatureError) -> Refusal {
+        let now = Instant::now();
+        let strike = match error {
+            SignatureError::Mismatch(_) | SignatureError::BodyHash => Some(self.lock.strike(peer, now)),
+            _ => None,
+        };
+        self.warn(access_key, peer, error, strike, now);
+        match strike {
+            Some(Strike::Locked) => Refusal {
+                reason: "locked",
+                error: codes::SIGNATURE.because("AK access failed to reach the limit,forbidden"),
+            },
+            _ => refused(error),
         }
     }
 
-    /// Counts a wrong signature; a right one wipes the slate. Clocks that are off and missing headers do not count: they
-    /// say nothing about the secret.
-    fn note(&self, verdict: &Result<(), SignatureError>) {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        match verdict {
-            Ok(()) => record.strikes = 0,
-            Err(SignatureError::Mismatch(_) | SignatureError::BodyHash) => {
-                record.strikes += 1;
-                if record.strikes >= STRIKES {
-                    record.locked_until = Some(Instant::now() + LOCKED);
-                }
-            }
-            Err(_) => {}
+    fn warn(
+        &self,
+        access_key: &str,
+        peer: Option<IpAddr>,
+        error: &SignatureError,
+        strike: Option<Strike>,
+        now: Instant,
+    ) {
+        if matches!(strike, Some(Strike::Further | Strike::Locked)) {
+            return;
+        }
+        let Some(suppressed) = self.warnings.admit(now) else { return };
+        let peer = peer.map(tracing::field::display);
+        match strike {
+            Some(Strike::Locks) => tracing::warn!(
+                access_key,
+                peer,
+                suppressed,
+                "five wrong signatures in a row: further wrong ones with this key from this peer are answered as by a \
+                 locked key for 5 minutes, right ones still pass; if the peer is a stranger, block it"
+            ),
+            // Its text has no secrets: the canonical request is not part of it.
+            _ => tracing::warn!(
+                access_key,
+                peer,
+                suppressed,
+                %error,
+                "a signature was refused: check the secret key and the clock of the peer"
+            ),
         }
     }
 
@@ -174,14 +219,17 @@ impl Key {
 }
 
 /// The gateway's answer to a request whose signature it did not accept.
-fn refused(error: &SignatureError) -> ApiError {
-    codes::SIGNATURE.because(match error {
-        SignatureError::Expired(_) => format!("calc ak sk signature fail:{error}"),
+fn refused(error: &SignatureError) -> Refusal {
+    let (reason, text) = match error {
+        SignatureError::Expired(_) => ("expired", format!("calc ak sk signature fail:{error}")),
         SignatureError::Mismatch(canonical) => {
-            format!("verify aksk signature fail, canonical request: {:?}", without_secrets(canonical))
+            let shown = without_secrets(canonical);
+            ("mismatch", format!("verify aksk signature fail, canonical request: {shown:?}"))
         }
-        _ => format!("verify aksk signature fail: {error}"),
-    })
+        SignatureError::BodyHash => ("mismatch", format!("verify aksk signature fail: {error}")),
+        _ => ("malformed", format!("verify aksk signature fail: {error}")),
+    };
+    Refusal { reason, error: codes::SIGNATURE.because(text) }
 }
 
 /// The canonical request less the tokens in it: callers write errors into their logs.

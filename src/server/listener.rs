@@ -1,6 +1,10 @@
 //! The accept loop: a bounded number of connections, TLS where it is wanted, and an orderly end.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::extract::Request;
 use http::uri::Scheme;
@@ -57,13 +61,25 @@ impl Listener {
     /// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the
     /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions.
     pub(crate) async fn run(self, service: impl Answers, limits: HttpLimits, stopping: CancellationToken) {
+        self.run_each(move |_| service.clone(), limits, stopping).await;
+    }
+
+    /// As [`run`](Self::run), with a service for each connection, made for the address of its peer.
+    pub(crate) async fn run_each<S: Answers>(
+        self,
+        service: impl Fn(IpAddr) -> S,
+        limits: HttpLimits,
+        stopping: CancellationToken,
+    ) {
         let encrypted = self.tls.is_some();
-        let service = MapRequest::new(service, move |mut request: Request| {
-            if encrypted {
-                request.extensions_mut().insert(Scheme::HTTPS);
-            }
-            request
-        });
+        let service = move |peer: SocketAddr| {
+            MapRequest::new(service(peer.ip().to_canonical()), move |mut request: Request| {
+                if encrypted {
+                    request.extensions_mut().insert(Scheme::HTTPS);
+                }
+                request
+            })
+        };
         let permits = Arc::new(Semaphore::new(limits.connections));
         // Cuts the connections that outlive the grace when this function is left, and all of them when it is dropped.
         let mut connections = JoinSet::new();
@@ -72,15 +88,15 @@ impl Listener {
                 while connections.try_join_next().is_some() {}
                 // The permit comes first: a connection over the limit waits in the kernel's queue, not in our memory.
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-                let stream = match self.socket.accept().await {
-                    Ok((stream, _)) => stream,
+                let (stream, peer) = match self.socket.accept().await {
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
                         sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
                 };
-                let serving = serve(stream, self.tls.clone(), service.clone(), limits.clone(), stopping.clone());
+                let serving = serve(stream, self.tls.clone(), service(peer), limits.clone(), stopping.clone());
                 connections.spawn(async move {
                     let _permit = permit;
                     serving.await;

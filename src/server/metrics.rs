@@ -26,6 +26,11 @@ struct Operation {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusedSignature {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct GroupLabels {
     project: String,
     queue: String,
@@ -52,6 +57,7 @@ pub(crate) struct Metrics {
     consumed: Counter,
     acknowledged: Counter,
     failed: Counter,
+    refused_signatures: Family<RefusedSignature, Counter>,
 }
 
 impl Metrics {
@@ -67,6 +73,7 @@ impl Metrics {
             consumed: Counter::default(),
             acknowledged: Counter::default(),
             failed: Counter::default(),
+            refused_signatures: Family::default(),
         }
     }
 
@@ -77,6 +84,8 @@ impl Metrics {
         counter("dms_server_consumed_messages", "Messages handed out, redeliveries included", &self.consumed);
         counter("dms_server_acked_messages", "Messages settled by an acknowledgement", &self.acknowledged);
         counter("dms_server_failed_messages", "Messages failed by an acknowledgement", &self.failed);
+        let help = "Requests refused for their signature, by reason";
+        registry.register("dms_server_refused_signatures", help, self.refused_signatures.clone());
         let help = "Messages of a group by state, as of this scrape";
         registry.register("dms_server_queue_messages", help, self.messages.clone());
         let help = "Age of the oldest message that a group has not settled, in seconds";
@@ -123,6 +132,11 @@ impl Metrics {
     pub(crate) fn answered(&self, operation: &'static str, code: u16, took: Duration) {
         self.requests.get_or_create(&Answered { operation, code }).inc();
         self.durations.get_or_create(&Operation { operation }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a request that was refused for its signature.
+    pub(crate) fn refused_signature(&self, reason: &'static str) {
+        self.refused_signatures.get_or_create(&RefusedSignature { reason }).inc();
     }
 
     /// Counts stored messages.

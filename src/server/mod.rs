@@ -30,6 +30,7 @@ mod groups;
 mod iam;
 mod inject;
 mod json;
+mod key_lock;
 mod keys;
 pub(crate) mod listener;
 mod metrics;
@@ -249,8 +250,9 @@ fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
 }
 
 async fn serve(listener: Option<Listener>, app: &Arc<App>, stopping: &CancellationToken) {
+    let api = |peer| Api::for_peer(Arc::clone(app), peer);
     match listener {
-        Some(listener) => listener.run(Api::new(Arc::clone(app)), app.limits.clone(), stopping.clone()).await,
+        Some(listener) => listener.run_each(api, app.limits.clone(), stopping.clone()).await,
         None => stopping.cancelled().await,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A request id, containment of panics, the error body, one debug line without bodies or secrets, and metrics.
 
-use std::panic::AssertUnwindSafe;
+use std::{net::IpAddr, panic::AssertUnwindSafe};
 
 use axum::{
     body::Body,
@@ -18,6 +18,7 @@ use super::{
     app::App,
     codes::{self, Code},
     error::ApiError,
+    gate::Sender,
     operation::Operation,
     resource::Target,
 };
@@ -30,7 +31,7 @@ const MAX_REQUEST_ID: usize = 128;
 const MAX_LINE: usize = 32 << 10;
 
 /// Wraps a request: nothing that happens inside gets out except as an answer.
-pub(super) async fn wrap(app: &App, request: Request) -> Response {
+pub(super) async fn wrap(app: &App, peer: Option<IpAddr>, request: Request) -> Response {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let id = request_id(&parts.headers);
@@ -40,12 +41,13 @@ pub(super) async fn wrap(app: &App, request: Request) -> Response {
     let mut response = match (oversized(&parts), target) {
         (Some(code), _) => code.plain().into_response(),
         (None, None) => codes::URL_NOT_FOUND.plain().into_response(),
-        (None, Some(target)) => {
-            AssertUnwindSafe(admit::admit(app, &parts, target, body)).catch_unwind().await.unwrap_or_else(|_| {
+        (None, Some(target)) => AssertUnwindSafe(admit::admit(app, Sender { parts: &parts, peer }, target, body))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
                 tracing::error!(operation, request_id = ?id, "the request handler panicked");
                 codes::INTERNAL.plain().into_response()
-            })
-        }
+            }),
     };
 
     let refused = response.extensions_mut().remove::<ApiError>();

@@ -23,6 +23,8 @@ mod kill;
 #[cfg(feature = "server")]
 mod layers;
 mod listeners;
+#[cfg(feature = "server")]
+mod log;
 mod observability;
 mod producer;
 mod redelivery;
