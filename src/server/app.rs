@@ -4,7 +4,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{body::Room, broker::Broker, config::HttpLimits, faults::Faults, gate::Gate, metrics::Metrics};
+use super::{
+    body::Room, broker::Broker, config::HttpLimits, faults::Faults, gate::Gate, metrics::Metrics, polls::Polls,
+};
 
 /// The state behind the router.
 #[derive(Debug)]
@@ -27,4 +29,8 @@ pub(crate) struct App {
     pub(crate) room: Room,
     /// Counters and durations.
     pub(crate) metrics: Metrics,
+    /// Whether the extensions are announced and obeyed.
+    pub(crate) extensions: bool,
+    /// Consume calls that can be ended.
+    pub(crate) polls: Polls,
 }

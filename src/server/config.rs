@@ -35,6 +35,9 @@ pub struct ServerConfig {
     pub faults: FaultPlan,
     /// How the broker behaves; the quotas of projects are added to its own.
     pub broker: EmbeddedConfig,
+    /// Whether the server's extensions are announced and obeyed; true. Without them it is as a service that never had
+    /// any, for tests of clients.
+    pub extensions: bool,
     /// The wall clock; the system's.
     pub clock: Clock,
 }
@@ -52,6 +55,7 @@ impl Default for ServerConfig {
             limits: HttpLimits::default(),
             faults: FaultPlan::default(),
             broker: EmbeddedConfig::default(),
+            extensions: true,
             clock: Clock::system(),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     broker::{GroupPath, LeaseRequest, LeasedMessage, Stream},
     codes,
     error::ApiError,
+    extensions,
     json::JsonText,
     query::Query,
 };
@@ -24,7 +25,13 @@ const DELIVERIES: HeaderName = HeaderName::from_static("x-dms-deliveries");
 const WAITED: HeaderName = HeaderName::from_static("x-dms-waited-ms");
 
 /// `GET …/messages` (5.3.2), or `GET …/deadletters` (5.3.4): the same, without labels on either side.
-pub(super) async fn consume(app: &App, path: &GroupPath, stream: Stream, query: &Query) -> Result<Response, ApiError> {
+pub(super) async fn consume(
+    app: &App,
+    path: &GroupPath,
+    stream: Stream,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let request = match stream {
         Stream::Messages => LeaseRequest { filter: filter(query)?, ..request(query)? },
@@ -33,13 +40,31 @@ pub(super) async fn consume(app: &App, path: &GroupPath, stream: Stream, query: 
     if app.stopping.is_cancelled() {
         return Err(codes::STOPPING.plain());
     }
-    let leased = tokio::select! {
-        // Giving up a lease call hands nothing out, so a stopping server may answer at once.
-        () = app.stopping.cancelled() => Vec::new(),
-        leased = app.broker.lease(path, stream, request) => leased?,
+    let leased = match extensions::poll_id(app, headers)? {
+        None => lease(app, path, stream, request, std::future::pending()).await?,
+        Some(id) => match app.polls.begin(&path.project, id) {
+            Some(poll) => lease(app, path, stream, request, poll.ended()).await?,
+            None => Vec::new(),
+        },
     };
     app.metrics.consumed(leased.len());
     Ok(answer(&leased, stream, arrived.elapsed()))
+}
+
+/// Leases what there is; empty when the call is `ended`, or the server stops.
+async fn lease(
+    app: &App,
+    path: &GroupPath,
+    stream: Stream,
+    request: LeaseRequest,
+    ended: impl Future<Output = ()>,
+) -> Result<Vec<LeasedMessage>, ApiError> {
+    tokio::select! {
+        // Giving up a lease call hands nothing out, so both may be answered at once.
+        () = app.stopping.cancelled() => Ok(Vec::new()),
+        () = ended => Ok(Vec::new()),
+        leased = app.broker.lease(path, stream, request) => Ok(leased?),
+    }
 }
 
 fn request(query: &Query) -> Result<LeaseRequest, ApiError> {

@@ -2,7 +2,7 @@
 //!
 //! A request passes `listener` and `connection` (sockets, deadlines), `api` and `rim` (request id, panics, error body,
 //! metrics) with `resource`, `admit` with `body` and `gate` (size, caller), `inject` (faults on purpose), `routes`, and one
-//! file per resource: `queues`, `groups`, `send`, `consume`, `ack`, `tags`, `tag_search`, `quotas`, `iam`. What they refuse
+//! file per resource: `queues`, `groups`, `send`, `consume`, `ack`, `polls`, `tags`, `tag_search`, `quotas`, `iam`. What they refuse
 //! they refuse with one of `codes`, as an `error`. In-process callers enter at `api` and skip the sockets; `admin` is apart
 //! from all that, on its own address.
 //!
@@ -23,6 +23,7 @@ mod connection;
 mod consume;
 mod durations;
 mod error;
+mod extensions;
 pub mod faults;
 mod figures;
 mod gate;
@@ -36,6 +37,7 @@ pub(crate) mod listener;
 mod metrics;
 mod operation;
 mod paths;
+mod polls;
 mod query;
 mod queues;
 mod quotas;
@@ -67,6 +69,7 @@ use self::{
     gate::Gate,
     listener::Listener,
     metrics::Metrics,
+    polls::Polls,
 };
 
 /// Why a server did not start.
@@ -159,6 +162,8 @@ impl Server {
             room: Room::new(config.limits.bodies_bytes),
             limits: config.limits,
             metrics: Metrics::new(),
+            extensions: config.extensions,
+            polls: Polls::default(),
         });
         Ok(Self { app, listener, admin })
     }

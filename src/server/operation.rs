@@ -38,6 +38,8 @@ pub enum Operation {
     Tags,
     /// Quotas (5.5.1).
     Quotas,
+    /// Ending waiting consume calls: an extension.
+    EndPolls,
     /// The identity service.
     Identity,
     /// A path that is not of the API.
@@ -45,7 +47,7 @@ pub enum Operation {
 }
 
 /// All operations with their names.
-const NAMES: [(Operation, &str); 16] = [
+const NAMES: [(Operation, &str); 17] = [
     (Operation::CreateQueue, "create_queue"),
     (Operation::ListQueues, "list_queues"),
     (Operation::ShowQueue, "show_queue"),
@@ -60,6 +62,7 @@ const NAMES: [(Operation, &str); 16] = [
     (Operation::AckDeadLetters, "ack_dead_letters"),
     (Operation::Tags, "tags"),
     (Operation::Quotas, "quotas"),
+    (Operation::EndPolls, "end_polls"),
     (Operation::Identity, "identity"),
     (Operation::Unknown, "unknown"),
 ];
@@ -81,6 +84,7 @@ impl Operation {
             ("GET", Resource::Consume(.., Stream::DeadLetters)) => Self::ConsumeDeadLetters,
             ("POST", Resource::Acks(.., Stream::DeadLetters)) => Self::AckDeadLetters,
             ("GET", Resource::Quotas | Resource::QueueQuota) => Self::Quotas,
+            ("POST", Resource::EndPolls) => Self::EndPolls,
             (_, Resource::Tags(_) | Resource::TagActions(_) | Resource::Tag(..)) => Self::Tags,
             (_, Resource::ProjectTags | Resource::TagSearch) => Self::Tags,
             (_, Resource::Version | Resource::Tokens | Resource::Projects) => Self::Identity,

@@ -45,6 +45,8 @@ pub(crate) enum Resource<'a> {
     Quotas,
     /// The quota of queues alone.
     QueueQuota,
+    /// Where waiting consume calls are ended: an extension.
+    EndPolls,
     /// The version of the identity service.
     Version,
     /// Where tokens are made.
@@ -98,6 +100,7 @@ impl<'a> Resource<'a> {
             ["queue", queue, "tags", key] => Self::Tag(queue, key),
             ["quotas"] => Self::Quotas,
             ["quotas", "dms"] => Self::QueueQuota,
+            ["polls", "end"] => Self::EndPolls,
             _ => return None,
         })
     }
@@ -110,7 +113,7 @@ impl<'a> Resource<'a> {
             Self::Queue(_) => "GET,HEAD,DELETE",
             Self::TagActions(_) => "POST,DELETE",
             Self::Group(..) | Self::Tag(..) => "DELETE",
-            Self::Messages(_) | Self::Acks(..) | Self::TagSearch | Self::Tokens => "POST",
+            Self::Messages(_) | Self::Acks(..) | Self::TagSearch | Self::EndPolls | Self::Tokens => "POST",
             Self::Consume(..)
             | Self::ProjectTags
             | Self::Quotas
@@ -118,6 +121,16 @@ impl<'a> Resource<'a> {
             | Self::Version
             | Self::Projects => "GET,HEAD",
         }
+    }
+
+    /// Whether it is the identity service's.
+    pub(super) fn is_identity(self) -> bool {
+        matches!(self, Self::Version | Self::Tokens | Self::Projects)
+    }
+
+    /// Whether the documented API lacks it.
+    pub(super) fn is_extension(self) -> bool {
+        matches!(self, Self::EndPolls)
     }
 
     /// Whether it is there for callers who have not shown who they are.
@@ -137,6 +150,7 @@ mod tests {
         for (rest, expected) in [
             ("queues/q/groups/g/deadletters/ack", r#"Some("p") Acks("q", "g", DeadLetters)"#),
             ("queue/tags", r#"Some("p") ProjectTags"#),
+            ("polls/end", r#"Some("p") EndPolls"#),
             ("queue/tags/tags", r#"Some("p") Tags("tags")"#),
             ("queue/q/tags/action", r#"Some("p") TagActions("q")"#),
             ("queue/q/tags/a%2Fb", r#"Some("p") Tag("q", "a%2Fb")"#),

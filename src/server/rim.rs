@@ -18,6 +18,7 @@ use super::{
     app::App,
     codes::{self, Code},
     error::ApiError,
+    extensions::{ANNOUNCED, EXTENSIONS},
     gate::Sender,
     operation::Operation,
     resource::Target,
@@ -35,7 +36,7 @@ pub(super) async fn wrap(app: &App, peer: Option<IpAddr>, request: Request) -> R
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let id = request_id(&parts.headers);
-    let target = Target::of(parts.uri.path());
+    let target = Target::of(parts.uri.path()).filter(|target| app.extensions || !target.resource.is_extension());
     let operation = target.map_or(Operation::Unknown, |target| Operation::of(&parts.method, target.resource)).as_str();
 
     let mut response = match (oversized(&parts), target) {
@@ -59,6 +60,9 @@ pub(super) async fn wrap(app: &App, peer: Option<IpAddr>, request: Request) -> R
     tracing::debug!(operation, status, code, ?took, request_id = ?id, "answered");
     app.metrics.answered(operation, status, took);
     response.headers_mut().insert(REQUEST_ID, id);
+    if app.extensions && !target.is_some_and(|target| target.resource.is_identity()) {
+        response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
+    }
     response
 }
 

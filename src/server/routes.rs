@@ -12,6 +12,7 @@ use super::{
     gate::Caller,
     groups, iam,
     paths::QueuePath,
+    polls,
     query::Query,
     queues, quotas,
     resource::{Resource, Target},
@@ -45,7 +46,7 @@ async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Respon
         ("POST", R::Messages(queue)) => send::send(app, &QueuePath::read(project, queue)?, body).await?,
         ("GET", R::Consume(queue, group, stream)) => {
             let path = GroupPath::read(app, project, queue, group).await?;
-            consume::consume(app, &path, stream, &query()?).await?
+            consume::consume(app, &path, stream, &query()?, &parts.headers).await?
         }
         ("POST", R::Acks(queue, group, stream)) => {
             let path = GroupPath::read(app, project, queue, group).await?;
@@ -91,6 +92,8 @@ async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Respon
         ("POST", R::TagSearch) => tag_search::search(app, &project, body).await?.into_response(),
         ("GET", R::Quotas) => quotas::all(app, &project).await?.into_response(),
         ("GET", R::QueueQuota) => quotas::queues_only(app, &project).await?.into_response(),
+
+        ("POST", R::EndPolls) => polls::end(app, &project, body)?.into_response(),
 
         ("GET" | "HEAD", R::Version) => iam::version(parts).into_response(),
         ("POST", R::Tokens) => iam::create_token(app, parts, body)?.into_response(),

@@ -8,6 +8,7 @@ mod broken;
 mod connections;
 mod documents;
 mod errors;
+mod extensions;
 mod faults;
 mod hostile;
 mod identity;
