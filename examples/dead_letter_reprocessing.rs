@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{} sent again, {} left, {} perhaps twice", report.redriven, report.filtered, report.doubled);
 
     for message in client.consume(&orders, &ConsumeOptions::default()).await? {
-        println!("mended: {} {:?}", message.body.as_str(), message.attributes.get("dms-redriven"));
+        println!("mended: {} {:?}", message.body.as_str(), message.attributes.get_u64("dms-redriven"));
     }
     Ok(())
 }

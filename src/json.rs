@@ -3,7 +3,7 @@
 //! Bodies pass through as text, so all that there is to know of most of them is that they are JSON. A parser looks at each byte of a
 //! string; here whole strings are searched at a time. What is in any way out of the ordinary is `None`: then a parser says what it is.
 
-use std::str;
+use std::{borrow::Cow, str};
 
 use memchr::memchr2;
 
@@ -233,6 +233,12 @@ pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
     json.extend_from_slice(text.as_bytes());
     json.push(b'"');
+}
+
+/// Valid JSON in one line. Line breaks stand between its values alone, since strings have to escape theirs.
+#[cfg(feature = "sidecar")]
+pub(crate) fn one_line(json: &str) -> Cow<'_, str> {
+    if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
 }
 
 /// Whether there are bytes that a string has to escape beside quotes and backslashes.

@@ -16,7 +16,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`message`], [`queue`], [`trace_context`] | the nouns: messages, bodies, queues, groups, traces; plain values |
+//! | `attributes`, [`message`], [`queue`], [`trace_context`] | the nouns: messages, bodies, queues, groups, traces; plain values |
 //! | [`limits`] | the service's limits and their checks, one set for client and server |
 //! | [`retry`] | how long to wait before trying again; the only file that names the `backoff` crate |
 //! | `spans` | what the spans of producers and workers have in common |
@@ -49,6 +49,7 @@
 //!
 //! `default-features = false` leaves the client, the worker and the producer.
 
+mod attributes;
 pub mod auth;
 pub mod client;
 mod clock;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
+pub use crate::attributes::Attributes;
 use crate::{json::Scan, trace_context::TraceContext};
 
 /// A message body: exactly one JSON value, kept as its text.
@@ -81,9 +82,6 @@ impl fmt::Debug for Body {
     }
 }
 
-/// Named values beside the body; values keep their JSON types.
-pub type Attributes = serde_json::Map<String, serde_json::Value>;
-
 /// A message to send (API reference 5.3.1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
@@ -118,7 +116,7 @@ impl Message {
 
     /// Adds an attribute; an equal name is replaced.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
-        self.attributes.insert(name.into(), value.into());
+        self.attributes.insert(name, value);
         self
     }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use crate::attributes::Attributes;
 
 /// The attribute, and the HTTP header, that carries trace, span and flags.
 pub const TRACEPARENT: &str = "traceparent";
@@ -57,22 +57,22 @@ impl TraceContext {
     }
 
     /// The context in a message's attributes, where there is a valid one.
-    pub fn of(attributes: &Map<String, Value>) -> Option<Self> {
-        let text = |name| attributes.get(name).and_then(Value::as_str);
-        Self::parse(text(TRACEPARENT)?, text(TRACESTATE)).ok()
+    pub fn of(attributes: &Attributes) -> Option<Self> {
+        let (parent, state) = (attributes.get_str(TRACEPARENT)?, attributes.get_str(TRACESTATE));
+        Self::parse(&parent, state.as_deref()).ok()
     }
 
     /// Puts the context into a message's attributes, unless there is one already: a message keeps the trace it was made in.
-    pub fn put(&self, attributes: &mut Map<String, Value>) {
-        if attributes.contains_key(TRACEPARENT) {
+    pub fn put(&self, attributes: &mut Attributes) {
+        if attributes.contains(TRACEPARENT) {
             return;
         }
-        attributes.insert(TRACEPARENT.to_owned(), self.traceparent().into());
+        attributes.insert(TRACEPARENT, self.traceparent());
         match self.tracestate() {
-            Some(state) => attributes.insert(TRACESTATE.to_owned(), state.into()),
+            Some(state) => attributes.insert(TRACESTATE, state),
             // One without its parent belongs to another trace.
-            None => attributes.remove(TRACESTATE),
-        };
+            None => drop(attributes.remove(TRACESTATE)),
+        }
     }
 
     /// The trace.
@@ -207,13 +207,12 @@ mod tests {
     fn a_context_that_is_there_is_kept() {
         let theirs = TraceContext::parse(PARENT, None).unwrap();
         let ours = TraceContext::new(1, 2, false).unwrap();
-        let mut attributes = Map::new();
-        attributes.insert(TRACESTATE.to_owned(), "left=over".into());
+        let mut attributes = Attributes::from_iter([(TRACESTATE, "left=over")]);
         theirs.put(&mut attributes);
         ours.put(&mut attributes);
         assert_eq!(TraceContext::of(&attributes), Some(theirs));
-        assert!(!attributes.contains_key(TRACESTATE), "it belonged to another trace");
-        assert_eq!(TraceContext::of(&Map::new()), None);
+        assert!(!attributes.contains(TRACESTATE), "it belonged to another trace");
+        assert_eq!(TraceContext::of(&Attributes::new()), None);
     }
 
     proptest! {

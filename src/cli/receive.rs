@@ -8,6 +8,7 @@ use super::{context::Context, failure::Failure};
 use crate::{
     client::{Client, ConsumeOptions},
     config::Span,
+    json::one_line,
     limits,
     message::{AckStatus, ReceivedMessage},
     queue::{SourcePath, Stream, TagFilter, TagMode},
@@ -115,23 +116,20 @@ async fn receive(
 
 /// What `send` reads: body, attributes, labels; the handler where the caller has to acknowledge.
 pub(super) fn line(message: &ReceivedMessage, with_handler: bool) -> String {
-    let mut rest = serde_json::Map::new();
+    // Their own texts, byte for byte, except for line breaks between values.
+    let mut line = format!("{{\"body\":{}", one_line(message.body.as_str()));
+    let mut put = |name: &str, json: &str| {
+        line.push_str(&format!(",\"{name}\":{json}"));
+    };
     if !message.attributes.is_empty() {
-        rest.insert("attributes".to_owned(), json!(message.attributes));
-    }
-    if !message.tags.is_empty() {
-        rest.insert("tags".to_owned(), json!(message.tags));
+        put("attributes", &one_line(&message.attributes.to_json()));
     }
     if with_handler {
-        rest.insert("handler".to_owned(), json!(message.handle.as_str()));
+        put("handler", &json!(message.handle.as_str()).to_string());
     }
-    let rest = serde_json::Value::Object(rest).to_string();
-    let tail = if rest == "{}" { "}".to_owned() } else { format!(",{}", &rest[1..]) };
-    // The body's own text, byte for byte, except for line breaks between its values.
-    let body = if message.body.as_str().contains('\n') {
-        message.body.parse::<serde_json::Value>().map(|body| body.to_string()).unwrap_or_default()
-    } else {
-        message.body.as_str().to_owned()
-    };
-    format!("{{\"body\":{body}{tail}")
+    if !message.tags.is_empty() {
+        put("tags", &json!(message.tags).to_string());
+    }
+    line.push('}');
+    line
 }

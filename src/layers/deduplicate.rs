@@ -1,6 +1,6 @@
 //! Deduplication by a key of the user's: work that succeeded once is not done again.
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::sleep;
@@ -83,10 +83,7 @@ impl Deduplicate {
     /// Goes by the text of an attribute.
     pub fn by_attribute(name: impl Into<String>, store: impl KeyStore, keep: Duration) -> Self {
         let name = name.into();
-        let key = move |delivery: &Delivery| {
-            let value = delivery.attributes().get(&name)?;
-            Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-        };
+        let key = move |delivery: &Delivery| delivery.attributes().text(&name).map(Cow::into_owned);
         Self::new(key, store, keep)
     }
 

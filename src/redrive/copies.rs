@@ -1,7 +1,5 @@
 //! A message as it is sent again: without the history of its failures, and one redrive older.
 
-use serde_json::Value;
-
 use crate::{
     message::{Attributes, Message, ReceivedMessage},
     worker::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
@@ -24,7 +22,7 @@ pub(super) fn again(message: &ReceivedMessage) -> Message {
 /// The same message as its copy.
 pub(crate) fn older(mut message: Message) -> Message {
     let times = redriven(&message.attributes).saturating_add(1);
-    message.attributes.retain(|name, _| !HISTORY.contains(&name.as_str()));
+    message.attributes.retain(|name| !HISTORY.contains(&name));
     message.attribute(REDRIVEN, times)
 }
 
@@ -35,5 +33,5 @@ pub(crate) fn is_exhausted(attributes: &Attributes, max_redrives: u32) -> bool {
 
 /// How often a message was redriven before.
 fn redriven(attributes: &Attributes) -> u32 {
-    attributes.get(REDRIVEN).and_then(Value::as_u64).map_or(0, |times| u32::try_from(times).unwrap_or(u32::MAX))
+    attributes.get_u64(REDRIVEN).map_or(0, |times| u32::try_from(times).unwrap_or(u32::MAX))
 }

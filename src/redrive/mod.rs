@@ -21,7 +21,7 @@ pub use sweep::{Sweep, SweepError, SweepReport, Visitor};
 
 use crate::{
     client::{Client, Error},
-    message::{Message, ReceivedMessage},
+    message::{Attributes, Message, ReceivedMessage},
     queue::{QueueId, SourcePath, Stream},
 };
 
@@ -148,7 +148,7 @@ impl Redrive {
     /// Takes only messages with this attribute; a text also matches a number or a flag that is written so.
     pub fn attribute(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let (name, value) = (name.into(), value.into());
-        self.only(move |message| message.attributes.get(&name).is_some_and(|found| matches(found, &value)))
+        self.only(move |message| matches(&message.attributes, &name, &value))
     }
 
     /// Takes only messages with this label. Dead letters of the hosted service carry none.
@@ -237,10 +237,10 @@ impl fmt::Debug for Redrive {
 }
 
 /// Values as people write them: `7` and `"7"` are the same.
-fn matches(found: &Value, wanted: &Value) -> bool {
-    match (found, wanted) {
-        (Value::Number(number), Value::String(text)) => number.to_string() == *text,
-        (Value::Bool(flag), Value::String(text)) => flag.to_string() == *text,
-        _ => found == wanted,
+fn matches(attributes: &Attributes, name: &str, wanted: &Value) -> bool {
+    let (Some(found), value) = (attributes.get(name), attributes.value(name)) else { return false };
+    match (value, wanted) {
+        (Some(Value::Number(_) | Value::Bool(_)), Value::String(text)) => found.get() == text,
+        (value, wanted) => value.as_ref() == Some(wanted) || found.get() == wanted.to_string(),
     }
 }

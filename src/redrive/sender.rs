@@ -7,7 +7,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -130,16 +129,16 @@ impl Sender {
         let Target::Origin = &self.target else {
             return Ok(self.target.queue().cloned());
         };
-        let Some(name) = message.attributes.get(ORIGIN).and_then(Value::as_str) else { return Ok(None) };
-        if let Some(known) = self.origins.get(name) {
+        let Some(name) = message.attributes.get_str(ORIGIN) else { return Ok(None) };
+        if let Some(known) = self.origins.get(&*name) {
             return Ok(known.clone());
         }
-        let found = match self.client.find_queue(name).await {
+        let found = match self.client.find_queue(&name).await {
             Ok(queue) => Some(queue.id),
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
-        self.origins.insert(name.to_owned(), found.clone());
+        self.origins.insert(name.into_owned(), found.clone());
         Ok(found)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 /// The fields; others are left alone, so that what is received can be sent.
 #[derive(Deserialize)]
 struct Fields<'a> {
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     body: Option<&'a RawValue>,
     #[serde(default)]
     attributes: Option<Attributes>,
@@ -21,6 +21,11 @@ struct Fields<'a> {
     tags: Option<Vec<String>>,
     #[serde(default)]
     delay_time: Option<f64>,
+}
+
+/// A value that is there, also where it is `null`.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
+    Deserialize::deserialize(value).map(Some)
 }
 
 /// Reads a message; what it does not say is taken from `common`, attributes one by one.
@@ -32,7 +37,9 @@ pub(crate) fn parse(json: &[u8], common: &Message) -> Result<Message, String> {
     let body = fields.body.ok_or("has no `body`: write {\"body\": …}")?;
     let body = Body::raw(body.get().to_owned()).map_err(|error| error.to_string())?;
     let mut message = Message { body, ..common.clone() };
-    message.attributes.extend(fields.attributes.unwrap_or_default());
+    for (name, value) in fields.attributes.unwrap_or_default().iter() {
+        message.attributes.insert_raw(name, value.to_owned());
+    }
     if let Some(tags) = fields.tags {
         message.tags = tags;
     }
@@ -58,8 +65,6 @@ pub(crate) fn check(message: &Message) -> Result<(), String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use serde_json::Value;
-
     use super::*;
 
     #[test]
@@ -69,8 +74,16 @@ mod tests {
             br#"{"body": [1, 2], "attributes": {"b": 2}, "tags": ["blue"], "delay_time": 6000.9, "handler": "x"}"#;
         let message = parse(line, &common).unwrap();
         assert_eq!(message.body.as_str(), "[1, 2]");
-        assert_eq!(Value::Object(message.attributes), serde_json::json!({"a": 1, "b": 2}));
+        assert_eq!(message.attributes.to_json(), r#"{"a":1,"b":2}"#);
         assert_eq!((message.tags, message.delay.as_millis()), (vec!["blue".to_owned()], 6000));
+    }
+
+    #[test]
+    fn null_is_a_body_and_numbers_keep_their_digits() {
+        let line = br#"{"body":null,"attributes":{"n":1e3,"i":123456789012345678901234567890}}"#;
+        let message = parse(line, &Message::text("")).unwrap();
+        assert_eq!(message.body.as_str(), "null");
+        assert_eq!(message.attributes.to_json(), r#"{"n":1e3,"i":123456789012345678901234567890}"#);
     }
 
     #[test]

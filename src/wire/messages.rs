@@ -68,7 +68,7 @@ fn encode_message(json: &mut impl Write, dialect: &Dialect, message: &Message) -
     put(message.body.as_bytes())?;
     if !message.attributes.is_empty() {
         put(b",\"attributes\":")?;
-        put(&serde_json::to_vec(&message.attributes)?)?;
+        put(message.attributes.to_json().as_bytes())?;
     }
     if !message.tags.is_empty() {
         put(b",\"tags\":")?;
@@ -205,7 +205,7 @@ fn scan_received<'a>(scan: &mut Scan<'a>, answer: &'a Bytes) -> Option<Vec<Recei
         })?;
         let attributes = match attributes {
             None | Some(b"{}") => Attributes::new(),
-            Some(text) => serde_json::from_slice(text).ok()?,
+            Some(text) => Attributes::raw(answer.slice_ref(text)).ok()?,
         };
         let tags = tags.map_or(Some(Vec::new()), |text| serde_json::from_slice(text).ok())?;
         let handler = str::from_utf8(handler?).ok()?;
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!((received[0].sequence, received[0].attempt), (Some(17), Some(2)));
         assert_eq!(received[0].entered_ms, Some(1_795_550_351_698));
         assert_eq!((received[1].sequence, received[1].attempt), (None, None));
-        assert_eq!((received[1].tags[0].as_str(), received[1].attributes["a"].as_u64()), ("inner", Some(1)));
+        assert_eq!((received[1].tags[0].as_str(), received[1].attributes.get_u64("a")), ("inner", Some(1)));
         assert_eq!(decode_received(&Bytes::from_static(b"[]"), "spoilt,x.y,.").unwrap(), []);
     }
 
@@ -375,6 +375,17 @@ mod tests {
     fn the_texts_of_a_failure_are_cut_between_characters() {
         assert_eq!(cut("队列", 5), "队");
         assert_eq!((cut("队列", 6), cut("abc", 2), cut("", 0)), ("队列", "ab", ""));
+    }
+
+    #[test]
+    fn what_is_received_is_sent_on_byte_for_byte() {
+        let message =
+            r#"{"body":null,"attributes":{"e":1e3,"z":-0,"i":123456789012345678901234567890,"n":{"a":1, "a":2}}}"#;
+        let answer = Bytes::from(format!(r#"[{{"message":{message},"handler":"h"}}]"#));
+        let received = decode_received(&answer, "").unwrap().remove(0);
+        let copy = Message { attributes: received.attributes, ..Message::new(received.body) };
+        let json = String::from_utf8(encode_send(ApiVersion::V2.dialect(), &[copy], false).unwrap()).unwrap();
+        assert_eq!(json, format!(r#"{{"messages":[{message}]}}"#));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a handler gets: a message with its deadline.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -139,14 +139,14 @@ impl Delivery {
         self.message().body.parse().map_err(HandlerError::undecodable)
     }
 
-    /// The attributes; values keep their JSON types.
+    /// The attributes, each with its JSON text.
     pub fn attributes(&self) -> &Attributes {
         &self.message().attributes
     }
 
     /// The text of an attribute, where it is there and a string.
-    pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.message().attributes.get(name)?.as_str()
+    pub fn attribute(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.message().attributes.get_str(name)
     }
 
     /// The labels.
@@ -254,7 +254,7 @@ impl fmt::Debug for Delivery {
 
 /// How many attempts have failed, as noted in a message; zero where strangers have spoilt the note.
 pub(crate) fn failed_attempts(attributes: &Attributes) -> u32 {
-    let failed = attributes.get(ATTEMPTS).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let failed = attributes.get_u64(ATTEMPTS).unwrap_or(0);
     u32::try_from(failed).unwrap_or(u32::MAX)
 }
 
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn attempts_are_counted_in_an_attribute_that_strangers_may_have_spoilt() {
-        let attributes = |value: Value| Attributes::from_iter([(ATTEMPTS.to_owned(), value)]);
+        let attributes = |value: Value| Attributes::from_iter([(ATTEMPTS, value)]);
         assert_eq!(failed_attempts(&Attributes::new()), 0);
         assert_eq!(failed_attempts(&attributes(Value::from(2))), 2);
         assert_eq!(failed_attempts(&attributes(Value::from("many"))), 0);

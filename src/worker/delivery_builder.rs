@@ -50,7 +50,13 @@ impl DeliveryBuilder {
 
     /// Adds an attribute.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.message.attributes.insert(name.into(), value.into());
+        self.message.attributes.insert(name, value);
+        self
+    }
+
+    /// Sets all attributes.
+    pub fn attributes(mut self, attributes: Attributes) -> Self {
+        self.message.attributes = attributes;
         self
     }
 

@@ -50,13 +50,13 @@ impl Redeliveries {
         if attributes.is_empty() {
             return None;
         }
-        if attributes.contains_key(DEFERRED) {
+        if attributes.contains(DEFERRED) {
             return Some(Redelivery::Deferred);
         }
-        if attributes.get(ORIGIN)?.as_str() != Some(self.queue.as_str()) {
+        if attributes.get_str(ORIGIN)? != self.queue {
             return None;
         }
-        Some(match attributes.get(REASON)?.as_str()? {
+        Some(match &*attributes.get_str(REASON)? {
             "undecodable" => Redelivery::Rejected,
             name => Redelivery::named(name).unwrap_or(Redelivery::Failed),
         })
@@ -94,7 +94,7 @@ mod tests {
     fn message(attempt: u32, pairs: &[(&str, &str)]) -> ReceivedMessage {
         ReceivedMessage {
             body: Body::json("x").unwrap(),
-            attributes: pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect::<Attributes>(),
+            attributes: pairs.iter().copied().collect::<Attributes>(),
             tags: Vec::new(),
             handle: AckHandle::new("h"),
             sequence: Some(7),

@@ -2,8 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::Value;
-
 use super::{
     delivery::{ATTEMPTS, failed_attempts},
     error::{FailureKind, HandlerError},
@@ -206,7 +204,9 @@ impl FailurePolicy {
         let mut copy = same(message);
         copy.attributes.remove(DEFERRED);
         let now = clock::now().to_string();
-        copy.attributes.entry(FIRST_FAILURE).or_insert_with(|| Value::from(now.as_str()));
+        if !copy.attributes.contains(FIRST_FAILURE) {
+            copy.attributes.insert(FIRST_FAILURE, now.as_str());
+        }
         let text: String = error_text(outcome).chars().take(MAX_ERROR_CHARS).collect();
         copy.attribute(LAST_FAILURE, now)
             .attribute(ERROR, text)

@@ -31,7 +31,7 @@ impl Identity {
     /// The identity of a message, if it has one. A named attribute goes before the place.
     pub(crate) fn of(message: &ReceivedMessage, unique_attribute: Option<&str>) -> Option<Self> {
         match unique_attribute {
-            Some(name) => message.attributes.get(name).map(|value| Self::Unique(value.to_string())),
+            Some(name) => message.attributes.get(name).map(|value| Self::Unique(value.get().to_owned())),
             None => message.sequence.map(|sequence| Self::Place(sequence, message.entered_ms)),
         }
     }

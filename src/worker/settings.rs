@@ -1,6 +1,6 @@
 //! The settings of a worker, and the rules between them.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{borrow::Cow, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use super::{
     batch_handler::{Batching, Collect},
@@ -35,10 +35,7 @@ impl Ordering {
     /// Lanes by the text of an attribute.
     pub fn by_attribute(name: impl Into<String>) -> Self {
         let name = name.into();
-        Self::Key(Arc::new(move |delivery| {
-            let value = delivery.attributes().get(&name)?;
-            Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-        }))
+        Self::Key(Arc::new(move |delivery| delivery.attributes().text(&name).map(Cow::into_owned)))
     }
 
     /// The lane of a message; `None` where there are no lanes.

@@ -52,8 +52,8 @@ pub(crate) fn process(delivery: &Delivery) -> Span {
         messaging.message.body.size = delivery.body().len(),
         messaging.huawei_dms.message.sequence = delivery.sequence(),
         messaging.huawei_dms.message.attempt = delivery.attempt(),
-        link.traceparent = delivery.attribute(TRACEPARENT),
-        link.tracestate = delivery.attribute(TRACESTATE),
+        link.traceparent = delivery.attribute(TRACEPARENT).as_deref(),
+        link.tracestate = delivery.attribute(TRACESTATE).as_deref(),
     )
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn process_batch(origin: &Origin, messages: usize) -> Span {
 pub(crate) fn link(span: &Span, delivery: &Delivery) {
     for (field, attribute) in [("link.traceparent", TRACEPARENT), ("link.tracestate", TRACESTATE)] {
         if let Some(value) = delivery.attribute(attribute) {
-            span.record(field, value);
+            span.record(field, &*value);
         }
     }
 }

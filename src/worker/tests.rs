@@ -134,9 +134,9 @@ impl Source for Script {
 }
 
 fn message(name: &'static str) -> ReceivedMessage {
-    let mut attributes = Attributes::from_iter([("key".to_owned(), name[..1].into())]);
+    let mut attributes = Attributes::from_iter([("key", &name[..1])]);
     if name == "again" {
-        attributes.insert(ATTEMPTS.to_owned(), 1.into());
+        attributes.insert(ATTEMPTS, 1);
     }
     ReceivedMessage {
         body: Body::json(name).unwrap(),
@@ -346,9 +346,9 @@ async fn a_rejected_message_is_parked_with_its_reason_and_acknowledged() {
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)])]);
     let copy = script.forwarded.lock().unwrap()[0].clone();
     assert_eq!(copy.body, Body::json("a").unwrap());
-    assert_eq!(copy.attributes[REASON], "undecodable");
-    assert_eq!(copy.attributes[ATTEMPTS], 1);
-    assert!(copy.attributes[ERROR].as_str().unwrap().contains("cannot be decoded"));
+    assert_eq!(copy.attributes.get_str(REASON).as_deref(), Some("undecodable"));
+    assert_eq!(copy.attributes.get_u64(ATTEMPTS), Some(1));
+    assert!(copy.attributes.get_str(ERROR).unwrap().contains("cannot be decoded"));
     assert_eq!(running.stop().await.rejected, 1);
 }
 
@@ -373,7 +373,7 @@ async fn undecodable_bodies_have_a_policy_of_their_own() {
         running.after(SECOND * 3).await;
         assert_eq!(script.acks(), [list(&[("a", status)])], "{on_undecodable:?}");
         let copies = script.forwarded.lock().unwrap().clone();
-        let reasons: Vec<_> = copies.iter().map(|copy| copy.attributes[REASON].clone()).collect();
+        let reasons: Vec<_> = copies.iter().map(|copy| copy.attributes.get_str(REASON).unwrap().into_owned()).collect();
         assert_eq!(reasons, Vec::from_iter(copied), "{on_undecodable:?}");
         running.stop().await;
     }
@@ -420,11 +420,11 @@ async fn a_republished_message_holds_nobody() {
     running.after(SECOND).await;
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)])]);
     let copy = script.forwarded.lock().unwrap()[0].clone();
-    assert_eq!((copy.delay, &copy.attributes[ATTEMPTS]), (SECOND, &1.into()));
+    assert_eq!((copy.delay, copy.attributes.get_u64(ATTEMPTS)), (SECOND, Some(1)));
     for (name, value) in [(REASON, "failed"), (ERROR, "not yet"), (WORKER, "test"), (ORIGIN, "q")] {
-        assert_eq!(copy.attributes[name], value, "{name}");
+        assert_eq!(copy.attributes.get_str(name).as_deref(), Some(value), "{name}");
     }
-    assert_eq!(copy.attributes[FIRST_FAILURE], copy.attributes[LAST_FAILURE]);
+    assert_eq!(copy.attributes.get_str(FIRST_FAILURE), copy.attributes.get_str(LAST_FAILURE));
     running.stop().await;
 }
 

@@ -187,7 +187,7 @@ async fn consuming() {
         assert_eq!(received.len(), 2);
         assert_eq!(received[0].body.parse::<Value>().unwrap(), json!({"foo": "123="}));
         assert_eq!(
-            Value::from(received[0].attributes.clone()),
+            Value::from(received[0].attributes.to_values()),
             json!({"attribute1": "value1", "attribute2": "value2"})
         );
         assert_eq!(received[0].tags, ["tag1", "tag2"]);

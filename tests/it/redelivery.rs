@@ -42,7 +42,7 @@ fn pairs(expected: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
 fn once(name: &'static str, fails: fn() -> Result<(), HandlerError>) -> impl dms_worker::worker::Handler {
     handler_fn(move |delivery| async move {
         let body: String = delivery.json()?;
-        if body.starts_with(name) && delivery.attempt() == 1 && !delivery.attributes().contains_key("dms-deferred") {
+        if body.starts_with(name) && delivery.attempt() == 1 && !delivery.attributes().contains("dms-deferred") {
             return fails();
         }
         Ok(())

@@ -217,7 +217,7 @@ impl Progress {
     }
 
     fn handled(&self, delivery: &Delivery) {
-        if let Some(sent) = delivery.attributes().get(SENT).and_then(serde_json::Value::as_u64) {
+        if let Some(sent) = delivery.attributes().get_u64(SENT) {
             lock(&self.messages).push(Duration::from_nanos(self.now().saturating_sub(sent)));
         }
     }

@@ -50,7 +50,7 @@ impl Filter {
     /// Whether a message of these parts passes.
     pub(super) fn holds(&self, body: &Body, attributes: &Attributes, tags: &[String]) -> bool {
         let attribute =
-            |(name, wanted): &(String, Value)| attributes.get(name).is_some_and(|found| same(found, wanted));
+            |(name, wanted): &(String, Value)| attributes.text(name).is_some_and(|found| found == text(wanted));
         self.attributes.iter().all(attribute)
             && self.tags.iter().all(|tag| tags.contains(tag))
             && (self.bodies.is_empty() || self.holds_body(body))
@@ -64,8 +64,11 @@ impl Filter {
 
 /// `7` on the command line is a number, and stands for a text "7" too.
 fn same(found: &Value, wanted: &Value) -> bool {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     text(found) == text(wanted)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -158,11 +158,7 @@ async fn consumed(client: &Client, args: &ShowArgs, context: &Context) -> Result
 }
 
 fn cells(row: &Row) -> [String; 9] {
-    let attribute = |name: &str| match row.attributes.get(name) {
-        Some(Value::String(text)) => shortened(text),
-        Some(other) => other.to_string(),
-        None => "-".to_owned(),
-    };
+    let attribute = |name: &str| row.attributes.text(name).map_or_else(|| "-".to_owned(), |text| shortened(&text));
     [
         row.place.map_or_else(|| "-".to_owned(), |place| place.to_string()),
         row.state.as_ref().map_or_else(|| "-".to_owned(), |(state, _)| state.clone()),
@@ -182,7 +178,7 @@ fn object(row: &Row) -> Value {
         "state": row.state.as_ref().map(|(state, _)| state),
         "failures": row.state.as_ref().map(|(_, failures)| failures),
         "body": row.body.parse::<Value>().unwrap_or_default(),
-        "attributes": row.attributes,
+        "attributes": row.attributes.to_values(),
     })
 }
 

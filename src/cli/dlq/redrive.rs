@@ -100,7 +100,7 @@ struct Change {
 
 impl Change {
     fn apply(&self, mut message: Message) -> Message {
-        message.attributes.retain(|name, _| !self.unset.contains(name));
+        message.attributes.retain(|name| !self.unset.iter().any(|unset| unset == name));
         message.attributes.extend(self.set.iter().cloned());
         message
     }

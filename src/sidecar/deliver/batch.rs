@@ -26,7 +26,7 @@ pub(super) fn body(headers: &mut HeaderMap, deliveries: &[Delivery], format: Bod
 fn item(delivery: &Delivery) -> Value {
     json!({
         "body": delivery.body().parse::<Value>().unwrap_or_default(),
-        "attributes": delivery.attributes(),
+        "attributes": delivery.attributes().to_values(),
         "tags": delivery.tags(),
         "attempt": delivery.attempt(),
     })

@@ -1,6 +1,8 @@
 //! A message as a CloudEvent in binary mode (CloudEvents 1.0.2, HTTP protocol binding 3.1): its attributes are headers,
 //! its data is the body.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use serde_json::{Map, Value};
@@ -23,7 +25,7 @@ pub(crate) fn add(headers: &mut HeaderMap, delivery: &Delivery, source: &str) {
 /// The message as an event in JSON (CloudEvents 1.0.2, JSON event format), for a batch.
 pub(crate) fn event(delivery: &Delivery, source: &str) -> Value {
     let mut event = attributes(delivery, source);
-    let content_type = text_type(delivery).unwrap_or("application/json");
+    let content_type = text_type(delivery).unwrap_or("application/json".into());
     event.insert("datacontenttype".to_owned(), content_type.into());
     event.insert("data".to_owned(), delivery.body().parse().unwrap_or_default());
     event.into()
@@ -44,7 +46,7 @@ fn attributes(delivery: &Delivery, source: &str) -> Map<String, Value> {
         ("dmsgroup", delivery.group()),
     ];
     event.extend(own.map(|(name, value)| (name.to_owned(), value.into())));
-    for (name, value) in delivery.attributes() {
+    for (name, value) in &delivery.attributes().to_values() {
         let bare = name.strip_prefix("ce-").unwrap_or(name);
         let fits = name.starts_with("ce-") || (bare.len() <= MAX_NAME && !is_reserved(bare));
         // Content types have a place of their own.
@@ -57,7 +59,7 @@ fn attributes(delivery: &Delivery, source: &str) -> Map<String, Value> {
 
 /// The data as it goes into the request. Text that came as text leaves as text; everything else is JSON.
 pub(crate) fn data(headers: &mut HeaderMap, delivery: &Delivery) -> Bytes {
-    let content_type = text_type(delivery).and_then(|text| HeaderValue::from_str(text).ok());
+    let content_type = text_type(delivery).and_then(|text| HeaderValue::from_str(&text).ok());
     match (content_type, delivery.body().parse::<String>()) {
         (Some(content_type), Ok(text)) => {
             headers.insert(CONTENT_TYPE, content_type);
@@ -68,7 +70,7 @@ pub(crate) fn data(headers: &mut HeaderMap, delivery: &Delivery) -> Bytes {
 }
 
 /// The type of an event whose data came as text.
-fn text_type(delivery: &Delivery) -> Option<&str> {
+fn text_type(delivery: &Delivery) -> Option<Cow<'_, str>> {
     delivery.attribute("ce-datacontenttype").filter(|text| text.starts_with("text/"))
 }
 

@@ -74,7 +74,7 @@ pub(super) fn json(delivery: &Delivery, timeout: Option<Duration>) -> Value {
         "queue": delivery.queue(),
         "group": delivery.group(),
         "body": delivery.body().parse::<Value>().unwrap_or_default(),
-        "attributes": delivery.attributes(),
+        "attributes": delivery.attributes().to_values(),
         "tags": delivery.tags(),
         "attempt": delivery.attempt(),
         "deadline_ms": u64::try_from(left.as_millis()).unwrap_or(u64::MAX),

@@ -9,6 +9,7 @@ use sha2::Sha256;
 
 use crate::{
     auth::canonical::hex,
+    json::one_line,
     trace_context::{TRACEPARENT, TRACESTATE},
     worker::Delivery,
 };
@@ -20,8 +21,7 @@ pub(crate) fn headers(delivery: &Delivery, budget: Duration, common: &HeaderMap)
     if !delivery.tags().is_empty() {
         put(&mut headers, "dms-tags", &delivery.tags().join(","));
     }
-    let attributes = serde_json::Value::Object(delivery.attributes().clone()).to_string();
-    put(&mut headers, "dms-attributes", &ascii_json(&attributes));
+    put(&mut headers, "dms-attributes", &ascii_json(&one_line(&delivery.attributes().to_json())));
     if let Some(context) = delivery.trace_context() {
         put(&mut headers, TRACEPARENT, &context.traceparent());
         context.tracestate().into_iter().for_each(|state| put(&mut headers, TRACESTATE, state));
@@ -84,6 +84,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::{message::Attributes, worker::DeliveryBuilder};
 
     #[test]
     fn attributes_are_ascii_and_the_same_json() {
@@ -93,6 +94,14 @@ mod tests {
         let (one, other): (serde_json::Value, serde_json::Value) =
             (serde_json::from_str(json).unwrap(), serde_json::from_str(&ascii).unwrap());
         assert_eq!(one, other);
+    }
+
+    #[test]
+    fn attributes_keep_their_digits_in_one_line() {
+        let attributes = "{\n \"n\": 1e3,\r\n \"i\": 123456789012345678901234567890\n}";
+        let delivery = DeliveryBuilder::json(&1).unwrap().attributes(Attributes::raw(attributes).unwrap()).build();
+        let headers = headers(&delivery, Duration::from_secs(1), &HeaderMap::new());
+        assert_eq!(headers["dms-attributes"], "{  \"n\": 1e3,   \"i\": 123456789012345678901234567890 }");
     }
 
     #[test]

@@ -60,7 +60,7 @@ async fn a_consumed_batch_is_one_call_with_a_verdict_for_each() {
     running.after(SECOND * 3).await;
     assert_eq!(*calls.lock().unwrap(), [(Duration::ZERO, vec!["a".to_owned(), "b".into(), "c".into()])]);
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK), ("c", FAIL)])]);
-    assert_eq!(script.forwarded.lock().unwrap()[0].attributes[REASON], "rejected");
+    assert_eq!(script.forwarded.lock().unwrap()[0].attributes.get_str(REASON).as_deref(), Some("rejected"));
     let report = running.stop().await;
     assert_eq!((report.rejected, report.done, report.failed), (1, 1, 1));
 }
@@ -99,7 +99,7 @@ async fn a_wrong_number_of_verdicts_is_an_error_that_says_so() {
     let (running, _) = start(&script, settings, |_| async { Ok(vec![Ok(()); 3]) });
     running.after(SECOND).await;
     let copy = script.forwarded.lock().unwrap()[0].clone();
-    let error = copy.attributes[ERROR].as_str().unwrap().to_owned();
+    let error = copy.attributes.get_str(ERROR).unwrap().into_owned();
     assert!(error.contains("3 verdicts for 2 messages"), "{error}");
     running.stop().await;
 }

@@ -70,6 +70,10 @@ fn what_is_received_can_be_sent() {
     let kept: Value = serde_json::from_str(&kept).unwrap();
     assert_eq!(kept["body"], json!({"id": 1}));
     assert!(kept["handler"].is_string());
+
+    let odd = "{\"body\":null,\"attributes\":{\"e\":1e3,\"z\":-0,\"i\":123456789012345678901234567890,\"n\":{\"a\":1,\"a\":2}}}\n";
+    program.run_with(&["--endpoint", &url, "send", "a", "-"], odd).ok();
+    assert_eq!(dms(&["receive", "a", "g", "--wait", "1s"]).ok(), odd, "byte for byte");
 }
 
 #[test]
