@@ -55,6 +55,7 @@ pub mod client;
 mod clock;
 #[cfg(feature = "sidecar")]
 pub mod config;
+mod contain;
 mod json;
 pub mod layers;
 pub mod limits;

@@ -7,6 +7,8 @@ use std::{error::Error as StdError, fmt, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::contain::{contained, text_of};
+
 mod answer;
 mod http_client;
 #[cfg(feature = "server")]
@@ -86,13 +88,17 @@ impl fmt::Display for TransportError {
             Reach::Unsure => "the connection broke before the answer",
             Reach::TimedOut => "no answer came in time",
         })?;
-        // The layers of an HTTP client say little one by one: the innermost names the cause.
-        let mut cause: &(dyn StdError + 'static) = self.source.as_ref();
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
-        write!(f, ": {cause}")
+        let innermost = contained(|| innermost(self.source.as_ref()));
+        write!(f, ": {}", innermost.map_or_else(|panic| panic, text_of))
     }
+}
+
+/// The layers of an HTTP client say little one by one: the innermost names the cause.
+fn innermost<'a>(mut cause: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause
 }
 
 impl StdError for TransportError {

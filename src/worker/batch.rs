@@ -1,12 +1,15 @@
 //! The life of one consumed batch: start its handlers, watch the lease, acknowledge, wait for the stragglers.
 
 use std::{
+    any::Any,
     collections::HashSet,
     convert::Infallible,
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
@@ -14,7 +17,7 @@ use super::{
     delivery::{Deliveries, Delivery, Signals, failed_attempts},
     event::Event,
     gate::{Permit, Places},
-    lanes::Place,
+    lanes::{Place, Tenure},
     lease::Lease,
     ledger::{Ledger, Settlement, Verdict},
     redelivery::Redelivery,
@@ -23,7 +26,7 @@ use super::{
     settings::OnStuck,
     shared::Shared,
 };
-use crate::message::ReceivedMessage;
+use crate::{contain::panic_text, message::ReceivedMessage};
 
 /// How long a stopped handler may take to let go before the batch is acknowledged without it.
 const LET_GO: Duration = Duration::from_millis(100);
@@ -46,10 +49,19 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     work.deliveries.signals().settled.cancel();
     work.runs.spread();
     work.expect_again(settlement.done);
-    let gone = work.watched(acker::settle(&shared, &work.deliveries, settlement, lease), lease).await;
+    let settling = AssertUnwindSafe(acker::settle(&shared, &work.deliveries, settlement, lease)).catch_unwind();
+    let settled = work.watched(settling, lease).await;
+    let gone = settled.unwrap_or_else(|panic| unsettled(&shared, panic));
     work.let_go(gone, settlement);
     work.reopen_lanes();
     work.until_ended(lease).await;
+}
+
+/// A transport of the user's panicked, so nobody knows what became of the acknowledgement.
+fn unsettled(shared: &Shared, panic: Box<dyn Any + Send>) -> usize {
+    let (worker, panic) = (shared.settings.name.as_str(), panic_text(panic));
+    tracing::error!(worker, panic, "the acknowledgement of a batch panicked: it may be redelivered");
+    0
 }
 
 /// The handlers of a batch.
@@ -62,8 +74,8 @@ struct Work {
     runs: Runs,
     /// Those that wait for the one before them, last first.
     queued: Vec<Placed>,
-    /// The lanes' keys by position, where there are lanes.
-    keys: Vec<String>,
+    /// What opens the lanes again that failures stopped: by position, where there are lanes, until the message is reported.
+    tenures: Vec<Option<Tenure>>,
     /// By position, those that were begun or entered their lane.
     started: Vec<Instant>,
     /// Where places are to be freed of handlers that are stuck.
@@ -75,7 +87,7 @@ struct Work {
 impl Work {
     fn begin(shared: Arc<Shared>, batch: Batch) -> Self {
         let signals = Signals::new(shared.control.stopping.clone(), shared.control.interrupt.child_token());
-        let mut keys = Vec::new();
+        let mut tenures = Vec::new();
         let frees_places = shared.settings.on_stuck == OnStuck::FreePlace;
         let places = batch.permits.first().filter(|_| frees_places).map(|permit| permit.places().clone());
         let ordering = &shared.settings.ordering;
@@ -91,7 +103,7 @@ impl Work {
             let delivery = deliveries.at(position);
             let alone = alone(delivery.message());
             shared.explain(&delivery);
-            let place = ordering.key(&delivery).map(|key| enter(&shared, key, &mut keys));
+            let place = ordering.key(&delivery).map(|key| enter(&shared, key, &mut tenures));
             let seat = gathering.as_ref().map(|gathering| gathering.seat(position));
             jobs.push(Placed { job: Job { delivery, place, seat, alone }, permit });
         }
@@ -101,7 +113,7 @@ impl Work {
             ledger: Ledger::new(jobs.len()),
             deliveries,
             queued: Vec::new(),
-            keys,
+            tenures,
             started: Vec::with_capacity(jobs.len()),
             places,
             stuck: HashSet::new(),
@@ -196,18 +208,16 @@ impl Work {
 
     /// Takes in the end of a run.
     fn note(&mut self, ended: &Ended) {
-        if let Some(verdict) = ended.verdict {
-            self.ledger.record(ended.position, verdict);
-        }
+        self.ledger.record(ended.position, ended.verdict);
     }
 
     /// Sees to the handlers that still run while the acknowledgement is under way: it may wait for polls, or be tried again.
-    async fn watched(&self, settling: impl Future<Output = usize>, lease: Lease) -> usize {
+    async fn watched<T>(&self, settling: impl Future<Output = T>, lease: Lease) -> T {
         let lease_end = self.enforce(lease);
         tokio::pin!(settling, lease_end);
         tokio::select! {
             biased;
-            gone = settling => gone,
+            settled = settling => settled,
             never = lease_end => match never {},
         }
     }
@@ -235,10 +245,10 @@ impl Work {
     }
 
     /// The first messages are gone, the others come again: what of them is done, or still running, need not be run again. Unless
-    /// it has to be handled in order: then the turn of what is behind a failure is after it.
+    /// it has to be handled in order: then the turn of what is behind the first that is not done is after that.
     fn let_go(&self, gone: usize, settlement: Settlement) {
         let in_order = self.shared.settings.ordering.is_batch();
-        let comes_again = |position| position >= gone && (position < settlement.done || !in_order);
+        let comes_again = |position| position >= gone && (position <= settlement.done || !in_order);
         let messages = self.deliveries.messages().iter().enumerate();
         self.shared.known_runs.settled(
             messages.filter_map(|(position, message)| Some((self.shared.identity(message)?, comes_again(position)))),
@@ -246,10 +256,10 @@ impl Work {
     }
 
     /// The failures of this batch are reported: their lanes go on.
-    fn reopen_lanes(&self) {
-        for (position, key) in self.keys.iter().enumerate() {
-            if self.ledger.verdict(position) == Some(Verdict::Failed) {
-                self.shared.lanes.reopen(key);
+    fn reopen_lanes(&mut self) {
+        for (position, tenure) in self.tenures.iter_mut().enumerate() {
+            if self.ledger.verdict(position).is_some() {
+                *tenure = None;
             }
         }
     }
@@ -278,14 +288,14 @@ impl Work {
 
     /// Takes in the end of a run whose message was reported as failed before.
     fn ended_late(&mut self, ended: &Ended) {
-        let (position, Some(verdict)) = (ended.position, ended.verdict) else { return };
-        self.ledger.record(position, verdict);
+        let position = ended.position;
+        self.ledger.record(position, ended.verdict);
         if self.stuck.remove(&position) {
             self.shared.control.stuck.fetch_sub(1, Relaxed);
             tracing::warn!(worker = self.shared.settings.name, "a handler that was stuck has ended");
         }
-        if let (Verdict::Failed, Some(key)) = (verdict, self.keys.get(position)) {
-            self.shared.lanes.reopen(key);
+        if let Some(tenure) = self.tenures.get_mut(position) {
+            *tenure = None;
         }
     }
 }
@@ -296,7 +306,8 @@ impl Drop for Work {
     }
 }
 
-fn enter(shared: &Shared, key: String, keys: &mut Vec<String>) -> Place {
-    keys.push(key.clone());
-    shared.lanes.enter(key)
+fn enter(shared: &Shared, key: String, tenures: &mut Vec<Option<Tenure>>) -> Place {
+    let (place, tenure) = shared.lanes.enter(key);
+    tenures.push(Some(tenure));
+    place
 }

@@ -1,6 +1,6 @@
 //! The call of a handler, for one message or for several together: its panics contained, its end decided, its time taken.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -19,6 +19,7 @@ use super::{
     shared::Shared,
     spans,
 };
+use crate::contain::{contained, discard, panic_text};
 
 /// A number of verdicts that cannot be matched with the messages.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +45,7 @@ pub(crate) async fn single(
 ) -> Called {
     shared.tell(&Event::Started { delivery: &delivery });
     let span = spans::process(&delivery);
-    // The async block keeps a panic of the call itself inside as well.
-    let call = async { handler.handle(delivery).await };
-    let (ended, took) = timed(shared, call, now, stop).instrument(span.clone()).await;
+    let (ended, took) = timed(shared, || handler.handle(delivery), now, stop).instrument(span.clone()).await;
     Called { ended: ended.map_or_else(|ended| ended, Ended::Answered), took, span }
 }
 
@@ -113,7 +112,7 @@ async fn call_together(shared: &Shared, handler: &dyn BatchHandler, members: Vec
     let count = members.len();
     let span = spans::process_batch(&shared.origin, count);
     deliveries.iter().for_each(|delivery| spans::link(&span, delivery));
-    let call = async { handler.handle_batch(deliveries).await };
+    let call = || handler.handle_batch(deliveries);
     let (ended, took) = timed(shared, call, Instant::now(), stop).instrument(span.clone()).await;
     let outcome = match &ended {
         Ok(Ok(_)) => Outcome::Done,
@@ -143,26 +142,40 @@ fn shares(ended: Result<Answer, Ended>, messages: usize) -> Vec<Ended> {
 }
 
 /// Runs a call to its end: its own, a panic, `stop`, or the handler's timeout.
-async fn timed<T>(
+async fn timed<'a, T>(
     shared: &Shared,
-    call: impl Future<Output = T>,
+    begin: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send + 'a>>,
     started: Instant,
     stop: &CancellationToken,
 ) -> (Result<T, Ended>, Duration) {
-    let call = AssertUnwindSafe(call).catch_unwind();
-    tokio::pin!(call);
+    let ended = match contained(begin) {
+        Ok(mut call) => {
+            let ended = until_ended(shared, AssertUnwindSafe(call.as_mut()).catch_unwind(), stop).await;
+            // One that is stopped drops what it holds.
+            discard(call);
+            ended
+        }
+        Err(panic) => Err(Ended::Panicked(panic)),
+    };
+    let took = started.elapsed();
+    shared.control.latency.record(took);
+    (ended, took)
+}
+
+async fn until_ended<T>(
+    shared: &Shared,
+    mut call: impl Future<Output = Result<T, Box<dyn Any + Send>>> + Unpin,
+    stop: &CancellationToken,
+) -> Result<T, Ended> {
     let answered = match futures_util::poll!(&mut call) {
         // Without waiting there is nothing to listen to meanwhile.
         Poll::Ready(answer) => Some(answer),
         Poll::Pending => unless_stopped(shared, call, stop).await,
     };
-    let ended = match answered {
-        Some(answer) => answer.map_err(|panic| Ended::Panicked(panic_message(&*panic))),
+    match answered {
+        Some(answer) => answer.map_err(|panic| Ended::Panicked(panic_text(panic))),
         None => Err(Ended::Stopped),
-    };
-    let took = started.elapsed();
-    shared.control.latency.record(took);
-    (ended, took)
+    }
 }
 
 /// What a call comes to, unless `stop` or the handler's timeout ends it first.
@@ -178,13 +191,5 @@ async fn unless_stopped<F: Future>(shared: &Shared, call: F, stop: &Cancellation
         answer = call => Some(answer),
         () = stop.cancelled() => None,
         () = timeout => None,
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (None, Some(text)) => text.clone(),
-        (None, None) => "a panic without a message".to_owned(),
     }
 }

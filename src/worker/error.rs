@@ -2,15 +2,44 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
+use crate::contain::{contained, debug_text_of, discard, text_of};
+
 /// Why a message was not handled, and what should become of it.
 ///
 /// Every error converts with `?` and means: failed, deliver it again. It does not implement [`std::error::Error`] itself, so
-/// that this conversion can exist. Clones share the reason.
+/// that this conversion can exist. Clones share the reason. Its text is the reason's, cut where that is longer than 4,096 bytes; a reason
+/// that panics when it is written out or dropped is contained.
 #[derive(Clone)]
 pub struct HandlerError {
     kind: FailureKind,
-    source: Arc<dyn StdError + Send + Sync>,
+    source: Reason,
 }
+
+/// What the user gave as the reason. Writing it out, or dropping it, may panic; here it cannot.
+#[derive(Clone)]
+struct Reason(Option<Arc<dyn StdError + Send + Sync>>);
+
+impl Reason {
+    fn new(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Some(reason.into().into()))
+    }
+
+    fn get(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        /// There is one until it is dropped.
+        const NONE: &Gone = &Gone;
+        self.0.as_deref().unwrap_or(NONE)
+    }
+}
+
+impl Drop for Reason {
+    fn drop(&mut self) {
+        discard(self.0.take());
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no reason")]
+struct Gone;
 
 /// What a handler wants to become of a message it did not handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +58,12 @@ pub enum FailureKind {
 impl HandlerError {
     /// Failed this time; the message is delivered again.
     pub fn retry(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: FailureKind::Retry, source: reason.into().into() }
+        Self { kind: FailureKind::Retry, source: Reason::new(reason) }
     }
 
     /// The message can never succeed: it is failed, parked in another queue or discarded, as the worker is set up.
     pub fn reject(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: FailureKind::Reject, source: reason.into().into() }
+        Self { kind: FailureKind::Reject, source: Reason::new(reason) }
     }
 
     /// Not now: the message is delivered again after `delay`, at the earliest.
@@ -42,15 +71,12 @@ impl HandlerError {
     /// On queues with delays a copy is sent with that delay and the original acknowledged. FIFO and Kafka queues cannot do
     /// that, so there the message is failed, and comes again as the service sees fit.
     pub fn defer(delay: Duration) -> Self {
-        Self {
-            kind: FailureKind::Defer(delay),
-            source: Box::<dyn StdError + Send + Sync>::from(format!("deferred for {delay:?}")).into(),
-        }
+        Self { kind: FailureKind::Defer(delay), source: Reason::new(format!("deferred for {delay:?}")) }
     }
 
     /// The same reason, but not now: as [`defer`](Self::defer).
     pub(crate) fn deferred(self, delay: Duration) -> Self {
-        Self { kind: FailureKind::Defer(delay), ..self }
+        Self { kind: FailureKind::Defer(delay), source: self.source }
     }
 
     /// Takes an error out of the box that `tower`'s layers put it into. A [`HandlerError`] in it is found again, with all it
@@ -65,7 +91,7 @@ impl HandlerError {
     /// The body could not be decoded, for formats other than the JSON that [`Delivery::json`](super::Delivery::json) decodes;
     /// [`OnUndecodable`](super::OnUndecodable) says what becomes of the message.
     pub fn undecodable(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: FailureKind::Undecodable, source: reason.into().into() }
+        Self { kind: FailureKind::Undecodable, source: Reason::new(reason) }
     }
 
     /// What should become of the message.
@@ -75,7 +101,7 @@ impl HandlerError {
 
     /// The reason.
     pub fn reason(&self) -> &(dyn StdError + Send + Sync + 'static) {
-        &*self.source
+        self.source.get()
     }
 }
 
@@ -97,7 +123,7 @@ impl fmt::Display for Boxed {
 
 impl StdError for Boxed {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.source()
+        contained(|| self.0.reason().source()).ok().flatten()
     }
 }
 
@@ -110,15 +136,18 @@ impl From<HandlerError> for Box<dyn StdError + Send + Sync> {
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            FailureKind::Undecodable => write!(f, "the body cannot be decoded: {}", self.source),
-            FailureKind::Retry | FailureKind::Reject | FailureKind::Defer(_) => self.source.fmt(f),
+            FailureKind::Undecodable => write!(f, "the body cannot be decoded: {}", text_of(self.reason())),
+            FailureKind::Retry | FailureKind::Reject | FailureKind::Defer(_) => f.pad(&text_of(self.reason())),
         }
     }
 }
 
 impl fmt::Debug for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandlerError").field("kind", &self.kind).field("source", &self.source).finish()
+        f.debug_struct("HandlerError")
+            .field("kind", &self.kind)
+            .field("source", &format_args!("{}", debug_text_of(self.reason())))
+            .finish()
     }
 }
 

@@ -1,17 +1,16 @@
 //! What a worker tells while it works: [`Event`]s, for [`Observer`]s.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     delivery::{Delivery, Origin},
     error::{FailureKind, HandlerError},
     redelivery::Redelivery,
 };
-use crate::client;
+use crate::{
+    client,
+    contain::{contained, debug_text_of},
+};
 
 /// Something that happened in a worker.
 #[derive(Debug)]
@@ -215,8 +214,9 @@ impl Observers {
 
     pub(crate) fn tell(&self, origin: &Origin, event: &Event<'_>) {
         for observer in &self.0 {
-            if catch_unwind(AssertUnwindSafe(|| observer.observe(origin, event))).is_err() {
-                tracing::error!(worker = origin.worker, ?event, "an observer panicked");
+            if let Err(panic) = contained(|| observer.observe(origin, event)) {
+                let event = debug_text_of(event);
+                tracing::error!(worker = origin.worker, event, panic, "an observer panicked");
             }
         }
     }

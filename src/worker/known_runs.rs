@@ -4,8 +4,8 @@
 //! acknowledgement is lost or late, when the service loses its leases in a restart. The second delivery waits for the first run;
 //! if that succeeds it is acknowledged without a run of its own, if not it is run, and where several wait, one of them.
 //!
-//! A run is known from its beginning until its batch is acknowledged; of those whose message comes again the success is
-//! [remembered](super::memory) for a while.
+//! A run is known from its beginning until it has ended and its batch is acknowledged, whichever is later; of those whose message comes
+//! again the success is [remembered](super::memory) for a while. Runs are numbered: the end of one says nothing of another's.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -28,13 +28,16 @@ struct Table {
     /// Those that succeeded, and whose messages come again.
     succeeded: Memory<Identity, ()>,
     keep: Duration,
+    /// How many runs have begun.
+    begun: u64,
 }
 
 #[derive(Debug)]
 enum State {
     Running {
-        /// Its batch is acknowledged, and the message comes again.
-        again: bool,
+        /// Which run it is.
+        number: u64,
+        fate: Fate,
         /// Dropped when it ends; made when somebody waits.
         ended: Option<watch::Sender<()>>,
     },
@@ -42,9 +45,21 @@ enum State {
     Succeeded,
 }
 
+/// What becomes of the success of a run that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Its batch is not acknowledged yet.
+    Open,
+    /// Its batch is acknowledged, and the message comes again.
+    Remembered,
+    /// Its batch is acknowledged, and the message has to be run again: it was not its turn.
+    Forgotten,
+}
+
 /// What is known of a message that is to be run.
 enum Known {
-    Nothing,
+    /// It is run now, with this number.
+    Nothing(u64),
     Succeeded,
     /// Ends in an error when the run does: its sender is dropped.
     Running(watch::Receiver<()>),
@@ -53,7 +68,7 @@ enum Known {
 impl KnownRuns {
     /// Remembers successes for so long: past the longest time until a message comes again.
     pub(crate) fn new(keep: Duration) -> Self {
-        Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: Memory::new(CAPACITY), keep }))
+        Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: Memory::new(CAPACITY), keep, begun: 0 }))
     }
 
     /// Begins a run; `None` when one of the same message has succeeded.
@@ -66,7 +81,7 @@ impl KnownRuns {
     ) -> Result<Option<KnownRun<'_>>, (Identity, watch::Receiver<()>)> {
         let known = self.lock().begin(&identity);
         match known {
-            Known::Nothing => Ok(Some(KnownRun { runs: self, identity, succeeded: false })),
+            Known::Nothing(number) => Ok(Some(KnownRun { runs: self, identity, number, succeeded: false })),
             Known::Succeeded => Ok(None),
             Known::Running(ended) => Err((identity, ended)),
         }
@@ -87,7 +102,8 @@ impl KnownRuns {
         }
     }
 
-    /// A batch is acknowledged: what is known of those messages that are gone for good goes with them, the others come `again`.
+    /// A batch is acknowledged: nothing is to be remembered of messages that are gone for good, or that have to be run again; the others come
+    /// `again`.
     pub(crate) fn settled(&self, messages: impl Iterator<Item = (Identity, bool)>) {
         let mut table = self.lock();
         for (identity, again) in messages {
@@ -114,32 +130,33 @@ impl Table {
                 }
             },
             Entry::Vacant(place) => {
-                place.insert(State::Running { again: false, ended: None });
-                Known::Nothing
+                self.begun += 1;
+                place.insert(State::Running { number: self.begun, fate: Fate::Open, ended: None });
+                Known::Nothing(self.begun)
             }
         }
     }
 
-    fn ended(&mut self, identity: &Identity, succeeded: bool) {
-        if !succeeded {
-            self.runs.remove(identity);
-            return;
-        }
-        match self.runs.get_mut(identity) {
-            Some(State::Running { again: true, .. }) => self.remember(identity),
-            Some(state) => *state = State::Succeeded,
-            None => {}
+    fn ended(&mut self, identity: &Identity, run: u64, succeeded: bool) {
+        let Some(state) = self.runs.get_mut(identity) else { return };
+        match state {
+            State::Running { number, fate, .. } if *number == run => match *fate {
+                Fate::Open if succeeded => *state = State::Succeeded,
+                Fate::Remembered if succeeded => self.remember(identity),
+                Fate::Open | Fate::Remembered | Fate::Forgotten => drop(self.runs.remove(identity)),
+            },
+            // That is another run.
+            State::Running { .. } | State::Succeeded => {}
         }
     }
 
     fn settled(&mut self, identity: &Identity, comes_again: bool) {
-        if !comes_again {
-            self.runs.remove(identity);
-            return;
-        }
         match self.runs.get_mut(identity) {
-            Some(State::Running { again, .. }) => *again = true,
-            Some(State::Succeeded) => self.remember(identity),
+            Some(State::Running { fate, .. }) => {
+                *fate = if comes_again { Fate::Remembered } else { Fate::Forgotten };
+            }
+            Some(State::Succeeded) if comes_again => self.remember(identity),
+            Some(State::Succeeded) => drop(self.runs.remove(identity)),
             None => {}
         }
     }
@@ -156,6 +173,7 @@ impl Table {
 pub(crate) struct KnownRun<'a> {
     runs: &'a KnownRuns,
     identity: Identity,
+    number: u64,
     succeeded: bool,
 }
 
@@ -168,7 +186,7 @@ impl KnownRun<'_> {
 
 impl Drop for KnownRun<'_> {
     fn drop(&mut self) {
-        self.runs.lock().ended(&self.identity, self.succeeded);
+        self.runs.lock().ended(&self.identity, self.number, self.succeeded);
     }
 }
 
@@ -224,6 +242,39 @@ mod tests {
             }
             assert_eq!(second.await.is_none(), succeeds);
         }
+    }
+
+    /// In an order its success must not count; all the same there is one run of it at a time.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_goes_on_after_its_batch_is_settled_keeps_its_place_until_it_ends() {
+        for succeeds in [true, false] {
+            let runs = KnownRuns::new(KEEP);
+            let old = runs.begin(at(7)).await.unwrap();
+            settled(&runs, 7, false);
+            let second = runs.begin(at(7));
+            tokio::pin!(second);
+            assert!(poll!(&mut second).is_pending(), "the old run goes on");
+            if succeeds {
+                old.succeeded();
+            } else {
+                drop(old);
+            }
+            let second = second.await.expect("nothing is remembered of the old run");
+            assert!(runs.begin_at_once(at(7)).is_err(), "there is the new run now");
+            second.succeeded();
+            assert!(runs.begin(at(7)).await.is_none());
+        }
+    }
+
+    /// What ends late says nothing of a later run.
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_an_old_run_leaves_the_entry_of_a_new_one() {
+        let runs = KnownRuns::new(KEEP);
+        let old = runs.begin(at(7)).await.unwrap();
+        runs.lock().runs.clear();
+        let _new = runs.begin(at(7)).await.unwrap();
+        drop(old);
+        assert!(runs.begin_at_once(at(7)).is_err(), "the new run goes on");
     }
 
     #[tokio::test(start_paused = true)]

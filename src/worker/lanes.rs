@@ -4,10 +4,16 @@
 //! so are later ones until the failure has been reported to the service: then they come again behind it. They are told only
 //! then: reported before, they would come again at once, be turned away again, and end as dead letters of another's failure.
 //! Nobody waits for each other that way, because a lane holds the messages in the order in which their batches arrived.
+//!
+//! Whoever takes a place gets a [`Tenure`] with it, to be dropped once the message has been reported: that opens the lane again if, and only
+//! if, this message stopped it. So no end of a run, however sudden, leaves a lane closed, or opens one that another's failure closed.
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use tokio::sync::{Notify, oneshot};
@@ -17,16 +23,6 @@ use tokio::sync::{Notify, oneshot};
 enum Turn {
     Go,
     Away,
-}
-
-impl Lane {
-    fn stop(&mut self) {
-        self.stops += 1;
-        for waiting in self.waiting.drain(..) {
-            // It may have gone away by itself.
-            let _ = waiting.send(Turn::Away);
-        }
-    }
 }
 
 /// All lanes of a worker.
@@ -48,9 +44,35 @@ struct Lane {
     stops: usize,
 }
 
+/// One message's stay in its lane. What is in it changes under the lock of the lanes only.
+#[derive(Debug)]
+struct Stay {
+    lanes: Lanes,
+    key: String,
+    /// It stopped its lane, and has not been reported.
+    stops: AtomicBool,
+    /// It has been reported, or nobody will any more.
+    reported: AtomicBool,
+}
+
+impl Lane {
+    /// Turns away those that wait, and those that come, until the lane is reopened once more.
+    fn stop(&mut self, stay: &Stay) {
+        for waiting in self.waiting.drain(..) {
+            // It may have gone away by itself.
+            let _ = waiting.send(Turn::Away);
+        }
+        // What has been reported already comes again by itself.
+        if !stay.reported.load(Relaxed) {
+            stay.stops.store(true, Relaxed);
+            self.stops += 1;
+        }
+    }
+}
+
 impl Lanes {
-    /// Takes a place at the end of the lane of `key`.
-    pub(crate) fn enter(&self, key: String) -> Place {
+    /// Takes a place at the end of the lane of `key`. The tenure is dropped when the message has been reported.
+    pub(crate) fn enter(&self, key: String) -> (Place, Tenure) {
         let mut lanes = self.lock();
         let lane = lanes.entry(key.clone()).or_default();
         let (tell, turn) = oneshot::channel();
@@ -64,20 +86,9 @@ impl Lanes {
             let _ = tell.send(Turn::Go);
         }
         drop(lanes);
-        Place { lanes: self.clone(), key, turn: Some(turn) }
-    }
-
-    /// Opens the lane of `key` again, after one failure in it has been reported.
-    pub(crate) fn reopen(&self, key: &str) {
-        let mut lanes = self.lock();
-        if let Some(lane) = lanes.get_mut(key) {
-            lane.stops = lane.stops.saturating_sub(1);
-            if lane.stops == 0 && !lane.busy {
-                lanes.remove(key);
-            }
-        }
-        drop(lanes);
-        self.0.reported.notify_waiters();
+        let (stops, reported) = (AtomicBool::new(false), AtomicBool::new(false));
+        let stay = Arc::new(Stay { lanes: self.clone(), key, stops, reported });
+        (Place { stay: stay.clone(), turn: Some(turn) }, Tenure(stay))
     }
 
     /// Waits until no failure of the lane is left to be reported. Cancel-safe.
@@ -93,19 +104,31 @@ impl Lanes {
         }
     }
 
-    /// Turns away those that wait, and those that come, until the lane is reopened once more.
-    fn stop(&self, key: &str) {
-        if let Some(lane) = self.lock().get_mut(key) {
-            lane.stop();
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
+        // No code that can panic runs under this lock.
+        self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stay {
+    /// Stops the lane without having been at its head.
+    fn stop(&self) {
+        let mut lanes = self.lanes.lock();
+        if let Some(lane) = lanes.get_mut(&self.key) {
+            lane.stop(self);
+            if lane.stops == 0 && !lane.busy {
+                lanes.remove(&self.key);
+            }
         }
     }
 
-    fn leave(&self, key: &str, failed: bool) {
-        let mut lanes = self.lock();
-        let Some(lane) = lanes.get_mut(key) else { return };
+    /// Leaves the head of the lane to the next, or stops the lane.
+    fn leave(&self, failed: bool) {
+        let mut lanes = self.lanes.lock();
+        let Some(lane) = lanes.get_mut(&self.key) else { return };
         lane.busy = false;
         if failed {
-            lane.stop();
+            lane.stop(self);
         }
         // One that has gone away by itself (its batch ended) is passed over.
         while let Some(next) = lane.waiting.pop_front() {
@@ -115,21 +138,42 @@ impl Lanes {
             }
         }
         if lane.stops == 0 {
-            lanes.remove(key);
+            lanes.remove(&self.key);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
-        // No code that can panic runs under this lock.
-        self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes back the stop that this message has put on its lane, if it has.
+    fn report(&self) {
+        let mut lanes = self.lanes.lock();
+        self.reported.store(true, Relaxed);
+        if !self.stops.swap(false, Relaxed) {
+            return;
+        }
+        if let Some(lane) = lanes.get_mut(&self.key) {
+            lane.stops = lane.stops.saturating_sub(1);
+            if lane.stops == 0 && !lane.busy {
+                lanes.remove(&self.key);
+            }
+        }
+        drop(lanes);
+        self.lanes.0.reported.notify_waiters();
+    }
+}
+
+/// What reports a message: dropped, it opens the lane again if the message has stopped it.
+#[derive(Debug)]
+pub(crate) struct Tenure(Arc<Stay>);
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        self.0.report();
     }
 }
 
 /// A place in a lane, not at its head yet.
 #[derive(Debug)]
 pub(crate) struct Place {
-    lanes: Lanes,
-    key: String,
+    stay: Arc<Stay>,
     turn: Option<oneshot::Receiver<Turn>>,
 }
 
@@ -138,11 +182,11 @@ impl Place {
     pub(crate) async fn turn(mut self) -> Option<Head> {
         let turn = self.turn.as_mut()?.await;
         if turn != Ok(Turn::Go) {
-            self.lanes.until_open(&self.key).await;
+            self.stay.lanes.until_open(&self.stay.key).await;
         }
         self.turn = None;
         match turn {
-            Ok(Turn::Go) => Some(Head { lanes: self.lanes.clone(), key: std::mem::take(&mut self.key), failed: true }),
+            Ok(Turn::Go) => Some(Head { stay: self.stay.clone(), failed: true }),
             Ok(Turn::Away) | Err(_) => None,
         }
     }
@@ -155,8 +199,8 @@ impl Drop for Place {
         turn.close();
         match turn.try_recv() {
             // Its turn came in this very moment.
-            Ok(Turn::Go) => self.lanes.leave(&self.key, true),
-            Ok(Turn::Away) | Err(_) => self.lanes.stop(&self.key),
+            Ok(Turn::Go) => self.stay.leave(true),
+            Ok(Turn::Away) | Err(_) => self.stay.stop(),
         }
     }
 }
@@ -164,8 +208,7 @@ impl Drop for Place {
 /// The head of a lane: its message may be handled. Dropped without [`done`](Self::done), it counts as failed.
 #[derive(Debug)]
 pub(crate) struct Head {
-    lanes: Lanes,
-    key: String,
+    stay: Arc<Stay>,
     failed: bool,
 }
 
@@ -178,7 +221,7 @@ impl Head {
 
 impl Drop for Head {
     fn drop(&mut self) {
-        self.lanes.leave(&self.key, self.failed);
+        self.stay.leave(self.failed);
     }
 }
 
@@ -190,11 +233,23 @@ mod tests {
 
     use super::*;
 
+    fn enter(lanes: &Lanes) -> (Place, Tenure) {
+        lanes.enter("a".into())
+    }
+
+    /// An idle lane costs nothing.
+    async fn goes_on(lanes: &Lanes) {
+        let (place, tenure) = enter(lanes);
+        place.turn().await.unwrap().done();
+        drop(tenure);
+        assert!(lanes.lock().is_empty());
+    }
+
     #[tokio::test]
     async fn a_key_runs_in_order_and_others_beside_it() {
         let lanes = Lanes::default();
-        let (first, second) = (lanes.enter("a".into()), lanes.enter("a".into()));
-        let other = lanes.enter("b".into());
+        let ((first, _one), (second, _two)) = (enter(&lanes), enter(&lanes));
+        let (other, _three) = lanes.enter("b".into());
         let head = first.turn().await.unwrap();
         assert!(other.turn().now_or_never().flatten().is_some());
         let mut second = Box::pin(second.turn());
@@ -206,30 +261,46 @@ mod tests {
     #[tokio::test]
     async fn a_failure_turns_away_those_behind_it_until_it_is_reported() {
         let lanes = Lanes::default();
-        let (first, second) = (lanes.enter("a".into()), lanes.enter("a".into()));
+        let ((first, one), (second, two)) = (enter(&lanes), enter(&lanes));
         drop(first.turn().await.unwrap());
-        let (mut second, mut third) = (Box::pin(second.turn()), Box::pin(lanes.enter("a".into()).turn()));
+        let (third, three) = enter(&lanes);
+        let (mut second, mut third) = (Box::pin(second.turn()), Box::pin(third.turn()));
         assert!(futures_util::poll!(&mut second).is_pending(), "the failure is not reported yet");
         assert!(futures_util::poll!(&mut third).is_pending(), "the failure is not reported yet");
-        lanes.reopen("a");
+        drop(two);
+        assert!(futures_util::poll!(&mut second).is_pending(), "another's report opens nothing");
+        drop(one);
         assert!(second.await.is_none(), "it waited behind the failure");
         assert!(third.await.is_none(), "it came before the failure was reported");
-        lanes.enter("a".into()).turn().await.unwrap().done();
-        assert!(lanes.lock().is_empty(), "an idle lane costs nothing");
+        drop(three);
+        goes_on(&lanes).await;
     }
 
     #[tokio::test]
     async fn one_that_gives_up_waiting_is_not_overtaken() {
         let lanes = Lanes::default();
-        let (first, second, third) = (lanes.enter("a".into()), lanes.enter("a".into()), lanes.enter("a".into()));
+        let ((first, one), (second, two), (third, three)) = (enter(&lanes), enter(&lanes), enter(&lanes));
         let head = first.turn().await.unwrap();
         drop(second);
         head.done();
         let mut third = Box::pin(third.turn());
         assert!(futures_util::poll!(&mut third).is_pending(), "the second is not reported yet");
-        lanes.reopen("a");
+        drop(two);
         assert!(third.await.is_none(), "the second comes again before the third");
-        lanes.enter("a".into()).turn().await.unwrap().done();
-        assert!(lanes.lock().is_empty());
+        drop((one, three));
+        goes_on(&lanes).await;
+    }
+
+    /// A run that goes on behind a failure, or would not stop: its batch was reported long ago.
+    #[tokio::test]
+    async fn a_failure_after_its_report_turns_away_those_that_wait_and_nobody_later() {
+        let lanes = Lanes::default();
+        let ((first, one), (second, two)) = (enter(&lanes), enter(&lanes));
+        let head = first.turn().await.unwrap();
+        drop(one);
+        drop(head);
+        assert!(second.turn().await.is_none(), "it came behind the failure");
+        drop(two);
+        goes_on(&lanes).await;
     }
 }

@@ -1,7 +1,8 @@
 //! One message through its handler: turn, budget, call, contain, classify, report.
 
-use std::{future::Future, sync::Arc, task::Poll, time::Duration};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{
@@ -15,9 +16,11 @@ use super::{
     known_runs::KnownRun,
     lanes::{Head, Place},
     ledger::Verdict,
+    redelivery::Redelivery,
     shared::Shared,
     spans,
 };
+use crate::contain::panic_text;
 
 /// A message that is to be handled.
 #[derive(Debug)]
@@ -33,7 +36,8 @@ pub(crate) struct Job {
 
 /// Runs one message: done when the handler has ended and its copy, if any, was sent.
 pub(crate) async fn run(shared: &Arc<Shared>, mut job: Job) -> Verdict {
-    let verdict = verdict(shared, &mut job).await;
+    let contained = AssertUnwindSafe(verdict(shared, &mut job)).catch_unwind().await;
+    let verdict = contained.unwrap_or_else(|panic| panicked(shared, &job.delivery, panic));
     // Whatever kept it from joining, the others of its call need not wait for it.
     if let Some(complete) = job.seat.as_mut().and_then(|seat| seat.leave(verdict == Verdict::Done)) {
         call::begin(shared, complete);
@@ -41,19 +45,25 @@ pub(crate) async fn run(shared: &Arc<Shared>, mut job: Job) -> Verdict {
     verdict
 }
 
+/// A run that panicked outside of its handler has failed.
+fn panicked(shared: &Shared, delivery: &Delivery, panic: Box<dyn Any + Send>) -> Verdict {
+    let (worker, panic) = (shared.settings.name.as_str(), panic_text(panic));
+    tracing::error!(worker, panic, "the run of a message panicked outside of its handler: it counts as failed");
+    shared.expect(delivery, Redelivery::Panicked);
+    Verdict::Failed
+}
+
 async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
     let head = match job.place.take() {
         None => None,
         Some(place) => match aside(shared, &mut job.seat, turn(place, job.delivery.signals())).await {
-            Ok(head) => Some(head),
-            Err(verdict) => {
+            Some(head) => Some(head),
+            None => {
                 shared.skipped(&job.delivery);
-                return verdict;
+                return Verdict::NotStarted;
             }
         },
     };
-    // Giving up at the head of a lane stops the lane, so it has to be opened again as after a failure.
-    let given_up = if head.is_some() { Verdict::Failed } else { Verdict::NotStarted };
     let begun = match begin_at_once(shared, &job.delivery) {
         Some(begun) => begun,
         None => aside(shared, &mut job.seat, begin(shared, &job.delivery)).await,
@@ -70,12 +80,12 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
         }
         Begun::GivenUp => {
             shared.skipped(&job.delivery);
-            return given_up;
+            return Verdict::NotStarted;
         }
     };
     let Some(called) = call(shared, job).await else {
         shared.skipped(&job.delivery);
-        return given_up;
+        return Verdict::NotStarted;
     };
     let verdict = settle(shared, &job.delivery, called).await;
     if let (Some(run), Verdict::Done) = (begun, verdict) {
@@ -120,12 +130,12 @@ async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
 }
 
 /// Waits for the head of the lane. A message that gives up waiting stops its lane as a failed one does.
-async fn turn(place: Place, signals: &Signals) -> Result<Head, Verdict> {
+async fn turn(place: Place, signals: &Signals) -> Option<Head> {
     tokio::select! {
         biased;
-        () = signals.stop.cancelled() => Err(Verdict::Failed),
-        () = signals.settled.cancelled() => Err(Verdict::Failed),
-        head = place.turn() => head.ok_or(Verdict::NotStarted),
+        () = signals.stop.cancelled() => None,
+        () = signals.settled.cancelled() => None,
+        head = place.turn() => head,
     }
 }
 

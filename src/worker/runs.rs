@@ -40,8 +40,7 @@ pub(crate) struct Placed {
 /// The end of a run.
 pub(crate) struct Ended {
     pub(crate) position: usize,
-    /// None when it panicked outside of its handler.
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) verdict: Verdict,
     /// Its place, until it is freed.
     permit: Option<Permit>,
 }
@@ -156,15 +155,16 @@ fn go_on(shared: &Arc<Shared>, line: &Arc<Line>) {
 async fn work(shared: Arc<Shared>, line: Arc<Line>) {
     let _telling = Telling(&line);
     while let Some(Placed { job, permit }) = line.next() {
-        let mut ending = Ending { line: &line, position: job.delivery.position(), verdict: None, permit: Some(permit) };
+        let mut ending =
+            Ending { line: &line, position: job.delivery.position(), verdict: Verdict::Failed, permit: Some(permit) };
         let run = run::run(&shared, job);
         tokio::pin!(run);
         match futures_util::poll!(&mut run) {
-            Poll::Ready(verdict) => ending.verdict = Some(verdict),
+            Poll::Ready(verdict) => ending.verdict = verdict,
             Poll::Pending => {
                 line.tell();
                 go_on(&shared, &line);
-                ending.verdict = Some(run.await);
+                ending.verdict = run.await;
                 return;
             }
         }
@@ -180,11 +180,11 @@ impl Drop for Telling<'_> {
     }
 }
 
-/// Notes the end of a run, whatever it was.
+/// Notes the end of a run, whatever it was: one that ends without a verdict has failed.
 struct Ending<'a> {
     line: &'a Line,
     position: usize,
-    verdict: Option<Verdict>,
+    verdict: Verdict,
     permit: Option<Permit>,
 }
 

@@ -1,6 +1,6 @@
 //! The settings of a worker, and the rules between them.
 
-use std::{borrow::Cow, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{
     batch_handler::{Batching, Collect},
@@ -10,6 +10,7 @@ use super::{
     rate::Rate,
 };
 use crate::{
+    contain::contained,
     limits::{self, ACK_WAIT_SECS, LimitError, MAX_DELAY, MAX_MESSAGES, POLL_WAIT_SECS},
     queue::{QueueMode, TagFilter},
 };
@@ -41,7 +42,7 @@ impl Ordering {
     /// The lane of a message; `None` where there are no lanes.
     pub(crate) fn key(&self, delivery: &Delivery) -> Option<String> {
         match self {
-            Self::Key(key) => Some(contained(key, delivery).unwrap_or_default()),
+            Self::Key(key) => Some(key_of(key, delivery).unwrap_or_default()),
             Self::None | Self::Batch => None,
         }
     }
@@ -63,10 +64,11 @@ impl Ordering {
 }
 
 /// The key of a message; none where computing it panics.
-fn contained(key: &KeyFn, delivery: &Delivery) -> Option<String> {
-    std::panic::catch_unwind(AssertUnwindSafe(|| key(delivery))).unwrap_or_else(|_| {
+fn key_of(key: &KeyFn, delivery: &Delivery) -> Option<String> {
+    contained(|| key(delivery)).unwrap_or_else(|panic| {
         tracing::error!(
             queue = delivery.queue(),
+            panic,
             "the key function panicked: its message shares the lane of those without a key"
         );
         None

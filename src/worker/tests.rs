@@ -19,6 +19,7 @@ use tokio::{
 
 mod quick_handlers;
 mod steering;
+mod users_panics;
 
 use super::*;
 use crate::{
@@ -46,6 +47,8 @@ struct Script {
     forwarded: Mutex<Vec<Message>>,
     /// How many polls that may wait long panic.
     deadly: AtomicUsize,
+    /// How many acknowledgements panic.
+    deadly_acks: AtomicUsize,
 }
 
 impl Script {
@@ -60,6 +63,7 @@ impl Script {
             ack_takes: Mutex::default(),
             forwarded: Mutex::default(),
             deadly: AtomicUsize::new(0),
+            deadly_acks: AtomicUsize::new(0),
         })
     }
 
@@ -120,6 +124,9 @@ impl Source for Script {
     async fn acknowledge(&self, lines: &[AckLine<'_>], _until: Instant) -> Result<Acked, Error> {
         let list: Vec<_> = lines.iter().map(|line| (line.handle.as_str().to_owned(), line.status)).collect();
         self.acks.lock().unwrap().push((self.began.elapsed(), list));
+        if self.deadly_acks.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
+            panic!("planted");
+        }
         let takes = *self.ack_takes.lock().unwrap();
         if !takes.is_zero() {
             tokio::time::sleep(takes).await;

@@ -92,12 +92,12 @@ MUTATIONS = [
              '        if self.succeeded.recall(identity).is_some() && !crate::mutated("nothing-remembered") {',
              "Memory", 2),
     Mutation("everything-remembered", "src/worker/known_runs.rs",
-             "                Known::Nothing\n",
-             '                if crate::mutated("everything-remembered") { Known::Succeeded } else { Known::Nothing }\n',
+             "                Known::Nothing(self.begun)\n",
+             '                if crate::mutated("everything-remembered") { Known::Succeeded } else { Known::Nothing(self.begun) }\n',
              "Handled", 0),
     Mutation("side-by-side", "src/worker/known_runs.rs",
              "        match self.runs.entry(identity.clone()) {\n",
-             '        if crate::mutated("side-by-side") { return Known::Nothing; }\n'
+             '        if crate::mutated("side-by-side") { return Known::Nothing(0); }\n'
              "        match self.runs.entry(identity.clone()) {\n",
              "Memory", 2),
     Mutation("more-than-there-is-room-for", "src/worker/gate.rs",
@@ -106,8 +106,8 @@ MUTATIONS = [
              ".saturating_sub(self.messages)",
              "Room", 1),
     Mutation("permit-leaks", "src/worker/runs.rs",
-             "verdict: None, permit: Some(permit) };",
-             'verdict: None, permit: if crate::mutated("permit-leaks") { std::mem::forget(permit); None } '
+             "verdict: Verdict::Failed, permit: Some(permit) };",
+             'verdict: Verdict::Failed, permit: if crate::mutated("permit-leaks") { std::mem::forget(permit); None } '
              "else { Some(permit) } };",
              "Quiet", 2),
     Mutation("lost-wake-up", "src/worker/isolation.rs",

@@ -267,3 +267,42 @@ async fn the_place_of_a_stuck_handler_can_be_freed() {
     let report = running.stop().await;
     assert_eq!((report.stuck, control.stuck.load(SeqCst), control.gate.in_flight()), (1, 0, 0));
 }
+
+/// A handler that blocks past its lease is not joined by a second one for the same message, in an order or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_message_whose_handler_blocks_past_its_lease_is_not_run_a_second_time_meanwhile() {
+    for ordering in [Ordering::Batch, Ordering::None] {
+        let script = Script::new(&[&["a"]]);
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let (let_go, blocked) = std::sync::mpsc::channel();
+        let blocked = Arc::new(Mutex::new(blocked));
+        let calls = Arc::new(AtomicUsize::new(0));
+        let settings = Settings {
+            ordering,
+            unique_attribute: Some("key".into()),
+            ack_wait: Duration::from_millis(200).into(),
+            ..Settings::default()
+        };
+        let counted = calls.clone();
+        let running = Running::observed(&script, settings, Some(Arc::new(Told(tell))), move |_, _| {
+            let (blocked, first) = (blocked.clone(), counted.fetch_add(1, SeqCst) == 0);
+            async move {
+                if first {
+                    blocked.lock().unwrap().recv().unwrap();
+                }
+                Ok(())
+            }
+        });
+        let mut until_settled = async || while told.recv().await.unwrap() != "settled" {};
+        until_settled().await;
+        script.push(&["a"]);
+        until_settled().await;
+        assert_eq!(calls.load(SeqCst), 1, "the first run goes on");
+        let_go.send(()).unwrap();
+        script.push(&["a"]);
+        until_settled().await;
+        assert_eq!(script.acks(), [list(&[("a", FAIL)]), list(&[("a", FAIL)]), list(&[("a", OK)])]);
+        assert_eq!(calls.load(SeqCst), 1, "all before it was done, so its late success counts");
+        running.stop().await;
+    }
+}

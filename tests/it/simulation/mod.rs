@@ -169,7 +169,7 @@ fn a_broken_order_is_found() {
 
 #[test]
 fn work_done_twice_is_found() {
-    is_found(Sabotage::Doubled, Rule::Memory);
+    is_found(Sabotage::Restamped, Rule::Memory);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Wires that break one invariant each on purpose: what a worker or a server with that mistake would put on the wire.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use dms_worker::transport::TransportError;
@@ -28,8 +31,8 @@ pub(super) enum Sabotage {
     SendSwallowed,
     /// The first two messages of a batch change places.
     Swapped,
-    /// The first message of a batch is there twice.
-    Doubled,
+    /// A message that comes again is not known by its place: each time it is said to have entered the queue at another time.
+    Restamped,
     /// A poll for one message asks for ten.
     WidePolls,
 }
@@ -68,7 +71,7 @@ impl Sabotage {
                 let body = format!(r#"{{"messages":[{all}]}}"#);
                 Ok(Response::builder().status(StatusCode::CREATED).body(body.into()).unwrap())
             }
-            Self::Swapped | Self::Doubled if consume => {
+            Self::Swapped | Self::Restamped if consume => {
                 let mut answer = carry(request).await?;
                 if answer.status().is_success() {
                     self.edit_batch(&mut answer);
@@ -99,16 +102,21 @@ impl Sabotage {
                     batch.swap(0, 1);
                     places.swap(0, 1);
                 }
-                Self::Doubled if !batch.is_empty() => {
-                    batch.insert(0, batch[0].clone());
-                    places.insert(0, places[0].clone());
-                }
+                Self::Restamped if !batch.is_empty() => places.iter_mut().for_each(|place| restamp(place)),
                 _ => {}
             }
         });
         *answer.body_mut() = body;
         answer.headers_mut().insert("x-dms-deliveries", places.join(",").parse().unwrap());
     }
+}
+
+/// Puts another time in the third part of an entry of `x-dms-deliveries`.
+fn restamp(place: &mut String) {
+    static TIMES: AtomicU64 = AtomicU64::new(1);
+    let mut parts: Vec<String> = place.split('.').map(str::to_owned).collect();
+    parts[2] = TIMES.fetch_add(1, Relaxed).to_string();
+    *place = parts.join(".");
 }
 
 fn edit(body: &Bytes, change: impl FnOnce(&mut Value)) -> Bytes {
