@@ -19,6 +19,7 @@
 //! | `attributes`, [`message`], [`queue`], [`trace_context`] | the nouns: messages, bodies, queues, groups, traces; plain values |
 //! | [`limits`] | the service's limits and their checks, one set for client and server |
 //! | [`retry`] | how long to wait before trying again; the only file that names the `backoff` crate |
+//! | `retry_after` | how long an answer asks to wait, bounded |
 //! | `spans` | what the spans of producers and workers have in common |
 //! | `clock` | the only place of the library that reads the wall clock |
 //! | [`transport`] | one HTTP exchange: over sockets (with the sidecar's `target` and `probe` and the exporter of traces the only files that name reqwest), or into a router in this process |
@@ -64,6 +65,7 @@ pub mod producer;
 pub mod queue;
 pub mod redrive;
 pub mod retry;
+mod retry_after;
 pub mod runtime;
 mod spans;
 pub mod trace_context;

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -22,8 +25,10 @@ use super::{
 };
 use crate::{
     auth::{AccessKey, AuthError, Authenticator, Generation, encode, find_project},
+    clock,
     queue::ProjectId,
     retry::RetryPolicy,
+    retry_after::RetryAfter,
     transport::Transport,
     wire::{Dialect, error::ErrorBody},
 };
@@ -43,6 +48,8 @@ pub(crate) struct Inner {
     pub(super) extensions: Announced,
     /// The queues and groups that this client created, until they are surely ready.
     created: Mutex<HashMap<String, Instant>>,
+    /// Whether it was logged that the service asks for too long a wait; until a call works.
+    told_of_long_wait: AtomicBool,
 }
 
 /// Where the project id comes from.
@@ -176,6 +183,7 @@ impl Inner {
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(15),
             created: Mutex::default(),
+            told_of_long_wait: AtomicBool::new(false),
         }
     }
 
@@ -229,9 +237,12 @@ impl Inner {
         self.extensions.note(response.status().is_success(), response.headers());
         if response.status().is_success() {
             self.guard.accepted();
+            self.told_of_long_wait.store(false, Relaxed);
             return Ok(Answer { response, sent });
         }
-        let refusal = Refusal::read(response.status(), response.headers(), response.body());
+        let retry_after = RetryAfter::read(response.headers(), clock::now());
+        self.tell_of_long_wait(call.operation, retry_after);
+        let refusal = Refusal::read(response.status(), response.headers(), response.body(), retry_after);
         let error = Error::new(call.operation, Kind::Service(refusal));
         match error.is_key_refused() {
             true if !self.authenticator.renews() => self.stop(&error),
@@ -306,6 +317,22 @@ impl Inner {
         }
     }
 
+    /// Logs, once until a call works, that the service asks for a longer wait than is obeyed.
+    fn tell_of_long_wait(&self, operation: &str, retry_after: Option<RetryAfter>) {
+        let Some(retry_after) = retry_after else { return };
+        if let Some(asked) = retry_after.shortened()
+            && !self.told_of_long_wait.swap(true, Relaxed)
+        {
+            let wait = retry_after.wait();
+            tracing::warn!(
+                operation,
+                ?asked,
+                ?wait,
+                "the service asks for a very long pause (Retry-After): a shorter one is made"
+            );
+        }
+    }
+
     /// When one of the ids in `path` was created by this client, if it was of late.
     fn young(&self, path: &[&str]) -> Option<Instant> {
         let created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
@@ -314,7 +341,7 @@ impl Inner {
 }
 
 impl Refusal {
-    fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+    fn read(status: StatusCode, headers: &HeaderMap, body: &[u8], retry_after: Option<RetryAfter>) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let ErrorBody { code: text, message, request_id } = ErrorBody::read(body);
         let code = text.as_deref().and_then(ErrorCode::parse);
@@ -325,7 +352,7 @@ impl Refusal {
             class: classify(status, code),
             message: message.unwrap_or_default(),
             request_id: request_id.or_else(|| header("x-request-id").map(str::to_owned)),
-            retry_after: header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
+            retry_after: retry_after.map(RetryAfter::wait),
         }
     }
 }

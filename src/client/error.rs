@@ -174,7 +174,7 @@ impl Error {
         self.refusal().and_then(|refusal| refusal.request_id.as_deref())
     }
 
-    /// How long the service asks to wait.
+    /// How long the service asks to wait (`Retry-After`, in seconds or as a date); five minutes at most, whatever it asks for.
     pub fn retry_after(&self) -> Option<Duration> {
         self.refusal().and_then(|refusal| refusal.retry_after)
     }

@@ -73,15 +73,16 @@ impl Throttle {
         self.lock().app_down
     }
 
-    /// The application asks for a pause (`Retry-After`): the longest one asked for holds.
-    pub(crate) fn pause_for(&self, pause: Duration) {
+    /// The application asks for a pause (`Retry-After`): the longest one asked for holds. Says whether none was under way.
+    pub(crate) fn pause_for(&self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
-        let longer = self.change(|state| {
+        let (longer, begins) = self.change(|state| {
             let longer = state.asked_until.is_none_or(|asked| until > asked);
+            let begins = state.asked_until.is_none_or(|asked| asked <= Instant::now());
             if longer {
                 state.asked_until = Some(until);
             }
-            longer
+            (longer, begins)
         });
         if longer {
             let throttle = self.clone();
@@ -91,6 +92,7 @@ impl Throttle {
                 throttle.change(|_| ());
             });
         }
+        begins
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -125,11 +127,9 @@ impl Brake {
         let _ = self.0.set(throttle);
     }
 
-    /// Stops fetching for this long.
-    pub(crate) fn pause_for(&self, pause: Duration) {
-        if let Some(throttle) = self.0.get() {
-            throttle.pause_for(pause);
-        }
+    /// Stops fetching for this long. Says whether that begins a pause: false while one is under way.
+    pub(crate) fn pause_for(&self, pause: Duration) -> bool {
+        self.0.get().is_some_and(|throttle| throttle.pause_for(pause))
     }
 }
 

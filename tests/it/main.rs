@@ -31,6 +31,8 @@ mod redelivery;
 #[cfg(feature = "server")]
 mod redrive;
 #[cfg(feature = "server")]
+mod retry_after;
+#[cfg(feature = "server")]
 mod runtime;
 mod script;
 #[cfg(feature = "server")]

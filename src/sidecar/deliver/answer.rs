@@ -1,12 +1,9 @@
 //! What an application's answer means for the message.
 
-use std::time::Duration;
-
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 
-/// The longest pause that an application can ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+use crate::retry_after::RetryAfter;
 
 /// What becomes of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +13,7 @@ pub(crate) enum Verdict {
     /// It comes again.
     Retry,
     /// It comes again, and nothing is fetched for this long.
-    RetryAfter(Duration),
+    RetryAfter(RetryAfter),
     /// It can never succeed.
     Reject,
 }
@@ -30,30 +27,19 @@ pub(crate) fn verdict(status: StatusCode, headers: &HeaderMap, now: Timestamp) -
         400..=499 => return Verdict::Reject,
         _ => false,
     };
-    match retry_after(headers, now) {
+    match RetryAfter::read(headers, now) {
         Some(pause) if again => Verdict::RetryAfter(pause),
         _ => Verdict::Retry,
     }
-}
-
-/// `Retry-After` in seconds or as a date in any of the three forms of RFC 9110, cut to an hour.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
-            Duration::try_from(date.duration_since(now)).unwrap_or_default()
-        }
-    };
-    Some(pause.min(LONGEST_PAUSE))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use http::HeaderValue;
+    use std::time::Duration;
+
+    use http::{HeaderValue, header::RETRY_AFTER};
 
     use super::*;
 
@@ -77,13 +63,19 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        check(503, Some("7"), Verdict::RetryAfter(Duration::from_secs(7)));
-        check(429, Some("Sun, 22 Nov 2026 10:00:30 GMT"), Verdict::RetryAfter(Duration::from_secs(30)));
-        check(429, Some("Sunday, 22-Nov-26 10:00:30 GMT"), Verdict::RetryAfter(Duration::from_secs(30)));
-        check(429, Some("Sun Nov 22 10:00:30 2026"), Verdict::RetryAfter(Duration::from_secs(30)));
-        check(429, Some("Sun, 22 Nov 2026 09:00:00 GMT"), Verdict::RetryAfter(Duration::ZERO));
-        check(503, Some("99999999"), Verdict::RetryAfter(Duration::from_secs(3600)));
+    fn a_pause_is_seconds_or_a_date_and_bounded() {
+        let pause = |status: u16, text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
+            let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+            match verdict(StatusCode::from_u16(status).unwrap(), &headers, now) {
+                Verdict::RetryAfter(asked) => Some(asked.wait()),
+                _ => None,
+            }
+        };
+        assert_eq!(pause(503, "7"), Some(Duration::from_secs(7)));
+        assert_eq!(pause(429, "Sun, 22 Nov 2026 10:00:30 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(pause(503, "86400"), Some(Duration::from_secs(300)));
+        assert_eq!(pause(503, "Mon, 23 Nov 2026 10:00:00 GMT"), Some(Duration::from_secs(300)));
         check(503, Some("soon"), Verdict::Retry);
         check(400, Some("7"), Verdict::Reject);
     }

@@ -146,9 +146,13 @@ impl HttpDelivery {
             Verdict::Done => Ok(answer),
             Verdict::Retry => Err(HandlerError::retry(failure())),
             Verdict::Reject => Err(HandlerError::reject(failure())),
-            Verdict::RetryAfter(pause) => {
-                self.brake.pause_for(pause);
-                tracing::warn!(queue, %status, ?pause, "the application asks for a pause");
+            Verdict::RetryAfter(asked) => {
+                let pause = asked.wait();
+                // Once for all the messages that are on their way.
+                if self.brake.pause_for(pause) {
+                    let asked = asked.shortened();
+                    tracing::warn!(queue, %status, ?pause, ?asked, "the application asks for a pause");
+                }
                 Err(HandlerError::defer(pause))
             }
         }
