@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error as StdError,
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
@@ -32,6 +33,9 @@ use crate::{
     transport::Transport,
     wire::{Dialect, error::ErrorBody},
 };
+
+/// How many bytes of an answer that cannot be read are told.
+const EXCERPT: usize = 120;
 
 /// What the clones of a client share.
 pub(crate) struct Inner {
@@ -121,7 +125,7 @@ impl Client {
     pub(super) async fn fetch<T>(
         &self,
         call: Call<'_>,
-        decode: impl FnOnce(&Bytes) -> Result<T, serde_json::Error>,
+        decode: impl Fn(&Bytes) -> Result<T, Unreadable>,
     ) -> Result<T, Error> {
         self.fetch_answer(call, |answer| decode(answer.response.body())).await
     }
@@ -130,26 +134,15 @@ impl Client {
     pub(super) async fn fetch_answer<T>(
         &self,
         call: Call<'_>,
-        decode: impl FnOnce(&Answer) -> Result<T, serde_json::Error>,
+        decode: impl Fn(&Answer) -> Result<T, Unreadable>,
     ) -> Result<T, Error> {
-        let answer = self.call(&call).await?;
-        decode(&answer).map_err(|error| {
-            let kind = Kind::Answer(answer.response.status(), error.into());
-            match call.repeat {
-                Repeat::Harmless => Error::new(call.operation, kind),
-                _ => Error::unsure(call.operation, kind),
-            }
-        })
+        let span = tracing::debug_span!("dms", operation = call.operation, path = call.path.join("/"));
+        self.inner.call(&call, decode).instrument(span).await
     }
 
     /// Makes a call whose answer says nothing but that it worked.
     pub(super) async fn perform(&self, call: Call<'_>) -> Result<(), Error> {
-        self.call(&call).await.map(drop)
-    }
-
-    async fn call(&self, call: &Call<'_>) -> Result<Answer, Error> {
-        let span = tracing::debug_span!("dms", operation = call.operation, path = call.path.join("/"));
-        self.inner.call(call).instrument(span).await
+        self.fetch_answer(call, |_| Ok(())).await
     }
 
     /// Remembers that a queue or group was created now: for some seconds it may not be found.
@@ -192,12 +185,15 @@ impl Inner {
         self
     }
 
-    async fn call(&self, call: &Call<'_>) -> Result<Answer, Error> {
+    async fn call<T>(&self, call: &Call<'_>, decode: impl Fn(&Answer) -> Result<T, Unreadable>) -> Result<T, Error> {
         let mut tries = Tries::new(call.repeat, &self.retry, call.deadline, Instant::now());
         let mut renewed = false;
         loop {
             let (error, generation) = match self.attempt(call).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => match decode(&answer) {
+                    Ok(read) => return Ok(read),
+                    Err(reason) => (unreadable(call.operation, &answer.response, reason), None),
+                },
                 Err(failure) => failure,
             };
             if error.class() == Some(Class::Auth) && !renewed && self.renew(generation).await {
@@ -338,6 +334,21 @@ impl Inner {
         let created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
         path.iter().filter_map(|id| created.get(*id)).max().copied()
     }
+}
+
+/// Why an answer cannot be read.
+pub(super) type Unreadable = Box<dyn StdError + Send + Sync>;
+
+/// The error of an answer that says that it worked, and does not read as the service's: a proxy's page, or a part of an answer.
+fn unreadable(operation: &'static str, answer: &Response<Bytes>, reason: Unreadable) -> Error {
+    let text = format!("{reason}; it begins with {}", excerpt(answer.body()));
+    Error::new(operation, Kind::Answer(answer.status(), text.into()))
+}
+
+/// The first bytes of an answer, as text in quotes.
+fn excerpt(body: &[u8]) -> String {
+    let (first, more) = (&body[..body.len().min(EXCERPT)], if body.len() > EXCERPT { "…" } else { "" });
+    format!("{:?}{more}", String::from_utf8_lossy(first))
 }
 
 impl Refusal {

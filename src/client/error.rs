@@ -11,12 +11,15 @@ use crate::{auth::AuthError, limits::LimitError, transport::TransportError};
 ///
 /// Its text is one sentence without secrets: what was called, what happened, and what can be done.
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error {
+    cause: Arc<Cause>,
+    /// Whether the call may have taken effect: of this error, and not of its clones.
+    unsure: bool,
+}
 
-struct Inner {
+struct Cause {
     operation: &'static str,
     kind: Kind,
-    unsure: bool,
 }
 
 pub(crate) enum Kind {
@@ -53,6 +56,19 @@ pub(crate) struct Refusal {
     pub(crate) retry_after: Option<Duration>,
 }
 
+impl Refusal {
+    /// How far a call came that was answered with trouble of the service, or of something before it.
+    fn progress(&self) -> Progress {
+        match self.status {
+            // It was turned away at the door, and told when to come back.
+            StatusCode::SERVICE_UNAVAILABLE if self.retry_after.is_some() => Progress::None,
+            // A gateway passed it on, and does not know what became of it.
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT if self.code.is_none() => Progress::Unknown,
+            _ => Progress::Failed,
+        }
+    }
+}
+
 /// How far a failed try came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -66,7 +82,7 @@ pub(super) enum Progress {
 
 impl Error {
     pub(crate) fn new(operation: &'static str, kind: Kind) -> Self {
-        Self(Arc::new(Inner { operation, kind, unsure: false }))
+        Self { cause: Arc::new(Cause { operation, kind }), unsure: false }
     }
 
     pub(crate) fn limit(operation: &'static str, error: LimitError) -> Self {
@@ -75,20 +91,21 @@ impl Error {
 
     /// As [`new`](Self::new), of a call that may have taken effect.
     pub(crate) fn unsure(operation: &'static str, kind: Kind) -> Self {
-        Self(Arc::new(Inner { operation, kind, unsure: true }))
+        Self::new(operation, kind).into_unsure()
     }
 
     /// Whether the same call may succeed later: throttling, a service or a network in trouble, a queue being created.
     ///
     /// Whether repeating it is safe is another question: see [`is_unsure`](Self::is_unsure).
     pub fn is_retryable(&self) -> bool {
-        match &self.0.kind {
+        match &self.cause.kind {
             Kind::Service(refusal) => {
                 matches!(refusal.class, Class::Transient | Class::BeingCreated | Class::Throttled)
             }
             Kind::Transport(..) => true,
             Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
-            Kind::Answer(status, _) => status.is_server_error(),
+            // What stood there was not the service's: something between here and there answered for it.
+            Kind::Answer(..) => true,
             _ => false,
         }
     }
@@ -100,7 +117,7 @@ impl Error {
 
     /// Whether the key or token is refused. Under a key the client is stopped for good: build another one.
     pub fn is_auth(&self) -> bool {
-        match &self.0.kind {
+        match &self.cause.kind {
             Kind::Stopped(_) => true,
             Kind::Credentials(_) => !self.is_retryable(),
             _ => self.class() == Some(Class::Auth),
@@ -114,7 +131,7 @@ impl Error {
 
     /// Whether the queue, group, tag or URL does not exist.
     pub fn is_not_found(&self) -> bool {
-        self.class() == Some(Class::NotFound) || matches!(self.0.kind, Kind::Missing { .. })
+        self.class() == Some(Class::NotFound) || matches!(self.cause.kind, Kind::Missing { .. })
     }
 
     /// Whether a queue, group or tag of that name exists already.
@@ -124,23 +141,23 @@ impl Error {
 
     /// Whether the lease was over: the messages are, or will be, handed out again.
     pub fn is_lost_lease(&self) -> bool {
-        !self.0.unsure && self.class() == Some(Class::LostLease)
+        !self.unsure && self.class() == Some(Class::LostLease)
     }
 
     /// Whether the call may have taken effect although it failed: a send that may have been stored, an
     /// acknowledgement that may have counted.
     pub fn is_unsure(&self) -> bool {
-        self.0.unsure
+        self.unsure
     }
 
     /// Whether a value was outside the service's limits, so that nothing was sent, or a quota is used up.
     pub fn is_limit(&self) -> bool {
-        matches!(self.0.kind, Kind::Limit(..)) || self.class() == Some(Class::Quota)
+        matches!(self.cause.kind, Kind::Limit(..)) || self.class() == Some(Class::Quota)
     }
 
     /// Whether the time was up before an answer came.
     pub fn is_timeout(&self) -> bool {
-        match &self.0.kind {
+        match &self.cause.kind {
             Kind::Transport(_, error) => error.is_timeout(),
             Kind::Deadline => true,
             _ => false,
@@ -149,7 +166,7 @@ impl Error {
 
     /// Whether the service could not be reached at all.
     pub fn is_connect(&self) -> bool {
-        match &self.0.kind {
+        match &self.cause.kind {
             Kind::Transport(_, error) => error.is_not_sent(),
             Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_connect),
             _ => false,
@@ -163,7 +180,7 @@ impl Error {
 
     /// The HTTP status of the answer, where there was one.
     pub fn status(&self) -> Option<StatusCode> {
-        match &self.0.kind {
+        match &self.cause.kind {
             Kind::Answer(status, _) => Some(*status),
             _ => self.refusal().map(|refusal| refusal.status),
         }
@@ -181,28 +198,22 @@ impl Error {
 
     /// How far the try came.
     pub(super) fn progress(&self) -> Progress {
-        match &self.0.kind {
+        match &self.cause.kind {
             Kind::Transport(_, error) if !error.is_not_sent() => Progress::Unknown,
-            // A 503 that says when to come back was turned away at the door.
-            Kind::Service(refusal) if refusal.class == Class::Transient && refusal.retry_after.is_none() => {
-                Progress::Failed
-            }
             Kind::Answer(..) => Progress::Unknown,
+            Kind::Service(refusal) if refusal.class == Class::Transient => refusal.progress(),
             _ => Progress::None,
         }
     }
 
     /// The same error of a call that may have taken effect.
     pub(super) fn into_unsure(self) -> Self {
-        match Arc::try_unwrap(self.0) {
-            Ok(inner) => Self(Arc::new(Inner { unsure: true, ..inner })),
-            Err(shared) => Self(shared),
-        }
+        Self { unsure: true, ..self }
     }
 
     /// Whether the key itself was refused now: another try would bring it closer to being locked.
     pub(super) fn is_key_refused(&self) -> bool {
-        match &self.0.kind {
+        match &self.cause.kind {
             Kind::Service(refusal) => refusal.class == Class::Auth,
             Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_refused),
             _ => false,
@@ -210,7 +221,7 @@ impl Error {
     }
 
     fn refusal(&self) -> Option<&Refusal> {
-        match &self.0.kind {
+        match &self.cause.kind {
             Kind::Service(refusal) => Some(refusal),
             Kind::Stopped(error) => error.refusal(),
             _ => None,
@@ -224,11 +235,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !matches!(self.0.kind, Kind::Stopped(_)) {
-            write!(f, "{}: ", self.0.operation)?;
+        if !matches!(self.cause.kind, Kind::Stopped(_)) {
+            write!(f, "{}: ", self.cause.operation)?;
         }
-        write!(f, "{}", self.0.kind)?;
-        if self.0.unsure { f.write_str("; it may have taken effect all the same") } else { Ok(()) }
+        write!(f, "{}", self.cause.kind)?;
+        if self.unsure { f.write_str("; it may have taken effect all the same") } else { Ok(()) }
     }
 }
 
@@ -295,12 +306,28 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match &self.0.kind {
+        match &self.cause.kind {
             Kind::Limit(_, error) => Some(error),
             Kind::Transport(_, error) => Some(error),
             Kind::Answer(_, error) | Kind::Credentials(error) => Some(error.as_ref()),
             Kind::Stopped(error) => Some(error),
             Kind::Setup(_) | Kind::Service(_) | Kind::Missing { .. } | Kind::Deadline => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_was_cloned_can_be_marked_too() {
+        let error = Error::new("send", Kind::Transport("http://h".to_owned(), TransportError::unsure("eof")));
+        let kept = error.clone();
+        let marked = error.into_unsure();
+        assert!(
+            marked.is_unsure() && marked.clone().is_unsure() && marked.to_string().contains("may have taken effect")
+        );
+        assert!(!kept.is_unsure(), "what is kept elsewhere was not about this call");
     }
 }

@@ -103,7 +103,7 @@ impl Client {
             .map_err(|error| Error::new(NAME, Kind::Limit(None, error)))?;
         let body = encode_end_polls(polls.iter().map(PollId::as_str));
         let call = Call::new(NAME, Method::POST, &["polls", "end"], Repeat::Harmless).body(body)?;
-        self.fetch(call, |answer| decode_ended(answer)).await
+        self.fetch(call, |answer| Ok(decode_ended(answer)?)).await
     }
 }
 

@@ -56,7 +56,7 @@ impl Client {
         checked.map_err(|error| Error::limit(NAME, error))?;
         let path = ["queues", queue.as_str(), "groups"];
         let call = Call::new(NAME, Method::POST, &path, Repeat::Allowed).body(wire::groups::encode_new(names))?;
-        let created = match self.fetch(call, |answer| wire::groups::decode_created(answer)).await {
+        let created = match self.fetch(call, |answer| Ok(wire::groups::decode_created(answer)?)).await {
             Err(error) if error.is_unsure() => self.twins(queue, names).await?.ok_or(error)?,
             result => result?,
         };
@@ -86,7 +86,7 @@ impl Client {
     pub async fn groups_with(&self, queue: &QueueId, options: GroupsOptions) -> Result<Vec<ConsumerGroup>, Error> {
         let path = ["queues", queue.as_str(), "groups"];
         let call = Call::new("list groups", Method::GET, &path, Repeat::Harmless).query(options.query());
-        self.fetch(call, |answer| wire::groups::decode_groups(answer)).await
+        self.fetch(call, |answer| Ok(wire::groups::decode_groups(answer)?)).await
     }
 
     /// The group of that name or id.

@@ -149,7 +149,7 @@ impl Client {
         let repeat = if options.allow_duplicates { Repeat::Allowed } else { Repeat::Doubles };
         let body = wire::messages::encode_send(self.inner.dialect, messages, options.return_ids);
         let call = Call::new(NAME, Method::POST, &path, repeat).body(body)?;
-        let sent = self.fetch(call, |answer| wire::messages::decode_sent(answer)).await?;
+        let sent = self.fetch(call, |answer| Ok(wire::messages::decode_sent(answer)?)).await?;
         if sent.len() == messages.len() {
             return Ok(sent.into_iter().map(|sent| outcome(NAME, sent)).collect());
         }

@@ -28,7 +28,7 @@ impl Client {
         check(&queue).map_err(|error| Error::limit(NAME, error))?;
         let body = wire::queues::encode_new(&queue);
         let call = Call::new(NAME, Method::POST, &["queues"], Repeat::Allowed).body(body)?;
-        let created = match self.fetch(call, |answer| wire::queues::decode_created(answer)).await {
+        let created = match self.fetch(call, |answer| Ok(wire::queues::decode_created(answer)?)).await {
             Err(error) if error.is_unsure() => self.twin(&queue).await?.ok_or(error)?,
             result => result?,
         };
@@ -53,7 +53,7 @@ impl Client {
     /// When the call fails.
     pub async fn queues(&self) -> Result<Vec<Queue>, Error> {
         let call = Call::new("list queues", Method::GET, &["queues"], Repeat::Harmless).query(WITH_DEAD_LETTERS);
-        self.fetch(call, |answer| wire::queues::decode_queues(answer)).await
+        self.fetch(call, |answer| Ok(wire::queues::decode_queues(answer)?)).await
     }
 
     /// One queue (5.1.3), with its dead-letter settings.
@@ -63,7 +63,7 @@ impl Client {
     pub async fn queue(&self, queue: &QueueId) -> Result<Queue, Error> {
         let path = ["queues", queue.as_str()];
         let call = Call::new("show queue", Method::GET, &path, Repeat::Harmless).query(WITH_DEAD_LETTERS);
-        self.fetch(call, |answer| wire::queues::decode_queue(answer)).await
+        self.fetch(call, |answer| Ok(wire::queues::decode_queue(answer)?)).await
     }
 
     /// The queue of that name or id.
@@ -108,7 +108,7 @@ impl Client {
         // V1.0 has one part more.
         let path: Vec<&str> = self.inner.dialect.quotas.split('/').collect();
         let call = Call::new("show quotas", Method::GET, &path, Repeat::Harmless);
-        self.fetch(call, |answer| wire::queues::decode_quotas(answer)).await
+        self.fetch(call, |answer| Ok(wire::queues::decode_quotas(answer)?)).await
     }
 }
 

@@ -47,7 +47,7 @@ impl Client {
     pub async fn tags(&self, queue: &QueueId) -> Result<Vec<QueueTag>, Error> {
         let path = ["queue", queue.as_str(), "tags"];
         let call = Call::new("show tags", Method::GET, &path, Repeat::Harmless);
-        self.fetch(call, |answer| wire::tags::decode_tags(answer)).await
+        self.fetch(call, |answer| Ok(wire::tags::decode_tags(answer)?)).await
     }
 
     /// All tags of the project's queues, with every value each key has (5.4.3).
@@ -56,7 +56,7 @@ impl Client {
     /// When the call fails.
     pub async fn project_tags(&self) -> Result<Vec<ProjectTag>, Error> {
         let call = Call::new("show project tags", Method::GET, &["queue", "tags"], Repeat::Harmless);
-        self.fetch(call, |answer| wire::tags::decode_project_tags(answer)).await
+        self.fetch(call, |answer| Ok(wire::tags::decode_project_tags(answer)?)).await
     }
 }
 

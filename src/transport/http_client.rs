@@ -16,6 +16,7 @@ use reqwest::{Certificate, Client, Url, redirect::Policy, retry};
 use super::{
     Transport, TransportError,
     answer::whole,
+    outgoing::{Departure, Outgoing},
     plain::{IDLE, KEEPALIVE, NAME, PlainHttp, UNACKNOWLEDGED},
 };
 
@@ -175,25 +176,18 @@ impl Transport for HttpTransport {
         let mut request = reqwest::Request::new(parts.method, self.urls.read(parts.uri)?);
         *request.headers_mut() = parts.headers;
         *request.timeout_mut() = Some(timeout);
-        if !body.is_empty() {
-            *request.body_mut() = Some(body.into());
-        }
+        let (body, departure) = Outgoing::new(body);
+        *request.body_mut() = Some(reqwest::Body::wrap(body));
+        let failure = |error| failure(error, &departure);
         let answer = self.client.execute(request).await.map_err(failure)?;
         whole(answer.into(), failure).await
     }
 }
 
-/// Only what failed before a connection stood is surely not sent.
-fn failure(error: reqwest::Error) -> TransportError {
+fn failure(error: reqwest::Error, departure: &Departure) -> TransportError {
     // The URL holds ids that the caller's own error names better.
     let error = error.without_url();
-    if error.is_connect() || error.is_builder() {
-        TransportError::not_sent(error)
-    } else if error.is_timeout() {
-        TransportError::timed_out(error)
-    } else {
-        TransportError::unsure(error)
-    }
+    if error.is_timeout() { departure.timed_out(error) } else { departure.failed(error) }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod answer;
 mod http_client;
 #[cfg(feature = "server")]
 mod in_process;
+mod outgoing;
 mod plain;
 
 #[cfg(feature = "sidecar")]
@@ -55,7 +56,8 @@ enum Reach {
 }
 
 impl TransportError {
-    /// The request surely did not reach the service: name not resolved, connection refused, TLS failed.
+    /// The request surely did not reach the service: the name was not resolved, or the connection, the proxy's tunnel or TLS failed or
+    /// was not set up in time.
     pub fn not_sent(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { reach: Reach::NotSent, source: source.into() }
     }

@@ -10,15 +10,14 @@ use std::{
 use bytes::Bytes;
 use futures_util::TryFutureExt;
 use http::{HeaderValue, Uri, header::USER_AGENT};
-use http_body_util::Full;
 use hyper_util::{
-    client::legacy::{Client, Error, connect::HttpConnector},
+    client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use tokio::{net::TcpStream, time::timeout};
 use tower::{BoxError, Service};
 
-use super::{TransportError, answer::whole};
+use super::{TransportError, answer::whole, outgoing::Outgoing};
 
 /// How a client names itself.
 pub(super) const NAME: &str = concat!("dms-worker/", env!("CARGO_PKG_VERSION"));
@@ -33,7 +32,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 
 /// A pool of plain connections.
 #[derive(Clone, Debug)]
-pub(super) struct PlainHttp(Client<Connector, Full<Bytes>>);
+pub(super) struct PlainHttp(Client<Connector, Outgoing>);
 
 impl PlainHttp {
     /// Keeps so many idle connections; to connect may take so long.
@@ -59,13 +58,15 @@ impl PlainHttp {
         request: http::Request<Bytes>,
         within: Duration,
     ) -> Result<http::Response<Bytes>, TransportError> {
-        let mut request = request.map(Full::new);
+        let (head, body) = request.into_parts();
+        let (body, departure) = Outgoing::new(body);
+        let mut request = http::Request::from_parts(head, body);
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(NAME));
         let exchange = async {
-            let answer = self.0.request(request).await.map_err(failure)?;
+            let answer = self.0.request(request).await.map_err(|error| departure.failed(error))?;
             whole(answer, TransportError::unsure).await
         };
-        timeout(within, exchange).await.map_err(TransportError::timed_out)?
+        timeout(within, exchange).await.map_err(|elapsed| departure.timed_out(elapsed))?
     }
 }
 
@@ -90,9 +91,4 @@ impl Service<Uri> for Connector {
         let connecting = timeout(self.patience, connecting);
         Box::pin(async { connecting.await? })
     }
-}
-
-/// Only what failed before a connection stood is surely not sent.
-fn failure(error: Error) -> TransportError {
-    if error.is_connect() { TransportError::not_sent(error) } else { TransportError::unsure(error) }
 }

@@ -108,6 +108,39 @@ async fn an_answer_with_another_number_of_results_leaves_the_send_unsure() {
     assert!(script.client().send(&queue(), &one_message()).await.unwrap_err().is_unsure());
 }
 
+/// What a captive portal, a maintenance page or a cut connection make of an answer that says 200.
+const NO_ANSWERS: [&str; 4] = ["<html>Please sign in</html>", "", r#"{"messages":["#, "null"];
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_read_is_trouble_that_passes() {
+    for page in NO_ANSWERS {
+        let script = Script::new([Play::Answer(200, page), NO_QUEUES]);
+        assert!(script.client().queues().await.unwrap().is_empty(), "a read is repeated");
+
+        let script = Script::new([Play::Answer(200, page)]);
+        let error = script.client().consume(&source(), &ConsumeOptions::default()).await.unwrap_err();
+        assert!(error.is_retryable() && error.is_unsure(), "{error}");
+        let shown = format!("the answer (200 OK) cannot be read");
+        assert!(error.to_string().contains(&shown) && error.to_string().contains(&format!("{page:?}")), "{error}");
+
+        let script = Script::new([Play::Answer(201, page)]);
+        let error = script.client().send(&queue(), &one_message()).await.unwrap_err();
+        assert!(error.is_retryable() && error.is_unsure(), "{error}");
+
+        let script = Script::new([Play::Answer(200, page), LEASE_LOST]);
+        let error = script.client().acknowledge(&source(), &acks()).await.unwrap_err();
+        assert!(error.is_unsure() && !error.is_lost_lease(), "it may have counted: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_beginning_of_an_answer_that_cannot_be_read_is_told() {
+    let page: &str = format!("<html>{}", "x".repeat(100_000)).leak();
+    let error = Script::new([Play::Answer(200, page)]).client().consume(&source(), &ConsumeOptions::default()).await;
+    let text = error.unwrap_err().to_string();
+    assert!(text.len() < 400 && text.contains("<html>xxx") && text.contains('…'), "{text}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_consume_is_not_repeated_when_messages_may_have_been_leased() {
     let script = Script::new([Play::Lose]);

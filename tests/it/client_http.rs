@@ -1,6 +1,6 @@
 //! The HTTP transport against a peer that is driven by hand: how far a request got when there is no answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dms_worker::{
@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
-    task::yield_now,
+    task::{JoinHandle, yield_now},
 };
 
 use crate::clock::still;
@@ -188,23 +188,57 @@ async fn an_answer_that_is_no_http_is_an_error() {
     }
 }
 
-/// A connection that does not come about in time bore nothing: the listener's queue is full, and its system drops what comes.
+/// A listener whose queue is full: its system drops what comes.
 #[cfg(target_os = "linux")]
-#[tokio::test(start_paused = true)]
-async fn what_could_not_connect_in_time_was_surely_not_sent() {
+async fn full() -> (TcpListener, Vec<JoinHandle<io::Result<TcpStream>>>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
-    let _waiting: Vec<_> = (0..8).map(|_| tokio::spawn(TcpStream::connect(address))).collect();
+    let waiting = (0..8).map(|_| tokio::spawn(TcpStream::connect(address))).collect();
     still(async {
         for _ in 0..100 {
             yield_now().await;
         }
     })
     .await;
-    let (connect_timeout, tls) = (Duration::from_secs(1), false);
-    let options = HttpOptions { tls, connect_timeout, ..HttpOptions::default() };
-    let error = get(&format!("http://{address}"), &HttpTransport::new(&options).unwrap()).await.unwrap_err();
-    assert!(error.is_not_sent() && !error.is_timeout(), "{error}");
+    (listener, waiting)
+}
+
+/// A connection that does not come about in time bore nothing, whether the time to connect is up or that of the whole call.
+#[cfg(target_os = "linux")]
+#[tokio::test(start_paused = true)]
+async fn what_could_not_connect_in_time_was_surely_not_sent() {
+    let (listener, _waiting) = full().await;
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    for connect_timeout in [Duration::from_secs(1), Duration::from_secs(60)] {
+        let options = HttpOptions { tls: false, connect_timeout, ..HttpOptions::default() };
+        let builder = reqwest::Client::builder().connect_timeout(connect_timeout);
+        for transport in [HttpTransport::new(&options).unwrap(), HttpTransport::from(builder.build().unwrap())] {
+            let error = get(&address, &transport).await.unwrap_err();
+            assert!(error.is_not_sent() && !error.is_timeout(), "{connect_timeout:?}: {error}");
+            let error =
+                client(&address, transport).send(&QueueId::from("q1"), &[Message::text("x")]).await.unwrap_err();
+            assert!(error.is_connect() && !error.is_unsure(), "{connect_timeout:?}: {error}");
+        }
+    }
+}
+
+/// The peer takes the connection, and says nothing: neither TLS nor the tunnel of a proxy comes about.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_tls_or_a_tunnel_was_surely_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap();
+    for connect_timeout in [Duration::from_secs(1), Duration::from_secs(60)] {
+        let builder = || reqwest::Client::builder().connect_timeout(connect_timeout).tls_certs_only([]);
+        let proxy = reqwest::Proxy::all(format!("http://{silent}")).unwrap();
+        let direct = HttpTransport::from(builder().no_proxy().build().unwrap());
+        let tunnelled = HttpTransport::from(builder().proxy(proxy).build().unwrap());
+        for (transport, address) in
+            [(direct, format!("https://{silent}")), (tunnelled, "https://dms.example.com".to_owned())]
+        {
+            let error = get(&address, &transport).await.unwrap_err();
+            assert!(error.is_not_sent(), "{address} {connect_timeout:?}: {error}");
+        }
+    }
 }

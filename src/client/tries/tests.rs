@@ -56,6 +56,12 @@ fn what_surely_did_not_happen_is_always_repeated() {
 fn what_may_have_happened_is_repeated_only_where_that_is_safe() {
     assert_eq!(ALL.map(|repeat| repeats(repeat, lost())), [true, true, false, false]);
     assert_eq!(ALL.map(|repeat| repeats(repeat, answered(500, "DMS.10250002", None))), [true, true, true, false]);
+    // A gateway that got no answer does not know either, and neither does one that says when to ask again.
+    for (status, retry_after) in [(502, None), (504, None), (504, Some(1))] {
+        let error = || answered(status, "", retry_after);
+        assert_eq!(ALL.map(|repeat| repeats(repeat, error())), [true, true, false, false], "{status} {retry_after:?}");
+    }
+    assert_eq!(ALL.map(|repeat| repeats(repeat, answered(500, "", Some(1)))), [true, true, true, false]);
 }
 
 #[test]

@@ -1,0 +1,79 @@
+//! [`Outgoing`]: a request's body that notes when a connection takes the request, and the verdict that rests on it.
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+
+use super::TransportError;
+
+/// The body of a request. The connection asks whether it is empty right before it writes the request's head, and nobody asks earlier:
+/// until then the name was being looked up, or the connection, the proxy's tunnel or TLS was being set up.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    bytes: Full<Bytes>,
+    departure: Departure,
+}
+
+/// Whether a request was handed to a connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Departure(Arc<AtomicBool>);
+
+impl Outgoing {
+    pub(super) fn new(bytes: Bytes) -> (Self, Departure) {
+        let departure = Departure::default();
+        (Self { bytes: Full::new(bytes), departure: departure.clone() }, departure)
+    }
+}
+
+impl Departure {
+    /// The error of an exchange that failed: before a connection had the request, it surely was not sent, whatever failed.
+    pub(super) fn failed(&self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> TransportError {
+        if self.has_left() { TransportError::unsure(error) } else { TransportError::not_sent(error) }
+    }
+
+    /// The error of an exchange whose time was up.
+    pub(super) fn timed_out(&self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> TransportError {
+        if self.has_left() { TransportError::timed_out(error) } else { TransportError::not_sent(error) }
+    }
+
+    fn has_left(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    fn leave(&self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.departure.leave();
+        Pin::new(&mut self.bytes).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.departure.leave();
+        self.bytes.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Layers above the connection ask for it, too.
+        self.bytes.size_hint()
+    }
+}
