@@ -12,15 +12,18 @@ pub(crate) const FILE_VARIABLE: &str = "DMS_WORKER_CONFIG";
 pub(crate) fn overrides(variables: &[(String, String)]) -> Vec<Override> {
     let mut found: Vec<Override> = variables
         .iter()
-        .filter(|(name, _)| name.starts_with(PREFIX) && name != FILE_VARIABLE && !is_service_link(name))
-        .map(|(name, value)| Override {
-            path: KeyPath::new(name[PREFIX.len()..].to_lowercase().split("__")),
-            origin: Origin::Variable(name.clone()),
-            value: value.clone(),
+        .filter_map(|(name, value)| {
+            Some(Override { path: key(name)?, origin: Origin::Variable(name.clone()), value: value.clone() })
         })
         .collect();
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
+}
+
+/// The key that a variable of this name sets.
+pub(crate) fn key(name: &str) -> Option<KeyPath> {
+    let rest = name.strip_prefix(PREFIX).filter(|_| name != FILE_VARIABLE && !is_service_link(name))?;
+    Some(KeyPath::new(rest.to_lowercase().split("__")))
 }
 
 /// Kubernetes sets `DMS_WORKER_PORT`, `DMS_WORKER_SERVICE_HOST` and the like in every pod beside a service that is

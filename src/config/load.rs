@@ -110,6 +110,7 @@ pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
     let extracted = extract::<Config>(&tree);
     problems.extend(extracted.problems);
     let mut config = extracted.value;
+    config.secret_variables.clone_from(tree.secret_variables());
     let mut checker = Checker::new(&tree, extracted.broken, problems);
     secrets::read_files(&mut config, &mut checker);
     check(&config, &mut checker);

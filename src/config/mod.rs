@@ -22,6 +22,7 @@ mod path;
 mod problem;
 mod publisher;
 mod schema;
+mod secret_variables;
 mod secrets;
 mod server;
 mod show;
@@ -33,9 +34,12 @@ mod values;
 mod worker;
 mod yaml;
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::secret_variables::is_secret_variable;
 pub use self::{
     admin::Admin,
     dms::{ApiVersion, Auth, Dms, Iam},
@@ -76,4 +80,7 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What is logged, and how.
     pub log: Log,
+    /// The variables of the environment that the file takes secrets from with `${NAME}`. Programs do not inherit them.
+    #[serde(skip)]
+    pub secret_variables: BTreeSet<String>,
 }

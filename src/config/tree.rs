@@ -1,6 +1,7 @@
 //! [`Tree`]: the merged layers, each value with its origin.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -24,6 +25,7 @@ pub(crate) struct Tree {
     figment: Figment,
     root: Dict,
     file: Option<(PathBuf, String)>,
+    secret_variables: BTreeSet<String>,
 }
 
 impl Tree {
@@ -37,6 +39,7 @@ impl Tree {
         let parsed = yaml::parse(&text, lookup);
         self.file = Some((path.to_owned(), text));
         self.merge(origin, parsed.settings);
+        self.secret_variables.extend(parsed.secret_variables);
         let at = |mistake: yaml::Mistake| {
             let line = mistake.line.or_else(|| self.line(&mistake.path));
             Problem::new(Origin::File { path: path.to_owned(), line }, mistake.path, mistake.message)
@@ -58,6 +61,11 @@ impl Tree {
     fn merge(&mut self, origin: Origin, settings: Dict) {
         self.figment = std::mem::take(&mut self.figment).merge(Layer { origin, settings });
         self.root = self.figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
+    }
+
+    /// The variables that the file takes secrets from.
+    pub(crate) fn secret_variables(&self) -> &BTreeSet<String> {
+        &self.secret_variables
     }
 
     /// The merged settings.

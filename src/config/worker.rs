@@ -162,7 +162,8 @@ pub struct Republish {
     /// Tries in all, at least 1; 5 by default.
     #[schemars(range(min = 1))]
     pub max_attempts: u32,
-    /// The delay before the second try, doubled for each further one; 10 s by default, at most 7 days.
+    /// The delay before the second try, doubled for each further one; 10 s by default, at most 7 days. Each delay is drawn at random
+    /// from the half below it.
     pub backoff: Span,
     /// The longest delay; 1 h by default, at most 7 days.
     pub max_backoff: Span,

@@ -1,14 +1,18 @@
 //! A YAML text as settings: merge keys applied, variables put in, nothing else interpreted.
 
+use std::collections::BTreeSet;
+
 use figment::value::{Dict, Empty, Num, Tag, Value};
 
-use super::{interpolate::interpolate, path::KeyPath, values::is_secret};
+use super::{interpolate::interpolate, path::KeyPath, secret_variables::secret_references, values::is_secret};
 
 /// The settings of a text, as far as they can be read, and what is wrong with it.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
     pub(crate) settings: Dict,
     pub(crate) mistakes: Vec<Mistake>,
+    /// The variables that secrets were put in from.
+    pub(crate) secret_variables: BTreeSet<String>,
 }
 
 /// Something wrong with a text.
@@ -37,7 +41,7 @@ pub(crate) fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Pars
     if let Err(error) = document.apply_merge() {
         return fail(&error);
     }
-    let mut reader = Reader { lookup, mistakes: Vec::new() };
+    let mut reader = Reader { lookup, mistakes: Vec::new(), secret_variables: BTreeSet::new() };
     let settings = match reader.value(&KeyPath::default(), document) {
         Value::Dict(_, dict) => dict,
         Value::Empty(..) => Dict::new(),
@@ -46,12 +50,13 @@ pub(crate) fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Pars
             Dict::new()
         }
     };
-    Parsed { settings, mistakes: reader.mistakes }
+    Parsed { settings, mistakes: reader.mistakes, secret_variables: reader.secret_variables }
 }
 
 struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     mistakes: Vec<Mistake>,
+    secret_variables: BTreeSet<String>,
 }
 
 impl Reader<'_> {
@@ -83,6 +88,7 @@ impl Reader<'_> {
     }
 
     fn text(&mut self, path: &KeyPath, text: &str) -> Value {
+        self.secret_variables.extend(secret_references(path, text, self.lookup));
         match interpolate(text, self.lookup) {
             Ok(text) => Value::from(text),
             Err(reference) => {

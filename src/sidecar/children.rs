@@ -6,14 +6,28 @@
 use std::{
     collections::BTreeSet,
     convert::Infallible,
+    ffi::{OsStr, OsString},
     fs::Metadata,
     io,
     path::Path,
     process::ExitStatus,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::config::is_secret_variable;
+
+/// The variables that a program does not inherit, because they hold secrets of this process.
+///
+/// `configured` are those that the configuration file takes secrets from.
+pub(super) fn withheld(configured: &BTreeSet<String>) -> Arc<[OsString]> {
+    let secret = |name: &OsStr, value: &OsStr| {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        configured.contains(&*name) || is_secret_variable(&name, &value)
+    };
+    std::env::vars_os().filter(|(name, value)| secret(name, value)).map(|(name, _)| name).collect()
+}
 
 /// Looks for a program as the system does: a path by itself, a bare name in `PATH`.
 ///

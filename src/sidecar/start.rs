@@ -1,6 +1,6 @@
 //! From a configuration to everything that `run` runs, with all that can fail failing before the first message.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -9,7 +9,7 @@ use super::{
     children, connect,
     controls::Controls,
     deliver::{
-        command::CommandDelivery,
+        command::{CommandDelivery, Run},
         http::{HttpBatches, HttpDelivery},
         lines::LinesDelivery,
         log::LogDelivery,
@@ -94,7 +94,9 @@ impl Sidecar {
         let metrics = Metrics::new();
         let producers = producer::Metrics::new();
         let tasks = TaskTracker::new();
-        let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, (&stopping, &tasks)));
+        let surroundings =
+            Surroundings { stopping: &stopping, tasks: &tasks, withheld: children::withheld(&config.secret_variables) };
+        let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, &surroundings));
         let units = units.collect::<Result<Vec<_>, _>>()?;
         let mut publishers = Vec::new();
         for publisher in &config.publishers {
@@ -160,12 +162,22 @@ impl Sidecar {
     }
 }
 
+/// What all handlers share.
+struct Surroundings<'a> {
+    /// Cancelled when the process begins to end.
+    stopping: &'a CancellationToken,
+    /// What ends after the workers.
+    tasks: &'a TaskTracker,
+    /// The variables that programs do not inherit.
+    withheld: Arc<[OsString]>,
+}
+
 fn unit(
     worker: &config::Worker,
     config: &Config,
     client: &Client,
     metrics: &Metrics,
-    surroundings: (&CancellationToken, &TaskTracker),
+    surroundings: &Surroundings<'_>,
 ) -> Result<Unit, SidecarError> {
     let name = worker.label();
     let recorder = Arc::<Recorder>::default();
@@ -209,12 +221,12 @@ fn handling(
     worker: &config::Worker,
     source: String,
     brake: &Brake,
-    (stopping, tasks): (&CancellationToken, &TaskTracker),
+    Surroundings { stopping, tasks, withheld }: &Surroundings<'_>,
 ) -> Result<(Handling, Option<Watched>), SidecarError> {
     if let Some(settings) = &worker.handler.http {
         let target = Target::new(settings, worker.concurrency);
         let target = Arc::new(target.map_err(|error| SidecarError::Http(worker.label(), error))?);
-        let delivery = HttpDelivery::new(settings, target.clone(), source, brake.clone(), stopping.clone());
+        let delivery = HttpDelivery::new(settings, target.clone(), source, brake.clone(), (*stopping).clone());
         let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
         let watched = Watched { app: delivery.app(), target, watching };
         let handling = match settings.batch {
@@ -227,8 +239,9 @@ fn handling(
         let log = LogDelivery::new(worker.handler.log.unwrap_or_default());
         return Ok((Handling::Single(Arc::new(log)), None));
     };
-    let (run, timeout) = (command.run.clone(), command.timeout.map(config::Span::get));
-    children::find(&run).map_err(|error| SidecarError::Program(worker.label(), error))?;
+    let timeout = command.timeout.map(config::Span::get);
+    let run = Run { program: command.run.clone(), withheld: Arc::clone(withheld) };
+    children::find(&run.program).map_err(|error| SidecarError::Program(worker.label(), error))?;
     let handler: Arc<dyn Handler> = match command.mode {
         CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout, brake.clone())),
         CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, brake.clone(), tasks)),

@@ -35,6 +35,9 @@ pub const DEFERRED: &str = "dms-deferred";
 /// The longest error text that travels in an attribute, in characters.
 const MAX_ERROR_CHARS: usize = 1_000;
 
+/// The share of a [`Republish`] delay that is drawn at random.
+const JITTER: f64 = 0.5;
+
 /// What becomes of a message whose handler failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,7 +56,8 @@ pub enum OnFailure {
 pub struct Republish {
     /// How often the message is tried in all; 5 by default.
     pub max_attempts: u32,
-    /// The delay after the first failure, doubled after each further one; 1 s by default.
+    /// The delay after the first failure, doubled after each further one; 1 s by default. Each delay is drawn at random from the
+    /// half below it, so that messages that fail together are not delivered together again.
     pub first_delay: Duration,
     /// The longest delay; one hour by default, seven days at most.
     pub max_delay: Duration,
@@ -73,13 +77,14 @@ impl Default for Republish {
 }
 
 impl Republish {
-    /// The delay before the next attempt, when `failed` have failed; `None` when that was the last.
-    fn delay(&self, failed: u32) -> Option<Duration> {
+    /// The delay before the next attempt, when `failed` have failed; `None` when that was the last. `dice`, from 0 to 1, says how
+    /// much of the jitter is taken off.
+    fn delay(&self, failed: u32, dice: f64) -> Option<Duration> {
         if failed >= self.max_attempts {
             return None;
         }
         let doubled = self.first_delay.saturating_mul(2u32.saturating_pow(failed.saturating_sub(1)));
-        Some(doubled.min(self.max_delay).min(MAX_DELAY))
+        Some(doubled.min(self.max_delay).min(MAX_DELAY).mul_f64(1.0 - JITTER * dice))
     }
 }
 
@@ -192,7 +197,7 @@ impl FailurePolicy {
     fn again(&self, failed: u32) -> Decision<'_> {
         match &self.on_failure {
             OnFailure::Redeliver => Decision::Fail,
-            OnFailure::Republish(republish) => match republish.delay(failed) {
+            OnFailure::Republish(republish) => match republish.delay(failed, fastrand::f64()) {
                 Some(delay) => Decision::Copy { delay, failed },
                 None => given_up(&republish.then, self.exhausted_queue.as_ref()),
             },
@@ -271,8 +276,11 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_longest_and_end_with_the_attempts() {
-        let delays: Vec<_> = (1..=7).map(|failed| republish(6).delay(failed).map(|delay| delay.as_secs())).collect();
-        assert_eq!(delays, [Some(1), Some(2), Some(4), Some(8), Some(10), None, None]);
-        assert_eq!(republish(u32::MAX).delay(1_000_000), Some(Duration::from_secs(10)));
+        let delay = |failed, dice| republish(6).delay(failed, dice).map(|delay| delay.as_millis());
+        let delays: Vec<_> = (1..=7).map(|failed| delay(failed, 0.0)).collect();
+        assert_eq!(delays, [Some(1_000), Some(2_000), Some(4_000), Some(8_000), Some(10_000), None, None]);
+        assert_eq!(republish(u32::MAX).delay(1_000_000, 0.0), Some(Duration::from_secs(10)));
+        let least: Vec<_> = (1..=5).map(|failed| delay(failed, 1.0)).collect();
+        assert_eq!(least, [Some(500), Some(1_000), Some(2_000), Some(4_000), Some(5_000)], "half of it is jitter");
     }
 }

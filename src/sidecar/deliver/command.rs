@@ -1,7 +1,9 @@
 //! Delivery to a program, one process per message: JSON on its standard input, the answer is its exit code.
 
 use std::{
+    ffi::OsString,
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,19 +23,28 @@ const WRONG: i32 = 65;
 /// For how long nothing is fetched for a program that cannot be started.
 const CANNOT_START: Duration = Duration::from_secs(5);
 
+/// A program as it is configured.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// Its path and its arguments.
+    pub(crate) program: Vec<String>,
+    /// The variables that it does not inherit.
+    pub(crate) withheld: Arc<[OsString]>,
+}
+
 /// Starts a program for each message.
 #[derive(Debug)]
 pub(crate) struct CommandDelivery {
-    program: Vec<String>,
+    run: Run,
     timeout: Option<Duration>,
     brake: Brake,
 }
 
 impl CommandDelivery {
-    /// A handler that starts `program`: its path and its arguments. No shell is involved. The worker stops it after
+    /// A handler that starts this program. No shell is involved. The worker stops it after
     /// `timeout`, or when the lease ends. A program that cannot be started pulls the `brake`.
-    pub(crate) fn new(program: Vec<String>, timeout: Option<Duration>, brake: Brake) -> Self {
-        Self { program, timeout, brake }
+    pub(crate) fn new(run: Run, timeout: Option<Duration>, brake: Brake) -> Self {
+        Self { run, timeout, brake }
     }
 
     /// Resolves a moment before the program is killed: a tenth of its time, at most a second.
@@ -56,10 +67,13 @@ impl CommandDelivery {
 ///
 /// # Errors
 /// When it cannot be started, which is not the message's fault: it is deferred, and nothing is fetched for a while.
-pub(super) fn spawn(program: &[String], stdout: Stdio, brake: &Brake) -> Result<Program, HandlerError> {
-    let [path, arguments @ ..] = program else { return Err(HandlerError::retry("no program is configured")) };
+pub(super) fn spawn(run: &Run, stdout: Stdio, brake: &Brake) -> Result<Program, HandlerError> {
+    let [path, arguments @ ..] = &*run.program else { return Err(HandlerError::retry("no program is configured")) };
     let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::inherit());
+    for name in &*run.withheld {
+        command.env_remove(name);
+    }
     Program::start(&mut command).map_err(|error| {
         tracing::error!(program = path, %error, pause = ?CANNOT_START, "the program cannot be started: nothing is fetched for a while");
         brake.pause_for(CANNOT_START);
@@ -85,7 +99,7 @@ pub(super) fn json(delivery: &Delivery, timeout: Option<Duration>) -> Value {
 impl Handler for CommandDelivery {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         // Standard output is for data of ours: what the program prints there is dropped.
-        let mut program = spawn(&self.program, Stdio::null(), &self.brake)?;
+        let mut program = spawn(&self.run, Stdio::null(), &self.brake)?;
         let (stdin, _) = program.pipes();
         let mut text = json(&delivery, self.timeout).to_string();
         text.push('\n');

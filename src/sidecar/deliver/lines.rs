@@ -30,7 +30,7 @@ use tokio_util::{
 };
 
 use super::{
-    command::{json, spawn},
+    command::{Run, json, spawn},
     outcome::Outcome,
 };
 use crate::{
@@ -71,13 +71,13 @@ enum Ask {
 type Reply = oneshot::Sender<Result<(), HandlerError>>;
 
 impl LinesDelivery {
-    /// A handler that speaks with `program`, which is started with the first message, and ended as one of `tasks` when the
+    /// A handler that speaks with this program, which is started with the first message, and ended as one of `tasks` when the
     /// handler is dropped. The worker gives a message up after `timeout`, or when the lease ends.
     /// A program that cannot be started pulls the `brake`.
-    pub(crate) fn new(program: Vec<String>, timeout: Option<Duration>, brake: Brake, tasks: &TaskTracker) -> Self {
+    pub(crate) fn new(run: Run, timeout: Option<Duration>, brake: Brake, tasks: &TaskTracker) -> Self {
         let (asks, waiting) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
-        tasks.spawn(Keeper { program, brake, waiting, ended: ended.clone() }.run());
+        tasks.spawn(Keeper { run, brake, waiting, ended: ended.clone() }.run());
         Self { ids: AtomicU64::new(1), asks, timeout, _ended: ended.drop_guard() }
     }
 }
@@ -116,7 +116,7 @@ impl Drop for GivenUp<'_> {
 
 /// Keeps a process running while there are messages for it, and the handler lives.
 struct Keeper {
-    program: Vec<String>,
+    run: Run,
     brake: Brake,
     waiting: mpsc::UnboundedReceiver<Ask>,
     ended: CancellationToken,
@@ -130,7 +130,7 @@ impl Keeper {
                 continue;
             }
             let started = Instant::now();
-            match spawn(&self.program, Stdio::piped(), &self.brake) {
+            match spawn(&self.run, Stdio::piped(), &self.brake) {
                 Ok(program) => self.serve(program, first).await,
                 Err(error) => first.refuse(error),
             }
@@ -149,7 +149,7 @@ impl Keeper {
         match why {
             Over::HandlerGone => end(program).await,
             Over::Closed | Over::Hung => {
-                let name = &self.program[0];
+                let name = &self.run.program[0];
                 tracing::warn!(program = name, reason = %why, "the program is started again with the next message");
             }
         }

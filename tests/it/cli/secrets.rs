@@ -197,3 +197,47 @@ fn debug_shows_no_secret() {
     let project = Project::new("p").access_key("AK", "pl4nted-sk").user("u", "pl4nted-pw", "d");
     check(&ServerConfig { projects: vec![project], ..ServerConfig::default() });
 }
+
+/// Programs of `command` do not inherit what the sidecar itself is trusted with, and everything else.
+#[test]
+fn programs_do_not_inherit_the_secrets_of_the_sidecar() {
+    for mode in ["per_message", "json_lines"] {
+        let program = Program::new();
+        let yaml = "\
+server: {listen: '127.0.0.1:0', queues: [{name: q, groups: [g, g2]}]}
+workers:
+  - {queue: q, group: g, handler: {command: {run: [sh, -c, 'env > seen.tmp && mv seen.tmp seen; sleep 0.1'], mode: MODE}}}
+  - {queue: q, group: g2, handler: {http: {url: 'http://u:${APP_PASSWORD}@localhost:9/', headers: {Authorization: 'Bearer ${APP_TOKEN}'}}}}
+publishers: [{queue: q, listen: '127.0.0.1:0', token: '${PUBLISHER_TOKEN}'}]
+admin: {listen: '127.0.0.1:0'}
+";
+        let file = program.file("sidecar.yaml", &yaml.replace("MODE", mode));
+        let mut command = program.command(&["run", "-c", &file]);
+        for name in [
+            "APP_PASSWORD",
+            "APP_TOKEN",
+            "PUBLISHER_TOKEN",
+            "DMS_WORKER_ADMIN__TOKEN",
+            "DMS_WORKER_WORKERS__1__HANDLER__HTTP__SIGNATURE_KEY",
+            "DMS_WORKER_WORKERS__1__HANDLER__HTTP__HEADERS__X_KEY",
+            "HUAWEICLOUD_SDK_AK",
+            "HUAWEICLOUD_SDK_SK",
+            "HUAWEICLOUD_SDK_SECURITY_TOKEN",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ] {
+            command.env(name, format!("{PLANTED}={name}"));
+        }
+        command.env("ITS_OWN_TOKEN", "for the program").env("DMS_WORKER_LOG__FILTER", "info");
+        let sidecar =
+            super::Running::start(command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()));
+        program.run(&["--endpoint", &sidecar.url("server on "), "send", "q", "1"]).ok();
+        let seen = program.dir().join("seen");
+        while !seen.exists() {
+            std::thread::yield_now();
+        }
+        let seen = std::fs::read_to_string(seen).unwrap();
+        clean(&format!("the environment of a program ({mode})"), &seen);
+        assert!(seen.contains("ITS_OWN_TOKEN=for the program") && seen.contains("PATH="), "{seen}");
+        assert!(seen.contains("DMS_WORKER_LOG__FILTER=info"), "{seen}");
+    }
+}
