@@ -220,6 +220,21 @@ impl Error {
         }
     }
 
+    /// A refusal for good, for tests of those who hear it.
+    #[cfg(test)]
+    pub(crate) fn refused_for_test() -> Self {
+        let refusal = Refusal {
+            status: StatusCode::BAD_REQUEST,
+            code: None,
+            foreign_code: None,
+            class: Class::Caller,
+            message: "refused".to_owned(),
+            request_id: None,
+            retry_after: None,
+        };
+        Self::new("acknowledge", Kind::Service(refusal))
+    }
+
     fn refusal(&self) -> Option<&Refusal> {
         match &self.cause.kind {
             Kind::Service(refusal) => Some(refusal),

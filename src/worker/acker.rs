@@ -1,15 +1,16 @@
-//! The one acknowledgement of a batch: in the order of consumption, up to the first message that is not done.
+//! The one acknowledgement of a batch: in the order of consumption, up to the first message that is not settled.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout_at};
+use http::StatusCode;
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
 use super::{
-    delivery::Deliveries,
-    event::{AckResult, Event, MessageAck},
+    delivery::{Deliveries, Failure},
+    event::{AckResult, Event, MessageAck, Outcome},
     lease::Lease,
-    ledger::Settlement,
+    ledger::{Ledger, Settlement, Stop, Verdict},
     redelivery::Redelivery,
     shared::Shared,
     spans,
@@ -31,49 +32,135 @@ const OTHERS_LEASES: u32 = 2;
 /// It is tried again only while the lease lives. A failing one first waits until no other poll can catch what becomes
 /// available again together with other messages; see [`isolation`](super::isolation).
 ///
-/// Says how many messages are gone for good: the others come again, or may.
-pub(crate) async fn settle(shared: &Shared, batch: &Arc<Deliveries>, settlement: Settlement, lease: Lease) -> usize {
+/// Says how many messages are gone for good: the others are redelivered, or may be.
+pub(crate) async fn settle(
+    shared: &Shared,
+    batch: &Arc<Deliveries>,
+    ledger: &Ledger,
+    settlement: Settlement,
+    lease: Lease,
+) -> usize {
+    let mut told = ledger.told(settlement, shared.source.extensions());
+    if let Some(Failure { pause: Some(pause), .. }) = told.fails().then(|| batch.failure(told.done)).flatten() {
+        hold(shared, pause, lease).await;
+    }
     let _pending = shared.acks.begin();
-    let Settlement { done, rest } = settlement;
-    let closed = match rest {
-        0 => None,
+    let mut answer = tell(shared, batch, ledger, told, lease).await;
+    // Nothing was changed by it: the queue has lost its dead letters, say.
+    let shorter = ledger.without_rejects(told);
+    if shorter != told && answer.as_ref().is_err_and(is_refused) {
+        told = shorter;
+        answer = tell(shared, batch, ledger, told, lease).await;
+    }
+    conclude(shared, batch, ledger, told, &answer)
+}
+
+/// Keeps a message that would be redelivered for ever from that for a while: at most as long as its lease allows.
+async fn hold(shared: &Shared, pause: Duration, lease: Lease) {
+    let held = lease.stop_at().saturating_duration_since(Instant::now()).min(pause);
+    tokio::select! {
+        () = sleep(held) => {}
+        () = shared.control.stopping.cancelled() => {}
+    }
+}
+
+/// Whether the service has understood the request and says no to it.
+fn is_refused(error: &Error) -> bool {
+    error.status() == Some(StatusCode::BAD_REQUEST)
+        && !error.is_retryable()
+        && !error.is_lost_lease()
+        && !error.is_unsure()
+}
+
+/// Sends the acknowledgement.
+async fn tell(
+    shared: &Shared,
+    batch: &Arc<Deliveries>,
+    ledger: &Ledger,
+    told: Settlement,
+    lease: Lease,
+) -> Result<Acked, Error> {
+    let closed = match told.fails() {
+        false => None,
         // Out of time, a prefix that is acknowledged is worth more than the isolation.
-        _ => timeout_at(lease.ends_at() - SEND_TIME, shared.isolation.close()).await.ok(),
+        true => timeout_at(lease.ends_at() - SEND_TIME, shared.isolation.close()).await.ok(),
     };
-    let status = |position| if position < done { AckStatus::Success } else { AckStatus::Fail };
-    let named = batch.messages().iter().take(done + 1).enumerate();
-    let acks: Vec<_> = named.map(|(position, message)| AckLine::new(&message.handle, status(position))).collect();
+    let failures = failures(shared, batch, told);
+    let failure = |position| failures.iter().find(|(of, _)| *of == position).map(|(_, failure)| &failure.report);
+    let named = batch.messages().iter().take(told.done + 1).enumerate();
+    let acks: Vec<AckLine<'_>> = named
+        .map(|(position, message)| {
+            let line = AckLine::new(&message.handle, status(ledger, told, position));
+            AckLine { failure: failure(position), ..line }
+        })
+        .collect();
     let span = spans::ack(&shared.origin, acks.len());
     let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
     // Without the tries before: an outage must not look like a slow network for hours after it.
     if let Ok(Acked { took, .. }) = answer {
         shared.ack_times.record(took);
     }
-    if answer.is_ok() && rest > 0 {
-        let failed: Vec<Trace> = batch.messages().iter().skip(done).map(Trace::of).collect();
+    if answer.is_ok() && told.rest > 0 {
+        let behind = batch.messages().iter().enumerate().skip(told.done);
+        // Where no failure was reported, those that failed are suspects and their neighbours are not.
+        let failed = |position| told.fails() || ledger.verdict(position) == Some(Verdict::Failed);
+        let failed: Vec<Trace> =
+            behind.filter(|(position, _)| failed(*position)).map(|(_, message)| Trace::of(message)).collect();
         shared.isolation.suspect(&failed, Instant::now() + shared.ack_wait() * OTHERS_LEASES);
     }
     drop(closed);
-    let result = classify(&answer);
-    spans::acked(&span, &result);
-    log(shared, result, settlement);
+    spans::acked(&span, &classify(&answer));
+    answer
+}
+
+/// Why messages of the batch failed or were rejected. Of one that was still running when its time was over, nobody has said so.
+fn failures(shared: &Shared, batch: &Deliveries, told: Settlement) -> Vec<(usize, Failure)> {
+    let mut failures = batch.failures();
+    if let Some(message) = batch.messages().get(told.done).filter(|_| told.fails())
+        && !failures.iter().any(|(position, _)| *position == told.done)
+    {
+        let report = shared.failure.report(message, &Outcome::TimedOut, false);
+        failures.push((told.done, Failure { report, pause: None }));
+    }
+    failures
+}
+
+fn status(ledger: &Ledger, told: Settlement, position: usize) -> AckStatus {
+    match (position < told.done, ledger.verdict(position), told.stop) {
+        (true, Some(Verdict::Rejected), _) => AckStatus::Reject,
+        (true, ..) => AckStatus::Success,
+        (false, _, Stop::Release) => AckStatus::Release,
+        (false, _, Stop::Fail) => AckStatus::Fail,
+    }
+}
+
+/// Tells what came of an acknowledgement; gives how many messages are gone for good.
+fn conclude(
+    shared: &Shared,
+    batch: &Arc<Deliveries>,
+    ledger: &Ledger,
+    told: Settlement,
+    answer: &Result<Acked, Error>,
+) -> usize {
+    let result = classify(answer);
+    log(shared, result, told);
     let mut gone = 0;
     batch.each_from(0, |position, delivery| {
-        let ack = MessageAck::of(&result, position, done);
+        let ack = MessageAck::of(&result, position, ledger.verdict(position), told);
         if let Some(reason) = comes_again(&result, ack) {
             shared.expect(delivery, reason);
         }
-        gone += usize::from(ack == MessageAck::Acked);
+        gone += usize::from(matches!(ack, MessageAck::Acked | MessageAck::DeadLettered));
         shared.tell(&Event::Acknowledged { delivery, result: ack });
     });
-    shared.tell(&Event::Settled { result, done, rest });
+    shared.tell(&Event::Settled { result, done: told.done, rest: told.rest, released: told.released() });
     gone
 }
 
 /// Why a message comes again whose acknowledgement ended so; those that were [returned](MessageAck::Returned) have a reason of their own.
 fn comes_again(result: &AckResult<'_>, ack: MessageAck) -> Option<Redelivery> {
     match (ack, result) {
-        (MessageAck::Acked | MessageAck::Returned, _) => None,
+        (MessageAck::Acked | MessageAck::Returned | MessageAck::DeadLettered | MessageAck::Released, _) => None,
         (MessageAck::Late, AckResult::Refused(_)) => Some(Redelivery::LeaseLapsed),
         (MessageAck::Late, _) => Some(Redelivery::LateAck),
         (MessageAck::Unknown, _) => Some(Redelivery::LostAck),
@@ -92,10 +179,10 @@ fn classify(answer: &Result<Acked, Error>) -> AckResult<'_> {
     }
 }
 
-fn log(shared: &Shared, result: AckResult<'_>, Settlement { done, rest }: Settlement) {
-    let worker = shared.settings.name.as_str();
+fn log(shared: &Shared, result: AckResult<'_>, told: Settlement) {
+    let (worker, Settlement { done, rest, .. }) = (shared.settings.name.as_str(), told);
     if rest > 0 && shared.control.interrupt.is_cancelled() {
-        tracing::info!(worker, rest, "the grace period is over: these messages come again, to another worker");
+        tracing::info!(worker, rest, "the grace period is over: these messages are redelivered, to another worker");
     }
     match result {
         AckResult::Answered { success, .. } if success < done => tracing::warn!(
@@ -104,7 +191,9 @@ fn log(shared: &Shared, result: AckResult<'_>, Settlement { done, rest }: Settle
             success,
             "the service settled fewer messages than were done: the others will be redelivered"
         ),
-        AckResult::Answered { success, fail } => tracing::debug!(worker, success, fail, "acknowledged"),
+        AckResult::Answered { success, fail } => {
+            tracing::debug!(worker, success, fail, released = told.released(), "acknowledged");
+        }
         AckResult::Late => {
             tracing::warn!(worker, done, rest, "the acknowledgement came too late: the batch will be redelivered");
         }

@@ -19,7 +19,7 @@ use super::{
     gate::{Permit, Places},
     lanes::{Place, Tenure},
     lease::Lease,
-    ledger::{Ledger, Settlement, Verdict},
+    ledger::{Ledger, Settlement, Stop, Verdict},
     redelivery::Redelivery,
     run::Job,
     runs::{Ended, Placed, Runs},
@@ -48,9 +48,9 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let settlement = work.until_due(lease).await;
     work.deliveries.signals().settled.cancel();
     work.runs.spread();
-    work.expect_again(settlement.done);
-    let settling = AssertUnwindSafe(acker::settle(&shared, &work.deliveries, settlement, lease)).catch_unwind();
-    let settled = work.watched(settling, lease).await;
+    work.expect_again(settlement);
+    let settling = acker::settle(&shared, &work.deliveries, &work.ledger, settlement, lease);
+    let settled = work.watched(AssertUnwindSafe(settling).catch_unwind(), lease).await;
     let gone = settled.unwrap_or_else(|panic| unsettled(&shared, panic));
     work.let_go(gone, settlement);
     work.reopen_lanes();
@@ -181,7 +181,12 @@ impl Work {
             self.note(&ended);
         }
         self.report_stuck();
-        self.ledger.prefix()
+        let settlement = self.ledger.prefix();
+        // A handler that goes on although its worker was stopped has not failed.
+        match self.ledger.verdict(settlement.done) {
+            None if self.shared.control.interrupt.is_cancelled() => Settlement { stop: Stop::Release, ..settlement },
+            _ => settlement,
+        }
     }
 
     fn skip(&mut self, delivery: &Delivery) {
@@ -235,11 +240,13 @@ impl Work {
     }
 
     /// Notes why the messages behind the prefix come again, where their runs have not said so.
-    fn expect_again(&self, done: usize) {
+    fn expect_again(&self, settlement: Settlement) {
+        let (done, released) = (settlement.done, settlement.released() > 0);
         self.deliveries.each_from(done, |position, delivery| match self.ledger.verdict(position) {
             Some(Verdict::Failed) => {}
             None if position == done => self.shared.expect(delivery, Redelivery::TimedOut),
-            Some(Verdict::NotStarted) if position == done => {}
+            Some(Verdict::NotStarted) if position == done || released => {}
+            _ if released => self.shared.expect(delivery, Redelivery::HandedBack),
             _ => self.shared.expect(delivery, Redelivery::BehindFailure),
         });
     }

@@ -209,7 +209,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Checks the settings. What will work but is likely not meant is logged as a warning; see [`Worker::doubts`].
+    /// Checks the settings. What will work but is likely not meant is logged as a warning; see [`Worker::warnings`].
     ///
     /// # Errors
     /// Names the setting that cannot work, its value, and what is allowed.
@@ -222,8 +222,8 @@ impl WorkerBuilder {
             return Err(InvalidSettings::BatchingOfSingles);
         }
         let Self { client, queue, group, handler, settings, observers, misplaced_layer: _ } = self;
-        for doubt in settings.doubts() {
-            tracing::warn!(worker = settings.name, "{doubt}");
+        for warning in settings.warnings() {
+            tracing::warn!(worker = settings.name, "{warning}");
         }
         Ok(Worker::new(client, queue, group, handler, settings, observers))
     }

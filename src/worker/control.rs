@@ -40,6 +40,8 @@ pub(crate) struct Control {
     pub(crate) health: Health,
     /// Handlers that go on although they were stopped.
     pub(crate) stuck: AtomicUsize,
+    /// What was found likely not meant when the queue was looked up.
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Control {
@@ -58,7 +60,17 @@ impl Control {
             latency: Latency::default(),
             health: Health::default(),
             stuck: AtomicUsize::new(0),
+            warnings: Mutex::default(),
         })
+    }
+
+    /// What was found likely not meant when the queue was looked up.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_warnings(&self, warnings: Vec<String>) {
+        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
     }
 
     /// How many messages a poll asks for.
@@ -230,6 +242,11 @@ impl WorkerHandle {
     pub fn stop_now(&self) {
         self.0.stopping.cancel();
         self.0.interrupt.cancel();
+    }
+
+    /// What will happen on the worker's queue that is likely not meant, and what to set; known once the queue was looked up.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.warnings()
     }
 
     /// How the worker is doing.

@@ -1,6 +1,11 @@
 //! What a handler gets: a message with its deadline.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -9,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::HandlerError;
 use crate::{
     clock,
-    message::{Attributes, Body, ReceivedMessage},
+    message::{Attributes, Body, FailureReport, ReceivedMessage},
     trace_context::TraceContext,
 };
 
@@ -36,6 +41,16 @@ pub(crate) struct Deliveries {
     /// What was left until the deadline when they arrived.
     budget: Duration,
     signals: Signals,
+    /// Why messages failed or were rejected, by their positions; usually none did.
+    failures: Mutex<Vec<(usize, Failure)>>,
+}
+
+/// Why a message failed or was rejected.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failure {
+    pub(crate) report: FailureReport,
+    /// How long reporting the failure waits, because nothing but this pause keeps the message from being redelivered for ever.
+    pub(crate) pause: Option<Duration>,
 }
 
 impl Deliveries {
@@ -47,7 +62,7 @@ impl Deliveries {
         signals: Signals,
     ) -> Arc<Self> {
         let budget = deadline.saturating_duration_since(arrived);
-        Arc::new(Self { messages, origin, deadline, budget, signals })
+        Arc::new(Self { messages, origin, deadline, budget, signals, failures: Mutex::default() })
     }
 
     pub(crate) fn messages(&self) -> &[ReceivedMessage] {
@@ -56,6 +71,26 @@ impl Deliveries {
 
     pub(crate) fn signals(&self) -> &Signals {
         &self.signals
+    }
+
+    /// Notes why the message at a position failed or was rejected.
+    pub(crate) fn note_failure(&self, position: usize, failure: Failure) {
+        self.noted().push((position, failure));
+    }
+
+    /// Why the message at a position failed or was rejected, where that is known.
+    pub(crate) fn failure(&self, position: usize) -> Option<Failure> {
+        self.noted().iter().find(|(of, _)| *of == position).map(|(_, failure)| failure.clone())
+    }
+
+    /// Why messages failed or were rejected, by their positions.
+    pub(crate) fn failures(&self) -> Vec<(usize, Failure)> {
+        self.noted().clone()
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Vec<(usize, Failure)>> {
+        // No code that can panic runs under this lock.
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The delivery of the message at a position that there is.
@@ -217,6 +252,11 @@ impl Delivery {
     /// Whether the worker is shutting down: long work may want to stop at a good point.
     pub fn is_shutting_down(&self) -> bool {
         self.signals().shutdown.is_cancelled()
+    }
+
+    /// Notes why the message failed or was rejected.
+    pub(crate) fn note_failure(&self, failure: Failure) {
+        self.batch.note_failure(self.position, failure);
     }
 
     pub(crate) fn budget(&self) -> Duration {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     delivery::{Delivery, Origin},
     error::{FailureKind, HandlerError},
+    ledger::{Settlement, Verdict},
     redelivery::Redelivery,
 };
 use crate::{
@@ -81,10 +82,12 @@ pub enum Event<'a> {
     Settled {
         /// How the acknowledgement ended.
         result: AckResult<'a>,
-        /// How many messages it reported as successes.
+        /// How many messages it reported as settled: done, or rejected where that makes dead letters.
         done: usize,
         /// How many messages come again.
         rest: usize,
+        /// How many of the rest were handed back without a failure counted.
+        released: usize,
     },
 }
 
@@ -152,7 +155,8 @@ impl AckResult<'_> {
     }
 }
 
-/// What became of one message when its batch was acknowledged. All but [`Acked`](Self::Acked) come again, or may.
+/// What became of one message when its batch was acknowledged. All but [`Acked`](Self::Acked) and
+/// [`DeadLettered`](Self::DeadLettered) come again, or may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageAck {
@@ -160,6 +164,10 @@ pub enum MessageAck {
     Acked,
     /// It was not done, or stood behind one that was not: the service hands it out again, or moves it to the dead letters.
     Returned,
+    /// It was rejected, and the service has made it a dead letter.
+    DeadLettered,
+    /// It was handed back, or stood behind one that was: the service hands it out again, and counts no failure.
+    Released,
     /// The lease was over, or the service could not be reached while it lasted.
     Late,
     /// It was done, and the service did not settle it.
@@ -170,24 +178,31 @@ pub enum MessageAck {
 
 impl MessageAck {
     /// Every result.
-    pub const ALL: [Self; 5] = [Self::Acked, Self::Returned, Self::Late, Self::Rejected, Self::Unknown];
+    pub const ALL: [Self; 7] =
+        [Self::Acked, Self::Returned, Self::DeadLettered, Self::Released, Self::Late, Self::Rejected, Self::Unknown];
 
-    /// A short stable name: `acked`, `returned`, `late`, `rejected`, `unknown`.
+    /// A short stable name: `acked`, `returned`, `dead_lettered`, `released`, `late`, `rejected`, `unknown`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Acked => "acked",
             Self::Returned => "returned",
+            Self::DeadLettered => "dead_lettered",
+            Self::Released => "released",
             Self::Late => "late",
             Self::Rejected => "rejected",
             Self::Unknown => "unknown",
         }
     }
 
-    /// What `result` means for the message at a position, `done` being how many it reported as successes.
-    pub(crate) fn of(result: &AckResult<'_>, position: usize, done: usize) -> Self {
+    /// What `result` means for the message at a position with this verdict, `told` being what the service was told.
+    pub(crate) fn of(result: &AckResult<'_>, position: usize, verdict: Option<Verdict>, told: Settlement) -> Self {
         match *result {
-            AckResult::Answered { success, .. } if position < success.min(done) => Self::Acked,
-            AckResult::Answered { .. } if position >= done => Self::Returned,
+            AckResult::Answered { success, .. } if position < success.min(told.done) => match verdict {
+                Some(Verdict::Rejected) => Self::DeadLettered,
+                _ => Self::Acked,
+            },
+            AckResult::Answered { .. } if position >= told.done && told.released() > 0 => Self::Released,
+            AckResult::Answered { .. } if position >= told.done => Self::Returned,
             AckResult::Late => Self::Late,
             AckResult::Unknown => Self::Unknown,
             AckResult::Refused(error) if error.is_connect() || error.is_timeout() => Self::Late,
@@ -230,13 +245,19 @@ impl std::fmt::Debug for Observers {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::ledger::Stop, *};
 
     /// Of three messages the first two were done.
     #[test]
     fn each_message_of_an_acknowledgement_has_its_result() {
-        use MessageAck::{Acked, Late, Rejected, Returned, Unknown};
-        let of = |result: AckResult<'_>| [0, 1, 2].map(|position| MessageAck::of(&result, position, 2));
+        use MessageAck::{Acked, DeadLettered, Late, Rejected, Released, Returned, Unknown};
+        let told = |stop| Settlement { done: 2, rest: 1, stop };
+        let done = Some(Verdict::Done);
+        let of =
+            |result: AckResult<'_>| [0, 1, 2].map(|position| MessageAck::of(&result, position, done, told(Stop::Fail)));
+        let all = AckResult::Answered { success: 2, fail: 1 };
+        assert_eq!(MessageAck::of(&all, 1, Some(Verdict::Rejected), told(Stop::Fail)), DeadLettered);
+        assert_eq!(MessageAck::of(&all, 2, Some(Verdict::NotStarted), told(Stop::Release)), Released);
         assert_eq!(of(AckResult::Answered { success: 2, fail: 1 }), [Acked, Acked, Returned]);
         assert_eq!(of(AckResult::Answered { success: 1, fail: 2 }), [Acked, Rejected, Returned]);
         assert_eq!(of(AckResult::Answered { success: 3, fail: 0 }), [Acked, Acked, Returned], "not what was asked");

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock,
     limits::MAX_DELAY,
-    message::{Attributes, Message, ReceivedMessage},
+    message::{Attributes, FailureReport, Message, ReceivedMessage},
     queue::QueueId,
 };
 
@@ -92,7 +92,9 @@ impl Republish {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnReject {
-    /// It is reported as failed: it comes again until the queue makes it a dead letter. The default.
+    /// It becomes a dead letter, with the reason and the error's text: at once on this project's server; on another it fails, and is
+    /// redelivered until the queue makes it one. A queue without dead letters redelivers it for ever, at growing intervals. The
+    /// default.
     #[default]
     Fail,
     /// A copy with the reason and its history goes to this queue (name or id), and the original is acknowledged.
@@ -128,6 +130,10 @@ pub(crate) struct FailurePolicy {
     pub(crate) exhausted_queue: Option<QueueId>,
     /// Whether the queue takes delayed messages without losing its order.
     pub(crate) delays: bool,
+    /// Whether a message that fails for good leaves the stream as a dead letter.
+    pub(crate) dead_letters: bool,
+    /// Whether the messages are dead letters themselves.
+    pub(crate) of_dead_letters: bool,
     /// The worker's name, for the history.
     pub(crate) worker: String,
     /// The queue's name, for the history.
@@ -139,20 +145,62 @@ pub(crate) struct FailurePolicy {
 #[derive(Debug, PartialEq)]
 enum Decision<'a> {
     Fail,
+    /// Nobody is to blame.
+    HandBack,
+    /// It should never be handled again.
+    GiveUp {
+        exhausted: bool,
+    },
     Acknowledge,
-    Copy { delay: Duration, failed: u32 },
-    PutOff { delay: Duration },
-    Park { queue: Option<&'a QueueId> },
+    Copy {
+        delay: Duration,
+        failed: u32,
+    },
+    PutOff {
+        delay: Duration,
+    },
+    Park {
+        queue: Option<&'a QueueId>,
+    },
+}
+
+/// What became of a message that was not done.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) verdict: Verdict,
+    /// What the service is told of a failure or a reject.
+    pub(crate) report: Option<FailureReport>,
+    /// It should never be handled again, but nothing keeps its queue from handing it out for ever.
+    pub(crate) loops: bool,
+}
+
+impl From<Verdict> for Resolved {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, report: None, loops: false }
+    }
 }
 
 impl FailurePolicy {
+    /// Why a message that is given up is redelivered all the same.
+    pub(crate) fn why_it_loops(&self) -> &'static str {
+        if self.of_dead_letters { "a dead letter cannot be rejected" } else { "their queue has no dead letters" }
+    }
+
     /// Carries out what the policy says of a message that was not done, and gives the verdict for its batch.
     ///
-    /// A copy that cannot be sent leaves the message failed: it comes again, nothing is lost.
-    pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Verdict {
+    /// A copy that cannot be sent leaves the message failed: it is redelivered, nothing is lost.
+    pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Resolved {
+        let failed = || Resolved { report: Some(self.report(message, outcome, false)), ..Verdict::Failed.into() };
         let sent = match self.decide(&message.attributes, outcome) {
-            Decision::Acknowledge => return Verdict::Done,
-            Decision::Fail => return Verdict::Failed,
+            Decision::Acknowledge => return Verdict::Done.into(),
+            Decision::Fail => return failed(),
+            Decision::HandBack => return Verdict::NotStarted.into(),
+            Decision::GiveUp { exhausted } => {
+                let report = Some(self.report(message, outcome, exhausted));
+                let rejects = self.dead_letters && self.source.extensions().reject();
+                let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
+                return Resolved { verdict, report, loops: !self.dead_letters };
+            }
             Decision::Copy { delay, failed } => {
                 let copy = self.copy(message, outcome).attribute(ATTEMPTS, failed);
                 self.source.forward(None, copy.delay(delay)).await
@@ -164,10 +212,10 @@ impl FailurePolicy {
             }
         };
         match sent {
-            Ok(()) => Verdict::Done,
+            Ok(()) => Verdict::Done.into(),
             Err(error) => {
                 tracing::warn!(worker = self.worker, %error, "the copy of a failed message could not be sent: it will be redelivered");
-                Verdict::Failed
+                failed()
             }
         }
     }
@@ -175,17 +223,17 @@ impl FailurePolicy {
     fn decide(&self, attributes: &Attributes, outcome: &Outcome<'_>) -> Decision<'_> {
         let kind = match outcome {
             Outcome::Done => return Decision::Acknowledge,
-            Outcome::Interrupted => return Decision::Fail,
+            Outcome::Interrupted => return Decision::HandBack,
             Outcome::Failed(error) => error.kind(),
             Outcome::Panicked(_) | Outcome::TimedOut => FailureKind::Retry,
         };
         let failed = failed_attempts(attributes).saturating_add(1);
         match kind {
-            FailureKind::Reject => given_up(&self.on_reject, self.reject_queue.as_ref()),
+            FailureKind::Reject => given_up(&self.on_reject, self.reject_queue.as_ref(), false),
             FailureKind::Undecodable => match &self.on_undecodable {
-                OnUndecodable::Reject => given_up(&self.on_reject, self.reject_queue.as_ref()),
+                OnUndecodable::Reject => given_up(&self.on_reject, self.reject_queue.as_ref(), false),
                 OnUndecodable::Retry => self.again(failed),
-                OnUndecodable::Own(policy) => given_up(policy, self.undecodable_queue.as_ref()),
+                OnUndecodable::Own(policy) => given_up(policy, self.undecodable_queue.as_ref(), false),
             },
             FailureKind::Defer(delay) if self.delays => Decision::PutOff { delay: delay.min(MAX_DELAY) },
             FailureKind::Defer(_) => Decision::Fail,
@@ -199,8 +247,26 @@ impl FailurePolicy {
             OnFailure::Redeliver => Decision::Fail,
             OnFailure::Republish(republish) => match republish.delay(failed, fastrand::f64()) {
                 Some(delay) => Decision::Copy { delay, failed },
-                None => given_up(&republish.then, self.exhausted_queue.as_ref()),
+                None => given_up(&republish.then, self.exhausted_queue.as_ref(), true),
             },
+        }
+    }
+
+    /// What the service is told of a message that failed now, for the last time if its attempts are `exhausted`.
+    pub(crate) fn report(&self, message: &ReceivedMessage, outcome: &Outcome<'_>, exhausted: bool) -> FailureReport {
+        let reason = match reason(outcome) {
+            _ if exhausted => "republish_exhausted",
+            "deferred" => "failed",
+            reason => reason,
+        };
+        let before = message.attributes.get(FIRST_FAILURE).and_then(Value::as_str);
+        let now = clock::now();
+        FailureReport {
+            reason: reason.into(),
+            error: error_text(outcome),
+            worker: self.worker.clone(),
+            first_failure_ms: before.and_then(|text| text.parse().ok()).map(jiff::Timestamp::as_millisecond),
+            last_failure_ms: Some(now.as_millisecond()),
         }
     }
 
@@ -249,9 +315,9 @@ fn reason(outcome: &Outcome<'_>) -> &'static str {
     }
 }
 
-fn given_up<'a>(policy: &OnReject, queue: Option<&'a QueueId>) -> Decision<'a> {
+fn given_up<'a>(policy: &OnReject, queue: Option<&'a QueueId>, exhausted: bool) -> Decision<'a> {
     match policy {
-        OnReject::Fail => Decision::Fail,
+        OnReject::Fail => Decision::GiveUp { exhausted },
         OnReject::Discard => Decision::Acknowledge,
         OnReject::Park(_) => Decision::Park { queue },
     }

@@ -129,6 +129,9 @@ impl Isolation {
     /// A failing acknowledgement was answered: these messages are available again, the failure first. A replica that takes them has
     /// let go of them by `until`.
     pub(crate) fn suspect(&self, failed: &[Trace], until: Instant) {
+        if failed.is_empty() {
+            return;
+        }
         self.update(|state| state.suspects.add(failed, until));
     }
 

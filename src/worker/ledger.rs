@@ -3,25 +3,62 @@
 //! The service judges one acknowledgement per batch, in the order of consumption, and fails everything from the first
 //! message that is not a success (API reference 5.3.3). So the call is due when the batch is complete, at the first failure
 //! once all before it are done, or when the lease is about to end — never earlier.
+//!
+//! This project's server also settles rejected messages, and where the first message that is not settled is nobody's failure, it takes
+//! the rest of the batch back without counting one.
+
+use crate::wire::extensions::Extensions;
 
 /// How one message of a batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It may be acknowledged as a success.
     Done,
-    /// It has to come again.
+    /// It becomes a dead letter at once, and those behind it do not fail with it.
+    Rejected,
+    /// It has to be redelivered.
     Failed,
-    /// Its handler was never called; it has to come again, and nobody is to blame.
+    /// Its handler was never called, or was stopped with the worker; it has to be redelivered, and nobody is to blame.
     NotStarted,
 }
 
-/// What to tell the service about a batch: the first `done` succeeded, the `rest` comes again.
+impl Verdict {
+    /// Whether the message is settled, so that the acknowledgement goes on behind it.
+    pub(crate) fn settles(self) -> bool {
+        matches!(self, Self::Done | Self::Rejected)
+    }
+}
+
+/// What to tell the service about a batch: the first `done` are settled, the `rest` is redelivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settlement {
-    /// Length of the successful prefix.
+    /// Length of the settled prefix.
     pub(crate) done: usize,
     /// How many messages lie behind it; the first of them is where the service stops.
     pub(crate) rest: usize,
+    /// What the first of the rest is called; means nothing where there is no rest.
+    pub(crate) stop: Stop,
+}
+
+/// What is said of the first message that is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It failed.
+    Fail,
+    /// Nobody is to blame: no failure is counted.
+    Release,
+}
+
+impl Settlement {
+    /// Whether a failure is reported, so that what is behind it becomes available again together with it.
+    pub(crate) fn fails(self) -> bool {
+        self.rest > 0 && self.stop == Stop::Fail
+    }
+
+    /// How many messages are handed back without a failure.
+    pub(crate) fn released(self) -> usize {
+        if self.stop == Stop::Release { self.rest } else { 0 }
+    }
 }
 
 /// The verdicts of one batch as they arrive, in any order.
@@ -52,15 +89,41 @@ impl Ledger {
         }
     }
 
-    /// What to acknowledge when there is no more time: the successful prefix as it stands.
+    /// What to acknowledge when there is no more time: the settled prefix as it stands.
     pub(crate) fn prefix(&self) -> Settlement {
-        let done = self.verdicts.iter().take_while(|verdict| **verdict == Some(Verdict::Done)).count();
-        Settlement { done, rest: self.verdicts.len() - done }
+        self.until(|verdict| verdict.is_some_and(Verdict::settles))
     }
 
-    /// Whether a message has failed, so that starting those behind it would be work for nothing.
+    /// A settlement for a service with these extensions: what it cannot be told is a failure there.
+    pub(crate) fn told(&self, settlement: Settlement, extensions: Extensions) -> Settlement {
+        let mut told = settlement;
+        if !extensions.reject() {
+            told = self.without_rejects(told);
+        }
+        if !extensions.release() {
+            told.stop = Stop::Fail;
+        }
+        told
+    }
+
+    /// The settlement in which the first rejected message is a failure, for a service that does not take rejects.
+    pub(crate) fn without_rejects(&self, settlement: Settlement) -> Settlement {
+        let shorter = self.until(|verdict| verdict == Some(Verdict::Done));
+        if shorter.done < settlement.done { Settlement { stop: Stop::Fail, ..shorter } } else { settlement }
+    }
+
+    fn until(&self, settles: impl Fn(Option<Verdict>) -> bool) -> Settlement {
+        let done = self.verdicts.iter().take_while(|verdict| settles(**verdict)).count();
+        let stop = match self.verdict(done) {
+            Some(Verdict::NotStarted) => Stop::Release,
+            Some(_) | None => Stop::Fail,
+        };
+        Settlement { done, rest: self.verdicts.len() - done, stop }
+    }
+
+    /// Whether a message is not settled, so that starting those behind it would be work for nothing.
     pub(crate) fn has_failure(&self) -> bool {
-        self.verdicts.iter().any(|verdict| matches!(verdict, Some(Verdict::Failed | Verdict::NotStarted)))
+        self.verdicts.iter().flatten().any(|verdict| !verdict.settles())
     }
 
     /// The verdict of the message at `position` so far.
@@ -103,7 +166,7 @@ mod tests {
                         let stop = (0..len).find(|&p| seen.contains(&p) && failed(p)).unwrap_or(len);
                         let expected = (stop < open || open == len).then(|| {
                             let done = stop.min(len);
-                            Settlement { done, rest: len - done }
+                            Settlement { done, rest: len - done, stop: Stop::Fail }
                         });
                         assert_eq!(ledger.due(), expected, "{order:?} {failures:b} after {seen:?}");
                         assert_eq!(ledger.prefix().done, stop.min(open));
@@ -119,15 +182,34 @@ mod tests {
         let mut ledger = Ledger::new(1);
         ledger.record(0, Verdict::Failed);
         ledger.record(0, Verdict::Done);
-        assert_eq!(ledger.due(), Some(Settlement { done: 0, rest: 1 }));
+        assert_eq!(ledger.due(), Some(Settlement { done: 0, rest: 1, stop: Stop::Fail }));
         assert!(ledger.has_failure());
     }
 
+    fn of(verdicts: &[Verdict]) -> Ledger {
+        Ledger { verdicts: verdicts.iter().copied().map(Some).collect() }
+    }
+
     #[test]
-    fn a_message_that_did_not_start_stops_the_prefix_like_a_failure() {
-        let mut ledger = Ledger::new(3);
-        ledger.record(0, Verdict::Done);
-        ledger.record(1, Verdict::NotStarted);
-        assert_eq!(ledger.due(), Some(Settlement { done: 1, rest: 2 }));
+    fn a_message_that_did_not_start_stops_the_prefix_and_is_nobodys_failure() {
+        let ledger = of(&[Verdict::Done, Verdict::NotStarted, Verdict::Failed]);
+        let due = Settlement { done: 1, rest: 2, stop: Stop::Release };
+        assert_eq!(ledger.due(), Some(due));
+        assert_eq!((due.released(), due.fails()), (2, false));
+        assert!(ledger.told(due, Extensions::NONE).fails(), "a service without the extension knows failures alone");
+    }
+
+    #[test]
+    fn a_rejected_message_is_settled_where_the_service_takes_rejects() {
+        let ledger = of(&[Verdict::Done, Verdict::Rejected, Verdict::Done, Verdict::NotStarted]);
+        let due = Settlement { done: 3, rest: 1, stop: Stop::Release };
+        assert_eq!(ledger.due(), Some(due));
+        assert_eq!(ledger.told(due, Extensions::ALL), due);
+        let failing = Settlement { done: 1, rest: 3, stop: Stop::Fail };
+        assert_eq!(ledger.told(due, Extensions::NONE), failing);
+        assert_eq!(ledger.without_rejects(due), failing);
+        let clean = of(&[Verdict::Done, Verdict::NotStarted]);
+        assert_eq!(clean.without_rejects(clean.prefix()), clean.prefix(), "without a reject nothing changes");
+        assert!(!of(&[Verdict::Done, Verdict::Rejected]).has_failure());
     }
 }

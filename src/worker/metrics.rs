@@ -11,7 +11,8 @@
 //! | `dms_worker_acks_total` | counter | `result`: `answered`, `late`, `unknown`, `refused` | acknowledgements, one per batch |
 //! | `dms_worker_messages_acknowledged_total` | counter | | messages the service settled |
 //! | `dms_worker_messages_redelivered_total` | counter | | messages that come again |
-//! | `dms_worker_message_acks_total` | counter | `result`: `acked`, `returned`, `late`, `rejected`, `unknown` | messages by what became of them when their batch was acknowledged |
+//! | `dms_worker_messages_released_total` | counter | | messages handed back without a failure counted |
+//! | `dms_worker_message_acks_total` | counter | `result`: `acked`, `returned`, `dead_lettered`, `released`, `late`, `rejected`, `unknown` | messages by what became of them when their batch was acknowledged |
 //! | `dms_worker_redeliveries_total` | counter | `reason`: see [`Redelivery`](super::Redelivery) | messages that came again |
 //! | `dms_worker_message_lag_seconds` | histogram | | from when a message could be consumed first to its handler; where the server tells |
 //! | `dms_worker_delivery_attempts` | histogram | | which attempt it was, of the messages that were handled |
@@ -104,6 +105,7 @@ struct Families {
     acks: Family<ResultLabels, Counter>,
     acknowledged: Family<Labels, Counter>,
     redelivered: Family<Labels, Counter>,
+    released: Family<Labels, Counter>,
     message_acks: Family<ResultLabels, Counter>,
     redeliveries: Family<ReasonLabels, Counter>,
     lag: Durations,
@@ -124,6 +126,7 @@ impl Default for Inner {
             acks: Family::default(),
             acknowledged: Family::default(),
             redelivered: Family::default(),
+            released: Family::default(),
             message_acks: Family::default(),
             redeliveries: Family::default(),
             lag: Family::new_with_constructor(durations),
@@ -142,6 +145,7 @@ impl Default for Inner {
         registry.register("acks", "Acknowledgements by result, one per batch", f.acks.clone());
         registry.register("messages_acknowledged", "Messages the service settled", f.acknowledged.clone());
         registry.register("messages_redelivered", "Messages that come again", f.redelivered.clone());
+        registry.register("messages_released", "Messages handed back, no failure counted", f.released.clone());
         registry.register("message_acks", "Messages by what became of them", f.message_acks.clone());
         registry.register("redeliveries", "Messages that came again, and why", f.redeliveries.clone());
         registry.register("message_lag_seconds", "From being consumable to the handler", f.lag.clone());
@@ -206,6 +210,7 @@ struct Counting {
     acks: ByName,
     acknowledged: Counter,
     redelivered: Counter,
+    released: Counter,
     message_acks: ByName,
     acked: Counter,
     redeliveries: ByName,
@@ -238,6 +243,7 @@ impl Counting {
             acks: result(&families.acks),
             acknowledged: families.acknowledged.get_or_create_owned(labels),
             redelivered: families.redelivered.get_or_create_owned(labels),
+            released: families.released.get_or_create_owned(labels),
             acked: message_acks(MessageAck::Acked.name()),
             message_acks,
             redeliveries: by_name(&families.redeliveries, labels, reason),
@@ -279,14 +285,17 @@ impl Observer for Counting {
             Event::Stuck { .. } => drop(self.stuck.inc()),
             Event::Acknowledged { result: MessageAck::Acked, .. } => drop(self.acked.inc()),
             Event::Acknowledged { result, .. } => drop((self.message_acks)(result.name()).inc()),
-            Event::Settled { result, done, rest } => {
+            Event::Settled { result, done, rest, released } => {
                 let (settled, again) = match result {
-                    AckResult::Answered { success, fail } => (success, fail),
+                    AckResult::Answered { success, fail } => (success, fail.saturating_sub(released)),
                     AckResult::Late | AckResult::Unknown | AckResult::Refused(_) => (0, done + rest),
                 };
                 (self.acks)(result.name()).inc();
                 self.acknowledged.inc_by(settled as u64);
                 self.redelivered.inc_by(again as u64);
+                if matches!(result, AckResult::Answered { .. }) {
+                    self.released.inc_by(released as u64);
+                }
             }
         }
     }

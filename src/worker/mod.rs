@@ -33,7 +33,6 @@ mod control;
 mod delivery;
 mod delivery_builder;
 mod dispatch;
-mod doubts;
 mod enough;
 mod error;
 mod event;
@@ -54,6 +53,7 @@ mod pace;
 mod poller;
 mod rate;
 mod redelivery;
+mod rejects;
 mod report;
 mod run;
 mod runs;
@@ -65,6 +65,7 @@ mod spans;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -101,6 +102,7 @@ use self::{
     settings::Settings,
     shared::Shared,
     source::{Service, Source},
+    warnings::Ground,
 };
 pub(crate) use self::{ceiling::Ceiling, memory::Memory, rate::RateLimit as Bucket};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
@@ -174,9 +176,35 @@ impl Worker {
         Self { client, queue, group, handler, settings, observers, control }
     }
 
-    /// Settings that will work but are likely not meant, each with the remedy. [`WorkerBuilder::build`] logs them as warnings.
-    pub fn doubts(&self) -> Vec<String> {
-        self.settings.doubts()
+    /// Settings that will work but are likely not meant, each with the remedy. [`WorkerBuilder::build`] logs them, and the start of
+    /// the worker logs those that depend on the queue. Before the start, [`check`](Self::check) finds those out.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.settings.warnings();
+        warnings.extend(self.control.warnings());
+        warnings
+    }
+
+    /// Looks up the queue and the group, and everything else that the settings name. Afterwards [`warnings`](Self::warnings) also says
+    /// what depends on them: where rejected messages go, for example.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and when the service cannot be reached.
+    pub async fn check(&self) -> Result<(), WorkerError> {
+        let targets = self.look_up().await?;
+        self.check_ground(&targets.queue)
+    }
+
+    /// Whether the settings can work with the queue; notes what is likely not meant.
+    fn check_ground(&self, queue: &Queue) -> Result<(), WorkerError> {
+        let ground = Ground {
+            queue: &queue.name,
+            dead_letters: queue.dead_letters.or(queue.mode.is_kafka().then_some(false)),
+            max_consume_count: queue.max_consume_count,
+            extensions: self.client.extensions(),
+        };
+        self.settings.check_ground(ground)?;
+        self.control.set_warnings(self.settings.warnings_on(ground));
+        Ok(())
     }
 
     /// A handle that steers the worker while it runs.
@@ -249,6 +277,10 @@ impl Worker {
                 Err(error) => return Err(error.into()),
             }
         };
+        self.check_ground(&targets.queue)?;
+        for warning in self.control.warnings() {
+            tracing::warn!(worker = self.control.name, "{warning}");
+        }
         self.assemble(targets)
     }
 
@@ -295,6 +327,8 @@ impl Worker {
             undecodable_queue: targets.undecodable_queue,
             exhausted_queue: targets.exhausted_queue,
             delays: !fifo && !mode.is_kafka() && !settings.dead_letters,
+            dead_letters: targets.queue.dead_letters == Some(true) && !settings.dead_letters,
+            of_dead_letters: settings.dead_letters,
             worker: settings.name.clone(),
             queue: targets.queue.name,
             source: source.clone(),

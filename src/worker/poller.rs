@@ -24,7 +24,7 @@ use super::{
     suspects::Trace,
 };
 use crate::{
-    client::{Consumed, Error},
+    client::{Consumed, Error, PollId},
     limits::MAX_MESSAGES,
     message::ReceivedMessage,
     retry::{RetryPolicy, Schedule},
@@ -173,7 +173,7 @@ impl Poller {
         let trying = shared.control.health.trying();
         let sent = Instant::now();
         let span = spans::receive(&shared.origin);
-        let answer = shared.source.receive(asked, wait, ack_wait).instrument(span.clone()).await;
+        let answer = shared.source.receive(asked, wait, ack_wait, &PollId::unique()).instrument(span.clone()).await;
         let came = answer.as_ref().map_or(0, |batch| batch.messages.len());
         shared.control.rate_limit.give_back(asked.saturating_sub(came));
         let took = sent.elapsed();

@@ -18,6 +18,8 @@ pub enum Redelivery {
     Deferred,
     /// One before it in its batch failed: the service fails everything behind a failure.
     BehindFailure,
+    /// Its batch was handed back: the worker stopped or was paused, or one before it could not be started in time.
+    HandedBack,
     /// It was not started: too little of the lease was left, or one before it in an order had failed.
     NotStarted,
     /// The acknowledgement of its batch came too late.
@@ -34,13 +36,14 @@ pub enum Redelivery {
 
 impl Redelivery {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Failed,
         Self::Rejected,
         Self::Panicked,
         Self::TimedOut,
         Self::Deferred,
         Self::BehindFailure,
+        Self::HandedBack,
         Self::NotStarted,
         Self::LateAck,
         Self::LostAck,
@@ -58,6 +61,7 @@ impl Redelivery {
             Self::TimedOut => "timed_out",
             Self::Deferred => "deferred",
             Self::BehindFailure => "behind_failure",
+            Self::HandedBack => "handed_back",
             Self::NotStarted => "not_started",
             Self::LateAck => "late_ack",
             Self::LostAck => "lost_ack",
@@ -82,6 +86,7 @@ impl fmt::Display for Redelivery {
             Self::TimedOut => "its handler was stopped at its deadline",
             Self::Deferred => "its handler deferred it",
             Self::BehindFailure => "a message before it in its batch failed",
+            Self::HandedBack => "its batch was handed back, without a failure counted",
             Self::NotStarted => "it was not started in time",
             Self::LateAck => "the acknowledgement of its batch came too late",
             Self::LostAck => "the answer to the acknowledgement of its batch was lost",

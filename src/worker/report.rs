@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{
     delivery::Origin,
-    event::{AckResult, Event, Observer, Outcome},
+    event::{AckResult, Event, MessageAck, Observer, Outcome},
 };
 
 /// The counts of one run. "Messages" are deliveries: one that came twice counts twice.
@@ -35,6 +35,11 @@ pub struct Report {
     pub acknowledged: u64,
     /// Messages that come again: those that failed and those behind them.
     pub redelivered: u64,
+    /// Messages that were handed back, and come again without a failure counted: they were not started, or their handler was stopped
+    /// with the worker.
+    pub released: u64,
+    /// Messages that were rejected, and became dead letters at once.
+    pub dead_lettered: u64,
     /// Batches whose acknowledgement came too late.
     pub late: u64,
     /// Batches whose acknowledgement's answer was lost.
@@ -66,6 +71,8 @@ pub(crate) struct Tally {
     remembered: AtomicU64,
     acknowledged: AtomicU64,
     redelivered: AtomicU64,
+    released: AtomicU64,
+    dead_lettered: AtomicU64,
     late: AtomicU64,
     unknown: AtomicU64,
     refused: AtomicU64,
@@ -90,6 +97,8 @@ impl Tally {
             remembered: read(&self.remembered),
             acknowledged: read(&self.acknowledged),
             redelivered: read(&self.redelivered),
+            released: read(&self.released),
+            dead_lettered: read(&self.dead_lettered),
             late: read(&self.late),
             unknown: read(&self.unknown),
             refused: read(&self.refused),
@@ -112,11 +121,12 @@ impl Tally {
         }
     }
 
-    fn settled(&self, result: AckResult<'_>, all: usize) {
+    fn settled(&self, result: AckResult<'_>, all: usize, released: usize) {
         match result {
             AckResult::Answered { success, fail } => {
                 add(&self.acknowledged, success);
-                add(&self.redelivered, fail);
+                add(&self.released, released);
+                add(&self.redelivered, fail.saturating_sub(released));
                 return;
             }
             AckResult::Late => add(&self.late, 1),
@@ -132,12 +142,13 @@ impl Observer for Tally {
         match *event {
             Event::Received { messages, .. } => add(&self.received, messages),
             Event::PollFailed { .. } => add(&self.failed_polls, 1),
+            Event::Acknowledged { result: MessageAck::DeadLettered, .. } => add(&self.dead_lettered, 1),
             Event::Started { .. } | Event::Redelivered { .. } | Event::Acknowledged { .. } => {}
             Event::Handled { outcome, .. } => add(self.handled(outcome), 1),
             Event::Skipped { .. } => add(&self.skipped, 1),
             Event::Remembered { .. } => add(&self.remembered, 1),
             Event::Stuck { .. } => add(&self.stuck, 1),
-            Event::Settled { result, done, rest } => self.settled(result, done + rest),
+            Event::Settled { result, done, rest, released } => self.settled(result, done + rest, released),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     call,
     called::Called,
-    delivery::{Delivery, Signals},
+    delivery::{Delivery, Failure, Signals},
     dispatch::Dispatch,
     event::{Event, Outcome},
     explainer,
@@ -91,7 +91,7 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
     if let (Some(run), Verdict::Done) = (begun, verdict) {
         run.succeeded();
     }
-    if let (Some(head), Verdict::Done) = (head, verdict) {
+    if let (Some(head), true) = (head, verdict.settles()) {
         head.done();
     }
     verdict
@@ -181,12 +181,22 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
     shared.tell(&Event::Handled { delivery, outcome, took });
     let verdict = match outcome {
         Outcome::Done => Verdict::Done,
-        _ => shared.failure.resolve(delivery.message(), &outcome).await,
+        _ => resolve(shared, delivery, &outcome).await,
     };
     if let (Verdict::Failed, Some(reason)) = (verdict, explainer::reason(&outcome)) {
         shared.expect(delivery, reason);
     }
     verdict
+}
+
+/// Carries out what the policy says of a message that was not done, and notes why it was not for the acknowledgement.
+async fn resolve(shared: &Shared, delivery: &Delivery, outcome: &Outcome<'_>) -> Verdict {
+    let resolved = shared.failure.resolve(delivery.message(), outcome).await;
+    if let Some(report) = resolved.report {
+        let pause = resolved.loops.then(|| shared.rejected_again(delivery));
+        delivery.note_failure(Failure { report, pause });
+    }
+    resolved.verdict
 }
 
 fn log(shared: &Shared, outcome: &Outcome<'_>, took: Duration) {

@@ -252,6 +252,15 @@ pub enum InvalidSettings {
     /// Dead letters have no labels to filter by.
     #[error("a dead-letter worker cannot filter by labels: dead letters carry none")]
     LabelsOfDeadLetters,
+    /// A message whose attempts are used up would be handled again and again.
+    #[error(
+        "on_failure republish ends with `then: fail`, but queue {queue} has no dead letters, so that a message would be redelivered \
+         for ever after its last attempt: create the queue with max_consume_count, or let `then` park or discard it"
+    )]
+    NoDeadLettersForExhausted {
+        /// The queue's name.
+        queue: String,
+    },
     /// The queue's mode has no delayed copies.
     #[error("on_failure republish needs delays and no order, which a {0} queue does not have: use redeliver")]
     RepublishUnsupported(QueueMode),

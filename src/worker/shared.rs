@@ -23,8 +23,10 @@ use super::{
     memory::Identity,
     pace::{self, Pace},
     redelivery::Redelivery,
+    rejects::Rejects,
     settings::Settings,
     source::Source,
+    warnings,
 };
 use crate::message::ReceivedMessage;
 
@@ -50,6 +52,7 @@ pub(super) struct Shared {
     pub(super) lanes: Lanes,
     pub(super) known_runs: KnownRuns,
     pub(super) redeliveries: Redeliveries,
+    pub(super) rejects: Rejects,
     pub(super) acks: Acks,
     /// How long acknowledgements take: the round trip that leases keep free.
     pub(super) ack_times: Latency,
@@ -90,6 +93,7 @@ impl Shared {
             in_turn,
             isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, lanes: settings.ordering.has_lanes() }),
             redeliveries: Redeliveries::new(failure.queue.clone(), KEEP),
+            rejects: Rejects::new(),
             settings,
             control,
             source,
@@ -136,6 +140,24 @@ impl Shared {
     pub(super) fn skipped(&self, delivery: &Delivery) {
         self.tell(&Event::Skipped { delivery });
         self.expect(delivery, Redelivery::NotStarted);
+    }
+
+    /// A rejected message will be redelivered, for want of dead letters: warns now and then, and says how long that should wait.
+    pub(super) fn rejected_again(&self, delivery: &Delivery) -> Duration {
+        let message = delivery.message();
+        let pause = self.rejects.rejected(self.own(message), message.attempt);
+        if let Some(messages) = self.rejects.tell() {
+            tracing::warn!(
+                worker = self.settings.name,
+                messages,
+                attempt = delivery.attempt(),
+                ?pause,
+                "rejected messages are redelivered, because {}: {}",
+                self.failure.why_it_loops(),
+                warnings::REMEDY
+            );
+        }
+        pause
     }
 
     /// Whether a handler that begins `now` has enough time, as far as is known: the p99 of its runs, half of what its message arrived with

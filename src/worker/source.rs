@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    client::{Acked, Client, ConsumeOptions, Consumed, Error},
+    client::{Acked, Client, ConsumeOptions, Consumed, Error, Extensions, PollId},
     message::{AckLine, Message},
     queue::{QueueId, SourcePath, TagFilter},
 };
@@ -14,8 +14,12 @@ use crate::{
 /// The calls that a running worker makes.
 #[async_trait]
 pub(crate) trait Source: std::fmt::Debug + Send + Sync + 'static {
-    /// Leases up to `want` messages for `ack_wait`, waiting up to `wait` for a first one.
-    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Consumed, Error>;
+    /// Leases up to `want` messages for `ack_wait`, waiting up to `wait` for a first one, or until the poll is ended by its id.
+    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration, poll: &PollId) -> Result<Consumed, Error>;
+    /// Ends polls that wait: each is answered with what it has. Where the service cannot do that, nothing happens.
+    async fn end_polls(&self, polls: &[PollId]) -> Result<(), Error>;
+    /// What the service can do beyond the documented API.
+    fn extensions(&self) -> Extensions;
     /// Acknowledges a batch, again and again until `until` while that can help.
     async fn acknowledge(&self, lines: &[AckLine<'_>], until: Instant) -> Result<Acked, Error>;
     /// Sends a copy of a message to a queue; `None` is the queue that is consumed.
@@ -32,9 +36,17 @@ pub(crate) struct Service {
 
 #[async_trait]
 impl Source for Service {
-    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration) -> Result<Consumed, Error> {
+    async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration, poll: &PollId) -> Result<Consumed, Error> {
         let options = ConsumeOptions { max_messages: want, poll_wait: wait, ack_wait, filter: self.filter.clone() };
-        self.client.consume_batch(&self.path, &options, None).await
+        self.client.consume_batch(&self.path, &options, Some(poll)).await
+    }
+
+    async fn end_polls(&self, polls: &[PollId]) -> Result<(), Error> {
+        self.client.end_polls(polls).await.map(drop)
+    }
+
+    fn extensions(&self) -> Extensions {
+        self.client.extensions()
     }
 
     async fn acknowledge(&self, lines: &[AckLine<'_>], until: Instant) -> Result<Acked, Error> {

@@ -17,14 +17,15 @@ use tokio::{
     time::{Instant, advance},
 };
 
+mod extensions;
 mod quick_handlers;
 mod steering;
 mod users_panics;
 
 use super::*;
 use crate::{
-    client::{Acked, Consumed},
-    message::{AckHandle, AckLine, AckStatus, Attributes, Body, Message, ReceivedMessage},
+    client::{Acked, Consumed, Extensions, PollId},
+    message::{AckHandle, AckLine, AckStatus, Attributes, Body, FailureReport, Message, ReceivedMessage},
 };
 
 mod batch_handlers;
@@ -36,7 +37,7 @@ type Sent = (Duration, Vec<(String, AckStatus)>);
 #[derive(Debug)]
 struct Script {
     began: Instant,
-    batches: Mutex<VecDeque<Vec<&'static str>>>,
+    batches: Mutex<VecDeque<Vec<ReceivedMessage>>>,
     more: Notify,
     /// What polls asked for, and when.
     asked: Mutex<Vec<(Duration, usize)>>,
@@ -49,13 +50,18 @@ struct Script {
     deadly: AtomicUsize,
     /// How many acknowledgements panic.
     deadly_acks: AtomicUsize,
+    extensions: Mutex<Extensions>,
+    /// Why messages failed or were rejected, as acknowledgements said.
+    failures: Mutex<Vec<(String, FailureReport)>>,
+    /// How many acknowledgements with rejects are refused.
+    refuses_rejects: AtomicUsize,
 }
 
 impl Script {
     fn new(batches: &[&[&'static str]]) -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
-            batches: Mutex::new(batches.iter().map(|batch| batch.to_vec()).collect()),
+            batches: Mutex::new(batches.iter().map(|batch| messages(batch)).collect()),
             more: Notify::new(),
             asked: Mutex::default(),
             out: AtomicUsize::new(0),
@@ -64,12 +70,21 @@ impl Script {
             forwarded: Mutex::default(),
             deadly: AtomicUsize::new(0),
             deadly_acks: AtomicUsize::new(0),
+            extensions: Mutex::default(),
+            failures: Mutex::default(),
+            refuses_rejects: AtomicUsize::new(0),
         })
     }
 
     /// Hands out one more batch.
     fn push(&self, batch: &[&'static str]) {
-        self.batches.lock().unwrap().push_back(batch.to_vec());
+        self.batches.lock().unwrap().push_back(messages(batch));
+        self.more.notify_one();
+    }
+
+    /// Hands out one more message.
+    fn push_message(&self, message: ReceivedMessage) {
+        self.batches.lock().unwrap().push_back(vec![message]);
         self.more.notify_one();
     }
 
@@ -93,7 +108,7 @@ impl Drop for Out<'_> {
 
 #[async_trait]
 impl Source for Script {
-    async fn receive(&self, want: usize, wait: Duration, _ack_wait: Duration) -> Result<Consumed, Error> {
+    async fn receive(&self, want: usize, wait: Duration, _: Duration, _: &PollId) -> Result<Consumed, Error> {
         let sent = Instant::now();
         self.asked.lock().unwrap().push((self.began.elapsed(), want));
         if wait > SECOND && self.deadly.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
@@ -107,7 +122,7 @@ impl Source for Script {
             if batch.len() > want {
                 batches.push_front(batch.split_off(want));
             }
-            Some(batch.into_iter().map(message).collect())
+            Some(batch)
         };
         let until = Instant::now() + wait;
         loop {
@@ -121,11 +136,25 @@ impl Source for Script {
         }
     }
 
+    async fn end_polls(&self, _: &[PollId]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn extensions(&self) -> Extensions {
+        *self.extensions.lock().unwrap()
+    }
+
     async fn acknowledge(&self, lines: &[AckLine<'_>], _until: Instant) -> Result<Acked, Error> {
         let list: Vec<_> = lines.iter().map(|line| (line.handle.as_str().to_owned(), line.status)).collect();
         self.acks.lock().unwrap().push((self.began.elapsed(), list));
+        let why = lines.iter().filter_map(|line| Some((line.handle.as_str().to_owned(), line.failure?.clone())));
+        self.failures.lock().unwrap().extend(why);
         if self.deadly_acks.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
             panic!("planted");
+        }
+        let rejects = lines.iter().any(|line| line.status == AckStatus::Reject);
+        if rejects && self.refuses_rejects.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
+            return Err(Error::refused_for_test());
         }
         let takes = *self.ack_takes.lock().unwrap();
         if !takes.is_zero() {
@@ -138,6 +167,10 @@ impl Source for Script {
         self.forwarded.lock().unwrap().push(message);
         Ok(())
     }
+}
+
+fn messages(names: &[&'static str]) -> Vec<ReceivedMessage> {
+    names.iter().copied().map(message).collect()
 }
 
 fn message(name: &'static str) -> ReceivedMessage {
@@ -186,12 +219,32 @@ impl Running {
         Self::handling(script, settings, observer, Handling::Single(Arc::new(handler)))
     }
 
+    /// As `start`, on a queue with or without dead letters.
+    fn on_queue<F, Fut>(script: &Arc<Script>, settings: Settings, dead_letters: bool, handle: F) -> Self
+    where
+        F: Fn(String, Delivery) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        let handler = handler_fn(move |delivery: Delivery| handle(delivery.json().unwrap(), delivery));
+        Self::assembled(script, settings, None, Handling::Single(Arc::new(handler)), dead_letters)
+    }
+
     /// With a handler of either kind.
     fn handling(
         script: &Arc<Script>,
         settings: Settings,
         observer: Option<Arc<dyn Observer>>,
         handler: Handling,
+    ) -> Self {
+        Self::assembled(script, settings, observer, handler, true)
+    }
+
+    fn assembled(
+        script: &Arc<Script>,
+        settings: Settings,
+        observer: Option<Arc<dyn Observer>>,
+        handler: Handling,
+        dead_letters: bool,
     ) -> Self {
         let control = Control::new("q".into(), "g".into(), &settings);
         let source: Arc<dyn Source> = script.clone();
@@ -203,6 +256,8 @@ impl Running {
             undecodable_queue: None,
             exhausted_queue: None,
             delays: true,
+            dead_letters,
+            of_dead_letters: false,
             worker: "test".into(),
             queue: "q".into(),
             source: source.clone(),
@@ -483,7 +538,7 @@ async fn idle_is_one_poll_and_busy_is_many() {
     });
     running.after(SECOND * 199).await;
     assert_eq!(script.asked.lock().unwrap().len(), 10, "one poll every 20 s");
-    script.batches.lock().unwrap().extend((0..40).map(|_| vec!["x"; 10]));
+    script.batches.lock().unwrap().extend((0..40).map(|_| messages(&["x"; 10])));
     script.more.notify_one();
     running.after(SECOND / 2).await;
     assert_eq!(running.control.gate.in_flight(), 100, "as much as may be in flight");
@@ -571,7 +626,7 @@ async fn after_a_failure_messages_are_fetched_one_at_a_time_until_the_stretch_is
     assert!(script.acks().is_empty(), "a wide poll is out");
     running.after(SECOND).await;
     assert_eq!(script.acks(), [list(&[("a", FAIL)])], "it has come back");
-    script.batches.lock().unwrap().push_back(vec!["a", "b", "c", "d", "e"]);
+    script.batches.lock().unwrap().push_back(messages(&["a", "b", "c", "d", "e"]));
     script.more.notify_waiters();
     let asked = script.asked.lock().unwrap().len();
     running.after(SECOND * 3).await;
@@ -588,7 +643,7 @@ async fn a_paused_worker_fetches_nothing_until_it_is_resumed() {
     let handle = WorkerHandle(running.control.clone());
     handle.pause();
     running.after(SECOND * 30).await;
-    script.batches.lock().unwrap().push_back(vec!["a"]);
+    script.batches.lock().unwrap().push_back(messages(&["a"]));
     running.after(SECOND * 60).await;
     assert_eq!(handle.status().counts.received, 0);
     handle.resume();

@@ -46,18 +46,18 @@ class Mutation:
 
 MUTATIONS = [
     Mutation("failure-is-success", "src/worker/ledger.rs",
-             "take_while(|verdict| **verdict == Some(Verdict::Done))",
-             'take_while(|verdict| **verdict == Some(Verdict::Done) '
+             "self.until(|verdict| verdict.is_some_and(Verdict::settles))",
+             'self.until(|verdict| verdict.is_some_and(Verdict::settles) '
              '|| (verdict.is_some() && crate::mutated("failure-is-success")))',
              "Handled", 1),
     Mutation("stopped-is-success", "src/worker/failure.rs",
-             "Outcome::Interrupted => return Decision::Fail,",
+             "Outcome::Interrupted => return Decision::HandBack,",
              'Outcome::Interrupted | Outcome::TimedOut if crate::mutated("stopped-is-success") => '
-             "return Decision::Acknowledge,\n            Outcome::Interrupted => return Decision::Fail,",
+             "return Decision::Acknowledge,\n            Outcome::Interrupted => return Decision::HandBack,",
              "Handled", 1),
     Mutation("names-all", "src/worker/acker.rs",
-             "batch.messages().iter().take(done + 1)",
-             'batch.messages().iter().take(if crate::mutated("names-all") { batch.messages().len() } else { done + 1 })',
+             "batch.messages().iter().take(told.done + 1)",
+             'batch.messages().iter().take(if crate::mutated("names-all") { batch.messages().len() } else { told.done + 1 })',
              "Prefix", 2),
     Mutation("acknowledged-twice", "src/worker/acker.rs",
              "let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;",

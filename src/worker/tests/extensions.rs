@@ -1,0 +1,150 @@
+//! A service with the extensions of this project's server, and one without: what is rejected and handed back.
+
+use super::*;
+use crate::client::Extensions;
+
+const RELEASE: AckStatus = AckStatus::Release;
+const REJECT: AckStatus = AckStatus::Reject;
+
+fn with(extensions: Extensions, batches: &[&[&'static str]]) -> Arc<Script> {
+    let script = Script::new(batches);
+    *script.extensions.lock().unwrap() = extensions;
+    script
+}
+
+/// Rejects `poison`, and succeeds with the others.
+fn rejecting(script: &Arc<Script>, settings: Settings) -> Running {
+    Running::start(script, settings, |name, _| async move {
+        if name.starts_with("poison") { Err(HandlerError::reject("no such account")) } else { Ok(()) }
+    })
+}
+
+/// A reject settles its message: those behind it are acknowledged too, and none comes again.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_message_is_a_dead_letter_at_once_and_its_batch_goes_on() {
+    let script = with(Extensions::ALL, &[&["a", "poison", "c"]]);
+    let running = rejecting(&script, Settings::default());
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("poison", REJECT), ("c", OK)])]);
+    let (position, report) = script.failures.lock().unwrap()[0].clone();
+    assert_eq!((position.as_str(), &*report.reason, report.error.as_str()), ("poison", "rejected", "no such account"));
+    assert!(report.worker == "test" && report.last_failure_ms.is_some());
+    let report = running.stop().await;
+    assert_eq!((report.done, report.rejected, report.redelivered), (2, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_extension_a_rejected_message_fails_as_ever() {
+    let script = with(Extensions::NONE, &[&["a", "poison", "c"]]);
+    let running = rejecting(&script, Settings::default());
+    running.after(SECOND * 3).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("poison", FAIL)])]);
+    running.stop().await;
+}
+
+/// The queue may have lost its dead letters since the start: a refused reject changes nothing, and the message fails instead.
+#[tokio::test(start_paused = true)]
+async fn a_reject_that_is_refused_becomes_a_failure() {
+    let script = with(Extensions::ALL, &[&["a", "poison", "c"]]);
+    script.refuses_rejects.store(1, SeqCst);
+    let running = rejecting(&script, Settings::default());
+    running.after(SECOND * 3).await;
+    let rejected = list(&[("a", OK), ("poison", REJECT), ("c", OK)]);
+    assert_eq!(script.acks(), [rejected, list(&[("a", OK), ("poison", FAIL)])]);
+    running.stop().await;
+}
+
+/// The reason of a plain failure goes with it.
+#[tokio::test(start_paused = true)]
+async fn failures_say_why() {
+    let script = with(Extensions::ALL, &[&["retry"], &["panic"], &["slow"], &["undecodable"]]);
+    let settings =
+        Settings { handler_timeout: Some(SECOND * 5), max_messages: MaxMessages::Fixed(1), ..Settings::default() };
+    let running = Running::start(&script, settings, |name, _| async move {
+        match name.as_str() {
+            "retry" => Err(HandlerError::retry("the database is away")),
+            "panic" => panic!("planted"),
+            "slow" => std::future::pending().await,
+            _ => Err(HandlerError::undecodable("not an order")),
+        }
+    });
+    running.after(SECOND * 20).await;
+    let mut why: Vec<_> =
+        script.failures.lock().unwrap().iter().map(|(name, why)| (name.clone(), why.clone())).collect();
+    why.sort_by_key(|(name, _)| name.clone());
+    let reasons: Vec<_> = why.iter().map(|(name, why)| (name.as_str(), &*why.reason)).collect();
+    assert_eq!(
+        reasons,
+        [("panic", "panicked"), ("retry", "failed"), ("slow", "timed_out"), ("undecodable", "undecodable")]
+    );
+    assert_eq!(why[1].1.error, "the database is away");
+    running.stop().await;
+}
+
+/// Two attempts are two calls of the handler, and then the message is a dead letter that says so.
+#[tokio::test(start_paused = true)]
+async fn attempts_that_are_used_up_end_in_a_reject() {
+    let script = with(Extensions::ALL, &[&["again", "b"]]);
+    let republish = Republish { max_attempts: 2, ..Republish::default() };
+    let settings = Settings { on_failure: OnFailure::Republish(republish), ..Settings::default() };
+    let running = Running::start(&script, settings, |name, _| async move {
+        if name == "again" { Err(HandlerError::retry("no")) } else { Ok(()) }
+    });
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("again", REJECT), ("b", OK)])]);
+    assert_eq!(script.failures.lock().unwrap()[0].1.reason, "republish_exhausted");
+    assert_eq!(script.forwarded.lock().unwrap().len(), 0);
+    running.stop().await;
+}
+
+/// What was never started is nobody's failure.
+#[tokio::test(start_paused = true)]
+async fn what_did_not_start_is_released() {
+    for (extensions, status) in [(Extensions::ALL, RELEASE), (Extensions::NONE, FAIL)] {
+        let script = with(extensions, &[&["a", "b", "c"]]);
+        let settings = Settings { ordering: Ordering::Batch, ..Settings::default() };
+        // The first leaves too little of the lease.
+        let running = Running::start(&script, settings, |name, _| async move {
+            tokio::time::sleep(if name == "a" { SECOND * 27 } else { SECOND }).await;
+            Ok(())
+        });
+        running.after(SECOND * 32).await;
+        assert_eq!(script.acks(), [list(&[("a", OK), ("b", status)])], "{extensions:?}");
+        let report = running.stop().await;
+        assert_eq!((report.released, report.skipped), (if status == RELEASE { 2 } else { 0 }, 2));
+    }
+}
+
+/// A handler that is stopped with its worker has not failed.
+#[tokio::test(start_paused = true)]
+async fn what_a_stop_interrupts_is_released() {
+    for ordering in [Ordering::None, Ordering::Batch, Ordering::by_attribute("key")] {
+        let script = with(Extensions::ALL, &[&["a", "b"]]);
+        let settings = Settings { ordering, grace: SECOND, ..Settings::default() };
+        let running = Running::start(&script, settings, |_, _| std::future::pending());
+        running.after(SECOND).await;
+        let report = running.stop().await;
+        assert_eq!(script.acks(), [list(&[("a", RELEASE)])]);
+        assert_eq!((report.released, report.redelivered, report.drained), (2, 0, false));
+        assert!(script.failures.lock().unwrap().is_empty());
+    }
+}
+
+/// Without dead letters nothing takes a rejected message away: it is given back later each time.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_message_that_is_redelivered_for_ever_is_redelivered_slowly() {
+    let script = with(Extensions::ALL, &[]);
+    let running = Running::on_queue(&script, Settings::default(), false, |_, _| async {
+        Err(HandlerError::reject("no such account"))
+    });
+    for attempt in 1..=6 {
+        script.push_message(ReceivedMessage { sequence: Some(7), attempt: Some(attempt), ..message("poison") });
+        running.after(SECOND * 40).await;
+    }
+    let times = script.ack_times();
+    let pauses: Vec<_> =
+        times.iter().enumerate().map(|(turn, at)| (*at - SECOND * 40 * turn as u32).as_secs()).collect();
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 29], "up to its lease");
+    assert!(script.acks().iter().all(|ack| *ack == list(&[("poison", FAIL)])));
+    running.stop().await;
+}
