@@ -3,14 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::Instrument;
 
 use super::{
     delivery::{Deliveries, Failure},
     event::{AckResult, Event, MessageAck, Outcome},
+    isolation::Closed,
     lease::Lease,
     ledger::{Ledger, Settlement, Stop, Verdict},
+    polls::Which,
     redelivery::Redelivery,
     shared::Shared,
     spans,
@@ -23,6 +25,9 @@ use crate::{
 
 /// What is kept of a lease for the acknowledgement itself.
 const SEND_TIME: Duration = Duration::from_millis(100);
+
+/// How long a failing acknowledgement waits for the polls before it has them ended.
+const SOON: Duration = Duration::from_millis(100);
 
 /// For so many leases what failed may be with other replicas, one after the other, before it comes back here.
 const OTHERS_LEASES: u32 = 2;
@@ -64,6 +69,21 @@ async fn hold(shared: &Shared, pause: Duration, lease: Lease) {
     }
 }
 
+/// Closes the wide polls, and has the service end those that wait.
+async fn close(shared: &Shared) -> Closed<'_> {
+    let closing = shared.isolation.close();
+    tokio::pin!(closing);
+    // On a queue with messages they are in soon by themselves.
+    if let Ok(closed) = timeout(SOON, closing.as_mut()).await {
+        return closed;
+    }
+    tokio::select! {
+        biased;
+        closed = closing.as_mut() => closed,
+        () = shared.polls.end(&*shared.source, Which::WaitedFor) => closing.await,
+    }
+}
+
 /// Whether the service has understood the request and says no to it.
 fn is_refused(error: &Error) -> bool {
     error.status() == Some(StatusCode::BAD_REQUEST)
@@ -83,9 +103,9 @@ async fn tell(
     let closed = match told.fails() {
         false => None,
         // Out of time, a prefix that is acknowledged is worth more than the isolation.
-        true => timeout_at(lease.ends_at() - SEND_TIME, shared.isolation.close()).await.ok(),
+        true => timeout_at(lease.ends_at() - SEND_TIME, close(shared)).await.ok(),
     };
-    let failures = failures(shared, batch, told);
+    let failures = failures(shared, batch, ledger, told);
     let failure = |position| failures.iter().find(|(of, _)| *of == position).map(|(_, failure)| &failure.report);
     let named = batch.messages().iter().take(told.done + 1).enumerate();
     let acks: Vec<AckLine<'_>> = named
@@ -113,13 +133,18 @@ async fn tell(
     answer
 }
 
-/// Why messages of the batch failed or were rejected. Of one that was still running when its time was over, nobody has said so.
-fn failures(shared: &Shared, batch: &Deliveries, told: Settlement) -> Vec<(usize, Failure)> {
+/// Why messages of the batch failed or were rejected. Of one that was still running when its time was over, or whose
+/// run panicked, nobody has said so.
+fn failures(shared: &Shared, batch: &Deliveries, ledger: &Ledger, told: Settlement) -> Vec<(usize, Failure)> {
     let mut failures = batch.failures();
     if let Some(message) = batch.messages().get(told.done).filter(|_| told.fails())
         && !failures.iter().any(|(position, _)| *position == told.done)
     {
-        let report = shared.failure.report(message, &Outcome::TimedOut, false);
+        let outcome = match ledger.verdict(told.done) {
+            None => Outcome::TimedOut,
+            Some(_) => Outcome::Panicked("outside of the handler"),
+        };
+        let report = shared.failure.report(message, &outcome, false);
         failures.push((told.done, Failure { report, pause: None }));
     }
     failures

@@ -64,6 +64,19 @@ fn unsettled(shared: &Shared, panic: Box<dyn Any + Send>) -> usize {
     0
 }
 
+/// Hands a batch back that came when nothing was to be begun any more.
+pub(crate) async fn hand_back(shared: Arc<Shared>, batch: Batch) {
+    let Batch { messages, permits: _places, lease, .. } = batch;
+    let mut ledger = Ledger::new(messages.len());
+    let deliveries =
+        Deliveries::new(messages, shared.origin.clone(), Instant::now(), lease.stop_at(), Signals::default());
+    deliveries.each_from(0, |position, delivery| {
+        shared.skipped(delivery);
+        ledger.record(position, Verdict::NotStarted);
+    });
+    acker::settle(&shared, &deliveries, &ledger, ledger.prefix(), lease).await;
+}
+
 /// The handlers of a batch.
 struct Work {
     shared: Arc<Shared>,

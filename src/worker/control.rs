@@ -64,6 +64,24 @@ impl Control {
         })
     }
 
+    /// Whether nothing is to be fetched: the worker stops or is paused, or no message may be in flight.
+    pub(crate) fn is_held(&self) -> bool {
+        self.stopping.is_cancelled() || *self.paused.borrow() || self.gate.is_shut()
+    }
+
+    /// Waits until the worker is held, or until it is not. A stop is for good. Cancel-safe.
+    pub(crate) async fn until_held(&self, held: bool) {
+        let (mut paused, mut shut) = (self.paused.subscribe(), self.gate.subscribe());
+        while self.is_held() != held {
+            // The senders live as long as `self`.
+            tokio::select! {
+                () = self.stopping.cancelled(), if held => {}
+                _ = paused.changed() => {}
+                _ = shut.changed() => {}
+            }
+        }
+    }
+
     /// What was found likely not meant when the queue was looked up.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -163,6 +181,11 @@ impl Pollers {
         self.0.store(running, Relaxed);
     }
 
+    /// How many there are.
+    pub(crate) fn running(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
     /// Whether the calling poller may leave because there are more than `wanted`.
     pub(crate) fn leave(&self, wanted: usize) -> bool {
         self.0.fetch_update(Relaxed, Relaxed, |running| (running > wanted).then(|| running - 1)).is_ok()
@@ -189,7 +212,8 @@ impl WorkerHandle {
         &self.0.group
     }
 
-    /// Stops fetching; what is in flight finishes. Polls that are out still bring what they bring.
+    /// Stops fetching; what is in flight finishes. Polls in flight are ended where the service can do that, and what they still bring is
+    /// handed back without a failure counted; elsewhere they bring what they bring, and it is handled.
     pub fn pause(&self) {
         self.0.paused.send_replace(true);
     }

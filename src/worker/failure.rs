@@ -259,7 +259,7 @@ impl FailurePolicy {
             "deferred" => "failed",
             reason => reason,
         };
-        let before = message.attributes.get(FIRST_FAILURE).and_then(Value::as_str);
+        let before = message.attributes.get_str(FIRST_FAILURE);
         let now = clock::now();
         FailureReport {
             reason: reason.into(),

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use tokio::sync::{Mutex as Turn, Notify};
+use tokio::sync::{Mutex as Turn, Notify, watch};
 
 use super::{
     ceiling::{Held, Share},
@@ -29,6 +29,8 @@ pub(crate) struct Gate {
     /// One poll waits for places; the others wait for it, so that a place that comes free wakes one and not all of them.
     turn: Turn<()>,
     share: OnceLock<Arc<Share>>,
+    /// Whether no message may be in flight.
+    shut: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -85,7 +87,13 @@ impl Gate {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
         let brakes = BTreeMap::new();
         let state = State { max_messages, max_bytes, messages: 0, bytes: 0, braked: false, brakes, awaited: None };
-        Arc::new(Self { state: Mutex::new(state), freed: Notify::new(), turn: Turn::new(()), share: OnceLock::new() })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            freed: Notify::new(),
+            turn: Turn::new(()),
+            share: OnceLock::new(),
+            shut: watch::Sender::new(max_messages == 0),
+        })
     }
 
     /// From now on the places are also taken from a ceiling that is shared with others. A gate joins one ceiling, before its first poll.
@@ -136,8 +144,7 @@ impl Gate {
 
     /// Changes the number of messages that may be in flight; what is above a lower limit finishes.
     pub(crate) fn set_max_messages(&self, max_messages: usize) {
-        self.lock().max_messages = max_messages;
-        self.freed.notify_waiters();
+        self.change_limit(|state| state.max_messages = max_messages);
     }
 
     /// Changes about how many bytes of bodies may be in flight; what is above a lower limit finishes.
@@ -148,10 +155,33 @@ impl Gate {
 
     /// Keeps the number of messages in flight at `messages` or below for as long as the brake lives.
     pub(crate) fn brake(self: &Arc<Self>, messages: usize) -> Brake {
-        let mut state = self.lock();
-        let number = state.brakes.keys().next_back().map_or(0, |last| last + 1);
-        state.brakes.insert(number, messages);
+        let number = self.change_limit(|state| {
+            let number = state.brakes.keys().next_back().map_or(0, |last| last + 1);
+            state.brakes.insert(number, messages);
+            number
+        });
         Brake { gate: Arc::clone(self), number }
+    }
+
+    /// Whether no message may be in flight.
+    pub(crate) fn is_shut(&self) -> bool {
+        *self.shut.borrow()
+    }
+
+    /// Hears when that changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<bool> {
+        self.shut.subscribe()
+    }
+
+    fn change_limit<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let changed = change(&mut state);
+        let shut = state.limit() == 0;
+        // Under the lock: the last change decides.
+        self.shut.send_if_modified(|before| std::mem::replace(before, shut) != shut);
+        drop(state);
+        self.freed.notify_waiters();
+        changed
     }
 
     /// The number of messages that may be in flight.
@@ -197,8 +227,7 @@ pub struct Brake {
 
 impl Drop for Brake {
     fn drop(&mut self) {
-        self.gate.lock().brakes.remove(&self.number);
-        self.gate.freed.notify_waiters();
+        self.gate.change_limit(|state| state.brakes.remove(&self.number));
     }
 }
 

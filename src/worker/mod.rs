@@ -51,6 +51,7 @@ mod memory;
 mod metrics;
 mod pace;
 mod poller;
+mod polls;
 mod rate;
 mod redelivery;
 mod rejects;
@@ -226,8 +227,10 @@ impl Worker {
         self.settings.grace = grace;
     }
 
-    /// Consumes until `shutdown` resolves or [`WorkerHandle::stop`] is called, then drains: polls are given up, running handlers
-    /// finish within the grace period and their lease, what is left is stopped, and every acknowledgement that is due is sent.
+    /// Consumes until `shutdown` resolves or [`WorkerHandle::stop`] is called, then drains: the polls in flight are ended and their
+    /// answers waited for, running handlers finish within the grace period and their lease, what is left is stopped, and every
+    /// acknowledgement that is due is sent. What did not start is handed back, without a failure counted where the service can do
+    /// that. A service that cannot end polls is waited for, within the grace period.
     ///
     /// While the service cannot be reached it waits and tries again, from the first call on.
     ///
@@ -250,13 +253,19 @@ impl Worker {
             () = &mut stop => return Ok(control.tally.report(true)),
             shared = self.prepare() => Arc::new(shared?),
         };
-        let polls = tokio::select! {
+        let supervised = poller::supervise(&shared);
+        tokio::pin!(supervised);
+        let (polls, pollers) = tokio::select! {
             biased;
-            () = stop => Ok(()),
-            ended = poller::supervise(&shared) => ended,
+            () = stop => {
+                control.stopping.cancel();
+                // Not dropped: what the last polls bring has to be known before the batches are waited for.
+                supervised.await
+            }
+            ended = supervised.as_mut() => ended,
         };
         control.stopping.cancel();
-        let drained = shared.drain().await;
+        let drained = shared.drain(pollers).await;
         let left = if drained { 0 } else { control.gate.in_flight() as u64 };
         let report = Report { left, ..control.tally.report(drained) };
         tracing::info!(worker = control.name, ?report, "the worker has stopped");

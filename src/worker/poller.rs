@@ -1,6 +1,6 @@
 //! Polls: room first, then a long poll, then a batch. One poller while the queue is empty, more while it is full.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -18,13 +18,14 @@ use super::{
     isolation::Pass,
     lease::{Begin, Lease},
     pace::Pace,
+    polls::{InFlight, Which},
     settings::MaxMessages,
     shared::Shared,
     spans,
     suspects::Trace,
 };
 use crate::{
-    client::{Consumed, Error, PollId},
+    client::{Consumed, Error},
     limits::MAX_MESSAGES,
     message::ReceivedMessage,
     retry::{RetryPolicy, Schedule},
@@ -35,16 +36,65 @@ const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// For how long errors that will not go away by themselves are put up with, once polls have worked.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs pollers until the worker stops. Messages that are out when it does go on; polls are given up.
+/// How long the last polls may take to be ended once the grace period is over, or cut short.
+const CUT_SHORT: Duration = Duration::from_secs(2);
+
+/// Runs pollers until the worker stops, and gives those that are left, to be [wound down](wind_down). While nothing is to be fetched
+/// the polls in flight are ended.
 ///
 /// # Errors
 /// When the service refuses the polls for good: the credentials, the queue or the group are wrong.
-pub(crate) async fn supervise(shared: &Arc<Shared>) -> Result<(), Error> {
+pub(crate) async fn supervise(shared: &Arc<Shared>) -> (Result<(), Error>, JoinSet<Result<(), Error>>) {
     let mut pollers = JoinSet::new();
-    let ended = keep_polling(shared, &mut pollers).await;
+    let ended = tokio::select! {
+        biased;
+        ended = keep_polling(shared, &mut pollers) => ended,
+        never = end_while_held(shared) => match never {},
+    };
+    (ended, pollers)
+}
+
+async fn end_while_held(shared: &Shared) -> Infallible {
+    loop {
+        shared.control.until_held(true).await;
+        shared.polls.end(&*shared.source, Which::All).await;
+        shared.control.until_held(false).await;
+    }
+}
+
+/// Waits for the last polls of a worker that stops, and has the service end them. What they bring is handed on. Those that are not in
+/// when the grace period is over are given up, and told of.
+pub(crate) async fn wind_down(shared: &Shared, mut pollers: JoinSet<Result<(), Error>>) {
+    // Also where the service has refused the polls of one of them.
+    shared.control.stopping.cancel();
+    let are_in = async { while pollers.join_next().await.is_some() {} };
+    let end = async {
+        shared.polls.end(&*shared.source, Which::All).await;
+        std::future::pending::<()>().await;
+    };
+    let over = async {
+        let grace = sleep(shared.settings.grace);
+        let _ = shared.control.interrupt.run_until_cancelled(grace).await;
+        if shared.source.extensions().end_poll() {
+            sleep(CUT_SHORT).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = are_in => return,
+        () = end => {}
+        () = over => {}
+    }
+    let polls = shared.polls.count();
+    shared.control.tally.gave_up(polls);
+    tracing::warn!(
+        worker = shared.settings.name,
+        polls,
+        "polls were not answered within the grace period and are given up: messages that the service leased to them are redelivered \
+         after their ack_wait, and count as failed"
+    );
     // Waited for: until then they hold places.
     pollers.shutdown().await;
-    ended
 }
 
 async fn keep_polling(shared: &Arc<Shared>, pollers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
@@ -120,25 +170,36 @@ impl Poller {
     /// Polls until there are too many pollers, or the service refuses for good.
     async fn run(mut self) -> Result<(), Error> {
         let shared = self.shared.clone();
-        loop {
-            shared.until_running().await;
-            shared.until_acknowledged().await;
-            // Taken first: it may be waited for long, and places are for those that can use them.
-            let allowed = shared.control.rate_limit.take(self.want()).await;
-            let (mut room, pass) = admitted(&shared, allowed).await;
-            // Asked here and not before: it may have waited for room until long after the queue ran dry, or fetching was paused.
+        // A stop ends whatever a poller waits for, but not its poll.
+        while let Some((allowed, mut room, pass)) =
+            shared.control.stopping.run_until_cancelled(self.allowed(&shared)).await
+        {
+            let poll = shared.polls.begin(pass.is_waited_for());
+            // Asked here and not before: it may have waited for room until long after the queue ran dry, or fetching was paused. And
+            // only once the poll can be ended, so that none goes out unseen.
             let leaves = !self.first && shared.pollers.leave(shared.pace.borrow().polls());
-            let asks = if leaves || *shared.control.paused.borrow() { 0 } else { pass.want() };
+            let asks = if leaves || shared.control.is_held() { 0 } else { pass.want() };
             shared.control.rate_limit.give_back(allowed.saturating_sub(asks));
             match asks {
                 0 if leaves => return Ok(()),
                 0 => {}
                 _ => {
                     room.shrink(asks);
-                    self.poll(room, pass).await?;
+                    self.poll(room, pass, poll).await?;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Waits until a poll may go out: what the rate allows, room, and the pass of the isolation.
+    async fn allowed<'a>(&self, shared: &'a Shared) -> (usize, Reservation, Pass<'a>) {
+        shared.until_running().await;
+        shared.until_acknowledged().await;
+        // Taken first: it may be waited for long, and places are for those that can use them.
+        let allowed = shared.control.rate_limit.take(self.want()).await;
+        let (room, pass) = admitted(shared, allowed).await;
+        (allowed, room, pass)
     }
 
     fn want(&self) -> usize {
@@ -157,11 +218,14 @@ impl Poller {
 
     /// Whether the poll may wait as long as the settings say: nobody may have to wait for it.
     fn may_wait_long(&self, pass: &Pass<'_>) -> bool {
-        let lone = self.shared.batches.is_empty() && !self.shared.control.gate.is_shared();
-        self.first && (!pass.is_waited_for() || lone)
+        let shared = &self.shared;
+        let lone = shared.batches.is_empty() && !shared.control.gate.is_shared();
+        // Another poller can bring a message that fails, and then the poll has to be in soon.
+        let can_be_ended = shared.source.extensions().end_poll() || shared.pollers.running() <= 1;
+        self.first && (!pass.is_waited_for() || (lone && can_be_ended))
     }
 
-    async fn poll(&mut self, room: Reservation, pass: Pass<'_>) -> Result<(), Error> {
+    async fn poll(&mut self, room: Reservation, pass: Pass<'_>, poll: InFlight<'_>) -> Result<(), Error> {
         let shared = self.shared.clone();
         let asked = room.messages();
         let wait = if self.may_wait_long(&pass) {
@@ -173,7 +237,8 @@ impl Poller {
         let trying = shared.control.health.trying();
         let sent = Instant::now();
         let span = spans::receive(&shared.origin);
-        let answer = shared.source.receive(asked, wait, ack_wait, &PollId::unique()).instrument(span.clone()).await;
+        let answer = shared.source.receive(asked, wait, ack_wait, &poll.id).instrument(span.clone()).await;
+        drop(poll);
         let came = answer.as_ref().map_or(0, |batch| batch.messages.len());
         shared.control.rate_limit.give_back(asked.saturating_sub(came));
         let took = sent.elapsed();
@@ -214,9 +279,14 @@ impl Poller {
             return;
         }
         let permits = room.into_permits(messages.iter().map(|message| message.body.len()));
-        let work = shared.batches.spawn(batch::run(shared.clone(), Batch { messages, permits, lease, suspect }));
+        let batch = Batch { messages, permits, lease, suspect };
+        if shared.hands_back() {
+            shared.batches.spawn(batch::hand_back(shared.clone(), batch));
+            return;
+        }
+        let work = shared.batches.spawn(batch::run(shared.clone(), batch));
         if alone {
-            let _ = work.await;
+            let _ = shared.control.stopping.run_until_cancelled(work).await;
         }
     }
 
@@ -234,7 +304,7 @@ impl Poller {
         let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
         tracing::warn!(worker = shared.settings.name, %error, ?retry_in, "a poll failed");
         shared.tell(&Event::PollFailed { error: &error, retry_in });
-        sleep(retry_in).await;
+        let _ = shared.control.stopping.run_until_cancelled(sleep(retry_in)).await;
         Ok(())
     }
 }

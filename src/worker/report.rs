@@ -52,6 +52,9 @@ pub struct Report {
     pub stuck: u64,
     /// Messages that were still in flight when the worker gave up waiting for them: they come again.
     pub left: u64,
+    /// Polls that were not answered within the grace period, and given up: what the service has leased to them is redelivered after its
+    /// lease, as failed.
+    pub polls_given_up: u64,
     /// Whether everything that had begun was finished within the grace period.
     pub drained: bool,
 }
@@ -78,6 +81,7 @@ pub(crate) struct Tally {
     refused: AtomicU64,
     failed_polls: AtomicU64,
     stuck: AtomicU64,
+    polls_given_up: AtomicU64,
 }
 
 impl Tally {
@@ -105,8 +109,14 @@ impl Tally {
             failed_polls: read(&self.failed_polls),
             stuck: read(&self.stuck),
             left: 0,
+            polls_given_up: read(&self.polls_given_up),
             drained,
         }
+    }
+
+    /// Polls are given up.
+    pub(crate) fn gave_up(&self, polls: usize) {
+        add(&self.polls_given_up, polls);
     }
 
     fn handled(&self, outcome: Outcome<'_>) -> &AtomicU64 {

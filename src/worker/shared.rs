@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -22,13 +23,15 @@ use super::{
     latency::Latency,
     memory::Identity,
     pace::{self, Pace},
+    poller,
+    polls::Polls,
     redelivery::Redelivery,
     rejects::Rejects,
     settings::Settings,
     source::Source,
     warnings,
 };
-use crate::message::ReceivedMessage;
+use crate::{client::Error, message::ReceivedMessage};
 
 /// How long acknowledgements may take after the last handler was stopped.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -59,6 +62,8 @@ pub(super) struct Shared {
     /// The number of polls to keep out, shared by the pollers.
     pub(super) pace: watch::Sender<Pace>,
     pub(super) pollers: Pollers,
+    /// The polls in flight.
+    pub(super) polls: Polls,
     pub(super) batches: TaskTracker,
     /// As a FIFO queue needs it.
     pub(super) one_batch_at_a_time: bool,
@@ -105,6 +110,7 @@ impl Shared {
             known_runs: KnownRuns::new(KEEP),
             ack_times: Latency::default(),
             pollers: Pollers::default(),
+            polls: Polls::default(),
             batches: TaskTracker::new(),
             one_batch_at_a_time,
         }
@@ -231,6 +237,11 @@ impl Shared {
         self.acks.below(self.most_polls().max(8) * 2).await;
     }
 
+    /// Whether messages that come now are handed back: nothing is to be begun, and handing back costs no failure.
+    pub(super) fn hands_back(&self) -> bool {
+        self.control.is_held() && self.source.extensions().release()
+    }
+
     /// Waits while fetching is paused. Cancel-safe.
     pub(super) async fn until_running(&self) {
         if !*self.control.paused.borrow() {
@@ -240,12 +251,18 @@ impl Shared {
         let _ = self.control.paused.subscribe().wait_for(|paused| !paused).await;
     }
 
-    /// Lets what has begun finish, within the grace period. Says whether it did.
-    pub(super) async fn drain(&self) -> bool {
-        self.batches.close();
+    /// Waits for the last polls, and lets what has begun finish, within the grace period. Says whether it did.
+    pub(super) async fn drain(&self, pollers: JoinSet<Result<(), Error>>) -> bool {
+        let all = async {
+            poller::wind_down(self, pollers).await;
+            // Not before: until then pollers hand batches on.
+            self.batches.close();
+            self.batches.wait().await;
+        };
+        tokio::pin!(all);
         let finished = tokio::select! {
             biased;
-            () = self.batches.wait() => true,
+            () = all.as_mut() => true,
             () = self.control.interrupt.cancelled() => false,
             () = sleep(self.settings.grace) => {
                 tracing::warn!(worker = self.settings.name, grace = ?self.settings.grace, "the grace period is over: running handlers are stopped");
@@ -256,7 +273,7 @@ impl Shared {
             return !self.control.interrupt.is_cancelled();
         }
         self.control.interrupt.cancel();
-        if timeout(FLUSH, self.batches.wait()).await.is_err() {
+        if timeout(FLUSH, all).await.is_err() {
             tracing::error!(
                 worker = self.settings.name,
                 in_flight = self.control.gate.in_flight(),

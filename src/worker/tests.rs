@@ -20,6 +20,7 @@ use tokio::{
 mod extensions;
 mod quick_handlers;
 mod steering;
+mod stops;
 mod users_panics;
 
 use super::*;
@@ -53,6 +54,15 @@ struct Script {
     extensions: Mutex<Extensions>,
     /// Why messages failed or were rejected, as acknowledgements said.
     failures: Mutex<Vec<(String, FailureReport)>>,
+    /// The polls that were ended, and how many of such requests are lost.
+    ended: Mutex<Vec<String>>,
+    deaf: AtomicUsize,
+    /// Tells the polls of an end.
+    ends: Notify,
+    /// How long the answer of a poll with messages is on its way.
+    answer_takes: Mutex<Duration>,
+    /// Polls whose answer nobody waited for.
+    abandoned: AtomicUsize,
     /// How many acknowledgements with rejects are refused.
     refuses_rejects: AtomicUsize,
 }
@@ -72,6 +82,11 @@ impl Script {
             deadly_acks: AtomicUsize::new(0),
             extensions: Mutex::default(),
             failures: Mutex::default(),
+            ended: Mutex::default(),
+            deaf: AtomicUsize::new(0),
+            ends: Notify::new(),
+            answer_takes: Mutex::default(),
+            abandoned: AtomicUsize::new(0),
             refuses_rejects: AtomicUsize::new(0),
         })
     }
@@ -98,24 +113,30 @@ impl Script {
 }
 
 /// Counts a poll as out until it is answered or given up.
-struct Out<'a>(&'a AtomicUsize);
+struct Out<'a> {
+    script: &'a Script,
+    answered: bool,
+}
 
 impl Drop for Out<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
+        self.script.out.fetch_sub(1, SeqCst);
+        if !self.answered {
+            self.script.abandoned.fetch_add(1, SeqCst);
+        }
     }
 }
 
 #[async_trait]
 impl Source for Script {
-    async fn receive(&self, want: usize, wait: Duration, _: Duration, _: &PollId) -> Result<Consumed, Error> {
+    async fn receive(&self, want: usize, wait: Duration, _: Duration, poll: &PollId) -> Result<Consumed, Error> {
         let sent = Instant::now();
         self.asked.lock().unwrap().push((self.began.elapsed(), want));
         if wait > SECOND && self.deadly.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
             panic!("planted");
         }
         self.out.fetch_add(1, SeqCst);
-        let _out = Out(&self.out);
+        let mut out = Out { script: self, answered: false };
         let next = || {
             let mut batches = self.batches.lock().unwrap();
             let mut batch = batches.pop_front()?;
@@ -126,17 +147,33 @@ impl Source for Script {
         };
         let until = Instant::now() + wait;
         loop {
-            let more = self.more.notified();
+            let (more, ends) = (self.more.notified(), self.ends.notified());
             if let Some(messages) = next() {
+                let takes = *self.answer_takes.lock().unwrap();
+                if !takes.is_zero() {
+                    tokio::time::sleep(takes).await;
+                }
+                out.answered = true;
                 return Ok(Consumed { messages, sent, waited: Some(sent.elapsed()) });
             }
-            if tokio::time::timeout_at(until, more).await.is_err() {
+            let is_ended = self.ended.lock().unwrap().iter().any(|ended| ended == poll.as_str());
+            let deaf = self.deaf.load(SeqCst) > 0;
+            let waited = tokio::select! {
+                waited = tokio::time::timeout_at(until, more) => waited.is_ok(),
+                () = ends, if !is_ended || deaf => true,
+                () = std::future::ready(()), if is_ended && !deaf => false,
+            };
+            if !waited {
+                out.answered = true;
                 return Ok(Consumed { messages: Vec::new(), sent, waited: None });
             }
         }
     }
 
-    async fn end_polls(&self, _: &[PollId]) -> Result<(), Error> {
+    async fn end_polls(&self, polls: &[PollId]) -> Result<(), Error> {
+        self.ended.lock().unwrap().extend(polls.iter().map(|poll| poll.as_str().to_owned()));
+        let _ = self.deaf.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(usize::from(more < usize::MAX)));
+        self.ends.notify_waiters();
         Ok(())
     }
 
@@ -190,6 +227,7 @@ fn message(name: &'static str) -> ReceivedMessage {
 }
 
 struct Running {
+    shared: Arc<Shared>,
     control: Arc<Control>,
     worker: JoinHandle<Report>,
 }
@@ -268,12 +306,15 @@ impl Running {
         let origin = Arc::new(Origin { worker: "test".into(), queue: "q".into(), group: "g".into() });
         let shared = Shared::new(settings, control.clone(), source, handler, failure, observers, origin, false);
         let shared = Arc::new(shared);
+        let running = shared.clone();
         let worker = tokio::spawn(async move {
-            poller::supervise(&shared).await.unwrap();
-            let drained = shared.drain().await;
+            let shared = running;
+            let (ended, pollers) = poller::supervise(&shared).await;
+            ended.unwrap();
+            let drained = shared.drain(pollers).await;
             shared.control.tally.report(drained)
         });
-        Self { control, worker }
+        Self { shared, control, worker }
     }
 
     /// Whose handler takes a second for each message and fails `poison`; with the names it was called with, in order.

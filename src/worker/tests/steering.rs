@@ -220,6 +220,7 @@ impl Observer for Told {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_message_that_had_not_begun_when_its_batch_failed_does_not_wait_for_itself() {
     let script = Script::new(&[&["a", "b"]]);
+    *script.extensions.lock().unwrap() = crate::client::Extensions::ALL;
     let (tell, mut told) = mpsc::unbounded_channel();
     let settings =
         Settings { unique_attribute: Some("key".into()), concurrency: 2, grace: SECOND * 5, ..Settings::default() };
