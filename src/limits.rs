@@ -8,6 +8,9 @@ use std::{ops::RangeInclusive, time::Duration};
 pub const MAX_BYTES: usize = 524_288;
 /// Messages in one send, consume or acknowledgement (5.3.1, 5.3.2).
 pub const MAX_MESSAGES: usize = 10;
+/// The deepest nesting of a body, and of the attributes of a message, in levels. An answer has three more around them, and parsers
+/// with a limit read 64 (.NET's) or more. The reference says nothing of it.
+pub const MAX_NESTING: usize = 60;
 /// How long a consume call may wait for a first message, in seconds (5.3.2, `time_wait`; default 3).
 pub const POLL_WAIT_SECS: RangeInclusive<u64> = 1..=60;
 /// How long a consumed batch may stay unacknowledged, in seconds (5.3.2, `ack_wait`; default 30).
@@ -54,6 +57,12 @@ pub struct LimitError {
 impl LimitError {
     fn new(what: &'static str, value: impl Into<String>, allowed: impl Into<String>) -> Self {
         Self { what, value: value.into(), allowed: allowed.into() }
+    }
+
+    /// The same as a sentence about the place where the value stands.
+    #[cfg(feature = "server")]
+    pub(crate) fn of(&self, place: impl std::fmt::Display) -> String {
+        format!("{place} is {}: {}.", self.value, self.allowed)
     }
 }
 

@@ -33,9 +33,9 @@ impl Body {
     pub fn raw(text: impl Into<Bytes>) -> Result<Self, serde_json::Error> {
         let text = text.into();
         let value = match Scan::whole(&text, Scan::value) {
-            Some(value) => value,
-            // The parser says what is wrong, or knows better.
-            None => serde_json::from_slice::<&RawValue>(&text)?.get().as_bytes(),
+            Ok(value) => value,
+            // The parser says what is wrong.
+            Err(_) => serde_json::from_slice::<&RawValue>(&text)?.get().as_bytes(),
         };
         Ok(Self(text.slice_ref(value)))
     }

@@ -1,8 +1,8 @@
 //! Acknowledging messages and dead letters (API reference 5.3.3, 5.3.5).
 
-use std::str;
+use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     app::App,
@@ -11,23 +11,17 @@ use super::{
     error::ApiError,
     json::{self, Json},
 };
-use crate::json::{Scan, once};
+use crate::json::{Fault, Scan, shown};
 
 /// Acknowledgements in one request: the reference knows batches of ten, and several may be acknowledged together.
 const MAX_ACKS: usize = 1000;
 
-/// The body of 5.3.3.
-#[derive(Debug, PartialEq, Deserialize)]
-struct AckRequest<'a> {
-    #[serde(borrow)]
-    message: Vec<AckEntry<'a>>,
-}
-
-#[derive(Debug, PartialEq, Deserialize)]
-struct AckEntry<'a> {
-    handler: String,
-    #[serde(default, borrow, deserialize_with = "json::text_or_null")]
-    status: Option<&'a [u8]>,
+/// A line of the body of 5.3.3.
+#[derive(Debug, PartialEq)]
+struct Line<'a> {
+    handler: Cow<'a, str>,
+    /// As it came if it is no string; empty if it is missing.
+    status: Cow<'a, str>,
 }
 
 /// The answer of 5.3.3: the first `success` of the batch are settled, the last `fail` failed.
@@ -44,61 +38,63 @@ pub(super) async fn acknowledge(
     stream: Stream,
     body: &[u8],
 ) -> Result<Json<Outcome>, ApiError> {
-    let acks = checked(json::read_messages(body, scan)?)?;
+    let acks = checked(json::read_messages(body, lines)?)?;
     let Settled { success, fail } = app.broker.settle(path, stream, acks).await?;
     app.metrics.settled(success, fail);
     Ok(Json(Outcome { success, fail }))
 }
 
-/// The same as the parser makes of a body.
-fn scan<'a>(scan: &mut Scan<'a>) -> Option<AckRequest<'a>> {
+fn lines<'a>(scan: &mut Scan<'a>) -> Result<Vec<Line<'a>>, Fault> {
+    let start = scan.start();
     let mut message = None;
-    scan.members(|name, scan| match name {
-        b"message" => once(&mut message, scan.items(scan_entry)?),
-        _ => None,
+    scan.members(|name, scan| match &**name {
+        b"message" => name.once(&mut message, scan.items(line)?),
+        _ => scan.value().map(drop),
     })?;
-    Some(AckRequest { message: message? })
+    message.ok_or_else(|| Fault::missing("message", start))
 }
 
-fn scan_entry<'a>(scan: &mut Scan<'a>) -> Option<AckEntry<'a>> {
+fn line<'a>(scan: &mut Scan<'a>) -> Result<Line<'a>, Fault> {
+    let start = scan.start();
     let (mut handler, mut status) = (None, None);
-    scan.members(|name, scan| match name {
-        b"handler" => once(&mut handler, str::from_utf8(scan.plain_string()?).ok()?),
-        b"status" => once(&mut status, scan.value()?),
-        _ => None,
+    scan.members(|name, scan| match &**name {
+        b"handler" => name.once(&mut handler, scan.string()?),
+        b"status" => name.once(&mut status, scan.nullable(any_status)?),
+        _ => scan.value().map(drop),
     })?;
-    Some(AckEntry { handler: handler?.to_owned(), status: status.filter(|text| *text != b"null") })
+    let handler = handler.ok_or_else(|| Fault::missing("handler", start))?;
+    Ok(Line { handler, status: status.flatten().unwrap_or_default() })
 }
 
-fn checked(request: AckRequest<'_>) -> Result<Vec<Ack>, ApiError> {
-    let count = request.message.len();
+/// A status of any type, so that a wrong one gets its own code.
+fn any_status<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, str>, Fault> {
+    match scan.first() {
+        Some(b'"') => scan.string(),
+        _ => Ok(String::from_utf8_lossy(scan.value()?)),
+    }
+}
+
+fn checked(lines: Vec<Line<'_>>) -> Result<Vec<Ack>, ApiError> {
+    let count = lines.len();
     if !(1..=MAX_ACKS).contains(&count) {
-        return Err(codes::REQUEST_FORMAT.because(format!("message has {count} entries: 1 to {MAX_ACKS} are allowed.")));
+        return Err(codes::REQUEST_FORMAT.at(format!("message has {count} entries: 1 to {MAX_ACKS} are allowed.")));
     }
-    request.message.into_iter().map(ack).collect()
+    lines.into_iter().enumerate().map(|(index, line)| ack(index, count, line)).collect()
 }
 
-fn ack(entry: AckEntry<'_>) -> Result<Ack, ApiError> {
-    let success = match entry.status.unwrap_or_default() {
-        br#""success""# => true,
-        br#""fail""# => false,
-        text => unusual_status(text)?,
-    };
-    Ok(Ack { handle: entry.handler, success })
-}
-
-/// A status that is not spelled as usual: with escapes, or wrong.
-fn unusual_status(text: &[u8]) -> Result<bool, ApiError> {
-    let status = serde_json::from_slice(text).unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned());
-    match &*status {
-        "success" => Ok(true),
-        "fail" => Ok(false),
+fn ack(index: usize, count: usize, line: Line<'_>) -> Result<Ack, ApiError> {
+    let success = match &*line.status {
+        "success" => true,
+        "fail" => false,
         other => {
-            let shown: String = other.chars().take(80).collect();
-            Err(codes::ACK_STATUS
-                .saying(format!("Message ack status must be either 'success' or 'fail'. It should not be '{shown}'.")))
+            let documented = format!("It should not be '{}'.", shown(other));
+            return Err(codes::ACK_STATUS.at(match count {
+                1 => documented,
+                _ => format!("{documented} That is message[{index}].status."),
+            }));
         }
-    }
+    };
+    Ok(Ack { handle: line.handler.into_owned(), success })
 }
 
 #[cfg(test)]
@@ -106,26 +102,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::json::assert_scanned_as_parsed;
 
-    /// The usual requests are read without the parser, the others by it, and both read the same.
     #[test]
-    fn requests_are_scanned_as_they_are_parsed() {
-        let usual = [
-            r#"{"message":[]}"#,
-            r#"{"message":[{"handler":"a","status":"success"},{"status":"fail","handler":"b"}]}"#,
-            r#" { "message" : [ { "handler" : "a" , "status" : null } , { "handler" : "b" , "status" : 1 } ] } "#,
-        ];
-        let unusual = [
-            r#"{"message":[{"handler":"a\/b","status":"success"}]}"#,
-            r#"{"message":[{"handler":"a","handler":"b"}]}"#,
-            r#"{"message":[{"status":"success"}]}"#,
-            r#"{"message":[{"handler":"a","status":"success","new":1}]}"#,
-            r#"{"message":[],"message":[]}"#,
-            r#"{"messages":[]}"#,
-            r#"{"message":{}}"#,
-        ];
-        let parse = |text| json::parse_messages(text).unwrap();
-        assert_scanned_as_parsed(&usual, &unusual, |text| Scan::whole(text, scan), parse);
+    fn lines_are_read_whatever_is_beside_them() {
+        let text = r#" { "new": {"message":[]}, "message" : [ {"handler":"a\/b","status":"success","new":1e999},
+            { "status" : "f\u0061il" , "handler" : "b" }, {"handler":""}, {"handler":"c","status":null}, {"handler":"d","status":[ 1 ]} ] } "#;
+        let line =
+            |handler: &'static str, status: &'static str| Line { handler: handler.into(), status: status.into() };
+        let expected = [line("a/b", "success"), line("b", "fail"), line("", ""), line("c", ""), line("d", "[ 1 ]")];
+        assert_eq!(json::read_messages(text.as_bytes(), lines).unwrap(), expected);
     }
 }

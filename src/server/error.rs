@@ -83,6 +83,11 @@ impl Code {
         ApiError::new(self, format!("{} {detail}", self.text))
     }
 
+    /// This error, its text followed by a sentence that begins with a place in the request, as in `messages[3].tags`.
+    pub(crate) fn at(self, sentence: impl Display) -> ApiError {
+        ApiError::new(self, format!("{} {sentence}", self.text))
+    }
+
     /// This error with a text of its own.
     pub(crate) fn saying(self, message: impl Into<String>) -> ApiError {
         ApiError::new(self, message.into())

@@ -4,12 +4,13 @@
 //! and can be handed back.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,10 @@ use super::{
     extensions::{is_poll_id, not_a_poll_id},
     json::{self, Json},
 };
-use crate::queue::ProjectId;
+use crate::{
+    json::{Fault, Scan},
+    queue::ProjectId,
+};
 
 /// Consume calls that one request ends.
 const MAX_ENDED: usize = 100;
@@ -31,11 +35,6 @@ const MAX_REMEMBERED: usize = 1_000;
 /// Projects that may have names remembered: on a server without keys a caller may invent any number of projects.
 const MAX_PROJECTS: usize = 1_000;
 
-#[derive(Debug, Deserialize)]
-struct EndRequest {
-    polls: Vec<String>,
-}
-
 /// How many calls were waiting.
 #[derive(Debug, Serialize)]
 pub(super) struct EndOutcome {
@@ -44,7 +43,7 @@ pub(super) struct EndOutcome {
 
 /// `POST …/polls/end`: ends the consume calls of these names.
 pub(super) fn end(app: &App, project: &ProjectId, body: &[u8]) -> Result<Json<EndOutcome>, ApiError> {
-    let EndRequest { polls } = json::parse_messages(body)?;
+    let polls = json::read_messages(body, names)?;
     let count = polls.len();
     if !(1..=MAX_ENDED).contains(&count) {
         return Err(codes::REQUEST_FORMAT.because(format!("polls has {count} entries: 1 to {MAX_ENDED} are allowed.")));
@@ -53,6 +52,16 @@ pub(super) fn end(app: &App, project: &ProjectId, body: &[u8]) -> Result<Json<En
         return Err(codes::REQUEST_FORMAT.because(not_a_poll_id(&format!("polls[{at}]"), id.as_bytes())));
     }
     Ok(Json(EndOutcome { ended: app.polls.end(project, polls) }))
+}
+
+fn names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {
+    let start = scan.start();
+    let mut polls = None;
+    scan.members(|name, scan| match &**name {
+        b"polls" => name.once(&mut polls, scan.items(|scan| scan.string().map(Cow::into_owned))?),
+        _ => scan.value().map(drop),
+    })?;
+    polls.ok_or_else(|| Fault::missing("polls", start))
 }
 
 /// The named consume calls of all projects.

@@ -12,6 +12,7 @@ mod extensions;
 mod faults;
 mod hostile;
 mod identity;
+mod intake;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

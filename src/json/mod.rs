@@ -1,0 +1,53 @@
+//! JSON text: where a value ends, whether it is one, and what is wrong with it, without making anything of it.
+//!
+//! Bodies pass through as text, so all that there is to know of most of them is that they are JSON. A parser looks at each byte of a
+//! string; here whole strings are searched at a time. [`Scan`] is the grammar, [`Fault`] says what a text breaks, and where.
+
+#![cfg_attr(not(feature = "server"), allow(dead_code, unused_imports, reason = "some of it only the server needs"))]
+
+mod excerpt;
+mod fault;
+mod name;
+mod open;
+mod place;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod unescape;
+
+use std::{borrow::Cow, str};
+
+use memchr::memchr2;
+
+use excerpt::cut;
+pub(crate) use excerpt::{excerpt, shown};
+pub(crate) use fault::Fault;
+pub(crate) use name::Name;
+pub(crate) use scan::Scan;
+
+/// Appends a string; nearly all that are written have nothing to escape.
+pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
+    if has_controls(text.as_bytes()) || memchr2(b'"', b'\\', text.as_bytes()).is_some() {
+        return json.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+    }
+    json.push(b'"');
+    json.extend_from_slice(text.as_bytes());
+    json.push(b'"');
+}
+
+/// Valid JSON in one line. Line breaks stand between its values alone, since strings have to escape theirs.
+#[cfg(feature = "sidecar")]
+pub(crate) fn one_line(json: &str) -> Cow<'_, str> {
+    if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
+}
+
+/// Whether there are bytes that a string has to escape beside quotes and backslashes.
+fn has_controls(text: &[u8]) -> bool {
+    // Without an early end many bytes are looked at in one step.
+    text.iter().fold(u8::MAX, |least, &byte| least.min(byte)) < b' '
+}
+
+/// Whether this is UTF-8; faster than the standard library where it is ASCII, as most JSON is.
+fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || str::from_utf8(text).is_ok()
+}

@@ -1,0 +1,62 @@
+//! [`Open`]: which objects and arrays a scan is in.
+
+/// The objects and arrays that are open: a bit for each, the innermost lowest, set for an object.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    innermost: u128,
+    depth: usize,
+    /// Those around the innermost ones, 128 in each.
+    outer: Vec<u128>,
+}
+
+/// How many fit into one number.
+const FULL: usize = 128;
+
+impl Open {
+    pub(super) fn push(&mut self, object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(FULL) {
+            self.outer.push(self.innermost);
+        }
+        self.innermost = self.innermost << 1 | u128::from(object);
+        self.depth += 1;
+    }
+
+    pub(super) fn pop(&mut self) {
+        self.innermost >>= 1;
+        self.depth = self.depth.saturating_sub(1);
+        if self.depth > 0 && self.depth.is_multiple_of(FULL) {
+            self.innermost = self.outer.pop().unwrap_or_default();
+        }
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Whether the innermost is an object; `None` when nothing is open.
+    pub(super) fn innermost(&self) -> Option<bool> {
+        (self.depth > 0).then_some(self.innermost & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_depth_is_remembered() {
+        let mut open = Open::default();
+        let is_object = |depth: usize| depth.is_multiple_of(3);
+        (0..1000).for_each(|depth| open.push(is_object(depth)));
+        for depth in (0..1000).rev() {
+            assert_eq!((open.depth(), open.innermost()), (depth + 1, Some(is_object(depth))));
+            open.pop();
+            if depth > 0 {
+                // What was closed leaves nothing behind.
+                open.push(!is_object(depth));
+                open.pop();
+            }
+        }
+        assert_eq!((open.depth(), open.innermost()), (0, None));
+    }
+}
