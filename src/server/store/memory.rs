@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{ReadLimit, Record, Store, StoreError, Stored, StreamNo};
+use super::{ReadLimit, Record, Store, StoreError, Stored, StreamNo, up_to_time};
 use crate::server::durations::Durations;
 
 type Place = (StreamNo, u64);
@@ -112,10 +112,10 @@ impl Store for MemoryStore {
         Ok(up_to(due.map(|(_, message)| message), limit))
     }
 
-    fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError> {
+    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
         let messages = self.lock();
-        let range = messages.by_place.range((stream, from)..=(stream, u64::MAX)).take(count);
-        Ok(range.map(|((_, seq), message)| (*seq, message.entered_ms)).collect())
+        let range = messages.by_place.range((stream, from)..=(stream, u64::MAX));
+        Ok(up_to_time(range.map(|((_, seq), message)| (*seq, message.entered_ms)), count, until_ms))
     }
 
     fn syncs(&self) -> Durations {

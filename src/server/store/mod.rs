@@ -279,8 +279,10 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// The first messages of a lot by due time.
     fn first_due(&self, lot: StreamNo, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError>;
 
-    /// When the first `count` messages of a stream from `from` on entered, with their places.
-    fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError>;
+    /// When messages of a stream entered, with their places: those from `from` on, at most `count`, up to and including the first
+    /// that entered after `until_ms`. Reads no bodies beyond a bounded buffer, however large the messages are. The time of a damaged
+    /// message is that of the next one that can be read, so that it never expires early.
+    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError>;
 
     /// How long the disk took to make each commit durable.
     fn syncs(&self) -> Durations;
@@ -293,4 +295,16 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Lets go of what the store holds of the system, after tidying up if it is done in order; every later call fails.
     fn release(&self, in_order: bool) -> Result<(), StoreError>;
+}
+
+/// The first `count` entry times, up to and including the first one after `until_ms`.
+fn up_to_time(times: impl Iterator<Item = (u64, i64)>, count: usize, until_ms: i64) -> Vec<(u64, i64)> {
+    let mut found = Vec::new();
+    for (place, entered_ms) in times.take(count) {
+        found.push((place, entered_ms));
+        if entered_ms > until_ms {
+            break;
+        }
+    }
+    found
 }

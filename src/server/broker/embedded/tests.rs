@@ -63,8 +63,8 @@ impl Store for FlakyStore {
         self.check().and_then(|()| self.store.first_due(lot, limit))
     }
 
-    fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError> {
-        self.check().and_then(|()| self.store.entered(stream, from, count))
+    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+        self.check().and_then(|()| self.store.entered(stream, from, count, until_ms))
     }
 
     fn syncs(&self) -> Durations {

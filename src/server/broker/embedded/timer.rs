@@ -89,7 +89,7 @@ async fn unpark(core: &Core, lot: StreamNo, stream: StreamNo) -> Result<(), Brok
 
 /// Deletes messages from the front of a stream that entered before `until_ms`.
 async fn expire(core: &Core, stream: StreamNo, low: u64, until_ms: i64) -> Result<(), BrokerError> {
-    let entered = core.ask_store(move |store| store.entered(stream, low, MOST_EXPIRED)).await;
+    let entered = core.ask_store(move |store| store.entered(stream, low, MOST_EXPIRED, until_ms)).await;
     let entered = entered.map_err(|error| BrokerError::Store(error.0))?;
     let expired = entered.partition_point(|(_, entered_ms)| *entered_ms <= until_ms);
     let kept = entered.get(expired);

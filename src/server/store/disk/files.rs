@@ -70,13 +70,38 @@ impl Files {
         Ok(Bytes::from(bytes))
     }
 
+    /// When the messages of a run entered, with their places. A run of small messages is read whole and checked against its checksum;
+    /// of a large message only the head is read, so that its size does not matter.
+    pub(super) fn times(&self, run: &Run) -> Result<Vec<(u64, i64)>, ReadError> {
+        if run.bytes as usize <= 2 * frame::RUN_BYTES {
+            return Ok(self.messages(run)?.iter().map(|message| (message.seq, message.entered_ms)).collect());
+        }
+        let file = self.get(run.at.segment)?;
+        let mut at = run.at.offset + frame::RUN_HEAD as u64;
+        let end = run.at.offset + u64::from(run.bytes);
+        let mut times = Vec::with_capacity(run.count as usize);
+        for place in run.first..run.end() {
+            let mut head = [0; frame::MESSAGE_HEAD];
+            at::read(&file, &mut head, at).map_err(|error| self.explain(&error, run.at.segment))?;
+            let (entered_ms, length) = frame::entry_time(&head).map_err(|corrupt| self.damaged(run, corrupt))?;
+            at += length;
+            if at > end {
+                return Err(self.damaged(run, frame::Corrupt));
+            }
+            times.push((place, entered_ms));
+        }
+        Ok(times)
+    }
+
     /// The messages of a run.
     pub(super) fn messages(&self, run: &Run) -> Result<Vec<Arc<Stored>>, ReadError> {
         let messages = frame::messages(self.directory.log, run, &self.bytes(run)?);
-        messages.map_err(|corrupt| {
-            let (file, offset) = (self.directory.file(run.at.segment), run.at.offset);
-            ReadError::Damaged(format!("{} is damaged at byte {offset}: {corrupt}", file.display()))
-        })
+        messages.map_err(|corrupt| self.damaged(run, corrupt))
+    }
+
+    fn damaged(&self, run: &Run, corrupt: frame::Corrupt) -> ReadError {
+        let (file, offset) = (self.directory.file(run.at.segment), run.at.offset);
+        ReadError::Damaged(format!("{} is damaged at byte {offset}: {corrupt}", file.display()))
     }
 
     fn explain(&self, error: &io::Error, segment: u64) -> ReadError {

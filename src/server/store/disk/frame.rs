@@ -24,13 +24,13 @@ pub(super) const MARK: [u8; 4] = *b"DMSf";
 /// Bytes of a frame before its items.
 pub(super) const FRAME_HEAD: usize = 20;
 /// Bytes of a run before its messages.
-const RUN_HEAD: usize = 20;
+pub(super) const RUN_HEAD: usize = 20;
 /// Bytes of an item before its content.
 const ITEM_HEAD: usize = 5;
 /// Bytes of a message before its labels.
-const MESSAGE_HEAD: usize = 20;
+pub(super) const MESSAGE_HEAD: usize = 20;
 /// A run is ended at so many bytes: who wants one message of it reads all of it.
-const RUN_BYTES: usize = 48 * 1024;
+pub(super) const RUN_BYTES: usize = 48 * 1024;
 
 const RECORD: u8 = 0;
 const APPENDED: u8 = 1;
@@ -266,6 +266,16 @@ pub(super) fn messages(log: u32, run: &Run, content: &Bytes) -> Result<Vec<Arc<S
     }
     let mut rest = content.slice(RUN_HEAD..);
     (run.first..run.first + u64::from(run.count)).map(|seq| Ok(Arc::new(take_message(&mut rest, seq)?))).collect()
+}
+
+/// When the message entered whose head this is, and the bytes from there to the next message.
+pub(super) fn entry_time(mut head: &[u8]) -> Result<(i64, u64), Corrupt> {
+    if head.len() < MESSAGE_HEAD {
+        return Err(Corrupt);
+    }
+    let (entered_ms, _body) = (head.get_i64_le(), head.get_u32_le());
+    let (labels, json) = (u64::from(head.get_u32_le()), u64::from(head.get_u32_le()));
+    Ok((entered_ms, MESSAGE_HEAD as u64 + labels + json))
 }
 
 fn put_message(bytes: &mut BytesMut, message: &Stored) {

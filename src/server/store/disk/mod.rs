@@ -6,7 +6,7 @@
 //!
 //! `open` guards the directory, `recovery` brings the index up to the end of the log. `frame`, `segment` and `log` are the
 //! log's bytes, files and end; `recent` is what the index does not have yet. `read` finds messages in both and has `files` read
-//! them. `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
+//! them, `times` reads their entry times alone. `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
 
 use std::{
     path::Path,
@@ -48,6 +48,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 mod tidy;
+mod times;
 
 /// How large a file of the log is.
 const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
@@ -169,9 +170,9 @@ impl Store for DiskStore {
         self.read_these(lot, &places, limit.bytes)
     }
 
-    fn entered(&self, stream: StreamNo, from: u64, count: usize) -> Result<Vec<(u64, i64)>, StoreError> {
-        let found = self.read(stream, from, ReadLimit { messages: count, bytes: usize::MAX })?;
-        Ok(found.iter().map(|message| (message.seq, message.entered_ms)).collect())
+    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+        self.know_lot(stream)?;
+        self.entry_times(stream, from, count, until_ms)
     }
 
     fn syncs(&self) -> Durations {

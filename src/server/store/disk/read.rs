@@ -16,7 +16,7 @@ use super::{
 use crate::server::store::{ReadLimit, StoreError, Stored, StreamNo};
 
 /// How often messages are looked for again because their file was emptied meanwhile.
-const LOOKS: usize = 5;
+pub(super) const LOOKS: usize = 5;
 
 impl DiskStore {
     /// Messages of a stream from a place on.
@@ -63,7 +63,7 @@ impl DiskStore {
     }
 
     /// The runs of a stream from the one with a place on, for so many messages.
-    fn runs(&self, stream: StreamNo, from: u64, messages: usize) -> Result<Vec<Run>, StoreError> {
+    pub(super) fn runs(&self, stream: StreamNo, from: u64, messages: usize) -> Result<Vec<Run>, StoreError> {
         // In this order: what the index takes in between is found there.
         let (recent, covered) = locked(&self.recent).runs(stream, from, messages);
         if covered {
@@ -95,7 +95,9 @@ fn range_of(files: &Files, runs: &[Run], from: u64, limit: ReadLimit) -> Result<
     let mut pile = Pile::new(limit);
     for run in runs {
         for message in files.messages(run)?.into_iter().filter(|message| message.seq >= from) {
-            if !pile.add(message) {
+            // A copy, unless the run is this one message: a leased message must not keep up to 48 KiB of others in memory, which
+            // nothing counts.
+            if !pile.add(if run.count == 1 { message } else { Arc::new(message.copied()) }) {
                 return Ok(pile.messages);
             }
         }

@@ -110,7 +110,7 @@ fn messages_come_back_as_they_were() {
         let first = store.read(StreamNo(1), 1, ReadLimit { messages: 9, bytes: 1 }).unwrap();
         assert_eq!(first.len(), 1, "the first whatever its size");
         assert_eq!(places(&store.read_these(StreamNo(1), &[2, 77, 9], 1_000_000).unwrap()), [2, 9]);
-        assert_eq!(store.entered(StreamNo(1), 8, 2).unwrap(), [(8, 5), (9, 5)]);
+        assert_eq!(store.entered(StreamNo(1), 8, 2, 5).unwrap(), [(8, 5), (9, 5)]);
         assert!(store.read(StreamNo(2), 1, ALL).unwrap().is_empty());
     }
 }
@@ -367,6 +367,69 @@ fn a_damaged_message_is_not_read() {
     assert_eq!(places(&store.read(StreamNo(1), 1, ReadLimit { messages: 1, bytes: 1 }).unwrap()), [1]);
     let refused = store.read(StreamNo(1), 2, ALL).unwrap_err();
     assert!(refused.to_string().contains("is damaged at byte"), "{refused}");
+}
+
+/// Retention asks when messages entered. That reads no bodies, and stops behind the first message that is not due.
+#[test]
+fn entry_times_are_read_without_bodies() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    let at = |seq, entered_ms, size: usize| {
+        let json = "x".repeat(size).into();
+        Record::Appended(StreamNo(1), Arc::new(Stored { seq, entered_ms, json, body_bytes: size, tags: Arc::from([]) }))
+    };
+    store.commit(&[at(1, 10, 300_000), at(2, 20, 300_000), at(3, 30, 10), at(4, 40, 10), at(5, 50, 10)]).unwrap();
+    let all = [(1, 10), (2, 20), (3, 30), (4, 40), (5, 50)];
+    let look = |store: &DiskStore| {
+        assert_eq!(store.entered(StreamNo(1), 1, 9, 99).unwrap(), all);
+        assert_eq!(store.entered(StreamNo(1), 2, 2, 99).unwrap(), all[1..3]);
+        assert_eq!(store.entered(StreamNo(1), 1, 9, 30).unwrap(), all[..4], "up to the first that is later");
+        assert_eq!(store.entered(StreamNo(1), 1, 9, 0).unwrap(), all[..1]);
+        assert_eq!(store.entered(StreamNo(1), 6, 9, 99).unwrap(), []);
+    };
+    look(&store);
+    store.release(true).unwrap();
+    let file = log_file(dir.path(), 1);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let body = bytes.windows(10).position(|window| window == b"xxxxxxxxxx").unwrap();
+    bytes[body + 1_000] = b'y';
+    std::fs::write(&file, bytes).unwrap();
+    let (store, snapshot) = DiskStore::open(dir.path()).unwrap();
+    assert_eq!(snapshot.queues[0].stream.oldest, Some(10), "one body keeps nothing from opening");
+    look(&store);
+}
+
+/// A damaged run expires when what follows it does, never earlier; and nothing waits for it.
+#[test]
+fn the_time_of_damaged_messages_is_that_of_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    let at = |seq, entered_ms| {
+        let json = format!("body-{seq}").into();
+        Record::Appended(StreamNo(1), Arc::new(Stored { seq, entered_ms, json, body_bytes: 6, tags: Arc::from([]) }))
+    };
+    for (seq, entered_ms) in [(1, 10), (2, 20), (3, 30)] {
+        store.commit(&[at(seq, entered_ms)]).unwrap();
+    }
+    store.release(true).unwrap();
+    let file = log_file(dir.path(), 1);
+    let whole = std::fs::read(&file).unwrap();
+    let damaged = |bodies: &[&str]| {
+        let mut bytes = whole.clone();
+        for body in bodies {
+            let place = bytes.windows(body.len()).position(|window| window == body.as_bytes()).unwrap();
+            bytes[place] ^= 1;
+        }
+        std::fs::write(&file, bytes).unwrap();
+        let (store, snapshot) = DiskStore::open(dir.path()).unwrap();
+        let times = store.entered(StreamNo(1), 1, 9, 99).unwrap();
+        store.release(false).unwrap();
+        (snapshot.queues[0].stream.oldest, times)
+    };
+    assert_eq!(damaged(&["body-1"]), (Some(20), vec![(1, 20), (2, 20), (3, 30)]));
+    assert_eq!(damaged(&["body-1", "body-2"]), (Some(30), vec![(1, 30), (2, 30), (3, 30)]));
+    assert_eq!(damaged(&["body-3"]), (Some(10), vec![(1, 10), (2, 20), (3, 30)]), "the newest of the stream");
+    assert_eq!(damaged(&["body-1", "body-2", "body-3"]).0, Some(30));
 }
 
 /// What the index does not have is bounded while commits follow each other, and so is SQLite's own log.

@@ -3,7 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
 use super::{
-    super::files::{Files, ReadError},
+    super::{
+        files::{Files, ReadError},
+        times,
+    },
     lookup,
     page::{PLACES, Page},
 };
@@ -30,15 +33,15 @@ pub(in super::super) enum LoadError {
 
 /// A stream's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StreamImage {
+pub(in super::super) struct StreamImage {
     /// The first message that is there.
-    pub(super) low: u64,
+    pub(in super::super) low: u64,
     /// The place of the next message.
-    pub(super) next: u64,
+    pub(in super::super) next: u64,
     /// When the last one entered.
-    pub(super) newest: i64,
+    pub(in super::super) newest: i64,
     /// How many wait, in a lot.
-    pub(super) parked: u64,
+    pub(in super::super) parked: u64,
 }
 
 /// A reader's row, less its rule.
@@ -80,7 +83,7 @@ pub(in super::super) fn snapshot(conn: &Connection, files: &Files) -> Loaded<Sna
 }
 
 /// Reads a stream's row.
-pub(super) fn stream_image(conn: &Connection, stream: StreamNo) -> rusqlite::Result<StreamImage> {
+pub(in super::super) fn stream_image(conn: &Connection, stream: StreamNo) -> rusqlite::Result<StreamImage> {
     let mut select = conn.prepare_cached("SELECT low, next, newest, parked FROM streams WHERE number = ?1")?;
     select.query_row([stream.0], |row| {
         Ok(StreamImage { low: row.get(0)?, next: row.get(1)?, newest: row.get(2)?, parked: row.get(3)? })
@@ -164,11 +167,11 @@ fn stream_mark(conn: &Connection, files: &Files, stream: StreamNo) -> Loaded<Str
         return Ok(StreamMark { low, next, oldest: None, newest });
     }
     let ends = (lookup::run_with(conn, stream, low)?, lookup::run_with(conn, stream, next.saturating_sub(1))?);
-    let (Some(first), Some(_)) = ends else {
+    let (Some(_), Some(_)) = ends else {
         let last = next.saturating_sub(1);
         return Err(LoadError::Contradiction(format!("messages {low} to {last} of stream {} are missing", stream.0)));
     };
-    let oldest = files.messages(&first)?.iter().find(|message| message.seq == low).map(|message| message.entered_ms);
+    let oldest = times::oldest(conn, files, (stream, low, newest))?;
     Ok(StreamMark { low, next, oldest, newest })
 }
 
