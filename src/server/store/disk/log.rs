@@ -14,11 +14,15 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    answered::{Answered, AnsweredFile},
     at,
     frame::Frame,
     position::Position,
-    segment::{Directory, SEGMENT_HEAD, reserve},
+    segment::{Directory, SEGMENT_HEAD},
 };
+
+/// How many bytes are written at once where zeros are wanted.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// The part of a file that messages leave to acknowledgements: one part of so many.
 const KEPT_PART: u64 = 64;
@@ -39,9 +43,9 @@ struct Made {
 }
 
 impl NextFile {
-    /// Files from this number on.
-    pub(super) fn from(directory: Directory, number: u64, size: u64) -> Self {
-        Self { directory, size, made: Mutex::new(Made { number, file: None }) }
+    /// Files from this number on, the first of them made already where there is a `file`.
+    pub(super) fn from(directory: Directory, number: u64, size: u64, file: Option<File>) -> Self {
+        Self { directory, size, made: Mutex::new(Made { number, file }) }
     }
 
     /// Makes the file unless it is made already. The log waits for it only if it needs it meanwhile.
@@ -92,13 +96,21 @@ pub(super) struct Log {
     size: u64,
     /// Whether bytes of a frame that failed may be behind the end.
     soiled: bool,
+    /// Says up to where commits were answered.
+    answered: AnsweredFile,
 }
 
 impl Log {
     /// The log goes on in this file at this place.
-    pub(super) fn resume(next: Arc<NextFile>, file: Arc<File>, end: Position, number: u64) -> io::Result<Self> {
+    pub(super) fn resume(
+        next: Arc<NextFile>,
+        file: Arc<File>,
+        end: Position,
+        number: u64,
+        answered: AnsweredFile,
+    ) -> io::Result<Self> {
         let size = file.metadata()?.len();
-        Ok(Self { next, file, end, number, size, soiled: false })
+        Ok(Self { next, file, end, number, size, soiled: false, answered })
     }
 
     /// Where the next frame goes.
@@ -118,6 +130,8 @@ impl Log {
         self.soiled = false;
         let at = self.end;
         self.end.offset += bytes.len() as u64;
+        // After the frame is on the disk: the note may be behind the log, and never ahead of it.
+        self.answered.note(Answered { number: self.number, at });
         self.number += 1;
         Ok((at, took))
     }
@@ -159,10 +173,19 @@ fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Everything behind a place of a file is zeros, on the disk too.
+/// Makes everything behind a place of a file zeros, on the disk too. The file keeps its length throughout: a shorter one is damage.
 pub(super) fn clear(file: &File, from: u64, size: u64) -> io::Result<()> {
-    file.set_len(from)?;
-    reserve(file, size)?;
+    let (mut begin, mut found) = (from, vec![0; ZEROS.len()]);
+    while begin < size {
+        let length = usize::try_from(size - begin).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        let (look, zeros) = (&mut found[..length], &ZEROS[..length]);
+        at::read(file, look, begin)?;
+        // Most of it was never written; to write it would be 32 MiB for nothing.
+        if look != zeros {
+            at::write(file, zeros, begin)?;
+        }
+        begin += length as u64;
+    }
     file.sync_all()
 }
 

@@ -4,14 +4,15 @@
 //! kept in memory until the index, a SQLite database, takes it in with many others. Messages stay in the log: the index knows
 //! where. After a crash the index is behind; opening reads the rest of the log into it.
 //!
-//! `open` guards the directory, `recovery` brings the index up to the end of the log. `frame`, `segment` and `log` are the
+//! `open` guards the directory, `recovery` brings the index up to the end of the log, `answered` notes how far commits were
+//! answered. `frame`, `segment` and `log` are the
 //! log's bytes, files and end; `recent` is what the index does not have yet. `read` finds messages in both and has `files` read
 //! them, `times` reads their entry times alone. `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
 
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -31,6 +32,7 @@ use self::{
 use super::{ReadLimit, Record, Snapshot, Store, StoreError, Stored, StreamNo};
 use crate::server::durations::Durations;
 
+mod answered;
 mod at;
 mod files;
 mod frame;
@@ -63,8 +65,9 @@ pub(crate) struct DiskStore {
     lookup: Mutex<Option<Connection>>,
     files: Files,
     recent: Mutex<Recent>,
-    /// The directory is ours while this is here.
-    lock: Mutex<Option<DataDir>>,
+    /// The directory is ours while this is here. Every call that writes holds it for reading, so that it is given up only after the
+    /// last of them has ended.
+    lock: RwLock<Option<DataDir>>,
     /// Whether there may be something to do that nobody waits for.
     untidy: AtomicBool,
     /// Whether a file of the log may be empty, or nearly.
@@ -94,7 +97,7 @@ impl DiskStore {
             index: Mutex::new(Some(opened.writer)),
             lookup: Mutex::new(Some(lookup)),
             files: opened.files,
-            lock: Mutex::new(Some(lock)),
+            lock: RwLock::new(Some(lock)),
             untidy: AtomicBool::new(true),
             emptied: AtomicBool::new(true),
             moving: Mutex::default(),
@@ -102,6 +105,16 @@ impl DiskStore {
             syncs: Mutex::default(),
         };
         Ok((store, snapshot))
+    }
+
+    /// Keeps the directory until the guard is dropped.
+    ///
+    /// # Errors
+    /// After the store was released, and when the lock file was deleted: what is written then may be another process's.
+    fn hold(&self) -> Result<RwLockReadGuard<'_, Option<DataDir>>, StoreError> {
+        let held = self.lock.read().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().ok_or_else(released)?.check_ours().map_err(StoreError::new)?;
+        Ok(held)
     }
 
     /// Appends a frame to the log.
@@ -151,6 +164,7 @@ impl Store for DiskStore {
     }
 
     fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
+        let _held = self.hold()?;
         self.append(Frame::of(self.files.directory.log, records).map_err(StoreError::new)?)
     }
 
@@ -184,6 +198,7 @@ impl Store for DiskStore {
     }
 
     fn tidy(&self) -> Result<bool, StoreError> {
+        let _held = self.hold()?;
         self.untidy.store(false, Ordering::Relaxed);
         let tidied = self.tidy_step();
         if !matches!(tidied, Ok(false)) {
@@ -193,13 +208,15 @@ impl Store for DiskStore {
     }
 
     fn release(&self, in_order: bool) -> Result<(), StoreError> {
+        // Waits for the calls that are under way.
+        let mut lock = self.lock.write().unwrap_or_else(PoisonError::into_inner);
         drop(locked(&self.log).take());
         drop(locked(&self.lookup).take());
         let ended =
             if in_order { self.catch_up().and_then(|()| self.change_index(|writer| writer.end())) } else { Ok(()) };
         drop(locked(&self.index).take());
         // Last: until here the directory is ours.
-        drop(locked(&self.lock).take());
+        drop(lock.take());
         ended
     }
 }

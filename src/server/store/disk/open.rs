@@ -1,8 +1,8 @@
 //! Opening a data directory: the lock that keeps a second process out, and the checks before a file is believed.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, Write},
+    fs::{File, Metadata, TryLockError},
+    io::{self, ErrorKind, Read, Seek, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
 use super::{
     index::{load::LoadError, schema},
-    segment::sync_directory,
+    segment::{private, sync_directory},
 };
 
 /// The index's name in the directory.
@@ -108,6 +108,8 @@ pub(super) struct DataDir {
     dir: PathBuf,
     /// Held while it is open.
     lock: File,
+    /// The log's directory, locked too: the lock file can be deleted, and then a second process would get a lock of its own.
+    log_lock: Option<File>,
     /// Whether there is a database.
     begun: bool,
 }
@@ -117,15 +119,15 @@ impl DataDir {
     pub(super) fn lock(dir: &Path) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
         create(dir).map_err(unusable)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut lock = options.open(dir.join(LOCK)).map_err(unusable)?;
+        warn_if_open_to_others(dir);
+        let lock = private().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK));
+        let mut lock = lock.map_err(unusable)?;
         let mut said = String::new();
         match lock.try_lock() {
             Ok(()) => {
                 lock.read_to_string(&mut said).map_err(unusable)?;
                 let begun = said.starts_with(BEGUN);
-                let mut locked = Self { dir: dir.to_owned(), lock, begun };
+                let mut locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
                 locked.sign().map_err(unusable)?;
                 Ok(locked)
             }
@@ -137,6 +139,26 @@ impl DataDir {
             }
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         }
+    }
+
+    /// Whether the directory is still ours: its lock file is the one that this process holds.
+    ///
+    /// # Errors
+    /// When the lock file, or the whole directory, was deleted or replaced: another process may have begun there.
+    pub(super) fn check_ours(&self) -> io::Result<()> {
+        let there = std::fs::metadata(self.dir.join(LOCK));
+        let ours = match (there, self.lock.metadata()) {
+            (Ok(there), Ok(held)) => is_same_file(&there, &held),
+            (Err(error), _) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => false,
+        };
+        if ours {
+            return Ok(());
+        }
+        let lock = self.dir.join(LOCK);
+        let what =
+            format!("{} was deleted or replaced while this server ran: nothing is written any more", lock.display());
+        Err(io::Error::other(what))
     }
 
     /// The database file.
@@ -161,9 +183,22 @@ impl DataDir {
         signed.map_err(|source| self.unusable(source))
     }
 
-    /// Makes the directory of the log, if it is missing.
-    pub(super) fn make_log_directory(&self) -> Result<(), OpenError> {
-        create(&self.log_directory()).map_err(|source| self.unusable(source))
+    /// Makes the directory of the log, if it is missing, and locks it.
+    pub(super) fn lock_log_directory(&mut self) -> Result<(), OpenError> {
+        let path = self.log_directory();
+        if !self.begun {
+            create(&path).map_err(|source| self.unusable(source))?;
+        }
+        // A directory cannot be opened everywhere; where it cannot, an open lock file cannot be deleted either.
+        if cfg!(unix) && path.exists() {
+            let directory = File::open(&path).map_err(|source| self.unusable(source))?;
+            match directory.try_lock() {
+                Ok(()) => self.log_lock = Some(directory),
+                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: self.dir.clone(), pid: None }),
+                Err(TryLockError::Error(source)) => return Err(self.unusable(source)),
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn unusable(&self, source: io::Error) -> OpenError {
@@ -210,6 +245,11 @@ impl DataDir {
         if is_cut_short(&file).map_err(|source| OpenError::Directory { dir: self.dir.clone(), source })? {
             return Err(OpenError::Damaged { file, reason: "its end is missing".to_owned() });
         }
+        if !file.exists() {
+            // Made here, so that SQLite does not make it readable for everybody; its other files take over the permissions.
+            let made = private().write(true).create_new(true).open(&file);
+            made.map_err(|source| OpenError::Directory { dir: self.dir.clone(), source })?;
+        }
         let mut conn = connect(&file).map_err(|error| explain(&file, &error))?;
         let version = recognise(&conn, &file)?;
         let prepared = set_up(&mut conn, version);
@@ -223,12 +263,42 @@ fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    std::fs::create_dir_all(dir)?;
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(dir)?;
     if let Some(parent) = dir.canonicalize()?.parent() {
         // One that another made may not be ours to open.
         let _ = sync_directory(parent);
     }
     Ok(())
+}
+
+/// Warns of a directory that was there before and that others may look into.
+fn warn_if_open_to_others(dir: &Path) {
+    #[cfg(unix)]
+    if let Ok(meta) = std::fs::metadata(dir) {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o7777;
+        if mode & 0o077 != 0 {
+            let (dir, mode) = (dir.display(), format!("{mode:04o}"));
+            tracing::warn!(%dir, mode, "other users of this machine can look into the data directory; chmod 0700 ends that");
+        }
+    }
+}
+
+/// Whether two descriptions are of one file.
+fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        a.dev() == b.dev() && a.ino() == b.ino()
+    }
+    // Elsewhere a file that is open cannot be deleted.
+    #[cfg(not(unix))]
+    {
+        let _ = (a, b);
+        true
+    }
 }
 
 /// Whether the file is shorter than its header says. While there is a log, its end may be in there.

@@ -3,13 +3,18 @@
 //! A crash can leave one frame that is not whole, at the end: nobody was told of it, and it is wiped. Anything else that does
 //! not fit is damage, and the directory is left as it is.
 
-use std::sync::Arc;
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    sync::Arc,
+};
 
 use super::{
+    answered::{self, Answered, AnsweredFile},
     files::{Files, ReadError},
     frame,
     index::{load::LoadError, writer::Writer},
-    log::{Log, NextFile, clear},
+    log::{Log, NextFile, clear, named},
     open::{DataDir, OpenError},
     position::Position,
     recent::Batch,
@@ -31,6 +36,7 @@ pub(super) struct Opened {
 
 /// Opens the index, brings it up to the log's end, and opens that.
 pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64) -> Result<Opened, OpenError> {
+    dir.lock_log_directory()?;
     let conn = dir.open_database()?;
     let row = "SELECT log, segment, offset, frame FROM counter";
     let known = conn.query_row(row, [], |row| {
@@ -43,41 +49,100 @@ pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64) -> Result<Opened, O
         begin(dir, &directory, number, segment_bytes)?;
     }
     let mut replay = Replay {
+        answered: answered::read(&directory.path, log).map_err(|source| dir.unusable(source))?,
         files: Files::of(directory.clone()),
         writer: Writer::new(conn, at),
         batch: Batch { changes: Vec::new(), end: at, number },
     };
     replay.run().map_err(|error| dir.explain(error))?;
-    let Replay { files, mut writer, batch } = replay;
+    let Replay { files, mut writer, batch, .. } = replay;
     check_files(&mut writer, &files, batch.end).map_err(|error| dir.explain(error))?;
-    let next = Arc::new(NextFile::from(directory, batch.end.segment + 1, segment_bytes));
+    let made = tidy_made_files(&directory, batch.end.segment, segment_bytes);
+    let made = made.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
+    let answered = AnsweredFile::open(&directory.path, log).map_err(|source| dir.unusable(source))?;
+    let next = Arc::new(NextFile::from(directory, batch.end.segment + 1, segment_bytes, made));
     let file = files.get(batch.end.segment).map_err(|error| dir.explain(error.into()))?;
-    let log = Log::resume(next.clone(), file, batch.end, batch.number);
+    let log = Log::resume(next.clone(), file, batch.end, batch.number, answered);
     let log = log.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
     Ok(Opened { log, next, writer, files, number: batch.number })
 }
 
 /// Makes the first file of the log, unless this is a copy that has one.
 fn begin(dir: &mut DataDir, directory: &Directory, number: u64, segment_bytes: u64) -> Result<(), OpenError> {
-    dir.make_log_directory()?;
-    let made = match directory.is_unmade(1) {
-        Ok(true) if number == 1 => directory.create(1, segment_bytes).map(drop),
-        looked => looked.map(drop),
+    let make_first = || {
+        if number == 1 && directory.is_unmade(1)? {
+            if directory.file(1).exists() {
+                directory.discard(1)?;
+            }
+            directory.create(1, segment_bytes)?;
+        }
+        Ok(())
     };
-    made.map_err(|source| dir.unusable(source))?;
+    make_first().map_err(|source: io::Error| dir.unusable(source))?;
     dir.begin()
 }
 
-/// Every file that the index knows of is there, and this log's.
+/// Every file that the index knows of is there, this log's, and as long as it was made.
 fn check_files(writer: &mut Writer, files: &Files, end: Position) -> Result<(), LoadError> {
     for segment in writer.segments_in_use(end.segment + 1)? {
-        files.get(segment)?;
+        let size = files.get(segment)?.metadata().map_err(ReadError::Io)?.len();
+        let messages = writer.bytes_in_use(segment)?;
+        if size < SEGMENT_HEAD + messages {
+            let file = files.directory.file(segment);
+            let what =
+                format!("{} is cut short: it has {size} bytes, and {messages} bytes of messages", file.display());
+            return Err(ReadError::Damaged(what).into());
+        }
     }
     Ok(())
 }
 
+/// Files that were made ahead of time, behind the log's end: the next one is used if it is as it was made, and none is overwritten
+/// that has anything in it.
+fn tidy_made_files(directory: &Directory, end: u64, segment_bytes: u64) -> io::Result<Option<File>> {
+    let mut next = None;
+    for segment in directory.segments()?.into_iter().filter(|segment| *segment > end) {
+        if !directory.is_unmade(segment)? {
+            let named = |error: &io::Error| named(error, directory, segment);
+            let file = directory.open(segment).map_err(|error| named(&error))?;
+            let size = file.metadata()?.len();
+            let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD)?;
+            match frames.rest(0)? {
+                Rest::Clean if segment == end + 1 && size == segment_bytes => {
+                    next = Some(file);
+                    continue;
+                }
+                Rest::Clean => {}
+                Rest::Soiled { bytes } if frames.next()?.is_none() => {
+                    tell_dropped(directory, beginning_of(segment), bytes)
+                }
+                Rest::Soiled { .. } | Rest::Frames => {
+                    let what = "it has commits that do not follow those before it";
+                    return Err(named(&io::Error::new(ErrorKind::InvalidData, what)));
+                }
+            }
+        }
+        directory.discard(segment)?;
+    }
+    Ok(next)
+}
+
+fn beginning_of(segment: u64) -> Position {
+    Position { segment, offset: SEGMENT_HEAD }
+}
+
+fn tell_dropped(directory: &Directory, Position { segment, offset }: Position, bytes: u64) {
+    tracing::warn!(
+        file = %directory.file(segment).display(),
+        offset,
+        bytes,
+        "a crash cut off the last commit while it was written: its bytes were dropped. No request was answered for it"
+    );
+}
+
 /// The log being read into the index.
 struct Replay {
+    answered: Option<Answered>,
     files: Files,
     writer: Writer,
     batch: Batch,
@@ -88,6 +153,9 @@ impl Replay {
         loop {
             let file = self.files.get(self.batch.end.segment)?;
             let offset = self.batch.end.offset;
+            // A process that was killed between writing a frame and syncing it left the frame in the system's memory only. It is
+            // about to be believed: the index will have it, and answers will rest on it.
+            file.sync_data().map_err(ReadError::Io)?;
             let mut frames = Frames::from(&file, self.files.directory.log, offset).map_err(ReadError::Io)?;
             self.take(&mut frames)?;
             self.apply()?;
@@ -96,12 +164,43 @@ impl Replay {
                 continue;
             }
             let size = file.metadata().map_err(ReadError::Io)?.len();
-            match frames.rest(self.batch.number).map_err(ReadError::Io)? {
-                Rest::Clean if size >= self.batch.end.offset => {}
-                Rest::Soiled => clear(&file, self.batch.end.offset, size).map_err(ReadError::Io)?,
-                Rest::Clean | Rest::Frames => return Err(self.damaged("frames are missing")),
+            let rest = frames.rest(self.batch.number).map_err(ReadError::Io)?;
+            if rest == Rest::Frames || size < self.batch.end.offset {
+                return Err(self.damaged("frames are missing"));
             }
-            return Ok(());
+            // Before anything is wiped: a directory that is refused is left as it is.
+            self.check_answered()?;
+            return match rest {
+                Rest::Soiled { bytes } => self.wipe(&file, size, bytes),
+                Rest::Clean | Rest::Frames => Ok(()),
+            };
+        }
+    }
+
+    /// Wipes the frame that a crash cut: nobody was told that it was taken.
+    fn wipe(&self, file: &File, size: u64, bytes: u64) -> Result<(), LoadError> {
+        clear(file, self.batch.end.offset, size).map_err(ReadError::Io)?;
+        tell_dropped(&self.files.directory, self.batch.end, bytes);
+        Ok(())
+    }
+
+    /// Nothing that was answered is missing at the log's end.
+    fn check_answered(&self) -> Result<(), LoadError> {
+        let Some(Answered { number, at }) = self.answered else { return Ok(()) };
+        if number >= self.batch.number {
+            let missing = number + 1 - self.batch.number;
+            return Err(self.damaged(&format!("the last {missing} commits that were answered are missing")));
+        }
+        let file = match self.files.get(at.segment) {
+            // All that was in it has expired.
+            Err(ReadError::Gone(_)) => return Ok(()),
+            file => file?,
+        };
+        let frames = Frames::from(&file, self.files.directory.log, at.offset).map_err(ReadError::Io)?;
+        // Its head is enough: should a message in it be damaged, that is no reason not to open.
+        match frames.head_at(at.offset).map_err(ReadError::Io)? {
+            Some(head) if head.number == number => Ok(()),
+            _ => Err(damaged_at(&self.files, at, &format!("commit {number}, which was answered, cannot be read"))),
         }
     }
 
@@ -144,7 +243,12 @@ impl Replay {
             let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD).map_err(ReadError::Io)?;
             match frames.next().map_err(ReadError::Io)? {
                 Some((head, ..)) if head.number == self.batch.number => {
-                    return Ok(segment == self.batch.end.segment + 1);
+                    let next = self.batch.end.segment + 1;
+                    if segment == next {
+                        return Ok(true);
+                    }
+                    let missing = directory.file(next);
+                    return Err(self.damaged(&format!("the file {} is missing", missing.display())));
                 }
                 Some((head, ..)) if head.number > self.batch.number => return Err(self.damaged("frames are missing")),
                 _ => {}
@@ -154,8 +258,11 @@ impl Replay {
     }
 
     fn damaged(&self, what: &str) -> LoadError {
-        let Position { segment, offset } = self.batch.end;
-        let file = self.files.directory.file(segment);
-        ReadError::Damaged(format!("{} is damaged behind byte {offset}: {what}", file.display())).into()
+        damaged_at(&self.files, self.batch.end, what)
     }
+}
+
+fn damaged_at(files: &Files, Position { segment, offset }: Position, what: &str) -> LoadError {
+    let file = files.directory.file(segment);
+    ReadError::Damaged(format!("{} is damaged behind byte {offset}: {what}", file.display())).into()
 }

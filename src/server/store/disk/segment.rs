@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -11,9 +12,11 @@ use super::{
     frame::{FRAME_HEAD, Head, MARK},
 };
 
-/// Bytes before the first frame: what it is, whose it is, which it is.
+/// Bytes before the first frame: what it is, whose it is, its size, its number.
 pub(super) const SEGMENT_HEAD: u64 = HEAD_BYTES as u64;
 const HEAD_BYTES: usize = 24;
+/// Where the head has the size that the file was made with, in bytes; zero in files of version 0.1.
+const MADE_SIZE: Range<usize> = 12..16;
 const KIND: &[u8; 8] = b"DMSlog\0\x01";
 /// Bytes that one look at what is behind the frames reads.
 const LOOK: usize = 64 * 1024;
@@ -33,9 +36,12 @@ impl Directory {
         self.path.join(format!("{segment:010}.log"))
     }
 
-    /// Makes a file of a size; one that is there already is made anew. It and its name are on the disk when this returns.
+    /// Makes a file of a size. It and its name are on the disk when this returns.
+    ///
+    /// # Errors
+    /// When a file of that name exists: it is never overwritten, because it may be another process's.
     pub(super) fn create(&self, segment: u64, size: u64) -> io::Result<File> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self.file(segment))?;
+        let file = private().read(true).write(true).create_new(true).open(self.file(segment))?;
         let made = self.fill(&file, segment, size);
         if made.is_err() {
             // What was made of it is no loss, and its room may be what others need.
@@ -46,23 +52,36 @@ impl Directory {
 
     fn fill(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
         reserve(file, size)?;
-        at::write(file, &self.head(segment), 0)?;
+        at::write(file, &self.head(segment, size), 0)?;
         file.sync_all()?;
         sync_directory(&self.path)
     }
 
-    /// Opens a file; `InvalidData` if it is not this log's file of this number.
+    /// Opens a file; `InvalidData` if it is not this log's file of this number, or is shorter than it was made.
     pub(super) fn open(&self, segment: u64) -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).open(self.file(segment))?;
+        let invalid = |what| Err(io::Error::new(ErrorKind::InvalidData, what));
         let mut head = [0; HEAD_BYTES];
         match at::read(&file, &mut head, 0) {
-            Ok(()) if head == self.head(segment) => Ok(file),
-            Ok(()) => Err(io::Error::new(ErrorKind::InvalidData, "it belongs to another log")),
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                Err(io::Error::new(ErrorKind::InvalidData, "it is cut short"))
-            }
-            Err(error) => Err(error),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return invalid("it is cut short".to_owned()),
+            read => read?,
         }
+        let made = head[MADE_SIZE].try_into().map_or(0, u32::from_le_bytes);
+        if head != self.head(segment, u64::from(made)) {
+            return invalid("it belongs to another log".to_owned());
+        }
+        match file.metadata()?.len() {
+            found if found < u64::from(made) => {
+                invalid(format!("it is cut short: {found} bytes of the {made} that it was made with"))
+            }
+            _ => Ok(file),
+        }
+    }
+
+    /// Removes a file that was made ahead of time and holds nothing.
+    pub(super) fn discard(&self, segment: u64) -> io::Result<()> {
+        std::fs::remove_file(self.file(segment))?;
+        sync_directory(&self.path)
     }
 
     /// Whether a file is missing, or was being made when the system stopped.
@@ -90,10 +109,12 @@ impl Directory {
         Ok(found)
     }
 
-    fn head(&self, segment: u64) -> [u8; HEAD_BYTES] {
+    fn head(&self, segment: u64, size: u64) -> [u8; HEAD_BYTES] {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(KIND);
         head[8..12].copy_from_slice(&self.log.to_le_bytes());
+        // A file of 4 GiB or more, for one enormous commit, is not checked.
+        head[MADE_SIZE].copy_from_slice(&u32::try_from(size).unwrap_or(0).to_le_bytes());
         head[16..].copy_from_slice(&segment.to_le_bytes());
         head
     }
@@ -104,8 +125,16 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { File::open(path)?.sync_all() }
 }
 
+/// Options for a new file that only this user may read: messages are nobody else's business.
+pub(super) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// Reserves room, so that a commit that fits is not refused by a full disk; all of it reads as zeros.
-pub(super) fn reserve(file: &File, size: u64) -> io::Result<()> {
+fn reserve(file: &File, size: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
         Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -140,16 +169,19 @@ impl<'a> Frames<'a> {
         Ok(found.map(|(head, items)| (head, items, at)))
     }
 
-    fn frame_at(&self, at: u64) -> io::Result<Option<(Head, Vec<u8>)>> {
+    /// The head of a frame that would fit into the file, whether or not the frame is whole.
+    pub(super) fn head_at(&self, at: u64) -> io::Result<Option<Head>> {
         let left = self.size.saturating_sub(at);
         if left < FRAME_HEAD as u64 {
             return Ok(None);
         }
         let mut head = [0; FRAME_HEAD];
         at::read(self.file, &mut head, at)?;
-        let Some(head) = Head::read(&head).filter(|head| head.length as u64 <= left - FRAME_HEAD as u64) else {
-            return Ok(None);
-        };
+        Ok(Head::read(&head).filter(|head| head.length as u64 <= left - FRAME_HEAD as u64))
+    }
+
+    fn frame_at(&self, at: u64) -> io::Result<Option<(Head, Vec<u8>)>> {
+        let Some(head) = self.head_at(at)? else { return Ok(None) };
         let mut items = vec![0; head.length];
         at::read(self.file, &mut items, at + FRAME_HEAD as u64)?;
         Ok(head.fits(self.log, &items).then_some((head, items)))
@@ -158,14 +190,18 @@ impl<'a> Frames<'a> {
     /// What is behind the last frame.
     pub(super) fn rest(&self, number: u64) -> io::Result<Rest> {
         let (mut begin, mut rest) = (self.offset, Rest::Clean);
+        // Of the frame that a crash cut, as far as its head tells.
+        let torn = self.head_at(self.offset)?.map(|head| (FRAME_HEAD + head.length) as u64);
         let mut bytes = vec![0; LOOK];
         while begin < self.size {
             let length = usize::try_from(self.size - begin).unwrap_or(LOOK).min(LOOK);
             let look = &mut bytes[..length];
             at::read(self.file, look, begin)?;
             if *look != ZEROS[..length] {
-                rest = Rest::Soiled;
-                if self.has_frame_above(number, look, begin)? {
+                let last = look.iter().rposition(|byte| *byte != 0).unwrap_or_default();
+                let bytes = begin + last as u64 + 1 - self.offset;
+                rest = Rest::Soiled { bytes };
+                if torn.is_some_and(|torn| bytes > torn) || self.has_frame_above(number, look, begin)? {
                     return Ok(Rest::Frames);
                 }
             }
@@ -191,8 +227,11 @@ impl<'a> Frames<'a> {
 pub(super) enum Rest {
     /// Nothing was ever written.
     Clean,
-    /// Something that is no frame: the one that a crash cut.
-    Soiled,
-    /// A later frame: what is before it was damaged, and is not the end.
+    /// Something that is no frame: the one that a crash cut. Its last byte that is not zero is the `bytes`th.
+    Soiled {
+        /// How many bytes to wipe.
+        bytes: u64,
+    },
+    /// More than a crash can cut: a later frame, or bytes behind the frame that is not whole.
     Frames,
 }

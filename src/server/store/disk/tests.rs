@@ -295,6 +295,7 @@ fn a_frame_that_is_not_whole_is_wiped() {
     store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
     store.commit(&[appended(1, 1, 100)]).unwrap();
     let whole = locked(&store.log).as_ref().unwrap().end().offset;
+    let answered = std::fs::read(dir.path().join("log/answered")).unwrap();
     store.commit(&[appended(1, 2, 5_000), appended(1, 3, 100)]).unwrap();
     let end = locked(&store.log).as_ref().unwrap().end().offset;
     store.release(false).unwrap();
@@ -305,8 +306,10 @@ fn a_frame_that_is_not_whole_is_wiped() {
         bytes[usize::try_from(cut).unwrap()..usize::try_from(end).unwrap()].fill(0);
         std::fs::write(&file, bytes).unwrap();
         std::fs::write(&database, &kept.1).unwrap();
+        std::fs::write(dir.path().join("log/answered"), &answered).unwrap();
         let (store, snapshot) = DiskStore::open(dir.path()).unwrap();
         assert_eq!(snapshot.queues[0].stream.next, 2, "cut at {cut}");
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), 64 * 1024, "its room is kept");
         store.commit(&[appended(1, 2, 10)]).unwrap();
         let (store, snapshot) = reopen(store, dir.path());
         assert_eq!(snapshot.queues[0].stream.next, 3, "cut at {cut}");
@@ -315,6 +318,147 @@ fn a_frame_that_is_not_whole_is_wiped() {
             let _ = std::fs::remove_file(dir.path().join(name));
         }
     }
+}
+
+/// A crash cuts the last frame at most. A log that lost more, zeroed or cut off, is refused and left as it is.
+#[test]
+fn a_log_that_lost_answered_commits_is_refused() {
+    for in_order in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+        store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+        let mut begins = Vec::new();
+        for seq in 1..=20 {
+            begins.push(locked(&store.log).as_ref().unwrap().end().offset);
+            store.commit(&[appended(1, seq, 1_000)]).unwrap();
+        }
+        store.release(in_order).unwrap();
+        let file = log_file(dir.path(), 1);
+        let whole = std::fs::read(&file).unwrap();
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&file, bytes).unwrap();
+            let error = DiskStore::open(dir.path()).unwrap_err();
+            assert!(matches!(&error, OpenError::Damaged { .. }), "{error}");
+            assert!(error.to_string().contains("0000000001.log"), "{error}");
+            assert!(std::fs::read(&file).unwrap() == bytes, "changed");
+            error.to_string()
+        };
+        for begin in [begins[0], begins[5], begins[19]] {
+            let begin = usize::try_from(begin).unwrap();
+            let mut zeroed = whole.clone();
+            zeroed[begin..].fill(0);
+            let said = refused(&zeroed);
+            assert!(said.contains("answered"), "{said}");
+            zeroed[begin..begin + 300].copy_from_slice(&whole[begin..begin + 300]);
+            assert!(in_order || begin == usize::try_from(begins[19]).unwrap() || refused(&zeroed).contains("answered"));
+            let said = refused(&whole[..begin]);
+            assert!(said.contains("cut short"), "{said}");
+        }
+        assert!(refused(&whole[..1_000]).contains("cut short"));
+        assert!(refused(&whole[..10]).contains("cut short"));
+        std::fs::write(&file, &whole).unwrap();
+        assert_eq!(DiskStore::open(dir.path()).unwrap().1.queues[0].stream.next, 21);
+    }
+}
+
+/// Full files are never shorter than they were made, and none is missing.
+#[test]
+fn a_full_file_that_is_cut_short_or_missing_is_refused() {
+    for in_order in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+        store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+        for seq in 1..=300 {
+            store.commit(&[appended(1, seq, 1_000)]).unwrap();
+        }
+        store.release(in_order).unwrap();
+        for number in [1, 2] {
+            let file = log_file(dir.path(), number);
+            let whole = std::fs::read(&file).unwrap();
+            for length in [10, 1_000, whole.len() - 1] {
+                std::fs::write(&file, &whole[..length]).unwrap();
+                let error = DiskStore::open(dir.path()).unwrap_err();
+                assert!(matches!(&error, OpenError::Damaged { .. }), "{number} {length}: {error}");
+            }
+            std::fs::remove_file(&file).unwrap();
+            assert!(matches!(DiskStore::open(dir.path()).unwrap_err(), OpenError::Damaged { .. }), "{number}");
+            std::fs::write(&file, whole).unwrap();
+        }
+        assert_eq!(DiskStore::open(dir.path()).unwrap().1.queues[0].stream.next, 301);
+    }
+}
+
+/// A file that was made ahead of time is used again after a crash, and one that is not ours is not overwritten.
+#[test]
+fn files_made_ahead_are_used_and_never_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+    store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+    store.next.make().unwrap();
+    store.release(false).unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+    assert!(store.next.is_made());
+    store.release(false).unwrap();
+    let theirs = std::fs::read(log_file(dir.path(), 2)).map(|mut bytes| {
+        bytes[8] ^= 1;
+        bytes
+    });
+    std::fs::write(log_file(dir.path(), 2), theirs.as_ref().unwrap()).unwrap();
+    let error = DiskStore::open_with(dir.path(), 64 * 1024).unwrap_err();
+    assert!(error.to_string().contains("0000000002.log: it belongs to another log"), "{error}");
+    assert_eq!(std::fs::read(log_file(dir.path(), 2)).unwrap(), theirs.unwrap());
+    // One whose making was cut off is made anew.
+    std::fs::write(log_file(dir.path(), 2), [0; 100]).unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+    for seq in 1..=100 {
+        store.commit(&[appended(1, seq, 1_000)]).unwrap();
+    }
+    let (_store, snapshot) = reopen(store, dir.path());
+    assert_eq!(snapshot.queues[0].stream.next, 101);
+}
+
+/// Whoever deletes the lock file lets no second process in, and the first one writes no more.
+#[cfg(unix)]
+#[test]
+fn a_deleted_lock_file_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    store.commit(&[appended(1, 1, 10)]).unwrap();
+    std::fs::remove_file(dir.path().join("dms.lock")).unwrap();
+    assert!(matches!(DiskStore::open(dir.path()).unwrap_err(), OpenError::InUse { .. }));
+    let refused = store.commit(&[appended(1, 2, 10)]).unwrap_err();
+    assert!(refused.to_string().contains("dms.lock was deleted or replaced"), "{refused}");
+    assert!(store.tidy().is_err());
+    store.release(false).unwrap();
+    drop(store);
+    assert_eq!(DiskStore::open(dir.path()).unwrap().1.queues[0].stream.next, 2);
+    let store = DiskStore::open(dir.path()).unwrap().0;
+    std::fs::rename(dir.path().join("log"), dir.path().join("away")).unwrap();
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    assert!(store.commit(&[appended(1, 2, 10)]).is_err());
+}
+
+/// What is made can be read by this user alone.
+#[cfg(unix)]
+#[test]
+fn files_are_nobody_elses_business() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("data");
+    let store = begin(&dir);
+    store.commit(&[appended(1, 1, 10)]).unwrap();
+    store.catch_up().unwrap();
+    let mut looked = 0;
+    let mut look = |path: &Path| {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+        looked += 1;
+    };
+    look(&dir);
+    for directory in [dir.clone(), dir.join("log")] {
+        std::fs::read_dir(directory).unwrap().for_each(|entry| look(&entry.unwrap().path()));
+    }
+    assert!(looked >= 7, "{looked}");
 }
 
 /// A damaged frame before others is no end: the directory is refused and left as it is.

@@ -50,6 +50,13 @@ impl Writer {
         Ok(select.query_map([before], |row| row.get(0))?.collect::<Result<_, rusqlite::Error>>()?)
     }
 
+    /// How many bytes of messages a file has.
+    pub(in super::super) fn bytes_in_use(&self, segment: u64) -> Loaded<u64> {
+        let mut select = self.conn.prepare_cached("SELECT live FROM segments WHERE number = ?1")?;
+        let live: Option<i64> = select.query_row([segment], |row| row.get(0)).optional()?;
+        Ok(live.and_then(|live| u64::try_from(live).ok()).unwrap_or(0))
+    }
+
     /// The file before `segment` with the fewest bytes of runs, if those are less than `live`.
     pub(in super::super) fn emptiest_segment(&self, before: u64, live: u64) -> Loaded<Option<u64>> {
         let select = "SELECT number FROM segments WHERE number < ?1 AND live > 0 AND live < ?2 ORDER BY live LIMIT 1";
