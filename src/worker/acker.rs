@@ -16,7 +16,7 @@ use super::{
     redelivery::Redelivery,
     shared::Shared,
     spans,
-    suspects::Trace,
+    suspects::{Absence, Trace},
 };
 use crate::{
     client::{AckOutcome, Acked, Error},
@@ -69,6 +69,22 @@ async fn hold(shared: &Shared, pause: Duration, lease: Lease) {
     }
 }
 
+/// Sees to it that no poll catches what a failing acknowledgement makes available again together with other messages: from before it goes
+/// out, and also when its answer is lost.
+async fn isolated<'a>(shared: &'a Shared, batch: &Deliveries, told: Settlement, lease: Lease) -> Closed<'a> {
+    // Out of time, a prefix that is acknowledged is worth more than the wait for polls that are out.
+    let closed = timeout_at(lease.ends_at() - SEND_TIME, close(shared)).await;
+    let mut closed = closed.unwrap_or_else(|_| shared.isolation.close_at_once());
+    let held_until = lease.ends_at();
+    let failed = batch.messages().iter().skip(told.done).map(Trace::of).collect();
+    closed.accuse(failed, Absence { held_until, until: held_until + others_leases(shared) });
+    closed
+}
+
+fn others_leases(shared: &Shared) -> Duration {
+    shared.ack_wait() * OTHERS_LEASES
+}
+
 /// Closes the wide polls, and has the service end those that wait.
 async fn close(shared: &Shared) -> Closed<'_> {
     let closing = shared.isolation.close();
@@ -100,10 +116,9 @@ async fn tell(
     told: Settlement,
     lease: Lease,
 ) -> Result<Acked, Error> {
-    let closed = match told.fails() {
+    let mut closed = match told.fails() {
         false => None,
-        // Out of time, a prefix that is acknowledged is worth more than the isolation.
-        true => timeout_at(lease.ends_at() - SEND_TIME, close(shared)).await.ok(),
+        true => Some(isolated(shared, batch, told, lease).await),
     };
     let failures = failures(shared, batch, ledger, told);
     let failure = |position| failures.iter().find(|(of, _)| *of == position).map(|(_, failure)| &failure.report);
@@ -120,13 +135,17 @@ async fn tell(
     if let Ok(Acked { took, .. }) = answer {
         shared.ack_times.record(took);
     }
-    if answer.is_ok() && told.rest > 0 {
-        let behind = batch.messages().iter().enumerate().skip(told.done);
-        // Where no failure was reported, those that failed are suspects and their neighbours are not.
-        let failed = |position| told.fails() || ledger.verdict(position) == Some(Verdict::Failed);
-        let failed: Vec<Trace> =
-            behind.filter(|(position, _)| failed(*position)).map(|(_, message)| Trace::of(message)).collect();
-        shared.isolation.suspect(&failed, Instant::now() + shared.ack_wait() * OTHERS_LEASES);
+    match (&mut closed, &answer) {
+        (Some(closed), Ok(_)) => closed.answered(Instant::now() + others_leases(shared)),
+        (Some(closed), Err(error)) if is_refused(error) => closed.acquit(),
+        (Some(_), Err(_)) => {}
+        (None, _) => {
+            // Where no failure was reported, those that failed are suspects and their neighbours are not.
+            let behind = batch.messages().iter().enumerate().skip(told.done);
+            let failed = behind.filter(|(position, _)| ledger.verdict(*position) == Some(Verdict::Failed));
+            let failed: Vec<Trace> = failed.map(|(_, message)| Trace::of(message)).collect();
+            shared.isolation.suspect(&failed, Instant::now() + others_leases(shared));
+        }
     }
     drop(closed);
     spans::acked(&span, &classify(&answer));

@@ -5,6 +5,9 @@
 //! are fetched one at a time until those that became available again are past ([`suspects`](super::suspects)): each neighbour is
 //! hit once at most, and succeeds alone. Then batches grow again.
 //!
+//! They are under suspicion before the acknowledgement goes out, and stay so whatever comes of it: an answer that is lost, a lease that is
+//! over, a panic. Only a refusal that surely changed nothing clears them.
+//!
 //! A poll that is out is waited for and never given up: the service may already have leased messages to it, and would count their
 //! lapse. So wide polls wait shortly while anything is in flight, and a poller that found the queue empty asks for one message only.
 //! Where there are lanes every poll is waited for: a single message can fall behind a failure too, and be turned away.
@@ -21,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::suspects::{Suspects, Trace};
+use super::suspects::{Absence, Suspects, Trace};
 
 /// How long failing acknowledgements gather before the wide polls have to be in.
 const GATHER: Duration = Duration::from_millis(50);
@@ -107,10 +110,15 @@ impl Isolation {
         if !self.paths.alone {
             sleep_until(self.gather()).await;
         }
-        self.update(|state| state.failing += 1);
-        let closed = Closed { isolation: self };
+        let closed = self.close_at_once();
         self.when(|state| (state.wide == 0).then_some(())).await;
         closed
+    }
+
+    /// The same without waiting for the polls that are out: there is no more time for it.
+    pub(crate) fn close_at_once(&self) -> Closed<'_> {
+        self.update(|state| state.failing += 1);
+        Closed { isolation: self, accused: None }
     }
 
     /// Whether the next polls are for single messages: room for more would be waited for in vain.
@@ -126,13 +134,14 @@ impl Isolation {
         until
     }
 
-    /// A failing acknowledgement was answered: these messages are available again, the failure first. A replica that takes them has
-    /// let go of them by `until`.
+    /// These messages are available again, the failure first, though no failure was reported. A replica that takes them has let go of them by
+    /// `until`.
     pub(crate) fn suspect(&self, failed: &[Trace], until: Instant) {
         if failed.is_empty() {
             return;
         }
-        self.update(|state| state.suspects.add(failed, until));
+        let absence = Absence { held_until: Instant::now(), until };
+        self.update(|state| state.suspects.add(failed, absence));
     }
 
     async fn when<T>(&self, mut decide: impl FnMut(&mut State) -> Option<T>) -> T {
@@ -188,15 +197,41 @@ impl Drop for Pass<'_> {
     }
 }
 
-/// The wide polls are in; dropping this lets them out again.
+/// The wide polls are in; dropping this lets them out again, narrow where messages are accused.
 #[derive(Debug)]
 pub(crate) struct Closed<'a> {
     isolation: &'a Isolation,
+    accused: Option<(Vec<Trace>, Absence)>,
+}
+
+impl Closed<'_> {
+    /// From the moment when polls go out again these messages are under suspicion, the failure first; however the acknowledgement ends.
+    pub(crate) fn accuse(&mut self, failed: Vec<Trace>, absence: Absence) {
+        self.accused = Some((failed, absence));
+    }
+
+    /// The acknowledgement was answered: they are available again at once, and with another replica until then at most.
+    pub(crate) fn answered(&mut self, until: Instant) {
+        if let Some((_, absence)) = &mut self.accused {
+            *absence = Absence { held_until: Instant::now(), until };
+        }
+    }
+
+    /// The acknowledgement was refused, and surely changed nothing.
+    pub(crate) fn acquit(&mut self) {
+        self.accused = None;
+    }
 }
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        self.isolation.update(|state| state.failing -= 1);
+        let accused = self.accused.take();
+        self.isolation.update(|state| {
+            state.failing -= 1;
+            if let Some((failed, absence)) = accused {
+                state.suspects.add(&failed, absence);
+            }
+        });
     }
 }
 
@@ -250,6 +285,23 @@ mod tests {
         assert!(poll!(&mut admit).is_pending());
         drop(closed);
         assert_eq!(admit.await.want(), 10, "nothing failed after all");
+    }
+
+    /// Its answer is lost, its lease is over, its transport panics: whatever it is, they may come back together.
+    #[tokio::test(start_paused = true)]
+    async fn suspects_stay_suspects_however_their_acknowledgement_ends_and_a_refusal_clears_them() {
+        let lease = Duration::from_secs(30);
+        for refused in [false, true] {
+            let isolation = Isolation::default();
+            let mut closed = isolation.close().await;
+            let absence = Absence { held_until: Instant::now() + lease, until: Instant::now() + lease * 3 };
+            closed.accuse(messages(3), absence);
+            if refused {
+                closed.acquit();
+            }
+            drop(closed);
+            assert_eq!(isolation.admit(10).await.want(), if refused { 10 } else { 1 });
+        }
     }
 
     #[tokio::test(start_paused = true)]

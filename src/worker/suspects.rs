@@ -9,12 +9,22 @@
 //!   it is enough to have fetched as many messages as failed, whichever they are.
 //!
 //! Where it does not, that is all there is to go by.
+//!
+//! Where nobody knows whether the acknowledgement counted, its messages may be leased to this worker still: until that lease is over, what
+//! else is fetched, or is not there, says nothing of them.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use crate::message::ReceivedMessage;
+
+/// How much longer suspects of a FIFO queue are waited for. Their order says when they are past, so this is for what never comes back (it
+/// was settled elsewhere, and nothing is behind it): two of the longest leases.
+const FIFO_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the service told of a message when it handed it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,25 +41,33 @@ impl Trace {
     }
 }
 
+/// When messages under suspicion can come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Absence {
+    /// Until then they may be leased to this worker still.
+    pub(crate) held_until: Instant,
+    /// By then a replica that took them has let go of them.
+    pub(crate) until: Instant,
+}
+
 /// The suspects of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
     /// Those whose place is known.
     named: HashMap<u64, Suspect>,
-    /// How many others there are.
-    unnamed: usize,
+    /// The others.
+    unnamed: VecDeque<Absence>,
     /// Nothing newer comes before a message that failed.
     fifo: bool,
     /// The service counts nobody for another's failure.
     spared: bool,
-    /// When the last of them has surely come back to somebody.
-    until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Suspect {
     /// The attempt on which it stood behind a failure; `None` for the failure itself.
     innocent_at: Option<u32>,
+    absence: Absence,
 }
 
 impl Suspects {
@@ -59,52 +77,50 @@ impl Suspects {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.named.is_empty() && self.unnamed == 0
+        self.named.is_empty() && self.unnamed.is_empty()
     }
 
-    /// A failure is reported, and those behind it fail with it; a replica that takes them has let go of them by `until`.
-    pub(crate) fn add(&mut self, failed: &[Trace], until: Instant) {
-        self.until = self.until.max(Some(until));
+    /// A failure is reported, or may be, and those behind it fail with it.
+    pub(crate) fn add(&mut self, failed: &[Trace], absence: Absence) {
+        let until = if self.fifo { absence.until + FIFO_PATIENCE } else { absence.until };
+        let absence = Absence { until, ..absence };
         for (position, trace) in failed.iter().enumerate() {
             match trace.sequence {
                 Some(sequence) => {
                     let innocent_at = trace.attempt.filter(|_| position > 0);
-                    self.named.insert(sequence, Suspect { innocent_at });
+                    self.named.insert(sequence, Suspect { innocent_at, absence });
                 }
-                None => self.unnamed += 1,
+                None => self.unnamed.push_back(absence),
             }
         }
     }
 
     /// A poll was answered with these messages.
     pub(crate) fn fetched(&mut self, messages: &[Trace], now: Instant) {
-        if messages.is_empty() && self.nobody_has_them(now) {
-            self.clear();
-        }
         // Nearly always there are none, and nothing to look up.
-        let messages = if self.is_empty() { &[] } else { messages };
+        if self.is_empty() {
+            return;
+        }
+        if messages.is_empty() && !self.fifo && self.spared {
+            // Nobody else keeps them. On a FIFO queue that says nothing: another's batch blocks it.
+            self.keep(|absence| now < absence.held_until);
+        }
         for message in messages {
             match message.sequence {
-                Some(sequence) => self.seen(sequence, message.attempt),
-                None => self.unnamed = self.unnamed.saturating_sub(1),
+                Some(sequence) => self.seen(sequence, message.attempt, now),
+                None => self.seen_unnamed(now),
             }
         }
-        if !self.fifo && self.until.is_some_and(|until| until <= now) {
-            self.clear();
-        }
+        self.keep(|absence| now < absence.until);
     }
 
-    /// Whether an empty answer means that they are gone. On a FIFO queue it does not: another's batch blocks it.
-    fn nobody_has_them(&self, now: Instant) -> bool {
-        !self.fifo && (self.spared || self.until.is_none_or(|until| until <= now))
-    }
-
-    fn seen(&mut self, sequence: u64, attempt: Option<u32>) {
+    fn seen(&mut self, sequence: u64, attempt: Option<u32>, now: Instant) {
         match self.named.remove(&sequence) {
-            Some(Suspect { innocent_at: Some(before) }) => self.spared = attempt == Some(before),
-            Some(Suspect { innocent_at: None }) => {}
+            Some(Suspect { innocent_at: Some(before), .. }) => self.spared = attempt == Some(before),
+            Some(Suspect { innocent_at: None, .. }) => {}
             None if self.spared => {
-                let any = self.named.keys().next().copied();
+                let free = self.named.iter().find(|(_, suspect)| suspect.absence.held_until <= now);
+                let any = free.map(|(sequence, _)| *sequence);
                 any.map(|any| self.named.remove(&any));
             }
             None => {}
@@ -114,10 +130,15 @@ impl Suspects {
         }
     }
 
-    fn clear(&mut self) {
-        self.named.clear();
-        self.unnamed = 0;
-        self.until = None;
+    fn seen_unnamed(&mut self, now: Instant) {
+        if let Some(free) = self.unnamed.iter().position(|absence| absence.held_until <= now) {
+            self.unnamed.remove(free);
+        }
+    }
+
+    fn keep(&mut self, is_kept: impl Fn(&Absence) -> bool) {
+        self.named.retain(|_, suspect| is_kept(&suspect.absence));
+        self.unnamed.retain(is_kept);
     }
 }
 
@@ -133,11 +154,16 @@ mod tests {
         messages.iter().map(|&(place, attempt)| Trace { sequence: Some(place), attempt: Some(attempt) }).collect()
     }
 
+    /// They are available at once, and with another replica for a minute.
+    fn free(now: Instant) -> Absence {
+        Absence { held_until: now, until: now + MINUTE }
+    }
+
     /// Suspects after a batch whose first of three messages failed.
     fn three(fifo: bool) -> (Suspects, Instant) {
         let now = Instant::now();
         let mut suspects = Suspects::new(fifo);
-        suspects.add(&traces(&[(4, 1), (5, 1), (6, 1)]), now + MINUTE);
+        suspects.add(&traces(&[(4, 1), (5, 1), (6, 1)]), free(now));
         (suspects, now)
     }
 
@@ -186,12 +212,50 @@ mod tests {
         let unknown = Trace { sequence: None, attempt: None };
         for fifo in [false, true] {
             let mut suspects = Suspects::new(fifo);
-            suspects.add(&[unknown; 2], now + MINUTE);
+            suspects.add(&[unknown; 2], free(now));
             suspects.fetched(&[], now);
             suspects.fetched(&[unknown], now);
             assert!(!suspects.is_empty());
             suspects.fetched(&[unknown], now);
             assert!(suspects.is_empty());
+        }
+    }
+
+    /// Settled elsewhere, with nothing behind them, or moved to other places by a restore: no message ever says that they are past.
+    #[tokio::test(start_paused = true)]
+    async fn suspects_of_a_fifo_queue_are_not_waited_for_for_ever() {
+        let (mut suspects, now) = three(true);
+        suspects.fetched(&traces(&[(1, 1)]), now + MINUTE + FIFO_PATIENCE - Duration::from_millis(1));
+        assert!(!suspects.is_empty());
+        suspects.fetched(&[], now + MINUTE + FIFO_PATIENCE);
+        assert!(suspects.is_empty());
+    }
+
+    /// Failures that go on do not keep those for ever that were settled elsewhere.
+    #[tokio::test(start_paused = true)]
+    async fn each_suspect_has_a_time_of_its_own() {
+        let (mut suspects, now) = three(false);
+        suspects.add(&traces(&[(9, 1)]), free(now + MINUTE));
+        suspects.fetched(&traces(&[(9, 2)]), now + MINUTE);
+        assert!(suspects.is_empty(), "4, 5 and 6 were with nobody any more");
+    }
+
+    /// Nobody knows whether the acknowledgement counted: they may be leased to this worker still.
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_leased_still_is_not_past_before_the_lease_is() {
+        let unknown = Trace { sequence: None, attempt: None };
+        for failed in [traces(&[(4, 1), (5, 1)]), vec![unknown; 2]] {
+            let now = Instant::now();
+            let mut suspects = Suspects { spared: true, ..Suspects::new(false) };
+            suspects.add(&failed, Absence { held_until: now + MINUTE, until: now + MINUTE * 3 });
+            suspects.fetched(&[], now);
+            for _ in 0..3 {
+                suspects.fetched(&traces(&[(8, 1)]), now);
+                suspects.fetched(&[unknown], now);
+            }
+            assert!(!suspects.is_empty(), "others came, or nobody: {suspects:?}");
+            suspects.fetched(&failed, now + MINUTE);
+            assert!(suspects.is_empty(), "{suspects:?}");
         }
     }
 }

@@ -159,12 +159,4 @@ impl Facts {
     pub(super) fn had_succeeded(&self, process: Process, sequence: u64, by: Duration) -> bool {
         self.runs_of(process, sequence).any(|run| matches!(run.ended, Some((at, How::Ok)) if at <= by))
     }
-
-    /// Whether a batch was acknowledged at the first try, and everybody knows it.
-    pub(super) fn is_clean(&self, batch: &Batch) -> bool {
-        let first = batch.acks.first().and_then(|ack| self.acks.get(ack));
-        batch.delivered.is_some()
-            && batch.settled.is_some()
-            && first.is_some_and(|ack| matches!(ack.heard, Some(Answer::Settled { .. })))
-    }
 }

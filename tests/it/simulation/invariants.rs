@@ -272,8 +272,10 @@ impl Checker<'_> {
         guilty.extend(
             self.facts.runs.values().filter(|run| !matches!(run.ended, Some((_, How::Ok)))).map(|run| run.message),
         );
-        let unclean = self.facts.batches.values().filter(|batch| !self.facts.is_clean(batch));
-        guilty.extend(unclean.flat_map(|batch| batch.items.iter().map(|item| item.message)));
+        // A lease that lapsed counts for each of its messages, and nobody's failure is to blame. What was acknowledged has no such excuse,
+        // whether the answer was heard or not.
+        let lapsed = self.facts.batches.values().filter(|batch| batch.settled.is_none());
+        guilty.extend(lapsed.flat_map(|batch| batch.items.iter().map(|item| item.message)));
         for message in self.outcome.dead.iter().filter(|message| !guilty.contains(message)) {
             self.broken(Rule::NoCollateral, "became a dead letter without a fault of its own", [*message]);
         }

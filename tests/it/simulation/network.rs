@@ -106,7 +106,8 @@ impl Network {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fate(&self) -> Fate {
+    /// The fate of a request: an acknowledgement that says that a message failed, or another one.
+    fn fate(&self, fails: bool) -> Fate {
         let rng = &mut self.lock().rng;
         let mut delay = |most: Duration| most.mul_f64(rng.f64());
         let fate = Fate { there: delay(self.weather.latency), back: delay(self.weather.latency), trouble: None };
@@ -123,6 +124,8 @@ impl Network {
             (throttled, Trouble::Throttled),
         ];
         let trouble = troubles.into_iter().find_map(|(odds, trouble)| (rng.f64() < odds).then_some(trouble));
+        let lost = fails && self.weather.lost_failure > 0.0 && rng.f64() < self.weather.lost_failure;
+        let trouble = trouble.or(lost.then_some(Trouble::LostAnswer));
         if rng.f64() >= self.weather.slow {
             return Fate { trouble, ..fate };
         }
@@ -133,14 +136,14 @@ impl Network {
     /// Carries a request of a process, and notes what is worth it.
     pub(super) async fn carry(self: &Arc<Self>, process: Option<Process>, request: Request<Bytes>) -> Answered {
         let kind = Kind::of(&request);
-        let ack = match (kind, process) {
-            (Kind::Ack, Some(process)) => {
-                let lines = self.lines(request.body());
-                Some(self.history.add(|ack| Entry::AckSent { ack, process, lines }))
-            }
-            _ => None,
-        };
-        let answered = self.travel(process, kind, ack, request).await;
+        let (mut ack, mut fails) = (None, false);
+        if let (Kind::Ack, Some(process)) = (kind, process) {
+            let lines = self.lines(request.body());
+            fails = lines.iter().any(|line| !line.success);
+            ack = Some(self.history.add(|ack| Entry::AckSent { ack, process, lines }));
+        }
+        let fate = self.fate(fails);
+        let answered = self.travel(process, kind, ack, request, fate).await;
         if let Some(ack) = ack {
             self.history.note(Entry::AckHeard { ack, answer: answer_of(&answered) });
         }
@@ -156,8 +159,8 @@ impl Network {
         kind: Kind,
         ack: Option<usize>,
         request: Request<Bytes>,
+        Fate { there, back, trouble }: Fate,
     ) -> Answered {
-        let Fate { there, back, trouble } = self.fate();
         match trouble {
             Some(Trouble::Refused) => return Err(TransportError::not_sent("refused by the simulation")),
             Some(Trouble::LostRequest) => return Err(TransportError::unsure("request lost by the simulation")),

@@ -109,6 +109,8 @@ pub(super) struct Weather {
     pub(super) refused: f64,
     pub(super) lost_request: f64,
     pub(super) lost_answer: f64,
+    /// The same for acknowledgements that say that a message failed, beside all others.
+    pub(super) lost_failure: f64,
     /// As a lost answer, noticed only when the time is up.
     pub(super) silent: f64,
     pub(super) server_error: f64,
@@ -136,7 +138,7 @@ impl Scenario {
         let troubled = rng.u8(..3) > 0;
         let mut workers: Vec<WorkerPlan> =
             (0..replicas).map(|_| WorkerPlan::draw(&mut rng, fifo, troubled, calm_at)).collect();
-        let weather = draw_weather(&mut rng);
+        let mut weather = draw_weather(&mut rng);
         let restarts = if rng.u8(..4) == 0 { draw_restarts(&mut rng, calm_at) } else { Vec::new() };
         let counting = if rng.bool() { FailureCounting::Batch } else { FailureCounting::Culprit };
         let sleeps = if rng.u8(..6) == 0 { draw_sleeps(&mut rng, calm_at) } else { Vec::new() };
@@ -146,6 +148,9 @@ impl Scenario {
         let kafka = !fifo && max_consume_count.is_none() && rng.bool();
         if kafka {
             messages.iter_mut().for_each(|message| message.delay = Duration::ZERO);
+        }
+        if rng.u8(..3) == 0 {
+            weather.lost_failure = rng.f64();
         }
         Self {
             seed,
@@ -257,6 +262,7 @@ fn draw_weather(rng: &mut Rng) -> Weather {
         refused: odds(),
         lost_request: odds(),
         lost_answer: odds(),
+        lost_failure: 0.0,
         silent: odds(),
         server_error: odds(),
         throttled: odds(),
