@@ -11,7 +11,7 @@ use crate::{
     client::Client,
     config::{Config, Worker},
     server::{Tls, TlsError},
-    sidecar::{check_authorities, connect, embed},
+    sidecar::{check_authorities, connect, embed, idle_worker},
 };
 
 /// Options of `check`.
@@ -71,7 +71,7 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
     let client = connect::to_service(config)?;
     let mut missing = Vec::new();
     for worker in &config.workers {
-        missing.extend(find(&client, worker).await?);
+        missing.extend(find(&client, worker, config, context).await?);
     }
     for publisher in &config.publishers {
         missing.extend(absent(client.find_queue(&publisher.queue).await.map(drop), "publisher", &publisher.queue)?);
@@ -82,13 +82,21 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
     if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n  "))) }
 }
 
-async fn find(client: &Client, worker: &Worker) -> Result<Option<String>, Failure> {
+/// Finds what a worker needs, and says what will happen with it that is likely not meant.
+async fn find(client: &Client, worker: &Worker, config: &Config, context: &Context) -> Result<Option<String>, Failure> {
     let label = worker.label();
-    let found = async {
-        let queue = client.find_queue(&worker.queue).await?;
-        client.find_group(&queue.id, &worker.group).await
-    };
-    absent(found.await.map(drop), "worker", &label)
+    let unsuitable = |error: &dyn std::fmt::Display| Failure::of(Kind::Config, format!("worker {label}: {error}"));
+    let idle = idle_worker(client, worker, config).map_err(|error| unsuitable(&error))?;
+    match idle.check().await {
+        Ok(()) => {
+            idle.warnings().iter().for_each(|warning| context.say(&format!("worker {label}: {warning}")));
+            Ok(None)
+        }
+        Err(error) => match error.client_error().cloned() {
+            Some(error) => absent(Err(error), "worker", &label),
+            None => Err(unsuitable(&error)),
+        },
+    }
 }
 
 /// What is missing is collected; any other error ends the check.

@@ -28,10 +28,10 @@ mod start;
 mod throttle;
 mod window;
 
-pub(crate) use self::start::check_authorities;
 pub use self::{
     controls::Controls,
     error::SidecarError,
     run::{Ended, WorkerEnd},
     start::Sidecar,
 };
+pub(crate) use self::{settings::idle_worker, start::check_authorities};

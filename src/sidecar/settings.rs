@@ -1,12 +1,13 @@
 //! From the settings of a worker in the configuration to those of a [`WorkerBuilder`].
 
 use crate::{
+    client::Client,
     config::{self, Config},
     layers::Retry,
     queue::TagFilter,
     worker::{
         AckWait, Batching, Collect, InvalidSettings, MaxMessages, OnFailure, OnReject, Ordering, Rate, Republish,
-        WorkerBuilder,
+        Worker, WorkerBuilder, handler_fn,
     },
 };
 
@@ -28,6 +29,16 @@ pub(super) fn batching(batch: config::Batch) -> Batching {
             Batching::Collected(Collect { max_messages, linger: linger.get(), ..Collect::default() })
         }
     }
+}
+
+/// A worker with these settings that is only looked at: it has no handler.
+pub(crate) fn idle_worker(
+    client: &Client,
+    worker: &config::Worker,
+    config: &Config,
+) -> Result<Worker, InvalidSettings> {
+    let handler = handler_fn(|_| async { Ok(()) });
+    settings(Worker::builder(client.clone(), &worker.queue, &worker.group, handler), worker, config).build()
 }
 
 /// Carries the configuration's settings over to the worker's.

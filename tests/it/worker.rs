@@ -1,6 +1,7 @@
 //! Workers against the embedded server, in one process, under the paused clock.
 
 mod poison;
+mod stops;
 
 use std::{
     collections::BTreeMap,

@@ -288,6 +288,32 @@ class Case(unittest.TestCase):
         self.addCleanup(process.close)
         return process
 
+    def directory_of(self, name):
+        directory = pathlib.Path(self.directory, name)
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def serve(self, queue):
+        """A server in a process of its own, with this queue."""
+        process = Process(self.directory_of("server"), f"server: {{listen: '127.0.0.1:0', queues: [{queue}]}}", "serve")
+        self.addCleanup(process.close)
+        return process
+
+    def consume(self, app, server, worker=""):
+        """A process that posts the queue `orders` of that server to this application."""
+        config = f"""
+dms: {{endpoint: 'http://{server.address("server|serving")}', project_id: local}}
+workers:
+  - queue: orders
+    group: billing
+    handler: {{http: {{url: '{app.url("/orders")}', health_interval: 50ms}}}}
+{worker}
+admin: {{listen: '127.0.0.1:0'}}
+"""
+        process = Process(self.directory_of("worker"), config)
+        self.addCleanup(process.close)
+        return process
+
     def run_worker(self, handler, failures=3, worker="", more="", server="", **options):
         """A process that delivers the queue `orders` to this handler, with an embedded server."""
         return self.process(configuration(handler, failures, worker, more, server), **options)
