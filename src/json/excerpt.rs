@@ -13,6 +13,13 @@ pub(crate) fn shown(text: &str) -> String {
     cut(text.as_bytes(), SHOWN)
 }
 
+/// A text between quotes: cut, its special characters escaped.
+pub(crate) fn quoted(text: &str) -> String {
+    let head: String = text.chars().take(SHOWN).collect();
+    let more = if head.len() < text.len() { "…" } else { "" };
+    format!("{head:?}{more}")
+}
+
 /// At most so many characters, those escaped that do not print.
 pub(super) fn cut(text: &[u8], most: usize) -> String {
     // A character has four bytes at most.
@@ -42,6 +49,8 @@ mod tests {
         assert_eq!(excerpt(&[b'1'; 100]), format!("`{}…`", "1".repeat(80)));
         assert_eq!(excerpt("队".repeat(100).as_bytes()), format!("`{}…`", "队".repeat(80)));
         assert_eq!(excerpt(b"\xff\x00"), "`\u{fffd}\\0`");
+        assert_eq!(quoted("a\"\u{7}"), "\"a\\\"\\u{7}\"");
+        assert_eq!(quoted(&"x".repeat(81)), format!("\"{}\"…", "x".repeat(80)));
         assert_eq!(shown("a\u{7}'\""), "a\\u{7}'\"");
     }
 }

@@ -20,7 +20,7 @@ use std::{borrow::Cow, str};
 use memchr::memchr2;
 
 use excerpt::cut;
-pub(crate) use excerpt::{excerpt, shown};
+pub(crate) use excerpt::{excerpt, quoted, shown};
 pub(crate) use fault::Fault;
 pub(crate) use name::Name;
 pub(crate) use scan::Scan;

@@ -129,6 +129,11 @@ impl<'a> Scan<'a> {
         text.ok_or_else(|| self.not_utf8())
     }
 
+    /// Passes over a string, and returns what it stands for, to be kept.
+    pub(crate) fn owned(&mut self) -> Result<String, Fault> {
+        self.string().map(Cow::into_owned)
+    }
+
     /// Passes over a number, and returns its text.
     pub(crate) fn number(&mut self) -> Result<&'a str, Fault> {
         self.blanks();

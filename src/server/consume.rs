@@ -16,7 +16,7 @@ use super::{
     query::Query,
 };
 use crate::{
-    json::push_string,
+    json::{push_string, quoted},
     limits,
     queue::{TagFilter, TagMode},
 };
@@ -89,7 +89,7 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
     let mode = match query.first("tag_type") {
         None | Some("or") => TagMode::Or,
         Some("and") => TagMode::And,
-        Some(other) => return Err(codes::TAG_TYPE.because(format!("It is {other:?}."))),
+        Some(other) => return Err(codes::TAG_TYPE.because(format!("It is {}.", quoted(other)))),
     };
     Ok(TagFilter { tags, mode })
 }

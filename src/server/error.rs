@@ -10,6 +10,7 @@ use super::{
     broker::BrokerError,
     codes::{self, Code},
 };
+use crate::json::quoted;
 
 /// A documented error with the text for this request.
 ///
@@ -130,7 +131,7 @@ impl From<BrokerError> for ApiError {
             BrokerError::TagQuota(limit) => {
                 codes::TAG_QUOTA.saying(format!("A maximum of {limit} tags can be created."))
             }
-            BrokerError::TagNotFound(key) => codes::TAG_NOT_FOUND.because(format!("The key is {key:?}")),
+            BrokerError::TagNotFound(key) => codes::TAG_NOT_FOUND.because(format!("The key is {}", quoted(&key))),
             BrokerError::BeingCreated => codes::BEING_CREATED.plain(),
             BrokerError::NoDeadLetters => codes::REQUEST_FORMAT.because(error),
             BrokerError::KafkaDelay => Self {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     app::App,
@@ -15,18 +15,11 @@ use super::{
     query::Query,
     queues::policy,
 };
-use crate::{limits, queue::ConsumerGroup};
-
-/// The body of 5.2.1.
-#[derive(Debug, Deserialize)]
-struct CreateGroups {
-    groups: Vec<GroupEntity>,
-}
-
-#[derive(Debug, Deserialize)]
-struct GroupEntity {
-    name: String,
-}
+use crate::{
+    json::{Fault, Scan},
+    limits,
+    queue::ConsumerGroup,
+};
 
 /// The answer of 5.2.1.
 #[derive(Debug, Serialize)]
@@ -65,8 +58,7 @@ struct GroupView {
 
 /// `POST /queues/{queue_id}/groups` (5.2.1).
 pub(super) async fn create(app: &App, path: &QueuePath, body: &[u8]) -> Result<(StatusCode, Json<Created>), ApiError> {
-    let request: CreateGroups = json::parse(body)?;
-    let names: Vec<String> = request.groups.into_iter().map(|group| group.name).collect();
+    let names = json::read(body, group_names)?;
     check_names(&names)?;
     let ids = app.broker.create_groups(&path.project, &path.queue, &names).await?;
     let groups = ids.iter().zip(names).map(|(id, name)| CreatedGroup { id: id.to_string(), name }).collect();
@@ -94,23 +86,44 @@ pub(super) async fn delete(app: &App, path: &GroupPath) -> Result<StatusCode, Ap
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// The body of 5.2.1.
+fn group_names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {
+    let start = scan.start();
+    let mut groups = None;
+    scan.members(|name, scan| match &**name {
+        b"groups" => name.once(&mut groups, scan.items(group_name)?),
+        _ => scan.value().map(drop),
+    })?;
+    groups.ok_or_else(|| Fault::missing("groups", start))
+}
+
+fn group_name(scan: &mut Scan<'_>) -> Result<String, Fault> {
+    let start = scan.start();
+    let mut group = None;
+    scan.members(|name, scan| match &**name {
+        b"name" => name.once(&mut group, scan.owned()?),
+        _ => scan.value().map(drop),
+    })?;
+    group.ok_or_else(|| Fault::missing("name", start))
+}
+
 fn check_names(names: &[String]) -> Result<(), ApiError> {
     if names.is_empty() {
-        return Err(codes::PARAMETER.because(format!("groups is empty: 1 to {} are allowed.", limits::MAX_GROUPS)));
+        return Err(codes::PARAMETER.at(format!("groups is empty: 1 to {} are allowed.", limits::MAX_GROUPS)));
     }
     if names.len() > limits::MAX_GROUPS {
         let (found, most) = (names.len(), limits::MAX_GROUPS);
-        return Err(codes::GROUP_QUOTA.because(format!("groups has {found} entries: at most {most} are allowed.")));
+        return Err(codes::GROUP_QUOTA.at(format!("groups has {found} entries: at most {most} are allowed.")));
     }
     let mut seen = HashSet::new();
-    for name in names {
+    for (index, name) in names.iter().enumerate() {
         let code = match name.chars().count() {
             1..=limits::MAX_GROUP_NAME => codes::NAME_CHARS,
             _ => codes::GROUP_NAME_LENGTH,
         };
-        limits::group_name(name).map_err(|error| code.because(error))?;
+        limits::group_name(name).map_err(|error| code.at(error.of(format!("groups[{index}].name"))))?;
         if !seen.insert(name) {
-            return Err(codes::GROUP_EXISTS.because(format!("{name:?} is in the request twice.")));
+            return Err(codes::GROUP_EXISTS.at(format!("groups[{index}].name is {name:?}, and in the request twice.")));
         }
     }
     Ok(())

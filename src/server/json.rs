@@ -50,6 +50,14 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiErro
     serde_json::from_slice(body).map_err(|error| codes::BODY_FORMAT.because(error))
 }
 
+/// Reads the body of a queue, group or tag request.
+///
+/// # Errors
+/// DMS.00400004 for an empty body, DMS.10240009 for anything that is not the documented JSON.
+pub(crate) fn read<'a, T>(body: &'a [u8], read: impl FnOnce(&mut Scan<'a>) -> Result<T, Fault>) -> Result<T, ApiError> {
+    read_with(body, codes::BODY_FORMAT, codes::BODY_FORMAT, read)
+}
+
 /// Reads the body of a message request.
 ///
 /// # Errors

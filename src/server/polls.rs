@@ -4,7 +4,6 @@
 //! and can be handed back.
 
 use std::{
-    borrow::Cow,
     collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -58,7 +57,7 @@ fn names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {
     let start = scan.start();
     let mut polls = None;
     scan.members(|name, scan| match &**name {
-        b"polls" => name.once(&mut polls, scan.items(|scan| scan.string().map(Cow::into_owned))?),
+        b"polls" => name.once(&mut polls, scan.items(Scan::owned)?),
         _ => scan.value().map(drop),
     })?;
     polls.ok_or_else(|| Fault::missing("polls", start))

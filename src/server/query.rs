@@ -6,6 +6,7 @@ use super::{
     codes::{self, Code},
     error::ApiError,
 };
+use crate::json::quoted;
 
 /// The decoded pairs of a query string, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,7 +20,7 @@ impl Query {
     pub(crate) fn parse(raw: &str) -> Result<Self, ApiError> {
         let text = |text: &str| match decode(text, b' ') {
             Ok(text) => Ok(text),
-            Err(_) => Err(codes::URL_PARAMETER.because(format!("{text:?} is not UTF-8."))),
+            Err(_) => Err(codes::URL_PARAMETER.because(format!("{} is not UTF-8.", quoted(text)))),
         };
         let pair = |part: &str| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
@@ -48,7 +49,8 @@ impl Query {
     {
         let Some(text) = self.first(name) else { return Ok(default) };
         text.parse().ok().filter(|value| range.contains(value)).ok_or_else(|| {
-            code.because(format!("{name} is {text:?}: {} to {} are allowed.", range.start(), range.end()))
+            let (least, most) = (range.start(), range.end());
+            code.because(format!("{name} is {}: {least} to {most} are allowed.", quoted(text)))
         })
     }
 
@@ -61,7 +63,10 @@ impl Query {
             None => Ok(default),
             Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
             Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
-            Some(text) => Err(codes::URL_PARAMETER.because(format!("{name} is {text:?}: true or false are allowed."))),
+            Some(text) => {
+                let text = quoted(text);
+                Err(codes::URL_PARAMETER.because(format!("{name} is {text}: true or false are allowed.")))
+            }
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Queues: create, list, show, delete (API reference 5.1).
 
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 
 use super::{
     app::App,
@@ -13,19 +12,21 @@ use super::{
     query::Query,
 };
 use crate::{
+    json::{Fault, Scan, excerpt, quoted},
     limits,
     queue::{NewQueue, ProjectId, Queue, QueueMode},
 };
 
-/// The body of 5.1.1. Fields that are absent or `null` have their defaults.
-#[derive(Debug, Deserialize)]
-struct CreateQueue {
+/// The body of 5.1.1. Fields that are absent or `null` have their defaults. Numbers are as they came: a wrong one has a code of its
+/// own, whatever it is.
+#[derive(Debug)]
+struct CreateQueue<'a> {
     name: String,
     queue_mode: Option<String>,
     description: Option<String>,
     redrive_policy: Option<String>,
-    max_consume_count: Option<Value>,
-    retention_hours: Option<Value>,
+    max_consume_count: Option<&'a [u8]>,
+    retention_hours: Option<&'a [u8]>,
 }
 
 /// The answer of 5.1.1.
@@ -71,7 +72,7 @@ pub(super) async fn create(
     project: &ProjectId,
     body: &[u8],
 ) -> Result<(StatusCode, Json<Created>), ApiError> {
-    let queue = checked(json::parse(body)?)?;
+    let queue = checked(json::read(body, create_queue)?)?;
     let created = app.broker.create_queue(project, queue).await?;
     let view = Created { id: created.id.to_string(), name: created.name, kafka_topic: created.kafka_topic };
     Ok((StatusCode::CREATED, Json(view)))
@@ -122,7 +123,30 @@ pub(super) fn policy(dead_letters: bool) -> &'static str {
     if dead_letters { "enable" } else { "disable" }
 }
 
-fn checked(request: CreateQueue) -> Result<NewQueue, ApiError> {
+fn create_queue<'a>(scan: &mut Scan<'a>) -> Result<CreateQueue<'a>, Fault> {
+    let start = scan.start();
+    let (mut name, mut mode, mut description, mut policy) = (None, None, None, None);
+    let (mut count, mut hours) = (None, None);
+    scan.members(|member, scan| match &**member {
+        b"name" => member.once(&mut name, scan.owned()?),
+        b"queue_mode" => member.once(&mut mode, scan.nullable(Scan::owned)?),
+        b"description" => member.once(&mut description, scan.nullable(Scan::owned)?),
+        b"redrive_policy" => member.once(&mut policy, scan.nullable(Scan::owned)?),
+        b"max_consume_count" => member.once(&mut count, scan.nullable(Scan::value)?),
+        b"retention_hours" => member.once(&mut hours, scan.nullable(Scan::value)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(CreateQueue {
+        name: name.ok_or_else(|| Fault::missing("name", start))?,
+        queue_mode: mode.flatten(),
+        description: description.flatten(),
+        redrive_policy: policy.flatten(),
+        max_consume_count: count.flatten(),
+        retention_hours: hours.flatten(),
+    })
+}
+
+fn checked(request: CreateQueue<'_>) -> Result<NewQueue, ApiError> {
     name(&request.name)?;
     let mode = mode(request.queue_mode.as_deref())?;
     if let Some(text) = &request.description {
@@ -130,7 +154,7 @@ fn checked(request: CreateQueue) -> Result<NewQueue, ApiError> {
     }
     Ok(NewQueue {
         max_consume_count: max_consume_count(&request, mode)?,
-        retention_hours: retention_hours(request.retention_hours.as_ref(), mode)?,
+        retention_hours: retention_hours(request.retention_hours, mode)?,
         name: request.name,
         mode,
         description: request.description,
@@ -152,7 +176,7 @@ fn mode(text: Option<&str>) -> Result<QueueMode, ApiError> {
         Some("KAFKA_HA") => Ok(QueueMode::KafkaHa),
         Some("KAFKA_HT") => Ok(QueueMode::KafkaHt),
         Some(other) => Err(codes::PARAMETER
-            .because(format!("queue_mode is {other:?}: NORMAL, FIFO, KAFKA_HA and KAFKA_HT are allowed."))),
+            .at(format!("queue_mode is {}: NORMAL, FIFO, KAFKA_HA and KAFKA_HT are allowed.", quoted(other)))),
     }
 }
 
@@ -165,14 +189,13 @@ fn description(text: &str) -> Result<(), ApiError> {
 }
 
 /// `redrive_policy` and `max_consume_count` together: the count, where dead letters are wished for.
-fn max_consume_count(request: &CreateQueue, mode: QueueMode) -> Result<Option<u32>, ApiError> {
+fn max_consume_count(request: &CreateQueue<'_>, mode: QueueMode) -> Result<Option<u32>, ApiError> {
     match request.redrive_policy.as_deref() {
         None | Some("disable") => return Ok(None),
         Some("enable") => {}
         Some(other) => {
-            return Err(
-                codes::PARAMETER.because(format!("redrive_policy is {other:?}: enable and disable are allowed."))
-            );
+            let other = quoted(other);
+            return Err(codes::PARAMETER.at(format!("redrive_policy is {other}: enable and disable are allowed.")));
         }
     }
     if mode.is_kafka() {
@@ -181,23 +204,27 @@ fn max_consume_count(request: &CreateQueue, mode: QueueMode) -> Result<Option<u3
             codes::PARAMETER.because(format!("redrive_policy is enable, but a {mode} queue has no dead letters."))
         );
     }
-    let Some(count) = &request.max_consume_count else {
+    let Some(count) = request.max_consume_count else {
         return Err(codes::MAX_CONSUME_COUNT.because("max_consume_count is required when redrive_policy is enable."));
     };
     let in_range = whole(count).filter(|count| limits::MAX_CONSUME_COUNT.contains(count));
-    in_range.map(Some).ok_or_else(|| codes::MAX_CONSUME_COUNT.because(format!("max_consume_count is {count}.")))
+    in_range.map(Some).ok_or_else(|| {
+        codes::MAX_CONSUME_COUNT.at(format!("max_consume_count is {}: 1 to 100 are allowed.", excerpt(count)))
+    })
 }
 
-fn retention_hours(hours: Option<&Value>, mode: QueueMode) -> Result<Option<u32>, ApiError> {
+fn retention_hours(hours: Option<&[u8]>, mode: QueueMode) -> Result<Option<u32>, ApiError> {
     let Some(hours) = hours else { return Ok(None) };
     if !mode.is_kafka() {
         return Err(codes::RETENTION_MODE.because(format!("queue_mode is {mode}.")));
     }
     let in_range = whole(hours).filter(|hours| limits::RETENTION_HOURS.contains(hours));
-    in_range.map(Some).ok_or_else(|| codes::RETENTION_RANGE.because(format!("retention_hours is {hours}.")))
+    in_range.map(Some).ok_or_else(|| {
+        codes::RETENTION_RANGE.at(format!("retention_hours is {}: 1 to 72 are allowed.", excerpt(hours)))
+    })
 }
 
 /// A whole number; its range has a code of its own, which a fraction or a text gets too.
-fn whole(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|number| u32::try_from(number).ok())
+fn whole(value: &[u8]) -> Option<u32> {
+    str::from_utf8(value).ok()?.parse().ok()
 }

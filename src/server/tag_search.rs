@@ -1,6 +1,8 @@
 //! Finding or counting queues by their tags (OTC documents only).
 
-use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
+
+use serde::Serialize;
 
 use super::{
     app::App,
@@ -8,42 +10,33 @@ use super::{
     error::ApiError,
     json::{self, Json},
 };
-use crate::queue::{ProjectId, Queue, QueueTag};
+use crate::{
+    json::{Fault, Scan, excerpt, quoted},
+    queue::{ProjectId, Queue, QueueTag},
+};
 
 /// Records of one page.
-const MAX_PAGE: u64 = 1000;
+const MAX_PAGE: usize = 1000;
 /// Records that may be skipped.
-const MAX_OFFSET: u64 = 1_000_000;
+const MAX_OFFSET: usize = 1_000_000;
 
-/// The body: which queues, and which page of them.
-#[derive(Debug, Deserialize)]
-struct Search {
-    #[serde(default)]
+/// The body: which queues, and which page of them. Page numbers are as they came.
+#[derive(Debug)]
+struct Search<'a> {
     action: String,
     /// All of them must be carried.
-    #[serde(default)]
     tags: Vec<Wanted>,
-    limit: Option<PageNumber>,
-    offset: Option<PageNumber>,
+    limit: Option<&'a [u8]>,
+    offset: Option<&'a [u8]>,
     /// Beside the tags: `resource_name`, a part of the queue's name.
-    #[serde(default)]
     matches: Vec<QueueTag>,
 }
 
 /// A key that must be there, with one of these values or with any.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 struct Wanted {
     key: String,
-    #[serde(default)]
     values: Vec<String>,
-}
-
-/// A number, or its digits as a string.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum PageNumber {
-    Number(i64),
-    Text(String),
 }
 
 /// The answer: `resources` is left out where queues are only counted.
@@ -64,14 +57,18 @@ struct Resource {
 
 /// `POST /queue/resource_instances/action`.
 pub(super) async fn search(app: &App, project: &ProjectId, body: &[u8]) -> Result<Json<Found>, ApiError> {
-    let search: Search = json::parse(body)?;
+    let search = json::read(body, search_body)?;
     let listed = match search.action.as_str() {
         "filter" => true,
         "count" => false,
-        other => return Err(codes::TAG_SEARCH_ACTION.because(format!("action is {other:?}."))),
+        other => {
+            return Err(
+                codes::TAG_SEARCH_ACTION.at(format!("action is {}: filter and count are allowed.", quoted(other)))
+            );
+        }
     };
-    let take = page_number(search.limit.as_ref(), 10, 1, MAX_PAGE, codes::PAGE_LIMIT)?;
-    let skip = page_number(search.offset.as_ref(), 0, 0, MAX_OFFSET, codes::PAGE_OFFSET)?;
+    let take = page_number("limit", search.limit, 10, 1..=MAX_PAGE, codes::PAGE_LIMIT)?;
+    let skip = page_number("offset", search.offset, 0, 0..=MAX_OFFSET, codes::PAGE_OFFSET)?;
     let mut found = Vec::new();
     for queue in app.broker.queues(project).await? {
         // A queue that was deleted meanwhile is none that carries the tags.
@@ -98,12 +95,61 @@ fn selects(wanted: &[Wanted], matches: &[QueueTag], queue: &Queue, tags: &[Queue
     wanted.iter().all(carried) && matches.iter().all(named)
 }
 
-fn page_number(given: Option<&PageNumber>, default: u64, least: u64, most: u64, code: Code) -> Result<usize, ApiError> {
-    let value = match given {
-        None => Some(default),
-        Some(PageNumber::Number(value)) => u64::try_from(*value).ok(),
-        Some(PageNumber::Text(text)) => text.parse().ok(),
-    };
-    let legal = value.filter(|value| (least..=most).contains(value)).and_then(|value| usize::try_from(value).ok());
-    legal.ok_or_else(|| code.because(format!("{least} to {most} are allowed.")))
+/// A page number, or its digits as a string.
+fn page_number(
+    name: &str,
+    given: Option<&[u8]>,
+    default: usize,
+    range: RangeInclusive<usize>,
+    code: Code,
+) -> Result<usize, ApiError> {
+    let Some(given) = given else { return Ok(default) };
+    let digits = given.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(given);
+    let value = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    value.filter(|value| range.contains(value)).ok_or_else(|| {
+        let (shown, least, most) = (excerpt(given), range.start(), range.end());
+        code.at(format!("{name} is {shown}: {least} to {most} are allowed."))
+    })
+}
+
+fn search_body<'a>(scan: &mut Scan<'a>) -> Result<Search<'a>, Fault> {
+    let (mut action, mut tags, mut limit, mut offset, mut matches) = (None, None, None, None, None);
+    scan.members(|name, scan| match &**name {
+        b"action" => name.once(&mut action, scan.owned()?),
+        b"tags" => name.once(&mut tags, scan.items(wanted)?),
+        b"limit" => name.once(&mut limit, scan.nullable(Scan::value)?),
+        b"offset" => name.once(&mut offset, scan.nullable(Scan::value)?),
+        b"matches" => name.once(&mut matches, scan.items(part)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(Search {
+        action: action.unwrap_or_default(),
+        tags: tags.unwrap_or_default(),
+        limit: limit.flatten(),
+        offset: offset.flatten(),
+        matches: matches.unwrap_or_default(),
+    })
+}
+
+fn wanted(scan: &mut Scan<'_>) -> Result<Wanted, Fault> {
+    let start = scan.start();
+    let (mut key, mut values) = (None, None);
+    scan.members(|name, scan| match &**name {
+        b"key" => name.once(&mut key, scan.owned()?),
+        b"values" => name.once(&mut values, scan.items(Scan::owned)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(Wanted { key: key.ok_or_else(|| Fault::missing("key", start))?, values: values.unwrap_or_default() })
+}
+
+fn part(scan: &mut Scan<'_>) -> Result<QueueTag, Fault> {
+    let start = scan.start();
+    let (mut key, mut value) = (None, None);
+    scan.members(|name, scan| match &**name {
+        b"key" => name.once(&mut key, scan.owned()?),
+        b"value" => name.once(&mut value, scan.owned()?),
+        _ => scan.value().map(drop),
+    })?;
+    let missing = |member| move || Fault::missing(member, start);
+    Ok(QueueTag { key: key.ok_or_else(missing("key"))?, value: value.ok_or_else(missing("value"))? })
 }

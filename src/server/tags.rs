@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     app::App,
@@ -14,31 +14,23 @@ use super::{
     paths::{QueuePath, decoded},
 };
 use crate::{
+    json::{Fault, Scan, quoted},
     limits::{self, LimitError},
     queue::{ProjectId, ProjectTag, QueueTag},
 };
 
-/// The body of 5.4.1.
-#[derive(Debug, Deserialize)]
+/// The body of 5.4.1. Both are optional in its table; without them there is nothing to do.
+#[derive(Debug)]
 struct TagAction {
-    /// Both are optional in the table of 5.4.1; without them there is nothing to do.
-    #[serde(default)]
     action: String,
-    #[serde(default)]
     tags: Vec<TagEntry>,
 }
 
 /// A tag as requests carry it: a deletion may leave the value out.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 struct TagEntry {
     key: String,
     value: Option<String>,
-}
-
-/// The body of the OTC call that adds one tag.
-#[derive(Debug, Deserialize)]
-struct OneTag {
-    tag: TagEntry,
 }
 
 /// The answer of 5.4.2 and 5.4.3.
@@ -49,11 +41,13 @@ pub(super) struct Tags<T> {
 
 /// `POST /queue/{queue_id}/tags/action` (5.4.1): all of the tags or none; repeating the call changes nothing.
 pub(super) async fn act(app: &App, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
-    let request: TagAction = json::parse(body)?;
+    let request = json::read(body, tag_action)?;
     match request.action.as_str() {
-        "create" | "delete" if request.tags.is_empty() => return Err(codes::PARAMETER.because("tags is empty.")),
+        "create" | "delete" if request.tags.is_empty() => {
+            return Err(codes::PARAMETER.at("tags is empty: at least one is needed."));
+        }
         "create" => {
-            let tags = request.tags.into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
+            let tags = request.tags.into_iter().enumerate().map(numbered).collect::<Result<Vec<_>, _>>()?;
             no_key_twice(&tags)?;
             app.broker.put_tags(&path.project, &path.queue, tags).await?;
         }
@@ -61,15 +55,16 @@ pub(super) async fn act(app: &App, path: &QueuePath, body: &[u8]) -> Result<Stat
             let tags = request.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
             app.broker.delete_tags(&path.project, &path.queue, tags).await?;
         }
-        other => return Err(codes::TAG_ACTION.because(format!("action is {other:?}."))),
+        other => {
+            return Err(codes::TAG_ACTION.at(format!("action is {}: create and delete are allowed.", quoted(other))));
+        }
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /queue/{queue_id}/tags`: one tag (OTC documents only).
 pub(super) async fn add(app: &App, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
-    let request: OneTag = json::parse(body)?;
-    let tag = checked(request.tag)?;
+    let tag = checked("tag", json::read(body, one_tag)?)?;
     app.broker.put_tags(&path.project, &path.queue, vec![tag]).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -95,24 +90,64 @@ pub(super) async fn of_project(app: &App, project: &ProjectId) -> Result<Json<Ta
     Ok(Json(Tags { tags: app.broker.project_tags(project).await? }))
 }
 
-fn checked(tag: TagEntry) -> Result<QueueTag, ApiError> {
+fn tag_action(scan: &mut Scan<'_>) -> Result<TagAction, Fault> {
+    let (mut action, mut tags) = (None, None);
+    scan.members(|name, scan| match &**name {
+        b"action" => name.once(&mut action, scan.owned()?),
+        b"tags" => name.once(&mut tags, scan.items(tag_entry)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(TagAction { action: action.unwrap_or_default(), tags: tags.unwrap_or_default() })
+}
+
+/// The body of the OTC call that adds one tag.
+fn one_tag(scan: &mut Scan<'_>) -> Result<TagEntry, Fault> {
+    let start = scan.start();
+    let mut tag = None;
+    scan.members(|name, scan| match &**name {
+        b"tag" => name.once(&mut tag, tag_entry(scan)?),
+        _ => scan.value().map(drop),
+    })?;
+    tag.ok_or_else(|| Fault::missing("tag", start))
+}
+
+fn tag_entry(scan: &mut Scan<'_>) -> Result<TagEntry, Fault> {
+    let start = scan.start();
+    let (mut key, mut value) = (None, None);
+    scan.members(|name, scan| match &**name {
+        b"key" => name.once(&mut key, scan.owned()?),
+        b"value" => name.once(&mut value, scan.nullable(Scan::owned)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(TagEntry { key: key.ok_or_else(|| Fault::missing("key", start))?, value: value.flatten() })
+}
+
+fn numbered((index, tag): (usize, TagEntry)) -> Result<QueueTag, ApiError> {
+    checked(&format!("tags[{index}]"), tag)
+}
+
+fn checked(place: &str, tag: TagEntry) -> Result<QueueTag, ApiError> {
     let Some(value) = tag.value else {
-        return Err(codes::BODY_FORMAT.because(format!("The tag {:?} has no value.", tag.key)));
+        return Err(codes::BODY_FORMAT.at(format!("{place}, with the key {}, has no value.", quoted(&tag.key))));
     };
     let code = |error: &LimitError, length: Code, chars: Code| {
         if error.what.starts_with("length") { length } else { chars }
     };
-    limits::tag_key(&tag.key)
-        .map_err(|error| code(&error, codes::TAG_KEY_LENGTH, codes::TAG_KEY_CHARS).because(error))?;
-    limits::tag_value(&value)
-        .map_err(|error| code(&error, codes::TAG_VALUE_LENGTH, codes::TAG_VALUE_CHARS).because(error))?;
+    limits::tag_key(&tag.key).map_err(|error| {
+        code(&error, codes::TAG_KEY_LENGTH, codes::TAG_KEY_CHARS).at(error.of(format!("{place}.key")))
+    })?;
+    limits::tag_value(&value).map_err(|error| {
+        code(&error, codes::TAG_VALUE_LENGTH, codes::TAG_VALUE_CHARS).at(error.of(format!("{place}.value")))
+    })?;
     Ok(QueueTag { key: tag.key, value })
 }
 
 fn no_key_twice(tags: &[QueueTag]) -> Result<(), ApiError> {
     let mut seen = HashSet::new();
-    match tags.iter().find(|tag| !seen.insert(&tag.key)) {
-        Some(tag) => Err(codes::TAG_KEY_USED.because(format!("{:?} is in the request twice.", tag.key))),
+    match tags.iter().enumerate().find(|(_, tag)| !seen.insert(&tag.key)) {
+        Some((index, tag)) => {
+            Err(codes::TAG_KEY_USED.at(format!("tags[{index}].key is {:?}, and in the request twice.", tag.key)))
+        }
         None => Ok(()),
     }
 }

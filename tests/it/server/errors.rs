@@ -436,3 +436,95 @@ async fn head_leases_nothing() {
     assert_eq!(api.call("HEAD", &format!("{group}/messages"), "").await.status, 405);
     assert_eq!(api.consume(&group, "").await.as_array().unwrap().len(), 1);
 }
+
+/// Refusals of queues, groups, tags and parameters say where, what, and what is allowed; nothing of them is done.
+#[tokio::test(start_paused = true)]
+async fn refusals_name_the_place_the_value_and_the_limit() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    let (groups, tags) = (format!("{queue}/groups"), queue.replace("/queues/", "/queue/") + "/tags");
+    let actions = format!("{tags}/action");
+    let search = "/queue/resource_instances/action";
+    let long = "x".repeat(5000);
+    for (path, body, said) in [
+        ("/queues", r#"{"name":7}"#, "name is `7`: a string is expected."),
+        ("/queues", r#"{"name":"a","name":"b"}"#, "name is there twice: once is allowed."),
+        ("/queues", r#"{"description":"x"}"#, "The request has no name."),
+        ("/queues", r#"{"name":"\ud83d"}"#, "name has `\\ud83d` at byte 9, half a surrogate pair"),
+        ("/queues", r#"{"name":"q2","queue_mode":"a\u001bb"}"#, r#"queue_mode is "a\u{1b}b": NORMAL, FIFO,"#),
+        (
+            "/queues",
+            &format!(r#"{{"name":"q2","queue_mode":"{long}"}}"#),
+            "x\"…: NORMAL, FIFO, KAFKA_HA and KAFKA_HT are",
+        ),
+        ("/queues", r#"{"name":"q2","redrive_policy":true}"#, "redrive_policy is `true`: a string is expected."),
+        (
+            "/queues",
+            r#"{"name":"q2","redrive_policy":"enable","max_consume_count":1e999}"#,
+            "max_consume_count is `1e999`: 1 to 100 are allowed.",
+        ),
+        (
+            "/queues",
+            &format!(r#"{{"name":"q2","redrive_policy":"enable","max_consume_count":"{long}"}}"#),
+            "xxx…`: 1 to 100 are allowed.",
+        ),
+        (
+            "/queues",
+            r#"{"name":"q2","queue_mode":"KAFKA_HA","retention_hours":-0}"#,
+            "retention_hours is `-0`: 1 to 72 are",
+        ),
+        ("/queues", r#"{"name":"q2",}"#, "a name in quotes is expected at byte 13, not `}`."),
+        (&groups, r#"{"groups":{}}"#, "groups is `{}`: an array is expected."),
+        (&groups, r#"{"groups":[{"name":"a"},{}]}"#, "groups[1] has no name."),
+        (&groups, r#"{"groups":[{"name":"a"},{"name":null}]}"#, "groups[1].name is `null`: a string is expected."),
+        (
+            &groups,
+            r#"{"groups":[{"name":"a"},{"name":"b c"}]}"#,
+            "groups[1].name is \"b c\": 1 to 32 of A-Z a-z 0-9 _ -",
+        ),
+        (&groups, r#"{"groups":[{"name":"a"},{"name":"a"}]}"#, "groups[1].name is \"a\", and in the request twice."),
+        (
+            &actions,
+            r#"{"action":"create","tags":[{"key":"a","value":"b"},{"key":"c"}]}"#,
+            "tags[1], with the key \"c\", has no",
+        ),
+        (
+            &actions,
+            r#"{"action":"create","tags":[{"key":"a","value":"b"},{"key":"c=","value":""}]}"#,
+            "tags[1].key is \"c=\": ",
+        ),
+        (
+            &actions,
+            r#"{"action":"create","tags":[{"key":"a","value":"b"},{"key":"c","value":"|"}]}"#,
+            "tags[1].value is \"|\": ",
+        ),
+        (
+            &actions,
+            r#"{"action":"create","tags":[{"key":"a","value":7}]}"#,
+            "tags[0].value is `7`: a string is expected.",
+        ),
+        (&actions, r#"{"action":"replace"}"#, "action is \"replace\": create and delete are allowed."),
+        (&tags, "{}", "The request has no tag."),
+        (&tags, r#"{"tag":{"key":"","value":""}}"#, "tag.key is 0: 1 to 36 characters are allowed."),
+        (search, r#"{"action":"filter","limit":"1001"}"#, "limit is `\"1001\"`: 1 to 1000 are allowed."),
+        (search, r#"{"action":"filter","offset":1.5}"#, "offset is `1.5`: 0 to 1000000 are allowed."),
+        (
+            search,
+            r#"{"action":"filter","tags":[{"key":"a","values":[1]}]}"#,
+            "tags[0].values[0] is `1`: a string is expected.",
+        ),
+    ] {
+        let answer = api.post(path, body).await;
+        let text = answer.json()["error_msg"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status == 400 && text.contains(said), "{said} is not in {answer:?}");
+        assert!(text.len() < 500 && !text.contains(char::is_control), "{text}");
+    }
+    for query in ["max_msgs", "time_wait", "ack_wait", "tag", "tag_type"] {
+        let answer = api.get(&format!("{group}/messages?{query}={long}")).await;
+        let text = answer.json()["error_msg"].as_str().unwrap_or_default().to_owned();
+        assert!(text.len() < 500 && text.contains("\"xxxx"), "{query}: {text}");
+    }
+    assert_eq!(api.get("/queues").await.expect(200)["total"], 1);
+    assert_eq!(api.get(&groups).await.expect(200)["groups"].as_array().unwrap().len(), 1);
+    assert_eq!(api.get(&tags).await.expect(200)["tags"], serde_json::json!([]));
+}
