@@ -128,12 +128,7 @@ impl Authenticator {
         true
     }
 
-    /// Whether a refusal may be mended by a new token.
-    pub(crate) fn renews(&self) -> bool {
-        matches!(self, Self::Iam(_))
-    }
-
-    /// Whether five refusals lock the key, so that nothing may be sent after the first.
+    /// Whether repeated refusals lock the key or the user, so that nothing may be sent after the first.
     pub(crate) fn locks(&self) -> bool {
         matches!(self, Self::Signer(_) | Self::Iam(_))
     }

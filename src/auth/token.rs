@@ -21,6 +21,11 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// What a token is good for when IAM does not say: the documented 24 hours, less a margin.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(23 * 3600);
 
+/// How long after a failed renewal the next one is tried, while the old token is still good.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
+/// The same after IAM refused the user.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5 * 60);
+
 /// A user of IAM, with the project to work in.
 #[derive(Clone, Debug)]
 pub struct IamCredentials {
@@ -107,12 +112,16 @@ impl Iam {
                 state.generation += 1;
                 Ok(state)
             }
-            // The old one is still good: try again on the next call.
-            Err(error) if error.is_retryable() && state.token.as_ref().is_some_and(|token| now < token.ends_at) => {
-                tracing::warn!(%error, "the IAM token could not be renewed yet");
-                Ok(state)
-            }
-            Err(error) => Err(error),
+            Err(error) => match state.token.as_mut().filter(|token| now < token.ends_at) {
+                // The old one is still good. Not with every call: IAM locks users whose password is wrong again and again.
+                Some(token) if error.is_retryable() || error.is_refused() => {
+                    let retry_in = if error.is_refused() { REFUSED_PAUSE } else { RENEWAL_PAUSE };
+                    token.renew_at = Instant::now() + retry_in;
+                    tracing::warn!(%error, ?retry_in, "the IAM token could not be renewed yet: the old one is used until it ends");
+                    Ok(state)
+                }
+                _ => Err(error),
+            },
         }
     }
 

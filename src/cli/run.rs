@@ -27,7 +27,7 @@ Examples:
 The first SIGTERM or SIGINT ends it in order within shutdown.grace, a second one at once. SIGHUP reads the configuration \
 again: log.filter, certificates, and of workers concurrency, max_in_flight_bytes, max_messages and rate_limit change at \
 once, the log says what needs a restart. A service that \
-is not there is waited for; one that refuses the key ends the process with exit code 77.")]
+is not there is waited for; one that refuses a key that never worked ends the process with exit code 77.")]
 pub(crate) struct RunArgs {}
 
 /// The sections that count here.

@@ -21,7 +21,7 @@ use super::{
     code::{Class, ErrorCode, classify},
     error::{Error, Kind, Refusal},
     extensions::Announced,
-    key_guard::KeyGuard,
+    key_guard::{Held, KeyGuard, Pass, Verdict},
     tries::{CREATION_PATIENCE, Repeat, Tries},
 };
 use crate::{
@@ -187,23 +187,14 @@ impl Inner {
 
     async fn call<T>(&self, call: &Call<'_>, decode: impl Fn(&Answer) -> Result<T, Unreadable>) -> Result<T, Error> {
         let mut tries = Tries::new(call.repeat, &self.retry, call.deadline, Instant::now());
-        let mut renewed = false;
         loop {
-            let (error, generation) = match self.attempt(call).await {
+            let error = match self.try_once(call).await {
                 Ok(answer) => match decode(&answer) {
                     Ok(read) => return Ok(read),
-                    Err(reason) => (unreadable(call.operation, &answer.response, reason), None),
+                    Err(reason) => unreadable(call.operation, &answer.response, reason),
                 },
-                Err(failure) => failure,
+                Err(error) => error,
             };
-            if error.class() == Some(Class::Auth) && !renewed && self.renew(generation).await {
-                renewed = true;
-                tracing::debug!(%error, "the token was refused and is renewed");
-                continue;
-            }
-            if error.is_key_refused() {
-                self.stop(&error);
-            }
             let reason = error.to_string();
             let pause = tries.failed(error, Instant::now(), self.young(call.path))?;
             tracing::debug!(reason, ?pause, "the call is repeated");
@@ -211,17 +202,35 @@ impl Inner {
         }
     }
 
-    async fn renew(&self, generation: Option<Generation>) -> bool {
-        match generation {
-            Some(generation) => self.authenticator.refused(generation).await,
-            None => false,
+    /// One try, and a second one where a new token may help.
+    async fn try_once(&self, call: &Call<'_>) -> Result<Answer, Error> {
+        let pass = self.guard.enter().await.map_err(|held| held_back(call.operation, held))?;
+        let mut tried = self.attempt(call).await;
+        if let Err((error, Some(generation))) = &tried
+            && error.class() == Some(Class::Auth)
+            && self.authenticator.refused(*generation).await
+        {
+            tracing::debug!(%error, "the token was refused and is renewed");
+            tried = self.attempt(call).await;
+        }
+        match tried {
+            Ok(answer) => {
+                self.accepted(&pass);
+                Ok(answer)
+            }
+            Err((error, _)) if error.is_key_refused() => Err(self.refused(&pass, error)),
+            Err((error, _)) => {
+                if error.says_key_is_good() {
+                    self.accepted(&pass);
+                }
+                Err(error)
+            }
         }
     }
 
-    /// One try. The generation names the token that it was sent with.
+    /// One request. The generation names the token that it was sent with.
     async fn attempt(&self, call: &Call<'_>) -> Result<Answer, (Error, Option<Generation>)> {
         let fail = |kind| (Error::new(call.operation, kind), None);
-        let _trial = self.guard.enter().await.map_err(|error| fail(Kind::Stopped(error)))?;
         let credentials = |error: AuthError| fail(Kind::Credentials(error.into()));
         let project = self.project().await.map_err(credentials)?;
         let mut request = self.request(call, project).map_err(|error| (error, None))?;
@@ -232,20 +241,41 @@ impl Inner {
         let response = self.transport.send(request, timeout).await.map_err(unanswered)?;
         self.extensions.note(response.status().is_success(), response.headers());
         if response.status().is_success() {
-            self.guard.accepted();
             self.told_of_long_wait.store(false, Relaxed);
             return Ok(Answer { response, sent });
         }
         let retry_after = RetryAfter::read(response.headers(), clock::now());
         self.tell_of_long_wait(call.operation, retry_after);
         let refusal = Refusal::read(response.status(), response.headers(), response.body(), retry_after);
-        let error = Error::new(call.operation, Kind::Service(refusal));
-        match error.is_key_refused() {
-            true if !self.authenticator.renews() => self.stop(&error),
-            true => {}
-            false => self.guard.accepted(),
+        Err((Error::new(call.operation, Kind::Service(refusal)), Some(generation)))
+    }
+
+    fn accepted(&self, pass: &Pass<'_>) {
+        if self.guard.accepted(pass) {
+            tracing::info!(endpoint = self.base, "the key is accepted again");
         }
-        Err((error, Some(generation)))
+    }
+
+    /// What the refusal of the key leads to.
+    fn refused(&self, pass: &Pass<'_>, error: Error) -> Error {
+        let endpoint = self.base.as_str();
+        match self.guard.refused(pass, &error, error.is_passing_refusal()) {
+            Verdict::Stop => {
+                tracing::error!(endpoint, %error, "the key is refused: this client stops, so that the key is not locked");
+                error
+            }
+            Verdict::Pause(retry_in) => {
+                tracing::warn!(
+                    endpoint,
+                    %error,
+                    ?retry_in,
+                    "the key is refused: nothing is sent until then, when one request tries it again"
+                );
+                error.waiting(retry_in)
+            }
+            Verdict::Known(left) => error.waiting(left),
+            Verdict::Nothing => error,
+        }
     }
 
     fn time_left(&self, call: &Call<'_>) -> Option<Duration> {
@@ -306,13 +336,6 @@ impl Inner {
         Ok(request)
     }
 
-    /// After the key was refused nothing is sent any more.
-    fn stop(&self, error: &Error) {
-        if self.guard.refused(error) {
-            tracing::error!(%error, "the key is refused: this client stops, so that the key is not locked");
-        }
-    }
-
     /// Logs, once until a call works, that the service asks for a longer wait than is obeyed.
     fn tell_of_long_wait(&self, operation: &str, retry_after: Option<RetryAfter>) {
         let Some(retry_after) = retry_after else { return };
@@ -349,6 +372,14 @@ fn unreadable(operation: &'static str, answer: &Response<Bytes>, reason: Unreada
 fn excerpt(body: &[u8]) -> String {
     let (first, more) = (&body[..body.len().min(EXCERPT)], if body.len() > EXCERPT { "…" } else { "" });
     format!("{:?}{more}", String::from_utf8_lossy(first))
+}
+
+/// The error of a request that is not sent.
+fn held_back(operation: &'static str, held: Held) -> Error {
+    match held {
+        Held::ForGood(error) => Error::new(operation, Kind::Stopped(error)),
+        Held::For(left, error) => Error::new(operation, Kind::Held(error)).waiting(left),
+    }
 }
 
 impl Refusal {

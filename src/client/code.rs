@@ -117,6 +117,11 @@ impl ErrorCode {
         }
     }
 
+    /// Whether it is of the service itself and not of the gateway before it.
+    pub(super) fn is_of_service(self) -> bool {
+        !self.gateway
+    }
+
     /// The number alone: `10240401` of `DMS.10240401`.
     pub fn number(self) -> u32 {
         self.number

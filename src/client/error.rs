@@ -4,7 +4,10 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use super::code::{Class, ErrorCode};
+use super::{
+    cause::RefusalCause,
+    code::{Class, ErrorCode},
+};
 use crate::{auth::AuthError, limits::LimitError, transport::TransportError};
 
 /// Why a call, or one message of a send, failed. Cloning is cheap.
@@ -13,8 +16,11 @@ use crate::{auth::AuthError, limits::LimitError, transport::TransportError};
 #[derive(Clone)]
 pub struct Error {
     cause: Arc<Cause>,
-    /// Whether the call may have taken effect: of this error, and not of its clones.
+    // Marks stand beside what clones share: one caller's mark is not that of another.
+    /// The call may have taken effect.
     unsure: bool,
+    /// How long the client sends nothing, because the key was refused but may be accepted later.
+    wait: Option<Duration>,
 }
 
 struct Cause {
@@ -37,6 +43,8 @@ pub(crate) enum Kind {
     Credentials(Box<dyn StdError + Send + Sync>),
     /// The key was refused before: nothing was sent.
     Stopped(Error),
+    /// The key was refused a short time ago: nothing was sent, and later requests will be.
+    Held(Error),
     /// No queue or group of that name.
     Missing { what: &'static str, name: String, known: Vec<String> },
     /// The caller's deadline passed before there was an answer worth having.
@@ -82,7 +90,7 @@ pub(super) enum Progress {
 
 impl Error {
     pub(crate) fn new(operation: &'static str, kind: Kind) -> Self {
-        Self { cause: Arc::new(Cause { operation, kind }), unsure: false }
+        Self { cause: Arc::new(Cause { operation, kind }), unsure: false, wait: None }
     }
 
     pub(crate) fn limit(operation: &'static str, error: LimitError) -> Self {
@@ -98,6 +106,9 @@ impl Error {
     ///
     /// Whether repeating it is safe is another question: see [`is_unsure`](Self::is_unsure).
     pub fn is_retryable(&self) -> bool {
+        if self.wait.is_some() {
+            return true;
+        }
         match &self.cause.kind {
             Kind::Service(refusal) => {
                 matches!(refusal.class, Class::Transient | Class::BeingCreated | Class::Throttled)
@@ -115,11 +126,15 @@ impl Error {
         self.class() == Some(Class::Throttled)
     }
 
-    /// Whether the key or token is refused. Under a key the client is stopped for good: build another one.
+    /// Whether the key or token is refused.
+    ///
+    /// A key that never worked stops the client for good: build another one. A key that has worked before, or is refused
+    /// for a lock or a clock, is tried again after a pause: then [`is_retryable`](Self::is_retryable) is true too, and
+    /// [`retry_after`](Self::retry_after) says when.
     pub fn is_auth(&self) -> bool {
         match &self.cause.kind {
-            Kind::Stopped(_) => true,
-            Kind::Credentials(_) => !self.is_retryable(),
+            Kind::Stopped(_) | Kind::Held(_) => true,
+            Kind::Credentials(source) => !source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
             _ => self.class() == Some(Class::Auth),
         }
     }
@@ -191,9 +206,10 @@ impl Error {
         self.refusal().and_then(|refusal| refusal.request_id.as_deref())
     }
 
-    /// How long the service asks to wait (`Retry-After`, in seconds or as a date); five minutes at most, whatever it asks for.
+    /// How long the service asks to wait (`Retry-After`, in seconds or as a date), or the client waits after its key was refused;
+    /// five minutes at most, whatever the service asks for.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.refusal().and_then(|refusal| refusal.retry_after)
+        self.wait.or_else(|| self.refusal().and_then(|refusal| refusal.retry_after))
     }
 
     /// How far the try came.
@@ -235,10 +251,39 @@ impl Error {
         Self::new("acknowledge", Kind::Service(refusal))
     }
 
+    /// Whether a refusal of the key speaks of something that passes: a lock, or a clock.
+    pub(super) fn is_passing_refusal(&self) -> bool {
+        match &self.cause.kind {
+            Kind::Service(refusal) => RefusalCause::of(&refusal.message).is_passing(),
+            Kind::Credentials(source) => match source.downcast_ref() {
+                Some(AuthError::Refused { message, .. }) => RefusalCause::of(message).is_passing(),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether the service must have accepted the key to answer so. What a proxy or a balancer before it answers is none.
+    pub(super) fn says_key_is_good(&self) -> bool {
+        let Kind::Service(refusal) = &self.cause.kind else { return false };
+        let by_service = refusal.code.is_some_and(ErrorCode::is_of_service);
+        by_service && !matches!(refusal.class, Class::Auth | Class::Transient | Class::Throttled)
+    }
+
+    /// The same error of a key that is tried again after so long.
+    pub(super) fn waiting(self, wait: Duration) -> Self {
+        Self { wait: Some(wait), ..self }
+    }
+
+    /// How long the client sends nothing after the key was refused.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.wait
+    }
+
     fn refusal(&self) -> Option<&Refusal> {
         match &self.cause.kind {
             Kind::Service(refusal) => Some(refusal),
-            Kind::Stopped(error) => error.refusal(),
+            Kind::Stopped(error) | Kind::Held(error) => error.refusal(),
             _ => None,
         }
     }
@@ -250,10 +295,13 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !matches!(self.cause.kind, Kind::Stopped(_)) {
+        if !matches!(self.cause.kind, Kind::Stopped(_) | Kind::Held(_)) {
             write!(f, "{}: ", self.cause.operation)?;
         }
         write!(f, "{}", self.cause.kind)?;
+        if let Some(wait) = self.wait {
+            write!(f, "; the client sends nothing for {} s and then tries again", wait.as_secs_f64().ceil())?;
+        }
         if self.unsure { f.write_str("; it may have taken effect all the same") } else { Ok(()) }
     }
 }
@@ -269,6 +317,7 @@ impl fmt::Display for Kind {
             Self::Answer(status, error) => write!(f, "the answer ({status}) cannot be read: {error}"),
             Self::Credentials(error) => write!(f, "{error}"),
             Self::Stopped(error) => write!(f, "nothing is sent any more because the key was refused: {error}"),
+            Self::Held(error) => write!(f, "nothing was sent because the key was refused a short time ago: {error}"),
             Self::Missing { what, name, known } if known.is_empty() => {
                 write!(f, "there is no {what} {name:?}, nor any other; create it first")
             }
@@ -293,16 +342,16 @@ impl fmt::Display for Refusal {
         if let Some(id) = &self.request_id {
             write!(f, " (request {id})")?;
         }
-        match remedy(self.class) {
+        match remedy(self.class, &self.message) {
             "" => Ok(()),
             remedy => write!(f, "; {remedy}"),
         }
     }
 }
 
-fn remedy(class: Class) -> &'static str {
+fn remedy(class: Class, message: &str) -> &'static str {
     match class {
-        Class::Auth => "check the access key or the token, and the clock",
+        Class::Auth => RefusalCause::of(message).remedy(),
         Class::Forbidden => "give the user the rights on DMS",
         Class::Quota => "delete what is not needed, or ask for a larger quota",
         Class::Throttled => "send fewer requests",
@@ -325,7 +374,7 @@ impl StdError for Error {
             Kind::Limit(_, error) => Some(error),
             Kind::Transport(_, error) => Some(error),
             Kind::Answer(_, error) | Kind::Credentials(error) => Some(error.as_ref()),
-            Kind::Stopped(error) => Some(error),
+            Kind::Stopped(error) | Kind::Held(error) => Some(error),
             Kind::Setup(_) | Kind::Service(_) | Kind::Missing { .. } | Kind::Deadline => None,
         }
     }

@@ -1,64 +1,221 @@
-//! Keeps a key from being locked: after five bad signatures in a row the gateway refuses the good ones too.
+//! What a client does after its key or token was refused: it stops, or waits and then tries with a single request.
+//!
+//! A key that never worked is wrong, and every further try brings it closer to being locked: the hosted service's gateway
+//! refused the good signatures too after five bad ones. A key that has worked, or is refused for a lock or a clock, may
+//! work again: a lock ends, a clock is set, a revocation is taken back.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 use super::error::Error;
+use crate::retry::{RetryPolicy, Schedule};
 
 /// How many requests may be on their way before the first one was accepted.
 const UNPROVEN: usize = 3;
+/// The first pause, of which a fifth is jitter: 30 s at least.
+const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// When to ask again while the trial is on its way.
+const TRIAL: Duration = Duration::from_secs(1);
 
-/// Whether a key may be used. The first refusal stops it for good; until the service has accepted it once, only a few
-/// requests go out at a time, so that many callers beginning together do not all bear a wrong signature.
+/// Whether the key of a client may be used.
+///
+/// Until the service has accepted it once, only a few requests go out at a time, so that many callers beginning together
+/// do not all bear a wrong signature.
 #[derive(Debug)]
 pub(super) struct KeyGuard {
-    /// Whether refusals count at all.
-    armed: bool,
-    refusal: OnceLock<Error>,
-    proven: AtomicBool,
-    trial: Semaphore,
+    /// Whether the refusal of a key that never worked stops the client for good.
+    stops: bool,
+    worked: AtomicBool,
+    /// Counts the changes between open and closed: odd is open. Requests remember it, because the answer to one that was
+    /// sent before a change says nothing about the time after it.
+    epoch: AtomicU64,
+    state: Mutex<State>,
+    unproven: Semaphore,
+}
+
+#[derive(Debug)]
+struct State {
+    closed: Option<Closed>,
+    pauses: Schedule,
+}
+
+/// Why nothing is sent.
+#[derive(Debug)]
+enum Closed {
+    /// The key never worked.
+    ForGood(Error),
+    /// The key may work again, from `until` on; `trying` while the request that finds out is on its way.
+    Until { error: Error, until: Instant, trying: bool },
+}
+
+/// Why a request may not be sent.
+pub(super) enum Held {
+    /// Nothing is sent any more.
+    ForGood(Error),
+    /// Nothing is sent for so long.
+    For(Duration, Error),
+}
+
+/// The permission to send a request, until its answer was judged.
+pub(super) struct Pass<'a> {
+    guard: &'a KeyGuard,
+    epoch: u64,
+    trial: bool,
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+/// What a refusal leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The client stops for good.
+    Stop,
+    /// The client sends nothing for so long.
+    Pause(Duration),
+    /// Another request's refusal decided already: so long is left.
+    Known(Duration),
+    /// Nothing: the next request is sent as this one was.
+    Nothing,
 }
 
 impl KeyGuard {
-    /// A guard; one that is not `armed` lets everything pass.
-    pub(super) fn new(armed: bool) -> Self {
-        Self { armed, refusal: OnceLock::new(), proven: AtomicBool::new(!armed), trial: Semaphore::new(UNPROVEN) }
+    /// A guard. When a key that never worked is refused, it `stops` the client.
+    pub(super) fn new(stops: bool) -> Self {
+        let pauses = RetryPolicy::try_new(FIRST_PAUSE, LONGEST_PAUSE, 2.0, 0.2).unwrap_or_default();
+        Self {
+            stops,
+            worked: AtomicBool::new(false),
+            epoch: AtomicU64::new(u64::from(!stops)),
+            state: Mutex::new(State { closed: None, pauses: pauses.max_attempts(None).schedule() }),
+            unproven: Semaphore::new(UNPROVEN),
+        }
     }
 
-    /// Waits until the key may be used; what is given is kept until the answer was judged.
+    /// Waits until the key may be used.
     ///
     /// # Errors
-    /// Gives the refusal after which nothing is sent any more.
-    pub(super) async fn enter(&self) -> Result<Option<SemaphorePermit<'_>>, Error> {
-        let permit = match self.proven.load(Ordering::Acquire) {
-            true => None,
-            // Closed: the key was proven or refused meanwhile.
-            false => self.trial.acquire().await.ok(),
-        };
-        match self.refusal.get() {
-            Some(error) => Err(error.clone()),
-            None => Ok(permit),
+    /// When it may not: for good, or for a while.
+    pub(super) async fn enter(&self) -> Result<Pass<'_>, Held> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if is_open(epoch) {
+            return Ok(self.pass(epoch, false, None));
+        }
+        if let Some(decided) = self.decide() {
+            return decided;
+        }
+        // Closed: the key was accepted meanwhile.
+        let permit = self.unproven.acquire().await.ok();
+        self.decide().unwrap_or_else(|| Ok(self.pass(self.epoch.load(Ordering::Acquire), false, permit)))
+    }
+
+    /// Lets in, keeps out, or `None` while the key is unproven.
+    fn decide(&self) -> Option<Result<Pass<'_>, Held>> {
+        let mut state = self.state();
+        let epoch = self.epoch.load(Ordering::Acquire);
+        match &mut state.closed {
+            Some(Closed::ForGood(error)) => Some(Err(Held::ForGood(error.clone()))),
+            Some(Closed::Until { error, until, trying }) => {
+                let left = until.saturating_duration_since(Instant::now());
+                if *trying || !left.is_zero() {
+                    return Some(Err(Held::For(left.max(TRIAL), error.clone())));
+                }
+                *trying = true;
+                Some(Ok(self.pass(epoch, true, None)))
+            }
+            None if is_open(epoch) => Some(Ok(self.pass(epoch, false, None))),
+            None => None,
         }
     }
 
-    /// Hears that the service has accepted the key, whatever it said besides.
-    pub(super) fn accepted(&self) {
+    fn pass<'a>(&'a self, epoch: u64, trial: bool, permit: Option<SemaphorePermit<'a>>) -> Pass<'a> {
+        Pass { guard: self, epoch, trial, _permit: permit }
+    }
+
+    /// Hears that the service has accepted the key, whatever it said besides. True when it had been refused before.
+    pub(super) fn accepted(&self, pass: &Pass<'_>) -> bool {
         // Looked at first: to write what all calls share costs them all.
-        if !self.proven.load(Ordering::Acquire) && !self.proven.swap(true, Ordering::AcqRel) {
-            self.trial.close();
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if is_open(epoch) && self.worked.load(Ordering::Acquire) {
+            return false;
         }
+        let mut state = self.state();
+        self.worked.store(true, Ordering::Release);
+        self.unproven.close();
+        if matches!(state.closed, Some(Closed::Until { .. })) && !pass.trial {
+            // It was sent before the refusal.
+            return false;
+        }
+        let was_refused = state.closed.take().is_some();
+        state.pauses.reset();
+        self.turn(true);
+        was_refused
     }
 
-    /// Hears of a refusal. True for the first one.
-    pub(super) fn refused(&self, error: &Error) -> bool {
-        let first = self.armed && self.refusal.set(error.clone()).is_ok();
-        if first {
-            self.trial.close();
+    /// Hears of a refusal; `passing` says whether it speaks of something that passes.
+    pub(super) fn refused(&self, pass: &Pass<'_>, error: &Error, passing: bool) -> Verdict {
+        let mut state = self.state();
+        let left = |until: &Instant| until.saturating_duration_since(Instant::now()).max(TRIAL);
+        if pass.epoch != self.epoch.load(Ordering::Acquire) {
+            return match &state.closed {
+                Some(Closed::ForGood(_)) => Verdict::Nothing,
+                Some(Closed::Until { until, .. }) => Verdict::Known(left(until)),
+                None => Verdict::Known(TRIAL),
+            };
         }
-        first
+        if passing || self.worked.load(Ordering::Acquire) {
+            let pause = state.pauses.next_delay().unwrap_or(LONGEST_PAUSE);
+            let until = Instant::now() + pause;
+            state.closed = Some(Closed::Until { error: error.clone(), until, trying: false });
+            self.turn(false);
+            return Verdict::Pause(pause);
+        }
+        if self.stops {
+            state.closed = Some(Closed::ForGood(error.clone()));
+            self.turn(false);
+            self.unproven.close();
+            return Verdict::Stop;
+        }
+        Verdict::Nothing
     }
+
+    /// Begins a new epoch, open or closed.
+    fn turn(&self, open: bool) {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let next = epoch + if is_open(epoch) == open { 2 } else { 1 };
+        self.epoch.store(next, Ordering::Release);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pass<'_> {
+    /// A trial that came to no verdict leaves its place to the next request.
+    fn drop(&mut self) {
+        if !self.trial {
+            return;
+        }
+        let mut state = self.guard.state();
+        if self.guard.epoch.load(Ordering::Acquire) == self.epoch
+            && let Some(Closed::Until { trying, .. }) = &mut state.closed
+        {
+            *trying = false;
+        }
+    }
+}
+
+fn is_open(epoch: u64) -> bool {
+    epoch % 2 == 1
 }

@@ -6,6 +6,7 @@ use crate::queue::ProjectId;
 
 mod builder;
 mod call;
+mod cause;
 mod code;
 mod error;
 mod extensions;

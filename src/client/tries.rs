@@ -77,6 +77,10 @@ impl Tries {
         if !error.is_retryable() || !self.may_repeat(progress) {
             return None;
         }
+        if let Some(wait) = error.wait() {
+            // Worth it only for a caller that said how long it has.
+            return self.deadline.map(|_| wait);
+        }
         let asked = error.retry_after().unwrap_or_default();
         if asked > self.longest {
             return None;

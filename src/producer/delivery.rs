@@ -138,7 +138,11 @@ impl Delivery {
         loop {
             let Err(error) = self.send(batch, tally).await else { return Ok(()) };
             let pause = match &error {
-                SendError::Call(error) if self.may_repeat(error) => schedule.next_delay(),
+                SendError::Call(error) if self.may_repeat(error) => {
+                    // While the key is refused nothing is sent: waiting is for those that have the time.
+                    let held = error.retry_after().filter(|_| error.is_auth()).unwrap_or_default();
+                    schedule.next_delay().map(|delay| delay.max(held))
+                }
                 _ => None,
             };
             let Some(pause) = pause.filter(|pause| Instant::now() + *pause < give_up) else {

@@ -103,6 +103,8 @@ pub(crate) struct Health {
     last_poll: Mutex<Option<Instant>>,
     /// Polls that are out, or that wait to be repeated.
     trying: AtomicUsize,
+    /// Why the service refuses the key or the user, while that is waited out.
+    refusal: Mutex<Option<String>>,
 }
 
 /// A poll that is out, or waits to be repeated.
@@ -124,6 +126,16 @@ impl Health {
     /// A poll was answered.
     pub(crate) fn polled(&self) {
         *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The service refuses the key or the user, and that is waited out until a poll is answered.
+    pub(crate) fn refused(&self, reason: &impl ToString) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_string());
+    }
+
+    fn refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a poll was ever answered.
@@ -271,6 +283,11 @@ impl WorkerHandle {
     /// What will happen on the worker's queue that is likely not meant, and what to set; known once the queue was looked up.
     pub fn warnings(&self) -> Vec<String> {
         self.0.warnings()
+    }
+
+    /// Why the service refuses the key or the user, while the worker waits that out. `None` when it does not.
+    pub fn refusal(&self) -> Option<String> {
+        self.0.health.refusal()
     }
 
     /// How the worker is doing.

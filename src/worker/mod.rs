@@ -279,7 +279,11 @@ impl Worker {
             match self.look_up().await {
                 Ok(targets) => break targets,
                 Err(error) if error.is_retryable() => {
-                    let retry_in = backoff.next_delay().unwrap_or(LOOK_UP_AGAIN);
+                    let delay = backoff.next_delay().unwrap_or(LOOK_UP_AGAIN);
+                    let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
+                    if error.is_auth() {
+                        self.control.health.refused(&error);
+                    }
                     tracing::warn!(worker = self.control.name, %error, ?retry_in, "the queue cannot be looked up");
                     sleep(retry_in).await;
                 }

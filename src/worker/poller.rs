@@ -36,6 +36,10 @@ const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// For how long errors that will not go away by themselves are put up with, once polls have worked.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The first pause after the user was refused, of which a fifth is jitter, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+
 /// How long the last polls may take to be ended once the grace period is over, or cut short.
 const CUT_SHORT: Duration = Duration::from_secs(2);
 
@@ -160,11 +164,23 @@ struct Poller {
     found_empty: bool,
     /// Since when polls have failed for a reason that does not go away by itself.
     refused_since: Option<Instant>,
+    /// The pauses while the key or the user is refused.
+    pauses: Schedule,
+    /// Its last poll was refused so.
+    kept_out: bool,
 }
 
 impl Poller {
     fn new(shared: Arc<Shared>, first: bool) -> Self {
-        Self { shared, first, backoff: endless(), found_empty: false, refused_since: None }
+        Self {
+            shared,
+            first,
+            backoff: endless(),
+            found_empty: false,
+            refused_since: None,
+            pauses: pauses(),
+            kept_out: false,
+        }
     }
 
     /// Polls until there are too many pollers, or the service refuses for good.
@@ -222,7 +238,8 @@ impl Poller {
         let lone = shared.batches.is_empty() && !shared.control.gate.is_shared();
         // Another poller can bring a message that fails, and then the poll has to be in soon.
         let can_be_ended = shared.source.extensions().end_poll() || shared.pollers.running() <= 1;
-        self.first && (!pass.is_waited_for() || (lone && can_be_ended))
+        // The answer to the poll that tries a refused key again is what everybody waits for.
+        self.first && !self.kept_out && (!pass.is_waited_for() || (lone && can_be_ended))
     }
 
     async fn poll(&mut self, room: Reservation, pass: Pass<'_>, poll: InFlight<'_>) -> Result<(), Error> {
@@ -249,6 +266,8 @@ impl Poller {
                 self.backoff.reset();
                 self.found_empty = messages.is_empty();
                 self.refused_since = None;
+                self.pauses.reset();
+                self.kept_out = false;
                 shared.control.health.polled();
                 let alone = shared.one_batch_at_a_time || (pass.is_narrow() && shared.settings.ordering.has_lanes());
                 let narrow = pass.is_narrow();
@@ -294,19 +313,40 @@ impl Poller {
     async fn failed(&mut self, error: Error) -> Result<(), Error> {
         let shared = self.shared.clone();
         shared.adjust_pace(Pace::failed);
-        if !error.is_retryable() {
+        self.kept_out = is_waited_out(&error, shared.control.health.has_polled());
+        if self.kept_out {
+            shared.control.health.refused(&error);
+        } else if !error.is_retryable() {
             let since = *self.refused_since.get_or_insert_with(Instant::now);
             if error.is_auth() || !shared.control.health.has_polled() || since.elapsed() >= PATIENCE {
                 return Err(error);
             }
         }
-        let delay = self.backoff.next_delay().unwrap_or(PATIENCE);
+        let delay = match self.kept_out && !error.is_retryable() {
+            true => self.pauses.next_delay().unwrap_or(LONGEST_PAUSE),
+            false => self.backoff.next_delay().unwrap_or(PATIENCE),
+        };
         let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
         tracing::warn!(worker = shared.settings.name, %error, ?retry_in, "a poll failed");
         shared.tell(&Event::PollFailed { error: &error, retry_in });
         let _ = shared.control.stopping.run_until_cancelled(sleep(retry_in)).await;
         Ok(())
     }
+}
+
+/// Whether a refusal of the key or the user may pass: the client says so of the key, and rights that polls have had may
+/// be given back.
+fn is_waited_out(error: &Error, has_polled: bool) -> bool {
+    match error.is_auth() {
+        true => error.is_retryable() || has_polled,
+        false => error.is_forbidden() && has_polled,
+    }
+}
+
+/// The pauses while the user is refused; while the key is, the client says how long they are.
+fn pauses() -> Schedule {
+    let policy = RetryPolicy::try_new(FIRST_PAUSE, LONGEST_PAUSE, 2.0, 0.2).unwrap_or_default();
+    policy.max_attempts(None).schedule()
 }
 
 /// Room, and the permission to use it. Under a ceiling nothing is held while the permission is waited for: others can use it.

@@ -339,6 +339,139 @@ async fn a_key_that_was_accepted_holds_nobody_up() {
     assert!(results.0.iter().all(Result::is_ok) && results.1 < Duration::from_secs(1));
 }
 
+/// After a refusal of a key that has worked, nothing is sent for a while, then one request, whoever calls.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_has_worked_is_tried_again_by_one_request() {
+    let refusals = std::iter::repeat_n(BAD_SIGNATURE, 3);
+    let script = Script::new([NO_QUEUES].into_iter().chain(refusals).chain(std::iter::repeat_n(NO_QUEUES, 10)));
+    let client = script.builder().access_key("AK1", "S3CRET").build().unwrap();
+    client.queues().await.unwrap();
+    let mut last = Duration::ZERO;
+    for sent in 2..5 {
+        let error = client.queues().await.unwrap_err();
+        assert!(error.is_auth() && error.is_retryable() && !error.is_unsure(), "{error}");
+        assert!(error.to_string().contains("then tries again"), "{error}");
+        let pause = error.retry_after().unwrap();
+        assert!((Duration::from_secs(30)..=Duration::from_secs(300)).contains(&pause) && pause > last, "{pause:?}");
+        last = pause;
+        tokio::time::advance(pause - Duration::from_millis(1)).await;
+        for result in join_all((0..10).map(|_| client.queues())).await {
+            let error = result.unwrap_err();
+            assert!(error.is_auth() && error.to_string().contains("nothing was sent"), "{error}");
+        }
+        assert_eq!(script.requests().len(), sent);
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    let results = join_all((0..10).map(|_| client.queues())).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "one request tries");
+    assert_eq!(script.requests().len(), 5);
+    client.queues().await.unwrap();
+}
+
+/// A trial that is given up, or says nothing about the key, leaves its place to the next request.
+#[tokio::test(start_paused = true)]
+async fn a_trial_without_a_verdict_is_followed_by_another() {
+    let script = Script::new([NO_QUEUES, BAD_SIGNATURE, Play::Hang, Play::Refuse, FAULT, NO_QUEUES]);
+    let builder = script.builder().access_key("AK1", "S3CRET").retry(dms_worker::retry::RetryPolicy::never());
+    let client = builder.build().unwrap();
+    client.queues().await.unwrap();
+    let pause = client.queues().await.unwrap_err().retry_after().unwrap();
+    tokio::time::advance(pause).await;
+    assert!(tokio::time::timeout(Duration::from_secs(1), client.queues()).await.is_err());
+    assert!(client.queues().await.unwrap_err().is_connect());
+    assert_eq!(client.queues().await.unwrap_err().status().unwrap(), 500);
+    client.queues().await.unwrap();
+}
+
+/// What was on its way when the key was refused says nothing about the time after it, and lengthens no pause.
+#[tokio::test(start_paused = true)]
+async fn requests_refused_together_are_one_refusal() {
+    let refusals = std::iter::repeat_n(BAD_SIGNATURE, 20);
+    let script = Script::new([NO_QUEUES].into_iter().chain(refusals).chain([NO_QUEUES]));
+    let client = script.builder().access_key("AK1", "S3CRET").build().unwrap();
+    client.queues().await.unwrap();
+    for result in join_all((0..20).map(|_| client.queues())).await {
+        let error = result.unwrap_err();
+        assert!(error.is_retryable() && error.retry_after().unwrap() < Duration::from_secs(38), "{error}");
+    }
+    tokio::time::advance(Duration::from_secs(38)).await;
+    client.queues().await.unwrap();
+}
+
+/// A lock and a clock pass, also for a key that never worked.
+#[tokio::test(start_paused = true)]
+async fn a_lock_and_a_clock_are_waited_for_from_the_start() {
+    const LOCKED: &str = r#"{"error_code":"APIGW.0301","error_msg":"AK access failed to reach the limit,forbidden"}"#;
+    const EXPIRED: &str = r#"{"error_code":"APIGW.0301","error_msg":"calc ak sk signature fail:signature expired"}"#;
+    for (text, remedy) in [(LOCKED, "find out who uses this key"), (EXPIRED, "set the clock of this machine")] {
+        let script = Script::new([Play::Answer(401, text), NO_QUEUES]);
+        let client = script.builder().access_key("AK1", "S3CRET").build().unwrap();
+        let error = client.queues().await.unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains(remedy), "{error}");
+        tokio::time::advance(error.retry_after().unwrap()).await;
+        client.queues().await.unwrap();
+    }
+}
+
+/// An acknowledgement that has a deadline waits for the key within it.
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_waits_for_the_key_within_its_deadline() {
+    let script = Script::new([NO_QUEUES, BAD_SIGNATURE, ACKED]);
+    let client = script.builder().access_key("AK1", "S3CRET").build().unwrap();
+    client.queues().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    client.acknowledge_until(&source(), &acks(), deadline).await.unwrap();
+    let script = Script::new([NO_QUEUES, BAD_SIGNATURE]);
+    let client = script.builder().access_key("AK1", "S3CRET").build().unwrap();
+    client.queues().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let error = client.acknowledge_until(&source(), &acks(), deadline).await.unwrap_err();
+    assert!(error.is_auth() && !error.is_unsure(), "{error}");
+}
+
+/// A proxy's own answers do not prove a key: a wrong one still stops the client.
+#[tokio::test(start_paused = true)]
+async fn only_the_service_proves_a_key() {
+    let script = Script::new([Play::Answer(404, "not here"), BAD_SIGNATURE]);
+    let client = script.builder().access_key("AK1", "S3CRET").build().unwrap();
+    assert!(client.queues().await.unwrap_err().is_not_found());
+    assert!(!client.queues().await.unwrap_err().is_retryable());
+    assert!(client.queues().await.unwrap_err().to_string().contains("nothing is sent any more"));
+}
+
+/// The password of an IAM user that is refused later: the token is used while it is good, then the client waits.
+#[tokio::test(start_paused = true)]
+async fn a_password_that_has_worked_is_waited_for() {
+    let wrong = Play::Answer(401, r#"{"error":{"code":401,"message":"The username or password is wrong."}}"#);
+    let script = Script::new(
+        [token("t1"), NO_QUEUES, wrong.clone(), NO_QUEUES, NO_QUEUES, wrong]
+            .into_iter()
+            .chain([token("t2"), NO_QUEUES]),
+    );
+    let client = script.builder().iam(iam()).build().unwrap();
+    client.queues().await.unwrap();
+    tokio::time::advance(Duration::from_secs(23 * 3600)).await;
+    client.queues().await.unwrap();
+    client.queues().await.unwrap();
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    let error = client.queues().await.unwrap_err();
+    assert!(error.is_auth() && error.is_retryable(), "{error}");
+    tokio::time::advance(error.retry_after().unwrap()).await;
+    client.queues().await.unwrap();
+    assert_eq!(script.requests().len(), 8);
+}
+
+/// A token that cannot be renewed is waited for too once it has worked: it may be let in again.
+#[tokio::test(start_paused = true)]
+async fn a_fixed_token_that_has_worked_is_waited_for() {
+    let script = Script::new([BAD_SIGNATURE, NO_QUEUES, BAD_SIGNATURE]);
+    let client = script.builder().token("T").build().unwrap();
+    assert!(!client.queues().await.unwrap_err().is_retryable());
+    client.queues().await.unwrap();
+    assert!(client.queues().await.unwrap_err().is_retryable());
+    assert!(client.queues().await.unwrap_err().to_string().contains("nothing was sent"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unsigned_client_is_not_stopped_by_a_refusal() {
     let script = Script::new([BAD_SIGNATURE, NO_QUEUES]);

@@ -2,6 +2,7 @@
 
 mod poison;
 mod stops;
+mod refused;
 
 use std::{
     collections::BTreeMap,

@@ -17,6 +17,9 @@ impl Watch {
     /// Why the worker is not ready; `None` when it is.
     fn trouble(&self) -> Option<String> {
         let status = self.throttle.worker().status();
+        if let Some(refusal) = self.throttle.worker().refusal().filter(|_| !status.stopping) {
+            return Some(format!("the service refuses the key or the user: {refusal}"));
+        }
         match status.last_poll_age {
             _ if status.stopping => Some("stopping".to_owned()),
             _ if self.has_app && self.throttle.is_app_down() => Some("the application cannot be reached".to_owned()),

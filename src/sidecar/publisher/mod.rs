@@ -234,11 +234,16 @@ fn read(headers: &HeaderMap, body: &Bytes) -> Result<Read, String> {
     Ok((vec![parse(body)], true))
 }
 
+/// Whether the service refuses the sidecar and not the message: that is nothing the application can mend.
+fn is_about_service(error: &SendError) -> bool {
+    matches!(error, SendError::Call(error) if error.is_auth() || error.is_forbidden())
+}
+
 fn settled(result: Result<Option<crate::message::MessageId>, SendError>) -> Outcome {
     match result {
         Ok(id) => Outcome::Sent(id.map(|id| id.to_string())),
         Err(error) if error.is_unsure() => Outcome::Unsure(error.to_string()),
-        Err(error) if error.is_retryable() => Outcome::Busy(error.to_string()),
+        Err(error) if error.is_retryable() || is_about_service(&error) => Outcome::Busy(error.to_string()),
         Err(error) => Outcome::refused(error.to_string()),
     }
 }
