@@ -2,7 +2,7 @@
 //!
 //! A body stays the raw JSON text it arrived as, from socket to handler and from socket to disk.
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, str, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,11 +11,16 @@ use serde_json::value::RawValue;
 pub use crate::attributes::Attributes;
 use crate::{json::Scan, trace_context::TraceContext};
 
-/// A message body: exactly one JSON value, kept as its text.
+/// A message body: exactly one JSON value, kept as its text. Only the body of a received message that cannot be read is something
+/// else: see [`ReceivedMessage::undecodable`].
 ///
 /// Cloning is cheap: clones share the bytes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Body(Bytes);
+pub struct Body {
+    text: Bytes,
+    /// Why the message that this is the text of cannot be read.
+    fault: Option<Arc<str>>,
+}
 
 impl Body {
     /// Serialises `value` as JSON.
@@ -23,7 +28,7 @@ impl Body {
     /// # Errors
     /// When `value`'s `Serialize` fails or a map has keys that are not strings.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        serde_json::to_vec(value).map(|text| Self(text.into()))
+        serde_json::to_vec(value).map(|text| Self::trusted(text.into()))
     }
 
     /// Takes JSON text as it is, blanks around it cut off.
@@ -37,48 +42,68 @@ impl Body {
             // The parser says what is wrong.
             Err(_) => serde_json::from_slice::<&RawValue>(&text)?.get().as_bytes(),
         };
-        Ok(Self(text.slice_ref(value)))
+        Ok(Self::trusted(text.slice_ref(value)))
     }
 
     /// Takes a slice that a JSON parser has already found to be one value.
     pub(crate) fn trusted(text: Bytes) -> Self {
-        Self(text)
+        Self { text, fault: None }
+    }
+
+    /// The text of a message that cannot be read, whatever it is, and the reason.
+    pub(crate) fn undecodable(text: Bytes, reason: &str) -> Self {
+        Self { text, fault: Some(reason.into()) }
+    }
+
+    /// Why there is no body, but the text of a message that cannot be read.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
+    /// The same text as a JSON string; what is not UTF-8 in it is replaced by U+FFFD.
+    pub(crate) fn quoted(&self) -> Self {
+        let text = String::from_utf8_lossy(&self.text);
+        Self::trusted(serde_json::Value::from(text).to_string().into())
     }
 
     /// Decodes the body.
     ///
     /// # Errors
-    /// When the JSON is not of the shape of `T`.
+    /// When the JSON is not of the shape of `T`, or the message cannot be read.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.0)
+        match &self.fault {
+            None => serde_json::from_slice(&self.text),
+            Some(fault) => Err(serde::de::Error::custom(fault)),
+        }
     }
 
-    /// The JSON text.
+    /// The JSON text. Of a message that cannot be read: its text up to where it is not UTF-8.
     pub fn as_str(&self) -> &str {
-        // Only valid JSON gets in, and JSON is UTF-8.
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        // Only valid JSON gets in elsewhere, and JSON is UTF-8.
+        let good = |error: str::Utf8Error| str::from_utf8(&self.text[..error.valid_up_to()]).unwrap_or_default();
+        str::from_utf8(&self.text).unwrap_or_else(good)
     }
 
     /// The JSON text as shared bytes.
     pub fn as_bytes(&self) -> &Bytes {
-        &self.0
+        &self.text
     }
 
     /// The size of the JSON text in bytes: what counts towards the limit of 524 288.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.text.len()
     }
 
-    /// Never true: the shortest JSON value has one byte.
+    /// Never true of a body: the shortest JSON value has one byte.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.text.is_empty()
     }
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Bodies are the users' data and may be large: their size is enough for a log.
-        write!(f, "Body({} bytes)", self.0.len())
+        write!(f, "Body({} bytes)", self.text.len())
     }
 }
 
@@ -111,7 +136,7 @@ impl Message {
 
     /// A message whose body is a JSON string.
     pub fn text(text: &str) -> Self {
-        Self::new(Body(serde_json::Value::from(text).to_string().into()))
+        Self::new(Body::trusted(serde_json::Value::from(text).to_string().into()))
     }
 
     /// Adds an attribute; an equal name is replaced.
@@ -163,6 +188,14 @@ pub struct ReceivedMessage {
 }
 
 impl ReceivedMessage {
+    /// Why this message cannot be read, where it cannot: its text is no JSON, its attributes are no object or hold what parsers refuse
+    /// (half a surrogate pair, a number beyond an IEEE double), its body is missing. It has no attributes and labels then, and its
+    /// `body` is the text of the whole message as it came, which [`parse`](Body::parse) refuses. It can be acknowledged, and cannot
+    /// be sent.
+    pub fn undecodable(&self) -> Option<&str> {
+        self.body.fault()
+    }
+
     /// What every service tells of a message.
     pub(crate) fn new(body: Body, attributes: Attributes, tags: Vec<String>, handle: impl Into<Box<str>>) -> Self {
         let handle = AckHandle::new(handle);

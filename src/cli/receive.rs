@@ -114,10 +114,14 @@ async fn receive(
     Ok(received)
 }
 
-/// What `send` reads: body, attributes, labels; the handler where the caller has to acknowledge.
+/// What `send` reads: body, attributes, labels; the handler where the caller has to acknowledge. A message that cannot be read is its
+/// text and the reason, which `send` refuses.
 pub(super) fn line(message: &ReceivedMessage, with_handler: bool) -> String {
     // Their own texts, byte for byte, except for line breaks between values.
-    let mut line = format!("{{\"body\":{}", one_line(message.body.as_str()));
+    let mut line = match message.undecodable() {
+        None => format!("{{\"body\":{}", one_line(message.body.as_str())),
+        Some(reason) => format!("{{\"raw\":{},\"undecodable\":{}", message.body.quoted().as_str(), json!(reason)),
+    };
     let mut put = |name: &str, json: &str| {
         line.push_str(&format!(",\"{name}\":{json}"));
     };
@@ -132,4 +136,21 @@ pub(super) fn line(message: &ReceivedMessage, with_handler: bool) -> String {
     }
     line.push('}');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::message::{Attributes, Body};
+
+    #[test]
+    fn a_message_that_cannot_be_read_is_shown_with_its_text() {
+        let body = Body::undecodable("{\"body\":,\n\"a\":1}".into(), "a value is expected");
+        let message = ReceivedMessage::new(body, Attributes::new(), Vec::new(), "h");
+        let line = line(&message, true);
+        assert_eq!(line, r#"{"raw":"{\"body\":,\n\"a\":1}","undecodable":"a value is expected","handler":"h"}"#);
+        serde_json::from_str::<serde_json::Value>(&line).unwrap();
+    }
 }

@@ -22,6 +22,7 @@ use crate::{
         self,
         extensions::POLL,
         messages::{DELIVERIES, Sent, WAITED},
+        received::Received,
     },
 };
 
@@ -207,7 +208,12 @@ impl Client {
             .wait(options.poll_wait);
         self.fetch_answer(call, |Answer { response, sent }| {
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-            let messages = wire::messages::decode_received(response.body(), header(DELIVERIES).unwrap_or_default())?;
+            let read = wire::messages::decode_received(response.body(), header(DELIVERIES).unwrap_or_default())?;
+            let Received { messages, cut_off } = read;
+            if let Some(reason) = cut_off {
+                let delivered = messages.len();
+                tracing::warn!(operation = name, %reason, delivered, "the rest of an answer cannot be read: its messages are redelivered when their lease ends");
+            }
             let waited = header(WAITED).and_then(|text| text.parse().ok()).map(Duration::from_millis);
             Ok(Consumed { messages, sent: *sent, waited })
         })
@@ -296,6 +302,14 @@ fn check_messages(messages: &[Message]) -> Result<(), (Option<usize>, LimitError
 
 /// Checks one message against the limits that hold for it alone.
 pub(crate) fn check_message(message: &Message) -> Result<(), LimitError> {
+    if let Some(fault) = message.body.fault() {
+        let allowed = "a body that is one JSON value is needed".to_owned();
+        return Err(LimitError {
+            what: "body",
+            value: format!("that of a message that cannot be read ({fault})"),
+            allowed,
+        });
+    }
     limits::total_bytes(message.body.len())?;
     limits::labels(&message.tags)?;
     limits::delay(message.delay)

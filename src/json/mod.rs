@@ -48,6 +48,6 @@ fn has_controls(text: &[u8]) -> bool {
 }
 
 /// Whether this is UTF-8; faster than the standard library where it is ASCII, as most JSON is.
-fn is_utf8(text: &[u8]) -> bool {
+pub(crate) fn is_utf8(text: &[u8]) -> bool {
     text.is_ascii() || str::from_utf8(text).is_ok()
 }

@@ -1,5 +1,7 @@
 //! [`Scan`]: the grammar of JSON, read from a text's beginning to its end.
 
+mod loose;
+
 use std::{borrow::Cow, str};
 
 use memchr::memchr2;

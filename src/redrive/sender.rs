@@ -204,7 +204,7 @@ pub(super) fn journal_error(error: &io::Error) -> Error {
 #[async_trait]
 impl Visitor for Sender {
     fn wants(&self, message: &ReceivedMessage) -> bool {
-        !self.dry_run && !self.is_filtered(message) && !self.is_exhausted(message)
+        !self.dry_run && message.undecodable().is_none() && !self.is_filtered(message) && !self.is_exhausted(message)
     }
 
     async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
@@ -217,7 +217,11 @@ impl Visitor for Sender {
     }
 
     fn passed_over(&mut self, message: &ReceivedMessage) {
+        if let Some(reason) = message.undecodable() {
+            tracing::warn!(sequence = message.sequence, reason, "a message that cannot be read is left where it is");
+        }
         let count = match () {
+            () if message.undecodable().is_some() => &mut self.report.refused,
             () if self.is_filtered(message) => &mut self.report.filtered,
             () if self.is_exhausted(message) => &mut self.report.exhausted,
             () if self.dry_run => &mut self.report.redriven,

@@ -2,19 +2,22 @@
 //!
 //! Bodies are never parsed: they are spliced into requests, and are slices of the answers they came in.
 
-use std::{
-    borrow::Cow,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
-use super::{Dialect, error, extensions::Extensions, number, text};
+use super::{
+    Dialect, error,
+    extensions::Extensions,
+    number,
+    received::{self, Received},
+    text,
+};
 use crate::{
-    json::{Fault, Scan, push_string},
-    message::{AckLine, AckStatus, Attributes, Body, FailureReport, Message, MessageId, ReceivedMessage},
+    json::push_string,
+    message::{AckLine, AckStatus, FailureReport, Message, MessageId},
 };
 
 /// The body that sends messages.
@@ -120,24 +123,6 @@ pub(crate) fn decode_sent(body: &[u8]) -> Result<Vec<Sent>, serde_json::Error> {
     Ok(list.messages.into_iter().map(sent).collect())
 }
 
-#[derive(Deserialize)]
-struct ReceivedBody<'a> {
-    #[serde(borrow)]
-    message: Envelope<'a>,
-    #[serde(borrow)]
-    handler: Cow<'a, str>,
-    // The tables put the labels inside `message`, the examples beside it.
-    tags: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    body: &'a RawValue,
-    attributes: Option<Attributes>,
-    tags: Option<Vec<String>>,
-}
-
 /// The header of a consume answer in which this project's server tells each message's place in its stream and its attempt, and when the
 /// message entered the stream, as in `17.1.1795550351698`. The bodies of answers are those of the API reference, byte for byte.
 pub(crate) const DELIVERIES: &str = "x-dms-deliveries";
@@ -164,54 +149,16 @@ fn whole(digits: &[u8]) -> Option<u64> {
 }
 
 /// The answer to a consume, with its [`DELIVERIES`] if there are any; the bodies share its bytes.
-pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
-    // What is not quite as usual is the parser's.
-    let mut received = match Scan::whole(answer, |scan| scan_received(scan, answer)) {
-        Ok(received) => received,
-        Err(_) => parse_received(answer)?,
-    };
+///
+/// # Errors
+/// Says why not even its beginning can be read.
+pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Received, String> {
+    let mut received = received::read(answer)?;
     let deliveries = deliveries.as_bytes().split(|byte| *byte == b',').map(delivery);
-    for (message, delivery) in received.iter_mut().zip(deliveries) {
+    for (message, delivery) in received.messages.iter_mut().zip(deliveries) {
         (message.sequence, message.attempt, message.entered_ms) = delivery;
     }
     Ok(received)
-}
-
-fn parse_received(answer: &Bytes) -> Result<Vec<ReceivedMessage>, serde_json::Error> {
-    let entries: Vec<ReceivedBody<'_>> = serde_json::from_slice(answer)?;
-    let received = |ReceivedBody { message, handler, tags }: ReceivedBody<'_>| {
-        let body = Body::trusted(answer.slice_ref(message.body.get().as_bytes()));
-        let attributes = message.attributes.unwrap_or_default();
-        ReceivedMessage::new(body, attributes, message.tags.or(tags).unwrap_or_default(), handler)
-    };
-    Ok(entries.into_iter().map(received).collect())
-}
-
-/// The same without a look at each byte.
-fn scan_received<'a>(scan: &mut Scan<'a>, answer: &'a Bytes) -> Result<Vec<ReceivedMessage>, Fault> {
-    scan.items(|scan| {
-        let (mut body, mut attributes, mut tags, mut handler) = (None, None, None, None);
-        let start = scan.start();
-        let unusual = || Fault::shape("an entry as the reference has it", start);
-        scan.members(|name, scan| match &**name {
-            b"message" => scan.members(|name, scan| match &**name {
-                b"body" => name.once(&mut body, scan.value()?),
-                b"attributes" => name.once(&mut attributes, scan.value()?),
-                b"tags" => name.once(&mut tags, scan.value()?),
-                _ => Err(unusual()),
-            }),
-            b"handler" => name.once(&mut handler, scan.string()?),
-            b"tags" => name.once(&mut tags, scan.value()?),
-            _ => Err(unusual()),
-        })?;
-        let attributes = match attributes {
-            None | Some(b"{}") => Attributes::new(),
-            Some(text) => Attributes::raw(answer.slice_ref(text)).map_err(|_| unusual())?,
-        };
-        let tags = tags.map_or(Ok(Vec::new()), |text| serde_json::from_slice(text).map_err(|_| unusual()))?;
-        let body = Body::trusted(answer.slice_ref(body.ok_or_else(unusual)?));
-        Ok(ReceivedMessage::new(body, attributes, tags, handler.ok_or_else(unusual)?))
-    })
 }
 
 /// The longest error text of an acknowledgement, in bytes.
@@ -295,7 +242,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{message::AckHandle, wire::ApiVersion};
+    use crate::{
+        message::{AckHandle, Body},
+        wire::ApiVersion,
+    };
 
     #[test]
     fn a_message_is_written_with_what_it_has() {
@@ -326,7 +276,7 @@ mod tests {
             br#"[{"message":{"body": {"foo":"123="},"attributes":null,"new":1},"handler":"a\/b","tags":["t"]},
                  {"message":{"body":"x","attributes":{"a":1},"tags":["inner"]},"handler":"h2"}]"#,
         );
-        let received = decode_received(&answer, "17.2.1795550351698").unwrap();
+        let received = decode_received(&answer, "17.2.1795550351698").unwrap().messages;
         assert_eq!(received[0].body.as_str(), r#"{"foo":"123="}"#);
         assert!(answer.as_ptr_range().contains(&received[0].body.as_bytes().as_ptr()));
         assert_eq!(received[0].handle.as_str(), "a/b");
@@ -335,7 +285,7 @@ mod tests {
         assert_eq!(received[0].entered_ms, Some(1_795_550_351_698));
         assert_eq!((received[1].sequence, received[1].attempt), (None, None));
         assert_eq!((received[1].tags[0].as_str(), received[1].attributes.get_u64("a")), ("inner", Some(1)));
-        assert_eq!(decode_received(&Bytes::from_static(b"[]"), "spoilt,x.y,.").unwrap(), []);
+        assert_eq!(decode_received(&Bytes::from_static(b"[]"), "spoilt,x.y,.").unwrap().messages, []);
     }
 
     /// What a service does not announce it is not sent, and what is left says the same as far as it can.
@@ -382,7 +332,7 @@ mod tests {
         let message =
             r#"{"body":null,"attributes":{"e":1e3,"z":-0,"i":123456789012345678901234567890,"n":{"a":1, "a":2}}}"#;
         let answer = Bytes::from(format!(r#"[{{"message":{message},"handler":"h"}}]"#));
-        let received = decode_received(&answer, "").unwrap().remove(0);
+        let received = decode_received(&answer, "").unwrap().messages.remove(0);
         let copy = Message { attributes: received.attributes, ..Message::new(received.body) };
         let json = String::from_utf8(encode_send(ApiVersion::V2.dialect(), &[copy], false).unwrap()).unwrap();
         assert_eq!(json, format!(r#"{{"messages":[{message}]}}"#));
@@ -401,38 +351,8 @@ mod tests {
 
     #[test]
     fn an_answer_of_another_shape_is_an_error() {
-        for bad in ["{}", "[{}]", r#"[{"message":{},"handler":"h"}]"#, "", "[", r#"{"error":"x"}"#] {
+        for bad in ["{}", "[{}]", "", "[", r#"{"error":"x"}"#] {
             assert!(decode_received(&Bytes::from_static(bad.as_bytes()), "").is_err(), "{bad} passed");
-        }
-    }
-
-    /// The usual answers are read without the parser, the others by it, and both read the same.
-    #[test]
-    fn answers_are_scanned_as_they_are_parsed() {
-        let usual = [
-            r#"[]"#,
-            r#"[{"message":{"body":{"a": [1,"\""]},"attributes":{}},"handler":"h"},{"message":{"body":"队"},"handler":"i"}]"#,
-            r#" [ {"handler":"h" , "message":{"attributes":{"a":1},"body":1 } , "tags" : [] } ]"#,
-            r#"[{"message":{"body":1,"tags":["t"]},"handler":"h"}]"#,
-            r#"[{"message":{"body":1},"handler":"a\/b"}]"#,
-        ];
-        let unusual = [
-            r#"[{"message":{"body":1,"attributes":null},"handler":"h"}]"#,
-            r#"[{"message":{"body":1,"tags":[]},"handler":"h","tags":["t"]}]"#,
-            r#"[{"message":{"body":1,"new":2},"handler":"h"}]"#,
-            r#"[{"message":{"body":1,"body":2},"handler":"h"}]"#,
-            r#"[{"message":{"body":1},"handler":"h"},]"#,
-            r#"[{"message":{"body":01},"handler":"h"}]"#,
-        ];
-        let scan = |text: &'static str| {
-            let answer = Bytes::from_static(text.as_bytes());
-            Scan::whole(&answer, |scan| scan_received(scan, &answer)).ok()
-        };
-        for text in usual {
-            assert_eq!(scan(text), parse_received(&Bytes::from_static(text.as_bytes())).ok(), "{text}");
-        }
-        for text in unusual {
-            assert_eq!(scan(text), None, "{text}");
         }
     }
 

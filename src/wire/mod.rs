@@ -10,6 +10,7 @@ pub(crate) mod extensions;
 pub(crate) mod groups;
 pub(crate) mod messages;
 pub(crate) mod queues;
+pub(crate) mod received;
 pub(crate) mod tags;
 mod v1;
 mod v2;

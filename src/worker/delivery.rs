@@ -174,6 +174,11 @@ impl Delivery {
         self.message().body.parse().map_err(HandlerError::undecodable)
     }
 
+    /// Why the message cannot be read, where it cannot: see [`ReceivedMessage::undecodable`]. Handlers never get one; observers do.
+    pub fn undecodable(&self) -> Option<&str> {
+        self.message().undecodable()
+    }
+
     /// The attributes, each with its JSON text.
     pub fn attributes(&self) -> &Attributes {
         &self.message().attributes

@@ -201,6 +201,8 @@ impl FailurePolicy {
                 let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
                 return Resolved { verdict, report, loops: !self.dead_letters };
             }
+            // Of what cannot be read there is no copy that could be tried again.
+            Decision::Copy { .. } | Decision::PutOff { .. } if message.undecodable().is_some() => return failed(),
             Decision::Copy { delay, failed } => {
                 let copy = self.copy(message, outcome).attribute(ATTEMPTS, failed);
                 self.source.forward(None, copy.delay(delay)).await
@@ -302,7 +304,9 @@ fn attempts(message: &ReceivedMessage) -> u32 {
 }
 
 fn same(message: &ReceivedMessage) -> Message {
-    let mut copy = Message::new(message.body.clone());
+    // What cannot be read cannot be sent either; its text can.
+    let body = if message.undecodable().is_some() { message.body.quoted() } else { message.body.clone() };
+    let mut copy = Message::new(body);
     copy.attributes.clone_from(&message.attributes);
     copy.tags.clone_from(&message.tags);
     copy

@@ -4,12 +4,14 @@ use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, task::Po
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::{
     call,
-    called::Called,
+    called::{Called, Ended},
     delivery::{Delivery, Failure, Signals},
     dispatch::Dispatch,
+    error::HandlerError,
     event::{Event, Outcome},
     explainer,
     gathering::Seat,
@@ -116,6 +118,10 @@ async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
     let now = Instant::now();
     if signals.stop.is_cancelled() || !shared.has_time(&job.delivery, now) {
         return None;
+    }
+    if let Some(reason) = job.delivery.undecodable() {
+        let ended = Ended::Answered(Err(HandlerError::undecodable(format!("the message cannot be read: {reason}"))));
+        return Some(Called { ended, took: Duration::ZERO, span: Span::none() });
     }
     let delivery = job.delivery.clone();
     match (&shared.dispatch, &mut job.seat) {

@@ -215,8 +215,9 @@ fn message(name: &'static str) -> ReceivedMessage {
     if name == "again" {
         attributes.insert(ATTEMPTS, 1);
     }
+    let torn = name == "torn";
     ReceivedMessage {
-        body: Body::json(name).unwrap(),
+        body: if torn { Body::undecodable("{\"body\":".into(), "the text ends") } else { Body::json(name).unwrap() },
         attributes,
         tags: Vec::new(),
         handle: AckHandle::new(name),
@@ -478,6 +479,41 @@ async fn undecodable_bodies_have_a_policy_of_their_own() {
         let copies = script.forwarded.lock().unwrap().clone();
         let reasons: Vec<_> = copies.iter().map(|copy| copy.attributes.get_str(REASON).unwrap().into_owned()).collect();
         assert_eq!(reasons, Vec::from_iter(copied), "{on_undecodable:?}");
+        running.stop().await;
+    }
+}
+
+/// A message that cannot be read is its own failure: those around it are handled, and no handler is called with it.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_cannot_be_read_goes_the_way_of_what_cannot_be_decoded() {
+    let policies = [
+        (OnUndecodable::Own(OnReject::Discard), vec![("a", OK), ("torn", OK), ("b", OK)], None),
+        (
+            OnUndecodable::Own(OnReject::Park("broken".into())),
+            vec![("a", OK), ("torn", OK), ("b", OK)],
+            Some("undecodable"),
+        ),
+        (OnUndecodable::Own(OnReject::Fail), vec![("a", OK), ("torn", FAIL)], None),
+        (OnUndecodable::Retry, vec![("a", OK), ("torn", FAIL)], None),
+    ];
+    for (on_undecodable, expected, parked) in policies {
+        let script = Script::new(&[&["a", "torn", "b"]]);
+        let settings = Settings {
+            on_failure: OnFailure::Republish(Republish::default()),
+            on_undecodable: on_undecodable.clone(),
+            ..Settings::default()
+        };
+        let running = Running::start(&script, settings, |_, _| async { Ok(()) });
+        running.after(SECOND * 3).await;
+        let acks = script.acks().concat();
+        assert_eq!(acks[..expected.len()], list(&expected), "{on_undecodable:?}");
+        let copies = script.forwarded.lock().unwrap().clone();
+        assert_eq!(copies.len(), usize::from(parked.is_some()), "{on_undecodable:?}");
+        for copy in copies {
+            assert_eq!(copy.body.parse::<String>().unwrap(), "{\"body\":", "its text is parked");
+            assert_eq!(copy.attributes.get_str(REASON).as_deref(), parked);
+            assert!(copy.attributes.get_str(ERROR).unwrap().contains("cannot be read: the text ends"));
+        }
         running.stop().await;
     }
 }

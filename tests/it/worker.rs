@@ -1,8 +1,9 @@
 //! Workers against the embedded server, in one process, under the paused clock.
 
 mod poison;
-mod stops;
 mod refused;
+mod stops;
+mod unreadable;
 
 use std::{
     collections::BTreeMap,

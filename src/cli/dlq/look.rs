@@ -173,13 +173,22 @@ fn cells(row: &Row) -> [String; 9] {
 }
 
 fn object(row: &Row) -> Value {
-    json!({
+    let mut object = json!({
         "place": row.place,
         "state": row.state.as_ref().map(|(state, _)| state),
         "failures": row.state.as_ref().map(|(_, failures)| failures),
-        "body": row.body.parse::<Value>().unwrap_or_default(),
         "attributes": row.attributes.to_values(),
-    })
+    });
+    match (row.body.fault(), row.body.parse::<Value>()) {
+        (None, Ok(body)) => object["body"] = body,
+        // A message that cannot be read, or a body that is more than a parser takes: its text is not lost.
+        (fault, parsed) => {
+            let why = parsed.err().map(|error| error.to_string()).unwrap_or_default();
+            object["raw"] = String::from_utf8_lossy(row.body.as_bytes()).into();
+            object["undecodable"] = fault.map_or(why, str::to_owned).into();
+        }
+    }
+    object
 }
 
 /// One line of at most sixty characters.
