@@ -271,6 +271,7 @@ impl Work {
         let comes_again = |position| position >= gone && (position <= settlement.done || !in_order);
         let messages = self.deliveries.messages().iter().enumerate();
         self.shared.known_runs.settled(
+            self.deliveries.number(),
             messages.filter_map(|(position, message)| Some((self.shared.identity(message)?, comes_again(position)))),
         );
     }

@@ -3,7 +3,10 @@
 use std::{
     borrow::Cow,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -33,8 +36,13 @@ pub struct Delivery {
     retry: u32,
 }
 
+/// How many batches there were in this process.
+static BATCHES: AtomicU64 = AtomicU64::new(0);
+
 /// The messages of a consumed batch, in the order of consumption, and what they have in common.
 pub(crate) struct Deliveries {
+    /// Its own in this process.
+    number: u64,
     messages: Vec<ReceivedMessage>,
     origin: Arc<Origin>,
     deadline: Instant,
@@ -62,7 +70,13 @@ impl Deliveries {
         signals: Signals,
     ) -> Arc<Self> {
         let budget = deadline.saturating_duration_since(arrived);
-        Arc::new(Self { messages, origin, deadline, budget, signals, failures: Mutex::default() })
+        let number = BATCHES.fetch_add(1, Relaxed);
+        Arc::new(Self { number, messages, origin, deadline, budget, signals, failures: Mutex::default() })
+    }
+
+    /// Tells the batch from all others of this process.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn messages(&self) -> &[ReceivedMessage] {
@@ -262,6 +276,11 @@ impl Delivery {
     /// Notes why the message failed or was rejected.
     pub(crate) fn note_failure(&self, failure: Failure) {
         self.batch.note_failure(self.position, failure);
+    }
+
+    /// The number of its batch.
+    pub(crate) fn batch(&self) -> u64 {
+        self.batch.number
     }
 
     pub(crate) fn budget(&self) -> Duration {

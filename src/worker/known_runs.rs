@@ -37,12 +37,14 @@ enum State {
     Running {
         /// Which run it is.
         number: u64,
+        /// The batch that it was begun for: no other decides what is remembered of it.
+        batch: u64,
         fate: Fate,
         /// Dropped when it ends; made when somebody waits.
         ended: Option<watch::Sender<()>>,
     },
-    /// Its batch is not acknowledged yet.
-    Succeeded,
+    /// Its batch, which is this one, is not acknowledged yet.
+    Succeeded { batch: u64 },
 }
 
 /// What becomes of the success of a run that goes on.
@@ -71,15 +73,16 @@ impl KnownRuns {
         Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: Memory::new(CAPACITY), keep, begun: 0 }))
     }
 
-    /// Begins a run; `None` when one of the same message has succeeded.
+    /// Begins a run for a batch; `None` when one of the same message has succeeded.
     ///
     /// # Errors
     /// While one is going on, with what changes when it ends.
     pub(crate) fn begin_at_once(
         &self,
         identity: Identity,
+        batch: u64,
     ) -> Result<Option<KnownRun<'_>>, (Identity, watch::Receiver<()>)> {
-        let known = self.lock().begin(&identity);
+        let known = self.lock().begin(&identity, batch);
         match known {
             Known::Nothing(number) => Ok(Some(KnownRun { runs: self, identity, number, succeeded: false })),
             Known::Succeeded => Ok(None),
@@ -90,9 +93,9 @@ impl KnownRuns {
     /// Begins a run. Waits for one of the same message that is going on; `None` when one has succeeded.
     ///
     /// Cancel-safe.
-    pub(crate) async fn begin(&self, mut identity: Identity) -> Option<KnownRun<'_>> {
+    pub(crate) async fn begin(&self, mut identity: Identity, batch: u64) -> Option<KnownRun<'_>> {
         loop {
-            match self.begin_at_once(identity) {
+            match self.begin_at_once(identity, batch) {
                 Ok(begun) => return begun,
                 Err((same, mut ended)) => {
                     identity = same;
@@ -104,10 +107,10 @@ impl KnownRuns {
 
     /// A batch is acknowledged: nothing is to be remembered of messages that are gone for good, or that have to be run again; the others come
     /// `again`.
-    pub(crate) fn settled(&self, messages: impl Iterator<Item = (Identity, bool)>) {
+    pub(crate) fn settled(&self, batch: u64, messages: impl Iterator<Item = (Identity, bool)>) {
         let mut table = self.lock();
         for (identity, again) in messages {
-            table.settled(&identity, again);
+            table.settled(batch, &identity, again);
         }
     }
 
@@ -118,20 +121,20 @@ impl KnownRuns {
 }
 
 impl Table {
-    fn begin(&mut self, identity: &Identity) -> Known {
+    fn begin(&mut self, identity: &Identity, batch: u64) -> Known {
         if self.succeeded.recall(identity).is_some() {
             return Known::Succeeded;
         }
         match self.runs.entry(identity.clone()) {
             Entry::Occupied(mut run) => match run.get_mut() {
-                State::Succeeded => Known::Succeeded,
+                State::Succeeded { .. } => Known::Succeeded,
                 State::Running { ended, .. } => {
                     Known::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
                 }
             },
             Entry::Vacant(place) => {
                 self.begun += 1;
-                place.insert(State::Running { number: self.begun, fate: Fate::Open, ended: None });
+                place.insert(State::Running { number: self.begun, batch, fate: Fate::Open, ended: None });
                 Known::Nothing(self.begun)
             }
         }
@@ -140,23 +143,24 @@ impl Table {
     fn ended(&mut self, identity: &Identity, run: u64, succeeded: bool) {
         let Some(state) = self.runs.get_mut(identity) else { return };
         match state {
-            State::Running { number, fate, .. } if *number == run => match *fate {
-                Fate::Open if succeeded => *state = State::Succeeded,
+            State::Running { number, batch, fate, .. } if *number == run => match *fate {
+                Fate::Open if succeeded => *state = State::Succeeded { batch: *batch },
                 Fate::Remembered if succeeded => self.remember(identity),
                 Fate::Open | Fate::Remembered | Fate::Forgotten => drop(self.runs.remove(identity)),
             },
             // That is another run.
-            State::Running { .. } | State::Succeeded => {}
+            State::Running { .. } | State::Succeeded { .. } => {}
         }
     }
 
-    fn settled(&mut self, identity: &Identity, comes_again: bool) {
+    fn settled(&mut self, of: u64, identity: &Identity, comes_again: bool) {
         match self.runs.get_mut(identity) {
+            Some(State::Running { batch, .. } | State::Succeeded { batch }) if *batch != of => {}
             Some(State::Running { fate, .. }) => {
                 *fate = if comes_again { Fate::Remembered } else { Fate::Forgotten };
             }
-            Some(State::Succeeded) if comes_again => self.remember(identity),
-            Some(State::Succeeded) => drop(self.runs.remove(identity)),
+            Some(State::Succeeded { .. }) if comes_again => self.remember(identity),
+            Some(State::Succeeded { .. }) => drop(self.runs.remove(identity)),
             None => {}
         }
     }
@@ -205,34 +209,34 @@ mod tests {
     }
 
     fn settled(runs: &KnownRuns, place: u64, again: bool) {
-        runs.settled([(at(place), again)].into_iter());
+        runs.settled(1, [(at(place), again)].into_iter());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_succeeded_is_known_until_it_is_gone_and_for_a_while_when_it_comes_again() {
         let runs = KnownRuns::new(KEEP);
         for place in [1, 2] {
-            runs.begin(at(place)).await.unwrap().succeeded();
-            assert!(runs.begin(at(place)).await.is_none(), "before the acknowledgement");
+            runs.begin(at(place), 1).await.unwrap().succeeded();
+            assert!(runs.begin(at(place), 1).await.is_none(), "before the acknowledgement");
         }
         settled(&runs, 1, false);
         settled(&runs, 2, true);
         assert!(runs.lock().runs.is_empty());
-        drop(runs.begin(at(1)).await.unwrap());
-        assert!(runs.begin(at(2)).await.is_none());
+        drop(runs.begin(at(1), 1).await.unwrap());
+        assert!(runs.begin(at(2), 1).await.is_none());
         tokio::time::advance(KEEP).await;
-        assert!(runs.begin(at(2)).await.is_some());
+        assert!(runs.begin(at(2), 1).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_run_that_goes_on_is_waited_for() {
         for (again, succeeds) in [(false, true), (true, true), (false, false), (true, false)] {
             let runs = KnownRuns::new(KEEP);
-            let first = runs.begin(at(7)).await.unwrap();
+            let first = runs.begin(at(7), 1).await.unwrap();
             if again {
                 settled(&runs, 7, true);
             }
-            let second = runs.begin(at(7));
+            let second = runs.begin(at(7), 1);
             tokio::pin!(second);
             assert!(poll!(&mut second).is_pending());
             if succeeds {
@@ -249,9 +253,9 @@ mod tests {
     async fn a_run_that_goes_on_after_its_batch_is_settled_keeps_its_place_until_it_ends() {
         for succeeds in [true, false] {
             let runs = KnownRuns::new(KEEP);
-            let old = runs.begin(at(7)).await.unwrap();
+            let old = runs.begin(at(7), 1).await.unwrap();
             settled(&runs, 7, false);
-            let second = runs.begin(at(7));
+            let second = runs.begin(at(7), 1);
             tokio::pin!(second);
             assert!(poll!(&mut second).is_pending(), "the old run goes on");
             if succeeds {
@@ -260,9 +264,24 @@ mod tests {
                 drop(old);
             }
             let second = second.await.expect("nothing is remembered of the old run");
-            assert!(runs.begin_at_once(at(7)).is_err(), "there is the new run now");
+            assert!(runs.begin_at_once(at(7), 1).is_err(), "there is the new run now");
             second.succeeded();
-            assert!(runs.begin(at(7)).await.is_none());
+            assert!(runs.begin(at(7), 1).await.is_none());
+        }
+    }
+
+    /// An earlier batch whose acknowledgement was tried for long, say: it knows nothing of the later run.
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_decides_about_its_own_runs_alone() {
+        for succeeds_before in [true, false] {
+            let runs = KnownRuns::new(KEEP);
+            let mut run = Some(runs.begin(at(7), 2).await.unwrap());
+            if succeeds_before {
+                run.take().unwrap().succeeded();
+            }
+            settled(&runs, 7, false);
+            run.into_iter().for_each(KnownRun::succeeded);
+            assert!(runs.begin(at(7), 3).await.is_none(), "it succeeded");
         }
     }
 
@@ -270,18 +289,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_of_an_old_run_leaves_the_entry_of_a_new_one() {
         let runs = KnownRuns::new(KEEP);
-        let old = runs.begin(at(7)).await.unwrap();
+        let old = runs.begin(at(7), 1).await.unwrap();
         runs.lock().runs.clear();
-        let _new = runs.begin(at(7)).await.unwrap();
+        let _new = runs.begin(at(7), 1).await.unwrap();
         drop(old);
-        assert!(runs.begin_at_once(at(7)).is_err(), "the new run goes on");
+        assert!(runs.begin_at_once(at(7), 1).is_err(), "the new run goes on");
     }
 
     #[tokio::test(start_paused = true)]
     async fn of_several_that_wait_for_a_run_that_fails_one_runs() {
         let runs = KnownRuns::new(KEEP);
-        let first = runs.begin(at(7)).await.unwrap();
-        let (second, third) = (runs.begin(at(7)), runs.begin(at(7)));
+        let first = runs.begin(at(7), 1).await.unwrap();
+        let (second, third) = (runs.begin(at(7), 1), runs.begin(at(7), 1));
         tokio::pin!(second, third);
         assert!(poll!(&mut second).is_pending() && poll!(&mut third).is_pending());
         drop(first);
@@ -294,10 +313,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_success_after_the_acknowledgement_is_remembered() {
         let runs = KnownRuns::new(KEEP);
-        let run = runs.begin(at(7)).await.unwrap();
+        let run = runs.begin(at(7), 1).await.unwrap();
         settled(&runs, 7, true);
         run.succeeded();
-        assert!(runs.begin(at(7)).await.is_none());
+        assert!(runs.begin(at(7), 1).await.is_none());
         assert!(runs.lock().runs.is_empty());
     }
 }

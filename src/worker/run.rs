@@ -164,7 +164,7 @@ fn begin_at_once<'a>(shared: &'a Shared, delivery: &Delivery) -> Option<Begun<'a
     if signals.settled.is_cancelled() || signals.stop.is_cancelled() {
         return Some(Begun::GivenUp);
     }
-    let begun = shared.known_runs.begin_at_once(identity).ok()?;
+    let begun = shared.known_runs.begin_at_once(identity, delivery.batch()).ok()?;
     Some(begun.map_or(Begun::Succeeded, Begun::Known))
 }
 
@@ -176,7 +176,7 @@ async fn begin<'a>(shared: &'a Shared, delivery: &Delivery) -> Begun<'a> {
         biased;
         () = signals.settled.cancelled() => Begun::GivenUp,
         () = signals.stop.cancelled() => Begun::GivenUp,
-        run = shared.known_runs.begin(identity) => run.map_or(Begun::Succeeded, Begun::Known),
+        run = shared.known_runs.begin(identity, delivery.batch()) => run.map_or(Begun::Succeeded, Begun::Known),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The settings of a worker, and the rules between them.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
     batch_handler::{Batching, Collect},
@@ -116,8 +116,8 @@ impl AckWait {
     pub(crate) fn lease(self, timeout: Option<Duration>, p99: Option<Duration>) -> Duration {
         let seconds = match (self, timeout, p99) {
             (Self::Fixed(wait), ..) => return wait,
-            (Self::Auto, Some(timeout), _) => timeout.as_secs() + AUTO_SPARE,
-            (Self::Auto, None, Some(p99)) => p99.as_secs().saturating_mul(3) + AUTO_SPARE,
+            (Self::Auto, Some(timeout), _) => whole_seconds(timeout).saturating_add(AUTO_SPARE),
+            (Self::Auto, None, Some(p99)) => p99.as_secs().saturating_mul(3).saturating_add(AUTO_SPARE),
             (Self::Auto, None, None) => 30,
         };
         Duration::from_secs(seconds.clamp(*ACK_WAIT_SECS.start(), *ACK_WAIT_SECS.end()))
@@ -276,9 +276,9 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
         limits::in_range("concurrency", self.concurrency, &(1..=100_000), "")?;
         limits::in_range("weight", self.weight, &(1..=1_000), "")?;
-        limits::in_range("poll_wait", self.poll_wait.as_secs(), &POLL_WAIT_SECS, " s")?;
+        seconds_in_range("poll_wait", self.poll_wait, &POLL_WAIT_SECS)?;
         if let AckWait::Fixed(wait) = self.ack_wait {
-            limits::in_range("ack_wait", wait.as_secs(), &ACK_WAIT_SECS, " s")?;
+            seconds_in_range("ack_wait", wait, &ACK_WAIT_SECS)?;
         }
         check_max_messages(self.max_messages)?;
         if let Some(pollers) = self.pollers {
@@ -339,6 +339,23 @@ impl Settings {
     }
 }
 
+/// Checks a time that is sent in whole seconds: one with a fraction is between two that are allowed, or refused.
+fn seconds_in_range(what: &'static str, time: Duration, allowed: &RangeInclusive<u64>) -> Result<(), LimitError> {
+    let (least, most) = (Duration::from_secs(*allowed.start()), Duration::from_secs(*allowed.end()));
+    if (least..=most).contains(&time) {
+        return Ok(());
+    }
+    Err(LimitError {
+        what,
+        value: format!("{time:?}"),
+        allowed: format!("{} to {} s are allowed", allowed.start(), allowed.end()),
+    })
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
 /// Checks how many messages a poll asks for.
 pub(crate) fn check_max_messages(messages: MaxMessages) -> Result<(), InvalidSettings> {
     match messages {
@@ -384,6 +401,12 @@ mod tests {
             Settings { weight: 0, ..Settings::default() },
             Settings { poll_wait: Duration::from_secs(61), ..Settings::default() },
             Settings { ack_wait: Duration::from_secs(14).into(), ..Settings::default() },
+            Settings { ack_wait: Duration::from_millis(300_900).into(), ..Settings::default() },
+            Settings { ack_wait: Duration::from_millis(14_900).into(), ..Settings::default() },
+            Settings { ack_wait: Duration::MAX.into(), ..Settings::default() },
+            Settings { poll_wait: Duration::from_millis(60_900), ..Settings::default() },
+            Settings { poll_wait: Duration::from_millis(500), ..Settings::default() },
+            Settings { poll_wait: Duration::MAX, ..Settings::default() },
             Settings { max_messages: MaxMessages::Fixed(11), ..Settings::default() },
             Settings { pollers: Some(0), ..Settings::default() },
             Settings { filter: TagFilter { tags: vec!["a b".into()], ..TagFilter::default() }, ..Settings::default() },
@@ -391,6 +414,19 @@ mod tests {
         for settings in bad {
             assert!(matches!(settings.check(), Err(InvalidSettings::Limit(_))), "{settings:?}");
         }
+    }
+
+    #[test]
+    fn the_longest_times_are_refused_or_do_no_harm() {
+        let max = Duration::MAX;
+        let timeout = Settings { handler_timeout: Some(max), ack_wait: AckWait::Auto, ..Settings::default() };
+        assert!(matches!(timeout.check(), Err(InvalidSettings::TimeoutAboveLease { .. })));
+        let grace = Settings { grace: max, ..Settings::default() };
+        assert_eq!(grace.check(), Ok(()));
+        let batching = Some(Batching::Collected(Collect { linger: max, ..Collect::default() }));
+        let linger = Settings { batching, concurrency: 100, ..Settings::default() };
+        assert!(matches!(linger.check(), Err(InvalidSettings::LingerAboveLease { .. })));
+        assert_eq!(AckWait::Auto.lease(None, Some(max)), Duration::from_secs(300));
     }
 
     #[test]
