@@ -5,7 +5,7 @@
 use std::{borrow::Cow, fmt, str, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 pub use crate::attributes::Attributes;
@@ -267,6 +267,29 @@ pub struct FailureReport {
     /// When the message failed first, in milliseconds since the Unix epoch, where that is known.
     pub first_failure_ms: Option<i64>,
     /// When it failed last, in milliseconds since the Unix epoch.
+    pub last_failure_ms: Option<i64>,
+}
+
+/// Why and when a message became a dead letter, as this project's server keeps it. Other services do not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DeadLetterInfo {
+    /// One word: what its consumer said (see [`FailureReport::reason`]), `lease_expired` where a lease ended and nobody said
+    /// anything, `batch_failed` where a message in front of it failed and `failure_counting` is `batch`.
+    pub reason: String,
+    /// The text of the last error that a consumer reported; at most 1,024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Who reported it; at most 128 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// Failed consumptions, the last one included.
+    pub attempts: u32,
+    /// When the message failed first, in milliseconds since the Unix epoch. `None` when the server was restarted since.
+    #[serde(rename = "first_failure", default, skip_serializing_if = "Option::is_none")]
+    pub first_failure_ms: Option<i64>,
+    /// When it failed last, in milliseconds since the Unix epoch.
+    #[serde(rename = "last_failure", default, skip_serializing_if = "Option::is_none")]
     pub last_failure_ms: Option<i64>,
 }
 

@@ -23,7 +23,7 @@ use dms_worker::{
     server::{
         Server, ServerConfig,
         broker::{
-            Ack, Broker, GroupPath, LeaseRequest, NewMessage, Stream,
+            Ack, Broker, GroupPath, LeaseRequest, NewMessage, Stream, Verdict,
             embedded::{EmbeddedBroker, EmbeddedConfig},
         },
         clock::Clock,
@@ -215,7 +215,8 @@ fn broker(on_disk: bool) -> Run {
             for _ in 0..count {
                 broker.append(&path.project, &path.queue, vec![message.clone(); BATCH]).await.expect("room");
                 let leased = broker.lease(&path, Stream::Messages, request.clone()).await.expect("a batch");
-                let acks = leased.into_iter().map(|one| Ack { handle: one.handle, success: true }).collect();
+                let acks =
+                    leased.into_iter().map(|one| Ack { handle: one.handle, verdict: Verdict::Success }).collect();
                 broker.settle(&path, Stream::Messages, acks).await.expect("a lease");
             }
         });

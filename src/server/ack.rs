@@ -1,14 +1,15 @@
 //! Acknowledging messages and dead letters (API reference 5.3.3, 5.3.5).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::Serialize;
 
 use super::{
     app::App,
-    broker::{Ack, GroupPath, Settled, Stream},
+    broker::{Ack, Cause, GroupPath, Settled, Stream, Verdict},
     codes,
     error::ApiError,
+    extensions::{CauseText, read_cause},
     json::{self, Json},
 };
 use crate::json::{Fault, Scan, shown};
@@ -22,6 +23,8 @@ struct Line<'a> {
     handler: Cow<'a, str>,
     /// As it came if it is no string; empty if it is missing.
     status: Cow<'a, str>,
+    /// Why, where anything is said of it.
+    cause: Option<Box<CauseText<'a>>>,
 }
 
 /// The answer of 5.3.3: the first `success` of the batch are settled, the last `fail` failed.
@@ -38,7 +41,7 @@ pub(super) async fn acknowledge(
     stream: Stream,
     body: &[u8],
 ) -> Result<Json<Outcome>, ApiError> {
-    let acks = checked(json::read_messages(body, lines)?)?;
+    let acks = checked(json::read_messages(body, lines)?, app.extensions)?;
     let Settled { success, fail } = app.broker.settle(path, stream, acks).await?;
     app.metrics.settled(success, fail);
     Ok(Json(Outcome { success, fail }))
@@ -57,13 +60,21 @@ fn lines<'a>(scan: &mut Scan<'a>) -> Result<Vec<Line<'a>>, Fault> {
 fn line<'a>(scan: &mut Scan<'a>) -> Result<Line<'a>, Fault> {
     let start = scan.start();
     let (mut handler, mut status) = (None, None);
+    // Most lines say nothing more: they stay small.
+    let mut cause: Option<Box<CauseText<'a>>> = None;
     scan.members(|name, scan| match &**name {
         b"handler" => name.once(&mut handler, scan.string()?),
         b"status" => name.once(&mut status, scan.nullable(any_status)?),
-        _ => scan.value().map(drop),
+        other => {
+            let text = scan.value()?;
+            if let Some(place) = CauseText::member(&mut cause, other) {
+                *place = Some(text).filter(|text| *text != b"null");
+            }
+            Ok(())
+        }
     })?;
     let handler = handler.ok_or_else(|| Fault::missing("handler", start))?;
-    Ok(Line { handler, status: status.flatten().unwrap_or_default() })
+    Ok(Line { handler, status: status.flatten().unwrap_or_default(), cause })
 }
 
 /// A status of any type, so that a wrong one gets its own code.
@@ -74,18 +85,24 @@ fn any_status<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, str>, Fault> {
     }
 }
 
-fn checked(lines: Vec<Line<'_>>) -> Result<Vec<Ack>, ApiError> {
+fn checked(lines: Vec<Line<'_>>, extensions: bool) -> Result<Vec<Ack>, ApiError> {
     let count = lines.len();
     if !(1..=MAX_ACKS).contains(&count) {
         return Err(codes::REQUEST_FORMAT.at(format!("message has {count} entries: 1 to {MAX_ACKS} are allowed.")));
     }
-    lines.into_iter().enumerate().map(|(index, line)| ack(index, count, line)).collect()
+    lines.into_iter().enumerate().map(|(index, line)| ack(index, count, line, extensions)).collect()
 }
 
-fn ack(index: usize, count: usize, line: Line<'_>) -> Result<Ack, ApiError> {
-    let success = match &*line.status {
-        "success" => true,
-        "fail" => false,
+fn ack(index: usize, count: usize, line: Line<'_>, extensions: bool) -> Result<Ack, ApiError> {
+    let cause = || match &line.cause {
+        Some(text) if extensions => read_cause(index, text).map(|cause| Some(Arc::new(cause))),
+        _ => Ok(None::<Arc<Cause>>),
+    };
+    let verdict = match &*line.status {
+        "success" => Verdict::Success,
+        "fail" => Verdict::Fail(cause()?),
+        "release" if extensions => Verdict::Release,
+        "reject" if extensions => Verdict::Reject(cause()?),
         other => {
             let documented = format!("It should not be '{}'.", shown(other));
             return Err(codes::ACK_STATUS.at(match count {
@@ -94,7 +111,7 @@ fn ack(index: usize, count: usize, line: Line<'_>) -> Result<Ack, ApiError> {
             }));
         }
     };
-    Ok(Ack { handle: line.handler.into_owned(), success })
+    Ok(Ack { handle: line.handler.into_owned(), verdict })
 }
 
 #[cfg(test)]
@@ -107,8 +124,11 @@ mod tests {
     fn lines_are_read_whatever_is_beside_them() {
         let text = r#" { "new": {"message":[]}, "message" : [ {"handler":"a\/b","status":"success","new":1e999},
             { "status" : "f\u0061il" , "handler" : "b" }, {"handler":""}, {"handler":"c","status":null}, {"handler":"d","status":[ 1 ]} ] } "#;
-        let line =
-            |handler: &'static str, status: &'static str| Line { handler: handler.into(), status: status.into() };
+        let line = |handler: &'static str, status: &'static str| Line {
+            handler: handler.into(),
+            status: status.into(),
+            cause: None,
+        };
         let expected = [line("a/b", "success"), line("b", "fail"), line("", ""), line("c", ""), line("d", "[ 1 ]")];
         assert_eq!(json::read_messages(text.as_bytes(), lines).unwrap(), expected);
     }

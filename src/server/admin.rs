@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     exposition,
+    message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId},
 };
 
@@ -187,6 +188,9 @@ struct MessageView {
     left_ms: Option<u64>,
     failures: u32,
     entered_ms: i64,
+    /// Why and when it became a dead letter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter: Option<Arc<DeadLetterInfo>>,
     message: Box<RawValue>,
 }
 
@@ -229,6 +233,7 @@ fn message_view(peeked: &Peeked) -> Option<MessageView> {
         left_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
         failures: peeked.failures,
         entered_ms: peeked.entered_ms,
+        dead_letter: peeked.dead_letter.clone(),
         message: serde_json::from_slice(&peeked.json).ok()?,
     })
 }

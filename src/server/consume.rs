@@ -48,7 +48,7 @@ pub(super) async fn consume(
         },
     };
     app.metrics.consumed(leased.len());
-    Ok(answer(&leased, stream, arrived.elapsed()))
+    Ok(answer(&leased, stream, arrived.elapsed(), extensions::wants_reasons(app, headers)))
 }
 
 /// Leases what there is; empty when the call is `ended`, or the server stops.
@@ -96,7 +96,7 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
 
 /// The bare array of 5.3.2, spliced from the stored texts into one buffer. The call `waited` so long for it: who knows when it sent
 /// the call then knows that the lease began no earlier than this much later.
-fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration) -> Response {
+fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration, reasons: bool) -> Response {
     let labels_size = |message: &LeasedMessage| message.tags.iter().map(|tag| tag.len() + 12).sum::<usize>();
     let size = |message| labels_size(message) + message.json.len() + message.handle.len() + 28;
     let mut text = Vec::with_capacity(leased.iter().map(size).sum::<usize>() + 2);
@@ -112,6 +112,10 @@ fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration) -> Respons
         }
         text.extend_from_slice(br#","handler":"#);
         push_string(&mut text, &message.handle);
+        if let Some(info) = message.dead_letter.as_deref().filter(|_| reasons) {
+            text.extend_from_slice(br#","dead_letter":"#);
+            text.extend_from_slice(serde_json::json!(info).to_string().as_bytes());
+        }
         text.push(b'}');
     }
     text.push(b']');

@@ -143,6 +143,7 @@ impl From<BrokerError> for ApiError {
                 codes::CONSUME_FAILED.saying(format!("Failed to consume messages due to a changed tag rule: {error}."))
             }
             BrokerError::UnknownHandle => codes::UNKNOWN_HANDLER.plain(),
+            BrokerError::NotRejectable(reason) => codes::ACK_STATUS.saying(reason),
             BrokerError::ForeignHandle => codes::FOREIGN_HANDLER.plain(),
             BrokerError::TooManyPolls(_) | BrokerError::TooMuchLeased(_) => codes::TOO_FREQUENT.because(error),
             BrokerError::Store(cause) => {

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::broker::{Broker, Durations};
+use super::broker::{Broker, Durations, ReasonCounts};
 
 /// Asks the broker at each scrape.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ impl Collector for BrokerFigures {
         counter(&mut encoder, "dms_server_redeliveries", help, figures.redeliveries)?;
         let help = "Messages that became dead letters";
         counter(&mut encoder, "dms_server_dead_letters", help, figures.dead_letters)?;
+        by_reason(&mut encoder, &figures.dead_letter_reasons)?;
         durations(&mut encoder, &figures.syncs)
     }
 }
@@ -34,6 +35,15 @@ impl Collector for BrokerFigures {
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let counter = ConstCounter::new(value);
     counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn by_reason(encoder: &mut DescriptorEncoder<'_>, counts: &ReasonCounts) -> fmt::Result {
+    let (name, help) = ("dms_server_dead_letters_by_reason", "Messages that became dead letters, by reason");
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (reason, count) in counts.iter() {
+        ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
 }
 
 fn durations(encoder: &mut DescriptorEncoder<'_>, durations: &Durations) -> fmt::Result {

@@ -153,7 +153,7 @@ async fn rejected_messages_become_dead_letters() {
             if delivery.json::<u32>()? == 2 { Err(HandlerError::reject("not an order")) } else { Ok(()) }
         }))
         .await;
-    assert_eq!((report.rejected, report.acknowledged), (2, 2), "{report:?}");
+    assert_eq!((report.rejected, report.acknowledged, report.dead_lettered), (1, 3, 1), "{report:?}");
     orders.assert_dead_lettered([2]).await;
     assert_eq!(orders.dead_letters::<u32>().await, [2]);
 }

@@ -8,14 +8,19 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::queue::{
-    ConsumerGroup, CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag, TagFilter,
+use crate::{
+    message::DeadLetterInfo,
+    queue::{
+        ConsumerGroup, CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag, TagFilter,
+    },
 };
 
+pub use self::verdict::{Cause, ReasonCounts, Verdict};
 pub use super::durations::Durations;
 pub use crate::queue::Stream;
 
 pub mod embedded;
+pub(crate) mod verdict;
 
 /// Where a consume or an acknowledgement goes: a group of a queue of a project.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +78,8 @@ pub struct LeasedMessage {
     /// When it entered its stream, in milliseconds since the Unix epoch: with the place it tells a message from any other,
     /// also from one at the same place of a stream that was restored from a backup.
     pub entered_ms: i64,
+    /// Why and when it became a dead letter; `None` for one of before there were reasons, and for other messages.
+    pub dead_letter: Option<Arc<DeadLetterInfo>>,
 }
 
 /// One line of an acknowledgement (API reference 5.3.3).
@@ -80,16 +87,16 @@ pub struct LeasedMessage {
 pub struct Ack {
     /// The token from the consume answer.
     pub handle: String,
-    /// `success` or `fail`.
-    pub success: bool,
+    /// What is said of the message.
+    pub verdict: Verdict,
 }
 
 /// What an acknowledgement settled; the sum is the size of the batches it named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// The first so many of the batch are settled.
+    /// The first so many of the batch are settled: done or rejected.
     pub success: usize,
-    /// The last so many of the batch failed.
+    /// The last so many of the batch failed or were released.
     pub fail: usize,
 }
 
@@ -161,6 +168,8 @@ pub struct Figures {
     pub redeliveries: u64,
     /// Messages that became dead letters.
     pub dead_letters: u64,
+    /// The same by reason.
+    pub dead_letter_reasons: ReasonCounts,
     /// How long the disk took to make each commit durable; none without a disk.
     pub syncs: Durations,
 }
@@ -178,6 +187,8 @@ pub struct Peeked {
     pub failures: u32,
     /// When it was sent (or became due, or became a dead letter), in milliseconds since the Unix epoch.
     pub entered_ms: i64,
+    /// As [`LeasedMessage::dead_letter`].
+    pub dead_letter: Option<Arc<DeadLetterInfo>>,
 }
 
 /// Where a message stands for a group.
@@ -240,6 +251,9 @@ pub enum BrokerError {
     /// The token belongs to another queue, group or stream.
     #[error("the handler belongs to another queue or group")]
     ForeignHandle,
+    /// A message can only be rejected where there are dead letters for it.
+    #[error("{0}")]
+    NotRejectable(&'static str),
     /// The group has as many long polls as it may.
     #[error("the group has {0} waiting consume calls")]
     TooManyPolls(usize),
@@ -290,7 +304,8 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
         stream: Stream,
         request: LeaseRequest,
     ) -> Result<Vec<LeasedMessage>, BrokerError>;
-    /// Judges acknowledgements, each batch by its own order up to its first failure (5.3.3, 5.3.5).
+    /// Judges acknowledgements, each batch by its own order up to the first message that is neither done nor rejected
+    /// (5.3.3, 5.3.5).
     async fn settle(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<Settled, BrokerError>;
 
     /// Sets tags of a queue, equal keys overwritten (5.4.1).

@@ -10,8 +10,11 @@ use std::{fmt, ops::Range, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::durations::Durations;
-use crate::queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter};
+use super::{broker::verdict::Cause, durations::Durations};
+use crate::{
+    message::DeadLetterInfo,
+    queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter},
+};
 
 pub(crate) mod disk;
 pub(crate) mod memory;
@@ -39,12 +42,14 @@ pub(crate) struct Stored {
     pub(crate) body_bytes: usize,
     /// The labels.
     pub(crate) tags: Arc<[String]>,
+    /// Why and when it became a dead letter.
+    pub(crate) dead_letter: Option<Arc<DeadLetterInfo>>,
 }
 
 impl Stored {
     /// What it costs to keep in memory, roughly.
     pub(crate) fn footprint(&self) -> usize {
-        self.json.len() + 160
+        self.json.len() + self.dead_letter.as_ref().map_or(160, |_| 1_536)
     }
 }
 
@@ -133,6 +138,15 @@ pub(crate) struct Settlement {
     pub(crate) head: u64,
 }
 
+/// What is remembered of the failures of a message that is not settled. It lives in memory alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct History {
+    /// When it failed first, in Unix milliseconds.
+    pub(crate) first_failure_ms: Option<i64>,
+    /// What was last said about why.
+    pub(crate) last: Option<Arc<Cause>>,
+}
+
 /// One change. Changes of one commit are applied in order, all or none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Record {
@@ -162,6 +176,9 @@ pub(crate) enum Record {
         /// Leases live in memory alone.
         #[serde(skip)]
         lease: Option<u64>,
+        /// What is to be remembered of messages that failed, in memory alone.
+        #[serde(skip)]
+        histories: Vec<(u64, History)>,
         settlement: Settlement,
     },
     /// Messages below `low` are gone; `oldest` is a lower bound of when the first one left entered.

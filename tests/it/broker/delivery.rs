@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dms_worker::{
     queue::{NewQueue, QueueMode},
-    server::broker::{Ack, Broker, BrokerError, LeaseRequest, Settled, Stream},
+    server::broker::{Ack, Broker, BrokerError, LeaseRequest, Settled, Stream, Verdict},
 };
 
 use super::stage::{Stage, acks, all_done, message, on_each_store, take, texts, wait};
@@ -100,7 +100,7 @@ async fn a_bad_token_settles_nothing() {
         let batch = s.take(1).await;
         for bad in ["", "nonsense", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
             let mut list = all_done(&batch);
-            list.push(Ack { handle: bad.to_owned(), success: true });
+            list.push(Ack { handle: bad.to_owned(), verdict: Verdict::Success });
             assert!(matches!(s.settle(list).await, Err(BrokerError::UnknownHandle)));
         }
         assert_eq!(s.settle(all_done(&batch)).await.unwrap().success, 1);

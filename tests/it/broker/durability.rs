@@ -245,7 +245,29 @@ async fn a_newer_file_is_refused() {
         let file = rusqlite::Connection::open(dir.file("dms.db")).unwrap();
         file.pragma_update(None, "user_version", 99).unwrap();
         drop(file);
-        assert!(matches!(dir.open().await, Err(OpenError::Newer { found: 99, known: 2, .. })));
+        assert!(matches!(dir.open().await, Err(OpenError::Newer { found: 99, known: 3, .. })));
+    })
+    .await;
+}
+
+/// Version 0.1.0 wrote version 2: its directories open as they are, and are of this version from then on.
+#[tokio::test(start_paused = true)]
+async fn a_directory_of_the_first_release_opens() {
+    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+        s.send(&["1"]).await;
+        s.broker.close().await;
+        let version = |change: Option<u32>| {
+            let file = rusqlite::Connection::open(dir.file("dms.db")).unwrap();
+            if let Some(version) = change {
+                file.pragma_update(None, "user_version", version).unwrap();
+            }
+            file.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)).unwrap()
+        };
+        assert_eq!(version(Some(2)), 2);
+        let s = Stage { broker: dir.open().await.unwrap(), ..s };
+        assert_eq!(texts(&s.take(1).await), ["1"]);
+        s.broker.close().await;
+        assert_eq!(version(None), 3);
     })
     .await;
 }

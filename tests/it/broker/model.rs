@@ -9,7 +9,8 @@ use dms_worker::{
     queue::{NewQueue, QueueMode, TagFilter, TagMode},
     server::{
         broker::{
-            Ack, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, PeekState, Settled, Stream,
+            Ack, Broker, BrokerError, Cause, GroupPath, LeaseRequest, LeasedMessage, PeekState, Settled, Stream,
+            Verdict,
             embedded::{EmbeddedBroker, EmbeddedConfig, FailureCounting},
         },
         clock::Clock,
@@ -17,7 +18,7 @@ use dms_worker::{
 };
 use proptest::prelude::*;
 
-use self::reference::{Model, Standing};
+use self::reference::{Death, Judged, Model, Standing};
 use super::stage::{epoch, message, texts};
 
 mod reference;
@@ -35,11 +36,35 @@ enum Step {
     /// Consumes for a group.
     Take { group: usize, dead: bool, max: usize },
     /// Acknowledges one of the batches of a group, old ones included; what is said of each message, `None` for nothing.
-    Ack { batch: prop::sample::Index, said: Vec<Option<bool>> },
+    Ack { batch: prop::sample::Index, said: Vec<Option<Said>> },
     /// Time passes.
     Wait(u32),
     /// The broker ends, in order or by a crash, and opens again (on disk alone).
     Restart { crash: bool },
+}
+
+/// What is said of a message; with a number its reason and its error are told too.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Said {
+    Done,
+    Fail(Option<u8>),
+    Release,
+    Reject(Option<u8>),
+}
+
+impl Said {
+    fn verdict(self) -> Verdict {
+        let cause = |number: Option<u8>| {
+            let told = |what: &str, number| Some(format!("{what}-{number}"));
+            number.map(|n| Arc::new(Cause { reason: told("reason", n), error: told("error", n), ..Cause::default() }))
+        };
+        match self {
+            Self::Done => Verdict::Success,
+            Self::Fail(number) => Verdict::Fail(cause(number)),
+            Self::Release => Verdict::Release,
+            Self::Reject(number) => Verdict::Reject(cause(number)),
+        }
+    }
 }
 
 /// Which of the labels x and y a message carries.
@@ -61,7 +86,14 @@ fn labels(labels: Labels) -> Vec<&'static str> {
 
 fn step() -> impl Strategy<Value = Step> {
     let sent = (any::<Labels>(), prop_oneof![3 => Just(0), 1 => 1u64..8]);
-    let said = prop_oneof![6 => Just(Some(true)), 2 => Just(Some(false)), 1 => Just(None)];
+    let cause = || prop::option::of(0u8..3);
+    let said = prop_oneof![
+        12 => Just(Some(Said::Done)),
+        4 => cause().prop_map(|cause| Some(Said::Fail(cause))),
+        1 => Just(Some(Said::Release)),
+        1 => cause().prop_map(|cause| Some(Said::Reject(cause))),
+        2 => Just(None),
+    ];
     prop_oneof![
         4 => prop::collection::vec(sent, 1..6).prop_map(Step::Send),
         6 => (0usize..2, prop::bool::weighted(0.2), 1usize..6)
@@ -208,7 +240,7 @@ impl Play {
         }
     }
 
-    async fn ack(&mut self, batch: prop::sample::Index, said: &[Option<bool>]) {
+    async fn ack(&mut self, batch: prop::sample::Index, said: &[Option<Said>]) {
         if self.batches.is_empty() {
             return;
         }
@@ -217,14 +249,15 @@ impl Play {
         let said = &said[..said.len().min(messages.len())];
         let mentioned = messages.iter().zip(said).filter_map(|(message, said)| Some((message, (*said)?)));
         let list: Vec<_> =
-            mentioned.map(|(message, success)| Ack { handle: message.handle.clone(), success }).collect();
+            mentioned.map(|(message, said)| Ack { handle: message.handle.clone(), verdict: said.verdict() }).collect();
         if list.is_empty() {
             return;
         }
         let settled = self.broker.settle(&self.paths[*group], *stream, list).await;
         match (settled, self.model.ack(number, said)) {
-            (Ok(Settled { success, fail }), Some(expected)) => assert_eq!((success, fail), expected),
-            (Err(BrokerError::UnknownHandle), None) => {}
+            (Ok(Settled { success, fail }), Judged::Settled(expected)) => assert_eq!((success, fail), expected),
+            (Err(BrokerError::UnknownHandle), Judged::Over) | (Err(BrokerError::NotRejectable(_)), Judged::Refused) => {
+            }
             (settled, expected) => panic!("{settled:?} where the model has {expected:?}"),
         }
     }
@@ -266,14 +299,23 @@ impl Play {
     }
 }
 
-fn standing(peeked: &dms_worker::server::broker::Peeked) -> (String, Standing, u32) {
+fn standing(peeked: &dms_worker::server::broker::Peeked) -> (String, Standing, u32, Option<Death>) {
     let body: serde_json::Value = serde_json::from_slice(&peeked.json).unwrap();
     let standing = match peeked.state {
         PeekState::Available => Standing::Available,
         PeekState::Leased(_) => Standing::Leased,
         PeekState::Delayed(_) => Standing::Delayed,
     };
-    (body["body"].as_str().unwrap().to_owned(), standing, peeked.failures)
+    let begun = i64::try_from(epoch().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let seconds = |ms: i64| u64::try_from((ms - begun) / 1000).unwrap();
+    let death = peeked.dead_letter.as_ref().map(|info| Death {
+        reason: info.reason.clone(),
+        error: info.error.clone(),
+        attempts: info.attempts,
+        first: info.first_failure_ms.map(seconds),
+        last: seconds(info.last_failure_ms.unwrap()),
+    });
+    (body["body"].as_str().unwrap().to_owned(), standing, peeked.failures, death)
 }
 
 async fn open(dir: Option<&tempfile::TempDir>, config: &EmbeddedConfig, clock: Clock) -> EmbeddedBroker {

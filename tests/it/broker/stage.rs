@@ -10,7 +10,7 @@ use dms_worker::{
     queue::{ConsumerGroup, GroupId, NewQueue, ProjectId, QueueId, TagFilter, TagMode},
     server::{
         broker::{
-            Ack, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Settled, Stream,
+            Ack, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Settled, Stream, Verdict,
             embedded::{EmbeddedBroker, EmbeddedConfig, OpenError},
         },
         clock::Clock,
@@ -197,7 +197,14 @@ pub(crate) fn texts(batch: &[LeasedMessage]) -> Vec<String> {
 
 /// Acknowledges the first messages of a batch, as success or not.
 pub(crate) fn acks(batch: &[LeasedMessage], success: &[bool]) -> Vec<Ack> {
-    batch.iter().zip(success).map(|(message, &success)| Ack { handle: message.handle.clone(), success }).collect()
+    let verdict = |&success: &bool| if success { Verdict::Success } else { Verdict::Fail(None) };
+    say(batch, success.iter().map(verdict))
+}
+
+/// Says something of each of the first messages of a batch.
+pub(crate) fn say(batch: &[LeasedMessage], verdicts: impl IntoIterator<Item = Verdict>) -> Vec<Ack> {
+    let lines = batch.iter().zip(verdicts);
+    lines.map(|(message, verdict)| Ack { handle: message.handle.clone(), verdict }).collect()
 }
 
 /// Acknowledges a whole batch.

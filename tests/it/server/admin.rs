@@ -6,7 +6,7 @@ use dms_worker::{
     queue::{NewQueue, TagFilter},
     server::{
         Project, Server, ServerConfig, StartQueue,
-        broker::{Ack, GroupPath, LeaseRequest, NewMessage, Stream},
+        broker::{Ack, GroupPath, LeaseRequest, NewMessage, Stream, Verdict},
     },
 };
 use serde_json::Value;
@@ -126,7 +126,7 @@ async fn redeliveries_dead_letters_and_syncs_are_counted() {
     let path = GroupPath { project, queue, group };
     for _ in 0..2 {
         let leased = broker.lease(&path, Stream::Messages, all()).await.unwrap();
-        let failed = Ack { handle: leased[0].handle.clone(), success: false };
+        let failed = Ack { handle: leased[0].handle.clone(), verdict: Verdict::Fail(None) };
         assert_eq!(broker.settle(&path, Stream::Messages, vec![failed]).await.unwrap().fail, 2);
     }
 

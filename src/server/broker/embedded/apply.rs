@@ -51,6 +51,9 @@ impl State {
                 }
             }
             Record::Appended(number, message) => {
+                if let Some(info) = &message.dead_letter {
+                    self.dead_letter_reasons.add(&info.reason);
+                }
                 if let Some(stream) = self.streams.get_mut(number) {
                     self.timer_stale |= stream.oldest.is_none();
                     stream.push(message.clone());
@@ -68,7 +71,12 @@ impl State {
                     lot.unpark();
                 }
             }
-            Record::Settled { reader, lease, settlement } => self.settled(*reader, *lease, settlement, touched),
+            Record::Settled { reader, lease, histories, settlement } => {
+                self.settled(*reader, *lease, settlement, touched);
+                if let Some(reader) = self.readers.get_mut(reader) {
+                    histories.iter().for_each(|(seq, history)| reader.remember(*seq, history.clone()));
+                }
+            }
             Record::Expired { stream, low, oldest } => self.expire(*stream, *low, *oldest),
         }
     }

@@ -8,9 +8,15 @@ use super::{
     config::FailureCounting,
     handle::{BatchToken, Handle, Seal},
 };
-use crate::server::{
-    broker::Settled,
-    store::{Settlement, Stored},
+use crate::{
+    message::DeadLetterInfo,
+    server::{
+        broker::{
+            Settled,
+            verdict::{BATCH_FAILED, Cause, FAILED, LEASE_EXPIRED, REJECTED},
+        },
+        store::{History, Settlement, Stored},
+    },
 };
 
 /// A message of a batch.
@@ -20,6 +26,8 @@ pub(super) struct Entry {
     pub(super) message: Arc<Stored>,
     /// Failed consumptions before this one.
     pub(super) failures: u32,
+    /// What is remembered of them.
+    pub(super) history: History,
 }
 
 /// A batch that was handed out and is not settled.
@@ -40,14 +48,75 @@ pub(super) struct Lease {
 }
 
 /// How a batch ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// An acknowledgement got this far: all before it are done, it failed, and so did all behind it.
-    Acknowledged { done: usize },
+    /// An acknowledgement got this far: all before it are settled, and it and all behind it are not.
+    Acknowledged {
+        /// So many are settled.
+        settled: usize,
+        /// Which of these were rejected, and why.
+        rejected: Vec<(usize, Option<Arc<Cause>>)>,
+        /// Why it went no further.
+        stop: Stop,
+    },
     /// Nobody answered in time: every message failed.
     Lapsed,
     /// It is let go of: every message is available again, and none has failed.
     Released,
+}
+
+/// What an acknowledgement says of the first message that it does not settle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It failed; or nothing is said of it, which is a failure too.
+    Failed(Option<Arc<Cause>>),
+    /// It is handed back, with all behind it.
+    Released,
+}
+
+/// What an ending means for one message.
+enum Fate<'a> {
+    Done,
+    Rejected(Option<&'a Arc<Cause>>),
+    /// It failed, for this reason unless its consumer said another.
+    Failed(&'static str, Option<&'a Arc<Cause>>),
+    /// It is available again, and nothing is counted.
+    Spared,
+}
+
+/// What an ending means for all messages of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    /// What the store has to know.
+    pub(super) settlement: Settlement,
+    /// The dead letters, by their position in the batch.
+    pub(super) deaths: Vec<(usize, DeadLetterInfo)>,
+    /// What is to be remembered of those that failed, by their place in the stream.
+    pub(super) histories: Vec<(u64, History)>,
+}
+
+impl Entry {
+    /// Its history when it has failed once more.
+    fn failed(&self, cause: Option<&Arc<Cause>>, now_ms: i64) -> History {
+        let first_failure_ms = if self.failures == 0 { Some(now_ms) } else { self.history.first_failure_ms };
+        History { first_failure_ms, last: cause.or(self.history.last.as_ref()).cloned() }
+    }
+
+    /// What is kept of it as a dead letter.
+    fn dies(&self, reason: &str, cause: Option<&Arc<Cause>>, now_ms: i64) -> DeadLetterInfo {
+        let History { first_failure_ms, last } = self.failed(cause, now_ms);
+        // What an earlier consumer said is better than nothing; the reason and the times are this failure's.
+        let said = last.as_deref();
+        let cause = cause.map(AsRef::as_ref);
+        DeadLetterInfo {
+            reason: cause.and_then(|cause| cause.reason.as_deref()).unwrap_or(reason).to_owned(),
+            error: said.and_then(|cause| cause.error.clone()),
+            worker: said.and_then(|cause| cause.worker.clone()),
+            attempts: self.failures.saturating_add(1),
+            first_failure_ms: cause.and_then(|cause| cause.first_failure_ms).or(first_failure_ms),
+            last_failure_ms: cause.and_then(|cause| cause.last_failure_ms).or(Some(now_ms)),
+        }
+    }
 }
 
 impl Lease {
@@ -73,36 +142,72 @@ impl Lease {
         !self.settling && now < self.deadline
     }
 
-    /// How many of the batch an ending settles, and how many it fails.
-    pub(super) fn count(&self, ending: Ending) -> Settled {
+    /// How many of the batch an ending settles, and how many it does not.
+    pub(super) fn count(&self, ending: &Ending) -> Settled {
         let success = match ending {
-            Ending::Acknowledged { done } => done,
+            Ending::Acknowledged { settled, .. } => *settled,
             Ending::Lapsed | Ending::Released => 0,
         };
         Settled { success, fail: self.entries.len() - success }
     }
 
-    /// What an ending means for each message; `dead_after` failures make a dead letter.
-    pub(super) fn judge(&self, ending: Ending, counting: FailureCounting, dead_after: Option<u32>) -> Settlement {
-        let mut settlement = Settlement { skipped: self.skipped.clone(), ..Settlement::default() };
+    /// What an ending at `now_ms` means for each message; `dead_after` failures make a dead letter.
+    pub(super) fn judge(
+        &self,
+        ending: &Ending,
+        counting: FailureCounting,
+        dead_after: Option<u32>,
+        now_ms: i64,
+    ) -> Judgement {
+        let mut judgement = Judgement::default();
+        let settlement = &mut judgement.settlement;
+        settlement.skipped.clone_from(&self.skipped);
         for (position, entry) in self.entries.iter().enumerate() {
-            let counted = match ending {
-                Ending::Acknowledged { done } if position < done => {
-                    settlement.done.push(entry.message.seq);
-                    continue;
+            let seq = entry.message.seq;
+            match ending.fate(position, counting) {
+                Fate::Done => settlement.done.push(seq),
+                Fate::Spared => settlement.failed.push((seq, entry.failures)),
+                Fate::Rejected(cause) => {
+                    settlement.dead.push(seq);
+                    judgement.deaths.push((position, entry.dies(REJECTED, cause, now_ms)));
                 }
-                Ending::Acknowledged { done } => position == done || counting == FailureCounting::Batch,
-                Ending::Lapsed => true,
-                Ending::Released => false,
-            };
-            let failures = entry.failures.saturating_add(u32::from(counted));
-            if counted && dead_after.is_some_and(|most| failures >= most) {
-                settlement.dead.push(entry.message.seq);
-            } else {
-                settlement.failed.push((entry.message.seq, failures));
+                Fate::Failed(reason, cause) => {
+                    let failures = entry.failures.saturating_add(1);
+                    if dead_after.is_some_and(|most| failures >= most) {
+                        settlement.dead.push(seq);
+                        judgement.deaths.push((position, entry.dies(reason, cause, now_ms)));
+                        continue;
+                    }
+                    settlement.failed.push((seq, failures));
+                    // Where nothing dies, nobody will ask.
+                    if dead_after.is_some() {
+                        judgement.histories.push((seq, entry.failed(cause, now_ms)));
+                    }
+                }
             }
         }
-        settlement
+        judgement
+    }
+}
+
+impl Ending {
+    /// What it means for the message at a position.
+    fn fate(&self, position: usize, counting: FailureCounting) -> Fate<'_> {
+        match self {
+            Self::Acknowledged { settled, rejected, .. } if position < *settled => {
+                match rejected.iter().find(|(at, _)| *at == position) {
+                    Some((_, cause)) => Fate::Rejected(cause.as_ref()),
+                    None => Fate::Done,
+                }
+            }
+            Self::Acknowledged { stop: Stop::Released, .. } | Self::Released => Fate::Spared,
+            Self::Acknowledged { settled, stop: Stop::Failed(cause), .. } if position == *settled => {
+                Fate::Failed(FAILED, cause.as_ref())
+            }
+            Self::Acknowledged { .. } if counting == FailureCounting::Batch => Fate::Failed(BATCH_FAILED, None),
+            Self::Acknowledged { .. } => Fate::Spared,
+            Self::Lapsed => Fate::Failed(LEASE_EXPIRED, None),
+        }
     }
 }
 
@@ -121,8 +226,10 @@ mod tests {
                 json: "{}".into(),
                 body_bytes: 1,
                 tags: Arc::from(Vec::new()),
+                dead_letter: None,
             }),
             failures: *failures,
+            history: History::default(),
         };
         Lease {
             token: minted.batch,
@@ -134,15 +241,23 @@ mod tests {
         }
     }
 
+    fn stops_at(settled: usize, stop: Stop) -> Ending {
+        Ending::Acknowledged { settled, rejected: Vec::new(), stop }
+    }
+
+    fn judge(batch: &Lease, ending: &Ending, counting: FailureCounting, dead_after: Option<u32>) -> Settlement {
+        batch.judge(ending, counting, dead_after, 1_000).settlement
+    }
+
     /// 5.3.3: at the first message that is not confirmed the service stops; it and all behind it failed.
     #[test]
     fn settled_up_to_the_first_failure_and_failed_behind_it() {
         let batch = lease(&[0, 0, 0, 0]);
-        let ending = Ending::Acknowledged { done: 2 };
-        assert_eq!(batch.count(ending), Settled { success: 2, fail: 2 });
-        let culprit = batch.judge(ending, FailureCounting::Culprit, Some(3));
+        let ending = stops_at(2, Stop::Failed(None));
+        assert_eq!(batch.count(&ending), Settled { success: 2, fail: 2 });
+        let culprit = judge(&batch, &ending, FailureCounting::Culprit, Some(3));
         assert_eq!((culprit.done, culprit.failed), (vec![1, 2], vec![(3, 1), (4, 0)]));
-        let strict = batch.judge(ending, FailureCounting::Batch, Some(3));
+        let strict = judge(&batch, &ending, FailureCounting::Batch, Some(3));
         assert_eq!(strict.failed, [(3, 1), (4, 1)]);
     }
 
@@ -150,19 +265,61 @@ mod tests {
     #[test]
     fn the_last_allowed_failure_makes_a_dead_letter() {
         let batch = lease(&[2, 2, 1]);
-        let one = batch.judge(Ending::Acknowledged { done: 0 }, FailureCounting::Culprit, Some(3));
+        let one = judge(&batch, &stops_at(0, Stop::Failed(None)), FailureCounting::Culprit, Some(3));
         assert_eq!((one.dead, one.failed), (vec![1], vec![(2, 2), (3, 1)]));
-        let all = batch.judge(Ending::Lapsed, FailureCounting::Culprit, Some(3));
+        let all = judge(&batch, &Ending::Lapsed, FailureCounting::Culprit, Some(3));
         assert_eq!((all.dead, all.failed), (vec![1, 2], vec![(3, 2)]));
-        let released = batch.judge(Ending::Released, FailureCounting::Batch, Some(3));
+        let released = judge(&batch, &Ending::Released, FailureCounting::Batch, Some(3));
         assert_eq!((released.dead, released.failed), (vec![], vec![(1, 2), (2, 2), (3, 1)]));
-        let never = batch.judge(Ending::Lapsed, FailureCounting::Culprit, None);
+        let never = judge(&batch, &Ending::Lapsed, FailureCounting::Culprit, None);
         assert_eq!((never.dead, never.failed), (vec![], vec![(1, 3), (2, 3), (3, 2)]));
     }
 
     #[test]
     fn failures_do_not_overflow() {
-        let judged = lease(&[u32::MAX]).judge(Ending::Lapsed, FailureCounting::Culprit, None);
+        let judged = judge(&lease(&[u32::MAX]), &Ending::Lapsed, FailureCounting::Culprit, None);
         assert_eq!(judged.failed, [(1, u32::MAX)]);
+    }
+
+    /// A release counts no failure for anybody, whatever `failure_counting` says.
+    #[test]
+    fn what_is_released_has_not_failed() {
+        let batch = lease(&[0, 2, 2]);
+        for counting in [FailureCounting::Culprit, FailureCounting::Batch] {
+            let judged = batch.judge(&stops_at(1, Stop::Released), counting, Some(3), 1_000);
+            assert_eq!(judged.settlement.failed, [(2, 2), (3, 2)]);
+            assert_eq!((judged.settlement.done, judged.deaths.len()), (vec![1], 0));
+        }
+    }
+
+    #[test]
+    fn what_is_rejected_dies_at_once_and_says_why() {
+        let batch = lease(&[0, 1, 0]);
+        let cause = Cause { reason: Some("undecodable".into()), error: Some("no JSON".into()), ..Cause::default() };
+        let rejected = vec![(0, None), (1, Some(Arc::new(cause)))];
+        let ending = Ending::Acknowledged { settled: 3, rejected, stop: Stop::Failed(None) };
+        let judged = batch.judge(&ending, FailureCounting::Culprit, Some(9), 1_000);
+        assert_eq!((judged.settlement.dead, judged.settlement.done), (vec![1, 2], vec![3]));
+        let [(0, first), (1, second)] = judged.deaths.as_slice() else { panic!("{:?}", judged.deaths) };
+        assert_eq!((first.reason.as_str(), first.attempts, first.first_failure_ms), ("rejected", 1, Some(1_000)));
+        assert_eq!((second.reason.as_str(), second.error.as_deref()), ("undecodable", Some("no JSON")));
+        assert_eq!((second.attempts, second.first_failure_ms), (2, None), "who knows when it failed first");
+    }
+
+    /// The last failure has the say; what an earlier consumer reported is kept where nobody reports anything.
+    #[test]
+    fn a_history_goes_into_the_grave() {
+        let mut batch = lease(&[0]);
+        let cause = Cause { error: Some("db is down".into()), worker: Some("w1".into()), ..Cause::default() };
+        let failed = stops_at(0, Stop::Failed(Some(Arc::new(cause))));
+        let judged = batch.judge(&failed, FailureCounting::Culprit, Some(2), 1_000);
+        let [(1, history)] = judged.histories.as_slice() else { panic!("{judged:?}") };
+        batch.entries[0].failures = 1;
+        batch.entries[0].history = history.clone();
+        let judged = batch.judge(&Ending::Lapsed, FailureCounting::Culprit, Some(2), 5_000);
+        let [(0, info)] = judged.deaths.as_slice() else { panic!("{judged:?}") };
+        assert_eq!((info.reason.as_str(), info.attempts), ("lease_expired", 2));
+        assert_eq!((info.error.as_deref(), info.worker.as_deref()), (Some("db is down"), Some("w1")));
+        assert_eq!((info.first_failure_ms, info.last_failure_ms), (Some(1_000), Some(5_000)));
     }
 }

@@ -236,7 +236,7 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn settle(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<Settled, BrokerError> {
-        settle::settle(&self.core, path, stream, &acks).await
+        settle::settle(&self.core, path, stream, acks).await
     }
 
     async fn put_tags(&self, project: &ProjectId, queue: &QueueId, tags: Vec<QueueTag>) -> Result<(), BrokerError> {
@@ -274,7 +274,12 @@ impl Broker for EmbeddedBroker {
 
     fn figures(&self) -> Figures {
         let state = self.core.lock();
-        Figures { redeliveries: state.redeliveries, dead_letters: state.dead_letters, syncs: self.core.store.syncs() }
+        Figures {
+            redeliveries: state.redeliveries,
+            dead_letters: state.dead_letters,
+            dead_letter_reasons: state.dead_letter_reasons,
+            syncs: self.core.store.syncs(),
+        }
     }
 
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError> {

@@ -95,7 +95,8 @@ fn sketch(core: &Core, path: &GroupPath, which: Stream, from: u64, max: usize) -
 }
 
 fn show(message: &Stored, sequence: u64, state: PeekState, failures: u32) -> Peeked {
-    Peeked { sequence, json: message.json.clone(), state, failures, entered_ms: message.entered_ms }
+    let (json, dead_letter) = (message.json.clone(), message.dead_letter.clone());
+    Peeked { sequence, json, state, failures, entered_ms: message.entered_ms, dead_letter }
 }
 
 fn store_error(error: crate::server::store::StoreError) -> BrokerError {

@@ -237,6 +237,7 @@ fn answer(lease: &Lease) -> Vec<LeasedMessage> {
         sequence: entry.message.seq,
         failures: entry.failures,
         entered_ms: entry.message.entered_ms,
+        dead_letter: entry.message.dead_letter.clone(),
     };
     lease.entries.iter().zip(lease.handles()).map(leased).collect()
 }

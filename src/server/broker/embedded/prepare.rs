@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     config::{EmbeddedConfig, StartPosition},
-    lease::Ending,
+    lease::{Ending, Judgement},
     rule::LabelRule,
     state::State,
     work::{Admin, Work},
 };
 use crate::{
+    message::DeadLetterInfo,
     queue::{GroupId, QueueId, QueueTag},
     server::{
         broker::{BrokerError, NewMessage},
@@ -44,7 +45,12 @@ impl<'a> Preparer<'a> {
             Work::Append(queue, messages) => self.append(queue, messages),
             Work::End(leases) => self.end(leases),
             Work::Skip(reader, settlement) => Ok(match self.state.readers.get(reader) {
-                Some(_) => vec![Record::Settled { reader: *reader, lease: None, settlement: settlement.clone() }],
+                Some(_) => vec![Record::Settled {
+                    reader: *reader,
+                    lease: None,
+                    histories: Vec::new(),
+                    settlement: settlement.clone(),
+                }],
                 None => Vec::new(),
             }),
             Work::Unpark { lot, stream, due } => Ok(self.unpark(*lot, *stream, due)),
@@ -74,6 +80,7 @@ impl<'a> Preparer<'a> {
                 body_bytes: message.body_bytes,
                 // The empty slice is one for all, without an allocation.
                 tags: if message.tags.is_empty() { Arc::default() } else { message.tags.as_slice().into() },
+                dead_letter: None,
             })
         };
         if delay > 0 {
@@ -100,23 +107,25 @@ impl<'a> Preparer<'a> {
             let reader = self.state.readers.get(number).ok_or(BrokerError::GroupNotFound)?;
             let lease_held = reader.leases.get(lease).ok_or(BrokerError::UnknownHandle)?;
             let dead_after = reader.dead.map(|(_, failures)| failures);
-            let mut settlement = lease_held.judge(*ending, self.config.failure_counting, dead_after);
+            let judged = lease_held.judge(ending, self.config.failure_counting, dead_after, self.now_ms);
+            let Judgement { mut settlement, deaths, histories } = judged;
             settlement.head = reader.durable_head();
-            let died = lease_held.entries.iter().filter(|entry| settlement.dead.contains(&entry.message.seq));
-            if let Some((stream, _)) = reader.dead {
-                records.extend(died.map(|entry| self.bury(stream, &entry.message)));
+            for (position, info) in deaths {
+                if let (Some((stream, _)), Some(entry)) = (reader.dead, lease_held.entries.get(position)) {
+                    records.push(self.bury(stream, &entry.message, info));
+                }
             }
-            records.push(Record::Settled { reader: *number, lease: Some(*lease), settlement });
+            records.push(Record::Settled { reader: *number, lease: Some(*lease), histories, settlement });
         }
         Ok(records)
     }
 
     /// A message becomes a dead letter: a copy, because it outlives the message.
-    fn bury(&mut self, stream: StreamNo, message: &Stored) -> Record {
+    fn bury(&mut self, stream: StreamNo, message: &Stored, info: DeadLetterInfo) -> Record {
         let (seq, entered_ms) = self.place(stream);
         let json = without_labels(message);
-        let tags = Arc::from(Vec::new());
-        Record::Appended(stream, Arc::new(Stored { seq, entered_ms, json, body_bytes: message.body_bytes, tags }))
+        let (tags, body_bytes, dead_letter) = (Arc::default(), message.body_bytes, Some(Arc::new(info)));
+        Record::Appended(stream, Arc::new(Stored { seq, entered_ms, json, body_bytes, tags, dead_letter }))
     }
 
     fn unpark(&mut self, lot: StreamNo, stream: StreamNo, due: &[Arc<Stored>]) -> Vec<Record> {
@@ -129,7 +138,8 @@ impl<'a> Preparer<'a> {
             let Stored { body_bytes, .. } = **message;
             let (json, tags) = (message.json.clone(), message.tags.clone());
             records.push(Record::Unparked(lot, message.entered_ms, message.seq));
-            records.push(Record::Appended(stream, Arc::new(Stored { seq, entered_ms, json, body_bytes, tags })));
+            let stored = Stored { seq, entered_ms, json, body_bytes, tags, dead_letter: None };
+            records.push(Record::Appended(stream, Arc::new(stored)));
         }
         records
     }
@@ -253,7 +263,7 @@ mod tests {
     fn labels_are_cut_off_a_dead_letter() {
         let dead = |json: &'static str, tags: &[&str]| {
             let tags = tags.iter().map(|&tag| tag.into()).collect();
-            without_labels(&Stored { seq: 1, entered_ms: 0, json: json.into(), body_bytes: 1, tags })
+            without_labels(&Stored { seq: 1, entered_ms: 0, json: json.into(), body_bytes: 1, tags, dead_letter: None })
         };
         assert_eq!(
             dead(r#"{"body":1,"attributes":{},"tags":["a","b"]}"#, &["a", "b"]),

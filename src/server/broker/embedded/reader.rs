@@ -16,7 +16,7 @@ use super::{
     rule::LabelRule,
     stream::Stream,
 };
-use crate::server::store::{ReadLimit, ReaderMark, Settlement, StoreError, Stored, StreamNo};
+use crate::server::store::{History, ReadLimit, ReaderMark, Settlement, StoreError, Stored, StreamNo};
 
 /// How much a reader asks the store for at once, and keeps ahead.
 pub(super) const READ_AHEAD: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
@@ -71,8 +71,26 @@ pub(super) struct Reader {
 struct Ready {
     /// Failed consumptions so far.
     failures: u32,
+    /// What is remembered of them.
+    history: History,
     /// The message, where it is kept in memory.
     message: Option<Arc<Stored>>,
+}
+
+impl Ready {
+    fn new(failures: u32) -> Self {
+        Self { failures, history: History::default(), message: None }
+    }
+
+    fn footprint(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.footprint()) + footprint(&self.history)
+    }
+}
+
+/// What was said of a failure, in bytes.
+fn footprint(history: &History) -> usize {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    history.last.as_ref().map_or(0, |cause| 160 + length(&cause.error) + length(&cause.worker) + length(&cause.reason))
 }
 
 /// How much a consume call wants.
@@ -115,13 +133,13 @@ struct Draft {
 
 impl Draft {
     /// Takes a message if there is room; the first has room whatever its size.
-    fn push(&mut self, message: &Arc<Stored>, failures: u32) -> bool {
+    fn push(&mut self, message: &Arc<Stored>, failures: u32, history: &History) -> bool {
         let bytes = self.bytes + message.body_bytes;
         if self.is_full() || !self.entries.is_empty() && bytes > self.want.bytes {
             return false;
         }
         self.bytes = bytes;
-        self.entries.push(Entry { message: message.clone(), failures });
+        self.entries.push(Entry { message: message.clone(), failures, history: history.clone() });
         true
     }
 
@@ -133,7 +151,7 @@ impl Draft {
 impl Reader {
     /// A reader as a store has it.
     pub(super) fn new(stream: StreamNo, mark: ReaderMark) -> Self {
-        let ready = mark.ready.into_iter().map(|(seq, failures)| (seq, Ready { failures, message: None })).collect();
+        let ready = mark.ready.into_iter().map(|(seq, failures)| (seq, Ready::new(failures))).collect();
         Self {
             stream,
             dead: None,
@@ -190,7 +208,7 @@ impl Reader {
             };
             if !self.passes(message) {
                 passed_over.push(seq);
-            } else if !draft.push(message, ready.failures) {
+            } else if !draft.push(message, ready.failures, &ready.history) {
                 drafted = Drafted::Full;
                 break;
             }
@@ -217,7 +235,7 @@ impl Reader {
                 return Err(Take::Missing(Read::From { place: at, end: stream.next }));
             };
             if self.passes(message) {
-                if !draft.push(message, 0) {
+                if !draft.push(message, 0, &History::default()) {
                     break;
                 }
             } else {
@@ -272,9 +290,12 @@ impl Reader {
         let ended = lease.and_then(|number| self.leases.remove(&number));
         self.consumed += settlement.done.len() as u64;
         for &(seq, failures) in settlement.failed.iter().filter(|(seq, _)| *seq >= low) {
-            self.ready.insert(seq, Ready { failures, message: None });
+            self.ready.insert(seq, Ready::new(failures));
         }
         for entry in ended.iter().flat_map(|lease| &lease.entries) {
+            if entry.failures > 0 {
+                self.remember(entry.message.seq, entry.history.clone());
+            }
             if self.ready_bytes + entry.message.footprint() <= READY_BYTES {
                 self.keep(entry.message.clone());
             }
@@ -378,9 +399,19 @@ impl Reader {
         }
     }
 
+    /// Remembers why a message failed; what was said is left out where there is no room for it.
+    pub(super) fn remember(&mut self, seq: u64, mut history: History) {
+        let Some(ready) = self.ready.get_mut(&seq) else { return };
+        self.ready_bytes -= footprint(&ready.history);
+        if self.ready_bytes + footprint(&history) > READY_BYTES {
+            history.last = None;
+        }
+        self.ready_bytes += footprint(&history);
+        ready.history = history;
+    }
+
     fn forget_ready(&mut self, seq: u64) {
-        let kept = self.ready.remove(&seq).and_then(|ready| ready.message);
-        self.ready_bytes -= kept.map_or(0, |message| message.footprint());
+        self.ready_bytes -= self.ready.remove(&seq).map_or(0, |ready| ready.footprint());
     }
 }
 

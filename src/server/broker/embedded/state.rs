@@ -14,7 +14,7 @@ use super::{
 use crate::{
     queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag},
     server::{
-        broker::{BrokerError, GroupPath, Stream as Which},
+        broker::{BrokerError, GroupPath, ReasonCounts, Stream as Which},
         clock::whole_ms,
         store::{GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, ReaderNo, Snapshot, StreamNo},
     },
@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) redeliveries: u64,
     /// Messages that became dead letters since then.
     pub(super) dead_letters: u64,
+    /// The same by reason.
+    pub(super) dead_letter_reasons: ReasonCounts,
     /// The number of the next queue or group.
     pub(super) next_number: u32,
     /// What the batches that are out keep in memory.

@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     queue::TagFilter,
     server::{
+        broker::Verdict,
         durations::Durations,
         store::{ReadLimit, Record, StoreError, Stored, StreamNo},
     },
@@ -117,7 +118,9 @@ impl Scene {
     }
 
     async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<Settled, BrokerError> {
-        let acks = batch.iter().map(|message| Ack { handle: message.handle.clone(), success }).collect();
+        let verdict = if success { Verdict::Success } else { Verdict::Fail(None) };
+        let acks =
+            batch.iter().map(|message| Ack { handle: message.handle.clone(), verdict: verdict.clone() }).collect();
         self.broker.settle(&self.path, Stream::Messages, acks).await
     }
 

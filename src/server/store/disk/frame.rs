@@ -9,6 +9,9 @@
 //! | checksum of length, number and content | 4 | | checksum of the run's other bytes | 4 |
 //! | items: kind (1), length (4), content | | | messages: time (8), size of the body (4), of labels (4), of JSON (4), both | |
 //!
+//! A dead letter that says why it is one has the highest bit of the size of its labels set; in front of its labels stand a length
+//! (4) and that many bytes of JSON, which the size covers. Version 0.1.0 wrote no such messages.
+//!
 //! Numbers are little-endian. Checksums are CRC-32 and begin with the log's own number: bytes of another log, or of a
 //! message that looks like a frame, do not pass.
 
@@ -17,7 +20,10 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::position::{Position, Run};
-use crate::server::store::{Record, Stored, StreamNo};
+use crate::{
+    message::DeadLetterInfo,
+    server::store::{Record, Stored, StreamNo},
+};
 
 /// What a frame begins with.
 pub(super) const MARK: [u8; 4] = *b"DMSf";
@@ -31,6 +37,11 @@ const ITEM_HEAD: usize = 5;
 pub(super) const MESSAGE_HEAD: usize = 20;
 /// A run is ended at so many bytes: who wants one message of it reads all of it.
 pub(super) const RUN_BYTES: usize = 48 * 1024;
+
+/// Set in the length of a message's labels where it says why it is a dead letter.
+const HAS_INFO: u32 = 1 << 31;
+/// Bytes of that before its text.
+const INFO_HEAD: u32 = 4;
 
 const RECORD: u8 = 0;
 const APPENDED: u8 = 1;
@@ -123,12 +134,12 @@ impl Frame {
         match first {
             Record::Appended(stream, message) => {
                 let messages = records.iter().filter_map(message_of);
-                let run = self.add_run(APPENDED, *stream, message.seq, messages);
+                let run = self.add_run(APPENDED, *stream, message.seq, messages)?;
                 let newest = records.iter().rev().find_map(message_of).map_or(0, |last| last.entered_ms);
                 self.changes.push(Change::Appended(run, newest));
             }
             Record::Parked(lot, message) => {
-                let run = self.add_run(PARKED, *lot, message.seq, std::iter::once(message));
+                let run = self.add_run(PARKED, *lot, message.seq, std::iter::once(message))?;
                 self.changes.push(Change::Parked(run, message.entered_ms));
             }
             other => {
@@ -152,14 +163,14 @@ impl Frame {
         stream: StreamNo,
         first: u64,
         messages: impl Iterator<Item = &'a Arc<Stored>>,
-    ) -> Run {
+    ) -> Result<Run, serde_json::Error> {
         self.has_messages = true;
         self.begin_item(kind, 0);
         let begin = self.bytes.len();
         self.bytes.put_bytes(0, RUN_HEAD);
         let mut count = 0;
         for message in messages {
-            put_message(&mut self.bytes, message);
+            put_message(&mut self.bytes, message)?;
             count += 1;
         }
         let length = self.bytes.len() - begin;
@@ -170,7 +181,7 @@ impl Frame {
         head.put_u32_le(count);
         let sum = checksum_of_run(self.log, &self.bytes[begin..]);
         self.bytes[begin + RUN_HEAD - 4..begin + RUN_HEAD].copy_from_slice(&sum.to_le_bytes());
-        Run { stream, first, count, at: Position { segment: 0, offset: begin as u64 }, bytes: four_bytes(length) }
+        Ok(Run { stream, first, count, at: Position { segment: 0, offset: begin as u64 }, bytes: four_bytes(length) })
     }
 
     /// Adds a run that was written before, as it is.
@@ -274,15 +285,21 @@ pub(super) fn entry_time(mut head: &[u8]) -> Result<(i64, u64), Corrupt> {
         return Err(Corrupt);
     }
     let (entered_ms, _body) = (head.get_i64_le(), head.get_u32_le());
-    let (labels, json) = (u64::from(head.get_u32_le()), u64::from(head.get_u32_le()));
+    let (labels, json) = (u64::from(head.get_u32_le() & !HAS_INFO), u64::from(head.get_u32_le()));
     Ok((entered_ms, MESSAGE_HEAD as u64 + labels + json))
 }
 
-fn put_message(bytes: &mut BytesMut, message: &Stored) {
+fn put_message(bytes: &mut BytesMut, message: &Stored) -> Result<(), serde_json::Error> {
+    let info = message.dead_letter.as_ref().map(serde_json::to_vec).transpose()?;
     bytes.put_i64_le(message.entered_ms);
     bytes.put_u32_le(four_bytes(message.body_bytes));
-    bytes.put_u32_le(four_bytes(labels_length(message)));
+    let labels = four_bytes(labels_length(message));
+    bytes.put_u32_le(info.as_ref().map_or(labels, |info| (labels + INFO_HEAD + four_bytes(info.len())) | HAS_INFO));
     bytes.put_u32_le(four_bytes(message.json.len()));
+    if let Some(info) = info {
+        bytes.put_u32_le(four_bytes(info.len()));
+        bytes.put_slice(&info);
+    }
     for (place, label) in message.tags.iter().enumerate() {
         if place > 0 {
             bytes.put_u8(b',');
@@ -290,6 +307,7 @@ fn put_message(bytes: &mut BytesMut, message: &Stored) {
         bytes.put_slice(label.as_bytes());
     }
     bytes.put_slice(&message.json);
+    Ok(())
 }
 
 fn take_message(bytes: &mut Bytes, seq: u64) -> Result<Stored, Corrupt> {
@@ -297,16 +315,25 @@ fn take_message(bytes: &mut Bytes, seq: u64) -> Result<Stored, Corrupt> {
         return Err(Corrupt);
     }
     let (entered_ms, body_bytes) = (bytes.get_i64_le(), bytes.get_u32_le() as usize);
-    let (labels, json) = (bytes.get_u32_le() as usize, bytes.get_u32_le() as usize);
-    if bytes.len() < labels + json {
-        return Err(Corrupt);
-    }
-    let labels = bytes.split_to(labels);
+    let (labels, json) = (bytes.get_u32_le(), bytes.get_u32_le() as usize);
+    let has_info = labels & HAS_INFO > 0;
+    let mut labels = take(bytes, (labels & !HAS_INFO) as usize)?;
+    let dead_letter: Option<DeadLetterInfo> = if has_info {
+        let length = labels.try_get_u32_le().map_err(|_| Corrupt)? as usize;
+        Some(serde_json::from_slice(&take(&mut labels, length)?).map_err(|_| Corrupt)?)
+    } else {
+        None
+    };
     let tags = match std::str::from_utf8(&labels).map_err(|_| Corrupt)? {
         "" => Arc::from([]),
         labels => labels.split(',').map(str::to_owned).collect(),
     };
-    Ok(Stored { seq, entered_ms, json: bytes.split_to(json), body_bytes, tags })
+    Ok(Stored { seq, entered_ms, json: take(bytes, json)?, body_bytes, tags, dead_letter: dead_letter.map(Arc::new) })
+}
+
+/// The next bytes, if there are so many.
+fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Corrupt> {
+    if bytes.len() < length { Err(Corrupt) } else { Ok(bytes.split_to(length)) }
 }
 
 /// CRC-32 of a run less the place of the checksum itself.

@@ -7,7 +7,7 @@ use super::{
     tests::{ALL, queue, tidy_up},
     *,
 };
-use crate::server::store::memory::MemoryStore;
+use crate::{message::DeadLetterInfo, server::store::memory::MemoryStore};
 
 /// Queues 1 and 3 with their streams, 1 and 3, and lots, 2 and 4.
 const STREAMS: [u32; 2] = [1, 3];
@@ -122,7 +122,14 @@ impl Pair {
 fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<Stored> {
     let tags: Vec<String> = (0..seq % 3).map(|label| format!("label{label}")).collect();
     let json = format!("{seq}:{}", "x".repeat(size));
-    Arc::new(Stored { seq, entered_ms, body_bytes: json.len(), json: json.into(), tags: tags.into() })
+    let info = || DeadLetterInfo {
+        reason: "failed".to_owned(),
+        error: Some(format!("队列 \"{seq}\"")),
+        attempts: 3,
+        ..DeadLetterInfo::default()
+    };
+    let dead_letter = seq.is_multiple_of(4).then(|| Arc::new(info()));
+    Arc::new(Stored { seq, entered_ms, body_bytes: json.len(), json: json.into(), tags: tags.into(), dead_letter })
 }
 
 proptest! {

@@ -150,6 +150,7 @@ impl Stored {
     /// The same message in memory of its own.
     fn copied(&self) -> Self {
         let Self { seq, entered_ms, body_bytes, .. } = *self;
-        Self { seq, entered_ms, json: Bytes::copy_from_slice(&self.json), body_bytes, tags: self.tags.clone() }
+        let (json, tags) = (Bytes::copy_from_slice(&self.json), self.tags.clone());
+        Self { seq, entered_ms, json, body_bytes, tags, dead_letter: self.dead_letter.clone() }
     }
 }

@@ -38,11 +38,14 @@ fn group(number: u32, start: u64) -> GroupRow {
 fn appended(stream: u32, seq: u64, size: usize) -> Record {
     let json = "x".repeat(size).into();
     let tags = Arc::from(["a".to_owned(), "b".to_owned()]);
-    Record::Appended(StreamNo(stream), Arc::new(Stored { seq, entered_ms: 5, json, body_bytes: size, tags }))
+    Record::Appended(
+        StreamNo(stream),
+        Arc::new(Stored { seq, entered_ms: 5, json, body_bytes: size, tags, dead_letter: None }),
+    )
 }
 
 fn settled(settlement: Settlement) -> Record {
-    Record::Settled { reader: ReaderNo(3), lease: None, settlement }
+    Record::Settled { reader: ReaderNo(3), lease: None, histories: Vec::new(), settlement }
 }
 
 /// Rows of a table of the index, when it has all of the log.
@@ -160,7 +163,8 @@ fn a_reader_does_not_go_back_behind_its_start() {
     store.commit(&(1..=100).map(|seq| appended(1, seq, 1)).collect::<Vec<_>>()).unwrap();
     store.commit(&[Record::GroupCreated(group(5, 51))]).unwrap();
     let settlement = Settlement { done: vec![60], head: 71, ..Settlement::default() };
-    store.commit(&[Record::Settled { reader: ReaderNo(5), lease: None, settlement }]).unwrap();
+    let settled = Record::Settled { reader: ReaderNo(5), lease: None, histories: Vec::new(), settlement };
+    store.commit(&[settled]).unwrap();
     let (_store, snapshot) = reopen(store, dir.path());
     let ready: Vec<u64> = snapshot.groups[1].reader.ready.iter().map(|(seq, _)| *seq).collect();
     assert_eq!(ready, (51..71).filter(|seq| *seq != 60).collect::<Vec<_>>());
@@ -252,7 +256,8 @@ fn what_is_left_in_a_file_is_moved() {
             store.commit(&[appended(5, seq / 50, 100)]).unwrap();
         }
     }
-    let parked = Stored { seq: 1, entered_ms: 77, json: "late".into(), body_bytes: 4, tags: Arc::from([]) };
+    let parked =
+        Stored { seq: 1, entered_ms: 77, json: "late".into(), body_bytes: 4, tags: Arc::from([]), dead_letter: None };
     store.commit(&[Record::Parked(StreamNo(2), Arc::new(parked))]).unwrap();
     store.commit(&[appended(1, 1_001, 60_000)]).unwrap();
     tidy_up(&store);
@@ -274,7 +279,8 @@ fn a_lot_is_read_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let store = begin(dir.path());
     let parked = |seq, due| {
-        let message = Stored { seq, entered_ms: due, json: "x".into(), body_bytes: 1, tags: Arc::from([]) };
+        let message =
+            Stored { seq, entered_ms: due, json: "x".into(), body_bytes: 1, tags: Arc::from([]), dead_letter: None };
         Record::Parked(StreamNo(2), Arc::new(message))
     };
     store.commit(&[parked(1, 30), parked(2, 10), parked(3, 20)]).unwrap();
@@ -520,7 +526,10 @@ fn entry_times_are_read_without_bodies() {
     let store = begin(dir.path());
     let at = |seq, entered_ms, size: usize| {
         let json = "x".repeat(size).into();
-        Record::Appended(StreamNo(1), Arc::new(Stored { seq, entered_ms, json, body_bytes: size, tags: Arc::from([]) }))
+        Record::Appended(
+            StreamNo(1),
+            Arc::new(Stored { seq, entered_ms, json, body_bytes: size, tags: Arc::default(), dead_letter: None }),
+        )
     };
     store.commit(&[at(1, 10, 300_000), at(2, 20, 300_000), at(3, 30, 10), at(4, 40, 10), at(5, 50, 10)]).unwrap();
     let all = [(1, 10), (2, 20), (3, 30), (4, 40), (5, 50)];
@@ -550,7 +559,10 @@ fn the_time_of_damaged_messages_is_that_of_the_next() {
     let store = begin(dir.path());
     let at = |seq, entered_ms| {
         let json = format!("body-{seq}").into();
-        Record::Appended(StreamNo(1), Arc::new(Stored { seq, entered_ms, json, body_bytes: 6, tags: Arc::from([]) }))
+        Record::Appended(
+            StreamNo(1),
+            Arc::new(Stored { seq, entered_ms, json, body_bytes: 6, tags: Arc::default(), dead_letter: None }),
+        )
     };
     for (seq, entered_ms) in [(1, 10), (2, 20), (3, 30)] {
         store.commit(&[at(seq, entered_ms)]).unwrap();

@@ -7,7 +7,7 @@ use dms_worker::{
     server::broker::embedded::FailureCounting,
 };
 
-use super::{DEAD_LETTER_RETENTION, RETENTION, Setting};
+use super::{DEAD_LETTER_RETENTION, RETENTION, Said, Setting};
 
 /// Where a message stands, as a look inside shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,27 @@ pub(super) enum Standing {
     Available,
     Leased,
     Delayed,
+}
+
+/// What is kept of a dead letter; times in seconds since the beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Death {
+    pub(super) reason: String,
+    pub(super) error: Option<String>,
+    pub(super) attempts: u32,
+    pub(super) first: Option<u64>,
+    pub(super) last: u64,
+}
+
+/// What becomes of an acknowledgement.
+#[derive(Debug)]
+pub(super) enum Judged {
+    /// So many settled, so many not.
+    Settled((usize, usize)),
+    /// The lease is over.
+    Over,
+    /// Something is rejected that cannot be.
+    Refused,
 }
 
 /// A queue's counters as one group shows them.
@@ -32,13 +53,23 @@ struct Sent {
     tags: Vec<&'static str>,
     /// When it entered its log, or will.
     at: Duration,
+    death: Option<Death>,
+}
+
+/// The failures of a message so far, and what is remembered of them.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Past {
+    failures: u32,
+    first: Option<u64>,
+    /// The number of the last cause that was told.
+    cause: Option<u8>,
 }
 
 /// A message for one reader.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
-    Open { failures: u32 },
-    Out { failures: u32, lease: usize },
+    Open { past: Past },
+    Out { past: Past, lease: usize },
     Settled,
 }
 
@@ -47,6 +78,14 @@ enum Fate {
 struct View {
     fates: Vec<Fate>,
     consumed: u64,
+}
+
+/// Why a batch went no further.
+#[derive(Clone, Copy)]
+enum End {
+    Fail(Option<u8>),
+    Release,
+    Lapse,
 }
 
 struct Lease {
@@ -95,14 +134,14 @@ impl Model {
     }
 
     pub(super) fn send(&mut self, text: String, tags: Vec<&'static str>, delay: Duration) {
-        let sent = Sent { text, tags, at: self.now + delay };
+        let sent = Sent { text, tags, at: self.now + delay, death: None };
         if delay.is_zero() { self.enter(sent) } else { self.delayed.push(sent) }
     }
 
     fn enter(&mut self, sent: Sent) {
         for (view, rule) in self.views.iter_mut().zip(&self.rules) {
             let passes = rule.matches(&sent.tags);
-            view[0].fates.push(if passes { Fate::Open { failures: 0 } } else { Fate::Settled });
+            view[0].fates.push(if passes { Fate::Open { past: Past::default() } } else { Fate::Settled });
         }
         self.log.messages.push(sent);
     }
@@ -117,10 +156,10 @@ impl Model {
         }
         let mut positions = Vec::new();
         for (position, fate) in view.fates.iter_mut().enumerate().skip(log.gone) {
-            if let Fate::Open { failures } = *fate
+            if let Fate::Open { past } = *fate
                 && positions.len() < max
             {
-                *fate = Fate::Out { failures, lease };
+                *fate = Fate::Out { past, lease };
                 positions.push(position);
             }
         }
@@ -131,33 +170,69 @@ impl Model {
         texts
     }
 
-    /// Judges a batch by its own order; `None` where its lease is over.
-    pub(super) fn ack(&mut self, lease: usize, said: &[Option<bool>]) -> Option<(usize, usize)> {
-        if self.leases[lease].over {
-            return None;
+    /// Judges a batch by its own order.
+    pub(super) fn ack(&mut self, lease: usize, said: &[Option<Said>]) -> Judged {
+        let Lease { dead, over, .. } = self.leases[lease];
+        if over {
+            return Judged::Over;
         }
-        let done = said.iter().take_while(|said| **said == Some(true)).count();
-        self.end(lease, done, |position| position == done);
-        Some((done, self.leases[lease].positions.len() - done))
+        let rejects = said.iter().any(|said| matches!(said, Some(Said::Reject(_))));
+        if rejects && (dead || self.max_consume_count.is_none()) {
+            return Judged::Refused;
+        }
+        let settles = |said: &&Option<Said>| matches!(said, Some(Said::Done | Said::Reject(_)));
+        let settled = said.iter().take_while(settles).count();
+        let end = match said.get(settled).copied().flatten() {
+            Some(Said::Release) => End::Release,
+            Some(Said::Fail(cause)) => End::Fail(cause),
+            _ => End::Fail(None),
+        };
+        self.end(lease, settled, said, end);
+        Judged::Settled((settled, self.leases[lease].positions.len() - settled))
     }
 
-    fn end(&mut self, lease: usize, done: usize, culprit: impl Fn(usize) -> bool) {
+    fn end(&mut self, lease: usize, settled: usize, said: &[Option<Said>], end: End) {
         let Lease { group, dead, ref positions, ref mut over, .. } = self.leases[lease];
         *over = true;
+        let now = self.now.as_secs();
         for (place, position) in positions.clone().into_iter().enumerate() {
-            let Fate::Out { failures, .. } = self.views[group][usize::from(dead)].fates[position] else { continue };
-            let counts = culprit(place) || self.counting == FailureCounting::Batch;
-            let failures = failures + u32::from(counts);
-            let fate = if place < done {
-                self.views[group][usize::from(dead)].consumed += 1;
-                Fate::Settled
-            } else if counts && !dead && self.max_consume_count.is_some_and(|most| failures >= most) {
-                let Sent { text, .. } = self.log.messages[position].clone();
-                self.dead[group].messages.push(Sent { text, tags: Vec::new(), at: self.now });
-                self.views[group][1].fates.push(Fate::Open { failures: 0 });
-                Fate::Settled
-            } else {
-                Fate::Open { failures }
+            let Fate::Out { past, .. } = self.views[group][usize::from(dead)].fates[position] else { continue };
+            // Its reason without a cause, and the cause, where this is a failure that counts.
+            let failure = match (said.get(place).copied().flatten(), end) {
+                (Some(Said::Reject(cause)), _) if place < settled => Some(("rejected", cause)),
+                _ if place < settled => None,
+                (_, End::Lapse) => Some(("lease_expired", None)),
+                (_, End::Fail(cause)) if place == settled => Some(("failed", cause)),
+                (_, End::Fail(_)) if self.counting == FailureCounting::Batch => Some(("batch_failed", None)),
+                _ => None,
+            };
+            let fate = match failure {
+                None if place < settled => {
+                    self.views[group][usize::from(dead)].consumed += 1;
+                    Fate::Settled
+                }
+                None => Fate::Open { past },
+                Some((reason, cause)) => {
+                    let first = if past.failures == 0 { Some(now) } else { past.first };
+                    let past = Past { failures: past.failures + 1, first, cause: cause.or(past.cause) };
+                    let last_one = self.max_consume_count.is_some_and(|most| past.failures >= most);
+                    if !dead && (last_one || place < settled) {
+                        let death = Death {
+                            reason: cause.map_or(reason.to_owned(), |cause| format!("reason-{cause}")),
+                            error: past.cause.map(|cause| format!("error-{cause}")),
+                            attempts: past.failures,
+                            first,
+                            last: now,
+                        };
+                        let Sent { text, .. } = self.log.messages[position].clone();
+                        let buried = Sent { text, tags: Vec::new(), at: self.now, death: Some(death) };
+                        self.dead[group].messages.push(buried);
+                        self.views[group][1].fates.push(Fate::Open { past: Past::default() });
+                        Fate::Settled
+                    } else {
+                        Fate::Open { past }
+                    }
+                }
             };
             self.views[group][usize::from(dead)].fates[position] = fate;
         }
@@ -174,7 +249,7 @@ impl Model {
             self.expire();
             for lease in 0..self.leases.len() {
                 if !self.leases[lease].over && self.leases[lease].until <= next {
-                    self.end(lease, 0, |_| true);
+                    self.end(lease, 0, &[], End::Lapse);
                 }
             }
             let (ready, waiting) = std::mem::take(&mut self.delayed).into_iter().partition(|sent| sent.at <= next);
@@ -199,8 +274,9 @@ impl Model {
     /// Leases are gone, and count for nothing.
     pub(super) fn restart(&mut self) {
         for fate in self.views.iter_mut().flatten().flat_map(|view| &mut view.fates) {
-            if let Fate::Out { failures, .. } = *fate {
-                *fate = Fate::Open { failures };
+            // Failures are counted for ever; why and when they happened is forgotten.
+            if let Fate::Open { past } | Fate::Out { past, .. } = *fate {
+                *fate = Fate::Open { past: Past { failures: past.failures, ..Past::default() } };
             }
         }
         self.leases.iter_mut().for_each(|lease| lease.over = true);
@@ -208,7 +284,7 @@ impl Model {
 
     pub(super) fn counters(&self, group: usize) -> Counters {
         let open =
-            |dead: bool| self.standings(group, dead).iter().filter(|(_, s, _)| *s == Standing::Available).count();
+            |dead: bool| self.standings(group, dead).iter().filter(|(_, s, ..)| *s == Standing::Available).count();
         Counters {
             produced: (self.log.messages.len() - self.log.gone + self.delayed.len()) as u64,
             consumed: self.views[group][0].consumed,
@@ -219,19 +295,22 @@ impl Model {
     }
 
     /// What is not settled, in order: out or available, then what is not due.
-    pub(super) fn standings(&self, group: usize, dead: bool) -> Vec<(String, Standing, u32)> {
+    pub(super) fn standings(&self, group: usize, dead: bool) -> Vec<(String, Standing, u32, Option<Death>)> {
         let log = if dead { &self.dead[group] } else { &self.log };
         let mut standings = Vec::new();
+        let mut show = |sent: &Sent, standing, failures| {
+            standings.push((sent.text.clone(), standing, failures, sent.death.clone()));
+        };
         let fates = &self.views[group][usize::from(dead)].fates;
         for (sent, fate) in log.messages.iter().zip(fates).skip(log.gone) {
             match fate {
-                Fate::Open { failures } => standings.push((sent.text.clone(), Standing::Available, *failures)),
-                Fate::Out { failures, .. } => standings.push((sent.text.clone(), Standing::Leased, *failures)),
+                Fate::Open { past } => show(sent, Standing::Available, past.failures),
+                Fate::Out { past, .. } => show(sent, Standing::Leased, past.failures),
                 Fate::Settled => {}
             }
         }
         if !dead {
-            let waiting = self.delayed.iter().map(|sent| (sent.text.clone(), Standing::Delayed, 0));
+            let waiting = self.delayed.iter().map(|sent| (sent.text.clone(), Standing::Delayed, 0, None));
             standings.extend(waiting);
         }
         standings

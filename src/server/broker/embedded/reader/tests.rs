@@ -11,7 +11,7 @@ const STREAM: StreamNo = StreamNo(1);
 
 fn message(seq: u64, tag: &str) -> Arc<Stored> {
     let tags = if tag.is_empty() { Vec::new() } else { vec![tag.to_owned()] };
-    Arc::new(Stored { seq, entered_ms: 0, json: "{}".into(), body_bytes: 10, tags: tags.into() })
+    Arc::new(Stored { seq, entered_ms: 0, json: "{}".into(), body_bytes: 10, tags: tags.into(), dead_letter: None })
 }
 
 /// A stream `1..=length` of which nothing is in memory.
@@ -142,7 +142,7 @@ fn after_a_restart_the_rule_sorts_out_what_was_out() {
     let _ = reader.take(&stream, want(1));
     let mut restarted = Reader { ready: BTreeMap::new(), ..by_label("x") };
     for seq in 1..=2 {
-        restarted.ready.insert(seq, Ready { failures: 0, message: None });
+        restarted.ready.insert(seq, Ready::new(0));
     }
     restarted.head = 3;
     restarted.attributed = 3;

@@ -1,0 +1,113 @@
+//! What a consumer says of a message, and why; and the reasons that dead letters have.
+
+use std::sync::Arc;
+
+/// What an acknowledgement says of a message (API reference 5.3.3; the last two are extensions).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done.
+    Success,
+    /// It failed: it is available again, or a dead letter if it failed for the last time.
+    Fail(Option<Arc<Cause>>),
+    /// It is handed back with those behind it, and no failure is counted for any of them.
+    Release,
+    /// It becomes a dead letter at once, and the batch goes on behind it as behind a success.
+    Reject(Option<Arc<Cause>>),
+}
+
+impl Verdict {
+    /// Which of two verdicts on one message counts: it is done only if nobody says otherwise, and a failure wins.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let weight = |verdict: &Self| match verdict {
+            Self::Success => 0,
+            Self::Reject(_) => 1,
+            Self::Release => 2,
+            Self::Fail(_) => 3,
+        };
+        if weight(&other) > weight(&self) { other } else { self }
+    }
+
+    /// Whether it settles its message, so that the walk along the batch goes on.
+    pub(crate) fn settles(&self) -> bool {
+        matches!(self, Self::Success | Self::Reject(_))
+    }
+}
+
+/// Why a message failed or was rejected, as far as its consumer tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cause {
+    /// One word: 1-64 of `a-z 0-9 _ -`.
+    pub reason: Option<String>,
+    /// The error's text, at most 1,024 bytes.
+    pub error: Option<String>,
+    /// Who consumed the message, at most 128 bytes.
+    pub worker: Option<String>,
+    /// When the message failed first, in milliseconds since the Unix epoch.
+    pub first_failure_ms: Option<i64>,
+    /// When it failed last, in milliseconds since the Unix epoch.
+    pub last_failure_ms: Option<i64>,
+}
+
+/// The reason of a failure without one.
+pub(crate) const FAILED: &str = "failed";
+/// The reason of a rejection without one.
+pub(crate) const REJECTED: &str = "rejected";
+/// The reason where a lease ended and nobody had said anything.
+pub(crate) const LEASE_EXPIRED: &str = "lease_expired";
+/// The reason where a message in front of it failed, and that counts (`failure_counting: batch`).
+pub(crate) const BATCH_FAILED: &str = "batch_failed";
+
+/// The reasons that are counted by name.
+const KNOWN: [&str; 9] = [
+    FAILED,
+    "panicked",
+    "timed_out",
+    REJECTED,
+    "undecodable",
+    "republish_exhausted",
+    LEASE_EXPIRED,
+    BATCH_FAILED,
+    // Whatever else consumers say.
+    "other",
+];
+
+/// How many dead letters had which reason: a bounded number of names, whatever consumers say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReasonCounts([u64; KNOWN.len()]);
+
+impl ReasonCounts {
+    /// Counts a dead letter of this reason.
+    pub(crate) fn add(&mut self, reason: &str) {
+        let place = KNOWN.iter().position(|known| *known == reason).unwrap_or(KNOWN.len() - 1);
+        self.0[place] += 1;
+    }
+
+    /// Every name with its count; `other` stands for all reasons that are not known by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        KNOWN.into_iter().zip(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worse_of_two_verdicts_counts() {
+        let of = |first: Verdict, second: Verdict| (first.clone().or(second.clone()), second.or(first));
+        assert_eq!(of(Verdict::Success, Verdict::Fail(None)), (Verdict::Fail(None), Verdict::Fail(None)));
+        assert_eq!(of(Verdict::Release, Verdict::Fail(None)), (Verdict::Fail(None), Verdict::Fail(None)));
+        assert_eq!(of(Verdict::Reject(None), Verdict::Release), (Verdict::Release, Verdict::Release));
+        assert_eq!(of(Verdict::Reject(None), Verdict::Success), (Verdict::Reject(None), Verdict::Reject(None)));
+    }
+
+    #[test]
+    fn reasons_of_consumers_make_no_names() {
+        let mut counts = ReasonCounts::default();
+        for reason in ["failed", "failed", "made-up", "lease_expired", "other"] {
+            counts.add(reason);
+        }
+        let counted: Vec<_> = counts.iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("failed", 2), ("lease_expired", 1), ("other", 2)]);
+    }
+}
