@@ -210,7 +210,7 @@ async fn a_message_that_only_the_service_refuses_takes_no_other_with_it() {
     let messages = [message(0, 1), message(1, 1), Message::new(deep), message(3, 1)];
     let results = producer.send_all(messages).await;
     assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false, true], "{results:?}");
-    assert!(results[2].as_ref().unwrap_err().to_string().contains("nests deeper than the 128 levels"), "{results:?}");
+    assert!(results[2].as_ref().unwrap_err().to_string().contains("nests deeper than the 60 levels"), "{results:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::{
 
 use dms_worker::{
     queue::{NewQueue, QueueMode},
-    server::{Operation, faults::Fault},
+    server::{Operation, ServerConfig, faults::Fault},
     testing::{TestGroup, TestServer},
     worker::{Event, HandlerError, Metrics, Observer, Origin, Redelivery, WorkerBuilder, handler_fn},
 };
@@ -114,7 +114,9 @@ async fn an_acknowledgement_that_comes_too_late() {
 
 #[tokio::test(start_paused = true)]
 async fn what_another_worker_left_is_unknown() {
-    let server = TestServer::start().await;
+    // A worker that is dropped hands back what it holds, where the server can take it back.
+    let config = ServerConfig { extensions: false, ..ServerConfig::default() };
+    let server = TestServer::with(config).await.unwrap();
     let group = server.group(NewQueue::new("orders"), "billing").await;
     group.send(["a"]).await;
     let gone = group.worker(handler_fn(|_| std::future::pending())).build().unwrap();

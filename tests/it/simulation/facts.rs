@@ -1,8 +1,11 @@
 //! The history put in order: each batch with its acknowledgements, each handler's run with its end.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use super::history::{Answer, Entry, How, Item, LifeEvent, Line, Process, SendOutcome};
+use super::history::{Answer, Entry, How, Item, LifeEvent, Line, Process, Says, SendOutcome};
 
 /// What a history says, by subject.
 #[derive(Debug, Default)]
@@ -33,6 +36,8 @@ pub(super) struct Batch {
     pub(super) acks: Vec<usize>,
     /// When the server settled it, and how many of it.
     pub(super) settled: Option<(Duration, usize)>,
+    /// Those of the settled ones that became dead letters at once, by position.
+    pub(super) rejected: BTreeSet<usize>,
 }
 
 /// One call of a handler.
@@ -70,8 +75,9 @@ impl Facts {
             Entry::Sent { messages, outcome } => self.sends.push((messages, outcome)),
             Entry::Served { batch, process, items, lease } => {
                 let (delivered, settled) = (None, None);
-                let acks = Vec::new();
-                self.batches.insert(batch, Batch { process, items, lease, served: at, delivered, acks, settled });
+                let (acks, rejected) = (Vec::new(), BTreeSet::new());
+                let served = at;
+                self.batches.insert(batch, Batch { process, items, lease, served, delivered, acks, settled, rejected });
             }
             Entry::Delivered { batch } => self.batch(batch, |batch| batch.delivered = Some(at)),
             Entry::Begun { run, process, message, sequence, deadline } => {
@@ -95,9 +101,12 @@ impl Facts {
                 self.acks.insert(ack, Ack { process, sent: at, lines, heard: None });
             }
             Entry::AckJudged { ack, answer: Answer::Settled { success, .. } } => {
-                let place = self.acks.get(&ack).and_then(|ack| ack.lines.iter().find_map(|line| line.place));
-                if let Some((batch, _)) = place {
-                    self.batch(batch, |batch| batch.settled = Some((at, success)));
+                let lines = self.acks.get(&ack).map(|ack| ack.lines.clone()).unwrap_or_default();
+                let rejected =
+                    lines.iter().filter(|line| line.says == Says::Reject).filter_map(|line| Some(line.place?.1));
+                let rejected = rejected.filter(|position| *position < success).collect();
+                if let Some((batch, _)) = lines.iter().find_map(|line| line.place) {
+                    self.batch(batch, |batch| (batch.settled, batch.rejected) = (Some((at, success)), rejected));
                 }
             }
             Entry::AckHeard { ack, answer } => {

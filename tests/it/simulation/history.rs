@@ -92,7 +92,34 @@ pub(super) enum How {
 pub(super) struct Line {
     /// Which message of which batch; `None` for a token that was never given out.
     pub(super) place: Option<(usize, usize)>,
-    pub(super) success: bool,
+    pub(super) says: Says,
+}
+
+/// What a line says of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    Success,
+    /// It is to be a dead letter at once: it is settled, and what is behind it may be too.
+    Reject,
+    Fail,
+    /// It is handed back, and nobody failed.
+    Release,
+}
+
+impl Says {
+    pub(super) fn of(status: &str) -> Self {
+        match status {
+            "success" => Self::Success,
+            "reject" => Self::Reject,
+            "release" => Self::Release,
+            _ => Self::Fail,
+        }
+    }
+
+    /// Whether the acknowledgement goes on behind it.
+    pub(super) fn settles(self) -> bool {
+        matches!(self, Self::Success | Self::Reject)
+    }
 }
 
 /// How a request was answered.
@@ -179,8 +206,8 @@ impl fmt::Display for Entry {
             Self::Ended { run, how } => write!(f, "run #{run}: {how:?}"),
             Self::AckSent { ack, process, lines } => {
                 write!(f, "ack #{ack} of process {process}:")?;
-                lines.iter().try_for_each(|Line { place, success }| {
-                    let word = if *success { "success" } else { "fail" };
+                lines.iter().try_for_each(|Line { place, says }| {
+                    let word = format!("{says:?}").to_lowercase();
                     match place {
                         Some((batch, position)) => write!(f, " #{batch}[{position}] {word}"),
                         None => write!(f, " ? {word}"),

@@ -9,7 +9,7 @@ use dms_worker::server::broker::embedded::FailureCounting;
 
 use super::{
     facts::{Ack, Batch, Facts, Run},
-    history::{Answer, How, Process, SendOutcome},
+    history::{Answer, How, Process, Says, SendOutcome},
     run::Outcome,
     scenario::{Order, WorkerPlan},
 };
@@ -85,7 +85,7 @@ impl Checker<'_> {
     fn handled(&mut self) {
         let facts = self.facts;
         for (number, ack) in &facts.acks {
-            for place in ack.lines.iter().filter(|line| line.success).filter_map(|line| line.place) {
+            for place in ack.lines.iter().filter(|line| line.says == Says::Success).filter_map(|line| line.place) {
                 let item = facts.batches[&place.0].items[place.1];
                 if !facts.had_succeeded(ack.process, item.sequence, ack.sent) {
                     self.broken(Rule::Handled, format!("ack #{number} says success"), [item.message]);
@@ -99,8 +99,11 @@ impl Checker<'_> {
         let settled: Vec<u64> = facts
             .batches
             .values()
-            .flat_map(|batch| batch.items.iter().take(batch.settled.map_or(0, |(_, done)| done)))
-            .map(|item| item.message)
+            .flat_map(|batch| {
+                let done = batch.settled.map_or(0, |(_, done)| done);
+                batch.items.iter().take(done).zip(0..).filter(|(_, position)| !batch.rejected.contains(position))
+            })
+            .map(|(item, _)| item.message)
             .collect();
         if settled.len() as u64 != self.outcome.consumed {
             let text = format!("{} messages were settled, the server counts {}", settled.len(), self.outcome.consumed);
@@ -187,7 +190,9 @@ impl Checker<'_> {
         }
         for run in facts.runs.values() {
             let Some((_, batch)) = facts.batch_of(run) else { continue };
-            let before = batch.items.iter().take_while(|item| item.sequence != run.sequence);
+            let before = (0..).zip(&batch.items).take_while(|(_, item)| item.sequence != run.sequence);
+            // One that is rejected is at its end: those behind it need not wait for anything.
+            let before = before.filter(|(position, _)| !batch.rejected.contains(position)).map(|(_, item)| item);
             for item in before.filter(|item| !facts.had_succeeded(run.process, item.sequence, run.begun)) {
                 self.broken(Rule::Order, "handled before the one in front of it", [item.message, run.message]);
             }
@@ -305,7 +310,7 @@ fn is_prefix(ack: &Ack, number: usize, batch: &Batch) -> Result<(), String> {
     if ack.process != batch.process {
         return Err("the batch belongs to another process".to_owned());
     }
-    match ack.lines.iter().position(|line| !line.success) {
+    match ack.lines.iter().position(|line| !line.says.settles()) {
         Some(failure) if failure + 1 < ack.lines.len() => Err("something follows the failure".to_owned()),
         None if ack.lines.len() < batch.items.len() => Err("it ends early without a failure".to_owned()),
         Some(_) | None => Ok(()),

@@ -20,7 +20,7 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    history::{Answer, Entry, History, Item, Line, Process},
+    history::{Answer, Entry, History, Item, Line, Process, Says},
     sabotage::Sabotage,
     scenario::Weather,
 };
@@ -139,7 +139,7 @@ impl Network {
         let (mut ack, mut fails) = (None, false);
         if let (Kind::Ack, Some(process)) = (kind, process) {
             let lines = self.lines(request.body());
-            fails = lines.iter().any(|line| !line.success);
+            fails = lines.iter().any(|line| !line.says.settles());
             ack = Some(self.history.add(|ack| Entry::AckSent { ack, process, lines }));
         }
         let fate = self.fate(fails);
@@ -237,7 +237,7 @@ impl Network {
     fn lines(&self, body: &[u8]) -> Vec<Line> {
         let acks: Acks = serde_json::from_slice(body).unwrap();
         let places = &self.lock().places;
-        let line = |ack: &AckLine| Line { place: places.get(&ack.handler).copied(), success: ack.status == "success" };
+        let line = |ack: &AckLine| Line { place: places.get(&ack.handler).copied(), says: Says::of(&ack.status) };
         acks.message.iter().map(line).collect()
     }
 }
