@@ -58,6 +58,7 @@ mod clock;
 pub mod config;
 mod contain;
 mod json;
+mod later;
 pub mod layers;
 pub mod limits;
 pub mod message;

@@ -14,11 +14,40 @@ const GLANCE: Duration = Duration::from_millis(200);
 /// How long a message is put off when that goes on.
 const PUT_OFF: Duration = Duration::from_secs(1);
 
+/// Proof that a key was claimed, and by which claim: a claim that has ended cannot touch the one that came after it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    key: String,
+    owner: String,
+}
+
+impl Token {
+    /// The token of a claim of `key`, whose `owner` the store chose: a text that no other claim has.
+    pub fn new(key: impl Into<String>, owner: impl Into<String>) -> Self {
+        Self { key: key.into(), owner: owner.into() }
+    }
+
+    /// The token of a claim of `key` with a random owner of 128 bits, for stores that have no numbers of their own.
+    pub fn random(key: impl Into<String>) -> Self {
+        Self::new(key, format!("{:032x}", fastrand::u128(..)))
+    }
+
+    /// The key that was claimed.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What tells this claim from all others.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+}
+
 /// What a store knows of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody had it: it is the caller's now.
-    New,
+    /// Nobody had it: it is the caller's now, who shows this token later.
+    New(Token),
     /// Somebody is at it.
     InProgress,
     /// It was done.
@@ -28,24 +57,26 @@ pub enum Claim {
 /// Remembers keys: of work that is done, and of work in progress. Implement it on what all replicas share.
 #[async_trait]
 pub trait KeyStore: Send + Sync + 'static {
-    /// Claims a key in one step: of two callers at most one gets [`Claim::New`]. The claim ends by itself after `lease`, should
-    /// the claimer die.
+    /// Claims a key in one step: of two callers at most one gets [`Claim::New`], with a token that no other claim has. The claim
+    /// ends by itself after `lease`, should the claimer die; the key can then be claimed anew.
     ///
     /// # Errors
     /// Any: the message has failed.
     async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, Box<dyn StdError + Send + Sync>>;
 
-    /// The work is done: the key is remembered for `keep`.
+    /// The work is done: the key is remembered for `keep`. Also when the claim has ended in the meantime, and whoever has the key
+    /// now: done is done.
     ///
     /// # Errors
     /// Any: the message has failed although its work is done, and may be done again.
-    async fn done(&self, key: &str, keep: Duration) -> Result<(), Box<dyn StdError + Send + Sync>>;
+    async fn done(&self, token: &Token, keep: Duration) -> Result<(), Box<dyn StdError + Send + Sync>>;
 
-    /// The work was not done: the key is free again.
+    /// The work was not done: the key is free again if this very claim still has it. A claim that has ended changes nothing, neither a
+    /// later claim nor what is done: compare the owner and delete in one step.
     ///
     /// # Errors
     /// Any: it is logged, and the claim ends by itself.
-    async fn release(&self, key: &str) -> Result<(), Box<dyn StdError + Send + Sync>>;
+    async fn release(&self, token: &Token) -> Result<(), Box<dyn StdError + Send + Sync>>;
 }
 
 type KeyFn = dyn Fn(&Delivery) -> Option<String> + Send + Sync;
@@ -92,7 +123,7 @@ impl Deduplicate {
         let patience = delivery.remaining() / 2;
         loop {
             match self.store.claim(&key, delivery.remaining()).await.map_err(HandlerError::retry)? {
-                Claim::New => return Ok(Some(Claimed { store: self.store.clone(), key: Some(key) })),
+                Claim::New(token) => return Ok(Some(Claimed { store: self.store.clone(), token: Some(token) })),
                 Claim::Done => return Ok(None),
                 Claim::InProgress if delivery.remaining() > patience => sleep(GLANCE).await,
                 Claim::InProgress => return Err(HandlerError::defer(PUT_OFF)),
@@ -110,14 +141,14 @@ impl fmt::Debug for Deduplicate {
 /// A key that is ours. Dropped before the work is done (a failure, a panic, the deadline), it is free again.
 struct Claimed {
     store: Arc<dyn KeyStore>,
-    key: Option<String>,
+    token: Option<Token>,
 }
 
 impl Claimed {
     async fn done(mut self, keep: Duration) -> Result<(), HandlerError> {
-        let Some(key) = self.key.as_deref() else { return Ok(()) };
-        self.store.done(key, keep).await.map_err(HandlerError::retry)?;
-        self.key = None;
+        let Some(token) = &self.token else { return Ok(()) };
+        self.store.done(token, keep).await.map_err(HandlerError::retry)?;
+        self.token = None;
         Ok(())
     }
 }
@@ -125,11 +156,15 @@ impl Claimed {
 impl Drop for Claimed {
     fn drop(&mut self) {
         // Without a runtime everything is ending, and the claim ends by itself.
-        let (Some(key), Ok(runtime)) = (self.key.take(), tokio::runtime::Handle::try_current()) else { return };
+        let (Some(token), Ok(runtime)) = (self.token.take(), tokio::runtime::Handle::try_current()) else { return };
         let store = self.store.clone();
         runtime.spawn(async move {
-            if let Err(error) = store.release(&key).await {
-                tracing::warn!(key, error, "a key could not be released: it is taken until its claim ends");
+            if let Err(error) = store.release(&token).await {
+                tracing::warn!(
+                    key = token.key(),
+                    error,
+                    "a key could not be released: it is taken until its claim ends"
+                );
             }
         });
     }

@@ -8,14 +8,22 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::deduplicate::{Claim, KeyStore};
+use super::deduplicate::{Claim, KeyStore, Token};
 use crate::worker::Memory;
 
 /// Keys in memory: bounded, gone with the process. Clones share it.
 ///
 /// When it is full, the key that was noted first is forgotten.
 #[derive(Clone, Debug)]
-pub struct MemoryStore(Arc<Mutex<Memory<String, Claim>>>);
+pub struct MemoryStore(Arc<Mutex<Memory<String, Known>>>);
+
+/// What is known of a key.
+#[derive(Debug)]
+enum Known {
+    /// The claim that has it.
+    Claimed(Token),
+    Done,
+}
 
 impl MemoryStore {
     /// Remembers up to `capacity` keys, at least one.
@@ -23,7 +31,7 @@ impl MemoryStore {
         Self(Arc::new(Mutex::new(Memory::new(capacity))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Memory<String, Claim>> {
+    fn lock(&self) -> MutexGuard<'_, Memory<String, Known>> {
         // No code that can panic runs under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -33,20 +41,27 @@ impl MemoryStore {
 impl KeyStore for MemoryStore {
     async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, Box<dyn StdError + Send + Sync>> {
         let mut keys = self.lock();
-        if let Some(claim) = keys.recall(key) {
-            return Ok(*claim);
-        }
-        keys.note(key.to_owned(), Claim::InProgress, lease);
-        Ok(Claim::New)
+        Ok(match keys.recall(key) {
+            Some(Known::Claimed(_)) => Claim::InProgress,
+            Some(Known::Done) => Claim::Done,
+            None => {
+                let token = Token::random(key);
+                keys.note(key.to_owned(), Known::Claimed(token.clone()), lease);
+                Claim::New(token)
+            }
+        })
     }
 
-    async fn done(&self, key: &str, keep: Duration) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        self.lock().note(key.to_owned(), Claim::Done, keep);
+    async fn done(&self, token: &Token, keep: Duration) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        self.lock().note(token.key().to_owned(), Known::Done, keep);
         Ok(())
     }
 
-    async fn release(&self, key: &str) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        self.lock().take(key);
+    async fn release(&self, token: &Token) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        let mut keys = self.lock();
+        if matches!(keys.recall(token.key()), Some(Known::Claimed(owner)) if owner == token) {
+            keys.take(token.key());
+        }
         Ok(())
     }
 }
@@ -59,20 +74,56 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    async fn claimed(store: &MemoryStore, key: &str) -> Token {
+        match store.claim(key, SECOND).await.unwrap() {
+            Claim::New(token) => token,
+            other => panic!("{key} is taken: {other:?}"),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_key_is_claimed_once_and_known_for_a_while_after_success() {
         let store = MemoryStore::new(10);
-        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::New);
+        let first = claimed(&store, "a").await;
         assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::InProgress);
-        store.release("a").await.unwrap();
-        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::New);
+        store.release(&first).await.unwrap();
+        claimed(&store, "a").await;
         tokio::time::advance(SECOND).await;
-        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::New, "the claimer may have died");
-        store.done("a", SECOND * 10).await.unwrap();
+        let last = claimed(&store, "a").await; // the claimer may have died
+        store.done(&last, SECOND * 10).await.unwrap();
         tokio::time::advance(SECOND * 9).await;
         assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::Done);
         tokio::time::advance(SECOND).await;
-        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::New);
+        claimed(&store, "a").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_release_frees_no_claim_but_its_own() {
+        let store = MemoryStore::new(10);
+        let late = claimed(&store, "a").await;
+        tokio::time::advance(SECOND).await;
+        let current = claimed(&store, "a").await;
+        assert_ne!(late, current);
+        store.release(&late).await.unwrap();
+        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::InProgress, "the second claim still has it");
+        store.release(&current).await.unwrap();
+        let third = claimed(&store, "a").await;
+        store.done(&third, SECOND * 10).await.unwrap();
+        for token in [&late, &current, &third] {
+            store.release(token).await.unwrap();
+        }
+        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::Done, "what is done stays done");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_was_done_late_is_done_whoever_has_the_key() {
+        let store = MemoryStore::new(10);
+        let late = claimed(&store, "a").await;
+        tokio::time::advance(SECOND).await;
+        let current = claimed(&store, "a").await;
+        store.done(&late, SECOND * 10).await.unwrap();
+        store.release(&current).await.unwrap();
+        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::Done);
     }
 
     #[tokio::test(start_paused = true)]
@@ -81,13 +132,22 @@ mod tests {
         for round in 0..50 {
             for key in ["a", "b", "c", "d"] {
                 store.claim(key, SECOND).await.unwrap();
-                store.done(key, SECOND * (round + 2)).await.unwrap();
+                store.done(&Token::random(key), SECOND * (round + 2)).await.unwrap();
             }
         }
-        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::New);
+        claimed(&store, "a").await;
         assert_eq!(store.claim("d", SECOND).await.unwrap(), Claim::Done);
         let keys = store.lock();
         let (known, lines) = keys.size();
         assert!(known <= 3 && lines <= 6, "{keys:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_can_be_kept_for_ever() {
+        let store = MemoryStore::new(3);
+        let token = claimed(&store, "a").await;
+        store.done(&token, Duration::MAX).await.unwrap();
+        tokio::time::advance(SECOND * 86_400 * 365).await;
+        assert_eq!(store.claim("a", Duration::MAX).await.unwrap(), Claim::Done);
     }
 }

@@ -35,7 +35,7 @@ pub use self::{
     chaos::Chaos,
     circuit::CircuitState,
     circuit_breaker::CircuitBreaker,
-    deduplicate::{Claim, Deduplicate, KeyStore},
+    deduplicate::{Claim, Deduplicate, KeyStore, Token},
     memory_store::MemoryStore,
     rate_limit::RateLimit,
     retry::Retry,

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::message::ReceivedMessage;
+use crate::{later::after, message::ReceivedMessage};
 
 /// How many messages a worker remembers.
 pub(crate) const CAPACITY: usize = 10_000;
@@ -56,8 +56,9 @@ impl<K: Clone + Eq + Hash, T> Memory<K, T> {
     /// Notes something for so long, in place of what was noted before.
     pub(crate) fn note(&mut self, key: K, what: T, keep: Duration) {
         let now = Instant::now();
-        self.order.push_back((now + keep, key.clone()));
-        self.entries.insert(key, (now + keep, what));
+        let until = after(now, keep);
+        self.order.push_back((until, key.clone()));
+        self.entries.insert(key, (until, what));
         while let Some((until, oldest)) = self.order.front() {
             let full = self.entries.len() > self.capacity || self.order.len() > self.capacity * 2;
             if !full && now < *until {
