@@ -19,6 +19,7 @@ use super::{
     lease::{Begin, Lease},
     pace::Pace,
     polls::{InFlight, Which},
+    rate::Places,
     settings::MaxMessages,
     shared::Shared,
     spans,
@@ -195,13 +196,14 @@ impl Poller {
             // only once the poll can be ended, so that none goes out unseen.
             let leaves = !self.first && shared.pollers.leave(shared.pace.borrow().polls());
             let asks = if leaves || shared.control.is_held() { 0 } else { pass.want() };
-            shared.control.rate_limit.give_back(allowed.saturating_sub(asks));
+            let (asked, spare) = allowed.split(asks);
+            shared.control.rate_limit.give_back(spare);
             match asks {
                 0 if leaves => return Ok(()),
                 0 => {}
                 _ => {
                     room.shrink(asks);
-                    self.poll(room, pass, poll).await?;
+                    self.poll(room, pass, poll, asked).await?;
                 }
             }
         }
@@ -209,13 +211,18 @@ impl Poller {
     }
 
     /// Waits until a poll may go out: what the rate allows, room, and the pass of the isolation.
-    async fn allowed<'a>(&self, shared: &'a Shared) -> (usize, Reservation, Pass<'a>) {
-        shared.until_running().await;
-        shared.until_acknowledged().await;
-        // Taken first: it may be waited for long, and places are for those that can use them.
-        let allowed = shared.control.rate_limit.take(self.want()).await;
-        let (room, pass) = admitted(shared, allowed).await;
-        (allowed, room, pass)
+    async fn allowed<'a>(&self, shared: &'a Shared) -> (Places, Reservation, Pass<'a>) {
+        loop {
+            shared.until_running().await;
+            shared.until_acknowledged().await;
+            // Taken first: it may be waited for long, and places are for those that can use them.
+            let allowed = shared.control.rate_limit.take(self.want()).await;
+            let (room, pass) = admitted(shared, allowed.count).await;
+            // Room may have been waited for since long before the rate was changed.
+            if shared.control.rate_limit.allows(allowed) {
+                return (allowed, room, pass);
+            }
+        }
     }
 
     fn want(&self) -> usize {
@@ -242,7 +249,13 @@ impl Poller {
         self.first && !self.kept_out && (!pass.is_waited_for() || (lone && can_be_ended))
     }
 
-    async fn poll(&mut self, room: Reservation, pass: Pass<'_>, poll: InFlight<'_>) -> Result<(), Error> {
+    async fn poll(
+        &mut self,
+        room: Reservation,
+        pass: Pass<'_>,
+        poll: InFlight<'_>,
+        places: Places,
+    ) -> Result<(), Error> {
         let shared = self.shared.clone();
         let asked = room.messages();
         let wait = if self.may_wait_long(&pass) {
@@ -257,7 +270,7 @@ impl Poller {
         let answer = shared.source.receive(asked, wait, ack_wait, &poll.id).instrument(span.clone()).await;
         drop(poll);
         let came = answer.as_ref().map_or(0, |batch| batch.messages.len());
-        shared.control.rate_limit.give_back(asked.saturating_sub(came));
+        shared.control.rate_limit.give_back(places.split(came).1);
         let took = sent.elapsed();
         match answer {
             Ok(Consumed { messages, sent, waited }) => {

@@ -39,6 +39,23 @@ impl Rate {
     }
 }
 
+/// Places that were taken, for [`RateLimit::give_back`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "they count as used"]
+pub(crate) struct Places {
+    pub(crate) count: usize,
+    /// Under which rate they were taken: those of another cannot be given back to this one.
+    era: u64,
+}
+
+impl Places {
+    /// `used` of them, and the rest.
+    pub(crate) fn split(self, used: usize) -> (Self, Self) {
+        let used = self.count.min(used);
+        (Self { count: used, ..self }, Self { count: self.count - used, ..self })
+    }
+}
+
 /// Gives out places at a [`Rate`], or without a limit.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
@@ -51,22 +68,31 @@ struct Bucket {
     rate: Option<Rate>,
     /// When it will be full again if nothing more is taken.
     full_at: Instant,
+    /// How often the rate was changed.
+    era: u64,
 }
 
 impl RateLimit {
     pub(crate) fn new(rate: Option<Rate>) -> Self {
-        Self { bucket: Mutex::new(Bucket { rate, full_at: Instant::now() }), changed: Notify::new() }
+        Self { bucket: Mutex::new(Bucket { rate, full_at: Instant::now(), era: 0 }), changed: Notify::new() }
     }
 
-    /// Changes the rate. A new one begins with nothing to give, so that changing it often gives no more.
+    /// Changes the rate and wakes all who wait. A new one begins with nothing to give, so that changing it often gives no more; and
+    /// places that were taken before do not come back to it.
     pub(crate) fn set(&self, rate: Option<Rate>) {
         let full_at = Instant::now() + rate.map_or(Duration::ZERO, |rate| rate.interval * rate.burst);
-        *self.lock() = Bucket { rate, full_at };
+        {
+            let mut bucket = self.lock();
+            if bucket.rate == rate {
+                return;
+            }
+            *bucket = Bucket { rate, full_at, era: bucket.era + 1 };
+        }
         self.changed.notify_waiters();
     }
 
     /// Waits for a first place and takes up to `want`. Cancel-safe.
-    pub(crate) async fn take(&self, want: usize) -> usize {
+    pub(crate) async fn take(&self, want: usize) -> Places {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -82,12 +108,16 @@ impl RateLimit {
         }
     }
 
-    /// Gives back places that were not used.
-    pub(crate) fn give_back(&self, unused: usize) {
-        let unused = u32::try_from(unused).unwrap_or(u32::MAX);
-        let mut bucket = self.lock();
-        if let Some(Rate { interval, .. }) = bucket.rate {
-            bucket.full_at = bucket.full_at.checked_sub(interval * unused).unwrap_or(bucket.full_at);
+    /// Whether the rate is the one under which they were taken.
+    pub(crate) fn allows(&self, places: Places) -> bool {
+        self.lock().era == places.era
+    }
+
+    /// Gives back places that were not used, to those who wait. Places of before a change of the rate are of no use any more.
+    pub(crate) fn give_back(&self, unused: Places) {
+        let count = u32::try_from(unused.count).unwrap_or(u32::MAX);
+        if count > 0 && self.lock().give_back(count, unused.era) {
+            self.changed.notify_waiters();
         }
     }
 
@@ -98,8 +128,16 @@ impl RateLimit {
 }
 
 impl Bucket {
-    fn try_take(&mut self, want: usize, now: Instant) -> Result<usize, Instant> {
-        let Some(Rate { interval, burst }) = self.rate else { return Ok(want) };
+    /// Whether somebody may now take what nobody could before.
+    fn give_back(&mut self, count: u32, era: u64) -> bool {
+        let Some(Rate { interval, .. }) = self.rate.filter(|_| era == self.era) else { return false };
+        self.full_at = self.full_at.checked_sub(interval.saturating_mul(count)).unwrap_or(self.full_at);
+        true
+    }
+
+    fn try_take(&mut self, want: usize, now: Instant) -> Result<Places, Instant> {
+        let era = self.era;
+        let Some(Rate { interval, burst }) = self.rate else { return Ok(Places { count: want, era }) };
         let begin = self.full_at.max(now);
         let used = (begin - now).as_nanos().div_ceil(interval.as_nanos());
         let free = u128::from(burst).saturating_sub(used);
@@ -108,7 +146,7 @@ impl Bucket {
         }
         let taken = free.min(want as u128);
         self.full_at = begin + interval * u32::try_from(taken).unwrap_or(u32::MAX);
-        Ok(usize::try_from(taken).unwrap_or(usize::MAX))
+        Ok(Places { count: usize::try_from(taken).unwrap_or(usize::MAX), era })
     }
 }
 
@@ -122,7 +160,7 @@ mod tests {
         let until = Instant::now() + time;
         let mut taken = 0;
         while let Ok(more) = tokio::time::timeout_at(until, limit.take(10)).await {
-            taken += more;
+            taken += more.count;
         }
         taken
     }
@@ -137,19 +175,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_rate_lets_single_messages_through() {
         let limit = RateLimit::new(Some(Rate::try_new(6, Duration::from_secs(60)).unwrap()));
-        assert_eq!(limit.take(10).await, 1);
+        assert_eq!(limit.take(10).await.count, 1);
         let began = Instant::now();
-        assert_eq!(limit.take(10).await, 1);
+        assert_eq!(limit.take(10).await.count, 1);
         assert_eq!(began.elapsed(), Duration::from_secs(10));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_given_back_can_be_taken_again() {
         let limit = RateLimit::new(Some(Rate::try_new(5, Duration::from_secs(1)).unwrap()));
-        assert_eq!(limit.take(5).await, 5);
-        limit.give_back(4);
+        let places = limit.take(5).await;
+        assert_eq!(places.count, 5);
+        limit.give_back(places.split(1).1);
         let began = Instant::now();
-        assert_eq!(limit.take(10).await, 4);
+        assert_eq!(limit.take(10).await.count, 4);
         assert!(began.elapsed().is_zero());
     }
 
@@ -157,16 +196,73 @@ mod tests {
     async fn a_rate_can_change_while_somebody_waits() {
         let second = Duration::from_secs(1);
         let limit = RateLimit::new(Some(Rate::try_new(1, second * 3600).unwrap()));
-        assert_eq!(limit.take(10).await, 1);
+        assert_eq!(limit.take(10).await.count, 1);
         let waiting = limit.take(10);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
         limit.set(Some(Rate::try_new(10, second).unwrap()));
         let began = Instant::now();
-        assert_eq!(waiting.await, 1);
+        assert_eq!(waiting.await.count, 1);
         assert_eq!(began.elapsed(), second / 10, "a new rate gives no burst");
         limit.set(None);
-        assert_eq!(limit.take(10).await, 10);
+        assert_eq!(limit.take(10).await.count, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_that_is_switched_on_gives_no_burst_for_polls_that_were_out() {
+        let second = Duration::from_secs(1);
+        let limit = RateLimit::new(None);
+        let mut out = Vec::new();
+        for _ in 0..8 {
+            out.push(limit.take(10).await);
+        }
+        limit.set(Some(Rate::try_new(5, second).unwrap()));
+        for places in out {
+            limit.give_back(places);
+        }
+        let taken = taken_in(&limit, second * 10).await;
+        assert!((45..=51).contains(&taken), "{taken} in ten seconds");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slower_rate_takes_nothing_back_that_a_faster_one_gave() {
+        let second = Duration::from_secs(1);
+        let limit = RateLimit::new(Some(Rate::try_new(1000, second).unwrap()));
+        let places = limit.take(1000).await;
+        limit.set(Some(Rate::try_new(1, second * 3600).unwrap()));
+        limit.give_back(places);
+        let began = Instant::now();
+        assert_eq!(limit.take(10).await.count, 1);
+        assert_eq!(began.elapsed(), second * 3600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_is_woken_by_a_rate_that_is_raised_or_removed_and_by_places_given_back() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        let slow = Rate::try_new(1, hour).unwrap();
+        for (what, after) in [("raised", second / 10), ("removed", Duration::ZERO), ("given back", Duration::ZERO)] {
+            let limit = RateLimit::new(Some(slow));
+            let places = limit.take(1).await;
+            let began = Instant::now();
+            let waiting = limit.take(1);
+            tokio::pin!(waiting);
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            match what {
+                "raised" => limit.set(Some(Rate::try_new(10, second).unwrap())),
+                "removed" => limit.set(None),
+                _ => limit.give_back(places),
+            }
+            assert_eq!(waiting.await.count, 1);
+            assert_eq!(began.elapsed(), after, "{what}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_that_is_set_again_unchanged_takes_nothing_away() {
+        let rate = Rate::try_new(5, Duration::from_secs(1)).unwrap();
+        let limit = RateLimit::new(Some(rate));
+        limit.set(Some(rate));
+        assert_eq!(limit.take(10).await.count, 5);
     }
 
     #[test]

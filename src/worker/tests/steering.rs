@@ -57,6 +57,21 @@ async fn a_rate_limit_can_come_and_go() {
     running.stop().await;
 }
 
+/// A poll that waited for room since before there was a limit begins anew under it.
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_that_is_switched_on_holds_polls_that_waited_for_room() {
+    let script = Script::new(&vec![&["x"; 10][..]; 100]);
+    let (running, handle) = slow(&script, Settings { concurrency: 10, ..Settings::default() });
+    running.after(SECOND / 2).await;
+    assert_eq!(handle.status().counts.received, 10);
+    handle.set_rate_limit(Rate::try_new(1, SECOND * 60).unwrap());
+    running.after(SECOND * 59).await;
+    assert_eq!(handle.status().counts.received, 10, "no burst");
+    running.after(SECOND * 2).await;
+    assert_eq!(handle.status().counts.received, 11);
+    running.stop().await;
+}
+
 /// The limit of bytes: a poll counts as its largest answer.
 #[tokio::test(start_paused = true)]
 async fn the_limit_of_bytes_can_change() {
