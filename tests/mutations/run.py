@@ -128,9 +128,9 @@ MUTATIONS = [
              'if fifo && settings.ordering.is_none() && !crate::mutated("fifo-side-by-side") {',
              "Order", 4),
     Mutation("server-loses-failures", "src/server/broker/embedded/lease.rs",
-             "                settlement.failed.push((entry.message.seq, failures));",
-             '                if crate::mutated("server-loses-failures") { continue; }\n'
-             "                settlement.failed.push((entry.message.seq, failures));",
+             "                    settlement.failed.push((seq, failures));",
+             '                    if crate::mutated("server-loses-failures") { continue; }\n'
+             "                    settlement.failed.push((seq, failures));",
              "NothingLost", 0),
 ]
 
