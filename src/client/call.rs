@@ -191,7 +191,7 @@ impl Inner {
             let error = match self.try_once(call).await {
                 Ok(answer) => match decode(&answer) {
                     Ok(read) => return Ok(read),
-                    Err(reason) => unreadable(call.operation, &answer.response, reason),
+                    Err(reason) => unreadable(call.operation, &answer.response, &reason),
                 },
                 Err(error) => error,
             };
@@ -363,7 +363,7 @@ impl Inner {
 pub(super) type Unreadable = Box<dyn StdError + Send + Sync>;
 
 /// The error of an answer that says that it worked, and does not read as the service's: a proxy's page, or a part of an answer.
-fn unreadable(operation: &'static str, answer: &Response<Bytes>, reason: Unreadable) -> Error {
+fn unreadable(operation: &'static str, answer: &Response<Bytes>, reason: &Unreadable) -> Error {
     let text = format!("{reason}; it begins with {}", excerpt(answer.body()));
     Error::new(operation, Kind::Answer(answer.status(), text.into()))
 }

@@ -70,11 +70,11 @@ impl SendError {
 pub enum TrySendError {
     /// As many messages or bytes are waiting as may be. Gives the message back.
     #[error("the producer is full: messages come faster than the service takes them")]
-    Full(Message),
+    Full(Box<Message>),
     /// The message is outside the service's limits.
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// The producer is closed. Gives the message back.
     #[error("the producer is closed")]
-    Closed(Message),
+    Closed(Box<Message>),
 }

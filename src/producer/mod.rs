@@ -163,8 +163,10 @@ impl Producer {
         let bytes = Arc::clone(&self.bounds.bytes).try_acquire_many_owned(self.share(size));
         match (one, bytes) {
             (Ok(one), Ok(bytes)) => Ok(self.hand_over(message, size, [one, bytes])),
-            (Err(TryAcquireError::Closed), _) | (_, Err(TryAcquireError::Closed)) => Err(TrySendError::Closed(message)),
-            _ => Err(TrySendError::Full(message)),
+            (Err(TryAcquireError::Closed), _) | (_, Err(TryAcquireError::Closed)) => {
+                Err(TrySendError::Closed(Box::new(message)))
+            }
+            _ => Err(TrySendError::Full(Box::new(message))),
         }
     }
 

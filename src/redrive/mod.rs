@@ -241,6 +241,10 @@ fn matches(attributes: &Attributes, name: &str, wanted: &Value) -> bool {
     let (Some(found), value) = (attributes.get(name), attributes.value(name)) else { return false };
     match (value, wanted) {
         (Some(Value::Number(_) | Value::Bool(_)), Value::String(text)) => found.get() == text,
-        (value, wanted) => value.as_ref() == Some(wanted) || found.get() == wanted.to_string(),
+        (value, wanted) => {
+            // The same text is the same value, also where a number does not fit into one.
+            let text = wanted.to_string();
+            value.as_ref() == Some(wanted) || found.get() == text
+        }
     }
 }

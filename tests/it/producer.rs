@@ -304,7 +304,7 @@ async fn a_full_producer_makes_senders_wait() {
     let _second = producer.try_send(message(1, 1)).unwrap();
     let Err(TrySendError::Full(refused)) = producer.try_send(message(2, 1)) else { panic!("it was taken") };
     let started = Instant::now();
-    producer.send(refused).await.unwrap();
+    producer.send(*refused).await.unwrap();
     assert!(started.elapsed() >= Duration::from_secs(1));
     first.await.unwrap();
 
