@@ -15,7 +15,7 @@ mod scan;
 mod tests;
 mod unescape;
 
-use std::{borrow::Cow, str};
+use std::str;
 
 use memchr::memchr2;
 
@@ -37,7 +37,7 @@ pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
 
 /// Valid JSON in one line. Line breaks stand between its values alone, since strings have to escape theirs.
 #[cfg(feature = "sidecar")]
-pub(crate) fn one_line(json: &str) -> Cow<'_, str> {
+pub(crate) fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
 }
 

@@ -120,8 +120,8 @@ async fn an_answer_that_cannot_be_read_is_trouble_that_passes() {
         let script = Script::new([Play::Answer(200, page)]);
         let error = script.client().consume(&source(), &ConsumeOptions::default()).await.unwrap_err();
         assert!(error.is_retryable() && error.is_unsure(), "{error}");
-        let shown = format!("the answer (200 OK) cannot be read");
-        assert!(error.to_string().contains(&shown) && error.to_string().contains(&format!("{page:?}")), "{error}");
+        let shown = "the answer (200 OK) cannot be read";
+        assert!(error.to_string().contains(shown) && error.to_string().contains(&format!("{page:?}")), "{error}");
 
         let script = Script::new([Play::Answer(201, page)]);
         let error = script.client().send(&queue(), &one_message()).await.unwrap_err();

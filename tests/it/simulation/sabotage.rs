@@ -102,7 +102,7 @@ impl Sabotage {
                     batch.swap(0, 1);
                     places.swap(0, 1);
                 }
-                Self::Restamped if !batch.is_empty() => places.iter_mut().for_each(|place| restamp(place)),
+                Self::Restamped if !batch.is_empty() => places.iter_mut().for_each(restamp),
                 _ => {}
             }
         });
