@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,7 +18,7 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, StatusCode, header};
-use prometheus_client::{encoding::text, registry::Registry};
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -28,6 +29,7 @@ use super::{
     error::ApiError,
     figures,
     json::Json,
+    metrics::Seen,
     query::Query,
 };
 use crate::{
@@ -81,12 +83,11 @@ async fn metrics(
 ) -> Response {
     let queues = app.broker.overview();
     let oldest = oldest(&app, &queues).await;
-    app.metrics.observe(&queues, &oldest, storage(app.data_dir.clone()).await);
-    let mut body = String::new();
-    if text::encode(&mut body, &registry).is_err() {
-        return plain(&codes::INTERNAL.plain());
+    let seen = Seen { queues: &queues, oldest: &oldest, storage: storage(app.data_dir.clone()).await };
+    match app.metrics.scrape(&registry, &seen) {
+        Ok(body) => exposition::answer(&headers, body),
+        Err(fmt::Error) => plain(&codes::INTERNAL.plain()),
     }
-    exposition::answer(&headers, body)
 }
 
 /// How old the first message is that each group has not settled; groups that have settled all are left out.

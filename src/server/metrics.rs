@@ -1,9 +1,14 @@
 //! The server's own metrics, in the names that Prometheus users expect.
 
-use std::{collections::HashMap, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
@@ -44,6 +49,15 @@ struct StateLabels {
     state: &'static str,
 }
 
+/// What a scrape shows in its gauges.
+pub(crate) struct Seen<'a> {
+    pub(crate) queues: &'a [QueueOverview],
+    /// The age of the first message that a group has not settled.
+    pub(crate) oldest: &'a HashMap<GroupId, Duration>,
+    /// The size of the data directory in bytes.
+    pub(crate) storage: u64,
+}
+
 /// Counters and durations of one server.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -58,6 +72,8 @@ pub(crate) struct Metrics {
     acknowledged: Counter,
     failed: Counter,
     refused_signatures: Family<RefusedSignature, Counter>,
+    /// Held from setting the gauges to reading them: another scrape would empty them in between.
+    scraping: Arc<Mutex<()>>,
 }
 
 impl Metrics {
@@ -74,6 +90,7 @@ impl Metrics {
             acknowledged: Counter::default(),
             failed: Counter::default(),
             refused_signatures: Family::default(),
+            scraping: Arc::default(),
         }
     }
 
@@ -97,8 +114,16 @@ impl Metrics {
         registry.register("dms_server_http_request_duration_seconds", help, self.durations.clone());
     }
 
-    /// Sets the gauges to what there is now; `oldest` is the age of the first message a group has not settled.
-    pub(crate) fn observe(&self, queues: &[QueueOverview], oldest: &HashMap<GroupId, Duration>, storage: u64) {
+    /// All of `registry` as OpenMetrics text, with the gauges as `seen`. Scrapes at the same time each get what they have seen.
+    pub(crate) fn scrape(&self, registry: &Registry, seen: &Seen<'_>) -> Result<String, fmt::Error> {
+        let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        self.observe(seen.queues, seen.oldest, seen.storage);
+        let mut body = String::new();
+        text::encode(&mut body, registry)?;
+        Ok(body)
+    }
+
+    fn observe(&self, queues: &[QueueOverview], oldest: &HashMap<GroupId, Duration>, storage: u64) {
         self.messages.clear();
         self.oldest.clear();
         for queue in queues {
@@ -158,4 +183,64 @@ impl Metrics {
 
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::queue::{ConsumerGroup, ProjectId, Queue, QueueId, QueueMode};
+
+    fn queue(name: &str) -> QueueOverview {
+        let group = |number: u64| GroupOverview {
+            group: ConsumerGroup {
+                id: GroupId::new(format!("{name}-{number}")),
+                name: format!("g{number}"),
+                produced_messages: 0,
+                consumed_messages: 0,
+                available_messages: number,
+                produced_dead_letters: None,
+                available_dead_letters: None,
+            },
+            in_flight: 0,
+            polls: 0,
+        };
+        let queue = Queue {
+            id: QueueId::new(name),
+            name: name.to_owned(),
+            mode: QueueMode::Normal,
+            description: String::new(),
+            created_ms: 0,
+            reservation_minutes: 0,
+            max_message_bytes: 0,
+            produced_messages: 0,
+            group_count: 20,
+            dead_letters: None,
+            max_consume_count: None,
+            kafka_topic: None,
+        };
+        QueueOverview { project: ProjectId::new("p"), queue, delayed: 0, groups: (0..20).map(group).collect() }
+    }
+
+    #[test]
+    fn scrapes_at_the_same_time_each_show_what_they_have_seen() {
+        let (metrics, mut registry) = (Metrics::new(), Registry::default());
+        metrics.register(&mut registry);
+        thread::scope(|scope| {
+            for name in ["a", "b", "c", "d"] {
+                let (metrics, registry) = (&metrics, &registry);
+                scope.spawn(move || {
+                    let (queues, oldest) = ([queue(name)], HashMap::new());
+                    for _ in 0..200 {
+                        let seen = Seen { queues: &queues, oldest: &oldest, storage: 0 };
+                        let text = metrics.scrape(registry, &seen).unwrap_or_default();
+                        let lines = |part: &str| text.lines().filter(|line| line.contains(part)).count();
+                        assert_eq!(lines("dms_server_queue_messages{"), 80, "{text}");
+                        assert_eq!(lines(&format!("queue=\"{name}\"")), 100, "{text}");
+                    }
+                });
+            }
+        });
+    }
 }
