@@ -279,7 +279,7 @@ impl Inner {
     }
 
     fn time_left(&self, call: &Call<'_>) -> Option<Duration> {
-        let usual = self.timeout + call.wait;
+        let usual = self.timeout.saturating_add(call.wait);
         match call.deadline {
             None => Some(usual),
             Some(deadline) => {

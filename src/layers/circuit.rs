@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::later::after;
+
 /// What a circuit breaker lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -121,7 +123,7 @@ impl Circuit {
             self.state = State::Closed { failures };
             return None;
         }
-        let until = now + self.open_for;
+        let until = after(now, self.open_for);
         self.state = State::Open { until };
         self.openings += 1;
         Some(until)

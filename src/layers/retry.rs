@@ -49,7 +49,9 @@ impl Around for Retry {
                 FailureKind::Retry if !delivery.is_shutting_down() => schedule.next_delay(),
                 _ => None,
             };
-            let Some(pause) = pause.filter(|pause| *pause + longest < delivery.remaining()) else { return Err(error) };
+            let Some(pause) = pause.filter(|pause| pause.saturating_add(longest) < delivery.remaining()) else {
+                return Err(error);
+            };
             tracing::debug!(queue = delivery.queue(), retry, %error, ?pause, "the handler failed: it is called again");
             sleep(pause).await;
             (service, retry) = (next, retry.saturating_add(1));

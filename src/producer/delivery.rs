@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     client::{Client, Error, SendOptions},
+    later::after,
     message::Message,
     queue::QueueId,
     retry::RetryPolicy,
@@ -145,7 +146,7 @@ impl Delivery {
                 }
                 _ => None,
             };
-            let Some(pause) = pause.filter(|pause| Instant::now() + *pause < give_up) else {
+            let Some(pause) = pause.filter(|pause| after(Instant::now(), *pause) < give_up) else {
                 spans::failed(&tracing::Span::current(), error.kind());
                 return Err(error);
             };

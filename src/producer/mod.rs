@@ -38,6 +38,7 @@ use owner::Command;
 
 use crate::{
     client::{Client, check_message},
+    later::after,
     limits::{LimitError, MAX_BYTES},
     message::{Body, Message, MessageId},
     queue::QueueId,
@@ -187,7 +188,7 @@ impl Producer {
         self.bounds.messages.close();
         self.bounds.bytes.close();
         let (reply, done) = oneshot::channel();
-        let unsent = match self.commands.send(Command::Close(Instant::now() + grace, reply)) {
+        let unsent = match self.commands.send(Command::Close(after(Instant::now(), grace), reply)) {
             Ok(()) => done.await.unwrap_or(0),
             Err(_) => 0,
         };

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Client, ConsumeOptions, Error},
+    later::after,
     limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES},
     message::{AckHandle, AckStatus, ReceivedMessage},
     queue::{QueueMode, SourcePath, Stream, TagFilter},
@@ -225,7 +226,7 @@ impl Pass {
             held: Vec::new(),
             alone: false,
             next_at: Instant::now(),
-            over_at: Instant::now() + linger,
+            over_at: after(Instant::now(), linger),
             empty_since: None,
             schedule: RetryPolicy::default().max_attempts(None).schedule(),
         }
@@ -243,7 +244,7 @@ impl Pass {
                 continue;
             }
             self.empty_since = None;
-            self.wait_until(Instant::now() + self.sweep.linger);
+            self.wait_until(after(Instant::now(), self.sweep.linger));
             self.visit(batch, visitor).await?;
             (self.sweep.progress)(&self.report);
             if self.cannot_hold_more() {
@@ -264,7 +265,7 @@ impl Pass {
     fn is_over(&mut self) -> bool {
         let now = Instant::now();
         let since = *self.empty_since.get_or_insert(now);
-        now >= self.over_at || now >= since + self.sweep.linger.max(self.sweep.at_least) + 2 * self.sweep.ack_wait
+        now >= self.over_at || now >= after(since, self.sweep.linger.max(self.sweep.at_least)) + 2 * self.sweep.ack_wait
     }
 
     fn wait_until(&mut self, instant: Instant) {

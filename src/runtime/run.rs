@@ -11,7 +11,10 @@ use super::{
     OnWorkerFailure, Runtime, RuntimeHandle, Task,
     report::{RuntimeReport, WorkerEnd},
 };
-use crate::worker::{Report, Worker, WorkerError};
+use crate::{
+    later::after,
+    worker::{Report, Worker, WorkerError},
+};
 
 /// What tasks and producers have at the end, when handlers have used up the grace period.
 const LEAST_GRACE: Duration = Duration::from_secs(5);
@@ -39,7 +42,7 @@ impl Runtime {
                 }
             }
         }
-        let until = Instant::now() + grace;
+        let until = after(Instant::now(), grace);
         while team.next().await.is_some() {}
         let until = until.max(Instant::now() + LEAST_GRACE);
         let tasks_ended = beside.end(until, &handle).await;

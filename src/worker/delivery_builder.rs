@@ -7,7 +7,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::delivery::{ATTEMPTS, Deliveries, Delivery, Origin, Signals};
-use crate::message::{Attributes, Body, ReceivedMessage};
+use crate::{
+    later::after,
+    message::{Attributes, Body, ReceivedMessage},
+};
 
 /// Makes a [`Delivery`] for a test: 30 seconds of lease, first attempt, no attributes, until something else is said.
 ///
@@ -106,6 +109,6 @@ impl DeliveryBuilder {
         let Self { message, queue, group, lease, retry, signals } = self;
         let origin = Arc::new(Origin { worker: queue.clone(), queue, group });
         let now = Instant::now();
-        Deliveries::new(vec![message], origin, now, now + lease, signals).at(0).retried(retry)
+        Deliveries::new(vec![message], origin, now, after(now, lease), signals).at(0).retried(retry)
     }
 }

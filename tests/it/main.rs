@@ -25,6 +25,7 @@ mod layers;
 mod listeners;
 #[cfg(feature = "server")]
 mod log;
+mod longest_durations;
 mod observability;
 mod producer;
 mod redelivery;
