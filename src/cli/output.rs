@@ -3,7 +3,6 @@
 use std::io::{self, Write, stdout};
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{global::Format, table::Table};
 
@@ -29,7 +28,7 @@ impl Printer {
     }
 
     /// Prints a table for a person, or a list of objects for a program.
-    pub(crate) fn table(self, table: &Table, json: &[Value]) -> io::Result<()> {
+    pub(crate) fn table(self, table: &Table, json: &[impl Serialize]) -> io::Result<()> {
         self.print(&table.to_string(), &json)
     }
 

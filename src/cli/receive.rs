@@ -1,7 +1,6 @@
 //! `receive`: messages of a group as JSON lines.
 
 use clap::Args;
-use serde_json::json;
 use tokio::signal;
 
 use super::{context::Context, failure::Failure};
@@ -12,6 +11,7 @@ use crate::{
     limits,
     message::{AckStatus, ReceivedMessage},
     queue::{SourcePath, Stream, TagFilter, TagMode},
+    sidecar::object::Object,
 };
 
 /// Options of `receive`.
@@ -117,25 +117,21 @@ async fn receive(
 /// What `send` reads: body, attributes, labels; the handler where the caller has to acknowledge. A message that cannot be read is its
 /// text and the reason, which `send` refuses.
 pub(super) fn line(message: &ReceivedMessage, with_handler: bool) -> String {
-    // Their own texts, byte for byte, except for line breaks between values.
+    // Their own texts, byte for byte, except for blanks between values that are more than one line.
     let mut line = match message.undecodable() {
-        None => format!("{{\"body\":{}", one_line(message.body.as_str())),
-        Some(reason) => format!("{{\"raw\":{},\"undecodable\":{}", message.body.quoted().as_str(), json!(reason)),
-    };
-    let mut put = |name: &str, json: &str| {
-        line.push_str(&format!(",\"{name}\":{json}"));
+        None => Object::new().raw("body", &one_line(message.body.as_str())),
+        Some(reason) => Object::new().raw("raw", message.body.quoted().as_str()).text("undecodable", reason),
     };
     if !message.attributes.is_empty() {
-        put("attributes", &one_line(&message.attributes.to_json()));
+        line = line.raw("attributes", &one_line(&message.attributes.to_json()));
     }
     if with_handler {
-        put("handler", &json!(message.handle.as_str()).to_string());
+        line = line.text("handler", message.handle.as_str());
     }
     if !message.tags.is_empty() {
-        put("tags", &json!(message.tags).to_string());
+        line = line.texts("tags", &message.tags);
     }
-    line.push('}');
-    line
+    line.finish()
 }
 
 #[cfg(test)]

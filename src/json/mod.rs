@@ -35,10 +35,27 @@ pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
 }
 
-/// Valid JSON in one line. Line breaks stand between its values alone, since strings have to escape theirs.
+/// Valid JSON in one line: as it is, or without the blanks between its tokens where there are line breaks among them. The tokens
+/// themselves stay, since strings have to escape their line breaks.
 #[cfg(feature = "sidecar")]
 pub(crate) fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
-    if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
+    if !json.contains(['\n', '\r']) {
+        return json.into();
+    }
+    let mut line = String::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for c in json.chars() {
+        if in_string || !matches!(c, ' ' | '\t' | '\n' | '\r') {
+            line.push(c);
+        }
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ => {}
+        }
+    }
+    line.into()
 }
 
 /// Whether there are bytes that a string has to escape beside quotes and backslashes.

@@ -37,8 +37,12 @@ pub(crate) fn parse(json: &[u8], common: &Message) -> Result<Message, String> {
     let body = fields.body.ok_or("has no `body`: write {\"body\": …}")?;
     let body = Body::raw(body.get().to_owned()).map_err(|error| error.to_string())?;
     let mut message = Message { body, ..common.clone() };
-    for (name, value) in fields.attributes.unwrap_or_default().iter() {
-        message.attributes.insert_raw(name, value.to_owned());
+    message.attributes = fields.attributes.unwrap_or_default();
+    // Few are common, while a line may have any number.
+    for (name, value) in common.attributes.iter() {
+        if !message.attributes.contains(name) {
+            message.attributes.insert_raw(name, value.to_owned());
+        }
     }
     if let Some(tags) = fields.tags {
         message.tags = tags;
@@ -74,7 +78,7 @@ mod tests {
             br#"{"body": [1, 2], "attributes": {"b": 2}, "tags": ["blue"], "delay_time": 6000.9, "handler": "x"}"#;
         let message = parse(line, &common).unwrap();
         assert_eq!(message.body.as_str(), "[1, 2]");
-        assert_eq!(message.attributes.to_json(), r#"{"a":1,"b":2}"#);
+        assert_eq!(message.attributes.to_json(), r#"{"b":2,"a":1}"#);
         assert_eq!((message.tags, message.delay.as_millis()), (vec!["blue".to_owned()], 6000));
     }
 

@@ -19,6 +19,7 @@ mod guard;
 pub(crate) mod line;
 mod listen;
 mod log_control;
+pub(crate) mod object;
 mod observe;
 pub(crate) mod probe;
 mod publisher;

@@ -48,5 +48,7 @@ mod testing;
 mod tls;
 #[cfg(feature = "server")]
 mod trace;
+#[cfg(all(unix, feature = "cli"))]
+mod unchanged;
 #[cfg(feature = "server")]
 mod worker;

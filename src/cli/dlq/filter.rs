@@ -1,7 +1,7 @@
 //! [`Filter`]: which messages a `dlq` command is about.
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     cli::send,
@@ -13,17 +13,17 @@ use crate::{
 pub(super) struct Filter {
     /// Only messages with this attribute; may be repeated
     #[arg(long = "match", value_name = "NAME=VALUE", value_parser = send::attribute)]
-    attributes: Vec<(String, Value)>,
+    attributes: Vec<(String, Box<RawValue>)>,
     /// Only messages with this label (dead letters of the hosted service carry none); may be repeated
     #[arg(long = "tag", value_name = "LABEL")]
     tags: Vec<String>,
     /// Only messages whose body has this value at this JSON pointer, as in /customer/id=7; may be repeated
     #[arg(long = "match-body", value_name = "POINTER=VALUE", value_parser = pointer)]
-    bodies: Vec<(String, Value)>,
+    bodies: Vec<(String, Box<RawValue>)>,
 }
 
 /// Reads `POINTER=VALUE`.
-fn pointer(text: &str) -> Result<(String, Value), String> {
+fn pointer(text: &str) -> Result<(String, Box<RawValue>), String> {
     let (pointer, value) = send::attribute(text).map_err(|_| "write POINTER=VALUE".to_owned())?;
     match pointer.is_empty() || pointer.starts_with('/') {
         true => Ok((pointer, value)),
@@ -50,25 +50,44 @@ impl Filter {
     /// Whether a message of these parts passes.
     pub(super) fn holds(&self, body: &Body, attributes: &Attributes, tags: &[String]) -> bool {
         let attribute =
-            |(name, wanted): &(String, Value)| attributes.text(name).is_some_and(|found| found == text(wanted));
+            |(name, wanted): &(String, Box<RawValue>)| attributes.get(name).is_some_and(|found| same(found, wanted));
         self.attributes.iter().all(attribute)
             && self.tags.iter().all(|tag| tags.contains(tag))
             && (self.bodies.is_empty() || self.holds_body(body))
     }
 
     fn holds_body(&self, body: &Body) -> bool {
-        let Ok(body) = body.parse::<Value>() else { return false };
-        self.bodies.iter().all(|(pointer, wanted)| body.pointer(pointer).is_some_and(|found| same(found, wanted)))
+        let Ok(body) = body.parse::<Box<RawValue>>() else { return false };
+        self.bodies.iter().all(|(pointer, wanted)| at(body.clone(), pointer).is_some_and(|found| same(&found, wanted)))
     }
 }
 
-/// `7` on the command line is a number, and stands for a text "7" too.
-fn same(found: &Value, wanted: &Value) -> bool {
-    text(found) == text(wanted)
+/// The value at a JSON pointer (RFC 6901), in its own text: numbers keep all their digits.
+fn at(mut found: Box<RawValue>, pointer: &str) -> Option<Box<RawValue>> {
+    for step in pointer.split('/').skip(1) {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        found = match found.get().as_bytes().first()? {
+            b'{' => Attributes::raw(found.get().to_owned()).ok()?.remove(&step)?,
+            b'[' => {
+                let items: Vec<Box<RawValue>> = serde_json::from_str(found.get()).ok()?;
+                items.into_iter().nth(step.parse().ok()?)?
+            }
+            _ => return None,
+        };
+    }
+    Some(found)
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// `7` on the command line is a number, and stands for a text "7" too.
+fn same(found: &RawValue, wanted: &RawValue) -> bool {
+    let text = |value: &RawValue| serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned());
+    if text(found) == text(wanted) {
+        return true;
+    }
+    // Lists and objects may be written in more than one way.
+    let is_tree = |value: &RawValue| value.get().starts_with(['{', '[']);
+    let tree = |value: &RawValue| serde_json::from_str::<Value>(value.get()).ok();
+    is_tree(found) && is_tree(wanted) && tree(found).is_some_and(|found| Some(found) == tree(wanted))
 }
 
 #[cfg(test)]
@@ -95,6 +114,18 @@ mod tests {
         assert!(!passes(&["n=1"], &["blue"], &[]));
         assert!(!passes(&[], &[], &["/customer/id=8"]));
         assert!(!passes(&[], &[], &["/customer/name=7"]));
+        assert!(!passes(&["n=2"], &[], &[]));
         assert!(pointer("customer=1").unwrap_err().contains("write /customer=1"));
+    }
+
+    #[test]
+    fn numbers_are_compared_with_all_their_digits() {
+        let json = r#"{"price":1e400,"ids":[1,12345678901234567890123],"a/b":{"x":[1, 2]}}"#;
+        let message = Message::new(Body::raw(json).unwrap());
+        let passes =
+            |text: &str| Filter { bodies: vec![pointer(text).unwrap()], ..Filter::default() }.passes_line(&message);
+        assert!(passes("/ids/1=12345678901234567890123") && passes("/price=1e400"));
+        assert!(!passes("/ids/1=12345678901234567890124") && !passes("/ids/x=1") && !passes("/ids/2=1"));
+        assert!(passes("/a~1b/x=[1,2]") && passes("/a~1b/x/0=1"));
     }
 }

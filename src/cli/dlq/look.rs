@@ -1,6 +1,7 @@
 //! `dlq list`, `dlq show` and `dlq dump`: seeing what is there.
 
 use std::{
+    borrow::Cow,
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -8,7 +9,8 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{json, value::RawValue};
 use tokio_util::sync::CancellationToken;
 
 use super::{Which, filter::Filter, peek, visitors::Look};
@@ -117,7 +119,7 @@ pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> 
     for row in &rows {
         table.row(cells(row));
     }
-    Ok(context.printer().table(&table, &rows.iter().map(object).collect::<Vec<_>>())?)
+    Ok(context.printer().table(&table, &rows.iter().map(shown).collect::<Vec<_>>())?)
 }
 
 /// The rows of a server that can be asked for a look. One that the configuration names need not be there.
@@ -172,23 +174,37 @@ fn cells(row: &Row) -> [String; 9] {
     ]
 }
 
-fn object(row: &Row) -> Value {
-    let mut object = json!({
-        "place": row.place,
-        "state": row.state.as_ref().map(|(state, _)| state),
-        "failures": row.state.as_ref().map(|(_, failures)| failures),
-        "attributes": row.attributes.to_values(),
-    });
-    match (row.body.fault(), row.body.parse::<Value>()) {
-        (None, Ok(body)) => object["body"] = body,
-        // A message that cannot be read, or a body that is more than a parser takes: its text is not lost.
-        (fault, parsed) => {
-            let why = parsed.err().map(|error| error.to_string()).unwrap_or_default();
-            object["raw"] = String::from_utf8_lossy(row.body.as_bytes()).into();
-            object["undecodable"] = fault.map_or(why, str::to_owned).into();
-        }
+/// A row for programs: body and attributes in their own text; of a message that cannot be read its text and the reason.
+#[derive(Serialize)]
+struct Shown<'a> {
+    place: Option<u64>,
+    state: Option<&'a str>,
+    failures: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a RawValue>,
+    attributes: &'a Attributes,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undecodable: Option<String>,
+}
+
+fn shown(row: &Row) -> Shown<'_> {
+    let text = row.body.as_bytes();
+    let (body, undecodable) = match (row.body.fault(), serde_json::from_slice(text)) {
+        (Some(fault), _) => (None, Some(fault.to_owned())),
+        (None, Ok(body)) => (Some(body), None),
+        (None, Err(error)) => (None, Some(error.to_string())),
+    };
+    Shown {
+        place: row.place,
+        state: row.state.as_ref().map(|(state, _)| state.as_str()),
+        failures: row.state.as_ref().map(|(_, failures)| *failures),
+        body,
+        attributes: &row.attributes,
+        raw: undecodable.is_some().then(|| String::from_utf8_lossy(text)),
+        undecodable,
     }
-    object
 }
 
 /// One line of at most sixty characters.

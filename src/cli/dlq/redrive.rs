@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{json, value::RawValue};
 use sha2::{Digest, Sha256};
 
 use super::{Which, filter::Filter, progress::Progress, visitors::Discard};
@@ -61,7 +61,7 @@ pub(super) struct RedriveArgs {
     to: Option<String>,
     /// Set an attribute of the copies; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = send::attribute)]
-    set: Vec<(String, Value)>,
+    set: Vec<(String, Box<RawValue>)>,
     /// Leave an attribute out of the copies; may be repeated
     #[arg(long, value_name = "NAME")]
     unset: Vec<String>,
@@ -94,14 +94,16 @@ pub(super) struct DiscardArgs {
 /// How the copies are changed.
 #[derive(Clone, Debug)]
 struct Change {
-    set: Vec<(String, Value)>,
+    set: Vec<(String, Box<RawValue>)>,
     unset: Vec<String>,
 }
 
 impl Change {
     fn apply(&self, mut message: Message) -> Message {
         message.attributes.retain(|name| !self.unset.iter().any(|unset| unset == name));
-        message.attributes.extend(self.set.iter().cloned());
+        for (name, value) in &self.set {
+            message.attributes.insert_raw(name.as_str(), value.clone());
+        }
         message
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::{
     fs::File,
     io::{AsyncBufRead, AsyncBufReadExt, AsyncSeekExt, BufReader, stdin},
@@ -155,10 +155,13 @@ fn argument(body: &str, text: bool, common: &Message) -> Result<Message, String>
 }
 
 /// Reads `NAME=VALUE`; a value that is JSON is JSON.
-pub(crate) fn attribute(text: &str) -> Result<(String, Value), String> {
+pub(crate) fn attribute(text: &str) -> Result<(String, Box<RawValue>), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-    Ok((name.to_owned(), value))
+    let json = match serde_json::from_str(value) {
+        Ok(json) => json,
+        Err(_) => to_raw_value(value).map_err(|error| error.to_string())?,
+    };
+    Ok((name.to_owned(), json))
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub(crate) struct SendArgs {
     tags: Vec<String>,
     /// An attribute of every message; a value that is JSON is sent as JSON
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = input::attribute)]
-    attributes: Vec<(String, serde_json::Value)>,
+    attributes: Vec<(String, Box<serde_json::value::RawValue>)>,
     /// How long the messages stay invisible, at most 7d
     #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
     delay: Span,
@@ -102,7 +102,9 @@ pub(crate) async fn run(args: SendArgs, context: &Context) -> Result<ExitCode, F
 async fn open(args: &SendArgs, queue: &Queue) -> Result<(Input, Option<Journal>), Failure> {
     let mut common = Message::new(Body::trusted("null".into())).delay(args.delay.get());
     common.tags.clone_from(&args.tags);
-    common.attributes = args.attributes.iter().cloned().collect();
+    for (name, value) in &args.attributes {
+        common.attributes.insert_raw(name.as_str(), value.clone());
+    }
     if let Some(path) = &args.file {
         let task = format!("send to queue {}", queue.id);
         return open_file(path, args.journal.as_deref(), args.resume, task, common).await;

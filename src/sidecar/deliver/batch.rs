@@ -3,33 +3,33 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::{cloudevents, outcome::Outcome};
 use crate::{
     config::BodyFormat,
+    sidecar::object::Object,
     worker::{Delivery, HandlerError},
 };
 
 /// The messages as one JSON array, with its content type in `headers`.
 pub(super) fn body(headers: &mut HeaderMap, deliveries: &[Delivery], format: BodyFormat, source: &str) -> Bytes {
-    let items: Vec<Value> = match format {
+    let items: Vec<String> = match format {
         BodyFormat::Raw => deliveries.iter().map(item).collect(),
         BodyFormat::Cloudevents => {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/cloudevents-batch+json"));
             deliveries.iter().map(|delivery| cloudevents::event(delivery, source)).collect()
         }
     };
-    Value::from(items).to_string().into()
+    format!("[{}]", items.join(",")).into()
 }
 
-fn item(delivery: &Delivery) -> Value {
-    json!({
-        "body": delivery.body().parse::<Value>().unwrap_or_default(),
-        "attributes": delivery.attributes().to_values(),
-        "tags": delivery.tags(),
-        "attempt": delivery.attempt(),
-    })
+fn item(delivery: &Delivery) -> String {
+    let object = Object::new()
+        .raw("body", delivery.body().as_str())
+        .raw("attributes", &delivery.attributes().to_json())
+        .texts("tags", delivery.tags())
+        .raw("attempt", &delivery.attempt().to_string());
+    object.finish()
 }
 
 /// What an application said of one message: an outcome alone, or with a reason.

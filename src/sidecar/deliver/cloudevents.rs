@@ -1,42 +1,54 @@
 //! A message as a CloudEvent in binary mode (CloudEvents 1.0.2, HTTP protocol binding 3.1): its attributes are headers,
 //! its data is the body.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
-use serde_json::{Map, Value};
+use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
 
 use super::request::put;
-use crate::{auth::canonical::hex, worker::Delivery};
+use crate::{auth::canonical::hex, sidecar::object::Object, worker::Delivery};
 
 /// The longest name of an extension by the specification's advice.
 const MAX_NAME: usize = 20;
 
+/// Attribute of a message that was an event without data. Its body is `null`, and it leaves as an event without data; an event whose
+/// data is `null` has no such attribute.
+pub(crate) const NO_DATA: &str = "dms-no-data";
+
 /// Adds the event's headers. `source` is `/dms/PROJECT/QUEUE`.
 pub(crate) fn add(headers: &mut HeaderMap, delivery: &Delivery, source: &str) {
-    for (name, value) in attributes(delivery, source) {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for (name, json) in attributes(delivery, source) {
+        let text = serde_json::from_str(&json).unwrap_or(json);
         put(headers, &format!("ce-{name}"), &encode(&text));
     }
 }
 
-/// The message as an event in JSON (CloudEvents 1.0.2, JSON event format), for a batch.
-pub(crate) fn event(delivery: &Delivery, source: &str) -> Value {
-    let mut event = attributes(delivery, source);
+/// The message as an event in JSON (CloudEvents 1.0.2, JSON event format), for a batch. Its data is the body's own text.
+pub(crate) fn event(delivery: &Delivery, source: &str) -> String {
+    let mut event = Object::new();
+    for (name, json) in attributes(delivery, source) {
+        event = event.raw(&name, &json);
+    }
+    if is_without_data(delivery) {
+        return event.finish();
+    }
     let content_type = text_type(delivery).unwrap_or("application/json".into());
-    event.insert("datacontenttype".to_owned(), content_type.into());
-    event.insert("data".to_owned(), delivery.body().parse().unwrap_or_default());
-    event.into()
+    event.text("datacontenttype", &content_type).raw("data", delivery.body().as_str()).finish()
 }
 
-/// The event's attributes.
+fn is_without_data(delivery: &Delivery) -> bool {
+    delivery.attributes().get(NO_DATA).is_some_and(|flag| flag.get() == "true") && delivery.body().as_str() == "null"
+}
+
+/// The event's attributes with their JSON texts.
 ///
 /// Attributes of the message that are called `ce-…` win over ours, so that an event keeps its id and type on its way
 /// through a queue. Other attributes become extensions where their name and value can be one.
-fn attributes(delivery: &Delivery, source: &str) -> Map<String, Value> {
-    let mut event = Map::new();
+fn attributes(delivery: &Delivery, source: &str) -> BTreeMap<String, String> {
+    let mut event = BTreeMap::new();
     let own = [
         ("specversion", "1.0"),
         ("id", &fingerprint(delivery)),
@@ -45,13 +57,15 @@ fn attributes(delivery: &Delivery, source: &str) -> Map<String, Value> {
         ("dmsqueue", delivery.queue()),
         ("dmsgroup", delivery.group()),
     ];
-    event.extend(own.map(|(name, value)| (name.to_owned(), value.into())));
-    for (name, value) in &delivery.attributes().to_values() {
+    event.extend(own.map(|(name, text)| (name.to_owned(), Value::from(text).to_string())));
+    let named =
+        |prefixed: bool| delivery.attributes().iter().filter(move |(name, _)| name.starts_with("ce-") == prefixed);
+    for (name, value) in named(false).chain(named(true)) {
         let bare = name.strip_prefix("ce-").unwrap_or(name);
         let fits = name.starts_with("ce-") || (bare.len() <= MAX_NAME && !is_reserved(bare));
-        // Content types have a place of their own.
-        if is_name(bare) && bare != "datacontenttype" && fits {
-            event.extend(scalar(value).map(|value| (bare.to_owned(), value)));
+        // Data and content types have places of their own.
+        if is_name(bare) && fits && !matches!(bare, "data" | "datacontenttype") {
+            event.extend(scalar(value).map(|json| (bare.to_owned(), json)));
         }
     }
     event
@@ -59,6 +73,10 @@ fn attributes(delivery: &Delivery, source: &str) -> Map<String, Value> {
 
 /// The data as it goes into the request. Text that came as text leaves as text; everything else is JSON.
 pub(crate) fn data(headers: &mut HeaderMap, delivery: &Delivery) -> Bytes {
+    if is_without_data(delivery) {
+        headers.remove(CONTENT_TYPE);
+        return Bytes::new();
+    }
     let content_type = text_type(delivery).and_then(|text| HeaderValue::from_str(&text).ok());
     match (content_type, delivery.body().parse::<String>()) {
         (Some(content_type), Ok(text)) => {
@@ -90,15 +108,14 @@ fn is_reserved(name: &str) -> bool {
 }
 
 /// What an attribute can be (CloudEvents 1.0.2, 3.1.1): texts, truth values and whole numbers of 32 bits; other numbers as
-/// text.
-fn scalar(value: &Value) -> Option<Value> {
-    match value {
-        Value::String(_) | Value::Bool(_) => Some(value.clone()),
-        Value::Number(number) if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => {
-            Some(value.clone())
-        }
-        Value::Number(number) => Some(number.to_string().into()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
+/// text, with all their digits.
+fn scalar(value: &RawValue) -> Option<String> {
+    let json = value.get();
+    match json.as_bytes().first()? {
+        b'"' | b't' | b'f' => Some(json.to_owned()),
+        b'-' | b'0'..=b'9' if json.parse::<i32>().is_ok() => Some(json.to_owned()),
+        b'-' | b'0'..=b'9' => Some(format!("\"{json}\"")),
+        _ => None,
     }
 }
 

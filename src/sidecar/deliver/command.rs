@@ -2,17 +2,18 @@
 
 use std::{
     ffi::OsString,
+    io,
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command, time::sleep};
 
 use crate::{
-    sidecar::{children::Program, throttle::Brake},
+    json::one_line,
+    sidecar::{children::Program, object::Object, throttle::Brake},
     worker::{Delivery, Handler, HandlerError},
 };
 
@@ -81,18 +82,23 @@ pub(super) fn spawn(run: &Run, stdout: Stdio, brake: &Brake) -> Result<Program, 
     })
 }
 
-/// A message as a program reads it, which has no longer than `timeout`.
-pub(super) fn json(delivery: &Delivery, timeout: Option<Duration>) -> Value {
+/// A message as a program reads it: one line, with the `id` that its answer names. The program has no longer than `timeout`.
+pub(super) fn line(delivery: &Delivery, timeout: Option<Duration>, id: Option<u64>) -> String {
     let left = delivery.remaining().min(timeout.unwrap_or(Duration::MAX));
-    json!({
-        "queue": delivery.queue(),
-        "group": delivery.group(),
-        "body": delivery.body().parse::<Value>().unwrap_or_default(),
-        "attributes": delivery.attributes().to_values(),
-        "tags": delivery.tags(),
-        "attempt": delivery.attempt(),
-        "deadline_ms": u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-    })
+    let deadline = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    let object = match id {
+        Some(id) => Object::new().raw("id", &id.to_string()),
+        None => Object::new(),
+    };
+    let object = object
+        .text("queue", delivery.queue())
+        .text("group", delivery.group())
+        .raw("body", &one_line(delivery.body().as_str()))
+        .raw("attributes", &one_line(&delivery.attributes().to_json()))
+        .texts("tags", delivery.tags())
+        .raw("attempt", &delivery.attempt().to_string())
+        .raw("deadline_ms", &deadline.to_string());
+    object.finish() + "\n"
 }
 
 #[async_trait]
@@ -101,25 +107,26 @@ impl Handler for CommandDelivery {
         // Standard output is for data of ours: what the program prints there is dropped.
         let mut program = spawn(&self.run, Stdio::null(), &self.brake)?;
         let (stdin, _) = program.pipes();
-        let mut text = json(&delivery, self.timeout).to_string();
-        text.push('\n');
+        let text = line(&delivery, self.timeout, None);
         let write = async {
-            if let Some(mut stdin) = stdin {
-                // A program need not read its input: its exit code counts.
-                let _ = stdin.write_all(text.as_bytes()).await;
-                let _ = stdin.shutdown().await;
-            }
+            let Some(mut stdin) = stdin else { return Ok(()) };
+            stdin.write_all(text.as_bytes()).await?;
+            stdin.shutdown().await
         };
         let nearly_over = self.nearly_over(&delivery);
         tokio::pin!(write, nearly_over);
-        let (mut written, mut told) = (false, false);
+        let (mut written, mut told) = (None, false);
         loop {
             tokio::select! {
                 status = program.ended() => {
                     let lost = |error| HandlerError::retry(format!("the program is lost: {error}"));
-                    return verdict(status.map_err(lost)?);
+                    let verdict = verdict(status.map_err(lost)?);
+                    return match written {
+                        Some(Err(error)) if is_cut_short(&error) => Err(HandlerError::retry(format!("the program did not get the whole message: {error}"))),
+                        _ => verdict,
+                    };
                 }
-                () = &mut write, if !written => written = true,
+                result = &mut write, if written.is_none() => written = Some(result),
                 () = &mut nearly_over, if !told => {
                     // Killed a moment later, when this handler is stopped.
                     told = true;
@@ -130,6 +137,11 @@ impl Handler for CommandDelivery {
     }
 }
 
+/// Whether a message did not arrive. A program need not read its input: when it closes it, its exit code counts.
+fn is_cut_short(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::BrokenPipe
+}
+
 fn verdict(status: ExitStatus) -> Result<(), HandlerError> {
     match status.code() {
         Some(0) => Ok(()),
@@ -137,5 +149,34 @@ fn verdict(status: ExitStatus) -> Result<(), HandlerError> {
         Some(AGAIN) => Err(HandlerError::retry(format!("the program wants it again (exit code {AGAIN})"))),
         Some(code) => Err(HandlerError::retry(format!("the program failed (exit code {code})"))),
         None => Err(HandlerError::retry(format!("the program was killed ({status})"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{
+        message::{Attributes, Body},
+        worker::DeliveryBuilder,
+    };
+
+    #[test]
+    fn a_message_is_one_line_with_its_own_tokens() {
+        let line = |body: &'static str| {
+            let attributes = Attributes::raw(r#"{"n":1e3,"o":{"a":1,"a":2}}"#).unwrap();
+            let delivery = DeliveryBuilder::new(Body::raw(body).unwrap()).attributes(attributes).tag("t").build();
+            super::line(&delivery, Some(Duration::ZERO), Some(7))
+        };
+        let head = r#"{"id":7,"queue":"queue","group":"group","body":"#;
+        let tail = r#","attributes":{"n":1e3,"o":{"a":1,"a":2}},"tags":["t"],"attempt":1,"deadline_ms":0}"#;
+        for (body, written) in [
+            (r#"{"price":1e400, "n":12345678901234567890123}"#, r#"{"price":1e400, "n":12345678901234567890123}"#),
+            ("{\n  \"a b\\\"\" : [1,\r\n\t-0]\n}", r#"{"a b\"":[1,-0]}"#),
+            ("null", "null"),
+        ] {
+            assert_eq!(line(body), format!("{head}{written}{tail}\n"));
+        }
     }
 }

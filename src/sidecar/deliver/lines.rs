@@ -30,7 +30,7 @@ use tokio_util::{
 };
 
 use super::{
-    command::{Run, json, spawn},
+    command::{Run, line, spawn},
     outcome::Outcome,
 };
 use crate::{
@@ -61,7 +61,8 @@ pub(crate) struct LinesDelivery {
 enum Ask {
     Message {
         id: u64,
-        message: serde_json::Value,
+        /// The message as a line, which has the id.
+        line: String,
         reply: Reply,
     },
     /// The message's time is over: nobody waits for its answer any more.
@@ -90,7 +91,8 @@ impl Handler for LinesDelivery {
         let id = self.ids.fetch_add(1, Relaxed);
         // Dropped at its deadline, the message says so; one that is answered is not open by then.
         let _given_up = GivenUp { id, asks: &self.asks };
-        self.asks.send(Ask::Message { id, message: json(&delivery, self.timeout), reply }).map_err(|_| ended())?;
+        let line = line(&delivery, self.timeout, Some(id));
+        self.asks.send(Ask::Message { id, line, reply }).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 }
@@ -238,11 +240,10 @@ impl Session {
         let mut next = Some(first);
         while let Some(ask) = next {
             match ask {
-                Ask::Message { id, mut message, reply } if !reply.is_closed() => {
-                    message["id"] = id.into();
+                Ask::Message { id, line, reply } if !reply.is_closed() => {
                     self.open().messages.insert(id, (Instant::now(), reply));
                     // The writer ends with the session only.
-                    let _ = lines.send(format!("{message}\n"));
+                    let _ = lines.send(line);
                 }
                 Ask::Message { .. } => {}
                 Ask::GivenUp(id) if self.hangs(id) => return Over::Hung,

@@ -101,7 +101,7 @@ mod tests {
         let attributes = "{\n \"n\": 1e3,\r\n \"i\": 123456789012345678901234567890\n}";
         let delivery = DeliveryBuilder::json(&1).unwrap().attributes(Attributes::raw(attributes).unwrap()).build();
         let headers = headers(&delivery, Duration::from_secs(1), &HeaderMap::new());
-        assert_eq!(headers["dms-attributes"], "{  \"n\": 1e3,   \"i\": 123456789012345678901234567890 }");
+        assert_eq!(headers["dms-attributes"], r#"{"n":1e3,"i":123456789012345678901234567890}"#);
     }
 
     #[test]

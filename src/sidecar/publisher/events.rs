@@ -4,12 +4,12 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Value, value::RawValue};
 
-use super::Read;
+use super::{Read, placed};
 use crate::{
     message::{Attributes, Body, Message},
-    sidecar::line,
+    sidecar::{deliver::cloudevents::NO_DATA, line, object::Object},
 };
 
 /// The events of a request; `None` when it is none.
@@ -25,33 +25,41 @@ pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Option<Result<Read, Str
 }
 
 fn structured(body: &Bytes) -> Result<Read, String> {
-    let event = serde_json::from_slice(body).map_err(|error| format!("the event is not JSON: {error}"))?;
+    let event: &RawValue = serde_json::from_slice(body).map_err(|error| format!("the event is not JSON: {error}"))?;
     Ok((vec![message_of(event)], true))
 }
 
 fn batch(body: &Bytes) -> Result<Read, String> {
-    let events: Vec<Map<String, Value>> =
+    let events: Vec<&RawValue> =
         serde_json::from_slice(body).map_err(|error| format!("the batch is not a list of events: {error}"))?;
     match events.is_empty() {
         true => Err("the batch is empty: at least one event is needed".to_owned()),
-        false => Ok((events.into_iter().map(message_of).collect(), false)),
+        false => Ok((placed(events.into_iter().map(message_of)), false)),
     }
 }
 
-fn message_of(mut event: Map<String, Value>) -> Result<Message, String> {
-    let media_type = event.get("datacontenttype").and_then(Value::as_str).map(media_type).unwrap_or_default();
+/// The message of an event in JSON. Its data is the body, and its attributes are the message's, in their own text.
+fn message_of(event: &RawValue) -> Result<Message, String> {
+    let event = Attributes::raw(event.get().to_owned());
+    let mut event = event.map_err(|error| format!("the event is not a JSON object: {error}"))?;
+    let media_type = event.get_str("datacontenttype").map(|text| media_type(&text)).unwrap_or_default();
     let body = match (event.remove("data"), event.remove("data_base64")) {
-        (Some(data), _) => Body::json(&data).map_err(|error| error.to_string())?,
-        (None, Some(Value::String(text))) => {
+        (Some(data), _) => Some(Body::raw(data.get().to_owned()).map_err(|error| error.to_string())?),
+        (None, Some(encoded)) => {
+            let text: String =
+                serde_json::from_str(encoded.get()).map_err(|_| "`data_base64` is not a text".to_owned())?;
             let data = STANDARD.decode(&text).map_err(|error| format!("`data_base64` is not Base64: {error}"))?;
             body_of(&media_type, &data.into())?
         }
-        (None, Some(_)) => return Err("`data_base64` is not a text".to_owned()),
-        (None, None) => body_of(&media_type, &Bytes::new())?,
+        (None, None) => None,
     };
+    let mut attributes = Object::new();
     // An attribute that is null is not there (JSON event format, 2.2).
-    let attributes = event.into_iter().filter(|(_, value)| !value.is_null());
-    checked(body, attributes.map(|(name, value)| (format!("ce-{name}"), value)).collect())
+    for (name, value) in event.iter().filter(|(_, value)| value.get() != "null") {
+        attributes = attributes.raw(&format!("ce-{name}"), value.get());
+    }
+    let attributes = Attributes::raw(attributes.finish()).map_err(|error| error.to_string())?;
+    checked(body, attributes)
 }
 
 fn binary(headers: &HeaderMap, media_type: &str, body: &Bytes) -> Result<Message, String> {
@@ -71,20 +79,22 @@ fn media_type(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Data of this type as the body of a message: JSON as it is, text as a JSON string, none as null.
-fn body_of(media_type: &str, data: &Bytes) -> Result<Body, String> {
+/// Data of this type as the body of a message: JSON as it is, text as a JSON string. `None` when there is no data: nothing at all is
+/// a text, but no JSON.
+fn body_of(media_type: &str, data: &Bytes) -> Result<Option<Body>, String> {
     let json = media_type.is_empty() || media_type == "application/json" || media_type.ends_with("+json");
     let body = match (json, std::str::from_utf8(data)) {
-        (_, Ok("")) => Body::json(&Value::Null),
-        (true, Ok(_)) => Body::raw(data.clone()),
         (false, Ok(text)) if media_type.starts_with("text/") => Body::json(text),
+        (_, Ok("")) => return Ok(None),
+        (true, Ok(_)) => Body::raw(data.clone()),
         _ => return Err(format!("data of type {media_type:?} cannot be a message: JSON and text can")),
     };
-    body.map_err(|error| format!("the event's data is not JSON: {error}"))
+    body.map(Some).map_err(|error| format!("the event's data is not JSON: {error}"))
 }
 
-/// A message of an event that is one (CloudEvents 1.0.2, 3.1: required attributes).
-fn checked(body: Body, attributes: Attributes) -> Result<Message, String> {
+/// A message of an event that is one (CloudEvents 1.0.2, 3.1: required attributes). Without data its body is `null`, and an attribute
+/// says so.
+fn checked(body: Option<Body>, mut attributes: Attributes) -> Result<Message, String> {
     for required in ["ce-specversion", "ce-id", "ce-source", "ce-type"] {
         if attributes.get_str(required).is_none_or(|text| text.is_empty()) {
             return Err(format!("the event has no `{}`, which every CloudEvent has", &required[3..]));
@@ -94,6 +104,10 @@ fn checked(body: Body, attributes: Attributes) -> Result<Message, String> {
     if version != "\"1.0\"" {
         return Err(format!("the event's `specversion` is {version}: \"1.0\" is understood"));
     }
+    let body = body.unwrap_or_else(|| {
+        attributes.insert(NO_DATA, true);
+        Body::trusted("null".into())
+    });
     let message = Message { attributes, ..Message::new(body) };
     line::check(&message).map(|()| message)
 }
@@ -178,6 +192,25 @@ mod tests {
         assert_eq!(empty, "the event has no `id`, which every CloudEvent has");
         let binary = r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","datacontenttype":"image/png","data_base64":"AA=="}"#;
         assert_eq!(reason(binary), "data of type \"image/png\" cannot be a message: JSON and text can");
+    }
+
+    #[test]
+    fn an_event_without_data_is_not_one_whose_data_is_null() {
+        let headers = headers(&[("content-type", "application/cloudevents+json")]);
+        let event = |data: &'static str| one(&headers, data).unwrap();
+        let null = event(r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","data":null}"#);
+        let none = event(r#"{"specversion":"1.0","id":"1","source":"/a","type":"t"}"#);
+        assert_eq!((null.body.as_str(), null.attributes.contains(NO_DATA)), ("null", false));
+        assert_eq!((none.body.as_str(), none.attributes.contains(NO_DATA)), ("null", true));
+    }
+
+    #[test]
+    fn events_keep_the_text_of_their_data_and_attributes() {
+        let headers = headers(&[("content-type", "application/cloudevents+json")]);
+        let event = r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","n":1e3,"data":{"price":1e400,"a":1, "a":12345678901234567890123}}"#;
+        let message = one(&headers, event).unwrap();
+        assert_eq!(message.body.as_str(), r#"{"price":1e400,"a":1, "a":12345678901234567890123}"#);
+        assert_eq!(message.attributes.get("ce-n").map(RawValue::get), Some("1e3"));
     }
 
     #[test]

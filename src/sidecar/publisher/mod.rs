@@ -228,7 +228,7 @@ fn read(headers: &HeaderMap, body: &Bytes) -> Result<Read, String> {
             serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
         return match items.is_empty() {
             true => Err("the list is empty: at least one message is needed".to_owned()),
-            false => Ok((items.iter().map(|item| parse(item.get().as_bytes())).collect(), false)),
+            false => Ok((placed(items.iter().map(|item| parse(item.get().as_bytes()))), false)),
         };
     }
     Ok((vec![parse(body)], true))
@@ -237,6 +237,14 @@ fn read(headers: &HeaderMap, body: &Bytes) -> Result<Read, String> {
 /// Whether the service refuses the sidecar and not the message: that is nothing the application can mend.
 fn is_about_service(error: &SendError) -> bool {
     matches!(error, SendError::Call(error) if error.is_auth() || error.is_forbidden())
+}
+
+/// The messages of a list; what is wrong with one names its place.
+fn placed(messages: impl Iterator<Item = Result<Message, String>>) -> Vec<Result<Message, String>> {
+    let named = |(place, message): (usize, Result<Message, String>)| {
+        message.map_err(|reason| format!("messages[{place}]: {reason}"))
+    };
+    messages.enumerate().map(named).collect()
 }
 
 fn settled(result: Result<Option<crate::message::MessageId>, SendError>) -> Outcome {

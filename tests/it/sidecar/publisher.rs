@@ -44,6 +44,7 @@ async fn a_message_and_a_list_are_answered_when_they_are_sent() {
     let (status, answer) = publisher.post(&[], r#"[{"body": 2}, {"x": 1}, {"body": 3, "tags": ["a b"]}]"#).await;
     let states: Vec<_> = answer["messages"].as_array().unwrap().iter().map(|result| result["state"].clone()).collect();
     assert_eq!((status, states), (207, vec![json!("sent"), json!("refused"), json!("refused")]), "{answer}");
+    assert_eq!(answer["messages"][1]["error"], "messages[1]: has no `body`: write {\"body\": …}");
     assert_eq!(publisher.app.next().await.body, json!(2));
 
     let metrics = format!("http://{}/metrics", publisher.sidecar.admin.unwrap());
