@@ -199,11 +199,11 @@ impl Came {
             let (body, attributes) = &self.0[&(n as u64)];
             assert_eq!(*body, form(&case.body), "{way}: the body of message {n}");
             let sent = Attributes::raw(form(&case.attributes)).unwrap();
-            assert_eq!(
-                (attributes, attributes.to_json()),
-                (&sent, attributes.to_json()),
-                "{way}: message {n}: {case:?}"
-            );
+            // In the order in which they were sent. Blanks between them may go where a copy gets attributes of its own.
+            let texts = |attributes: &Attributes| -> Vec<_> {
+                attributes.iter().map(|(name, value)| (name.to_owned(), value.get().to_owned())).collect()
+            };
+            assert_eq!(texts(attributes), texts(&sent), "{way}: message {n}: {case:?}");
         }
     }
 }
