@@ -56,7 +56,8 @@ class Programs(Case):
 
 class PerMessage(Programs):
     def test_the_exit_code_is_the_answer(self):
-        process = self.run_worker(f"{{command: {self.program(EXITS)}}}", failures=2, worker="    on_reject: discard")
+        process = self.run_worker(f"{{command: {self.program(EXITS)}}}", failures=2,
+                                  worker="    on_reject: discard\n    max_messages: 1")
         for code in [0, 65, 75, 1]:
             process.send({"code": code}, tags=["red"], attributes={"a": 1})
         process.until(available_messages=0, consumed_messages=2, produced_deadletters=2)
@@ -120,7 +121,8 @@ class Staying(Programs):
         return self.run_worker(f"{{command: {{run: {self.program(STAYS)}, mode: json_lines{more}}}}}", **options)
 
     def test_one_process_answers_line_by_line(self):
-        process = self.stay(failures=2, worker="    on_reject: discard")
+        process = self.stay(failures=2,
+                                  worker="    on_reject: discard\n    max_messages: 1")
         process.send(*[{"do": "done"}] * 30, {"do": "reject"}, {"do": "retry"})
         process.until(available_messages=0, consumed_messages=31, produced_deadletters=1)
         self.assertEqual(self.starts(), 1)
