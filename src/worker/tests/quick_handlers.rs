@@ -66,6 +66,7 @@ impl Observer for Settled {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn those_behind_a_handler_that_blocks_its_thread_go_on_elsewhere() {
     let script = Script::new(&[FIRST]);
+    script.ends_polls();
     let (done, others) = mpsc::channel();
     let others = Mutex::new(others);
     let (settled, mut batches) = unbounded_channel();
