@@ -1,22 +1,32 @@
 //! [`App`]: the application behind an HTTP handler. Is it there, and well?
 //!
 //! It starts as down and stays so until it answers its health URL, or takes a connection. A connection that cannot be made
-//! takes it down again, and so do three in a row that break, or its health URL, which is asked all the time. While it is
+//! takes it down again, and so do several in a row that break, or its health URL, which is asked all the time. While it is
 //! down nothing is fetched for it, and messages that are here already wait for it as long as their lease allows, so that
 //! its absence costs no delivery attempt. When it can be reached again, one message at a time finds out whether it really
 //! works; trials that fail come at growing intervals.
+//!
+//! When a connection breaks, the application is looked at before anybody is blamed, and the next message gets its turn; see
+//! [`blame`](super::blame).
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::{
-    sync::{Mutex, MutexGuard, OnceCell, watch},
-    time::{sleep, timeout},
+    sync::{Mutex, MutexGuard, OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard, watch},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::throttle::Throttle;
+pub(crate) use super::blame::{Fault, Key};
+use super::{
+    blame::{Blame, Break, Flight, TOGETHER},
+    throttle::Throttle,
+};
 
-/// Broken connections in a row that take an application down, and health checks without an answer that do.
+/// Health checks in a row without an answer that take an application down.
 const MOST_FAILURES: u32 = 3;
 /// The longest pause after a trial that failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -43,20 +53,18 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     state: State,
-    /// Connections that broke since the last answer.
-    broken: u32,
     /// Trials that failed since it was up.
     failed_trials: u32,
 }
 
 impl Known {
-    const UNKNOWN: Self = Self { state: State::Down, broken: 0, failed_trials: 0 };
+    const UNKNOWN: Self = Self { state: State::Down, failed_trials: 0 };
 
     fn answered(self) -> Self {
         match self.state {
             // A message that was on its way while the application went down says nothing about now.
             State::Down => self,
-            State::TryingOut | State::Up => Self { state: State::Up, broken: 0, failed_trials: 0 },
+            State::TryingOut | State::Up => Self { state: State::Up, failed_trials: 0 },
         }
     }
 
@@ -70,21 +78,9 @@ impl Known {
     fn lost(self) -> Self {
         match self.state {
             State::Down => self,
-            State::TryingOut => Self { state: State::Down, broken: 0, failed_trials: self.failed_trials + 1 },
+            State::TryingOut => Self { state: State::Down, failed_trials: self.failed_trials + 1 },
             State::Up => Self::UNKNOWN,
         }
-    }
-
-    fn broke(self) -> Self {
-        match self.state {
-            State::Up if self.broken + 1 < MOST_FAILURES => Self { broken: self.broken + 1, ..self },
-            _ => self.lost(),
-        }
-    }
-
-    /// Slowness of one message says nothing about an application that is up.
-    fn silent(self) -> Self {
-        if self.state == State::TryingOut { self.lost() } else { self }
     }
 
     /// How long it is left alone before it is looked at again.
@@ -110,43 +106,87 @@ pub(crate) struct Watching {
 pub(crate) struct App {
     known: watch::Sender<Known>,
     turn: Mutex<()>,
+    /// Held by every post; alone by one that is to be the only one in flight.
+    floor: RwLock<()>,
+    blame: StdMutex<Blame>,
     throttle: OnceCell<Throttle>,
 }
 
-/// The permission to try a message on the application. While it is being tried out, there is one at a time.
+/// The permission to post a message to the application. While it is being tried out, there is one at a time.
 #[derive(Debug)]
-pub(crate) struct Turn<'a>(#[expect(dead_code, reason = "held, not read")] Option<MutexGuard<'a, ()>>);
+pub(crate) struct Turn<'a> {
+    app: &'a App,
+    _turn: Option<MutexGuard<'a, ()>>,
+    _floor: Floor<'a>,
+    flight: Flight,
+}
+
+#[derive(Debug)]
+enum Floor<'a> {
+    Shared(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>),
+    Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.app.blame().end();
+    }
+}
 
 impl App {
     /// An application that has not answered yet.
     pub(crate) fn new() -> Self {
-        Self { known: watch::Sender::new(Known::UNKNOWN), turn: Mutex::new(()), throttle: OnceCell::new() }
+        Self {
+            known: watch::Sender::new(Known::UNKNOWN),
+            turn: Mutex::new(()),
+            floor: RwLock::new(()),
+            blame: StdMutex::default(),
+            throttle: OnceCell::new(),
+        }
     }
 
-    /// Waits until the application may be tried. Cancel-safe.
-    pub(crate) async fn turn(&self) -> Turn<'_> {
+    /// Waits until a message may be posted, `alone` for one that is to be the only one in flight. Cancel-safe.
+    pub(crate) async fn turn(&self, alone: bool) -> Turn<'_> {
         let mut known = self.known.subscribe();
         loop {
             let state = known.borrow_and_update().state;
-            match state {
-                State::Up => return Turn(None),
-                State::TryingOut => {
-                    let turn = self.turn.lock().await;
-                    // The one before may have found out meanwhile.
-                    match self.state() {
-                        State::Up => return Turn(None),
-                        State::TryingOut => return Turn(Some(turn)),
-                        State::Down => {}
-                    }
-                }
+            let turn = match state {
+                State::Up => None,
+                // One after the other, in the order in which they came: the next trial is another message's.
+                State::TryingOut => Some(self.turn.lock().await),
                 // The sender lives as long as `self`.
-                State::Down => drop(known.changed().await),
+                State::Down => {
+                    drop(known.changed().await);
+                    continue;
+                }
+            };
+            // What was waited for may have found out meanwhile.
+            if turn.is_some() && self.state() != State::TryingOut {
+                continue;
+            }
+            let floor = match alone {
+                true => Floor::Alone(self.floor.write().await),
+                false => Floor::Shared(self.floor.read().await),
+            };
+            if self.state() == State::Up || (turn.is_some() && self.state() == State::TryingOut) {
+                return Turn { app: self, _turn: turn, _floor: floor, flight: self.blame().begin() };
             }
         }
     }
 
+    /// Whether a message is to be posted only while nothing else is in flight.
+    pub(crate) fn must_be_alone(&self, key: Key) -> bool {
+        self.blame().must_be_alone(key)
+    }
+
+    /// How many messages the application has answered.
+    pub(crate) fn answers(&self) -> u64 {
+        self.blame().answers()
+    }
+
     /// The application answered a message, whatever.
-    pub(crate) fn answered(&self) {
+    pub(crate) fn answered(&self, key: Key) {
+        self.blame().answered(key);
         self.change(Known::answered);
     }
 
@@ -155,14 +195,47 @@ impl App {
         self.change(Known::lost);
     }
 
-    /// The connection broke before the application answered.
-    pub(crate) fn broke(&self) {
-        self.change(Known::broke);
+    /// The application did not answer a message in time. Slowness says nothing about an application that is up, and that
+    /// of one message says nothing about one that is tried out.
+    pub(crate) fn silent(&self, key: Key) {
+        if self.state() == State::TryingOut && self.blame().silent(key) {
+            self.change(Known::lost);
+        }
     }
 
-    /// The application did not answer a message in time.
-    pub(crate) fn silent(&self) {
-        self.change(Known::silent);
+    /// The connection of the message whose `turn` it is broke before the application answered. Says whose fault it is.
+    pub(crate) async fn broke(&self, key: Key, turn: Turn<'_>, look: impl Future<Output = Health>) -> Fault {
+        let how = self.how_it_broke(&turn, look).await;
+        let (fault, down) = self.blame().judge(key, how);
+        if down {
+            self.change(Known::lost);
+        }
+        fault
+    }
+
+    /// As [`broke`](Self::broke), of several messages in one request: each is to be posted by itself. Says whether alone.
+    pub(crate) async fn broke_with_several(&self, turn: Turn<'_>, look: impl Future<Output = Health>) -> bool {
+        let how = self.how_it_broke(&turn, look).await;
+        if how.crashed {
+            self.change(Known::lost);
+        }
+        how.crashed || how.together
+    }
+
+    async fn how_it_broke(&self, turn: &Turn<'_>, look: impl Future<Output = Health>) -> Break {
+        let together = self.blame().broke(Instant::now());
+        let alone = matches!(turn._floor, Floor::Alone(_)) || self.blame().was_alone(turn.flight);
+        let proven = self.state() == State::Up;
+        let crashed = look.await == Health::Ill;
+        if !alone {
+            sleep(TOGETHER).await;
+        }
+        Break { alone, together: together.load(Relaxed) > 1, crashed, proven }
+    }
+
+    fn blame(&self) -> StdMutexGuard<'_, Blame> {
+        // No code that can panic runs under this lock.
+        self.blame.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches the application until `stop`.
@@ -263,31 +336,23 @@ fn tell_down(worker: &str) {
 mod tests {
     use super::*;
 
+    const KEY: Key = Key::numbered(1);
+
     #[tokio::test(start_paused = true)]
     async fn one_message_at_a_time_tries_an_application_out() {
         let app = App::new();
-        let waits = |wait: Duration| tokio::time::timeout(wait, app.turn());
+        let waits = |wait: Duration| tokio::time::timeout(wait, app.turn(false));
         assert!(waits(Duration::from_secs(60)).await.is_err(), "it has not answered yet");
         app.change(Known::found);
         let turn = waits(Duration::from_secs(1)).await;
         assert!(turn.is_ok());
         assert!(waits(Duration::from_secs(60)).await.is_err(), "one is out already");
-        app.answered();
+        app.answered(KEY);
         drop(turn);
         assert!(waits(Duration::from_secs(1)).await.is_ok());
         app.unreachable();
-        app.answered();
+        app.answered(KEY);
         assert!(waits(Duration::from_secs(60)).await.is_err(), "a late answer does not bring it back");
-    }
-
-    #[test]
-    fn connections_that_break_take_an_application_down_at_the_third_in_a_row() {
-        let up = Known::UNKNOWN.found().answered();
-        assert_eq!(up.broke().broke().state, State::Up);
-        assert_eq!(up.broke().broke().answered().broke().broke().state, State::Up, "in a row");
-        assert_eq!(up.broke().broke().broke().state, State::Down);
-        assert_eq!(up.lost().state, State::Down, "one that cannot be made is enough");
-        assert_eq!(up.silent().state, State::Up, "slow messages are none of the application's health");
     }
 
     #[test]
@@ -295,9 +360,9 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut known = Known::UNKNOWN;
         let mut pauses = Vec::new();
-        for failure in [Known::broke, Known::silent, Known::lost, Known::lost, Known::lost, Known::lost, Known::lost] {
+        for _ in 0..7 {
             pauses.push(known.pause(second).as_secs());
-            known = failure(known.found());
+            known = known.found().lost();
         }
         assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 30]);
         assert_eq!(known.found().answered().lost().pause(second), Duration::ZERO);
@@ -308,7 +373,7 @@ mod tests {
         let down_after = async |health: Health| {
             let app = App::new();
             app.change(Known::found);
-            app.answered();
+            app.answered(KEY);
             let watching = Watching { interval: Duration::from_secs(1), always: true };
             let looks = std::cell::Cell::new(0);
             let look = || {

@@ -9,6 +9,7 @@
 
 mod admin;
 mod app;
+mod blame;
 pub(crate) mod children;
 pub(crate) mod connect;
 mod controls;

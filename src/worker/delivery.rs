@@ -135,6 +135,8 @@ pub struct Origin {
     pub(crate) worker: String,
     pub(crate) queue: String,
     pub(crate) group: String,
+    /// Whether a failure stops what is behind it.
+    pub(crate) in_order: bool,
 }
 
 impl Origin {
@@ -281,6 +283,12 @@ impl Delivery {
     /// The number of its batch.
     pub(crate) fn batch(&self) -> u64 {
         self.batch.number
+    }
+
+    /// Whether messages behind one that fails are redelivered after it.
+    #[cfg(feature = "sidecar")]
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.batch.origin.in_order
     }
 
     pub(crate) fn budget(&self) -> Duration {

@@ -107,7 +107,7 @@ impl DeliveryBuilder {
     /// The delivery; its lease begins now.
     pub fn build(self) -> Delivery {
         let Self { message, queue, group, lease, retry, signals } = self;
-        let origin = Arc::new(Origin { worker: queue.clone(), queue, group });
+        let origin = Arc::new(Origin { worker: queue.clone(), queue, group, in_order: false });
         let now = Instant::now();
         Deliveries::new(vec![message], origin, now, after(now, lease), signals).at(0).retried(retry)
     }

@@ -346,7 +346,8 @@ impl Worker {
             queue: targets.queue.name,
             source: source.clone(),
         };
-        let origin = Arc::new(Origin { worker: settings.name.clone(), queue, group });
+        let in_order = settings.ordering.is_batch();
+        let origin = Arc::new(Origin { worker: settings.name.clone(), queue, group, in_order });
         Ok(Shared::new(settings, control, source, handler, failure, observers, origin, fifo))
     }
 }

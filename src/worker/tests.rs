@@ -309,7 +309,7 @@ impl Running {
         let mut observers = Observers::default();
         observers.add(control.tally.clone());
         observer.into_iter().for_each(|observer| observers.add(observer));
-        let origin = Arc::new(Origin { worker: "test".into(), queue: "q".into(), group: "g".into() });
+        let origin = Arc::new(Origin { worker: "test".into(), queue: "q".into(), group: "g".into(), in_order: false });
         let shared = Shared::new(settings, control.clone(), source, handler, failure, observers, origin, false);
         let shared = Arc::new(shared);
         let running = shared.clone();

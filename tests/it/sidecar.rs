@@ -2,6 +2,7 @@
 
 mod admin;
 mod delivery;
+mod fragile;
 mod outage;
 mod programs;
 mod publisher;
@@ -37,11 +38,15 @@ impl Running {
     /// Runs this configuration; `server` is added with any free port and a queue whose messages become dead letters
     /// after `failures`.
     pub(crate) async fn start(failures: u32, yaml: &str) -> Self {
+        Self::with(&format!("max_consume_count: {failures}"), yaml).await
+    }
+
+    /// The same with a queue that has these settings.
+    pub(crate) async fn with(queue: &str, yaml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.yaml");
-        let server = format!(
-            "server:\n  listen: 127.0.0.1:0\n  queues: [{{name: orders, max_consume_count: {failures}, groups: [billing]}}]\n"
-        );
+        let server =
+            format!("server:\n  listen: 127.0.0.1:0\n  queues: [{{name: orders, {queue}, groups: [billing]}}]\n");
         std::fs::write(&file, server + yaml).unwrap();
         let config = load(&Request::new().file(file)).unwrap_or_else(|error| panic!("{error}")).config;
         let sidecar = Sidecar::start(config).await.unwrap();

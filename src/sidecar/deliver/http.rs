@@ -17,7 +17,7 @@ use crate::{
     clock,
     config::{BodyFormat, HttpHandler, Secret},
     sidecar::{
-        app::{App, Turn},
+        app::{App, Fault, Key, Turn},
         throttle::Brake,
     },
     worker::{BatchHandler, Delivery, Handler, HandlerError},
@@ -73,39 +73,67 @@ impl HttpDelivery {
     }
 
     /// Waits for the application, no longer than `patience`.
-    async fn wait_for_app(&self, patience: Duration) -> Result<Turn<'_>, HandlerError> {
+    async fn wait_for_app(&self, patience: Duration, alone: bool) -> Result<Turn<'_>, HandlerError> {
         tokio::select! {
             biased;
-            turn = self.app.turn() => Ok(turn),
+            turn = self.app.turn(alone) => Ok(turn),
             // Not the message's fault: where the queue has delays this costs no delivery attempt.
             () = tokio::time::sleep(patience) => Err(HandlerError::defer(LATER)),
             () = self.stopping.cancelled() => Err(HandlerError::defer(Duration::from_secs(1))),
         }
     }
 
-    /// Posts messages, as often as it takes to reach the application, and gives a success.
-    async fn deliver(&self, messages: Messages<'_>) -> Result<Answer, HandlerError> {
+    /// Posts messages, as often as it takes to reach the application, and gives a success. `None`: the connection broke, and
+    /// which of several messages did it is not known. `alone`: they are posted while nothing else is in flight.
+    async fn deliver(&self, messages: Messages<'_>, alone: bool) -> Result<Option<Answer>, HandlerError> {
+        let key = Key::of(messages.all());
+        let queue = messages.first().queue();
+        let mut alone = alone || self.app.must_be_alone(key);
+        // The error of the post before, and how many messages were answered by then, where one more says who is to blame.
+        let mut before: Option<(NoAnswer, Option<u64>)> = None;
         loop {
-            let turn = self.wait_for_app(messages.remaining().saturating_sub(RESERVE)).await?;
-            let answer = match self.post(messages).await {
-                Ok(answer) => answer,
-                Err(NoAnswer::NotReached(error)) => {
-                    tracing::debug!(queue = messages.first().queue(), %error, "the application cannot be reached");
-                    self.app.unreachable();
+            let patience = messages.remaining().saturating_sub(RESERVE);
+            if before.is_some() && patience.is_zero() {
+                return Err(HandlerError::defer(LATER));
+            }
+            let turn = self.wait_for_app(patience, alone).await?;
+            if let Some((error, _)) = before.take_if(|(_, answers)| answers.is_some_and(|n| self.app.answers() > n)) {
+                return Err(HandlerError::retry(error));
+            }
+            let error = match self.post(messages).await {
+                Ok(answer) => {
+                    self.app.answered(key);
                     drop(turn);
-                    // It has seen nothing of the message: once it is back, the message is tried again.
-                    continue;
+                    return self.judge(answer, queue).map(Some);
                 }
-                Err(error) => {
-                    match error {
-                        NoAnswer::TimedOut(_) => self.app.silent(),
-                        _ => self.app.broke(),
-                    }
-                    return Err(HandlerError::retry(error));
-                }
+                Err(error) => error,
             };
-            self.app.answered();
-            return self.judge(answer, messages.first().queue());
+            match error {
+                NoAnswer::NotReached(error) => {
+                    tracing::debug!(queue, %error, "the application cannot be reached");
+                    // It has seen nothing of the message: once it is back, the message is tried again.
+                    self.app.unreachable();
+                }
+                NoAnswer::TimedOut(time) => {
+                    self.app.silent(key);
+                    // What is left after a break that others may have caused can be too little for any message.
+                    let short = before.is_some() && time < self.timeout;
+                    return Err(if short { HandlerError::defer(LATER) } else { HandlerError::retry(error) });
+                }
+                NoAnswer::Broken(_) if messages.all().len() > 1 => {
+                    tracing::warn!(queue, %error, "messages that share a request are posted one by one");
+                    self.app.broke_with_several(turn, self.target.look()).await;
+                    return Ok(None);
+                }
+                NoAnswer::Broken(_) => match self.app.broke(key, turn, self.target.look()).await {
+                    Fault::Message => return Err(HandlerError::retry(error)),
+                    Fault::Later => return Err(HandlerError::retry(error).deferred(LATER)),
+                    Fault::Unclear { answers } => {
+                        tracing::warn!(queue, %error, "the message is posted again while nothing else is in flight");
+                        (alone, before) = (true, Some((error, answers)));
+                    }
+                },
+            }
         }
     }
 
@@ -175,6 +203,13 @@ impl<'a> Messages<'a> {
         }
     }
 
+    fn all(self) -> &'a [Delivery] {
+        match self {
+            Self::One(delivery) => std::slice::from_ref(delivery),
+            Self::Many(deliveries) => deliveries,
+        }
+    }
+
     /// What the message with the least time has left.
     fn remaining(self) -> Duration {
         match self {
@@ -187,7 +222,7 @@ impl<'a> Messages<'a> {
 #[async_trait]
 impl Handler for HttpDelivery {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
-        self.deliver(Messages::One(&delivery)).await.map(drop)
+        self.deliver(Messages::One(&delivery), false).await.map(drop)
     }
 }
 
@@ -198,7 +233,33 @@ pub(crate) struct HttpBatches(pub(crate) HttpDelivery);
 #[async_trait]
 impl BatchHandler for HttpBatches {
     async fn handle_batch(&self, deliveries: Vec<Delivery>) -> Result<Vec<Result<(), HandlerError>>, HandlerError> {
-        let answer = self.0.deliver(Messages::Many(&deliveries)).await?;
-        batch::verdicts(&answer.body, deliveries.len())
+        match self.0.deliver(Messages::Many(&deliveries), false).await? {
+            Some(answer) => batch::verdicts(&answer.body, deliveries.len()),
+            None => Ok(self.one_by_one(&deliveries).await),
+        }
+    }
+}
+
+impl HttpBatches {
+    /// Posts each of several messages in a request of its own: one of them broke the connection, and it alone has failed.
+    async fn one_by_one(&self, deliveries: &[Delivery]) -> Vec<Result<(), HandlerError>> {
+        let mut verdicts = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            let broken = verdicts.iter().any(Result::is_err);
+            verdicts.push(match delivery.is_in_order() && broken {
+                // Those behind a failure are redelivered after it.
+                true => Err(HandlerError::retry("a message before it in its order failed")),
+                false => self.by_itself(delivery).await,
+            });
+        }
+        verdicts
+    }
+
+    async fn by_itself(&self, delivery: &Delivery) -> Result<(), HandlerError> {
+        let message = Messages::Many(std::slice::from_ref(delivery));
+        let answer = self.0.deliver(message, true).await?;
+        let mut verdicts = answer.map(|answer| batch::verdicts(&answer.body, 1)).transpose()?;
+        let verdict = verdicts.as_mut().and_then(Vec::pop);
+        verdict.unwrap_or_else(|| Err(HandlerError::retry("the application gave no verdict")))
     }
 }
