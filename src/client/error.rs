@@ -270,7 +270,7 @@ impl Error {
         by_service && !matches!(refusal.class, Class::Auth | Class::Transient | Class::Throttled)
     }
 
-    /// The same error of a key that is tried again after so long.
+    /// The same error, of a key that is tried again after this wait.
     pub(super) fn waiting(self, wait: Duration) -> Self {
         Self { wait: Some(wait), ..self }
     }

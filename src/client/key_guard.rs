@@ -64,7 +64,7 @@ enum Closed {
 pub(super) enum Held {
     /// Nothing is sent any more.
     ForGood(Error),
-    /// Nothing is sent for so long.
+    /// Nothing is sent for this long.
     For(Duration, Error),
 }
 
@@ -81,9 +81,9 @@ pub(super) struct Pass<'a> {
 pub(super) enum Verdict {
     /// The client stops for good.
     Stop,
-    /// The client sends nothing for so long.
+    /// The client sends nothing for this long.
     Pause(Duration),
-    /// Another request's refusal decided already: so long is left.
+    /// Another request's refusal has decided already: this much of its pause is left.
     Known(Duration),
     /// Nothing: the next request is sent as this one was.
     Nothing,

@@ -57,7 +57,6 @@ impl Fault {
         Self::new(Kind::Number, at)
     }
 
-    /// The text is not UTF-8 at this offset.
     pub(crate) fn not_utf8(at: usize) -> Self {
         Self::new(Kind::Utf8, at)
     }

@@ -175,6 +175,21 @@ impl<'a> Scan<'a> {
         if self.eat(b'}') { Ok(()) } else { Err(self.expected("`,` or `}`", self.at)) }
     }
 
+    /// Passes over an object, and returns what is read of the one member that it must have.
+    pub(crate) fn only<T>(
+        &mut self,
+        member: &'static str,
+        mut read: impl FnMut(&mut Self) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let start = self.start();
+        let mut value = None;
+        self.members(|name, scan| match &**name {
+            found if found == member.as_bytes() => name.once(&mut value, read(scan)?),
+            _ => scan.value().map(drop),
+        })?;
+        value.ok_or_else(|| Fault::missing(member, start))
+    }
+
     /// Passes over an array, and returns what is read of its values.
     pub(crate) fn items<T>(&mut self, mut read: impl FnMut(&mut Self) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
         if !self.eat(b'[') {

@@ -48,13 +48,7 @@ pub(super) async fn acknowledge(
 }
 
 fn lines<'a>(scan: &mut Scan<'a>) -> Result<Vec<Line<'a>>, Fault> {
-    let start = scan.start();
-    let mut message = None;
-    scan.members(|name, scan| match &**name {
-        b"message" => name.once(&mut message, scan.items(line)?),
-        _ => scan.value().map(drop),
-    })?;
-    message.ok_or_else(|| Fault::missing("message", start))
+    scan.only("message", |scan| scan.items(line))
 }
 
 fn line<'a>(scan: &mut Scan<'a>) -> Result<Line<'a>, Fault> {

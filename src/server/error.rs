@@ -142,9 +142,9 @@ impl From<BrokerError> for ApiError {
             BrokerError::FilterChanged(_) => {
                 codes::CONSUME_FAILED.saying(format!("Failed to consume messages due to a changed tag rule: {error}."))
             }
-            BrokerError::UnknownHandle => codes::UNKNOWN_HANDLER.plain(),
+            BrokerError::UnknownHandle(place) => codes::UNKNOWN_HANDLER.at(place),
             BrokerError::NotRejectable(reason) => codes::ACK_STATUS.saying(reason),
-            BrokerError::ForeignHandle => codes::FOREIGN_HANDLER.plain(),
+            BrokerError::ForeignHandle(place) => codes::FOREIGN_HANDLER.at(place),
             BrokerError::TooManyPolls(_) | BrokerError::TooMuchLeased(_) => codes::TOO_FREQUENT.because(error),
             BrokerError::Store(cause) => {
                 // The cause names files and disks: it is for the log, not for callers.

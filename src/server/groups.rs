@@ -88,23 +88,11 @@ pub(super) async fn delete(app: &App, path: &GroupPath) -> Result<StatusCode, Ap
 
 /// The body of 5.2.1.
 fn group_names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {
-    let start = scan.start();
-    let mut groups = None;
-    scan.members(|name, scan| match &**name {
-        b"groups" => name.once(&mut groups, scan.items(group_name)?),
-        _ => scan.value().map(drop),
-    })?;
-    groups.ok_or_else(|| Fault::missing("groups", start))
+    scan.only("groups", |scan| scan.items(group_name))
 }
 
 fn group_name(scan: &mut Scan<'_>) -> Result<String, Fault> {
-    let start = scan.start();
-    let mut group = None;
-    scan.members(|name, scan| match &**name {
-        b"name" => name.once(&mut group, scan.owned()?),
-        _ => scan.value().map(drop),
-    })?;
-    group.ok_or_else(|| Fault::missing("name", start))
+    scan.only("name", Scan::owned)
 }
 
 fn check_names(names: &[String]) -> Result<(), ApiError> {

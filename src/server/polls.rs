@@ -54,13 +54,7 @@ pub(super) fn end(app: &App, project: &ProjectId, body: &[u8]) -> Result<Json<En
 }
 
 fn names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {
-    let start = scan.start();
-    let mut polls = None;
-    scan.members(|name, scan| match &**name {
-        b"polls" => name.once(&mut polls, scan.items(Scan::owned)?),
-        _ => scan.value().map(drop),
-    })?;
-    polls.ok_or_else(|| Fault::missing("polls", start))
+    scan.only("polls", |scan| scan.items(Scan::owned))
 }
 
 /// The named consume calls of all projects.

@@ -102,13 +102,7 @@ fn tag_action(scan: &mut Scan<'_>) -> Result<TagAction, Fault> {
 
 /// The body of the OTC call that adds one tag.
 fn one_tag(scan: &mut Scan<'_>) -> Result<TagEntry, Fault> {
-    let start = scan.start();
-    let mut tag = None;
-    scan.members(|name, scan| match &**name {
-        b"tag" => name.once(&mut tag, tag_entry(scan)?),
-        _ => scan.value().map(drop),
-    })?;
-    tag.ok_or_else(|| Fault::missing("tag", start))
+    scan.only("tag", tag_entry)
 }
 
 fn tag_entry(scan: &mut Scan<'_>) -> Result<TagEntry, Fault> {

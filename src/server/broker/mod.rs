@@ -245,12 +245,12 @@ pub enum BrokerError {
     /// The group consumes by another label rule.
     #[error("the group consumes by another label rule: {0}")]
     FilterChanged(String),
-    /// The token cannot be read, its lease is over, or it was acknowledged before.
-    #[error("the handler does not exist: it cannot be parsed, its lease is over, or it was acknowledged before")]
-    UnknownHandle,
-    /// The token belongs to another queue, group or stream.
-    #[error("the handler belongs to another queue or group")]
-    ForeignHandle,
+    /// The token cannot be read, its lease is over, or it was acknowledged before: says which line's it is.
+    #[error("{0}")]
+    UnknownHandle(String),
+    /// The token belongs to another queue, group or stream: says which line's it is.
+    #[error("{0}")]
+    ForeignHandle(String),
     /// A message can only be rejected where there are dead letters for it.
     #[error("{0}")]
     NotRejectable(&'static str),

@@ -101,10 +101,10 @@ async fn a_bad_token_settles_nothing() {
         for bad in ["", "nonsense", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
             let mut list = all_done(&batch);
             list.push(Ack { handle: bad.to_owned(), verdict: Verdict::Success });
-            assert!(matches!(s.settle(list).await, Err(BrokerError::UnknownHandle)));
+            assert!(matches!(s.settle(list).await, Err(BrokerError::UnknownHandle(_))));
         }
         assert_eq!(s.settle(all_done(&batch)).await.unwrap().success, 1);
-        assert!(matches!(s.settle(all_done(&batch)).await, Err(BrokerError::UnknownHandle)), "repeated");
+        assert!(matches!(s.settle(all_done(&batch)).await, Err(BrokerError::UnknownHandle(_))), "repeated");
         assert_eq!(s.counters(0).await.consumed_messages, 1);
     })
     .await;
@@ -117,9 +117,9 @@ async fn a_token_of_another_group_is_refused() {
         s.send(&["1"]).await;
         let batch = s.take(1).await;
         let foreign = s.broker.settle(&s.group(1), Stream::Messages, all_done(&batch)).await;
-        assert!(matches!(foreign, Err(BrokerError::ForeignHandle)));
+        assert!(matches!(foreign, Err(BrokerError::ForeignHandle(_))));
         let foreign = s.broker.settle(&s.group(0), Stream::DeadLetters, all_done(&batch)).await;
-        assert!(matches!(foreign, Err(BrokerError::ForeignHandle)));
+        assert!(matches!(foreign, Err(BrokerError::ForeignHandle(_))));
         assert_eq!(s.settle(all_done(&batch)).await.unwrap().success, 1);
     })
     .await;
@@ -135,7 +135,7 @@ async fn a_lapsed_lease_makes_its_messages_available_again() {
         assert_eq!(texts(&s.take(2).await), NOTHING);
         let again = s.lease(0, Stream::Messages, wait(2, 60)).await.unwrap();
         assert_eq!(texts(&again), ["1", "2"]);
-        assert!(matches!(s.settle(all_done(&batch)).await, Err(BrokerError::UnknownHandle)));
+        assert!(matches!(s.settle(all_done(&batch)).await, Err(BrokerError::UnknownHandle(_))));
         assert_eq!(s.settle(all_done(&again)).await.unwrap().success, 2);
     })
     .await;
@@ -152,7 +152,7 @@ async fn an_acknowledgement_at_the_deadline_is_late() {
             tokio::time::advance(Duration::from_secs(30)).await;
             s.settle(all_done(&batch)).await
         };
-        assert!(matches!(late.await, Err(BrokerError::UnknownHandle)));
+        assert!(matches!(late.await, Err(BrokerError::UnknownHandle(_))));
     })
     .await;
 }

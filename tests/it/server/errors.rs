@@ -291,7 +291,8 @@ async fn ack_requests() {
     }
     let text = api.post(&path, &status("\"done\"")).await.refused(400, "DMS.10540003");
     assert_eq!(text, "Message ack status must be either 'success' or 'fail'. It should not be 'done'.");
-    api.ack(&other, &consumed, "success").await.refused(400, "DMS.10540004");
+    let text = api.ack(&other, &consumed, "success").await.refused(400, "DMS.10540004");
+    assert!(text.contains("message[0].handler \""), "{text}");
     api.ack(&group, &consumed, "success").await.expect(200);
     api.ack(&group, &consumed, "success").await.refused(400, "DMS.10542209");
 }
@@ -308,7 +309,11 @@ async fn handles_of_elsewhere() {
     let (mine, other) = (api.consume(&group, "").await, api.consume(&other_group, "").await);
     api.ack(&group, &other, "success").await.refused(400, "DMS.10540004");
     let both = serde_json::json!([mine[0], other[0]]);
-    api.ack(&group, &both, "success").await.refused(400, "DMS.10540004");
+    let text = api.ack(&group, &both, "success").await.refused(400, "DMS.10540004");
+    assert!(text.contains("message[1].handler \"") && text.ends_with("was given to another consumer."), "{text}");
+    let forged = serde_json::json!([mine[0], { "handler": "forged" }]);
+    let text = api.ack(&group, &forged, "success").await.refused(400, "DMS.10542209");
+    assert!(text.ends_with("message[1].handler \"forged\" cannot be read."), "{text}");
     let line = serde_json::json!({ "message": [{ "handler": mine[0]["handler"], "status": "success" }] });
     let dead = format!("{group}/deadletters/ack");
     api.post(&dead, &line.to_string()).await.refused(400, "DMS.10540004");

@@ -12,6 +12,7 @@ use super::{
     state::State,
     work::Work,
 };
+use crate::json::quoted;
 use crate::server::{
     broker::{Ack, BrokerError, GroupPath, Settled, Stream, Verdict},
     store::ReaderNo,
@@ -51,19 +52,21 @@ impl State {
         let mut verdicts = Verdicts::new();
         // Nearly always all of them name one batch.
         let mut last = None;
-        for ack in acks {
-            let handle = Handle::decode(&ack.handle).ok_or(BrokerError::UnknownHandle)?;
+        for (line, ack) in acks.into_iter().enumerate() {
+            let unknown = |reason| BrokerError::UnknownHandle(about(line, &ack.handle, reason));
+            let handle = Handle::decode(&ack.handle).ok_or_else(|| unknown("cannot be read"))?;
             let named = last.filter(|(.., batch): &Named<'_>| batch.token == handle.batch);
-            let (reader, lease, batch) = named.or_else(|| self.named(&handle)).ok_or(BrokerError::UnknownHandle)?;
+            let named = named.or_else(|| self.named(&handle));
+            let (reader, lease, batch) = named.ok_or_else(|| unknown("names no open lease"))?;
             last = Some((reader, lease, batch));
             if !batch.holds(&handle) {
-                return Err(BrokerError::UnknownHandle);
+                return Err(unknown("names no open lease"));
             }
             if reader != number {
-                return Err(BrokerError::ForeignHandle);
+                return Err(BrokerError::ForeignHandle(about(line, &ack.handle, "was given to another consumer")));
             }
             if !batch.is_open(now) {
-                return Err(BrokerError::UnknownHandle);
+                return Err(unknown("names a lease that is over, or was acknowledged before"));
             }
             let said = verdicts.entry(lease).or_insert_with(|| vec![None; batch.entries.len()]);
             let said = &mut said[usize::from(handle.position)];
@@ -117,6 +120,11 @@ impl State {
         }
         (counts, endings)
     }
+}
+
+/// What is wrong with the handle of a line.
+fn about(line: usize, handle: &str, reason: &str) -> String {
+    format!("message[{line}].handler {} {reason}.", quoted(handle))
 }
 
 /// How a batch ends of whose messages this is said, in its own order.

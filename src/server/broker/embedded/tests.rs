@@ -198,7 +198,7 @@ async fn a_failed_lapse_is_tried_again() {
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert_eq!(scene.available().await, 0);
     store.fail(false);
-    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle)));
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
     assert_eq!(scene.take(2).await.unwrap()[0].json, "1");
 }
 
@@ -245,7 +245,7 @@ async fn what_is_refused_does_not_spoil_its_commit() {
     let (first, second, sent) =
         tokio::join!(scene.settle(&batch, true), scene.settle(&batch, true), scene.send("2", NOW));
     assert_eq!(first.unwrap().success, 1);
-    assert!(matches!(second, Err(BrokerError::UnknownHandle)), "it is being settled");
+    assert!(matches!(second, Err(BrokerError::UnknownHandle(_))), "it is being settled");
     sent.unwrap();
     assert_eq!(scene.take(0).await.unwrap()[0].json, "2");
 }
