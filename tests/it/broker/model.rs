@@ -256,8 +256,8 @@ impl Play {
         let settled = self.broker.settle(&self.paths[*group], *stream, list).await;
         match (settled, self.model.ack(number, said)) {
             (Ok(Settled { success, fail }), Judged::Settled(expected)) => assert_eq!((success, fail), expected),
-            (Err(BrokerError::UnknownHandle(_)), Judged::Over) | (Err(BrokerError::NotRejectable(_)), Judged::Refused) => {
-            }
+            (Err(BrokerError::UnknownHandle(_)), Judged::Over)
+            | (Err(BrokerError::NotRejectable(_)), Judged::Refused) => {}
             (settled, expected) => panic!("{settled:?} where the model has {expected:?}"),
         }
     }

@@ -105,7 +105,10 @@ impl<'a> Preparer<'a> {
         let mut records = Vec::new();
         for (number, lease, ending) in leases {
             let reader = self.state.readers.get(number).ok_or(BrokerError::GroupNotFound)?;
-            let lease_held = reader.leases.get(lease).ok_or_else(|| BrokerError::UnknownHandle("The lease has just ended.".to_owned()))?;
+            let lease_held = reader
+                .leases
+                .get(lease)
+                .ok_or_else(|| BrokerError::UnknownHandle("The lease has just ended.".to_owned()))?;
             let dead_after = reader.dead.map(|(_, failures)| failures);
             let judged = lease_held.judge(ending, self.config.failure_counting, dead_after, self.now_ms);
             let Judgement { mut settlement, deaths, histories } = judged;
