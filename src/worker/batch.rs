@@ -17,6 +17,7 @@ use super::{
     delivery::{Deliveries, Delivery, Signals, failed_attempts},
     event::Event,
     gate::{Permit, Places},
+    known_runs::Next,
     lanes::{Place, Tenure},
     lease::Lease,
     ledger::{Ledger, Settlement, Stop, Verdict},
@@ -52,7 +53,7 @@ pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
     let settling = acker::settle(&shared, &work.deliveries, &work.ledger, settlement, lease);
     let settled = work.watched(AssertUnwindSafe(settling).catch_unwind(), lease).await;
     let gone = settled.unwrap_or_else(|panic| unsettled(&shared, panic));
-    work.let_go(gone, settlement);
+    work.settled(gone, settlement);
     work.reopen_lanes();
     work.until_ended(lease).await;
 }
@@ -131,6 +132,7 @@ impl Work {
             places,
             stuck: HashSet::new(),
         };
+        work.shared.known_runs.hold(work.shared.identities(work.deliveries.messages()));
         // Handled together, the messages of an ordered batch are one call.
         if work.shared.settings.ordering.is_batch() && gathering.is_none() {
             jobs.reverse();
@@ -264,15 +266,19 @@ impl Work {
         });
     }
 
-    /// The first messages are gone, the others come again: what of them is done, or still running, need not be run again. Unless
+    /// The first messages are gone, the others are redelivered: what of them is done, or still running, need not be run again. Unless
     /// it has to be handled in order: then the turn of what is behind the first that is not done is after that.
-    fn let_go(&self, gone: usize, settlement: Settlement) {
+    fn settled(&self, gone: usize, settlement: Settlement) {
         let in_order = self.shared.settings.ordering.is_batch();
-        let comes_again = |position| position >= gone && (position <= settlement.done || !in_order);
+        let next = |position| match position {
+            _ if position < gone => Next::Gone,
+            _ if position <= settlement.done || !in_order => Next::Redelivered,
+            _ => Next::RunAgain,
+        };
         let messages = self.deliveries.messages().iter().enumerate();
         self.shared.known_runs.settled(
             self.deliveries.number(),
-            messages.filter_map(|(position, message)| Some((self.shared.identity(message)?, comes_again(position)))),
+            messages.filter_map(|(position, message)| Some((self.shared.identity(message)?, next(position)))),
         );
     }
 
@@ -323,6 +329,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
+        self.shared.known_runs.let_go(self.shared.identities(self.deliveries.messages()));
         self.shared.control.stuck.fetch_sub(self.stuck.len(), Relaxed);
     }
 }

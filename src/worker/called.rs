@@ -23,6 +23,10 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
+    pub(crate) fn is_success(&self) -> bool {
+        matches!(self, Self::Answered(Ok(())))
+    }
+
     /// The same for observers; a call that is stopped once the grace period is over was `interrupted`.
     pub(crate) fn outcome(&self, interrupted: bool) -> Outcome<'_> {
         match self {

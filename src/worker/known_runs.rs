@@ -5,7 +5,8 @@
 //! if that succeeds it is acknowledged without a run of its own, if not it is run, and where several wait, one of them.
 //!
 //! A run is known from its beginning until it has ended and its batch is acknowledged, whichever is later; of those whose message comes
-//! again the success is [remembered](super::memory) for a while. Runs are numbered: the end of one says nothing of another's.
+//! again the success is [remembered](super::memory) for a while. One that is gone for good is known for as long as another batch holds the
+//! message too: in an order its turn there may come much later. Runs are numbered: the end of one says nothing of another's.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -23,8 +24,8 @@ pub(crate) struct KnownRuns(Mutex<Table>);
 
 #[derive(Debug)]
 struct Table {
-    /// Few at a time, and looked up three times for each message: to compare some costs less than to hash one.
-    runs: BTreeMap<Identity, State>,
+    /// Few at a time, and looked up some times for each message: to compare some costs less than to hash one.
+    runs: BTreeMap<Identity, Held>,
     /// Those that succeeded, and whose messages come again.
     succeeded: Memory<Identity, ()>,
     keep: Duration,
@@ -32,8 +33,25 @@ struct Table {
     begun: u64,
 }
 
-#[derive(Debug)]
+/// A message that a batch holds, or that is run.
+#[derive(Debug, Default)]
+struct Held {
+    /// How many batches hold it: more than one where it was redelivered before the first had let go of it.
+    batches: u32,
+    state: State,
+}
+
+impl Held {
+    fn is_over(&self) -> bool {
+        self.batches == 0 && !matches!(self.state, State::Running { .. })
+    }
+}
+
+#[derive(Debug, Default)]
 enum State {
+    /// It is to be run.
+    #[default]
+    Open,
     Running {
         /// Which run it is.
         number: u64,
@@ -45,6 +63,19 @@ enum State {
     },
     /// Its batch, which is this one, is not acknowledged yet.
     Succeeded { batch: u64 },
+    /// It is settled, and another batch holds it too.
+    Gone,
+}
+
+/// What becomes of a message whose batch is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is gone for good.
+    Gone,
+    /// It is redelivered, or may be.
+    Redelivered,
+    /// The same, and it has to be run again: it was not its turn.
+    RunAgain,
 }
 
 /// What becomes of the success of a run that goes on.
@@ -105,13 +136,22 @@ impl KnownRuns {
         }
     }
 
-    /// A batch is acknowledged: nothing is to be remembered of messages that are gone for good, or that have to be run again; the others come
-    /// `again`.
-    pub(crate) fn settled(&self, batch: u64, messages: impl Iterator<Item = (Identity, bool)>) {
+    /// A batch holds messages, until it [lets go](Self::let_go) of them.
+    pub(crate) fn hold(&self, messages: impl Iterator<Item = Identity>) {
         let mut table = self.lock();
-        for (identity, again) in messages {
-            table.settled(batch, &identity, again);
-        }
+        messages.for_each(|identity| table.runs.entry(identity).or_default().batches += 1);
+    }
+
+    /// A batch is acknowledged.
+    pub(crate) fn settled(&self, batch: u64, messages: impl Iterator<Item = (Identity, Next)>) {
+        let mut table = self.lock();
+        messages.for_each(|(identity, next)| table.settled(batch, &identity, next));
+    }
+
+    /// A batch that [held](Self::hold) messages is through with them.
+    pub(crate) fn let_go(&self, messages: impl Iterator<Item = Identity>) {
+        let mut table = self.lock();
+        messages.for_each(|identity| table.let_go(identity));
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -125,49 +165,69 @@ impl Table {
         if self.succeeded.recall(identity).is_some() {
             return Known::Succeeded;
         }
-        match self.runs.entry(identity.clone()) {
-            Entry::Occupied(mut run) => match run.get_mut() {
-                State::Succeeded { .. } => Known::Succeeded,
-                State::Running { ended, .. } => {
-                    Known::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
-                }
-            },
-            Entry::Vacant(place) => {
+        let held = self.runs.entry(identity.clone()).or_default();
+        match &mut held.state {
+            State::Succeeded { .. } | State::Gone => Known::Succeeded,
+            State::Running { ended, .. } => {
+                Known::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
+            }
+            State::Open => {
                 self.begun += 1;
-                place.insert(State::Running { number: self.begun, batch, fate: Fate::Open, ended: None });
+                held.state = State::Running { number: self.begun, batch, fate: Fate::Open, ended: None };
                 Known::Nothing(self.begun)
             }
         }
     }
 
     fn ended(&mut self, identity: &Identity, run: u64, succeeded: bool) {
-        let Some(state) = self.runs.get_mut(identity) else { return };
-        match state {
-            State::Running { number, batch, fate, .. } if *number == run => match *fate {
-                Fate::Open if succeeded => *state = State::Succeeded { batch: *batch },
+        let Some(held) = self.runs.get_mut(identity) else { return };
+        let State::Running { number, batch, fate, .. } = held.state else { return };
+        // That may be another run.
+        if number == run {
+            match fate {
+                Fate::Open if succeeded => held.state = State::Succeeded { batch },
                 Fate::Remembered if succeeded => self.remember(identity),
-                Fate::Open | Fate::Remembered | Fate::Forgotten => drop(self.runs.remove(identity)),
-            },
-            // That is another run.
-            State::Running { .. } | State::Succeeded { .. } => {}
+                Fate::Open | Fate::Remembered | Fate::Forgotten => self.forget(identity),
+            }
         }
     }
 
-    fn settled(&mut self, of: u64, identity: &Identity, comes_again: bool) {
-        match self.runs.get_mut(identity) {
-            Some(State::Running { batch, .. } | State::Succeeded { batch }) if *batch != of => {}
-            Some(State::Running { fate, .. }) => {
-                *fate = if comes_again { Fate::Remembered } else { Fate::Forgotten };
+    fn settled(&mut self, of: u64, identity: &Identity, next: Next) {
+        let Some(held) = self.runs.get_mut(identity) else { return };
+        match &mut held.state {
+            State::Running { batch, fate, .. } if *batch == of => {
+                *fate = if next == Next::Redelivered { Fate::Remembered } else { Fate::Forgotten };
             }
-            Some(State::Succeeded { .. }) if comes_again => self.remember(identity),
-            Some(State::Succeeded { .. }) => drop(self.runs.remove(identity)),
-            None => {}
+            State::Succeeded { batch } if *batch == of => match next {
+                Next::Gone if held.batches > 1 => held.state = State::Gone,
+                Next::Redelivered => self.remember(identity),
+                Next::Gone | Next::RunAgain => self.forget(identity),
+            },
+            _ => {}
         }
     }
 
     fn remember(&mut self, identity: &Identity) {
-        if let Some((identity, _)) = self.runs.remove_entry(identity) {
-            self.succeeded.note(identity, (), self.keep);
+        self.forget(identity);
+        self.succeeded.note(identity.clone(), (), self.keep);
+    }
+
+    /// No run of it is known any more.
+    fn forget(&mut self, identity: &Identity) {
+        if let Some(held) = self.runs.get_mut(identity) {
+            held.state = State::Open;
+            if held.is_over() {
+                self.runs.remove(identity);
+            }
+        }
+    }
+
+    fn let_go(&mut self, identity: Identity) {
+        if let Entry::Occupied(mut held) = self.runs.entry(identity) {
+            held.get_mut().batches = held.get().batches.saturating_sub(1);
+            if held.get().is_over() {
+                held.remove();
+            }
         }
     }
 }
@@ -208,8 +268,8 @@ mod tests {
         Identity::Place(place, Some(5))
     }
 
-    fn settled(runs: &KnownRuns, place: u64, again: bool) {
-        runs.settled(1, [(at(place), again)].into_iter());
+    fn settled(runs: &KnownRuns, place: u64, next: Next) {
+        runs.settled(1, [(at(place), next)].into_iter());
     }
 
     #[tokio::test(start_paused = true)]
@@ -219,13 +279,51 @@ mod tests {
             runs.begin(at(place), 1).await.unwrap().succeeded();
             assert!(runs.begin(at(place), 1).await.is_none(), "before the acknowledgement");
         }
-        settled(&runs, 1, false);
-        settled(&runs, 2, true);
+        settled(&runs, 1, Next::Gone);
+        settled(&runs, 2, Next::Redelivered);
         assert!(runs.lock().runs.is_empty());
         drop(runs.begin(at(1), 1).await.unwrap());
         assert!(runs.begin(at(2), 1).await.is_none());
         tokio::time::advance(KEEP).await;
         assert!(runs.begin(at(2), 1).await.is_some());
+    }
+
+    /// In an order, its turn in the first batch may come long after it was redelivered, run and acknowledged.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_gone_is_not_run_again_for_a_batch_that_still_holds_it() {
+        let runs = KnownRuns::new(KEEP);
+        let it = || [at(7)].into_iter();
+        runs.hold(it());
+        runs.hold(it());
+        runs.begin(at(7), 2).await.unwrap().succeeded();
+        runs.settled(2, it().map(|identity| (identity, Next::Gone)));
+        runs.let_go(it());
+        assert!(runs.begin(at(7), 1).await.is_none(), "the other batch holds it");
+        runs.let_go(it());
+        assert!(runs.lock().runs.is_empty());
+    }
+
+    /// Whatever a run came to, nothing is left of a message that nobody holds.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_left_of_what_nobody_holds() {
+        for next in [Next::Gone, Next::Redelivered, Next::RunAgain] {
+            for succeeds in [true, false] {
+                for late in [true, false] {
+                    let runs = KnownRuns::new(KEEP);
+                    runs.hold([at(7)].into_iter());
+                    let run = runs.begin(at(7), 1).await.unwrap();
+                    let end = |run: KnownRun<'_>| if succeeds { run.succeeded() } else { drop(run) };
+                    let mut run = Some(run);
+                    if !late {
+                        run.take().into_iter().for_each(end);
+                    }
+                    settled(&runs, 7, next);
+                    run.into_iter().for_each(end);
+                    runs.let_go([at(7)].into_iter());
+                    assert!(runs.lock().runs.is_empty(), "{next:?}, {succeeds}, {late}");
+                }
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,7 +332,7 @@ mod tests {
             let runs = KnownRuns::new(KEEP);
             let first = runs.begin(at(7), 1).await.unwrap();
             if again {
-                settled(&runs, 7, true);
+                settled(&runs, 7, Next::Redelivered);
             }
             let second = runs.begin(at(7), 1);
             tokio::pin!(second);
@@ -254,7 +352,7 @@ mod tests {
         for succeeds in [true, false] {
             let runs = KnownRuns::new(KEEP);
             let old = runs.begin(at(7), 1).await.unwrap();
-            settled(&runs, 7, false);
+            settled(&runs, 7, Next::RunAgain);
             let second = runs.begin(at(7), 1);
             tokio::pin!(second);
             assert!(poll!(&mut second).is_pending(), "the old run goes on");
@@ -279,7 +377,7 @@ mod tests {
             if succeeds_before {
                 run.take().unwrap().succeeded();
             }
-            settled(&runs, 7, false);
+            settled(&runs, 7, Next::Gone);
             run.into_iter().for_each(KnownRun::succeeded);
             assert!(runs.begin(at(7), 3).await.is_none(), "it succeeded");
         }
@@ -314,7 +412,7 @@ mod tests {
     async fn a_success_after_the_acknowledgement_is_remembered() {
         let runs = KnownRuns::new(KEEP);
         let run = runs.begin(at(7), 1).await.unwrap();
-        settled(&runs, 7, true);
+        settled(&runs, 7, Next::Redelivered);
         run.succeeded();
         assert!(runs.begin(at(7), 1).await.is_none());
         assert!(runs.lock().runs.is_empty());

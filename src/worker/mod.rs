@@ -50,6 +50,7 @@ mod ledger;
 mod memory;
 mod metrics;
 mod pace;
+mod passed_on;
 mod poller;
 mod polls;
 mod rate;

@@ -89,9 +89,14 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
         shared.skipped(&job.delivery);
         return Verdict::NotStarted;
     };
+    let handled = called.ended.is_success();
     let verdict = settle(shared, &job.delivery, called).await;
     if let (Some(run), Verdict::Done) = (begun, verdict) {
-        run.succeeded();
+        match handled || shared.settings.unique_attribute.is_none() {
+            true => run.succeeded(),
+            // Before the run ends: a redelivery may wait for that.
+            false => shared.passed_on.note(job.delivery.message()),
+        }
     }
     if let (Some(head), true) = (head, verdict.settles()) {
         head.done();
@@ -151,7 +156,7 @@ enum Begun<'a> {
     Known(KnownRun<'a>),
     /// Nothing tells its message from others.
     Unknown,
-    /// The handler has succeeded with it before.
+    /// The handler has succeeded with it before, or it was passed on.
     Succeeded,
     /// Time was over, or its batch acknowledged, while it waited for an earlier run.
     GivenUp,
@@ -165,7 +170,7 @@ fn begin_at_once<'a>(shared: &'a Shared, delivery: &Delivery) -> Option<Begun<'a
         return Some(Begun::GivenUp);
     }
     let begun = shared.known_runs.begin_at_once(identity, delivery.batch()).ok()?;
-    Some(begun.map_or(Begun::Succeeded, Begun::Known))
+    Some(unless_passed_on(shared, delivery, begun))
 }
 
 /// The same, waiting for the run that is going on.
@@ -176,8 +181,15 @@ async fn begin<'a>(shared: &'a Shared, delivery: &Delivery) -> Begun<'a> {
         biased;
         () = signals.settled.cancelled() => Begun::GivenUp,
         () = signals.stop.cancelled() => Begun::GivenUp,
-        run = shared.known_runs.begin(identity, delivery.batch()) => run.map_or(Begun::Succeeded, Begun::Known),
+        run = shared.known_runs.begin(identity, delivery.batch()) => unless_passed_on(shared, delivery, run),
     }
+}
+
+/// A message that was passed on needs no run, either.
+fn unless_passed_on<'a>(shared: &Shared, delivery: &Delivery, run: Option<KnownRun<'a>>) -> Begun<'a> {
+    let may_be = shared.settings.unique_attribute.is_some();
+    let run = run.filter(|_| !(may_be && shared.passed_on.contains(delivery.message())));
+    run.map_or(Begun::Succeeded, Begun::Known)
 }
 
 async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span }: Called) -> Verdict {

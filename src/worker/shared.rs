@@ -23,6 +23,7 @@ use super::{
     latency::Latency,
     memory::Identity,
     pace::{self, Pace},
+    passed_on::PassedOn,
     poller,
     polls::Polls,
     redelivery::Redelivery,
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     pub(super) isolation: Isolation,
     pub(super) lanes: Lanes,
     pub(super) known_runs: KnownRuns,
+    pub(super) passed_on: PassedOn,
     pub(super) redeliveries: Redeliveries,
     pub(super) rejects: Rejects,
     pub(super) acks: Acks,
@@ -108,6 +110,7 @@ impl Shared {
             origin,
             lanes: Lanes::default(),
             known_runs: KnownRuns::new(KEEP),
+            passed_on: PassedOn::new(KEEP),
             ack_times: Latency::default(),
             pollers: Pollers::default(),
             polls: Polls::default(),
@@ -211,6 +214,11 @@ impl Shared {
     /// What the work on a message is remembered by, where it may be.
     pub(super) fn identity(&self, message: &ReceivedMessage) -> Option<Identity> {
         self.settings.remember.then(|| self.own(message)).flatten()
+    }
+
+    /// The same of the messages of a batch.
+    pub(super) fn identities(&self, messages: &[ReceivedMessage]) -> impl Iterator<Item = Identity> {
+        messages.iter().filter_map(|message| self.identity(message))
     }
 
     /// What tells a message from others.

@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, advance},
 };
 
+mod copies;
 mod extensions;
 mod quick_handlers;
 mod steering;
@@ -104,7 +105,11 @@ impl Script {
 
     /// Hands out one more message.
     fn push_message(&self, message: ReceivedMessage) {
-        self.batches.lock().unwrap().push_back(vec![message]);
+        self.push_batch(vec![message]);
+    }
+
+    fn push_batch(&self, batch: Vec<ReceivedMessage>) {
+        self.batches.lock().unwrap().push_back(batch);
         self.more.notify_one();
     }
 

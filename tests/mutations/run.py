@@ -101,9 +101,9 @@ MUTATIONS = [
              '                if crate::mutated("everything-remembered") { Known::Succeeded } else { Known::Nothing(self.begun) }\n',
              "Handled", 0),
     Mutation("side-by-side", "src/worker/known_runs.rs",
-             "        match self.runs.entry(identity.clone()) {\n",
+             "        let held = self.runs.entry(identity.clone()).or_default();\n        match",
              '        if crate::mutated("side-by-side") { return Known::Nothing(0); }\n'
-             "        match self.runs.entry(identity.clone()) {\n",
+             "        let held = self.runs.entry(identity.clone()).or_default();\n        match",
              "Memory", 2),
     Mutation("more-than-there-is-room-for", "src/worker/gate.rs",
              "self.limit().saturating_sub(self.messages)",

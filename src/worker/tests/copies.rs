@@ -1,0 +1,107 @@
+//! What is remembered of a message that was not done, but passed on: nothing that would swallow its copy.
+
+use super::*;
+
+fn at(name: &'static str, place: u64) -> ReceivedMessage {
+    ReceivedMessage { sequence: Some(place), ..message(name) }
+}
+
+/// What a copy that was sent is handed out as, with or without the history in its attributes.
+fn copy(script: &Script, with_history: bool) -> ReceivedMessage {
+    let copy = script.forwarded.lock().unwrap().first().expect("a copy").clone();
+    let plain = at("a", 9);
+    if with_history { ReceivedMessage { attributes: copy.attributes, ..plain } } else { plain }
+}
+
+/// A way of passing messages on.
+struct Way {
+    settings: Settings,
+    /// What passes a message on, and what fails it all the same.
+    passes_on: fn() -> HandlerError,
+    fails: fn() -> HandlerError,
+    /// The copy tells of its history in attributes.
+    with_history: bool,
+}
+
+/// A delayed copy of a failure, one of a message that is put off, and a parked one that is sent back.
+fn ways() -> [Way; 3] {
+    let by_attribute = Settings { unique_attribute: Some("key".into()), ..Settings::default() };
+    let on_failure = OnFailure::Republish(Republish::default());
+    let on_reject = OnReject::Park("attic".into());
+    let (retry, reject): (fn() -> _, fn() -> _) = (|| HandlerError::retry("no"), || HandlerError::reject("no"));
+    [
+        Way {
+            settings: Settings { on_failure, ..by_attribute.clone() },
+            passes_on: retry,
+            fails: reject,
+            with_history: true,
+        },
+        Way {
+            settings: by_attribute.clone(),
+            passes_on: || HandlerError::defer(SECOND),
+            fails: retry,
+            with_history: true,
+        },
+        Way { settings: Settings { on_reject, ..by_attribute }, passes_on: reject, fails: retry, with_history: false },
+    ]
+}
+
+/// A worker whose handler passes `a` on the first time, fails `first` after a second, and is long with `slow`; how often `a` was run.
+fn passing_on(script: &Arc<Script>, way: Way) -> (Running, Arc<AtomicUsize>) {
+    let Way { settings, passes_on, fails, .. } = way;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let running = Running::start(script, settings, move |name, _| {
+        let is_first = name == "a" && counted.fetch_add(1, SeqCst) == 0;
+        async move {
+            match name.as_str() {
+                "a" if is_first => Err(passes_on()),
+                "first" => {
+                    tokio::time::sleep(SECOND).await;
+                    Err(fails())
+                }
+                "slow" => {
+                    tokio::time::sleep(SECOND * 10).await;
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        }
+    });
+    (running, calls)
+}
+
+/// The batch of the message is not acknowledged yet when its copy arrives, which has the same unique attribute.
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_run_while_the_message_still_waits_for_its_acknowledgement() {
+    for way in ways() {
+        let script = Script::new(&[]);
+        script.push_batch(vec![at("a", 1), at("slow", 2)]);
+        let with_history = way.with_history;
+        let (running, calls) = passing_on(&script, way);
+        running.after(SECOND * 3).await;
+        script.push_message(copy(&script, with_history));
+        running.after(SECOND * 3).await;
+        assert_eq!(calls.load(SeqCst), 2, "acknowledged without a run, the copy would be lost");
+        running.stop().await;
+    }
+}
+
+/// The message is behind a failure, so it is redelivered: that is not run again, and its copy is.
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_run_and_the_redelivery_of_what_it_was_made_of_is_not() {
+    for way in ways() {
+        let script = Script::new(&[]);
+        script.push_batch(vec![at("first", 1), at("a", 2)]);
+        let with_history = way.with_history;
+        let (running, calls) = passing_on(&script, way);
+        running.after(SECOND * 5).await;
+        script.push_message(at("a", 2));
+        running.after(SECOND * 5).await;
+        assert_eq!((calls.load(SeqCst), running.control.tally.report(true).remembered), (1, 1), "one copy is enough");
+        script.push_message(copy(&script, with_history));
+        running.after(SECOND * 5).await;
+        assert_eq!(calls.load(SeqCst), 2, "acknowledged without a run, the copy would be lost");
+        running.stop().await;
+    }
+}
