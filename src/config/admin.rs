@@ -13,6 +13,8 @@ use super::{tls::Tls, values::Secret};
 pub struct Admin {
     /// Where it listens; nowhere by default. Other addresses than loopback need a token.
     pub listen: Option<SocketAddr>,
+    /// Further names by which callers may call it while there is no token; none by default.
+    pub hosts: Vec<String>,
     /// Its certificate; plain HTTP by default.
     pub tls: Option<Tls>,
     /// The bearer token that `/status`, `/scale` and every POST need; none by default.

@@ -17,6 +17,8 @@ use super::{
 pub struct Publisher {
     /// Where it listens; `127.0.0.1:9403` by default.
     pub listen: SocketAddr,
+    /// Further names by which callers may call it while there is no token; none by default.
+    pub hosts: Vec<String>,
     /// Its certificate; plain HTTP by default.
     pub tls: Option<Tls>,
     /// The name or identifier of the queue that messages go to; required.
@@ -36,6 +38,7 @@ impl Default for Publisher {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9403)),
+            hosts: Vec::new(),
             tls: None,
             queue: String::new(),
             max_pending: 10_000,

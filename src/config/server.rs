@@ -19,6 +19,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Where health, metrics and the view into queues are served, on loopback only; nowhere by default.
     pub admin: Option<SocketAddr>,
+    /// Further names by which callers may call `listen` and `admin` while these ask for no credentials; none by default.
+    pub hosts: Vec<String>,
     /// The certificate of the API's address; plain HTTP by default.
     pub tls: Option<Tls>,
     /// Where messages are kept; in memory by default.
@@ -56,6 +58,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9400)),
             admin: None,
+            hosts: Vec::new(),
             tls: None,
             data_dir: None,
             project_id: "local".to_owned(),

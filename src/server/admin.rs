@@ -14,6 +14,7 @@ use axum::{
     Extension, Router,
     body::Body,
     extract::{RawPathParams, State},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -27,7 +28,7 @@ use super::{
     broker::{GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
     codes,
     error::ApiError,
-    figures,
+    figures, host_check,
     json::Json,
     metrics::Seen,
     query::Query,
@@ -55,6 +56,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .fallback(async || plain(&codes::URL_NOT_FOUND.plain()))
         .method_not_allowed_fallback(async || plain(&codes::METHOD.plain()))
         .layer(Extension(Arc::new(registry)))
+        .layer(middleware::from_fn_with_state(app.admin_check.clone(), host_check::check))
         .with_state(Arc::clone(app))
 }
 

@@ -16,7 +16,7 @@ use super::{
     gate::{Caller, Sender, is_project_id},
     inject::inject,
     resource::Target,
-    routes::Admitted,
+    routes::{Admitted, wrong_method},
 };
 
 /// Admits a request to its operation, or answers why not.
@@ -24,7 +24,7 @@ pub(super) async fn admit(app: &App, sender: Sender<'_>, target: Target<'_>, bod
     let parts = sender.parts;
     if parts.method == Method::HEAD && !target.resource.is_for_anybody() {
         // HEAD is served by GET elsewhere: here that would be a consume that throws its messages away.
-        return codes::METHOD.plain().into_response();
+        return wrong_method(target.resource);
     }
     // The room for the body is held until the operation has done with it.
     let (body, _room) = match body::read(body, &app.room, &app.limits).await {

@@ -5,7 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    body::Room, broker::Broker, config::HttpLimits, faults::Faults, gate::Gate, metrics::Metrics, polls::Polls,
+    body::Room, broker::Broker, config::HttpLimits, faults::Faults, gate::Gate, host_check::HostCheck,
+    metrics::Metrics, polls::Polls,
 };
 
 /// The state behind the router.
@@ -17,6 +18,10 @@ pub(crate) struct App {
     pub(crate) stopping: CancellationToken,
     /// Who may call.
     pub(crate) gate: Gate,
+    /// By which names connections may call the API, and whether web pages may.
+    pub(crate) api_check: HostCheck,
+    /// The same for the admin address.
+    pub(crate) admin_check: HostCheck,
     /// What goes wrong on purpose.
     pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.

@@ -81,6 +81,9 @@ codes! {
     TAG_NOT_FOUND = NOT_FOUND "DMS.10240426" "No tag containing this key exists.";
     METHOD = METHOD_NOT_ALLOWED "DMS.00405001" "This request method is not allowed.";
 
+    HOST = BAD_REQUEST "APIGW.0201" "The Host header is missing, repeated or malformed.";
+    WEB_PAGE = FORBIDDEN "APIGW.0201" "Web pages may not use this server.";
+    FOREIGN_HOST = MISDIRECTED_REQUEST "APIGW.0201" "This server does not answer to this name.";
     BODY_TIMEOUT = REQUEST_TIMEOUT "APIGW.0201" "The request body did not arrive in time.";
     URI_SIZE = URI_TOO_LONG "APIGW.0201" "The URI is longer than 32 KB.";
     HEADER_SIZE = REQUEST_HEADER_FIELDS_TOO_LARGE "APIGW.0201" "A header is larger than 32 KB.";

@@ -19,6 +19,9 @@ pub struct ServerConfig {
     pub listen: Option<SocketAddr>,
     /// The address of health, metrics and peek; loopback only; none by default.
     pub admin: Option<SocketAddr>,
+    /// Further names and addresses, without ports, by which callers may call a server that asks for no credentials, as
+    /// behind a proxy that passes `Host` on; none (the default): `localhost` and loopback addresses only.
+    pub hosts: Vec<String>,
     /// The certificate of the API's address; none (the default): plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Where messages are kept; none (the default): in memory.
@@ -47,6 +50,7 @@ impl Default for ServerConfig {
         Self {
             listen: None,
             admin: None,
+            hosts: Vec::new(),
             tls: None,
             data_dir: None,
             projects: Vec::new(),

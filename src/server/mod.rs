@@ -3,7 +3,7 @@
 //! A request passes `listener` and `connection` (sockets, deadlines), `api` and `rim` (request id, panics, error body,
 //! metrics) with `resource`, `admit` with `body` and `gate` (size, caller), `inject` (faults on purpose), `routes`, and one
 //! file per resource: `queues`, `groups`, `send`, `consume`, `ack`, `polls`, `tags`, `tag_search`, `quotas`, `iam`. What they refuse
-//! they refuse with one of `codes`, as an `error`. In-process callers enter at `api` and skip the sockets; `admin` is apart
+//! they refuse with one of `codes`, as an `error`. `host_check` keeps web pages out while there are no credentials. In-process callers enter at `api` and skip the sockets; `admin` is apart
 //! from all that, on its own address.
 //!
 //! Nothing in here knows the client or the worker, and only [`broker`] knows how messages are kept.
@@ -29,6 +29,7 @@ pub mod faults;
 mod figures;
 mod gate;
 mod groups;
+pub(crate) mod host_check;
 mod iam;
 mod inject;
 mod intake;
@@ -69,10 +70,14 @@ use self::{
     broker::{Broker, embedded::OpenError},
     faults::Faults,
     gate::Gate,
+    host_check::{HostCheck, Remedy, is_host},
     listener::Listener,
     metrics::Metrics,
     polls::Polls,
 };
+
+/// The configuration key of the names by which a server without credentials may be called.
+const HOSTS_KEY: &str = "server.hosts";
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -154,9 +159,15 @@ impl Server {
     async fn assemble(config: ServerConfig, gate: Gate, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
         let tls = config.tls.map(Tls::load).transpose()?;
         let (listener, admin) = (listen(config.listen, tls).await?, listen(config.admin, None).await?);
+        let api_check = match gate.is_open() {
+            true => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: Some("server.auth") }),
+            false => HostCheck::guarded(),
+        };
         let app = Arc::new(App {
             broker,
             stopping: CancellationToken::new(),
+            api_check,
+            admin_check: HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: None }),
             gate,
             faults: Faults::new(&config.faults),
             region: config.region,
@@ -247,6 +258,9 @@ impl Server {
 /// The gate of a configuration whose addresses are not open to strangers.
 fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
     let gate = Gate::new(config.projects.clone(), config.token_lifetime, config.clock).map_err(ServerError::Config)?;
+    if let Some(host) = config.hosts.iter().find(|host| !is_host(host)) {
+        return Err(ServerError::Config(format!("the host {host:?} is neither a name nor an address without a port")));
+    }
     if let Some(address) = config.listen.filter(|address| gate.is_open() && !address.ip().is_loopback()) {
         return Err(ServerError::Unguarded(address));
     }

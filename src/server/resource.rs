@@ -108,18 +108,14 @@ impl<'a> Resource<'a> {
     /// The methods that it has, as the `Allow` header lists them.
     pub(super) fn methods(self) -> &'static str {
         match self {
-            Self::Queues | Self::Groups(_) => "POST,GET,HEAD",
-            Self::Tags(_) => "GET,HEAD,POST",
-            Self::Queue(_) => "GET,HEAD,DELETE",
+            Self::Queues | Self::Groups(_) => "POST,GET",
+            Self::Tags(_) => "GET,POST",
+            Self::Queue(_) => "GET,DELETE",
             Self::TagActions(_) => "POST,DELETE",
             Self::Group(..) | Self::Tag(..) => "DELETE",
             Self::Messages(_) | Self::Acks(..) | Self::TagSearch | Self::EndPolls | Self::Tokens => "POST",
-            Self::Consume(..)
-            | Self::ProjectTags
-            | Self::Quotas
-            | Self::QueueQuota
-            | Self::Version
-            | Self::Projects => "GET,HEAD",
+            Self::Consume(..) | Self::ProjectTags | Self::Quotas | Self::QueueQuota | Self::Projects => "GET",
+            Self::Version => "GET,HEAD",
         }
     }
 

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
 use tokio::time::Instant;
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
     error::ApiError,
     extensions::{ANNOUNCED, EXTENSIONS},
     gate::Sender,
+    host_check::Refusal,
     operation::Operation,
     resource::Target,
 };
@@ -39,10 +40,10 @@ pub(super) async fn wrap(app: &App, peer: Option<IpAddr>, request: Request) -> R
     let target = Target::of(parts.uri.path()).filter(|target| app.extensions || !target.resource.is_extension());
     let operation = target.map_or(Operation::Unknown, |target| Operation::of(&parts.method, target.resource)).as_str();
 
-    let mut response = match (oversized(&parts), target) {
-        (Some(code), _) => code.plain().into_response(),
-        (None, None) => codes::URL_NOT_FOUND.plain().into_response(),
-        (None, Some(target)) => AssertUnwindSafe(admit::admit(app, Sender { parts: &parts, peer }, target, body))
+    let mut response = match (acceptable(app, peer, &parts), target) {
+        (Err(error), _) => error.into_response(),
+        (Ok(()), None) => codes::URL_NOT_FOUND.plain().into_response(),
+        (Ok(()), Some(target)) => AssertUnwindSafe(admit::admit(app, Sender { parts: &parts, peer }, target, body))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| {
@@ -66,13 +67,36 @@ pub(super) async fn wrap(app: &App, peer: Option<IpAddr>, request: Request) -> R
     response
 }
 
-/// Whether a head is larger than the service's gateway took. What is larger by far never gets here: its connection ends.
-fn oversized(head: &Parts) -> Option<Code> {
+/// Checks what holds for every head, whatever it asks for.
+fn acceptable(app: &App, peer: Option<IpAddr>, head: &Parts) -> Result<(), ApiError> {
+    check_size(head).map_err(Code::plain)?;
+    match peer {
+        Some(_) => app.api_check.check(head).map_err(misdirected),
+        // A caller in the same process has no use for a `Host`.
+        None => Ok(()),
+    }
+}
+
+/// Refuses a head that is larger than the service's gateway took. What is larger by far never gets here: its connection
+/// ends.
+fn check_size(head: &Parts) -> Result<(), Code> {
     let uri = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
     if uri > MAX_LINE {
-        return Some(codes::URI_SIZE);
+        return Err(codes::URI_SIZE);
     }
-    head.headers.values().any(|value| value.len() > MAX_LINE).then_some(codes::HEADER_SIZE)
+    if head.headers.values().any(|value| value.len() > MAX_LINE) {
+        return Err(codes::HEADER_SIZE);
+    }
+    Ok(())
+}
+
+fn misdirected(refusal: Refusal) -> ApiError {
+    let code = match refusal.status {
+        StatusCode::BAD_REQUEST => codes::HOST,
+        StatusCode::FORBIDDEN => codes::WEB_PAGE,
+        _ => codes::FOREIGN_HOST,
+    };
+    code.because(refusal.text)
 }
 
 /// The caller's request id where it is a short visible text, else a new one.

@@ -102,7 +102,8 @@ async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Respon
     })
 }
 
-fn wrong_method(resource: Resource<'_>) -> Response {
+/// Refuses a method, and names those that the resource has.
+pub(super) fn wrong_method(resource: Resource<'_>) -> Response {
     let mut response = codes::METHOD.plain().into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(resource.methods()));
     response

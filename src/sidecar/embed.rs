@@ -31,6 +31,7 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
     ServerConfig {
         listen: Some(server.listen),
         admin: server.admin,
+        hosts: server.hosts.clone(),
         tls: server.tls.as_ref().map(tls),
         data_dir: server.data_dir.clone(),
         projects: own.into_iter().chain(further).collect(),

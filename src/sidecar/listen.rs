@@ -5,7 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use super::{embed, error::SidecarError};
 use crate::{
     config,
-    server::{HttpLimits, Tls, listener::Listener},
+    server::{
+        HttpLimits, Tls,
+        host_check::{HostCheck, Remedy},
+        listener::Listener,
+    },
 };
 
 /// Listens on an address.
@@ -15,6 +19,14 @@ use crate::{
 pub(super) async fn listen(address: SocketAddr, tls: Option<&config::Tls>) -> Result<Listener, SidecarError> {
     let tls = tls.map(|tls| Tls::load(embed::tls(tls))).transpose()?;
     Listener::bind(address, tls).await.map_err(|error| SidecarError::Listen(address, error))
+}
+
+/// By which names callers may call a listener, and whether web pages may; `keys` stand for it in refusals.
+pub(super) fn host_check(token: Option<&config::Secret>, hosts: &[String], keys: Remedy) -> HostCheck {
+    match token {
+        Some(_) => HostCheck::guarded(),
+        None => HostCheck::open(hosts, keys),
+    }
 }
 
 /// The limits of a listener of so many connections, whose requests may take so long to finish at the end.

@@ -1,4 +1,4 @@
-//! The small listeners, of a server's admin address, a sidecar's and a publisher: how long and how large a request's head may be,
+//! The listeners, of a server's API, its admin address, a sidecar's and a publisher: how long and how large a request's head may be,
 //! how long a connection may be silent, and how many there may be.
 
 use std::{net::SocketAddr, time::Duration};
@@ -18,14 +18,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{rest, still, takes};
 
-/// Every small listener on a free port; they end when the guards are dropped.
-struct Listening {
-    addresses: [(&'static str, SocketAddr); 3],
+/// Every kind of listener on a free port; they end when the guards are dropped.
+pub(crate) struct Listening {
+    pub(crate) addresses: [(&'static str, SocketAddr); 4],
     _server: oneshot::Sender<()>,
     _sidecar: tokio_util::sync::DropGuard,
 }
 
-async fn listening() -> Listening {
+pub(crate) async fn listening() -> Listening {
+    listening_with("", "").await
+}
+
+/// The same, with these keys in front of the server's others, and these behind the small listeners'.
+pub(crate) async fn listening_with(server_keys: &str, keys: &str) -> Listening {
     let any = Some(([127, 0, 0, 1], 0).into());
     let server = Server::bind(ServerConfig { admin: any, ..ServerConfig::default() }).await.unwrap();
     let server_admin = server.admin_addr().unwrap();
@@ -34,7 +39,11 @@ async fn listening() -> Listening {
 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
-    let yaml = "server: {listen: '127.0.0.1:0', queues: [{name: q}]}\npublishers: [{queue: q, listen: '127.0.0.1:0'}]\nadmin: {listen: '127.0.0.1:0'}\n";
+    let auth = if server_keys.contains("auth") { "dms: {auth: {access_key: AK, secret_key: SK}}\n" } else { "" };
+    let yaml = format!(
+        "{auth}server: {{{server_keys}listen: '127.0.0.1:0', queues: [{{name: q}}]}}\n\
+         publishers: [{{queue: q, listen: '127.0.0.1:0'{keys}}}]\nadmin: {{listen: '127.0.0.1:0'{keys}}}\n"
+    );
     std::fs::write(&file, yaml).unwrap();
     let config = load(&Request::new().file(file)).unwrap_or_else(|error| panic!("{error}")).config;
     let sidecar = Sidecar::start(config).await.unwrap();
@@ -42,6 +51,7 @@ async fn listening() -> Listening {
         ("server.admin", server_admin),
         ("admin", sidecar.admin_addr().unwrap()),
         ("publisher", sidecar.publisher_addrs()[0]),
+        ("server", sidecar.server_addr().unwrap()),
     ];
     let ending = CancellationToken::new();
     tokio::spawn(sidecar.run(ending.clone()));
@@ -50,7 +60,7 @@ async fn listening() -> Listening {
 
 /// Asks for something and reads the head of the answer.
 async fn ask(stream: &mut TcpStream) -> String {
-    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.unwrap();
     String::from_utf8_lossy(&head).into_owned()
@@ -87,7 +97,7 @@ async fn large_heads_are_refused_everywhere() {
     for (name, address) in listening.addresses {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let line = format!("X-Large: {}\r\n", "x".repeat(1_000));
-        let head = format!("GET /livez HTTP/1.1\r\nHost: h\r\n{}\r\n", line.repeat(200));
+        let head = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\n{}\r\n", line.repeat(200));
         // It may be refused before all of it is written.
         let _ = stream.write_all(head.as_bytes()).await;
         let answer = rest(&mut stream).await;

@@ -5,6 +5,8 @@
 mod backlog;
 #[cfg(feature = "server")]
 mod broker;
+#[cfg(feature = "sidecar")]
+mod browsers;
 #[cfg(all(unix, feature = "cli"))]
 mod cli;
 mod client;

@@ -150,10 +150,10 @@ async fn http_1_1_is_what_is_agreed_on_and_the_catalogue_says_https() {
     let name = ServerName::try_from("localhost").unwrap();
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, server.connect().await).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-    stream.write_all(b"GET /v3 HTTP/1.1\r\nHost: dms.example:9400\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /v3 HTTP/1.1\r\nHost: dms.localhost:9400\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains("\"href\":\"https://dms.example:9400/v3/\""), "{answer}");
+    assert!(answer.contains("\"href\":\"https://dms.localhost:9400/v3/\""), "{answer}");
 }
 
 /// A caller that says nothing, or speaks plain HTTP, holds no place for longer than a head may take.
@@ -166,7 +166,7 @@ async fn a_handshake_that_does_not_come_is_cut_off() {
     assert_eq!(answer, "");
 
     let mut plain = server.connect().await;
-    plain.write_all(b"GET /v3 HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    plain.write_all(b"GET /v3 HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     // An alert, and the end: the order of a reset and of the alert is the system's.
     let _ = timeout(Duration::from_secs(60), plain.read_to_end(&mut answer)).await.unwrap();

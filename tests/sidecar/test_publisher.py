@@ -64,7 +64,7 @@ class Messages(Publishing):
         host, port = process.address("publisher").split(":")
         body = json.dumps([{"body": n} for n in range(5)]).encode()
         with socket.create_connection((host, int(port)), timeout=30) as connection:
-            head = f"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode())
             self.assertIn(b" 100 ", connection.recv(1000))
             connection.sendall(body)
@@ -145,7 +145,7 @@ class Repeats(Publishing):
         process = self.publisher(self.app(), ", linger: 500ms")
         host, port = process.address("publisher").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nIdempotency-Key: a\r\nContent-Length: 10\r\n\r\n{\"body\":1}")
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: a\r\nContent-Length: 10\r\n\r\n{\"body\":1}")
             # It is taken once the head of the answer is due; the caller does not wait for it.
             until(lambda: self.post({"body": 2}).status == 200, "another message is sent meanwhile")
         self.assertEqual(self.post('{"body":1}', {"Idempotency-Key": "a"}).status, 200)

@@ -6,6 +6,7 @@ use super::{
     super::{Config, path::KeyPath, tls::Tls},
     Checker,
 };
+use crate::server::host_check::is_host;
 
 /// Publishers, the admin endpoint, certificates, and no address twice.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
@@ -23,6 +24,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
             checker.report(&path.child("queue"), message);
         }
         let has_token = publisher.token.is_some() || publisher.token_file.is_some();
+        check_hosts(&path, &publisher.hosts, checker);
         check_reach(&path, publisher.listen, has_token, checker);
     }
     if let Some(listen) = config.admin.listen {
@@ -30,6 +32,16 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         check_reach(&KeyPath::dotted("admin"), listen, has_token, checker);
     }
     check_distinct(config, checker);
+    check_hosts(&KeyPath::dotted("server"), &config.server.hosts, checker);
+    check_hosts(&KeyPath::dotted("admin"), &config.admin.hosts, checker);
+}
+
+/// Names by which callers may call a listener.
+fn check_hosts(path: &KeyPath, hosts: &[String], checker: &mut Checker<'_>) {
+    for (place, host) in hosts.iter().enumerate().filter(|(_, host)| !is_host(host)) {
+        let message = format!("`{host}` is not allowed: write a host name or an address, without a port");
+        checker.report(&path.child("hosts").child(place), message);
+    }
 }
 
 /// Whoever can be reached from other machines has to ask for a token.

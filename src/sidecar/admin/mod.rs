@@ -20,12 +20,22 @@ use tokio::time::Instant;
 
 use super::{
     guard::{self, Guard},
+    listen::host_check,
     log_control::LogControl,
     observe::Recorder,
     start::Unit,
     throttle::Throttle,
 };
-use crate::{client::Client, config::Config, exposition, producer, worker::Metrics};
+use crate::{
+    client::Client,
+    config::Config,
+    exposition, producer,
+    server::host_check::{self, HostCheck, Remedy},
+    worker::Metrics,
+};
+
+/// The keys that a refusal of a caller names.
+const KEYS: Remedy = Remedy { hosts: "admin.hosts", credentials: Some("admin.token") };
 
 /// What the endpoint shows and steers.
 #[derive(Debug)]
@@ -35,6 +45,7 @@ pub(super) struct Admin {
     metrics: Metrics,
     producers: producer::Metrics,
     guard: Guard,
+    host_check: HostCheck,
     grace: std::time::Duration,
     started: Instant,
     log: LogControl,
@@ -74,6 +85,7 @@ impl Admin {
             metrics,
             producers,
             guard: Guard::new(config.admin.token.clone(), "admin.token"),
+            host_check: host_check(config.admin.token.as_ref(), &config.admin.hosts, KEYS),
             grace: config.shutdown.grace.get(),
             started: Instant::now(),
             log,
@@ -98,6 +110,7 @@ pub(super) fn router(admin: Arc<Admin>) -> Router {
         .route("/startupz", get(status::started))
         .route("/metrics", get(metrics))
         .merge(guarded)
+        .layer(middleware::from_fn_with_state(admin.host_check.clone(), host_check::check))
         .with_state(admin)
 }
 

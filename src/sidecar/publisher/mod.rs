@@ -5,7 +5,8 @@
 //! | 200 | every message is sent |
 //! | 207 | some are, some are not: each message has its own result |
 //! | 400, 413 | none could be sent: malformed, or above a limit, which is named |
-//! | 401, 403 | without the token; a web page |
+//! | 401 | without the token |
+//! | 403, 421 | without a token configured: a web page, a foreign `Host` |
 //! | 422 | the `Idempotency-Key` stood on another request |
 //! | 503 with `Retry-After` | none was taken: too many are waiting, or the service is not there |
 //! | 504 | nobody knows whether the service has them |
@@ -37,7 +38,7 @@ use self::{
 use super::{
     guard::{self, Guard},
     line,
-    listen::limits,
+    listen::{host_check, limits},
 };
 use crate::{
     client::{Client, Error},
@@ -45,10 +46,15 @@ use crate::{
     message::Message,
     producer::{Metrics, Producer, ProducerBuilder, SendError, TrySendError},
     runtime::RuntimeHandle,
-    server::listener::Listener,
+    server::{
+        host_check::{self, Remedy},
+        listener::Listener,
+    },
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
 
+/// The keys that a refusal of a caller names.
+const KEYS: Remedy = Remedy { hosts: "publishers[].hosts", credentials: Some("publishers[].token") };
 /// The most messages of one request.
 const MAX_MESSAGES: usize = 10_000;
 /// The longest `Idempotency-Key`, in characters.
@@ -90,6 +96,7 @@ impl Publisher {
 
     /// Answers requests until `runtime` stops.
     pub(crate) async fn run(self, runtime: RuntimeHandle) {
+        let rule = host_check(self.settings.token.as_ref(), &self.settings.hosts, KEYS);
         let guard = Guard::new(self.settings.token.clone(), "publishers[].token");
         let stop = runtime.stop_token();
         let intake = Intake {
@@ -104,6 +111,7 @@ impl Publisher {
         let router = Router::new()
             .route("/", post(publish))
             .layer(middleware::from_fn_with_state(guard, guard::check))
+            .layer(middleware::from_fn_with_state(rule, host_check::check))
             .with_state(Arc::new(intake));
         self.listener.run(router, limits(1024, Duration::from_secs(10)), stop).await;
     }

@@ -50,6 +50,18 @@ workers:
 }
 
 #[test]
+fn hosts_are_names_or_addresses_without_ports() {
+    check(
+        "server: {queues: [{name: q}], hosts: [dms.internal, 'dms:9400']}\nadmin: {hosts: ['http://dms']}\npublishers: [{queue: q, hosts: ['[fd00::1]', '*']}]\n",
+        &[
+            "config.yaml:1: server.hosts[1]: `dms:9400` is not allowed: write a host name or an address, without a port",
+            "config.yaml:2: admin.hosts[0]: `http://dms` is not allowed: write a host name or an address, without a port",
+            "config.yaml:3: publishers[0].hosts[1]: `*` is not allowed: write a host name or an address, without a port",
+        ],
+    );
+}
+
+#[test]
 fn a_bad_variable_is_named() {
     let variables = [
         ("DMS_WORKER_WORKERS__0__CONCURRENCY", "0"),

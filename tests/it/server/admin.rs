@@ -29,7 +29,7 @@ fn config() -> ServerConfig {
 
 async fn get(address: std::net::SocketAddr, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
@@ -65,7 +65,7 @@ async fn health_metrics_and_peek() {
     let mut stream = TcpStream::connect(api).await.unwrap();
     let body = r#"{"messages":[{"body":"one","tags":["x"]},{"body":"two","delay_time":60000}]}"#;
     let request = format!(
-        "POST /v2/{PROJECT}/queues/{queue}/messages HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v2/{PROJECT}/queues/{queue}/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();

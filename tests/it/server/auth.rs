@@ -224,7 +224,7 @@ async fn bad_signatures_are_counted_per_peer_and_reported() {
     assert!(from("127.0.0.2", address, &bad).await.contains(locked));
     assert!(!from("127.0.0.1", address, &bad).await.contains(locked));
     assert!(from("127.0.0.2", address, LIST).await.starts_with("HTTP/1.1 200"), "a right signature passes");
-    let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let head = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let metrics = exchange("127.0.0.1", admin, &head.replace("GET /", "GET /metrics")).await;
     for line in [
         "dms_server_refused_signatures_total{reason=\"mismatch\"} 6",

@@ -61,7 +61,8 @@ async fn answer(stream: &mut TcpStream) -> String {
 
 async fn request(stream: &mut TcpStream, method: &str, path: &str, body: &str) -> String {
     let length = body.len();
-    let head = format!("{method} /v2/{PROJECT}{path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{body}");
+    let head =
+        format!("{method} /v2/{PROJECT}{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(head.as_bytes()).await.unwrap();
     answer(stream).await
 }
@@ -100,7 +101,7 @@ async fn slow_heads_are_cut_off() {
 async fn slow_bodies_are_refused() {
     let server = serve(ServerConfig::default()).await;
     let mut stream = server.connect().await;
-    let head = format!("POST /v2/{PROJECT}/queues HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{{");
+    let head = format!("POST /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{");
     stream.write_all(head.as_bytes()).await.unwrap();
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 408"));
 }
@@ -111,7 +112,7 @@ async fn bodies_share_a_room() {
     let limits = HttpLimits { bodies_bytes: 4096, ..HttpLimits::default() };
     let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
     let (mut slow, mut waiting) = (server.connect().await, server.connect().await);
-    let head = format!("POST /v2/{PROJECT}/queues HTTP/1.1\r\nHost: h\r\nContent-Length: 4000\r\n\r\n{{");
+    let head = format!("POST /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\n{{");
     slow.write_all(head.as_bytes()).await.unwrap();
     // Answered later, and so the head before it is there too.
     still(server.exchange()).await;

@@ -401,12 +401,20 @@ async fn urls_and_methods() {
     let api = Api::start().await;
     api.get("/topics").await.refused(404, "DMS.10240406");
     api.get("/queues/").await.refused(404, "DMS.10240406");
-    for (method, path) in [("PUT", "/queues"), ("DELETE", "/queues"), ("POST", "/queue/tags"), ("HEAD", "/queues")] {
+    for (method, path, allowed) in [
+        ("PUT", "/queues", "POST,GET"),
+        ("DELETE", "/queues", "POST,GET"),
+        ("POST", "/queue/tags", "GET"),
+        ("HEAD", "/queues", "POST,GET"),
+        ("HEAD", "/quotas", "GET"),
+    ] {
         let answer = api.call(method, path, "").await;
-        assert_eq!(answer.status, 405, "{method} {path}");
-        if method != "HEAD" {
-            answer.refused(405, "DMS.00405001");
-        }
+        assert_eq!(
+            (answer.status.as_u16(), &answer.headers["allow"]),
+            (405, &allowed.parse().unwrap()),
+            "{method} {path}"
+        );
+        answer.refused(405, "DMS.00405001");
     }
     let elsewhere = api.on("/v3.0");
     elsewhere.get("/queues").await.refused(404, "DMS.10240406");

@@ -101,7 +101,7 @@ async fn a_connection_ends_without_a_byte() {
     let address = api.server.local_addr().unwrap();
     let running = tokio::spawn(api.server.run(std::future::pending()));
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET /v2/{PROJECT}/queues HTTP/1.1\r\nHost: h\r\n\r\n");
+    let request = format!("GET /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
     running.abort();
