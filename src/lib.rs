@@ -37,7 +37,8 @@
 //! | [`cli`] | the `dms-worker` command |
 //!
 //! What is *not* there: `server` imports neither `client` nor `worker`; `worker` and `producer` know no HTTP; `ledger`, `pace`,
-//! `lease` and `batcher` do no I/O; nothing in the library measures time with another clock than tokio's.
+//! `lease` and `batcher` do no I/O; nothing in the library measures time with another clock than
+//! tokio's, except that the broker's `heartbeat` asks the system's too whether the process ran.
 //!
 //! # Features
 //!

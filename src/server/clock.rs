@@ -33,6 +33,11 @@ impl Clock {
         Self(Source::Tokio { start_ms: millis(start), started: Instant::now() })
     }
 
+    /// Whether it follows tokio's clock, which tests move at will.
+    pub(crate) fn is_simulated(&self) -> bool {
+        matches!(self.0, Source::Tokio { .. })
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
         match self.0 {

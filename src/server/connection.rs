@@ -2,12 +2,10 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -29,7 +27,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use super::{config::HttpLimits, inject::Cut};
+use super::{
+    config::HttpLimits,
+    half_close::{HalfClose, Progress},
+    inject::Cut,
+};
 
 /// The largest head and read buffer, in bytes.
 const BUFFER: usize = 128 << 10;
@@ -51,17 +53,21 @@ pub(super) async fn serve<I>(io: I, service: impl Answers, limits: HttpLimits, s
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let busy = Arc::new(AtomicBool::new(false));
-    let io = Deadlines::new(io, Arc::clone(&busy), limits.clone());
+    let progress = Arc::new(Progress::default());
+    let io = HalfClose::new(io, Arc::clone(&progress));
+    let io = Deadlines::new(io, Arc::clone(&progress), limits.clone());
     // Whoever reads bodies with a deadline of its own, and a better answer, comes first.
     let body_timeout = limits.body_timeout * 2;
     let answers = service_fn(move |request: Request<Incoming>| {
-        busy.store(true, Ordering::Relaxed);
-        let answer = service.clone().oneshot(request.map(|body| Body::new(Timed::new(body, body_timeout))));
-        let busy = Arc::clone(&busy);
+        progress.begin(!request.body().is_end_stream());
+        let progress = Arc::clone(&progress);
+        let request = request.map(|body| Body::new(Timed::new(body, body_timeout, Arc::clone(&progress))));
+        let answer = service.clone().oneshot(request);
         async move {
-            let answer = answer.await.unwrap_or_else(|never| match never {});
-            busy.store(false, Ordering::Relaxed);
+            let mut answer = std::pin::pin!(answer);
+            let answer = poll_fn(|cx| progress.poll_answer(answer.as_mut(), cx)).await;
+            let answer = answer.unwrap_or_else(|never| match never {});
+            progress.answered();
             if answer.extensions().get::<Cut>().is_some() {
                 return Err(io::Error::from(io::ErrorKind::ConnectionReset));
             }
@@ -97,11 +103,13 @@ struct Timed<B> {
     limit: Duration,
     /// Set when the first wait begins: most bodies come with their head.
     due: Option<Pin<Box<Sleep>>>,
+    /// Hears of its end.
+    progress: Arc<Progress>,
 }
 
 impl<B> Timed<B> {
-    fn new(body: B, limit: Duration) -> Self {
-        Self { body, limit, due: None }
+    fn new(body: B, limit: Duration, progress: Arc<Progress>) -> Self {
+        Self { body, limit, due: None, progress }
     }
 }
 
@@ -115,6 +123,9 @@ impl<B: HttpBody<Error: Into<axum::BoxError>> + Unpin> HttpBody for Timed<B> {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            if frame.is_none() || this.body.is_end_stream() {
+                this.progress.has_read(cx);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let due = this.due.get_or_insert_with(|| Box::pin(sleep(this.limit)));
@@ -161,8 +172,8 @@ enum Awaited {
 /// A stream that may neither be idle for ever, nor take for ever over a request's head or over reading an answer.
 struct Deadlines<I> {
     io: I,
-    /// Whether a request is being answered: then the silence of the peer is its right.
-    busy: Arc<AtomicBool>,
+    /// While a request is being answered, the silence of the peer is its right.
+    progress: Arc<Progress>,
     limits: HttpLimits,
     /// `None` while a request is in progress.
     awaited: Option<Awaited>,
@@ -171,11 +182,11 @@ struct Deadlines<I> {
 }
 
 impl<I> Deadlines<I> {
-    fn new(io: I, busy: Arc<AtomicBool>, limits: HttpLimits) -> Self {
+    fn new(io: I, progress: Arc<Progress>, limits: HttpLimits) -> Self {
         // A new connection is there for a request: its head is due from the first moment.
         let due = Instant::now() + limits.head_timeout;
         let alarm = Alarm(Box::pin(sleep_until(due)));
-        Self { io, busy, limits, awaited: Some(Awaited::Head(due)), alarm, write: None }
+        Self { io, progress, limits, awaited: Some(Awaited::Head(due)), alarm, write: None }
     }
 
     /// Ready when what is awaited does not come in time.
@@ -206,7 +217,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Deadlines<I> {
         let this = &mut *self;
         let filled = buf.filled().len();
         let result = Pin::new(&mut this.io).poll_read(cx, buf);
-        if this.busy.load(Ordering::Relaxed) {
+        if this.progress.is_busy() {
             this.awaited = None;
             return result;
         }
@@ -245,7 +256,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Deadlines<I> {
             // Everything is written: the next answer has its own time.
             self.write = None;
             // hyper may not read again before it is woken, and then nothing else would look at the time.
-            if !self.busy.load(Ordering::Relaxed)
+            if !self.progress.is_busy()
                 && let Poll::Ready(error) = self.overdue(cx)
             {
                 return Poll::Ready(Err(error));

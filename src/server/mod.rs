@@ -1,6 +1,6 @@
 //! The DMS server: the API on HTTP, over a [`Broker`].
 //!
-//! A request passes `listener` and `connection` (sockets, deadlines), `api` and `rim` (request id, panics, error body,
+//! A request passes `listener` and `connection` with `half_close` (sockets, deadlines, callers that are gone), `api` and `rim` (request id, panics, error body,
 //! metrics) with `resource`, `admit` with `body` and `gate` (size, caller), `inject` (faults on purpose), `routes`, and one
 //! file per resource: `queues`, `groups`, `send`, `consume`, `ack`, `polls`, `tags`, `tag_search`, `quotas`, `iam`. What they refuse
 //! they refuse with one of `codes`, as an `error`. `host_check` keeps web pages out while there are no credentials. In-process callers enter at `api` and skip the sockets; `admin` is apart
@@ -29,6 +29,7 @@ pub mod faults;
 mod figures;
 mod gate;
 mod groups;
+mod half_close;
 pub(crate) mod host_check;
 mod iam;
 mod inject;

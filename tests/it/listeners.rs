@@ -92,6 +92,18 @@ async fn silent_connections_are_closed_everywhere() {
 }
 
 #[tokio::test]
+async fn callers_that_close_their_sending_side_are_answered_everywhere() {
+    let listening = listening().await;
+    for (name, address) in listening.addresses {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 "), "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn large_heads_are_refused_everywhere() {
     let listening = listening().await;
     for (name, address) in listening.addresses {

@@ -14,13 +14,13 @@ use tokio::{
 use super::{PROJECT, guarded};
 use crate::clock::{rest, still, takes};
 
-struct Running {
-    address: std::net::SocketAddr,
+pub(super) struct Running {
+    pub(super) address: std::net::SocketAddr,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), ServerError>>,
 }
 
-async fn serve(config: ServerConfig) -> Running {
+pub(super) async fn serve(config: ServerConfig) -> Running {
     let config = ServerConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..config };
     let server = Server::bind(config).await.unwrap();
     let address = server.local_addr().unwrap();
@@ -30,18 +30,18 @@ async fn serve(config: ServerConfig) -> Running {
 }
 
 impl Running {
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
     /// Asks for something on a connection of its own.
-    async fn exchange(&self) {
+    pub(super) async fn exchange(&self) {
         request(&mut self.connect().await, "GET", "/queues", "").await;
     }
 }
 
 /// One answer: head and body as text.
-async fn answer(stream: &mut TcpStream) -> String {
+pub(super) async fn answer(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     loop {
         let mut chunk = [0; 4096];
@@ -59,7 +59,7 @@ async fn answer(stream: &mut TcpStream) -> String {
     }
 }
 
-async fn request(stream: &mut TcpStream, method: &str, path: &str, body: &str) -> String {
+pub(super) async fn request(stream: &mut TcpStream, method: &str, path: &str, body: &str) -> String {
     let length = body.len();
     let head =
         format!("{method} /v2/{PROJECT}{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
@@ -73,7 +73,7 @@ fn id(answer: &str) -> String {
 }
 
 /// Creates a queue and a group over the socket and gives the consume path.
-async fn consume_path(stream: &mut TcpStream) -> String {
+pub(super) async fn consume_path(stream: &mut TcpStream) -> String {
     let queue = id(&request(stream, "POST", "/queues", r#"{"name":"q"}"#).await);
     let group = id(&request(stream, "POST", &format!("/queues/{queue}/groups"), r#"{"groups":[{"name":"g"}]}"#).await);
     format!("/queues/{queue}/groups/{group}/messages?time_wait=60")

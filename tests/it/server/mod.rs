@@ -10,6 +10,7 @@ mod documents;
 mod errors;
 mod extensions;
 mod faults;
+mod half_closed;
 mod hostile;
 mod identity;
 mod intake;

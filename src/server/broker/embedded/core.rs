@@ -28,6 +28,8 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     /// Makes the timer look again.
     pub(super) timer: Notify,
+    /// Tells the heartbeat that there are leases.
+    pub(super) heartbeat: Notify,
     /// Makes the housekeeper look at the store.
     pub(super) housekeeper: Notify,
     /// To the committer.
@@ -42,7 +44,16 @@ impl Core {
         clock: Clock,
         jobs: mpsc::UnboundedSender<Job>,
     ) -> Self {
-        Self { state: Mutex::new(state), store, config, clock, timer: Notify::new(), housekeeper: Notify::new(), jobs }
+        Self {
+            state: Mutex::new(state),
+            store,
+            config,
+            clock,
+            timer: Notify::new(),
+            heartbeat: Notify::new(),
+            housekeeper: Notify::new(),
+            jobs,
+        }
     }
 
     /// The state. Never held across an await; a panic elsewhere does not make it unusable.

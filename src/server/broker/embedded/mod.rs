@@ -6,7 +6,8 @@
 //! answers. Nothing is visible before it is durable, and a commit that fails changes nothing.
 //!
 //! `poll` hands out leases, which live in memory alone: after a restart they are gone and their messages available.
-//! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `housekeeper` has the store tidy up.
+//! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `housekeeper` has the store tidy up;
+//! `heartbeat` extends leases by the time in which the process did not run.
 //! `stream`, `reader`, `lease`, `rule` and `handle` are plain values without clocks or tasks.
 
 use std::{fmt, path::Path, sync::Arc};
@@ -20,6 +21,7 @@ use tokio::{
 pub use self::config::{EmbeddedConfig, FailureCounting, StartPosition};
 use self::{
     core::Core,
+    heartbeat::{Pulse, Witness},
     state::State,
     work::{Job, Work},
 };
@@ -43,6 +45,7 @@ mod committer;
 mod config;
 mod core;
 mod handle;
+mod heartbeat;
 mod housekeeper;
 mod lease;
 mod peek;
@@ -73,6 +76,8 @@ struct Tasks {
     committer: JoinHandle<()>,
     timer: JoinHandle<()>,
     housekeeper: JoinHandle<()>,
+    /// `None` where no pause can be noticed.
+    heartbeat: Option<JoinHandle<()>>,
 }
 
 impl Tasks {
@@ -80,6 +85,9 @@ impl Tasks {
     fn stop_helpers(&self) {
         self.timer.abort();
         self.housekeeper.abort();
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.abort();
+        }
     }
 }
 
@@ -117,13 +125,25 @@ impl EmbeddedBroker {
     }
 
     fn start(store: Arc<dyn Store>, snapshot: Snapshot, config: EmbeddedConfig, clock: Clock) -> Self {
+        Self::start_with(Witness::of(&clock), store, snapshot, config, clock)
+    }
+
+    fn start_with(
+        witness: Witness,
+        store: Arc<dyn Store>,
+        snapshot: Snapshot,
+        config: EmbeddedConfig,
+        clock: Clock,
+    ) -> Self {
         let (jobs, waiting) = mpsc::unbounded_channel::<Job>();
-        let state = State::restore(snapshot, &config);
+        let mut state = State::restore(snapshot, &config);
+        state.pulse = Pulse::new(witness);
         let core = Arc::new(Core::new(state, store, config, clock, jobs));
         let tasks = Tasks {
             committer: tokio::spawn(committer::run(core.clone(), waiting)),
             timer: tokio::spawn(timer::run(core.clone())),
             housekeeper: tokio::spawn(housekeeper::run(core.clone())),
+            heartbeat: (witness != Witness::Nobody).then(|| tokio::spawn(heartbeat::run(core.clone()))),
         };
         Self { core, tasks: Mutex::new(Some(tasks)) }
     }

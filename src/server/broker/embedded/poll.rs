@@ -160,6 +160,11 @@ impl Poll {
                 Ok(Look::Reading)
             }
             Take::Batch(entries, skipped) => {
+                // The leases of before are extended by a pause; this one begins after it.
+                state.notice_pause();
+                if state.deadlines.is_empty() {
+                    self.core.heartbeat.notify_one();
+                }
                 let deadline = after(request.ack_wait);
                 // What is in front of the head was out before.
                 state.redeliveries += entries.iter().filter(|entry| entry.message.seq < head).count() as u64;

@@ -34,6 +34,7 @@ pub(super) async fn settle(
     let (settled, pending) = {
         let mut state = core.open()?;
         let (_, reader) = state.reader_of(path, stream, &core.at())?;
+        state.notice_pause();
         let verdicts = state.verdicts(reader, stream, acks)?;
         let (settled, endings) = state.begin_ending(reader, verdicts);
         if endings.is_empty() {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     config::EmbeddedConfig,
     handle::{BatchToken, Minted},
+    heartbeat::Pulse,
     lease::{Ending, Entry, Lease},
     reader::Reader,
     stream::{Lot, Stream},
@@ -51,6 +52,8 @@ pub(super) struct State {
     pub(super) timer_target: Option<Instant>,
     /// Something may be due before the timer looks.
     pub(super) timer_stale: bool,
+    /// When the process was last seen running.
+    pub(super) pulse: Pulse,
     /// No new work is taken.
     pub(super) closed: bool,
 }

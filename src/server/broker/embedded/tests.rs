@@ -93,8 +93,12 @@ struct Scene {
 
 impl Scene {
     async fn on(store: Arc<dyn Store>) -> Self {
+        Self::watched_by(Witness::Nobody, store).await
+    }
+
+    async fn watched_by(witness: Witness, store: Arc<dyn Store>) -> Self {
         let clock = Clock::following_tokio(std::time::UNIX_EPOCH);
-        let broker = EmbeddedBroker::start(store, Snapshot::default(), EmbeddedConfig::default(), clock);
+        let broker = EmbeddedBroker::start_with(witness, store, Snapshot::default(), EmbeddedConfig::default(), clock);
         let project = ProjectId::new("p");
         let queue = broker.create_queue(&project, NewQueue::new("q").dead_letters_after(2)).await.unwrap().id;
         let group = broker.create_groups(&project, &queue, &["g".into()]).await.unwrap().remove(0);
@@ -131,6 +135,89 @@ impl Scene {
 }
 
 const NOW: Duration = Duration::ZERO;
+
+/// The process does not run for this long.
+async fn pause(seconds: u64) {
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+}
+
+/// The process runs for this long.
+async fn run(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// A lease is 30 s long. Neither a pause ends it, whenever it begins, nor does it fail a message.
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_the_process_ends_no_lease() {
+    for (before, paused) in [(0, 40), (1, 31), (29, 40), (29, 1), (20, 100_000)] {
+        let scene = Scene::watched_by(Witness::Tokio, Arc::new(MemoryStore::default())).await;
+        for _ in 0..3 {
+            scene.send("{}", NOW).await.unwrap();
+            let batch = scene.take(0).await.unwrap();
+            run(before).await;
+            pause(paused).await;
+            let settled = scene.settle(&batch, true).await;
+            assert_eq!(settled.unwrap(), Settled { success: 1, fail: 0 }, "{before} s, paused for {paused} s");
+        }
+        assert_eq!((scene.broker.figures().redeliveries, scene.available().await), (0, 0));
+    }
+}
+
+/// The acknowledgement of one batch, the timer and a poll of another consumer: whichever runs first after a pause.
+#[tokio::test(start_paused = true)]
+async fn whoever_looks_first_after_a_pause_notices_it() {
+    let scene = Scene::watched_by(Witness::Tokio, Arc::new(MemoryStore::default())).await;
+    for text in ["1", "2"] {
+        scene.send(text, NOW).await.unwrap();
+    }
+    let batch = scene.take(0).await.unwrap();
+    pause(35).await;
+    assert_eq!(scene.take(0).await.unwrap().len(), 0, "both messages are still leased");
+    run(29).await;
+    pause(35).await;
+    assert_eq!(scene.settle(&batch, true).await.unwrap().success, 2);
+}
+
+/// The time in which the process ran counts as ever.
+#[tokio::test(start_paused = true)]
+async fn a_pause_extends_a_lease_by_its_own_length_alone() {
+    let scene = Scene::watched_by(Witness::Tokio, Arc::new(MemoryStore::default())).await;
+    scene.send("{}", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    run(10).await;
+    pause(40).await;
+    run(19).await;
+    assert_eq!(scene.available().await, 0, "29 s of the lease have passed");
+    run(2).await;
+    assert_eq!(scene.available().await, 1, "31 s of the lease have passed");
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+    // Nobody beats while nothing is leased: that is no pause.
+    run(3600).await;
+    assert_eq!(scene.take(0).await.unwrap().len(), 1);
+    run(31).await;
+    assert_eq!(scene.broker.figures().dead_letters, 1, "its second lease has ended too");
+}
+
+/// Simulated time may be moved by any amount: that is no pause of the process either.
+#[tokio::test(start_paused = true)]
+async fn simulated_time_does_not_pause() {
+    let scene = Scene::on(Arc::new(MemoryStore::default())).await;
+    scene.send("{}", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    pause(31).await;
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+    assert_eq!(scene.take(1).await.unwrap().len(), 1);
+}
+
+/// Nor is tokio's paused clock, also with the system's wall clock beside it.
+#[tokio::test(start_paused = true)]
+async fn a_moved_clock_of_tokio_is_no_pause() {
+    let scene = Scene::watched_by(Witness::of(&Clock::system()), Arc::new(MemoryStore::default())).await;
+    scene.send("{}", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    pause(31).await;
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+}
 
 /// However long the backlog: a consumer has as many messages read for it, and as many are kept in memory.
 #[tokio::test(start_paused = true)]

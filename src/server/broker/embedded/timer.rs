@@ -50,7 +50,11 @@ fn far_future() -> Instant {
 /// Does what is due, one bounded piece of each kind. What fails does not keep the rest from being done.
 async fn tick(core: &Core) -> Result<(), BrokerError> {
     let mut outcome = Ok(());
-    let lapsed = core.lock().take_lapsed(Instant::now());
+    let lapsed = {
+        let mut state = core.lock();
+        state.notice_pause();
+        state.take_lapsed(Instant::now())
+    };
     if !lapsed.is_empty() {
         outcome = outcome.and(core.submit(Work::End(lapsed)).outcome().await);
     }
