@@ -18,6 +18,10 @@ pub(super) struct Facts {
     pub(super) sleeps: Vec<(Duration, Duration)>,
     /// When a process was first on its way out, and how.
     pub(super) ends: BTreeMap<Process, (Duration, LifeEvent)>,
+    /// When a process had ended.
+    pub(super) gone: BTreeMap<Process, Duration>,
+    /// Those that had the service end polls.
+    pub(super) ended_polls: BTreeSet<Process>,
     /// Why a process ended by itself.
     pub(super) errors: BTreeMap<Process, String>,
 }
@@ -32,10 +36,15 @@ pub(super) struct Batch {
     pub(super) served: Duration,
     /// When the answer arrived, if it did.
     pub(super) delivered: Option<Duration>,
+    /// When its process gave the answer up, if it did.
+    pub(super) abandoned: Option<Duration>,
     /// Its acknowledgements in the order of their sending.
     pub(super) acks: Vec<usize>,
     /// When the server settled it, and how many of it.
     pub(super) settled: Option<(Duration, usize)>,
+    /// The acknowledgement that settled it, and how often one did.
+    pub(super) settled_by: Option<usize>,
+    pub(super) settlements: usize,
     /// Those of the settled ones that became dead letters at once, by position.
     pub(super) rejected: BTreeSet<usize>,
 }
@@ -61,6 +70,28 @@ pub(super) struct Ack {
     pub(super) heard: Option<Answer>,
 }
 
+impl Batch {
+    fn new(process: Process, items: Vec<Item>, lease: Duration, served: Duration) -> Self {
+        Self {
+            process,
+            items,
+            lease,
+            served,
+            delivered: None,
+            abandoned: None,
+            acks: Vec::new(),
+            settled: None,
+            settled_by: None,
+            settlements: 0,
+            rejected: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn holds(&self, sequence: u64) -> bool {
+        self.items.iter().any(|item| item.sequence == sequence)
+    }
+}
+
 impl Facts {
     pub(super) fn of(entries: &[(Duration, Entry)]) -> Self {
         let mut facts = Self::default();
@@ -74,12 +105,11 @@ impl Facts {
         match entry.clone() {
             Entry::Sent { messages, outcome } => self.sends.push((messages, outcome)),
             Entry::Served { batch, process, items, lease } => {
-                let (delivered, settled) = (None, None);
-                let (acks, rejected) = (Vec::new(), BTreeSet::new());
-                let served = at;
-                self.batches.insert(batch, Batch { process, items, lease, served, delivered, acks, settled, rejected });
+                self.batches.insert(batch, Batch::new(process, items, lease, at));
             }
             Entry::Delivered { batch } => self.batch(batch, |batch| batch.delivered = Some(at)),
+            Entry::Abandoned { batch } => self.batch(batch, |batch| batch.abandoned = Some(at)),
+            Entry::EndsPolls { process } => drop(self.ended_polls.insert(process)),
             Entry::Begun { run, process, message, sequence, deadline } => {
                 let (noticed, ended) = (None, None);
                 self.runs.insert(run, Run { process, message, sequence, begun: at, deadline, noticed, ended });
@@ -106,7 +136,11 @@ impl Facts {
                     lines.iter().filter(|line| line.says == Says::Reject).filter_map(|line| Some(line.place?.1));
                 let rejected = rejected.filter(|position| *position < success).collect();
                 if let Some((batch, _)) = lines.iter().find_map(|line| line.place) {
-                    self.batch(batch, |batch| (batch.settled, batch.rejected) = (Some((at, success)), rejected));
+                    self.batch(batch, |batch| {
+                        (batch.settled, batch.rejected) = (Some((at, success)), rejected);
+                        batch.settled_by = Some(ack);
+                        batch.settlements += 1;
+                    });
                 }
             }
             Entry::AckHeard { ack, answer } => {
@@ -116,6 +150,7 @@ impl Facts {
             }
             Entry::Life { process, event: LifeEvent::Ended(error) } => {
                 self.ends.entry(process).or_insert((at, LifeEvent::Ended(None)));
+                self.gone.insert(process, at);
                 if let Some(error) = error {
                     self.errors.insert(process, error);
                 }
@@ -124,6 +159,7 @@ impl Facts {
             Entry::Life { process, event } => drop(self.ends.insert(process, (at, event))),
             Entry::Asleep { length } => self.sleeps.push((at, at + length)),
             Entry::AckJudged { .. } | Entry::ServerDown | Entry::ServerUp | Entry::Calm => {}
+            Entry::Lost { .. } | Entry::Held { .. } => {}
         }
     }
 
@@ -155,9 +191,7 @@ impl Facts {
 
     /// The batch that a run's message came with: the last one that had arrived.
     pub(super) fn batch_of(&self, run: &Run) -> Option<(usize, &Batch)> {
-        let holds = |batch: &Batch| {
-            batch.process == run.process && batch.items.iter().any(|item| item.sequence == run.sequence)
-        };
+        let holds = |batch: &Batch| batch.process == run.process && batch.holds(run.sequence);
         let held = self.batches.iter().filter(|(_, batch)| holds(batch));
         let arrived = held.filter_map(|(number, batch)| batch.delivered.map(|at| (at, *number, batch)));
         let last = arrived.filter(|(at, ..)| *at <= run.begun).max_by_key(|(at, number, _)| (*at, *number));
@@ -167,5 +201,20 @@ impl Facts {
     /// Whether a process had succeeded with a message by then.
     pub(super) fn had_succeeded(&self, process: Process, sequence: u64, by: Duration) -> bool {
         self.runs_of(process, sequence).any(|run| matches!(run.ended, Some((at, How::Ok)) if at <= by))
+    }
+
+    /// Whether a process had rejected a message by then.
+    pub(super) fn had_rejected(&self, process: Process, sequence: u64, by: Duration) -> bool {
+        self.runs_of(process, sequence).any(|run| matches!(run.ended, Some((at, How::Rejected)) if at <= by))
+    }
+
+    /// Whether a process had begun to end by then.
+    pub(super) fn was_ending(&self, process: Process, by: Duration) -> bool {
+        self.ends.get(&process).is_some_and(|(at, _)| *at <= by)
+    }
+
+    /// Whether nothing left a process any more by then: it was killed, or its future was dropped.
+    pub(super) fn was_cut_off(&self, process: Process) -> bool {
+        matches!(self.ends.get(&process), Some((_, LifeEvent::Killed | LifeEvent::Dropped)))
     }
 }

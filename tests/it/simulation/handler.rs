@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use dms_worker::worker::{Delivery, HandlerError};
+use dms_worker::worker::{Delivery, FailureKind, HandlerError};
 use futures_util::future::{Either, join_all, select, select_all};
 use tokio::time::sleep;
 
@@ -42,7 +42,11 @@ struct Performed {
 
 impl Performed {
     fn ended(mut self) -> Result<(), HandlerError> {
-        self.run.how = if self.answer.is_ok() { How::Ok } else { How::Failed };
+        self.run.how = match &self.answer {
+            Ok(()) => How::Ok,
+            Err(error) if error.kind() == FailureKind::Reject => How::Rejected,
+            Err(_) => How::Failed,
+        };
         self.answer
     }
 }

@@ -8,6 +8,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::scenario::HoldKind;
+
 /// One process of a worker; each life is another one.
 pub(super) type Process = usize;
 
@@ -29,6 +31,14 @@ pub(super) enum Entry {
     Served { batch: usize, process: Process, items: Vec<Item>, lease: Duration },
     /// The answer with the batch arrived.
     Delivered { batch: usize },
+    /// The network lost the answer with the batch.
+    Lost { batch: usize },
+    /// The process did not wait for the answer with the batch.
+    Abandoned { batch: usize },
+    /// A process has the service end polls.
+    EndsPolls { process: Process },
+    /// A process fetches nothing, or fetches again.
+    Held { process: Process, how: HoldKind, on: bool },
     /// A handler begins.
     Begun { run: usize, process: Process, message: u64, sequence: u64, deadline: Duration },
     /// The handler is told that it will be stopped.
@@ -63,6 +73,8 @@ pub(super) enum SendOutcome {
 pub(super) enum LifeEvent {
     Started,
     Stopping,
+    /// Without a grace period.
+    StoppingNow,
     Killed,
     Dropped,
     /// `run` returned: the text of its error if there was one.
@@ -82,6 +94,8 @@ pub(super) struct Item {
 pub(super) enum How {
     Ok,
     Failed,
+    /// It is never to be handled again.
+    Rejected,
     Panicked,
     /// Its future was dropped.
     Cancelled,
@@ -175,6 +189,8 @@ impl Entry {
             Self::Served { items, .. } => Some(items.iter().map(|item| item.message).collect()),
             Self::Begun { message, .. } => Some(vec![*message]),
             Self::Delivered { batch: number }
+            | Self::Lost { batch: number }
+            | Self::Abandoned { batch: number }
             | Self::Noticed { run: number }
             | Self::Ended { run: number, .. }
             | Self::AckJudged { ack: number, .. }
@@ -182,6 +198,7 @@ impl Entry {
             Self::AckSent { lines, .. } => {
                 lines.iter().find_map(|line| line.place).and_then(|(batch, _)| of(batch)).or(Some(Vec::new()))
             }
+            Self::EndsPolls { .. } | Self::Held { .. } => None,
             Self::Life { .. } | Self::ServerDown | Self::ServerUp | Self::Asleep { .. } | Self::Calm => None,
         }
     }
@@ -199,6 +216,12 @@ impl fmt::Display for Entry {
                 })
             }
             Self::Delivered { batch } => write!(f, "batch #{batch} arrived"),
+            Self::Lost { batch } => write!(f, "batch #{batch} was lost on its way"),
+            Self::Abandoned { batch } => write!(f, "batch #{batch} was not waited for"),
+            Self::EndsPolls { process } => write!(f, "process {process} ends polls"),
+            Self::Held { process, how, on } => {
+                write!(f, "process {process}: {how:?} {}", if *on { "on" } else { "off" })
+            }
             Self::Begun { run, process, message, deadline, .. } => {
                 write!(f, "run #{run}: process {process} begins message {message}, deadline {deadline:?}")
             }

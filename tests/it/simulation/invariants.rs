@@ -5,11 +5,9 @@ use std::{
     time::Duration,
 };
 
-use dms_worker::server::broker::embedded::FailureCounting;
-
 use super::{
     facts::{Ack, Batch, Facts, Run},
-    history::{Answer, How, Process, Says, SendOutcome},
+    history::{Answer, How, Item, Process, Says, SendOutcome},
     run::Outcome,
     scenario::{Order, WorkerPlan},
 };
@@ -51,6 +49,14 @@ pub(super) enum Rule {
     Memory,
     /// Nobody becomes a dead letter for another's failure.
     NoCollateral,
+    /// What is reported as failed has failed, and is counted once: no stop, no pause and no release costs an attempt.
+    Blame,
+    /// What was leased is waited for, and acknowledged.
+    Waited,
+    /// A rejected message is a dead letter at once, and is not run again.
+    Rejects,
+    /// A service hears nothing of extensions that it does not have.
+    Announced,
     /// In the end everything is settled, and everybody stops when asked.
     Quiet,
 }
@@ -66,19 +72,25 @@ pub(super) fn check(outcome: &Outcome) -> Vec<Violation> {
     checker.order();
     checker.room();
     checker.memory();
+    checker.blame();
+    checker.attempts();
+    checker.waited();
+    checker.rejects();
+    checker.announced();
     checker.collateral();
     checker.quiet();
+    checker.prompt();
     checker.found
 }
 
-struct Checker<'a> {
-    outcome: &'a Outcome,
-    facts: &'a Facts,
+pub(super) struct Checker<'a> {
+    pub(super) outcome: &'a Outcome,
+    pub(super) facts: &'a Facts,
     found: Vec<Violation>,
 }
 
 impl Checker<'_> {
-    fn broken(&mut self, rule: Rule, text: impl Into<String>, messages: impl IntoIterator<Item = u64>) {
+    pub(super) fn broken(&mut self, rule: Rule, text: impl Into<String>, messages: impl IntoIterator<Item = u64>) {
         self.found.push(Violation { rule, text: text.into(), messages: messages.into_iter().collect() });
     }
 
@@ -141,6 +153,9 @@ impl Checker<'_> {
             }
         }
         for batch in facts.batches.values() {
+            if batch.settlements > 1 {
+                self.broken(Rule::Once, "settled twice", batch.items.iter().map(|item| item.message));
+            }
             let tries: Vec<&Ack> = batch.acks.iter().map(|ack| &facts.acks[ack]).collect();
             for pair in tries.windows(2) {
                 let open = matches!(pair[0].heard, None | Some(Answer::Again));
@@ -190,10 +205,14 @@ impl Checker<'_> {
         }
         for run in facts.runs.values() {
             let Some((_, batch)) = facts.batch_of(run) else { continue };
-            let before = (0..).zip(&batch.items).take_while(|(_, item)| item.sequence != run.sequence);
+            let before = batch.items.iter().take_while(|item| item.sequence != run.sequence);
             // One that is rejected is at its end: those behind it need not wait for anything.
-            let before = before.filter(|(position, _)| !batch.rejected.contains(position)).map(|(_, item)| item);
-            for item in before.filter(|item| !facts.had_succeeded(run.process, item.sequence, run.begun)) {
+            let is_over = |item: &Item| {
+                facts.had_succeeded(run.process, item.sequence, run.begun)
+                    || (self.outcome.scenario.rejects() && facts.had_rejected(run.process, item.sequence, run.begun))
+            };
+            let before: Vec<_> = before.filter(|item| !is_over(item)).collect();
+            for item in before {
                 self.broken(Rule::Order, "handled before the one in front of it", [item.message, run.message]);
             }
         }
@@ -261,28 +280,6 @@ impl Checker<'_> {
                 Some(_) | None => continue,
             };
             self.broken(Rule::Memory, format!("process {} {text}", run.process), [run.message]);
-        }
-    }
-
-    fn collateral(&mut self) {
-        let scenario = &self.outcome.scenario;
-        let Some(count) = scenario.max_consume_count else { return };
-        // Each process hits a neighbour once at most. A message that its lane turned away counts as failed under either rule.
-        let lanes = scenario.workers.iter().any(|worker| worker.ordering == Order::Key);
-        let strict = lanes || scenario.counting == FailureCounting::Batch;
-        if strict && usize::try_from(count).unwrap() <= scenario.processes() + usize::from(lanes) {
-            return;
-        }
-        let mut guilty: BTreeSet<u64> = BTreeSet::new();
-        guilty.extend(
-            self.facts.runs.values().filter(|run| !matches!(run.ended, Some((_, How::Ok)))).map(|run| run.message),
-        );
-        // A lease that lapsed counts for each of its messages, and nobody's failure is to blame. What was acknowledged has no such excuse,
-        // whether the answer was heard or not.
-        let lapsed = self.facts.batches.values().filter(|batch| batch.settled.is_none());
-        guilty.extend(lapsed.flat_map(|batch| batch.items.iter().map(|item| item.message)));
-        for message in self.outcome.dead.iter().filter(|message| !guilty.contains(message)) {
-            self.broken(Rule::NoCollateral, "became a dead letter without a fault of its own", [*message]);
         }
     }
 

@@ -2,11 +2,12 @@
 //! run is played under the paused clock, written down, and checked against the invariants.
 //!
 //! `scenario` draws, `run` plays with the `network` and the `handler`s, `history` keeps what happened, `facts` puts it in order,
-//! and `invariants` judges it. `sabotage` breaks the invariants one by one, to show that the judge notices.
+//! and `invariants` and `blame` judge it. `sabotage` breaks the invariants one by one, to show that the judge notices.
 //!
 //! `DMS_SIM_SEEDS=2000` plays so many seeds, `DMS_SIM_FIRST=5000` begins elsewhere, and `DMS_SIM_SEED=17` plays one and prints its
 //! whole history.
 
+mod blame;
 mod facts;
 mod handler;
 mod history;
@@ -175,4 +176,19 @@ fn work_done_twice_is_found() {
 #[test]
 fn collateral_damage_is_found() {
     is_found(Sabotage::WidePolls, Rule::NoCollateral);
+}
+
+#[test]
+fn an_attempt_spent_by_a_stop_is_found() {
+    is_found(Sabotage::ReleaseAsFail, Rule::Blame);
+}
+
+#[test]
+fn a_stop_that_waits_for_polls_is_found() {
+    is_found(Sabotage::EndSwallowed, Rule::Quiet);
+}
+
+#[test]
+fn an_extension_that_was_never_announced_is_found() {
+    is_found(Sabotage::Boasting, Rule::Announced);
 }

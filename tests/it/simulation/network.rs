@@ -25,6 +25,9 @@ use super::{
     scenario::Weather,
 };
 
+/// How long a request may be on its way that is late: longer than any lease.
+const LATE: Duration = Duration::from_secs(60);
+
 type Answered = Result<Response<Bytes>, TransportError>;
 
 /// What all lines share.
@@ -59,12 +62,17 @@ enum Trouble {
     Silent,
     ServerError,
     Throttled,
+    /// It arrives twice.
+    Doubled,
+    /// It arrives when nobody waits for it any more.
+    Late,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Consume,
     Ack,
+    EndPolls,
     Other,
 }
 
@@ -74,6 +82,7 @@ impl Kind {
         match *request.method() {
             Method::GET if path.contains("/groups/") && path.ends_with("/messages") => Self::Consume,
             Method::POST if path.ends_with("/ack") => Self::Ack,
+            Method::POST if path.ends_with("/polls/end") => Self::EndPolls,
             _ => Self::Other,
         }
     }
@@ -106,16 +115,28 @@ impl Network {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fate of a request: an acknowledgement that says that a message failed, or another one.
-    fn fate(&self, fails: bool) -> Fate {
+    /// The fate of a request; `fails`: it is an acknowledgement that says that a message failed.
+    fn fate(&self, kind: Kind, fails: bool) -> Fate {
         let rng = &mut self.lock().rng;
         let mut delay = |most: Duration| most.mul_f64(rng.f64());
         let fate = Fate { there: delay(self.weather.latency), back: delay(self.weather.latency), trouble: None };
         if self.calm.load(Relaxed) {
             return fate;
         }
+        let trouble = self.trouble(rng, kind, fails);
+        if trouble == Some(Trouble::Late) {
+            return Fate { there: LATE.mul_f64(rng.f64()), trouble, ..fate };
+        }
+        if rng.f64() >= self.weather.slow {
+            return Fate { trouble, ..fate };
+        }
+        let mut delay = |most: Duration| most.mul_f64(rng.f64());
+        Fate { there: delay(self.weather.slowness), back: delay(self.weather.slowness), trouble }
+    }
+
+    fn trouble(&self, rng: &mut Rng, kind: Kind, fails: bool) -> Option<Trouble> {
         let Weather { refused, lost_request, lost_answer, silent, server_error, throttled, .. } = self.weather;
-        let troubles = [
+        let usual = [
             (refused, Trouble::Refused),
             (lost_request, Trouble::LostRequest),
             (lost_answer, Trouble::LostAnswer),
@@ -123,14 +144,21 @@ impl Network {
             (server_error, Trouble::ServerError),
             (throttled, Trouble::Throttled),
         ];
-        let trouble = troubles.into_iter().find_map(|(odds, trouble)| (rng.f64() < odds).then_some(trouble));
-        let lost = fails && self.weather.lost_failure > 0.0 && rng.f64() < self.weather.lost_failure;
-        let trouble = trouble.or(lost.then_some(Trouble::LostAnswer));
-        if rng.f64() >= self.weather.slow {
-            return Fate { trouble, ..fate };
-        }
-        let mut delay = |most: Duration| most.mul_f64(rng.f64());
-        Fate { there: delay(self.weather.slowness), back: delay(self.weather.slowness), trouble }
+        let Weather { lost_failure, lost_end, doubled, late, .. } = self.weather;
+        let (acks, ends) = (kind == Kind::Ack, kind == Kind::EndPolls);
+        let special = [
+            (fails, lost_failure, Trouble::LostAnswer),
+            (ends, lost_end, Trouble::LostRequest),
+            (ends, lost_end, Trouble::LostAnswer),
+            (acks || ends, doubled, Trouble::Doubled),
+            (acks || ends, late, Trouble::Late),
+        ];
+        let mut falls = |odds: f64| rng.f64() < odds;
+        let usual = usual.into_iter().find_map(|(odds, trouble)| falls(odds).then_some(trouble));
+        // Dice are not thrown for what cannot be: that leaves the worlds without it as they are.
+        let special = special.into_iter().filter(|(concerned, odds, _)| *concerned && *odds > 0.0);
+        let special = special.fold(None, |found, (_, odds, trouble)| found.or(falls(odds).then_some(trouble)));
+        usual.or(special)
     }
 
     /// Carries a request of a process, and notes what is worth it.
@@ -142,13 +170,13 @@ impl Network {
             fails = lines.iter().any(|line| !line.says.settles());
             ack = Some(self.history.add(|ack| Entry::AckSent { ack, process, lines }));
         }
-        let fate = self.fate(fails);
+        if let (Kind::EndPolls, Some(process)) = (kind, process) {
+            self.history.note(Entry::EndsPolls { process });
+        }
+        let fate = self.fate(kind, fails);
         let answered = self.travel(process, kind, ack, request, fate).await;
         if let Some(ack) = ack {
             self.history.note(Entry::AckHeard { ack, answer: answer_of(&answered) });
-        }
-        if let Some(Batch(batch)) = answered.as_ref().ok().and_then(|answer| answer.extensions().get()) {
-            self.history.note(Entry::Delivered { batch: *batch });
         }
         answered
     }
@@ -180,12 +208,23 @@ impl Network {
             // A consume call whose caller has gone hands nothing out.
             Kind::Consume => served.await,
             // Anything else that is on its way arrives, whether its caller waits or not.
-            Kind::Ack | Kind::Other => tokio::spawn(served).await.unwrap(),
+            Kind::Ack | Kind::EndPolls | Kind::Other => tokio::spawn(served).await.unwrap(),
         };
+        let mut under_way = answered.as_ref().ok().and_then(|answer| UnderWay::of(&self.history, answer));
+        let mut ends = |how: fn(usize) -> Entry| under_way.iter_mut().for_each(|under_way| under_way.ends = how);
         match trouble {
-            Some(Trouble::LostAnswer) => return Err(TransportError::unsure("answer lost by the simulation")),
-            Some(Trouble::Silent) => std::future::pending().await,
-            _ => pause(back).await,
+            Some(Trouble::LostAnswer) => {
+                ends(|batch| Entry::Lost { batch });
+                return Err(TransportError::unsure("answer lost by the simulation"));
+            }
+            Some(Trouble::Silent) => {
+                ends(|batch| Entry::Lost { batch });
+                std::future::pending().await
+            }
+            _ => {
+                pause(back).await;
+                ends(|batch| Entry::Delivered { batch });
+            }
         }
         answered
     }
@@ -210,9 +249,20 @@ impl Network {
             _ => {}
         }
         let lease = lease_of(&request);
+        let again = (trouble == Some(Trouble::Doubled)).then(|| request.clone());
         let mut answered = self.server.send(request, Duration::from_secs(3600)).await;
         if let Some(ack) = ack {
             self.history.note(Entry::AckJudged { ack, answer: answer_of(&answered) });
+        }
+        if let Some(again) = again {
+            let second = self.server.send(again, Duration::from_secs(3600)).await;
+            if let Some(ack) = ack {
+                self.history.note(Entry::AckJudged { ack, answer: answer_of(&second) });
+            }
+            // Of two answers any can be the one that is passed on.
+            if self.lock().rng.bool() {
+                answered = second;
+            }
         }
         if let (Kind::Consume, Some(process), Ok(answer)) = (kind, process, &mut answered)
             && let Some(batch) = self.note_batch(process, answer, lease)
@@ -245,6 +295,26 @@ impl Network {
 /// Marks the answer that carries a batch with its number.
 #[derive(Clone, Copy, Debug)]
 struct Batch(usize);
+
+/// An answer with a batch on its way: notes how that ends.
+struct UnderWay {
+    history: Arc<History>,
+    batch: usize,
+    ends: fn(usize) -> Entry,
+}
+
+impl UnderWay {
+    fn of(history: &Arc<History>, answer: &Response<Bytes>) -> Option<Self> {
+        let Batch(batch) = *answer.extensions().get()?;
+        Some(Self { history: history.clone(), batch, ends: |batch| Entry::Abandoned { batch } })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.history.note((self.ends)(self.batch));
+    }
+}
 
 async fn pause(time: Duration) {
     if !time.is_zero() {

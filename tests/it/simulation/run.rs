@@ -1,6 +1,7 @@
 //! Plays a scenario under the paused clock, and gives its history and where the messages ended up.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -18,7 +19,7 @@ use dms_worker::{
         clock::Clock,
     },
     transport::InProcess,
-    worker::{AckWait, MaxMessages, Ordering, Worker, WorkerBuilder, batch_handler_fn, handler_fn},
+    worker::{AckWait, MaxMessages, Ordering, Worker, WorkerBuilder, WorkerHandle, batch_handler_fn, handler_fn},
 };
 use fastrand::Rng;
 use tokio::{
@@ -32,7 +33,7 @@ use super::{
     history::{Entry, History, LifeEvent, Process, SendOutcome},
     network::{Network, Wire},
     sabotage::Sabotage,
-    scenario::{End, Life, Order, Scenario, WorkerPlan},
+    scenario::{End, HoldKind, Life, Order, Scenario, WorkerPlan},
 };
 
 /// How long it may take until all is quiet once nothing goes wrong any more.
@@ -88,7 +89,7 @@ impl World {
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let config = EmbeddedConfig { failure_counting: scenario.counting, ..EmbeddedConfig::default() };
         let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
-        let config = ServerConfig { clock, ..ServerConfig::default() };
+        let config = ServerConfig { clock, extensions: scenario.extensions, ..ServerConfig::default() };
         let server = Server::with_broker(config, broker.clone()).await.unwrap();
         let path = create(&scenario, &broker).await;
         let history = Arc::new(History::new());
@@ -245,10 +246,16 @@ impl World {
         let ended = tokio::select! {
             biased;
             ended = &mut running => ended,
+            never = self.hold(process, plan, &handle) => match never {},
             end = end => match end {
                 End::Stop => {
                     note(LifeEvent::Stopping);
                     handle.stop();
+                    running.await
+                }
+                End::StopNow => {
+                    note(LifeEvent::StoppingNow);
+                    handle.stop_now();
                     running.await
                 }
                 End::Drop => return note(LifeEvent::Dropped),
@@ -259,6 +266,33 @@ impl World {
             },
         };
         note(LifeEvent::Ended(ended.err().map(|error| error.to_string())));
+    }
+
+    /// Keeps a process from fetching now and then.
+    async fn hold(&self, process: Process, plan: &WorkerPlan, worker: &WorkerHandle) -> Infallible {
+        for hold in plan.holds.iter().filter(|hold| self.0.begun + hold.at >= Instant::now()) {
+            self.at(hold.at).await;
+            let note = |on| self.0.history.note(Entry::Held { process, how: hold.kind, on });
+            note(true);
+            match hold.kind {
+                HoldKind::Pause => {
+                    worker.pause();
+                    sleep(hold.length).await;
+                    worker.resume();
+                }
+                HoldKind::NoConcurrency => {
+                    worker.set_concurrency(0);
+                    sleep(hold.length).await;
+                    worker.set_concurrency(plan.concurrency);
+                }
+                HoldKind::Brake => {
+                    let _brake = worker.brake(0);
+                    sleep(hold.length).await;
+                }
+            }
+            note(false);
+        }
+        std::future::pending().await
     }
 
     fn builder(&self, process: Process, plan: &WorkerPlan, dead: CancellationToken) -> WorkerBuilder {

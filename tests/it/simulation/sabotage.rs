@@ -7,7 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use dms_worker::transport::TransportError;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use serde_json::Value;
 
 use super::{history::Process, network::Network};
@@ -35,6 +35,12 @@ pub(super) enum Sabotage {
     Restamped,
     /// A poll for one message asks for ten.
     WidePolls,
+    /// What is handed back is reported as failed.
+    ReleaseAsFail,
+    /// A request that ends polls is answered without being done.
+    EndSwallowed,
+    /// The service claims extensions that it does not have.
+    Boasting,
 }
 
 impl Sabotage {
@@ -50,7 +56,9 @@ impl Sabotage {
         let consume = path.contains("/groups/") && path.ends_with("/messages");
         let send = !consume && path.ends_with("/messages");
         match self {
-            Self::FailureAsSuccess | Self::FirstLineMissing | Self::Reversed if path.ends_with("/ack") => {
+            Self::FailureAsSuccess | Self::FirstLineMissing | Self::Reversed | Self::ReleaseAsFail
+                if path.ends_with("/ack") =>
+            {
                 let body = edit(request.body(), |ack| self.edit_ack(ack["message"].as_array_mut().unwrap()));
                 *request.body_mut() = body;
                 carry(request).await
@@ -61,6 +69,15 @@ impl Sabotage {
                     drop(carry(request).await);
                 }
                 answered
+            }
+            Self::EndSwallowed if path.ends_with("/polls/end") => {
+                Ok(Response::builder().body(r#"{"ended":0}"#.into()).unwrap())
+            }
+            Self::Boasting => {
+                let mut answer = carry(request).await?;
+                let all = HeaderValue::from_static("end-poll, release, reject, reason");
+                answer.headers_mut().insert("x-dms-extensions", all);
+                Ok(answer)
             }
             Self::ShortLease if consume => carry(requery(request, "ack_wait", "15")).await,
             Self::WidePolls if consume => carry(requery(request, "max_msgs", "10")).await,
@@ -87,6 +104,12 @@ impl Sabotage {
             Self::FailureAsSuccess => lines.iter_mut().for_each(|line| line["status"] = "success".into()),
             Self::FirstLineMissing if lines.len() > 1 => drop(lines.remove(0)),
             Self::Reversed => lines.reverse(),
+            Self::ReleaseAsFail => {
+                lines
+                    .iter_mut()
+                    .filter(|line| line["status"] == "release")
+                    .for_each(|line| line["status"] = "fail".into());
+            }
             _ => {}
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Scenario {
     pub(super) kafka: bool,
     pub(super) counting: FailureCounting,
     pub(super) max_consume_count: Option<u32>,
+    /// Whether the service has the extensions of this project's server.
+    pub(super) extensions: bool,
     /// By the messages' bodies.
     pub(super) messages: Vec<Plan>,
     /// Requests that send messages, in turn: when, and which.
@@ -76,6 +78,23 @@ pub(super) struct WorkerPlan {
     pub(super) batching: Option<Batching>,
     pub(super) grace: Duration,
     pub(super) lives: Vec<Life>,
+    pub(super) holds: Vec<Hold>,
+}
+
+/// A time in which nothing is to be fetched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    pub(super) at: Duration,
+    pub(super) length: Duration,
+    pub(super) kind: HoldKind,
+}
+
+/// What an operator, or an application that is down, does to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HoldKind {
+    Pause,
+    NoConcurrency,
+    Brake,
 }
 
 /// The order that a worker is asked to keep.
@@ -101,16 +120,23 @@ pub(super) enum End {
     Drop,
     /// It is asked to stop.
     Stop,
+    /// It is asked to stop without a grace period.
+    StopNow,
 }
 
 /// How likely each fault is for each request.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Weather {
     pub(super) refused: f64,
     pub(super) lost_request: f64,
     pub(super) lost_answer: f64,
     /// The same for acknowledgements that say that a message failed, beside all others.
     pub(super) lost_failure: f64,
+    /// The same for requests that end polls.
+    pub(super) lost_end: f64,
+    /// An acknowledgement, or a request that ends polls, arrives twice, or long after it was given up.
+    pub(super) doubled: f64,
+    pub(super) late: f64,
     /// As a lost answer, noticed only when the time is up.
     pub(super) silent: f64,
     pub(super) server_error: f64,
@@ -152,12 +178,13 @@ impl Scenario {
         if rng.u8(..3) == 0 {
             weather.lost_failure = rng.f64();
         }
-        Self {
+        let mut scenario = Self {
             seed,
             fifo,
             kafka,
             counting,
             max_consume_count,
+            extensions: true,
             messages,
             sends,
             workers,
@@ -165,7 +192,46 @@ impl Scenario {
             restarts,
             sleeps,
             calm_at,
+        };
+        // Drawn by dice of their own: what came later leaves the rest of a seed's world as it was.
+        scenario.draw_stops(&mut Rng::with_seed(seed ^ 0x5709));
+        scenario
+    }
+
+    /// Stops, times in which nothing is fetched, and what goes wrong with them.
+    fn draw_stops(&mut self, rng: &mut Rng) {
+        self.extensions = rng.u8(..4) > 0;
+        if rng.u8(..4) == 0 {
+            self.only_stops(rng);
+        } else if rng.u8(..3) == 0 {
+            let mut odds = || if rng.bool() { rng.f64() * 0.5 } else { 0.0 };
+            (self.weather.lost_end, self.weather.doubled, self.weather.late) = (odds(), odds(), odds());
         }
+        for worker in &mut self.workers {
+            if rng.u8(..3) == 0 {
+                worker.holds = draw_holds(rng, self.calm_at);
+            }
+            for (_, end) in worker.lives.iter_mut().filter_map(|life| life.ends.as_mut()) {
+                if *end == End::Stop && rng.u8(..4) == 0 {
+                    *end = End::StopNow;
+                }
+            }
+        }
+    }
+
+    /// Nothing goes wrong but that workers are asked to stop, often: then nothing is lost, and no attempt is spent.
+    fn only_stops(&mut self, rng: &mut Rng) {
+        self.weather = Weather { latency: millis(rng, 0..=200), ..Weather::default() };
+        self.restarts.clear();
+        self.sleeps.clear();
+        for worker in &mut self.workers {
+            worker.lives = draw_stops(rng, self.calm_at);
+        }
+    }
+
+    /// Whether a rejected message is a dead letter at once.
+    pub(super) fn rejects(&self) -> bool {
+        self.extensions && self.max_consume_count.is_some()
     }
 
     /// How many processes take part in all.
@@ -217,6 +283,7 @@ impl WorkerPlan {
             batching: None,
             grace: secs(rng, 0..=25),
             lives: draw_lives(rng, troubled, calm_at),
+            holds: Vec::new(),
         }
     }
 }
@@ -250,6 +317,20 @@ fn draw_lives(rng: &mut Rng, troubled: bool, calm_at: Duration) -> Vec<Life> {
     lives
 }
 
+fn draw_stops(rng: &mut Rng, calm_at: Duration) -> Vec<Life> {
+    let (mut lives, mut starts) = (Vec::new(), millis(rng, 0..=2_000));
+    for _ in 0..rng.usize(2..=8) {
+        let at = starts + millis(rng, 10..=20_000);
+        if at >= calm_at {
+            break;
+        }
+        lives.push(Life { starts, ends: Some((at, End::Stop)) });
+        starts = at + millis(rng, 0..=2_000);
+    }
+    lives.push(Life { starts, ends: None });
+    lives
+}
+
 fn draw_weather(rng: &mut Rng) -> Weather {
     let latency = millis(rng, 0..=20);
     let strength = match rng.u8(..4) {
@@ -263,6 +344,9 @@ fn draw_weather(rng: &mut Rng) -> Weather {
         lost_request: odds(),
         lost_answer: odds(),
         lost_failure: 0.0,
+        lost_end: 0.0,
+        doubled: 0.0,
+        late: 0.0,
         silent: odds(),
         server_error: odds(),
         throttled: odds(),
@@ -275,6 +359,21 @@ fn draw_weather(rng: &mut Rng) -> Weather {
 
 fn draw_restarts(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Duration)> {
     (0..rng.usize(1..=2)).map(|_| (calm_at.mul_f64(rng.f64()), millis(rng, 0..=8_000))).collect()
+}
+
+/// Some in a row, all of them over before it is calm.
+fn draw_holds(rng: &mut Rng, calm_at: Duration) -> Vec<Hold> {
+    let (mut holds, mut at) = (Vec::new(), Duration::ZERO);
+    for _ in 0..rng.usize(1..=3) {
+        at += calm_at.mul_f64(rng.f64() / 4.0);
+        let length = millis(rng, 1..=7_000);
+        let kind = [HoldKind::Pause, HoldKind::NoConcurrency, HoldKind::Brake][rng.usize(..3)];
+        if at + length < calm_at {
+            holds.push(Hold { at, length, kind });
+        }
+        at += length;
+    }
+    holds
 }
 
 fn draw_batching(rng: &mut Rng, worker: &WorkerPlan) -> Option<Batching> {
