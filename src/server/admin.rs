@@ -1,6 +1,6 @@
 //! The admin address: health, metrics, and a look at queues that leases nothing.
 //!
-//! It has no authentication, so it is for loopback alone, and it changes nothing.
+//! It has no authentication, so it is for loopback alone. It changes nothing but what `damaged` skips.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use axum::{
     extract::{RawPathParams, State},
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use http::{HeaderMap, StatusCode, header};
 use prometheus_client::registry::Registry;
@@ -26,7 +26,7 @@ use serde_json::value::RawValue;
 use super::{
     app::App,
     broker::{GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
-    codes,
+    codes, damaged,
     error::ApiError,
     figures, host_check,
     json::Json,
@@ -52,6 +52,8 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/admin/queues", get(queues))
+        .route("/admin/damaged", get(damaged::list))
+        .route("/admin/damaged/skip", post(damaged::skip))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(messages))
         .fallback(async || plain(&codes::URL_NOT_FOUND.plain()))
         .method_not_allowed_fallback(async || plain(&codes::METHOD.plain()))
@@ -61,7 +63,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
 }
 
 /// An error where no rim writes it.
-fn plain(error: &ApiError) -> Response {
+pub(super) fn plain(error: &ApiError) -> Response {
     let json = [(header::CONTENT_TYPE, "application/json")];
     (error.code().status, json, Body::from(error.body(""))).into_response()
 }
@@ -136,6 +138,7 @@ struct QueueView {
     mode: &'static str,
     produced_messages: u64,
     delayed_messages: u64,
+    damaged_delayed_messages: u64,
     groups: Vec<GroupView>,
 }
 
@@ -148,6 +151,8 @@ struct GroupView {
     leased_messages: u64,
     produced_dead_letters: u64,
     available_dead_letters: u64,
+    damaged_messages: u64,
+    damaged_dead_letters: u64,
     waiting_polls: u64,
 }
 
@@ -168,6 +173,8 @@ fn view(overview: QueueOverview) -> QueueView {
         leased_messages: overview.in_flight,
         produced_dead_letters: overview.group.produced_dead_letters.unwrap_or(0),
         available_dead_letters: overview.group.available_dead_letters.unwrap_or(0),
+        damaged_messages: overview.damaged,
+        damaged_dead_letters: overview.damaged_dead_letters,
         waiting_polls: overview.polls,
     };
     QueueView {
@@ -177,6 +184,7 @@ fn view(overview: QueueOverview) -> QueueView {
         mode: overview.queue.mode.as_str(),
         produced_messages: overview.queue.produced_messages,
         delayed_messages: overview.delayed,
+        damaged_delayed_messages: overview.damaged_delayed,
         groups: overview.groups.into_iter().map(group).collect(),
     }
 }

@@ -66,6 +66,7 @@ pub(crate) struct Metrics {
     long_polls: Gauge,
     messages: Family<StateLabels, Gauge>,
     oldest: Family<GroupLabels, Gauge<f64, AtomicU64>>,
+    damaged: Family<GroupLabels, Gauge>,
     storage: Gauge,
     produced: Counter,
     consumed: Counter,
@@ -84,6 +85,7 @@ impl Metrics {
             long_polls: Gauge::default(),
             messages: Family::default(),
             oldest: Family::default(),
+            damaged: Family::default(),
             storage: Gauge::default(),
             produced: Counter::default(),
             consumed: Counter::default(),
@@ -107,6 +109,8 @@ impl Metrics {
         registry.register("dms_server_queue_messages", help, self.messages.clone());
         let help = "Age of the oldest message that a group has not settled, in seconds";
         registry.register("dms_server_oldest_unacked_age_seconds", help, self.oldest.clone());
+        let help = "Messages of a group that are set aside because they are damaged on the disk, as of this scrape";
+        registry.register("dms_server_damaged_messages", help, self.damaged.clone());
         registry.register("dms_server_storage_bytes", "Size of the data directory; 0 in memory", self.storage.clone());
         registry.register("dms_server_long_polls", "Consume calls that wait for a message", self.long_polls.clone());
         registry.register("dms_server_http_requests", "Requests by operation and status", self.requests.clone());
@@ -126,6 +130,7 @@ impl Metrics {
     fn observe(&self, queues: &[QueueOverview], oldest: &HashMap<GroupId, Duration>, storage: u64) {
         self.messages.clear();
         self.oldest.clear();
+        self.damaged.clear();
         for queue in queues {
             for group in &queue.groups {
                 self.observe_group(queue, group, oldest.get(&group.group.id));
@@ -150,6 +155,9 @@ impl Metrics {
         set("in_flight", group.in_flight);
         set("delayed", queue.delayed);
         set("dead", group.group.available_dead_letters.unwrap_or(0));
+        // Delayed messages are the queue's: each group will miss them.
+        let damaged = group.damaged + group.damaged_dead_letters + queue.damaged_delayed;
+        self.damaged.get_or_create(&labels).set(signed(damaged));
         self.oldest.get_or_create(&labels).set(oldest.map_or(0.0, Duration::as_secs_f64));
     }
 
@@ -205,6 +213,8 @@ mod tests {
             },
             in_flight: 0,
             polls: 0,
+            damaged: 0,
+            damaged_dead_letters: 0,
         };
         let queue = Queue {
             id: QueueId::new(name),
@@ -220,7 +230,13 @@ mod tests {
             max_consume_count: None,
             kafka_topic: None,
         };
-        QueueOverview { project: ProjectId::new("p"), queue, delayed: 0, groups: (0..20).map(group).collect() }
+        QueueOverview {
+            project: ProjectId::new("p"),
+            queue,
+            delayed: 0,
+            damaged_delayed: 0,
+            groups: (0..20).map(group).collect(),
+        }
     }
 
     #[test]
@@ -237,7 +253,7 @@ mod tests {
                         let text = metrics.scrape(registry, &seen).unwrap_or_default();
                         let lines = |part: &str| text.lines().filter(|line| line.contains(part)).count();
                         assert_eq!(lines("dms_server_queue_messages{"), 80, "{text}");
-                        assert_eq!(lines(&format!("queue=\"{name}\"")), 100, "{text}");
+                        assert_eq!(lines(&format!("queue=\"{name}\"")), 120, "{text}");
                     }
                 });
             }

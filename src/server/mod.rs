@@ -3,8 +3,8 @@
 //! A request passes `listener` and `connection` with `half_close` (sockets, deadlines, callers that are gone), `api` and `rim` (request id, panics, error body,
 //! metrics) with `resource`, `admit` with `body` and `gate` (size, caller), `inject` (faults on purpose), `routes`, and one
 //! file per resource: `queues`, `groups`, `send`, `consume`, `ack`, `polls`, `tags`, `tag_search`, `quotas`, `iam`. What they refuse
-//! they refuse with one of `codes`, as an `error`. `host_check` keeps web pages out while there are no credentials. In-process callers enter at `api` and skip the sockets; `admin` is apart
-//! from all that, on its own address.
+//! they refuse with one of `codes`, as an `error`. `host_check` keeps web pages out while there are no credentials. In-process callers
+//! enter at `api` and skip the sockets; `admin` with `damaged` is apart from all that, on its own address.
 //!
 //! Nothing in here knows the client or the worker, and only [`broker`] knows how messages are kept.
 
@@ -22,6 +22,7 @@ mod codes;
 mod config;
 mod connection;
 mod consume;
+mod damaged;
 mod durations;
 mod error;
 mod extensions;

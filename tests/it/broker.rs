@@ -1,6 +1,7 @@
 //! The embedded broker's rules, each on every store, under a paused clock.
 #![allow(clippy::unwrap_used)]
 
+mod damage;
 mod dead_letters;
 mod delivery;
 mod durability;

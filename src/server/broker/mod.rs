@@ -146,6 +146,8 @@ pub struct QueueOverview {
     pub queue: Queue,
     /// Messages that are not due yet.
     pub delayed: u64,
+    /// Those of them that were due, and are damaged.
+    pub damaged_delayed: u64,
     /// Its groups in the order of their creation.
     pub groups: Vec<GroupOverview>,
 }
@@ -159,6 +161,10 @@ pub struct GroupOverview {
     pub in_flight: u64,
     /// Consume calls that wait.
     pub polls: u64,
+    /// Messages that are set aside because they are damaged.
+    pub damaged: u64,
+    /// Dead letters that are set aside because they are damaged.
+    pub damaged_dead_letters: u64,
 }
 
 /// What a broker has counted since it was opened, for metrics.
@@ -191,6 +197,53 @@ pub struct Peeked {
     pub dead_letter: Option<Arc<DeadLetterInfo>>,
 }
 
+/// A message that is not on the disk as it was written. It is set aside: those behind it are delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedMessage {
+    /// The project.
+    pub project: ProjectId,
+    /// The queue.
+    pub queue: QueueId,
+    /// The queue's name.
+    pub queue_name: String,
+    /// The group that came upon it; none where it was delayed.
+    pub group: Option<GroupId>,
+    /// That group's name.
+    pub group_name: Option<String>,
+    /// What kind of message it is.
+    pub of: DamagedIn,
+    /// Its place there.
+    pub sequence: u64,
+    /// The file that it is in.
+    pub file: String,
+    /// Where it begins in the file, as far as that is known.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Among what a damaged message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamagedIn {
+    /// The messages of a queue.
+    Messages,
+    /// The dead letters of a group.
+    DeadLetters,
+    /// Messages that were not due.
+    Delayed,
+}
+
+impl DamagedIn {
+    /// `messages`, `deadletters` or `delayed`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::DeadLetters => "deadletters",
+            Self::Delayed => "delayed",
+        }
+    }
+}
+
 /// Where a message stands for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeekState {
@@ -212,6 +265,9 @@ pub enum BrokerError {
     /// No group of that id in the queue.
     #[error("the consumer group does not exist")]
     GroupNotFound,
+    /// No message that was set aside is there.
+    #[error("no damaged message is set aside there")]
+    NotDamaged,
     /// The project has a queue of that name.
     #[error("the queue {0} exists already")]
     QueueExists(String),
@@ -335,6 +391,16 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
 
     /// Shows messages of a group from `from` on without leasing any: at most `max`.
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError>;
+
+    /// The damaged messages that are set aside.
+    fn damaged(&self) -> Vec<DamagedMessage> {
+        Vec::new()
+    }
+
+    /// Skips one of them for good, as if it were acknowledged: its project, queue, group, kind and place count.
+    async fn skip_damaged(&self, _which: &DamagedMessage) -> Result<(), BrokerError> {
+        Err(BrokerError::NotDamaged)
+    }
 
     /// Answers every waiting `lease` with what it has, refuses new work, and returns when all that was accepted is durable.
     async fn close(&self);

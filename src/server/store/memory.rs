@@ -1,11 +1,11 @@
 //! The store without a disk: messages in maps, everything else in the broker's own state.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{ReadLimit, Record, Store, StoreError, Stored, StreamNo, up_to_time};
+use super::{Found, ReadLimit, Record, Store, StoreError, Stored, StreamNo, up_to_time};
 use crate::server::durations::Durations;
 
 type Place = (StreamNo, u64);
@@ -75,14 +75,19 @@ impl Messages {
 }
 
 /// Takes messages up to a limit, the first whatever its size.
-fn up_to<'a>(messages: impl Iterator<Item = &'a Arc<Stored>>, limit: ReadLimit) -> Vec<Arc<Stored>> {
+fn up_to<'a>(messages: impl Iterator<Item = &'a Arc<Stored>>, limit: ReadLimit) -> Found {
+    let mut found = Found { until: u64::MAX, ..Found::default() };
     let mut bytes = 0;
-    let fits = |message: &&Arc<Stored>| {
-        let first = bytes == 0;
+    for message in messages {
         bytes += message.footprint();
-        first || bytes <= limit.bytes
-    };
-    messages.take(limit.messages).take_while(fits).cloned().collect()
+        let fits = found.messages.is_empty() || bytes <= limit.bytes;
+        if found.messages.len() == limit.messages || !fits {
+            found.until = message.seq;
+            break;
+        }
+        found.messages.push(message.clone());
+    }
+    found
 }
 
 impl Store for MemoryStore {
@@ -96,20 +101,20 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
+    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
         Ok(up_to(self.lock().by_place.range((stream, from)..=(stream, u64::MAX)).map(|(_, message)| message), limit))
     }
 
-    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Vec<Arc<Stored>>, StoreError> {
+    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError> {
         let messages = self.lock();
         let there = seqs.iter().filter_map(|seq| messages.by_place.get(&(stream, *seq)));
         Ok(up_to(there, ReadLimit { messages: seqs.len(), bytes }))
     }
 
-    fn first_due(&self, lot: StreamNo, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
+    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
         let messages = self.lock();
         let due = messages.by_due.range((lot, i64::MIN, 0)..=(lot, i64::MAX, u64::MAX));
-        Ok(up_to(due.map(|(_, message)| message), limit))
+        Ok(up_to(due.map(|(_, message)| message).filter(|message| !skip.contains(&message.seq)), limit))
     }
 
     fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {

@@ -5,7 +5,7 @@
 //! them. Messages that are not due yet wait in a *lot*, numbered like a stream and indexed by due time.
 //! A store knows nothing of leases, rules or limits.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -279,6 +279,32 @@ impl StoreError {
     }
 }
 
+/// A message that is not on the disk as it was written. It stays there, and nobody is given it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Damaged {
+    /// Its place in its stream or lot.
+    pub(crate) seq: u64,
+    /// As [`Stored::entered_ms`], where that is known; of a message in a lot always.
+    pub(crate) entered_ms: Option<i64>,
+    /// The file that it is in.
+    pub(crate) file: Arc<str>,
+    /// Where it begins in the file, or the run that it belongs to.
+    pub(crate) offset: u64,
+    /// What is wrong with it.
+    pub(crate) reason: Arc<str>,
+}
+
+/// What a read brought.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Found {
+    /// Messages in order.
+    pub(crate) messages: Vec<Arc<Stored>>,
+    /// Messages between them that are damaged.
+    pub(crate) damaged: Vec<Damaged>,
+    /// All asked for that is before this place is here, or gone; `u64::MAX` when the read came to the end.
+    pub(crate) until: u64,
+}
+
 /// Keeps records. Calls may block; [`Store::blocks`] says whether they have to leave the async threads.
 pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// Whether calls wait for a disk.
@@ -287,14 +313,14 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// Makes records durable, all or none.
     fn commit(&self, records: &[Record]) -> Result<(), StoreError>;
 
-    /// Messages of a stream or lot from `from` on, in order of place.
-    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError>;
+    /// Messages of a stream or lot from `from` on, in order of place. Damaged ones are passed over, a bounded number at a time.
+    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError>;
 
-    /// These messages of a stream as far as they are there, in the order given.
-    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Vec<Arc<Stored>>, StoreError>;
+    /// These messages of a stream as far as they are there. The places are in ascending order.
+    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError>;
 
-    /// The first messages of a lot by due time.
-    fn first_due(&self, lot: StreamNo, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError>;
+    /// The first messages of a lot by due time, less those to skip. With damaged ones among them there may be more.
+    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError>;
 
     /// When messages of a stream entered, with their places: those from `from` on, at most `count`, up to and including the first
     /// that entered after `until_ms`. Reads no bodies beyond a bounded buffer, however large the messages are. The time of a damaged

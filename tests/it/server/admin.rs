@@ -155,3 +155,65 @@ async fn start_queues_are_created_once() {
         server.close().await;
     }
 }
+
+/// What is set aside because it is damaged: in the metrics, in the admin view, and skipped on request.
+#[tokio::test]
+async fn damaged_messages_are_shown_and_skipped() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || ServerConfig { data_dir: Some(directory.path().to_owned()), ..config() };
+    let server = Server::bind(config()).await.unwrap();
+    let queue = &server.broker().overview()[0];
+    let (project, queue, group) = (queue.project.clone(), queue.queue.id.clone(), queue.groups[0].group.id.clone());
+    let path = GroupPath { project: project.clone(), queue: queue.clone(), group };
+    let message = |text: &str| NewMessage {
+        json: format!(r#"{{"body":"{text}","attributes":{{}}}}"#).into(),
+        body_bytes: 9,
+        tags: Vec::new(),
+        delay: Duration::ZERO,
+    };
+    server.broker().append(&project, &queue, vec![message("first"), message("second")]).await.unwrap();
+    server.close().await;
+    let file = directory.path().join("log/0000000001.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(5).position(|window| window == b"first").unwrap();
+    bytes[at] ^= 4;
+    std::fs::write(&file, bytes).unwrap();
+
+    let server = Server::bind(config()).await.unwrap();
+    let (broker, admin) = (server.broker().clone(), server.admin_addr().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+    let leased = broker.lease(&path, Stream::Messages, all()).await.unwrap();
+    assert_eq!(leased.len(), 1, "the second one");
+
+    let metric =
+        "dms_server_damaged_messages{project=\"b78a90ae2a134b4b8b2ba30acab4e23a\",queue=\"orders\",group=\"g\"} ";
+    assert!(get(admin, "/metrics", "").await.1.contains(&format!("{metric}1")));
+    let queues = json(&get(admin, "/admin/queues", "").await.1);
+    assert_eq!(queues[0]["groups"][0]["damaged_messages"], 1);
+    let shown = json(&get(admin, "/admin/damaged", "").await.1);
+    assert_eq!(
+        (&shown[0]["queue"], &shown[0]["group"], &shown[0]["sequence"]),
+        (&"orders".into(), &"g".into(), &1.into())
+    );
+    assert_eq!((&shown[0]["stream"], &shown[0]["file"]), (&"messages".into(), &file.display().to_string().into()));
+    assert!(shown[0]["offset"].as_u64().unwrap() < at as u64, "{shown}");
+
+    assert_eq!(get(admin, "/admin/damaged/skip?queue=orders", "").await.0, 405, "not by a look");
+    assert_eq!(post(admin, "/admin/damaged/skip").await.0, 400, "not all queues at once");
+    assert_eq!(json(&post(admin, "/admin/damaged/skip?queue=other").await.1)["skipped"], 0);
+    assert_eq!(json(&post(admin, "/admin/damaged/skip?queue=orders&group=g&sequence=1").await.1)["skipped"], 1);
+    assert_eq!(json(&get(admin, "/admin/damaged", "").await.1), serde_json::json!([]));
+    assert!(get(admin, "/metrics", "").await.1.contains(&format!("{metric}0")));
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+}
+
+async fn post(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    (text[9..12].parse().unwrap(), text)
+}

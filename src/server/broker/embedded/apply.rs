@@ -66,9 +66,9 @@ impl State {
                     self.timer_stale = true;
                 }
             }
-            Record::Unparked(lot, ..) => {
+            Record::Unparked(lot, _, seq) => {
                 if let Some(lot) = self.lots.get_mut(lot) {
-                    lot.unpark();
+                    lot.unpark(*seq);
                 }
             }
             Record::Settled { reader, lease, histories, settlement } => {

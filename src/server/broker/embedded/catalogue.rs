@@ -146,6 +146,7 @@ impl Core {
             project: queue.row.project.clone(),
             queue: self.show(&state, queue),
             delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.count),
+            damaged_delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.aside.len()),
             groups: queue.groups.iter().map(|group| state.group_overview(queue, group)).collect(),
         };
         queues.iter().map(overview).collect()
@@ -184,6 +185,8 @@ impl State {
             group: self.show_group(queue, group),
             in_flight: reader.map_or(0, leased),
             polls: reader.map_or(0, |reader| reader.polls as u64),
+            damaged: reader.map_or(0, |reader| reader.aside.len()),
+            damaged_dead_letters: self.readers.get(&group.dead_letter_reader()).map_or(0, |reader| reader.aside.len()),
         }
     }
 

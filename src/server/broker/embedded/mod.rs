@@ -7,8 +7,8 @@
 //!
 //! `poll` hands out leases, which live in memory alone: after a restart they are gone and their messages available.
 //! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `housekeeper` has the store tidy up;
-//! `heartbeat` extends leases by the time in which the process did not run.
-//! `stream`, `reader`, `lease`, `rule` and `handle` are plain values without clocks or tasks.
+//! `heartbeat` extends leases by the time in which the process did not run; `damage` tells of damaged messages and skips them for good.
+//! `stream`, `reader`, `aside`, `lease`, `rule` and `handle` are plain values without clocks or tasks.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -26,8 +26,8 @@ use self::{
     work::{Job, Work},
 };
 use super::{
-    Ack, Broker, BrokerError, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked,
-    QueueOverview, Quotas, Settled, Stream, Usage,
+    Ack, Broker, BrokerError, DamagedMessage, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage,
+    Peeked, QueueOverview, Quotas, Settled, Stream, Usage,
 };
 pub use crate::server::store::OpenError;
 use crate::{
@@ -40,10 +40,12 @@ use crate::{
 
 mod append;
 mod apply;
+mod aside;
 mod catalogue;
 mod committer;
 mod config;
 mod core;
+mod damage;
 mod handle;
 mod heartbeat;
 mod housekeeper;
@@ -304,6 +306,14 @@ impl Broker for EmbeddedBroker {
 
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError> {
         peek::peek(&self.core, path, stream, from, max).await
+    }
+
+    fn damaged(&self) -> Vec<DamagedMessage> {
+        self.core.damaged()
+    }
+
+    async fn skip_damaged(&self, which: &DamagedMessage) -> Result<(), BrokerError> {
+        self.core.skip_damaged(which).await
     }
 
     async fn close(&self) {

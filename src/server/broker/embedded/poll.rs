@@ -221,13 +221,18 @@ async fn fetch(core: Arc<Core>, number: ReaderNo, stream: StreamNo, read: Read) 
     let Some(reader) = state.readers.get_mut(&number) else { return };
     reader.reading = false;
     match found {
-        Ok(messages) => reader.fill(&read, messages),
+        Ok(found) => {
+            let damaged = found.damaged.clone();
+            reader.fill(&read, found);
+            reader.read_done.notify_waiters();
+            state.tell_damaged(number, &damaged);
+        }
         Err(error) => {
             tracing::error!(%error, ?stream, "messages could not be read");
             reader.read_error = Some(error);
+            reader.read_done.notify_waiters();
         }
     }
-    reader.read_done.notify_waiters();
 }
 
 fn after(duration: Duration) -> Instant {

@@ -54,6 +54,10 @@ impl<'a> Preparer<'a> {
                 None => Vec::new(),
             }),
             Work::Unpark { lot, stream, due } => Ok(self.unpark(*lot, *stream, due)),
+            Work::Drop(lot, due, seq) => Ok(match self.state.lots.get(lot) {
+                Some(held) if held.aside.contains(*seq) => vec![Record::Unparked(*lot, *due, *seq)],
+                _ => Vec::new(),
+            }),
             Work::Expire { stream, low, oldest } => Ok(match self.state.streams.get(stream) {
                 Some(_) => vec![Record::Expired { stream: *stream, low: *low, oldest: *oldest }],
                 None => Vec::new(),

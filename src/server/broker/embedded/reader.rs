@@ -12,11 +12,12 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
+    aside::Aside,
     lease::{Entry, Lease},
     rule::LabelRule,
     stream::Stream,
 };
-use crate::server::store::{History, ReadLimit, ReaderMark, Settlement, StoreError, Stored, StreamNo};
+use crate::server::store::{Found, History, ReadLimit, ReaderMark, Settlement, StoreError, Stored, StreamNo};
 
 /// How much a reader asks the store for at once, and keeps ahead.
 pub(super) const READ_AHEAD: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
@@ -52,6 +53,8 @@ pub(super) struct Reader {
     pub(super) read_error: Option<StoreError>,
     /// Calls that wait.
     pub(super) polls: usize,
+    /// Damaged messages: nobody is given them, and they are not settled.
+    pub(super) aside: Aside,
     /// Nothing from here on was looked at.
     head: u64,
     /// Every message passed over below this belongs to a lease or was recorded.
@@ -62,7 +65,7 @@ pub(super) struct Reader {
     ready: BTreeMap<u64, Ready>,
     /// What of them is kept in memory.
     ready_bytes: usize,
-    /// Messages from the store, from `head` on without gaps.
+    /// Messages from the store, from `head` on without gaps but for damaged ones.
     ahead: VecDeque<Arc<Stored>>,
 }
 
@@ -169,6 +172,7 @@ impl Reader {
             passed_over: Vec::new(),
             ready,
             ready_bytes: 0,
+            aside: Aside::default(),
             ahead: VecDeque::new(),
         }
     }
@@ -225,6 +229,10 @@ impl Reader {
         let mut at = self.head;
         let mut passed_over = 0;
         while at < stream.next && !draft.is_full() {
+            if self.aside.contains(at) {
+                at += 1;
+                continue;
+            }
             let Some(message) = stream.cached(at).or_else(|| self.ahead(at)) else {
                 if draft.entries.is_empty() {
                     self.move_to(at);
@@ -255,33 +263,46 @@ impl Reader {
 
     /// What to read before it is asked for: a consumer that works off a backlog should not wait for every read.
     pub(super) fn read_ahead(&self, stream: &Stream) -> Option<Read> {
-        let place = self.ahead.back()?.seq + 1;
+        let place = self.aside.first_not_in(self.ahead.back()?.seq + 1);
         let low = self.ahead.len() < READ_AHEAD.messages / 4 && !self.reading;
         let there = place < stream.next && stream.cached(place).is_none();
         (low && there).then_some(Read::From { place, end: stream.next })
     }
 
-    /// Messages came from the store. What it no longer has is passed over: retention took it meanwhile.
-    pub(super) fn fill(&mut self, read: &Read, messages: Vec<Arc<Stored>>) {
+    /// Messages came from the store. What it no longer has is passed over: retention took it meanwhile. What is damaged is set aside.
+    pub(super) fn fill(&mut self, read: &Read, found: Found) {
+        for damaged in found.damaged {
+            self.forget_ready(damaged.seq);
+            self.aside.add(damaged);
+        }
         match read {
-            Read::From { place, end } => {
-                if self.head == *place {
-                    self.move_to(messages.first().map_or(*end, |message| message.seq));
-                }
-                let next = self.ahead.back().map_or(self.head, |last| last.seq + 1);
-                let new = messages.into_iter().skip_while(|message| message.seq < next);
-                let without_gap = (next..).zip(new).take_while(|(place, message)| message.seq == *place);
-                self.ahead.extend(without_gap.map(|(_, message)| message));
-            }
+            Read::From { place, end } => self.fill_ahead((*place, *end), found.messages, found.until),
             Read::These(seqs) => {
-                let last = messages.last().map_or(u64::MAX, |message| message.seq);
-                messages.into_iter().for_each(|message| self.keep(message));
-                for seq in seqs.iter().filter(|seq| **seq <= last) {
+                found.messages.into_iter().for_each(|message| self.keep(message));
+                for seq in seqs.iter().filter(|seq| **seq < found.until) {
                     if self.ready.get(seq).is_some_and(|ready| ready.message.is_none()) {
                         self.forget_ready(*seq);
                     }
                 }
             }
+        }
+    }
+
+    fn fill_ahead(&mut self, (place, end): (u64, u64), messages: Vec<Arc<Stored>>, until: u64) {
+        if self.head == place {
+            self.move_to(messages.first().map_or(end.min(until), |message| message.seq));
+        }
+        let mut next = self.ahead.back().map_or(self.head, |last| last.seq + 1);
+        for message in messages {
+            if message.seq < next {
+                continue;
+            }
+            next = self.aside.first_not_in(next);
+            if message.seq != next {
+                return;
+            }
+            self.ahead.push_back(message);
+            next += 1;
         }
     }
 
@@ -292,6 +313,7 @@ impl Reader {
         for &(seq, failures) in settlement.failed.iter().filter(|(seq, _)| *seq >= low) {
             self.ready.insert(seq, Ready::new(failures));
         }
+        self.aside.remove(&settlement.skipped);
         for entry in ended.iter().flat_map(|lease| &lease.entries) {
             if entry.failures > 0 {
                 self.remember(entry.message.seq, entry.history.clone());
@@ -308,6 +330,7 @@ impl Reader {
         while let Some((&seq, _)) = self.ready.first_key_value().filter(|(seq, _)| **seq < low) {
             self.forget_ready(seq);
         }
+        self.aside.expire(low);
         self.move_to(self.head.max(low));
     }
 
@@ -355,8 +378,8 @@ impl Reader {
     }
 
     fn ahead(&self, seq: u64) -> Option<&Arc<Stored>> {
-        let first = self.ahead.front()?.seq;
-        self.ahead.get(usize::try_from(seq.checked_sub(first)?).ok()?)
+        let at = self.ahead.binary_search_by_key(&seq, |message| message.seq).ok()?;
+        self.ahead.get(at)
     }
 
     /// Whether a batch in the making keeps as much in memory as it may.
@@ -378,9 +401,7 @@ impl Reader {
         let mut at = self.attributed.max(low);
         let new = entries.iter().map(|entry| entry.message.seq).filter(|seq| *seq >= self.attributed);
         for seq in new.chain([self.head]) {
-            if seq > at {
-                skipped.push(at..seq);
-            }
+            skipped.extend(self.aside.gaps(at..seq));
             at = seq + 1;
         }
         self.attributed = self.head;

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::time::Instant;
 
+use super::aside::Aside;
 use crate::server::store::{LotMark, ReaderNo, Stored, StreamMark, StreamNo};
 
 /// How many bytes of its newest messages a stream keeps in memory.
@@ -110,7 +111,7 @@ impl Stream {
 }
 
 /// Messages of a queue that are not due; they are in the store alone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Lot {
     /// Where they go when they are due.
     pub(super) stream: StreamNo,
@@ -120,17 +121,19 @@ pub(super) struct Lot {
     pub(super) count: u64,
     /// No later than when the first is due; `None` while nothing waits or the timer is looking.
     pub(super) next_due: Option<i64>,
+    /// Damaged ones that were due: they stay, and hold nothing up.
+    pub(super) aside: Aside,
 }
 
 impl Lot {
     /// A lot as a store has it.
     pub(super) fn new(stream: StreamNo, LotMark { next, count, next_due }: LotMark) -> Self {
-        Self { stream, next, count, next_due }
+        Self { stream, next, count, next_due, aside: Aside::default() }
     }
 
     /// A lot without a history.
     pub(super) fn empty(stream: StreamNo) -> Self {
-        Self { stream, next: 1, count: 0, next_due: None }
+        Self { stream, next: 1, count: 0, next_due: None, aside: Aside::default() }
     }
 
     /// A message comes to wait until `due`.
@@ -140,8 +143,9 @@ impl Lot {
         self.look_at(due);
     }
 
-    /// A message that was due has left.
-    pub(super) fn unpark(&mut self) {
+    /// A message has left: it was due, or is given up.
+    pub(super) fn unpark(&mut self, seq: u64) {
+        self.aside.forget(seq);
         self.count = self.count.saturating_sub(1);
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,7 +16,7 @@ use crate::{
     server::{
         broker::Verdict,
         durations::Durations,
-        store::{ReadLimit, Record, StoreError, Stored, StreamNo},
+        store::{Found, ReadLimit, Record, StoreError, StreamNo},
     },
 };
 
@@ -37,8 +38,8 @@ impl FlakyStore {
         if self.fails.load(Ordering::Relaxed) { Err(StoreError::new("no space left on device")) } else { Ok(()) }
     }
 
-    fn count(&self, read: Vec<Arc<Stored>>) -> Vec<Arc<Stored>> {
-        self.rows.fetch_add(read.len(), Ordering::Relaxed);
+    fn count(&self, read: Found) -> Found {
+        self.rows.fetch_add(read.messages.len(), Ordering::Relaxed);
         read
     }
 }
@@ -52,16 +53,16 @@ impl Store for FlakyStore {
         self.check().and_then(|()| self.store.commit(records))
     }
 
-    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
+    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
         self.check().and_then(|()| self.store.read(stream, from, limit)).map(|read| self.count(read))
     }
 
-    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Vec<Arc<Stored>>, StoreError> {
+    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError> {
         self.check().and_then(|()| self.store.read_these(stream, seqs, bytes)).map(|read| self.count(read))
     }
 
-    fn first_due(&self, lot: StreamNo, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
-        self.check().and_then(|()| self.store.first_due(lot, limit))
+    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
+        self.check().and_then(|()| self.store.first_due(lot, limit, skip))
     }
 
     fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {

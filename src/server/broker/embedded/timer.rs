@@ -8,7 +8,7 @@ use super::{core::Core, lease::Ending, state::State, work::Work};
 use crate::server::{
     broker::BrokerError,
     clock::Clock,
-    store::{ReadLimit, ReaderNo, StreamNo},
+    store::{Damaged, ReadLimit, ReaderNo, StreamNo},
 };
 
 /// The most leases of one piece of work.
@@ -71,9 +71,13 @@ async fn tick(core: &Core) -> Result<(), BrokerError> {
 
 /// Moves the messages of a lot that are due into their stream, by due time.
 async fn unpark(core: &Core, lot: StreamNo, stream: StreamNo) -> Result<(), BrokerError> {
-    let found = core.ask_store(move |store| store.first_due(lot, MOST_DUE)).await;
+    let skip = core.lock().lots.get(&lot).map(|lot| lot.aside.places()).unwrap_or_default();
+    let found = core.ask_store(move |store| store.first_due(lot, MOST_DUE, &skip)).await;
     let mut due = match found {
-        Ok(due) => due,
+        Ok(found) => {
+            core.lock().set_aside_due(lot, found.damaged);
+            found.messages
+        }
         Err(error) => {
             core.lock().look_at_lot(lot, core.clock.now_ms());
             return Err(BrokerError::Store(error.0));
@@ -149,6 +153,17 @@ impl State {
             }
         }
         due
+    }
+
+    /// Damaged messages were found among those of a lot that are due first. There may be more behind them.
+    fn set_aside_due(&mut self, number: StreamNo, damaged: Vec<Damaged>) {
+        self.tell_damaged_due(number, &damaged);
+        if let Some(lot) = self.lots.get_mut(&number) {
+            for one in damaged {
+                lot.look_at(one.entered_ms.unwrap_or_default());
+                lot.aside.add(one);
+            }
+        }
     }
 
     fn look_at_lot(&mut self, lot: StreamNo, due: i64) {

@@ -24,6 +24,8 @@ pub(super) enum Work {
     Skip(ReaderNo, Settlement),
     /// Messages of a lot are due: into the stream with them.
     Unpark { lot: StreamNo, stream: StreamNo, due: Vec<Arc<Stored>> },
+    /// A message of a lot is given up: due time and place.
+    Drop(StreamNo, i64, u64),
     /// Retention has reached this place of a stream.
     Expire { stream: StreamNo, low: u64, oldest: Option<i64> },
     /// Queues, groups, tags and rules.

@@ -1,16 +1,12 @@
-//! The bytes of the log: a *frame* for each commit, in it a *run* for messages of one stream that follow each other, and
-//! every other record as JSON. Pure.
+//! The bytes of the log: a *frame* for each commit, in it runs of messages (see `run`), and every other record as JSON. Pure.
 //!
-//! | frame | bytes | | run | bytes |
-//! |---|---|---|---|---|
-//! | mark | 4 | | stream | 4 |
-//! | length of what is in it | 4 | | place of its first message | 8 |
-//! | its number, from 1 without gaps | 8 | | how many messages | 4 |
-//! | checksum of length, number and content | 4 | | checksum of the run's other bytes | 4 |
-//! | items: kind (1), length (4), content | | | messages: time (8), size of the body (4), of labels (4), of JSON (4), both | |
-//!
-//! A dead letter that says why it is one has the highest bit of the size of its labels set; in front of its labels stand a length
-//! (4) and that many bytes of JSON, which the size covers. Version 0.1.0 wrote no such messages.
+//! | frame | bytes |
+//! |---|---|
+//! | mark | 4 |
+//! | length of what is in it | 4 |
+//! | its number, from 1 without gaps | 8 |
+//! | checksum of length, number and content | 4 |
+//! | items: kind (1), length (4), content | |
 //!
 //! Numbers are little-endian. Checksums are CRC-32 and begin with the log's own number: bytes of another log, or of a
 //! message that looks like a frame, do not pass.
@@ -19,29 +15,18 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::position::{Position, Run};
-use crate::{
-    message::DeadLetterInfo,
-    server::store::{Record, Stored, StreamNo},
+use super::{
+    position::{Position, Run},
+    run::{self, Corrupt, MESSAGE_HEAD, RUN_BYTES, RUN_HEAD},
 };
+use crate::server::store::{Record, Stored, StreamNo};
 
 /// What a frame begins with.
 pub(super) const MARK: [u8; 4] = *b"DMSf";
 /// Bytes of a frame before its items.
 pub(super) const FRAME_HEAD: usize = 20;
-/// Bytes of a run before its messages.
-pub(super) const RUN_HEAD: usize = 20;
 /// Bytes of an item before its content.
-const ITEM_HEAD: usize = 5;
-/// Bytes of a message before its labels.
-pub(super) const MESSAGE_HEAD: usize = 20;
-/// A run is ended at so many bytes: who wants one message of it reads all of it.
-pub(super) const RUN_BYTES: usize = 48 * 1024;
-
-/// Set in the length of a message's labels where it says why it is a dead letter.
-const HAS_INFO: u32 = 1 << 31;
-/// Bytes of that before its text.
-const INFO_HEAD: u32 = 4;
+pub(super) const ITEM_HEAD: usize = 5;
 
 const RECORD: u8 = 0;
 const APPENDED: u8 = 1;
@@ -61,11 +46,6 @@ pub(super) enum Change {
     Other(Record),
 }
 
-/// Bytes that are not what was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its content does not match its checksum")]
-pub(super) struct Corrupt;
-
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
@@ -73,7 +53,7 @@ pub(super) struct Head {
     pub(super) length: usize,
     /// The frame's number.
     pub(super) number: u64,
-    checksum: u32,
+    pub(super) checksum: u32,
 }
 
 impl Head {
@@ -89,7 +69,8 @@ impl Head {
     }
 }
 
-fn checksum_of_frame(log: u32, number: u64, items: &[u8]) -> u32 {
+/// CRC-32 of what a frame's checksum covers.
+pub(super) fn checksum_of_frame(log: u32, number: u64, items: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new_with_initial(log);
     sum.update(&(items.len() as u64).to_le_bytes());
     sum.update(&number.to_le_bytes());
@@ -167,20 +148,9 @@ impl Frame {
         self.has_messages = true;
         self.begin_item(kind, 0);
         let begin = self.bytes.len();
-        self.bytes.put_bytes(0, RUN_HEAD);
-        let mut count = 0;
-        for message in messages {
-            put_message(&mut self.bytes, message)?;
-            count += 1;
-        }
+        let count = run::put(&mut self.bytes, self.log, (stream, first), messages)?;
         let length = self.bytes.len() - begin;
         self.bytes[begin - 4..begin].copy_from_slice(&four_bytes(length).to_le_bytes());
-        let mut head = &mut self.bytes[begin..begin + RUN_HEAD - 4];
-        head.put_u32_le(stream.0);
-        head.put_u64_le(first);
-        head.put_u32_le(count);
-        let sum = checksum_of_run(self.log, &self.bytes[begin..]);
-        self.bytes[begin + RUN_HEAD - 4..begin + RUN_HEAD].copy_from_slice(&sum.to_le_bytes());
         Ok(Run { stream, first, count, at: Position { segment: 0, offset: begin as u64 }, bytes: four_bytes(length) })
     }
 
@@ -227,121 +197,86 @@ impl Frame {
     }
 }
 
-/// Reads the items of a frame that begins at `at`.
-pub(super) fn changes(log: u32, mut items: &[u8], at: Position) -> Result<Vec<Change>, Corrupt> {
-    let length = items.len();
-    let mut changes = Vec::new();
-    while items.has_remaining() {
-        let kind = items.try_get_u8().map_err(|_| Corrupt)?;
-        let size = items.try_get_u32_le().map_err(|_| Corrupt)? as usize;
-        let begin = at.offset + (FRAME_HEAD + length - items.len()) as u64;
-        let (content, rest) = items.split_at_checked(size).ok_or(Corrupt)?;
-        items = rest;
-        let run = |content| run_at(log, content, Position { segment: at.segment, offset: begin });
-        changes.push(match kind {
-            RECORD => Change::Other(serde_json::from_slice(content).map_err(|_| Corrupt)?),
-            APPENDED => {
-                let run = run(content)?;
-                Change::Appended(run, last_time(log, &run, content)?)
+/// Reads the items of a frame that begins at `at`. Messages in them may be damaged.
+pub(super) fn changes(log: u32, items: &[u8], at: Position) -> Result<Vec<Change>, Corrupt> {
+    let begin = at.offset + FRAME_HEAD as u64;
+    let change = |item: Item<'_>| {
+        let at = Position { segment: at.segment, offset: begin + item.offset as u64 };
+        Ok(match item.kind {
+            RECORD => Change::Other(serde_json::from_slice(item.content).map_err(|_| Corrupt)?),
+            kind => {
+                let run = run::head(item.content, at)?;
+                match kind {
+                    APPENDED => Change::Appended(run, last_time(log, &run, item.content)),
+                    PARKED => Change::Parked(run, last_time(log, &run, item.content)),
+                    _ => Change::Moved(run),
+                }
             }
-            PARKED => {
-                let run = run(content)?;
-                Change::Parked(run, last_time(log, &run, content)?)
-            }
-            MOVED => Change::Moved(run(content)?),
-            _ => return Err(Corrupt),
-        });
-    }
-    Ok(changes)
+        })
+    };
+    Items::of(items).map(|item| change(item?)).collect()
 }
 
-fn last_time(log: u32, run: &Run, content: &[u8]) -> Result<i64, Corrupt> {
-    let messages = messages(log, run, &Bytes::copy_from_slice(content))?;
-    messages.last().map(|message| message.entered_ms).ok_or(Corrupt)
+/// When the last readable message of a run entered; long ago where there is none.
+fn last_time(log: u32, run: &Run, content: &[u8]) -> i64 {
+    let times = run::read(log, run, &Bytes::copy_from_slice(content)).times();
+    times.into_iter().rev().find_map(|(_, time)| time).unwrap_or(0)
 }
 
-/// The run whose bytes these are, at a place in the log.
-fn run_at(log: u32, content: &[u8], at: Position) -> Result<Run, Corrupt> {
-    let mut head = content.get(..RUN_HEAD).ok_or(Corrupt)?;
-    let (stream, first, count) = (StreamNo(head.get_u32_le()), head.get_u64_le(), head.get_u32_le());
-    if head.get_u32_le() != checksum_of_run(log, content) {
-        return Err(Corrupt);
-    }
-    Ok(Run { stream, first, count, at, bytes: four_bytes(content.len()) })
+/// A part of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item<'a> {
+    kind: u8,
+    /// Where its content begins: bytes from the beginning of the items.
+    pub(super) offset: usize,
+    pub(super) content: &'a [u8],
 }
 
-/// The messages of a run, if these are its bytes. Their JSON is a part of `content`.
-pub(super) fn messages(log: u32, run: &Run, content: &Bytes) -> Result<Vec<Arc<Stored>>, Corrupt> {
-    if run_at(log, content, run.at)? != *run {
-        return Err(Corrupt);
+impl Item<'_> {
+    /// Whether it is a run of messages.
+    pub(super) fn is_run(&self) -> bool {
+        self.kind != RECORD
     }
-    let mut rest = content.slice(RUN_HEAD..);
-    (run.first..run.first + u64::from(run.count)).map(|seq| Ok(Arc::new(take_message(&mut rest, seq)?))).collect()
 }
 
-/// When the message entered whose head this is, and the bytes from there to the next message.
-pub(super) fn entry_time(mut head: &[u8]) -> Result<(i64, u64), Corrupt> {
-    if head.len() < MESSAGE_HEAD {
-        return Err(Corrupt);
-    }
-    let (entered_ms, _body) = (head.get_i64_le(), head.get_u32_le());
-    let (labels, json) = (u64::from(head.get_u32_le() & !HAS_INFO), u64::from(head.get_u32_le()));
-    Ok((entered_ms, MESSAGE_HEAD as u64 + labels + json))
+/// The parts of a frame, one after the other. It ends behind the first one that cannot be read.
+#[derive(Debug)]
+pub(super) struct Items<'a> {
+    bytes: &'a [u8],
+    offset: usize,
 }
 
-fn put_message(bytes: &mut BytesMut, message: &Stored) -> Result<(), serde_json::Error> {
-    let info = message.dead_letter.as_ref().map(serde_json::to_vec).transpose()?;
-    bytes.put_i64_le(message.entered_ms);
-    bytes.put_u32_le(four_bytes(message.body_bytes));
-    let labels = four_bytes(labels_length(message));
-    bytes.put_u32_le(info.as_ref().map_or(labels, |info| (labels + INFO_HEAD + four_bytes(info.len())) | HAS_INFO));
-    bytes.put_u32_le(four_bytes(message.json.len()));
-    if let Some(info) = info {
-        bytes.put_u32_le(four_bytes(info.len()));
-        bytes.put_slice(&info);
+impl<'a> Items<'a> {
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, offset: 0 }
     }
-    for (place, label) in message.tags.iter().enumerate() {
-        if place > 0 {
-            bytes.put_u8(b',');
+
+    fn take(&mut self) -> Option<Item<'a>> {
+        let mut head = self.bytes.get(self.offset..self.offset + ITEM_HEAD)?;
+        let (kind, length) = (head.get_u8(), head.get_u32_le() as usize);
+        let offset = self.offset + ITEM_HEAD;
+        let content = self.bytes.get(offset..offset.checked_add(length)?)?;
+        if kind > MOVED || length == 0 {
+            return None;
         }
-        bytes.put_slice(label.as_bytes());
+        self.offset = offset + length;
+        Some(Item { kind, offset, content })
     }
-    bytes.put_slice(&message.json);
-    Ok(())
 }
 
-fn take_message(bytes: &mut Bytes, seq: u64) -> Result<Stored, Corrupt> {
-    if bytes.len() < MESSAGE_HEAD {
-        return Err(Corrupt);
+impl<'a> Iterator for Items<'a> {
+    type Item = Result<Item<'a>, Corrupt>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.offset >= self.bytes.len() {
+            return None;
+        }
+        let taken = self.take();
+        if taken.is_none() {
+            self.offset = self.bytes.len();
+        }
+        Some(taken.ok_or(Corrupt))
     }
-    let (entered_ms, body_bytes) = (bytes.get_i64_le(), bytes.get_u32_le() as usize);
-    let (labels, json) = (bytes.get_u32_le(), bytes.get_u32_le() as usize);
-    let has_info = labels & HAS_INFO > 0;
-    let mut labels = take(bytes, (labels & !HAS_INFO) as usize)?;
-    let dead_letter: Option<DeadLetterInfo> = if has_info {
-        let length = labels.try_get_u32_le().map_err(|_| Corrupt)? as usize;
-        Some(serde_json::from_slice(&take(&mut labels, length)?).map_err(|_| Corrupt)?)
-    } else {
-        None
-    };
-    let tags = match std::str::from_utf8(&labels).map_err(|_| Corrupt)? {
-        "" => Arc::from([]),
-        labels => labels.split(',').map(str::to_owned).collect(),
-    };
-    Ok(Stored { seq, entered_ms, json: take(bytes, json)?, body_bytes, tags, dead_letter: dead_letter.map(Arc::new) })
-}
-
-/// The next bytes, if there are so many.
-fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Corrupt> {
-    if bytes.len() < length { Err(Corrupt) } else { Ok(bytes.split_to(length)) }
-}
-
-/// CRC-32 of a run less the place of the checksum itself.
-fn checksum_of_run(log: u32, content: &[u8]) -> u32 {
-    let mut sum = crc32fast::Hasher::new_with_initial(log);
-    sum.update(&content[..RUN_HEAD - 4]);
-    sum.update(&content[RUN_HEAD..]);
-    sum.finalize()
 }
 
 /// How many of the records are one run: appended to this stream, one after the other.
@@ -364,16 +299,12 @@ fn message_of(record: &Record) -> Option<&Arc<Stored>> {
     }
 }
 
-fn labels_length(message: &Stored) -> usize {
-    message.tags.iter().map(String::len).sum::<usize>() + message.tags.len().saturating_sub(1)
-}
-
 /// Roughly what a record takes.
 fn size(record: &Record) -> usize {
     message_of(record).map_or(256, |message| ITEM_HEAD + RUN_HEAD + MESSAGE_HEAD + message.json.len() + 64)
 }
 
 /// No commit is larger: the broker's are of some megabytes.
-fn four_bytes(length: usize) -> u32 {
+pub(super) fn four_bytes(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

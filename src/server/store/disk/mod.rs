@@ -4,12 +4,13 @@
 //! kept in memory until the index, a SQLite database, takes it in with many others. Messages stay in the log: the index knows
 //! where. After a crash the index is behind; opening reads the rest of the log into it.
 //!
-//! `open` guards the directory, `recovery` brings the index up to the end of the log, `answered` notes how far commits were
-//! answered. `frame`, `segment` and `log` are the
+//! `open` guards the directory, `recovery` brings the index up to the end of the log, past damage if `mend` can read it, `answered` notes how far commits were
+//! answered. `frame`, `run`, `segment` and `log` are the
 //! log's bytes, files and end; `recent` is what the index does not have yet. `read` finds messages in both and has `files` read
 //! them, `times` reads their entry times alone. `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
@@ -23,21 +24,24 @@ pub use self::open::OpenError;
 use self::{
     files::Files,
     frame::Frame,
-    index::{load::LoadError, lookup, writer::Writer},
+    index::{load::LoadError, writer::Writer},
     log::{Log, NextFile},
     moving::Moving,
     open::DataDir,
     recent::Recent,
 };
-use super::{ReadLimit, Record, Snapshot, Store, StoreError, Stored, StreamNo};
+use super::{Found, ReadLimit, Record, Snapshot, Store, StoreError, StreamNo};
 use crate::server::durations::Durations;
 
 mod answered;
 mod at;
+#[cfg(test)]
+mod damage_tests;
 mod files;
 mod frame;
 mod index;
 mod log;
+mod mend;
 #[cfg(test)]
 mod model_tests;
 mod moving;
@@ -46,6 +50,7 @@ mod position;
 mod read;
 mod recent;
 mod recovery;
+mod run;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -168,20 +173,19 @@ impl Store for DiskStore {
         self.append(Frame::of(self.files.directory.log, records).map_err(StoreError::new)?)
     }
 
-    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
+    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
         self.know_lot(stream)?;
         self.read_range(stream, from, limit)
     }
 
-    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Vec<Arc<Stored>>, StoreError> {
+    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError> {
         self.know_lot(stream)?;
         self.read_places(stream, seqs, bytes)
     }
 
-    fn first_due(&self, lot: StreamNo, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, StoreError> {
+    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
         self.know_lot(lot)?;
-        let places = self.look_up(|conn| lookup::first_due(conn, lot, limit.messages))?;
-        self.read_these(lot, &places, limit.bytes)
+        self.read_due(lot, limit, skip)
     }
 
     fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {

@@ -7,7 +7,10 @@ use super::{
     tests::{ALL, queue, tidy_up},
     *,
 };
-use crate::{message::DeadLetterInfo, server::store::memory::MemoryStore};
+use crate::{
+    message::DeadLetterInfo,
+    server::store::{Stored, memory::MemoryStore},
+};
 
 /// Queues 1 and 3 with their streams, 1 and 3, and lots, 2 and 4.
 const STREAMS: [u32; 2] = [1, 3];
@@ -75,7 +78,12 @@ impl Pair {
             }
             Step::Unpark(queue) => {
                 let lot = StreamNo(STREAMS[queue] + 1);
-                let first = self.memory.first_due(lot, ReadLimit { messages: 1, bytes: 1 }).unwrap().pop();
+                let first = self
+                    .memory
+                    .first_due(lot, ReadLimit { messages: 1, bytes: 1 }, &BTreeSet::new())
+                    .unwrap()
+                    .messages
+                    .pop();
                 if let Some(first) = first {
                     let appended = self.appended(queue, 3, first.entered_ms);
                     self.commit(&[Record::Unparked(lot, first.entered_ms, first.seq), appended]);
@@ -109,12 +117,18 @@ impl Pair {
     fn compare(&self) {
         for (queue, number) in STREAMS.into_iter().enumerate() {
             let (stream, lot, low) = (StreamNo(number), StreamNo(number + 1), self.low[queue]);
-            assert_eq!(self.disk.read(stream, low, ALL).unwrap(), self.memory.read(stream, low, ALL).unwrap());
+            assert_eq!(
+                self.disk.read(stream, low, ALL).unwrap().messages,
+                self.memory.read(stream, low, ALL).unwrap().messages
+            );
             let some: Vec<u64> = (low..self.next[queue]).step_by(7).collect();
-            let these = |store: &dyn Store| store.read_these(stream, &some, usize::MAX).unwrap();
+            let these = |store: &dyn Store| store.read_these(stream, &some, usize::MAX).unwrap().messages;
             assert_eq!(these(&self.disk), these(&self.memory));
-            assert_eq!(self.disk.first_due(lot, ALL).unwrap(), self.memory.first_due(lot, ALL).unwrap());
-            assert_eq!(self.disk.read(lot, 1, ALL).unwrap(), self.memory.read(lot, 1, ALL).unwrap());
+            assert_eq!(
+                self.disk.first_due(lot, ALL, &BTreeSet::new()).unwrap().messages,
+                self.memory.first_due(lot, ALL, &BTreeSet::new()).unwrap().messages
+            );
+            assert_eq!(self.disk.read(lot, 1, ALL).unwrap().messages, self.memory.read(lot, 1, ALL).unwrap().messages);
         }
     }
 }

@@ -3,15 +3,16 @@
 //! Most files empty themselves, since messages expire in the order they came. One is held back by a few messages with a
 //! longer retention, or a long delay.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{collections::BTreeSet, io, sync::atomic::Ordering};
 
 use super::{
     DiskStore,
     files::ReadError,
-    frame::{self, Change, Frame},
+    frame::{FRAME_HEAD, Frame, Item, Items},
     index::lookup,
     locked,
     position::{Position, Run},
+    run,
     segment::{Frames, SEGMENT_HEAD},
 };
 use crate::server::store::StoreError;
@@ -82,13 +83,14 @@ impl DiskStore {
         let mut frames = Frames::from(&file, log, at.offset).map_err(StoreError::new)?;
         let mut moved = Frame::empty(log, STEP);
         while frames.offset - at.offset < STEP as u64 {
-            let Some((_, items, begin)) = frames.next().map_err(StoreError::new)? else {
+            let begin = Position { segment: at.segment, offset: frames.offset };
+            let (items, more) = items_at(&mut frames).map_err(StoreError::new)?;
+            for run in runs_in(&items, begin) {
+                self.move_one(run, &mut moved)?;
+            }
+            if !more {
                 self.append_moved(moved)?;
                 return Ok(None);
-            };
-            let changes = frame::changes(log, &items, Position { segment: at.segment, offset: begin });
-            for run in changes.map_err(StoreError::new)?.iter().filter_map(run_of) {
-                self.move_one(run, &mut moved)?;
             }
         }
         self.append_moved(moved)?;
@@ -96,10 +98,11 @@ impl DiskStore {
     }
 
     fn move_one(&self, run: Run, moved: &mut Frame) -> Result<(), StoreError> {
+        // What is in use is what the index says, whatever the bytes look like.
         let found = self.look_up(|conn| lookup::run_with(conn, run.stream, run.first))?;
         if found == Some(run) {
             let bytes = self.files.bytes(&run).map_err(|error: ReadError| StoreError::new(error))?;
-            moved.add_moved(run, &bytes);
+            moved.add_moved(run, &run::again(self.files.directory.log, &run, &bytes));
         }
         Ok(())
     }
@@ -109,9 +112,27 @@ impl DiskStore {
     }
 }
 
-fn run_of(change: &Change) -> Option<Run> {
-    match change {
-        Change::Appended(run, _) | Change::Parked(run, _) | Change::Moved(run) => Some(*run),
-        Change::Other(_) => None,
+/// The items of the next frame, and whether there may be more behind it. Of a damaged one it is what lies before the next whole one.
+fn items_at(frames: &mut Frames<'_>) -> io::Result<(Vec<u8>, bool)> {
+    let begin = frames.offset;
+    if let Some((_, items, _)) = frames.next()? {
+        return Ok((items, true));
     }
+    if frames.is_unwritten(begin)? {
+        return Ok((Vec::new(), false));
+    }
+    let mut bytes = frames.damaged_at(begin)?;
+    frames.offset = begin + bytes.len() as u64;
+    let more = frames.next_whole(begin)?.is_some();
+    Ok((bytes.split_off(bytes.len().min(FRAME_HEAD)), more))
+}
+
+/// The runs in a frame that begins at a place, as far as they can be told.
+fn runs_in(items: &[u8], at: Position) -> Vec<Run> {
+    let begin = at.offset + FRAME_HEAD as u64;
+    let items = Items::of(items).map_while(Result::ok).filter(Item::is_run);
+    let run = |item: Item<'_>| {
+        run::head(item.content, Position { segment: at.segment, offset: begin + item.offset as u64 }).ok()
+    };
+    items.filter_map(run).collect()
 }

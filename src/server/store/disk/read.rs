@@ -1,52 +1,86 @@
 //! Finds messages, in the index or among what it does not have yet, and reads them from the log.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use rusqlite::Connection;
 
-use super::{
-    DiskStore,
-    files::{Files, ReadError},
-    index::lookup,
-    locked,
-    position::Run,
-    released,
-};
-use crate::server::store::{ReadLimit, StoreError, Stored, StreamNo};
+use super::{DiskStore, files::ReadError, index::lookup, locked, position::Run, released, run::Content};
+use crate::server::store::{Damaged, Found, ReadLimit, StoreError, Stored, StreamNo};
 
 /// How often messages are looked for again because their file was emptied meanwhile.
 pub(super) const LOOKS: usize = 5;
+/// So many damaged messages end a read.
+const MOST_DAMAGED: usize = 1_024;
 
 impl DiskStore {
     /// Messages of a stream from a place on.
-    pub(super) fn read_range(
-        &self,
-        stream: StreamNo,
-        from: u64,
-        limit: ReadLimit,
-    ) -> Result<Vec<Arc<Stored>>, StoreError> {
-        self.read_runs(|| {
-            let runs = self.runs(stream, from, limit.messages)?;
-            Ok(range_of(&self.files, &runs, from, limit))
-        })
+    pub(super) fn read_range(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
+        let mut pile = Pile::new(limit);
+        let mut next = from;
+        loop {
+            let runs = self.runs(stream, next, limit.messages.max(1))?;
+            if runs.last().is_none_or(|last| last.end() <= next) {
+                return Ok(pile.until(u64::MAX));
+            }
+            for run in runs {
+                // Of a run that is gone nothing is left.
+                if let Some((run, content)) = self.content(run)?
+                    && let Err(place) = pile.add_run(&run, content, next, &self.files)
+                {
+                    return Ok(pile.until(place));
+                }
+                next = next.max(run.end());
+            }
+            if pile.found.damaged.len() >= MOST_DAMAGED {
+                return Ok(pile.until(next));
+            }
+        }
     }
 
     /// These messages of a stream as far as they are there.
-    pub(super) fn read_places(
-        &self,
-        stream: StreamNo,
-        places: &[u64],
-        bytes: usize,
-    ) -> Result<Vec<Arc<Stored>>, StoreError> {
-        self.read_runs(|| {
-            let mut runs = Vec::with_capacity(places.len());
-            for place in places {
-                let found = self.runs(stream, *place, 1)?;
-                runs.push(found.into_iter().find(|run| (run.first..run.end()).contains(place)));
+    pub(super) fn read_places(&self, stream: StreamNo, places: &[u64], bytes: usize) -> Result<Found, StoreError> {
+        let mut pile = Pile::new(ReadLimit { messages: places.len(), bytes });
+        let mut last: Option<(Run, Content)> = None;
+        for &place in places {
+            let run = self.runs(stream, place, 1)?.into_iter().find(|run| (run.first..run.end()).contains(&place));
+            let Some(run) = run else { continue };
+            last = match last.take_if(|(known, _)| *known == run) {
+                Some(known) => Some(known),
+                None => self.content(run)?,
+            };
+            let Some((run, content)) = &last else { continue };
+            // A copy: one message does not keep its whole run in memory.
+            let found = content.messages.iter().find(|message| message.seq == place);
+            if found.is_some_and(|message| !pile.add(Arc::new(message.copied()))) {
+                return Ok(pile.until(place));
             }
-            Ok(places_of(&self.files, places, &runs, bytes))
-        })
+            if found.is_none() {
+                pile.found.damaged.extend(self.files.describe(run, content).into_iter().filter(|one| one.seq == place));
+            }
+        }
+        Ok(pile.until(u64::MAX))
+    }
+
+    /// The first messages of a lot by due time.
+    pub(super) fn read_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
+        let due = self.look_up(|conn| lookup::first_due(conn, lot, limit.messages, skip))?;
+        let mut found = Found { until: u64::MAX, ..Found::default() };
+        let mut left = limit.bytes;
+        for (due_ms, place) in due {
+            let mut one = self.read_places(lot, &[place], left)?;
+            for message in one.messages {
+                let footprint = message.footprint();
+                if footprint > left && !found.messages.is_empty() {
+                    return Ok(found);
+                }
+                left = left.saturating_sub(footprint);
+                found.messages.push(message);
+            }
+            one.damaged.iter_mut().for_each(|damaged| damaged.entered_ms = Some(due_ms));
+            found.damaged.extend(one.damaged);
+        }
+        Ok(found)
     }
 
     /// The index has all of a lot when this returns: what left one is only found there.
@@ -75,73 +109,94 @@ impl DiskStore {
         Ok(runs)
     }
 
-    /// Reads what is in the log at places that the index gave. What was moved meanwhile is looked for again.
-    fn read_runs<T>(
+    /// The run that has a place, or the next one behind it.
+    pub(super) fn first_run(&self, stream: StreamNo, from: u64) -> Result<Option<Run>, StoreError> {
+        Ok(self.runs(stream, from, 1)?.into_iter().find(|run| run.end() > from))
+    }
+
+    /// What a run holds, wherever it is now; `None` when it is gone.
+    fn content(&self, run: Run) -> Result<Option<(Run, Content)>, StoreError> {
+        let read = |run: &Run| self.files.read(run);
+        match self.read_moved(run, read)? {
+            Read::Done(run, content) => Ok(Some((run, content))),
+            Read::Lost(run) => Ok(Some((run, Content::lost(&run)))),
+            Read::Gone => Ok(None),
+        }
+    }
+
+    /// Reads something of a run. One that was moved since it was looked up is looked up again.
+    pub(super) fn read_moved<T>(
         &self,
-        mut read: impl FnMut() -> Result<Result<T, ReadError>, StoreError>,
-    ) -> Result<T, StoreError> {
-        for _ in 1..LOOKS {
-            match read()? {
-                Err(ReadError::Gone(_)) => {}
-                found => return found.map_err(StoreError::new),
+        mut run: Run,
+        read: impl Fn(&Run) -> Result<T, ReadError>,
+    ) -> Result<Read<T>, StoreError> {
+        for _ in 0..LOOKS {
+            match read(&run) {
+                Err(ReadError::Gone(_)) => match self.first_run(run.stream, run.first)? {
+                    Some(found) if found.first == run.first => run = found,
+                    _ => return Ok(Read::Gone),
+                },
+                Err(error) => return Err(StoreError::new(error)),
+                Ok(found) => return Ok(Read::Done(run, found)),
             }
         }
-        read()?.map_err(StoreError::new)
+        // It is still to be there: its file was deleted.
+        Ok(Read::Lost(run))
     }
 }
 
-/// Messages of runs that follow each other, from a place on.
-fn range_of(files: &Files, runs: &[Run], from: u64, limit: ReadLimit) -> Result<Vec<Arc<Stored>>, ReadError> {
-    let mut pile = Pile::new(limit);
-    for run in runs {
-        for message in files.messages(run)?.into_iter().filter(|message| message.seq >= from) {
-            // A copy, unless the run is this one message: a leased message must not keep up to 48 KiB of others in memory, which
-            // nothing counts.
-            if !pile.add(if run.count == 1 { message } else { Arc::new(message.copied()) }) {
-                return Ok(pile.messages);
-            }
-        }
-    }
-    Ok(pile.messages)
-}
-
-/// These messages as far as they are there, each with its run. They are copies: one of them does not keep its whole run in
-/// memory.
-fn places_of(files: &Files, places: &[u64], runs: &[Option<Run>], bytes: usize) -> Result<Vec<Arc<Stored>>, ReadError> {
-    let mut pile = Pile::new(ReadLimit { messages: places.len(), bytes });
-    let mut last: Option<(Run, Vec<Arc<Stored>>)> = None;
-    for (place, run) in places.iter().zip(runs).filter_map(|(place, run)| Some((place, (*run)?))) {
-        let messages = match last.take_if(|(known, _)| *known == run) {
-            Some((_, messages)) => messages,
-            None => files.messages(&run)?,
-        };
-        let found = messages.iter().find(|message| message.seq == *place).map(|message| Arc::new(message.copied()));
-        last = Some((run, messages));
-        if found.is_some_and(|message| !pile.add(message)) {
-            break;
-        }
-    }
-    Ok(pile.messages)
+/// What became of a run that was to be read.
+pub(super) enum Read<T> {
+    /// It was read, there.
+    Done(Run, T),
+    /// Its file is missing.
+    Lost(Run),
+    /// It expired, or was deleted.
+    Gone,
 }
 
 /// Messages up to a limit, the first whatever its size.
 struct Pile {
-    messages: Vec<Arc<Stored>>,
+    found: Found,
     limit: ReadLimit,
 }
 
 impl Pile {
     fn new(limit: ReadLimit) -> Self {
-        Self { messages: Vec::new(), limit }
+        Self { found: Found::default(), limit }
+    }
+
+    fn until(self, until: u64) -> Found {
+        Found { until, ..self.found }
+    }
+
+    /// Adds what a run has from a place on; the first message for which there is no room is the error.
+    fn add_run(&mut self, run: &Run, content: Content, from: u64, files: &super::files::Files) -> Result<(), u64> {
+        let mut damaged: Vec<Damaged> = files.describe(run, &content);
+        damaged.retain(|damaged| damaged.seq >= from);
+        let mut full = Ok(());
+        for message in content.messages.into_iter().filter(|message| message.seq >= from) {
+            let seq = message.seq;
+            // A copy, unless the run is this one message: a leased message must not keep up to 48 KiB of others in memory, which
+            // nothing counts.
+            if !self.add(if run.count == 1 { message } else { Arc::new(message.copied()) }) {
+                full = Err(seq);
+                damaged.retain(|damaged| damaged.seq < seq);
+                break;
+            }
+        }
+        self.found.damaged.extend(damaged);
+        full
     }
 
     fn add(&mut self, message: Arc<Stored>) -> bool {
         let footprint = message.footprint();
-        if self.messages.len() == self.limit.messages || (!self.messages.is_empty() && footprint > self.limit.bytes) {
+        let messages = &mut self.found.messages;
+        if messages.len() == self.limit.messages || (!messages.is_empty() && footprint > self.limit.bytes) {
             return false;
         }
         self.limit.bytes = self.limit.bytes.saturating_sub(footprint);
-        self.messages.push(message);
+        messages.push(message);
         true
     }
 }

@@ -1,7 +1,8 @@
 //! Opening the log: the index takes in what it does not have yet, and the log goes on where it ended.
 //!
 //! A crash can leave one frame that is not whole, at the end: nobody was told of it, and it is wiped. Anything else that does
-//! not fit is damage, and the directory is left as it is.
+//! not fit is damage: if it leaves no doubt of what was changed, as when it is in a message, the log is read on behind it (`mend`), and
+//! otherwise the directory is left as it is.
 
 use std::{
     fs::File,
@@ -12,9 +13,10 @@ use std::{
 use super::{
     answered::{self, Answered, AnsweredFile},
     files::{Files, ReadError},
-    frame,
+    frame::{self, Change},
     index::{load::LoadError, writer::Writer},
     log::{Log, NextFile, clear, named},
+    mend,
     open::{DataDir, OpenError},
     position::Position,
     recent::Batch,
@@ -197,30 +199,72 @@ impl Replay {
             file => file?,
         };
         let frames = Frames::from(&file, self.files.directory.log, at.offset).map_err(ReadError::Io)?;
-        // Its head is enough: should a message in it be damaged, that is no reason not to open.
-        match frames.head_at(at.offset).map_err(ReadError::Io)? {
-            Some(head) if head.number == number => Ok(()),
-            _ => Err(damaged_at(&self.files, at, &format!("commit {number}, which was answered, cannot be read"))),
+        // Its head is enough, nearly whole: should a message in it be damaged, that is no reason not to open.
+        if frames.begins_like(at.offset, number).map_err(ReadError::Io)? {
+            return Ok(());
         }
+        Err(damaged_at(&self.files, at, &format!("commit {number}, which was answered, cannot be read")))
     }
 
     /// Takes the frames that follow each other.
     fn take(&mut self, frames: &mut Frames<'_>) -> Result<(), LoadError> {
-        while let Some((head, items, offset)) = frames.next().map_err(ReadError::Io)? {
-            if head.number != self.batch.number {
-                frames.offset = offset;
-                return Ok(());
-            }
-            let at = Position { segment: self.batch.end.segment, offset };
-            let changes = frame::changes(self.files.directory.log, &items, at);
-            self.batch.changes.extend(changes.map_err(|_| self.damaged("a frame cannot be read"))?);
+        loop {
+            let begin = frames.offset;
+            let at = Position { segment: self.batch.end.segment, offset: begin };
+            let changes = match frames.next().map_err(ReadError::Io)? {
+                Some((head, items, _)) if head.number == self.batch.number => {
+                    frame::changes(self.files.directory.log, &items, at)
+                        .map_err(|_| self.damaged("a frame cannot be read"))?
+                }
+                Some(_) => {
+                    frames.offset = begin;
+                    return Ok(());
+                }
+                None => {
+                    let Some(changes) = self.mend(frames)? else { return Ok(()) };
+                    changes
+                }
+            };
+            self.batch.changes.extend(changes);
             self.batch.end.offset = frames.offset;
             self.batch.number += 1;
             if self.batch.changes.len() >= MANY {
                 self.apply()?;
             }
         }
-        Ok(())
+    }
+
+    /// Reads a frame that is damaged, if it is known to have been whole and can be read without a guess.
+    fn mend(&self, frames: &mut Frames<'_>) -> Result<Option<Vec<Change>>, LoadError> {
+        let Position { segment, .. } = self.batch.end;
+        let (number, at) = (self.batch.number, Position { segment, offset: frames.offset });
+        let was_answered = self.answered.is_some_and(|answered| answered.number >= number);
+        if !was_answered
+            && frames.next_whole(at.offset).map_err(ReadError::Io)?.is_none()
+            && !self.goes_on_behind(number)?
+        {
+            return Ok(None);
+        }
+        let bytes = frames.damaged_at(at.offset).map_err(ReadError::Io)?;
+        let Some(mended) = mend::read(self.files.directory.log, number, &bytes, at) else { return Ok(None) };
+        frames.offset += mended.length as u64;
+        tracing::error!(
+            file = %self.files.directory.file(segment).display(),
+            offset = at.offset,
+            "a commit in the log is damaged; what it changed could be read, and messages of it that cannot are set aside"
+        );
+        Ok(Some(mended.changes))
+    }
+
+    /// Whether the next file begins with the frame behind this one.
+    fn goes_on_behind(&self, number: u64) -> Result<bool, LoadError> {
+        let next = self.batch.end.segment + 1;
+        if self.files.directory.is_unmade(next).map_err(ReadError::Io)? {
+            return Ok(false);
+        }
+        let file = self.files.get(next)?;
+        let frames = Frames::from(&file, self.files.directory.log, SEGMENT_HEAD).map_err(ReadError::Io)?;
+        Ok(frames.head_at(SEGMENT_HEAD).map_err(ReadError::Io)?.is_some_and(|head| head.number == number + 1))
     }
 
     fn apply(&mut self) -> Result<(), LoadError> {
@@ -251,10 +295,16 @@ impl Replay {
                     return Err(self.damaged(&format!("the file {} is missing", missing.display())));
                 }
                 Some((head, ..)) if head.number > self.batch.number => return Err(self.damaged("frames are missing")),
+                None if segment == self.batch.end.segment + 1 && self.was_answered_in(segment) => return Ok(true),
                 _ => {}
             }
         }
         Ok(false)
+    }
+
+    /// Whether the next frame was answered, and no file but this can have it.
+    fn was_answered_in(&self, segment: u64) -> bool {
+        self.answered.is_some_and(|Answered { number, at }| number >= self.batch.number && at.segment >= segment)
     }
 
     fn damaged(&self, what: &str) -> LoadError {

@@ -180,6 +180,55 @@ impl<'a> Frames<'a> {
         Ok(Head::read(&head).filter(|head| head.length as u64 <= left - FRAME_HEAD as u64))
     }
 
+    /// Whether a frame of this number begins at a place. A few bits of its head may have changed; one that was lost differs in more.
+    pub(super) fn begins_like(&self, at: u64, number: u64) -> io::Result<bool> {
+        if self.size.saturating_sub(at) < FRAME_HEAD as u64 {
+            return Ok(false);
+        }
+        let mut head = [0; FRAME_HEAD];
+        at::read(self.file, &mut head, at)?;
+        let expected = MARK.into_iter().chain(number.to_le_bytes());
+        let found = head[..4].iter().chain(&head[8..16]);
+        let changed: u32 = expected.zip(found).map(|(expected, found)| (expected ^ found).count_ones()).sum();
+        Ok(changed <= 8)
+    }
+
+    /// Whether nothing was written at a place: the frames end there.
+    pub(super) fn is_unwritten(&self, at: u64) -> io::Result<bool> {
+        let mut head = [0; FRAME_HEAD];
+        if self.size.saturating_sub(at) >= FRAME_HEAD as u64 {
+            at::read(self.file, &mut head, at)?;
+        }
+        Ok(head == [0; FRAME_HEAD])
+    }
+
+    /// The bytes from a place to the next whole frame, or to the end of the file.
+    pub(super) fn damaged_at(&self, at: u64) -> io::Result<Vec<u8>> {
+        let end = self.next_whole(at)?.unwrap_or(self.size);
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(at)).unwrap_or(0)];
+        at::read(self.file, &mut bytes, at)?;
+        Ok(bytes)
+    }
+
+    /// Where the next whole frame begins behind a place.
+    pub(super) fn next_whole(&self, at: u64) -> io::Result<Option<u64>> {
+        let (mut begin, mut bytes) = (at + 1, vec![0; LOOK]);
+        while begin < self.size {
+            let length = usize::try_from(self.size - begin).unwrap_or(LOOK).min(LOOK);
+            let look = &mut bytes[..length];
+            at::read(self.file, look, begin)?;
+            if *look != ZEROS[..length] {
+                for (place, window) in look.windows(MARK.len()).enumerate() {
+                    if window == MARK && self.frame_at(begin + place as u64)?.is_some() {
+                        return Ok(Some(begin + place as u64));
+                    }
+                }
+            }
+            begin = next_look(begin, length, self.size);
+        }
+        Ok(None)
+    }
+
     fn frame_at(&self, at: u64) -> io::Result<Option<(Head, Vec<u8>)>> {
         let Some(head) = self.head_at(at)? else { return Ok(None) };
         let mut items = vec![0; head.length];
@@ -205,9 +254,7 @@ impl<'a> Frames<'a> {
                     return Ok(Rest::Frames);
                 }
             }
-            // A mark may lie across the border of two looks.
-            let border = if begin + length as u64 == self.size { 0 } else { MARK.len() - 1 };
-            begin += (length - border) as u64;
+            begin = next_look(begin, length, self.size);
         }
         Ok(rest)
     }
@@ -220,6 +267,12 @@ impl<'a> Frames<'a> {
         }
         Ok(false)
     }
+}
+
+/// Where to look next: a mark may lie across the border of two looks.
+fn next_look(begin: u64, length: usize, size: u64) -> u64 {
+    let border = if begin + length as u64 == size { 0 } else { MARK.len() - 1 };
+    begin + (length - border) as u64
 }
 
 /// What is behind the frames that follow each other.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::{
     queue::{GroupId, ProjectId, QueueId, QueueMode},
-    server::store::{GroupRow, QueueRow, ReaderNo, Settlement},
+    server::store::{Damaged, GroupRow, QueueRow, ReaderNo, Settlement, Stored},
 };
 
 /// A store with one queue, number 1, and one group, number 3.
@@ -93,28 +93,28 @@ fn messages_come_back_as_they_were() {
         look(&store, 9);
         store.catch_up().unwrap();
     }
-    let read_by_index = store.read(StreamNo(1), 1, ALL).unwrap();
+    let read_by_index = store.read(StreamNo(1), 1, ALL).unwrap().messages;
     store.commit(&(10..=12).map(|seq| appended(1, seq, 100)).collect::<Vec<_>>()).unwrap();
     look(&store, 12);
-    assert_eq!(store.read(StreamNo(1), 1, ALL).unwrap()[..9], read_by_index);
+    assert_eq!(store.read(StreamNo(1), 1, ALL).unwrap().messages[..9], read_by_index);
 
     fn look(store: &DiskStore, last: u64) {
-        let all = store.read(StreamNo(1), 1, ALL).unwrap();
+        let all = store.read(StreamNo(1), 1, ALL).unwrap().messages;
         let there = all.len() as u64;
         assert!(there <= last && places(&all) == (1..=there).collect::<Vec<_>>());
         if there < 9 {
             return;
         }
         let Record::Appended(_, expected) = appended(1, 4, 100) else { unreachable!() };
-        let read = store.read(StreamNo(1), 4, ReadLimit { messages: 3, bytes: 1_000_000 }).unwrap();
+        let read = store.read(StreamNo(1), 4, ReadLimit { messages: 3, bytes: 1_000_000 }).unwrap().messages;
         assert_eq!((read.len(), &read[0]), (3, &expected));
-        let by_bytes = store.read(StreamNo(1), 1, ReadLimit { messages: 9, bytes: 600 }).unwrap();
+        let by_bytes = store.read(StreamNo(1), 1, ReadLimit { messages: 9, bytes: 600 }).unwrap().messages;
         assert_eq!(by_bytes.len(), 2, "as many as fit");
-        let first = store.read(StreamNo(1), 1, ReadLimit { messages: 9, bytes: 1 }).unwrap();
+        let first = store.read(StreamNo(1), 1, ReadLimit { messages: 9, bytes: 1 }).unwrap().messages;
         assert_eq!(first.len(), 1, "the first whatever its size");
-        assert_eq!(places(&store.read_these(StreamNo(1), &[2, 77, 9], 1_000_000).unwrap()), [2, 9]);
+        assert_eq!(places(&store.read_these(StreamNo(1), &[2, 77, 9], 1_000_000).unwrap().messages), [2, 9]);
         assert_eq!(store.entered(StreamNo(1), 8, 2, 5).unwrap(), [(8, 5), (9, 5)]);
-        assert!(store.read(StreamNo(2), 1, ALL).unwrap().is_empty());
+        assert!(store.read(StreamNo(2), 1, ALL).unwrap().messages.is_empty());
     }
 }
 
@@ -128,8 +128,8 @@ fn messages_of_a_commit_are_put_together_by_stream() {
     store.commit(&mixed).unwrap();
     store.commit(&(5..=200).map(|seq| appended(1, seq, 1_000)).collect::<Vec<_>>()).unwrap();
     let (store, _) = reopen(store, dir.path());
-    assert_eq!(places(&store.read(StreamNo(1), 1, ALL).unwrap()), (1..=200).collect::<Vec<_>>());
-    assert_eq!(places(&store.read(StreamNo(4), 1, ALL).unwrap()), [1]);
+    assert_eq!(places(&store.read(StreamNo(1), 1, ALL).unwrap().messages), (1..=200).collect::<Vec<_>>());
+    assert_eq!(places(&store.read(StreamNo(4), 1, ALL).unwrap().messages), [1]);
     let runs = count(&store, "runs");
     assert!((7..=12).contains(&runs), "{runs} runs of at most 48 KiB or one message");
 }
@@ -178,7 +178,7 @@ fn what_expired_is_gone_with_its_pages() {
     store.commit(&[settled(Settlement { done: vec![1, 1_500, 2_999], head: 3_001, ..Settlement::default() })]).unwrap();
     store.commit(&[Record::Expired { stream: StreamNo(1), low: 2_900, oldest: None }]).unwrap();
     assert_eq!((count(&store, "runs"), count(&store, "settled")), (1, 1));
-    assert_eq!(places(&store.read(StreamNo(1), 2_900, ALL).unwrap()).len(), 101);
+    assert_eq!(places(&store.read(StreamNo(1), 2_900, ALL).unwrap().messages).len(), 101);
     let (_store, snapshot) = reopen(store, dir.path());
     assert_eq!(snapshot.queues[0].stream.low, 2_900);
     assert_eq!(snapshot.groups[0].reader.ready.len(), 100);
@@ -202,7 +202,7 @@ fn a_failed_commit_changes_nothing() {
     store.commit(&[appended(1, 3, 50_000)]).unwrap();
     let (store, snapshot) = reopen(store, dir.path());
     assert_eq!((snapshot.queues[0].stream.next, snapshot.groups[0].reader.consumed), (4, 1));
-    assert_eq!(store.read(StreamNo(1), 2, ALL).unwrap()[0].json.len(), 10);
+    assert_eq!(store.read(StreamNo(1), 2, ALL).unwrap().messages[0].json.len(), 10);
 }
 
 /// The end of a file is for what has no messages: acknowledgements go on when messages find no room.
@@ -238,10 +238,10 @@ fn what_was_deleted_is_swept_and_its_room_free() {
     let steps = tidy_up(&store);
     assert!(steps >= 3, "{steps} steps for 2,500 runs");
     assert_eq!((count(&store, "runs"), count(&store, "garbage")), (0, 0));
-    assert!(log_files(dir.path()).len() <= 2, "{:?}", log_files(dir.path()));
+    assert!(log_files(dir.path()).len() <= 3, "{:?}", log_files(dir.path()));
     store.commit(&[Record::QueueCreated(queue(5)), appended(5, 1, 500)]).unwrap();
     let (store, _) = reopen(store, dir.path());
-    assert_eq!(places(&store.read(StreamNo(5), 1, ALL).unwrap()), [1]);
+    assert_eq!(places(&store.read(StreamNo(5), 1, ALL).unwrap().messages), [1]);
 }
 
 /// A few messages that stay do not keep the files of many that are gone: they are moved, and found again.
@@ -262,15 +262,15 @@ fn what_is_left_in_a_file_is_moved() {
     store.commit(&[appended(1, 1_001, 60_000)]).unwrap();
     tidy_up(&store);
     let before = log_files(dir.path()).len();
-    let kept = store.read(StreamNo(5), 1, ALL).unwrap();
+    let kept = store.read(StreamNo(5), 1, ALL).unwrap().messages;
     store.commit(&[Record::Expired { stream: StreamNo(1), low: 1_001, oldest: Some(5) }]).unwrap();
     tidy_up(&store);
     assert!(before > 10 && log_files(dir.path()).len() <= 4, "{before} files, then {:?}", log_files(dir.path()));
     let (store, snapshot) = reopen(store, dir.path());
     assert_eq!((snapshot.queues[1].stream.next, snapshot.queues[0].lot.count), (21, 1));
-    assert_eq!(store.read(StreamNo(5), 1, ALL).unwrap(), kept);
-    assert_eq!(store.first_due(StreamNo(2), ALL).unwrap()[0].json, "late");
-    assert_eq!(places(&store.read(StreamNo(1), 1_001, ALL).unwrap()), [1_001]);
+    assert_eq!(store.read(StreamNo(5), 1, ALL).unwrap().messages, kept);
+    assert_eq!(store.first_due(StreamNo(2), ALL, &BTreeSet::new()).unwrap().messages[0].json, "late");
+    assert_eq!(places(&store.read(StreamNo(1), 1_001, ALL).unwrap().messages), [1_001]);
 }
 
 /// Delayed messages come by due time, and are gone when they were moved, whether the index knows or not.
@@ -284,11 +284,11 @@ fn a_lot_is_read_as_it_is() {
         Record::Parked(StreamNo(2), Arc::new(message))
     };
     store.commit(&[parked(1, 30), parked(2, 10), parked(3, 20)]).unwrap();
-    assert_eq!(places(&store.first_due(StreamNo(2), ALL).unwrap()), [2, 3, 1]);
+    assert_eq!(places(&store.first_due(StreamNo(2), ALL, &BTreeSet::new()).unwrap().messages), [2, 3, 1]);
     store.commit(&[Record::Unparked(StreamNo(2), 10, 2)]).unwrap();
-    assert_eq!(places(&store.first_due(StreamNo(2), ALL).unwrap()), [3, 1]);
+    assert_eq!(places(&store.first_due(StreamNo(2), ALL, &BTreeSet::new()).unwrap().messages), [3, 1]);
     store.commit(&[Record::Unparked(StreamNo(2), 20, 3), parked(4, 5)]).unwrap();
-    assert_eq!(places(&store.read(StreamNo(2), 1, ALL).unwrap()), [1, 4]);
+    assert_eq!(places(&store.read(StreamNo(2), 1, ALL).unwrap().messages), [1, 4]);
     let (_, snapshot) = reopen(store, dir.path());
     assert_eq!((snapshot.queues[0].lot.count, snapshot.queues[0].lot.next_due), (2, Some(5)));
 }
@@ -478,9 +478,10 @@ fn damage_in_the_log_is_named() {
     store.release(false).unwrap();
     let file = log_file(dir.path(), 1);
     let whole = std::fs::read(&file).unwrap();
-    for place in [24, 30, 700, 1_900] {
+    // More than one bit of what is no message.
+    for place in [60, 100, 200] {
         let mut bytes = whole.clone();
-        bytes[place] ^= 1;
+        bytes[place..place + 9].fill(0xA5);
         std::fs::write(&file, &bytes).unwrap();
         let damaged = DiskStore::open(dir.path()).unwrap_err();
         assert!(matches!(&damaged, OpenError::Damaged { .. }), "{place}: {damaged}");
@@ -514,9 +515,14 @@ fn a_damaged_message_is_not_read() {
     bytes[message] = b'y';
     std::fs::write(&file, bytes).unwrap();
     let (store, _) = DiskStore::open(dir.path()).unwrap();
-    assert_eq!(places(&store.read(StreamNo(1), 1, ReadLimit { messages: 1, bytes: 1 }).unwrap()), [1]);
-    let refused = store.read(StreamNo(1), 2, ALL).unwrap_err();
-    assert!(refused.to_string().contains("is damaged at byte"), "{refused}");
+    assert_eq!(places(&store.read(StreamNo(1), 1, ReadLimit { messages: 1, bytes: 1 }).unwrap().messages), [1]);
+    let found = store.read(StreamNo(1), 2, ALL).unwrap();
+    assert_eq!((found.messages.len(), found.damaged.len()), (0, 1));
+    let Damaged { seq, entered_ms, file, offset, reason } = &found.damaged[0];
+    assert_eq!((*seq, *entered_ms), (2, Some(5)));
+    assert!(file.ends_with("0000000001.log") && reason.contains("checksum"), "{file}: {reason}");
+    // In front of the text: a head of 28 bytes, and labels.
+    assert_eq!(*offset + 28 + 3, u64::try_from(message - 1_000 + 10).unwrap());
 }
 
 /// Retention asks when messages entered. That reads no bodies, and stops behind the first message that is not due.
@@ -552,7 +558,7 @@ fn entry_times_are_read_without_bodies() {
     look(&store);
 }
 
-/// A damaged run expires when what follows it does, never earlier; and nothing waits for it.
+/// A message whose time is damaged expires when what follows it does, never earlier; and nothing waits for it.
 #[test]
 fn the_time_of_damaged_messages_is_that_of_the_next() {
     let dir = tempfile::tempdir().unwrap();
@@ -574,7 +580,8 @@ fn the_time_of_damaged_messages_is_that_of_the_next() {
         let mut bytes = whole.clone();
         for body in bodies {
             let place = bytes.windows(body.len()).position(|window| window == body.as_bytes()).unwrap();
-            bytes[place] ^= 1;
+            // Its head, where the time is.
+            bytes[place - 28] ^= 1;
         }
         std::fs::write(&file, bytes).unwrap();
         let (store, snapshot) = DiskStore::open(dir.path()).unwrap();

@@ -4,10 +4,11 @@ use rusqlite::Connection;
 
 use super::{
     DiskStore,
-    files::{Files, ReadError},
+    files::Files,
     index::{load::stream_image, lookup},
     position::Run,
-    read::LOOKS,
+    read::Read,
+    run::Content,
 };
 use crate::server::store::{StoreError, StreamNo};
 
@@ -39,32 +40,31 @@ impl DiskStore {
         Ok(times)
     }
 
-    /// The times of a run; of a damaged one, those of what follows it.
+    /// The times of a run; that of a damaged message is the time of what follows it.
     fn times_of(&self, stream: StreamNo, run: Run) -> Result<Vec<(u64, i64)>, StoreError> {
-        let mut run = run;
-        for _ in 0..LOOKS {
-            match self.files.times(&run) {
-                Ok(times) => return Ok(times),
-                Err(ReadError::Damaged(_)) => {
-                    let time = self.time_behind(stream, run.end())?;
-                    return Ok((run.first..run.end()).map(|place| (place, time)).collect());
-                }
-                // It was moved since it was looked up.
-                Err(ReadError::Gone(_)) => match self.first_run(stream, run.first)? {
-                    Some(found) => run = found,
-                    None => return Ok(Vec::new()),
-                },
-                Err(error) => return Err(StoreError::new(error)),
-            }
+        let (run, times) = match self.read_moved(run, |run| self.files.times(run))? {
+            Read::Done(run, times) => (run, times),
+            Read::Lost(run) => (run, Content::lost(&run).times()),
+            Read::Gone => return Ok(Vec::new()),
+        };
+        let mut following = match times.last() {
+            Some((_, Some(_))) => 0,
+            _ => self.time_behind(stream, run.end())?,
+        };
+        let mut known = Vec::with_capacity(times.len());
+        for (place, time) in times.into_iter().rev() {
+            following = time.unwrap_or(following);
+            known.push((place, following));
         }
-        self.files.times(&run).map_err(StoreError::new)
+        known.reverse();
+        Ok(known)
     }
 
     /// When the first readable message from a place on entered; when there is none, when the newest of the stream did.
     fn time_behind(&self, stream: StreamNo, from: u64) -> Result<i64, StoreError> {
         let mut next = from;
         while let Some(run) = self.first_run(stream, next)? {
-            if let Some((_, entered_ms)) = self.files.times(&run).ok().and_then(|times| times.first().copied()) {
+            if let Some(entered_ms) = first_time(&self.files, &run, next) {
                 return Ok(entered_ms);
             }
             next = run.end();
@@ -72,10 +72,12 @@ impl DiskStore {
         // The index may not know of the newest messages yet; those were read above.
         self.look_up(|conn| Ok(stream_image(conn, stream)?.newest))
     }
+}
 
-    fn first_run(&self, stream: StreamNo, from: u64) -> Result<Option<Run>, StoreError> {
-        Ok(self.runs(stream, from, 1)?.into_iter().find(|run| run.end() > from))
-    }
+/// The first time in a run that can be read, of a message from a place on.
+fn first_time(files: &Files, run: &Run, from: u64) -> Option<i64> {
+    let times = files.times(run).ok()?;
+    times.into_iter().filter(|(place, _)| *place >= from).find_map(|(_, entered_ms)| entered_ms)
 }
 
 /// When the first message of a stream entered, for a store that is being opened: damage to that message is no reason not to open.
@@ -88,8 +90,8 @@ pub(super) fn oldest(
     loop {
         let found = lookup::runs(conn, stream, next, 1)?;
         let Some(run) = found.into_iter().find(|run| run.end() > next) else { return Ok(Some(newest)) };
-        if let Ok(times) = files.times(&run) {
-            return Ok(times.into_iter().find(|(place, _)| *place >= next).map(|(_, entered_ms)| entered_ms));
+        if let Some(entered_ms) = first_time(files, &run, next) {
+            return Ok(Some(entered_ms));
         }
         next = run.end();
     }

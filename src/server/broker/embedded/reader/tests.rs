@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     queue::{TagFilter, TagMode},
-    server::store::StreamMark,
+    server::store::{Damaged, StreamMark},
 };
 
 const STREAM: StreamNo = StreamNo(1);
@@ -12,6 +12,11 @@ const STREAM: StreamNo = StreamNo(1);
 fn message(seq: u64, tag: &str) -> Arc<Stored> {
     let tags = if tag.is_empty() { Vec::new() } else { vec![tag.to_owned()] };
     Arc::new(Stored { seq, entered_ms: 0, json: "{}".into(), body_bytes: 10, tags: tags.into(), dead_letter: None })
+}
+
+/// All there is, whole.
+fn found(messages: Vec<Arc<Stored>>) -> Found {
+    Found { messages, damaged: Vec::new(), until: u64::MAX }
 }
 
 /// A stream `1..=length` of which nothing is in memory.
@@ -52,12 +57,12 @@ fn what_is_not_in_memory_is_asked_for_and_then_there() {
     let (stream, mut reader) = (cold(20), reader(1, &[]));
     let Take::Missing(read) = reader.take(&stream, want(3)) else { panic!() };
     assert_eq!(read, Read::From { place: 1, end: 21 });
-    reader.fill(&read, (1..=4).map(|seq| message(seq, "")).collect());
+    reader.fill(&read, found((1..=4).map(|seq| message(seq, "")).collect()));
     assert_eq!(batch(reader.take(&stream, want(3))).0, [1, 2, 3]);
     // A batch is filled up rather than handed out short.
     let Take::Missing(read) = reader.take(&stream, want(3)) else { panic!() };
     assert_eq!(read, Read::From { place: 5, end: 21 });
-    reader.fill(&read, (5..=9).map(|seq| message(seq, "")).collect());
+    reader.fill(&read, found((5..=9).map(|seq| message(seq, "")).collect()));
     assert_eq!(batch(reader.take(&stream, want(3))).0, [4, 5, 6]);
     assert_eq!(reader.available(&stream), 14);
 }
@@ -66,13 +71,13 @@ fn what_is_not_in_memory_is_asked_for_and_then_there() {
 fn messages_are_read_before_they_are_asked_for() {
     let (stream, mut reader) = (cold(20), reader(1, &[]));
     assert_eq!(reader.read_ahead(&stream), None, "nothing was read yet");
-    reader.fill(&Read::From { place: 1, end: 21 }, (1..=5).map(|seq| message(seq, "")).collect());
+    reader.fill(&Read::From { place: 1, end: 21 }, found((1..=5).map(|seq| message(seq, "")).collect()));
     assert_eq!(reader.read_ahead(&stream), Some(Read::From { place: 6, end: 21 }));
     assert_eq!(batch(reader.take(&stream, want(5))).0, [1, 2, 3, 4, 5]);
-    reader.fill(&Read::From { place: 6, end: 21 }, (6..=9).map(|seq| message(seq, "")).collect());
+    reader.fill(&Read::From { place: 6, end: 21 }, found((6..=9).map(|seq| message(seq, "")).collect()));
     assert_eq!(batch(reader.take(&stream, want(3))).0, [6, 7, 8]);
     // What comes twice is taken once.
-    reader.fill(&Read::From { place: 6, end: 21 }, (6..=11).map(|seq| message(seq, "")).collect());
+    reader.fill(&Read::From { place: 6, end: 21 }, found((6..=11).map(|seq| message(seq, "")).collect()));
     assert_eq!(batch(reader.take(&stream, want(3))).0, [9, 10, 11]);
 }
 
@@ -81,11 +86,11 @@ fn messages_are_read_before_they_are_asked_for() {
 fn what_the_store_no_longer_has_is_passed_over() {
     let (stream, mut reader) = (cold(20), reader(1, &[]));
     let read = Read::From { place: 1, end: 21 };
-    reader.fill(&read, vec![message(5, ""), message(6, ""), message(9, "")]);
+    reader.fill(&read, found(vec![message(5, ""), message(6, ""), message(9, "")]));
     assert_eq!(batch(reader.take(&stream, want(2))).0, [5, 6]);
     let Take::Missing(read) = reader.take(&stream, want(2)) else { panic!() };
     assert_eq!(read, Read::From { place: 7, end: 21 });
-    reader.fill(&read, Vec::new());
+    reader.fill(&read, found(Vec::new()));
     assert!(matches!(reader.take(&stream, want(2)), Take::Nothing));
     assert_eq!(reader.available(&stream), 0);
 }
@@ -97,9 +102,9 @@ fn failed_messages_come_first_and_are_read_by_place() {
     let Take::Missing(read) = reader.take(&stream, want(10)) else { panic!() };
     assert_eq!(read, Read::These(vec![3, 7, 9]));
     // 7 is gone, and 9 did not fit into the read.
-    reader.fill(&Read::These(vec![3, 7, 8]), vec![message(3, ""), message(8, "")]);
+    reader.fill(&Read::These(vec![3, 7, 8]), found(vec![message(3, ""), message(8, "")]));
     assert_eq!(reader.ready_from(0).collect::<Vec<_>>(), [(3, 1), (9, 0)]);
-    reader.fill(&Read::These(vec![9]), vec![message(9, "")]);
+    reader.fill(&Read::These(vec![9]), found(vec![message(9, "")]));
     let Take::Batch(entries, _) = reader.take(&stream, want(10)) else { panic!() };
     let entries: Vec<_> = entries.iter().map(|entry| (entry.message.seq, entry.failures)).collect();
     assert_eq!(entries, [(3, 1), (9, 0), (11, 0)]);
@@ -146,7 +151,7 @@ fn after_a_restart_the_rule_sorts_out_what_was_out() {
     }
     restarted.head = 3;
     restarted.attributed = 3;
-    restarted.fill(&Read::These(vec![1, 2]), vec![message(1, ""), message(2, "x")]);
+    restarted.fill(&Read::These(vec![1, 2]), found(vec![message(1, ""), message(2, "x")]));
     assert_eq!(batch(restarted.take(&stream, want(10))), (vec![2], vec![1..2, 3..4]));
 }
 
@@ -159,4 +164,44 @@ fn expiry_takes_what_is_failed_and_what_was_not_looked_at() {
     stream.expire(8, Some(0));
     reader.expire(8);
     assert_eq!(batch(reader.take(&stream, want(10))).0, [8, 9, 10]);
+}
+
+fn damaged(seq: u64) -> Damaged {
+    Damaged { seq, entered_ms: None, file: "f".into(), offset: 0, reason: "r".into() }
+}
+
+/// Damaged messages are passed over and not settled: nothing records them, and a restart looks at them again.
+#[test]
+fn damaged_messages_are_set_aside() {
+    let (stream, mut reader) = (cold(8), reader(1, &[]));
+    let read = Read::From { place: 1, end: 9 };
+    let messages = [2, 4, 5].map(|seq| message(seq, "")).to_vec();
+    reader.fill(&read, Found { messages, damaged: [1, 3, 6].map(damaged).to_vec(), until: 7 });
+    assert_eq!(batch(reader.take(&stream, want(3))), (vec![2, 4, 5], vec![]));
+    assert_eq!(reader.aside.len(), 3);
+    let Take::Missing(read) = reader.take(&stream, want(3)) else { panic!() };
+    assert_eq!(read, Read::From { place: 7, end: 9 });
+    reader.fill(&read, Found { messages: vec![], damaged: vec![damaged(7)], until: 8 });
+    assert_eq!(reader.available(&stream), 1, "8 was not looked at yet");
+    let Take::Missing(read) = reader.take(&stream, want(3)) else { panic!() };
+    assert_eq!(read, Read::From { place: 8, end: 9 });
+    reader.fill(&read, found(vec![message(8, "")]));
+    assert_eq!(batch(reader.take(&stream, want(3))), (vec![8], vec![]), "6 and 7 are not settled");
+    let skipped = Settlement { skipped: vec![1..2, 6..7], head: 9, ..Settlement::default() };
+    reader.settle(None, &skipped, 1);
+    assert_eq!(reader.aside.places().into_iter().collect::<Vec<_>>(), [3, 7]);
+    reader.expire(7);
+    assert_eq!(reader.aside.len(), 1);
+}
+
+/// The same for messages that failed, or were out when the broker stopped.
+#[test]
+fn damaged_messages_among_the_failed_are_set_aside() {
+    let (stream, mut reader) = (cold(10), reader(11, &[(3, 1), (7, 2), (9, 0)]));
+    let Take::Missing(read) = reader.take(&stream, want(10)) else { panic!() };
+    reader.fill(&read, Found { messages: vec![], damaged: vec![damaged(3), damaged(7)], until: 9 });
+    assert_eq!(reader.ready_from(0).collect::<Vec<_>>(), [(9, 0)]);
+    reader.fill(&Read::These(vec![9]), found(vec![message(9, "")]));
+    assert_eq!(batch(reader.take(&stream, want(10))), (vec![9], vec![]));
+    assert_eq!((reader.aside.len(), reader.available(&stream)), (2, 0));
 }

@@ -1,5 +1,7 @@
 //! Finds runs and due messages, on a connection of its own: reading waits for no commit.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{
@@ -47,10 +49,17 @@ pub(in super::super) fn runs(
     Ok(found)
 }
 
-/// The places of the first messages of a lot by due time.
-pub(in super::super) fn first_due(conn: &Connection, lot: StreamNo, count: usize) -> rusqlite::Result<Vec<u64>> {
-    let mut select = conn.prepare_cached("SELECT place FROM due WHERE lot = ?1 ORDER BY due_ms, place LIMIT ?2")?;
-    select.query_map((lot.0, count), |row| row.get(0))?.collect()
+/// The due times and places of the first messages of a lot by due time, less those to skip.
+pub(in super::super) fn first_due(
+    conn: &Connection,
+    lot: StreamNo,
+    count: usize,
+    skip: &BTreeSet<u64>,
+) -> rusqlite::Result<Vec<(i64, u64)>> {
+    let mut select = conn.prepare_cached("SELECT due_ms, place FROM due WHERE lot = ?1 ORDER BY due_ms, place")?;
+    let rows = select.query_map([lot.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let kept = rows.filter(|row| row.as_ref().map_or(true, |(_, place)| !skip.contains(place)));
+    kept.take(count).collect()
 }
 
 fn run(row: &Row<'_>, stream: StreamNo) -> rusqlite::Result<Run> {

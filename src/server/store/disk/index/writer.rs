@@ -95,7 +95,7 @@ impl Writer {
                 self.insert(run)?;
                 let image = self.stream(run.stream)?;
                 image.next = run.end();
-                image.newest = *newest;
+                image.newest = image.newest.max(*newest);
                 Ok(())
             }
             Change::Parked(run, due_ms) => {

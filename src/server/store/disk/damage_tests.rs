@@ -1,0 +1,267 @@
+//! Bits that change anywhere in the log: the directory opens, and all but the message that was hit is there.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+
+use super::{
+    tests::{ALL, queue, tidy_up},
+    *,
+};
+use crate::{
+    message::DeadLetterInfo,
+    server::store::{Stored, memory::MemoryStore},
+};
+
+/// A queue's messages, its delayed ones, and a stream of dead letters.
+const STREAMS: [StreamNo; 3] = [StreamNo(1), StreamNo(2), StreamNo(5)];
+const SEGMENT: u64 = 64 * 1024;
+
+/// A directory as a process left it, and what it holds.
+struct Left {
+    dir: tempfile::TempDir,
+    files: Vec<(PathBuf, Vec<u8>)>,
+    memory: MemoryStore,
+}
+
+impl Left {
+    /// Small messages in common runs, large ones, delayed ones, dead letters; the index has all of it or the log alone.
+    fn behind(in_order: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+        let memory = MemoryStore::default();
+        let commit = |records: &[Record]| {
+            store.commit(records).unwrap();
+            memory.commit(records).unwrap();
+        };
+        commit(&[Record::QueueCreated(queue(1)), Record::QueueCreated(queue(5))]);
+        let mut seq = 0;
+        for round in 0..12 {
+            let sizes: &[usize] = if round % 4 == 3 { &[40_000] } else { &[10, 300, 10, 2_000, 40] };
+            let sent: Vec<Record> = sizes
+                .iter()
+                .map(|size| {
+                    seq += 1;
+                    Record::Appended(StreamNo(1), message(seq, *size, None))
+                })
+                .collect();
+            commit(&sent);
+            let place = round + 1;
+            commit(&[Record::Parked(StreamNo(2), message(place, 30, None))]);
+            commit(&[Record::Appended(StreamNo(5), message(place, 50, Some("failed")))]);
+        }
+        store.release(in_order).unwrap();
+        drop(store);
+        let mut files = Vec::new();
+        for folder in [dir.path().to_owned(), dir.path().join("log")] {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_file() {
+                    files.push((entry.path(), std::fs::read(entry.path()).unwrap()));
+                }
+            }
+        }
+        Self { dir, files, memory }
+    }
+
+    fn restore(&self) {
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(self.dir.path().join(format!("dms.db{suffix}")));
+        }
+        self.files.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+    }
+
+    /// Opens the directory with a byte of a file changed.
+    fn open_with(&self, file: &Path, change: impl FnOnce(&mut [u8])) -> Result<DiskStore, OpenError> {
+        self.restore();
+        let mut bytes = std::fs::read(file).unwrap();
+        change(&mut bytes);
+        std::fs::write(file, bytes).unwrap();
+        DiskStore::open_with(self.dir.path(), SEGMENT).map(|(store, _)| store)
+    }
+
+    /// The log's files with where their frames end.
+    fn logs(&self) -> Vec<(PathBuf, usize)> {
+        let logs = self.files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "log"));
+        let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let mut logs: Vec<_> = logs.map(|(path, bytes)| (path.clone(), end(bytes))).collect();
+        logs.sort();
+        logs
+    }
+
+    /// Everything that was written is there, but what is reported as damaged; gives how many those are.
+    fn check(&self, store: &DiskStore, what: &str) -> usize {
+        let mut damaged = 0;
+        for stream in STREAMS {
+            let mut there = Vec::new();
+            let mut from = 1;
+            while from < u64::MAX {
+                let limit = ReadLimit { messages: 7, ..ALL };
+                let found = store.read(stream, from, limit).unwrap();
+                from = found.until;
+                there.extend(found.messages.iter().map(|message| (message.seq, Some(message.clone()))));
+                there.extend(found.damaged.iter().map(|damaged| (damaged.seq, None)));
+            }
+            there.sort_by_key(|(seq, _)| *seq);
+            let all = self.memory.read(stream, 1, ALL).unwrap().messages;
+            assert_eq!(there.len(), all.len(), "{what}: stream {}", stream.0);
+            for ((_, found), expected) in there.iter().zip(&all) {
+                assert!(found.as_ref().is_none_or(|found| found == expected), "{what}: {}", expected.seq);
+                damaged += usize::from(found.is_none());
+            }
+            if stream == STREAMS[1] {
+                continue;
+            }
+            let times = store.entered(stream, 1, 1_000, i64::MAX).unwrap();
+            assert!(times.is_sorted_by_key(|(_, entered_ms)| *entered_ms), "{what}: {times:?}");
+            assert_eq!(times.len(), all.len());
+        }
+        damaged += self.check_due(store);
+        damaged
+    }
+
+    /// Delays go on: whoever skips what is damaged finds all others. Those were counted already.
+    fn check_due(&self, store: &DiskStore) -> usize {
+        let (lot, mut skip, mut due) = (STREAMS[1], BTreeSet::new(), 0);
+        loop {
+            let found = store.first_due(lot, ReadLimit { messages: 100, ..ALL }, &skip).unwrap();
+            if found.damaged.is_empty() {
+                due += found.messages.len();
+                break;
+            }
+            skip.extend(found.damaged.iter().map(|damaged| damaged.seq));
+        }
+        assert_eq!(due + skip.len(), 12);
+        0
+    }
+}
+
+fn message(seq: u64, size: usize, reason: Option<&str>) -> Arc<Stored> {
+    let json = format!("{{\"body\":\"{seq}:{}\",\"attributes\":{{}}}}", "x".repeat(size));
+    let info = reason.map(|reason| Arc::new(DeadLetterInfo { reason: reason.to_owned(), ..DeadLetterInfo::default() }));
+    let tags = if seq.is_multiple_of(2) { vec!["a".to_owned()].into() } else { Arc::default() };
+    let entered_ms = 1_000 + i64::try_from(seq).unwrap();
+    Arc::new(Stored { seq, entered_ms, body_bytes: size, json: json.into(), tags, dead_letter: info })
+}
+
+/// Every byte of small frames, some of large ones: heads of files excepted, a changed bit takes one message at most.
+#[test]
+fn a_changed_bit_takes_one_message_at_most() {
+    for in_order in [true, false] {
+        let left = Left::behind(in_order);
+        let (mut hit, mut missed) = (0, 0);
+        for (number, (file, end)) in left.logs().into_iter().enumerate() {
+            let fine = if number == 0 { 11 } else { 41 };
+            let step = |at: usize| if at < 1_200 || end - at < 100 { fine } else { 2_999 };
+            let mut at = 24;
+            while at < end {
+                let what = format!("{} at {at}, index {in_order}", file.display());
+                let store = left.open_with(&file, |bytes| bytes[at] ^= 1 << (at % 8));
+                let store = store.unwrap_or_else(|error| panic!("{what}: {error}"));
+                match left.check(&store, &what) {
+                    0 => missed += 1,
+                    1 => hit += 1,
+                    more => panic!("{what}: {more} messages"),
+                }
+                store.release(false).unwrap();
+                at += step(at);
+            }
+        }
+        assert!(hit > 100 && missed > 10, "{hit} hit, {missed} missed");
+    }
+}
+
+/// Whole sectors that read as zeros or as something else: what is in them is lost, what is beside them is not.
+#[test]
+fn a_changed_sector_takes_what_is_in_it() {
+    let left = Left::behind(true);
+    for (file, end) in left.logs() {
+        for begin in (512..end).step_by(3 * 4_096 + 512) {
+            for fill in [0, 0xff] {
+                let what = format!("{} at {begin}", file.display());
+                let last = (begin + 512).min(end);
+                let store = left.open_with(&file, |bytes| bytes[begin..last].fill(fill)).unwrap();
+                let damaged = left.check(&store, &what);
+                assert!(damaged <= 12, "{what}: {damaged} messages");
+                store.release(false).unwrap();
+            }
+        }
+    }
+}
+
+fn short(seq: u64) -> Arc<Stored> {
+    let json = format!("{{\"body\":\"{seq}:yyyyyyyyyyyy\"}}").into();
+    Arc::new(Stored { seq, entered_ms: 1_000, body_bytes: 16, json, tags: Arc::default(), dead_letter: None })
+}
+
+/// A file that is being emptied takes its damaged messages along, and goes.
+#[test]
+fn damaged_messages_are_moved_and_stay_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+    store.commit(&[Record::QueueCreated(queue(1)), Record::QueueCreated(queue(5))]).unwrap();
+    for seq in 1..=60 {
+        store.commit(&[Record::Appended(StreamNo(1), message(seq, 900, None))]).unwrap();
+        if seq % 20 == 0 {
+            let three = [seq / 20 * 2 - 1, seq / 20 * 2];
+            let sent = three.map(|place| Record::Appended(StreamNo(5), short(place)));
+            store.commit(&sent).unwrap();
+        }
+    }
+    for seq in 61..=200 {
+        store.commit(&[Record::Appended(StreamNo(1), message(seq, 900, None))]).unwrap();
+    }
+    store.release(true).unwrap();
+    let first = dir.path().join("log/0000000001.log");
+    let mut bytes = std::fs::read(&first).unwrap();
+    let place = bytes.windows(12).position(|window| window == b"\"3:yyyyyyyyy").unwrap();
+    bytes[place + 4] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+
+    let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+    let look = |store: &DiskStore| {
+        let found = store.read(StreamNo(5), 1, ALL).unwrap();
+        let places: Vec<u64> = found.messages.iter().map(|message| message.seq).collect();
+        assert_eq!((places, found.damaged.len(), found.damaged[0].seq), (vec![1, 2, 4, 5, 6], 1, 3));
+        found.damaged[0].file.to_string()
+    };
+    assert!(look(&store).ends_with("0000000001.log"));
+    store.commit(&[Record::Expired { stream: StreamNo(1), low: 199, oldest: None }]).unwrap();
+    tidy_up(&store);
+    assert!(!first.exists(), "it is empty");
+    assert!(!look(&store).ends_with("0000000001.log"));
+    // The log alone says where it is now.
+    store.release(false).unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+    look(&store);
+}
+
+/// What a run of the versions before has is read as before; one damaged message takes its run with it.
+#[test]
+fn runs_without_checksums_are_read() {
+    use bytes::{BufMut, BytesMut};
+
+    let (log, stream) = (7, StreamNo(1));
+    let mut bytes = BytesMut::new();
+    bytes.put_u32_le(stream.0);
+    bytes.put_u64_le(5);
+    bytes.put_u32_le(2);
+    bytes.put_u32_le(0);
+    for json in ["one", "three"] {
+        bytes.put_i64_le(77);
+        for size in [1, 0, json.len()] {
+            bytes.put_u32_le(u32::try_from(size).unwrap());
+        }
+        bytes.put_slice(json.as_bytes());
+    }
+    let sum = run::syndrome(log, &bytes);
+    bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+    let run = run::head(&bytes, position::Position::default()).unwrap();
+    let content = run::read(log, &run, &bytes.clone().freeze());
+    let texts: Vec<_> = content.messages.iter().map(|message| (message.seq, message.json.clone())).collect();
+    assert_eq!(texts, [(5, "one".into()), (6, "three".into())]);
+    assert_eq!(content.times(), [(5, Some(77)), (6, Some(77))]);
+    *bytes.last_mut().unwrap() ^= 1;
+    let bytes = bytes.freeze();
+    let content = run::read(log, &run, &bytes);
+    assert_eq!((content.messages.len(), content.damaged.len()), (0, 2));
+    assert_eq!(run::again(log, &run, &bytes), bytes, "moved as it is");
+}
