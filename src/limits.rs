@@ -39,6 +39,14 @@ pub const MAX_QUEUE_TAGS: usize = 10;
 pub const MAX_TAG_KEY: usize = 36;
 /// The longest resource tag value, in characters (5.4.1).
 pub const MAX_TAG_VALUE: usize = 43;
+/// The most messages that a worker may have in flight (a limit of this project's worker).
+pub const MAX_CONCURRENCY: usize = 100_000;
+/// The most polls that a worker may have out at a time (a limit of this project's worker).
+pub const MAX_POLLERS: usize = 1_000;
+/// The most messages that a producer may hold (a limit of this project's producer).
+pub const MAX_PENDING: usize = 1_000_000;
+/// The longest that a producer may hold a message for others (a limit of this project's producer).
+pub const MAX_LINGER: Duration = Duration::from_secs(60);
 /// The longest id of a consume call, in characters (an extension of this project's server).
 pub const MAX_POLL_ID: usize = 64;
 

@@ -5,6 +5,7 @@ use std::{fmt, path::PathBuf};
 use secrecy::SecretString;
 
 use super::AccessKey;
+use crate::text;
 
 /// What the vendor's SDKs read from the environment or the credentials file.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ impl VendorCredentials {
     /// When neither has both keys; the text says where was looked.
     pub fn find() -> Result<Self, VendorCredentialsError> {
         let variable = |name: &str| std::env::var(name).ok();
-        Self::find_in(variable, |path| std::fs::read_to_string(path))
+        Self::find_in(variable, |path| text::read(path))
     }
 
     fn find_in(

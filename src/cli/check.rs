@@ -11,7 +11,7 @@ use crate::{
     client::Client,
     config::{Config, Worker},
     server::{Tls, TlsError},
-    sidecar::{check_authorities, connect, embed, idle_worker},
+    sidecar::{self, connect, embed, idle_worker},
 };
 
 /// Options of `check`.
@@ -30,7 +30,7 @@ pub(crate) struct CheckArgs {
 pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let config = context.load()?.config;
     certificates(&config).map_err(|error| Failure::of(Kind::Config, format!("TLS: {error}")))?;
-    check_authorities(&config)?;
+    sidecar::check(&config)?;
     if args.online {
         online(&config, context).await?;
     }

@@ -102,6 +102,7 @@ impl Context {
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let loaded = load(&self.request(true))?;
         logging::for_command(&self.global, self.colored, QUIETLY);
+        say_passed_over(&loaded);
         Ok(loaded)
     }
 
@@ -116,5 +117,17 @@ impl Context {
     /// The address of the service that the command talked to, if it did.
     pub(crate) fn endpoint(&self) -> Option<&str> {
         self.endpoint.get().map(String::as_str)
+    }
+}
+
+/// Logs the variables that are no settings although they look like ones.
+pub(crate) fn say_passed_over(loaded: &Loaded) {
+    let links = loaded.service_links();
+    if !links.is_empty() {
+        let variables = links.join(" ");
+        tracing::debug!(
+            variables,
+            "these variables are service links of Kubernetes, not settings; enableServiceLinks: false omits them"
+        );
     }
 }

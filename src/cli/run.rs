@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
-    context::Context,
+    context::{Context, say_passed_over},
     failure::{Failure, Kind},
     logging, notify,
     reload::Live,
@@ -35,8 +35,10 @@ const SECTIONS: &[&str] = &["dms", "server", "workers", "limits", "publishers", 
 
 /// Runs the sidecar.
 pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let config = load(&context.request(true))?.config;
-    let (filter, traces) = logging::for_service(&context.global, context.colored(), &config.log)?;
+    let loaded = load(&context.request(true))?;
+    let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
+    say_passed_over(&loaded);
+    let config = loaded.config;
     let mut hang_ups = HangUps::listen();
     let by_hand = filter.clone();
     let sidecar = Sidecar::start(config.clone()).await?.log_control(move |filter| by_hand.set(filter));

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use super::{
-    context::Context,
+    context::{Context, say_passed_over},
     failure::Failure,
     logging, notify,
     reload::Live,
@@ -49,8 +49,10 @@ pub(crate) struct ServeArgs {
 /// Serves until a signal.
 pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, Failure> {
     let request = request(&args, context);
-    let config = load(&request)?.config;
-    let (filter, traces) = logging::for_service(&context.global, context.colored(), &config.log)?;
+    let loaded = load(&request)?;
+    let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
+    say_passed_over(&loaded);
+    let config = loaded.config;
     let faults = args.faults.clone().unwrap_or_default();
     if !faults.rules.is_empty() {
         tracing::warn!(plan = ?faults, "this server fails on purpose");

@@ -1,6 +1,6 @@
 //! The `handler` of a worker: what is done with a message.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -33,6 +33,14 @@ impl Handler {
         let http = self.http.as_ref().map(|http| http.timeout);
         http.or_else(|| self.command.as_ref().and_then(|command| command.timeout))
     }
+
+    /// How long a message may wait for its batch.
+    pub(crate) fn linger(&self) -> Duration {
+        match self.http.as_ref().and_then(|http| http.batch) {
+            Some(Batch::Collect(collect)) => collect.linger.get(),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// Delivery to an application over HTTP: one POST per message.
@@ -42,7 +50,7 @@ impl Handler {
 pub struct HttpHandler {
     /// Where messages are posted, `http://` or `https://`; required.
     pub url: String,
-    /// How long an answer may take; 20 s by default.
+    /// How long an answer may take; 20 s by default, or less where ack_wait leaves less.
     pub timeout: Span,
     /// How long a connection may take to come about; 2 s by default.
     pub connect_timeout: Span,
@@ -100,10 +108,10 @@ pub enum Batch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Collect {
-    /// The most messages in a request, not above the worker's concurrency; 100 by default.
+    /// The most messages in a request, not above the worker's concurrency; 100 by default, or the concurrency.
     #[schemars(range(min = 1))]
     pub max_messages: usize,
-    /// How long the first message waits for others; 1 s by default.
+    /// How long the first message waits for others; 1 s by default, or less where ack_wait leaves less.
     pub linger: Span,
 }
 

@@ -8,8 +8,9 @@ use std::{
 use super::{
     Config,
     check::{Checker, check},
-    environment::{FILE_VARIABLE, overrides},
+    environment::{FILE_VARIABLE, overrides, passed_over},
     extract::extract,
+    follow::follow,
     layer::Override,
     path::KeyPath,
     problem::{ConfigError, Origin},
@@ -84,12 +85,20 @@ pub struct Loaded {
     /// The settings; secrets from files are filled in.
     pub config: Config,
     pub(super) tree: Tree,
+    service_links: Vec<String>,
 }
 
 impl fmt::Debug for Loaded {
     /// Without the layers, which have secrets as they were written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loaded").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// The variables that look like settings and are not: Kubernetes sets them for each Service whose name begins with `dms-worker`.
+    pub fn service_links(&self) -> &[String] {
+        &self.service_links
     }
 }
 
@@ -111,11 +120,12 @@ pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
     problems.extend(extracted.problems);
     let mut config = extracted.value;
     config.secret_variables.clone_from(tree.secret_variables());
+    follow(&mut config, &|path| tree.is_set(path));
     let mut checker = Checker::new(&tree, extracted.broken, problems);
     secrets::read_files(&mut config, &mut checker);
     check(&config, &mut checker);
     match checker.finish() {
-        problems if problems.is_empty() => Ok(Loaded { config, tree }),
+        problems if problems.is_empty() => Ok(Loaded { config, tree, service_links: passed_over(&request.variables) }),
         problems => Err(ConfigError::new(problems)),
     }
 }

@@ -11,6 +11,7 @@ mod check;
 mod dms;
 mod environment;
 mod extract;
+mod follow;
 mod handler;
 mod interpolate;
 mod layer;

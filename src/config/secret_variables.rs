@@ -10,7 +10,7 @@ const FOREIGN: [&str; 3] = ["HUAWEICLOUD_SDK_", "OTEL_EXPORTER_OTLP_HEADERS", "O
 /// Whether a variable of this name and value is a secret of this process by itself, whatever the configuration file says.
 pub(crate) fn is_secret_variable(name: &str, value: &str) -> bool {
     FOREIGN.iter().any(|beginning| name.starts_with(beginning))
-        || key(name).is_some_and(|path| is_secret_place(&path) || !credentials(value).is_empty())
+        || key(name, value).is_some_and(|path| is_secret_place(&path) || !credentials(value).is_empty())
 }
 
 /// The variables that a setting takes a secret from: all that it names where the setting is a secret or a header, and otherwise those

@@ -1,8 +1,9 @@
 //! Secrets that stand in files of their own: reading them.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{Config, check::Checker, dms::Auth, path::KeyPath, server::ServerAuth, values::Secret};
+use crate::text;
 
 /// Fills every secret that stands in a file, and reports files that cannot be read and secrets that are given twice.
 pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) {
@@ -62,7 +63,7 @@ impl Slots<'_, '_> {
         if secret.is_some() {
             return self.checker.report(&path, format!("`{key}` is set too: keep one of the two"));
         }
-        match fs::read_to_string(file) {
+        match text::read(file) {
             Ok(text) if !text.trim().is_empty() => *secret = Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
             Ok(_) => self.checker.report(&path, format!("`{}` is empty: put the secret in it", file.display())),
             Err(error) => self.checker.report(&path, format!("`{}` cannot be read: {error}", file.display())),

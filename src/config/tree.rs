@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +17,7 @@ use super::{
     problem::{Origin, Problem},
     yaml,
 };
+use crate::text;
 
 /// The merged layers. What no layer sets is not in it.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,7 @@ impl Tree {
     /// Adds the settings of a YAML file, and says what is wrong with it.
     pub(crate) fn add_file(&mut self, path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
         let origin = Origin::File { path: path.to_owned(), line: None };
-        let text = match fs::read_to_string(path) {
+        let text = match text::read(path) {
             Ok(text) => text,
             Err(error) => return vec![Problem::new(origin, "", format!("cannot be read: {error}"))],
         };
@@ -77,6 +77,11 @@ impl Tree {
     pub(crate) fn value(&self, path: &KeyPath) -> Option<&Value> {
         let (top, rest) = path.steps().split_first()?;
         layer::find(self.root.get(top)?, rest)
+    }
+
+    /// Whether a layer sets `path`. A key with nothing behind it is left out.
+    pub(crate) fn is_set(&self, path: &KeyPath) -> bool {
+        self.value(path).is_some_and(|value| !matches!(value, Value::Empty(..)))
     }
 
     /// Where the value at `path` was set: [`Origin::Default`] where no layer does.

@@ -35,10 +35,11 @@ pub struct Worker {
     pub max_messages: Auto<usize>,
     /// How long a call waits for a first message, 1-60 s; 20 s by default.
     pub poll_wait: Span,
-    /// How long a batch may stay unacknowledged, 15-300 s; 30 s by default. `auto` is what the handler's timeout needs.
+    /// How long a batch may stay unacknowledged, 15-300 s; 30 s by default, or more where the
+    /// handler's timeout needs more. `auto` is what the handler's timeout needs.
     pub ack_wait: Auto<Span>,
-    /// Messages in flight, at least 1; 32 by default.
-    #[schemars(range(min = 1))]
+    /// Messages in flight, 1-100 000; 32 by default, and room for two batches where they are collected.
+    #[schemars(range(min = 1, max = 100_000))]
     pub concurrency: usize,
     /// Bytes of bodies in flight, at least 524 288, which a poll may bring; 67 108 864 by default.
     #[schemars(range(min = 524_288))]
@@ -101,14 +102,15 @@ impl Default for Worker {
 }
 
 impl Worker {
-    /// How long a batch may stay unacknowledged: for `auto` what the handler's timeout needs, within the service's limits.
+    /// How long a batch may stay unacknowledged: for `auto` what the handler's timeout and linger need, within the service's limits.
     pub fn ack_wait(&self) -> Duration {
         match (self.ack_wait, self.handler.timeout()) {
             (Auto::Fixed(span), _) => span.get(),
             (Auto::Auto, None) => Duration::from_secs(30),
             (Auto::Auto, Some(timeout)) => {
+                let held = timeout.get().saturating_add(self.handler.linger());
                 // Twice the margin, as the timeout has to stay below the lease less the margin.
-                let needed = timeout.get().saturating_add(ACK_MARGIN * 2).as_secs().saturating_add(1);
+                let needed = held.saturating_add(ACK_MARGIN * 2).as_secs().saturating_add(1);
                 Duration::from_secs(needed.clamp(*ACK_WAIT_SECS.start(), *ACK_WAIT_SECS.end()))
             }
         }

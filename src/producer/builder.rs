@@ -143,9 +143,9 @@ impl ProducerBuilder {
     /// linger of at most a minute, a patience of at most a day.
     pub fn build(self) -> Result<Producer, LimitError> {
         limits::in_range("max_in_flight", self.max_in_flight, &(1..=1024), " requests")?;
-        limits::in_range("max_pending", self.max_messages, &(1..=1_000_000), " messages")?;
+        limits::in_range("max_pending", self.max_messages, &(1..=limits::MAX_PENDING), " messages")?;
         limits::in_range("max_pending", self.max_bytes, &(MAX_BYTES..=1 << 30), " bytes")?;
-        limits::in_range("linger", self.linger.as_millis(), &(0..=60_000), " ms")?;
+        limits::in_range("linger", self.linger.as_millis(), &(0..=limits::MAX_LINGER.as_millis()), " ms")?;
         limits::in_range("patience", self.patience.as_secs(), &(0..=86_400), " s")?;
         let name = self.name.unwrap_or_else(|| self.queue.to_string());
         let counters = Arc::new(self.metrics.counters(&name));

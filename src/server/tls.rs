@@ -18,6 +18,8 @@ use tokio_rustls::{
     },
 };
 
+use crate::text;
+
 /// The files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -124,5 +126,7 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(file).map_err(|error| TlsError::Read { file: file.to_owned(), error })
+    let unreadable = |error| TlsError::Read { file: file.to_owned(), error };
+    let bytes = std::fs::read(file).map_err(unreadable)?;
+    text::without_mark(&bytes).map(<[u8]>::to_vec).map_err(|error| unreadable(error.into()))
 }

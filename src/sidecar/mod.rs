@@ -30,10 +30,10 @@ mod start;
 mod throttle;
 mod window;
 
+pub(crate) use self::settings::idle_worker;
 pub use self::{
     controls::Controls,
     error::SidecarError,
     run::{Ended, WorkerEnd},
-    start::Sidecar,
+    start::{Sidecar, check},
 };
-pub(crate) use self::{settings::idle_worker, start::check_authorities};

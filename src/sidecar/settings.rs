@@ -7,7 +7,7 @@ use crate::{
     queue::TagFilter,
     worker::{
         AckWait, Batching, Collect, InvalidSettings, MaxMessages, OnFailure, OnReject, Ordering, Rate, Republish,
-        Worker, WorkerBuilder, handler_fn,
+        Worker, WorkerBuilder, batch_handler_fn, handler_fn,
     },
 };
 
@@ -37,8 +37,13 @@ pub(crate) fn idle_worker(
     worker: &config::Worker,
     config: &Config,
 ) -> Result<Worker, InvalidSettings> {
-    let handler = handler_fn(|_| async { Ok(()) });
-    settings(Worker::builder(client.clone(), &worker.queue, &worker.group, handler), worker, config).build()
+    let (client, queue, group) = (client.clone(), &worker.queue, &worker.group);
+    let builder = match worker.handler.http.as_ref().and_then(|http| http.batch) {
+        Some(batch) => Worker::batch_builder(client, queue, group, batch_handler_fn(|_| async { Ok(Vec::new()) }))
+            .batching(batching(batch)),
+        None => Worker::builder(client, queue, group, handler_fn(|_| async { Ok(()) })),
+    };
+    settings(builder, worker, config).rate_limit(rate(worker)?).build()
 }
 
 /// Carries the configuration's settings over to the worker's.

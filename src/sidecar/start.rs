@@ -21,7 +21,7 @@ use super::{
     log_control::LogControl,
     observe::Recorder,
     publisher::Publisher,
-    settings::{batching, rate, settings},
+    settings::{batching, idle_worker, rate, settings},
     throttle::{Brake, Throttle},
 };
 use crate::{
@@ -249,13 +249,15 @@ fn handling(
     Ok((Handling::Single(handler), None))
 }
 
-/// Opens every file of authorities that a client of this configuration would trust.
+/// Finds what a start would refuse, without starting anything: files of authorities that cannot be used, and settings of workers.
 ///
 /// # Errors
-/// When one cannot be used; the first is named.
-pub(crate) fn check_authorities(config: &Config) -> Result<(), SidecarError> {
-    connect::to_service(config)?;
+/// When something cannot work; the first is named.
+pub fn check(config: &Config) -> Result<(), SidecarError> {
+    let client = connect::to_service(config)?;
     for worker in &config.workers {
+        let refused = |error| SidecarError::Settings(worker.label(), error);
+        idle_worker(&client, worker, config).map_err(refused)?;
         if let Some(http) = &worker.handler.http {
             Target::new(http, 1).map_err(|error| SidecarError::Http(worker.label(), error))?;
         }

@@ -20,6 +20,8 @@ use super::{
     plain::{IDLE, KEEPALIVE, NAME, PlainHttp, UNACKNOWLEDGED},
 };
 
+use crate::text;
+
 /// Where the environment names proxies.
 const PROXY_VARIABLES: [&str; 6] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
@@ -154,7 +156,8 @@ pub(crate) struct UnusableAuthorities {
 pub(crate) fn certificates(file: &Path) -> Result<Vec<Certificate>, UnusableAuthorities> {
     let unusable = |problem| UnusableAuthorities { file: file.to_owned(), problem };
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(format!("it is not PEM: {error}")))?;
+    let pem = text::without_mark(&pem).map_err(|error| unusable(error.to_string()))?;
+    let found = Certificate::from_pem_bundle(pem).map_err(|error| unusable(format!("it is not PEM: {error}")))?;
     if found.is_empty() {
         return Err(unusable("it has no certificate".to_owned()));
     }

@@ -108,11 +108,12 @@ pub enum Batching {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Collect {
     /// The most messages in a call; 100 by default. What waits for its batch is in flight: the worker's concurrency must be
-    /// as large, and twice as large where one batch is to be collected while another is handled.
+    /// as large, and twice as large where one batch is to be collected while another is handled; where the concurrency is not set, it is. The
+    /// default is never above a concurrency that is set.
     pub max_messages: usize,
-    /// The most bytes of bodies in a call, a single larger message excepted; 4 MiB by default.
+    /// The most bytes of bodies in a call, a single larger message excepted; 4 MiB by default, or the bytes that may be in flight.
     pub max_bytes: usize,
-    /// How long the first message of a batch waits for others; 1 s by default.
+    /// How long the first message of a batch waits for others; 1 s by default, or half of what the lease leaves.
     pub linger: Duration,
 }
 

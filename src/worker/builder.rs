@@ -9,6 +9,7 @@ use super::{
     batch_handler::{BatchHandler, Batching},
     event::{Observer, Observers},
     failure::{OnFailure, OnReject, OnUndecodable},
+    follow::Chosen,
     handler::Handler,
     rate::Rate,
     service::{DeliveryService, HandlerService, ServiceHandler},
@@ -25,6 +26,7 @@ pub struct WorkerBuilder {
     group: String,
     handler: Handling,
     settings: Settings,
+    chosen: Chosen,
     observers: Observers,
     /// A layer was put around a batch handler.
     misplaced_layer: bool,
@@ -51,7 +53,16 @@ impl std::fmt::Debug for Handling {
 impl WorkerBuilder {
     pub(crate) fn new(client: Client, queue: String, group: String, handler: Handling) -> Self {
         let settings = Settings { name: queue.clone(), ..Settings::default() };
-        Self { client, queue, group, handler, settings, observers: Observers::default(), misplaced_layer: false }
+        Self {
+            client,
+            queue,
+            group,
+            handler,
+            settings,
+            chosen: Chosen::default(),
+            observers: Observers::default(),
+            misplaced_layer: false,
+        }
     }
 
     /// The worker's name in logs, metrics and parked messages. Default: the queue.
@@ -62,7 +73,7 @@ impl WorkerBuilder {
 
     /// How many messages may be in flight, polls' reservations included. Default: 32.
     pub fn concurrency(mut self, messages: usize) -> Self {
-        self.settings.concurrency = messages;
+        self.chosen.concurrency = Some(messages);
         self
     }
 
@@ -92,11 +103,11 @@ impl WorkerBuilder {
     }
 
     /// How long the service waits for a batch's acknowledgement: a `Duration` in whole seconds, 15-300 s, or
-    /// [`AckWait::Auto`]. Default: 30 s.
+    /// [`AckWait::Auto`]. Default: 30 s, or more where the handler's timeout or the linger of a collected batch needs more.
     ///
     /// This is all the time a handler has, less a second or more for the acknowledgement: it cannot be extended.
     pub fn ack_wait(mut self, wait: impl Into<AckWait>) -> Self {
-        self.settings.ack_wait = wait.into();
+        self.chosen.ack_wait = Some(wait.into());
         self
     }
 
@@ -214,14 +225,15 @@ impl WorkerBuilder {
     /// # Errors
     /// Names the setting that cannot work, its value, and what is allowed.
     pub fn build(self) -> Result<Worker, InvalidSettings> {
-        self.settings.check()?;
-        if self.misplaced_layer {
+        let Self { client, queue, group, handler, settings, chosen, observers, misplaced_layer } = self;
+        let settings = settings.following(chosen);
+        settings.check()?;
+        if misplaced_layer {
             return Err(InvalidSettings::LayerOfBatches);
         }
-        if matches!(self.handler, Handling::Single(_)) && self.settings.batching.is_some() {
+        if matches!(handler, Handling::Single(_)) && settings.batching.is_some() {
             return Err(InvalidSettings::BatchingOfSingles);
         }
-        let Self { client, queue, group, handler, settings, observers, misplaced_layer: _ } = self;
         for warning in settings.warnings() {
             tracing::warn!(worker = settings.name, "{warning}");
         }

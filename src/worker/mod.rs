@@ -38,6 +38,7 @@ mod error;
 mod event;
 mod explainer;
 mod failure;
+mod follow;
 mod gate;
 mod gathering;
 mod handler;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     contain::contained,
-    limits::{self, ACK_WAIT_SECS, LimitError, MAX_DELAY, MAX_MESSAGES, POLL_WAIT_SECS},
+    limits::{self, ACK_WAIT_SECS, LimitError, MAX_CONCURRENCY, MAX_DELAY, MAX_MESSAGES, POLL_WAIT_SECS},
     queue::{QueueMode, TagFilter},
 };
 
@@ -274,7 +274,7 @@ pub enum InvalidSettings {
 impl Settings {
     /// Checks every rule that needs nothing but the settings.
     pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
-        limits::in_range("concurrency", self.concurrency, &(1..=100_000), "")?;
+        limits::in_range("concurrency", self.concurrency, &(1..=MAX_CONCURRENCY), "")?;
         limits::in_range("weight", self.weight, &(1..=1_000), "")?;
         seconds_in_range("poll_wait", self.poll_wait, &POLL_WAIT_SECS)?;
         if let AckWait::Fixed(wait) = self.ack_wait {
@@ -282,10 +282,10 @@ impl Settings {
         }
         check_max_messages(self.max_messages)?;
         if let Some(pollers) = self.pollers {
-            limits::in_range("pollers", pollers, &(1..=1_000), "")?;
+            limits::in_range("pollers", pollers, &(1..=limits::MAX_POLLERS), "")?;
         }
         limits::labels(&self.filter.tags)?;
-        let ack_wait = self.ack_wait.lease(self.handler_timeout, None);
+        let ack_wait = self.lease(None);
         let budget = handler_budget(ack_wait);
         match self.handler_timeout {
             Some(timeout) if timeout >= budget => {
@@ -320,13 +320,31 @@ impl Settings {
         Ok(())
     }
 
+    /// The lease to ask for, when the p99 of the handler's runs is this.
+    pub(crate) fn lease(&self, p99: Option<Duration>) -> Duration {
+        let held = self.held();
+        let lease = self.ack_wait.lease(self.handler_timeout.map(|timeout| timeout.saturating_add(held)), p99);
+        if self.handler_timeout.is_some() || self.ack_wait != AckWait::Auto {
+            return lease;
+        }
+        lease.saturating_add(Duration::from_secs(whole_seconds(held))).min(Duration::from_secs(*ACK_WAIT_SECS.end()))
+    }
+
+    /// How long a message may wait for its batch.
+    pub(crate) fn held(&self) -> Duration {
+        match self.batching {
+            Some(Batching::Collected(collect)) => collect.linger,
+            _ => Duration::ZERO,
+        }
+    }
+
     fn check_collect(
         &self,
         Collect { max_messages, max_bytes, linger }: Collect,
         ack_wait: Duration,
     ) -> Result<(), InvalidSettings> {
         let concurrency = self.concurrency;
-        limits::in_range("max_messages of a collected batch", max_messages, &(1..=100_000), "")?;
+        limits::in_range("max_messages of a collected batch", max_messages, &(1..=MAX_CONCURRENCY), "")?;
         limits::in_range("max_bytes of a collected batch", max_bytes, &(1..=self.max_in_flight_bytes), " bytes")?;
         if max_messages > concurrency {
             return Err(InvalidSettings::CollectAboveConcurrency { max_messages, concurrency });

@@ -190,7 +190,7 @@ impl Shared {
     }
 
     pub(super) fn lease_for(&self, p99: Option<Duration>) -> Duration {
-        self.settings.ack_wait.lease(self.settings.handler_timeout, p99)
+        self.settings.lease(p99)
     }
 
     /// The p99 of the handler's recent runs.

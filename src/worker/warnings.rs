@@ -35,7 +35,7 @@ impl Settings {
             MaxMessages::Fixed(messages) => messages,
             MaxMessages::Auto => return None,
         };
-        let budget = handler_budget(self.ack_wait.lease(self.handler_timeout, None));
+        let budget = handler_budget(self.lease(None));
         let fit = usize::try_from(budget.as_nanos() / timeout.as_nanos().max(1)).unwrap_or(MAX_MESSAGES);
         (messages > fit).then(|| {
             format!(
@@ -60,7 +60,8 @@ impl Settings {
     fn long_grace(&self) -> Option<String> {
         let AckWait::Fixed(ack_wait) = self.ack_wait else { return None };
         let grace = self.grace;
-        (grace > ack_wait).then(|| {
+        // The default is meant for every lease.
+        (grace > ack_wait && grace > Self::default().grace).then(|| {
             format!("shutdown_grace is {grace:?}, but every handler ends with its lease after {ack_wait:?}: a longer one is never used")
         })
     }

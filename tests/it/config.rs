@@ -1,6 +1,8 @@
 //! Configuration: layers, mistakes and their messages, and that `config.yaml` is not stale.
 
+mod bounds;
 mod documented;
+mod encodings;
 mod layers;
 mod mistakes;
 mod schema;

@@ -21,7 +21,11 @@ use self::{
     target::Target,
 };
 use super::{context::Context, failure::Failure, logging, table::Table};
-use crate::{config::Span, limits::MAX_MESSAGES, queue::NewQueue};
+use crate::{
+    config::Span,
+    limits::{MAX_BYTES, MAX_MESSAGES},
+    queue::NewQueue,
+};
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -63,15 +67,21 @@ pub(crate) struct BenchArgs {
     /// Size of each body in bytes
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(2..=524_288))]
     size: u32,
-    /// Messages of each request
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=10))]
-    batch: u8,
+    /// Messages of each request [default: 10, or as many bodies as a request may have]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=10))]
+    batch: Option<u8>,
     /// Requests under way at a time; `both` gives half of them to each side
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,
     /// Messages in a second of the run `latency`
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+}
+
+/// Messages of each request: those that were asked for, or as many bodies of this size as may be in one.
+fn batch(asked: Option<u8>, size: u32) -> usize {
+    let most = MAX_BYTES / usize::try_from(size).unwrap_or(MAX_BYTES).max(1);
+    asked.map_or(most, usize::from).clamp(1, MAX_MESSAGES)
 }
 
 /// What is measured.
@@ -127,7 +137,7 @@ async fn on_a_queue(
             client: target.client.clone(),
             queue: queue.clone(),
             size: args.size,
-            batch: usize::from(args.batch).min(MAX_MESSAGES),
+            batch: batch(args.batch, args.size),
             connections: args.connections.into(),
             duration: args.duration.get(),
             messages: args.messages.map_or(usize::MAX, |messages| usize::try_from(messages).unwrap_or(usize::MAX)),
@@ -215,7 +225,7 @@ fn print(runs: &[Figures], args: &BenchArgs, context: &Context) -> Result<(), Fa
         "target": args.against.as_deref().unwrap_or("child process"),
         "durable": args.data_dir.is_some(),
         "bytes": args.size,
-        "batch": args.batch,
+        "batch": batch(args.batch, args.size),
         "connections": args.connections,
         "runs": runs,
     });
@@ -226,6 +236,12 @@ fn print(runs: &[Figures], args: &BenchArgs, context: &Context) -> Result<(), Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_bodies_make_small_batches_unless_a_size_is_asked_for() {
+        assert_eq!([2, 1_024, 52_428, 52_429, 524_288].map(|size| batch(None, size)), [10, 10, 10, 9, 1]);
+        assert_eq!(batch(Some(10), 524_288), 10, "what is asked for is refused by its own name");
+    }
 
     #[test]
     fn runs_that_share_a_queue_go_together_whatever_their_order() {

@@ -17,6 +17,7 @@ use crate::{
     cli::failure::Failure,
     message::{Body, Message},
     sidecar::line,
+    text,
 };
 
 /// The longest line that is read, in bytes; a longer one cannot be a message. The largest message has half a MiB, and JSON may
@@ -104,7 +105,13 @@ impl Input {
                     None => return Ok(None),
                 },
                 Source::Lines { reader, name } => {
-                    match read_line(reader).await.map_err(|error| unreadable(name, &error))? {
+                    let (bytes, mut text) = read_line(reader).await.map_err(|error| unreadable(name, &error))?;
+                    if self.offset == 0
+                        && let Some(first) = &mut text
+                    {
+                        *first = beginning(first).map_err(|error| unreadable(name, &error))?;
+                    }
+                    match (bytes, text) {
                         (0, _) => return Ok(None),
                         (bytes, Some(text)) if text.trim_ascii().is_empty() => (bytes, None),
                         (bytes, Some(text)) => (bytes, Some(line::parse(&text, &self.common))),
@@ -140,6 +147,11 @@ async fn read_line(reader: &mut (dyn AsyncBufRead + Unpin + Send)) -> io::Result
             return Ok((size as u64, (size <= MAX_LINE).then_some(text)));
         }
     }
+}
+
+/// The first line without a byte order mark.
+fn beginning(line: &[u8]) -> io::Result<Vec<u8>> {
+    Ok(text::without_mark(line)?.to_vec())
 }
 
 fn too_long(bytes: u64) -> String {

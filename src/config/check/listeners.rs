@@ -6,7 +6,7 @@ use super::{
     super::{Config, path::KeyPath, tls::Tls},
     Checker,
 };
-use crate::server::host_check::is_host;
+use crate::{limits, server::host_check::is_host};
 
 /// Publishers, the admin endpoint, certificates, and no address twice.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
@@ -17,7 +17,9 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         let path = KeyPath::dotted("publishers").child(place);
         checker.require(&path, "queue", &publisher.queue);
         check_tls(&path.child("tls"), publisher.tls.as_ref(), checker);
-        checker.at_least_one(&path.child("max_pending"), publisher.max_pending);
+        let pending = limits::in_range("max_pending", publisher.max_pending, &(1..=limits::MAX_PENDING), "");
+        checker.limit(&path.child("max_pending"), pending);
+        checker.no_longer_than(&path.child("linger"), publisher.linger, limits::MAX_LINGER);
         let known = config.server.queues.iter().any(|queue| queue.name == publisher.queue);
         if memory_only && !known && !publisher.queue.is_empty() {
             let message = format!("the embedded server has no queue `{}`: add it to server.queues", publisher.queue);
@@ -71,24 +73,28 @@ fn check_file(path: &KeyPath, file: &Path, checker: &mut Checker<'_>) {
     }
 }
 
+/// No two listeners of one process have one address.
 fn check_distinct(config: &Config, checker: &mut Checker<'_>) {
+    let admin = |address: Option<SocketAddr>, key: &str| address.map(|address| (address, KeyPath::dotted(key)));
+    let server =
+        [Some((config.server.listen, KeyPath::dotted("server.listen"))), admin(config.server.admin, "server.admin")];
+    let publishers = config.publishers.iter().enumerate();
+    let publishers = publishers
+        .map(|(place, publisher)| Some((publisher.listen, KeyPath::dotted("publishers").child(place).child("listen"))));
+    let run = std::iter::once(admin(config.admin.listen, "admin.listen")).chain(publishers);
+    if config.dms.is_embedded() {
+        return check_addresses(server.into_iter().chain(run).flatten(), checker);
+    }
+    // A server of this configuration is then a process of its own, which listens on nothing else.
+    check_addresses(server.into_iter().flatten(), checker);
+    check_addresses(run.flatten(), checker);
+}
+
+fn check_addresses(listeners: impl Iterator<Item = (SocketAddr, KeyPath)>, checker: &mut Checker<'_>) {
     let mut taken: BTreeMap<SocketAddr, KeyPath> = BTreeMap::new();
-    let mut claim = |address: SocketAddr, path: KeyPath| {
-        if address.port() == 0 {
-            return;
-        }
+    for (address, path) in listeners.filter(|(address, _)| address.port() != 0) {
         if let Some(other) = taken.insert(address, path.clone()) {
             checker.report(&path, format!("`{address}` is the address of {other} too: give each its own"));
         }
-    };
-    claim(config.server.listen, KeyPath::dotted("server.listen"));
-    if let Some(address) = config.server.admin {
-        claim(address, KeyPath::dotted("server.admin"));
-    }
-    if let Some(address) = config.admin.listen {
-        claim(address, KeyPath::dotted("admin.listen"));
-    }
-    for (place, publisher) in config.publishers.iter().enumerate() {
-        claim(publisher.listen, KeyPath::dotted("publishers").child(place).child("listen"));
     }
 }

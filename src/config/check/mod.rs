@@ -7,9 +7,9 @@ mod listeners;
 mod service;
 mod workers;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{Config, path::KeyPath, problem::Problem, tree::Tree};
+use super::{Config, path::KeyPath, problem::Problem, tree::Tree, values::Span};
 use crate::limits::LimitError;
 
 /// Finds everything that cannot work.
@@ -64,6 +64,20 @@ impl<'a> Checker<'a> {
     fn at_least_one(&mut self, path: &KeyPath, value: usize) {
         if value == 0 {
             self.report(path, "`0` is not allowed: 1 or more is needed");
+        }
+    }
+
+    /// Reports a time of zero.
+    fn above_zero(&mut self, path: &KeyPath, span: Span) {
+        if span == Span::default() {
+            self.report(path, "`0s` is not allowed: a duration above zero is needed");
+        }
+    }
+
+    /// Reports a time above `most`.
+    fn no_longer_than(&mut self, path: &KeyPath, span: Span, most: Duration) {
+        if span.get() > most {
+            self.report(path, format!("`{span}` is not allowed: at most {}", Span::from(most)));
         }
     }
 

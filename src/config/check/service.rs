@@ -24,6 +24,7 @@ pub(super) fn check_dms(config: &Config, checker: &mut Checker<'_>) {
         );
         checker.report(&path.child("endpoint"), message);
     }
+    checker.above_zero(&path.child("connect_timeout"), dms.connect_timeout);
     if dms.project_id.trim().is_empty() || dms.project_id.contains('/') {
         checker.report(&path.child("project_id"), format!("`{}` is not a project id", dms.project_id));
     }
@@ -91,6 +92,7 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
     checker.require(&path, "project_id", &server.project_id);
     checker.require(&path, "project_name", &server.project_name);
     check_project(&path, server.auth.as_ref(), server.quotas, &server.queues, checker);
+    checker.above_zero(&path.child("token_lifetime"), server.token_lifetime);
     check_limits(&path.child("limits"), server.limits, checker);
     let mut ids = BTreeSet::from([server.project_id.as_str()]);
     for (place, project) in server.projects.iter().enumerate() {

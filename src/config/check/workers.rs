@@ -13,7 +13,11 @@ use super::{
     },
     Checker,
 };
-use crate::{limits, queue::QueueMode};
+use crate::{
+    limits::{self, LimitError},
+    queue::QueueMode,
+    worker,
+};
 
 /// Every worker by itself, and what they must agree on.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
@@ -70,7 +74,8 @@ fn check_names(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
 }
 
 fn check_flow(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
-    checker.at_least_one(&path.child("concurrency"), worker.concurrency);
+    let concurrency = limits::in_range("concurrency", worker.concurrency, &(1..=limits::MAX_CONCURRENCY), "");
+    checker.limit(&path.child("concurrency"), concurrency);
     if worker.max_in_flight_bytes < limits::MAX_BYTES {
         let message = format!(
             "`{}` is not allowed: {} or more are needed, as a poll may bring so much",
@@ -81,11 +86,16 @@ fn check_flow(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     }
     checker.limit(&path.child("weight"), limits::in_range("weight", worker.weight, &(1..=1_000), ""));
     if let Auto::Fixed(pollers) = worker.pollers {
-        checker.at_least_one(&path.child("pollers"), pollers);
+        checker.limit(&path.child("pollers"), limits::in_range("pollers", pollers, &(1..=limits::MAX_POLLERS), ""));
     }
     if let Auto::Fixed(count) = worker.max_messages {
         let allowed = limits::in_range("max_messages", count, &(1..=limits::MAX_MESSAGES), "");
         checker.limit(&path.child("max_messages"), allowed);
+    }
+    if let Some(rate) = worker.rate_limit
+        && let Err(LimitError { allowed, .. }) = worker::Rate::try_new(rate.count(), rate.per())
+    {
+        checker.report(&path.child("rate_limit"), format!("`{rate}` is not allowed: {allowed}"));
     }
     check_seconds(&path.child("poll_wait"), worker.poll_wait, &limits::POLL_WAIT_SECS, checker);
     if let Auto::Fixed(ack_wait) = worker.ack_wait {
@@ -146,9 +156,7 @@ fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
         ("connect_timeout", http.connect_timeout),
         ("health_interval", http.health_interval),
     ] {
-        if span == Span::default() {
-            checker.report(&path.child(key), "`0s` is not allowed: a duration above zero is needed");
-        }
+        checker.above_zero(&path.child(key), span);
     }
     if let Some(file) = http.ca_file.as_ref().filter(|_| !urls(http).any(is_https)) {
         let message = format!("`{}` is never used: `url` is not https; leave it out, or change `url`", file.display());
@@ -174,8 +182,9 @@ fn is_https(url: &str) -> bool {
 /// A batch has to become complete: what waits for it is in flight, and its lease goes on.
 fn check_collect(path: &KeyPath, collect: Collect, worker: &Worker, checker: &mut Checker<'_>) {
     let Collect { max_messages, linger } = collect;
-    checker.at_least_one(&path.child("max_messages"), max_messages);
-    if max_messages > worker.concurrency {
+    let allowed = limits::in_range("max_messages", max_messages, &(1..=limits::MAX_CONCURRENCY), "");
+    checker.limit(&path.child("max_messages"), allowed);
+    if (1..max_messages.min(limits::MAX_CONCURRENCY)).contains(&worker.concurrency) {
         let message = format!(
             "`{max_messages}` is above the concurrency of {}: a message that waits for its batch is in flight",
             worker.concurrency
@@ -186,7 +195,7 @@ fn check_collect(path: &KeyPath, collect: Collect, worker: &Worker, checker: &mu
     let timeout = worker.handler.timeout().map(Span::get).unwrap_or_default();
     if timeout < longest && linger.get().saturating_add(timeout) >= longest {
         let message = format!(
-            "`{linger}` and the timeout of {} are too long for an ack_wait of {}: shorten one, or raise ack_wait",
+            "`{linger}` and the timeout of {} are too long for an ack_wait of {}: shorten one, or raise ack_wait (at most 300s)",
             Span::from(timeout),
             Span::from(worker.ack_wait())
         );
@@ -198,8 +207,8 @@ fn check_command(path: &KeyPath, command: &CommandHandler, checker: &mut Checker
     if command.run.first().is_none_or(|program| program.trim().is_empty()) {
         checker.report(path, "names no program: write it like [\"./handle.sh\", \"--fast\"]");
     }
-    if command.timeout == Some(Span::default()) {
-        checker.report(&path.child("timeout"), "`0s` is not allowed: a duration above zero is needed");
+    if let Some(timeout) = command.timeout {
+        checker.above_zero(&path.child("timeout"), timeout);
     }
 }
 
@@ -238,9 +247,9 @@ fn check_republish(path: &KeyPath, republish: &Republish, queue: &str, checker: 
     if republish.max_attempts == 0 {
         checker.report(&path.child("max_attempts"), "`0` is not allowed: 1 or more is needed");
     }
-    checker.limit(&path.child("backoff"), limits::delay(republish.backoff.get()));
-    checker.limit(&path.child("max_backoff"), limits::delay(republish.max_backoff.get()));
-    if republish.backoff > republish.max_backoff {
+    checker.no_longer_than(&path.child("backoff"), republish.backoff, limits::MAX_DELAY);
+    checker.no_longer_than(&path.child("max_backoff"), republish.max_backoff, limits::MAX_DELAY);
+    if republish.backoff > republish.max_backoff && republish.backoff.get() <= limits::MAX_DELAY {
         checker.report(
             &path.child("backoff"),
             format!(

@@ -101,6 +101,22 @@ fn refused_lines_are_named_and_the_others_sent() {
     assert_eq!((&summary["sent"], &summary["refused"][0]["line"]), (&0.into(), &1.into()));
 }
 
+#[test]
+fn lines_may_begin_with_a_byte_order_mark_and_utf_16_is_named() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "q", "--group", "g"]).ok();
+    let file = program.file("lines.jsonl", "\u{feff}{\"body\":1}\n{\"body\":2}\n");
+    dms(&["send", "q", "--file", &file]).ok();
+    program.run_with(&["--endpoint", &url, "send", "q", "-"], "\u{feff}{\"body\":3}\n").ok();
+    assert_eq!(dms(&["receive", "q", "g", "--wait", "1s"]).ok(), "{\"body\":1}\n{\"body\":2}\n{\"body\":3}\n");
+
+    let wide: Vec<u8> = "\u{feff}{\"body\":1}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(&file, wide).unwrap();
+    let output = dms(&["send", "q", "--file", &file]).failed(1);
+    assert!(output.contains("lines.jsonl cannot be read: it is UTF-16 text: save it as UTF-8"), "{output}");
+}
+
 /// `tests/load/send_resume.py` does the same with a million lines.
 #[test]
 fn a_file_whose_sending_was_killed_is_resumed() {

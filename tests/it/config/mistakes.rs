@@ -30,6 +30,7 @@ workers:
     poll_wait: 20
     concurrency: many
     tags: x
+    ack_wait: 30s
     handler: {http: {url: 'http://127.0.0.1:8080', timeout: 29s}}
 ";
     check(
@@ -44,7 +45,7 @@ workers:
             "config.yaml:18: workers[1].poll_wait: `20` has no unit: write 20s for seconds or 20ms for milliseconds",
             "config.yaml:19: workers[1].concurrency: `many` is not allowed: a whole number from 0 is needed",
             "config.yaml:20: workers[1].tags: `x` is not a list: write [a, b], or one variable per item with __0, __1, ... behind the name",
-            "config.yaml:21: workers[1].handler.http.timeout: `29s` is too long for an ack_wait of 30s: a lease cannot be extended, so keep the timeout below 29s or raise ack_wait (at most 300s)",
+            "config.yaml:22: workers[1].handler.http.timeout: `29s` is too long for an ack_wait of 30s: a lease cannot be extended, so keep the timeout below 29s or raise ack_wait (at most 300s)",
         ],
     );
 }
@@ -73,7 +74,7 @@ fn a_bad_variable_is_named() {
         [
             "DMS_WORKER_WORKERS__7__QUEUE: workers[7].queue: `7` is no place in a list of 1: use 0 to 1",
             "DMS_WORKER_WORKERS__0__QEUE: workers[0].qeue: unknown key; did you mean `queue`?",
-            "DMS_WORKER_WORKERS__0__CONCURRENCY: workers[0].concurrency: `0` is not allowed: 1 or more is needed",
+            "DMS_WORKER_WORKERS__0__CONCURRENCY: workers[0].concurrency: `0` is not allowed: 1 to 100000 are allowed",
         ]
     );
 }

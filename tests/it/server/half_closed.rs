@@ -36,7 +36,8 @@ async fn last_request(server: &Running, method: &str, path: &str, body: &str) ->
 
 async fn begin(stream: &mut TcpStream, method: &str, path: &str, body: &str) {
     let length = body.len();
-    let text = format!("{method} /v2/{PROJECT}{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}");
+    let text =
+        format!("{method} /v2/{PROJECT}{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
@@ -110,7 +111,8 @@ async fn old_http_is_answered() {
 async fn a_body_that_breaks_off_is_refused_at_once() {
     let (server, _, messages) = stage().await;
     let mut stream = server.connect().await;
-    let head = format!("POST /v2/{PROJECT}{messages} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{{\"mess");
+    let head =
+        format!("POST /v2/{PROJECT}{messages} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{{\"mess");
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     let answer = timeout(SOON, rest(&mut stream)).await.expect("the end of the connection");
