@@ -102,8 +102,28 @@ impl Authorization {
         request: &RequestParts<'_>,
         now: Timestamp,
     ) -> Result<(), SignatureError> {
+        self.check_date(request.headers, now)?;
+        self.verify_request(secret_key, request)
+    }
+
+    /// Checks the time that the request was signed at, which the head alone tells.
+    ///
+    /// # Errors
+    /// When it is missing, malformed or off.
+    pub(crate) fn check_date(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), SignatureError> {
+        check_skew(date_header(headers)?, now)
+    }
+
+    /// Checks the signature itself, whenever it was made.
+    ///
+    /// # Errors
+    /// When a signed header is missing, a declared body hash is wrong, or the signature differs.
+    pub(crate) fn verify_request(
+        &self,
+        secret_key: &SecretString,
+        request: &RequestParts<'_>,
+    ) -> Result<(), SignatureError> {
         let date = date_header(request.headers)?;
-        check_skew(date, now)?;
         check_content_hash(request)?;
         let canonical = CanonicalRequest::new(request, &self.signed_headers)?;
         let expected = mac(secret_key, date, &canonical);

@@ -1,92 +1,118 @@
-//! Reading a request's body: bounded in size, in time, and in the memory that all of them take together.
+//! Reading a request's body: bounded in size, in time, and in the memory that all bodies take together.
+//!
+//! Nothing is reserved on the word of a caller: [`Room`] counts what has arrived, and a body that stops arriving gives its
+//! room back.
+
+mod gathered;
+mod pace;
+mod room;
+
+use std::{net::IpAddr, time::Duration};
 
 use axum::body::{Body, HttpBody};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::timeout,
-};
 
-use super::{codes, config::HttpLimits, error::ApiError};
+pub(crate) use self::room::Room;
+use self::{gathered::Gathered, pace::Pace, room::Held};
 
-/// How much of a body that is too large is read and dropped, so that its sender gets to read the answer. The service's
-/// gateway took 12 MB (API reference 3.2).
-const DRAINED: usize = 12 << 20;
+/// How much of the body of a refused request is read and dropped, in bytes.
+const DISCARDED: usize = 12 << 20;
 
-/// What one permit of the room for bodies stands for, in bytes.
-const UNIT: usize = 1024;
-
-/// The room that all bodies in memory share.
-#[derive(Debug)]
-pub(crate) struct Room {
-    free: Semaphore,
-    units: u32,
+/// The bounds of a body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// The largest body, in bytes.
+    pub(crate) most: usize,
+    /// How much of a body that is too large is read and dropped, so that its sender gets to read the answer.
+    pub(crate) drained: usize,
+    /// How long it may take to arrive, waiting for room included.
+    pub(crate) patience: Duration,
+    /// How long it may wait for room.
+    pub(crate) room_patience: Duration,
 }
 
-impl Room {
-    /// Room for this many bytes.
-    pub(super) fn new(bytes: usize) -> Self {
-        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
-        Self { free: Semaphore::new(usize::try_from(units).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)), units }
-    }
+/// Why a body was not read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// It has so many bytes, which is above the limit.
+    TooLarge(usize),
+    /// It goes on beyond what is drained.
+    Endless,
+    /// It did not arrive in time.
+    TooSlow,
+    /// There was no room for it in time.
+    NoRoom,
+    /// It broke off.
+    Broken(String),
 }
 
-/// Reads the whole body. The permit holds its room: keep it as long as the body.
+/// A body in memory, with its share of the room.
+#[derive(Default)]
+pub(crate) struct Arrived {
+    /// The body.
+    pub(crate) bytes: Bytes,
+    _held: Option<Held>,
+}
+
+/// Reads a whole body that comes from `peer`; `None` is a caller in the same process.
 ///
 /// # Errors
-/// DMS.10540011 above the limit of a body, the gateway's 413 above 12 MiB, 408 when it takes too long or finds no room
-/// for as long, 400 when the connection breaks.
-pub(super) async fn read<'a>(
-    body: Body,
-    room: &'a Room,
-    limits: &HttpLimits,
-) -> Result<(Bytes, Option<SemaphorePermit<'a>>), ApiError> {
+/// When it is beyond one of its bounds, or breaks off.
+pub(crate) async fn read(
+    mut body: Body,
+    room: &Room,
+    peer: Option<IpAddr>,
+    bounds: Bounds,
+) -> Result<Arrived, BodyError> {
     if body.is_end_stream() {
-        return Ok((Bytes::new(), None));
+        return Ok(Arrived::default());
     }
-    let most = limits.body_bytes;
-    let reading = async {
-        let size = body.size_hint().upper().and_then(|size| usize::try_from(size).ok()).unwrap_or(most).min(most);
-        // A body that is larger than the whole room gets all of it.
-        let permit = match u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX).min(room.units) {
-            0 => None,
-            units => room.free.acquire_many(units).await.ok(),
-        };
-        Ok((collect(body, most).await?, permit))
-    };
-    timeout(limits.body_timeout, reading).await.unwrap_or_else(|_| Err(codes::BODY_TIMEOUT.plain()))
-}
-
-async fn collect(mut body: Body, most: usize) -> Result<Bytes, ApiError> {
-    let mut chunks = Vec::new();
-    let mut size = 0;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| codes::REQUEST_FORMAT.because(format!("The body broke off: {error}.")))?;
+    let announced = body.size_hint().upper().and_then(|size| usize::try_from(size).ok());
+    let announced = announced.unwrap_or(bounds.most).min(bounds.most);
+    let (mut held, mut pace) = (room.hold(peer, announced), Pace::new(bounds.patience, announced));
+    let (mut gathered, mut size) = (Gathered::default(), 0);
+    while let Some(frame) = pace.limit(body.frame()).await? {
+        let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
         let Ok(chunk) = frame.into_data() else { continue };
+        pace.count(chunk.len());
         size += chunk.len();
-        if size > DRAINED {
-            return Err(codes::BODY_SIZE.plain());
+        if size > bounds.drained {
+            return Err(BodyError::Endless);
         }
-        if size <= most {
-            chunks.push(chunk);
-        } else {
-            chunks.clear();
+        if size > bounds.most {
+            (gathered, held) = (Gathered::default(), room.hold(peer, 0));
+            continue;
         }
+        if held.bytes() < size {
+            pace.wait(bounds.room_patience, held.cover(size)).await?;
+        }
+        gathered.push(chunk, held.bytes().min(announced));
     }
-    if size > most {
-        return Err(codes::MESSAGE_SIZE
-            .saying(format!("The message size is {size}, larger than the size limit {most} of a whole request.")));
+    match size > bounds.most {
+        true => Err(BodyError::TooLarge(size)),
+        false => Ok(Arrived { bytes: gathered.finish(), _held: Some(held) }),
     }
-    Ok(join(chunks, size))
 }
 
-/// The chunks as one; most bodies arrive as one and are not copied.
-fn join(mut chunks: Vec<Bytes>, size: usize) -> Bytes {
-    if chunks.len() == 1 {
-        return chunks.swap_remove(0);
+/// Reads and drops the body of a refused request beside its answer, so that a sender who is still writing gets to read it.
+/// The connection's deadlines bound how long that takes.
+pub(crate) fn discard(head: &HeaderMap, mut body: Body) {
+    // A sender who expects to be asked for the body has not begun to write it.
+    if body.is_end_stream() || head.contains_key(header::EXPECT) {
+        return;
     }
-    let mut whole = BytesMut::with_capacity(size);
-    chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
-    whole.freeze()
+    tokio::spawn(async move {
+        let mut left = DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    });
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use super::{
     codes,
     config::{Project, User},
     error::ApiError,
-    keys::{Keys, TOKEN_HEADER, same},
+    keys::{Keys, SignedClaim, TOKEN_HEADER, same},
     metrics::Metrics,
     tokens::Tokens,
 };
@@ -44,6 +44,28 @@ impl Caller {
     /// Whether the caller may see a project.
     pub(super) fn sees(&self, project: &ProjectId) -> bool {
         self.enter(project.as_str()).is_ok()
+    }
+}
+
+/// Who a request says it comes from.
+#[derive(Debug)]
+pub(super) enum Claim<'a> {
+    /// The head alone proves it.
+    Proven(Caller),
+    /// The signature does, together with the body.
+    Signed(SignedClaim<'a>),
+}
+
+impl Claim<'_> {
+    /// Finds out who the request comes from.
+    ///
+    /// # Errors
+    /// 401 APIGW.0301 when the signature is wrong.
+    pub(super) fn prove(self, sender: Sender<'_>, body: &[u8], metrics: &Metrics) -> Result<Caller, ApiError> {
+        match self {
+            Self::Proven(caller) => Ok(caller),
+            Self::Signed(claim) => claim.prove(sender, body).map(Caller::Of).map_err(|refusal| refusal.count(metrics)),
+        }
     }
 }
 
@@ -108,13 +130,13 @@ impl Gate {
         self.projects.iter().filter(|project| project.users.iter().fold(false, |any, user| any | known(user))).collect()
     }
 
-    /// Finds out who a request comes from.
+    /// Finds out from the head who a request says it comes from, before anything is spent on its body.
     ///
     /// # Errors
     /// 401 with the gateway's code for signatures (APIGW.0301) or the service's for tokens (DMS.10240101 to 103).
-    pub(super) fn identify(&self, sender: Sender<'_>, body: &[u8], metrics: &Metrics) -> Result<Caller, ApiError> {
+    pub(super) fn claim(&self, sender: Sender<'_>, metrics: &Metrics) -> Result<Claim<'_>, ApiError> {
         if self.open {
-            return Ok(Caller::Anyone);
+            return Ok(Claim::Proven(Caller::Anyone));
         }
         let parts = sender.parts;
         let authorization = parts.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
@@ -123,13 +145,12 @@ impl Gate {
         match (authorization, token) {
             (Some(text), _) if text.starts_with(ALGORITHM) => {
                 let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
-                let checked = self.keys.check(text, sender, body, now);
-                checked.map(Caller::Of).map_err(|refusal| {
-                    metrics.refused_signature(refusal.reason);
-                    refusal.error
-                })
+                self.keys.claim(text, sender, now).map(Claim::Signed).map_err(|refusal| refusal.count(metrics))
             }
-            (_, Some(token)) => self.tokens.project(token).map(|project| Caller::Of(project.into_iter().collect())),
+            (_, Some(token)) => {
+                let project = self.tokens.project(token)?;
+                Ok(Claim::Proven(Caller::Of(project.into_iter().collect())))
+            }
             (Some(_), None) => Err(codes::SIGNATURE
                 .because(format!("verify aksk signature fail: the Authorization header is not of {ALGORITHM}"))),
             (None, None) => Err(codes::TOKEN_MISSING.because("X-Auth-Token or a signature is required.")),

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use hmac::{Hmac, KeyInit, Mac};
-use http::{HeaderMap, request::Parts};
+use http::HeaderMap;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
@@ -20,6 +20,7 @@ use super::{
     error::ApiError,
     gate::Sender,
     key_lock::{KeyLock, Strike, Warnings},
+    metrics::Metrics,
 };
 use crate::{
     auth::{
@@ -52,6 +53,13 @@ struct Key {
     warnings: Warnings,
 }
 
+/// A request that says it is signed with a known key, at a time that is right.
+#[derive(Debug)]
+pub(super) struct SignedClaim<'a> {
+    key: &'a Key,
+    authorization: Authorization,
+}
+
 /// Why a signature is refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -59,6 +67,14 @@ pub(super) struct Refusal {
     pub(super) reason: &'static str,
     /// The answer.
     pub(super) error: ApiError,
+}
+
+impl Refusal {
+    /// Counts it, and gives the answer.
+    pub(super) fn count(self, metrics: &Metrics) -> ApiError {
+        metrics.refused_signature(self.reason);
+        self.error
+    }
 }
 
 impl Keys {
@@ -93,26 +109,22 @@ impl Keys {
         Ok(Self { known: keys, strangers: Warnings::default() })
     }
 
-    /// Checks a request's `Authorization` header and gives the projects that its key is good for.
+    /// Checks what the head alone tells of a request's signature: the key is known, the time is right.
     ///
     /// # Errors
     /// APIGW.0301 with the gateway's text for what is wrong.
-    pub(super) fn check(
+    pub(super) fn claim(
         &self,
         authorization: &str,
         sender: Sender<'_>,
-        body: &[u8],
         now: Timestamp,
-    ) -> Result<Arc<[ProjectId]>, Refusal> {
+    ) -> Result<SignedClaim<'_>, Refusal> {
         let authorization = Authorization::parse(authorization).map_err(|error| refused(&error))?;
         let Some(key) = self.known.get(&authorization.access_key) else {
             return Err(self.unknown(&authorization.access_key, sender.peer));
         };
-        match key.verify(&authorization, sender.parts, body, now) {
-            Ok(()) => {
-                key.lock.clear(sender.peer);
-                Ok(Arc::clone(&key.projects))
-            }
+        match key.check_head(&authorization, &sender.parts.headers, now) {
+            Ok(()) => Ok(SignedClaim { key, authorization }),
             Err(error) => Err(key.refuse(&authorization.access_key, sender.peer, &error)),
         }
     }
@@ -130,6 +142,31 @@ impl Keys {
         }
         let text = format!("Get secretKey failed,ak:{shown},err:ak not exist");
         Refusal { reason: "unknown_key", error: codes::SIGNATURE.because(text) }
+    }
+}
+
+impl SignedClaim<'_> {
+    /// Checks the signature, which covers the body, and gives the projects that the key is good for.
+    ///
+    /// # Errors
+    /// APIGW.0301 with the gateway's text for what is wrong.
+    pub(super) fn prove(&self, sender: Sender<'_>, body: &[u8]) -> Result<Arc<[ProjectId]>, Refusal> {
+        let Self { key, authorization } = self;
+        let parts = sender.parts;
+        let request = RequestParts {
+            method: &parts.method,
+            path: parts.uri.path(),
+            query: parts.uri.query().unwrap_or_default(),
+            headers: &parts.headers,
+            body,
+        };
+        match authorization.verify_request(&key.secret, &request) {
+            Ok(()) => {
+                key.lock.clear(sender.peer);
+                Ok(Arc::clone(&key.projects))
+            }
+            Err(error) => Err(key.refuse(&authorization.access_key, sender.peer, &error)),
+        }
     }
 }
 
@@ -184,27 +221,20 @@ impl Key {
         }
     }
 
-    fn verify(
+    /// Checks what does not depend on the body.
+    fn check_head(
         &self,
         authorization: &Authorization,
-        parts: &Parts,
-        body: &[u8],
+        headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<(), SignatureError> {
         if !authorization.signed_headers.iter().any(|name| name == DATE_HEADER) {
             return Err(SignatureError::Malformed("SignedHeaders does not have x-sdk-date"));
         }
-        if !self.has_token_of(&parts.headers) {
+        if !self.has_token_of(headers) {
             return Err(SignatureError::Malformed("X-Security-Token is not the one of this access key"));
         }
-        let request = RequestParts {
-            method: &parts.method,
-            path: parts.uri.path(),
-            query: parts.uri.query().unwrap_or_default(),
-            headers: &parts.headers,
-            body,
-        };
-        authorization.verify(&self.secret, &request, now)
+        authorization.check_date(headers, now)
     }
 
     /// Whether the request carries the token of temporary credentials, or none where the key has none.

@@ -33,6 +33,10 @@ pub(crate) struct Listener {
     tls: Option<Tls>,
 }
 
+/// The address that a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
 impl Listener {
     /// Listens on an address.
     pub(crate) async fn bind(address: SocketAddr, tls: Option<Tls>) -> io::Result<Self> {
@@ -59,9 +63,15 @@ impl Listener {
     }
 
     /// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the
-    /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions.
+    /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions, and always its [`Peer`].
     pub(crate) async fn run(self, service: impl Answers, limits: HttpLimits, stopping: CancellationToken) {
-        self.run_each(move |_| service.clone(), limits, stopping).await;
+        let service = move |peer| {
+            MapRequest::new(service.clone(), move |mut request: Request| {
+                request.extensions_mut().insert(Peer(peer));
+                request
+            })
+        };
+        self.run_each(service, limits, stopping).await;
     }
 
     /// As [`run`](Self::run), with a service for each connection, made for the address of its peer.

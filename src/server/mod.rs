@@ -16,7 +16,7 @@ mod admit;
 mod api;
 mod app;
 mod attributes;
-mod body;
+pub(crate) mod body;
 pub mod clock;
 mod codes;
 mod config;
@@ -42,6 +42,7 @@ pub(crate) mod listener;
 mod metrics;
 mod operation;
 mod paths;
+pub(crate) mod peer;
 mod polls;
 mod query;
 mod queues;
@@ -80,6 +81,9 @@ use self::{
 
 /// The configuration key of the names by which a server without credentials may be called.
 const HOSTS_KEY: &str = "server.hosts";
+
+/// Into how many parts the room for bodies is divided: one peer may take one of them.
+const PARTS: usize = 4;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -174,7 +178,7 @@ impl Server {
             faults: Faults::new(&config.faults),
             region: config.region,
             data_dir: config.data_dir,
-            room: Room::new(config.limits.bodies_bytes),
+            room: Room::new(config.limits.bodies_bytes, config.limits.body_bytes, PARTS),
             limits: config.limits,
             metrics: Metrics::new(),
             extensions: config.extensions,

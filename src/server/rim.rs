@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{
     admit,
     app::App,
+    body,
     codes::{self, Code},
     error::ApiError,
     extensions::{ANNOUNCED, EXTENSIONS},
@@ -41,8 +42,8 @@ pub(super) async fn wrap(app: &App, peer: Option<IpAddr>, request: Request) -> R
     let operation = target.map_or(Operation::Unknown, |target| Operation::of(&parts.method, target.resource)).as_str();
 
     let mut response = match (acceptable(app, peer, &parts), target) {
-        (Err(error), _) => error.into_response(),
-        (Ok(()), None) => codes::URL_NOT_FOUND.plain().into_response(),
+        (Err(error), _) => refuse(error, &parts, body),
+        (Ok(()), None) => refuse(codes::URL_NOT_FOUND.plain(), &parts, body),
         (Ok(()), Some(target)) => AssertUnwindSafe(admit::admit(app, Sender { parts: &parts, peer }, target, body))
             .catch_unwind()
             .await
@@ -65,6 +66,12 @@ pub(super) async fn wrap(app: &App, peer: Option<IpAddr>, request: Request) -> R
         response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
     }
     response
+}
+
+/// Answers without having read the body.
+fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
+    body::discard(&head.headers, body);
+    error.into_response()
 }
 
 /// Checks what holds for every head, whatever it asks for.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
 use serde_json::{Value, value::RawValue};
 
-use super::{Read, placed};
+use super::{Read, list, placed};
 use crate::{
     message::{Attributes, Body, Message},
     sidecar::{deliver::cloudevents::NO_DATA, line, object::Object},
@@ -26,21 +26,17 @@ pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Option<Result<Read, Str
 
 fn structured(body: &Bytes) -> Result<Read, String> {
     let event: &RawValue = serde_json::from_slice(body).map_err(|error| format!("the event is not JSON: {error}"))?;
-    Ok((vec![message_of(event)], true))
+    Ok((vec![message_of(event.get())], true))
 }
 
 fn batch(body: &Bytes) -> Result<Read, String> {
-    let events: Vec<&RawValue> =
-        serde_json::from_slice(body).map_err(|error| format!("the batch is not a list of events: {error}"))?;
-    match events.is_empty() {
-        true => Err("the batch is empty: at least one event is needed".to_owned()),
-        false => Ok((placed(events.into_iter().map(message_of)), false)),
-    }
+    let events = list::items(body, "batch")?;
+    Ok((placed(events.into_iter().map(message_of)), false))
 }
 
 /// The message of an event in JSON. Its data is the body, and its attributes are the message's, in their own text.
-fn message_of(event: &RawValue) -> Result<Message, String> {
-    let event = Attributes::raw(event.get().to_owned());
+fn message_of(event: &str) -> Result<Message, String> {
+    let event = Attributes::raw(event.to_owned());
     let mut event = event.map_err(|error| format!("the event is not a JSON object: {error}"))?;
     let media_type = event.get_str("datacontenttype").map(|text| media_type(&text)).unwrap_or_default();
     let body = match (event.remove("data"), event.remove("data_base64")) {

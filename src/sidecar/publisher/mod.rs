@@ -13,13 +13,14 @@
 
 mod body;
 mod events;
+mod list;
 mod memory;
 mod results;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     extract::State,
     middleware,
@@ -27,11 +28,9 @@ use axum::{
     routing::post,
 };
 use http::HeaderMap;
-use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 
 use self::{
-    body::Room,
     memory::{Memory, Outcomes},
     results::{Answer, Outcome},
 };
@@ -47,8 +46,9 @@ use crate::{
     producer::{Metrics, Producer, ProducerBuilder, SendError, TrySendError},
     runtime::RuntimeHandle,
     server::{
+        body::Room,
         host_check::{self, Remedy},
-        listener::Listener,
+        listener::{Listener, Peer},
     },
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
@@ -105,7 +105,7 @@ impl Publisher {
             metrics: self.metrics,
             producer: OnceCell::new(),
             runtime,
-            room: Room::default(),
+            room: body::room(),
             memory: Memory::default(),
         };
         let router = Router::new()
@@ -117,17 +117,18 @@ impl Publisher {
     }
 }
 
-async fn publish(State(intake): State<Arc<Intake>>, headers: HeaderMap, body: Body) -> Response {
-    let request = match intake.room.read(body).await {
+async fn publish(
+    State(intake): State<Arc<Intake>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let request = match body::read(body, &intake.room, Some(peer)).await {
         Ok(request) => request,
         Err(answer) => return answer.into(),
     };
-    let read = read(&headers, &request.bytes).and_then(|(messages, single)| match messages.len() {
-        0..=MAX_MESSAGES => Ok((traced(&headers, messages), single)),
-        many => Err(format!("the list has {many} messages: at most {MAX_MESSAGES} are allowed")),
-    });
-    let (messages, single) = match read {
-        Ok(read) => read,
+    let (messages, single) = match read(&headers, &request.bytes) {
+        Ok((messages, single)) => (traced(&headers, messages), single),
         Err(reason) => return Answer::malformed(reason).into(),
     };
     let outcomes = match key(&headers) {
@@ -232,12 +233,8 @@ fn read(headers: &HeaderMap, body: &Bytes) -> Result<Read, String> {
     let common = Message::new(crate::message::Body::trusted("null".into()));
     let parse = |json: &[u8]| line::parse(json, &common).and_then(|message| line::check(&message).map(|()| message));
     if body.trim_ascii_start().starts_with(b"[") {
-        let items: Vec<&RawValue> =
-            serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
-        return match items.is_empty() {
-            true => Err("the list is empty: at least one message is needed".to_owned()),
-            false => Ok((placed(items.iter().map(|item| parse(item.get().as_bytes()))), false)),
-        };
+        let items = list::items(body, "list")?;
+        return Ok((placed(items.into_iter().map(|item| parse(item.as_bytes()))), false));
     }
     Ok((vec![parse(body)], true))
 }

@@ -106,23 +106,24 @@ async fn slow_bodies_are_refused() {
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 408"));
 }
 
-/// Bodies share a room: one that finds none waits, and is read when another is done.
+/// Bodies share a room: a large one that finds none waits, and is read when another gives its room back.
 #[tokio::test(start_paused = true)]
 async fn bodies_share_a_room() {
-    let limits = HttpLimits { bodies_bytes: 4096, ..HttpLimits::default() };
+    let limits = HttpLimits { bodies_bytes: 1 << 20, ..HttpLimits::default() };
     let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
     let (mut slow, mut waiting) = (server.connect().await, server.connect().await);
-    let head = format!("POST /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\n{{");
-    slow.write_all(head.as_bytes()).await.unwrap();
-    // Answered later, and so the head before it is there too.
-    still(server.exchange()).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let body = format!(r#"{{"name":"q"}}{}"#, " ".repeat(1000));
-    // The slow one is given up 30 s after it began.
-    let second = request(&mut waiting, "POST", "/queues", &body);
-    let answered = takes(Duration::from_secs(29), server.exchange(), second).await;
+    let head = format!("POST /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{{");
+    still(async {
+        slow.write_all(head.as_bytes()).await.unwrap();
+        slow.write_all(&[b' '; 500_000]).await.unwrap();
+        // Answered later, and so what was written before is there too.
+        server.exchange().await;
+    })
+    .await;
+    let body = format!(r#"{{"name":"q"}}{}"#, " ".repeat(999_000));
+    let answered = request(&mut waiting, "POST", "/queues", &body).await;
     assert!(answered.starts_with("HTTP/1.1 201"), "{answered}");
-    assert!(answer(&mut slow).await.starts_with("HTTP/1.1 408"));
+    assert!(answer(&mut slow).await.starts_with("HTTP/1.1 408"), "the one that sent nothing more");
 }
 
 /// A long poll outlasts the deadline of heads: the silence of a waiting caller is its right.

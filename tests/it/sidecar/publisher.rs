@@ -1,6 +1,7 @@
 //! The publisher endpoint: one result per message, when the service has them.
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use super::{App, Running, worker};
 
@@ -112,5 +113,34 @@ async fn a_cloud_event_is_a_message() {
     let got = publisher.app.next().await;
     let attributes: Value = serde_json::from_str(got.header("dms-attributes").unwrap()).unwrap();
     assert_eq!((&got.body, &attributes["ce-id"]), (&json!({"n": 1}), &json!("7")));
+    publisher.sidecar.stop().await;
+}
+
+/// Bodies that are announced and do not come reserve nothing: eight of them took all the room there was.
+#[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_from_sending() {
+    let publisher = Publisher::start().await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        let mut stream = tokio::net::TcpStream::connect(publisher.sidecar.publishers[0]).await.unwrap();
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8388608\r\n\r\n[").await.unwrap();
+        held.push(stream);
+    }
+    let (status, answer) = publisher.post(&[], r#"{"body": 1}"#).await;
+    assert_eq!(status, 200, "{answer}");
+    let many = format!("[{}{{\"body\": 2}}]", "{\"body\": 1}, ".repeat(9_999));
+    let (status, answer) = publisher.post(&[], many.replace("1}", &format!("\"{}\"}}", "x".repeat(100)))).await;
+    assert!(status == 200 || status == 207, "{answer}");
+    publisher.sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_too_long_is_refused_with_its_length() {
+    let publisher = Publisher::start().await;
+    let (status, answer) = publisher.post(&[], format!("[{}1]", "1,".repeat(4_000_000))).await;
+    assert_eq!(
+        (status, answer["error"].as_str().unwrap()),
+        (400, "the list has 4000001 messages: at most 10000 are allowed")
+    );
     publisher.sidecar.stop().await;
 }
