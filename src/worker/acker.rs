@@ -55,6 +55,9 @@ pub(crate) async fn settle(
     let shorter = ledger.without_rejects(told);
     if shorter != told && answer.as_ref().is_err_and(is_refused) {
         told = shorter;
+        // Nothing takes the rejected message away any more.
+        let pause = shared.rejected_again(&batch.at(told.done));
+        hold(shared, pause, lease).await;
         answer = tell(shared, batch, ledger, told, lease).await;
     }
     conclude(shared, batch, ledger, told, &answer)

@@ -35,6 +35,9 @@ pub const DEFERRED: &str = "dms-deferred";
 /// The longest error text that travels in an attribute, in characters.
 const MAX_ERROR_CHARS: usize = 1_000;
 
+/// The reason of a message that cannot be decoded.
+const UNDECODABLE: &str = "undecodable";
+
 /// The share of a [`Republish`] delay that is drawn at random.
 const JITTER: f64 = 0.5;
 
@@ -172,11 +175,13 @@ pub(crate) struct Resolved {
     pub(crate) report: Option<FailureReport>,
     /// It should never be handled again, but nothing keeps its queue from handing it out for ever.
     pub(crate) loops: bool,
+    /// Its attempts are used up.
+    pub(crate) exhausted: bool,
 }
 
 impl From<Verdict> for Resolved {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, report: None, loops: false }
+        Self { verdict, report: None, loops: false, exhausted: false }
     }
 }
 
@@ -190,17 +195,19 @@ impl FailurePolicy {
     ///
     /// A copy that cannot be sent leaves the message failed: it is redelivered, nothing is lost.
     pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Resolved {
-        let failed = || Resolved { report: Some(self.report(message, outcome, false)), ..Verdict::Failed.into() };
-        let sent = match self.decide(&message.attributes, outcome) {
+        let decision = self.decide(&message.attributes, outcome);
+        // Tried again, and without much hope.
+        let hopeless = matches!(decision, Decision::Park { .. }) || reason(outcome) == UNDECODABLE;
+        let failed = || Resolved {
+            report: Some(self.report(message, outcome, false)),
+            loops: hopeless && !self.dead_letters,
+            ..Verdict::Failed.into()
+        };
+        let sent = match decision {
             Decision::Acknowledge => return Verdict::Done.into(),
             Decision::Fail => return failed(),
             Decision::HandBack => return Verdict::NotStarted.into(),
-            Decision::GiveUp { exhausted } => {
-                let report = Some(self.report(message, outcome, exhausted));
-                let rejects = self.dead_letters && self.source.extensions().reject();
-                let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
-                return Resolved { verdict, report, loops: !self.dead_letters };
-            }
+            Decision::GiveUp { exhausted } => return self.give_up(self.report(message, outcome, exhausted), exhausted),
             // Of what cannot be read there is no copy that could be tried again.
             Decision::Copy { .. } | Decision::PutOff { .. } if message.undecodable().is_some() => return failed(),
             Decision::Copy { delay, failed } => {
@@ -220,6 +227,13 @@ impl FailurePolicy {
                 failed()
             }
         }
+    }
+
+    /// What becomes of a message that should never be handled again.
+    pub(crate) fn give_up(&self, report: FailureReport, exhausted: bool) -> Resolved {
+        let rejects = self.dead_letters && self.source.extensions().reject();
+        let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
+        Resolved { verdict, report: Some(report), loops: !self.dead_letters, exhausted }
     }
 
     fn decide(&self, attributes: &Attributes, outcome: &Outcome<'_>) -> Decision<'_> {
@@ -314,7 +328,7 @@ fn same(message: &ReceivedMessage) -> Message {
 
 fn reason(outcome: &Outcome<'_>) -> &'static str {
     match outcome {
-        Outcome::Failed(error) if error.kind() == FailureKind::Undecodable => "undecodable",
+        Outcome::Failed(error) if error.kind() == FailureKind::Undecodable => UNDECODABLE,
         other => other.name(),
     }
 }

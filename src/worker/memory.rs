@@ -71,6 +71,10 @@ impl<K: Clone + Eq + Hash, T> Memory<K, T> {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// What is known.
     pub(crate) fn recall<Q>(&self, key: &Q) -> Option<&T>
     where

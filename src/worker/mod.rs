@@ -68,6 +68,7 @@ mod spans;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod used_up;
 mod warnings;
 
 use std::{future::Future, sync::Arc, time::Duration};

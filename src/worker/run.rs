@@ -14,6 +14,7 @@ use super::{
     error::HandlerError,
     event::{Event, Outcome},
     explainer,
+    failure::Resolved,
     gathering::Seat,
     known_runs::KnownRun,
     lanes::{Head, Place},
@@ -22,7 +23,7 @@ use super::{
     shared::Shared,
     spans,
 };
-use crate::contain::panic_text;
+use crate::{contain::panic_text, message::FailureReport};
 
 /// A message that is to be handled.
 #[derive(Debug)]
@@ -85,6 +86,9 @@ async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
             return Verdict::NotStarted;
         }
     };
+    if let Some(report) = shared.used_up.recall(job.delivery.message()) {
+        return fail_again(shared, &job.delivery, report);
+    }
     let Some(called) = call(shared, job).await else {
         shared.skipped(&job.delivery);
         return Verdict::NotStarted;
@@ -210,11 +214,29 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
 /// Carries out what the policy says of a message that was not done, and notes why it was not for the acknowledgement.
 async fn resolve(shared: &Shared, delivery: &Delivery, outcome: &Outcome<'_>) -> Verdict {
     let resolved = shared.failure.resolve(delivery.message(), outcome).await;
-    if let Some(report) = resolved.report {
-        let pause = resolved.loops.then(|| shared.rejected_again(delivery));
+    note(shared, delivery, resolved)
+}
+
+/// A message whose last attempt has failed before: it is not run once more.
+fn fail_again(shared: &Shared, delivery: &Delivery, report: FailureReport) -> Verdict {
+    let worker = shared.settings.name.as_str();
+    tracing::info!(worker, "a message whose attempts are used up was redelivered: it fails again without a run");
+    shared.tell(&Event::Skipped { delivery });
+    shared.expect(delivery, Redelivery::Failed);
+    note(shared, delivery, shared.failure.give_up(report, true))
+}
+
+/// Notes why a message failed or was rejected, for its acknowledgement and for its redelivery.
+fn note(shared: &Shared, delivery: &Delivery, resolved: Resolved) -> Verdict {
+    let Resolved { verdict, report, loops, exhausted } = resolved;
+    if let Some(report) = report {
+        if exhausted && verdict == Verdict::Failed {
+            shared.used_up.note(delivery.message(), &report);
+        }
+        let pause = loops.then(|| shared.rejected_again(delivery));
         delivery.note_failure(Failure { report, pause });
     }
-    resolved.verdict
+    verdict
 }
 
 fn log(shared: &Shared, outcome: &Outcome<'_>, took: Duration) {

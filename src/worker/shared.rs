@@ -30,6 +30,7 @@ use super::{
     rejects::Rejects,
     settings::Settings,
     source::Source,
+    used_up::UsedUp,
     warnings,
 };
 use crate::{client::Error, message::ReceivedMessage};
@@ -56,6 +57,7 @@ pub(super) struct Shared {
     pub(super) lanes: Lanes,
     pub(super) known_runs: KnownRuns,
     pub(super) passed_on: PassedOn,
+    pub(super) used_up: UsedUp,
     pub(super) redeliveries: Redeliveries,
     pub(super) rejects: Rejects,
     pub(super) acks: Acks,
@@ -111,6 +113,7 @@ impl Shared {
             lanes: Lanes::default(),
             known_runs: KnownRuns::new(KEEP),
             passed_on: PassedOn::new(KEEP),
+            used_up: UsedUp::new(),
             ack_times: Latency::default(),
             pollers: Pollers::default(),
             polls: Polls::default(),

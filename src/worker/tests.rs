@@ -6,7 +6,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -66,6 +66,7 @@ struct Script {
     abandoned: AtomicUsize,
     /// How many acknowledgements with rejects are refused.
     refuses_rejects: AtomicUsize,
+    refuses_copies: AtomicBool,
 }
 
 impl Script {
@@ -89,6 +90,7 @@ impl Script {
             answer_takes: Mutex::default(),
             abandoned: AtomicUsize::new(0),
             refuses_rejects: AtomicUsize::new(0),
+            refuses_copies: AtomicBool::new(false),
         })
     }
 
@@ -211,6 +213,9 @@ impl Source for Script {
     }
 
     async fn forward(&self, _queue: Option<&QueueId>, message: Message) -> Result<(), Error> {
+        if self.refuses_copies.load(SeqCst) {
+            return Err(Error::refused_for_test());
+        }
         self.forwarded.lock().unwrap().push(message);
         Ok(())
     }

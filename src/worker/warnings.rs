@@ -142,12 +142,7 @@ impl Settings {
                  intervals; set on_reject to park or discard"
             ),
             Some(true) if extensions.reject() => return Vec::new(),
-            Some(true) => format!(
-                "{settings}: this service has no way to reject a message, so a rejected message of queue {queue} is handled \
-                 {} before it becomes a dead letter; set on_reject to park or discard to have it handled once",
-                max_consume_count
-                    .map_or("as often as max_consume_count says".to_owned(), |count| format!("{count} times"))
-            ),
+            Some(true) => return self.failing_to_reject(queue, max_consume_count),
             Some(false) => format!(
                 "{settings}: queue {queue} has no dead letters, so a rejected message is redelivered again and again, at growing \
                  intervals; {REMEDY}"
@@ -158,6 +153,26 @@ impl Settings {
             ),
         };
         vec![warning]
+    }
+
+    /// What happens on a queue with dead letters where the service has no way to reject a message.
+    fn failing_to_reject(&self, queue: &str, max_consume_count: Option<u32>) -> Vec<String> {
+        let times =
+            max_consume_count.map_or("as often as max_consume_count says".to_owned(), |count| format!("{count} times"));
+        let rejected = self.leaves_rejects().then(|| {
+            format!(
+                "on_reject fail: this service has no way to reject a message, so a rejected message of queue {queue} is handled \
+                 {times} before it becomes a dead letter; set on_reject to park or discard to have it handled once"
+            )
+        });
+        let exhausted = self.leaves_exhausted().then(|| {
+            format!(
+                "republish then fail: this service has no way to reject a message, so a message of queue {queue} whose attempts are \
+                 used up is delivered {times} before it becomes a dead letter; the worker that saw its last attempt does not handle \
+                 it again, another one does; let `then` park it to have neither"
+            )
+        });
+        rejected.into_iter().chain(exhausted).collect()
     }
 }
 
@@ -214,7 +229,7 @@ mod tests {
             (&settings, ground(Some(false), all), ["queue orders has no dead letters", "max_consume_count"]),
             (&settings, ground(None, none), ["does not say whether", "park or discard"]),
             (&dead_letters, ground(Some(true), all), ["stays a dead letter", "park or discard"]),
-            (&exhausted, ground(Some(true), none), ["republish then fail: ", "handled 3 times"]),
+            (&exhausted, ground(Some(true), none), ["republish then fail: ", "delivered 3 times"]),
         ];
         for (settings, ground, texts) in cases {
             let warnings = settings.warnings_on(ground);

@@ -2,6 +2,7 @@
 
 mod poison;
 mod refused;
+mod rejects;
 mod stops;
 mod unreadable;
 
@@ -38,10 +39,15 @@ struct World {
 
 impl World {
     async fn new(queue: NewQueue, counting: FailureCounting) -> Self {
+        Self::with(queue, counting, true).await
+    }
+
+    /// As `new`, with or without the server's extensions.
+    async fn with(queue: NewQueue, counting: FailureCounting, extensions: bool) -> Self {
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let config = EmbeddedConfig { failure_counting: counting, ..EmbeddedConfig::default() };
         let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
-        let config = ServerConfig { clock, ..ServerConfig::default() };
+        let config = ServerConfig { clock, extensions, ..ServerConfig::default() };
         let server = Server::with_broker(config, broker).await.unwrap();
         let transport = Arc::new(InProcess::new(server.router()));
         let client = Client::builder("http://in.process", "local").transport(transport).build().unwrap();

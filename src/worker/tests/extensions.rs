@@ -48,10 +48,28 @@ async fn a_reject_that_is_refused_becomes_a_failure() {
     let script = with(Extensions::ALL, &[&["a", "poison", "c"]]);
     script.refuses_rejects.store(1, SeqCst);
     let running = rejecting(&script, Settings::default());
-    running.after(SECOND * 3).await;
+    running.after(SECOND * 10).await;
     let rejected = list(&[("a", OK), ("poison", REJECT), ("c", OK)]);
     assert_eq!(script.acks(), [rejected, list(&[("a", OK), ("poison", FAIL)])]);
+    assert_eq!(script.ack_times()[1].as_secs(), 8, "it would be redelivered for ever: not at once");
     running.stop().await;
+}
+
+/// A parking queue that is gone keeps nothing: where there are no dead letters either, its messages are redelivered slowly.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_cannot_be_parked_is_redelivered_slowly() {
+    for (dead_letters, seconds) in [(true, 0), (false, 8)] {
+        let script = with(Extensions::ALL, &[&["poison"]]);
+        script.refuses_copies.store(true, SeqCst);
+        let settings = Settings { on_reject: OnReject::Park("attic".into()), ..Settings::default() };
+        let running = Running::on_queue(&script, settings, dead_letters, |_, _| async {
+            Err(HandlerError::reject("no such account"))
+        });
+        running.after(SECOND * 10).await;
+        assert_eq!(script.acks(), [list(&[("poison", FAIL)])]);
+        assert_eq!(script.ack_times()[0].as_secs(), seconds, "dead letters: {dead_letters}");
+        running.stop().await;
+    }
 }
 
 /// The reason of a plain failure goes with it.
