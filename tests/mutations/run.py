@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Breaks the invariants in the code, one at a time, and shows that the simulation notices.
+"""Breaks the invariants in the code, one at a time, and shows that the simulation, or a test, notices.
 
     tests/mutations/run.py              all mutations: a scratch copy is built once, then each plays its recorded seed
     tests/mutations/run.py NAME...      these
@@ -10,8 +10,10 @@ The scratch copy is target/mutations: the sources with all mutations compiled in
 has no such switch. Each mutation is recorded with the rule that it breaks and a seed that shows it; after a change of the
 simulation or the worker a seed may tell another story: --search finds a new one.
 
-Two mistakes are too rare in its worlds to be here: a failing acknowledgement that does not wait for the polls, and suspects that an
-empty poll makes forgotten. Unit tests of src/worker/isolation.rs and suspects.rs hold those.
+What cannot happen in its worlds, or is too rare there, is recorded with the test that catches it instead.
+
+Two mistakes are not here: a failing acknowledgement that does not wait for the polls, and suspects that an empty poll makes forgotten.
+Unit tests of src/worker/isolation.rs and suspects.rs hold those.
 """
 
 import os
@@ -42,6 +44,16 @@ class Mutation:
     after: str  # with the mistake behind crate::mutated("…")
     rule: str  # what the simulation calls the breach
     seed: int  # one that shows it
+
+
+@dataclass(frozen=True)
+class Tested:
+    name: str
+    file: str
+    before: str
+    after: str
+    binary: str  # "lib" or "it"
+    test: str  # the full name of the test that fails
 
 
 MUTATIONS = [
@@ -107,7 +119,7 @@ MUTATIONS = [
              "Memory", 2),
     Mutation("more-than-there-is-room-for", "src/worker/gate.rs",
              "self.limit().saturating_sub(self.messages)",
-             '(self.limit() + 10 * usize::from(crate::mutated("more-than-there-is-room-for")))'
+             '(self.limit() + 10 * usize::from(self.limit() > 0 && crate::mutated("more-than-there-is-room-for")))'
              ".saturating_sub(self.messages)",
              "Room", 1),
     Mutation("permit-leaks", "src/worker/runs.rs",
@@ -132,10 +144,100 @@ MUTATIONS = [
              '                    if crate::mutated("server-loses-failures") { continue; }\n'
              "                    settlement.failed.push((seq, failures));",
              "NothingLost", 0),
+    Mutation("release-counts", "src/server/broker/embedded/lease.rs",
+             "            Self::Acknowledged { stop: Stop::Released, .. } | Self::Released => Fate::Spared,",
+             '            Self::Acknowledged { stop: Stop::Released, .. } if crate::mutated("release-counts") => '
+             "Fate::Failed(FAILED, None),\n"
+             "            Self::Acknowledged { stop: Stop::Released, .. } | Self::Released => Fate::Spared,",
+             "Blame", 0),
+    Mutation("reject-is-success", "src/server/broker/embedded/lease.rs",
+             "                    Some((_, cause)) => Fate::Rejected(cause.as_ref()),",
+             '                    Some(_) if crate::mutated("reject-is-success") => Fate::Done,\n'
+             "                    Some((_, cause)) => Fate::Rejected(cause.as_ref()),",
+             "Rejects", 0),
+    Mutation("reject-is-failure", "src/worker/failure.rs",
+             "let rejects = self.dead_letters && self.source.extensions().reject();",
+             'let rejects = self.dead_letters && self.source.extensions().reject() && !crate::mutated("reject-is-failure");',
+             "Rejects", 0),
+    Mutation("not-started-is-failure", "src/worker/ledger.rs",
+             "            Some(Verdict::NotStarted) => Stop::Release,",
+             '            Some(Verdict::NotStarted) if !crate::mutated("not-started-is-failure") => Stop::Release,',
+             "Blame", 0),
+    Mutation("release-unannounced", "src/worker/ledger.rs",
+             "        if !extensions.release() {",
+             '        if !extensions.release() && !crate::mutated("release-unannounced") {',
+             "Announced", 0),
+    Mutation("stop-drops-polls", "src/worker/poller.rs",
+             "    let are_in = async { while",
+             '    if crate::mutated("stop-drops-polls") { pollers.abort_all(); }\n    let are_in = async { while',
+             "Waited", 0),
+    Mutation("stop-waits-for-polls", "src/worker/poller.rs",
+             "        shared.polls.end(&*shared.source, Which::All).await;\n        std::future",
+             '        if !crate::mutated("stop-waits-for-polls") { shared.polls.end(&*shared.source, Which::All).await; }\n'
+             "        std::future",
+             "Quiet", 0),
+]
+
+TESTED = [
+    Tested("ended-only-once", "src/worker/polls.rs",
+           "            if timeout(pause, self.until_in(which)).await.is_ok() {",
+           '            if timeout(pause, self.until_in(which)).await.is_ok() || crate::mutated("ended-only-once") {',
+           "lib", "worker::tests::stops::a_lost_request_to_end_polls_is_repeated"),
+    Tested("early-end-forgotten", "src/server/polls.rs",
+           "                None => named.early.push_back((now, id)),",
+           '                None if crate::mutated("early-end-forgotten") => {}\n'
+           "                None => named.early.push_back((now, id)),",
+           "it", "server::extensions::a_call_that_was_ended_before_it_arrived_leases_nothing"),
+    Tested("copy-swallowed", "src/worker/run.rs",
+           "match handled || shared.settings.unique_attribute.is_none() {",
+           'match handled || shared.settings.unique_attribute.is_none() || crate::mutated("copy-swallowed") {',
+           "lib", "worker::tests::copies::a_copy_is_run_while_the_message_still_waits_for_its_acknowledgement"),
+    Tested("gone-is-forgotten", "src/worker/known_runs.rs",
+           "                Next::Gone if held.batches > 1 =>",
+           '                Next::Gone if held.batches > 1 && !crate::mutated("gone-is-forgotten") =>',
+           "lib", "worker::known_runs::tests::what_is_gone_is_not_run_again_for_a_batch_that_still_holds_it"),
+    Tested("rejected-loops-at-once", "src/worker/acker.rs",
+           "told.fails().then(|| batch.failure(told.done)).flatten() {",
+           'told.fails().then(|| batch.failure(told.done)).flatten().filter(|_| !crate::mutated("rejected-loops-at-once")) {',
+           "lib", "worker::tests::extensions::a_rejected_message_that_is_redelivered_for_ever_is_redelivered_slowly"),
+    Tested("undecodable-is-handled", "src/worker/run.rs",
+           "    if let Some(reason) = job.delivery.undecodable() {",
+           '    if let Some(reason) = job.delivery.undecodable().filter(|_| !crate::mutated("undecodable-is-handled")) {',
+           "lib", "worker::tests::a_message_that_cannot_be_read_goes_the_way_of_what_cannot_be_decoded"),
+    Tested("undecodable-ends-the-answer", "src/wire/received.rs",
+           "    Ok((scan.since(start), parts))",
+           '    if crate::mutated("undecodable-ends-the-answer") { return Ok((scan.since(start), Ok(parts?))); }\n'
+           "    Ok((scan.since(start), parts))",
+           "lib", "wire::received::tests::a_message_that_cannot_be_read_harms_no_other"),
+    Tested("peers-share-a-lock", "src/server/key_lock.rs",
+           "        if !peers.contains_key(&peer) {",
+           '        let peer = peer.filter(|_| !crate::mutated("peers-share-a-lock"));\n        if !peers.contains_key(&peer) {',
+           "lib", "server::key_lock::tests::peers_are_counted_apart_and_a_right_signature_clears_its_own"),
+    Tested("lock-keeps-out", "src/server/keys.rs",
+           "            Ok(()) => {\n                key.lock.clear(sender.peer);",
+           '            Ok(()) if crate::mutated("lock-keeps-out")\n'
+           "                && key.lock.strike(sender.peer, Instant::now()) == Strike::Locked =>\n"
+           "            {\n"
+           "                Err(key.refuse(&authorization.access_key, sender.peer, &SignatureError::BodyHash))\n"
+           "            }\n"
+           "            Ok(()) => {\n                key.lock.clear(sender.peer);",
+           "it", "server::auth::bad_signatures_never_keep_a_right_one_out"),
+    Tested("refused-key-is-final", "src/client/key_guard.rs",
+           "        if passing || self.worked.load(Ordering::Acquire) {",
+           '        if (passing || self.worked.load(Ordering::Acquire)) && !crate::mutated("refused-key-is-final") {',
+           "it", "client::a_key_that_has_worked_is_tried_again_by_one_request"),
+    Tested("late-release", "src/layers/memory_store.rs",
+           "if owner == token) {",
+           'if owner == token || crate::mutated("late-release")) {',
+           "lib", "layers::memory_store::tests::a_late_release_frees_no_claim_but_its_own"),
+    Tested("retry-after-obeyed", "src/retry_after.rs",
+           "        self.asked.min(LONGEST)",
+           '        if crate::mutated("retry-after-obeyed") { self.asked } else { self.asked.min(LONGEST) }',
+           "lib", "retry_after::tests::nobody_waits_longer_than_five_minutes"),
 ]
 
 
-def place(mutation: Mutation, text: str) -> str:
+def place(mutation: Mutation | Tested, text: str) -> str:
     found = text.count(mutation.before)
     if found != 1:
         sys.exit(f"{mutation.name}: its place is in {mutation.file} {found} times, not once: mend tests/mutations/run.py")
@@ -144,7 +246,7 @@ def place(mutation: Mutation, text: str) -> str:
 
 def mutate(root: Path) -> None:
     """Puts all mutations into the sources under `root`."""
-    for mutation in MUTATIONS:
+    for mutation in MUTATIONS + TESTED:
         path = root / mutation.file
         path.write_text(place(mutation, path.read_text()))
     library = root / "src/lib.rs"
@@ -165,16 +267,18 @@ def copy() -> None:
         shutil.copy2(ROOT / file, SCRATCH / file)
 
 
-def build() -> str:
+def build() -> dict[str, str]:
+    """The test binaries, by name."""
     copy()
     mutate(SCRATCH)
-    command = ["cargo", "test", "--locked", "--no-run", "--test", "it"]
+    command = ["cargo", "test", "--locked", "--no-run", "--lib", "--test", "it"]
     # What the product has built of its dependencies need not be built again.
     env = {"CARGO_TARGET_DIR": str(ROOT / "target")} | os.environ
     built = subprocess.run(command, cwd=SCRATCH, env=env, capture_output=True, text=True)
     if built.returncode:
         sys.exit(built.stderr)
-    return str(SCRATCH / re.search(r"Executable .*\((.*)\)", built.stderr)[1])
+    found = re.findall(r"Executable .*?(src/lib|tests/it)\S* \((.*)\)", built.stderr)
+    return {name.split("/")[1]: str(SCRATCH / path) for name, path in found}
 
 
 def play(binary: str, mutation: str, first: int, seeds: int) -> tuple[list[str], int] | None:
@@ -203,19 +307,39 @@ def show(binary: str, mutation: Mutation, search: bool) -> bool:
     return False
 
 
+def passes(binaries: dict[str, str], mutation: Tested, awake: str) -> bool:
+    env = os.environ | {"DMS_MUTATION": awake, "RUST_BACKTRACE": "0"}
+    command = [binaries[mutation.binary], mutation.test, "--exact"]
+    played = subprocess.run(command, cwd=SCRATCH, env=env, capture_output=True, text=True, timeout=120)
+    if " 1 passed" not in played.stdout and " 1 failed" not in played.stdout:
+        sys.exit(f"{mutation.name}: there is no test {mutation.test}")
+    return played.returncode == 0
+
+
+def show_tested(binaries: dict[str, str], mutation: Tested) -> bool:
+    if not passes(binaries, mutation, "none"):
+        sys.exit(f"without a mutation, {mutation.test} fails too")
+    caught = not passes(binaries, mutation, mutation.name)
+    print(f"{mutation.name:30} {'caught' if caught else 'NOT CAUGHT'} by {mutation.test}", flush=True)
+    return caught
+
+
 def main(arguments: list[str]) -> int:
-    for mutation in MUTATIONS:
+    for mutation in MUTATIONS + TESTED:
         place(mutation, (ROOT / mutation.file).read_text())
     if "--check" in arguments:
         return 0
     names = [argument for argument in arguments if not argument.startswith("--")]
     chosen = [mutation for mutation in MUTATIONS if not names or mutation.name in names]
-    binary = build()
+    tested = [mutation for mutation in TESTED if not names or mutation.name in names]
+    binaries = build()
+    world = binaries["it"]
     seeds = sorted({mutation.seed for mutation in chosen})
-    healthy = [seed for seed in seeds if play(binary, "none", seed, 1) is None]
+    healthy = [seed for seed in seeds if play(world, "none", seed, 1) is None]
     if healthy != seeds:
         sys.exit(f"without a mutation, seeds {sorted(set(seeds) - set(healthy))} fail too")
-    missed = [mutation.name for mutation in chosen if not show(binary, mutation, "--search" in arguments)]
+    missed = [mutation.name for mutation in chosen if not show(world, mutation, "--search" in arguments)]
+    missed += [mutation.name for mutation in tested if not show_tested(binaries, mutation)]
     if missed:
         print(f"not caught as they should be: {', '.join(missed)}")
     return bool(missed)

@@ -45,13 +45,20 @@ impl Checker<'_> {
         match run.ended {
             Some((at, How::Ok)) if at <= by => false,
             Some((at, How::Cancelled)) if at <= by => {
-                let was_over = at >= run.deadline || self.is_out_of_time(run, at);
-                was_over || !self.facts.was_ending(run.process, at)
+                self.call_failed(run, at) || self.is_out_of_time(run, at) || !self.facts.was_ending(run.process, at)
             }
             Some((at, _)) if at <= by => true,
             // It goes on although its time is over.
             _ => by >= run.deadline || self.is_out_of_time(run, by),
         }
+    }
+
+    /// Whether a call that ended then has failed for all its messages: with the time of any of them, or with a panic.
+    fn call_failed(&self, run: &Run, at: Duration) -> bool {
+        let shared = |other: &&Run| other.process == run.process && other.begun == run.begun;
+        let ended = self.facts.runs.values().filter(shared).filter_map(|other| Some((other, other.ended?)));
+        let mut ended = ended.filter(|(_, (other, _))| *other == at);
+        ended.any(|(other, (_, how))| at >= other.deadline || how == How::Panicked)
     }
 
     /// Whether the handler's timeout was over. Of several workers it is not known which a process belongs to.
@@ -132,9 +139,18 @@ impl Checker<'_> {
             && scenario.sleeps.is_empty()
     }
 
-    /// A rejected message is a dead letter, and nobody runs it again.
+    /// A rejected message is a dead letter at once, and nobody runs it again.
     pub(super) fn rejects(&mut self) {
         let facts = self.facts;
+        for (number, ack) in facts.acks.iter().filter(|_| self.outcome.scenario.rejects()) {
+            let failed = ack.lines.iter().filter(|line| line.says == Says::Fail).filter_map(|line| line.place);
+            for item in failed.map(|(batch, position)| facts.batches[&batch].items[position]) {
+                let last = facts.runs_of(ack.process, item.sequence).filter(|run| run.begun <= ack.sent).last();
+                if last.is_some_and(|run| matches!(run.ended, Some((at, How::Rejected)) if at <= ack.sent)) {
+                    self.broken(Rule::Rejects, format!("ack #{number} says that it failed"), [item.message]);
+                }
+            }
+        }
         for batch in facts.batches.values() {
             let Some((settled, _)) = batch.settled else { continue };
             for item in batch.rejected.iter().map(|position| batch.items[*position]) {
