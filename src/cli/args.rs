@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use super::{
-    bench, check, completions, config, demo, dlq, global::Global, group, health, man, queue, receive, run, send, serve,
-    tag,
+    bench, check, completions, config, data, demo, dlq, global::Global, group, health, man, queue, receive, run, send,
+    serve, tag,
 };
 
 /// What stands below the program's own `--help`.
@@ -75,6 +75,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dms-worker dlq show orders billing\n  dms-worker dlq redrive orders billing --dry-run"
     )]
     Dlq(dlq::DlqArgs),
+    /// Look after a server's data directory: check, repair, copy and verify it, and deal with damaged messages
+    #[command(
+        after_help = "Examples:\n  dms-worker data check ./dms-data\n  dms-worker data backup ./dms-data /backup/monday"
+    )]
+    Data(data::DataArgs),
     /// Measure a server and this client: messages per second, latencies, CPU time per message
     Bench(bench::BenchArgs),
     /// Ask a process whether it is ready; for container health checks

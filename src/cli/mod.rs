@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod confirm;
 mod context;
+mod data;
 mod demo;
 mod dlq;
 mod failure;
@@ -92,6 +93,7 @@ async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failur
         Command::Quota => quota::run(context).await?,
         Command::Send(args) => return send::run(args, context).await,
         Command::Receive(args) => receive::run(args, context).await?,
+        Command::Data(args) => return data::run(args, context).await,
         Command::Dlq(args) => return dlq::run(args, context).await,
         Command::Health(args) => health::run(args, context).await?,
         Command::Completions(args) => completions::run(&args, Cli::command())?,

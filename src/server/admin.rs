@@ -1,6 +1,7 @@
 //! The admin address: health, metrics, and a look at queues that leases nothing.
 //!
-//! It has no authentication, so it is for loopback alone. It changes nothing but what `damaged` skips.
+//! It has no authentication, so it is for loopback alone. It changes nothing but what `damaged` skips, and copies the data
+//! directory on request.
 
 use std::{
     collections::HashMap,
@@ -25,7 +26,7 @@ use serde_json::value::RawValue;
 
 use super::{
     app::App,
-    broker::{GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
+    broker::{BackedUp, GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
     codes, damaged,
     error::ApiError,
     figures, host_check,
@@ -54,6 +55,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/admin/queues", get(queues))
         .route("/admin/damaged", get(damaged::list))
         .route("/admin/damaged/skip", post(damaged::skip))
+        .route("/admin/backup", post(backup))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(messages))
         .fallback(async || plain(&codes::URL_NOT_FOUND.plain()))
         .method_not_allowed_fallback(async || plain(&codes::METHOD.plain()))
@@ -127,6 +129,21 @@ fn bytes_in(directory: &Path) -> std::io::Result<u64> {
         bytes += if meta.is_dir() { bytes_in(&entry.path())? } else { meta.len() };
     }
     Ok(bytes)
+}
+
+/// `POST /admin/backup?to=/new/directory`: copies the data directory while everything goes on.
+async fn backup(State(app): State<Arc<App>>, query: Query) -> Response {
+    let to = match query.first("to").map(PathBuf::from) {
+        Some(to) if to.is_absolute() => to,
+        _ => return plain(&codes::URL_PARAMETER.because("to is missing, or is no absolute path of a new directory.")),
+    };
+    match app.broker.back_up(&to).await {
+        Ok(BackedUp { commit, files, bytes }) => {
+            tracing::info!(to = %to.display(), commit, files, bytes, "the data directory was copied");
+            Json(serde_json::json!({ "commit": commit, "files": files, "bytes": bytes })).into_response()
+        }
+        Err(error) => plain(&error.into()),
+    }
 }
 
 /// A queue with its groups, as `/admin/queues` shows it.

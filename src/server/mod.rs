@@ -52,7 +52,7 @@ mod rim;
 mod routes;
 mod send;
 mod start;
-mod store;
+pub(crate) mod store;
 mod tag_search;
 mod tags;
 mod tls;

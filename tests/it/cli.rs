@@ -2,6 +2,7 @@
 
 mod client;
 mod dashboard;
+mod data;
 mod deploy;
 mod dlq;
 mod documented;

@@ -3,7 +3,7 @@
 //! HTTP, authentication and request limits stand in front of this trait and know nothing of what is behind it, so that an
 //! implementation on a shared database can stand beside the embedded one. [`embedded`] is the one that ships.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -222,6 +222,17 @@ pub struct DamagedMessage {
     pub reason: String,
 }
 
+/// A copy of a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackedUp {
+    /// The number of the last commit in it.
+    pub commit: u64,
+    /// How many files it has.
+    pub files: usize,
+    /// How large they are together.
+    pub bytes: u64,
+}
+
 /// Among what a damaged message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DamagedIn {
@@ -265,6 +276,9 @@ pub enum BrokerError {
     /// No group of that id in the queue.
     #[error("the consumer group does not exist")]
     GroupNotFound,
+    /// The data directory could not be copied.
+    #[error("no copy was made: {0}")]
+    NoBackup(String),
     /// No message that was set aside is there.
     #[error("no damaged message is set aside there")]
     NotDamaged,
@@ -400,6 +414,11 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// Skips one of them for good, as if it were acknowledged: its project, queue, group, kind and place count.
     async fn skip_damaged(&self, _which: &DamagedMessage) -> Result<(), BrokerError> {
         Err(BrokerError::NotDamaged)
+    }
+
+    /// Copies all that was stored before this call into a new directory, while everything goes on.
+    async fn back_up(&self, _to: &Path) -> Result<BackedUp, BrokerError> {
+        Err(BrokerError::NoBackup("this broker keeps nothing in a directory of its own".to_owned()))
     }
 
     /// Answers every waiting `lease` with what it has, refuses new work, and returns when all that was accepted is durable.

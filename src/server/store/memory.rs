@@ -50,7 +50,7 @@ impl Messages {
                 self.by_due.remove(&(*lot, *due, *seq));
             }
             Record::Expired { stream, low, .. } => self.cut(*stream, *low),
-            Record::TagsSet(..) | Record::RuleFixed(..) | Record::Settled { .. } => {}
+            Record::TagsSet(..) | Record::RuleFixed(..) | Record::Skipped | Record::Settled { .. } => {}
         }
     }
 

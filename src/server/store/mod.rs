@@ -5,7 +5,7 @@
 //! them. Messages that are not due yet wait in a *lot*, numbered like a stream and indexed by due time.
 //! A store knows nothing of leases, rules or limits.
 
-use std::{collections::BTreeSet, fmt, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, fmt, ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ pub(crate) mod disk;
 pub(crate) mod memory;
 
 pub use self::disk::OpenError;
+pub(crate) use self::disk::backup::Backup;
 
 /// A stream of messages, or a lot of messages that are not due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -181,6 +182,8 @@ pub(crate) enum Record {
         histories: Vec<(u64, History)>,
         settlement: Settlement,
     },
+    /// A commit that was damaged and given up stood here.
+    Skipped,
     /// Messages below `low` are gone; `oldest` is a lower bound of when the first one left entered.
     Expired { stream: StreamNo, low: u64, oldest: Option<i64> },
 }
@@ -326,6 +329,14 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// that entered after `until_ms`. Reads no bodies beyond a bounded buffer, however large the messages are. The time of a damaged
     /// message is that of the next one that can be read, so that it never expires early.
     fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError>;
+
+    /// Copies all that was committed before this call into a new directory.
+    ///
+    /// # Errors
+    /// When there is nothing on a disk, the directory is not new, or it cannot be written.
+    fn back_up(&self, _to: &Path) -> Result<Backup, StoreError> {
+        Err(StoreError::new("this server keeps everything in memory: there is no data directory to copy"))
+    }
 
     /// How long the disk took to make each commit durable.
     fn syncs(&self) -> Durations;

@@ -80,6 +80,23 @@ async fn all_but_the_damaged_messages_are_delivered() {
     .await;
 }
 
+/// Skipped for good before anything else was taken: it stays skipped.
+#[tokio::test(start_paused = true)]
+async fn what_was_skipped_stays_skipped() {
+    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+        s.send(&["1e", "2e"]).await;
+        let s = damaged(s, &dir, &["1e", "2e"]).await;
+        assert_eq!(texts(&s.take(10).await), [""; 0]);
+        for message in s.broker.damaged() {
+            s.broker.skip_damaged(&message).await.unwrap();
+        }
+        let s = dir.crash(s).await;
+        s.send(&["3e"]).await;
+        assert_eq!((texts(&s.take(10).await), known(&s).len()), (vec!["3e".to_owned()], 0));
+    })
+    .await;
+}
+
 /// A bit that is right again: the message is delivered.
 #[tokio::test(start_paused = true)]
 async fn a_message_that_was_mended_is_delivered() {

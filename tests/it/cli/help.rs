@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-pub(super) const COMMANDS: [&[&str]; 29] = [
+pub(super) const COMMANDS: [&[&str]; 35] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -32,6 +32,12 @@ pub(super) const COMMANDS: [&[&str]; 29] = [
     &["dlq", "dump"],
     &["dlq", "redrive"],
     &["dlq", "discard"],
+    &["data", "check"],
+    &["data", "repair"],
+    &["data", "backup"],
+    &["data", "verify"],
+    &["data", "damaged"],
+    &["data", "skip"],
     &["health"],
     &["completions"],
     &["man"],

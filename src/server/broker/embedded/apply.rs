@@ -77,6 +77,7 @@ impl State {
                     histories.iter().for_each(|(seq, history)| reader.remember(*seq, history.clone()));
                 }
             }
+            Record::Skipped => {}
             Record::Expired { stream, low, oldest } => self.expire(*stream, *low, *oldest),
         }
     }

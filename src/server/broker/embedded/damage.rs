@@ -119,7 +119,9 @@ impl Core {
             let damaged = aside.iter().find(|damaged| damaged.seq == which.sequence).ok_or(BrokerError::NotDamaged)?;
             self.submit(match reader {
                 Some(reader) => {
+                    // What is settled behind the durable head would not be looked at after a restart.
                     let head = state.readers.get(&reader).map_or(0, |reader| reader.durable_head());
+                    let head = head.max(damaged.seq + 1);
                     let skipped = std::iter::once(damaged.seq..damaged.seq + 1).collect();
                     Work::Skip(reader, Settlement { skipped, head, ..Settlement::default() })
                 }

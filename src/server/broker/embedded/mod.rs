@@ -26,8 +26,8 @@ use self::{
     work::{Job, Work},
 };
 use super::{
-    Ack, Broker, BrokerError, DamagedMessage, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage,
-    Peeked, QueueOverview, Quotas, Settled, Stream, Usage,
+    Ack, BackedUp, Broker, BrokerError, DamagedMessage, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage,
+    NewMessage, Peeked, QueueOverview, Quotas, Settled, Stream, Usage,
 };
 pub use crate::server::store::OpenError;
 use crate::{
@@ -314,6 +314,13 @@ impl Broker for EmbeddedBroker {
 
     async fn skip_damaged(&self, which: &DamagedMessage) -> Result<(), BrokerError> {
         self.core.skip_damaged(which).await
+    }
+
+    async fn back_up(&self, to: &Path) -> Result<BackedUp, BrokerError> {
+        let to = to.to_owned();
+        let made = self.core.ask_store(move |store| store.back_up(&to)).await;
+        let made = made.map_err(|error| BrokerError::NoBackup(error.to_string()))?;
+        Ok(BackedUp { commit: made.commit, files: made.files.len(), bytes: made.bytes() })
     }
 
     async fn close(&self) {

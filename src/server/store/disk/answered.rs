@@ -18,7 +18,7 @@ use super::{
     segment::{private, sync_directory},
 };
 
-const NAME: &str = "answered";
+pub(super) const NAME: &str = "answered";
 /// Two notes that are written in turn: a crash while one is written leaves the other.
 const SLOTS: u64 = 2;
 const SLOT_BYTES: usize = 64;

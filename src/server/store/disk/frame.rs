@@ -28,7 +28,7 @@ pub(super) const FRAME_HEAD: usize = 20;
 /// Bytes of an item before its content.
 pub(super) const ITEM_HEAD: usize = 5;
 
-const RECORD: u8 = 0;
+pub(super) const RECORD: u8 = 0;
 const APPENDED: u8 = 1;
 const PARKED: u8 = 2;
 const MOVED: u8 = 3;

@@ -96,6 +96,8 @@ pub(super) struct Log {
     size: u64,
     /// Whether bytes of a frame that failed may be behind the end.
     soiled: bool,
+    /// The last commit.
+    last: Answered,
     /// Says up to where commits were answered.
     answered: AnsweredFile,
 }
@@ -106,16 +108,21 @@ impl Log {
         next: Arc<NextFile>,
         file: Arc<File>,
         end: Position,
-        number: u64,
+        last: Answered,
         answered: AnsweredFile,
     ) -> io::Result<Self> {
-        let size = file.metadata()?.len();
-        Ok(Self { next, file, end, number, size, soiled: false, answered })
+        let (size, number) = (file.metadata()?.len(), last.number + 1);
+        Ok(Self { next, file, end, number, size, soiled: false, last, answered })
     }
 
     /// Where the next frame goes.
     pub(super) fn end(&self) -> Position {
         self.end
+    }
+
+    /// The last commit that was answered; number 0 where there is none, or its place is not known.
+    pub(super) fn last(&self) -> Answered {
+        self.last
     }
 
     /// Appends a frame; gives where it begins, and how long the disk took. After an error the frame is not there, and the
@@ -131,7 +138,8 @@ impl Log {
         let at = self.end;
         self.end.offset += bytes.len() as u64;
         // After the frame is on the disk: the note may be behind the log, and never ahead of it.
-        self.answered.note(Answered { number: self.number, at });
+        self.last = Answered { number: self.number, at };
+        self.answered.note(self.last);
         self.number += 1;
         Ok((at, took))
     }

@@ -7,14 +7,16 @@
 //! `open` guards the directory, `recovery` brings the index up to the end of the log, past damage if `mend` can read it, `answered` notes how far commits were
 //! answered. `frame`, `run`, `segment` and `log` are the
 //! log's bytes, files and end; `recent` is what the index does not have yet. `read` finds messages in both and has `files` read
-//! them, `times` reads their entry times alone. `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
+//! them, `times` reads their entry times alone. `backup` copies all of it while it is in use, `check` looks at a directory without changing it,
+//! and `repair` gives up what keeps one from opening.
+//! `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
 
 use std::{
     collections::BTreeSet,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -22,6 +24,7 @@ use rusqlite::Connection;
 
 pub use self::open::OpenError;
 use self::{
+    backup::Backup,
     files::Files,
     frame::Frame,
     index::{load::LoadError, writer::Writer},
@@ -35,6 +38,8 @@ use crate::server::durations::Durations;
 
 mod answered;
 mod at;
+pub(crate) mod backup;
+pub(crate) mod check;
 #[cfg(test)]
 mod damage_tests;
 mod files;
@@ -50,6 +55,7 @@ mod position;
 mod read;
 mod recent;
 mod recovery;
+pub(crate) mod repair;
 mod run;
 mod segment;
 #[cfg(test)]
@@ -78,6 +84,8 @@ pub(crate) struct DiskStore {
     /// Whether a file of the log may be empty, or nearly.
     emptied: AtomicBool,
     moving: Mutex<Moving>,
+    /// Copies that are being made: no file of the log is removed meanwhile.
+    pins: AtomicUsize,
     segment_bytes: u64,
     /// Apart from the log: looking at it waits for no commit.
     syncs: Mutex<Durations>,
@@ -106,6 +114,7 @@ impl DiskStore {
             untidy: AtomicBool::new(true),
             emptied: AtomicBool::new(true),
             moving: Mutex::default(),
+            pins: AtomicUsize::new(0),
             segment_bytes,
             syncs: Mutex::default(),
         };
@@ -191,6 +200,10 @@ impl Store for DiskStore {
     fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
         self.know_lot(stream)?;
         self.entry_times(stream, from, count, until_ms)
+    }
+
+    fn back_up(&self, to: &Path) -> Result<Backup, StoreError> {
+        self.copy_to(to)
     }
 
     fn syncs(&self) -> Durations {

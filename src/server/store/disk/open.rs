@@ -10,20 +10,21 @@ use std::{
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
 use super::{
+    backup::LIST,
     index::{load::LoadError, schema},
     segment::{private, sync_directory},
 };
 
 /// The index's name in the directory.
-const DATABASE: &str = "dms.db";
+pub(super) const DATABASE: &str = "dms.db";
 /// The name of the log's directory in it.
-const LOG: &str = "log";
+pub(super) const LOG: &str = "log";
 /// The lock file's name in the directory.
-const LOCK: &str = "dms.lock";
+pub(super) const LOCK: &str = "dms.lock";
 /// The shortest database there can be: one page of the smallest size.
 const SMALLEST: u64 = 512;
 /// What the lock file says once there is a database: from then on a missing or empty one is a loss, not a beginning.
-const BEGUN: &str = "dms-worker data directory";
+pub(super) const BEGUN: &str = "dms-worker data directory";
 
 /// Why a data directory could not be opened. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +116,13 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
+    /// Locks a directory that is one already.
+    pub(super) fn lock_existing(dir: &Path) -> Result<Self, OpenError> {
+        let there = std::fs::metadata(dir.join(LOCK)).and_then(|_| std::fs::metadata(dir.join(DATABASE)));
+        there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+        Self::lock(dir)
+    }
+
     /// Locks a directory, created if it is missing.
     pub(super) fn lock(dir: &Path) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
@@ -129,6 +137,8 @@ impl DataDir {
                 let begun = said.starts_with(BEGUN);
                 let mut locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
                 locked.sign().map_err(unusable)?;
+                // From now on this is no copy of another one any more.
+                let _ = std::fs::remove_file(dir.join(LIST));
                 Ok(locked)
             }
             Err(TryLockError::WouldBlock) => {
@@ -259,7 +269,7 @@ impl DataDir {
 }
 
 /// Creates the directory if it is missing. The entry of a new one is on the disk when its parent is.
-fn create(dir: &Path) -> io::Result<()> {
+pub(super) fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }

@@ -57,14 +57,17 @@ pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64) -> Result<Opened, O
         batch: Batch { changes: Vec::new(), end: at, number },
     };
     replay.run().map_err(|error| dir.explain(error))?;
-    let Replay { files, mut writer, batch, .. } = replay;
+    let Replay { files, mut writer, batch, answered: noted } = replay;
     check_files(&mut writer, &files, batch.end).map_err(|error| dir.explain(error))?;
     let made = tidy_made_files(&directory, batch.end.segment, segment_bytes);
     let made = made.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
     let answered = AnsweredFile::open(&directory.path, log).map_err(|source| dir.unusable(source))?;
     let next = Arc::new(NextFile::from(directory, batch.end.segment + 1, segment_bytes, made));
     let file = files.get(batch.end.segment).map_err(|error| dir.explain(error.into()))?;
-    let log = Log::resume(next.clone(), file, batch.end, batch.number, answered);
+    // Where the last commit begins is known if it was noted.
+    let last = noted.filter(|noted| noted.number + 1 == batch.number);
+    let last = last.unwrap_or(Answered { number: batch.number - 1, at: Position::default() });
+    let log = Log::resume(next.clone(), file, batch.end, last, answered);
     let log = log.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
     Ok(Opened { log, next, writer, files, number: batch.number })
 }

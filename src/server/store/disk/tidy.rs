@@ -22,12 +22,22 @@ impl DiskStore {
         if wants_next {
             self.next.make().map_err(StoreError::new)?;
         }
-        Ok(more_garbage || self.emptied.load(Ordering::Relaxed) || locked(&self.moving).is_under_way())
+        let more_of_log = self.emptied.load(Ordering::Relaxed) || locked(&self.moving).is_under_way();
+        Ok(more_garbage || more_of_log && !self.is_pinned())
+    }
+
+    /// Whether a copy is being made, for which files of the log have to stay.
+    fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::SeqCst) > 0
     }
 
     /// Removes files of the log that nothing needs.
     fn remove_empty(&self) -> Result<(), StoreError> {
         self.change_index(|writer| {
+            if self.is_pinned() {
+                self.emptied.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
             let before = writer.applied.segment;
             let used = writer.segments_in_use(before)?;
             let mut unused = self.files.directory.segments().map_err(ReadError::Io)?;
@@ -41,6 +51,9 @@ impl DiskStore {
 
     /// Looks for files of the log that can go, or be emptied.
     fn tidy_log(&self) -> Result<(), StoreError> {
+        if self.is_pinned() {
+            return Ok(());
+        }
         if self.emptied.swap(false, Ordering::Relaxed) {
             let removed = self.remove_empty();
             self.emptied.fetch_or(removed.is_err(), Ordering::Relaxed);

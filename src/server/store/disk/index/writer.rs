@@ -133,6 +133,7 @@ impl Writer {
             }
             Record::Settled { reader, settlement, .. } => self.settle(*reader, settlement),
             Record::Expired { stream, low, .. } => self.expire(*stream, *low),
+            Record::Skipped => Ok(()),
             Record::Appended(stream, _) | Record::Parked(stream, _) => {
                 Err(LoadError::Contradiction(format!("messages of stream {} are not in a run", stream.0)))
             }

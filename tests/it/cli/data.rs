@@ -1,0 +1,264 @@
+//! `data`: a data directory is checked, repaired, copied while its server works, and verified.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use serde_json::Value;
+
+use super::{Program, Running};
+
+/// A server with a queue `q` and a group `g` on the directory `data`.
+fn server(program: &Program) -> Running {
+    let server = program.serve(&["--admin", "127.0.0.1:0", "--data-dir", "data"]);
+    let url = server.url("serving on ");
+    let queues = program.run(&["--endpoint", &url, "-o", "json", "queue", "list"]).json();
+    if queues == serde_json::json!([]) {
+        program.run(&["--endpoint", &url, "queue", "create", "q", "--group", "g"]).ok();
+    }
+    server
+}
+
+/// Its admin address.
+fn admin(server: &Running) -> String {
+    server.url("admin on ").trim_end_matches(')').to_owned()
+}
+
+fn stop(server: Running) {
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+fn send(program: &Program, server: &Running, bodies: &[&str]) {
+    for body in bodies {
+        program.run(&["--endpoint", &server.url("serving on "), "send", "q", &format!("\"{body}\"")]).ok();
+    }
+}
+
+fn receive(program: &Program, server: &Running) -> Vec<String> {
+    let lines = program
+        .run(&["--endpoint", &server.url("serving on "), "receive", "q", "g", "--wait", "1s", "--max", "100"])
+        .ok();
+    let body = |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"].as_str().unwrap().to_owned();
+    lines.lines().map(body).collect()
+}
+
+/// Changes bytes of the first file of the log behind the first place where a text is.
+fn damage(program: &Program, text: &str, bytes: usize) {
+    let file = program.dir().join("data/log/0000000001.log");
+    let mut log = std::fs::read(&file).unwrap();
+    let at = log.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+    log[at..at + bytes].iter_mut().for_each(|byte| *byte ^= 1);
+    std::fs::write(file, log).unwrap();
+}
+
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for folder in ["", "log"] {
+        for entry in std::fs::read_dir(dir.join(folder)).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                found.push((entry.path().display().to_string(), std::fs::read(entry.path()).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Sends a message with this body on a connection of its own; whether it was taken.
+fn send_one(api: &str, queue: &str, body: usize) -> bool {
+    let Ok(mut stream) = TcpStream::connect(api) else { return false };
+    let json = format!("{{\"messages\":[{{\"body\":\"m{body}\"}}]}}");
+    let request = format!(
+        "POST /v2/local/queues/{queue}/messages HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{json}",
+        json.len()
+    );
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.1 201")
+}
+
+/// Under load: what was answered before the copy was asked for is in it, and the copy opens.
+#[test]
+fn a_copy_is_made_while_messages_are_sent() {
+    let program = Program::new();
+    let server = server(&program);
+    let (api, address) = (server.url("serving on http://"), admin(&server));
+    let url = server.url("serving on ");
+    let queue = program.run(&["--endpoint", &url, "-o", "json", "queue", "list"]).json()[0]["id"].clone();
+    let (answered, next, over) = (Mutex::new(Vec::new()), AtomicUsize::new(0), AtomicBool::new(false));
+    let before = thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(SeqCst) {
+                    let body = next.fetch_add(1, SeqCst);
+                    match send_one(&api, queue.as_str().unwrap(), body) {
+                        true => answered.lock().unwrap().push(body),
+                        false => over.store(true, SeqCst),
+                    }
+                }
+            });
+        }
+        let count = || answered.lock().unwrap().len();
+        while count() < 200 && !over.load(SeqCst) {
+            thread::yield_now();
+        }
+        let before = answered.lock().unwrap().clone();
+        let made = program.run(&["-o", "json", "data", "backup", "data", "copy", "--admin", &address]);
+        assert!(!over.swap(true, SeqCst), "a send failed");
+        assert!(made.json()["commit"].as_u64().unwrap() > 50);
+        before
+    });
+    let verified = program.run(&["-o", "json", "data", "verify", "copy"]).json();
+    assert!(verified["condition"]["messages"].as_u64().unwrap() >= before.len() as u64, "{verified}");
+    let dest = program.dir().join("copy");
+    assert!(program.run(&["data", "backup", "data", "copy", "--admin", &address]).failed(1).contains("new directory"));
+    stop(server);
+
+    let copy = program.serve(&["--data-dir", &dest.display().to_string()]);
+    let endpoint = copy.url("serving on ");
+    let max = answered.lock().unwrap().len().to_string();
+    let got = program.run(&["--endpoint", &endpoint, "receive", "q", "g", "--wait", "1s", "--max", &max]).ok();
+    for body in &before {
+        assert!(got.contains(&format!("{{\"body\":\"m{body}\"}}")), "m{body} is missing");
+    }
+    stop(copy);
+    let said = program.run(&["data", "verify", "copy"]).failed(1);
+    assert!(said.contains("backup.json") && said.contains("opened since"), "{said}");
+}
+
+/// Without a server; and a copy that changed, or was not finished, is none.
+#[test]
+fn a_copy_is_verified() {
+    let program = Program::new();
+    let first = server(&program);
+    send(&program, &first, &["one", "two"]);
+    let refused = program.run(&["data", "backup", "data", "copy"]).failed(2);
+    assert!(refused.contains("--admin"), "{refused}");
+    assert!(program.run(&["data", "check", "data"]).failed(1).contains("in use"));
+    stop(first);
+
+    program.run(&["data", "backup", "data", "copy"]).ok();
+    assert!(program.run(&["data", "verify", "copy"]).ok().starts_with("2 messages and "));
+    let log = program.dir().join("copy/log/0000000001.log");
+    let whole = std::fs::read(&log).unwrap();
+    let mut bytes = whole.clone();
+    let at = bytes.len() - 1;
+    bytes[at] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    let changed = program.run(&["data", "verify", "copy"]);
+    assert_eq!(changed.code, Some(1));
+    assert!(changed.stdout.contains("log/0000000001.log does not match its checksum"), "{}", changed.stdout);
+    std::fs::write(&log, whole).unwrap();
+    program.run(&["data", "verify", "copy"]).ok();
+    std::fs::remove_file(program.dir().join("copy/backup.json")).unwrap();
+    assert!(program.run(&["data", "verify", "copy"]).failed(1).contains("no copy that was finished"));
+}
+
+/// A damaged message: found without a change of the directory, told of by the server, skipped on request.
+#[test]
+fn a_damaged_message_is_found_and_skipped() {
+    let program = Program::new();
+    let first = server(&program);
+    send(&program, &first, &["one", "two", "three"]);
+    stop(first);
+    assert!(program.run(&["data", "check", "data"]).ok().starts_with("3 messages and "));
+    damage(&program, "\"two\"", 1);
+    let before = files(&program.dir().join("data"));
+    let checked = program.run(&["-o", "json", "data", "check", "data"]);
+    assert_eq!(checked.code, Some(1));
+    let told: Value = serde_json::from_str(&checked.stdout).unwrap();
+    let damaged = &told["condition"]["damaged"][0];
+    assert_eq!((&damaged["queue"], &damaged["sequence"]), (&"q".into(), &2.into()), "{told}");
+    let file = damaged["file"].as_str().unwrap();
+    assert!(file.ends_with("data/log/0000000001.log"), "{file}");
+    assert_eq!(told["condition"]["damaged_commits"].as_array().unwrap().len(), 1);
+    let text = program.run(&["data", "check", "data"]).stdout;
+    assert!(text.contains("The directory opens.") && text.contains("q, messages 2: "), "{text}");
+    assert!(files(&program.dir().join("data")) == before, "checking changed something");
+
+    let second = server(&program);
+    let address = admin(&second);
+    assert_eq!(receive(&program, &second), ["one", "three"]);
+    let listed = program.run(&["data", "damaged", "--admin", &address]).ok();
+    assert!(listed.contains("q") && listed.contains("0000000001.log"), "{listed}");
+    assert_eq!(program.run(&["-o", "json", "data", "skip", "q", "--admin", &address]).json()["skipped"], 1);
+    assert_eq!(program.run(&["-o", "json", "data", "damaged", "--admin", &address]).json(), serde_json::json!([]));
+    stop(second);
+    let third = server(&program);
+    assert_eq!(receive(&program, &third), [""; 0]);
+    let address = admin(&third);
+    assert_eq!(program.run(&["-o", "json", "data", "damaged", "--admin", &address]).json(), serde_json::json!([]));
+}
+
+/// A commit that cannot be read keeps a directory from opening; it is given up when that is asked for, and its bytes are kept.
+#[test]
+fn a_commit_that_cannot_be_read_is_given_up_when_asked() {
+    let program = Program::new();
+    let first = server(&program);
+    send(&program, &first, &["one", "two"]);
+    program.run(&["--endpoint", &first.url("serving on "), "tag", "add", "q", "lost=tag"]).ok();
+    send(&program, &first, &["three"]);
+    first.signal("KILL");
+    drop(first.wait());
+    damage(&program, "\"lost\"", 5);
+    let refused = program.run(&["data", "check", "data"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stdout.contains("does not open") && refused.stdout.contains("data repair"), "{}", refused.stdout);
+
+    let log = || {
+        files(&program.dir().join("data")).into_iter().filter(|(name, _)| name.contains("/log/")).collect::<Vec<_>>()
+    };
+    let before = log();
+    let planned = program.run(&["data", "repair", "data"]);
+    assert_eq!(planned.code, Some(1));
+    assert!(
+        planned.stdout.contains("1 commits from ") && planned.stdout.contains("--skip-commits"),
+        "{}",
+        planned.stdout
+    );
+    assert!(program.run(&["data", "repair", "data", "--skip-commits"]).failed(2).contains("--dropped"));
+    let said = program.run(&["data", "repair", "data", "--skip-end", "--dropped", "lost.jsonl"]).failed(1);
+    assert!(said.contains("--skip-commits gives them up"), "{said}");
+    assert!(log() == before, "never without being asked");
+
+    let done = program.run(&["data", "repair", "data", "--skip-commits", "--dropped", "lost.jsonl"]).ok();
+    assert!(done.contains("1 commits were given up"), "{done}");
+    let kept = std::fs::read_to_string(program.dir().join("lost.jsonl")).unwrap();
+    assert!(serde_json::from_str::<Value>(&kept).unwrap()["hex"].as_str().unwrap().starts_with("444d5366"), "{kept}");
+    program.run(&["data", "check", "data"]).ok();
+    let second = server(&program);
+    assert_eq!(receive(&program, &second), ["one", "two", "three"]);
+}
+
+/// The end of the log is lost: what is left opens when that is asked for.
+#[test]
+fn a_lost_end_is_given_up_when_asked() {
+    let program = Program::new();
+    let first = server(&program);
+    send(&program, &first, &["one", "two", "three"]);
+    first.signal("KILL");
+    drop(first.wait());
+    let file = program.dir().join("data/log/0000000001.log");
+    let mut log = std::fs::read(&file).unwrap();
+    let at = log.windows(5).position(|window| window == b"\"two\"").unwrap();
+    let begin = log[..at].windows(4).rposition(|window| window == b"DMSf").unwrap();
+    log[begin..].fill(0);
+    std::fs::write(&file, log).unwrap();
+    assert!(
+        program.run(&["data", "check", "data"]).stdout.contains("the last 2 commits that were answered are missing")
+    );
+    let planned = program.run(&["data", "repair", "data"]);
+    assert!(planned.stdout.contains("2 commits from ") && planned.stdout.contains("--skip-end"), "{}", planned.stdout);
+    program.run(&["data", "repair", "data", "--skip-end", "--dropped", "lost.jsonl"]).ok();
+    let second = server(&program);
+    assert_eq!(receive(&program, &second), ["one"]);
+}
