@@ -7,7 +7,8 @@
 //! * Messages whose connections break together, or with the application's process, are suspects, and none has failed. Each is
 //!   posted again while nothing else is in flight.
 //! * One that breaks the connection twice, alone, has failed. Where other messages meet the same meanwhile and none is
-//!   answered, it is rather the application that is ill: the message makes room for others, and comes later.
+//!   answered, it is rather the application that is ill: the message makes room for others, and comes later, until it has broken
+//!   the connection six times.
 //! * What has broken connections is remembered for a while: once is enough when the message is redelivered.
 
 use std::{
@@ -28,6 +29,8 @@ use crate::worker::{Delivery, Memory};
 pub(super) const TOGETHER: Duration = Duration::from_millis(100);
 /// Posts in a row without an answer, of which each was alone, that take an application down.
 const MOST_IN_A_ROW: u32 = 3;
+/// How often a message may break the connection before it has failed, also where every other message breaks it too.
+const MOST_BREAKS: u32 = 6;
 /// How many messages are remembered, and for how long.
 const REMEMBERED: usize = 1_000;
 const KEEP: Duration = Duration::from_secs(600);
@@ -43,6 +46,11 @@ impl Key {
     #[cfg(test)]
     pub(super) const fn numbered(number: u64) -> Self {
         Self { content: number, sequence: Some(number) }
+    }
+
+    /// What messages of the same content have in common.
+    pub(super) fn content(self) -> u64 {
+        self.content
     }
 
     /// The key of a message, or of the messages that share a request.
@@ -198,6 +206,10 @@ impl Blame {
         let fault = match (unanswered, record.times) {
             (0 | 1, 1) if how.proven && !how.crashed => Fault::Message,
             (0 | 1, 2..) => Fault::Message,
+            (_, MOST_BREAKS..) => {
+                self.records.note(key.content, Record { times: 0, ..record }, KEEP);
+                Fault::Message
+            }
             (2.., 3..) => Fault::Later,
             _ => Fault::Unclear { answers },
         };
@@ -266,8 +278,11 @@ mod tests {
             assert_eq!((fault, down), (UNCLEAR, number >= 3));
         }
         assert_eq!(blame.judge(key(1), LONE).0, UNCLEAR);
-        assert_eq!(blame.judge(key(1), LONE).0, Fault::Later);
+        let ends: Vec<Fault> = (0..5).map(|_| blame.judge(key(1), LONE).0).collect();
+        assert_eq!(ends[..4], [Fault::Later, Fault::Later, Fault::Later, Fault::Message], "but not for ever");
+        assert_eq!(ends[4], UNCLEAR);
         blame.answered(key(2));
+        blame.judge(key(1), LONE);
         assert_eq!(blame.judge(key(1), LONE).0, Fault::Message, "it is answered again");
     }
 

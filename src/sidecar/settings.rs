@@ -1,5 +1,7 @@
 //! From the settings of a worker in the configuration to those of a [`WorkerBuilder`].
 
+use std::time::Duration;
+
 use crate::{
     client::Client,
     config::{self, Config},
@@ -28,6 +30,15 @@ pub(super) fn batching(batch: config::Batch) -> Batching {
         config::Batch::Collect(config::Collect { max_messages, linger }) => {
             Batching::Collected(Collect { max_messages, linger: linger.get(), ..Collect::default() })
         }
+    }
+}
+
+/// When a program that is started for a message is stopped. One that stays has its time from when it is given a message, which its
+/// delivery sees to.
+fn program_timeout(command: &config::CommandHandler) -> Option<Duration> {
+    match command.mode {
+        config::CommandMode::PerMessage => command.timeout.map(config::Span::get),
+        config::CommandMode::JsonLines => None,
     }
 }
 
@@ -62,7 +73,7 @@ pub(super) fn settings(builder: WorkerBuilder, worker: &config::Worker, config: 
         .poll_wait(worker.poll_wait.get())
         .ack_wait(ack_wait)
         .pollers(worker.pollers.fixed())
-        .handler_timeout(worker.handler.command.as_ref().and_then(|command| command.timeout).map(config::Span::get))
+        .handler_timeout(worker.handler.command.as_ref().and_then(program_timeout))
         .shutdown_grace(config.shutdown.grace.get())
         .ordering(match &worker.ordering {
             config::Ordering::None => Ordering::None,

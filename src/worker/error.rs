@@ -53,6 +53,8 @@ pub enum FailureKind {
     Undecodable,
     /// Not now: deliver it again after this time. Not counted as a failure where the queue has delays.
     Defer(Duration),
+    /// It was not tried: the service takes it back without counting a failure, where it can.
+    Release,
 }
 
 impl HandlerError {
@@ -72,6 +74,14 @@ impl HandlerError {
     /// that, so there the message is failed, and comes again as the service sees fit.
     pub fn defer(delay: Duration) -> Self {
         Self { kind: FailureKind::Defer(delay), source: Reason::new(format!("deferred for {delay:?}")) }
+    }
+
+    /// The message was not tried, and nobody is to blame: the worker hands it back, and no failure is counted. It is available again at
+    /// once, so the handler should have waited, or fetching should be paused.
+    ///
+    /// Only this project's server takes messages back. On other services this is a [deferral](Self::defer) of ten seconds.
+    pub fn release(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind: FailureKind::Release, source: Reason::new(reason) }
     }
 
     /// The same reason, but not now: as [`defer`](Self::defer).
@@ -137,7 +147,9 @@ impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             FailureKind::Undecodable => write!(f, "the body cannot be decoded: {}", text_of(self.reason())),
-            FailureKind::Retry | FailureKind::Reject | FailureKind::Defer(_) => f.pad(&text_of(self.reason())),
+            FailureKind::Retry | FailureKind::Reject | FailureKind::Defer(_) | FailureKind::Release => {
+                f.pad(&text_of(self.reason()))
+            }
         }
     }
 }

@@ -108,7 +108,8 @@ pub enum Outcome<'a> {
 }
 
 impl Outcome<'_> {
-    /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, or for errors `rejected` and `deferred`.
+    /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, or for errors `rejected` and `deferred`
+    /// (which is also what a [released](HandlerError::release) message is).
     pub fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -118,7 +119,7 @@ impl Outcome<'_> {
             Self::Failed(error) => match error.kind() {
                 FailureKind::Retry => "failed",
                 FailureKind::Reject | FailureKind::Undecodable => "rejected",
-                FailureKind::Defer(_) => "deferred",
+                FailureKind::Defer(_) | FailureKind::Release => "deferred",
             },
         }
     }

@@ -32,6 +32,9 @@ pub const LAST_FAILURE: &str = "dms-last-failure";
 /// Attribute of a copy that a handler deferred: when (RFC 3339, UTC).
 pub const DEFERRED: &str = "dms-deferred";
 
+/// How long a message is put off that should be handed back, where the service takes none back.
+const PUT_OFF: Duration = Duration::from_secs(10);
+
 /// The longest error text that travels in an attribute, in characters.
 const MAX_ERROR_CHARS: usize = 1_000;
 
@@ -251,10 +254,15 @@ impl FailurePolicy {
                 OnUndecodable::Retry => self.again(failed),
                 OnUndecodable::Own(policy) => given_up(policy, self.undecodable_queue.as_ref(), false),
             },
-            FailureKind::Defer(delay) if self.delays => Decision::PutOff { delay: delay.min(MAX_DELAY) },
-            FailureKind::Defer(_) => Decision::Fail,
+            FailureKind::Release if self.source.extensions().release() => Decision::HandBack,
+            FailureKind::Release => self.put_off(PUT_OFF),
+            FailureKind::Defer(delay) => self.put_off(delay),
             FailureKind::Retry => self.again(failed),
         }
+    }
+
+    fn put_off(&self, delay: Duration) -> Decision<'_> {
+        if self.delays { Decision::PutOff { delay: delay.min(MAX_DELAY) } } else { Decision::Fail }
     }
 
     /// What becomes of a message that failed for the `failed`th time.

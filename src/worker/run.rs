@@ -11,7 +11,7 @@ use super::{
     called::{Called, Ended},
     delivery::{Delivery, Failure, Signals},
     dispatch::Dispatch,
-    error::HandlerError,
+    error::{FailureKind, HandlerError},
     event::{Event, Outcome},
     explainer,
     failure::Resolved,
@@ -205,7 +205,13 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
         Outcome::Done => Verdict::Done,
         _ => resolve(shared, delivery, &outcome).await,
     };
-    if let (Verdict::Failed, Some(reason)) = (verdict, explainer::reason(&outcome)) {
+    let reason = match (verdict, &outcome) {
+        (Verdict::Failed, outcome) => explainer::reason(outcome),
+        (Verdict::NotStarted, Outcome::Failed(_)) => Some(Redelivery::HandedBack),
+        // One that was interrupted is redelivered to another worker.
+        _ => None,
+    };
+    if let Some(reason) = reason {
         shared.expect(delivery, reason);
     }
     verdict
@@ -243,6 +249,9 @@ fn log(shared: &Shared, outcome: &Outcome<'_>, took: Duration) {
     let worker = shared.settings.name.as_str();
     match outcome {
         Outcome::Done => tracing::debug!(worker, ?took, "handled"),
+        Outcome::Failed(error) if error.kind() == FailureKind::Release => {
+            tracing::info!(worker, ?took, %error, "the handler hands the message back");
+        }
         Outcome::Failed(error) => tracing::warn!(worker, ?took, outcome = outcome.name(), %error, "the handler failed"),
         Outcome::Panicked(panic) => tracing::error!(worker, ?took, panic, "the handler panicked"),
         Outcome::TimedOut => tracing::warn!(worker, ?took, "the handler was stopped: its time was over"),

@@ -95,6 +95,23 @@ impl Running {
         }
     }
 
+    /// Waits until this count of the first worker's `/status` is at least `least`.
+    pub(crate) async fn until_handled(&self, count: &str, least: u64) {
+        let url = format!("http://{}/status", self.admin.unwrap());
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let wait = async {
+            loop {
+                let status: Value =
+                    serde_json::from_slice(&http.get(&url).send().await.unwrap().bytes().await.unwrap()).unwrap();
+                if status["workers"][0][count].as_u64() >= Some(least) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("it does not come to that");
+    }
+
     /// Begins the end without waiting for it.
     pub(crate) fn begin_to_stop(&self) {
         self.stop.cancel();

@@ -147,6 +147,17 @@ class Staying(Programs):
         process.until(consumed_messages=1)
         self.assertEqual(self.starts(), 2)
 
+    def test_the_message_that_ends_it_is_the_one_that_fails(self):
+        for what in ["crash", "hang"]:
+            with self.subTest(what):
+                # Each message is a batch of its own, and one failure makes a dead letter.
+                process = self.stay(", timeout: 1s", failures=1, worker="    max_messages: 1\n    concurrency: 8")
+                process.send(*[{"do": "done"}] * 10, {"do": what}, *[{"do": "done"}] * 20)
+                process.until(consumed_messages=30, available_messages=0, produced_deadletters=1)
+                counts = process.status()
+                self.assertEqual((counts["failed"], counts["timed_out"]), (1, 0))
+                self.assertEqual(process.end(), 0)
+
     def test_one_that_hangs_is_started_again(self):
         process = self.stay(", timeout: 1s", failures=1)
         process.send({"do": "hang"})

@@ -104,6 +104,8 @@ fn worker(watch: &Watch) -> Value {
         "timed_out": counts.timed_out,
         "acknowledged": counts.acknowledged,
         "redelivered": counts.redelivered,
+        "released": counts.released,
+        "dead_lettered": counts.dead_lettered,
         "late_acknowledgements": counts.late,
         "failed_polls": counts.failed_polls,
         "last_errors": watch.recorder.errors(),

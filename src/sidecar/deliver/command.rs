@@ -67,7 +67,7 @@ impl CommandDelivery {
 /// the message: dropped, it is killed.
 ///
 /// # Errors
-/// When it cannot be started, which is not the message's fault: it is deferred, and nothing is fetched for a while.
+/// When it cannot be started, which is not the message's fault: it is handed back, and nothing is fetched for a while.
 pub(super) fn spawn(run: &Run, stdout: Stdio, brake: &Brake) -> Result<Program, HandlerError> {
     let [path, arguments @ ..] = &*run.program else { return Err(HandlerError::retry("no program is configured")) };
     let mut command = Command::new(path);
@@ -78,7 +78,7 @@ pub(super) fn spawn(run: &Run, stdout: Stdio, brake: &Brake) -> Result<Program, 
     Program::start(&mut command).map_err(|error| {
         tracing::error!(program = path, %error, pause = ?CANNOT_START, "the program cannot be started: nothing is fetched for a while");
         brake.pause_for(CANNOT_START);
-        HandlerError::defer(CANNOT_START)
+        HandlerError::release(format!("the program cannot be started: {error}"))
     })
 }
 

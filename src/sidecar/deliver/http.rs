@@ -23,9 +23,14 @@ use crate::{
     worker::{BatchHandler, Delivery, Handler, HandlerError},
 };
 
-/// How long before its deadline a message stops waiting for an application that is down.
+/// How long before its deadline a message stops waiting for an application that is down, at least: a connection that does not come
+/// about must be found out before the deadline, when the message would count as failed.
 const RESERVE: Duration = Duration::from_secs(2);
-/// When a message that waited in vain is looked at again.
+/// How long before its deadline a post is given up.
+const MARGIN: Duration = Duration::from_millis(50);
+/// The least time spent on waiting that makes a post's own time too short to blame the message.
+const NOTICEABLE: Duration = Duration::from_millis(500);
+/// When a message that was put off for others is looked at again.
 const LATER: Duration = Duration::from_secs(10);
 
 /// Posts messages to an application.
@@ -38,6 +43,8 @@ pub(crate) struct HttpDelivery {
     source: String,
     format: BodyFormat,
     timeout: Duration,
+    /// How long before its deadline a message stops waiting for the application.
+    reserve: Duration,
     common: HeaderMap,
     signature_key: Option<Secret>,
     stopping: CancellationToken,
@@ -61,6 +68,7 @@ impl HttpDelivery {
             source,
             format: settings.format,
             timeout: settings.timeout.get(),
+            reserve: RESERVE.max(settings.connect_timeout.get() + MARGIN * 2),
             common,
             signature_key: settings.signature_key.clone(),
             stopping,
@@ -72,14 +80,13 @@ impl HttpDelivery {
         self.app.clone()
     }
 
-    /// Waits for the application, no longer than `patience`.
+    /// Waits for the application, no longer than `patience`. A message that waits in vain is handed back: it was not tried.
     async fn wait_for_app(&self, patience: Duration, alone: bool) -> Result<Turn<'_>, HandlerError> {
         tokio::select! {
             biased;
             turn = self.app.turn(alone) => Ok(turn),
-            // Not the message's fault: where the queue has delays this costs no delivery attempt.
-            () = tokio::time::sleep(patience) => Err(HandlerError::defer(LATER)),
-            () = self.stopping.cancelled() => Err(HandlerError::defer(Duration::from_secs(1))),
+            () = tokio::time::sleep(patience) => Err(HandlerError::release("the application was not ready for it in time")),
+            () = self.stopping.cancelled() => Err(HandlerError::release("the application is not ready, and the sidecar stops")),
         }
     }
 
@@ -88,13 +95,14 @@ impl HttpDelivery {
     async fn deliver(&self, messages: Messages<'_>, alone: bool) -> Result<Option<Answer>, HandlerError> {
         let key = Key::of(messages.all());
         let queue = messages.first().queue();
+        let full_time = self.time_to_answer(messages);
         let mut alone = alone || self.app.must_be_alone(key);
         // The error of the post before, and how many messages were answered by then, where one more says who is to blame.
         let mut before: Option<(NoAnswer, Option<u64>)> = None;
         loop {
-            let patience = messages.remaining().saturating_sub(RESERVE);
+            let patience = messages.remaining().saturating_sub(self.reserve);
             if before.is_some() && patience.is_zero() {
-                return Err(HandlerError::defer(LATER));
+                return Err(HandlerError::release("its connection broke, and no time is left to find out why"));
             }
             let turn = self.wait_for_app(patience, alone).await?;
             if let Some((error, _)) = before.take_if(|(_, answers)| answers.is_some_and(|n| self.app.answers() > n)) {
@@ -116,9 +124,9 @@ impl HttpDelivery {
                 }
                 NoAnswer::TimedOut(time) => {
                     self.app.silent(key);
-                    // What is left after a break that others may have caused can be too little for any message.
-                    let short = before.is_some() && time < self.timeout;
-                    return Err(if short { HandlerError::defer(LATER) } else { HandlerError::retry(error) });
+                    // What is left after waiting for the application can be too little for any message.
+                    let short = time + NOTICEABLE < full_time;
+                    return Err(if short { HandlerError::release(error) } else { HandlerError::retry(error) });
                 }
                 NoAnswer::Broken(_) if messages.all().len() > 1 => {
                     tracing::warn!(queue, %error, "messages that share a request are posted one by one");
@@ -137,8 +145,13 @@ impl HttpDelivery {
         }
     }
 
+    /// How long the application has for its answer, if it is asked now.
+    fn time_to_answer(&self, messages: Messages<'_>) -> Duration {
+        self.timeout.min(messages.remaining().saturating_sub(MARGIN))
+    }
+
     async fn post(&self, messages: Messages<'_>) -> Result<Answer, NoAnswer> {
-        let wait = self.timeout.min(messages.remaining());
+        let wait = self.time_to_answer(messages);
         let (mut headers, body) = match messages {
             Messages::One(delivery) => self.single(delivery, wait),
             Messages::Many(deliveries) => self.batch(deliveries, messages.first(), wait),

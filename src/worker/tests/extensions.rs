@@ -42,6 +42,32 @@ async fn without_the_extension_a_rejected_message_fails_as_ever() {
     running.stop().await;
 }
 
+fn releasing(script: &Arc<Script>) -> Running {
+    Running::start(script, Settings::default(), |name, _| async move {
+        if name == "b" { Err(HandlerError::release("nobody was there")) } else { Ok(()) }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_handler_releases_is_handed_back_and_no_failure() {
+    let script = with(Extensions::ALL, &[&["a", "b", "c"]]);
+    let running = releasing(&script);
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", RELEASE)])]);
+    assert!(script.failures.lock().unwrap().is_empty());
+    let report = running.stop().await;
+    assert_eq!((report.deferred, report.failed, report.released, report.redelivered), (1, 0, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_extension_it_is_put_off() {
+    let script = with(Extensions::NONE, &[&["a", "b", "c"]]);
+    let running = releasing(&script);
+    running.after(SECOND * 3).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK), ("c", OK)])], "a delayed copy was sent");
+    assert_eq!(running.stop().await.deferred, 1);
+}
+
 /// The queue may have lost its dead letters since the start: a refused reject changes nothing, and the message fails instead.
 #[tokio::test(start_paused = true)]
 async fn a_reject_that_is_refused_becomes_a_failure() {

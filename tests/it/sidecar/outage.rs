@@ -27,6 +27,45 @@ async fn an_application_that_is_down_costs_no_attempt() {
     assert!(sidecar.stop().await.drained);
 }
 
+/// A FIFO queue has no delays: what waits in vain for the application is handed back, and no failure is counted.
+#[tokio::test]
+async fn a_message_that_waits_in_vain_is_handed_back_without_a_failure() {
+    let mut app = App::start().await;
+    // A connection may take nearly the whole lease, so nothing is left for waiting.
+    let http = format!("url: 'http://{}/', timeout: 1s, connect_timeout: 14s, health_interval: 20ms", app.address);
+    let sidecar =
+        Running::with("mode: FIFO, max_consume_count: 2", &worker(&format!("{{http: {{{http}}}}}"), "")).await;
+    sidecar.send(&[Message::text("first")]).await;
+    app.next().await;
+    sidecar.until(|group| group.consumed_messages == 1).await;
+    let address = app.address;
+    app.end().await;
+    sidecar.send(&[Message::text("second")]).await;
+    sidecar.until(|group| group.available_messages == 0).await;
+    sidecar.until(|group| group.available_messages == 1).await;
+    let mut app = App::on(address).await;
+    let again = app.next().await;
+    assert_eq!((again.body.clone(), again.header("dms-attempt")), (json!("second"), Some("1")));
+    sidecar.until(|group| group.consumed_messages == 2).await;
+    let report = sidecar.stop().await.workers[0].report;
+    assert_eq!((report.released, report.failed, report.timed_out, report.redelivered), (1, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn at_the_end_what_waits_for_the_application_is_handed_back() {
+    let mut app = App::start().await;
+    let handler = format!("{{http: {{url: 'http://{}/', health_interval: 20ms}}}}", app.address);
+    let sidecar = Running::with("mode: FIFO, max_consume_count: 2", &worker(&handler, "")).await;
+    sidecar.send(&[Message::text("first")]).await;
+    app.next().await;
+    sidecar.until(|group| group.consumed_messages == 1).await;
+    app.end().await;
+    sidecar.send(&[Message::text("second")]).await;
+    sidecar.until(|group| group.available_messages == 0).await;
+    let report = sidecar.stop().await.workers[0].report;
+    assert_eq!((report.released, report.failed, report.redelivered), (1, 0, 0));
+}
+
 #[tokio::test]
 async fn an_application_is_asked_for_its_health_where_it_has_a_url_for_it() {
     let mut app = App::start().await;

@@ -1,6 +1,6 @@
 //! Delivery to a program: one process per message, or one that stays.
 
-use dms_worker::message::Message;
+use dms_worker::{message::Message, queue::ConsumerGroup};
 use serde_json::json;
 
 use super::{Running, worker};
@@ -61,13 +61,15 @@ async fn a_program_that_goes_away_costs_no_message_an_attempt() {
     use std::os::unix::fs::PermissionsExt;
     let script = Script::new("#!/bin/sh\nexit 0\n");
     std::fs::set_permissions(script.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let sidecar = Running::start(1, &worker(&format!("{{command: ['{}']}}", script.path()), "")).await;
+    // In an order without delays a failure would be counted, and make a dead letter at the second one.
+    let yaml = worker(&format!("{{command: ['{}']}}", script.path()), "") + "admin: {listen: '127.0.0.1:0'}\n";
+    let sidecar = Running::with("mode: FIFO, max_consume_count: 2", &yaml).await;
     std::fs::remove_file(script.path()).unwrap();
     sidecar.send(&[body(0)]).await;
-    // The original is acknowledged when its copy is sent, to come later.
-    let group = sidecar.until(|group| group.consumed_messages == 1).await;
-    assert_eq!(group.produced_dead_letters, Some(0), "one failure would have been enough");
-    sidecar.stop().await;
+    sidecar.until_handled("released", 1).await;
+    assert_eq!(sidecar.group().await.available_messages, 1);
+    let report = sidecar.stop().await.workers[0].report;
+    assert_eq!((report.released, report.failed, report.redelivered), (1, 0, 0));
 }
 
 #[tokio::test]
@@ -105,4 +107,60 @@ done
     sidecar.until(|group| group.available_messages == 0 && group.consumed_messages >= 4).await;
     assert_eq!(script.seen().len(), 2);
     sidecar.stop().await;
+}
+
+/// A message that ends the program (9), or stops it (7), while it has others.
+const ENDS_AND_HANGS: &str = r#"
+while read -r line; do
+  id=$(echo "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+  code=$(echo "$line" | sed 's/.*"code":\([0-9]*\).*/\1/')
+  echo "$code" >> "$(dirname "$0")/seen"
+  case "$code" in
+    9) exit 9 ;;
+    7) exec sleep 600 ;;
+    *) echo "{\"id\":$id,\"outcome\":\"done\"}" ;;
+  esac
+done
+"#;
+
+/// Gives a program 30 messages in batches of their own, so that each failure counts, with `poison` among them: it alone dies.
+async fn only_poison_dies(poison: u32, times: u32, queue: &str, extra: &str) {
+    let script = Script::new(ENDS_AND_HANGS);
+    let handler = format!("{{command: {{run: [sh, '{}'], mode: json_lines, timeout: 1s}}}}", script.path());
+    let sidecar = Running::with(queue, &worker(&handler, extra)).await;
+    let codes: Vec<u32> = (100..130).map(|number| if number == 104 { poison } else { number }).collect();
+    for codes in codes.chunks(10) {
+        let messages: Vec<_> = codes.iter().map(|code| body(*code)).collect();
+        sidecar.send(&messages).await;
+    }
+    let done = |group: &ConsumerGroup| group.produced_dead_letters > Some(0) && group.consumed_messages >= 29;
+    let group = sidecar.until(done).await;
+    assert_eq!((group.consumed_messages, group.produced_dead_letters), (29, Some(1)));
+    sidecar.stop().await;
+    let seen = script.seen();
+    let tries = seen.iter().filter(|code| **code == poison.to_string()).count();
+    assert!((times as usize..=times as usize + 1).contains(&tries), "{tries} tries: {seen:?}");
+    for code in codes {
+        assert!(seen.contains(&code.to_string()), "{code} was given to the program");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_ends_the_program_fails_and_none_of_those_that_it_had() {
+    only_poison_dies(9, 1, "max_consume_count: 1", "max_messages: 1").await;
+}
+
+#[tokio::test]
+async fn a_message_that_ends_the_program_again_and_again_takes_nobody_with_it() {
+    only_poison_dies(9, 3, "max_consume_count: 3", "max_messages: 1").await;
+}
+
+#[tokio::test]
+async fn a_message_that_stops_the_program_fails_and_none_of_those_behind_it() {
+    only_poison_dies(7, 1, "max_consume_count: 1", "max_messages: 1").await;
+}
+
+#[tokio::test]
+async fn in_an_order_a_message_that_ends_the_program_fails_alone_too() {
+    only_poison_dies(9, 2, "mode: FIFO, max_consume_count: 2", "").await;
 }
