@@ -19,7 +19,7 @@ use super::{
     suspects::{Absence, Trace},
 };
 use crate::{
-    client::{AckOutcome, Acked, Error},
+    client::{AckOutcome, Acked, Error, Extensions},
     message::{AckLine, AckStatus},
 };
 
@@ -51,13 +51,15 @@ pub(crate) async fn settle(
     }
     let _pending = shared.acks.begin();
     let mut answer = tell(shared, batch, ledger, told, lease).await;
-    // Nothing was changed by it: the queue has lost its dead letters, say.
-    let shorter = ledger.without_rejects(told);
-    if shorter != told && answer.as_ref().is_err_and(is_refused) {
-        told = shorter;
-        // Nothing takes the rejected message away any more.
-        let pause = shared.rejected_again(&batch.at(told.done));
-        hold(shared, pause, lease).await;
+    // Nothing was changed by it: the queue has lost its dead letters, say, or another replica of the service knows no extensions.
+    let plain = ledger.told(told, Extensions::NONE);
+    if plain != told && answer.as_ref().is_err_and(is_refused) {
+        if plain.done < told.done {
+            // Nothing takes the rejected message away any more.
+            let pause = shared.rejected_again(&batch.at(plain.done));
+            hold(shared, pause, lease).await;
+        }
+        told = plain;
         answer = tell(shared, batch, ledger, told, lease).await;
     }
     conclude(shared, batch, ledger, told, &answer)

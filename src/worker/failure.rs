@@ -199,13 +199,14 @@ impl FailurePolicy {
     /// A copy that cannot be sent leaves the message failed: it is redelivered, nothing is lost.
     pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Resolved {
         let decision = self.decide(&message.attributes, outcome);
-        // Tried again, and without much hope.
+        // Trying it again at once is of no use.
         let hopeless = matches!(decision, Decision::Park { .. }) || reason(outcome) == UNDECODABLE;
-        let failed = || Resolved {
+        let failing = |hopeless: bool| Resolved {
             report: Some(self.report(message, outcome, false)),
             loops: hopeless && !self.dead_letters,
             ..Verdict::Failed.into()
         };
+        let failed = || failing(hopeless);
         let sent = match decision {
             Decision::Acknowledge => return Verdict::Done.into(),
             Decision::Fail => return failed(),
@@ -227,7 +228,8 @@ impl FailurePolicy {
             Ok(()) => Verdict::Done.into(),
             Err(error) => {
                 tracing::warn!(worker = self.worker, %error, "the copy of a failed message could not be sent: it will be redelivered");
-                failed()
+                // A copy that is refused, because it is too large say, will be again.
+                failing(hopeless || !error.is_retryable())
             }
         }
     }

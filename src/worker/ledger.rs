@@ -107,7 +107,7 @@ impl Ledger {
     }
 
     /// The settlement in which the first rejected message is a failure, for a service that does not take rejects.
-    pub(crate) fn without_rejects(&self, settlement: Settlement) -> Settlement {
+    fn without_rejects(&self, settlement: Settlement) -> Settlement {
         let shorter = self.until(|verdict| verdict == Some(Verdict::Done));
         if shorter.done < settlement.done { Settlement { stop: Stop::Fail, ..shorter } } else { settlement }
     }

@@ -64,8 +64,8 @@ struct Script {
     answer_takes: Mutex<Duration>,
     /// Polls whose answer nobody waited for.
     abandoned: AtomicUsize,
-    /// How many acknowledgements with rejects are refused.
-    refuses_rejects: AtomicUsize,
+    /// How many acknowledgements that use extensions are refused.
+    refuses_extensions: AtomicUsize,
     refuses_copies: AtomicBool,
 }
 
@@ -89,7 +89,7 @@ impl Script {
             ends: Notify::new(),
             answer_takes: Mutex::default(),
             abandoned: AtomicUsize::new(0),
-            refuses_rejects: AtomicUsize::new(0),
+            refuses_extensions: AtomicUsize::new(0),
             refuses_copies: AtomicBool::new(false),
         })
     }
@@ -201,8 +201,8 @@ impl Source for Script {
         if self.deadly_acks.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
             panic!("planted");
         }
-        let rejects = lines.iter().any(|line| line.status == AckStatus::Reject);
-        if rejects && self.refuses_rejects.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
+        let extended = lines.iter().any(|line| matches!(line.status, AckStatus::Reject | AckStatus::Release));
+        if extended && self.refuses_extensions.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
             return Err(Error::refused_for_test());
         }
         let takes = *self.ack_takes.lock().unwrap();
