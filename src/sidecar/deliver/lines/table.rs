@@ -142,9 +142,9 @@ mod tests {
 
     use super::*;
 
-    fn given(
-        ids: std::ops::RangeInclusive<u64>,
-    ) -> (Table, Vec<oneshot::Receiver<Result<Result<(), HandlerError>, Lost>>>) {
+    type Waiting = oneshot::Receiver<Result<Result<(), HandlerError>, Lost>>;
+
+    fn given(ids: std::ops::RangeInclusive<u64>) -> (Table, Vec<Waiting>) {
         let table = Table::new();
         let waiting = ids.map(|id| {
             let (reply, answer) = oneshot::channel();
@@ -155,7 +155,7 @@ mod tests {
         (table, waiting)
     }
 
-    fn lost(waiting: &mut [oneshot::Receiver<Result<Result<(), HandlerError>, Lost>>]) -> Vec<Option<Lost>> {
+    fn lost(waiting: &mut [Waiting]) -> Vec<Option<Lost>> {
         waiting.iter_mut().map(|answer| answer.try_recv().ok().and_then(Result::err)).collect()
     }
 
