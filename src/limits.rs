@@ -89,6 +89,24 @@ where
     Err(LimitError::new(what, value.to_string(), allowed))
 }
 
+/// Checks a time against a range of whole seconds, its fraction included: 300.9 s are more than 300 s.
+///
+/// # Errors
+/// Names `what`, the time and the range.
+pub fn seconds(what: &'static str, time: Duration, range: &RangeInclusive<u64>) -> Result<(), LimitError> {
+    let (least, most) = (Duration::from_secs(*range.start()), Duration::from_secs(*range.end()));
+    if (least..=most).contains(&time) {
+        return Ok(());
+    }
+    let allowed = format!("{} to {} s are allowed", range.start(), range.end());
+    Err(LimitError::new(what, format!("{time:?}"), allowed))
+}
+
+/// A time in whole seconds, as the API takes it; a fraction counts as a second.
+pub(crate) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
 /// Checks a queue name (5.1.1).
 ///
 /// # Errors
@@ -150,7 +168,18 @@ pub fn delay(delay: Duration) -> Result<(), LimitError> {
     if delay <= MAX_DELAY {
         return Ok(());
     }
-    Err(LimitError::new("delay", format!("{} ms", delay.as_millis()), "0 to 604800000 ms (7 days) are allowed"))
+    Err(LimitError::new("delay", format!("{delay:?}"), "0 to 604800000 ms (7 days) are allowed"))
+}
+
+/// Checks that a delay is not above another.
+///
+/// # Errors
+/// When it is.
+pub(crate) fn delay_up_to(what: &'static str, delay: Duration, most: Duration) -> Result<(), LimitError> {
+    if delay <= most {
+        return Ok(());
+    }
+    Err(LimitError::new(what, format!("{delay:?}"), format!("up to {most:?} are allowed")))
 }
 
 /// Checks the number of messages of one request (5.3.1).
@@ -252,6 +281,20 @@ mod tests {
     fn an_error_names_the_thing_the_value_and_the_remedy() {
         let error = in_range("ack_wait", 10, &ACK_WAIT_SECS, " s").unwrap_err();
         assert_eq!(error.to_string(), "ack_wait is 10: 15 to 300 s are allowed");
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_counts() {
+        for good in [15.0, 15.1, 299.9, 300.0] {
+            assert_eq!(seconds("ack_wait", Duration::from_secs_f64(good), &ACK_WAIT_SECS), Ok(()), "{good}");
+        }
+        for bad in [0.0, 14.9, 300.000_1, 300.9] {
+            assert!(seconds("ack_wait", Duration::from_secs_f64(bad), &ACK_WAIT_SECS).is_err(), "{bad}");
+        }
+        assert!(seconds("ack_wait", Duration::MAX, &ACK_WAIT_SECS).is_err());
+        let error = seconds("ack_wait", Duration::from_millis(300_900), &ACK_WAIT_SECS).unwrap_err();
+        assert_eq!(error.to_string(), "ack_wait is 300.9s: 15 to 300 s are allowed");
+        assert_eq!([0, 1, 1_000, 1_001].map(|millis| whole_seconds(Duration::from_millis(millis))), [0, 1, 1, 2]);
     }
 
     #[test]

@@ -293,6 +293,20 @@ pub struct DeadLetterInfo {
     pub last_failure_ms: Option<i64>,
 }
 
+/// The reason, the error, the worker and the number of attempts, as in `failed: no such account (worker billing-1, attempt 3)`.
+impl fmt::Display for DeadLetterInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        if let Some(error) = &self.error {
+            write!(f, ": {error}")?;
+        }
+        match &self.worker {
+            Some(worker) => write!(f, " (worker {worker}, attempt {})", self.attempts),
+            None => write!(f, " (attempt {})", self.attempts),
+        }
+    }
+}
+
 /// One line of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckLine<'a> {

@@ -53,11 +53,11 @@ use tokio::{
 use self::history::{History, Recorded};
 use crate::{
     client::Client,
-    message::Message,
+    message::{DeadLetterInfo, Message},
     queue::{GroupId, NewQueue, ProjectId, QueueId, Stream},
     server::{
         Server, ServerConfig, ServerError,
-        broker::{Broker, GroupPath, PeekState, Peeked},
+        broker::{Broker, GroupOverview, GroupPath, PeekState, Peeked},
         clock::Clock,
         faults::Faults,
     },
@@ -168,9 +168,9 @@ pub struct Counts {
     pub acknowledged: u64,
     /// Messages that could be consumed now.
     pub available: u64,
-    /// Messages that are consumed and not acknowledged yet; counted up to 1000.
+    /// Messages that are consumed and not acknowledged yet.
     pub leased: u64,
-    /// Messages whose delay is not over; counted up to 1000.
+    /// Messages whose delay is not over.
     pub delayed: u64,
     /// Dead letters that were ever made.
     pub dead_lettered: u64,
@@ -283,17 +283,17 @@ impl TestGroup {
     /// # Panics
     /// When the queue or the group is deleted.
     pub async fn counts(&self) -> Counts {
-        let listed = self.broker.groups(&self.path.project, &self.path.queue).await;
-        let list = listed.unwrap_or_else(|error| panic!("the groups cannot be listed: {error}"));
-        let group = list.groups.into_iter().find(|group| group.id == self.path.group);
-        let group = group.unwrap_or_else(|| panic!("the group {} is deleted", self.path.group));
-        let peeked = self.peek(Stream::Messages).await;
-        let in_state = |matches: fn(&PeekState) -> bool| peeked.iter().filter(|one| matches(&one.state)).count() as u64;
+        // One look at everything: between two of them a lease may end, and its message would be in neither.
+        let queue = self.broker.overview().into_iter().find(|queue| queue.queue.id == self.path.queue);
+        let queue = queue.unwrap_or_else(|| panic!("the queue {} is deleted", self.path.queue));
+        let group = queue.groups.into_iter().find(|group| group.group.id == self.path.group);
+        let GroupOverview { group, in_flight, .. } =
+            group.unwrap_or_else(|| panic!("the group {} is deleted", self.path.group));
         Counts {
             acknowledged: group.consumed_messages,
             available: group.available_messages,
-            leased: in_state(|state| matches!(state, PeekState::Leased(_))),
-            delayed: in_state(|state| matches!(state, PeekState::Delayed(_))),
+            leased: in_flight,
+            delayed: queue.delayed,
             dead_lettered: group.produced_dead_letters.unwrap_or(0),
             dead_letters: group.available_dead_letters.unwrap_or(0),
         }
@@ -315,6 +315,15 @@ impl TestGroup {
         self.peek(Stream::DeadLetters).await.iter().map(parse).collect()
     }
 
+    /// The bodies of the dead letters that are not settled, each with why it died, up to 1000, leasing none.
+    ///
+    /// # Panics
+    /// When a body is not of the type asked for.
+    pub async fn deaths<T: DeserializeOwned>(&self) -> Vec<(T, DeadLetterInfo)> {
+        let died = |peeked: &Peeked| (parse(peeked), peeked.dead_letter.as_deref().cloned().unwrap_or_default());
+        self.peek(Stream::DeadLetters).await.iter().map(died).collect()
+    }
+
     /// Checks that so many messages were acknowledged, and that none is left.
     ///
     /// # Panics
@@ -323,7 +332,8 @@ impl TestGroup {
         let counts = self.counts().await;
         assert!(
             counts.acknowledged == messages && counts.is_idle(),
-            "{messages} messages should be acknowledged and none left: {counts:?}; {}",
+            "{messages} messages should be acknowledged and none left: {counts:?}; {}; {}",
+            Deaths(self.deaths().await),
             self.history
         );
     }
@@ -364,8 +374,26 @@ impl TestGroup {
     /// When it is otherwise, with what is there and the handlers' calls.
     pub async fn assert_dead_lettered<T: Serialize>(&self, bodies: impl IntoIterator<Item = T>) {
         let wanted = values(bodies);
-        let found: Vec<serde_json::Value> = self.dead_letters().await;
-        assert!(found == wanted, "the dead letters should be {wanted:?}, and are {found:?}; {}", self.history);
+        let found: Vec<(serde_json::Value, DeadLetterInfo)> = self.deaths().await;
+        let bodies: Vec<_> = found.iter().map(|(body, _)| body.clone()).collect();
+        assert!(
+            bodies == wanted,
+            "the dead letters should be {wanted:?}, and are {bodies:?}; {}; {}",
+            Deaths(found),
+            self.history
+        );
+    }
+
+    /// Checks that a message with this body is a dead letter, for this reason: `failed`, `rejected`, `timed_out`,
+    /// `lease_expired` or another of [`DeadLetterInfo::reason`].
+    ///
+    /// # Panics
+    /// When it is otherwise, with what is there and the handlers' calls.
+    pub async fn assert_died<T: Serialize>(&self, body: T, reason: &str) {
+        let body = value(&body);
+        let found: Vec<(serde_json::Value, DeadLetterInfo)> = self.deaths().await;
+        let died = found.iter().any(|(dead, info)| *dead == body && info.reason == reason);
+        assert!(died, "{body} should have died as {reason:?}; {}; {}", Deaths(found), self.history);
     }
 
     /// How long until the first delayed message is due.
@@ -386,6 +414,19 @@ impl TestGroup {
 impl fmt::Debug for TestGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestGroup").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Dead letters with their reasons, for a message of an assertion.
+struct Deaths(Vec<(serde_json::Value, DeadLetterInfo)>);
+
+impl fmt::Display for Deaths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("there are no dead letters");
+        }
+        f.write_str("the dead letters are")?;
+        self.0.iter().try_for_each(|(body, info)| write!(f, "\n  {body}: {info}"))
     }
 }
 

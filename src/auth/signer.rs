@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
 use super::canonical::{CanonicalRequest, MissingHeader, RequestParts, hex, unhex};
+use crate::limits::whole_seconds;
 
 /// The only algorithm that the service's gateway takes.
 pub const ALGORITHM: &str = "SDK-HMAC-SHA256";
@@ -196,7 +197,7 @@ fn check_skew(date: &str, now: Timestamp) -> Result<(), SignatureError> {
         .and_then(|date| date.to_zoned(TimeZone::UTC))
         .map_err(|_| SignatureError::BadDate)?;
     let skew = now.duration_since(signed.timestamp()).unsigned_abs();
-    if skew > MAX_SKEW { Err(SignatureError::Expired(skew.as_secs())) } else { Ok(()) }
+    if skew > MAX_SKEW { Err(SignatureError::Expired(whole_seconds(skew))) } else { Ok(()) }
 }
 
 /// A declared hash must be that of the body; bodies are JSON, so `UNSIGNED-PAYLOAD` has no place here.

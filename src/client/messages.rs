@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     auth::encode,
-    limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, POLL_WAIT_SECS},
+    limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, POLL_WAIT_SECS, whole_seconds},
     message::{AckHandle, AckLine, AckStatus, Message, MessageId, ReceivedMessage},
     queue::{QueueId, SourcePath, Stream, TagFilter, TagMode},
     wire::{
@@ -89,10 +89,6 @@ impl ConsumeOptions {
         }
         query
     }
-}
-
-fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 
 /// A consumed batch, and what is known of when its lease began: between sending the request and hearing the answer, and where the

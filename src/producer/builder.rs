@@ -145,8 +145,8 @@ impl ProducerBuilder {
         limits::in_range("max_in_flight", self.max_in_flight, &(1..=1024), " requests")?;
         limits::in_range("max_pending", self.max_messages, &(1..=limits::MAX_PENDING), " messages")?;
         limits::in_range("max_pending", self.max_bytes, &(MAX_BYTES..=1 << 30), " bytes")?;
-        limits::in_range("linger", self.linger.as_millis(), &(0..=limits::MAX_LINGER.as_millis()), " ms")?;
-        limits::in_range("patience", self.patience.as_secs(), &(0..=86_400), " s")?;
+        limits::seconds("linger", self.linger, &(0..=limits::MAX_LINGER.as_secs()))?;
+        limits::seconds("patience", self.patience, &(0..=86_400))?;
         let name = self.name.unwrap_or_else(|| self.queue.to_string());
         let counters = Arc::new(self.metrics.counters(&name));
         let delivery = Delivery {

@@ -187,7 +187,7 @@ impl Sweep {
     }
 
     fn check(&self) -> Result<(), LimitError> {
-        limits::in_range("ack_wait", self.ack_wait.as_secs(), &ACK_WAIT_SECS, " s")
+        limits::seconds("ack_wait", self.ack_wait, &ACK_WAIT_SECS)
     }
 }
 

@@ -1,173 +1,52 @@
 //! What the workers of a process share: a ceiling over the limits that each of them has, and how it is divided when it is scarce.
 //!
 //! Every worker is sure of one message in flight, whatever the others do: so nobody starves, and nobody waits for the long poll
-//! of an idle worker. What the ceiling has beyond that goes to those that want it. When it does not suffice, the next place goes to
-//! the worker that holds the least in proportion to its weight, in messages or in bytes, whichever is the larger part of the
-//! ceiling; in strict order to the one with the largest weight.
+//! of an idle worker. What the ceiling has beyond that goes to those that want it. When it does not suffice, the next places go to
+//! the waiting worker that holds the least in proportion to its weight, in messages or in bytes, whichever is the larger part of
+//! the ceiling; in strict order to the one with the largest weight. Of equal ones the one that has waited longest is first.
 //!
-//! `State` decides and is pure; the rest waits, wakes and gives back.
+//! `division` decides and is pure; this file waits, wakes and gives back. A change wakes the worker that is first in the queue, and
+//! the one that has just given back its last place: never all of them, because there may be a thousand.
 
-use std::{
-    cmp::Reverse,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Mutex as Turn, Notify};
 
-use super::enough::until_enough;
-use crate::limits::{MAX_BYTES, MAX_MESSAGES};
-
-/// A whole ceiling in the fixed-point numbers in which shares of it are compared.
-const WHOLE: u128 = 1 << 40;
-
-/// In how many rounds at most places are dealt out.
-const ROUNDS: usize = 256;
+use super::{
+    division::{Division, Member, Sharing},
+    enough::until_enough,
+};
+use crate::limits::MAX_BYTES;
 
 /// What stands for no limit on one side of a ceiling.
 const UNLIMITED: usize = usize::MAX / 2;
 
-/// How a ceiling is divided when it does not suffice for all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Sharing {
-    /// In proportion to the weights of the workers that want something. The default.
-    #[default]
-    Weighted,
-    /// The worker with the largest weight first, as much as it wants; equal ones alike. The others keep one place each.
-    Strict,
-}
-
 /// A limit on what is in flight in all workers of a process.
 #[derive(Debug)]
-pub(crate) struct Ceiling {
-    state: Mutex<State>,
-    freed: Notify,
-}
+pub(crate) struct Ceiling(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    max_messages: usize,
-    max_bytes: usize,
-    sharing: Sharing,
-    members: Vec<Member>,
-}
-
-/// One worker's part.
-#[derive(Clone, Debug)]
-struct Member {
-    weight: u32,
-    messages: usize,
-    bytes: usize,
-    /// For how many messages its polls wait.
-    wants: usize,
-}
-
-impl Member {
-    /// What it is counted with: at least the one poll that it is sure of.
-    fn charge(&self) -> Room {
-        Room { messages: self.messages.max(1), bytes: self.bytes.max(MAX_BYTES) }
-    }
-
-    /// What so many places more add to that. Every ten are a poll, which counts as the most that it can bring.
-    fn cost(&self, dealt: usize, more: usize) -> Room {
-        let polls = (dealt + more).div_ceil(MAX_MESSAGES) - dealt.div_ceil(MAX_MESSAGES);
-        let after = Self { messages: self.messages + more, bytes: self.bytes + polls * MAX_BYTES, ..self.clone() };
-        after.charge().less(self.charge())
-    }
-
-    fn take(&mut self, dealt: usize, more: usize) {
-        let polls = (dealt + more).div_ceil(MAX_MESSAGES) - dealt.div_ceil(MAX_MESSAGES);
-        self.messages += more;
-        self.bytes += polls * MAX_BYTES;
-    }
-}
-
-/// What a member has been dealt so far.
-struct Hand {
-    member: Member,
-    dealt: usize,
-}
-
-impl Hand {
-    /// What the next round for this member costs; more than there can be when it wants nothing more.
-    fn next(&self, round: usize) -> Room {
-        match round.min(self.member.wants.saturating_sub(self.dealt)) {
-            0 => Room { messages: usize::MAX, bytes: usize::MAX },
-            more => self.member.cost(self.dealt, more),
-        }
-    }
-
-    fn deal(&mut self, round: usize) {
-        let more = round.min(self.member.wants.saturating_sub(self.dealt));
-        self.member.take(self.dealt, more);
-        self.dealt += more;
-    }
-}
-
-/// Messages, and bytes of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
-    messages: usize,
-    bytes: usize,
-}
-
-impl Room {
-    fn less(self, other: Self) -> Self {
-        Self { messages: self.messages.saturating_sub(other.messages), bytes: self.bytes.saturating_sub(other.bytes) }
-    }
-
-    fn has(self, other: Self) -> bool {
-        other.messages <= self.messages && other.bytes <= self.bytes
-    }
+    division: Division,
+    /// Each member's bell; one poll of a member waits for it.
+    bells: Vec<Arc<Notify>>,
+    /// How often a poll looked for places.
+    #[cfg(test)]
+    looks: usize,
 }
 
 impl State {
-    /// How many messages a poll of a member may ask for now, beside all that wait.
-    ///
-    /// The places that are free are dealt out one after the other, each to the waiting member whose turn it is; many at once in
-    /// rounds of some.
-    fn grant(&self, to: usize, want: usize) -> usize {
-        let mut free = Room { messages: self.max_messages, bytes: self.max_bytes };
-        free = self.members.iter().fold(free, |free, member| free.less(member.charge()));
-        let wanted: usize = self.members.iter().map(|member| member.wants).sum();
-        let round = (free.messages.min(wanted) / ROUNDS).max(1);
-        let mut hands: Vec<Hand> =
-            self.members.iter().map(|member| Hand { member: member.clone(), dealt: 0 }).collect();
-        while hands.get(to).is_some_and(|hand| hand.dealt < want) {
-            let open = |hand: &&mut Hand| free.has(hand.next(round));
-            let Some(next) = hands.iter_mut().filter(open).min_by_key(|hand| self.rank(&hand.member)) else { break };
-            free = free.less(next.next(round));
-            next.deal(round);
+    /// Wakes whoever can take places after a change of this member.
+    fn wake(&self, changed: usize) {
+        let first = self.division.first();
+        for member in first.into_iter().chain((first != Some(changed)).then_some(changed)) {
+            if self.division.is_granted_any(member)
+                && let Some(bell) = self.bells.get(member)
+            {
+                // Kept for it if it does not wait yet.
+                bell.notify_one();
+            }
         }
-        hands.get(to).map_or(0, |hand| hand.dealt.min(want))
-    }
-
-    /// Whose turn it is: the smallest first.
-    fn rank(&self, member: &Member) -> (Reverse<u32>, u128) {
-        let part = |held: usize, of: usize| held as u128 * WHOLE / of.max(1) as u128;
-        let held = part(member.messages, self.max_messages).max(part(member.bytes, self.max_bytes));
-        match self.sharing {
-            Sharing::Weighted => (Reverse(0), held / u128::from(member.weight.max(1))),
-            Sharing::Strict => (Reverse(member.weight), held),
-        }
-    }
-
-    /// For how many places it is worth to wait a moment: a fifth of what the member has when all want something.
-    fn enough(&self, of: usize) -> usize {
-        let all: u128 = self.members.iter().map(|member| u128::from(member.weight)).sum();
-        let own = self.members.get(of).map_or(0, |member| u128::from(member.weight));
-        let share = self.max_messages as u128 * own / all.max(1);
-        usize::try_from(share.div_ceil(5)).unwrap_or(1).max(1)
-    }
-
-    fn change(&mut self, of: usize, change: impl FnOnce(&mut Member)) {
-        if let Some(member) = self.members.get_mut(of) {
-            change(member);
-        }
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.members.iter().any(|member| member.wants > 0)
     }
 }
 
@@ -175,42 +54,42 @@ impl Ceiling {
     /// At most so many messages and bytes of bodies in flight in all members; `None` is no limit.
     pub(crate) fn new(max_messages: Option<usize>, max_bytes: Option<usize>, sharing: Sharing) -> Arc<Self> {
         let (max_messages, max_bytes) = (max_messages.unwrap_or(UNLIMITED), max_bytes.unwrap_or(UNLIMITED));
-        let state = State { max_messages, max_bytes, sharing, members: Vec::new() };
-        Arc::new(Self { state: Mutex::new(state), freed: Notify::new() })
+        Arc::new(Self(Mutex::new(State {
+            division: Division::new(max_messages, max_bytes, sharing),
+            bells: Vec::new(),
+            #[cfg(test)]
+            looks: 0,
+        })))
     }
 
     /// Adds a member of this weight.
     pub(crate) fn join(self: &Arc<Self>, weight: u32) -> Arc<Share> {
         let mut state = self.lock();
-        let member = state.members.len();
-        state.members.push(Member { weight, messages: 0, bytes: 0, wants: 0 });
+        let (member, bell) = (state.division.join(weight), Arc::new(Notify::new()));
+        state.bells.push(Arc::clone(&bell));
         drop(state);
-        Arc::new(Share { ceiling: Arc::clone(self), member, turn: Turn::new(()) })
+        Arc::new(Share { ceiling: Arc::clone(self), member, bell, turn: Turn::new(()) })
     }
 
     /// Messages in flight in all members, places that polls hold included.
     pub(crate) fn messages(&self) -> usize {
-        self.lock().members.iter().map(|member| member.messages).sum()
+        self.lock().division.messages()
     }
 
     /// The most messages that there may be; `None` without a limit.
     pub(crate) fn max_messages(&self) -> Option<usize> {
-        Some(self.lock().max_messages).filter(|most| *most != UNLIMITED)
+        Some(self.lock().division.max_messages()).filter(|most| *most != UNLIMITED)
     }
 
     fn change(&self, of: usize, change: impl FnOnce(&mut Member)) {
         let mut state = self.lock();
-        state.change(of, change);
-        let wanted = state.is_wanted();
-        drop(state);
-        if wanted {
-            self.freed.notify_waiters();
-        }
+        state.division.change(of, change);
+        state.wake(of);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // No code that can panic runs under this lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -219,6 +98,7 @@ impl Ceiling {
 pub(crate) struct Share {
     ceiling: Arc<Ceiling>,
     member: usize,
+    bell: Arc<Notify>,
     /// One poll of a worker waits at the ceiling; the others wait for it.
     turn: Turn<()>,
 }
@@ -231,31 +111,34 @@ impl Share {
         // Wanted from here on, not only at its turn: what a worker wants as a whole decides about its part.
         let _wanting = self.want(want);
         let _turn = self.turn.lock().await;
-        until_enough(&self.ceiling.freed, |any| self.try_take(want, any)).await
+        until_enough(&self.bell, |any| self.try_take(want, any)).await
     }
 
     /// Takes what is granted, if that is enough or `any` will do; else says how much it is.
     fn try_take(self: &Arc<Self>, want: usize, any: bool) -> Result<Held, usize> {
         let mut state = self.ceiling.lock();
-        let granted = state.grant(self.member, want);
-        let enough = state.enough(self.member).min(want);
+        #[cfg(test)]
+        {
+            state.looks += 1;
+        }
+        let granted = state.division.grant(self.member, want);
+        let enough = state.division.enough(self.member).min(want);
         if granted == 0 || (granted < enough && !any) {
             return Err(granted);
         }
-        state.change(self.member, |member| {
-            member.messages += granted;
-            member.bytes += MAX_BYTES;
-        });
+        state.division.take(self.member, granted);
+        // The next one may find some left.
+        state.wake(self.member);
         Ok(Held { share: Arc::clone(self), messages: granted, bytes: MAX_BYTES })
     }
 
     /// Messages of this member in flight, places that its polls hold included.
     pub(crate) fn messages(&self) -> usize {
-        self.ceiling.lock().members.get(self.member).map_or(0, |member| member.messages)
+        self.ceiling.lock().division.messages_of(self.member)
     }
 
     fn want(&self, messages: usize) -> Wanting<'_> {
-        self.ceiling.lock().change(self.member, |member| member.wants += messages);
+        self.ceiling.lock().division.change(self.member, |member| member.wants += messages);
         Wanting { share: self, messages }
     }
 }
@@ -323,6 +206,8 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::time::Duration;
 
     use futures_util::poll;
@@ -336,7 +221,7 @@ mod tests {
     }
 
     fn held(ceiling: &Ceiling) -> Vec<usize> {
-        ceiling.lock().members.iter().map(|member| member.messages).collect()
+        ceiling.lock().division.held()
     }
 
     /// Everybody wants ten at a time and holds each message for a while: what everybody holds after that, seen often.
@@ -377,7 +262,7 @@ mod tests {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(self::held(&ceiling), [0, 0, 0], "nothing leaks when polls are given up");
-        assert!(!ceiling.lock().is_wanted());
+        assert!(!ceiling.lock().division.is_wanted());
     }
 
     #[tokio::test(start_paused = true)]
@@ -440,5 +325,35 @@ mod tests {
         drop(waiting);
         assert_eq!(other.await.messages(), 1);
         assert_eq!(held(&ceiling), [0, 0]);
+    }
+
+    /// A thousand workers wait for the places of one another: a place that is given back wakes those whom it concerns, so the work of
+    /// a change does not grow with their number; and all of them get their turn.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_wakes_few_of_a_thousand_and_nobody_is_forgotten() {
+        const MEMBERS: usize = 1_000;
+        let (ceiling, shares) = ceiling(MEMBERS + 100, &[1; MEMBERS], Sharing::Weighted);
+        let served = Arc::new(Mutex::new(vec![0_usize; MEMBERS]));
+        let mut tasks = tokio::task::JoinSet::new();
+        // Three polls of each: one has its sure place, a hundred of the others have one of the rest.
+        for (member, share) in shares.iter().enumerate().flat_map(|one| [one; 3]) {
+            let (share, served) = (Arc::clone(share), Arc::clone(&served));
+            tasks.spawn(async move {
+                loop {
+                    let held = share.take(1).await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    served.lock().unwrap()[member] += held.messages();
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        tasks.shutdown().await;
+        let served = served.lock().unwrap().clone();
+        let (changes, looks) = (served.iter().sum::<usize>(), ceiling.lock().looks);
+        assert!(changes > 25_000, "the places are used: {changes}");
+        assert!(looks < 4 * changes, "{looks} looks for {changes} places given back");
+        let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
+        assert!(*most <= *least + 8, "each got about as much: {least} to {most}");
+        assert_eq!((ceiling.messages(), ceiling.lock().division.is_wanted()), (0, false));
     }
 }

@@ -33,6 +33,7 @@ mod control;
 mod delivery;
 mod delivery_builder;
 mod dispatch;
+mod division;
 mod enough;
 mod error;
 mod event;
@@ -78,10 +79,10 @@ use tokio::time::sleep;
 pub use self::{
     batch_handler::{BatchHandler, BatchHandlerFn, Batching, Collect, batch_handler_fn},
     builder::WorkerBuilder,
-    ceiling::Sharing,
     control::{Status, WorkerHandle},
     delivery::{ATTEMPTS, Delivery, Origin},
     delivery_builder::DeliveryBuilder,
+    division::Sharing,
     error::{FailureKind, HandlerError},
     event::{AckResult, Event, MessageAck, Observer, Outcome},
     failure::{

@@ -1,6 +1,6 @@
 //! The settings of a worker, and the rules between them.
 
-use std::{borrow::Cow, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{
     batch_handler::{Batching, Collect},
@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     contain::contained,
-    limits::{self, ACK_WAIT_SECS, LimitError, MAX_CONCURRENCY, MAX_DELAY, MAX_MESSAGES, POLL_WAIT_SECS},
+    limits::{
+        self, ACK_WAIT_SECS, LimitError, MAX_CONCURRENCY, MAX_DELAY, MAX_MESSAGES, POLL_WAIT_SECS, whole_seconds,
+    },
     queue::{QueueMode, TagFilter},
 };
 
@@ -117,7 +119,7 @@ impl AckWait {
         let seconds = match (self, timeout, p99) {
             (Self::Fixed(wait), ..) => return wait,
             (Self::Auto, Some(timeout), _) => whole_seconds(timeout).saturating_add(AUTO_SPARE),
-            (Self::Auto, None, Some(p99)) => p99.as_secs().saturating_mul(3).saturating_add(AUTO_SPARE),
+            (Self::Auto, None, Some(p99)) => whole_seconds(p99.saturating_mul(3)).saturating_add(AUTO_SPARE),
             (Self::Auto, None, None) => 30,
         };
         Duration::from_secs(seconds.clamp(*ACK_WAIT_SECS.start(), *ACK_WAIT_SECS.end()))
@@ -276,9 +278,9 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
         limits::in_range("concurrency", self.concurrency, &(1..=MAX_CONCURRENCY), "")?;
         limits::in_range("weight", self.weight, &(1..=1_000), "")?;
-        seconds_in_range("poll_wait", self.poll_wait, &POLL_WAIT_SECS)?;
+        limits::seconds("poll_wait", self.poll_wait, &POLL_WAIT_SECS)?;
         if let AckWait::Fixed(wait) = self.ack_wait {
-            seconds_in_range("ack_wait", wait, &ACK_WAIT_SECS)?;
+            limits::seconds("ack_wait", wait, &ACK_WAIT_SECS)?;
         }
         check_max_messages(self.max_messages)?;
         if let Some(pollers) = self.pollers {
@@ -301,18 +303,8 @@ impl Settings {
         }
         if let OnFailure::Republish(republish) = &self.on_failure {
             limits::in_range("max_attempts of republish", republish.max_attempts, &(1..=u32::MAX), "")?;
-            limits::in_range(
-                "first_delay of republish",
-                republish.first_delay.as_secs(),
-                &(0..=republish.max_delay.as_secs()),
-                " s",
-            )?;
-            limits::in_range(
-                "max_delay of republish",
-                republish.max_delay.as_secs(),
-                &(0..=MAX_DELAY.as_secs()),
-                " s",
-            )?;
+            limits::delay_up_to("max_delay of republish", republish.max_delay, MAX_DELAY)?;
+            limits::delay_up_to("first_delay of republish", republish.first_delay, republish.max_delay)?;
         }
         if matches!(self.on_failure, OnFailure::Republish(_)) && !self.ordering.is_none() {
             return Err(InvalidSettings::RepublishBreaksOrder);
@@ -357,23 +349,6 @@ impl Settings {
     }
 }
 
-/// Checks a time that is sent in whole seconds: one with a fraction is between two that are allowed, or refused.
-fn seconds_in_range(what: &'static str, time: Duration, allowed: &RangeInclusive<u64>) -> Result<(), LimitError> {
-    let (least, most) = (Duration::from_secs(*allowed.start()), Duration::from_secs(*allowed.end()));
-    if (least..=most).contains(&time) {
-        return Ok(());
-    }
-    Err(LimitError {
-        what,
-        value: format!("{time:?}"),
-        allowed: format!("{} to {} s are allowed", allowed.start(), allowed.end()),
-    })
-}
-
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
-}
-
 /// Checks how many messages a poll asks for.
 pub(crate) fn check_max_messages(messages: MaxMessages) -> Result<(), InvalidSettings> {
     match messages {
@@ -414,6 +389,10 @@ mod tests {
 
     #[test]
     fn values_outside_the_services_limits_are_refused() {
+        let republish = |first_delay, max_delay| {
+            let policy = crate::worker::Republish { first_delay, max_delay, ..crate::worker::Republish::default() };
+            Settings { on_failure: OnFailure::Republish(policy), ..Settings::default() }
+        };
         let bad = [
             Settings { concurrency: 0, ..Settings::default() },
             Settings { weight: 0, ..Settings::default() },
@@ -426,6 +405,8 @@ mod tests {
             Settings { poll_wait: Duration::from_millis(500), ..Settings::default() },
             Settings { poll_wait: Duration::MAX, ..Settings::default() },
             Settings { max_messages: MaxMessages::Fixed(11), ..Settings::default() },
+            republish(Duration::from_secs(1), MAX_DELAY + Duration::from_millis(900)),
+            republish(Duration::from_millis(5_900), Duration::from_millis(5_200)),
             Settings { pollers: Some(0), ..Settings::default() },
             Settings { filter: TagFilter { tags: vec!["a b".into()], ..TagFilter::default() }, ..Settings::default() },
         ];
@@ -452,6 +433,7 @@ mod tests {
         let seconds = Duration::from_secs;
         assert_eq!(AckWait::Auto.lease(None, None), seconds(30));
         assert_eq!(AckWait::Auto.lease(None, Some(Duration::from_millis(20))), seconds(15));
+        assert_eq!(AckWait::Auto.lease(None, Some(Duration::from_millis(10_900))), seconds(38), "32.7 s and 5 s");
         assert_eq!(AckWait::Auto.lease(None, Some(seconds(40))), seconds(125));
         assert_eq!(AckWait::Auto.lease(None, Some(seconds(299))), seconds(300));
         assert_eq!(AckWait::Auto.lease(Some(seconds(60)), Some(seconds(1))), seconds(65));

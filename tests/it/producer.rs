@@ -380,6 +380,8 @@ fn a_bound_that_cannot_work_is_refused() {
     assert!(service.builder().max_pending(0, MAX_BYTES).build().is_err());
     assert!(service.builder().max_pending(1, MAX_BYTES - 1).build().is_err());
     assert!(service.builder().linger(Duration::from_secs(61)).build().is_err());
+    assert!(service.builder().linger(Duration::from_micros(60_000_900)).build().is_err());
+    assert!(service.builder().patience(Duration::from_millis(86_400_900)).build().is_err());
 }
 
 fn fate() -> impl Strategy<Value = Fate> {

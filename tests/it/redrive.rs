@@ -14,7 +14,7 @@ use dms_worker::{
     client::ConsumeOptions,
     message::{AckStatus, Message, ReceivedMessage},
     queue::{NewQueue, QueueMode, SourcePath},
-    redrive::{REDRIVEN, Redrive, RedriveReport},
+    redrive::{REDRIVEN, Redrive, RedriveReport, Sweep},
     server::{Project, Server, ServerConfig, clock::Clock},
     transport::{InProcess, Transport, TransportError},
     worker::{ATTEMPTS, ERROR, ORIGIN},
@@ -170,6 +170,36 @@ async fn a_message_is_not_redriven_for_ever() {
     }
     let report = run(house.redrive().max_redrives(2)).await;
     assert_eq!((report.redriven, report.exhausted, house.left().await), (0, 1, 1));
+}
+
+/// Before anything is asked of the service.
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_refused_for_its_fraction_too() {
+    let house = House::new(QueueMode::Normal, 1).await;
+    for millis in [14_900, 300_900] {
+        let sweep = Sweep::new(house.client.clone(), house.dead.clone()).ack_wait(Duration::from_millis(millis));
+        let error = sweep.run(&mut Nothing, pending()).await.unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("ack_wait is {:?}: 15 to 300 s", Duration::from_millis(millis))),
+            "{error}"
+        );
+    }
+}
+
+/// A visitor that wants nothing.
+struct Nothing;
+
+#[async_trait::async_trait]
+impl dms_worker::redrive::Visitor for Nothing {
+    fn wants(&self, _: &ReceivedMessage) -> bool {
+        false
+    }
+
+    async fn take(&mut self, _: &[ReceivedMessage]) -> Result<usize, dms_worker::Error> {
+        Ok(0)
+    }
+
+    fn passed_over(&mut self, _: &ReceivedMessage) {}
 }
 
 #[tokio::test(start_paused = true)]

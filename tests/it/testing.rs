@@ -9,8 +9,9 @@ use std::{
 };
 
 use dms_worker::{
+    client::ConsumeOptions,
     message::Message,
-    queue::{NewQueue, QueueMode},
+    queue::{NewQueue, QueueMode, SourcePath},
     server::{
         Operation, ServerConfig,
         broker::Quotas,
@@ -155,7 +156,11 @@ async fn rejected_messages_become_dead_letters() {
         .await;
     assert_eq!((report.rejected, report.acknowledged, report.dead_lettered), (1, 3, 1), "{report:?}");
     orders.assert_dead_lettered([2]).await;
+    orders.assert_died(2, "rejected").await;
     assert_eq!(orders.dead_letters::<u32>().await, [2]);
+    let deaths = orders.deaths::<u32>().await;
+    let [(2, info)] = deaths.as_slice() else { panic!("{deaths:?}") };
+    assert_eq!((info.error.as_deref(), info.attempts), (Some("not an order"), 1));
 }
 
 /// What became of each message can be asserted, and a failed assertion shows what the handlers were called with.
@@ -173,9 +178,37 @@ async fn assertions_show_the_history() {
     orders.assert_redelivered("good", 0);
     orders.assert_redelivered("bad", 1);
     orders.assert_dead_lettered(["bad"]).await;
+    let others = orders.clone();
     let wrong = tokio::spawn(async move { orders.assert_acked(["bad"]).await });
     let panic = wrong.await.unwrap_err().into_panic();
     let text = panic.downcast_ref::<String>().unwrap();
+    let wrong = tokio::spawn(async move { others.assert_dead_lettered(["good"]).await });
+    let panic = wrong.await.unwrap_err().into_panic();
+    let died = panic.downcast_ref::<String>().unwrap();
+    assert!(died.contains(r#""bad": failed: no such account (worker"#) && died.contains("attempt 2)"), "{died}");
     assert!(text.contains(r#""bad" should be acknowledged; left are [String("bad")]"#), "{text}");
     assert!(text.contains(r#""bad", attempt 2, retry 0: Retry, no such account, after 0ns"#), "{text}");
+}
+
+/// A lease ends while the counts are taken: its message is leased or available, and never in neither place.
+#[tokio::test(start_paused = true)]
+async fn counts_miss_no_message_whose_lease_ends_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServerConfig { data_dir: Some(dir.path().to_owned()), ..ServerConfig::default() };
+    let server = TestServer::with(config).await.unwrap();
+    let orders = server.group(NewQueue::new("orders"), "billing").await;
+    orders.send(["one"]).await;
+    let source = SourcePath::messages(orders.queue_id().clone(), orders.group_id().clone());
+    let options = ConsumeOptions { ack_wait: SECOND * 15, ..ConsumeOptions::default() };
+    assert_eq!(server.client().consume(&source, &options).await.unwrap().len(), 1);
+    let begun = Instant::now();
+    sleep(SECOND * 15 - Duration::from_millis(5)).await;
+    let mut seen = Vec::new();
+    while begun.elapsed() < SECOND * 15 + Duration::from_millis(5) {
+        let counts = orders.counts().await;
+        assert_eq!(counts.available + counts.leased, 1, "{counts:?} at {:?}", begun.elapsed());
+        seen.push(counts.leased);
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((seen.first(), seen.last()), (Some(&1), Some(&0)), "{seen:?}");
 }

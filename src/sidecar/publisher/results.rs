@@ -85,7 +85,7 @@ impl Answer {
 
     /// A request that did not arrive in time.
     pub(super) fn too_slow(patience: Duration) -> Self {
-        let reason = format!("the request did not arrive within {} s", patience.as_secs());
+        let reason = format!("the request did not arrive within {patience:?}");
         Self::new(&[Outcome::Refused(StatusCode::REQUEST_TIMEOUT, reason)], true)
     }
 

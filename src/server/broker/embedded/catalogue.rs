@@ -160,7 +160,8 @@ impl Core {
             mode: row.mode,
             description: row.description.clone(),
             created_ms: row.created_ms,
-            reservation_minutes: self.config.retention_of(row).as_secs() / 60,
+            reservation_minutes: u64::try_from(self.config.retention_of(row).as_millis().div_ceil(60_000))
+                .unwrap_or(u64::MAX),
             max_message_bytes: limits::MAX_BYTES as u64,
             produced_messages: state.produced(queue),
             group_count: u32::try_from(queue.groups.len()).unwrap_or(u32::MAX),
