@@ -185,6 +185,9 @@ pub struct ReceivedMessage {
     /// When it entered its queue (its delay over) or the group's dead letters, in milliseconds since the Unix epoch. As
     /// `sequence`, sent by this project's server alone; with it, it tells a message from any other.
     pub entered_ms: Option<i64>,
+    /// Why and when a dead letter died. This project's server tells it of the dead letters that are consumed from it; of messages,
+    /// and by other services, nothing is told.
+    pub dead_letter: Option<DeadLetterInfo>,
 }
 
 impl ReceivedMessage {
@@ -199,7 +202,7 @@ impl ReceivedMessage {
     /// What every service tells of a message.
     pub(crate) fn new(body: Body, attributes: Attributes, tags: Vec<String>, handle: impl Into<Box<str>>) -> Self {
         let handle = AckHandle::new(handle);
-        Self { body, attributes, tags, handle, sequence: None, attempt: None, entered_ms: None }
+        Self { body, attributes, tags, handle, sequence: None, attempt: None, entered_ms: None, dead_letter: None }
     }
 }
 

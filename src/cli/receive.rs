@@ -125,6 +125,9 @@ pub(super) fn line(message: &ReceivedMessage, with_handler: bool) -> String {
     if !message.attributes.is_empty() {
         line = line.raw("attributes", &one_line(&message.attributes.to_json()));
     }
+    if let Some(Ok(info)) = message.dead_letter.as_ref().map(serde_json::to_string) {
+        line = line.raw("dead_letter", &info);
+    }
     if with_handler {
         line = line.text("handler", message.handle.as_str());
     }

@@ -79,8 +79,8 @@ pub(super) struct Call<'a> {
     path: &'a [&'a str],
     query: String,
     body: Bytes,
-    /// A header beside the usual ones.
-    header: Option<(&'static str, HeaderValue)>,
+    /// Headers beside the usual ones.
+    headers: Vec<(&'static str, HeaderValue)>,
     repeat: Repeat,
     /// How much longer than usual the answer may take.
     wait: Duration,
@@ -90,7 +90,7 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     pub(super) fn new(operation: &'static str, method: Method, path: &'a [&'a str], repeat: Repeat) -> Self {
         let (query, body) = (String::new(), Bytes::new());
-        Self { operation, method, path, query, body, header: None, repeat, wait: Duration::ZERO, deadline: None }
+        Self { operation, method, path, query, body, headers: Vec::new(), repeat, wait: Duration::ZERO, deadline: None }
     }
 
     pub(super) fn query(mut self, query: impl Into<String>) -> Self {
@@ -105,7 +105,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn header(mut self, header: Option<(&'static str, HeaderValue)>) -> Self {
-        self.header = header;
+        self.headers.extend(header);
         self
     }
 
@@ -330,7 +330,7 @@ impl Inner {
         let headers = request.headers_mut();
         headers.insert(header::HOST, self.host.clone());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some((name, value)) = &call.header {
+        for (name, value) in &call.headers {
             headers.insert(*name, value.clone());
         }
         Ok(request)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
 use tokio::time::Instant;
 
 use super::{
@@ -20,7 +20,7 @@ use crate::{
     queue::{QueueId, SourcePath, Stream, TagFilter, TagMode},
     wire::{
         self,
-        extensions::POLL,
+        extensions::{EXTENSIONS, POLL},
         messages::{DELIVERIES, Sent, WAITED},
         received::Received,
     },
@@ -201,6 +201,7 @@ impl Client {
         let call = Call::new(name, Method::GET, &path, Repeat::Leases)
             .query(options.query())
             .header(id.map(|id| (POLL, id)))
+            .header(self.asks_for_reasons(source.stream).then_some((EXTENSIONS, HeaderValue::from_static("reason"))))
             .wait(options.poll_wait);
         self.fetch_answer(call, |Answer { response, sent }| {
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -214,6 +215,11 @@ impl Client {
             Ok(Consumed { messages, sent: *sent, waited })
         })
         .await
+    }
+
+    /// Whether the service is asked why dead letters died.
+    fn asks_for_reasons(&self, stream: Stream) -> bool {
+        stream == Stream::DeadLetters && self.extensions().reason()
     }
 
     /// Acknowledges 1-10 messages in the order of their consumption (5.3.3, 5.3.5). An acknowledgement of a part of

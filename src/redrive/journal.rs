@@ -166,6 +166,7 @@ mod tests {
             handle: AckHandle::new("h"),
             sequence: Some(sequence),
             entered_ms: None,
+            dead_letter: None,
             attempt: None,
         }
     }

@@ -16,7 +16,13 @@ pub struct Clock(Source);
 #[derive(Clone, Copy, Debug)]
 enum Source {
     System,
-    Tokio { start_ms: i64, started: Instant },
+    /// A wall clock that a test sets.
+    #[cfg(test)]
+    Set(&'static std::sync::atomic::AtomicI64),
+    Tokio {
+        start_ms: i64,
+        started: Instant,
+    },
 }
 
 impl Clock {
@@ -33,6 +39,20 @@ impl Clock {
         Self(Source::Tokio { start_ms: millis(start), started: Instant::now() })
     }
 
+    /// A clock that shows what this one shows now, and from here on follows tokio's clock, whatever this one is set to.
+    pub(crate) fn steady(&self) -> Self {
+        match self.0 {
+            Source::Tokio { .. } => *self,
+            _ => Self(Source::Tokio { start_ms: self.now_ms(), started: Instant::now() }),
+        }
+    }
+
+    /// A wall clock that a test sets.
+    #[cfg(test)]
+    pub(crate) fn set_by(now_ms: &'static std::sync::atomic::AtomicI64) -> Self {
+        Self(Source::Set(now_ms))
+    }
+
     /// Whether it follows tokio's clock, which tests move at will.
     pub(crate) fn is_simulated(&self) -> bool {
         matches!(self.0, Source::Tokio { .. })
@@ -42,6 +62,8 @@ impl Clock {
     pub fn now_ms(&self) -> i64 {
         match self.0 {
             Source::System => millis(SystemTime::now()),
+            #[cfg(test)]
+            Source::Set(now_ms) => now_ms.load(std::sync::atomic::Ordering::Relaxed),
             Source::Tokio { start_ms, started } => start_ms.saturating_add(whole_ms(started.elapsed())),
         }
     }
@@ -54,6 +76,8 @@ impl Clock {
     /// When to look again for something that is due at `at_ms`: then, or earlier where the clock may be set meanwhile.
     pub(crate) fn instant_of(&self, at_ms: i64) -> Instant {
         match self.0 {
+            #[cfg(test)]
+            Source::Set(_) => Instant::now() + LONGEST_SLEEP,
             Source::System => {
                 let left = u64::try_from(at_ms.saturating_sub(self.now_ms())).unwrap_or(0);
                 Instant::now() + Duration::from_millis(left).min(LONGEST_SLEEP)

@@ -63,18 +63,22 @@ fn reason(fault: &Fault, answer: &[u8]) -> String {
 /// One element: a message, its token, and perhaps its labels. The tables put those inside the message, the examples beside it.
 fn element(scan: &mut Scan<'_>, answer: &Bytes, check_utf8: bool) -> Result<ReceivedMessage, Fault> {
     let start = scan.start();
-    let (mut content, mut handler, mut labels) = (None, None, None);
+    let (mut content, mut handler, mut labels, mut died) = (None, None, None, None);
     scan.members(|name, scan| match &**name {
         b"message" => name.once(&mut content, message(scan)?),
         b"handler" => name.once(&mut handler, scan.string()?),
         b"tags" => name.once(&mut labels, scan.part(tags)?),
+        b"dead_letter" => name.once(&mut died, scan.part(Scan::value)?),
         // Perhaps of a later version.
         _ => scan.part(Scan::value).map(drop),
     })?;
     let handler = handler.ok_or_else(|| Fault::missing("`handler`", start))?;
     let (text, parts) = content.unwrap_or_else(|| (scan.since(start), Err(Fault::missing("`message`", start))));
     let parts = if check_utf8 && !is_utf8(text) { Err(not_utf8(answer, text)) } else { parts };
-    Ok(deliver(answer, text, parts, labels, &handler))
+    let mut message = deliver(answer, text, parts, labels, &handler);
+    // What cannot be read of it is no reason to lose the message.
+    message.dead_letter = died.and_then(|text| serde_json::from_slice(text.ok()?).ok());
+    Ok(message)
 }
 
 /// Where a part of the answer is not UTF-8.
@@ -222,6 +226,25 @@ mod tests {
             assert_eq!(messages[1].body.as_bytes(), text, "its text is kept: {shown}");
             assert!(messages[1].body.parse::<serde_json::Value>().is_err(), "and makes no value: {shown}");
         }
+    }
+
+    #[test]
+    fn a_dead_letter_says_why_it_died() {
+        let told = r#"{"reason":"failed","error":"db is down","worker":"w1","attempts":3,"first_failure":5,"later":{},"last_failure":9}"#;
+        let received = messages(&format!(
+            r#"[{{"message":{{"body":1}},"handler":"a","dead_letter":{told}}},
+                {{"message":{{"body":2}},"handler":"b","dead_letter":{{"reason":"lease_expired","attempts":1}}}},
+                {{"message":{{"body":3}},"handler":"c","dead_letter":{{"reason":7}}}},
+                {{"message":{{"body":4}},"handler":"d","dead_letter":"gone"}},
+                {{"message":{{"body":5}},"handler":"e"}}]"#
+        ));
+        let info = received[0].dead_letter.as_ref().unwrap();
+        assert_eq!((info.error.as_deref(), info.worker.as_deref()), (Some("db is down"), Some("w1")));
+        assert_eq!((info.attempts, info.first_failure_ms, info.last_failure_ms), (3, Some(5), Some(9)));
+        assert_eq!(info.to_string(), "failed: db is down (worker w1, attempt 3)");
+        assert_eq!(received[1].dead_letter.as_ref().unwrap().to_string(), "lease_expired (attempt 1)");
+        let read: Vec<_> = received.iter().map(|one| (one.dead_letter.is_some(), one.undecodable())).collect();
+        assert_eq!(read, [(true, None), (true, None), (false, None), (false, None), (false, None)]);
     }
 
     #[test]

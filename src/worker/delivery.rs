@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::HandlerError;
 use crate::{
     clock,
-    message::{Attributes, Body, FailureReport, ReceivedMessage},
+    message::{Attributes, Body, DeadLetterInfo, FailureReport, ReceivedMessage},
     trace_context::TraceContext,
 };
 
@@ -241,6 +241,11 @@ impl Delivery {
     /// The message's place in its queue, the same each time it is delivered; sent by this project's server alone.
     pub fn sequence(&self) -> Option<u64> {
         self.message().sequence
+    }
+
+    /// Why and when a dead letter died; told by this project's server alone, and of dead letters alone.
+    pub fn dead_letter(&self) -> Option<&DeadLetterInfo> {
+        self.message().dead_letter.as_ref()
     }
 
     /// How long ago the message could be consumed first: since it was sent, or its delay was over. By the clocks of the server and

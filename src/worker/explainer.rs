@@ -100,6 +100,7 @@ mod tests {
             sequence: Some(7),
             attempt: Some(attempt),
             entered_ms: Some(5),
+            dead_letter: None,
         }
     }
 

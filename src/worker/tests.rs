@@ -239,6 +239,7 @@ fn message(name: &'static str) -> ReceivedMessage {
         sequence: None,
         attempt: None,
         entered_ms: None,
+        dead_letter: None,
     }
 }
 

@@ -80,6 +80,7 @@ mod tests {
             sequence: None,
             attempt: None,
             entered_ms: None,
+            dead_letter: None,
         }
     }
 

@@ -161,6 +161,10 @@ async fn rejected_messages_become_dead_letters() {
     let deaths = orders.deaths::<u32>().await;
     let [(2, info)] = deaths.as_slice() else { panic!("{deaths:?}") };
     assert_eq!((info.error.as_deref(), info.attempts), (Some("not an order"), 1));
+    // A client is told the same, because the service has announced that it can tell.
+    let source = SourcePath::dead_letters(orders.queue_id().clone(), orders.group_id().clone());
+    let dead = server.client().consume(&source, &ConsumeOptions::default()).await.unwrap();
+    assert_eq!(dead[0].dead_letter.as_ref(), Some(info));
 }
 
 /// What became of each message can be asserted, and a failed assertion shows what the handlers were called with.

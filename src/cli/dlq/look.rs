@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use crate::{
         table::Table,
     },
     client::Client,
-    message::{Attributes, Body, ReceivedMessage},
+    message::{Attributes, Body, DeadLetterInfo, ReceivedMessage},
     queue::{ConsumerGroup, SourcePath},
     redrive::Sweep,
     worker::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, REASON, WORKER},
@@ -71,6 +72,7 @@ struct Row {
     state: Option<(String, u32)>,
     body: Body,
     attributes: Attributes,
+    died: Option<DeadLetterInfo>,
 }
 
 /// Lists the groups of a queue with what they have.
@@ -133,6 +135,7 @@ async fn peeked(args: &ShowArgs, source: &SourcePath, context: &Context) -> Resu
         place: Some(peeked.sequence),
         body: peeked.body(),
         attributes: peeked.attributes().clone(),
+        died: peeked.died.clone(),
         state: Some((peeked.state, peeked.failures)),
     };
     Ok(Some(peeked.into_iter().map(row).collect()))
@@ -147,6 +150,7 @@ async fn consumed(client: &Client, args: &ShowArgs, context: &Context) -> Result
             state: None,
             body: message.body.clone(),
             attributes: message.attributes.clone(),
+            died: message.dead_letter.clone(),
         }));
         Ok(())
     };
@@ -160,16 +164,22 @@ async fn consumed(client: &Client, args: &ShowArgs, context: &Context) -> Result
 }
 
 fn cells(row: &Row) -> [String; 9] {
-    let attribute = |name: &str| row.attributes.text(name).map_or_else(|| "-".to_owned(), |text| shortened(&text));
+    let died = row.died.as_ref();
+    let time = |ms: Option<i64>| ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|time| time.to_string());
+    // Parked messages say it in their attributes, dead letters where the service tells it.
+    let cell = |name: &str, told: Option<String>| {
+        let text = told.or_else(|| row.attributes.text(name).map(Cow::into_owned));
+        text.map_or_else(|| "-".to_owned(), |text| shortened(&text))
+    };
     [
         row.place.map_or_else(|| "-".to_owned(), |place| place.to_string()),
         row.state.as_ref().map_or_else(|| "-".to_owned(), |(state, _)| state.clone()),
-        attribute(REASON),
-        attribute(ERROR),
-        attribute(ATTEMPTS),
-        attribute(FIRST_FAILURE),
-        attribute(LAST_FAILURE),
-        attribute(WORKER),
+        cell(REASON, died.map(|died| died.reason.clone())),
+        cell(ERROR, died.and_then(|died| died.error.clone())),
+        cell(ATTEMPTS, died.map(|died| died.attempts.to_string())),
+        cell(FIRST_FAILURE, died.and_then(|died| time(died.first_failure_ms))),
+        cell(LAST_FAILURE, died.and_then(|died| time(died.last_failure_ms))),
+        cell(WORKER, died.and_then(|died| died.worker.clone())),
         shortened(row.body.as_str()),
     ]
 }
@@ -183,6 +193,8 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<&'a RawValue>,
     attributes: &'a Attributes,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter: Option<&'a DeadLetterInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     raw: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,6 +214,7 @@ fn shown(row: &Row) -> Shown<'_> {
         failures: row.state.as_ref().map(|(_, failures)| *failures),
         body,
         attributes: &row.attributes,
+        dead_letter: row.died.as_ref(),
         raw: undecodable.is_some().then(|| String::from_utf8_lossy(text)),
         undecodable,
     }

@@ -13,7 +13,7 @@ use crate::{
         context::Context,
         failure::{Failure, Kind},
     },
-    message::{Attributes, Body},
+    message::{Attributes, Body, DeadLetterInfo},
     queue::{SourcePath, Stream},
     transport::{HttpOptions, HttpTransport, Transport},
 };
@@ -22,13 +22,28 @@ use crate::{
 const PAGE: u64 = 10;
 
 /// A message as the server shows it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(super) struct Peeked {
     pub(super) sequence: u64,
     /// `available`, `leased` or `delayed`.
     pub(super) state: String,
     pub(super) failures: u32,
-    message: Shown,
+    /// Why and when it died, of dead letters.
+    pub(super) died: Option<DeadLetterInfo>,
+    body: Body,
+    attributes: Attributes,
+    tags: Vec<String>,
+}
+
+/// The same on the wire; the message in its own text, which may be one that cannot be read.
+#[derive(Debug, Deserialize)]
+struct Entry {
+    sequence: u64,
+    state: String,
+    failures: u32,
+    #[serde(default)]
+    dead_letter: Option<Box<RawValue>>,
+    message: Box<RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,13 +55,31 @@ struct Shown {
     tags: Vec<String>,
 }
 
+impl From<Entry> for Peeked {
+    /// A message that cannot be read is shown with its text and the reason: it breaks no page.
+    fn from(entry: Entry) -> Self {
+        let text = entry.message.get();
+        let (body, attributes, tags) = match serde_json::from_str::<Shown>(text) {
+            Ok(Shown { body, attributes, tags }) => {
+                (Body::trusted(Bytes::copy_from_slice(body.get().as_bytes())), attributes, tags)
+            }
+            Err(error) => {
+                let body = Body::undecodable(Bytes::copy_from_slice(text.as_bytes()), &error.to_string());
+                (body, Attributes::new(), Vec::new())
+            }
+        };
+        let died = entry.dead_letter.and_then(|info| serde_json::from_str(info.get()).ok());
+        Self { sequence: entry.sequence, state: entry.state, failures: entry.failures, died, body, attributes, tags }
+    }
+}
+
 impl Peeked {
     pub(super) fn body(&self) -> Body {
-        Body::trusted(Bytes::copy_from_slice(self.message.body.get().as_bytes()))
+        self.body.clone()
     }
 
     pub(super) fn attributes(&self) -> &Attributes {
-        &self.message.attributes
+        &self.attributes
     }
 }
 
@@ -84,7 +117,7 @@ pub(super) async fn peek(admin: &str, source: &SourcePath, filter: &Filter, max:
         let request = Request::get(&url).body(Bytes::new());
         let request = request.map_err(|error| Failure::of(Kind::Usage, format!("--admin {admin}: {error}")))?;
         let answer = transport.send(request, Duration::from_secs(10)).await.map_err(unreachable)?;
-        let page: Vec<Peeked> = match (answer.status(), serde_json::from_slice(answer.body())) {
+        let page: Vec<Entry> = match (answer.status(), serde_json::from_slice(answer.body())) {
             (StatusCode::OK, Ok(page)) => page,
             (status, _) => {
                 let text =
@@ -94,13 +127,34 @@ pub(super) async fn peek(admin: &str, source: &SourcePath, filter: &Filter, max:
         };
         let Some(last) = page.last() else { return Ok(seen) };
         from = last.sequence + 1;
-        for peeked in page {
-            if filter.holds(&peeked.body(), peeked.attributes(), &peeked.message.tags) {
+        for peeked in page.into_iter().map(Peeked::from) {
+            if filter.holds(&peeked.body(), peeked.attributes(), &peeked.tags) {
                 seen.push(peeked);
             }
             if seen.len() as u64 >= max {
                 return Ok(seen);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_message_that_cannot_be_read_breaks_no_page() {
+        let page = r#"[{"sequence":1,"state":"available","failures":0,"message":{"body":1,"attributes":{"a":1}}},
+            {"sequence":2,"state":"leased","failures":1,"message":{"body":2,"attributes":{"who":"\ud83d"}},"dead_letter":7},
+            {"sequence":3,"state":"available","failures":2,"message":[],
+             "dead_letter":{"reason":"failed","attempts":3,"last_failure":5}}]"#;
+        let page: Vec<Entry> = serde_json::from_str(page).unwrap();
+        let shown: Vec<Peeked> = page.into_iter().map(Peeked::from).collect();
+        assert_eq!((shown[0].body().as_str(), shown[0].body().fault()), ("1", None));
+        assert!(shown[2].body().fault().is_some() && shown[2].body().as_bytes()[..] == b"[]"[..]);
+        assert_eq!((shown[2].sequence, shown[2].died.as_ref().unwrap().attempts), (3, 3));
+        assert_eq!((shown[1].state.as_str(), &shown[1].died), ("leased", &None));
     }
 }

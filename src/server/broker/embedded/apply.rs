@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tokio::time::Instant;
+
 use super::{
     config::EmbeddedConfig,
     reader::Reader,
@@ -83,6 +85,7 @@ impl State {
     }
 
     fn create_queue(&mut self, row: &QueueRow, config: &EmbeddedConfig) {
+        self.begin_creation(row.number, config);
         self.next_number = row.number + 2;
         self.streams.insert(row.stream(), Stream::empty(config.retention_ms(row)));
         self.lots.insert(row.lot(), Lot::empty(row.stream()));
@@ -92,6 +95,7 @@ impl State {
 
     fn create_group(&mut self, row: &GroupRow, config: &EmbeddedConfig) {
         let Some(stream) = self.queues.get(&row.queue).map(|queue| queue.row.stream()) else { return };
+        self.begin_creation(row.number, config);
         self.next_number = row.number + 2;
         let fresh = |head| ReaderMark { head, consumed: 0, ready: Vec::new(), rule: None };
         let reader = Reader::new(stream, fresh(row.start));
@@ -100,8 +104,15 @@ impl State {
         self.add_group(row.clone(), reader, dead, config);
     }
 
+    /// From now on the queue or group with this number is being created, where that takes time.
+    fn begin_creation(&mut self, number: u32, config: &EmbeddedConfig) {
+        let ready = Instant::now().checked_add(config.create_delay).filter(|_| !config.create_delay.is_zero());
+        self.creating.extend(ready.map(|ready| (number, ready)));
+    }
+
     fn delete_queue(&mut self, id: &QueueId) {
         let Some(queue) = self.queues.remove(id) else { return };
+        self.creating.remove(&queue.row.number);
         queue.groups.iter().for_each(|group| self.drop_group(group));
         self.streams.remove(&queue.row.stream());
         self.lots.remove(&queue.row.lot());
@@ -115,6 +126,7 @@ impl State {
     }
 
     fn drop_group(&mut self, group: &GroupRow) {
+        self.creating.remove(&group.number);
         self.drop_reader(group.reader());
         self.drop_reader(group.dead_letter_reader());
         self.streams.remove(&group.dead_letters());

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     config::EmbeddedConfig,
@@ -67,9 +70,9 @@ impl Core {
         if state.closed { Err(BrokerError::Closed) } else { Ok(state) }
     }
 
-    /// The wall-clock time of a call.
-    pub(super) fn at(&self) -> At<'_> {
-        At { now_ms: self.clock.now_ms(), config: &self.config }
+    /// The time of a call.
+    pub(super) fn at(&self) -> At {
+        At(Instant::now())
     }
 
     /// Puts work into the queue of the committer; what it gives says how it went.

@@ -138,7 +138,10 @@ impl EmbeddedBroker {
         clock: Clock,
     ) -> Self {
         let (jobs, waiting) = mpsc::unbounded_channel::<Job>();
+        // Set meanwhile, the wall clock does not move what is due, nor when messages entered.
+        let clock = clock.steady();
         let mut state = State::restore(snapshot, &config);
+        state.bound_stamps(clock.now_ms());
         state.pulse = Pulse::new(witness);
         let core = Arc::new(Core::new(state, store, config, clock, jobs));
         let tasks = Tasks {

@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) dead_letter_reasons: ReasonCounts,
     /// The number of the next queue or group.
     pub(super) next_number: u32,
+    /// When the creation of which queue or group is over.
+    pub(super) creating: HashMap<u32, Instant>,
     /// What the batches that are out keep in memory.
     pub(super) leased_bytes: usize,
     /// The number of the next lease.
@@ -89,6 +91,12 @@ impl State {
         state
     }
 
+    /// Keeps what a wrong wall clock has written from lasting: whatever a store says entered later than `now_ms`, when it is opened,
+    /// counts as having entered then.
+    pub(super) fn bound_stamps(&mut self, now_ms: i64) {
+        self.streams.values_mut().for_each(|stream| stream.bound_stamps(now_ms));
+    }
+
     /// Puts a group into its queue, its readers set up as the queue says.
     pub(super) fn add_group(&mut self, row: GroupRow, mut messages: Reader, mut dead: Reader, config: &EmbeddedConfig) {
         let Some(queue) = self.queues.get_mut(&row.queue) else { return };
@@ -109,11 +117,21 @@ impl State {
     ///
     /// # Errors
     /// When there is none, or it is being created.
-    pub(super) fn queue(&self, project: &ProjectId, queue: &QueueId, at: &At<'_>) -> Result<&QueueState, BrokerError> {
+    pub(super) fn queue(&self, project: &ProjectId, queue: &QueueId, at: &At) -> Result<&QueueState, BrokerError> {
         let queue = self.queues.get(queue).filter(|queue| queue.row.project == *project);
         let queue = queue.ok_or(BrokerError::QueueNotFound)?;
-        at.is_created(queue.row.created_ms)?;
+        self.is_created(queue.row.number, at)?;
         Ok(queue)
+    }
+
+    /// # Errors
+    /// When the queue or group with this number is still being created. That is known of those that this process has created.
+    fn is_created(&self, number: u32, At(now): &At) -> Result<(), BrokerError> {
+        if self.creating.get(&number).is_some_and(|ready| now < ready) {
+            Err(BrokerError::BeingCreated)
+        } else {
+            Ok(())
+        }
     }
 
     /// The queue, group and reader that a path names.
@@ -124,11 +142,11 @@ impl State {
         &self,
         path: &GroupPath,
         which: Which,
-        at: &At<'_>,
+        at: &At,
     ) -> Result<(&QueueState, ReaderNo), BrokerError> {
         let queue = self.queue(&path.project, &path.queue, at)?;
         let group = queue.group(&path.group)?;
-        at.is_created(group.created_ms)?;
+        self.is_created(group.number, at)?;
         match which {
             Which::Messages => Ok((queue, group.reader())),
             Which::DeadLetters if queue.row.max_consume_count.is_none() => Err(BrokerError::NoDeadLetters),
@@ -199,18 +217,6 @@ impl QueueState {
     }
 }
 
-/// The wall-clock time of a call, and what it means for what was created a moment ago.
+/// The time of a call, by the clock that nobody sets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct At<'a> {
-    /// In Unix milliseconds.
-    pub(super) now_ms: i64,
-    /// Says how long creation takes.
-    pub(super) config: &'a EmbeddedConfig,
-}
-
-impl At<'_> {
-    fn is_created(&self, created_ms: i64) -> Result<(), BrokerError> {
-        let ready = created_ms.saturating_add(whole_ms(self.config.create_delay));
-        if self.now_ms < ready { Err(BrokerError::BeingCreated) } else { Ok(()) }
-    }
-}
+pub(super) struct At(pub(super) Instant);

@@ -10,6 +10,15 @@ use crate::server::store::{LotMark, ReaderNo, Stored, StreamMark, StreamNo};
 /// How many bytes of its newest messages a stream keeps in memory.
 const TAIL_BYTES: usize = 2 * 1024 * 1024;
 
+/// Messages of a stream that entered no later than a time, whatever their stamps say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bound {
+    /// Those before this place.
+    pub(super) below: u64,
+    /// The time, in Unix milliseconds.
+    pub(super) entered_ms: i64,
+}
+
 /// A stream's marks and tail. Its messages are `low..next`.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -23,6 +32,8 @@ pub(super) struct Stream {
     pub(super) newest: i64,
     /// How long it keeps messages, in milliseconds.
     pub(super) retention_ms: i64,
+    /// What entered before this place, by the store in the future, counts as having entered when the store was opened.
+    pub(super) bounded: Option<Bound>,
     /// Retention is not looked at before.
     pub(super) next_look: Option<Instant>,
     /// Who reads it.
@@ -42,10 +53,20 @@ impl Stream {
             oldest,
             newest,
             retention_ms,
+            bounded: None,
             next_look: None,
             readers: Vec::new(),
             tail: VecDeque::new(),
             tail_bytes: 0,
+        }
+    }
+
+    /// Bounds the stamps of messages that entered later than `now_ms`, when the store is opened.
+    pub(super) fn bound_stamps(&mut self, now_ms: i64) {
+        if self.newest > now_ms {
+            self.bounded = Some(Bound { below: self.next, entered_ms: now_ms });
+            self.newest = now_ms;
+            self.oldest = self.oldest.map(|oldest| oldest.min(now_ms));
         }
     }
 
@@ -100,6 +121,10 @@ impl Stream {
     pub(super) fn expire(&mut self, low: u64, oldest: Option<i64>) {
         self.low = self.low.max(low);
         self.oldest = if self.low == self.next { None } else { oldest.or(Some(self.newest)) };
+        self.bounded = self.bounded.filter(|bound| self.low < bound.below);
+        if let (Some(bound), Some(oldest)) = (self.bounded, &mut self.oldest) {
+            *oldest = bound.entered_ms.min(*oldest);
+        }
         self.forget_below(low);
     }
 

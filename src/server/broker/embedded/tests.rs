@@ -99,7 +99,11 @@ impl Scene {
 
     async fn watched_by(witness: Witness, store: Arc<dyn Store>) -> Self {
         let clock = Clock::following_tokio(std::time::UNIX_EPOCH);
-        let broker = EmbeddedBroker::start_with(witness, store, Snapshot::default(), EmbeddedConfig::default(), clock);
+        Self::of(EmbeddedBroker::start_with(witness, store, Snapshot::default(), EmbeddedConfig::default(), clock))
+            .await
+    }
+
+    async fn of(broker: EmbeddedBroker) -> Self {
         let project = ProjectId::new("p");
         let queue = broker.create_queue(&project, NewQueue::new("q").dead_letters_after(2)).await.unwrap().id;
         let group = broker.create_groups(&project, &queue, &["g".into()]).await.unwrap().remove(0);
@@ -127,6 +131,11 @@ impl Scene {
         let acks =
             batch.iter().map(|message| Ack { handle: message.handle.clone(), verdict: verdict.clone() }).collect();
         self.broker.settle(&self.path, Stream::Messages, acks).await
+    }
+
+    /// Messages that the queue keeps, settled or not.
+    async fn kept(&self) -> u64 {
+        self.broker.queue(&self.path.project, &self.path.queue).await.unwrap().produced_messages
     }
 
     async fn available(&self) -> u64 {
@@ -384,4 +393,62 @@ async fn a_full_disk_loses_nothing() {
     let broker = EmbeddedBroker::open(dir.path(), EmbeddedConfig::default(), Clock::system()).await.unwrap();
     let scene = Scene { broker, path: scene.path };
     assert_eq!(scene.available().await, sent + 1);
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A wall clock that shows this now, and can be set.
+fn wall(now_ms: i64) -> (&'static std::sync::atomic::AtomicI64, Clock) {
+    let wall: &_ = Box::leak(Box::new(std::sync::atomic::AtomicI64::new(now_ms)));
+    (wall, Clock::set_by(wall))
+}
+
+/// What was created, what is delayed and what is kept do not hear of a wall clock that is set.
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_moves_nothing() {
+    let start = 1_800_000_000_000;
+    for jump in [-5_000, 5_000, -400_000_000_000, 400_000_000_000] {
+        let (wall, clock) = wall(start);
+        let broker = EmbeddedBroker::in_memory(EmbeddedConfig::default(), clock).await;
+        let scene = Scene::of(broker).await;
+        scene.send("\"now\"", NOW).await.unwrap();
+        scene.send("\"later\"", HOUR).await.unwrap();
+        wall.store(start + jump, Ordering::Relaxed);
+        let batch = scene.take(0).await.unwrap();
+        assert_eq!(scene.settle(&batch, true).await.unwrap().success, 1, "{jump}");
+        let begun = tokio::time::Instant::now();
+        let batch = scene.take(2 * 3600).await.unwrap();
+        assert_eq!((batch.len(), begun.elapsed().as_secs()), (1, 3600), "{jump}");
+        scene.settle(&batch, true).await.unwrap();
+        tokio::time::sleep(HOUR * 73).await;
+        assert_eq!(scene.kept().await, 0, "{jump}");
+        scene.broker.delete_queue(&scene.path.project, &scene.path.queue).await.unwrap();
+    }
+}
+
+/// What a wall clock in the future has written is usable when it is right again, and is kept for the retention.
+#[tokio::test(start_paused = true)]
+async fn stamps_in_the_future_are_bounded_when_a_store_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let open =
+        async |now_ms| EmbeddedBroker::open(dir.path(), EmbeddedConfig::default(), wall(now_ms).1).await.unwrap();
+    let (now, future) = (1_800_000_000_000, 2_150_000_000_000);
+    let scene = Scene::of(open(future).await).await;
+    for _ in 0..3 {
+        scene.send("\"of the future\"", NOW).await.unwrap();
+    }
+    scene.broker.close().await;
+    let scene = Scene { broker: open(now).await, path: scene.path };
+    scene.send("\"of today\"", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    assert_eq!(batch.len(), 4);
+    assert!(batch[3].entered_ms < now + 1_000, "{}", batch[3].entered_ms);
+    scene.settle(&batch, true).await.unwrap();
+    tokio::time::sleep(HOUR * 71).await;
+    assert_eq!(scene.kept().await, 4);
+    scene.send("\"of another day\"", NOW).await.unwrap();
+    tokio::time::sleep(HOUR * 2).await;
+    assert_eq!(scene.kept().await, 1);
+    tokio::time::sleep(HOUR * 72).await;
+    assert_eq!(scene.kept().await, 0);
 }

@@ -97,6 +97,10 @@ async fn unpark(core: &Core, lot: StreamNo, stream: StreamNo) -> Result<(), Brok
 
 /// Deletes messages from the front of a stream that entered before `until_ms`.
 async fn expire(core: &Core, stream: StreamNo, low: u64, until_ms: i64) -> Result<(), BrokerError> {
+    let bounded = core.lock().expire_bounded(stream, low, until_ms);
+    if let Some((low, oldest)) = bounded {
+        return core.submit(Work::Expire { stream, low, oldest: Some(oldest) }).outcome().await;
+    }
     let entered = core.ask_store(move |store| store.entered(stream, low, MOST_EXPIRED, until_ms)).await;
     let entered = entered.map_err(|error| BrokerError::Store(error.0))?;
     let expired = entered.partition_point(|(_, entered_ms)| *entered_ms <= until_ms);
@@ -184,6 +188,15 @@ impl State {
             }
         }
         expiring
+    }
+
+    /// Where a stream begins after one step, and with which time, if what is left of it counts as having entered at the opening of
+    /// the store, and that was long enough ago.
+    fn expire_bounded(&mut self, stream: StreamNo, low: u64, until_ms: i64) -> Option<(u64, i64)> {
+        let stream = self.streams.get_mut(&stream)?;
+        let bound = stream.bounded.filter(|bound| low < bound.below && bound.entered_ms <= until_ms)?;
+        stream.next_look = None;
+        Some((bound.below.min(low + MOST_EXPIRED as u64), bound.entered_ms))
     }
 
     /// More of a stream has expired than one step deletes.
