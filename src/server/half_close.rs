@@ -158,7 +158,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> HalfClose<I> {
                 None => return Poll::Pending,
                 Some(due) if passed < *due => *due,
                 Some(_) => {
-                    ready!(send(&mut self.io, &mut self.ahead, cx));
+                    if let Poll::Ready(refused) = send(&mut self.io, &mut self.ahead, cx) {
+                        return Poll::Ready(refused);
+                    }
                     passed + ROUND_TRIP
                 }
             };

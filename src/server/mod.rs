@@ -28,6 +28,9 @@ mod error;
 mod extensions;
 pub mod faults;
 mod figures;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod groups;
 mod half_close;

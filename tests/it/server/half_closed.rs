@@ -96,6 +96,22 @@ async fn requests_in_a_row_are_all_answered() {
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
 }
 
+/// Requests that are answered in no time, whenever the end arrives: nothing else wakes the connection after a probe.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quick_requests_are_answered_whenever_the_end_arrives() {
+    let (server, ..) = stage().await;
+    for round in 0..40 {
+        let mut stream = server.connect().await;
+        if round % 2 == 0 {
+            begin(&mut stream, "GET", "/queues", "").await;
+        }
+        begin(&mut stream, "GET", "/quotas/dms", "").await;
+        stream.shutdown().await.unwrap();
+        let answers = timeout(SOON, rest(&mut stream)).await.expect("the end of the connection");
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2 - round % 2, "{answers}");
+    }
+}
+
 #[tokio::test]
 async fn old_http_is_answered() {
     let (server, ..) = stage().await;

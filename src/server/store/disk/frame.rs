@@ -308,3 +308,16 @@ fn size(record: &Record) -> usize {
 pub(super) fn four_bytes(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
+
+/// Reads any bytes as the items of a frame, and as the content of a run.
+#[cfg(fuzzing)]
+pub(crate) fn read_any(bytes: &[u8]) {
+    let at = Position { segment: 1, offset: 0 };
+    drop(changes(1, bytes, at));
+    let content = Bytes::copy_from_slice(bytes);
+    let Ok(run) = run::head(&content, at) else { return };
+    let read = run::read(1, &run, &content);
+    assert!(read.messages.len() + read.damaged.len() <= run.count as usize);
+    let item = [&[APPENDED][..], &four_bytes(content.len()).to_le_bytes(), &content].concat();
+    drop(changes(1, &item, at));
+}

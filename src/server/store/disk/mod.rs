@@ -22,6 +22,8 @@ use std::{
 
 use rusqlite::Connection;
 
+#[cfg(fuzzing)]
+pub(crate) use self::frame::read_any;
 pub use self::open::OpenError;
 use self::{
     backup::Backup,

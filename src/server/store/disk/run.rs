@@ -123,9 +123,15 @@ pub(super) fn again(log: u32, run: &Run, content: &Bytes) -> Bytes {
 }
 
 /// The run that begins with these bytes, at a place in the log. Its messages may be damaged.
+///
+/// # Errors
+/// When there are more messages than these bytes can hold, or a place beyond the last.
 pub(super) fn head(content: &[u8], at: Position) -> Result<Run, Corrupt> {
-    let mut head = content.get(..RUN_HEAD).ok_or(Corrupt)?;
+    let (mut head, messages) = content.split_at_checked(RUN_HEAD).ok_or(Corrupt)?;
     let (stream, first, count) = (StreamNo(head.get_u32_le()), head.get_u64_le(), head.get_u32_le() & !CHECKED);
+    if count as usize > messages.len() / OLD_MESSAGE_HEAD || first.checked_add(u64::from(count)).is_none() {
+        return Err(Corrupt);
+    }
     Ok(Run { stream, first, count, at, bytes: four_bytes(content.len()) })
 }
 
@@ -325,4 +331,26 @@ fn checksum_of_head(log: u32, (stream, seq): (StreamNo, u64), head: &[u8]) -> u3
 
 fn labels_length(message: &Stored) -> usize {
     message.tags.iter().map(String::len).sum::<usize>() + message.tags.len().saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flipped bit in the number of messages is no reason to look for millions of them.
+    #[test]
+    fn a_run_holds_no_more_messages_than_fit_into_it() {
+        let at = Position { segment: 1, offset: 0 };
+        let content = |first, count: u32| {
+            let mut bytes = vec![0; RUN_HEAD + 3 * OLD_MESSAGE_HEAD];
+            put_head(&mut bytes, StreamNo(1), first, count);
+            bytes
+        };
+        for count in [0, 1, 3, 3 | CHECKED] {
+            assert_eq!(head(&content(1, count), at).map(|run| run.count), Ok(count & !CHECKED));
+        }
+        for (first, count) in [(1, 4), (1, 1 << 30), (1, u32::MAX), (u64::MAX, 1)] {
+            assert_eq!(head(&content(first, count), at), Err(Corrupt), "{count} from {first}");
+        }
+    }
 }

@@ -1,0 +1,6 @@
+//! What the fuzz targets reach of the inside of the server. Built with `--cfg fuzzing` alone.
+
+/// Reads any bytes as the items of a frame of the log, and as a run of messages.
+pub fn read_frame(bytes: &[u8]) {
+    super::store::disk::read_any(bytes);
+}
