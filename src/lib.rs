@@ -21,6 +21,7 @@
 //! | [`retry`] | how long to wait before trying again; the only file that names the `backoff` crate |
 //! | `retry_after` | how long an answer asks to wait, bounded |
 //! | `text` | text files that people hand in: byte order marks, other encodings |
+//! | `secret_url` | URLs that may hold secrets, and are shown without them |
 //! | `spans` | what the spans of producers and workers have in common |
 //! | `clock` | the only place of the library that reads the wall clock |
 //! | [`transport`] | one HTTP exchange: over sockets (with the sidecar's `target` and `probe` and the exporter of traces the only files that name reqwest), or into a router in this process |
@@ -70,6 +71,7 @@ pub mod redrive;
 pub mod retry;
 mod retry_after;
 pub mod runtime;
+mod secret_url;
 mod spans;
 mod text;
 pub mod trace_context;

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{AccessKey, AuthError, Generation, encode};
-use crate::{queue::ProjectId, transport::Transport, wire::error::ErrorBody};
+use crate::{queue::ProjectId, secret_url::SecretUrl, transport::Transport, wire::error::ErrorBody};
 
 /// How long IAM may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -27,7 +27,7 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// A user of IAM, with the project to work in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct IamCredentials {
     /// IAM's address, as `https://iam.cn-north-4.myhuaweicloud.com`; a `/v3` at its end is passed over.
     pub endpoint: String,
@@ -39,6 +39,17 @@ pub struct IamCredentials {
     pub domain: String,
     /// The project that the token is for.
     pub project: Scope,
+}
+
+impl fmt::Debug for IamCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IamCredentials")
+            .field("endpoint", &SecretUrl::new(self.endpoint.as_str()))
+            .field("user", &self.user)
+            .field("domain", &self.domain)
+            .field("project", &self.project)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A project, by id or by name.

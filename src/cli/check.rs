@@ -45,7 +45,7 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
         "ok": true,
         "workers": config.workers.len(),
         "publishers": config.publishers.len(),
-        "endpoint": config.dms.endpoint,
+        "endpoint": config.dms.endpoint.to_string(),
         "online": args.online,
     });
     Ok(context.printer().print(&text, &json)?)

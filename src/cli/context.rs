@@ -16,6 +16,7 @@ use super::{
 use crate::{
     client::Client,
     config::{Loaded, Request, load, search},
+    secret_url::without_secrets,
     sidecar::connect,
 };
 
@@ -110,7 +111,7 @@ impl Context {
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let config = self.load()?.config;
         // Set once: a command makes one client.
-        let _ = self.endpoint.set(connect::endpoint(&config));
+        let _ = self.endpoint.set(without_secrets(&connect::endpoint(&config)));
         Ok(connect::to_service(&config)?)
     }
 

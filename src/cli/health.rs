@@ -6,7 +6,7 @@ use super::{
     context::Context,
     failure::{Failure, Kind},
 };
-use crate::{config::Config, sidecar::probe};
+use crate::{config::Config, secret_url::without_secrets, sidecar::probe};
 
 /// Options of `health`.
 #[derive(Debug, Args)]
@@ -26,8 +26,9 @@ pub(crate) async fn run(args: HealthArgs, context: &Context) -> Result<(), Failu
         Some(url) => (with_path(&url), false),
         None => (usual(&context.load()?.config)?, true),
     };
-    let answer = probe::get(&url, own)
-        .await
+    let answer = probe::get(&url, own).await;
+    let url = without_secrets(&url);
+    let answer = answer
         .map_err(|error| Failure::of(Kind::Unavailable, format!("{url} cannot be reached: {error}")).because(error))?;
     if answer.is_success() {
         return Ok(context.printer().print("ready", &serde_json::json!({ "ready": true }))?);

@@ -14,6 +14,7 @@ use crate::{
     auth::{AccessKey, Authenticator, Iam, IamCredentials, VendorCredentials},
     queue::ProjectId,
     retry::RetryPolicy,
+    secret_url::SecretUrl,
     transport::{HttpOptions, HttpTransport, Transport},
     wire::ApiVersion,
 };
@@ -236,7 +237,7 @@ impl ClientBuilder {
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &SecretUrl::new(self.endpoint.as_str()))
             .field("project_id", &self.project_id)
             .field("api_version", &self.api_version)
             .finish_non_exhaustive()
@@ -256,6 +257,7 @@ struct Endpoint {
 impl Endpoint {
     fn parse(text: &str) -> Result<Self, Error> {
         let refuse = |why: &str| {
+            let text = SecretUrl::new(text);
             Err(setup(format!("the endpoint is {text:?}: {why}; write it as https://dms.cn-north-4.myhuaweicloud.com")))
         };
         let Ok(uri) = text.trim().parse::<Uri>() else { return refuse("that is no address") };

@@ -6,13 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Secret, Span};
+use crate::secret_url::SecretUrl;
 
 /// The service that workers and publishers talk to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dms {
     /// `embedded` for a server in this process (the default), or an `http://` or `https://` address.
-    pub endpoint: String,
+    pub endpoint: SecretUrl,
     /// The version of the API; `v2` by default.
     pub api_version: ApiVersion,
     /// The project in every path; `local` by default.
@@ -32,7 +33,7 @@ pub(crate) const EMBEDDED: &str = "embedded";
 impl Default for Dms {
     fn default() -> Self {
         Self {
-            endpoint: EMBEDDED.to_owned(),
+            endpoint: EMBEDDED.into(),
             api_version: ApiVersion::default(),
             project_id: "local".to_owned(),
             auth: None,
@@ -45,7 +46,7 @@ impl Default for Dms {
 impl Dms {
     /// Whether the service is the server in the same process.
     pub fn is_embedded(&self) -> bool {
-        self.endpoint == EMBEDDED
+        self.endpoint.expose() == EMBEDDED
     }
 }
 
@@ -89,7 +90,7 @@ pub struct Auth {
 #[schemars(extend("required" = ["endpoint", "user", "domain"]))]
 pub struct Iam {
     /// The address of IAM, as in `https://iam.eu-de.otc.t-systems.com`; required.
-    pub endpoint: String,
+    pub endpoint: SecretUrl,
     /// The user's name; required.
     pub user: String,
     /// The user's password.

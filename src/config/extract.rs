@@ -16,10 +16,11 @@ use super::{
     layer::{self, Layer},
     path::{KeyPath, index},
     problem::{Origin, Problem},
+    secret_variables::is_secret_place,
     suggest::{nearest, one_of},
     tree::Tree,
-    values::{MASK, is_secret},
 };
+use crate::secret_url::{MASK, without_secrets};
 
 /// What could be read, and what is wrong with the rest.
 #[derive(Debug)]
@@ -111,14 +112,14 @@ fn describe(tree: &Tree, path: &KeyPath, kind: &Kind) -> String {
         },
         Kind::UnknownVariant(word, known) => {
             let hint = nearest(word, known).map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
-            format!("`{word}` is not allowed: write {}{hint}", one_of(known))
+            format!("{} is not allowed: write {}{hint}", quoted(path, word), one_of(known))
         }
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => mismatch(path, actual, expected),
         Kind::Message(message) if message == "invalid socket address syntax" => {
             let text = tree.value(path).and_then(Value::as_str).unwrap_or_default();
-            format!("`{text}` is not allowed: an address like 127.0.0.1:9400 is needed")
+            format!("{} is not allowed: an address like 127.0.0.1:9400 is needed", quoted(path, text))
         }
-        Kind::Message(message) => message.clone(),
+        Kind::Message(message) => without_secrets(message),
         other => other.to_string(),
     }
 }
@@ -152,17 +153,22 @@ fn plain(expected: &str) -> String {
     }
 }
 
+/// A text as a message shows it.
+fn quoted(path: &KeyPath, text: &str) -> String {
+    if is_secret_place(path) { MASK.to_owned() } else { format!("`{}`", without_secrets(text)) }
+}
+
 fn shown(path: &KeyPath, actual: &Actual) -> String {
     match actual {
         Actual::Map => "a map".to_owned(),
         Actual::Seq => "a list".to_owned(),
         Actual::Unit | Actual::Option => "nothing".to_owned(),
-        _ if path.last().is_some_and(is_secret) => MASK.to_owned(),
+        _ if is_secret_place(path) => MASK.to_owned(),
         Actual::Bool(value) => format!("`{value}`"),
         Actual::Unsigned(number) => format!("`{number}`"),
         Actual::Signed(number) => format!("`{number}`"),
         Actual::Float(number) => format!("`{number}`"),
-        Actual::Str(text) => format!("`{text}`"),
+        Actual::Str(text) => quoted(path, text),
         other => other.to_string(),
     }
 }

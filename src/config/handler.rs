@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::values::{Secret, Span};
+use crate::secret_url::SecretUrl;
 
 /// What is done with a message: exactly one of the three.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,7 +50,7 @@ impl Handler {
 #[schemars(extend("required" = ["url"]))]
 pub struct HttpHandler {
     /// Where messages are posted, `http://` or `https://`; required.
-    pub url: String,
+    pub url: SecretUrl,
     /// How long an answer may take; 20 s by default, or less where ack_wait leaves less.
     pub timeout: Span,
     /// How long a connection may take to come about; 2 s by default.
@@ -62,15 +63,17 @@ pub struct HttpHandler {
     pub format: BodyFormat,
     /// Which messages share a request; by default each has its own.
     pub batch: Option<Batch>,
-    /// Headers of every request; none by default.
-    pub headers: BTreeMap<String, String>,
+    /// Headers of every request; none by default. Their values are secrets.
+    pub headers: BTreeMap<String, Secret>,
+    /// Files that hold the values of further headers, by their names; none by default.
+    pub header_files: BTreeMap<String, PathBuf>,
     /// The key of the `Dms-Signature` header (HMAC-SHA256); not signed by default.
     pub signature_key: Option<Secret>,
     /// A file that holds that key.
     pub signature_key_file: Option<PathBuf>,
     /// A URL that answers 2xx while the application is well, asked all the time; by default a connection to `url` is proof
     /// enough.
-    pub health_url: Option<String>,
+    pub health_url: Option<SecretUrl>,
     /// How often the application is looked at, without `health_url` only while it is down; 1 s by default.
     pub health_interval: Span,
 }
@@ -78,7 +81,7 @@ pub struct HttpHandler {
 impl Default for HttpHandler {
     fn default() -> Self {
         Self {
-            url: String::new(),
+            url: SecretUrl::default(),
             timeout: Span::secs(20),
             connect_timeout: Span::secs(2),
             unix_socket: None,
@@ -86,6 +89,7 @@ impl Default for HttpHandler {
             format: BodyFormat::default(),
             batch: None,
             headers: BTreeMap::new(),
+            header_files: BTreeMap::new(),
             signature_key: None,
             signature_key_file: None,
             health_url: None,

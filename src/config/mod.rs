@@ -61,6 +61,8 @@ pub use self::{
     worker::{OnFailure, OnReject, Ordering, Republish, Retry, Source, Then, Worker},
 };
 
+pub use crate::secret_url::SecretUrl;
+
 /// A whole configuration. Every section may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{environment::key, interpolate::interpolate, path::KeyPath, values::is_secret};
+use crate::secret_url::credentials;
 
 /// How the names of others' variables with secrets begin: credentials of the vendor's SDKs, and headers for a collector of traces.
 const FOREIGN: [&str; 3] = ["HUAWEICLOUD_SDK_", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
@@ -29,18 +30,9 @@ pub(crate) fn secret_references(
     secret
 }
 
-fn is_secret_place(path: &KeyPath) -> bool {
+/// Whether what stands at a place is never shown.
+pub(crate) fn is_secret_place(path: &KeyPath) -> bool {
     path.last().is_some_and(is_secret) || path.steps().iter().any(|step| step == "headers")
-}
-
-/// The parts of a URL that may be secrets: what stands before the `@`, and the query.
-fn credentials(url: &str) -> Vec<&str> {
-    let Some((_, rest)) = url.split_once("://") else { return Vec::new() };
-    let (address, query) = match rest.split_once('?') {
-        Some((address, query)) => (address, Some(query)),
-        None => (rest, None),
-    };
-    address.rsplit_once('@').map(|(user, _)| user).into_iter().chain(query).collect()
 }
 
 /// The variables that a text names.

@@ -1,6 +1,9 @@
 //! Secrets that stand in files of their own: reading them.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{Config, check::Checker, dms::Auth, path::KeyPath, server::ServerAuth, values::Secret};
 use crate::text;
@@ -20,6 +23,7 @@ pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) {
         if let Some(http) = &mut worker.handler.http {
             let path = KeyPath::dotted("workers").child(place).child("handler").child("http");
             slots.read(&path, "signature_key", &mut http.signature_key, http.signature_key_file.as_ref());
+            slots.headers(&path, &mut http.headers, &http.header_files);
         }
     }
     for (place, publisher) in config.publishers.iter_mut().enumerate() {
@@ -63,10 +67,30 @@ impl Slots<'_, '_> {
         if secret.is_some() {
             return self.checker.report(&path, format!("`{key}` is set too: keep one of the two"));
         }
-        match text::read(file) {
-            Ok(text) if !text.trim().is_empty() => *secret = Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
-            Ok(_) => self.checker.report(&path, format!("`{}` is empty: put the secret in it", file.display())),
-            Err(error) => self.checker.report(&path, format!("`{}` cannot be read: {error}", file.display())),
+        if let Some(found) = self.content(&path, file) {
+            *secret = Some(found);
         }
+    }
+
+    /// Adds the headers that stand in files to the others.
+    fn headers(&mut self, parent: &KeyPath, headers: &mut BTreeMap<String, Secret>, files: &BTreeMap<String, PathBuf>) {
+        for (name, file) in files {
+            let path = parent.child("header_files").child(name);
+            if headers.keys().any(|given| given.eq_ignore_ascii_case(name)) {
+                self.checker.report(&path, format!("`headers` has `{name}` too: keep one of the two"));
+            } else if let Some(value) = self.content(&path, file) {
+                headers.insert(name.clone(), value);
+            }
+        }
+    }
+
+    /// The secret in a file.
+    fn content(&mut self, path: &KeyPath, file: &Path) -> Option<Secret> {
+        match text::read(file) {
+            Ok(text) if !text.trim().is_empty() => return Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+            Ok(_) => self.checker.report(path, format!("`{}` is empty: put the secret in it", file.display())),
+            Err(error) => self.checker.report(path, format!("`{}` cannot be read: {error}", file.display())),
+        }
+        None
     }
 }

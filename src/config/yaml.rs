@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use figment::value::{Dict, Empty, Num, Tag, Value};
 
-use super::{interpolate::interpolate, path::KeyPath, secret_variables::secret_references, values::is_secret};
+use super::{
+    interpolate::interpolate,
+    path::KeyPath,
+    secret_variables::{is_secret_place, secret_references},
+};
 
 /// The settings of a text, as far as they can be read, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -92,7 +96,8 @@ impl Reader<'_> {
         match interpolate(text, self.lookup) {
             Ok(text) => Value::from(text),
             Err(reference) => {
-                let secret = path.last().is_some_and(is_secret);
+                // A piece of a URL cannot be masked by its parts.
+                let secret = is_secret_place(path) || text.contains("://");
                 let shown = if secret { reference.masked() } else { reference };
                 self.report(path, shown.to_string());
                 // Left out rather than kept: the text with its `${` in it would be a second mistake.
@@ -108,8 +113,8 @@ impl Reader<'_> {
                 yaml_serde::Value::String(key) => key,
                 yaml_serde::Value::Number(number) => number.to_string(),
                 yaml_serde::Value::Bool(word) => word.to_string(),
-                other => {
-                    self.report(path, format!("{other:?} cannot be a key: keys are words"));
+                _ => {
+                    self.report(path, "a list, a map or nothing cannot be a key: keys are words".to_owned());
                     continue;
                 }
             };

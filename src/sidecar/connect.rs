@@ -24,7 +24,7 @@ pub(crate) fn to_service(config: &Config) -> Result<Client, Error> {
 /// The address of the service; of an embedded one, where a process that runs it listens.
 pub(crate) fn endpoint(config: &Config) -> String {
     match (config.dms.is_embedded(), &config.server.tls) {
-        (false, _) => config.dms.endpoint.clone(),
+        (false, _) => config.dms.endpoint.expose().to_owned(),
         (true, None) => format!("http://{}", config.server.listen),
         (true, Some(_)) => format!("https://{}", config.server.listen),
     }
@@ -75,7 +75,7 @@ fn with(builder: ClientBuilder, auth: &config::Auth, config: &Config) -> ClientB
     }
     match &auth.iam {
         Some(iam) => builder.iam(IamCredentials {
-            endpoint: iam.endpoint.clone(),
+            endpoint: iam.endpoint.expose().to_owned(),
             user: iam.user.clone(),
             password: iam.password.as_ref().map(secret).unwrap_or_default(),
             domain: iam.domain.clone(),

@@ -25,6 +25,7 @@ use crate::{
     config::Span,
     limits::{MAX_BYTES, MAX_MESSAGES},
     queue::NewQueue,
+    secret_url::without_secrets,
 };
 
 /// Options of `bench`.
@@ -222,7 +223,7 @@ fn print(runs: &[Figures], args: &BenchArgs, context: &Context) -> Result<(), Fa
         ]);
     }
     let json = json!({
-        "target": args.against.as_deref().unwrap_or("child process"),
+        "target": args.against.as_deref().map_or("child process".to_owned(), without_secrets),
         "durable": args.data_dir.is_some(),
         "bytes": args.size,
         "batch": batch(args.batch, args.size),

@@ -4,6 +4,8 @@
 //! connected to.
 
 #[cfg(feature = "otel")]
+mod collector;
+#[cfg(feature = "otel")]
 mod linked;
 #[cfg(feature = "otel")]
 mod otlp;

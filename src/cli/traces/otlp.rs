@@ -6,7 +6,7 @@ use std::{
 };
 
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{SpanExporter, WithHttpConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -16,8 +16,11 @@ use reqwest::{blocking::Client, redirect::Policy};
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-use super::{linked::link, wanted};
-use crate::cli::failure::{Failure, Kind};
+use super::{collector::Collector, linked::link, wanted};
+use crate::{
+    cli::failure::{Failure, Kind},
+    secret_url::without_secrets,
+};
 
 /// How long the last spans may take to be sent when the process ends.
 const LAST: Duration = Duration::from_secs(5);
@@ -46,9 +49,13 @@ impl Traces {
             Failure::of(Kind::Config, format!("traces: {error}; see the variables OTEL_EXPORTER_OTLP_…"))
         };
         let client = protocol().and_then(|()| client()).map_err(malformed)?;
-        let exporter = SpanExporter::builder().with_http().with_http_client(client).build();
+        let mut exporter = SpanExporter::builder().with_http().with_http_client(client);
+        if let Some(Collector { endpoint, headers }) = Collector::with_user(|name| std::env::var(name).ok()) {
+            exporter = exporter.with_endpoint(endpoint).with_headers(headers);
+        }
+        let exporter = exporter.build();
         let exporter = Exporter {
-            inner: exporter.map_err(|error| malformed(error.to_string()))?,
+            inner: exporter.map_err(|error| malformed(without_secrets(&error.to_string())))?,
             failing: AtomicBool::new(false),
         };
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build();
@@ -79,7 +86,7 @@ impl Traces {
         // It waits for its thread, which this one must not.
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST)).await;
         if let Ok(Err(error)) = ended {
-            tracing::warn!(%error, "the last traces are lost");
+            tracing::warn!(error = without_secrets(&error.to_string()), "the last traces are lost");
         }
     }
 }
@@ -128,7 +135,9 @@ impl opentelemetry_sdk::trace::SpanExporter for Exporter {
         batch.iter_mut().for_each(link);
         let result = self.inner.export(batch).await;
         match (&result, self.failing.swap(result.is_err(), Ordering::Relaxed)) {
-            (Err(error), false) => tracing::warn!(%error, "traces cannot be sent and are lost"),
+            (Err(error), false) => {
+                tracing::warn!(error = without_secrets(&error.to_string()), "traces cannot be sent and are lost")
+            }
             (Ok(()), true) => tracing::info!("traces are sent again"),
             _ => {}
         }

@@ -10,7 +10,7 @@ mod workers;
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{Config, path::KeyPath, problem::Problem, tree::Tree, values::Span};
-use crate::limits::LimitError;
+use crate::{limits::LimitError, secret_url::SecretUrl};
 
 /// Finds everything that cannot work.
 pub(crate) fn check(config: &Config, checker: &mut Checker<'_>) {
@@ -82,14 +82,14 @@ impl<'a> Checker<'a> {
     }
 
     /// Reports an address that is not `http://host[:port][/path]` or the same with `https`.
-    fn http_address(&mut self, path: &KeyPath, text: &str) {
-        if !is_http_address(text) {
-            self.report(path, format!("`{text}` is not an address: write it like http://127.0.0.1:8080/path"));
+    fn http_address(&mut self, path: &KeyPath, url: &SecretUrl) {
+        if !is_http_address(url) {
+            self.report(path, format!("`{url}` is not an address: write it like http://127.0.0.1:8080/path"));
         }
     }
 }
 
-fn is_http_address(text: &str) -> bool {
+fn is_http_address(url: &SecretUrl) -> bool {
     let known = |uri: &http::Uri| matches!(uri.scheme_str(), Some("http" | "https"));
-    text.parse().is_ok_and(|uri: http::Uri| known(&uri) && uri.host().is_some_and(|host| !host.is_empty()))
+    url.expose().parse().is_ok_and(|uri: http::Uri| known(&uri) && uri.host().is_some_and(|host| !host.is_empty()))
 }

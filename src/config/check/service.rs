@@ -63,7 +63,7 @@ fn check_auth(auth: &Auth, checker: &mut Checker<'_>) {
 }
 
 fn check_iam(path: &KeyPath, iam: &Iam, checker: &mut Checker<'_>) {
-    checker.require(path, "endpoint", &iam.endpoint);
+    checker.require(path, "endpoint", iam.endpoint.expose());
     checker.require(path, "user", &iam.user);
     checker.require(path, "domain", &iam.domain);
     if !iam.endpoint.is_empty() {

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     limits::{self, LimitError},
     queue::QueueMode,
+    secret_url::{MASK, SecretUrl},
     worker,
 };
 
@@ -144,7 +145,7 @@ fn check_handler(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
 }
 
 fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
-    checker.require(path, "url", &http.url);
+    checker.require(path, "url", http.url.expose());
     if !http.url.is_empty() {
         checker.http_address(&path.child("url"), &http.url);
     }
@@ -163,16 +164,16 @@ fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
         checker.report(&path.child("ca_file"), message);
     }
     for (name, value) in &http.headers {
-        let legal = name.parse::<http::HeaderName>().is_ok() && value.parse::<http::HeaderValue>().is_ok();
+        let legal = name.parse::<http::HeaderName>().is_ok() && value.expose().parse::<http::HeaderValue>().is_ok();
         if !legal {
-            checker.report(&path.child("headers").child(name), format!("`{name}: {value}` is not an HTTP header"));
+            checker.report(&path.child("headers").child(name), format!("`{name}: {MASK}` is not an HTTP header"));
         }
     }
 }
 
 /// Every address of an application.
 fn urls(http: &HttpHandler) -> impl Iterator<Item = &str> {
-    std::iter::once(http.url.as_str()).chain(http.health_url.as_deref())
+    std::iter::once(&http.url).chain(&http.health_url).map(SecretUrl::expose)
 }
 
 fn is_https(url: &str) -> bool {

@@ -4,8 +4,9 @@ mod auto;
 mod rate;
 mod secret;
 mod span;
+mod url;
 
-pub(crate) use self::secret::{MASK, is_secret};
+pub(crate) use self::secret::is_secret;
 pub use self::{
     auto::{Auto, Choosable},
     rate::{InvalidRate, Rate},

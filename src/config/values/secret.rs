@@ -6,8 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What stands for a secret wherever it is shown.
-pub(crate) const MASK: &str = "***";
+use crate::secret_url::MASK;
 
 /// The keys whose values are never shown.
 const SECRET_KEYS: [&str; 5] = ["secret_key", "security_token", "token", "password", "signature_key"];

@@ -60,7 +60,7 @@ impl HttpDelivery {
         stopping: CancellationToken,
     ) -> Self {
         let mut common = HeaderMap::new();
-        settings.headers.iter().for_each(|(name, value)| request::put(&mut common, name, value));
+        settings.headers.iter().for_each(|(name, value)| request::put_secret(&mut common, name, value));
         Self {
             target,
             app: Arc::new(App::new()),
@@ -157,7 +157,8 @@ impl HttpDelivery {
             Messages::Many(deliveries) => self.batch(deliveries, messages.first(), wait),
         };
         if let Some(key) = &self.signature_key {
-            request::put(&mut headers, "dms-signature", &signature(key.expose(), &body, clock::now()));
+            let signature = Secret::new(signature(key.expose(), &body, clock::now()));
+            request::put_secret(&mut headers, "dms-signature", &signature);
         }
         self.target.post(headers, body, wait).await
     }

@@ -8,5 +8,6 @@ pub(crate) mod http;
 pub(crate) mod lines;
 pub(crate) mod log;
 mod outcome;
+mod redaction;
 pub(crate) mod request;
 pub(crate) mod target;

@@ -8,7 +8,8 @@ use http::{HeaderMap, StatusCode};
 use reqwest::{Client, redirect::Policy};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{config::HttpHandler, sidecar::app::Health, transport::certificates};
+use super::redaction::Redaction;
+use crate::{config::HttpHandler, secret_url::SecretUrl, sidecar::app::Health, transport::certificates};
 
 /// How much of an answer's body is read: enough for the connection to be used again, for an error text, and for the verdicts
 /// of many messages.
@@ -24,13 +25,14 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Target {
     client: Client,
-    url: String,
-    health_url: Option<String>,
+    url: SecretUrl,
+    health_url: Option<SecretUrl>,
     unix_socket: Option<PathBuf>,
     connect_timeout: Duration,
+    redaction: Redaction,
 }
 
-/// An answer; a very long body is cut short.
+/// An answer; a very long body is cut short, and our secrets in it are masked.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -86,6 +88,7 @@ impl Target {
             health_url: handler.health_url.clone(),
             unix_socket: handler.unix_socket.clone(),
             connect_timeout: handler.connect_timeout.get(),
+            redaction: Redaction::of(handler),
         })
     }
 
@@ -94,8 +97,9 @@ impl Target {
     /// # Errors
     /// When there is no answer within `wait`.
     pub(crate) async fn post(&self, headers: HeaderMap, body: Bytes, wait: Duration) -> Result<Answer, NoAnswer> {
-        let request = self.client.post(&self.url).headers(headers).body(body).timeout(wait);
-        let no_answer = |error: reqwest::Error| match error {
+        let request = self.client.post(self.url.expose()).headers(headers).body(body).timeout(wait);
+        // The URL may hold secrets, and is known.
+        let no_answer = |error: reqwest::Error| match error.without_url() {
             error if error.is_connect() => NoAnswer::NotReached(error),
             error if error.is_timeout() => NoAnswer::TimedOut(wait),
             error => NoAnswer::Broken(error),
@@ -110,7 +114,7 @@ impl Target {
                 Ok(None) | Err(_) => break,
             }
         }
-        Ok(Answer { status, headers, body })
+        Ok(Answer { status, headers, body: self.redaction.apply(body) })
     }
 
     /// Whether the application has a URL that tells how it is.
@@ -124,7 +128,7 @@ impl Target {
             let connected = timeout(self.connect_timeout, self.connects()).await;
             return if connected.unwrap_or(false) { Health::Well } else { Health::Ill };
         };
-        match self.client.get(url).timeout(self.connect_timeout.max(HEALTH_TIMEOUT)).send().await {
+        match self.client.get(url.expose()).timeout(self.connect_timeout.max(HEALTH_TIMEOUT)).send().await {
             Ok(answer) if answer.status().is_success() => Health::Well,
             Err(error) if error.is_timeout() && !error.is_connect() => Health::Silent,
             Ok(_) | Err(_) => Health::Ill,
@@ -136,7 +140,7 @@ impl Target {
         if let Some(path) = &self.unix_socket {
             return tokio::net::UnixStream::connect(path).await.is_ok();
         }
-        let Ok(uri) = self.url.parse::<http::Uri>() else { return false };
+        let Ok(uri) = self.url.expose().parse::<http::Uri>() else { return false };
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         TcpStream::connect((host, port)).await.is_ok()

@@ -116,6 +116,163 @@ fn a_sidecar_that_logs_everything_shows_no_secret() {
     clean("the log", &log);
 }
 
+/// Workers whose applications refuse, are not there and hang up; with secrets in URLs and headers.
+const COMPOSITE: &str = "\
+server:
+  listen: 127.0.0.1:0
+  queues: [{name: q, max_consume_count: 1, groups: [refused, gone, hung_up, batch]}, {name: parked, groups: [g]}]
+workers:
+  - {queue: q, group: refused, on_reject: {park: parked}, handler: {http: {url: 'REFUSING', HEADERS}}}
+  - {queue: q, group: batch, handler: {http: {url: 'REFUSING', batch: consumed, HEADERS}}}
+  - {queue: q, group: gone, handler: {http: {url: 'GONE', health_url: 'GONE', HEADERS}}}
+  - {queue: q, group: hung_up, handler: {http: {url: 'HANGING_UP', HEADERS}}}
+admin: {listen: '127.0.0.1:0'}
+";
+
+const HEADERS: &str = "\
+headers: {Authorization: Bearer pl4nted-bearer, Proxy-Authorization: Basic pl4nted-proxy, X-Auth-Token: pl4nted-token, \
+Cookie: session=pl4nted-cookie, X-Api-Key: pl4nted-key}, header_files: {X-From-File: 'FILE'}, signature_key: pl4nted-hmac";
+
+/// `http://127.0.0.1:1` with a user and a query that are secrets.
+fn with_credentials(url: &str) -> String {
+    format!("{}/in?key=pl4nted-query&pl4nted-more", url.replace("http://", "http://pl4nted-user:pl4nted-password@"))
+}
+
+fn composite(program: &Program, refusing: &str, hanging_up: &str) -> String {
+    let value = program.file("value", "pl4nted-file\n");
+    let yaml = COMPOSITE
+        .replace("HEADERS", &HEADERS.replace("FILE", &value))
+        .replace("REFUSING", &with_credentials(refusing))
+        .replace("HANGING_UP", &with_credentials(hanging_up))
+        .replace("GONE", &with_credentials("http://127.0.0.1:1"));
+    program.file("composite.yaml", &yaml)
+}
+
+/// What a GET is answered with.
+fn get(url: &str) -> String {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = async { client.get(url).send().await.unwrap().text().await.unwrap() };
+    tokio::runtime::Runtime::new().unwrap().block_on(answer)
+}
+
+/// An application that repeats the head of each request, and refuses its message for good.
+fn refusing() -> (String, Receiver<String>) {
+    peer(|head| answer("422 Unprocessable Entity", "", head))
+}
+
+/// An application that closes each connection at the first byte.
+fn hanging_up() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || listener.incoming().for_each(|stream| drop(stream.unwrap().read(&mut [0]))));
+    url
+}
+
+#[test]
+fn secrets_inside_urls_and_headers_are_shown_nowhere() {
+    let program = Program::new();
+    let (app, deliveries) = refusing();
+    let file = composite(&program, &app, &hanging_up());
+    let mut command = program.command(&["run", "-c", &file]);
+    command.env("RUST_LOG", "trace").env("OTEL_EXPORTER_OTLP_ENDPOINT", with_credentials("http://127.0.0.1:1"));
+    command.env("OTEL_EXPORTER_OTLP_HEADERS", "api-key=pl4nted-collector");
+    let sidecar = super::Running::start(command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()));
+    let (admin, url) = (sidecar.url("admin on "), sidecar.url("server on "));
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat()).ok();
+    dms(&["send", "q", "1"]);
+
+    let used = deliveries.iter().find(|request| request.starts_with("POST")).unwrap().to_lowercase();
+    for secret in ["pl4nted-query", "pl4nted-bearer", "pl4nted-cookie", "pl4nted-file", "authorization: "] {
+        assert!(used.contains(secret), "{secret} was not used: {used}");
+    }
+    let parked = dms(&["receive", "parked", "g", "--wait", "20s", "--max", "1"]);
+    assert!(parked.contains("dms-error") && parked.contains("X-Auth-Token".to_lowercase().as_str()), "{parked}");
+    clean("dms-error", &parked);
+    for group in ["batch", "hung_up"] {
+        let dead = dms(&["receive", "q", group, "--dead-letters", "--wait", "20s", "--max", "1"]);
+        assert!(dead.contains("\"body\":1"), "{group}: {dead}");
+        clean(group, &dead);
+    }
+    for path in ["/status", "/metrics", "/readyz", "/startupz", "/scale"] {
+        clean(path, &get(&format!("{admin}{path}")));
+    }
+    sidecar.signal("HUP");
+    sidecar.signal("TERM");
+    let (_, log) = sidecar.wait();
+    assert!(log.contains("TRACE"), "nothing was traced");
+    clean("the log", &log);
+}
+
+#[test]
+fn a_configuration_with_secrets_in_urls_and_headers_is_shown_without_them() {
+    let program = Program::new();
+    let file = composite(&program, "http://127.0.0.1:1", "http://127.0.0.1:2");
+    for args in [&["config", "show", "--origin"][..], &["config", "show", "-o", "json"], &["check"], &["check", "-v"]] {
+        let output = program.command(&[args, &["-c", &file]].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        clean_output(&format!("{args:?}"), &output);
+    }
+    let shown = program.run(&["config", "show", "-c", &file]).ok();
+    assert!(shown.contains("http://***@127.0.0.1:1/in?***"), "{shown}");
+    let loaded = load(&Request::new().file(std::path::PathBuf::from(&file))).unwrap();
+    clean("Debug", &format!("{:?} {:#?} {:?}", loaded, loaded.config, loaded.settings()));
+    clean("Debug", &format!("{:?}", Client::builder(with_credentials("http://127.0.0.1:1"), "p")));
+}
+
+#[test]
+fn mistakes_in_urls_and_headers_do_not_show_what_is_secret_in_them() {
+    let program = Program::new();
+    let http = |http: &str| format!("workers: [{{queue: q, group: g, handler: {{http: {http}}}}}]\n");
+    let url = |url: &str| http(&format!("{{url: {url}}}"));
+    let headers = |headers: &str| http(&format!("{{url: 'http://127.0.0.1:1', headers: {headers}}}"));
+    let wrong = [
+        url("'ftp://u:pl4nted@h/?pl4nted'"),
+        url("'u:pl4nted@h'"),
+        url("'http:/u:pl4nted@h'"),
+        url("'http://u:pl4/pl4nted@h'"),
+        url("'http://u:${pl4nted@h'"),
+        url("'http://u:${pl4nted !}@h'"),
+        url("{pl4nted: pl4nted}"),
+        url("'http://127.0.0.1:1', health_url: 'ftp://u:pl4nted@h#pl4nted'"),
+        url("'http://127.0.0.1:1', timeout: 'http://u:pl4nted@h'"),
+        url("'http://127.0.0.1:1', format: 'http://u:pl4nted@h'"),
+        http("'http://u:pl4nted@h/?pl4nted'"),
+        headers("'Authorization: pl4nted'"),
+        headers("[pl4nted]"),
+        headers("{Authorization: [pl4nted]}"),
+        headers("{Authorization: {pl4nted: pl4nted}}"),
+        headers("{Authorization: \"pl4nted\\npl4nted\"}"),
+        headers("{Authorization: 'pl4nted ${pl4nted'}"),
+        headers("{Authorization: pl4nted}, header_files: {authorization: /nonexistent}"),
+        headers("{? {Authorization: pl4nted} : x}"),
+        "dms: {endpoint: 'ftp://u:pl4nted@h'}".to_owned(),
+        "dms: {endpoint: 'http://u:pl4nted@h/?pl4nted'}".to_owned(),
+        "dms: {endpoint: 'http://h', auth: {iam: {endpoint: 'u:pl4nted@h', user: u, domain: d, password: pl4nted}}}".to_owned(),
+        "dms: {endpoint: 'http://h', auth: {iam: {endpoint: 'http://u:pl4nted@h', user: u, domain: d, password: pl4nted}}}".to_owned(),
+        "admin: {listen: 'http://u:pl4nted@h'}".to_owned(),
+    ];
+    for text in &wrong {
+        let file = program.file("c.yaml", text);
+        for format in [&["check", "-v", "-c", &file][..], &["-o", "json", "check", "-c", &file]] {
+            let output = program.command(format).output().unwrap();
+            assert_ne!(output.status.code(), Some(0), "{text}");
+            let shown = String::from_utf8(output.stderr).unwrap();
+            // A key of a map is a key, whatever it is called.
+            clean(text, &shown.replace("url.pl4nted", "").replace("Authorization.pl4nted", ""));
+        }
+    }
+    let nowhere = "http://u:pl4nted@127.0.0.1:1/?pl4nted";
+    for args in [
+        &["--endpoint", nowhere, "-v", "queue", "list"][..],
+        &["health", "-v", nowhere],
+        &["bench", "--against", nowhere],
+    ] {
+        let output = program.command(args).output().unwrap();
+        assert_ne!(output.status.code(), Some(0), "{args:?}");
+        clean_output(&format!("{args:?}"), &output);
+    }
+}
+
 #[test]
 fn a_client_that_logs_everything_shows_no_secret() {
     let program = Program::new();

@@ -119,7 +119,7 @@ async fn a_worker_whose_queue_is_gone_ends_everything_with_an_error() {
     let listen = Some("127.0.0.1:0".parse().unwrap());
     let server = Server::bind(ServerConfig { listen, ..ServerConfig::default() }).await.unwrap();
     let mut config = Config::default();
-    config.dms.endpoint = format!("http://{}", server.local_addr().unwrap());
+    config.dms.endpoint = format!("http://{}", server.local_addr().unwrap()).into();
     let serving = tokio::spawn(server.run(std::future::pending()));
     config.workers = vec![Worker { queue: "nothing".into(), group: "g".into(), ..Worker::default() }];
     let error = Sidecar::start(config).await.unwrap().run(Default::default()).await.unwrap_err().to_string();
