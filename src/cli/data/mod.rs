@@ -22,6 +22,7 @@ use crate::server::store::{
     disk::{
         DiskStore,
         check::{check, verify},
+        rebuild::{Rebuilt, rebuild},
         repair::{Dropped, RepairError, Skip, plan, repair},
     },
 };
@@ -77,6 +78,17 @@ To restore, stop the server and put the copy in the place of the directory.")]
         /// The copy
         dest: PathBuf,
     },
+    /// Make the index of a data directory anew from its log, when it is damaged or lost; the old one is kept beside it
+    #[command(after_help = "\
+Examples:
+  dms-worker data rebuild-index ./dms-data
+
+No server may have the directory open. Exit code 0: the new index has all that the old one had; 1: something is not known any more, and
+it says what.")]
+    RebuildIndex {
+        /// The data directory
+        dir: PathBuf,
+    },
     /// List the messages that a running server has set aside because they are damaged
     #[command(after_help = "Examples:\n  dms-worker data damaged --admin http://127.0.0.1:9401")]
     Damaged {
@@ -128,6 +140,7 @@ pub(crate) async fn run(args: DataArgs, context: &Context) -> Result<ExitCode, F
             condition::show(&found, Some(&backup), context)
         }
         DataCommand::Repair(args) => mend(args, context).await,
+        DataCommand::RebuildIndex { dir } => make_anew(dir, context).await,
         DataCommand::Backup { dir, dest, admin } => {
             back_up(dir, dest, admin, context).await?;
             Ok(ExitCode::SUCCESS)
@@ -172,6 +185,30 @@ async fn mend(args: RepairArgs, context: &Context) -> Result<ExitCode, Failure> 
     };
     context.printer().print(&text, &found)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn make_anew(dir: PathBuf, context: &Context) -> Result<ExitCode, Failure> {
+    logging::for_command(&context.global, context.colored(), "error");
+    let made = blocking(move || rebuild(&dir)).await??;
+    let Rebuilt { commits, queues, groups, unreadable, unknown_messages, complete, .. } = &made;
+    let mut text = format!("The index has {queues} queues and {groups} groups from {commits} commits.\n");
+    if let Some(old) = &made.old {
+        text += &format!("The old one is {}.\n", old.display());
+    }
+    if *unreadable > 0 {
+        text += &format!("{unreadable} places of the log cannot be read: what they changed is not known.\n");
+    }
+    if *unknown_messages > 0 {
+        text += &format!(
+            "{unknown_messages} messages belong to queues or groups that are deleted or not known any more.\n"
+        );
+    }
+    if !complete {
+        text += "Files of the log are gone, and not all of the old index can be believed: acknowledgements, positions, label rules, or whole queues \
+                 and groups of before may be missing. Messages whose acknowledgement is missing are delivered again.\n";
+    }
+    context.printer().print(&text, &made)?;
+    Ok(ExitCode::from(u8::from(!complete)))
 }
 
 fn would_drop(one: &Dropped) -> String {

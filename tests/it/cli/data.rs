@@ -262,3 +262,25 @@ fn a_lost_end_is_given_up_when_asked() {
     let second = server(&program);
     assert_eq!(receive(&program, &second), ["one"]);
 }
+
+/// A damaged index is refused with the remedy, and made anew from the log.
+#[test]
+fn an_index_is_made_anew() {
+    let program = Program::new();
+    let first = server(&program);
+    send(&program, &first, &["one", "two", "three"]);
+    stop(first);
+    let database = program.dir().join("data/dms.db");
+    let mut index = std::fs::read(&database).unwrap();
+    let at = index.windows(6).position(|window| window == b"NORMAL").unwrap();
+    index[at] ^= 1;
+    std::fs::write(&database, &index).unwrap();
+    let refused = program.run(&["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"]).failed(1);
+    assert!(refused.contains("dms.db is damaged") && refused.contains("data rebuild-index"), "{refused}");
+    assert!(program.run(&["data", "check", "data"]).stdout.contains("rebuild-index"));
+    let made = program.run(&["data", "rebuild-index", "data"]).ok();
+    assert!(made.contains("1 queues and 1 groups") && made.contains("data/dms.db.old-1"), "{made}");
+    assert!(std::fs::read(program.dir().join("data/dms.db.old-1")).unwrap() == index, "the old one is kept");
+    let second = server(&program);
+    assert_eq!(receive(&program, &second), ["one", "two", "three"]);
+}

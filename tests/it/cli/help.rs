@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-pub(super) const COMMANDS: [&[&str]; 35] = [
+pub(super) const COMMANDS: [&[&str]; 36] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -36,6 +36,7 @@ pub(super) const COMMANDS: [&[&str]; 35] = [
     &["data", "repair"],
     &["data", "backup"],
     &["data", "verify"],
+    &["data", "rebuild-index"],
     &["data", "damaged"],
     &["data", "skip"],
     &["health"],

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::{
     DiskStore,
     backup::{Backup, CopiedFile, LIST, sum_of},
+    index::sums,
     open::{DATABASE, LOCK, LOG, OpenError, create},
     segment::{Directory, Frames, SEGMENT_HEAD},
 };
@@ -79,7 +80,11 @@ pub(crate) fn check(dir: &Path) -> Result<Condition, OpenError> {
     let shadow = Shadow::of(dir).map_err(unusable)?;
     let mut condition = Condition::default();
     match DiskStore::open(&shadow.path) {
-        Ok((store, snapshot)) => read_all(&store, &snapshot, &mut condition),
+        Ok((store, snapshot)) => {
+            let index = store.change_index(|writer| sums::check_whole(&writer.conn));
+            condition.refused = index.err().map(|error| error.to_string());
+            read_all(&store, &snapshot, &mut condition);
+        }
         Err(error) => condition.refused = Some(shadow.real(&error.to_string(), dir)),
     }
     for damaged in &mut condition.damaged {

@@ -51,6 +51,10 @@ impl Left {
         }
         store.release(in_order).unwrap();
         drop(store);
+        Self::of(dir, memory)
+    }
+
+    fn of(dir: tempfile::TempDir, memory: MemoryStore) -> Self {
         let mut files = Vec::new();
         for folder in [dir.path().to_owned(), dir.path().join("log")] {
             for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -264,4 +268,182 @@ fn runs_without_checksums_are_read() {
     let content = run::read(log, &run, &bytes);
     assert_eq!((content.messages.len(), content.damaged.len()), (0, 2));
     assert_eq!(run::again(log, &run, &bytes), bytes, "moved as it is");
+}
+
+/// Bits that change in the index: it is refused, or nothing in it is different, also after it was written again.
+#[test]
+fn a_changed_bit_of_the_index_is_never_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+    fill(&store);
+    store.release(true).unwrap();
+    drop(store);
+    let left = Left::of(dir, MemoryStore::default());
+    let database = left.dir.path().join("dms.db");
+    // What a server would do next, and what is there after it.
+    let go_on = |change: &mut dyn FnMut(&mut [u8])| -> Result<(String, String), String> {
+        left.restore();
+        let mut bytes = std::fs::read(&database).unwrap();
+        change(&mut bytes);
+        std::fs::write(&database, bytes).unwrap();
+        let open = || DiskStore::open_with(left.dir.path(), SEGMENT).map_err(|error| error.to_string());
+        let (store, snapshot) = open()?;
+        let before = state(&store, &snapshot);
+        let text = |error: StoreError| error.to_string();
+        store.commit(&[Record::Appended(StreamNo(1), message(301, 10, None)), done(250)]).map_err(text)?;
+        tidy_up(&store);
+        store.release(true).map_err(text)?;
+        let (store, snapshot) = open()?;
+        let after = state(&store, &snapshot);
+        store.release(false).map_err(text)?;
+        Ok((before, after))
+    };
+    let whole = go_on(&mut |_| {}).unwrap();
+    let (mut refused, mut harmless) = (0, 0);
+    let mut random = 0x2545_F491_4F6C_DD1D_u64;
+    for _ in 0..150 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let bit = random;
+        let changed = go_on(&mut |bytes| {
+            // Most of a page is often empty: of three bits two are where something is.
+            let used: Vec<usize> = (0..bytes.len()).filter(|at| bit.is_multiple_of(3) || bytes[*at] != 0).collect();
+            let at = used[usize::try_from(bit >> 3).unwrap() % used.len()];
+            bytes[at] ^= 1 << (bit & 7);
+        });
+        match changed {
+            Ok(found) => {
+                assert!(found == whole, "bit {bit}");
+                harmless += 1;
+            }
+            Err(error) => {
+                assert!(error.contains("dms.db"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 20 && harmless > 5, "{refused} refused, {harmless} harmless");
+}
+
+fn done(seq: u64) -> Record {
+    let settlement = crate::server::store::Settlement { done: vec![seq], head: seq + 1, ..Default::default() };
+    let reader = crate::server::store::ReaderNo(3);
+    Record::Settled { reader, lease: None, histories: Vec::new(), settlement }
+}
+
+/// A queue with a group, 300 messages of which some are settled, delayed ones, dead letters, tags.
+fn fill(store: &DiskStore) {
+    use crate::queue::{QueueId, QueueTag};
+
+    store.commit(&[Record::QueueCreated(queue(1)), Record::GroupCreated(super::tests::group(3, 1))]).unwrap();
+    let tag = QueueTag { key: "k".to_owned(), value: "v".to_owned() };
+    store.commit(&[Record::TagsSet(QueueId::new("queue-1"), vec![tag])]).unwrap();
+    for seq in 1..=300 {
+        store.commit(&[Record::Appended(StreamNo(1), message(seq, 10, None))]).unwrap();
+        if seq % 3 == 0 {
+            store.commit(&[done(seq)]).unwrap();
+        }
+        if seq % 10 == 0 {
+            store.commit(&[Record::Parked(StreamNo(2), message(seq / 10, 5, None))]).unwrap();
+            store.commit(&[Record::Appended(StreamNo(4), message(seq / 10, 5, Some("failed")))]).unwrap();
+        }
+    }
+}
+
+/// Of an index that is too large to be looked at whole: a row of a message is looked at when it is read, and one that is missing is
+/// missed.
+#[test]
+fn a_row_of_the_index_is_looked_at_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+    fill(&store);
+    store.catch_up().unwrap();
+    let change = |sql: &str| store.change_index(|writer| Ok(writer.conn.execute_batch(sql)?)).unwrap();
+    change("DELETE FROM runs WHERE id IN ((1 << 40) | 7, (1 << 40) | 300)");
+    let found = store.read(StreamNo(1), 1, ALL).unwrap();
+    let missing: Vec<u64> = found.damaged.iter().map(|damaged| damaged.seq).collect();
+    assert_eq!((found.messages.len(), missing), (298, vec![7, 300]));
+    assert_eq!(store.read_these(StreamNo(1), &[6, 7], 1_000).unwrap().damaged.len(), 1);
+    change("UPDATE runs SET offset = offset + 1 WHERE id = (1 << 40) | 9");
+    let refused = store.read(StreamNo(1), 9, ALL).unwrap_err();
+    assert!(format!("{refused:?}").contains("rebuild-index"), "{refused:?}");
+    change("UPDATE due SET due_ms = 1 WHERE place = 4");
+    assert!(store.first_due(StreamNo(2), ALL, &BTreeSet::new()).is_err());
+}
+
+fn state(store: &DiskStore, snapshot: &Snapshot) -> String {
+    let read = |stream| store.read(StreamNo(stream), 1, ALL).unwrap();
+    let due = store.first_due(StreamNo(2), ALL, &BTreeSet::new()).unwrap();
+    format!("{snapshot:?} {:?} {:?} {:?} {due:?}", read(1), read(2), read(4))
+}
+
+/// While the log is complete, an index that is lost comes back as it was.
+#[test]
+fn an_index_is_made_anew_from_a_complete_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+    fill(&store);
+    store
+        .commit(&[
+            Record::Unparked(StreamNo(2), 1_001, 1),
+            Record::Expired { stream: StreamNo(1), low: 20, oldest: None },
+        ])
+        .unwrap();
+    store.release(true).unwrap();
+    let (store, snapshot) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+    let before = state(&store, &snapshot);
+    store.release(true).unwrap();
+    for lost in [false, true] {
+        let database = dir.path().join("dms.db");
+        if lost {
+            std::fs::remove_file(&database).unwrap();
+        } else {
+            let mut bytes = std::fs::read(&database).unwrap();
+            bytes[4_096..12_000].fill(0x5a);
+            std::fs::write(&database, bytes).unwrap();
+        }
+        assert!(DiskStore::open(dir.path()).is_err());
+        let rebuilt = rebuild::rebuild(dir.path()).unwrap();
+        assert_eq!((rebuilt.complete, rebuilt.unknown_messages, rebuilt.queues, rebuilt.groups), (true, 0, 1, 1));
+        assert_eq!(rebuilt.old.is_some(), !lost);
+        let (store, snapshot) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+        assert!(state(&store, &snapshot) == before);
+        store.release(true).unwrap();
+    }
+}
+
+/// When the first files of the log are gone, what can be believed of the old index is taken over; messages come from the log.
+#[test]
+fn an_index_is_made_anew_with_what_is_whole_of_the_old_one() {
+    for spoil in ["runs", "settled"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+        fill(&store);
+        for seq in 301..=900 {
+            store.commit(&[Record::Appended(StreamNo(1), message(seq, 200, None))]).unwrap();
+        }
+        store.commit(&[Record::Expired { stream: StreamNo(1), low: 700, oldest: None }, done(850)]).unwrap();
+        tidy_up(&store);
+        assert!(!dir.path().join("log/0000000001.log").exists(), "what was in it is expired, or moved");
+        store.release(true).unwrap();
+        let (store, snapshot) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+        let before = state(&store, &snapshot);
+        let ready = snapshot.groups[0].reader.ready.clone();
+        store.change_index(|writer| Ok(writer.conn.execute_batch(&format!("UPDATE {spoil} SET sum = 1"))?)).unwrap();
+        store.release(true).unwrap();
+        assert!(DiskStore::open(dir.path()).is_err());
+        let rebuilt = rebuild::rebuild(dir.path()).unwrap();
+        assert_eq!((rebuilt.complete, rebuilt.unknown_messages), (spoil == "runs", 0), "{spoil}");
+        let (store, snapshot) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+        if spoil == "runs" {
+            assert!(state(&store, &snapshot) == before);
+        } else {
+            // Acknowledgements that only the damaged rows had are lost: those messages are delivered again, and none is missing.
+            let again = &snapshot.groups[0].reader.ready;
+            assert!(ready.iter().all(|one| again.contains(one)) && again.iter().all(|(seq, _)| *seq != 850));
+            assert_eq!(store.read(StreamNo(1), 700, ALL).unwrap().messages.len(), 201);
+        }
+        store.release(true).unwrap();
+    }
 }

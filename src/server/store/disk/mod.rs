@@ -8,7 +8,7 @@
 //! answered. `frame`, `run`, `segment` and `log` are the
 //! log's bytes, files and end; `recent` is what the index does not have yet. `read` finds messages in both and has `files` read
 //! them, `times` reads their entry times alone. `backup` copies all of it while it is in use, `check` looks at a directory without changing it,
-//! and `repair` gives up what keeps one from opening.
+//! `repair` gives up what keeps one from opening, and `rebuild` makes the index anew.
 //! `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
 
 use std::{
@@ -41,6 +41,7 @@ use crate::server::durations::Durations;
 mod answered;
 mod at;
 pub(crate) mod backup;
+#[cfg(any(feature = "cli", test))]
 pub(crate) mod check;
 #[cfg(test)]
 mod damage_tests;
@@ -55,8 +56,11 @@ mod moving;
 mod open;
 mod position;
 mod read;
+#[cfg(any(feature = "cli", test))]
+pub(crate) mod rebuild;
 mod recent;
 mod recovery;
+#[cfg(any(feature = "cli", test))]
 pub(crate) mod repair;
 mod run;
 mod segment;

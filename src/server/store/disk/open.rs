@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
 use super::{
     backup::LIST,
-    index::{load::LoadError, schema},
+    index::{load::LoadError, schema, sums},
     segment::{private, sync_directory},
 };
 
@@ -117,6 +117,7 @@ pub(super) struct DataDir {
 
 impl DataDir {
     /// Locks a directory that is one already.
+    #[cfg(any(feature = "cli", test))]
     pub(super) fn lock_existing(dir: &Path) -> Result<Self, OpenError> {
         let there = std::fs::metadata(dir.join(LOCK)).and_then(|_| std::fs::metadata(dir.join(DATABASE)));
         there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
@@ -330,11 +331,12 @@ fn is_cut_short(file: &Path) -> io::Result<bool> {
 }
 
 /// Opens one connection. Closing the last one does not checkpoint: letting go is as good as a crash, and as fast.
-fn connect(file: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open(file)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.busy_timeout(Duration::from_secs(10))?;
-    conn.set_prepared_statement_cache_capacity(64);
+    conn.set_prepared_statement_cache_capacity(128);
+    sums::register(&conn)?;
     Ok(conn)
 }
 

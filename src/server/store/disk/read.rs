@@ -1,6 +1,6 @@
 //! Finds messages, in the index or among what it does not have yet, and reads them from the log.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -21,9 +21,13 @@ impl DiskStore {
         loop {
             let runs = self.runs(stream, next, limit.messages.max(1))?;
             if runs.last().is_none_or(|last| last.end() <= next) {
+                pile.found.damaged.extend(self.unknown(stream, next..u64::MAX)?);
                 return Ok(pile.until(u64::MAX));
             }
             for run in runs {
+                if run.first > next {
+                    pile.found.damaged.extend(self.unknown(stream, next..run.first)?);
+                }
                 // Of a run that is gone nothing is left.
                 if let Some((run, content)) = self.content(run)?
                     && let Err(place) = pile.add_run(&run, content, next, &self.files)
@@ -44,7 +48,10 @@ impl DiskStore {
         let mut last: Option<(Run, Content)> = None;
         for &place in places {
             let run = self.runs(stream, place, 1)?.into_iter().find(|run| (run.first..run.end()).contains(&place));
-            let Some(run) = run else { continue };
+            let Some(run) = run else {
+                pile.found.damaged.extend(self.unknown(stream, place..place + 1)?);
+                continue;
+            };
             last = match last.take_if(|(known, _)| *known == run) {
                 Some(known) => Some(known),
                 None => self.content(run)?,
@@ -81,6 +88,23 @@ impl DiskStore {
             found.damaged.extend(one.damaged);
         }
         Ok(found)
+    }
+
+    /// Messages of a stream that have to be there, and that the index does not know. A lot has gaps.
+    fn unknown(&self, stream: StreamNo, places: Range<u64>) -> Result<Vec<Damaged>, StoreError> {
+        let there = self.look_up(|conn| lookup::extent(conn, stream))?;
+        let Some(there) = there else { return Ok(Vec::new()) };
+        let places = places.start.max(there.start)..places.end.min(there.end);
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let file: Arc<str> = self.files.directory.path.display().to_string().into();
+        let reason: Arc<str> = "the index does not know where it is".into();
+        let unknown = |seq| {
+            let (file, reason) = (file.clone(), reason.clone());
+            Damaged { seq, entered_ms: None, file, offset: 0, reason }
+        };
+        Ok(places.take(MOST_DAMAGED).map(unknown).collect())
     }
 
     /// The index has all of a lot when this returns: what left one is only found there.

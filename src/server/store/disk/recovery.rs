@@ -14,7 +14,7 @@ use super::{
     answered::{self, Answered, AnsweredFile},
     files::{Files, ReadError},
     frame::{self, Change},
-    index::{load::LoadError, writer::Writer},
+    index::{load::LoadError, sums, writer::Writer},
     log::{Log, NextFile, clear, named},
     mend,
     open::{DataDir, OpenError},
@@ -40,6 +40,7 @@ pub(super) struct Opened {
 pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64) -> Result<Opened, OpenError> {
     dir.lock_log_directory()?;
     let conn = dir.open_database()?;
+    sums::check(&conn).map_err(|error| dir.explain(error))?;
     let row = "SELECT log, segment, offset, frame FROM counter";
     let known = conn.query_row(row, [], |row| {
         let at = Position { segment: row.get(1)?, offset: row.get(2)? };

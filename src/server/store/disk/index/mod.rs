@@ -2,11 +2,12 @@
 //!
 //! It follows the log and can always be brought up to date from it, so its transactions need not be on the disk at once.
 //! `schema` has the tables, `load` reads the broker's state, `lookup` finds messages, `writer` takes in what the log has,
-//! `page` is what is settled of a reader, and `sweep` does what nobody waits for.
+//! `page` is what is settled of a reader, and `sums` guards the rows, and `sweep` does what nobody waits for.
 
 pub(super) mod load;
 pub(super) mod lookup;
 mod page;
 pub(super) mod schema;
+pub(super) mod sums;
 mod sweep;
 pub(super) mod writer;

@@ -14,9 +14,12 @@
 //! | `due` | a message in a lot, a run of its own | by due time |
 //! | `readers` | a reader | `head`: nothing from there on was handed out; every page below `page` is settled |
 //! | `settled` | 1,024 places of a reader | `bits`: what is settled; `failures`: pairs of place and count, 16 bits each, little-endian |
+//! | `totals` | a small table | how many rows it has, and the sum of their checksums: see `sums` |
 //! | `garbage` | a stream or reader whose owner was deleted | emptied in the background |
 
 use rusqlite::{Connection, TransactionBehavior};
+
+use super::sums;
 
 /// Marks a file as ours: "DMSW".
 pub(in super::super) const APPLICATION_ID: i32 = 0x444D_5357;
@@ -106,7 +109,24 @@ CREATE TABLE garbage (number INTEGER PRIMARY KEY);
     "SELECT 1;",
     // Changes no table. Messages in the log have checksums of their own, which earlier versions would take for damage.
     "SELECT 1;",
+    "
+ALTER TABLE counter ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE queues ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE consumer_groups ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tags ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE streams ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE segments ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE due ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE readers ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE settled ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE garbage ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE totals (name TEXT PRIMARY KEY, rows INTEGER NOT NULL, sum INTEGER NOT NULL);
+",
 ];
+
+/// The version whose rows have checksums.
+const WITH_SUMS: usize = 5;
 
 /// The version that the first migration makes. Version 1 kept messages in a table; no release wrote it.
 pub(in super::super) const OLDEST: usize = 2;
@@ -119,6 +139,9 @@ pub(in super::super) fn migrate(conn: &mut Connection, version: usize) -> rusqli
     for (makes, migration) in (OLDEST..).zip(MIGRATIONS).filter(|(makes, _)| *makes > version) {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(migration)?;
+        if makes == WITH_SUMS {
+            sums::fill(&transaction)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", makes)?;
         transaction.commit()?;

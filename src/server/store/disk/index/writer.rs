@@ -14,6 +14,7 @@ use super::{
     load::{self, LoadError, Loaded, ReaderImage, StreamImage},
     lookup::id,
     page::{PLACES, Page, locate},
+    sums,
 };
 use crate::{
     queue::{GroupId, QueueId, QueueTag},
@@ -58,17 +59,22 @@ impl Writer {
             batch.changes.iter().try_for_each(|change| writer.apply_one(change))?;
             let Batch { end, number, .. } = batch;
             let position = params![end.segment, end.offset, number];
-            writer.run("UPDATE counter SET segment = ?1, offset = ?2, frame = ?3", position)
+            writer.run(
+                "UPDATE counter SET segment = ?1, offset = ?2, frame = ?3, \
+                 sum = row_sum('counter', next_number, log, ?1, ?2, ?3)",
+                position,
+            )
         })?;
         self.applied = batch.end;
         Ok(())
     }
 
     /// One transaction; after an error nothing of it is left.
-    pub(super) fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> Loaded<T>) -> Loaded<T> {
+    pub(in super::super) fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> Loaded<T>) -> Loaded<T> {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let done = change(self).and_then(|changed| {
             self.flush()?;
+            sums::total(&self.conn)?;
             Ok(self.conn.execute_batch("COMMIT").map(|()| changed)?)
         });
         self.dirty = Dirty::default();
@@ -89,7 +95,7 @@ impl Writer {
         self.pages.clear();
     }
 
-    fn apply_one(&mut self, change: &Change) -> Loaded<()> {
+    pub(in super::super) fn apply_one(&mut self, change: &Change) -> Loaded<()> {
         match change {
             Change::Appended(run, newest) => {
                 self.insert(run)?;
@@ -100,7 +106,10 @@ impl Writer {
             }
             Change::Parked(run, due_ms) => {
                 self.insert(run)?;
-                self.run("INSERT INTO due VALUES (?1, ?2, ?3)", params![run.stream.0, due_ms, run.first])?;
+                self.run(
+                    "INSERT INTO due VALUES (?1, ?2, ?3, row_sum('due', ?1, ?2, ?3))",
+                    params![run.stream.0, due_ms, run.first],
+                )?;
                 let image = self.stream(run.stream)?;
                 image.next = run.end();
                 image.parked += 1;
@@ -120,7 +129,11 @@ impl Writer {
             Record::TagsSet(queue, tags) => self.set_tags(queue, tags),
             Record::RuleFixed(reader, rule) => {
                 let rule = serde_json::to_string(rule).map_err(|error| LoadError::Contradiction(error.to_string()))?;
-                self.run("UPDATE readers SET rule = ?2 WHERE number = ?1", params![reader.0, rule])
+                self.run(
+                    "UPDATE readers SET rule = ?2, \
+                     sum = row_sum('readers', number, stream, start, head, page, consumed, ?2) WHERE number = ?1",
+                    params![reader.0, rule],
+                )
             }
             Record::Unparked(lot, due_ms, place) => {
                 let id = id(*lot, *place);
@@ -143,7 +156,7 @@ impl Writer {
     fn insert(&mut self, run: &Run) -> Loaded<()> {
         let Position { segment, offset } = run.at;
         let row = params![id(run.stream, run.first), run.count, segment, offset, run.bytes];
-        self.run("INSERT INTO runs VALUES (?1, ?2, ?3, ?4, ?5)", row)?;
+        self.run("INSERT INTO runs VALUES (?1, ?2, ?3, ?4, ?5, row_sum('runs', ?1, ?2, ?3, ?4, ?5))", row)?;
         self.weigh(segment, i64::from(run.bytes));
         Ok(())
     }
@@ -159,7 +172,10 @@ impl Writer {
             .optional()?;
         let Some(before) = before else { return Ok(()) };
         let Position { segment, offset } = run.at;
-        self.run("UPDATE runs SET segment = ?2, offset = ?3 WHERE id = ?1", params![id, segment, offset])?;
+        self.run(
+            "UPDATE runs SET segment = ?2, offset = ?3, bytes = ?5, sum = row_sum('runs', ?1, ?4, ?2, ?3, ?5) WHERE id = ?1",
+            params![id, segment, offset, run.count, run.bytes],
+        )?;
         self.weigh(before, -i64::from(run.bytes));
         self.weigh(segment, i64::from(run.bytes));
         Ok(())
@@ -180,7 +196,8 @@ impl Writer {
 
     fn create_queue(&mut self, row: &QueueRow) -> Loaded<()> {
         self.run(
-            "INSERT INTO queues VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO queues VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, \
+             row_sum('queues', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9))",
             params![
                 row.number,
                 row.id.as_str(),
@@ -195,7 +212,7 @@ impl Writer {
         )?;
         self.create_stream(row.stream())?;
         self.create_stream(row.lot())?;
-        self.run("UPDATE counter SET next_number = ?1", [row.number + 2])
+        self.set_next_number(row.number + 2)
     }
 
     fn create_group(&mut self, row: &GroupRow) -> Loaded<()> {
@@ -203,22 +220,31 @@ impl Writer {
             self.conn
                 .query_row("SELECT number FROM queues WHERE id = ?1", [row.queue.as_str()], |found| found.get(0))?;
         self.run(
-            "INSERT INTO consumer_groups VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO consumer_groups VALUES (?1, ?2, ?3, ?4, ?5, ?6, \
+             row_sum('consumer_groups', ?1, ?2, ?3, ?4, ?5, ?6))",
             params![row.number, row.queue.as_str(), row.id.as_str(), row.name, row.created_ms, row.start],
         )?;
         self.create_stream(row.dead_letters())?;
         self.create_reader(row.reader(), StreamNo(queue), row.start)?;
         self.create_reader(row.dead_letter_reader(), row.dead_letters(), 1)?;
-        self.run("UPDATE counter SET next_number = ?1", [row.number + 2])
+        self.set_next_number(row.number + 2)
+    }
+
+    fn set_next_number(&self, number: u32) -> Loaded<()> {
+        let update = "UPDATE counter SET next_number = ?1, sum = row_sum('counter', ?1, log, segment, offset, frame)";
+        self.run(update, [number])
     }
 
     fn create_stream(&mut self, stream: StreamNo) -> Loaded<()> {
-        self.run("INSERT INTO streams VALUES (?1, 1, 1, 0, 0)", [stream.0])
+        self.run("INSERT INTO streams VALUES (?1, 1, 1, 0, 0, row_sum('streams', ?1, 1, 1, 0, 0))", [stream.0])
     }
 
     fn create_reader(&mut self, reader: ReaderNo, stream: StreamNo, start: u64) -> Loaded<()> {
         let row = params![reader.0, stream.0, start, start / PLACES];
-        self.run("INSERT INTO readers VALUES (?1, ?2, ?3, ?3, ?4, 0, NULL)", row)
+        self.run(
+            "INSERT INTO readers VALUES (?1, ?2, ?3, ?3, ?4, 0, NULL, row_sum('readers', ?1, ?2, ?3, ?3, ?4, 0, NULL))",
+            row,
+        )
     }
 
     fn delete_queue(&mut self, queue: &QueueId) -> Loaded<()> {
@@ -251,7 +277,7 @@ impl Writer {
             self.pages.retain(|(reader, _), _| reader.0 != number);
             self.run("DELETE FROM streams WHERE number = ?1", [number])?;
             self.run("DELETE FROM readers WHERE number = ?1", [number])?;
-            self.run("INSERT INTO garbage VALUES (?1)", [number])?;
+            self.run("INSERT INTO garbage VALUES (?1, row_sum('garbage', ?1))", [number])?;
         }
         Ok(())
     }
@@ -260,7 +286,7 @@ impl Writer {
         self.run("DELETE FROM tags WHERE queue = ?1", [queue.as_str()])?;
         for (position, tag) in tags.iter().enumerate() {
             let row = params![queue.as_str(), position, tag.key, tag.value];
-            self.run("INSERT INTO tags VALUES (?1, ?2, ?3, ?4)", row)?;
+            self.run("INSERT INTO tags VALUES (?1, ?2, ?3, ?4, row_sum('tags', ?1, ?2, ?3, ?4))", row)?;
         }
         Ok(())
     }
@@ -325,7 +351,11 @@ impl Writer {
     fn flush(&mut self) -> Loaded<()> {
         for (segment, bytes) in std::mem::take(&mut self.dirty.live) {
             let row = params![segment, bytes];
-            self.run("INSERT INTO segments VALUES (?1, ?2) ON CONFLICT DO UPDATE SET live = live + ?2", row)?;
+            self.run(
+                "INSERT INTO segments VALUES (?1, ?2, row_sum('segments', ?1, ?2)) \
+                 ON CONFLICT DO UPDATE SET live = live + ?2, sum = row_sum('segments', number, live + ?2)",
+                row,
+            )?;
         }
         for (reader, page) in std::mem::take(&mut self.dirty.pages) {
             let (bits, failures) = match self.pages.get(&(reader, page)) {
@@ -333,7 +363,10 @@ impl Writer {
                 None => continue,
             };
             let row = params![reader.0, page, bits, failures];
-            self.run("INSERT OR REPLACE INTO settled VALUES (?1, ?2, ?3, ?4)", row)?;
+            self.run(
+                "INSERT OR REPLACE INTO settled VALUES (?1, ?2, ?3, ?4, row_sum('settled', ?1, ?2, ?3, ?4))",
+                row,
+            )?;
             if self.reader(reader)?.page == page {
                 self.pass_full_pages(reader)?;
             }
@@ -341,14 +374,19 @@ impl Writer {
         for stream in std::mem::take(&mut self.dirty.streams) {
             if let Some(StreamImage { low, next, newest, parked }) = self.streams.get(&stream) {
                 let row = params![stream.0, low, next, newest, parked];
-                let update = "UPDATE streams SET low = ?2, next = ?3, newest = ?4, parked = ?5 WHERE number = ?1";
+                let update = "UPDATE streams SET low = ?2, next = ?3, newest = ?4, parked = ?5, \
+                              sum = row_sum('streams', ?1, ?2, ?3, ?4, ?5) WHERE number = ?1";
                 self.run(update, row)?;
             }
         }
         for reader in std::mem::take(&mut self.dirty.readers) {
             if let Some(ReaderImage { head, page, consumed, .. }) = self.readers.get(&reader) {
                 let row = params![reader.0, head, page, consumed];
-                self.run("UPDATE readers SET head = ?2, page = ?3, consumed = ?4 WHERE number = ?1", row)?;
+                self.run(
+                    "UPDATE readers SET head = ?2, page = ?3, consumed = ?4, \
+                     sum = row_sum('readers', number, stream, start, ?2, ?3, ?4, rule) WHERE number = ?1",
+                    row,
+                )?;
             }
         }
         Ok(())
