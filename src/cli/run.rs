@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     config::{Config, load},
+    server::descriptors,
     sidecar::{Controls, Ended, Sidecar, SidecarError, children, embed},
 };
 
@@ -39,6 +40,7 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
     say_passed_over(&loaded);
     let config = loaded.config;
+    descriptors::raise_limit();
     let mut hang_ups = HangUps::listen();
     let by_hand = filter.clone();
     let sidecar = Sidecar::start(config.clone()).await?.log_control(move |filter| by_hand.set(filter));

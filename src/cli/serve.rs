@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{Config, Request, load},
-    server::{Server, ServerConfig, faults::FaultPlan},
+    server::{Server, ServerConfig, descriptors, faults::FaultPlan},
     sidecar::embed,
 };
 
@@ -57,6 +57,7 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     if !faults.rules.is_empty() {
         tracing::warn!(plan = ?faults, "this server fails on purpose");
     }
+    descriptors::raise_limit();
     let mut hang_ups = HangUps::listen();
     let server = Server::bind(ServerConfig { faults, ..embed::settings(&config.server) }).await?;
     let mut live =

@@ -168,7 +168,8 @@ impl Default for Quotas {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerLimits {
-    /// Connections at a time, at least 1; further ones wait to be accepted. 4 096 by default.
+    /// Connections at a time, at least 1; a further one takes the place of the one that was idle the longest. 4 096 by
+    /// default.
     #[schemars(range(min = 1))]
     pub connections: usize,
     /// Bytes of request bodies in memory, at least 1 048 576, the largest one; further ones wait. 268 435 456 by default.

@@ -47,6 +47,7 @@ const MAX_SHOWN: usize = 1000;
 pub(super) fn router(app: &Arc<App>) -> Router {
     let mut registry = Registry::default();
     app.metrics.register(&mut registry);
+    app.connections.register(&mut registry);
     figures::register(&mut registry, &app.broker);
     Router::new()
         .route("/livez", get(async || "ok\n"))

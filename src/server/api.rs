@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,25 +10,25 @@ use std::{
 use axum::{extract::Request, response::Response};
 use tower::Service;
 
-use super::{app::App, rim};
+use super::{app::App, rim, visitor::Visitor};
 
 /// The whole API. Not a router of axum: its layers and boxes cost as much as an operation.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     app: Arc<App>,
-    /// The address of the caller; `None` for callers in the same process.
-    peer: Option<IpAddr>,
+    /// The connection of the caller; `None` for callers in the same process.
+    visitor: Option<Arc<Visitor>>,
 }
 
 impl Api {
     /// The API for callers in the same process.
     pub(super) fn new(app: Arc<App>) -> Self {
-        Self { app, peer: None }
+        Self { app, visitor: None }
     }
 
-    /// The API for a connection from this address.
-    pub(super) fn for_peer(app: Arc<App>, peer: IpAddr) -> Self {
-        Self { app, peer: Some(peer) }
+    /// The API for a connection.
+    pub(super) fn for_visitor(app: Arc<App>, visitor: Arc<Visitor>) -> Self {
+        Self { app, visitor: Some(visitor) }
     }
 }
 
@@ -43,7 +42,7 @@ impl Service<Request> for Api {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let (app, peer) = (Arc::clone(&self.app), self.peer);
-        Box::pin(async move { Ok(rim::wrap(&app, peer, request).await) })
+        let (app, visitor) = (Arc::clone(&self.app), self.visitor.clone());
+        Box::pin(async move { Ok(rim::wrap(&app, visitor.as_deref(), request).await) })
     }
 }

@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    body::Room, broker::Broker, config::HttpLimits, faults::Faults, gate::Gate, host_check::HostCheck,
-    metrics::Metrics, polls::Polls,
+    body::Room, broker::Broker, config::HttpLimits, connections::ConnectionMetrics, faults::Faults, gate::Gate,
+    host_check::HostCheck, metrics::Metrics, polls::Polls,
 };
 
 /// The state behind the router.
@@ -34,6 +34,8 @@ pub(crate) struct App {
     pub(crate) room: Room,
     /// Counters and durations.
     pub(crate) metrics: Metrics,
+    /// The same of connections.
+    pub(crate) connections: ConnectionMetrics,
     /// Whether the extensions are announced and obeyed.
     pub(crate) extensions: bool,
     /// Consume calls that can be ended.

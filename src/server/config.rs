@@ -150,7 +150,8 @@ pub struct StartQueue {
 /// The limits of connections and single requests.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// Connections at a time; further ones wait to be accepted; 4096.
+    /// Connections at a time; 4096. For a further one the connection that has been idle the longest is closed; it waits
+    /// while requests are being answered on all of them.
     pub connections: usize,
     /// The largest request body, in bytes; 1 MiB: 512 KiB of message bodies, attributes and their wrapping.
     pub body_bytes: usize,
@@ -162,6 +163,9 @@ pub struct HttpLimits {
     pub head_timeout: Duration,
     /// How long a connection may stay without a request; 75 seconds, above the pools of usual clients.
     pub idle_timeout: Duration,
+    /// The same for callers who have not shown credentials, where they are asked for; the same time. The server shortens
+    /// it to 10 seconds where there are keys or users.
+    pub strangers_idle_timeout: Duration,
     /// How long an answer may take to be written once the caller reads too slowly; 60 seconds.
     pub write_timeout: Duration,
     /// How old a connection gets before it is closed after an answer; one hour.
@@ -179,6 +183,7 @@ impl Default for HttpLimits {
             body_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+            strangers_idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),
             connection_age: Duration::from_secs(3600),
             shutdown_grace: Duration::from_secs(20),

@@ -31,6 +31,7 @@ use super::{
     config::HttpLimits,
     half_close::{HalfClose, Progress},
     inject::Cut,
+    visitor::Visitor,
 };
 
 /// The largest head and read buffer, in bytes.
@@ -49,13 +50,18 @@ impl<S> Answers for S where
 
 /// Serves requests on `io` until the peer leaves, a deadline passes, or `stopping` is set off and the request in
 /// progress is answered.
-pub(super) async fn serve<I>(io: I, service: impl Answers, limits: HttpLimits, stopping: CancellationToken)
-where
+pub(super) async fn serve<I>(
+    io: I,
+    service: impl Answers,
+    limits: HttpLimits,
+    visitor: Arc<Visitor>,
+    stopping: CancellationToken,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::clone(&visitor.progress);
     let io = HalfClose::new(io, Arc::clone(&progress));
-    let io = Deadlines::new(io, Arc::clone(&progress), limits.clone());
+    let io = Deadlines::new(io, Arc::clone(&visitor), limits.clone());
     // Whoever reads bodies with a deadline of its own, and a better answer, comes first.
     let body_timeout = limits.body_timeout * 2;
     let answers = service_fn(move |request: Request<Incoming>| {
@@ -63,11 +69,12 @@ where
         let progress = Arc::clone(&progress);
         let request = request.map(|body| Body::new(Timed::new(body, body_timeout, Arc::clone(&progress))));
         let answer = service.clone().oneshot(request);
+        let visitor = Arc::clone(&visitor);
         async move {
             let mut answer = std::pin::pin!(answer);
             let answer = poll_fn(|cx| progress.poll_answer(answer.as_mut(), cx)).await;
             let answer = answer.unwrap_or_else(|never| match never {});
-            progress.answered();
+            visitor.answered();
             if answer.extensions().get::<Cut>().is_some() {
                 return Err(io::Error::from(io::ErrorKind::ConnectionReset));
             }
@@ -173,7 +180,7 @@ enum Awaited {
 struct Deadlines<I> {
     io: I,
     /// While a request is being answered, the silence of the peer is its right.
-    progress: Arc<Progress>,
+    visitor: Arc<Visitor>,
     limits: HttpLimits,
     /// `None` while a request is in progress.
     awaited: Option<Awaited>,
@@ -182,16 +189,19 @@ struct Deadlines<I> {
 }
 
 impl<I> Deadlines<I> {
-    fn new(io: I, progress: Arc<Progress>, limits: HttpLimits) -> Self {
+    fn new(io: I, visitor: Arc<Visitor>, limits: HttpLimits) -> Self {
         // A new connection is there for a request: its head is due from the first moment.
         let due = Instant::now() + limits.head_timeout;
         let alarm = Alarm(Box::pin(sleep_until(due)));
-        Self { io, progress, limits, awaited: Some(Awaited::Head(due)), alarm, write: None }
+        Self { io, visitor, limits, awaited: Some(Awaited::Head(due)), alarm, write: None }
     }
 
     /// Ready when what is awaited does not come in time.
     fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let idle = || Awaited::Request(Instant::now() + self.limits.idle_timeout);
+        let idle = || match self.visitor.is_known() {
+            true => Awaited::Request(Instant::now() + self.limits.idle_timeout),
+            false => Awaited::Request(Instant::now() + self.limits.strangers_idle_timeout),
+        };
         let (due, problem) = match *self.awaited.get_or_insert_with(idle) {
             Awaited::Request(due) => (due, "no request came for long"),
             Awaited::Head(due) => (due, "the request's head takes too long"),
@@ -217,7 +227,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Deadlines<I> {
         let this = &mut *self;
         let filled = buf.filled().len();
         let result = Pin::new(&mut this.io).poll_read(cx, buf);
-        if this.progress.is_busy() {
+        if this.visitor.progress.is_busy() {
             this.awaited = None;
             return result;
         }
@@ -256,7 +266,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Deadlines<I> {
             // Everything is written: the next answer has its own time.
             self.write = None;
             // hyper may not read again before it is woken, and then nothing else would look at the time.
-            if !self.progress.is_busy()
+            if !self.visitor.progress.is_busy()
                 && let Poll::Ready(error) = self.overdue(cx)
             {
                 return Poll::Ready(Err(error));
@@ -280,12 +290,16 @@ mod tests {
 
     use super::*;
 
+    fn visitor() -> Arc<Visitor> {
+        Arc::new(Visitor::new([127, 0, 0, 1].into(), Arc::default()))
+    }
+
     /// Serves a router that answers with so many bytes, on a pipe that holds 1 KiB.
     fn serving(bytes: usize) -> (DuplexStream, tokio::task::JoinHandle<()>) {
         let (client, server) = duplex(1024);
         let router = Router::new().route("/", get(async move || vec![b'x'; bytes]));
         let stopping = CancellationToken::new();
-        (client, tokio::spawn(serve(server, router, HttpLimits::default(), stopping)))
+        (client, tokio::spawn(serve(server, router, HttpLimits::default(), visitor(), stopping)))
     }
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -320,7 +334,7 @@ mod tests {
         let (mut client, server) = duplex(1024);
         let router =
             Router::new().route("/", axum::routing::post(async |body: axum::body::Bytes| body.len().to_string()));
-        let served = tokio::spawn(serve(server, router, HttpLimits::default(), CancellationToken::new()));
+        let served = tokio::spawn(serve(server, router, HttpLimits::default(), visitor(), CancellationToken::new()));
         client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
         let begun = Instant::now();
         // A byte a second is not enough, however long it goes on.

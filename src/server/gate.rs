@@ -16,6 +16,7 @@ use super::{
     keys::{Keys, SignedClaim, TOKEN_HEADER, same},
     metrics::Metrics,
     tokens::Tokens,
+    visitor::Visitor,
 };
 use crate::{auth::signer::ALGORITHM, queue::ProjectId};
 
@@ -62,10 +63,14 @@ impl Claim<'_> {
     /// # Errors
     /// 401 APIGW.0301 when the signature is wrong.
     pub(super) fn prove(self, sender: Sender<'_>, body: &[u8], metrics: &Metrics) -> Result<Caller, ApiError> {
-        match self {
+        let caller = match self {
             Self::Proven(caller) => Ok(caller),
             Self::Signed(claim) => claim.prove(sender, body).map(Caller::Of).map_err(|refusal| refusal.count(metrics)),
+        }?;
+        if caller != Caller::Anyone {
+            sender.has_authenticated();
         }
+        Ok(caller)
     }
 }
 
@@ -76,6 +81,21 @@ pub(super) struct Sender<'a> {
     pub(super) parts: &'a Parts,
     /// The address at the other end of the connection; `None` for callers in the same process.
     pub(super) peer: Option<IpAddr>,
+    visitor: Option<&'a Visitor>,
+}
+
+impl<'a> Sender<'a> {
+    /// The sender of a request on a connection; `None` for callers in the same process.
+    pub(super) fn new(parts: &'a Parts, visitor: Option<&'a Visitor>) -> Self {
+        Self { parts, peer: visitor.map(Visitor::peer), visitor }
+    }
+
+    /// Its credentials are right.
+    fn has_authenticated(self) {
+        if let Some(visitor) = self.visitor {
+            visitor.has_authenticated();
+        }
+    }
 }
 
 /// Knows the projects, their keys, their users and the tokens given out.

@@ -82,6 +82,11 @@ impl Progress {
         self.is(READING | ANSWERING)
     }
 
+    /// Whether a request is there in whole and is not answered.
+    pub(super) fn is_answering(&self) -> bool {
+        self.is(ANSWERING)
+    }
+
     /// Polls what answers the request, but not while it is unknown whether the caller still reads: nothing may be leased to one
     /// that is gone. The probe wakes the task when it knows.
     pub(super) fn poll_answer<F: Future>(&self, answer: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {

@@ -1,18 +1,13 @@
 //! The accept loop: a bounded number of connections, TLS where it is wanted, and an orderly end.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::extract::Request;
 use http::uri::Scheme;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
-    time::{Duration, sleep, timeout},
+    time::{Duration, Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequest;
@@ -20,7 +15,10 @@ use tower::util::MapRequest;
 use super::{
     config::HttpLimits,
     connection::{self, Answers},
+    connections::{Audience, ConnectionMetrics, Connections},
+    key_lock::Warnings,
     tls::Tls,
+    visitor::Visitor,
 };
 
 /// How long to pause when accepting fails for want of file descriptors or memory.
@@ -31,16 +29,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     socket: TcpListener,
     tls: Option<Tls>,
+    name: &'static str,
+    audience: Audience,
+    metrics: ConnectionMetrics,
 }
-
-/// The address that a request came from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
 
 impl Listener {
     /// Listens on an address.
     pub(crate) async fn bind(address: SocketAddr, tls: Option<Tls>) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, tls })
+        let socket = TcpListener::bind(address).await?;
+        let (name, audience, metrics) = ("server", Audience::Callers, ConnectionMetrics::default());
+        Ok(Self { socket, tls, name, audience, metrics })
+    }
+
+    /// The same under the name that metrics and logs call it by, and for whom it is.
+    pub(crate) fn named(self, name: &'static str, audience: Audience, metrics: &ConnectionMetrics) -> Self {
+        Self { name, audience, metrics: metrics.clone(), ..self }
     }
 
     /// The address: the real port where port 0 was asked for.
@@ -63,53 +67,61 @@ impl Listener {
     }
 
     /// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the
-    /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions, and always its [`Peer`].
+    /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions, and always their [`Visitor`].
     pub(crate) async fn run(self, service: impl Answers, limits: HttpLimits, stopping: CancellationToken) {
-        let service = move |peer| {
+        let service = move |visitor: &Arc<Visitor>| {
+            let visitor = Arc::clone(visitor);
             MapRequest::new(service.clone(), move |mut request: Request| {
-                request.extensions_mut().insert(Peer(peer));
+                request.extensions_mut().insert(Arc::clone(&visitor));
                 request
             })
         };
         self.run_each(service, limits, stopping).await;
     }
 
-    /// As [`run`](Self::run), with a service for each connection, made for the address of its peer.
+    /// As [`run`](Self::run), with a service for each connection, made for its visitor.
     pub(crate) async fn run_each<S: Answers>(
         self,
-        service: impl Fn(IpAddr) -> S,
+        service: impl Fn(&Arc<Visitor>) -> S,
         limits: HttpLimits,
         stopping: CancellationToken,
     ) {
         let encrypted = self.tls.is_some();
-        let service = move |peer: SocketAddr| {
-            MapRequest::new(service(peer.ip().to_canonical()), move |mut request: Request| {
+        let service = move |visitor: &Arc<Visitor>| {
+            MapRequest::new(service(visitor), move |mut request: Request| {
                 if encrypted {
                     request.extensions_mut().insert(Scheme::HTTPS);
                 }
                 request
             })
         };
-        let permits = Arc::new(Semaphore::new(limits.connections));
+        let places = Connections::new(self.name, limits.connections, self.audience, self.metrics.clone());
+        let warnings = Warnings::default();
         // Cuts the connections that outlive the grace when this function is left, and all of them when it is dropped.
         let mut connections = JoinSet::new();
         let accept = async {
             loop {
                 while connections.try_join_next().is_some() {}
-                // The permit comes first: a connection over the limit waits in the kernel's queue, not in our memory.
-                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let (stream, peer) = match self.socket.accept().await {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
+                        if let Some(suppressed) = warnings.admit(Instant::now()) {
+                            tracing::warn!(listener = self.name, %error, suppressed, "a connection could not be accepted");
+                        }
+                        places.make_room();
                         sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
                 };
-                let serving = serve(stream, self.tls.clone(), service(peer), limits.clone(), stopping.clone());
+                // While it waits, the next ones wait in the kernel's queue, not in our memory.
+                let place = places.take(peer.ip().to_canonical()).await;
+                let visitor = Arc::clone(place.visitor());
+                let answers = service(&visitor);
+                let serving =
+                    serve(stream, self.tls.clone(), answers, limits.clone(), Arc::clone(&visitor), stopping.clone());
                 connections.spawn(async move {
-                    let _permit = permit;
-                    serving.await;
+                    visitor.displaced.run_until_cancelled(serving).await;
+                    drop(place);
                 });
             }
         };
@@ -128,15 +140,16 @@ async fn serve(
     tls: Option<Tls>,
     service: impl Answers,
     limits: HttpLimits,
+    visitor: Arc<Visitor>,
     stopping: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let Some(tls) = tls else { return connection::serve(stream, service, limits, stopping).await };
+    let Some(tls) = tls else { return connection::serve(stream, service, limits, visitor, stopping).await };
     let handshake = timeout(limits.head_timeout, tls.acceptor().accept(stream));
     match stopping.run_until_cancelled(handshake).await {
-        Some(Ok(Ok(stream))) => connection::serve(stream, service, limits, stopping).await,
+        Some(Ok(Ok(stream))) => connection::serve(stream, service, limits, visitor, stopping).await,
         Some(Ok(Err(error))) => tracing::debug!(%error, "a TLS handshake failed"),
         Some(Err(_)) => tracing::debug!("a TLS handshake took too long"),
         None => {}

@@ -21,8 +21,10 @@ pub mod clock;
 mod codes;
 mod config;
 mod connection;
+pub(crate) mod connections;
 mod consume;
 mod damaged;
+pub(crate) mod descriptors;
 mod durations;
 mod error;
 mod extensions;
@@ -60,8 +62,9 @@ mod tag_search;
 mod tags;
 mod tls;
 mod tokens;
+pub(crate) mod visitor;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio_util::sync::CancellationToken;
@@ -74,12 +77,14 @@ use self::{
     app::App,
     body::Room,
     broker::{Broker, embedded::OpenError},
+    connections::{Audience, ConnectionMetrics},
     faults::Faults,
     gate::Gate,
     host_check::{HostCheck, Remedy, is_host},
     listener::Listener,
     metrics::Metrics,
     polls::Polls,
+    visitor::Visitor,
 };
 
 /// The configuration key of the names by which a server without credentials may be called.
@@ -87,6 +92,11 @@ const HOSTS_KEY: &str = "server.hosts";
 
 /// Into how many parts the room for bodies is divided: one peer may take one of them.
 const PARTS: usize = 4;
+
+/// Connections of the admin address at a time.
+pub(crate) const ADMIN_CONNECTIONS: usize = 256;
+/// How long callers without credentials may be idle where credentials are asked for.
+pub(crate) const STRANGERS_IDLE: Duration = Duration::from_secs(10);
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +177,11 @@ impl Server {
 
     async fn assemble(config: ServerConfig, gate: Gate, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
         let tls = config.tls.map(Tls::load).transpose()?;
-        let (listener, admin) = (listen(config.listen, tls).await?, listen(config.admin, None).await?);
+        let connections = ConnectionMetrics::default();
+        let listener = listen(config.listen, tls).await?;
+        let listener = listener.map(|socket| socket.named("server", Audience::Callers, &connections));
+        let admin = listen(config.admin, None).await?;
+        let admin = admin.map(|socket| socket.named("server.admin", Audience::Operators, &connections));
         let api_check = match gate.is_open() {
             true => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: Some("server.auth") }),
             false => HostCheck::guarded(),
@@ -184,6 +198,7 @@ impl Server {
             room: Room::new(config.limits.bodies_bytes, config.limits.body_bytes, PARTS),
             limits: config.limits,
             metrics: Metrics::new(),
+            connections,
             extensions: config.extensions,
             polls: Polls::default(),
         });
@@ -280,17 +295,31 @@ fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
 }
 
 async fn serve(listener: Option<Listener>, app: &Arc<App>, stopping: &CancellationToken) {
-    let api = |peer| Api::for_peer(Arc::clone(app), peer);
+    let api = |visitor: &Arc<Visitor>| Api::for_visitor(Arc::clone(app), Arc::clone(visitor));
     match listener {
-        Some(listener) => listener.run_each(api, app.limits.clone(), stopping.clone()).await,
+        Some(listener) => listener.run_each(api, api_limits(app), stopping.clone()).await,
         None => stopping.cancelled().await,
     }
 }
 
 async fn serve_admin(listener: Option<Listener>, app: &Arc<App>, ended: &CancellationToken) {
     if let Some(listener) = listener {
-        listener.run(admin::router(app), app.limits.clone(), ended.clone()).await;
+        listener.run(admin::router(app), admin_limits(app), ended.clone()).await;
     }
+}
+
+/// Callers who never show credentials may not be idle for long where credentials are asked for.
+fn api_limits(app: &App) -> HttpLimits {
+    let mut limits = app.limits.clone();
+    if !app.gate.is_open() {
+        limits.strangers_idle_timeout = limits.strangers_idle_timeout.min(STRANGERS_IDLE);
+    }
+    limits
+}
+
+fn admin_limits(app: &App) -> HttpLimits {
+    let limits = app.limits.clone();
+    HttpLimits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits }
 }
 
 async fn listen(address: Option<SocketAddr>, tls: Option<Tls>) -> Result<Option<Listener>, ServerError> {

@@ -2,7 +2,7 @@
 //!
 //! A request id, containment of panics, the error body, one debug line without bodies or secrets, and metrics.
 
-use std::{net::IpAddr, panic::AssertUnwindSafe};
+use std::panic::AssertUnwindSafe;
 
 use axum::{
     body::Body,
@@ -24,6 +24,7 @@ use super::{
     host_check::Refusal,
     operation::Operation,
     resource::Target,
+    visitor::Visitor,
 };
 
 /// The header that carries a request's id, both ways.
@@ -34,17 +35,17 @@ const MAX_REQUEST_ID: usize = 128;
 const MAX_LINE: usize = 32 << 10;
 
 /// Wraps a request: nothing that happens inside gets out except as an answer.
-pub(super) async fn wrap(app: &App, peer: Option<IpAddr>, request: Request) -> Response {
+pub(super) async fn wrap(app: &App, visitor: Option<&Visitor>, request: Request) -> Response {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let id = request_id(&parts.headers);
     let target = Target::of(parts.uri.path()).filter(|target| app.extensions || !target.resource.is_extension());
     let operation = target.map_or(Operation::Unknown, |target| Operation::of(&parts.method, target.resource)).as_str();
 
-    let mut response = match (acceptable(app, peer, &parts), target) {
+    let mut response = match (acceptable(app, visitor, &parts), target) {
         (Err(error), _) => refuse(error, &parts, body),
         (Ok(()), None) => refuse(codes::URL_NOT_FOUND.plain(), &parts, body),
-        (Ok(()), Some(target)) => AssertUnwindSafe(admit::admit(app, Sender { parts: &parts, peer }, target, body))
+        (Ok(()), Some(target)) => AssertUnwindSafe(admit::admit(app, Sender::new(&parts, visitor), target, body))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| {
@@ -75,9 +76,9 @@ fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
 }
 
 /// Checks what holds for every head, whatever it asks for.
-fn acceptable(app: &App, peer: Option<IpAddr>, head: &Parts) -> Result<(), ApiError> {
+fn acceptable(app: &App, visitor: Option<&Visitor>, head: &Parts) -> Result<(), ApiError> {
     check_size(head).map_err(Code::plain)?;
-    match peer {
+    match visitor {
         Some(_) => app.api_check.check(head).map_err(misdirected),
         // A caller in the same process has no use for a `Host`.
         None => Ok(()),

@@ -1,5 +1,7 @@
 //! [`Guard`]: who may use a listener of the sidecar.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{Request, State},
     middleware::Next,
@@ -8,7 +10,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use crate::config::Secret;
+use crate::{config::Secret, server::visitor::Visitor};
 
 /// Lets requests through that bear the token, where there is one. Without a token the listener's
 /// [`HostCheck`](crate::server::host_check::HostCheck) keeps web pages out.
@@ -42,10 +44,13 @@ impl Guard {
 
 /// Refuses what the guard does not let through; a middleware.
 pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.refusal(request.headers()) {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
+    if let Some(refusal) = guard.refusal(request.headers()) {
+        return refusal;
     }
+    if let (Some(_), Some(visitor)) = (&guard.token, request.extensions().get::<Arc<Visitor>>()) {
+        visitor.has_authenticated();
+    }
+    next.run(request).await
 }
 
 #[cfg(test)]

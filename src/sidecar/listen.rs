@@ -6,7 +6,7 @@ use super::{embed, error::SidecarError};
 use crate::{
     config,
     server::{
-        HttpLimits, Tls,
+        HttpLimits, STRANGERS_IDLE, Tls,
         host_check::{HostCheck, Remedy},
         listener::Listener,
     },
@@ -29,7 +29,12 @@ pub(super) fn host_check(token: Option<&config::Secret>, hosts: &[String], keys:
     }
 }
 
-/// The limits of a listener of so many connections, whose requests may take so long to finish at the end.
-pub(super) fn limits(connections: usize, shutdown_grace: Duration) -> HttpLimits {
-    HttpLimits { connections, shutdown_grace, ..HttpLimits::default() }
+/// The limits of a listener of so many connections, whose requests may take so long to finish at the end. Where it is
+/// `guarded` by a token, callers without it may not be idle for long.
+pub(super) fn limits(connections: usize, guarded: bool, shutdown_grace: Duration) -> HttpLimits {
+    let limits = HttpLimits { connections, shutdown_grace, ..HttpLimits::default() };
+    match guarded {
+        true => HttpLimits { strangers_idle_timeout: STRANGERS_IDLE, ..limits },
+        false => limits,
+    }
 }

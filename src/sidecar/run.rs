@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::{self, Limits},
     runtime::{Runtime, RuntimeBuilder, RuntimeReport, Sharing},
+    server::ADMIN_CONNECTIONS,
     worker::Report,
 };
 
@@ -44,7 +45,20 @@ impl Sidecar {
     /// # Errors
     /// When a worker could not go on; the others have been ended in order before.
     pub async fn run(self, stop: CancellationToken) -> Result<Ended, SidecarError> {
-        let Self { config, server, client, units, publishers, admin, metrics, producers, stopping, tasks, log } = self;
+        let Self {
+            config,
+            server,
+            client,
+            units,
+            publishers,
+            admin,
+            metrics,
+            producers,
+            connections,
+            stopping,
+            tasks,
+            log,
+        } = self;
         let endings = Endings::default();
 
         if let Some(server) = server {
@@ -56,8 +70,10 @@ impl Sidecar {
             });
         }
         if let Some(listener) = admin {
-            let router = admin::router(Admin::new(&config, client, &units, (metrics, producers), log));
-            tasks.spawn(listener.run(router, limits(256, Duration::from_secs(1)), endings.admin.clone()));
+            let router = admin::router(Admin::new(&config, client, &units, (metrics, producers, connections), log));
+            let guarded = config.admin.token.is_some();
+            let limits = limits(ADMIN_CONNECTIONS, guarded, Duration::from_secs(1));
+            tasks.spawn(listener.run(router, limits, endings.admin.clone()));
         }
         let mut runtime = Runtime::builder().stop_with(stopping).shutdown_grace(config.shutdown.grace.get());
         runtime = shared(runtime, &config.limits);

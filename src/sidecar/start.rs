@@ -28,7 +28,11 @@ use crate::{
     client::Client,
     config::{self, CommandMode, Config},
     producer,
-    server::{Server, listener::Listener},
+    server::{
+        Server,
+        connections::{Audience, ConnectionMetrics},
+        listener::Listener,
+    },
     transport::InProcess,
     worker::{Batching, Handler, Metrics, Worker, WorkerBuilder},
 };
@@ -44,6 +48,7 @@ pub struct Sidecar {
     pub(super) admin: Option<Listener>,
     pub(super) metrics: Metrics,
     pub(super) producers: producer::Metrics,
+    pub(super) connections: ConnectionMetrics,
     pub(super) stopping: CancellationToken,
     /// What ends after the workers.
     pub(super) tasks: TaskTracker,
@@ -93,6 +98,7 @@ impl Sidecar {
         };
         let metrics = Metrics::new();
         let producers = producer::Metrics::new();
+        let connections = ConnectionMetrics::default();
         let tasks = TaskTracker::new();
         let surroundings =
             Surroundings { stopping: &stopping, tasks: &tasks, withheld: children::withheld(&config.secret_variables) };
@@ -101,14 +107,31 @@ impl Sidecar {
         let mut publishers = Vec::new();
         for publisher in &config.publishers {
             let listener = listen(publisher.listen, publisher.tls.as_ref()).await?;
+            let listener = listener.named("publisher", Audience::Callers, &connections);
             publishers.push(Publisher::new(publisher, listener, client.clone(), &producers));
         }
         let admin = match config.admin.listen {
-            Some(address) => Some(listen(address, config.admin.tls.as_ref()).await?),
+            Some(address) => {
+                let listener = listen(address, config.admin.tls.as_ref()).await?;
+                Some(listener.named("admin", Audience::Operators, &connections))
+            }
             None => None,
         };
         let log = LogControl::default();
-        Ok(Self { config, server, client, units, publishers, admin, metrics, producers, stopping, tasks, log })
+        Ok(Self {
+            config,
+            server,
+            client,
+            units,
+            publishers,
+            admin,
+            metrics,
+            producers,
+            connections,
+            stopping,
+            tasks,
+            log,
+        })
     }
 
     /// Lets the admin endpoint change what is logged: `set` takes a filter, and says what is wrong with it.

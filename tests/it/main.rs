@@ -18,6 +18,8 @@ mod client_server;
 mod clock;
 #[cfg(feature = "sidecar")]
 mod config;
+#[cfg(all(unix, feature = "cli"))]
+mod descriptors;
 #[cfg(feature = "cli")]
 mod examples;
 #[cfg(feature = "cli")]

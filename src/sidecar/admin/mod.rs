@@ -16,6 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use http::{HeaderMap, StatusCode, header};
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::{
@@ -30,7 +31,10 @@ use crate::{
     client::Client,
     config::Config,
     exposition, producer,
-    server::host_check::{self, HostCheck, Remedy},
+    server::{
+        connections::ConnectionMetrics,
+        host_check::{self, HostCheck, Remedy},
+    },
     worker::Metrics,
 };
 
@@ -44,6 +48,7 @@ pub(super) struct Admin {
     workers: Vec<Watch>,
     metrics: Metrics,
     producers: producer::Metrics,
+    connections: Registry,
     guard: Guard,
     host_check: HostCheck,
     grace: std::time::Duration,
@@ -68,7 +73,7 @@ impl Admin {
         config: &Config,
         client: Client,
         units: &[Unit],
-        (metrics, producers): (Metrics, producer::Metrics),
+        (metrics, producers, connections): (Metrics, producer::Metrics, ConnectionMetrics),
         log: LogControl,
     ) -> Arc<Self> {
         let watch = |unit: &Unit| Watch {
@@ -79,11 +84,14 @@ impl Admin {
             dead_letters: unit.dead_letters,
             stale_after: unit.stale_after,
         };
+        let mut registry = Registry::default();
+        connections.register(&mut registry);
         Arc::new(Self {
             client,
             workers: units.iter().map(watch).collect(),
             metrics,
             producers,
+            connections: registry,
             guard: Guard::new(config.admin.token.clone(), "admin.token"),
             host_check: host_check(config.admin.token.as_ref(), &config.admin.hosts, KEYS),
             grace: config.shutdown.grace.get(),
@@ -120,8 +128,18 @@ fn answer(status: StatusCode, body: &serde_json::Value) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    // One exposition of two registries: its end is written once.
-    let workers = admin.metrics.encode();
-    let workers = workers.strip_suffix("# EOF\n").unwrap_or(&workers);
-    exposition::answer(&headers, format!("{workers}{}", admin.producers.encode()))
+    // One exposition of several registries: its end is written once.
+    let mut text = admin.metrics.encode();
+    for more in [admin.producers.encode(), encoded(&admin.connections)] {
+        text.truncate(text.strip_suffix("# EOF\n").unwrap_or(&text).len());
+        text.push_str(&more);
+    }
+    exposition::answer(&headers, text)
+}
+
+fn encoded(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing into a string does not fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, registry);
+    text
 }

@@ -48,7 +48,8 @@ use crate::{
     server::{
         body::Room,
         host_check::{self, Remedy},
-        listener::{Listener, Peer},
+        listener::Listener,
+        visitor::Visitor,
     },
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
@@ -97,6 +98,7 @@ impl Publisher {
     /// Answers requests until `runtime` stops.
     pub(crate) async fn run(self, runtime: RuntimeHandle) {
         let rule = host_check(self.settings.token.as_ref(), &self.settings.hosts, KEYS);
+        let guarded = self.settings.token.is_some();
         let guard = Guard::new(self.settings.token.clone(), "publishers[].token");
         let stop = runtime.stop_token();
         let intake = Intake {
@@ -113,17 +115,17 @@ impl Publisher {
             .layer(middleware::from_fn_with_state(guard, guard::check))
             .layer(middleware::from_fn_with_state(rule, host_check::check))
             .with_state(Arc::new(intake));
-        self.listener.run(router, limits(1024, Duration::from_secs(10)), stop).await;
+        self.listener.run(router, limits(1024, guarded, Duration::from_secs(10)), stop).await;
     }
 }
 
 async fn publish(
     State(intake): State<Arc<Intake>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(visitor): Extension<Arc<Visitor>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let request = match body::read(body, &intake.room, Some(peer)).await {
+    let request = match body::read(body, &intake.room, Some(visitor.peer())).await {
         Ok(request) => request,
         Err(answer) => return answer.into(),
     };

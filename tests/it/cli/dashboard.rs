@@ -7,8 +7,11 @@ use serde_json::Value;
 /// Where the metrics are registered.
 const WORKERS: &str = include_str!("../../../src/worker/metrics.rs");
 const PRODUCERS: &str = include_str!("../../../src/producer/metrics.rs");
-const SERVER: [&str; 2] =
-    [include_str!("../../../src/server/metrics.rs"), include_str!("../../../src/server/figures.rs")];
+const SERVER: [&str; 3] = [
+    include_str!("../../../src/server/metrics.rs"),
+    include_str!("../../../src/server/figures.rs"),
+    include_str!("../../../src/server/connections/metrics.rs"),
+];
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
 fn dashboard() -> Value {
@@ -27,9 +30,9 @@ fn expressions(dashboard: &Value) -> Vec<String> {
 /// The metrics' names in a text.
 fn names(text: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let words = text
-        .split(|c| !word(c))
-        .filter(|word| ["dms_worker_", "dms_producer_", "dms_server_"].iter().any(|start| word.starts_with(start)));
+    let words = text.split(|c| !word(c)).filter(|word| {
+        ["dms_worker_", "dms_producer_", "dms_server_", "dms_connections"].iter().any(|start| word.starts_with(start))
+    });
     words.map(str::to_owned).collect()
 }
 

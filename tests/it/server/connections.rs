@@ -1,8 +1,8 @@
 //! Sockets: deadlines, limits, refusals at start, the order of a stop.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use dms_worker::server::{HttpLimits, Project, Server, ServerConfig, ServerError};
+use dms_worker::server::{HttpLimits, Project, Server, ServerConfig, ServerError, broker::Broker};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -16,6 +16,7 @@ use crate::clock::{rest, still, takes};
 
 pub(super) struct Running {
     pub(super) address: std::net::SocketAddr,
+    broker: Arc<dyn Broker>,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), ServerError>>,
 }
@@ -24,9 +25,10 @@ pub(super) async fn serve(config: ServerConfig) -> Running {
     let config = ServerConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..config };
     let server = Server::bind(config).await.unwrap();
     let address = server.local_addr().unwrap();
+    let broker = Arc::clone(server.broker());
     let (stop, stopped) = oneshot::channel();
     let ended = tokio::spawn(server.run(async { drop(stopped.await) }));
-    Running { address, stop, ended }
+    Running { address, broker, stop, ended }
 }
 
 impl Running {
@@ -161,12 +163,23 @@ async fn connections_are_limited() {
     let limits = HttpLimits { connections: 1, ..HttpLimits::default() };
     let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
     let mut first = server.connect().await;
-    still(request(&mut first, "GET", "/queues", "")).await;
+    let path = still(consume_path(&mut first)).await;
+    let polling = tokio::spawn(async move { (request(&mut first, "GET", &path, "").await, first) });
+    let is_polling = || server.broker.overview().iter().any(|queue| queue.groups.iter().any(|group| group.polls > 0));
+    still(async {
+        while !is_polling() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let mut second = server.connect().await;
     let waiting = timeout(Duration::from_secs(5), request(&mut second, "GET", "/queues", "")).await;
     assert!(waiting.is_err(), "{waiting:?}");
-    drop(first);
-    assert!(still(answer(&mut second)).await.starts_with("HTTP/1.1 200"));
+    // The poll is answered, its connection is idle, and gives up its place.
+    assert!(answer(&mut second).await.starts_with("HTTP/1.1 200"));
+    let (polled, mut first) = polling.await.unwrap();
+    assert!(polled.ends_with("[]"), "{polled}");
+    assert_eq!(still(rest(&mut first)).await, "");
 }
 
 /// An old connection is closed after an answer, never within one.

@@ -130,6 +130,42 @@ async fn bodies_that_stop_halfway_take_no_more_than_the_share_of_their_peer() {
     .await;
 }
 
+/// Connections that a stranger holds take its own share of the places: others are served, and those who have shown
+/// credentials keep their idle connections.
+#[tokio::test]
+async fn connections_of_strangers_displace_each_other() {
+    let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
+    let server = serve(ServerConfig { limits, ..guarded() }).await;
+    let mut known = server.connect("127.0.0.1").await;
+    let list =
+        format!("GET /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\nX-Auth-Token: {}\r\n\r\n", server.token);
+    let mut asks = async || {
+        known.write_all(list.as_bytes()).await.unwrap();
+        let head = head_of_answer(&mut known).await;
+        let length: usize =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+        known.read_exact(&mut vec![0; length]).await.unwrap();
+        head[..12].to_owned()
+    };
+    assert_eq!(asks().await, "HTTP/1.1 200");
+    let mut held = Vec::new();
+    for number in 0..200 {
+        let authorization = if number % 2 == 0 { PLAUSIBLE } else { UNKNOWN };
+        held.push(server.begin("127.0.0.2", authorization, 1).await);
+    }
+    for number in 0..20 {
+        assert_eq!(server.create("127.0.0.1", &format!("q{number}"), 100).await, "HTTP/1.1 201");
+    }
+    assert_eq!(asks().await, "HTTP/1.1 200");
+    let mut open = 0;
+    for mut stream in held {
+        let ended = tokio::time::timeout(Duration::from_millis(5), async { while stream.read_u8().await.is_ok() {} });
+        open += usize::from(ended.await.is_err());
+    }
+    // Its share is 16; a few more are being answered at any time.
+    assert!(open <= 20, "{open} connections of the stranger are open");
+}
+
 /// What the head alone refuses is refused before the body is there; a sender who goes on writing reads the answer and may
 /// use the connection again.
 #[tokio::test]
