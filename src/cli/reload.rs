@@ -61,6 +61,7 @@ impl Live {
             ("dms", old.dms == new.dms),
             ("server", old.server == new.server),
             ("workers", old.workers == new.workers),
+            ("on_worker_failure", old.on_worker_failure == new.on_worker_failure),
             ("limits", old.limits == new.limits),
             ("publishers", old.publishers == new.publishers),
             ("admin", old.admin == new.admin),

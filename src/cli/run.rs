@@ -28,11 +28,13 @@ Examples:
 The first SIGTERM or SIGINT ends it in order within shutdown.grace, a second one at once. SIGHUP reads the configuration \
 again: log.filter, certificates, and of workers concurrency, max_in_flight_bytes, max_messages and rate_limit change at \
 once, the log says what needs a restart. A service that \
-is not there is waited for; one that refuses a key that never worked ends the process with exit code 77.")]
+is not there is waited for, and so is a queue or a group (on_worker_failure); one that refuses a key that never worked ends \
+the process with exit code 77.")]
 pub(crate) struct RunArgs {}
 
 /// The sections that count here.
-const SECTIONS: &[&str] = &["dms", "server", "workers", "limits", "publishers", "admin", "shutdown", "log"];
+const SECTIONS: &[&str] =
+    &["dms", "server", "workers", "on_worker_failure", "limits", "publishers", "admin", "shutdown", "log"];
 
 /// Runs the sidecar.
 pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failure> {

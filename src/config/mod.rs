@@ -33,6 +33,7 @@ mod tls;
 mod tree;
 mod values;
 mod worker;
+mod worker_failure;
 mod yaml;
 
 use std::collections::BTreeSet;
@@ -59,6 +60,7 @@ pub use self::{
     tls::Tls,
     values::{Auto, Choosable, InvalidRate, InvalidSpan, Rate, Secret, Span},
     worker::{OnFailure, OnReject, Ordering, Republish, Retry, Source, Then, Worker},
+    worker_failure::OnWorkerFailure,
 };
 
 pub use crate::secret_url::SecretUrl;
@@ -73,6 +75,8 @@ pub struct Config {
     pub server: Server,
     /// The workers that `run` starts.
     pub workers: Vec<Worker>,
+    /// What the others do when one worker cannot go on; `continue` by default.
+    pub on_worker_failure: OnWorkerFailure,
     /// What the workers share.
     pub limits: Limits,
     /// The endpoints that take messages over HTTP and send them on.

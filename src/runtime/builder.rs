@@ -103,6 +103,9 @@ impl RuntimeBuilder {
         if let Some(grace) = grace {
             workers.iter_mut().for_each(|worker| worker.set_grace(grace));
         }
+        if on_failure == OnWorkerFailure::Retry {
+            workers.iter_mut().for_each(Worker::persist);
+        }
         let longest = workers.iter().map(Worker::grace).max();
         let handle = RuntimeHandle {
             stopping: self.stopping,

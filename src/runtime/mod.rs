@@ -30,7 +30,7 @@
 //! # When a worker fails for good
 //!
 //! A worker goes on through everything that can pass. It ends with an error when its queue does not exist, its key is refused, or
-//! its settings do not fit its queue. By default that [ends all](OnWorkerFailure::StopAll), in order: a process that does half
+//! its settings do not fit its queue; one whose queue or group is deleted while it runs waits for it. By default that [ends all](OnWorkerFailure::StopAll), in order: a process that does half
 //! of its work looks well to whoever watches it, one that ends with an error does not, and is started again.
 
 mod builder;
@@ -72,6 +72,9 @@ pub enum OnWorkerFailure {
     StopAll,
     /// They go on; the runtime ends by itself when no worker is left. The error is logged at once, and in the report.
     GoOn,
+    /// They go on, and the worker tries again, at intervals of up to half a minute: it looks its queue and its group up again
+    /// until it can work. [`WorkerHandle::failure`] says why it cannot meanwhile. A key that is refused at the start ends all.
+    Retry,
 }
 
 /// Work beside the workers: its name, and what makes its future.

@@ -1,6 +1,6 @@
 //! Running a runtime, and ending it in order.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     task::{Id, JoinError, JoinSet},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     later::after,
-    worker::{Report, Worker, WorkerError},
+    worker::{Report, Worker, WorkerError, WorkerHandle},
 };
 
 /// What tasks and producers have at the end, when handlers have used up the grace period.
@@ -36,7 +36,12 @@ impl Runtime {
                 () = handle.stopping.cancelled() => break,
                 () = &mut shutdown => handle.stop(),
                 Some(failed) = team.next(), if !team.is_empty() => {
-                    if (failed && on_failure == OnWorkerFailure::StopAll) || team.has_failed() {
+                    let ends_all = match on_failure {
+                        OnWorkerFailure::StopAll => failed.is_some(),
+                        OnWorkerFailure::GoOn => false,
+                        OnWorkerFailure::Retry => failed == Some(Failed::Refused),
+                    };
+                    if ends_all || team.has_failed() {
                         handle.stop();
                     }
                 }
@@ -56,11 +61,21 @@ impl Runtime {
     }
 }
 
+/// How a worker failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failed {
+    /// The service refuses the key, which the others use too.
+    Refused,
+    /// For another reason.
+    Otherwise,
+}
+
 /// The workers that run, and how those ended that do not.
 struct Team {
     running: JoinSet<Result<Report, WorkerError>>,
     places: HashMap<Id, usize>,
     names: Vec<String>,
+    workers: Arc<[WorkerHandle]>,
     ends: Vec<Option<Result<Report, WorkerError>>>,
 }
 
@@ -75,7 +90,7 @@ impl Team {
             places.insert(task.id(), place);
         }
         let ends = names.iter().map(|_| None).collect();
-        Self { running, places, names, ends }
+        Self { running, places, names, workers: handle.workers.clone(), ends }
     }
 
     /// Whether nobody is left, and not because each was told to stop.
@@ -87,16 +102,22 @@ impl Team {
         self.running.is_empty()
     }
 
-    /// Waits for the next worker to end, and says whether it failed; `None` when none is left. Cancel-safe.
-    async fn next(&mut self) -> Option<bool> {
+    /// Waits for the next worker to end, and says whether and how it failed; `None` when none is left. Cancel-safe.
+    async fn next(&mut self) -> Option<Option<Failed>> {
         let ended = self.running.join_next_with_id().await?;
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let result = ended.map_or_else(|panic| Err(WorkerError::died(&panic)), |(_, result)| result);
         let place = self.places.get(&id).copied().unwrap_or_default();
         if let (Err(error), Some(worker)) = (&result, self.names.get(place)) {
             tracing::error!(worker, %error, "the worker has failed for good");
+            if let Some(worker) = self.workers.get(place) {
+                worker.set_failure(error);
+            }
         }
-        let failed = result.is_err();
+        let failed = result.as_ref().err().map(|error| match error.client_error() {
+            Some(error) if error.is_auth() => Failed::Refused,
+            _ => Failed::Otherwise,
+        });
         if let Some(end) = self.ends.get_mut(place) {
             *end = Some(result);
         }

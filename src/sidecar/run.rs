@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{self, Limits},
-    runtime::{Runtime, RuntimeBuilder, RuntimeReport, Sharing},
+    runtime::{OnWorkerFailure, Runtime, RuntimeBuilder, RuntimeReport, Sharing},
     server::ADMIN_CONNECTIONS,
     worker::Report,
 };
@@ -39,8 +39,8 @@ pub struct WorkerEnd {
 }
 
 impl Sidecar {
-    /// Runs until `stop`. A service that is not there is waited for; one that refuses the credentials, or has no such
-    /// queue, ends everything.
+    /// Runs until `stop`. A service that is not there is waited for, and so is a queue or a group, unless `on_worker_failure` says
+    /// otherwise; a service that refuses the credentials at the start ends everything.
     ///
     /// # Errors
     /// When a worker could not go on; the others have been ended in order before.
@@ -76,7 +76,10 @@ impl Sidecar {
             tasks.spawn(listener.run(router, limits, endings.admin.clone()));
         }
         let mut runtime = Runtime::builder().stop_with(stopping).shutdown_grace(config.shutdown.grace.get());
-        runtime = shared(runtime, &config.limits);
+        runtime = shared(runtime, &config.limits).on_worker_failure(match config.on_worker_failure {
+            config::OnWorkerFailure::Continue => OnWorkerFailure::Retry,
+            config::OnWorkerFailure::Stop => OnWorkerFailure::StopAll,
+        });
         for publisher in publishers {
             runtime = runtime.task("publisher", |runtime| publisher.run(runtime));
         }

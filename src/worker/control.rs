@@ -12,6 +12,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    WorkerError,
     gate::{Brake, Gate},
     latency::{Latency, Quantiles},
     rate::{Rate, RateLimit},
@@ -38,6 +39,8 @@ pub(crate) struct Control {
     /// How long handlers take.
     pub(crate) latency: Latency,
     pub(crate) health: Health,
+    /// Why the worker cannot go on at present.
+    failure: Mutex<Option<String>>,
     /// Handlers that go on although they were stopped.
     pub(crate) stuck: AtomicUsize,
     /// What was found likely not meant when the queue was looked up.
@@ -59,6 +62,7 @@ impl Control {
             tally: Arc::default(),
             latency: Latency::default(),
             health: Health::default(),
+            failure: Mutex::default(),
             stuck: AtomicUsize::new(0),
             warnings: Mutex::default(),
         })
@@ -89,6 +93,18 @@ impl Control {
 
     pub(crate) fn set_warnings(&self, warnings: Vec<String>) {
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    /// Notes why the worker cannot go on, or that it can; gives what was noted before.
+    pub(crate) fn note_failure(&self, reason: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.failure.lock().unwrap_or_else(PoisonError::into_inner), reason)
+    }
+
+    /// The worker can go on: what kept it from that is over.
+    pub(crate) fn works(&self) {
+        if self.note_failure(None).is_some() {
+            tracing::info!(worker = self.name, "the queue and the group are there: the worker goes on");
+        }
     }
 
     /// How many messages a poll asks for.
@@ -143,7 +159,8 @@ impl Health {
         self.last_poll().is_some()
     }
 
-    fn last_poll(&self) -> Option<Instant> {
+    /// When a poll was answered last.
+    pub(crate) fn last_poll(&self) -> Option<Instant> {
         *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -288,6 +305,15 @@ impl WorkerHandle {
     /// Why the service refuses the key or the user, while the worker waits that out. `None` when it does not.
     pub fn refusal(&self) -> Option<String> {
         self.0.health.refusal()
+    }
+
+    /// Why the worker cannot go on at present: its queue or group was deleted, say. It looks them up again; `None` while it works.
+    pub fn failure(&self) -> Option<String> {
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_failure(&self, error: &WorkerError) {
+        self.0.note_failure(Some(error.to_string()));
     }
 
     /// How the worker is doing.

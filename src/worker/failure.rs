@@ -1,6 +1,10 @@
 //! What becomes of a message that was not handled: redelivery, a delayed copy, a parking queue, or nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use super::{
     delivery::{ATTEMPTS, failed_attempts},
@@ -10,6 +14,7 @@ use super::{
     source::Source,
 };
 use crate::{
+    client::Error,
     clock,
     limits::MAX_DELAY,
     message::{Attributes, FailureReport, Message, ReceivedMessage},
@@ -134,6 +139,8 @@ pub(crate) struct FailurePolicy {
     pub(crate) undecodable_queue: Option<QueueId>,
     /// Where [`OnReject::Park`] of a [`Republish`] goes.
     pub(crate) exhausted_queue: Option<QueueId>,
+    /// Parking queues, by the names that the settings give them, that were deleted and created again.
+    pub(crate) found_again: Mutex<HashMap<String, QueueId>>,
     /// Whether the queue takes delayed messages without losing its order.
     pub(crate) delays: bool,
     /// Whether a message that fails for good leaves the stream as a dead letter.
@@ -166,6 +173,7 @@ enum Decision<'a> {
         delay: Duration,
     },
     Park {
+        name: &'a str,
         queue: Option<&'a QueueId>,
     },
 }
@@ -219,9 +227,9 @@ impl FailurePolicy {
                 self.source.forward(None, copy.delay(delay)).await
             }
             Decision::PutOff { delay } => self.source.forward(None, put_off(message).delay(delay)).await,
-            Decision::Park { queue } => {
+            Decision::Park { name, queue } => {
                 let copy = self.copy(message, outcome).attribute(ATTEMPTS, attempts(message));
-                self.source.forward(queue, copy).await
+                self.park(name, queue, copy).await
             }
         };
         match sent {
@@ -239,6 +247,24 @@ impl FailurePolicy {
         let rejects = self.dead_letters && self.source.extensions().reject();
         let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
         Resolved { verdict, report: Some(report), loops: !self.dead_letters, exhausted }
+    }
+
+    /// Sends a copy to a parking queue; one that is gone is looked up again by its name.
+    async fn park(&self, name: &str, queue: Option<&QueueId>, copy: Message) -> Result<(), Error> {
+        let found = self.found_again().get(name).cloned();
+        match self.source.forward(found.as_ref().or(queue), copy.clone()).await {
+            Err(error) if error.is_not_found() => {
+                let queue = self.source.find_queue(name).await?;
+                self.found_again().insert(name.to_owned(), queue.clone());
+                self.source.forward(Some(&queue), copy).await
+            }
+            sent => sent,
+        }
+    }
+
+    fn found_again(&self) -> MutexGuard<'_, HashMap<String, QueueId>> {
+        // No code that can panic runs under this lock.
+        self.found_again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn decide(&self, attributes: &Attributes, outcome: &Outcome<'_>) -> Decision<'_> {
@@ -343,11 +369,11 @@ fn reason(outcome: &Outcome<'_>) -> &'static str {
     }
 }
 
-fn given_up<'a>(policy: &OnReject, queue: Option<&'a QueueId>, exhausted: bool) -> Decision<'a> {
+fn given_up<'a>(policy: &'a OnReject, queue: Option<&'a QueueId>, exhausted: bool) -> Decision<'a> {
     match policy {
         OnReject::Fail => Decision::GiveUp { exhausted },
         OnReject::Discard => Decision::Acknowledge,
-        OnReject::Park(_) => Decision::Park { queue },
+        OnReject::Park(name) => Decision::Park { name, queue },
     }
 }
 

@@ -313,19 +313,22 @@ impl Collector for Collected {
         let handles = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let read: Vec<(&WorkerHandle, super::Status)> =
             handles.iter().map(|handle| (handle, handle.status())).collect();
-        let mut gauge = |name: &str, help: &str, value: &dyn Fn(&super::Status) -> Option<f64>| {
+        let mut gauge = |name: &str, help: &str, value: &dyn Fn(&WorkerHandle, &super::Status) -> Option<f64>| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (handle, status) in &read {
-                if let Some(value) = value(status) {
+                if let Some(value) = value(handle, status) {
                     let labels = [("worker", handle.name()), ("queue", handle.queue()), ("group", handle.group())];
                     ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
                 }
             }
             Ok::<(), fmt::Error>(())
         };
-        gauge("in_flight_messages", "Messages in flight", &|status| Some(count(status.in_flight)))?;
-        gauge("concurrency_limit", "Messages that may be in flight", &|status| Some(count(status.concurrency)))?;
-        gauge("last_poll_age_seconds", "Since the service last answered a poll", &|status| {
+        gauge("in_flight_messages", "Messages in flight", &|_, status| Some(count(status.in_flight)))?;
+        gauge("concurrency_limit", "Messages that may be in flight", &|_, status| Some(count(status.concurrency)))?;
+        gauge("failed", "1 while the worker cannot go on, else 0", &|handle, _| {
+            Some(count(usize::from(handle.failure().is_some())))
+        })?;
+        gauge("last_poll_age_seconds", "Since the service last answered a poll", &|_, status| {
             status.last_poll_age.map(|age| age.as_secs_f64())
         })
     }

@@ -49,6 +49,7 @@ mod lanes;
 mod latency;
 mod lease;
 mod ledger;
+mod look_up;
 mod memory;
 mod metrics;
 mod pace;
@@ -74,7 +75,8 @@ mod warnings;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
 
 pub use self::{
     batch_handler::{BatchHandler, BatchHandlerFn, Batching, Collect, batch_handler_fn},
@@ -104,6 +106,7 @@ use self::{
     control::Control,
     event::Observers,
     failure::FailurePolicy,
+    look_up::{Search, Session, Targets},
     settings::Settings,
     shared::Shared,
     source::{Service, Source},
@@ -113,12 +116,8 @@ pub(crate) use self::{ceiling::Ceiling, memory::Memory, rate::RateLimit as Bucke
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
 use crate::{
     client::{Client, Error},
-    queue::{Queue, QueueId, QueueMode, SourcePath, Stream},
-    retry::RetryPolicy,
+    queue::{Queue, QueueMode},
 };
-
-/// The longest pause between attempts to look the queue up.
-const LOOK_UP_AGAIN: Duration = Duration::from_secs(5);
 
 /// Consumes one queue for one group. Workers are stateless: any number of them can share a group.
 ///
@@ -145,6 +144,8 @@ pub struct Worker {
     settings: Settings,
     observers: Observers,
     control: Arc<Control>,
+    /// It waits for what is missing from the start on, and puts up with every refusal but that of the key.
+    persistent: bool,
 }
 
 impl Worker {
@@ -178,7 +179,7 @@ impl Worker {
     ) -> Self {
         let control = Control::new(queue.clone(), group.clone(), &settings);
         observers.add(control.tally.clone());
-        Self { client, queue, group, handler, settings, observers, control }
+        Self { client, queue, group, handler, settings, observers, control, persistent: false }
     }
 
     /// Settings that will work but are likely not meant, each with the remedy. [`WorkerBuilder::build`] logs them, and the start of
@@ -231,12 +232,18 @@ impl Worker {
         self.settings.grace = grace;
     }
 
+    /// From now on it waits for a queue or group that does not exist, and tries again after a refusal.
+    pub(crate) fn persist(&mut self) {
+        self.persistent = true;
+    }
+
     /// Consumes until `shutdown` resolves or [`WorkerHandle::stop`] is called, then drains: the polls in flight are ended and their
     /// answers waited for, running handlers finish within the grace period and their lease, what is left is stopped, and every
     /// acknowledgement that is due is sent. What did not start is handed back, without a failure counted where the service can do
     /// that. A service that cannot end polls is waited for, within the grace period.
     ///
-    /// While the service cannot be reached it waits and tries again, from the first call on.
+    /// While the service cannot be reached it waits and tries again, from the first call on. A queue or group that is deleted while
+    /// the worker runs is looked up again by its name until it is there; [`WorkerHandle::failure`] says so meanwhile.
     ///
     /// Dropping the future stops everything at once: what is in flight comes again when its lease lapses.
     ///
@@ -252,81 +259,56 @@ impl Worker {
             }
         };
         tokio::pin!(stop);
-        let shared = tokio::select! {
-            biased;
-            () = &mut stop => return Ok(control.tally.report(true)),
-            shared = self.prepare() => Arc::new(shared?),
-        };
-        let supervised = poller::supervise(&shared);
-        tokio::pin!(supervised);
-        let (polls, pollers) = tokio::select! {
-            biased;
-            () = stop => {
-                control.stopping.cancel();
-                // Not dropped: what the last polls bring has to be known before the batches are waited for.
-                supervised.await
+        let mut search = Search::default();
+        let mut sessions: Vec<Session> = Vec::new();
+        let (ended, pollers) = loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break (Ok(()), JoinSet::new()),
+                found = self.find(&mut search, &mut sessions) => match found {
+                    Ok(()) => {}
+                    Err(error) => break (Err(error), JoinSet::new()),
+                },
             }
-            ended = supervised.as_mut() => ended,
+            let Some(session) = sessions.last() else { break (Ok(()), JoinSet::new()) };
+            let supervised = poller::supervise(&session.shared);
+            tokio::pin!(supervised);
+            let (polls, mut pollers) = tokio::select! {
+                biased;
+                () = &mut stop => {
+                    control.stopping.cancel();
+                    // Not dropped: what the last polls bring has to be known before the batches are waited for.
+                    let (polls, pollers) = supervised.await;
+                    break (polls.map_err(WorkerError::from), pollers);
+                }
+                ended = supervised.as_mut() => ended,
+            };
+            match polls {
+                Ok(()) => break (Ok(()), pollers),
+                Err(error) if self.looks_again(&error) => {
+                    // Waited for: until then they hold places.
+                    pollers.shutdown().await;
+                    search.lost(error);
+                }
+                Err(error) => break (Err(error.into()), pollers),
+            }
         };
         control.stopping.cancel();
-        let drained = shared.drain(pollers).await;
+        let mut pollers = Some(pollers);
+        // The last one is the one that polled.
+        let drains = sessions.iter().rev().map(|session| session.shared.drain(pollers.take().unwrap_or_default()));
+        let drained = join_all(drains).await.into_iter().all(|drained| drained);
         let left = if drained { 0 } else { control.gate.in_flight() as u64 };
         let report = Report { left, ..control.tally.report(drained) };
         tracing::info!(worker = control.name, ?report, "the worker has stopped");
-        polls.map(|()| report).map_err(WorkerError::from)
+        ended.map(|()| report)
     }
 
-    /// Looks up the names, again and again while the service cannot be reached.
-    async fn prepare(self) -> Result<Shared, WorkerError> {
-        let mut backoff = RetryPolicy::default().max_attempts(None).schedule();
-        let targets = loop {
-            match self.look_up().await {
-                Ok(targets) => break targets,
-                Err(error) if error.is_retryable() => {
-                    let delay = backoff.next_delay().unwrap_or(LOOK_UP_AGAIN);
-                    let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
-                    if error.is_auth() {
-                        self.control.health.refused(&error);
-                    }
-                    tracing::warn!(worker = self.control.name, %error, ?retry_in, "the queue cannot be looked up");
-                    sleep(retry_in).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
-        self.check_ground(&targets.queue)?;
-        for warning in self.control.warnings() {
-            tracing::warn!(worker = self.control.name, "{warning}");
-        }
-        self.assemble(targets)
-    }
-
-    async fn look_up(&self) -> Result<Targets, Error> {
-        let queue = self.client.find_queue(&self.queue).await?;
-        let group = self.client.find_group(&queue.id, &self.group).await?;
-        let reject_queue = self.parking_queue(&self.settings.on_reject).await?;
-        let undecodable_queue = match &self.settings.on_undecodable {
-            OnUndecodable::Own(policy) => self.parking_queue(policy).await?,
-            OnUndecodable::Reject | OnUndecodable::Retry => None,
-        };
-        let exhausted_queue = match &self.settings.on_failure {
-            OnFailure::Republish(republish) => self.parking_queue(&republish.then).await?,
-            OnFailure::Redeliver => None,
-        };
-        let stream = if self.settings.dead_letters { Stream::DeadLetters } else { Stream::Messages };
-        let path = SourcePath { queue: queue.id.clone(), group: group.id, stream };
-        Ok(Targets { queue, path, reject_queue, undecodable_queue, exhausted_queue })
-    }
-
-    async fn parking_queue(&self, policy: &OnReject) -> Result<Option<QueueId>, Error> {
-        match policy {
-            OnReject::Park(queue) => self.client.find_queue(queue).await.map(|queue| Some(queue.id)),
-            OnReject::Fail | OnReject::Discard => Ok(None),
-        }
-    }
-
-    fn assemble(self, targets: Targets) -> Result<Shared, WorkerError> {
-        let Self { client, queue, group, handler, mut settings, observers, control } = self;
+    /// Puts together what the tasks of a running worker share.
+    fn assemble(&self, targets: Targets) -> Result<Shared, WorkerError> {
+        let Self { client, queue, group, handler, settings, observers, control, .. } = self;
+        let (mut settings, client, handler, observers, control) =
+            (settings.clone(), client.clone(), handler.clone(), observers.clone(), control.clone());
         let mode = targets.queue.mode;
         let fifo = mode == QueueMode::Fifo;
         if matches!(settings.on_failure, OnFailure::Republish(_)) && (fifo || mode.is_kafka()) {
@@ -343,6 +325,7 @@ impl Worker {
             reject_queue: targets.reject_queue,
             undecodable_queue: targets.undecodable_queue,
             exhausted_queue: targets.exhausted_queue,
+            found_again: Default::default(),
             delays: !fifo && !mode.is_kafka() && !settings.dead_letters,
             dead_letters: targets.queue.dead_letters == Some(true) && !settings.dead_letters,
             of_dead_letters: settings.dead_letters,
@@ -351,18 +334,10 @@ impl Worker {
             source: source.clone(),
         };
         let in_order = settings.ordering.is_batch();
-        let origin = Arc::new(Origin { worker: settings.name.clone(), queue, group, in_order });
+        let origin =
+            Arc::new(Origin { worker: settings.name.clone(), queue: queue.clone(), group: group.clone(), in_order });
         Ok(Shared::new(settings, control, source, handler, failure, observers, origin, fifo))
     }
-}
-
-/// What the names of a worker's settings stand for.
-struct Targets {
-    queue: Queue,
-    path: SourcePath,
-    reject_queue: Option<QueueId>,
-    undecodable_queue: Option<QueueId>,
-    exhausted_queue: Option<QueueId>,
 }
 
 /// Why a worker could not go on.

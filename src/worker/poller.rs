@@ -282,6 +282,7 @@ impl Poller {
                 self.pauses.reset();
                 self.kept_out = false;
                 shared.control.health.polled();
+                shared.control.works();
                 let alone = shared.one_batch_at_a_time || (pass.is_narrow() && shared.settings.ordering.has_lanes());
                 let narrow = pass.is_narrow();
                 pass.answered(&messages.iter().map(Trace::of).collect::<Vec<_>>());
@@ -329,6 +330,10 @@ impl Poller {
         self.kept_out = is_waited_out(&error, shared.control.health.has_polled());
         if self.kept_out {
             shared.control.health.refused(&error);
+        } else if error.is_not_found() && error.code().is_some() {
+            // Deleted, perhaps created again under the same name: whoever runs the worker looks.
+            shared.tell(&Event::PollFailed { error: &error, retry_in: Duration::ZERO });
+            return Err(error);
         } else if !error.is_retryable() {
             let since = *self.refused_since.get_or_insert_with(Instant::now);
             if error.is_auth() || !shared.control.health.has_polled() || since.elapsed() >= PATIENCE {

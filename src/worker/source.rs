@@ -24,6 +24,8 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync + 'static {
     async fn acknowledge(&self, lines: &[AckLine<'_>], until: Instant) -> Result<Acked, Error>;
     /// Sends a copy of a message to a queue; `None` is the queue that is consumed.
     async fn forward(&self, queue: Option<&QueueId>, message: Message) -> Result<(), Error>;
+    /// The queue that has this name now.
+    async fn find_queue(&self, name: &str) -> Result<QueueId, Error>;
 }
 
 /// A source on the service.
@@ -57,5 +59,9 @@ impl Source for Service {
         let queue = queue.unwrap_or(&self.path.queue);
         let outcomes = self.client.send(queue, std::slice::from_ref(&message)).await?;
         outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))
+    }
+
+    async fn find_queue(&self, name: &str) -> Result<QueueId, Error> {
+        self.client.find_queue(name).await.map(|queue| queue.id)
     }
 }

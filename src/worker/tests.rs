@@ -28,6 +28,7 @@ use super::*;
 use crate::{
     client::{Acked, Consumed, Extensions, PollId},
     message::{AckHandle, AckLine, AckStatus, Attributes, Body, FailureReport, Message, ReceivedMessage},
+    queue::QueueId,
 };
 
 mod batch_handlers;
@@ -219,6 +220,10 @@ impl Source for Script {
         self.forwarded.lock().unwrap().push(message);
         Ok(())
     }
+
+    async fn find_queue(&self, _: &str) -> Result<QueueId, Error> {
+        Err(Error::refused_for_test())
+    }
 }
 
 fn messages(names: &[&'static str]) -> Vec<ReceivedMessage> {
@@ -310,6 +315,7 @@ impl Running {
             reject_queue: None,
             undecodable_queue: None,
             exhausted_queue: None,
+            found_again: Default::default(),
             delays: true,
             dead_letters,
             of_dead_letters: false,

@@ -14,7 +14,8 @@ use dms_worker::{
     Client,
     config::{Request, load},
     message::Message,
-    queue::ConsumerGroup,
+    queue::{ConsumerGroup, NewQueue},
+    server::{Server, ServerConfig},
     sidecar::{Ended, Sidecar, SidecarError},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -53,6 +54,26 @@ impl Running {
         let server = sidecar.server_addr().unwrap();
         let (publishers, admin) = (sidecar.publisher_addrs(), sidecar.admin_addr());
         let client = Client::builder(format!("http://{server}"), "local").build().unwrap();
+        let stop = CancellationToken::new();
+        let ended = tokio::spawn(sidecar.run(stop.clone()));
+        Self { publishers, admin, client, stop, ended }
+    }
+
+    /// Runs this configuration with a server elsewhere, which has the same queue: that others are missing shows only when it runs.
+    pub(crate) async fn elsewhere(yaml: &str) -> Self {
+        let listen = Some("127.0.0.1:0".parse().unwrap());
+        let server = Server::bind(ServerConfig { listen, ..ServerConfig::default() }).await.unwrap();
+        let endpoint = format!("http://{}", server.local_addr().unwrap());
+        tokio::spawn(server.run(std::future::pending()));
+        let client = Client::builder(endpoint.as_str(), "local").build().unwrap();
+        let queue = client.create_queue(NewQueue::new("orders").dead_letters_after(3)).await.unwrap().id;
+        client.create_groups(&queue, &["billing"]).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        std::fs::write(&file, format!("dms: {{endpoint: '{endpoint}', project_id: local}}\n{yaml}")).unwrap();
+        let config = load(&Request::new().file(file)).unwrap_or_else(|error| panic!("{error}")).config;
+        let sidecar = Sidecar::start(config).await.unwrap();
+        let (publishers, admin) = (sidecar.publisher_addrs(), sidecar.admin_addr());
         let stop = CancellationToken::new();
         let ended = tokio::spawn(sidecar.run(stop.clone()));
         Self { publishers, admin, client, stop, ended }

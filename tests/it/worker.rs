@@ -1,5 +1,6 @@
 //! Workers against the embedded server, in one process, under the paused clock.
 
+mod lost_queue;
 mod poison;
 mod refused;
 mod rejects;

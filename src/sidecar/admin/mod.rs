@@ -6,7 +6,7 @@
 mod control;
 mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use axum::{
     Router,
@@ -65,6 +65,8 @@ struct Watch {
     has_app: bool,
     dead_letters: bool,
     stale_after: std::time::Duration,
+    /// It has begun, for `/startupz`.
+    begun: AtomicBool,
 }
 
 impl Admin {
@@ -83,6 +85,7 @@ impl Admin {
             has_app: unit.app.is_some(),
             dead_letters: unit.dead_letters,
             stale_after: unit.stale_after,
+            begun: AtomicBool::new(false),
         };
         let mut registry = Registry::default();
         connections.register(&mut registry);

@@ -1,6 +1,9 @@
 //! What is asked of the endpoint: is it ready, how is it, how much is there to do.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     extract::State,
@@ -19,6 +22,9 @@ impl Watch {
         let status = self.throttle.worker().status();
         if let Some(refusal) = self.throttle.worker().refusal().filter(|_| !status.stopping) {
             return Some(format!("the service refuses the key or the user: {refusal}"));
+        }
+        if let Some(failure) = self.throttle.worker().failure().filter(|_| !status.stopping) {
+            return Some(failure);
         }
         match status.last_poll_age {
             _ if status.stopping => Some("stopping".to_owned()),
@@ -50,10 +56,15 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 /// `/startupz`: 200 once the service has answered every worker, and for good. One whose application is not there has
-/// started too: an orchestrator may start the application only then.
+/// started too: an orchestrator may start the application only then. So has one whose queue is missing: ended for it, the
+/// process would take the other workers along.
 pub(super) async fn started(State(admin): State<Arc<Admin>>) -> Response {
     let has_begun = |watch: &Watch| {
-        watch.throttle.worker().status().last_poll_age.is_some() || (watch.has_app && watch.throttle.is_app_down())
+        let worker = watch.throttle.worker();
+        let has_begun = worker.status().last_poll_age.is_some()
+            || worker.failure().is_some()
+            || (watch.has_app && watch.throttle.is_app_down());
+        watch.begun.fetch_or(has_begun, Relaxed) || has_begun
     };
     let waiting = admin.workers.iter().find(|watch| !has_begun(watch));
     match waiting {
@@ -86,9 +97,10 @@ fn worker(watch: &Watch) -> Value {
         "name": watch.name,
         "queue": handle.queue(),
         "group": handle.group(),
-        "state": state(&status),
+        "state": if handle.failure().is_some() && !status.stopping { "failed" } else { state(&status) },
         "ready": watch.trouble().is_none(),
         "trouble": watch.trouble(),
+        "failure": handle.failure(),
         "in_flight": watch.recorder.running(),
         "concurrency": status.concurrency,
         "last_poll_seconds_ago": status.last_poll_age.map(|age| age.as_secs_f64()),

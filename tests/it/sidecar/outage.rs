@@ -110,9 +110,9 @@ async fn the_end_waits_for_what_has_begun() {
 }
 
 #[tokio::test]
-async fn a_worker_whose_queue_is_gone_ends_everything_with_an_error() {
+async fn a_worker_whose_queue_is_gone_ends_everything_with_an_error_where_that_is_asked_for() {
     use dms_worker::{
-        config::{Config, Worker},
+        config::{Config, OnWorkerFailure, Worker},
         server::{Server, ServerConfig},
         sidecar::Sidecar,
     };
@@ -122,7 +122,56 @@ async fn a_worker_whose_queue_is_gone_ends_everything_with_an_error() {
     config.dms.endpoint = format!("http://{}", server.local_addr().unwrap()).into();
     let serving = tokio::spawn(server.run(std::future::pending()));
     config.workers = vec![Worker { queue: "nothing".into(), group: "g".into(), ..Worker::default() }];
+    config.on_worker_failure = OnWorkerFailure::Stop;
     let error = Sidecar::start(config).await.unwrap().run(Default::default()).await.unwrap_err().to_string();
     assert!(error.contains("worker nothing/g") && error.contains("there is no queue \"nothing\""), "{error}");
     serving.abort();
+}
+
+/// The queue of one worker and the parking queue of another are missing; the third goes on.
+#[tokio::test]
+async fn a_worker_that_cannot_go_on_leaves_the_others_alone_and_goes_on_when_it_can() {
+    use dms_worker::queue::NewQueue;
+    let mut app = App::start().await;
+    let handler = format!("{{http: {{url: 'http://{}/'}}}}", app.address);
+    let more = format!(
+        "  - {{queue: later, group: g, poll_wait: 1s, handler: {handler}}}\n  - {{queue: orders, group: billing, name: parks, on_reject: {{park: lot}}, handler: {handler}}}\nadmin: {{listen: '127.0.0.1:0'}}"
+    );
+    let sidecar = Running::elsewhere(&format!("{}{more}\n", worker(&handler, ""))).await;
+    sidecar.send(&[Message::text("first")]).await;
+    assert_eq!(app.next().await.body, json!("first"));
+    let get = async |path: &str| {
+        let answer = reqwest::get(format!("http://{}{path}", sidecar.admin.unwrap())).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let until = async |path: &str, wanted: &dyn Fn(&(u16, String)) -> bool| {
+        let wait = async {
+            loop {
+                let answer = get(path).await;
+                if wanted(&answer) {
+                    return answer;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(super::PATIENCE, wait).await.unwrap_or_else(|_| panic!("{path} does not come to that"))
+    };
+    let red = |(status, text): &(u16, String)| {
+        *status == 503 && text.contains("no queue \"later\"") && text.contains("no queue \"lot\"")
+    };
+    let (_, text) = until("/readyz", &red).await;
+    assert!(text.contains("orders/billing: ok") || text.contains("has not answered yet"), "{text}");
+    until("/startupz", &|(status, _)| *status == 200).await;
+    assert!(
+        get("/metrics").await.1.contains("dms_worker_failed{worker=\"parks\",queue=\"orders\",group=\"billing\"} 1")
+    );
+    assert!(get("/status").await.1.contains("\"failure\":\"find queue: there is no queue"));
+
+    let later = sidecar.client.create_queue(NewQueue::new("later")).await.unwrap().id;
+    sidecar.client.create_groups(&later, &["g"]).await.unwrap();
+    sidecar.client.create_queue(NewQueue::new("lot")).await.unwrap();
+    sidecar.client.send(&later, &[Message::text("second")]).await.unwrap();
+    assert_eq!(app.next().await.body, json!("second"));
+    until("/readyz", &|(status, _)| *status == 200).await;
+    assert!(sidecar.stop().await.drained);
 }
