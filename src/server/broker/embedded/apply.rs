@@ -1,6 +1,6 @@
 //! Applies committed records to the state, and wakes who waited for what they bring.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
@@ -24,6 +24,11 @@ use crate::{
 pub(super) struct Touched {
     streams: BTreeSet<StreamNo>,
     readers: BTreeSet<ReaderNo>,
+}
+
+/// How many messages of its stream a reader has not consumed; leased ones are not among them.
+fn waiting(readers: &BTreeMap<ReaderNo, Reader>, number: &ReaderNo, stream: &Stream) -> u64 {
+    readers.get(number).map_or(0, |reader| reader.available(stream))
 }
 
 impl State {
@@ -145,12 +150,29 @@ impl State {
 
     fn expire(&mut self, number: StreamNo, low: u64, oldest: Option<i64>) {
         let Some(stream) = self.streams.get_mut(&number) else { return };
+        let before: Vec<u64> = stream.readers.iter().map(|number| waiting(&self.readers, number, stream)).collect();
         stream.expire(low, oldest);
-        for reader in &stream.readers {
-            if let Some(reader) = self.readers.get_mut(reader) {
+        let mut unread = Vec::new();
+        for (number, before) in stream.readers.iter().zip(before) {
+            if let Some(reader) = self.readers.get_mut(number) {
                 reader.expire(low);
             }
+            match before.saturating_sub(waiting(&self.readers, number, stream)) {
+                0 => {}
+                count => unread.push((*number, count)),
+            }
         }
+        unread.into_iter().for_each(|(reader, count)| self.tell_unread(reader, count));
+    }
+
+    /// Logs that messages were deleted that a group had not consumed.
+    fn tell_unread(&self, reader: ReaderNo, messages: u64) {
+        let groups = self.queues.values().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group)));
+        let mut of = groups.filter(|(_, group)| [group.reader(), group.dead_letter_reader()].contains(&reader));
+        let Some((queue, group)) = of.next() else { return };
+        let (queue, dead) = (&queue.row.name, reader == group.dead_letter_reader());
+        let what = if dead { "dead letters" } else { "messages" };
+        tracing::warn!(%queue, group = %group.name, messages, "the retention of {what} is over: they are deleted unread");
     }
 
     /// Wakes one waiting call for each reader that has something; it wakes the next if there is more.
