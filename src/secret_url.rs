@@ -8,20 +8,24 @@ pub(crate) const MASK: &str = "***";
 /// A URL as it was written. `Debug` and `Display` show `***` for a user with a password, for a query and for a fragment: each may be a
 /// secret, in an address that cannot be read as well.
 #[derive(Clone, Default, PartialEq, Eq)]
+#[cfg_attr(not(feature = "sidecar"), expect(unreachable_pub, reason = "it is public as a part of the configuration"))]
 pub struct SecretUrl(String);
 
 impl SecretUrl {
     /// Wraps a URL.
+    #[cfg_attr(not(feature = "sidecar"), expect(unreachable_pub, reason = "see the type"))]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// The URL with its secrets, for the one place that uses it.
+    #[cfg(feature = "sidecar")]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
     /// Whether there is none.
+    #[cfg(feature = "sidecar")]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -89,6 +93,7 @@ pub(crate) fn credentials(url: &str) -> Vec<&str> {
 }
 
 /// A text of somebody else, such as a library's error, in which every URL is shown without its secrets.
+#[cfg(feature = "sidecar")]
 pub(crate) fn without_secrets(text: &str) -> String {
     let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '(' | ')');
     let mut shown = String::with_capacity(text.len());

@@ -106,11 +106,13 @@ fn the_labels_of_acknowledged_messages_are_documented() {
     assert_eq!(row[2], format!("result: {}", names.join(", ")));
 }
 
-/// "What happens when…": every statement names tests that are there.
+/// "What happens when…" and "Faults that are survived": every statement names tests that are there.
 #[test]
 fn every_statement_names_its_test() {
     let mut named = 0;
-    for row in rows("docs/worker.md", "What happens when…") {
+    let faults = rows("docs/storage.md", "Faults that are survived");
+    assert!(faults.len() > 10, "{}", faults.len());
+    for row in rows("docs/worker.md", "What happens when…").into_iter().chain(faults) {
         for tests in row[2].split("; ") {
             let (path, names) = tests.split_once(' ').unwrap_or_else(|| panic!("{tests}"));
             let text = file(path);

@@ -68,6 +68,11 @@ impl Files {
         std::fs::remove_file(self.directory.file(segment))
     }
 
+    /// Closes the files behind one: they may be made anew under the same names.
+    pub(super) fn close_behind(&self, segment: u64) {
+        self.lock().split_off(&(segment + 1));
+    }
+
     /// The bytes of a run.
     pub(super) fn bytes(&self, run: &Run) -> Result<Bytes, ReadError> {
         let mut bytes = vec![0; run.bytes as usize];

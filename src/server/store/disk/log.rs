@@ -67,8 +67,16 @@ impl NextFile {
     fn take(&self, length: u64) -> io::Result<(u64, File)> {
         let mut made = self.lock();
         let needed = (length + SEGMENT_HEAD) * KEPT_PART / (KEPT_PART - 1) + KEPT_PART;
-        let file = match made.file.take().filter(|_| needed <= self.size) {
-            Some(file) => file,
+        let file = match made.file.take() {
+            Some(file) if needed <= self.size => file,
+            Some(file) => {
+                let enlarged = self.directory.enlarge(&file, made.number, needed);
+                if let Err(error) = enlarged {
+                    made.file = Some(file);
+                    return Err(named(&error, &self.directory, made.number));
+                }
+                file
+            }
             None => self.create(made.number, self.size.max(needed))?,
         };
         made.number += 1;

@@ -62,6 +62,8 @@ pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64) -> Result<Opened, O
     check_files(&mut writer, &files, batch.end).map_err(|error| dir.explain(error))?;
     let made = tidy_made_files(&directory, batch.end.segment, segment_bytes);
     let made = made.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
+    // What was discarded is not read any more when a file of the same number is made.
+    files.close_behind(batch.end.segment);
     let answered = AnsweredFile::open(&directory.path, log).map_err(|source| dir.unusable(source))?;
     let next = Arc::new(NextFile::from(directory, batch.end.segment + 1, segment_bytes, made));
     let file = files.get(batch.end.segment).map_err(|error| dir.explain(error.into()))?;

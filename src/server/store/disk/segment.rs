@@ -50,6 +50,14 @@ impl Directory {
         made.map(|()| file)
     }
 
+    /// Makes a file that holds nothing larger. It stays the same file, because it may be open for reading.
+    pub(super) fn enlarge(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
+        reserve(file, size)?;
+        // Its head may not promise more than there is.
+        file.sync_all()?;
+        self.fill(file, segment, size)
+    }
+
     fn fill(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
         reserve(file, size)?;
         at::write(file, &self.head(segment, size), 0)?;

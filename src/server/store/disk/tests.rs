@@ -119,6 +119,37 @@ fn messages_come_back_as_they_were() {
 }
 
 /// Messages of two streams in one commit, labels, large ones, many.
+/// The file that was made ahead of time is too small for a commit: another takes its place.
+#[test]
+fn a_commit_larger_than_a_file_gets_one_of_its_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    store.next.make().unwrap();
+    store.commit(&[appended(1, 1, 5 * 1024 * 1024)]).unwrap();
+    store.commit(&[appended(1, 2, 100)]).unwrap();
+    let (store, _) = reopen(store, dir.path());
+    assert_eq!(places(&store.read(StreamNo(1), 1, ALL).unwrap().messages), [1, 2]);
+}
+
+/// A kill in the middle of the first commit of a file leaves bytes in it: it is made anew, and read anew.
+#[test]
+fn a_file_that_is_made_anew_is_read_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    store.next.make().unwrap();
+    store.release(false).unwrap();
+    drop(store);
+    let mut next = std::fs::OpenOptions::new().write(true).open(log_file(dir.path(), 2)).unwrap();
+    std::io::Seek::seek(&mut next, std::io::SeekFrom::Start(segment::SEGMENT_HEAD)).unwrap();
+    std::io::Write::write_all(&mut next, b"torn").unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), 4 * 1024 * 1024).unwrap();
+    for seq in 1..=3 {
+        store.commit(&[appended(1, seq, 3 * 1024 * 1024)]).unwrap();
+    }
+    store.catch_up().unwrap();
+    assert_eq!(places(&store.read(StreamNo(1), 1, ALL).unwrap().messages), [1, 2, 3]);
+}
+
 #[test]
 fn messages_of_a_commit_are_put_together_by_stream() {
     let dir = tempfile::tempdir().unwrap();
