@@ -33,6 +33,7 @@ use super::{
     json::Json,
     metrics::Seen,
     query::Query,
+    storage,
 };
 use crate::{
     exposition,
@@ -57,6 +58,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/admin/damaged", get(damaged::list))
         .route("/admin/damaged/skip", post(damaged::skip))
         .route("/admin/backup", post(backup))
+        .route("/admin/storage", get(storage::show))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(messages))
         .fallback(async || plain(&codes::URL_NOT_FOUND.plain()))
         .method_not_allowed_fallback(async || plain(&codes::METHOD.plain()))
@@ -71,10 +73,14 @@ pub(super) fn plain(error: &ApiError) -> Response {
     (error.code().status, json, Body::from(error.body(""))).into_response()
 }
 
-/// `/readyz`: whether requests would be served.
+/// `/readyz`: whether requests would be served, and if not, why.
 async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
     if app.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
+    }
+    let troubles = app.broker.storage_troubles();
+    if !troubles.is_empty() {
+        return (StatusCode::SERVICE_UNAVAILABLE, troubles.iter().map(storage::line).collect());
     }
     match app.broker.usage(&ProjectId::new("readiness")).await {
         Ok(_) => (StatusCode::OK, "ok\n".to_owned()),
@@ -90,7 +96,7 @@ async fn metrics(
 ) -> Response {
     let queues = app.broker.overview();
     let oldest = oldest(&app, &queues).await;
-    let seen = Seen { queues: &queues, oldest: &oldest, storage: storage(app.data_dir.clone()).await };
+    let seen = Seen { queues: &queues, oldest: &oldest, storage: size(app.data_dir.clone()).await };
     match app.metrics.scrape(&registry, &seen) {
         Ok(body) => exposition::answer(&headers, body),
         Err(fmt::Error) => plain(&codes::INTERNAL.plain()),
@@ -116,7 +122,7 @@ async fn oldest(app: &App, queues: &[QueueOverview]) -> HashMap<GroupId, Duratio
 }
 
 /// The size of the files in the data directory.
-async fn storage(directory: Option<PathBuf>) -> u64 {
+async fn size(directory: Option<PathBuf>) -> u64 {
     let Some(directory) = directory else { return 0 };
     let size = tokio::task::spawn_blocking(move || bytes_in(&directory)).await;
     size.ok().and_then(Result::ok).unwrap_or(0)

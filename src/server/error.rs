@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, header};
 
 use super::{
-    broker::BrokerError,
+    broker::{BrokerError, Told},
     codes::{self, Code},
 };
 use crate::json::quoted;
@@ -147,6 +147,10 @@ impl From<BrokerError> for ApiError {
             BrokerError::NotRejectable(reason) => codes::ACK_STATUS.saying(reason),
             BrokerError::ForeignHandle(place) => codes::FOREIGN_HANDLER.at(place),
             BrokerError::TooManyPolls(_) | BrokerError::TooMuchLeased(_) => codes::TOO_FREQUENT.because(error),
+            BrokerError::Store(cause) if cause.is::<Told>() => {
+                tracing::debug!(error = %cause, "the store failed; the request was answered with an error");
+                codes::INTERNAL.because("Nothing was changed; try again later.")
+            }
             BrokerError::Store(cause) => {
                 // The cause names files and disks: it is for the log, not for callers.
                 tracing::error!(error = %cause, "the store failed; the request was answered with an error");

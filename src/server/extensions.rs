@@ -117,7 +117,7 @@ fn wrong(at: usize, name: &str, text: Option<&[u8]>, expected: &str) -> ApiError
 }
 
 /// The head of a text, at most so many bytes.
-fn cut(mut text: String, most: usize) -> String {
+pub(super) fn cut(mut text: String, most: usize) -> String {
     if text.len() > most {
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

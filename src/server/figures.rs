@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
-    metrics::{MetricType, counter::ConstCounter},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
 
@@ -28,13 +28,20 @@ impl Collector for BrokerFigures {
         let help = "Messages that became dead letters";
         counter(&mut encoder, "dms_server_dead_letters", help, figures.dead_letters)?;
         by_reason(&mut encoder, &figures.dead_letter_reasons)?;
-        durations(&mut encoder, &figures.syncs)
+        durations(&mut encoder, &figures.syncs)?;
+        storage_failing(&mut encoder, !self.0.storage_troubles().is_empty())
     }
 }
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let counter = ConstCounter::new(value);
     counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn storage_failing(encoder: &mut DescriptorEncoder<'_>, fails: bool) -> fmt::Result {
+    let help = "1 while commits fail or the index does not take in what the log has, else 0";
+    let gauge = ConstGauge::new(i64::from(fails));
+    gauge.encode(encoder.encode_descriptor("dms_server_storage_failing", help, None, MetricType::Gauge)?)
 }
 
 fn by_reason(encoder: &mut DescriptorEncoder<'_>, counts: &ReasonCounts) -> fmt::Result {

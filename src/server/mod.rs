@@ -57,6 +57,7 @@ mod rim;
 mod routes;
 mod send;
 mod start;
+mod storage;
 pub(crate) mod store;
 mod tag_search;
 mod tags;

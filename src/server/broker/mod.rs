@@ -266,6 +266,53 @@ pub enum PeekState {
     Delayed(Duration),
 }
 
+/// A part of the store that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoragePart {
+    /// Changes cannot be made durable: calls are refused.
+    Commits,
+    /// The index does not take in what the log has: memory and the time of the next start grow.
+    Index,
+}
+
+impl StoragePart {
+    /// `commits` or `index`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Commits => "commits",
+            Self::Index => "index",
+        }
+    }
+}
+
+/// What is wrong with the store now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageTrouble {
+    /// What fails.
+    pub part: StoragePart,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: i64,
+    /// Why, as of the last failure; at most 500 bytes. May name files of the data directory.
+    pub reason: String,
+    /// What can be done about it.
+    pub remedy: &'static str,
+    /// How many changes were refused for it, those included that the broker tries by itself.
+    pub refused: u64,
+}
+
+/// The cause of a failure that the log has told of, and is not to tell of for each call.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Told(pub(crate) Arc<dyn std::error::Error + Send + Sync>);
+
+impl BrokerError {
+    /// Whether the log has told of it.
+    pub(crate) fn is_told(&self) -> bool {
+        matches!(self, Self::Store(cause) if cause.is::<Told>())
+    }
+}
+
 /// Why a broker refused or could not do something. HTTP maps each kind to one documented code.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -402,6 +449,11 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
 
     /// What it has counted so far.
     fn figures(&self) -> Figures;
+
+    /// What is wrong with the store now; nothing when all is well.
+    fn storage_troubles(&self) -> Vec<StorageTrouble> {
+        Vec::new()
+    }
 
     /// Shows messages of a group from `from` on without leasing any: at most `max`.
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError>;

@@ -135,6 +135,10 @@ impl Store for MemoryStore {
         false
     }
 
+    fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn release(&self, _in_order: bool) -> Result<(), StoreError> {
         Ok(())
     }

@@ -347,6 +347,14 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// Does a bounded piece of that work; whether there is more.
     fn tidy(&self) -> Result<bool, StoreError>;
 
+    /// Why the index did not take in what the log has, when it was last to; `None` if it did.
+    fn index_error(&self) -> Option<StoreError> {
+        None
+    }
+
+    /// Whether messages could be committed, as far as that can be known without any. For a store that failed.
+    fn probe(&self) -> Result<(), StoreError>;
+
     /// Lets go of what the store holds of the system, after tidying up if it is done in order; every later call fails.
     fn release(&self, in_order: bool) -> Result<(), StoreError>;
 }

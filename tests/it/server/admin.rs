@@ -18,7 +18,7 @@ use tokio::{
 
 use super::PROJECT;
 
-fn config() -> ServerConfig {
+pub(super) fn config() -> ServerConfig {
     let mut project = Project::new(PROJECT);
     project
         .queues
@@ -27,7 +27,7 @@ fn config() -> ServerConfig {
     ServerConfig { listen: any_port, admin: any_port, projects: vec![project], ..ServerConfig::default() }
 }
 
-async fn get(address: std::net::SocketAddr, path: &str, headers: &str) -> (u16, String) {
+pub(super) async fn get(address: std::net::SocketAddr, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -41,7 +41,7 @@ fn all() -> LeaseRequest {
     LeaseRequest { max_messages: 10, max_bytes: 524_288, wait, ack_wait, filter: TagFilter::default() }
 }
 
-fn json(answer: &str) -> Value {
+pub(super) fn json(answer: &str) -> Value {
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 

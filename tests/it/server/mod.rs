@@ -14,6 +14,7 @@ mod half_closed;
 mod hostile;
 mod identity;
 mod intake;
+mod storage;
 mod strangers;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -6,12 +6,13 @@ use tokio::sync::mpsc;
 
 use super::{
     core::Core,
+    health::watch,
     prepare::Preparer,
     state::State,
-    work::{Job, Work},
+    work::{Job, Kind, Work},
 };
 use crate::server::{
-    broker::BrokerError,
+    broker::{BrokerError, Told},
     store::{Record, StoreError},
 };
 
@@ -56,21 +57,27 @@ fn gather(group: &mut Vec<Job>, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Opti
 /// Commits a group: everybody is answered after the commit, and the state changes only if it went well.
 async fn commit(core: &Arc<Core>, group: Vec<Job>) {
     let (accepted, records) = prepare(core, group);
-    match store(core, &records).await {
+    match store(core, &accepted, &records).await {
         Ok(()) => {
+            if !records.is_empty() {
+                core.health.committed(kinds(&accepted));
+            }
             let mut state = core.lock();
             state.apply(&records, &core.config);
             answer(core, state, accepted, &Ok(()));
         }
         // On a full disk what needs no room still goes: each for itself then.
         Err(error) if accepted.len() > 1 => {
-            tracing::warn!(%error, works = accepted.len(), "the store could not commit works together; trying each alone");
+            tracing::debug!(%error, works = accepted.len(), "the store could not commit works together; trying each alone");
             for job in accepted {
                 Box::pin(commit(core, vec![job])).await;
             }
         }
         Err(error) => {
-            tracing::warn!(%error, "the store could not commit; nothing was changed");
+            tracing::debug!(%error, "the store could not commit; nothing was changed");
+            kinds(&accepted).for_each(|kind| core.health.refused(kind, &error, core.clock.now_ms()));
+            // Looks from time to time whether it could.
+            core.housekeeper.notify_one();
             let mut state = core.lock();
             accepted.iter().for_each(|job| state.take_back(&job.work));
             answer(core, state, accepted, &Err(error));
@@ -81,12 +88,17 @@ async fn commit(core: &Arc<Core>, group: Vec<Job>) {
     }
 }
 
-async fn store(core: &Core, records: &Arc<Vec<Record>>) -> Result<(), StoreError> {
+fn kinds(jobs: &[Job]) -> impl Iterator<Item = Kind> {
+    jobs.iter().map(|job| job.work.kind())
+}
+
+async fn store(core: &Core, jobs: &[Job], records: &Arc<Vec<Record>>) -> Result<(), StoreError> {
     if records.is_empty() {
         return Ok(());
     }
     let records = records.clone();
-    core.ask_store(move |store| store.commit(&records)).await
+    let committed = core.ask_store(move |store| store.commit(&records));
+    watch(committed, || core.health.is_stuck(kinds(jobs), core.clock.now_ms())).await
 }
 
 /// Answers everybody once the state can be looked at again.
@@ -97,7 +109,7 @@ fn answer(core: &Core, mut state: MutexGuard<'_, State>, jobs: Vec<Job>, outcome
     drop(state);
     for job in jobs {
         // Nobody may be waiting any more: the work is done all the same.
-        let _ = job.reply.send(outcome.clone().map_err(|error| BrokerError::Store(error.0)));
+        let _ = job.reply.send(outcome.clone().map_err(|error| BrokerError::Store(Arc::new(Told(error.0)))));
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::{
 
 use super::{
     config::EmbeddedConfig,
+    health::Health,
     state::{At, State},
     work::{Job, Work},
 };
@@ -35,6 +36,8 @@ pub(super) struct Core {
     pub(super) heartbeat: Notify,
     /// Makes the housekeeper look at the store.
     pub(super) housekeeper: Notify,
+    /// Whether the store does what it is asked.
+    pub(super) health: Health,
     /// To the committer.
     jobs: mpsc::UnboundedSender<Job>,
 }
@@ -55,6 +58,7 @@ impl Core {
             timer: Notify::new(),
             heartbeat: Notify::new(),
             housekeeper: Notify::new(),
+            health: Health::new(),
             jobs,
         }
     }

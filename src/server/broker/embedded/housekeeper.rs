@@ -1,10 +1,15 @@
-//! The task that has the store do what no answer waits for, in bounded pieces between commits.
+//! The task that has the store do what no answer waits for, in bounded pieces between commits, and that asks a store that fails
+//! whether it works again.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::yield_now, time::sleep};
+use tokio::{
+    task::{JoinError, yield_now},
+    time::sleep,
+};
 
-use super::core::Core;
+use super::{core::Core, health::watch};
+use crate::server::store::StoreError;
 
 /// How long to wait after the store failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -12,16 +17,50 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Tidies whenever the store wants it, until the task is aborted.
 pub(super) async fn run(core: Arc<Core>) {
     loop {
-        while core.store.wants_tidying() {
-            match core.ask_store(|store| store.tidy()).await {
-                Ok(true) => yield_now().await,
-                Ok(false) => break,
-                Err(error) => {
+        tidy(&core).await;
+        if core.health.refuses() {
+            sleep(AFTER_FAILURE).await;
+            probe(&core).await;
+        } else {
+            core.housekeeper.notified().await;
+        }
+    }
+}
+
+/// Tidies until nothing is left to do, or once if that fails.
+async fn tidy(core: &Core) {
+    let mut told = false;
+    while core.store.wants_tidying() {
+        match step(core).await {
+            Ok(true) => yield_now().await,
+            Ok(false) => return,
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%error, "the store could not tidy up; it will be tried again");
-                    sleep(AFTER_FAILURE).await;
+                }
+                sleep(AFTER_FAILURE).await;
+                if core.health.refuses() {
+                    probe(core).await;
                 }
             }
         }
-        core.housekeeper.notified().await;
+    }
+}
+
+/// Does a piece of it.
+async fn step(core: &Core) -> Result<bool, StoreError> {
+    let asked = core.ask_store(|store| store.tidy());
+    let tidied = watch(asked, || core.health.index_is_stuck(core.clock.now_ms())).await;
+    // What panicked did not come as far as to note why.
+    let panicked = tidied.as_ref().err().filter(|error| error.0.is::<JoinError>()).cloned();
+    core.health.indexed(core.store.index_error().or(panicked).as_ref(), core.clock.now_ms());
+    tidied
+}
+
+/// Nobody may send any more where the server is not ready: without being asked, a store that works again would not be noticed.
+async fn probe(core: &Core) {
+    match core.ask_store(|store| store.probe()).await {
+        Ok(()) => core.health.would_commit(),
+        Err(error) => tracing::debug!(%error, "the store does not work yet"),
     }
 }

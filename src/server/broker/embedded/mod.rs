@@ -7,7 +7,8 @@
 //!
 //! `poll` hands out leases, which live in memory alone: after a restart they are gone and their messages available.
 //! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `housekeeper` has the store tidy up;
-//! `heartbeat` extends leases by the time in which the process did not run; `damage` tells of damaged messages and skips them for good.
+//! `heartbeat` extends leases by the time in which the process did not run; `damage` tells of damaged messages and skips them for good;
+//! `health` keeps whether the store works.
 //! `stream`, `reader`, `aside`, `lease`, `rule` and `handle` are plain values without clocks or tasks.
 
 use std::{fmt, path::Path, sync::Arc};
@@ -27,7 +28,7 @@ use self::{
 };
 use super::{
     Ack, BackedUp, Broker, BrokerError, DamagedMessage, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage,
-    NewMessage, Peeked, QueueOverview, Quotas, Settled, Stream, Usage,
+    NewMessage, Peeked, QueueOverview, Quotas, Settled, StorageTrouble, Stream, Usage,
 };
 pub use crate::server::store::OpenError;
 use crate::{
@@ -47,6 +48,7 @@ mod config;
 mod core;
 mod damage;
 mod handle;
+mod health;
 mod heartbeat;
 mod housekeeper;
 mod lease;
@@ -305,6 +307,10 @@ impl Broker for EmbeddedBroker {
             dead_letter_reasons: state.dead_letter_reasons,
             syncs: self.core.store.syncs(),
         }
+    }
+
+    fn storage_troubles(&self) -> Vec<StorageTrouble> {
+        self.core.health.troubles()
     }
 
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError> {

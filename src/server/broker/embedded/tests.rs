@@ -22,16 +22,25 @@ use crate::{
 
 /// A store in memory that fails on demand.
 #[derive(Debug, Default)]
-struct FlakyStore {
+pub(super) struct FlakyStore {
     store: MemoryStore,
     fails: AtomicBool,
+    /// What the index says of itself.
+    index: std::sync::Mutex<Option<StoreError>>,
+    /// Until the index took in what it was to.
+    untidy: AtomicBool,
     /// Messages that were read.
     rows: AtomicUsize,
 }
 
 impl FlakyStore {
-    fn fail(&self, fails: bool) {
+    pub(super) fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::Relaxed);
+    }
+
+    pub(super) fn fail_index(&self, error: Option<StoreError>) {
+        *self.index.lock().unwrap() = error;
+        self.untidy.store(true, Ordering::Relaxed);
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -74,11 +83,21 @@ impl Store for FlakyStore {
     }
 
     fn wants_tidying(&self) -> bool {
-        false
+        self.untidy.load(Ordering::Relaxed)
     }
 
     fn tidy(&self) -> Result<bool, StoreError> {
+        self.index_error().map_or(Ok(()), Err)?;
+        self.untidy.store(false, Ordering::Relaxed);
         Ok(false)
+    }
+
+    fn index_error(&self) -> Option<StoreError> {
+        self.index.lock().unwrap().clone()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.check()
     }
 
     fn release(&self, _in_order: bool) -> Result<(), StoreError> {
@@ -87,13 +106,13 @@ impl Store for FlakyStore {
 }
 
 /// A broker on a store, with one queue and one group.
-struct Scene {
-    broker: EmbeddedBroker,
+pub(super) struct Scene {
+    pub(super) broker: EmbeddedBroker,
     path: GroupPath,
 }
 
 impl Scene {
-    async fn on(store: Arc<dyn Store>) -> Self {
+    pub(super) async fn on(store: Arc<dyn Store>) -> Self {
         Self::watched_by(Witness::Nobody, store).await
     }
 
@@ -110,12 +129,12 @@ impl Scene {
         Self { broker, path: GroupPath { project, queue, group } }
     }
 
-    async fn send(&self, text: &str, delay: Duration) -> Result<(), BrokerError> {
+    pub(super) async fn send(&self, text: &str, delay: Duration) -> Result<(), BrokerError> {
         let message = NewMessage { json: text.to_owned().into(), body_bytes: text.len(), tags: Vec::new(), delay };
         self.broker.append(&self.path.project, &self.path.queue, vec![message]).await.map(drop)
     }
 
-    async fn take(&self, wait: u64) -> Result<Vec<LeasedMessage>, BrokerError> {
+    pub(super) async fn take(&self, wait: u64) -> Result<Vec<LeasedMessage>, BrokerError> {
         let request = LeaseRequest {
             max_messages: 10,
             max_bytes: 524_288,
@@ -126,7 +145,7 @@ impl Scene {
         self.broker.lease(&self.path, Stream::Messages, request).await
     }
 
-    async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<Settled, BrokerError> {
+    pub(super) async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<Settled, BrokerError> {
         let verdict = if success { Verdict::Success } else { Verdict::Fail(None) };
         let acks =
             batch.iter().map(|message| Ack { handle: message.handle.clone(), verdict: verdict.clone() }).collect();
@@ -144,7 +163,7 @@ impl Scene {
     }
 }
 
-const NOW: Duration = Duration::ZERO;
+pub(super) const NOW: Duration = Duration::ZERO;
 
 /// The process does not run for this long.
 async fn pause(seconds: u64) {

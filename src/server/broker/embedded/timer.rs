@@ -37,7 +37,11 @@ pub(super) async fn run(core: Arc<Core>) {
         }
         core.lock().timer_target = None;
         if let Err(error) = tick(&core).await {
-            tracing::warn!(%error, "what is due will be tried again");
+            if error.is_told() {
+                tracing::debug!(%error, "what is due will be tried again");
+            } else {
+                tracing::warn!(%error, "what is due will be tried again");
+            }
             sleep(AFTER_FAILURE).await;
         }
     }

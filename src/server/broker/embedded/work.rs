@@ -47,7 +47,33 @@ pub(super) enum Admin {
     FixRule(ReaderNo, LabelRule),
 }
 
+/// What a change is about: those of one kind mostly need the same of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// Messages enter.
+    Send,
+    /// Delayed messages move.
+    Delay,
+    /// Leases end.
+    Settle,
+    /// Messages are gone.
+    Expire,
+    /// Queues, groups, tags and rules.
+    Admin,
+}
+
 impl Work {
+    /// What it is about.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Append(..) => Kind::Send,
+            Self::Unpark { .. } | Self::Drop(..) => Kind::Delay,
+            Self::End(_) | Self::Skip(..) => Kind::Settle,
+            Self::Expire { .. } => Kind::Expire,
+            Self::Admin(_) | Self::Stop => Kind::Admin,
+        }
+    }
+
     /// Whether it is committed alone.
     pub(super) fn is_alone(&self) -> bool {
         matches!(self, Self::Admin(_) | Self::Stop)

@@ -167,7 +167,7 @@ impl Log {
     }
 
     /// Removes what a frame that failed left behind the end: what is read there later has to be a frame or nothing.
-    fn clean(&mut self) -> io::Result<()> {
+    pub(super) fn clean(&mut self) -> io::Result<()> {
         if self.soiled {
             clear(&self.file, self.end.offset, self.size)?;
             self.soiled = false;

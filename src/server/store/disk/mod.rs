@@ -93,6 +93,8 @@ pub(crate) struct DiskStore {
     /// Copies that are being made: no file of the log is removed meanwhile.
     pins: AtomicUsize,
     segment_bytes: u64,
+    /// Why the index did not take in what the log has, when it was last to.
+    index_error: Mutex<Option<StoreError>>,
     /// Apart from the log: looking at it waits for no commit.
     syncs: Mutex<Durations>,
 }
@@ -122,6 +124,7 @@ impl DiskStore {
             moving: Mutex::default(),
             pins: AtomicUsize::new(0),
             segment_bytes,
+            index_error: Mutex::default(),
             syncs: Mutex::default(),
         };
         Ok((store, snapshot))
@@ -154,6 +157,12 @@ impl DiskStore {
 
     /// Has the index take in what the log has. What it does not take is kept.
     fn catch_up(&self) -> Result<(), StoreError> {
+        let caught_up = self.take_in();
+        *locked(&self.index_error) = caught_up.clone().err();
+        caught_up
+    }
+
+    fn take_in(&self) -> Result<(), StoreError> {
         self.change_index(|writer| {
             let batch = locked(&self.recent).take();
             match writer.apply(&batch) {
@@ -228,6 +237,16 @@ impl Store for DiskStore {
             self.untidy.store(true, Ordering::Relaxed);
         }
         tidied
+    }
+
+    fn index_error(&self) -> Option<StoreError> {
+        locked(&self.index_error).clone()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        let _held = self.hold()?;
+        locked(&self.log).as_mut().ok_or_else(released)?.clean().map_err(StoreError::new)?;
+        self.next.make().map_err(StoreError::new)
     }
 
     fn release(&self, in_order: bool) -> Result<(), StoreError> {
