@@ -98,7 +98,11 @@ async fn store(core: &Core, jobs: &[Job], records: &Arc<Vec<Record>>) -> Result<
     }
     let records = records.clone();
     let committed = core.ask_store(move |store| store.commit(&records));
-    watch(committed, || core.health.is_stuck(kinds(jobs), core.clock.now_ms())).await
+    let stuck = || {
+        core.health.is_stuck(kinds(jobs), core.clock.now_ms());
+        core.housekeeper.notify_one();
+    };
+    watch(committed, stuck).await
 }
 
 /// Answers everybody once the state can be looked at again.
