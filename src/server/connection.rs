@@ -167,6 +167,10 @@ impl Alarm {
     }
 }
 
+/// What is left at least when a deadline is first looked at. After the process was stopped for a while its timers may be ahead of what
+/// has arrived meanwhile.
+const LAST_LOOK: Duration = Duration::from_millis(20);
+
 /// What a connection without a request in progress waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Awaited {
@@ -184,6 +188,8 @@ struct Deadlines<I> {
     limits: HttpLimits,
     /// `None` while a request is in progress.
     awaited: Option<Awaited>,
+    /// Whether its last moment has begun.
+    last_look: bool,
     alarm: Alarm,
     write: Option<Pin<Box<Sleep>>>,
 }
@@ -193,7 +199,7 @@ impl<I> Deadlines<I> {
         // A new connection is there for a request: its head is due from the first moment.
         let due = Instant::now() + limits.head_timeout;
         let alarm = Alarm(Box::pin(sleep_until(due)));
-        Self { io, visitor, limits, awaited: Some(Awaited::Head(due)), alarm, write: None }
+        Self { io, visitor, limits, awaited: Some(Awaited::Head(due)), last_look: false, alarm, write: None }
     }
 
     /// Ready when what is awaited does not come in time.
@@ -202,11 +208,15 @@ impl<I> Deadlines<I> {
             true => Awaited::Request(Instant::now() + self.limits.idle_timeout),
             false => Awaited::Request(Instant::now() + self.limits.strangers_idle_timeout),
         };
-        let (due, problem) = match *self.awaited.get_or_insert_with(idle) {
+        let (due, problem) = match self.awaited.get_or_insert_with(idle) {
             Awaited::Request(due) => (due, "no request came for long"),
             Awaited::Head(due) => (due, "the request's head takes too long"),
         };
-        ready!(self.alarm.poll(due, cx));
+        if !self.last_look {
+            ready!(self.alarm.poll(due.checked_sub(LAST_LOOK).unwrap_or(*due), cx));
+            (self.last_look, *due) = (true, (*due).max(Instant::now() + LAST_LOOK));
+        }
+        ready!(self.alarm.poll(*due, cx));
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, problem))
     }
 
@@ -232,6 +242,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Deadlines<I> {
             return result;
         }
         if result.is_ready() {
+            this.last_look = false;
             if buf.filled().len() > filled && !matches!(this.awaited, Some(Awaited::Head(_))) {
                 this.awaited = Some(Awaited::Head(Instant::now() + this.limits.head_timeout));
             }

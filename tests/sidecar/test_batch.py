@@ -74,6 +74,6 @@ class Batches(Case):
         self.assertEqual(len({event.get_id() for event in events}), 2)
 
     def test_what_cannot_work_is_refused(self):
-        process = self.deliver(self.app(), COLLECT)
+        process = self.deliver(self.app(), COLLECT, worker="    concurrency: 32")
         self.assertEqual(process.end(None), 78)
         process.line(r"handler.http.batch.collect.max_messages: `50` is above the concurrency of 32")
