@@ -190,7 +190,10 @@ impl Inner {
         loop {
             let error = match self.try_once(call).await {
                 Ok(answer) => match decode(&answer) {
-                    Ok(read) => return Ok(read),
+                    Ok(read) => {
+                        self.is_ready(call.path);
+                        return Ok(read);
+                    }
                     Err(reason) => unreadable(call.operation, &answer.response, &reason),
                 },
                 Err(error) => error,
@@ -352,7 +355,15 @@ impl Inner {
         }
     }
 
-    /// When one of the ids in `path` was created by this client, if it was of late.
+    /// What has answered once is not waited for any more: when it is not found later, it was deleted.
+    fn is_ready(&self, path: &[&str]) {
+        let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        if !created.is_empty() {
+            created.retain(|id, _| !path.contains(&id.as_str()));
+        }
+    }
+
+    /// When one of the ids in `path` was created by this client, if it was of late and has not answered yet.
     fn young(&self, path: &[&str]) -> Option<Instant> {
         let created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
         path.iter().filter_map(|id| created.get(*id)).max().copied()

@@ -41,13 +41,13 @@ async fn a_queue_that_is_created_again_is_found_again() {
     let (handle, run) = start(world.worker(SECOND / 100, |_| false));
     for round in 0..3 {
         world.send(0..5).await;
-        until_seen(&world, 5 * (round + 1), SECOND * 25).await;
+        until_seen(&world, 5 * (round + 1), SECOND).await;
         world.client.delete_queue(&world.queue).await.unwrap();
         world.queue = world.client.create_queue(orders()).await.unwrap().id;
         world.client.create_groups(&world.queue, &["billing"]).await.unwrap();
     }
     world.send(0..5).await;
-    until_seen(&world, 20, SECOND * 25).await;
+    until_seen(&world, 20, SECOND).await;
     assert_eq!(handle.failure(), None);
     handle.stop();
     assert!(run.await.unwrap().drained);
