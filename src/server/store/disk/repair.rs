@@ -189,34 +189,21 @@ impl Search<'_> {
     }
 
     fn drop_until(&mut self, number: u64, at: Position, bytes: u64) {
-        let Position { segment, offset } = at;
-        let (commit, commits) = (self.number, number - self.number);
-        self.plan.push(Dropped {
-            file: self.directory.file(segment),
-            offset,
-            bytes,
-            commit,
-            commits,
-            end: false,
-            segment,
-        });
+        self.drop_commits(number, at, bytes, false);
         self.number = number;
     }
 
-    fn drop_end(&mut self, Position { segment, offset }: Position, file: &File) -> io::Result<()> {
+    fn drop_end(&mut self, at: Position, file: &File) -> io::Result<()> {
         let Some(answered) = self.answered.filter(|answered| answered.number >= self.number) else { return Ok(()) };
-        let (commit, commits) = (self.number, answered.number + 1 - self.number);
-        let bytes = file.metadata()?.len() - offset;
-        self.plan.push(Dropped {
-            file: self.directory.file(segment),
-            offset,
-            bytes,
-            commit,
-            commits,
-            end: true,
-            segment,
-        });
+        self.drop_commits(answered.number + 1, at, file.metadata()?.len() - at.offset, true);
         Ok(())
+    }
+
+    /// Plans to give up the commits from the next one to the one before `number`.
+    fn drop_commits(&mut self, number: u64, Position { segment, offset }: Position, bytes: u64, end: bool) {
+        let (commit, commits) = (self.number, number - self.number);
+        let file = self.directory.file(segment);
+        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, segment });
     }
 }
 
