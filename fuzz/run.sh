@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh [SECONDS]: builds the fuzz targets and runs each for so long (60), two at a time. What they find is kept in fuzz/artifacts,
-# what they learn in fuzz/corpus. Needs cargo-fuzz and a C++ compiler, and no nightly toolchain.
+# run.sh [SECONDS]: builds the fuzz targets and runs each for SECONDS (default 60), two at a time. Findings are kept in fuzz/artifacts,
+# inputs that reach new code in fuzz/corpus. Needs cargo-fuzz and a C++ compiler, and no nightly toolchain.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-60}

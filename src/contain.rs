@@ -7,6 +7,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use crate::text::cut;
+
 /// The longest text that is taken of a value, in bytes.
 const MAX_TEXT: usize = 4_096;
 /// Stands for what a text has beyond that.
@@ -65,8 +67,7 @@ impl Write for Bounded {
             self.0.push_str(more);
             return Ok(());
         }
-        let cut = (0..=room).rev().find(|at| more.is_char_boundary(*at)).unwrap_or(0);
-        self.0.push_str(&more[..cut]);
+        self.0.push_str(cut(more, room));
         self.0.push_str(CUT);
         Err(fmt::Error)
     }

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 pub use crate::attributes::Attributes;
-use crate::{json::Scan, trace_context::TraceContext};
+use crate::{
+    json::{Scan, push_string},
+    trace_context::TraceContext,
+};
 
 /// A message body: exactly one JSON value, kept as its text. Only the body of a received message that cannot be read is something
 /// else: see [`ReceivedMessage::undecodable`].
@@ -62,8 +65,14 @@ impl Body {
 
     /// The same text as a JSON string; what is not UTF-8 in it is replaced by U+FFFD.
     pub(crate) fn quoted(&self) -> Self {
-        let text = String::from_utf8_lossy(&self.text);
-        Self::trusted(serde_json::Value::from(text).to_string().into())
+        Self::string(&String::from_utf8_lossy(&self.text))
+    }
+
+    /// A JSON string.
+    fn string(text: &str) -> Self {
+        let mut json = Vec::with_capacity(text.len() + 2);
+        push_string(&mut json, text);
+        Self::trusted(json.into())
     }
 
     /// Decodes the body.
@@ -136,7 +145,7 @@ impl Message {
 
     /// A message whose body is a JSON string.
     pub fn text(text: &str) -> Self {
-        Self::new(Body::trusted(serde_json::Value::from(text).to_string().into()))
+        Self::new(Body::string(text))
     }
 
     /// Adds an attribute; an equal name is replaced.

@@ -1,4 +1,5 @@
-//! Text that people hand in as files: UTF-8, with or without a byte order mark. Some editors write one at the beginning of a file.
+//! Text: cut to a length, and read from files that people hand in (UTF-8, with or without a byte order mark, which some editors write at
+//! the beginning of a file).
 
 use std::{fs, io, path::Path};
 
@@ -20,6 +21,21 @@ impl From<NotUtf8> for io::Error {
     fn from(error: NotUtf8) -> Self {
         Self::new(io::ErrorKind::InvalidData, error)
     }
+}
+
+/// These bytes as text, without a copy where they are UTF-8; what is not becomes U+FFFD.
+#[cfg(feature = "sidecar")]
+pub(crate) fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned())
+}
+
+/// As much of a text as `most` bytes hold, in whole characters.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
+    if text.len() <= most {
+        return text;
+    }
+    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
 }
 
 /// The bytes of a text behind its byte order mark, if it has one.
@@ -53,6 +69,12 @@ fn decode(bytes: &[u8]) -> Result<String, NotUtf8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(cut("队列", 5), "队");
+        assert_eq!((cut("队列", 6), cut("abc", 2), cut("", 0)), ("队列", "ab", ""));
+    }
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_text() {

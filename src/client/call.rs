@@ -358,8 +358,8 @@ impl Inner {
     /// What has answered once is not waited for any more: when it is not found later, it was deleted.
     fn is_ready(&self, path: &[&str]) {
         let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
-        if !created.is_empty() {
-            created.retain(|id, _| !path.contains(&id.as_str()));
+        for id in path {
+            created.remove(*id);
         }
     }
 

@@ -59,13 +59,10 @@ fn line<'a>(scan: &mut Scan<'a>) -> Result<Line<'a>, Fault> {
     scan.members(|name, scan| match &**name {
         b"handler" => name.once(&mut handler, scan.string()?),
         b"status" => name.once(&mut status, scan.nullable(any_status)?),
-        other => {
-            let text = scan.value()?;
-            if let Some(place) = CauseText::member(&mut cause, other) {
-                *place = Some(text).filter(|text| *text != b"null");
-            }
-            Ok(())
-        }
+        other => match CauseText::member(&mut cause, other) {
+            Some(place) => scan.nullable(Scan::value).map(|text| *place = text),
+            None => scan.value().map(drop),
+        },
     })?;
     let handler = handler.ok_or_else(|| Fault::missing("handler", start))?;
     Ok(Line { handler, status: status.flatten().unwrap_or_default(), cause })

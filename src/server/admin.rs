@@ -67,8 +67,13 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
+/// The answer of an operation: JSON, or an error where no rim writes it.
+pub(super) fn answer<T: Serialize>(result: Result<T, ApiError>) -> Response {
+    result.map_or_else(|error| plain(&error), |value| Json(value).into_response())
+}
+
 /// An error where no rim writes it.
-pub(super) fn plain(error: &ApiError) -> Response {
+fn plain(error: &ApiError) -> Response {
     let json = [(header::CONTENT_TYPE, "application/json")];
     (error.code().status, json, Body::from(error.body(""))).into_response()
 }
@@ -231,10 +236,8 @@ struct MessageView {
 
 /// `/admin/queues/{queue}/groups/{group}/messages?stream=messages|deadletters&from=…&max=…`.
 async fn messages(State(app): State<Arc<App>>, params: RawPathParams, query: Query) -> Response {
-    match peek(&app, &params, &query).await {
-        Ok(peeked) => Json(peeked.iter().filter_map(message_view).collect::<Vec<_>>()).into_response(),
-        Err(error) => plain(&error),
-    }
+    let peeked = peek(&app, &params, &query).await;
+    answer(peeked.map(|peeked| peeked.iter().filter_map(message_view).collect::<Vec<_>>()))
 }
 
 async fn peek(app: &App, params: &RawPathParams, query: &Query) -> Result<Vec<Peeked>, ApiError> {

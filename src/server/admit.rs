@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http::Method;
+use http::{Method, request::Parts};
 
 use super::{
     app::App,
@@ -21,9 +21,6 @@ use super::{
     routes::{Admitted, wrong_method},
 };
 
-/// How much of a body that is too large is read and dropped, so that its sender gets to read the answer. The service's
-/// gateway took 12 MB (API reference 3.2).
-const DRAINED: usize = 12 << 20;
 /// The largest body from callers who have not shown who they are: a request for a token.
 const STRANGERS_BODY: usize = 64 << 10;
 
@@ -36,10 +33,7 @@ pub(super) async fn admit(app: &App, sender: Sender<'_>, target: Target<'_>, bod
     }
     let claim = match claim(app, sender, target) {
         Ok(claim) => claim,
-        Err(error) => {
-            body::discard(&parts.headers, body);
-            return error.into_response();
-        }
+        Err(error) => return refuse(error, parts, body),
     };
     // The room for the body is held until the operation has done with it.
     let body = match read(app, sender, target, body).await {
@@ -50,6 +44,12 @@ pub(super) async fn admit(app: &App, sender: Sender<'_>, target: Target<'_>, bod
         Ok(caller) => inject(app, Admitted { parts, target, caller: &caller }, body.bytes.clone()).await,
         Err(error) => error.into_response(),
     }
+}
+
+/// Answers without having read the body.
+pub(super) fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
+    body::discard(&head.headers, body);
+    error.into_response()
 }
 
 /// Who the head of a request says it comes from.
@@ -86,7 +86,7 @@ async fn read(app: &App, sender: Sender<'_>, target: Target<'_>, body: Body) -> 
 fn bounds(limits: &HttpLimits, strangers: bool) -> Bounds {
     Bounds {
         most: if strangers { limits.body_bytes.min(STRANGERS_BODY) } else { limits.body_bytes },
-        drained: DRAINED,
+        drained: body::DRAINED,
         patience: limits.body_timeout,
         room_patience: limits.body_timeout,
     }

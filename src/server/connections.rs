@@ -69,7 +69,7 @@ pub(crate) struct Place {
 }
 
 impl Connections {
-    /// So many places of the listener of this name, or fewer where descriptors are short.
+    /// Places of the listener of this name: `most` of them, or fewer if descriptors are short.
     pub(crate) fn new(name: &'static str, most: usize, audience: Audience, metrics: ConnectionMetrics) -> Arc<Self> {
         let budget = Budget::current();
         let (most, shared) = match audience {

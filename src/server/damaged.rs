@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use serde::Serialize;
 
-use super::{admin::plain, app::App, broker::DamagedMessage, codes, error::ApiError, json::Json, query::Query};
+use super::{admin::answer, app::App, broker::DamagedMessage, codes, error::ApiError, query::Query};
 
 /// A damaged message as `/admin/damaged` shows it.
 #[derive(Debug, Serialize)]
@@ -54,18 +51,12 @@ struct Skipped {
 
 /// `/admin/damaged?queue=…&group=…&stream=…&sequence=…`: all that are set aside and fit.
 pub(super) async fn list(State(app): State<Arc<App>>, query: Query) -> Response {
-    match chosen(&app, &query) {
-        Ok(chosen) => Json(chosen.into_iter().map(DamagedView::from).collect::<Vec<_>>()).into_response(),
-        Err(error) => plain(&error),
-    }
+    answer(chosen(&app, &query).map(|chosen| chosen.into_iter().map(DamagedView::from).collect::<Vec<_>>()))
 }
 
 /// `POST /admin/damaged/skip` with the same parameters, the queue among them: those messages are skipped for good.
 pub(super) async fn skip(State(app): State<Arc<App>>, query: Query) -> Response {
-    match skip_chosen(&app, &query).await {
-        Ok(skipped) => Json(skipped).into_response(),
-        Err(error) => plain(&error),
-    }
+    answer(skip_chosen(&app, &query).await)
 }
 
 async fn skip_chosen(app: &App, query: &Query) -> Result<Skipped, ApiError> {

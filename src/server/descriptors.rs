@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::ADMIN_CONNECTIONS;
+
 /// The most descriptors that are asked for. Programs that close all descriptors up to the limit would take long with more.
 #[cfg(all(unix, feature = "cli"))]
 const WANTED: u64 = 65_536;
@@ -28,7 +30,8 @@ impl Budget {
     fn under(limit: usize) -> Self {
         let reserve = (limit / 4).min(512);
         let operators = (limit / 16).max(4);
-        Self { service: limit.saturating_sub(reserve).saturating_sub(operators.min(256) * 2).max(1), operators }
+        let apart = operators.min(ADMIN_CONNECTIONS) * 2;
+        Self { service: limit.saturating_sub(reserve).saturating_sub(apart).max(1), operators }
     }
 }
 

@@ -6,6 +6,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{app::App, broker::Cause, codes, error::ApiError};
+use crate::text::cut;
 
 /// The header of answers that announces the extensions.
 pub(super) const EXTENSIONS: HeaderName = HeaderName::from_static("x-dms-extensions");
@@ -88,8 +89,8 @@ pub(super) fn read_cause(at: usize, text: &CauseText<'_>) -> Result<Cause, ApiEr
     }
     Ok(Cause {
         reason,
-        error: string(at, "error", text.error)?.map(|error| cut(error, MAX_ERROR)),
-        worker: string(at, "worker", text.worker)?.map(|worker| cut(worker, MAX_WORKER)),
+        error: string(at, "error", text.error)?.map(|error| cut(&error, MAX_ERROR).to_owned()),
+        worker: string(at, "worker", text.worker)?.map(|worker| cut(&worker, MAX_WORKER).to_owned()),
         first_failure_ms: time(at, "first_failure", text.first_failure)?,
         last_failure_ms: time(at, "last_failure", text.last_failure)?,
     })
@@ -101,26 +102,19 @@ fn is_reason(text: &str) -> bool {
 }
 
 fn string(at: usize, name: &str, text: Option<&[u8]>) -> Result<Option<String>, ApiError> {
-    let read = text.map(serde_json::from_slice::<String>).transpose();
-    read.map_err(|_| wrong(at, name, text, "a string is expected."))
+    let read = |text| serde_json::from_slice(text).map_err(|_| wrong(at, name, text, "a string is expected."));
+    text.map(read).transpose()
 }
 
 fn time(at: usize, name: &str, text: Option<&[u8]>) -> Result<Option<i64>, ApiError> {
-    let expected = "Unix milliseconds are expected, a whole number.";
-    let read = text.map(serde_json::from_slice::<u64>).transpose().map_err(|_| wrong(at, name, text, expected))?;
-    read.map(i64::try_from).transpose().map_err(|_| wrong(at, name, text, expected))
+    let read = |text| {
+        let ms = serde_json::from_slice::<u64>(text).ok().and_then(|ms| i64::try_from(ms).ok());
+        ms.ok_or_else(|| wrong(at, name, text, "Unix milliseconds are expected, a whole number."))
+    };
+    text.map(read).transpose()
 }
 
-fn wrong(at: usize, name: &str, text: Option<&[u8]>, expected: &str) -> ApiError {
-    let shown: String = String::from_utf8_lossy(text.unwrap_or_default()).chars().take(80).collect();
+fn wrong(at: usize, name: &str, text: &[u8], expected: &str) -> ApiError {
+    let shown: String = String::from_utf8_lossy(text).chars().take(80).collect();
     codes::REQUEST_FORMAT.because(format!("message[{at}].{name} is {shown}: {expected}"))
-}
-
-/// The head of a text, at most so many bytes.
-pub(super) fn cut(mut text: String, most: usize) -> String {
-    if text.len() > most {
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
 }

@@ -29,7 +29,7 @@ pub(crate) struct HostCheck {
 
 #[derive(Debug)]
 struct Open {
-    /// Further names by which callers may call the listener, in small letters.
+    /// Further names by which callers may call the listener.
     hosts: Vec<String>,
     remedy: Remedy,
 }
@@ -60,7 +60,7 @@ impl HostCheck {
 
     /// The rule of a listener without credentials, which may also be called by the names in `hosts`.
     pub(crate) fn open(hosts: &[String], remedy: Remedy) -> Self {
-        let hosts = hosts.iter().map(|host| bare(host).to_ascii_lowercase()).collect();
+        let hosts = hosts.iter().map(|host| bare(host).to_owned()).collect();
         Self { open: Some(Arc::new(Open { hosts, remedy })) }
     }
 

@@ -14,9 +14,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
 use tokio::time::Instant;
 
 use super::{
-    admit,
+    admit::{self, refuse},
     app::App,
-    body,
     codes::{self, Code},
     error::ApiError,
     extensions::{ANNOUNCED, EXTENSIONS},
@@ -67,12 +66,6 @@ pub(super) async fn wrap(app: &App, visitor: Option<&Visitor>, request: Request)
         response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
     }
     response
-}
-
-/// Answers without having read the body.
-fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
-    body::discard(&head.headers, body);
-    error.into_response()
 }
 
 /// Checks what holds for every head, whatever it asks for.

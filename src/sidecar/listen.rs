@@ -29,7 +29,7 @@ pub(super) fn host_check(token: Option<&config::Secret>, hosts: &[String], keys:
     }
 }
 
-/// The limits of a listener of so many connections, whose requests may take so long to finish at the end. Where it is
+/// The limits of a listener with `connections` places, whose requests may take `shutdown_grace` to finish at the end. Where it is
 /// `guarded` by a token, callers without it may not be idle for long.
 pub(super) fn limits(connections: usize, guarded: bool, shutdown_grace: Duration) -> HttpLimits {
     let limits = HttpLimits { connections, shutdown_grace, ..HttpLimits::default() };

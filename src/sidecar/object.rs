@@ -1,6 +1,6 @@
 //! [`Object`]: a JSON object that is written member by member, with values that keep their own text.
 
-use crate::json::push_string;
+use crate::{json::push_string, text::lossy};
 
 /// A JSON object under construction.
 ///
@@ -15,37 +15,45 @@ impl Object {
 
     /// Adds a member whose value is this JSON text.
     pub(crate) fn raw(mut self, name: &str, json: &str) -> Self {
-        if self.0.len() > 1 {
-            self.0.push(b',');
-        }
-        push_string(&mut self.0, name);
-        self.0.push(b':');
+        self.member(name);
         self.0.extend_from_slice(json.as_bytes());
         self
     }
 
     /// Adds a member whose value is this string.
-    pub(crate) fn text(self, name: &str, text: &str) -> Self {
-        self.raw(name, &string(text))
+    pub(crate) fn text(mut self, name: &str, text: &str) -> Self {
+        self.member(name);
+        push_string(&mut self.0, text);
+        self
     }
 
     /// Adds a member whose value is a list of these strings.
-    pub(crate) fn texts(self, name: &str, texts: &[String]) -> Self {
-        let strings: Vec<_> = texts.iter().map(|text| string(text)).collect();
-        self.raw(name, &format!("[{}]", strings.join(",")))
+    pub(crate) fn texts(mut self, name: &str, texts: &[String]) -> Self {
+        self.member(name);
+        self.0.push(b'[');
+        for (place, text) in texts.iter().enumerate() {
+            if place > 0 {
+                self.0.push(b',');
+            }
+            push_string(&mut self.0, text);
+        }
+        self.0.push(b']');
+        self
+    }
+
+    fn member(&mut self, name: &str) {
+        if self.0.len() > 1 {
+            self.0.push(b',');
+        }
+        push_string(&mut self.0, name);
+        self.0.push(b':');
     }
 
     /// The JSON text.
     pub(crate) fn finish(mut self) -> String {
         self.0.push(b'}');
-        // Put together from texts alone.
-        String::from_utf8_lossy(&self.0).into_owned()
+        lossy(self.0)
     }
-}
-
-/// A text as a JSON string.
-fn string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]

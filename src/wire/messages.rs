@@ -18,6 +18,7 @@ use super::{
 use crate::{
     json::push_string,
     message::{AckLine, AckStatus, FailureReport, Message, MessageId},
+    text::cut,
 };
 
 /// The body that sends messages.
@@ -210,15 +211,6 @@ fn push_failure(json: &mut Vec<u8>, failure: &FailureReport) {
     }
 }
 
-/// As much of a text as `most` bytes hold, in whole characters.
-fn cut(text: &str, most: usize) -> &str {
-    if text.len() <= most {
-        return text;
-    }
-    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    &text[..end]
-}
-
 /// The answer to an acknowledgement: (success, fail).
 pub(crate) fn decode_acked(body: &[u8]) -> Result<(usize, usize), serde_json::Error> {
     #[derive(Deserialize)]
@@ -319,12 +311,6 @@ mod tests {
         let failed = [AckLine::new(&poison, AckStatus::Fail).because(&failure)];
         assert!(text(&failed, Extensions::ALL).contains(r#""status":"fail","reason":"rejected","error":"no "#));
         assert_eq!(text(&failed, Extensions::NONE), r#"{"message":[{"handler":"b","status":"fail"}]}"#);
-    }
-
-    #[test]
-    fn the_texts_of_a_failure_are_cut_between_characters() {
-        assert_eq!(cut("队列", 5), "队");
-        assert_eq!((cut("队列", 6), cut("abc", 2), cut("", 0)), ("队列", "ab", ""));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     event::Outcome,
-    failure::{DEFERRED, ORIGIN, REASON},
+    failure::{DEFERRED, ORIGIN, REASON, UNDECODABLE},
     memory::{CAPACITY, Identity, Memory},
     redelivery::Redelivery,
 };
@@ -57,7 +57,7 @@ impl Redeliveries {
             return None;
         }
         Some(match &*attributes.get_str(REASON)? {
-            "undecodable" => Redelivery::Rejected,
+            UNDECODABLE => Redelivery::Rejected,
             name => Redelivery::named(name).unwrap_or(Redelivery::Failed),
         })
     }

@@ -44,7 +44,7 @@ const PUT_OFF: Duration = Duration::from_secs(10);
 const MAX_ERROR_CHARS: usize = 1_000;
 
 /// The reason of a message that cannot be decoded.
-const UNDECODABLE: &str = "undecodable";
+pub(crate) const UNDECODABLE: &str = "undecodable";
 
 /// The share of a [`Republish`] delay that is drawn at random.
 const JITTER: f64 = 0.5;

@@ -165,7 +165,11 @@ impl Table {
         if self.succeeded.recall(identity).is_some() {
             return Known::Succeeded;
         }
-        let held = self.runs.entry(identity.clone()).or_default();
+        let held = match self.runs.get_mut(identity) {
+            Some(held) => held,
+            // What no batch holds.
+            None => self.runs.entry(identity.clone()).or_default(),
+        };
         match &mut held.state {
             State::Succeeded { .. } | State::Gone => Known::Succeeded,
             State::Running { ended, .. } => {

@@ -9,7 +9,7 @@ use crate::{
     server::store::disk::{backup::Backup, check::Condition},
 };
 
-/// So many damaged messages are named one by one; JSON has all of them.
+/// How many damaged messages are named one by one; JSON has all of them.
 const MOST_NAMED: usize = 20;
 
 /// Prints it; the exit code is 0 if everything is whole, and 1 if not.

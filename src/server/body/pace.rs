@@ -50,7 +50,7 @@ impl Pace {
         }
     }
 
-    /// Waits for room, for so long at most. The sender is not to blame for the time that this takes.
+    /// Waits for room, for `patience` at most. The sender is not to blame for the time that this takes.
     pub(super) async fn wait(&mut self, patience: Duration, room: impl Future<Output = ()>) -> Result<(), BodyError> {
         let left = self.due.saturating_duration_since(Instant::now());
         timeout(patience.min(left), room).await.map_err(|_| BodyError::NoRoom)?;

@@ -50,7 +50,7 @@ impl Pool {
         Self { upto, units, free: Arc::new(Semaphore::new(usize::try_from(units).unwrap_or(usize::MAX))) }
     }
 
-    /// Takes so many bytes; all there are where they are fewer. First come, first served.
+    /// Takes this many bytes, or all there are if they are fewer. First come, first served.
     async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
         Arc::clone(&self.free).acquire_many_owned(units).await.ok()
@@ -58,7 +58,7 @@ impl Pool {
 }
 
 impl Room {
-    /// Room for so many bytes of bodies that have at most `most` each, of which one peer may take a part of `parts`.
+    /// Room for `bytes` bytes of bodies that have at most `most` each, of which one peer may take a part of `parts`.
     pub(crate) fn new(bytes: usize, most: usize, parts: usize) -> Self {
         let counted = most.saturating_sub(UNCOUNTED).max(1);
         let (mut pools, mut upto) = (Vec::new(), UNCOUNTED);
@@ -110,7 +110,7 @@ impl Held {
         self.bytes
     }
 
-    /// Takes room for so many bytes that have arrived, and waits where there is none.
+    /// Takes room for all bytes that have arrived, and waits until there is some.
     pub(super) async fn cover(&mut self, arrived: usize) {
         if arrived <= self.bytes {
             return;

@@ -18,7 +18,7 @@ fn room() -> Room {
     Room::new(16 << 20, BOUNDS.most, 4)
 }
 
-/// A body of so many chunks of so many bytes, each after a pause.
+/// A body of `chunks` chunks of `bytes` bytes, each after a pause.
 fn body(chunks: usize, bytes: usize, pause: Duration) -> Body {
     Body::from_stream(stream::iter(0..chunks).then(move |_| async move {
         sleep(pause).await;

@@ -94,9 +94,9 @@ pub struct Ack {
 /// What an acknowledgement settled; the sum is the size of the batches it named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// The first so many of the batch are settled: done or rejected.
+    /// How many at the beginning of the batch are settled: done or rejected.
     pub success: usize,
-    /// The last so many of the batch failed or were released.
+    /// How many at its end failed or were released.
     pub fail: usize,
 }
 

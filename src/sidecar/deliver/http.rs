@@ -60,7 +60,7 @@ impl HttpDelivery {
         stopping: CancellationToken,
     ) -> Self {
         let mut common = HeaderMap::new();
-        settings.headers.iter().for_each(|(name, value)| request::put_secret(&mut common, name, value));
+        settings.headers.iter().for_each(|(name, value)| request::put_secret(&mut common, name, value.expose()));
         Self {
             target,
             app: Arc::new(App::new()),
@@ -157,8 +157,7 @@ impl HttpDelivery {
             Messages::Many(deliveries) => self.batch(deliveries, messages.first(), wait),
         };
         if let Some(key) = &self.signature_key {
-            let signature = Secret::new(signature(key.expose(), &body, clock::now()));
-            request::put_secret(&mut headers, "dms-signature", &signature);
+            request::put_secret(&mut headers, "dms-signature", &signature(key.expose(), &body, clock::now()));
         }
         self.target.post(headers, body, wait).await
     }

@@ -5,6 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use crate::{
     config::HttpHandler,
     secret_url::{MASK, SecretUrl, credentials},
+    text::lossy,
 };
 
 /// The shortest secret that is looked for: a shorter one is part of too many other words.
@@ -37,8 +38,12 @@ impl Redaction {
         if self.0.is_empty() || text.is_empty() {
             return text;
         }
-        let text = String::from_utf8_lossy(&text).into_owned();
-        self.0.iter().fold(text, |text, secret| text.replace(secret, MASK)).into_bytes()
+        // Nearly always none of them is there.
+        let mask = |text: String, secret: &String| match text.contains(secret) {
+            true => text.replace(secret, MASK),
+            false => text,
+        };
+        self.0.iter().fold(lossy(text), mask).into_bytes()
     }
 }
 

@@ -9,7 +9,6 @@ use sha2::Sha256;
 
 use crate::{
     auth::canonical::hex,
-    config::Secret,
     json::one_line,
     trace_context::{TRACEPARENT, TRACESTATE},
     worker::Delivery,
@@ -48,15 +47,17 @@ fn shared(delivery: &Delivery, budget: Duration, common: &HeaderMap) -> HeaderMa
 
 /// Adds a header; a value that cannot be one is left out.
 pub(crate) fn put(headers: &mut HeaderMap, name: &str, value: &str) {
-    if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
-        headers.insert(name, value);
-    }
+    insert(headers, name, value, false);
 }
 
 /// Adds a header whose value `Debug` does not show.
-pub(crate) fn put_secret(headers: &mut HeaderMap, name: &str, value: &Secret) {
-    if let (Ok(name), Ok(mut value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value.expose())) {
-        value.set_sensitive(true);
+pub(crate) fn put_secret(headers: &mut HeaderMap, name: &str, value: &str) {
+    insert(headers, name, value, true);
+}
+
+fn insert(headers: &mut HeaderMap, name: &str, value: &str, sensitive: bool) {
+    if let (Ok(name), Ok(mut value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+        value.set_sensitive(sensitive);
         headers.insert(name, value);
     }
 }

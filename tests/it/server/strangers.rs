@@ -65,7 +65,7 @@ impl Running {
         stream
     }
 
-    /// Creates a queue with a request of so many bytes, and gives the status.
+    /// Creates a queue with a request of this many bytes, and gives the status.
     async fn create(&self, source: &str, name: &str, bytes: usize) -> String {
         let mut stream = self.connect(source).await;
         let mut body = format!(r#"{{"name":"{name}"}}"#);

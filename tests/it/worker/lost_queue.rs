@@ -24,7 +24,7 @@ async fn until_failed(handle: &WorkerHandle) -> String {
     timeout(SECOND * 40, wait).await.expect("it does not notice")
 }
 
-/// Until the handler has had so many messages.
+/// Until the handler has had `count` messages.
 async fn until_seen(world: &World, count: usize, within: Duration) {
     let wait = async {
         while world.seen.lock().unwrap().len() < count {

@@ -8,7 +8,7 @@ use crate::log::Log;
 
 /// How long each world lasts.
 const LONG: Duration = Duration::from_secs(600);
-/// So many failures make a dead letter.
+/// How many failures make a dead letter.
 const DEADLY: usize = 3;
 /// How often `republish` tries a message.
 const ATTEMPTS: usize = 2;

@@ -13,13 +13,15 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use super::work::Kind;
-use crate::server::{
-    broker::{StoragePart, StorageTrouble},
-    extensions::cut,
-    store::StoreError,
+use crate::{
+    server::{
+        broker::{StoragePart, StorageTrouble},
+        store::StoreError,
+    },
+    text::cut,
 };
 
-/// A disk that has not answered for so long has failed, until it answers.
+/// The time without an answer after which a disk has failed, until it answers.
 const STUCK: Duration = Duration::from_secs(30);
 /// Trouble that begins anew within this time after it was told is not told again: it comes and goes.
 const BETWEEN_TELLINGS: Duration = Duration::from_secs(60);
@@ -136,7 +138,7 @@ struct Trouble {
 
 impl Watched {
     fn fail(&mut self, kinds: impl IntoIterator<Item = Kind>, error: &StoreError, now_ms: i64) -> &mut Trouble {
-        let (reason, remedy) = (cut(error.to_string(), MOST_REASON), remedy(error));
+        let (reason, remedy) = (cut(&error.to_string(), MOST_REASON).to_owned(), remedy(error));
         let (part, told) = (self.part, &mut self.told);
         let trouble = self.trouble.get_or_insert_with(|| {
             let begun = Instant::now();
@@ -310,6 +312,6 @@ mod tests {
         assert_eq!((of(ErrorKind::StorageFull), of(ErrorKind::ReadOnlyFilesystem)), (FREE_SPACE, MAKE_WRITABLE));
         assert!(of(ErrorKind::Other).starts_with("look at the disk"));
         let long = StoreError::new("ä".repeat(MOST_REASON));
-        assert_eq!(cut(long.to_string(), MOST_REASON).len(), MOST_REASON);
+        assert_eq!(cut(&long.to_string(), MOST_REASON).len(), MOST_REASON);
     }
 }

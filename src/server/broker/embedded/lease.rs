@@ -52,7 +52,7 @@ pub(super) struct Lease {
 pub(super) enum Ending {
     /// An acknowledgement got this far: all before it are settled, and it and all behind it are not.
     Acknowledged {
-        /// So many are settled.
+        /// How many are settled.
         settled: usize,
         /// Which of these were rejected, and why.
         rejected: Vec<(usize, Option<Arc<Cause>>)>,

@@ -99,8 +99,6 @@ pub(super) struct Log {
     file: Arc<File>,
     /// Where the next frame goes.
     end: Position,
-    /// The number of the next frame.
-    number: u64,
     size: u64,
     /// Whether bytes of a frame that failed may be behind the end.
     soiled: bool,
@@ -119,8 +117,8 @@ impl Log {
         last: Answered,
         answered: AnsweredFile,
     ) -> io::Result<Self> {
-        let (size, number) = (file.metadata()?.len(), last.number + 1);
-        Ok(Self { next, file, end, number, size, soiled: false, last, answered })
+        let size = file.metadata()?.len();
+        Ok(Self { next, file, end, size, soiled: false, last, answered })
     }
 
     /// Where the next frame goes.
@@ -128,7 +126,7 @@ impl Log {
         self.end
     }
 
-    /// The last commit that was answered; number 0 where there is none, or its place is not known.
+    /// The last commit; number 0 where there is none. Where it begins is the default if that is not known.
     pub(super) fn last(&self) -> Answered {
         self.last
     }
@@ -138,7 +136,8 @@ impl Log {
     pub(super) fn append(&mut self, frame: &mut Frame) -> io::Result<(Position, Duration)> {
         self.make_room(frame.len() as u64, frame.has_messages)?;
         self.clean()?;
-        let bytes = frame.finish(self.number);
+        let number = self.last.number + 1;
+        let bytes = frame.finish(number);
         self.soiled = true;
         let took = write(&self.file, bytes, self.end.offset)
             .map_err(|error| named(&error, &self.next.directory, self.end.segment))?;
@@ -146,9 +145,8 @@ impl Log {
         let at = self.end;
         self.end.offset += bytes.len() as u64;
         // After the frame is on the disk: the note may be behind the log, and never ahead of it.
-        self.last = Answered { number: self.number, at };
+        self.last = Answered { number, at };
         self.answered.note(self.last);
-        self.number += 1;
         Ok((at, took))
     }
 

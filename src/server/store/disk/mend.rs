@@ -6,7 +6,7 @@
 use super::{
     frame::{self, Change, FRAME_HEAD, Items, checksum_of_frame},
     position::Position,
-    run::{self, RUN_HEAD},
+    run::syndrome,
 };
 
 /// CRC-32's polynomial, lowest power first.
@@ -59,15 +59,11 @@ fn difference_in_messages(log: u32, items: &[u8]) -> u32 {
     difference
 }
 
-fn syndrome(log: u32, content: &[u8]) -> u32 {
-    if content.len() < RUN_HEAD { 0 } else { run::syndrome(log, content) }
-}
-
 fn is_whole(log: u32, items: &[u8]) -> bool {
     Items::of(items).all(|item| item.is_ok_and(|item| !item.is_run() || syndrome(log, item.content) == 0))
 }
 
-/// What a difference of a checksum is when so many bytes follow.
+/// The difference of two checksums after `bytes` more bytes that are the same.
 fn shift(difference: u32, bytes: usize) -> u32 {
     let mut shifted = crc32fast::Hasher::new_with_initial_len(difference, 0);
     shifted.combine(&crc32fast::Hasher::new_with_initial_len(0, bytes as u64));

@@ -10,7 +10,7 @@ use crate::server::store::{Damaged, Found, ReadLimit, StoreError, Stored, Stream
 
 /// How often messages are looked for again because their file was emptied meanwhile.
 pub(super) const LOOKS: usize = 5;
-/// So many damaged messages end a read.
+/// The number of damaged messages that ends a read.
 const MOST_DAMAGED: usize = 1_024;
 
 impl DiskStore {

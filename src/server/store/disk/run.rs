@@ -34,7 +34,7 @@ pub(super) const RUN_HEAD: usize = 20;
 pub(super) const MESSAGE_HEAD: usize = 28;
 /// The same in a run without [`CHECKED`].
 const OLD_MESSAGE_HEAD: usize = 20;
-/// A run is ended at so many bytes: who wants one message of it reads all of it.
+/// The size in bytes at which a run is ended: to get one message of it, all of it is read.
 pub(super) const RUN_BYTES: usize = 48 * 1024;
 
 /// Set in a run's number of messages: they have checksums of their own.
@@ -307,7 +307,7 @@ fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored
     Ok(Stored { seq, entered_ms, json: take(bytes, json)?, body_bytes, tags, dead_letter: dead_letter.map(Arc::new) })
 }
 
-/// The next bytes, if there are so many.
+/// The next `length` bytes, if there are as many.
 fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Corrupt> {
     if bytes.len() < length { Err(Corrupt) } else { Ok(bytes.split_to(length)) }
 }

@@ -65,7 +65,7 @@ impl Keeper {
             Over::HandlerGone => end(program).await,
             Over::Closed | Over::Hung => {
                 let name = &self.run.program[0];
-                let open = self.table.lose(if why == Over::Hung { Lost::behind } else { Lost::ended });
+                let open = self.table.lose(|open| if why == Over::Hung { Lost::Behind } else { Lost::ended(open) });
                 tracing::warn!(program = name, reason = %why, open, "the program is started again with the next message");
             }
         }

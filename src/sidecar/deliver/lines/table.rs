@@ -32,10 +32,6 @@ impl Lost {
     pub(super) fn ended(open: usize) -> Self {
         if open == 1 { Self::Ended } else { Self::EndedWithOthers }
     }
-
-    pub(super) fn behind(_: usize) -> Self {
-        Self::Behind
-    }
 }
 
 /// How far a program has come with a message.
@@ -102,7 +98,7 @@ impl Table {
         self.open().remove(id).is_some()
     }
 
-    /// The program is gone: tells those that wait, of whom there were so many, why. Gives their number.
+    /// The program is gone: tells those that wait why. Gives their number.
     pub(super) fn lose(&self, why: impl Fn(usize) -> Lost) -> usize {
         let mut messages = std::mem::take(&mut self.open().messages);
         messages.retain(|_, reply| !reply.is_closed());

@@ -28,7 +28,7 @@ const LARGE: &[(&str, &str)] = &[("runs", "id, count, segment, offset, bytes"), 
 #[cfg(any(feature = "cli", test))]
 pub(in super::super) const TAKEN_OVER: &[(&str, &str)] = &[SMALL[1], SMALL[2], SMALL[3], SMALL[4], SMALL[5], SMALL[6]];
 
-/// An index of up to so many pages is looked at whole when it is opened: that takes some milliseconds.
+/// The largest index, in pages, that is checked as a whole when it is opened: that takes some milliseconds.
 const FEW_PAGES: u64 = 1_024;
 
 /// What to do about an index that is damaged.
@@ -60,7 +60,7 @@ fn add(sum: &mut crc32fast::Hasher, value: ValueRef<'_>) {
     }
 }
 
-/// Checks a row that was read: so many columns of a table, and behind them the checksum.
+/// Checks a row that was read: the columns of a table, `columns` of them, and behind them the checksum.
 pub(super) fn check_row(row: &Row<'_>, table: &str, columns: usize) -> rusqlite::Result<()> {
     let mut sum = crc32fast::Hasher::new();
     add(&mut sum, ValueRef::Text(table.as_bytes()));
