@@ -113,9 +113,9 @@ MUTATIONS = [
              '                if crate::mutated("everything-remembered") { Known::Succeeded } else { Known::Nothing(self.begun) }\n',
              "Handled", 0),
     Mutation("side-by-side", "src/worker/known_runs.rs",
-             "        let held = self.runs.entry(identity.clone()).or_default();\n        match",
+             "        let held = match self.runs.get_mut(identity) {",
              '        if crate::mutated("side-by-side") { return Known::Nothing(0); }\n'
-             "        let held = self.runs.entry(identity.clone()).or_default();\n        match",
+             "        let held = match self.runs.get_mut(identity) {",
              "Memory", 2),
     Mutation("more-than-there-is-room-for", "src/worker/gate.rs",
              "self.limit().saturating_sub(self.messages)",

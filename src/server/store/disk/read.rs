@@ -21,7 +21,12 @@ impl DiskStore {
         loop {
             let runs = self.runs(stream, next, limit.messages.max(1))?;
             if runs.last().is_none_or(|last| last.end() <= next) {
-                pile.found.damaged.extend(self.unknown(stream, next..u64::MAX)?);
+                let unknown = self.unknown(stream, next..u64::MAX)?;
+                // What was committed between the two looks is found by another one.
+                if !unknown.is_empty() && self.first_run(stream, next)?.is_some() {
+                    continue;
+                }
+                pile.found.damaged.extend(unknown);
                 return Ok(pile.until(u64::MAX));
             }
             for run in runs {
@@ -36,7 +41,7 @@ impl DiskStore {
                 }
                 next = next.max(run.end());
             }
-            if pile.found.damaged.len() >= MOST_DAMAGED {
+            if pile.found.messages.len() >= limit.messages || pile.found.damaged.len() >= MOST_DAMAGED {
                 return Ok(pile.until(next));
             }
         }

@@ -131,6 +131,30 @@ fn a_commit_larger_than_a_file_gets_one_of_its_size() {
     assert_eq!(places(&store.read(StreamNo(1), 1, ALL).unwrap().messages), [1, 2]);
 }
 
+/// What a commit brings between two looks of a read at the end of a stream is not damaged.
+#[test]
+fn a_read_at_the_end_of_a_stream_takes_no_new_message_for_a_damaged_one() {
+    const MESSAGES: u64 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for seq in 1..=MESSAGES {
+                store.commit(&[appended(1, seq, 10)]).unwrap();
+                store.catch_up().unwrap();
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+        let mut next = 1;
+        while !is_done.load(Ordering::Relaxed) {
+            let found = store.read(StreamNo(1), next, ALL).unwrap();
+            assert_eq!(found.damaged, [], "after place {next}");
+            next += found.messages.len() as u64;
+        }
+    });
+}
+
 /// A kill in the middle of the first commit of a file leaves bytes in it: it is made anew, and read anew.
 #[test]
 fn a_file_that_is_made_anew_is_read_anew() {

@@ -35,17 +35,22 @@ pub(in super::super) fn runs(
     from: u64,
     messages: usize,
 ) -> rusqlite::Result<Vec<Run>> {
-    let mut found: Vec<Run> = run_with(conn, stream, from)?.into_iter().collect();
-    let mut left = (messages as u64).saturating_sub(found.first().map_or(0, |run| run.end() - from));
-    let sql = format!("SELECT {COLUMNS} FROM runs WHERE id > ?1 AND id < ?2 ORDER BY id");
+    // One statement: of what the index takes in meanwhile it sees all or nothing, and so no gap.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM runs \
+         WHERE id >= coalesce((SELECT max(id) FROM runs WHERE id BETWEEN ?1 AND ?2), ?2) AND id < ?3 ORDER BY id"
+    );
     let mut select = conn.prepare_cached(&sql)?;
-    let mut rows = select.query((id(stream, from), id(StreamNo(stream.0 + 1), 0)))?;
+    let mut rows = select.query((id(stream, 0), id(stream, from), id(StreamNo(stream.0 + 1), 0)))?;
+    let (mut found, mut left) = (Vec::new(), messages as u64);
     while left > 0
         && let Some(row) = rows.next()?
     {
         let run = run(row, stream)?;
-        left = left.saturating_sub(u64::from(run.count));
-        found.push(run);
+        if run.end() > from {
+            left = left.saturating_sub(run.end() - run.first.max(from));
+            found.push(run);
+        }
     }
     Ok(found)
 }
