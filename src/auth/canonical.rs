@@ -115,7 +115,7 @@ fn canonical_query(query: &str) -> String {
 }
 
 /// Decodes `%xx`; anything else, broken escapes too, stays as it is.
-fn decode(text: &str) -> Vec<u8> {
+pub(crate) fn decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut rest = bytes;

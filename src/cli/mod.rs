@@ -3,6 +3,7 @@
 //! Standard output carries data only; logs, progress and errors go to standard error. `failure` maps
 //! every error to an exit code and one sentence. Secrets are never flags: they come from the configuration.
 
+mod admin;
 mod args;
 mod bar;
 mod bench;

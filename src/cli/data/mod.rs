@@ -1,18 +1,22 @@
 //! `data`: look after a server's data directory: check and repair it, copy it, verify a copy, and deal with damaged messages.
 
-mod admin;
 mod condition;
+mod damaged;
 
 use std::{
     path::{Path, PathBuf, absolute},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
+use http::Method;
+use serde::Deserialize;
 use serde_json::json;
 
-use self::admin::Asked;
+use self::damaged::Asked;
 use super::{
+    admin::Admin,
     context::Context,
     failure::{Failure, Kind},
     logging,
@@ -26,6 +30,17 @@ use crate::server::store::{
         repair::{Dropped, RepairError, Skip, plan, repair},
     },
 };
+
+/// A copy takes as long as the disk needs for it.
+const LONGEST_COPY: Duration = Duration::from_secs(24 * 3600);
+
+/// A copy that was made.
+#[derive(Debug, Deserialize)]
+struct Made {
+    commit: u64,
+    files: usize,
+    bytes: u64,
+}
 
 /// Options of `data`.
 #[derive(Debug, Args)]
@@ -146,11 +161,11 @@ pub(crate) async fn run(args: DataArgs, context: &Context) -> Result<ExitCode, F
             Ok(ExitCode::SUCCESS)
         }
         DataCommand::Damaged { asked, queue } => {
-            admin::list(&asked, queue.as_deref(), context).await?;
+            damaged::list(&asked, queue.as_deref(), context).await?;
             Ok(ExitCode::SUCCESS)
         }
         DataCommand::Skip { asked, queue } => {
-            admin::skip(&asked, &queue, context).await?;
+            damaged::skip(&asked, &queue, context).await?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -224,11 +239,11 @@ fn would_drop(one: &Dropped) -> String {
 async fn back_up(dir: PathBuf, dest: PathBuf, admin: Option<String>, context: &Context) -> Result<(), Failure> {
     let dest = absolute(&dest).map_err(|error| Failure::of(Kind::Usage, format!("{}: {error}", dest.display())))?;
     let made = match admin {
-        Some(admin) => admin::back_up(&dest, Some(&admin), context).await?,
+        Some(admin) => have_copied(&dest, Some(&admin), context).await?,
         None => {
             let (from, to) = (dir.clone(), dest.clone());
             match blocking(move || copy(&from, &to)).await? {
-                Err(RepairError::Open(OpenError::InUse { .. })) => admin::back_up(&dest, None, context).await?,
+                Err(RepairError::Open(OpenError::InUse { .. })) => have_copied(&dest, None, context).await?,
                 made => made?,
             }
         }
@@ -238,8 +253,14 @@ async fn back_up(dir: PathBuf, dest: PathBuf, admin: Option<String>, context: &C
     Ok(context.printer().print(&text, &json!({ "dest": dest, "commit": commit, "files": files, "bytes": bytes }))?)
 }
 
+/// Has the server that uses a directory copy it.
+async fn have_copied(dest: &Path, admin: Option<&str>, context: &Context) -> Result<Made, Failure> {
+    let admin = Admin::find(admin, context)?.patience(LONGEST_COPY);
+    admin.ask(Method::POST, "/admin/backup", &[("to", dest.to_string_lossy())]).await
+}
+
 /// Copies a directory that no server uses.
-fn copy(dir: &Path, dest: &Path) -> Result<admin::Made, RepairError> {
+fn copy(dir: &Path, dest: &Path) -> Result<Made, RepairError> {
     let there = std::fs::metadata(dir.join("dms.lock"));
     there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
     let (store, _) = DiskStore::open(dir)?;
@@ -247,7 +268,7 @@ fn copy(dir: &Path, dest: &Path) -> Result<admin::Made, RepairError> {
     // It was opened for the copy alone.
     let _ = store.release(true);
     let made = made.map_err(|error| RepairError::Impossible(error.to_string()))?;
-    Ok(admin::Made { commit: made.commit, files: made.files.len(), bytes: made.bytes() })
+    Ok(Made { commit: made.commit, files: made.files.len(), bytes: made.bytes() })
 }
 
 impl From<RepairError> for Failure {

@@ -5,6 +5,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     cli::send,
+    json::Scan,
     message::{Attributes, Body, Message, ReceivedMessage},
 };
 
@@ -49,44 +50,59 @@ impl Filter {
 
     /// Whether a message of these parts passes.
     pub(super) fn holds(&self, body: &Body, attributes: &Attributes, tags: &[String]) -> bool {
-        let attribute =
-            |(name, wanted): &(String, Box<RawValue>)| attributes.get(name).is_some_and(|found| same(found, wanted));
+        let attribute = |(name, wanted): &(String, Box<RawValue>)| {
+            attributes.get(name).is_some_and(|found| same(found.get(), wanted.get()))
+        };
         self.attributes.iter().all(attribute)
             && self.tags.iter().all(|tag| tags.contains(tag))
             && (self.bodies.is_empty() || self.holds_body(body))
     }
 
     fn holds_body(&self, body: &Body) -> bool {
-        let Ok(body) = body.parse::<Box<RawValue>>() else { return false };
-        self.bodies.iter().all(|(pointer, wanted)| at(body.clone(), pointer).is_some_and(|found| same(&found, wanted)))
+        let holds = |(pointer, wanted): &(String, Box<RawValue>)| {
+            at(body.as_str(), pointer).is_some_and(|found| same(found, wanted.get()))
+        };
+        body.fault().is_none() && self.bodies.iter().all(holds)
     }
 }
 
 /// The value at a JSON pointer (RFC 6901), in its own text: numbers keep all their digits.
-fn at(mut found: Box<RawValue>, pointer: &str) -> Option<Box<RawValue>> {
-    for step in pointer.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
-        found = match found.get().as_bytes().first()? {
-            b'{' => Attributes::raw(found.get().to_owned()).ok()?.remove(&step)?,
-            b'[' => {
-                let items: Vec<Box<RawValue>> = serde_json::from_str(found.get()).ok()?;
-                items.into_iter().nth(step.parse().ok()?)?
+fn at<'a>(body: &'a str, pointer: &str) -> Option<&'a str> {
+    let steps = pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~"));
+    let found = steps.into_iter().try_fold(body.as_bytes(), |value, step| inside(value, &step))?;
+    str::from_utf8(found).ok()
+}
+
+/// The member of an object, or the item of a list; of equal names the last one counts.
+fn inside<'a>(value: &'a [u8], step: &str) -> Option<&'a [u8]> {
+    let mut found = None;
+    let read = Scan::whole(value, |scan| match scan.first() {
+        Some(b'{') => scan.members(|name, scan| {
+            let value = scan.value()?;
+            if **name == *step.as_bytes() {
+                found = Some(value);
             }
-            _ => return None,
-        };
-    }
-    Some(found)
+            Ok(())
+        }),
+        Some(b'[') => {
+            let items = scan.items(Scan::value)?;
+            found = step.parse::<usize>().ok().and_then(|index| items.get(index).copied());
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    read.ok().and(found)
 }
 
 /// `7` on the command line is a number, and stands for a text "7" too.
-fn same(found: &RawValue, wanted: &RawValue) -> bool {
-    let text = |value: &RawValue| serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned());
-    if text(found) == text(wanted) {
+fn same(found: &str, wanted: &str) -> bool {
+    let text = |value: &str| serde_json::from_str(value).unwrap_or_else(|_| value.to_owned());
+    if found == wanted || text(found) == text(wanted) {
         return true;
     }
     // Lists and objects may be written in more than one way.
-    let is_tree = |value: &RawValue| value.get().starts_with(['{', '[']);
-    let tree = |value: &RawValue| serde_json::from_str::<Value>(value.get()).ok();
+    let is_tree = |value: &str| value.starts_with(['{', '[']);
+    let tree = |value: &str| serde_json::from_str::<Value>(value).ok();
     is_tree(found) && is_tree(wanted) && tree(found).is_some_and(|found| Some(found) == tree(wanted))
 }
 
@@ -127,5 +143,6 @@ mod tests {
         assert!(passes("/ids/1=12345678901234567890123") && passes("/price=1e400"));
         assert!(!passes("/ids/1=12345678901234567890124") && !passes("/ids/x=1") && !passes("/ids/2=1"));
         assert!(passes("/a~1b/x=[1,2]") && passes("/a~1b/x/0=1"));
+        assert!(!passes("/a~1b/x/y=1") && !passes("/price/0=1"));
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Which, filter::Filter, peek, visitors::Look};
 use crate::{
     cli::{
+        admin::Admin,
         context::Context,
         failure::{Failure, Kind},
         receive, signals,
@@ -126,16 +127,16 @@ pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> 
 
 /// The rows of a server that can be asked for a look. One that the configuration names need not be there.
 async fn peeked(args: &ShowArgs, source: &SourcePath, context: &Context) -> Result<Option<Vec<Row>>, Failure> {
-    let Some(admin) = peek::address(args.admin.as_deref(), context)? else { return Ok(None) };
+    let Some(admin) = Admin::of_service(args.admin.as_deref(), context)? else { return Ok(None) };
     let peeked = match peek::peek(&admin, source, &args.filter, args.max).await {
         Err(failure) if args.admin.is_none() && failure.kind() == Kind::Unavailable => return Ok(None),
         peeked => peeked?,
     };
     let row = |peeked: peek::Peeked| Row {
         place: Some(peeked.sequence),
-        body: peeked.body(),
-        attributes: peeked.attributes().clone(),
-        died: peeked.died.clone(),
+        body: peeked.body,
+        attributes: peeked.attributes,
+        died: peeked.died,
         state: Some((peeked.state, peeked.failures)),
     };
     Ok(Some(peeked.into_iter().map(row).collect()))

@@ -1,25 +1,19 @@
 //! A look at messages that leases nothing, through the admin address of this project's server.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::filter::Filter;
 use crate::{
-    cli::{
-        context::Context,
-        failure::{Failure, Kind},
-    },
+    cli::{admin::Admin, failure::Failure},
     message::{Attributes, Body, DeadLetterInfo},
     queue::{SourcePath, Stream},
-    transport::{HttpOptions, HttpTransport, Transport},
 };
 
 /// Messages of one answer: ten of the largest stay below what is read of an answer.
-const PAGE: u64 = 10;
+const PAGE: &str = "10";
 
 /// A message as the server shows it.
 #[derive(Debug)]
@@ -30,8 +24,8 @@ pub(super) struct Peeked {
     pub(super) failures: u32,
     /// Why and when it died, of dead letters.
     pub(super) died: Option<DeadLetterInfo>,
-    body: Body,
-    attributes: Attributes,
+    pub(super) body: Body,
+    pub(super) attributes: Attributes,
     tags: Vec<String>,
 }
 
@@ -73,37 +67,17 @@ impl From<Entry> for Peeked {
     }
 }
 
-impl Peeked {
-    pub(super) fn body(&self) -> Body {
-        self.body.clone()
-    }
-
-    pub(super) fn attributes(&self) -> &Attributes {
-        &self.attributes
-    }
-}
-
-/// The admin address to ask: the one that was named, or else that of the configured embedded server.
-pub(super) fn address(named: Option<&str>, context: &Context) -> Result<Option<String>, Failure> {
-    if let Some(named) = named {
-        let url = if named.contains("://") { named.to_owned() } else { format!("http://{named}") };
-        return Ok(Some(url.trim_end_matches('/').to_owned()));
-    }
-    let config = context.load()?.config;
-    let address = config.server.admin.filter(|_| config.dms.is_embedded());
-    Ok(address.map(|address| format!("http://{address}")))
-}
-
 /// The first messages that pass, leased ones included.
 ///
 /// # Errors
-/// When the address cannot be reached, or what is there is no admin address of a server with this group.
-pub(super) async fn peek(admin: &str, source: &SourcePath, filter: &Filter, max: u64) -> Result<Vec<Peeked>, Failure> {
-    let unreachable = |error: crate::transport::TransportError| {
-        Failure::of(Kind::Unavailable, format!("{admin}: {error}")).because(error)
-    };
-    let transport = HttpTransport::new(&HttpOptions { tls: admin.starts_with("https"), ..HttpOptions::default() });
-    let transport = transport.map_err(unreachable)?;
+/// When the server cannot be asked, or knows no such group.
+pub(super) async fn peek(
+    admin: &Admin,
+    source: &SourcePath,
+    filter: &Filter,
+    max: u64,
+) -> Result<Vec<Peeked>, Failure> {
+    let path = format!("/admin/queues/{}/groups/{}/messages", source.queue, source.group);
     let stream = match source.stream {
         Stream::Messages => "messages",
         Stream::DeadLetters => "deadletters",
@@ -111,24 +85,12 @@ pub(super) async fn peek(admin: &str, source: &SourcePath, filter: &Filter, max:
     let mut seen = Vec::new();
     let mut from = 0;
     loop {
-        let (queue, group) = (&source.queue, &source.group);
-        let url =
-            format!("{admin}/admin/queues/{queue}/groups/{group}/messages?stream={stream}&from={from}&max={PAGE}");
-        let request = Request::get(&url).body(Bytes::new());
-        let request = request.map_err(|error| Failure::of(Kind::Usage, format!("--admin {admin}: {error}")))?;
-        let answer = transport.send(request, Duration::from_secs(10)).await.map_err(unreachable)?;
-        let page: Vec<Entry> = match (answer.status(), serde_json::from_slice(answer.body())) {
-            (StatusCode::OK, Ok(page)) => page,
-            (status, _) => {
-                let text =
-                    format!("{admin} is not the admin address of a server with this group: it answered {status}");
-                return Err(Failure::new(text));
-            }
-        };
+        let parameters = [("stream", stream.into()), ("from", from.to_string().into()), ("max", PAGE.into())];
+        let page: Vec<Entry> = admin.ask(Method::GET, &path, &parameters).await?;
         let Some(last) = page.last() else { return Ok(seen) };
         from = last.sequence + 1;
         for peeked in page.into_iter().map(Peeked::from) {
-            if filter.holds(&peeked.body(), peeked.attributes(), &peeked.tags) {
+            if filter.holds(&peeked.body, &peeked.attributes, &peeked.tags) {
                 seen.push(peeked);
             }
             if seen.len() as u64 >= max {
@@ -152,8 +114,8 @@ mod tests {
              "dead_letter":{"reason":"failed","attempts":3,"last_failure":5}}]"#;
         let page: Vec<Entry> = serde_json::from_str(page).unwrap();
         let shown: Vec<Peeked> = page.into_iter().map(Peeked::from).collect();
-        assert_eq!((shown[0].body().as_str(), shown[0].body().fault()), ("1", None));
-        assert!(shown[2].body().fault().is_some() && shown[2].body().as_bytes()[..] == b"[]"[..]);
+        assert_eq!((shown[0].body.as_str(), shown[0].body.fault()), ("1", None));
+        assert!(shown[2].body.fault().is_some() && shown[2].body.as_bytes()[..] == b"[]"[..]);
         assert_eq!((shown[2].sequence, shown[2].died.as_ref().unwrap().attempts), (3, 3));
         assert_eq!((shown[1].state.as_str(), &shown[1].died), ("leased", &None));
     }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Url;
 
+use crate::auth::canonical::decode;
+
 /// An address without its user, and the header that says who the user is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Collector {
@@ -23,17 +25,11 @@ impl Collector {
         if url.username().is_empty() && url.password().is_none() {
             return None;
         }
-        let user = format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default()));
+        let user = [decode(url.username()), decode(url.password().unwrap_or_default())].join(&b':');
         url.set_username("").and_then(|()| url.set_password(None)).ok()?;
         let headers = HashMap::from([("authorization".to_owned(), format!("Basic {}", STANDARD.encode(user)))]);
         Some(Self { endpoint: url.into(), headers })
     }
-}
-
-/// A part of a URL without its percent signs.
-fn decoded(part: &str) -> String {
-    let form = part.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
-    form_urlencoded::parse(form.as_bytes()).map(|(text, _)| text.into_owned()).next().unwrap_or_default()
 }
 
 #[cfg(test)]

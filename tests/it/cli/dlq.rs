@@ -158,5 +158,5 @@ fn a_look_through_the_admin_address_leases_nothing() {
     let seen: Vec<_> = shown.as_array().unwrap().iter().map(|row| (&row["body"], &row["state"])).collect();
     assert_eq!(seen, [(&json!(1), &json!("leased")), (&json!(3), &json!("leased"))]);
     let wrong = dms(&["dlq", "show", "q", "g", "--admin", &url]).failed(1);
-    assert!(wrong.contains("is not the admin address of a server with this group"), "{wrong}");
+    assert!(wrong.contains("answered 404 Not Found: "), "{wrong}");
 }
