@@ -12,9 +12,9 @@ use super::{core::Core, state::State};
 use crate::server::clock::Clock;
 
 /// The time between two beats.
-const BEAT: Duration = Duration::from_millis(250);
+const BEAT: Duration = Duration::from_millis(100);
 /// A gap between two beats from which on the process counts as paused.
-const PAUSED: Duration = Duration::from_millis(750);
+const PAUSED: Duration = Duration::from_millis(250);
 /// The least time that a lease has left after a pause, because what waits in the sockets has to be read first.
 const CATCH_UP: Duration = Duration::from_secs(1);
 /// A pause that an operator should hear of.
