@@ -27,7 +27,7 @@ use serde_json::value::RawValue;
 use super::{
     app::App,
     broker::{BackedUp, GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
-    codes, damaged,
+    codes, damaged, disk_room,
     error::ApiError,
     figures, host_check,
     json::Json,
@@ -50,6 +50,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
     app.metrics.register(&mut registry);
     app.connections.register(&mut registry);
     figures::register(&mut registry, &app.broker);
+    disk_room::register(&mut registry, app.data_dir.as_deref());
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))

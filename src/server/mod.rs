@@ -25,6 +25,7 @@ pub(crate) mod connections;
 mod consume;
 mod damaged;
 pub(crate) mod descriptors;
+mod disk_room;
 mod durations;
 mod error;
 mod extensions;

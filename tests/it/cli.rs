@@ -1,5 +1,6 @@
 //! The `dms-worker` command, through the binary: exit codes, messages, output.
 
+mod alerts;
 mod client;
 mod dashboard;
 mod data;

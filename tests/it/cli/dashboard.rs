@@ -7,9 +7,10 @@ use serde_json::Value;
 /// Where the metrics are registered.
 const WORKERS: &str = include_str!("../../../src/worker/metrics.rs");
 const PRODUCERS: &str = include_str!("../../../src/producer/metrics.rs");
-const SERVER: [&str; 3] = [
+const SERVER: [&str; 4] = [
     include_str!("../../../src/server/metrics.rs"),
     include_str!("../../../src/server/figures.rs"),
+    include_str!("../../../src/server/disk_room.rs"),
     include_str!("../../../src/server/connections/metrics.rs"),
 ];
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
@@ -28,7 +29,7 @@ fn expressions(dashboard: &Value) -> Vec<String> {
 }
 
 /// The metrics' names in a text.
-fn names(text: &str) -> BTreeSet<String> {
+pub(super) fn names(text: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let words = text.split(|c| !word(c)).filter(|word| {
         ["dms_worker_", "dms_producer_", "dms_server_", "dms_connections"].iter().any(|start| word.starts_with(start))
@@ -42,25 +43,27 @@ fn registered(name: &str) -> &str {
     ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
+/// Panics unless the program has a metric of this name, and the documentation too.
+#[track_caller]
+pub(super) fn assert_known(name: &str) {
+    let short = registered(name);
+    let known = match (short.strip_prefix("dms_worker_"), short.strip_prefix("dms_producer_")) {
+        (Some(worker), _) => WORKERS.contains(&format!("\"{worker}\"")) || WORKERS.contains(&format!("\"{short}\"")),
+        (None, Some(producer)) => PRODUCERS.contains(&format!("\"{producer}\"")),
+        // A unit may be added to the name.
+        (None, None) => [short, short.trim_end_matches("_seconds")]
+            .iter()
+            .any(|name| SERVER.iter().any(|source| source.contains(&format!("\"{name}\"")))),
+    };
+    assert!(known, "the program has no metric {name}");
+    assert!(OPERATIONS.contains(name.trim_end_matches("_bucket")), "{name} is not in docs/operations.md");
+}
+
 #[test]
 fn every_metric_of_the_dashboard_is_registered_and_documented() {
     let shown: BTreeSet<_> = expressions(&dashboard()).iter().flat_map(|text| names(text)).collect();
     assert!(shown.len() > 20, "{shown:?}");
-    for name in &shown {
-        let short = registered(name);
-        let known = match (short.strip_prefix("dms_worker_"), short.strip_prefix("dms_producer_")) {
-            (Some(worker), _) => {
-                WORKERS.contains(&format!("\"{worker}\"")) || WORKERS.contains(&format!("\"{short}\""))
-            }
-            (None, Some(producer)) => PRODUCERS.contains(&format!("\"{producer}\"")),
-            // A unit may be added to the name.
-            (None, None) => [short, short.trim_end_matches("_seconds")]
-                .iter()
-                .any(|name| SERVER.iter().any(|source| source.contains(&format!("\"{name}\"")))),
-        };
-        assert!(known, "{name} is in the dashboard and not in the program");
-        assert!(OPERATIONS.contains(name.trim_end_matches("_bucket")), "{name} is not in docs/operations.md");
-    }
+    shown.iter().for_each(|name| assert_known(name));
 }
 
 #[test]

@@ -99,6 +99,7 @@ async fn health_metrics_and_peek() {
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }
+    assert!(!metrics.contains("\ndms_server_storage_free_bytes"), "memory has no free room: {metrics}");
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
 }
@@ -188,7 +189,10 @@ async fn damaged_messages_are_shown_and_skipped() {
 
     let metric =
         "dms_server_damaged_messages{project=\"b78a90ae2a134b4b8b2ba30acab4e23a\",queue=\"orders\",group=\"g\"} ";
-    assert!(get(admin, "/metrics", "").await.1.contains(&format!("{metric}1")));
+    let metrics = get(admin, "/metrics", "").await.1;
+    assert!(metrics.contains(&format!("{metric}1")));
+    let free = metrics.lines().find_map(|line| line.strip_prefix("dms_server_storage_free_bytes "));
+    assert!(free.unwrap().parse::<u64>().unwrap() > 0);
     let queues = json(&get(admin, "/admin/queues", "").await.1);
     assert_eq!(queues[0]["groups"][0]["damaged_messages"], 1);
     let shown = json(&get(admin, "/admin/damaged", "").await.1);
