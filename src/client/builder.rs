@@ -184,14 +184,17 @@ impl ClientBuilder {
         let mut credentials = self.credentials.pop();
         match (&mut credentials, self.security_token.take()) {
             (Some(Credentials::AccessKey(key)), token) => {
-                check_key(key)?;
                 key.security_token = token.or_else(|| key.security_token.take());
+                check_key(key)?;
             }
             (_, Some(_)) => return Err(setup("a security token goes with an access key, and none is set")),
-            (Some(Credentials::Token(token)), None) if token.expose_secret().is_empty() => {
-                return Err(setup("the token is empty"));
+            (Some(Credentials::Token(token)), None) if is_blank(token) => return Err(setup("the token is empty")),
+            (Some(Credentials::Iam(iam)), None) => {
+                Endpoint::parse(&iam.endpoint)?;
+                if iam.user.trim().is_empty() || is_blank(&iam.password) {
+                    return Err(setup("the name of the IAM user or the password is empty"));
+                }
             }
-            (Some(Credentials::Iam(iam)), None) => drop(Endpoint::parse(&iam.endpoint)?),
             (_, None) => {}
         }
         Ok(credentials)
@@ -296,10 +299,18 @@ fn check_key(key: &AccessKey) -> Result<(), Error> {
     if key.access_key.is_empty() || !key.access_key.bytes().all(legal) {
         return Err(setup(format!("the access key is {:?}: visible ASCII without commas is allowed", key.access_key)));
     }
-    if key.secret_key.expose_secret().is_empty() {
+    if is_blank(&key.secret_key) {
         return Err(setup(format!("the secret key of {} is empty", key.access_key)));
     }
+    if key.security_token.as_ref().is_some_and(is_blank) {
+        return Err(setup(format!("the security token of {} is empty", key.access_key)));
+    }
     Ok(())
+}
+
+/// Whether there is nothing in a secret.
+fn is_blank(secret: &SecretString) -> bool {
+    secret.expose_secret().trim().is_empty()
 }
 
 #[cfg(test)]
@@ -340,10 +351,25 @@ mod tests {
         assert!(!Endpoint::parse("http://10.0.0.1").unwrap().loopback);
     }
 
+    fn iam(user: &str, password: &str) -> IamCredentials {
+        IamCredentials {
+            endpoint: "http://iam".to_owned(),
+            user: user.to_owned(),
+            password: password.into(),
+            domain: "d".to_owned(),
+            project: crate::auth::Scope::ProjectId("p".into()),
+        }
+    }
+
     #[test]
     fn credentials_must_be_whole_and_of_one_kind() {
         refused(builder().access_key("a,b", "s"), "the access key is \"a,b\"");
         refused(builder().access_key("ak", ""), "the secret key of ak is empty");
+        refused(builder().access_key("ak", " "), "the secret key of ak is empty");
+        refused(builder().access_key("ak", "sk").security_token(""), "the security token of ak is empty");
+        refused(builder().token("\t"), "the token is empty");
+        refused(builder().iam(iam("u", " ")), "the name of the IAM user or the password is empty");
+        refused(builder().iam(iam("", "p")), "the name of the IAM user or the password is empty");
         refused(builder().access_key("ak", "sk").token("t"), "two kinds of credentials");
         refused(builder().security_token("t"), "a security token goes with an access key");
         refused(Client::builder("http://h", ""), "the project id is empty");

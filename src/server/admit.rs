@@ -41,7 +41,7 @@ pub(super) async fn admit(app: &App, sender: Sender<'_>, target: Target<'_>, bod
         Err(error) => return error.into_response(),
     };
     match identify(app, claim, sender, target, &body.bytes) {
-        Ok(caller) => inject(app, Admitted { parts, target, caller: &caller }, body.bytes.clone()).await,
+        Ok(caller) => inject(app, Admitted { sender, target, caller: &caller }, body.bytes.clone()).await,
         Err(error) => error.into_response(),
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     broker::{Quotas, embedded::EmbeddedConfig},
     clock::Clock,
     faults::FaultPlan,
+    gate::is_blank,
     tls::TlsFiles,
 };
 use crate::queue::{NewQueue, ProjectId};
@@ -125,6 +126,14 @@ pub struct AccessKey {
     pub secret_key: SecretString,
     /// The token that requests with this key must carry, for temporary credentials.
     pub security_token: Option<SecretString>,
+}
+
+impl AccessKey {
+    /// Whether a part of it is no credential: there is nothing in it.
+    pub(super) fn has_a_blank(&self) -> bool {
+        let secrets = [Some(&self.secret_key), self.security_token.as_ref()].into_iter().flatten();
+        is_blank(&self.access_key) || secrets.map(ExposeSecret::expose_secret).any(is_blank)
+    }
 }
 
 /// A user who gets tokens by password.

@@ -14,6 +14,7 @@ use super::{
     config::{Project, User},
     error::ApiError,
     keys::{Keys, SignedClaim, TOKEN_HEADER, same},
+    logins::Logins,
     metrics::Metrics,
     tokens::Tokens,
     visitor::Visitor,
@@ -105,6 +106,8 @@ pub(crate) struct Gate {
     keys: Keys,
     /// The tokens given out.
     pub(super) tokens: Tokens,
+    /// The logins that were refused.
+    pub(super) logins: Logins,
     clock: Clock,
     open: bool,
 }
@@ -116,10 +119,12 @@ impl Gate {
     /// A sentence about the first project or key that contradicts another or itself.
     pub(super) fn new(projects: Vec<Project>, token_lifetime: Duration, clock: Clock) -> Result<Self, String> {
         check_projects(&projects)?;
+        check_users(&projects)?;
         Ok(Self {
             keys: Keys::new(&projects)?,
             open: !projects.iter().any(Project::has_auth),
             tokens: Tokens::new(token_lifetime),
+            logins: Logins::new(),
             projects,
             clock,
         })
@@ -197,6 +202,23 @@ fn check_projects(projects: &[Project]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Nobody may log in with nothing.
+fn check_users(projects: &[Project]) -> Result<(), String> {
+    for project in projects {
+        for user in &project.users {
+            if is_blank(&user.user) || is_blank(user.password.expose_secret()) {
+                return Err(format!("a user of the project {}, {:?}, or the password is empty", project.id, user.user));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a text is no credential: there is nothing in it.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
 }
 
 /// Whether a text can be a project id.

@@ -1,6 +1,6 @@
 //! The identity service, as far as clients of DMS use it: version, tokens by password, projects (API reference 3.1, 3.2).
 
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts, uri::Scheme};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -11,8 +11,9 @@ use super::{
     codes,
     config::Project,
     error::ApiError,
-    gate::{Caller, is_project_id},
+    gate::{Caller, Sender, is_project_id},
     json::{self, Json},
+    logins::{Attempt, HeldBack},
     query::Query,
 };
 use crate::auth::canonical::hex;
@@ -52,6 +53,29 @@ struct UserLogin {
     domain: Named,
 }
 
+/// A token request: who asks, and for what.
+struct Login {
+    user: UserLogin,
+    scope: Scope,
+}
+
+impl Login {
+    fn read(body: &[u8]) -> Result<Self, ApiError> {
+        let Auth { identity, scope } = json::parse::<TokenRequest>(body)?.auth;
+        match (identity.methods.iter().any(|method| method == "password"), identity.password) {
+            (true, Some(Password { user })) => Ok(Self { user, scope }),
+            _ => Err(codes::BODY_FORMAT.because("auth.identity: only the method \"password\" is supported.")),
+        }
+    }
+}
+
+impl UserLogin {
+    /// The domain's name, or the id in its place.
+    fn domain_name(&self) -> &str {
+        self.domain.name.as_deref().or(self.domain.id.as_deref()).unwrap_or_default()
+    }
+}
+
 impl std::fmt::Debug for UserLogin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UserLogin").field("name", &self.name).finish_non_exhaustive()
@@ -83,13 +107,18 @@ pub(super) fn version(parts: &Parts) -> Json<Value> {
 }
 
 /// `POST /v3/auth/tokens`: a token for a project by a user's password (API reference 3.2).
-pub(super) fn create_token(app: &App, parts: &Parts, body: &[u8]) -> Result<impl IntoResponse + use<>, ApiError> {
-    let (login, project) = log_in(app, body).map_err(ApiError::identity)?;
+pub(super) fn create_token(app: &App, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
+    let Login { user: login, scope } = Login::read(body).map_err(ApiError::identity)?;
+    let project = match log_in(app, &login, &scope) {
+        Ok(project) => project,
+        Err(error) if error.code() == codes::CREDENTIALS => return Ok(refused(app, sender, &login, error)),
+        Err(error) => return Err(error.identity()),
+    };
     let token = app.gate.tokens.grant(project.as_ref().map(|project| project.id.clone()))?;
     let mut value = HeaderValue::try_from(token).map_err(|_| codes::INTERNAL.plain())?;
     value.set_sensitive(true);
-    let document = document(app, &login, project.as_ref(), &base_url(parts));
-    Ok((StatusCode::CREATED, [(SUBJECT_TOKEN, value)], Json(document)))
+    let document = document(app, &login, project.as_ref(), &base_url(sender.parts));
+    Ok((StatusCode::CREATED, [(SUBJECT_TOKEN, value)], Json(document)).into_response())
 }
 
 /// `GET /v3/projects`: the caller's projects, with `name` the one of that name.
@@ -118,30 +147,31 @@ pub(super) fn projects(app: &App, caller: &Caller, query: &Query, parts: &Parts)
     )
 }
 
-/// The user who logs in, and the project of the scope. A scope of a domain is no project: its token opens none.
-fn log_in(app: &App, body: &[u8]) -> Result<(UserLogin, Option<Project>), ApiError> {
-    let request: TokenRequest = json::parse(body)?;
-    let Identity { methods, password } = request.auth.identity;
-    let (true, Some(Password { user })) = (methods.iter().any(|method| method == "password"), password) else {
-        return Err(codes::BODY_FORMAT.because("auth.identity: only the method \"password\" is supported."));
-    };
-    let Scope { project: scope, domain: domain_scope } = request.auth.scope;
-    let scope = scope.filter(|project| project.id.is_some() || project.name.is_some());
+/// The answer to a wrong login. It is held back: the more so the more of them came from this peer or for this user.
+fn refused(app: &App, sender: Sender<'_>, login: &UserLogin, error: ApiError) -> Response {
+    let attempt = Attempt { user: &login.name, domain: login.domain_name(), peer: sender.peer };
+    let delay = app.gate.logins.refuse(attempt);
+    app.metrics.refused_login();
+    let mut response = error.identity().into_response();
+    response.extensions_mut().insert(HeldBack(delay));
+    response
+}
+
+/// The project that a user gets a token for. A scope of a domain is no project: its token opens none.
+fn log_in(app: &App, user: &UserLogin, scope: &Scope) -> Result<Option<Project>, ApiError> {
+    let project_scope = scope.project.as_ref().filter(|project| project.id.is_some() || project.name.is_some());
     if app.gate.is_open() {
-        let project = open_project(app.gate.projects(), scope.as_ref())?;
-        return Ok((user, project));
+        return open_project(app.gate.projects(), project_scope);
     }
-    let domain = user.domain.name.as_deref().or(user.domain.id.as_deref()).unwrap_or_default();
-    let own = app.gate.projects_of(&user.name, domain, &user.password);
+    let own = app.gate.projects_of(&user.name, user.domain_name(), &user.password);
     let refused = || codes::CREDENTIALS.plain();
-    let project = match &scope {
+    Ok(match project_scope {
         Some(scope) => Some(own.into_iter().find(|project| scope.names(project)).ok_or_else(refused)?.clone()),
         None if own.is_empty() => return Err(refused()),
         // Without a scope a user has a default project, where there is just one.
-        None if own.len() == 1 && domain_scope.is_none() => own.first().copied().cloned(),
+        None if own.len() == 1 && scope.domain.is_none() => own.first().copied().cloned(),
         None => None,
-    };
-    Ok((user, project))
+    })
 }
 
 /// The project of a token that an open server gives to anybody.
@@ -168,7 +198,7 @@ impl Named {
 fn document(app: &App, login: &UserLogin, project: Option<&Project>, base: &str) -> Value {
     let now = app.gate.clock().now_ms();
     let expires = now.saturating_add(super::clock::whole_ms(app.gate.tokens.lifetime()));
-    let name = login.domain.name.as_deref().or(login.domain.id.as_deref()).unwrap_or_default();
+    let name = login.domain_name();
     let domain = json!({ "id": domain_id(name), "name": name });
     let url = format!("{base}/v1.0");
     // Clients look for the region they are told; the cloud names projects by regions, so that one is found too.

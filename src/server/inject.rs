@@ -26,7 +26,7 @@ pub(super) struct Cut;
 
 /// Lets a request meet its fate.
 pub(super) async fn inject(app: &App, request: Admitted<'_>, mut body: Bytes) -> Response {
-    let fate = app.faults.fate(Operation::of(&request.parts.method, request.target.resource));
+    let fate = app.faults.fate(Operation::of(&request.sender.parts.method, request.target.resource));
     if !fate.delay.is_zero() {
         sleep(fate.delay).await;
     }

@@ -87,8 +87,11 @@ impl Keys {
         for project in projects {
             for access in &project.access_keys {
                 let name = &access.access_key;
-                if name.is_empty() || access.secret_key.expose_secret().is_empty() {
-                    return Err(format!("an access key of the project {} or its secret is empty", project.id));
+                if access.has_a_blank() {
+                    let id = &project.id;
+                    return Err(format!(
+                        "an access key of the project {id}, its secret or its security token is empty"
+                    ));
                 }
                 let known = keys.get(name);
                 if known.is_some_and(|key| !same(key.secret.expose_secret(), access.secret_key.expose_secret())) {

@@ -73,6 +73,7 @@ pub(crate) struct Metrics {
     acknowledged: Counter,
     failed: Counter,
     refused_signatures: Family<RefusedSignature, Counter>,
+    refused_logins: Counter,
     /// Held from setting the gauges to reading them: another scrape would empty them in between.
     scraping: Arc<Mutex<()>>,
 }
@@ -92,6 +93,7 @@ impl Metrics {
             acknowledged: Counter::default(),
             failed: Counter::default(),
             refused_signatures: Family::default(),
+            refused_logins: Counter::default(),
             scraping: Arc::default(),
         }
     }
@@ -103,6 +105,11 @@ impl Metrics {
         counter("dms_server_consumed_messages", "Messages handed out, redeliveries included", &self.consumed);
         counter("dms_server_acked_messages", "Messages settled by an acknowledgement", &self.acknowledged);
         counter("dms_server_failed_messages", "Messages failed by an acknowledgement", &self.failed);
+        counter(
+            "dms_server_refused_logins",
+            "Token requests with a wrong user, password or project",
+            &self.refused_logins,
+        );
         let help = "Requests refused for their signature, by reason";
         registry.register("dms_server_refused_signatures", help, self.refused_signatures.clone());
         let help = "Messages of a group by state, as of this scrape";
@@ -170,6 +177,11 @@ impl Metrics {
     /// Counts a request that was refused for its signature.
     pub(crate) fn refused_signature(&self, reason: &'static str) {
         self.refused_signatures.get_or_create(&RefusedSignature { reason }).inc();
+    }
+
+    /// Counts a token request with a wrong user, password or project.
+    pub(crate) fn refused_login(&self) {
+        self.refused_logins.inc();
     }
 
     /// Counts stored messages.

@@ -11,7 +11,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant, sleep};
 
 use super::{
     admit::{self, refuse},
@@ -21,6 +21,7 @@ use super::{
     extensions::{ANNOUNCED, EXTENSIONS},
     gate::Sender,
     host_check::Refusal,
+    logins::HeldBack,
     operation::Operation,
     resource::Target,
     visitor::Visitor,
@@ -65,7 +66,18 @@ pub(super) async fn wrap(app: &App, visitor: Option<&Visitor>, request: Request)
     if app.extensions && !target.is_some_and(|target| target.resource.is_identity()) {
         response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
     }
+    if let Some(HeldBack(delay)) = response.extensions_mut().remove() {
+        hold_back(visitor, delay).await;
+    }
     response
+}
+
+/// Lets time pass before an answer. The connection may be given to another meanwhile.
+async fn hold_back(visitor: Option<&Visitor>, delay: Duration) {
+    if let Some(visitor) = visitor {
+        visitor.hold_back();
+    }
+    sleep(delay).await;
 }
 
 /// Checks what holds for every head, whatever it asks for.

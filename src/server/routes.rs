@@ -1,7 +1,7 @@
 //! From the method and the resource of a request to the operation that answers it.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header, request::Parts};
+use http::{HeaderValue, header};
 
 use super::{
     ack,
@@ -9,7 +9,7 @@ use super::{
     broker::GroupPath,
     codes, consume,
     error::ApiError,
-    gate::Caller,
+    gate::{Caller, Sender},
     groups, iam,
     paths::QueuePath,
     polls,
@@ -23,8 +23,8 @@ use crate::queue::ProjectId;
 /// A request that was let in; its body goes beside it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Admitted<'a> {
-    /// Its head.
-    pub(super) parts: &'a Parts,
+    /// Its head, and the address that sent it.
+    pub(super) sender: Sender<'a>,
     /// What its path names.
     pub(super) target: Target<'a>,
     /// Who it comes from.
@@ -38,7 +38,8 @@ pub(super) async fn answer(app: &App, request: Admitted<'_>, body: &[u8]) -> Res
 
 async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Response, ApiError> {
     use Resource as R;
-    let Admitted { parts, target, caller } = request;
+    let Admitted { sender, target, caller } = request;
+    let parts = sender.parts;
     // The operations of the identity service have no use for one.
     let project = ProjectId::new(target.project.unwrap_or_default());
     let query = || Query::parse(parts.uri.query().unwrap_or_default());
@@ -96,7 +97,7 @@ async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Respon
         ("POST", R::EndPolls) => polls::end(app, &project, body)?.into_response(),
 
         ("GET" | "HEAD", R::Version) => iam::version(parts).into_response(),
-        ("POST", R::Tokens) => iam::create_token(app, parts, body)?.into_response(),
+        ("POST", R::Tokens) => iam::create_token(app, sender, body)?,
         ("GET", R::Projects) => iam::projects(app, caller, &query()?, parts).into_response(),
         (_, resource) => wrong_method(resource),
     })

@@ -23,6 +23,8 @@ pub(crate) struct Visitor {
     network: IpAddr,
     /// Whether a request on it has shown credentials that are right.
     known: AtomicBool,
+    /// Whether the answer in progress is only held back.
+    held_back: AtomicBool,
     began: Instant,
     /// When it was last answered, in milliseconds after `began`.
     answered: AtomicU64,
@@ -41,6 +43,7 @@ impl Visitor {
             peer,
             network: network(peer),
             known: AtomicBool::new(false),
+            held_back: AtomicBool::new(false),
             began: Instant::now(),
             answered: AtomicU64::new(0),
             progress: Arc::default(),
@@ -72,8 +75,15 @@ impl Visitor {
     /// A request on it is answered.
     pub(super) fn answered(&self) {
         self.progress.answered();
+        self.held_back.store(false, Ordering::Relaxed);
         let after = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.answered.store(after, Ordering::Relaxed);
+        self.idle.notify_one();
+    }
+
+    /// The answer in progress is there and is held back for a while.
+    pub(super) fn hold_back(&self) {
+        self.held_back.store(true, Ordering::Relaxed);
         self.idle.notify_one();
     }
 
@@ -83,9 +93,9 @@ impl Visitor {
     }
 
     /// Whether its place may be given to another. A request that is being worked on is never cut; one that is still
-    /// arriving only from a stranger.
+    /// arriving, or whose answer is held back, only from a stranger.
     pub(super) fn is_displaceable(&self) -> bool {
-        let working = self.progress.is_answering();
+        let working = self.progress.is_answering() && !self.held_back.load(Ordering::Relaxed);
         !(working || self.is_known() && self.progress.is_busy())
     }
 }

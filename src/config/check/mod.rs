@@ -3,6 +3,7 @@
 //! All rules look at the merged values, so that a value from the environment is judged like one from a file, and its
 //! message names the variable.
 
+mod credentials;
 mod listeners;
 mod service;
 mod workers;
@@ -14,6 +15,7 @@ use crate::{limits::LimitError, secret_url::SecretUrl};
 
 /// Finds everything that cannot work.
 pub(crate) fn check(config: &Config, checker: &mut Checker<'_>) {
+    credentials::check(checker);
     service::check_dms(config, checker);
     service::check_server(config, checker);
     workers::check(config, checker);

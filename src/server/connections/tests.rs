@@ -60,6 +60,22 @@ async fn a_body_that_does_not_arrive_keeps_no_place_for_a_stranger() {
     assert!(take(&connections, 4).await.is_none());
 }
 
+/// Whoever sends wrong passwords on many connections keeps nobody else out while the answers are held back.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_held_back_keeps_no_place_for_a_stranger() {
+    let connections = places(1);
+    let guesser = take(&connections, 1).await.unwrap();
+    guesser.visitor().progress.begin(false);
+    assert!(take(&connections, 2).await.is_none());
+    guesser.visitor().hold_back();
+    let next = take(&connections, 2).await.unwrap();
+    assert!(is_displaced(&guesser));
+    next.visitor().hold_back();
+    next.visitor().answered();
+    next.visitor().progress.begin(false);
+    assert!(take(&connections, 3).await.is_none(), "its next request is worked on");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_strangers_of_a_peer_displace_each_other_beyond_its_share() {
     let connections = places(16);

@@ -205,6 +205,13 @@ async fn open_addresses_are_refused_without_auth() {
     assert!(refused.to_string().contains("refusing the admin address 0.0.0.0:0"), "{refused}");
 }
 
+/// A project with temporary credentials.
+fn with_token(security_token: &str) -> Project {
+    let mut project = Project::new("p").access_key("AK", "SK");
+    project.access_keys[0].security_token = Some(security_token.into());
+    project
+}
+
 /// Settings that contradict each other are refused with a sentence.
 #[tokio::test]
 async fn contradicting_projects_are_refused() {
@@ -212,7 +219,12 @@ async fn contradicting_projects_are_refused() {
         (vec![Project::new("a b")], "the project id ProjectId(\"a b\") is not"),
         (vec![Project::new("p"), Project::new("p")], "the project id p is there twice"),
         (vec![Project::new("p").access_key("AK", "SK"), Project::new("q")], "the project q has neither"),
-        (vec![Project::new("p").access_key("AK", "")], "an access key of the project p or its secret is empty"),
+        (vec![Project::new("p").access_key("AK", "")], "an access key of the project p, its secret or its"),
+        (vec![Project::new("p").access_key(" ", "SK")], "an access key of the project p, its secret or its"),
+        (vec![with_token("")], "an access key of the project p, its secret or its security token is empty"),
+        (vec![Project::new("p").user("u", "", "d")], "a user of the project p, \"u\", or the password is empty"),
+        (vec![Project::new("p").user("u", " \t", "d")], "a user of the project p, \"u\", or the password is empty"),
+        (vec![Project::new("p").user("", "pass", "d")], "a user of the project p, \"\", or the password is empty"),
         (
             vec![Project::new("p").access_key("AK", "1"), Project::new("q").access_key("AK", "2")],
             "the access key AK is there twice with different secrets",

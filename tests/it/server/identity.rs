@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use dms_worker::server::{Project, ServerConfig};
+use futures_util::future::join_all;
 use http::Request;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{Answer, Api, PROJECT, guarded};
+use crate::log::Log;
 
 fn login(user: &str, password: &str, domain: &str, scope: &Value) -> String {
     let user = json!({ "name": user, "password": password, "domain": { "name": domain } });
@@ -99,6 +102,39 @@ async fn wrong_logins() {
     // Without a scope there is the one project the user has.
     let unscoped = login("u2", "pass2", "d", &json!({}));
     assert_eq!(post_login(&api, unscoped).await.expect(201)["token"]["project"]["id"], "p2");
+}
+
+/// Passwords cannot be tried quickly, in turn or side by side; a right one passes at once all the same, in any state.
+#[tokio::test(start_paused = true)]
+async fn wrong_passwords_are_answered_more_and_more_slowly_and_right_ones_at_once() {
+    let (log, _guard) = Log::capture();
+    let api = Api::with(guarded()).await;
+    let scope = json!({ "project": { "id": PROJECT } });
+    let try_out = async |user: &str, password: &str, status: u16| {
+        let began = Instant::now();
+        post_login(&api, login(user, password, "d", &scope)).await.expect(status);
+        began.elapsed().as_millis()
+    };
+    let mut took = Vec::new();
+    for _ in 0..10 {
+        took.push(try_out("u", "wrong", 401).await);
+        assert_eq!(try_out("u", "pass", 201).await, 0, "a right password waits for nothing");
+    }
+    assert_eq!(took, [0, 0, 0, 250, 500, 1_000, 2_000, 4_000, 8_000, 10_000]);
+    assert_eq!(try_out("nobody", "wrong", 401).await, 10_000, "an unknown user is answered like a known one");
+
+    let began = Instant::now();
+    let (_, right) = tokio::join!(
+        join_all((0..500).map(|number| try_out("u", ["wrong", ""][number % 2], 401))),
+        try_out("u", "pass", 201)
+    );
+    assert_eq!((right, began.elapsed().as_secs()), (0, 10), "500 at once are answered no sooner");
+
+    let text = log.text();
+    let warnings: Vec<_> = text.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(warnings[0].contains("a login was refused") && warnings[0].contains("user=\"u\""), "{warnings:?}");
+    assert_eq!(warnings.len(), 10, "at most ten in a minute, {warnings:?}");
+    assert!(!text.contains("wrong\"") && !text.contains("\"pass"), "a password is in the log");
 }
 
 /// API reference 3.2: calls need a project's token; one for a domain opens no project.
