@@ -76,6 +76,7 @@ mod spans;
 mod text;
 pub mod trace_context;
 pub mod transport;
+mod visible;
 mod wire;
 pub mod worker;
 

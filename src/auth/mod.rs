@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{queue::ProjectId, transport::TransportError};
+use crate::{queue::ProjectId, transport::TransportError, visible::visible};
 
 pub(crate) mod canonical;
 pub mod signer;
@@ -44,7 +44,7 @@ pub enum AuthError {
     #[error("the {0} has characters that an HTTP header cannot carry")]
     Header(&'static str),
     /// IAM refused.
-    #[error("IAM at {endpoint} refused with {status}: {message}; {remedy}")]
+    #[error("IAM at {endpoint} refused with {status}: {}; {remedy}", visible(.message))]
     Refused {
         /// IAM's address.
         endpoint: String,

@@ -1,11 +1,9 @@
 //! `completions`: a script that completes commands and options in a shell.
 
-use std::io::{Write, stdout};
-
 use clap::Args;
 use clap_complete::Shell;
 
-use super::failure::Failure;
+use super::{failure::Failure, terminal};
 
 /// Options of `completions`.
 #[derive(Debug, Args)]
@@ -30,7 +28,5 @@ pub(crate) fn run(args: &CompletionsArgs, mut program: clap::Command) -> Result<
         // where it finds out which command it is: no command would be completed.
         script = script.replace("dms__subcmd__worker", "dms__worker");
     }
-    let mut out = stdout().lock();
-    out.write_all(script.as_bytes())?;
-    Ok(out.flush()?)
+    Ok(terminal::print_own(&script)?)
 }

@@ -1,8 +1,11 @@
 //! Asking before something is destroyed.
 
-use std::io::{BufRead, IsTerminal, stderr, stdin};
+use std::io::{BufRead, IsTerminal, stdin};
 
-use super::failure::{Failure, Kind};
+use super::{
+    failure::{Failure, Kind},
+    terminal,
+};
 
 /// Asks on a terminal whether to go on; elsewhere `--yes` is needed.
 ///
@@ -12,13 +15,13 @@ pub(crate) fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
-    if !stdin().is_terminal() || !stderr().is_terminal() {
+    if !stdin().is_terminal() || !terminal::is_watched() {
         return Err(Failure::of(
             Kind::Usage,
             format!("{what}: add --yes to confirm, as there is no terminal to ask on"),
         ));
     }
-    eprint!("{what}. Go on? [y/N] ");
+    terminal::ask(&format!("{what}. Go on? [y/N] "));
     let mut answer = String::new();
     // An answer that cannot be read is no.
     let _ = stdin().lock().read_line(&mut answer);

@@ -1,9 +1,6 @@
 //! [`Context`]: what every command starts from.
 
-use std::{
-    io::{IsTerminal, stderr},
-    sync::OnceLock,
-};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -12,6 +9,7 @@ use super::{
     global::{Color, Format, Global},
     logging,
     output::Printer,
+    terminal,
 };
 use crate::{
     client::Client,
@@ -39,8 +37,14 @@ impl Context {
             Color::Always => anstream::ColorChoice::Always.write_global(),
             Color::Never => anstream::ColorChoice::Never.write_global(),
         }
-        let colored = !matches!(anstream::AutoStream::choice(&stderr()), anstream::ColorChoice::Never);
-        Self { global, colored, endpoint: OnceLock::new() }
+        Self { global, colored: terminal::has_colors(), endpoint: OnceLock::new() }
+    }
+
+    /// As [`say`](Self::say), behind a head of this program's own, which may have styles.
+    pub(crate) fn say_styled(&self, head: &str, text: &str) {
+        if self.global.output == Format::Text && !self.global.quiet {
+            terminal::tell_styled(head, text);
+        }
     }
 
     /// The code that starts a style on standard error, or with `""` ends it; nothing where colours are off.
@@ -65,13 +69,13 @@ impl Context {
     /// Whether progress may be drawn: on a terminal, for a person.
     pub(crate) fn shows_progress(&self) -> bool {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        self.global.output == Format::Text && !self.global.quiet && !dumb && stderr().is_terminal()
+        self.global.output == Format::Text && !self.global.quiet && !dumb && terminal::is_watched()
     }
 
     /// Tells a person something on standard error; programs and `--quiet` are left alone.
     pub(crate) fn say(&self, text: &str) {
         if self.global.output == Format::Text && !self.global.quiet {
-            anstream::eprintln!("{text}");
+            terminal::tell(text);
         }
     }
 

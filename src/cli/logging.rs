@@ -1,12 +1,12 @@
 //! Logs of the process, always to standard error.
 
-use std::io::{IsTerminal, stderr};
-
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use super::{
     failure::{Failure, Kind},
     global::Global,
+    log_fields::LogFields,
+    terminal,
     traces::Traces,
 };
 use crate::config::{Log, LogFormat};
@@ -83,15 +83,16 @@ fn from_environment() -> Option<EnvFilter> {
 /// Lines by the filter; traces have their own, so that a quiet log takes nothing from them.
 fn start(filter: EnvFilter, format: LogFormat, colored: bool, traces: &Traces) -> reload::Handle<EnvFilter, Registry> {
     let json = match format {
-        LogFormat::Auto => !stderr().is_terminal(),
+        LogFormat::Auto => !terminal::is_watched(),
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(stderr);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match json {
-        true => Box::new(lines.json().flatten_event(true)),
-        false => Box::new(lines.with_ansi(colored).with_target(false)),
+        true => Box::new(fmt::layer().json().flatten_event(true).with_writer(terminal::log_json)),
+        false => Box::new(
+            fmt::layer().fmt_fields(LogFields).with_ansi(colored).with_target(false).with_writer(terminal::log_text),
+        ),
     };
     // A second start in one process (tests of the library) keeps the first one's settings.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.layer()).try_init();

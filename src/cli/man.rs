@@ -1,11 +1,12 @@
 //! `man`: the manual pages.
 
-use std::io::{Write, stdout};
-
 use clap::Args;
 use clap_mangen::Man;
 
-use super::failure::{Failure, Kind};
+use super::{
+    failure::{Failure, Kind},
+    terminal,
+};
 
 /// Options of `man`.
 #[derive(Debug, Args)]
@@ -35,7 +36,5 @@ pub(crate) fn run(args: &ManArgs, mut program: clap::Command) -> Result<(), Fail
     Man::new(page).source(format!("dms-worker {version}")).manual("dms-worker manual").render(&mut text)?;
     // The generator leaves the date out where there is none, so that the source would be taken for it.
     let text = String::from_utf8_lossy(&text).replacen(" 1  \"", " 1 \"\" \"", 1);
-    let mut out = stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    Ok(terminal::print_own(&text)?)
 }

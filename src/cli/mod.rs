@@ -3,6 +3,8 @@
 //! Standard output carries data only; logs, progress and errors go to standard error. `failure` maps
 //! every error to an exit code and one sentence. Secrets are never flags: they come from the configuration.
 
+#![warn(clippy::disallowed_macros, clippy::disallowed_methods)]
+
 mod admin;
 mod args;
 mod bar;
@@ -19,6 +21,7 @@ mod failure;
 mod global;
 mod group;
 mod health;
+mod log_fields;
 mod logging;
 mod man;
 mod notify;
@@ -35,9 +38,10 @@ mod serve;
 mod signals;
 mod table;
 mod tag;
+mod terminal;
 mod traces;
 
-use std::process::ExitCode;
+use std::{borrow::Cow, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches};
 
@@ -47,6 +51,7 @@ use self::{
     failure::Failure,
     global::Color,
 };
+use crate::visible::visible;
 
 /// Runs the command line of this process and gives its exit code.
 pub fn main() -> ExitCode {
@@ -70,8 +75,14 @@ pub fn main() -> ExitCode {
 
 /// Prints help, version, or what is wrong with the arguments.
 fn usage(error: &clap::Error) -> ExitCode {
-    // A closed pipe behind `--help | head` is no failure.
-    let _ = error.print();
+    let told = error.render().to_string();
+    let foreign = std::env::args_os().any(|argument| matches!(visible(&argument.to_string_lossy()), Cow::Owned(_)));
+    if foreign && error.use_stderr() {
+        terminal::tell(&told);
+    } else {
+        // A closed pipe behind `--help | head` is no failure.
+        let _ = error.print();
+    }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 

@@ -1,10 +1,10 @@
 //! [`Printer`]: results on standard output.
 
-use std::io::{self, Write, stdout};
+use std::io;
 
 use serde::Serialize;
 
-use super::{global::Format, table::Table};
+use super::{global::Format, table::Table, terminal};
 
 /// Prints results in the format asked for. Every write is flushed, and its errors are the caller's: a closed pipe ends
 /// the command.
@@ -22,7 +22,7 @@ impl Printer {
     /// Prints `text` for a person, or `json` for a program.
     pub(crate) fn print(self, text: &str, json: &impl Serialize) -> io::Result<()> {
         match self.format {
-            Format::Text => self.line(text),
+            Format::Text => self.text(text),
             Format::Json => self.json(json),
         }
     }
@@ -32,16 +32,19 @@ impl Printer {
         self.print(&table.to_string(), &json)
     }
 
-    /// Prints a line in either format.
-    pub(crate) fn line(self, text: &str) -> io::Result<()> {
-        let mut out = stdout().lock();
-        writeln!(out, "{}", text.trim_end_matches('\n'))?;
-        out.flush()
+    /// Prints text in either format.
+    pub(crate) fn text(self, text: &str) -> io::Result<()> {
+        terminal::print(text)
+    }
+
+    /// Prints a line that is JSON in either format.
+    pub(crate) fn json_line(self, json: &str) -> io::Result<()> {
+        terminal::print_json(json)
     }
 
     /// Prints JSON in either format.
     pub(crate) fn json(self, value: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
-        self.line(&text)
+        self.json_line(&text)
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     client::{self, Client},
     limits,
     queue::{NewQueue, Queue, QueueMode},
+    visible::visible,
 };
 
 /// Options of `queue`.
@@ -162,7 +163,7 @@ async fn show(client: &Client, queue: &str, context: &Context) -> Result<(), Fai
         ("messages", queue.produced_messages.to_string()),
         ("dead letters", dead_letters(&queue)),
     ];
-    let facts = facts.map(|(name, value)| format!("{name:13} {value}").trim_end().to_owned()).join("\n");
+    let facts = facts.map(|(name, value)| format!("{name:13} {}", visible(&value)).trim_end().to_owned()).join("\n");
     let text = format!("{facts}\n\n{}", group::table(&groups));
     let mut json = object(&queue);
     json["groups"] = groups.iter().map(group::object).collect();

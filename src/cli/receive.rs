@@ -100,7 +100,7 @@ async fn receive(
             break;
         }
         // First printed, then acknowledged: a reader that went away costs no message.
-        batch.iter().try_for_each(|message| context.printer().line(&line(message, args.no_ack)))?;
+        batch.iter().try_for_each(|message| context.printer().json_line(&line(message, args.no_ack)))?;
         if !args.no_ack && !batch.is_empty() {
             let acks: Vec<_> = batch.iter().map(|message| (message.handle.clone(), AckStatus::Success)).collect();
             client.acknowledge(source, &acks).await?;

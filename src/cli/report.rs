@@ -6,6 +6,7 @@ use super::{
     context::Context,
     failure::{Failure, Kind},
     global::Format,
+    terminal,
 };
 
 const RED: &str = "\u{1b}[1;31m";
@@ -28,9 +29,10 @@ fn text(failure: &Failure, context: &Context) {
         }
         _ => String::new(),
     };
-    anstream::eprintln!("{}error:{} {failure}{hint}", context.style(RED), context.style(""));
+    let head = format!("{}error:{} ", context.style(RED), context.style(""));
+    terminal::tell_styled(&head, &format!("{failure}{hint}"));
     if context.global.verbose > 0 {
-        failure.causes().iter().for_each(|cause| anstream::eprintln!("  caused by: {cause}"));
+        failure.causes().iter().for_each(|cause| terminal::tell(&format!("  caused by: {cause}")));
     }
 }
 
@@ -41,5 +43,5 @@ fn json(failure: &Failure) {
         "message": failure.to_string(),
         "causes": failure.causes(),
     });
-    eprintln!("{}", serde_json::json!({ "error": error }));
+    terminal::tell_json(&serde_json::json!({ "error": error }).to_string());
 }

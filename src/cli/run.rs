@@ -10,6 +10,7 @@ use super::{
     logging, notify,
     reload::Live,
     signals::{HangUps, until_signal},
+    terminal,
 };
 use crate::{
     config::{Config, load},
@@ -108,7 +109,7 @@ fn announce(sidecar: &Sidecar, config: &Config) {
     parts.extend(sidecar.server_url().map(|url| format!("server on {url} ({storage})")));
     parts.extend(sidecar.publisher_urls().iter().map(|url| format!("publisher on {url}")));
     parts.extend(sidecar.admin_url().map(|url| format!("admin on {url}")));
-    eprintln!("dms-worker: {}", parts.join("; "));
+    terminal::tell(&format!("dms-worker: {}", parts.join("; ")));
 }
 
 impl From<SidecarError> for Failure {

@@ -10,6 +10,7 @@ use super::{
     logging, notify,
     reload::Live,
     signals::{HangUps, until_signal},
+    terminal,
 };
 use crate::{
     config::{Config, Request, load},
@@ -100,10 +101,10 @@ fn request(args: &ServeArgs, context: &Context) -> Request {
 fn announce(server: &Server, config: &Config) {
     let admin = server.admin_addr().map(|address| format!(", admin on http://{address}"));
     let auth = if server.is_open() { ", open to any local caller" } else { "" };
-    eprintln!(
+    terminal::tell(&format!(
         "dms-worker: serving on {} ({}{auth}{})",
         server.url().unwrap_or_default(),
         embed::storage(&config.server),
         admin.unwrap_or_default()
-    );
+    ));
 }

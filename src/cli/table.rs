@@ -4,6 +4,8 @@ use std::{fmt, iter::once, ops::Range};
 
 use console::{Alignment, measure_text_width, pad_str, truncate_str};
 
+use crate::visible::visible;
+
 /// What stands between columns, and before those that continue a row.
 const GAP: &str = "  ";
 
@@ -25,9 +27,9 @@ impl Table {
         Self { head: head.to_vec(), rows: Vec::new(), width }
     }
 
-    /// Adds a row, one cell per column.
+    /// Adds a row, one cell per column, each in one line.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| visible(&cell).into_owned()).collect());
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -120,6 +122,13 @@ mod tests {
         let wide = "NAME  COUNT    ID\na           7  0123456789\n队列  1234567  x\n";
         assert_eq!(table(usize::MAX).to_string(), wide);
         assert_eq!(table(25).to_string(), wide, "it fits exactly");
+    }
+
+    #[test]
+    fn foreign_text_stays_in_its_cell() {
+        let mut table = Table { head: vec!["NAME", "ID"], rows: Vec::new(), width: usize::MAX };
+        table.row(["a\r\n\u{1b}[2J\u{9b}\u{202e}".to_owned(), "x".to_owned()]);
+        assert_eq!(table.to_string().lines().nth(1), Some(r"a\r\n\u{1b}[2J\u{9b}\u{202e}  x"));
     }
 
     #[test]

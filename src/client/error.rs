@@ -8,7 +8,7 @@ use super::{
     cause::RefusalCause,
     code::{Class, ErrorCode},
 };
-use crate::{auth::AuthError, limits::LimitError, transport::TransportError};
+use crate::{auth::AuthError, limits::LimitError, transport::TransportError, visible::visible};
 
 /// Why a call, or one message of a send, failed. Cloning is cheap.
 ///
@@ -322,7 +322,7 @@ impl fmt::Display for Kind {
                 write!(f, "there is no {what} {name:?}, nor any other; create it first")
             }
             Self::Missing { what, name, known } => {
-                write!(f, "there is no {what} {name:?}; there are {}", known.join(", "))
+                write!(f, "there is no {what} {name:?}; there are {}", visible(&known.join(", ")))
             }
             Self::Deadline => f.write_str("the deadline passed"),
         }
@@ -333,14 +333,14 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.code, &self.foreign_code) {
             (Some(code), _) => write!(f, "{code}")?,
-            (None, Some(code)) => write!(f, "{code}")?,
+            (None, Some(code)) => write!(f, "{}", visible(code))?,
             (None, None) => write!(f, "HTTP {}", self.status)?,
         }
         if !self.message.is_empty() {
-            write!(f, " {}", self.message.trim_end_matches('.'))?;
+            write!(f, " {}", visible(self.message.trim_end_matches('.')))?;
         }
         if let Some(id) = &self.request_id {
-            write!(f, " (request {id})")?;
+            write!(f, " (request {})", visible(id))?;
         }
         match remedy(self.class, &self.message) {
             "" => Ok(()),

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import http.server
 import json
 import os
 import pathlib
@@ -14,10 +15,15 @@ import subprocess
 import termios
 import threading
 import time
+import unicodedata
 import unittest
 
 import harness
 from harness import PATIENCE, Case
+
+
+# A one-character sequence, right to left, other ends of lines, colours, the clipboard, the start of the line.
+TRICK = "a\x9b31m\u202e\u2028\x7f\u2066\x1b[31m\x1b]52;c;ZXZpbA==\x07\r\nERROR"
 
 
 class Terminal:
@@ -102,6 +108,52 @@ server:
         self.assertEqual(listed.end(), 0, listed.shown)
         self.assertIn("orders", listed.shown)
         self.assertLessEqual(max(len(line) for line in listed.shown.splitlines()), 60)
+
+    def test_what_messages_hold_is_shown_and_not_obeyed(self):
+        self.serve()
+        body = json.dumps(TRICK, ensure_ascii=False)
+        sent = self.client("send", "orders", body, pipe=True)
+        self.assertEqual(sent.end(), 0, sent.shown)
+        printed = self.client("receive", "orders", "billing", "--no-ack", "--ack-wait", "15s", "--wait", "1s", pipe=True)
+        self.assertEqual(printed.end(), 0, printed.shown)
+        self.assertIn("\u009b31m\u202e\u2028", printed.piped, "a program gets each byte as it is")
+        group = f"/queues/{self.server.queue()}/groups/{self.server.group()['id']}"
+        self.server.api("POST", f"{group}/ack", {"message": [{"handler": json.loads(printed.piped)["handler"], "status": "fail"}]})
+        for arguments in [["dlq", "dump", "orders", "billing"], ["dlq", "show", "orders", "billing"],
+                          ["-o", "json", "dlq", "show", "orders", "billing"], ["receive", "orders", "billing", "--dead-letters"]]:
+            shown = self.client("--color", "never", *arguments)
+            self.assertEqual(shown.end(), 0, shown.shown)
+            self.assertHarmless(shown.shown)
+            self.assertIn("202e", shown.shown, "and it can be seen")
+            if arguments[0] == "receive" or arguments[1] == "dump":
+                [line] = [line for line in shown.shown.splitlines() if line.startswith("{")]
+                self.assertEqual(json.loads(line)["body"], TRICK, "the same JSON")
+
+    def test_what_a_service_says_is_shown_and_not_obeyed(self):
+        class Hostile(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                text = json.dumps({"error_code": "DMS.10240015", "error_msg": TRICK, "request_id": TRICK}, ensure_ascii=False).encode()
+                self.send_response(400)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        for arguments in [["queue", "list"], ["-v", "queue", "list"], ["-o", "json", "queue", "list"], ["queue", TRICK.replace("\0", "")]]:
+            shown = self.terminal("--color", "never", "--endpoint", f"http://127.0.0.1:{server.server_port}", *arguments)
+            self.assertNotEqual(shown.end(), 0)
+            self.assertHarmless(shown.shown)
+            self.assertIn("202e", shown.shown)
+
+    def assertHarmless(self, shown):
+        obeyed = [c for c in shown.replace("\r\n", "\n") if c != "\n" and (unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in "\u202e\u2066")]
+        self.assertEqual(obeyed, [], shown)
 
     def test_sending_a_file_shows_its_progress_and_keeps_stdout_clean(self):
         self.serve()

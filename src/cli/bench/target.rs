@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{BenchArgs, usage::Process};
 use crate::{
-    cli::{context::Context, failure::Failure},
+    cli::{context::Context, failure::Failure, terminal},
     client::Client,
     config::load,
     sidecar::connect,
@@ -70,7 +70,7 @@ async fn start(data_dir: Option<PathBuf>) -> Result<Target, Failure> {
     // The pipe has to be read on, or a server with something to say would stop.
     tokio::spawn(async move {
         while let Ok(Some(line)) = lines.next_line().await {
-            anstream::eprintln!("{line}");
+            terminal::tell(&line);
         }
     });
     let process = child.id().map(Process::Other);

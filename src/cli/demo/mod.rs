@@ -5,7 +5,6 @@ mod story;
 
 use std::{
     future::pending,
-    io::stdout,
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
     sync::{
@@ -121,7 +120,7 @@ async fn tour(orders: usize, context: &Context) -> Result<ExitCode, Failure> {
     // The server has nothing left to say.
     let _ = serving.await;
     let summary = tour.ledger.summary(first.failed, redriven, first.received);
-    story.summary(&mut stdout().lock(), &summary)?;
+    story.summary(&summary)?;
     Ok(ExitCode::from(u8::from(!summary.is_complete())))
 }
 

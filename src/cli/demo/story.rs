@@ -1,6 +1,6 @@
 //! What the tour tells while it goes, and its closing table.
 
-use std::io::{self, Write};
+use std::io;
 
 use indicatif::ProgressBar;
 
@@ -55,19 +55,19 @@ impl<'a> Story<'a> {
 
     fn step(&self, name: &str, text: &str) {
         let (bold, plain) = (self.context.style(BOLD), self.context.style(""));
-        self.context.say(&format!("{bold}{name:>9}{plain}  {text}"));
+        self.context.say_styled(&format!("{bold}{name:>9}{plain}  "), text);
     }
 
     /// The closing table, or JSON for a program.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn summary(&self, out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    pub(super) fn summary(&self, summary: &Summary) -> io::Result<()> {
+        let printer = self.context.printer();
         if self.context.global.output == Format::Json {
             let mut value = serde_json::to_value(summary).map_err(io::Error::other)?;
             value["complete"] = summary.is_complete().into();
-            writeln!(out, "{value:#}")?;
-            return out.flush();
+            return printer.json(&value);
         }
         let rows = [
             ("sent", summary.sent.to_string()),
@@ -81,15 +81,13 @@ impl<'a> Story<'a> {
             ("send to handled, p99", format!("{:.1} ms", summary.p99_ms)),
         ];
         self.context.say("");
-        for (name, value) in rows {
-            writeln!(out, "  {name:<22}{value:>12}")?;
-        }
-        out.flush()?;
+        printer.text(&rows.map(|(name, value)| format!("  {name:<22}{value:>12}")).join("\n"))?;
         let (verdict, color) = match summary.is_complete() {
             true => ("every message is accounted for", GREEN),
             false => ("messages are missing", RED),
         };
-        self.context.say(&format!("\n  {}{verdict}{}", self.context.style(color), self.context.style("")));
+        let verdict = format!("\n  {}{verdict}{}", self.context.style(color), self.context.style(""));
+        self.context.say_styled(&verdict, "");
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     message::{Attributes, Body, DeadLetterInfo, ReceivedMessage},
     queue::{ConsumerGroup, SourcePath},
     redrive::Sweep,
+    visible::visible,
     worker::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, REASON, WORKER},
 };
 
@@ -223,8 +224,8 @@ fn shown(row: &Row) -> Shown<'_> {
 
 /// One line of at most sixty characters.
 fn shortened(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if line.chars().count() <= 60 { line } else { line.chars().take(59).chain(['…']).collect() }
+    let line = visible(text);
+    if line.chars().count() <= 60 { line.into_owned() } else { line.chars().take(59).chain(['…']).collect() }
 }
 
 /// Prints messages as JSON lines, or writes them to a file.
@@ -234,7 +235,7 @@ pub(super) async fn dump(client: &Client, args: DumpArgs, context: &Context) -> 
     let mut file = args.file.as_deref().map(|path| open(path, args.append)).transpose()?;
     let see = |messages: &[ReceivedMessage]| match &mut file {
         Some(file) => write(file, messages, args.ack),
-        None => messages.iter().try_for_each(|message| printer.line(&receive::line(message, false))),
+        None => messages.iter().try_for_each(|message| printer.json_line(&receive::line(message, false))),
     };
     let seen = look(client, &args.which, &args.filter, max, args.ack, see).await?;
     if let Some(file) = &file {

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    cli::{bar::bar, context::Context},
+    cli::{bar::bar, context::Context, terminal},
     redrive::SweepReport,
 };
 
@@ -42,7 +42,7 @@ impl Progress {
                 "passed_over": report.passed_over,
                 "doubled": report.doubled,
             });
-            eprintln!("{line}");
+            terminal::tell_json(&line.to_string());
         }
     }
 

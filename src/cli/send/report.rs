@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::journal::Progress;
 use crate::{
-    cli::{bar::bar, context::Context, failure::Failure, global::Format},
+    cli::{bar::bar, context::Context, failure::Failure, global::Format, terminal},
     message::MessageId,
 };
 
@@ -68,7 +68,7 @@ impl<'a> Report<'a> {
         self.counts.sent += 1;
         self.bar.set_message(format!("{} sent", self.before.sent + self.counts.sent));
         match (self.context.global.output, id) {
-            (Format::Text, Some(id)) => self.bar.suspend(|| self.context.printer().line(id.as_str()))?,
+            (Format::Text, Some(id)) => self.bar.suspend(|| self.context.printer().text(id.as_str()))?,
             (Format::Json, Some(id)) => self.ids.push(id.to_string()),
             (_, None) => {}
         }
@@ -85,7 +85,7 @@ impl<'a> Report<'a> {
         self.counts.refused += 1;
         self.counts.unsure += u64::from(unsure);
         match self.context.global.output {
-            Format::Text => self.bar.suspend(|| eprintln!("line {number}: {reason}")),
+            Format::Text => self.bar.suspend(|| terminal::tell(&format!("line {number}: {reason}"))),
             Format::Json if unsure => {
                 self.refusals.push(json!({ "line": number, "reason": reason, "unsure": true }));
             }
