@@ -211,6 +211,7 @@ mod tests {
 
     use super::*;
     use crate::queue::{ConsumerGroup, ProjectId, Queue, QueueId, QueueMode};
+    use crate::server::broker::RetentionPolicy;
 
     fn queue(name: &str) -> QueueOverview {
         let group = |number: u64| GroupOverview {
@@ -225,6 +226,8 @@ mod tests {
             },
             in_flight: 0,
             polls: 0,
+            expired_unread: 0,
+            expired_dead_letters: 0,
             damaged: 0,
             damaged_dead_letters: 0,
         };
@@ -245,6 +248,9 @@ mod tests {
         QueueOverview {
             project: ProjectId::new("p"),
             queue,
+            retention: Duration::ZERO,
+            delete_when_settled: false,
+            retention_set: RetentionPolicy::default(),
             delayed: 0,
             damaged_delayed: 0,
             groups: (0..20).map(group).collect(),

@@ -15,11 +15,13 @@ use crate::{
     },
 };
 
+pub use self::retention::{Purged, RetentionPolicy};
 pub use self::verdict::{Cause, ReasonCounts, Verdict};
 pub use super::durations::Durations;
 pub use crate::queue::Stream;
 
 pub mod embedded;
+mod retention;
 pub(crate) mod verdict;
 
 /// Where a consume or an acknowledgement goes: a group of a queue of a project.
@@ -144,6 +146,12 @@ pub struct QueueOverview {
     pub project: ProjectId,
     /// The queue; the dead-letter fields are filled in.
     pub queue: Queue,
+    /// How long it keeps messages.
+    pub retention: Duration,
+    /// Whether messages go as soon as every group has settled them.
+    pub delete_when_settled: bool,
+    /// What of that was set while the server ran.
+    pub retention_set: RetentionPolicy,
     /// Messages that are not due yet.
     pub delayed: u64,
     /// Those of them that were due, and are damaged.
@@ -161,6 +169,10 @@ pub struct GroupOverview {
     pub in_flight: u64,
     /// Consume calls that wait.
     pub polls: u64,
+    /// Messages that retention deleted before the group had consumed them, since the broker was opened.
+    pub expired_unread: u64,
+    /// Dead letters that retention deleted before the group had consumed them, since then.
+    pub expired_dead_letters: u64,
     /// Messages that are set aside because they are damaged.
     pub damaged: u64,
     /// Dead letters that are set aside because they are damaged.
@@ -326,6 +338,12 @@ pub enum BrokerError {
     /// The data directory could not be copied.
     #[error("no copy was made: {0}")]
     NoBackup(String),
+    /// This broker cannot do that.
+    #[error("this server does not offer {0}")]
+    NotOffered(&'static str),
+    /// The configuration says it, and wins.
+    #[error("the configuration of the server sets {0} of this queue: change it there")]
+    Configured(&'static str),
     /// No message that was set aside is there.
     #[error("no damaged message is set aside there")]
     NotDamaged,
@@ -466,6 +484,27 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// Skips one of them for good, as if it were acknowledged: its project, queue, group, kind and place count.
     async fn skip_damaged(&self, _which: &DamagedMessage) -> Result<(), BrokerError> {
         Err(BrokerError::NotDamaged)
+    }
+
+    /// Deletes all messages of a queue, those that are not due among them; with a group, settles that group's backlog alone. Messages
+    /// that are leased meanwhile are settled whatever their acknowledgement says; dead letters stay.
+    async fn purge(
+        &self,
+        _project: &ProjectId,
+        _queue: &QueueId,
+        _group: Option<&GroupId>,
+    ) -> Result<Purged, BrokerError> {
+        Err(BrokerError::NotOffered("purging"))
+    }
+
+    /// Sets how long a queue keeps its messages; what the policy leaves open is as the configuration says.
+    async fn set_retention(
+        &self,
+        _project: &ProjectId,
+        _queue: &QueueId,
+        _policy: RetentionPolicy,
+    ) -> Result<(), BrokerError> {
+        Err(BrokerError::NotOffered("a retention for each queue"))
     }
 
     /// Copies all that was stored before this call into a new directory, while everything goes on.

@@ -50,7 +50,13 @@ impl Messages {
                 self.by_due.remove(&(*lot, *due, *seq));
             }
             Record::Expired { stream, low, .. } => self.cut(*stream, *low),
-            Record::TagsSet(..) | Record::RuleFixed(..) | Record::Skipped | Record::Settled { .. } => {}
+            Record::Emptied { lot, below } => self.empty(*lot, *below),
+            Record::TagsSet(..)
+            | Record::RuleFixed(..)
+            | Record::Skipped
+            | Record::Settled { .. }
+            | Record::RetentionSet(..)
+            | Record::Purged { .. } => {}
         }
     }
 
@@ -60,11 +66,16 @@ impl Messages {
 
     fn disown(&mut self, owner: &str) {
         for stream in self.streams.remove(owner).unwrap_or_default() {
-            self.cut(stream, u64::MAX);
-            let due: Vec<_> =
-                self.by_due.range((stream, i64::MIN, 0)..=(stream, i64::MAX, u64::MAX)).map(|(key, _)| *key).collect();
-            due.iter().for_each(|key| drop(self.by_due.remove(key)));
+            self.empty(stream, u64::MAX);
         }
+    }
+
+    /// Drops the messages of a lot below a place.
+    fn empty(&mut self, lot: StreamNo, below: u64) {
+        self.cut(lot, below);
+        let due = self.by_due.range((lot, i64::MIN, 0)..=(lot, i64::MAX, u64::MAX)).map(|(key, _)| *key);
+        let gone: Vec<_> = due.filter(|(_, _, place)| *place < below).collect();
+        gone.iter().for_each(|key| drop(self.by_due.remove(key)));
     }
 
     /// Drops the messages of a stream below a place. Key by key: taking a map apart and joining it costs its whole length.

@@ -10,7 +10,10 @@ use std::{collections::BTreeSet, fmt, ops::Range, path::Path, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{broker::verdict::Cause, durations::Durations};
+use super::{
+    broker::{RetentionPolicy, verdict::Cause},
+    durations::Durations,
+};
 use crate::{
     message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter},
@@ -184,6 +187,12 @@ pub(crate) enum Record {
     },
     /// A commit that was damaged and given up stood here.
     Skipped,
+    /// What was said about how long a queue keeps its messages is this now.
+    RetentionSet(QueueId, RetentionPolicy),
+    /// A group's backlog was purged: everything below this place is settled for its reader.
+    Purged { reader: ReaderNo, below: u64 },
+    /// Messages of a lot below this place are gone.
+    Emptied { lot: StreamNo, below: u64 },
     /// Messages below `low` are gone; `oldest` is a lower bound of when the first one left entered.
     Expired { stream: StreamNo, low: u64, oldest: Option<i64> },
 }
@@ -243,6 +252,8 @@ pub(crate) struct QueueSnapshot {
     pub(crate) row: QueueRow,
     /// Its resource tags in the order they were set.
     pub(crate) tags: Vec<QueueTag>,
+    /// What was said about how long it keeps messages.
+    pub(crate) retention: RetentionPolicy,
     /// Its messages.
     pub(crate) stream: StreamMark,
     /// Those that are not due.

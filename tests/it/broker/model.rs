@@ -37,6 +37,8 @@ enum Step {
     Take { group: usize, dead: bool, max: usize },
     /// Acknowledges one of the batches of a group, old ones included; what is said of each message, `None` for nothing.
     Ack { batch: prop::sample::Index, said: Vec<Option<Said>> },
+    /// Purges the backlog of a group, or the queue.
+    Purge(Option<usize>),
     /// Time passes.
     Wait(u32),
     /// The broker ends, in order or by a crash, and opens again (on disk alone).
@@ -101,6 +103,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (any::<prop::sample::Index>(), prop::collection::vec(said, 1..6))
             .prop_map(|(batch, said)| Step::Ack { batch, said }),
         2 => (1u32..12).prop_map(Step::Wait),
+        1 => prop::option::weighted(0.7, 0usize..2).prop_map(Step::Purge),
         1 => any::<bool>().prop_map(|crash| Step::Restart { crash }),
     ]
 }
@@ -201,6 +204,7 @@ impl Play {
             Step::Send(messages) => self.send(messages).await,
             Step::Take { group, dead, max } => self.take(group, dead, max).await,
             Step::Ack { batch, said } => self.ack(batch, &said).await,
+            Step::Purge(group) => self.purge(group).await,
             Step::Wait(steps) => {
                 tokio::time::sleep(STEP * steps).await;
                 self.model.pass(STEP * steps);
@@ -259,6 +263,17 @@ impl Play {
             (Err(BrokerError::UnknownHandle(_)), Judged::Over)
             | (Err(BrokerError::NotRejectable(_)), Judged::Refused) => {}
             (settled, expected) => panic!("{settled:?} where the model has {expected:?}"),
+        }
+    }
+
+    async fn purge(&mut self, group: Option<usize>) {
+        let path = &self.paths[group.unwrap_or(0)];
+        let only = group.map(|_| &path.group);
+        let purged = self.broker.purge(&path.project, &path.queue, only).await.unwrap();
+        let expected = self.model.purge(group);
+        // Of a group with a label rule the broker has not looked at all messages.
+        if group != Some(1) {
+            assert_eq!((purged.messages, purged.delayed), expected);
         }
     }
 

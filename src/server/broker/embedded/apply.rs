@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::{
-    config::EmbeddedConfig,
+    config::{EmbeddedConfig, Keeping},
     reader::Reader,
     state::{QueueState, State},
     stream::{Lot, Stream},
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     queue::{GroupId, QueueId},
     server::{
-        clock::whole_ms,
+        broker::RetentionPolicy,
         store::{GroupRow, QueueRow, ReaderMark, ReaderNo, Record, Settlement, StreamNo},
     },
 };
@@ -85,6 +85,13 @@ impl State {
                 }
             }
             Record::Skipped => {}
+            Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy, config),
+            Record::Purged { reader, below } => self.purge(*reader, *below),
+            Record::Emptied { lot, .. } => {
+                if let Some(lot) = self.lots.get_mut(lot) {
+                    lot.clear();
+                }
+            }
             Record::Expired { stream, low, oldest } => self.expire(*stream, *low, *oldest),
         }
     }
@@ -92,9 +99,10 @@ impl State {
     fn create_queue(&mut self, row: &QueueRow, config: &EmbeddedConfig) {
         self.begin_creation(row.number, config);
         self.next_number = row.number + 2;
-        self.streams.insert(row.stream(), Stream::empty(config.retention_ms(row)));
+        self.streams.insert(row.stream(), Stream::empty(config.keeping_of(row, RetentionPolicy::default())));
         self.lots.insert(row.lot(), Lot::empty(row.stream()));
-        let queue = QueueState { row: row.clone(), tags: Vec::new(), groups: Vec::new() };
+        let (tags, retention, groups) = (Vec::new(), RetentionPolicy::default(), Vec::new());
+        let queue = QueueState { row: row.clone(), tags, retention, groups };
         self.queues.insert(row.id.clone(), queue);
     }
 
@@ -105,7 +113,7 @@ impl State {
         let fresh = |head| ReaderMark { head, consumed: 0, ready: Vec::new(), rule: None };
         let reader = Reader::new(stream, fresh(row.start));
         let dead = Reader::new(row.dead_letters(), fresh(1));
-        self.streams.insert(row.dead_letters(), Stream::empty(whole_ms(config.dead_letter_retention)));
+        self.streams.insert(row.dead_letters(), Stream::empty(Keeping::for_time(config.dead_letter_retention)));
         self.add_group(row.clone(), reader, dead, config);
     }
 
@@ -141,11 +149,12 @@ impl State {
         let Some(reader) = self.readers.get_mut(&number) else { return };
         let Some(stream) = self.streams.get(&reader.stream) else { return };
         self.dead_letters += settlement.dead.len() as u64;
-        let ended = reader.settle(lease, settlement, stream.low);
+        let (ended, of) = (reader.settle(lease, settlement, stream.low), reader.stream);
         if let (Some(ended), Some(lease)) = (ended, lease) {
             self.forget_lease(number, lease, &ended);
         }
         touched.readers.insert(number);
+        self.look_for_settled(of);
     }
 
     fn expire(&mut self, number: StreamNo, low: u64, oldest: Option<i64>) {
@@ -165,8 +174,11 @@ impl State {
         unread.into_iter().for_each(|(reader, count)| self.tell_unread(reader, count));
     }
 
-    /// Logs that messages were deleted that a group had not consumed.
-    fn tell_unread(&self, reader: ReaderNo, messages: u64) {
+    /// Logs and counts that messages were deleted that a group had not consumed.
+    fn tell_unread(&mut self, reader: ReaderNo, messages: u64) {
+        if let Some(reader) = self.readers.get_mut(&reader) {
+            reader.expired_unread += messages;
+        }
         let groups = self.queues.values().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group)));
         let mut of = groups.filter(|(_, group)| [group.reader(), group.dead_letter_reader()].contains(&reader));
         let Some((queue, group)) = of.next() else { return };
@@ -203,6 +215,9 @@ impl State {
                         lease.settling = false;
                     }
                 }
+            }
+            Work::DropSettled(stream) => {
+                self.look_for_settled(*stream);
             }
             Work::Unpark { lot, due, .. } => {
                 if let (Some(lot), Some(first)) = (self.lots.get_mut(lot), due.first()) {

@@ -134,7 +134,7 @@ impl Core {
         Ok(usage)
     }
 
-    async fn change(&self, change: Admin) -> Result<(), BrokerError> {
+    pub(super) async fn change(&self, change: Admin) -> Result<(), BrokerError> {
         self.submit(Work::Admin(change)).outcome().await
     }
 
@@ -146,6 +146,9 @@ impl Core {
             project: queue.row.project.clone(),
             queue: self.show(&state, queue),
             delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.count),
+            retention: self.keeping(queue).retention(),
+            delete_when_settled: self.keeping(queue).when_settled,
+            retention_set: queue.retention,
             damaged_delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.aside.len()),
             groups: queue.groups.iter().map(|group| state.group_overview(queue, group)).collect(),
         };
@@ -160,8 +163,7 @@ impl Core {
             mode: row.mode,
             description: row.description.clone(),
             created_ms: row.created_ms,
-            reservation_minutes: u64::try_from(self.config.retention_of(row).as_millis().div_ceil(60_000))
-                .unwrap_or(u64::MAX),
+            reservation_minutes: self.keeping(queue).minutes(),
             max_message_bytes: limits::MAX_BYTES as u64,
             produced_messages: state.produced(queue),
             group_count: u32::try_from(queue.groups.len()).unwrap_or(u32::MAX),
@@ -181,13 +183,16 @@ impl State {
 
     fn group_overview(&self, queue: &QueueState, group: &GroupRow) -> GroupOverview {
         let reader = self.readers.get(&group.reader());
+        let dead = self.readers.get(&group.dead_letter_reader());
         let leased = |reader: &Reader| reader.leases.values().map(|lease| lease.entries.len() as u64).sum();
         GroupOverview {
             group: self.show_group(queue, group),
             in_flight: reader.map_or(0, leased),
             polls: reader.map_or(0, |reader| reader.polls as u64),
             damaged: reader.map_or(0, |reader| reader.aside.len()),
-            damaged_dead_letters: self.readers.get(&group.dead_letter_reader()).map_or(0, |reader| reader.aside.len()),
+            expired_unread: reader.map_or(0, |reader| reader.expired_unread),
+            expired_dead_letters: dead.map_or(0, |reader| reader.expired_unread),
+            damaged_dead_letters: dead.map_or(0, |reader| reader.aside.len()),
         }
     }
 

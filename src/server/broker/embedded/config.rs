@@ -4,7 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     queue::ProjectId,
-    server::{broker::Quotas, clock::whole_ms, store::QueueRow},
+    server::{
+        broker::{Quotas, RetentionPolicy},
+        clock::whole_ms,
+        store::QueueRow,
+    },
 };
 
 /// Who is counted when an acknowledgement stops at a failure.
@@ -30,6 +34,32 @@ pub enum StartPosition {
     End,
 }
 
+/// How long a stream keeps messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keeping {
+    /// In milliseconds, from entering.
+    pub(super) retention_ms: i64,
+    /// Whether messages go as soon as every reader has settled them.
+    pub(super) when_settled: bool,
+}
+
+impl Keeping {
+    /// For a time, settled or not.
+    pub(super) fn for_time(retention: Duration) -> Self {
+        Self { retention_ms: whole_ms(retention), when_settled: false }
+    }
+
+    /// The time.
+    pub(super) fn retention(self) -> Duration {
+        Duration::from_millis(u64::try_from(self.retention_ms).unwrap_or(0))
+    }
+
+    /// The same in minutes, rounded up.
+    pub(super) fn minutes(self) -> u64 {
+        u64::try_from(self.retention().as_millis().div_ceil(60_000)).unwrap_or(u64::MAX)
+    }
+}
+
 /// The options of an [`EmbeddedBroker`](super::EmbeddedBroker).
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
@@ -48,6 +78,8 @@ pub struct EmbeddedConfig {
     /// How long NORMAL and FIFO queues keep messages, from sending or from the end of their delay, to about a second;
     /// 72 hours.
     pub retention: Duration,
+    /// What the configuration says of single queues, by project and name. It wins over what was set while the server ran.
+    pub queue_retention: HashMap<(ProjectId, String), RetentionPolicy>,
     /// How long dead letters are kept, from becoming one; 72 hours.
     pub dead_letter_retention: Duration,
     /// Consume calls of one group that may wait at the same time; 1,000.
@@ -68,6 +100,7 @@ impl Default for EmbeddedConfig {
             quotas: Quotas::default(),
             project_quotas: HashMap::new(),
             retention: three_days,
+            queue_retention: HashMap::new(),
             dead_letter_retention: three_days,
             max_polls_per_group: 1_000,
             max_leased_bytes: 256 << 20,
@@ -81,13 +114,21 @@ impl EmbeddedConfig {
         self.project_quotas.get(project).copied().unwrap_or(self.quotas)
     }
 
-    /// How long a queue keeps messages; Kafka queues say it themselves (API reference 5.1.1, `retention_hours`).
-    pub(super) fn retention_of(&self, queue: &QueueRow) -> Duration {
-        queue.retention_hours.map_or(self.retention, |hours| Duration::from_secs(u64::from(hours) * 3600))
+    /// How long a queue keeps messages: as the configuration says of it, as was set while the server ran, as a Kafka queue
+    /// says itself (API reference 5.1.1, `retention_hours`), or as the server says of all.
+    pub(super) fn keeping_of(&self, queue: &QueueRow, set: RetentionPolicy) -> Keeping {
+        let configured = self.configured(queue);
+        let own = queue.retention_hours.map(|hours| Duration::from_secs(u64::from(hours) * 3600));
+        let retention = configured.retention.or(set.retention).or(own).unwrap_or(self.retention);
+        let when_settled = configured.delete_when_settled.or(set.delete_when_settled).unwrap_or(false);
+        Keeping { retention_ms: whole_ms(retention), when_settled }
     }
 
-    /// The same in milliseconds.
-    pub(super) fn retention_ms(&self, queue: &QueueRow) -> i64 {
-        whole_ms(self.retention_of(queue))
+    /// What the configuration says of a queue.
+    pub(super) fn configured(&self, queue: &QueueRow) -> RetentionPolicy {
+        if self.queue_retention.is_empty() {
+            return RetentionPolicy::default();
+        }
+        self.queue_retention.get(&(queue.project.clone(), queue.name.clone())).copied().unwrap_or_default()
     }
 }

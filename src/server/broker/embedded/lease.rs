@@ -190,6 +190,18 @@ impl Lease {
     }
 }
 
+impl Judgement {
+    /// The same, but for messages below a place that were purged while they were leased: they are settled, whatever is said of them.
+    pub(super) fn without_purged(mut self, lease: &Lease, below: u64) -> Self {
+        let kept = |seq: &u64| *seq >= below;
+        self.settlement.failed.retain(|(seq, _)| kept(seq));
+        self.settlement.dead.retain(kept);
+        self.histories.retain(|(seq, _)| kept(seq));
+        self.deaths.retain(|(at, _)| lease.entries.get(*at).is_some_and(|entry| kept(&entry.message.seq)));
+        self
+    }
+}
+
 impl Ending {
     /// What it means for the message at a position.
     fn fate(&self, position: usize, counting: FailureCounting) -> Fate<'_> {

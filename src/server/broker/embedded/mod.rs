@@ -6,7 +6,8 @@
 //! answers. Nothing is visible before it is durable, and a commit that fails changes nothing.
 //!
 //! `poll` hands out leases, which live in memory alone: after a restart they are gone and their messages available.
-//! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `housekeeper` has the store tidy up;
+//! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `retention` finds what every group has settled;
+//! `purge` deletes on request; `housekeeper` has the store tidy up;
 //! `heartbeat` extends leases by the time in which the process did not run; `damage` tells of damaged messages and skips them for good;
 //! `health` keeps whether the store works.
 //! `stream`, `reader`, `aside`, `lease`, `rule` and `handle` are plain values without clocks or tasks.
@@ -28,7 +29,7 @@ use self::{
 };
 use super::{
     Ack, BackedUp, Broker, BrokerError, DamagedMessage, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage,
-    NewMessage, Peeked, QueueOverview, Quotas, Settled, StorageTrouble, Stream, Usage,
+    NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionPolicy, Settled, StorageTrouble, Stream, Usage,
 };
 pub use crate::server::store::OpenError;
 use crate::{
@@ -55,7 +56,9 @@ mod lease;
 mod peek;
 mod poll;
 mod prepare;
+mod purge;
 mod reader;
+mod retention;
 mod rule;
 mod settle;
 mod state;
@@ -323,6 +326,24 @@ impl Broker for EmbeddedBroker {
 
     async fn skip_damaged(&self, which: &DamagedMessage) -> Result<(), BrokerError> {
         self.core.skip_damaged(which).await
+    }
+
+    async fn purge(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        group: Option<&GroupId>,
+    ) -> Result<Purged, BrokerError> {
+        self.core.purge(project, queue, group).await
+    }
+
+    async fn set_retention(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        policy: RetentionPolicy,
+    ) -> Result<(), BrokerError> {
+        self.core.set_retention(project, queue, policy).await
     }
 
     async fn back_up(&self, to: &Path) -> Result<BackedUp, BrokerError> {

@@ -86,7 +86,7 @@ fn sketch(core: &Core, path: &GroupPath, which: Stream, from: u64, max: usize) -
     let now = Instant::now();
     for lease in reader.leases.values() {
         let left = lease.deadline.saturating_duration_since(now);
-        for entry in lease.entries.iter().filter(|entry| entry.message.seq >= from) {
+        for entry in lease.entries.iter().filter(|entry| entry.message.seq >= from.max(reader.purged)) {
             known.insert(entry.message.seq, (PeekState::Leased(left), entry.failures));
         }
     }

@@ -147,14 +147,19 @@ impl Poll {
         let minted = minted.map_err(|error| BrokerError::Store(StoreError::new(error).0))?;
         let head = reader.head();
         let taken = reader.take(stream, want);
+        // The label rule may have passed over messages that were the last to wait for this group.
+        let (passed, of) = (stream.keeping.when_settled && reader.head() != head, reader.stream);
         if let Some(skips) = reader.overdue_skips(stream.low) {
             self.core.submit(Work::Skip(self.reader, skips));
+        }
+        if passed && state.look_for_settled(of) {
+            self.core.timer.notify_one();
         }
         match taken {
             Take::Nothing => Ok(Look::Nothing),
             Take::More => Ok(Look::More),
             Take::Missing(read) => {
-                if !reader.reading {
+                if let Some(reader) = state.readers.get_mut(&self.reader).filter(|reader| !reader.reading) {
                     self.fetch(reader, read);
                 }
                 Ok(Look::Reading)

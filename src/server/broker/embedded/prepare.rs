@@ -62,6 +62,7 @@ impl<'a> Preparer<'a> {
                 Some(_) => vec![Record::Expired { stream: *stream, low: *low, oldest: *oldest }],
                 None => Vec::new(),
             }),
+            Work::DropSettled(stream) => Ok(self.drop_settled(*stream).into_iter().collect()),
             Work::Admin(admin) => self.admin(admin),
             Work::Stop => Ok(Vec::new()),
         }
@@ -115,7 +116,7 @@ impl<'a> Preparer<'a> {
                 .ok_or_else(|| BrokerError::UnknownHandle("The lease has just ended.".to_owned()))?;
             let dead_after = reader.dead.map(|(_, failures)| failures);
             let judged = lease_held.judge(ending, self.config.failure_counting, dead_after, self.now_ms);
-            let Judgement { mut settlement, deaths, histories } = judged;
+            let Judgement { mut settlement, deaths, histories } = judged.without_purged(lease_held, reader.purged);
             settlement.head = reader.durable_head();
             for (position, info) in deaths {
                 if let (Some((stream, _)), Some(entry)) = (reader.dead, lease_held.entries.get(position)) {
@@ -136,11 +137,10 @@ impl<'a> Preparer<'a> {
     }
 
     fn unpark(&mut self, lot: StreamNo, stream: StreamNo, due: &[Arc<Stored>]) -> Vec<Record> {
-        if !self.state.lots.contains_key(&lot) {
-            return Vec::new();
-        }
+        let Some(held) = self.state.lots.get(&lot) else { return Vec::new() };
         let mut records = Vec::with_capacity(due.len() * 2);
-        for message in due {
+        // What was purged while it was being read stays purged.
+        for message in due.iter().filter(|message| message.seq >= held.low) {
             let (seq, entered_ms) = self.place(stream);
             let Stored { body_bytes, .. } = **message;
             let (json, tags) = (message.json.clone(), message.tags.clone());
@@ -166,6 +166,11 @@ impl<'a> Preparer<'a> {
             Admin::PutTags(queue, tags) => self.put_tags(queue, tags),
             Admin::DeleteTags(queue, tags) => self.delete_tags(queue, tags),
             Admin::FixRule(reader, rule) => self.fix_rule(*reader, rule),
+            Admin::SetRetention(queue, policy) => {
+                self.queue_row(queue)?;
+                Ok(vec![Record::RetentionSet(queue.clone(), *policy)])
+            }
+            Admin::Purge(queue, group) => self.purge(queue, group.as_ref()),
         }
     }
 
@@ -211,6 +216,27 @@ impl<'a> Preparer<'a> {
             Record::GroupCreated(GroupRow { number, queue, id, name, created_ms: self.now_ms, start })
         };
         Ok(numbers.zip(groups).map(row).collect())
+    }
+
+    /// Where the stream begins without what every reader has settled; nothing where that is where it begins now.
+    fn drop_settled(&self, number: StreamNo) -> Option<Record> {
+        let (low, oldest) = self.state.settled_front(number)?;
+        Some(Record::Expired { stream: number, low, oldest })
+    }
+
+    /// A group's backlog is settled; without a group that of every one is, and all messages are gone, those that are not due
+    /// among them.
+    fn purge(&self, id: &QueueId, group: Option<&GroupId>) -> Prepared {
+        let queue = self.state.queues.get(id).ok_or(BrokerError::QueueNotFound)?;
+        let (stream, lot) = (queue.row.stream(), queue.row.lot());
+        let below = self.state.streams.get(&stream).ok_or(BrokerError::QueueNotFound)?.next;
+        if let Some(group) = group {
+            return Ok(vec![Record::Purged { reader: queue.group(group)?.reader(), below }]);
+        }
+        let groups = queue.groups.iter().map(|group| Record::Purged { reader: group.reader(), below });
+        let parked_below = self.state.lots.get(&lot).map_or(1, |lot| lot.next);
+        let gone = [Record::Emptied { lot, below: parked_below }, Record::Expired { stream, low: below, oldest: None }];
+        Ok(groups.chain(gone).collect())
     }
 
     fn put_tags(&self, id: &QueueId, tags: &[QueueTag]) -> Prepared {

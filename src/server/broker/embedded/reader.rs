@@ -55,6 +55,10 @@ pub(super) struct Reader {
     pub(super) polls: usize,
     /// Damaged messages: nobody is given them, and they are not settled.
     pub(super) aside: Aside,
+    /// Messages below this place were purged: those that are leased are not given out again.
+    pub(super) purged: u64,
+    /// How many messages were deleted by retention before they were consumed, since the broker was opened.
+    pub(super) expired_unread: u64,
     /// Nothing from here on was looked at.
     head: u64,
     /// Every message passed over below this belongs to a lease or was recorded.
@@ -167,6 +171,8 @@ impl Reader {
             reading: false,
             read_error: None,
             polls: 0,
+            purged: 0,
+            expired_unread: 0,
             head: mark.head,
             attributed: mark.head,
             passed_over: Vec::new(),
@@ -271,7 +277,8 @@ impl Reader {
 
     /// Messages came from the store. What it no longer has is passed over: retention took it meanwhile. What is damaged is set aside.
     pub(super) fn fill(&mut self, read: &Read, found: Found) {
-        for damaged in found.damaged {
+        let purged = self.purged;
+        for damaged in found.damaged.into_iter().filter(|damaged| damaged.seq >= purged) {
             self.forget_ready(damaged.seq);
             self.aside.add(damaged);
         }
@@ -332,6 +339,22 @@ impl Reader {
         }
         self.aside.expire(low);
         self.move_to(self.head.max(low));
+    }
+
+    /// Everything below a place is settled, whatever becomes of its leases.
+    pub(super) fn purge(&mut self, below: u64) {
+        self.expire(below);
+        self.passed_over.clear();
+        self.attributed = self.attributed.max(below);
+        self.purged = below;
+    }
+
+    /// The first message that is not settled: it may be leased, set aside, or not looked at.
+    pub(super) fn settled_below(&self) -> u64 {
+        let leased = self.leases.values().flat_map(|lease| &lease.entries).map(|entry| entry.message.seq);
+        let ready = self.ready.first_key_value().map(|(seq, _)| *seq);
+        let aside = self.aside.iter().next().map(|damaged| damaged.seq);
+        leased.filter(|seq| *seq >= self.purged).chain(ready).chain(aside).chain([self.head]).min().unwrap_or(self.head)
     }
 
     /// What was passed over since the last lease, where it has become much: to be recorded for itself.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::time::Instant;
 
 use super::{
-    config::EmbeddedConfig,
+    config::{EmbeddedConfig, Keeping},
     handle::{BatchToken, Minted},
     heartbeat::Pulse,
     lease::{Ending, Entry, Lease},
@@ -15,8 +15,7 @@ use super::{
 use crate::{
     queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag},
     server::{
-        broker::{BrokerError, GroupPath, ReasonCounts, Stream as Which},
-        clock::whole_ms,
+        broker::{BrokerError, GroupPath, ReasonCounts, RetentionPolicy, Stream as Which},
         store::{GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, ReaderNo, Snapshot, StreamNo},
     },
 };
@@ -67,6 +66,8 @@ pub(super) struct QueueState {
     pub(super) row: QueueRow,
     /// In the order they were set.
     pub(super) tags: Vec<QueueTag>,
+    /// What was said about how long it keeps messages, while the server ran.
+    pub(super) retention: RetentionPolicy,
     /// In the order of their creation.
     pub(super) groups: Vec<GroupRow>,
 }
@@ -75,18 +76,21 @@ impl State {
     /// The state of what a store held.
     pub(super) fn restore(snapshot: Snapshot, config: &EmbeddedConfig) -> Self {
         let mut state = Self { next_number: snapshot.next_number, ..Self::default() };
-        for QueueSnapshot { row, tags, stream, lot } in snapshot.queues {
-            state.streams.insert(row.stream(), Stream::new(stream, config.retention_ms(&row)));
+        for QueueSnapshot { row, tags, retention, stream, lot } in snapshot.queues {
+            state.streams.insert(row.stream(), Stream::new(stream, config.keeping_of(&row, retention)));
             state.lots.insert(row.lot(), Lot::new(row.stream(), lot));
-            state.queues.insert(row.id.clone(), QueueState { row, tags, groups: Vec::new() });
+            state.queues.insert(row.id.clone(), QueueState { row, tags, retention, groups: Vec::new() });
         }
         for GroupSnapshot { row, reader, dead_letters, dead_letter_reader } in snapshot.groups {
             let Some(queue) = state.queues.get(&row.queue) else { continue };
             let reader = Reader::new(queue.row.stream(), reader);
             let dead_letter_reader = Reader::new(row.dead_letters(), dead_letter_reader);
-            let dead_letters = Stream::new(dead_letters, whole_ms(config.dead_letter_retention));
+            let dead_letters = Stream::new(dead_letters, Keeping::for_time(config.dead_letter_retention));
             state.streams.insert(row.dead_letters(), dead_letters);
             state.add_group(row, reader, dead_letter_reader, config);
+        }
+        for stream in state.streams.keys().copied().collect::<Vec<_>>() {
+            state.look_for_settled(stream);
         }
         state
     }
@@ -204,6 +208,8 @@ impl State {
         }
         gone.wake.notify_waiters();
         gone.read_done.notify_waiters();
+        // It may have been the one that the others waited for.
+        self.look_for_settled(gone.stream);
     }
 }
 

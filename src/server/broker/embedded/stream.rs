@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::aside::Aside;
+use super::{aside::Aside, config::Keeping};
 use crate::server::store::{LotMark, ReaderNo, Stored, StreamMark, StreamNo};
 
 /// How many bytes of its newest messages a stream keeps in memory.
@@ -30,12 +30,14 @@ pub(super) struct Stream {
     pub(super) oldest: Option<i64>,
     /// When the newest message entered: the next one is no older, whatever the wall clock does.
     pub(super) newest: i64,
-    /// How long it keeps messages, in milliseconds.
-    pub(super) retention_ms: i64,
+    /// How long it keeps messages.
+    pub(super) keeping: Keeping,
     /// What entered before this place, by the store in the future, counts as having entered when the store was opened.
     pub(super) bounded: Option<Bound>,
     /// Retention is not looked at before.
     pub(super) next_look: Option<Instant>,
+    /// When to look for messages that every reader has settled; `None` where nobody has settled any since the last look.
+    pub(super) settled_look: Option<Instant>,
     /// Who reads it.
     pub(super) readers: Vec<ReaderNo>,
     /// The newest messages, up to `next`.
@@ -45,16 +47,17 @@ pub(super) struct Stream {
 
 impl Stream {
     /// A stream as a store has it.
-    pub(super) fn new(mark: StreamMark, retention_ms: i64) -> Self {
+    pub(super) fn new(mark: StreamMark, keeping: Keeping) -> Self {
         let StreamMark { low, next, oldest, newest } = mark;
         Self {
             low,
             next,
             oldest,
             newest,
-            retention_ms,
+            keeping,
             bounded: None,
             next_look: None,
+            settled_look: None,
             readers: Vec::new(),
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -71,8 +74,8 @@ impl Stream {
     }
 
     /// A stream without a history.
-    pub(super) fn empty(retention_ms: i64) -> Self {
-        Self::new(StreamMark { low: 1, next: 1, oldest: None, newest: 0 }, retention_ms)
+    pub(super) fn empty(keeping: Keeping) -> Self {
+        Self::new(StreamMark { low: 1, next: 1, oldest: None, newest: 0 }, keeping)
     }
 
     /// How many messages it has.
@@ -107,7 +110,7 @@ impl Stream {
 
     /// When its first message may have been kept long enough, in Unix milliseconds.
     pub(super) fn expires_ms(&self) -> Option<i64> {
-        self.oldest.map(|oldest| oldest.saturating_add(self.retention_ms))
+        self.oldest.map(|oldest| oldest.saturating_add(self.keeping.retention_ms))
     }
 
     /// Forgets messages in memory that every reader has passed.
@@ -140,6 +143,8 @@ impl Stream {
 pub(super) struct Lot {
     /// Where they go when they are due.
     pub(super) stream: StreamNo,
+    /// Messages before this place were purged.
+    pub(super) low: u64,
     /// The place of the next message.
     pub(super) next: u64,
     /// How many wait.
@@ -153,12 +158,12 @@ pub(super) struct Lot {
 impl Lot {
     /// A lot as a store has it.
     pub(super) fn new(stream: StreamNo, LotMark { next, count, next_due }: LotMark) -> Self {
-        Self { stream, next, count, next_due, aside: Aside::default() }
+        Self { stream, low: 1, next, count, next_due, aside: Aside::default() }
     }
 
     /// A lot without a history.
     pub(super) fn empty(stream: StreamNo) -> Self {
-        Self { stream, next: 1, count: 0, next_due: None, aside: Aside::default() }
+        Self { stream, low: 1, next: 1, count: 0, next_due: None, aside: Aside::default() }
     }
 
     /// A message comes to wait until `due`.
@@ -172,6 +177,11 @@ impl Lot {
     pub(super) fn unpark(&mut self, seq: u64) {
         self.aside.forget(seq);
         self.count = self.count.saturating_sub(1);
+    }
+
+    /// All that waits is gone.
+    pub(super) fn clear(&mut self) {
+        *self = Self { low: self.next, next: self.next, ..Self::empty(self.stream) };
     }
 
     /// Something may be due at `due`.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{core::Core, lease::Ending, state::State, work::Work};
+use super::{core::Core, lease::Ending, retention::drop_settled, state::State, work::Work};
 use crate::server::{
     broker::BrokerError,
     clock::Clock,
@@ -18,7 +18,7 @@ const MOST_DUE: ReadLimit = ReadLimit { messages: 500, bytes: 4 * 1024 * 1024 };
 /// The most expired messages of one piece of work.
 const MOST_EXPIRED: usize = 1_000;
 /// Retention looks at a stream no oftener than this: under steady traffic messages expire all the time.
-const BETWEEN_EXPIRIES: Duration = Duration::from_secs(1);
+pub(super) const BETWEEN_EXPIRIES: Duration = Duration::from_secs(1);
 /// How long to wait after the store failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -69,6 +69,10 @@ async fn tick(core: &Core) -> Result<(), BrokerError> {
     let streams = core.lock().take_expiring(&core.clock);
     for (stream, low, until_ms) in streams {
         outcome = outcome.and(expire(core, stream, low, until_ms).await);
+    }
+    let settled = core.lock().take_settled(Instant::now());
+    for stream in settled {
+        outcome = outcome.and(drop_settled(core, stream).await);
     }
     outcome
 }
@@ -130,7 +134,8 @@ impl State {
             let at = clock.instant_of(stream.expires_ms()?);
             Some(stream.next_look.map_or(at, |look| look.max(at)))
         });
-        lapse.map(|(deadline, ..)| *deadline).into_iter().chain(due).chain(expiry).min()
+        let settled = self.streams.values().filter_map(|stream| stream.settled_look);
+        lapse.map(|(deadline, ..)| *deadline).into_iter().chain(due).chain(expiry).chain(settled).min()
     }
 
     /// Marks the leases that are over at `now` as settling.
@@ -188,7 +193,7 @@ impl State {
             let due = stream.expires_ms().is_some_and(|at| at <= now_ms);
             if due && stream.next_look.is_none_or(|look| look <= now) {
                 stream.next_look = Some(now + BETWEEN_EXPIRIES);
-                expiring.push((*number, stream.low, now_ms.saturating_sub(stream.retention_ms)));
+                expiring.push((*number, stream.low, now_ms.saturating_sub(stream.keeping.retention_ms)));
             }
         }
         expiring

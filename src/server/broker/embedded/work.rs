@@ -8,7 +8,7 @@ use super::{lease::Ending, rule::LabelRule};
 use crate::{
     queue::{GroupId, QueueId, QueueTag},
     server::{
-        broker::{BrokerError, NewMessage},
+        broker::{BrokerError, NewMessage, RetentionPolicy},
         store::{QueueRow, ReaderNo, Settlement, Stored, StreamNo},
     },
 };
@@ -28,6 +28,8 @@ pub(super) enum Work {
     Drop(StreamNo, i64, u64),
     /// Retention has reached this place of a stream.
     Expire { stream: StreamNo, low: u64, oldest: Option<i64> },
+    /// What every reader of a stream has settled goes.
+    DropSettled(StreamNo),
     /// Queues, groups, tags and rules.
     Admin(Admin),
     /// Nothing comes after this.
@@ -45,6 +47,9 @@ pub(super) enum Admin {
     PutTags(QueueId, Vec<QueueTag>),
     DeleteTags(QueueId, Vec<(String, Option<String>)>),
     FixRule(ReaderNo, LabelRule),
+    SetRetention(QueueId, RetentionPolicy),
+    /// All messages of a queue, or those of one group.
+    Purge(QueueId, Option<GroupId>),
 }
 
 /// What a change is about: those of one kind mostly need the same of the disk.
@@ -69,7 +74,7 @@ impl Work {
             Self::Append(..) => Kind::Send,
             Self::Unpark { .. } | Self::Drop(..) => Kind::Delay,
             Self::End(_) | Self::Skip(..) => Kind::Settle,
-            Self::Expire { .. } => Kind::Expire,
+            Self::Expire { .. } | Self::DropSettled(_) => Kind::Expire,
             Self::Admin(_) | Self::Stop => Kind::Admin,
         }
     }

@@ -1,7 +1,7 @@
 //! Bits that change anywhere in the log: the directory opens, and all but the message that was hit is there.
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     tests::{ALL, queue, tidy_up},
@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     message::DeadLetterInfo,
-    server::store::{Stored, memory::MemoryStore},
+    server::{
+        broker::RetentionPolicy,
+        store::{ReaderNo, Stored, memory::MemoryStore},
+    },
 };
 
 /// A queue's messages, its delayed ones, and a stream of dead letters.
@@ -378,6 +381,11 @@ fn state(store: &DiskStore, snapshot: &Snapshot) -> String {
     format!("{snapshot:?} {:?} {:?} {:?} {due:?}", read(1), read(2), read(4))
 }
 
+fn kept_an_hour() -> Record {
+    let policy = RetentionPolicy { retention: Some(Duration::from_secs(3600)), delete_when_settled: Some(true) };
+    Record::RetentionSet(queue(1).id, policy)
+}
+
 /// While the log is complete, an index that is lost comes back as it was.
 #[test]
 fn an_index_is_made_anew_from_a_complete_log() {
@@ -388,6 +396,9 @@ fn an_index_is_made_anew_from_a_complete_log() {
         .commit(&[
             Record::Unparked(StreamNo(2), 1_001, 1),
             Record::Expired { stream: StreamNo(1), low: 20, oldest: None },
+            Record::Purged { reader: ReaderNo(3), below: 150 },
+            Record::Emptied { lot: StreamNo(2), below: 4 },
+            kept_an_hour(),
         ])
         .unwrap();
     store.release(true).unwrap();
@@ -420,6 +431,7 @@ fn an_index_is_made_anew_with_what_is_whole_of_the_old_one() {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
         fill(&store);
+        store.commit(&[kept_an_hour()]).unwrap();
         for seq in 301..=900 {
             store.commit(&[Record::Appended(StreamNo(1), message(seq, 200, None))]).unwrap();
         }

@@ -23,6 +23,8 @@ enum Step {
     Unpark(usize),
     /// So many of the first messages are gone.
     Expire(usize, u8),
+    /// All that are parked are gone.
+    Empty(usize),
     CatchUp,
     Tidy,
     Open(bool),
@@ -34,6 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..2usize, any::<i8>()).prop_map(|(queue, due)| Step::Park(queue, due)),
         1 => (0..2usize).prop_map(Step::Unpark),
         3 => (0..2usize, 1..60u8).prop_map(|(queue, count)| Step::Expire(queue, count)),
+        1 => (0..2usize).prop_map(Step::Empty),
         1 => Just(Step::CatchUp),
         3 => Just(Step::Tidy),
         1 => any::<bool>().prop_map(Step::Open),
@@ -94,6 +97,10 @@ impl Pair {
                 let (stream, low) = (StreamNo(STREAMS[queue]), self.low[queue]);
                 self.commit(&[Record::Expired { stream, low, oldest: None }]);
             }
+            Step::Empty(queue) => {
+                let (lot, below) = (StreamNo(STREAMS[queue] + 1), self.next_parked[queue]);
+                self.commit(&[Record::Emptied { lot, below }]);
+            }
             Step::CatchUp => self.disk.catch_up().unwrap(),
             Step::Tidy => drop(tidy_up(&self.disk)),
             Step::Open(in_order) => {
@@ -102,6 +109,8 @@ impl Pair {
                 for (queue, found) in snapshot.queues.iter().enumerate() {
                     assert_eq!((found.stream.low, found.stream.next), (self.low[queue], self.next[queue]));
                     assert_eq!(found.lot.next, self.next_parked[queue]);
+                    let parked = self.memory.first_due(StreamNo(STREAMS[queue] + 1), ALL, &BTreeSet::new()).unwrap();
+                    assert_eq!(found.lot.count, parked.messages.len() as u64);
                 }
                 self.disk = disk;
             }

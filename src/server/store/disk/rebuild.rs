@@ -326,14 +326,14 @@ fn is_fitting(conn: &Connection, record: &Record, known: bool) -> rusqlite::Resu
     let queue = |id: &str| has("SELECT 1 FROM queues WHERE id = ?1", &id);
     let group = |id: &str| has("SELECT 1 FROM consumer_groups WHERE id = ?1", &id);
     match record {
-        Record::Unparked(lot, ..) => stream(lot),
+        Record::Unparked(lot, ..) | Record::Emptied { lot, .. } => stream(lot),
         Record::Expired { stream: number, .. } => stream(number),
         _ if known => Ok(false),
         Record::QueueCreated(row) => Ok(!queue(row.id.as_str())?),
-        Record::QueueDeleted(id) | Record::TagsSet(id, _) => queue(id.as_str()),
+        Record::QueueDeleted(id) | Record::TagsSet(id, _) | Record::RetentionSet(id, _) => queue(id.as_str()),
         Record::GroupCreated(row) => Ok(queue(row.queue.as_str())? && !group(row.id.as_str())?),
         Record::GroupDeleted(_, id) => group(id.as_str()),
-        Record::RuleFixed(reader, _) | Record::Settled { reader, .. } => {
+        Record::RuleFixed(reader, _) | Record::Settled { reader, .. } | Record::Purged { reader, .. } => {
             has("SELECT 1 FROM readers WHERE number = ?1", &reader.0)
         }
         Record::Skipped => Ok(true),

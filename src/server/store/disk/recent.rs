@@ -31,8 +31,17 @@ impl Batch {
 }
 
 fn deletes(change: &Change) -> bool {
-    use Record::{Expired, GroupDeleted, QueueDeleted, Unparked};
-    matches!(change, Change::Other(Expired { .. } | QueueDeleted(_) | GroupDeleted(..) | Unparked(..)))
+    use Record::{Emptied, Expired, GroupDeleted, QueueDeleted, Unparked};
+    matches!(change, Change::Other(Emptied { .. } | Expired { .. } | QueueDeleted(_) | GroupDeleted(..) | Unparked(..)))
+}
+
+/// The lot whose messages a change is about.
+fn lot_of(change: &Change) -> Option<StreamNo> {
+    match change {
+        Change::Parked(run, _) => Some(run.stream),
+        Change::Other(Record::Unparked(lot, ..) | Record::Emptied { lot, .. }) => Some(*lot),
+        _ => None,
+    }
 }
 
 /// What the index does not have.
@@ -60,9 +69,7 @@ impl Recent {
         for change in &changes {
             match change {
                 Change::Appended(run, _) => drop(self.runs.insert((run.stream, run.first), *run)),
-                Change::Parked(run, _) => drop(self.lots.insert(run.stream)),
-                Change::Other(Record::Unparked(lot, ..)) => drop(self.lots.insert(*lot)),
-                Change::Moved(_) | Change::Other(_) => {}
+                change => self.lots.extend(lot_of(change)),
             }
             self.deleted |= deletes(change) && !matches!(change, Change::Other(Record::Unparked(..)));
         }
@@ -102,11 +109,6 @@ impl Recent {
                 self.runs.remove(&(run.stream, run.first));
             }
         }
-        let lot_of = |change: &Change| match change {
-            Change::Parked(run, _) => Some(run.stream),
-            Change::Other(Record::Unparked(lot, ..)) => Some(*lot),
-            _ => None,
-        };
         self.lots = self.batch.changes.iter().filter_map(lot_of).collect();
     }
 

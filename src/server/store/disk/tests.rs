@@ -239,6 +239,32 @@ fn what_expired_is_gone_with_its_pages() {
     assert_eq!(snapshot.groups[0].reader.ready.len(), 100);
 }
 
+/// A purge settles what is below a place and leaves what is behind it; of a group of later it takes nothing.
+#[test]
+fn what_was_purged_is_settled_with_its_pages() {
+    for below in [1, 2, 1_024, 2_500, 3_001] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = begin(dir.path());
+        store.commit(&(1..=3_000).map(|seq| appended(1, seq, 1)).collect::<Vec<_>>()).unwrap();
+        let settlement = Settlement {
+            done: vec![1, 2_700],
+            failed: vec![(2_000, 1), (2_600, 2)],
+            head: 2_701,
+            ..Settlement::default()
+        };
+        store.commit(&[settled(settlement)]).unwrap();
+        store.commit(&[Record::Purged { reader: ReaderNo(3), below }]).unwrap();
+        let (store, snapshot) = reopen(store, dir.path());
+        let reader = &snapshot.groups[0].reader;
+        let open = (below.max(2)..2_701)
+            .filter(|seq| *seq != 2_700)
+            .map(|seq| (seq, if seq == 2_000 { 1 } else { u32::from(seq == 2_600) * 2 }));
+        assert_eq!((reader.head, reader.consumed), (below.max(2_701), 2), "below {below}");
+        assert_eq!(reader.ready, open.collect::<Vec<_>>(), "below {below}");
+        assert_eq!(store.read(StreamNo(1), 1, ALL).unwrap().messages.len(), 3_000);
+    }
+}
+
 /// A commit that the disk has no room for is not there, and the next one takes its place.
 #[test]
 fn a_failed_commit_changes_nothing() {

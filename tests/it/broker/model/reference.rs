@@ -68,8 +68,15 @@ struct Past {
 /// A message for one reader.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
-    Open { past: Past },
-    Out { past: Past, lease: usize },
+    Open {
+        past: Past,
+    },
+    Out {
+        past: Past,
+        lease: usize,
+    },
+    /// It was purged while it was out: settled, whatever is said of it.
+    Purged,
     Settled,
 }
 
@@ -151,7 +158,7 @@ impl Model {
         let lease = self.leases.len();
         let log = if dead { &self.dead[group] } else { &self.log };
         let view = &mut self.views[group][usize::from(dead)];
-        if self.fifo && view.fates.iter().any(|fate| matches!(fate, Fate::Out { .. })) {
+        if self.fifo && view.fates.iter().any(|fate| matches!(fate, Fate::Out { .. } | Fate::Purged)) {
             return Vec::new();
         }
         let mut positions = Vec::new();
@@ -196,7 +203,17 @@ impl Model {
         *over = true;
         let now = self.now.as_secs();
         for (place, position) in positions.clone().into_iter().enumerate() {
-            let Fate::Out { past, .. } = self.views[group][usize::from(dead)].fates[position] else { continue };
+            let view = &mut self.views[group][usize::from(dead)];
+            let past = match view.fates[position] {
+                Fate::Out { past, .. } => past,
+                Fate::Purged => {
+                    let done = place < settled && matches!(said.get(place), Some(Some(Said::Done)));
+                    view.consumed += u64::from(done);
+                    view.fates[position] = Fate::Settled;
+                    continue;
+                }
+                Fate::Open { .. } | Fate::Settled => continue,
+            };
             // Its reason without a cause, and the cause, where this is a failure that counts.
             let failure = match (said.get(place).copied().flatten(), end) {
                 (Some(Said::Reject(cause)), _) if place < settled => Some(("rejected", cause)),
@@ -238,6 +255,29 @@ impl Model {
         }
     }
 
+    /// The backlog of a group is settled; without one all messages are gone. Gives how many, and how many of these were not due.
+    pub(super) fn purge(&mut self, group: Option<usize>) -> (u64, u64) {
+        let groups = group.map_or(0..2, |group| group..group + 1);
+        let mut purged = 0;
+        for view in &mut self.views[groups] {
+            for (position, fate) in view[0].fates.iter_mut().enumerate() {
+                let there = position >= self.log.gone && matches!(fate, Fate::Open { .. } | Fate::Out { .. });
+                purged += u64::from(there);
+                *fate = match *fate {
+                    Fate::Open { .. } | Fate::Settled => Fate::Settled,
+                    Fate::Out { .. } | Fate::Purged => Fate::Purged,
+                };
+            }
+        }
+        if group.is_some() {
+            return (purged, 0);
+        }
+        let gone = (self.log.messages.len() - self.log.gone, self.delayed.len());
+        self.log.gone = self.log.messages.len();
+        self.delayed.clear();
+        (gone.0 as u64, gone.1 as u64)
+    }
+
     /// Time passes; what ends meanwhile ends in the order of its time.
     pub(super) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
@@ -275,9 +315,12 @@ impl Model {
     pub(super) fn restart(&mut self) {
         for fate in self.views.iter_mut().flatten().flat_map(|view| &mut view.fates) {
             // Failures are counted for ever; why and when they happened is forgotten.
-            if let Fate::Open { past } | Fate::Out { past, .. } = *fate {
-                *fate = Fate::Open { past: Past { failures: past.failures, ..Past::default() } };
-            }
+            *fate = match *fate {
+                Fate::Open { past } | Fate::Out { past, .. } => {
+                    Fate::Open { past: Past { failures: past.failures, ..Past::default() } }
+                }
+                Fate::Purged | Fate::Settled => Fate::Settled,
+            };
         }
         self.leases.iter_mut().for_each(|lease| lease.over = true);
     }
@@ -306,7 +349,7 @@ impl Model {
             match fate {
                 Fate::Open { past } => show(sent, Standing::Available, past.failures),
                 Fate::Out { past, .. } => show(sent, Standing::Leased, past.failures),
-                Fate::Settled => {}
+                Fate::Purged | Fate::Settled => {}
             }
         }
         if !dead {

@@ -4,10 +4,14 @@
 use super::*;
 use crate::{
     queue::{TagFilter, TagMode},
-    server::store::{Damaged, StreamMark},
+    server::{
+        broker::embedded::config::Keeping,
+        store::{Damaged, StreamMark},
+    },
 };
 
 const STREAM: StreamNo = StreamNo(1);
+const KEEPING: Keeping = Keeping { retention_ms: 1_000, when_settled: false };
 
 fn message(seq: u64, tag: &str) -> Arc<Stored> {
     let tags = if tag.is_empty() { Vec::new() } else { vec![tag.to_owned()] };
@@ -21,12 +25,12 @@ fn found(messages: Vec<Arc<Stored>>) -> Found {
 
 /// A stream `1..=length` of which nothing is in memory.
 fn cold(length: u64) -> Stream {
-    Stream::new(StreamMark { low: 1, next: length + 1, oldest: Some(0), newest: 0 }, 1_000)
+    Stream::new(StreamMark { low: 1, next: length + 1, oldest: Some(0), newest: 0 }, KEEPING)
 }
 
 /// A stream of messages with these labels, all in memory.
 fn warm<'a>(labels: impl IntoIterator<Item = &'a str>) -> Stream {
-    let mut stream = Stream::empty(1_000);
+    let mut stream = Stream::empty(KEEPING);
     (1..).zip(labels).for_each(|(seq, label)| stream.push(message(seq, label)));
     stream
 }

@@ -1,5 +1,7 @@
 //! Reads what the index holds: everything but messages, whatever their number.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
 use super::{
@@ -11,9 +13,13 @@ use super::{
     page::{PLACES, Page},
 };
 use crate::{
-    queue::{QueueMode, QueueTag, TagFilter},
-    server::store::{
-        GroupRow, GroupSnapshot, LotMark, QueueRow, QueueSnapshot, ReaderMark, ReaderNo, Snapshot, StreamMark, StreamNo,
+    queue::{QueueId, QueueMode, QueueTag, TagFilter},
+    server::{
+        broker::RetentionPolicy,
+        store::{
+            GroupRow, GroupSnapshot, LotMark, QueueRow, QueueSnapshot, ReaderMark, ReaderNo, Snapshot, StreamMark,
+            StreamNo,
+        },
     },
 };
 
@@ -69,7 +75,8 @@ pub(in super::super) fn snapshot(conn: &Connection, files: &Files) -> Loaded<Sna
         let mut tags = conn.prepare_cached("SELECT key, value FROM tags WHERE queue = ?1 ORDER BY position")?;
         let tag = |row: &Row<'_>| Ok(QueueTag { key: row.get(0)?, value: row.get(1)? });
         let tags = tags.query_map([row.id.as_str()], tag)?.collect::<Result<_, _>>()?;
-        queues.push(QueueSnapshot { row, tags, stream, lot });
+        let retention = retention(conn, &row.id)?;
+        queues.push(QueueSnapshot { row, tags, retention, stream, lot });
     }
     let rows: Vec<GroupRow> = all(conn, "SELECT * FROM consumer_groups ORDER BY number", group_row)?;
     let mut groups = Vec::with_capacity(rows.len());
@@ -141,6 +148,16 @@ fn queue_row(row: &Row<'_>) -> rusqlite::Result<QueueRow> {
         retention_hours: row.get("retention_hours")?,
         created_ms: row.get("created_ms")?,
     })
+}
+
+/// What was said about how long a queue keeps its messages.
+fn retention(conn: &Connection, queue: &QueueId) -> rusqlite::Result<RetentionPolicy> {
+    let mut select = conn.prepare_cached("SELECT retention_ms, delete_when_settled FROM retention WHERE queue = ?1")?;
+    let found = select.query_row([queue.as_str()], |row| {
+        let retention: Option<u64> = row.get(0)?;
+        Ok(RetentionPolicy { retention: retention.map(Duration::from_millis), delete_when_settled: row.get(1)? })
+    });
+    Ok(found.optional()?.unwrap_or_default())
 }
 
 fn group_row(row: &Row<'_>) -> rusqlite::Result<GroupRow> {

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `counter` | the file | the number of the next queue or group; the log's own number, and up to where it is in here |
 //! | `queues`, `consumer_groups`, `tags` | what their names say | a queue's stream has its number, its lot the next one; a group's reader its number, its dead-letter stream and reader the next one |
+//! | `retention` | a queue of which it was said how long it keeps messages | without a row the server's settings count |
 //! | `streams` | a stream or lot | `low..next` are its messages; a lot counts them in `parked` |
 //! | `runs` | messages that follow each other in the log | `id` = stream << 40 \| place of the first: read by range, no other index |
 //! | `segments` | a file of the log | `live`: bytes of the runs that are there |
@@ -122,6 +123,15 @@ ALTER TABLE readers ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE settled ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE garbage ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE totals (name TEXT PRIMARY KEY, rows INTEGER NOT NULL, sum INTEGER NOT NULL);
+",
+    "
+CREATE TABLE retention (
+    queue TEXT PRIMARY KEY,
+    retention_ms INTEGER,
+    delete_when_settled INTEGER,
+    sum INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO totals VALUES ('retention', 0, 0);
 ",
 ];
 

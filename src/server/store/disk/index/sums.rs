@@ -19,6 +19,7 @@ const SMALL: &[(&str, &str)] = &[
     ("settled", "reader, page, bits, failures"),
     ("segments", "number, live"),
     ("garbage", "number"),
+    ("retention", "queue, retention_ms, delete_when_settled"),
 ];
 
 /// The same of those that are not.
@@ -26,7 +27,8 @@ const LARGE: &[(&str, &str)] = &[("runs", "id, count, segment, offset, bytes"), 
 
 /// What can be taken over from an index that is damaged somewhere else. What was deleted is swept by whoever finds it gone.
 #[cfg(any(feature = "cli", test))]
-pub(in super::super) const TAKEN_OVER: &[(&str, &str)] = &[SMALL[1], SMALL[2], SMALL[3], SMALL[4], SMALL[5], SMALL[6]];
+pub(in super::super) const TAKEN_OVER: &[(&str, &str)] =
+    &[SMALL[1], SMALL[2], SMALL[3], SMALL[4], SMALL[5], SMALL[6], SMALL[9]];
 
 /// The largest index, in pages, that is checked as a whole when it is opened: that takes some milliseconds.
 const FEW_PAGES: u64 = 1_024;
@@ -75,21 +77,29 @@ pub(super) fn check_row(row: &Row<'_>, table: &str, columns: usize) -> rusqlite:
     Err(rusqlite::Error::FromSqlConversionFailure(columns, rusqlite::types::Type::Integer, what.into()))
 }
 
-/// Gives every row its checksum: those of an index of a version that had none.
+/// Gives every row its checksum: those of an index of a version that had none. Tables of later versions are not there yet.
 pub(in super::super) fn fill(conn: &Connection) -> rusqlite::Result<()> {
     for (table, columns) in SMALL.iter().chain(LARGE) {
-        conn.execute(&format!("UPDATE {table} SET sum = row_sum('{table}', {columns})"), [])?;
+        if conn.table_exists(None, *table)? {
+            conn.execute(&format!("UPDATE {table} SET sum = row_sum('{table}', {columns})"), [])?;
+        }
     }
-    total(conn)
+    for (table, _) in SMALL {
+        if conn.table_exists(None, *table)? {
+            total_of(conn, table)?;
+        }
+    }
+    Ok(())
 }
 
 /// Notes how many rows the small tables have, before a transaction ends.
 pub(super) fn total(conn: &Connection) -> rusqlite::Result<()> {
-    for (table, _) in SMALL {
-        let sql =
-            format!("INSERT OR REPLACE INTO totals SELECT '{table}', count(*), coalesce(sum(sum), 0) FROM {table}");
-        conn.prepare_cached(&sql)?.execute([])?;
-    }
+    SMALL.iter().try_for_each(|(table, _)| total_of(conn, table))
+}
+
+fn total_of(conn: &Connection, table: &str) -> rusqlite::Result<()> {
+    let sql = format!("INSERT OR REPLACE INTO totals SELECT '{table}', count(*), coalesce(sum(sum), 0) FROM {table}");
+    conn.prepare_cached(&sql)?.execute([])?;
     Ok(())
 }
 

@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     queue::{GroupId, QueueId, QueueTag},
-    server::store::{GroupRow, QueueRow, ReaderNo, Record, Settlement, StreamNo},
+    server::{
+        broker::RetentionPolicy,
+        clock::whole_ms,
+        store::{GroupRow, QueueRow, ReaderNo, Record, Settlement, StreamNo},
+    },
 };
 
 /// How many pages are kept in memory between transactions.
@@ -147,6 +151,9 @@ impl Writer {
             Record::Settled { reader, settlement, .. } => self.settle(*reader, settlement),
             Record::Expired { stream, low, .. } => self.expire(*stream, *low),
             Record::Skipped => Ok(()),
+            Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy),
+            Record::Purged { reader, below } => self.purge(*reader, *below),
+            Record::Emptied { lot, below } => self.empty(*lot, *below),
             Record::Appended(stream, _) | Record::Parked(stream, _) => {
                 Err(LoadError::Contradiction(format!("messages of stream {} are not in a run", stream.0)))
             }
@@ -256,6 +263,7 @@ impl Writer {
             .query_map(id, |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         self.run("DELETE FROM tags WHERE queue = ?1", id)?;
+        self.run("DELETE FROM retention WHERE queue = ?1", id)?;
         self.run("DELETE FROM consumer_groups WHERE queue = ?1", id)?;
         self.run("DELETE FROM queues WHERE id = ?1", id)?;
         groups.into_iter().chain([number]).try_for_each(|number| self.discard_pair(number))
@@ -291,6 +299,11 @@ impl Writer {
         Ok(())
     }
 
+    fn set_retention(&mut self, queue: &QueueId, policy: RetentionPolicy) -> Loaded<()> {
+        let row = params![queue.as_str(), policy.retention.map(whole_ms), policy.delete_when_settled];
+        self.run("INSERT OR REPLACE INTO retention VALUES (?1, ?2, ?3, row_sum('retention', ?1, ?2, ?3))", row)
+    }
+
     fn settle(&mut self, number: ReaderNo, settlement: &Settlement) -> Loaded<()> {
         let reader = self.reader(number)?;
         reader.consumed += settlement.done.len() as u64;
@@ -323,11 +336,7 @@ impl Writer {
     }
 
     fn expire(&mut self, stream: StreamNo, low: u64) -> Loaded<()> {
-        // A run goes with its last message.
-        self.delete_runs(
-            "DELETE FROM runs WHERE id >= ?1 AND id < ?2 AND id + count <= ?2 RETURNING segment, bytes",
-            [id(stream, 0), id(stream, low)],
-        )?;
+        self.delete_runs_below(stream, low)?;
         let image = self.stream(stream)?;
         image.low = image.low.max(low);
         let readers: Vec<u32> = self
@@ -336,14 +345,52 @@ impl Writer {
             .query_map([stream.0], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         for number in readers.into_iter().map(ReaderNo) {
-            let reader = self.reader(number)?;
-            reader.head = reader.head.max(low);
-            reader.page = reader.page.max(low / PLACES);
-            let first = reader.page;
-            self.run("DELETE FROM settled WHERE reader = ?1 AND page < ?2", params![number.0, first])?;
-            self.pages.retain(|(reader, page), _| *reader != number || *page >= first);
-            self.dirty.pages.retain(|(reader, page)| *reader != number || *page >= first);
+            self.move_reader(number, low)?;
         }
+        Ok(())
+    }
+
+    /// A reader has nothing to do with the messages below a place any more; its pages of those go.
+    fn move_reader(&mut self, number: ReaderNo, place: u64) -> Loaded<()> {
+        let reader = self.reader(number)?;
+        reader.head = reader.head.max(place);
+        reader.page = reader.page.max(place / PLACES);
+        let first = reader.page;
+        self.run("DELETE FROM settled WHERE reader = ?1 AND page < ?2", params![number.0, first])?;
+        self.pages.retain(|(reader, page), _| *reader != number || *page >= first);
+        self.dirty.pages.retain(|(reader, page)| *reader != number || *page >= first);
+        Ok(())
+    }
+
+    fn purge(&mut self, number: ReaderNo, below: u64) -> Loaded<()> {
+        self.move_reader(number, below)?;
+        let (page, place) = locate(below);
+        if let Some(page) = self.page(number, page)? {
+            page.settle_range(0..place);
+        }
+        Ok(())
+    }
+
+    fn empty(&mut self, lot: StreamNo, below: u64) -> Loaded<()> {
+        self.delete_runs_below(lot, below)?;
+        let mut delete = self.conn.prepare_cached("DELETE FROM due WHERE lot = ?1 AND place < ?2")?;
+        let gone = delete.execute(params![lot.0, below])? as u64;
+        drop(delete);
+        let image = self.stream(lot)?;
+        image.parked = image.parked.saturating_sub(gone);
+        Ok(())
+    }
+
+    /// Deletes the runs of a stream below a place. One that goes on behind it stays: a run goes with its last message. There may be
+    /// millions, so they are weighed where they are.
+    fn delete_runs_below(&mut self, stream: StreamNo, place: u64) -> Loaded<()> {
+        let (range, which) = ([id(stream, 0), id(stream, place)], "id >= ?1 AND id < ?2 AND id + count <= ?2");
+        let weights = format!("SELECT segment, sum(bytes) FROM runs WHERE {which} GROUP BY segment");
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?));
+        let weights: Vec<(u64, i64)> =
+            self.conn.prepare_cached(&weights)?.query_map(range, row)?.collect::<Result<_, rusqlite::Error>>()?;
+        self.run(&format!("DELETE FROM runs WHERE {which}"), range)?;
+        weights.iter().for_each(|(segment, bytes)| self.weigh(*segment, -bytes));
         Ok(())
     }
 
