@@ -29,7 +29,11 @@ impl Collector for BrokerFigures {
         counter(&mut encoder, "dms_server_dead_letters", help, figures.dead_letters)?;
         by_reason(&mut encoder, &figures.dead_letter_reasons)?;
         durations(&mut encoder, &figures.syncs)?;
-        storage_failing(&mut encoder, !self.0.storage_troubles().is_empty())
+        let troubles = self.0.storage_troubles();
+        let help = "1 while commits fail or the index does not take in what the log has, else 0";
+        gauge(&mut encoder, "dms_server_storage_failing", help, !troubles.is_empty())?;
+        let help = "1 while new messages are refused or the index is behind because the disk is full, else 0";
+        gauge(&mut encoder, "dms_server_storage_full", help, troubles.iter().any(|trouble| trouble.is_disk_full))
     }
 }
 
@@ -38,10 +42,9 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u
     counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
-fn storage_failing(encoder: &mut DescriptorEncoder<'_>, fails: bool) -> fmt::Result {
-    let help = "1 while commits fail or the index does not take in what the log has, else 0";
-    let gauge = ConstGauge::new(i64::from(fails));
-    gauge.encode(encoder.encode_descriptor("dms_server_storage_failing", help, None, MetricType::Gauge)?)
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, is_so: bool) -> fmt::Result {
+    let gauge = ConstGauge::new(i64::from(is_so));
+    gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
 fn by_reason(encoder: &mut DescriptorEncoder<'_>, counts: &ReasonCounts) -> fmt::Result {

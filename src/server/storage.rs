@@ -20,6 +20,7 @@ struct TroubleView {
     part: &'static str,
     since: String,
     refused: u64,
+    disk_full: bool,
     reason: String,
     remedy: &'static str,
 }
@@ -34,6 +35,7 @@ fn view(trouble: StorageTrouble) -> TroubleView {
         part: trouble.part.as_str(),
         since: time(trouble.since_ms),
         refused: trouble.refused,
+        disk_full: trouble.is_disk_full,
         reason: trouble.reason,
         remedy: trouble.remedy,
     }
@@ -41,9 +43,10 @@ fn view(trouble: StorageTrouble) -> TroubleView {
 
 /// A line of `/readyz`.
 pub(super) fn line(trouble: &StorageTrouble) -> String {
-    let StorageTrouble { part, since_ms, reason, remedy, refused } = trouble;
+    let StorageTrouble { part, since_ms, reason, remedy, is_disk_full, refused } = trouble;
     let (part, since) = (part.as_str(), time(*since_ms));
-    format!("storage: {part} failing since {since} ({refused} changes refused): {reason}; {remedy}\n")
+    let full = if *is_disk_full { ", disk full" } else { "" };
+    format!("storage: {part} failing since {since} ({refused} changes refused{full}): {reason}; {remedy}\n")
 }
 
 fn time(unix_ms: i64) -> String {

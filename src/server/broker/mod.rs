@@ -309,6 +309,8 @@ pub struct StorageTrouble {
     pub reason: String,
     /// What can be done about it.
     pub remedy: &'static str,
+    /// Whether it is that the disk is full.
+    pub is_disk_full: bool,
     /// How many changes were refused for it, those included that the broker tries by itself.
     pub refused: u64,
 }

@@ -20,6 +20,7 @@ use crate::{
 };
 
 pub(crate) mod disk;
+mod full;
 pub(crate) mod memory;
 
 pub use self::disk::OpenError;
@@ -360,6 +361,11 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Why the index did not take in what the log has, when it was last to; `None` if it did.
     fn index_error(&self) -> Option<StoreError> {
+        None
+    }
+
+    /// Why new messages are refused before anything else is; `None` while they are taken.
+    fn no_room(&self) -> Option<StoreError> {
         None
     }
 

@@ -3,8 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    error::Error,
-    io::{self, ErrorKind},
+    io::ErrorKind,
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -44,6 +43,11 @@ impl Health {
     /// The store refused to commit a change of this kind.
     pub(super) fn refused(&self, kind: Kind, error: &StoreError, now_ms: i64) {
         locked(&self.commits).fail([kind], error, now_ms).refused += 1;
+    }
+
+    /// The store would refuse new messages, to leave what room there is to everything else.
+    pub(super) fn has_no_room(&self, error: &StoreError, now_ms: i64) {
+        locked(&self.commits).fail([Kind::Send], error, now_ms);
     }
 
     /// The store has not answered a commit of these kinds for [`STUCK`].
@@ -130,6 +134,7 @@ struct Trouble {
     /// The last one.
     reason: String,
     remedy: &'static str,
+    is_full: bool,
     refused: u64,
     /// The kinds of commits that failed.
     kinds: BTreeSet<Kind>,
@@ -148,9 +153,9 @@ impl Watched {
                 tracing::error!(part = part.as_str(), reason, remedy, "the store fails; /readyz is red until it works");
             }
             let (reason, kinds) = (String::new(), BTreeSet::new());
-            Trouble { since_ms: now_ms, begun, reason, remedy, refused: 0, kinds, told: tell }
+            Trouble { since_ms: now_ms, begun, reason, remedy, is_full: false, refused: 0, kinds, told: tell }
         });
-        (trouble.reason, trouble.remedy) = (reason, remedy);
+        (trouble.reason, trouble.remedy, trouble.is_full) = (reason, remedy, error.is_full());
         trouble.kinds.extend(kinds);
         trouble
     }
@@ -168,6 +173,7 @@ impl Watched {
             since_ms: trouble.since_ms,
             reason: trouble.reason.clone(),
             remedy: trouble.remedy,
+            is_disk_full: trouble.is_full,
             refused: trouble.refused,
         })
     }
@@ -175,29 +181,16 @@ impl Watched {
 
 /// What whoever runs the server can do about it.
 fn remedy(error: &StoreError) -> &'static str {
-    let text = error.to_string().to_ascii_lowercase();
-    match io_kind(error) {
-        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => FREE_SPACE,
+    match error.io_kind() {
+        _ if error.is_full() => FREE_SPACE,
         Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => MAKE_WRITABLE,
-        _ if text.contains("no space left") || text.contains("disk is full") => FREE_SPACE,
-        _ if text.contains("readonly database") => MAKE_WRITABLE,
+        _ if error.to_string().contains("readonly database") => MAKE_WRITABLE,
         _ => "look at the disk of the data directory and at the log of the system",
     }
 }
 
 const FREE_SPACE: &str = "free space on the disk of the data directory; the server goes on by itself";
 const MAKE_WRITABLE: &str = "let the server's user write to the data directory";
-
-fn io_kind(error: &StoreError) -> Option<ErrorKind> {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error.0);
-    while let Some(this) = cause {
-        if let Some(error) = this.downcast_ref::<io::Error>() {
-            return Some(error.kind());
-        }
-        cause = this.source();
-    }
-    None
-}
 
 fn locked(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
     watched.lock().unwrap_or_else(PoisonError::into_inner)
@@ -206,7 +199,7 @@ fn locked(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Arc;
+    use std::{io, sync::Arc};
 
     use super::{
         super::tests::{FlakyStore, NOW, Scene},

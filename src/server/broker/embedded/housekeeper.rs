@@ -13,6 +13,8 @@ use crate::server::store::StoreError;
 
 /// How long to wait after the store failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// The same when the disk is full: what is deleted then makes room, and somebody waits for it.
+const WHEN_FULL: Duration = Duration::from_secs(1);
 
 /// Tidies whenever the store wants it, until the task is aborted.
 pub(super) async fn run(core: Arc<Core>) {
@@ -35,10 +37,13 @@ async fn tidy(core: &Core) {
             Ok(true) => yield_now().await,
             Ok(false) => return,
             Err(error) => {
-                if !std::mem::replace(&mut told, true) {
+                // That the disk is full is told as soon as anything is refused for it.
+                if error.is_full() {
+                    tracing::debug!(%error, "there is no room to tidy up");
+                } else if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%error, "the store could not tidy up; it will be tried again");
                 }
-                sleep(AFTER_FAILURE).await;
+                sleep(if error.is_full() { WHEN_FULL } else { AFTER_FAILURE }).await;
                 if core.health.refuses() {
                     probe(core).await;
                 }
@@ -54,6 +59,9 @@ async fn step(core: &Core) -> Result<bool, StoreError> {
     // What panicked did not come as far as to note why.
     let panicked = tidied.as_ref().err().filter(|error| error.0.is::<JoinError>()).cloned();
     core.health.indexed(core.store.index_error().or(panicked).as_ref(), core.clock.now_ms());
+    if let Some(error) = core.store.no_room() {
+        core.health.has_no_room(&error, core.clock.now_ms());
+    }
     tidied
 }
 

@@ -86,12 +86,15 @@ pub(super) struct Frame {
     changes: Vec<Change>,
     /// Whether it has messages.
     pub(super) has_messages: bool,
+    /// Whether some of them are new.
+    pub(super) has_new_messages: bool,
 }
 
 impl Frame {
     /// A frame of these records.
     pub(super) fn of(log: u32, records: &[Record]) -> Result<Self, serde_json::Error> {
         let mut frame = Self::empty(log, records.iter().map(size).sum());
+        frame.has_new_messages = has_new_messages(records);
         let mut records = records;
         while let Some(first) = records.first() {
             let (taken, rest) = records.split_at(match first {
@@ -108,7 +111,7 @@ impl Frame {
     pub(super) fn empty(log: u32, size: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(FRAME_HEAD + size);
         bytes.put_bytes(0, FRAME_HEAD);
-        Self { log, bytes, changes: Vec::new(), has_messages: false }
+        Self { log, bytes, changes: Vec::new(), has_messages: false, has_new_messages: false }
     }
 
     fn add(&mut self, first: &Record, records: &[Record]) -> Result<(), serde_json::Error> {
@@ -297,6 +300,19 @@ fn message_of(record: &Record) -> Option<&Arc<Stored>> {
         Record::Appended(_, message) | Record::Parked(_, message) => Some(message),
         _ => None,
     }
+}
+
+/// Whether messages are among the records that were not there before. A dead letter was, and a message that has just left its lot.
+fn has_new_messages(records: &[Record]) -> bool {
+    let mut leaves_lot = false;
+    records.iter().any(|record| {
+        let was_delayed = std::mem::replace(&mut leaves_lot, matches!(record, Record::Unparked(..)));
+        match record {
+            Record::Parked(..) => true,
+            Record::Appended(_, message) => message.dead_letter.is_none() && !was_delayed,
+            _ => false,
+        }
+    })
 }
 
 /// Roughly what a record takes.

@@ -1,8 +1,8 @@
 //! The log: every commit a frame at its end, on the disk when the call returns.
 //!
 //! Its files are made ahead of time and at their full size, so that a commit changes nothing of the file system but bytes
-//! that are already its own, and a disk that is full refuses the next file and not what fits into this one. The end of each
-//! file is kept for commits without messages: consumers can acknowledge when nobody can send any more.
+//! that are already its own, and a disk that is full refuses the next file and not what fits into this one. Then only new messages
+//! are refused: a file is kept for everything else (`reserve`), and the end of each file for commits without messages.
 
 use std::{
     fs::File,
@@ -18,8 +18,10 @@ use super::{
     at,
     frame::Frame,
     position::Position,
+    reserve::Reserve,
     segment::{Directory, SEGMENT_HEAD},
 };
+use crate::server::store::full::is_full;
 
 /// How many bytes are written at once where zeros are wanted.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -34,6 +36,7 @@ pub(super) struct NextFile {
     /// How large a file is made.
     size: u64,
     made: Mutex<Made>,
+    reserve: Arc<Reserve>,
 }
 
 #[derive(Debug)]
@@ -44,8 +47,14 @@ struct Made {
 
 impl NextFile {
     /// Files from this number on, the first of them made already where there is a `file`.
-    pub(super) fn from(directory: Directory, number: u64, size: u64, file: Option<File>) -> Self {
-        Self { directory, size, made: Mutex::new(Made { number, file }) }
+    pub(super) fn from(
+        directory: Directory,
+        number: u64,
+        size: u64,
+        file: Option<File>,
+        reserve: Arc<Reserve>,
+    ) -> Self {
+        Self { directory, size, made: Mutex::new(Made { number, file }), reserve }
     }
 
     /// Makes the file unless it is made already. The log waits for it only if it needs it meanwhile.
@@ -63,8 +72,8 @@ impl NextFile {
         self.made.try_lock().map_or(true, |made| made.file.is_some())
     }
 
-    /// Gives the file, for a frame of this length at least.
-    fn take(&self, length: u64) -> io::Result<(u64, File)> {
+    /// Gives the file, for a frame of this length at least. On a full disk it is the one that is kept, unless messages are new.
+    fn take(&self, length: u64, are_new: bool) -> io::Result<(u64, File)> {
         let mut made = self.lock();
         let needed = (length + SEGMENT_HEAD) * KEPT_PART / (KEPT_PART - 1) + KEPT_PART;
         let file = match made.file.take() {
@@ -77,7 +86,13 @@ impl NextFile {
                 }
                 file
             }
-            None => self.create(made.number, self.size.max(needed))?,
+            None => match self.create(made.number, self.size.max(needed)) {
+                Err(error) if !are_new && is_full(error.kind()) => {
+                    let kept = self.reserve.give_to_log(&self.directory, made.number, needed);
+                    kept.map_err(|_| error)?
+                }
+                created => created?,
+            },
         };
         made.number += 1;
         Ok((made.number - 1, file))
@@ -134,7 +149,10 @@ impl Log {
     /// Appends a frame; gives where it begins, and how long the disk took. After an error the frame is not there, and the
     /// next one takes its place.
     pub(super) fn append(&mut self, frame: &mut Frame) -> io::Result<(Position, Duration)> {
-        self.make_room(frame.len() as u64, frame.has_messages)?;
+        if frame.has_new_messages {
+            self.next.reserve.check()?;
+        }
+        self.make_room(frame)?;
         self.clean()?;
         let number = self.last.number + 1;
         let bytes = frame.finish(number);
@@ -151,17 +169,29 @@ impl Log {
     }
 
     /// Goes on in the next file if the frame does not fit into this one.
-    fn make_room(&mut self, length: u64, has_messages: bool) -> io::Result<()> {
-        let kept = if has_messages { self.size / KEPT_PART } else { 0 };
+    fn make_room(&mut self, frame: &Frame) -> io::Result<()> {
+        let length = frame.len() as u64;
+        let kept = if frame.has_messages { self.size / KEPT_PART } else { 0 };
         if self.end.offset + length + kept <= self.size {
             return Ok(());
         }
+        self.begin_next(length, frame.has_new_messages)
+    }
+
+    /// Goes on in the next file, for a frame of this length. Until there is a frame in it the log still ends where it did.
+    fn begin_next(&mut self, length: u64, are_new: bool) -> io::Result<()> {
         self.clean()?;
-        let (segment, file) = self.next.take(length)?;
+        let (segment, file) = self.next.take(length, are_new)?;
         self.size = file.metadata()?.len();
         self.file = Arc::new(file);
         self.end = Position { segment, offset: SEGMENT_HEAD };
         Ok(())
+    }
+
+    /// Leaves the file that the log ends in, so that it can be removed when nothing in it is needed any more.
+    pub(super) fn leave_file(&mut self, frame: &mut Frame) -> io::Result<(Position, Duration)> {
+        self.begin_next(frame.len() as u64, false)?;
+        self.append(frame)
     }
 
     /// Removes what a frame that failed left behind the end: what is read there later has to be a frame or nothing.
@@ -175,7 +205,12 @@ impl Log {
 
     /// Whether the next file is to be made: this one is half full.
     pub(super) fn wants_next(&self) -> bool {
-        self.end.offset > self.size / 2 && !self.next.is_made()
+        self.is_half_full() && !self.next.is_made()
+    }
+
+    /// Whether more than half of the file has been written.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.end.offset > self.size / 2
     }
 }
 

@@ -9,15 +9,17 @@
 //! log's bytes, files and end; `recent` is what the index does not have yet. `read` finds messages in both and has `files` read
 //! them, `times` reads their entry times alone. `backup` copies all of it while it is in use, `check` looks at a directory without changing it,
 //! `repair` gives up what keeps one from opening, and `rebuild` makes the index anew.
-//! `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
+//! `reserve` keeps room for what goes on when the disk is full; `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
 
 use std::{
     collections::BTreeSet,
+    io,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use rusqlite::Connection;
@@ -33,7 +35,9 @@ use self::{
     log::{Log, NextFile},
     moving::Moving,
     open::DataDir,
+    position::Position,
     recent::Recent,
+    reserve::Reserve,
 };
 use super::{Found, ReadLimit, Record, Snapshot, Store, StoreError, StreamNo};
 use crate::server::durations::Durations;
@@ -47,6 +51,8 @@ pub(crate) mod check;
 mod damage_tests;
 mod files;
 mod frame;
+#[cfg(test)]
+mod full_tests;
 mod index;
 mod log;
 mod mend;
@@ -62,8 +68,11 @@ mod recent;
 mod recovery;
 #[cfg(any(feature = "cli", test))]
 pub(crate) mod repair;
+mod reserve;
 mod run;
 mod segment;
+#[cfg(test)]
+pub(crate) mod small_disk;
 #[cfg(test)]
 mod tests;
 mod tidy;
@@ -93,6 +102,7 @@ pub(crate) struct DiskStore {
     /// Copies that are being made: no file of the log is removed meanwhile.
     pins: AtomicUsize,
     segment_bytes: u64,
+    reserve: Arc<Reserve>,
     /// Why the index did not take in what the log has, when it was last to.
     index_error: Mutex<Option<StoreError>>,
     /// Apart from the log: looking at it waits for no commit.
@@ -106,11 +116,27 @@ impl DiskStore {
     }
 
     fn open_with(dir: &Path, segment_bytes: u64) -> Result<(Self, Snapshot), OpenError> {
+        loop {
+            match Self::open_once(dir, segment_bytes) {
+                Err(OpenError::Full { reason, .. }) if reserve::give_up(dir).unwrap_or(false) => {
+                    tracing::warn!(dir = %dir.display(), reason, "the disk is full: the data directory is opened with the room that was kept for that");
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_once(dir: &Path, segment_bytes: u64) -> Result<(Self, Snapshot), OpenError> {
         let mut lock = DataDir::lock(dir)?;
-        let opened = recovery::recover(&mut lock, segment_bytes)?;
+        let reserve = Arc::new(Reserve::of(dir, segment_bytes));
+        let opened = recovery::recover(&mut lock, segment_bytes, reserve.clone())?;
         let lookup = lock.connect_reader()?;
         let snapshot = index::load::snapshot(&opened.writer.conn, &opened.files);
         let snapshot = snapshot.map_err(|error| lock.explain(error))?;
+        // Without it the store opens too; it is tried again, and new messages wait for it.
+        if let Err(error) = reserve.make() {
+            tracing::debug!(%error, "no room could be kept for a full disk");
+        }
         let store = Self {
             log: Mutex::new(Some(opened.log)),
             next: opened.next,
@@ -124,6 +150,7 @@ impl DiskStore {
             moving: Mutex::default(),
             pins: AtomicUsize::new(0),
             segment_bytes,
+            reserve,
             index_error: Mutex::default(),
             syncs: Mutex::default(),
         };
@@ -141,10 +168,18 @@ impl DiskStore {
     }
 
     /// Appends a frame to the log.
-    fn append(&self, mut frame: Frame) -> Result<(), StoreError> {
+    fn append(&self, frame: Frame) -> Result<(), StoreError> {
+        self.append_by(frame, Log::append)
+    }
+
+    fn append_by(
+        &self,
+        mut frame: Frame,
+        append: impl FnOnce(&mut Log, &mut Frame) -> io::Result<(Position, Duration)>,
+    ) -> Result<(), StoreError> {
         let mut log = locked(&self.log);
         let log = log.as_mut().ok_or_else(released)?;
-        let (at, took) = log.append(&mut frame).map_err(StoreError::new)?;
+        let (at, took) = append(log, &mut frame).map_err(StoreError::new)?;
         let bytes = frame.len() as u64;
         let mut recent = locked(&self.recent);
         recent.add(frame.into_changes(at), bytes, log.end());
@@ -163,6 +198,18 @@ impl DiskStore {
     }
 
     fn take_in(&self) -> Result<(), StoreError> {
+        self.insist(|| self.take_in_once())
+    }
+
+    /// Changes the index; where the disk has no room for that, once more in the room that is kept for it.
+    fn insist<T>(&self, change: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match change() {
+            Err(error) if error.is_full() && self.reserve.give_to_index().unwrap_or(false) => change(),
+            changed => changed,
+        }
+    }
+
+    fn take_in_once(&self) -> Result<(), StoreError> {
         self.change_index(|writer| {
             let batch = locked(&self.recent).take();
             match writer.apply(&batch) {
@@ -181,7 +228,7 @@ impl DiskStore {
 
     fn change_index<T>(&self, change: impl FnOnce(&mut Writer) -> Result<T, LoadError>) -> Result<T, StoreError> {
         match locked(&self.index).as_mut() {
-            Some(writer) => change(writer).map_err(StoreError::new),
+            Some(writer) => change(writer).map_err(failed),
             None => Err(released()),
         }
     }
@@ -245,8 +292,18 @@ impl Store for DiskStore {
 
     fn probe(&self) -> Result<(), StoreError> {
         let _held = self.hold()?;
-        locked(&self.log).as_mut().ok_or_else(released)?.clean().map_err(StoreError::new)?;
-        self.next.make().map_err(StoreError::new)
+        let needs_next = {
+            let mut log = locked(&self.log);
+            let log = log.as_mut().ok_or_else(released)?;
+            log.clean().map_err(StoreError::new)?;
+            log.is_half_full()
+        };
+        let made = self.reserve.make().and_then(|()| if needs_next { self.next.make() } else { Ok(()) });
+        made.map_err(StoreError::new)
+    }
+
+    fn no_room(&self) -> Option<StoreError> {
+        self.reserve.check().err().map(StoreError::new)
     }
 
     fn release(&self, in_order: bool) -> Result<(), StoreError> {
@@ -265,6 +322,16 @@ impl Store for DiskStore {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why the index was not changed.
+fn failed(error: LoadError) -> StoreError {
+    match error {
+        LoadError::Sqlite(error) if open::sqlite_is_full(&error) => {
+            StoreError::new(io::Error::new(io::ErrorKind::StorageFull, error))
+        }
+        error => StoreError::new(error),
+    }
 }
 
 fn released() -> StoreError {

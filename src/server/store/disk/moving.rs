@@ -18,7 +18,7 @@ use super::{
 use crate::server::store::StoreError;
 
 /// A file is emptied when less than one part of so many is in use.
-const SPARSE: u64 = 4;
+pub(super) const SPARSE: u64 = 4;
 /// So many bytes are looked through, and at most as many moved, in one step.
 const STEP: usize = 1024 * 1024;
 
@@ -70,7 +70,10 @@ impl DiskStore {
             }
             Err(error) => {
                 moving.at = None;
-                moving.given_up.insert(at.segment);
+                // On a full disk it is tried again when something else has been deleted.
+                if !error.is_full() {
+                    moving.given_up.insert(at.segment);
+                }
                 Err(error)
             }
         }

@@ -11,9 +11,11 @@ use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
 use super::{
     backup::LIST,
+    files::ReadError,
     index::{load::LoadError, schema, sums},
     segment::{private, sync_directory},
 };
+use crate::server::store::full::is_full;
 
 /// The index's name in the directory.
 pub(super) const DATABASE: &str = "dms.db";
@@ -86,6 +88,14 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: String,
     },
+    /// There is no room on the disk, not even in what was kept for opening.
+    #[error("{file} cannot be opened, because the disk is full ({reason}); free some space on it")]
+    Full {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
     /// The runtime was shut down meanwhile.
     #[error("the runtime stopped while the data directory was being opened")]
     Stopped,
@@ -126,7 +136,7 @@ impl DataDir {
 
     /// Locks a directory, created if it is missing.
     pub(super) fn lock(dir: &Path) -> Result<Self, OpenError> {
-        let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+        let unusable = |source| unusable(dir, source);
         create(dir).map_err(unusable)?;
         warn_if_open_to_others(dir);
         let lock = private().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK));
@@ -213,7 +223,7 @@ impl DataDir {
     }
 
     pub(super) fn unusable(&self, source: io::Error) -> OpenError {
-        OpenError::Directory { dir: self.dir.clone(), source }
+        unusable(&self.dir, source)
     }
 
     /// A connection that only looks things up.
@@ -232,6 +242,7 @@ impl DataDir {
         match error {
             LoadError::Sqlite(error) => explain(&self.database(), &error),
             LoadError::Contradiction(reason) => OpenError::Damaged { file: self.database(), reason },
+            LoadError::Read(ReadError::Io(error)) if is_full(error.kind()) => self.unusable(error),
             LoadError::Read(error) => OpenError::Damaged { file: self.log_directory(), reason: error.to_string() },
         }
     }
@@ -253,15 +264,17 @@ impl DataDir {
         if empty && self.begun {
             return Err(OpenError::Damaged { file, reason: "it is missing or empty".to_owned() });
         }
-        if is_cut_short(&file).map_err(|source| OpenError::Directory { dir: self.dir.clone(), source })? {
+        if is_cut_short(&file).map_err(|source| self.unusable(source))? {
             return Err(OpenError::Damaged { file, reason: "its end is missing".to_owned() });
         }
         if !file.exists() {
             // Made here, so that SQLite does not make it readable for everybody; its other files take over the permissions.
             let made = private().write(true).create_new(true).open(&file);
-            made.map_err(|source| OpenError::Directory { dir: self.dir.clone(), source })?;
+            made.map_err(|source| self.unusable(source))?;
         }
         let mut conn = connect(&file).map_err(|error| explain(&file, &error))?;
+        #[cfg(test)]
+        super::small_disk::limit_index(&conn, &file).map_err(|error| explain(&file, &error))?;
         let version = recognise(&conn, &file)?;
         let prepared = set_up(&mut conn, version);
         prepared.map_err(|error| explain(&file, &error))?;
@@ -378,10 +391,28 @@ fn set_up(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
     conn.pragma_update(None, "synchronous", "NORMAL")
 }
 
+/// What it means for whoever starts the server that the directory cannot be used.
+fn unusable(dir: &Path, source: io::Error) -> OpenError {
+    let dir = dir.to_owned();
+    if is_full(source.kind()) {
+        OpenError::Full { file: dir, reason: source.to_string() }
+    } else {
+        OpenError::Directory { dir, source }
+    }
+}
+
+/// Whether SQLite needs room that the disk does not have.
+pub(super) fn sqlite_is_full(error: &rusqlite::Error) -> bool {
+    // Of its shared memory it says nothing more than that it could not be made larger.
+    let is_memory = |code: rusqlite::ffi::Error| code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull) || error.sqlite_error().copied().is_some_and(is_memory)
+}
+
 /// What SQLite's refusal means for whoever starts the server.
 fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
     let file = file.to_owned();
     match error.sqlite_error_code() {
+        _ if sqlite_is_full(error) => OpenError::Full { file, reason: error.to_string() },
         Some(ErrorCode::NotADatabase) => OpenError::Foreign { file },
         Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { file, reason: error.to_string() },
         _ => OpenError::Unusable { file, reason: error.to_string() },

@@ -20,6 +20,7 @@ use super::{
     open::{DataDir, OpenError},
     position::Position,
     recent::Batch,
+    reserve::Reserve,
     segment::{Directory, Frames, Rest, SEGMENT_HEAD},
 };
 
@@ -37,7 +38,7 @@ pub(super) struct Opened {
 }
 
 /// Opens the index, brings it up to the log's end, and opens that.
-pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64) -> Result<Opened, OpenError> {
+pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserve>) -> Result<Opened, OpenError> {
     dir.lock_log_directory()?;
     let conn = dir.open_database()?;
     sums::check(&conn).map_err(|error| dir.explain(error))?;
@@ -65,7 +66,7 @@ pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64) -> Result<Opened, O
     // What was discarded is not read any more when a file of the same number is made.
     files.close_behind(batch.end.segment);
     let answered = AnsweredFile::open(&directory.path, log).map_err(|source| dir.unusable(source))?;
-    let next = Arc::new(NextFile::from(directory, batch.end.segment + 1, segment_bytes, made));
+    let next = Arc::new(NextFile::from(directory, batch.end.segment + 1, segment_bytes, made, reserve));
     let file = files.get(batch.end.segment).map_err(|error| dir.explain(error.into()))?;
     // Where the last commit begins is known if it was noted.
     let last = noted.filter(|noted| noted.number + 1 == batch.number);

@@ -52,14 +52,22 @@ impl Directory {
 
     /// Makes a file that holds nothing larger. It stays the same file, because it may be open for reading.
     pub(super) fn enlarge(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
-        reserve(file, size)?;
+        reserve(&self.file(segment), file, size)?;
         // Its head may not promise more than there is.
         file.sync_all()?;
         self.fill(file, segment, size)
     }
 
+    /// Makes a file that holds nothing, and has this size, one of the log. It takes no room.
+    pub(super) fn adopt(&self, from: &Path, file: &File, segment: u64, size: u64) -> io::Result<()> {
+        std::fs::rename(from, self.file(segment))?;
+        at::write(file, &self.head(segment, size), 0)?;
+        file.sync_all()?;
+        sync_directory(&self.path)
+    }
+
     fn fill(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
-        reserve(file, size)?;
+        reserve(&self.file(segment), file, size)?;
         at::write(file, &self.head(segment, size), 0)?;
         file.sync_all()?;
         sync_directory(&self.path)
@@ -142,7 +150,11 @@ pub(super) fn private() -> OpenOptions {
 }
 
 /// Reserves room, so that a commit that fits is not refused by a full disk; all of it reads as zeros.
-fn reserve(file: &File, size: u64) -> io::Result<()> {
+pub(super) fn reserve(path: &Path, file: &File, size: u64) -> io::Result<()> {
+    #[cfg(test)]
+    super::small_disk::check(path, file, size)?;
+    #[cfg(not(test))]
+    let _ = path;
     #[cfg(target_os = "linux")]
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
         Err(rustix::io::Errno::OPNOTSUPP) => {}

@@ -35,7 +35,7 @@ pub(super) fn group(number: u32, start: u64) -> GroupRow {
     GroupRow { number, queue, id, name: format!("g{number}"), created_ms: 8, start }
 }
 
-fn appended(stream: u32, seq: u64, size: usize) -> Record {
+pub(super) fn appended(stream: u32, seq: u64, size: usize) -> Record {
     let json = "x".repeat(size).into();
     let tags = Arc::from(["a".to_owned(), "b".to_owned()]);
     Record::Appended(
@@ -44,12 +44,12 @@ fn appended(stream: u32, seq: u64, size: usize) -> Record {
     )
 }
 
-fn settled(settlement: Settlement) -> Record {
+pub(super) fn settled(settlement: Settlement) -> Record {
     Record::Settled { reader: ReaderNo(3), lease: None, histories: Vec::new(), settlement }
 }
 
 /// Rows of a table of the index, when it has all of the log.
-fn count(store: &DiskStore, table: &str) -> u64 {
+pub(super) fn count(store: &DiskStore, table: &str) -> u64 {
     store.catch_up().unwrap();
     store.look_up(|conn| conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))).unwrap()
 }
@@ -59,19 +59,20 @@ pub(super) fn tidy_up(store: &DiskStore) -> usize {
     std::iter::from_fn(step).take(1_000).count()
 }
 
-fn log_file(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn log_file(dir: &Path, number: u64) -> PathBuf {
     dir.join("log").join(format!("{number:010}.log"))
 }
 
-/// The files of the log.
-fn log_files(dir: &Path) -> Vec<String> {
+/// The files of the log, and of what is noted of it.
+pub(super) fn log_files(dir: &Path) -> Vec<String> {
     let names = std::fs::read_dir(dir.join("log")).unwrap();
     let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name != "reserve");
     names.sort();
     names
 }
 
-fn places(messages: &[Arc<Stored>]) -> Vec<u64> {
+pub(super) fn places(messages: &[Arc<Stored>]) -> Vec<u64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
@@ -316,8 +317,7 @@ fn what_was_deleted_is_swept_and_its_room_free() {
     assert!(log_files(dir.path()).len() > 20);
     store.commit(&[Record::QueueDeleted(QueueId::new("queue-1"))]).unwrap();
     assert_eq!((count(&store, "queues"), count(&store, "consumer_groups"), count(&store, "runs")), (0, 0, 2_500));
-    let steps = tidy_up(&store);
-    assert!(steps >= 3, "{steps} steps for 2,500 runs");
+    tidy_up(&store);
     assert_eq!((count(&store, "runs"), count(&store, "garbage")), (0, 0));
     assert!(log_files(dir.path()).len() <= 3, "{:?}", log_files(dir.path()));
     store.commit(&[Record::QueueCreated(queue(5)), appended(5, 1, 500)]).unwrap();

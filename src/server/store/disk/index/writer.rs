@@ -197,7 +197,7 @@ impl Writer {
         Ok(gone.len())
     }
 
-    fn weigh(&mut self, segment: u64, bytes: i64) {
+    pub(super) fn weigh(&mut self, segment: u64, bytes: i64) {
         *self.dirty.live.entry(segment).or_default() += bytes;
     }
 
