@@ -65,6 +65,7 @@ mod later;
 pub mod layers;
 pub mod limits;
 pub mod message;
+mod private;
 pub mod producer;
 pub mod queue;
 pub mod redrive;

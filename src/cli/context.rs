@@ -107,7 +107,7 @@ impl Context {
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let loaded = load(&self.request(true))?;
         logging::for_command(&self.global, self.colored, QUIETLY);
-        say_passed_over(&loaded);
+        remark_on(&loaded);
         Ok(loaded)
     }
 
@@ -125,8 +125,8 @@ impl Context {
     }
 }
 
-/// Logs the variables that are no settings although they look like ones.
-pub(crate) fn say_passed_over(loaded: &Loaded) {
+/// Logs what is no mistake and yet worth knowing: variables that are no settings although they look like ones, secrets that anybody can read.
+pub(crate) fn remark_on(loaded: &Loaded) {
     let links = loaded.service_links();
     if !links.is_empty() {
         let variables = links.join(" ");
@@ -134,5 +134,9 @@ pub(crate) fn say_passed_over(loaded: &Loaded) {
             variables,
             "these variables are service links of Kubernetes, not settings; enableServiceLinks: false omits them"
         );
+    }
+    for file in loaded.exposed_secrets() {
+        let file = file.display();
+        tracing::warn!(%file, "any user of this machine may read this secret: take the right away with chmod o-rwx");
     }
 }

@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Usage,
     /// The service cannot be reached.
     Unavailable,
+    /// The service is there, and in trouble.
+    Outage,
     /// The deadline passed before everything was finished.
     Drain,
     /// The credentials are refused.
@@ -38,7 +40,7 @@ impl Kind {
             Self::ClosedPipe => 0,
             Self::Failed => 1,
             Self::Usage => 2,
-            Self::Unavailable => 69,
+            Self::Unavailable | Self::Outage => 69,
             Self::Drain => 75,
             Self::Refused => 77,
             Self::Config => 78,
@@ -51,7 +53,7 @@ impl Kind {
             Self::ClosedPipe => "closed_pipe",
             Self::Failed => "failed",
             Self::Usage => "usage",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Outage => "unavailable",
             Self::Drain => "deadline",
             Self::Refused => "refused",
             Self::Config => "config",

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
-    context::{Context, say_passed_over},
+    context::{Context, remark_on},
     failure::{Failure, Kind},
     logging, notify,
     reload::Live,
@@ -41,7 +41,7 @@ const SECTIONS: &[&str] =
 pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
     let loaded = load(&context.request(true))?;
     let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
-    say_passed_over(&loaded);
+    remark_on(&loaded);
     let config = loaded.config;
     descriptors::raise_limit();
     let mut hang_ups = HangUps::listen();

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use super::{
-    context::{Context, say_passed_over},
+    context::{Context, remark_on},
     failure::Failure,
     logging, notify,
     reload::Live,
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     let request = request(&args, context);
     let loaded = load(&request)?;
     let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
-    say_passed_over(&loaded);
+    remark_on(&loaded);
     let config = loaded.config;
     let faults = args.faults.clone().unwrap_or_default();
     if !faults.rules.is_empty() {

@@ -302,7 +302,12 @@ impl fmt::Display for Error {
         if let Some(wait) = self.wait {
             write!(f, "; the client sends nothing for {} s and then tries again", wait.as_secs_f64().ceil())?;
         }
-        if self.unsure { f.write_str("; it may have taken effect all the same") } else { Ok(()) }
+        match (self.unsure, self.progress()) {
+            (false, _) => Ok(()),
+            // This try did nothing, and one before it may have.
+            (true, Progress::None) => f.write_str("; an earlier try may have taken effect"),
+            (true, _) => f.write_str("; it may have taken effect all the same"),
+        }
     }
 }
 
@@ -393,5 +398,12 @@ mod tests {
             marked.is_unsure() && marked.clone().is_unsure() && marked.to_string().contains("may have taken effect")
         );
         assert!(!kept.is_unsure(), "what is kept elsewhere was not about this call");
+    }
+
+    #[test]
+    fn what_did_nothing_does_not_say_that_it_may_have() {
+        let gone = Error::new("send", Kind::Transport("http://h".to_owned(), TransportError::not_sent("refused")));
+        let text = gone.into_unsure().to_string();
+        assert!(text.ends_with("; an earlier try may have taken effect") && !text.contains("all the same"), "{text}");
     }
 }

@@ -86,6 +86,7 @@ pub struct Loaded {
     pub config: Config,
     pub(super) tree: Tree,
     service_links: Vec<String>,
+    exposed_secrets: Vec<PathBuf>,
 }
 
 impl fmt::Debug for Loaded {
@@ -99,6 +100,11 @@ impl Loaded {
     /// The variables that look like settings and are not: Kubernetes sets them for each Service whose name begins with `dms-worker`.
     pub fn service_links(&self) -> &[String] {
         &self.service_links
+    }
+
+    /// The files of secrets that any user of the machine may read, but for those that Kubernetes or Docker mounted.
+    pub fn exposed_secrets(&self) -> &[PathBuf] {
+        &self.exposed_secrets
     }
 }
 
@@ -122,10 +128,13 @@ pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
     config.secret_variables.clone_from(tree.secret_variables());
     follow(&mut config, &|path| tree.is_set(path));
     let mut checker = Checker::new(&tree, extracted.broken, problems);
-    secrets::read_files(&mut config, &mut checker);
+    let exposed_secrets = secrets::read_files(&mut config, &mut checker);
     check(&config, &mut checker);
     match checker.finish() {
-        problems if problems.is_empty() => Ok(Loaded { config, tree, service_links: passed_over(&request.variables) }),
+        problems if problems.is_empty() => {
+            let service_links = passed_over(&request.variables);
+            Ok(Loaded { config, tree, service_links, exposed_secrets })
+        }
         problems => Err(ConfigError::new(problems)),
     }
 }

@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::{Config, check::Checker, dms::Auth, path::KeyPath, server::ServerAuth, values::Secret};
-use crate::text;
+use crate::{private, text};
 
-/// Fills every secret that stands in a file, and reports files that cannot be read and secrets that are given twice.
-pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) {
-    let mut slots = Slots { checker };
+/// Fills every secret that stands in a file, and reports files that cannot be read and secrets that are given twice. Gives the files
+/// that any user of the machine may read.
+pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) -> Vec<PathBuf> {
+    let mut slots = Slots { checker, exposed: Vec::new() };
     if let Some(auth) = &mut config.dms.auth {
         slots.client_auth(auth);
     }
@@ -31,10 +32,17 @@ pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) {
         slots.read(&path, "token", &mut publisher.token, publisher.token_file.as_ref());
     }
     slots.read(&KeyPath::dotted("admin"), "token", &mut config.admin.token, config.admin.token_file.as_ref());
+    slots.exposed
+}
+
+/// Whether a file was put there by Kubernetes or Docker: its rights are theirs, and only the container sees it.
+fn is_mounted(file: &Path) -> bool {
+    file.starts_with("/run/secrets") || std::fs::read_link(file).is_ok_and(|target| target.starts_with("..data"))
 }
 
 struct Slots<'a, 'b> {
     checker: &'a mut Checker<'b>,
+    exposed: Vec<PathBuf>,
 }
 
 impl Slots<'_, '_> {
@@ -86,6 +94,9 @@ impl Slots<'_, '_> {
 
     /// The secret in a file.
     fn content(&mut self, path: &KeyPath, file: &Path) -> Option<Secret> {
+        if private::is_exposed(file) && !is_mounted(file) {
+            self.exposed.push(file.to_owned());
+        }
         match text::read(file) {
             Ok(text) if !text.trim().is_empty() => return Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
             Ok(_) => self.checker.report(path, format!("`{}` is empty: put the secret in it", file.display())),

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock, message::ReceivedMessage};
+use crate::{clock, message::ReceivedMessage, private};
 
 /// What is on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,13 +63,14 @@ impl Journal {
     /// When it cannot be read or written, is in use, or is about something else.
     pub(super) fn open(path: &Path, task: &str) -> io::Result<(Self, Legacy)> {
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+            private::create_dir_all(parent)?;
         }
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = private::options().read(true).write(true).create(true).truncate(false).open(path)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::other("another redrive of the same messages is under way"),
             TryLockError::Error(error) => error,
         })?;
+        private::warn_if_exposed("the journal", path);
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         let earlier: Notes = match text.trim() {

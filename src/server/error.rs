@@ -152,12 +152,12 @@ impl From<BrokerError> for ApiError {
             BrokerError::TooManyPolls(_) | BrokerError::TooMuchLeased(_) => codes::TOO_FREQUENT.because(error),
             BrokerError::Store(cause) if cause.is::<Told>() => {
                 tracing::debug!(error = %cause, "the store failed; the request was answered with an error");
-                codes::INTERNAL.because("Nothing was changed; try again later.")
+                codes::INTERNAL.because("The store failed; try again later.")
             }
             BrokerError::Store(cause) => {
                 // The cause names files and disks: it is for the log, not for callers.
                 tracing::error!(error = %cause, "the store failed; the request was answered with an error");
-                codes::INTERNAL.because("Nothing was changed; try again later.")
+                codes::INTERNAL.because("The store failed; try again later.")
             }
             BrokerError::Closed => codes::STOPPING.plain(),
         }

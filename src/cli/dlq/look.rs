@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
     time::Duration,
@@ -25,6 +25,7 @@ use crate::{
     },
     client::Client,
     message::{Attributes, Body, DeadLetterInfo, ReceivedMessage},
+    private,
     queue::{ConsumerGroup, SourcePath},
     redrive::Sweep,
     visible::visible,
@@ -248,7 +249,7 @@ pub(super) async fn dump(client: &Client, args: DumpArgs, context: &Context) -> 
 }
 
 fn open(path: &Path, append: bool) -> Result<File, Failure> {
-    let mut options = OpenOptions::new();
+    let mut options = private::options();
     options.append(true);
     let opened = if append { options.create(true).open(path) } else { options.create_new(true).open(path) };
     opened.map_err(|error| match error.kind() {

@@ -1,7 +1,6 @@
 //! `dlq redrive` and `dlq discard`: sending messages again, from the queue or from a file, or throwing them away.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -24,6 +23,7 @@ use crate::{
     client::Client,
     config::Rate,
     message::{Body, Message},
+    private,
     queue::SourcePath,
     redrive::{Redrive, RedriveError, RedriveReport, Sweep, is_exhausted, older},
 };
@@ -169,8 +169,8 @@ fn state_file(source: &SourcePath, context: &Context) -> Option<PathBuf> {
 
 /// Whether a journal can be there. Without one a redrive still loses nothing.
 fn is_usable(path: &Path, context: &Context) -> bool {
-    let opened = path.parent().map_or(Ok(()), fs::create_dir_all);
-    let opened = opened.and_then(|()| fs::OpenOptions::new().append(true).create(true).open(path));
+    let opened = path.parent().map_or(Ok(()), private::create_dir_all);
+    let opened = opened.and_then(|()| private::options().append(true).create(true).open(path));
     if let Err(error) = &opened {
         let path = path.display();
         context.say(&format!(

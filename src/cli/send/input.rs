@@ -36,6 +36,8 @@ pub(crate) struct Line {
     pub(super) end: u64,
     /// The message, or why there is none.
     pub(super) message: Result<Message, String>,
+    /// Its text, where texts are kept and it is not too long to be held.
+    pub(super) text: Option<Vec<u8>>,
 }
 
 /// The source of the messages, with what every message gets.
@@ -45,6 +47,7 @@ pub(crate) struct Input {
     number: u64,
     offset: u64,
     size: Option<u64>,
+    keeps_texts: bool,
 }
 
 enum Source {
@@ -56,7 +59,12 @@ impl Input {
     /// Bodies from the command line: JSON where they are JSON and not to be `text`.
     pub(crate) fn arguments(bodies: &[String], text: bool, common: Message) -> Self {
         let source = Source::Arguments { bodies: bodies.iter().cloned().collect(), text };
-        Self { source, common, number: 0, offset: 0, size: None }
+        Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false }
+    }
+
+    /// Keeps the text of each line with its message.
+    pub(crate) fn keep_texts(&mut self) {
+        self.keeps_texts = true;
     }
 
     /// JSON lines from standard input.
@@ -85,7 +93,7 @@ impl Input {
 
     fn lines(reader: impl AsyncBufRead + Unpin + Send + 'static, name: &str, common: Message) -> Self {
         let source = Source::Lines { reader: Box::new(reader), name: name.to_owned() };
-        Self { source, common, number: 0, offset: 0, size: None }
+        Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false }
     }
 
     /// The size of the source in bytes, where it is known.
@@ -99,9 +107,9 @@ impl Input {
     /// When the source cannot be read.
     pub(crate) async fn next(&mut self) -> Result<Option<Line>, Failure> {
         loop {
-            let (bytes, message) = match &mut self.source {
+            let (bytes, message, text) = match &mut self.source {
                 Source::Arguments { bodies, text } => match bodies.pop_front() {
-                    Some(body) => (body.len() as u64, Some(argument(&body, *text, &self.common))),
+                    Some(body) => (body.len() as u64, Some(argument(&body, *text, &self.common)), None),
                     None => return Ok(None),
                 },
                 Source::Lines { reader, name } => {
@@ -113,16 +121,17 @@ impl Input {
                     }
                     match (bytes, text) {
                         (0, _) => return Ok(None),
-                        (bytes, Some(text)) if text.trim_ascii().is_empty() => (bytes, None),
-                        (bytes, Some(text)) => (bytes, Some(line::parse(&text, &self.common))),
-                        (bytes, None) => (bytes, Some(Err(too_long(bytes)))),
+                        (bytes, Some(text)) if text.trim_ascii().is_empty() => (bytes, None, None),
+                        (bytes, Some(text)) => (bytes, Some(line::parse(&text, &self.common)), Some(text)),
+                        (bytes, None) => (bytes, Some(Err(too_long(bytes))), None),
                     }
                 }
             };
             self.number += 1;
             self.offset += bytes;
             if let Some(message) = message {
-                return Ok(Some(Line { number: self.number, bytes, end: self.offset, message }));
+                let text = text.filter(|_| self.keeps_texts);
+                return Ok(Some(Line { number: self.number, bytes, end: self.offset, message, text }));
             }
         }
     }

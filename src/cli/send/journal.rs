@@ -5,7 +5,7 @@
 //! being counted: they are sent again, and may be there twice.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     auth::canonical::hex,
     cli::failure::{Failure, Kind},
+    private,
 };
 
 /// How many lines are let through by one write to the disk.
@@ -89,7 +90,7 @@ impl Journal {
             let text = "only the sending of a plain file can be resumed: it needs a place to go on from";
             return if named { Err(Failure::of(Kind::Usage, text)) } else { Ok(None) };
         }
-        let file = match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path) {
+        let file = match private::options().read(true).write(true).create(true).truncate(false).open(&path) {
             Ok(file) => file,
             Err(error) if named => return Err(trouble(&path, &error)),
             Err(error) => {
@@ -109,6 +110,7 @@ impl Journal {
             }
             Err(TryLockError::Error(error)) => return Err(trouble(&path, &error)),
         }
+        private::warn_if_exposed("the journal", &path);
         let head =
             head(wanted.input, HEAD).map_err(|error| super::unreadable(&wanted.input.display().to_string(), &error))?;
         let fresh = Progress { task: wanted.task.clone(), head, ..Progress::default() };

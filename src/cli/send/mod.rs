@@ -3,6 +3,7 @@
 mod input;
 mod journal;
 mod pump;
+mod rejected;
 mod report;
 
 use std::{
@@ -16,6 +17,7 @@ use self::journal::{Journal, Wanted};
 pub(crate) use self::{
     input::{Input, attribute},
     pump::{Choice, Pump},
+    rejected::Rejected,
     report::Report,
 };
 use super::{
@@ -39,9 +41,15 @@ Examples:
   dms-worker send orders hello --tag red --attribute n=1 --delay 10s
   dms-worker send orders --file orders.jsonl          one {\"body\":…,\"attributes\":…,\"tags\":…,\"delay_time\":…} per line
   dms-worker send orders --file orders.jsonl --resume after a kill or an outage: goes on where the run before ended
+  dms-worker send orders --file orders.jsonl --rejected bad.jsonl
   generate | dms-worker send orders -
 
-Every line that is refused is named with its number and the reason; the others are sent, and the exit code is 1.
+Every line that is refused is named with its number and the reason; the others are sent, and the exit code is 1. --rejected keeps the \
+lines themselves, in the order in which they are named, to be mended and sent again.
+
+A service that is gone, or answers that it is in trouble (5xx), refuses no lines: what surely was not stored is tried for 30 s, then the \
+run ends with exit code 69. The journal of a file has the place. Of standard input the lines that were read and are not stored go to the \
+file of --rejected.
 
 While a file is sent, FILE.journal has the place; it goes when every line is settled. With --resume a run goes on there, and says how
 many lines at most may be stored twice: those that were on their way. None is missing. (With --resume from the start the journal
@@ -61,6 +69,9 @@ pub(crate) struct SendArgs {
     /// Where the place in the file is kept; FILE.journal by default
     #[arg(long, value_name = "FILE", requires = "file", conflicts_with = "bodies")]
     journal: Option<PathBuf>,
+    /// A new file for the lines that are refused, to be mended and sent again
+    #[arg(long, value_name = "FILE")]
+    rejected: Option<PathBuf>,
     /// Send the bodies as text even where they are JSON
     #[arg(long, conflicts_with = "file")]
     text: bool,
@@ -86,12 +97,25 @@ pub(crate) async fn run(args: SendArgs, context: &Context) -> Result<ExitCode, F
     let client = context.client()?;
     let queue = client.find_queue(&args.queue).await?;
     let (mut input, journal) = open(&args, &queue).await?;
+    let rejected = match rejected(&args) {
+        Ok(rejected) => rejected,
+        Err(failure) => {
+            if let Some(journal) = journal {
+                journal.stop(true).await;
+            }
+            return Err(failure);
+        }
+    };
+    if rejected.is_some() {
+        input.keep_texts();
+    }
     let producer = producer(client, &queue, args.ids, args.allow_duplicates)?;
     let mut report = Report::new(context, input.size());
     if let Some(journal) = journal.as_ref().filter(|journal| journal.is_resumed()) {
         report.resume(journal.progress());
     }
-    let pump = Pump::new(producer, journal, report);
+    let mut pump = Pump::new(producer, journal, report);
+    pump.rejected = rejected;
     let (report, ended) = pump.run(&mut input, Choice::Send, signals::first()).await?;
     match ended {
         true => report.finish(&queue.name),
@@ -114,6 +138,15 @@ async fn open(args: &SendArgs, queue: &Queue) -> Result<(Input, Option<Journal>)
         bodies => Input::arguments(bodies, args.text, common),
     };
     Ok((input, None))
+}
+
+/// The file for refused lines, if one is asked for.
+fn rejected(args: &SendArgs) -> Result<Option<Rejected>, Failure> {
+    let Some(path) = &args.rejected else { return Ok(None) };
+    if args.file.is_none() && args.bodies != ["-"] {
+        return Err(Failure::of(Kind::Usage, "--rejected is for the lines of a --file or of standard input (-)"));
+    }
+    Rejected::open(path, args.file.as_deref(), args.resume).map(Some)
 }
 
 /// A file of JSON lines with its journal, where the run begins or goes on.

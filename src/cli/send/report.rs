@@ -1,6 +1,9 @@
 //! What became of the lines: progress, ids, refusals, and the closing count.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -21,6 +24,8 @@ pub(crate) struct Report<'a> {
     /// Lines that may be stored twice, because they may have been sent by a run that was killed.
     doubled: u64,
     refusals: Vec<Value>,
+    /// Where the refused lines are.
+    pub(crate) rejected: Option<PathBuf>,
     ids: Vec<String>,
 }
 
@@ -40,7 +45,7 @@ impl<'a> Report<'a> {
         let drawn = |size| bar(context, Some(size), "{bar:40} {percent:>3} %  {msg}  {elapsed}  {eta} left");
         let bar = size.map_or_else(ProgressBar::hidden, drawn);
         let (counts, before) = (Counts::default(), Counts::default());
-        Self { context, bar, counts, before, doubled: 0, refusals: Vec::new(), ids: Vec::new() }
+        Self { context, bar, counts, before, doubled: 0, refusals: Vec::new(), rejected: None, ids: Vec::new() }
     }
 
     /// Goes on where an earlier run ended.
@@ -130,6 +135,9 @@ impl<'a> Report<'a> {
         if total.refused > 0 {
             text.push_str(&format!(", {} refused", total.refused));
         }
+        if let Some(rejected) = &self.rejected {
+            text.push_str(&format!(" (the lines are in {})", rejected.display()));
+        }
         if total.unsure > 0 {
             text.push_str(&format!(" ({} of them may be stored all the same)", total.unsure));
         }
@@ -151,6 +159,7 @@ impl<'a> Report<'a> {
                 "queue": queue,
                 "sent": total.sent,
                 "refused": self.refusals,
+                "rejected_file": self.rejected,
                 "refused_before": self.before.refused,
                 "doubled": self.doubled,
                 "ids": self.ids,

@@ -397,7 +397,8 @@ pub enum BrokerError {
     /// Consumers hold as many bytes of messages as they may without acknowledging them.
     #[error("consumers hold {0} bytes of messages that they have not acknowledged")]
     TooMuchLeased(usize),
-    /// The store could not do it; nothing was changed.
+    /// The store could not do it. What was to be changed is as it was, unless the process ends before the disk works again: what
+    /// reached the disk may be found there by the next start.
     #[error("the store failed")]
     Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// The server is stopping.

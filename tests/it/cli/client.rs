@@ -186,6 +186,101 @@ fn a_service_that_goes_away_leaves_a_place_to_resume() {
     assert!(dms(&["send", "q", "-", "--resume"]).failed(2).contains("cannot be used with"));
 }
 
+/// A server on the program's data directory whose every send fails: a disk is full, say.
+fn in_trouble(program: &Program) -> (Running, String) {
+    let server = program.serve(&["--data-dir", "data", "--faults", "error@send:1"]);
+    let url = server.url("serving on ");
+    program.run(&["--endpoint", &url, "queue", "create", "q", "--group", "g"]).ok();
+    (server, url)
+}
+
+#[cfg(unix)]
+fn mode(path: &std::path::Path) -> u32 {
+    std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions()) & 0o777
+}
+
+#[test]
+fn a_service_in_trouble_refuses_no_line_of_a_file() {
+    let program = Program::new();
+    let (server, url) = in_trouble(&program);
+    let lines: String = (1..=40).map(|n| format!("{{\"body\":{n}}}\n")).collect();
+    let file = program.file("lines.jsonl", &lines);
+    let stopped =
+        program.run(&["--endpoint", &url, "send", "q", "--file", &file, "--rejected", "bad.jsonl"]).failed(69);
+    let told: Vec<_> = stopped.lines().filter(|line| line.contains("line ")).collect();
+    assert_eq!(told.len(), 1, "told once: {stopped}");
+    assert!(told[0].starts_with("error: line 1: send: DMS.10250002"), "{stopped}");
+    assert!(told[0].ends_with("it may have taken effect all the same"), "{stopped}");
+    assert!(
+        stopped.contains("stopped early: 0 sent; the journal has the place, and --resume goes on there"),
+        "{stopped}"
+    );
+    assert!(!stopped.to_lowercase().contains("nothing was changed") && !stopped.contains("refused"), "{stopped}");
+    assert!(!program.dir().join("bad.jsonl").exists(), "no line was refused");
+    #[cfg(unix)]
+    assert_eq!(mode(&program.dir().join("lines.jsonl.journal")), 0o600);
+
+    drop(server);
+    let server = program.serve(&["--data-dir", "data"]);
+    let url = server.url("serving on ");
+    let resumed = program.run(&["--endpoint", &url, "send", "q", "--file", &file, "--resume"]);
+    assert!(resumed.stderr.contains("going on after line 0: 0 sent and 0 refused so far"), "{}", resumed.stderr);
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    let received = program.run(&["--endpoint", &url, "receive", "q", "g", "--max", "100", "--wait", "1s"]).ok();
+    let mut received: Vec<_> = received.lines().collect();
+    let mut lines: Vec<_> = lines.lines().collect();
+    received.sort_unstable();
+    lines.sort_unstable();
+    assert_eq!(received, lines);
+}
+
+#[test]
+fn lines_that_are_read_and_not_stored_are_not_lost() {
+    let program = Program::new();
+    let (_server, url) = in_trouble(&program);
+    let lines: String =
+        (1..=40).map(|n| if n == 30 { "{}\n".to_owned() } else { format!("{{\"body\":{n}}}\n") }).collect();
+    let stopped =
+        program.run_with(&["--endpoint", &url, "send", "q", "-", "--rejected", "left.jsonl"], &lines).failed(69);
+    assert!(stopped.contains("39 of the lines 1 to 40 were read and are not stored"), "{stopped}");
+    assert!(stopped.contains("see left.jsonl") && stopped.contains("line 30: has no `body`"), "{stopped}");
+    assert_eq!(std::fs::read_to_string(program.dir().join("left.jsonl")).unwrap(), lines);
+    let untold = program.run_with(&["--endpoint", &url, "send", "q", "-"], "{\"body\":1}\n").failed(69);
+    assert!(untold.contains("Line 1 was read and is not stored, as far as is known"), "{untold}");
+}
+
+#[test]
+fn refused_lines_are_kept_to_be_mended() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "q", "--group", "g"]).ok();
+    // The client refuses the first, the server the second.
+    let (odd, half) = ("{\"bdy\": 2}", r#"{"body":3,"attributes":{"who":"\ud83d"}}"#);
+    let file = program.file("lines.jsonl", &format!("{{\"body\":1}}\n{odd} \r\n\n{half}\n{{\"body\":4}}"));
+    let sent = dms(&["send", "q", "--file", &file, "--rejected", "bad.jsonl"]);
+    assert_eq!(sent.code, Some(1), "{}", sent.stderr);
+    let named: Vec<_> = sent.stderr.lines().filter_map(|line| line.strip_prefix("line ")?.split(':').next()).collect();
+    assert_eq!(named, ["2", "4"], "{}", sent.stderr);
+    assert!(sent.stderr.ends_with("2 sent to q, 2 refused (the lines are in bad.jsonl)\n"), "{}", sent.stderr);
+    let bad = program.dir().join("bad.jsonl");
+    let kept = std::fs::read_to_string(&bad).unwrap();
+    assert_eq!(kept, format!("{odd}\n{half}\n"));
+    #[cfg(unix)]
+    assert_eq!(mode(&bad), 0o600);
+    let again = dms(&["send", "q", "--file", &file, "--rejected", "bad.jsonl"]).failed(2);
+    assert!(again.contains("bad.jsonl is there already: name another file for --rejected"), "{again}");
+    assert!(!program.dir().join("lines.jsonl.journal").exists(), "nothing was begun");
+    let itself = dms(&["send", "q", "--file", "bad.jsonl", "--resume", "--rejected", "./bad.jsonl"]).failed(2);
+    assert!(itself.contains("names the file that is sent"), "{itself}");
+    assert!(dms(&["send", "q", "body", "--rejected", "x"]).failed(2).contains("--rejected is for the lines"));
+
+    let mended = kept.replace("bdy", "body").replace("\\ud83d", "\\ud83d\\ude00");
+    std::fs::write(&bad, mended).unwrap();
+    dms(&["send", "q", "--file", "bad.jsonl", "--rejected", "worse.jsonl"]).ok();
+    assert!(!program.dir().join("worse.jsonl").exists());
+    assert_eq!(dms(&["receive", "q", "g", "--wait", "1s"]).ok().lines().count(), 4);
+}
+
 #[test]
 fn a_thousand_lines_go_in_order_to_a_fifo_queue() {
     let (program, _server, url) = setup();

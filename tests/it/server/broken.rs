@@ -102,7 +102,7 @@ async fn failures_are_contained() {
         api.get("/queues").await.refused(500, "DMS.10250002");
     }
     let text = api.get(&format!("{QUEUE}/groups")).await.refused(500, "DMS.10250002");
-    assert_eq!(text, "Internal service error. Nothing was changed; try again later.");
+    assert_eq!(text, "Internal service error. The store failed; try again later.");
     let message = r#"{"messages":[{"body":1}]}"#;
     api.post(&format!("{QUEUE}/messages"), message).await.refused(503, "DMS.10250003");
     api.get(&format!("{group}/messages")).await.refused(404, "DMS.10240407");

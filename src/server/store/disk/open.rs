@@ -287,10 +287,7 @@ pub(super) fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    let mut builder = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(dir)?;
+    crate::private::create_dir_all(dir)?;
     if let Some(parent) = dir.canonicalize()?.parent() {
         // One that another made may not be ours to open.
         let _ = sync_directory(parent);

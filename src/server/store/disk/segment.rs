@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(super) use crate::private::options as private;
+
 use super::{
     at,
     frame::{FRAME_HEAD, Head, MARK},
@@ -139,14 +141,6 @@ impl Directory {
 /// The entries of a directory are on the disk. Where a directory cannot be opened, the system sees to it.
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { File::open(path)?.sync_all() }
-}
-
-/// Options for a new file that only this user may read: messages are nobody else's business.
-pub(super) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
 }
 
 /// Reserves room, so that a commit that fits is not refused by a full disk; all of it reads as zeros.
