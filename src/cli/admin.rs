@@ -1,9 +1,9 @@
 //! [`Admin`]: the admin address of a running server, as commands ask it.
 
-use std::{borrow::Cow, net::SocketAddr, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Uri, header::AUTHORIZATION};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -11,7 +11,9 @@ use super::{
     failure::{Failure, Kind},
 };
 use crate::{
+    config::{Config, Secret},
     secret_url::without_secrets,
+    server::host_check::is_loopback,
     transport::{HttpOptions, HttpTransport, Transport, TransportError},
 };
 
@@ -22,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Admin {
     url: String,
+    /// Shown to it, where it cannot be read on the way.
+    token: Option<Secret>,
     transport: HttpTransport,
     patience: Duration,
 }
@@ -32,35 +36,49 @@ impl Admin {
     /// # Errors
     /// When neither is there.
     pub(crate) fn find(named: Option<&str>, context: &Context) -> Result<Self, Failure> {
-        let address = match named {
-            Some(named) => return Self::at(named),
-            None => context.load()?.config.server.admin,
-        };
+        if let Some(named) = named {
+            return Self::named(named, context);
+        }
         let unknown = "the server's admin address is not known: name it with --admin, or set server.admin";
-        Self::listening(address.ok_or_else(|| Failure::of(Kind::Usage, unknown))?)
+        Self::configured(&context.load()?.config)?.ok_or_else(|| Failure::of(Kind::Usage, unknown))
     }
 
     /// The address that was named, or else that of the embedded server whose queues the configuration uses; `None` where it
     /// names another service.
     pub(crate) fn of_service(named: Option<&str>, context: &Context) -> Result<Option<Self>, Failure> {
         if let Some(named) = named {
-            return Self::at(named).map(Some);
+            return Self::named(named, context).map(Some);
         }
         let config = context.load()?.config;
-        config.server.admin.filter(|_| config.dms.is_embedded()).map(Self::listening).transpose()
+        if config.dms.is_embedded() { Self::configured(&config) } else { Ok(None) }
     }
 
-    fn listening(address: SocketAddr) -> Result<Self, Failure> {
-        Self::at(&address.to_string())
-    }
-
-    /// The server at this URL; `http://` may be left out.
-    fn at(named: &str) -> Result<Self, Failure> {
+    /// The server at this URL; `http://` may be left out. What the configuration says of the token and the authority counts
+    /// for it too; one that is wrong otherwise keeps nobody from asking a server.
+    fn named(named: &str, context: &Context) -> Result<Self, Failure> {
         let url = if named.contains("://") { named.to_owned() } else { format!("http://{named}") };
-        let url = url.trim_end_matches('/').to_owned();
-        let options = HttpOptions { tls: url.starts_with("https"), ..HttpOptions::default() };
-        let transport = HttpTransport::new(&options).map_err(|error| unreachable(&url, error))?;
-        Ok(Self { url, transport, patience: PATIENCE })
+        let config = context.load().map(|loaded| loaded.config).unwrap_or_default();
+        Self::at(url.trim_end_matches('/'), &config)
+    }
+
+    /// The server of a configuration.
+    fn configured(config: &Config) -> Result<Option<Self>, Failure> {
+        let Some(address) = config.server.admin else { return Ok(None) };
+        let scheme = if config.server.admin_tls.is_some() { "https" } else { "http" };
+        // A certificate is for a name, and none for the address that stands for all of a machine.
+        let url = match address.ip().is_unspecified() {
+            true => format!("{scheme}://localhost:{}", address.port()),
+            false => format!("{scheme}://{address}"),
+        };
+        Self::at(&url, config).map(Some)
+    }
+
+    fn at(url: &str, config: &Config) -> Result<Self, Failure> {
+        let (tls, ca_file) = (url.starts_with("https://"), config.dms.ca_file.clone());
+        let options = HttpOptions { tls, ca_file: ca_file.filter(|_| tls), ..HttpOptions::default() };
+        let transport = HttpTransport::new(&options).map_err(|error| unreachable(url, error))?;
+        let token = config.server.admin_token.clone().filter(|_| tls || is_local(url));
+        Ok(Self { url: url.to_owned(), token, transport, patience: PATIENCE })
     }
 
     /// Waits this long for an answer.
@@ -80,7 +98,12 @@ impl Admin {
     ) -> Result<T, Failure> {
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         let shown = without_secrets(&self.url);
-        let request = Request::builder().method(method).uri(format!("{}{path}?{query}", self.url)).body(Bytes::new());
+        let request = Request::builder().method(method).uri(format!("{}{path}?{query}", self.url));
+        let request = match &self.token {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
+            None => request,
+        };
+        let request = request.body(Bytes::new());
         let request = request.map_err(|error| Failure::of(Kind::Usage, format!("--admin {shown}: {error}")))?;
         let answer = self.transport.send(request, self.patience).await;
         let answer = answer.map_err(|error| unreachable(&self.url, error))?;
@@ -89,6 +112,12 @@ impl Admin {
             _ => Err(Failure::new(format!("{shown} answered {}: {}", answer.status(), refusal(answer.body())))),
         }
     }
+}
+
+/// Whether a URL leads to this machine, where a token may go without TLS.
+fn is_local(url: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    uri.as_ref().and_then(Uri::host).is_some_and(|host| is_loopback(host.trim_matches(['[', ']'])))
 }
 
 fn unreachable(url: &str, error: TransportError) -> Failure {

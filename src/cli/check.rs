@@ -54,7 +54,7 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
 /// Opens every certificate that a listener would show.
 fn certificates(config: &Config) -> Result<(), TlsError> {
     let publishers = config.publishers.iter().filter_map(|publisher| publisher.tls.as_ref());
-    let all = config.server.tls.iter().chain(&config.admin.tls).chain(publishers);
+    let all = config.server.tls.iter().chain(&config.server.admin_tls).chain(&config.admin.tls).chain(publishers);
     all.map(embed::tls).try_for_each(|files| Tls::load(files).map(drop))
 }
 

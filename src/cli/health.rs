@@ -38,10 +38,12 @@ pub(crate) async fn run(args: HealthArgs, context: &Context) -> Result<(), Failu
 
 /// The admin address of a configuration.
 fn usual(config: &Config) -> Result<String, Failure> {
-    let scheme = if config.admin.listen.is_some() && config.admin.tls.is_some() { "https" } else { "http" };
-    let address = config.admin.listen.or(config.server.admin);
-    let address = address
+    let sidecars = config.admin.listen.map(|address| (address, config.admin.tls.is_some()));
+    let servers = config.server.admin.map(|address| (address, config.server.admin_tls.is_some()));
+    let (address, encrypted) = sidecars
+        .or(servers)
         .ok_or_else(|| Failure::of(Kind::Usage, "no admin address is configured: name a URL, or set admin.listen"))?;
+    let scheme = if encrypted { "https" } else { "http" };
     Ok(format!("{scheme}://{address}/readyz"))
 }
 

@@ -30,12 +30,12 @@ Examples:
 
 The first line on standard error says where it listens. Unlike other commands it does not look at ./config.yaml by itself: what a server has must not depend on where it is started.
 
-The first SIGTERM or SIGINT ends it in order, a second one at once. SIGHUP reads the configuration and the certificate again: log.filter and server.tls change at once, the log says what needs a restart.")]
+The first SIGTERM or SIGINT ends it in order, a second one at once. SIGHUP reads the configuration and the certificates again: log.filter and the certificates of server.tls and server.admin_tls change at once, the log says what needs a restart.")]
 pub(crate) struct ServeArgs {
     /// Where the API is served [config: server.listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Where health and metrics are served, on loopback only [config: server.admin]
+    /// Where health and metrics are served; off loopback the configuration has server.admin_token and server.admin_tls [config: server.admin]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
     /// Where messages are kept; in memory without [config: server.data_dir]
@@ -61,8 +61,8 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     descriptors::raise_limit();
     let mut hang_ups = HangUps::listen();
     let server = Server::bind(ServerConfig { faults, ..embed::settings(&config.server) }).await?;
-    let mut live =
-        Live::new(config.clone(), filter, server.tls().map_or(&[], std::slice::from_ref), &["server", "log"]);
+    let certificates: Vec<_> = server.certificates().cloned().collect();
+    let mut live = Live::new(config.clone(), filter, &certificates, &["server", "log"]);
     let reload = async {
         loop {
             hang_ups.next().await;
@@ -99,7 +99,7 @@ fn request(args: &ServeArgs, context: &Context) -> Request {
 
 /// The one line that says that the server is ready, and where. Whatever starts a server may wait for it.
 fn announce(server: &Server, config: &Config) {
-    let admin = server.admin_addr().map(|address| format!(", admin on http://{address}"));
+    let admin = server.admin_url().map(|url| format!(", admin on {url}"));
     let auth = if server.is_open() { ", open to any local caller" } else { "" };
     terminal::tell(&format!(
         "dms-worker: serving on {} ({}{auth}{})",

@@ -15,7 +15,9 @@ pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) -> Vec<
     if let Some(auth) = &mut config.dms.auth {
         slots.client_auth(auth);
     }
-    slots.server_auth(&KeyPath::dotted("server.auth"), config.server.auth.as_mut());
+    let server = &mut config.server;
+    slots.read(&KeyPath::dotted("server"), "admin_token", &mut server.admin_token, server.admin_token_file.as_ref());
+    slots.server_auth(&KeyPath::dotted("server.auth"), server.auth.as_mut());
     for (place, project) in config.server.projects.iter_mut().enumerate() {
         let path = KeyPath::dotted("server.projects").child(place).child("auth");
         slots.server_auth(&path, project.auth.as_mut());

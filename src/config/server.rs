@@ -17,8 +17,15 @@ use crate::queue::QueueMode;
 pub struct Server {
     /// Where the API is served; `127.0.0.1:9400` by default. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where health, metrics and the view into queues are served, on loopback only; nowhere by default.
+    /// Where health, metrics and the view into queues are served; nowhere by default. Other addresses than loopback need
+    /// `admin_token` and `admin_tls`.
     pub admin: Option<SocketAddr>,
+    /// The bearer token that all but health needs at `admin`; none by default.
+    pub admin_token: Option<Secret>,
+    /// A file that holds the token.
+    pub admin_token_file: Option<PathBuf>,
+    /// The certificate of `admin`; plain HTTP by default.
+    pub admin_tls: Option<Tls>,
     /// Further names by which callers may call `listen` and `admin` while these ask for no credentials; none by default.
     pub hosts: Vec<String>,
     /// The certificate of the API's address; plain HTTP by default.
@@ -58,6 +65,9 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9400)),
             admin: None,
+            admin_token: None,
+            admin_token_file: None,
+            admin_tls: None,
             hosts: Vec::new(),
             tls: None,
             data_dir: None,

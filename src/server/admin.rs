@@ -1,6 +1,7 @@
 //! The admin address: health, metrics, and a look at queues that leases nothing.
 //!
-//! It has no authentication, so it is for loopback alone. It changes nothing but what `damaged` skips, and copies the data
+//! `/livez` and `/readyz` are open to all who reach it, everything else needs the token where one is configured. Without a
+//! token and a certificate it is for loopback alone. It changes nothing but what `damaged` skips, and copies the data
 //! directory on request.
 
 use std::{
@@ -14,8 +15,8 @@ use std::{
 use axum::{
     Extension, Router,
     body::Body,
-    extract::{RawPathParams, State},
-    middleware,
+    extract::{RawPathParams, Request, State},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -29,7 +30,9 @@ use super::{
     broker::{BackedUp, GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
     codes, damaged, disk_room,
     error::ApiError,
-    figures, host_check,
+    figures,
+    guard::{self, Guard},
+    host_check,
     json::Json,
     metrics::Seen,
     query::Query,
@@ -51,9 +54,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
     app.connections.register(&mut registry);
     figures::register(&mut registry, &app.broker);
     disk_room::register(&mut registry, app.data_dir.as_deref());
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
+    let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/admin/queues", get(queues))
         .route("/admin/damaged", get(damaged::list))
@@ -61,11 +62,24 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/admin/backup", post(backup))
         .route("/admin/storage", get(storage::show))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(messages))
+        .layer(middleware::from_fn_with_state(app.admin_guard.clone(), check_token));
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .merge(guarded)
         .fallback(async || plain(&codes::URL_NOT_FOUND.plain()))
         .method_not_allowed_fallback(async || plain(&codes::METHOD.plain()))
         .layer(Extension(Arc::new(registry)))
         .layer(middleware::from_fn_with_state(app.admin_check.clone(), host_check::check))
         .with_state(Arc::clone(app))
+}
+
+/// Refuses who does not show the token, in the form of the other refusals; a middleware.
+async fn check_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    match guard.admit(&request) {
+        Ok(()) => next.run(request).await,
+        Err(remedy) => (guard::CHALLENGE, plain(&codes::TOKEN_INVALID.because(remedy))).into_response(),
+    }
 }
 
 /// The answer of an operation: JSON, or an error where no rim writes it.

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     body::Room, broker::Broker, config::HttpLimits, connections::ConnectionMetrics, faults::Faults, gate::Gate,
-    host_check::HostCheck, metrics::Metrics, polls::Polls,
+    guard::Guard, host_check::HostCheck, metrics::Metrics, polls::Polls,
 };
 
 /// The state behind the router.
@@ -22,6 +22,8 @@ pub(crate) struct App {
     pub(crate) api_check: HostCheck,
     /// The same for the admin address.
     pub(crate) admin_check: HostCheck,
+    /// The token of the admin address.
+    pub(crate) admin_guard: Guard,
     /// What goes wrong on purpose.
     pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.

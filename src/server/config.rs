@@ -18,8 +18,13 @@ use crate::queue::{NewQueue, ProjectId};
 pub struct ServerConfig {
     /// The address of the API; none (the default): no socket, in-process callers only.
     pub listen: Option<SocketAddr>,
-    /// The address of health, metrics and peek; loopback only; none by default.
+    /// The address of health, metrics and peek; none by default. Other addresses than loopback need `admin_token` and
+    /// `admin_tls`.
     pub admin: Option<SocketAddr>,
+    /// The bearer token that all but health asks for at the admin address; none by default.
+    pub admin_token: Option<SecretString>,
+    /// The certificate of the admin address; none (the default): plain HTTP.
+    pub admin_tls: Option<TlsFiles>,
     /// Further names and addresses, without ports, by which callers may call a server that asks for no credentials, as
     /// behind a proxy that passes `Host` on; none (the default): `localhost` and loopback addresses only.
     pub hosts: Vec<String>,
@@ -51,6 +56,8 @@ impl Default for ServerConfig {
         Self {
             listen: None,
             admin: None,
+            admin_token: None,
+            admin_tls: None,
             hosts: Vec::new(),
             tls: None,
             data_dir: None,

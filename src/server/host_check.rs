@@ -39,8 +39,8 @@ struct Open {
 pub(crate) struct Remedy {
     /// The key of the further names.
     pub(crate) hosts: &'static str,
-    /// The key of the credentials; `None` for a listener that has none.
-    pub(crate) credentials: Option<&'static str>,
+    /// The key of the credentials.
+    pub(crate) credentials: &'static str,
 }
 
 /// Why a request is refused.
@@ -84,12 +84,10 @@ impl Open {
         if is_loopback(name) || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return Ok(());
         }
-        let remedy = match self.remedy.credentials {
-            Some(credentials) => format!("add the name to {}, or set {credentials}", self.remedy.hosts),
-            None => format!("add the name to {}", self.remedy.hosts),
-        };
+        let Remedy { hosts, credentials } = self.remedy;
         let text = format!(
-            "Host is {}: without credentials this address serves `localhost` and loopback addresses only; {remedy}",
+            "Host is {}: without credentials this address serves `localhost` and loopback addresses only; add the name to \
+             {hosts}, or set {credentials}",
             quoted(host.as_str())
         );
         Err(Refusal { status: StatusCode::MISDIRECTED_REQUEST, text })
@@ -103,12 +101,11 @@ impl Open {
         let Some((name, value)) = origin.or_else(|| site().map(|value| ("Sec-Fetch-Site", value))) else {
             return Ok(());
         };
-        let remedy = match self.remedy.credentials {
-            Some(credentials) => format!("call it from a program, or set {credentials}"),
-            None => "call it from a program".to_owned(),
-        };
         let value = quoted(&String::from_utf8_lossy(value.as_bytes()));
-        let text = format!("{name} is {value}: web pages may not use an address without credentials; {remedy}");
+        let text = format!(
+            "{name} is {value}: web pages may not use an address without credentials; call it from a program, or set {}",
+            self.remedy.credentials
+        );
         Err(Refusal { status: StatusCode::FORBIDDEN, text })
     }
 }
@@ -147,7 +144,7 @@ fn bare(host: &str) -> &str {
 }
 
 /// Whether a name or an address always means this machine (RFC 6761, 6.3, for names).
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     if let Ok(address) = host.parse::<IpAddr>() {
         return address.to_canonical().is_loopback();
     }

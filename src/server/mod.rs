@@ -36,6 +36,7 @@ mod figures;
 pub mod fuzzing;
 mod gate;
 mod groups;
+pub(crate) mod guard;
 mod half_close;
 pub(crate) mod host_check;
 mod iam;
@@ -71,6 +72,7 @@ pub(crate) mod visitor;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
+use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue, User};
@@ -84,6 +86,7 @@ use self::{
     connections::{Audience, ConnectionMetrics},
     faults::Faults,
     gate::Gate,
+    guard::Guard,
     host_check::{HostCheck, Remedy, is_host},
     listener::Listener,
     metrics::Metrics,
@@ -93,6 +96,8 @@ use self::{
 
 /// The configuration key of the names by which a server without credentials may be called.
 const HOSTS_KEY: &str = "server.hosts";
+/// The configuration key of the token of the admin address.
+const ADMIN_TOKEN_KEY: &str = "server.admin_token";
 
 /// Into how many parts the room for bodies is divided: one peer may take one of them.
 const PARTS: usize = 4;
@@ -115,8 +120,11 @@ pub enum ServerError {
          add some, or listen on a loopback address such as 127.0.0.1"
     )]
     Unguarded(SocketAddr),
-    /// The admin address has no authentication.
-    #[error("refusing the admin address {0}: it has no authentication; use a loopback address such as 127.0.0.1")]
+    /// The admin address would show and change messages for anybody, or tell its token to anybody on the way.
+    #[error(
+        "refusing the admin address {0}: off loopback it needs a token and a certificate; set server.admin_token (or \
+         server.admin_token_file) and server.admin_tls, or use a loopback address such as 127.0.0.1"
+    )]
     OpenAdmin(SocketAddr),
     /// The certificate cannot be used.
     #[error("TLS: {0}")]
@@ -184,17 +192,24 @@ impl Server {
         let connections = ConnectionMetrics::default();
         let listener = listen(config.listen, tls).await?;
         let listener = listener.map(|socket| socket.named("server", Audience::Callers, &connections));
-        let admin = listen(config.admin, None).await?;
+        let admin_tls = config.admin_tls.map(Tls::load).transpose()?;
+        let admin = listen(config.admin, admin_tls).await?;
         let admin = admin.map(|socket| socket.named("server.admin", Audience::Operators, &connections));
         let api_check = match gate.is_open() {
-            true => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: Some("server.auth") }),
+            true => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: "server.auth" }),
             false => HostCheck::guarded(),
+        };
+        let admin_guard = Guard::new(config.admin_token.as_ref().map(ExposeSecret::expose_secret), ADMIN_TOKEN_KEY);
+        let admin_check = match admin_guard.asks() {
+            true => HostCheck::guarded(),
+            false => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: ADMIN_TOKEN_KEY }),
         };
         let app = Arc::new(App {
             broker,
             stopping: CancellationToken::new(),
             api_check,
-            admin_check: HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: None }),
+            admin_check,
+            admin_guard,
             gate,
             faults: Faults::new(&config.faults),
             region: config.region,
@@ -214,6 +229,11 @@ impl Server {
         self.listener.as_ref().and_then(Listener::local_addr)
     }
 
+    /// Where health, metrics and peek are reached: their address with `http` or `https` in front.
+    pub fn admin_url(&self) -> Option<String> {
+        self.admin.as_ref().and_then(Listener::url)
+    }
+
     /// The address of health, metrics and peek.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(Listener::local_addr)
@@ -227,6 +247,11 @@ impl Server {
     /// The certificate that callers of the API see; it can be read again while the server runs.
     pub fn tls(&self) -> Option<&Tls> {
         self.listener.as_ref().and_then(Listener::tls)
+    }
+
+    /// The certificates of all its addresses; they can be read again while the server runs.
+    pub fn certificates(&self) -> impl Iterator<Item = &Tls> {
+        self.listener.iter().chain(&self.admin).filter_map(Listener::tls)
     }
 
     /// The API as a service without sockets; clones share the server.
@@ -292,7 +317,11 @@ fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
     if let Some(address) = config.listen.filter(|address| gate.is_open() && !address.ip().is_loopback()) {
         return Err(ServerError::Unguarded(address));
     }
-    if let Some(address) = config.admin.filter(|address| !address.ip().is_loopback()) {
+    if config.admin_token.as_ref().is_some_and(|token| token.expose_secret().trim().is_empty()) {
+        return Err(ServerError::Config(format!("{ADMIN_TOKEN_KEY} is empty: set it, or leave it out")));
+    }
+    let is_guarded = config.admin_token.is_some() && config.admin_tls.is_some();
+    if let Some(address) = config.admin.filter(|address| !is_guarded && !address.ip().is_loopback()) {
         return Err(ServerError::OpenAdmin(address));
     }
     Ok(gate)
@@ -314,16 +343,19 @@ async fn serve_admin(listener: Option<Listener>, app: &Arc<App>, ended: &Cancell
 
 /// Callers who never show credentials may not be idle for long where credentials are asked for.
 fn api_limits(app: &App) -> HttpLimits {
-    let mut limits = app.limits.clone();
-    if !app.gate.is_open() {
-        limits.strangers_idle_timeout = limits.strangers_idle_timeout.min(STRANGERS_IDLE);
-    }
-    limits
+    with_strangers(app.limits.clone(), !app.gate.is_open())
 }
 
 fn admin_limits(app: &App) -> HttpLimits {
-    let limits = app.limits.clone();
+    let limits = with_strangers(app.limits.clone(), app.admin_guard.asks());
     HttpLimits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits }
+}
+
+fn with_strangers(limits: HttpLimits, guarded: bool) -> HttpLimits {
+    match guarded {
+        true => HttpLimits { strangers_idle_timeout: limits.strangers_idle_timeout.min(STRANGERS_IDLE), ..limits },
+        false => limits,
+    }
 }
 
 async fn listen(address: Option<SocketAddr>, tls: Option<Tls>) -> Result<Option<Listener>, ServerError> {

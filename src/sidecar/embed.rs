@@ -31,6 +31,8 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
     ServerConfig {
         listen: Some(server.listen),
         admin: server.admin,
+        admin_token: server.admin_token.as_ref().map(|token| secret(Some(token))),
+        admin_tls: server.admin_tls.as_ref().map(tls),
         hosts: server.hosts.clone(),
         tls: server.tls.as_ref().map(tls),
         data_dir: server.data_dir.clone(),

@@ -5,7 +5,7 @@
 //! [`Sidecar::start`] turns a [`Config`](crate::config::Config) into a client (`connect`), an embedded server where one is
 //! asked for (`embed`), workers whose handlers are in `deliver`, publishers and the admin endpoint. [`Sidecar::run`] runs
 //! them and ends them in order. `app` watches the application behind an HTTP handler; `throttle` is where everything that
-//! pauses a worker meets, `guard` says who may use a listener. `line` is the JSON that a message is written as outside.
+//! pauses a worker meets. `line` is the JSON that a message is written as outside.
 
 mod admin;
 mod app;
@@ -16,7 +16,6 @@ mod controls;
 mod deliver;
 pub(crate) mod embed;
 mod error;
-mod guard;
 pub(crate) mod line;
 mod listen;
 mod log_control;

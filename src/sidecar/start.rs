@@ -172,11 +172,11 @@ impl Sidecar {
 
     /// What can be changed while it runs.
     pub fn controls(&self) -> Controls {
-        let server = self.server.as_ref().and_then(Server::tls);
+        let server = self.server.iter().flat_map(Server::certificates);
         let publishers = self.publishers.iter().filter_map(|publisher| publisher.listener().tls());
         let admin = self.admin.as_ref().and_then(Listener::tls);
         let throttles = self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect();
-        Controls::new(throttles, server.into_iter().chain(publishers).chain(admin).cloned().collect())
+        Controls::new(throttles, server.chain(publishers).chain(admin).cloned().collect())
     }
 
     /// The names of the workers.

@@ -5,6 +5,7 @@ mod client;
 mod dashboard;
 mod data;
 mod deploy;
+mod deploy_health;
 mod dlq;
 mod documented;
 mod errors;
@@ -153,7 +154,7 @@ impl Running {
     #[track_caller]
     pub(crate) fn url(&self, word: &str) -> String {
         let text = self.announced.split_once(word).unwrap_or_else(|| panic!("{}", self.announced)).1;
-        let end = text.find([' ', ';', ',', '\n']).unwrap_or(text.len());
+        let end = text.find([' ', ';', ',', ')', '\n']).unwrap_or(text.len());
         text[..end].to_owned()
     }
 

@@ -31,7 +31,8 @@ pub(crate) async fn listening() -> Listening {
 /// The same, with these keys in front of the server's others, and these behind the small listeners'.
 pub(crate) async fn listening_with(server_keys: &str, keys: &str) -> Listening {
     let any = Some(([127, 0, 0, 1], 0).into());
-    let server = Server::bind(ServerConfig { admin: any, ..ServerConfig::default() }).await.unwrap();
+    let admin_token = keys.contains("token: T").then(|| "T".into());
+    let server = Server::bind(ServerConfig { admin: any, admin_token, ..ServerConfig::default() }).await.unwrap();
     let server_admin = server.admin_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(server.run(async { drop(stopped.await) }));
@@ -137,7 +138,12 @@ async fn probes_get_through_when_all_places_are_taken() {
                 assert_eq!(ask(&mut probe).await, "HTTP/1.1 200", "{name}");
             }
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+            stream
+                .write_all(
+                    b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer T\r\nConnection: close\r\n\r\n",
+                )
+                .await
+                .unwrap();
             let metrics = rest(&mut stream).await;
             let closed: usize = metrics
                 .lines()

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::Path};
 
 use super::{
-    super::{Config, path::KeyPath, tls::Tls},
+    super::{Config, path::KeyPath, server::Server, tls::Tls},
     Checker,
 };
 use crate::{limits, server::host_check::is_host};
@@ -11,7 +11,9 @@ use crate::{limits, server::host_check::is_host};
 /// Publishers, the admin endpoint, certificates, and no address twice.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     check_tls(&KeyPath::dotted("server.tls"), config.server.tls.as_ref(), checker);
+    check_tls(&KeyPath::dotted("server.admin_tls"), config.server.admin_tls.as_ref(), checker);
     check_tls(&KeyPath::dotted("admin.tls"), config.admin.tls.as_ref(), checker);
+    check_server_admin(&config.server, checker);
     let memory_only = config.dms.is_embedded() && config.server.data_dir.is_none();
     for (place, publisher) in config.publishers.iter().enumerate() {
         let path = KeyPath::dotted("publishers").child(place);
@@ -55,6 +57,21 @@ fn check_reach(path: &KeyPath, listen: SocketAddr, has_token: bool, checker: &mu
     let message =
         format!("`{listen}` can be reached from outside and {token} is not set: set it, or listen on 127.0.0.1");
     checker.report(&path.child("listen"), message);
+}
+
+/// The server's admin address shows and changes messages: off loopback it asks for a token, and tells nobody on the way.
+fn check_server_admin(server: &Server, checker: &mut Checker<'_>) {
+    let path = KeyPath::dotted("server");
+    let Some(listen) = server.admin.filter(|listen| !listen.ip().is_loopback()) else { return };
+    let has_token = server.admin_token.is_some() || server.admin_token_file.is_some();
+    let missing = match (has_token, server.admin_tls.is_some()) {
+        (true, true) => return,
+        (true, false) => "server.admin_tls is not set: set it",
+        (false, true) => "server.admin_token is not set: set it",
+        (false, false) => "server.admin_token and server.admin_tls are not set: set them",
+    };
+    let message = format!("`{listen}` can be reached from outside and {missing}, or listen on 127.0.0.1");
+    checker.report(&path.child("admin"), message);
 }
 
 fn check_tls(path: &KeyPath, tls: Option<&Tls>, checker: &mut Checker<'_>) {

@@ -86,9 +86,6 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
         );
         checker.report(&path.child("listen"), message);
     }
-    if let Some(admin) = server.admin.filter(|admin| !admin.ip().is_loopback()) {
-        checker.report(&path.child("admin"), format!("`{admin}` can be reached from outside: use a loopback address"));
-    }
     checker.require(&path, "project_id", &server.project_id);
     checker.require(&path, "project_name", &server.project_name);
     check_project(&path, server.auth.as_ref(), server.quotas, &server.queues, checker);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::secret_url::MASK;
 
 /// The keys whose values are never shown.
-const SECRET_KEYS: [&str; 5] = ["secret_key", "security_token", "token", "password", "signature_key"];
+const SECRET_KEYS: [&str; 6] = ["secret_key", "security_token", "token", "admin_token", "password", "signature_key"];
 
 /// Whether the value of this key is never shown.
 pub(crate) fn is_secret(key: &str) -> bool {

@@ -19,27 +19,21 @@ use http::{HeaderMap, StatusCode, header};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use super::{
-    guard::{self, Guard},
-    listen::host_check,
-    log_control::LogControl,
-    observe::Recorder,
-    start::Unit,
-    throttle::Throttle,
-};
+use super::{listen::host_check, log_control::LogControl, observe::Recorder, start::Unit, throttle::Throttle};
 use crate::{
     client::Client,
-    config::Config,
+    config::{Config, Secret},
     exposition, producer,
     server::{
         connections::ConnectionMetrics,
+        guard::{self, Guard},
         host_check::{self, HostCheck, Remedy},
     },
     worker::Metrics,
 };
 
 /// The keys that a refusal of a caller names.
-const KEYS: Remedy = Remedy { hosts: "admin.hosts", credentials: Some("admin.token") };
+const KEYS: Remedy = Remedy { hosts: "admin.hosts", credentials: "admin.token" };
 
 /// What the endpoint shows and steers.
 #[derive(Debug)]
@@ -95,7 +89,7 @@ impl Admin {
             metrics,
             producers,
             connections: registry,
-            guard: Guard::new(config.admin.token.clone(), "admin.token"),
+            guard: Guard::new(config.admin.token.as_ref().map(Secret::expose), "admin.token"),
             host_check: host_check(config.admin.token.as_ref(), &config.admin.hosts, KEYS),
             grace: config.shutdown.grace.get(),
             started: Instant::now(),

@@ -35,7 +35,6 @@ use self::{
     results::{Answer, Outcome},
 };
 use super::{
-    guard::{self, Guard},
     line,
     listen::{host_check, limits},
 };
@@ -47,6 +46,7 @@ use crate::{
     runtime::RuntimeHandle,
     server::{
         body::Room,
+        guard::{self, Guard},
         host_check::{self, Remedy},
         listener::Listener,
         visitor::Visitor,
@@ -55,7 +55,7 @@ use crate::{
 };
 
 /// The keys that a refusal of a caller names.
-const KEYS: Remedy = Remedy { hosts: "publishers[].hosts", credentials: Some("publishers[].token") };
+const KEYS: Remedy = Remedy { hosts: "publishers[].hosts", credentials: "publishers[].token" };
 /// The most messages of one request.
 const MAX_MESSAGES: usize = 10_000;
 /// The longest `Idempotency-Key`, in characters.
@@ -99,7 +99,7 @@ impl Publisher {
     pub(crate) async fn run(self, runtime: RuntimeHandle) {
         let rule = host_check(self.settings.token.as_ref(), &self.settings.hosts, KEYS);
         let guarded = self.settings.token.is_some();
-        let guard = Guard::new(self.settings.token.clone(), "publishers[].token");
+        let guard = Guard::new(self.settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
         let stop = runtime.stop_token();
         let intake = Intake {
             client: self.client,

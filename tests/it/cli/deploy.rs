@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Program;
+use crate::tls::Pki;
 
 /// A configuration that is given away.
 pub(super) struct Shipped {
@@ -51,15 +52,19 @@ impl Shipped {
                 program.file(&name, &format!("the {secret}\n"));
             }
         }
-        program.file("config.yaml", &self.text.replace("/run/secrets", &program.dir().display().to_string()))
+        let pki = Pki::new();
+        for name in ["tls.crt", "tls.key"] {
+            program.file(name, &fs::read_to_string(pki.path(name)).unwrap());
+        }
+        let dir = program.dir().display().to_string();
+        let places = ["/run/secrets/dms", "/run/secrets/tls", "/run/secrets"];
+        program.file("config.yaml", &places.iter().fold(self.text.clone(), |text, place| text.replace(place, &dir)))
     }
 }
 
 /// What manifests and units set in the environment.
 pub(super) fn with_environment<'a>(command: &'a mut Command, program: &Program) -> &'a mut Command {
-    let keys =
-        [("DMS_ACCESS_KEY", "orders"), ("DMS_SECRET_KEY", "the secret_key"), ("DMS_ADMIN_TOKEN", "the admin_token")];
-    command.envs(keys).env("CREDENTIALS_DIRECTORY", program.dir())
+    command.env("DMS_ACCESS_KEY", "orders").env("CREDENTIALS_DIRECTORY", program.dir())
 }
 
 #[test]

@@ -121,3 +121,41 @@ fn a_certificate_that_cannot_be_used_is_78() {
         assert!(stderr.contains("TLS: the certificate") && stderr.contains("cannot be used with the key"), "{stderr}");
     }
 }
+
+/// A server whose admin address asks for a token and speaks TLS, as the commands see it.
+#[test]
+fn the_admin_address_of_a_server_is_asked_with_its_token_over_https() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let token = program.file("admin_token", "a token\n");
+    let yaml = |admin: &str| {
+        let tls = pki.section().replacen("tls:", "admin_tls:", 1);
+        format!("server: {{listen: '127.0.0.1:0', admin: '{admin}', admin_token_file: {token}, {tls}}}\n")
+    };
+    let mut server = program.start(&["serve", "-c", &program.file("server.yaml", &yaml("127.0.0.1:0"))]);
+    let admin = server.url("admin on ");
+    assert!(admin.starts_with("https://127.0.0.1:"), "{admin}");
+    let there = program.file("there.yaml", &yaml(admin.trim_start_matches("https://")));
+    let run = |args: &[&str], trusting: bool| {
+        let mut command = program.command(args);
+        if trusting {
+            command.env("DMS_WORKER_DMS__CA_FILE", pki.path("ca.pem"));
+        }
+        command.output().unwrap()
+    };
+
+    assert_eq!(program.run(&["health", "-c", &there]).ok(), "ready\n", "without token and authority");
+    let ours = ["data", "damaged", "-c", &there];
+    assert!(run(&ours, true).status.success(), "{:?}", run(&ours, true));
+    let named = ["data", "damaged", "-c", &there, "--admin", &admin];
+    assert!(run(&named, true).status.success(), "{:?}", run(&named, true));
+    assert_eq!(run(&ours, false).status.code(), Some(69), "the token is shown to nobody who is not trusted");
+    let without = run(&["data", "damaged", "--admin", &admin], true);
+    let text = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert!(without.status.code() == Some(1) && text.contains("Send the token of server.admin_token"), "{text}");
+
+    pki.renew();
+    assert_eq!(run(&ours, true).status.code(), Some(69), "the new authority did not sign the old certificate");
+    server.signal("HUP");
+    server.until("the configuration was read again");
+    assert!(run(&ours, true).status.success());
+}

@@ -69,6 +69,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("dms.auth.iam", json(Iam::default())),
         ("server", config["server"].clone()),
         ("server.tls", json(Tls::default())),
+        ("server.admin_tls", json(Tls::default())),
         ("publishers.[].tls", json(Tls::default())),
         ("admin.tls", json(Tls::default())),
         ("server.quotas", config["server"]["quotas"].clone()),

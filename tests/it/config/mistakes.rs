@@ -174,10 +174,28 @@ fn an_open_door_is_refused() {
         found,
         [
             "config.yaml:1: server.listen: `0.0.0.0:9400` can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1",
-            "config.yaml:1: server.admin: `0.0.0.0:9401` can be reached from outside: use a loopback address",
+            "config.yaml:1: server.admin: `0.0.0.0:9401` can be reached from outside and server.admin_token and server.admin_tls are not set: set them, or listen on 127.0.0.1",
             "config.yaml:2: admin.listen: `0.0.0.0:9402` can be reached from outside and admin.token is not set: set it, or listen on 127.0.0.1",
         ]
     );
+}
+
+#[test]
+fn an_admin_address_off_loopback_needs_a_token_and_a_certificate() {
+    let found = mistakes("server: {admin: '[::]:9401', admin_token: T}\n", &[]);
+    let missing = "server.admin_tls is not set: set it, or listen on 127.0.0.1";
+    assert_eq!(found, [format!("config.yaml:1: server.admin: `[::]:9401` can be reached from outside and {missing}")]);
+    let found =
+        mistakes("server: {admin: '10.0.0.1:9401', admin_tls: {certificate: Cargo.toml, key: Cargo.toml}}\n", &[]);
+    let missing = "server.admin_token is not set: set it, or listen on 127.0.0.1";
+    assert_eq!(
+        found,
+        [format!("config.yaml:1: server.admin: `10.0.0.1:9401` can be reached from outside and {missing}")]
+    );
+    let found = mistakes("server: {admin: '127.0.0.1:9401', admin_token: ''}\n", &[]);
+    assert_eq!(found, ["config.yaml:1: server.admin_token: is empty: set it, or leave it out"]);
+    let found = mistakes("server: {admin_token: T, admin_token_file: Cargo.toml}\n", &[]);
+    assert_eq!(found, ["config.yaml:1: server.admin_token_file: `admin_token` is set too: keep one of the two"]);
 }
 
 #[test]

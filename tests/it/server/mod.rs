@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
+mod admin_guard;
 mod auth;
 mod broken;
 mod connections;
