@@ -31,6 +31,8 @@ pub const MAX_DESCRIPTION: usize = 160;
 pub const MAX_CONSUME_COUNT: RangeInclusive<u32> = 1..=100;
 /// How long a Kafka queue keeps messages, in hours (5.1.1, `retention_hours`).
 pub const RETENTION_HOURS: RangeInclusive<u32> = 1..=72;
+/// How long this project's server can be told to keep messages, in milliseconds; at most what the reference documents (5.1.2).
+pub const RETENTION_MS: RangeInclusive<u64> = 1_000..=72 * 3_600_000;
 /// Groups in one creation request, and groups of one queue by default (5.2.1).
 pub const MAX_GROUPS: usize = 3;
 /// Resource tags of one queue (error DMS.10240044).

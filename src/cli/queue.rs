@@ -1,8 +1,11 @@
-//! `queue`: create, list, show and delete queues.
+//! `queue`: create, list, show, change, purge and delete queues.
+
+mod on_server;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use self::on_server::{PurgeArgs, UpdateArgs};
 use super::{
     confirm::{confirm, counted},
     context::Context,
@@ -41,6 +44,27 @@ Examples:
         /// The queue's name or id
         queue: String,
     },
+    /// Set how long a queue of this project's server keeps messages
+    #[command(after_help = "\
+Examples:
+  dms-worker queue update orders --retention 12h
+  dms-worker queue update orders --delete-when-settled true
+  dms-worker queue update orders --retention default      again as configured
+
+With --delete-when-settled messages go once every group has settled them:
+groups that are created later do not get those.")]
+    Update(UpdateArgs),
+    /// Delete all messages of a queue of this project's server, or the backlog of one group
+    #[command(after_help = "\
+Examples:
+  dms-worker queue purge orders --yes                      for all groups
+  dms-worker queue purge orders --group billing --yes      other groups keep theirs
+
+A message that a consumer holds is purged too: its acknowledgement is answered as
+always, and the message is not redelivered, whatever it says. Without --group
+messages that are not due are deleted as well. Dead letters stay: `dlq discard`
+deletes those.")]
+    Purge(PurgeArgs),
     /// Delete a queue with all its messages and groups
     #[command(visible_alias = "rm", after_help = "Examples:\n  dms-worker queue delete orders --yes")]
     Delete {
@@ -81,27 +105,28 @@ fn mode(text: &str) -> Result<QueueMode, String> {
 
 /// Changes or shows queues.
 pub(crate) async fn run(args: QueueArgs, context: &Context) -> Result<(), Failure> {
-    let client = context.client()?;
     match args.command {
-        QueueCommand::Create(args) => create(&client, args, context).await,
-        QueueCommand::List => list(&client, context).await,
-        QueueCommand::Show { queue } => show(&client, &queue, context).await,
-        QueueCommand::Delete { queue, yes } => {
-            let queue = client.find_queue(&queue).await?;
-            let what = format!(
-                "queue {} with {} and {} will be deleted",
-                queue.name,
-                counted(queue.produced_messages, "message"),
-                counted(queue.group_count, "group")
-            );
-            confirm(yes, &what)?;
-            client.delete_queue(&queue.id).await?;
-            context.done(
-                &format!("deleted queue {}", queue.name),
-                &json!({ "deleted": { "id": queue.id, "name": queue.name } }),
-            )
-        }
+        QueueCommand::Create(args) => create(&context.client()?, args, context).await,
+        QueueCommand::List => list(&context.client()?, context).await,
+        QueueCommand::Show { queue } => show(&context.client()?, &queue, context).await,
+        QueueCommand::Update(args) => on_server::update(&args, context).await,
+        QueueCommand::Purge(args) => on_server::purge(&args, context).await,
+        QueueCommand::Delete { queue, yes } => delete(&context.client()?, &queue, yes, context).await,
     }
+}
+
+async fn delete(client: &Client, queue: &str, yes: bool, context: &Context) -> Result<(), Failure> {
+    let queue = client.find_queue(queue).await?;
+    let what = format!(
+        "queue {} with {} and {} will be deleted",
+        queue.name,
+        counted(queue.produced_messages, "message"),
+        counted(queue.group_count, "group")
+    );
+    confirm(yes, &what)?;
+    client.delete_queue(&queue.id).await?;
+    context
+        .done(&format!("deleted queue {}", queue.name), &json!({ "deleted": { "id": queue.id, "name": queue.name } }))
 }
 
 async fn create(client: &Client, args: CreateArgs, context: &Context) -> Result<(), Failure> {

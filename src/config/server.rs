@@ -48,6 +48,8 @@ pub struct Server {
     pub new_group_starts: GroupStart,
     /// How long a new queue or group refuses calls, as the hosted service did for 1-3 s; 0 by default.
     pub create_delay: Span,
+    /// How long queues keep messages, consumed or not, 1s to 72h; Kafka queues with `retention_hours` say it themselves. 72 h by default.
+    pub retention: Span,
     /// How long an IAM token of this server is good; 24 h by default.
     pub token_lifetime: Span,
     /// The limits of the project.
@@ -79,6 +81,7 @@ impl Default for Server {
             fifo_blocks: true,
             new_group_starts: GroupStart::default(),
             create_delay: Span::default(),
+            retention: Span::secs(72 * 3600),
             token_lifetime: Span::secs(24 * 3600),
             quotas: Quotas::default(),
             limits: ServerLimits::default(),
@@ -216,6 +219,11 @@ pub struct QueueSpec {
     /// Kafka modes only: how long messages are kept, 1-72 hours.
     #[schemars(range(min = 1, max = 72))]
     pub retention_hours: Option<u32>,
+    /// How long this queue keeps messages, 1s to 72h; as `server.retention` says by default. What is set here holds at every start.
+    pub retention: Option<Span>,
+    /// Whether messages go as soon as every group that exists has settled them, for queues that need no later groups; false by
+    /// default.
+    pub delete_when_settled: Option<bool>,
     /// The names of its groups; none by default.
     pub groups: Vec<String>,
 }

@@ -1,8 +1,8 @@
 //! The admin address: health, metrics, and a look at queues that leases nothing.
 //!
 //! `/livez` and `/readyz` are open to all who reach it, everything else needs the token where one is configured. Without a
-//! token and a certificate it is for loopback alone. It changes nothing but what `damaged` skips, and copies the data
-//! directory on request.
+//! token and a certificate it is for loopback alone. It changes nothing but what `damaged` skips and `queue_admin`
+//! purges or sets, and copies the data directory on request.
 
 use std::{
     collections::HashMap,
@@ -36,7 +36,7 @@ use super::{
     json::Json,
     metrics::Seen,
     query::Query,
-    storage,
+    queue_admin, storage,
 };
 use crate::{
     exposition,
@@ -61,6 +61,8 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/admin/damaged/skip", post(damaged::skip))
         .route("/admin/backup", post(backup))
         .route("/admin/storage", get(storage::show))
+        .route("/admin/queues/{queue_id}/purge", post(queue_admin::purge))
+        .route("/admin/queues/{queue_id}/update", post(queue_admin::update))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(messages))
         .layer(middleware::from_fn_with_state(app.admin_guard.clone(), check_token));
     Router::new()
@@ -180,6 +182,8 @@ struct QueueView {
     id: String,
     name: String,
     mode: &'static str,
+    retention_ms: u64,
+    delete_when_settled: bool,
     produced_messages: u64,
     delayed_messages: u64,
     damaged_delayed_messages: u64,
@@ -226,6 +230,8 @@ fn view(overview: QueueOverview) -> QueueView {
         id: overview.queue.id.to_string(),
         name: overview.queue.name,
         mode: overview.queue.mode.as_str(),
+        retention_ms: queue_admin::millis(overview.retention),
+        delete_when_settled: overview.delete_when_settled,
         produced_messages: overview.queue.produced_messages,
         delayed_messages: overview.delayed,
         damaged_delayed_messages: overview.damaged_delayed,

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::broker::{Broker, Durations, ReasonCounts};
+use super::broker::{Broker, Durations, QueueOverview, ReasonCounts};
 
 /// Asks the broker at each scrape.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ impl Collector for BrokerFigures {
         let help = "Messages that became dead letters";
         counter(&mut encoder, "dms_server_dead_letters", help, figures.dead_letters)?;
         by_reason(&mut encoder, &figures.dead_letter_reasons)?;
+        expired_unread(&mut encoder, &self.0.overview())?;
         durations(&mut encoder, &figures.syncs)?;
         let troubles = self.0.storage_troubles();
         let help = "1 while commits fail or the index does not take in what the log has, else 0";
@@ -52,6 +53,25 @@ fn by_reason(encoder: &mut DescriptorEncoder<'_>, counts: &ReasonCounts) -> fmt:
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (reason, count) in counts.iter() {
         ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
+}
+
+fn expired_unread(encoder: &mut DescriptorEncoder<'_>, queues: &[QueueOverview]) -> fmt::Result {
+    let help = "Messages and dead letters that retention deleted before their group had consumed them";
+    let mut metric =
+        encoder.encode_descriptor("dms_server_expired_unread_messages", help, None, MetricType::Counter)?;
+    for (queue, group) in queues.iter().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group))) {
+        let of = [("messages", group.expired_unread), ("deadletters", group.expired_dead_letters)];
+        for (stream, count) in of {
+            let labels = [
+                ("project", queue.project.as_str()),
+                ("queue", queue.queue.name.as_str()),
+                ("group", group.group.name.as_str()),
+                ("stream", stream),
+            ];
+            ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        }
     }
     Ok(())
 }

@@ -53,6 +53,7 @@ mod paths;
 pub(crate) mod peer;
 mod polls;
 mod query;
+mod queue_admin;
 mod queues;
 mod quotas;
 mod recent;

@@ -1,5 +1,7 @@
 //! The embedded server as the configuration describes it.
 
+use std::collections::HashMap;
+
 use secrecy::SecretString;
 
 use crate::{
@@ -8,7 +10,7 @@ use crate::{
     server::{
         AccessKey, HttpLimits, Project, ServerConfig, StartQueue, TlsFiles, User,
         broker::{
-            Quotas,
+            Quotas, RetentionPolicy,
             embedded::{EmbeddedConfig, FailureCounting, StartPosition},
         },
     },
@@ -50,6 +52,8 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
                 config::GroupStart::End => StartPosition::End,
             },
             create_delay: server.create_delay.get(),
+            retention: server.retention.get(),
+            queue_retention: retentions(server),
             quotas: quotas(server.quotas),
             max_polls_per_group: server.limits.polls_per_group,
             max_leased_bytes: server.limits.leased_bytes,
@@ -108,6 +112,19 @@ fn secret(secret: Option<&config::Secret>) -> SecretString {
 
 fn quotas(quotas: config::Quotas) -> Quotas {
     Quotas { queues: quotas.queues, groups_per_queue: quotas.groups_per_queue, ..Quotas::default() }
+}
+
+/// What is said about how long single queues keep messages.
+fn retentions(server: &config::Server) -> HashMap<(ProjectId, String), RetentionPolicy> {
+    let own = server.queues.iter().map(|spec| (server.project_id.as_str(), spec));
+    let further =
+        server.projects.iter().flat_map(|project| project.queues.iter().map(|spec| (project.id.as_str(), spec)));
+    let policy = |spec: &config::QueueSpec| RetentionPolicy {
+        retention: spec.retention.map(config::Span::get),
+        delete_when_settled: spec.delete_when_settled,
+    };
+    let said = own.chain(further).map(|(project, spec)| ((ProjectId::from(project), spec.name.clone()), policy(spec)));
+    said.filter(|(_, policy)| *policy != RetentionPolicy::default()).collect()
 }
 
 fn queue(spec: &config::QueueSpec) -> StartQueue {

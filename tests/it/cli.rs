@@ -10,6 +10,7 @@ mod dlq;
 mod documented;
 mod errors;
 mod help;
+mod purge;
 mod secrets;
 mod service;
 mod signals;

@@ -8,6 +8,7 @@ use super::{
         dms::{Auth, Iam},
         path::KeyPath,
         server::{QueueSpec, Quotas, ServerAuth, ServerLimits},
+        values::Span,
     },
     Checker, is_http_address,
 };
@@ -90,6 +91,7 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
     checker.require(&path, "project_name", &server.project_name);
     check_project(&path, server.auth.as_ref(), server.quotas, &server.queues, checker);
     checker.above_zero(&path.child("token_lifetime"), server.token_lifetime);
+    check_retention(&path, server.retention, checker);
     check_limits(&path.child("limits"), server.limits, checker);
     let mut ids = BTreeSet::from([server.project_id.as_str()]);
     for (place, project) in server.projects.iter().enumerate() {
@@ -99,6 +101,14 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
             checker.report(&path.child("id"), format!("there is another project `{}`", project.id));
         }
         check_project(&path, project.auth.as_ref(), project.quotas, &project.queues, checker);
+    }
+}
+
+/// How long messages are kept.
+fn check_retention(path: &KeyPath, retention: Span, checker: &mut Checker<'_>) {
+    let allowed = u64::try_from(retention.get().as_millis()).is_ok_and(|ms| limits::RETENTION_MS.contains(&ms));
+    if !allowed {
+        checker.report(&path.child("retention"), format!("`{retention}` is not allowed: 1s to 72h are"));
     }
 }
 
@@ -187,8 +197,14 @@ fn check_queue(path: &KeyPath, queue: &QueueSpec, quotas: Quotas, checker: &mut 
         if !queue.mode.is_kafka() {
             checker.report(
                 &path.child("retention_hours"),
-                format!("a {} queue keeps messages 72 hours: leave it out", queue.mode),
+                format!("a {} queue has no retention_hours: set `retention` instead", queue.mode),
             );
+        }
+    }
+    if let Some(retention) = queue.retention {
+        check_retention(path, retention, checker);
+        if queue.retention_hours.is_some() {
+            checker.report(&path.child("retention"), "says the same as retention_hours: keep one of them");
         }
     }
     if queue.groups.len() > quotas.groups_per_queue {

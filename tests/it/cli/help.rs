@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-pub(super) const COMMANDS: [&[&str]; 36] = [
+pub(super) const COMMANDS: [&[&str]; 38] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -15,6 +15,8 @@ pub(super) const COMMANDS: [&[&str]; 36] = [
     &["queue", "create"],
     &["queue", "list"],
     &["queue", "show"],
+    &["queue", "update"],
+    &["queue", "purge"],
     &["queue", "delete"],
     &["group", "create"],
     &["group", "list"],

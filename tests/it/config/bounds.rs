@@ -154,6 +154,10 @@ fn of_the_service_and_the_server() {
     check(section("server"), "create_delay", &[("0s", None), ("1h", None)]);
     check(section("server"), "token_lifetime", &[("1s", None), ("3650d", None), ("0s", Some("above zero"))]);
     let queue = |setting: &str| format!("server:\n  queues: [{{name: q, {setting}}}]\n");
+    let retention = &[("1s", None), ("72h", None), ("999ms", Some("1s to 72h")), ("73h", Some("1s to 72h"))];
+    check(section("server"), "retention", retention);
+    check(queue, "retention", retention);
+    check(queue, "delete_when_settled", &[("true", None), ("false", None)]);
     check(
         queue,
         "max_consume_count",

@@ -213,7 +213,7 @@ async fn damaged_messages_are_shown_and_skipped() {
     running.await.unwrap().unwrap();
 }
 
-async fn post(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+pub(super) async fn post(address: std::net::SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -15,6 +15,7 @@ mod half_closed;
 mod hostile;
 mod identity;
 mod intake;
+mod queue_admin;
 mod storage;
 mod strangers;
 
