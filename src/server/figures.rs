@@ -31,7 +31,7 @@ impl Collector for BrokerFigures {
         expired_unread(&mut encoder, &self.0.overview())?;
         durations(&mut encoder, &figures.syncs)?;
         let troubles = self.0.storage_troubles();
-        let help = "1 while commits fail or the index does not take in what the log has, else 0";
+        let help = "1 while commits or reads fail, or the index does not take in what the log has, else 0";
         gauge(&mut encoder, "dms_server_storage_failing", help, !troubles.is_empty())?;
         let help = "1 while new messages are refused or the index is behind because the disk is full, else 0";
         gauge(&mut encoder, "dms_server_storage_full", help, troubles.iter().any(|trouble| trouble.is_disk_full))

@@ -286,14 +286,17 @@ pub enum StoragePart {
     Commits,
     /// The index does not take in what the log has: memory and the time of the next start grow.
     Index,
+    /// Messages cannot be read: those of them are set aside, or calls that want them are refused.
+    Reads,
 }
 
 impl StoragePart {
-    /// `commits` or `index`.
+    /// `commits`, `index` or `reads`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Commits => "commits",
             Self::Index => "index",
+            Self::Reads => "reads",
         }
     }
 }

@@ -307,6 +307,8 @@ pub(crate) struct Damaged {
     pub(crate) offset: u64,
     /// What is wrong with it.
     pub(crate) reason: Arc<str>,
+    /// Whether the disk gave nothing back: it may at another time.
+    pub(crate) is_unreadable: bool,
 }
 
 /// What a read brought.
@@ -362,6 +364,16 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// Why the index did not take in what the log has, when it was last to; `None` if it did.
     fn index_error(&self) -> Option<StoreError> {
         None
+    }
+
+    /// Why messages could not be read, when the disk failed since [`Store::probe_reads`] was last content.
+    fn read_error(&self) -> Option<StoreError> {
+        None
+    }
+
+    /// Reads anew what could not be read; whether that, and not only something else, can be read again.
+    fn probe_reads(&self) -> Result<bool, StoreError> {
+        Ok(true)
     }
 
     /// Why new messages are refused before anything else is; `None` while they are taken.

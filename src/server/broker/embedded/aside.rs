@@ -71,6 +71,13 @@ impl Aside {
         self.0.remove(&seq);
     }
 
+    /// Takes out those that the disk did not give back, to be looked for again.
+    pub(super) fn take_unreadable(&mut self) -> Vec<Damaged> {
+        let unreadable: Vec<_> = self.0.values().filter(|damaged| damaged.is_unreadable).cloned().collect();
+        self.0.retain(|_, damaged| !damaged.is_unreadable);
+        unreadable
+    }
+
     /// Messages below `low` are gone.
     pub(super) fn expire(&mut self, low: u64) {
         self.0 = self.0.split_off(&low);
@@ -90,15 +97,17 @@ mod tests {
         assert_eq!((aside.first_not_in(3), aside.gaps(3..5)), (3, vec![3..5]));
         for seq in [3, 4, 7] {
             let (file, reason) = ("f".into(), "r".into());
-            aside.add(Damaged { seq, entered_ms: None, file, offset: 0, reason });
+            aside.add(Damaged { seq, entered_ms: None, file, offset: 0, reason, is_unreadable: seq == 7 });
         }
         assert_eq!((aside.first_not_in(3), aside.first_not_in(5), aside.first_not_in(7)), (5, 5, 8));
         assert_eq!(aside.gaps(1..10), [1..3, 5..7, 8..10]);
         assert_eq!(aside.gaps(3..5), []);
         assert_eq!(aside.gaps(5..5), []);
+        assert_eq!(aside.take_unreadable().into_iter().map(|one| one.seq).collect::<Vec<_>>(), [7]);
+        assert!(!aside.contains(7) && aside.contains(3));
         aside.remove(&[1..4]);
-        assert_eq!(aside.places().into_iter().collect::<Vec<_>>(), [4, 7]);
+        assert_eq!(aside.places().into_iter().collect::<Vec<_>>(), [4]);
         aside.expire(5);
-        assert_eq!(aside.len(), 1);
+        assert_eq!(aside.len(), 0);
     }
 }

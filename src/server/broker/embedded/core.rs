@@ -14,7 +14,7 @@ use super::{
     work::{Job, Work},
 };
 use crate::server::{
-    broker::BrokerError,
+    broker::{BrokerError, Told},
     clock::Clock,
     store::{Store, StoreError},
 };
@@ -101,6 +101,23 @@ impl Core {
             Ok(answer) => answer,
             Err(stopped) => Err(StoreError::new(stopped)),
         }
+    }
+}
+
+impl Core {
+    /// Asks the store for messages; notes if the disk does not give them back.
+    pub(super) async fn read_store<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let found = self.ask_store(read).await;
+        if let Some(error) = self.store.read_error().as_ref().or(found.as_ref().err())
+            && self.health.read_failed(error, self.clock.now_ms())
+        {
+            // Looks from time to time whether it could.
+            self.housekeeper.notify_one();
+        }
+        found.map_err(|error| StoreError(Arc::new(Told(error.0))))
     }
 }
 

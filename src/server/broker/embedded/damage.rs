@@ -43,6 +43,20 @@ impl State {
         }
     }
 
+    /// Messages that were set aside because the disk did not give them back are looked for again, as after a restart.
+    pub(super) fn look_again_for_unreadable(&mut self) {
+        for reader in self.readers.values_mut() {
+            if reader.look_again_for_unreadable() {
+                reader.wake.notify_one();
+            }
+        }
+        for lot in self.lots.values_mut() {
+            for one in lot.aside.take_unreadable() {
+                lot.look_at(one.entered_ms.unwrap_or_default());
+            }
+        }
+    }
+
     /// All who may have damaged messages: readers with their numbers, and lots.
     fn owners(&self) -> impl Iterator<Item = (Owner<'_>, Option<ReaderNo>, Option<&Aside>)> {
         let aside = |reader: ReaderNo| (Some(reader), self.readers.get(&reader).map(|reader| &reader.aside));

@@ -32,12 +32,17 @@ const MOST_REASON: usize = 500;
 pub(super) struct Health {
     commits: Mutex<Watched>,
     index: Mutex<Watched>,
+    reads: Mutex<Watched>,
 }
 
 impl Health {
     pub(super) fn new() -> Self {
         let watch = |part| Mutex::new(Watched { part, trouble: None, told: None });
-        Self { commits: watch(StoragePart::Commits), index: watch(StoragePart::Index) }
+        Self {
+            commits: watch(StoragePart::Commits),
+            index: watch(StoragePart::Index),
+            reads: watch(StoragePart::Reads),
+        }
     }
 
     /// The store refused to commit a change of this kind.
@@ -90,6 +95,24 @@ impl Health {
         self.indexed(Some(&stuck()), now_ms);
     }
 
+    /// The store could not read something; whether it could before.
+    pub(super) fn read_failed(&self, error: &StoreError, now_ms: i64) -> bool {
+        let mut reads = locked(&self.reads);
+        let is_new = reads.trouble.is_none();
+        reads.fail([], error, now_ms);
+        is_new
+    }
+
+    /// The store can read again.
+    pub(super) fn reads_again(&self) {
+        locked(&self.reads).end();
+    }
+
+    /// Whether the store failed to read, and nothing says that it can again.
+    pub(super) fn cannot_read(&self) -> bool {
+        locked(&self.reads).trouble.is_some()
+    }
+
     /// Whether the last commit of some kind failed.
     pub(super) fn refuses(&self) -> bool {
         locked(&self.commits).trouble.is_some()
@@ -97,7 +120,7 @@ impl Health {
 
     /// What is wrong now.
     pub(super) fn troubles(&self) -> Vec<StorageTrouble> {
-        [&self.commits, &self.index].into_iter().filter_map(|watched| locked(watched).shown()).collect()
+        [&self.commits, &self.index, &self.reads].into_iter().filter_map(|watched| locked(watched).shown()).collect()
     }
 }
 
@@ -202,10 +225,13 @@ mod tests {
     use std::{io, sync::Arc};
 
     use super::{
-        super::tests::{FlakyStore, NOW, Scene},
+        super::tests::{FlakyStore, NOW, Scene, run},
         *,
     };
-    use crate::server::broker::{Broker, BrokerError};
+    use crate::server::{
+        broker::{Broker, BrokerError},
+        store::disk::DiskStore,
+    };
 
     /// The parts that fail, with how many changes each refused.
     fn troubles(scene: &Scene) -> Vec<(StoragePart, u64)> {
@@ -282,6 +308,58 @@ mod tests {
         store.fail_index(None);
         tokio::time::sleep(Duration::from_secs(6)).await;
         assert_eq!(troubles(&scene), []);
+    }
+
+    /// A disk that gives no messages back: they are set aside, and delivered when it does again.
+    #[tokio::test(start_paused = true)]
+    async fn reads_fail_until_one_goes_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = DiskStore::open(dir.path()).unwrap();
+        let store = Arc::new(store);
+        let scene = Scene::on(store.clone()).await;
+        // More than is kept in memory of what was sent last.
+        let large = "x".repeat(500_000);
+        for _ in 0..15 {
+            scene.send(&large, NOW).await.unwrap();
+        }
+        let there = scene.available().await;
+        store.break_places(0..u64::MAX);
+        assert!(scene.take(0).await.unwrap().len() < 10);
+        let trouble = scene.broker.storage_troubles().remove(0);
+        assert_eq!((trouble.part, trouble.refused, trouble.is_disk_full), (StoragePart::Reads, 0, false));
+        assert!(trouble.reason.contains("0000000001.log: Input/output error"), "{}", trouble.reason);
+        assert!(!scene.broker.damaged().is_empty() && scene.broker.damaged()[0].reason.contains("Input/output"));
+        run(60).await;
+        assert_eq!(troubles(&scene), [(StoragePart::Reads, 0)], "it looks, and it is so still");
+        store.break_places(0..0);
+        run(6).await;
+        assert_eq!((troubles(&scene), scene.broker.damaged().len()), (Vec::new(), 0));
+        let mut taken = 0;
+        while taken < there {
+            let batch = scene.take(5).await.unwrap();
+            taken += batch.len() as u64;
+            assert!(!batch.is_empty(), "{taken} of {there}");
+            scene.settle(&batch, true).await.unwrap();
+        }
+    }
+
+    /// One place that is lost is no lost disk: its messages stay set aside, all others are delivered.
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_stays_unreadable_does_not_keep_the_server_from_being_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = DiskStore::open(dir.path()).unwrap();
+        let store = Arc::new(store);
+        let scene = Scene::on(store.clone()).await;
+        let large = "x".repeat(500_000);
+        for _ in 0..15 {
+            scene.send(&large, NOW).await.unwrap();
+        }
+        // The head of the file can be read.
+        store.break_places(100..600_000);
+        assert!(!scene.take(1).await.unwrap().is_empty());
+        assert_eq!(troubles(&scene), [(StoragePart::Reads, 0)]);
+        run(6).await;
+        assert_eq!((troubles(&scene), scene.broker.damaged().is_empty()), (Vec::new(), false));
     }
 
     /// A disk that does not answer at all has no error to tell.

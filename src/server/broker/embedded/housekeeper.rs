@@ -20,7 +20,7 @@ const WHEN_FULL: Duration = Duration::from_secs(1);
 pub(super) async fn run(core: Arc<Core>) {
     loop {
         tidy(&core).await;
-        if core.health.refuses() {
+        if core.health.refuses() || core.health.cannot_read() {
             sleep(AFTER_FAILURE).await;
             probe(&core).await;
         } else {
@@ -44,9 +44,7 @@ async fn tidy(core: &Core) {
                     tracing::warn!(%error, "the store could not tidy up; it will be tried again");
                 }
                 sleep(if error.is_full() { WHEN_FULL } else { AFTER_FAILURE }).await;
-                if core.health.refuses() {
-                    probe(core).await;
-                }
+                probe(core).await;
             }
         }
     }
@@ -67,8 +65,31 @@ async fn step(core: &Core) -> Result<bool, StoreError> {
 
 /// Nobody may send any more where the server is not ready: without being asked, a store that works again would not be noticed.
 async fn probe(core: &Core) {
+    if core.health.refuses() {
+        probe_commits(core).await;
+    }
+    if core.health.cannot_read() {
+        probe_reads(core).await;
+    }
+}
+
+async fn probe_commits(core: &Core) {
     match core.ask_store(|store| store.probe()).await {
         Ok(()) => core.health.would_commit(),
         Err(error) => tracing::debug!(%error, "the store does not work yet"),
+    }
+}
+
+/// What could not be read is looked for again once it can be.
+async fn probe_reads(core: &Core) {
+    match core.ask_store(|store| store.probe_reads()).await {
+        Ok(is_there) => {
+            core.health.reads_again();
+            if is_there {
+                core.lock().look_again_for_unreadable();
+                core.timer.notify_one();
+            }
+        }
+        Err(error) => tracing::debug!(%error, "messages cannot be read yet"),
     }
 }

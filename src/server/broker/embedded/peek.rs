@@ -42,7 +42,7 @@ pub(super) async fn peek(
     let mut shown = Vec::new();
     let known: Vec<u64> = sketch.known.keys().copied().take(max).collect();
     let (number, asked) = (sketch.stream, known);
-    let found = core.ask_store(move |store| store.read_these(number, &asked, MOST.bytes)).await;
+    let found = core.read_store(move |store| store.read_these(number, &asked, MOST.bytes)).await;
     let found = found.map_err(store_error)?.messages;
     let state = |message: &Stored| sketch.known.get(&message.seq).copied();
     shown.extend(
@@ -51,13 +51,13 @@ pub(super) async fn peek(
     );
     if shown.len() < max && from < LOT_BASE {
         let (place, limit) = (sketch.head.max(from), ReadLimit { messages: max - shown.len(), ..MOST });
-        let found = core.ask_store(move |store| store.read(number, place, limit)).await.map_err(store_error)?.messages;
+        let found = core.read_store(move |store| store.read(number, place, limit)).await.map_err(store_error)?.messages;
         let available = |message: &Stored| show(message, message.seq, PeekState::Available, 0);
         shown.extend(core.passing(sketch.reader, &found).map(available));
     }
     if let Some(lot) = sketch.lot.filter(|_| shown.len() < max) {
         let (place, limit) = (from.saturating_sub(LOT_BASE), ReadLimit { messages: max - shown.len(), ..MOST });
-        let found = core.ask_store(move |store| store.read(lot, place, limit)).await.map_err(store_error)?.messages;
+        let found = core.read_store(move |store| store.read(lot, place, limit)).await.map_err(store_error)?.messages;
         let now_ms = core.clock.now_ms();
         for message in found {
             let left = u64::try_from(message.entered_ms.saturating_sub(now_ms)).unwrap_or(0);

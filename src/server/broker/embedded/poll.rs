@@ -217,7 +217,7 @@ impl Drop for Poll {
 async fn fetch(core: Arc<Core>, number: ReaderNo, stream: StreamNo, read: Read) {
     let asked = read.clone();
     let found = core
-        .ask_store(move |store| match &asked {
+        .read_store(move |store| match &asked {
             Read::From { place, .. } => store.read(stream, *place, READ_AHEAD),
             Read::These(seqs) => store.read_these(stream, seqs, READ_AHEAD.bytes),
         })
@@ -233,7 +233,7 @@ async fn fetch(core: Arc<Core>, number: ReaderNo, stream: StreamNo, read: Read) 
             state.tell_damaged(number, &damaged);
         }
         Err(error) => {
-            tracing::error!(%error, ?stream, "messages could not be read");
+            tracing::debug!(%error, ?stream, "messages could not be read");
             reader.read_error = Some(error);
             reader.read_done.notify_waiters();
         }

@@ -332,6 +332,22 @@ impl Reader {
         ended
     }
 
+    /// Messages that the disk did not give back are looked for again; whether there are any.
+    pub(super) fn look_again_for_unreadable(&mut self) -> bool {
+        let unreadable = self.aside.take_unreadable();
+        for one in &unreadable {
+            // What nothing was recorded of yet is new still: it would be recorded as passed over.
+            if one.seq < self.attributed {
+                self.ready.insert(one.seq, Ready::new(0));
+            } else {
+                self.head = self.head.min(one.seq);
+            }
+        }
+        // What was read ahead has gaps where they were.
+        self.ahead.clear();
+        !unreadable.is_empty()
+    }
+
     /// Messages below `low` are gone.
     pub(super) fn expire(&mut self, low: u64) {
         while let Some((&seq, _)) = self.ready.first_key_value().filter(|(seq, _)| **seq < low) {

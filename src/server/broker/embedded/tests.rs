@@ -100,6 +100,10 @@ impl Store for FlakyStore {
         self.check()
     }
 
+    fn probe_reads(&self) -> Result<bool, StoreError> {
+        self.check().map(|()| true)
+    }
+
     fn release(&self, _in_order: bool) -> Result<(), StoreError> {
         Ok(())
     }
@@ -157,7 +161,7 @@ impl Scene {
         self.broker.queue(&self.path.project, &self.path.queue).await.unwrap().produced_messages
     }
 
-    async fn available(&self) -> u64 {
+    pub(super) async fn available(&self) -> u64 {
         let list = self.broker.groups(&self.path.project, &self.path.queue).await.unwrap();
         list.groups[0].available_messages
     }
@@ -171,7 +175,7 @@ async fn pause(seconds: u64) {
 }
 
 /// The process runs for this long.
-async fn run(seconds: u64) {
+pub(super) async fn run(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 

@@ -80,7 +80,7 @@ async fn tick(core: &Core) -> Result<(), BrokerError> {
 /// Moves the messages of a lot that are due into their stream, by due time.
 async fn unpark(core: &Core, lot: StreamNo, stream: StreamNo) -> Result<(), BrokerError> {
     let skip = core.lock().lots.get(&lot).map(|lot| lot.aside.places()).unwrap_or_default();
-    let found = core.ask_store(move |store| store.first_due(lot, MOST_DUE, &skip)).await;
+    let found = core.read_store(move |store| store.first_due(lot, MOST_DUE, &skip)).await;
     let mut due = match found {
         Ok(found) => {
             core.lock().set_aside_due(lot, found.damaged);
@@ -109,7 +109,7 @@ async fn expire(core: &Core, stream: StreamNo, low: u64, until_ms: i64) -> Resul
     if let Some((low, oldest)) = bounded {
         return core.submit(Work::Expire { stream, low, oldest: Some(oldest) }).outcome().await;
     }
-    let entered = core.ask_store(move |store| store.entered(stream, low, MOST_EXPIRED, until_ms)).await;
+    let entered = core.read_store(move |store| store.entered(stream, low, MOST_EXPIRED, until_ms)).await;
     let entered = entered.map_err(|error| BrokerError::Store(error.0))?;
     let expired = entered.partition_point(|(_, entered_ms)| *entered_ms <= until_ms);
     let kept = entered.get(expired);

@@ -4,13 +4,13 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
 
 use super::{
-    at,
+    at, locked,
     log::named,
     position::Run,
     run::{self, Content, Corrupt, MESSAGE_HEAD, RUN_BYTES, RUN_HEAD},
@@ -40,20 +40,42 @@ pub(super) enum ReadError {
 pub(super) struct Files {
     pub(super) directory: Directory,
     open: Mutex<BTreeMap<u64, Arc<File>>>,
+    /// Where the disk failed last, until a look there, or elsewhere, goes well.
+    fault: Mutex<Option<Fault>>,
+    /// Places that the disk does not give back.
+    #[cfg(test)]
+    pub(super) broken: Mutex<std::ops::Range<u64>>,
+}
+
+/// A place that the disk did not give back.
+#[derive(Clone, Debug)]
+struct Fault {
+    run: Run,
+    reason: String,
 }
 
 impl Files {
     /// None is open yet.
     pub(super) fn of(directory: Directory) -> Self {
-        Self { directory, open: Mutex::default() }
+        Self {
+            directory,
+            open: Mutex::default(),
+            fault: Mutex::default(),
+            #[cfg(test)]
+            broken: Mutex::default(),
+        }
     }
 
     /// A file, opened if it is not open.
     pub(super) fn get(&self, segment: u64) -> Result<Arc<File>, ReadError> {
+        self.open(segment).map_err(|error| self.explain(&error, segment))
+    }
+
+    fn open(&self, segment: u64) -> io::Result<Arc<File>> {
         if let Some(file) = self.lock().get(&segment) {
             return Ok(file.clone());
         }
-        let file = Arc::new(self.directory.open(segment).map_err(|error| self.explain(&error, segment))?);
+        let file = Arc::new(self.directory.open(segment)?);
         let mut open = self.lock();
         open.insert(segment, file.clone());
         if open.len() > KEPT_OPEN {
@@ -76,9 +98,57 @@ impl Files {
     /// The bytes of a run.
     pub(super) fn bytes(&self, run: &Run) -> Result<Bytes, ReadError> {
         let mut bytes = vec![0; run.bytes as usize];
-        let read = at::read(&*self.get(run.at.segment)?, &mut bytes, run.at.offset);
-        read.map_err(|error| self.explain(&error, run.at.segment))?;
+        self.read_part(run, &mut bytes, run.at.offset)?;
         Ok(Bytes::from(bytes))
+    }
+
+    /// Reads a part of a run, and notes if the disk does not give it back.
+    fn read_part(&self, run: &Run, bytes: &mut [u8], offset: u64) -> Result<(), ReadError> {
+        let read = self.read_at(run.at.segment, bytes, offset);
+        read.map_err(|error| {
+            let explained = self.explain(&error, run.at.segment);
+            if !says_what_is_there(&error) {
+                *locked(&self.fault) = Some(Fault { run: *run, reason: explained.to_string() });
+            }
+            explained
+        })
+    }
+
+    fn read_at(&self, segment: u64, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let file = self.open(segment)?;
+        #[cfg(test)]
+        if locked(&self.broken).contains(&offset) {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        at::read(&file, bytes, offset)
+    }
+
+    /// Why the disk failed, if it did and nothing could be read since.
+    pub(super) fn fault(&self) -> Option<String> {
+        locked(&self.fault).as_ref().map(|fault| fault.reason.clone())
+    }
+
+    /// Reads again what the disk did not give back, and where that fails something else: one place that is lost is no lost disk.
+    /// Gives whether it was the place itself.
+    pub(super) fn probe(&self) -> io::Result<bool> {
+        let Some(Fault { run, .. }) = locked(&self.fault).clone() else { return Ok(true) };
+        let mut bytes = vec![0; run.bytes as usize];
+        let again = match self.read_at(run.at.segment, &mut bytes, run.at.offset) {
+            Err(error) if !says_what_is_there(&error) => {
+                self.read_head(run.at.segment)?;
+                false
+            }
+            _ => true,
+        };
+        *locked(&self.fault) = None;
+        Ok(again)
+    }
+
+    /// Reads the beginning of a file, from the disk.
+    fn read_head(&self, segment: u64) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&*self.open(segment)?, 0, None, rustix::fs::Advice::DontNeed)?;
+        self.read_at(segment, &mut [0; 16], 0)
     }
 
     /// When the messages of a run entered, with their places; `None` where that cannot be read. A run of small messages is read
@@ -95,9 +165,7 @@ impl Files {
     }
 
     fn times_by_heads(&self, run: &Run) -> Result<Vec<(u64, Option<i64>)>, ReadError> {
-        let file = self.get(run.at.segment)?;
-        let read =
-            |bytes: &mut [u8], at| at::read(&file, bytes, at).map_err(|error| self.explain(&error, run.at.segment));
+        let read = |bytes: &mut [u8], at| self.read_part(run, bytes, at);
         let mut head = [0; RUN_HEAD];
         read(&mut head, run.at.offset)?;
         let checked = run::is_checked(&head);
@@ -135,9 +203,9 @@ impl Files {
         if content.damaged.is_empty() {
             return Vec::new();
         }
-        let reason = match self.bytes(run) {
-            Ok(_) => Corrupt.to_string(),
-            Err(error) => error.to_string(),
+        let (reason, is_unreadable) = match self.bytes(run) {
+            Ok(_) => (Corrupt.to_string(), false),
+            Err(error) => (error.to_string(), self.fault().is_some_and(|fault| fault == error.to_string())),
         };
         let (file, reason): (Arc<str>, Arc<str>) =
             (self.directory.file(run.at.segment).display().to_string().into(), reason.into());
@@ -147,6 +215,7 @@ impl Files {
             file: file.clone(),
             offset: run.at.offset + wound.offset as u64,
             reason: reason.clone(),
+            is_unreadable,
         });
         damaged.collect()
     }
@@ -161,7 +230,7 @@ impl Files {
         match error.kind() {
             io::ErrorKind::NotFound => ReadError::Gone(named),
             // The file is shorter, or another one, than it was: what was in it is lost.
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => ReadError::Damaged(named.to_string()),
+            _ if says_what_is_there(error) => ReadError::Damaged(named.to_string()),
             // A place that the disk cannot read any more is no reason to give nobody what is behind it.
             _ if is_unreadable(error) => ReadError::Damaged(named.to_string()),
             _ => ReadError::Io(named),
@@ -169,8 +238,14 @@ impl Files {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<File>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.open)
     }
+}
+
+/// Whether this says what there is of a file, and not that the disk or the system failed.
+fn says_what_is_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), NotFound | UnexpectedEof | InvalidData)
 }
 
 /// Whether the disk itself says that it cannot read a place.

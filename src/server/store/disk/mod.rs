@@ -157,6 +157,12 @@ impl DiskStore {
         Ok((store, snapshot))
     }
 
+    /// The disk does not give back what begins at these places of any file of the log.
+    #[cfg(test)]
+    pub(crate) fn break_places(&self, places: std::ops::Range<u64>) {
+        *locked(&self.files.broken) = places;
+    }
+
     /// Keeps the directory until the guard is dropped.
     ///
     /// # Errors
@@ -300,6 +306,15 @@ impl Store for DiskStore {
         };
         let made = self.reserve.make().and_then(|()| if needs_next { self.next.make() } else { Ok(()) });
         made.map_err(StoreError::new)
+    }
+
+    fn read_error(&self) -> Option<StoreError> {
+        self.files.fault().map(StoreError::new)
+    }
+
+    fn probe_reads(&self) -> Result<bool, StoreError> {
+        self.look_up(|conn| conn.query_row("SELECT 1 FROM counter", [], |_| Ok(())))?;
+        self.files.probe().map_err(StoreError::new)
     }
 
     fn no_room(&self) -> Option<StoreError> {

@@ -107,7 +107,7 @@ impl DiskStore {
         let reason: Arc<str> = "the index does not know where it is".into();
         let unknown = |seq| {
             let (file, reason) = (file.clone(), reason.clone());
-            Damaged { seq, entered_ms: None, file, offset: 0, reason }
+            Damaged { seq, entered_ms: None, file, offset: 0, reason, is_unreadable: false }
         };
         Ok(places.take(MOST_DAMAGED).map(unknown).collect())
     }

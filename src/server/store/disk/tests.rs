@@ -599,7 +599,7 @@ fn a_damaged_message_is_not_read() {
     assert_eq!(places(&store.read(StreamNo(1), 1, ReadLimit { messages: 1, bytes: 1 }).unwrap().messages), [1]);
     let found = store.read(StreamNo(1), 2, ALL).unwrap();
     assert_eq!((found.messages.len(), found.damaged.len()), (0, 1));
-    let Damaged { seq, entered_ms, file, offset, reason } = &found.damaged[0];
+    let Damaged { seq, entered_ms, file, offset, reason, is_unreadable: _ } = &found.damaged[0];
     assert_eq!((*seq, *entered_ms), (2, Some(5)));
     assert!(file.ends_with("0000000001.log") && reason.contains("checksum"), "{file}: {reason}");
     // In front of the text: a head of 28 bytes, and labels.

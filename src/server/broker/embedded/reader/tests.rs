@@ -171,7 +171,7 @@ fn expiry_takes_what_is_failed_and_what_was_not_looked_at() {
 }
 
 fn damaged(seq: u64) -> Damaged {
-    Damaged { seq, entered_ms: None, file: "f".into(), offset: 0, reason: "r".into() }
+    Damaged { seq, entered_ms: None, file: "f".into(), offset: 0, reason: "r".into(), is_unreadable: false }
 }
 
 /// Damaged messages are passed over and not settled: nothing records them, and a restart looks at them again.
@@ -208,4 +208,24 @@ fn damaged_messages_among_the_failed_are_set_aside() {
     reader.fill(&Read::These(vec![9]), found(vec![message(9, "")]));
     assert_eq!(batch(reader.take(&stream, want(10))), (vec![9], vec![]));
     assert_eq!((reader.aside.len(), reader.available(&stream)), (2, 0));
+}
+
+/// What the disk gives back again is looked for again, and was never recorded as passed over.
+#[test]
+fn what_was_unreadable_is_looked_for_again() {
+    for leased in [false, true] {
+        let (stream, mut reader) = (cold(5), reader(1, &[]));
+        let damaged = [1, 2].map(|seq| Damaged { is_unreadable: true, ..damaged(seq) }).to_vec();
+        let messages = [3, 4, 5].map(|seq| message(seq, "")).to_vec();
+        reader.fill(&Read::From { place: 1, end: 6 }, Found { messages, damaged, until: u64::MAX });
+        if leased {
+            assert_eq!(batch(reader.take(&stream, want(10))), (vec![3, 4, 5], vec![]));
+        }
+        assert!(reader.look_again_for_unreadable() && !reader.look_again_for_unreadable());
+        let Take::Missing(read) = reader.take(&stream, want(10)) else { panic!() };
+        assert_eq!(read, if leased { Read::These(vec![1, 2]) } else { Read::From { place: 1, end: 6 } });
+        let last = if leased { 2 } else { 5 };
+        reader.fill(&read, found((1..=last).map(|seq| message(seq, "")).collect()));
+        assert_eq!(batch(reader.take(&stream, want(10))), ((1..=last).collect(), vec![]));
+    }
 }
