@@ -6,7 +6,7 @@ use std::{env, error::Error};
 
 use dms_worker::{
     queue::NewQueue,
-    server::{AccessKey, Project, Server, ServerConfig, StartQueue},
+    server::{AccessKey, Project, Rights, Server, ServerConfig, StartQueue},
 };
 
 #[tokio::main]
@@ -20,6 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         access_key: "TEMPORARYKEY".to_owned(),
         secret_key: "temporary-secret".into(),
         security_token: Some("security-token".into()),
+        rights: Rights::default(),
     });
     let orders = NewQueue::new("orders").dead_letters_after(3);
     project.queues.push(StartQueue { queue: orders, groups: vec!["billing".to_owned()] });

@@ -9,6 +9,7 @@ mod admin;
 mod args;
 mod bar;
 mod bench;
+mod callers;
 mod check;
 mod completions;
 mod config;

@@ -1,9 +1,11 @@
 //! SIGHUP: what a process that stays does with a configuration that is read again.
 
-use super::{context::Context, logging::LogFilter};
+use std::path::PathBuf;
+
+use super::{callers, context::Context, logging::LogFilter};
 use crate::{
     config::{Config, Request, load},
-    server::Tls,
+    server::{Callers, Tls},
 };
 
 /// What is in force, and the means to change it.
@@ -24,6 +26,18 @@ impl Live {
         sections: &'static [&'static str],
     ) -> Self {
         Self { config, filter, certificates: certificates.to_vec(), sections }
+    }
+
+    /// The files with the secrets of the server's keys and users.
+    pub(super) fn secret_files(&self) -> Vec<PathBuf> {
+        self.config.server.secret_files()
+    }
+
+    /// Reads these files again, and takes what they hold.
+    pub(super) fn read_secrets_again(&mut self, callers: Option<&Callers>) {
+        if let Some(callers) = callers {
+            callers::read_again(callers, &mut self.config.server);
+        }
     }
 
     /// Reads the configuration again and applies what can change: the log filter, certificates, and what `apply` copies

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
+    callers::{Watch, take},
     context::{Context, remark_on},
     failure::{Failure, Kind},
     logging, notify,
@@ -27,8 +28,8 @@ Examples:
   DMS_WORKER_WORKERS__0__CONCURRENCY=64 dms-worker run
 
 The first SIGTERM or SIGINT ends it in order within shutdown.grace, a second one at once. SIGHUP reads the configuration \
-again: log.filter, certificates, and of workers concurrency, max_in_flight_bytes, max_messages and rate_limit change at \
-once, the log says what needs a restart. A service that \
+again: log.filter, certificates, keys and users of an embedded server with their rights, and of workers concurrency, \
+max_in_flight_bytes, max_messages and rate_limit change at once, the log says what needs a restart. A service that \
 is not there is waited for, and so is a queue or a group (on_worker_failure); one that refuses a key that never worked ends \
 the process with exit code 77.")]
 pub(crate) struct RunArgs {}
@@ -50,9 +51,15 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     let controls = sidecar.controls();
     let mut live = Live::new(config.clone(), filter, controls.certificates(), SECTIONS);
     let reload = async {
+        let mut watch = Watch::default();
         loop {
-            hang_ups.next().await;
-            live.reload(&context.request(true), context, |config, new| apply(&controls, config, new));
+            let files = controls.callers().map(|_| live.secret_files()).unwrap_or_default();
+            tokio::select! {
+                () = hang_ups.next() => {
+                    live.reload(&context.request(true), context, |config, new| apply(&controls, config, new));
+                }
+                () = watch.changed(files) => live.read_secrets_again(controls.callers()),
+            }
         }
     };
     let work = until_signal(async |stop| {
@@ -90,8 +97,11 @@ fn report(ended: &Ended, context: &Context) {
     }
 }
 
-/// Changes what can change of each worker.
+/// Changes what can change of each worker, and of the server in this process.
 fn apply(controls: &Controls, config: &mut Config, new: &Config) {
+    if let Some(callers) = controls.callers() {
+        take(callers, &mut config.server, &new.server);
+    }
     for worker in &new.workers {
         let old = config.workers.iter_mut().find(|old| old.label() == worker.label());
         match old.map(|old| controls.apply(old, worker)) {

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::Args;
 
 use super::{
+    callers::{Watch, take},
     context::{Context, remark_on},
     failure::Failure,
     logging, notify,
@@ -30,7 +31,7 @@ Examples:
 
 The first line on standard error says where it listens. Unlike other commands it does not look at ./config.yaml by itself: what a server has must not depend on where it is started.
 
-The first SIGTERM or SIGINT ends it in order, a second one at once. SIGHUP reads the configuration and the certificates again: log.filter and the certificates of server.tls and server.admin_tls change at once, the log says what needs a restart.")]
+The first SIGTERM or SIGINT ends it in order, a second one at once. SIGHUP reads the configuration and the certificates again: log.filter, the certificates of server.tls and server.admin_tls, and keys and users with their rights change at once, the log says what needs a restart. A file that holds the secret of a key or a user is read again by itself when it changes.")]
 pub(crate) struct ServeArgs {
     /// Where the API is served [config: server.listen]
     #[arg(long, value_name = "ADDRESS")]
@@ -63,10 +64,16 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     let server = Server::bind(ServerConfig { faults, ..embed::settings(&config.server) }).await?;
     let certificates: Vec<_> = server.certificates().cloned().collect();
     let mut live = Live::new(config.clone(), filter, &certificates, &["server", "log"]);
+    let callers = server.callers();
     let reload = async {
+        let mut watch = Watch::default();
         loop {
-            hang_ups.next().await;
-            live.reload(&request, context, |_, _| {});
+            tokio::select! {
+                () = hang_ups.next() => {
+                    live.reload(&request, context, |config, new| take(&callers, &mut config.server, &new.server));
+                }
+                () = watch.changed(live.secret_files()) => live.read_secrets_again(Some(&callers)),
+            }
         }
     };
     let work = until_signal(async |stop| {

@@ -22,6 +22,7 @@ mod log;
 mod path;
 mod problem;
 mod publisher;
+mod rights;
 mod schema;
 mod secret_variables;
 mod secrets;
@@ -51,6 +52,7 @@ pub use self::{
     log::{Log, LogFormat},
     problem::{ConfigError, Origin, Problem},
     publisher::Publisher,
+    rights::Rights,
     schema::schema,
     server::{
         AccessKey, FailureCounting, GroupStart, Project, QueueSpec, Quotas, Server, ServerAuth, ServerLimits, User,

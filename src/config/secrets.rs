@@ -5,7 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, check::Checker, dms::Auth, path::KeyPath, server::ServerAuth, values::Secret};
+use super::{
+    Config,
+    check::Checker,
+    dms::Auth,
+    path::KeyPath,
+    server::{Server, ServerAuth},
+    values::Secret,
+};
 use crate::{private, text};
 
 /// Fills every secret that stands in a file, and reports files that cannot be read and secrets that are given twice. Gives the files
@@ -99,11 +106,52 @@ impl Slots<'_, '_> {
         if private::is_exposed(file) && !is_mounted(file) {
             self.exposed.push(file.to_owned());
         }
-        match text::read(file) {
-            Ok(text) if !text.trim().is_empty() => return Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
-            Ok(_) => self.checker.report(path, format!("`{}` is empty: put the secret in it", file.display())),
-            Err(error) => self.checker.report(path, format!("`{}` cannot be read: {error}", file.display())),
+        content(file).map_err(|error| self.checker.report(path, error)).ok()
+    }
+}
+
+/// The secret in a file, or why there is none.
+fn content(file: &Path) -> Result<Secret, String> {
+    match text::read(file) {
+        Ok(text) if !text.trim().is_empty() => Ok(Secret::new(text.trim_end_matches(['\r', '\n']))),
+        Ok(_) => Err(format!("`{}` is empty: put the secret in it", file.display())),
+        Err(error) => Err(format!("`{}` cannot be read: {error}", file.display())),
+    }
+}
+
+impl Server {
+    /// The files that hold secrets of keys and users.
+    pub(crate) fn secret_files(&self) -> Vec<PathBuf> {
+        let mut copy = self.clone();
+        copy.file_slots().map(|(_, file)| file.clone()).collect()
+    }
+
+    /// The same with the files that hold secrets of keys and users read again.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or is empty.
+    pub(crate) fn with_files_read_again(&self) -> Result<Self, String> {
+        let mut read = self.clone();
+        for (secret, file) in read.file_slots() {
+            *secret = Some(content(file)?);
         }
-        None
+        Ok(read)
+    }
+
+    /// The secrets of keys and users that stand in files.
+    fn file_slots(&mut self) -> impl Iterator<Item = (&mut Option<Secret>, &PathBuf)> {
+        let further = self.projects.iter_mut().filter_map(|project| project.auth.as_mut());
+        self.auth.iter_mut().chain(further).flat_map(ServerAuth::file_slots)
+    }
+}
+
+impl ServerAuth {
+    fn file_slots(&mut self) -> impl Iterator<Item = (&mut Option<Secret>, &PathBuf)> {
+        let keys = self.access_keys.iter_mut().flat_map(|key| {
+            let secret_key = (&mut key.secret_key, &key.secret_key_file);
+            [secret_key, (&mut key.security_token, &key.security_token_file)]
+        });
+        let users = self.users.iter_mut().map(|user| (&mut user.password, &user.password_file));
+        keys.chain(users).filter_map(|(secret, file)| Some((secret, file.as_ref()?)))
     }
 }

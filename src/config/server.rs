@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    rights::Rights,
     tls::Tls,
     values::{Secret, Span},
 };
@@ -116,6 +117,8 @@ pub struct AccessKey {
     pub security_token: Option<Secret>,
     /// A file that holds the session token.
     pub security_token_file: Option<PathBuf>,
+    /// What it may do; everything by default.
+    pub rights: Option<Rights>,
 }
 
 /// A user that the server knows.
@@ -131,11 +134,13 @@ pub struct User {
     pub password_file: Option<PathBuf>,
     /// The domain; `Default` by default.
     pub domain: String,
+    /// What its tokens may do; everything by default.
+    pub rights: Option<Rights>,
 }
 
 impl Default for User {
     fn default() -> Self {
-        Self { user: String::new(), password: None, password_file: None, domain: "Default".to_owned() }
+        Self { user: String::new(), password: None, password_file: None, domain: "Default".to_owned(), rights: None }
     }
 }
 

@@ -15,9 +15,11 @@ use super::{
     codes,
     config::HttpLimits,
     error::ApiError,
-    gate::{Caller, Claim, Sender, is_project_id},
+    gate::{Claim, Sender},
     inject::inject,
+    principal::Caller,
     resource::Target,
+    roster::is_project_id,
     routes::{Admitted, wrong_method},
 };
 
@@ -53,7 +55,7 @@ pub(super) fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
 }
 
 /// Who the head of a request says it comes from.
-fn claim<'a>(app: &'a App, sender: Sender<'_>, target: Target<'_>) -> Result<Claim<'a>, ApiError> {
+fn claim(app: &App, sender: Sender<'_>, target: Target<'_>) -> Result<Claim, ApiError> {
     match target.resource.is_for_anybody() {
         true => Ok(Claim::Proven(Caller::Anyone)),
         false => app.gate.claim(sender, &app.metrics),
@@ -61,13 +63,7 @@ fn claim<'a>(app: &'a App, sender: Sender<'_>, target: Target<'_>) -> Result<Cla
 }
 
 /// Who a request comes from, if it may enter the project that it names.
-fn identify(
-    app: &App,
-    claim: Claim<'_>,
-    sender: Sender<'_>,
-    target: Target<'_>,
-    body: &[u8],
-) -> Result<Caller, ApiError> {
+fn identify(app: &App, claim: Claim, sender: Sender<'_>, target: Target<'_>, body: &[u8]) -> Result<Caller, ApiError> {
     let caller = claim.prove(sender, body, &app.metrics)?;
     if let Some(project) = target.project {
         if !is_project_id(project) {

@@ -74,6 +74,8 @@ codes! {
     CREDENTIALS = UNAUTHORIZED "IAM.0001" "The user name, its domain, the password or the project of the scope is wrong.";
     SIGNATURE = UNAUTHORIZED "APIGW.0301" "Incorrect IAM authentication information:";
 
+    NO_RIGHT = FORBIDDEN "DMS.10240311" "This role does not have the permissions to perform this operation.";
+
     QUEUE_NOT_FOUND = NOT_FOUND "DMS.10240401" "The queue ID is incorrect or not found.";
     GROUP_NOT_FOUND = NOT_FOUND "DMS.10240405" "The consumption group ID is incorrect or not found.";
     URL_NOT_FOUND = NOT_FOUND "DMS.10240406" "The URL or endpoint does not exist.";

@@ -8,7 +8,8 @@ use super::{
     broker::{Quotas, embedded::EmbeddedConfig},
     clock::Clock,
     faults::FaultPlan,
-    gate::is_blank,
+    rights::Rights,
+    roster::is_blank,
     tls::TlsFiles,
 };
 use crate::queue::{NewQueue, ProjectId};
@@ -103,6 +104,7 @@ impl Project {
             access_key: access_key.into(),
             secret_key: secret_key.into(),
             security_token: None,
+            rights: Rights::default(),
         });
         self
     }
@@ -114,7 +116,8 @@ impl Project {
         password: impl Into<SecretString>,
         domain: impl Into<String>,
     ) -> Self {
-        self.users.push(User { user: user.into(), password: password.into(), domain: domain.into() });
+        let (user, password, domain) = (user.into(), password.into(), domain.into());
+        self.users.push(User { user, password, domain, rights: Rights::default() });
         self
     }
 
@@ -133,6 +136,8 @@ pub struct AccessKey {
     pub secret_key: SecretString,
     /// The token that requests with this key must carry, for temporary credentials.
     pub security_token: Option<SecretString>,
+    /// What requests with this key may do.
+    pub rights: Rights,
 }
 
 impl AccessKey {
@@ -152,6 +157,15 @@ pub struct User {
     pub password: SecretString,
     /// The domain (account) the user belongs to.
     pub domain: String,
+    /// What requests with the user's tokens may do.
+    pub rights: Rights,
+}
+
+impl User {
+    /// Whether both are passwords of one user.
+    pub(super) fn is_same_user(&self, other: &Self) -> bool {
+        (&self.user, &self.domain) == (&other.user, &other.domain)
+    }
 }
 
 /// A queue that is there from the start.

@@ -2,63 +2,41 @@
 //!
 //! Where a request has both, the signature counts, because it covers the request and the token does not.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
 
 use http::{header, request::Parts};
 use jiff::Timestamp;
-use secrecy::ExposeSecret;
 
 use super::{
+    changes::{Change, changes},
     clock::Clock,
     codes,
-    config::{Project, User},
+    config::Project,
     error::ApiError,
-    keys::{Keys, SignedClaim, TOKEN_HEADER, same},
+    keys::{SignedClaim, TOKEN_HEADER},
     logins::Logins,
     metrics::Metrics,
+    principal::Caller,
+    roster::Roster,
     tokens::Tokens,
     visitor::Visitor,
 };
-use crate::{auth::signer::ALGORITHM, queue::ProjectId};
-
-/// Who a request comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Caller {
-    /// Anybody: the server has no keys and no users.
-    Anyone,
-    /// Somebody who may use these projects.
-    Of(Arc<[ProjectId]>),
-}
-
-impl Caller {
-    /// Checks that the caller may use a project.
-    ///
-    /// # Errors
-    /// DMS.10240104 when it is another's.
-    pub(super) fn enter(&self, project: &str) -> Result<(), ApiError> {
-        match self {
-            Self::Anyone => Ok(()),
-            Self::Of(projects) if projects.iter().any(|own| own.as_str() == project) => Ok(()),
-            Self::Of(_) => Err(codes::PROJECT_MISMATCH.plain()),
-        }
-    }
-
-    /// Whether the caller may see a project.
-    pub(super) fn sees(&self, project: &ProjectId) -> bool {
-        self.enter(project.as_str()).is_ok()
-    }
-}
+use crate::auth::signer::ALGORITHM;
 
 /// Who a request says it comes from.
 #[derive(Debug)]
-pub(super) enum Claim<'a> {
+pub(super) enum Claim {
     /// The head alone proves it.
     Proven(Caller),
     /// The signature does, together with the body.
-    Signed(SignedClaim<'a>),
+    Signed(SignedClaim),
 }
 
-impl Claim<'_> {
+impl Claim {
     /// Finds out who the request comes from.
     ///
     /// # Errors
@@ -66,9 +44,11 @@ impl Claim<'_> {
     pub(super) fn prove(self, sender: Sender<'_>, body: &[u8], metrics: &Metrics) -> Result<Caller, ApiError> {
         let caller = match self {
             Self::Proven(caller) => Ok(caller),
-            Self::Signed(claim) => claim.prove(sender, body).map(Caller::Of).map_err(|refusal| refusal.count(metrics)),
+            Self::Signed(claim) => {
+                claim.prove(sender, body).map(Caller::Known).map_err(|refusal| refusal.count(metrics))
+            }
         }?;
-        if caller != Caller::Anyone {
+        if let Caller::Known(_) = caller {
             sender.has_authenticated();
         }
         Ok(caller)
@@ -102,8 +82,7 @@ impl<'a> Sender<'a> {
 /// Knows the projects, their keys, their users and the tokens given out.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    projects: Vec<Project>,
-    keys: Keys,
+    roster: RwLock<Roster>,
     /// The tokens given out.
     pub(super) tokens: Tokens,
     /// The logins that were refused.
@@ -116,16 +95,14 @@ impl Gate {
     /// A gate for these projects.
     ///
     /// # Errors
-    /// A sentence about the first project or key that contradicts another or itself.
+    /// A sentence about the first project, key or user that contradicts another or itself.
     pub(super) fn new(projects: Vec<Project>, token_lifetime: Duration, clock: Clock) -> Result<Self, String> {
-        check_projects(&projects)?;
-        check_users(&projects)?;
+        let roster = Roster::new(projects)?;
         Ok(Self {
-            keys: Keys::new(&projects)?,
-            open: !projects.iter().any(Project::has_auth),
+            open: roster.is_open(),
+            roster: RwLock::new(roster),
             tokens: Tokens::new(token_lifetime),
             logins: Logins::new(),
-            projects,
             clock,
         })
     }
@@ -135,9 +112,26 @@ impl Gate {
         self.open
     }
 
-    /// The projects, in the order of the configuration.
-    pub(super) fn projects(&self) -> &[Project] {
-        &self.projects
+    /// The projects with their callers. They stay as they are while this is held.
+    pub(super) fn roster(&self) -> RwLockReadGuard<'_, Roster> {
+        self.roster.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the keys and users of these projects in place of those that the projects of the same ids have, and says what
+    /// has changed. Tokens of users who are gone, or have another password, are good no longer.
+    ///
+    /// # Errors
+    /// As [`Roster::with_callers_of`]; then nothing changes.
+    pub(super) fn replace_callers(&self, projects: &[Project]) -> Result<Vec<Change>, String> {
+        let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
+        let new = roster.with_callers_of(projects)?;
+        let changes = changes(&roster.projects, &new.projects);
+        self.tokens.revise(|owner| {
+            let kept = |change: &&Change| change.name == owner.name && change.ends_tokens;
+            if changes.iter().any(|change| kept(&change)) { None } else { new.user_again(owner) }
+        });
+        *roster = new;
+        Ok(changes)
     }
 
     /// The wall clock.
@@ -145,21 +139,11 @@ impl Gate {
         &self.clock
     }
 
-    /// The projects' users of this name, domain and password.
-    pub(super) fn projects_of(&self, name: &str, domain: &str, password: &str) -> Vec<&Project> {
-        let known = |user: &User| {
-            // No short cut: how long the answer takes must not say which part was right.
-            let named = user.user == name && user.domain == domain;
-            same(user.password.expose_secret(), password) & named
-        };
-        self.projects.iter().filter(|project| project.users.iter().fold(false, |any, user| any | known(user))).collect()
-    }
-
     /// Finds out from the head who a request says it comes from, before anything is spent on its body.
     ///
     /// # Errors
     /// 401 with the gateway's code for signatures (APIGW.0301) or the service's for tokens (DMS.10240101 to 103).
-    pub(super) fn claim(&self, sender: Sender<'_>, metrics: &Metrics) -> Result<Claim<'_>, ApiError> {
+    pub(super) fn claim(&self, sender: Sender<'_>, metrics: &Metrics) -> Result<Claim, ApiError> {
         if self.open {
             return Ok(Claim::Proven(Caller::Anyone));
         }
@@ -170,59 +154,12 @@ impl Gate {
         match (authorization, token) {
             (Some(text), _) if text.starts_with(ALGORITHM) => {
                 let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
-                self.keys.claim(text, sender, now).map(Claim::Signed).map_err(|refusal| refusal.count(metrics))
+                self.roster().keys.claim(text, sender, now).map(Claim::Signed).map_err(|refusal| refusal.count(metrics))
             }
-            (_, Some(token)) => {
-                let project = self.tokens.project(token)?;
-                Ok(Claim::Proven(Caller::Of(project.into_iter().collect())))
-            }
+            (_, Some(token)) => Ok(Claim::Proven(Caller::Known(self.tokens.owner(token)?))),
             (Some(_), None) => Err(codes::SIGNATURE
                 .because(format!("verify aksk signature fail: the Authorization header is not of {ALGORITHM}"))),
             (None, None) => Err(codes::TOKEN_MISSING.because("X-Auth-Token or a signature is required.")),
         }
     }
-}
-
-fn check_projects(projects: &[Project]) -> Result<(), String> {
-    let (mut ids, mut names) = (HashSet::new(), HashSet::new());
-    let guarded = projects.iter().any(Project::has_auth);
-    for project in projects {
-        let (id, name) = (&project.id, &project.name);
-        if !is_project_id(id.as_str()) {
-            return Err(format!("the project id {id:?} is not 1 to 64 of A-Z a-z 0-9 _ -"));
-        }
-        if !ids.insert(id) {
-            return Err(format!("the project id {id} is there twice"));
-        }
-        if !names.insert(name) {
-            return Err(format!("the project name {name} is there twice: tokens are asked for by name"));
-        }
-        if guarded && !project.has_auth() {
-            return Err(format!("the project {id} has neither access keys nor users, but other projects have"));
-        }
-    }
-    Ok(())
-}
-
-/// Nobody may log in with nothing.
-fn check_users(projects: &[Project]) -> Result<(), String> {
-    for project in projects {
-        for user in &project.users {
-            if is_blank(&user.user) || is_blank(user.password.expose_secret()) {
-                return Err(format!("a user of the project {}, {:?}, or the password is empty", project.id, user.user));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether a text is no credential: there is nothing in it.
-pub(super) fn is_blank(text: &str) -> bool {
-    text.trim().is_empty()
-}
-
-/// Whether a text can be a project id.
-pub(super) fn is_project_id(text: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=64).contains(&text.len()) && text.bytes().all(legal)
 }

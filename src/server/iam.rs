@@ -1,5 +1,7 @@
 //! The identity service, as far as clients of DMS use it: version, tokens by password, projects (API reference 3.1, 3.2).
 
+use std::sync::Arc;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts, uri::Scheme};
 use jiff::Timestamp;
@@ -11,10 +13,12 @@ use super::{
     codes,
     config::Project,
     error::ApiError,
-    gate::{Caller, Sender, is_project_id},
+    gate::Sender,
     json::{self, Json},
     logins::{Attempt, HeldBack},
+    principal::{Caller, Principal},
     query::Query,
+    roster::{Roster, is_project_id},
 };
 use crate::auth::canonical::hex;
 
@@ -57,6 +61,14 @@ struct UserLogin {
 struct Login {
     user: UserLogin,
     scope: Scope,
+}
+
+/// What a login comes to.
+struct Granted {
+    /// The project of the token.
+    project: Option<Project>,
+    /// Its user; `None` where anybody is let in.
+    owner: Option<Arc<Principal>>,
 }
 
 impl Login {
@@ -109,12 +121,14 @@ pub(super) fn version(parts: &Parts) -> Json<Value> {
 /// `POST /v3/auth/tokens`: a token for a project by a user's password (API reference 3.2).
 pub(super) fn create_token(app: &App, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
     let Login { user: login, scope } = Login::read(body).map_err(ApiError::identity)?;
-    let project = match log_in(app, &login, &scope) {
-        Ok(project) => project,
+    // Until the token is there: one that was given by an old password must be known when passwords change.
+    let roster = app.gate.roster();
+    let Granted { project, owner } = match log_in(&roster, &login, &scope) {
+        Ok(granted) => granted,
         Err(error) if error.code() == codes::CREDENTIALS => return Ok(refused(app, sender, &login, error)),
         Err(error) => return Err(error.identity()),
     };
-    let token = app.gate.tokens.grant(project.as_ref().map(|project| project.id.clone()))?;
+    let token = app.gate.tokens.grant(owner)?;
     let mut value = HeaderValue::try_from(token).map_err(|_| codes::INTERNAL.plain())?;
     value.set_sensitive(true);
     let document = document(app, &login, project.as_ref(), &base_url(sender.parts));
@@ -125,9 +139,9 @@ pub(super) fn create_token(app: &App, sender: Sender<'_>, body: &[u8]) -> Result
 pub(super) fn projects(app: &App, caller: &Caller, query: &Query, parts: &Parts) -> Json<Value> {
     let base = base_url(parts);
     let wanted = query.first("name");
-    let shown = app
-        .gate
-        .projects()
+    let roster = app.gate.roster();
+    let shown = roster
+        .projects
         .iter()
         .filter(|project| caller.sees(&project.id) && wanted.is_none_or(|name| project.name == name));
     let view = |project: &Project| {
@@ -158,20 +172,23 @@ fn refused(app: &App, sender: Sender<'_>, login: &UserLogin, error: ApiError) ->
 }
 
 /// The project that a user gets a token for. A scope of a domain is no project: its token opens none.
-fn log_in(app: &App, user: &UserLogin, scope: &Scope) -> Result<Option<Project>, ApiError> {
+fn log_in(roster: &Roster, user: &UserLogin, scope: &Scope) -> Result<Granted, ApiError> {
     let project_scope = scope.project.as_ref().filter(|project| project.id.is_some() || project.name.is_some());
-    if app.gate.is_open() {
-        return open_project(app.gate.projects(), project_scope);
+    if roster.is_open() {
+        return Ok(Granted { project: open_project(&roster.projects, project_scope)?, owner: None });
     }
-    let own = app.gate.projects_of(&user.name, user.domain_name(), &user.password);
+    let own = roster.projects_of(&user.name, user.domain_name(), &user.password);
     let refused = || codes::CREDENTIALS.plain();
-    Ok(match project_scope {
+    let project = match project_scope {
         Some(scope) => Some(own.into_iter().find(|project| scope.names(project)).ok_or_else(refused)?.clone()),
         None if own.is_empty() => return Err(refused()),
         // Without a scope a user has a default project, where there is just one.
         None if own.len() == 1 && scope.domain.is_none() => own.first().copied().cloned(),
         None => None,
-    })
+    };
+    let id = project.as_ref().map(|project| &project.id);
+    let owner = roster.user(&user.name, user.domain_name(), id).ok_or_else(refused)?;
+    Ok(Granted { project, owner: Some(owner) })
 }
 
 /// The project of a token that an open server gives to anybody.

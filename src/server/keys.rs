@@ -16,18 +16,16 @@ use tokio::time::Instant;
 
 use super::{
     codes,
-    config::Project,
+    config::{AccessKey, Project},
     error::ApiError,
     gate::Sender,
     key_lock::{KeyLock, Strike, Warnings},
     metrics::Metrics,
+    principal::{Name, Principal},
 };
-use crate::{
-    auth::{
-        RequestParts,
-        signer::{Authorization, DATE_HEADER, SECURITY_TOKEN_HEADER, SignatureError},
-    },
-    queue::ProjectId,
+use crate::auth::{
+    RequestParts,
+    signer::{Authorization, DATE_HEADER, SECURITY_TOKEN_HEADER, SignatureError},
 };
 
 /// The header that carries a token.
@@ -38,7 +36,7 @@ const SHOWN: usize = 40;
 /// The access keys of all projects.
 #[derive(Debug)]
 pub(super) struct Keys {
-    known: HashMap<String, Key>,
+    known: HashMap<String, Arc<Key>>,
     /// The warnings about keys that are not known.
     strangers: Warnings,
 }
@@ -48,15 +46,15 @@ pub(super) struct Keys {
 struct Key {
     secret: SecretString,
     security_token: Option<SecretString>,
-    projects: Arc<[ProjectId]>,
+    principal: Arc<Principal>,
     lock: KeyLock,
     warnings: Warnings,
 }
 
 /// A request that says it is signed with a known key, at a time that is right.
 #[derive(Debug)]
-pub(super) struct SignedClaim<'a> {
-    key: &'a Key,
+pub(super) struct SignedClaim {
+    key: Arc<Key>,
     authorization: Authorization,
 }
 
@@ -83,7 +81,7 @@ impl Keys {
     /// # Errors
     /// A sentence about an empty key, or one with two secrets.
     pub(super) fn new(projects: &[Project]) -> Result<Self, String> {
-        let mut keys: HashMap<String, Key> = HashMap::new();
+        let mut keys: HashMap<String, Arc<Key>> = HashMap::new();
         for project in projects {
             for access in &project.access_keys {
                 let name = &access.access_key;
@@ -97,16 +95,10 @@ impl Keys {
                 if known.is_some_and(|key| !same(key.secret.expose_secret(), access.secret_key.expose_secret())) {
                     return Err(format!("the access key {name} is there twice with different secrets"));
                 }
-                let mut shared = known.map_or_else(Vec::new, |key| key.projects.to_vec());
-                shared.push(project.id.clone());
-                let key = Key {
-                    secret: access.secret_key.clone(),
-                    security_token: access.security_token.clone(),
-                    projects: shared.into(),
-                    lock: KeyLock::default(),
-                    warnings: Warnings::default(),
-                };
-                keys.insert(name.clone(), key);
+                let mut projects = known.map_or_else(Vec::new, |key| key.principal.projects.clone());
+                projects.push((project.id.clone(), access.rights.clone()));
+                let principal = Principal { name: Name::Key(name.clone()), projects };
+                keys.insert(name.clone(), Arc::new(Key::new(access, principal)));
             }
         }
         Ok(Self { known: keys, strangers: Warnings::default() })
@@ -121,13 +113,13 @@ impl Keys {
         authorization: &str,
         sender: Sender<'_>,
         now: Timestamp,
-    ) -> Result<SignedClaim<'_>, Refusal> {
+    ) -> Result<SignedClaim, Refusal> {
         let authorization = Authorization::parse(authorization).map_err(|error| refused(&error))?;
         let Some(key) = self.known.get(&authorization.access_key) else {
             return Err(self.unknown(&authorization.access_key, sender.peer));
         };
         match key.check_head(&authorization, &sender.parts.headers, now) {
-            Ok(()) => Ok(SignedClaim { key, authorization }),
+            Ok(()) => Ok(SignedClaim { key: Arc::clone(key), authorization }),
             Err(error) => Err(key.refuse(&authorization.access_key, sender.peer, &error)),
         }
     }
@@ -148,12 +140,12 @@ impl Keys {
     }
 }
 
-impl SignedClaim<'_> {
-    /// Checks the signature, which covers the body, and gives the projects that the key is good for.
+impl SignedClaim {
+    /// Checks the signature, which covers the body, and gives the key's owner.
     ///
     /// # Errors
     /// APIGW.0301 with the gateway's text for what is wrong.
-    pub(super) fn prove(&self, sender: Sender<'_>, body: &[u8]) -> Result<Arc<[ProjectId]>, Refusal> {
+    pub(super) fn prove(&self, sender: Sender<'_>, body: &[u8]) -> Result<Arc<Principal>, Refusal> {
         let Self { key, authorization } = self;
         let parts = sender.parts;
         let request = RequestParts {
@@ -166,7 +158,7 @@ impl SignedClaim<'_> {
         match authorization.verify_request(&key.secret, &request) {
             Ok(()) => {
                 key.lock.clear(sender.peer);
-                Ok(Arc::clone(&key.projects))
+                Ok(Arc::clone(&key.principal))
             }
             Err(error) => Err(key.refuse(&authorization.access_key, sender.peer, &error)),
         }
@@ -174,6 +166,16 @@ impl SignedClaim<'_> {
 }
 
 impl Key {
+    fn new(access: &AccessKey, principal: Principal) -> Self {
+        Self {
+            secret: access.secret_key.clone(),
+            security_token: access.security_token.clone(),
+            principal: Arc::new(principal),
+            lock: KeyLock::default(),
+            warnings: Warnings::default(),
+        }
+    }
+
     /// Refuses a signature. Clocks that are off and missing headers do not count towards the lock: they say nothing
     /// about the secret.
     fn refuse(&self, access_key: &str, peer: Option<IpAddr>, error: &SignatureError) -> Refusal {

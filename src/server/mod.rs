@@ -10,6 +10,7 @@
 
 pub mod broker;
 
+mod access;
 mod ack;
 mod admin;
 mod admit;
@@ -17,6 +18,8 @@ mod api;
 mod app;
 mod attributes;
 pub(crate) mod body;
+mod callers;
+mod changes;
 pub mod clock;
 mod codes;
 mod config;
@@ -51,14 +54,18 @@ mod metrics;
 mod operation;
 mod paths;
 pub(crate) mod peer;
+mod permit;
 mod polls;
+mod principal;
 mod query;
 mod queue_admin;
 mod queues;
 mod quotas;
 mod recent;
 mod resource;
+mod rights;
 mod rim;
+mod roster;
 mod routes;
 mod send;
 mod start;
@@ -76,8 +83,10 @@ use axum::Router;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
+pub use self::callers::Callers;
 pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue, User};
 pub use self::operation::Operation;
+pub use self::rights::Rights;
 pub use self::tls::{Tls, TlsError, TlsFiles};
 use self::{
     api::Api,
@@ -263,6 +272,11 @@ impl Server {
     /// Whether any caller is let in, because no project has keys or users.
     pub fn is_open(&self) -> bool {
         self.app.gate.is_open()
+    }
+
+    /// The keys and users; they can be changed while the server runs.
+    pub fn callers(&self) -> Callers {
+        Callers::new(&self.app)
     }
 
     /// What the server runs on.

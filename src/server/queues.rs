@@ -9,7 +9,9 @@ use super::{
     error::ApiError,
     json::{self, Json},
     paths::QueuePath,
+    principal::Caller,
     query::Query,
+    rights::Right,
 };
 use crate::{
     json::{Fault, Scan, excerpt, quoted},
@@ -69,19 +71,28 @@ pub(super) struct QueueList {
 /// `POST /queues` (5.1.1).
 pub(super) async fn create(
     app: &App,
+    caller: &Caller,
     project: &ProjectId,
     body: &[u8],
 ) -> Result<(StatusCode, Json<Created>), ApiError> {
     let queue = checked(json::read(body, create_queue)?)?;
+    caller.may(Right::Manage, project, &queue.name)?;
     let created = app.broker.create_queue(project, queue).await?;
     let view = Created { id: created.id.to_string(), name: created.name, kafka_topic: created.kafka_topic };
     Ok((StatusCode::CREATED, Json(view)))
 }
 
 /// `GET /queues` (5.1.2).
-pub(super) async fn list(app: &App, project: &ProjectId, query: &Query) -> Result<Json<QueueList>, ApiError> {
+pub(super) async fn list(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectId,
+    query: &Query,
+) -> Result<Json<QueueList>, ApiError> {
     let dead_letters = query.flag("include_deadletter", false)?;
-    let queues: Vec<_> = app.broker.queues(project).await?.into_iter().map(|queue| view(queue, dead_letters)).collect();
+    let queues = app.broker.queues(project).await?.into_iter();
+    let shown = queues.filter(|queue| caller.sees_queue(project, &queue.name));
+    let queues: Vec<_> = shown.map(|queue| view(queue, dead_letters)).collect();
     Ok(Json(QueueList { total: queues.len(), queues }))
 }
 

@@ -9,10 +9,11 @@ use super::{
     broker::GroupPath,
     codes, consume,
     error::ApiError,
-    gate::{Caller, Sender},
+    gate::Sender,
     groups, iam,
     paths::QueuePath,
-    polls,
+    permit, polls,
+    principal::Caller,
     query::Query,
     queues, quotas,
     resource::{Resource, Target},
@@ -42,6 +43,7 @@ async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Respon
     let parts = sender.parts;
     // The operations of the identity service have no use for one.
     let project = ProjectId::new(target.project.unwrap_or_default());
+    permit::check(app, caller, &project, parts.method.as_str(), target.resource).await?;
     let query = || Query::parse(parts.uri.query().unwrap_or_default());
     Ok(match (parts.method.as_str(), target.resource) {
         ("POST", R::Messages(queue)) => send::send(app, &QueuePath::read(project, queue)?, body).await?,
@@ -54,8 +56,8 @@ async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Respon
             ack::acknowledge(app, &path, stream, body).await?.into_response()
         }
 
-        ("POST", R::Queues) => queues::create(app, &project, body).await?.into_response(),
-        ("GET", R::Queues) => queues::list(app, &project, &query()?).await?.into_response(),
+        ("POST", R::Queues) => queues::create(app, caller, &project, body).await?.into_response(),
+        ("GET", R::Queues) => queues::list(app, caller, &project, &query()?).await?.into_response(),
         ("GET", R::Queue(queue)) => {
             let path = QueuePath::read(project, queue)?;
             queues::show(app, &path, &query()?).await?.into_response()
@@ -89,8 +91,8 @@ async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Respon
             let path = QueuePath::read(project, queue)?;
             tags::remove(app, &path, key).await?.into_response()
         }
-        ("GET", R::ProjectTags) => tags::of_project(app, &project).await?.into_response(),
-        ("POST", R::TagSearch) => tag_search::search(app, &project, body).await?.into_response(),
+        ("GET", R::ProjectTags) => tags::of_project(app, caller, &project).await?.into_response(),
+        ("POST", R::TagSearch) => tag_search::search(app, caller, &project, body).await?.into_response(),
         ("GET", R::Quotas) => quotas::all(app, &project).await?.into_response(),
         ("GET", R::QueueQuota) => quotas::queues_only(app, &project).await?.into_response(),
 

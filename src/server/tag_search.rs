@@ -9,6 +9,7 @@ use super::{
     codes::{self, Code},
     error::ApiError,
     json::{self, Json},
+    principal::Caller,
 };
 use crate::{
     json::{Fault, Scan, excerpt, quoted},
@@ -56,7 +57,12 @@ struct Resource {
 }
 
 /// `POST /queue/resource_instances/action`.
-pub(super) async fn search(app: &App, project: &ProjectId, body: &[u8]) -> Result<Json<Found>, ApiError> {
+pub(super) async fn search(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectId,
+    body: &[u8],
+) -> Result<Json<Found>, ApiError> {
     let search = json::read(body, search_body)?;
     let listed = match search.action.as_str() {
         "filter" => true,
@@ -71,6 +77,9 @@ pub(super) async fn search(app: &App, project: &ProjectId, body: &[u8]) -> Resul
     let skip = page_number("offset", search.offset, 0, 0..=MAX_OFFSET, codes::PAGE_OFFSET)?;
     let mut found = Vec::new();
     for queue in app.broker.queues(project).await? {
+        if !caller.sees_queue(project, &queue.name) {
+            continue;
+        }
         // A queue that was deleted meanwhile is none that carries the tags.
         let Ok(tags) = app.broker.tags(project, &queue.id).await else { continue };
         if selects(&search.tags, &search.matches, &queue, &tags) {

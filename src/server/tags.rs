@@ -1,6 +1,6 @@
 //! Resource tags of queues (API reference 5.4), with the single-tag calls that only the OTC documents have.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use http::StatusCode;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use super::{
     error::ApiError,
     json::{self, Json},
     paths::{QueuePath, decoded},
+    principal::Caller,
 };
 use crate::{
     json::{Fault, Scan, quoted},
@@ -86,8 +87,31 @@ pub(super) async fn of_queue(app: &App, path: &QueuePath) -> Result<Json<Tags<Qu
 }
 
 /// `GET /queue/tags` (5.4.3).
-pub(super) async fn of_project(app: &App, project: &ProjectId) -> Result<Json<Tags<ProjectTag>>, ApiError> {
-    Ok(Json(Tags { tags: app.broker.project_tags(project).await? }))
+pub(super) async fn of_project(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectId,
+) -> Result<Json<Tags<ProjectTag>>, ApiError> {
+    let tags = match caller.limits(project) {
+        None => app.broker.project_tags(project).await?,
+        Some(_) => of_seen_queues(app, caller, project).await?,
+    };
+    Ok(Json(Tags { tags }))
+}
+
+/// The tags of the queues that a caller may see, with their values, by key.
+async fn of_seen_queues(app: &App, caller: &Caller, project: &ProjectId) -> Result<Vec<ProjectTag>, ApiError> {
+    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for queue in app.broker.queues(project).await? {
+        if !caller.sees_queue(project, &queue.name) {
+            continue;
+        }
+        // A queue that was deleted meanwhile has none.
+        for tag in app.broker.tags(project, &queue.id).await.unwrap_or_default() {
+            seen.entry(tag.key).or_default().insert(tag.value);
+        }
+    }
+    Ok(seen.into_iter().map(|(key, values)| ProjectTag { key, values: values.into_iter().collect() }).collect())
 }
 
 fn tag_action(scan: &mut Scan<'_>) -> Result<TagAction, Fault> {

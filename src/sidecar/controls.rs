@@ -4,18 +4,23 @@ use super::{
     settings::{max_messages, rate},
     throttle::Throttle,
 };
-use crate::{config, server::Tls, worker::InvalidSettings};
+use crate::{
+    config,
+    server::{Callers, Tls},
+    worker::InvalidSettings,
+};
 
 /// What can be changed of a sidecar that runs.
 #[derive(Clone, Debug)]
 pub struct Controls {
     throttles: Vec<(String, Throttle)>,
     certificates: Vec<Tls>,
+    callers: Option<Callers>,
 }
 
 impl Controls {
-    pub(super) fn new(throttles: Vec<(String, Throttle)>, certificates: Vec<Tls>) -> Self {
-        Self { throttles, certificates }
+    pub(super) fn new(throttles: Vec<(String, Throttle)>, certificates: Vec<Tls>, callers: Option<Callers>) -> Self {
+        Self { throttles, certificates, callers }
     }
 
     /// Sets how many messages a worker may have in flight. False where there is no such worker.
@@ -48,6 +53,11 @@ impl Controls {
         throttle.concurrency(changed.concurrency);
         *old = changed;
         Ok(true)
+    }
+
+    /// The keys and users of the server in this process, if there is one.
+    pub fn callers(&self) -> Option<&Callers> {
+        self.callers.as_ref()
     }
 
     /// The certificates of everything that listens.

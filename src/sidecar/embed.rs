@@ -8,7 +8,7 @@ use crate::{
     config,
     queue::{NewQueue, ProjectId},
     server::{
-        AccessKey, HttpLimits, Project, ServerConfig, StartQueue, TlsFiles, User,
+        AccessKey, HttpLimits, Project, Rights, ServerConfig, StartQueue, TlsFiles, User,
         broker::{
             Quotas, RetentionPolicy,
             embedded::{EmbeddedConfig, FailureCounting, StartPosition},
@@ -90,6 +90,7 @@ fn access_keys(auth: Option<&config::ServerAuth>) -> Vec<AccessKey> {
         access_key: key.access_key.clone(),
         secret_key: secret(key.secret_key.as_ref()),
         security_token: key.security_token.as_ref().map(|token| secret(Some(token))),
+        rights: rights(key.rights.as_ref()),
     })
     .collect()
 }
@@ -101,8 +102,19 @@ fn users(auth: Option<&config::ServerAuth>) -> Vec<User> {
             user: user.user.clone(),
             password: secret(user.password.as_ref()),
             domain: user.domain.clone(),
+            rights: rights(user.rights.as_ref()),
         })
         .collect()
+}
+
+/// The rights that are written, or all of them.
+fn rights(written: Option<&config::Rights>) -> Rights {
+    let copied = |rights: &config::Rights| Rights {
+        send: rights.send.clone(),
+        consume: rights.consume.clone(),
+        manage: rights.manage.clone(),
+    };
+    written.map(copied).unwrap_or_default()
 }
 
 /// A secret of a checked configuration: it is there.

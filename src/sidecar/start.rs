@@ -176,7 +176,8 @@ impl Sidecar {
         let publishers = self.publishers.iter().filter_map(|publisher| publisher.listener().tls());
         let admin = self.admin.as_ref().and_then(Listener::tls);
         let throttles = self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect();
-        Controls::new(throttles, server.chain(publishers).chain(admin).cloned().collect())
+        let certificates = server.chain(publishers).chain(admin).cloned().collect();
+        Controls::new(throttles, certificates, self.server.as_ref().map(Server::callers))
     }
 
     /// The names of the workers.

@@ -11,6 +11,7 @@ mod documented;
 mod errors;
 mod help;
 mod purge;
+mod rotation;
 mod secrets;
 mod service;
 mod signals;

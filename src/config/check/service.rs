@@ -7,6 +7,7 @@ use super::{
         Config,
         dms::{Auth, Iam},
         path::KeyPath,
+        rights::Rights,
         server::{QueueSpec, Quotas, ServerAuth, ServerLimits},
         values::Span,
     },
@@ -161,6 +162,7 @@ fn check_callers(path: &KeyPath, auth: &ServerAuth, checker: &mut Checker<'_>) {
         if key.secret_key.is_none() && key.secret_key_file.is_none() {
             checker.report(&path.child("secret_key"), "is missing: set secret_key or secret_key_file");
         }
+        check_rights(&path.child("rights"), key.rights.as_ref(), checker);
     }
     for (place, user) in auth.users.iter().enumerate() {
         let path = path.child("users").child(place);
@@ -168,7 +170,29 @@ fn check_callers(path: &KeyPath, auth: &ServerAuth, checker: &mut Checker<'_>) {
         if user.password.is_none() && user.password_file.is_none() {
             checker.report(&path.child("password"), "is missing: set password or password_file");
         }
+        check_rights(&path.child("rights"), user.rights.as_ref(), checker);
     }
+}
+
+/// Rights are for something, and name queues that there can be.
+fn check_rights(path: &KeyPath, rights: Option<&Rights>, checker: &mut Checker<'_>) {
+    let Some(rights) = rights else { return };
+    if rights.by_key().iter().all(|(_, patterns)| patterns.is_empty()) {
+        checker.report(path, "allows nothing: name queues in send, consume or manage, or leave it out for all rights");
+    }
+    for (key, patterns) in rights.by_key() {
+        for (place, pattern) in patterns.iter().enumerate().filter(|(_, pattern)| !is_queue_pattern(pattern)) {
+            let message = format!("`{pattern}` is not allowed: write a queue's name, with * for any part of it");
+            checker.report(&path.child(key).child(place), message);
+        }
+    }
+}
+
+/// Whether a queue's name can be like this pattern.
+fn is_queue_pattern(pattern: &str) -> bool {
+    let shortest = pattern.replace('*', "");
+    let any = shortest.is_empty() && !pattern.is_empty();
+    any || limits::queue_name(&shortest).is_ok()
 }
 
 fn check_queue(path: &KeyPath, queue: &QueueSpec, quotas: Quotas, checker: &mut Checker<'_>) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker::config::{
     AccessKey, Auth, CommandHandler, Config, HttpHandler, Iam, LogHandler, Project, Publisher, QueueSpec, Request,
-    ServerAuth, Tls, User, Worker, load,
+    Rights, ServerAuth, Tls, User, Worker, load,
 };
 use serde_json::Value;
 
@@ -76,7 +76,9 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("server.limits", config["server"]["limits"].clone()),
         ("server.auth", json(ServerAuth::default())),
         ("server.auth.access_keys.[]", json(AccessKey::default())),
+        ("server.auth.access_keys.[].rights", json(Rights::default())),
         ("server.auth.users.[]", json(User::default())),
+        ("server.auth.users.[].rights", json(Rights::default())),
         ("server.queues.[]", json(QueueSpec::default())),
         ("server.projects.[].auth", json(ServerAuth::default())),
         ("server.projects.[].quotas", project["quotas"].clone()),

@@ -51,6 +51,19 @@ workers:
 }
 
 #[test]
+fn rights_name_queues_that_there_can_be() {
+    check(
+        "server:\n  auth:\n    access_keys:\n      - {access_key: AK, secret_key: SK, rights: {send: ['orders*', '*', 'a b', '']}}\n    users:\n      - {user: u, password: p, rights: {}}\n      - {user: v, password: p, rights: {sned: ['*']}}\n",
+        &[
+            "config.yaml:4: server.auth.access_keys[0].rights.send[2]: `a b` is not allowed: write a queue's name, with * for any part of it",
+            "config.yaml:4: server.auth.access_keys[0].rights.send[3]: `` is not allowed: write a queue's name, with * for any part of it",
+            "config.yaml:6: server.auth.users[0].rights: allows nothing: name queues in send, consume or manage, or leave it out for all rights",
+            "config.yaml:7: server.auth.users[1].rights.sned: unknown key; did you mean `send`?",
+        ],
+    );
+}
+
+#[test]
 fn hosts_are_names_or_addresses_without_ports() {
     check(
         "server: {queues: [{name: q}], hosts: [dms.internal, 'dms:9400']}\nadmin: {hosts: ['http://dms']}\npublishers: [{queue: q, hosts: ['[fd00::1]', '*']}]\n",

@@ -8,7 +8,7 @@ use dms_worker::{
         RequestParts,
         signer::{self, DATE_HEADER},
     },
-    server::{AccessKey, Project, Server, ServerConfig},
+    server::{AccessKey, Project, Rights, Server, ServerConfig},
 };
 use http::{Method, Request, Uri};
 use tokio::{
@@ -68,6 +68,7 @@ async fn vector_3_creates_a_queue() {
         access_key: AK.to_owned(),
         secret_key: SK.into(),
         security_token: Some("SECTOKEN+/=abc".into()),
+        rights: Rights::default(),
     });
     let api = Api::with(ServerConfig { projects: vec![project], ..guarded() }).await;
     let body = r#"{"name": "queue-001", "description": "队列"}"#;

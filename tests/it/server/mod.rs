@@ -16,6 +16,7 @@ mod hostile;
 mod identity;
 mod intake;
 mod queue_admin;
+mod rights;
 mod storage;
 mod strangers;
 

@@ -1,0 +1,65 @@
+//! Keys that are changed while the server runs: by SIGHUP, and by a new content of a secret's file.
+
+use super::{Program, Running};
+
+/// A server with one key, whose secret stands in the file `secret`; `rights` go to a second key.
+fn config(program: &Program, rights: &str) -> String {
+    let secret = program.dir().join("secret");
+    let yaml = format!(
+        "server:\n  listen: 127.0.0.1:0\n  queues: [{{name: q, groups: [g]}}]\n  auth:\n    access_keys:\n      - {{access_key: AK, secret_key_file: {}}}\n      - {{access_key: B, secret_key: S, rights: {rights}}}\n",
+        secret.display()
+    );
+    program.file("server.yaml", &yaml)
+}
+
+/// Sends a message with this key; the exit code.
+fn send(program: &Program, server: &Running, access_key: &str, secret_key: &str) -> Option<i32> {
+    let mut command = program.command(&["--endpoint", &server.url("serving on "), "send", "q", "1"]);
+    command.env("DMS_WORKER_DMS__AUTH__ACCESS_KEY", access_key).env("DMS_WORKER_DMS__AUTH__SECRET_KEY", secret_key);
+    command.output().unwrap().status.code()
+}
+
+#[test]
+fn a_new_content_of_a_secrets_file_is_taken_by_itself_and_a_broken_one_is_not() {
+    let program = Program::new();
+    program.file("secret", "one\n");
+    let mut server = program.start(&["serve", "-c", &config(&program, "{send: ['*']}")]);
+    assert_eq!(send(&program, &server, "AK", "one"), Some(0));
+    program.file("secret", "two\n");
+    server.until("the keys and users were read again");
+    assert_eq!(send(&program, &server, "AK", "two"), Some(0));
+    assert_eq!(send(&program, &server, "AK", "one"), Some(77));
+
+    program.file("secret", " \n");
+    server.until("the secret in force stays");
+    assert_eq!(send(&program, &server, "AK", "two"), Some(0));
+    std::fs::remove_file(program.dir().join("secret")).unwrap();
+    server.until("cannot be read");
+    assert_eq!(send(&program, &server, "AK", "two"), Some(0));
+    program.file("secret", "three");
+    server.until("the keys and users were read again");
+    assert_eq!(send(&program, &server, "AK", "three"), Some(0));
+
+    server.signal("TERM");
+    let (_, log) = server.wait();
+    assert_eq!(log.matches("the secret in force stays").count(), 2, "each content is told once: {log}");
+    assert!(log.contains("change_key") && log.contains("dms_worker::access"), "{log}");
+    assert!(!log.contains("three"), "{log}");
+}
+
+#[test]
+fn sighup_takes_keys_with_their_rights_and_nothing_of_a_wrong_configuration() {
+    let program = Program::new();
+    program.file("secret", "one");
+    let mut server = program.start(&["serve", "-c", &config(&program, "{send: ['*']}")]);
+    assert_eq!(send(&program, &server, "B", "S"), Some(0));
+    config(&program, "{consume: ['*']}");
+    server.signal("HUP");
+    server.until("the configuration was read again");
+    assert_ne!(send(&program, &server, "B", "S"), Some(0));
+    config(&program, "{send: ['a b']}");
+    server.signal("HUP");
+    server.until("the configuration was read again and not taken");
+    assert_ne!(send(&program, &server, "B", "S"), Some(0));
+    assert_eq!(send(&program, &server, "AK", "one"), Some(0));
+}
