@@ -65,15 +65,10 @@ impl Started {
     /// Asks until the program is ready: each try takes a process, and there is an end to them.
     #[track_caller]
     fn passes(&self, args: &[&str]) {
-        let tries = (0..200).map(|_| self.command(args).output().unwrap());
-        let mut last = None;
-        for output in tries {
-            if output.status.success() {
-                return;
-            }
-            last = Some(output);
+        let mut tries = (0..200).map(|_| self.command(args).output().unwrap());
+        if !tries.any(|output| output.status.success()) {
+            panic!("{args:?} does not pass: {:?}", self.command(args).output());
         }
-        panic!("{args:?} does not pass: {last:?}");
     }
 }
 
@@ -115,12 +110,11 @@ fn the_probes_of_the_manifests_pass() {
     let plain = Started::serve(&shipped("compose/server.yaml"));
     let sidecar = Started::run(&shipped("kubernetes/sidecar.yaml"), &plain);
     let mut asked = 0;
-    for (pod, started) in pods().iter().map(|pod| match pod["containers"].as_array().unwrap().len() {
-        1 => (pod, &server),
-        _ => (pod, &sidecar),
-    }) {
+    for pod in pods() {
+        let is_server = pod["containers"][0]["name"] == "server";
+        let started = if is_server { &server } else { &sidecar };
         started.passes(&["health"]);
-        for probe in probes(pod) {
+        for probe in probes(&pod) {
             let get = &probe["httpGet"];
             assert_eq!(get["port"], "admin", "{probe}");
             let scheme = get["scheme"].as_str().unwrap_or("HTTP").to_lowercase();
