@@ -174,6 +174,9 @@ MUTATIONS = [
              "Quiet", 0),
 ]
 
+POWER_CUTS = "server::store::disk::torture::what_was_answered_survives_power_cuts"
+FAILING_DISK = "server::store::disk::torture::what_was_answered_survives_failing_syncs_and_a_full_disk"
+
 TESTED = [
     # The client would not send it all the same.
     Tested("release-unannounced", "src/worker/ledger.rs",
@@ -235,6 +238,58 @@ TESTED = [
            "        self.asked.min(LONGEST)",
            '        if crate::mutated("retry-after-obeyed") { self.asked } else { self.asked.min(LONGEST) }',
            "lib", "retry_after::tests::nobody_waits_longer_than_five_minutes"),
+    # What a power cut shows: a sync that is left out.
+    Tested("commit-unsynced", "src/server/store/disk/log.rs",
+           "    device::sync_data(file)?;",
+           '    if !crate::mutated("commit-unsynced") { device::sync_data(file)?; }',
+           "lib", POWER_CUTS),
+    Tested("new-file-unnamed", "src/server/store/disk/segment.rs",
+           "        device::sync_all(file)?;\n        device::sync_directory(&self.path)",
+           "        device::sync_all(file)?;\n"
+           '        if crate::mutated("new-file-unnamed") { return Ok(()); }\n'
+           "        device::sync_directory(&self.path)",
+           "lib", POWER_CUTS),
+    Tested("head-before-size", "src/server/store/disk/segment.rs",
+           "        device::sync_all(file)?;\n        self.begin(",
+           '        if !crate::mutated("head-before-size") { device::sync_all(file)?; }\n        self.begin(',
+           "lib", POWER_CUTS),
+    Tested("accepted-unsynced", "src/server/store/disk/recovery.rs",
+           "        if let Some(file) = self.unsynced.take() {",
+           '        if let Some(file) = self.unsynced.take().filter(|_| !crate::mutated("accepted-unsynced")) {',
+           "lib", POWER_CUTS),
+    Tested("accepted-as-it-is", "src/server/store/disk/recovery.rs",
+           "                        frames.write_again(begin).map_err(ReadError::Io)?;",
+           '                        if !crate::mutated("accepted-as-it-is") { frames.write_again(begin).map_err(ReadError::Io)?; }',
+           "lib", FAILING_DISK),
+    Tested("made-file-unnamed", "src/server/store/disk/recovery.rs",
+           "                    device::sync_directory(&directory.path)?;",
+           '                    if !crate::mutated("made-file-unnamed") { device::sync_directory(&directory.path)?; }',
+           "lib", POWER_CUTS),
+    Tested("log-removed-too-early", "src/server/store/disk/index/sweep.rs",
+           '        self.copy_log("FULL")',
+           '        if crate::mutated("log-removed-too-early") { return Ok(()); }\n        self.copy_log("FULL")',
+           "lib", POWER_CUTS),
+    Tested("index-unsynced", "src/server/store/disk/open.rs",
+           '    conn.pragma_update(None, "synchronous", "NORMAL")',
+           '    conn.pragma_update(None, "synchronous", if crate::mutated("index-unsynced") { "OFF" } else { "NORMAL" })',
+           "lib", POWER_CUTS),
+    Tested("failed-commit-left", "src/server/store/disk/log.rs",
+           "        if let Some(until) = self.soiled {",
+           '        if let Some(until) = self.soiled.filter(|_| !crate::mutated("failed-commit-left")) {',
+           "lib", FAILING_DISK),
+    Tested("failed-sync-trusted", "src/server/store/disk/log.rs",
+           "            wipe(&self.file, self.end.offset, until)?;",
+           '            if crate::mutated("failed-sync-trusted") { clear(&self.file, self.end.offset, self.size)? }\n'
+           "            else { wipe(&self.file, self.end.offset, until)?; }",
+           "lib", FAILING_DISK),
+    Tested("part-of-a-file-stays", "src/server/store/disk/log.rs",
+           "        if *partial {",
+           '        if *partial && !crate::mutated("part-of-a-file-stays") {',
+           "lib", FAILING_DISK),
+    Tested("journal-overlooked", "src/server/store/disk/open.rs",
+           '    if has_bytes("db-wal") || has_bytes("db-journal") ||',
+           '    if has_bytes("db-wal") || (has_bytes("db-journal") && !crate::mutated("journal-overlooked")) ||',
+           "lib", POWER_CUTS),
 ]
 
 

@@ -7,16 +7,12 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use bytes::{Buf, BufMut};
 
-use super::{
-    at,
-    position::Position,
-    segment::{private, sync_directory},
-};
+use super::{at, device, position::Position};
 
 pub(super) const NAME: &str = "answered";
 /// Two notes that are written in turn: a crash while one is written leaves the other.
@@ -52,18 +48,18 @@ impl AnsweredFile {
         Ok(Self { file, log })
     }
 
-    fn create(directory: &Path, path: &PathBuf) -> io::Result<File> {
-        let file = private().read(true).write(true).create_new(true).open(path)?;
-        at::write(&file, &[0; FILE_BYTES], 0)?;
-        file.sync_all()?;
-        sync_directory(directory)?;
+    fn create(directory: &Path, path: &Path) -> io::Result<File> {
+        let file = device::create(path)?;
+        device::write(&file, &[0; FILE_BYTES], 0)?;
+        device::sync_all(&file)?;
+        device::sync_directory(directory)?;
         Ok(file)
     }
 
     /// Notes that a commit was answered. That this fails is no reason to fail the commit, which is on the disk.
     pub(super) fn note(&self, answered: Answered) {
         let place = (answered.number % SLOTS) * SLOT_BYTES as u64;
-        if let Err(error) = at::write(&self.file, &encode(self.log, answered), place) {
+        if let Err(error) = device::write(&self.file, &encode(self.log, answered), place) {
             tracing::debug!(%error, "the number of the last commit could not be noted");
         }
     }

@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     DiskStore,
     answered::AnsweredFile,
+    device::{private, sync_directory},
     locked,
     open::{BEGUN, DATABASE, LOCK, LOG, create},
     position::Position,
     released,
-    segment::{private, sync_directory},
 };
 use crate::server::store::StoreError;
 

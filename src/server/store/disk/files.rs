@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    at, locked,
+    at, device, locked,
     log::named,
     position::Run,
     run::{self, Content, Corrupt, MESSAGE_HEAD, RUN_BYTES, RUN_HEAD},
@@ -87,7 +87,7 @@ impl Files {
     /// Removes a file from the directory.
     pub(super) fn remove(&self, segment: u64) -> io::Result<()> {
         self.lock().remove(&segment);
-        std::fs::remove_file(self.directory.file(segment))
+        device::remove(&self.directory.file(segment))
     }
 
     /// Closes the files behind one: they may be made anew under the same names.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     answered::{Answered, AnsweredFile},
-    at,
+    at, device,
     frame::Frame,
     position::Position,
     reserve::Reserve,
@@ -43,6 +43,8 @@ pub(super) struct NextFile {
 struct Made {
     number: u64,
     file: Option<File>,
+    /// Whether a part of the file may be there: it could neither be made nor removed.
+    partial: bool,
 }
 
 impl NextFile {
@@ -54,14 +56,14 @@ impl NextFile {
         file: Option<File>,
         reserve: Arc<Reserve>,
     ) -> Self {
-        Self { directory, size, made: Mutex::new(Made { number, file }), reserve }
+        Self { directory, size, made: Mutex::new(Made { number, file, partial: false }), reserve }
     }
 
     /// Makes the file unless it is made already. The log waits for it only if it needs it meanwhile.
     pub(super) fn make(&self) -> io::Result<()> {
         let mut made = self.lock();
         if made.file.is_none() {
-            made.file = Some(self.create(made.number, self.size)?);
+            made.file = Some(self.create(&mut made, self.size)?);
         }
         Ok(())
     }
@@ -86,9 +88,10 @@ impl NextFile {
                 }
                 file
             }
-            None => match self.create(made.number, self.size.max(needed)) {
+            None => match self.create(&mut made, self.size.max(needed)) {
                 Err(error) if !are_new && is_full(error.kind()) => {
                     let kept = self.reserve.give_to_log(&self.directory, made.number, needed);
+                    made.partial = kept.is_err() && self.directory.file(made.number).exists();
                     kept.map_err(|_| error)?
                 }
                 created => created?,
@@ -98,8 +101,17 @@ impl NextFile {
         Ok((made.number - 1, file))
     }
 
-    fn create(&self, number: u64, size: u64) -> io::Result<File> {
-        self.directory.create(number, size).map_err(|error| named(&error, &self.directory, number))
+    fn create(&self, made: &mut Made, size: u64) -> io::Result<File> {
+        let Made { number, partial, .. } = made;
+        if *partial {
+            device::remove(&self.directory.file(*number)).map_err(|error| named(&error, &self.directory, *number))?;
+            *partial = false;
+        }
+        self.directory.create(*number, size).map_err(|error| {
+            // One that was there before is not ours to remove.
+            *partial = error.kind() != ErrorKind::AlreadyExists && self.directory.file(*number).exists();
+            named(&error, &self.directory, *number)
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Made> {
@@ -115,8 +127,8 @@ pub(super) struct Log {
     /// Where the next frame goes.
     end: Position,
     size: u64,
-    /// Whether bytes of a frame that failed may be behind the end.
-    soiled: bool,
+    /// Up to where bytes of a frame that failed may be behind the end.
+    soiled: Option<u64>,
     /// The last commit.
     last: Answered,
     /// Says up to where commits were answered.
@@ -133,7 +145,7 @@ impl Log {
         answered: AnsweredFile,
     ) -> io::Result<Self> {
         let size = file.metadata()?.len();
-        Ok(Self { next, file, end, size, soiled: false, last, answered })
+        Ok(Self { next, file, end, size, soiled: None, last, answered })
     }
 
     /// Where the next frame goes.
@@ -156,10 +168,10 @@ impl Log {
         self.clean()?;
         let number = self.last.number + 1;
         let bytes = frame.finish(number);
-        self.soiled = true;
+        self.soiled = Some(self.end.offset + bytes.len() as u64);
         let took = write(&self.file, bytes, self.end.offset)
             .map_err(|error| named(&error, &self.next.directory, self.end.segment))?;
-        self.soiled = false;
+        self.soiled = None;
         let at = self.end;
         self.end.offset += bytes.len() as u64;
         // After the frame is on the disk: the note may be behind the log, and never ahead of it.
@@ -196,9 +208,9 @@ impl Log {
 
     /// Removes what a frame that failed left behind the end: what is read there later has to be a frame or nothing.
     pub(super) fn clean(&mut self) -> io::Result<()> {
-        if self.soiled {
-            clear(&self.file, self.end.offset, self.size)?;
-            self.soiled = false;
+        if let Some(until) = self.soiled {
+            wipe(&self.file, self.end.offset, until)?;
+            self.soiled = None;
         }
         Ok(())
     }
@@ -216,10 +228,22 @@ impl Log {
 
 /// Writes bytes and waits until they are on the disk; gives how long the disk took.
 fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<Duration> {
-    at::write(file, bytes, offset)?;
+    device::write(file, bytes, offset)?;
     let begun = Instant::now();
-    file.sync_data()?;
+    device::sync_data(file)?;
     Ok(begun.elapsed())
+}
+
+/// Makes bytes zeros, on the disk too. They are written whatever is read there: after a sync that failed, that may not be what is on the
+/// disk, and zeros that were written before it are not written again by another sync.
+fn wipe(file: &File, from: u64, until: u64) -> io::Result<()> {
+    let mut begin = from;
+    while begin < until {
+        let length = usize::try_from(until - begin).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        device::write(file, &ZEROS[..length], begin)?;
+        begin += length as u64;
+    }
+    device::sync_all(file)
 }
 
 /// Makes everything behind a place of a file zeros, on the disk too. The file keeps its length throughout: a shorter one is damage.
@@ -231,11 +255,11 @@ pub(super) fn clear(file: &File, from: u64, size: u64) -> io::Result<()> {
         at::read(file, look, begin)?;
         // Most of it was never written; to write it would be 32 MiB for nothing.
         if look != zeros {
-            at::write(file, zeros, begin)?;
+            device::write(file, zeros, begin)?;
         }
         begin += length as u64;
     }
-    file.sync_all()
+    device::sync_all(file)
 }
 
 /// What went wrong with a file of the log, for whoever reads the error.

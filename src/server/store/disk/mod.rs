@@ -49,6 +49,7 @@ pub(crate) mod backup;
 pub(crate) mod check;
 #[cfg(test)]
 mod damage_tests;
+mod device;
 mod files;
 mod frame;
 #[cfg(test)]
@@ -77,6 +78,8 @@ pub(crate) mod small_disk;
 mod tests;
 mod tidy;
 mod times;
+#[cfg(all(test, target_os = "linux"))]
+mod torture;
 
 /// How large a file of the log is.
 const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, Metadata, TryLockError},
-    io::{self, ErrorKind, Read, Seek, Write},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,9 +11,9 @@ use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
 use super::{
     backup::LIST,
+    device,
     files::ReadError,
     index::{load::LoadError, schema, sums},
-    segment::{private, sync_directory},
 };
 use crate::server::store::full::is_full;
 
@@ -139,17 +139,16 @@ impl DataDir {
         let unusable = |source| unusable(dir, source);
         create(dir).map_err(unusable)?;
         warn_if_open_to_others(dir);
-        let lock = private().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK));
-        let mut lock = lock.map_err(unusable)?;
+        let mut lock = device::open_or_create(&dir.join(LOCK)).map_err(unusable)?;
         let mut said = String::new();
         match lock.try_lock() {
             Ok(()) => {
                 lock.read_to_string(&mut said).map_err(unusable)?;
                 let begun = said.starts_with(BEGUN);
-                let mut locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
+                let locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
                 locked.sign().map_err(unusable)?;
                 // From now on this is no copy of another one any more.
-                let _ = std::fs::remove_file(dir.join(LIST));
+                let _ = device::remove(&dir.join(LIST));
                 Ok(locked)
             }
             Err(TryLockError::WouldBlock) => {
@@ -200,7 +199,7 @@ impl DataDir {
     /// There is an index and a log from now on.
     pub(super) fn begin(&mut self) -> Result<(), OpenError> {
         self.begun = true;
-        let signed = sync_directory(&self.dir).and_then(|()| self.sign());
+        let signed = device::sync_directory(&self.dir).and_then(|()| self.sign());
         signed.map_err(|source| self.unusable(source))
     }
 
@@ -247,14 +246,13 @@ impl DataDir {
         }
     }
 
-    fn sign(&mut self) -> io::Result<()> {
+    fn sign(&self) -> io::Result<()> {
         let begun = if self.begun { BEGUN } else { "" };
         let text = format!("{begun}\npid {}\n", std::process::id());
-        self.lock.rewind()?;
         // Over what is there: at no moment is the file empty, and forgotten that there is a database.
-        self.lock.write_all(text.as_bytes())?;
-        self.lock.set_len(text.len() as u64)?;
-        self.lock.sync_all()
+        device::write(&self.lock, text.as_bytes(), 0)?;
+        device::set_len(&self.lock, text.len() as u64)?;
+        device::sync_all(&self.lock)
     }
 
     /// Opens the database, created if the directory is new, brought up to date if it is older.
@@ -269,8 +267,7 @@ impl DataDir {
         }
         if !file.exists() {
             // Made here, so that SQLite does not make it readable for everybody; its other files take over the permissions.
-            let made = private().write(true).create_new(true).open(&file);
-            made.map_err(|source| self.unusable(source))?;
+            device::create(&file).map_err(|source| self.unusable(source))?;
         }
         let mut conn = connect(&file).map_err(|error| explain(&file, &error))?;
         #[cfg(test)]
@@ -287,10 +284,10 @@ pub(super) fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    crate::private::create_dir_all(dir)?;
+    device::create_directory(dir)?;
     if let Some(parent) = dir.canonicalize()?.parent() {
         // One that another made may not be ours to open.
-        let _ = sync_directory(parent);
+        let _ = device::sync_directory(parent);
     }
     Ok(())
 }
@@ -322,10 +319,10 @@ fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
     }
 }
 
-/// Whether the file is shorter than its header says. While there is a log, its end may be in there.
+/// Whether the file is shorter than its header says. While there is a log, its end may be in there; a journal undoes what was begun.
 fn is_cut_short(file: &Path) -> io::Result<bool> {
-    let log = file.with_extension("db-wal");
-    if std::fs::metadata(&log).is_ok_and(|meta| meta.len() > 0) || !file.exists() {
+    let has_bytes = |ending| std::fs::metadata(file.with_extension(ending)).is_ok_and(|meta| meta.len() > 0);
+    if has_bytes("db-wal") || has_bytes("db-journal") || !file.exists() {
         return Ok(false);
     }
     let mut header = [0; 32];

@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     answered::{self, Answered, AnsweredFile},
+    device,
     files::{Files, ReadError},
     frame::{self, Change},
     index::{load::LoadError, sums, writer::Writer},
@@ -57,9 +58,10 @@ pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserv
         files: Files::of(directory.clone()),
         writer: Writer::new(conn, at),
         batch: Batch { changes: Vec::new(), end: at, number },
+        unsynced: None,
     };
     replay.run().map_err(|error| dir.explain(error))?;
-    let Replay { files, mut writer, batch, answered: noted } = replay;
+    let Replay { files, mut writer, batch, answered: noted, .. } = replay;
     check_files(&mut writer, &files, batch.end).map_err(|error| dir.explain(error))?;
     let made = tidy_made_files(&directory, batch.end.segment, segment_bytes);
     let made = made.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
@@ -118,6 +120,9 @@ fn tidy_made_files(directory: &Directory, end: u64, segment_bytes: u64) -> io::R
             let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD)?;
             match frames.rest(0)? {
                 Rest::Clean if segment == end + 1 && size == segment_bytes => {
+                    // Whoever made it may have been killed before it and its name were on the disk.
+                    device::sync_all(&file)?;
+                    device::sync_directory(&directory.path)?;
                     next = Some(file);
                     continue;
                 }
@@ -155,6 +160,8 @@ struct Replay {
     files: Files,
     writer: Writer,
     batch: Batch,
+    /// A file with commits that may not be on the disk yet.
+    unsynced: Option<Arc<File>>,
 }
 
 impl Replay {
@@ -162,11 +169,8 @@ impl Replay {
         loop {
             let file = self.files.get(self.batch.end.segment)?;
             let offset = self.batch.end.offset;
-            // A process that was killed between writing a frame and syncing it left the frame in the system's memory only. It is
-            // about to be believed: the index will have it, and answers will rest on it.
-            file.sync_data().map_err(ReadError::Io)?;
             let mut frames = Frames::from(&file, self.files.directory.log, offset).map_err(ReadError::Io)?;
-            self.take(&mut frames)?;
+            self.take(&file, &mut frames)?;
             self.apply()?;
             if self.goes_on_in_next_file()? {
                 self.batch.end = Position { segment: self.batch.end.segment + 1, offset: SEGMENT_HEAD };
@@ -181,7 +185,8 @@ impl Replay {
             self.check_answered()?;
             return match rest {
                 Rest::Soiled { bytes } => self.wipe(&file, size, bytes),
-                Rest::Clean | Rest::Frames => Ok(()),
+                // What was wiped before may not be on the disk yet: whoever did it may have been killed.
+                Rest::Clean | Rest::Frames => Ok(device::sync_data(&file).map_err(ReadError::Io)?),
             };
         }
     }
@@ -214,12 +219,16 @@ impl Replay {
     }
 
     /// Takes the frames that follow each other.
-    fn take(&mut self, frames: &mut Frames<'_>) -> Result<(), LoadError> {
+    fn take(&mut self, file: &Arc<File>, frames: &mut Frames<'_>) -> Result<(), LoadError> {
         loop {
             let begin = frames.offset;
             let at = Position { segment: self.batch.end.segment, offset: begin };
             let changes = match frames.next().map_err(ReadError::Io)? {
                 Some((head, items, _)) if head.number == self.batch.number => {
+                    if !self.was_answered(head.number) {
+                        frames.write_again(begin).map_err(ReadError::Io)?;
+                        self.unsynced = Some(file.clone());
+                    }
                     frame::changes(self.files.directory.log, &items, at)
                         .map_err(|_| self.damaged("a frame cannot be read"))?
                 }
@@ -245,8 +254,7 @@ impl Replay {
     fn mend(&self, frames: &mut Frames<'_>) -> Result<Option<Vec<Change>>, LoadError> {
         let Position { segment, .. } = self.batch.end;
         let (number, at) = (self.batch.number, Position { segment, offset: frames.offset });
-        let was_answered = self.answered.is_some_and(|answered| answered.number >= number);
-        if !was_answered
+        if !self.was_answered(number)
             && frames.next_whole(at.offset).map_err(ReadError::Io)?.is_none()
             && !self.goes_on_behind(number)?
         {
@@ -274,7 +282,17 @@ impl Replay {
         Ok(frames.head_at(SEGMENT_HEAD).map_err(ReadError::Io)?.is_some_and(|head| head.number == number + 1))
     }
 
+    /// Whether a commit is known to have been answered, and so to be on the disk. One that was not may be in the system's memory only: its
+    /// process was killed before it was synced, or that failed, and then no other sync brings it to the disk unless it is
+    /// written again. It is about to be believed: the index will have it, and answers will rest on it.
+    fn was_answered(&self, number: u64) -> bool {
+        self.answered.is_some_and(|answered| answered.number >= number)
+    }
+
     fn apply(&mut self) -> Result<(), LoadError> {
+        if let Some(file) = self.unsynced.take() {
+            device::sync_data(&file).map_err(ReadError::Io)?;
+        }
         if !self.batch.changes.is_empty() {
             self.writer.apply(&self.batch)?;
             self.batch.changes.clear();

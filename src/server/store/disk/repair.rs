@@ -15,12 +15,13 @@ use super::{
     answered::{self, Answered},
     at,
     check::{Shadow, hold},
+    device::{self, private},
     frame::{self, FRAME_HEAD, ITEM_HEAD},
     log::clear,
     mend,
     open::{DataDir, LOG, OpenError},
     position::Position,
-    segment::{Directory, Frames, SEGMENT_HEAD, private},
+    segment::{Directory, Frames, SEGMENT_HEAD},
 };
 use crate::server::store::Store;
 
@@ -235,7 +236,7 @@ fn give_up(directory: &Directory, one: &Dropped) -> Result<(), RepairError> {
         let what = format!("{} commits do not fit into {} bytes of {}", one.commits, one.bytes, one.file.display());
         RepairError::Impossible(format!("{what}: a file of the log is missing; restore the directory from a backup"))
     })?;
-    at::write(&file, &frames, one.offset).and_then(|()| file.sync_all()).map_err(failed)
+    device::write(&file, &frames, one.offset).and_then(|()| device::sync_all(&file)).map_err(failed)
 }
 
 /// Frames that change nothing, in the place of others.

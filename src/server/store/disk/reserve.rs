@@ -12,10 +12,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{
-    open::LOG,
-    segment::{Directory, private, reserve, sync_directory},
-};
+use super::{device, open::LOG, segment::Directory};
 use crate::server::store::full::is_full;
 
 /// The file that is kept for the log, in its directory.
@@ -113,25 +110,25 @@ impl Kept {
         };
         if made.is_err() {
             // Half of it is of no use, and its room may be.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = device::remove(&self.path);
         }
         made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
 
     fn fill(&self) -> io::Result<()> {
         // One that is there may be a copy, which has no room of its own.
-        let file = private().read(true).write(true).create(true).truncate(false).open(&self.path)?;
+        let file = device::open_or_create(&self.path)?;
         if file.metadata()?.len() > self.size {
-            file.set_len(self.size)?;
+            device::set_len(&file, self.size)?;
         }
-        reserve(&self.path, &file, self.size)?;
-        file.sync_all()?;
-        self.path.parent().map_or(Ok(()), sync_directory)
+        device::reserve(&self.path, &file, self.size)?;
+        device::sync_all(&file)?;
+        self.path.parent().map_or(Ok(()), device::sync_directory)
     }
 
     fn give_up(&self) -> io::Result<bool> {
         let mut state = self.lock();
-        match std::fs::remove_file(&self.path) {
+        match device::remove(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             removed => {
                 *state = State::Missing;

@@ -7,10 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(super) use crate::private::options as private;
-
 use super::{
-    at,
+    at, device,
     frame::{FRAME_HEAD, Head, MARK},
 };
 
@@ -43,36 +41,38 @@ impl Directory {
     /// # Errors
     /// When a file of that name exists: it is never overwritten, because it may be another process's.
     pub(super) fn create(&self, segment: u64, size: u64) -> io::Result<File> {
-        let file = private().read(true).write(true).create_new(true).open(self.file(segment))?;
+        let file = device::create(&self.file(segment))?;
         let made = self.fill(&file, segment, size);
         if made.is_err() {
             // What was made of it is no loss, and its room may be what others need.
-            let _ = std::fs::remove_file(self.file(segment));
+            let _ = device::remove(&self.file(segment));
         }
         made.map(|()| file)
     }
 
     /// Makes a file that holds nothing larger. It stays the same file, because it may be open for reading.
     pub(super) fn enlarge(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
-        reserve(&self.file(segment), file, size)?;
-        // Its head may not promise more than there is.
-        file.sync_all()?;
         self.fill(file, segment, size)
     }
 
     /// Makes a file that holds nothing, and has this size, one of the log. It takes no room.
     pub(super) fn adopt(&self, from: &Path, file: &File, segment: u64, size: u64) -> io::Result<()> {
-        std::fs::rename(from, self.file(segment))?;
-        at::write(file, &self.head(segment, size), 0)?;
-        file.sync_all()?;
-        sync_directory(&self.path)
+        device::rename(from, &self.file(segment))?;
+        self.begin(file, segment, size)
     }
 
     fn fill(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
-        reserve(&self.file(segment), file, size)?;
-        at::write(file, &self.head(segment, size), 0)?;
-        file.sync_all()?;
-        sync_directory(&self.path)
+        device::reserve(&self.file(segment), file, size)?;
+        // Its head may not promise more than there is, whatever a power cut leaves of both.
+        device::sync_all(file)?;
+        self.begin(file, segment, size)
+    }
+
+    /// Makes a file of the log of one that has its size.
+    fn begin(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
+        device::write(file, &self.head(segment, size), 0)?;
+        device::sync_all(file)?;
+        device::sync_directory(&self.path)
     }
 
     /// Opens a file; `InvalidData` if it is not this log's file of this number, or is shorter than it was made.
@@ -98,8 +98,8 @@ impl Directory {
 
     /// Removes a file that was made ahead of time and holds nothing.
     pub(super) fn discard(&self, segment: u64) -> io::Result<()> {
-        std::fs::remove_file(self.file(segment))?;
-        sync_directory(&self.path)
+        device::remove(&self.file(segment))?;
+        device::sync_directory(&self.path)
     }
 
     /// Whether a file is missing, or was being made when the system stopped.
@@ -138,25 +138,6 @@ impl Directory {
     }
 }
 
-/// The entries of a directory are on the disk. Where a directory cannot be opened, the system sees to it.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(windows) { Ok(()) } else { File::open(path)?.sync_all() }
-}
-
-/// Reserves room, so that a commit that fits is not refused by a full disk; all of it reads as zeros.
-pub(super) fn reserve(path: &Path, file: &File, size: u64) -> io::Result<()> {
-    #[cfg(test)]
-    super::small_disk::check(path, file, size)?;
-    #[cfg(not(test))]
-    let _ = path;
-    #[cfg(target_os = "linux")]
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
-        Err(rustix::io::Errno::OPNOTSUPP) => {}
-        reserved => return Ok(reserved?),
-    }
-    file.set_len(size)
-}
-
 /// Frames of a file, one after the other.
 #[derive(Debug)]
 pub(super) struct Frames<'a> {
@@ -181,6 +162,13 @@ impl<'a> Frames<'a> {
             self.offset += (FRAME_HEAD + head.length) as u64;
         }
         Ok(found.map(|(head, items)| (head, items, at)))
+    }
+
+    /// Writes what is between a place and the next frame again, as it is.
+    pub(super) fn write_again(&self, begin: u64) -> io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(self.offset.saturating_sub(begin)).unwrap_or(0)];
+        at::read(self.file, &mut bytes, begin)?;
+        device::write(self.file, &bytes, begin)
     }
 
     /// The head of a frame that would fit into the file, whether or not the frame is whole.
