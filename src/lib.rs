@@ -87,6 +87,8 @@ pub use wire::ApiVersion;
 pub use worker::Worker;
 
 #[cfg(feature = "server")]
+mod current;
+#[cfg(feature = "server")]
 mod exposition;
 #[cfg(feature = "server")]
 pub mod server;

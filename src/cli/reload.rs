@@ -40,6 +40,11 @@ impl Live {
         }
     }
 
+    /// Changes the configuration in force.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+    }
+
     /// Reads the configuration again and applies what can change: the log filter, certificates, and what `apply` copies
     /// from the new configuration into the one in force. What is left needs a restart, and is named. A wrong
     /// configuration changes nothing.

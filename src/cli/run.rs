@@ -14,7 +14,7 @@ use super::{
     terminal,
 };
 use crate::{
-    config::{Config, load},
+    config::{Auth, Config, load},
     server::descriptors,
     sidecar::{Controls, Ended, Sidecar, SidecarError, children, embed},
 };
@@ -28,8 +28,8 @@ Examples:
   DMS_WORKER_WORKERS__0__CONCURRENCY=64 dms-worker run
 
 The first SIGTERM or SIGINT ends it in order within shutdown.grace, a second one at once. SIGHUP reads the configuration \
-again: log.filter, certificates, keys and users of an embedded server with their rights, and of workers concurrency, \
-max_in_flight_bytes, max_messages and rate_limit change at once, the log says what needs a restart. A service that \
+again: log.filter, certificates, secrets and their files, keys and users of an embedded server with their rights, and of \
+workers concurrency, max_in_flight_bytes, max_messages and rate_limit change at once, the log says what needs a restart. A service that \
 is not there is waited for, and so is a queue or a group (on_worker_failure); one that refuses a key that never worked ends \
 the process with exit code 77.")]
 pub(crate) struct RunArgs {}
@@ -58,7 +58,10 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
                 () = hang_ups.next() => {
                     live.reload(&context.request(true), context, |config, new| apply(&controls, config, new));
                 }
-                () = watch.changed(files) => live.read_secrets_again(controls.callers()),
+                () = watch.changed(files) => {
+                    live.read_secrets_again(controls.callers());
+                    live.change(|config| follow_server(&controls, config));
+                }
             }
         }
     };
@@ -97,11 +100,12 @@ fn report(ended: &Ended, context: &Context) {
     }
 }
 
-/// Changes what can change of each worker, and of the server in this process.
+/// Changes the keys and users of the server in this process, the secrets, and what can change of each worker.
 fn apply(controls: &Controls, config: &mut Config, new: &Config) {
     if let Some(callers) = controls.callers() {
         take(callers, &mut config.server, &new.server);
     }
+    renew(controls, config, new);
     for worker in &new.workers {
         let old = config.workers.iter_mut().find(|old| old.label() == worker.label());
         match old.map(|old| controls.apply(old, worker)) {
@@ -110,6 +114,27 @@ fn apply(controls: &Controls, config: &mut Config, new: &Config) {
             Some(Ok(false)) | None => {}
         }
     }
+}
+
+/// Uses the secrets of another configuration.
+fn renew(controls: &Controls, config: &mut Config, new: &Config) {
+    match controls.renew_secrets(config, new) {
+        Ok(changed) if changed.is_empty() => {}
+        Ok(changed) => tracing::info!(keys = changed.join(", "), "other secrets are in use from now on"),
+        Err(error) => tracing::warn!(%error, "the secrets were read again and not taken: those in force stay"),
+    }
+}
+
+/// The client of the server in this process follows the keys of that.
+fn follow_server(controls: &Controls, config: &mut Config) {
+    let mut new = config.clone();
+    match config.dms.auth.as_ref().map(Auth::with_files_read_again).transpose() {
+        Ok(auth) => new.dms.auth = auth,
+        Err(error) => {
+            tracing::warn!(error, "a file with a secret was read again and not taken: the secret in force stays")
+        }
+    }
+    renew(controls, config, &new);
 }
 
 /// The line that says what runs, and where.

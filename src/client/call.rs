@@ -5,7 +5,7 @@ use std::{
     error::Error as StdError,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use tracing::Instrument;
 use super::{
     Client,
     code::{Class, ErrorCode, classify},
+    credentials::Credentials,
     error::{Error, Kind, Refusal},
     extensions::Announced,
     key_guard::{Held, KeyGuard, Pass, Verdict},
@@ -45,10 +46,9 @@ pub(crate) struct Inner {
     pub(super) dialect: &'static Dialect,
     project: Project,
     found_project: OnceCell<ProjectId>,
-    authenticator: Authenticator,
+    credentials: RwLock<Arc<Credentials>>,
     retry: RetryPolicy,
     timeout: Duration,
-    guard: KeyGuard,
     pub(super) extensions: Announced,
     /// The queues and groups that this client created, until they are surely ready.
     created: Mutex<HashMap<String, Instant>>,
@@ -170,9 +170,8 @@ impl Inner {
             dialect,
             project,
             found_project: OnceCell::new(),
-            guard: KeyGuard::new(authenticator.locks()),
             extensions: Announced::default(),
-            authenticator,
+            credentials: RwLock::new(Arc::new(Credentials::new(authenticator))),
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(15),
             created: Mutex::default(),
@@ -207,24 +206,26 @@ impl Inner {
 
     /// One try, and a second one where a new token may help.
     async fn try_once(&self, call: &Call<'_>) -> Result<Answer, Error> {
-        let pass = self.guard.enter().await.map_err(|held| held_back(call.operation, held))?;
-        let mut tried = self.attempt(call).await;
+        let credentials = self.credentials();
+        let Credentials { authenticator, guard } = &*credentials;
+        let pass = guard.enter().await.map_err(|held| held_back(call.operation, held))?;
+        let mut tried = self.attempt(call, authenticator).await;
         if let Err((error, Some(generation))) = &tried
             && error.class() == Some(Class::Auth)
-            && self.authenticator.refused(*generation).await
+            && authenticator.refused(*generation).await
         {
             tracing::debug!(%error, "the token was refused and is renewed");
-            tried = self.attempt(call).await;
+            tried = self.attempt(call, authenticator).await;
         }
         match tried {
             Ok(answer) => {
-                self.accepted(&pass);
+                self.accepted(guard, &pass);
                 Ok(answer)
             }
-            Err((error, _)) if error.is_key_refused() => Err(self.refused(&pass, error)),
+            Err((error, _)) if error.is_key_refused() => Err(self.refused(guard, &pass, error)),
             Err((error, _)) => {
                 if error.says_key_is_good() {
-                    self.accepted(&pass);
+                    self.accepted(guard, &pass);
                 }
                 Err(error)
             }
@@ -232,12 +233,16 @@ impl Inner {
     }
 
     /// One request. The generation names the token that it was sent with.
-    async fn attempt(&self, call: &Call<'_>) -> Result<Answer, (Error, Option<Generation>)> {
+    async fn attempt(
+        &self,
+        call: &Call<'_>,
+        authenticator: &Authenticator,
+    ) -> Result<Answer, (Error, Option<Generation>)> {
         let fail = |kind| (Error::new(call.operation, kind), None);
         let credentials = |error: AuthError| fail(Kind::Credentials(error.into()));
-        let project = self.project().await.map_err(credentials)?;
+        let project = self.project(authenticator).await.map_err(credentials)?;
         let mut request = self.request(call, project).map_err(|error| (error, None))?;
-        let generation = self.authenticator.authorize(&mut request, project).await.map_err(credentials)?;
+        let generation = authenticator.authorize(&mut request, project).await.map_err(credentials)?;
         let timeout = self.time_left(call).ok_or_else(|| fail(Kind::Deadline))?;
         let unanswered = |error| fail(Kind::Transport(self.base.clone(), error));
         let sent = Instant::now();
@@ -253,16 +258,28 @@ impl Inner {
         Err((Error::new(call.operation, Kind::Service(refusal)), Some(generation)))
     }
 
-    fn accepted(&self, pass: &Pass<'_>) {
-        if self.guard.accepted(pass) {
+    /// What calls are authorized with now.
+    fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Authorizes calls as another client does, from now on.
+    pub(super) fn authorize_as(&self, other: &Self) {
+        let authenticator = other.credentials().authenticator.clone();
+        let mut credentials = self.credentials.write().unwrap_or_else(PoisonError::into_inner);
+        *credentials = Arc::new(credentials.followed_by(authenticator));
+    }
+
+    fn accepted(&self, guard: &KeyGuard, pass: &Pass<'_>) {
+        if guard.accepted(pass) {
             tracing::info!(endpoint = self.base, "the key is accepted again");
         }
     }
 
     /// What the refusal of the key leads to.
-    fn refused(&self, pass: &Pass<'_>, error: Error) -> Error {
+    fn refused(&self, guard: &KeyGuard, pass: &Pass<'_>, error: Error) -> Error {
         let endpoint = self.base.as_str();
-        match self.guard.refused(pass, &error, error.is_passing_refusal()) {
+        match guard.refused(pass, &error, error.is_passing_refusal()) {
             Verdict::Stop => {
                 tracing::error!(endpoint, %error, "the key is refused: this client stops, so that the key is not locked");
                 error
@@ -292,9 +309,9 @@ impl Inner {
         }
     }
 
-    async fn project(&self) -> Result<&ProjectId, AuthError> {
+    async fn project(&self, authenticator: &Authenticator) -> Result<&ProjectId, AuthError> {
         let find = || async {
-            match (&self.project, &self.authenticator) {
+            match (&self.project, authenticator) {
                 (Project::Known(id), _) => Ok(id.clone()),
                 (Project::Named { transport, key, name, iam }, _) => {
                     find_project(transport.as_ref(), iam, key, name).await
@@ -414,7 +431,7 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner")
             .field("base", &self.base)
-            .field("authenticator", &self.authenticator)
+            .field("credentials", &self.credentials)
             .field("transport", &self.transport)
             .finish_non_exhaustive()
     }

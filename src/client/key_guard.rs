@@ -102,6 +102,16 @@ impl KeyGuard {
         }
     }
 
+    /// Whether the service has accepted the key.
+    pub(super) fn has_worked(&self) -> bool {
+        self.worked.load(Ordering::Acquire)
+    }
+
+    /// Takes a new key for one that has worked: its refusal is no reason to stop for good.
+    pub(super) fn trust(&self) {
+        self.worked.store(true, Ordering::Release);
+    }
+
     /// Waits until the key may be used.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod builder;
 mod call;
 mod cause;
 mod code;
+mod credentials;
 mod error;
 mod extensions;
 mod groups;
@@ -40,6 +41,13 @@ impl Client {
     /// `http://127.0.0.1:9400`. Both are checked by [`build`](ClientBuilder::build).
     pub fn builder(endpoint: impl Into<String>, project_id: impl Into<ProjectId>) -> ClientBuilder {
         ClientBuilder::new(endpoint.into(), project_id.into())
+    }
+
+    /// Signs calls, or has tokens, as `other` does, from now on and in all clones: for keys and passwords that are rotated. Calls that
+    /// are on their way are finished as they were begun. Where the credentials of before have worked, a refusal of the new ones is waited
+    /// out, as that of a key that has worked.
+    pub fn authorize_as(&self, other: &Self) {
+        self.inner.authorize_as(&other.inner);
     }
 }
 

@@ -145,6 +145,28 @@ impl Server {
     }
 }
 
+impl Auth {
+    /// The same with the files that hold secrets read again.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or is empty.
+    pub(crate) fn with_files_read_again(&self) -> Result<Self, String> {
+        let mut read = self.clone();
+        let mut slots = vec![
+            (&mut read.secret_key, &read.secret_key_file),
+            (&mut read.security_token, &read.security_token_file),
+            (&mut read.token, &read.token_file),
+        ];
+        slots.extend(read.iam.as_mut().map(|iam| (&mut iam.password, &iam.password_file)));
+        for (secret, file) in slots {
+            if let Some(file) = file {
+                *secret = Some(content(file)?);
+            }
+        }
+        Ok(read)
+    }
+}
+
 impl ServerAuth {
     fn file_slots(&mut self) -> impl Iterator<Item = (&mut Option<Secret>, &PathBuf)> {
         let keys = self.access_keys.iter_mut().flat_map(|key| {

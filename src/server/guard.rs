@@ -13,6 +13,7 @@ use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 use super::visitor::Visitor;
+use crate::current::Current;
 
 /// What `WWW-Authenticate` says beside a refusal.
 pub(crate) const CHALLENGE: [(header::HeaderName, &str); 1] = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -22,7 +23,7 @@ pub(crate) const CHALLENGE: [(header::HeaderName, &str); 1] = [(header::WWW_AUTH
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
     /// Hashes are compared: how far they agree says nothing about the token.
-    token: Option<[u8; 32]>,
+    token: Option<Current<[u8; 32]>>,
     /// The key that the token stands under, for the refusal.
     key: &'static str,
 }
@@ -30,7 +31,17 @@ pub(crate) struct Guard {
 impl Guard {
     /// A guard that asks for `token`, which stands under `key`.
     pub(crate) fn new(token: Option<&str>, key: &'static str) -> Self {
-        Self { token: token.map(|token| Sha256::digest(token).into()), key }
+        Self { token: token.map(|token| Current::new(Sha256::digest(token).into())), key }
+    }
+
+    /// Asks for another token from now on. False where none was asked for, or none is from now on: that takes a restart.
+    #[cfg(feature = "sidecar")]
+    pub(crate) fn renew(&self, token: Option<&str>) -> bool {
+        match (&self.token, token) {
+            (Some(current), Some(token)) => current.set(Sha256::digest(token).into()),
+            _ => return false,
+        }
+        true
     }
 
     /// Whether it asks for a token at all.
@@ -43,8 +54,8 @@ impl Guard {
     /// # Errors
     /// With what the caller has to do.
     pub(crate) fn admit(&self, request: &Request) -> Result<(), String> {
-        let Some(token) = self.token else { return Ok(()) };
-        if given(request.headers()).is_none_or(|given| Sha256::digest(given)[..] != token) {
+        let Some(token) = &self.token else { return Ok(()) };
+        if given(request.headers()).is_none_or(|given| Sha256::digest(given)[..] != *token.get()) {
             return Err(format!("send the token of {} as `Authorization: Bearer …`", self.key));
         }
         if let Some(visitor) = request.extensions().get::<Arc<Visitor>>() {
@@ -92,5 +103,18 @@ mod tests {
         for wrong in ["Bearer", "Bearer ", "Bearer tt", "Basic t", "t"] {
             assert_eq!(admits(Some("t"), header::AUTHORIZATION, wrong), refusal, "{wrong}");
         }
+    }
+
+    #[cfg(feature = "sidecar")]
+    #[test]
+    fn another_token_is_asked_for_from_now_on() {
+        let guard = Guard::new(Some("old"), "admin.token");
+        let admits = |token: &str| {
+            let request = Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}"));
+            guard.admit(&request.body(Body::empty()).unwrap()).is_ok()
+        };
+        assert!(guard.clone().renew(Some("new")) && !guard.renew(None));
+        assert_eq!((admits("old"), admits("new")), (false, true));
+        assert!(!Guard::new(None, "admin.token").renew(Some("new")));
     }
 }

@@ -1,11 +1,13 @@
 //! [`Controls`]: what can be changed of a sidecar that runs.
 
 use super::{
+    secrets::Secrets,
     settings::{max_messages, rate},
     throttle::Throttle,
 };
 use crate::{
-    config,
+    client,
+    config::{self, Config},
     server::{Callers, Tls},
     worker::InvalidSettings,
 };
@@ -16,11 +18,17 @@ pub struct Controls {
     throttles: Vec<(String, Throttle)>,
     certificates: Vec<Tls>,
     callers: Option<Callers>,
+    secrets: Secrets,
 }
 
 impl Controls {
-    pub(super) fn new(throttles: Vec<(String, Throttle)>, certificates: Vec<Tls>, callers: Option<Callers>) -> Self {
-        Self { throttles, certificates, callers }
+    pub(super) fn new(
+        throttles: Vec<(String, Throttle)>,
+        certificates: Vec<Tls>,
+        callers: Option<Callers>,
+        secrets: Secrets,
+    ) -> Self {
+        Self { throttles, certificates, callers, secrets }
     }
 
     /// Sets how many messages a worker may have in flight. False where there is no such worker.
@@ -58,6 +66,15 @@ impl Controls {
     /// The keys and users of the server in this process, if there is one.
     pub fn callers(&self) -> Option<&Callers> {
         self.callers.as_ref()
+    }
+
+    /// Uses the secrets of another configuration from now on: the credentials of the service, headers and signing keys of applications,
+    /// tokens of publishers and the admin endpoint; and writes them into `old`. Says which have changed, by their keys.
+    ///
+    /// # Errors
+    /// When the credentials cannot be used: then all that is in force stays.
+    pub fn renew_secrets(&self, old: &mut Config, new: &Config) -> Result<Vec<String>, client::Error> {
+        self.secrets.renew(old, new)
     }
 
     /// The certificates of everything that listens.

@@ -24,6 +24,7 @@ mod observe;
 pub(crate) mod probe;
 mod publisher;
 mod run;
+mod secrets;
 mod settings;
 mod start;
 mod throttle;

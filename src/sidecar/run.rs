@@ -52,6 +52,7 @@ impl Sidecar {
             units,
             publishers,
             admin,
+            admin_guard,
             metrics,
             producers,
             connections,
@@ -70,7 +71,8 @@ impl Sidecar {
             });
         }
         if let Some(listener) = admin {
-            let router = admin::router(Admin::new(&config, client, &units, (metrics, producers, connections), log));
+            let router =
+                admin::router(Admin::new(&config, client, &units, (metrics, producers, connections), log, admin_guard));
             let guarded = config.admin.token.is_some();
             let limits = limits(ADMIN_CONNECTIONS, guarded, Duration::from_secs(1));
             tasks.spawn(listener.run(router, limits, endings.admin.clone()));

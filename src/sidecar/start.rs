@@ -21,16 +21,18 @@ use super::{
     log_control::LogControl,
     observe::Recorder,
     publisher::Publisher,
+    secrets::Secrets,
     settings::{batching, idle_worker, rate, settings},
     throttle::{Brake, Throttle},
 };
 use crate::{
     client::Client,
-    config::{self, CommandMode, Config},
+    config::{self, CommandMode, Config, Secret},
     producer,
     server::{
         Server,
         connections::{Audience, ConnectionMetrics},
+        guard::Guard,
         listener::Listener,
     },
     transport::InProcess,
@@ -46,6 +48,8 @@ pub struct Sidecar {
     pub(super) units: Vec<Unit>,
     pub(super) publishers: Vec<Publisher>,
     pub(super) admin: Option<Listener>,
+    /// Who may use the admin endpoint.
+    pub(super) admin_guard: Guard,
     pub(super) metrics: Metrics,
     pub(super) producers: producer::Metrics,
     pub(super) connections: ConnectionMetrics,
@@ -117,6 +121,7 @@ impl Sidecar {
             }
             None => None,
         };
+        let admin_guard = Guard::new(config.admin.token.as_ref().map(Secret::expose), "admin.token");
         let log = LogControl::default();
         Ok(Self {
             config,
@@ -125,6 +130,7 @@ impl Sidecar {
             units,
             publishers,
             admin,
+            admin_guard,
             metrics,
             producers,
             connections,
@@ -177,7 +183,17 @@ impl Sidecar {
         let admin = self.admin.as_ref().and_then(Listener::tls);
         let throttles = self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect();
         let certificates = server.chain(publishers).chain(admin).cloned().collect();
-        Controls::new(throttles, certificates, self.server.as_ref().map(Server::callers))
+        Controls::new(throttles, certificates, self.server.as_ref().map(Server::callers), self.secrets())
+    }
+
+    fn secrets(&self) -> Secrets {
+        let app = |unit: &Unit| Some((unit.name.clone(), unit.app.as_ref()?.target.credentials().clone()));
+        Secrets {
+            client: self.client.clone(),
+            apps: self.units.iter().filter_map(app).collect(),
+            publishers: self.publishers.iter().map(|publisher| publisher.guard().clone()).collect(),
+            admin: self.admin_guard.clone(),
+        }
     }
 
     /// The names of the workers.

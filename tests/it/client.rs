@@ -588,3 +588,22 @@ async fn a_body_is_sent_byte_for_byte() {
     script.client().send(&queue(), &[Message::new(body)]).await.unwrap();
     assert!(script.requests()[0].ends_with(r#"{"messages":[{"body":{"big":12345678901234567890123, "x" : [1,2]}}]}"#));
 }
+
+/// A rotated key is used at once, by all clones, and also where the one before was refused. A wrong one in the place of one that has
+/// worked is waited out.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_rotated_takes_the_place_of_the_one_before() {
+    let script = Script::new([NO_QUEUES, BAD_SIGNATURE, NO_QUEUES]);
+    let with_key = |key: &str| script.builder().access_key(key, "S3CRET").build().unwrap();
+    let client = with_key("AK1");
+    let clone = client.clone();
+    client.queues().await.unwrap();
+    client.authorize_as(&with_key("AK2"));
+    let error = clone.queues().await.unwrap_err();
+    assert!(error.is_auth() && error.is_retryable() && error.to_string().contains("then tries again"), "{error}");
+    client.authorize_as(&with_key("AK3"));
+    clone.queues().await.unwrap();
+    let key = |header: Option<String>| header?.split("Access=").nth(1)?.split(',').next().map(str::to_owned);
+    let keys: Vec<_> = script.header("authorization").into_iter().filter_map(key).collect();
+    assert_eq!(keys, ["AK1", "AK2", "AK3"]);
+}

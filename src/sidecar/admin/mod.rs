@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::{listen::host_check, log_control::LogControl, observe::Recorder, start::Unit, throttle::Throttle};
 use crate::{
     client::Client,
-    config::{Config, Secret},
+    config::Config,
     exposition, producer,
     server::{
         connections::ConnectionMetrics,
@@ -71,6 +71,7 @@ impl Admin {
         units: &[Unit],
         (metrics, producers, connections): (Metrics, producer::Metrics, ConnectionMetrics),
         log: LogControl,
+        guard: Guard,
     ) -> Arc<Self> {
         let watch = |unit: &Unit| Watch {
             name: unit.name.clone(),
@@ -89,7 +90,7 @@ impl Admin {
             metrics,
             producers,
             connections: registry,
-            guard: Guard::new(config.admin.token.as_ref().map(Secret::expose), "admin.token"),
+            guard,
             host_check: host_check(config.admin.token.as_ref(), &config.admin.hosts, KEYS),
             grace: config.shutdown.grace.get(),
             started: Instant::now(),

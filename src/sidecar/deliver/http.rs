@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::{BodyFormat, HttpHandler, Secret},
+    config::{BodyFormat, HttpHandler},
     sidecar::{
         app::{App, Fault, Key, Turn},
         throttle::Brake,
@@ -45,8 +45,6 @@ pub(crate) struct HttpDelivery {
     timeout: Duration,
     /// How long before its deadline a message stops waiting for the application.
     reserve: Duration,
-    common: HeaderMap,
-    signature_key: Option<Secret>,
     stopping: CancellationToken,
 }
 
@@ -59,8 +57,6 @@ impl HttpDelivery {
         brake: Brake,
         stopping: CancellationToken,
     ) -> Self {
-        let mut common = HeaderMap::new();
-        settings.headers.iter().for_each(|(name, value)| request::put_secret(&mut common, name, value.expose()));
         Self {
             target,
             app: Arc::new(App::new()),
@@ -69,8 +65,6 @@ impl HttpDelivery {
             format: settings.format,
             timeout: settings.timeout.get(),
             reserve: RESERVE.max(settings.connect_timeout.get() + MARGIN * 2),
-            common,
-            signature_key: settings.signature_key.clone(),
             stopping,
         }
     }
@@ -152,18 +146,19 @@ impl HttpDelivery {
 
     async fn post(&self, messages: Messages<'_>) -> Result<Answer, NoAnswer> {
         let wait = self.time_to_answer(messages);
+        let credentials = self.target.credentials().get();
         let (mut headers, body) = match messages {
-            Messages::One(delivery) => self.single(delivery, wait),
-            Messages::Many(deliveries) => self.batch(deliveries, messages.first(), wait),
+            Messages::One(delivery) => self.single(delivery, wait, &credentials.headers),
+            Messages::Many(deliveries) => self.batch(deliveries, messages.first(), wait, &credentials.headers),
         };
-        if let Some(key) = &self.signature_key {
+        if let Some(key) = &credentials.signature_key {
             request::put_secret(&mut headers, "dms-signature", &signature(key.expose(), &body, clock::now()));
         }
         self.target.post(headers, body, wait).await
     }
 
-    fn single(&self, delivery: &Delivery, wait: Duration) -> (HeaderMap, Bytes) {
-        let mut headers = request::headers(delivery, wait, &self.common);
+    fn single(&self, delivery: &Delivery, wait: Duration, common: &HeaderMap) -> (HeaderMap, Bytes) {
+        let mut headers = request::headers(delivery, wait, common);
         let body = match self.format {
             BodyFormat::Raw => delivery.body().as_bytes().clone(),
             BodyFormat::Cloudevents => {
@@ -174,8 +169,14 @@ impl HttpDelivery {
         (headers, body)
     }
 
-    fn batch(&self, deliveries: &[Delivery], first: &Delivery, wait: Duration) -> (HeaderMap, Bytes) {
-        let mut headers = request::batch_headers(first, deliveries.len(), wait, &self.common);
+    fn batch(
+        &self,
+        deliveries: &[Delivery],
+        first: &Delivery,
+        wait: Duration,
+        common: &HeaderMap,
+    ) -> (HeaderMap, Bytes) {
+        let mut headers = request::batch_headers(first, deliveries.len(), wait, common);
         let body = batch::body(&mut headers, deliveries, self.format, &self.source);
         (headers, body)
     }

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 mod batch;
 pub(crate) mod cloudevents;
 pub(crate) mod command;
+pub(crate) mod credentials;
 pub(crate) mod http;
 pub(crate) mod lines;
 pub(crate) mod log;

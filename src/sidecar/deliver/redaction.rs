@@ -27,10 +27,20 @@ impl Redaction {
         let key = settings.signature_key.iter().map(crate::config::Secret::expose);
         let mut secrets: Vec<String> = headers.chain(key).map(str::to_owned).chain(urls).collect();
         secrets.retain(|secret| secret.len() >= SHORTEST);
+        Self(secrets).sorted()
+    }
+
+    /// These secrets and others.
+    pub(super) fn and(mut self, others: &Self) -> Self {
+        self.0.extend_from_slice(&others.0);
+        self.sorted()
+    }
+
+    fn sorted(mut self) -> Self {
         // The longest first: one may be part of another.
-        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.dedup();
-        Self(secrets)
+        self.0.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        self.0.dedup();
+        self
     }
 
     /// A text without the secrets.

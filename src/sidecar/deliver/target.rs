@@ -8,8 +8,10 @@ use http::{HeaderMap, StatusCode};
 use reqwest::{Client, redirect::Policy};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::redaction::Redaction;
-use crate::{config::HttpHandler, secret_url::SecretUrl, sidecar::app::Health, transport::certificates};
+use super::credentials::Credentials;
+use crate::{
+    config::HttpHandler, current::Current, secret_url::SecretUrl, sidecar::app::Health, transport::certificates,
+};
 
 /// How much of an answer's body is read: enough for the connection to be used again, for an error text, and for the verdicts
 /// of many messages.
@@ -29,7 +31,7 @@ pub(crate) struct Target {
     health_url: Option<SecretUrl>,
     unix_socket: Option<PathBuf>,
     connect_timeout: Duration,
-    redaction: Redaction,
+    credentials: Current<Credentials>,
 }
 
 /// An answer; a very long body is cut short, and our secrets in it are masked.
@@ -88,7 +90,7 @@ impl Target {
             health_url: handler.health_url.clone(),
             unix_socket: handler.unix_socket.clone(),
             connect_timeout: handler.connect_timeout.get(),
-            redaction: Redaction::of(handler),
+            credentials: Current::new(Credentials::of(handler)),
         })
     }
 
@@ -114,7 +116,12 @@ impl Target {
                 Ok(None) | Err(_) => break,
             }
         }
-        Ok(Answer { status, headers, body: self.redaction.apply(body) })
+        Ok(Answer { status, headers, body: self.credentials.get().redaction.apply(body) })
+    }
+
+    /// What the application is sent besides messages.
+    pub(crate) fn credentials(&self) -> &Current<Credentials> {
+        &self.credentials
     }
 
     /// Whether the application has a URL that tells how it is.

@@ -68,6 +68,7 @@ pub(crate) struct Publisher {
     client: Client,
     settings: config::Publisher,
     metrics: Metrics,
+    guard: Guard,
 }
 
 /// What turns requests into messages.
@@ -87,7 +88,8 @@ struct Intake {
 impl Publisher {
     /// A publisher that answers on `listener`.
     pub(crate) fn new(settings: &config::Publisher, listener: Listener, client: Client, metrics: &Metrics) -> Self {
-        Self { listener, client, settings: settings.clone(), metrics: metrics.clone() }
+        let guard = Guard::new(settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
+        Self { listener, client, settings: settings.clone(), metrics: metrics.clone(), guard }
     }
 
     /// Where it listens.
@@ -95,11 +97,15 @@ impl Publisher {
         &self.listener
     }
 
+    /// Who may use it.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
     /// Answers requests until `runtime` stops.
     pub(crate) async fn run(self, runtime: RuntimeHandle) {
         let rule = host_check(self.settings.token.as_ref(), &self.settings.hosts, KEYS);
         let guarded = self.settings.token.is_some();
-        let guard = Guard::new(self.settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
         let stop = runtime.stop_token();
         let intake = Intake {
             client: self.client,
@@ -112,7 +118,7 @@ impl Publisher {
         };
         let router = Router::new()
             .route("/", post(publish))
-            .layer(middleware::from_fn_with_state(guard, guard::check))
+            .layer(middleware::from_fn_with_state(self.guard, guard::check))
             .layer(middleware::from_fn_with_state(rule, host_check::check))
             .with_state(Arc::new(intake));
         self.listener.run(router, limits(1024, guarded, Duration::from_secs(10)), stop).await;

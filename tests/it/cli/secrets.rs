@@ -204,6 +204,82 @@ fn secrets_inside_urls_and_headers_are_shown_nowhere() {
 }
 
 #[test]
+fn secrets_that_are_rotated_are_used_after_sighup() {
+    const CONFIG: &str = "\
+server:
+  listen: 127.0.0.1:0
+  auth: {access_keys: [{access_key: AK, secret_key_file: key}]}
+  queues: [{name: q, groups: [g]}]
+dms: {auth: {access_key: AK, secret_key_file: key}}
+workers:
+  - {queue: q, group: g, handler: {http: {url: 'URL', header_files: {X-Api-Key: header}, signature_key_file: hmac}}}
+publishers: [{queue: q, listen: '127.0.0.1:0', token_file: publisher}]
+admin: {listen: '127.0.0.1:0', token_file: admin}
+";
+    let program = Program::new();
+    let write = |generation: &str| {
+        for name in ["header", "hmac", "publisher", "admin"] {
+            program.file(name, &format!("{name}-{generation}\n"));
+        }
+    };
+    program.file("key", "secret\n");
+    write("old");
+    let (app, deliveries) = peer(|head| answer("422 Unprocessable Entity", "", head));
+    let file = program.file("config.yaml", &CONFIG.replace("URL", &app));
+    let mut sidecar = program.start(&["run", "-c", &file]);
+    let (admin, publisher) = (sidecar.url("admin on "), sidecar.url("publisher on "));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let status =
+        |request: reqwest::RequestBuilder| runtime.block_on(async { request.send().await.unwrap().status().as_u16() });
+    let publish = |token: &str| status(client.post(&publisher).bearer_auth(token).body("{\"body\":1}"));
+    let ask = |token: &str| status(client.get(format!("{admin}/status")).bearer_auth(token));
+    let delivered = || deliveries.iter().find(|request| request.starts_with("POST")).unwrap().to_lowercase();
+    assert_eq!((publish("publisher-old"), ask("admin-old")), (200, 200));
+    assert!(delivered().contains("x-api-key: header-old"));
+
+    write("new");
+    // Of the server in this process and its client, both.
+    program.file("key", "another\n");
+    sidecar.signal("HUP");
+    sidecar.until("other secrets are in use from now on");
+    sidecar.until("the configuration was read again");
+    assert_eq!((publish("publisher-old"), ask("admin-old")), (401, 401));
+    assert_eq!((publish("publisher-new"), ask("admin-new")), (200, 200));
+    let request = loop {
+        // The one before may be redelivered meanwhile.
+        let request = delivered();
+        if request.contains("header-new") {
+            break request;
+        }
+    };
+    let (time, mac) = request.split_once("dms-signature: t=").unwrap().1.split_once(",v1=").unwrap();
+    assert_eq!(&mac[..64], hmac("hmac-new", &format!("{time}.1")));
+
+    // One that is missing, or empty, keeps those that are in force.
+    std::fs::remove_file(program.dir().join("hmac")).unwrap();
+    program.file("header", "\n");
+    sidecar.signal("HUP");
+    sidecar.until("the configuration was read again and not taken");
+    assert_eq!((publish("publisher-new"), ask("admin-new")), (200, 200));
+    assert!(delivered().contains("x-api-key: header-new"));
+    sidecar.signal("TERM");
+    let (_, log) = sidecar.wait();
+    assert!(!log.contains("need a restart"), "{log}");
+    for secret in ["header-", "hmac-", "publisher-new", "admin-new"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+/// The HMAC-SHA256 of a text in hex.
+fn hmac(key: &str, text: &str) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()).unwrap();
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
 fn a_configuration_with_secrets_in_urls_and_headers_is_shown_without_them() {
     let program = Program::new();
     let file = composite(&program, "http://127.0.0.1:1", "http://127.0.0.1:2");
