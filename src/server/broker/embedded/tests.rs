@@ -16,7 +16,7 @@ use crate::{
     server::{
         broker::Verdict,
         durations::Durations,
-        store::{Found, ReadLimit, Record, StoreError, StreamNo},
+        store::{Found, ReadLimit, Record, StoreError, StreamNo, disk::small_disk},
     },
 };
 
@@ -474,4 +474,36 @@ async fn stamps_in_the_future_are_bounded_when_a_store_is_opened() {
     assert_eq!(scene.kept().await, 1);
     tokio::time::sleep(HOUR * 72).await;
     assert_eq!(scene.kept().await, 0);
+}
+
+/// On a full disk leases lapse and delays end, and what dies of it goes to the dead letters: in the room that is kept for that.
+#[tokio::test(start_paused = true)]
+async fn what_lapses_and_comes_due_on_a_full_disk_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open(dir.path()).unwrap();
+    let scene = Scene::on(Arc::new(store)).await;
+    let large = "x".repeat(500_000);
+    for _ in 0..12 {
+        scene.send(&large, Duration::from_secs(100)).await.unwrap();
+        scene.send(&large, NOW).await.unwrap();
+    }
+    small_disk::fill(dir.path());
+    while scene.send(&large, NOW).await.is_ok() {}
+    let sent = scene.available().await;
+    // Each dies at the second lapse.
+    for _ in 0..2 {
+        while !scene.take(0).await.unwrap().is_empty() {}
+        run(40).await;
+    }
+    run(60).await;
+    let list = scene.broker.groups(&scene.path.project, &scene.path.queue).await.unwrap();
+    let dead = list.groups[0].available_dead_letters.unwrap();
+    assert!(dead > 20 && dead < sent, "{dead} of {sent} in 16 MiB");
+    assert!(scene.send("1", NOW).await.is_err());
+    small_disk::limit(dir.path(), u64::MAX);
+    run(60).await;
+    let list = scene.broker.groups(&scene.path.project, &scene.path.queue).await.unwrap();
+    let (alive, dead) = (list.groups[0].available_messages, list.groups[0].available_dead_letters.unwrap());
+    assert_eq!((alive, dead), (12, sent), "all that lapsed twice is dead, all that was delayed has come");
+    scene.send("1", NOW).await.unwrap();
 }

@@ -11,10 +11,12 @@ use crate::server::{
     store::{Damaged, ReadLimit, ReaderNo, StreamNo},
 };
 
-/// The most leases of one piece of work.
-const MOST_LEASES: usize = 1_000;
+/// The most leases of one piece of work, and the most bytes of their messages, which may all become dead letters.
+const MOST_LEASES: ReadLimit = ReadLimit { messages: 1_000, bytes: 4 * 1024 * 1024 };
 /// The most due messages of one piece of work.
 const MOST_DUE: ReadLimit = ReadLimit { messages: 500, bytes: 4 * 1024 * 1024 };
+/// The same while the store refuses something: what room there is on a full disk is used up to the end.
+const LITTLE_DUE: ReadLimit = ReadLimit { messages: 500, bytes: 64 * 1024 };
 /// The most expired messages of one piece of work.
 const MOST_EXPIRED: usize = 1_000;
 /// Retention looks at a stream no oftener than this: under steady traffic messages expire all the time.
@@ -59,8 +61,10 @@ async fn tick(core: &Core) -> Result<(), BrokerError> {
         state.notice_pause();
         state.take_lapsed(Instant::now())
     };
-    if !lapsed.is_empty() {
-        outcome = outcome.and(core.submit(Work::End(lapsed)).outcome().await);
+    // Each for itself: they are committed together, and on a full disk those that there is room for.
+    let lapsed: Vec<_> = lapsed.into_iter().map(|lease| core.submit(Work::End(vec![lease]))).collect();
+    for lease in lapsed {
+        outcome = outcome.and(lease.outcome().await);
     }
     let lots = core.lock().take_due_lots(core.clock.now_ms());
     for (lot, stream) in lots {
@@ -80,7 +84,8 @@ async fn tick(core: &Core) -> Result<(), BrokerError> {
 /// Moves the messages of a lot that are due into their stream, by due time.
 async fn unpark(core: &Core, lot: StreamNo, stream: StreamNo) -> Result<(), BrokerError> {
     let skip = core.lock().lots.get(&lot).map(|lot| lot.aside.places()).unwrap_or_default();
-    let found = core.read_store(move |store| store.first_due(lot, MOST_DUE, &skip)).await;
+    let most = if core.health.refuses() { LITTLE_DUE } else { MOST_DUE };
+    let found = core.read_store(move |store| store.first_due(lot, most, &skip)).await;
     let mut due = match found {
         Ok(found) => {
             core.lock().set_aside_due(lot, found.damaged);
@@ -142,14 +147,28 @@ impl State {
     fn take_lapsed(&mut self, now: Instant) -> Vec<(ReaderNo, u64, Ending)> {
         let over = self.deadlines.iter().take_while(|(deadline, ..)| *deadline <= now);
         let open = over.filter(|(_, reader, lease)| !self.is_settling(*reader, *lease));
-        let lapsed: Vec<_> =
-            open.take(MOST_LEASES).map(|(_, reader, lease)| (*reader, *lease, Ending::Lapsed)).collect();
+        let mut bytes = 0;
+        let fits = |&&(_, reader, lease): &&(Instant, ReaderNo, u64)| {
+            let fits = bytes < MOST_LEASES.bytes;
+            bytes += self.bytes_of_lease(reader, lease);
+            fits
+        };
+        let lapsed: Vec<_> = open
+            .take(MOST_LEASES.messages)
+            .take_while(fits)
+            .map(|(_, reader, lease)| (*reader, *lease, Ending::Lapsed))
+            .collect();
         for (reader, lease, _) in &lapsed {
             if let Some(lease) = self.readers.get_mut(reader).and_then(|reader| reader.leases.get_mut(lease)) {
                 lease.settling = true;
             }
         }
         lapsed
+    }
+
+    fn bytes_of_lease(&self, reader: ReaderNo, lease: u64) -> usize {
+        let lease = self.readers.get(&reader).and_then(|reader| reader.leases.get(&lease));
+        lease.map_or(0, |lease| lease.entries.iter().map(|entry| entry.message.footprint()).sum())
     }
 
     fn is_settling(&self, reader: ReaderNo, lease: u64) -> bool {

@@ -459,3 +459,43 @@ fn an_index_is_made_anew_with_what_is_whole_of_the_old_one() {
         store.release(true).unwrap();
     }
 }
+
+/// A damaged head of a file hides nothing: its commits show whose it is, and what else was hit is set aside.
+#[test]
+fn a_damaged_head_of_a_file_hides_nothing() {
+    for in_order in [false, true] {
+        let left = Left::behind(in_order);
+        let logs = left.logs();
+        assert!(logs.len() > 2, "{}", logs.len());
+        for (file, _) in &logs {
+            let what = format!("{} {in_order}", file.display());
+            // All but the size that it was made with: one that is longer than the file says that the file is cut short.
+            for place in (0..12).chain(16..24) {
+                let store = left.open_with(file, |bytes| bytes[place] ^= 1 << (place % 8)).unwrap();
+                assert_eq!(left.check(&store, &what), 0, "{place} of {what}");
+            }
+            let store = left.open_with(file, |bytes| bytes[..24].fill(0)).unwrap();
+            assert_eq!(left.check(&store, &what), 0, "zeroed: {what}");
+        }
+        // With a sector the first commit is lost too: its messages are set aside, if the index knows of them.
+        let opened = left.open_with(&logs[1].0, |bytes| bytes[..512].fill(0xA5));
+        let damaged = opened.map(|store| left.check(&store, "a sector"));
+        assert!(damaged.as_ref().map_or(!in_order, |damaged| in_order && (1..=10).contains(damaged)), "{damaged:?}");
+    }
+}
+
+/// Another file of the same log in the place of one is refused, whatever its head says: what it hides was answered.
+#[test]
+fn another_file_in_the_place_of_one_is_refused() {
+    let left = Left::behind(true);
+    let logs = left.logs();
+    let later = std::fs::read(&logs[2].0).unwrap();
+    for head in [later[..24].to_vec(), vec![0; 24]] {
+        let opened = left.open_with(&logs[1].0, |bytes| {
+            bytes.copy_from_slice(&later);
+            bytes[..24].copy_from_slice(&head);
+        });
+        let refused = opened.map(drop).unwrap_err();
+        assert!(refused.to_string().contains("another log"), "{refused}");
+    }
+}

@@ -93,11 +93,16 @@ fn begin(dir: &mut DataDir, directory: &Directory, number: u64, segment_bytes: u
     dir.begin()
 }
 
-/// Every file that the index knows of is there, this log's, and as long as it was made.
+/// Every file that the index knows of is there, this log's, and as long as it was made. A damaged head hides nothing: the messages
+/// are found by the index, and each has its checksums.
 fn check_files(writer: &mut Writer, files: &Files, end: Position) -> Result<(), LoadError> {
     for segment in writer.segments_in_use(end.segment + 1)? {
         let size = files.get(segment)?.metadata().map_err(ReadError::Io)?.len();
         let messages = writer.bytes_in_use(segment)?;
+        if files.directory.has_damaged_head(segment).map_err(ReadError::Io)? {
+            let file = files.directory.file(segment);
+            tracing::error!(file = %file.display(), "the head of a file of the log is damaged; its commits show that it is this log's, and it is used");
+        }
         if size < SEGMENT_HEAD + messages {
             let file = files.directory.file(segment);
             let what =

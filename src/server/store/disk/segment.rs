@@ -75,7 +75,8 @@ impl Directory {
         device::sync_directory(&self.path)
     }
 
-    /// Opens a file; `InvalidData` if it is not this log's file of this number, or is shorter than it was made.
+    /// Opens a file; `InvalidData` if it is not this log's file of this number, or is shorter than it was made. Where its head is
+    /// damaged its commits say whose it is: they have checksums of their own.
     pub(super) fn open(&self, segment: u64) -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).open(self.file(segment))?;
         let invalid = |what| Err(io::Error::new(ErrorKind::InvalidData, what));
@@ -84,12 +85,15 @@ impl Directory {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return invalid("it is cut short".to_owned()),
             read => read?,
         }
-        let made = head[MADE_SIZE].try_into().map_or(0, u32::from_le_bytes);
-        if head != self.head(segment, u64::from(made)) {
-            return invalid("it belongs to another log".to_owned());
+        let made = made_size(&head);
+        if head != self.head(segment, made) {
+            return match self.has_commits_of(&file, segment)? {
+                true => Ok(file),
+                false => invalid("it belongs to another log".to_owned()),
+            };
         }
         match file.metadata()?.len() {
-            found if found < u64::from(made) => {
+            found if found < made => {
                 invalid(format!("it is cut short: {found} bytes of the {made} that it was made with"))
             }
             _ => Ok(file),
@@ -110,9 +114,30 @@ impl Directory {
         };
         let mut head = [0; HEAD_BYTES];
         match at::read(&file, &mut head, 0) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(true),
-            read => read.map(|()| head == [0; HEAD_BYTES]),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(true),
+            read => read?,
         }
+        // One that has commits has lost its head.
+        Ok(head == [0; HEAD_BYTES] && first_number(&file, self.log)?.is_none())
+    }
+
+    /// Whether the head of a file is not as it was written.
+    pub(super) fn has_damaged_head(&self, segment: u64) -> io::Result<bool> {
+        let mut head = [0; HEAD_BYTES];
+        at::read(&File::open(self.file(segment))?, &mut head, 0)?;
+        Ok(head != self.head(segment, made_size(&head)))
+    }
+
+    /// Whether a file has commits of this log that belong between those of the files around it.
+    fn has_commits_of(&self, file: &File, segment: u64) -> io::Result<bool> {
+        let Some(number) = first_number(file, self.log)? else { return Ok(false) };
+        for other in self.segments()?.into_iter().filter(|other| *other != segment) {
+            let first = first_number(&File::open(self.file(other))?, self.log)?;
+            if first.is_some_and(|first| first == number || (first < number) != (other < segment)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The numbers of the files that are there, in order.
@@ -135,6 +160,23 @@ impl Directory {
         head[MADE_SIZE].copy_from_slice(&u32::try_from(size).unwrap_or(0).to_le_bytes());
         head[16..].copy_from_slice(&segment.to_le_bytes());
         head
+    }
+}
+
+/// The size in bytes that a head says its file was made with.
+fn made_size(head: &[u8; HEAD_BYTES]) -> u64 {
+    head[MADE_SIZE].try_into().map_or(0, |size| u64::from(u32::from_le_bytes(size)))
+}
+
+/// The number of the first whole commit of a log in a file.
+fn first_number(file: &File, log: u32) -> io::Result<Option<u64>> {
+    let mut frames = Frames::from(file, log, SEGMENT_HEAD)?;
+    if let Some((head, ..)) = frames.next()? {
+        return Ok(Some(head.number));
+    }
+    match frames.next_whole(SEGMENT_HEAD)? {
+        Some(at) => Ok(frames.head_at(at)?.map(|head| head.number)),
+        None => Ok(None),
     }
 }
 

@@ -569,13 +569,11 @@ fn damage_in_the_log_is_named() {
         assert!(damaged.to_string().contains("0000000001.log"), "{damaged}");
         assert_eq!(std::fs::read(&file).unwrap(), bytes, "{place}: changed");
     }
-    for (place, value) in [(9, 1), (16, 7)] {
-        let mut bytes = whole.clone();
-        bytes[place] ^= value;
-        std::fs::write(&file, &bytes).unwrap();
-        let damaged = DiskStore::open(dir.path()).unwrap_err();
-        assert!(damaged.to_string().contains("another log"), "{damaged}");
-    }
+    let other = tempfile::tempdir().unwrap();
+    begin(other.path()).release(false).unwrap();
+    std::fs::copy(log_file(other.path(), 1), &file).unwrap();
+    let damaged = DiskStore::open(dir.path()).unwrap_err();
+    assert!(damaged.to_string().contains("another log"), "{damaged}");
     std::fs::remove_file(&file).unwrap();
     assert!(matches!(DiskStore::open(dir.path()).unwrap_err(), OpenError::Damaged { .. }));
     std::fs::write(&file, whole).unwrap();
