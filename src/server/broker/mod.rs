@@ -397,8 +397,10 @@ pub enum BrokerError {
     /// The group has as many long polls as it may.
     #[error("the group has {0} waiting consume calls")]
     TooManyPolls(usize),
-    /// Consumers hold as many bytes of messages as they may without acknowledging them.
-    #[error("consumers hold {0} bytes of messages that they have not acknowledged")]
+    /// Consumers of the group, or all together, hold as much as they may of so many bytes without acknowledging it.
+    #[error(
+        "the group holds its share of the {0} bytes that messages may have which are not acknowledged; acknowledge some first"
+    )]
     TooMuchLeased(usize),
     /// The store could not do it. What was to be changed is as it was, unless the process ends before the disk works again: what
     /// reached the disk may be found there by the next start.

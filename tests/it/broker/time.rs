@@ -168,6 +168,28 @@ async fn too_much_out_is_refused() {
     .await;
 }
 
+/// A group that takes all it can get and acknowledges nothing leaves something for others.
+#[tokio::test(start_paused = true)]
+async fn a_group_that_holds_all_it_can_get_does_not_stop_others() {
+    let config = EmbeddedConfig { max_leased_bytes: 30_000, ..EmbeddedConfig::default() };
+    on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
+        for number in 0..100 {
+            s.send(&[&format!("{number:02}{}", "x".repeat(998))]).await;
+        }
+        let mut held = 0;
+        while let Ok(batch) = s.lease(0, Stream::Messages, take(1)).await {
+            assert!(!batch.is_empty());
+            held += batch.len();
+        }
+        assert!((15..20).contains(&held), "two thirds of the room: {held}");
+        let other = s.lease(1, Stream::Messages, take(1)).await.unwrap();
+        assert_eq!(other.len(), 1);
+        s.broker.settle(&s.group(1), Stream::Messages, all_done(&other)).await.unwrap();
+        assert!(s.lease(0, Stream::Messages, take(1)).await.is_err(), "who has the most waits");
+    })
+    .await;
+}
+
 /// Deleting what a call waits for ends the wait with the error.
 #[tokio::test(start_paused = true)]
 async fn deleting_ends_the_wait() {

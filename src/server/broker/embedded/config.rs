@@ -85,7 +85,8 @@ pub struct EmbeddedConfig {
     /// Consume calls of one group that may wait at the same time; 1,000.
     pub max_polls_per_group: usize,
     /// How many bytes of messages may be out in batches that are not acknowledged, of all groups together; 256 MiB. They are
-    /// kept in memory until they are settled, so past it consume calls are refused where there is something to consume.
+    /// kept in memory until they are settled, so past it consume calls are refused where there is something to consume. No group
+    /// may hold more than twice of what is free, no project more than four times: something is left for those who come later.
     pub max_leased_bytes: usize,
 }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     message::DeadLetterInfo,
+    queue::ProjectId,
     server::{
         broker::{
             Settled,
@@ -33,6 +34,8 @@ pub(super) struct Entry {
 /// A batch that was handed out and is not settled.
 #[derive(Debug)]
 pub(super) struct Lease {
+    /// Whose it is.
+    pub(super) project: ProjectId,
     /// What its tokens begin with.
     pub(super) token: BatchToken,
     /// What they end with, one for each message.
@@ -244,6 +247,7 @@ mod tests {
             history: History::default(),
         };
         Lease {
+            project: ProjectId::new("p"),
             token: minted.batch,
             seals: minted.seals().collect(),
             entries: (1..).zip(failures).map(entry).collect(),

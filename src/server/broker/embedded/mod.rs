@@ -61,6 +61,7 @@ mod reader;
 mod retention;
 mod rule;
 mod settle;
+mod shares;
 mod state;
 mod stream;
 #[cfg(test)]

@@ -138,7 +138,7 @@ impl Poll {
             return Ok(Look::Nothing);
         }
         let most = self.core.config.max_leased_bytes;
-        if state.leased_bytes >= most {
+        if !state.leased.admit(&path.project, self.reader, most) {
             return Err(BrokerError::TooMuchLeased(most));
         }
         let want = Want { messages: request.max_messages.clamp(1, MOST_MESSAGES), bytes: request.max_bytes };
@@ -173,7 +173,7 @@ impl Poll {
                 let deadline = after(request.ack_wait);
                 // What is in front of the head was out before.
                 state.redeliveries += entries.iter().filter(|entry| entry.message.seq < head).count() as u64;
-                let lease = state.lease(self.reader, &minted, entries, skipped, deadline);
+                let lease = state.lease((&path.project, self.reader), &minted, entries, skipped, deadline);
                 let messages = lease.map(answer).unwrap_or_default();
                 self.after_lease(state, deadline);
                 Ok(Look::Leased(messages))

@@ -10,6 +10,7 @@ use super::{
     heartbeat::Pulse,
     lease::{Ending, Entry, Lease},
     reader::Reader,
+    shares::Shares,
     stream::{Lot, Stream},
 };
 use crate::{
@@ -46,7 +47,7 @@ pub(super) struct State {
     /// When the creation of which queue or group is over.
     pub(super) creating: HashMap<u32, Instant>,
     /// What the batches that are out keep in memory.
-    pub(super) leased_bytes: usize,
+    pub(super) leased: Shares,
     /// The number of the next lease.
     pub(super) next_lease: u64,
     /// When the timer looks next; `None` while it is at work and looks again anyway.
@@ -161,7 +162,7 @@ impl State {
     /// Hands out a batch until `deadline`.
     pub(super) fn lease(
         &mut self,
-        reader: ReaderNo,
+        (project, reader): (&ProjectId, ReaderNo),
         minted: &Minted,
         entries: Vec<Entry>,
         skipped: Vec<std::ops::Range<u64>>,
@@ -171,8 +172,9 @@ impl State {
         let number = self.next_lease;
         self.next_lease += 1;
         let seals = minted.seals().take(entries.len()).collect();
-        let lease = Lease { token: minted.batch, seals, entries, skipped, deadline, settling: false };
-        self.leased_bytes += lease.footprint();
+        let project = project.clone();
+        let lease = Lease { project, token: minted.batch, seals, entries, skipped, deadline, settling: false };
+        self.leased.add(&lease.project, reader, lease.footprint());
         self.tokens.insert(minted.batch, (reader, number));
         self.deadlines.insert((deadline, reader, number));
         Some(leases.entry(number).or_insert(lease))
@@ -192,7 +194,7 @@ impl State {
 
     /// A lease is no more: neither its token nor its deadline means anything.
     pub(super) fn forget_lease(&mut self, reader: ReaderNo, number: u64, lease: &Lease) {
-        self.leased_bytes = self.leased_bytes.saturating_sub(lease.footprint());
+        self.leased.remove(&lease.project, reader, lease.footprint());
         self.tokens.remove(&lease.token);
         self.deadlines.remove(&(lease.deadline, reader, number));
     }
