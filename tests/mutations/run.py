@@ -262,10 +262,6 @@ TESTED = [
            "                        frames.write_again(begin).map_err(ReadError::Io)?;",
            '                        if !crate::mutated("accepted-as-it-is") { frames.write_again(begin).map_err(ReadError::Io)?; }',
            "lib", FAILING_DISK, 25),
-    Tested("made-file-unnamed", "src/server/store/disk/recovery.rs",
-           "                    device::sync_directory(&directory.path)?;",
-           '                    if !crate::mutated("made-file-unnamed") { device::sync_directory(&directory.path)?; }',
-           "lib", POWER_CUTS),
     Tested("log-removed-too-early", "src/server/store/disk/index/sweep.rs",
            '        self.copy_log("FULL")',
            '        if crate::mutated("log-removed-too-early") { return Ok(()); }\n        self.copy_log("FULL")',
@@ -287,10 +283,6 @@ TESTED = [
            "        if *partial {",
            '        if *partial && !crate::mutated("part-of-a-file-stays") {',
            "lib", FAILING_DISK, 46),
-    Tested("journal-overlooked", "src/server/store/disk/open.rs",
-           '    if has_bytes("db-wal") || has_bytes("db-journal") ||',
-           '    if has_bytes("db-wal") || (has_bytes("db-journal") && !crate::mutated("journal-overlooked")) ||',
-           "lib", POWER_CUTS),
 ]
 
 
