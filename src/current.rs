@@ -19,6 +19,7 @@ impl<T> Current<T> {
     }
 
     /// Replaces the value for all that look at it from now on.
+    #[cfg(feature = "sidecar")]
     pub(crate) fn set(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
     }
