@@ -93,6 +93,11 @@ impl Authorization {
         Ok(Self { access_key: access_key.to_owned(), signed_headers: header_names(signed)?, signature })
     }
 
+    /// The signature as bytes.
+    pub(crate) fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
     /// Checks the signature against the secret key of `access_key`, in constant time.
     ///
     /// # Errors
@@ -192,11 +197,21 @@ fn date_header(headers: &HeaderMap) -> Result<&str, SignatureError> {
     value.to_str().map_err(|_| SignatureError::BadDate)
 }
 
+/// The time that a request says it was signed at.
+///
+/// # Errors
+/// When the header is missing or malformed.
+pub(crate) fn signed_at(headers: &HeaderMap) -> Result<Timestamp, SignatureError> {
+    read_date(date_header(headers)?)
+}
+
+fn read_date(date: &str) -> Result<Timestamp, SignatureError> {
+    let signed = DateTime::strptime(DATE_FORMAT, date).and_then(|date| date.to_zoned(TimeZone::UTC));
+    signed.map(|signed| signed.timestamp()).map_err(|_| SignatureError::BadDate)
+}
+
 fn check_skew(date: &str, now: Timestamp) -> Result<(), SignatureError> {
-    let signed = DateTime::strptime(DATE_FORMAT, date)
-        .and_then(|date| date.to_zoned(TimeZone::UTC))
-        .map_err(|_| SignatureError::BadDate)?;
-    let skew = now.duration_since(signed.timestamp()).unsigned_abs();
+    let skew = now.duration_since(read_date(date)?).unsigned_abs();
     if skew > MAX_SKEW { Err(SignatureError::Expired(whole_seconds(skew))) } else { Ok(()) }
 }
 

@@ -93,13 +93,23 @@ impl Default for Server {
 }
 
 /// Who is let in by the server.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerAuth {
     /// Keys that sign requests.
     pub access_keys: Vec<AccessKey>,
     /// Users that fetch tokens.
     pub users: Vec<User>,
+    /// Whether `Host` must be among the signed headers of a request, as it is with the vendor's SDKs; true by default.
+    pub require_signed_host: bool,
+    /// Whether a signature is good for one request only, and not for further ones within 15 minutes; false by default.
+    pub reject_replays: bool,
+}
+
+impl Default for ServerAuth {
+    fn default() -> Self {
+        Self { access_keys: Vec::new(), users: Vec::new(), require_signed_host: true, reject_replays: false }
+    }
 }
 
 /// An access key that the server knows.

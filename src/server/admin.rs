@@ -26,6 +26,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
+    access,
     app::App,
     broker::{BackedUp, GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
     codes, damaged, disk_room,
@@ -64,7 +65,8 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/admin/queues/{queue_id}/purge", post(queue_admin::purge))
         .route("/admin/queues/{queue_id}/update", post(queue_admin::update))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(messages))
-        .layer(middleware::from_fn_with_state(app.admin_guard.clone(), check_token));
+        .layer(middleware::from_fn_with_state(app.admin_guard.clone(), check_token))
+        .layer(middleware::from_fn(access::log_admin));
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))

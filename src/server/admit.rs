@@ -64,7 +64,7 @@ fn claim(app: &App, sender: Sender<'_>, target: Target<'_>) -> Result<Claim, Api
 
 /// Who a request comes from, if it may enter the project that it names.
 fn identify(app: &App, claim: Claim, sender: Sender<'_>, target: Target<'_>, body: &[u8]) -> Result<Caller, ApiError> {
-    let caller = claim.prove(sender, body, &app.metrics)?;
+    let caller = claim.prove(&app.gate, sender, body, &app.metrics)?;
     if let Some(project) = target.project {
         if !is_project_id(project) {
             return Err(codes::PROJECT_FORMAT.because("1 to 64 of A-Z a-z 0-9 _ - are allowed."));

@@ -85,6 +85,8 @@ pub struct Project {
     pub access_keys: Vec<AccessKey>,
     /// Users that get tokens for it.
     pub users: Vec<User>,
+    /// What is asked of the signatures of its keys.
+    pub signatures: SignatureRules,
     /// Its quotas, where they differ from the server's.
     pub quotas: Option<Quotas>,
     /// Queues that are created at start if they are missing.
@@ -95,7 +97,15 @@ impl Project {
     /// A project without callers of its own, queues or quotas, named as its id.
     pub fn new(id: impl Into<ProjectId>) -> Self {
         let id = id.into();
-        Self { name: id.to_string(), id, access_keys: Vec::new(), users: Vec::new(), quotas: None, queues: Vec::new() }
+        Self {
+            name: id.to_string(),
+            id,
+            access_keys: Vec::new(),
+            users: Vec::new(),
+            signatures: SignatureRules::default(),
+            quotas: None,
+            queues: Vec::new(),
+        }
     }
 
     /// Adds a key.
@@ -124,6 +134,33 @@ impl Project {
     /// Whether anybody can prove to be a caller of it.
     pub(crate) fn has_auth(&self) -> bool {
         !self.access_keys.is_empty() || !self.users.is_empty()
+    }
+}
+
+/// What is asked of signatures beyond the documented scheme. A key of several projects has the stricter rules of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignatureRules {
+    /// Whether `Host` must be among the signed headers, as it is with the vendor's SDKs; true. Without it a request could be
+    /// sent to another server that knows the key.
+    pub require_host: bool,
+    /// Whether a signature is good for one request only; false. The scheme itself lets a request be sent again for 15
+    /// minutes.
+    pub reject_replays: bool,
+}
+
+impl Default for SignatureRules {
+    fn default() -> Self {
+        Self { require_host: true, reject_replays: false }
+    }
+}
+
+impl SignatureRules {
+    /// The stricter of both, rule by rule.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            require_host: self.require_host || other.require_host,
+            reject_replays: self.reject_replays || other.reject_replays,
+        }
     }
 }
 

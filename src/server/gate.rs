@@ -21,6 +21,7 @@ use super::{
     logins::Logins,
     metrics::Metrics,
     principal::Caller,
+    replays::Replays,
     roster::Roster,
     tokens::Tokens,
     visitor::Visitor,
@@ -41,11 +42,18 @@ impl Claim {
     ///
     /// # Errors
     /// 401 APIGW.0301 when the signature is wrong.
-    pub(super) fn prove(self, sender: Sender<'_>, body: &[u8], metrics: &Metrics) -> Result<Caller, ApiError> {
+    pub(super) fn prove(
+        self,
+        gate: &Gate,
+        sender: Sender<'_>,
+        body: &[u8],
+        metrics: &Metrics,
+    ) -> Result<Caller, ApiError> {
         let caller = match self {
             Self::Proven(caller) => Ok(caller),
             Self::Signed(claim) => {
-                claim.prove(sender, body).map(Caller::Known).map_err(|refusal| refusal.count(metrics))
+                let proven = claim.prove(sender, body, &gate.replays, gate.now());
+                proven.map(Caller::Known).map_err(|refusal| refusal.count(metrics))
             }
         }?;
         if let Caller::Known(_) = caller {
@@ -87,6 +95,8 @@ pub(crate) struct Gate {
     pub(super) tokens: Tokens,
     /// The logins that were refused.
     pub(super) logins: Logins,
+    /// The signatures that were used.
+    replays: Replays,
     clock: Clock,
     open: bool,
 }
@@ -103,6 +113,7 @@ impl Gate {
             roster: RwLock::new(roster),
             tokens: Tokens::new(token_lifetime),
             logins: Logins::new(),
+            replays: Replays::default(),
             clock,
         })
     }
@@ -134,6 +145,11 @@ impl Gate {
         Ok(changes)
     }
 
+    /// What time it is.
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
     /// The wall clock.
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
@@ -152,10 +168,12 @@ impl Gate {
         let token = parts.headers.get(TOKEN_HEADER).map(|value| value.to_str().unwrap_or_default());
         let token = token.filter(|token| !token.is_empty());
         match (authorization, token) {
-            (Some(text), _) if text.starts_with(ALGORITHM) => {
-                let now = Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
-                self.roster().keys.claim(text, sender, now).map(Claim::Signed).map_err(|refusal| refusal.count(metrics))
-            }
+            (Some(text), _) if text.starts_with(ALGORITHM) => self
+                .roster()
+                .keys
+                .claim(text, sender, self.now())
+                .map(Claim::Signed)
+                .map_err(|refusal| refusal.count(metrics)),
             (_, Some(token)) => Ok(Claim::Proven(Caller::Known(self.tokens.owner(token)?))),
             (Some(_), None) => Err(codes::SIGNATURE
                 .because(format!("verify aksk signature fail: the Authorization header is not of {ALGORITHM}"))),

@@ -16,16 +16,17 @@ use tokio::time::Instant;
 
 use super::{
     codes,
-    config::{AccessKey, Project},
+    config::{AccessKey, Project, SignatureRules},
     error::ApiError,
     gate::Sender,
     key_lock::{KeyLock, Strike, Warnings},
     metrics::Metrics,
     principal::{Name, Principal},
+    replays::{Replays, Use},
 };
 use crate::auth::{
     RequestParts,
-    signer::{Authorization, DATE_HEADER, SECURITY_TOKEN_HEADER, SignatureError},
+    signer::{Authorization, DATE_HEADER, SECURITY_TOKEN_HEADER, SignatureError, signed_at},
 };
 
 /// The header that carries a token.
@@ -47,6 +48,7 @@ struct Key {
     secret: SecretString,
     security_token: Option<SecretString>,
     principal: Arc<Principal>,
+    rules: SignatureRules,
     lock: KeyLock,
     warnings: Warnings,
 }
@@ -97,8 +99,9 @@ impl Keys {
                 }
                 let mut projects = known.map_or_else(Vec::new, |key| key.principal.projects.clone());
                 projects.push((project.id.clone(), access.rights.clone()));
+                let rules = known.map_or(project.signatures, |key| key.rules.and(project.signatures));
                 let principal = Principal { name: Name::Key(name.clone()), projects };
-                keys.insert(name.clone(), Arc::new(Key::new(access, principal)));
+                keys.insert(name.clone(), Arc::new(Key::new(access, principal, rules)));
             }
         }
         Ok(Self { known: keys, strangers: Warnings::default() })
@@ -145,7 +148,13 @@ impl SignedClaim {
     ///
     /// # Errors
     /// APIGW.0301 with the gateway's text for what is wrong.
-    pub(super) fn prove(&self, sender: Sender<'_>, body: &[u8]) -> Result<Arc<Principal>, Refusal> {
+    pub(super) fn prove(
+        &self,
+        sender: Sender<'_>,
+        body: &[u8],
+        replays: &Replays,
+        now: Timestamp,
+    ) -> Result<Arc<Principal>, Refusal> {
         let Self { key, authorization } = self;
         let parts = sender.parts;
         let request = RequestParts {
@@ -158,6 +167,7 @@ impl SignedClaim {
         match authorization.verify_request(&key.secret, &request) {
             Ok(()) => {
                 key.lock.clear(sender.peer);
+                self.check_use(&parts.headers, replays, now)?;
                 Ok(Arc::clone(&key.principal))
             }
             Err(error) => Err(key.refuse(&authorization.access_key, sender.peer, &error)),
@@ -165,12 +175,34 @@ impl SignedClaim {
     }
 }
 
+impl SignedClaim {
+    /// Refuses a right signature that was used before, where the key's rules say so. The answer asks for another try: two
+    /// requests that are the same in all that is signed, in one second, have one signature.
+    fn check_use(&self, headers: &HeaderMap, replays: &Replays, now: Timestamp) -> Result<(), Refusal> {
+        if !self.key.rules.reject_replays {
+            return Ok(());
+        }
+        let made = signed_at(headers).map_err(|error| refused(&error))?;
+        let text = match replays.note(self.authorization.signature(), made, now) {
+            Use::First => return Ok(()),
+            Use::Again => "This signature was used before: sign every request anew, with another X-Sdk-Date.",
+            Use::NoRoom => "Too many requests were signed in the last 15 minutes to remember another signature.",
+        };
+        let access_key = &self.authorization.access_key;
+        if let Some(suppressed) = self.key.warnings.admit(Instant::now()) {
+            tracing::warn!(access_key, suppressed, text, "a right signature was refused");
+        }
+        Err(Refusal { reason: "replayed", error: codes::TOO_FREQUENT.because(text) })
+    }
+}
+
 impl Key {
-    fn new(access: &AccessKey, principal: Principal) -> Self {
+    fn new(access: &AccessKey, principal: Principal, rules: SignatureRules) -> Self {
         Self {
             secret: access.secret_key.clone(),
             security_token: access.security_token.clone(),
             principal: Arc::new(principal),
+            rules,
             lock: KeyLock::default(),
             warnings: Warnings::default(),
         }
@@ -235,6 +267,9 @@ impl Key {
     ) -> Result<(), SignatureError> {
         if !authorization.signed_headers.iter().any(|name| name == DATE_HEADER) {
             return Err(SignatureError::Malformed("SignedHeaders does not have x-sdk-date"));
+        }
+        if self.rules.require_host && !authorization.signed_headers.iter().any(|name| name == "host") {
+            return Err(SignatureError::Malformed("SignedHeaders does not have host"));
         }
         if !self.has_token_of(headers) {
             return Err(SignatureError::Malformed("X-Security-Token is not the one of this access key"));

@@ -62,6 +62,7 @@ mod queue_admin;
 mod queues;
 mod quotas;
 mod recent;
+mod replays;
 mod resource;
 mod rights;
 mod rim;
@@ -84,7 +85,7 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 pub use self::callers::Callers;
-pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, StartQueue, User};
+pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, SignatureRules, StartQueue, User};
 pub use self::operation::Operation;
 pub use self::rights::Rights;
 pub use self::tls::{Tls, TlsError, TlsFiles};

@@ -76,9 +76,12 @@ impl Roster {
     /// As [`new`](Self::new), and when the server would be open to anybody, or no longer open.
     pub(super) fn with_callers_of(&self, others: &[Project]) -> Result<Self, String> {
         let replaced = |own: &Project| match others.iter().find(|other| other.id == own.id) {
-            Some(other) => {
-                Project { access_keys: other.access_keys.clone(), users: other.users.clone(), ..own.clone() }
-            }
+            Some(other) => Project {
+                access_keys: other.access_keys.clone(),
+                users: other.users.clone(),
+                signatures: other.signatures,
+                ..own.clone()
+            },
             None => own.clone(),
         };
         let roster = Self::new(self.projects.iter().map(replaced).collect())?;

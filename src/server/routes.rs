@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 
 use super::{
+    access::Act,
     ack,
     app::App,
     broker::GroupPath,
@@ -34,16 +35,22 @@ pub(super) struct Admitted<'a> {
 
 /// Lets the operation that a request asks for answer it.
 pub(super) async fn answer(app: &App, request: Admitted<'_>, body: &[u8]) -> Response {
-    operate(app, request, body).await.unwrap_or_else(IntoResponse::into_response)
+    // The operations of the identity service have no use for one.
+    let project = ProjectId::new(request.target.project.unwrap_or_default());
+    let act = Act::of(app, request, &project, body).await;
+    let result = operate(app, request, &project, body).await;
+    if let Some(act) = act {
+        act.log(&result);
+    }
+    result.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn operate(app: &App, request: Admitted<'_>, body: &[u8]) -> Result<Response, ApiError> {
+async fn operate(app: &App, request: Admitted<'_>, project: &ProjectId, body: &[u8]) -> Result<Response, ApiError> {
     use Resource as R;
     let Admitted { sender, target, caller } = request;
     let parts = sender.parts;
-    // The operations of the identity service have no use for one.
-    let project = ProjectId::new(target.project.unwrap_or_default());
-    permit::check(app, caller, &project, parts.method.as_str(), target.resource).await?;
+    permit::check(app, caller, project, parts.method.as_str(), target.resource).await?;
+    let project = project.clone();
     let query = || Query::parse(parts.uri.query().unwrap_or_default());
     Ok(match (parts.method.as_str(), target.resource) {
         ("POST", R::Messages(queue)) => send::send(app, &QueuePath::read(project, queue)?, body).await?,

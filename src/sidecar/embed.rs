@@ -8,7 +8,7 @@ use crate::{
     config,
     queue::{NewQueue, ProjectId},
     server::{
-        AccessKey, HttpLimits, Project, Rights, ServerConfig, StartQueue, TlsFiles, User,
+        AccessKey, HttpLimits, Project, Rights, ServerConfig, SignatureRules, StartQueue, TlsFiles, User,
         broker::{
             Quotas, RetentionPolicy,
             embedded::{EmbeddedConfig, FailureCounting, StartPosition},
@@ -23,6 +23,7 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
         name: server.project_name.clone(),
         access_keys: access_keys(server.auth.as_ref()),
         users: users(server.auth.as_ref()),
+        signatures: signatures(server.auth.as_ref()),
         quotas: Some(quotas(server.quotas)),
         queues: server.queues.iter().map(queue).collect(),
     };
@@ -79,6 +80,7 @@ fn project(project: &config::Project) -> Project {
         name: project.name.clone().unwrap_or_else(|| project.id.clone()),
         access_keys: access_keys(project.auth.as_ref()),
         users: users(project.auth.as_ref()),
+        signatures: signatures(project.auth.as_ref()),
         quotas: Some(quotas(project.quotas)),
         queues: project.queues.iter().map(queue).collect(),
     }
@@ -105,6 +107,14 @@ fn users(auth: Option<&config::ServerAuth>) -> Vec<User> {
             rights: rights(user.rights.as_ref()),
         })
         .collect()
+}
+
+fn signatures(auth: Option<&config::ServerAuth>) -> SignatureRules {
+    let rules = |auth: &config::ServerAuth| SignatureRules {
+        require_host: auth.require_signed_host,
+        reject_replays: auth.reject_replays,
+    };
+    auth.map(rules).unwrap_or_default()
 }
 
 /// The rights that are written, or all of them.

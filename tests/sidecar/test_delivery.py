@@ -81,6 +81,14 @@ class Delivery(Case):
         wanted = hmac.new(b"k3y", stamp.encode() + b"." + request.body, hashlib.sha256).hexdigest()
         self.assertEqual(signature, f"v1={wanted}")
         self.assertLess(abs(int(stamp) - time.time()), 60)
+        # The second version, as docs/sidecar.md verifies it.
+        stamp, signature = (part.split("=", 1)[1] for part in request.headers["Dms-Signature-V2"].split(","))
+        lines = sorted((name.lower(), value) for name, value in request.headers.items())
+        lines = [line for line in lines if line[0].startswith(("dms-", "ce-")) and not line[0].startswith("dms-signature")]
+        self.assertIn(("dms-queue", request.headers["Dms-Queue"]), lines)
+        text = stamp + "\n" + "".join(f"{name}:{value}\n" for name, value in lines) + "\n"
+        wanted = hmac.new(b"k3y", text.encode() + request.body, hashlib.sha256).hexdigest()
+        self.assertEqual(signature, wanted)
 
     def test_connections_are_kept(self):
         app = self.app()

@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{Verdict, verdict},
-    batch, cloudevents,
-    request::{self, signature},
+    batch, cloudevents, request,
     target::{Answer, NoAnswer, Target},
 };
 use crate::{
@@ -152,7 +151,7 @@ impl HttpDelivery {
             Messages::Many(deliveries) => self.batch(deliveries, messages.first(), wait, &credentials.headers),
         };
         if let Some(key) = &credentials.signature_key {
-            request::put_secret(&mut headers, "dms-signature", &signature(key.expose(), &body, clock::now()));
+            request::sign(&mut headers, key.expose(), &body, clock::now());
         }
         self.target.post(headers, body, wait).await
     }

@@ -77,9 +77,38 @@ fn ascii_json(json: &str) -> String {
     out
 }
 
+/// Adds both signatures: the first version has a header of its own, as receivers that know no other read it.
+pub(super) fn sign(headers: &mut HeaderMap, key: &str, body: &[u8], now: Timestamp) {
+    let (first, second) = (signature(key, body, now), signature_v2(key, headers, body, now));
+    put_secret(headers, "dms-signature", &first);
+    put_secret(headers, "dms-signature-v2", &second);
+}
+
+/// `Dms-Signature-V2`: `t=UNIX,v2=HEX` with the HMAC-SHA256 of `UNIX`, a line `name:value` for each header that begins with
+/// `dms-` or `ce-`, in the order of their names, an empty line and the body. So it covers the queue, the attributes and an
+/// event's id too: a body cannot be passed on as another message.
+fn signature_v2(key: &str, headers: &HeaderMap, body: &[u8], now: Timestamp) -> String {
+    let covered = |name: &&HeaderName| ["dms-", "ce-"].iter().any(|beginning| name.as_str().starts_with(beginning));
+    let mut names: Vec<&HeaderName> = headers.keys().filter(covered).collect();
+    names.sort_unstable_by_key(|name| name.as_str());
+    let time = now.as_second().to_string();
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else { return String::new() };
+    mac.update(time.as_bytes());
+    mac.update(b"\n");
+    for name in names {
+        mac.update(name.as_str().as_bytes());
+        mac.update(b":");
+        mac.update(headers.get(name).map_or(b"", |value| value.as_bytes().trim_ascii()));
+        mac.update(b"\n");
+    }
+    mac.update(b"\n");
+    mac.update(body);
+    format!("t={time},v2={}", hex(&mac.finalize().into_bytes()))
+}
+
 /// `Dms-Signature`: `t=UNIX,v1=HEX` with the HMAC-SHA256 of `UNIX.BODY`. The time is part of it, so that a recorded
 /// request cannot be played back later.
-pub(crate) fn signature(key: &str, body: &[u8], now: Timestamp) -> String {
+fn signature(key: &str, body: &[u8], now: Timestamp) -> String {
     let time = now.as_second().to_string();
     // A key of any length is allowed (RFC 2104).
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else { return String::new() };
@@ -120,5 +149,36 @@ mod tests {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let signature = signature("key", br#"{"a":1}"#, now);
         assert_eq!(signature, "t=1700000000,v1=a438e398bfafc57e4396bb7fc2304422f0f768e965d073ca313cb52e22e6ad03");
+    }
+
+    #[test]
+    fn a_signature_of_the_second_version_covers_what_the_headers_say() {
+        // openssl: printf '1700000000\nce-id:orders/5\ndms-attributes:{"k":1}\ndms-queue:orders\n\n{"a":1}' | openssl dgst
+        // -sha256 -hmac key
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let mut headers = HeaderMap::new();
+        let all = [
+            ("dms-queue", "orders"),
+            ("content-type", "application/json"),
+            ("dms-attributes", r#"{"k":1}"#),
+            ("ce-id", "orders/5"),
+        ];
+        all.iter().for_each(|(name, value)| put(&mut headers, name, value));
+        sign(&mut headers, "key", br#"{"a":1}"#, now);
+        assert_eq!(
+            headers["dms-signature-v2"],
+            "t=1700000000,v2=352ffecb0541123280d3ef8f265bac0d94ff1b26e9d1e4454db3c1b6cce2a9ba"
+        );
+        assert_eq!(
+            headers["dms-signature"],
+            "t=1700000000,v1=a438e398bfafc57e4396bb7fc2304422f0f768e965d073ca313cb52e22e6ad03"
+        );
+        let signed = headers["dms-signature-v2"].clone();
+        for (name, value) in [("dms-queue", "other"), ("dms-attributes", "{}"), ("ce-id", "orders/6")] {
+            let mut changed: HeaderMap = HeaderMap::new();
+            all.iter().for_each(|(name, value)| put(&mut changed, name, value));
+            put(&mut changed, name, value);
+            assert_ne!(signature_v2("key", &changed, br#"{"a":1}"#, now), signed.to_str().unwrap(), "{name}");
+        }
     }
 }

@@ -60,6 +60,43 @@ async fn vector_2_consumes() {
     api.raw(vector("GET", path, SIGNED, signature).body("".into()).unwrap()).await.refused(404, "DMS.10240401");
 }
 
+/// A request that was recorded is refused when it is sent again, where the server is told to; the scheme alone lets it pass.
+#[tokio::test(start_paused = true)]
+async fn a_signature_is_good_once_where_replays_are_rejected() {
+    let api = Api::with(guarded()).await;
+    list_with(&api, LIST).await.expect(200);
+    list_with(&api, LIST).await.expect(200);
+
+    let mut config = guarded();
+    config.projects[0].signatures.reject_replays = true;
+    let api = Api::with(config).await;
+    let wrong = LIST.replace("da", "ad");
+    list_with(&api, &wrong).await.refused(401, "APIGW.0301");
+    list_with(&api, LIST).await.expect(200);
+    for _ in 0..10 {
+        let message = list_with(&api, LIST).await.refused(404, "DMS.10240407");
+        assert!(message.ends_with("This signature was used before: sign every request anew, with another X-Sdk-Date."));
+    }
+    list_with(&api, &wrong).await.refused(401, "APIGW.0301");
+}
+
+/// `Host` has to be signed, as the vendor's SDKs do, unless the server is told of clients that leave it out.
+#[tokio::test(start_paused = true)]
+async fn the_host_has_to_be_signed() {
+    let names = "content-type;user-agent;x-project-id;x-sdk-date";
+    let signature = "57918395f02227eccd9ef3ce08adc1b708117450f8eafa3a2538fa1e5faa1cb2";
+    let request = || vector("GET", "/queues", names, signature).body("".into()).unwrap();
+    let api = Api::with(guarded()).await;
+    let message = api.raw(request()).await.refused(401, "APIGW.0301");
+    assert!(message.ends_with("SignedHeaders does not have host"), "{message}");
+    list_with(&api, LIST).await.expect(200);
+    let mut config = guarded();
+    config.projects[0].signatures.require_host = false;
+    let api = Api::with(config).await;
+    api.raw(request()).await.expect(200);
+    list_with(&api, LIST).await.expect(200);
+}
+
 /// Vector 3: a UTF-8 body and temporary credentials.
 #[tokio::test(start_paused = true)]
 async fn vector_3_creates_a_queue() {

@@ -185,6 +185,35 @@ async fn callers_change_while_the_server_runs() {
     }
 }
 
+/// Who did what to queues and groups is told, by a target that can be filtered, and no body with it.
+#[tokio::test(start_paused = true)]
+async fn changes_of_queues_and_groups_are_logged() {
+    let (log, _guard) = Log::capture();
+    let api = serve(&[("admin", "pass", "all"), ("reader", "pass", "consume=*")]).await;
+    let (admin, reader) = (token(&api, "admin").await, token(&api, "reader").await);
+    let (queue, group) = create(&api, &admin, "orders").await;
+    let tags = format!("POST {}/tags", queue.replace("/queues/", "/queue/"));
+    call(&api, &admin, &tags, r#"{"tag":{"key":"secret-key","value":"v"}}"#).await.expect(204);
+    call(&api, &admin, &format!("POST {queue}/messages"), SEND).await.expect(201);
+    call(&api, &reader, &format!("DELETE {queue}"), "").await.refused(403, "DMS.10240311");
+    call(&api, &admin, &format!("DELETE {group}"), "").await.expect(204);
+    call(&api, &admin, &format!("DELETE {queue}"), "").await.expect(204);
+    let text = log.text();
+    let lines: Vec<_> = text.lines().filter_map(|line| line.split_once("dms_worker::access: access ")).collect();
+    let who = |user: &str| format!("user=\"{user}\" domain=\"d\" project=\"{PROJECT}\"");
+    let line = |action: &str, user: &str, rest: &str| format!("action=\"{action}\" {} {rest}", who(user));
+    let expected = [
+        line("create_queue", "admin", "queue=\"orders\" outcome=\"done\""),
+        line("create_groups", "admin", "queue=\"orders\" group=\"g\" outcome=\"done\""),
+        line("change_tags", "admin", "queue=\"orders\" outcome=\"done\""),
+        line("delete_queue", "reader", "queue=\"orders\" outcome=\"refused\" code=\"DMS.10240311\""),
+        line("delete_group", "admin", "queue=\"orders\" group=\"g\" outcome=\"done\""),
+        line("delete_queue", "admin", "queue=\"orders\" outcome=\"done\""),
+    ];
+    let found: Vec<_> = lines.iter().map(|(_, fields)| fields.trim().to_owned()).collect();
+    assert_eq!(found, expected);
+}
+
 /// What contradicts itself changes nothing, and a server neither becomes open nor stops being so.
 #[tokio::test(start_paused = true)]
 async fn a_wrong_replacement_changes_nothing() {
