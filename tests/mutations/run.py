@@ -254,14 +254,10 @@ TESTED = [
            "        device::sync_all(file)?;\n        self.begin(",
            '        if !crate::mutated("head-before-size") { device::sync_all(file)?; }\n        self.begin(',
            "lib", POWER_CUTS, 124),
-    Tested("accepted-unsynced", "src/server/store/disk/recovery.rs",
-           "        if let Some(file) = self.unsynced.take() {",
-           '        if let Some(file) = self.unsynced.take().filter(|_| !crate::mutated("accepted-unsynced")) {',
-           "lib", POWER_CUTS),
     Tested("accepted-as-it-is", "src/server/store/disk/recovery.rs",
            "                        frames.write_again(begin).map_err(ReadError::Io)?;",
            '                        if !crate::mutated("accepted-as-it-is") { frames.write_again(begin).map_err(ReadError::Io)?; }',
-           "lib", FAILING_DISK, 25),
+           "lib", FAILING_DISK, 53),
     Tested("log-removed-too-early", "src/server/store/disk/index/sweep.rs",
            '        self.copy_log("FULL")',
            '        if crate::mutated("log-removed-too-early") { return Ok(()); }\n        self.copy_log("FULL")',
@@ -273,7 +269,7 @@ TESTED = [
     Tested("failed-commit-left", "src/server/store/disk/log.rs",
            "        if let Some(until) = self.soiled {",
            '        if let Some(until) = self.soiled.filter(|_| !crate::mutated("failed-commit-left")) {',
-           "lib", FAILING_DISK),
+           "lib", FAILING_DISK, 10),
     Tested("failed-sync-trusted", "src/server/store/disk/log.rs",
            "            wipe(&self.file, self.end.offset, until)?;",
            '            if crate::mutated("failed-sync-trusted") { clear(&self.file, self.end.offset, self.size)? }\n'
@@ -282,7 +278,7 @@ TESTED = [
     Tested("part-of-a-file-stays", "src/server/store/disk/log.rs",
            "        if *partial {",
            '        if *partial && !crate::mutated("part-of-a-file-stays") {',
-           "lib", FAILING_DISK, 46),
+           "lib", FAILING_DISK, 42),
 ]
 
 
