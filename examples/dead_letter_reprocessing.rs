@@ -6,13 +6,13 @@
 
 use std::{error::Error, future::pending};
 
+use dms_server::{Server, ServerConfig};
 use dms_worker::{
     Client,
     client::ConsumeOptions,
     message::{AckStatus, Message},
     queue::{NewQueue, SourcePath},
     redrive::Redrive,
-    server::{Server, ServerConfig},
 };
 use serde_json::{Value, json};
 

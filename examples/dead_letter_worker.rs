@@ -6,11 +6,11 @@
 
 use std::{env, error::Error, fs, future::pending, io::Write, path::PathBuf, process};
 
+use dms_server::{Server, ServerConfig};
 use dms_worker::{
     Client,
     message::Message,
     queue::NewQueue,
-    server::{Server, ServerConfig},
     worker::{Delivery, Handler, HandlerError, Worker, handler_fn},
 };
 use serde_json::json;

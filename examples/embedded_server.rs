@@ -4,10 +4,8 @@
 
 use std::{env, error::Error};
 
-use dms_worker::{
-    queue::NewQueue,
-    server::{AccessKey, Project, Rights, Server, ServerConfig, StartQueue},
-};
+use dms_server::{AccessKey, Project, Rights, Server, ServerConfig, StartQueue};
+use dms_worker::queue::NewQueue;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -6,12 +6,12 @@
 
 use std::{error::Error, sync::Arc};
 
+use dms_server::{Server, ServerConfig};
 use dms_worker::{
     Client, Producer, Worker,
     message::Message,
     queue::NewQueue,
     runtime::Runtime,
-    server::{Server, ServerConfig},
     worker::{HandlerError, handler_fn},
 };
 use tokio::sync::Semaphore;

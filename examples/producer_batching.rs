@@ -6,12 +6,8 @@
 
 use std::{error::Error, time::Duration};
 
-use dms_worker::{
-    Client, Producer,
-    message::Message,
-    queue::NewQueue,
-    server::{Server, ServerConfig},
-};
+use dms_server::{Server, ServerConfig};
+use dms_worker::{Client, Producer, message::Message, queue::NewQueue};
 use serde_json::json;
 
 #[tokio::main]

@@ -6,11 +6,11 @@
 
 use std::error::Error;
 
+use dms_server::{Server, ServerConfig};
 use dms_worker::{
     Client,
     message::Message,
     queue::NewQueue,
-    server::{Server, ServerConfig},
     worker::{Delivery, Handler, HandlerError, Worker},
 };
 use serde::{Deserialize, Serialize};

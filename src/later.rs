@@ -8,6 +8,6 @@ use tokio::time::Instant;
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// The time `wait` after `now`; a wait of more than thirty years leads to their end.
-pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
+pub fn after(now: Instant, wait: Duration) -> Instant {
     now + wait.min(FOR_EVER)
 }

@@ -12,13 +12,13 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(300);
 
 /// The wait that a `Retry-After` header asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RetryAfter {
+pub struct RetryAfter {
     asked: Duration,
 }
 
 impl RetryAfter {
     /// Reads the header: seconds, or a date in any of the three forms of RFC 9110. Returns `None` where it is missing or neither.
-    pub(crate) fn read(headers: &HeaderMap, now: Timestamp) -> Option<Self> {
+    pub fn read(headers: &HeaderMap, now: Timestamp) -> Option<Self> {
         let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         let asked = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             // More digits than a number of seconds can have are a very long wait.
@@ -31,12 +31,12 @@ impl RetryAfter {
     }
 
     /// How long to wait: what was asked for, at most [`LONGEST`].
-    pub(crate) fn wait(self) -> Duration {
+    pub fn wait(self) -> Duration {
         self.asked.min(LONGEST)
     }
 
     /// What was asked for, where that is longer than the wait.
-    pub(crate) fn shortened(self) -> Option<Duration> {
+    pub fn shortened(self) -> Option<Duration> {
         (self.asked > LONGEST).then_some(self.asked)
     }
 }

@@ -55,14 +55,14 @@ use crate::{
     client::Client,
     message::{DeadLetterInfo, Message},
     queue::{GroupId, NewQueue, ProjectId, QueueId, Stream},
-    server::{
-        Server, ServerConfig, ServerError,
-        broker::{Broker, GroupOverview, GroupPath, PeekState, Peeked},
-        clock::Clock,
-        faults::Faults,
-    },
     transport::InProcess,
     worker::{BatchHandler, Handler, Report, Worker, WorkerBuilder},
+};
+use dms_server::{
+    Server, ServerConfig, ServerError,
+    broker::{Broker, GroupOverview, GroupPath, PeekState, Peeked},
+    clock::Clock,
+    faults::Faults,
 };
 
 /// The project of a test server.

@@ -10,6 +10,14 @@ use std::{
 
 use axum::body::Body as HttpBody;
 use bytes::Bytes;
+use dms_server::{
+    Server, ServerConfig,
+    broker::{
+        Ack, Broker, GroupPath, LeaseRequest, NewMessage, Stream, Verdict,
+        embedded::{EmbeddedBroker, EmbeddedConfig},
+    },
+    clock::Clock,
+};
 use dms_worker::{
     Client,
     auth::{
@@ -20,14 +28,6 @@ use dms_worker::{
     message::{AckHandle, AckStatus, Body, Message},
     producer::Producer,
     queue::{NewQueue, ProjectId, QueueId, SourcePath, TagFilter},
-    server::{
-        Server, ServerConfig,
-        broker::{
-            Ack, Broker, GroupPath, LeaseRequest, NewMessage, Stream, Verdict,
-            embedded::{EmbeddedBroker, EmbeddedConfig},
-        },
-        clock::Clock,
-    },
     transport::InProcess,
     worker::{AckResult, Event, Observer, Origin, Worker, handler_fn},
 };

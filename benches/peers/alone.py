@@ -188,7 +188,7 @@ def first_poll(place):
 
 def lean():
     """Crates of the library alone, TLS included, itself not counted."""
-    tree = quiet(["cargo", "tree", "--locked", "-e", "normal", "--no-default-features", "--prefix", "none", "--manifest-path",
+    tree = quiet(["cargo", "tree", "--locked", "-e", "normal", "--package", "dms-worker", "--prefix", "none", "--manifest-path",
                   ROOT / "Cargo.toml"])
     return {"crates": len({line.split(" (")[0] for line in tree.splitlines() if line}) - 1}
 

@@ -35,12 +35,10 @@ struct Scene {
 
 static SCENE: LazyLock<Scene> = LazyLock::new(|| {
     let service = Arc::new(Says::default());
-    let client = Client::builder("http://dms.example", "p")
-        .transport(service.clone())
-        .build()
-        .expect("a client");
+    let client = Client::builder("http://dms.example", "p").transport(service.clone()).build().expect("a client");
     // The clock is paused: waits before another try take no time.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
     Scene { runtime, service, client }
 });
 

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf, process, sync::LazyLock};
 
-use dms_worker::config::{Request, load};
+use dms_worker_cli::config::{Request, load};
 use libfuzzer_sys::fuzz_target;
 
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {

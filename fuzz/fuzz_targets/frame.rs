@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| dms_worker::server::fuzzing::read_frame(bytes));
+fuzz_target!(|bytes: &[u8]| dms_server::fuzzing::read_frame(bytes));

@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
-use dms_worker::server::{Project, Server, ServerConfig};
+use dms_server::{Project, Server, ServerConfig};
 use libfuzzer_sys::fuzz_target;
 
 /// Longer than any request here takes, shorter than the limits of the server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 static SERVER: LazyLock<SocketAddr> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let config = ServerConfig {
         listen: Some("127.0.0.1:0".parse().expect("an address")),
         projects: vec![Project::new("p")],

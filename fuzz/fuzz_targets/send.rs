@@ -7,12 +7,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use dms_server::{Project, Server, ServerConfig};
 use dms_worker::{
     Client,
     client::ConsumeOptions,
     message::{AckHandle, AckStatus},
     queue::{GroupId, NewQueue, QueueId, SourcePath},
-    server::{Project, Server, ServerConfig},
     transport::{InProcess, Transport},
 };
 use http::Request;
@@ -29,7 +29,8 @@ struct Scene {
 }
 
 static SCENE: LazyLock<Scene> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
     let config = ServerConfig { projects: vec![Project::new("p")], ..ServerConfig::default() };
     let server = runtime.block_on(Server::bind(config)).expect("a server");
     let server = Arc::new(InProcess::new(server.router()));

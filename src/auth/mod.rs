@@ -8,14 +8,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{queue::ProjectId, transport::TransportError, visible::visible};
 
-pub(crate) mod canonical;
-pub mod signer;
 mod token;
 mod vendor;
 
-pub(crate) use canonical::encode;
-pub use canonical::{CanonicalRequest, MissingHeader, RequestParts};
-pub use signer::SignatureError;
+pub(crate) use dms_protocol::auth::canonical::encode;
+pub use dms_protocol::auth::{CanonicalRequest, MissingHeader, RequestParts, SignatureError, signer};
 pub(crate) use token::{Iam, find_project};
 pub use token::{IamCredentials, Scope};
 pub use vendor::{VendorCredentials, VendorCredentialsError};

@@ -93,7 +93,8 @@ impl Error {
         Self { cause: Arc::new(Cause { operation, kind }), unsure: false, wait: None }
     }
 
-    pub(crate) fn limit(operation: &'static str, error: LimitError) -> Self {
+    #[doc(hidden)]
+    pub fn limit(operation: &'static str, error: LimitError) -> Self {
         Self::new(operation, Kind::Limit(None, error))
     }
 

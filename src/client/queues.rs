@@ -44,7 +44,7 @@ impl Client {
                 && queue.max_consume_count.filter(|_| queue.dead_letters == Some(true)) == wanted.max_consume_count
         };
         let twin = self.queues().await?.into_iter().find(same);
-        Ok(twin.map(|queue| CreatedQueue { id: queue.id, name: queue.name, kafka_topic: queue.kafka_topic }))
+        Ok(twin.map(|queue| CreatedQueue::new(queue.id, queue.name, queue.kafka_topic)))
     }
 
     /// All queues of the project (5.1.2), with their dead-letter settings.

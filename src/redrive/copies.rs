@@ -20,14 +20,14 @@ pub(super) fn again(message: &ReceivedMessage) -> Message {
 }
 
 /// The same message as its copy.
-pub(crate) fn older(mut message: Message) -> Message {
+pub fn older(mut message: Message) -> Message {
     let times = redriven(&message.attributes).saturating_add(1);
     message.attributes.retain(|name| !HISTORY.contains(&name));
     message.attribute(REDRIVEN, times)
 }
 
 /// Whether a message was redriven as often as may be.
-pub(crate) fn is_exhausted(attributes: &Attributes, max_redrives: u32) -> bool {
+pub fn is_exhausted(attributes: &Attributes, max_redrives: u32) -> bool {
     redriven(attributes) >= max_redrives
 }
 

@@ -157,19 +157,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::message::{AckHandle, Body};
+    use crate::message::{Attributes, Body};
 
     fn received(sequence: u64) -> ReceivedMessage {
-        ReceivedMessage {
-            body: Body::json(&1).unwrap(),
-            attributes: Default::default(),
-            tags: Vec::new(),
-            handle: AckHandle::new("h"),
-            sequence: Some(sequence),
-            entered_ms: None,
-            dead_letter: None,
-            attempt: None,
-        }
+        let mut received = ReceivedMessage::new(Body::json(&1).unwrap(), Attributes::default(), Vec::new(), "h");
+        received.sequence = Some(sequence);
+        received
     }
 
     #[tokio::test]

@@ -13,8 +13,7 @@ mod sender;
 mod sweep;
 
 pub use copies::REDRIVEN;
-#[cfg(feature = "cli")]
-pub(crate) use copies::{is_exhausted, older};
+pub use copies::{is_exhausted, older};
 use journal::{Journal, Legacy};
 use sender::{Memory, Sender};
 pub use sweep::{Sweep, SweepError, SweepReport, Visitor};
@@ -84,8 +83,8 @@ pub struct RedriveReport {
 
 impl RedriveReport {
     /// The report on a file of messages.
-    #[cfg(feature = "cli")]
-    pub(crate) fn of_file(redriven: u64, filtered: u64, exhausted: u64, refused: u64, doubled: u64) -> Self {
+    #[doc(hidden)]
+    pub fn of_file(redriven: u64, filtered: u64, exhausted: u64, refused: u64, doubled: u64) -> Self {
         Self { redriven, filtered, exhausted, refused, doubled, earlier: 0 }
     }
 }

@@ -83,8 +83,8 @@ impl RuntimeBuilder {
     }
 
     /// Uses this token to begin the shutdown, for what was made before the runtime and has to know of it.
-    #[cfg(feature = "sidecar")]
-    pub(crate) fn stop_with(mut self, stopping: CancellationToken) -> Self {
+    #[doc(hidden)]
+    pub fn stop_with(mut self, stopping: CancellationToken) -> Self {
         self.stopping = stopping;
         self
     }

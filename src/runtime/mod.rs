@@ -133,8 +133,8 @@ impl RuntimeHandle {
     }
 
     /// A token that is cancelled when the shutdown begins; cancelling it begins none.
-    #[cfg(feature = "sidecar")]
-    pub(crate) fn stop_token(&self) -> CancellationToken {
+    #[doc(hidden)]
+    pub fn stop_token(&self) -> CancellationToken {
         self.stopping.child_token()
     }
 

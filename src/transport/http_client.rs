@@ -144,7 +144,7 @@ impl fmt::Debug for Urls {
 /// A file of authorities that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("CA file {}: {problem}", file.display())]
-pub(crate) struct UnusableAuthorities {
+pub struct UnusableAuthorities {
     file: PathBuf,
     problem: String,
 }
@@ -153,7 +153,7 @@ pub(crate) struct UnusableAuthorities {
 ///
 /// # Errors
 /// When it cannot be read, or has no certificate; the file is named.
-pub(crate) fn certificates(file: &Path) -> Result<Vec<Certificate>, UnusableAuthorities> {
+pub fn certificates(file: &Path) -> Result<Vec<Certificate>, UnusableAuthorities> {
     let unusable = |problem| UnusableAuthorities { file: file.to_owned(), problem };
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
     let pem = text::without_mark(&pem).map_err(|error| unusable(error.to_string()))?;

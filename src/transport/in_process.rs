@@ -1,35 +1,45 @@
-//! The transport without sockets: calls a router in the same process.
+//! The transport without sockets: calls a service in the same process.
 
-use std::{convert::Infallible, fmt, time::Duration};
+use std::{convert::Infallible, error::Error as StdError, fmt, io, time::Duration};
 
 use async_trait::async_trait;
-use axum::{Router, body::Body};
 use bytes::Bytes;
-use http::Uri;
-use tower::ServiceExt;
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
+use hyper::body::Body;
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::{MAX_ANSWER_BYTES, Transport, TransportError};
 
-/// Calls a router directly: for an embedded server and for tests. Follows tokio's clock, the paused one too.
+type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+
+/// Calls an HTTP service directly, such as the router of an embedded server. Follows tokio's clock, the paused one too.
 #[derive(Clone)]
 pub struct InProcess {
-    router: Router,
+    service: BoxCloneSyncService<Request<Full<Bytes>>, Answer, Infallible>,
 }
 
 impl InProcess {
-    /// Calls `router`.
-    pub fn new(router: Router) -> Self {
-        Self { router }
+    /// Calls `service`.
+    pub fn new<S, B>(service: S) -> Self
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let service = service.map_response(|answer| answer.map(|body| body.map_err(io::Error::other).boxed_unsync()));
+        Self { service: BoxCloneSyncService::new(service) }
     }
 
-    async fn call(&self, request: http::Request<Body>) -> Result<http::Response<Bytes>, TransportError> {
-        let answer: Result<_, Infallible> = self.router.clone().oneshot(request).await;
-        let (parts, body) = match answer {
-            Ok(answer) => answer.into_parts(),
+    async fn call(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, TransportError> {
+        let answer = match self.service.clone().oneshot(request).await {
+            Ok(answer) => answer,
             Err(never) => match never {},
         };
-        let body = axum::body::to_bytes(body, MAX_ANSWER_BYTES).await.map_err(TransportError::unsure)?;
-        Ok(http::Response::from_parts(parts, body))
+        let (parts, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(TransportError::unsure)?;
+        Ok(Response::from_parts(parts, body.to_bytes()))
     }
 }
 
@@ -41,16 +51,12 @@ impl fmt::Debug for InProcess {
 
 #[async_trait]
 impl Transport for InProcess {
-    async fn send(
-        &self,
-        request: http::Request<Bytes>,
-        timeout: Duration,
-    ) -> Result<http::Response<Bytes>, TransportError> {
+    async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Response<Bytes>, TransportError> {
         let (mut parts, body) = request.into_parts();
         // A server sees the path alone; the authority is in the `Host` header.
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         parts.uri = target.parse::<Uri>().map_err(TransportError::not_sent)?;
-        let call = self.call(http::Request::from_parts(parts, Body::from(body)));
+        let call = self.call(Request::from_parts(parts, Full::new(body)));
         tokio::time::timeout(timeout, call).await.map_err(TransportError::timed_out)?
     }
 }

@@ -11,15 +11,13 @@ use crate::contain::{contained, text_of};
 
 mod answer;
 mod http_client;
-#[cfg(feature = "server")]
 mod in_process;
 mod outgoing;
 mod plain;
 
-#[cfg(feature = "sidecar")]
-pub(crate) use http_client::certificates;
 pub use http_client::{HttpOptions, HttpTransport};
-#[cfg(feature = "server")]
+#[doc(hidden)]
+pub use http_client::{UnusableAuthorities, certificates};
 pub use in_process::InProcess;
 
 /// The largest answer that is read; ten messages of a full consume answer stay well below it.

@@ -58,14 +58,14 @@ pub(crate) fn decode_groups(body: &[u8]) -> Result<Vec<ConsumerGroup>, serde_jso
         groups: Vec<GroupBody>,
     }
     let list: List = serde_json::from_slice(body)?;
-    let group = |body: GroupBody| ConsumerGroup {
-        id: body.id,
-        name: body.name,
-        produced_messages: body.produced_messages,
-        consumed_messages: body.consumed_messages,
-        available_messages: body.available_messages,
-        produced_dead_letters: body.produced_deadletters,
-        available_dead_letters: body.available_deadletters,
+    let group = |body: GroupBody| {
+        let mut group = ConsumerGroup::new(body.id, body.name);
+        group.produced_messages = body.produced_messages;
+        group.consumed_messages = body.consumed_messages;
+        group.available_messages = body.available_messages;
+        group.produced_dead_letters = body.produced_deadletters;
+        group.available_dead_letters = body.available_deadletters;
+        group
     };
     Ok(list.groups.into_iter().map(group).collect())
 }

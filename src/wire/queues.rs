@@ -42,7 +42,7 @@ struct CreatedBody {
 /// The answer to creating a queue.
 pub(crate) fn decode_created(body: &[u8]) -> Result<CreatedQueue, serde_json::Error> {
     let CreatedBody { id, name, kafka_topic } = serde_json::from_slice(body)?;
-    Ok(CreatedQueue { id, name, kafka_topic })
+    Ok(CreatedQueue::new(id, name, kafka_topic))
 }
 
 #[derive(Deserialize)]
@@ -73,20 +73,17 @@ struct QueueBody {
 impl From<QueueBody> for Queue {
     fn from(body: QueueBody) -> Self {
         let dead_letters = body.redrive_policy.map(|policy| policy == "enable");
-        Self {
-            id: body.id,
-            name: body.name,
-            mode: mode(&body.queue_mode),
-            description: body.description,
-            created_ms: i64::try_from(body.created).unwrap_or(i64::MAX),
-            reservation_minutes: body.reservation,
-            max_message_bytes: body.max_msg_size_byte,
-            produced_messages: body.produced_messages,
-            group_count: u32::try_from(body.group_count).unwrap_or(u32::MAX),
-            dead_letters,
-            max_consume_count: body.max_consume_count.and_then(|count| u32::try_from(count).ok()),
-            kafka_topic: body.kafka_topic,
-        }
+        let mut queue = Self::new(body.id, body.name, mode(&body.queue_mode));
+        queue.description = body.description;
+        queue.created_ms = i64::try_from(body.created).unwrap_or(i64::MAX);
+        queue.reservation_minutes = body.reservation;
+        queue.max_message_bytes = body.max_msg_size_byte;
+        queue.produced_messages = body.produced_messages;
+        queue.group_count = u32::try_from(body.group_count).unwrap_or(u32::MAX);
+        queue.dead_letters = dead_letters;
+        queue.max_consume_count = body.max_consume_count.and_then(|count| u32::try_from(count).ok());
+        queue.kafka_topic = body.kafka_topic;
+        queue
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::HandlerError;
 use crate::{
     clock,
-    message::{Attributes, Body, DeadLetterInfo, FailureReport, ReceivedMessage},
+    message::{AckHandle, Attributes, Body, DeadLetterInfo, FailureReport, ReceivedMessage},
     trace_context::TraceContext,
 };
 
@@ -291,8 +291,8 @@ impl Delivery {
     }
 
     /// Whether messages behind one that fails are redelivered after it.
-    #[cfg(feature = "sidecar")]
-    pub(crate) fn is_in_order(&self) -> bool {
+    #[doc(hidden)]
+    pub fn is_in_order(&self) -> bool {
         self.batch.origin.in_order
     }
 
@@ -303,6 +303,16 @@ impl Delivery {
     /// Where it comes from: the worker, the queue, the group.
     pub fn origin(&self) -> &Origin {
         &self.batch.origin
+    }
+
+    /// Waits until the worker is shutting down.
+    pub async fn shutting_down(&self) {
+        self.signals().shutdown.cancelled().await;
+    }
+
+    /// What acknowledges it: another one for each delivery.
+    pub fn handle(&self) -> &AckHandle {
+        &self.message().handle
     }
 
     pub(crate) fn signals(&self) -> &Signals {

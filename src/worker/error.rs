@@ -85,7 +85,8 @@ impl HandlerError {
     }
 
     /// The same reason, but not now: as [`defer`](Self::defer).
-    pub(crate) fn deferred(self, delay: Duration) -> Self {
+    #[doc(hidden)]
+    pub fn deferred(self, delay: Duration) -> Self {
         Self { kind: FailureKind::Defer(delay), source: self.source }
     }
 

@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        message::{AckHandle, Attributes, Body},
+        message::{Attributes, Body},
         worker::HandlerError,
     };
 
@@ -92,16 +92,10 @@ mod tests {
     }
 
     fn message(attempt: u32, pairs: &[(&str, &str)]) -> ReceivedMessage {
-        ReceivedMessage {
-            body: Body::json("x").unwrap(),
-            attributes: pairs.iter().copied().collect::<Attributes>(),
-            tags: Vec::new(),
-            handle: AckHandle::new("h"),
-            sequence: Some(7),
-            attempt: Some(attempt),
-            entered_ms: Some(5),
-            dead_letter: None,
-        }
+        let attributes = pairs.iter().copied().collect::<Attributes>();
+        let mut message = ReceivedMessage::new(Body::json("x").unwrap(), attributes, Vec::new(), "h");
+        (message.sequence, message.attempt, message.entered_ms) = (Some(7), Some(attempt), Some(5));
+        message
     }
 
     #[tokio::test(start_paused = true)]

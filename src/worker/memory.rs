@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use crate::{later::after, message::ReceivedMessage};
 
 /// How many messages a worker remembers.
-pub(crate) const CAPACITY: usize = 10_000;
+pub(super) const CAPACITY: usize = 10_000;
 
 /// What tells one message from all others of its stream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Identity {
+pub(super) enum Identity {
     /// Its place in the stream and when it entered it, as the server gave them: after a restore from a backup the places of the
     /// lost messages are given to others.
     Place(u64, Option<i64>),
@@ -29,7 +29,7 @@ pub(crate) enum Identity {
 
 impl Identity {
     /// The identity of a message, if it has one. A named attribute goes before the place.
-    pub(crate) fn of(message: &ReceivedMessage, unique_attribute: Option<&str>) -> Option<Self> {
+    pub(super) fn of(message: &ReceivedMessage, unique_attribute: Option<&str>) -> Option<Self> {
         match unique_attribute {
             Some(name) => message.attributes.get(name).map(|value| Self::Unique(value.get().to_owned())),
             None => message.sequence.map(|sequence| Self::Place(sequence, message.entered_ms)),
@@ -39,7 +39,7 @@ impl Identity {
 
 /// Something about each of so many keys, each for a while; when it is full, what was noted first is forgotten.
 #[derive(Debug)]
-pub(crate) struct Memory<K, T> {
+pub struct Memory<K, T> {
     /// Until when it is known.
     entries: HashMap<K, (Instant, T)>,
     /// In the order of their noting; an entry that was noted again has an old line here.
@@ -49,12 +49,12 @@ pub(crate) struct Memory<K, T> {
 
 impl<K: Clone + Eq + Hash, T> Memory<K, T> {
     /// Remembers up to `capacity` keys, at least one.
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         Self { entries: HashMap::new(), order: VecDeque::new(), capacity: capacity.max(1) }
     }
 
     /// Notes something for so long, in place of what was noted before.
-    pub(crate) fn note(&mut self, key: K, what: T, keep: Duration) {
+    pub fn note(&mut self, key: K, what: T, keep: Duration) {
         let now = Instant::now();
         let until = after(now, keep);
         self.order.push_back((until, key.clone()));
@@ -71,12 +71,13 @@ impl<K: Clone + Eq + Hash, T> Memory<K, T> {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// What is known.
-    pub(crate) fn recall<Q>(&self, key: &Q) -> Option<&T>
+    pub fn recall<Q>(&self, key: &Q) -> Option<&T>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
@@ -85,7 +86,7 @@ impl<K: Clone + Eq + Hash, T> Memory<K, T> {
     }
 
     /// What was known, forgotten with this.
-    pub(crate) fn take<Q>(&mut self, key: &Q) -> Option<T>
+    pub fn take<Q>(&mut self, key: &Q) -> Option<T>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
@@ -99,7 +100,7 @@ impl<K: Clone + Eq + Hash, T> Memory<K, T> {
 
     /// How many keys are known, and how many lines there are of them.
     #[cfg(test)]
-    pub(crate) fn size(&self) -> (usize, usize) {
+    pub fn size(&self) -> (usize, usize) {
         (self.entries.len(), self.order.len())
     }
 }

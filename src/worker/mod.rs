@@ -78,6 +78,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
+#[doc(hidden)]
+pub use self::memory::Memory;
 pub use self::{
     batch_handler::{BatchHandler, BatchHandlerFn, Batching, Collect, batch_handler_fn},
     builder::WorkerBuilder,
@@ -112,7 +114,7 @@ use self::{
     source::{Service, Source},
     warnings::Ground,
 };
-pub(crate) use self::{ceiling::Ceiling, memory::Memory, rate::RateLimit as Bucket};
+pub(crate) use self::{ceiling::Ceiling, rate::RateLimit as Bucket};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
 use crate::{
     client::{Client, Error},

@@ -27,7 +27,7 @@ mod users_panics;
 use super::*;
 use crate::{
     client::{Acked, Consumed, Extensions, PollId},
-    message::{AckHandle, AckLine, AckStatus, Attributes, Body, FailureReport, Message, ReceivedMessage},
+    message::{AckLine, AckStatus, Attributes, Body, FailureReport, Message, ReceivedMessage},
     queue::QueueId,
 };
 
@@ -236,16 +236,8 @@ fn message(name: &'static str) -> ReceivedMessage {
         attributes.insert(ATTEMPTS, 1);
     }
     let torn = name == "torn";
-    ReceivedMessage {
-        body: if torn { Body::undecodable("{\"body\":".into(), "the text ends") } else { Body::json(name).unwrap() },
-        attributes,
-        tags: Vec::new(),
-        handle: AckHandle::new(name),
-        sequence: None,
-        attempt: None,
-        entered_ms: None,
-        dead_letter: None,
-    }
+    let body = if torn { Body::undecodable("{\"body\":".into(), "the text ends") } else { Body::json(name).unwrap() };
+    ReceivedMessage::new(body, attributes, Vec::new(), name)
 }
 
 struct Running {

@@ -69,19 +69,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::message::{AckHandle, Attributes, Body};
+    use crate::message::{Attributes, Body};
 
     fn message(failed: &str, handle: &str) -> ReceivedMessage {
-        ReceivedMessage {
-            body: Body::json(&1).unwrap(),
-            attributes: Attributes::from_iter([(LAST_FAILURE, failed)]),
-            tags: Vec::new(),
-            handle: AckHandle::new(handle),
-            sequence: None,
-            attempt: None,
-            entered_ms: None,
-            dead_letter: None,
-        }
+        let attributes = Attributes::from_iter([(LAST_FAILURE, failed)]);
+        ReceivedMessage::new(Body::json(&1).unwrap(), attributes, Vec::new(), handle)
     }
 
     #[tokio::test(start_paused = true)]
@@ -91,7 +83,8 @@ mod tests {
         used_up.note(&message("10:00", "first"), &report);
         assert_eq!(used_up.recall(&message("10:00", "again")), Some(report));
         assert_eq!(used_up.recall(&message("10:01", "other")), None);
-        let plain = ReceivedMessage { attributes: Attributes::default(), ..message("", "plain") };
+        let mut plain = message("", "plain");
+        plain.attributes = Attributes::default();
         used_up.note(&plain, &FailureReport::default());
         assert_eq!(used_up.recall(&plain), None, "equal messages are not one message");
     }

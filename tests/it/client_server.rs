@@ -6,13 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use dms_server::{Project, Server, ServerConfig, clock::Clock};
 use dms_worker::{
     ApiVersion, Client, Producer,
     auth::{IamCredentials, Scope},
     client::{ConsumeOptions, ErrorCode, SendOptions},
     message::{AckStatus, Message, ReceivedMessage},
     queue::{NewQueue, ProjectId, QueueMode, QueueTag, SourcePath, TagFilter},
-    server::{Project, Server, ServerConfig, clock::Clock},
     transport::InProcess,
 };
 use serde_json::{Value, json};

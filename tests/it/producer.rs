@@ -199,7 +199,6 @@ async fn attributes_and_labels_count_towards_the_size_of_a_request() {
     assert_eq!(service.requests().len(), 2);
 }
 
-#[cfg(feature = "server")]
 #[tokio::test(start_paused = true)]
 async fn a_message_that_only_the_service_refuses_takes_no_other_with_it() {
     use dms_worker::{message::Body, queue::NewQueue, testing::TestServer};

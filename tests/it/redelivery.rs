@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
+use dms_server::{Operation, ServerConfig, faults::Fault};
 use dms_worker::{
     queue::{NewQueue, QueueMode},
-    server::{Operation, ServerConfig, faults::Fault},
     testing::{TestGroup, TestServer},
     worker::{Event, HandlerError, Metrics, Observer, Origin, Redelivery, WorkerBuilder, handler_fn},
 };

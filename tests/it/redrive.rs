@@ -9,13 +9,13 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dms_server::{Project, Server, ServerConfig, clock::Clock};
 use dms_worker::{
     Client,
     client::ConsumeOptions,
     message::{AckStatus, Message, ReceivedMessage},
     queue::{NewQueue, QueueMode, SourcePath},
     redrive::{REDRIVEN, Redrive, RedriveReport, Sweep},
-    server::{Project, Server, ServerConfig, clock::Clock},
     transport::{InProcess, Transport, TransportError},
     worker::{ATTEMPTS, ERROR, ORIGIN},
 };

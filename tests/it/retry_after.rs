@@ -8,12 +8,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dms_server::{Project, Server, ServerConfig, clock::Clock};
 use dms_worker::{
     Client, Producer,
     message::Message,
     queue::{NewQueue, QueueId, SourcePath},
     redrive::Redrive,
-    server::{Project, Server, ServerConfig, clock::Clock},
     transport::{InProcess, Transport, TransportError},
     worker::{HandlerError, Worker, WorkerHandle, handler_fn},
 };

@@ -8,16 +8,16 @@ use std::{
     time::Duration,
 };
 
+use dms_server::{
+    Operation, ServerConfig,
+    broker::Quotas,
+    broker::embedded::EmbeddedConfig,
+    faults::{Fault, FaultRule},
+};
 use dms_worker::{
     client::ConsumeOptions,
     message::Message,
     queue::{NewQueue, QueueMode, SourcePath},
-    server::{
-        Operation, ServerConfig,
-        broker::Quotas,
-        broker::embedded::EmbeddedConfig,
-        faults::{Fault, FaultRule},
-    },
     testing::TestServer,
     worker::{HandlerError, handler_fn},
 };
@@ -75,7 +75,7 @@ async fn a_bad_day_loses_nothing() {
         let server = TestServer::start().await;
         let orders = server.group(NewQueue::new("orders").mode(QueueMode::Fifo), "billing").await;
         orders.send(0..100).await;
-        for rule in plan.parse::<dms_worker::server::faults::FaultPlan>().unwrap().rules {
+        for rule in plan.parse::<dms_server::faults::FaultPlan>().unwrap().rules {
             server.faults().add(rule);
         }
         let report = orders.run(handler_fn(|_| async { Ok(()) })).await;

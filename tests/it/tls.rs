@@ -2,11 +2,8 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use dms_worker::{
-    Client, Error,
-    server::{HttpLimits, Server, ServerConfig, Tls, TlsError, TlsFiles},
-};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use dms_server::{HttpLimits, Server, ServerConfig, Tls, TlsError, TlsFiles};
+use dms_worker::{Client, Error};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -22,50 +19,10 @@ use tokio_rustls::{
     },
 };
 
-use crate::clock::{rest, takes};
-
-/// An authority, and the files of a certificate for 127.0.0.1 that it signed.
-pub(crate) struct Pki {
-    dir: tempfile::TempDir,
-}
-
-impl Pki {
-    pub(crate) fn new() -> Self {
-        let pki = Self { dir: tempfile::tempdir().unwrap() };
-        pki.renew();
-        pki
-    }
-
-    /// Writes another authority and another certificate over the ones that are there.
-    pub(crate) fn renew(&self) {
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-        let leaf = leaf.signed_by(&key, &authority).unwrap();
-        self.write("ca.pem", &authority.pem());
-        self.write("tls.key", &key.serialize_pem());
-        self.write("tls.crt", &leaf.pem());
-    }
-
-    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).unwrap();
-    }
-
-    pub(crate) fn files(&self) -> TlsFiles {
-        TlsFiles { certificate: self.path("tls.crt"), key: self.path("tls.key") }
-    }
-
-    /// A section `tls` of a configuration.
-    pub(crate) fn section(&self) -> String {
-        format!("tls: {{certificate: {}, key: {}}}", self.path("tls.crt").display(), self.path("tls.key").display())
-    }
-}
+use crate::{
+    clock::{rest, takes},
+    pki::Pki,
+};
 
 /// A server on a free port, and the means to end it.
 struct Running {

@@ -13,15 +13,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use dms_server::{
+    Server, ServerConfig,
+    broker::embedded::{EmbeddedBroker, EmbeddedConfig, FailureCounting},
+    clock::Clock,
+};
 use dms_worker::{
     Client,
     message::Message,
     queue::{NewQueue, QueueId, QueueMode, TagFilter},
-    server::{
-        Server, ServerConfig,
-        broker::embedded::{EmbeddedBroker, EmbeddedConfig, FailureCounting},
-        clock::Clock,
-    },
     transport::InProcess,
     worker::{HandlerError, MaxMessages, Ordering, Report, Worker, WorkerBuilder, WorkerHandle, handler_fn},
 };

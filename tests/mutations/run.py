@@ -17,6 +17,7 @@ Unit tests of src/worker/isolation.rs and suspects.rs hold those.
 """
 
 import os
+import json
 import re
 import shutil
 import subprocess
@@ -140,18 +141,18 @@ MUTATIONS = [
              "if fifo && settings.ordering.is_none() {",
              'if fifo && settings.ordering.is_none() && !crate::mutated("fifo-side-by-side") {',
              "Order", 4),
-    Mutation("server-loses-failures", "src/server/broker/embedded/lease.rs",
+    Mutation("server-loses-failures", "crates/server/src/broker/embedded/lease.rs",
              "                    settlement.failed.push((seq, failures));",
              '                    if crate::mutated("server-loses-failures") { continue; }\n'
              "                    settlement.failed.push((seq, failures));",
              "NothingLost", 1),
-    Mutation("release-counts", "src/server/broker/embedded/lease.rs",
+    Mutation("release-counts", "crates/server/src/broker/embedded/lease.rs",
              "            Self::Acknowledged { stop: Stop::Released, .. } | Self::Released => Fate::Spared,",
              '            Self::Acknowledged { stop: Stop::Released, .. } if crate::mutated("release-counts") => '
              "Fate::Failed(FAILED, None),\n"
              "            Self::Acknowledged { stop: Stop::Released, .. } | Self::Released => Fate::Spared,",
              "Blame", 1),
-    Mutation("reject-is-success", "src/server/broker/embedded/lease.rs",
+    Mutation("reject-is-success", "crates/server/src/broker/embedded/lease.rs",
              "                    Some((_, cause)) => Fate::Rejected(cause.as_ref()),",
              '                    Some(_) if crate::mutated("reject-is-success") => Fate::Done,\n'
              "                    Some((_, cause)) => Fate::Rejected(cause.as_ref()),",
@@ -175,8 +176,8 @@ MUTATIONS = [
              "Quiet", 0),
 ]
 
-POWER_CUTS = "server::store::disk::torture::what_was_answered_survives_power_cuts"
-FAILING_DISK = "server::store::disk::torture::what_was_answered_survives_failing_syncs_and_a_full_disk"
+POWER_CUTS = "store::disk::torture::what_was_answered_survives_power_cuts"
+FAILING_DISK = "store::disk::torture::what_was_answered_survives_failing_syncs_and_a_full_disk"
 
 TESTED = [
     # The client would not send it all the same.
@@ -188,7 +189,7 @@ TESTED = [
            "            if timeout(pause, self.until_in(which)).await.is_ok() {",
            '            if timeout(pause, self.until_in(which)).await.is_ok() || crate::mutated("ended-only-once") {',
            "lib", "worker::tests::stops::a_lost_request_to_end_polls_is_repeated"),
-    Tested("early-end-forgotten", "src/server/polls.rs",
+    Tested("early-end-forgotten", "crates/server/src/polls.rs",
            "                None => named.early.push_back((now, id)),",
            '                None if crate::mutated("early-end-forgotten") => {}\n'
            "                None => named.early.push_back((now, id)),",
@@ -214,11 +215,11 @@ TESTED = [
            '    if crate::mutated("undecodable-ends-the-answer") { return Ok((scan.since(start), Ok(parts?))); }\n'
            "    Ok((scan.since(start), parts))",
            "lib", "wire::received::tests::a_message_that_cannot_be_read_harms_no_other"),
-    Tested("peers-share-a-lock", "src/server/key_lock.rs",
+    Tested("peers-share-a-lock", "crates/server/src/key_lock.rs",
            "        if !peers.contains_key(&peer) {",
            '        let peer = peer.filter(|_| !crate::mutated("peers-share-a-lock"));\n        if !peers.contains_key(&peer) {',
-           "lib", "server::key_lock::tests::peers_are_counted_apart_and_a_right_signature_clears_its_own"),
-    Tested("lock-keeps-out", "src/server/keys.rs",
+           "lib", "key_lock::tests::peers_are_counted_apart_and_a_right_signature_clears_its_own"),
+    Tested("lock-keeps-out", "crates/server/src/keys.rs",
            "            Ok(()) => {\n                key.lock.clear(sender.peer);",
            '            Ok(()) if crate::mutated("lock-keeps-out")\n'
            "                && key.lock.strike(sender.peer, Instant::now()) == Strike::Locked =>\n"
@@ -240,42 +241,42 @@ TESTED = [
            '        if crate::mutated("retry-after-obeyed") { self.asked } else { self.asked.min(LONGEST) }',
            "lib", "retry_after::tests::nobody_waits_longer_than_five_minutes"),
     # What a power cut shows: a sync that is left out.
-    Tested("commit-unsynced", "src/server/store/disk/log.rs",
+    Tested("commit-unsynced", "crates/server/src/store/disk/log.rs",
            "    device::sync_data(file)?;",
            '    if !crate::mutated("commit-unsynced") { device::sync_data(file)?; }',
            "lib", POWER_CUTS),
-    Tested("new-file-unnamed", "src/server/store/disk/segment.rs",
+    Tested("new-file-unnamed", "crates/server/src/store/disk/segment.rs",
            "        device::sync_all(file)?;\n        device::sync_directory(&self.path)",
            "        device::sync_all(file)?;\n"
            '        if crate::mutated("new-file-unnamed") { return Ok(()); }\n'
            "        device::sync_directory(&self.path)",
            "lib", POWER_CUTS),
-    Tested("head-before-size", "src/server/store/disk/segment.rs",
+    Tested("head-before-size", "crates/server/src/store/disk/segment.rs",
            "        device::sync_all(file)?;\n        self.begin(",
            '        if !crate::mutated("head-before-size") { device::sync_all(file)?; }\n        self.begin(',
            "lib", POWER_CUTS, 124),
-    Tested("accepted-as-it-is", "src/server/store/disk/recovery.rs",
+    Tested("accepted-as-it-is", "crates/server/src/store/disk/recovery.rs",
            "                        frames.write_again(begin).map_err(ReadError::Io)?;",
            '                        if !crate::mutated("accepted-as-it-is") { frames.write_again(begin).map_err(ReadError::Io)?; }',
            "lib", FAILING_DISK, 53),
-    Tested("log-removed-too-early", "src/server/store/disk/index/sweep.rs",
+    Tested("log-removed-too-early", "crates/server/src/store/disk/index/sweep.rs",
            '        self.copy_log("FULL")',
            '        if crate::mutated("log-removed-too-early") { return Ok(()); }\n        self.copy_log("FULL")',
            "lib", POWER_CUTS),
-    Tested("index-unsynced", "src/server/store/disk/open.rs",
+    Tested("index-unsynced", "crates/server/src/store/disk/open.rs",
            '    conn.pragma_update(None, "synchronous", "NORMAL")',
            '    conn.pragma_update(None, "synchronous", if crate::mutated("index-unsynced") { "OFF" } else { "NORMAL" })',
            "lib", POWER_CUTS),
-    Tested("failed-commit-left", "src/server/store/disk/log.rs",
+    Tested("failed-commit-left", "crates/server/src/store/disk/log.rs",
            "        if let Some(until) = self.soiled {",
            '        if let Some(until) = self.soiled.filter(|_| !crate::mutated("failed-commit-left")) {',
            "lib", FAILING_DISK, 10),
-    Tested("failed-sync-trusted", "src/server/store/disk/log.rs",
+    Tested("failed-sync-trusted", "crates/server/src/store/disk/log.rs",
            "            wipe(&self.file, self.end.offset, until)?;",
            '            if crate::mutated("failed-sync-trusted") { clear(&self.file, self.end.offset, self.size)? }\n'
            "            else { wipe(&self.file, self.end.offset, until)?; }",
            "lib", FAILING_DISK, 40),
-    Tested("part-of-a-file-stays", "src/server/store/disk/log.rs",
+    Tested("part-of-a-file-stays", "crates/server/src/store/disk/log.rs",
            "        if *partial {",
            '        if *partial && !crate::mutated("part-of-a-file-stays") {',
            "lib", FAILING_DISK, 42),
@@ -294,18 +295,18 @@ def mutate(root: Path) -> None:
     for mutation in MUTATIONS + TESTED:
         path = root / mutation.file
         path.write_text(place(mutation, path.read_text()))
-    library = root / "src/lib.rs"
-    library.write_text(library.read_text() + SWITCH)
+    for file in ("src/lib.rs", "crates/server/src/lib.rs"):
+        (root / file).write_text((root / file).read_text() + SWITCH)
     # Another version, so that what is built of it is never taken for what is built of the product.
-    for file in ("Cargo.toml", "Cargo.lock"):
+    for file, name in (("Cargo.toml", r"\[workspace.package\]"), ("Cargo.lock", r'name = "dms-[a-z-]+"')):
         text = (root / file).read_text()
-        (root / file).write_text(re.sub(r'(name = "dms-worker"\nversion = "[0-9.]+)"', r'\1+mutated"', text, count=1))
+        (root / file).write_text(re.sub(rf'({name}\nversion = "[0-9.]+)"', r'\1+mutated"', text))
 
 
 def copy() -> None:
     """A fresh copy of what git knows; what was built there before stays."""
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    for part in ("src", "tests"):
+    for part in ("src", "tests", "crates"):
         shutil.rmtree(SCRATCH / part, ignore_errors=True)
     for file in files:
         (SCRATCH / file).parent.mkdir(parents=True, exist_ok=True)
@@ -316,14 +317,21 @@ def build() -> dict[str, str]:
     """The test binaries, by name."""
     copy()
     mutate(SCRATCH)
-    command = ["cargo", "test", "--locked", "--no-run", "--lib", "--test", "it"]
+    command = ["cargo", "test", "--locked", "--no-run", "--lib", "--test", "it", "--message-format", "json-render-diagnostics"]
     # What the product has built of its dependencies need not be built again.
     env = {"CARGO_TARGET_DIR": str(ROOT / "target")} | os.environ
     built = subprocess.run(command, cwd=SCRATCH, env=env, capture_output=True, text=True)
     if built.returncode:
         sys.exit(built.stderr)
-    found = re.findall(r"Executable .*?(src/lib|tests/it)\S* \((.*)\)", built.stderr)
-    return {name.split("/")[1]: str(SCRATCH / path) for name, path in found}
+    messages = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
+    tests = [message for message in messages if message.get("executable") and message["profile"]["test"]]
+    return {binary_of(Path(test["manifest_path"]), test["target"]["name"]): test["executable"] for test in tests}
+
+
+def binary_of(file: Path, target: str) -> str:
+    """The binary of a target, by a file of its crate: "server it", "worker lib"."""
+    crate = next((part for part in ("cli", "protocol", "server") if part in file.parts), "worker")
+    return f"{crate} {'it' if target == 'it' else 'lib'}"
 
 
 def play(binary: str, mutation: str, first: int, seeds: int) -> tuple[list[str], int] | None:
@@ -356,7 +364,8 @@ def passes(binaries: dict[str, str], mutation: Tested, awake: str) -> bool:
     env = os.environ | {"DMS_MUTATION": awake, "RUST_BACKTRACE": "0"}
     if mutation.seed is not None:
         env["DMS_POWER_SEED"] = str(mutation.seed)
-    command = [binaries[mutation.binary], mutation.test, "--exact"]
+    binary = binaries[binary_of(Path(mutation.file), mutation.binary)]
+    command = [binary, mutation.test, "--exact"]
     played = subprocess.run(command, cwd=SCRATCH, env=env, capture_output=True, text=True, timeout=120)
     if " 1 passed" not in played.stdout and " 1 failed" not in played.stdout:
         sys.exit(f"{mutation.name}: there is no test {mutation.test}")
@@ -380,7 +389,7 @@ def main(arguments: list[str]) -> int:
     chosen = [mutation for mutation in MUTATIONS if not names or mutation.name in names]
     tested = [mutation for mutation in TESTED if not names or mutation.name in names]
     binaries = build()
-    world = binaries["it"]
+    world = binaries["worker it"]
     seeds = sorted({mutation.seed for mutation in chosen})
     healthy = [seed for seed in seeds if play(world, "none", seed, 1) is None]
     if healthy != seeds:

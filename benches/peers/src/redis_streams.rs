@@ -16,10 +16,7 @@ use redis::{
     streams::{StreamReadOptions, StreamReadReply},
 };
 
-use crate::{
-    Error,
-    harness::{Progress, Receiver, Sender, System, receive_with},
-};
+use crate::{Error, harness::{Progress, Receiver, Sender, System, receive_with}};
 
 const GROUP: &str = "peers";
 const FIELD: &str = "b";

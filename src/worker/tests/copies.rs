@@ -3,14 +3,19 @@
 use super::*;
 
 fn at(name: &'static str, place: u64) -> ReceivedMessage {
-    ReceivedMessage { sequence: Some(place), ..message(name) }
+    let mut message = message(name);
+    message.sequence = Some(place);
+    message
 }
 
 /// What a copy that was sent is handed out as, with or without the history in its attributes.
 fn copy(script: &Script, with_history: bool) -> ReceivedMessage {
     let copy = script.forwarded.lock().unwrap().first().expect("a copy").clone();
-    let plain = at("a", 9);
-    if with_history { ReceivedMessage { attributes: copy.attributes, ..plain } } else { plain }
+    let mut again = at("a", 9);
+    if with_history {
+        again.attributes = copy.attributes;
+    }
+    again
 }
 
 /// A way of passing messages on.

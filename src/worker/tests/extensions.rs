@@ -201,7 +201,9 @@ async fn a_rejected_message_that_is_redelivered_for_ever_is_redelivered_slowly()
         Err(HandlerError::reject("no such account"))
     });
     for attempt in 1..=6 {
-        script.push_message(ReceivedMessage { sequence: Some(7), attempt: Some(attempt), ..message("poison") });
+        let mut poison = message("poison");
+        (poison.sequence, poison.attempt) = (Some(7), Some(attempt));
+        script.push_message(poison);
         running.after(SECOND * 40).await;
     }
     let times = script.ack_times();

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use dms_worker::server::broker::embedded::FailureCounting;
+use dms_server::broker::embedded::FailureCounting;
 
 use super::{
     facts::{Batch, Run},

@@ -6,18 +6,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use dms_server::{
+    Server, ServerConfig,
+    broker::{
+        Broker, GroupPath, Stream,
+        embedded::{EmbeddedBroker, EmbeddedConfig},
+    },
+    clock::Clock,
+};
 use dms_worker::{
     Client,
     message::Message,
     queue::{NewQueue, ProjectId, QueueId, QueueMode},
-    server::{
-        Server, ServerConfig,
-        broker::{
-            Broker, GroupPath, Stream,
-            embedded::{EmbeddedBroker, EmbeddedConfig},
-        },
-        clock::Clock,
-    },
     transport::InProcess,
     worker::{AckWait, MaxMessages, Ordering, Worker, WorkerBuilder, WorkerHandle, batch_handler_fn, handler_fn},
 };

@@ -2,10 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use dms_worker::{
-    server::broker::embedded::FailureCounting,
-    worker::{Batching, Collect},
-};
+use dms_server::broker::embedded::FailureCounting;
+use dms_worker::worker::{Batching, Collect};
 use fastrand::Rng;
 
 const SECOND: Duration = Duration::from_secs(1);

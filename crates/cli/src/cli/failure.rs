@@ -1,0 +1,162 @@
+//! [`Failure`]: an error on its way to the user, with its exit code.
+
+use std::{error::Error as StdError, fmt, io};
+
+use crate::config::ConfigError;
+use dms_protocol::limits::LimitError;
+use dms_server::ServerError;
+use dms_worker::client;
+
+/// Why a command failed, in one sentence with the remedy.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: Kind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What kind of failure it is, and so which exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Anything not below.
+    Failed,
+    /// The command was not used as it should.
+    Usage,
+    /// The service cannot be reached.
+    Unavailable,
+    /// The service is there, and in trouble.
+    Outage,
+    /// The deadline passed before everything was finished.
+    Drain,
+    /// The credentials are refused.
+    Refused,
+    /// The configuration is wrong.
+    Config,
+    /// The reader of standard output went away: no failure at all.
+    ClosedPipe,
+}
+
+impl Kind {
+    /// The exit code.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::ClosedPipe => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unavailable | Self::Outage => 69,
+            Self::Drain => 75,
+            Self::Refused => 77,
+            Self::Config => 78,
+        }
+    }
+
+    /// A stable name, for programs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ClosedPipe => "closed_pipe",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Unavailable | Self::Outage => "unavailable",
+            Self::Drain => "deadline",
+            Self::Refused => "refused",
+            Self::Config => "config",
+        }
+    }
+}
+
+impl Failure {
+    /// A failure with exit code 1.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self::of(Kind::Failed, message)
+    }
+
+    /// A failure of this kind.
+    pub(crate) fn of(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// The same with its cause, which `-v` shows.
+    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The kind.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What caused it, outermost first.
+    pub(crate) fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut next = self.source.as_deref().map(|source| source as &dyn StdError);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Many errors repeat their cause in their own text.
+            if text != self.message && causes.last() != Some(&text) {
+                causes.push(text);
+            }
+            next = cause.source();
+        }
+        causes
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        let kind = match () {
+            () if error.is_connect() => Kind::Unavailable,
+            () if error.is_auth() || error.is_forbidden() => Kind::Refused,
+            () => Kind::Failed,
+        };
+        Self::of(kind, error.to_string()).because(error)
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::Listen { address, source } => {
+                let text = format!(
+                    "cannot listen on {address}: {source}; choose another address with --listen or in the configuration"
+                );
+                Self::new(text).because(source)
+            }
+            ServerError::Config(_) | ServerError::Unguarded(_) | ServerError::OpenAdmin(_) | ServerError::Tls(_) => {
+                Self::of(Kind::Config, error.to_string())
+            }
+            other => {
+                let cause = other.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                Self::new(format!("{other}{cause}")).because(other)
+            }
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::of(Kind::Config, error.to_string())
+    }
+}
+
+impl From<LimitError> for Failure {
+    fn from(error: LimitError) -> Self {
+        Self::of(Kind::Usage, error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Errors of standard output; others are given a sentence where they happen.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::of(Kind::ClosedPipe, error.to_string()),
+            _ => Self::new(format!("cannot write to standard output: {error}")),
+        }
+    }
+}

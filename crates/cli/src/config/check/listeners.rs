@@ -1,0 +1,118 @@
+//! Rules of everything that listens: publishers, the admin endpoint, certificates, and all addresses together.
+
+use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::Path};
+
+use super::{
+    super::{Config, path::KeyPath, server::Server, tls::Tls},
+    Checker,
+};
+use dms_protocol::limits;
+use dms_server::host_check::is_host;
+
+/// Publishers, the admin endpoint, certificates, and no address twice.
+pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
+    check_tls(&KeyPath::dotted("server.tls"), config.server.tls.as_ref(), checker);
+    check_tls(&KeyPath::dotted("server.admin_tls"), config.server.admin_tls.as_ref(), checker);
+    check_tls(&KeyPath::dotted("admin.tls"), config.admin.tls.as_ref(), checker);
+    check_server_admin(&config.server, checker);
+    let memory_only = config.dms.is_embedded() && config.server.data_dir.is_none();
+    for (place, publisher) in config.publishers.iter().enumerate() {
+        let path = KeyPath::dotted("publishers").child(place);
+        checker.require(&path, "queue", &publisher.queue);
+        check_tls(&path.child("tls"), publisher.tls.as_ref(), checker);
+        let pending = limits::in_range("max_pending", publisher.max_pending, &(1..=limits::MAX_PENDING), "");
+        checker.limit(&path.child("max_pending"), pending);
+        checker.no_longer_than(&path.child("linger"), publisher.linger, limits::MAX_LINGER);
+        let known = config.server.queues.iter().any(|queue| queue.name == publisher.queue);
+        if memory_only && !known && !publisher.queue.is_empty() {
+            let message = format!("the embedded server has no queue `{}`: add it to server.queues", publisher.queue);
+            checker.report(&path.child("queue"), message);
+        }
+        let has_token = publisher.token.is_some() || publisher.token_file.is_some();
+        check_hosts(&path, &publisher.hosts, checker);
+        check_reach(&path, publisher.listen, has_token, checker);
+    }
+    if let Some(listen) = config.admin.listen {
+        let has_token = config.admin.token.is_some() || config.admin.token_file.is_some();
+        check_reach(&KeyPath::dotted("admin"), listen, has_token, checker);
+    }
+    check_distinct(config, checker);
+    check_hosts(&KeyPath::dotted("server"), &config.server.hosts, checker);
+    check_hosts(&KeyPath::dotted("admin"), &config.admin.hosts, checker);
+}
+
+/// Names by which callers may call a listener.
+fn check_hosts(path: &KeyPath, hosts: &[String], checker: &mut Checker<'_>) {
+    for (place, host) in hosts.iter().enumerate().filter(|(_, host)| !is_host(host)) {
+        let message = format!("`{host}` is not allowed: write a host name or an address, without a port");
+        checker.report(&path.child("hosts").child(place), message);
+    }
+}
+
+/// Whoever can be reached from other machines has to ask for a token.
+fn check_reach(path: &KeyPath, listen: SocketAddr, has_token: bool, checker: &mut Checker<'_>) {
+    if listen.ip().is_loopback() || has_token {
+        return;
+    }
+    let token = path.child("token");
+    let message =
+        format!("`{listen}` can be reached from outside and {token} is not set: set it, or listen on 127.0.0.1");
+    checker.report(&path.child("listen"), message);
+}
+
+/// The server's admin address shows and changes messages: off loopback it asks for a token, and tells nobody on the way.
+fn check_server_admin(server: &Server, checker: &mut Checker<'_>) {
+    let path = KeyPath::dotted("server");
+    let Some(listen) = server.admin.filter(|listen| !listen.ip().is_loopback()) else { return };
+    let has_token = server.admin_token.is_some() || server.admin_token_file.is_some();
+    let missing = match (has_token, server.admin_tls.is_some()) {
+        (true, true) => return,
+        (true, false) => "server.admin_tls is not set: set it",
+        (false, true) => "server.admin_token is not set: set it",
+        (false, false) => "server.admin_token and server.admin_tls are not set: set them",
+    };
+    let message = format!("`{listen}` can be reached from outside and {missing}, or listen on 127.0.0.1");
+    checker.report(&path.child("admin"), message);
+}
+
+fn check_tls(path: &KeyPath, tls: Option<&Tls>, checker: &mut Checker<'_>) {
+    let Some(tls) = tls else { return };
+    check_file(&path.child("certificate"), &tls.certificate, checker);
+    check_file(&path.child("key"), &tls.key, checker);
+}
+
+/// A required file that can be opened; what is in it is found out by those who use it.
+fn check_file(path: &KeyPath, file: &Path, checker: &mut Checker<'_>) {
+    if file.as_os_str().is_empty() {
+        return checker.report(path, "is required and missing");
+    }
+    if let Err(error) = File::open(file) {
+        checker.report(path, format!("`{}` cannot be read: {error}", file.display()));
+    }
+}
+
+/// No two listeners of one process have one address.
+fn check_distinct(config: &Config, checker: &mut Checker<'_>) {
+    let admin = |address: Option<SocketAddr>, key: &str| address.map(|address| (address, KeyPath::dotted(key)));
+    let server =
+        [Some((config.server.listen, KeyPath::dotted("server.listen"))), admin(config.server.admin, "server.admin")];
+    let publishers = config.publishers.iter().enumerate();
+    let publishers = publishers
+        .map(|(place, publisher)| Some((publisher.listen, KeyPath::dotted("publishers").child(place).child("listen"))));
+    let run = std::iter::once(admin(config.admin.listen, "admin.listen")).chain(publishers);
+    if config.dms.is_embedded() {
+        return check_addresses(server.into_iter().chain(run).flatten(), checker);
+    }
+    // A server of this configuration is then a process of its own, which listens on nothing else.
+    check_addresses(server.into_iter().flatten(), checker);
+    check_addresses(run.flatten(), checker);
+}
+
+fn check_addresses(listeners: impl Iterator<Item = (SocketAddr, KeyPath)>, checker: &mut Checker<'_>) {
+    let mut taken: BTreeMap<SocketAddr, KeyPath> = BTreeMap::new();
+    for (address, path) in listeners.filter(|(address, _)| address.port() != 0) {
+        if let Some(other) = taken.insert(address, path.clone()) {
+            checker.report(&path, format!("`{address}` is the address of {other} too: give each its own"));
+        }
+    }
+}

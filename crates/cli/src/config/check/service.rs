@@ -1,0 +1,250 @@
+//! Rules of `dms` and `server`.
+
+use std::collections::BTreeSet;
+
+use super::{
+    super::{
+        Config,
+        dms::{Auth, Iam},
+        path::KeyPath,
+        rights::Rights,
+        server::{QueueSpec, Quotas, ServerAuth, ServerLimits},
+        values::Span,
+    },
+    Checker, is_http_address,
+};
+use dms_protocol::limits;
+
+/// The service, the project and the credentials.
+pub(super) fn check_dms(config: &Config, checker: &mut Checker<'_>) {
+    let path = KeyPath::dotted("dms");
+    let dms = &config.dms;
+    if !dms.is_embedded() && !is_http_address(&dms.endpoint) {
+        let message = format!(
+            "`{}` is not allowed: write `embedded`, or an address like https://dms.example.com or http://127.0.0.1:9400",
+            dms.endpoint
+        );
+        checker.report(&path.child("endpoint"), message);
+    }
+    checker.above_zero(&path.child("connect_timeout"), dms.connect_timeout);
+    if dms.project_id.trim().is_empty() || dms.project_id.contains('/') {
+        checker.report(&path.child("project_id"), format!("`{}` is not a project id", dms.project_id));
+    }
+    let ours = || std::iter::once(&config.server.project_id).chain(config.server.projects.iter().map(|p| &p.id));
+    let used = !config.workers.is_empty() || !config.publishers.is_empty();
+    if used && dms.is_embedded() && !ours().any(|id| *id == dms.project_id) {
+        let known: Vec<_> = ours().map(String::as_str).collect();
+        let message =
+            format!("the embedded server has no project `{}`: its projects are {}", dms.project_id, known.join(", "));
+        checker.report(&path.child("project_id"), message);
+    }
+    if let Some(auth) = &dms.auth {
+        check_auth(auth, checker);
+    }
+}
+
+fn check_auth(auth: &Auth, checker: &mut Checker<'_>) {
+    let path = KeyPath::dotted("dms.auth");
+    let signing = auth.access_key.is_some() || auth.secret_key.is_some() || auth.security_token.is_some();
+    let token = auth.token.is_some() || auth.token_file.is_some();
+    match [signing, token, auth.iam.is_some()].into_iter().filter(|set| *set).count() {
+        0 => checker
+            .report(&path, "has no credentials: set access_key and secret_key, or token, or iam; or leave it out"),
+        1 => {}
+        _ => checker.report(&path, "has several kinds of credentials: keep one of access_key, token and iam"),
+    }
+    if signing && auth.access_key.as_ref().is_none_or(|key| key.trim().is_empty()) {
+        checker.report(&path.child("access_key"), "is required beside secret_key, and missing");
+    }
+    if auth.access_key.is_some() && auth.secret_key.is_none() && auth.secret_key_file.is_none() {
+        checker.report(&path.child("secret_key"), "is missing: set secret_key or secret_key_file");
+    }
+    if let Some(iam) = &auth.iam {
+        check_iam(&path.child("iam"), iam, checker);
+    }
+}
+
+fn check_iam(path: &KeyPath, iam: &Iam, checker: &mut Checker<'_>) {
+    checker.require(path, "endpoint", iam.endpoint.expose());
+    checker.require(path, "user", &iam.user);
+    checker.require(path, "domain", &iam.domain);
+    if !iam.endpoint.is_empty() {
+        checker.http_address(&path.child("endpoint"), &iam.endpoint);
+    }
+    if iam.password.is_none() && iam.password_file.is_none() {
+        checker.report(&path.child("password"), "is missing: set password or password_file");
+    }
+}
+
+/// The embedded server, its projects and their queues.
+pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
+    let path = KeyPath::dotted("server");
+    let server = &config.server;
+    let open = server.auth.is_none() && server.projects.iter().all(|project| project.auth.is_none());
+    if open && !server.listen.ip().is_loopback() {
+        let message = format!(
+            "`{}` can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1",
+            server.listen
+        );
+        checker.report(&path.child("listen"), message);
+    }
+    checker.require(&path, "project_id", &server.project_id);
+    checker.require(&path, "project_name", &server.project_name);
+    check_project(&path, server.auth.as_ref(), server.quotas, &server.queues, checker);
+    checker.above_zero(&path.child("token_lifetime"), server.token_lifetime);
+    check_retention(&path, server.retention, checker);
+    check_limits(&path.child("limits"), server.limits, checker);
+    let mut ids = BTreeSet::from([server.project_id.as_str()]);
+    for (place, project) in server.projects.iter().enumerate() {
+        let path = path.child("projects").child(place);
+        checker.require(&path, "id", &project.id);
+        if !project.id.is_empty() && !ids.insert(&project.id) {
+            checker.report(&path.child("id"), format!("there is another project `{}`", project.id));
+        }
+        check_project(&path, project.auth.as_ref(), project.quotas, &project.queues, checker);
+    }
+}
+
+/// How long messages are kept.
+fn check_retention(path: &KeyPath, retention: Span, checker: &mut Checker<'_>) {
+    let allowed = u64::try_from(retention.get().as_millis()).is_ok_and(|ms| limits::RETENTION_MS.contains(&ms));
+    if !allowed {
+        checker.report(&path.child("retention"), format!("`{retention}` is not allowed: 1s to 72h are"));
+    }
+}
+
+/// The largest request and the largest batch have to fit.
+fn check_limits(path: &KeyPath, spent: ServerLimits, checker: &mut Checker<'_>) {
+    checker.at_least_one(&path.child("connections"), spent.connections);
+    checker.at_least_one(&path.child("polls_per_group"), spent.polls_per_group);
+    let bytes =
+        [("request_bytes", spent.request_bytes, 1 << 20), ("leased_bytes", spent.leased_bytes, limits::MAX_BYTES)];
+    for (key, value, least) in bytes {
+        if value < least {
+            checker.report(&path.child(key), format!("`{value}` is not allowed: {least} or more are needed"));
+        }
+    }
+}
+
+fn check_project(
+    path: &KeyPath,
+    auth: Option<&ServerAuth>,
+    quotas: Quotas,
+    queues: &[QueueSpec],
+    checker: &mut Checker<'_>,
+) {
+    if let Some(auth) = auth {
+        check_callers(&path.child("auth"), auth, checker);
+    }
+    checker.at_least_one(&path.child("quotas").child("queues"), quotas.queues);
+    checker.at_least_one(&path.child("quotas").child("groups_per_queue"), quotas.groups_per_queue);
+    if queues.len() > quotas.queues {
+        let message = format!("has {} queues, the quota is {}: raise quotas.queues", queues.len(), quotas.queues);
+        checker.report(&path.child("queues"), message);
+    }
+    let mut names = BTreeSet::new();
+    for (place, queue) in queues.iter().enumerate() {
+        let path = path.child("queues").child(place);
+        if !queue.name.is_empty() && !names.insert(&queue.name) {
+            checker.report(&path.child("name"), format!("there is another queue `{}`", queue.name));
+        }
+        check_queue(&path, queue, quotas, checker);
+    }
+}
+
+fn check_callers(path: &KeyPath, auth: &ServerAuth, checker: &mut Checker<'_>) {
+    if auth.access_keys.is_empty() && auth.users.is_empty() {
+        checker.report(path, "lets nobody in: add access_keys or users, or leave it out");
+    }
+    for (place, key) in auth.access_keys.iter().enumerate() {
+        let path = path.child("access_keys").child(place);
+        checker.require(&path, "access_key", &key.access_key);
+        if key.secret_key.is_none() && key.secret_key_file.is_none() {
+            checker.report(&path.child("secret_key"), "is missing: set secret_key or secret_key_file");
+        }
+        check_rights(&path.child("rights"), key.rights.as_ref(), checker);
+    }
+    for (place, user) in auth.users.iter().enumerate() {
+        let path = path.child("users").child(place);
+        checker.require(&path, "user", &user.user);
+        if user.password.is_none() && user.password_file.is_none() {
+            checker.report(&path.child("password"), "is missing: set password or password_file");
+        }
+        check_rights(&path.child("rights"), user.rights.as_ref(), checker);
+    }
+}
+
+/// Rights are for something, and name queues that there can be.
+fn check_rights(path: &KeyPath, rights: Option<&Rights>, checker: &mut Checker<'_>) {
+    let Some(rights) = rights else { return };
+    if rights.by_key().iter().all(|(_, patterns)| patterns.is_empty()) {
+        checker.report(path, "allows nothing: name queues in send, consume or manage, or leave it out for all rights");
+    }
+    for (key, patterns) in rights.by_key() {
+        for (place, pattern) in patterns.iter().enumerate().filter(|(_, pattern)| !is_queue_pattern(pattern)) {
+            let message = format!("`{pattern}` is not allowed: write a queue's name, with * for any part of it");
+            checker.report(&path.child(key).child(place), message);
+        }
+    }
+}
+
+/// Whether a queue's name can be like this pattern.
+fn is_queue_pattern(pattern: &str) -> bool {
+    let shortest = pattern.replace('*', "");
+    let any = shortest.is_empty() && !pattern.is_empty();
+    any || limits::queue_name(&shortest).is_ok()
+}
+
+fn check_queue(path: &KeyPath, queue: &QueueSpec, quotas: Quotas, checker: &mut Checker<'_>) {
+    checker.require(path, "name", &queue.name);
+    if !queue.name.is_empty() {
+        checker.limit(&path.child("name"), limits::queue_name(&queue.name));
+    }
+    if let Some(text) = &queue.description {
+        checker.limit(&path.child("description"), limits::description(text));
+    }
+    if let Some(count) = queue.max_consume_count {
+        let allowed = limits::in_range("max_consume_count", count, &limits::MAX_CONSUME_COUNT, "");
+        checker.limit(&path.child("max_consume_count"), allowed);
+        if queue.mode.is_kafka() {
+            checker.report(
+                &path.child("max_consume_count"),
+                format!("a {} queue has no dead letters: leave it out", queue.mode),
+            );
+        }
+    }
+    if let Some(hours) = queue.retention_hours {
+        checker.limit(
+            &path.child("retention_hours"),
+            limits::in_range("retention_hours", hours, &limits::RETENTION_HOURS, ""),
+        );
+        if !queue.mode.is_kafka() {
+            checker.report(
+                &path.child("retention_hours"),
+                format!("a {} queue has no retention_hours: set `retention` instead", queue.mode),
+            );
+        }
+    }
+    if let Some(retention) = queue.retention {
+        check_retention(path, retention, checker);
+        if queue.retention_hours.is_some() {
+            checker.report(&path.child("retention"), "says the same as retention_hours: keep one of them");
+        }
+    }
+    if queue.groups.len() > quotas.groups_per_queue {
+        let message = format!(
+            "has {} groups, the quota is {}: raise quotas.groups_per_queue",
+            queue.groups.len(),
+            quotas.groups_per_queue
+        );
+        checker.report(&path.child("groups"), message);
+    }
+    let mut names = BTreeSet::new();
+    for (place, group) in queue.groups.iter().enumerate() {
+        let path = path.child("groups").child(place);
+        checker.limit(&path, limits::group_name(group));
+        if !names.insert(group) {
+            checker.report(&path, format!("there is another group `{group}`"));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What is asked of the endpoint: is it ready, how is it, how much is there to do.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use futures_util::future::join_all;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::{Admin, Watch, answer};
+use dms_worker::{client::Error, worker::Status};
+
+impl Watch {
+    /// Why the worker is not ready; `None` when it is.
+    fn trouble(&self) -> Option<String> {
+        let status = self.throttle.worker().status();
+        if let Some(refusal) = self.throttle.worker().refusal().filter(|_| !status.stopping) {
+            return Some(format!("the service refuses the key or the user: {refusal}"));
+        }
+        if let Some(failure) = self.throttle.worker().failure().filter(|_| !status.stopping) {
+            return Some(failure);
+        }
+        match status.last_poll_age {
+            _ if status.stopping => Some("stopping".to_owned()),
+            _ if self.has_app && self.throttle.is_app_down() => Some("the application cannot be reached".to_owned()),
+            _ if status.paused => None,
+            // It waits for what is in flight.
+            Some(_) if !status.polling => None,
+            None => Some("the service has not answered yet".to_owned()),
+            Some(age) if age > self.stale_after => {
+                Some(format!("the service has not answered for {} s", age.as_secs()))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// `/readyz`: 200 when every worker can work, else 503 and why.
+pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    let mut text = String::new();
+    let mut status = StatusCode::OK;
+    for worker in &admin.workers {
+        let trouble = worker.trouble();
+        if trouble.is_some() {
+            status = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        text.push_str(&format!("{}: {}\n", worker.name, trouble.as_deref().unwrap_or("ok")));
+    }
+    (status, text).into_response()
+}
+
+/// `/startupz`: 200 once the service has answered every worker, and for good. One whose application is not there has
+/// started too: an orchestrator may start the application only then. So has one whose queue is missing: ended for it, the
+/// process would take the other workers along.
+pub(super) async fn started(State(admin): State<Arc<Admin>>) -> Response {
+    let has_begun = |watch: &Watch| {
+        let worker = watch.throttle.worker();
+        let has_begun = worker.status().last_poll_age.is_some()
+            || worker.failure().is_some()
+            || (watch.has_app && watch.throttle.is_app_down());
+        watch.begun.fetch_or(has_begun, Relaxed) || has_begun
+    };
+    let waiting = admin.workers.iter().find(|watch| !has_begun(watch));
+    match waiting {
+        None => "ok\n".into_response(),
+        Some(worker) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}: has not begun yet\n", worker.name)).into_response()
+        }
+    }
+}
+
+/// `/status`: how every worker is doing.
+pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Response {
+    let workers: Vec<_> = admin.workers.iter().map(worker).collect();
+    answer(
+        StatusCode::OK,
+        &json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": admin.started.elapsed().as_secs(),
+            "workers": workers,
+        }),
+    )
+}
+
+fn worker(watch: &Watch) -> Value {
+    let handle = watch.throttle.worker();
+    let status: Status = handle.status();
+    let counts = status.counts;
+    let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    json!({
+        "name": watch.name,
+        "queue": handle.queue(),
+        "group": handle.group(),
+        "state": if handle.failure().is_some() && !status.stopping { "failed" } else { state(&status) },
+        "ready": watch.trouble().is_none(),
+        "trouble": watch.trouble(),
+        "failure": handle.failure(),
+        "in_flight": watch.recorder.running(),
+        "concurrency": status.concurrency,
+        "last_poll_seconds_ago": status.last_poll_age.map(|age| age.as_secs_f64()),
+        "handled_per_second": watch.recorder.rate(),
+        "p50_ms": status.durations.map(|seen| millis(seen.p50)),
+        "p99_ms": status.durations.map(|seen| millis(seen.p99)),
+        "received": counts.received,
+        "done": counts.done,
+        "failed": counts.failed,
+        "rejected": counts.rejected,
+        "deferred": counts.deferred,
+        "panicked": counts.panicked,
+        "timed_out": counts.timed_out,
+        "acknowledged": counts.acknowledged,
+        "redelivered": counts.redelivered,
+        "released": counts.released,
+        "dead_lettered": counts.dead_lettered,
+        "late_acknowledgements": counts.late,
+        "failed_polls": counts.failed_polls,
+        "last_errors": watch.recorder.errors(),
+    })
+}
+
+fn state(status: &Status) -> &'static str {
+    match status {
+        status if status.stopping => "stopping",
+        status if status.paused => "paused",
+        status if status.last_poll_age.is_none() => "starting",
+        _ => "running",
+    }
+}
+
+/// `/scale`: the messages that wait for each worker's group, and all together, for an autoscaler.
+pub(super) async fn scale(State(admin): State<Arc<Admin>>) -> Response {
+    let counted = join_all(admin.workers.iter().map(|watch| backlog(&admin, watch))).await;
+    let mut workers = Map::new();
+    let (mut total, mut in_flight) = (0, 0);
+    for (watch, counted) in admin.workers.iter().zip(counted) {
+        let backlog = match counted {
+            Ok(backlog) => backlog,
+            Err(error) => {
+                return (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {error}\n", watch.name)).into_response();
+            }
+        };
+        let held = watch.recorder.running();
+        total += backlog;
+        in_flight += held;
+        workers.insert(watch.name.clone(), json!({ "backlog": backlog, "in_flight": held }));
+    }
+    let in_flight_too = total + u64::try_from(in_flight).unwrap_or(u64::MAX);
+    let body = json!({ "backlog": total, "in_flight": in_flight, "total": in_flight_too, "workers": workers });
+    answer(StatusCode::OK, &body)
+}
+
+async fn backlog(admin: &Admin, watch: &Watch) -> Result<u64, Error> {
+    let handle = watch.throttle.worker();
+    let queue = admin.client.find_queue(handle.queue()).await?;
+    let group = admin.client.find_group(&queue.id, handle.group()).await?;
+    Ok(if watch.dead_letters { group.available_dead_letters.unwrap_or(0) } else { group.available_messages })
+}

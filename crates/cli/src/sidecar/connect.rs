@@ -1,0 +1,106 @@
+//! A client as the configuration describes it.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use crate::config::{self, Config, Secret};
+use dms_protocol::queue::ProjectId;
+use dms_worker::{
+    ApiVersion,
+    auth::{IamCredentials, Scope, VendorCredentials},
+    client::{Client, ClientBuilder, Error},
+    transport::Transport,
+};
+
+/// A client of the configured service over the network. An embedded service is looked for at `server.listen`.
+///
+/// # Errors
+/// When the client cannot be built: a CA file that cannot be read, a malformed key.
+pub(crate) fn to_service(config: &Config) -> Result<Client, Error> {
+    authorized(Client::builder(endpoint(config), project(config)), config)
+}
+
+/// The address of the service; of an embedded one, where a process that runs it listens.
+pub(crate) fn endpoint(config: &Config) -> String {
+    match (config.dms.is_embedded(), &config.server.tls) {
+        (false, _) => config.dms.endpoint.expose().to_owned(),
+        (true, None) => format!("http://{}", config.server.listen),
+        (true, Some(_)) => format!("https://{}", config.server.listen),
+    }
+}
+
+/// A client of the server in the same process, past its sockets.
+///
+/// # Errors
+/// As [`to_service`].
+pub(crate) fn in_process(config: &Config, transport: Arc<dyn Transport>) -> Result<Client, Error> {
+    let builder = Client::builder(format!("http://{}", config.server.listen), project(config));
+    authorized(builder.transport(transport), config)
+}
+
+fn project(config: &Config) -> ProjectId {
+    ProjectId::from(config.dms.project_id.as_str())
+}
+
+/// Adds credentials and settings of the connection.
+fn authorized(builder: ClientBuilder, config: &Config) -> Result<Client, Error> {
+    let version = match config.dms.api_version {
+        config::ApiVersion::V2 => ApiVersion::V2,
+        config::ApiVersion::V1 => ApiVersion::V1_0,
+    };
+    let mut builder = builder.api_version(version).connect_timeout(config.dms.connect_timeout.into());
+    if let Some(file) = &config.dms.ca_file {
+        builder = builder.ca_file(file);
+    }
+    match &config.dms.auth {
+        Some(auth) => with(builder, auth, config),
+        None if config.dms.is_embedded() => own_key(builder, config),
+        None if VendorCredentials::find().is_ok() => builder.credentials_from_env()?,
+        None => builder,
+    }
+    .build()
+}
+
+fn with(builder: ClientBuilder, auth: &config::Auth, config: &Config) -> ClientBuilder {
+    if let (Some(access_key), Some(secret_key)) = (&auth.access_key, &auth.secret_key) {
+        let builder = builder.access_key(access_key, secret(secret_key));
+        return match &auth.security_token {
+            Some(token) => builder.security_token(secret(token)),
+            None => builder,
+        };
+    }
+    if let Some(token) = &auth.token {
+        return builder.token(secret(token));
+    }
+    match &auth.iam {
+        Some(iam) => builder.iam(IamCredentials {
+            endpoint: iam.endpoint.expose().to_owned(),
+            user: iam.user.clone(),
+            password: iam.password.as_ref().map(secret).unwrap_or_default(),
+            domain: iam.domain.clone(),
+            project: match &iam.project {
+                Some(name) => Scope::ProjectName(name.clone()),
+                None => Scope::ProjectId(project(config)),
+            },
+        }),
+        None => builder,
+    }
+}
+
+/// The first key that the embedded server itself lets in.
+fn own_key(builder: ClientBuilder, config: &Config) -> ClientBuilder {
+    let further = config.server.projects.iter().find(|project| project.id == config.dms.project_id);
+    let auth = further.map_or(config.server.auth.as_ref(), |project| project.auth.as_ref());
+    let Some(key) = auth.and_then(|auth| auth.access_keys.first()) else { return builder };
+    let Some(secret_key) = &key.secret_key else { return builder };
+    let builder = builder.access_key(&key.access_key, secret(secret_key));
+    match &key.security_token {
+        Some(token) => builder.security_token(secret(token)),
+        None => builder,
+    }
+}
+
+fn secret(secret: &Secret) -> SecretString {
+    SecretString::from(secret.expose())
+}

@@ -1,0 +1,164 @@
+//! The embedded server as the configuration describes it.
+
+use std::collections::HashMap;
+
+use secrecy::SecretString;
+
+use crate::config;
+use dms_protocol::queue::{NewQueue, ProjectId};
+use dms_server::{
+    AccessKey, HttpLimits, Project, Rights, ServerConfig, SignatureRules, StartQueue, TlsFiles, User,
+    broker::{
+        Quotas, RetentionPolicy,
+        embedded::{EmbeddedConfig, FailureCounting, StartPosition},
+    },
+};
+
+/// The settings of a server that listens where the configuration says.
+pub(crate) fn settings(server: &config::Server) -> ServerConfig {
+    let own = Project {
+        id: ProjectId::from(server.project_id.as_str()),
+        name: server.project_name.clone(),
+        access_keys: access_keys(server.auth.as_ref()),
+        users: users(server.auth.as_ref()),
+        signatures: signatures(server.auth.as_ref()),
+        quotas: Some(quotas(server.quotas)),
+        queues: server.queues.iter().map(queue).collect(),
+    };
+    // Where projects are listed, the short form that nobody wrote is not one more of them.
+    let unwritten = server.auth.is_none() && server.queues.is_empty() && !server.projects.is_empty();
+    let own = (!unwritten).then_some(own);
+    let further = server.projects.iter().map(project);
+    ServerConfig {
+        listen: Some(server.listen),
+        admin: server.admin,
+        admin_token: server.admin_token.as_ref().map(|token| secret(Some(token))),
+        admin_tls: server.admin_tls.as_ref().map(tls),
+        hosts: server.hosts.clone(),
+        tls: server.tls.as_ref().map(tls),
+        data_dir: server.data_dir.clone(),
+        projects: own.into_iter().chain(further).collect(),
+        region: server.region.clone(),
+        token_lifetime: server.token_lifetime.get(),
+        broker: EmbeddedConfig {
+            failure_counting: match server.failure_counting {
+                config::FailureCounting::Culprit => FailureCounting::Culprit,
+                config::FailureCounting::Batch => FailureCounting::Batch,
+            },
+            fifo_blocks: server.fifo_blocks,
+            new_group_starts: match server.new_group_starts {
+                config::GroupStart::Beginning => StartPosition::Beginning,
+                config::GroupStart::End => StartPosition::End,
+            },
+            create_delay: server.create_delay.get(),
+            retention: server.retention.get(),
+            queue_retention: retentions(server),
+            quotas: quotas(server.quotas),
+            max_polls_per_group: server.limits.polls_per_group,
+            max_leased_bytes: server.limits.leased_bytes,
+            ..EmbeddedConfig::default()
+        },
+        limits: HttpLimits {
+            connections: server.limits.connections,
+            bodies_bytes: server.limits.request_bytes,
+            ..HttpLimits::default()
+        },
+        ..ServerConfig::default()
+    }
+}
+
+/// The files of a certificate.
+pub(crate) fn tls(tls: &config::Tls) -> TlsFiles {
+    TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() }
+}
+
+fn project(project: &config::Project) -> Project {
+    Project {
+        id: ProjectId::from(project.id.as_str()),
+        name: project.name.clone().unwrap_or_else(|| project.id.clone()),
+        access_keys: access_keys(project.auth.as_ref()),
+        users: users(project.auth.as_ref()),
+        signatures: signatures(project.auth.as_ref()),
+        quotas: Some(quotas(project.quotas)),
+        queues: project.queues.iter().map(queue).collect(),
+    }
+}
+
+fn access_keys(auth: Option<&config::ServerAuth>) -> Vec<AccessKey> {
+    let keys = auth.into_iter().flat_map(|auth| &auth.access_keys);
+    keys.map(|key| AccessKey {
+        access_key: key.access_key.clone(),
+        secret_key: secret(key.secret_key.as_ref()),
+        security_token: key.security_token.as_ref().map(|token| secret(Some(token))),
+        rights: rights(key.rights.as_ref()),
+    })
+    .collect()
+}
+
+fn users(auth: Option<&config::ServerAuth>) -> Vec<User> {
+    let users = auth.into_iter().flat_map(|auth| &auth.users);
+    users
+        .map(|user| User {
+            user: user.user.clone(),
+            password: secret(user.password.as_ref()),
+            domain: user.domain.clone(),
+            rights: rights(user.rights.as_ref()),
+        })
+        .collect()
+}
+
+fn signatures(auth: Option<&config::ServerAuth>) -> SignatureRules {
+    let rules = |auth: &config::ServerAuth| SignatureRules {
+        require_host: auth.require_signed_host,
+        reject_replays: auth.reject_replays,
+    };
+    auth.map(rules).unwrap_or_default()
+}
+
+/// The rights that are written, or all of them.
+fn rights(written: Option<&config::Rights>) -> Rights {
+    let copied = |rights: &config::Rights| Rights {
+        send: rights.send.clone(),
+        consume: rights.consume.clone(),
+        manage: rights.manage.clone(),
+    };
+    written.map(copied).unwrap_or_default()
+}
+
+/// A secret of a checked configuration: it is there.
+fn secret(secret: Option<&config::Secret>) -> SecretString {
+    SecretString::from(secret.map(config::Secret::expose).unwrap_or_default())
+}
+
+fn quotas(quotas: config::Quotas) -> Quotas {
+    Quotas { queues: quotas.queues, groups_per_queue: quotas.groups_per_queue, ..Quotas::default() }
+}
+
+/// What is said about how long single queues keep messages.
+fn retentions(server: &config::Server) -> HashMap<(ProjectId, String), RetentionPolicy> {
+    let own = server.queues.iter().map(|spec| (server.project_id.as_str(), spec));
+    let further =
+        server.projects.iter().flat_map(|project| project.queues.iter().map(|spec| (project.id.as_str(), spec)));
+    let policy = |spec: &config::QueueSpec| RetentionPolicy {
+        retention: spec.retention.map(config::Span::get),
+        delete_when_settled: spec.delete_when_settled,
+    };
+    let said = own.chain(further).map(|(project, spec)| ((ProjectId::from(project), spec.name.clone()), policy(spec)));
+    said.filter(|(_, policy)| *policy != RetentionPolicy::default()).collect()
+}
+
+fn queue(spec: &config::QueueSpec) -> StartQueue {
+    let queue = NewQueue {
+        name: spec.name.clone(),
+        mode: spec.mode,
+        description: spec.description.clone(),
+        max_consume_count: spec.max_consume_count,
+        retention_hours: spec.retention_hours,
+    };
+    StartQueue { queue, groups: spec.groups.clone() }
+}
+
+/// `in memory`, or where the messages are kept: for the line that a server begins with.
+pub(crate) fn storage(server: &config::Server) -> String {
+    server.data_dir.as_ref().map_or_else(|| "in memory".to_owned(), |dir| format!("data in {}", dir.display()))
+}

@@ -1,0 +1,103 @@
+//! A message as JSON outside of the service: `{"body":…,"attributes":…,"tags":…,"delay_time":…}`, one line or one item.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use dms_protocol::{
+    limits,
+    message::{Attributes, Body, Message},
+};
+
+/// The fields; others are left alone, so that what is received can be sent.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(default, borrow, deserialize_with = "present")]
+    body: Option<&'a RawValue>,
+    #[serde(default)]
+    attributes: Option<Attributes>,
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+    #[serde(default)]
+    delay_time: Option<f64>,
+}
+
+/// A value that is there, also where it is `null`.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
+    Deserialize::deserialize(value).map(Some)
+}
+
+/// Reads a message; what it does not say is taken from `common`, attributes one by one.
+///
+/// # Errors
+/// Says what is wrong, and what is allowed.
+pub(crate) fn parse(json: &[u8], common: &Message) -> Result<Message, String> {
+    let fields: Fields<'_> = serde_json::from_slice(json).map_err(|error| format!("is not a message: {error}"))?;
+    let body = fields.body.ok_or("has no `body`: write {\"body\": …}")?;
+    let body = Body::raw(body.get().to_owned()).map_err(|error| error.to_string())?;
+    let mut message = Message { body, ..common.clone() };
+    message.attributes = fields.attributes.unwrap_or_default();
+    // Few are common, while a line may have any number.
+    for (name, value) in common.attributes.iter() {
+        if !message.attributes.contains(name) {
+            message.attributes.insert_raw(name, value.to_owned());
+        }
+    }
+    if let Some(tags) = fields.tags {
+        message.tags = tags;
+    }
+    if let Some(millis) = fields.delay_time {
+        message.delay = Duration::try_from_secs_f64(millis / 1000.0)
+            .map_err(|_| format!("`delay_time` is {millis}: 0 to 604800000 ms are allowed"))?;
+    }
+    Ok(message)
+}
+
+/// Checks a message against the service's limits, so that one that breaks a limit costs no other its request.
+///
+/// # Errors
+/// Says which limit is broken.
+pub(crate) fn check(message: &Message) -> Result<(), String> {
+    limits::total_bytes(message.body.len())
+        .and_then(|()| limits::labels(&message.tags))
+        .and_then(|()| limits::delay(message.delay))
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_line_overrides_what_is_common() {
+        let common = Message::text("").tag("red").attribute("a", 1).attribute("b", 1);
+        let line =
+            br#"{"body": [1, 2], "attributes": {"b": 2}, "tags": ["blue"], "delay_time": 6000.9, "handler": "x"}"#;
+        let message = parse(line, &common).unwrap();
+        assert_eq!(message.body.as_str(), "[1, 2]");
+        assert_eq!(message.attributes.to_json(), r#"{"b":2,"a":1}"#);
+        assert_eq!((message.tags, message.delay.as_millis()), (vec!["blue".to_owned()], 6000));
+    }
+
+    #[test]
+    fn null_is_a_body_and_numbers_keep_their_digits() {
+        let line = br#"{"body":null,"attributes":{"n":1e3,"i":123456789012345678901234567890}}"#;
+        let message = parse(line, &Message::text("")).unwrap();
+        assert_eq!(message.body.as_str(), "null");
+        assert_eq!(message.attributes.to_json(), r#"{"n":1e3,"i":123456789012345678901234567890}"#);
+    }
+
+    #[test]
+    fn a_bad_line_says_why() {
+        let common = Message::text("");
+        let reason = |line: &str| parse(line.as_bytes(), &common).and_then(|message| check(&message)).unwrap_err();
+        assert!(reason("{").starts_with("is not a message: EOF"));
+        assert_eq!(reason("{}"), "has no `body`: write {\"body\": …}");
+        assert!(reason(r#"{"body": 1, "delay_time": -1}"#).contains("`delay_time` is -1"));
+        assert!(reason(r#"{"body": 1, "tags": ["a b"]}"#).contains("label is \"a b\""));
+        assert!(reason(r#"{"body": 1, "delay_time": 604800001}"#).contains("604800000 ms (7 days) are allowed"));
+    }
+}

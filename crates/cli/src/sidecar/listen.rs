@@ -1,0 +1,38 @@
+//! The small listeners of a sidecar: the admin endpoint and the publishers.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{embed, error::SidecarError};
+use crate::config;
+use dms_server::{
+    HttpLimits, STRANGERS_IDLE, Tls,
+    host_check::{HostCheck, Remedy},
+    listener::Listener,
+};
+
+/// Listens on an address.
+///
+/// # Errors
+/// When it is taken, or not this machine's, or when the certificate cannot be used.
+pub(super) async fn listen(address: SocketAddr, tls: Option<&config::Tls>) -> Result<Listener, SidecarError> {
+    let tls = tls.map(|tls| Tls::load(embed::tls(tls))).transpose()?;
+    Listener::bind(address, tls).await.map_err(|error| SidecarError::Listen(address, error))
+}
+
+/// By which names callers may call a listener, and whether web pages may; `keys` stand for it in refusals.
+pub(super) fn host_check(token: Option<&config::Secret>, hosts: &[String], keys: Remedy) -> HostCheck {
+    match token {
+        Some(_) => HostCheck::guarded(),
+        None => HostCheck::open(hosts, keys),
+    }
+}
+
+/// The limits of a listener with `connections` places, whose requests may take `shutdown_grace` to finish at the end. Where it is
+/// `guarded` by a token, callers without it may not be idle for long.
+pub(super) fn limits(connections: usize, guarded: bool, shutdown_grace: Duration) -> HttpLimits {
+    let limits = HttpLimits { connections, shutdown_grace, ..HttpLimits::default() };
+    match guarded {
+        true => HttpLimits { strangers_idle_timeout: STRANGERS_IDLE, ..limits },
+        false => limits,
+    }
+}

@@ -1,0 +1,43 @@
+//! The bounds of a publisher's requests, and what it answers beyond them.
+
+use std::{net::IpAddr, time::Duration};
+
+use axum::body::Body;
+
+use super::results::Answer;
+use dms_server::body::{self, Arrived, BodyError, Bounds, Room};
+
+/// The largest request, in bytes: sixteen full messages.
+const MAX_REQUEST: usize = 16 * dms_protocol::limits::MAX_BYTES;
+/// The most memory that requests take together, in bytes.
+const ROOM: usize = 8 * MAX_REQUEST;
+/// Into how many parts the room is divided: one peer may take one of them.
+const PARTS: usize = 2;
+/// The bounds. An application would rather try again than wait for room.
+const BOUNDS: Bounds = Bounds {
+    most: MAX_REQUEST,
+    drained: 4 * MAX_REQUEST,
+    patience: Duration::from_secs(30),
+    room_patience: Duration::ZERO,
+};
+
+/// The room that all requests in memory share.
+pub(super) fn room() -> Room {
+    Room::new(ROOM, MAX_REQUEST, PARTS)
+}
+
+/// Reads a whole body that comes from `peer`.
+///
+/// # Errors
+/// 413 above the limit, which is named; 503 where there is no room for it now; 408 when it takes too long, 400 when it
+/// breaks off.
+pub(super) async fn read(body: Body, room: &Room, peer: Option<IpAddr>) -> Result<Arrived, Answer> {
+    body::read(body, room, peer, BOUNDS).await.map_err(|error| match error {
+        BodyError::TooLarge(_) | BodyError::Endless => Answer::too_large(format!(
+            "the request is too large: at most {MAX_REQUEST} bytes are allowed in one, send fewer messages at once"
+        )),
+        BodyError::TooSlow => Answer::too_slow(BOUNDS.patience),
+        BodyError::NoRoom => Answer::unavailable("too many requests are being read"),
+        BodyError::Broken(reason) => Answer::malformed(format!("the request broke off: {reason}")),
+    })
+}

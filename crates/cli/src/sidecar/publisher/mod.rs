@@ -1,0 +1,272 @@
+//! A publisher: an endpoint that takes messages over HTTP and answers when the service has them.
+//!
+//! | answer | when |
+//! |---|---|
+//! | 200 | every message is sent |
+//! | 207 | some are, some are not: each message has its own result |
+//! | 400, 413 | none could be sent: malformed, or above a limit, which is named |
+//! | 401 | without the token |
+//! | 403, 421 | without a token configured: a web page, a foreign `Host` |
+//! | 422 | the `Idempotency-Key` stood on another request |
+//! | 503 with `Retry-After` | none was taken: too many are waiting, or the service is not there |
+//! | 504 | nobody knows whether the service has them |
+
+mod body;
+mod events;
+mod list;
+mod memory;
+mod results;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    extract::State,
+    middleware,
+    response::Response,
+    routing::post,
+};
+use http::HeaderMap;
+use tokio::sync::OnceCell;
+
+use self::{
+    memory::{Memory, Outcomes},
+    results::{Answer, Outcome},
+};
+use super::{
+    line,
+    listen::{host_check, limits},
+};
+use crate::config;
+use dms_protocol::{
+    message::Message,
+    trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
+};
+use dms_server::{
+    body::Room,
+    guard::{self, Guard},
+    host_check::{self, Remedy},
+    listener::Listener,
+    visitor::Visitor,
+};
+use dms_worker::{
+    client::{Client, Error},
+    producer::{Metrics, Producer, ProducerBuilder, SendError, TrySendError},
+    runtime::RuntimeHandle,
+};
+
+/// The keys that a refusal of a caller names.
+const KEYS: Remedy = Remedy { hosts: "publishers[].hosts", credentials: "publishers[].token" };
+/// The most messages of one request.
+const MAX_MESSAGES: usize = 10_000;
+/// The longest `Idempotency-Key`, in characters.
+const MAX_KEY: usize = 255;
+
+/// A publisher that listens.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    listener: Listener,
+    client: Client,
+    settings: config::Publisher,
+    metrics: Metrics,
+    guard: Guard,
+}
+
+/// What turns requests into messages.
+#[derive(Debug)]
+struct Intake {
+    client: Client,
+    settings: config::Publisher,
+    metrics: Metrics,
+    /// Made with the first message: the service need not be there when the process starts.
+    producer: OnceCell<Producer>,
+    /// Closes the producer when everything ends.
+    runtime: RuntimeHandle,
+    room: Room,
+    memory: Memory,
+}
+
+impl Publisher {
+    /// A publisher that answers on `listener`.
+    pub(crate) fn new(settings: &config::Publisher, listener: Listener, client: Client, metrics: &Metrics) -> Self {
+        let guard = Guard::new(settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
+        Self { listener, client, settings: settings.clone(), metrics: metrics.clone(), guard }
+    }
+
+    /// Where it listens.
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// Who may use it.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Answers requests until `runtime` stops.
+    pub(crate) async fn run(self, runtime: RuntimeHandle) {
+        let rule = host_check(self.settings.token.as_ref(), &self.settings.hosts, KEYS);
+        let guarded = self.settings.token.is_some();
+        let stop = runtime.stop_token();
+        let intake = Intake {
+            client: self.client,
+            settings: self.settings,
+            metrics: self.metrics,
+            producer: OnceCell::new(),
+            runtime,
+            room: body::room(),
+            memory: Memory::default(),
+        };
+        let router = Router::new()
+            .route("/", post(publish))
+            .layer(middleware::from_fn_with_state(self.guard, guard::check))
+            .layer(middleware::from_fn_with_state(rule, host_check::check))
+            .with_state(Arc::new(intake));
+        self.listener.run(router, limits(1024, guarded, Duration::from_secs(10)), stop).await;
+    }
+}
+
+async fn publish(
+    State(intake): State<Arc<Intake>>,
+    Extension(visitor): Extension<Arc<Visitor>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let request = match body::read(body, &intake.room, Some(visitor.peer())).await {
+        Ok(request) => request,
+        Err(answer) => return answer.into(),
+    };
+    let (messages, single) = match read(&headers, &request.bytes) {
+        Ok((messages, single)) => (traced(&headers, messages), single),
+        Err(reason) => return Answer::malformed(reason).into(),
+    };
+    let outcomes = match key(&headers) {
+        Ok(None) => Outcomes::default(),
+        Ok(Some(key)) => match intake.memory.recall(key, &request.bytes, messages.len()) {
+            Some(outcomes) => outcomes,
+            None => return Answer::reused_key().into(),
+        },
+        Err(reason) => return Answer::malformed(reason).into(),
+    };
+    // On its own: a caller that gives up does not undo what was taken, and finds out when it asks again with its key.
+    let work = tokio::spawn(async move {
+        let mut outcomes = outcomes.lock().await;
+        intake.send(messages, &mut outcomes).await;
+        drop(request);
+        Answer::new(&outcomes, single)
+    });
+    work.await.unwrap_or_else(|panic| Answer::unknown(&panic.to_string())).into()
+}
+
+/// The key under which a request is remembered.
+fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    match key.to_str() {
+        Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key)),
+        _ => Err(format!("the Idempotency-Key is not 1 to {MAX_KEY} visible ASCII characters")),
+    }
+}
+
+impl Intake {
+    /// Sends the messages, and writes down what became of each. Where `outcomes` are known from an earlier try, only what
+    /// was not taken then, or is unsure, is sent. Behind one that is not taken none is, so that a repetition keeps their order.
+    async fn send(&self, messages: Vec<Result<Message, String>>, outcomes: &mut Vec<Outcome>) {
+        let producer = match self.producer.get_or_try_init(|| self.connect()).await {
+            Ok(producer) => producer,
+            Err(error) => {
+                outcomes.resize_with(messages.len(), || Outcome::Busy(error.to_string()));
+                return;
+            }
+        };
+        outcomes.resize_with(messages.len(), || Outcome::Busy("it was not tried".to_owned()));
+        let mut receipts = Vec::new();
+        let mut full = None;
+        for (message, outcome) in messages.into_iter().zip(outcomes.iter_mut()) {
+            if outcome.is_final() {
+                continue;
+            }
+            if let (Some(reason), Ok(_)) = (&full, &message) {
+                *outcome = Outcome::Busy(String::clone(reason));
+                continue;
+            }
+            match message.map(|message| producer.try_send(message)) {
+                // What is accepted counts as unsure until it is settled.
+                Ok(Ok(receipt)) => {
+                    *outcome = Outcome::Unsure("it was on its way".to_owned());
+                    receipts.push((outcome, receipt));
+                }
+                Ok(Err(TrySendError::Limit(error))) => *outcome = Outcome::refused(error.to_string()),
+                Ok(Err(error)) => {
+                    let reason = error.to_string();
+                    *outcome = Outcome::Busy(reason.clone());
+                    full = Some(reason);
+                }
+                Err(reason) => *outcome = Outcome::refused(reason),
+            }
+        }
+        for (outcome, receipt) in receipts {
+            *outcome = settled(receipt.await);
+        }
+    }
+
+    async fn connect(&self) -> Result<Producer, Error> {
+        let queue = self.client.find_queue(&self.settings.queue).await?;
+        let producer = ProducerBuilder::of(self.client.clone(), queue)
+            .metrics(&self.metrics)
+            .linger(self.settings.linger.get())
+            .max_pending(self.settings.max_pending, 64 * 1024 * 1024)
+            .return_ids(true);
+        let producer = producer.build().map_err(|error| Error::limit("publish", error))?;
+        self.runtime.add_producer(format!("publisher of {}", self.settings.queue), producer.clone());
+        Ok(producer)
+    }
+}
+
+/// Puts the messages into the trace that the caller works in, where they have none of their own.
+fn traced(headers: &HeaderMap, messages: Vec<Result<Message, String>>) -> Vec<Result<Message, String>> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let caller = text(TRACEPARENT).and_then(|parent| TraceContext::parse(parent, text(TRACESTATE)).ok());
+    match caller {
+        Some(caller) => messages.into_iter().map(|message| Ok(message?.trace_context(&caller))).collect(),
+        None => messages,
+    }
+}
+
+/// The messages of a request, each by itself, and whether it was a single one rather than a list.
+type Read = (Vec<Result<Message, String>>, bool);
+
+fn read(headers: &HeaderMap, body: &Bytes) -> Result<Read, String> {
+    if let Some(read) = events::read(headers, body) {
+        return read;
+    }
+    let common = Message::new(dms_protocol::message::Body::trusted("null".into()));
+    let parse = |json: &[u8]| line::parse(json, &common).and_then(|message| line::check(&message).map(|()| message));
+    if body.trim_ascii_start().starts_with(b"[") {
+        let items = list::items(body, "list")?;
+        return Ok((placed(items.into_iter().map(|item| parse(item.as_bytes()))), false));
+    }
+    Ok((vec![parse(body)], true))
+}
+
+/// Whether the service refuses the sidecar and not the message: that is nothing the application can mend.
+fn is_about_service(error: &SendError) -> bool {
+    matches!(error, SendError::Call(error) if error.is_auth() || error.is_forbidden())
+}
+
+/// The messages of a list; what is wrong with one names its place.
+fn placed(messages: impl Iterator<Item = Result<Message, String>>) -> Vec<Result<Message, String>> {
+    let named = |(place, message): (usize, Result<Message, String>)| {
+        message.map_err(|reason| format!("messages[{place}]: {reason}"))
+    };
+    messages.enumerate().map(named).collect()
+}
+
+fn settled(result: Result<Option<dms_protocol::message::MessageId>, SendError>) -> Outcome {
+    match result {
+        Ok(id) => Outcome::Sent(id.map(|id| id.to_string())),
+        Err(error) if error.is_unsure() => Outcome::Unsure(error.to_string()),
+        Err(error) if error.is_retryable() || is_about_service(&error) => Outcome::Busy(error.to_string()),
+        Err(error) => Outcome::refused(error.to_string()),
+    }
+}

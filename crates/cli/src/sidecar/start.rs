@@ -1,0 +1,306 @@
+//! From a configuration to everything that `run` runs, with all that can fail failing before the first message.
+
+use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    app::{App, Watching},
+    children, connect,
+    controls::Controls,
+    deliver::{
+        command::{CommandDelivery, Run},
+        http::{HttpBatches, HttpDelivery},
+        lines::LinesDelivery,
+        log::LogDelivery,
+        target::Target,
+    },
+    embed,
+    error::SidecarError,
+    listen::listen,
+    log_control::LogControl,
+    observe::Recorder,
+    publisher::Publisher,
+    secrets::Secrets,
+    settings::{batching, idle_worker, rate, settings},
+    throttle::{Brake, Throttle},
+};
+use crate::config::{self, CommandMode, Config, Secret};
+use dms_server::{
+    Server,
+    connections::{Audience, ConnectionMetrics},
+    guard::Guard,
+    listener::Listener,
+};
+use dms_worker::{
+    client::Client,
+    producer,
+    transport::InProcess,
+    worker::{Batching, Handler, Metrics, Worker, WorkerBuilder},
+};
+
+/// Everything of one configuration, ready to run.
+#[derive(Debug)]
+pub struct Sidecar {
+    pub(super) config: Config,
+    pub(super) server: Option<Server>,
+    pub(super) client: Client,
+    pub(super) units: Vec<Unit>,
+    pub(super) publishers: Vec<Publisher>,
+    pub(super) admin: Option<Listener>,
+    /// Who may use the admin endpoint.
+    pub(super) admin_guard: Guard,
+    pub(super) metrics: Metrics,
+    pub(super) producers: producer::Metrics,
+    pub(super) connections: ConnectionMetrics,
+    pub(super) stopping: CancellationToken,
+    /// What ends after the workers.
+    pub(super) tasks: TaskTracker,
+    pub(super) log: LogControl,
+}
+
+/// A worker with what stands around it.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) name: String,
+    pub(super) worker: Worker,
+    pub(super) throttle: Throttle,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) app: Option<Watched>,
+    /// Whether it reads the group's dead letters.
+    pub(super) dead_letters: bool,
+    /// A worker that has not polled with success for so long is not ready.
+    pub(super) stale_after: Duration,
+}
+
+/// The application of a worker, and how it is watched.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) app: Arc<App>,
+    pub(super) target: Arc<Target>,
+    pub(super) watching: Watching,
+}
+
+impl Sidecar {
+    /// Starts the embedded server if there is one, listens on every address, and puts the workers together. Nothing is
+    /// consumed yet, and a service elsewhere need not be there yet.
+    ///
+    /// # Errors
+    /// When something cannot work, or an address is taken.
+    pub async fn start(config: Config) -> Result<Self, SidecarError> {
+        if config.workers.is_empty() && config.publishers.is_empty() {
+            return Err(SidecarError::Nothing);
+        }
+        let stopping = CancellationToken::new();
+        let (server, client) = match config.dms.is_embedded() {
+            true => {
+                let server = Server::bind(embed::settings(&config.server)).await?;
+                let client = connect::in_process(&config, Arc::new(InProcess::new(server.router())))?;
+                (Some(server), client)
+            }
+            false => (None, connect::to_service(&config)?),
+        };
+        let metrics = Metrics::new();
+        let producers = producer::Metrics::new();
+        let connections = ConnectionMetrics::default();
+        let tasks = TaskTracker::new();
+        let surroundings =
+            Surroundings { stopping: &stopping, tasks: &tasks, withheld: children::withheld(&config.secret_variables) };
+        let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, &surroundings));
+        let units = units.collect::<Result<Vec<_>, _>>()?;
+        let mut publishers = Vec::new();
+        for publisher in &config.publishers {
+            let listener = listen(publisher.listen, publisher.tls.as_ref()).await?;
+            let listener = listener.named("publisher", Audience::Callers, &connections);
+            publishers.push(Publisher::new(publisher, listener, client.clone(), &producers));
+        }
+        let admin = match config.admin.listen {
+            Some(address) => {
+                let listener = listen(address, config.admin.tls.as_ref()).await?;
+                Some(listener.named("admin", Audience::Operators, &connections))
+            }
+            None => None,
+        };
+        let admin_guard = Guard::new(config.admin.token.as_ref().map(Secret::expose), "admin.token");
+        let log = LogControl::default();
+        Ok(Self {
+            config,
+            server,
+            client,
+            units,
+            publishers,
+            admin,
+            admin_guard,
+            metrics,
+            producers,
+            connections,
+            stopping,
+            tasks,
+            log,
+        })
+    }
+
+    /// Lets the admin endpoint change what is logged: `set` takes a filter, and says what is wrong with it.
+    pub fn log_control(mut self, set: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.log = LogControl(Some(Arc::new(set)));
+        self
+    }
+
+    /// The address of the embedded server.
+    pub fn server_addr(&self) -> Option<SocketAddr> {
+        self.server.as_ref().and_then(Server::local_addr)
+    }
+
+    /// The address of the admin endpoint.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(Listener::local_addr)
+    }
+
+    /// The addresses of the publishers, in the order of the configuration.
+    pub fn publisher_addrs(&self) -> Vec<SocketAddr> {
+        self.publishers.iter().filter_map(|publisher| publisher.listener().local_addr()).collect()
+    }
+
+    /// Where callers reach the embedded server: its address with `http` or `https` in front.
+    pub fn server_url(&self) -> Option<String> {
+        self.server.as_ref().and_then(Server::url)
+    }
+
+    /// Where callers reach the admin endpoint.
+    pub fn admin_url(&self) -> Option<String> {
+        self.admin.as_ref().and_then(Listener::url)
+    }
+
+    /// Where callers reach the publishers, in the order of the configuration.
+    pub fn publisher_urls(&self) -> Vec<String> {
+        self.publishers.iter().filter_map(|publisher| publisher.listener().url()).collect()
+    }
+
+    /// What can be changed while it runs.
+    pub fn controls(&self) -> Controls {
+        let server = self.server.iter().flat_map(Server::certificates);
+        let publishers = self.publishers.iter().filter_map(|publisher| publisher.listener().tls());
+        let admin = self.admin.as_ref().and_then(Listener::tls);
+        let throttles = self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect();
+        let certificates = server.chain(publishers).chain(admin).cloned().collect();
+        Controls::new(throttles, certificates, self.server.as_ref().map(Server::callers), self.secrets())
+    }
+
+    fn secrets(&self) -> Secrets {
+        let app = |unit: &Unit| Some((unit.name.clone(), unit.app.as_ref()?.target.credentials().clone()));
+        Secrets {
+            client: self.client.clone(),
+            apps: self.units.iter().filter_map(app).collect(),
+            publishers: self.publishers.iter().map(|publisher| publisher.guard().clone()).collect(),
+            admin: self.admin_guard.clone(),
+        }
+    }
+
+    /// The names of the workers.
+    pub fn worker_names(&self) -> Vec<String> {
+        self.units.iter().map(|unit| unit.name.clone()).collect()
+    }
+}
+
+/// What all handlers share.
+struct Surroundings<'a> {
+    /// Cancelled when the process begins to end.
+    stopping: &'a CancellationToken,
+    /// What ends after the workers.
+    tasks: &'a TaskTracker,
+    /// The variables that programs do not inherit.
+    withheld: Arc<[OsString]>,
+}
+
+fn unit(
+    worker: &config::Worker,
+    config: &Config,
+    client: &Client,
+    metrics: &Metrics,
+    surroundings: &Surroundings<'_>,
+) -> Result<Unit, SidecarError> {
+    let name = worker.label();
+    let recorder = Arc::<Recorder>::default();
+    let brake = Brake::default();
+    let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
+    let (handling, app) = handling(worker, source, &brake, surroundings)?;
+    let rate = rate(worker).map_err(|error| SidecarError::Settings(name.clone(), error))?;
+    let built = settings(handling.builder(client.clone(), worker), worker, config)
+        .rate_limit(rate)
+        .observer(recorder.clone())
+        .observer(metrics.observer(&name, &worker.queue, &worker.group))
+        .build()
+        .map_err(|error| SidecarError::Settings(name.clone(), error))?;
+    metrics.watch(built.handle());
+    let throttle = Throttle::new(built.handle());
+    brake.connect(throttle.clone());
+    let dead_letters = worker.source == config::Source::DeadLetters;
+    let stale_after = worker.poll_wait.get() + Duration::from_secs(60);
+    Ok(Unit { name, worker: built, throttle, recorder, app, dead_letters, stale_after })
+}
+
+/// What handles the messages of a worker.
+enum Handling {
+    Single(Arc<dyn Handler>),
+    Batch(Box<HttpBatches>, Batching),
+}
+
+impl Handling {
+    fn builder(self, client: Client, worker: &config::Worker) -> WorkerBuilder {
+        match self {
+            Self::Single(handler) => Worker::builder(client, &worker.queue, &worker.group, handler),
+            Self::Batch(handler, batching) => {
+                Worker::batch_builder(client, &worker.queue, &worker.group, *handler).batching(batching)
+            }
+        }
+    }
+}
+
+/// The handler of a worker, and its application where it has one.
+fn handling(
+    worker: &config::Worker,
+    source: String,
+    brake: &Brake,
+    Surroundings { stopping, tasks, withheld }: &Surroundings<'_>,
+) -> Result<(Handling, Option<Watched>), SidecarError> {
+    if let Some(settings) = &worker.handler.http {
+        let target = Target::new(settings, worker.concurrency);
+        let target = Arc::new(target.map_err(|error| SidecarError::Http(worker.label(), error))?);
+        let delivery = HttpDelivery::new(settings, target.clone(), source, brake.clone(), (*stopping).clone());
+        let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
+        let watched = Watched { app: delivery.app(), target, watching };
+        let handling = match settings.batch {
+            None => Handling::Single(Arc::new(delivery)),
+            Some(batch) => Handling::Batch(Box::new(HttpBatches(delivery)), batching(batch)),
+        };
+        return Ok((handling, Some(watched)));
+    }
+    let Some(command) = &worker.handler.command else {
+        let log = LogDelivery::new(worker.handler.log.unwrap_or_default());
+        return Ok((Handling::Single(Arc::new(log)), None));
+    };
+    let timeout = command.timeout.map(config::Span::get);
+    let run = Run { program: command.run.clone(), withheld: Arc::clone(withheld) };
+    children::find(&run.program).map_err(|error| SidecarError::Program(worker.label(), error))?;
+    let handler: Arc<dyn Handler> = match command.mode {
+        CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout, brake.clone())),
+        CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, brake.clone(), tasks)),
+    };
+    Ok((Handling::Single(handler), None))
+}
+
+/// Finds what a start would refuse, without starting anything: files of authorities that cannot be used, and settings of workers.
+///
+/// # Errors
+/// When something cannot work; the first is named.
+pub fn check(config: &Config) -> Result<(), SidecarError> {
+    let client = connect::to_service(config)?;
+    for worker in &config.workers {
+        let refused = |error| SidecarError::Settings(worker.label(), error);
+        idle_worker(&client, worker, config).map_err(refused)?;
+        if let Some(http) = &worker.handler.http {
+            Target::new(http, 1).map_err(|error| SidecarError::Http(worker.label(), error))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! HTTPS through the binary: what listens, what asks, and the renewal on SIGHUP.
+
+use super::Program;
+use crate::pki::Pki;
+
+/// A section `tls` of a configuration.
+fn section(pki: &Pki) -> String {
+    format!("tls: {{certificate: {}, key: {}}}", pki.path("tls.crt").display(), pki.path("tls.key").display())
+}
+
+/// The program with this authority as the one that its client trusts.
+fn queues(program: &Program, url: &str, ca: &str) -> std::process::Output {
+    let mut command = program.command(&["--endpoint", url, "-o", "json", "queue", "list"]);
+    command.env("DMS_WORKER_DMS__CA_FILE", ca).output().unwrap()
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_on_sighup() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let file = program.file("server.yaml", &format!("server: {{{}}}\n", section(&pki)));
+    let mut server = program.serve(&["-c", &file]);
+    let (url, ca) = (server.url("serving on "), pki.path("ca.pem").display().to_string());
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    assert!(queues(&program, &url, &ca).status.success());
+    let plain = program.run(&["--endpoint", &url, "queue", "list"]).failed(69);
+    assert!(plain.contains("certificate"), "{plain}");
+
+    pki.renew();
+    assert_eq!(
+        queues(&program, &url, &ca).status.code(),
+        Some(69),
+        "the new authority did not sign the old certificate"
+    );
+    server.signal("HUP");
+    server.until("the configuration was read again");
+    assert!(queues(&program, &url, &ca).status.success());
+
+    std::fs::write(pki.path("tls.key"), "no key").unwrap();
+    server.signal("HUP");
+    server.until("the certificate was read again and not taken");
+    assert!(queues(&program, &url, &ca).status.success());
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+/// The application is a publisher of another process: it answers a message with 200, over HTTPS.
+#[test]
+fn an_application_with_a_private_authority_is_trusted_by_name() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let tls = section(&pki);
+    let target = format!(
+        "server: {{listen: '127.0.0.1:0', queues: [{{name: q, groups: [g]}}]}}\npublishers: [{{queue: q, listen: '127.0.0.1:0', {tls}}}]\n"
+    );
+    let target = program.start(&["run", "-c", &program.file("target.yaml", &target)]);
+    let app = target.url("publisher on ");
+    let yaml = |authority: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0', queues: [{{name: q, groups: [g]}}]}}\nworkers:\n  - {{queue: q, group: g, poll_wait: 1s, handler: {{http: {{url: '{app}', {authority}}}}}}}\n"
+        )
+    };
+    let trusting = format!("ca_file: '{}'", pki.path("ca.pem").display());
+    let sidecar = program.start(&["run", "-c", &program.file("trusting.yaml", &yaml(&trusting))]);
+    program.run(&["--endpoint", &sidecar.url("server on "), "send", "q", r#"{"body": 1}"#]).ok();
+    let arrived = program.run(&["--endpoint", &target.url("server on "), "receive", "q", "g", "--max", "1"]).ok();
+    assert!(arrived.contains('1'), "{arrived}");
+
+    let missing = program.file("missing.yaml", &yaml("ca_file: /nonexistent/ca.pem"));
+    for command in ["check", "run"] {
+        let stderr = program.run(&[command, "-c", &missing]).failed(78);
+        assert!(
+            stderr.contains("worker q/g: the HTTP client cannot be set up: CA file /nonexistent/ca.pem: "),
+            "{stderr}"
+        );
+    }
+    let plain = program.file("plain.yaml", &yaml(&trusting).replace("https:", "http:"));
+    let stderr = program.run(&["check", "-c", &plain]).failed(78);
+    assert!(
+        stderr.contains("handler.http.ca_file") && stderr.contains("is never used: `url` is not https"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn everything_that_listens_can_speak_https() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let tls = section(&pki);
+    let yaml = |admin: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0', queues: [{{name: q, groups: [g]}}], {tls}}}\npublishers: [{{queue: q, listen: '127.0.0.1:0', {tls}}}]\nadmin: {{listen: '{admin}', {tls}}}\n"
+        )
+    };
+    let file = program.file("config.yaml", &yaml("127.0.0.1:0"));
+    let sidecar = program.start(&["run", "-c", &file]);
+    let ca = pki.path("ca.pem").display().to_string();
+    assert!(queues(&program, &sidecar.url("server on "), &ca).status.success());
+    let publisher = sidecar.url("publisher on ");
+    let certificate = reqwest::Certificate::from_pem(&std::fs::read(&ca).unwrap()).unwrap();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([certificate]).build().unwrap();
+    let post = async { client.post(&publisher).body("{\"body\":1}").send().await.unwrap().status() };
+    assert_eq!(tokio::runtime::Runtime::new().unwrap().block_on(post), 200);
+
+    // The address of the configuration is asked with its own certificate, whoever signed it.
+    let admin = sidecar.url("admin on ");
+    assert!(admin.starts_with("https://"), "{admin}");
+    let there = program.file("there.yaml", &yaml(admin.trim_start_matches("https://")));
+    assert_eq!(program.run(&["health", "-c", &there]).ok(), "ready\n");
+    program.run(&["health", &admin]).failed(69);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_78() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let other = Pki::new();
+    let yaml = |key: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0', tls: {{certificate: {}, key: {key}}}}}\n",
+            pki.path("tls.crt").display()
+        )
+    };
+    let missing = program.file("missing.yaml", &yaml("/nonexistent/tls.key"));
+    let stderr = program.run(&["check", "-c", &missing]).failed(78);
+    assert!(stderr.contains("server.tls.key: `/nonexistent/tls.key` cannot be read"), "{stderr}");
+    let wrong = program.file("wrong.yaml", &yaml(&other.path("tls.key").display().to_string()));
+    for command in ["check", "serve"] {
+        let stderr = program.run(&[command, "-c", &wrong]).failed(78);
+        assert!(stderr.contains("TLS: the certificate") && stderr.contains("cannot be used with the key"), "{stderr}");
+    }
+}
+
+/// A server whose admin address asks for a token and speaks TLS, as the commands see it.
+#[test]
+fn the_admin_address_of_a_server_is_asked_with_its_token_over_https() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let token = program.file("admin_token", "a token\n");
+    let yaml = |admin: &str| {
+        let tls = section(&pki).replacen("tls:", "admin_tls:", 1);
+        format!("server: {{listen: '127.0.0.1:0', admin: '{admin}', admin_token_file: {token}, {tls}}}\n")
+    };
+    let mut server = program.start(&["serve", "-c", &program.file("server.yaml", &yaml("127.0.0.1:0"))]);
+    let admin = server.url("admin on ");
+    assert!(admin.starts_with("https://127.0.0.1:"), "{admin}");
+    let there = program.file("there.yaml", &yaml(admin.trim_start_matches("https://")));
+    let run = |args: &[&str], trusting: bool| {
+        let mut command = program.command(args);
+        if trusting {
+            command.env("DMS_WORKER_DMS__CA_FILE", pki.path("ca.pem"));
+        }
+        command.output().unwrap()
+    };
+
+    assert_eq!(program.run(&["health", "-c", &there]).ok(), "ready\n", "without token and authority");
+    let ours = ["data", "damaged", "-c", &there];
+    assert!(run(&ours, true).status.success(), "{:?}", run(&ours, true));
+    let named = ["data", "damaged", "-c", &there, "--admin", &admin];
+    assert!(run(&named, true).status.success(), "{:?}", run(&named, true));
+    assert_eq!(run(&ours, false).status.code(), Some(69), "the token is shown to nobody who is not trusted");
+    let without = run(&["data", "damaged", "--admin", &admin], true);
+    let text = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert!(without.status.code() == Some(1) && text.contains("Send the token of server.admin_token"), "{text}");
+
+    pki.renew();
+    assert_eq!(run(&ours, true).status.code(), Some(69), "the new authority did not sign the old certificate");
+    server.signal("HUP");
+    server.until("the configuration was read again");
+    assert!(run(&ours, true).status.success());
+}

@@ -1,0 +1,127 @@
+//! `docs/observability.md` and the tables of metrics in `docs/operations.md` say what the code has, and nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use dms_worker::{
+    queue::NewQueue,
+    testing::TestServer,
+    worker::{HandlerError, MessageAck, Metrics, Redelivery, handler_fn},
+};
+
+fn file(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap()
+}
+
+/// The rows of the tables of a section, without their heads: the cells of each, without backticks.
+fn rows(path: &str, section: &str) -> Vec<Vec<String>> {
+    let text = file(path);
+    let begin = text.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let section = &text[begin + 4..];
+    let section = &section[..section.find("\n## ").unwrap_or(section.len())];
+    let lines: Vec<&str> = section.lines().collect();
+    let mut rows = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let is_head = lines.get(at + 1).is_some_and(|next| next.starts_with("|---"));
+        if line.starts_with('|') && !line.starts_with("|---") && !is_head {
+            let cells = line.trim_matches('|').split('|');
+            rows.push(cells.map(|cell| cell.trim().replace('`', "")).collect());
+        }
+    }
+    rows
+}
+
+/// The variants of an enumeration, as its source has them.
+fn variants(path: &str, name: &str) -> BTreeSet<String> {
+    let text = file(path);
+    let begin = text.find(&format!("pub enum {name}")).unwrap();
+    let body = &text[begin..begin + text[begin..].find("\n}").unwrap()];
+    let variant = |line: &str| {
+        let line = line.strip_prefix("    ")?;
+        let name: String = line.chars().take_while(char::is_ascii_alphanumeric).collect();
+        line.starts_with(|c: char| c.is_ascii_uppercase()).then_some(name)
+    };
+    body.lines().filter_map(variant).collect()
+}
+
+#[test]
+fn every_event_is_documented_and_none_is_stale() {
+    let events = rows("docs/observability.md", "Events").into_iter().filter(|row| row.len() == 4);
+    let documented: BTreeSet<_> = events.map(|row| row[0].clone()).collect();
+    assert_eq!(documented, variants("src/worker/event.rs", "Event"));
+}
+
+#[test]
+fn every_reason_is_documented_in_its_own_words() {
+    let rows = rows("docs/observability.md", "Why a message came again");
+    let documented: BTreeMap<_, _> = rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let known = Redelivery::ALL.iter().map(|reason| (reason.name().to_owned(), reason.to_string())).collect();
+    assert_eq!(documented, known);
+}
+
+/// The metrics of an exposition by name, with their kinds.
+fn exposed(text: &str) -> BTreeMap<String, String> {
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let sample = |name: &str, kind: &str| if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+    kinds.map(|(name, kind)| (sample(name, kind), kind.to_owned())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_metric_of_a_worker_is_documented_and_none_is_stale() {
+    let server = TestServer::start().await;
+    let group = server.group(NewQueue::new("orders").dead_letters_after(2), "billing").await;
+    group.send(["fine", "bad"]).await;
+    let metrics = Metrics::new();
+    let worker = group.worker(handler_fn(|delivery| async move {
+        if delivery.json::<String>()? == "bad" { Err(HandlerError::retry("no")) } else { Ok(()) }
+    }));
+    let worker = worker.observer(metrics.observer("w", "orders", "billing")).build().unwrap();
+    metrics.watch(worker.handle());
+    let handle = worker.handle();
+    let watch = async {
+        group.until_idle(std::time::Duration::from_secs(60)).await;
+        handle.stop();
+    };
+    tokio::join!(worker.run(std::future::pending()), watch).0.unwrap();
+    let exposed = exposed(&metrics.encode());
+    let rows = rows("docs/operations.md", "Metrics");
+    let of_workers = rows.iter().filter(|row| row[0].starts_with("dms_worker_"));
+    let documented: BTreeMap<_, _> = of_workers.map(|row| (row[0].clone(), row[1].clone())).collect();
+    assert_eq!(documented, exposed);
+    let names = |row: &Vec<String>| row[3].split(", ").map(str::to_owned).collect::<Vec<_>>();
+    let events = self::rows("docs/observability.md", "Events").into_iter().filter(|row| row.len() == 4);
+    let caused: BTreeSet<_> = events.flat_map(|row| names(&row)).filter(|name| !name.is_empty()).collect();
+    let counted: BTreeSet<_> = exposed.into_iter().filter(|(_, kind)| kind != "gauge").map(|(name, _)| name).collect();
+    assert_eq!(caused, counted, "what the events make, and what there is");
+}
+
+#[test]
+fn the_labels_of_acknowledged_messages_are_documented() {
+    let rows = rows("docs/operations.md", "Metrics");
+    let row = rows.iter().find(|row| row[0] == "dms_worker_message_acks_total").unwrap();
+    let names: Vec<_> = MessageAck::ALL.iter().map(|result| result.name()).collect();
+    assert_eq!(row[2], format!("result: {}", names.join(", ")));
+}
+
+/// "What happens when…" and "Faults that are survived": every statement names tests that are there.
+#[test]
+fn every_statement_names_its_test() {
+    let mut named = 0;
+    let faults = rows("docs/storage.md", "Faults that are survived");
+    assert!(faults.len() > 10, "{}", faults.len());
+    for row in rows("docs/worker.md", "What happens when…").into_iter().chain(faults) {
+        for tests in row[2].split("; ") {
+            let (path, names) = tests.split_once(' ').unwrap_or_else(|| panic!("{tests}"));
+            let text = file(path);
+            for name in names.split(", ") {
+                let is_there = ["fn ", "def ", "class "].iter().any(|kind| text.contains(&format!("{kind}{name}(")));
+                assert!(is_there, "{path} has no test {name}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 50, "{named}");
+}

@@ -1,0 +1,309 @@
+//! The service's documented limits, and checks that say which one a value breaks.
+//!
+//! The client checks before anything is sent, the server before anything is stored: one set of rules.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+/// The largest sum of message bodies in one send or consume, in bytes (API reference 5.3.1, 5.3.2).
+pub const MAX_BYTES: usize = 524_288;
+/// Messages in one send, consume or acknowledgement (5.3.1, 5.3.2).
+pub const MAX_MESSAGES: usize = 10;
+/// The deepest nesting of a body, and of the attributes of a message, in levels. An answer has three more around them, and parsers
+/// with a limit read 64 (.NET's) or more. The reference says nothing of it.
+pub const MAX_NESTING: usize = 60;
+/// How long a consume call may wait for a first message, in seconds (5.3.2, `time_wait`; default 3).
+pub const POLL_WAIT_SECS: RangeInclusive<u64> = 1..=60;
+/// How long a consumed batch may stay unacknowledged, in seconds (5.3.2, `ack_wait`; default 30).
+pub const ACK_WAIT_SECS: RangeInclusive<u64> = 15..=300;
+/// The longest delay of a message: seven days (5.3.1, `delay_time`).
+pub const MAX_DELAY: Duration = Duration::from_millis(604_800_000);
+/// Labels of one message, and labels of one filter (5.3.1, 5.3.2).
+pub const MAX_LABELS: usize = 3;
+/// The longest label, in characters (5.3.1).
+pub const MAX_LABEL_CHARS: usize = 64;
+/// The longest queue name, in characters (5.1.1).
+pub const MAX_QUEUE_NAME: usize = 64;
+/// The longest group name, in characters (5.2.1).
+pub const MAX_GROUP_NAME: usize = 32;
+/// The longest queue description, in characters (5.1.1).
+pub const MAX_DESCRIPTION: usize = 160;
+/// Failed consumptions before a message becomes a dead letter (5.1.1, `max_consume_count`).
+pub const MAX_CONSUME_COUNT: RangeInclusive<u32> = 1..=100;
+/// How long a Kafka queue keeps messages, in hours (5.1.1, `retention_hours`).
+pub const RETENTION_HOURS: RangeInclusive<u32> = 1..=72;
+/// How long this project's server can be told to keep messages, in milliseconds; at most what the reference documents (5.1.2).
+pub const RETENTION_MS: RangeInclusive<u64> = 1_000..=72 * 3_600_000;
+/// Groups in one creation request, and groups of one queue by default (5.2.1).
+pub const MAX_GROUPS: usize = 3;
+/// Resource tags of one queue (error DMS.10240044).
+pub const MAX_QUEUE_TAGS: usize = 10;
+/// The longest resource tag key, in characters (5.4.1).
+pub const MAX_TAG_KEY: usize = 36;
+/// The longest resource tag value, in characters (5.4.1).
+pub const MAX_TAG_VALUE: usize = 43;
+/// The most messages that a worker may have in flight (a limit of this project's worker).
+pub const MAX_CONCURRENCY: usize = 100_000;
+/// The most polls that a worker may have out at a time (a limit of this project's worker).
+pub const MAX_POLLERS: usize = 1_000;
+/// The most messages that a producer may hold (a limit of this project's producer).
+pub const MAX_PENDING: usize = 1_000_000;
+/// The longest that a producer may hold a message for others (a limit of this project's producer).
+pub const MAX_LINGER: Duration = Duration::from_secs(60);
+/// The longest id of a consume call, in characters (an extension of this project's server).
+pub const MAX_POLL_ID: usize = 64;
+
+/// A value outside the service's limits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is {value}: {allowed}")]
+pub struct LimitError {
+    /// What was checked, as in "queue name".
+    pub what: &'static str,
+    /// The value found, as text.
+    pub value: String,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+impl LimitError {
+    fn new(what: &'static str, value: impl Into<String>, allowed: impl Into<String>) -> Self {
+        Self { what, value: value.into(), allowed: allowed.into() }
+    }
+
+    /// The same as a sentence about the place where the value stands.
+    pub fn of(&self, place: impl std::fmt::Display) -> String {
+        format!("{place} is {}: {}.", self.value, self.allowed)
+    }
+}
+
+/// Checks that `value` lies in `range`.
+///
+/// # Errors
+/// Names `what`, the value and the range.
+pub fn in_range<T>(what: &'static str, value: T, range: &RangeInclusive<T>, unit: &str) -> Result<(), LimitError>
+where
+    T: PartialOrd + ToString + Copy,
+{
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let allowed = format!("{} to {}{unit} are allowed", range.start().to_string(), range.end().to_string());
+    Err(LimitError::new(what, value.to_string(), allowed))
+}
+
+/// Checks a time against a range of whole seconds, its fraction included: 300.9 s are more than 300 s.
+///
+/// # Errors
+/// Names `what`, the time and the range.
+pub fn seconds(what: &'static str, time: Duration, range: &RangeInclusive<u64>) -> Result<(), LimitError> {
+    let (least, most) = (Duration::from_secs(*range.start()), Duration::from_secs(*range.end()));
+    if (least..=most).contains(&time) {
+        return Ok(());
+    }
+    let allowed = format!("{} to {} s are allowed", range.start(), range.end());
+    Err(LimitError::new(what, format!("{time:?}"), allowed))
+}
+
+/// A time in whole seconds, as the API takes it; a fraction counts as a second.
+pub fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
+/// Checks a queue name (5.1.1).
+///
+/// # Errors
+/// When it is not 1-64 of `A-Z a-z 0-9 _ -`.
+pub fn queue_name(name: &str) -> Result<(), LimitError> {
+    word("queue name", name, MAX_QUEUE_NAME)
+}
+
+/// Checks a group name (5.2.1).
+///
+/// # Errors
+/// When it is not 1-32 of `A-Z a-z 0-9 _ -`.
+pub fn group_name(name: &str) -> Result<(), LimitError> {
+    word("group name", name, MAX_GROUP_NAME)
+}
+
+/// Checks the labels of a message or a filter (5.3.1, 5.3.2).
+///
+/// # Errors
+/// When there are more than three, or one is not 1-64 of `A-Z a-z 0-9 _ -`.
+pub fn labels<T: AsRef<str>>(labels: &[T]) -> Result<(), LimitError> {
+    if labels.len() > MAX_LABELS {
+        return Err(LimitError::new(
+            "number of labels",
+            labels.len().to_string(),
+            format!("at most {MAX_LABELS} are allowed"),
+        ));
+    }
+    labels.iter().try_for_each(|label| word("label", label.as_ref(), MAX_LABEL_CHARS))
+}
+
+/// Checks the id of a consume call, an extension of this project's server.
+///
+/// # Errors
+/// When it is not 1-64 of `A-Z a-z 0-9 _ -`.
+pub fn poll_id(id: &str) -> Result<(), LimitError> {
+    word("poll id", id, MAX_POLL_ID)
+}
+
+/// Checks the word that says why a message failed, an extension of this project's server.
+///
+/// # Errors
+/// When it is not 1-64 of `a-z 0-9 _ -`; empty is none, and passes.
+pub fn reason(reason: &str) -> Result<(), LimitError> {
+    const LONGEST: usize = 64;
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    if reason.len() <= LONGEST && reason.bytes().all(legal) {
+        return Ok(());
+    }
+    let shown: String = reason.chars().take(80).collect();
+    Err(LimitError::new("reason", format!("{shown:?}"), format!("1 to {LONGEST} of a-z 0-9 _ - are allowed")))
+}
+
+/// Checks a message's delay (5.3.1).
+///
+/// # Errors
+/// When it is above seven days.
+pub fn delay(delay: Duration) -> Result<(), LimitError> {
+    if delay <= MAX_DELAY {
+        return Ok(());
+    }
+    Err(LimitError::new("delay", format!("{delay:?}"), "0 to 604800000 ms (7 days) are allowed"))
+}
+
+/// Checks that a delay is not above another.
+///
+/// # Errors
+/// When it is.
+pub fn delay_up_to(what: &'static str, delay: Duration, most: Duration) -> Result<(), LimitError> {
+    if delay <= most {
+        return Ok(());
+    }
+    Err(LimitError::new(what, format!("{delay:?}"), format!("up to {most:?} are allowed")))
+}
+
+/// Checks the number of messages of one request (5.3.1).
+///
+/// # Errors
+/// When there are none or more than ten.
+pub fn message_count(count: usize) -> Result<(), LimitError> {
+    in_range("number of messages", count, &(1..=MAX_MESSAGES), "")
+}
+
+/// Checks the sum of the body sizes of one request (5.3.1).
+///
+/// # Errors
+/// When it is above 524 288 bytes.
+pub fn total_bytes(bytes: usize) -> Result<(), LimitError> {
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(LimitError::new(
+        "size of the messages",
+        format!("{bytes} bytes"),
+        format!("at most {MAX_BYTES} bytes are allowed"),
+    ))
+}
+
+/// Checks a queue's description (5.1.1).
+///
+/// # Errors
+/// When it has more than 160 characters, or `<` or `>`.
+pub fn description(text: &str) -> Result<(), LimitError> {
+    if text.chars().count() > MAX_DESCRIPTION {
+        return Err(LimitError::new(
+            "description",
+            format!("{} characters long", text.chars().count()),
+            format!("at most {MAX_DESCRIPTION} are allowed"),
+        ));
+    }
+    match text.find(['<', '>']) {
+        Some(_) => Err(LimitError::new("description", format!("{text:?}"), "`<` and `>` are not allowed")),
+        None => Ok(()),
+    }
+}
+
+/// Checks the key of a resource tag (5.4.1).
+///
+/// # Errors
+/// When it is not 1-36 characters, or has a forbidden one.
+pub fn tag_key(key: &str) -> Result<(), LimitError> {
+    in_range("length of the tag key", key.chars().count(), &(1..=MAX_TAG_KEY), " characters")?;
+    tag_text("tag key", key)
+}
+
+/// Checks the value of a resource tag (5.4.1).
+///
+/// # Errors
+/// When it has more than 43 characters, or a forbidden one.
+pub fn tag_value(value: &str) -> Result<(), LimitError> {
+    in_range("length of the tag value", value.chars().count(), &(0..=MAX_TAG_VALUE), " characters")?;
+    tag_text("tag value", value)
+}
+
+fn tag_text(what: &'static str, text: &str) -> Result<(), LimitError> {
+    let forbidden = |c: char| c < ' ' || "=*<>\\,|/".contains(c);
+    if text.contains(forbidden) {
+        return Err(LimitError::new(what, format!("{text:?}"), r"ASCII 0-31 and = * < > \ , | / are not allowed"));
+    }
+    Ok(())
+}
+
+fn word(what: &'static str, text: &str, longest: usize) -> Result<(), LimitError> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if (1..=longest).contains(&text.len()) && text.bytes().all(legal) {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(80).collect();
+    Err(LimitError::new(what, format!("{shown:?}"), format!("1 to {longest} of A-Z a-z 0-9 _ - are allowed")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn names_are_words_of_bounded_length() {
+        let longest = "x".repeat(64);
+        for good in ["a", "queue-001", "A_b-9", &longest] {
+            assert_eq!(queue_name(good), Ok(()));
+        }
+        let too_long = "x".repeat(65);
+        for bad in ["", "a b", "队列", "a/b", &too_long] {
+            assert!(queue_name(bad).is_err(), "{bad:?} passed");
+        }
+        assert!(group_name(&"x".repeat(33)).is_err());
+    }
+
+    #[test]
+    fn an_error_names_the_thing_the_value_and_the_remedy() {
+        let error = in_range("ack_wait", 10, &ACK_WAIT_SECS, " s").unwrap_err();
+        assert_eq!(error.to_string(), "ack_wait is 10: 15 to 300 s are allowed");
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_counts() {
+        for good in [15.0, 15.1, 299.9, 300.0] {
+            assert_eq!(seconds("ack_wait", Duration::from_secs_f64(good), &ACK_WAIT_SECS), Ok(()), "{good}");
+        }
+        for bad in [0.0, 14.9, 300.000_1, 300.9] {
+            assert!(seconds("ack_wait", Duration::from_secs_f64(bad), &ACK_WAIT_SECS).is_err(), "{bad}");
+        }
+        assert!(seconds("ack_wait", Duration::MAX, &ACK_WAIT_SECS).is_err());
+        let error = seconds("ack_wait", Duration::from_millis(300_900), &ACK_WAIT_SECS).unwrap_err();
+        assert_eq!(error.to_string(), "ack_wait is 300.9s: 15 to 300 s are allowed");
+        assert_eq!([0, 1, 1_000, 1_001].map(|millis| whole_seconds(Duration::from_millis(millis))), [0, 1, 1, 2]);
+    }
+
+    #[test]
+    fn tag_text_is_counted_in_characters() {
+        assert_eq!(tag_key(&"键".repeat(36)), Ok(()));
+        assert!(tag_key(&"键".repeat(37)).is_err());
+        assert!(tag_key("a=b").is_err());
+        assert_eq!(tag_value(""), Ok(()));
+        assert!(tag_value("a\nb").is_err());
+    }
+}

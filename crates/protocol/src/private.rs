@@ -1,0 +1,73 @@
+//! Files and directories that are nobody else's business: messages, journals, dumps.
+
+use std::{fs, io, path::Path};
+
+/// Options for files whose making gives them to this user alone.
+pub fn options() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Makes a directory, and those above it, for this user alone; one that is there stays as it is.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Logs that a file that is there may be read by others; `what` it is.
+pub fn warn_if_exposed(what: &str, path: &Path) {
+    if is_exposed(path) {
+        let path = path.display();
+        tracing::warn!(%path, "any user of this machine may read {what}: take the right away with chmod o-rwx");
+    }
+}
+
+/// Whether all users of the machine may read this file, a link's target where it is one. A group may be given the right on purpose,
+/// as Kubernetes does with `fsGroup`.
+#[cfg(unix)]
+pub fn is_exposed(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+pub fn is_exposed(_: &Path) -> bool {
+    false
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_for_its_user_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        create_dir_all(&inner).unwrap();
+        let file = inner.join("f");
+        options().write(true).create(true).open(&file).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&dir.path().join("a")), mode(&inner), mode(&file)), (0o700, 0o700, 0o600));
+        assert!(!is_exposed(&file));
+        for (mode, exposed) in [(0o640, false), (0o660, false), (0o644, true), (0o604, true)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_exposed(&file), exposed, "{mode:o}");
+        }
+        let link = inner.join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(is_exposed(&link), "what counts is the file");
+        assert!(!is_exposed(&inner.join("nothing")) && !is_exposed(Path::new("/dev/null")));
+    }
+}

@@ -1,0 +1,100 @@
+//! Text of unknown origin as it is shown: what a terminal would obey instead of showing it is escaped.
+//!
+//! Messages, names and error texts come from anybody. A terminal obeys what is in them: sequences that begin with ESC (or with one
+//! character, as U+009B) move its cursor, set its title or the clipboard, CR writes over what stands there, and direction marks show
+//! a text in another order than it has. Logs end up in terminals too, and there a line break would make lines of its own.
+
+use std::borrow::Cow;
+
+/// Whether a terminal obeys this character, or a reader is deceived by it: control characters (C0, DEL, C1), line and paragraph
+/// separators, marks of direction.
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
+}
+
+/// A text in one line, all that a terminal obeys escaped.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, push_escaped)
+}
+
+/// A text of several lines, all else that a terminal obeys escaped.
+pub fn visible_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |shown, character| match character {
+        '\n' => shown.push('\n'),
+        other => push_escaped(shown, other),
+    })
+}
+
+/// Valid JSON that stays the same JSON: its strings have escapes where they had characters that a terminal obeys.
+pub fn visible_json(json: &str) -> Cow<'_, str> {
+    escaped(json, |shown, character| match character {
+        // They are blanks: strings of valid JSON have no such characters.
+        '\n' | '\t' => shown.push(character),
+        '\r' => shown.push(' '),
+        other => shown.push_str(&format!("\\u{:04x}", u32::from(other))),
+    })
+}
+
+fn push_escaped(shown: &mut String, character: char) {
+    shown.extend(character.escape_default());
+}
+
+fn escaped(text: &str, mut escape: impl FnMut(&mut String, char)) -> Cow<'_, str> {
+    let Some(first) = text.find(is_obeyed) else { return Cow::Borrowed(text) };
+    let (plain, rest) = text.split_at(first);
+    let mut shown = String::with_capacity(text.len() + 16);
+    shown.push_str(plain);
+    for character in rest.chars() {
+        if is_obeyed(character) {
+            escape(&mut shown, character);
+        } else {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each with what it is, all of them obeyed.
+    const TRICKS: [(&str, &str); 8] = [
+        ("\u{1b}[2J\u{1b}[1;31m", "\\u{1b}[2J\\u{1b}[1;31m"),
+        ("\u{1b}]52;c;ZXZpbA==\u{7}", "\\u{1b}]52;c;ZXZpbA==\\u{7}"),
+        ("\u{9b}31m\u{9d}0;title\u{9c}", "\\u{9b}31m\\u{9d}0;title\\u{9c}"),
+        ("paid\r0000", "paid\\r0000"),
+        ("a\nERROR b", "a\\nERROR b"),
+        ("\u{202e}txt.exe\u{2066}", "\\u{202e}txt.exe\\u{2066}"),
+        ("a\u{2028}b\u{2029}", "a\\u{2028}b\\u{2029}"),
+        ("\u{0}\u{8}\u{7f}\t", "\\u{0}\\u{8}\\u{7f}\\t"),
+    ];
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        for (trick, shown) in TRICKS {
+            assert_eq!(visible(trick), shown);
+        }
+        let plain = "队列 👩‍👧 naïve \\u001b عربي";
+        assert!(matches!(visible(plain), Cow::Borrowed(same) if same == plain));
+    }
+
+    #[test]
+    fn lines_stay_lines() {
+        assert_eq!(visible_lines("a\nb\r\u{1b}c\n"), "a\nb\\r\\u{1b}c\n");
+    }
+
+    #[test]
+    fn json_stays_the_same_json() {
+        for (trick, _) in TRICKS {
+            // As another program may write it: only what it must is escaped.
+            let json = format!("{{\"a\":\r\n\t{}}}", serde_json::Value::from(trick));
+            let shown = visible_json(&json);
+            assert!(!shown.contains(|c| is_obeyed(c) && c != '\n' && c != '\t'), "{shown:?}");
+            let values = [&*json, &*shown].map(|json| serde_json::from_str::<serde_json::Value>(json).ok());
+            assert!(values[0].is_some() && values[0] == values[1], "{shown:?}");
+        }
+        assert_eq!(visible_json("{\"a\":\"\u{9b}\u{202e}\u{7f}\"}"), r#"{"a":"\u009b\u202e\u007f"}"#);
+    }
+}

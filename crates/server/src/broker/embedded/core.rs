@@ -1,0 +1,133 @@
+//! What the parts of an embedded broker share: the state behind its lock, the store, and the way to the committer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{
+    config::EmbeddedConfig,
+    health::Health,
+    state::{At, State},
+    work::{Job, Work},
+};
+use crate::{
+    broker::{BrokerError, Told},
+    clock::Clock,
+    store::{Store, StoreError},
+};
+
+/// The shared parts.
+#[derive(Debug)]
+pub(super) struct Core {
+    /// Changed by the committer, which applies what is stored, and by consume calls, which hand out leases.
+    state: Mutex<State>,
+    /// Where records go and messages come from.
+    pub(super) store: Arc<dyn Store>,
+    /// The options.
+    pub(super) config: EmbeddedConfig,
+    /// Wall-clock time.
+    pub(super) clock: Clock,
+    /// Makes the timer look again.
+    pub(super) timer: Notify,
+    /// Tells the heartbeat that there are leases.
+    pub(super) heartbeat: Notify,
+    /// Makes the housekeeper look at the store.
+    pub(super) housekeeper: Notify,
+    /// Whether the store does what it is asked.
+    pub(super) health: Health,
+    /// To the committer.
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+impl Core {
+    pub(super) fn new(
+        state: State,
+        store: Arc<dyn Store>,
+        config: EmbeddedConfig,
+        clock: Clock,
+        jobs: mpsc::UnboundedSender<Job>,
+    ) -> Self {
+        Self {
+            state: Mutex::new(state),
+            store,
+            config,
+            clock,
+            timer: Notify::new(),
+            heartbeat: Notify::new(),
+            housekeeper: Notify::new(),
+            health: Health::new(),
+            jobs,
+        }
+    }
+
+    /// The state. Never held across an await; a panic elsewhere does not make it unusable.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, unless the broker is closed.
+    pub(super) fn open(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
+        let state = self.lock();
+        if state.closed { Err(BrokerError::Closed) } else { Ok(state) }
+    }
+
+    /// The time of a call.
+    pub(super) fn at(&self) -> At {
+        At(Instant::now())
+    }
+
+    /// Puts work into the queue of the committer; what it gives says how it went.
+    pub(super) fn submit(&self, work: Work) -> Pending {
+        let (reply, answer) = oneshot::channel();
+        // With the committer gone the job is dropped, and its answer is that the broker is closed.
+        let _ = self.jobs.send(Job { work, reply });
+        Pending(answer)
+    }
+
+    /// Asks the store, away from the async threads if it waits for a disk.
+    pub(super) async fn ask_store<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if !self.store.blocks() {
+            return ask(&*self.store);
+        }
+        let store = self.store.clone();
+        // Not a thread of our own: under a paused clock time stands still while a blocking task runs.
+        match tokio::task::spawn_blocking(move || ask(&*store)).await {
+            Ok(answer) => answer,
+            Err(stopped) => Err(StoreError::new(stopped)),
+        }
+    }
+}
+
+impl Core {
+    /// Asks the store for messages; notes if the disk does not give them back.
+    pub(super) async fn read_store<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let found = self.ask_store(read).await;
+        if let Some(error) = self.store.read_error().as_ref().or(found.as_ref().err())
+            && self.health.read_failed(error, self.clock.now_ms())
+        {
+            // Looks from time to time whether it could.
+            self.housekeeper.notify_one();
+        }
+        found.map_err(|error| StoreError(Arc::new(Told(error.0))))
+    }
+}
+
+/// Work under way. Dropping it does not stop the work.
+#[derive(Debug)]
+pub(super) struct Pending(oneshot::Receiver<Result<(), BrokerError>>);
+
+impl Pending {
+    /// How the work went.
+    pub(super) async fn outcome(self) -> Result<(), BrokerError> {
+        self.0.await.unwrap_or(Err(BrokerError::Closed))
+    }
+}

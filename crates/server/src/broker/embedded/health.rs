@@ -1,0 +1,386 @@
+//! Whether the store does what it is asked, and if not, since when and why. The log tells when trouble begins and when it is over,
+//! not for each call.
+
+use std::{
+    collections::BTreeSet,
+    io::ErrorKind,
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout};
+
+use super::work::Kind;
+use crate::{
+    broker::{StoragePart, StorageTrouble},
+    store::StoreError,
+};
+use dms_protocol::text::cut;
+
+/// The time without an answer after which a disk has failed, until it answers.
+const STUCK: Duration = Duration::from_secs(30);
+/// Trouble that begins anew within this time after it was told is not told again: it comes and goes.
+const BETWEEN_TELLINGS: Duration = Duration::from_secs(60);
+/// How much of a reason is shown, in bytes.
+const MOST_REASON: usize = 500;
+
+/// What is known of the store.
+#[derive(Debug)]
+pub(super) struct Health {
+    commits: Mutex<Watched>,
+    index: Mutex<Watched>,
+    reads: Mutex<Watched>,
+}
+
+impl Health {
+    pub(super) fn new() -> Self {
+        let watch = |part| Mutex::new(Watched { part, trouble: None, told: None });
+        Self {
+            commits: watch(StoragePart::Commits),
+            index: watch(StoragePart::Index),
+            reads: watch(StoragePart::Reads),
+        }
+    }
+
+    /// The store refused to commit a change of this kind.
+    pub(super) fn refused(&self, kind: Kind, error: &StoreError, now_ms: i64) {
+        locked(&self.commits).fail([kind], error, now_ms).refused += 1;
+    }
+
+    /// The store would refuse new messages, to leave what room there is to everything else.
+    pub(super) fn has_no_room(&self, error: &StoreError, now_ms: i64) {
+        locked(&self.commits).fail([Kind::Send], error, now_ms);
+    }
+
+    /// The store has not answered a commit of these kinds for [`STUCK`].
+    pub(super) fn is_stuck(&self, kinds: impl IntoIterator<Item = Kind>, now_ms: i64) {
+        locked(&self.commits).fail(kinds, &stuck(), now_ms);
+    }
+
+    /// The store committed changes of these kinds. Of other kinds this says nothing unless messages were among them, which need
+    /// more room than any other: on a full disk acknowledgements go on.
+    pub(super) fn committed(&self, kinds: impl IntoIterator<Item = Kind>) {
+        let mut commits = locked(&self.commits);
+        let Some(trouble) = &mut commits.trouble else { return };
+        for kind in kinds {
+            trouble.kinds.remove(&kind);
+            if kind == Kind::Send {
+                trouble.kinds.clear();
+            }
+        }
+        if trouble.kinds.is_empty() {
+            commits.end();
+        }
+    }
+
+    /// The store says that it would commit again.
+    pub(super) fn would_commit(&self) {
+        locked(&self.commits).end();
+    }
+
+    /// The index took in what it was to, or did not.
+    pub(super) fn indexed(&self, failed: Option<&StoreError>, now_ms: i64) {
+        let mut index = locked(&self.index);
+        match failed {
+            Some(error) => drop(index.fail([], error, now_ms)),
+            None => index.end(),
+        }
+    }
+
+    /// The index has not answered for [`STUCK`].
+    pub(super) fn index_is_stuck(&self, now_ms: i64) {
+        self.indexed(Some(&stuck()), now_ms);
+    }
+
+    /// The store could not read something; whether it could before.
+    pub(super) fn read_failed(&self, error: &StoreError, now_ms: i64) -> bool {
+        let mut reads = locked(&self.reads);
+        let is_new = reads.trouble.is_none();
+        reads.fail([], error, now_ms);
+        is_new
+    }
+
+    /// The store can read again.
+    pub(super) fn reads_again(&self) {
+        locked(&self.reads).end();
+    }
+
+    /// Whether the store failed to read, and nothing says that it can again.
+    pub(super) fn cannot_read(&self) -> bool {
+        locked(&self.reads).trouble.is_some()
+    }
+
+    /// Whether the last commit of some kind failed.
+    pub(super) fn refuses(&self) -> bool {
+        locked(&self.commits).trouble.is_some()
+    }
+
+    /// What is wrong now.
+    pub(super) fn troubles(&self) -> Vec<StorageTrouble> {
+        [&self.commits, &self.index, &self.reads].into_iter().filter_map(|watched| locked(watched).shown()).collect()
+    }
+}
+
+/// Waits for an answer of the store, and tells while it has not come for [`STUCK`].
+pub(super) async fn watch<T>(answer: impl Future<Output = T>, tell: impl FnOnce()) -> T {
+    let mut answer = pin!(answer);
+    match timeout(STUCK, &mut answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            tell();
+            answer.await
+        }
+    }
+}
+
+fn stuck() -> StoreError {
+    StoreError::new(format!("the disk has not answered for {} s", STUCK.as_secs()))
+}
+
+/// One part of the store.
+#[derive(Debug)]
+struct Watched {
+    part: StoragePart,
+    trouble: Option<Trouble>,
+    /// When the log last told of trouble.
+    told: Option<Instant>,
+}
+
+/// What is wrong with it.
+#[derive(Debug)]
+struct Trouble {
+    since_ms: i64,
+    begun: Instant,
+    /// The last one.
+    reason: String,
+    remedy: &'static str,
+    is_full: bool,
+    refused: u64,
+    /// The kinds of commits that failed.
+    kinds: BTreeSet<Kind>,
+    told: bool,
+}
+
+impl Watched {
+    fn fail(&mut self, kinds: impl IntoIterator<Item = Kind>, error: &StoreError, now_ms: i64) -> &mut Trouble {
+        let (reason, remedy) = (cut(&error.to_string(), MOST_REASON).to_owned(), remedy(error));
+        let (part, told) = (self.part, &mut self.told);
+        let trouble = self.trouble.get_or_insert_with(|| {
+            let begun = Instant::now();
+            let tell = told.is_none_or(|last| begun.duration_since(last) >= BETWEEN_TELLINGS);
+            if tell {
+                *told = Some(begun);
+                tracing::error!(part = part.as_str(), reason, remedy, "the store fails; /readyz is red until it works");
+            }
+            let (reason, kinds) = (String::new(), BTreeSet::new());
+            Trouble { since_ms: now_ms, begun, reason, remedy, is_full: false, refused: 0, kinds, told: tell }
+        });
+        (trouble.reason, trouble.remedy, trouble.is_full) = (reason, remedy, error.is_full());
+        trouble.kinds.extend(kinds);
+        trouble
+    }
+
+    fn end(&mut self) {
+        let Some(trouble) = self.trouble.take().filter(|trouble| trouble.told) else { return };
+        let (part, seconds) = (self.part.as_str(), trouble.begun.elapsed().as_secs());
+        tracing::info!(part, seconds, refused = trouble.refused, "the store works again");
+    }
+
+    fn shown(&self) -> Option<StorageTrouble> {
+        let trouble = self.trouble.as_ref()?;
+        Some(StorageTrouble {
+            part: self.part,
+            since_ms: trouble.since_ms,
+            reason: trouble.reason.clone(),
+            remedy: trouble.remedy,
+            is_disk_full: trouble.is_full,
+            refused: trouble.refused,
+        })
+    }
+}
+
+/// What whoever runs the server can do about it.
+fn remedy(error: &StoreError) -> &'static str {
+    match error.io_kind() {
+        _ if error.is_full() => FREE_SPACE,
+        Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => MAKE_WRITABLE,
+        _ if error.to_string().contains("readonly database") => MAKE_WRITABLE,
+        _ => "look at the disk of the data directory and at the log of the system",
+    }
+}
+
+const FREE_SPACE: &str = "free space on the disk of the data directory; the server goes on by itself";
+const MAKE_WRITABLE: &str = "let the server's user write to the data directory";
+
+fn locked(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
+    watched.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use super::{
+        super::tests::{FlakyStore, NOW, Scene, run},
+        *,
+    };
+    use crate::{
+        broker::{Broker, BrokerError},
+        store::disk::DiskStore,
+    };
+
+    /// The parts that fail, with how many changes each refused.
+    fn troubles(scene: &Scene) -> Vec<(StoragePart, u64)> {
+        scene.broker.storage_troubles().iter().map(|trouble| (trouble.part, trouble.refused)).collect()
+    }
+
+    async fn scene() -> (Arc<FlakyStore>, Scene) {
+        let store = Arc::new(FlakyStore::default());
+        (store.clone(), Scene::on(store).await)
+    }
+
+    /// It says since when, why and what to do, and is over with the first commit.
+    #[tokio::test(start_paused = true)]
+    async fn commits_fail_until_one_goes_through() {
+        let (store, scene) = scene().await;
+        assert_eq!(troubles(&scene), []);
+        store.fail(true);
+        for _ in 0..3 {
+            let refused = scene.send("1", NOW).await.unwrap_err();
+            assert!(refused.is_told(), "{refused:?}");
+        }
+        let trouble = scene.broker.storage_troubles().remove(0);
+        assert_eq!((trouble.part, trouble.refused, trouble.since_ms), (StoragePart::Commits, 3, 0));
+        assert_eq!((trouble.reason.as_str(), trouble.remedy), ("no space left on device", FREE_SPACE));
+        store.fail(false);
+        scene.send("2", NOW).await.unwrap();
+        assert_eq!(troubles(&scene), []);
+    }
+
+    /// Where nobody sends to a server that is not ready, it notices by itself that it is again.
+    #[tokio::test(start_paused = true)]
+    async fn it_is_over_without_a_call_too() {
+        let (store, scene) = scene().await;
+        store.fail(true);
+        scene.send("1", NOW).await.unwrap_err();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(troubles(&scene), [(StoragePart::Commits, 1)]);
+        store.fail(false);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(troubles(&scene), []);
+    }
+
+    /// A full disk takes acknowledgements and refuses messages: the one does not hide the other.
+    #[tokio::test(start_paused = true)]
+    async fn what_needs_less_room_does_not_end_it() {
+        let (store, scene) = scene().await;
+        scene.send("1", NOW).await.unwrap();
+        let batch = scene.take(0).await.unwrap();
+        store.fail(true);
+        scene.send("2", NOW).await.unwrap_err();
+        store.fail(false);
+        scene.settle(&batch, true).await.unwrap();
+        assert_eq!(troubles(&scene), [(StoragePart::Commits, 1)]);
+        scene.send("3", NOW).await.unwrap();
+        assert_eq!(troubles(&scene), []);
+        store.fail(true);
+        let batch = scene.take(0).await.unwrap();
+        assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::Store(_))));
+        store.fail(false);
+        scene.settle(&batch, true).await.unwrap();
+        assert_eq!(troubles(&scene), [], "what failed goes through");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_index_fails_until_it_takes_in_what_there_is() {
+        let (store, scene) = scene().await;
+        store.fail_index(Some(StoreError::new("database or disk is full")));
+        scene.send("1", NOW).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let trouble = scene.broker.storage_troubles().remove(0);
+        assert_eq!((trouble.part, trouble.refused, trouble.remedy), (StoragePart::Index, 0, FREE_SPACE));
+        scene.send("2", NOW).await.unwrap();
+        assert_eq!(troubles(&scene).len(), 1, "commits say nothing of the index");
+        store.fail_index(None);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(troubles(&scene), []);
+    }
+
+    /// A disk that gives no messages back: they are set aside, and delivered when it does again.
+    #[tokio::test(start_paused = true)]
+    async fn reads_fail_until_one_goes_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = DiskStore::open(dir.path()).unwrap();
+        let store = Arc::new(store);
+        let scene = Scene::on(store.clone()).await;
+        // More than is kept in memory of what was sent last.
+        let large = "x".repeat(500_000);
+        for _ in 0..15 {
+            scene.send(&large, NOW).await.unwrap();
+        }
+        let there = scene.available().await;
+        store.break_places(0..u64::MAX);
+        assert!(scene.take(0).await.unwrap().len() < 10);
+        let trouble = scene.broker.storage_troubles().remove(0);
+        assert_eq!((trouble.part, trouble.refused, trouble.is_disk_full), (StoragePart::Reads, 0, false));
+        assert!(trouble.reason.contains("0000000001.log: Input/output error"), "{}", trouble.reason);
+        assert!(!scene.broker.damaged().is_empty() && scene.broker.damaged()[0].reason.contains("Input/output"));
+        run(60).await;
+        assert_eq!(troubles(&scene), [(StoragePart::Reads, 0)], "it looks, and it is so still");
+        store.break_places(0..0);
+        run(6).await;
+        assert_eq!((troubles(&scene), scene.broker.damaged().len()), (Vec::new(), 0));
+        let mut taken = 0;
+        while taken < there {
+            let batch = scene.take(5).await.unwrap();
+            taken += batch.len() as u64;
+            assert!(!batch.is_empty(), "{taken} of {there}");
+            scene.settle(&batch, true).await.unwrap();
+        }
+    }
+
+    /// One place that is lost is no lost disk: its messages stay set aside, all others are delivered.
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_stays_unreadable_does_not_keep_the_server_from_being_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = DiskStore::open(dir.path()).unwrap();
+        let store = Arc::new(store);
+        let scene = Scene::on(store.clone()).await;
+        let large = "x".repeat(500_000);
+        for _ in 0..15 {
+            scene.send(&large, NOW).await.unwrap();
+        }
+        // The head of the file can be read.
+        store.break_places(100..600_000);
+        assert!(!scene.take(1).await.unwrap().is_empty());
+        assert_eq!(troubles(&scene), [(StoragePart::Reads, 0)]);
+        run(6).await;
+        assert_eq!((troubles(&scene), scene.broker.damaged().is_empty()), (Vec::new(), false));
+    }
+
+    /// A disk that does not answer at all has no error to tell.
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_fails_until_it_answers() {
+        let health = Health::new();
+        let slow = tokio::time::sleep(STUCK * 2);
+        tokio::join!(watch(slow, || health.is_stuck([Kind::Settle], 7)), async {
+            tokio::time::sleep(STUCK - Duration::from_secs(1)).await;
+            assert!(!health.refuses());
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert_eq!(health.troubles()[0].reason, "the disk has not answered for 30 s");
+        });
+        health.committed([Kind::Settle]);
+        assert_eq!(health.troubles(), []);
+    }
+
+    #[test]
+    fn remedies_fit_what_is_wrong() {
+        let of = |kind: ErrorKind| remedy(&StoreError::new(io::Error::from(kind)));
+        assert_eq!((of(ErrorKind::StorageFull), of(ErrorKind::ReadOnlyFilesystem)), (FREE_SPACE, MAKE_WRITABLE));
+        assert!(of(ErrorKind::Other).starts_with("look at the disk"));
+        let long = StoreError::new("ä".repeat(MOST_REASON));
+        assert_eq!(cut(&long.to_string(), MOST_REASON).len(), MOST_REASON);
+    }
+}

@@ -1,0 +1,507 @@
+//! What happens when the store fails: nothing changes, and it works again when the store does.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use super::*;
+use crate::{
+    broker::Verdict,
+    durations::Durations,
+    store::{Found, ReadLimit, Record, StoreError, StreamNo, disk::small_disk},
+};
+use dms_protocol::queue::TagFilter;
+
+/// A store in memory that fails on demand.
+#[derive(Debug, Default)]
+pub(super) struct FlakyStore {
+    store: MemoryStore,
+    fails: AtomicBool,
+    /// What the index says of itself.
+    index: std::sync::Mutex<Option<StoreError>>,
+    /// Until the index took in what it was to.
+    untidy: AtomicBool,
+    /// Messages that were read.
+    rows: AtomicUsize,
+}
+
+impl FlakyStore {
+    pub(super) fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+
+    pub(super) fn fail_index(&self, error: Option<StoreError>) {
+        *self.index.lock().unwrap() = error;
+        self.untidy.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::Relaxed) { Err(StoreError::new("no space left on device")) } else { Ok(()) }
+    }
+
+    fn count(&self, read: Found) -> Found {
+        self.rows.fetch_add(read.messages.len(), Ordering::Relaxed);
+        read
+    }
+}
+
+impl Store for FlakyStore {
+    fn blocks(&self) -> bool {
+        false
+    }
+
+    fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
+        self.check().and_then(|()| self.store.commit(records))
+    }
+
+    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
+        self.check().and_then(|()| self.store.read(stream, from, limit)).map(|read| self.count(read))
+    }
+
+    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError> {
+        self.check().and_then(|()| self.store.read_these(stream, seqs, bytes)).map(|read| self.count(read))
+    }
+
+    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
+        self.check().and_then(|()| self.store.first_due(lot, limit, skip))
+    }
+
+    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+        self.check().and_then(|()| self.store.entered(stream, from, count, until_ms))
+    }
+
+    fn syncs(&self) -> Durations {
+        self.store.syncs()
+    }
+
+    fn wants_tidying(&self) -> bool {
+        self.untidy.load(Ordering::Relaxed)
+    }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        self.index_error().map_or(Ok(()), Err)?;
+        self.untidy.store(false, Ordering::Relaxed);
+        Ok(false)
+    }
+
+    fn index_error(&self) -> Option<StoreError> {
+        self.index.lock().unwrap().clone()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.check()
+    }
+
+    fn probe_reads(&self) -> Result<bool, StoreError> {
+        self.check().map(|()| true)
+    }
+
+    fn release(&self, _in_order: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// A broker on a store, with one queue and one group.
+pub(super) struct Scene {
+    pub(super) broker: EmbeddedBroker,
+    path: GroupPath,
+}
+
+impl Scene {
+    pub(super) async fn on(store: Arc<dyn Store>) -> Self {
+        Self::watched_by(Witness::Nobody, store).await
+    }
+
+    async fn watched_by(witness: Witness, store: Arc<dyn Store>) -> Self {
+        let clock = Clock::following_tokio(std::time::UNIX_EPOCH);
+        Self::of(EmbeddedBroker::start_with(witness, store, Snapshot::default(), EmbeddedConfig::default(), clock))
+            .await
+    }
+
+    async fn of(broker: EmbeddedBroker) -> Self {
+        let project = ProjectId::new("p");
+        let queue = broker.create_queue(&project, NewQueue::new("q").dead_letters_after(2)).await.unwrap().id;
+        let group = broker.create_groups(&project, &queue, &["g".into()]).await.unwrap().remove(0);
+        Self { broker, path: GroupPath { project, queue, group } }
+    }
+
+    pub(super) async fn send(&self, text: &str, delay: Duration) -> Result<(), BrokerError> {
+        let message = NewMessage { json: text.to_owned().into(), body_bytes: text.len(), tags: Vec::new(), delay };
+        self.broker.append(&self.path.project, &self.path.queue, vec![message]).await.map(drop)
+    }
+
+    pub(super) async fn take(&self, wait: u64) -> Result<Vec<LeasedMessage>, BrokerError> {
+        let request = LeaseRequest {
+            max_messages: 10,
+            max_bytes: 524_288,
+            wait: Duration::from_secs(wait),
+            ack_wait: Duration::from_secs(30),
+            filter: TagFilter::default(),
+        };
+        self.broker.lease(&self.path, Stream::Messages, request).await
+    }
+
+    pub(super) async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<Settled, BrokerError> {
+        let verdict = if success { Verdict::Success } else { Verdict::Fail(None) };
+        let acks =
+            batch.iter().map(|message| Ack { handle: message.handle.clone(), verdict: verdict.clone() }).collect();
+        self.broker.settle(&self.path, Stream::Messages, acks).await
+    }
+
+    /// Messages that the queue keeps, settled or not.
+    async fn kept(&self) -> u64 {
+        self.broker.queue(&self.path.project, &self.path.queue).await.unwrap().produced_messages
+    }
+
+    pub(super) async fn available(&self) -> u64 {
+        let list = self.broker.groups(&self.path.project, &self.path.queue).await.unwrap();
+        list.groups[0].available_messages
+    }
+}
+
+pub(super) const NOW: Duration = Duration::ZERO;
+
+/// The process does not run for this long.
+async fn pause(seconds: u64) {
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+}
+
+/// The process runs for this long.
+pub(super) async fn run(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// A lease is 30 s long. Neither a pause ends it, whenever it begins, nor does it fail a message.
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_the_process_ends_no_lease() {
+    for (before, paused) in [(0, 40), (1, 31), (29, 40), (29, 1), (20, 100_000)] {
+        let scene = Scene::watched_by(Witness::Tokio, Arc::new(MemoryStore::default())).await;
+        for _ in 0..3 {
+            scene.send("{}", NOW).await.unwrap();
+            let batch = scene.take(0).await.unwrap();
+            run(before).await;
+            pause(paused).await;
+            let settled = scene.settle(&batch, true).await;
+            assert_eq!(settled.unwrap(), Settled { success: 1, fail: 0 }, "{before} s, paused for {paused} s");
+        }
+        assert_eq!((scene.broker.figures().redeliveries, scene.available().await), (0, 0));
+    }
+}
+
+/// The acknowledgement of one batch, the timer and a poll of another consumer: whichever runs first after a pause.
+#[tokio::test(start_paused = true)]
+async fn whoever_looks_first_after_a_pause_notices_it() {
+    let scene = Scene::watched_by(Witness::Tokio, Arc::new(MemoryStore::default())).await;
+    for text in ["1", "2"] {
+        scene.send(text, NOW).await.unwrap();
+    }
+    let batch = scene.take(0).await.unwrap();
+    pause(35).await;
+    assert_eq!(scene.take(0).await.unwrap().len(), 0, "both messages are still leased");
+    run(29).await;
+    pause(35).await;
+    assert_eq!(scene.settle(&batch, true).await.unwrap().success, 2);
+}
+
+/// The time in which the process ran counts as ever.
+#[tokio::test(start_paused = true)]
+async fn a_pause_extends_a_lease_by_its_own_length_alone() {
+    let scene = Scene::watched_by(Witness::Tokio, Arc::new(MemoryStore::default())).await;
+    scene.send("{}", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    run(10).await;
+    pause(40).await;
+    run(19).await;
+    assert_eq!(scene.available().await, 0, "29 s of the lease have passed");
+    run(2).await;
+    assert_eq!(scene.available().await, 1, "31 s of the lease have passed");
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+    // Nobody beats while nothing is leased: that is no pause.
+    run(3600).await;
+    assert_eq!(scene.take(0).await.unwrap().len(), 1);
+    run(31).await;
+    assert_eq!(scene.broker.figures().dead_letters, 1, "its second lease has ended too");
+}
+
+/// Simulated time may be moved by any amount: that is no pause of the process either.
+#[tokio::test(start_paused = true)]
+async fn simulated_time_does_not_pause() {
+    let scene = Scene::on(Arc::new(MemoryStore::default())).await;
+    scene.send("{}", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    pause(31).await;
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+    assert_eq!(scene.take(1).await.unwrap().len(), 1);
+}
+
+/// Nor is tokio's paused clock, also with the system's wall clock beside it.
+#[tokio::test(start_paused = true)]
+async fn a_moved_clock_of_tokio_is_no_pause() {
+    let scene = Scene::watched_by(Witness::of(&Clock::system()), Arc::new(MemoryStore::default())).await;
+    scene.send("{}", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    pause(31).await;
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+}
+
+/// However long the backlog: a consumer has as many messages read for it, and as many are kept in memory.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_does_not_grow_with_the_backlog() {
+    let mut costs = Vec::new();
+    for backlog in [10_000, 100_000] {
+        let store = Arc::new(FlakyStore::default());
+        let scene = Scene::on(store.clone()).await;
+        let json = format!(r#"{{"body":"{}","attributes":{{}}}}"#, "x".repeat(300));
+        let message = NewMessage { json: json.into(), body_bytes: 302, tags: Vec::new(), delay: NOW };
+        for _ in 0..backlog / 1_000 {
+            let messages = vec![message.clone(); 1_000];
+            scene.broker.append(&scene.path.project, &scene.path.queue, messages).await.unwrap();
+        }
+        for _ in 0..50 {
+            let batch = scene.take(0).await.unwrap();
+            assert_eq!(scene.settle(&batch, true).await.unwrap().success, 10);
+        }
+        // What was read ahead comes in a task of its own.
+        tokio::task::yield_now().await;
+        let state = scene.broker.core.lock();
+        let kept: usize = state.streams.values().map(|stream| stream.cached_bytes()).sum();
+        costs.push((store.rows.load(Ordering::Relaxed), kept));
+    }
+    assert_eq!(costs[0], costs[1], "rows read, and bytes of the tail in memory");
+    assert!(costs[1].0 < 50 * 10 + 2 * reader::READ_AHEAD.messages, "{} rows for 500 messages", costs[1].0);
+}
+
+/// A send that could not be stored is refused as a whole; there is no gap where it would have been.
+#[tokio::test(start_paused = true)]
+async fn a_failed_send_leaves_no_trace() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    store.fail(true);
+    assert!(matches!(scene.send("1", NOW).await, Err(BrokerError::Store(_))));
+    assert_eq!(scene.available().await, 0);
+    store.fail(false);
+    scene.send("2", NOW).await.unwrap();
+    assert_eq!(scene.take(0).await.unwrap()[0].json, "2");
+}
+
+/// A batch whose acknowledgement could not be stored stays leased, its lease running, its tokens good.
+#[tokio::test(start_paused = true)]
+async fn a_failed_acknowledgement_can_be_repeated() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    scene.send("1", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    store.fail(true);
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::Store(_))));
+    store.fail(false);
+    assert!(scene.take(0).await.unwrap().is_empty());
+    assert_eq!(scene.settle(&batch, true).await.unwrap().success, 1);
+    assert_eq!(scene.available().await, 0);
+}
+
+/// A lapse that could not be stored is tried again; until then its messages are out, and their tokens are dead.
+#[tokio::test(start_paused = true)]
+async fn a_failed_lapse_is_tried_again() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    scene.send("1", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    store.fail(true);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(scene.available().await, 0);
+    store.fail(false);
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+    assert_eq!(scene.take(2).await.unwrap()[0].json, "1");
+}
+
+/// A delayed message that could not be moved when it was due comes as soon as it can.
+#[tokio::test(start_paused = true)]
+async fn a_failed_move_of_a_due_message_is_tried_again() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    scene.send("1", Duration::from_secs(5)).await.unwrap();
+    store.fail(true);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    store.fail(false);
+    assert_eq!(scene.take(2).await.unwrap()[0].json, "1");
+}
+
+/// A read that fails is an answer, not a wait for ever; the next call reads again.
+#[tokio::test(start_paused = true)]
+async fn a_failed_read_is_reported_and_tried_again() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    let large = "x".repeat(200_000);
+    for _ in 0..30 {
+        scene.send(&large, NOW).await.unwrap();
+    }
+    // The first of six megabytes are no longer in memory. The rule is fixed while the store works.
+    let batch = scene.take(0).await.unwrap();
+    scene.settle(&batch, true).await.unwrap();
+    store.fail(true);
+    let mut failed = false;
+    for _ in 0..5 {
+        failed |= matches!(scene.take(20).await, Err(BrokerError::Store(_)));
+    }
+    assert!(failed);
+    store.fail(false);
+    assert!(!scene.take(0).await.unwrap().is_empty());
+}
+
+/// Work after a refused one in the same commit is not touched by it.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_does_not_spoil_its_commit() {
+    let scene = Scene::on(Arc::new(MemoryStore::default())).await;
+    scene.send("1", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    let (first, second, sent) =
+        tokio::join!(scene.settle(&batch, true), scene.settle(&batch, true), scene.send("2", NOW));
+    assert_eq!(first.unwrap().success, 1);
+    assert!(matches!(second, Err(BrokerError::UnknownHandle(_))), "it is being settled");
+    sent.unwrap();
+    assert_eq!(scene.take(0).await.unwrap()[0].json, "2");
+}
+
+/// Fills the log's first file and leaves no room for a second: what a full disk looks like. Gives what was sent.
+async fn fill(scene: &Scene, dir: &std::path::Path) -> u64 {
+    std::fs::create_dir(dir.join("log").join("0000000002.log")).unwrap();
+    let large = "x".repeat(500_000);
+    for sent in 0..1_000 {
+        if let Err(refused) = scene.send(&large, NOW).await {
+            assert!(matches!(&refused, BrokerError::Store(reason) if reason.to_string().contains("0000000002.log")));
+            return sent;
+        }
+    }
+    panic!("no file is as large");
+}
+
+/// On a full disk an acknowledgement goes through although it shares its commit with a send that does not.
+#[tokio::test(start_paused = true)]
+async fn what_fits_is_committed_beside_what_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open(dir.path()).unwrap();
+    let scene = Scene::on(Arc::new(store)).await;
+    scene.send("1", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    let sent = fill(&scene, dir.path()).await;
+    let large = "x".repeat(500_000);
+    let (refused, settled) = tokio::join!(scene.send(&large, NOW), scene.settle(&batch, true));
+    assert!(matches!(refused, Err(BrokerError::Store(_))));
+    assert_eq!(settled.unwrap().success, 1);
+    assert_eq!(scene.available().await, sent);
+}
+
+/// A full disk refuses messages and nothing else; when there is room, everything goes on.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open(dir.path()).unwrap();
+    let scene = Scene::on(Arc::new(store)).await;
+    scene.send("first", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    let sent = fill(&scene, dir.path()).await;
+    assert_eq!(scene.available().await, sent);
+    assert_eq!(scene.settle(&batch, true).await.unwrap().success, 1, "what has no messages goes on");
+    std::fs::remove_dir(dir.path().join("log").join("0000000002.log")).unwrap();
+    scene.send("last", NOW).await.unwrap();
+    scene.broker.abort().await;
+    let broker = EmbeddedBroker::open(dir.path(), EmbeddedConfig::default(), Clock::system()).await.unwrap();
+    let scene = Scene { broker, path: scene.path };
+    assert_eq!(scene.available().await, sent + 1);
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A wall clock that shows this now, and can be set.
+fn wall(now_ms: i64) -> (&'static std::sync::atomic::AtomicI64, Clock) {
+    let wall: &_ = Box::leak(Box::new(std::sync::atomic::AtomicI64::new(now_ms)));
+    (wall, Clock::set_by(wall))
+}
+
+/// What was created, what is delayed and what is kept do not hear of a wall clock that is set.
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_moves_nothing() {
+    let start = 1_800_000_000_000;
+    for jump in [-5_000, 5_000, -400_000_000_000, 400_000_000_000] {
+        let (wall, clock) = wall(start);
+        let broker = EmbeddedBroker::in_memory(EmbeddedConfig::default(), clock).await;
+        let scene = Scene::of(broker).await;
+        scene.send("\"now\"", NOW).await.unwrap();
+        scene.send("\"later\"", HOUR).await.unwrap();
+        wall.store(start + jump, Ordering::Relaxed);
+        let batch = scene.take(0).await.unwrap();
+        assert_eq!(scene.settle(&batch, true).await.unwrap().success, 1, "{jump}");
+        let begun = tokio::time::Instant::now();
+        let batch = scene.take(2 * 3600).await.unwrap();
+        assert_eq!((batch.len(), begun.elapsed().as_secs()), (1, 3600), "{jump}");
+        scene.settle(&batch, true).await.unwrap();
+        tokio::time::sleep(HOUR * 73).await;
+        assert_eq!(scene.kept().await, 0, "{jump}");
+        scene.broker.delete_queue(&scene.path.project, &scene.path.queue).await.unwrap();
+    }
+}
+
+/// What a wall clock in the future has written is usable when it is right again, and is kept for the retention.
+#[tokio::test(start_paused = true)]
+async fn stamps_in_the_future_are_bounded_when_a_store_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let open =
+        async |now_ms| EmbeddedBroker::open(dir.path(), EmbeddedConfig::default(), wall(now_ms).1).await.unwrap();
+    let (now, future) = (1_800_000_000_000, 2_150_000_000_000);
+    let scene = Scene::of(open(future).await).await;
+    for _ in 0..3 {
+        scene.send("\"of the future\"", NOW).await.unwrap();
+    }
+    scene.broker.close().await;
+    let scene = Scene { broker: open(now).await, path: scene.path };
+    scene.send("\"of today\"", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    assert_eq!(batch.len(), 4);
+    assert!(batch[3].entered_ms < now + 1_000, "{}", batch[3].entered_ms);
+    scene.settle(&batch, true).await.unwrap();
+    tokio::time::sleep(HOUR * 71).await;
+    assert_eq!(scene.kept().await, 4);
+    scene.send("\"of another day\"", NOW).await.unwrap();
+    tokio::time::sleep(HOUR * 2).await;
+    assert_eq!(scene.kept().await, 1);
+    tokio::time::sleep(HOUR * 72).await;
+    assert_eq!(scene.kept().await, 0);
+}
+
+/// On a full disk leases lapse and delays end, and what dies of it goes to the dead letters: in the room that is kept for that.
+#[tokio::test(start_paused = true)]
+async fn what_lapses_and_comes_due_on_a_full_disk_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open(dir.path()).unwrap();
+    let scene = Scene::on(Arc::new(store)).await;
+    let large = "x".repeat(500_000);
+    for _ in 0..12 {
+        scene.send(&large, Duration::from_secs(100)).await.unwrap();
+        scene.send(&large, NOW).await.unwrap();
+    }
+    small_disk::fill(dir.path());
+    while scene.send(&large, NOW).await.is_ok() {}
+    let sent = scene.available().await;
+    // Each dies at the second lapse.
+    for _ in 0..2 {
+        while !scene.take(0).await.unwrap().is_empty() {}
+        run(40).await;
+    }
+    run(60).await;
+    let list = scene.broker.groups(&scene.path.project, &scene.path.queue).await.unwrap();
+    let dead = list.groups[0].available_dead_letters.unwrap();
+    assert!(dead > 20 && dead < sent, "{dead} of {sent} in 16 MiB");
+    assert!(scene.send("1", NOW).await.is_err());
+    small_disk::limit(dir.path(), u64::MAX);
+    run(60).await;
+    let list = scene.broker.groups(&scene.path.project, &scene.path.queue).await.unwrap();
+    let (alive, dead) = (list.groups[0].available_messages, list.groups[0].available_dead_letters.unwrap());
+    assert_eq!((alive, dead), (12, sent), "all that lapsed twice is dead, all that was delayed has come");
+    scene.send("1", NOW).await.unwrap();
+}

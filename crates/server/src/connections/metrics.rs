@@ -1,0 +1,44 @@
+//! Metrics of the connections of listeners.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Of {
+    listener: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Closed {
+    listener: &'static str,
+    reason: &'static str,
+}
+
+/// Connections of several listeners. Clones share the figures.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionMetrics {
+    open: Family<Of, Gauge>,
+    closed: Family<Closed, Counter>,
+}
+
+impl ConnectionMetrics {
+    /// Puts them into `registry` under their public names.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("dms_connections", "Connections that a listener has now", self.open.clone());
+        let help = "Idle connections that were closed to make room for a new one, by reason";
+        registry.register("dms_connections_closed", help, self.closed.clone());
+    }
+
+    /// The connections that a listener has.
+    pub(super) fn open(&self, listener: &'static str) -> Gauge {
+        self.open.get_or_create_owned(&Of { listener })
+    }
+
+    /// Counts one that was closed.
+    pub(super) fn closed(&self, listener: &'static str, reason: &'static str) {
+        self.closed.get_or_create(&Closed { listener, reason }).inc();
+    }
+}

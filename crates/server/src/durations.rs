@@ -1,0 +1,55 @@
+//! [`Durations`]: how long something took each time, as metrics count it. Pure.
+
+use std::time::Duration;
+
+/// Upper bounds, in seconds: from a disk with a battery behind its cache to one that hangs.
+const BOUNDS: [f64; 12] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0];
+
+/// How long something took, counted in ranges.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Durations {
+    /// How many were within each bound and above the one before it; the last are above all.
+    counts: [u64; BOUNDS.len() + 1],
+    sum: Duration,
+}
+
+impl Durations {
+    /// Counts one more.
+    #[cfg(feature = "disk")]
+    pub(crate) fn record(&mut self, took: Duration) {
+        let range = BOUNDS.partition_point(|bound| *bound < took.as_secs_f64());
+        self.counts[range] += 1;
+        self.sum += took;
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// What they took together.
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    /// The upper bound of each range, in seconds, and how many were in it; the last bound is the largest number there is.
+    pub fn ranges(&self) -> impl Iterator<Item = (f64, u64)> {
+        BOUNDS.into_iter().chain([f64::MAX]).zip(self.counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_counted_in_the_first_range_that_holds_it() {
+        let mut durations = Durations::default();
+        for millis in [1, 2, 9_000] {
+            durations.record(Duration::from_millis(millis));
+        }
+        let counted: Vec<_> = durations.ranges().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [(0.001, 1), (0.002_5, 1), (f64::MAX, 1)], "a bound belongs to its range");
+        assert_eq!((durations.count(), durations.sum()), (3, Duration::from_millis(9_003)));
+    }
+}

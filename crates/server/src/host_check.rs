@@ -1,0 +1,172 @@
+//! [`HostCheck`]: whom a listener without credentials serves, which is programs of this machine and no web pages.
+//!
+//! A listener on loopback is within reach of every page that a browser on the same machine shows: pages may send to it
+//! across sites, and a name of theirs that resolves to 127.0.0.1 (DNS rebinding) lets them read the answers. Browsers
+//! cannot forge `Host`, and they add `Origin` and `Sec-Fetch-Site`.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header, request::Parts, uri::Authority};
+
+use dms_protocol::json::quoted;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The rule of one listener. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct HostCheck {
+    /// `None` where callers show credentials: then only the form of `Host` is checked.
+    open: Option<Arc<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Further names by which callers may call the listener.
+    hosts: Vec<String>,
+    remedy: Remedy,
+}
+
+/// The configuration keys that a refusal names.
+#[derive(Clone, Copy, Debug)]
+pub struct Remedy {
+    /// The key of the further names.
+    pub hosts: &'static str,
+    /// The key of the credentials.
+    pub credentials: &'static str,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// 400 for a malformed `Host`, 421 for a foreign one, 403 for a web page.
+    pub status: StatusCode,
+    /// The header, its value, and the remedy.
+    pub text: String,
+}
+
+impl HostCheck {
+    /// The rule of a listener that asks for credentials.
+    pub fn guarded() -> Self {
+        Self { open: None }
+    }
+
+    /// The rule of a listener without credentials, which may also be called by the names in `hosts`.
+    pub fn open(hosts: &[String], remedy: Remedy) -> Self {
+        let hosts = hosts.iter().map(|host| bare(host).to_owned()).collect();
+        Self { open: Some(Arc::new(Open { hosts, remedy })) }
+    }
+
+    /// Checks the head of a request.
+    ///
+    /// # Errors
+    /// With the status and the text of the answer.
+    pub fn check(&self, head: &Parts) -> Result<(), Refusal> {
+        let host = host(head)?;
+        let Some(open) = &self.open else { return Ok(()) };
+        for host in host.iter().chain(head.uri.authority()) {
+            open.check_host(host)?;
+        }
+        open.check_page(head)
+    }
+}
+
+impl Open {
+    fn check_host(&self, host: &Authority) -> Result<(), Refusal> {
+        let name = bare(host.host());
+        if is_loopback(name) || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            return Ok(());
+        }
+        let Remedy { hosts, credentials } = self.remedy;
+        let text = format!(
+            "Host is {}: without credentials this address serves `localhost` and loopback addresses only; add the name to \
+             {hosts}, or set {credentials}",
+            quoted(host.as_str())
+        );
+        Err(Refusal { status: StatusCode::MISDIRECTED_REQUEST, text })
+    }
+
+    /// Refuses what a browser sends for a page of another site.
+    fn check_page(&self, head: &Parts) -> Result<(), Refusal> {
+        let own = |site: &HeaderValue| matches!(site.as_bytes(), b"none" | b"same-origin");
+        let origin = head.headers.get(header::ORIGIN).map(|value| ("Origin", value));
+        let site = || head.headers.get_all(SEC_FETCH_SITE).iter().find(|site| !own(site));
+        let Some((name, value)) = origin.or_else(|| site().map(|value| ("Sec-Fetch-Site", value))) else {
+            return Ok(());
+        };
+        let value = quoted(&String::from_utf8_lossy(value.as_bytes()));
+        let text = format!(
+            "{name} is {value}: web pages may not use an address without credentials; call it from a program, or set {}",
+            self.remedy.credentials
+        );
+        Err(Refusal { status: StatusCode::FORBIDDEN, text })
+    }
+}
+
+/// The `Host` of a request; only HTTP/1.0 may go without.
+fn host(head: &Parts) -> Result<Option<Authority>, Refusal> {
+    let refuse = |text| Err(Refusal { status: StatusCode::BAD_REQUEST, text });
+    let mut values = head.headers.get_all(header::HOST).iter();
+    let value = match (values.next(), values.count()) {
+        (Some(value), 0) => value,
+        (Some(_), further) => {
+            return refuse(format!("the request has {} Host headers: send one", further.saturating_add(1)));
+        }
+        (None, _) if head.version < Version::HTTP_11 => return Ok(None),
+        (None, _) => return refuse("the request has no Host header: send one, as HTTP/1.1 requires".to_owned()),
+    };
+    match Authority::try_from(value.as_bytes()) {
+        Ok(host) if !host.host().is_empty() && !host.as_str().contains('@') && has_port(&host) => Ok(Some(host)),
+        _ => {
+            let value = quoted(&String::from_utf8_lossy(value.as_bytes()));
+            refuse(format!("Host is {value}: a host name or an address is needed, with or without a port"))
+        }
+    }
+}
+
+/// Whether what follows the host, if anything does, is a port.
+fn has_port(host: &Authority) -> bool {
+    let rest = host.as_str().strip_prefix(host.host()).unwrap_or_default();
+    rest.strip_prefix(':').is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok())
+}
+
+/// A host without the brackets of an IPv6 address and the dot that ends an absolute name.
+fn bare(host: &str) -> &str {
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    inner.strip_suffix('.').unwrap_or(inner)
+}
+
+/// Whether a name or an address always means this machine (RFC 6761, 6.3, for names).
+pub fn is_loopback(host: &str) -> bool {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return address.to_canonical().is_loopback();
+    }
+    let label = host.rsplit('.').next().unwrap_or_default();
+    label.eq_ignore_ascii_case("localhost")
+}
+
+/// Whether a text can be a further host: a name or an address without a port.
+pub fn is_host(text: &str) -> bool {
+    let name = bare(text);
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    name.parse::<Ipv6Addr>().is_ok() || !name.is_empty() && name.len() <= 253 && name.bytes().all(legal)
+}
+
+/// Answers what the rule refuses in plain text; a middleware.
+pub async fn check(State(rule): State<HostCheck>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match rule.check(&head) {
+        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Err(refusal) => (refusal.status, format!("{}\n", refusal.text)).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

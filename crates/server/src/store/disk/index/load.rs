@@ -1,0 +1,213 @@
+//! Reads what the index holds: everything but messages, whatever their number.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, types::Type};
+
+use super::{
+    super::{
+        files::{Files, ReadError},
+        times,
+    },
+    lookup,
+    page::{PLACES, Page},
+};
+use crate::{
+    broker::RetentionPolicy,
+    store::{
+        GroupRow, GroupSnapshot, LotMark, QueueRow, QueueSnapshot, ReaderMark, ReaderNo, Snapshot, StreamMark, StreamNo,
+    },
+};
+use dms_protocol::queue::{QueueId, QueueMode, QueueTag, TagFilter};
+
+/// What was read: the database's state for the broker, or what is wrong with it.
+pub(in super::super) type Loaded<T> = Result<T, LoadError>;
+
+/// Why a database could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(in super::super) enum LoadError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+/// A stream's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct StreamImage {
+    /// The first message that is there.
+    pub(in super::super) low: u64,
+    /// The place of the next message.
+    pub(in super::super) next: u64,
+    /// When the last one entered.
+    pub(in super::super) newest: i64,
+    /// How many wait, in a lot.
+    pub(in super::super) parked: u64,
+}
+
+/// A reader's row, less its rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReaderImage {
+    /// What it reads.
+    pub(super) stream: StreamNo,
+    /// The first message it was ever to be given.
+    pub(super) start: u64,
+    /// Nothing from here on was handed out.
+    pub(super) head: u64,
+    /// All pages before this are settled or expired.
+    pub(super) page: u64,
+    /// Messages acknowledged.
+    pub(super) consumed: u64,
+}
+
+/// Reads the snapshot.
+pub(in super::super) fn snapshot(conn: &Connection, files: &Files) -> Loaded<Snapshot> {
+    let next_number = conn.query_row("SELECT next_number FROM counter", [], |row| row.get(0))?;
+    let rows: Vec<QueueRow> = all(conn, "SELECT * FROM queues ORDER BY number", queue_row)?;
+    let mut queues = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (stream, lot) = (stream_mark(conn, files, row.stream())?, lot_mark(conn, row.lot())?);
+        let mut tags = conn.prepare_cached("SELECT key, value FROM tags WHERE queue = ?1 ORDER BY position")?;
+        let tag = |row: &Row<'_>| Ok(QueueTag { key: row.get(0)?, value: row.get(1)? });
+        let tags = tags.query_map([row.id.as_str()], tag)?.collect::<Result<_, _>>()?;
+        let retention = retention(conn, &row.id)?;
+        queues.push(QueueSnapshot { row, tags, retention, stream, lot });
+    }
+    let rows: Vec<GroupRow> = all(conn, "SELECT * FROM consumer_groups ORDER BY number", group_row)?;
+    let mut groups = Vec::with_capacity(rows.len());
+    for row in rows {
+        let reader = reader_mark(conn, row.reader())?;
+        let dead_letters = stream_mark(conn, files, row.dead_letters())?;
+        let dead_letter_reader = reader_mark(conn, row.dead_letter_reader())?;
+        groups.push(GroupSnapshot { row, reader, dead_letters, dead_letter_reader });
+    }
+    Ok(Snapshot { next_number, queues, groups })
+}
+
+/// Reads a stream's row.
+pub(in super::super) fn stream_image(conn: &Connection, stream: StreamNo) -> rusqlite::Result<StreamImage> {
+    let mut select = conn.prepare_cached("SELECT low, next, newest, parked FROM streams WHERE number = ?1")?;
+    select.query_row([stream.0], |row| {
+        Ok(StreamImage { low: row.get(0)?, next: row.get(1)?, newest: row.get(2)?, parked: row.get(3)? })
+    })
+}
+
+/// Reads a reader's row.
+pub(super) fn reader_image(conn: &Connection, reader: ReaderNo) -> rusqlite::Result<ReaderImage> {
+    let mut select =
+        conn.prepare_cached("SELECT stream, start, head, page, consumed FROM readers WHERE number = ?1")?;
+    select.query_row([reader.0], |row| {
+        Ok(ReaderImage {
+            stream: StreamNo(row.get(0)?),
+            start: row.get(1)?,
+            head: row.get(2)?,
+            page: row.get(3)?,
+            consumed: row.get(4)?,
+        })
+    })
+}
+
+/// Reads a page; one that has no row is that of a reader who settled nothing there.
+pub(super) fn page(conn: &Connection, reader: ReaderNo, image: &ReaderImage, number: u64) -> Loaded<Page> {
+    let mut select = conn.prepare_cached("SELECT bits, failures FROM settled WHERE reader = ?1 AND page = ?2")?;
+    let found = select
+        .query_row((reader.0, number), |row| Ok(Page::decode(row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?)))
+        .optional()?;
+    match found {
+        Some(page) => {
+            page.map_err(|bad| LoadError::Contradiction(format!("{bad}: page {number} of reader {}", reader.0)))
+        }
+        None => {
+            let mut page = Page::default();
+            let before = image.start.saturating_sub(number * PLACES).min(PLACES);
+            page.settle_range(0..u16::try_from(before).unwrap_or(u16::MAX));
+            Ok(page)
+        }
+    }
+}
+
+fn all<T>(conn: &Connection, sql: &str, row: fn(&Row<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {
+    conn.prepare(sql)?.query_map([], row)?.collect()
+}
+
+fn queue_row(row: &Row<'_>) -> rusqlite::Result<QueueRow> {
+    let text = |name| row.get::<_, String>(name);
+    Ok(QueueRow {
+        number: row.get("number")?,
+        id: text("id")?.into(),
+        project: text("project")?.into(),
+        name: text("name")?,
+        mode: from_text::<QueueMode>(row, "mode", &format!("\"{}\"", text("mode")?))?,
+        description: text("description")?,
+        max_consume_count: row.get("max_consume_count")?,
+        retention_hours: row.get("retention_hours")?,
+        created_ms: row.get("created_ms")?,
+    })
+}
+
+/// What was said about how long a queue keeps its messages.
+fn retention(conn: &Connection, queue: &QueueId) -> rusqlite::Result<RetentionPolicy> {
+    let mut select = conn.prepare_cached("SELECT retention_ms, delete_when_settled FROM retention WHERE queue = ?1")?;
+    let found = select.query_row([queue.as_str()], |row| {
+        let retention: Option<u64> = row.get(0)?;
+        Ok(RetentionPolicy { retention: retention.map(Duration::from_millis), delete_when_settled: row.get(1)? })
+    });
+    Ok(found.optional()?.unwrap_or_default())
+}
+
+fn group_row(row: &Row<'_>) -> rusqlite::Result<GroupRow> {
+    Ok(GroupRow {
+        number: row.get("number")?,
+        queue: row.get::<_, String>("queue")?.into(),
+        id: row.get::<_, String>("id")?.into(),
+        name: row.get("name")?,
+        created_ms: row.get("created_ms")?,
+        start: row.get("start")?,
+    })
+}
+
+fn from_text<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str, json: &str) -> rusqlite::Result<T> {
+    let index = row.as_ref().column_index(column)?;
+    serde_json::from_str(json)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error)))
+}
+
+/// Where a stream stands. Its ends have to be there: a log that lost messages is not opened as if it had none.
+fn stream_mark(conn: &Connection, files: &Files, stream: StreamNo) -> Loaded<StreamMark> {
+    let StreamImage { low, next, newest, .. } = stream_image(conn, stream)?;
+    if low == next {
+        return Ok(StreamMark { low, next, oldest: None, newest });
+    }
+    let ends = (lookup::run_with(conn, stream, low)?, lookup::run_with(conn, stream, next.saturating_sub(1))?);
+    let (Some(_), Some(_)) = ends else {
+        let last = next.saturating_sub(1);
+        return Err(LoadError::Contradiction(format!("messages {low} to {last} of stream {} are missing", stream.0)));
+    };
+    let oldest = times::oldest(conn, files, (stream, low, newest))?;
+    Ok(StreamMark { low, next, oldest, newest })
+}
+
+fn lot_mark(conn: &Connection, lot: StreamNo) -> Loaded<LotMark> {
+    let image = stream_image(conn, lot)?;
+    let next_due = conn.query_row("SELECT min(due_ms) FROM due WHERE lot = ?1", [lot.0], |row| row.get(0))?;
+    Ok(LotMark { next: image.next, count: image.parked, next_due })
+}
+
+fn reader_mark(conn: &Connection, reader: ReaderNo) -> Loaded<ReaderMark> {
+    let image = reader_image(conn, reader)?;
+    let rule: Option<String> =
+        conn.query_row("SELECT rule FROM readers WHERE number = ?1", [reader.0], |row| row.get(0))?;
+    let rule = rule.map(|rule| serde_json::from_str::<TagFilter>(&rule)).transpose();
+    let rule =
+        rule.map_err(|error| LoadError::Contradiction(format!("the label rule of reader {}: {error}", reader.0)))?;
+    let first = image.start.max(stream_image(conn, image.stream)?.low);
+    let mut ready = Vec::new();
+    for number in image.page.max(first / PLACES)..image.head.div_ceil(PLACES) {
+        let page = page(conn, reader, &image, number)?;
+        let open = page.open().map(|(place, failures)| (number * PLACES + u64::from(place), failures));
+        ready.extend(open.filter(|(place, _)| (first..image.head).contains(place)));
+    }
+    Ok(ReaderMark { head: image.head, consumed: image.consumed, ready, rule })
+}

@@ -1,0 +1,353 @@
+//! The store on disk: a log that every commit is appended to, and an index that follows it.
+//!
+//! A commit is one frame of the log, on the disk when the call returns (one fdatasync for all that waits). What it changed is
+//! kept in memory until the index, a SQLite database, takes it in with many others. Messages stay in the log: the index knows
+//! where. After a crash the index is behind; opening reads the rest of the log into it.
+//!
+//! `open` guards the directory, `recovery` brings the index up to the end of the log, past damage if `mend` can read it, `answered` notes how far commits were
+//! answered. `frame`, `run`, `segment` and `log` are the
+//! log's bytes, files and end; `recent` is what the index does not have yet. `read` finds messages in both and has `files` read
+//! them, `times` reads their entry times alone. `backup` copies all of it while it is in use, `check` looks at a directory without changing it,
+//! `repair` gives up what keeps one from opening, and `rebuild` makes the index anew.
+//! `reserve` keeps room for what goes on when the disk is full; `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rusqlite::Connection;
+
+#[cfg(fuzzing)]
+pub(crate) use self::frame::read_any;
+use self::{
+    backup::Backup,
+    files::Files,
+    frame::Frame,
+    index::{load::LoadError, writer::Writer},
+    log::{Log, NextFile},
+    moving::Moving,
+    open::DataDir,
+    position::Position,
+    recent::Recent,
+    reserve::Reserve,
+};
+use super::{Found, OpenError, ReadLimit, Record, Snapshot, Store, StoreError, StreamNo};
+use crate::durations::Durations;
+
+mod answered;
+mod at;
+pub mod backup;
+pub mod check;
+#[cfg(test)]
+mod damage_tests;
+mod device;
+mod files;
+mod frame;
+#[cfg(test)]
+mod full_tests;
+mod index;
+mod log;
+mod mend;
+#[cfg(test)]
+mod model_tests;
+mod moving;
+mod open;
+mod position;
+mod read;
+pub mod rebuild;
+mod recent;
+mod recovery;
+pub mod repair;
+mod reserve;
+mod run;
+mod segment;
+#[cfg(test)]
+pub(crate) mod small_disk;
+#[cfg(test)]
+mod tests;
+mod tidy;
+mod times;
+#[cfg(all(test, target_os = "linux"))]
+mod torture;
+
+/// How large a file of the log is.
+const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Records in a log and its index.
+#[derive(Debug)]
+pub(crate) struct DiskStore {
+    log: Mutex<Option<Log>>,
+    next: Arc<NextFile>,
+    index: Mutex<Option<Writer>>,
+    /// Finds messages without waiting for a transaction.
+    lookup: Mutex<Option<Connection>>,
+    files: Files,
+    recent: Mutex<Recent>,
+    /// The directory is ours while this is here. Every call that writes holds it for reading, so that it is given up only after the
+    /// last of them has ended.
+    lock: RwLock<Option<DataDir>>,
+    /// Whether there may be something to do that nobody waits for.
+    untidy: AtomicBool,
+    /// Whether a file of the log may be empty, or nearly.
+    emptied: AtomicBool,
+    moving: Mutex<Moving>,
+    /// Copies that are being made: no file of the log is removed meanwhile.
+    pins: AtomicUsize,
+    segment_bytes: u64,
+    reserve: Arc<Reserve>,
+    /// Why the index did not take in what the log has, when it was last to.
+    index_error: Mutex<Option<StoreError>>,
+    /// Apart from the log: looking at it waits for no commit.
+    syncs: Mutex<Durations>,
+}
+
+impl DiskStore {
+    /// Opens a data directory, created if it is missing.
+    pub(crate) fn open(dir: &Path) -> Result<(Self, Snapshot), OpenError> {
+        Self::open_with(dir, SEGMENT_BYTES)
+    }
+
+    fn open_with(dir: &Path, segment_bytes: u64) -> Result<(Self, Snapshot), OpenError> {
+        loop {
+            match Self::open_once(dir, segment_bytes) {
+                Err(OpenError::Full { reason, .. }) if reserve::give_up(dir).unwrap_or(false) => {
+                    tracing::warn!(dir = %dir.display(), reason, "the disk is full: the data directory is opened with the room that was kept for that");
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_once(dir: &Path, segment_bytes: u64) -> Result<(Self, Snapshot), OpenError> {
+        let mut lock = DataDir::lock(dir)?;
+        let reserve = Arc::new(Reserve::of(dir, segment_bytes));
+        let opened = recovery::recover(&mut lock, segment_bytes, reserve.clone())?;
+        let lookup = lock.connect_reader()?;
+        let snapshot = index::load::snapshot(&opened.writer.conn, &opened.files);
+        let snapshot = snapshot.map_err(|error| lock.explain(error))?;
+        // Without it the store opens too; it is tried again, and new messages wait for it.
+        if let Err(error) = reserve.make() {
+            tracing::debug!(%error, "no room could be kept for a full disk");
+        }
+        let store = Self {
+            log: Mutex::new(Some(opened.log)),
+            next: opened.next,
+            recent: Mutex::new(Recent::nothing_behind(opened.writer.applied, opened.number)),
+            index: Mutex::new(Some(opened.writer)),
+            lookup: Mutex::new(Some(lookup)),
+            files: opened.files,
+            lock: RwLock::new(Some(lock)),
+            untidy: AtomicBool::new(true),
+            emptied: AtomicBool::new(true),
+            moving: Mutex::default(),
+            pins: AtomicUsize::new(0),
+            segment_bytes,
+            reserve,
+            index_error: Mutex::default(),
+            syncs: Mutex::default(),
+        };
+        Ok((store, snapshot))
+    }
+
+    /// The disk does not give back what begins at these places of any file of the log.
+    #[cfg(test)]
+    pub(crate) fn break_places(&self, places: std::ops::Range<u64>) {
+        *locked(&self.files.broken) = places;
+    }
+
+    /// Keeps the directory until the guard is dropped.
+    ///
+    /// # Errors
+    /// After the store was released, and when the lock file was deleted: what is written then may be another process's.
+    fn hold(&self) -> Result<RwLockReadGuard<'_, Option<DataDir>>, StoreError> {
+        let held = self.lock.read().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().ok_or_else(released)?.check_ours().map_err(StoreError::new)?;
+        Ok(held)
+    }
+
+    /// Appends a frame to the log.
+    fn append(&self, frame: Frame) -> Result<(), StoreError> {
+        self.append_by(frame, Log::append)
+    }
+
+    fn append_by(
+        &self,
+        mut frame: Frame,
+        append: impl FnOnce(&mut Log, &mut Frame) -> io::Result<(Position, Duration)>,
+    ) -> Result<(), StoreError> {
+        let mut log = locked(&self.log);
+        let log = log.as_mut().ok_or_else(released)?;
+        let (at, took) = append(log, &mut frame).map_err(StoreError::new)?;
+        let bytes = frame.len() as u64;
+        let mut recent = locked(&self.recent);
+        recent.add(frame.into_changes(at), bytes, log.end());
+        if recent.is_much() || log.wants_next() {
+            self.untidy.store(true, Ordering::Relaxed);
+        }
+        locked(&self.syncs).record(took);
+        Ok(())
+    }
+
+    /// Has the index take in what the log has. What it does not take is kept.
+    fn catch_up(&self) -> Result<(), StoreError> {
+        let caught_up = self.take_in();
+        *locked(&self.index_error) = caught_up.clone().err();
+        caught_up
+    }
+
+    fn take_in(&self) -> Result<(), StoreError> {
+        self.insist(|| self.take_in_once())
+    }
+
+    /// Changes the index; where the disk has no room for that, once more in the room that is kept for it.
+    fn insist<T>(&self, change: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match change() {
+            Err(error) if error.is_full() && self.reserve.give_to_index().unwrap_or(false) => change(),
+            changed => changed,
+        }
+    }
+
+    fn take_in_once(&self) -> Result<(), StoreError> {
+        self.change_index(|writer| {
+            let batch = locked(&self.recent).take();
+            match writer.apply(&batch) {
+                Ok(()) => {
+                    locked(&self.recent).forget(&batch);
+                    self.emptied.fetch_or(batch.deletes(), Ordering::Relaxed);
+                    Ok(())
+                }
+                Err(error) => {
+                    locked(&self.recent).put_back(batch);
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn change_index<T>(&self, change: impl FnOnce(&mut Writer) -> Result<T, LoadError>) -> Result<T, StoreError> {
+        match locked(&self.index).as_mut() {
+            Some(writer) => change(writer).map_err(failed),
+            None => Err(released()),
+        }
+    }
+}
+
+impl Store for DiskStore {
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
+        let _held = self.hold()?;
+        self.append(Frame::of(self.files.directory.log, records).map_err(StoreError::new)?)
+    }
+
+    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
+        self.know_lot(stream)?;
+        self.read_range(stream, from, limit)
+    }
+
+    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError> {
+        self.know_lot(stream)?;
+        self.read_places(stream, seqs, bytes)
+    }
+
+    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
+        self.know_lot(lot)?;
+        self.read_due(lot, limit, skip)
+    }
+
+    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+        self.know_lot(stream)?;
+        self.entry_times(stream, from, count, until_ms)
+    }
+
+    fn back_up(&self, to: &Path) -> Result<Backup, StoreError> {
+        self.copy_to(to)
+    }
+
+    fn syncs(&self) -> Durations {
+        locked(&self.syncs).clone()
+    }
+
+    fn wants_tidying(&self) -> bool {
+        self.untidy.load(Ordering::Relaxed)
+    }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        let _held = self.hold()?;
+        self.untidy.store(false, Ordering::Relaxed);
+        let tidied = self.tidy_step();
+        if !matches!(tidied, Ok(false)) {
+            self.untidy.store(true, Ordering::Relaxed);
+        }
+        tidied
+    }
+
+    fn index_error(&self) -> Option<StoreError> {
+        locked(&self.index_error).clone()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        let _held = self.hold()?;
+        let needs_next = {
+            let mut log = locked(&self.log);
+            let log = log.as_mut().ok_or_else(released)?;
+            log.clean().map_err(StoreError::new)?;
+            log.is_half_full()
+        };
+        let made = self.reserve.make().and_then(|()| if needs_next { self.next.make() } else { Ok(()) });
+        made.map_err(StoreError::new)
+    }
+
+    fn read_error(&self) -> Option<StoreError> {
+        self.files.fault().map(StoreError::new)
+    }
+
+    fn probe_reads(&self) -> Result<bool, StoreError> {
+        self.look_up(|conn| conn.query_row("SELECT 1 FROM counter", [], |_| Ok(())))?;
+        self.files.probe().map_err(StoreError::new)
+    }
+
+    fn no_room(&self) -> Option<StoreError> {
+        self.reserve.check().err().map(StoreError::new)
+    }
+
+    fn release(&self, in_order: bool) -> Result<(), StoreError> {
+        // Waits for the calls that are under way.
+        let mut lock = self.lock.write().unwrap_or_else(PoisonError::into_inner);
+        drop(locked(&self.log).take());
+        drop(locked(&self.lookup).take());
+        let ended =
+            if in_order { self.catch_up().and_then(|()| self.change_index(|writer| writer.end())) } else { Ok(()) };
+        drop(locked(&self.index).take());
+        // Last: until here the directory is ours.
+        drop(lock.take());
+        ended
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why the index was not changed.
+fn failed(error: LoadError) -> StoreError {
+    match error {
+        LoadError::Sqlite(error) if open::sqlite_is_full(&error) => {
+            StoreError::new(io::Error::new(io::ErrorKind::StorageFull, error))
+        }
+        error => StoreError::new(error),
+    }
+}
+
+fn released() -> StoreError {
+    StoreError::new("the store is closed")
+}

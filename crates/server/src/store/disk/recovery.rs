@@ -1,0 +1,349 @@
+//! Opening the log: the index takes in what it does not have yet, and the log goes on where it ended.
+//!
+//! A crash can leave one frame that is not whole, at the end: nobody was told of it, and it is wiped. Anything else that does
+//! not fit is damage: if it leaves no doubt of what was changed, as when it is in a message, the log is read on behind it (`mend`), and
+//! otherwise the directory is left as it is.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    sync::Arc,
+};
+
+use super::{
+    answered::{self, Answered, AnsweredFile},
+    device,
+    files::{Files, ReadError},
+    frame::{self, Change},
+    index::{load::LoadError, sums, writer::Writer},
+    log::{Log, NextFile, clear, named},
+    mend,
+    open::DataDir,
+    position::Position,
+    recent::Batch,
+    reserve::Reserve,
+    segment::{Directory, Frames, Rest, SEGMENT_HEAD},
+};
+use crate::store::OpenError;
+
+/// So many changes are taken into the index at once.
+const MANY: usize = 10_000;
+
+/// A log and an index that has all of it.
+pub(super) struct Opened {
+    pub(super) log: Log,
+    pub(super) next: Arc<NextFile>,
+    pub(super) writer: Writer,
+    pub(super) files: Files,
+    /// The number of the next frame.
+    pub(super) number: u64,
+}
+
+/// Opens the index, brings it up to the log's end, and opens that.
+pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserve>) -> Result<Opened, OpenError> {
+    dir.lock_log_directory()?;
+    let conn = dir.open_database()?;
+    sums::check(&conn).map_err(|error| dir.explain(error))?;
+    let row = "SELECT log, segment, offset, frame FROM counter";
+    let known = conn.query_row(row, [], |row| {
+        let at = Position { segment: row.get(1)?, offset: row.get(2)? };
+        Ok((row.get::<_, u32>(0)?, at, row.get::<_, u64>(3)?))
+    });
+    let (log, at, number) = known.map_err(|error| dir.explain(LoadError::Sqlite(error)))?;
+    let directory = Directory { path: dir.log_directory(), log };
+    if !dir.is_begun() {
+        begin(dir, &directory, number, segment_bytes)?;
+    }
+    let mut replay = Replay {
+        answered: answered::read(&directory.path, log).map_err(|source| dir.unusable(source))?,
+        files: Files::of(directory.clone()),
+        writer: Writer::new(conn, at),
+        batch: Batch { changes: Vec::new(), end: at, number },
+        unsynced: None,
+    };
+    replay.run().map_err(|error| dir.explain(error))?;
+    let Replay { files, mut writer, batch, answered: noted, .. } = replay;
+    check_files(&mut writer, &files, batch.end).map_err(|error| dir.explain(error))?;
+    let made = tidy_made_files(&directory, batch.end.segment, segment_bytes);
+    let made = made.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
+    // What was discarded is not read any more when a file of the same number is made.
+    files.close_behind(batch.end.segment);
+    let answered = AnsweredFile::open(&directory.path, log).map_err(|source| dir.unusable(source))?;
+    let next = Arc::new(NextFile::from(directory, batch.end.segment + 1, segment_bytes, made, reserve));
+    let file = files.get(batch.end.segment).map_err(|error| dir.explain(error.into()))?;
+    // Where the last commit begins is known if it was noted.
+    let last = noted.filter(|noted| noted.number + 1 == batch.number);
+    let last = last.unwrap_or(Answered { number: batch.number - 1, at: Position::default() });
+    let log = Log::resume(next.clone(), file, batch.end, last, answered);
+    let log = log.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
+    Ok(Opened { log, next, writer, files, number: batch.number })
+}
+
+/// Makes the first file of the log, unless this is a copy that has one.
+fn begin(dir: &mut DataDir, directory: &Directory, number: u64, segment_bytes: u64) -> Result<(), OpenError> {
+    let make_first = || {
+        if number == 1 && directory.is_unmade(1)? {
+            if directory.file(1).exists() {
+                directory.discard(1)?;
+            }
+            directory.create(1, segment_bytes)?;
+        }
+        Ok(())
+    };
+    make_first().map_err(|source: io::Error| dir.unusable(source))?;
+    dir.begin()
+}
+
+/// Every file that the index knows of is there, this log's, and as long as it was made. A damaged head hides nothing: the messages
+/// are found by the index, and each has its checksums.
+fn check_files(writer: &mut Writer, files: &Files, end: Position) -> Result<(), LoadError> {
+    for segment in writer.segments_in_use(end.segment + 1)? {
+        let size = files.get(segment)?.metadata().map_err(ReadError::Io)?.len();
+        let messages = writer.bytes_in_use(segment)?;
+        if files.directory.has_damaged_head(segment).map_err(ReadError::Io)? {
+            let file = files.directory.file(segment);
+            tracing::error!(file = %file.display(), "the head of a file of the log is damaged; its commits show that it is this log's, and it is used");
+        }
+        if size < SEGMENT_HEAD + messages {
+            let file = files.directory.file(segment);
+            let what =
+                format!("{} is cut short: it has {size} bytes, and {messages} bytes of messages", file.display());
+            return Err(ReadError::Damaged(what).into());
+        }
+    }
+    Ok(())
+}
+
+/// Files that were made ahead of time, behind the log's end: the next one is used if it is as it was made, and none is overwritten
+/// that has anything in it.
+fn tidy_made_files(directory: &Directory, end: u64, segment_bytes: u64) -> io::Result<Option<File>> {
+    let mut next = None;
+    for segment in directory.segments()?.into_iter().filter(|segment| *segment > end) {
+        if !directory.is_unmade(segment)? {
+            let named = |error: &io::Error| named(error, directory, segment);
+            let file = directory.open(segment).map_err(|error| named(&error))?;
+            let size = file.metadata()?.len();
+            let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD)?;
+            match frames.rest(0)? {
+                Rest::Clean if segment == end + 1 && size == segment_bytes => {
+                    // Whoever made it may have been killed before it and its name were on the disk.
+                    device::sync_all(&file)?;
+                    device::sync_directory(&directory.path)?;
+                    next = Some(file);
+                    continue;
+                }
+                Rest::Clean => {}
+                Rest::Soiled { bytes } if frames.next()?.is_none() => {
+                    tell_dropped(directory, beginning_of(segment), bytes)
+                }
+                Rest::Soiled { .. } | Rest::Frames => {
+                    let what = "it has commits that do not follow those before it";
+                    return Err(named(&io::Error::new(ErrorKind::InvalidData, what)));
+                }
+            }
+        }
+        directory.discard(segment)?;
+    }
+    Ok(next)
+}
+
+fn beginning_of(segment: u64) -> Position {
+    Position { segment, offset: SEGMENT_HEAD }
+}
+
+fn tell_dropped(directory: &Directory, Position { segment, offset }: Position, bytes: u64) {
+    tracing::warn!(
+        file = %directory.file(segment).display(),
+        offset,
+        bytes,
+        "a crash cut off the last commit while it was written: its bytes were dropped. No request was answered for it"
+    );
+}
+
+/// The log being read into the index.
+struct Replay {
+    answered: Option<Answered>,
+    files: Files,
+    writer: Writer,
+    batch: Batch,
+    /// A file with commits that may not be on the disk yet.
+    unsynced: Option<Arc<File>>,
+}
+
+impl Replay {
+    fn run(&mut self) -> Result<(), LoadError> {
+        loop {
+            let file = self.files.get(self.batch.end.segment)?;
+            let offset = self.batch.end.offset;
+            let mut frames = Frames::from(&file, self.files.directory.log, offset).map_err(ReadError::Io)?;
+            self.take(&file, &mut frames)?;
+            self.apply()?;
+            if self.goes_on_in_next_file()? {
+                self.batch.end = Position { segment: self.batch.end.segment + 1, offset: SEGMENT_HEAD };
+                continue;
+            }
+            let size = file.metadata().map_err(ReadError::Io)?.len();
+            let rest = frames.rest(self.batch.number).map_err(ReadError::Io)?;
+            if rest == Rest::Frames || size < self.batch.end.offset {
+                return Err(self.damaged("frames are missing"));
+            }
+            // Before anything is wiped: a directory that is refused is left as it is.
+            self.check_answered()?;
+            return match rest {
+                Rest::Soiled { bytes } => self.wipe(&file, size, bytes),
+                // What was wiped before may not be on the disk yet: whoever did it may have been killed.
+                Rest::Clean | Rest::Frames => Ok(device::sync_data(&file).map_err(ReadError::Io)?),
+            };
+        }
+    }
+
+    /// Wipes the frame that a crash cut: nobody was told that it was taken.
+    fn wipe(&self, file: &File, size: u64, bytes: u64) -> Result<(), LoadError> {
+        clear(file, self.batch.end.offset, size).map_err(ReadError::Io)?;
+        tell_dropped(&self.files.directory, self.batch.end, bytes);
+        Ok(())
+    }
+
+    /// Nothing that was answered is missing at the log's end.
+    fn check_answered(&self) -> Result<(), LoadError> {
+        let Some(Answered { number, at }) = self.answered else { return Ok(()) };
+        if number >= self.batch.number {
+            let missing = number + 1 - self.batch.number;
+            return Err(self.damaged(&format!("the last {missing} commits that were answered are missing")));
+        }
+        let file = match self.files.get(at.segment) {
+            // All that was in it has expired.
+            Err(ReadError::Gone(_)) => return Ok(()),
+            file => file?,
+        };
+        let frames = Frames::from(&file, self.files.directory.log, at.offset).map_err(ReadError::Io)?;
+        // Its head is enough, nearly whole: should a message in it be damaged, that is no reason not to open.
+        if frames.begins_like(at.offset, number).map_err(ReadError::Io)? {
+            return Ok(());
+        }
+        Err(damaged_at(&self.files, at, &format!("commit {number}, which was answered, cannot be read")))
+    }
+
+    /// Takes the frames that follow each other.
+    fn take(&mut self, file: &Arc<File>, frames: &mut Frames<'_>) -> Result<(), LoadError> {
+        loop {
+            let begin = frames.offset;
+            let at = Position { segment: self.batch.end.segment, offset: begin };
+            let changes = match frames.next().map_err(ReadError::Io)? {
+                Some((head, items, _)) if head.number == self.batch.number => {
+                    if !self.was_answered(head.number) {
+                        frames.write_again(begin).map_err(ReadError::Io)?;
+                        self.unsynced = Some(file.clone());
+                    }
+                    frame::changes(self.files.directory.log, &items, at)
+                        .map_err(|_| self.damaged("a frame cannot be read"))?
+                }
+                Some(_) => {
+                    frames.offset = begin;
+                    return Ok(());
+                }
+                None => {
+                    let Some(changes) = self.mend(frames)? else { return Ok(()) };
+                    changes
+                }
+            };
+            self.batch.changes.extend(changes);
+            self.batch.end.offset = frames.offset;
+            self.batch.number += 1;
+            if self.batch.changes.len() >= MANY {
+                self.apply()?;
+            }
+        }
+    }
+
+    /// Reads a frame that is damaged, if it is known to have been whole and can be read without a guess.
+    fn mend(&self, frames: &mut Frames<'_>) -> Result<Option<Vec<Change>>, LoadError> {
+        let Position { segment, .. } = self.batch.end;
+        let (number, at) = (self.batch.number, Position { segment, offset: frames.offset });
+        if !self.was_answered(number)
+            && frames.next_whole(at.offset).map_err(ReadError::Io)?.is_none()
+            && !self.goes_on_behind(number)?
+        {
+            return Ok(None);
+        }
+        let bytes = frames.damaged_at(at.offset).map_err(ReadError::Io)?;
+        let Some(mended) = mend::read(self.files.directory.log, number, &bytes, at) else { return Ok(None) };
+        frames.offset += mended.length as u64;
+        tracing::error!(
+            file = %self.files.directory.file(segment).display(),
+            offset = at.offset,
+            "a commit in the log is damaged; what it changed could be read, and messages of it that cannot are set aside"
+        );
+        Ok(Some(mended.changes))
+    }
+
+    /// Whether the next file begins with the frame behind this one.
+    fn goes_on_behind(&self, number: u64) -> Result<bool, LoadError> {
+        let next = self.batch.end.segment + 1;
+        if self.files.directory.is_unmade(next).map_err(ReadError::Io)? {
+            return Ok(false);
+        }
+        let file = self.files.get(next)?;
+        let frames = Frames::from(&file, self.files.directory.log, SEGMENT_HEAD).map_err(ReadError::Io)?;
+        Ok(frames.head_at(SEGMENT_HEAD).map_err(ReadError::Io)?.is_some_and(|head| head.number == number + 1))
+    }
+
+    /// Whether a commit is known to have been answered, and so to be on the disk. One that was not may be in the system's memory only: its
+    /// process was killed before it was synced, or that failed, and then no other sync brings it to the disk unless it is
+    /// written again. It is about to be believed: the index will have it, and answers will rest on it.
+    fn was_answered(&self, number: u64) -> bool {
+        self.answered.is_some_and(|answered| answered.number >= number)
+    }
+
+    fn apply(&mut self) -> Result<(), LoadError> {
+        if let Some(file) = self.unsynced.take() {
+            device::sync_data(&file).map_err(ReadError::Io)?;
+        }
+        if !self.batch.changes.is_empty() {
+            self.writer.apply(&self.batch)?;
+            self.batch.changes.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether a later file begins with a frame: with the next one, or else some are missing.
+    fn goes_on_in_next_file(&self) -> Result<bool, LoadError> {
+        let directory = &self.files.directory;
+        let later = directory.segments().map_err(ReadError::Io)?;
+        for segment in later.into_iter().filter(|segment| *segment > self.batch.end.segment) {
+            if directory.is_unmade(segment).map_err(ReadError::Io)? {
+                continue;
+            }
+            let file = self.files.get(segment)?;
+            let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD).map_err(ReadError::Io)?;
+            match frames.next().map_err(ReadError::Io)? {
+                Some((head, ..)) if head.number == self.batch.number => {
+                    let next = self.batch.end.segment + 1;
+                    if segment == next {
+                        return Ok(true);
+                    }
+                    let missing = directory.file(next);
+                    return Err(self.damaged(&format!("the file {} is missing", missing.display())));
+                }
+                Some((head, ..)) if head.number > self.batch.number => return Err(self.damaged("frames are missing")),
+                None if segment == self.batch.end.segment + 1 && self.was_answered_in(segment) => return Ok(true),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the next frame was answered, and no file but this can have it.
+    fn was_answered_in(&self, segment: u64) -> bool {
+        self.answered.is_some_and(|Answered { number, at }| number >= self.batch.number && at.segment >= segment)
+    }
+
+    fn damaged(&self, what: &str) -> LoadError {
+        damaged_at(&self.files, self.batch.end, what)
+    }
+}
+
+fn damaged_at(files: &Files, Position { segment, offset }: Position, what: &str) -> LoadError {
+    let file = files.directory.file(segment);
+    ReadError::Damaged(format!("{} is damaged behind byte {offset}: {what}", file.display())).into()
+}

@@ -1,0 +1,156 @@
+//! The store without a disk: messages in maps, everything else in the broker's own state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Found, ReadLimit, Record, Store, StoreError, Stored, StreamNo, up_to_time};
+use crate::durations::Durations;
+
+type Place = (StreamNo, u64);
+
+/// Messages in memory; gone with the process.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryStore(Mutex<Messages>);
+
+#[derive(Debug, Default)]
+struct Messages {
+    by_place: BTreeMap<Place, Arc<Stored>>,
+    by_due: BTreeMap<(StreamNo, i64, u64), Arc<Stored>>,
+    /// Who owns which streams, to drop them with their owner.
+    streams: BTreeMap<String, Vec<StreamNo>>,
+}
+
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, Messages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Messages {
+    fn apply(&mut self, record: &Record) {
+        match record {
+            Record::QueueCreated(queue) => self.own(queue.id.as_str(), [queue.stream(), queue.lot()]),
+            Record::GroupCreated(group) => {
+                self.own(group.queue.as_str(), [group.dead_letters()]);
+                self.own(group.id.as_str(), [group.dead_letters()]);
+            }
+            Record::QueueDeleted(queue) => self.disown(queue.as_str()),
+            Record::GroupDeleted(_, group) => self.disown(group.as_str()),
+            Record::Appended(stream, message) => {
+                self.by_place.insert((*stream, message.seq), message.clone());
+            }
+            Record::Parked(lot, message) => {
+                self.by_place.insert((*lot, message.seq), message.clone());
+                self.by_due.insert((*lot, message.entered_ms, message.seq), message.clone());
+            }
+            Record::Unparked(lot, due, seq) => {
+                self.by_place.remove(&(*lot, *seq));
+                self.by_due.remove(&(*lot, *due, *seq));
+            }
+            Record::Expired { stream, low, .. } => self.cut(*stream, *low),
+            Record::Emptied { lot, below } => self.empty(*lot, *below),
+            Record::TagsSet(..)
+            | Record::RuleFixed(..)
+            | Record::Skipped
+            | Record::Settled { .. }
+            | Record::RetentionSet(..)
+            | Record::Purged { .. } => {}
+        }
+    }
+
+    fn own(&mut self, owner: &str, streams: impl IntoIterator<Item = StreamNo>) {
+        self.streams.entry(owner.to_owned()).or_default().extend(streams);
+    }
+
+    fn disown(&mut self, owner: &str) {
+        for stream in self.streams.remove(owner).unwrap_or_default() {
+            self.empty(stream, u64::MAX);
+        }
+    }
+
+    /// Drops the messages of a lot below a place.
+    fn empty(&mut self, lot: StreamNo, below: u64) {
+        self.cut(lot, below);
+        let due = self.by_due.range((lot, i64::MIN, 0)..=(lot, i64::MAX, u64::MAX)).map(|(key, _)| *key);
+        let gone: Vec<_> = due.filter(|(_, _, place)| *place < below).collect();
+        gone.iter().for_each(|key| drop(self.by_due.remove(key)));
+    }
+
+    /// Drops the messages of a stream below a place. Key by key: taking a map apart and joining it costs its whole length.
+    fn cut(&mut self, stream: StreamNo, below: u64) {
+        let keys: Vec<Place> = self.by_place.range((stream, 0)..(stream, below)).map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| drop(self.by_place.remove(key)));
+    }
+}
+
+/// Takes messages up to a limit, the first whatever its size.
+fn up_to<'a>(messages: impl Iterator<Item = &'a Arc<Stored>>, limit: ReadLimit) -> Found {
+    let mut found = Found { until: u64::MAX, ..Found::default() };
+    let mut bytes = 0;
+    for message in messages {
+        bytes += message.footprint();
+        let fits = found.messages.is_empty() || bytes <= limit.bytes;
+        if found.messages.len() == limit.messages || !fits {
+            found.until = message.seq;
+            break;
+        }
+        found.messages.push(message.clone());
+    }
+    found
+}
+
+impl Store for MemoryStore {
+    fn blocks(&self) -> bool {
+        false
+    }
+
+    fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
+        let mut messages = self.lock();
+        records.iter().for_each(|record| messages.apply(record));
+        Ok(())
+    }
+
+    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
+        Ok(up_to(self.lock().by_place.range((stream, from)..=(stream, u64::MAX)).map(|(_, message)| message), limit))
+    }
+
+    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError> {
+        let messages = self.lock();
+        let there = seqs.iter().filter_map(|seq| messages.by_place.get(&(stream, *seq)));
+        Ok(up_to(there, ReadLimit { messages: seqs.len(), bytes }))
+    }
+
+    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
+        let messages = self.lock();
+        let due = messages.by_due.range((lot, i64::MIN, 0)..=(lot, i64::MAX, u64::MAX));
+        Ok(up_to(due.map(|(_, message)| message).filter(|message| !skip.contains(&message.seq)), limit))
+    }
+
+    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+        let messages = self.lock();
+        let range = messages.by_place.range((stream, from)..=(stream, u64::MAX));
+        Ok(up_to_time(range.map(|((_, seq), message)| (*seq, message.entered_ms)), count, until_ms))
+    }
+
+    fn syncs(&self) -> Durations {
+        Durations::default()
+    }
+
+    fn tidy(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn wants_tidying(&self) -> bool {
+        false
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn release(&self, _in_order: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

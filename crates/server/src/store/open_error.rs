@@ -1,0 +1,97 @@
+//! [`OpenError`]: why a data directory could not be opened.
+
+use std::{io, path::PathBuf};
+
+/// Why a data directory could not be opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory cannot be created, read or written.
+    #[error("the data directory {dir} cannot be used; choose one that this user may read and write")]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error(
+        "the data directory {dir} is in use by another process{}; stop that first, or choose another directory",
+        by(pid)
+    )]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, where it is known.
+        pid: Option<u32>,
+    },
+    /// The file is something else.
+    #[error("{file} is not a database of dms-worker; it was left as it is: move it away, or choose another directory")]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file was written by a later version of this program.
+    #[error("{file} has version {found}, and this program knows versions up to {known}; use a newer dms-worker")]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: usize,
+        /// The last version known.
+        known: usize,
+    },
+    /// The file was written before the first release.
+    #[error(
+        "{file} has version {found}, of a program before the first release, which this one does not read; \
+         let that program's consumers empty its queues, then begin with another directory"
+    )]
+    Older {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: usize,
+    },
+    /// The file is not whole.
+    #[error(
+        "{file} is damaged ({reason}); it was left as it is: restore it from a backup, or move it away to begin anew"
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no room on the disk, not even in what was kept for opening.
+    #[error("{file} cannot be opened, because the disk is full ({reason}); free some space on it")]
+    Full {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// This program keeps nothing on disk.
+    #[error(
+        "the data directory {dir} cannot be used: this program keeps messages in memory only, because it was built without the \
+         feature `disk` of dms-server; build it with that, or leave the data directory out"
+    )]
+    NoDisk {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The runtime was shut down meanwhile.
+    #[error("the runtime stopped while the data directory was being opened")]
+    Stopped,
+    /// The file cannot be read or written.
+    #[error("{file} cannot be opened: {reason}")]
+    Unusable {
+        /// The file.
+        file: PathBuf,
+        /// What is in the way.
+        reason: String,
+    },
+}
+
+fn by(pid: &Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}

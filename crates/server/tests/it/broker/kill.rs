@@ -1,0 +1,116 @@
+//! kill -9 of a process that sends, consumes and acknowledges: what was answered is kept, what was settled stays settled.
+//!
+//! The process is this test binary again, running [`victim`] alone.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use dms_protocol::queue::{NewQueue, ProjectId};
+use dms_server::{
+    broker::{
+        Broker, GroupPath, Stream,
+        embedded::{EmbeddedBroker, EmbeddedConfig},
+    },
+    clock::Clock,
+};
+
+use super::stage::{all_done, message, take, texts};
+
+const DIR: &str = "DMS_WORKER_TEST_KILL_DIR";
+const ROUNDS: usize = 20;
+
+async fn open(dir: &Path) -> (EmbeddedBroker, GroupPath) {
+    let broker = EmbeddedBroker::open(dir, EmbeddedConfig::default(), Clock::system()).await.unwrap();
+    let project = ProjectId::new("p");
+    if broker.queues(&project).await.unwrap().is_empty() {
+        broker.create_queue(&project, NewQueue::new("q")).await.unwrap();
+    }
+    let queue = broker.queues(&project).await.unwrap().remove(0).id;
+    if broker.groups(&project, &queue).await.unwrap().groups.is_empty() {
+        broker.create_groups(&project, &queue, &["g".into()]).await.unwrap();
+    }
+    let group = broker.groups(&project, &queue).await.unwrap().groups.remove(0).id;
+    (broker, GroupPath { project, queue, group })
+}
+
+/// What is killed: says what was sent and what was settled as soon as it was answered.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by the test below, in a process of its own"]
+async fn victim() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let (broker, path) = open(Path::new(&dir)).await;
+    let run = std::process::id();
+    let produce = async {
+        for number in 0u64.. {
+            let text = format!("{run}-{number}");
+            let sent = vec![message(&text, &[], Duration::ZERO)];
+            broker.append(&path.project, &path.queue, sent).await.unwrap();
+            println!("sent {text}");
+        }
+    };
+    let consume = async {
+        loop {
+            let batch = broker.lease(&path, Stream::Messages, take(3)).await.unwrap();
+            if batch.is_empty() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            broker.settle(&path, Stream::Messages, all_done(&batch)).await.unwrap();
+            texts(&batch).iter().for_each(|text| println!("settled {text}"));
+        }
+    };
+    tokio::join!(produce, consume);
+}
+
+/// Lets a process work until it has said so many things, and kills it.
+fn kill_after(dir: &Path, lines: usize, sent: &mut BTreeSet<String>, settled: &mut BTreeSet<String>) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "broker::kill::victim"])
+        .env(DIR, dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut hear = |line: String| match line.split_once(' ') {
+        Some(("sent", text)) => drop(sent.insert(text.to_owned())),
+        Some(("settled", text)) => {
+            assert!(settled.insert(text.to_owned()), "{text} was settled before");
+        }
+        _ => {}
+    };
+    said.by_ref().take(lines).for_each(|line| hear(line.unwrap()));
+    child.kill().unwrap();
+    // What it said before it died counts too; a line is written whole or not at all.
+    said.map_while(Result::ok).for_each(hear);
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_survives_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut sent, mut settled) = (BTreeSet::new(), BTreeSet::new());
+    for round in 0..ROUNDS {
+        kill_after(dir.path(), 20 + round * 7, &mut sent, &mut settled);
+    }
+    let (broker, path) = open(dir.path()).await;
+    let mut left = BTreeSet::new();
+    loop {
+        let batch = broker.lease(&path, Stream::Messages, take(10)).await.unwrap();
+        if batch.is_empty() {
+            break;
+        }
+        left.extend(texts(&batch));
+    }
+    assert!(sent.len() > ROUNDS * 10 && settled.len() > ROUNDS * 5, "{} sent, {} settled", sent.len(), settled.len());
+    assert!(left.is_disjoint(&settled), "settled and back: {:?}", left.intersection(&settled).next());
+    let consumed = broker.groups(&path.project, &path.queue).await.unwrap().groups[0].consumed_messages;
+    let lost = sent.iter().filter(|text| !left.contains(*text) && !settled.contains(*text)).count() as u64;
+    // What was settled and not said because the process died in between is counted by the broker.
+    assert!(lost <= consumed - settled.len() as u64, "{lost} messages are missing");
+}

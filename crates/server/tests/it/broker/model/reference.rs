@@ -1,0 +1,359 @@
+//! The model: every message with its standing in every group, nothing clever.
+
+use std::time::Duration;
+
+use dms_protocol::queue::{QueueMode, TagFilter};
+use dms_server::broker::embedded::FailureCounting;
+
+use super::{DEAD_LETTER_RETENTION, RETENTION, Said, Setting};
+
+/// Where a message stands, as a look inside shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Available,
+    Leased,
+    Delayed,
+}
+
+/// What is kept of a dead letter; times in seconds since the beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Death {
+    pub(super) reason: String,
+    pub(super) error: Option<String>,
+    pub(super) attempts: u32,
+    pub(super) first: Option<u64>,
+    pub(super) last: u64,
+}
+
+/// What becomes of an acknowledgement.
+#[derive(Debug)]
+pub(super) enum Judged {
+    /// So many settled, so many not.
+    Settled((usize, usize)),
+    /// The lease is over.
+    Over,
+    /// Something is rejected that cannot be.
+    Refused,
+}
+
+/// A queue's counters as one group shows them.
+pub(super) struct Counters {
+    pub(super) produced: u64,
+    pub(super) consumed: u64,
+    pub(super) available: u64,
+    pub(super) produced_dead: u64,
+    pub(super) available_dead: u64,
+}
+
+#[derive(Clone)]
+struct Sent {
+    text: String,
+    tags: Vec<&'static str>,
+    /// When it entered its log, or will.
+    at: Duration,
+    death: Option<Death>,
+}
+
+/// The failures of a message so far, and what is remembered of them.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Past {
+    failures: u32,
+    first: Option<u64>,
+    /// The number of the last cause that was told.
+    cause: Option<u8>,
+}
+
+/// A message for one reader.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Open {
+        past: Past,
+    },
+    Out {
+        past: Past,
+        lease: usize,
+    },
+    /// It was purged while it was out: settled, whatever is said of it.
+    Purged,
+    Settled,
+}
+
+/// A group's view of a log, position by position.
+#[derive(Default)]
+struct View {
+    fates: Vec<Fate>,
+    consumed: u64,
+}
+
+/// Why a batch went no further.
+#[derive(Clone, Copy)]
+enum End {
+    Fail(Option<u8>),
+    Release,
+    Lapse,
+}
+
+struct Lease {
+    group: usize,
+    dead: bool,
+    positions: Vec<usize>,
+    until: Duration,
+    over: bool,
+}
+
+/// A log: messages in order, the first `gone` of which have expired.
+#[derive(Default)]
+struct Log {
+    messages: Vec<Sent>,
+    gone: usize,
+}
+
+/// A queue with two groups.
+pub(super) struct Model {
+    fifo: bool,
+    max_consume_count: Option<u32>,
+    counting: FailureCounting,
+    rules: [TagFilter; 2],
+    now: Duration,
+    log: Log,
+    dead: [Log; 2],
+    delayed: Vec<Sent>,
+    views: [[View; 2]; 2],
+    leases: Vec<Lease>,
+}
+
+impl Model {
+    pub(super) fn new(setting: &Setting) -> Self {
+        Self {
+            fifo: setting.mode == QueueMode::Fifo,
+            max_consume_count: setting.max_consume_count,
+            counting: setting.counting,
+            rules: [TagFilter::default(), setting.rule.clone()],
+            now: Duration::ZERO,
+            log: Log::default(),
+            dead: Default::default(),
+            delayed: Vec::new(),
+            views: Default::default(),
+            leases: Vec::new(),
+        }
+    }
+
+    pub(super) fn send(&mut self, text: String, tags: Vec<&'static str>, delay: Duration) {
+        let sent = Sent { text, tags, at: self.now + delay, death: None };
+        if delay.is_zero() { self.enter(sent) } else { self.delayed.push(sent) }
+    }
+
+    fn enter(&mut self, sent: Sent) {
+        for (view, rule) in self.views.iter_mut().zip(&self.rules) {
+            let passes = rule.matches(&sent.tags);
+            view[0].fates.push(if passes { Fate::Open { past: Past::default() } } else { Fate::Settled });
+        }
+        self.log.messages.push(sent);
+    }
+
+    /// The lowest open positions, in order; none while a FIFO group has a batch out.
+    pub(super) fn take(&mut self, group: usize, dead: bool, max: usize, ack_wait: Duration) -> Vec<String> {
+        let lease = self.leases.len();
+        let log = if dead { &self.dead[group] } else { &self.log };
+        let view = &mut self.views[group][usize::from(dead)];
+        if self.fifo && view.fates.iter().any(|fate| matches!(fate, Fate::Out { .. } | Fate::Purged)) {
+            return Vec::new();
+        }
+        let mut positions = Vec::new();
+        for (position, fate) in view.fates.iter_mut().enumerate().skip(log.gone) {
+            if let Fate::Open { past } = *fate
+                && positions.len() < max
+            {
+                *fate = Fate::Out { past, lease };
+                positions.push(position);
+            }
+        }
+        let texts: Vec<_> = positions.iter().map(|position| log.messages[*position].text.clone()).collect();
+        if !texts.is_empty() {
+            self.leases.push(Lease { group, dead, positions, until: self.now + ack_wait, over: false });
+        }
+        texts
+    }
+
+    /// Judges a batch by its own order.
+    pub(super) fn ack(&mut self, lease: usize, said: &[Option<Said>]) -> Judged {
+        let Lease { dead, over, .. } = self.leases[lease];
+        if over {
+            return Judged::Over;
+        }
+        let rejects = said.iter().any(|said| matches!(said, Some(Said::Reject(_))));
+        if rejects && (dead || self.max_consume_count.is_none()) {
+            return Judged::Refused;
+        }
+        let settles = |said: &&Option<Said>| matches!(said, Some(Said::Done | Said::Reject(_)));
+        let settled = said.iter().take_while(settles).count();
+        let end = match said.get(settled).copied().flatten() {
+            Some(Said::Release) => End::Release,
+            Some(Said::Fail(cause)) => End::Fail(cause),
+            _ => End::Fail(None),
+        };
+        self.end(lease, settled, said, end);
+        Judged::Settled((settled, self.leases[lease].positions.len() - settled))
+    }
+
+    fn end(&mut self, lease: usize, settled: usize, said: &[Option<Said>], end: End) {
+        let Lease { group, dead, ref positions, ref mut over, .. } = self.leases[lease];
+        *over = true;
+        let now = self.now.as_secs();
+        for (place, position) in positions.clone().into_iter().enumerate() {
+            let view = &mut self.views[group][usize::from(dead)];
+            let past = match view.fates[position] {
+                Fate::Out { past, .. } => past,
+                Fate::Purged => {
+                    let done = place < settled && matches!(said.get(place), Some(Some(Said::Done)));
+                    view.consumed += u64::from(done);
+                    view.fates[position] = Fate::Settled;
+                    continue;
+                }
+                Fate::Open { .. } | Fate::Settled => continue,
+            };
+            // Its reason without a cause, and the cause, where this is a failure that counts.
+            let failure = match (said.get(place).copied().flatten(), end) {
+                (Some(Said::Reject(cause)), _) if place < settled => Some(("rejected", cause)),
+                _ if place < settled => None,
+                (_, End::Lapse) => Some(("lease_expired", None)),
+                (_, End::Fail(cause)) if place == settled => Some(("failed", cause)),
+                (_, End::Fail(_)) if self.counting == FailureCounting::Batch => Some(("batch_failed", None)),
+                _ => None,
+            };
+            let fate = match failure {
+                None if place < settled => {
+                    self.views[group][usize::from(dead)].consumed += 1;
+                    Fate::Settled
+                }
+                None => Fate::Open { past },
+                Some((reason, cause)) => {
+                    let first = if past.failures == 0 { Some(now) } else { past.first };
+                    let past = Past { failures: past.failures + 1, first, cause: cause.or(past.cause) };
+                    let last_one = self.max_consume_count.is_some_and(|most| past.failures >= most);
+                    if !dead && (last_one || place < settled) {
+                        let death = Death {
+                            reason: cause.map_or(reason.to_owned(), |cause| format!("reason-{cause}")),
+                            error: past.cause.map(|cause| format!("error-{cause}")),
+                            attempts: past.failures,
+                            first,
+                            last: now,
+                        };
+                        let Sent { text, .. } = self.log.messages[position].clone();
+                        let buried = Sent { text, tags: Vec::new(), at: self.now, death: Some(death) };
+                        self.dead[group].messages.push(buried);
+                        self.views[group][1].fates.push(Fate::Open { past: Past::default() });
+                        Fate::Settled
+                    } else {
+                        Fate::Open { past }
+                    }
+                }
+            };
+            self.views[group][usize::from(dead)].fates[position] = fate;
+        }
+    }
+
+    /// The backlog of a group is settled; without one all messages are gone. Gives how many, and how many of these were not due.
+    pub(super) fn purge(&mut self, group: Option<usize>) -> (u64, u64) {
+        let groups = group.map_or(0..2, |group| group..group + 1);
+        let mut purged = 0;
+        for view in &mut self.views[groups] {
+            for (position, fate) in view[0].fates.iter_mut().enumerate() {
+                let there = position >= self.log.gone && matches!(fate, Fate::Open { .. } | Fate::Out { .. });
+                purged += u64::from(there);
+                *fate = match *fate {
+                    Fate::Open { .. } | Fate::Settled => Fate::Settled,
+                    Fate::Out { .. } | Fate::Purged => Fate::Purged,
+                };
+            }
+        }
+        if group.is_some() {
+            return (purged, 0);
+        }
+        let gone = (self.log.messages.len() - self.log.gone, self.delayed.len());
+        self.log.gone = self.log.messages.len();
+        self.delayed.clear();
+        (gone.0 as u64, gone.1 as u64)
+    }
+
+    /// Time passes; what ends meanwhile ends in the order of its time.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            let lapse = self.leases.iter().filter(|lease| !lease.over).map(|lease| lease.until).min();
+            let due = self.delayed.iter().map(|sent| sent.at).min();
+            let Some(next) = lapse.into_iter().chain(due).min().filter(|next| *next <= until) else { break };
+            self.now = next;
+            self.expire();
+            for lease in 0..self.leases.len() {
+                if !self.leases[lease].over && self.leases[lease].until <= next {
+                    self.end(lease, 0, &[], End::Lapse);
+                }
+            }
+            let (ready, waiting) = std::mem::take(&mut self.delayed).into_iter().partition(|sent| sent.at <= next);
+            self.delayed = waiting;
+            Vec::into_iter(ready).for_each(|sent| self.enter(sent));
+        }
+        self.now = until;
+        self.expire();
+    }
+
+    fn expire(&mut self) {
+        let now = self.now;
+        let expire = |log: &mut Log, retention| {
+            while log.messages.get(log.gone).is_some_and(|sent| sent.at + retention <= now) {
+                log.gone += 1;
+            }
+        };
+        expire(&mut self.log, RETENTION);
+        self.dead.iter_mut().for_each(|log| expire(log, DEAD_LETTER_RETENTION));
+    }
+
+    /// Leases are gone, and count for nothing.
+    pub(super) fn restart(&mut self) {
+        for fate in self.views.iter_mut().flatten().flat_map(|view| &mut view.fates) {
+            // Failures are counted for ever; why and when they happened is forgotten.
+            *fate = match *fate {
+                Fate::Open { past } | Fate::Out { past, .. } => {
+                    Fate::Open { past: Past { failures: past.failures, ..Past::default() } }
+                }
+                Fate::Purged | Fate::Settled => Fate::Settled,
+            };
+        }
+        self.leases.iter_mut().for_each(|lease| lease.over = true);
+    }
+
+    pub(super) fn counters(&self, group: usize) -> Counters {
+        let open =
+            |dead: bool| self.standings(group, dead).iter().filter(|(_, s, ..)| *s == Standing::Available).count();
+        Counters {
+            produced: (self.log.messages.len() - self.log.gone + self.delayed.len()) as u64,
+            consumed: self.views[group][0].consumed,
+            available: open(false) as u64,
+            produced_dead: self.dead[group].messages.len() as u64,
+            available_dead: open(true) as u64,
+        }
+    }
+
+    /// What is not settled, in order: out or available, then what is not due.
+    pub(super) fn standings(&self, group: usize, dead: bool) -> Vec<(String, Standing, u32, Option<Death>)> {
+        let log = if dead { &self.dead[group] } else { &self.log };
+        let mut standings = Vec::new();
+        let mut show = |sent: &Sent, standing, failures| {
+            standings.push((sent.text.clone(), standing, failures, sent.death.clone()));
+        };
+        let fates = &self.views[group][usize::from(dead)].fates;
+        for (sent, fate) in log.messages.iter().zip(fates).skip(log.gone) {
+            match fate {
+                Fate::Open { past } => show(sent, Standing::Available, past.failures),
+                Fate::Out { past, .. } => show(sent, Standing::Leased, past.failures),
+                Fate::Purged | Fate::Settled => {}
+            }
+        }
+        if !dead {
+            let waiting = self.delayed.iter().map(|sent| (sent.text.clone(), Standing::Delayed, 0, None));
+            standings.extend(waiting);
+        }
+        standings
+    }
+}

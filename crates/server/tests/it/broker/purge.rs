@@ -1,0 +1,142 @@
+//! Purging a queue, or one group's backlog.
+
+use std::time::Duration;
+
+use dms_protocol::queue::NewQueue;
+use dms_server::broker::{Broker, BrokerError, GroupPath, Purged, Settled, Stream, Verdict};
+
+use super::stage::{Stage, acks, all_done, message, on_disk, on_each_store, say, take, texts};
+
+const NOTHING: [&str; 0] = [];
+
+impl Stage {
+    async fn purge(&self, group: Option<usize>) -> Purged {
+        let group = group.map(|group| &self.groups[group]);
+        self.broker.purge(&self.project, &self.queue, group).await.unwrap()
+    }
+}
+
+/// All of a queue: what waits, what failed, what is leased and what is not due, of every group, and for groups of later too.
+#[tokio::test(start_paused = true)]
+async fn a_purged_queue_is_empty_for_every_group() {
+    on_each_store(NewQueue::new("q"), async |s: Stage| {
+        s.send(&["failed", "leased", "waiting"]).await;
+        s.send_all(vec![message("delayed", &[], Duration::from_secs(60))]).await;
+        s.fail_first(1).await;
+        let leased = s.take(1).await;
+        assert_eq!(s.purge(None).await, Purged { messages: 3, delayed: 1 });
+
+        assert_eq!(s.counters(0).await.produced_messages, 0);
+        s.settle(all_done(&leased)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        for group in [0, 1] {
+            assert_eq!(texts(&s.lease(group, Stream::Messages, take(10)).await.unwrap()), NOTHING);
+            assert!(s.broker.peek(&s.group(group), Stream::Messages, 0, 10).await.unwrap().is_empty());
+        }
+        s.send(&["new"]).await;
+        let late = s.broker.create_groups(&s.project, &s.queue, &["late".to_owned()]).await.unwrap().remove(0);
+        let path = GroupPath { group: late, ..s.group(0) };
+        assert_eq!(texts(&s.broker.lease(&path, Stream::Messages, take(10)).await.unwrap()), ["new"]);
+        assert_eq!(texts(&s.take(10).await), ["new"]);
+        assert_eq!(s.purge(None).await, Purged { messages: 1, delayed: 0 });
+        assert_eq!(s.purge(None).await, Purged::default(), "there is nothing any more");
+    })
+    .await;
+}
+
+/// Of one group: the others keep theirs, and what is not due comes to all.
+#[tokio::test(start_paused = true)]
+async fn a_purged_group_has_no_backlog_and_the_others_keep_theirs() {
+    on_each_store(NewQueue::new("q"), async |s: Stage| {
+        s.send(&["1", "2", "3"]).await;
+        s.send_all(vec![message("delayed", &[], Duration::from_secs(60))]).await;
+        s.fail_first(1).await;
+        assert_eq!(s.purge(Some(0)).await, Purged { messages: 3, delayed: 0 });
+        assert_eq!(texts(&s.take(10).await), NOTHING);
+        assert_eq!(texts(&s.lease(1, Stream::Messages, take(10)).await.unwrap()), ["1", "2", "3"]);
+        let counters = s.counters(0).await;
+        assert_eq!((counters.available_messages, counters.consumed_messages), (0, 0), "nobody consumed them");
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(texts(&s.take(10).await), ["delayed"]);
+    })
+    .await;
+}
+
+/// A consumer that holds a message when it is purged is answered as always, and the message is gone whatever it says.
+#[tokio::test(start_paused = true)]
+async fn leased_messages_are_purged_and_their_acknowledgements_are_answered() {
+    for group in [None, Some(0)] {
+        on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
+            s.send(&["done", "fails", "rejected", "lapses"]).await;
+            let batches = [s.take(1).await, s.take(1).await, s.take(1).await, s.take(1).await];
+            s.purge(group).await;
+            assert_eq!(s.settle(all_done(&batches[0])).await.unwrap(), Settled { success: 1, fail: 0 });
+            assert_eq!(s.settle(acks(&batches[1], &[false])).await.unwrap(), Settled { success: 0, fail: 1 });
+            let rejected = say(&batches[2], [Verdict::Reject(None)]);
+            assert_eq!(s.settle(rejected).await.unwrap(), Settled { success: 1, fail: 0 });
+            tokio::time::sleep(Duration::from_secs(31)).await;
+            let lapsed = s.settle(all_done(&batches[3])).await;
+            assert!(matches!(lapsed, Err(BrokerError::UnknownHandle(_))), "{lapsed:?}");
+            let counters = s.counters(0).await;
+            assert_eq!((counters.available_messages, counters.available_dead_letters), (0, Some(0)));
+            assert_eq!(counters.consumed_messages, 1, "the one that was done");
+            assert_eq!(texts(&s.take(10).await), NOTHING);
+        })
+        .await;
+    }
+}
+
+/// Dead letters stay: `dlq discard` is for those.
+#[tokio::test(start_paused = true)]
+async fn dead_letters_survive_a_purge() {
+    for group in [None, Some(0)] {
+        on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
+            s.send(&["dead", "waiting"]).await;
+            s.fail_first(1).await;
+            s.purge(group).await;
+            assert_eq!(texts(&s.take(10).await), NOTHING);
+            assert_eq!(texts(&s.take_dead(10).await), ["dead"]);
+        })
+        .await;
+    }
+}
+
+/// A purge that was answered holds through a crash, also where messages were leased; what was sent after it is there.
+#[tokio::test(start_paused = true)]
+async fn a_purge_survives_a_crash() {
+    for group in [None, Some(0)] {
+        on_disk(NewQueue::new("q"), async |s: Stage, dir| {
+            for _ in 0..500 {
+                s.send(&["1", "2", "3", "4", "5"]).await;
+            }
+            s.send_all(vec![message("delayed", &[], Duration::from_secs(3600))]).await;
+            let leased = s.take(10).await;
+            s.fail_first(3).await;
+            assert_eq!(s.purge(group).await.messages, 2_500);
+            s.settle(acks(&leased, &[true, false])).await.unwrap();
+            s.send(&["new"]).await;
+            let s = dir.crash(s).await;
+            let left = s.counters(1).await.available_messages;
+            assert_eq!(left, if group.is_some() { 2_501 } else { 1 });
+            let s = dir.restart(s).await;
+            assert_eq!(texts(&s.take(10).await), ["new"]);
+            assert_eq!(s.broker.overview()[0].delayed, u64::from(group.is_some()));
+        })
+        .await;
+    }
+}
+
+/// What is not there is refused, and nothing changes.
+#[tokio::test(start_paused = true)]
+async fn only_what_is_there_is_purged() {
+    on_each_store(NewQueue::new("q"), async |s: Stage| {
+        s.send(&["1"]).await;
+        let nobody = "nobody".into();
+        let group = s.broker.purge(&s.project, &s.queue, Some(&nobody)).await;
+        assert!(matches!(group, Err(BrokerError::GroupNotFound)));
+        let foreign = s.broker.purge(&"other".into(), &s.queue, None).await;
+        assert!(matches!(foreign, Err(BrokerError::QueueNotFound)));
+        assert_eq!(texts(&s.take(10).await), ["1"]);
+    })
+    .await;
+}

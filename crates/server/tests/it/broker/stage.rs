@@ -1,0 +1,211 @@
+//! A broker with one queue and its groups, and short words for what tests do to it.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use dms_protocol::queue::{ConsumerGroup, GroupId, NewQueue, ProjectId, QueueId, TagFilter, TagMode};
+use dms_server::{
+    broker::{
+        Ack, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Settled, Stream, Verdict,
+        embedded::{EmbeddedBroker, EmbeddedConfig, OpenError},
+    },
+    clock::Clock,
+};
+
+/// A broker under test.
+pub(crate) struct Stage {
+    pub(crate) broker: EmbeddedBroker,
+    pub(crate) project: ProjectId,
+    pub(crate) queue: QueueId,
+    pub(crate) groups: Vec<GroupId>,
+}
+
+/// The wall-clock time at which tests start.
+pub(crate) fn epoch() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+/// Plays a scene on each store: a queue as described, with groups `a` and `b`.
+pub(crate) async fn on_each_store(queue: NewQueue, scene: impl AsyncFn(Stage)) {
+    on_each_store_with(EmbeddedConfig::default(), queue, scene).await;
+}
+
+/// The same with options.
+pub(crate) async fn on_each_store_with(config: EmbeddedConfig, queue: NewQueue, scene: impl AsyncFn(Stage)) {
+    let clock = Clock::following_tokio(epoch());
+    scene(Stage::set(EmbeddedBroker::in_memory(config.clone(), clock).await, queue.clone()).await).await;
+    on_disk_with(config, queue, async |stage, _| scene(stage).await).await;
+}
+
+/// Plays a scene on disk alone, with the directory to open again.
+pub(crate) async fn on_disk(queue: NewQueue, scene: impl AsyncFn(Stage, DataDir)) {
+    on_disk_with(EmbeddedConfig::default(), queue, scene).await;
+}
+
+async fn on_disk_with(config: EmbeddedConfig, queue: NewQueue, scene: impl AsyncFn(Stage, DataDir)) {
+    let dir = DataDir { dir: Arc::new(tempfile::tempdir().unwrap()), config, clock: Clock::following_tokio(epoch()) };
+    let stage = Stage::set(dir.open().await.unwrap(), queue).await;
+    scene(stage, dir).await;
+}
+
+/// A data directory, gone at the end of the test.
+#[derive(Clone)]
+pub(crate) struct DataDir {
+    pub(crate) dir: Arc<tempfile::TempDir>,
+    pub(crate) config: EmbeddedConfig,
+    pub(crate) clock: Clock,
+}
+
+impl DataDir {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A copy of the directory as it is.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self { dir: Arc::new(tempfile::tempdir().unwrap()), ..self.clone() };
+        std::fs::create_dir(copy.file("log")).unwrap();
+        for folder in ["", "log"] {
+            for entry in std::fs::read_dir(self.file(folder)).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_file() {
+                    std::fs::copy(entry.path(), copy.file(folder).join(entry.file_name())).unwrap();
+                }
+            }
+        }
+        copy
+    }
+
+    pub(crate) async fn open(&self) -> Result<EmbeddedBroker, OpenError> {
+        EmbeddedBroker::open(self.dir.path(), self.config.clone(), self.clock).await
+    }
+
+    /// Ends a broker as a crash would, and opens the directory again.
+    pub(crate) async fn crash(&self, stage: Stage) -> Stage {
+        stage.broker.abort().await;
+        Stage { broker: self.open().await.unwrap(), ..stage }
+    }
+
+    /// Ends a broker in order, and opens the directory again.
+    pub(crate) async fn restart(&self, stage: Stage) -> Stage {
+        stage.broker.close().await;
+        Stage { broker: self.open().await.unwrap(), ..stage }
+    }
+}
+
+impl Stage {
+    async fn set(broker: EmbeddedBroker, queue: NewQueue) -> Self {
+        let project = ProjectId::new("p");
+        let queue = broker.create_queue(&project, queue).await.unwrap().id;
+        let names = ["a".to_owned(), "b".to_owned()];
+        let groups = broker.create_groups(&project, &queue, &names).await.unwrap();
+        Self { broker, project, queue, groups }
+    }
+
+    pub(crate) fn group(&self, number: usize) -> GroupPath {
+        GroupPath { project: self.project.clone(), queue: self.queue.clone(), group: self.groups[number].clone() }
+    }
+
+    /// Sends one message for each text, whose body is the text as a JSON string.
+    pub(crate) async fn send(&self, texts: &[&str]) {
+        self.send_all(texts.iter().map(|text| message(text, &[], Duration::ZERO)).collect()).await;
+    }
+
+    pub(crate) async fn send_all(&self, messages: Vec<NewMessage>) {
+        self.broker.append(&self.project, &self.queue, messages).await.unwrap();
+    }
+
+    /// Consumes up to `max` for the first group without waiting.
+    pub(crate) async fn take(&self, max: usize) -> Vec<LeasedMessage> {
+        self.lease(0, Stream::Messages, take(max)).await.unwrap()
+    }
+
+    pub(crate) async fn take_dead(&self, max: usize) -> Vec<LeasedMessage> {
+        self.lease(0, Stream::DeadLetters, take(max)).await.unwrap()
+    }
+
+    pub(crate) async fn lease(
+        &self,
+        group: usize,
+        stream: Stream,
+        request: LeaseRequest,
+    ) -> Result<Vec<LeasedMessage>, BrokerError> {
+        self.broker.lease(&self.group(group), stream, request).await
+    }
+
+    pub(crate) async fn settle(&self, acks: Vec<Ack>) -> Result<Settled, BrokerError> {
+        self.broker.settle(&self.group(0), Stream::Messages, acks).await
+    }
+
+    /// Consumes a batch, fails its first message, and gives its texts.
+    pub(crate) async fn fail_first(&self, max: usize) -> Vec<String> {
+        let batch = self.take(max).await;
+        self.settle(acks(&batch, &[false])).await.unwrap();
+        texts(&batch)
+    }
+
+    pub(crate) async fn counters(&self, group: usize) -> ConsumerGroup {
+        self.broker.groups(&self.project, &self.queue).await.unwrap().groups.remove(group)
+    }
+}
+
+pub(crate) fn message(text: &str, tags: &[&str], delay: Duration) -> NewMessage {
+    let body = serde_json::to_string(text).unwrap();
+    let labels =
+        if tags.is_empty() { String::new() } else { format!(",\"tags\":{}", serde_json::to_string(tags).unwrap()) };
+    NewMessage {
+        json: format!("{{\"body\":{body},\"attributes\":{{}}{labels}}}").into(),
+        body_bytes: body.len(),
+        tags: tags.iter().map(|&tag| tag.into()).collect(),
+        delay,
+    }
+}
+
+/// A consume call that does not wait, with a lease of 30 s.
+pub(crate) fn take(max: usize) -> LeaseRequest {
+    LeaseRequest {
+        max_messages: max,
+        max_bytes: 524_288,
+        wait: Duration::ZERO,
+        ack_wait: Duration::from_secs(30),
+        filter: TagFilter::default(),
+    }
+}
+
+/// The same, waiting.
+pub(crate) fn wait(max: usize, seconds: u64) -> LeaseRequest {
+    LeaseRequest { wait: Duration::from_secs(seconds), ..take(max) }
+}
+
+/// The same, by labels.
+pub(crate) fn take_by(tags: &[&str], mode: TagMode) -> LeaseRequest {
+    LeaseRequest { filter: TagFilter { tags: tags.iter().map(|&tag| tag.into()).collect(), mode }, ..take(10) }
+}
+
+/// The texts of a batch.
+pub(crate) fn texts(batch: &[LeasedMessage]) -> Vec<String> {
+    let text = |message: &LeasedMessage| {
+        let value: serde_json::Value = serde_json::from_slice(&message.json).unwrap();
+        value["body"].as_str().unwrap().to_owned()
+    };
+    batch.iter().map(text).collect()
+}
+
+/// Acknowledges the first messages of a batch, as success or not.
+pub(crate) fn acks(batch: &[LeasedMessage], success: &[bool]) -> Vec<Ack> {
+    let verdict = |&success: &bool| if success { Verdict::Success } else { Verdict::Fail(None) };
+    say(batch, success.iter().map(verdict))
+}
+
+/// Says something of each of the first messages of a batch.
+pub(crate) fn say(batch: &[LeasedMessage], verdicts: impl IntoIterator<Item = Verdict>) -> Vec<Ack> {
+    let lines = batch.iter().zip(verdicts);
+    lines.map(|(message, verdict)| Ack { handle: message.handle.clone(), verdict }).collect()
+}
+
+/// Acknowledges a whole batch.
+pub(crate) fn all_done(batch: &[LeasedMessage]) -> Vec<Ack> {
+    acks(batch, &vec![true; batch.len()])
+}

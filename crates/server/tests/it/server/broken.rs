@@ -1,0 +1,108 @@
+//! A broker on its worst day: what the rim makes of panics, failing stores and a stopped broker.
+
+use std::{io, sync::Arc};
+
+use async_trait::async_trait;
+use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag};
+use dms_server::{
+    Server, ServerConfig,
+    broker::{
+        Ack, Broker, BrokerError, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked,
+        QueueOverview, Quotas, Settled, Stream, Usage,
+    },
+};
+
+use super::Api;
+
+/// Panics on queues, fails on groups, is stopped for messages.
+#[derive(Debug)]
+struct Broken;
+
+fn full() -> BrokerError {
+    BrokerError::Store(Arc::new(io::Error::from(io::ErrorKind::StorageFull)))
+}
+
+#[async_trait]
+impl Broker for Broken {
+    async fn create_queue(&self, _: &ProjectId, _: NewQueue) -> Result<CreatedQueue, BrokerError> {
+        panic!("no queues today")
+    }
+    async fn queues(&self, _: &ProjectId) -> Result<Vec<Queue>, BrokerError> {
+        panic!("no queues today")
+    }
+    async fn queue(&self, _: &ProjectId, _: &QueueId) -> Result<Queue, BrokerError> {
+        panic!("no queues today")
+    }
+    async fn delete_queue(&self, _: &ProjectId, _: &QueueId) -> Result<(), BrokerError> {
+        Err(full())
+    }
+    async fn create_groups(&self, _: &ProjectId, _: &QueueId, _: &[String]) -> Result<Vec<GroupId>, BrokerError> {
+        Err(full())
+    }
+    async fn groups(&self, _: &ProjectId, _: &QueueId) -> Result<GroupList, BrokerError> {
+        Err(full())
+    }
+    async fn delete_group(&self, _: &GroupPath) -> Result<(), BrokerError> {
+        Err(full())
+    }
+    async fn append(&self, _: &ProjectId, _: &QueueId, _: Vec<NewMessage>) -> Result<(), BrokerError> {
+        Err(BrokerError::Closed)
+    }
+    async fn lease(&self, _: &GroupPath, _: Stream, _: LeaseRequest) -> Result<Vec<LeasedMessage>, BrokerError> {
+        Err(BrokerError::TooManyPolls(1000))
+    }
+    async fn settle(&self, _: &GroupPath, _: Stream, _: Vec<Ack>) -> Result<Settled, BrokerError> {
+        Err(BrokerError::Closed)
+    }
+    async fn put_tags(&self, _: &ProjectId, _: &QueueId, _: Vec<QueueTag>) -> Result<(), BrokerError> {
+        Err(BrokerError::BeingCreated)
+    }
+    async fn delete_tags(
+        &self,
+        _: &ProjectId,
+        _: &QueueId,
+        _: Vec<(String, Option<String>)>,
+    ) -> Result<(), BrokerError> {
+        Err(BrokerError::BeingCreated)
+    }
+    async fn tags(&self, _: &ProjectId, _: &QueueId) -> Result<Vec<QueueTag>, BrokerError> {
+        Err(BrokerError::BeingCreated)
+    }
+    async fn project_tags(&self, _: &ProjectId) -> Result<Vec<ProjectTag>, BrokerError> {
+        Ok(Vec::new())
+    }
+    async fn usage(&self, _: &ProjectId) -> Result<Usage, BrokerError> {
+        Err(full())
+    }
+    fn quotas(&self, _: &ProjectId) -> Quotas {
+        Quotas::default()
+    }
+    fn overview(&self) -> Vec<QueueOverview> {
+        Vec::new()
+    }
+    fn figures(&self) -> Figures {
+        Figures::default()
+    }
+    async fn peek(&self, _: &GroupPath, _: Stream, _: u64, _: usize) -> Result<Vec<Peeked>, BrokerError> {
+        Err(full())
+    }
+    async fn close(&self) {}
+}
+
+const QUEUE: &str = "/queues/9bf46390-38a2-462d-b392-4d5b2d519c55";
+
+/// Each failure has its documented answer, with a request id, and tells nothing of files and disks.
+#[tokio::test]
+async fn failures_are_contained() {
+    let api = Api::of(Server::with_broker(ServerConfig::default(), Arc::new(Broken)).await.unwrap());
+    let group = format!("{QUEUE}/groups/g-02fb1974-9be1-4eee-8448-ed2d3e89884a");
+    for _ in 0..2 {
+        api.get("/queues").await.refused(500, "DMS.10250002");
+    }
+    let text = api.get(&format!("{QUEUE}/groups")).await.refused(500, "DMS.10250002");
+    assert_eq!(text, "Internal service error. The store failed; try again later.");
+    let message = r#"{"messages":[{"body":1}]}"#;
+    api.post(&format!("{QUEUE}/messages"), message).await.refused(503, "DMS.10250003");
+    api.get(&format!("{group}/messages")).await.refused(404, "DMS.10240407");
+    api.get(&format!("{}/tags", QUEUE.replace("queues", "queue"))).await.refused(400, "DMS.10240032");
+}

@@ -1,0 +1,372 @@
+//! The extensions, each against the literal texts of `docs/api.md`.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use dms_server::{
+    ServerConfig,
+    broker::embedded::{EmbeddedConfig, FailureCounting},
+};
+use http::Request;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{Answer, Api, PROJECT, guarded, vector_clock};
+
+/// What a server announces.
+const ALL: &str = "end-poll, release, reject, reason";
+
+/// A consume call with a name.
+async fn poll(api: &Api, group: &str, id: &str, seconds: u32) -> Answer {
+    let uri = format!("/v2/{PROJECT}{group}/messages?time_wait={seconds}");
+    api.raw(Request::get(uri).header("x-dms-poll", id).body(Body::empty()).unwrap()).await
+}
+
+async fn without_extensions() -> Api {
+    Api::with(ServerConfig { extensions: false, clock: vector_clock(), ..ServerConfig::default() }).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_of_the_message_api_announces_them() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    let foreign = "/queues/00000000-0000-4000-8000-000000000000";
+    let answers = [
+        api.get("/queues").await,
+        api.post("/queues", "{").await,
+        api.get(foreign).await,
+        api.get("/nowhere").await,
+        api.call("PUT", "/queues", "").await,
+        api.get(&format!("{group}/messages?time_wait=1")).await,
+        api.get(&format!("{group}/messages?time_wait=99")).await,
+        api.call("DELETE", &queue, "").await,
+    ];
+    for answer in answers {
+        assert_eq!(answer.headers["x-dms-extensions"], ALL, "{answer:?}");
+    }
+    let refused = Api::with(guarded()).await.get("/queues").await;
+    assert_eq!((refused.status.as_u16(), &refused.headers["x-dms-extensions"]), (401, &ALL.parse().unwrap()));
+    let identity = api.raw(Request::get("/v3").body(Body::empty()).unwrap()).await;
+    assert!(!identity.headers.contains_key("x-dms-extensions"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_them_is_as_the_reference_has_it() {
+    let api = without_extensions().await;
+    let (_, group) = api.queue_and_group("q").await;
+    assert!(!api.get("/queues").await.headers.contains_key("x-dms-extensions"));
+    api.post("/polls/end", r#"{"polls":["a"]}"#).await.refused(404, "DMS.10240406");
+    let begun = Instant::now();
+    assert_eq!(poll(&api, &group, "not a name", 5).await.expect(200), json!([]));
+    assert_eq!(begun.elapsed(), Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_consume_call_is_ended() {
+    for prefix in ["/v2", "/v1.0"] {
+        let api = Api::start().await;
+        let (_, group) = api.queue_and_group("q").await;
+        let begun = Instant::now();
+        let end = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let uri = format!("{prefix}/{PROJECT}/polls/end");
+            let body = Body::from(r#"{"polls":["poll-1","poll_2","other"]}"#);
+            api.raw(Request::post(uri).body(body).unwrap()).await.text
+        };
+        let (first, second, ended) =
+            tokio::join!(poll(&api, &group, "poll-1", 60), poll(&api, &group, "poll_2", 60), end);
+        assert_eq!(ended, r#"{"ended":2}"#);
+        assert_eq!((first.text.as_str(), second.text.as_str()), ("[]", "[]"));
+        assert_eq!(begun.elapsed(), Duration::from_secs(3));
+    }
+}
+
+/// The request that ends a call may overtake it.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_ended_before_it_arrived_leases_nothing() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    api.send(&queue, r#"{"body":1}"#).await;
+    assert_eq!(api.post("/polls/end", r#"{"polls":["late"]}"#).await.expect(200), json!({ "ended": 0 }));
+    let begun = Instant::now();
+    assert_eq!(poll(&api, &group, "late", 20).await.expect(200), json!([]));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(poll(&api, &group, "late", 20).await.expect(200).as_array().unwrap().len(), 1, "it is forgotten");
+}
+
+/// Whatever comes first, the end or the message: nobody loses the message.
+#[tokio::test(start_paused = true)]
+async fn an_ended_call_loses_no_message() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    for round in 0..50 {
+        let name = format!("poll-{round}");
+        let send = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            api.send(&queue, r#"{"body":1}"#).await;
+        };
+        let end = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            api.post("/polls/end", &format!(r#"{{"polls":["{name}"]}}"#)).await.expect(200);
+        };
+        let (answer, ..) = tokio::join!(poll(&api, &group, &name, 60), send, end);
+        let mut got = answer.expect(200);
+        if got == json!([]) {
+            got = api.consume(&group, "").await;
+        }
+        api.ack(&group, &got, "success").await.expect(200);
+        assert_eq!(got.as_array().unwrap().len(), 1, "round {round}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_of_calls_are_checked() {
+    let api = Api::start().await;
+    let (_, group) = api.queue_and_group("q").await;
+    let longest = "a".repeat(64);
+    assert_eq!(poll(&api, &group, &longest, 1).await.expect(200), json!([]));
+    for bad in ["", "a b", "a.b", &"a".repeat(65)] {
+        let said = poll(&api, &group, bad, 1).await.refused(400, "DMS.10540010");
+        assert!(said.contains("x-dms-poll") && said.contains("1 to 64"), "{said}");
+    }
+    for (body, code) in [
+        ("", "DMS.00400004"),
+        ("{", "DMS.10540012"),
+        ("{}", "DMS.10540010"),
+        (r#"{"polls":"a"}"#, "DMS.10540010"),
+        (r#"{"polls":[]}"#, "DMS.10540010"),
+        (r#"{"polls":["a","b c"]}"#, "DMS.10540010"),
+    ] {
+        api.post("/polls/end", body).await.refused(400, code);
+    }
+    let many = json!({ "polls": vec!["a"; 101] }).to_string();
+    api.post("/polls/end", &many).await.refused(400, "DMS.10540010");
+    api.get("/polls/end").await.refused(405, "DMS.00405001");
+    Api::with(guarded()).await.post("/polls/end", r#"{"polls":["a"]}"#).await.refused(401, "DMS.10240103");
+}
+
+/// A server with a queue that buries at the first failure but `failures`, and `messages` with the bodies 1, 2, 3...
+struct Scene {
+    api: Api,
+    group: String,
+}
+
+impl Scene {
+    async fn with(config: ServerConfig, max_consume_count: u32, messages: usize) -> Self {
+        let api = Api::with(config).await;
+        let body = format!(r#"{{"name":"q","redrive_policy":"enable","max_consume_count":{max_consume_count}}}"#);
+        let queue = api.queue(&body).await;
+        let group = api.group(&queue, "g").await;
+        for body in 1..=messages {
+            api.send(&queue, &format!(r#"{{"body":{body}}}"#)).await;
+        }
+        Self { api, group }
+    }
+
+    async fn new(max_consume_count: u32, messages: usize) -> Self {
+        // The clock stands still where tokio's does.
+        let clock = dms_server::clock::Clock::following_tokio(std::time::UNIX_EPOCH + Duration::from_secs(1000));
+        Self::with(ServerConfig { clock, ..ServerConfig::default() }, max_consume_count, messages).await
+    }
+
+    async fn take(&self) -> Value {
+        self.api.consume(&self.group, "").await
+    }
+
+    async fn bodies(&self) -> Vec<Value> {
+        self.take().await.as_array().unwrap().iter().map(|one| one["message"]["body"].clone()).collect()
+    }
+
+    /// Acknowledges a batch by these lines, each less its handler.
+    async fn say(&self, batch: &Value, lines: &[&str]) -> Answer {
+        let path = format!("{}/ack", self.group);
+        self.api.post(&path, &body(batch, lines)).await
+    }
+
+    async fn dead(&self) -> Answer {
+        let uri = format!("/v2/{PROJECT}{}/deadletters?time_wait=1", self.group);
+        self.api.raw(Request::get(uri).header("x-dms-extensions", "reason").body(Body::empty()).unwrap()).await
+    }
+
+    /// What is known of the dead letters.
+    async fn infos(&self) -> Vec<Value> {
+        self.dead().await.expect(200).as_array().unwrap().iter().map(|one| one["dead_letter"].clone()).collect()
+    }
+}
+
+fn body(batch: &Value, lines: &[&str]) -> String {
+    let line = |(message, rest): (&Value, &&str)| format!(r#"{{"handler":{},{rest}}}"#, message["handler"]);
+    let lines: Vec<String> = batch.as_array().unwrap().iter().zip(lines).map(line).collect();
+    format!(r#"{{"message":[{}]}}"#, lines.join(","))
+}
+
+const SUCCESS: &str = r#""status":"success""#;
+const FAIL: &str = r#""status":"fail""#;
+const RELEASE: &str = r#""status":"release""#;
+const REJECT: &str = r#""status":"reject""#;
+
+/// With one allowed failure any count would show as a dead letter.
+#[tokio::test(start_paused = true)]
+async fn released_messages_are_available_at_once_and_uncounted() {
+    for counting in [FailureCounting::Culprit, FailureCounting::Batch] {
+        for mode in ["NORMAL", "FIFO"] {
+            let broker = EmbeddedConfig { failure_counting: counting, ..EmbeddedConfig::default() };
+            let api = Api::with(ServerConfig { broker, ..ServerConfig::default() }).await;
+            let created = r#""redrive_policy":"enable","max_consume_count":1"#;
+            let queue = api.queue(&format!(r#"{{"name":"q","queue_mode":"{mode}",{created}}}"#)).await;
+            let s = Scene { group: api.group(&queue, "g").await, api };
+            for body in 1..=4 {
+                s.api.send(&queue, &format!(r#"{{"body":{body}}}"#)).await;
+            }
+            let batch = s.take().await;
+            let answer = s.say(&batch, &[SUCCESS, RELEASE, SUCCESS, FAIL]).await;
+            assert_eq!(answer.text, r#"{"success":1,"fail":3}"#);
+            let again = s.take().await;
+            assert_eq!(s.say(&again, &[RELEASE]).await.text, r#"{"success":0,"fail":3}"#);
+            assert_eq!(s.bodies().await, [2, 3, 4]);
+            assert_eq!(s.infos().await, [Value::Null; 0]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_message_is_a_dead_letter_at_once() {
+    let s = Scene::new(9, 4).await;
+    let batch = s.take().await;
+    let why = r#""status":"reject","reason":"undecodable","error":"no \u00dc at 1:2","worker":"orders@a","first_failure":5,"last_failure":7"#;
+    let answer = s.say(&batch, &[SUCCESS, why, SUCCESS, REJECT]).await;
+    assert_eq!(answer.text, r#"{"success":4,"fail":0}"#);
+    assert_eq!(s.bodies().await, [0; 0]);
+    let dead = s.dead().await;
+    let handlers: Vec<Value> = dead.json().as_array().unwrap().iter().map(|one| one["handler"].clone()).collect();
+    let expected = format!(
+        r#"[{{"message":{{"body":2,"attributes":{{}}}},"handler":{},"dead_letter":{}}},{{"message":{{"body":4,"attributes":{{}}}},"handler":{},"dead_letter":{}}}]"#,
+        handlers[0],
+        r#"{"attempts":1,"error":"no Ü at 1:2","first_failure":5,"last_failure":7,"reason":"undecodable","worker":"orders@a"}"#,
+        handlers[1],
+        r#"{"attempts":1,"first_failure":1000000,"last_failure":1000000,"reason":"rejected"}"#,
+    );
+    assert_eq!(dead.text, expected);
+}
+
+/// The walk stops at the first message that is neither done nor rejected: a rejection behind it does nothing.
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_failure_is_not_rejected() {
+    let s = Scene::new(9, 3).await;
+    let batch = s.take().await;
+    assert_eq!(s.say(&batch, &[SUCCESS, FAIL, REJECT]).await.text, r#"{"success":1,"fail":2}"#);
+    assert_eq!(s.bodies().await, [2, 3]);
+    assert_eq!(s.infos().await, [Value::Null; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_rejected_where_there_is_no_grave() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    api.send(&queue, r#"{"body":1}"#).await;
+    api.send(&queue, r#"{"body":2}"#).await;
+    let s = Scene { api, group };
+    let batch = s.take().await;
+    let said = s.say(&batch, &[SUCCESS, REJECT]).await.refused(400, "DMS.10540003");
+    assert!(said.contains("redrive_policy"), "{said}");
+    assert_eq!(s.say(&batch, &[SUCCESS, SUCCESS]).await.text, r#"{"success":2,"fail":0}"#, "nothing was changed");
+
+    let s = Scene::new(1, 1).await;
+    s.say(&s.take().await, &[FAIL]).await.expect(200);
+    let dead = s.dead().await.json();
+    let path = format!("{}/deadletters/ack", s.group);
+    let said = s.api.post(&path, &body(&dead, &[REJECT])).await.refused(400, "DMS.10540003");
+    assert!(said.contains("success"), "{said}");
+    assert_eq!(s.api.post(&path, &body(&dead, &[RELEASE])).await.text, r#"{"success":0,"fail":1}"#);
+    assert_eq!(s.infos().await[0]["reason"], "failed", "it is there again, and its reason with it");
+}
+
+/// Every dead letter says why it is one.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_says_why() {
+    let s = Scene::new(2, 1).await;
+    let why = r#""status":"fail","reason":"timed_out","error":"no answer","worker":"w""#;
+    s.say(&s.take().await, &[why]).await.expect(200);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    s.say(&s.take().await, &[r#""status":"fail","reason":"panicked""#]).await.expect(200);
+    let info = json!({ "reason": "panicked", "attempts": 2, "first_failure": 1_000_000, "last_failure": 1_010_000 });
+    assert_eq!(s.infos().await, [info]);
+
+    let s = Scene::new(1, 2).await;
+    s.take().await;
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let lapsed =
+        json!({ "reason": "lease_expired", "attempts": 1, "first_failure": 1_030_000, "last_failure": 1_030_000 });
+    assert_eq!(s.infos().await, [lapsed.clone(), lapsed]);
+
+    // A lease that ends says nothing of the error before it; it is kept.
+    let s = Scene::new(2, 1).await;
+    s.say(&s.take().await, &[why]).await.expect(200);
+    s.take().await;
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let info = &s.infos().await[0];
+    assert_eq!((&info["reason"], &info["error"]), (&json!("lease_expired"), &json!("no answer")));
+
+    let broker = EmbeddedConfig { failure_counting: FailureCounting::Batch, ..EmbeddedConfig::default() };
+    let s = Scene::with(ServerConfig { broker, ..ServerConfig::default() }, 1, 2).await;
+    s.say(&s.take().await, &[FAIL]).await.expect(200);
+    let reasons: Vec<Value> = s.infos().await.iter().map(|info| info["reason"].clone()).collect();
+    assert_eq!(reasons, ["failed", "batch_failed"]);
+}
+
+/// Who does not ask gets the documented answer.
+#[tokio::test(start_paused = true)]
+async fn reasons_are_shown_to_those_who_ask() {
+    let s = Scene::new(1, 1).await;
+    s.say(&s.take().await, &[FAIL]).await.expect(200);
+    let plain = s.api.get(&format!("{}/deadletters?time_wait=1", s.group)).await;
+    assert!(!plain.text.contains("dead_letter") && plain.text.contains("body"), "{plain:?}");
+    s.api.post(&format!("{}/deadletters/ack", s.group), &body(&plain.json(), &[FAIL])).await.expect(200);
+    assert_eq!(s.infos().await[0]["reason"], "failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_members_of_a_failure_are_checked() {
+    let s = Scene::new(1, 1).await;
+    let batch = s.take().await;
+    let long = "r".repeat(65);
+    for (members, place) in [
+        (r#""reason":"Two words""#.to_owned(), "message[0].reason"),
+        (format!(r#""reason":"{long}""#), "message[0].reason"),
+        (r#""reason":"""#.to_owned(), "message[0].reason"),
+        (r#""reason":7"#.to_owned(), "message[0].reason"),
+        (r#""error":["x"]"#.to_owned(), "message[0].error"),
+        (r#""error":"\ud83d""#.to_owned(), "message[0].error"),
+        (r#""worker":{}"#.to_owned(), "message[0].worker"),
+        (r#""first_failure":"yesterday""#.to_owned(), "message[0].first_failure"),
+        (r#""last_failure":-1"#.to_owned(), "message[0].last_failure"),
+        (r#""last_failure":1.5"#.to_owned(), "message[0].last_failure"),
+        (r#""last_failure":18446744073709551615"#.to_owned(), "message[0].last_failure"),
+    ] {
+        for status in [FAIL, REJECT] {
+            let said = s.say(&batch, &[&format!("{status},{members}")]).await.refused(400, "DMS.10540010");
+            assert!(said.contains(place), "{said}");
+        }
+    }
+    // Texts are cut between characters, and null is nothing.
+    let long = format!(r#"{FAIL},"reason":null,"error":"x{}","worker":"{}""#, "é".repeat(600), "w".repeat(200));
+    s.say(&batch, &[&long]).await.expect(200);
+    let info = s.infos().await.remove(0);
+    assert_eq!(info["reason"], "failed");
+    assert_eq!(info["error"].as_str().unwrap(), format!("x{}", "é".repeat(511)));
+    assert_eq!(info["worker"].as_str().unwrap().len(), 128);
+}
+
+/// A service of before the extensions knows two words, and passes over members that it does not know.
+#[tokio::test(start_paused = true)]
+async fn a_server_without_them_knows_two_words() {
+    let s = Scene::with(ServerConfig { extensions: false, ..ServerConfig::default() }, 1, 1).await;
+    let batch = s.take().await;
+    for status in [RELEASE, REJECT] {
+        s.say(&batch, &[status]).await.refused(400, "DMS.10540003");
+    }
+    s.say(&batch, &[r#""status":"fail","reason":7,"error":[]"#]).await.expect(200);
+    let dead = s.dead().await;
+    assert!(dead.text.contains("body") && !dead.text.contains("dead_letter"), "{dead:?}");
+}
