@@ -1,5 +1,5 @@
-//! What the embedded broker keeps, and where: the [`Record`]s of every change, the [`Store`] that makes them durable,
-//! and the [`Snapshot`] a store opens with.
+//! What the embedded broker keeps, and where: the `Record`s of every change, the `Store` that makes them durable,
+//! and the `Snapshot` a store opens with.
 //!
 //! Messages live in *streams*, append-only logs numbered from 1 without gaps; *readers* are the groups' positions on
 //! them. Messages that are not due yet wait in a *lot*, numbered like a stream and indexed by due time.
