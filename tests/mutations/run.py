@@ -176,6 +176,7 @@ MUTATIONS = [
              "Quiet", 0),
 ]
 
+UNSYNCED = "store::disk::torture::unsynced::"
 POWER_CUTS = "store::disk::torture::what_was_answered_survives_power_cuts"
 FAILING_DISK = "store::disk::torture::what_was_answered_survives_failing_syncs_and_a_full_disk"
 
@@ -254,7 +255,7 @@ TESTED = [
     Tested("head-before-size", "crates/server/src/store/disk/segment.rs",
            "        device::sync_all(file)?;\n        self.begin(",
            '        if !crate::mutated("head-before-size") { device::sync_all(file)?; }\n        self.begin(',
-           "lib", POWER_CUTS, 124),
+           "lib", POWER_CUTS, 26),
     Tested("accepted-as-it-is", "crates/server/src/store/disk/recovery.rs",
            "                        frames.write_again(begin).map_err(ReadError::Io)?;",
            '                        if !crate::mutated("accepted-as-it-is") { frames.write_again(begin).map_err(ReadError::Io)?; }',
@@ -270,16 +271,37 @@ TESTED = [
     Tested("failed-commit-left", "crates/server/src/store/disk/log.rs",
            "        if let Some(until) = self.soiled {",
            '        if let Some(until) = self.soiled.filter(|_| !crate::mutated("failed-commit-left")) {',
-           "lib", FAILING_DISK, 10),
+           "lib", FAILING_DISK, 15),
     Tested("failed-sync-trusted", "crates/server/src/store/disk/log.rs",
-           "            wipe(&self.file, self.end.offset, until)?;",
-           '            if crate::mutated("failed-sync-trusted") { clear(&self.file, self.end.offset, self.size)? }\n'
-           "            else { wipe(&self.file, self.end.offset, until)?; }",
+           "        device::write(file, &ZEROS[..length], begin)?;",
+           "        let mut found = vec![1; length];\n"
+           '        if crate::mutated("failed-sync-trusted") { at::read(file, &mut found, begin)?; }\n'
+           "        if found != ZEROS[..length] { device::write(file, &ZEROS[..length], begin)?; }",
            "lib", FAILING_DISK, 40),
+    Tested("zeros-of-others-trusted", "crates/server/src/store/disk/log.rs",
+           "        if look != zeros || !at::is_hole(file, begin, length as u64) {",
+           '        if look != zeros || !(crate::mutated("zeros-of-others-trusted") || at::is_hole(file, begin, length as u64)) {',
+           "lib", UNSYNCED + "a_refused_commit_stays_away_when_another_process_finds_it_wiped"),
+    Tested("end-of-the-log-only", "crates/server/src/store/disk/recovery.rs",
+           "    clear(file, SEGMENT_HEAD, size)?;",
+           '    if !crate::mutated("end-of-the-log-only") { clear(file, SEGMENT_HEAD, size)?; }',
+           "lib", UNSYNCED + "a_refused_commit_stays_away_at_the_beginning_of_a_file"),
+    Tested("first-file-accepted", "crates/server/src/store/disk/recovery.rs",
+           "        Rest::Clean => accept(directory, &file, 1),",
+           '        Rest::Clean if !crate::mutated("first-file-accepted") => accept(directory, &file, 1),\n        Rest::Clean => Ok(()),',
+           "lib", UNSYNCED + "the_first_file_is_made_again_if_that_failed"),
+    Tested("empty-file-left", "crates/server/src/store/disk/log.rs",
+           "        if self.end.offset == SEGMENT_HEAD {",
+           '        if self.end.offset == SEGMENT_HEAD && !crate::mutated("empty-file-left") {',
+           "lib", UNSYNCED + "a_larger_commit_leaves_no_file_without_commits_behind"),
+    Tested("cut-head-believed", "crates/server/src/store/disk/segment.rs",
+           "        let is_whole = |head: &Head| head.number == number",
+           '        let is_whole = |head: &Head| crate::mutated("cut-head-believed") || head.number == number',
+           "lib", "store::disk::tests::a_frame_whose_head_is_cut_by_the_border_of_a_sector_is_wiped"),
     Tested("part-of-a-file-stays", "crates/server/src/store/disk/log.rs",
            "        if *partial {",
            '        if *partial && !crate::mutated("part-of-a-file-stays") {',
-           "lib", FAILING_DISK, 42),
+           "lib", FAILING_DISK, 68),
 ]
 
 

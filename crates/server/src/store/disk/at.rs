@@ -14,6 +14,21 @@ pub(super) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
 }
 
+/// Whether the file system knows that nothing was ever written to a part of a file: it is zeros on the disk too.
+#[cfg(target_os = "linux")]
+pub(super) fn is_hole(file: &File, offset: u64, length: u64) -> bool {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(data) => data >= offset + length,
+        Err(error) => error == rustix::io::Errno::NXIO,
+    }
+}
+
+/// Whether the file system knows that nothing was ever written to a part of a file: here it is not asked.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_hole(_file: &File, _offset: u64, _length: u64) -> bool {
+    false
+}
+
 /// Fills a buffer from a place on.
 #[cfg(windows)]
 pub(super) fn read(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {

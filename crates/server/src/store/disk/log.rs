@@ -77,7 +77,7 @@ impl NextFile {
     /// Gives the file, for a frame of this length at least. On a full disk it is the one that is kept, unless messages are new.
     fn take(&self, length: u64, are_new: bool) -> io::Result<(u64, File)> {
         let mut made = self.lock();
-        let needed = (length + SEGMENT_HEAD) * KEPT_PART / (KEPT_PART - 1) + KEPT_PART;
+        let needed = size_for(length);
         let file = match made.file.take() {
             Some(file) if needed <= self.size => file,
             Some(file) => {
@@ -190,13 +190,28 @@ impl Log {
         self.begin_next(length, frame.has_new_messages)
     }
 
-    /// Goes on in the next file, for a frame of this length. Until there is a frame in it the log still ends where it did.
+    /// Goes on in the next file, for a frame of this length. Until there is a frame in it the log still ends where it did, and it
+    /// is not left: a file without frames would be taken for one that lost them.
     fn begin_next(&mut self, length: u64, are_new: bool) -> io::Result<()> {
         self.clean()?;
+        if self.end.offset == SEGMENT_HEAD {
+            return self.enlarge(size_for(length));
+        }
         let (segment, file) = self.next.take(length, are_new)?;
         self.size = file.metadata()?.len();
         self.file = Arc::new(file);
         self.end = Position { segment, offset: SEGMENT_HEAD };
+        Ok(())
+    }
+
+    /// Makes the file at least so large; there is no frame in it.
+    fn enlarge(&mut self, size: u64) -> io::Result<()> {
+        if size > self.size {
+            let Self { next, file, end, .. } = self;
+            let enlarged = next.directory.enlarge(file, end.segment, size);
+            enlarged.map_err(|error| named(&error, &next.directory, end.segment))?;
+            self.size = size;
+        }
         Ok(())
     }
 
@@ -226,6 +241,11 @@ impl Log {
     }
 }
 
+/// How large a file is that has room for a frame of this length.
+fn size_for(length: u64) -> u64 {
+    (length + SEGMENT_HEAD) * KEPT_PART / (KEPT_PART - 1) + KEPT_PART
+}
+
 /// Writes bytes and waits until they are on the disk; gives how long the disk took.
 fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<Duration> {
     device::write(file, bytes, offset)?;
@@ -246,7 +266,8 @@ fn wipe(file: &File, from: u64, until: u64) -> io::Result<()> {
     device::sync_all(file)
 }
 
-/// Makes everything behind a place of a file zeros, on the disk too. The file keeps its length throughout: a shorter one is damage.
+/// Makes everything behind a place of a file zeros, on the disk too, whatever is read there (see `wipe`): another process may have failed
+/// to. The file keeps its length throughout: a shorter one is damage.
 pub(super) fn clear(file: &File, from: u64, size: u64) -> io::Result<()> {
     let (mut begin, mut found) = (from, vec![0; ZEROS.len()]);
     while begin < size {
@@ -254,7 +275,7 @@ pub(super) fn clear(file: &File, from: u64, size: u64) -> io::Result<()> {
         let (look, zeros) = (&mut found[..length], &ZEROS[..length]);
         at::read(file, look, begin)?;
         // Most of it was never written; to write it would be 32 MiB for nothing.
-        if look != zeros {
+        if look != zeros || !at::is_hole(file, begin, length as u64) {
             device::write(file, zeros, begin)?;
         }
         begin += length as u64;

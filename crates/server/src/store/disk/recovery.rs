@@ -81,17 +81,25 @@ pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserv
 
 /// Makes the first file of the log, unless this is a copy that has one.
 fn begin(dir: &mut DataDir, directory: &Directory, number: u64, segment_bytes: u64) -> Result<(), OpenError> {
-    let make_first = || {
-        if number == 1 && directory.is_unmade(1)? {
-            if directory.file(1).exists() {
-                directory.discard(1)?;
-            }
-            directory.create(1, segment_bytes)?;
-        }
-        Ok(())
-    };
-    make_first().map_err(|source: io::Error| dir.unusable(source))?;
+    if number == 1 {
+        make_first(directory, segment_bytes).map_err(|source| dir.unusable(source))?;
+    }
     dir.begin()
+}
+
+fn make_first(directory: &Directory, segment_bytes: u64) -> io::Result<()> {
+    if directory.is_unmade(1)? {
+        if directory.file(1).exists() {
+            directory.discard(1)?;
+        }
+        return directory.create(1, segment_bytes).map(drop);
+    }
+    // What is wrong with one that cannot be opened is said when it is read.
+    let Ok(file) = directory.open(1) else { return Ok(()) };
+    match Frames::from(&file, directory.log, SEGMENT_HEAD)?.rest(1)? {
+        Rest::Clean => accept(directory, &file, 1),
+        Rest::Soiled { .. } | Rest::Frames => Ok(()),
+    }
 }
 
 /// Every file that the index knows of is there, this log's, and as long as it was made. A damaged head hides nothing: the messages
@@ -126,9 +134,7 @@ fn tidy_made_files(directory: &Directory, end: u64, segment_bytes: u64) -> io::R
             let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD)?;
             match frames.rest(0)? {
                 Rest::Clean if segment == end + 1 && size == segment_bytes => {
-                    // Whoever made it may have been killed before it and its name were on the disk.
-                    device::sync_all(&file)?;
-                    device::sync_directory(&directory.path)?;
+                    accept(directory, &file, segment)?;
                     next = Some(file);
                     continue;
                 }
@@ -145,6 +151,14 @@ fn tidy_made_files(directory: &Directory, end: u64, segment_bytes: u64) -> io::R
         directory.discard(segment)?;
     }
     Ok(next)
+}
+
+/// Takes over a file that holds nothing. Whoever made it may have been killed before it and its name were on the disk, or what was to
+/// bring them there failed, or what was to bring the zeros in place of a commit that was refused: all of it is written again.
+fn accept(directory: &Directory, file: &File, segment: u64) -> io::Result<()> {
+    let size = file.metadata()?.len();
+    clear(file, SEGMENT_HEAD, size)?;
+    directory.begin(file, segment, size)
 }
 
 fn beginning_of(segment: u64) -> Position {
@@ -189,19 +203,13 @@ impl Replay {
             }
             // Before anything is wiped: a directory that is refused is left as it is.
             self.check_answered()?;
-            return match rest {
-                Rest::Soiled { bytes } => self.wipe(&file, size, bytes),
-                // What was wiped before may not be on the disk yet: whoever did it may have been killed.
-                Rest::Clean | Rest::Frames => Ok(device::sync_data(&file).map_err(ReadError::Io)?),
-            };
+            // Where nothing is read, there may still be the frame of a commit that was refused: whoever wiped it could not sync that.
+            clear(&file, self.batch.end.offset, size).map_err(ReadError::Io)?;
+            if let Rest::Soiled { bytes } = rest {
+                tell_dropped(&self.files.directory, self.batch.end, bytes);
+            }
+            return Ok(());
         }
-    }
-
-    /// Wipes the frame that a crash cut: nobody was told that it was taken.
-    fn wipe(&self, file: &File, size: u64, bytes: u64) -> Result<(), LoadError> {
-        clear(file, self.batch.end.offset, size).map_err(ReadError::Io)?;
-        tell_dropped(&self.files.directory, self.batch.end, bytes);
-        Ok(())
     }
 
     /// Nothing that was answered is missing at the log's end.

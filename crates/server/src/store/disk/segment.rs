@@ -18,6 +18,8 @@ const HEAD_BYTES: usize = 24;
 /// Where the head has the size that the file was made with, in bytes; zero in files of version 0.1.
 const MADE_SIZE: Range<usize> = 12..16;
 const KIND: &[u8; 8] = b"DMSlog\0\x01";
+/// What a disk writes as a whole, or at least so many bytes.
+const SECTOR: u64 = 512;
 /// Bytes that one look at what is behind the frames reads.
 const LOOK: usize = 64 * 1024;
 static ZEROS: [u8; LOOK] = [0; LOOK];
@@ -69,7 +71,7 @@ impl Directory {
     }
 
     /// Makes a file of the log of one that has its size.
-    fn begin(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
+    pub(super) fn begin(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
         device::write(file, &self.head(segment, size), 0)?;
         device::sync_all(file)?;
         device::sync_directory(&self.path)
@@ -283,8 +285,9 @@ impl<'a> Frames<'a> {
     /// What is behind the last frame.
     pub(super) fn rest(&self, number: u64) -> io::Result<Rest> {
         let (mut begin, mut rest) = (self.offset, Rest::Clean);
-        // Of the frame that a crash cut, as far as its head tells.
-        let torn = self.head_at(self.offset)?.map(|head| (FRAME_HEAD + head.length) as u64);
+        // Of the frame that a crash cut, as far as its head tells; one in two sectors may itself be cut.
+        let is_whole = |head: &Head| head.number == number || self.offset % SECTOR + FRAME_HEAD as u64 <= SECTOR;
+        let torn = self.head_at(self.offset)?.filter(is_whole).map(|head| (FRAME_HEAD + head.length) as u64);
         let mut bytes = vec![0; LOOK];
         while begin < self.size {
             let length = usize::try_from(self.size - begin).unwrap_or(LOOK).min(LOOK);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::*;
+use super::{frame::FRAME_HEAD, *};
 use crate::store::{Damaged, GroupRow, QueueRow, ReaderNo, Settlement, Stored};
 use dms_protocol::queue::{GroupId, ProjectId, QueueId, QueueMode};
 
@@ -402,6 +402,33 @@ fn a_frame_that_is_not_whole_is_wiped() {
         for name in ["dms.db-wal", "dms.db-shm"] {
             let _ = std::fs::remove_file(dir.path().join(name));
         }
+    }
+}
+
+/// The head of a frame may lie in two sectors, and a power cut leave the first of them and what is behind the second.
+#[test]
+fn a_frame_whose_head_is_cut_by_the_border_of_a_sector_is_wiped() {
+    for first_part in 1..FRAME_HEAD {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
+        let end = || usize::try_from(locked(&store.log).as_ref().unwrap().end().offset).unwrap();
+        store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+        let queue_end = end();
+        store.commit(&[appended(1, 1, 0)]).unwrap();
+        let without_body = end() - queue_end;
+        store.commit(&[appended(1, 2, 1_024 - first_part - (end() + without_body) % 512)]).unwrap();
+        let answered = std::fs::read(dir.path().join("log/answered")).unwrap();
+        let border = end() + first_part;
+        assert_eq!(border % 512, 0);
+        store.commit(&[appended(1, 3, 3_000)]).unwrap();
+        store.release(false).unwrap();
+        let file = log_file(dir.path(), 1);
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[border..border + 512].fill(0);
+        std::fs::write(&file, bytes).unwrap();
+        std::fs::write(dir.path().join("log/answered"), &answered).unwrap();
+        let (_, snapshot) = DiskStore::open(dir.path()).unwrap();
+        assert_eq!(snapshot.queues[0].stream.next, 3, "{first_part} bytes of the head");
     }
 }
 

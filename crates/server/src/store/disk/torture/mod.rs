@@ -12,6 +12,7 @@ use super::*;
 mod faults;
 mod model;
 mod platter;
+mod unsynced;
 pub(super) mod watch;
 mod workload;
 
@@ -86,6 +87,9 @@ impl Round {
     }
 
     fn play(&mut self, dir: &Path, with_faults: bool) -> Result<(), String> {
+        if with_faults && self.rng.u8(..4) == 0 {
+            self.turn_faults();
+        }
         let mut store = self.open(dir)?;
         for _ in 0..self.rng.usize(1..80) {
             if with_faults && self.rng.u8(..8) == 0 {

@@ -65,7 +65,7 @@ fn any_queue<'a>(model: &'a Model, rng: &mut fastrand::Rng) -> &'a QueueRow {
     &any(rng, model.queues.values()).unwrap().row
 }
 
-fn create_queue(model: &Model) -> Record {
+pub(super) fn create_queue(model: &Model) -> Record {
     let number = model.next_number;
     Record::QueueCreated(QueueRow {
         number,
