@@ -81,7 +81,7 @@ impl Keys {
     /// The keys of all projects; one key may be good for several.
     ///
     /// # Errors
-    /// A sentence about an empty key, or one with two secrets.
+    /// A sentence about an empty key, one that is twice in a project, or one with two secrets.
     pub(super) fn new(projects: &[Project]) -> Result<Self, String> {
         let mut keys: HashMap<String, Arc<Key>> = HashMap::new();
         for project in projects {
@@ -96,6 +96,12 @@ impl Keys {
                 let known = keys.get(name);
                 if known.is_some_and(|key| !same(key.secret.expose_secret(), access.secret_key.expose_secret())) {
                     return Err(format!("the access key {name} is there twice with different secrets"));
+                }
+                if known.is_some_and(|key| key.principal.projects.iter().any(|(id, _)| *id == project.id)) {
+                    return Err(format!("the access key {name} is there twice in the project {}", project.id));
+                }
+                if known.is_some_and(|key| !key.has_security_token(access)) {
+                    return Err(format!("the access key {name} is there twice with different security tokens"));
                 }
                 let mut projects = known.map_or_else(Vec::new, |key| key.principal.projects.clone());
                 projects.push((project.id.clone(), access.rights.clone()));
@@ -197,6 +203,13 @@ impl SignedClaim {
 }
 
 impl Key {
+    fn has_security_token(&self, access: &AccessKey) -> bool {
+        match (&self.security_token, &access.security_token) {
+            (Some(own), Some(other)) => same(own.expose_secret(), other.expose_secret()),
+            (own, other) => own.is_none() && other.is_none(),
+        }
+    }
+
     fn new(access: &AccessKey, principal: Principal, rules: SignatureRules) -> Self {
         Self {
             secret: access.secret_key.clone(),
@@ -311,14 +324,25 @@ fn without_secrets(canonical: &str) -> String {
 
 /// Whether two secrets are equal, in a time that does not depend on where they differ.
 pub(super) fn same(left: &str, right: &str) -> bool {
-    let mac = |text: &str| {
-        <Hmac<Sha256> as KeyInit>::new_from_slice(b"compare").map(|mut mac| {
-            mac.update(text.as_bytes());
-            mac
-        })
-    };
-    match (mac(left), mac(right)) {
-        (Ok(left), Ok(right)) => left.verify(&right.finalize().into_bytes()).is_ok(),
-        _ => false,
+    Given::of(left).is(right)
+}
+
+/// A secret that somebody gave, to be compared with many: strangers choose how long it is, so that it is read once.
+pub(super) struct Given(Option<Vec<u8>>);
+
+impl Given {
+    pub(super) fn of(text: &str) -> Self {
+        Self(mac(text).map(|mac| mac.finalize().into_bytes().to_vec()))
     }
+
+    /// Whether it is this secret, in a time that does not depend on where they differ.
+    pub(super) fn is(&self, secret: &str) -> bool {
+        self.0.as_ref().is_some_and(|given| mac(secret).is_some_and(|mac| mac.verify_slice(given).is_ok()))
+    }
+}
+
+fn mac(text: &str) -> Option<Hmac<Sha256>> {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(b"compare").ok()?;
+    mac.update(text.as_bytes());
+    Some(mac)
 }

@@ -51,7 +51,12 @@ impl Replays {
 
 impl Used {
     fn note(&mut self, signature: &[u8], made: i64, now: i64, most: usize) -> Use {
-        self.forget_before(now.saturating_sub(i64::try_from(MAX_SKEW.as_secs()).unwrap_or(i64::MAX)));
+        let oldest = now.saturating_sub(i64::try_from(MAX_SKEW.as_secs()).unwrap_or(i64::MAX));
+        self.forget_before(oldest);
+        // Its time was good when its head came, and ended before its body did: whether it was used before is forgotten.
+        if made < oldest {
+            return Use::Again;
+        }
         let beginning = signature.first_chunk().copied().unwrap_or_default();
         if self.seconds.get(&made).is_some_and(|second| second.contains(&beginning)) {
             return Use::Again;
@@ -88,6 +93,7 @@ mod tests {
         assert_eq!(used.note(&signature(2), 2_500, 1_900, 10), Use::First, "its clock is ahead");
         assert_eq!(used.note(&signature(3), 1_901, 1_901, 10), Use::First);
         assert_eq!((used.count, used.seconds.len()), (2, 2), "the first one's time is over");
+        assert_eq!(used.note(&signature(1), 1_000, 1_901, 10), Use::Again, "a body that came late");
         assert_eq!(used.note(&signature(2), 2_500, 3_400, 10), Use::Again);
     }
 

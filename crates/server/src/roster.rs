@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 
 use super::{
     config::{Project, User},
-    keys::{Keys, same},
+    keys::{Given, Keys},
     principal::{Name, Principal},
     rights::Rights,
 };
@@ -39,10 +39,11 @@ impl Roster {
 
     /// The projects that have a user of this name, domain and password.
     pub(super) fn projects_of(&self, name: &str, domain: &str, password: &str) -> Vec<&Project> {
+        let password = Given::of(password);
         let known = |user: &User| {
             // No short cut: how long the answer takes must not say which part was right.
             let named = user.user == name && user.domain == domain;
-            same(user.password.expose_secret(), password) & named
+            password.is(user.password.expose_secret()) & named
         };
         self.projects.iter().filter(|project| project.users.iter().fold(false, |any, user| any | known(user))).collect()
     }
@@ -73,8 +74,13 @@ impl Roster {
     /// This roster with the keys and users of other projects in place of those of the same ids.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and when the server would be open to anybody, or no longer open.
+    /// As [`new`](Self::new), when a project with keys or users is not among the others (they would stay good unseen), and when the
+    /// server would be open to anybody, or no longer open.
     pub(super) fn with_callers_of(&self, others: &[Project]) -> Result<Self, String> {
+        let is_there = |own: &&Project| others.iter().any(|other| other.id == own.id);
+        if let Some(gone) = self.projects.iter().filter(|own| own.has_auth()).find(|own| !is_there(own)) {
+            return Err(format!("the project {} is not among the projects any more: its end needs a restart", gone.id));
+        }
         let replaced = |own: &Project| match others.iter().find(|other| other.id == own.id) {
             Some(other) => Project {
                 access_keys: other.access_keys.clone(),

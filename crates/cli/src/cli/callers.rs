@@ -12,13 +12,15 @@ use dms_server::Callers;
 /// How often the files are looked at.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Takes the keys and users of a new configuration, and notes them in the one in force. What is wrong changes nothing.
-pub(super) fn take(callers: &Callers, config: &mut config::Server, new: &config::Server) {
+/// Takes the keys and users of a new configuration, and notes them in the one in force; whether they were taken. What is wrong
+/// changes nothing.
+pub(super) fn take(callers: &Callers, config: &mut config::Server, new: &config::Server) -> bool {
     match callers.replace(&embed::settings(new).projects) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "the keys and users were read again"),
         Err(error) => {
-            return tracing::warn!(%error, "the keys and users were read again and not taken: those in force stay");
+            tracing::warn!(%error, "the keys and users were read again and not taken: those in force stay");
+            return false;
         }
     }
     config.auth.clone_from(&new.auth);
@@ -27,14 +29,16 @@ pub(super) fn take(callers: &Callers, config: &mut config::Server, new: &config:
             project.auth.clone_from(&new.auth);
         }
     }
+    true
 }
 
-/// Takes what the files with secrets hold now. What cannot be used changes nothing.
-pub(super) fn read_again(callers: &Callers, config: &mut config::Server) {
+/// Takes what the files with secrets hold now; whether that was taken. What cannot be used changes nothing.
+pub(super) fn read_again(callers: &Callers, config: &mut config::Server) -> bool {
     match config.with_files_read_again() {
         Ok(new) => take(callers, config, &new),
         Err(error) => {
-            tracing::warn!(error, "a file with a secret was read again and not taken: the secret in force stays")
+            tracing::warn!(error, "a file with a secret was read again and not taken: the secret in force stays");
+            false
         }
     }
 }

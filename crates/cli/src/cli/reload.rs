@@ -31,11 +31,9 @@ impl Live {
         self.config.server.secret_files()
     }
 
-    /// Reads these files again, and takes what they hold.
-    pub(super) fn read_secrets_again(&mut self, callers: Option<&Callers>) {
-        if let Some(callers) = callers {
-            callers::read_again(callers, &mut self.config.server);
-        }
+    /// Reads these files again, and takes what they hold; whether the server has done so.
+    pub(super) fn read_secrets_again(&mut self, callers: Option<&Callers>) -> bool {
+        callers.is_some_and(|callers| callers::read_again(callers, &mut self.config.server))
     }
 
     /// Changes the configuration in force.

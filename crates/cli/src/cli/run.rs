@@ -59,8 +59,9 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
                     live.reload(&context.request(true), context, |config, new| apply(&controls, config, new));
                 }
                 () = watch.changed(files) => {
-                    live.read_secrets_again(controls.callers());
-                    live.change(|config| follow_server(&controls, config));
+                    if live.read_secrets_again(controls.callers()) {
+                        live.change(|config| follow_server(&controls, config));
+                    }
                 }
             }
         }
@@ -102,10 +103,16 @@ fn report(ended: &Ended, context: &Context) {
 
 /// Changes the keys and users of the server in this process, the secrets, and what can change of each worker.
 fn apply(controls: &Controls, config: &mut Config, new: &Config) {
-    if let Some(callers) = controls.callers() {
-        take(callers, &mut config.server, &new.server);
+    let taken = controls.callers().is_none_or(|callers| take(callers, &mut config.server, &new.server));
+    if taken {
+        renew(controls, config, new);
+    } else {
+        // The client goes on as the server in this process does.
+        let mut new = new.clone();
+        new.dms.auth.clone_from(&config.dms.auth);
+        new.server.clone_from(&config.server);
+        renew(controls, config, &new);
     }
-    renew(controls, config, new);
     for worker in &new.workers {
         let old = config.workers.iter_mut().find(|old| old.label() == worker.label());
         match old.map(|old| controls.apply(old, worker)) {

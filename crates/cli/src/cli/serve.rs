@@ -70,9 +70,13 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
         loop {
             tokio::select! {
                 () = hang_ups.next() => {
-                    live.reload(&request, context, |config, new| take(&callers, &mut config.server, &new.server));
+                    live.reload(&request, context, |config, new| {
+                        take(&callers, &mut config.server, &new.server);
+                    });
                 }
-                () = watch.changed(live.secret_files()) => live.read_secrets_again(Some(&callers)),
+                () = watch.changed(live.secret_files()) => {
+                    live.read_secrets_again(Some(&callers));
+                }
             }
         }
     };

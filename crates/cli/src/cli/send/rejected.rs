@@ -46,7 +46,9 @@ impl Rejected {
     /// When it cannot be written.
     pub(crate) fn add(&mut self, line: &[u8]) -> Result<(), Failure> {
         let whole = [line.trim_ascii_end(), b"\n"].concat();
-        self.file.write_all(&whole).map_err(|error| unwritable(&self.path, &error))?;
+        // On the disk before the journal may say that this line is settled: it would be in neither.
+        let written = self.file.write_all(&whole).and_then(|()| self.file.sync_data());
+        written.map_err(|error| unwritable(&self.path, &error))?;
         self.lines += 1;
         Ok(())
     }

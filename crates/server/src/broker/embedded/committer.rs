@@ -66,6 +66,12 @@ async fn commit(core: &Arc<Core>, group: Vec<Job>) {
             state.apply(&records, &core.config);
             answer(core, state, accepted, &Ok(()));
         }
+        // What makes room needs little of its own: it goes together, so that a full disk costs one sync for all of it.
+        Err(error) if error.is_full() && is_mixed(&accepted) => {
+            let (sends, rest): (Vec<_>, Vec<_>) = accepted.into_iter().partition(is_send);
+            Box::pin(commit(core, rest)).await;
+            Box::pin(commit(core, sends)).await;
+        }
         // On a full disk what needs no room still goes: each for itself then.
         Err(error) if accepted.len() > 1 => {
             tracing::debug!(%error, works = accepted.len(), "the store could not commit works together; trying each alone");
@@ -86,6 +92,14 @@ async fn commit(core: &Arc<Core>, group: Vec<Job>) {
     if core.store.wants_tidying() {
         core.housekeeper.notify_one();
     }
+}
+
+fn is_send(job: &Job) -> bool {
+    job.work.kind() == Kind::Send
+}
+
+fn is_mixed(jobs: &[Job]) -> bool {
+    jobs.iter().any(is_send) && !jobs.iter().all(is_send)
 }
 
 fn kinds(jobs: &[Job]) -> impl Iterator<Item = Kind> {

@@ -69,6 +69,8 @@ pub(super) struct Reader {
     ready: BTreeMap<u64, Ready>,
     /// What of them is kept in memory.
     ready_bytes: usize,
+    /// What was known of messages that are set aside: it counts again when they can be read.
+    of_aside: BTreeMap<u64, Ready>,
     /// Messages from the store, from `head` on without gaps but for damaged ones.
     ahead: VecDeque<Arc<Stored>>,
 }
@@ -179,6 +181,7 @@ impl Reader {
             ready,
             ready_bytes: 0,
             aside: Aside::default(),
+            of_aside: BTreeMap::new(),
             ahead: VecDeque::new(),
         }
     }
@@ -279,7 +282,9 @@ impl Reader {
     pub(super) fn fill(&mut self, read: &Read, found: Found) {
         let purged = self.purged;
         for damaged in found.damaged.into_iter().filter(|damaged| damaged.seq >= purged) {
-            self.forget_ready(damaged.seq);
+            if let Some(ready) = self.take_ready(damaged.seq) {
+                self.of_aside.insert(damaged.seq, Ready { message: None, ..ready });
+            }
             self.aside.add(damaged);
         }
         match read {
@@ -321,6 +326,9 @@ impl Reader {
             self.ready.insert(seq, Ready::new(failures));
         }
         self.aside.remove(&settlement.skipped);
+        if self.aside.iter().next().is_none() {
+            self.of_aside.clear();
+        }
         for entry in ended.iter().flat_map(|lease| &lease.entries) {
             if entry.failures > 0 {
                 self.remember(entry.message.seq, entry.history.clone());
@@ -338,7 +346,9 @@ impl Reader {
         for one in &unreadable {
             // What nothing was recorded of yet is new still: it would be recorded as passed over.
             if one.seq < self.attributed {
-                self.ready.insert(one.seq, Ready::new(0));
+                let ready = self.of_aside.remove(&one.seq).unwrap_or_else(|| Ready::new(0));
+                self.ready_bytes += ready.footprint();
+                self.ready.insert(one.seq, ready);
             } else {
                 self.head = self.head.min(one.seq);
             }
@@ -354,6 +364,7 @@ impl Reader {
             self.forget_ready(seq);
         }
         self.aside.expire(low);
+        self.of_aside = self.of_aside.split_off(&low);
         self.move_to(self.head.max(low));
     }
 
@@ -471,7 +482,13 @@ impl Reader {
     }
 
     fn forget_ready(&mut self, seq: u64) {
-        self.ready_bytes -= self.ready.remove(&seq).map_or(0, |ready| ready.footprint());
+        self.take_ready(seq);
+    }
+
+    fn take_ready(&mut self, seq: u64) -> Option<Ready> {
+        let ready = self.ready.remove(&seq)?;
+        self.ready_bytes -= ready.footprint();
+        Some(ready)
     }
 }
 

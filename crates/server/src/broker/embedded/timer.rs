@@ -191,7 +191,9 @@ impl State {
     fn set_aside_due(&mut self, number: StreamNo, damaged: Vec<Damaged>) {
         self.tell_damaged_due(number, &damaged);
         if let Some(lot) = self.lots.get_mut(&number) {
-            for one in damaged {
+            // What was purged during the read is gone.
+            let low = lot.low;
+            for one in damaged.into_iter().filter(|one| one.seq >= low) {
                 lot.look_at(one.entered_ms.unwrap_or_default());
                 lot.aside.add(one);
             }

@@ -229,6 +229,14 @@ async fn contradicting_projects_are_refused() {
             vec![Project::new("p").access_key("AK", "1"), Project::new("q").access_key("AK", "2")],
             "the access key AK is there twice with different secrets",
         ),
+        (
+            vec![Project::new("p").access_key("AK", "1").access_key("AK", "1")],
+            "the access key AK is there twice in the project p",
+        ),
+        (
+            vec![with_token("t"), Project::new("q").access_key("AK", "SK")],
+            "the access key AK is there twice with different security",
+        ),
     ] {
         let refused = Server::bind(ServerConfig { projects, ..ServerConfig::default() }).await.unwrap_err();
         assert!(refused.to_string().starts_with(text), "{refused}");
