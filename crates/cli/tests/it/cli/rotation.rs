@@ -63,3 +63,28 @@ fn sighup_takes_keys_with_their_rights_and_nothing_of_a_wrong_configuration() {
     assert_ne!(send(&program, &server, "B", "S"), Some(0));
     assert_eq!(send(&program, &server, "AK", "one"), Some(0));
 }
+
+/// The client of the server in this process goes on as that does.
+#[test]
+fn keys_that_the_server_does_not_take_are_not_used_by_its_client() {
+    const WORKER: &str = "\
+server: {listen: '127.0.0.1:0', queues: [{name: q, groups: [g]}]AUTH}
+workers: [{queue: q, group: g, handler: {log: {}}}]
+publishers: [{queue: q, listen: '127.0.0.1:0'}]
+";
+    let program = Program::new();
+    let key = ", auth: {access_keys: [{access_key: AK, secret_key: SK}]}";
+    let file = program.file("config.yaml", &WORKER.replace("AUTH", key));
+    let mut sidecar = program.start(&["run", "-c", &file]);
+    let publisher = sidecar.url("publisher on ");
+    let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+    let publish = || client.post(&publisher).body("{\"body\":1}").send().unwrap().status().as_u16();
+    assert_eq!(publish(), 200);
+    program.file("config.yaml", &WORKER.replace("AUTH", ""));
+    sidecar.signal("HUP");
+    sidecar.until("these changes need a restart");
+    assert_eq!(publish(), 200);
+    sidecar.signal("TERM");
+    let (_, log) = sidecar.wait();
+    assert!(log.contains("those in force stay"), "{log}");
+}
