@@ -156,7 +156,12 @@ impl Worker {
 
     /// Logs a failure once, for as long as its reason stays the same.
     fn tell_failure(&self, error: &WorkerError, retry_in: Duration) {
-        let (worker, reason) = (&self.control.name, error.to_string());
+        // Every request has an id of its own.
+        let reason = match error.client_error().and_then(Error::request_id) {
+            Some(id) => error.to_string().replace(id, ""),
+            None => error.to_string(),
+        };
+        let worker = &self.control.name;
         if self.control.note_failure(Some(reason.clone())).as_ref() == Some(&reason) {
             tracing::debug!(worker, %error, ?retry_in, "the queue is still looked up");
         } else {

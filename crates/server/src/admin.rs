@@ -41,6 +41,7 @@ use super::{
 };
 use crate::exposition;
 use dms_protocol::{
+    json::quoted,
     message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId},
 };
@@ -162,8 +163,12 @@ fn bytes_in(directory: &Path) -> std::io::Result<u64> {
     Ok(bytes)
 }
 
-/// `POST /admin/backup?to=/new/directory`: copies the data directory while everything goes on.
+/// `POST /admin/backup?to=/new/directory`: copies the data directory while everything goes on; with `from=/directory` only if it is
+/// this one.
 async fn backup(State(app): State<Arc<App>>, query: Query) -> Response {
+    if let Err(error) = query.only(&["from", "to"]).and_then(|()| is_own(&app, query.first("from"))) {
+        return plain(&error);
+    }
     let to = match query.first("to").map(PathBuf::from) {
         Some(to) if to.is_absolute() => to,
         _ => return plain(&codes::URL_PARAMETER.because("to is missing, or is no absolute path of a new directory.")),
@@ -175,6 +180,17 @@ async fn backup(State(app): State<Arc<App>>, query: Query) -> Response {
         }
         Err(error) => plain(&error.into()),
     }
+}
+
+/// Refuses a directory that is not the one of this server.
+fn is_own(app: &App, from: Option<&str>) -> Result<(), ApiError> {
+    let (Some(from), Some(own)) = (from, &app.data_dir) else { return Ok(()) };
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if real(Path::new(from)) == real(own) {
+        return Ok(());
+    }
+    let text = format!("This server's data directory is {}, not {}.", own.display(), quoted(from));
+    Err(codes::URL_PARAMETER.because(text))
 }
 
 /// A queue with its groups, as `/admin/queues` shows it.

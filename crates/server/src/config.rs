@@ -5,10 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
+    ServerError,
     broker::{Quotas, embedded::EmbeddedConfig},
     clock::Clock,
     faults::FaultPlan,
     rights::Rights,
+    roster::Roster,
     roster::is_blank,
     tls::TlsFiles,
 };
@@ -71,6 +73,16 @@ impl Default for ServerConfig {
             extensions: true,
             clock: Clock::system(),
         }
+    }
+}
+
+impl ServerConfig {
+    /// Checks the projects with their keys and users as [`Server::bind`](crate::Server::bind) does, without starting anything.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`] with a sentence about the first that contradicts another or itself.
+    pub fn check(&self) -> Result<(), ServerError> {
+        Roster::new(self.projects.clone()).map(drop).map_err(ServerError::Config)
     }
 }
 

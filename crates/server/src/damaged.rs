@@ -60,6 +60,7 @@ pub(super) async fn skip(State(app): State<Arc<App>>, query: Query) -> Response 
 }
 
 async fn skip_chosen(app: &App, query: &Query) -> Result<Skipped, ApiError> {
+    query.only(&["project", "queue", "group", "stream", "sequence"])?;
     if query.first("queue").is_none() {
         return Err(codes::URL_PARAMETER.because("queue is missing: name the queue whose damaged messages to skip."));
     }

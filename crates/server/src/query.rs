@@ -29,6 +29,27 @@ impl Query {
         raw.split('&').filter(|part| !part.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Refuses parameters with other names, without a value, or given twice, where a mistake would cost messages.
+    ///
+    /// # Errors
+    /// DMS.10540014 that names the parameter.
+    pub(crate) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
+        for (place, (name, value)) in self.0.iter().enumerate() {
+            let shown = quoted(name);
+            let text = if !names.contains(&name.as_str()) {
+                format!("{shown} is no parameter here: {} are known.", names.join(", "))
+            } else if value.is_empty() {
+                format!("{shown} has no value: give one, or leave it out.")
+            } else if self.0.iter().take(place).any(|(before, _)| before == name) {
+                format!("{shown} is there twice.")
+            } else {
+                continue;
+            };
+            return Err(codes::URL_PARAMETER.because(text));
+        }
+        Ok(())
+    }
+
     /// The first value of `name`; an empty one counts as absent, as the reference says of every parameter.
     pub(crate) fn first(&self, name: &str) -> Option<&str> {
         self.all(name).next()

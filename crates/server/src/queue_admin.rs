@@ -51,6 +51,7 @@ pub(super) async fn update(State(app): State<Arc<App>>, params: RawPathParams, q
 }
 
 async fn purge_named(app: &App, params: &RawPathParams, query: &Query) -> Result<PurgedView, ApiError> {
+    query.only(&["project", "group"])?;
     let named = named(app, params, query)?;
     let group = query.first("group").map(|wanted| group_of(&named, wanted)).transpose()?;
     let (queue, id) = (&named.queue, group.map(|group| &group.group.id));
@@ -69,6 +70,7 @@ async fn purge_named(app: &App, params: &RawPathParams, query: &Query) -> Result
 }
 
 async fn update_named(app: &App, params: &RawPathParams, query: &Query) -> Result<RetentionView, ApiError> {
+    query.only(&["project", "retention_ms", "delete_when_settled"])?;
     let before = named(app, params, query)?;
     let policy = changed(before.retention_set, query)?;
     app.broker.set_retention(&before.project, &before.queue.id, policy).await?;

@@ -1,6 +1,6 @@
 //! [`Admin`]: the admin address of a running server, as commands ask it.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Uri, header::AUTHORIZATION};
@@ -41,14 +41,38 @@ impl Admin {
         Self::configured(&context.load()?.config)?.ok_or_else(|| Failure::of(Kind::Usage, unknown))
     }
 
-    /// The address that was named, or else that of the embedded server whose queues the configuration uses; `None` where it
-    /// names another service.
+    /// The address that was named, or else `server.admin`, where the service that commands talk to is that server; `None` where
+    /// it is another one.
+    ///
+    /// # Errors
+    /// When the configuration is wrong.
     pub(crate) fn of_service(named: Option<&str>, context: &Context) -> Result<Option<Self>, Failure> {
         if let Some(named) = named {
             return Self::named(named, context).map(Some);
         }
         let config = context.load()?.config;
-        if config.dms.is_embedded() { Self::configured(&config) } else { Ok(None) }
+        if is_own(&config) { Self::configured(&config) } else { Ok(None) }
+    }
+
+    /// As [`of_service`](Self::of_service), for what must not reach another server by mistake.
+    ///
+    /// # Errors
+    /// When the admin address of the service is not known.
+    pub(crate) fn of_queues(named: Option<&str>, context: &Context) -> Result<Self, Failure> {
+        if let Some(admin) = Self::of_service(named, context)? {
+            return Ok(admin);
+        }
+        let config = context.load()?.config;
+        let text = match is_own(&config) {
+            true => "the server's admin address is not known: name it with --admin, or set server.admin".to_owned(),
+            false => format!("the admin address of {} is not known: name it with --admin", config.dms.endpoint),
+        };
+        Err(Failure::of(Kind::Usage, text))
+    }
+
+    /// Where it is asked, without secrets.
+    pub(crate) fn url(&self) -> String {
+        without_secrets(&self.url)
     }
 
     /// The server at this URL; `http://` may be left out. What the configuration says of the token and the authority counts
@@ -110,6 +134,20 @@ impl Admin {
             _ => Err(Failure::new(format!("{shown} answered {}: {}", answer.status(), refusal(answer.body())))),
         }
     }
+}
+
+/// Whether the service of a configuration is its own server: the one in the process of `run`, or one at the address that
+/// `server.listen` has.
+fn is_own(config: &Config) -> bool {
+    let listen = config.server.listen;
+    let uri: Option<Uri> = config.dms.endpoint.expose().parse().ok();
+    let at = uri.as_ref().and_then(|uri| Some((uri.host()?.trim_matches(['[', ']']), uri.port_u16()?)));
+    config.dms.is_embedded()
+        || at.is_some_and(|(host, port)| {
+            let same = host.parse().is_ok_and(|address: IpAddr| address == listen.ip());
+            port == listen.port()
+                && (same || is_loopback(host) && (listen.ip().is_loopback() || listen.ip().is_unspecified()))
+        })
 }
 
 /// Whether a URL leads to this machine, where a token may go without TLS.

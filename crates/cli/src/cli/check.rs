@@ -30,6 +30,7 @@ pub(crate) struct CheckArgs {
 pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let config = context.load()?.config;
     certificates(&config).map_err(|error| Failure::of(Kind::Config, format!("TLS: {error}")))?;
+    embed::settings(&config.server).check().map_err(|error| Failure::of(Kind::Config, format!("server: {error}")))?;
     sidecar::check(&config)?;
     if args.online {
         online(&config, context).await?;

@@ -50,7 +50,7 @@ struct Skipped {
 
 /// Shows what is set aside.
 pub(super) async fn list(asked: &Asked, queue: Option<&str>, context: &Context) -> Result<(), Failure> {
-    let admin = Admin::find(asked.admin.as_deref(), context)?;
+    let admin = Admin::of_queues(asked.admin.as_deref(), context)?;
     let found: Vec<Damaged> = admin.ask(Method::GET, "/admin/damaged", &asked.parameters(queue)).await?;
     let mut table = Table::new(&["QUEUE", "GROUP", "STREAM", "SEQUENCE", "FILE", "OFFSET"]);
     for one in &found {
@@ -63,7 +63,7 @@ pub(super) async fn list(asked: &Asked, queue: Option<&str>, context: &Context) 
 
 /// Skips some for good.
 pub(super) async fn skip(asked: &Asked, queue: &str, context: &Context) -> Result<(), Failure> {
-    let admin = Admin::find(asked.admin.as_deref(), context)?;
+    let admin = Admin::of_queues(asked.admin.as_deref(), context)?;
     let Skipped { skipped } = admin.ask(Method::POST, "/admin/damaged/skip", &asked.parameters(Some(queue))).await?;
     context.done(&format!("{skipped} damaged messages were skipped"), &json!({ "skipped": skipped }))
 }

@@ -239,11 +239,11 @@ fn would_drop(one: &Dropped) -> String {
 async fn back_up(dir: PathBuf, dest: PathBuf, admin: Option<String>, context: &Context) -> Result<(), Failure> {
     let dest = absolute(&dest).map_err(|error| Failure::of(Kind::Usage, format!("{}: {error}", dest.display())))?;
     let made = match admin {
-        Some(admin) => have_copied(&dest, Some(&admin), context).await?,
+        Some(admin) => have_copied(&dir, &dest, Some(&admin), context).await?,
         None => {
             let (from, to) = (dir.clone(), dest.clone());
             match blocking(move || copy(&from, &to)).await? {
-                Err(RepairError::Open(OpenError::InUse { .. })) => have_copied(&dest, None, context).await?,
+                Err(RepairError::Open(OpenError::InUse { .. })) => have_copied(&dir, &dest, None, context).await?,
                 made => made?,
             }
         }
@@ -254,9 +254,12 @@ async fn back_up(dir: PathBuf, dest: PathBuf, admin: Option<String>, context: &C
 }
 
 /// Has the server that uses a directory copy it.
-async fn have_copied(dest: &Path, admin: Option<&str>, context: &Context) -> Result<Made, Failure> {
+async fn have_copied(dir: &Path, dest: &Path, admin: Option<&str>, context: &Context) -> Result<Made, Failure> {
     let admin = Admin::find(admin, context)?.patience(LONGEST_COPY);
-    admin.ask(Method::POST, "/admin/backup", &[("to", dest.to_string_lossy())]).await
+    let dir = absolute(dir).map_err(|error| Failure::of(Kind::Usage, format!("{}: {error}", dir.display())))?;
+    // Another server's data must not be taken for these.
+    let parameters = [("from", dir.to_string_lossy()), ("to", dest.to_string_lossy())];
+    admin.ask(Method::POST, "/admin/backup", &parameters).await
 }
 
 /// Copies a directory that no server uses.

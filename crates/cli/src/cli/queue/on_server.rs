@@ -105,31 +105,30 @@ fn retention(text: &str) -> Result<String, String> {
 
 /// Purges a queue or a group.
 pub(super) async fn purge(args: &PurgeArgs, context: &Context) -> Result<(), Failure> {
-    let admin = Admin::find(args.admin.as_deref(), context)?;
+    let admin = Admin::of_queues(args.admin.as_deref(), context)?;
     let queue = find(&admin, &args.queue, context).await?;
     let group = args.group.as_deref().map(|wanted| queue.group(wanted)).transpose()?;
-    confirm(args.yes, &what(&queue, group))?;
+    confirm(args.yes, &what(&queue, group, &admin))?;
     let parameters: Vec<_> = group.map(|group| ("group", Cow::from(&group.id))).into_iter().collect();
     let purged: Purged = admin.ask(Method::POST, &format!("/admin/queues/{}/purge", queue.id), &parameters).await?;
     let Purged { purged_messages, purged_delayed_messages, .. } = &purged;
     let deleted = counted(purged_messages + purged_delayed_messages, "message");
     let whose = group.map_or_else(String::new, |group| format!(" for group {}", group.name));
     let json = serde_json::to_value(&purged).map_err(|error| Failure::new(error.to_string()))?;
-    context.done(&format!("purged {deleted} of queue {}{whose}", queue.name), &json)
+    context.done(&format!("purged {deleted} of queue {}{whose} at {}", queue.name, admin.url()), &json)
 }
 
 /// What will be purged.
-fn what(queue: &Shown, group: Option<&ShownGroup>) -> String {
+fn what(queue: &Shown, group: Option<&ShownGroup>, admin: &Admin) -> String {
+    let of = format!("{} at {}", queue.name, admin.url());
     match group {
         None => format!(
-            "{} of queue {} will be deleted, for all of its groups",
-            counted(queue.produced_messages, "message"),
-            queue.name
+            "{} of queue {of} will be deleted, for all of its groups",
+            counted(queue.produced_messages, "message")
         ),
         Some(group) => format!(
-            "{} of queue {} will be deleted for group {}",
+            "{} of queue {of} will be deleted for group {}",
             counted(group.available_messages + group.leased_messages, "message"),
-            queue.name,
             group.name
         ),
     }
@@ -140,7 +139,7 @@ pub(super) async fn update(args: &UpdateArgs, context: &Context) -> Result<(), F
     if args.retention.is_none() && args.delete_when_settled.is_none() {
         return Err(Failure::of(Kind::Usage, "nothing to set: add --retention, --delete-when-settled, or both"));
     }
-    let admin = Admin::find(args.admin.as_deref(), context)?;
+    let admin = Admin::of_queues(args.admin.as_deref(), context)?;
     let queue = find(&admin, &args.queue, context).await?;
     let changes = [("retention_ms", &args.retention), ("delete_when_settled", &args.delete_when_settled)];
     let parameters: Vec<_> =
@@ -149,7 +148,7 @@ pub(super) async fn update(args: &UpdateArgs, context: &Context) -> Result<(), F
     let span = Span::millis(kept.retention_ms);
     let until = if kept.delete_when_settled { ", or until every group has settled them" } else { "" };
     let json = serde_json::to_value(&kept).map_err(|error| Failure::new(error.to_string()))?;
-    context.done(&format!("queue {} keeps messages for {span}{until}", queue.name), &json)
+    context.done(&format!("queue {} at {} keeps messages for {span}{until}", queue.name, admin.url()), &json)
 }
 
 /// The queue of this name or id; of the project that `--project-id` names, if it does.

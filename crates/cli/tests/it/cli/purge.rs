@@ -38,9 +38,16 @@ fn a_purge_is_confirmed_and_says_what_is_gone() {
     let dms = client(&program, &server);
 
     let asked = dms(&["queue", "purge", "q"]).failed(2);
-    assert!(asked.contains("4 messages of queue q will be deleted, for all of its groups: add --yes"), "{asked}");
+    assert!(
+        asked.contains("4 messages of queue q at ")
+            && asked.contains(" will be deleted, for all of its groups: add --yes"),
+        "{asked}"
+    );
     let asked = dms(&["queue", "purge", "q", "--group", "a"]).failed(2);
-    assert!(asked.contains("3 messages of queue q will be deleted for group a: add --yes"), "{asked}");
+    assert!(
+        asked.contains("3 messages of queue q at ") && asked.contains(" will be deleted for group a: add --yes"),
+        "{asked}"
+    );
     assert!(dms(&["queue", "purge", "other", "--yes"]).failed(1).contains("the server has no queue other"));
     assert!(dms(&["queue", "purge", "q", "--group", "c", "--yes"]).failed(1).contains("queue q has no group c"));
 
@@ -53,6 +60,24 @@ fn a_purge_is_confirmed_and_says_what_is_gone() {
     let purged = dms(&["queue", "purge", "q", "--yes"]);
     assert!(purged.stderr.contains("purged 4 messages of queue q"), "{}", purged.stderr);
     assert_eq!(dms(&["-o", "json", "queue", "show", "q"]).json()["produced_messages"], 0);
+}
+
+/// Another server's messages are not what was meant.
+#[test]
+fn the_admin_address_of_another_server_is_not_used() {
+    let program = Program::new();
+    let server = filled(&program);
+    let admin = admin(&server);
+    let address = admin.trim_start_matches("http://");
+    let url = server.url("serving on ");
+    let listen = url.trim_start_matches("http://");
+    let file = program.file("config.yaml", &format!("server: {{listen: '{listen}', admin: '{address}'}}\n"));
+    for command in [["queue", "purge", "q", "--yes"].as_slice(), &["queue", "update", "q", "--retention", "1h"]] {
+        let other = program.run(&[command, &["-c", &file, "--endpoint", "http://127.0.0.1:9"]].concat()).failed(2);
+        assert!(other.contains("the admin address of http://127.0.0.1:9 is not known"), "{other}");
+        let own = program.run(&[command, &["-c", &file, "--endpoint", &url]].concat());
+        assert!(own.stderr.contains(&format!("at {admin}")), "the server is named: {}", own.stderr);
+    }
 }
 
 #[test]
@@ -70,11 +95,7 @@ fn how_long_a_queue_keeps_messages_is_set_and_taken_back() {
     let server = filled(&program);
     let dms = client(&program, &server);
     let set = dms(&["queue", "update", "q", "--retention", "12h", "--delete-when-settled", "true"]);
-    assert!(
-        set.stderr.contains("queue q keeps messages for 12h, or until every group has settled them"),
-        "{}",
-        set.stderr
-    );
+    assert!(set.stderr.contains(" keeps messages for 12h, or until every group has settled them"), "{}", set.stderr);
     assert_eq!(dms(&["-o", "json", "queue", "show", "q"]).json()["reservation_minutes"], 720);
     let back = ["-o", "json", "queue", "update", "q", "--retention", "default", "--delete-when-settled", "default"];
     let back = dms(&back).json();

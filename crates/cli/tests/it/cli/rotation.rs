@@ -88,3 +88,12 @@ publishers: [{queue: q, listen: '127.0.0.1:0'}]
     let (_, log) = sidecar.wait();
     assert!(log.contains("those in force stay"), "{log}");
 }
+
+#[test]
+fn check_refuses_the_keys_that_a_server_refuses() {
+    let program = Program::new();
+    let keys = "[{access_key: OP, secret_key: a}, {access_key: OP, secret_key: b}]";
+    let file = program.file("server.yaml", &format!("server: {{auth: {{access_keys: {keys}}}}}\n"));
+    let said = program.run(&["check", "-c", &file]).failed(78);
+    assert!(said.contains("the access key OP is there twice with different secrets"), "{said}");
+}

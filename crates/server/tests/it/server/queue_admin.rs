@@ -44,6 +44,18 @@ async fn queues_and_groups_are_purged() {
         assert_eq!(post(admin, "/admin/queues/other/purge").await.0, 404);
         assert_eq!(post(admin, "/admin/queues/orders/purge?group=other").await.0, 404);
         assert_eq!(post(admin, "/admin/queues/orders/purge?project=other").await.0, 404);
+        // A slip of the pen must not purge more than was meant.
+        for (parameters, named) in [
+            ("groups=g", "\"groups\" is no parameter here"),
+            ("group=", "\"group\" has no value"),
+            ("group", "\"group\" has no value"),
+            ("group=g&group=h", "\"group\" is there twice"),
+        ] {
+            let (status, answer) = post(admin, &format!("/admin/queues/orders/purge?{parameters}")).await;
+            let text = json(&answer)["error_msg"].to_string().replace("\\\"", "\"");
+            assert!(status == 400 && text.contains(named), "{parameters}: {status} {answer}");
+        }
+        assert_eq!(post(admin, "/admin/queues/orders/update?retention_ms=9000&delete_when_setled=true").await.0, 400);
         assert_eq!(json(&get(admin, "/admin/queues", "").await.1)[0]["produced_messages"], 5);
 
         let (status, answer) = post(admin, "/admin/queues/orders/purge?group=g").await;
