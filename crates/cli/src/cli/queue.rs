@@ -13,6 +13,7 @@ use super::{
     group,
     table::Table,
 };
+use crate::config::Span;
 use dms_protocol::{
     limits,
     queue::{NewQueue, Queue, QueueMode},
@@ -184,7 +185,7 @@ async fn show(client: &Client, queue: &str, context: &Context) -> Result<(), Fai
         ("mode", queue.mode.to_string()),
         ("description", queue.description.clone()),
         ("created", time(queue.created_ms)),
-        ("kept for", format!("{} h", queue.reservation_minutes / 60)),
+        ("kept for", Span::millis(queue.reservation_minutes.saturating_mul(60_000)).to_string()),
         ("messages", queue.produced_messages.to_string()),
         ("dead letters", dead_letters(&queue)),
     ];

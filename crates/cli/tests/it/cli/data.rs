@@ -121,6 +121,8 @@ fn a_copy_is_made_while_messages_are_sent() {
     assert!(verified["condition"]["messages"].as_u64().unwrap() >= before.len() as u64, "{verified}");
     let dest = program.dir().join("copy");
     assert!(program.run(&["data", "backup", "data", "copy", "--admin", &address]).failed(1).contains("new directory"));
+    let within = program.run(&["data", "backup", "data", "data/within", "--admin", &address]).failed(1);
+    assert!(within.contains("is inside the data directory"), "{within}");
     let other = program.run(&["data", "backup", "elsewhere", "copy2", "--admin", &address]).failed(1);
     assert!(other.contains("This server's data directory is"), "another server's data would be copied: {other}");
     stop(server);

@@ -71,6 +71,12 @@ pub fn back_up(dir: &Path, dest: &Path) -> Result<Backup, RepairError> {
     made.map_err(|error| RepairError::Impossible(error.to_string()))
 }
 
+/// Whether a path that need not exist yet is below a directory.
+fn inside(path: &Path, directory: &Path) -> bool {
+    let Ok(directory) = directory.canonicalize() else { return false };
+    path.ancestors().find_map(|above| above.canonicalize().ok()).is_some_and(|there| there.starts_with(directory))
+}
+
 /// No file of the log is removed while one of these is there.
 struct Pin<'a>(&'a AtomicUsize);
 
@@ -92,6 +98,11 @@ impl DiskStore {
     pub(super) fn copy_to(&self, to: &Path) -> Result<Backup, StoreError> {
         let held = self.hold()?;
         let database = held.as_ref().ok_or_else(released)?.database();
+        let own = database.parent().unwrap_or(&database);
+        if inside(to, own) {
+            let text = format!("{} is inside the data directory {}: name another place", to.display(), own.display());
+            return Err(StoreError::new(text));
+        }
         begin(to).map_err(|error| named(to, &error))?;
         let pin = Pin::set(&self.pins);
         // A removal that is under way ends before this has the index.

@@ -317,7 +317,7 @@ pub(super) fn sqlite_is_full(error: &rusqlite::Error) -> bool {
 }
 
 /// What SQLite's refusal means for whoever starts the server.
-fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
+pub(super) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
     let file = file.to_owned();
     match error.sqlite_error_code() {
         _ if sqlite_is_full(error) => OpenError::Full { file, reason: error.to_string() },

@@ -23,7 +23,7 @@ use super::{
         writer::Writer,
     },
     mend,
-    open::{DATABASE, DataDir, LOG, connect},
+    open::{DATABASE, DataDir, LOG, connect, explain},
     position::{Position, Run},
     recent::Batch,
     repair::RepairError,
@@ -131,7 +131,12 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 fn make(dir: &Path, directory: &Directory, first: u64, old: Option<&Path>) -> Result<Rebuilt, OpenError> {
-    let explain = |error: LoadError| OpenError::Damaged { file: dir.join(DATABASE), reason: error.to_string() };
+    let file = dir.join(DATABASE);
+    let explain = |error: LoadError| match error {
+        // A full disk, say, is no damage.
+        LoadError::Sqlite(error) => explain(&file, &error),
+        error => OpenError::Damaged { file: file.clone(), reason: error.to_string() },
+    };
     let conn = begin(dir, directory.log).map_err(|error| explain(error.into()))?;
     // While the log is complete nothing else is needed, and nothing else is as good.
     let base = match old.filter(|_| first > 1) {
