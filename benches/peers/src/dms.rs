@@ -7,10 +7,18 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dms_worker::{Client, message::{Body, Message}, queue::{NewQueue, QueueId}, worker::{AckResult, Delivery, Event, Observer, Origin, Worker, handler_fn}};
+use dms_worker::{
+    Client,
+    message::{Body, Message},
+    queue::{NewQueue, QueueId},
+    worker::{AckResult, Delivery, Event, Observer, Origin, Worker, handler_fn},
+};
 use tokio::time::sleep;
 
-use crate::{Error, harness::{Progress, Sender, System}};
+use crate::{
+    Error,
+    harness::{Progress, Sender, System},
+};
 
 /// The consumer group of every queue.
 pub const GROUP: &str = "peers";

@@ -20,7 +20,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::try_join_all};
 
-use crate::{Error, harness::{Progress, Receiver, Sender, System, receive_with}};
+use crate::{
+    Error,
+    harness::{Progress, Receiver, Sender, System, receive_with},
+};
 
 const CONSUMER: &str = "peers";
 const CONNECTIONS: usize = 8;

@@ -17,7 +17,10 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use crate::{Error, harness::{Progress, Receiver, Sender, System, receive_with}};
+use crate::{
+    Error,
+    harness::{Progress, Receiver, Sender, System, receive_with},
+};
 
 const CONNECTIONS: usize = 8;
 const BATCH: usize = 10;

@@ -8,7 +8,11 @@ use reqwest::{Client, header::CONTENT_TYPE};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Error, dms::{Dms, GROUP, PROJECT}, harness::{Progress, Receiver, Sender, System, receive_with}};
+use crate::{
+    Error,
+    dms::{Dms, GROUP, PROJECT},
+    harness::{Progress, Receiver, Sender, System, receive_with},
+};
 
 pub struct Raw {
     client: Client,

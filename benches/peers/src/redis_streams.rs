@@ -16,7 +16,10 @@ use redis::{
     streams::{StreamReadOptions, StreamReadReply},
 };
 
-use crate::{Error, harness::{Progress, Receiver, Sender, System, receive_with}};
+use crate::{
+    Error,
+    harness::{Progress, Receiver, Sender, System, receive_with},
+};
 
 const GROUP: &str = "peers";
 const FIELD: &str = "b";
