@@ -70,8 +70,8 @@ fn level(global: &Global, usual: &str) -> String {
     match (global.quiet, global.verbose) {
         (true, _) => "error".to_owned(),
         (_, 0) => usual.to_owned(),
-        (_, 1) => "info,dms_worker=debug".to_owned(),
-        _ => "debug,dms_worker=trace".to_owned(),
+        (_, 1) => "info,dms_worker=debug,dms_server=debug".to_owned(),
+        _ => "debug,dms_worker=trace,dms_server=trace".to_owned(),
     }
 }
 
