@@ -5,7 +5,7 @@ use std::{
     error::Error as StdError,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -28,6 +28,7 @@ use super::{
 use crate::{
     auth::{AccessKey, AuthError, Authenticator, Generation, encode, find_project},
     clock,
+    current::Current,
     queue::ProjectId,
     retry::RetryPolicy,
     retry_after::RetryAfter,
@@ -46,7 +47,7 @@ pub(crate) struct Inner {
     pub(super) dialect: &'static Dialect,
     project: Project,
     found_project: OnceCell<ProjectId>,
-    credentials: RwLock<Arc<Credentials>>,
+    credentials: Current<Credentials>,
     retry: RetryPolicy,
     timeout: Duration,
     pub(super) extensions: Announced,
@@ -171,7 +172,7 @@ impl Inner {
             project,
             found_project: OnceCell::new(),
             extensions: Announced::default(),
-            credentials: RwLock::new(Arc::new(Credentials::new(authenticator))),
+            credentials: Current::new(Credentials::new(authenticator)),
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(15),
             created: Mutex::default(),
@@ -206,7 +207,7 @@ impl Inner {
 
     /// One try, and a second one where a new token may help.
     async fn try_once(&self, call: &Call<'_>) -> Result<Answer, Error> {
-        let credentials = self.credentials();
+        let credentials = self.credentials.get();
         let Credentials { authenticator, guard } = &*credentials;
         let pass = guard.enter().await.map_err(|held| held_back(call.operation, held))?;
         let mut tried = self.attempt(call, authenticator).await;
@@ -258,16 +259,10 @@ impl Inner {
         Err((Error::new(call.operation, Kind::Service(refusal)), Some(generation)))
     }
 
-    /// What calls are authorized with now.
-    fn credentials(&self) -> Arc<Credentials> {
-        Arc::clone(&self.credentials.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Authorizes calls as another client does, from now on.
     pub(super) fn authorize_as(&self, other: &Self) {
-        let authenticator = other.credentials().authenticator.clone();
-        let mut credentials = self.credentials.write().unwrap_or_else(PoisonError::into_inner);
-        *credentials = Arc::new(credentials.followed_by(authenticator));
+        let authenticator = other.credentials.get().authenticator.clone();
+        self.credentials.update(|credentials| credentials.followed_by(authenticator));
     }
 
     fn accepted(&self, guard: &KeyGuard, pass: &Pass<'_>) {
@@ -431,7 +426,7 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner")
             .field("base", &self.base)
-            .field("credentials", &self.credentials)
+            .field("credentials", &self.credentials.get())
             .field("transport", &self.transport)
             .finish_non_exhaustive()
     }

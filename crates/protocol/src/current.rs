@@ -23,6 +23,12 @@ impl<T> Current<T> {
     pub fn set(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
     }
+
+    /// Replaces the value by one that is made of it; nobody else replaces it meanwhile.
+    pub fn update(&self, change: impl FnOnce(&T) -> T) {
+        let mut value = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *value = Arc::new(change(&value));
+    }
 }
 
 impl<T> Clone for Current<T> {

@@ -10,6 +10,14 @@ pub fn options() -> fs::OpenOptions {
     options
 }
 
+/// Opens a file to write behind what it has; one that is there already only where it `may_exist`.
+///
+/// # Errors
+/// When it is there and must not be, or cannot be opened.
+pub fn append(path: &Path, may_exist: bool) -> io::Result<fs::File> {
+    options().append(true).create(may_exist).create_new(!may_exist).open(path)
+}
+
 /// Makes a directory, and those above it, for this user alone; one that is there stays as it is.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ pub(super) struct Act<'a> {
     action: &'static str,
     caller: &'a Caller,
     peer: Option<IpAddr>,
-    project: &'a ProjectId,
+    project: ProjectId,
     queue: String,
     group: Option<String>,
 }
@@ -39,7 +39,7 @@ pub(super) struct Act<'a> {
 impl<'a> Act<'a> {
     /// What a request is about to change; `None` where it changes no queue and no group. Looked up before: afterwards
     /// what is deleted has no name any more.
-    pub(super) async fn of(app: &App, request: Admitted<'a>, project: &'a ProjectId, body: &[u8]) -> Option<Self> {
+    pub(super) async fn of(app: &App, request: Admitted<'a>, project: &ProjectId, body: &[u8]) -> Option<Self> {
         use Resource as R;
         let Admitted { sender, target, caller } = request;
         let (action, queue, group) = match (sender.parts.method.as_str(), target.resource) {
@@ -57,7 +57,7 @@ impl<'a> Act<'a> {
             }
             _ => return None,
         };
-        Some(Self { action, caller, peer: sender.peer, project, queue, group })
+        Some(Self { action, caller, peer: sender.peer, project: project.clone(), queue, group })
     }
 
     /// Logs how it was answered.

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use secrecy::{ExposeSecret, SecretString};
-
 use super::{
     config::{AccessKey, Project, User},
-    keys::same,
+    keys::same_secret,
     principal::Name,
 };
 use dms_protocol::queue::ProjectId;
@@ -89,13 +87,5 @@ impl Entries<'_> {
         let pairs = || self.users.iter().zip(&others.users);
         self.users.len() == others.users.len()
             && pairs().all(|(one, other)| same_secret(Some(&one.password), Some(&other.password)))
-    }
-}
-
-fn same_secret(one: Option<&SecretString>, other: Option<&SecretString>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => same(one.expose_secret(), other.expose_secret()),
-        (None, None) => true,
-        _ => false,
     }
 }

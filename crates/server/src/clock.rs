@@ -36,7 +36,7 @@ impl Clock {
     ///
     /// Two clocks made from equal starts at different times differ: clone one instead.
     pub fn following_tokio(start: SystemTime) -> Self {
-        Self(Source::Tokio { start_ms: millis(start), started: Instant::now() })
+        Self(Source::Tokio { start_ms: unix_ms(start), started: Instant::now() })
     }
 
     /// A clock that shows what this one shows now, and from here on follows tokio's clock, whatever this one is set to.
@@ -61,7 +61,7 @@ impl Clock {
     /// Milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
         match self.0 {
-            Source::System => millis(SystemTime::now()),
+            Source::System => unix_ms(SystemTime::now()),
             #[cfg(test)]
             Source::Set(now_ms) => now_ms.load(std::sync::atomic::Ordering::Relaxed),
             Source::Tokio { start_ms, started } => start_ms.saturating_add(whole_ms(started.elapsed())),
@@ -100,7 +100,12 @@ pub(crate) fn whole_ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn millis(time: SystemTime) -> i64 {
+/// A duration in whole milliseconds, as answers and logs have it.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unix_ms(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, whole_ms)
 }
 

@@ -100,7 +100,7 @@ impl Keys {
                 if known.is_some_and(|key| key.principal.projects.iter().any(|(id, _)| *id == project.id)) {
                     return Err(format!("the access key {name} is there twice in the project {}", project.id));
                 }
-                if known.is_some_and(|key| !key.has_security_token(access)) {
+                if known.is_some_and(|key| !same_secret(key.security_token.as_ref(), access.security_token.as_ref())) {
                     return Err(format!("the access key {name} is there twice with different security tokens"));
                 }
                 let mut projects = known.map_or_else(Vec::new, |key| key.principal.projects.clone());
@@ -203,13 +203,6 @@ impl SignedClaim {
 }
 
 impl Key {
-    fn has_security_token(&self, access: &AccessKey) -> bool {
-        match (&self.security_token, &access.security_token) {
-            (Some(own), Some(other)) => same(own.expose_secret(), other.expose_secret()),
-            (own, other) => own.is_none() && other.is_none(),
-        }
-    }
-
     fn new(access: &AccessKey, principal: Principal, rules: SignatureRules) -> Self {
         Self {
             secret: access.secret_key.clone(),
@@ -323,8 +316,17 @@ fn without_secrets(canonical: &str) -> String {
 }
 
 /// Whether two secrets are equal, in a time that does not depend on where they differ.
-pub(super) fn same(left: &str, right: &str) -> bool {
+fn same(left: &str, right: &str) -> bool {
     Given::of(left).is(right)
+}
+
+/// Whether there are two equal secrets, or none.
+pub(super) fn same_secret(one: Option<&SecretString>, other: Option<&SecretString>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => same(one.expose_secret(), other.expose_secret()),
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 /// A secret that somebody gave, to be compared with many: strangers choose how long it is, so that it is read once.

@@ -72,8 +72,7 @@ mod logins;
 mod metrics;
 mod operation;
 mod paths;
-#[doc(hidden)]
-pub mod peer;
+mod peer;
 mod permit;
 mod polls;
 mod principal;
@@ -124,6 +123,7 @@ use self::{
     listener::Listener,
     metrics::Metrics,
     polls::Polls,
+    roster::is_blank,
     visitor::Visitor,
 };
 
@@ -355,7 +355,7 @@ fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
     if let Some(address) = config.listen.filter(|address| gate.is_open() && !address.ip().is_loopback()) {
         return Err(ServerError::Unguarded(address));
     }
-    if config.admin_token.as_ref().is_some_and(|token| token.expose_secret().trim().is_empty()) {
+    if config.admin_token.as_ref().is_some_and(|token| is_blank(token.expose_secret())) {
         return Err(ServerError::Config(format!("{ADMIN_TOKEN_KEY} is empty: set it, or leave it out")));
     }
     let is_guarded = config.admin_token.is_some() && config.admin_tls.is_some();

@@ -12,7 +12,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{key_lock::Warnings, peer::network, recent::Recent};
+use super::{clock::millis, key_lock::Warnings, peer::network, recent::Recent};
 use dms_protocol::text::cut;
 
 /// Wrong passwords that are answered at once: somebody mistyped, or several machines have the same old one.
@@ -91,7 +91,7 @@ impl Logins {
             user = cut(attempt.user, SHOWN),
             domain = cut(attempt.domain, SHOWN),
             peer = attempt.peer.map(tracing::field::display),
-            delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            delay_ms = millis(delay),
             suppressed,
             "a login was refused: the user, the domain, the password or the project is wrong; answers to further wrong ones \
              are held back, a right one passes at once; if the peer is a stranger, block it"

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 const NETWORK_BITS: u32 = 64;
 
 /// What stands for the peer: an IPv4 address as it is, an IPv6 address as its network of 64 bits.
-pub fn network(peer: IpAddr) -> IpAddr {
+pub(crate) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> NETWORK_BITS << NETWORK_BITS))

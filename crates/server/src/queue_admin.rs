@@ -12,6 +12,7 @@ use super::{
     admin::answer,
     app::App,
     broker::{GroupOverview, Purged, QueueOverview, RetentionPolicy},
+    clock::millis,
     codes,
     error::ApiError,
     query::Query,
@@ -127,9 +128,4 @@ fn named(app: &App, params: &RawPathParams, query: &Query) -> Result<QueueOvervi
 fn group_of<'a>(queue: &'a QueueOverview, wanted: &str) -> Result<&'a GroupOverview, ApiError> {
     let fits = |group: &&GroupOverview| group.group.id.as_str() == wanted || group.group.name == wanted;
     queue.groups.iter().find(fits).ok_or_else(|| codes::GROUP_NOT_FOUND.plain())
-}
-
-/// Whole milliseconds.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

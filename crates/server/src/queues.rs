@@ -82,6 +82,13 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(view)))
 }
 
+/// The queues of a project that a caller may see.
+pub(super) async fn seen(app: &App, caller: &Caller, project: &ProjectId) -> Result<Vec<Queue>, ApiError> {
+    let mut queues = app.broker.queues(project).await?;
+    queues.retain(|queue| caller.sees_queue(project, &queue.name));
+    Ok(queues)
+}
+
 /// `GET /queues` (5.1.2).
 pub(super) async fn list(
     app: &App,
@@ -90,9 +97,8 @@ pub(super) async fn list(
     query: &Query,
 ) -> Result<Json<QueueList>, ApiError> {
     let dead_letters = query.flag("include_deadletter", false)?;
-    let queues = app.broker.queues(project).await?.into_iter();
-    let shown = queues.filter(|queue| caller.sees_queue(project, &queue.name));
-    let queues: Vec<_> = shown.map(|queue| view(queue, dead_letters)).collect();
+    let seen = seen(app, caller, project).await?.into_iter();
+    let queues: Vec<_> = seen.map(|queue| view(queue, dead_letters)).collect();
     Ok(Json(QueueList { total: queues.len(), queues }))
 }
 

@@ -38,19 +38,18 @@ pub(super) async fn answer(app: &App, request: Admitted<'_>, body: &[u8]) -> Res
     // The operations of the identity service have no use for one.
     let project = ProjectId::new(request.target.project.unwrap_or_default());
     let act = Act::of(app, request, &project, body).await;
-    let result = operate(app, request, &project, body).await;
+    let result = operate(app, request, project, body).await;
     if let Some(act) = act {
         act.log(&result);
     }
     result.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn operate(app: &App, request: Admitted<'_>, project: &ProjectId, body: &[u8]) -> Result<Response, ApiError> {
+async fn operate(app: &App, request: Admitted<'_>, project: ProjectId, body: &[u8]) -> Result<Response, ApiError> {
     use Resource as R;
     let Admitted { sender, target, caller } = request;
     let parts = sender.parts;
-    permit::check(app, caller, project, parts.method.as_str(), target.resource).await?;
-    let project = project.clone();
+    permit::check(app, caller, &project, parts.method.as_str(), target.resource).await?;
     let query = || Query::parse(parts.uri.query().unwrap_or_default());
     Ok(match (parts.method.as_str(), target.resource) {
         ("POST", R::Messages(queue)) => send::send(app, &QueuePath::read(project, queue)?, body).await?,

@@ -10,6 +10,7 @@ use super::{
     error::ApiError,
     json::{self, Json},
     principal::Caller,
+    queues,
 };
 use dms_protocol::{
     json::{Fault, Scan, excerpt, quoted},
@@ -76,10 +77,7 @@ pub(super) async fn search(
     let take = page_number("limit", search.limit, 10, 1..=MAX_PAGE, codes::PAGE_LIMIT)?;
     let skip = page_number("offset", search.offset, 0, 0..=MAX_OFFSET, codes::PAGE_OFFSET)?;
     let mut found = Vec::new();
-    for queue in app.broker.queues(project).await? {
-        if !caller.sees_queue(project, &queue.name) {
-            continue;
-        }
+    for queue in queues::seen(app, caller, project).await? {
         // A queue that was deleted meanwhile is none that carries the tags.
         let Ok(tags) = app.broker.tags(project, &queue.id).await else { continue };
         if selects(&search.tags, &search.matches, &queue, &tags) {

@@ -13,6 +13,7 @@ use super::{
     json::{self, Json},
     paths::{QueuePath, decoded},
     principal::Caller,
+    queues,
 };
 use dms_protocol::{
     json::{Fault, Scan, quoted},
@@ -102,10 +103,7 @@ pub(super) async fn of_project(
 /// The tags of the queues that a caller may see, with their values, by key.
 async fn of_seen_queues(app: &App, caller: &Caller, project: &ProjectId) -> Result<Vec<ProjectTag>, ApiError> {
     let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for queue in app.broker.queues(project).await? {
-        if !caller.sees_queue(project, &queue.name) {
-            continue;
-        }
+    for queue in queues::seen(app, caller, project).await? {
         // A queue that was deleted meanwhile has none.
         for tag in app.broker.tags(project, &queue.id).await.unwrap_or_default() {
             seen.entry(tag.key).or_default().insert(tag.value);

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use tokio_rustls::{
@@ -18,7 +18,7 @@ use tokio_rustls::{
     },
 };
 
-use dms_protocol::text;
+use dms_protocol::{current::Current, text};
 
 /// The files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
-    current: Arc<RwLock<Arc<ServerConfig>>>,
+    current: Current<ServerConfig>,
 }
 
 impl fmt::Debug for Tls {
@@ -79,7 +79,7 @@ impl Tls {
     /// # Errors
     /// When one of them cannot be read or is not PEM, or when they do not belong together.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let current = Arc::new(RwLock::new(settings(&files)?));
+        let current = Current::new(settings(&files)?);
         Ok(Self { files, current })
     }
 
@@ -88,19 +88,18 @@ impl Tls {
     /// # Errors
     /// As [`load`](Self::load); the old certificate stays.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let new = settings(&self.files)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        self.current.set(settings(&self.files)?);
         Ok(())
     }
 
     /// What takes the next connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)).into()
+        self.current.get().into()
     }
 }
 
 /// TLS 1.2 and 1.3, HTTP/1.1, no certificates of clients.
-fn settings(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn settings(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let certificates = certificates(&files.certificate)?;
     let key = key(&files.key)?;
     let pair = |error: rustls::Error| TlsError::Pair { files: files.clone(), reason: error.to_string() };
@@ -109,7 +108,7 @@ fn settings(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key))
         .map_err(pair)?;
     settings.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(settings))
+    Ok(settings)
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{half_close::Progress, peer::network};
+use super::{clock::millis, half_close::Progress, peer::network};
 
 /// A connection as its listener and its requests see it.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Visitor {
     pub(super) fn answered(&self) {
         self.progress.answered();
         self.held_back.store(false, Ordering::Relaxed);
-        let after = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let after = millis(self.began.elapsed());
         self.answered.store(after, Ordering::Relaxed);
         self.idle.notify_one();
     }

@@ -34,11 +34,10 @@ impl Admin {
     /// # Errors
     /// When neither is there.
     pub(crate) fn find(named: Option<&str>, context: &Context) -> Result<Self, Failure> {
-        if let Some(named) = named {
-            return Self::named(named, context);
+        match named {
+            Some(named) => Self::named(named, context),
+            None => Self::configured(&context.load()?.config)?.ok_or_else(unknown),
         }
-        let unknown = "the server's admin address is not known: name it with --admin, or set server.admin";
-        Self::configured(&context.load()?.config)?.ok_or_else(|| Failure::of(Kind::Usage, unknown))
     }
 
     /// The address that was named, or else `server.admin`, where the service that commands talk to is that server; `None` where
@@ -54,20 +53,20 @@ impl Admin {
         if is_own(&config) { Self::configured(&config) } else { Ok(None) }
     }
 
-    /// As [`of_service`](Self::of_service), for what must not reach another server by mistake.
+    /// As [`find`](Self::find), for what must not reach another server than the service by mistake.
     ///
     /// # Errors
     /// When the admin address of the service is not known.
     pub(crate) fn of_queues(named: Option<&str>, context: &Context) -> Result<Self, Failure> {
-        if let Some(admin) = Self::of_service(named, context)? {
-            return Ok(admin);
+        if let Some(named) = named {
+            return Self::named(named, context);
         }
         let config = context.load()?.config;
-        let text = match is_own(&config) {
-            true => "the server's admin address is not known: name it with --admin, or set server.admin".to_owned(),
-            false => format!("the admin address of {} is not known: name it with --admin", config.dms.endpoint),
-        };
-        Err(Failure::of(Kind::Usage, text))
+        if !is_own(&config) {
+            let text = format!("the admin address of {} is not known: name it with --admin", config.dms.endpoint);
+            return Err(Failure::of(Kind::Usage, text));
+        }
+        Self::configured(&config)?.ok_or_else(unknown)
     }
 
     /// Where it is asked, without secrets.
@@ -141,7 +140,7 @@ impl Admin {
 fn is_own(config: &Config) -> bool {
     let listen = config.server.listen;
     let uri: Option<Uri> = config.dms.endpoint.expose().parse().ok();
-    let at = uri.as_ref().and_then(|uri| Some((uri.host()?.trim_matches(['[', ']']), uri.port_u16()?)));
+    let at = uri.as_ref().and_then(|uri| Some((host(uri)?, uri.port_u16()?)));
     config.dms.is_embedded()
         || at.is_some_and(|(host, port)| {
             let same = host.parse().is_ok_and(|address: IpAddr| address == listen.ip());
@@ -150,10 +149,19 @@ fn is_own(config: &Config) -> bool {
         })
 }
 
+/// The host of a URL, an IPv6 address without its brackets.
+fn host(uri: &Uri) -> Option<&str> {
+    uri.host().map(|host| host.trim_matches(['[', ']']))
+}
+
 /// Whether a URL leads to this machine, where a token may go without TLS.
 fn is_local(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
-    uri.as_ref().and_then(Uri::host).is_some_and(|host| is_loopback(host.trim_matches(['[', ']'])))
+    uri.as_ref().and_then(host).is_some_and(is_loopback)
+}
+
+fn unknown() -> Failure {
+    Failure::of(Kind::Usage, "the server's admin address is not known: name it with --admin, or set server.admin")
 }
 
 fn unreachable(url: &str, error: TransportError) -> Failure {

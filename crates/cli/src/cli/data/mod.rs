@@ -235,9 +235,14 @@ fn would_drop(one: &Dropped) -> String {
     )
 }
 
+/// A path that another process understands too.
+fn whole(path: &Path) -> Result<PathBuf, Failure> {
+    absolute(path).map_err(|error| Failure::of(Kind::Usage, format!("{}: {error}", path.display())))
+}
+
 /// Copies a directory, or has the server copy it that uses it.
 async fn back_up(dir: PathBuf, dest: PathBuf, admin: Option<String>, context: &Context) -> Result<(), Failure> {
-    let dest = absolute(&dest).map_err(|error| Failure::of(Kind::Usage, format!("{}: {error}", dest.display())))?;
+    let dest = whole(&dest)?;
     let made = match admin {
         Some(admin) => have_copied(&dir, &dest, Some(&admin), context).await?,
         None => {
@@ -256,7 +261,7 @@ async fn back_up(dir: PathBuf, dest: PathBuf, admin: Option<String>, context: &C
 /// Has the server that uses a directory copy it.
 async fn have_copied(dir: &Path, dest: &Path, admin: Option<&str>, context: &Context) -> Result<Made, Failure> {
     let admin = Admin::find(admin, context)?.patience(LONGEST_COPY);
-    let dir = absolute(dir).map_err(|error| Failure::of(Kind::Usage, format!("{}: {error}", dir.display())))?;
+    let dir = whole(dir)?;
     // Another server's data must not be taken for these.
     let parameters = [("from", dir.to_string_lossy()), ("to", dest.to_string_lossy())];
     admin.ask(Method::POST, "/admin/backup", &parameters).await

@@ -251,10 +251,7 @@ pub(super) async fn dump(client: &Client, args: DumpArgs, context: &Context) -> 
 }
 
 fn open(path: &Path, append: bool) -> Result<File, Failure> {
-    let mut options = private::options();
-    options.append(true);
-    let opened = if append { options.create(true).open(path) } else { options.create_new(true).open(path) };
-    opened.map_err(|error| match error.kind() {
+    private::append(path, append).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
             Failure::of(Kind::Usage, format!("{} is there already: name another file, or add --append", path.display()))
         }

@@ -23,10 +23,7 @@ impl Rejected {
     /// # Errors
     /// When it is there, or cannot be made.
     pub(crate) fn open(path: &Path, input: Option<&Path>, resumed: bool) -> Result<Self, Failure> {
-        let mut options = private::options();
-        options.append(true);
-        let opened = if resumed { options.create(true).open(path) } else { options.create_new(true).open(path) };
-        let file = opened.map_err(|error| match error.kind() {
+        let file = private::append(path, resumed).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Failure::of(
                 Kind::Usage,
                 format!("{} is there already: name another file for --rejected", path.display()),

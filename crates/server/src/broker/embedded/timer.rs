@@ -168,7 +168,7 @@ impl State {
 
     fn bytes_of_lease(&self, reader: ReaderNo, lease: u64) -> usize {
         let lease = self.readers.get(&reader).and_then(|reader| reader.leases.get(&lease));
-        lease.map_or(0, |lease| lease.entries.iter().map(|entry| entry.message.footprint()).sum())
+        lease.map_or(0, |lease| lease.footprint())
     }
 
     fn is_settling(&self, reader: ReaderNo, lease: u64) -> bool {

@@ -259,7 +259,7 @@ fn read_commits(directory: &Directory, condition: &mut Condition) -> io::Result<
             condition.damaged_commits.push(place(0));
             continue;
         };
-        if directory.has_damaged_head(segment)? {
+        if directory.has_damaged_head(&file, segment)? {
             condition.damaged_commits.push(place(0));
         }
         let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD)?;

@@ -156,7 +156,7 @@ fn make(dir: &Path, directory: &Directory, first: u64, old: Option<&Path>) -> Re
 fn begin(dir: &Path, log: u32) -> rusqlite::Result<Connection> {
     let file = dir.join(DATABASE);
     // Only this user may read it; SQLite takes an empty file for a new one.
-    let made = device::private().write(true).create_new(true).open(&file);
+    let made = device::create(&file);
     made.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     let mut conn = connect(&file)?;
     schema::migrate(&mut conn, 0)?;

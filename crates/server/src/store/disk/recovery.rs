@@ -106,16 +106,17 @@ fn make_first(directory: &Directory, segment_bytes: u64) -> io::Result<()> {
 /// are found by the index, and each has its checksums.
 fn check_files(writer: &mut Writer, files: &Files, end: Position) -> Result<(), LoadError> {
     for segment in writer.segments_in_use(end.segment + 1)? {
-        let size = files.get(segment)?.metadata().map_err(ReadError::Io)?.len();
+        let file = files.get(segment)?;
+        let size = file.metadata().map_err(ReadError::Io)?.len();
         let messages = writer.bytes_in_use(segment)?;
-        if files.directory.has_damaged_head(segment).map_err(ReadError::Io)? {
-            let file = files.directory.file(segment);
-            tracing::error!(file = %file.display(), "the head of a file of the log is damaged; its commits show that it is this log's, and it is used");
+        if files.directory.has_damaged_head(&file, segment).map_err(ReadError::Io)? {
+            let path = files.directory.file(segment);
+            tracing::error!(file = %path.display(), "the head of a file of the log is damaged; its commits show that it is this log's, and it is used");
         }
         if size < SEGMENT_HEAD + messages {
-            let file = files.directory.file(segment);
+            let path = files.directory.file(segment);
             let what =
-                format!("{} is cut short: it has {size} bytes, and {messages} bytes of messages", file.display());
+                format!("{} is cut short: it has {size} bytes, and {messages} bytes of messages", path.display());
             return Err(ReadError::Damaged(what).into());
         }
     }

@@ -9,10 +9,10 @@ use std::{
     fs::{File, OpenOptions},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
-use super::{device, open::LOG, segment::Directory};
+use super::{device, locked, open::LOG, segment::Directory};
 use crate::store::full::is_full;
 
 /// The file that is kept for the log, in its directory.
@@ -138,6 +138,6 @@ impl Kept {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }

@@ -44,7 +44,7 @@ impl Directory {
     /// When a file of that name exists: it is never overwritten, because it may be another process's.
     pub(super) fn create(&self, segment: u64, size: u64) -> io::Result<File> {
         let file = device::create(&self.file(segment))?;
-        let made = self.fill(&file, segment, size);
+        let made = self.enlarge(&file, segment, size);
         if made.is_err() {
             // What was made of it is no loss, and its room may be what others need.
             let _ = device::remove(&self.file(segment));
@@ -54,19 +54,15 @@ impl Directory {
 
     /// Makes a file that holds nothing larger. It stays the same file, because it may be open for reading.
     pub(super) fn enlarge(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
-        self.fill(file, segment, size)
+        device::reserve(&self.file(segment), file, size)?;
+        // Its head may not promise more than there is, whatever a power cut leaves of both.
+        device::sync_all(file)?;
+        self.begin(file, segment, size)
     }
 
     /// Makes a file that holds nothing, and has this size, one of the log. It takes no room.
     pub(super) fn adopt(&self, from: &Path, file: &File, segment: u64, size: u64) -> io::Result<()> {
         device::rename(from, &self.file(segment))?;
-        self.begin(file, segment, size)
-    }
-
-    fn fill(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
-        device::reserve(&self.file(segment), file, size)?;
-        // Its head may not promise more than there is, whatever a power cut leaves of both.
-        device::sync_all(file)?;
         self.begin(file, segment, size)
     }
 
@@ -124,9 +120,9 @@ impl Directory {
     }
 
     /// Whether the head of a file is not as it was written.
-    pub(super) fn has_damaged_head(&self, segment: u64) -> io::Result<bool> {
+    pub(super) fn has_damaged_head(&self, file: &File, segment: u64) -> io::Result<bool> {
         let mut head = [0; HEAD_BYTES];
-        at::read(&File::open(self.file(segment))?, &mut head, 0)?;
+        at::read(file, &mut head, 0)?;
         Ok(head != self.head(segment, made_size(&head)))
     }
 
