@@ -4,18 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use tower::Layer;
 
-use super::{
-    Worker,
-    batch_handler::{BatchHandler, Batching},
-    event::{Observer, Observers},
-    failure::{OnFailure, OnReject, OnUndecodable},
-    follow::Chosen,
-    handler::Handler,
-    rate::Rate,
-    service::{DeliveryService, HandlerService, ServiceHandler},
-    settings::{AckWait, InvalidSettings, MaxMessages, OnStuck, Ordering, Settings},
+use crate::{
+    client::Client,
+    queue::TagFilter,
+    worker::{
+        Worker,
+        failure::{OnFailure, OnReject, OnUndecodable},
+        fetch::rate_limit::Rate,
+        handler::{
+            Handler,
+            batch::{BatchHandler, Batching},
+            service::{DeliveryService, HandlerService, ServiceHandler},
+        },
+        observe::event::{Observer, Observers},
+        settings::{AckWait, InvalidSettings, MaxMessages, OnStuck, Ordering, Settings, defaults::Chosen},
+    },
 };
-use crate::{client::Client, queue::TagFilter};
 
 /// Sets up a [`Worker`]; made by [`Worker::builder`].
 #[derive(Debug)]

@@ -11,12 +11,14 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::worker::{
     WorkerError,
-    gate::{Brake, Gate},
-    latency::{Latency, Quantiles},
-    rate::{Rate, RateLimit},
-    report::{Report, Tally},
+    fetch::rate_limit::{Rate, RateLimit},
+    limit::inflight::{Brake, Gate},
+    observe::{
+        latency::{Latency, Quantiles},
+        report::{Report, Tally},
+    },
     settings::{self, InvalidSettings, MaxMessages, Settings},
 };
 
@@ -221,7 +223,7 @@ impl Pollers {
     }
 }
 
-/// Steers a running worker; cheap to clone, from [`Worker::handle`](super::Worker::handle).
+/// Steers a running worker; cheap to clone, from [`Worker::handle`](crate::worker::Worker::handle).
 #[derive(Clone, Debug)]
 pub struct WorkerHandle(pub(crate) Arc<Control>);
 
@@ -285,7 +287,7 @@ impl WorkerHandle {
         self.0.gate.brake(messages)
     }
 
-    /// Begins the shutdown, as the future given to [`Worker::run`](super::Worker::run) does. Doing it twice is safe.
+    /// Begins the shutdown, as the future given to [`Worker::run`](crate::worker::Worker::run) does. Doing it twice is safe.
     pub fn stop(&self) {
         self.0.stopping.cancel();
     }

@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::delivery::{ATTEMPTS, Deliveries, Delivery, Origin, Signals};
 use crate::{
     later::after,
     message::{Attributes, Body, ReceivedMessage},
+    worker::handler::delivery::{ATTEMPTS, Deliveries, Delivery, Origin, Signals},
 };
 
 /// Makes a [`Delivery`] for a test: 30 seconds of lease, first attempt, no attributes, until something else is said.

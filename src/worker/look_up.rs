@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{OnFailure, OnReject, OnUndecodable, Worker, WorkerError, shared::Shared};
 use crate::{
     client::Error,
     queue::{Queue, QueueId, SourcePath, Stream},
     retry::{RetryPolicy, Schedule},
+    worker::{OnFailure, OnReject, OnUndecodable, Worker, WorkerError, pipeline::context::Shared},
 };
 
 /// The first and the longest pause between two look-ups.

@@ -13,7 +13,7 @@
 //! | `dms_worker_messages_redelivered_total` | counter | | messages that come again |
 //! | `dms_worker_messages_released_total` | counter | | messages handed back without a failure counted |
 //! | `dms_worker_message_acks_total` | counter | `result`: `acked`, `returned`, `dead_lettered`, `released`, `late`, `rejected`, `unknown` | messages by what became of them when their batch was acknowledged |
-//! | `dms_worker_redeliveries_total` | counter | `reason`: see [`Redelivery`](super::Redelivery) | messages that came again |
+//! | `dms_worker_redeliveries_total` | counter | `reason`: see [`Redelivery`](crate::worker::Redelivery) | messages that came again |
 //! | `dms_worker_message_lag_seconds` | histogram | | from when a message could be consumed first to its handler; where the server tells |
 //! | `dms_worker_delivery_attempts` | histogram | | which attempt it was, of the messages that were handled |
 //! | `dms_worker_stuck_handlers_total` | counter | | handlers that went on after they were stopped |
@@ -34,7 +34,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{AckResult, Event, MessageAck, Observer, Origin, WorkerHandle};
+use crate::worker::{AckResult, Event, MessageAck, Observer, Origin, WorkerHandle};
 
 /// Buckets in seconds: those of the OpenTelemetry messaging conventions, and longer ones up to the longest lease.
 const BUCKETS: [f64; 17] =
@@ -162,7 +162,7 @@ impl Metrics {
         Self::default()
     }
 
-    /// An observer that counts under these labels; for [`WorkerBuilder::observer`](super::WorkerBuilder::observer).
+    /// An observer that counts under these labels; for [`WorkerBuilder::observer`](crate::worker::WorkerBuilder::observer).
     pub fn observer(&self, worker: &str, queue: &str, group: &str) -> Arc<dyn Observer> {
         let labels = Labels { worker: worker.to_owned(), queue: queue.to_owned(), group: group.to_owned() };
         Arc::new(Counting::new(&self.0.families, &labels))
@@ -311,18 +311,19 @@ struct Collected(Arc<Gauges>);
 impl Collector for Collected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let handles = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let read: Vec<(&WorkerHandle, super::Status)> =
+        let read: Vec<(&WorkerHandle, crate::worker::Status)> =
             handles.iter().map(|handle| (handle, handle.status())).collect();
-        let mut gauge = |name: &str, help: &str, value: &dyn Fn(&WorkerHandle, &super::Status) -> Option<f64>| {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (handle, status) in &read {
-                if let Some(value) = value(handle, status) {
-                    let labels = [("worker", handle.name()), ("queue", handle.queue()), ("group", handle.group())];
-                    ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        let mut gauge =
+            |name: &str, help: &str, value: &dyn Fn(&WorkerHandle, &crate::worker::Status) -> Option<f64>| {
+                let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                for (handle, status) in &read {
+                    if let Some(value) = value(handle, status) {
+                        let labels = [("worker", handle.name()), ("queue", handle.queue()), ("group", handle.group())];
+                        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+                    }
                 }
-            }
-            Ok::<(), fmt::Error>(())
-        };
+                Ok::<(), fmt::Error>(())
+            };
         gauge("in_flight_messages", "Messages in flight", &|_, status| Some(count(status.in_flight)))?;
         gauge("concurrency_limit", "Messages that may be in flight", &|_, status| Some(count(status.concurrency)))?;
         gauge("failed", "1 while the worker cannot go on, else 0", &|handle, _| {

@@ -21,57 +21,24 @@
 //! Delivery is at least once: a message can come again after its handler succeeded (a lost acknowledgement, a failure in
 //! front of it in its batch), so handlers should be idempotent.
 
-mod acker;
-mod batch;
-mod batch_handler;
-mod batch_size;
 mod builder;
-mod call;
-mod called;
-mod ceiling;
 mod control;
-mod delivery;
+mod dedup;
 mod delivery_builder;
 mod dispatch;
-mod division;
-mod enough;
-mod error;
-mod event;
-mod explainer;
 mod failure;
-mod follow;
-mod gate;
-mod gathering;
+mod fetch;
 mod handler;
 mod isolation;
-mod known_runs;
-mod lanes;
-mod latency;
-mod lease;
-mod ledger;
+mod limit;
 mod look_up;
-mod memory;
 mod metrics;
-mod pace;
-mod passed_on;
-mod poller;
-mod polls;
-mod rate;
-mod redelivery;
-mod rejects;
-mod report;
-mod run;
-mod runs;
-mod service;
+mod observe;
+mod pipeline;
 mod settings;
-mod shared;
-mod source;
-mod spans;
-mod suspects;
+mod settlement;
 #[cfg(test)]
 mod tests;
-mod used_up;
-mod warnings;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -79,42 +46,46 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 #[doc(hidden)]
-pub use self::memory::Memory;
+pub use self::dedup::memory::Memory;
+use self::{
+    builder::Handling,
+    control::Control,
+    failure::FailurePolicy,
+    fetch::source::{Service, Source},
+    look_up::{Search, Session, Targets},
+    observe::event::Observers,
+    pipeline::{context::Shared, poller},
+    settings::{Settings, warnings::Ground},
+};
 pub use self::{
-    batch_handler::{BatchHandler, BatchHandlerFn, Batching, Collect, batch_handler_fn},
     builder::WorkerBuilder,
     control::{Status, WorkerHandle},
-    delivery::{ATTEMPTS, Delivery, Origin},
+    dedup::redelivery::Redelivery,
     delivery_builder::DeliveryBuilder,
-    division::Sharing,
-    error::{FailureKind, HandlerError},
-    event::{AckResult, Event, MessageAck, Observer, Outcome},
     failure::{
         DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, OnFailure, OnReject, OnUndecodable, REASON, Republish,
         WORKER,
     },
-    gate::Brake,
-    handler::{Handler, HandlerFn, TypedHandlerFn, handler_fn, typed_handler_fn},
-    latency::Quantiles,
+    fetch::rate_limit::Rate,
+    handler::{
+        Handler, HandlerFn, TypedHandlerFn,
+        batch::{BatchHandler, BatchHandlerFn, Batching, Collect, batch_handler_fn},
+        delivery::{ATTEMPTS, Delivery, Origin},
+        error::{FailureKind, HandlerError},
+        handler_fn,
+        service::{DeliveryService, HandlerFuture, HandlerService, ServiceHandler},
+        typed_handler_fn,
+    },
+    limit::{fair_share::Sharing, inflight::Brake},
     metrics::Metrics,
-    rate::Rate,
-    redelivery::Redelivery,
-    report::Report,
-    service::{DeliveryService, HandlerFuture, HandlerService, ServiceHandler},
+    observe::{
+        event::{AckResult, Event, MessageAck, Observer, Outcome},
+        latency::Quantiles,
+        report::Report,
+    },
     settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, OnStuck, Ordering},
 };
-use self::{
-    builder::Handling,
-    control::Control,
-    event::Observers,
-    failure::FailurePolicy,
-    look_up::{Search, Session, Targets},
-    settings::Settings,
-    shared::Shared,
-    source::{Service, Source},
-    warnings::Ground,
-};
-pub(crate) use self::{ceiling::Ceiling, rate::RateLimit as Bucket};
+pub(crate) use self::{fetch::rate_limit::RateLimit as Bucket, limit::shared::Ceiling};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
 use crate::{
     client::{Client, Error},

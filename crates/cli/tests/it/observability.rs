@@ -51,7 +51,7 @@ fn variants(path: &str, name: &str) -> BTreeSet<String> {
 fn every_event_is_documented_and_none_is_stale() {
     let events = rows("docs/observability.md", "Events").into_iter().filter(|row| row.len() == 4);
     let documented: BTreeSet<_> = events.map(|row| row[0].clone()).collect();
-    assert_eq!(documented, variants("src/worker/event.rs", "Event"));
+    assert_eq!(documented, variants("src/worker/observe/event.rs", "Event"));
 }
 
 #[test]

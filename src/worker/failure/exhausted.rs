@@ -1,0 +1,93 @@
+//! Messages whose attempts are used up, and that a service redelivers all the same, because it knows no reject: they fail again without
+//! another run, until they are dead letters.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    message::{FailureReport, ReceivedMessage},
+    worker::{
+        dedup::memory::{Identity, Memory},
+        failure::LAST_FAILURE,
+    },
+};
+
+/// How many messages are remembered, each with the text of its error.
+const CAPACITY: usize = 1_000;
+/// For how long.
+const KEEP: Duration = Duration::from_secs(3600);
+
+/// The messages of one worker whose attempts are used up.
+#[derive(Debug)]
+pub(crate) struct UsedUp(Mutex<Memory<Identity, FailureReport>>);
+
+impl UsedUp {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Memory::new(CAPACITY)))
+    }
+
+    /// The last attempt of a message has failed, for this reason.
+    pub(crate) fn note(&self, message: &ReceivedMessage, report: &FailureReport) {
+        if let Some(identity) = identity(message) {
+            self.lock().note(identity, report.clone(), KEEP);
+        }
+    }
+
+    /// Why the last attempt of a message failed, if it had one.
+    pub(crate) fn recall(&self, message: &ReceivedMessage) -> Option<FailureReport> {
+        let used_up = self.lock();
+        // Nearly always there is none, and nothing need be hashed.
+        if used_up.is_empty() {
+            return None;
+        }
+        used_up.recall(&identity(message)?).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory<Identity, FailureReport>> {
+        // No code that can panic runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message by its place, or a copy by its content: the time of its last failure is part of that. Not by a unique attribute: a dead
+/// letter that is sent again has the same.
+fn identity(message: &ReceivedMessage) -> Option<Identity> {
+    let copy = || {
+        let mut hasher = DefaultHasher::new();
+        message.body.as_str().hash(&mut hasher);
+        for (name, value) in message.attributes.iter() {
+            (name, value.get()).hash(&mut hasher);
+        }
+        Identity::Unique(format!("copy {:016x}", hasher.finish()))
+    };
+    Identity::of(message, None).or_else(|| message.attributes.contains(LAST_FAILURE).then(copy))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::message::{Attributes, Body};
+
+    fn message(failed: &str, handle: &str) -> ReceivedMessage {
+        let attributes = Attributes::from_iter([(LAST_FAILURE, failed)]);
+        ReceivedMessage::new(Body::json(&1).unwrap(), attributes, Vec::new(), handle)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_is_known_by_its_content_where_there_is_no_place() {
+        let used_up = UsedUp::new();
+        let report = FailureReport { error: "no".to_owned(), ..FailureReport::default() };
+        used_up.note(&message("10:00", "first"), &report);
+        assert_eq!(used_up.recall(&message("10:00", "again")), Some(report));
+        assert_eq!(used_up.recall(&message("10:01", "other")), None);
+        let mut plain = message("", "plain");
+        plain.attributes = Attributes::default();
+        used_up.note(&plain, &FailureReport::default());
+        assert_eq!(used_up.recall(&plain), None, "equal messages are not one message");
+    }
+}

@@ -1,0 +1,411 @@
+//! What becomes of a message that was not handled: redelivery, a delayed copy, a parking queue, or nothing.
+
+pub(crate) mod exhausted;
+pub(crate) mod rejects;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    client::Error,
+    clock,
+    limits::MAX_DELAY,
+    message::{Attributes, FailureReport, Message, ReceivedMessage},
+    queue::QueueId,
+    worker::{
+        fetch::source::Source,
+        handler::{
+            delivery::{ATTEMPTS, failed_attempts},
+            error::{FailureKind, HandlerError},
+        },
+        observe::event::Outcome,
+        settlement::ledger::Verdict,
+    },
+};
+
+/// Attribute of a copy: the text of the last error.
+pub const ERROR: &str = "dms-error";
+/// Attribute of a copy: `failed`, `rejected`, `undecodable`, `panicked`, `timed_out`.
+pub const REASON: &str = "dms-reason";
+/// Attribute of a copy: the worker that failed it last.
+pub const WORKER: &str = "dms-worker";
+/// Attribute of a copy: the queue that it was consumed from.
+pub const ORIGIN: &str = "dms-origin";
+/// Attribute of a copy: when it failed first (RFC 3339, UTC).
+pub const FIRST_FAILURE: &str = "dms-first-failure";
+/// Attribute of a copy: when it failed last (RFC 3339, UTC).
+pub const LAST_FAILURE: &str = "dms-last-failure";
+
+/// Attribute of a copy that a handler deferred: when (RFC 3339, UTC).
+pub const DEFERRED: &str = "dms-deferred";
+
+/// How long a message is put off that should be handed back, where the service takes none back.
+const PUT_OFF: Duration = Duration::from_secs(10);
+
+/// The longest error text that travels in an attribute, in characters.
+const MAX_ERROR_CHARS: usize = 1_000;
+
+/// The reason of a message that cannot be decoded.
+pub(crate) const UNDECODABLE: &str = "undecodable";
+
+/// The share of a [`Republish`] delay that is drawn at random.
+const JITTER: f64 = 0.5;
+
+/// What becomes of a message whose handler failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// It is reported as failed, comes again, and becomes a dead letter when the queue says so. The default.
+    #[default]
+    Redeliver,
+    /// A copy is sent with a delay and an attempt count, and the original acknowledged: nothing behind it fails with it,
+    /// and its retries can be days apart. Not for FIFO queues, whose order it would break, nor for Kafka queues, which have no
+    /// delays.
+    Republish(Republish),
+}
+
+/// How [`OnFailure::Republish`] spaces its attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Republish {
+    /// How often the message is tried in all; 5 by default.
+    pub max_attempts: u32,
+    /// The delay after the first failure, doubled after each further one; 1 s by default. Each delay is drawn at random from the
+    /// half below it, so that messages that fail together are not delivered together again.
+    pub first_delay: Duration,
+    /// The longest delay; one hour by default, seven days at most.
+    pub max_delay: Duration,
+    /// What becomes of the message after the last attempt.
+    pub then: OnReject,
+}
+
+impl Default for Republish {
+    fn default() -> Self {
+        Self {
+            max_attempts: 5,
+            first_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(3600),
+            then: OnReject::Fail,
+        }
+    }
+}
+
+impl Republish {
+    /// The delay before the next attempt, when `failed` have failed; `None` when that was the last. `dice`, from 0 to 1, says how
+    /// much of the jitter is taken off.
+    fn delay(&self, failed: u32, dice: f64) -> Option<Duration> {
+        if failed >= self.max_attempts {
+            return None;
+        }
+        let doubled = self.first_delay.saturating_mul(2u32.saturating_pow(failed.saturating_sub(1)));
+        Some(doubled.min(self.max_delay).min(MAX_DELAY).mul_f64(1.0 - JITTER * dice))
+    }
+}
+
+/// What becomes of a message that was rejected, or that failed for the last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnReject {
+    /// It becomes a dead letter, with the reason and the error's text: at once on this project's server; on another it fails, and is
+    /// redelivered until the queue makes it one. A queue without dead letters redelivers it for ever, at growing intervals. The
+    /// default.
+    #[default]
+    Fail,
+    /// A copy with the reason and its history goes to this queue (name or id), and the original is acknowledged.
+    Park(String),
+    /// It is acknowledged and gone.
+    Discard,
+}
+
+/// What becomes of a message whose body the handler could not decode ([`Delivery::json`](crate::worker::Delivery::json)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnUndecodable {
+    /// As [`OnReject`] says of every reject: what cannot be decoded now never can. The default.
+    #[default]
+    Reject,
+    /// As [`OnFailure`] says of every failure: a newer version of the handler may be on its way.
+    Retry,
+    /// This, whatever becomes of other rejects.
+    Own(OnReject),
+}
+
+/// The policies of one worker, with the queues they name looked up.
+#[derive(Debug)]
+pub(crate) struct FailurePolicy {
+    pub(crate) on_failure: OnFailure,
+    pub(crate) on_reject: OnReject,
+    pub(crate) on_undecodable: OnUndecodable,
+    /// Where [`OnReject::Park`] of `on_reject` goes.
+    pub(crate) reject_queue: Option<QueueId>,
+    /// Where [`OnReject::Park`] of `on_undecodable` goes.
+    pub(crate) undecodable_queue: Option<QueueId>,
+    /// Where [`OnReject::Park`] of a [`Republish`] goes.
+    pub(crate) exhausted_queue: Option<QueueId>,
+    /// Parking queues, by the names that the settings give them, that were deleted and created again.
+    pub(crate) found_again: Mutex<HashMap<String, QueueId>>,
+    /// Whether the queue takes delayed messages without losing its order.
+    pub(crate) delays: bool,
+    /// Whether a message that fails for good leaves the stream as a dead letter.
+    pub(crate) dead_letters: bool,
+    /// Whether the messages are dead letters themselves.
+    pub(crate) of_dead_letters: bool,
+    /// The worker's name, for the history.
+    pub(crate) worker: String,
+    /// The queue's name, for the history.
+    pub(crate) queue: String,
+    pub(crate) source: Arc<dyn Source>,
+}
+
+/// What a policy decides for one message.
+#[derive(Debug, PartialEq)]
+enum Decision<'a> {
+    Fail,
+    /// Nobody is to blame.
+    HandBack,
+    /// It should never be handled again.
+    GiveUp {
+        exhausted: bool,
+    },
+    Acknowledge,
+    Copy {
+        delay: Duration,
+        failed: u32,
+    },
+    PutOff {
+        delay: Duration,
+    },
+    Park {
+        name: &'a str,
+        queue: Option<&'a QueueId>,
+    },
+}
+
+/// What became of a message that was not done.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) verdict: Verdict,
+    /// What the service is told of a failure or a reject.
+    pub(crate) report: Option<FailureReport>,
+    /// It should never be handled again, but nothing keeps its queue from handing it out for ever.
+    pub(crate) loops: bool,
+    /// Its attempts are used up.
+    pub(crate) exhausted: bool,
+}
+
+impl From<Verdict> for Resolved {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, report: None, loops: false, exhausted: false }
+    }
+}
+
+impl FailurePolicy {
+    /// Why a message that is given up is redelivered all the same.
+    pub(crate) fn why_it_loops(&self) -> &'static str {
+        if self.of_dead_letters { "a dead letter cannot be rejected" } else { "their queue has no dead letters" }
+    }
+
+    /// Carries out what the policy says of a message that was not done, and gives the verdict for its batch.
+    ///
+    /// A copy that cannot be sent leaves the message failed: it is redelivered, nothing is lost.
+    pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Resolved {
+        let decision = self.decide(&message.attributes, outcome);
+        // Trying it again at once is of no use.
+        let hopeless = matches!(decision, Decision::Park { .. }) || reason(outcome) == UNDECODABLE;
+        let failing = |hopeless: bool| Resolved {
+            report: Some(self.report(message, outcome, false)),
+            loops: hopeless && !self.dead_letters,
+            ..Verdict::Failed.into()
+        };
+        let failed = || failing(hopeless);
+        let sent = match decision {
+            Decision::Acknowledge => return Verdict::Done.into(),
+            Decision::Fail => return failed(),
+            Decision::HandBack => return Verdict::NotStarted.into(),
+            Decision::GiveUp { exhausted } => return self.give_up(self.report(message, outcome, exhausted), exhausted),
+            // Of what cannot be read there is no copy that could be tried again.
+            Decision::Copy { .. } | Decision::PutOff { .. } if message.undecodable().is_some() => return failed(),
+            Decision::Copy { delay, failed } => {
+                let copy = self.copy(message, outcome).attribute(ATTEMPTS, failed);
+                self.source.forward(None, copy.delay(delay)).await
+            }
+            Decision::PutOff { delay } => self.source.forward(None, put_off(message).delay(delay)).await,
+            Decision::Park { name, queue } => {
+                let copy = self.copy(message, outcome).attribute(ATTEMPTS, attempts(message));
+                self.park(name, queue, copy).await
+            }
+        };
+        match sent {
+            Ok(()) => Verdict::Done.into(),
+            Err(error) => {
+                tracing::warn!(worker = self.worker, %error, "the copy of a failed message could not be sent: it will be redelivered");
+                // A copy that is refused, because it is too large say, will be again.
+                failing(hopeless || !error.is_retryable())
+            }
+        }
+    }
+
+    /// What becomes of a message that should never be handled again.
+    pub(crate) fn give_up(&self, report: FailureReport, exhausted: bool) -> Resolved {
+        let rejects = self.dead_letters && self.source.extensions().reject();
+        let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
+        Resolved { verdict, report: Some(report), loops: !self.dead_letters, exhausted }
+    }
+
+    /// Sends a copy to a parking queue; one that is gone is looked up again by its name.
+    async fn park(&self, name: &str, queue: Option<&QueueId>, copy: Message) -> Result<(), Error> {
+        let found = self.found_again().get(name).cloned();
+        match self.source.forward(found.as_ref().or(queue), copy.clone()).await {
+            Err(error) if error.is_not_found() => {
+                let queue = self.source.find_queue(name).await?;
+                self.found_again().insert(name.to_owned(), queue.clone());
+                self.source.forward(Some(&queue), copy).await
+            }
+            sent => sent,
+        }
+    }
+
+    fn found_again(&self) -> MutexGuard<'_, HashMap<String, QueueId>> {
+        // No code that can panic runs under this lock.
+        self.found_again.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decide(&self, attributes: &Attributes, outcome: &Outcome<'_>) -> Decision<'_> {
+        let kind = match outcome {
+            Outcome::Done => return Decision::Acknowledge,
+            Outcome::Interrupted => return Decision::HandBack,
+            Outcome::Failed(error) => error.kind(),
+            Outcome::Panicked(_) | Outcome::TimedOut => FailureKind::Retry,
+        };
+        let failed = failed_attempts(attributes).saturating_add(1);
+        match kind {
+            FailureKind::Reject => given_up(&self.on_reject, self.reject_queue.as_ref(), false),
+            FailureKind::Undecodable => match &self.on_undecodable {
+                OnUndecodable::Reject => given_up(&self.on_reject, self.reject_queue.as_ref(), false),
+                OnUndecodable::Retry => self.again(failed),
+                OnUndecodable::Own(policy) => given_up(policy, self.undecodable_queue.as_ref(), false),
+            },
+            FailureKind::Release if self.source.extensions().release() => Decision::HandBack,
+            FailureKind::Release => self.put_off(PUT_OFF),
+            FailureKind::Defer(delay) => self.put_off(delay),
+            FailureKind::Retry => self.again(failed),
+        }
+    }
+
+    fn put_off(&self, delay: Duration) -> Decision<'_> {
+        if self.delays { Decision::PutOff { delay: delay.min(MAX_DELAY) } } else { Decision::Fail }
+    }
+
+    /// What becomes of a message that failed for the `failed`th time.
+    fn again(&self, failed: u32) -> Decision<'_> {
+        match &self.on_failure {
+            OnFailure::Redeliver => Decision::Fail,
+            OnFailure::Republish(republish) => match republish.delay(failed, fastrand::f64()) {
+                Some(delay) => Decision::Copy { delay, failed },
+                None => given_up(&republish.then, self.exhausted_queue.as_ref(), true),
+            },
+        }
+    }
+
+    /// What the service is told of a message that failed now, for the last time if its attempts are `exhausted`.
+    pub(crate) fn report(&self, message: &ReceivedMessage, outcome: &Outcome<'_>, exhausted: bool) -> FailureReport {
+        let reason = match reason(outcome) {
+            _ if exhausted => "republish_exhausted",
+            "deferred" => "failed",
+            reason => reason,
+        };
+        let before = message.attributes.get_str(FIRST_FAILURE);
+        let now = clock::now();
+        FailureReport {
+            reason: reason.into(),
+            error: error_text(outcome),
+            worker: self.worker.clone(),
+            first_failure_ms: before.and_then(|text| text.parse().ok()).map(jiff::Timestamp::as_millisecond),
+            last_failure_ms: Some(now.as_millisecond()),
+        }
+    }
+
+    /// A copy of a message that failed, with all that is known of the failure.
+    fn copy(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Message {
+        let mut copy = same(message);
+        copy.attributes.remove(DEFERRED);
+        let now = clock::now().to_string();
+        if !copy.attributes.contains(FIRST_FAILURE) {
+            copy.attributes.insert(FIRST_FAILURE, now.as_str());
+        }
+        let text: String = error_text(outcome).chars().take(MAX_ERROR_CHARS).collect();
+        copy.attribute(LAST_FAILURE, now)
+            .attribute(ERROR, text)
+            .attribute(REASON, reason(outcome))
+            .attribute(WORKER, self.worker.as_str())
+            .attribute(ORIGIN, self.queue.as_str())
+    }
+}
+
+/// A copy of a message that did not fail: it is to come later. The attempts that its queue counted go with it.
+fn put_off(message: &ReceivedMessage) -> Message {
+    let copy = same(message).attribute(DEFERRED, clock::now().to_string());
+    match attempts(message).saturating_sub(1) {
+        0 => copy,
+        failed => copy.attribute(ATTEMPTS, failed),
+    }
+}
+
+/// How often a message was attempted, this time included.
+fn attempts(message: &ReceivedMessage) -> u32 {
+    failed_attempts(&message.attributes).saturating_add(message.attempt.unwrap_or(1))
+}
+
+fn same(message: &ReceivedMessage) -> Message {
+    // What cannot be read cannot be sent either; its text can.
+    let body = if message.undecodable().is_some() { message.body.quoted() } else { message.body.clone() };
+    let mut copy = Message::new(body);
+    copy.attributes.clone_from(&message.attributes);
+    copy.tags.clone_from(&message.tags);
+    copy
+}
+
+fn reason(outcome: &Outcome<'_>) -> &'static str {
+    match outcome {
+        Outcome::Failed(error) if error.kind() == FailureKind::Undecodable => UNDECODABLE,
+        other => other.name(),
+    }
+}
+
+fn given_up<'a>(policy: &'a OnReject, queue: Option<&'a QueueId>, exhausted: bool) -> Decision<'a> {
+    match policy {
+        OnReject::Fail => Decision::GiveUp { exhausted },
+        OnReject::Discard => Decision::Acknowledge,
+        OnReject::Park(name) => Decision::Park { name, queue },
+    }
+}
+
+fn error_text(outcome: &Outcome<'_>) -> String {
+    match outcome {
+        Outcome::Failed(error) => HandlerError::to_string(error),
+        Outcome::Panicked(message) => format!("panicked: {message}"),
+        Outcome::TimedOut => "the handler ran into its deadline".to_owned(),
+        Outcome::Done | Outcome::Interrupted => outcome.name().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn republish(max_attempts: u32) -> Republish {
+        Republish { max_attempts, max_delay: Duration::from_secs(10), ..Republish::default() }
+    }
+
+    #[test]
+    fn delays_double_up_to_the_longest_and_end_with_the_attempts() {
+        let delay = |failed, dice| republish(6).delay(failed, dice).map(|delay| delay.as_millis());
+        let delays: Vec<_> = (1..=7).map(|failed| delay(failed, 0.0)).collect();
+        assert_eq!(delays, [Some(1_000), Some(2_000), Some(4_000), Some(8_000), Some(10_000), None, None]);
+        assert_eq!(republish(u32::MAX).delay(1_000_000, 0.0), Some(Duration::from_secs(10)));
+        let least: Vec<_> = (1..=5).map(|failed| delay(failed, 1.0)).collect();
+        assert_eq!(least, [Some(500), Some(1_000), Some(2_000), Some(4_000), Some(5_000)], "half of it is jitter");
+    }
+}

@@ -1,0 +1,119 @@
+//! `tower` and handlers: a service as a handler, a handler as a service, and what layers wrap.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use async_trait::async_trait;
+use tower::Service;
+
+use crate::worker::handler::{Handler, delivery::Delivery, error::HandlerError};
+
+/// A `tower` service that handles deliveries: `Service<Delivery, Response = ()>` whose error is, or converts into, a boxed error.
+///
+/// [`HandlerError`]s keep what they say (reject, defer, ...) through the boxes of `tower`'s own layers; every other error means
+/// "failed, deliver it again". Implemented for every type that fits.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service of deliveries",
+    note = "needed is `tower::Service<Delivery, Response = ()> + Clone + Send + 'static` with `Future: Send` and an `Error` that \
+            converts into `Box<dyn std::error::Error + Send + Sync>`"
+)]
+pub trait DeliveryService:
+    Service<Delivery, Response = (), Error: Into<Box<dyn StdError + Send + Sync>>, Future: Send> + Clone + Send + 'static
+{
+    /// Waits until the service is ready, and calls it.
+    ///
+    /// # Errors
+    /// The service's, as a handler's.
+    fn deliver(mut self, delivery: Delivery) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        async move {
+            poll_fn(|context| self.poll_ready(context)).await.map_err(HandlerError::from_boxed)?;
+            self.call(delivery).await.map_err(HandlerError::from_boxed)
+        }
+    }
+}
+
+impl<S> DeliveryService for S where
+    S: Service<Delivery, Response = (), Error: Into<Box<dyn StdError + Send + Sync>>, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// A service as a handler. Every delivery gets a clone of the service, and waits until that is ready.
+///
+/// ```
+/// # use dms_worker::worker::{Delivery, ServiceHandler};
+/// # use std::convert::Infallible;
+/// let handler = ServiceHandler::new(tower::service_fn(|delivery: Delivery| async move {
+///     Ok::<(), Infallible>(println!("{}", delivery.body().as_str()))
+/// }));
+/// # let _: &dyn dms_worker::worker::Handler = &handler;
+/// ```
+pub struct ServiceHandler<S>(Mutex<S>);
+
+impl<S: DeliveryService> ServiceHandler<S> {
+    /// Wraps a service.
+    pub fn new(service: S) -> Self {
+        Self(Mutex::new(service))
+    }
+}
+
+impl<S> fmt::Debug for ServiceHandler<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServiceHandler")
+    }
+}
+
+#[async_trait]
+impl<S: DeliveryService> Handler for ServiceHandler<S> {
+    async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
+        let service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        service.deliver(delivery).await
+    }
+}
+
+/// What a [`HandlerService`] answers with.
+pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>;
+
+/// A handler as a service, always ready: what [`WorkerBuilder::layer`](crate::worker::WorkerBuilder::layer) gives to a layer.
+#[derive(Clone)]
+pub struct HandlerService(Arc<dyn Handler>);
+
+impl HandlerService {
+    /// Wraps a handler.
+    pub fn new(handler: impl Handler) -> Self {
+        Self(Arc::new(handler))
+    }
+
+    pub(crate) fn shared(handler: Arc<dyn Handler>) -> Self {
+        Self(handler)
+    }
+}
+
+impl fmt::Debug for HandlerService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HandlerService")
+    }
+}
+
+impl Service<Delivery> for HandlerService {
+    type Response = ();
+    type Error = HandlerError;
+    type Future = HandlerFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HandlerError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, delivery: Delivery) -> HandlerFuture {
+        let handler = self.0.clone();
+        Box::pin(async move { handler.handle(delivery).await })
+    }
+}

@@ -1,0 +1,362 @@
+//! What the workers of a process share: a ceiling over the limits that each of them has, and how it is divided when it is scarce.
+//!
+//! Every worker is sure of one message in flight, whatever the others do: so nobody starves, and nobody waits for the long poll
+//! of an idle worker. What the ceiling has beyond that goes to those that want it. When it does not suffice, the next places go to
+//! the waiting worker that holds the least in proportion to its weight, in messages or in bytes, whichever is the larger part of
+//! the ceiling; in strict order to the one with the largest weight. Of equal ones the one that has waited longest is first.
+//!
+//! `division` decides and is pure; this file waits, wakes and gives back. A change wakes the worker that is first in the queue, and
+//! the one that has just given back its last place: never all of them, because there may be a thousand.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Mutex as Turn, Notify};
+
+use crate::{
+    limits::MAX_BYTES,
+    worker::limit::{
+        acquire::until_enough,
+        fair_share::{Division, Member, Sharing},
+    },
+};
+
+/// What stands for no limit on one side of a ceiling.
+const UNLIMITED: usize = usize::MAX / 2;
+
+/// A limit on what is in flight in all workers of a process.
+#[derive(Debug)]
+pub(crate) struct Ceiling(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    division: Division,
+    /// Each member's bell; one poll of a member waits for it.
+    bells: Vec<Arc<Notify>>,
+    /// How often a poll looked for places.
+    #[cfg(test)]
+    looks: usize,
+}
+
+impl State {
+    /// Wakes whoever can take places after a change of this member.
+    fn wake(&self, changed: usize) {
+        let first = self.division.first();
+        for member in first.into_iter().chain((first != Some(changed)).then_some(changed)) {
+            if self.division.is_granted_any(member)
+                && let Some(bell) = self.bells.get(member)
+            {
+                // Kept for it if it does not wait yet.
+                bell.notify_one();
+            }
+        }
+    }
+}
+
+impl Ceiling {
+    /// At most so many messages and bytes of bodies in flight in all members; `None` is no limit.
+    pub(crate) fn new(max_messages: Option<usize>, max_bytes: Option<usize>, sharing: Sharing) -> Arc<Self> {
+        let (max_messages, max_bytes) = (max_messages.unwrap_or(UNLIMITED), max_bytes.unwrap_or(UNLIMITED));
+        Arc::new(Self(Mutex::new(State {
+            division: Division::new(max_messages, max_bytes, sharing),
+            bells: Vec::new(),
+            #[cfg(test)]
+            looks: 0,
+        })))
+    }
+
+    /// Adds a member of this weight.
+    pub(crate) fn join(self: &Arc<Self>, weight: u32) -> Arc<Share> {
+        let mut state = self.lock();
+        let (member, bell) = (state.division.join(weight), Arc::new(Notify::new()));
+        state.bells.push(Arc::clone(&bell));
+        drop(state);
+        Arc::new(Share { ceiling: Arc::clone(self), member, bell, turn: Turn::new(()) })
+    }
+
+    /// Messages in flight in all members, places that polls hold included.
+    pub(crate) fn messages(&self) -> usize {
+        self.lock().division.messages()
+    }
+
+    /// The most messages that there may be; `None` without a limit.
+    pub(crate) fn max_messages(&self) -> Option<usize> {
+        Some(self.lock().division.max_messages()).filter(|most| *most != UNLIMITED)
+    }
+
+    fn change(&self, of: usize, change: impl FnOnce(&mut Member)) {
+        let mut state = self.lock();
+        state.division.change(of, change);
+        state.wake(of);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // No code that can panic runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker's membership.
+#[derive(Debug)]
+pub(crate) struct Share {
+    ceiling: Arc<Ceiling>,
+    member: usize,
+    bell: Arc<Notify>,
+    /// One poll of a worker waits at the ceiling; the others wait for it.
+    turn: Turn<()>,
+}
+
+impl Share {
+    /// Waits for places under the ceiling and takes up to `want` of them.
+    ///
+    /// Cancel-safe: dropped before it is done, it has taken nothing and wants nothing.
+    pub(crate) async fn take(self: &Arc<Self>, want: usize) -> Held {
+        // Wanted from here on, not only at its turn: what a worker wants as a whole decides about its part.
+        let _wanting = self.want(want);
+        let _turn = self.turn.lock().await;
+        until_enough(&self.bell, |any| self.try_take(want, any)).await
+    }
+
+    /// Takes what is granted, if that is enough or `any` will do; else says how much it is.
+    fn try_take(self: &Arc<Self>, want: usize, any: bool) -> Result<Held, usize> {
+        let mut state = self.ceiling.lock();
+        #[cfg(test)]
+        {
+            state.looks += 1;
+        }
+        let granted = state.division.grant(self.member, want);
+        let enough = state.division.enough(self.member).min(want);
+        if granted == 0 || (granted < enough && !any) {
+            return Err(granted);
+        }
+        state.division.take(self.member, granted);
+        // The next one may find some left.
+        state.wake(self.member);
+        Ok(Held { share: Arc::clone(self), messages: granted, bytes: MAX_BYTES })
+    }
+
+    /// Messages of this member in flight, places that its polls hold included.
+    pub(crate) fn messages(&self) -> usize {
+        self.ceiling.lock().division.messages_of(self.member)
+    }
+
+    fn want(&self, messages: usize) -> Wanting<'_> {
+        self.ceiling.lock().division.change(self.member, |member| member.wants += messages);
+        Wanting { share: self, messages }
+    }
+}
+
+/// A poll that waits at the ceiling.
+struct Wanting<'a> {
+    share: &'a Share,
+    messages: usize,
+}
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        // What was kept for it is the others' now.
+        self.share.ceiling.change(self.share.member, |member| member.wants -= self.messages);
+    }
+}
+
+/// Places taken under a ceiling; dropping this gives them back.
+#[derive(Debug)]
+pub(crate) struct Held {
+    share: Arc<Share>,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Held {
+    /// How many messages there is room for.
+    pub(crate) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Gives back all places but `keep`.
+    pub(crate) fn shrink(&mut self, keep: usize) {
+        let surplus = self.messages.saturating_sub(keep);
+        if surplus > 0 {
+            self.messages -= surplus;
+            self.share.ceiling.change(self.share.member, |member| member.messages -= surplus);
+        }
+    }
+
+    /// One place for each message that arrived, by the size of its body; the rest goes back.
+    pub(crate) fn split(mut self, sizes: &[usize]) -> Vec<Self> {
+        let (messages, bytes) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.bytes));
+        // The service may have sent more than was asked for: what arrived is counted, whatever the ceiling says.
+        self.share.ceiling.change(self.share.member, |member| {
+            member.messages = member.messages + sizes.len() - messages;
+            member.bytes = member.bytes + sizes.iter().sum::<usize>() - bytes;
+        });
+        let one = |bytes: &usize| Self { share: Arc::clone(&self.share), messages: 1, bytes: *bytes };
+        sizes.iter().map(one).collect()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let (messages, bytes) = (self.messages, self.bytes);
+        if (messages, bytes) != (0, 0) {
+            self.share.ceiling.change(self.share.member, |member| {
+                member.messages -= messages;
+                member.bytes -= bytes;
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use futures_util::poll;
+
+    use super::*;
+    use crate::worker::limit::acquire::GATHER;
+
+    fn ceiling(messages: usize, weights: &[u32], sharing: Sharing) -> (Arc<Ceiling>, Vec<Arc<Share>>) {
+        let ceiling = Ceiling::new(Some(messages), None, sharing);
+        let shares = weights.iter().map(|weight| ceiling.join(*weight)).collect();
+        (ceiling, shares)
+    }
+
+    fn held(ceiling: &Ceiling) -> Vec<usize> {
+        ceiling.lock().division.held()
+    }
+
+    /// Everybody wants ten at a time and holds each message for a while: what everybody holds after that, seen often.
+    async fn crowd(ceiling: &Arc<Ceiling>, shares: &[Arc<Share>]) -> Vec<f64> {
+        let mut tasks = tokio::task::JoinSet::new();
+        for share in shares.iter().flat_map(|share| vec![Arc::clone(share); 8]) {
+            tasks.spawn(async move {
+                loop {
+                    let polled = share.take(10).await;
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                    let sizes = vec![600; polled.messages()];
+                    for (at, one) in polled.split(&sizes).into_iter().enumerate() {
+                        let takes = Duration::from_millis(100 + 13 * at as u64);
+                        tokio::spawn(async move {
+                            tokio::time::sleep(takes).await;
+                            drop(one);
+                        });
+                    }
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut sums = vec![0.0; shares.len()];
+        for _ in 0..500 {
+            tokio::time::sleep(Duration::from_millis(7)).await;
+            sums.iter_mut().zip(held(ceiling)).for_each(|(sum, held)| *sum += held as f64 / 500.0);
+        }
+        tasks.shutdown().await;
+        sums
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scarce_ceiling_is_shared_by_weight() {
+        let (ceiling, shares) = ceiling(70, &[4, 2, 1], Sharing::Weighted);
+        let held = crowd(&ceiling, &shares).await;
+        for (held, fair) in held.iter().zip([40.0, 20.0, 10.0]) {
+            assert!((held / fair - 1.0).abs() < 0.15, "{held:?} instead of {fair}");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(self::held(&ceiling), [0, 0, 0], "nothing leaks when polls are given up");
+        assert!(!ceiling.lock().division.is_wanted());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_alone_has_all_but_what_the_others_are_sure_of() {
+        let (ceiling, shares) = ceiling(30, &[1, 5, 5], Sharing::Weighted);
+        let held = crowd(&ceiling, &shares[..1]).await;
+        assert!(held[0] > 26.0 && held[0] < 28.01, "{held:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_starves_behind_a_strict_order() {
+        let (ceiling, shares) = ceiling(20, &[9, 1, 1], Sharing::Strict);
+        let held = crowd(&ceiling, &shares).await;
+        assert!(held[0] > 15.0, "the first takes what it wants: {held:?}");
+        assert!(held[1] > 0.8 && held[2] > 0.8, "the others have their one place: {held:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_long_poll_holds_nobody_else() {
+        let (_ceiling, shares) = ceiling(4, &[1, 1, 1, 1], Sharing::Weighted);
+        let _idle: Vec<Held> = futures_util::future::join_all(shares.iter().take(3).map(|share| share.take(1))).await;
+        let last = shares[3].take(10).await;
+        assert_eq!(last.messages(), 1, "its own place is there, and no other");
+        let second = shares[3].take(10);
+        tokio::pin!(second);
+        assert!(poll!(&mut second).is_pending());
+        drop(last);
+        assert_eq!(second.await.messages(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_are_shared_as_messages_are() {
+        let ceiling = Ceiling::new(None, Some(3 * MAX_BYTES), Sharing::Weighted);
+        let (one, other) = (ceiling.join(1), ceiling.join(1));
+        let first = one.take(10).await;
+        let second = one.take(10).await;
+        let third = one.take(10);
+        tokio::pin!(third);
+        assert!(poll!(&mut third).is_pending(), "the last poll's worth is the other's");
+        assert_eq!(other.take(10).await.messages(), 10);
+        let messages = first.split(&[600, 700]);
+        assert!(poll!(&mut third).is_pending(), "1300 bytes of a poll are still there");
+        drop(messages);
+        assert_eq!(third.await.messages(), 10);
+        drop(second);
+        assert_eq!(held(&ceiling), [0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_stops_waiting_leaves_its_turn_to_others() {
+        let (ceiling, shares) = ceiling(12, &[1, 9], Sharing::Weighted);
+        let all = shares[0].take(11).await;
+        let mut waiting = Box::pin(shares[1].take(10));
+        let one = tokio::time::timeout(GATHER * 2, &mut waiting).await;
+        assert_eq!(one.map(|held| held.messages()), Ok(1), "only its own place is free");
+        let mut waiting = Box::pin(shares[1].take(10));
+        let mut other = Box::pin(shares[0].take(1));
+        assert!(poll!(&mut waiting).is_pending() && poll!(&mut other).is_pending());
+        drop(all);
+        drop(waiting);
+        assert_eq!(other.await.messages(), 1);
+        assert_eq!(held(&ceiling), [0, 0]);
+    }
+
+    /// A thousand workers wait for the places of one another: a place that is given back wakes those whom it concerns, so the work of
+    /// a change does not grow with their number; and all of them get their turn.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_wakes_few_of_a_thousand_and_nobody_is_forgotten() {
+        const MEMBERS: usize = 1_000;
+        let (ceiling, shares) = ceiling(MEMBERS + 100, &[1; MEMBERS], Sharing::Weighted);
+        let served = Arc::new(Mutex::new(vec![0_usize; MEMBERS]));
+        let mut tasks = tokio::task::JoinSet::new();
+        // Three polls of each: one has its sure place, a hundred of the others have one of the rest.
+        for (member, share) in shares.iter().enumerate().flat_map(|one| [one; 3]) {
+            let (share, served) = (Arc::clone(share), Arc::clone(&served));
+            tasks.spawn(async move {
+                loop {
+                    let held = share.take(1).await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    served.lock().unwrap()[member] += held.messages();
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        tasks.shutdown().await;
+        let served = served.lock().unwrap().clone();
+        let (changes, looks) = (served.iter().sum::<usize>(), ceiling.lock().looks);
+        assert!(changes > 25_000, "the places are used: {changes}");
+        assert!(looks < 4 * changes, "{looks} looks for {changes} places given back");
+        let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
+        assert!(*most <= *least + 8, "each got about as much: {least} to {most}");
+        assert_eq!((ceiling.messages(), ceiling.lock().division.is_wanted()), (0, false));
+    }
+}

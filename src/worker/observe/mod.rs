@@ -1,0 +1,6 @@
+//! What a worker reports: events, counts, spans, durations.
+
+pub(crate) mod event;
+pub(crate) mod latency;
+pub(crate) mod report;
+pub(crate) mod spans;

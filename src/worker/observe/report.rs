@@ -1,0 +1,168 @@
+//! What a worker did: the counts that [`Worker::run`](crate::worker::Worker::run) ends with.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::worker::{
+    handler::delivery::Origin,
+    observe::event::{AckResult, Event, MessageAck, Observer, Outcome},
+};
+
+/// The counts of one run. "Messages" are deliveries: one that came twice counts twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// Messages that were consumed.
+    pub received: u64,
+    /// Messages whose handler succeeded.
+    pub done: u64,
+    /// Messages whose handler answered with an error that is neither a reject nor a deferral.
+    pub failed: u64,
+    /// Messages whose handler rejected them, undecodable ones included.
+    pub rejected: u64,
+    /// Messages whose handler deferred them.
+    pub deferred: u64,
+    /// Messages whose handler panicked.
+    pub panicked: u64,
+    /// Messages whose handler was stopped at its deadline.
+    pub timed_out: u64,
+    /// Messages whose handler was stopped at the end of the grace period.
+    pub interrupted: u64,
+    /// Messages that were never handed to the handler: one before them failed, or too little time was left.
+    pub skipped: u64,
+    /// Messages that came again after their handler had succeeded, and were acknowledged without being run.
+    pub remembered: u64,
+    /// Messages that the service settled.
+    pub acknowledged: u64,
+    /// Messages that come again: those that failed and those behind them.
+    pub redelivered: u64,
+    /// Messages that were handed back, and come again without a failure counted: they were not started, or their handler was stopped
+    /// with the worker.
+    pub released: u64,
+    /// Messages that were rejected, and became dead letters at once.
+    pub dead_lettered: u64,
+    /// Batches whose acknowledgement came too late.
+    pub late: u64,
+    /// Batches whose acknowledgement's answer was lost.
+    pub unknown: u64,
+    /// Batches whose acknowledgement was refused.
+    pub refused: u64,
+    /// Polls that failed.
+    pub failed_polls: u64,
+    /// Handlers that went on after they were stopped.
+    pub stuck: u64,
+    /// Messages that were still in flight when the worker gave up waiting for them: they come again.
+    pub left: u64,
+    /// Polls that were not answered within the grace period, and given up: what the service has leased to them is redelivered after its
+    /// lease, as failed.
+    pub polls_given_up: u64,
+    /// Whether everything that had begun was finished within the grace period.
+    pub drained: bool,
+}
+
+/// Counts events.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    received: AtomicU64,
+    done: AtomicU64,
+    failed: AtomicU64,
+    rejected: AtomicU64,
+    deferred: AtomicU64,
+    panicked: AtomicU64,
+    timed_out: AtomicU64,
+    interrupted: AtomicU64,
+    skipped: AtomicU64,
+    remembered: AtomicU64,
+    acknowledged: AtomicU64,
+    redelivered: AtomicU64,
+    released: AtomicU64,
+    dead_lettered: AtomicU64,
+    late: AtomicU64,
+    unknown: AtomicU64,
+    refused: AtomicU64,
+    failed_polls: AtomicU64,
+    stuck: AtomicU64,
+    polls_given_up: AtomicU64,
+}
+
+impl Tally {
+    /// The counts so far.
+    pub(crate) fn report(&self, drained: bool) -> Report {
+        let read = |count: &AtomicU64| count.load(Relaxed);
+        Report {
+            received: read(&self.received),
+            done: read(&self.done),
+            failed: read(&self.failed),
+            rejected: read(&self.rejected),
+            deferred: read(&self.deferred),
+            panicked: read(&self.panicked),
+            timed_out: read(&self.timed_out),
+            interrupted: read(&self.interrupted),
+            skipped: read(&self.skipped),
+            remembered: read(&self.remembered),
+            acknowledged: read(&self.acknowledged),
+            redelivered: read(&self.redelivered),
+            released: read(&self.released),
+            dead_lettered: read(&self.dead_lettered),
+            late: read(&self.late),
+            unknown: read(&self.unknown),
+            refused: read(&self.refused),
+            failed_polls: read(&self.failed_polls),
+            stuck: read(&self.stuck),
+            left: 0,
+            polls_given_up: read(&self.polls_given_up),
+            drained,
+        }
+    }
+
+    /// Polls are given up.
+    pub(crate) fn gave_up(&self, polls: usize) {
+        add(&self.polls_given_up, polls);
+    }
+
+    fn handled(&self, outcome: Outcome<'_>) -> &AtomicU64 {
+        match (outcome, outcome.name()) {
+            (Outcome::Done, _) => &self.done,
+            (Outcome::Panicked(_), _) => &self.panicked,
+            (Outcome::TimedOut, _) => &self.timed_out,
+            (Outcome::Interrupted, _) => &self.interrupted,
+            (Outcome::Failed(_), "rejected") => &self.rejected,
+            (Outcome::Failed(_), "deferred") => &self.deferred,
+            (Outcome::Failed(_), _) => &self.failed,
+        }
+    }
+
+    fn settled(&self, result: AckResult<'_>, all: usize, released: usize) {
+        match result {
+            AckResult::Answered { success, fail } => {
+                add(&self.acknowledged, success);
+                add(&self.released, released);
+                add(&self.redelivered, fail.saturating_sub(released));
+                return;
+            }
+            AckResult::Late => add(&self.late, 1),
+            AckResult::Unknown => add(&self.unknown, 1),
+            AckResult::Refused(_) => add(&self.refused, 1),
+        }
+        add(&self.redelivered, all);
+    }
+}
+
+impl Observer for Tally {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
+        match *event {
+            Event::Received { messages, .. } => add(&self.received, messages),
+            Event::PollFailed { .. } => add(&self.failed_polls, 1),
+            Event::Acknowledged { result: MessageAck::DeadLettered, .. } => add(&self.dead_lettered, 1),
+            Event::Started { .. } | Event::Redelivered { .. } | Event::Acknowledged { .. } => {}
+            Event::Handled { outcome, .. } => add(self.handled(outcome), 1),
+            Event::Skipped { .. } => add(&self.skipped, 1),
+            Event::Remembered { .. } => add(&self.remembered, 1),
+            Event::Stuck { .. } => add(&self.stuck, 1),
+            Event::Settled { result, done, rest, released } => self.settled(result, done + rest, released),
+        }
+    }
+}
+
+fn add(count: &AtomicU64, more: usize) {
+    count.fetch_add(more as u64, Relaxed);
+}

@@ -1,0 +1,203 @@
+//! The call of a handler, for one message or for several together: its panics contained, its end decided, its time taken.
+
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
+
+use crate::{
+    contain::{contained, discard, panic_text},
+    worker::{
+        dispatch::{
+            collector::{Complete, Joined, Member},
+            kind::Dispatch,
+        },
+        handler::{
+            Handler,
+            batch::BatchHandler,
+            delivery::Delivery,
+            error::HandlerError,
+            outcome::{Called, Ended},
+        },
+        observe::{
+            event::{Event, Outcome},
+            spans,
+        },
+        pipeline::context::Shared,
+    },
+};
+
+/// A number of verdicts that cannot be matched with the messages.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the batch handler answered {verdicts} verdicts for {messages} messages: it has to give one for each, in their order, \
+     so none of them counts as done"
+)]
+struct WrongVerdicts {
+    messages: usize,
+    verdicts: usize,
+}
+
+/// What a batch handler answers.
+type Answer = Result<Vec<Result<(), HandlerError>>, HandlerError>;
+
+/// Calls the handler for a message `now`, and ends it when `stop` or its own timeout says so.
+pub(crate) async fn single(
+    shared: &Shared,
+    handler: &dyn Handler,
+    delivery: Delivery,
+    now: Instant,
+    stop: &CancellationToken,
+) -> Called {
+    shared.tell(&Event::Started { delivery: &delivery });
+    let span = spans::process(&delivery);
+    let (ended, took) = timed(shared, || handler.handle(delivery), now, stop).instrument(span.clone()).await;
+    Called { ended: ended.map_or_else(|ended| ended, Ended::Answered), took, span }
+}
+
+/// Takes part in a call of several messages. `None` when the handler was not called with this one: the lease ended, its batch
+/// was acknowledged, or too little time was left.
+pub(crate) async fn together(shared: &Arc<Shared>, delivery: &Delivery, mut joined: Joined) -> Option<Called> {
+    let signals = delivery.signals();
+    let held_until = joined.linger_until.map(|until| until.min(delivery.deadline() - shared.call_budget()));
+    let mut open = true;
+    loop {
+        tokio::select! {
+            biased;
+            called = &mut joined.answer => return called.ok(),
+            () = signals.stop.cancelled(), if !joined.stop.is_cancelled() => {
+                if joined.withdraw() {
+                    return None;
+                }
+                joined.stop.cancel();
+            }
+            () = signals.settled.cancelled(), if open => {
+                if joined.withdraw() {
+                    return None;
+                }
+                open = false;
+            }
+            () = held_enough(shared, held_until), if open => {
+                if let Some(complete) = joined.close() {
+                    begin(shared, complete);
+                }
+                open = false;
+            }
+        }
+    }
+}
+
+/// Until a message has waited long enough for others; for ever where it waits for none in particular.
+async fn held_enough(shared: &Shared, until: Option<Instant>) {
+    let Some(until) = until else { return std::future::pending().await };
+    tokio::select! {
+        () = sleep_until(until) => {}
+        () = shared.control.stopping.cancelled() => {}
+    }
+}
+
+/// Begins a call of several messages, on a task of its own: it belongs to none of them.
+pub(crate) fn begin(shared: &Arc<Shared>, complete: Complete) {
+    let Dispatch::Batch { handler, .. } = &shared.dispatch else { return };
+    let Complete { mut members, stop } = complete;
+    // Those that are dropped here learn that they were not called.
+    let now = Instant::now();
+    members.retain(|member| !member.answer.is_closed() && shared.has_time(&member.delivery, now));
+    if members.is_empty() {
+        return;
+    }
+    let (shared, handler) = (shared.clone(), handler.clone());
+    tokio::spawn(async move { call_together(&shared, &*handler, members, &stop).await });
+}
+
+async fn call_together(shared: &Shared, handler: &dyn BatchHandler, members: Vec<Member>, stop: &CancellationToken) {
+    let deliveries: Vec<Delivery> = members.iter().map(|member| member.delivery.clone()).collect();
+    for delivery in &deliveries {
+        shared.tell(&Event::Started { delivery });
+    }
+    let count = members.len();
+    let span = spans::process_batch(&shared.origin, count);
+    deliveries.iter().for_each(|delivery| spans::link(&span, delivery));
+    let call = || handler.handle_batch(deliveries);
+    let (ended, took) = timed(shared, call, Instant::now(), stop).instrument(span.clone()).await;
+    let outcome = match &ended {
+        Ok(Ok(_)) => Outcome::Done,
+        Ok(Err(error)) => Outcome::Failed(error),
+        Err(ended) => ended.outcome(shared.control.interrupt.is_cancelled()),
+    };
+    spans::processed(&span, &outcome);
+    let shares = shares(ended, count);
+    for (member, ended) in members.into_iter().zip(shares) {
+        // A run that is gone needs no answer.
+        let _ = member.answer.send(Called { ended, took, span: Span::none() });
+    }
+}
+
+/// What the end of a call means for each of its messages.
+fn shares(ended: Result<Answer, Ended>, messages: usize) -> Vec<Ended> {
+    let whole = match ended {
+        Ok(Ok(verdicts)) if verdicts.len() == messages => return verdicts.into_iter().map(Ended::Answered).collect(),
+        Ok(Ok(verdicts)) => {
+            let error = WrongVerdicts { messages, verdicts: verdicts.len() };
+            Ended::Answered(Err(HandlerError::retry(error)))
+        }
+        Ok(Err(error)) => Ended::Answered(Err(error)),
+        Err(ended) => ended,
+    };
+    vec![whole; messages]
+}
+
+/// Runs a call to its end: its own, a panic, `stop`, or the handler's timeout.
+async fn timed<'a, T>(
+    shared: &Shared,
+    begin: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+    started: Instant,
+    stop: &CancellationToken,
+) -> (Result<T, Ended>, Duration) {
+    let ended = match contained(begin) {
+        Ok(mut call) => {
+            let ended = until_ended(shared, AssertUnwindSafe(call.as_mut()).catch_unwind(), stop).await;
+            // One that is stopped drops what it holds.
+            discard(call);
+            ended
+        }
+        Err(panic) => Err(Ended::Panicked(panic)),
+    };
+    let took = started.elapsed();
+    shared.control.latency.record(took);
+    (ended, took)
+}
+
+async fn until_ended<T>(
+    shared: &Shared,
+    mut call: impl Future<Output = Result<T, Box<dyn Any + Send>>> + Unpin,
+    stop: &CancellationToken,
+) -> Result<T, Ended> {
+    let answered = match futures_util::poll!(&mut call) {
+        // Without waiting there is nothing to listen to meanwhile.
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => unless_stopped(shared, call, stop).await,
+    };
+    match answered {
+        Some(answer) => answer.map_err(|panic| Ended::Panicked(panic_text(panic))),
+        None => Err(Ended::Stopped),
+    }
+}
+
+/// What a call comes to, unless `stop` or the handler's timeout ends it first.
+async fn unless_stopped<F: Future>(shared: &Shared, call: F, stop: &CancellationToken) -> Option<F::Output> {
+    let timeout = async {
+        match shared.settings.handler_timeout {
+            Some(timeout) => sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = call => Some(answer),
+        () = stop.cancelled() => None,
+        () = timeout => None,
+    }
+}

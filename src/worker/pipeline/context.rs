@@ -1,0 +1,298 @@
+//! What the tasks of a running worker share.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    client::Error,
+    message::ReceivedMessage,
+    worker::{
+        builder::Handling,
+        control::{Acks, Control, Pollers},
+        dedup::{
+            explainer::Redeliveries, in_progress::KnownRuns, memory::Identity, passed_on::PassedOn,
+            redelivery::Redelivery,
+        },
+        dispatch::{key_queues::Lanes, kind::Dispatch},
+        failure::{FailurePolicy, exhausted::UsedUp, rejects::Rejects},
+        fetch::{
+            concurrency::{self, Pace},
+            polls::Polls,
+            source::Source,
+        },
+        handler::delivery::{Delivery, Origin},
+        isolation::{Isolation, Paths},
+        observe::{
+            event::{Event, Observers},
+            latency::Latency,
+        },
+        pipeline::poller,
+        settings::{Settings, warnings},
+    },
+};
+
+/// How long acknowledgements may take after the last handler was stopped.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// How long messages are remembered that come again: past the longest lease after which they can.
+const KEEP: Duration = Duration::from_secs(360);
+
+/// Handlers are quick when 99 of 100 take at most so long.
+const QUICK: Duration = Duration::from_millis(1);
+
+/// What the tasks of a running worker share.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) control: Arc<Control>,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) failure: FailurePolicy,
+    pub(crate) observers: Observers,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) isolation: Isolation,
+    pub(crate) lanes: Lanes,
+    pub(crate) known_runs: KnownRuns,
+    pub(crate) passed_on: PassedOn,
+    pub(crate) used_up: UsedUp,
+    pub(crate) redeliveries: Redeliveries,
+    pub(crate) rejects: Rejects,
+    pub(crate) acks: Acks,
+    /// How long acknowledgements take: the round trip that leases keep free.
+    pub(crate) ack_times: Latency,
+    /// The number of polls to keep out, shared by the pollers.
+    pub(crate) pace: watch::Sender<Pace>,
+    pub(crate) pollers: Pollers,
+    /// The polls in flight.
+    pub(crate) polls: Polls,
+    pub(crate) batches: TaskTracker,
+    /// As a FIFO queue needs it.
+    pub(crate) one_batch_at_a_time: bool,
+    /// One poll at a time, so that batches arrive in their order.
+    pub(crate) in_turn: bool,
+}
+
+impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "the one place where a worker is put together")]
+    pub(crate) fn new(
+        settings: Settings,
+        control: Arc<Control>,
+        source: Arc<dyn Source>,
+        handler: Handling,
+        failure: FailurePolicy,
+        observers: Observers,
+        origin: Arc<Origin>,
+        one_batch_at_a_time: bool,
+    ) -> Self {
+        // Lanes keep the order in which batches arrive, so two polls must not race each other.
+        let in_turn = one_batch_at_a_time || settings.ordering.has_lanes();
+        let dispatch = match handler {
+            Handling::Single(handler) => Dispatch::Single(handler),
+            Handling::Batch(handler) => {
+                Dispatch::batch(handler, settings.batching.unwrap_or_default(), settings.ordering.is_batch())
+            }
+        };
+        let alone = in_turn || settings.pollers == Some(1) || concurrency::most_polls(settings.concurrency) == 1;
+        Self {
+            acks: Acks::new(),
+            pace: watch::Sender::new(Pace::new(1)),
+            in_turn,
+            isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, lanes: settings.ordering.has_lanes() }),
+            redeliveries: Redeliveries::new(failure.queue.clone(), KEEP),
+            rejects: Rejects::new(),
+            settings,
+            control,
+            source,
+            dispatch,
+            failure,
+            observers,
+            origin,
+            lanes: Lanes::default(),
+            known_runs: KnownRuns::new(KEEP),
+            passed_on: PassedOn::new(KEEP),
+            used_up: UsedUp::new(),
+            ack_times: Latency::default(),
+            pollers: Pollers::default(),
+            polls: Polls::default(),
+            batches: TaskTracker::new(),
+            one_batch_at_a_time,
+        }
+    }
+
+    /// Tells the observers.
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        self.observers.tell(&self.origin, event);
+    }
+
+    /// Says why a message came again, if it did.
+    pub(crate) fn explain(&self, delivery: &Delivery) {
+        let identity = self.own(delivery.message());
+        let Some(reason) = self.redeliveries.explain(delivery.message(), identity.as_ref()) else { return };
+        tracing::info!(
+            worker = self.settings.name,
+            message = delivery.sequence(),
+            attempt = delivery.attempt(),
+            reason = reason.name(),
+            "a message came again: {reason}"
+        );
+        self.tell(&Event::Redelivered { delivery, reason });
+    }
+
+    /// Notes why a message is going to come again.
+    pub(crate) fn expect(&self, delivery: &Delivery, reason: Redelivery) {
+        if let Some(identity) = self.own(delivery.message()) {
+            self.redeliveries.expect(identity, reason);
+        }
+    }
+
+    /// A message was not handed to its handler.
+    pub(crate) fn skipped(&self, delivery: &Delivery) {
+        self.tell(&Event::Skipped { delivery });
+        self.expect(delivery, Redelivery::NotStarted);
+    }
+
+    /// A rejected message will be redelivered, for want of dead letters: warns now and then, and says how long that should wait.
+    pub(crate) fn rejected_again(&self, delivery: &Delivery) -> Duration {
+        let message = delivery.message();
+        let pause = self.rejects.rejected(self.own(message), message.attempt);
+        if let Some(messages) = self.rejects.tell() {
+            tracing::warn!(
+                worker = self.settings.name,
+                messages,
+                attempt = delivery.attempt(),
+                ?pause,
+                "rejected messages are redelivered, because {}: {}",
+                self.failure.why_it_loops(),
+                warnings::REMEDY
+            );
+        }
+        pause
+    }
+
+    /// Whether a handler that begins `now` has enough time, as far as is known: the p99 of its runs, half of what its message arrived with
+    /// at most.
+    pub(crate) fn has_time(&self, delivery: &Delivery, now: Instant) -> bool {
+        let left = delivery.deadline().saturating_duration_since(now);
+        !left.is_zero() && left >= self.p99().unwrap_or_default().min(delivery.budget() / 2)
+    }
+
+    /// What a call of several messages is left of the lease when they are collected: the handler's timeout, else twice the p99
+    /// of its calls, else half of the lease.
+    pub(crate) fn call_budget(&self) -> Duration {
+        let p99 = self.p99();
+        let half = self.lease_for(p99) / 2;
+        self.settings.handler_timeout.unwrap_or_else(|| p99.map_or(half, |p99| half.min(p99 * 2)))
+    }
+
+    /// The lease to ask for.
+    pub(crate) fn ack_wait(&self) -> Duration {
+        self.lease_for(self.p99())
+    }
+
+    pub(crate) fn lease_for(&self, p99: Option<Duration>) -> Duration {
+        self.settings.lease(p99)
+    }
+
+    /// The p99 of the handler's recent runs.
+    pub(crate) fn p99(&self) -> Option<Duration> {
+        self.control.latency.quantiles().map(|seen| seen.p99)
+    }
+
+    /// Whether nearly all handlers are known to end so soon that nobody need mind waiting for one of them. In lanes the end of one begins
+    /// others.
+    pub(crate) fn has_quick_handlers(&self) -> bool {
+        matches!(self.dispatch, Dispatch::Single(_))
+            && !self.settings.ordering.has_lanes()
+            && self.p99().is_some_and(|p99| p99 <= QUICK)
+    }
+
+    /// The time that an acknowledgement needs, as far as is known.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.ack_times.quantiles().map_or(Duration::ZERO, |seen| seen.p99)
+    }
+
+    /// What the work on a message is remembered by, where it may be.
+    pub(crate) fn identity(&self, message: &ReceivedMessage) -> Option<Identity> {
+        self.settings.remember.then(|| self.own(message)).flatten()
+    }
+
+    /// The same of the messages of a batch.
+    pub(crate) fn identities(&self, messages: &[ReceivedMessage]) -> impl Iterator<Item = Identity> {
+        messages.iter().filter_map(|message| self.identity(message))
+    }
+
+    /// What tells a message from others.
+    pub(crate) fn own(&self, message: &ReceivedMessage) -> Option<Identity> {
+        Identity::of(message, self.settings.unique_attribute.as_deref())
+    }
+
+    pub(crate) fn adjust_pace(&self, adjust: impl FnOnce(&mut Pace)) {
+        self.pace.send_if_modified(|pace| {
+            let before = *pace;
+            adjust(pace);
+            *pace != before
+        });
+    }
+
+    /// The most polls that may be out now.
+    pub(crate) fn most_polls(&self) -> usize {
+        let useful = || concurrency::most_polls(self.control.gate.max_messages());
+        if self.in_turn { 1 } else { self.settings.pollers.unwrap_or_else(useful) }
+    }
+
+    /// Waits while acknowledgements fall behind: fetching more would only make more of them late. Cancel-safe.
+    pub(crate) async fn until_acknowledged(&self) {
+        self.acks.below(self.most_polls().max(8) * 2).await;
+    }
+
+    /// Whether messages that come now are handed back: nothing is to be begun, and handing back costs no failure.
+    pub(crate) fn hands_back(&self) -> bool {
+        self.control.is_held() && self.source.extensions().release()
+    }
+
+    /// Waits while fetching is paused. Cancel-safe.
+    pub(crate) async fn until_running(&self) {
+        if !*self.control.paused.borrow() {
+            return;
+        }
+        // The sender lives as long as `self`.
+        let _ = self.control.paused.subscribe().wait_for(|paused| !paused).await;
+    }
+
+    /// Waits for the last polls, and lets what has begun finish, within the grace period. Says whether it did.
+    pub(crate) async fn drain(&self, pollers: JoinSet<Result<(), Error>>) -> bool {
+        let all = async {
+            poller::wind_down(self, pollers).await;
+            // Not before: until then pollers hand batches on.
+            self.batches.close();
+            self.batches.wait().await;
+        };
+        tokio::pin!(all);
+        let finished = tokio::select! {
+            biased;
+            () = all.as_mut() => true,
+            () = self.control.interrupt.cancelled() => false,
+            () = sleep(self.settings.grace) => {
+                tracing::warn!(worker = self.settings.name, grace = ?self.settings.grace, "the grace period is over: running handlers are stopped");
+                false
+            }
+        };
+        if finished {
+            return !self.control.interrupt.is_cancelled();
+        }
+        self.control.interrupt.cancel();
+        if timeout(FLUSH, all).await.is_err() {
+            tracing::error!(
+                worker = self.settings.name,
+                in_flight = self.control.gate.in_flight(),
+                "gave up waiting for the last handlers and acknowledgements: what they hold comes again"
+            );
+        }
+        false
+    }
+}

@@ -1,0 +1,9 @@
+//! The running worker, in the order in which a message passes through it: poll, batch, tasks, process, call, ack.
+
+pub(crate) mod ack;
+pub(crate) mod batch;
+pub(crate) mod call;
+pub(crate) mod context;
+pub(crate) mod poller;
+pub(crate) mod process;
+pub(crate) mod tasks;

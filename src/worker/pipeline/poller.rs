@@ -1,0 +1,390 @@
+//! Polls: room first, then a long poll, then a batch. One poller while the queue is empty, more while it is full.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::{
+    task::{Id, JoinSet},
+    time::{Instant, sleep},
+};
+use tracing::Instrument;
+
+use crate::{
+    client::{Consumed, Error},
+    limits::MAX_MESSAGES,
+    message::ReceivedMessage,
+    retry::{RetryPolicy, Schedule},
+    worker::{
+        fetch::{
+            batch_size::batch_size,
+            concurrency::Pace,
+            polls::{InFlight, Which},
+            rate_limit::Places,
+        },
+        isolation::{Pass, quarantine::Trace},
+        limit::inflight::Reservation,
+        observe::{event::Event, spans},
+        pipeline::{
+            batch::{self, Batch},
+            context::Shared,
+        },
+        settings::MaxMessages,
+        settlement::lease::{Begin, Lease},
+    },
+};
+
+/// How long the polls beside the first wait: they leave soon when the queue has run dry.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+/// For how long errors that will not go away by themselves are put up with, once polls have worked.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The first pause after the user was refused, of which a fifth is jitter, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// How long the last polls may take to be ended once the grace period is over, or cut short.
+const CUT_SHORT: Duration = Duration::from_secs(2);
+
+/// Runs pollers until the worker stops, and gives those that are left, to be [wound down](wind_down). While nothing is to be fetched
+/// the polls in flight are ended.
+///
+/// # Errors
+/// When the service refuses the polls for good: the credentials, the queue or the group are wrong.
+pub(crate) async fn supervise(shared: &Arc<Shared>) -> (Result<(), Error>, JoinSet<Result<(), Error>>) {
+    let mut pollers = JoinSet::new();
+    let ended = tokio::select! {
+        biased;
+        ended = keep_polling(shared, &mut pollers) => ended,
+        never = end_while_held(shared) => match never {},
+    };
+    (ended, pollers)
+}
+
+async fn end_while_held(shared: &Shared) -> Infallible {
+    loop {
+        shared.control.until_held(true).await;
+        shared.polls.end(&*shared.source, Which::All).await;
+        shared.control.until_held(false).await;
+    }
+}
+
+/// Waits for the last polls of a worker that stops, and has the service end them. What they bring is handed on. Those that are not in
+/// when the grace period is over are given up, and told of.
+pub(crate) async fn wind_down(shared: &Shared, mut pollers: JoinSet<Result<(), Error>>) {
+    // Also where the service has refused the polls of one of them.
+    shared.control.stopping.cancel();
+    let are_in = async { while pollers.join_next().await.is_some() {} };
+    let end = async {
+        shared.polls.end(&*shared.source, Which::All).await;
+        std::future::pending::<()>().await;
+    };
+    let over = async {
+        let grace = sleep(shared.settings.grace);
+        let _ = shared.control.interrupt.run_until_cancelled(grace).await;
+        if shared.source.extensions().end_poll() {
+            sleep(CUT_SHORT).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = are_in => return,
+        () = end => {}
+        () = over => {}
+    }
+    let polls = shared.polls.count();
+    shared.control.tally.gave_up(polls);
+    tracing::warn!(
+        worker = shared.settings.name,
+        polls,
+        "polls were not answered within the grace period and are given up: messages that the service leased to them are redelivered \
+         after their ack_wait, and count as failed"
+    );
+    // Waited for: until then they hold places.
+    pollers.shutdown().await;
+}
+
+async fn keep_polling(shared: &Arc<Shared>, pollers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
+    let mut pace = shared.pace.subscribe();
+    // The one that waits long when the queue is empty.
+    let mut first: Option<Id> = None;
+    let mut deaths = Deaths::default();
+    loop {
+        while first.is_none() || pollers.len() < pace.borrow_and_update().polls() {
+            let poller = Poller::new(shared.clone(), first.is_none());
+            let started = pollers.spawn(poller.run()).id();
+            tracing::trace!(worker = shared.settings.name, poller = %started, "a poller starts");
+            first.get_or_insert(started);
+            shared.pollers.set(pollers.len());
+        }
+        tokio::select! {
+            biased;
+            () = shared.control.stopping.cancelled() => return Ok(()),
+            Some(ended) = pollers.join_next_with_id() => match ended {
+                Ok((_, answer)) => answer?,
+                Err(panic) => {
+                    first = first.filter(|first| *first != panic.id());
+                    shared.pollers.set(pollers.len());
+                    let _trying = shared.control.health.trying();
+                    let pause = deaths.pause(Instant::now());
+                    tracing::error!(worker = shared.settings.name, %panic, ?pause, "a poller died: it is started again");
+                    tokio::select! {
+                        () = shared.control.stopping.cancelled() => return Ok(()),
+                        () = sleep(pause) => {}
+                    }
+                }
+            },
+            _ = pace.changed() => {}
+        }
+    }
+}
+
+/// How long to wait before a poller is started again that has died: longer each time, unless the last death is long ago.
+#[derive(Default)]
+struct Deaths(Option<(Instant, Schedule)>);
+
+impl Deaths {
+    fn pause(&mut self, now: Instant) -> Duration {
+        let before = self.0.take().filter(|(last, _)| now - *last < PATIENCE);
+        let mut schedule = before.map_or_else(endless, |(_, schedule)| schedule);
+        let pause = schedule.next_delay().unwrap_or(PATIENCE);
+        self.0 = Some((now, schedule));
+        pause
+    }
+}
+
+fn endless() -> Schedule {
+    RetryPolicy::default().max_attempts(None).schedule()
+}
+
+/// One loop of polls.
+struct Poller {
+    shared: Arc<Shared>,
+    /// The one that stays when the queue is empty.
+    first: bool,
+    backoff: Schedule,
+    /// Its last poll brought nothing.
+    found_empty: bool,
+    /// Since when polls have failed for a reason that does not go away by itself.
+    refused_since: Option<Instant>,
+    /// The pauses while the key or the user is refused.
+    pauses: Schedule,
+    /// Its last poll was refused so.
+    kept_out: bool,
+}
+
+impl Poller {
+    fn new(shared: Arc<Shared>, first: bool) -> Self {
+        Self {
+            shared,
+            first,
+            backoff: endless(),
+            found_empty: false,
+            refused_since: None,
+            pauses: pauses(),
+            kept_out: false,
+        }
+    }
+
+    /// Polls until there are too many pollers, or the service refuses for good.
+    async fn run(mut self) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        // A stop ends whatever a poller waits for, but not its poll.
+        while let Some((allowed, mut room, pass)) =
+            shared.control.stopping.run_until_cancelled(self.allowed(&shared)).await
+        {
+            let poll = shared.polls.begin(pass.is_waited_for());
+            // Asked here and not before: it may have waited for room until long after the queue ran dry, or fetching was paused. And
+            // only once the poll can be ended, so that none goes out unseen.
+            let leaves = !self.first && shared.pollers.leave(shared.pace.borrow().polls());
+            let asks = if leaves || shared.control.is_held() { 0 } else { pass.want() };
+            let (asked, spare) = allowed.split(asks);
+            shared.control.rate_limit.give_back(spare);
+            match asks {
+                0 if leaves => return Ok(()),
+                0 => {}
+                _ => {
+                    room.shrink(asks);
+                    self.poll(room, pass, poll, asked).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a poll may go out: what the rate allows, room, and the pass of the isolation.
+    async fn allowed<'a>(&self, shared: &'a Shared) -> (Places, Reservation, Pass<'a>) {
+        loop {
+            shared.until_running().await;
+            shared.until_acknowledged().await;
+            // Taken first: it may be waited for long, and places are for those that can use them.
+            let allowed = shared.control.rate_limit.take(self.want()).await;
+            let (room, pass) = admitted(shared, allowed.count).await;
+            // Room may have been waited for since long before the rate was changed.
+            if shared.control.rate_limit.allows(allowed) {
+                return (allowed, room, pass);
+            }
+        }
+    }
+
+    fn want(&self) -> usize {
+        // While anything is in flight, a poll that waits on an empty queue must not be one that a failing acknowledgement waits for.
+        // Under a ceiling nobody else may have to wait for its places either: one that waits long asks for the one that it is sure of.
+        let shares = self.shared.control.gate.is_shared();
+        if self.shared.isolation.has_suspects() || (self.found_empty && (shares || !self.shared.batches.is_empty())) {
+            return 1;
+        }
+        let size = match self.shared.control.max_messages() {
+            MaxMessages::Fixed(count) => count,
+            MaxMessages::Auto => batch_size(self.shared.control.latency.quantiles()),
+        };
+        size.clamp(1, MAX_MESSAGES)
+    }
+
+    /// Whether the poll may wait as long as the settings say: nobody may have to wait for it.
+    fn may_wait_long(&self, pass: &Pass<'_>) -> bool {
+        let shared = &self.shared;
+        let lone = shared.batches.is_empty() && !shared.control.gate.is_shared();
+        // Another poller can bring a message that fails, and then the poll has to be in soon.
+        let can_be_ended = shared.source.extensions().end_poll() || shared.pollers.running() <= 1;
+        // The answer to the poll that tries a refused key again is what everybody waits for.
+        self.first && !self.kept_out && (!pass.is_waited_for() || (lone && can_be_ended))
+    }
+
+    async fn poll(
+        &mut self,
+        room: Reservation,
+        pass: Pass<'_>,
+        poll: InFlight<'_>,
+        places: Places,
+    ) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let asked = room.messages();
+        let wait = if self.may_wait_long(&pass) {
+            shared.settings.poll_wait
+        } else {
+            SHORT_WAIT.min(shared.settings.poll_wait)
+        };
+        let ack_wait = shared.ack_wait();
+        let trying = shared.control.health.trying();
+        let sent = Instant::now();
+        let span = spans::receive(&shared.origin);
+        let answer = shared.source.receive(asked, wait, ack_wait, &poll.id).instrument(span.clone()).await;
+        drop(poll);
+        let came = answer.as_ref().map_or(0, |batch| batch.messages.len());
+        shared.control.rate_limit.give_back(places.split(came).1);
+        let took = sent.elapsed();
+        match answer {
+            Ok(Consumed { messages, sent, waited }) => {
+                drop(trying);
+                spans::received(&span, messages.len());
+                self.backoff.reset();
+                self.found_empty = messages.is_empty();
+                self.refused_since = None;
+                self.pauses.reset();
+                self.kept_out = false;
+                shared.control.health.polled();
+                shared.control.works();
+                let alone = shared.one_batch_at_a_time || (pass.is_narrow() && shared.settings.ordering.has_lanes());
+                let narrow = pass.is_narrow();
+                pass.answered(&messages.iter().map(Trace::of).collect::<Vec<_>>());
+                let most = shared.most_polls();
+                shared.adjust_pace(|pace| {
+                    pace.allow(most);
+                    pace.answered(came, asked, took);
+                });
+                let lease = Lease::new(Begin { sent, waited }, Instant::now(), ack_wait, shared.round_trip());
+                shared.tell(&received(&messages, took));
+                self.take(messages, room, lease, narrow, alone).await;
+                Ok(())
+            }
+            Err(error) => {
+                spans::refused(&span, &error);
+                drop((room, pass));
+                self.failed(error).await
+            }
+        }
+    }
+
+    /// Hands a batch on. One that has to be `alone` is waited for before anything else is fetched: on a FIFO queue, and where
+    /// there are lanes after a failure, so that nobody is turned away behind a message that may fail again.
+    async fn take(&self, messages: Vec<ReceivedMessage>, room: Reservation, lease: Lease, suspect: bool, alone: bool) {
+        let shared = &self.shared;
+        if messages.is_empty() {
+            return;
+        }
+        let permits = room.into_permits(messages.iter().map(|message| message.body.len()));
+        let batch = Batch { messages, permits, lease, suspect };
+        if shared.hands_back() {
+            shared.batches.spawn(batch::hand_back(shared.clone(), batch));
+            return;
+        }
+        let work = shared.batches.spawn(batch::run(shared.clone(), batch));
+        if alone {
+            let _ = shared.control.stopping.run_until_cancelled(work).await;
+        }
+    }
+
+    /// Waits before the next poll, or gives up.
+    async fn failed(&mut self, error: Error) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        shared.adjust_pace(Pace::failed);
+        self.kept_out = is_waited_out(&error, shared.control.health.has_polled());
+        if self.kept_out {
+            shared.control.health.refused(&error);
+        } else if error.is_not_found() && error.code().is_some() {
+            // Deleted, perhaps created again under the same name: whoever runs the worker looks.
+            shared.tell(&Event::PollFailed { error: &error, retry_in: Duration::ZERO });
+            return Err(error);
+        } else if !error.is_retryable() {
+            let since = *self.refused_since.get_or_insert_with(Instant::now);
+            if error.is_auth() || !shared.control.health.has_polled() || since.elapsed() >= PATIENCE {
+                return Err(error);
+            }
+        }
+        let delay = match self.kept_out && !error.is_retryable() {
+            true => self.pauses.next_delay().unwrap_or(LONGEST_PAUSE),
+            false => self.backoff.next_delay().unwrap_or(PATIENCE),
+        };
+        let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
+        tracing::warn!(worker = shared.settings.name, %error, ?retry_in, "a poll failed");
+        shared.tell(&Event::PollFailed { error: &error, retry_in });
+        let _ = shared.control.stopping.run_until_cancelled(sleep(retry_in)).await;
+        Ok(())
+    }
+}
+
+/// Whether a refusal of the key or the user may pass: the client says so of the key, and rights that polls have had may
+/// be given back.
+fn is_waited_out(error: &Error, has_polled: bool) -> bool {
+    match error.is_auth() {
+        true => error.is_retryable() || has_polled,
+        false => error.is_forbidden() && has_polled,
+    }
+}
+
+/// The pauses while the user is refused; while the key is, the client says how long they are.
+fn pauses() -> Schedule {
+    let policy = RetryPolicy::try_new(FIRST_PAUSE, LONGEST_PAUSE, 2.0, 0.2).unwrap_or_default();
+    policy.max_attempts(None).schedule()
+}
+
+/// Room, and the permission to use it. Under a ceiling nothing is held while the permission is waited for: others can use it.
+async fn admitted(shared: &Shared, want: usize) -> (Reservation, Pass<'_>) {
+    loop {
+        let room = shared.control.gate.reserve(want).await;
+        if !shared.control.gate.is_shared() {
+            let pass = shared.isolation.admit(room.messages()).await;
+            return (room, pass);
+        }
+        if let Some(pass) = shared.isolation.admit(room.messages()).now_or_never() {
+            return (room, pass);
+        }
+        drop(room);
+        drop(shared.isolation.admit(1).await);
+    }
+}
+
+fn received(messages: &[ReceivedMessage], took: Duration) -> Event<'static> {
+    let bytes = messages.iter().map(|message| message.body.len()).sum();
+    Event::Received { messages: messages.len(), bytes, took }
+}

@@ -1,0 +1,147 @@
+//! Defaults that follow what is set: no default makes settings invalid that are valid by themselves. Pure.
+
+use std::time::Duration;
+
+use crate::{
+    limits::{ACK_WAIT_SECS, MAX_CONCURRENCY},
+    worker::{
+        failure::{OnFailure, Republish},
+        handler::batch::{Batching, Collect},
+        settings::{AckWait, Settings},
+        settlement::lease::handler_budget,
+    },
+};
+
+/// The settings whose defaults depend on others; `None` where one was not set.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chosen {
+    pub(crate) concurrency: Option<usize>,
+    pub(crate) ack_wait: Option<AckWait>,
+}
+
+impl Settings {
+    /// Puts in what was chosen, and adapts the defaults of the rest to it. In a struct with public fields, such as [`Collect`], a
+    /// value that is equal to the default counts as not set.
+    pub(crate) fn following(mut self, chosen: Chosen) -> Self {
+        self.ack_wait = chosen.ack_wait.unwrap_or_else(|| AckWait::Fixed(self.usual_lease()));
+        if let Some(concurrency) = chosen.concurrency {
+            self.concurrency = concurrency;
+        }
+        if let Some(Batching::Collected(collect)) = self.batching {
+            // Room for a batch that is collected while another is handled.
+            let wanted = collect.max_messages.saturating_mul(2).min(MAX_CONCURRENCY);
+            self.concurrency = chosen.concurrency.unwrap_or(self.concurrency.max(wanted));
+            self.batching = Some(Batching::Collected(self.fitting(collect)));
+        }
+        if let OnFailure::Republish(republish) = &mut self.on_failure {
+            follow_delays(republish);
+        }
+        self
+    }
+
+    /// 30 s, or as long as the timeout and the linger need.
+    fn usual_lease(&self) -> Duration {
+        let usual = Duration::from_secs(30);
+        if self.handler_timeout.unwrap_or_default().saturating_add(self.held()) < handler_budget(usual) {
+            return usual;
+        }
+        let needed = Self { ack_wait: AckWait::Auto, ..self.clone() }.lease(None);
+        needed.clamp(usual, Duration::from_secs(*ACK_WAIT_SECS.end()))
+    }
+
+    /// The limits of a collected batch, those by default not above what they are part of.
+    fn fitting(&self, collect: Collect) -> Collect {
+        let default = Collect::default();
+        let budget = handler_budget(self.lease(None).max(Duration::from_secs(*ACK_WAIT_SECS.start())));
+        let left = budget.saturating_sub(self.handler_timeout.unwrap_or_default());
+        let within = |value: usize, default: usize, most: usize| if value == default { value.min(most) } else { value };
+        Collect {
+            max_messages: within(collect.max_messages, default.max_messages, self.concurrency.max(1)),
+            max_bytes: within(collect.max_bytes, default.max_bytes, self.max_in_flight_bytes.max(1)),
+            linger: if collect.linger == default.linger { collect.linger.min(left / 2) } else { collect.linger },
+        }
+    }
+}
+
+/// Of the first and the longest delay, a default gives way to the one that is set.
+fn follow_delays(republish: &mut Republish) {
+    let default = Republish::default();
+    if republish.first_delay == default.first_delay {
+        republish.first_delay = republish.first_delay.min(republish.max_delay);
+    } else if republish.max_delay == default.max_delay {
+        republish.max_delay = republish.max_delay.max(republish.first_delay);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn collected(collect: Collect) -> Settings {
+        Settings { batching: Some(Batching::Collected(collect)), ..Settings::default() }
+    }
+
+    /// Each setting alone, at its least and at its most.
+    #[test]
+    fn a_setting_that_is_valid_by_itself_is_accepted_by_itself() {
+        let usual = Settings::default;
+        let timeout = |timeout| Settings { handler_timeout: Some(timeout), ..usual() };
+        let republish = |first_delay, max_delay| Settings {
+            on_failure: OnFailure::Republish(Republish { first_delay, max_delay, ..Republish::default() }),
+            ..usual()
+        };
+        let lone = Republish::default();
+        let least = Collect { max_messages: 1, max_bytes: 1, linger: Duration::ZERO };
+        let settings = [
+            timeout(Duration::from_millis(1)),
+            timeout(secs(29)),
+            timeout(secs(298)),
+            collected(Collect::default()),
+            collected(least),
+            collected(Collect { max_messages: 100_000, ..Collect::default() }),
+            collected(Collect { linger: secs(298), ..Collect::default() }),
+            Settings { handler_timeout: Some(secs(28)), ..collected(Collect::default()) },
+            Settings { handler_timeout: Some(secs(298)), ..collected(Collect::default()) },
+            Settings { max_in_flight_bytes: 524_288, ..collected(Collect::default()) },
+            republish(secs(2 * 3600), lone.max_delay),
+            republish(lone.first_delay, Duration::ZERO),
+        ];
+        for settings in settings {
+            let followed = settings.clone().following(Chosen::default());
+            assert_eq!(followed.check(), Ok(()), "{settings:?} became {followed:?}");
+        }
+        for chosen in [
+            Chosen { concurrency: Some(1), ..Chosen::default() },
+            Chosen { concurrency: Some(100_000), ..Chosen::default() },
+            Chosen { ack_wait: Some(secs(15).into()), ..Chosen::default() },
+            Chosen { ack_wait: Some(secs(300).into()), ..Chosen::default() },
+            Chosen { ack_wait: Some(AckWait::Auto), ..Chosen::default() },
+        ] {
+            let followed = collected(Collect::default()).following(chosen);
+            assert_eq!(followed.check(), Ok(()), "{chosen:?} became {followed:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_never_changed() {
+        let set = Settings {
+            handler_timeout: Some(secs(40)),
+            ..collected(Collect { max_messages: 50, ..Collect::default() })
+        };
+        let chosen = Chosen { concurrency: Some(20), ack_wait: Some(secs(30).into()) };
+        let followed = set.following(chosen);
+        assert_eq!((followed.concurrency, followed.ack_wait), (20, secs(30).into()));
+        assert!(matches!(followed.batching, Some(Batching::Collected(Collect { max_messages: 50, .. }))));
+        assert!(followed.check().is_err(), "a contradiction of two that are set is refused");
+    }
+
+    #[test]
+    fn the_usual_values_stay_where_they_fit() {
+        let followed = Settings::default().following(Chosen::default());
+        assert_eq!((followed.concurrency, followed.ack_wait), (32, secs(30).into()));
+    }
+}
