@@ -190,7 +190,7 @@ TESTED = [
            "            if timeout(pause, self.until_in(which)).await.is_ok() {",
            '            if timeout(pause, self.until_in(which)).await.is_ok() || crate::mutated("ended-only-once") {',
            "lib", "worker::tests::stops::a_lost_request_to_end_polls_is_repeated"),
-    Tested("early-end-forgotten", "crates/server/src/polls.rs",
+    Tested("early-end-forgotten", "crates/server/src/handlers/polls.rs",
            "                None => named.early.push_back((now, id)),",
            '                None if crate::mutated("early-end-forgotten") => {}\n'
            "                None => named.early.push_back((now, id)),",
@@ -216,11 +216,11 @@ TESTED = [
            '    if crate::mutated("undecodable-ends-the-answer") { return Ok((scan.since(start), Ok(parts?))); }\n'
            "    Ok((scan.since(start), parts))",
            "lib", "wire::received::tests::a_message_that_cannot_be_read_harms_no_other"),
-    Tested("peers-share-a-lock", "crates/server/src/key_lock.rs",
+    Tested("peers-share-a-lock", "crates/server/src/auth/key_lock.rs",
            "        if !peers.contains_key(&peer) {",
            '        let peer = peer.filter(|_| !crate::mutated("peers-share-a-lock"));\n        if !peers.contains_key(&peer) {',
            "lib", "key_lock::tests::peers_are_counted_apart_and_a_right_signature_clears_its_own"),
-    Tested("lock-keeps-out", "crates/server/src/keys.rs",
+    Tested("lock-keeps-out", "crates/server/src/auth/keys.rs",
            "            Ok(()) => {\n                key.lock.clear(sender.peer);",
            '            Ok(()) if crate::mutated("lock-keeps-out")\n'
            "                && key.lock.strike(sender.peer, Instant::now()) == Strike::Locked =>\n"

@@ -11,393 +11,57 @@
 //!
 //! # Layout
 //!
-//! A request passes `listener` and `connection` with `half_close` (sockets, deadlines, callers that are gone), `api` and `rim` (request id, panics, error body,
-//! metrics) with `resource`, `admit` with `body` and `gate` (size, caller), `inject` (faults on purpose), `routes`, and one
-//! file per resource: `queues`, `groups`, `send`, `consume`, `ack`, `polls`, `tags`, `tag_search`, `quotas`, `iam`. What they refuse
-//! they refuse with one of `codes`, as an `error`. `host_check` keeps web pages out while there are no credentials. In-process callers
-//! enter at `api` and skip the sockets; `admin` with `damaged` is apart from all that, on its own address.
+//! A request passes these folders from top to bottom; each knows only those below it.
 //!
-//! Nothing in here knows the client or the worker, and only [`broker`] knows how messages are kept.
+//! | folder | what it does |
+//! |---|---|
+//! | `server` | [`Server`] and its configuration: puts everything together |
+//! | `admin` | the admin address: health, metrics, looking at queues and changing them |
+//! | `api` | the pipeline of a request: middleware, admission (body and caller), faults, the route to its handler |
+//! | `handlers` | one file for each resource of the API, and the identity service |
+//! | `state` | what all requests share |
+//! | [`faults`] | faults on purpose, for tests |
+//! | `auth` | who a request comes from, and what that caller may do |
+//! | `metrics` | counters, and the texts that scrapers read |
+//! | `http` | what requests and answers are made of: bodies, JSON, queries, paths, errors with their documented codes |
+//! | `net` | sockets: the accept loop, TLS, deadlines, and who gives up a connection when all are taken |
+//! | [`broker`] | queues, groups, leases: what a DMS server does, without HTTP |
+//! | `store` | how messages are kept: in memory or on disk |
+//!
+//! Callers in the same process enter at `api` and skip the sockets. Nothing here knows the client or the worker.
 
 pub mod broker;
-
-mod access;
-mod ack;
-mod admin;
-mod admit;
-mod api;
-mod app;
-mod attributes;
-#[doc(hidden)]
-pub mod body;
-mod callers;
-mod changes;
 pub mod clock;
-mod codes;
-mod config;
-#[doc(hidden)]
-pub mod connection;
-#[doc(hidden)]
-pub mod connections;
-mod consume;
-mod damaged;
-#[doc(hidden)]
-pub mod descriptors;
-mod disk_room;
-mod durations;
-mod error;
-pub mod exposition;
-mod extensions;
 pub mod faults;
-mod figures;
+#[doc(hidden)]
+pub mod internal;
+#[doc(hidden)]
+pub mod store;
+
+mod admin;
+mod api;
+mod auth;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-mod gate;
-mod groups;
-#[doc(hidden)]
-pub mod guard;
-mod half_close;
-#[doc(hidden)]
-pub mod host_check;
-mod iam;
-mod inject;
-mod intake;
-mod json;
-mod key_lock;
-mod keys;
-#[doc(hidden)]
-pub mod listener;
-mod logins;
+mod handlers;
+mod histogram;
+mod http;
+mod log_limit;
 mod metrics;
-mod operation;
-mod paths;
-mod peer;
-mod permit;
-mod polls;
-mod principal;
-mod query;
-mod queue_admin;
-mod queues;
-mod quotas;
-mod recent;
-mod replays;
-mod resource;
-mod rights;
-mod rim;
-mod roster;
-mod routes;
-mod send;
-mod start;
-mod storage;
-#[doc(hidden)]
-pub mod store;
-mod tag_search;
-mod tags;
-mod tls;
-mod tokens;
-#[doc(hidden)]
-pub mod visitor;
+mod net;
+mod server;
+mod state;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-
-use axum::Router;
-use secrecy::ExposeSecret;
-use tokio_util::sync::CancellationToken;
-
-pub use self::callers::Callers;
-pub use self::config::{AccessKey, HttpLimits, Project, ServerConfig, SignatureRules, StartQueue, User};
-pub use self::operation::Operation;
-pub use self::rights::Rights;
-pub use self::tls::{Tls, TlsError, TlsFiles};
-use self::{
-    api::Api,
-    app::App,
-    body::Room,
-    broker::{Broker, embedded::OpenError},
-    connections::{Audience, ConnectionMetrics},
-    faults::Faults,
-    gate::Gate,
-    guard::Guard,
-    host_check::{HostCheck, Remedy, is_host},
-    listener::Listener,
-    metrics::Metrics,
-    polls::Polls,
-    roster::is_blank,
-    visitor::Visitor,
+pub use self::{
+    auth::{
+        project::{AccessKey, Project, SignatureRules, StartQueue, User},
+        rights::Rights,
+    },
+    http::operation::Operation,
+    net::{
+        limits::HttpLimits,
+        tls::{Tls, TlsError, TlsFiles},
+    },
+    server::{Server, callers::Callers, config::ServerConfig, error::ServerError},
 };
-
-/// The configuration key of the names by which a server without credentials may be called.
-const HOSTS_KEY: &str = "server.hosts";
-/// The configuration key of the token of the admin address.
-const ADMIN_TOKEN_KEY: &str = "server.admin_token";
-
-/// Into how many parts the room for bodies is divided: one peer may take one of them.
-const PARTS: usize = 4;
-
-/// Connections of the admin address at a time.
-pub const ADMIN_CONNECTIONS: usize = 256;
-/// How long callers without credentials may be idle where credentials are asked for.
-pub const STRANGERS_IDLE: Duration = Duration::from_secs(10);
-
-/// Why a server did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServerError {
-    /// A setting contradicts another or itself.
-    #[error("{0}")]
-    Config(String),
-    /// Without keys and users anybody is let in, and so only callers of the same machine may reach the server.
-    #[error(
-        "refusing to listen on {0}: no project has access keys or users, so anybody who reaches the server may use it; \
-         add some, or listen on a loopback address such as 127.0.0.1"
-    )]
-    Unguarded(SocketAddr),
-    /// The admin address would show and change messages for anybody, or tell its token to anybody on the way.
-    #[error(
-        "refusing the admin address {0}: off loopback it needs a token and a certificate; set server.admin_token (or \
-         server.admin_token_file) and server.admin_tls, or use a loopback address such as 127.0.0.1"
-    )]
-    OpenAdmin(SocketAddr),
-    /// The certificate cannot be used.
-    #[error("TLS: {0}")]
-    Tls(#[from] TlsError),
-    /// The data directory could not be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// A queue of the configuration could not be created.
-    #[error("cannot create the queue {queue} of the project {project}")]
-    StartQueue {
-        /// The project.
-        project: String,
-        /// The queue's name.
-        queue: String,
-        /// What the broker said.
-        #[source]
-        source: broker::BrokerError,
-    },
-    /// An address could not be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-/// A DMS server in this process.
-///
-/// Any number of them may live in one process. [`Server::run`] serves the sockets; a server without sockets is used
-/// through [`Server::router`] and ended by [`Server::close`]. One that is dropped stops as by a crash: what was answered
-/// is kept, and its data directory is free a moment later.
-#[derive(Debug)]
-pub struct Server {
-    app: Arc<App>,
-    listener: Option<Listener>,
-    admin: Option<Listener>,
-}
-
-impl Server {
-    /// Opens the store, creates the queues of the configuration, and listens.
-    ///
-    /// # Errors
-    /// When the configuration contradicts itself, an address is refused or taken, or the store cannot be opened.
-    pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
-        let gate = gate(&config)?;
-        let broker = start::open(&config).await?;
-        start::create_missing(&*broker, &config.projects).await?;
-        Self::assemble(config, gate, broker).await
-    }
-
-    /// A server on top of any broker: `data_dir`, the broker's settings and the queues in `config` do not apply.
-    ///
-    /// # Errors
-    /// When the configuration contradicts itself, or an address is refused or taken.
-    pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
-        let gate = gate(&config)?;
-        Self::assemble(config, gate, broker).await
-    }
-
-    async fn assemble(config: ServerConfig, gate: Gate, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
-        let tls = config.tls.map(Tls::load).transpose()?;
-        let connections = ConnectionMetrics::default();
-        let listener = listen(config.listen, tls).await?;
-        let listener = listener.map(|socket| socket.named("server", Audience::Callers, &connections));
-        let admin_tls = config.admin_tls.map(Tls::load).transpose()?;
-        let admin = listen(config.admin, admin_tls).await?;
-        let admin = admin.map(|socket| socket.named("server.admin", Audience::Operators, &connections));
-        let api_check = match gate.is_open() {
-            true => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: "server.auth" }),
-            false => HostCheck::guarded(),
-        };
-        let admin_guard = Guard::new(config.admin_token.as_ref().map(ExposeSecret::expose_secret), ADMIN_TOKEN_KEY);
-        let admin_check = match admin_guard.asks() {
-            true => HostCheck::guarded(),
-            false => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: ADMIN_TOKEN_KEY }),
-        };
-        let app = Arc::new(App {
-            broker,
-            stopping: CancellationToken::new(),
-            api_check,
-            admin_check,
-            admin_guard,
-            gate,
-            faults: Faults::new(&config.faults),
-            region: config.region,
-            data_dir: config.data_dir,
-            room: Room::new(config.limits.bodies_bytes, config.limits.body_bytes, PARTS),
-            limits: config.limits,
-            metrics: Metrics::new(),
-            connections,
-            extensions: config.extensions,
-            polls: Polls::default(),
-        });
-        Ok(Self { app, listener, admin })
-    }
-
-    /// The address of the API: the real port where port 0 was asked for.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.listener.as_ref().and_then(Listener::local_addr)
-    }
-
-    /// Where health, metrics and peek are reached: their address with `http` or `https` in front.
-    pub fn admin_url(&self) -> Option<String> {
-        self.admin.as_ref().and_then(Listener::url)
-    }
-
-    /// The address of health, metrics and peek.
-    pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(Listener::local_addr)
-    }
-
-    /// Where callers reach the API: its address with `http` or `https` in front.
-    pub fn url(&self) -> Option<String> {
-        self.listener.as_ref().and_then(Listener::url)
-    }
-
-    /// The certificate that callers of the API see; it can be read again while the server runs.
-    pub fn tls(&self) -> Option<&Tls> {
-        self.listener.as_ref().and_then(Listener::tls)
-    }
-
-    /// The certificates of all its addresses; they can be read again while the server runs.
-    pub fn certificates(&self) -> impl Iterator<Item = &Tls> {
-        self.listener.iter().chain(&self.admin).filter_map(Listener::tls)
-    }
-
-    /// The API as a service without sockets; clones share the server.
-    pub fn router(&self) -> Router {
-        Router::new().fallback_service(Api::new(Arc::clone(&self.app)))
-    }
-
-    /// Whether any caller is let in, because no project has keys or users.
-    pub fn is_open(&self) -> bool {
-        self.app.gate.is_open()
-    }
-
-    /// The keys and users; they can be changed while the server runs.
-    pub fn callers(&self) -> Callers {
-        Callers::new(&self.app)
-    }
-
-    /// What the server runs on.
-    pub fn broker(&self) -> &Arc<dyn Broker> {
-        &self.app.broker
-    }
-
-    /// What goes wrong on purpose from now on.
-    pub fn faults(&self) -> &Faults {
-        &self.app.faults
-    }
-
-    /// Serves until `shutdown` is ready: then long polls are answered empty at once, requests in progress are finished
-    /// within the grace period, and the broker is closed.
-    ///
-    /// Dropping the future cuts all connections and leaves the broker open.
-    ///
-    /// # Errors
-    /// None at present.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { app, listener, admin } = self;
-        let stopping = app.stopping.clone();
-        // The admin address answers until the last: a probe sees the server stopping, not gone.
-        let ended = CancellationToken::new();
-        let serve = async {
-            serve(listener, &app, &stopping).await;
-            ended.cancel();
-        };
-        let watch = serve_admin(admin, &app, &ended);
-        let stop = async {
-            shutdown.await;
-            stopping.cancel();
-        };
-        tokio::join!(serve, watch, stop);
-        app.broker.close().await;
-        Ok(())
-    }
-
-    /// Ends a server that is used in-process: waiting consume calls are answered, new calls refused, and all that was
-    /// accepted is durable when this returns.
-    pub async fn close(&self) {
-        self.app.stopping.cancel();
-        self.app.broker.close().await;
-    }
-}
-
-/// The gate of a configuration whose addresses are not open to strangers.
-fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
-    let gate = Gate::new(config.projects.clone(), config.token_lifetime, config.clock).map_err(ServerError::Config)?;
-    if let Some(host) = config.hosts.iter().find(|host| !is_host(host)) {
-        return Err(ServerError::Config(format!("the host {host:?} is neither a name nor an address without a port")));
-    }
-    if let Some(address) = config.listen.filter(|address| gate.is_open() && !address.ip().is_loopback()) {
-        return Err(ServerError::Unguarded(address));
-    }
-    if config.admin_token.as_ref().is_some_and(|token| is_blank(token.expose_secret())) {
-        return Err(ServerError::Config(format!("{ADMIN_TOKEN_KEY} is empty: set it, or leave it out")));
-    }
-    let is_guarded = config.admin_token.is_some() && config.admin_tls.is_some();
-    if let Some(address) = config.admin.filter(|address| !is_guarded && !address.ip().is_loopback()) {
-        return Err(ServerError::OpenAdmin(address));
-    }
-    Ok(gate)
-}
-
-async fn serve(listener: Option<Listener>, app: &Arc<App>, stopping: &CancellationToken) {
-    let api = |visitor: &Arc<Visitor>| Api::for_visitor(Arc::clone(app), Arc::clone(visitor));
-    match listener {
-        Some(listener) => listener.run_each(api, api_limits(app), stopping.clone()).await,
-        None => stopping.cancelled().await,
-    }
-}
-
-async fn serve_admin(listener: Option<Listener>, app: &Arc<App>, ended: &CancellationToken) {
-    if let Some(listener) = listener {
-        listener.run(admin::router(app), admin_limits(app), ended.clone()).await;
-    }
-}
-
-/// Callers who never show credentials may not be idle for long where credentials are asked for.
-fn api_limits(app: &App) -> HttpLimits {
-    with_strangers(app.limits.clone(), !app.gate.is_open())
-}
-
-fn admin_limits(app: &App) -> HttpLimits {
-    let limits = with_strangers(app.limits.clone(), app.admin_guard.asks());
-    HttpLimits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits }
-}
-
-fn with_strangers(limits: HttpLimits, guarded: bool) -> HttpLimits {
-    match guarded {
-        true => HttpLimits { strangers_idle_timeout: limits.strangers_idle_timeout.min(STRANGERS_IDLE), ..limits },
-        false => limits,
-    }
-}
-
-async fn listen(address: Option<SocketAddr>, tls: Option<Tls>) -> Result<Option<Listener>, ServerError> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = Listener::bind(address, tls).await.map_err(|source| ServerError::Listen { address, source })?;
-    Ok(Some(listener))
-}

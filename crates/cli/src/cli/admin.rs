@@ -12,7 +12,7 @@ use super::{
 };
 use crate::config::{Config, Secret};
 use dms_protocol::secret_url::without_secrets;
-use dms_server::host_check::is_loopback;
+use dms_server::internal::host_check::is_loopback;
 use dms_worker::transport::{HttpOptions, HttpTransport, Transport, TransportError};
 
 /// How long an answer may take, unless the command knows better.

@@ -17,7 +17,7 @@ use crate::{
     config::{Auth, Config, load},
     sidecar::{Controls, Ended, Sidecar, SidecarError, children, embed},
 };
-use dms_server::descriptors;
+use dms_server::internal::descriptors;
 
 /// Options of `run`.
 #[derive(Debug, Args)]

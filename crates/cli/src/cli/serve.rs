@@ -17,7 +17,7 @@ use crate::{
     config::{Config, Request, load},
     sidecar::embed,
 };
-use dms_server::{Server, ServerConfig, descriptors, faults::FaultPlan};
+use dms_server::{Server, ServerConfig, faults::FaultPlan, internal::descriptors};
 
 /// Options of `serve`.
 #[derive(Debug, Args)]

@@ -5,9 +5,12 @@ use std::{net::SocketAddr, time::Duration};
 use super::{embed, error::SidecarError};
 use crate::config;
 use dms_server::{
-    HttpLimits, STRANGERS_IDLE, Tls,
-    host_check::{HostCheck, Remedy},
-    listener::Listener,
+    HttpLimits, Tls,
+    internal::{
+        host_check::{HostCheck, Remedy},
+        limits::STRANGERS_IDLE,
+        listener::Listener,
+    },
 };
 
 /// Listens on an address.

@@ -12,7 +12,7 @@ use super::{
     start::{Sidecar, Unit},
 };
 use crate::config::{self, Limits};
-use dms_server::ADMIN_CONNECTIONS;
+use dms_server::internal::limits::ADMIN_CONNECTIONS;
 use dms_worker::{
     runtime::{OnWorkerFailure, Runtime, RuntimeBuilder, RuntimeReport, Sharing},
     worker::Report,

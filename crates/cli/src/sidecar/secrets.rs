@@ -3,7 +3,7 @@
 use super::{connect, deliver::credentials::Credentials};
 use crate::config::{Config, HttpHandler, Secret};
 use dms_protocol::current::Current;
-use dms_server::guard::Guard;
+use dms_server::internal::bearer::Guard;
 use dms_worker::client::{Client, Error};
 
 /// Where the secrets of a sidecar are in use.

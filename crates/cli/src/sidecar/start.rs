@@ -28,9 +28,11 @@ use super::{
 use crate::config::{self, CommandMode, Config, Secret};
 use dms_server::{
     Server,
-    connections::{Audience, ConnectionMetrics},
-    guard::Guard,
-    listener::Listener,
+    internal::{
+        bearer::Guard,
+        connection_limit::{Audience, ConnectionMetrics},
+        listener::Listener,
+    },
 };
 use dms_worker::{
     client::Client,

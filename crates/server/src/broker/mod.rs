@@ -17,7 +17,7 @@ use dms_protocol::{
 
 pub use self::retention::{Purged, RetentionPolicy};
 pub use self::verdict::{Cause, ReasonCounts, Verdict};
-pub use super::durations::Durations;
+pub use crate::histogram::Durations;
 pub use dms_protocol::queue::Stream;
 
 pub mod embedded;

@@ -3,6 +3,7 @@
 //! For tests of one's own handlers and clients, in any language: `Server::faults` in a program, `serve --faults` in a
 //! process. A server without rules pays one look at an atomic.
 
+pub(crate) mod inject;
 mod spec;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use super::operation::Operation;
+use crate::http::operation::Operation;
 
 /// One thing that can go wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,15 +102,15 @@ struct State {
 
 /// What a request is in for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fate {
+pub(crate) struct Fate {
     /// How long it waits first.
-    pub(super) delay: Duration,
+    pub(crate) delay: Duration,
     /// What happens then.
-    pub(super) fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
 }
 
 impl Faults {
-    pub(super) fn new(plan: &FaultPlan) -> Self {
+    pub(crate) fn new(plan: &FaultPlan) -> Self {
         let faults = Self {
             active: AtomicBool::new(false),
             state: Mutex::new(State {
@@ -151,7 +152,7 @@ impl Faults {
         self.active.store(!(state.rules.is_empty() && state.script.is_empty()), Ordering::Release);
     }
 
-    pub(super) fn fate(&self, operation: Operation) -> Fate {
+    pub(crate) fn fate(&self, operation: Operation) -> Fate {
         if !self.active.load(Ordering::Acquire) {
             return Fate::default();
         }

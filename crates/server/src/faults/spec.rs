@@ -59,7 +59,7 @@ fn fault(text: &str) -> Result<Fault, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::Operation;
+    use crate::http::operation::Operation;
 
     #[test]
     fn a_plan_is_read_from_its_parts() {

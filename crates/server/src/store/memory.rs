@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Found, ReadLimit, Record, Store, StoreError, Stored, StreamNo, up_to_time};
-use crate::durations::Durations;
+use crate::histogram::Durations;
 
 type Place = (StreamNo, u64);
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     broker::{RetentionPolicy, verdict::Cause},
-    durations::Durations,
+    histogram::Durations,
 };
 use dms_protocol::{
     message::DeadLetterInfo,

@@ -7,7 +7,7 @@ use super::{
     Checker,
 };
 use dms_protocol::limits;
-use dms_server::host_check::is_host;
+use dms_server::internal::host_check::is_host;
 
 /// Publishers, the admin endpoint, certificates, and no address twice.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {

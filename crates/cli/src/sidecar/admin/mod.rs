@@ -21,10 +21,10 @@ use tokio::time::Instant;
 
 use super::{listen::host_check, log_control::LogControl, observe::Recorder, start::Unit, throttle::Throttle};
 use crate::config::Config;
-use dms_server::{
-    connections::ConnectionMetrics,
+use dms_server::internal::{
+    bearer::{self, Guard},
+    connection_limit::ConnectionMetrics,
     exposition,
-    guard::{self, Guard},
     host_check::{self, HostCheck, Remedy},
 };
 use dms_worker::{client::Client, producer, worker::Metrics};
@@ -106,7 +106,7 @@ pub(super) fn router(admin: Arc<Admin>) -> Router {
         .route("/drain", post(control::drain))
         .route("/concurrency", post(control::concurrency))
         .route("/log", post(control::log))
-        .layer(middleware::from_fn_with_state(admin.guard.clone(), guard::check));
+        .layer(middleware::from_fn_with_state(admin.guard.clone(), bearer::check));
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(status::ready))

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use axum::body::Body;
 
 use super::results::Answer;
-use dms_server::body::{self, Arrived, BodyError, Bounds, Room};
+use dms_server::internal::body::{self, Arrived, BodyError, Bounds, Room};
 
 /// The largest request, in bytes: sixteen full messages.
 const MAX_REQUEST: usize = 16 * dms_protocol::limits::MAX_BYTES;

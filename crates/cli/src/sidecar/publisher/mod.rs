@@ -43,12 +43,12 @@ use dms_protocol::{
     message::Message,
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
-use dms_server::{
+use dms_server::internal::{
+    bearer::{self, Guard},
     body::Room,
-    guard::{self, Guard},
+    connection_state::Visitor,
     host_check::{self, Remedy},
     listener::Listener,
-    visitor::Visitor,
 };
 use dms_worker::{
     client::{Client, Error},
@@ -120,7 +120,7 @@ impl Publisher {
         };
         let router = Router::new()
             .route("/", post(publish))
-            .layer(middleware::from_fn_with_state(self.guard, guard::check))
+            .layer(middleware::from_fn_with_state(self.guard, bearer::check))
             .layer(middleware::from_fn_with_state(rule, host_check::check))
             .with_state(Arc::new(intake));
         self.listener.run(router, limits(1024, guarded, Duration::from_secs(10)), stop).await;

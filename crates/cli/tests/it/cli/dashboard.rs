@@ -8,10 +8,10 @@ use serde_json::Value;
 const WORKERS: &str = include_str!("../../../../../src/worker/metrics.rs");
 const PRODUCERS: &str = include_str!("../../../../../src/producer/metrics.rs");
 const SERVER: [&str; 4] = [
-    include_str!("../../../../server/src/metrics.rs"),
-    include_str!("../../../../server/src/figures.rs"),
-    include_str!("../../../../server/src/disk_room.rs"),
-    include_str!("../../../../server/src/connections/metrics.rs"),
+    include_str!("../../../../server/src/metrics/mod.rs"),
+    include_str!("../../../../server/src/metrics/broker.rs"),
+    include_str!("../../../../server/src/metrics/disk_space.rs"),
+    include_str!("../../../../server/src/net/connection_limit/metrics.rs"),
 ];
 const OPERATIONS: &str = include_str!("../../../../../docs/operations.md");
 

@@ -8,7 +8,7 @@ const OPERATIONS: &str = include_str!("../../../../../docs/operations.md");
 const README: &str = include_str!("../../../../../README.md");
 const README_ZH: &str = include_str!("../../../../../README.zh-CN.md");
 const SIDECAR_ADMIN: &str = include_str!("../../../src/sidecar/admin/mod.rs");
-const SERVER_ADMIN: &str = include_str!("../../../../server/src/admin.rs");
+const SERVER_ADMIN: &str = include_str!("../../../../server/src/admin/mod.rs");
 const EXIT_CODES: &str = include_str!("../../../src/cli/failure.rs");
 
 /// A section of the document, from its heading to the next one.

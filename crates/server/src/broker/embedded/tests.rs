@@ -13,7 +13,7 @@ use std::{
 use super::*;
 use crate::{
     broker::Verdict,
-    durations::Durations,
+    histogram::Durations,
     store::{Found, ReadLimit, Record, StoreError, StreamNo, disk::small_disk},
 };
 use dms_protocol::queue::TagFilter;

@@ -39,7 +39,7 @@ use self::{
     reserve::Reserve,
 };
 use super::{Found, OpenError, ReadLimit, Record, Snapshot, Store, StoreError, StreamNo};
-use crate::durations::Durations;
+use crate::histogram::Durations;
 
 mod answered;
 mod at;

@@ -1,0 +1,104 @@
+//! Damaged messages on the admin address: which are set aside, and skipping them for good.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use serde::Serialize;
+
+use crate::{
+    admin::answer,
+    broker::DamagedMessage,
+    http::{codes, error::ApiError, query::Query},
+    state::App,
+};
+
+/// A damaged message as `/admin/damaged` shows it.
+#[derive(Debug, Serialize)]
+struct DamagedView {
+    project: String,
+    queue_id: String,
+    queue: String,
+    /// None of a delayed message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    /// `messages`, `deadletters` or `delayed`.
+    stream: &'static str,
+    sequence: u64,
+    file: String,
+    offset: u64,
+    reason: String,
+}
+
+impl From<DamagedMessage> for DamagedView {
+    fn from(message: DamagedMessage) -> Self {
+        Self {
+            project: message.project.to_string(),
+            queue_id: message.queue.to_string(),
+            queue: message.queue_name,
+            group_id: message.group.map(|group| group.to_string()),
+            group: message.group_name,
+            stream: message.of.as_str(),
+            sequence: message.sequence,
+            file: message.file,
+            offset: message.offset,
+            reason: message.reason,
+        }
+    }
+}
+
+/// How many were skipped.
+#[derive(Debug, Serialize)]
+struct Skipped {
+    skipped: u64,
+}
+
+/// `/admin/damaged?queue=…&group=…&stream=…&sequence=…`: all that are set aside and fit.
+pub(crate) async fn list(State(app): State<Arc<App>>, query: Query) -> Response {
+    answer(chosen(&app, &query).map(|chosen| chosen.into_iter().map(DamagedView::from).collect::<Vec<_>>()))
+}
+
+/// `POST /admin/damaged/skip` with the same parameters, the queue among them: those messages are skipped for good.
+pub(crate) async fn skip(State(app): State<Arc<App>>, query: Query) -> Response {
+    answer(skip_chosen(&app, &query).await)
+}
+
+async fn skip_chosen(app: &App, query: &Query) -> Result<Skipped, ApiError> {
+    query.only(&["project", "queue", "group", "stream", "sequence"])?;
+    if query.first("queue").is_none() {
+        return Err(codes::URL_PARAMETER.because("queue is missing: name the queue whose damaged messages to skip."));
+    }
+    let mut skipped = 0;
+    for message in chosen(app, query)? {
+        app.broker.skip_damaged(&message).await?;
+        tracing::warn!(
+            project = %message.project,
+            queue = message.queue_name,
+            group = message.group_name.as_deref().unwrap_or_default(),
+            stream = message.of.as_str(),
+            message = message.sequence,
+            "a damaged message was skipped for good"
+        );
+        skipped += 1;
+    }
+    Ok(Skipped { skipped })
+}
+
+/// The damaged messages that the parameters choose. Queues and groups go by their names or ids.
+fn chosen(app: &App, query: &Query) -> Result<Vec<DamagedMessage>, ApiError> {
+    let sequence = match query.first("sequence") {
+        None => None,
+        Some(_) => Some(query.number("sequence", 0, &(0..=u64::MAX), codes::URL_PARAMETER)?),
+    };
+    let fits = |message: &DamagedMessage| {
+        let queue = [message.queue.as_str(), &message.queue_name];
+        let group = [message.group.as_ref().map(|group| group.as_str()), message.group_name.as_deref()];
+        query.first("project").is_none_or(|project| message.project.as_str() == project)
+            && query.first("queue").is_none_or(|wanted| queue.contains(&wanted))
+            && query.first("group").is_none_or(|wanted| group.contains(&Some(wanted)))
+            && query.first("stream").is_none_or(|wanted| message.of.as_str() == wanted)
+            && sequence.is_none_or(|sequence| message.sequence == sequence)
+    };
+    Ok(app.broker.damaged().into_iter().filter(fits).collect())
+}

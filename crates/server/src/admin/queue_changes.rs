@@ -1,0 +1,129 @@
+//! What the admin address does to a queue beyond the documented API: purging it, and setting how long it keeps messages.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{RawPathParams, State},
+    response::Response,
+};
+use serde::Serialize;
+
+use crate::{
+    admin::answer,
+    broker::{GroupOverview, Purged, QueueOverview, RetentionPolicy},
+    clock::millis,
+    http::{codes, error::ApiError, query::Query},
+    state::App,
+};
+use dms_protocol::{json::quoted, limits};
+
+/// What a purge has deleted.
+#[derive(Debug, Serialize)]
+struct PurgedView {
+    queue_id: String,
+    queue: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    purged_messages: u64,
+    purged_delayed_messages: u64,
+}
+
+/// How long a queue keeps messages now.
+#[derive(Debug, Serialize)]
+struct RetentionView {
+    queue_id: String,
+    queue: String,
+    retention_ms: u64,
+    delete_when_settled: bool,
+}
+
+/// `POST /admin/queues/{queue_id}/purge?group=…`: all messages of a queue are gone, or the backlog of one group is settled.
+pub(crate) async fn purge(State(app): State<Arc<App>>, params: RawPathParams, query: Query) -> Response {
+    answer(purge_named(&app, &params, &query).await)
+}
+
+/// `POST /admin/queues/{queue_id}/update?retention_ms=…&delete_when_settled=…`: sets how long a queue keeps messages.
+pub(crate) async fn update(State(app): State<Arc<App>>, params: RawPathParams, query: Query) -> Response {
+    answer(update_named(&app, &params, &query).await)
+}
+
+async fn purge_named(app: &App, params: &RawPathParams, query: &Query) -> Result<PurgedView, ApiError> {
+    query.only(&["project", "group"])?;
+    let named = named(app, params, query)?;
+    let group = query.first("group").map(|wanted| group_of(&named, wanted)).transpose()?;
+    let (queue, id) = (&named.queue, group.map(|group| &group.group.id));
+    let Purged { messages, delayed } = app.broker.purge(&named.project, &queue.id, id).await?;
+    let name = group.map(|group| group.group.name.as_str());
+    let (project, of) = (&named.project, name.unwrap_or_default());
+    tracing::warn!(%project, queue = queue.name, group = of, messages, delayed, "the backlog was purged");
+    Ok(PurgedView {
+        queue_id: queue.id.to_string(),
+        queue: queue.name.clone(),
+        group_id: id.map(ToString::to_string),
+        group: name.map(str::to_owned),
+        purged_messages: messages,
+        purged_delayed_messages: delayed,
+    })
+}
+
+async fn update_named(app: &App, params: &RawPathParams, query: &Query) -> Result<RetentionView, ApiError> {
+    query.only(&["project", "retention_ms", "delete_when_settled"])?;
+    let before = named(app, params, query)?;
+    let policy = changed(before.retention_set, query)?;
+    app.broker.set_retention(&before.project, &before.queue.id, policy).await?;
+    let now = app.broker.overview().into_iter().find(|now| now.queue.id == before.queue.id);
+    let now = now.ok_or_else(|| codes::QUEUE_NOT_FOUND.plain())?;
+    let (retention_ms, delete_when_settled) = (millis(now.retention), now.delete_when_settled);
+    let (project, queue) = (&now.project, &now.queue.name);
+    tracing::info!(%project, queue, retention_ms, delete_when_settled, "the retention was set");
+    Ok(RetentionView { queue_id: now.queue.id.to_string(), queue: now.queue.name, retention_ms, delete_when_settled })
+}
+
+/// What was set, changed as the parameters say. `default` takes back what was set.
+fn changed(set: RetentionPolicy, query: &Query) -> Result<RetentionPolicy, ApiError> {
+    let (retention, when_settled) = (query.first("retention_ms"), query.first("delete_when_settled"));
+    if retention.is_none() && when_settled.is_none() {
+        return Err(codes::URL_PARAMETER.because("retention_ms or delete_when_settled is needed."));
+    }
+    let retention = match retention {
+        None => set.retention,
+        Some("default") => None,
+        Some(_) => {
+            let millis = query.number("retention_ms", 0, &limits::RETENTION_MS, codes::URL_PARAMETER)?;
+            Some(Duration::from_millis(millis))
+        }
+    };
+    let delete_when_settled = match when_settled {
+        None => set.delete_when_settled,
+        Some("default") => None,
+        Some(_) => Some(query.flag("delete_when_settled", false)?),
+    };
+    Ok(RetentionPolicy { retention, delete_when_settled })
+}
+
+/// The queue in the path, by its id or its name; `project` tells queues of one name apart.
+fn named(app: &App, params: &RawPathParams, query: &Query) -> Result<QueueOverview, ApiError> {
+    let wanted = params.iter().find(|(key, _)| *key == "queue_id").map_or("", |(_, value)| value);
+    let project = query.first("project");
+    let fits = |queue: &QueueOverview| {
+        (queue.queue.id.as_str() == wanted || queue.queue.name == wanted)
+            && project.is_none_or(|project| queue.project.as_str() == project)
+    };
+    let mut found = app.broker.overview().into_iter().filter(fits);
+    match (found.next(), found.next()) {
+        (None, _) => Err(codes::QUEUE_NOT_FOUND.plain()),
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => {
+            let text =
+                format!("{} is a queue of several projects: add project, or use the queue's id.", quoted(wanted));
+            Err(codes::URL_PARAMETER.because(text))
+        }
+    }
+}
+
+fn group_of<'a>(queue: &'a QueueOverview, wanted: &str) -> Result<&'a GroupOverview, ApiError> {
+    let fits = |group: &&GroupOverview| group.group.id.as_str() == wanted || group.group.name == wanted;
+    queue.groups.iter().find(fits).ok_or_else(|| codes::GROUP_NOT_FOUND.plain())
+}

@@ -1,0 +1,148 @@
+//! The rim: what is done to every request and every answer, whatever the operation.
+//!
+//! A request id, containment of panics, the error body, one debug line without bodies or secrets, and metrics.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::{
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::{
+    api::{
+        admission::{self, refuse},
+        resource::Target,
+    },
+    auth::{authenticator::Sender, logins::HeldBack},
+    handlers::extensions::{ANNOUNCED, EXTENSIONS},
+    http::{
+        codes::{self, Code},
+        error::ApiError,
+        host_check::Refusal,
+        operation::Operation,
+    },
+    net::connection_state::Visitor,
+    state::App,
+};
+
+/// The header that carries a request's id, both ways.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest request id that is echoed, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+/// The longest URI, and the longest value of a header, in bytes.
+const MAX_LINE: usize = 32 << 10;
+
+/// Wraps a request: nothing that happens inside gets out except as an answer.
+pub(crate) async fn wrap(app: &App, visitor: Option<&Visitor>, request: Request) -> Response {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let id = request_id(&parts.headers);
+    let target = Target::of(parts.uri.path()).filter(|target| app.extensions || !target.resource.is_extension());
+    let operation = target.map_or(Operation::Unknown, |target| Operation::of(&parts.method, target.resource)).as_str();
+
+    let mut response = match (acceptable(app, visitor, &parts), target) {
+        (Err(error), _) => refuse(error, &parts, body),
+        (Ok(()), None) => refuse(codes::URL_NOT_FOUND.plain(), &parts, body),
+        (Ok(()), Some(target)) => AssertUnwindSafe(admission::admit(app, Sender::new(&parts, visitor), target, body))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                tracing::error!(operation, request_id = ?id, "the request handler panicked");
+                codes::INTERNAL.plain().into_response()
+            }),
+    };
+
+    let refused = response.extensions_mut().remove::<ApiError>();
+    if let Some(error) = &refused {
+        *response.body_mut() = Body::from(error.body(id.to_str().unwrap_or_default()));
+    }
+    let (status, took) = (response.status().as_u16(), started.elapsed());
+    let code = refused.as_ref().map(|error| error.code().name);
+    tracing::debug!(operation, status, code, ?took, request_id = ?id, "answered");
+    app.metrics.answered(operation, status, took);
+    response.headers_mut().insert(REQUEST_ID, id);
+    if app.extensions && !target.is_some_and(|target| target.resource.is_identity()) {
+        response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
+    }
+    if let Some(HeldBack(delay)) = response.extensions_mut().remove() {
+        hold_back(visitor, delay).await;
+    }
+    response
+}
+
+/// Lets time pass before an answer. The connection may be given to another meanwhile.
+async fn hold_back(visitor: Option<&Visitor>, delay: Duration) {
+    if let Some(visitor) = visitor {
+        visitor.hold_back();
+    }
+    sleep(delay).await;
+}
+
+/// Checks what holds for every head, whatever it asks for.
+fn acceptable(app: &App, visitor: Option<&Visitor>, head: &Parts) -> Result<(), ApiError> {
+    check_size(head).map_err(Code::plain)?;
+    match visitor {
+        Some(_) => app.api_check.check(head).map_err(misdirected),
+        // A caller in the same process has no use for a `Host`.
+        None => Ok(()),
+    }
+}
+
+/// Refuses a head that is larger than the service's gateway took. What is larger by far never gets here: its connection
+/// ends.
+fn check_size(head: &Parts) -> Result<(), Code> {
+    let uri = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
+    if uri > MAX_LINE {
+        return Err(codes::URI_SIZE);
+    }
+    if head.headers.values().any(|value| value.len() > MAX_LINE) {
+        return Err(codes::HEADER_SIZE);
+    }
+    Ok(())
+}
+
+fn misdirected(refusal: Refusal) -> ApiError {
+    let code = match refusal.status {
+        StatusCode::BAD_REQUEST => codes::HOST,
+        StatusCode::FORBIDDEN => codes::WEB_PAGE,
+        _ => codes::FOREIGN_HOST,
+    };
+    code.because(refusal.text)
+}
+
+/// The caller's request id where it is a short visible text, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers
+        .get(REQUEST_ID)
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
+    given.cloned().unwrap_or_else(|| {
+        let mut text = uuid::Uuid::encode_buffer();
+        // Unique is enough here, so no call of the system for every request.
+        let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
+        let text = id.hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_echoed_only_if_it_is_short_and_visible() {
+        let echoed = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("")));
+            request_id(&headers) == text
+        };
+        assert!(echoed("req-1"));
+        assert!(!echoed("a b"));
+        assert!(!echoed(""));
+        assert!(!echoed(&"x".repeat(129)));
+    }
+}

@@ -1,0 +1,54 @@
+//! The API as a service: what connections and callers in the process call.
+
+pub(crate) mod access_log;
+mod admission;
+mod middleware;
+pub(crate) mod resource;
+pub(crate) mod routes;
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{extract::Request, response::Response};
+use tower::Service;
+
+use crate::{net::connection_state::Visitor, state::App};
+
+/// The whole API. Not a router of axum: its layers and boxes cost as much as an operation.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    app: Arc<App>,
+    /// The connection of the caller; `None` for callers in the same process.
+    visitor: Option<Arc<Visitor>>,
+}
+
+impl Api {
+    /// The API for callers in the same process.
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { app, visitor: None }
+    }
+
+    /// The API for a connection.
+    pub(crate) fn for_visitor(app: Arc<App>, visitor: Arc<Visitor>) -> Self {
+        Self { app, visitor: Some(visitor) }
+    }
+}
+
+impl Service<Request> for Api {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (app, visitor) = (Arc::clone(&self.app), self.visitor.clone());
+        Box::pin(async move { Ok(middleware::wrap(&app, visitor.as_deref(), request).await) })
+    }
+}

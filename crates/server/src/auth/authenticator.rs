@@ -1,0 +1,184 @@
+//! The gate: who a request comes from, by signature or by token.
+//!
+//! Where a request has both, the signature counts, because it covers the request and the token does not.
+
+use std::{
+    net::IpAddr,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
+
+use http::{header, request::Parts};
+use jiff::Timestamp;
+
+use crate::{
+    auth::{
+        caller::Caller,
+        changes::{Change, changes},
+        keys::{SignedClaim, TOKEN_HEADER},
+        logins::Logins,
+        project::Project,
+        replays::Replays,
+        roster::Roster,
+        tokens::Tokens,
+    },
+    clock::Clock,
+    http::{codes, error::ApiError},
+    metrics::Metrics,
+    net::connection_state::Visitor,
+};
+use dms_protocol::auth::signer::ALGORITHM;
+
+/// Who a request says it comes from.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// The head alone proves it.
+    Proven(Caller),
+    /// The signature does, together with the body.
+    Signed(SignedClaim),
+}
+
+impl Claim {
+    /// Finds out who the request comes from.
+    ///
+    /// # Errors
+    /// 401 APIGW.0301 when the signature is wrong.
+    pub(crate) fn prove(
+        self,
+        gate: &Gate,
+        sender: Sender<'_>,
+        body: &[u8],
+        metrics: &Metrics,
+    ) -> Result<Caller, ApiError> {
+        let caller = match self {
+            Self::Proven(caller) => Ok(caller),
+            Self::Signed(claim) => {
+                let proven = claim.prove(sender, body, &gate.replays, gate.now());
+                proven.map(Caller::Known).map_err(|refusal| refusal.count(metrics))
+            }
+        }?;
+        if let Caller::Known(_) = caller {
+            sender.has_authenticated();
+        }
+        Ok(caller)
+    }
+}
+
+/// The head of a request, and the address that sent it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender<'a> {
+    /// The head.
+    pub(crate) parts: &'a Parts,
+    /// The address at the other end of the connection; `None` for callers in the same process.
+    pub(crate) peer: Option<IpAddr>,
+    visitor: Option<&'a Visitor>,
+}
+
+impl<'a> Sender<'a> {
+    /// The sender of a request on a connection; `None` for callers in the same process.
+    pub(crate) fn new(parts: &'a Parts, visitor: Option<&'a Visitor>) -> Self {
+        Self { parts, peer: visitor.map(Visitor::peer), visitor }
+    }
+
+    /// Its credentials are right.
+    fn has_authenticated(self) {
+        if let Some(visitor) = self.visitor {
+            visitor.has_authenticated();
+        }
+    }
+}
+
+/// Knows the projects, their keys, their users and the tokens given out.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    roster: RwLock<Roster>,
+    /// The tokens given out.
+    pub(crate) tokens: Tokens,
+    /// The logins that were refused.
+    pub(crate) logins: Logins,
+    /// The signatures that were used.
+    replays: Replays,
+    clock: Clock,
+    open: bool,
+}
+
+impl Gate {
+    /// A gate for these projects.
+    ///
+    /// # Errors
+    /// A sentence about the first project, key or user that contradicts another or itself.
+    pub(crate) fn new(projects: Vec<Project>, token_lifetime: Duration, clock: Clock) -> Result<Self, String> {
+        let roster = Roster::new(projects)?;
+        Ok(Self {
+            open: roster.is_open(),
+            roster: RwLock::new(roster),
+            tokens: Tokens::new(token_lifetime),
+            logins: Logins::new(),
+            replays: Replays::default(),
+            clock,
+        })
+    }
+
+    /// Whether anybody is let in.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// The projects with their callers. They stay as they are while this is held.
+    pub(crate) fn roster(&self) -> RwLockReadGuard<'_, Roster> {
+        self.roster.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the keys and users of these projects in place of those that the projects of the same ids have, and says what
+    /// has changed. Tokens of users who are gone, or have another password, are good no longer.
+    ///
+    /// # Errors
+    /// As [`Roster::with_callers_of`]; then nothing changes.
+    pub(crate) fn replace_callers(&self, projects: &[Project]) -> Result<Vec<Change>, String> {
+        let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
+        let new = roster.with_callers_of(projects)?;
+        let changes = changes(&roster.projects, &new.projects);
+        self.tokens.revise(|owner| {
+            let kept = |change: &&Change| change.name == owner.name && change.ends_tokens;
+            if changes.iter().any(|change| kept(&change)) { None } else { new.user_again(owner) }
+        });
+        *roster = new;
+        Ok(changes)
+    }
+
+    /// What time it is.
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// The wall clock.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Finds out from the head who a request says it comes from, before anything is spent on its body.
+    ///
+    /// # Errors
+    /// 401 with the gateway's code for signatures (APIGW.0301) or the service's for tokens (DMS.10240101 to 103).
+    pub(crate) fn claim(&self, sender: Sender<'_>, metrics: &Metrics) -> Result<Claim, ApiError> {
+        if self.open {
+            return Ok(Claim::Proven(Caller::Anyone));
+        }
+        let parts = sender.parts;
+        let authorization = parts.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+        let token = parts.headers.get(TOKEN_HEADER).map(|value| value.to_str().unwrap_or_default());
+        let token = token.filter(|token| !token.is_empty());
+        match (authorization, token) {
+            (Some(text), _) if text.starts_with(ALGORITHM) => self
+                .roster()
+                .keys
+                .claim(text, sender, self.now())
+                .map(Claim::Signed)
+                .map_err(|refusal| refusal.count(metrics)),
+            (_, Some(token)) => Ok(Claim::Proven(Caller::Known(self.tokens.owner(token)?))),
+            (Some(_), None) => Err(codes::SIGNATURE
+                .because(format!("verify aksk signature fail: the Authorization header is not of {ALGORITHM}"))),
+            (None, None) => Err(codes::TOKEN_MISSING.because("X-Auth-Token or a signature is required.")),
+        }
+    }
+}

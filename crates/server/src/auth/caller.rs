@@ -1,0 +1,136 @@
+//! [`Caller`]: who a request comes from, and what that caller may do.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    auth::rights::{Right, Rights},
+    http::{codes, error::ApiError},
+};
+use dms_protocol::queue::ProjectId;
+
+/// Who a request comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// Anybody: the server has no keys and no users.
+    Anyone,
+    /// Somebody who has shown credentials.
+    Known(Arc<Principal>),
+}
+
+/// Somebody with credentials.
+#[derive(Debug)]
+pub(crate) struct Principal {
+    /// Who it is.
+    pub(crate) name: Name,
+    /// What it may do in which project.
+    pub(crate) projects: Vec<(ProjectId, Rights)>,
+}
+
+/// How a caller is called in logs and refusals.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Name {
+    /// An access key.
+    Key(String),
+    /// A user of a domain.
+    User {
+        /// The user.
+        user: String,
+        /// The domain.
+        domain: String,
+    },
+}
+
+impl Name {
+    /// The access key, or the user and the domain, as fields of a log line.
+    pub(crate) fn parts(&self) -> (Option<&str>, Option<&str>, Option<&str>) {
+        match self {
+            Self::Key(key) => (Some(key), None, None),
+            Self::User { user, domain } => (None, Some(user), Some(domain)),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "the access key {key:?}"),
+            Self::User { user, domain } => write!(f, "the user {user:?} of the domain {domain:?}"),
+        }
+    }
+}
+
+impl Caller {
+    /// Checks that the caller may use a project.
+    ///
+    /// # Errors
+    /// DMS.10240104 when it is another's.
+    pub(crate) fn enter(&self, project: &str) -> Result<(), ApiError> {
+        match self {
+            Self::Anyone => Ok(()),
+            Self::Known(principal) if principal.rights(project).is_some() => Ok(()),
+            Self::Known(_) => Err(codes::PROJECT_MISMATCH.plain()),
+        }
+    }
+
+    /// Whether the caller may see a project.
+    pub(crate) fn sees(&self, project: &ProjectId) -> bool {
+        self.enter(project.as_str()).is_ok()
+    }
+
+    /// Whether the caller may see a queue of this name.
+    pub(crate) fn sees_queue(&self, project: &ProjectId, queue: &str) -> bool {
+        self.limits(project).is_none_or(|limits| limits.rights.show(queue))
+    }
+
+    /// What the caller is limited to in a project; `None` where nothing is left out.
+    pub(crate) fn limits(&self, project: &ProjectId) -> Option<Limits<'_>> {
+        let Self::Known(principal) = self else { return None };
+        let rights = principal.rights(project.as_str())?;
+        (!rights.are_all()).then_some(Limits { name: &principal.name, rights })
+    }
+
+    /// Checks that the caller may do this with a queue of this name.
+    ///
+    /// # Errors
+    /// DMS.10240311, which names the caller, the right and the queue.
+    pub(crate) fn may(&self, right: Right, project: &ProjectId, queue: &str) -> Result<(), ApiError> {
+        self.limits(project).map_or(Ok(()), |limits| limits.check(right, queue))
+    }
+}
+
+impl Principal {
+    fn rights(&self, project: &str) -> Option<&Rights> {
+        self.projects.iter().find(|(own, _)| own.as_str() == project).map(|(_, rights)| rights)
+    }
+}
+
+/// The rights of a caller that has not all of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits<'a> {
+    name: &'a Name,
+    /// The rights.
+    pub(crate) rights: &'a Rights,
+}
+
+impl Limits<'_> {
+    /// Checks for a right on a queue of this name.
+    ///
+    /// # Errors
+    /// As [`Caller::may`].
+    pub(crate) fn check(self, right: Right, queue: &str) -> Result<(), ApiError> {
+        match self.rights.allow(right, queue) {
+            true => Ok(()),
+            false => Err(self.refusal(format_args!("the right {:?} on the queue {queue:?}", right.to_string()))),
+        }
+    }
+
+    /// The answer to a caller that lacks this.
+    pub(crate) fn refusal(self, lacks: impl fmt::Display) -> ApiError {
+        codes::NO_RIGHT.because(format!("{} does not have {lacks}", sentence(self.name)))
+    }
+}
+
+/// A name at the head of a sentence.
+fn sentence(name: &Name) -> String {
+    name.to_string().replacen("the", "The", 1)
+}

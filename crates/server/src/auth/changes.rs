@@ -1,0 +1,91 @@
+//! What a new configuration changes about keys and users.
+
+use std::collections::BTreeMap;
+
+use crate::auth::{
+    caller::Name,
+    keys::same_secret,
+    project::{AccessKey, Project, User},
+};
+use dms_protocol::queue::ProjectId;
+
+/// A key or a user of a project that is new, gone or different.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// The project.
+    pub(crate) project: ProjectId,
+    /// Who.
+    pub(crate) name: Name,
+    /// What has become of it.
+    pub(crate) kind: Kind,
+    /// Whether tokens given out before are good no longer: the password is another, or there is none any more.
+    pub(crate) ends_tokens: bool,
+}
+
+/// What has become of a key or a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It is new.
+    Added,
+    /// Its secret is another, or its rights are.
+    Changed,
+    /// It is gone.
+    Removed,
+}
+
+/// A key's or a user's entries: a user may have several passwords.
+#[derive(Default)]
+struct Entries<'a> {
+    keys: Vec<&'a AccessKey>,
+    users: Vec<&'a User>,
+}
+
+/// What differs between the callers of two lists of projects.
+pub(crate) fn changes(old: &[Project], new: &[Project]) -> Vec<Change> {
+    let (old, new) = (entries(old), entries(new));
+    let change = |(project, name): &(&ProjectId, Name), kind, ends_tokens| {
+        Some(Change { project: (*project).clone(), name: name.clone(), kind, ends_tokens })
+    };
+    let gone =
+        old.iter().filter(|(id, _)| !new.contains_key(*id)).filter_map(|(id, _)| change(id, Kind::Removed, true));
+    let others = new.iter().filter_map(|(id, entries)| match old.get(id) {
+        None => change(id, Kind::Added, false),
+        Some(before) if before.are(entries) => None,
+        Some(before) => change(id, Kind::Changed, !before.have_passwords_of(entries)),
+    });
+    gone.chain(others).collect()
+}
+
+fn entries(projects: &[Project]) -> BTreeMap<(&ProjectId, Name), Entries<'_>> {
+    let mut found: BTreeMap<_, Entries<'_>> = BTreeMap::new();
+    for project in projects {
+        for key in &project.access_keys {
+            let name = Name::Key(key.access_key.clone());
+            found.entry((&project.id, name)).or_default().keys.push(key);
+        }
+        for user in &project.users {
+            let name = Name::User { user: user.user.clone(), domain: user.domain.clone() };
+            found.entry((&project.id, name)).or_default().users.push(user);
+        }
+    }
+    found
+}
+
+impl Entries<'_> {
+    fn are(&self, others: &Self) -> bool {
+        let same_keys = self.keys.len() == others.keys.len()
+            && self.keys.iter().zip(&others.keys).all(|(one, other)| {
+                same_secret(Some(&one.secret_key), Some(&other.secret_key))
+                    && same_secret(one.security_token.as_ref(), other.security_token.as_ref())
+                    && one.rights == other.rights
+            });
+        let same_rights = self.users.iter().zip(&others.users).all(|(one, other)| one.rights == other.rights);
+        same_keys && same_rights && self.have_passwords_of(others)
+    }
+
+    fn have_passwords_of(&self, others: &Self) -> bool {
+        let pairs = || self.users.iter().zip(&others.users);
+        self.users.len() == others.users.len()
+            && pairs().all(|(one, other)| same_secret(Some(&one.password), Some(&other.password)))
+    }
+}

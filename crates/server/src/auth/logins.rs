@@ -1,0 +1,173 @@
+//! Logins that were refused: how long the answer to a wrong password is held back, so that passwords cannot be tried quickly.
+//!
+//! Nobody is ever locked out. Every password is looked at when it arrives, and a right one passes at once, whatever came
+//! before it from whomever: anybody can send wrong ones in the name of another.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::{auth::lru::Recent, clock::millis, log_limit::Warnings, net::peer::network};
+use dms_protocol::text::cut;
+
+/// Wrong passwords that are answered at once: somebody mistyped, or several machines have the same old one.
+const FREE: u32 = 3;
+/// How long the answer to the next one is held back. With each further one it doubles.
+const FIRST: Duration = Duration::from_millis(250);
+/// How long an answer is held back at most: less than clients wait for it.
+const LONGEST: Duration = Duration::from_secs(10);
+/// After so long without a wrong password they are forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
+/// How many users, and how many peers, are remembered.
+const MOST: usize = 4096;
+/// How much of a name from a stranger is logged, in bytes.
+const SHOWN: usize = 64;
+
+/// Wrong passwords, by the user that they were for and by the peer that sent them.
+#[derive(Debug)]
+pub(crate) struct Logins {
+    records: Mutex<Records>,
+    warnings: Warnings,
+}
+
+#[derive(Debug)]
+struct Records {
+    /// By a hash of the name and the domain, whether there is such a user or not: an answer must not tell.
+    users: Recent<[u8; 32], Record>,
+    /// By network; `None` stands for callers in the same process.
+    peers: Recent<Option<IpAddr>, Record>,
+}
+
+/// Wrong passwords in a row.
+#[derive(Debug, Default)]
+struct Record {
+    wrong: u32,
+    latest: Option<Instant>,
+}
+
+/// Who tried to log in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt<'a> {
+    /// The name as it was given.
+    pub(crate) user: &'a str,
+    /// The domain as it was given.
+    pub(crate) domain: &'a str,
+    /// The address at the other end of the connection; `None` for callers in the same process.
+    pub(crate) peer: Option<IpAddr>,
+}
+
+/// Marks an answer that is to be held back for so long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeldBack(pub(crate) Duration);
+
+impl Logins {
+    /// Nobody has tried yet.
+    pub(crate) fn new() -> Self {
+        let records = Records { users: Recent::new(MOST), peers: Recent::new(MOST) };
+        Self { records: Mutex::new(records), warnings: Warnings::default() }
+    }
+
+    /// Counts a wrong password and says how long its answer is to be held back.
+    pub(crate) fn refuse(&self, attempt: Attempt<'_>) -> Duration {
+        let now = Instant::now();
+        let delay = {
+            let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_user = records.users.value(attempt.hash()).count(now);
+            let of_peer = records.peers.value(attempt.peer.map(network)).count(now);
+            delay_after(of_user.max(of_peer))
+        };
+        self.warn(attempt, delay, now);
+        delay
+    }
+
+    fn warn(&self, attempt: Attempt<'_>, delay: Duration, now: Instant) {
+        let Some(suppressed) = self.warnings.admit(now) else { return };
+        tracing::warn!(
+            user = cut(attempt.user, SHOWN),
+            domain = cut(attempt.domain, SHOWN),
+            peer = attempt.peer.map(tracing::field::display),
+            delay_ms = millis(delay),
+            suppressed,
+            "a login was refused: the user, the domain, the password or the project is wrong; answers to further wrong ones \
+             are held back, a right one passes at once; if the peer is a stranger, block it"
+        );
+    }
+}
+
+impl Attempt<'_> {
+    /// Stands for the user: a name may be as long as a request.
+    fn hash(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.user.len().to_le_bytes());
+        hash.update(self.user);
+        hash.update(self.domain);
+        hash.finalize().into()
+    }
+}
+
+impl Record {
+    /// Counts one more, and says how many there are.
+    fn count(&mut self, now: Instant) -> u32 {
+        if self.latest.is_some_and(|latest| now.duration_since(latest) >= FORGOTTEN) {
+            self.wrong = 0;
+        }
+        self.latest = Some(now);
+        self.wrong = self.wrong.saturating_add(1);
+        self.wrong
+    }
+}
+
+/// How long the answer to the last of so many wrong passwords is held back.
+fn delay_after(wrong: u32) -> Duration {
+    match wrong.saturating_sub(FREE) {
+        0 => Duration::ZERO,
+        further => FIRST.saturating_mul(2_u32.saturating_pow(further - 1)).min(LONGEST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(user: &str, peer: u8) -> Attempt<'_> {
+        Attempt { user, domain: "d", peer: Some(IpAddr::from([10, 0, 0, peer])) }
+    }
+
+    fn delays(logins: &Logins, user: &str, peer: u8, count: usize) -> Vec<u128> {
+        (0..count).map(|_| logins.refuse(attempt(user, peer)).as_millis()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_held_back_longer_and_longer_up_to_a_bound() {
+        let logins = Logins::new();
+        let expected = [0, 0, 0, 250, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000];
+        assert_eq!(delays(&logins, "u", 1, 11), expected);
+        tokio::time::advance(FORGOTTEN).await;
+        assert_eq!(delays(&logins, "u", 1, 1), [0]);
+    }
+
+    /// Many peers try one user, and one peer tries many users.
+    #[tokio::test(start_paused = true)]
+    async fn users_and_peers_are_counted_each() {
+        let logins = Logins::new();
+        assert_eq!(delays(&logins, "u", 1, 4), [0, 0, 0, 250]);
+        assert_eq!(delays(&logins, "u", 2, 1), [500]);
+        assert_eq!(delays(&logins, "other", 1, 1), [500]);
+        assert_eq!(delays(&logins, "other", 2, 1), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_is_bounded() {
+        let logins = Logins::new();
+        delays(&logins, "u", 1, 4);
+        for number in 0..MOST {
+            logins.refuse(attempt(&number.to_string(), 2));
+        }
+        assert_eq!(delays(&logins, "u", 3, 1), [0]);
+    }
+}

@@ -1,0 +1,55 @@
+//! [`Recent`]: a map that forgets what was not used for the longest time, so that strangers cannot fill the memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
+
+/// A map with a bounded number of entries. Each step takes a time that grows with the logarithm of that number.
+#[derive(Debug)]
+pub(crate) struct Recent<K, V> {
+    most: usize,
+    entries: HashMap<K, (u64, V)>,
+    /// The keys in the order of their latest use.
+    order: BTreeMap<u64, K>,
+    uses: u64,
+}
+
+impl<K: Clone + Eq + Hash, V: Default> Recent<K, V> {
+    /// An empty map of at most so many entries.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, entries: HashMap::new(), order: BTreeMap::new(), uses: 0 }
+    }
+
+    /// The value of a key, the default one if it is new. For a new one beyond the bound another is forgotten.
+    pub(crate) fn value(&mut self, key: K) -> &mut V {
+        self.uses += 1;
+        if let Some((use_before, _)) = self.entries.get(&key) {
+            self.order.remove(use_before);
+        } else if self.entries.len() >= self.most
+            && let Some((_, forgotten)) = self.order.pop_first()
+        {
+            self.entries.remove(&forgotten);
+        }
+        self.order.insert(self.uses, key.clone());
+        let (latest, value) = self.entries.entry(key).or_default();
+        *latest = self.uses;
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_last_is_kept() {
+        let mut recent: Recent<&str, u32> = Recent::new(3);
+        for key in ["a", "b", "c", "a", "d"] {
+            *recent.value(key) += 1;
+        }
+        assert_eq!(*recent.value("a"), 2, "it was used after b");
+        assert_eq!(*recent.value("b"), 0, "it was forgotten for d");
+        assert_eq!((recent.entries.len(), recent.order.len()), (3, 3));
+    }
+}

@@ -1,0 +1,149 @@
+//! Projects with their keys, users and queues, as a configuration has them.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    auth::{rights::Rights, roster::is_blank},
+    broker::Quotas,
+};
+use dms_protocol::queue::{NewQueue, ProjectId};
+
+/// A project: a space of queues with its own callers.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The `{project_id}` of paths: 1-64 of `A-Z a-z 0-9 _ -`.
+    pub id: ProjectId,
+    /// The name that a token's scope may use in place of the id.
+    pub name: String,
+    /// Keys that sign requests to it.
+    pub access_keys: Vec<AccessKey>,
+    /// Users that get tokens for it.
+    pub users: Vec<User>,
+    /// What is asked of the signatures of its keys.
+    pub signatures: SignatureRules,
+    /// Its quotas, where they differ from the server's.
+    pub quotas: Option<Quotas>,
+    /// Queues that are created at start if they are missing.
+    pub queues: Vec<StartQueue>,
+}
+
+impl Project {
+    /// A project without callers of its own, queues or quotas, named as its id.
+    pub fn new(id: impl Into<ProjectId>) -> Self {
+        let id = id.into();
+        Self {
+            name: id.to_string(),
+            id,
+            access_keys: Vec::new(),
+            users: Vec::new(),
+            signatures: SignatureRules::default(),
+            quotas: None,
+            queues: Vec::new(),
+        }
+    }
+
+    /// Adds a key.
+    pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<SecretString>) -> Self {
+        self.access_keys.push(AccessKey {
+            access_key: access_key.into(),
+            secret_key: secret_key.into(),
+            security_token: None,
+            rights: Rights::default(),
+        });
+        self
+    }
+
+    /// Adds a user.
+    pub fn user(
+        mut self,
+        user: impl Into<String>,
+        password: impl Into<SecretString>,
+        domain: impl Into<String>,
+    ) -> Self {
+        let (user, password, domain) = (user.into(), password.into(), domain.into());
+        self.users.push(User { user, password, domain, rights: Rights::default() });
+        self
+    }
+
+    /// Whether anybody can prove to be a caller of it.
+    pub(crate) fn has_auth(&self) -> bool {
+        !self.access_keys.is_empty() || !self.users.is_empty()
+    }
+}
+
+/// What is asked of signatures beyond the documented scheme. A key of several projects has the stricter rules of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignatureRules {
+    /// Whether `Host` must be among the signed headers, as it is with the vendor's SDKs; true. Without it a request could be
+    /// sent to another server that knows the key.
+    pub require_host: bool,
+    /// Whether a signature is good for one request only; false. The scheme itself lets a request be sent again for 15
+    /// minutes.
+    pub reject_replays: bool,
+}
+
+impl Default for SignatureRules {
+    fn default() -> Self {
+        Self { require_host: true, reject_replays: false }
+    }
+}
+
+impl SignatureRules {
+    /// The stricter of both, rule by rule.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            require_host: self.require_host || other.require_host,
+            reject_replays: self.reject_replays || other.reject_replays,
+        }
+    }
+}
+
+/// An access key with its secret.
+#[derive(Clone, Debug)]
+pub struct AccessKey {
+    /// The key's public half.
+    pub access_key: String,
+    /// Its secret half.
+    pub secret_key: SecretString,
+    /// The token that requests with this key must carry, for temporary credentials.
+    pub security_token: Option<SecretString>,
+    /// What requests with this key may do.
+    pub rights: Rights,
+}
+
+impl AccessKey {
+    /// Whether a part of it is no credential: there is nothing in it.
+    pub(crate) fn has_a_blank(&self) -> bool {
+        let secrets = [Some(&self.secret_key), self.security_token.as_ref()].into_iter().flatten();
+        is_blank(&self.access_key) || secrets.map(ExposeSecret::expose_secret).any(is_blank)
+    }
+}
+
+/// A user who gets tokens by password.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: SecretString,
+    /// The domain (account) the user belongs to.
+    pub domain: String,
+    /// What requests with the user's tokens may do.
+    pub rights: Rights,
+}
+
+impl User {
+    /// Whether both are passwords of one user.
+    pub(crate) fn is_same_user(&self, other: &Self) -> bool {
+        (&self.user, &self.domain) == (&other.user, &other.domain)
+    }
+}
+
+/// A queue that is there from the start.
+#[derive(Clone, Debug)]
+pub struct StartQueue {
+    /// The queue; one of that name that exists already is left as it is.
+    pub queue: NewQueue,
+    /// Its groups; those missing are created.
+    pub groups: Vec<String>,
+}

@@ -1,0 +1,133 @@
+//! [`Rights`]: what a key or a user may do, by the names of queues.
+
+use std::fmt;
+
+/// Something that a caller may be allowed to do with a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// Sending messages to it.
+    Send,
+    /// Consuming and acknowledging its messages and dead letters.
+    Consume,
+    /// Creating and deleting it and its groups, and changing its tags.
+    Manage,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Send => "send",
+            Self::Consume => "consume",
+            Self::Manage => "manage",
+        })
+    }
+}
+
+/// What a key or a user may do: for each right, patterns of queues' names in which `*` stands for any part. The default
+/// is everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Queues that messages may be sent to.
+    pub send: Vec<String>,
+    /// Queues that may be consumed from.
+    pub consume: Vec<String>,
+    /// Queues that may be created, deleted and changed, with their groups and tags.
+    pub manage: Vec<String>,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        let all = || vec!["*".to_owned()];
+        Self { send: all(), consume: all(), manage: all() }
+    }
+}
+
+impl Rights {
+    /// Whether they leave nothing out.
+    pub(crate) fn are_all(&self) -> bool {
+        [&self.send, &self.consume, &self.manage].iter().all(|patterns| patterns.iter().any(|pattern| pattern == "*"))
+    }
+
+    /// Whether they have this right on a queue of this name.
+    pub(crate) fn allow(&self, right: Right, queue: &str) -> bool {
+        self.patterns(right).iter().any(|pattern| matches(pattern.as_bytes(), queue.as_bytes()))
+    }
+
+    /// Whether they have this right on any queue.
+    pub(crate) fn allow_somewhere(&self, right: Right) -> bool {
+        !self.patterns(right).is_empty()
+    }
+
+    /// Whether a queue of this name is shown: any right on it is enough.
+    pub(crate) fn show(&self, queue: &str) -> bool {
+        [Right::Send, Right::Consume, Right::Manage].into_iter().any(|right| self.allow(right, queue))
+    }
+
+    fn patterns(&self, right: Right) -> &[String] {
+        match right {
+            Right::Send => &self.send,
+            Right::Consume => &self.consume,
+            Right::Manage => &self.manage,
+        }
+    }
+}
+
+/// Whether a text is like a pattern in which `*` stands for any part. Takes a time of their lengths' product at most.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut from) = (0, 0);
+    // Where the latest `*` is, and where in the text what it stands for ends at present.
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(byte) = text.get(from) {
+        match (pattern.get(at), star) {
+            (Some(b'*'), _) => {
+                star = Some((at, from));
+                at += 1;
+            }
+            (Some(wanted), _) if wanted == byte => (at, from) = (at + 1, from + 1),
+            (_, Some((place, end))) => {
+                star = Some((place, end + 1));
+                (at, from) = (place + 1, end + 1);
+            }
+            (_, None) => return false,
+        }
+    }
+    pattern.get(at..).is_none_or(|rest| rest.iter().all(|byte| *byte == b'*'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_part() {
+        for (pattern, text) in [
+            ("orders", "orders"),
+            ("*", "orders"),
+            ("orders*", "orders"),
+            ("orders-*", "orders-eu"),
+            ("*-dead", "orders-dead"),
+            ("a*b*c", "aXbYbZc"),
+            ("**a", "ba"),
+        ] {
+            assert!(matches(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
+        }
+        for (pattern, text) in [
+            ("orders", "orders-eu"),
+            ("orders", "Orders"),
+            ("orders-*", "orders"),
+            ("*-dead", "dead"),
+            ("a*b", "abc"),
+            ("", "a"),
+        ] {
+            assert!(!matches(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn the_default_is_everything() {
+        assert!(Rights::default().are_all() && Rights::default().show("q"));
+        let sender = Rights { send: vec!["orders*".to_owned()], consume: Vec::new(), manage: Vec::new() };
+        assert!(!sender.are_all() && sender.show("orders") && !sender.show("other"));
+        assert!(sender.allow(Right::Send, "orders-eu") && !sender.allow(Right::Consume, "orders-eu"));
+    }
+}

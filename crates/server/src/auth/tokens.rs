@@ -1,0 +1,188 @@
+//! The tokens that the identity service gave out.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::{
+    auth::caller::{Name, Principal},
+    http::{codes, error::ApiError},
+};
+use dms_protocol::auth::canonical::hex;
+
+/// Tokens of one user kept at a time. Past it the user's oldest is forgotten, so that a client in a loop can neither fill the
+/// memory nor end the tokens of others.
+const MOST: usize = 1_000;
+/// How long an expired token is remembered, to be called expired and not unknown.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// Tokens by their hash: a stolen memory image or a timed lookup gives none of them away.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    lifetime: Duration,
+    table: Mutex<Table>,
+}
+
+type Hash = [u8; 32];
+
+#[derive(Debug, Default)]
+struct Table {
+    grants: HashMap<Hash, Grant>,
+    /// The tokens of each user, those that end first in front.
+    users: HashMap<Name, VecDeque<Hash>>,
+}
+
+#[derive(Debug)]
+struct Grant {
+    owner: Arc<Principal>,
+    expires: Instant,
+}
+
+impl Tokens {
+    pub(crate) fn new(lifetime: Duration) -> Self {
+        Self { lifetime, table: Mutex::default() }
+    }
+
+    /// How long a new token is good.
+    pub(crate) fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// Makes a token of 256 random bits for a user. Without one it is good for nothing: anybody is let in anyway.
+    ///
+    /// # Errors
+    /// DMS.10250002 when the system gives no random numbers.
+    pub(crate) fn grant(&self, owner: Option<Arc<Principal>>) -> Result<String, ApiError> {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|error| {
+            tracing::error!(%error, "the system gives no random numbers");
+            codes::INTERNAL.plain()
+        })?;
+        let token = hex(&random);
+        if let Some(owner) = owner {
+            let now = Instant::now();
+            self.table().insert(hash(&token), Grant { owner, expires: now + self.lifetime }, now);
+        }
+        Ok(token)
+    }
+
+    /// The user of a good token.
+    ///
+    /// # Errors
+    /// DMS.10240102 when it has expired, DMS.10240101 when it is unknown.
+    pub(crate) fn owner(&self, token: &str) -> Result<Arc<Principal>, ApiError> {
+        let table = self.table();
+        let grant = table.grants.get(&hash(token)).ok_or_else(|| codes::TOKEN_INVALID.plain())?;
+        if Instant::now() < grant.expires {
+            return Ok(Arc::clone(&grant.owner));
+        }
+        Err(codes::TOKEN_EXPIRED.plain())
+    }
+
+    /// Gives every token the user that `current` makes of its own; those of whom it makes none are forgotten.
+    pub(crate) fn revise(&self, current: impl Fn(&Principal) -> Option<Arc<Principal>>) {
+        let mut table = self.table();
+        let Table { grants, users } = &mut *table;
+        grants.retain(|_, grant| match current(&grant.owner) {
+            Some(owner) => {
+                grant.owner = owner;
+                true
+            }
+            None => false,
+        });
+        users.retain(|_, hashes| {
+            hashes.retain(|hash| grants.contains_key(hash));
+            !hashes.is_empty()
+        });
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Keeps a token, and forgets those of its user that nobody asks for any more. All tokens live equally long, so they end
+    /// in the order in which they were made.
+    fn insert(&mut self, hash: Hash, grant: Grant, now: Instant) {
+        let own = self.users.entry(grant.owner.name.clone()).or_default();
+        let over = |hash: &Hash| self.grants.get(hash).is_none_or(|grant| now >= grant.expires + REMEMBERED);
+        let mut forgotten = Vec::new();
+        while own.front().is_some_and(|first| own.len() >= MOST || over(first)) {
+            forgotten.extend(own.pop_front());
+        }
+        own.push_back(hash);
+        for hash in forgotten {
+            self.grants.remove(&hash);
+        }
+        self.grants.insert(hash, grant);
+    }
+}
+
+fn hash(token: &str) -> Hash {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn user(name: &str) -> Option<Arc<Principal>> {
+        let name = Name::User { user: name.to_owned(), domain: "d".to_owned() };
+        Some(Arc::new(Principal { name, projects: Vec::new() }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_good_for_its_lifetime_and_then_called_expired() {
+        let tokens = Tokens::new(Duration::from_secs(60));
+        let token = tokens.grant(user("u")).unwrap();
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(tokens.owner(&token).unwrap().name, user("u").unwrap().name);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(tokens.owner(&token).unwrap_err().code(), codes::TOKEN_EXPIRED);
+        assert_eq!(tokens.owner("x").unwrap_err().code(), codes::TOKEN_INVALID);
+    }
+
+    /// One user's 10,000 tokens pushed out all others' before there was a bound for each.
+    #[tokio::test(start_paused = true)]
+    async fn the_tokens_of_each_user_are_bounded_and_end_nobody_elses() {
+        let tokens = Tokens::new(Duration::from_secs(60));
+        let other = tokens.grant(user("other")).unwrap();
+        let first = tokens.grant(user("u")).unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..20 * MOST {
+            tokens.grant(user("u")).unwrap();
+        }
+        assert_eq!(tokens.table().grants.len(), MOST + 1);
+        assert_eq!(tokens.owner(&first).unwrap_err().code(), codes::TOKEN_INVALID);
+        assert!(tokens.owner(&other).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_that_nobody_asks_for_any_more_are_forgotten() {
+        let tokens = Tokens::new(Duration::from_secs(60));
+        for _ in 0..10 {
+            tokens.grant(user("u")).unwrap();
+        }
+        tokio::time::advance(Duration::from_secs(60) + REMEMBERED).await;
+        tokens.grant(user("u")).unwrap();
+        assert_eq!(tokens.table().grants.len(), 1);
+    }
+
+    #[test]
+    fn a_revision_changes_the_users_of_tokens_or_forgets_them() {
+        let tokens = Tokens::new(Duration::from_secs(60));
+        let (kept, gone) = (tokens.grant(user("u")).unwrap(), tokens.grant(user("v")).unwrap());
+        tokens.revise(|owner| if owner.name == user("u")?.name { user("w") } else { None });
+        assert_eq!(tokens.owner(&kept).unwrap().name, user("w").unwrap().name);
+        assert_eq!(tokens.owner(&gone).unwrap_err().code(), codes::TOKEN_INVALID);
+        assert_eq!(tokens.table().users.len(), 1);
+    }
+}

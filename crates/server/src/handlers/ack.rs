@@ -1,0 +1,128 @@
+//! Acknowledging messages and dead letters (API reference 5.3.3, 5.3.5).
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    broker::{Ack, Cause, GroupPath, Settled, Stream, Verdict},
+    handlers::extensions::{CauseText, read_cause},
+    http::{
+        codes,
+        error::ApiError,
+        json::{self, Json},
+    },
+    state::App,
+};
+use dms_protocol::json::{Fault, Scan, shown};
+
+/// Acknowledgements in one request: the reference knows batches of ten, and several may be acknowledged together.
+const MAX_ACKS: usize = 1000;
+
+/// A line of the body of 5.3.3.
+#[derive(Debug, PartialEq)]
+struct Line<'a> {
+    handler: Cow<'a, str>,
+    /// As it came if it is no string; empty if it is missing.
+    status: Cow<'a, str>,
+    /// Why, where anything is said of it.
+    cause: Option<Box<CauseText<'a>>>,
+}
+
+/// The answer of 5.3.3: the first `success` of the batch are settled, the last `fail` failed.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    success: usize,
+    fail: usize,
+}
+
+/// `POST …/ack` (5.3.3), or `POST …/deadletters/ack` (5.3.5).
+pub(crate) async fn acknowledge(
+    app: &App,
+    path: &GroupPath,
+    stream: Stream,
+    body: &[u8],
+) -> Result<Json<Outcome>, ApiError> {
+    let acks = checked(json::read_messages(body, lines)?, app.extensions)?;
+    let Settled { success, fail } = app.broker.settle(path, stream, acks).await?;
+    app.metrics.settled(success, fail);
+    Ok(Json(Outcome { success, fail }))
+}
+
+fn lines<'a>(scan: &mut Scan<'a>) -> Result<Vec<Line<'a>>, Fault> {
+    scan.only("message", |scan| scan.items(line))
+}
+
+fn line<'a>(scan: &mut Scan<'a>) -> Result<Line<'a>, Fault> {
+    let start = scan.start();
+    let (mut handler, mut status) = (None, None);
+    // Most lines say nothing more: they stay small.
+    let mut cause: Option<Box<CauseText<'a>>> = None;
+    scan.members(|name, scan| match &**name {
+        b"handler" => name.once(&mut handler, scan.string()?),
+        b"status" => name.once(&mut status, scan.nullable(any_status)?),
+        other => match CauseText::member(&mut cause, other) {
+            Some(place) => scan.nullable(Scan::value).map(|text| *place = text),
+            None => scan.value().map(drop),
+        },
+    })?;
+    let handler = handler.ok_or_else(|| Fault::missing("handler", start))?;
+    Ok(Line { handler, status: status.flatten().unwrap_or_default(), cause })
+}
+
+/// A status of any type, so that a wrong one gets its own code.
+fn any_status<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, str>, Fault> {
+    match scan.first() {
+        Some(b'"') => scan.string(),
+        _ => Ok(String::from_utf8_lossy(scan.value()?)),
+    }
+}
+
+fn checked(lines: Vec<Line<'_>>, extensions: bool) -> Result<Vec<Ack>, ApiError> {
+    let count = lines.len();
+    if !(1..=MAX_ACKS).contains(&count) {
+        return Err(codes::REQUEST_FORMAT.at(format!("message has {count} entries: 1 to {MAX_ACKS} are allowed.")));
+    }
+    lines.into_iter().enumerate().map(|(index, line)| ack(index, count, line, extensions)).collect()
+}
+
+fn ack(index: usize, count: usize, line: Line<'_>, extensions: bool) -> Result<Ack, ApiError> {
+    let cause = || match &line.cause {
+        Some(text) if extensions => read_cause(index, text).map(|cause| Some(Arc::new(cause))),
+        _ => Ok(None::<Arc<Cause>>),
+    };
+    let verdict = match &*line.status {
+        "success" => Verdict::Success,
+        "fail" => Verdict::Fail(cause()?),
+        "release" if extensions => Verdict::Release,
+        "reject" if extensions => Verdict::Reject(cause()?),
+        other => {
+            let documented = format!("It should not be '{}'.", shown(other));
+            return Err(codes::ACK_STATUS.at(match count {
+                1 => documented,
+                _ => format!("{documented} That is message[{index}].status."),
+            }));
+        }
+    };
+    Ok(Ack { handle: line.handler.into_owned(), verdict })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn lines_are_read_whatever_is_beside_them() {
+        let text = r#" { "new": {"message":[]}, "message" : [ {"handler":"a\/b","status":"success","new":1e999},
+            { "status" : "f\u0061il" , "handler" : "b" }, {"handler":""}, {"handler":"c","status":null}, {"handler":"d","status":[ 1 ]} ] } "#;
+        let line = |handler: &'static str, status: &'static str| Line {
+            handler: handler.into(),
+            status: status.into(),
+            cause: None,
+        };
+        let expected = [line("a/b", "success"), line("b", "fail"), line("", ""), line("c", ""), line("d", "[ 1 ]")];
+        assert_eq!(json::read_messages(text.as_bytes(), lines).unwrap(), expected);
+    }
+}

@@ -1,0 +1,163 @@
+//! Consuming messages and dead letters (API reference 5.3.2, 5.3.4).
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName};
+use tokio::time::Instant;
+
+use crate::{
+    broker::{GroupPath, LeaseRequest, LeasedMessage, Stream},
+    handlers::extensions,
+    http::{codes, error::ApiError, json::JsonText, query::Query},
+    state::App,
+};
+use dms_protocol::{
+    json::{push_string, quoted},
+    limits,
+    queue::{TagFilter, TagMode},
+};
+
+const DELIVERIES: HeaderName = HeaderName::from_static("x-dms-deliveries");
+const WAITED: HeaderName = HeaderName::from_static("x-dms-waited-ms");
+
+/// `GET …/messages` (5.3.2), or `GET …/deadletters` (5.3.4): the same, without labels on either side.
+pub(crate) async fn consume(
+    app: &App,
+    path: &GroupPath,
+    stream: Stream,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    let request = match stream {
+        Stream::Messages => LeaseRequest { filter: filter(query)?, ..request(query)? },
+        Stream::DeadLetters => request(query)?,
+    };
+    if app.stopping.is_cancelled() {
+        return Err(codes::STOPPING.plain());
+    }
+    let leased = match extensions::poll_id(app, headers)? {
+        None => lease(app, path, stream, request, std::future::pending()).await?,
+        Some(id) => match app.polls.begin(&path.project, id) {
+            Some(poll) => lease(app, path, stream, request, poll.ended()).await?,
+            None => Vec::new(),
+        },
+    };
+    app.metrics.consumed(leased.len());
+    Ok(answer(&leased, stream, arrived.elapsed(), extensions::wants_reasons(app, headers)))
+}
+
+/// Leases what there is; empty when the call is `ended`, or the server stops.
+async fn lease(
+    app: &App,
+    path: &GroupPath,
+    stream: Stream,
+    request: LeaseRequest,
+    ended: impl Future<Output = ()>,
+) -> Result<Vec<LeasedMessage>, ApiError> {
+    tokio::select! {
+        // Giving up a lease call hands nothing out, so both may be answered at once.
+        () = app.stopping.cancelled() => Ok(Vec::new()),
+        () = ended => Ok(Vec::new()),
+        leased = app.broker.lease(path, stream, request) => Ok(leased?),
+    }
+}
+
+fn request(query: &Query) -> Result<LeaseRequest, ApiError> {
+    let seconds = |name, default, range, code| query.number(name, default, range, code).map(Duration::from_secs);
+    Ok(LeaseRequest {
+        max_messages: query.number("max_msgs", limits::MAX_MESSAGES, &(1..=limits::MAX_MESSAGES), codes::MAX_MSGS)?,
+        max_bytes: limits::MAX_BYTES,
+        wait: seconds("time_wait", 3, &limits::POLL_WAIT_SECS, codes::TIME_WAIT)?,
+        ack_wait: seconds("ack_wait", 30, &limits::ACK_WAIT_SECS, codes::ACK_WAIT)?,
+        filter: TagFilter::default(),
+    })
+}
+
+/// `tag` (repeated) and `tag_type`.
+fn filter(query: &Query) -> Result<TagFilter, ApiError> {
+    let tags: Vec<String> = query.all("tag").map(str::to_owned).collect();
+    if tags.len() > limits::MAX_LABELS {
+        let (found, most) = (tags.len(), limits::MAX_LABELS);
+        return Err(codes::URL_PARAMETER.because(format!("tag is given {found} times: at most {most} are allowed.")));
+    }
+    limits::labels(&tags).map_err(|error| codes::LABEL.because(error))?;
+    let mode = match query.first("tag_type") {
+        None | Some("or") => TagMode::Or,
+        Some("and") => TagMode::And,
+        Some(other) => return Err(codes::TAG_TYPE.because(format!("It is {}.", quoted(other)))),
+    };
+    Ok(TagFilter { tags, mode })
+}
+
+/// The bare array of 5.3.2, spliced from the stored texts into one buffer. The call `waited` so long for it: who knows when it sent
+/// the call then knows that the lease began no earlier than this much later.
+fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration, reasons: bool) -> Response {
+    let labels_size = |message: &LeasedMessage| message.tags.iter().map(|tag| tag.len() + 12).sum::<usize>();
+    let size = |message| labels_size(message) + message.json.len() + message.handle.len() + 28;
+    let mut text = Vec::with_capacity(leased.iter().map(size).sum::<usize>() + 2);
+    text.push(b'[');
+    for (at, message) in leased.iter().enumerate() {
+        text.extend_from_slice(if at == 0 { br#"{"message":"# } else { br#",{"message":"# });
+        match stream {
+            Stream::Messages => {
+                text.extend_from_slice(&message.json);
+                labels(&mut text, &message.tags);
+            }
+            Stream::DeadLetters => without_labels(&mut text, &message.json),
+        }
+        text.extend_from_slice(br#","handler":"#);
+        push_string(&mut text, &message.handle);
+        if let Some(info) = message.dead_letter.as_deref().filter(|_| reasons) {
+            text.extend_from_slice(br#","dead_letter":"#);
+            text.extend_from_slice(serde_json::json!(info).to_string().as_bytes());
+        }
+        text.push(b'}');
+    }
+    text.push(b']');
+    let headers = [(DELIVERIES, deliveries(leased)), (WAITED, waited.as_millis().to_string())];
+    (headers, JsonText(text.into())).into_response()
+}
+
+/// Each message's place in its stream, its attempt, and when it entered the stream, as in `17.1.1795550351698`: what tells a
+/// redelivery from another message, in a header so that bodies are those of the reference.
+fn deliveries(leased: &[LeasedMessage]) -> String {
+    let mut text = String::with_capacity(leased.len() * 32);
+    let mut digits = itoa::Buffer::new();
+    for LeasedMessage { sequence, failures, entered_ms, .. } in leased {
+        text.push_str(if text.is_empty() { "" } else { "," });
+        text.push_str(digits.format(*sequence));
+        text.push('.');
+        text.push_str(digits.format(failures.saturating_add(1)));
+        text.push('.');
+        text.push_str(digits.format(*entered_ms));
+    }
+    text
+}
+
+/// The copy of the labels beside `message`, where the examples of 5.3.2 have it (its tables have it inside).
+fn labels(text: &mut Vec<u8>, tags: &[String]) {
+    for (at, tag) in tags.iter().enumerate() {
+        text.extend_from_slice(if at == 0 { br#","tags":[""# } else { br#"",""# });
+        text.extend_from_slice(tag.as_bytes());
+    }
+    if !tags.is_empty() {
+        text.extend_from_slice(br#""]"#);
+    }
+}
+
+/// The `message` object less its labels: dead letters carry none (5.3.4).
+fn without_labels(text: &mut Vec<u8>, json: &[u8]) {
+    const MARK: &[u8] = br#","tags":["#;
+    // `attributes` is an object and always there, so only labels end in `]}`; they hold nothing but words, so the
+    // last mark begins them.
+    let start = json.ends_with(b"]}").then(|| json.windows(MARK.len()).rposition(|window| window == MARK)).flatten();
+    match start {
+        Some(start) => {
+            text.extend_from_slice(&json[..start]);
+            text.push(b'}');
+        }
+        None => text.extend_from_slice(json),
+    }
+}

@@ -1,0 +1,277 @@
+//! The identity service, as far as clients of DMS use it: version, tokens by password, projects (API reference 3.1, 3.2).
+
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts, uri::Scheme};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{
+        authenticator::Sender,
+        caller::{Caller, Principal},
+        logins::{Attempt, HeldBack},
+        project::Project,
+        roster::{Roster, is_project_id},
+    },
+    http::{
+        codes,
+        error::ApiError,
+        json::{self, Json},
+        query::Query,
+    },
+    state::App,
+};
+use dms_protocol::auth::canonical::hex;
+
+/// The header that carries a new token.
+const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
+
+/// The body of a token request.
+#[derive(Debug, Deserialize)]
+struct TokenRequest {
+    auth: Auth,
+}
+
+#[derive(Debug, Deserialize)]
+struct Auth {
+    identity: Identity,
+    #[serde(default)]
+    scope: Scope,
+}
+
+#[derive(Debug, Deserialize)]
+struct Identity {
+    methods: Vec<String>,
+    password: Option<Password>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Password {
+    user: UserLogin,
+}
+
+#[derive(Deserialize)]
+struct UserLogin {
+    name: String,
+    password: String,
+    #[serde(default)]
+    domain: Named,
+}
+
+/// A token request: who asks, and for what.
+struct Login {
+    user: UserLogin,
+    scope: Scope,
+}
+
+/// What a login comes to.
+struct Granted {
+    /// The project of the token.
+    project: Option<Project>,
+    /// Its user; `None` where anybody is let in.
+    owner: Option<Arc<Principal>>,
+}
+
+impl Login {
+    fn read(body: &[u8]) -> Result<Self, ApiError> {
+        let Auth { identity, scope } = json::parse::<TokenRequest>(body)?.auth;
+        match (identity.methods.iter().any(|method| method == "password"), identity.password) {
+            (true, Some(Password { user })) => Ok(Self { user, scope }),
+            _ => Err(codes::BODY_FORMAT.because("auth.identity: only the method \"password\" is supported.")),
+        }
+    }
+}
+
+impl UserLogin {
+    /// The domain's name, or the id in its place.
+    fn domain_name(&self) -> &str {
+        self.domain.name.as_deref().or(self.domain.id.as_deref()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for UserLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserLogin").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Scope {
+    project: Option<Named>,
+    domain: Option<Named>,
+}
+
+/// A thing given by its id, its name, or both.
+#[derive(Debug, Default, Deserialize)]
+struct Named {
+    id: Option<String>,
+    name: Option<String>,
+}
+
+/// `GET /v3`: the version document that clients begin with.
+pub(crate) fn version(parts: &Parts) -> Json<Value> {
+    let link = format!("{}/v3/", base_url(parts));
+    Json(json!({ "version": {
+        "id": "v3.14",
+        "status": "stable",
+        "links": [{ "rel": "self", "href": link }],
+        "media-types": [{ "base": "application/json", "type": "application/vnd.openstack.identity-v3+json" }],
+    }}))
+}
+
+/// `POST /v3/auth/tokens`: a token for a project by a user's password (API reference 3.2).
+pub(crate) fn create_token(app: &App, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
+    let Login { user: login, scope } = Login::read(body).map_err(ApiError::identity)?;
+    // Until the token is there: one that was given by an old password must be known when passwords change.
+    let roster = app.gate.roster();
+    let Granted { project, owner } = match log_in(&roster, &login, &scope) {
+        Ok(granted) => granted,
+        Err(error) if error.code() == codes::CREDENTIALS => return Ok(refused(app, sender, &login, error)),
+        Err(error) => return Err(error.identity()),
+    };
+    let token = app.gate.tokens.grant(owner)?;
+    let mut value = HeaderValue::try_from(token).map_err(|_| codes::INTERNAL.plain())?;
+    value.set_sensitive(true);
+    let document = document(app, &login, project.as_ref(), &base_url(sender.parts));
+    Ok((StatusCode::CREATED, [(SUBJECT_TOKEN, value)], Json(document)).into_response())
+}
+
+/// `GET /v3/projects`: the caller's projects, with `name` the one of that name.
+pub(crate) fn projects(app: &App, caller: &Caller, query: &Query, parts: &Parts) -> Json<Value> {
+    let base = base_url(parts);
+    let wanted = query.first("name");
+    let roster = app.gate.roster();
+    let shown = roster
+        .projects
+        .iter()
+        .filter(|project| caller.sees(&project.id) && wanted.is_none_or(|name| project.name == name));
+    let view = |project: &Project| {
+        json!({
+            "id": project.id.as_str(),
+            "name": project.name,
+            "domain_id": domain_id(project.users.first().map_or("", |user| &user.domain)),
+            "is_domain": false,
+            "enabled": true,
+            "description": "",
+            "links": { "self": format!("{base}/v3/projects/{}", project.id) },
+        })
+    };
+    let projects: Vec<Value> = shown.map(view).collect();
+    Json(
+        json!({ "projects": projects, "links": { "self": format!("{base}/v3/projects"), "next": null, "previous": null } }),
+    )
+}
+
+/// The answer to a wrong login. It is held back: the more so the more of them came from this peer or for this user.
+fn refused(app: &App, sender: Sender<'_>, login: &UserLogin, error: ApiError) -> Response {
+    let attempt = Attempt { user: &login.name, domain: login.domain_name(), peer: sender.peer };
+    let delay = app.gate.logins.refuse(attempt);
+    app.metrics.refused_login();
+    let mut response = error.identity().into_response();
+    response.extensions_mut().insert(HeldBack(delay));
+    response
+}
+
+/// The project that a user gets a token for. A scope of a domain is no project: its token opens none.
+fn log_in(roster: &Roster, user: &UserLogin, scope: &Scope) -> Result<Granted, ApiError> {
+    let project_scope = scope.project.as_ref().filter(|project| project.id.is_some() || project.name.is_some());
+    if roster.is_open() {
+        return Ok(Granted { project: open_project(&roster.projects, project_scope)?, owner: None });
+    }
+    let own = roster.projects_of(&user.name, user.domain_name(), &user.password);
+    let refused = || codes::CREDENTIALS.plain();
+    let project = match project_scope {
+        Some(scope) => Some(own.into_iter().find(|project| scope.names(project)).ok_or_else(refused)?.clone()),
+        None if own.is_empty() => return Err(refused()),
+        // Without a scope a user has a default project, where there is just one.
+        None if own.len() == 1 && scope.domain.is_none() => own.first().copied().cloned(),
+        None => None,
+    };
+    let id = project.as_ref().map(|project| &project.id);
+    let owner = roster.user(&user.name, user.domain_name(), id).ok_or_else(refused)?;
+    Ok(Granted { project, owner: Some(owner) })
+}
+
+/// The project of a token that an open server gives to anybody.
+fn open_project(projects: &[Project], scope: Option<&Named>) -> Result<Option<Project>, ApiError> {
+    let Some(scope) = scope else { return Ok(projects.first().cloned()) };
+    let known = projects.iter().find(|project| scope.names(project)).cloned();
+    let made = || {
+        let id = scope.id.as_deref().or(scope.name.as_deref()).filter(|id| is_project_id(id))?;
+        Some(Project::new(id))
+    };
+    known.or_else(made).map(Some).ok_or_else(|| codes::PROJECT_FORMAT.plain())
+}
+
+impl Named {
+    fn names(&self, project: &Project) -> bool {
+        match (&self.id, &self.name) {
+            (Some(id), _) => id == project.id.as_str(),
+            (None, Some(name)) => *name == project.name,
+            (None, None) => false,
+        }
+    }
+}
+
+fn document(app: &App, login: &UserLogin, project: Option<&Project>, base: &str) -> Value {
+    let now = app.gate.clock().now_ms();
+    let expires = now.saturating_add(crate::clock::whole_ms(app.gate.tokens.lifetime()));
+    let name = login.domain_name();
+    let domain = json!({ "id": domain_id(name), "name": name });
+    let url = format!("{base}/v1.0");
+    // Clients look for the region they are told; the cloud names projects by regions, so that one is found too.
+    let mut regions: Vec<&String> = std::iter::once(&app.region).chain(project.map(|project| &project.name)).collect();
+    regions.dedup();
+    let endpoint = |region: &&String| {
+        json!({
+            "id": format!("dms-public-{region}"),
+            "interface": "public",
+            "region": region,
+            "region_id": region,
+            "url": url,
+        })
+    };
+    let endpoints: Vec<Value> = regions.iter().map(endpoint).collect();
+    let mut document = json!({ "token": {
+        "methods": ["password"],
+        "issued_at": date(now),
+        "expires_at": date(expires),
+        "user": { "id": domain_id(&login.name), "name": login.name, "domain": domain },
+        "roles": [{ "id": "te_admin", "name": "te_admin" }],
+        "catalog": [{
+            "id": "dms",
+            "name": "dms",
+            "type": "dms",
+            // Without the project in their URL: the clients add it.
+            "endpoints": endpoints,
+        }],
+    }});
+    if let Some(project) = project {
+        document["token"]["project"] = json!({ "id": project.id.as_str(), "name": project.name, "domain": domain });
+    }
+    document
+}
+
+/// A stable id for a name, where the protocol wants one and the configuration has none.
+fn domain_id(name: &str) -> String {
+    hex(name.as_bytes())
+}
+
+fn date(millis: i64) -> String {
+    let time = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+/// The address that the caller reached the server by, or that a proxy in front says it did.
+fn base_url(parts: &Parts) -> String {
+    let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
+        Some("https") => "https",
+        // Without a socket there is no scheme.
+        _ => parts.extensions.get::<Scheme>().map_or("http", Scheme::as_str),
+    };
+    format!("{scheme}://{}", text(header::HOST).unwrap_or("127.0.0.1"))
+}

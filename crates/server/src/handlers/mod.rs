@@ -1,0 +1,15 @@
+//! One file for each resource of the API: what answers its requests.
+
+pub(crate) mod ack;
+pub(crate) mod attributes;
+pub(crate) mod consume;
+pub(crate) mod extensions;
+pub(crate) mod groups;
+pub(crate) mod iam;
+pub(crate) mod polls;
+pub(crate) mod queues;
+pub(crate) mod quotas;
+pub(crate) mod send;
+pub(crate) mod send_body;
+pub(crate) mod tag_search;
+pub(crate) mod tags;

@@ -1,0 +1,219 @@
+//! Waiting consume calls that can be ended: the extension `end-poll`.
+//!
+//! A worker that stops ends its consume calls instead of cutting their connections: what they lease meanwhile reaches it,
+//! and can be handed back.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    handlers::extensions::{is_poll_id, not_a_poll_id},
+    http::{
+        codes,
+        error::ApiError,
+        json::{self, Json},
+    },
+    state::App,
+};
+use dms_protocol::{
+    json::{Fault, Scan},
+    queue::ProjectId,
+};
+
+/// Consume calls that one request ends.
+const MAX_ENDED: usize = 100;
+/// How long a name is remembered whose call has not arrived.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// Names that a project may have remembered; past it the oldest is forgotten.
+const MAX_REMEMBERED: usize = 1_000;
+/// Projects that may have names remembered: on a server without keys a caller may invent any number of projects.
+const MAX_PROJECTS: usize = 1_000;
+
+/// How many calls were waiting.
+#[derive(Debug, Serialize)]
+pub(crate) struct EndOutcome {
+    ended: usize,
+}
+
+/// `POST …/polls/end`: ends the consume calls of these names.
+pub(crate) fn end(app: &App, project: &ProjectId, body: &[u8]) -> Result<Json<EndOutcome>, ApiError> {
+    let polls = json::read_messages(body, names)?;
+    let count = polls.len();
+    if !(1..=MAX_ENDED).contains(&count) {
+        return Err(codes::REQUEST_FORMAT.because(format!("polls has {count} entries: 1 to {MAX_ENDED} are allowed.")));
+    }
+    if let Some((at, id)) = polls.iter().enumerate().find(|(_, id)| !is_poll_id(id)) {
+        return Err(codes::REQUEST_FORMAT.because(not_a_poll_id(&format!("polls[{at}]"), id.as_bytes())));
+    }
+    Ok(Json(EndOutcome { ended: app.polls.end(project, polls) }))
+}
+
+fn names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {
+    scan.only("polls", |scan| scan.items(Scan::owned))
+}
+
+/// The named consume calls of all projects.
+#[derive(Debug, Default)]
+pub(crate) struct Polls(Mutex<HashMap<ProjectId, Named>>);
+
+/// The names of one project.
+#[derive(Debug, Default)]
+struct Named {
+    /// Calls that wait: how many have the name, and what ends them.
+    waiting: HashMap<String, (usize, CancellationToken)>,
+    /// Names that were to be ended before their call arrived, oldest first.
+    early: VecDeque<(Instant, String)>,
+}
+
+impl Named {
+    fn forget_old(&mut self, now: Instant) {
+        while self.early.front().is_some_and(|(since, _)| now - *since >= REMEMBERED_FOR) {
+            self.early.pop_front();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.early.is_empty()
+    }
+}
+
+impl Polls {
+    /// A consume call of this name begins; it is over when what this gives is dropped. `None` when it was ended before it
+    /// arrived.
+    pub(crate) fn begin<'a>(&'a self, project: &'a ProjectId, id: &'a str) -> Option<Poll<'a>> {
+        let mut projects = self.lock();
+        if let Some(named) = projects.get_mut(project) {
+            named.forget_old(Instant::now());
+            if named.early.iter().any(|(_, early)| early == id) {
+                return None;
+            }
+        }
+        let named = projects.entry(project.clone()).or_default();
+        let (calls, ended) = named.waiting.entry(id.to_owned()).or_default();
+        *calls += 1;
+        Some(Poll { polls: self, project, id, ended: ended.clone() })
+    }
+
+    /// Ends the calls of these names; gives how many were waiting. Names without a call are remembered.
+    fn end(&self, project: &ProjectId, ids: Vec<String>) -> usize {
+        let now = Instant::now();
+        let mut projects = self.lock();
+        if !projects.contains_key(project) && projects.len() >= MAX_PROJECTS {
+            projects.retain(|_, named| {
+                named.forget_old(now);
+                !named.is_empty()
+            });
+            if projects.len() >= MAX_PROJECTS {
+                return 0;
+            }
+        }
+        let named = projects.entry(project.clone()).or_default();
+        named.forget_old(now);
+        let mut ended = 0;
+        for id in ids {
+            match named.waiting.get(&id) {
+                Some((calls, token)) if !token.is_cancelled() => {
+                    token.cancel();
+                    ended += calls;
+                }
+                Some(_) => {}
+                None if named.early.iter().any(|(_, early)| *early == id) => {}
+                None => named.early.push_back((now, id)),
+            }
+        }
+        while named.early.len() > MAX_REMEMBERED {
+            named.early.pop_front();
+        }
+        ended
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ProjectId, Named>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A consume call that can be ended by its name.
+#[derive(Debug)]
+pub(crate) struct Poll<'a> {
+    polls: &'a Polls,
+    project: &'a ProjectId,
+    id: &'a str,
+    ended: CancellationToken,
+}
+
+impl Poll<'_> {
+    /// Ready when somebody ends the call.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        let mut projects = self.polls.lock();
+        let Some(named) = projects.get_mut(self.project) else { return };
+        if let Some((calls, _)) = named.waiting.get_mut(self.id) {
+            *calls -= 1;
+            if *calls == 0 {
+                named.waiting.remove(self.id);
+            }
+        }
+        if named.is_empty() {
+            projects.remove(self.project);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn remembered(polls: &Polls) -> usize {
+        polls.lock().values().map(|named| named.early.len()).sum()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_is_bounded_in_time_and_number() {
+        let (polls, project) = (Polls::default(), ProjectId::new("p"));
+        let names = |from: usize| (from..from + 100).map(|name| name.to_string()).collect::<Vec<_>>();
+        for from in (0..2_000).step_by(100) {
+            assert_eq!(polls.end(&project, names(from)), 0);
+        }
+        assert_eq!(remembered(&polls), MAX_REMEMBERED);
+        assert!(polls.begin(&project, "1999").is_none());
+        assert!(polls.begin(&project, "999").is_some(), "the oldest are forgotten");
+        tokio::time::advance(REMEMBERED_FOR).await;
+        assert!(polls.begin(&project, "1999").is_some());
+        assert!(polls.lock().is_empty(), "nothing is kept of a project without calls");
+        for project in 0..2 * MAX_PROJECTS {
+            polls.end(&ProjectId::new(project.to_string()), vec!["a".to_owned()]);
+        }
+        assert_eq!(polls.lock().len(), MAX_PROJECTS);
+        tokio::time::advance(REMEMBERED_FOR).await;
+        polls.end(&project, vec!["a".to_owned()]);
+        assert_eq!(polls.lock().len(), 1, "projects whose names are forgotten make room");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_of_one_name_end_together() {
+        let (polls, project) = (Polls::default(), ProjectId::new("p"));
+        let (first, second) = (polls.begin(&project, "a").unwrap(), polls.begin(&project, "a").unwrap());
+        assert_eq!(polls.end(&ProjectId::new("other"), vec!["a".to_owned()]), 0, "names are a project's own");
+        assert_eq!(polls.end(&project, vec!["a".to_owned(), "a".to_owned()]), 2);
+        first.ended().await;
+        drop(first);
+        second.ended().await;
+        assert_eq!(polls.end(&project, vec!["a".to_owned()]), 0, "they are not ended twice");
+        drop(second);
+        assert!(polls.begin(&project, "a").is_some(), "a name that was used up is free again");
+    }
+}

@@ -1,0 +1,57 @@
+//! Quotas (API reference 5.5.1, 7.1.11).
+
+use serde::Serialize;
+
+use crate::{
+    http::{error::ApiError, json::Json},
+    state::App,
+};
+use dms_protocol::queue::{ProjectId, Quota};
+
+/// The most that a quota of queues or groups can be raised to, as the examples have it.
+const RAISABLE_TO: u64 = 500;
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct QuotasView {
+    quotas: Resources,
+}
+
+#[derive(Debug, Serialize)]
+struct Resources {
+    resources: Vec<Quota>,
+}
+
+/// `GET /v2/{project_id}/quotas` (5.5.1): queues, Kafka queues, groups of a queue, tags of a queue. This server has no
+/// Kafka or RabbitMQ instances, and says nothing of them.
+pub(crate) async fn all(app: &App, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
+    Ok(view(read(app, project).await?))
+}
+
+/// `GET /v1.0/{project_id}/quotas/dms` (7.1.11): queues alone.
+pub(crate) async fn queues_only(app: &App, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
+    let quotas = read(app, project).await?;
+    Ok(view(quotas.into_iter().filter(|quota| quota.kind == "queue").collect()))
+}
+
+fn view(resources: Vec<Quota>) -> Json<QuotasView> {
+    Json(QuotasView { quotas: Resources { resources } })
+}
+
+async fn read(app: &App, project: &ProjectId) -> Result<Vec<Quota>, ApiError> {
+    let usage = app.broker.usage(project).await?;
+    let limits = app.broker.quotas(project);
+    let line = |kind: &str, limit: usize, used, range: Option<(u64, u64)>| {
+        let mut quota = Quota::new(kind, limit as u64);
+        quota.used = used;
+        (quota.min, quota.max) = range.unzip();
+        quota
+    };
+    Ok(vec![
+        line("queue", limits.queues, Some(usage.queues as u64), Some((0, RAISABLE_TO))),
+        line("kafkaQueue", limits.queues, Some(usage.kafka_queues as u64), None),
+        // Groups are limited for each queue, so there is no one number in use; the example has 0.
+        line("group", limits.groups_per_queue, Some(0), Some((1, RAISABLE_TO))),
+        line("tags", limits.tags_per_queue, None, None),
+    ])
+}

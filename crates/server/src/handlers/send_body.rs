@@ -1,0 +1,227 @@
+//! The body of a send: how it is read, and what is refused (API reference 5.3.1).
+//!
+//! A message is handed out as it came in, in an answer with others. So what strict parsers of JSON cannot read is refused here: one
+//! such message would make the answer unreadable for its consumers, again and again.
+
+use std::{borrow::Cow, time::Duration};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::{
+    broker::NewMessage,
+    handlers::attributes::{self, NO_ATTRIBUTES},
+    http::{codes, error::ApiError, json},
+};
+use dms_protocol::{
+    json::{Fault, Scan, excerpt},
+    limits,
+};
+
+/// A send that was found to be good.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    /// What is stored.
+    pub(crate) messages: Vec<NewMessage>,
+    /// Whether the ids of the messages are asked for.
+    pub(crate) return_id: bool,
+}
+
+/// The body of 5.3.1; V1.0 spells two of the fields in another way, and both spellings are read on both versions.
+#[derive(Debug, PartialEq)]
+struct SendRequest<'a> {
+    messages: Vec<Entry<'a>>,
+    return_id: bool,
+}
+
+#[derive(Debug, PartialEq)]
+struct Entry<'a> {
+    body: &'a [u8],
+    attributes: Cow<'a, [u8]>,
+    tags: Vec<Cow<'a, str>>,
+    delay: Option<Delay<'a>>,
+}
+
+/// A `delay_time`: its spelling, and the number as it is written.
+#[derive(Debug, PartialEq)]
+struct Delay<'a> {
+    name: &'static str,
+    millis: &'a str,
+}
+
+impl Intake {
+    /// Reads and checks the body of a send.
+    ///
+    /// # Errors
+    /// A documented code, with the place of the first thing that is wrong.
+    pub(crate) fn read(body: &[u8]) -> Result<Self, ApiError> {
+        let SendRequest { messages, return_id } = json::read_messages(body, request)?;
+        check_sizes(&messages)?;
+        let messages = messages.into_iter().enumerate().map(|(index, entry)| message(index, entry));
+        Ok(Self { messages: messages.collect::<Result<_, _>>()?, return_id })
+    }
+}
+
+fn request<'a>(scan: &mut Scan<'a>) -> Result<SendRequest<'a>, Fault> {
+    let start = scan.start();
+    let (mut messages, mut return_id) = (None, None);
+    scan.members(|name, scan| match &**name {
+        b"messages" => name.once(&mut messages, scan.items(entry)?),
+        b"return_id" | b"returnId" => name.once(&mut return_id, lenient_bool(scan)?),
+        _ => scan.value().map(drop),
+    })?;
+    let messages = messages.ok_or_else(|| Fault::missing("messages", start))?;
+    Ok(SendRequest { messages, return_id: return_id.unwrap_or(false) })
+}
+
+fn entry<'a>(scan: &mut Scan<'a>) -> Result<Entry<'a>, Fault> {
+    let start = scan.start();
+    let (mut body, mut attributes, mut tags, mut delay) = (None, None, None, None);
+    scan.members(|name, scan| match &**name {
+        b"body" => name.once(&mut body, scan.portable(limits::MAX_NESTING, 0)?),
+        b"attributes" => name.once(&mut attributes, scan.nullable(attributes::read)?),
+        b"tags" => name.once(&mut tags, scan.nullable(|scan| scan.items(Scan::string))?),
+        b"delay_time" => name.once(&mut delay, delay_time("delay_time", scan)?),
+        b"delayTime" => name.once(&mut delay, delay_time("delayTime", scan)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(Entry {
+        body: body.ok_or_else(|| Fault::missing("body", start))?,
+        attributes: attributes.flatten().unwrap_or(Cow::Borrowed(NO_ATTRIBUTES)),
+        tags: tags.flatten().unwrap_or_default(),
+        delay: delay.flatten(),
+    })
+}
+
+fn delay_time<'a>(name: &'static str, scan: &mut Scan<'a>) -> Result<Option<Delay<'a>>, Fault> {
+    scan.nullable(|scan| Ok(Delay { name, millis: scan.number()? }))
+}
+
+/// A boolean, or one of the strings that the V1.0 example sends in its place (`"returnId": "true"`).
+fn lenient_bool(scan: &mut Scan<'_>) -> Result<bool, Fault> {
+    let start = scan.start();
+    let value = match scan.first() {
+        Some(b'"') => scan.string()?.to_ascii_lowercase().into_bytes().into(),
+        _ => Cow::Borrowed(scan.value()?),
+    };
+    match &*value {
+        b"true" => Ok(true),
+        b"false" | b"null" => Ok(false),
+        _ => Err(Fault::shape("true or false", start)),
+    }
+}
+
+fn check_sizes(messages: &[Entry<'_>]) -> Result<(), ApiError> {
+    limits::message_count(messages.len())
+        .map_err(|error| codes::REQUEST_FORMAT.at(error.of("The number of messages")))?;
+    let size: usize = messages.iter().map(|entry| entry.body.len()).sum();
+    let most = limits::MAX_BYTES;
+    if size <= most {
+        return Ok(());
+    }
+    let mut text = format!("The message size is {size}, larger than the size limit {most}.");
+    // The limit is one of the sum, but a message may be beyond it by itself.
+    if let Some(index) = messages.iter().position(|entry| entry.body.len() > most && messages.len() > 1) {
+        text.push_str(&format!(" messages[{index}].body alone is larger."));
+    }
+    Err(codes::MESSAGE_SIZE.saying(text))
+}
+
+fn message(index: usize, entry: Entry<'_>) -> Result<NewMessage, ApiError> {
+    check_labels(index, &entry.tags)?;
+    let delay = entry.delay.map_or(Ok(Duration::ZERO), |delay| delay.read(index))?;
+    Ok(NewMessage {
+        json: encode(entry.body, &entry.attributes, &entry.tags),
+        body_bytes: entry.body.len(),
+        tags: entry.tags.into_iter().map(Cow::into_owned).collect(),
+        delay,
+    })
+}
+
+fn check_labels(index: usize, tags: &[Cow<'_, str>]) -> Result<(), ApiError> {
+    let Err(error) = limits::labels(tags) else { return Ok(()) };
+    let place = match tags.iter().position(|tag| limits::labels(&[tag]).is_err()) {
+        Some(label) if tags.len() <= limits::MAX_LABELS => format!("messages[{index}].tags[{label}]"),
+        _ => format!("The {} of messages[{index}].tags", error.what),
+    };
+    Err(codes::LABEL.at(error.of(&place)))
+}
+
+impl Delay<'_> {
+    /// Milliseconds, what is behind the point cut off (5.3.1).
+    fn read(&self, index: usize) -> Result<Duration, ApiError> {
+        let millis = self.millis.parse::<f64>().unwrap_or(f64::NAN);
+        // Adding zero makes it of minus zero.
+        let delay = Duration::try_from_secs_f64((millis.trunc() + 0.0) / 1000.0).ok();
+        delay.filter(|delay| limits::delay(*delay).is_ok()).ok_or_else(|| {
+            let (name, shown) = (self.name, excerpt(self.millis.as_bytes()));
+            codes::REQUEST_FORMAT
+                .at(format!("messages[{index}].{name} is {shown}: 0 to 604800000 ms (7 days) are allowed."))
+        })
+    }
+}
+
+/// The `message` object of a consume answer, spliced from the texts as they came.
+fn encode(body: &[u8], attributes: &[u8], tags: &[Cow<'_, str>]) -> Bytes {
+    let mut text = BytesMut::with_capacity(body.len() + attributes.len() + 40 + tags.len() * 67);
+    text.put_slice(br#"{"body":"#);
+    text.put_slice(body);
+    text.put_slice(br#","attributes":"#);
+    text.put_slice(attributes);
+    if !tags.is_empty() {
+        text.put_slice(br#","tags":["#);
+        for (at, tag) in tags.iter().enumerate() {
+            // Labels are words: nothing in them needs escaping.
+            text.put_slice(if at == 0 { b"\"" } else { b",\"" });
+            text.put_slice(tag.as_bytes());
+            text.put_slice(b"\"");
+        }
+        text.put_slice(b"]");
+    }
+    text.put_slice(b"}");
+    text.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn read(text: &str) -> SendRequest<'_> {
+        json::read_messages(text.as_bytes(), request).unwrap()
+    }
+
+    fn entry(body: &str) -> Entry<'_> {
+        Entry { body: body.as_bytes(), attributes: Cow::Borrowed(b"{}"), tags: Vec::new(), delay: None }
+    }
+
+    #[test]
+    fn both_versions_are_read_and_what_is_unknown_is_passed_over() {
+        let full = Entry {
+            attributes: Cow::Borrowed(br#"{ "a": 1e3 }"#),
+            tags: vec!["t".into()],
+            delay: Some(Delay { name: "delay_time", millis: "1.5" }),
+            ..entry("\"队\"")
+        };
+        let v2 = r#" { "return_id" : true, "messages" : [ {"body": [1, "\""] , "new": [{}]},
+            {"delay_time":1.5,"body":"队","attributes":{ "a": 1e3 },"tags":["\u0074"]} ], "new": 1e999 } "#;
+        assert_eq!(read(v2), SendRequest { messages: vec![entry("[1, \"\\\"\"]"), full], return_id: true });
+        let later = Entry { delay: Some(Delay { name: "delayTime", millis: "60000" }), ..entry("null") };
+        let v1 = r#"{"messages":[{"body":null,"attributes":null,"tags":null,"delayTime":60000}],"returnId":"False"}"#;
+        assert_eq!(read(v1), SendRequest { messages: vec![later], return_id: false });
+        let escaped = r#"{"\u006dessages":[{"b\u006fdy":1}],"return_id":null}"#;
+        assert_eq!(read(escaped), SendRequest { messages: vec![entry("1")], return_id: false });
+    }
+
+    #[test]
+    fn delays_are_numbers_of_milliseconds() {
+        let delay = |millis| Delay { name: "delay_time", millis }.read(0).ok();
+        for (millis, read) in [("0", 0), ("-0", 0), ("-0.9", 0), ("6000.9", 6000), ("1e3", 1000), ("1e-999", 0)] {
+            assert_eq!(delay(millis), Some(Duration::from_millis(read)), "{millis}");
+        }
+        assert_eq!(delay("604800000.999"), Some(limits::MAX_DELAY));
+        for bad in ["-1", "604800001", "1e999", "-1e999", "1e300"] {
+            assert_eq!(delay(bad), None, "{bad}");
+        }
+    }
+}

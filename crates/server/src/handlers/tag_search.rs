@@ -1,0 +1,164 @@
+//! Finding or counting queues by their tags (OTC documents only).
+
+use std::ops::RangeInclusive;
+
+use serde::Serialize;
+
+use crate::{
+    auth::caller::Caller,
+    handlers::queues,
+    http::{
+        codes::{self, Code},
+        error::ApiError,
+        json::{self, Json},
+    },
+    state::App,
+};
+use dms_protocol::{
+    json::{Fault, Scan, excerpt, quoted},
+    queue::{ProjectId, Queue, QueueTag},
+};
+
+/// Records of one page.
+const MAX_PAGE: usize = 1000;
+/// Records that may be skipped.
+const MAX_OFFSET: usize = 1_000_000;
+
+/// The body: which queues, and which page of them. Page numbers are as they came.
+#[derive(Debug)]
+struct Search<'a> {
+    action: String,
+    /// All of them must be carried.
+    tags: Vec<Wanted>,
+    limit: Option<&'a [u8]>,
+    offset: Option<&'a [u8]>,
+    /// Beside the tags: `resource_name`, a part of the queue's name.
+    matches: Vec<QueueTag>,
+}
+
+/// A key that must be there, with one of these values or with any.
+#[derive(Debug)]
+struct Wanted {
+    key: String,
+    values: Vec<String>,
+}
+
+/// The answer: `resources` is left out where queues are only counted.
+#[derive(Debug, Serialize)]
+pub(crate) struct Found {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<Vec<Resource>>,
+    total_count: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Resource {
+    resource_id: String,
+    resource_name: String,
+    resource_detail: Option<()>,
+    tags: Vec<QueueTag>,
+}
+
+/// `POST /queue/resource_instances/action`.
+pub(crate) async fn search(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectId,
+    body: &[u8],
+) -> Result<Json<Found>, ApiError> {
+    let search = json::read(body, search_body)?;
+    let listed = match search.action.as_str() {
+        "filter" => true,
+        "count" => false,
+        other => {
+            return Err(
+                codes::TAG_SEARCH_ACTION.at(format!("action is {}: filter and count are allowed.", quoted(other)))
+            );
+        }
+    };
+    let take = page_number("limit", search.limit, 10, 1..=MAX_PAGE, codes::PAGE_LIMIT)?;
+    let skip = page_number("offset", search.offset, 0, 0..=MAX_OFFSET, codes::PAGE_OFFSET)?;
+    let mut found = Vec::new();
+    for queue in queues::seen(app, caller, project).await? {
+        // A queue that was deleted meanwhile is none that carries the tags.
+        let Ok(tags) = app.broker.tags(project, &queue.id).await else { continue };
+        if selects(&search.tags, &search.matches, &queue, &tags) {
+            found.push(Resource {
+                resource_id: queue.id.to_string(),
+                resource_name: queue.name,
+                resource_detail: None,
+                tags,
+            });
+        }
+    }
+    let total_count = found.len();
+    let resources = listed.then(|| found.into_iter().skip(skip).take(take).collect());
+    Ok(Json(Found { resources, total_count }))
+}
+
+fn selects(wanted: &[Wanted], matches: &[QueueTag], queue: &Queue, tags: &[QueueTag]) -> bool {
+    let carried = |want: &Wanted| {
+        tags.iter().any(|tag| tag.key == want.key && (want.values.is_empty() || want.values.contains(&tag.value)))
+    };
+    let named = |part: &QueueTag| part.key != "resource_name" || queue.name.contains(&part.value);
+    wanted.iter().all(carried) && matches.iter().all(named)
+}
+
+/// A page number, or its digits as a string.
+fn page_number(
+    name: &str,
+    given: Option<&[u8]>,
+    default: usize,
+    range: RangeInclusive<usize>,
+    code: Code,
+) -> Result<usize, ApiError> {
+    let Some(given) = given else { return Ok(default) };
+    let digits = given.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(given);
+    let value = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    value.filter(|value| range.contains(value)).ok_or_else(|| {
+        let (shown, least, most) = (excerpt(given), range.start(), range.end());
+        code.at(format!("{name} is {shown}: {least} to {most} are allowed."))
+    })
+}
+
+fn search_body<'a>(scan: &mut Scan<'a>) -> Result<Search<'a>, Fault> {
+    let (mut action, mut tags, mut limit, mut offset, mut matches) = (None, None, None, None, None);
+    scan.members(|name, scan| match &**name {
+        b"action" => name.once(&mut action, scan.owned()?),
+        b"tags" => name.once(&mut tags, scan.items(wanted)?),
+        b"limit" => name.once(&mut limit, scan.nullable(Scan::value)?),
+        b"offset" => name.once(&mut offset, scan.nullable(Scan::value)?),
+        b"matches" => name.once(&mut matches, scan.items(part)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(Search {
+        action: action.unwrap_or_default(),
+        tags: tags.unwrap_or_default(),
+        limit: limit.flatten(),
+        offset: offset.flatten(),
+        matches: matches.unwrap_or_default(),
+    })
+}
+
+fn wanted(scan: &mut Scan<'_>) -> Result<Wanted, Fault> {
+    let start = scan.start();
+    let (mut key, mut values) = (None, None);
+    scan.members(|name, scan| match &**name {
+        b"key" => name.once(&mut key, scan.owned()?),
+        b"values" => name.once(&mut values, scan.items(Scan::owned)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(Wanted { key: key.ok_or_else(|| Fault::missing("key", start))?, values: values.unwrap_or_default() })
+}
+
+fn part(scan: &mut Scan<'_>) -> Result<QueueTag, Fault> {
+    let start = scan.start();
+    let (mut key, mut value) = (None, None);
+    scan.members(|name, scan| match &**name {
+        b"key" => name.once(&mut key, scan.owned()?),
+        b"value" => name.once(&mut value, scan.owned()?),
+        _ => scan.value().map(drop),
+    })?;
+    let missing = |member| move || Fault::missing(member, start);
+    Ok(QueueTag { key: key.ok_or_else(missing("key"))?, value: value.ok_or_else(missing("value"))? })
+}

@@ -1,0 +1,171 @@
+//! Resource tags of queues (API reference 5.4), with the single-tag calls that only the OTC documents have.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::{
+    auth::caller::Caller,
+    broker::BrokerError,
+    handlers::queues,
+    http::{
+        codes::{self, Code},
+        error::ApiError,
+        json::{self, Json},
+        path::{QueuePath, decoded},
+    },
+    state::App,
+};
+use dms_protocol::{
+    json::{Fault, Scan, quoted},
+    limits::{self, LimitError},
+    queue::{ProjectId, ProjectTag, QueueTag},
+};
+
+/// The body of 5.4.1. Both are optional in its table; without them there is nothing to do.
+#[derive(Debug)]
+struct TagAction {
+    action: String,
+    tags: Vec<TagEntry>,
+}
+
+/// A tag as requests carry it: a deletion may leave the value out.
+#[derive(Debug)]
+struct TagEntry {
+    key: String,
+    value: Option<String>,
+}
+
+/// The answer of 5.4.2 and 5.4.3.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tags<T> {
+    tags: Vec<T>,
+}
+
+/// `POST /queue/{queue_id}/tags/action` (5.4.1): all of the tags or none; repeating the call changes nothing.
+pub(crate) async fn act(app: &App, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
+    let request = json::read(body, tag_action)?;
+    match request.action.as_str() {
+        "create" | "delete" if request.tags.is_empty() => {
+            return Err(codes::PARAMETER.at("tags is empty: at least one is needed."));
+        }
+        "create" => {
+            let tags = request.tags.into_iter().enumerate().map(numbered).collect::<Result<Vec<_>, _>>()?;
+            no_key_twice(&tags)?;
+            app.broker.put_tags(&path.project, &path.queue, tags).await?;
+        }
+        "delete" => {
+            let tags = request.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+            app.broker.delete_tags(&path.project, &path.queue, tags).await?;
+        }
+        other => {
+            return Err(codes::TAG_ACTION.at(format!("action is {}: create and delete are allowed.", quoted(other))));
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /queue/{queue_id}/tags`: one tag (OTC documents only).
+pub(crate) async fn add(app: &App, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
+    let tag = checked("tag", json::read(body, one_tag)?)?;
+    app.broker.put_tags(&path.project, &path.queue, vec![tag]).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /queue/{queue_id}/tags/{key}`: one tag, which must be there (OTC documents only).
+pub(crate) async fn remove(app: &App, path: &QueuePath, key: &str) -> Result<StatusCode, ApiError> {
+    let key = decoded(key)?.into_owned();
+    let tags = app.broker.tags(&path.project, &path.queue).await?;
+    if !tags.iter().any(|tag| tag.key == key) {
+        return Err(BrokerError::TagNotFound(key).into());
+    }
+    app.broker.delete_tags(&path.project, &path.queue, vec![(key, None)]).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /queue/{queue_id}/tags` (5.4.2).
+pub(crate) async fn of_queue(app: &App, path: &QueuePath) -> Result<Json<Tags<QueueTag>>, ApiError> {
+    Ok(Json(Tags { tags: app.broker.tags(&path.project, &path.queue).await? }))
+}
+
+/// `GET /queue/tags` (5.4.3).
+pub(crate) async fn of_project(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectId,
+) -> Result<Json<Tags<ProjectTag>>, ApiError> {
+    let tags = match caller.limits(project) {
+        None => app.broker.project_tags(project).await?,
+        Some(_) => of_seen_queues(app, caller, project).await?,
+    };
+    Ok(Json(Tags { tags }))
+}
+
+/// The tags of the queues that a caller may see, with their values, by key.
+async fn of_seen_queues(app: &App, caller: &Caller, project: &ProjectId) -> Result<Vec<ProjectTag>, ApiError> {
+    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for queue in queues::seen(app, caller, project).await? {
+        // A queue that was deleted meanwhile has none.
+        for tag in app.broker.tags(project, &queue.id).await.unwrap_or_default() {
+            seen.entry(tag.key).or_default().insert(tag.value);
+        }
+    }
+    Ok(seen.into_iter().map(|(key, values)| ProjectTag { key, values: values.into_iter().collect() }).collect())
+}
+
+fn tag_action(scan: &mut Scan<'_>) -> Result<TagAction, Fault> {
+    let (mut action, mut tags) = (None, None);
+    scan.members(|name, scan| match &**name {
+        b"action" => name.once(&mut action, scan.owned()?),
+        b"tags" => name.once(&mut tags, scan.items(tag_entry)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(TagAction { action: action.unwrap_or_default(), tags: tags.unwrap_or_default() })
+}
+
+/// The body of the OTC call that adds one tag.
+fn one_tag(scan: &mut Scan<'_>) -> Result<TagEntry, Fault> {
+    scan.only("tag", tag_entry)
+}
+
+fn tag_entry(scan: &mut Scan<'_>) -> Result<TagEntry, Fault> {
+    let start = scan.start();
+    let (mut key, mut value) = (None, None);
+    scan.members(|name, scan| match &**name {
+        b"key" => name.once(&mut key, scan.owned()?),
+        b"value" => name.once(&mut value, scan.nullable(Scan::owned)?),
+        _ => scan.value().map(drop),
+    })?;
+    Ok(TagEntry { key: key.ok_or_else(|| Fault::missing("key", start))?, value: value.flatten() })
+}
+
+fn numbered((index, tag): (usize, TagEntry)) -> Result<QueueTag, ApiError> {
+    checked(&format!("tags[{index}]"), tag)
+}
+
+fn checked(place: &str, tag: TagEntry) -> Result<QueueTag, ApiError> {
+    let Some(value) = tag.value else {
+        return Err(codes::BODY_FORMAT.at(format!("{place}, with the key {}, has no value.", quoted(&tag.key))));
+    };
+    let code = |error: &LimitError, length: Code, chars: Code| {
+        if error.what.starts_with("length") { length } else { chars }
+    };
+    limits::tag_key(&tag.key).map_err(|error| {
+        code(&error, codes::TAG_KEY_LENGTH, codes::TAG_KEY_CHARS).at(error.of(format!("{place}.key")))
+    })?;
+    limits::tag_value(&value).map_err(|error| {
+        code(&error, codes::TAG_VALUE_LENGTH, codes::TAG_VALUE_CHARS).at(error.of(format!("{place}.value")))
+    })?;
+    Ok(QueueTag { key: tag.key, value })
+}
+
+fn no_key_twice(tags: &[QueueTag]) -> Result<(), ApiError> {
+    let mut seen = HashSet::new();
+    match tags.iter().enumerate().find(|(_, tag)| !seen.insert(&tag.key)) {
+        Some((index, tag)) => {
+            Err(codes::TAG_KEY_USED.at(format!("tags[{index}].key is {:?}, and in the request twice.", tag.key)))
+        }
+        None => Ok(()),
+    }
+}

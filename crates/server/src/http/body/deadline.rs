@@ -1,0 +1,64 @@
+//! [`Pace`]: how fast a body has to arrive.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{BodyError, memory::UNCOUNTED};
+
+/// A body that takes room has to bring [`LEAST`] bytes in each of these.
+const WINDOW: Duration = Duration::from_secs(10);
+/// See [`WINDOW`].
+const LEAST: usize = 64 << 10;
+
+/// The deadlines of one body.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// When all of it has to be there.
+    due: Instant,
+    /// When the window ends; the same as `due` for a body that is so small that it takes no room.
+    window_ends: Instant,
+    /// The bytes that have arrived in the window.
+    arrived: usize,
+}
+
+impl Pace {
+    /// The deadlines of a body of at most `announced` bytes that begins to arrive now.
+    pub(super) fn new(patience: Duration, announced: usize) -> Self {
+        let now = Instant::now();
+        let due = now + patience;
+        let window_ends = if announced > UNCOUNTED { due.min(now + WINDOW) } else { due };
+        Self { due, window_ends, arrived: 0 }
+    }
+
+    /// Counts bytes.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.arrived += bytes;
+    }
+
+    /// Waits for the next bytes. `next` is polled again after a window that was used well enough.
+    pub(super) async fn limit<F: Future>(&mut self, next: F) -> Result<F::Output, BodyError> {
+        let mut next = std::pin::pin!(next);
+        loop {
+            if let Ok(output) = timeout_at(self.window_ends, next.as_mut()).await {
+                return Ok(output);
+            }
+            if self.window_ends == self.due || self.arrived < LEAST {
+                return Err(BodyError::TooSlow);
+            }
+            self.next_window();
+        }
+    }
+
+    /// Waits for room, for `patience` at most. The sender is not to blame for the time that this takes.
+    pub(super) async fn wait(&mut self, patience: Duration, room: impl Future<Output = ()>) -> Result<(), BodyError> {
+        let left = self.due.saturating_duration_since(Instant::now());
+        timeout(patience.min(left), room).await.map_err(|_| BodyError::NoRoom)?;
+        self.next_window();
+        Ok(())
+    }
+
+    fn next_window(&mut self) {
+        (self.window_ends, self.arrived) = (self.due.min(Instant::now() + WINDOW), 0);
+    }
+}

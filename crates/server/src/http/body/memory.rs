@@ -1,0 +1,213 @@
+//! [`Room`]: the memory that all bodies take together.
+//!
+//! The first 64 KiB of a body are not counted: the number of connections bounds them, and most bodies are smaller. A larger
+//! body takes room in steps, each four times as large as what has arrived. Every step has a pool of its own. So a body
+//! that waits for one step holds nothing of the next, and those that have got the last one always finish: bodies that have
+//! arrived in part cannot block each other.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::net::peer::network;
+
+/// The bytes of each body that are not counted.
+pub(super) const UNCOUNTED: usize = 64 << 10;
+/// How many times larger than the last one each step is.
+const STEP: usize = 4;
+/// What one permit stands for, in bytes.
+const UNIT: usize = 1024;
+
+/// The room that all bodies in memory share. Clones share it too.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pools: Vec<Pool>,
+    /// What one peer may take of each pool; there while it holds something, or waits for it.
+    peers: Mutex<HashMap<IpAddr, Arc<[Pool]>>>,
+    /// Into how many parts the room is divided, of which a peer has one.
+    parts: usize,
+}
+
+/// The room of one step.
+#[derive(Debug)]
+struct Pool {
+    /// The bytes of a body that has taken this step and those before it.
+    upto: usize,
+    units: u32,
+    free: Arc<Semaphore>,
+}
+
+impl Pool {
+    fn new(upto: usize, units: usize) -> Self {
+        let units = u32::try_from(units.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX).max(1);
+        Self { upto, units, free: Arc::new(Semaphore::new(usize::try_from(units).unwrap_or(usize::MAX))) }
+    }
+
+    /// Takes this many bytes, or all there are if they are fewer. First come, first served.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
+        Arc::clone(&self.free).acquire_many_owned(units).await.ok()
+    }
+}
+
+impl Room {
+    /// Room for `bytes` bytes of bodies that have at most `most` each, of which one peer may take a part of `parts`.
+    pub fn new(bytes: usize, most: usize, parts: usize) -> Self {
+        let counted = most.saturating_sub(UNCOUNTED).max(1);
+        let (mut pools, mut upto) = (Vec::new(), UNCOUNTED);
+        while upto < most {
+            let next = (upto * STEP).min(most);
+            // As many bodies find room in each.
+            let part = (bytes / UNIT).saturating_mul((next - upto) / UNIT) / (counted / UNIT).max(1);
+            pools.push(Pool::new(next, part));
+            upto = next;
+        }
+        Self(Arc::new(Inner { pools, peers: Mutex::default(), parts: parts.max(1) }))
+    }
+
+    /// The room of a body of at most `announced` bytes from `peer`, of which it has taken nothing yet.
+    pub(super) fn hold(&self, peer: Option<IpAddr>, announced: usize) -> Held {
+        Held {
+            room: self.clone(),
+            peer: peer.map(network),
+            announced,
+            bytes: UNCOUNTED,
+            own: None,
+            permits: Vec::new(),
+        }
+    }
+
+    fn of_peer(&self, peer: IpAddr) -> Arc<[Pool]> {
+        let mut peers = self.0.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = |pool: &Pool| Pool::new(pool.upto, usize::try_from(pool.units).unwrap_or(1) / self.0.parts);
+        Arc::clone(peers.entry(peer).or_insert_with(|| self.0.pools.iter().map(part).collect()))
+    }
+}
+
+/// What one body has taken.
+#[derive(Debug)]
+pub(super) struct Held {
+    room: Room,
+    peer: Option<IpAddr>,
+    announced: usize,
+    /// The bytes that it may have.
+    bytes: usize,
+    /// The pools of its peer.
+    own: Option<Arc<[Pool]>>,
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// The bytes that the body may have so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes room for all bytes that have arrived, and waits until there is some.
+    pub(super) async fn cover(&mut self, arrived: usize) {
+        if arrived <= self.bytes {
+            return;
+        }
+        if let (Some(peer), None) = (self.peer, &self.own) {
+            self.own = Some(self.room.of_peer(peer));
+        }
+        let room = Arc::clone(&self.room.0);
+        for (step, pool) in room.pools.iter().enumerate() {
+            if arrived <= self.bytes {
+                return;
+            }
+            if pool.upto <= self.bytes {
+                continue;
+            }
+            let further = pool.upto.min(self.announced.max(arrived)) - self.bytes;
+            // The peer's share comes first: who waits for it holds nothing that others want.
+            if let Some(own) = self.own.as_ref().and_then(|own| own.get(step)) {
+                self.permits.extend(own.take(further).await);
+            }
+            self.permits.extend(pool.take(further).await);
+            self.bytes = pool.upto;
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.permits.clear();
+        let (Some(peer), Some(own)) = (self.peer, self.own.take()) else { return };
+        let mut peers = self.room.0.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(own);
+        if peers.get(&peer).is_some_and(|own| Arc::strong_count(own) == 1) {
+            peers.remove(&peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::Ipv4Addr;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn peer(number: u32) -> Option<IpAddr> {
+        Some(IpAddr::V4(Ipv4Addr::from_bits(number)))
+    }
+
+    /// Whether this body finds room at once.
+    fn finds(held: &mut Held, arrived: usize) -> bool {
+        held.cover(arrived).now_or_never().is_some()
+    }
+
+    #[test]
+    fn small_bodies_take_no_room() {
+        let room = Room::new(MIB, MIB, 4);
+        let mut bodies: Vec<_> = (0..10_000).map(|number| room.hold(peer(number), MIB)).collect();
+        assert!(bodies.iter_mut().all(|held| finds(held, UNCOUNTED)));
+        assert!(room.0.peers.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_taken_follows_what_has_arrived() {
+        let room = Room::new(16 * MIB, MIB, 1);
+        // Each has sent 65 KiB and holds 256 KiB, not the 1 MiB that it announced.
+        let mut begun: Vec<_> = (0..16).map(|number| room.hold(peer(number), MIB)).collect();
+        assert!(begun.iter_mut().all(|held| finds(held, UNCOUNTED + 1024)));
+        assert!(begun.iter_mut().all(|held| held.bytes() == UNCOUNTED * STEP));
+        assert!(begun.iter_mut().all(|held| finds(held, MIB)), "they block each other");
+    }
+
+    #[test]
+    fn a_peer_takes_its_part_and_leaves_the_others_theirs() {
+        let room = Room::new(16 * MIB, MIB, 4);
+        let mut greedy: Vec<_> = (0..16).map(|_| room.hold(peer(1), MIB)).collect();
+        let served = greedy.iter_mut().filter_map(|held| finds(held, MIB).then_some(())).count();
+        assert_eq!(served, 4);
+        assert!(finds(&mut room.hold(peer(2), MIB), MIB));
+        assert!(finds(&mut room.hold(None, MIB), MIB), "callers in the process have no share of their own");
+        drop(greedy);
+        assert!(room.0.peers.lock().unwrap().is_empty(), "a peer that holds nothing is forgotten");
+        assert!(finds(&mut room.hold(peer(1), MIB), MIB));
+    }
+
+    #[test]
+    fn a_body_that_is_larger_than_the_room_gets_all_of_it() {
+        let room = Room::new(128 << 10, MIB, 4);
+        let mut first = room.hold(peer(1), MIB);
+        assert!(finds(&mut first, MIB));
+        assert!(!finds(&mut room.hold(peer(1), MIB), MIB));
+        drop(first);
+        assert!(finds(&mut room.hold(peer(1), MIB), MIB));
+    }
+}

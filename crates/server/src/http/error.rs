@@ -1,0 +1,189 @@
+//! [`ApiError`]: a refused request, and how it looks on the wire.
+
+use std::{borrow::Cow, fmt::Display};
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, header};
+
+use crate::{
+    broker::{BrokerError, Told},
+    http::codes::{self, Code},
+};
+use dms_protocol::json::quoted;
+
+/// A documented error with the text for this request.
+///
+/// As a response it travels in the extensions; the rim writes the body, because only the rim knows the request id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    code: Code,
+    message: Cow<'static, str>,
+    shape: Shape,
+}
+
+/// Which of the documented bodies an error has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// `{"error_code":"DMS.…","error_msg":"…","request_id":"…"}`.
+    Service,
+    /// `{"code":10540010,"message":"…"}`: the Kafka delay error (API reference 5.3.1, `delay_time`).
+    Numeric,
+    /// The identity service's: `{"error":{"code":401,"title":"Unauthorized","message":"…"}}`, the text once more
+    /// beside it.
+    Identity,
+}
+
+impl ApiError {
+    fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), shape: Shape::Service }
+    }
+
+    /// The same error in the shape of the identity service.
+    pub(crate) fn identity(self) -> Self {
+        Self { shape: Shape::Identity, ..self }
+    }
+
+    /// The code.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The body for a request of this id.
+    pub(crate) fn body(&self, request_id: &str) -> Bytes {
+        let message = &self.message;
+        let value = match self.shape {
+            Shape::Service => serde_json::json!({
+                "error_code": self.code.name, "error_msg": message, "request_id": request_id,
+            }),
+            Shape::Numeric => serde_json::json!({ "code": 10_540_010, "message": message }),
+            Shape::Identity => serde_json::json!({
+                "error": {
+                    "code": self.code.status.as_u16(),
+                    "title": self.code.status.canonical_reason(),
+                    "message": message,
+                },
+                "error_msg": message, "request_id": request_id,
+            }),
+        };
+        value.to_string().into()
+    }
+}
+
+impl Code {
+    /// This error with its documented text alone.
+    pub(crate) fn plain(self) -> ApiError {
+        ApiError::new(self, self.text)
+    }
+
+    /// This error, its text followed by what was wrong with this request.
+    pub(crate) fn because(self, detail: impl Display) -> ApiError {
+        let detail = detail.to_string();
+        // The gateway's texts end in a colon, and what follows is documented to the letter.
+        let detail = if self.text.ends_with('.') { sentence(&detail) } else { detail };
+        ApiError::new(self, format!("{} {detail}", self.text))
+    }
+
+    /// This error, its text followed by a sentence that begins with a place in the request, as in `messages[3].tags`.
+    pub(crate) fn at(self, sentence: impl Display) -> ApiError {
+        ApiError::new(self, format!("{} {sentence}", self.text))
+    }
+
+    /// This error with a text of its own.
+    pub(crate) fn saying(self, message: impl Into<String>) -> ApiError {
+        ApiError::new(self, message.into())
+    }
+}
+
+/// A detail as a sentence of its own. A parameter's name at its head stays as it is written.
+fn sentence(detail: &str) -> String {
+    let first = detail.split(' ').next().unwrap_or_default();
+    let mut text = String::with_capacity(detail.len() + 1);
+    let mut letters = detail.chars();
+    if first.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        text.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+    }
+    text.push_str(letters.as_str());
+    if !text.ends_with(['.', '!', '?']) {
+        text.push('.');
+    }
+    text
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status.into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<BrokerError> for ApiError {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::QueueNotFound => codes::QUEUE_NOT_FOUND.plain(),
+            BrokerError::GroupNotFound => codes::GROUP_NOT_FOUND.plain(),
+            BrokerError::QueueExists(name) => codes::QUEUE_EXISTS.because(format!("Its name is {name:?}")),
+            BrokerError::GroupExists(name) => codes::GROUP_EXISTS.because(format!("Its name is {name:?}")),
+            BrokerError::QueueQuota(_) => codes::QUEUE_QUOTA.because(error),
+            BrokerError::GroupQuota(_) => codes::GROUP_QUOTA.because(error),
+            BrokerError::TagQuota(limit) => {
+                codes::TAG_QUOTA.saying(format!("A maximum of {limit} tags can be created."))
+            }
+            BrokerError::TagNotFound(key) => codes::TAG_NOT_FOUND.because(format!("The key is {}", quoted(&key))),
+            BrokerError::NoBackup(_)
+            | BrokerError::NotDamaged
+            | BrokerError::NotOffered(_)
+            | BrokerError::Configured(_) => codes::REQUEST_FORMAT.because(error),
+            BrokerError::BeingCreated => codes::BEING_CREATED.plain(),
+            BrokerError::NoDeadLetters => codes::REQUEST_FORMAT.because(error),
+            BrokerError::KafkaDelay => Self {
+                shape: Shape::Numeric,
+                ..codes::REQUEST_FORMAT.saying(format!("Invalid request format: {error}"))
+            },
+            BrokerError::KafkaLabels => codes::LABEL.because(error),
+            BrokerError::FilterChanged(_) => {
+                codes::CONSUME_FAILED.saying(format!("Failed to consume messages due to a changed tag rule: {error}."))
+            }
+            BrokerError::UnknownHandle(place) => codes::UNKNOWN_HANDLER.at(place),
+            BrokerError::NotRejectable(reason) => codes::ACK_STATUS.saying(reason),
+            BrokerError::ForeignHandle(place) => codes::FOREIGN_HANDLER.at(place),
+            BrokerError::TooManyPolls(_) | BrokerError::TooMuchLeased(_) => codes::TOO_FREQUENT.because(error),
+            BrokerError::Store(cause) if cause.is::<Told>() => {
+                tracing::debug!(error = %cause, "the store failed; the request was answered with an error");
+                codes::INTERNAL.because("The store failed; try again later.")
+            }
+            BrokerError::Store(cause) => {
+                // The cause names files and disks: it is for the log, not for callers.
+                tracing::error!(error = %cause, "the store failed; the request was answered with an error");
+                codes::INTERNAL.because("The store failed; try again later.")
+            }
+            BrokerError::Closed => codes::STOPPING.plain(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_sentences() {
+        let message = |code: Code, detail: &str| code.because(detail).message.into_owned();
+        assert_eq!(message(codes::NAME_CHARS, "queue name is \"a b\""), {
+            "The name contains invalid characters. Queue name is \"a b\"."
+        });
+        assert!(message(codes::MAX_MSGS, "max_msgs is \"x\".").ends_with("limit. max_msgs is \"x\"."));
+        let text = "Incorrect IAM authentication information: AK access failed to reach the limit,forbidden";
+        assert_eq!(message(codes::SIGNATURE, "AK access failed to reach the limit,forbidden"), text);
+    }
+
+    /// The broker's causes name files and disks; callers get none of it.
+    #[test]
+    fn a_failing_store_is_not_shown() {
+        let cause = std::io::Error::other("/var/lib/dms/messages.db is full");
+        let error = ApiError::from(BrokerError::Store(std::sync::Arc::new(cause)));
+        assert!(!error.message.contains("messages.db"), "{error:?}");
+    }
+}

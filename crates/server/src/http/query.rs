@@ -1,0 +1,162 @@
+//! The query string: decoded pairs and the typed readings of the API's parameters.
+
+use std::{ops::RangeInclusive, str::FromStr, string::FromUtf8Error};
+
+use crate::http::{
+    codes::{self, Code},
+    error::ApiError,
+};
+use dms_protocol::json::quoted;
+
+/// The decoded pairs of a query string, in their order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Decodes `raw`: pairs between `&`, `%XX` and `+` decoded. A `%` that no two hex digits follow stands for itself.
+    ///
+    /// # Errors
+    /// DMS.10540014 when a name or value is not UTF-8.
+    pub(crate) fn parse(raw: &str) -> Result<Self, ApiError> {
+        let text = |text: &str| match decode(text, b' ') {
+            Ok(text) => Ok(text),
+            Err(_) => Err(codes::URL_PARAMETER.because(format!("{} is not UTF-8.", quoted(text)))),
+        };
+        let pair = |part: &str| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            Ok((text(name)?, text(value)?))
+        };
+        raw.split('&').filter(|part| !part.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Refuses parameters with other names, without a value, or given twice, where a mistake would cost messages.
+    ///
+    /// # Errors
+    /// DMS.10540014 that names the parameter.
+    pub(crate) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
+        for (place, (name, value)) in self.0.iter().enumerate() {
+            let shown = quoted(name);
+            let text = if !names.contains(&name.as_str()) {
+                format!("{shown} is no parameter here: {} are known.", names.join(", "))
+            } else if value.is_empty() {
+                format!("{shown} has no value: give one, or leave it out.")
+            } else if self.0.iter().take(place).any(|(before, _)| before == name) {
+                format!("{shown} is there twice.")
+            } else {
+                continue;
+            };
+            return Err(codes::URL_PARAMETER.because(text));
+        }
+        Ok(())
+    }
+
+    /// The first value of `name`; an empty one counts as absent, as the reference says of every parameter.
+    pub(crate) fn first(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// All values of `name` that are not empty.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// A number in `range`, or `default` when absent.
+    ///
+    /// # Errors
+    /// `code` when it is no number or out of range.
+    pub(crate) fn number<T>(&self, name: &str, default: T, range: &RangeInclusive<T>, code: Code) -> Result<T, ApiError>
+    where
+        T: FromStr + PartialOrd + std::fmt::Display,
+    {
+        let Some(text) = self.first(name) else { return Ok(default) };
+        text.parse().ok().filter(|value| range.contains(value)).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            code.because(format!("{name} is {}: {least} to {most} are allowed.", quoted(text)))
+        })
+    }
+
+    /// `true` or `false` in any case, or `default` when absent.
+    ///
+    /// # Errors
+    /// DMS.10540014 when it is neither.
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, ApiError> {
+        match self.first(name) {
+            None => Ok(default),
+            Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+            Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+            Some(text) => {
+                let text = quoted(text);
+                Err(codes::URL_PARAMETER.because(format!("{name} is {text}: true or false are allowed.")))
+            }
+        }
+    }
+}
+
+/// Decodes `%XX`, and `+` to what it stands for: a space in a query, itself in a path.
+///
+/// # Errors
+/// When the bytes are not UTF-8.
+pub(crate) fn decode(text: &str, plus: u8) -> Result<String, FromUtf8Error> {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escaped = (byte == b'%').then(|| bytes.get(at + 1..at + 3)).flatten().and_then(hex_pair);
+        decoded.push(escaped.unwrap_or(if byte == b'+' { plus } else { byte }));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8(decoded)
+}
+
+fn hex_pair(digits: &[u8]) -> Option<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    match digits {
+        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn repeated_names_keep_their_order_and_empty_values_are_absent() {
+        let query = Query::parse("tag=a%20b&time_wait=&tag=c+d&&x&tag=").unwrap();
+        assert_eq!(query.all("tag").collect::<Vec<_>>(), ["a b", "c d"]);
+        assert_eq!(query.first("time_wait"), None);
+        assert_eq!(query.first("x"), None);
+    }
+
+    #[test]
+    fn a_stray_percent_sign_stands_for_itself() {
+        let query = Query::parse("a=100%&b=%zz&c=%4").unwrap();
+        assert_eq!((query.first("a"), query.first("b"), query.first("c")), (Some("100%"), Some("%zz"), Some("%4")));
+    }
+
+    #[test]
+    fn numbers_outside_their_range_get_the_given_code() {
+        let query = Query::parse("max_msgs=11").unwrap();
+        let error = query.number("max_msgs", 10, &(1..=10), codes::MAX_MSGS).unwrap_err();
+        assert_eq!(error.code(), codes::MAX_MSGS);
+        assert_eq!(query.number("time_wait", 3, &(1..=60), codes::TIME_WAIT), Ok(3));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_decoded_or_refused(raw in ".{0,200}") {
+            let _ = Query::parse(&raw).map(|query| query.number("a", 1_u64, &(1..=10), codes::MAX_MSGS));
+        }
+
+        #[test]
+        fn any_bytes_percent_encoded_come_back(value in "[^\u{0}]{1,40}") {
+            let encoded: String = value.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let query = Query::parse(&format!("v={encoded}")).unwrap();
+            prop_assert_eq!(query.first("v"), Some(value.as_str()));
+        }
+    }
+}

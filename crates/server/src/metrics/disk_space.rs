@@ -1,0 +1,45 @@
+//! The room that the disk has left for the data directory, as a metric.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, gauge::ConstGauge},
+    registry::Registry,
+};
+
+/// Asks the file system at each scrape; for local ones that reads a number from the kernel.
+#[derive(Debug)]
+struct DiskRoom(PathBuf);
+
+/// Puts the room around `directory` into `registry`; a server in memory has no such metric.
+pub(crate) fn register(registry: &mut Registry, directory: Option<&Path>) {
+    if let Some(directory) = directory {
+        registry.register_collector(Box::new(DiskRoom(directory.to_owned())));
+    }
+}
+
+impl Collector for DiskRoom {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(free) = free(&self.0) else { return Ok(()) };
+        let (name, help) = ("dms_server_storage_free_bytes", "What the disk of the data directory has left");
+        let gauge = ConstGauge::new(i64::try_from(free).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+}
+
+/// Without what the file system keeps for the superuser.
+#[cfg(unix)]
+fn free(directory: &Path) -> Option<u64> {
+    let system = rustix::fs::statvfs(directory).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free(_directory: &Path) -> Option<u64> {
+    None
+}

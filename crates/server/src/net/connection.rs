@@ -1,0 +1,382 @@
+//! One connection: HTTP/1.1 with deadlines for heads, bodies, answers, idleness and age.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    response::Response,
+};
+use http::Request;
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Duration, Instant, Sleep, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
+
+use crate::{
+    faults::inject::Cut,
+    net::{
+        connection_state::Visitor,
+        half_close::{HalfClose, Progress},
+        limits::HttpLimits,
+    },
+};
+
+/// The largest head and read buffer, in bytes.
+const BUFFER: usize = 128 << 10;
+
+/// What answers requests.
+pub trait Answers:
+    Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+/// Serves requests on `io` until the peer leaves, a deadline passes, or `stopping` is set off and the request in
+/// progress is answered.
+pub(crate) async fn serve<I>(
+    io: I,
+    service: impl Answers,
+    limits: HttpLimits,
+    visitor: Arc<Visitor>,
+    stopping: CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let progress = Arc::clone(&visitor.progress);
+    let io = HalfClose::new(io, Arc::clone(&progress));
+    let io = Deadlines::new(io, Arc::clone(&visitor), limits.clone());
+    // Whoever reads bodies with a deadline of its own, and a better answer, comes first.
+    let body_timeout = limits.body_timeout * 2;
+    let answers = service_fn(move |request: Request<Incoming>| {
+        progress.begin(!request.body().is_end_stream());
+        let progress = Arc::clone(&progress);
+        let request = request.map(|body| Body::new(Timed::new(body, body_timeout, Arc::clone(&progress))));
+        let answer = service.clone().oneshot(request);
+        let visitor = Arc::clone(&visitor);
+        async move {
+            let mut answer = std::pin::pin!(answer);
+            let answer = poll_fn(|cx| progress.poll_answer(answer.as_mut(), cx)).await;
+            let answer = answer.unwrap_or_else(|never| match never {});
+            visitor.answered();
+            if answer.extensions().get::<Cut>().is_some() {
+                return Err(io::Error::from(io::ErrorKind::ConnectionReset));
+            }
+            Ok(answer)
+        }
+    });
+    let connection = http1::Builder::new()
+        // Not hyper's: it sets and drops a timer for every request.
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(io), answers);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stopping.cancelled() => None,
+        () = sleep(limits.connection_age) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// A body that may not take for ever to arrive.
+struct Timed<B> {
+    body: B,
+    limit: Duration,
+    /// Set when the first wait begins: most bodies come with their head.
+    due: Option<Pin<Box<Sleep>>>,
+    /// Hears of its end.
+    progress: Arc<Progress>,
+}
+
+impl<B> Timed<B> {
+    fn new(body: B, limit: Duration, progress: Arc<Progress>) -> Self {
+        Self { body, limit, due: None, progress }
+    }
+}
+
+impl<B: HttpBody<Error: Into<axum::BoxError>> + Unpin> HttpBody for Timed<B> {
+    type Data = B::Data;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            if frame.is_none() || this.body.is_end_stream() {
+                this.progress.has_read(cx);
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let due = this.due.get_or_insert_with(|| Box::pin(sleep(this.limit)));
+        ready!(due.as_mut().poll(cx));
+        Poll::Ready(Some(Err("the request's body takes too long".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A timer for a time that moves with every request: it is set anew when it goes off too early, not each time.
+struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    /// Ready from `due` on.
+    fn poll(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if due < self.0.deadline() {
+            self.0.as_mut().reset(due);
+        }
+        ready!(self.0.as_mut().poll(cx));
+        while self.0.deadline() < due {
+            self.0.as_mut().reset(due);
+            ready!(self.0.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+}
+
+/// What is left at least when a deadline is first looked at. After the process was stopped for a while its timers may be ahead of what
+/// has arrived meanwhile.
+const LAST_LOOK: Duration = Duration::from_millis(20);
+
+/// What a connection without a request in progress waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// The first byte of a request, until then.
+    Request(Instant),
+    /// The rest of a head, until then.
+    Head(Instant),
+}
+
+/// A stream that may neither be idle for ever, nor take for ever over a request's head or over reading an answer.
+struct Deadlines<I> {
+    io: I,
+    /// While a request is being answered, the silence of the peer is its right.
+    visitor: Arc<Visitor>,
+    limits: HttpLimits,
+    /// `None` while a request is in progress.
+    awaited: Option<Awaited>,
+    /// Whether its last moment has begun.
+    last_look: bool,
+    alarm: Alarm,
+    write: Option<Pin<Box<Sleep>>>,
+}
+
+impl<I> Deadlines<I> {
+    fn new(io: I, visitor: Arc<Visitor>, limits: HttpLimits) -> Self {
+        // A new connection is there for a request: its head is due from the first moment.
+        let due = Instant::now() + limits.head_timeout;
+        let alarm = Alarm(Box::pin(sleep_until(due)));
+        Self { io, visitor, limits, awaited: Some(Awaited::Head(due)), last_look: false, alarm, write: None }
+    }
+
+    /// Ready when what is awaited does not come in time.
+    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let idle = || match self.visitor.is_known() {
+            true => Awaited::Request(Instant::now() + self.limits.idle_timeout),
+            false => Awaited::Request(Instant::now() + self.limits.strangers_idle_timeout),
+        };
+        let (due, problem) = match self.awaited.get_or_insert_with(idle) {
+            Awaited::Request(due) => (due, "no request came for long"),
+            Awaited::Head(due) => (due, "the request's head takes too long"),
+        };
+        if !self.last_look {
+            ready!(self.alarm.poll(due.checked_sub(LAST_LOOK).unwrap_or(*due), cx));
+            (self.last_look, *due) = (true, (*due).max(Instant::now() + LAST_LOOK));
+        }
+        ready!(self.alarm.poll(*due, cx));
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, problem))
+    }
+
+    /// Passes on what a write came to, unless it found no room and the time for the whole answer is over.
+    fn judge_write<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            return result;
+        }
+        let due = Instant::now() + self.limits.write_timeout;
+        let timer = self.write.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its answer")))
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Deadlines<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let filled = buf.filled().len();
+        let result = Pin::new(&mut this.io).poll_read(cx, buf);
+        if this.visitor.progress.is_busy() {
+            this.awaited = None;
+            return result;
+        }
+        if result.is_ready() {
+            this.last_look = false;
+            if buf.filled().len() > filled && !matches!(this.awaited, Some(Awaited::Head(_))) {
+                this.awaited = Some(Awaited::Head(Instant::now() + this.limits.head_timeout));
+            }
+            return result;
+        }
+        this.overdue(cx).map(Err)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Deadlines<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.judge_write(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.judge_write(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_flush(cx);
+        if result.is_ready() {
+            // Everything is written: the next answer has its own time.
+            self.write = None;
+            // hyper may not read again before it is woken, and then nothing else would look at the time.
+            if !self.visitor.progress.is_busy()
+                && let Poll::Ready(error) = self.overdue(cx)
+            {
+                return Poll::Ready(Err(error));
+            }
+        }
+        self.judge_write(cx, result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.judge_write(cx, result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use axum::{Router, routing::get};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    fn visitor() -> Arc<Visitor> {
+        Arc::new(Visitor::new([127, 0, 0, 1].into(), Arc::default()))
+    }
+
+    /// Serves a router that answers with so many bytes, on a pipe that holds 1 KiB.
+    fn serving(bytes: usize) -> (DuplexStream, tokio::task::JoinHandle<()>) {
+        let (client, server) = duplex(1024);
+        let router = Router::new().route("/", get(async move || vec![b'x'; bytes]));
+        let stopping = CancellationToken::new();
+        (client, tokio::spawn(serve(server, router, HttpLimits::default(), visitor(), stopping)))
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_does_not_read_is_dropped() {
+        let (mut client, served) = serving(100_000);
+        client.write_all(REQUEST).await.unwrap();
+        let begun = Instant::now();
+        served.await.unwrap();
+        assert_eq!(begun.elapsed(), HttpLimits::default().write_timeout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_reads_too_slowly_is_dropped() {
+        let (mut client, served) = serving(100_000);
+        client.write_all(REQUEST).await.unwrap();
+        let begun = Instant::now();
+        let mut read = 0;
+        // 100 bytes a second would take a quarter of an hour.
+        while let Ok(count @ 1..) = client.read(&mut [0; 100]).await {
+            read += count;
+            sleep(Duration::from_secs(1)).await;
+        }
+        served.await.unwrap();
+        assert!(read < 20_000, "{read} bytes were read");
+        assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let (mut client, server) = duplex(1024);
+        let router =
+            Router::new().route("/", axum::routing::post(async |body: axum::body::Bytes| body.len().to_string()));
+        let served = tokio::spawn(serve(server, router, HttpLimits::default(), visitor(), CancellationToken::new()));
+        client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        // A byte a second is not enough, however long it goes on.
+        let drip = async {
+            while client.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = drip => {}
+            ended = served => ended.unwrap(),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_reads_in_time_is_served_again() {
+        let (mut client, served) = serving(100_000);
+        for _ in 0..2 {
+            client.write_all(REQUEST).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            client.read_exact(&mut vec![0; 100_000]).await.unwrap();
+            // The time of one answer is not that of the next.
+            sleep(Duration::from_secs(59)).await;
+        }
+        drop(client);
+        served.await.unwrap();
+    }
+}

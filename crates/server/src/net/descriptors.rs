@@ -1,0 +1,98 @@
+//! File descriptors of the process: how many there may be, and how many of them connections may take.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::net::limits::ADMIN_CONNECTIONS;
+
+/// The most descriptors that are asked for. Programs that close all descriptors up to the limit would take long with more.
+#[cfg(unix)]
+const WANTED: u64 = 65_536;
+/// Connections that take part in the budget, of all listeners of the process.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+/// What remains for connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Connections of the API and of publishers, of all such listeners together.
+    pub service: usize,
+    /// Connections of one admin address, which are set apart.
+    pub operators: usize,
+}
+
+impl Budget {
+    /// The budget under the limit that is in force now.
+    pub fn current() -> Self {
+        Self::under(soft_limit())
+    }
+
+    /// A quarter, but no more than 512, is left to the store, to files of the log, and to connections that the process
+    /// makes itself; two admin addresses have a sixteenth each.
+    fn under(limit: usize) -> Self {
+        let reserve = (limit / 4).min(512);
+        let operators = (limit / 16).max(4);
+        let apart = operators.min(ADMIN_CONNECTIONS) * 2;
+        Self { service: limit.saturating_sub(reserve).saturating_sub(apart).max(1), operators }
+    }
+}
+
+/// A connection's part of the budget.
+#[derive(Debug)]
+pub struct Taken(());
+
+impl Taken {
+    /// Takes a part, if there is one within `most`.
+    pub fn within(most: usize) -> Option<Self> {
+        let taken =
+            TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < most).then_some(taken + 1));
+        taken.is_ok().then_some(Self(()))
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Raises the process's limit of open descriptors as far as that is allowed, and reasonable.
+#[cfg(unix)]
+pub fn raise_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(WANTED, |most| most.min(WANTED));
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
+        tracing::warn!(%error, wanted, "the limit of open files could not be raised; set it with `ulimit -n`");
+    }
+}
+
+/// There is nothing to raise.
+#[cfg(not(unix))]
+pub fn raise_limit() {}
+
+#[cfg(unix)]
+fn soft_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+#[cfg(not(unix))]
+fn soft_limit() -> usize {
+    usize::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_a_reserve() {
+        for (limit, service, operators) in [(64, 40, 4), (1024, 640, 64), (20_000, 18_976, 1250)] {
+            assert_eq!(Budget::under(limit), Budget { service, operators }, "{limit}");
+        }
+        assert!(Budget::under(8).service >= 1);
+    }
+}

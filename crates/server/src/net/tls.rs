@@ -1,0 +1,131 @@
+//! TLS of a listener: a certificate and its key from two files, which can be read again while connections are open.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self, ServerConfig,
+        crypto::aws_lc_rs,
+        pki_types::{
+            CertificateDer, PrivateKeyDer,
+            pem::{self, PemObject},
+        },
+    },
+};
+
+use dms_protocol::{current::Current, text};
+
+/// The files of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate in PEM, followed by the intermediate ones up to the authority.
+    pub certificate: PathBuf,
+    /// Its private key in PEM: PKCS#8, PKCS#1 or SEC1, without a passphrase.
+    pub key: PathBuf,
+}
+
+/// Why a certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("`{}` cannot be read: {error}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("`{}` has no {expected}: a PEM file is needed", file.display())]
+    Content {
+        /// The file.
+        file: PathBuf,
+        /// What was looked for.
+        expected: &'static str,
+    },
+    /// Certificate and key do not belong together, or are of a kind that TLS does not use.
+    #[error("the certificate `{}` cannot be used with the key `{}`: {reason}", files.certificate.display(), files.key.display())]
+    Pair {
+        /// The files.
+        files: TlsFiles,
+        /// What is wrong with them.
+        reason: String,
+    },
+}
+
+/// A certificate that a listener shows. Clones share it.
+#[derive(Clone)]
+pub struct Tls {
+    files: TlsFiles,
+    current: Current<ServerConfig>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or is not PEM, or when they do not belong together.
+    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let current = Current::new(settings(&files)?);
+        Ok(Self { files, current })
+    }
+
+    /// Reads the files again: new connections see what is in them now, open ones go on as they began.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); the old certificate stays.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.current.set(settings(&self.files)?);
+        Ok(())
+    }
+
+    /// What takes the next connection.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.current.get().into()
+    }
+}
+
+/// TLS 1.2 and 1.3, HTTP/1.1, no certificates of clients.
+fn settings(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let certificates = certificates(&files.certificate)?;
+    let key = key(&files.key)?;
+    let pair = |error: rustls::Error| TlsError::Pair { files: files.clone(), reason: error.to_string() };
+    let mut settings = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key))
+        .map_err(pair)?;
+    settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(settings)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let content = || TlsError::Content { file: file.to_owned(), expected: "certificate" };
+    let pem = read(file)?;
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, pem::Error>>().map_err(|_| content())?;
+    if found.is_empty() { Err(content()) } else { Ok(found) }
+}
+
+fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let content = |_| TlsError::Content { file: file.to_owned(), expected: "private key without a passphrase" };
+    PrivateKeyDer::from_pem_slice(&read(file)?).map_err(content)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable = |error| TlsError::Read { file: file.to_owned(), error };
+    let bytes = std::fs::read(file).map_err(unreadable)?;
+    text::without_mark(&bytes).map(<[u8]>::to_vec).map_err(|error| unreadable(error.into()))
+}
