@@ -56,7 +56,7 @@ fn every_event_is_documented_and_none_is_stale() {
 
 #[test]
 fn every_reason_is_documented_in_its_own_words() {
-    let rows = rows("docs/observability.md", "Why a message came again");
+    let rows = rows("docs/observability.md", "Why a message was redelivered");
     let documented: BTreeMap<_, _> = rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     let known = Redelivery::ALL.iter().map(|reason| (reason.name().to_owned(), reason.to_string())).collect();
     assert_eq!(documented, known);
