@@ -1,6 +1,6 @@
 //! Wall-clock time behind one seam: creation times, due times, retention and signatures ask here and nowhere else.
 //!
-//! Durations and lease deadlines do not: they run on tokio's clock.
+//! Histogram and lease deadlines do not: they run on tokio's clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

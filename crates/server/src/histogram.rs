@@ -1,4 +1,4 @@
-//! [`Durations`]: how long something took each time, as metrics count it. Pure.
+//! [`Histogram`]: how long something took each time, as metrics count it. Pure.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ const BOUNDS: [f64; 12] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.
 
 /// How long something took, counted in ranges.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Durations {
+pub struct Histogram {
     /// How many were within each bound and above the one before it; the last are above all.
     counts: [u64; BOUNDS.len() + 1],
     sum: Duration,
 }
 
-impl Durations {
+impl Histogram {
     /// Counts one more.
     #[cfg(feature = "disk")]
     pub(crate) fn record(&mut self, took: Duration) {
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn each_is_counted_in_the_first_range_that_holds_it() {
-        let mut durations = Durations::default();
+        let mut durations = Histogram::default();
         for millis in [1, 2, 9_000] {
             durations.record(Duration::from_millis(millis));
         }

@@ -12,7 +12,7 @@ const WARNINGS: u32 = 10;
 /// The window of [`WARNINGS`].
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Bounds the warnings of one kind, because callers without a key can cause them.
+/// BodyLimits the warnings of one kind, because callers without a key can cause them.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Mutex<Window>);
 

@@ -5,30 +5,30 @@ use std::{path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::authenticator::Gate,
+    auth::authenticator::Authenticator,
     broker::Broker,
     faults::Faults,
-    handlers::polls::Polls,
-    http::{bearer::Guard, body::Room, host_check::HostCheck},
-    metrics::Metrics,
+    handlers::polls::EndablePolls,
+    http::{bearer::BearerAuth, body::BodyMemory, host_check::HostCheck},
+    metrics::ServerMetrics,
     net::{connection_limit::ConnectionMetrics, limits::HttpLimits},
 };
 
 /// The state behind the router.
 #[derive(Debug)]
-pub(crate) struct App {
+pub(crate) struct AppState {
     /// What the server does.
     pub(crate) broker: Arc<dyn Broker>,
     /// Set off when the server stops: long polls answer at once.
     pub(crate) stopping: CancellationToken,
     /// Who may call.
-    pub(crate) gate: Gate,
+    pub(crate) gate: Authenticator,
     /// By which names connections may call the API, and whether web pages may.
     pub(crate) api_check: HostCheck,
     /// The same for the admin address.
     pub(crate) admin_check: HostCheck,
     /// The token of the admin address.
-    pub(crate) admin_guard: Guard,
+    pub(crate) admin_guard: BearerAuth,
     /// What goes wrong on purpose.
     pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.
@@ -38,13 +38,13 @@ pub(crate) struct App {
     /// The limits of a single request.
     pub(crate) limits: HttpLimits,
     /// The room for bodies in memory.
-    pub(crate) room: Room,
+    pub(crate) room: BodyMemory,
     /// Counters and durations.
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: ServerMetrics,
     /// The same of connections.
     pub(crate) connections: ConnectionMetrics,
     /// Whether the extensions are announced and obeyed.
     pub(crate) extensions: bool,
     /// Consume calls that can be ended.
-    pub(crate) polls: Polls,
+    pub(crate) polls: EndablePolls,
 }

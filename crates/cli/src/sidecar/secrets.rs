@@ -3,7 +3,7 @@
 use super::{connect, deliver::credentials::Credentials};
 use crate::config::{Config, HttpHandler, Secret};
 use dms_protocol::current::Current;
-use dms_server::internal::bearer::Guard;
+use dms_server::internal::bearer::BearerAuth;
 use dms_worker::client::{Client, Error};
 
 /// Where the secrets of a sidecar are in use.
@@ -13,8 +13,8 @@ pub(super) struct Secrets {
     /// What the application of each worker is sent, by the worker's name.
     pub(super) apps: Vec<(String, Current<Credentials>)>,
     /// In the order of the configuration.
-    pub(super) publishers: Vec<Guard>,
-    pub(super) admin: Guard,
+    pub(super) publishers: Vec<BearerAuth>,
+    pub(super) admin: BearerAuth,
 }
 
 impl Secrets {
@@ -74,7 +74,7 @@ impl Secrets {
 }
 
 /// Puts a token into the place of another; none in the place of one, or one in that of none, takes a restart.
-fn renew_token(guard: &Guard, old: &mut Option<Secret>, new: Option<&Secret>) -> bool {
+fn renew_token(guard: &BearerAuth, old: &mut Option<Secret>, new: Option<&Secret>) -> bool {
     if old.as_ref() == new || !guard.renew(new.map(Secret::expose)) {
         return false;
     }

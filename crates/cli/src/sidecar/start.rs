@@ -29,7 +29,7 @@ use crate::config::{self, CommandMode, Config, Secret};
 use dms_server::{
     Server,
     internal::{
-        bearer::Guard,
+        bearer::BearerAuth,
         connection_limit::{Audience, ConnectionMetrics},
         listener::Listener,
     },
@@ -51,7 +51,7 @@ pub struct Sidecar {
     pub(super) publishers: Vec<Publisher>,
     pub(super) admin: Option<Listener>,
     /// Who may use the admin endpoint.
-    pub(super) admin_guard: Guard,
+    pub(super) admin_guard: BearerAuth,
     pub(super) metrics: Metrics,
     pub(super) producers: producer::Metrics,
     pub(super) connections: ConnectionMetrics,
@@ -123,7 +123,7 @@ impl Sidecar {
             }
             None => None,
         };
-        let admin_guard = Guard::new(config.admin.token.as_ref().map(Secret::expose), "admin.token");
+        let admin_guard = BearerAuth::new(config.admin.token.as_ref().map(Secret::expose), "admin.token");
         let log = LogControl::default();
         Ok(Self {
             config,

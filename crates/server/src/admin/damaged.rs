@@ -9,7 +9,7 @@ use crate::{
     admin::answer,
     broker::DamagedMessage,
     http::{codes, error::ApiError, query::Query},
-    state::App,
+    state::AppState,
 };
 
 /// A damaged message as `/admin/damaged` shows it.
@@ -55,16 +55,16 @@ struct Skipped {
 }
 
 /// `/admin/damaged?queue=…&group=…&stream=…&sequence=…`: all that are set aside and fit.
-pub(crate) async fn list(State(app): State<Arc<App>>, query: Query) -> Response {
+pub(crate) async fn list(State(app): State<Arc<AppState>>, query: Query) -> Response {
     answer(chosen(&app, &query).map(|chosen| chosen.into_iter().map(DamagedView::from).collect::<Vec<_>>()))
 }
 
 /// `POST /admin/damaged/skip` with the same parameters, the queue among them: those messages are skipped for good.
-pub(crate) async fn skip(State(app): State<Arc<App>>, query: Query) -> Response {
+pub(crate) async fn skip(State(app): State<Arc<AppState>>, query: Query) -> Response {
     answer(skip_chosen(&app, &query).await)
 }
 
-async fn skip_chosen(app: &App, query: &Query) -> Result<Skipped, ApiError> {
+async fn skip_chosen(app: &AppState, query: &Query) -> Result<Skipped, ApiError> {
     query.only(&["project", "queue", "group", "stream", "sequence"])?;
     if query.first("queue").is_none() {
         return Err(codes::URL_PARAMETER.because("queue is missing: name the queue whose damaged messages to skip."));
@@ -86,7 +86,7 @@ async fn skip_chosen(app: &App, query: &Query) -> Result<Skipped, ApiError> {
 }
 
 /// The damaged messages that the parameters choose. Queues and groups go by their names or ids.
-fn chosen(app: &App, query: &Query) -> Result<Vec<DamagedMessage>, ApiError> {
+fn chosen(app: &AppState, query: &Query) -> Result<Vec<DamagedMessage>, ApiError> {
     let sequence = match query.first("sequence") {
         None => None,
         Some(_) => Some(query.number("sequence", 0, &(0..=u64::MAX), codes::URL_PARAMETER)?),

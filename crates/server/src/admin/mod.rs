@@ -35,15 +35,15 @@ use crate::{
     broker::{BackedUp, GroupOverview, GroupPath, PeekState, Peeked, QueueOverview, Stream},
     clock::millis,
     http::{
-        bearer::{self, Guard},
+        bearer::{self, BearerAuth},
         codes,
         error::ApiError,
         host_check,
         json::Json,
         query::Query,
     },
-    metrics::{Seen, broker, disk_space},
-    state::App,
+    metrics::{ScrapedGauges, broker, disk_space},
+    state::AppState,
 };
 use dms_protocol::{
     json::quoted,
@@ -55,7 +55,7 @@ use dms_protocol::{
 const MAX_SHOWN: usize = 1000;
 
 /// The router of the admin address.
-pub(crate) fn router(app: &Arc<App>) -> Router {
+pub(crate) fn router(app: &Arc<AppState>) -> Router {
     let mut registry = Registry::default();
     app.metrics.register(&mut registry);
     app.connections.register(&mut registry);
@@ -85,7 +85,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 }
 
 /// Refuses who does not show the token, in the form of the other refusals; a middleware.
-async fn check_token(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+async fn check_token(State(guard): State<BearerAuth>, request: Request, next: Next) -> Response {
     match guard.admit(&request) {
         Ok(()) => next.run(request).await,
         Err(remedy) => (bearer::CHALLENGE, plain(&codes::TOKEN_INVALID.because(remedy))).into_response(),
@@ -104,7 +104,7 @@ fn plain(error: &ApiError) -> Response {
 }
 
 /// `/readyz`: whether requests would be served, and if not, why.
-async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
+async fn ready(State(app): State<Arc<AppState>>) -> (StatusCode, String) {
     if app.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
     }
@@ -120,13 +120,13 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
 
 /// `/metrics`, in the format that the scraper asks for.
 async fn metrics(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     Extension(registry): Extension<Arc<Registry>>,
     headers: HeaderMap,
 ) -> Response {
     let queues = app.broker.overview();
     let oldest = oldest(&app, &queues).await;
-    let seen = Seen { queues: &queues, oldest: &oldest, storage: size(app.data_dir.clone()).await };
+    let seen = ScrapedGauges { queues: &queues, oldest: &oldest, storage: size(app.data_dir.clone()).await };
     match app.metrics.scrape(&registry, &seen) {
         Ok(body) => exposition::answer(&headers, body),
         Err(fmt::Error) => plain(&codes::INTERNAL.plain()),
@@ -134,7 +134,7 @@ async fn metrics(
 }
 
 /// How old the first message is that each group has not settled; groups that have settled all are left out.
-async fn oldest(app: &App, queues: &[QueueOverview]) -> HashMap<GroupId, Duration> {
+async fn oldest(app: &AppState, queues: &[QueueOverview]) -> HashMap<GroupId, Duration> {
     let now = app.gate.clock().now_ms();
     let mut ages = HashMap::new();
     for queue in queues {
@@ -170,7 +170,7 @@ fn bytes_in(directory: &Path) -> std::io::Result<u64> {
 
 /// `POST /admin/backup?to=/new/directory`: copies the data directory while everything goes on; with `from=/directory` only if it is
 /// this one.
-async fn backup(State(app): State<Arc<App>>, query: Query) -> Response {
+async fn backup(State(app): State<Arc<AppState>>, query: Query) -> Response {
     if let Err(error) = query.only(&["from", "to"]).and_then(|()| is_own(&app, query.first("from"))) {
         return plain(&error);
     }
@@ -188,7 +188,7 @@ async fn backup(State(app): State<Arc<App>>, query: Query) -> Response {
 }
 
 /// Refuses a directory that is not the one of this server.
-fn is_own(app: &App, from: Option<&str>) -> Result<(), ApiError> {
+fn is_own(app: &AppState, from: Option<&str>) -> Result<(), ApiError> {
     let (Some(from), Some(own)) = (from, &app.data_dir) else { return Ok(()) };
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if real(Path::new(from)) == real(own) {
@@ -200,7 +200,7 @@ fn is_own(app: &App, from: Option<&str>) -> Result<(), ApiError> {
 
 /// A queue with its groups, as `/admin/queues` shows it.
 #[derive(Debug, Serialize)]
-struct QueueView {
+struct QueueSummary {
     project: String,
     id: String,
     name: String,
@@ -210,11 +210,11 @@ struct QueueView {
     produced_messages: u64,
     delayed_messages: u64,
     damaged_delayed_messages: u64,
-    groups: Vec<GroupView>,
+    groups: Vec<GroupSummary>,
 }
 
 #[derive(Debug, Serialize)]
-struct GroupView {
+struct GroupSummary {
     id: String,
     name: String,
     consumed_messages: u64,
@@ -228,15 +228,15 @@ struct GroupView {
 }
 
 /// `/admin/queues?project=…`: the queues of a project, of all of them without the parameter.
-async fn queues(State(app): State<Arc<App>>, query: Query) -> Json<Vec<QueueView>> {
+async fn queues(State(app): State<Arc<AppState>>, query: Query) -> Json<Vec<QueueSummary>> {
     let wanted = query.first("project");
     let queues = app.broker.overview().into_iter();
     let shown = queues.filter(|queue| wanted.is_none_or(|project| queue.project.as_str() == project));
     Json(shown.map(view).collect())
 }
 
-fn view(overview: QueueOverview) -> QueueView {
-    let group = |overview: GroupOverview| GroupView {
+fn view(overview: QueueOverview) -> QueueSummary {
+    let group = |overview: GroupOverview| GroupSummary {
         id: overview.group.id.to_string(),
         name: overview.group.name,
         consumed_messages: overview.group.consumed_messages,
@@ -248,7 +248,7 @@ fn view(overview: QueueOverview) -> QueueView {
         damaged_dead_letters: overview.damaged_dead_letters,
         waiting_polls: overview.polls,
     };
-    QueueView {
+    QueueSummary {
         project: overview.project.to_string(),
         id: overview.queue.id.to_string(),
         name: overview.queue.name,
@@ -264,7 +264,7 @@ fn view(overview: QueueOverview) -> QueueView {
 
 /// A message as the peek shows it.
 #[derive(Debug, Serialize)]
-struct MessageView {
+struct PeekedMessage {
     sequence: u64,
     state: &'static str,
     /// Until the lease ends or the delay is over.
@@ -279,12 +279,12 @@ struct MessageView {
 }
 
 /// `/admin/queues/{queue}/groups/{group}/messages?stream=messages|deadletters&from=…&max=…`.
-async fn messages(State(app): State<Arc<App>>, params: RawPathParams, query: Query) -> Response {
+async fn messages(State(app): State<Arc<AppState>>, params: RawPathParams, query: Query) -> Response {
     let peeked = peek(&app, &params, &query).await;
     answer(peeked.map(|peeked| peeked.iter().filter_map(message_view).collect::<Vec<_>>()))
 }
 
-async fn peek(app: &App, params: &RawPathParams, query: &Query) -> Result<Vec<Peeked>, ApiError> {
+async fn peek(app: &AppState, params: &RawPathParams, query: &Query) -> Result<Vec<Peeked>, ApiError> {
     let stream = match query.first("stream") {
         None | Some("messages") => Stream::Messages,
         Some("deadletters") => Stream::DeadLetters,
@@ -303,13 +303,13 @@ async fn peek(app: &App, params: &RawPathParams, query: &Query) -> Result<Vec<Pe
     Ok(app.broker.peek(&GroupPath { project, queue, group }, stream, from, most).await?)
 }
 
-fn message_view(peeked: &Peeked) -> Option<MessageView> {
+fn message_view(peeked: &Peeked) -> Option<PeekedMessage> {
     let (state, left) = match peeked.state {
         PeekState::Available => ("available", None),
         PeekState::Leased(left) => ("leased", Some(left)),
         PeekState::Delayed(left) => ("delayed", Some(left)),
     };
-    Some(MessageView {
+    Some(PeekedMessage {
         sequence: peeked.sequence,
         state,
         left_ms: left.map(millis),

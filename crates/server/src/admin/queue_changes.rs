@@ -13,7 +13,7 @@ use crate::{
     broker::{GroupOverview, Purged, QueueOverview, RetentionPolicy},
     clock::millis,
     http::{codes, error::ApiError, query::Query},
-    state::App,
+    state::AppState,
 };
 use dms_protocol::{json::quoted, limits};
 
@@ -40,16 +40,16 @@ struct RetentionView {
 }
 
 /// `POST /admin/queues/{queue_id}/purge?group=…`: all messages of a queue are gone, or the backlog of one group is settled.
-pub(crate) async fn purge(State(app): State<Arc<App>>, params: RawPathParams, query: Query) -> Response {
+pub(crate) async fn purge(State(app): State<Arc<AppState>>, params: RawPathParams, query: Query) -> Response {
     answer(purge_named(&app, &params, &query).await)
 }
 
 /// `POST /admin/queues/{queue_id}/update?retention_ms=…&delete_when_settled=…`: sets how long a queue keeps messages.
-pub(crate) async fn update(State(app): State<Arc<App>>, params: RawPathParams, query: Query) -> Response {
+pub(crate) async fn update(State(app): State<Arc<AppState>>, params: RawPathParams, query: Query) -> Response {
     answer(update_named(&app, &params, &query).await)
 }
 
-async fn purge_named(app: &App, params: &RawPathParams, query: &Query) -> Result<PurgedView, ApiError> {
+async fn purge_named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<PurgedView, ApiError> {
     query.only(&["project", "group"])?;
     let named = named(app, params, query)?;
     let group = query.first("group").map(|wanted| group_of(&named, wanted)).transpose()?;
@@ -68,7 +68,7 @@ async fn purge_named(app: &App, params: &RawPathParams, query: &Query) -> Result
     })
 }
 
-async fn update_named(app: &App, params: &RawPathParams, query: &Query) -> Result<RetentionView, ApiError> {
+async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<RetentionView, ApiError> {
     query.only(&["project", "retention_ms", "delete_when_settled"])?;
     let before = named(app, params, query)?;
     let policy = changed(before.retention_set, query)?;
@@ -104,7 +104,7 @@ fn changed(set: RetentionPolicy, query: &Query) -> Result<RetentionPolicy, ApiEr
 }
 
 /// The queue in the path, by its id or its name; `project` tells queues of one name apart.
-fn named(app: &App, params: &RawPathParams, query: &Query) -> Result<QueueOverview, ApiError> {
+fn named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<QueueOverview, ApiError> {
     let wanted = params.iter().find(|(key, _)| *key == "queue_id").map_or("", |(_, value)| value);
     let project = query.first("project");
     let fits = |queue: &QueueOverview| {

@@ -6,7 +6,7 @@ use axum::extract::State;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::{broker::StorageTrouble, http::json::Json, state::App};
+use crate::{broker::StorageTrouble, http::json::Json, state::AppState};
 
 /// What `/admin/storage` shows.
 #[derive(Debug, Serialize)]
@@ -26,7 +26,7 @@ struct TroubleView {
 }
 
 /// `/admin/storage`.
-pub(crate) async fn show(State(app): State<Arc<App>>) -> Json<StorageView> {
+pub(crate) async fn show(State(app): State<Arc<AppState>>) -> Json<StorageView> {
     Json(StorageView { failing: app.broker.storage_troubles().into_iter().map(view).collect() })
 }
 

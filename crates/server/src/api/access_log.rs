@@ -9,12 +9,12 @@ use serde_json::Value;
 use crate::{
     api::{resource::Resource, routes::Admitted},
     auth::{
-        caller::{Caller, Name},
-        changes::{Change, Kind},
+        account_changes::{AccountChange, ChangeKind},
+        caller::{Caller, CallerName},
     },
     http::{error::ApiError, path::QueuePath},
-    net::connection_state::Visitor,
-    state::App,
+    net::connection_state::ConnectionState,
+    state::AppState,
 };
 use dms_protocol::{
     queue::{GroupId, ProjectId},
@@ -27,7 +27,7 @@ const TARGET: &str = "dms_worker::access";
 const SHOWN: usize = 256;
 
 /// A change of a queue or its groups that is asked for: what to log of it once it is answered.
-pub(crate) struct Act<'a> {
+pub(crate) struct ChangeRecord<'a> {
     action: &'static str,
     caller: &'a Caller,
     peer: Option<IpAddr>,
@@ -36,10 +36,10 @@ pub(crate) struct Act<'a> {
     group: Option<String>,
 }
 
-impl<'a> Act<'a> {
+impl<'a> ChangeRecord<'a> {
     /// What a request is about to change; `None` where it changes no queue and no group. Looked up before: afterwards
     /// what is deleted has no name any more.
-    pub(crate) async fn of(app: &App, request: Admitted<'a>, project: &ProjectId, body: &[u8]) -> Option<Self> {
+    pub(crate) async fn of(app: &AppState, request: Admitted<'a>, project: &ProjectId, body: &[u8]) -> Option<Self> {
         use Resource as R;
         let Admitted { sender, target, caller } = request;
         let (action, queue, group) = match (sender.parts.method.as_str(), target.resource) {
@@ -80,7 +80,7 @@ pub(crate) async fn log_admin(request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return next.run(request).await;
     }
-    let peer = request.extensions().get::<Arc<Visitor>>().map(|visitor| visitor.peer());
+    let peer = request.extensions().get::<Arc<ConnectionState>>().map(|visitor| visitor.peer());
     let uri = request.uri().clone();
     let response = next.run(request).await;
     let peer = peer.map(tracing::field::display);
@@ -92,14 +92,14 @@ pub(crate) async fn log_admin(request: Request, next: Next) -> Response {
 }
 
 /// A key or a user is new, gone or different.
-pub(crate) fn caller_changed(change: &Change) {
+pub(crate) fn caller_changed(change: &AccountChange) {
     let action = match (&change.name, change.kind) {
-        (Name::Key(_), Kind::Added) => "add_key",
-        (Name::Key(_), Kind::Changed) => "change_key",
-        (Name::Key(_), Kind::Removed) => "remove_key",
-        (Name::User { .. }, Kind::Added) => "add_user",
-        (Name::User { .. }, Kind::Changed) => "change_user",
-        (Name::User { .. }, Kind::Removed) => "remove_user",
+        (CallerName::Key(_), ChangeKind::Added) => "add_key",
+        (CallerName::Key(_), ChangeKind::Changed) => "change_key",
+        (CallerName::Key(_), ChangeKind::Removed) => "remove_key",
+        (CallerName::User { .. }, ChangeKind::Added) => "add_user",
+        (CallerName::User { .. }, ChangeKind::Changed) => "change_user",
+        (CallerName::User { .. }, ChangeKind::Removed) => "remove_user",
     };
     let (access_key, user, domain) = change.name.parts();
     let project = change.project.as_str();
@@ -111,13 +111,13 @@ fn outcome(success: bool) -> &'static str {
 }
 
 /// The name of a queue, or its id as the path has it where there is no such queue.
-async fn queue_name(app: &App, project: &ProjectId, queue: &str) -> String {
+async fn queue_name(app: &AppState, project: &ProjectId, queue: &str) -> String {
     let Ok(path) = QueuePath::read(project.clone(), queue) else { return queue.to_owned() };
     app.broker.queue(project, &path.queue).await.map_or_else(|_| queue.to_owned(), |queue| queue.name)
 }
 
 /// The name of a group, or its id as the path has it where there is no such group.
-async fn group_name(app: &App, project: &ProjectId, queue: &str, group: &str) -> String {
+async fn group_name(app: &AppState, project: &ProjectId, queue: &str, group: &str) -> String {
     let named = async {
         let path = QueuePath::read(project.clone(), queue).ok()?;
         let list = app.broker.groups(project, &path.queue).await.ok()?;

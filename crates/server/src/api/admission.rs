@@ -15,25 +15,25 @@ use crate::{
         routes::{Admitted, wrong_method},
     },
     auth::{
+        accounts::is_project_id,
         authenticator::{Claim, Sender},
         caller::Caller,
-        roster::is_project_id,
     },
     faults::inject::inject,
     http::{
-        body::{self, Arrived, BodyError, Bounds},
+        body::{self, BodyError, BodyLimits, BufferedBody},
         codes,
         error::ApiError,
     },
     net::limits::HttpLimits,
-    state::App,
+    state::AppState,
 };
 
 /// The largest body from callers who have not shown who they are: a request for a token.
 const STRANGERS_BODY: usize = 64 << 10;
 
 /// Admits a request to its operation, or answers why not.
-pub(crate) async fn admit(app: &App, sender: Sender<'_>, target: Target<'_>, body: Body) -> Response {
+pub(crate) async fn admit(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body) -> Response {
     let parts = sender.parts;
     if parts.method == Method::HEAD && !target.resource.is_for_anybody() {
         // HEAD is served by GET elsewhere: here that would be a consume that throws its messages away.
@@ -54,14 +54,14 @@ pub(crate) async fn admit(app: &App, sender: Sender<'_>, target: Target<'_>, bod
     }
 }
 
-/// Answers without having read the body.
+/// HttpService without having read the body.
 pub(crate) fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
     body::discard(&head.headers, body);
     error.into_response()
 }
 
 /// Who the head of a request says it comes from.
-fn claim(app: &App, sender: Sender<'_>, target: Target<'_>) -> Result<Claim, ApiError> {
+fn claim(app: &AppState, sender: Sender<'_>, target: Target<'_>) -> Result<Claim, ApiError> {
     match target.resource.is_for_anybody() {
         true => Ok(Claim::Proven(Caller::Anyone)),
         false => app.gate.claim(sender, &app.metrics),
@@ -69,7 +69,13 @@ fn claim(app: &App, sender: Sender<'_>, target: Target<'_>) -> Result<Claim, Api
 }
 
 /// Who a request comes from, if it may enter the project that it names.
-fn identify(app: &App, claim: Claim, sender: Sender<'_>, target: Target<'_>, body: &[u8]) -> Result<Caller, ApiError> {
+fn identify(
+    app: &AppState,
+    claim: Claim,
+    sender: Sender<'_>,
+    target: Target<'_>,
+    body: &[u8],
+) -> Result<Caller, ApiError> {
     let caller = claim.prove(&app.gate, sender, body, &app.metrics)?;
     if let Some(project) = target.project {
         if !is_project_id(project) {
@@ -80,13 +86,13 @@ fn identify(app: &App, claim: Claim, sender: Sender<'_>, target: Target<'_>, bod
     Ok(caller)
 }
 
-async fn read(app: &App, sender: Sender<'_>, target: Target<'_>, body: Body) -> Result<Arrived, ApiError> {
+async fn read(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body) -> Result<BufferedBody, ApiError> {
     let bounds = bounds(&app.limits, target.resource.is_for_anybody());
     body::read(body, &app.room, sender.peer, bounds).await.map_err(|error| refused(error, bounds.most))
 }
 
-fn bounds(limits: &HttpLimits, strangers: bool) -> Bounds {
-    Bounds {
+fn bounds(limits: &HttpLimits, strangers: bool) -> BodyLimits {
+    BodyLimits {
         most: if strangers { limits.body_bytes.min(STRANGERS_BODY) } else { limits.body_bytes },
         drained: body::DRAINED,
         patience: limits.body_timeout,

@@ -18,16 +18,16 @@ use crate::{
         admission::{self, refuse},
         resource::Target,
     },
-    auth::{authenticator::Sender, logins::HeldBack},
+    auth::{authenticator::Sender, login_throttle::DelayedResponse},
     handlers::extensions::{ANNOUNCED, EXTENSIONS},
     http::{
         codes::{self, Code},
         error::ApiError,
-        host_check::Refusal,
+        host_check::HostRefusal,
         operation::Operation,
     },
-    net::connection_state::Visitor,
-    state::App,
+    net::connection_state::ConnectionState,
+    state::AppState,
 };
 
 /// The header that carries a request's id, both ways.
@@ -38,7 +38,7 @@ const MAX_REQUEST_ID: usize = 128;
 const MAX_LINE: usize = 32 << 10;
 
 /// Wraps a request: nothing that happens inside gets out except as an answer.
-pub(crate) async fn wrap(app: &App, visitor: Option<&Visitor>, request: Request) -> Response {
+pub(crate) async fn wrap(app: &AppState, visitor: Option<&ConnectionState>, request: Request) -> Response {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let id = request_id(&parts.headers);
@@ -69,14 +69,14 @@ pub(crate) async fn wrap(app: &App, visitor: Option<&Visitor>, request: Request)
     if app.extensions && !target.is_some_and(|target| target.resource.is_identity()) {
         response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
     }
-    if let Some(HeldBack(delay)) = response.extensions_mut().remove() {
+    if let Some(DelayedResponse(delay)) = response.extensions_mut().remove() {
         hold_back(visitor, delay).await;
     }
     response
 }
 
 /// Lets time pass before an answer. The connection may be given to another meanwhile.
-async fn hold_back(visitor: Option<&Visitor>, delay: Duration) {
+async fn hold_back(visitor: Option<&ConnectionState>, delay: Duration) {
     if let Some(visitor) = visitor {
         visitor.hold_back();
     }
@@ -84,7 +84,7 @@ async fn hold_back(visitor: Option<&Visitor>, delay: Duration) {
 }
 
 /// Checks what holds for every head, whatever it asks for.
-fn acceptable(app: &App, visitor: Option<&Visitor>, head: &Parts) -> Result<(), ApiError> {
+fn acceptable(app: &AppState, visitor: Option<&ConnectionState>, head: &Parts) -> Result<(), ApiError> {
     check_size(head).map_err(Code::plain)?;
     match visitor {
         Some(_) => app.api_check.check(head).map_err(misdirected),
@@ -106,7 +106,7 @@ fn check_size(head: &Parts) -> Result<(), Code> {
     Ok(())
 }
 
-fn misdirected(refusal: Refusal) -> ApiError {
+fn misdirected(refusal: HostRefusal) -> ApiError {
     let code = match refusal.status {
         StatusCode::BAD_REQUEST => codes::HOST,
         StatusCode::FORBIDDEN => codes::WEB_PAGE,

@@ -16,24 +16,24 @@ use std::{
 use axum::{extract::Request, response::Response};
 use tower::Service;
 
-use crate::{net::connection_state::Visitor, state::App};
+use crate::{net::connection_state::ConnectionState, state::AppState};
 
 /// The whole API. Not a router of axum: its layers and boxes cost as much as an operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
-    app: Arc<App>,
+    app: Arc<AppState>,
     /// The connection of the caller; `None` for callers in the same process.
-    visitor: Option<Arc<Visitor>>,
+    visitor: Option<Arc<ConnectionState>>,
 }
 
 impl Api {
     /// The API for callers in the same process.
-    pub(crate) fn new(app: Arc<App>) -> Self {
+    pub(crate) fn new(app: Arc<AppState>) -> Self {
         Self { app, visitor: None }
     }
 
     /// The API for a connection.
-    pub(crate) fn for_visitor(app: Arc<App>, visitor: Arc<Visitor>) -> Self {
+    pub(crate) fn for_visitor(app: Arc<AppState>, visitor: Arc<ConnectionState>) -> Self {
         Self { app, visitor: Some(visitor) }
     }
 }

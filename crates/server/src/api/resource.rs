@@ -50,7 +50,7 @@ pub(crate) enum Resource<'a> {
     /// The version of the identity service.
     Version,
     /// Where tokens are made.
-    Tokens,
+    TokenStore,
     /// The caller's projects.
     Projects,
 }
@@ -60,7 +60,7 @@ impl<'a> Target<'a> {
     pub(crate) fn of(path: &'a str) -> Option<Self> {
         let identity = match path {
             "/v3" | "/v3/" => Some(Resource::Version),
-            "/v3/auth/tokens" => Some(Resource::Tokens),
+            "/v3/auth/tokens" => Some(Resource::TokenStore),
             "/v3/projects" => Some(Resource::Projects),
             _ => None,
         };
@@ -113,7 +113,7 @@ impl<'a> Resource<'a> {
             Self::Queue(_) => "GET,DELETE",
             Self::TagActions(_) => "POST,DELETE",
             Self::Group(..) | Self::Tag(..) => "DELETE",
-            Self::Messages(_) | Self::Acks(..) | Self::TagSearch | Self::EndPolls | Self::Tokens => "POST",
+            Self::Messages(_) | Self::Acks(..) | Self::TagSearch | Self::EndPolls | Self::TokenStore => "POST",
             Self::Consume(..) | Self::ProjectTags | Self::Quotas | Self::QueueQuota | Self::Projects => "GET",
             Self::Version => "GET,HEAD",
         }
@@ -121,7 +121,7 @@ impl<'a> Resource<'a> {
 
     /// Whether it is the identity service's.
     pub(crate) fn is_identity(self) -> bool {
-        matches!(self, Self::Version | Self::Tokens | Self::Projects)
+        matches!(self, Self::Version | Self::TokenStore | Self::Projects)
     }
 
     /// Whether the documented API lacks it.
@@ -131,7 +131,7 @@ impl<'a> Resource<'a> {
 
     /// Whether it is there for callers who have not shown who they are.
     pub(crate) fn is_for_anybody(self) -> bool {
-        matches!(self, Self::Version | Self::Tokens)
+        matches!(self, Self::Version | Self::TokenStore)
     }
 }
 

@@ -5,14 +5,14 @@ use http::{HeaderValue, header};
 
 use crate::{
     api::{
-        access_log::Act,
+        access_log::ChangeRecord,
         resource::{Resource, Target},
     },
     auth::{authenticator::Sender, authorize, caller::Caller},
     broker::GroupPath,
     handlers::{ack, consume, groups, iam, polls, queues, quotas, send, tag_search, tags},
     http::{codes, error::ApiError, path::QueuePath, query::Query},
-    state::App,
+    state::AppState,
 };
 use dms_protocol::queue::ProjectId;
 
@@ -28,10 +28,10 @@ pub(crate) struct Admitted<'a> {
 }
 
 /// Lets the operation that a request asks for answer it.
-pub(crate) async fn answer(app: &App, request: Admitted<'_>, body: &[u8]) -> Response {
+pub(crate) async fn answer(app: &AppState, request: Admitted<'_>, body: &[u8]) -> Response {
     // The operations of the identity service have no use for one.
     let project = ProjectId::new(request.target.project.unwrap_or_default());
-    let act = Act::of(app, request, &project, body).await;
+    let act = ChangeRecord::of(app, request, &project, body).await;
     let result = operate(app, request, project, body).await;
     if let Some(act) = act {
         act.log(&result);
@@ -39,7 +39,7 @@ pub(crate) async fn answer(app: &App, request: Admitted<'_>, body: &[u8]) -> Res
     result.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn operate(app: &App, request: Admitted<'_>, project: ProjectId, body: &[u8]) -> Result<Response, ApiError> {
+async fn operate(app: &AppState, request: Admitted<'_>, project: ProjectId, body: &[u8]) -> Result<Response, ApiError> {
     use Resource as R;
     let Admitted { sender, target, caller } = request;
     let parts = sender.parts;
@@ -99,7 +99,7 @@ async fn operate(app: &App, request: Admitted<'_>, project: ProjectId, body: &[u
         ("POST", R::EndPolls) => polls::end(app, &project, body)?.into_response(),
 
         ("GET" | "HEAD", R::Version) => iam::version(parts).into_response(),
-        ("POST", R::Tokens) => iam::create_token(app, sender, body)?,
+        ("POST", R::TokenStore) => iam::create_token(app, sender, body)?,
         ("GET", R::Projects) => iam::projects(app, caller, &query()?, parts).into_response(),
         (_, resource) => wrong_method(resource),
     })

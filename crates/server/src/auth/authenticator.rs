@@ -13,19 +13,19 @@ use jiff::Timestamp;
 
 use crate::{
     auth::{
+        account_changes::{AccountChange, changes},
+        accounts::Accounts,
         caller::Caller,
-        changes::{Change, changes},
         keys::{SignedClaim, TOKEN_HEADER},
-        logins::Logins,
+        login_throttle::LoginThrottle,
         project::Project,
-        replays::Replays,
-        roster::Roster,
-        tokens::Tokens,
+        replays::ReplayTable,
+        tokens::TokenStore,
     },
     clock::Clock,
     http::{codes, error::ApiError},
-    metrics::Metrics,
-    net::connection_state::Visitor,
+    metrics::ServerMetrics,
+    net::connection_state::ConnectionState,
 };
 use dms_protocol::auth::signer::ALGORITHM;
 
@@ -45,10 +45,10 @@ impl Claim {
     /// 401 APIGW.0301 when the signature is wrong.
     pub(crate) fn prove(
         self,
-        gate: &Gate,
+        gate: &Authenticator,
         sender: Sender<'_>,
         body: &[u8],
-        metrics: &Metrics,
+        metrics: &ServerMetrics,
     ) -> Result<Caller, ApiError> {
         let caller = match self {
             Self::Proven(caller) => Ok(caller),
@@ -71,13 +71,13 @@ pub(crate) struct Sender<'a> {
     pub(crate) parts: &'a Parts,
     /// The address at the other end of the connection; `None` for callers in the same process.
     pub(crate) peer: Option<IpAddr>,
-    visitor: Option<&'a Visitor>,
+    visitor: Option<&'a ConnectionState>,
 }
 
 impl<'a> Sender<'a> {
     /// The sender of a request on a connection; `None` for callers in the same process.
-    pub(crate) fn new(parts: &'a Parts, visitor: Option<&'a Visitor>) -> Self {
-        Self { parts, peer: visitor.map(Visitor::peer), visitor }
+    pub(crate) fn new(parts: &'a Parts, visitor: Option<&'a ConnectionState>) -> Self {
+        Self { parts, peer: visitor.map(ConnectionState::peer), visitor }
     }
 
     /// Its credentials are right.
@@ -90,31 +90,31 @@ impl<'a> Sender<'a> {
 
 /// Knows the projects, their keys, their users and the tokens given out.
 #[derive(Debug)]
-pub(crate) struct Gate {
-    roster: RwLock<Roster>,
+pub(crate) struct Authenticator {
+    roster: RwLock<Accounts>,
     /// The tokens given out.
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: TokenStore,
     /// The logins that were refused.
-    pub(crate) logins: Logins,
+    pub(crate) logins: LoginThrottle,
     /// The signatures that were used.
-    replays: Replays,
+    replays: ReplayTable,
     clock: Clock,
     open: bool,
 }
 
-impl Gate {
+impl Authenticator {
     /// A gate for these projects.
     ///
     /// # Errors
     /// A sentence about the first project, key or user that contradicts another or itself.
     pub(crate) fn new(projects: Vec<Project>, token_lifetime: Duration, clock: Clock) -> Result<Self, String> {
-        let roster = Roster::new(projects)?;
+        let roster = Accounts::new(projects)?;
         Ok(Self {
             open: roster.is_open(),
             roster: RwLock::new(roster),
-            tokens: Tokens::new(token_lifetime),
-            logins: Logins::new(),
-            replays: Replays::default(),
+            tokens: TokenStore::new(token_lifetime),
+            logins: LoginThrottle::new(),
+            replays: ReplayTable::default(),
             clock,
         })
     }
@@ -125,21 +125,21 @@ impl Gate {
     }
 
     /// The projects with their callers. They stay as they are while this is held.
-    pub(crate) fn roster(&self) -> RwLockReadGuard<'_, Roster> {
+    pub(crate) fn roster(&self) -> RwLockReadGuard<'_, Accounts> {
         self.roster.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the keys and users of these projects in place of those that the projects of the same ids have, and says what
-    /// has changed. Tokens of users who are gone, or have another password, are good no longer.
+    /// has changed. TokenStore of users who are gone, or have another password, are good no longer.
     ///
     /// # Errors
-    /// As [`Roster::with_callers_of`]; then nothing changes.
-    pub(crate) fn replace_callers(&self, projects: &[Project]) -> Result<Vec<Change>, String> {
+    /// As [`Accounts::with_callers_of`]; then nothing changes.
+    pub(crate) fn replace_callers(&self, projects: &[Project]) -> Result<Vec<AccountChange>, String> {
         let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
         let new = roster.with_callers_of(projects)?;
         let changes = changes(&roster.projects, &new.projects);
         self.tokens.revise(|owner| {
-            let kept = |change: &&Change| change.name == owner.name && change.ends_tokens;
+            let kept = |change: &&AccountChange| change.name == owner.name && change.ends_tokens;
             if changes.iter().any(|change| kept(&change)) { None } else { new.user_again(owner) }
         });
         *roster = new;
@@ -160,7 +160,7 @@ impl Gate {
     ///
     /// # Errors
     /// 401 with the gateway's code for signatures (APIGW.0301) or the service's for tokens (DMS.10240101 to 103).
-    pub(crate) fn claim(&self, sender: Sender<'_>, metrics: &Metrics) -> Result<Claim, ApiError> {
+    pub(crate) fn claim(&self, sender: Sender<'_>, metrics: &ServerMetrics) -> Result<Claim, ApiError> {
         if self.open {
             return Ok(Claim::Proven(Caller::Anyone));
         }

@@ -3,11 +3,11 @@
 use crate::{
     api::resource::Resource,
     auth::{
-        caller::{Caller, Limits},
+        caller::{Caller, LimitedRights},
         rights::Right,
     },
     http::{error::ApiError, path::QueuePath},
-    state::App,
+    state::AppState,
 };
 use dms_protocol::queue::ProjectId;
 
@@ -28,7 +28,7 @@ enum Need<'a> {
 /// # Errors
 /// DMS.10240311 when it may not; what the broker says when the queue is not there.
 pub(crate) async fn check(
-    app: &App,
+    app: &AppState,
     caller: &Caller,
     project: &ProjectId,
     method: &str,
@@ -47,12 +47,12 @@ pub(crate) async fn check(
     }
 }
 
-async fn name(app: &App, project: &ProjectId, queue: &str) -> Result<String, ApiError> {
+async fn name(app: &AppState, project: &ProjectId, queue: &str) -> Result<String, ApiError> {
     let path = QueuePath::read(project.clone(), queue)?;
     Ok(app.broker.queue(&path.project, &path.queue).await?.name)
 }
 
-fn sight(limits: Limits<'_>, queue: &str) -> Result<(), ApiError> {
+fn sight(limits: LimitedRights<'_>, queue: &str) -> Result<(), ApiError> {
     match limits.rights.show(queue) {
         true => Ok(()),
         false => Err(limits.refusal(format_args!("any right on the queue {queue:?}"))),
@@ -77,6 +77,6 @@ fn need<'a>(method: &str, resource: Resource<'a>) -> Need<'a> {
             | R::Messages(queue),
         ) => Need::On(Right::Manage, queue),
         (_, R::Queues | R::ProjectTags | R::TagSearch | R::Quotas | R::QueueQuota) => Need::Nothing,
-        (_, R::Version | R::Tokens | R::Projects) => Need::Nothing,
+        (_, R::Version | R::TokenStore | R::Projects) => Need::Nothing,
     }
 }

@@ -21,14 +21,14 @@ pub(crate) enum Caller {
 #[derive(Debug)]
 pub(crate) struct Principal {
     /// Who it is.
-    pub(crate) name: Name,
+    pub(crate) name: CallerName,
     /// What it may do in which project.
     pub(crate) projects: Vec<(ProjectId, Rights)>,
 }
 
 /// How a caller is called in logs and refusals.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Name {
+pub(crate) enum CallerName {
     /// An access key.
     Key(String),
     /// A user of a domain.
@@ -40,7 +40,7 @@ pub(crate) enum Name {
     },
 }
 
-impl Name {
+impl CallerName {
     /// The access key, or the user and the domain, as fields of a log line.
     pub(crate) fn parts(&self) -> (Option<&str>, Option<&str>, Option<&str>) {
         match self {
@@ -50,7 +50,7 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for CallerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(key) => write!(f, "the access key {key:?}"),
@@ -83,10 +83,10 @@ impl Caller {
     }
 
     /// What the caller is limited to in a project; `None` where nothing is left out.
-    pub(crate) fn limits(&self, project: &ProjectId) -> Option<Limits<'_>> {
+    pub(crate) fn limits(&self, project: &ProjectId) -> Option<LimitedRights<'_>> {
         let Self::Known(principal) = self else { return None };
         let rights = principal.rights(project.as_str())?;
-        (!rights.are_all()).then_some(Limits { name: &principal.name, rights })
+        (!rights.are_all()).then_some(LimitedRights { name: &principal.name, rights })
     }
 
     /// Checks that the caller may do this with a queue of this name.
@@ -106,13 +106,13 @@ impl Principal {
 
 /// The rights of a caller that has not all of them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits<'a> {
-    name: &'a Name,
+pub(crate) struct LimitedRights<'a> {
+    name: &'a CallerName,
     /// The rights.
     pub(crate) rights: &'a Rights,
 }
 
-impl Limits<'_> {
+impl LimitedRights<'_> {
     /// Checks for a right on a queue of this name.
     ///
     /// # Errors
@@ -131,6 +131,6 @@ impl Limits<'_> {
 }
 
 /// A name at the head of a sentence.
-fn sentence(name: &Name) -> String {
+fn sentence(name: &CallerName) -> String {
     name.to_string().replacen("the", "The", 1)
 }

@@ -19,11 +19,11 @@ const MAX_PEERS: usize = 1024;
 /// The wrong signatures made with one key, per peer. They never keep a right signature out: anybody who knows the name
 /// of a key can send wrong ones.
 #[derive(Debug, Default)]
-pub(crate) struct KeyLock(Mutex<HashMap<Option<IpAddr>, Record>>);
+pub(crate) struct KeyLock(Mutex<HashMap<Option<IpAddr>, WrongSignatures>>);
 
 /// The latest wrong signatures of one peer.
 #[derive(Debug)]
-struct Record {
+struct WrongSignatures {
     strikes: u32,
     latest: Instant,
     locked_until: Option<Instant>,
@@ -57,7 +57,7 @@ impl KeyLock {
         if !peers.contains_key(&peer) {
             make_room(&mut peers);
         }
-        let new = || Record { strikes: 0, latest: now, locked_until: None };
+        let new = || WrongSignatures { strikes: 0, latest: now, locked_until: None };
         let record = peers.entry(peer).or_insert_with(new);
         record.latest = now;
         match record.locked_until {
@@ -78,7 +78,7 @@ impl KeyLock {
 }
 
 /// Forgets the peer that has been quiet the longest when there are as many as may be.
-fn make_room(peers: &mut HashMap<Option<IpAddr>, Record>) {
+fn make_room(peers: &mut HashMap<Option<IpAddr>, WrongSignatures>) {
     if peers.len() < MAX_PEERS {
         return;
     }

@@ -17,14 +17,14 @@ use tokio::time::Instant;
 use crate::{
     auth::{
         authenticator::Sender,
-        caller::{Name, Principal},
+        caller::{CallerName, Principal},
         key_lock::{KeyLock, Strike},
         project::{AccessKey, Project, SignatureRules},
-        replays::{Replays, Use},
+        replays::{ReplayTable, SignatureUse},
     },
     http::{codes, error::ApiError},
     log_limit::Warnings,
-    metrics::Metrics,
+    metrics::ServerMetrics,
 };
 use dms_protocol::auth::{
     RequestParts,
@@ -64,16 +64,16 @@ pub(crate) struct SignedClaim {
 
 /// Why a signature is refused.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct SignatureRefusal {
     /// A word for metrics.
     pub(crate) reason: &'static str,
     /// The answer.
     pub(crate) error: ApiError,
 }
 
-impl Refusal {
+impl SignatureRefusal {
     /// Counts it, and gives the answer.
-    pub(crate) fn count(self, metrics: &Metrics) -> ApiError {
+    pub(crate) fn count(self, metrics: &ServerMetrics) -> ApiError {
         metrics.refused_signature(self.reason);
         self.error
     }
@@ -108,7 +108,7 @@ impl Keys {
                 let mut projects = known.map_or_else(Vec::new, |key| key.principal.projects.clone());
                 projects.push((project.id.clone(), access.rights.clone()));
                 let rules = known.map_or(project.signatures, |key| key.rules.and(project.signatures));
-                let principal = Principal { name: Name::Key(name.clone()), projects };
+                let principal = Principal { name: CallerName::Key(name.clone()), projects };
                 keys.insert(name.clone(), Arc::new(Key::new(access, principal, rules)));
             }
         }
@@ -124,7 +124,7 @@ impl Keys {
         authorization: &str,
         sender: Sender<'_>,
         now: Timestamp,
-    ) -> Result<SignedClaim, Refusal> {
+    ) -> Result<SignedClaim, SignatureRefusal> {
         let authorization = Authorization::parse(authorization).map_err(|error| refused(&error))?;
         let Some(key) = self.known.get(&authorization.access_key) else {
             return Err(self.unknown(&authorization.access_key, sender.peer));
@@ -135,7 +135,7 @@ impl Keys {
         }
     }
 
-    fn unknown(&self, access_key: &str, peer: Option<IpAddr>) -> Refusal {
+    fn unknown(&self, access_key: &str, peer: Option<IpAddr>) -> SignatureRefusal {
         let shown: String = access_key.chars().take(SHOWN).collect();
         if let Some(suppressed) = self.strangers.admit(Instant::now()) {
             let peer = peer.map(tracing::field::display);
@@ -147,7 +147,7 @@ impl Keys {
             );
         }
         let text = format!("Get secretKey failed,ak:{shown},err:ak not exist");
-        Refusal { reason: "unknown_key", error: codes::SIGNATURE.because(text) }
+        SignatureRefusal { reason: "unknown_key", error: codes::SIGNATURE.because(text) }
     }
 }
 
@@ -160,9 +160,9 @@ impl SignedClaim {
         &self,
         sender: Sender<'_>,
         body: &[u8],
-        replays: &Replays,
+        replays: &ReplayTable,
         now: Timestamp,
-    ) -> Result<Arc<Principal>, Refusal> {
+    ) -> Result<Arc<Principal>, SignatureRefusal> {
         let Self { key, authorization } = self;
         let parts = sender.parts;
         let request = RequestParts {
@@ -186,21 +186,23 @@ impl SignedClaim {
 impl SignedClaim {
     /// Refuses a right signature that was used before, where the key's rules say so. The answer asks for another try: two
     /// requests that are the same in all that is signed, in one second, have one signature.
-    fn check_use(&self, headers: &HeaderMap, replays: &Replays, now: Timestamp) -> Result<(), Refusal> {
+    fn check_use(&self, headers: &HeaderMap, replays: &ReplayTable, now: Timestamp) -> Result<(), SignatureRefusal> {
         if !self.key.rules.reject_replays {
             return Ok(());
         }
         let made = signed_at(headers).map_err(|error| refused(&error))?;
         let text = match replays.note(self.authorization.signature(), made, now) {
-            Use::First => return Ok(()),
-            Use::Again => "This signature was used before: sign every request anew, with another X-Sdk-Date.",
-            Use::NoRoom => "Too many requests were signed in the last 15 minutes to remember another signature.",
+            SignatureUse::First => return Ok(()),
+            SignatureUse::Again => "This signature was used before: sign every request anew, with another X-Sdk-Date.",
+            SignatureUse::NoRoom => {
+                "Too many requests were signed in the last 15 minutes to remember another signature."
+            }
         };
         let access_key = &self.authorization.access_key;
         if let Some(suppressed) = self.key.warnings.admit(Instant::now()) {
             tracing::warn!(access_key, suppressed, text, "a right signature was refused");
         }
-        Err(Refusal { reason: "replayed", error: codes::TOO_FREQUENT.because(text) })
+        Err(SignatureRefusal { reason: "replayed", error: codes::TOO_FREQUENT.because(text) })
     }
 }
 
@@ -218,7 +220,7 @@ impl Key {
 
     /// Refuses a signature. Clocks that are off and missing headers do not count towards the lock: they say nothing
     /// about the secret.
-    fn refuse(&self, access_key: &str, peer: Option<IpAddr>, error: &SignatureError) -> Refusal {
+    fn refuse(&self, access_key: &str, peer: Option<IpAddr>, error: &SignatureError) -> SignatureRefusal {
         let now = Instant::now();
         let strike = match error {
             SignatureError::Mismatch(_) | SignatureError::BodyHash => Some(self.lock.strike(peer, now)),
@@ -226,7 +228,7 @@ impl Key {
         };
         self.warn(access_key, peer, error, strike, now);
         match strike {
-            Some(Strike::Locked) => Refusal {
+            Some(Strike::Locked) => SignatureRefusal {
                 reason: "locked",
                 error: codes::SIGNATURE.because("AK access failed to reach the limit,forbidden"),
             },
@@ -297,7 +299,7 @@ impl Key {
 }
 
 /// The gateway's answer to a request whose signature it did not accept.
-fn refused(error: &SignatureError) -> Refusal {
+fn refused(error: &SignatureError) -> SignatureRefusal {
     let (reason, text) = match error {
         SignatureError::Expired(_) => ("expired", format!("calc ak sk signature fail:{error}")),
         SignatureError::Mismatch(canonical) => {
@@ -307,7 +309,7 @@ fn refused(error: &SignatureError) -> Refusal {
         SignatureError::BodyHash => ("mismatch", format!("verify aksk signature fail: {error}")),
         _ => ("malformed", format!("verify aksk signature fail: {error}")),
     };
-    Refusal { reason, error: codes::SIGNATURE.because(text) }
+    SignatureRefusal { reason, error: codes::SIGNATURE.because(text) }
 }
 
 /// The canonical request less the tokens in it: callers write errors into their logs.
@@ -319,7 +321,7 @@ fn without_secrets(canonical: &str) -> String {
 
 /// Whether two secrets are equal, in a time that does not depend on where they differ.
 fn same(left: &str, right: &str) -> bool {
-    Given::of(left).is(right)
+    GivenSecret::of(left).is(right)
 }
 
 /// Whether there are two equal secrets, or none.
@@ -332,9 +334,9 @@ pub(crate) fn same_secret(one: Option<&SecretString>, other: Option<&SecretStrin
 }
 
 /// A secret that somebody gave, to be compared with many: strangers choose how long it is, so that it is read once.
-pub(crate) struct Given(Option<Vec<u8>>);
+pub(crate) struct GivenSecret(Option<Vec<u8>>);
 
-impl Given {
+impl GivenSecret {
     pub(crate) fn of(text: &str) -> Self {
         Self(mac(text).map(|mac| mac.finalize().into_bytes().to_vec()))
     }

@@ -1,4 +1,4 @@
-//! [`Recent`]: a map that forgets what was not used for the longest time, so that strangers cannot fill the memory.
+//! [`LruMap`]: a map that forgets what was not used for the longest time, so that strangers cannot fill the memory.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,7 +7,7 @@ use std::{
 
 /// A map with a bounded number of entries. Each step takes a time that grows with the logarithm of that number.
 #[derive(Debug)]
-pub(crate) struct Recent<K, V> {
+pub(crate) struct LruMap<K, V> {
     most: usize,
     entries: HashMap<K, (u64, V)>,
     /// The keys in the order of their latest use.
@@ -15,7 +15,7 @@ pub(crate) struct Recent<K, V> {
     uses: u64,
 }
 
-impl<K: Clone + Eq + Hash, V: Default> Recent<K, V> {
+impl<K: Clone + Eq + Hash, V: Default> LruMap<K, V> {
     /// An empty map of at most so many entries.
     pub(crate) fn new(most: usize) -> Self {
         Self { most, entries: HashMap::new(), order: BTreeMap::new(), uses: 0 }
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn what_was_used_last_is_kept() {
-        let mut recent: Recent<&str, u32> = Recent::new(3);
+        let mut recent: LruMap<&str, u32> = LruMap::new(3);
         for key in ["a", "b", "c", "a", "d"] {
             *recent.value(key) += 1;
         }

@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    auth::{rights::Rights, roster::is_blank},
+    auth::{accounts::is_blank, rights::Rights},
     broker::Quotas,
 };
 use dms_protocol::queue::{NewQueue, ProjectId};

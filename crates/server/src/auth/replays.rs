@@ -21,10 +21,10 @@ type Beginning = [u8; 16];
 
 /// The signatures that were used.
 #[derive(Debug, Default)]
-pub(crate) struct Replays(Mutex<Used>);
+pub(crate) struct ReplayTable(Mutex<UsedSignatures>);
 
 #[derive(Debug, Default)]
-struct Used {
+struct UsedSignatures {
     /// By the second that they were made at, as they say themselves.
     seconds: BTreeMap<i64, HashSet<Beginning>>,
     count: usize,
@@ -32,7 +32,7 @@ struct Used {
 
 /// What a signature comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum SignatureUse {
     /// It is the first one.
     First,
     /// It was used before.
@@ -41,32 +41,32 @@ pub(crate) enum Use {
     NoRoom,
 }
 
-impl Replays {
+impl ReplayTable {
     /// Notes the use of a right signature that was made at this time.
-    pub(crate) fn note(&self, signature: &[u8], made: Timestamp, now: Timestamp) -> Use {
+    pub(crate) fn note(&self, signature: &[u8], made: Timestamp, now: Timestamp) -> SignatureUse {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         used.note(signature, made.as_second(), now.as_second(), MOST)
     }
 }
 
-impl Used {
-    fn note(&mut self, signature: &[u8], made: i64, now: i64, most: usize) -> Use {
+impl UsedSignatures {
+    fn note(&mut self, signature: &[u8], made: i64, now: i64, most: usize) -> SignatureUse {
         let oldest = now.saturating_sub(i64::try_from(MAX_SKEW.as_secs()).unwrap_or(i64::MAX));
         self.forget_before(oldest);
         // Its time was good when its head came, and ended before its body did: whether it was used before is forgotten.
         if made < oldest {
-            return Use::Again;
+            return SignatureUse::Again;
         }
         let beginning = signature.first_chunk().copied().unwrap_or_default();
         if self.seconds.get(&made).is_some_and(|second| second.contains(&beginning)) {
-            return Use::Again;
+            return SignatureUse::Again;
         }
         if self.count >= most {
-            return Use::NoRoom;
+            return SignatureUse::NoRoom;
         }
         self.seconds.entry(made).or_default().insert(beginning);
         self.count += 1;
-        Use::First
+        SignatureUse::First
     }
 
     /// Forgets the signatures that are refused for their time by now.
@@ -87,23 +87,23 @@ mod tests {
 
     #[test]
     fn a_signature_is_remembered_while_its_time_is_good() {
-        let mut used = Used::default();
-        assert_eq!(used.note(&signature(1), 1_000, 1_000, 10), Use::First);
-        assert_eq!(used.note(&signature(1), 1_000, 1_900, 10), Use::Again);
-        assert_eq!(used.note(&signature(2), 2_500, 1_900, 10), Use::First, "its clock is ahead");
-        assert_eq!(used.note(&signature(3), 1_901, 1_901, 10), Use::First);
+        let mut used = UsedSignatures::default();
+        assert_eq!(used.note(&signature(1), 1_000, 1_000, 10), SignatureUse::First);
+        assert_eq!(used.note(&signature(1), 1_000, 1_900, 10), SignatureUse::Again);
+        assert_eq!(used.note(&signature(2), 2_500, 1_900, 10), SignatureUse::First, "its clock is ahead");
+        assert_eq!(used.note(&signature(3), 1_901, 1_901, 10), SignatureUse::First);
         assert_eq!((used.count, used.seconds.len()), (2, 2), "the first one's time is over");
-        assert_eq!(used.note(&signature(1), 1_000, 1_901, 10), Use::Again, "a body that came late");
-        assert_eq!(used.note(&signature(2), 2_500, 3_400, 10), Use::Again);
+        assert_eq!(used.note(&signature(1), 1_000, 1_901, 10), SignatureUse::Again, "a body that came late");
+        assert_eq!(used.note(&signature(2), 2_500, 3_400, 10), SignatureUse::Again);
     }
 
     #[test]
     fn none_is_forgotten_for_another() {
-        let mut used = Used::default();
-        assert_eq!(used.note(&signature(1), 1_000, 1_000, 2), Use::First);
-        assert_eq!(used.note(&signature(2), 1_001, 1_001, 2), Use::First);
-        assert_eq!(used.note(&signature(3), 1_001, 1_001, 2), Use::NoRoom);
-        assert_eq!(used.note(&signature(1), 1_000, 1_001, 2), Use::Again);
-        assert_eq!(used.note(&signature(3), 1_901, 1_901, 2), Use::First);
+        let mut used = UsedSignatures::default();
+        assert_eq!(used.note(&signature(1), 1_000, 1_000, 2), SignatureUse::First);
+        assert_eq!(used.note(&signature(2), 1_001, 1_001, 2), SignatureUse::First);
+        assert_eq!(used.note(&signature(3), 1_001, 1_001, 2), SignatureUse::NoRoom);
+        assert_eq!(used.note(&signature(1), 1_000, 1_001, 2), SignatureUse::Again);
+        assert_eq!(used.note(&signature(3), 1_901, 1_901, 2), SignatureUse::First);
     }
 }

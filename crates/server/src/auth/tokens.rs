@@ -10,31 +10,31 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{
-    auth::caller::{Name, Principal},
+    auth::caller::{CallerName, Principal},
     http::{codes, error::ApiError},
 };
 use dms_protocol::auth::canonical::hex;
 
-/// Tokens of one user kept at a time. Past it the user's oldest is forgotten, so that a client in a loop can neither fill the
+/// TokenStore of one user kept at a time. Past it the user's oldest is forgotten, so that a client in a loop can neither fill the
 /// memory nor end the tokens of others.
 const MOST: usize = 1_000;
 /// How long an expired token is remembered, to be called expired and not unknown.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// Tokens by their hash: a stolen memory image or a timed lookup gives none of them away.
+/// TokenStore by their hash: a stolen memory image or a timed lookup gives none of them away.
 #[derive(Debug)]
-pub(crate) struct Tokens {
+pub(crate) struct TokenStore {
     lifetime: Duration,
-    table: Mutex<Table>,
+    table: Mutex<TokenTable>,
 }
 
 type Hash = [u8; 32];
 
 #[derive(Debug, Default)]
-struct Table {
+struct TokenTable {
     grants: HashMap<Hash, Grant>,
     /// The tokens of each user, those that end first in front.
-    users: HashMap<Name, VecDeque<Hash>>,
+    users: HashMap<CallerName, VecDeque<Hash>>,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ struct Grant {
     expires: Instant,
 }
 
-impl Tokens {
+impl TokenStore {
     pub(crate) fn new(lifetime: Duration) -> Self {
         Self { lifetime, table: Mutex::default() }
     }
@@ -87,7 +87,7 @@ impl Tokens {
     /// Gives every token the user that `current` makes of its own; those of whom it makes none are forgotten.
     pub(crate) fn revise(&self, current: impl Fn(&Principal) -> Option<Arc<Principal>>) {
         let mut table = self.table();
-        let Table { grants, users } = &mut *table;
+        let TokenTable { grants, users } = &mut *table;
         grants.retain(|_, grant| match current(&grant.owner) {
             Some(owner) => {
                 grant.owner = owner;
@@ -101,12 +101,12 @@ impl Tokens {
         });
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, TokenTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
+impl TokenTable {
     /// Keeps a token, and forgets those of its user that nobody asks for any more. All tokens live equally long, so they end
     /// in the order in which they were made.
     fn insert(&mut self, hash: Hash, grant: Grant, now: Instant) {
@@ -135,13 +135,13 @@ mod tests {
     use super::*;
 
     fn user(name: &str) -> Option<Arc<Principal>> {
-        let name = Name::User { user: name.to_owned(), domain: "d".to_owned() };
+        let name = CallerName::User { user: name.to_owned(), domain: "d".to_owned() };
         Some(Arc::new(Principal { name, projects: Vec::new() }))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_token_is_good_for_its_lifetime_and_then_called_expired() {
-        let tokens = Tokens::new(Duration::from_secs(60));
+        let tokens = TokenStore::new(Duration::from_secs(60));
         let token = tokens.grant(user("u")).unwrap();
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!(tokens.owner(&token).unwrap().name, user("u").unwrap().name);
@@ -153,7 +153,7 @@ mod tests {
     /// One user's 10,000 tokens pushed out all others' before there was a bound for each.
     #[tokio::test(start_paused = true)]
     async fn the_tokens_of_each_user_are_bounded_and_end_nobody_elses() {
-        let tokens = Tokens::new(Duration::from_secs(60));
+        let tokens = TokenStore::new(Duration::from_secs(60));
         let other = tokens.grant(user("other")).unwrap();
         let first = tokens.grant(user("u")).unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tokens_that_nobody_asks_for_any_more_are_forgotten() {
-        let tokens = Tokens::new(Duration::from_secs(60));
+        let tokens = TokenStore::new(Duration::from_secs(60));
         for _ in 0..10 {
             tokens.grant(user("u")).unwrap();
         }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_revision_changes_the_users_of_tokens_or_forgets_them() {
-        let tokens = Tokens::new(Duration::from_secs(60));
+        let tokens = TokenStore::new(Duration::from_secs(60));
         let (kept, gone) = (tokens.grant(user("u")).unwrap(), tokens.grant(user("v")).unwrap());
         tokens.revise(|owner| if owner.name == user("u")?.name { user("w") } else { None });
         assert_eq!(tokens.owner(&kept).unwrap().name, user("w").unwrap().name);

@@ -17,7 +17,7 @@ use dms_protocol::{
 
 pub use self::retention::{Purged, RetentionPolicy};
 pub use self::verdict::{Cause, ReasonCounts, Verdict};
-pub use crate::histogram::Durations;
+pub use crate::histogram::Histogram;
 pub use dms_protocol::queue::Stream;
 
 pub mod embedded;
@@ -181,7 +181,7 @@ pub struct GroupOverview {
 
 /// What a broker has counted since it was opened, for metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Figures {
+pub struct BrokerStats {
     /// Messages and dead letters that were handed out again: after a failure, a lapsed lease or a restart.
     pub redeliveries: u64,
     /// Messages that became dead letters.
@@ -189,7 +189,7 @@ pub struct Figures {
     /// The same by reason.
     pub dead_letter_reasons: ReasonCounts,
     /// How long the disk took to make each commit durable; none without a disk.
-    pub syncs: Durations,
+    pub syncs: Histogram,
 }
 
 /// What the server shows of a message without leasing it.
@@ -474,7 +474,7 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     fn overview(&self) -> Vec<QueueOverview>;
 
     /// What it has counted so far.
-    fn figures(&self) -> Figures;
+    fn stats(&self) -> BrokerStats;
 
     /// What is wrong with the store now; nothing when all is well.
     fn storage_troubles(&self) -> Vec<StorageTrouble> {

@@ -19,15 +19,15 @@ use crate::{
         codes::{self, Code},
         operation::Operation,
     },
-    state::App,
+    state::AppState,
 };
 
 /// Marks an answer that its caller must not see: a connection that finds it ends.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut;
+pub(crate) struct AbortConnection;
 
 /// Lets a request meet its fate.
-pub(crate) async fn inject(app: &App, request: Admitted<'_>, mut body: Bytes) -> Response {
+pub(crate) async fn inject(app: &AppState, request: Admitted<'_>, mut body: Bytes) -> Response {
     let fate = app.faults.fate(Operation::of(&request.sender.parts.method, request.target.resource));
     if !fate.delay.is_zero() {
         sleep(fate.delay).await;
@@ -62,6 +62,6 @@ fn first_half(body: &Bytes) -> Bytes {
 fn cut() -> Response {
     let broken = stream::iter([Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset))]);
     let mut response = (StatusCode::OK, Body::from_stream(broken)).into_response();
-    response.extensions_mut().insert(Cut);
+    response.extensions_mut().insert(AbortConnection);
     response
 }

@@ -91,10 +91,10 @@ pub struct FaultPlan {
 /// The faults of a running server: change them at any time.
 pub struct Faults {
     active: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<FaultState>,
 }
 
-struct State {
+struct FaultState {
     random: fastrand::Rng,
     rules: Vec<FaultRule>,
     script: HashMap<Operation, VecDeque<Option<Fault>>>,
@@ -102,7 +102,7 @@ struct State {
 
 /// What a request is in for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fate {
+pub(crate) struct FaultDecision {
     /// How long it waits first.
     pub(crate) delay: Duration,
     /// What happens then.
@@ -113,7 +113,7 @@ impl Faults {
     pub(crate) fn new(plan: &FaultPlan) -> Self {
         let faults = Self {
             active: AtomicBool::new(false),
-            state: Mutex::new(State {
+            state: Mutex::new(FaultState {
                 random: fastrand::Rng::with_seed(plan.seed),
                 rules: plan.rules.clone(),
                 script: HashMap::new(),
@@ -146,23 +146,23 @@ impl Faults {
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut FaultState)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
         self.active.store(!(state.rules.is_empty() && state.script.is_empty()), Ordering::Release);
     }
 
-    pub(crate) fn fate(&self, operation: Operation) -> Fate {
+    pub(crate) fn fate(&self, operation: Operation) -> FaultDecision {
         if !self.active.load(Ordering::Acquire) {
-            return Fate::default();
+            return FaultDecision::default();
         }
         self.state.lock().unwrap_or_else(PoisonError::into_inner).fate(operation)
     }
 }
 
-impl State {
-    fn fate(&mut self, operation: Operation) -> Fate {
-        let mut fate = Fate::default();
+impl FaultState {
+    fn fate(&mut self, operation: Operation) -> FaultDecision {
+        let mut fate = FaultDecision::default();
         if let Some(scripted) = self.script.get_mut(&operation).and_then(VecDeque::pop_front) {
             match scripted {
                 Some(Fault::Latency(delay)) => fate.delay = delay,
@@ -195,7 +195,7 @@ impl fmt::Debug for Faults {
 mod tests {
     use super::*;
 
-    fn fates(plan: &FaultPlan, operation: Operation) -> Vec<Fate> {
+    fn fates(plan: &FaultPlan, operation: Operation) -> Vec<FaultDecision> {
         let faults = Faults::new(plan);
         (0..100).map(|_| faults.fate(operation)).collect()
     }
@@ -226,10 +226,10 @@ mod tests {
         faults.next(Operation::Ack, Fault::PartialAck);
         faults.pass(Operation::Ack);
         assert_eq!(faults.fate(Operation::Ack).fault, Some(Fault::PartialAck));
-        assert_eq!(faults.fate(Operation::Ack), Fate::default());
-        let ruled = Fate { delay: Duration::from_secs(2), fault: Some(Fault::Reset) };
+        assert_eq!(faults.fate(Operation::Ack), FaultDecision::default());
+        let ruled = FaultDecision { delay: Duration::from_secs(2), fault: Some(Fault::Reset) };
         assert_eq!(faults.fate(Operation::Ack), ruled);
         faults.clear();
-        assert_eq!(faults.fate(Operation::Ack), Fate::default());
+        assert_eq!(faults.fate(Operation::Ack), FaultDecision::default());
     }
 }

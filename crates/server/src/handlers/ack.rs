@@ -12,7 +12,7 @@ use crate::{
         error::ApiError,
         json::{self, Json},
     },
-    state::App,
+    state::AppState,
 };
 use dms_protocol::json::{Fault, Scan, shown};
 
@@ -21,7 +21,7 @@ const MAX_ACKS: usize = 1000;
 
 /// A line of the body of 5.3.3.
 #[derive(Debug, PartialEq)]
-struct Line<'a> {
+struct AckLine<'a> {
     handler: Cow<'a, str>,
     /// As it came if it is no string; empty if it is missing.
     status: Cow<'a, str>,
@@ -31,29 +31,29 @@ struct Line<'a> {
 
 /// The answer of 5.3.3: the first `success` of the batch are settled, the last `fail` failed.
 #[derive(Debug, Serialize)]
-pub(crate) struct Outcome {
+pub(crate) struct AckOutcome {
     success: usize,
     fail: usize,
 }
 
 /// `POST …/ack` (5.3.3), or `POST …/deadletters/ack` (5.3.5).
 pub(crate) async fn acknowledge(
-    app: &App,
+    app: &AppState,
     path: &GroupPath,
     stream: Stream,
     body: &[u8],
-) -> Result<Json<Outcome>, ApiError> {
+) -> Result<Json<AckOutcome>, ApiError> {
     let acks = checked(json::read_messages(body, lines)?, app.extensions)?;
     let Settled { success, fail } = app.broker.settle(path, stream, acks).await?;
     app.metrics.settled(success, fail);
-    Ok(Json(Outcome { success, fail }))
+    Ok(Json(AckOutcome { success, fail }))
 }
 
-fn lines<'a>(scan: &mut Scan<'a>) -> Result<Vec<Line<'a>>, Fault> {
+fn lines<'a>(scan: &mut Scan<'a>) -> Result<Vec<AckLine<'a>>, Fault> {
     scan.only("message", |scan| scan.items(line))
 }
 
-fn line<'a>(scan: &mut Scan<'a>) -> Result<Line<'a>, Fault> {
+fn line<'a>(scan: &mut Scan<'a>) -> Result<AckLine<'a>, Fault> {
     let start = scan.start();
     let (mut handler, mut status) = (None, None);
     // Most lines say nothing more: they stay small.
@@ -67,7 +67,7 @@ fn line<'a>(scan: &mut Scan<'a>) -> Result<Line<'a>, Fault> {
         },
     })?;
     let handler = handler.ok_or_else(|| Fault::missing("handler", start))?;
-    Ok(Line { handler, status: status.flatten().unwrap_or_default(), cause })
+    Ok(AckLine { handler, status: status.flatten().unwrap_or_default(), cause })
 }
 
 /// A status of any type, so that a wrong one gets its own code.
@@ -78,7 +78,7 @@ fn any_status<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, str>, Fault> {
     }
 }
 
-fn checked(lines: Vec<Line<'_>>, extensions: bool) -> Result<Vec<Ack>, ApiError> {
+fn checked(lines: Vec<AckLine<'_>>, extensions: bool) -> Result<Vec<Ack>, ApiError> {
     let count = lines.len();
     if !(1..=MAX_ACKS).contains(&count) {
         return Err(codes::REQUEST_FORMAT.at(format!("message has {count} entries: 1 to {MAX_ACKS} are allowed.")));
@@ -86,7 +86,7 @@ fn checked(lines: Vec<Line<'_>>, extensions: bool) -> Result<Vec<Ack>, ApiError>
     lines.into_iter().enumerate().map(|(index, line)| ack(index, count, line, extensions)).collect()
 }
 
-fn ack(index: usize, count: usize, line: Line<'_>, extensions: bool) -> Result<Ack, ApiError> {
+fn ack(index: usize, count: usize, line: AckLine<'_>, extensions: bool) -> Result<Ack, ApiError> {
     let cause = || match &line.cause {
         Some(text) if extensions => read_cause(index, text).map(|cause| Some(Arc::new(cause))),
         _ => Ok(None::<Arc<Cause>>),
@@ -117,7 +117,7 @@ mod tests {
     fn lines_are_read_whatever_is_beside_them() {
         let text = r#" { "new": {"message":[]}, "message" : [ {"handler":"a\/b","status":"success","new":1e999},
             { "status" : "f\u0061il" , "handler" : "b" }, {"handler":""}, {"handler":"c","status":null}, {"handler":"d","status":[ 1 ]} ] } "#;
-        let line = |handler: &'static str, status: &'static str| Line {
+        let line = |handler: &'static str, status: &'static str| AckLine {
             handler: handler.into(),
             status: status.into(),
             cause: None,

@@ -10,7 +10,7 @@ use crate::{
     broker::{GroupPath, LeaseRequest, LeasedMessage, Stream},
     handlers::extensions,
     http::{codes, error::ApiError, json::JsonText, query::Query},
-    state::App,
+    state::AppState,
 };
 use dms_protocol::{
     json::{push_string, quoted},
@@ -23,7 +23,7 @@ const WAITED: HeaderName = HeaderName::from_static("x-dms-waited-ms");
 
 /// `GET …/messages` (5.3.2), or `GET …/deadletters` (5.3.4): the same, without labels on either side.
 pub(crate) async fn consume(
-    app: &App,
+    app: &AppState,
     path: &GroupPath,
     stream: Stream,
     query: &Query,
@@ -50,7 +50,7 @@ pub(crate) async fn consume(
 
 /// Leases what there is; empty when the call is `ended`, or the server stops.
 async fn lease(
-    app: &App,
+    app: &AppState,
     path: &GroupPath,
     stream: Stream,
     request: LeaseRequest,

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::{
     broker::Cause,
     http::{codes, error::ApiError},
-    state::App,
+    state::AppState,
 };
 use dms_protocol::text::cut;
 
@@ -31,7 +31,7 @@ const MAX_WORKER: usize = 128;
 ///
 /// # Errors
 /// DMS.10540010 when it is not 1 to 64 of A-Z a-z 0-9 _ -.
-pub(crate) fn poll_id<'a>(app: &App, headers: &'a HeaderMap) -> Result<Option<&'a str>, ApiError> {
+pub(crate) fn poll_id<'a>(app: &AppState, headers: &'a HeaderMap) -> Result<Option<&'a str>, ApiError> {
     let Some(value) = headers.get(POLL).filter(|_| app.extensions) else { return Ok(None) };
     let id = value.to_str().ok().filter(|id| is_poll_id(id));
     id.map(Some).ok_or_else(|| codes::REQUEST_FORMAT.because(not_a_poll_id("The header x-dms-poll", value.as_bytes())))
@@ -50,7 +50,7 @@ pub(crate) fn not_a_poll_id(place: &str, text: &[u8]) -> String {
 }
 
 /// Whether a consume request asks for what is known of dead letters.
-pub(crate) fn wants_reasons(app: &App, headers: &HeaderMap) -> bool {
+pub(crate) fn wants_reasons(app: &AppState, headers: &HeaderMap) -> bool {
     let asked = headers.get(EXTENSIONS).filter(|_| app.extensions).and_then(|value| value.to_str().ok());
     asked.is_some_and(|asked| asked.split(',').any(|name| name.trim() == "reason"))
 }

@@ -15,7 +15,7 @@ use crate::{
         path::QueuePath,
         query::Query,
     },
-    state::App,
+    state::AppState,
 };
 use dms_protocol::{
     json::{Fault, Scan},
@@ -25,7 +25,7 @@ use dms_protocol::{
 
 /// The answer of 5.2.1.
 #[derive(Debug, Serialize)]
-pub(crate) struct Created {
+pub(crate) struct GroupsCreated {
     groups: Vec<CreatedGroup>,
 }
 
@@ -59,16 +59,20 @@ struct GroupView {
 }
 
 /// `POST /queues/{queue_id}/groups` (5.2.1).
-pub(crate) async fn create(app: &App, path: &QueuePath, body: &[u8]) -> Result<(StatusCode, Json<Created>), ApiError> {
+pub(crate) async fn create(
+    app: &AppState,
+    path: &QueuePath,
+    body: &[u8],
+) -> Result<(StatusCode, Json<GroupsCreated>), ApiError> {
     let names = json::read(body, group_names)?;
     check_names(&names)?;
     let ids = app.broker.create_groups(&path.project, &path.queue, &names).await?;
     let groups = ids.iter().zip(names).map(|(id, name)| CreatedGroup { id: id.to_string(), name }).collect();
-    Ok((StatusCode::CREATED, Json(Created { groups })))
+    Ok((StatusCode::CREATED, Json(GroupsCreated { groups })))
 }
 
 /// `GET /queues/{queue_id}/groups` (5.2.2).
-pub(crate) async fn list(app: &App, path: &QueuePath, query: &Query) -> Result<Json<GroupsView>, ApiError> {
+pub(crate) async fn list(app: &AppState, path: &QueuePath, query: &Query) -> Result<Json<GroupsView>, ApiError> {
     let with_dead_letters = query.flag("include_deadletter", false)?;
     let counted = query.flag("include_messages_num", true)?;
     let list = app.broker.groups(&path.project, &path.queue).await?;
@@ -83,7 +87,7 @@ pub(crate) async fn list(app: &App, path: &QueuePath, query: &Query) -> Result<J
 }
 
 /// `DELETE /queues/{queue_id}/groups/{group_id}` (5.2.3).
-pub(crate) async fn delete(app: &App, path: &GroupPath) -> Result<StatusCode, ApiError> {
+pub(crate) async fn delete(app: &AppState, path: &GroupPath) -> Result<StatusCode, ApiError> {
     app.broker.delete_group(path).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::{
+        accounts::{Accounts, is_project_id},
         authenticator::Sender,
         caller::{Caller, Principal},
-        logins::{Attempt, HeldBack},
+        login_throttle::{Attempt, DelayedResponse},
         project::Project,
-        roster::{Roster, is_project_id},
     },
     http::{
         codes,
@@ -22,7 +22,7 @@ use crate::{
         json::{self, Json},
         query::Query,
     },
-    state::App,
+    state::AppState,
 };
 use dms_protocol::auth::canonical::hex;
 
@@ -58,7 +58,7 @@ struct UserLogin {
     name: String,
     password: String,
     #[serde(default)]
-    domain: Named,
+    domain: NameOrId,
 }
 
 /// A token request: who asks, and for what.
@@ -100,13 +100,13 @@ impl std::fmt::Debug for UserLogin {
 
 #[derive(Debug, Default, Deserialize)]
 struct Scope {
-    project: Option<Named>,
-    domain: Option<Named>,
+    project: Option<NameOrId>,
+    domain: Option<NameOrId>,
 }
 
 /// A thing given by its id, its name, or both.
 #[derive(Debug, Default, Deserialize)]
-struct Named {
+struct NameOrId {
     id: Option<String>,
     name: Option<String>,
 }
@@ -123,7 +123,7 @@ pub(crate) fn version(parts: &Parts) -> Json<Value> {
 }
 
 /// `POST /v3/auth/tokens`: a token for a project by a user's password (API reference 3.2).
-pub(crate) fn create_token(app: &App, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
+pub(crate) fn create_token(app: &AppState, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
     let Login { user: login, scope } = Login::read(body).map_err(ApiError::identity)?;
     // Until the token is there: one that was given by an old password must be known when passwords change.
     let roster = app.gate.roster();
@@ -140,7 +140,7 @@ pub(crate) fn create_token(app: &App, sender: Sender<'_>, body: &[u8]) -> Result
 }
 
 /// `GET /v3/projects`: the caller's projects, with `name` the one of that name.
-pub(crate) fn projects(app: &App, caller: &Caller, query: &Query, parts: &Parts) -> Json<Value> {
+pub(crate) fn projects(app: &AppState, caller: &Caller, query: &Query, parts: &Parts) -> Json<Value> {
     let base = base_url(parts);
     let wanted = query.first("name");
     let roster = app.gate.roster();
@@ -166,17 +166,17 @@ pub(crate) fn projects(app: &App, caller: &Caller, query: &Query, parts: &Parts)
 }
 
 /// The answer to a wrong login. It is held back: the more so the more of them came from this peer or for this user.
-fn refused(app: &App, sender: Sender<'_>, login: &UserLogin, error: ApiError) -> Response {
+fn refused(app: &AppState, sender: Sender<'_>, login: &UserLogin, error: ApiError) -> Response {
     let attempt = Attempt { user: &login.name, domain: login.domain_name(), peer: sender.peer };
     let delay = app.gate.logins.refuse(attempt);
     app.metrics.refused_login();
     let mut response = error.identity().into_response();
-    response.extensions_mut().insert(HeldBack(delay));
+    response.extensions_mut().insert(DelayedResponse(delay));
     response
 }
 
 /// The project that a user gets a token for. A scope of a domain is no project: its token opens none.
-fn log_in(roster: &Roster, user: &UserLogin, scope: &Scope) -> Result<Granted, ApiError> {
+fn log_in(roster: &Accounts, user: &UserLogin, scope: &Scope) -> Result<Granted, ApiError> {
     let project_scope = scope.project.as_ref().filter(|project| project.id.is_some() || project.name.is_some());
     if roster.is_open() {
         return Ok(Granted { project: open_project(&roster.projects, project_scope)?, owner: None });
@@ -196,7 +196,7 @@ fn log_in(roster: &Roster, user: &UserLogin, scope: &Scope) -> Result<Granted, A
 }
 
 /// The project of a token that an open server gives to anybody.
-fn open_project(projects: &[Project], scope: Option<&Named>) -> Result<Option<Project>, ApiError> {
+fn open_project(projects: &[Project], scope: Option<&NameOrId>) -> Result<Option<Project>, ApiError> {
     let Some(scope) = scope else { return Ok(projects.first().cloned()) };
     let known = projects.iter().find(|project| scope.names(project)).cloned();
     let made = || {
@@ -206,7 +206,7 @@ fn open_project(projects: &[Project], scope: Option<&Named>) -> Result<Option<Pr
     known.or_else(made).map(Some).ok_or_else(|| codes::PROJECT_FORMAT.plain())
 }
 
-impl Named {
+impl NameOrId {
     fn names(&self, project: &Project) -> bool {
         match (&self.id, &self.name) {
             (Some(id), _) => id == project.id.as_str(),
@@ -216,7 +216,7 @@ impl Named {
     }
 }
 
-fn document(app: &App, login: &UserLogin, project: Option<&Project>, base: &str) -> Value {
+fn document(app: &AppState, login: &UserLogin, project: Option<&Project>, base: &str) -> Value {
     let now = app.gate.clock().now_ms();
     let expires = now.saturating_add(crate::clock::whole_ms(app.gate.tokens.lifetime()));
     let name = login.domain_name();

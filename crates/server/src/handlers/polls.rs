@@ -20,7 +20,7 @@ use crate::{
         error::ApiError,
         json::{self, Json},
     },
-    state::App,
+    state::AppState,
 };
 use dms_protocol::{
     json::{Fault, Scan},
@@ -43,7 +43,7 @@ pub(crate) struct EndOutcome {
 }
 
 /// `POST …/polls/end`: ends the consume calls of these names.
-pub(crate) fn end(app: &App, project: &ProjectId, body: &[u8]) -> Result<Json<EndOutcome>, ApiError> {
+pub(crate) fn end(app: &AppState, project: &ProjectId, body: &[u8]) -> Result<Json<EndOutcome>, ApiError> {
     let polls = json::read_messages(body, names)?;
     let count = polls.len();
     if !(1..=MAX_ENDED).contains(&count) {
@@ -61,18 +61,18 @@ fn names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {
 
 /// The named consume calls of all projects.
 #[derive(Debug, Default)]
-pub(crate) struct Polls(Mutex<HashMap<ProjectId, Named>>);
+pub(crate) struct EndablePolls(Mutex<HashMap<ProjectId, ProjectPolls>>);
 
 /// The names of one project.
 #[derive(Debug, Default)]
-struct Named {
+struct ProjectPolls {
     /// Calls that wait: how many have the name, and what ends them.
     waiting: HashMap<String, (usize, CancellationToken)>,
     /// Names that were to be ended before their call arrived, oldest first.
     early: VecDeque<(Instant, String)>,
 }
 
-impl Named {
+impl ProjectPolls {
     fn forget_old(&mut self, now: Instant) {
         while self.early.front().is_some_and(|(since, _)| now - *since >= REMEMBERED_FOR) {
             self.early.pop_front();
@@ -84,10 +84,10 @@ impl Named {
     }
 }
 
-impl Polls {
+impl EndablePolls {
     /// A consume call of this name begins; it is over when what this gives is dropped. `None` when it was ended before it
     /// arrived.
-    pub(crate) fn begin<'a>(&'a self, project: &'a ProjectId, id: &'a str) -> Option<Poll<'a>> {
+    pub(crate) fn begin<'a>(&'a self, project: &'a ProjectId, id: &'a str) -> Option<EndablePoll<'a>> {
         let mut projects = self.lock();
         if let Some(named) = projects.get_mut(project) {
             named.forget_old(Instant::now());
@@ -98,7 +98,7 @@ impl Polls {
         let named = projects.entry(project.clone()).or_default();
         let (calls, ended) = named.waiting.entry(id.to_owned()).or_default();
         *calls += 1;
-        Some(Poll { polls: self, project, id, ended: ended.clone() })
+        Some(EndablePoll { polls: self, project, id, ended: ended.clone() })
     }
 
     /// Ends the calls of these names; gives how many were waiting. Names without a call are remembered.
@@ -134,28 +134,28 @@ impl Polls {
         ended
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ProjectId, Named>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ProjectId, ProjectPolls>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A consume call that can be ended by its name.
 #[derive(Debug)]
-pub(crate) struct Poll<'a> {
-    polls: &'a Polls,
+pub(crate) struct EndablePoll<'a> {
+    polls: &'a EndablePolls,
     project: &'a ProjectId,
     id: &'a str,
     ended: CancellationToken,
 }
 
-impl Poll<'_> {
+impl EndablePoll<'_> {
     /// Ready when somebody ends the call.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
     }
 }
 
-impl Drop for Poll<'_> {
+impl Drop for EndablePoll<'_> {
     fn drop(&mut self) {
         let mut projects = self.polls.lock();
         let Some(named) = projects.get_mut(self.project) else { return };
@@ -177,13 +177,13 @@ mod tests {
 
     use super::*;
 
-    fn remembered(polls: &Polls) -> usize {
+    fn remembered(polls: &EndablePolls) -> usize {
         polls.lock().values().map(|named| named.early.len()).sum()
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_remembered_is_bounded_in_time_and_number() {
-        let (polls, project) = (Polls::default(), ProjectId::new("p"));
+        let (polls, project) = (EndablePolls::default(), ProjectId::new("p"));
         let names = |from: usize| (from..from + 100).map(|name| name.to_string()).collect::<Vec<_>>();
         for from in (0..2_000).step_by(100) {
             assert_eq!(polls.end(&project, names(from)), 0);
@@ -205,7 +205,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_of_one_name_end_together() {
-        let (polls, project) = (Polls::default(), ProjectId::new("p"));
+        let (polls, project) = (EndablePolls::default(), ProjectId::new("p"));
         let (first, second) = (polls.begin(&project, "a").unwrap(), polls.begin(&project, "a").unwrap());
         assert_eq!(polls.end(&ProjectId::new("other"), vec!["a".to_owned()]), 0, "names are a project's own");
         assert_eq!(polls.end(&project, vec!["a".to_owned(), "a".to_owned()]), 2);

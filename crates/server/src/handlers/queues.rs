@@ -12,7 +12,7 @@ use crate::{
         path::QueuePath,
         query::Query,
     },
-    state::App,
+    state::AppState,
 };
 use dms_protocol::{
     json::{Fault, Scan, excerpt, quoted},
@@ -34,7 +34,7 @@ struct CreateQueue<'a> {
 
 /// The answer of 5.1.1.
 #[derive(Debug, Serialize)]
-pub(crate) struct Created {
+pub(crate) struct QueueCreated {
     id: String,
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,20 +71,20 @@ pub(crate) struct QueueList {
 
 /// `POST /queues` (5.1.1).
 pub(crate) async fn create(
-    app: &App,
+    app: &AppState,
     caller: &Caller,
     project: &ProjectId,
     body: &[u8],
-) -> Result<(StatusCode, Json<Created>), ApiError> {
+) -> Result<(StatusCode, Json<QueueCreated>), ApiError> {
     let queue = checked(json::read(body, create_queue)?)?;
     caller.may(Right::Manage, project, &queue.name)?;
     let created = app.broker.create_queue(project, queue).await?;
-    let view = Created { id: created.id.to_string(), name: created.name, kafka_topic: created.kafka_topic };
+    let view = QueueCreated { id: created.id.to_string(), name: created.name, kafka_topic: created.kafka_topic };
     Ok((StatusCode::CREATED, Json(view)))
 }
 
 /// The queues of a project that a caller may see.
-pub(crate) async fn seen(app: &App, caller: &Caller, project: &ProjectId) -> Result<Vec<Queue>, ApiError> {
+pub(crate) async fn seen(app: &AppState, caller: &Caller, project: &ProjectId) -> Result<Vec<Queue>, ApiError> {
     let mut queues = app.broker.queues(project).await?;
     queues.retain(|queue| caller.sees_queue(project, &queue.name));
     Ok(queues)
@@ -92,7 +92,7 @@ pub(crate) async fn seen(app: &App, caller: &Caller, project: &ProjectId) -> Res
 
 /// `GET /queues` (5.1.2).
 pub(crate) async fn list(
-    app: &App,
+    app: &AppState,
     caller: &Caller,
     project: &ProjectId,
     query: &Query,
@@ -104,14 +104,14 @@ pub(crate) async fn list(
 }
 
 /// `GET /queues/{queue_id}` (5.1.3).
-pub(crate) async fn show(app: &App, path: &QueuePath, query: &Query) -> Result<Json<QueueView>, ApiError> {
+pub(crate) async fn show(app: &AppState, path: &QueuePath, query: &Query) -> Result<Json<QueueView>, ApiError> {
     let dead_letters = query.flag("include_deadletter", false)?;
     let queue = app.broker.queue(&path.project, &path.queue).await?;
     Ok(Json(view(queue, dead_letters)))
 }
 
 /// `DELETE /queues/{queue_id}` (5.1.4).
-pub(crate) async fn delete(app: &App, path: &QueuePath) -> Result<StatusCode, ApiError> {
+pub(crate) async fn delete(app: &AppState, path: &QueuePath) -> Result<StatusCode, ApiError> {
     app.broker.delete_queue(&path.project, &path.queue).await?;
     Ok(StatusCode::NO_CONTENT)
 }

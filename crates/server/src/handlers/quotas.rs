@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     http::{error::ApiError, json::Json},
-    state::App,
+    state::AppState,
 };
 use dms_protocol::queue::{ProjectId, Quota};
 
@@ -24,12 +24,12 @@ struct Resources {
 
 /// `GET /v2/{project_id}/quotas` (5.5.1): queues, Kafka queues, groups of a queue, tags of a queue. This server has no
 /// Kafka or RabbitMQ instances, and says nothing of them.
-pub(crate) async fn all(app: &App, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
+pub(crate) async fn all(app: &AppState, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
     Ok(view(read(app, project).await?))
 }
 
 /// `GET /v1.0/{project_id}/quotas/dms` (7.1.11): queues alone.
-pub(crate) async fn queues_only(app: &App, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
+pub(crate) async fn queues_only(app: &AppState, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
     let quotas = read(app, project).await?;
     Ok(view(quotas.into_iter().filter(|quota| quota.kind == "queue").collect()))
 }
@@ -38,7 +38,7 @@ fn view(resources: Vec<Quota>) -> Json<QuotasView> {
     Json(QuotasView { quotas: Resources { resources } })
 }
 
-async fn read(app: &App, project: &ProjectId) -> Result<Vec<Quota>, ApiError> {
+async fn read(app: &AppState, project: &ProjectId) -> Result<Vec<Quota>, ApiError> {
     let usage = app.broker.usage(project).await?;
     let limits = app.broker.quotas(project);
     let line = |kind: &str, limit: usize, used, range: Option<(u64, u64)>| {

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
-    handlers::send_body::Intake,
+    handlers::send_body::SendRequest,
     http::{codes, error::ApiError, json::JsonText, path::QueuePath},
-    state::App,
+    state::AppState,
 };
 
 /// `POST /queues/{queue_id}/messages` (5.3.1).
-pub(crate) async fn send(app: &App, path: &QueuePath, body: &[u8]) -> Result<Response, ApiError> {
-    let Intake { messages, return_id } = Intake::read(body)?;
+pub(crate) async fn send(app: &AppState, path: &QueuePath, body: &[u8]) -> Result<Response, ApiError> {
+    let SendRequest { messages, return_id } = SendRequest::read(body)?;
     let ids = return_id.then(Ids::draw).transpose()?;
     let count = messages.len();
     app.broker.append(&path.project, &path.queue, messages).await?;

@@ -19,7 +19,7 @@ use dms_protocol::{
 
 /// A send that was found to be good.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub(crate) struct SendRequest {
     /// What is stored.
     pub(crate) messages: Vec<NewMessage>,
     /// Whether the ids of the messages are asked for.
@@ -28,7 +28,7 @@ pub(crate) struct Intake {
 
 /// The body of 5.3.1; V1.0 spells two of the fields in another way, and both spellings are read on both versions.
 #[derive(Debug, PartialEq)]
-struct SendRequest<'a> {
+struct ParsedSend<'a> {
     messages: Vec<Entry<'a>>,
     return_id: bool,
 }
@@ -48,20 +48,20 @@ struct Delay<'a> {
     millis: &'a str,
 }
 
-impl Intake {
+impl SendRequest {
     /// Reads and checks the body of a send.
     ///
     /// # Errors
     /// A documented code, with the place of the first thing that is wrong.
     pub(crate) fn read(body: &[u8]) -> Result<Self, ApiError> {
-        let SendRequest { messages, return_id } = json::read_messages(body, request)?;
+        let ParsedSend { messages, return_id } = json::read_messages(body, request)?;
         check_sizes(&messages)?;
         let messages = messages.into_iter().enumerate().map(|(index, entry)| message(index, entry));
         Ok(Self { messages: messages.collect::<Result<_, _>>()?, return_id })
     }
 }
 
-fn request<'a>(scan: &mut Scan<'a>) -> Result<SendRequest<'a>, Fault> {
+fn request<'a>(scan: &mut Scan<'a>) -> Result<ParsedSend<'a>, Fault> {
     let start = scan.start();
     let (mut messages, mut return_id) = (None, None);
     scan.members(|name, scan| match &**name {
@@ -70,7 +70,7 @@ fn request<'a>(scan: &mut Scan<'a>) -> Result<SendRequest<'a>, Fault> {
         _ => scan.value().map(drop),
     })?;
     let messages = messages.ok_or_else(|| Fault::missing("messages", start))?;
-    Ok(SendRequest { messages, return_id: return_id.unwrap_or(false) })
+    Ok(ParsedSend { messages, return_id: return_id.unwrap_or(false) })
 }
 
 fn entry<'a>(scan: &mut Scan<'a>) -> Result<Entry<'a>, Fault> {
@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> SendRequest<'_> {
+    fn read(text: &str) -> ParsedSend<'_> {
         json::read_messages(text.as_bytes(), request).unwrap()
     }
 
@@ -205,12 +205,12 @@ mod tests {
         };
         let v2 = r#" { "return_id" : true, "messages" : [ {"body": [1, "\""] , "new": [{}]},
             {"delay_time":1.5,"body":"队","attributes":{ "a": 1e3 },"tags":["\u0074"]} ], "new": 1e999 } "#;
-        assert_eq!(read(v2), SendRequest { messages: vec![entry("[1, \"\\\"\"]"), full], return_id: true });
+        assert_eq!(read(v2), ParsedSend { messages: vec![entry("[1, \"\\\"\"]"), full], return_id: true });
         let later = Entry { delay: Some(Delay { name: "delayTime", millis: "60000" }), ..entry("null") };
         let v1 = r#"{"messages":[{"body":null,"attributes":null,"tags":null,"delayTime":60000}],"returnId":"False"}"#;
-        assert_eq!(read(v1), SendRequest { messages: vec![later], return_id: false });
+        assert_eq!(read(v1), ParsedSend { messages: vec![later], return_id: false });
         let escaped = r#"{"\u006dessages":[{"b\u006fdy":1}],"return_id":null}"#;
-        assert_eq!(read(escaped), SendRequest { messages: vec![entry("1")], return_id: false });
+        assert_eq!(read(escaped), ParsedSend { messages: vec![entry("1")], return_id: false });
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
         error::ApiError,
         json::{self, Json},
     },
-    state::App,
+    state::AppState,
 };
 use dms_protocol::{
     json::{Fault, Scan, excerpt, quoted},
@@ -29,7 +29,7 @@ const MAX_OFFSET: usize = 1_000_000;
 struct Search<'a> {
     action: String,
     /// All of them must be carried.
-    tags: Vec<Wanted>,
+    tags: Vec<WantedTag>,
     limit: Option<&'a [u8]>,
     offset: Option<&'a [u8]>,
     /// Beside the tags: `resource_name`, a part of the queue's name.
@@ -38,21 +38,21 @@ struct Search<'a> {
 
 /// A key that must be there, with one of these values or with any.
 #[derive(Debug)]
-struct Wanted {
+struct WantedTag {
     key: String,
     values: Vec<String>,
 }
 
 /// The answer: `resources` is left out where queues are only counted.
 #[derive(Debug, Serialize)]
-pub(crate) struct Found {
+pub(crate) struct SearchResult {
     #[serde(skip_serializing_if = "Option::is_none")]
-    resources: Option<Vec<Resource>>,
+    resources: Option<Vec<FoundQueue>>,
     total_count: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Resource {
+struct FoundQueue {
     resource_id: String,
     resource_name: String,
     resource_detail: Option<()>,
@@ -61,11 +61,11 @@ struct Resource {
 
 /// `POST /queue/resource_instances/action`.
 pub(crate) async fn search(
-    app: &App,
+    app: &AppState,
     caller: &Caller,
     project: &ProjectId,
     body: &[u8],
-) -> Result<Json<Found>, ApiError> {
+) -> Result<Json<SearchResult>, ApiError> {
     let search = json::read(body, search_body)?;
     let listed = match search.action.as_str() {
         "filter" => true,
@@ -83,7 +83,7 @@ pub(crate) async fn search(
         // A queue that was deleted meanwhile is none that carries the tags.
         let Ok(tags) = app.broker.tags(project, &queue.id).await else { continue };
         if selects(&search.tags, &search.matches, &queue, &tags) {
-            found.push(Resource {
+            found.push(FoundQueue {
                 resource_id: queue.id.to_string(),
                 resource_name: queue.name,
                 resource_detail: None,
@@ -93,11 +93,11 @@ pub(crate) async fn search(
     }
     let total_count = found.len();
     let resources = listed.then(|| found.into_iter().skip(skip).take(take).collect());
-    Ok(Json(Found { resources, total_count }))
+    Ok(Json(SearchResult { resources, total_count }))
 }
 
-fn selects(wanted: &[Wanted], matches: &[QueueTag], queue: &Queue, tags: &[QueueTag]) -> bool {
-    let carried = |want: &Wanted| {
+fn selects(wanted: &[WantedTag], matches: &[QueueTag], queue: &Queue, tags: &[QueueTag]) -> bool {
+    let carried = |want: &WantedTag| {
         tags.iter().any(|tag| tag.key == want.key && (want.values.is_empty() || want.values.contains(&tag.value)))
     };
     let named = |part: &QueueTag| part.key != "resource_name" || queue.name.contains(&part.value);
@@ -140,7 +140,7 @@ fn search_body<'a>(scan: &mut Scan<'a>) -> Result<Search<'a>, Fault> {
     })
 }
 
-fn wanted(scan: &mut Scan<'_>) -> Result<Wanted, Fault> {
+fn wanted(scan: &mut Scan<'_>) -> Result<WantedTag, Fault> {
     let start = scan.start();
     let (mut key, mut values) = (None, None);
     scan.members(|name, scan| match &**name {
@@ -148,7 +148,7 @@ fn wanted(scan: &mut Scan<'_>) -> Result<Wanted, Fault> {
         b"values" => name.once(&mut values, scan.items(Scan::owned)?),
         _ => scan.value().map(drop),
     })?;
-    Ok(Wanted { key: key.ok_or_else(|| Fault::missing("key", start))?, values: values.unwrap_or_default() })
+    Ok(WantedTag { key: key.ok_or_else(|| Fault::missing("key", start))?, values: values.unwrap_or_default() })
 }
 
 fn part(scan: &mut Scan<'_>) -> Result<QueueTag, Fault> {

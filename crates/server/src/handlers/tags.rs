@@ -15,7 +15,7 @@ use crate::{
         json::{self, Json},
         path::{QueuePath, decoded},
     },
-    state::App,
+    state::AppState,
 };
 use dms_protocol::{
     json::{Fault, Scan, quoted},
@@ -39,12 +39,12 @@ struct TagEntry {
 
 /// The answer of 5.4.2 and 5.4.3.
 #[derive(Debug, Serialize)]
-pub(crate) struct Tags<T> {
+pub(crate) struct TagList<T> {
     tags: Vec<T>,
 }
 
 /// `POST /queue/{queue_id}/tags/action` (5.4.1): all of the tags or none; repeating the call changes nothing.
-pub(crate) async fn act(app: &App, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
+pub(crate) async fn act(app: &AppState, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
     let request = json::read(body, tag_action)?;
     match request.action.as_str() {
         "create" | "delete" if request.tags.is_empty() => {
@@ -67,14 +67,14 @@ pub(crate) async fn act(app: &App, path: &QueuePath, body: &[u8]) -> Result<Stat
 }
 
 /// `POST /queue/{queue_id}/tags`: one tag (OTC documents only).
-pub(crate) async fn add(app: &App, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
+pub(crate) async fn add(app: &AppState, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
     let tag = checked("tag", json::read(body, one_tag)?)?;
     app.broker.put_tags(&path.project, &path.queue, vec![tag]).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `DELETE /queue/{queue_id}/tags/{key}`: one tag, which must be there (OTC documents only).
-pub(crate) async fn remove(app: &App, path: &QueuePath, key: &str) -> Result<StatusCode, ApiError> {
+pub(crate) async fn remove(app: &AppState, path: &QueuePath, key: &str) -> Result<StatusCode, ApiError> {
     let key = decoded(key)?.into_owned();
     let tags = app.broker.tags(&path.project, &path.queue).await?;
     if !tags.iter().any(|tag| tag.key == key) {
@@ -85,25 +85,25 @@ pub(crate) async fn remove(app: &App, path: &QueuePath, key: &str) -> Result<Sta
 }
 
 /// `GET /queue/{queue_id}/tags` (5.4.2).
-pub(crate) async fn of_queue(app: &App, path: &QueuePath) -> Result<Json<Tags<QueueTag>>, ApiError> {
-    Ok(Json(Tags { tags: app.broker.tags(&path.project, &path.queue).await? }))
+pub(crate) async fn of_queue(app: &AppState, path: &QueuePath) -> Result<Json<TagList<QueueTag>>, ApiError> {
+    Ok(Json(TagList { tags: app.broker.tags(&path.project, &path.queue).await? }))
 }
 
 /// `GET /queue/tags` (5.4.3).
 pub(crate) async fn of_project(
-    app: &App,
+    app: &AppState,
     caller: &Caller,
     project: &ProjectId,
-) -> Result<Json<Tags<ProjectTag>>, ApiError> {
+) -> Result<Json<TagList<ProjectTag>>, ApiError> {
     let tags = match caller.limits(project) {
         None => app.broker.project_tags(project).await?,
         Some(_) => of_seen_queues(app, caller, project).await?,
     };
-    Ok(Json(Tags { tags }))
+    Ok(Json(TagList { tags }))
 }
 
 /// The tags of the queues that a caller may see, with their values, by key.
-async fn of_seen_queues(app: &App, caller: &Caller, project: &ProjectId) -> Result<Vec<ProjectTag>, ApiError> {
+async fn of_seen_queues(app: &AppState, caller: &Caller, project: &ProjectId) -> Result<Vec<ProjectTag>, ApiError> {
     let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for queue in queues::seen(app, caller, project).await? {
         // A queue that was deleted meanwhile has none.

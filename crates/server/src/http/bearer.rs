@@ -1,4 +1,4 @@
-//! [`Guard`]: the bearer token that callers of a small listener show.
+//! [`BearerAuth`]: the bearer token that callers of a small listener show.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use axum::{
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
-use crate::net::connection_state::Visitor;
+use crate::net::connection_state::ConnectionState;
 use dms_protocol::current::Current;
 
 /// What `WWW-Authenticate` says beside a refusal.
@@ -20,14 +20,14 @@ pub const CHALLENGE: [(header::HeaderName, &str); 1] = [(header::WWW_AUTHENTICAT
 /// Lets requests through that bear the token, where there is one. Without a token the listener's
 /// [`HostCheck`](crate::http::host_check::HostCheck) keeps web pages out.
 #[derive(Clone, Debug)]
-pub struct Guard {
+pub struct BearerAuth {
     /// Hashes are compared: how far they agree says nothing about the token.
     token: Option<Current<[u8; 32]>>,
     /// The key that the token stands under, for the refusal.
     key: &'static str,
 }
 
-impl Guard {
+impl BearerAuth {
     /// A guard that asks for `token`, which stands under `key`.
     pub fn new(token: Option<&str>, key: &'static str) -> Self {
         Self { token: token.map(|token| Current::new(Sha256::digest(token).into())), key }
@@ -56,7 +56,7 @@ impl Guard {
         if given(request.headers()).is_none_or(|given| Sha256::digest(given)[..] != *token.get()) {
             return Err(format!("send the token of {} as `Authorization: Bearer …`", self.key));
         }
-        if let Some(visitor) = request.extensions().get::<Arc<Visitor>>() {
+        if let Some(visitor) = request.extensions().get::<Arc<ConnectionState>>() {
             visitor.has_authenticated();
         }
         Ok(())
@@ -71,7 +71,7 @@ fn given(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Refuses in plain text what the guard does not let through; a middleware.
-pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub async fn check(State(guard): State<BearerAuth>, request: Request, next: Next) -> Response {
     match guard.admit(&request) {
         Ok(()) => next.run(request).await,
         Err(remedy) => (http::StatusCode::UNAUTHORIZED, CHALLENGE, format!("{remedy}\n")).into_response(),
@@ -90,7 +90,7 @@ mod tests {
     fn a_token_is_asked_for_where_there_is_one() {
         let admits = |token: Option<&str>, name: header::HeaderName, value: &'static str| {
             let request = Request::builder().header(name, value).body(Body::empty()).unwrap();
-            Guard::new(token, "admin.token").admit(&request)
+            BearerAuth::new(token, "admin.token").admit(&request)
         };
         let refusal = Err("send the token of admin.token as `Authorization: Bearer …`".to_owned());
         assert_eq!(admits(None, header::ACCEPT, "*/*"), Ok(()));
@@ -104,13 +104,13 @@ mod tests {
 
     #[test]
     fn another_token_is_asked_for_from_now_on() {
-        let guard = Guard::new(Some("old"), "admin.token");
+        let guard = BearerAuth::new(Some("old"), "admin.token");
         let admits = |token: &str| {
             let request = Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}"));
             guard.admit(&request.body(Body::empty()).unwrap()).is_ok()
         };
         assert!(guard.clone().renew(Some("new")) && !guard.renew(None));
         assert_eq!((admits("old"), admits("new")), (false, true));
-        assert!(!Guard::new(None, "admin.token").renew(Some("new")));
+        assert!(!BearerAuth::new(None, "admin.token").renew(Some("new")));
     }
 }

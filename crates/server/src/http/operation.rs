@@ -87,7 +87,7 @@ impl Operation {
             ("POST", Resource::EndPolls) => Self::EndPolls,
             (_, Resource::Tags(_) | Resource::TagActions(_) | Resource::Tag(..)) => Self::Tags,
             (_, Resource::ProjectTags | Resource::TagSearch) => Self::Tags,
-            (_, Resource::Version | Resource::Tokens | Resource::Projects) => Self::Identity,
+            (_, Resource::Version | Resource::TokenStore | Resource::Projects) => Self::Identity,
             _ => Self::Unknown,
         }
     }
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(Operation::of(&Method::POST, Resource::Queues), Operation::CreateQueue);
         assert_eq!(Operation::of(&Method::GET, Resource::Consume("q", "g", Stream::Messages)), Operation::Consume);
         assert_eq!(Operation::of(&Method::POST, Resource::TagActions("q")), Operation::Tags);
-        assert_eq!(Operation::of(&Method::POST, Resource::Tokens), Operation::Identity);
+        assert_eq!(Operation::of(&Method::POST, Resource::TokenStore), Operation::Identity);
         assert_eq!(Operation::of(&Method::PUT, Resource::Queues), Operation::Unknown);
     }
 }

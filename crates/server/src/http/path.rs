@@ -12,7 +12,7 @@ use crate::{
         error::ApiError,
         query::{Query, decode},
     },
-    state::App,
+    state::AppState,
 };
 use dms_protocol::queue::{GroupId, ProjectId, QueueId};
 
@@ -40,7 +40,7 @@ impl GroupPath {
     ///
     /// # Errors
     /// DMS.10240015 and 16 when an id has another form; what the broker says when the queue is not there.
-    pub(crate) async fn read(app: &App, project: ProjectId, queue: &str, group: &str) -> Result<Self, ApiError> {
+    pub(crate) async fn read(app: &AppState, project: ProjectId, queue: &str, group: &str) -> Result<Self, ApiError> {
         let (queue, group) = (decoded(queue)?, decoded(group)?);
         let queue = queue_id(&queue)?;
         if !is_group_id(&group) {
@@ -52,10 +52,10 @@ impl GroupPath {
     }
 }
 
-impl FromRequestParts<Arc<App>> for Query {
+impl FromRequestParts<Arc<AppState>> for Query {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<AppState>) -> Result<Self, ApiError> {
         Self::parse(parts.uri.query().unwrap_or_default())
     }
 }

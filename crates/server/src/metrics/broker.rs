@@ -9,20 +9,20 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::broker::{Broker, Durations, QueueOverview, ReasonCounts};
+use crate::broker::{Broker, Histogram, QueueOverview, ReasonCounts};
 
 /// Asks the broker at each scrape.
 #[derive(Debug)]
-struct BrokerFigures(Arc<dyn Broker>);
+struct BrokerCollector(Arc<dyn Broker>);
 
 /// Puts the figures of a broker into `registry` under their public names.
 pub(crate) fn register(registry: &mut Registry, broker: &Arc<dyn Broker>) {
-    registry.register_collector(Box::new(BrokerFigures(Arc::clone(broker))));
+    registry.register_collector(Box::new(BrokerCollector(Arc::clone(broker))));
 }
 
-impl Collector for BrokerFigures {
+impl Collector for BrokerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let figures = self.0.figures();
+        let figures = self.0.stats();
         let help = "Messages and dead letters handed out again";
         counter(&mut encoder, "dms_server_redeliveries", help, figures.redeliveries)?;
         let help = "Messages that became dead letters";
@@ -76,7 +76,7 @@ fn expired_unread(encoder: &mut DescriptorEncoder<'_>, queues: &[QueueOverview])
     Ok(())
 }
 
-fn durations(encoder: &mut DescriptorEncoder<'_>, durations: &Durations) -> fmt::Result {
+fn durations(encoder: &mut DescriptorEncoder<'_>, durations: &Histogram) -> fmt::Result {
     let help = "Time that the disk took to make a commit durable";
     let (name, unit) = ("dms_server_fsync_duration", Unit::Seconds);
     let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?;

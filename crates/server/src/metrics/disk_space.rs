@@ -14,16 +14,16 @@ use prometheus_client::{
 
 /// Asks the file system at each scrape; for local ones that reads a number from the kernel.
 #[derive(Debug)]
-struct DiskRoom(PathBuf);
+struct DiskSpace(PathBuf);
 
 /// Puts the room around `directory` into `registry`; a server in memory has no such metric.
 pub(crate) fn register(registry: &mut Registry, directory: Option<&Path>) {
     if let Some(directory) = directory {
-        registry.register_collector(Box::new(DiskRoom(directory.to_owned())));
+        registry.register_collector(Box::new(DiskSpace(directory.to_owned())));
     }
 }
 
-impl Collector for DiskRoom {
+impl Collector for DiskSpace {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(free) = free(&self.0) else { return Ok(()) };
         let (name, help) = ("dms_server_storage_free_bytes", "What the disk of the data directory has left");

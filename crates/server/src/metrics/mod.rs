@@ -24,18 +24,18 @@ use dms_protocol::queue::GroupId;
 const BUCKETS: [f64; 12] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 20.0, 60.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Answered {
+struct ResponseLabels {
     operation: &'static str,
     code: u16,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Operation {
+struct OperationLabels {
     operation: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RefusedSignature {
+struct ReasonLabels {
     reason: &'static str,
 }
 
@@ -54,7 +54,7 @@ struct StateLabels {
 }
 
 /// What a scrape shows in its gauges.
-pub(crate) struct Seen<'a> {
+pub(crate) struct ScrapedGauges<'a> {
     pub(crate) queues: &'a [QueueOverview],
     /// The age of the first message that a group has not settled.
     pub(crate) oldest: &'a HashMap<GroupId, Duration>,
@@ -64,9 +64,9 @@ pub(crate) struct Seen<'a> {
 
 /// Counters and durations of one server.
 #[derive(Clone, Debug)]
-pub(crate) struct Metrics {
-    requests: Family<Answered, Counter>,
-    durations: Family<Operation, Histogram, fn() -> Histogram>,
+pub(crate) struct ServerMetrics {
+    requests: Family<ResponseLabels, Counter>,
+    durations: Family<OperationLabels, Histogram, fn() -> Histogram>,
     long_polls: Gauge,
     messages: Family<StateLabels, Gauge>,
     oldest: Family<GroupLabels, Gauge<f64, AtomicU64>>,
@@ -76,13 +76,13 @@ pub(crate) struct Metrics {
     consumed: Counter,
     acknowledged: Counter,
     failed: Counter,
-    refused_signatures: Family<RefusedSignature, Counter>,
+    refused_signatures: Family<ReasonLabels, Counter>,
     refused_logins: Counter,
     /// Held from setting the gauges to reading them: another scrape would empty them in between.
     scraping: Arc<Mutex<()>>,
 }
 
-impl Metrics {
+impl ServerMetrics {
     pub(crate) fn new() -> Self {
         Self {
             requests: Family::default(),
@@ -130,7 +130,7 @@ impl Metrics {
     }
 
     /// All of `registry` as OpenMetrics text, with the gauges as `seen`. Scrapes at the same time each get what they have seen.
-    pub(crate) fn scrape(&self, registry: &Registry, seen: &Seen<'_>) -> Result<String, fmt::Error> {
+    pub(crate) fn scrape(&self, registry: &Registry, seen: &ScrapedGauges<'_>) -> Result<String, fmt::Error> {
         let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         self.observe(seen.queues, seen.oldest, seen.storage);
         let mut body = String::new();
@@ -174,13 +174,13 @@ impl Metrics {
 
     /// Counts an answered request.
     pub(crate) fn answered(&self, operation: &'static str, code: u16, took: Duration) {
-        self.requests.get_or_create(&Answered { operation, code }).inc();
-        self.durations.get_or_create(&Operation { operation }).observe(took.as_secs_f64());
+        self.requests.get_or_create(&ResponseLabels { operation, code }).inc();
+        self.durations.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
     }
 
     /// Counts a request that was refused for its signature.
     pub(crate) fn refused_signature(&self, reason: &'static str) {
-        self.refused_signatures.get_or_create(&RefusedSignature { reason }).inc();
+        self.refused_signatures.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Counts a token request with a wrong user, password or project.
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn scrapes_at_the_same_time_each_show_what_they_have_seen() {
-        let (metrics, mut registry) = (Metrics::new(), Registry::default());
+        let (metrics, mut registry) = (ServerMetrics::new(), Registry::default());
         metrics.register(&mut registry);
         thread::scope(|scope| {
             for name in ["a", "b", "c", "d"] {
@@ -255,7 +255,7 @@ mod tests {
                 scope.spawn(move || {
                     let (queues, oldest) = ([queue(name)], HashMap::new());
                     for _ in 0..200 {
-                        let seen = Seen { queues: &queues, oldest: &oldest, storage: 0 };
+                        let seen = ScrapedGauges { queues: &queues, oldest: &oldest, storage: 0 };
                         let text = metrics.scrape(registry, &seen).unwrap_or_default();
                         let lines = |part: &str| text.lines().filter(|line| line.contains(part)).count();
                         assert_eq!(lines("dms_server_queue_messages{"), 80, "{text}");

@@ -28,9 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
 use crate::{
-    faults::inject::Cut,
+    faults::inject::AbortConnection,
     net::{
-        connection_state::Visitor,
+        connection_state::ConnectionState,
         half_close::{HalfClose, Progress},
         limits::HttpLimits,
     },
@@ -40,12 +40,12 @@ use crate::{
 const BUFFER: usize = 128 << 10;
 
 /// What answers requests.
-pub trait Answers:
+pub trait HttpService:
     Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 
-impl<S> Answers for S where
+impl<S> HttpService for S where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
@@ -54,9 +54,9 @@ impl<S> Answers for S where
 /// progress is answered.
 pub(crate) async fn serve<I>(
     io: I,
-    service: impl Answers,
+    service: impl HttpService,
     limits: HttpLimits,
-    visitor: Arc<Visitor>,
+    visitor: Arc<ConnectionState>,
     stopping: CancellationToken,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -77,7 +77,7 @@ pub(crate) async fn serve<I>(
             let answer = poll_fn(|cx| progress.poll_answer(answer.as_mut(), cx)).await;
             let answer = answer.unwrap_or_else(|never| match never {});
             visitor.answered();
-            if answer.extensions().get::<Cut>().is_some() {
+            if answer.extensions().get::<AbortConnection>().is_some() {
                 return Err(io::Error::from(io::ErrorKind::ConnectionReset));
             }
             Ok(answer)
@@ -186,7 +186,7 @@ enum Awaited {
 struct Deadlines<I> {
     io: I,
     /// While a request is being answered, the silence of the peer is its right.
-    visitor: Arc<Visitor>,
+    visitor: Arc<ConnectionState>,
     limits: HttpLimits,
     /// `None` while a request is in progress.
     awaited: Option<Awaited>,
@@ -197,7 +197,7 @@ struct Deadlines<I> {
 }
 
 impl<I> Deadlines<I> {
-    fn new(io: I, visitor: Arc<Visitor>, limits: HttpLimits) -> Self {
+    fn new(io: I, visitor: Arc<ConnectionState>, limits: HttpLimits) -> Self {
         // A new connection is there for a request: its head is due from the first moment.
         let due = Instant::now() + limits.head_timeout;
         let alarm = Alarm(Box::pin(sleep_until(due)));
@@ -303,8 +303,8 @@ mod tests {
 
     use super::*;
 
-    fn visitor() -> Arc<Visitor> {
-        Arc::new(Visitor::new([127, 0, 0, 1].into(), Arc::default()))
+    fn visitor() -> Arc<ConnectionState> {
+        Arc::new(ConnectionState::new([127, 0, 0, 1].into(), Arc::default()))
     }
 
     /// Serves a router that answers with so many bytes, on a pipe that holds 1 KiB.

@@ -1,4 +1,4 @@
-//! [`Visitor`]: who is at the other end of a connection, as far as that is known.
+//! [`ConnectionState`]: who is at the other end of a connection, as far as that is known.
 
 use std::{
     net::IpAddr,
@@ -21,7 +21,7 @@ use crate::{
 
 /// A connection as its listener and its requests see it.
 #[derive(Debug)]
-pub struct Visitor {
+pub struct ConnectionState {
     peer: IpAddr,
     network: IpAddr,
     /// Whether a request on it has shown credentials that are right.
@@ -39,7 +39,7 @@ pub struct Visitor {
     idle: Arc<Notify>,
 }
 
-impl Visitor {
+impl ConnectionState {
     /// A new connection from this address; `idle` hears when a request on it is answered.
     pub(crate) fn new(peer: IpAddr, idle: Arc<Notify>) -> Self {
         Self {

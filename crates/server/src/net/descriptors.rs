@@ -7,19 +7,19 @@ use crate::net::limits::ADMIN_CONNECTIONS;
 /// The most descriptors that are asked for. Programs that close all descriptors up to the limit would take long with more.
 #[cfg(unix)]
 const WANTED: u64 = 65_536;
-/// Connections that take part in the budget, of all listeners of the process.
+/// ConnectionLimit that take part in the budget, of all listeners of the process.
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 /// What remains for connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Connections of the API and of publishers, of all such listeners together.
+pub struct DescriptorBudget {
+    /// ConnectionLimit of the API and of publishers, of all such listeners together.
     pub service: usize,
-    /// Connections of one admin address, which are set apart.
+    /// ConnectionLimit of one admin address, which are set apart.
     pub operators: usize,
 }
 
-impl Budget {
+impl DescriptorBudget {
     /// The budget under the limit that is in force now.
     pub fn current() -> Self {
         Self::under(soft_limit())
@@ -37,9 +37,9 @@ impl Budget {
 
 /// A connection's part of the budget.
 #[derive(Debug)]
-pub struct Taken(());
+pub struct DescriptorPermit(());
 
-impl Taken {
+impl DescriptorPermit {
     /// Takes a part, if there is one within `most`.
     pub fn within(most: usize) -> Option<Self> {
         let taken =
@@ -48,7 +48,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for DescriptorPermit {
     fn drop(&mut self) {
         TAKEN.fetch_sub(1, Ordering::Relaxed);
     }
@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn connections_leave_a_reserve() {
         for (limit, service, operators) in [(64, 40, 4), (1024, 640, 64), (20_000, 18_976, 1250)] {
-            assert_eq!(Budget::under(limit), Budget { service, operators }, "{limit}");
+            assert_eq!(DescriptorBudget::under(limit), DescriptorBudget { service, operators }, "{limit}");
         }
-        assert!(Budget::under(8).service >= 1);
+        assert!(DescriptorBudget::under(8).service >= 1);
     }
 }

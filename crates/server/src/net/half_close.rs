@@ -87,7 +87,7 @@ impl Progress {
         self.is(ANSWERING)
     }
 
-    /// Polls what answers the request, but not while it is unknown whether the caller still reads: nothing may be leased to one
+    /// EndablePolls what answers the request, but not while it is unknown whether the caller still reads: nothing may be leased to one
     /// that is gone. The probe wakes the task when it knows.
     pub(crate) fn poll_answer<F: Future>(&self, answer: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
         if self.is(DOUBTFUL) { Poll::Pending } else { answer.poll(cx) }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Connections of the admin address at a time.
+/// ConnectionLimit of the admin address at a time.
 pub const ADMIN_CONNECTIONS: usize = 256;
 /// How long callers without credentials may be idle where credentials are asked for.
 pub const STRANGERS_IDLE: Duration = Duration::from_secs(10);
@@ -10,7 +10,7 @@ pub const STRANGERS_IDLE: Duration = Duration::from_secs(10);
 /// The limits of connections and single requests.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// Connections at a time; 4096. For a further one the connection that has been idle the longest is closed; it waits
+    /// ConnectionLimit at a time; 4096. For a further one the connection that has been idle the longest is closed; it waits
     /// while requests are being answered on all of them.
     pub connections: usize,
     /// The largest request body, in bytes; 1 MiB: 512 KiB of message bodies, attributes and their wrapping.

@@ -15,9 +15,9 @@ use tower::util::MapRequest;
 use crate::{
     log_limit::Warnings,
     net::{
-        connection::{self, Answers},
-        connection_limit::{Audience, ConnectionMetrics, Connections},
-        connection_state::Visitor,
+        connection::{self, HttpService},
+        connection_limit::{Audience, ConnectionLimit, ConnectionMetrics},
+        connection_state::ConnectionState,
         limits::HttpLimits,
         tls::Tls,
     },
@@ -69,9 +69,9 @@ impl Listener {
     }
 
     /// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the
-    /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions, and always their [`Visitor`].
-    pub async fn run(self, service: impl Answers, limits: HttpLimits, stopping: CancellationToken) {
-        let service = move |visitor: &Arc<Visitor>| {
+    /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions, and always their [`ConnectionState`].
+    pub async fn run(self, service: impl HttpService, limits: HttpLimits, stopping: CancellationToken) {
+        let service = move |visitor: &Arc<ConnectionState>| {
             let visitor = Arc::clone(visitor);
             MapRequest::new(service.clone(), move |mut request: Request| {
                 request.extensions_mut().insert(Arc::clone(&visitor));
@@ -82,14 +82,14 @@ impl Listener {
     }
 
     /// As [`run`](Self::run), with a service for each connection, made for its visitor.
-    pub async fn run_each<S: Answers>(
+    pub async fn run_each<S: HttpService>(
         self,
-        service: impl Fn(&Arc<Visitor>) -> S,
+        service: impl Fn(&Arc<ConnectionState>) -> S,
         limits: HttpLimits,
         stopping: CancellationToken,
     ) {
         let encrypted = self.tls.is_some();
-        let service = move |visitor: &Arc<Visitor>| {
+        let service = move |visitor: &Arc<ConnectionState>| {
             MapRequest::new(service(visitor), move |mut request: Request| {
                 if encrypted {
                     request.extensions_mut().insert(Scheme::HTTPS);
@@ -97,7 +97,7 @@ impl Listener {
                 request
             })
         };
-        let places = Connections::new(self.name, limits.connections, self.audience, self.metrics.clone());
+        let places = ConnectionLimit::new(self.name, limits.connections, self.audience, self.metrics.clone());
         let warnings = Warnings::default();
         // Cuts the connections that outlive the grace when this function is left, and all of them when it is dropped.
         let mut connections = JoinSet::new();
@@ -140,9 +140,9 @@ impl Listener {
 async fn serve(
     stream: TcpStream,
     tls: Option<Tls>,
-    service: impl Answers,
+    service: impl HttpService,
     limits: HttpLimits,
-    visitor: Arc<Visitor>,
+    visitor: Arc<ConnectionState>,
     stopping: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {

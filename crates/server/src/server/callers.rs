@@ -2,20 +2,20 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::{api::access_log, auth::project::Project, server::error::ServerError, state::App};
+use crate::{api::access_log, auth::project::Project, server::error::ServerError, state::AppState};
 
 /// The keys and users of a server that runs; they can be changed. Clones change the same server, and keep none alive.
 #[derive(Clone, Debug)]
-pub struct Callers(Weak<App>);
+pub struct Callers(Weak<AppState>);
 
 impl Callers {
-    pub(crate) fn new(app: &Arc<App>) -> Self {
+    pub(crate) fn new(app: &Arc<AppState>) -> Self {
         Self(Arc::downgrade(app))
     }
 
     /// Takes the keys and users of these projects in place of those that the server's projects of the same ids have, and says
     /// how many are new, gone or different. Nothing else of a project changes, and projects that the server does not have
-    /// are passed over. Tokens of users who are gone or have another password are good no longer. Each change is a line
+    /// are passed over. TokenStore of users who are gone or have another password are good no longer. Each change is a line
     /// of the access log.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 
 use crate::{
-    auth::{project::Project, roster::Roster},
+    auth::{accounts::Accounts, project::Project},
     broker::embedded::EmbeddedConfig,
     clock::Clock,
     faults::FaultPlan,
@@ -80,6 +80,6 @@ impl ServerConfig {
     /// # Errors
     /// [`ServerError::Config`] with a sentence about the first that contradicts another or itself.
     pub fn check(&self) -> Result<(), ServerError> {
-        Roster::new(self.projects.clone()).map(drop).map_err(ServerError::Config)
+        Accounts::new(self.projects.clone()).map(drop).map_err(ServerError::Config)
     }
 }

@@ -15,24 +15,24 @@ use self::{callers::Callers, config::ServerConfig, error::ServerError};
 use crate::{
     admin,
     api::Api,
-    auth::{authenticator::Gate, roster::is_blank},
+    auth::{accounts::is_blank, authenticator::Authenticator},
     broker::Broker,
     faults::Faults,
-    handlers::polls::Polls,
+    handlers::polls::EndablePolls,
     http::{
-        bearer::Guard,
-        body::Room,
+        bearer::BearerAuth,
+        body::BodyMemory,
         host_check::{HostCheck, Remedy, is_host},
     },
-    metrics::Metrics,
+    metrics::ServerMetrics,
     net::{
         connection_limit::{Audience, ConnectionMetrics},
-        connection_state::Visitor,
+        connection_state::ConnectionState,
         limits::{ADMIN_CONNECTIONS, HttpLimits, STRANGERS_IDLE},
         listener::Listener,
         tls::Tls,
     },
-    state::App,
+    state::AppState,
 };
 
 /// The configuration key of the names by which a server without credentials may be called.
@@ -50,7 +50,7 @@ const PARTS: usize = 4;
 /// is kept, and its data directory is free a moment later.
 #[derive(Debug)]
 pub struct Server {
-    app: Arc<App>,
+    app: Arc<AppState>,
     listener: Option<Listener>,
     admin: Option<Listener>,
 }
@@ -76,7 +76,7 @@ impl Server {
         Self::assemble(config, gate, broker).await
     }
 
-    async fn assemble(config: ServerConfig, gate: Gate, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
+    async fn assemble(config: ServerConfig, gate: Authenticator, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
         let tls = config.tls.map(Tls::load).transpose()?;
         let connections = ConnectionMetrics::default();
         let listener = listen(config.listen, tls).await?;
@@ -88,12 +88,13 @@ impl Server {
             true => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: "server.auth" }),
             false => HostCheck::guarded(),
         };
-        let admin_guard = Guard::new(config.admin_token.as_ref().map(ExposeSecret::expose_secret), ADMIN_TOKEN_KEY);
+        let admin_guard =
+            BearerAuth::new(config.admin_token.as_ref().map(ExposeSecret::expose_secret), ADMIN_TOKEN_KEY);
         let admin_check = match admin_guard.asks() {
             true => HostCheck::guarded(),
             false => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: ADMIN_TOKEN_KEY }),
         };
-        let app = Arc::new(App {
+        let app = Arc::new(AppState {
             broker,
             stopping: CancellationToken::new(),
             api_check,
@@ -103,12 +104,12 @@ impl Server {
             faults: Faults::new(&config.faults),
             region: config.region,
             data_dir: config.data_dir,
-            room: Room::new(config.limits.bodies_bytes, config.limits.body_bytes, PARTS),
+            room: BodyMemory::new(config.limits.bodies_bytes, config.limits.body_bytes, PARTS),
             limits: config.limits,
-            metrics: Metrics::new(),
+            metrics: ServerMetrics::new(),
             connections,
             extensions: config.extensions,
-            polls: Polls::default(),
+            polls: EndablePolls::default(),
         });
         Ok(Self { app, listener, admin })
     }
@@ -203,8 +204,9 @@ impl Server {
 }
 
 /// The gate of a configuration whose addresses are not open to strangers.
-fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
-    let gate = Gate::new(config.projects.clone(), config.token_lifetime, config.clock).map_err(ServerError::Config)?;
+fn gate(config: &ServerConfig) -> Result<Authenticator, ServerError> {
+    let gate = Authenticator::new(config.projects.clone(), config.token_lifetime, config.clock)
+        .map_err(ServerError::Config)?;
     if let Some(host) = config.hosts.iter().find(|host| !is_host(host)) {
         return Err(ServerError::Config(format!("the host {host:?} is neither a name nor an address without a port")));
     }
@@ -221,26 +223,26 @@ fn gate(config: &ServerConfig) -> Result<Gate, ServerError> {
     Ok(gate)
 }
 
-async fn serve(listener: Option<Listener>, app: &Arc<App>, stopping: &CancellationToken) {
-    let api = |visitor: &Arc<Visitor>| Api::for_visitor(Arc::clone(app), Arc::clone(visitor));
+async fn serve(listener: Option<Listener>, app: &Arc<AppState>, stopping: &CancellationToken) {
+    let api = |visitor: &Arc<ConnectionState>| Api::for_visitor(Arc::clone(app), Arc::clone(visitor));
     match listener {
         Some(listener) => listener.run_each(api, api_limits(app), stopping.clone()).await,
         None => stopping.cancelled().await,
     }
 }
 
-async fn serve_admin(listener: Option<Listener>, app: &Arc<App>, ended: &CancellationToken) {
+async fn serve_admin(listener: Option<Listener>, app: &Arc<AppState>, ended: &CancellationToken) {
     if let Some(listener) = listener {
         listener.run(admin::router(app), admin_limits(app), ended.clone()).await;
     }
 }
 
 /// Callers who never show credentials may not be idle for long where credentials are asked for.
-fn api_limits(app: &App) -> HttpLimits {
+fn api_limits(app: &AppState) -> HttpLimits {
     with_strangers(app.limits.clone(), !app.gate.is_open())
 }
 
-fn admin_limits(app: &App) -> HttpLimits {
+fn admin_limits(app: &AppState) -> HttpLimits {
     let limits = with_strangers(app.limits.clone(), app.admin_guard.asks());
     HttpLimits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits }
 }

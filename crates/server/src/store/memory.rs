@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Found, ReadLimit, Record, Store, StoreError, Stored, StreamNo, up_to_time};
-use crate::histogram::Durations;
+use crate::histogram::Histogram;
 
 type Place = (StreamNo, u64);
 
@@ -134,8 +134,8 @@ impl Store for MemoryStore {
         Ok(up_to_time(range.map(|((_, seq), message)| (*seq, message.entered_ms)), count, until_ms))
     }
 
-    fn syncs(&self) -> Durations {
-        Durations::default()
+    fn syncs(&self) -> Histogram {
+        Histogram::default()
     }
 
     fn tidy(&self) -> Result<bool, StoreError> {

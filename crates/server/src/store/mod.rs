@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     broker::{RetentionPolicy, verdict::Cause},
-    histogram::Durations,
+    histogram::Histogram,
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -359,7 +359,7 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     }
 
     /// How long the disk took to make each commit durable.
-    fn syncs(&self) -> Durations;
+    fn syncs(&self) -> Histogram;
 
     /// Whether there is work that no answer waits for.
     fn wants_tidying(&self) -> bool;

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::{listen::host_check, log_control::LogControl, observe::Recorder, start::Unit, throttle::Throttle};
 use crate::config::Config;
 use dms_server::internal::{
-    bearer::{self, Guard},
+    bearer::{self, BearerAuth},
     connection_limit::ConnectionMetrics,
     exposition,
     host_check::{self, HostCheck, Remedy},
@@ -40,7 +40,7 @@ pub(super) struct Admin {
     metrics: Metrics,
     producers: producer::Metrics,
     connections: Registry,
-    guard: Guard,
+    guard: BearerAuth,
     host_check: HostCheck,
     grace: std::time::Duration,
     started: Instant,
@@ -68,7 +68,7 @@ impl Admin {
         units: &[Unit],
         (metrics, producers, connections): (Metrics, producer::Metrics, ConnectionMetrics),
         log: LogControl,
-        guard: Guard,
+        guard: BearerAuth,
     ) -> Arc<Self> {
         let watch = |unit: &Unit| Watch {
             name: unit.name.clone(),

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use axum::body::Body;
 
 use super::results::Answer;
-use dms_server::internal::body::{self, Arrived, BodyError, Bounds, Room};
+use dms_server::internal::body::{self, BodyError, BodyLimits, BodyMemory, BufferedBody};
 
 /// The largest request, in bytes: sixteen full messages.
 const MAX_REQUEST: usize = 16 * dms_protocol::limits::MAX_BYTES;
@@ -14,7 +14,7 @@ const ROOM: usize = 8 * MAX_REQUEST;
 /// Into how many parts the room is divided: one peer may take one of them.
 const PARTS: usize = 2;
 /// The bounds. An application would rather try again than wait for room.
-const BOUNDS: Bounds = Bounds {
+const BOUNDS: BodyLimits = BodyLimits {
     most: MAX_REQUEST,
     drained: 4 * MAX_REQUEST,
     patience: Duration::from_secs(30),
@@ -22,8 +22,8 @@ const BOUNDS: Bounds = Bounds {
 };
 
 /// The room that all requests in memory share.
-pub(super) fn room() -> Room {
-    Room::new(ROOM, MAX_REQUEST, PARTS)
+pub(super) fn room() -> BodyMemory {
+    BodyMemory::new(ROOM, MAX_REQUEST, PARTS)
 }
 
 /// Reads a whole body that comes from `peer`.
@@ -31,7 +31,7 @@ pub(super) fn room() -> Room {
 /// # Errors
 /// 413 above the limit, which is named; 503 where there is no room for it now; 408 when it takes too long, 400 when it
 /// breaks off.
-pub(super) async fn read(body: Body, room: &Room, peer: Option<IpAddr>) -> Result<Arrived, Answer> {
+pub(super) async fn read(body: Body, room: &BodyMemory, peer: Option<IpAddr>) -> Result<BufferedBody, Answer> {
     body::read(body, room, peer, BOUNDS).await.map_err(|error| match error {
         BodyError::TooLarge(_) | BodyError::Endless => Answer::too_large(format!(
             "the request is too large: at most {MAX_REQUEST} bytes are allowed in one, send fewer messages at once"

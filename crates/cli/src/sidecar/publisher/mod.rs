@@ -44,9 +44,9 @@ use dms_protocol::{
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
 use dms_server::internal::{
-    bearer::{self, Guard},
-    body::Room,
-    connection_state::Visitor,
+    bearer::{self, BearerAuth},
+    body::BodyMemory,
+    connection_state::ConnectionState,
     host_check::{self, Remedy},
     listener::Listener,
 };
@@ -70,7 +70,7 @@ pub(crate) struct Publisher {
     client: Client,
     settings: config::Publisher,
     metrics: Metrics,
-    guard: Guard,
+    guard: BearerAuth,
 }
 
 /// What turns requests into messages.
@@ -83,14 +83,14 @@ struct Intake {
     producer: OnceCell<Producer>,
     /// Closes the producer when everything ends.
     runtime: RuntimeHandle,
-    room: Room,
+    room: BodyMemory,
     memory: Memory,
 }
 
 impl Publisher {
     /// A publisher that answers on `listener`.
     pub(crate) fn new(settings: &config::Publisher, listener: Listener, client: Client, metrics: &Metrics) -> Self {
-        let guard = Guard::new(settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
+        let guard = BearerAuth::new(settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
         Self { listener, client, settings: settings.clone(), metrics: metrics.clone(), guard }
     }
 
@@ -100,7 +100,7 @@ impl Publisher {
     }
 
     /// Who may use it.
-    pub(crate) fn guard(&self) -> &Guard {
+    pub(crate) fn guard(&self) -> &BearerAuth {
         &self.guard
     }
 
@@ -129,7 +129,7 @@ impl Publisher {
 
 async fn publish(
     State(intake): State<Arc<Intake>>,
-    Extension(visitor): Extension<Arc<Visitor>>,
+    Extension(visitor): Extension<Arc<ConnectionState>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {

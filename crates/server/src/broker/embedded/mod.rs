@@ -28,8 +28,8 @@ use self::{
     work::{Job, Work},
 };
 use super::{
-    Ack, Broker, BrokerError, DamagedMessage, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage,
-    Peeked, Purged, QueueOverview, Quotas, RetentionPolicy, Settled, StorageTrouble, Stream, Usage,
+    Ack, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest, LeasedMessage,
+    NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionPolicy, Settled, StorageTrouble, Stream, Usage,
 };
 pub use crate::store::OpenError;
 #[cfg(feature = "disk")]
@@ -313,9 +313,9 @@ impl Broker for EmbeddedBroker {
         self.core.overview()
     }
 
-    fn figures(&self) -> Figures {
+    fn stats(&self) -> BrokerStats {
         let state = self.core.lock();
-        Figures {
+        BrokerStats {
             redeliveries: state.redeliveries,
             dead_letters: state.dead_letters,
             dead_letter_reasons: state.dead_letter_reasons,

@@ -13,7 +13,7 @@ use std::{
 use super::*;
 use crate::{
     broker::Verdict,
-    histogram::Durations,
+    histogram::Histogram,
     store::{Found, ReadLimit, Record, StoreError, StreamNo, disk::small_disk},
 };
 use dms_protocol::queue::TagFilter;
@@ -76,7 +76,7 @@ impl Store for FlakyStore {
         self.check().and_then(|()| self.store.entered(stream, from, count, until_ms))
     }
 
-    fn syncs(&self) -> Durations {
+    fn syncs(&self) -> Histogram {
         self.store.syncs()
     }
 
@@ -190,7 +190,7 @@ async fn a_pause_of_the_process_ends_no_lease() {
             let settled = scene.settle(&batch, true).await;
             assert_eq!(settled.unwrap(), Settled { success: 1, fail: 0 }, "{before} s, paused for {paused} s");
         }
-        assert_eq!((scene.broker.figures().redeliveries, scene.available().await), (0, 0));
+        assert_eq!((scene.broker.stats().redeliveries, scene.available().await), (0, 0));
     }
 }
 
@@ -226,7 +226,7 @@ async fn a_pause_extends_a_lease_by_its_own_length_alone() {
     run(3600).await;
     assert_eq!(scene.take(0).await.unwrap().len(), 1);
     run(31).await;
-    assert_eq!(scene.broker.figures().dead_letters, 1, "its second lease has ended too");
+    assert_eq!(scene.broker.stats().dead_letters, 1, "its second lease has ended too");
 }
 
 /// Simulated time may be moved by any amount: that is no pause of the process either.

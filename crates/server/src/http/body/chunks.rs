@@ -1,4 +1,4 @@
-//! [`Gathered`]: the chunks of a body as one text, in no more memory than they need.
+//! [`Chunks`]: the chunks of a body as one text, in no more memory than they need.
 
 use bytes::{Bytes, BytesMut};
 
@@ -7,12 +7,12 @@ use bytes::{Bytes, BytesMut};
 /// A chunk keeps the whole buffer alive that it was read into, so several are copied together; most bodies arrive as one
 /// chunk and are not copied.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
+pub(super) struct Chunks {
     only: Option<Bytes>,
     copied: BytesMut,
 }
 
-impl Gathered {
+impl Chunks {
     /// Adds a chunk. The memory for all of them stays within `most` bytes, which are enough.
     pub(super) fn push(&mut self, chunk: Bytes, most: usize) {
         if self.only.is_none() && self.copied.is_empty() {

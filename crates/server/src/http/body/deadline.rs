@@ -1,4 +1,4 @@
-//! [`Pace`]: how fast a body has to arrive.
+//! [`BodyDeadline`]: how fast a body has to arrive.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const LEAST: usize = 64 << 10;
 
 /// The deadlines of one body.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct BodyDeadline {
     /// When all of it has to be there.
     due: Instant,
     /// When the window ends; the same as `due` for a body that is so small that it takes no room.
@@ -22,7 +22,7 @@ pub(super) struct Pace {
     arrived: usize,
 }
 
-impl Pace {
+impl BodyDeadline {
     /// The deadlines of a body of at most `announced` bytes that begins to arrive now.
     pub(super) fn new(patience: Duration, announced: usize) -> Self {
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! [`Room`]: the memory that all bodies take together.
+//! [`BodyMemory`]: the memory that all bodies take together.
 //!
 //! The first 64 KiB of a body are not counted: the number of connections bounds them, and most bodies are smaller. A larger
 //! body takes room in steps, each four times as large as what has arrived. Every step has a pool of its own. So a body
@@ -24,7 +24,7 @@ const UNIT: usize = 1024;
 
 /// The room that all bodies in memory share. Clones share it too.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<Inner>);
+pub struct BodyMemory(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -57,8 +57,8 @@ impl Pool {
     }
 }
 
-impl Room {
-    /// Room for `bytes` bytes of bodies that have at most `most` each, of which one peer may take a part of `parts`.
+impl BodyMemory {
+    /// BodyMemory for `bytes` bytes of bodies that have at most `most` each, of which one peer may take a part of `parts`.
     pub fn new(bytes: usize, most: usize, parts: usize) -> Self {
         let counted = most.saturating_sub(UNCOUNTED).max(1);
         let (mut pools, mut upto) = (Vec::new(), UNCOUNTED);
@@ -73,8 +73,8 @@ impl Room {
     }
 
     /// The room of a body of at most `announced` bytes from `peer`, of which it has taken nothing yet.
-    pub(super) fn hold(&self, peer: Option<IpAddr>, announced: usize) -> Held {
-        Held {
+    pub(super) fn hold(&self, peer: Option<IpAddr>, announced: usize) -> MemoryShare {
+        MemoryShare {
             room: self.clone(),
             peer: peer.map(network),
             announced,
@@ -93,8 +93,8 @@ impl Room {
 
 /// What one body has taken.
 #[derive(Debug)]
-pub(super) struct Held {
-    room: Room,
+pub(super) struct MemoryShare {
+    room: BodyMemory,
     peer: Option<IpAddr>,
     announced: usize,
     /// The bytes that it may have.
@@ -104,7 +104,7 @@ pub(super) struct Held {
     permits: Vec<OwnedSemaphorePermit>,
 }
 
-impl Held {
+impl MemoryShare {
     /// The bytes that the body may have so far.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -137,7 +137,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         self.permits.clear();
         let (Some(peer), Some(own)) = (self.peer, self.own.take()) else { return };
@@ -166,13 +166,13 @@ mod tests {
     }
 
     /// Whether this body finds room at once.
-    fn finds(held: &mut Held, arrived: usize) -> bool {
+    fn finds(held: &mut MemoryShare, arrived: usize) -> bool {
         held.cover(arrived).now_or_never().is_some()
     }
 
     #[test]
     fn small_bodies_take_no_room() {
-        let room = Room::new(MIB, MIB, 4);
+        let room = BodyMemory::new(MIB, MIB, 4);
         let mut bodies: Vec<_> = (0..10_000).map(|number| room.hold(peer(number), MIB)).collect();
         assert!(bodies.iter_mut().all(|held| finds(held, UNCOUNTED)));
         assert!(room.0.peers.lock().unwrap().is_empty());
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_follows_what_has_arrived() {
-        let room = Room::new(16 * MIB, MIB, 1);
+        let room = BodyMemory::new(16 * MIB, MIB, 1);
         // Each has sent 65 KiB and holds 256 KiB, not the 1 MiB that it announced.
         let mut begun: Vec<_> = (0..16).map(|number| room.hold(peer(number), MIB)).collect();
         assert!(begun.iter_mut().all(|held| finds(held, UNCOUNTED + 1024)));
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_peer_takes_its_part_and_leaves_the_others_theirs() {
-        let room = Room::new(16 * MIB, MIB, 4);
+        let room = BodyMemory::new(16 * MIB, MIB, 4);
         let mut greedy: Vec<_> = (0..16).map(|_| room.hold(peer(1), MIB)).collect();
         let served = greedy.iter_mut().filter_map(|held| finds(held, MIB).then_some(())).count();
         assert_eq!(served, 4);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_body_that_is_larger_than_the_room_gets_all_of_it() {
-        let room = Room::new(128 << 10, MIB, 4);
+        let room = BodyMemory::new(128 << 10, MIB, 4);
         let mut first = room.hold(peer(1), MIB);
         assert!(finds(&mut first, MIB));
         assert!(!finds(&mut room.hold(peer(1), MIB), MIB));

@@ -1,6 +1,6 @@
 //! Reading a request's body: bounded in size, in time, and in the memory that all bodies take together.
 //!
-//! Nothing is reserved on the word of a caller: [`Room`] counts what has arrived, and a body that stops arriving gives its
+//! Nothing is reserved on the word of a caller: [`BodyMemory`] counts what has arrived, and a body that stops arriving gives its
 //! room back.
 
 mod chunks;
@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 
-pub use self::memory::Room;
-use self::{chunks::Gathered, deadline::Pace, memory::Held};
+pub use self::memory::BodyMemory;
+use self::{chunks::Chunks, deadline::BodyDeadline, memory::MemoryShare};
 
 /// How much of a body that is refused or too large is read and dropped, in bytes, so that its sender gets to read the answer. The
 /// service's gateway took 12 MB (API reference 3.2).
@@ -23,7 +23,7 @@ pub(crate) const DRAINED: usize = 12 << 20;
 
 /// The bounds of a body.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct BodyLimits {
     /// The largest body, in bytes.
     pub most: usize,
     /// How much of a body that is too large is read and dropped, so that its sender gets to read the answer.
@@ -51,24 +51,29 @@ pub enum BodyError {
 
 /// A body in memory, with its share of the room.
 #[derive(Debug, Default)]
-pub struct Arrived {
+pub struct BufferedBody {
     /// The body.
     pub bytes: Bytes,
-    _held: Option<Held>,
+    _held: Option<MemoryShare>,
 }
 
 /// Reads a whole body that comes from `peer`; `None` is a caller in the same process.
 ///
 /// # Errors
 /// When it is beyond one of its bounds, or breaks off.
-pub async fn read(mut body: Body, room: &Room, peer: Option<IpAddr>, bounds: Bounds) -> Result<Arrived, BodyError> {
+pub async fn read(
+    mut body: Body,
+    room: &BodyMemory,
+    peer: Option<IpAddr>,
+    bounds: BodyLimits,
+) -> Result<BufferedBody, BodyError> {
     if body.is_end_stream() {
-        return Ok(Arrived::default());
+        return Ok(BufferedBody::default());
     }
     let announced = body.size_hint().upper().and_then(|size| usize::try_from(size).ok());
     let announced = announced.unwrap_or(bounds.most).min(bounds.most);
-    let (mut held, mut pace) = (room.hold(peer, announced), Pace::new(bounds.patience, announced));
-    let (mut gathered, mut size) = (Gathered::default(), 0);
+    let (mut held, mut pace) = (room.hold(peer, announced), BodyDeadline::new(bounds.patience, announced));
+    let (mut gathered, mut size) = (Chunks::default(), 0);
     while let Some(frame) = pace.limit(body.frame()).await? {
         let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
         let Ok(chunk) = frame.into_data() else { continue };
@@ -78,7 +83,7 @@ pub async fn read(mut body: Body, room: &Room, peer: Option<IpAddr>, bounds: Bou
             return Err(BodyError::Endless);
         }
         if size > bounds.most {
-            (gathered, held) = (Gathered::default(), room.hold(peer, 0));
+            (gathered, held) = (Chunks::default(), room.hold(peer, 0));
             continue;
         }
         if held.bytes() < size {
@@ -88,7 +93,7 @@ pub async fn read(mut body: Body, room: &Room, peer: Option<IpAddr>, bounds: Bou
     }
     match size > bounds.most {
         true => Err(BodyError::TooLarge(size)),
-        false => Ok(Arrived { bytes: gathered.finish(), _held: Some(held) }),
+        false => Ok(BufferedBody { bytes: gathered.finish(), _held: Some(held) }),
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Remedy {
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct HostRefusal {
     /// 400 for a malformed `Host`, 421 for a foreign one, 403 for a web page.
     pub status: StatusCode,
     /// The header, its value, and the remedy.
@@ -68,7 +68,7 @@ impl HostCheck {
     ///
     /// # Errors
     /// With the status and the text of the answer.
-    pub fn check(&self, head: &Parts) -> Result<(), Refusal> {
+    pub fn check(&self, head: &Parts) -> Result<(), HostRefusal> {
         let host = host(head)?;
         let Some(open) = &self.open else { return Ok(()) };
         for host in host.iter().chain(head.uri.authority()) {
@@ -79,7 +79,7 @@ impl HostCheck {
 }
 
 impl Open {
-    fn check_host(&self, host: &Authority) -> Result<(), Refusal> {
+    fn check_host(&self, host: &Authority) -> Result<(), HostRefusal> {
         let name = bare(host.host());
         if is_loopback(name) || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return Ok(());
@@ -90,11 +90,11 @@ impl Open {
              {hosts}, or set {credentials}",
             quoted(host.as_str())
         );
-        Err(Refusal { status: StatusCode::MISDIRECTED_REQUEST, text })
+        Err(HostRefusal { status: StatusCode::MISDIRECTED_REQUEST, text })
     }
 
     /// Refuses what a browser sends for a page of another site.
-    fn check_page(&self, head: &Parts) -> Result<(), Refusal> {
+    fn check_page(&self, head: &Parts) -> Result<(), HostRefusal> {
         let own = |site: &HeaderValue| matches!(site.as_bytes(), b"none" | b"same-origin");
         let origin = head.headers.get(header::ORIGIN).map(|value| ("Origin", value));
         let site = || head.headers.get_all(SEC_FETCH_SITE).iter().find(|site| !own(site));
@@ -106,13 +106,13 @@ impl Open {
             "{name} is {value}: web pages may not use an address without credentials; call it from a program, or set {}",
             self.remedy.credentials
         );
-        Err(Refusal { status: StatusCode::FORBIDDEN, text })
+        Err(HostRefusal { status: StatusCode::FORBIDDEN, text })
     }
 }
 
 /// The `Host` of a request; only HTTP/1.0 may go without.
-fn host(head: &Parts) -> Result<Option<Authority>, Refusal> {
-    let refuse = |text| Err(Refusal { status: StatusCode::BAD_REQUEST, text });
+fn host(head: &Parts) -> Result<Option<Authority>, HostRefusal> {
+    let refuse = |text| Err(HostRefusal { status: StatusCode::BAD_REQUEST, text });
     let mut values = head.headers.get_all(header::HOST).iter();
     let value = match (values.next(), values.count()) {
         (Some(value), 0) => value,
@@ -159,7 +159,7 @@ pub fn is_host(text: &str) -> bool {
     name.parse::<Ipv6Addr>().is_ok() || !name.is_empty() && name.len() <= 253 && name.bytes().all(legal)
 }
 
-/// Answers what the rule refuses in plain text; a middleware.
+/// HttpService what the rule refuses in plain text; a middleware.
 pub async fn check(State(rule): State<HostCheck>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     match rule.check(&head) {

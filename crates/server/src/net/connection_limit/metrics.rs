@@ -1,4 +1,4 @@
-//! Metrics of the connections of listeners.
+//! ServerMetrics of the connections of listeners.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -7,21 +7,21 @@ use prometheus_client::{
 };
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Of {
+struct ListenerLabels {
     listener: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Closed {
+struct ClosedLabels {
     listener: &'static str,
     reason: &'static str,
 }
 
-/// Connections of several listeners. Clones share the figures.
+/// ConnectionLimit of several listeners. Clones share the figures.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionMetrics {
-    open: Family<Of, Gauge>,
-    closed: Family<Closed, Counter>,
+    open: Family<ListenerLabels, Gauge>,
+    closed: Family<ClosedLabels, Counter>,
 }
 
 impl ConnectionMetrics {
@@ -34,11 +34,11 @@ impl ConnectionMetrics {
 
     /// The connections that a listener has.
     pub(super) fn open(&self, listener: &'static str) -> Gauge {
-        self.open.get_or_create_owned(&Of { listener })
+        self.open.get_or_create_owned(&ListenerLabels { listener })
     }
 
     /// Counts one that was closed.
     pub(super) fn closed(&self, listener: &'static str, reason: &'static str) {
-        self.closed.get_or_create(&Closed { listener, reason }).inc();
+        self.closed.get_or_create(&ClosedLabels { listener, reason }).inc();
     }
 }

@@ -1,4 +1,4 @@
-//! [`Connections`]: the places of a listener, and who has to give up one when all are taken.
+//! [`ConnectionLimit`]: the places of a listener, and who has to give up one when all are taken.
 
 mod metrics;
 #[cfg(test)]
@@ -19,8 +19,8 @@ pub use self::metrics::ConnectionMetrics;
 use crate::{
     log_limit::Warnings,
     net::{
-        connection_state::Visitor,
-        descriptors::{Budget, Taken},
+        connection_state::ConnectionState,
+        descriptors::{DescriptorBudget, DescriptorPermit},
     },
 };
 
@@ -40,13 +40,13 @@ pub enum Audience {
 
 /// The places of one listener.
 #[derive(Debug)]
-pub struct Connections {
+pub struct ConnectionLimit {
     /// What the listener is called in metrics and logs.
     name: &'static str,
     most: usize,
     /// The descriptors that it shares with others; `None` where they are set apart.
     shared: Option<usize>,
-    table: Mutex<Table>,
+    table: Mutex<SlotTable>,
     /// Hears when a place is free, or may be.
     freed: Arc<Notify>,
     metrics: ConnectionMetrics,
@@ -54,8 +54,8 @@ pub struct Connections {
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    places: HashMap<u64, Arc<Visitor>>,
+struct SlotTable {
+    places: HashMap<u64, Arc<ConnectionState>>,
     next: u64,
     /// How many places each peer has.
     peers: HashMap<IpAddr, usize>,
@@ -63,17 +63,17 @@ struct Table {
 
 /// A connection's place; it is free again when this is dropped.
 #[derive(Debug)]
-pub struct Place {
-    connections: Arc<Connections>,
+pub struct ConnectionSlot {
+    connections: Arc<ConnectionLimit>,
     number: u64,
-    visitor: Arc<Visitor>,
-    _descriptor: Option<Taken>,
+    visitor: Arc<ConnectionState>,
+    _descriptor: Option<DescriptorPermit>,
 }
 
-impl Connections {
+impl ConnectionLimit {
     /// Places of the listener of this name: `most` of them, or fewer if descriptors are short.
     pub fn new(name: &'static str, most: usize, audience: Audience, metrics: ConnectionMetrics) -> Arc<Self> {
-        let budget = Budget::current();
+        let budget = DescriptorBudget::current();
         let (most, shared) = match audience {
             Audience::Callers => (most.min(budget.service), Some(budget.service)),
             Audience::Operators => (most.min(budget.operators), None),
@@ -83,7 +83,7 @@ impl Connections {
     }
 
     /// A place for a new connection, as soon as there is one.
-    pub async fn take(self: &Arc<Self>, peer: IpAddr) -> Place {
+    pub async fn take(self: &Arc<Self>, peer: IpAddr) -> ConnectionSlot {
         loop {
             if let Some(place) = self.try_take(peer) {
                 return place;
@@ -94,8 +94,8 @@ impl Connections {
 
     /// A place for a new connection. Where its peer has its share, or all places are taken, the connection that has been
     /// quiet the longest gives up its own. `None` while all are at work.
-    fn try_take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
-        let visitor = Arc::new(Visitor::new(peer, Arc::clone(&self.freed)));
+    fn try_take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
+        let visitor = Arc::new(ConnectionState::new(peer, Arc::clone(&self.freed)));
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if table.strangers_of(visitor.network(), self.share()) >= self.share() {
             self.displace(&mut table, Some(visitor.network()), "peer_share");
@@ -109,12 +109,12 @@ impl Connections {
         };
         let number = table.insert(Arc::clone(&visitor));
         self.metrics.open(self.name).inc();
-        Some(Place { connections: Arc::clone(self), number, visitor, _descriptor: descriptor })
+        Some(ConnectionSlot { connections: Arc::clone(self), number, visitor, _descriptor: descriptor })
     }
 
     /// A descriptor of those that listeners share. What is displaced for it is free a moment later.
-    fn descriptor(&self, table: &mut Table, most: usize) -> Option<Taken> {
-        let taken = Taken::within(most);
+    fn descriptor(&self, table: &mut SlotTable, most: usize) -> Option<DescriptorPermit> {
+        let taken = DescriptorPermit::within(most);
         if taken.is_none() {
             self.displace(table, None, "descriptors");
         }
@@ -132,7 +132,7 @@ impl Connections {
         (self.most / PARTS).max(1)
     }
 
-    fn displace(&self, table: &mut Table, of: Option<IpAddr>, reason: &'static str) -> bool {
+    fn displace(&self, table: &mut SlotTable, of: Option<IpAddr>, reason: &'static str) -> bool {
         let Some(number) = table.quietest(of) else { return false };
         let Some(visitor) = table.remove(number) else { return false };
         visitor.displaced.cancel();
@@ -152,8 +152,8 @@ impl Connections {
     }
 }
 
-impl Table {
-    fn insert(&mut self, visitor: Arc<Visitor>) -> u64 {
+impl SlotTable {
+    fn insert(&mut self, visitor: Arc<ConnectionState>) -> u64 {
         let number = self.next;
         self.next += 1;
         *self.peers.entry(visitor.network()).or_default() += 1;
@@ -161,7 +161,7 @@ impl Table {
         number
     }
 
-    fn remove(&mut self, number: u64) -> Option<Arc<Visitor>> {
+    fn remove(&mut self, number: u64) -> Option<Arc<ConnectionState>> {
         let visitor = self.places.remove(&number)?;
         if let Some(places) = self.peers.get_mut(&visitor.network()) {
             *places -= 1;
@@ -192,14 +192,14 @@ impl Table {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Who has it.
-    pub fn visitor(&self) -> &Arc<Visitor> {
+    pub fn visitor(&self) -> &Arc<ConnectionState> {
         &self.visitor
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let connections = &self.connections;
         connections.table.lock().unwrap_or_else(PoisonError::into_inner).remove(self.number);

@@ -10,16 +10,16 @@ fn peer(number: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(number))
 }
 
-fn places(most: usize) -> Arc<Connections> {
-    Connections::new("test", most, Audience::Operators, ConnectionMetrics::default())
+fn places(most: usize) -> Arc<ConnectionLimit> {
+    ConnectionLimit::new("test", most, Audience::Operators, ConnectionMetrics::default())
 }
 
-async fn take(connections: &Arc<Connections>, number: u32) -> Option<Place> {
+async fn take(connections: &Arc<ConnectionLimit>, number: u32) -> Option<ConnectionSlot> {
     advance(Duration::from_millis(1)).await;
     connections.try_take(peer(number))
 }
 
-fn is_displaced(place: &Place) -> bool {
+fn is_displaced(place: &ConnectionSlot) -> bool {
     place.visitor().displaced.is_cancelled()
 }
 

@@ -39,7 +39,7 @@ use self::{
     reserve::Reserve,
 };
 use super::{Found, OpenError, ReadLimit, Record, Snapshot, Store, StoreError, StreamNo};
-use crate::histogram::Durations;
+use crate::histogram::Histogram;
 
 mod answered;
 mod at;
@@ -105,7 +105,7 @@ pub(crate) struct DiskStore {
     /// Why the index did not take in what the log has, when it was last to.
     index_error: Mutex<Option<StoreError>>,
     /// Apart from the log: looking at it waits for no commit.
-    syncs: Mutex<Durations>,
+    syncs: Mutex<Histogram>,
 }
 
 impl DiskStore {
@@ -273,7 +273,7 @@ impl Store for DiskStore {
         self.copy_to(to)
     }
 
-    fn syncs(&self) -> Durations {
+    fn syncs(&self) -> Histogram {
         locked(&self.syncs).clone()
     }
 

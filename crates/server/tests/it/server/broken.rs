@@ -7,7 +7,7 @@ use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag
 use dms_server::{
     Server, ServerConfig,
     broker::{
-        Ack, Broker, BrokerError, Figures, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked,
+        Ack, Broker, BrokerError, BrokerStats, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked,
         QueueOverview, Quotas, Settled, Stream, Usage,
     },
 };
@@ -80,8 +80,8 @@ impl Broker for Broken {
     fn overview(&self) -> Vec<QueueOverview> {
         Vec::new()
     }
-    fn figures(&self) -> Figures {
-        Figures::default()
+    fn stats(&self) -> BrokerStats {
+        BrokerStats::default()
     }
     async fn peek(&self, _: &GroupPath, _: Stream, _: u64, _: usize) -> Result<Vec<Peeked>, BrokerError> {
         Err(full())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::auth::{
-    caller::Name,
+    caller::CallerName,
     keys::same_secret,
     project::{AccessKey, Project, User},
 };
@@ -11,20 +11,20 @@ use dms_protocol::queue::ProjectId;
 
 /// A key or a user of a project that is new, gone or different.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct AccountChange {
     /// The project.
     pub(crate) project: ProjectId,
     /// Who.
-    pub(crate) name: Name,
+    pub(crate) name: CallerName,
     /// What has become of it.
-    pub(crate) kind: Kind,
+    pub(crate) kind: ChangeKind,
     /// Whether tokens given out before are good no longer: the password is another, or there is none any more.
     pub(crate) ends_tokens: bool,
 }
 
 /// What has become of a key or a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ChangeKind {
     /// It is new.
     Added,
     /// Its secret is another, or its rights are.
@@ -41,30 +41,30 @@ struct Entries<'a> {
 }
 
 /// What differs between the callers of two lists of projects.
-pub(crate) fn changes(old: &[Project], new: &[Project]) -> Vec<Change> {
+pub(crate) fn changes(old: &[Project], new: &[Project]) -> Vec<AccountChange> {
     let (old, new) = (entries(old), entries(new));
-    let change = |(project, name): &(&ProjectId, Name), kind, ends_tokens| {
-        Some(Change { project: (*project).clone(), name: name.clone(), kind, ends_tokens })
+    let change = |(project, name): &(&ProjectId, CallerName), kind, ends_tokens| {
+        Some(AccountChange { project: (*project).clone(), name: name.clone(), kind, ends_tokens })
     };
     let gone =
-        old.iter().filter(|(id, _)| !new.contains_key(*id)).filter_map(|(id, _)| change(id, Kind::Removed, true));
+        old.iter().filter(|(id, _)| !new.contains_key(*id)).filter_map(|(id, _)| change(id, ChangeKind::Removed, true));
     let others = new.iter().filter_map(|(id, entries)| match old.get(id) {
-        None => change(id, Kind::Added, false),
+        None => change(id, ChangeKind::Added, false),
         Some(before) if before.are(entries) => None,
-        Some(before) => change(id, Kind::Changed, !before.have_passwords_of(entries)),
+        Some(before) => change(id, ChangeKind::Changed, !before.have_passwords_of(entries)),
     });
     gone.chain(others).collect()
 }
 
-fn entries(projects: &[Project]) -> BTreeMap<(&ProjectId, Name), Entries<'_>> {
+fn entries(projects: &[Project]) -> BTreeMap<(&ProjectId, CallerName), Entries<'_>> {
     let mut found: BTreeMap<_, Entries<'_>> = BTreeMap::new();
     for project in projects {
         for key in &project.access_keys {
-            let name = Name::Key(key.access_key.clone());
+            let name = CallerName::Key(key.access_key.clone());
             found.entry((&project.id, name)).or_default().keys.push(key);
         }
         for user in &project.users {
-            let name = Name::User { user: user.user.clone(), domain: user.domain.clone() };
+            let name = CallerName::User { user: user.user.clone(), domain: user.domain.clone() };
             found.entry((&project.id, name)).or_default().users.push(user);
         }
     }

@@ -1,12 +1,12 @@
-//! [`Roster`]: the projects with their keys and users, as they are at one moment.
+//! [`Accounts`]: the projects with their keys and users, as they are at one moment.
 
 use std::{collections::HashSet, sync::Arc};
 
 use secrecy::ExposeSecret;
 
 use crate::auth::{
-    caller::{Name, Principal},
-    keys::{Given, Keys},
+    caller::{CallerName, Principal},
+    keys::{GivenSecret, Keys},
     project::{Project, User},
     rights::Rights,
 };
@@ -14,14 +14,14 @@ use dms_protocol::queue::ProjectId;
 
 /// The projects and their callers.
 #[derive(Debug)]
-pub(crate) struct Roster {
+pub(crate) struct Accounts {
     /// In the order of the configuration.
     pub(crate) projects: Vec<Project>,
     /// The keys of all of them.
     pub(crate) keys: Keys,
 }
 
-impl Roster {
+impl Accounts {
     /// The roster of these projects.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Roster {
 
     /// The projects that have a user of this name, domain and password.
     pub(crate) fn projects_of(&self, name: &str, domain: &str, password: &str) -> Vec<&Project> {
-        let password = Given::of(password);
+        let password = GivenSecret::of(password);
         let known = |user: &User| {
             // No short cut: how long the answer takes must not say which part was right.
             let named = user.user == name && user.domain == domain;
@@ -54,15 +54,17 @@ impl Roster {
             Some(project) => vec![(project.clone(), self.rights(user, domain, project)?)],
             None => Vec::new(),
         };
-        let name = Name::User { user: user.to_owned(), domain: domain.to_owned() };
+        let name = CallerName::User { user: user.to_owned(), domain: domain.to_owned() };
         Some(Arc::new(Principal { name, projects }))
     }
 
     /// The user of a token as this roster has it. `None` when it is not in the project any more.
     pub(crate) fn user_again(&self, owner: &Principal) -> Option<Arc<Principal>> {
         match &owner.name {
-            Name::User { user, domain } => self.user(user, domain, owner.projects.first().map(|(project, _)| project)),
-            Name::Key(_) => None,
+            CallerName::User { user, domain } => {
+                self.user(user, domain, owner.projects.first().map(|(project, _)| project))
+            }
+            CallerName::Key(_) => None,
         }
     }
 

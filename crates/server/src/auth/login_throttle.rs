@@ -1,4 +1,4 @@
-//! Logins that were refused: how long the answer to a wrong password is held back, so that passwords cannot be tried quickly.
+//! LoginThrottle that were refused: how long the answer to a wrong password is held back, so that passwords cannot be tried quickly.
 //!
 //! Nobody is ever locked out. Every password is looked at when it arrives, and a right one passes at once, whatever came
 //! before it from whomever: anybody can send wrong ones in the name of another.
@@ -12,7 +12,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::{auth::lru::Recent, clock::millis, log_limit::Warnings, net::peer::network};
+use crate::{auth::lru::LruMap, clock::millis, log_limit::Warnings, net::peer::network};
 use dms_protocol::text::cut;
 
 /// Wrong passwords that are answered at once: somebody mistyped, or several machines have the same old one.
@@ -30,22 +30,22 @@ const SHOWN: usize = 64;
 
 /// Wrong passwords, by the user that they were for and by the peer that sent them.
 #[derive(Debug)]
-pub(crate) struct Logins {
-    records: Mutex<Records>,
+pub(crate) struct LoginThrottle {
+    records: Mutex<LoginTables>,
     warnings: Warnings,
 }
 
 #[derive(Debug)]
-struct Records {
+struct LoginTables {
     /// By a hash of the name and the domain, whether there is such a user or not: an answer must not tell.
-    users: Recent<[u8; 32], Record>,
+    users: LruMap<[u8; 32], WrongPasswords>,
     /// By network; `None` stands for callers in the same process.
-    peers: Recent<Option<IpAddr>, Record>,
+    peers: LruMap<Option<IpAddr>, WrongPasswords>,
 }
 
 /// Wrong passwords in a row.
 #[derive(Debug, Default)]
-struct Record {
+struct WrongPasswords {
     wrong: u32,
     latest: Option<Instant>,
 }
@@ -63,12 +63,12 @@ pub(crate) struct Attempt<'a> {
 
 /// Marks an answer that is to be held back for so long.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct HeldBack(pub(crate) Duration);
+pub(crate) struct DelayedResponse(pub(crate) Duration);
 
-impl Logins {
+impl LoginThrottle {
     /// Nobody has tried yet.
     pub(crate) fn new() -> Self {
-        let records = Records { users: Recent::new(MOST), peers: Recent::new(MOST) };
+        let records = LoginTables { users: LruMap::new(MOST), peers: LruMap::new(MOST) };
         Self { records: Mutex::new(records), warnings: Warnings::default() }
     }
 
@@ -110,7 +110,7 @@ impl Attempt<'_> {
     }
 }
 
-impl Record {
+impl WrongPasswords {
     /// Counts one more, and says how many there are.
     fn count(&mut self, now: Instant) -> u32 {
         if self.latest.is_some_and(|latest| now.duration_since(latest) >= FORGOTTEN) {
@@ -138,13 +138,13 @@ mod tests {
         Attempt { user, domain: "d", peer: Some(IpAddr::from([10, 0, 0, peer])) }
     }
 
-    fn delays(logins: &Logins, user: &str, peer: u8, count: usize) -> Vec<u128> {
+    fn delays(logins: &LoginThrottle, user: &str, peer: u8, count: usize) -> Vec<u128> {
         (0..count).map(|_| logins.refuse(attempt(user, peer)).as_millis()).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn answers_are_held_back_longer_and_longer_up_to_a_bound() {
-        let logins = Logins::new();
+        let logins = LoginThrottle::new();
         let expected = [0, 0, 0, 250, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000];
         assert_eq!(delays(&logins, "u", 1, 11), expected);
         tokio::time::advance(FORGOTTEN).await;
@@ -154,7 +154,7 @@ mod tests {
     /// Many peers try one user, and one peer tries many users.
     #[tokio::test(start_paused = true)]
     async fn users_and_peers_are_counted_each() {
-        let logins = Logins::new();
+        let logins = LoginThrottle::new();
         assert_eq!(delays(&logins, "u", 1, 4), [0, 0, 0, 250]);
         assert_eq!(delays(&logins, "u", 2, 1), [500]);
         assert_eq!(delays(&logins, "other", 1, 1), [500]);
@@ -163,7 +163,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_remembered_is_bounded() {
-        let logins = Logins::new();
+        let logins = LoginThrottle::new();
         delays(&logins, "u", 1, 4);
         for number in 0..MOST {
             logins.refuse(attempt(&number.to_string(), 2));
