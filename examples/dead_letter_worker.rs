@@ -60,8 +60,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let archive = Archive { path: path.clone(), alerts };
 
     // Two workers, each with limits of its own: what they share is the client.
-    let billing = Worker::builder(client.clone(), "orders", "billing", charge).concurrency(64).build()?;
-    let dead = Worker::builder(client, "orders", "billing", archive).dead_letters().concurrency(2).build()?;
+    let billing =
+        Worker::builder(client.clone()).queue("orders").group("billing").handler(charge).concurrency(64).build()?;
+    let dead = Worker::builder(client)
+        .queue("orders")
+        .group("billing")
+        .handler(archive)
+        .dead_letters()
+        .concurrency(2)
+        .build()?;
     let (stop, stopped) = tokio::sync::watch::channel(());
     let until = || {
         let mut stopped = stopped.clone();

@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 Ok(())
             }
         });
-        Worker::builder(client.clone(), queue, "workers", handler).weight(weight).build()
+        Worker::builder(client.clone()).queue(queue).group("workers").handler(handler).weight(weight).build()
     };
     let runtime = Runtime::builder()
         .worker(worker("orders", 3)?) // three times the places of mails, when both want them

@@ -50,7 +50,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let (charged, mut charges) = mpsc::unbounded_channel();
-    let worker = Worker::builder(client, "orders", "billing", Billing { charged }).concurrency(64).build()?;
+    let worker = Worker::builder(client)
+        .queue("orders")
+        .group("billing")
+        .handler(Billing { charged })
+        .concurrency(64)
+        .build()?;
     let report = worker
         .run(async {
             for _ in 0..3 {

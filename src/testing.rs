@@ -221,13 +221,19 @@ impl TestGroup {
     /// A builder of workers for this group, to set options before [`run_worker`](Self::run_worker).
     pub fn worker(&self, handler: impl Handler) -> WorkerBuilder {
         let handler = Recorded { handler, history: self.history.clone() };
-        Worker::builder(self.client.clone(), self.path.queue.as_str(), self.path.group.as_str(), handler)
+        Worker::builder(self.client.clone())
+            .queue(self.path.queue.as_str())
+            .group(self.path.group.as_str())
+            .handler(handler)
     }
 
     /// A builder of workers for this group whose handler takes several messages in one call.
     pub fn batch_worker(&self, handler: impl BatchHandler) -> WorkerBuilder {
         let handler = Recorded { handler, history: self.history.clone() };
-        Worker::batch_builder(self.client.clone(), self.path.queue.as_str(), self.path.group.as_str(), handler)
+        Worker::builder(self.client.clone())
+            .queue(self.path.queue.as_str())
+            .group(self.path.group.as_str())
+            .batch_handler(handler)
     }
 
     /// Runs a worker with the usual settings until the group is idle, and gives its report.

@@ -175,7 +175,8 @@ fn worker() -> Run {
         runtime.block_on(async {
             let enough = Arc::new(Enough { left: AtomicU64::new(count), reached: Notify::new() });
             let handler = handler_fn(|_| async { Ok(()) });
-            let worker = Worker::builder(client.clone(), QUEUE, GROUP, handler).observer(enough.clone());
+            let worker =
+                Worker::builder(client.clone()).queue(QUEUE).group(GROUP).handler(handler).observer(enough.clone());
             // What the transport gives is always the same: without the memory every message is a new one.
             let worker = worker.remember_finished(false).build().expect("a worker");
             worker.run(async move { enough.reached.notified().await }).await.expect("no refusal");

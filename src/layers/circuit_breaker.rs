@@ -36,7 +36,7 @@ use crate::worker::{Brake, Delivery, DeliveryService, FailureKind, HandlerError,
 /// # fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
 /// # let handler = handler_fn(|_| async { Ok(()) });
 /// let breaker = CircuitBreaker::new(5, Duration::from_secs(10));
-/// let worker = Worker::builder(client, "orders", "billing", handler).layer(breaker.clone()).build()?;
+/// let worker = Worker::builder(client).queue("orders").group("billing").handler(handler).layer(breaker.clone()).build()?;
 /// breaker.brakes(worker.handle());
 /// # Ok(())
 /// # }

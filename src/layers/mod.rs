@@ -10,7 +10,7 @@
 //! # use dms_worker::{client::Client, layers::{Retry, Timeout}, retry::RetryPolicy, worker::{Worker, handler_fn}};
 //! # fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
 //! let handler = handler_fn(|delivery| async move { Ok(println!("{}", delivery.body().as_str())) });
-//! let worker = Worker::builder(client, "orders", "billing", handler)
+//! let worker = Worker::builder(client).queue("orders").group("billing").handler(handler)
 //!     .layer(Timeout::new(Duration::from_secs(2))) // of each try
 //!     .layer(Retry::new(RetryPolicy::default()))
 //!     .build()?;

@@ -1,6 +1,6 @@
 //! Sets up a worker: every option with its default, and the checks between them.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tower::Layer;
 
@@ -14,6 +14,7 @@ use crate::{
         handler::{
             Handler,
             batch::{BatchHandler, Batching},
+            kind::HandlerKind,
             service::{DeliveryService, HandlerService, ServiceHandler},
         },
         observe::event::{Observer, Observers},
@@ -22,56 +23,98 @@ use crate::{
 };
 
 /// Sets up a [`Worker`]; made by [`Worker::builder`].
-#[derive(Debug)]
+///
+/// The queue, the group and a handler have to be set; everything else has a default.
+///
+/// ```
+/// use dms_worker::{Client, Worker, worker::handler_fn};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
+/// let worker = Worker::builder(client)
+///     .queue("orders")
+///     .group("billing")
+///     .handler(handler_fn(|delivery| async move { Ok(println!("{:?}", delivery.body())) }))
+///     .concurrency(64)
+///     .build()?;
+/// # drop(worker);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub struct WorkerBuilder {
     client: Client,
     queue: String,
     group: String,
-    handler: Handling,
+    handler: Option<HandlerKind>,
+    layers: Vec<AnyLayer>,
+    name: Option<String>,
     settings: Settings,
     chosen: Chosen,
     observers: Observers,
-    /// A layer was put around a batch handler.
-    misplaced_layer: bool,
 }
 
-/// A handler of one kind or the other, which need not have a `Debug` of its own.
-#[derive(Clone)]
-pub(crate) enum Handling {
-    /// Of one message at a time.
-    Single(Arc<dyn Handler>),
-    /// Of several messages in one call.
-    Batch(Arc<dyn BatchHandler>),
+/// A `tower` layer whose type is erased.
+type AnyLayer = Box<dyn FnOnce(Arc<dyn Handler>) -> Arc<dyn Handler> + Send>;
+
+impl fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerBuilder")
+            .field("queue", &self.queue)
+            .field("group", &self.group)
+            .field("handler", &self.handler)
+            .field("layers", &self.layers.len())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
-impl std::fmt::Debug for Handling {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Single(_) => "Handler",
-            Self::Batch(_) => "BatchHandler",
-        })
+impl Worker {
+    /// Sets up a worker that consumes with this client.
+    pub fn builder(client: Client) -> WorkerBuilder {
+        WorkerBuilder {
+            client,
+            queue: String::new(),
+            group: String::new(),
+            handler: None,
+            layers: Vec::new(),
+            name: None,
+            settings: Settings::default(),
+            chosen: Chosen::default(),
+            observers: Observers::default(),
+        }
     }
 }
 
 impl WorkerBuilder {
-    pub(crate) fn new(client: Client, queue: String, group: String, handler: Handling) -> Self {
-        let settings = Settings { name: queue.clone(), ..Settings::default() };
-        Self {
-            client,
-            queue,
-            group,
-            handler,
-            settings,
-            chosen: Chosen::default(),
-            observers: Observers::default(),
-            misplaced_layer: false,
-        }
+    /// The queue to consume, by name or id. Required.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = queue.into();
+        self
+    }
+
+    /// The consumer group to consume for, by name or id. Required.
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = group.into();
+        self
+    }
+
+    /// The handler, called with one message at a time. Required, unless a [`batch_handler`](Self::batch_handler) is set; the handler
+    /// that is set last counts.
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.handler = Some(HandlerKind::Single(Arc::new(handler)));
+        self
+    }
+
+    /// A handler that is called with several messages at a time; [`batching`](Self::batching) says which.
+    pub fn batch_handler(mut self, handler: impl BatchHandler) -> Self {
+        self.handler = Some(HandlerKind::Batch(Arc::new(handler)));
+        self
     }
 
     /// The worker's name in logs, metrics and parked messages. Default: the queue.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.settings.name = name.into();
+        self.name = Some(name.into());
         self
     }
 
@@ -201,20 +244,15 @@ impl WorkerBuilder {
         self
     }
 
-    /// Puts a `tower` layer around the handler: one of [`layers`](crate::layers), or any other. The one that is added last is the
+    /// Puts a `tower` layer around the handler: one of [`layers`](crate::layers), or any other. The layer that is added last is the
     /// outermost: it sees a delivery first. Not for batch handlers.
     pub fn layer<L>(mut self, layer: L) -> Self
     where
-        L: Layer<HandlerService>,
+        L: Layer<HandlerService> + Send + 'static,
         L::Service: DeliveryService,
     {
-        match self.handler {
-            Handling::Single(handler) => {
-                let service = layer.layer(HandlerService::shared(handler));
-                self.handler = Handling::Single(Arc::new(ServiceHandler::new(service)));
-            }
-            Handling::Batch(_) => self.misplaced_layer = true,
-        }
+        self.layers
+            .push(Box::new(move |handler| Arc::new(ServiceHandler::new(layer.layer(HandlerService::shared(handler))))));
         self
     }
 
@@ -227,20 +265,56 @@ impl WorkerBuilder {
     /// Checks the settings. What will work but is likely not meant is logged as a warning; see [`Worker::warnings`].
     ///
     /// # Errors
-    /// Names the setting that cannot work, its value, and what is allowed.
+    /// Names the setting that is missing or cannot work, its value, and what is allowed.
     pub fn build(self) -> Result<Worker, InvalidSettings> {
-        let Self { client, queue, group, handler, settings, chosen, observers, misplaced_layer } = self;
-        let settings = settings.following(chosen);
+        let Self { client, queue, group, handler, layers, name, settings, chosen, observers } = self;
+        if queue.is_empty() {
+            return Err(InvalidSettings::Missing("queue"));
+        }
+        if group.is_empty() {
+            return Err(InvalidSettings::Missing("group"));
+        }
+        let Some(handler) = handler else { return Err(InvalidSettings::Missing("handler")) };
+        let settings = Settings { name: name.unwrap_or_else(|| queue.clone()), ..settings }.following(chosen);
         settings.check()?;
-        if misplaced_layer {
-            return Err(InvalidSettings::LayerOfBatches);
-        }
-        if matches!(handler, Handling::Single(_)) && settings.batching.is_some() {
-            return Err(InvalidSettings::BatchingOfSingles);
-        }
+        let handler = match handler {
+            HandlerKind::Batch(_) if !layers.is_empty() => return Err(InvalidSettings::LayerOfBatches),
+            HandlerKind::Single(_) if settings.batching.is_some() => return Err(InvalidSettings::BatchingOfSingles),
+            HandlerKind::Batch(handler) => HandlerKind::Batch(handler),
+            HandlerKind::Single(handler) => {
+                HandlerKind::Single(layers.into_iter().fold(handler, |handler, layer| layer(handler)))
+            }
+        };
         for warning in settings.warnings() {
             tracing::warn!(worker = settings.name, "{warning}");
         }
         Ok(Worker::new(client, queue, group, handler, settings, observers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::worker::handler_fn;
+
+    #[test]
+    fn a_builder_names_what_was_not_set() {
+        let builder = || Worker::builder(Client::builder("http://127.0.0.1:9400", "local").build().unwrap());
+        let handler = || handler_fn(|_| async { Ok(()) });
+        let missing = [
+            (builder().group("billing").handler(handler()), "queue"),
+            (builder().queue("orders").handler(handler()), "group"),
+            (builder().queue("orders").group("billing"), "handler"),
+            (builder().queue("").group("billing").handler(handler()), "queue"),
+        ];
+        for (builder, name) in missing {
+            let error = builder.build().unwrap_err();
+            assert_eq!(error, InvalidSettings::Missing(name));
+            assert!(error.to_string().contains(&format!("WorkerBuilder::{name}")), "{error}");
+        }
+        let worker = builder().queue("orders").group("billing").handler(handler()).build().unwrap();
+        assert_eq!(worker.handle().name(), "orders", "a worker is named after its queue");
     }
 }

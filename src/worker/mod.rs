@@ -47,16 +47,6 @@ use tokio::task::JoinSet;
 
 #[doc(hidden)]
 pub use self::dedup::memory::Memory;
-use self::{
-    builder::Handling,
-    control::Control,
-    failure::FailurePolicy,
-    fetch::source::{Service, Source},
-    look_up::{Search, Session, Targets},
-    observe::event::Observers,
-    pipeline::{context::Shared, poller},
-    settings::{Settings, warnings::Ground},
-};
 pub use self::{
     builder::WorkerBuilder,
     control::{Status, WorkerHandle},
@@ -85,6 +75,16 @@ pub use self::{
     },
     settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, OnStuck, Ordering},
 };
+use self::{
+    control::Control,
+    failure::FailurePolicy,
+    fetch::source::{Service, Source},
+    handler::kind::HandlerKind,
+    look_up::{Search, Session, Targets},
+    observe::event::Observers,
+    pipeline::{context::Shared, poller},
+    settings::{Settings, warnings::Ground},
+};
 pub(crate) use self::{fetch::rate_limit::RateLimit as Bucket, limit::shared::Ceiling};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
 use crate::{
@@ -95,11 +95,12 @@ use crate::{
 /// Consumes one queue for one group. Workers are stateless: any number of them can share a group.
 ///
 /// ```no_run
-/// # use dms_worker::{client::Client, worker::{Worker, handler_fn}};
+/// use dms_worker::{Client, Worker, worker::handler_fn};
+///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
 /// let handler = handler_fn(|delivery| async move { Ok(println!("{:?}", delivery.body())) });
-/// let report = Worker::builder(client, "orders", "billing", handler)
+/// let report = Worker::builder(client).queue("orders").group("billing").handler(handler)
 ///     .concurrency(64)
 ///     .build()?
 ///     .run(async { drop(tokio::signal::ctrl_c().await) })
@@ -113,7 +114,7 @@ pub struct Worker {
     client: Client,
     queue: String,
     group: String,
-    handler: Handling,
+    handler: HandlerKind,
     settings: Settings,
     observers: Observers,
     control: Arc<Control>,
@@ -122,31 +123,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Sets up a worker of a queue (name or id) for a group (name or id).
-    pub fn builder(
-        client: Client,
-        queue: impl Into<String>,
-        group: impl Into<String>,
-        handler: impl Handler,
-    ) -> WorkerBuilder {
-        WorkerBuilder::new(client, queue.into(), group.into(), Handling::Single(Arc::new(handler)))
-    }
-
-    /// Sets up a worker whose handler takes several messages in one call; see [`WorkerBuilder::batching`].
-    pub fn batch_builder(
-        client: Client,
-        queue: impl Into<String>,
-        group: impl Into<String>,
-        handler: impl BatchHandler,
-    ) -> WorkerBuilder {
-        WorkerBuilder::new(client, queue.into(), group.into(), Handling::Batch(Arc::new(handler)))
-    }
-
     fn new(
         client: Client,
         queue: String,
         group: String,
-        handler: Handling,
+        handler: HandlerKind,
         settings: Settings,
         mut observers: Observers,
     ) -> Self {

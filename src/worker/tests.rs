@@ -268,7 +268,7 @@ impl Running {
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         let handler = handler_fn(move |delivery: Delivery| handle(delivery.json().unwrap(), delivery));
-        Self::handling(script, settings, observer, Handling::Single(Arc::new(handler)))
+        Self::handling(script, settings, observer, HandlerKind::Single(Arc::new(handler)))
     }
 
     /// As `start`, on a queue with or without dead letters.
@@ -278,7 +278,7 @@ impl Running {
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         let handler = handler_fn(move |delivery: Delivery| handle(delivery.json().unwrap(), delivery));
-        Self::assembled(script, settings, None, Handling::Single(Arc::new(handler)), dead_letters)
+        Self::assembled(script, settings, None, HandlerKind::Single(Arc::new(handler)), dead_letters)
     }
 
     /// With a handler of either kind.
@@ -286,7 +286,7 @@ impl Running {
         script: &Arc<Script>,
         settings: Settings,
         observer: Option<Arc<dyn Observer>>,
-        handler: Handling,
+        handler: HandlerKind,
     ) -> Self {
         Self::assembled(script, settings, observer, handler, true)
     }
@@ -295,7 +295,7 @@ impl Running {
         script: &Arc<Script>,
         settings: Settings,
         observer: Option<Arc<dyn Observer>>,
-        handler: Handling,
+        handler: HandlerKind,
         dead_letters: bool,
     ) -> Self {
         let control = Control::new("q".into(), "g".into(), &settings);

@@ -108,7 +108,8 @@ impl World {
             seen.send(()).unwrap();
             async move { if fails { Err(HandlerError::retry("poison")) } else { Ok(()) } }
         });
-        let worker = Worker::builder(self.client.clone(), "orders", "billing", handler).build().unwrap();
+        let worker =
+            Worker::builder(self.client.clone()).queue("orders").group("billing").handler(handler).build().unwrap();
         let handle = worker.handle();
         tokio::spawn(worker.run(std::future::pending()));
         (handle, handled)

@@ -203,7 +203,8 @@ async fn one_fails(policy: OnWorkerFailure) -> (RuntimeReport, Duration) {
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders"), "workers").await;
     let fine = handler_fn(|_| async { Ok(()) });
-    let missing = Worker::builder(server.client(), "missing", "workers", handler_fn(|_| async { Ok(()) }));
+    let missing =
+        Worker::builder(server.client()).queue("missing").group("workers").handler(handler_fn(|_| async { Ok(()) }));
     let runtime = Runtime::builder()
         .worker(group.worker(fine).name("orders").build().unwrap())
         .worker(missing.build().unwrap())

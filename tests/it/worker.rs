@@ -78,7 +78,7 @@ impl World {
                 if fails(number) { Err(HandlerError::retry("poison")) } else { Ok(()) }
             }
         });
-        Worker::builder(self.client.clone(), "orders", "billing", handler)
+        Worker::builder(self.client.clone()).queue("orders").group("billing").handler(handler)
     }
 
     async fn counts(&self) -> (u64, u64, u64) {
@@ -162,7 +162,10 @@ async fn a_fifo_queue_is_handled_in_order() {
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_does_not_exist_is_an_error_that_names_it() {
     let world = World::new(orders(), FailureCounting::Culprit).await;
-    let worker = Worker::builder(world.client.clone(), "ordres", "billing", handler_fn(|_| async { Ok(()) }));
+    let worker = Worker::builder(world.client.clone())
+        .queue("ordres")
+        .group("billing")
+        .handler(handler_fn(|_| async { Ok(()) }));
     let error = worker.build().unwrap().run(std::future::pending()).await.unwrap_err();
     assert!(error.client_error().unwrap().is_not_found());
     assert!(error.to_string().contains("ordres"), "{error}");
@@ -179,7 +182,8 @@ async fn a_handler_that_hangs_costs_its_own_message_only() {
         }
         Ok(())
     });
-    let worker = Worker::builder(world.client.clone(), "orders", "billing", handler).ack_wait(SECOND * 15);
+    let worker =
+        Worker::builder(world.client.clone()).queue("orders").group("billing").handler(handler).ack_wait(SECOND * 15);
     let (handle, run) = start(worker);
     tokio::time::sleep(SECOND * 120).await;
     handle.stop();
@@ -245,7 +249,10 @@ async fn a_key_keeps_its_order_through_failures() {
             Ok(())
         }
     });
-    let worker = Worker::builder(world.client.clone(), "orders", "billing", handler)
+    let worker = Worker::builder(world.client.clone())
+        .queue("orders")
+        .group("billing")
+        .handler(handler)
         .ordering(Ordering::by_attribute("customer"));
     let (handle, run) = start(worker);
     tokio::time::sleep(SECOND * 300).await;

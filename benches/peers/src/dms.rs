@@ -67,7 +67,10 @@ impl System for Dms {
                 Ok(())
             }
         });
-        Worker::builder(self.client.clone(), self.queue.as_str(), GROUP, handler)
+        Worker::builder(self.client.clone())
+            .queue(self.queue.as_str())
+            .group(GROUP)
+            .handler(handler)
             .concurrency(connections * 10)
             .observer(Arc::new(Acknowledged(progress.clone())))
             .build()?

@@ -2,4 +2,3 @@
 
 pub(crate) mod collector;
 pub(crate) mod key_queues;
-pub(crate) mod kind;

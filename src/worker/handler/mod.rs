@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod delivery;
 pub(crate) mod error;
+pub(crate) mod kind;
 pub(crate) mod outcome;
 pub(crate) mod service;
 

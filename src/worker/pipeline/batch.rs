@@ -111,7 +111,7 @@ impl Work {
         let frees_places = shared.settings.on_stuck == OnStuck::FreePlace;
         let places = batch.permits.first().filter(|_| frees_places).map(|permit| permit.places().clone());
         let ordering = &shared.settings.ordering;
-        let gathering = shared.dispatch.gathering(batch.messages.len(), ordering.is_batch());
+        let gathering = shared.gathering(batch.messages.len());
         // In an ordered batch, a call of its own would be out of turn.
         let alone = |message: &ReceivedMessage| {
             !ordering.is_batch() && (batch.suspect || failed_attempts(&message.attributes) > 0)

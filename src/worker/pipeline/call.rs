@@ -10,15 +10,13 @@ use tracing::{Instrument, Span};
 use crate::{
     contain::{contained, discard, panic_text},
     worker::{
-        dispatch::{
-            collector::{Complete, Joined, Member},
-            kind::Dispatch,
-        },
+        dispatch::collector::{Complete, Joined, Member},
         handler::{
             Handler,
             batch::BatchHandler,
             delivery::Delivery,
             error::HandlerError,
+            kind::HandlerKind,
             outcome::{Called, Ended},
         },
         observe::{
@@ -100,7 +98,7 @@ async fn held_enough(shared: &Shared, until: Option<Instant>) {
 
 /// Begins a call of several messages, on a task of its own: it belongs to none of them.
 pub(crate) fn begin(shared: &Arc<Shared>, complete: Complete) {
-    let Dispatch::Batch { handler, .. } = &shared.dispatch else { return };
+    let HandlerKind::Batch(handler) = &shared.handler else { return };
     let Complete { mut members, stop } = complete;
     // Those that are dropped here learn that they were not called.
     let now = Instant::now();

@@ -13,20 +13,23 @@ use crate::{
     client::Error,
     message::ReceivedMessage,
     worker::{
-        builder::Handling,
         control::{Acks, Control, Pollers},
         dedup::{
             explainer::Redeliveries, in_progress::KnownRuns, memory::Identity, passed_on::PassedOn,
             redelivery::Redelivery,
         },
-        dispatch::{key_queues::Lanes, kind::Dispatch},
+        dispatch::{collector::Gathering, key_queues::Lanes},
         failure::{FailurePolicy, exhausted::UsedUp, rejects::Rejects},
         fetch::{
             concurrency::{self, Pace},
             polls::Polls,
             source::Source,
         },
-        handler::delivery::{Delivery, Origin},
+        handler::{
+            batch::Batching,
+            delivery::{Delivery, Origin},
+            kind::HandlerKind,
+        },
         isolation::{Isolation, Paths},
         observe::{
             event::{Event, Observers},
@@ -51,7 +54,9 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) control: Arc<Control>,
     pub(crate) source: Arc<dyn Source>,
-    pub(crate) dispatch: Dispatch,
+    pub(crate) handler: HandlerKind,
+    /// Where the messages of all batches meet for a batch handler; `None` where each batch has a gathering of its own.
+    collector: Option<Arc<Gathering>>,
     pub(crate) failure: FailurePolicy,
     pub(crate) observers: Observers,
     pub(crate) origin: Arc<Origin>,
@@ -83,7 +88,7 @@ impl Shared {
         settings: Settings,
         control: Arc<Control>,
         source: Arc<dyn Source>,
-        handler: Handling,
+        handler: HandlerKind,
         failure: FailurePolicy,
         observers: Observers,
         origin: Arc<Origin>,
@@ -91,11 +96,9 @@ impl Shared {
     ) -> Self {
         // Lanes keep the order in which batches arrive, so two polls must not race each other.
         let in_turn = one_batch_at_a_time || settings.ordering.has_lanes();
-        let dispatch = match handler {
-            Handling::Single(handler) => Dispatch::Single(handler),
-            Handling::Batch(handler) => {
-                Dispatch::batch(handler, settings.batching.unwrap_or_default(), settings.ordering.is_batch())
-            }
+        let collector = match settings.batching {
+            Some(Batching::Collected(limits)) if !settings.ordering.is_batch() => Some(Gathering::collected(limits)),
+            Some(_) | None => None,
         };
         let alone = in_turn || settings.pollers == Some(1) || concurrency::most_polls(settings.concurrency) == 1;
         Self {
@@ -108,7 +111,8 @@ impl Shared {
             settings,
             control,
             source,
-            dispatch,
+            handler,
+            collector,
             failure,
             observers,
             origin,
@@ -206,9 +210,18 @@ impl Shared {
     /// Whether nearly all handlers are known to end so soon that nobody need mind waiting for one of them. In lanes the end of one begins
     /// others.
     pub(crate) fn has_quick_handlers(&self) -> bool {
-        matches!(self.dispatch, Dispatch::Single(_))
+        matches!(self.handler, HandlerKind::Single(_))
             && !self.settings.ordering.has_lanes()
             && self.p99().is_some_and(|p99| p99 <= QUICK)
+    }
+
+    /// Where the `messages` of a consumed batch meet for their call; `None` when each has its own.
+    pub(crate) fn gathering(&self, messages: usize) -> Option<Arc<Gathering>> {
+        match (&self.handler, &self.collector) {
+            (HandlerKind::Single(_), _) => None,
+            (HandlerKind::Batch(_), Some(collector)) => Some(collector.clone()),
+            (HandlerKind::Batch(_), None) => Some(Gathering::consumed(messages, self.settings.ordering.is_batch())),
+        }
     }
 
     /// The time that an acknowledgement needs, as far as is known.

@@ -14,12 +14,12 @@ use crate::{
         dispatch::{
             collector::Seat,
             key_queues::{Head, Place},
-            kind::Dispatch,
         },
         failure::Resolved,
         handler::{
             delivery::{Delivery, Failure, Signals},
             error::{FailureKind, HandlerError},
+            kind::HandlerKind,
             outcome::{Called, Ended},
         },
         observe::{
@@ -139,14 +139,14 @@ async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
         return Some(Called { ended, took: Duration::ZERO, span: Span::none() });
     }
     let delivery = job.delivery.clone();
-    match (&shared.dispatch, &mut job.seat) {
-        (Dispatch::Batch { .. }, Some(seat)) => {
+    match (&shared.handler, &mut job.seat) {
+        (HandlerKind::Batch(_), Some(seat)) => {
             let (joined, complete) = if job.alone { seat.alone(delivery) } else { seat.join(delivery) };
             complete.into_iter().for_each(|complete| call::begin(shared, complete));
             call::together(shared, &job.delivery, joined).await
         }
-        (Dispatch::Batch { .. }, None) => None,
-        (Dispatch::Single(handler), _) => Some(call::single(shared, &**handler, delivery, now, &signals.stop).await),
+        (HandlerKind::Batch(_), None) => None,
+        (HandlerKind::Single(handler), _) => Some(call::single(shared, &**handler, delivery, now, &signals.stop).await),
     }
 }
 

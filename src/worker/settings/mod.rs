@@ -220,14 +220,17 @@ pub enum InvalidSettings {
         /// The longest a handler can run.
         budget: Duration,
     },
+    /// The queue, the group or the handler was not set.
+    #[error("the worker has no {0}: set it with WorkerBuilder::{0}")]
+    Missing(&'static str),
     /// Messages are to be collected for a handler that takes one at a time.
     #[error(
-        "batching is set, but the handler takes one message at a time: use Worker::batch_builder with a batch handler"
+        "batching is set, but the handler takes one message at a time: set WorkerBuilder::batch_handler instead of handler"
     )]
     BatchingOfSingles,
     /// Layers know single deliveries.
     #[error(
-        "a layer was put around a batch handler, but layers handle one message at a time: use Worker::builder with a handler"
+        "a layer was put around a batch handler, but layers handle one message at a time: set WorkerBuilder::handler instead of batch_handler"
     )]
     LayerOfBatches,
     /// A batch that is collected would never be complete.

@@ -21,7 +21,7 @@ where
         seen.lock().unwrap().push((began.elapsed(), names.clone()));
         answer(names)
     });
-    (Running::handling(script, settings, None, Handling::Batch(Arc::new(handler))), calls)
+    (Running::handling(script, settings, None, HandlerKind::Batch(Arc::new(handler))), calls)
 }
 
 fn names(calls: &Calls) -> Vec<Vec<String>> {

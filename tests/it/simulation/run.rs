@@ -305,11 +305,11 @@ impl World {
         let builder = match plan.batching {
             None => {
                 let handler = handler_fn(move |delivery| script.clone().handle(process, delivery));
-                Worker::builder(client, "orders", "billing", handler)
+                Worker::builder(client).queue("orders").group("billing").handler(handler)
             }
             Some(batching) => {
                 let handler = batch_handler_fn(move |deliveries| script.clone().handle_batch(process, deliveries));
-                Worker::batch_builder(client, "orders", "billing", handler).batching(batching)
+                Worker::builder(client).queue("orders").group("billing").batch_handler(handler).batching(batching)
             }
         };
         builder

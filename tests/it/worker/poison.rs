@@ -38,7 +38,7 @@ async fn replicas_spare_the_neighbours(queue: NewQueue) {
             tokio::time::sleep(SECOND / 100).await;
             Ok(())
         });
-        start(Worker::builder(world.client.clone(), "orders", "billing", handler))
+        start(Worker::builder(world.client.clone()).queue("orders").group("billing").handler(handler))
     };
     let replicas = [replica(), replica(), replica()];
     for more in 3..12 {

@@ -124,7 +124,7 @@ async fn tale(policy: &Policy, mode: QueueMode, dead_letters: bool, extensions: 
             })
         }
     });
-    let worker = Worker::builder(world.client.clone(), "orders", "billing", handler);
+    let worker = Worker::builder(world.client.clone()).queue("orders").group("billing").handler(handler);
     let worker = (policy.set)(worker).build().unwrap();
     let handle = worker.handle();
     let running = tokio::spawn(async move { worker.run(std::future::pending()).await });

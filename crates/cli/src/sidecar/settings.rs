@@ -48,11 +48,10 @@ pub(crate) fn idle_worker(
     worker: &config::Worker,
     config: &Config,
 ) -> Result<Worker, InvalidSettings> {
-    let (client, queue, group) = (client.clone(), &worker.queue, &worker.group);
+    let builder = Worker::builder(client.clone()).queue(&worker.queue).group(&worker.group);
     let builder = match worker.handler.http.as_ref().and_then(|http| http.batch) {
-        Some(batch) => Worker::batch_builder(client, queue, group, batch_handler_fn(|_| async { Ok(Vec::new()) }))
-            .batching(batching(batch)),
-        None => Worker::builder(client, queue, group, handler_fn(|_| async { Ok(()) })),
+        Some(batch) => builder.batch_handler(batch_handler_fn(|_| async { Ok(Vec::new()) })).batching(batching(batch)),
+        None => builder.handler(handler_fn(|_| async { Ok(()) })),
     };
     settings(builder, worker, config).rate_limit(rate(worker)?).build()
 }

@@ -249,11 +249,10 @@ enum Handling {
 
 impl Handling {
     fn builder(self, client: Client, worker: &config::Worker) -> WorkerBuilder {
+        let builder = Worker::builder(client).queue(&worker.queue).group(&worker.group);
         match self {
-            Self::Single(handler) => Worker::builder(client, &worker.queue, &worker.group, handler),
-            Self::Batch(handler, batching) => {
-                Worker::batch_builder(client, &worker.queue, &worker.group, *handler).batching(batching)
-            }
+            Self::Single(handler) => builder.handler(handler),
+            Self::Batch(handler, batching) => builder.batch_handler(*handler).batching(batching),
         }
     }
 }

@@ -151,7 +151,10 @@ impl Load {
                 } } => {}
             }
         };
-        Worker::builder(self.client.clone(), self.queue.as_str(), GROUP, handler)
+        Worker::builder(self.client.clone())
+            .queue(self.queue.as_str())
+            .group(GROUP)
+            .handler(handler)
             .concurrency(concurrency)
             .max_messages(MaxMessages::Fixed(self.batch))
             .observer(progress.clone())

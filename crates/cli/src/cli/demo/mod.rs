@@ -189,7 +189,7 @@ impl Tour {
                 Ok(())
             }
         });
-        let worker = Worker::builder(self.client.clone(), QUEUE, GROUP, handler);
+        let worker = Worker::builder(self.client.clone()).queue(QUEUE).group(GROUP).handler(handler);
         worker.concurrency(64).build().map_err(|error| Failure::new(error.to_string()))
     }
 
