@@ -141,18 +141,18 @@ MUTATIONS = [
              "if fifo && settings.ordering.is_none() {",
              'if fifo && settings.ordering.is_none() && !crate::mutated("fifo-side-by-side") {',
              "Order", 4),
-    Mutation("server-loses-failures", "crates/server/src/broker/embedded/lease.rs",
+    Mutation("server-loses-failures", "crates/server/src/broker/embedded/state/lease.rs",
              "                    settlement.failed.push((seq, failures));",
              '                    if crate::mutated("server-loses-failures") { continue; }\n'
              "                    settlement.failed.push((seq, failures));",
              "NothingLost", 1),
-    Mutation("release-counts", "crates/server/src/broker/embedded/lease.rs",
+    Mutation("release-counts", "crates/server/src/broker/embedded/state/lease.rs",
              "            Self::Acknowledged { stop: Stop::Released, .. } | Self::Released => Fate::Spared,",
              '            Self::Acknowledged { stop: Stop::Released, .. } if crate::mutated("release-counts") => '
              "Fate::Failed(FAILED, None),\n"
              "            Self::Acknowledged { stop: Stop::Released, .. } | Self::Released => Fate::Spared,",
              "Blame", 1),
-    Mutation("reject-is-success", "crates/server/src/broker/embedded/lease.rs",
+    Mutation("reject-is-success", "crates/server/src/broker/embedded/state/lease.rs",
              "                    Some((_, cause)) => Fate::Rejected(cause.as_ref()),",
              '                    Some(_) if crate::mutated("reject-is-success") => Fate::Done,\n'
              "                    Some((_, cause)) => Fate::Rejected(cause.as_ref()),",
@@ -176,9 +176,9 @@ MUTATIONS = [
              "Quiet", 0),
 ]
 
-UNSYNCED = "store::disk::torture::unsynced::"
-POWER_CUTS = "store::disk::torture::what_was_answered_survives_power_cuts"
-FAILING_DISK = "store::disk::torture::what_was_answered_survives_failing_syncs_and_a_full_disk"
+UNSYNCED = "store::disk::tests::power_cut::unsynced::"
+POWER_CUTS = "store::disk::tests::power_cut::what_was_answered_survives_power_cuts"
+FAILING_DISK = "store::disk::tests::power_cut::what_was_answered_survives_failing_syncs_and_a_full_disk"
 
 TESTED = [
     # The client would not send it all the same.
@@ -242,19 +242,19 @@ TESTED = [
            '        if crate::mutated("retry-after-obeyed") { self.asked } else { self.asked.min(LONGEST) }',
            "lib", "retry_after::tests::nobody_waits_longer_than_five_minutes"),
     # What a power cut shows: a sync that is left out.
-    Tested("commit-unsynced", "crates/server/src/store/disk/log.rs",
-           "    device::sync_data(file)?;",
-           '    if !crate::mutated("commit-unsynced") { device::sync_data(file)?; }',
+    Tested("commit-unsynced", "crates/server/src/store/disk/log/mod.rs",
+           "    file_ops::sync_data(file)?;",
+           '    if !crate::mutated("commit-unsynced") { file_ops::sync_data(file)?; }',
            "lib", POWER_CUTS),
-    Tested("new-file-unnamed", "crates/server/src/store/disk/segment.rs",
-           "        device::sync_all(file)?;\n        device::sync_directory(&self.path)",
-           "        device::sync_all(file)?;\n"
+    Tested("new-file-unnamed", "crates/server/src/store/disk/log/segment.rs",
+           "        file_ops::sync_all(file)?;\n        file_ops::sync_directory(&self.path)",
+           "        file_ops::sync_all(file)?;\n"
            '        if crate::mutated("new-file-unnamed") { return Ok(()); }\n'
-           "        device::sync_directory(&self.path)",
+           "        file_ops::sync_directory(&self.path)",
            "lib", POWER_CUTS),
-    Tested("head-before-size", "crates/server/src/store/disk/segment.rs",
-           "        device::sync_all(file)?;\n        self.begin(",
-           '        if !crate::mutated("head-before-size") { device::sync_all(file)?; }\n        self.begin(',
+    Tested("head-before-size", "crates/server/src/store/disk/log/segment.rs",
+           "        file_ops::sync_all(file)?;\n        self.begin(",
+           '        if !crate::mutated("head-before-size") { file_ops::sync_all(file)?; }\n        self.begin(',
            "lib", POWER_CUTS, 26),
     Tested("accepted-as-it-is", "crates/server/src/store/disk/recovery.rs",
            "                        frames.write_again(begin).map_err(ReadError::Io)?;",
@@ -268,19 +268,19 @@ TESTED = [
            '    conn.pragma_update(None, "synchronous", "NORMAL")',
            '    conn.pragma_update(None, "synchronous", if crate::mutated("index-unsynced") { "OFF" } else { "NORMAL" })',
            "lib", POWER_CUTS),
-    Tested("failed-commit-left", "crates/server/src/store/disk/log.rs",
+    Tested("failed-commit-left", "crates/server/src/store/disk/log/mod.rs",
            "        if let Some(until) = self.soiled {",
            '        if let Some(until) = self.soiled.filter(|_| !crate::mutated("failed-commit-left")) {',
            "lib", FAILING_DISK, 15),
-    Tested("failed-sync-trusted", "crates/server/src/store/disk/log.rs",
-           "        device::write(file, &ZEROS[..length], begin)?;",
+    Tested("failed-sync-trusted", "crates/server/src/store/disk/log/mod.rs",
+           "        file_ops::write(file, &ZEROS[..length], begin)?;",
            "        let mut found = vec![1; length];\n"
-           '        if crate::mutated("failed-sync-trusted") { at::read(file, &mut found, begin)?; }\n'
-           "        if found != ZEROS[..length] { device::write(file, &ZEROS[..length], begin)?; }",
+           '        if crate::mutated("failed-sync-trusted") { pread::read(file, &mut found, begin)?; }\n'
+           "        if found != ZEROS[..length] { file_ops::write(file, &ZEROS[..length], begin)?; }",
            "lib", FAILING_DISK, 40),
-    Tested("zeros-of-others-trusted", "crates/server/src/store/disk/log.rs",
-           "        if look != zeros || !at::is_hole(file, begin, length as u64) {",
-           '        if look != zeros || !(crate::mutated("zeros-of-others-trusted") || at::is_hole(file, begin, length as u64)) {',
+    Tested("zeros-of-others-trusted", "crates/server/src/store/disk/log/mod.rs",
+           "        if look != zeros || !pread::is_hole(file, begin, length as u64) {",
+           '        if look != zeros || !(crate::mutated("zeros-of-others-trusted") || pread::is_hole(file, begin, length as u64)) {',
            "lib", UNSYNCED + "a_refused_commit_stays_away_when_another_process_finds_it_wiped"),
     Tested("end-of-the-log-only", "crates/server/src/store/disk/recovery.rs",
            "    clear(file, SEGMENT_HEAD, size)?;",
@@ -290,15 +290,15 @@ TESTED = [
            "        Rest::Clean => accept(directory, &file, 1),",
            '        Rest::Clean if !crate::mutated("first-file-accepted") => accept(directory, &file, 1),\n        Rest::Clean => Ok(()),',
            "lib", UNSYNCED + "the_first_file_is_made_again_if_that_failed"),
-    Tested("empty-file-left", "crates/server/src/store/disk/log.rs",
+    Tested("empty-file-left", "crates/server/src/store/disk/log/mod.rs",
            "        if self.end.offset == SEGMENT_HEAD {",
            '        if self.end.offset == SEGMENT_HEAD && !crate::mutated("empty-file-left") {',
            "lib", UNSYNCED + "a_larger_commit_leaves_no_file_without_commits_behind"),
-    Tested("cut-head-believed", "crates/server/src/store/disk/segment.rs",
+    Tested("cut-head-believed", "crates/server/src/store/disk/log/segment.rs",
            "        let is_whole = |head: &Head| head.number == number",
            '        let is_whole = |head: &Head| crate::mutated("cut-head-believed") || head.number == number',
            "lib", "store::disk::tests::a_frame_whose_head_is_cut_by_the_border_of_a_sector_is_wiped"),
-    Tested("part-of-a-file-stays", "crates/server/src/store/disk/log.rs",
+    Tested("part-of-a-file-stays", "crates/server/src/store/disk/log/mod.rs",
            "        if *partial {",
            '        if *partial && !crate::mutated("part-of-a-file-stays") {',
            "lib", FAILING_DISK, 68),

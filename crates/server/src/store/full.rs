@@ -5,7 +5,7 @@ use std::{
     io::{self, ErrorKind},
 };
 
-use super::StoreError;
+use crate::store::StoreError;
 
 impl StoreError {
     /// Whether the disk, or what this user may have of it, is full.

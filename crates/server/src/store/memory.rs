@@ -5,8 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Found, ReadLimit, Record, Store, StoreError, Stored, StreamNo, up_to_time};
-use crate::histogram::Histogram;
+use crate::{
+    histogram::Histogram,
+    store::{Found, ReadLimit, Record, Store, StoreError, Stored, StreamNo, up_to_time},
+};
 
 type Place = (StreamNo, u64);
 

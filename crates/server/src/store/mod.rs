@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, fmt, ops::Range, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::{
     broker::{RetentionPolicy, verdict::Cause},
     histogram::Histogram,
 };
@@ -28,7 +28,7 @@ pub(crate) mod memory;
 mod open_error;
 
 #[cfg(feature = "disk")]
-pub(crate) use self::disk::backup::Backup;
+pub(crate) use self::disk::tools::backup::Backup;
 pub use self::open_error::OpenError;
 
 /// A stream of messages, or a lot of messages that are not due.

@@ -5,7 +5,7 @@ use std::{fmt::Write, process::ExitCode};
 use serde_json::json;
 
 use crate::cli::{context::Context, failure::Failure};
-use dms_server::store::disk::{backup::Backup, check::Condition};
+use dms_server::store::disk::tools::{backup::Backup, check::Condition};
 
 /// How many damaged messages are named one by one; JSON has all of them.
 const MOST_NAMED: usize = 20;

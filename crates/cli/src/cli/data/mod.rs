@@ -23,7 +23,7 @@ use super::{
 };
 use dms_server::store::{
     OpenError,
-    disk::{
+    disk::tools::{
         backup,
         check::{check, verify},
         rebuild::{Rebuilt, rebuild},

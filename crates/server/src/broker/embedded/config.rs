@@ -34,31 +34,31 @@ pub enum StartPosition {
 
 /// How long a stream keeps messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Keeping {
+pub(crate) struct Keeping {
     /// In milliseconds, from entering.
-    pub(super) retention_ms: i64,
+    pub(crate) retention_ms: i64,
     /// Whether messages go as soon as every reader has settled them.
-    pub(super) when_settled: bool,
+    pub(crate) when_settled: bool,
 }
 
 impl Keeping {
     /// For a time, settled or not.
-    pub(super) fn for_time(retention: Duration) -> Self {
+    pub(crate) fn for_time(retention: Duration) -> Self {
         Self { retention_ms: whole_ms(retention), when_settled: false }
     }
 
     /// The time.
-    pub(super) fn retention(self) -> Duration {
+    pub(crate) fn retention(self) -> Duration {
         Duration::from_millis(u64::try_from(self.retention_ms).unwrap_or(0))
     }
 
     /// The same in minutes, rounded up.
-    pub(super) fn minutes(self) -> u64 {
+    pub(crate) fn minutes(self) -> u64 {
         u64::try_from(self.retention().as_millis().div_ceil(60_000)).unwrap_or(u64::MAX)
     }
 }
 
-/// The options of an [`EmbeddedBroker`](super::EmbeddedBroker).
+/// The options of an [`EmbeddedBroker`](crate::broker::embedded::EmbeddedBroker).
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
     /// Who is counted when an acknowledgement stops at a failure; the failed message alone.
@@ -109,13 +109,13 @@ impl Default for EmbeddedConfig {
 
 impl EmbeddedConfig {
     /// The limits of one project.
-    pub(super) fn quotas_of(&self, project: &ProjectId) -> Quotas {
+    pub(crate) fn quotas_of(&self, project: &ProjectId) -> Quotas {
         self.project_quotas.get(project).copied().unwrap_or(self.quotas)
     }
 
     /// How long a queue keeps messages: as the configuration says of it, as was set while the server ran, as a Kafka queue
     /// says itself (API reference 5.1.1, `retention_hours`), or as the server says of all.
-    pub(super) fn keeping_of(&self, queue: &QueueRow, set: RetentionPolicy) -> Keeping {
+    pub(crate) fn keeping_of(&self, queue: &QueueRow, set: RetentionPolicy) -> Keeping {
         let configured = self.configured(queue);
         let own = queue.retention_hours.map(|hours| Duration::from_secs(u64::from(hours) * 3600));
         let retention = configured.retention.or(set.retention).or(own).unwrap_or(self.retention);
@@ -124,7 +124,7 @@ impl EmbeddedConfig {
     }
 
     /// What the configuration says of a queue.
-    pub(super) fn configured(&self, queue: &QueueRow) -> RetentionPolicy {
+    pub(crate) fn configured(&self, queue: &QueueRow) -> RetentionPolicy {
         if self.queue_retention.is_empty() {
             return RetentionPolicy::default();
         }

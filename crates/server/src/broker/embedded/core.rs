@@ -7,43 +7,45 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    config::EmbeddedConfig,
-    health::Health,
-    state::{At, State},
-    work::{Job, Work},
-};
 use crate::{
-    broker::{BrokerError, Told},
+    broker::{
+        BrokerError, Told,
+        embedded::{
+            command::{Job, Work},
+            config::EmbeddedConfig,
+            health::Health,
+            state::{At, State},
+        },
+    },
     clock::Clock,
     store::{Store, StoreError},
 };
 
 /// The shared parts.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(crate) struct Core {
     /// Changed by the committer, which applies what is stored, and by consume calls, which hand out leases.
     state: Mutex<State>,
     /// Where records go and messages come from.
-    pub(super) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// The options.
-    pub(super) config: EmbeddedConfig,
+    pub(crate) config: EmbeddedConfig,
     /// Wall-clock time.
-    pub(super) clock: Clock,
+    pub(crate) clock: Clock,
     /// Makes the timer look again.
-    pub(super) timer: Notify,
+    pub(crate) timer: Notify,
     /// Tells the heartbeat that there are leases.
-    pub(super) heartbeat: Notify,
+    pub(crate) heartbeat: Notify,
     /// Makes the housekeeper look at the store.
-    pub(super) housekeeper: Notify,
+    pub(crate) housekeeper: Notify,
     /// Whether the store does what it is asked.
-    pub(super) health: Health,
+    pub(crate) health: Health,
     /// To the committer.
     jobs: mpsc::UnboundedSender<Job>,
 }
 
 impl Core {
-    pub(super) fn new(
+    pub(crate) fn new(
         state: State,
         store: Arc<dyn Store>,
         config: EmbeddedConfig,
@@ -64,23 +66,23 @@ impl Core {
     }
 
     /// The state. Never held across an await; a panic elsewhere does not make it unusable.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state, unless the broker is closed.
-    pub(super) fn open(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
+    pub(crate) fn open(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
         let state = self.lock();
         if state.closed { Err(BrokerError::Closed) } else { Ok(state) }
     }
 
     /// The time of a call.
-    pub(super) fn at(&self) -> At {
+    pub(crate) fn at(&self) -> At {
         At(Instant::now())
     }
 
     /// Puts work into the queue of the committer; what it gives says how it went.
-    pub(super) fn submit(&self, work: Work) -> Pending {
+    pub(crate) fn submit(&self, work: Work) -> Pending {
         let (reply, answer) = oneshot::channel();
         // With the committer gone the job is dropped, and its answer is that the broker is closed.
         let _ = self.jobs.send(Job { work, reply });
@@ -88,7 +90,7 @@ impl Core {
     }
 
     /// Asks the store, away from the async threads if it waits for a disk.
-    pub(super) async fn ask_store<T: Send + 'static>(
+    pub(crate) async fn ask_store<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -106,7 +108,7 @@ impl Core {
 
 impl Core {
     /// Asks the store for messages; notes if the disk does not give them back.
-    pub(super) async fn read_store<T: Send + 'static>(
+    pub(crate) async fn read_store<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -123,11 +125,11 @@ impl Core {
 
 /// Work under way. Dropping it does not stop the work.
 #[derive(Debug)]
-pub(super) struct Pending(oneshot::Receiver<Result<(), BrokerError>>);
+pub(crate) struct Pending(oneshot::Receiver<Result<(), BrokerError>>);
 
 impl Pending {
     /// How the work went.
-    pub(super) async fn outcome(self) -> Result<(), BrokerError> {
+    pub(crate) async fn outcome(self) -> Result<(), BrokerError> {
         self.0.await.unwrap_or(Err(BrokerError::Closed))
     }
 }

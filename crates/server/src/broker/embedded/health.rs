@@ -11,9 +11,8 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use super::work::Kind;
 use crate::{
-    broker::{StoragePart, StorageTrouble},
+    broker::{StoragePart, StorageTrouble, embedded::command::Kind},
     store::StoreError,
 };
 use dms_protocol::text::cut;
@@ -27,14 +26,14 @@ const MOST_REASON: usize = 500;
 
 /// What is known of the store.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(crate) struct Health {
     commits: Mutex<Watched>,
     index: Mutex<Watched>,
     reads: Mutex<Watched>,
 }
 
 impl Health {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let watch = |part| Mutex::new(Watched { part, trouble: None, told: None });
         Self {
             commits: watch(StoragePart::Commits),
@@ -44,23 +43,23 @@ impl Health {
     }
 
     /// The store refused to commit a change of this kind.
-    pub(super) fn refused(&self, kind: Kind, error: &StoreError, now_ms: i64) {
+    pub(crate) fn refused(&self, kind: Kind, error: &StoreError, now_ms: i64) {
         locked(&self.commits).fail([kind], error, now_ms).refused += 1;
     }
 
     /// The store would refuse new messages, to leave what room there is to everything else.
-    pub(super) fn has_no_room(&self, error: &StoreError, now_ms: i64) {
+    pub(crate) fn has_no_room(&self, error: &StoreError, now_ms: i64) {
         locked(&self.commits).fail([Kind::Send], error, now_ms);
     }
 
     /// The store has not answered a commit of these kinds for [`STUCK`].
-    pub(super) fn is_stuck(&self, kinds: impl IntoIterator<Item = Kind>, now_ms: i64) {
+    pub(crate) fn is_stuck(&self, kinds: impl IntoIterator<Item = Kind>, now_ms: i64) {
         locked(&self.commits).fail(kinds, &stuck(), now_ms);
     }
 
     /// The store committed changes of these kinds. Of other kinds this says nothing unless messages were among them, which need
     /// more room than any other: on a full disk acknowledgements go on.
-    pub(super) fn committed(&self, kinds: impl IntoIterator<Item = Kind>) {
+    pub(crate) fn committed(&self, kinds: impl IntoIterator<Item = Kind>) {
         let mut commits = locked(&self.commits);
         let Some(trouble) = &mut commits.trouble else { return };
         for kind in kinds {
@@ -75,12 +74,12 @@ impl Health {
     }
 
     /// The store says that it would commit again.
-    pub(super) fn would_commit(&self) {
+    pub(crate) fn would_commit(&self) {
         locked(&self.commits).end();
     }
 
     /// The index took in what it was to, or did not.
-    pub(super) fn indexed(&self, failed: Option<&StoreError>, now_ms: i64) {
+    pub(crate) fn indexed(&self, failed: Option<&StoreError>, now_ms: i64) {
         let mut index = locked(&self.index);
         match failed {
             Some(error) => drop(index.fail([], error, now_ms)),
@@ -89,12 +88,12 @@ impl Health {
     }
 
     /// The index has not answered for [`STUCK`].
-    pub(super) fn index_is_stuck(&self, now_ms: i64) {
+    pub(crate) fn index_is_stuck(&self, now_ms: i64) {
         self.indexed(Some(&stuck()), now_ms);
     }
 
     /// The store could not read something; whether it could before.
-    pub(super) fn read_failed(&self, error: &StoreError, now_ms: i64) -> bool {
+    pub(crate) fn read_failed(&self, error: &StoreError, now_ms: i64) -> bool {
         let mut reads = locked(&self.reads);
         let is_new = reads.trouble.is_none();
         reads.fail([], error, now_ms);
@@ -102,28 +101,28 @@ impl Health {
     }
 
     /// The store can read again.
-    pub(super) fn reads_again(&self) {
+    pub(crate) fn reads_again(&self) {
         locked(&self.reads).end();
     }
 
     /// Whether the store failed to read, and nothing says that it can again.
-    pub(super) fn cannot_read(&self) -> bool {
+    pub(crate) fn cannot_read(&self) -> bool {
         locked(&self.reads).trouble.is_some()
     }
 
     /// Whether the last commit of some kind failed.
-    pub(super) fn refuses(&self) -> bool {
+    pub(crate) fn refuses(&self) -> bool {
         locked(&self.commits).trouble.is_some()
     }
 
     /// What is wrong now.
-    pub(super) fn troubles(&self) -> Vec<StorageTrouble> {
+    pub(crate) fn troubles(&self) -> Vec<StorageTrouble> {
         [&self.commits, &self.index, &self.reads].into_iter().filter_map(|watched| locked(watched).shown()).collect()
     }
 }
 
 /// Waits for an answer of the store, and tells while it has not come for [`STUCK`].
-pub(super) async fn watch<T>(answer: impl Future<Output = T>, tell: impl FnOnce()) -> T {
+pub(crate) async fn watch<T>(answer: impl Future<Output = T>, tell: impl FnOnce()) -> T {
     let mut answer = pin!(answer);
     match timeout(STUCK, &mut answer).await {
         Ok(answer) => answer,
@@ -222,10 +221,8 @@ fn locked(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
 mod tests {
     use std::{io, sync::Arc};
 
-    use super::{
-        super::tests::{FlakyStore, NOW, Scene, run},
-        *,
-    };
+    use super::*;
+    use crate::broker::embedded::tests::{FlakyStore, NOW, Scene, run};
     use crate::{
         broker::{Broker, BrokerError},
         store::disk::DiskStore,

@@ -21,53 +21,35 @@ use tokio::{
 };
 
 pub use self::config::{EmbeddedConfig, FailureCounting, StartPosition};
-use self::{
-    core::Core,
-    heartbeat::{Pulse, Witness},
-    state::State,
-    work::{Job, Work},
-};
-use super::{
-    Ack, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest, LeasedMessage,
-    NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionPolicy, Settled, StorageTrouble, Stream, Usage,
-};
 pub use crate::store::OpenError;
 #[cfg(feature = "disk")]
 use crate::store::disk::DiskStore;
 use crate::{
+    broker::{
+        Ack, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest, LeasedMessage,
+        NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionPolicy, Settled, StorageTrouble, Stream, Usage,
+        embedded::{
+            background::heartbeat::{Pulse, Witness},
+            command::{Job, Work},
+            core::Core,
+            state::State,
+        },
+    },
     clock::Clock,
     store::{Snapshot, Store, memory::MemoryStore},
 };
 use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag};
 
-mod append;
-mod apply;
-mod aside;
-mod catalogue;
-mod committer;
+mod background;
+mod command;
+mod commit;
 mod config;
 mod core;
-mod damage;
-mod handle;
 mod health;
-mod heartbeat;
-mod housekeeper;
-mod lease;
-mod peek;
-mod poll;
-mod prepare;
-mod purge;
-mod reader;
-mod retention;
-mod rule;
-mod settle;
-mod shares;
+mod operations;
 mod state;
-mod stream;
 #[cfg(test)]
 mod tests;
-mod timer;
-mod work;
 
 /// A DMS broker inside this process, in memory or on disk.
 ///
@@ -161,10 +143,10 @@ impl EmbeddedBroker {
         state.pulse = Pulse::new(witness);
         let core = Arc::new(Core::new(state, store, config, clock, jobs));
         let tasks = Tasks {
-            committer: tokio::spawn(committer::run(core.clone(), waiting)),
-            timer: tokio::spawn(timer::run(core.clone())),
-            housekeeper: tokio::spawn(housekeeper::run(core.clone())),
-            heartbeat: (witness != Witness::Nobody).then(|| tokio::spawn(heartbeat::run(core.clone()))),
+            committer: tokio::spawn(commit::committer::run(core.clone(), waiting)),
+            timer: tokio::spawn(background::timer::run(core.clone())),
+            housekeeper: tokio::spawn(background::maintenance::run(core.clone())),
+            heartbeat: (witness != Witness::Nobody).then(|| tokio::spawn(background::heartbeat::run(core.clone()))),
         };
         Self { core, tasks: Mutex::new(Some(tasks)) }
     }
@@ -264,7 +246,7 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn append(&self, project: &ProjectId, queue: &QueueId, messages: Vec<NewMessage>) -> Result<(), BrokerError> {
-        append::append(&self.core, project, queue, messages).await
+        operations::append::append(&self.core, project, queue, messages).await
     }
 
     async fn lease(
@@ -273,11 +255,11 @@ impl Broker for EmbeddedBroker {
         stream: Stream,
         request: LeaseRequest,
     ) -> Result<Vec<LeasedMessage>, BrokerError> {
-        poll::lease(&self.core, path, stream, &request).await
+        operations::consume::lease(&self.core, path, stream, &request).await
     }
 
     async fn settle(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<Settled, BrokerError> {
-        settle::settle(&self.core, path, stream, acks).await
+        operations::ack::settle(&self.core, path, stream, acks).await
     }
 
     async fn put_tags(&self, project: &ProjectId, queue: &QueueId, tags: Vec<QueueTag>) -> Result<(), BrokerError> {
@@ -328,7 +310,7 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError> {
-        peek::peek(&self.core, path, stream, from, max).await
+        operations::peek::peek(&self.core, path, stream, from, max).await
     }
 
     fn damaged(&self) -> Vec<DamagedMessage> {
@@ -358,11 +340,11 @@ impl Broker for EmbeddedBroker {
     }
 
     #[cfg(feature = "disk")]
-    async fn back_up(&self, to: &Path) -> Result<super::BackedUp, BrokerError> {
+    async fn back_up(&self, to: &Path) -> Result<crate::broker::BackedUp, BrokerError> {
         let to = to.to_owned();
         let made = self.core.ask_store(move |store| store.back_up(&to)).await;
         let made = made.map_err(|error| BrokerError::NoBackup(error.to_string()))?;
-        Ok(super::BackedUp { commit: made.commit, files: made.files.len(), bytes: made.bytes() })
+        Ok(crate::broker::BackedUp { commit: made.commit, files: made.files.len(), bytes: made.bytes() })
     }
 
     async fn close(&self) {

@@ -10,17 +10,16 @@ use std::{
     time::Duration,
 };
 
-use super::*;
 use crate::{
-    broker::Verdict,
+    broker::{Verdict, embedded::*},
     histogram::Histogram,
-    store::{Found, ReadLimit, Record, StoreError, StreamNo, disk::small_disk},
+    store::{Found, ReadLimit, Record, StoreError, StreamNo, disk::tests::small_disk},
 };
 use dms_protocol::queue::TagFilter;
 
 /// A store in memory that fails on demand.
 #[derive(Debug, Default)]
-pub(super) struct FlakyStore {
+pub(crate) struct FlakyStore {
     store: MemoryStore,
     fails: AtomicBool,
     /// What the index says of itself.
@@ -32,11 +31,11 @@ pub(super) struct FlakyStore {
 }
 
 impl FlakyStore {
-    pub(super) fn fail(&self, fails: bool) {
+    pub(crate) fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::Relaxed);
     }
 
-    pub(super) fn fail_index(&self, error: Option<StoreError>) {
+    pub(crate) fn fail_index(&self, error: Option<StoreError>) {
         *self.index.lock().unwrap() = error;
         self.untidy.store(true, Ordering::Relaxed);
     }
@@ -108,13 +107,13 @@ impl Store for FlakyStore {
 }
 
 /// A broker on a store, with one queue and one group.
-pub(super) struct Scene {
-    pub(super) broker: EmbeddedBroker,
+pub(crate) struct Scene {
+    pub(crate) broker: EmbeddedBroker,
     path: GroupPath,
 }
 
 impl Scene {
-    pub(super) async fn on(store: Arc<dyn Store>) -> Self {
+    pub(crate) async fn on(store: Arc<dyn Store>) -> Self {
         Self::watched_by(Witness::Nobody, store).await
     }
 
@@ -131,12 +130,12 @@ impl Scene {
         Self { broker, path: GroupPath { project, queue, group } }
     }
 
-    pub(super) async fn send(&self, text: &str, delay: Duration) -> Result<(), BrokerError> {
+    pub(crate) async fn send(&self, text: &str, delay: Duration) -> Result<(), BrokerError> {
         let message = NewMessage { json: text.to_owned().into(), body_bytes: text.len(), tags: Vec::new(), delay };
         self.broker.append(&self.path.project, &self.path.queue, vec![message]).await.map(drop)
     }
 
-    pub(super) async fn take(&self, wait: u64) -> Result<Vec<LeasedMessage>, BrokerError> {
+    pub(crate) async fn take(&self, wait: u64) -> Result<Vec<LeasedMessage>, BrokerError> {
         let request = LeaseRequest {
             max_messages: 10,
             max_bytes: 524_288,
@@ -147,7 +146,7 @@ impl Scene {
         self.broker.lease(&self.path, Stream::Messages, request).await
     }
 
-    pub(super) async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<Settled, BrokerError> {
+    pub(crate) async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<Settled, BrokerError> {
         let verdict = if success { Verdict::Success } else { Verdict::Fail(None) };
         let acks =
             batch.iter().map(|message| Ack { handle: message.handle.clone(), verdict: verdict.clone() }).collect();
@@ -159,13 +158,13 @@ impl Scene {
         self.broker.queue(&self.path.project, &self.path.queue).await.unwrap().produced_messages
     }
 
-    pub(super) async fn available(&self) -> u64 {
+    pub(crate) async fn available(&self) -> u64 {
         let list = self.broker.groups(&self.path.project, &self.path.queue).await.unwrap();
         list.groups[0].available_messages
     }
 }
 
-pub(super) const NOW: Duration = Duration::ZERO;
+pub(crate) const NOW: Duration = Duration::ZERO;
 
 /// The process does not run for this long.
 async fn pause(seconds: u64) {
@@ -173,7 +172,7 @@ async fn pause(seconds: u64) {
 }
 
 /// The process runs for this long.
-pub(super) async fn run(seconds: u64) {
+pub(crate) async fn run(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
@@ -274,7 +273,7 @@ async fn what_is_read_does_not_grow_with_the_backlog() {
         costs.push((store.rows.load(Ordering::Relaxed), kept));
     }
     assert_eq!(costs[0], costs[1], "rows read, and bytes of the tail in memory");
-    assert!(costs[1].0 < 50 * 10 + 2 * reader::READ_AHEAD.messages, "{} rows for 500 messages", costs[1].0);
+    assert!(costs[1].0 < 50 * 10 + 2 * state::cursor::READ_AHEAD.messages, "{} rows for 500 messages", costs[1].0);
 }
 
 /// A send that could not be stored is refused as a whole; there is no gap where it would have been.

@@ -25,57 +25,37 @@ use std::{
 use rusqlite::Connection;
 
 #[cfg(fuzzing)]
-pub(crate) use self::frame::read_any;
-use self::{
-    backup::Backup,
-    files::Files,
-    frame::Frame,
-    index::{load::LoadError, writer::Writer},
-    log::{Log, NextFile},
-    moving::Moving,
-    open::DataDir,
-    position::Position,
-    recent::Recent,
-    reserve::Reserve,
+pub(crate) use self::log::frame::read_any;
+use crate::{
+    histogram::Histogram,
+    store::{
+        Found, OpenError, ReadLimit, Record, Snapshot, Store, StoreError, StreamNo,
+        disk::{
+            compaction::Moving,
+            index::{load::LoadError, writer::Writer},
+            log::{Log, NextFile, file_cache::Files, frame::Frame, position::Position},
+            memtable::Recent,
+            open::DataDir,
+            reserve::Reserve,
+            tools::backup::Backup,
+        },
+    },
 };
-use super::{Found, OpenError, ReadLimit, Record, Snapshot, Store, StoreError, StreamNo};
-use crate::histogram::Histogram;
 
-mod answered;
-mod at;
-pub mod backup;
-pub mod check;
-#[cfg(test)]
-mod damage_tests;
-mod device;
-mod files;
-mod frame;
-#[cfg(test)]
-mod full_tests;
+mod compaction;
+mod entry_times;
+mod file_ops;
 mod index;
 mod log;
-mod mend;
-#[cfg(test)]
-mod model_tests;
-mod moving;
+mod maintenance;
+mod memtable;
 mod open;
-mod position;
 mod read;
-pub mod rebuild;
-mod recent;
 mod recovery;
-pub mod repair;
 mod reserve;
-mod run;
-mod segment;
 #[cfg(test)]
-pub(crate) mod small_disk;
-#[cfg(test)]
-mod tests;
-mod tidy;
-mod times;
-#[cfg(all(test, target_os = "linux"))]
-mod torture;
+pub(crate) mod tests;
+pub mod tools;
 
 /// How large a file of the log is.
 const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;

@@ -9,28 +9,31 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
-use super::{
-    backup::LIST,
-    device,
-    files::ReadError,
-    index::{load::LoadError, schema, sums},
+use crate::store::{
+    OpenError,
+    disk::{
+        file_ops,
+        index::{checksums, load::LoadError, schema},
+        log::file_cache::ReadError,
+        tools::backup::LIST,
+    },
+    full::is_full,
 };
-use crate::store::{OpenError, full::is_full};
 
 /// The index's name in the directory.
-pub(super) const DATABASE: &str = "dms.db";
+pub(crate) const DATABASE: &str = "dms.db";
 /// The name of the log's directory in it.
-pub(super) const LOG: &str = "log";
+pub(crate) const LOG: &str = "log";
 /// The lock file's name in the directory.
-pub(super) const LOCK: &str = "dms.lock";
+pub(crate) const LOCK: &str = "dms.lock";
 /// The shortest database there can be: one page of the smallest size.
 const SMALLEST: u64 = 512;
 /// What the lock file says once there is a database: from then on a missing or empty one is a loss, not a beginning.
-pub(super) const BEGUN: &str = "dms-worker data directory";
+pub(crate) const BEGUN: &str = "dms-worker data directory";
 
 /// A data directory that is ours while this lives.
 #[derive(Debug)]
-pub(super) struct DataDir {
+pub(crate) struct DataDir {
     dir: PathBuf,
     /// Held while it is open.
     lock: File,
@@ -42,18 +45,18 @@ pub(super) struct DataDir {
 
 impl DataDir {
     /// Locks a directory that is one already.
-    pub(super) fn lock_existing(dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn lock_existing(dir: &Path) -> Result<Self, OpenError> {
         let there = std::fs::metadata(dir.join(LOCK)).and_then(|_| std::fs::metadata(dir.join(DATABASE)));
         there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
         Self::lock(dir)
     }
 
     /// Locks a directory, created if it is missing.
-    pub(super) fn lock(dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn lock(dir: &Path) -> Result<Self, OpenError> {
         let unusable = |source| unusable(dir, source);
         create(dir).map_err(unusable)?;
         warn_if_open_to_others(dir);
-        let mut lock = device::open_or_create(&dir.join(LOCK)).map_err(unusable)?;
+        let mut lock = file_ops::open_or_create(&dir.join(LOCK)).map_err(unusable)?;
         let mut said = String::new();
         match lock.try_lock() {
             Ok(()) => {
@@ -62,7 +65,7 @@ impl DataDir {
                 let locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
                 locked.sign().map_err(unusable)?;
                 // From now on this is no copy of another one any more.
-                let _ = device::remove(&dir.join(LIST));
+                let _ = file_ops::remove(&dir.join(LIST));
                 Ok(locked)
             }
             Err(TryLockError::WouldBlock) => {
@@ -79,7 +82,7 @@ impl DataDir {
     ///
     /// # Errors
     /// When the lock file, or the whole directory, was deleted or replaced: another process may have begun there.
-    pub(super) fn check_ours(&self) -> io::Result<()> {
+    pub(crate) fn check_ours(&self) -> io::Result<()> {
         let there = std::fs::metadata(self.dir.join(LOCK));
         let ours = match (there, self.lock.metadata()) {
             (Ok(there), Ok(held)) => is_same_file(&there, &held),
@@ -96,29 +99,29 @@ impl DataDir {
     }
 
     /// The database file.
-    pub(super) fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.dir.join(DATABASE)
     }
 
     /// Where the log is.
-    pub(super) fn log_directory(&self) -> PathBuf {
+    pub(crate) fn log_directory(&self) -> PathBuf {
         self.dir.join(LOG)
     }
 
     /// Whether there was an index and a log here before: then a missing one is a loss.
-    pub(super) fn is_begun(&self) -> bool {
+    pub(crate) fn is_begun(&self) -> bool {
         self.begun
     }
 
     /// There is an index and a log from now on.
-    pub(super) fn begin(&mut self) -> Result<(), OpenError> {
+    pub(crate) fn begin(&mut self) -> Result<(), OpenError> {
         self.begun = true;
-        let signed = device::sync_directory(&self.dir).and_then(|()| self.sign());
+        let signed = file_ops::sync_directory(&self.dir).and_then(|()| self.sign());
         signed.map_err(|source| self.unusable(source))
     }
 
     /// Makes the directory of the log, if it is missing, and locks it.
-    pub(super) fn lock_log_directory(&mut self) -> Result<(), OpenError> {
+    pub(crate) fn lock_log_directory(&mut self) -> Result<(), OpenError> {
         let path = self.log_directory();
         if !self.begun {
             create(&path).map_err(|source| self.unusable(source))?;
@@ -135,12 +138,12 @@ impl DataDir {
         Ok(())
     }
 
-    pub(super) fn unusable(&self, source: io::Error) -> OpenError {
+    pub(crate) fn unusable(&self, source: io::Error) -> OpenError {
         unusable(&self.dir, source)
     }
 
     /// A connection that only looks things up.
-    pub(super) fn connect_reader(&self) -> Result<Connection, OpenError> {
+    pub(crate) fn connect_reader(&self) -> Result<Connection, OpenError> {
         let file = self.database();
         let reader = connect(&file).and_then(|reader| {
             reader.pragma_update(None, "query_only", true)?;
@@ -151,7 +154,7 @@ impl DataDir {
     }
 
     /// What it means for whoever starts the server that the store could not be read.
-    pub(super) fn explain(&self, error: LoadError) -> OpenError {
+    pub(crate) fn explain(&self, error: LoadError) -> OpenError {
         match error {
             LoadError::Sqlite(error) => explain(&self.database(), &error),
             LoadError::Contradiction(reason) => OpenError::Damaged { file: self.database(), reason },
@@ -164,13 +167,13 @@ impl DataDir {
         let begun = if self.begun { BEGUN } else { "" };
         let text = format!("{begun}\npid {}\n", std::process::id());
         // Over what is there: at no moment is the file empty, and forgotten that there is a database.
-        device::write(&self.lock, text.as_bytes(), 0)?;
-        device::set_len(&self.lock, text.len() as u64)?;
-        device::sync_all(&self.lock)
+        file_ops::write(&self.lock, text.as_bytes(), 0)?;
+        file_ops::set_len(&self.lock, text.len() as u64)?;
+        file_ops::sync_all(&self.lock)
     }
 
     /// Opens the database, created if the directory is new, brought up to date if it is older.
-    pub(super) fn open_database(&mut self) -> Result<Connection, OpenError> {
+    pub(crate) fn open_database(&mut self) -> Result<Connection, OpenError> {
         let file = self.database();
         let empty = std::fs::metadata(&file).map_or(true, |meta| meta.len() < SMALLEST);
         if empty && self.begun {
@@ -181,11 +184,11 @@ impl DataDir {
         }
         if !file.exists() {
             // Made here, so that SQLite does not make it readable for everybody; its other files take over the permissions.
-            device::create(&file).map_err(|source| self.unusable(source))?;
+            file_ops::create(&file).map_err(|source| self.unusable(source))?;
         }
         let mut conn = connect(&file).map_err(|error| explain(&file, &error))?;
         #[cfg(test)]
-        super::small_disk::limit_index(&conn, &file).map_err(|error| explain(&file, &error))?;
+        crate::store::disk::tests::small_disk::limit_index(&conn, &file).map_err(|error| explain(&file, &error))?;
         let version = recognise(&conn, &file)?;
         let prepared = set_up(&mut conn, version);
         prepared.map_err(|error| explain(&file, &error))?;
@@ -194,14 +197,14 @@ impl DataDir {
 }
 
 /// Creates the directory if it is missing. The entry of a new one is on the disk when its parent is.
-pub(super) fn create(dir: &Path) -> io::Result<()> {
+pub(crate) fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    device::create_directory(dir)?;
+    file_ops::create_directory(dir)?;
     if let Some(parent) = dir.canonicalize()?.parent() {
         // One that another made may not be ours to open.
-        let _ = device::sync_directory(parent);
+        let _ = file_ops::sync_directory(parent);
     }
     Ok(())
 }
@@ -252,12 +255,12 @@ fn is_cut_short(file: &Path) -> io::Result<bool> {
 }
 
 /// Opens one connection. Closing the last one does not checkpoint: letting go is as good as a crash, and as fast.
-pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open(file)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.busy_timeout(Duration::from_secs(10))?;
     conn.set_prepared_statement_cache_capacity(128);
-    sums::register(&conn)?;
+    checksums::register(&conn)?;
     Ok(conn)
 }
 
@@ -310,14 +313,14 @@ fn unusable(dir: &Path, source: io::Error) -> OpenError {
 }
 
 /// Whether SQLite needs room that the disk does not have.
-pub(super) fn sqlite_is_full(error: &rusqlite::Error) -> bool {
+pub(crate) fn sqlite_is_full(error: &rusqlite::Error) -> bool {
     // Of its shared memory it says nothing more than that it could not be made larger.
     let is_memory = |code: rusqlite::ffi::Error| code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
     error.sqlite_error_code() == Some(ErrorCode::DiskFull) || error.sqlite_error().copied().is_some_and(is_memory)
 }
 
 /// What SQLite's refusal means for whoever starts the server.
-pub(super) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
+pub(crate) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
     let file = file.to_owned();
     match error.sqlite_error_code() {
         _ if sqlite_is_full(error) => OpenError::Full { file, reason: error.to_string() },

@@ -5,17 +5,25 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 use bytes::Bytes;
 use rusqlite::Connection;
 
-use super::{DiskStore, files::ReadError, index::lookup, locked, position::Run, released, run::Content};
-use crate::store::{Damaged, Found, ReadLimit, StoreError, Stored, StreamNo};
+use crate::store::{
+    Damaged, Found, ReadLimit, StoreError, Stored, StreamNo,
+    disk::{
+        DiskStore,
+        index::lookup,
+        locked,
+        log::{file_cache::ReadError, position::Run, run::Content},
+        released,
+    },
+};
 
 /// How often messages are looked for again because their file was emptied meanwhile.
-pub(super) const LOOKS: usize = 5;
+pub(crate) const LOOKS: usize = 5;
 /// The number of damaged messages that ends a read.
 const MOST_DAMAGED: usize = 1_024;
 
 impl DiskStore {
     /// Messages of a stream from a place on.
-    pub(super) fn read_range(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
+    pub(crate) fn read_range(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
         let mut pile = Pile::new(limit);
         let mut next = from;
         loop {
@@ -48,7 +56,7 @@ impl DiskStore {
     }
 
     /// These messages of a stream as far as they are there.
-    pub(super) fn read_places(&self, stream: StreamNo, places: &[u64], bytes: usize) -> Result<Found, StoreError> {
+    pub(crate) fn read_places(&self, stream: StreamNo, places: &[u64], bytes: usize) -> Result<Found, StoreError> {
         let mut pile = Pile::new(ReadLimit { messages: places.len(), bytes });
         let mut last: Option<(Run, Content)> = None;
         for &place in places {
@@ -75,7 +83,7 @@ impl DiskStore {
     }
 
     /// The first messages of a lot by due time.
-    pub(super) fn read_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
+    pub(crate) fn read_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
         let due = self.look_up(|conn| lookup::first_due(conn, lot, limit.messages, skip))?;
         let mut found = Found { until: u64::MAX, ..Found::default() };
         let mut left = limit.bytes;
@@ -113,12 +121,12 @@ impl DiskStore {
     }
 
     /// The index has all of a lot when this returns: what left one is only found there.
-    pub(super) fn know_lot(&self, stream: StreamNo) -> Result<(), StoreError> {
+    pub(crate) fn know_lot(&self, stream: StreamNo) -> Result<(), StoreError> {
         let touched = locked(&self.recent).touches_lot(stream);
         if touched { self.catch_up() } else { Ok(()) }
     }
 
-    pub(super) fn look_up<T>(&self, look: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    pub(crate) fn look_up<T>(&self, look: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         match locked(&self.lookup).as_ref() {
             Some(conn) => look(conn).map_err(StoreError::new),
             None => Err(released()),
@@ -126,7 +134,7 @@ impl DiskStore {
     }
 
     /// The runs of a stream from the one with a place on, for so many messages.
-    pub(super) fn runs(&self, stream: StreamNo, from: u64, messages: usize) -> Result<Vec<Run>, StoreError> {
+    pub(crate) fn runs(&self, stream: StreamNo, from: u64, messages: usize) -> Result<Vec<Run>, StoreError> {
         // In this order: what the index takes in between is found there.
         let (recent, covered) = locked(&self.recent).runs(stream, from, messages);
         if covered {
@@ -139,7 +147,7 @@ impl DiskStore {
     }
 
     /// The run that has a place, or the next one behind it.
-    pub(super) fn first_run(&self, stream: StreamNo, from: u64) -> Result<Option<Run>, StoreError> {
+    pub(crate) fn first_run(&self, stream: StreamNo, from: u64) -> Result<Option<Run>, StoreError> {
         Ok(self.runs(stream, from, 1)?.into_iter().find(|run| run.end() > from))
     }
 
@@ -154,7 +162,7 @@ impl DiskStore {
     }
 
     /// Reads something of a run. One that was moved since it was looked up is looked up again.
-    pub(super) fn read_moved<T>(
+    pub(crate) fn read_moved<T>(
         &self,
         mut run: Run,
         read: impl Fn(&Run) -> Result<T, ReadError>,
@@ -175,7 +183,7 @@ impl DiskStore {
 }
 
 /// What became of a run that was to be read.
-pub(super) enum Read<T> {
+pub(crate) enum Read<T> {
     /// It was read, there.
     Done(Run, T),
     /// Its file is missing.
@@ -200,7 +208,13 @@ impl Pile {
     }
 
     /// Adds what a run has from a place on; the first message for which there is no room is the error.
-    fn add_run(&mut self, run: &Run, content: Content, from: u64, files: &super::files::Files) -> Result<(), u64> {
+    fn add_run(
+        &mut self,
+        run: &Run,
+        content: Content,
+        from: u64,
+        files: &crate::store::disk::log::file_cache::Files,
+    ) -> Result<(), u64> {
         let mut damaged: Vec<Damaged> = files.describe(run, &content);
         damaged.retain(|damaged| damaged.seq >= from);
         let mut full = Ok(());

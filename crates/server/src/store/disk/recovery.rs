@@ -10,40 +10,45 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    answered::{self, Answered, AnsweredFile},
-    device,
-    files::{Files, ReadError},
-    frame::{self, Change},
-    index::{load::LoadError, sums, writer::Writer},
-    log::{Log, NextFile, clear, named},
-    mend,
-    open::DataDir,
-    position::Position,
-    recent::Batch,
-    reserve::Reserve,
-    segment::{Directory, Frames, Rest, SEGMENT_HEAD},
+use crate::store::{
+    OpenError,
+    disk::{
+        file_ops,
+        index::{checksums, load::LoadError, writer::Writer},
+        log::{
+            Log, NextFile,
+            answered::{self, Answered, AnsweredFile},
+            clear, damaged_frame,
+            file_cache::{Files, ReadError},
+            frame::{self, Change},
+            named,
+            position::Position,
+            segment::{Directory, Frames, Rest, SEGMENT_HEAD},
+        },
+        memtable::Batch,
+        open::DataDir,
+        reserve::Reserve,
+    },
 };
-use crate::store::OpenError;
 
 /// So many changes are taken into the index at once.
 const MANY: usize = 10_000;
 
 /// A log and an index that has all of it.
-pub(super) struct Opened {
-    pub(super) log: Log,
-    pub(super) next: Arc<NextFile>,
-    pub(super) writer: Writer,
-    pub(super) files: Files,
+pub(crate) struct Opened {
+    pub(crate) log: Log,
+    pub(crate) next: Arc<NextFile>,
+    pub(crate) writer: Writer,
+    pub(crate) files: Files,
     /// The number of the next frame.
-    pub(super) number: u64,
+    pub(crate) number: u64,
 }
 
 /// Opens the index, brings it up to the log's end, and opens that.
-pub(super) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserve>) -> Result<Opened, OpenError> {
+pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserve>) -> Result<Opened, OpenError> {
     dir.lock_log_directory()?;
     let conn = dir.open_database()?;
-    sums::check(&conn).map_err(|error| dir.explain(error))?;
+    checksums::check(&conn).map_err(|error| dir.explain(error))?;
     let row = "SELECT log, segment, offset, frame FROM counter";
     let known = conn.query_row(row, [], |row| {
         let at = Position { segment: row.get(1)?, offset: row.get(2)? };
@@ -276,7 +281,7 @@ impl Replay {
             return Ok(None);
         }
         let bytes = frames.damaged_at(at.offset).map_err(ReadError::Io)?;
-        let Some(mended) = mend::read(self.files.directory.log, number, &bytes, at) else { return Ok(None) };
+        let Some(mended) = damaged_frame::read(self.files.directory.log, number, &bytes, at) else { return Ok(None) };
         frames.offset += mended.length as u64;
         tracing::error!(
             file = %self.files.directory.file(segment).display(),
@@ -306,7 +311,7 @@ impl Replay {
 
     fn apply(&mut self) -> Result<(), LoadError> {
         if let Some(file) = self.unsynced.take() {
-            device::sync_data(&file).map_err(ReadError::Io)?;
+            file_ops::sync_data(&file).map_err(ReadError::Io)?;
         }
         if !self.batch.changes.is_empty() {
             self.writer.apply(&self.batch)?;

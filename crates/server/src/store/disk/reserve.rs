@@ -12,8 +12,10 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use super::{device, locked, open::LOG, segment::Directory};
-use crate::store::full::is_full;
+use crate::store::{
+    disk::{file_ops, locked, log::segment::Directory, open::LOG},
+    full::is_full,
+};
 
 /// The file that is kept for the log, in its directory.
 const FOR_LOG: &str = "reserve";
@@ -22,7 +24,7 @@ const FOR_INDEX: &str = "dms.reserve";
 
 /// The files that are kept, and whether they are there.
 #[derive(Debug)]
-pub(super) struct Reserve {
+pub(crate) struct Reserve {
     for_log: Kept,
     for_index: Kept,
 }
@@ -46,20 +48,20 @@ enum State {
 
 impl Reserve {
     /// Those of a data directory whose log has files of this size.
-    pub(super) fn of(dir: &Path, segment_bytes: u64) -> Self {
+    pub(crate) fn of(dir: &Path, segment_bytes: u64) -> Self {
         let kept = |path, size| Kept { path, size, state: Mutex::new(State::Unknown) };
         let for_log = kept(dir.join(LOG).join(FOR_LOG), segment_bytes / 2);
         Self { for_log, for_index: kept(dir.join(FOR_INDEX), segment_bytes / 4) }
     }
 
     /// Makes what is missing.
-    pub(super) fn make(&self) -> io::Result<()> {
+    pub(crate) fn make(&self) -> io::Result<()> {
         let made = [self.for_log.make(), self.for_index.make()];
         made.into_iter().collect()
     }
 
     /// Refuses new messages while something is missing.
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         let missing = [&self.for_log, &self.for_index].into_iter().find(|kept| *kept.lock() == State::Missing);
         let Some(Kept { path, size, .. }) = missing else { return Ok(()) };
         let what = format!(
@@ -70,7 +72,7 @@ impl Reserve {
     }
 
     /// Makes the file that is kept for the log a file of the log, which holds frames of this length.
-    pub(super) fn give_to_log(&self, directory: &Directory, segment: u64, length: u64) -> io::Result<File> {
+    pub(crate) fn give_to_log(&self, directory: &Directory, segment: u64, length: u64) -> io::Result<File> {
         let Kept { path, size, .. } = &self.for_log;
         let mut state = self.for_log.lock();
         if *state != State::There || length > *size {
@@ -85,13 +87,13 @@ impl Reserve {
     }
 
     /// Deletes the file that is kept for the index; whether there was one.
-    pub(super) fn give_to_index(&self) -> io::Result<bool> {
+    pub(crate) fn give_to_index(&self) -> io::Result<bool> {
         self.for_index.give_up()
     }
 }
 
 /// Deletes what is kept in a directory that cannot be opened on a full disk, one file at a time; whether there was one.
-pub(super) fn give_up(dir: &Path) -> io::Result<bool> {
+pub(crate) fn give_up(dir: &Path) -> io::Result<bool> {
     let Reserve { for_log, for_index } = Reserve::of(dir, 0);
     Ok(for_index.give_up()? || for_log.give_up()?)
 }
@@ -110,25 +112,25 @@ impl Kept {
         };
         if made.is_err() {
             // Half of it is of no use, and its room may be.
-            let _ = device::remove(&self.path);
+            let _ = file_ops::remove(&self.path);
         }
         made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
 
     fn fill(&self) -> io::Result<()> {
         // One that is there may be a copy, which has no room of its own.
-        let file = device::open_or_create(&self.path)?;
+        let file = file_ops::open_or_create(&self.path)?;
         if file.metadata()?.len() > self.size {
-            device::set_len(&file, self.size)?;
+            file_ops::set_len(&file, self.size)?;
         }
-        device::reserve(&self.path, &file, self.size)?;
-        device::sync_all(&file)?;
-        self.path.parent().map_or(Ok(()), device::sync_directory)
+        file_ops::reserve(&self.path, &file, self.size)?;
+        file_ops::sync_all(&file)?;
+        self.path.parent().map_or(Ok(()), file_ops::sync_directory)
     }
 
     fn give_up(&self) -> io::Result<bool> {
         let mut state = self.lock();
-        match device::remove(&self.path) {
+        match file_ops::remove(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             removed => {
                 *state = State::Missing;

@@ -4,28 +4,29 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
-use super::{
-    super::{
-        files::{Files, ReadError},
-        times,
-    },
-    lookup,
-    page::{PLACES, Page},
-};
 use crate::{
     broker::RetentionPolicy,
     store::{
-        GroupRow, GroupSnapshot, LotMark, QueueRow, QueueSnapshot, ReaderMark, ReaderNo, Snapshot, StreamMark, StreamNo,
+        GroupRow, GroupSnapshot, LotMark, QueueRow, QueueSnapshot, ReaderMark, ReaderNo, Snapshot, StreamMark,
+        StreamNo,
+        disk::{
+            entry_times,
+            index::{
+                lookup,
+                settled_page::{PLACES, Page},
+            },
+            log::file_cache::{Files, ReadError},
+        },
     },
 };
 use dms_protocol::queue::{QueueId, QueueMode, QueueTag, TagFilter};
 
 /// What was read: the database's state for the broker, or what is wrong with it.
-pub(in super::super) type Loaded<T> = Result<T, LoadError>;
+pub(crate) type Loaded<T> = Result<T, LoadError>;
 
 /// Why a database could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(in super::super) enum LoadError {
+pub(crate) enum LoadError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error(transparent)]
@@ -36,34 +37,34 @@ pub(in super::super) enum LoadError {
 
 /// A stream's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct StreamImage {
+pub(crate) struct StreamImage {
     /// The first message that is there.
-    pub(in super::super) low: u64,
+    pub(crate) low: u64,
     /// The place of the next message.
-    pub(in super::super) next: u64,
+    pub(crate) next: u64,
     /// When the last one entered.
-    pub(in super::super) newest: i64,
+    pub(crate) newest: i64,
     /// How many wait, in a lot.
-    pub(in super::super) parked: u64,
+    pub(crate) parked: u64,
 }
 
 /// A reader's row, less its rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ReaderImage {
+pub(crate) struct ReaderImage {
     /// What it reads.
-    pub(super) stream: StreamNo,
+    pub(crate) stream: StreamNo,
     /// The first message it was ever to be given.
-    pub(super) start: u64,
+    pub(crate) start: u64,
     /// Nothing from here on was handed out.
-    pub(super) head: u64,
+    pub(crate) head: u64,
     /// All pages before this are settled or expired.
-    pub(super) page: u64,
+    pub(crate) page: u64,
     /// Messages acknowledged.
-    pub(super) consumed: u64,
+    pub(crate) consumed: u64,
 }
 
 /// Reads the snapshot.
-pub(in super::super) fn snapshot(conn: &Connection, files: &Files) -> Loaded<Snapshot> {
+pub(crate) fn snapshot(conn: &Connection, files: &Files) -> Loaded<Snapshot> {
     let next_number = conn.query_row("SELECT next_number FROM counter", [], |row| row.get(0))?;
     let rows: Vec<QueueRow> = all(conn, "SELECT * FROM queues ORDER BY number", queue_row)?;
     let mut queues = Vec::with_capacity(rows.len());
@@ -87,7 +88,7 @@ pub(in super::super) fn snapshot(conn: &Connection, files: &Files) -> Loaded<Sna
 }
 
 /// Reads a stream's row.
-pub(in super::super) fn stream_image(conn: &Connection, stream: StreamNo) -> rusqlite::Result<StreamImage> {
+pub(crate) fn stream_image(conn: &Connection, stream: StreamNo) -> rusqlite::Result<StreamImage> {
     let mut select = conn.prepare_cached("SELECT low, next, newest, parked FROM streams WHERE number = ?1")?;
     select.query_row([stream.0], |row| {
         Ok(StreamImage { low: row.get(0)?, next: row.get(1)?, newest: row.get(2)?, parked: row.get(3)? })
@@ -95,7 +96,7 @@ pub(in super::super) fn stream_image(conn: &Connection, stream: StreamNo) -> rus
 }
 
 /// Reads a reader's row.
-pub(super) fn reader_image(conn: &Connection, reader: ReaderNo) -> rusqlite::Result<ReaderImage> {
+pub(crate) fn reader_image(conn: &Connection, reader: ReaderNo) -> rusqlite::Result<ReaderImage> {
     let mut select =
         conn.prepare_cached("SELECT stream, start, head, page, consumed FROM readers WHERE number = ?1")?;
     select.query_row([reader.0], |row| {
@@ -110,7 +111,7 @@ pub(super) fn reader_image(conn: &Connection, reader: ReaderNo) -> rusqlite::Res
 }
 
 /// Reads a page; one that has no row is that of a reader who settled nothing there.
-pub(super) fn page(conn: &Connection, reader: ReaderNo, image: &ReaderImage, number: u64) -> Loaded<Page> {
+pub(crate) fn page(conn: &Connection, reader: ReaderNo, image: &ReaderImage, number: u64) -> Loaded<Page> {
     let mut select = conn.prepare_cached("SELECT bits, failures FROM settled WHERE reader = ?1 AND page = ?2")?;
     let found = select
         .query_row((reader.0, number), |row| Ok(Page::decode(row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?)))
@@ -185,7 +186,7 @@ fn stream_mark(conn: &Connection, files: &Files, stream: StreamNo) -> Loaded<Str
         let last = next.saturating_sub(1);
         return Err(LoadError::Contradiction(format!("messages {low} to {last} of stream {} are missing", stream.0)));
     };
-    let oldest = times::oldest(conn, files, (stream, low, newest))?;
+    let oldest = entry_times::oldest(conn, files, (stream, low, newest))?;
     Ok(StreamMark { low, next, oldest, newest })
 }
 

@@ -4,24 +4,25 @@ use std::{collections::BTreeSet, ops::Range};
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{
-    super::position::{Position, Run},
-    schema::PLACE_BITS,
-    sums,
+use crate::store::{
+    StreamNo,
+    disk::{
+        index::{checksums, schema::PLACE_BITS},
+        log::position::{Position, Run},
+    },
 };
-use crate::store::StreamNo;
 
 /// The columns that [`run`] reads.
 const COLUMNS: &str = "id, count, segment, offset, bytes, sum";
 
 /// The id of a place of a stream.
-pub(super) fn id(stream: StreamNo, place: u64) -> i64 {
+pub(crate) fn id(stream: StreamNo, place: u64) -> i64 {
     let place = i64::try_from(place).unwrap_or(i64::MAX).min((1 << PLACE_BITS) - 1);
     (i64::from(stream.0) << PLACE_BITS) | place
 }
 
 /// The run that a message is in.
-pub(in super::super) fn run_with(conn: &Connection, stream: StreamNo, place: u64) -> rusqlite::Result<Option<Run>> {
+pub(crate) fn run_with(conn: &Connection, stream: StreamNo, place: u64) -> rusqlite::Result<Option<Run>> {
     let sql = format!("SELECT {COLUMNS} FROM runs WHERE id >= ?1 AND id <= ?2 ORDER BY id DESC LIMIT 1");
     let mut select = conn.prepare_cached(&sql)?;
     let found = select.query_row((id(stream, 0), id(stream, place)), |row| run(row, stream)).optional()?;
@@ -29,12 +30,7 @@ pub(in super::super) fn run_with(conn: &Connection, stream: StreamNo, place: u64
 }
 
 /// The runs of a stream from the one with a place on, for so many messages.
-pub(in super::super) fn runs(
-    conn: &Connection,
-    stream: StreamNo,
-    from: u64,
-    messages: usize,
-) -> rusqlite::Result<Vec<Run>> {
+pub(crate) fn runs(conn: &Connection, stream: StreamNo, from: u64, messages: usize) -> rusqlite::Result<Vec<Run>> {
     // One statement: of what the index takes in meanwhile it sees all or nothing, and so no gap.
     let sql = format!(
         "SELECT {COLUMNS} FROM runs \
@@ -56,7 +52,7 @@ pub(in super::super) fn runs(
 }
 
 /// The places of a stream that have messages, as far as the index has read the log; `None` of a lot, and where there is no such stream.
-pub(in super::super) fn extent(conn: &Connection, stream: StreamNo) -> rusqlite::Result<Option<Range<u64>>> {
+pub(crate) fn extent(conn: &Connection, stream: StreamNo) -> rusqlite::Result<Option<Range<u64>>> {
     let lot = "SELECT 1 FROM queues WHERE number = ?1 - 1";
     if conn.prepare_cached(lot)?.exists([stream.0])? {
         return Ok(None);
@@ -66,7 +62,7 @@ pub(in super::super) fn extent(conn: &Connection, stream: StreamNo) -> rusqlite:
 }
 
 /// The due times and places of the first messages of a lot by due time, less those to skip.
-pub(in super::super) fn first_due(
+pub(crate) fn first_due(
     conn: &Connection,
     lot: StreamNo,
     count: usize,
@@ -75,7 +71,7 @@ pub(in super::super) fn first_due(
     let mut select =
         conn.prepare_cached("SELECT lot, due_ms, place, sum FROM due WHERE lot = ?1 ORDER BY due_ms, place")?;
     let rows = select.query_map([lot.0], |row| {
-        sums::check_row(row, "due", 3)?;
+        checksums::check_row(row, "due", 3)?;
         Ok((row.get(1)?, row.get(2)?))
     })?;
     let kept = rows.filter(|row| row.as_ref().map_or(true, |(_, place)| !skip.contains(place)));
@@ -83,7 +79,7 @@ pub(in super::super) fn first_due(
 }
 
 fn run(row: &Row<'_>, stream: StreamNo) -> rusqlite::Result<Run> {
-    sums::check_row(row, "runs", 5)?;
+    checksums::check_row(row, "runs", 5)?;
     let at = Position { segment: row.get(2)?, offset: row.get(3)? };
     let first = row.get::<_, i64>(0)?.abs_diff(id(stream, 0));
     Ok(Run { stream, first, count: row.get(1)?, at, bytes: row.get(4)? })

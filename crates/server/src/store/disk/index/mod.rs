@@ -4,10 +4,10 @@
 //! `schema` has the tables, `load` reads the broker's state, `lookup` finds messages, `writer` takes in what the log has,
 //! `page` is what is settled of a reader, and `sums` guards the rows, and `sweep` does what nobody waits for.
 
-pub(super) mod load;
-pub(super) mod lookup;
-mod page;
-pub(super) mod schema;
-pub(super) mod sums;
+pub(crate) mod checksums;
+pub(crate) mod load;
+pub(crate) mod lookup;
+pub(crate) mod schema;
+mod settled_page;
 mod sweep;
-pub(super) mod writer;
+pub(crate) mod writer;

@@ -20,13 +20,13 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::sums;
+use crate::store::disk::index::checksums;
 
 /// Marks a file as ours: "DMSW".
-pub(in super::super) const APPLICATION_ID: i32 = 0x444D_5357;
+pub(crate) const APPLICATION_ID: i32 = 0x444D_5357;
 
 /// Bits of an id that are the place in the stream.
-pub(super) const PLACE_BITS: u32 = 40;
+pub(crate) const PLACE_BITS: u32 = 40;
 
 /// What brings a file from version N to N + 1, in order.
 const MIGRATIONS: &[&str] = &[
@@ -139,18 +139,18 @@ INSERT INTO totals VALUES ('retention', 0, 0);
 const WITH_SUMS: usize = 5;
 
 /// The version that the first migration makes. Version 1 kept messages in a table; no release wrote it.
-pub(in super::super) const OLDEST: usize = 2;
+pub(crate) const OLDEST: usize = 2;
 
 /// The version that this program writes.
-pub(in super::super) const VERSION: usize = OLDEST + MIGRATIONS.len() - 1;
+pub(crate) const VERSION: usize = OLDEST + MIGRATIONS.len() - 1;
 
 /// Applies the migrations that a file of this version lacks; 0 is a file without tables.
-pub(in super::super) fn migrate(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
+pub(crate) fn migrate(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
     for (makes, migration) in (OLDEST..).zip(MIGRATIONS).filter(|(makes, _)| *makes > version) {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(migration)?;
         if makes == WITH_SUMS {
-            sums::fill(&transaction)?;
+            checksums::fill(&transaction)?;
         }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", makes)?;

@@ -2,19 +2,21 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{
-    load::{LoadError, Loaded},
-    lookup::id,
-    writer::Writer,
+use crate::store::{
+    StreamNo,
+    disk::index::{
+        load::{LoadError, Loaded},
+        lookup::id,
+        writer::Writer,
+    },
 };
-use crate::store::StreamNo;
 
 /// Rows of each table that one step deletes: some tens of milliseconds, in which the index takes in nothing else.
 const STEP: usize = 10_000;
 
 impl Writer {
     /// Deletes a bounded piece of what belonged to deleted queues and groups; whether there may be more.
-    pub(in super::super) fn sweep(&mut self) -> Loaded<bool> {
+    pub(crate) fn sweep(&mut self) -> Loaded<bool> {
         let first = "SELECT number FROM garbage LIMIT 1";
         let first = self.conn.prepare_cached(first)?.query_row([], |row| row.get(0)).optional()?;
         let Some(number): Option<u32> = first else { return Ok(false) };
@@ -56,40 +58,40 @@ impl Writer {
     }
 
     /// The files of the log before `segment` that have runs.
-    pub(in super::super) fn segments_in_use(&self, before: u64) -> Loaded<Vec<u64>> {
+    pub(crate) fn segments_in_use(&self, before: u64) -> Loaded<Vec<u64>> {
         let mut select =
             self.conn.prepare_cached("SELECT number FROM segments WHERE number < ?1 AND live > 0 ORDER BY number")?;
         Ok(select.query_map([before], |row| row.get(0))?.collect::<Result<_, rusqlite::Error>>()?)
     }
 
     /// Whether a file of the log before `segment` has lost its last run.
-    pub(in super::super) fn has_emptied_segments(&self, before: u64) -> Loaded<bool> {
+    pub(crate) fn has_emptied_segments(&self, before: u64) -> Loaded<bool> {
         let select = "SELECT 1 FROM segments WHERE number < ?1 AND live <= 0";
         Ok(self.conn.prepare_cached(select)?.exists([before])?)
     }
 
     /// How many bytes of messages a file has.
-    pub(in super::super) fn bytes_in_use(&self, segment: u64) -> Loaded<u64> {
+    pub(crate) fn bytes_in_use(&self, segment: u64) -> Loaded<u64> {
         let mut select = self.conn.prepare_cached("SELECT live FROM segments WHERE number = ?1")?;
         let live: Option<i64> = select.query_row([segment], |row| row.get(0)).optional()?;
         Ok(live.and_then(|live| u64::try_from(live).ok()).unwrap_or(0))
     }
 
     /// The file before `segment` with the fewest bytes of runs, if those are less than `live`.
-    pub(in super::super) fn emptiest_segment(&self, before: u64, live: u64) -> Loaded<Option<u64>> {
+    pub(crate) fn emptiest_segment(&self, before: u64, live: u64) -> Loaded<Option<u64>> {
         let select = "SELECT number FROM segments WHERE number < ?1 AND live > 0 AND live < ?2 ORDER BY live LIMIT 1";
         let found = self.conn.prepare_cached(select)?.query_row([before, live], |row| row.get(0)).optional();
         Ok(found?)
     }
 
     /// Forgets files before `segment` without runs, and has what the index knows on the disk: the log is not needed for it.
-    pub(in super::super) fn forget_segments(&mut self, before: u64) -> Loaded<()> {
+    pub(crate) fn forget_segments(&mut self, before: u64) -> Loaded<()> {
         self.transact(|writer| writer.run("DELETE FROM segments WHERE number < ?1 AND live <= 0", [before]))?;
         self.copy_log("FULL")
     }
 
     /// Copies SQLite's own log into the index and cuts it off.
-    pub(in super::super) fn end(&self) -> Loaded<()> {
+    pub(crate) fn end(&self) -> Loaded<()> {
         self.copy_log("TRUNCATE")
     }
 

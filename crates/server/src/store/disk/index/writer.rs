@@ -5,21 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{
-    super::{
-        frame::Change,
-        position::{Position, Run},
-        recent::Batch,
-    },
-    load::{self, LoadError, Loaded, ReaderImage, StreamImage},
-    lookup::id,
-    page::{PLACES, Page, locate},
-    sums,
-};
 use crate::{
     broker::RetentionPolicy,
     clock::whole_ms,
-    store::{GroupRow, QueueRow, ReaderNo, Record, Settlement, StreamNo},
+    store::{
+        GroupRow, QueueRow, ReaderNo, Record, Settlement, StreamNo,
+        disk::{
+            index::{
+                checksums,
+                load::{self, LoadError, Loaded, ReaderImage, StreamImage},
+                lookup::id,
+                settled_page::{PLACES, Page, locate},
+            },
+            log::{
+                frame::Change,
+                position::{Position, Run},
+            },
+            memtable::Batch,
+        },
+    },
 };
 use dms_protocol::queue::{GroupId, QueueId, QueueTag};
 
@@ -28,15 +32,15 @@ const KEPT_PAGES: usize = 4_096;
 
 /// The one connection that writes, and the rows it writes again and again.
 #[derive(Debug)]
-pub(in super::super) struct Writer {
-    pub(in super::super) conn: Connection,
+pub(crate) struct Writer {
+    pub(crate) conn: Connection,
     // Rows as they are in the file, or will be when the transaction ends.
     streams: BTreeMap<StreamNo, StreamImage>,
     readers: BTreeMap<ReaderNo, ReaderImage>,
     pages: BTreeMap<(ReaderNo, u64), Page>,
     dirty: Dirty,
     /// Up to where the log is in the index.
-    pub(in super::super) applied: Position,
+    pub(crate) applied: Position,
 }
 
 /// What has to be written before the transaction ends.
@@ -50,13 +54,13 @@ struct Dirty {
 }
 
 impl Writer {
-    pub(in super::super) fn new(conn: Connection, applied: Position) -> Self {
+    pub(crate) fn new(conn: Connection, applied: Position) -> Self {
         let (streams, readers, pages) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self { conn, streams, readers, pages, dirty: Dirty::default(), applied }
     }
 
     /// Takes a batch, all of it or nothing.
-    pub(in super::super) fn apply(&mut self, batch: &Batch) -> Loaded<()> {
+    pub(crate) fn apply(&mut self, batch: &Batch) -> Loaded<()> {
         self.transact(|writer| {
             batch.changes.iter().try_for_each(|change| writer.apply_one(change))?;
             let Batch { end, number, .. } = batch;
@@ -72,11 +76,11 @@ impl Writer {
     }
 
     /// One transaction; after an error nothing of it is left.
-    pub(in super::super) fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> Loaded<T>) -> Loaded<T> {
+    pub(crate) fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> Loaded<T>) -> Loaded<T> {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let done = change(self).and_then(|changed| {
             self.flush()?;
-            sums::total(&self.conn)?;
+            checksums::total(&self.conn)?;
             Ok(self.conn.execute_batch("COMMIT").map(|()| changed)?)
         });
         self.dirty = Dirty::default();
@@ -97,7 +101,7 @@ impl Writer {
         self.pages.clear();
     }
 
-    pub(in super::super) fn apply_one(&mut self, change: &Change) -> Loaded<()> {
+    pub(crate) fn apply_one(&mut self, change: &Change) -> Loaded<()> {
         match change {
             Change::Appended(run, newest) => {
                 self.insert(run)?;
@@ -187,7 +191,7 @@ impl Writer {
     }
 
     /// Deletes runs; gives how many. The statement returns the file and the bytes of each.
-    pub(super) fn delete_runs(&mut self, sql: &str, values: impl rusqlite::Params) -> Loaded<usize> {
+    pub(crate) fn delete_runs(&mut self, sql: &str, values: impl rusqlite::Params) -> Loaded<usize> {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?));
         let gone: Vec<(u64, i64)> =
             self.conn.prepare_cached(sql)?.query_map(values, row)?.collect::<Result<_, rusqlite::Error>>()?;
@@ -195,7 +199,7 @@ impl Writer {
         Ok(gone.len())
     }
 
-    pub(super) fn weigh(&mut self, segment: u64, bytes: i64) {
+    pub(crate) fn weigh(&mut self, segment: u64, bytes: i64) {
         *self.dirty.live.entry(segment).or_default() += bytes;
     }
 
@@ -489,7 +493,7 @@ impl Writer {
         Ok(self.pages.get_mut(&key))
     }
 
-    pub(super) fn run(&self, sql: &str, values: impl rusqlite::Params) -> Loaded<()> {
+    pub(crate) fn run(&self, sql: &str, values: impl rusqlite::Params) -> Loaded<()> {
         self.conn.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }

@@ -1,0 +1,148 @@
+//! Acknowledgements: every token checked before anything is settled, then each batch judged by its own order
+//! (API reference 5.3.3, 5.3.5).
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::{
+    broker::{
+        Ack, BrokerError, GroupPath, Settled, Stream, Verdict,
+        embedded::{
+            command::Work,
+            core::Core,
+            state::{
+                State,
+                lease::{Ending, Lease, Stop},
+                receipt::Handle,
+            },
+        },
+    },
+    store::ReaderNo,
+};
+use dms_protocol::json::quoted;
+
+/// What an acknowledgement says of the messages of each batch: `None` where it does not mention one.
+type Verdicts = BTreeMap<u64, Vec<Option<Verdict>>>;
+
+/// A batch, with its reader and its number.
+type Named<'a> = (ReaderNo, u64, &'a Lease);
+
+/// Settles what the acknowledgements say; with a bad token among them, nothing.
+pub(crate) async fn settle(
+    core: &Core,
+    path: &GroupPath,
+    stream: Stream,
+    acks: Vec<Ack>,
+) -> Result<Settled, BrokerError> {
+    let (settled, pending) = {
+        let mut state = core.open()?;
+        let (_, reader) = state.reader_of(path, stream, &core.at())?;
+        state.notice_pause();
+        let verdicts = state.verdicts(reader, stream, acks)?;
+        let (settled, endings) = state.begin_ending(reader, verdicts);
+        if endings.is_empty() {
+            return Ok(settled);
+        }
+        (settled, core.submit(Work::End(endings)))
+    };
+    pending.outcome().await?;
+    Ok(settled)
+}
+
+impl State {
+    /// Reads the tokens. One batch may be named by several, and a token may stand there twice: a failure wins.
+    fn verdicts(&self, number: ReaderNo, stream: Stream, acks: Vec<Ack>) -> Result<Verdicts, BrokerError> {
+        let now = Instant::now();
+        let mut verdicts = Verdicts::new();
+        // Nearly always all of them name one batch.
+        let mut last = None;
+        for (line, ack) in acks.into_iter().enumerate() {
+            let unknown = |reason| BrokerError::UnknownHandle(about(line, &ack.handle, reason));
+            let handle = Handle::decode(&ack.handle).ok_or_else(|| unknown("cannot be read"))?;
+            let named = last.filter(|(.., batch): &Named<'_>| batch.token == handle.batch);
+            let named = named.or_else(|| self.named(&handle));
+            let (reader, lease, batch) = named.ok_or_else(|| unknown("names no open lease"))?;
+            last = Some((reader, lease, batch));
+            if !batch.holds(&handle) {
+                return Err(unknown("names no open lease"));
+            }
+            if reader != number {
+                return Err(BrokerError::ForeignHandle(about(line, &ack.handle, "was given to another consumer")));
+            }
+            if !batch.is_open(now) {
+                return Err(unknown("names a lease that is over, or was acknowledged before"));
+            }
+            let said = verdicts.entry(lease).or_insert_with(|| vec![None; batch.entries.len()]);
+            let said = &mut said[usize::from(handle.position)];
+            if matches!(ack.verdict, Verdict::Reject(_))
+                && let Some(reason) = self.not_rejectable(number, stream)
+            {
+                return Err(BrokerError::NotRejectable(reason));
+            }
+            *said = Some(match said.take() {
+                None => ack.verdict,
+                Some(earlier) => earlier.or(ack.verdict),
+            });
+        }
+        Ok(verdicts)
+    }
+
+    /// The batch that a token names.
+    fn named(&self, handle: &Handle) -> Option<Named<'_>> {
+        let (reader, lease) = *self.tokens.get(&handle.batch)?;
+        Some((reader, lease, self.readers.get(&reader)?.leases.get(&lease)?))
+    }
+
+    /// Why messages of a reader cannot be rejected, if they cannot.
+    fn not_rejectable(&self, reader: ReaderNo, stream: Stream) -> Option<&'static str> {
+        match stream {
+            Stream::DeadLetters => Some(
+                "A dead letter cannot be rejected: it is one already. Acknowledge it with success to delete it, or with fail.",
+            ),
+            Stream::Messages if self.readers.get(&reader).is_some_and(|reader| reader.dead.is_some()) => None,
+            Stream::Messages => Some(
+                "A message of a queue without dead letters cannot be rejected. Create the queue with redrive_policy enable \
+                 and max_consume_count, or acknowledge the message with success or fail.",
+            ),
+        }
+    }
+
+    /// Marks the batches as settling, and says how each ends: all before the first message that is neither done nor
+    /// rejected are settled.
+    fn begin_ending(&mut self, number: ReaderNo, verdicts: Verdicts) -> (Settled, Vec<(ReaderNo, u64, Ending)>) {
+        let mut counts = Settled::default();
+        let mut endings = Vec::with_capacity(verdicts.len());
+        for (lease, said) in verdicts {
+            let ending = ending(said);
+            let reader = self.readers.get_mut(&number);
+            let Some(batch) = reader.and_then(|reader| reader.leases.get_mut(&lease)) else { continue };
+            batch.settling = true;
+            let counted = batch.count(&ending);
+            counts.success += counted.success;
+            counts.fail += counted.fail;
+            endings.push((number, lease, ending));
+        }
+        (counts, endings)
+    }
+}
+
+/// What is wrong with the handle of a line.
+fn about(line: usize, handle: &str, reason: &str) -> String {
+    format!("message[{line}].handler {} {reason}.", quoted(handle))
+}
+
+/// How a batch ends of whose messages this is said, in its own order.
+fn ending(said: Vec<Option<Verdict>>) -> Ending {
+    let settled = said.iter().take_while(|said| said.as_ref().is_some_and(Verdict::settles)).count();
+    let (mut rejected, mut stop) = (Vec::new(), Stop::Failed(None));
+    for (position, said) in said.into_iter().enumerate().take(settled + 1) {
+        match said {
+            Some(Verdict::Reject(cause)) => rejected.push((position, cause)),
+            Some(Verdict::Fail(cause)) => stop = Stop::Failed(cause),
+            Some(Verdict::Release) => stop = Stop::Released,
+            Some(Verdict::Success) | None => {}
+        }
+    }
+    Ending::Acknowledged { settled, rejected, stop }
+}

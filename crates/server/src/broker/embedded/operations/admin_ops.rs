@@ -1,0 +1,216 @@
+//! Queues, groups, tags and quotas: creating, listing, deleting (API reference 5.1, 5.2, 5.4, 5.5).
+
+use uuid::Uuid;
+
+use crate::{
+    broker::{
+        BrokerError, GroupList, GroupOverview, GroupPath, QueueOverview, Usage,
+        embedded::{
+            command::{Admin, Work},
+            core::Core,
+            state::{QueueState, State, cursor::Reader},
+        },
+    },
+    store::{GroupRow, QueueRow},
+};
+use dms_protocol::{
+    limits,
+    queue::{ConsumerGroup, CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
+};
+
+impl Core {
+    pub(crate) async fn create_queue(&self, project: &ProjectId, queue: NewQueue) -> Result<CreatedQueue, BrokerError> {
+        drop(self.open()?);
+        let id = QueueId::new(Uuid::new_v4().to_string());
+        let row = QueueRow {
+            number: 0,
+            id: id.clone(),
+            project: project.clone(),
+            name: queue.name.clone(),
+            mode: queue.mode,
+            description: queue.description.unwrap_or_default(),
+            // Kafka queues have no dead letters, and only they say how long they keep messages.
+            max_consume_count: queue.max_consume_count.filter(|_| !queue.mode.is_kafka()),
+            retention_hours: queue.retention_hours.filter(|_| queue.mode.is_kafka()),
+            created_ms: self.clock.now_ms(),
+        };
+        let kafka_topic = kafka_topic(&row);
+        self.change(Admin::CreateQueue(row)).await?;
+        Ok(CreatedQueue::new(id, queue.name, kafka_topic))
+    }
+
+    pub(crate) fn queues(&self, project: &ProjectId) -> Result<Vec<Queue>, BrokerError> {
+        let state = self.open()?;
+        let mut own: Vec<_> = state.queues.values().filter(|queue| queue.row.project == *project).collect();
+        own.sort_unstable_by_key(|queue| std::cmp::Reverse(queue.row.number));
+        Ok(own.into_iter().map(|queue| self.show(&state, queue)).collect())
+    }
+
+    pub(crate) fn queue(&self, project: &ProjectId, queue: &QueueId) -> Result<Queue, BrokerError> {
+        let state = self.open()?;
+        Ok(self.show(&state, state.queue(project, queue, &self.at())?))
+    }
+
+    pub(crate) async fn delete_queue(&self, project: &ProjectId, queue: &QueueId) -> Result<(), BrokerError> {
+        self.open()?.queue(project, queue, &self.at())?;
+        self.change(Admin::DeleteQueue(queue.clone())).await
+    }
+
+    pub(crate) async fn create_groups(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        names: &[String],
+    ) -> Result<Vec<GroupId>, BrokerError> {
+        self.open()?.queue(project, queue, &self.at())?;
+        let ids: Vec<_> = names.iter().map(|_| GroupId::new(format!("g-{}", Uuid::new_v4()))).collect();
+        let groups = ids.iter().cloned().zip(names.iter().cloned()).collect();
+        self.change(Admin::CreateGroups(queue.clone(), groups)).await?;
+        Ok(ids)
+    }
+
+    pub(crate) fn groups(&self, project: &ProjectId, queue: &QueueId) -> Result<GroupList, BrokerError> {
+        let state = self.open()?;
+        let queue = state.queue(project, queue, &self.at())?;
+        Ok(GroupList {
+            queue_name: queue.row.name.clone(),
+            dead_letters: queue.row.max_consume_count.is_some(),
+            groups: queue.groups.iter().map(|group| state.show_group(queue, group)).collect(),
+        })
+    }
+
+    pub(crate) async fn delete_group(&self, path: &GroupPath) -> Result<(), BrokerError> {
+        self.open()?.queue(&path.project, &path.queue, &self.at())?.group(&path.group)?;
+        self.change(Admin::DeleteGroup(path.queue.clone(), path.group.clone())).await
+    }
+
+    pub(crate) async fn put_tags(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        tags: Vec<QueueTag>,
+    ) -> Result<(), BrokerError> {
+        self.open()?.queue(project, queue, &self.at())?;
+        self.change(Admin::PutTags(queue.clone(), tags)).await
+    }
+
+    pub(crate) async fn delete_tags(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        tags: Vec<(String, Option<String>)>,
+    ) -> Result<(), BrokerError> {
+        self.open()?.queue(project, queue, &self.at())?;
+        self.change(Admin::DeleteTags(queue.clone(), tags)).await
+    }
+
+    pub(crate) fn tags(&self, project: &ProjectId, queue: &QueueId) -> Result<Vec<QueueTag>, BrokerError> {
+        Ok(self.open()?.queue(project, queue, &self.at())?.tags.clone())
+    }
+
+    pub(crate) fn project_tags(&self, project: &ProjectId) -> Result<Vec<ProjectTag>, BrokerError> {
+        let state = self.open()?;
+        let mut own: Vec<_> = state.queues.values().filter(|queue| queue.row.project == *project).collect();
+        own.sort_unstable_by_key(|queue| queue.row.number);
+        let mut tags: Vec<ProjectTag> = Vec::new();
+        for QueueTag { key, value } in own.into_iter().flat_map(|queue| &queue.tags) {
+            match tags.iter_mut().find(|tag| tag.key == *key) {
+                Some(tag) if tag.values.contains(value) => {}
+                Some(tag) => tag.values.push(value.clone()),
+                None => tags.push(ProjectTag { key: key.clone(), values: vec![value.clone()] }),
+            }
+        }
+        Ok(tags)
+    }
+
+    pub(crate) fn usage(&self, project: &ProjectId) -> Result<Usage, BrokerError> {
+        let mut usage = Usage::default();
+        for queue in self.open()?.queues.values().filter(|queue| queue.row.project == *project) {
+            if queue.row.mode.is_kafka() {
+                usage.kafka_queues += 1;
+            } else {
+                usage.queues += 1;
+            }
+        }
+        Ok(usage)
+    }
+
+    pub(crate) async fn change(&self, change: Admin) -> Result<(), BrokerError> {
+        self.submit(Work::Admin(change)).outcome().await
+    }
+
+    pub(crate) fn overview(&self) -> Vec<QueueOverview> {
+        let Ok(state) = self.open() else { return Vec::new() };
+        let mut queues: Vec<_> = state.queues.values().collect();
+        queues.sort_unstable_by_key(|queue| queue.row.number);
+        let overview = |queue: &&QueueState| QueueOverview {
+            project: queue.row.project.clone(),
+            queue: self.show(&state, queue),
+            delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.count),
+            retention: self.keeping(queue).retention(),
+            delete_when_settled: self.keeping(queue).when_settled,
+            retention_set: queue.retention,
+            damaged_delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.aside.len()),
+            groups: queue.groups.iter().map(|group| state.group_overview(queue, group)).collect(),
+        };
+        queues.iter().map(overview).collect()
+    }
+
+    fn show(&self, state: &State, queue: &QueueState) -> Queue {
+        let row = &queue.row;
+        let mut shown = Queue::new(row.id.clone(), &row.name, row.mode);
+        shown.description.clone_from(&row.description);
+        shown.created_ms = row.created_ms;
+        shown.reservation_minutes = self.keeping(queue).minutes();
+        shown.max_message_bytes = limits::MAX_BYTES as u64;
+        shown.produced_messages = state.produced(queue);
+        shown.group_count = u32::try_from(queue.groups.len()).unwrap_or(u32::MAX);
+        shown.dead_letters = Some(row.max_consume_count.is_some());
+        shown.max_consume_count = row.max_consume_count;
+        shown.kafka_topic = kafka_topic(row);
+        shown
+    }
+}
+
+impl State {
+    /// Messages of a queue: those in its stream and those that are not due.
+    fn produced(&self, queue: &QueueState) -> u64 {
+        let in_stream = self.streams.get(&queue.row.stream()).map_or(0, |stream| stream.len());
+        in_stream + self.lots.get(&queue.row.lot()).map_or(0, |lot| lot.count)
+    }
+
+    fn group_overview(&self, queue: &QueueState, group: &GroupRow) -> GroupOverview {
+        let reader = self.readers.get(&group.reader());
+        let dead = self.readers.get(&group.dead_letter_reader());
+        let leased = |reader: &Reader| reader.leases.values().map(|lease| lease.entries.len() as u64).sum();
+        GroupOverview {
+            group: self.show_group(queue, group),
+            in_flight: reader.map_or(0, leased),
+            polls: reader.map_or(0, |reader| reader.polls as u64),
+            damaged: reader.map_or(0, |reader| reader.aside.len()),
+            expired_unread: reader.map_or(0, |reader| reader.expired_unread),
+            expired_dead_letters: dead.map_or(0, |reader| reader.expired_unread),
+            damaged_dead_letters: dead.map_or(0, |reader| reader.aside.len()),
+        }
+    }
+
+    fn show_group(&self, queue: &QueueState, group: &GroupRow) -> ConsumerGroup {
+        let reader = self.readers.get(&group.reader());
+        let available = |reader: Option<&Reader>| {
+            reader.and_then(|reader| Some(reader.available(self.streams.get(&reader.stream)?))).unwrap_or(0)
+        };
+        let ever_dead = self.streams.get(&group.dead_letters()).map_or(0, |stream| stream.next - 1);
+        let mut shown = ConsumerGroup::new(group.id.clone(), &group.name);
+        shown.produced_messages = self.produced(queue);
+        shown.consumed_messages = reader.map_or(0, |reader| reader.consumed);
+        shown.available_messages = available(reader);
+        shown.produced_dead_letters = Some(ever_dead);
+        shown.available_dead_letters = Some(available(self.readers.get(&group.dead_letter_reader())));
+        shown
+    }
+}
+
+/// The topic's name for native Kafka clients (API reference 5.1.1).
+fn kafka_topic(queue: &QueueRow) -> Option<String> {
+    queue.mode.is_kafka().then(|| format!("k-{}-{}", queue.project, queue.id))
+}

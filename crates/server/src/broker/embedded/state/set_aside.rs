@@ -1,0 +1,113 @@
+//! Damaged messages that were set aside: known, in nobody's way, and not settled. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+use crate::store::Damaged;
+
+/// The damaged messages of a reader or a lot, by place. They are found again after a restart, when they are read.
+#[derive(Debug, Default)]
+pub(crate) struct Aside(BTreeMap<u64, Damaged>);
+
+impl Aside {
+    pub(crate) fn add(&mut self, damaged: Damaged) {
+        self.0.insert(damaged.seq, damaged);
+    }
+
+    pub(crate) fn contains(&self, seq: u64) -> bool {
+        self.0.contains_key(&seq)
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// In the order of their places.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Damaged> {
+        self.0.values()
+    }
+
+    /// The places alone.
+    pub(crate) fn places(&self) -> BTreeSet<u64> {
+        self.0.keys().copied().collect()
+    }
+
+    /// The first place from `seq` on that is not one of them.
+    pub(crate) fn first_not_in(&self, seq: u64) -> u64 {
+        let mut next = seq;
+        for place in self.0.range(seq..).map(|(place, _)| *place) {
+            if place != next {
+                break;
+            }
+            next += 1;
+        }
+        next
+    }
+
+    /// The parts of a range without them.
+    pub(crate) fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let (mut gaps, mut at) = (Vec::new(), range.start);
+        let inside = if range.is_empty() { 0..0 } else { range.clone() };
+        for place in self.0.range(inside).map(|(place, _)| *place).chain([range.end]) {
+            if place > at {
+                gaps.push(at..place);
+            }
+            at = place + 1;
+        }
+        gaps
+    }
+
+    /// These places are settled.
+    pub(crate) fn remove(&mut self, settled: &[Range<u64>]) {
+        if !self.0.is_empty() {
+            self.0.retain(|place, _| !settled.iter().any(|range| range.contains(place)));
+        }
+    }
+
+    /// This one is gone.
+    pub(crate) fn forget(&mut self, seq: u64) {
+        self.0.remove(&seq);
+    }
+
+    /// Takes out those that the disk did not give back, to be looked for again.
+    pub(crate) fn take_unreadable(&mut self) -> Vec<Damaged> {
+        let unreadable: Vec<_> = self.0.values().filter(|damaged| damaged.is_unreadable).cloned().collect();
+        self.0.retain(|_, damaged| !damaged.is_unreadable);
+        unreadable
+    }
+
+    /// Messages below `low` are gone.
+    pub(crate) fn expire(&mut self, low: u64) {
+        self.0 = self.0.split_off(&low);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // `[1..2]` is one range here, not the numbers of it.
+    #![allow(clippy::single_range_in_vec_init)]
+
+    use super::*;
+
+    #[test]
+    fn ranges_and_places_go_around_what_is_aside() {
+        let mut aside = Aside::default();
+        assert_eq!((aside.first_not_in(3), aside.gaps(3..5)), (3, vec![3..5]));
+        for seq in [3, 4, 7] {
+            let (file, reason) = ("f".into(), "r".into());
+            aside.add(Damaged { seq, entered_ms: None, file, offset: 0, reason, is_unreadable: seq == 7 });
+        }
+        assert_eq!((aside.first_not_in(3), aside.first_not_in(5), aside.first_not_in(7)), (5, 5, 8));
+        assert_eq!(aside.gaps(1..10), [1..3, 5..7, 8..10]);
+        assert_eq!(aside.gaps(3..5), []);
+        assert_eq!(aside.gaps(5..5), []);
+        assert_eq!(aside.take_unreadable().into_iter().map(|one| one.seq).collect::<Vec<_>>(), [7]);
+        assert!(!aside.contains(7) && aside.contains(3));
+        aside.remove(&[1..4]);
+        assert_eq!(aside.places().into_iter().collect::<Vec<_>>(), [4]);
+        aside.expire(5);
+        assert_eq!(aside.len(), 0);
+    }
+}

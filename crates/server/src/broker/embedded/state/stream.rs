@@ -1,0 +1,193 @@
+//! Where a stream stands, and the newest messages of it: readers that keep up are served from memory.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tokio::time::Instant;
+
+use crate::{
+    broker::embedded::{config::Keeping, state::set_aside::Aside},
+    store::{LotMark, ReaderNo, Stored, StreamMark, StreamNo},
+};
+
+/// How many bytes of its newest messages a stream keeps in memory.
+const TAIL_BYTES: usize = 2 * 1024 * 1024;
+
+/// Messages of a stream that entered no later than a time, whatever their stamps say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    /// Those before this place.
+    pub(crate) below: u64,
+    /// The time, in Unix milliseconds.
+    pub(crate) entered_ms: i64,
+}
+
+/// A stream's marks and tail. Its messages are `low..next`.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// The first message that is there.
+    pub(crate) low: u64,
+    /// The place of the next message.
+    pub(crate) next: u64,
+    /// No later than when the first message entered; `None` for an empty stream.
+    pub(crate) oldest: Option<i64>,
+    /// When the newest message entered: the next one is no older, whatever the wall clock does.
+    pub(crate) newest: i64,
+    /// How long it keeps messages.
+    pub(crate) keeping: Keeping,
+    /// What entered before this place, by the store in the future, counts as having entered when the store was opened.
+    pub(crate) bounded: Option<Bound>,
+    /// Retention is not looked at before.
+    pub(crate) next_look: Option<Instant>,
+    /// When to look for messages that every reader has settled; `None` where nobody has settled any since the last look.
+    pub(crate) settled_look: Option<Instant>,
+    /// Who reads it.
+    pub(crate) readers: Vec<ReaderNo>,
+    /// The newest messages, up to `next`.
+    tail: VecDeque<Arc<Stored>>,
+    tail_bytes: usize,
+}
+
+impl Stream {
+    /// A stream as a store has it.
+    pub(crate) fn new(mark: StreamMark, keeping: Keeping) -> Self {
+        let StreamMark { low, next, oldest, newest } = mark;
+        Self {
+            low,
+            next,
+            oldest,
+            newest,
+            keeping,
+            bounded: None,
+            next_look: None,
+            settled_look: None,
+            readers: Vec::new(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+        }
+    }
+
+    /// Bounds the stamps of messages that entered later than `now_ms`, when the store is opened.
+    pub(crate) fn bound_stamps(&mut self, now_ms: i64) {
+        if self.newest > now_ms {
+            self.bounded = Some(Bound { below: self.next, entered_ms: now_ms });
+            self.newest = now_ms;
+            self.oldest = self.oldest.map(|oldest| oldest.min(now_ms));
+        }
+    }
+
+    /// A stream without a history.
+    pub(crate) fn empty(keeping: Keeping) -> Self {
+        Self::new(StreamMark { low: 1, next: 1, oldest: None, newest: 0 }, keeping)
+    }
+
+    /// How many messages it has.
+    pub(crate) fn len(&self) -> u64 {
+        self.next - self.low
+    }
+
+    /// Takes the next message.
+    pub(crate) fn push(&mut self, message: Arc<Stored>) {
+        debug_assert_eq!(message.seq, self.next, "streams have no gaps");
+        self.next = message.seq + 1;
+        self.newest = message.entered_ms;
+        self.oldest.get_or_insert(message.entered_ms);
+        self.tail_bytes += message.footprint();
+        self.tail.push_back(message);
+        while self.tail_bytes > TAIL_BYTES {
+            self.drop_oldest_of_tail();
+        }
+    }
+
+    /// A message, if it is in memory.
+    pub(crate) fn cached(&self, seq: u64) -> Option<&Arc<Stored>> {
+        let first = self.tail.front()?.seq;
+        self.tail.get(usize::try_from(seq.checked_sub(first)?).ok()?)
+    }
+
+    /// How much of it is in memory.
+    #[cfg(test)]
+    pub(crate) fn cached_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
+    /// When its first message may have been kept long enough, in Unix milliseconds.
+    pub(crate) fn expires_ms(&self) -> Option<i64> {
+        self.oldest.map(|oldest| oldest.saturating_add(self.keeping.retention_ms))
+    }
+
+    /// Forgets messages in memory that every reader has passed.
+    pub(crate) fn forget_below(&mut self, seq: u64) {
+        while self.tail.front().is_some_and(|message| message.seq < seq) {
+            self.drop_oldest_of_tail();
+        }
+    }
+
+    /// Messages below `low` are gone.
+    pub(crate) fn expire(&mut self, low: u64, oldest: Option<i64>) {
+        self.low = self.low.max(low);
+        self.oldest = if self.low == self.next { None } else { oldest.or(Some(self.newest)) };
+        self.bounded = self.bounded.filter(|bound| self.low < bound.below);
+        if let (Some(bound), Some(oldest)) = (self.bounded, &mut self.oldest) {
+            *oldest = bound.entered_ms.min(*oldest);
+        }
+        self.forget_below(low);
+    }
+
+    fn drop_oldest_of_tail(&mut self) {
+        if let Some(message) = self.tail.pop_front() {
+            self.tail_bytes -= message.footprint();
+        }
+    }
+}
+
+/// Messages of a queue that are not due; they are in the store alone.
+#[derive(Debug)]
+pub(crate) struct Lot {
+    /// Where they go when they are due.
+    pub(crate) stream: StreamNo,
+    /// Messages before this place were purged.
+    pub(crate) low: u64,
+    /// The place of the next message.
+    pub(crate) next: u64,
+    /// How many wait.
+    pub(crate) count: u64,
+    /// No later than when the first is due; `None` while nothing waits or the timer is looking.
+    pub(crate) next_due: Option<i64>,
+    /// Damaged ones that were due: they stay, and hold nothing up.
+    pub(crate) aside: Aside,
+}
+
+impl Lot {
+    /// A lot as a store has it.
+    pub(crate) fn new(stream: StreamNo, LotMark { next, count, next_due }: LotMark) -> Self {
+        Self { stream, low: 1, next, count, next_due, aside: Aside::default() }
+    }
+
+    /// A lot without a history.
+    pub(crate) fn empty(stream: StreamNo) -> Self {
+        Self { stream, low: 1, next: 1, count: 0, next_due: None, aside: Aside::default() }
+    }
+
+    /// A message comes to wait until `due`.
+    pub(crate) fn park(&mut self, seq: u64, due: i64) {
+        self.next = seq + 1;
+        self.count += 1;
+        self.look_at(due);
+    }
+
+    /// A message has left: it was due, or is given up.
+    pub(crate) fn unpark(&mut self, seq: u64) {
+        self.aside.forget(seq);
+        self.count = self.count.saturating_sub(1);
+    }
+
+    /// All that waits is gone.
+    pub(crate) fn clear(&mut self) {
+        *self = Self { low: self.next, next: self.next, ..Self::empty(self.stream) };
+    }
+
+    /// Something may be due at `due`.
+    pub(crate) fn look_at(&mut self, due: i64) {
+        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+    }
+}

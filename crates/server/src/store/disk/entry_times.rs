@@ -1,0 +1,98 @@
+//! Entry times without messages: what retention asks for, in memory that does not depend on the size of the messages.
+
+use rusqlite::Connection;
+
+use crate::store::{
+    StoreError, StreamNo,
+    disk::{
+        DiskStore,
+        index::{load::stream_image, lookup},
+        log::{file_cache::Files, position::Run, run::Content},
+        read::Read,
+    },
+};
+
+impl DiskStore {
+    /// Entry times of a stream, as [`Store::entered`](crate::store::Store::entered) describes.
+    pub(crate) fn entry_times(
+        &self,
+        stream: StreamNo,
+        from: u64,
+        count: usize,
+        until_ms: i64,
+    ) -> Result<Vec<(u64, i64)>, StoreError> {
+        let mut times = Vec::new();
+        let mut next = from;
+        while times.len() < count {
+            // One run at a time: usually the second look finds a message that is not due, and that is the end.
+            let Some(run) = self.first_run(stream, next)? else { break };
+            for (place, entered_ms) in self.times_of(stream, run)? {
+                if place < next || times.len() == count {
+                    continue;
+                }
+                times.push((place, entered_ms));
+                if entered_ms > until_ms {
+                    return Ok(times);
+                }
+            }
+            next = run.end();
+        }
+        Ok(times)
+    }
+
+    /// The times of a run; that of a damaged message is the time of what follows it.
+    fn times_of(&self, stream: StreamNo, run: Run) -> Result<Vec<(u64, i64)>, StoreError> {
+        let (run, times) = match self.read_moved(run, |run| self.files.times(run))? {
+            Read::Done(run, times) => (run, times),
+            Read::Lost(run) => (run, Content::lost(&run).times()),
+            Read::Gone => return Ok(Vec::new()),
+        };
+        let mut following = match times.last() {
+            Some((_, Some(_))) => 0,
+            _ => self.time_behind(stream, run.end())?,
+        };
+        let mut known = Vec::with_capacity(times.len());
+        for (place, time) in times.into_iter().rev() {
+            following = time.unwrap_or(following);
+            known.push((place, following));
+        }
+        known.reverse();
+        Ok(known)
+    }
+
+    /// When the first readable message from a place on entered; when there is none, when the newest of the stream did.
+    fn time_behind(&self, stream: StreamNo, from: u64) -> Result<i64, StoreError> {
+        let mut next = from;
+        while let Some(run) = self.first_run(stream, next)? {
+            if let Some(entered_ms) = first_time(&self.files, &run, next) {
+                return Ok(entered_ms);
+            }
+            next = run.end();
+        }
+        // The index may not know of the newest messages yet; those were read above.
+        self.look_up(|conn| Ok(stream_image(conn, stream)?.newest))
+    }
+}
+
+/// The first time in a run that can be read, of a message from a place on.
+fn first_time(files: &Files, run: &Run, from: u64) -> Option<i64> {
+    let times = files.times(run).ok()?;
+    times.into_iter().filter(|(place, _)| *place >= from).find_map(|(_, entered_ms)| entered_ms)
+}
+
+/// When the first message of a stream entered, for a store that is being opened: damage to that message is no reason not to open.
+pub(crate) fn oldest(
+    conn: &Connection,
+    files: &Files,
+    (stream, low, newest): (StreamNo, u64, i64),
+) -> Result<Option<i64>, rusqlite::Error> {
+    let mut next = low;
+    loop {
+        let found = lookup::runs(conn, stream, next, 1)?;
+        let Some(run) = found.into_iter().find(|run| run.end() > next) else { return Ok(Some(newest)) };
+        if let Some(entered_ms) = first_time(files, &run, next) {
+            return Ok(Some(entered_ms));
+        }
+        next = run.end();
+    }
+}

@@ -1,0 +1,161 @@
+//! Checksums of the index's rows: a bit that changes in the file is found before anything is done with it.
+//!
+//! Every row has the checksum of its columns, and of each table that is small the number of rows and the sum of their checksums are
+//! kept, so that none can get lost. Opening looks at all of those; where messages are is looked at when they are read, because there may be
+//! millions of such rows.
+
+use rusqlite::{Connection, Row, functions::FunctionFlags, types::ValueRef};
+
+use crate::store::disk::index::load::{LoadError, Loaded};
+
+/// The tables that are small, with the columns that their checksums cover.
+const SMALL: &[(&str, &str)] = &[
+    ("counter", "next_number, log, segment, offset, frame"),
+    ("queues", "number, id, project, name, mode, description, max_consume_count, retention_hours, created_ms"),
+    ("consumer_groups", "number, queue, id, name, created_ms, start"),
+    ("tags", "queue, position, key, value"),
+    ("streams", "number, low, next, newest, parked"),
+    ("readers", "number, stream, start, head, page, consumed, rule"),
+    ("settled", "reader, page, bits, failures"),
+    ("segments", "number, live"),
+    ("garbage", "number"),
+    ("retention", "queue, retention_ms, delete_when_settled"),
+];
+
+/// The same of those that are not.
+const LARGE: &[(&str, &str)] = &[("runs", "id, count, segment, offset, bytes"), ("due", "lot, due_ms, place")];
+
+/// What can be taken over from an index that is damaged somewhere else. What was deleted is swept by whoever finds it gone.
+pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[SMALL[1], SMALL[2], SMALL[3], SMALL[4], SMALL[5], SMALL[6], SMALL[9]];
+
+/// The largest index, in pages, that is checked as a whole when it is opened: that takes some milliseconds.
+const FEW_PAGES: u64 = 1_024;
+
+/// What to do about an index that is damaged.
+pub(crate) const REMEDY: &str = "`dms-worker data rebuild-index` makes it anew from the log";
+
+/// Gives SQL the function `row_sum(table, column…)`.
+pub(crate) fn register(conn: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    conn.create_scalar_function("row_sum", -1, flags, |context| {
+        let mut sum = crc32fast::Hasher::new();
+        (0..context.len()).for_each(|at| add(&mut sum, context.get_raw(at)));
+        Ok(i64::from(sum.finalize()))
+    })
+}
+
+fn add(sum: &mut crc32fast::Hasher, value: ValueRef<'_>) {
+    match value {
+        ValueRef::Null => sum.update(&[0]),
+        ValueRef::Integer(number) => {
+            sum.update(&[1]);
+            sum.update(&number.to_le_bytes());
+        }
+        ValueRef::Real(number) => sum.update(&number.to_le_bytes()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            sum.update(&[2]);
+            sum.update(&(bytes.len() as u64).to_le_bytes());
+            sum.update(bytes);
+        }
+    }
+}
+
+/// Checks a row that was read: the columns of a table, `columns` of them, and behind them the checksum.
+pub(crate) fn check_row(row: &Row<'_>, table: &str, columns: usize) -> rusqlite::Result<()> {
+    let mut sum = crc32fast::Hasher::new();
+    add(&mut sum, ValueRef::Text(table.as_bytes()));
+    for column in 0..columns {
+        add(&mut sum, row.get_ref(column)?);
+    }
+    let stored: i64 = row.get(columns)?;
+    if stored == i64::from(sum.finalize()) {
+        return Ok(());
+    }
+    let what = format!("a row of {table} in the index does not match its checksum: {REMEDY}");
+    Err(rusqlite::Error::FromSqlConversionFailure(columns, rusqlite::types::Type::Integer, what.into()))
+}
+
+/// Gives every row its checksum: those of an index of a version that had none. Tables of later versions are not there yet.
+pub(crate) fn fill(conn: &Connection) -> rusqlite::Result<()> {
+    for (table, columns) in SMALL.iter().chain(LARGE) {
+        if conn.table_exists(None, *table)? {
+            conn.execute(&format!("UPDATE {table} SET sum = row_sum('{table}', {columns})"), [])?;
+        }
+    }
+    for (table, _) in SMALL {
+        if conn.table_exists(None, *table)? {
+            total_of(conn, table)?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes how many rows the small tables have, before a transaction ends.
+pub(crate) fn total(conn: &Connection) -> rusqlite::Result<()> {
+    SMALL.iter().try_for_each(|(table, _)| total_of(conn, table))
+}
+
+fn total_of(conn: &Connection, table: &str) -> rusqlite::Result<()> {
+    let sql = format!("INSERT OR REPLACE INTO totals SELECT '{table}', count(*), coalesce(sum(sum), 0) FROM {table}");
+    conn.prepare_cached(&sql)?.execute([])?;
+    Ok(())
+}
+
+/// Looks at the small tables, and at all of a small index.
+pub(crate) fn check(conn: &Connection) -> Loaded<()> {
+    let pages = conn.pragma_query_value(None, "page_count", |row| row.get::<_, u64>(0));
+    let wrong = pages.and_then(|pages| match wrong_in_small(conn)? {
+        None if pages <= FEW_PAGES => wrong_in_large(conn),
+        wrong => Ok(wrong),
+    });
+    refuse(wrong)
+}
+
+/// Looks at everything.
+pub(crate) fn check_whole(conn: &Connection) -> Loaded<()> {
+    refuse(wrong_in_small(conn).and_then(|wrong| if wrong.is_some() { Ok(wrong) } else { wrong_in_large(conn) }))
+}
+
+/// Whether all small tables match their checksums.
+pub(crate) fn small_are_whole(conn: &Connection) -> rusqlite::Result<bool> {
+    Ok(wrong_in_small(conn)?.is_none())
+}
+
+/// Whatever is wrong, and whatever SQLite says when it reads this, the remedy is the same.
+fn refuse(wrong: rusqlite::Result<Option<String>>) -> Loaded<()> {
+    match wrong {
+        Ok(None) => Ok(()),
+        Ok(Some(what)) => Err(LoadError::Contradiction(format!("{what}: {REMEDY}"))),
+        Err(error) => Err(LoadError::Contradiction(format!("{error}: {REMEDY}"))),
+    }
+}
+
+fn wrong_in_small(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    for (table, columns) in SMALL {
+        let noted = "SELECT rows, sum FROM totals WHERE name = ?1";
+        let noted: (i64, i64) = conn.query_row(noted, [table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (found, bad) = look(conn, table, columns)?;
+        if bad > 0 || found != noted {
+            return Ok(Some(format!("its table {table} does not match its checksums")));
+        }
+    }
+    Ok(None)
+}
+
+fn wrong_in_large(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    for (table, columns) in LARGE {
+        if look(conn, table, columns)?.1 > 0 {
+            return Ok(Some(format!("its table {table} does not match its checksums")));
+        }
+    }
+    let said: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    Ok(Some(said).filter(|said| said != "ok"))
+}
+
+/// How many rows a table has, the sum of their checksums, and how many do not match theirs.
+fn look(conn: &Connection, table: &str, columns: &str) -> rusqlite::Result<((i64, i64), i64)> {
+    let bad = format!("coalesce(sum(sum IS NOT row_sum('{table}', {columns})), 0)");
+    conn.query_row(&format!("SELECT count(*), coalesce(sum(sum), 0), {bad} FROM {table}"), [], |row| {
+        Ok(((row.get(0)?, row.get(1)?), row.get(2)?))
+    })
+}

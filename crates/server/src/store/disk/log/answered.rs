@@ -1,0 +1,137 @@
+//! A note beside the log of how far its commits were answered.
+//!
+//! A crash may cut the last frame, and the log ends before it. Nothing in the log tells that from a log whose end was lost: zeroed by a
+//! file system, cut off by a copy. So after each commit its number is noted in a file of its own. The note is not synced, which would
+//! double the cost of a commit: after a power cut it may be behind the log, but it is never ahead.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, ErrorKind},
+    path::Path,
+};
+
+use bytes::{Buf, BufMut};
+
+use crate::store::disk::{
+    file_ops::{self, pread},
+    log::position::Position,
+};
+
+pub(crate) const NAME: &str = "answered";
+/// Two notes that are written in turn: a crash while one is written leaves the other.
+const SLOTS: u64 = 2;
+const SLOT_BYTES: usize = 64;
+const FILE_BYTES: usize = 2 * SLOT_BYTES;
+const NOTE_BYTES: usize = 32;
+
+/// The last commit that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answered {
+    /// The number of its frame.
+    pub(crate) number: u64,
+    /// Where its frame begins.
+    pub(crate) at: Position,
+}
+
+/// The file with the note.
+#[derive(Debug)]
+pub(crate) struct AnsweredFile {
+    file: File,
+    log: u32,
+}
+
+impl AnsweredFile {
+    /// Opens the file in the directory of a log, created if it is missing.
+    pub(crate) fn open(directory: &Path, log: u32) -> io::Result<Self> {
+        let path = directory.join(NAME);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::create(directory, &path)?,
+            opened => opened?,
+        };
+        Ok(Self { file, log })
+    }
+
+    fn create(directory: &Path, path: &Path) -> io::Result<File> {
+        let file = file_ops::create(path)?;
+        file_ops::write(&file, &[0; FILE_BYTES], 0)?;
+        file_ops::sync_all(&file)?;
+        file_ops::sync_directory(directory)?;
+        Ok(file)
+    }
+
+    /// Notes that a commit was answered. That this fails is no reason to fail the commit, which is on the disk.
+    pub(crate) fn note(&self, answered: Answered) {
+        let place = (answered.number % SLOTS) * SLOT_BYTES as u64;
+        if let Err(error) = file_ops::write(&self.file, &encode(self.log, answered), place) {
+            tracing::debug!(%error, "the number of the last commit could not be noted");
+        }
+    }
+}
+
+/// The latest whole note of a log, if there is one.
+pub(crate) fn read(directory: &Path, log: u32) -> io::Result<Option<Answered>> {
+    let file = match File::open(directory.join(NAME)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut latest: Option<Answered> = None;
+    for slot in 0..SLOTS {
+        let mut bytes = [0; NOTE_BYTES];
+        match pread::read(&file, &mut bytes, slot * SLOT_BYTES as u64) {
+            // A file that was cut short notes nothing.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => continue,
+            read => read?,
+        }
+        latest = [latest, decode(log, &bytes)].into_iter().flatten().max_by_key(|note| note.number);
+    }
+    Ok(latest)
+}
+
+fn encode(log: u32, Answered { number, at }: Answered) -> [u8; NOTE_BYTES] {
+    let mut bytes = [0; NOTE_BYTES];
+    let mut rest = &mut bytes[..NOTE_BYTES - 4];
+    rest.put_u64_le(number);
+    rest.put_u64_le(at.segment);
+    rest.put_u64_le(at.offset);
+    let sum = checksum(log, &bytes);
+    bytes[NOTE_BYTES - 4..].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+fn decode(log: u32, bytes: &[u8; NOTE_BYTES]) -> Option<Answered> {
+    let mut rest = &bytes[..];
+    let (number, segment, offset) = (rest.get_u64_le(), rest.get_u64_le(), rest.get_u64_le());
+    rest.advance(4);
+    (number > 0 && rest.get_u32_le() == checksum(log, bytes))
+        .then_some(Answered { number, at: Position { segment, offset } })
+}
+
+fn checksum(log: u32, bytes: &[u8; NOTE_BYTES]) -> u32 {
+    let mut sum = crc32fast::Hasher::new_with_initial(log);
+    sum.update(&bytes[..NOTE_BYTES - 4]);
+    sum.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_latest_whole_note_of_the_log_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = |number| Answered { number, at: Position { segment: 1, offset: number * 10 } };
+        let file = AnsweredFile::open(dir.path(), 7).unwrap();
+        assert_eq!(read(dir.path(), 7).unwrap(), None);
+        for number in 1..=5 {
+            file.note(note(number));
+            assert_eq!(read(dir.path(), 7).unwrap(), Some(note(number)));
+        }
+        pread::write(&file.file, &[1], (5 % SLOTS) * SLOT_BYTES as u64 + 3).unwrap();
+        assert_eq!(read(dir.path(), 7).unwrap(), Some(note(4)), "a torn note is none");
+        assert_eq!(read(dir.path(), 8).unwrap(), None, "another log's");
+        std::fs::write(dir.path().join(NAME), "short").unwrap();
+        assert_eq!(read(dir.path(), 7).unwrap(), None);
+    }
+}

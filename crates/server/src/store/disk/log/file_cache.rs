@@ -1,0 +1,267 @@
+//! The files of the log that are open for reading, and the messages in them.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+
+use crate::store::{
+    Damaged,
+    disk::{
+        file_ops::{self, pread},
+        locked,
+        log::{
+            named,
+            position::Run,
+            run::{self, Content, Corrupt, MESSAGE_HEAD, RUN_BYTES, RUN_HEAD},
+            segment::Directory,
+        },
+    },
+};
+
+/// How many files are kept open: what is read is mostly at the ends of a few backlogs.
+const KEPT_OPEN: usize = 64;
+
+/// Why messages could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// The file is gone: what it had was moved, or expired.
+    #[error("{0}")]
+    Gone(io::Error),
+    /// The system could not read it.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Its bytes are not what was written.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Files for reading.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) directory: Directory,
+    open: Mutex<BTreeMap<u64, Arc<File>>>,
+    /// Where the disk failed last, until a look there, or elsewhere, goes well.
+    fault: Mutex<Option<Fault>>,
+    /// Places that the disk does not give back.
+    #[cfg(test)]
+    pub(crate) broken: Mutex<std::ops::Range<u64>>,
+}
+
+/// A place that the disk did not give back.
+#[derive(Clone, Debug)]
+struct Fault {
+    run: Run,
+    reason: String,
+}
+
+impl Files {
+    /// None is open yet.
+    pub(crate) fn of(directory: Directory) -> Self {
+        Self {
+            directory,
+            open: Mutex::default(),
+            fault: Mutex::default(),
+            #[cfg(test)]
+            broken: Mutex::default(),
+        }
+    }
+
+    /// A file, opened if it is not open.
+    pub(crate) fn get(&self, segment: u64) -> Result<Arc<File>, ReadError> {
+        self.open(segment).map_err(|error| self.explain(&error, segment))
+    }
+
+    fn open(&self, segment: u64) -> io::Result<Arc<File>> {
+        if let Some(file) = self.lock().get(&segment) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(self.directory.open(segment)?);
+        let mut open = self.lock();
+        open.insert(segment, file.clone());
+        if open.len() > KEPT_OPEN {
+            open.pop_first();
+        }
+        Ok(file)
+    }
+
+    /// Removes a file from the directory.
+    pub(crate) fn remove(&self, segment: u64) -> io::Result<()> {
+        self.lock().remove(&segment);
+        file_ops::remove(&self.directory.file(segment))
+    }
+
+    /// Closes the files behind one: they may be made anew under the same names.
+    pub(crate) fn close_behind(&self, segment: u64) {
+        self.lock().split_off(&(segment + 1));
+    }
+
+    /// The bytes of a run.
+    pub(crate) fn bytes(&self, run: &Run) -> Result<Bytes, ReadError> {
+        let mut bytes = vec![0; run.bytes as usize];
+        self.read_part(run, &mut bytes, run.at.offset)?;
+        Ok(Bytes::from(bytes))
+    }
+
+    /// Reads a part of a run, and notes if the disk does not give it back.
+    fn read_part(&self, run: &Run, bytes: &mut [u8], offset: u64) -> Result<(), ReadError> {
+        let read = self.read_at(run.at.segment, bytes, offset);
+        read.map_err(|error| {
+            let explained = self.explain(&error, run.at.segment);
+            if !says_what_is_there(&error) {
+                *locked(&self.fault) = Some(Fault { run: *run, reason: explained.to_string() });
+            }
+            explained
+        })
+    }
+
+    fn read_at(&self, segment: u64, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let file = self.open(segment)?;
+        #[cfg(test)]
+        if locked(&self.broken).contains(&offset) {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        pread::read(&file, bytes, offset)
+    }
+
+    /// Why the disk failed, if it did and nothing could be read since.
+    pub(crate) fn fault(&self) -> Option<String> {
+        locked(&self.fault).as_ref().map(|fault| fault.reason.clone())
+    }
+
+    /// Reads again what the disk did not give back, and where that fails something else: one place that is lost is no lost disk.
+    /// Gives whether it was the place itself.
+    pub(crate) fn probe(&self) -> io::Result<bool> {
+        let Some(Fault { run, .. }) = locked(&self.fault).clone() else { return Ok(true) };
+        let mut bytes = vec![0; run.bytes as usize];
+        let again = match self.read_at(run.at.segment, &mut bytes, run.at.offset) {
+            Err(error) if !says_what_is_there(&error) => {
+                self.read_head(run.at.segment)?;
+                false
+            }
+            _ => true,
+        };
+        *locked(&self.fault) = None;
+        Ok(again)
+    }
+
+    /// Reads the beginning of a file, from the disk.
+    fn read_head(&self, segment: u64) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&*self.open(segment)?, 0, None, rustix::fs::Advice::DontNeed)?;
+        self.read_at(segment, &mut [0; 16], 0)
+    }
+
+    /// When the messages of a run entered, with their places; `None` where that cannot be read. A run of small messages is read
+    /// whole; of a large message only the head is read, so that its size does not matter.
+    pub(crate) fn times(&self, run: &Run) -> Result<Vec<(u64, Option<i64>)>, ReadError> {
+        if run.bytes as usize > 2 * RUN_BYTES {
+            match self.times_by_heads(run) {
+                Err(ReadError::Damaged(_)) if run.count == 1 => return Ok(vec![(run.first, None)]),
+                Err(ReadError::Damaged(_)) => {}
+                times => return times,
+            }
+        }
+        Ok(self.read(run)?.times())
+    }
+
+    fn times_by_heads(&self, run: &Run) -> Result<Vec<(u64, Option<i64>)>, ReadError> {
+        let read = |bytes: &mut [u8], at| self.read_part(run, bytes, at);
+        let mut head = [0; RUN_HEAD];
+        read(&mut head, run.at.offset)?;
+        let checked = run::is_checked(&head);
+        let mut at = run.at.offset + RUN_HEAD as u64;
+        let end = run.at.offset + u64::from(run.bytes);
+        let mut times = Vec::with_capacity(run.count as usize);
+        for place in run.first..run.end() {
+            let mut head = [0; MESSAGE_HEAD];
+            read(&mut head, at)?;
+            let found = match run::Head::read_alone(self.directory.log, (run.stream, place), &head) {
+                Some(head) => Some((head.entered_ms, head.size() as u64)),
+                None => (!checked).then(|| run::old_entry_time(&head)),
+            };
+            let (entered_ms, length) = found.ok_or_else(|| self.damaged(run, Corrupt))?;
+            at += length;
+            if at > end {
+                return Err(self.damaged(run, Corrupt));
+            }
+            times.push((place, Some(entered_ms)));
+        }
+        Ok(times)
+    }
+
+    /// What a run holds: its messages, and which of them are damaged. Where the disk gives nothing back, all of them are.
+    pub(crate) fn read(&self, run: &Run) -> Result<Content, ReadError> {
+        match self.bytes(run) {
+            Ok(bytes) => Ok(run::read(self.directory.log, run, &bytes)),
+            Err(ReadError::Damaged(_)) => Ok(Content::lost(run)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The damaged messages of a run, for whoever has to look after them.
+    pub(crate) fn describe(&self, run: &Run, content: &Content) -> Vec<Damaged> {
+        if content.damaged.is_empty() {
+            return Vec::new();
+        }
+        let (reason, is_unreadable) = match self.bytes(run) {
+            Ok(_) => (Corrupt.to_string(), false),
+            Err(error) => (error.to_string(), self.fault().is_some_and(|fault| fault == error.to_string())),
+        };
+        let (file, reason): (Arc<str>, Arc<str>) =
+            (self.directory.file(run.at.segment).display().to_string().into(), reason.into());
+        let damaged = content.damaged.iter().map(|wound| Damaged {
+            seq: wound.seq,
+            entered_ms: wound.entered_ms,
+            file: file.clone(),
+            offset: run.at.offset + wound.offset as u64,
+            reason: reason.clone(),
+            is_unreadable,
+        });
+        damaged.collect()
+    }
+
+    fn damaged(&self, run: &Run, corrupt: Corrupt) -> ReadError {
+        let (file, offset) = (self.directory.file(run.at.segment), run.at.offset);
+        ReadError::Damaged(format!("{} is damaged at byte {offset}: {corrupt}", file.display()))
+    }
+
+    fn explain(&self, error: &io::Error, segment: u64) -> ReadError {
+        let named = named(error, &self.directory, segment);
+        match error.kind() {
+            io::ErrorKind::NotFound => ReadError::Gone(named),
+            // The file is shorter, or another one, than it was: what was in it is lost.
+            _ if says_what_is_there(error) => ReadError::Damaged(named.to_string()),
+            // A place that the disk cannot read any more is no reason to give nobody what is behind it.
+            _ if is_unreadable(error) => ReadError::Damaged(named.to_string()),
+            _ => ReadError::Io(named),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<File>>> {
+        locked(&self.open)
+    }
+}
+
+/// Whether this says what there is of a file, and not that the disk or the system failed.
+fn says_what_is_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), NotFound | UnexpectedEof | InvalidData)
+}
+
+/// Whether the disk itself says that it cannot read a place.
+fn is_unreadable(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = error;
+        false
+    }
+}

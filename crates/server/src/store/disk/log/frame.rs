@@ -1,0 +1,341 @@
+//! The bytes of the log: a *frame* for each commit, in it runs of messages (see `run`), and every other record as JSON. Pure.
+//!
+//! | frame | bytes |
+//! |---|---|
+//! | mark | 4 |
+//! | length of what is in it | 4 |
+//! | its number, from 1 without gaps | 8 |
+//! | checksum of length, number and content | 4 |
+//! | items: kind (1), length (4), content | |
+//!
+//! Numbers are little-endian. Checksums are CRC-32 and begin with the log's own number: bytes of another log, or of a
+//! message that looks like a frame, do not pass.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::store::{
+    Record, Stored, StreamNo,
+    disk::log::{
+        position::{Position, Run},
+        run::{self, Corrupt, MESSAGE_HEAD, RUN_BYTES, RUN_HEAD},
+    },
+};
+
+/// What a frame begins with.
+pub(crate) const MARK: [u8; 4] = *b"DMSf";
+/// Bytes of a frame before its items.
+pub(crate) const FRAME_HEAD: usize = 20;
+/// Bytes of an item before its content.
+pub(crate) const ITEM_HEAD: usize = 5;
+
+pub(crate) const RECORD: u8 = 0;
+const APPENDED: u8 = 1;
+const PARKED: u8 = 2;
+const MOVED: u8 = 3;
+
+/// What the index has to know of a commit, in its order.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// Messages entered the end of a stream; the last of them at this time.
+    Appended(Run, i64),
+    /// A message waits in a lot until this time.
+    Parked(Run, i64),
+    /// A run is here now, if it is still anywhere.
+    Moved(Run),
+    /// Anything but messages.
+    Other(Record),
+}
+
+/// The head of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// Bytes of the items.
+    pub(crate) length: usize,
+    /// The frame's number.
+    pub(crate) number: u64,
+    pub(crate) checksum: u32,
+}
+
+impl Head {
+    /// Reads a head; `None` where no frame begins.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut bytes = bytes.get(..FRAME_HEAD)?.strip_prefix(&MARK)?;
+        Some(Self { length: bytes.get_u32_le() as usize, number: bytes.get_u64_le(), checksum: bytes.get_u32_le() })
+    }
+
+    /// Whether these are the items of this frame of this log.
+    pub(crate) fn fits(&self, log: u32, items: &[u8]) -> bool {
+        items.len() == self.length && self.checksum == checksum_of_frame(log, self.number, items)
+    }
+}
+
+/// CRC-32 of what a frame's checksum covers.
+pub(crate) fn checksum_of_frame(log: u32, number: u64, items: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new_with_initial(log);
+    sum.update(&(items.len() as u64).to_le_bytes());
+    sum.update(&number.to_le_bytes());
+    sum.update(items);
+    sum.finalize()
+}
+
+/// A frame being written. Where its parts are is known when it is known where the frame is.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    log: u32,
+    bytes: BytesMut,
+    changes: Vec<Change>,
+    /// Whether it has messages.
+    pub(crate) has_messages: bool,
+    /// Whether some of them are new.
+    pub(crate) has_new_messages: bool,
+}
+
+impl Frame {
+    /// A frame of these records.
+    pub(crate) fn of(log: u32, records: &[Record]) -> Result<Self, serde_json::Error> {
+        let mut frame = Self::empty(log, records.iter().map(size).sum());
+        frame.has_new_messages = has_new_messages(records);
+        let mut records = records;
+        while let Some(first) = records.first() {
+            let (taken, rest) = records.split_at(match first {
+                Record::Appended(stream, message) => length_of_run(*stream, message.seq, records),
+                _ => 1,
+            });
+            frame.add(first, taken)?;
+            records = rest;
+        }
+        Ok(frame)
+    }
+
+    /// A frame without anything, for about so many bytes.
+    pub(crate) fn empty(log: u32, size: usize) -> Self {
+        let mut bytes = BytesMut::with_capacity(FRAME_HEAD + size);
+        bytes.put_bytes(0, FRAME_HEAD);
+        Self { log, bytes, changes: Vec::new(), has_messages: false, has_new_messages: false }
+    }
+
+    fn add(&mut self, first: &Record, records: &[Record]) -> Result<(), serde_json::Error> {
+        match first {
+            Record::Appended(stream, message) => {
+                let messages = records.iter().filter_map(message_of);
+                let run = self.add_run(APPENDED, *stream, message.seq, messages)?;
+                let newest = records.iter().rev().find_map(message_of).map_or(0, |last| last.entered_ms);
+                self.changes.push(Change::Appended(run, newest));
+            }
+            Record::Parked(lot, message) => {
+                let run = self.add_run(PARKED, *lot, message.seq, std::iter::once(message))?;
+                self.changes.push(Change::Parked(run, message.entered_ms));
+            }
+            other => {
+                let json = serde_json::to_vec(other)?;
+                self.begin_item(RECORD, json.len());
+                self.bytes.put_slice(&json);
+                self.changes.push(Change::Other(other.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_item(&mut self, kind: u8, length: usize) {
+        self.bytes.put_u8(kind);
+        self.bytes.put_u32_le(four_bytes(length));
+    }
+
+    fn add_run<'a>(
+        &mut self,
+        kind: u8,
+        stream: StreamNo,
+        first: u64,
+        messages: impl Iterator<Item = &'a Arc<Stored>>,
+    ) -> Result<Run, serde_json::Error> {
+        self.has_messages = true;
+        self.begin_item(kind, 0);
+        let begin = self.bytes.len();
+        let count = run::put(&mut self.bytes, self.log, (stream, first), messages)?;
+        let length = self.bytes.len() - begin;
+        self.bytes[begin - 4..begin].copy_from_slice(&four_bytes(length).to_le_bytes());
+        Ok(Run { stream, first, count, at: Position { segment: 0, offset: begin as u64 }, bytes: four_bytes(length) })
+    }
+
+    /// Adds a run that was written before, as it is.
+    pub(crate) fn add_moved(&mut self, run: Run, bytes: &[u8]) {
+        self.has_messages = true;
+        self.begin_item(MOVED, bytes.len());
+        let at = Position { segment: 0, offset: self.bytes.len() as u64 };
+        self.bytes.put_slice(bytes);
+        self.changes.push(Change::Moved(Run { at, ..run }));
+    }
+
+    /// How long the frame is so far.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The bytes to write as frame `number`.
+    pub(crate) fn finish(&mut self, number: u64) -> &[u8] {
+        let length = self.bytes.len() - FRAME_HEAD;
+        let checksum = checksum_of_frame(self.log, number, &self.bytes[FRAME_HEAD..]);
+        let mut head = &mut self.bytes[..FRAME_HEAD];
+        head.put_slice(&MARK);
+        head.put_u32_le(four_bytes(length));
+        head.put_u64_le(number);
+        head.put_u32_le(checksum);
+        &self.bytes
+    }
+
+    /// What the index has to know, now that the frame begins at `at`.
+    pub(crate) fn into_changes(self, at: Position) -> Vec<Change> {
+        let mut changes = self.changes;
+        for change in &mut changes {
+            if let Change::Appended(run, _) | Change::Parked(run, _) | Change::Moved(run) = change {
+                run.at = Position { segment: at.segment, offset: at.offset + run.at.offset };
+            }
+        }
+        changes
+    }
+}
+
+/// Reads the items of a frame that begins at `at`. Messages in them may be damaged.
+pub(crate) fn changes(log: u32, items: &[u8], at: Position) -> Result<Vec<Change>, Corrupt> {
+    let begin = at.offset + FRAME_HEAD as u64;
+    let change = |item: Item<'_>| {
+        let at = Position { segment: at.segment, offset: begin + item.offset as u64 };
+        Ok(match item.kind {
+            RECORD => Change::Other(serde_json::from_slice(item.content).map_err(|_| Corrupt)?),
+            kind => {
+                let run = run::head(item.content, at)?;
+                match kind {
+                    APPENDED => Change::Appended(run, last_time(log, &run, item.content)),
+                    PARKED => Change::Parked(run, last_time(log, &run, item.content)),
+                    _ => Change::Moved(run),
+                }
+            }
+        })
+    };
+    Items::of(items).map(|item| change(item?)).collect()
+}
+
+/// When the last readable message of a run entered; long ago where there is none.
+fn last_time(log: u32, run: &Run, content: &[u8]) -> i64 {
+    let times = run::read(log, run, &Bytes::copy_from_slice(content)).times();
+    times.into_iter().rev().find_map(|(_, time)| time).unwrap_or(0)
+}
+
+/// A part of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item<'a> {
+    kind: u8,
+    /// Where its content begins: bytes from the beginning of the items.
+    pub(crate) offset: usize,
+    pub(crate) content: &'a [u8],
+}
+
+impl Item<'_> {
+    /// Whether it is a run of messages.
+    pub(crate) fn is_run(&self) -> bool {
+        self.kind != RECORD
+    }
+}
+
+/// The parts of a frame, one after the other. It ends behind the first one that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Items<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Items<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, offset: 0 }
+    }
+
+    fn take(&mut self) -> Option<Item<'a>> {
+        let mut head = self.bytes.get(self.offset..self.offset + ITEM_HEAD)?;
+        let (kind, length) = (head.get_u8(), head.get_u32_le() as usize);
+        let offset = self.offset + ITEM_HEAD;
+        let content = self.bytes.get(offset..offset.checked_add(length)?)?;
+        if kind > MOVED || length == 0 {
+            return None;
+        }
+        self.offset = offset + length;
+        Some(Item { kind, offset, content })
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Result<Item<'a>, Corrupt>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.offset >= self.bytes.len() {
+            return None;
+        }
+        let taken = self.take();
+        if taken.is_none() {
+            self.offset = self.bytes.len();
+        }
+        Some(taken.ok_or(Corrupt))
+    }
+}
+
+/// How many of the records are one run: appended to this stream, one after the other.
+fn length_of_run(stream: StreamNo, first: u64, records: &[Record]) -> usize {
+    let mut bytes = 0;
+    let goes_on = |(place, record): &(u64, &Record)| match record {
+        Record::Appended(of, message) if *of == stream && message.seq == *place => {
+            bytes += message.json.len();
+            bytes <= RUN_BYTES || *place == first
+        }
+        _ => false,
+    };
+    (first..).zip(records).take_while(goes_on).count()
+}
+
+fn message_of(record: &Record) -> Option<&Arc<Stored>> {
+    match record {
+        Record::Appended(_, message) | Record::Parked(_, message) => Some(message),
+        _ => None,
+    }
+}
+
+/// Whether messages are among the records that were not there before. A dead letter was, and a message that has just left its lot.
+fn has_new_messages(records: &[Record]) -> bool {
+    let mut leaves_lot = false;
+    records.iter().any(|record| {
+        let was_delayed = std::mem::replace(&mut leaves_lot, matches!(record, Record::Unparked(..)));
+        match record {
+            Record::Parked(..) => true,
+            Record::Appended(_, message) => message.dead_letter.is_none() && !was_delayed,
+            _ => false,
+        }
+    })
+}
+
+/// Roughly what a record takes.
+fn size(record: &Record) -> usize {
+    message_of(record).map_or(256, |message| ITEM_HEAD + RUN_HEAD + MESSAGE_HEAD + message.json.len() + 64)
+}
+
+/// No commit is larger: the broker's are of some megabytes.
+pub(crate) fn four_bytes(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// Reads any bytes as the items of a frame, and as the content of a run.
+#[cfg(fuzzing)]
+pub(crate) fn read_any(bytes: &[u8]) {
+    let at = Position { segment: 1, offset: 0 };
+    drop(changes(1, bytes, at));
+    let content = Bytes::copy_from_slice(bytes);
+    let Ok(run) = run::head(&content, at) else { return };
+    let read = run::read(1, &run, &content);
+    assert!(read.messages.len() + read.damaged.len() <= run.count as usize);
+    let item = [&[APPENDED][..], &four_bytes(content.len()).to_le_bytes(), &content].concat();
+    drop(changes(1, &item, at));
+}

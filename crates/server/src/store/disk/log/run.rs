@@ -1,0 +1,356 @@
+//! The bytes of a run: messages of one stream that follow each other, each with checksums of its own, so that damage to one is
+//! no damage to its neighbours. Pure.
+//!
+//! | run | bytes | | message | bytes |
+//! |---|---|---|---|---|
+//! | stream | 4 | | time | 8 |
+//! | place of its first message | 8 | | size of the body, of labels, of JSON | 4 each |
+//! | how many messages, and [`CHECKED`] | 4 | | checksum of labels and JSON | 4 |
+//! | checksum of the run's other bytes | 4 | | checksum of the above, the stream and the place | 4 |
+//! | messages | | | labels, JSON | |
+//!
+//! A dead letter that says why it is one has the highest bit of the size of its labels set; in front of its labels stand a length
+//! (4) and that many bytes of JSON, which the size covers.
+//!
+//! Versions 2 and 3 wrote messages without checksums, in runs without [`CHECKED`]: of those, one damaged message takes its run
+//! with it.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::store::{
+    Stored, StreamNo,
+    disk::log::{
+        frame::four_bytes,
+        position::{Position, Run},
+    },
+};
+use dms_protocol::message::DeadLetterInfo;
+
+/// Bytes of a run before its messages.
+pub(crate) const RUN_HEAD: usize = 20;
+/// Bytes of a message before its labels.
+pub(crate) const MESSAGE_HEAD: usize = 28;
+/// The same in a run without [`CHECKED`].
+const OLD_MESSAGE_HEAD: usize = 20;
+/// The size in bytes at which a run is ended: to get one message of it, all of it is read.
+pub(crate) const RUN_BYTES: usize = 48 * 1024;
+
+/// Set in a run's number of messages: they have checksums of their own.
+const CHECKED: u32 = 1 << 31;
+/// Set in the length of a message's labels where it says why it is a dead letter.
+const HAS_INFO: u32 = 1 << 31;
+/// Bytes of that before its text.
+const INFO_HEAD: u32 = 4;
+
+/// Bytes that are not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its bytes do not match their checksum")]
+pub(crate) struct Corrupt;
+
+/// What a run holds: each of its messages is in one of the two.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    /// Those that are as they were written, in order.
+    pub(crate) messages: Vec<Arc<Stored>>,
+    /// The others, in order.
+    pub(crate) damaged: Vec<Wound>,
+}
+
+/// A message that is not as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wound {
+    pub(crate) seq: u64,
+    /// Where it begins, as far as that is known: bytes from the run's beginning.
+    pub(crate) offset: usize,
+    /// When it entered, where its head is whole.
+    pub(crate) entered_ms: Option<i64>,
+}
+
+impl Content {
+    /// The times of all messages in order; `None` where it cannot be read.
+    pub(crate) fn times(&self) -> Vec<(u64, Option<i64>)> {
+        let whole = self.messages.iter().map(|message| (message.seq, Some(message.entered_ms)));
+        let mut times: Vec<_> = whole.chain(self.damaged.iter().map(|wound| (wound.seq, wound.entered_ms))).collect();
+        times.sort_unstable_by_key(|(seq, _)| *seq);
+        times
+    }
+
+    /// Nothing of the run can be read.
+    pub(crate) fn lost(run: &Run) -> Self {
+        let wound = |seq| Wound { seq, offset: 0, entered_ms: None };
+        Self { messages: Vec::new(), damaged: (run.first..run.end()).map(wound).collect() }
+    }
+}
+
+/// Writes a run of these messages; gives how many there are.
+pub(crate) fn put<'a>(
+    bytes: &mut BytesMut,
+    log: u32,
+    (stream, first): (StreamNo, u64),
+    messages: impl Iterator<Item = &'a Arc<Stored>>,
+) -> Result<u32, serde_json::Error> {
+    let begin = bytes.len();
+    bytes.put_bytes(0, RUN_HEAD);
+    let mut count = 0;
+    for (seq, message) in (first..).zip(messages) {
+        put_message(bytes, log, (stream, seq), message)?;
+        count += 1;
+    }
+    put_head(&mut bytes[begin..], stream, first, count | CHECKED);
+    let sum = checksum(log, &bytes[begin..]);
+    bytes[begin + RUN_HEAD - 4..begin + RUN_HEAD].copy_from_slice(&sum.to_le_bytes());
+    Ok(count)
+}
+
+fn put_head(mut bytes: &mut [u8], stream: StreamNo, first: u64, count: u32) {
+    bytes.put_u32_le(stream.0);
+    bytes.put_u64_le(first);
+    bytes.put_u32_le(count);
+}
+
+/// The bytes of a run that is written again somewhere else. What is damaged stays so, but says whose it is.
+pub(crate) fn again(log: u32, run: &Run, content: &Bytes) -> Bytes {
+    if content.len() < RUN_HEAD || is_whole(log, run, content) {
+        return content.clone();
+    }
+    // Messages without checksums of their own do not pass as some that have them.
+    let checked = if salvage(log, run, content).messages.is_empty() { 0 } else { CHECKED };
+    let mut bytes = BytesMut::from(&content[..]);
+    put_head(&mut bytes, run.stream, run.first, run.count | checked);
+    bytes.freeze()
+}
+
+/// The run that begins with these bytes, at a place in the log. Its messages may be damaged.
+///
+/// # Errors
+/// When there are more messages than these bytes can hold, or a place beyond the last.
+pub(crate) fn head(content: &[u8], at: Position) -> Result<Run, Corrupt> {
+    let (mut head, messages) = content.split_at_checked(RUN_HEAD).ok_or(Corrupt)?;
+    let (stream, first, count) = (StreamNo(head.get_u32_le()), head.get_u64_le(), head.get_u32_le() & !CHECKED);
+    if count as usize > messages.len() / OLD_MESSAGE_HEAD || first.checked_add(u64::from(count)).is_none() {
+        return Err(Corrupt);
+    }
+    Ok(Run { stream, first, count, at, bytes: four_bytes(content.len()) })
+}
+
+/// How the checksum that a run has differs from the one that it should have; 0 where it does not.
+pub(crate) fn syndrome(log: u32, content: &[u8]) -> u32 {
+    match content.get(RUN_HEAD - 4..RUN_HEAD).and_then(|sum| sum.try_into().ok()) {
+        Some(sum) => checksum(log, content) ^ u32::from_le_bytes(sum),
+        None => 0,
+    }
+}
+
+fn is_whole(log: u32, run: &Run, content: &[u8]) -> bool {
+    head(content, run.at) == Ok(*run) && syndrome(log, content) == 0
+}
+
+/// What a run holds of which the index knows this. The JSON of messages is a part of `content`.
+pub(crate) fn read(log: u32, run: &Run, content: &Bytes) -> Content {
+    if is_whole(log, run, content)
+        && let Ok(messages) = read_whole(run, content)
+    {
+        return Content { messages, damaged: Vec::new() };
+    }
+    salvage(log, run, content)
+}
+
+fn read_whole(run: &Run, content: &Bytes) -> Result<Vec<Arc<Stored>>, Corrupt> {
+    let head_bytes = if is_checked(content) { MESSAGE_HEAD } else { OLD_MESSAGE_HEAD };
+    let mut rest = content.slice(RUN_HEAD..);
+    (run.first..run.end()).map(|seq| Ok(Arc::new(take_message(&mut rest, head_bytes, seq)?))).collect()
+}
+
+/// Whether messages have checksums, as the run's head says.
+pub(crate) fn is_checked(content: &[u8]) -> bool {
+    content.get(12..16).is_some_and(|mut count| count.get_u32_le() & CHECKED > 0)
+}
+
+/// The messages of a damaged run that prove to be whole.
+fn salvage(log: u32, run: &Run, content: &Bytes) -> Content {
+    let mut found = Content::default();
+    let mut at = RUN_HEAD;
+    let mut seq = run.first;
+    while seq < run.end() {
+        let head = content.get(at..).and_then(|bytes| Head::read(log, (run.stream, seq), bytes));
+        let Some(head) = head else {
+            // Its size is not known: the next one is looked for.
+            let next = find_head(log, run, content, (at + 1, seq + 1));
+            let (behind, next_seq) = next.unwrap_or((content.len(), run.end()));
+            let wound = |seq| Wound { seq, offset: at, entered_ms: None };
+            found.damaged.extend((seq..next_seq).map(wound));
+            (at, seq) = (behind, next_seq);
+            continue;
+        };
+        let end = at + head.size();
+        match head.message(content.slice(at..end), seq) {
+            Ok(message) => found.messages.push(Arc::new(message)),
+            Err(Corrupt) => found.damaged.push(Wound { seq, offset: at, entered_ms: Some(head.entered_ms) }),
+        }
+        (at, seq) = (end, seq + 1);
+    }
+    found
+}
+
+/// The first head of a later message behind a place.
+fn find_head(log: u32, run: &Run, content: &[u8], (from, seq): (usize, u64)) -> Option<(usize, u64)> {
+    let places = from..content.len().saturating_sub(MESSAGE_HEAD - 1);
+    // Where sizes cannot be right no checksum is computed: that is nearly everywhere.
+    let possible = places.filter(|at| Head::fits(&content[*at..]));
+    let is_head = |at: &usize, seq: &u64| Head::read(log, (run.stream, *seq), &content[*at..]).is_some();
+    possible.into_iter().find_map(|at| Some((at, (seq..run.end()).find(|seq| is_head(&at, seq))?)))
+}
+
+/// The head of a message with checksums.
+pub(crate) struct Head {
+    pub(crate) entered_ms: i64,
+    labels: usize,
+    json: usize,
+    checksum: u32,
+}
+
+impl Head {
+    /// Whether the sizes that these bytes begin with can be those of a message.
+    fn fits(bytes: &[u8]) -> bool {
+        let mut sizes = &bytes[12..20];
+        let (labels, json) = ((sizes.get_u32_le() & !HAS_INFO) as usize, sizes.get_u32_le() as usize);
+        json > 0 && labels.saturating_add(json) <= bytes.len() - MESSAGE_HEAD
+    }
+
+    /// Reads the head of a message, if these bytes begin with it and go on for as long as it says.
+    fn read(log: u32, place: (StreamNo, u64), bytes: &[u8]) -> Option<Self> {
+        let head = Self::read_alone(log, place, bytes)?;
+        (head.size() <= bytes.len()).then_some(head)
+    }
+
+    /// Reads the head of a message without the rest of it.
+    pub(crate) fn read_alone(log: u32, place: (StreamNo, u64), bytes: &[u8]) -> Option<Self> {
+        let mut head = bytes.get(..MESSAGE_HEAD)?;
+        let sum = checksum_of_head(log, place, head);
+        let (entered_ms, _) = (head.get_i64_le(), head.get_u32_le());
+        let (labels, json) = ((head.get_u32_le() & !HAS_INFO) as usize, head.get_u32_le() as usize);
+        let found = Self { entered_ms, labels, json, checksum: head.get_u32_le() };
+        (head.get_u32_le() == sum).then_some(found)
+    }
+
+    /// How long the message is.
+    pub(crate) fn size(&self) -> usize {
+        MESSAGE_HEAD + self.labels + self.json
+    }
+
+    fn message(&self, mut bytes: Bytes, seq: u64) -> Result<Stored, Corrupt> {
+        if crc32fast::hash(&bytes[MESSAGE_HEAD..]) != self.checksum {
+            return Err(Corrupt);
+        }
+        take_message(&mut bytes, MESSAGE_HEAD, seq)
+    }
+}
+
+/// When the message of a run without checksums entered whose head this is, and the bytes from there to the next message.
+pub(crate) fn old_entry_time(head: &[u8; MESSAGE_HEAD]) -> (i64, u64) {
+    let mut head = &head[..];
+    let (entered_ms, _body) = (head.get_i64_le(), head.get_u32_le());
+    let (labels, json) = (u64::from(head.get_u32_le() & !HAS_INFO), u64::from(head.get_u32_le()));
+    (entered_ms, OLD_MESSAGE_HEAD as u64 + labels + json)
+}
+
+fn put_message(
+    bytes: &mut BytesMut,
+    log: u32,
+    place: (StreamNo, u64),
+    message: &Stored,
+) -> Result<(), serde_json::Error> {
+    let info = message.dead_letter.as_ref().map(serde_json::to_vec).transpose()?;
+    let begin = bytes.len();
+    bytes.put_i64_le(message.entered_ms);
+    bytes.put_u32_le(four_bytes(message.body_bytes));
+    let labels = four_bytes(labels_length(message));
+    bytes.put_u32_le(info.as_ref().map_or(labels, |info| (labels + INFO_HEAD + four_bytes(info.len())) | HAS_INFO));
+    bytes.put_u32_le(four_bytes(message.json.len()));
+    bytes.put_bytes(0, 8);
+    if let Some(info) = info {
+        bytes.put_u32_le(four_bytes(info.len()));
+        bytes.put_slice(&info);
+    }
+    for (place, label) in message.tags.iter().enumerate() {
+        if place > 0 {
+            bytes.put_u8(b',');
+        }
+        bytes.put_slice(label.as_bytes());
+    }
+    bytes.put_slice(&message.json);
+    let sum = crc32fast::hash(&bytes[begin + MESSAGE_HEAD..]);
+    bytes[begin + MESSAGE_HEAD - 8..begin + MESSAGE_HEAD - 4].copy_from_slice(&sum.to_le_bytes());
+    let sum = checksum_of_head(log, place, &bytes[begin..begin + MESSAGE_HEAD]);
+    bytes[begin + MESSAGE_HEAD - 4..begin + MESSAGE_HEAD].copy_from_slice(&sum.to_le_bytes());
+    Ok(())
+}
+
+fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored, Corrupt> {
+    let mut head = take(bytes, head_bytes)?;
+    let (entered_ms, body_bytes) = (head.get_i64_le(), head.get_u32_le() as usize);
+    let (labels, json) = (head.get_u32_le(), head.get_u32_le() as usize);
+    let has_info = labels & HAS_INFO > 0;
+    let mut labels = take(bytes, (labels & !HAS_INFO) as usize)?;
+    let dead_letter: Option<DeadLetterInfo> = if has_info {
+        let length = labels.try_get_u32_le().map_err(|_| Corrupt)? as usize;
+        Some(serde_json::from_slice(&take(&mut labels, length)?).map_err(|_| Corrupt)?)
+    } else {
+        None
+    };
+    let tags = match std::str::from_utf8(&labels).map_err(|_| Corrupt)? {
+        "" => Arc::from([]),
+        labels => labels.split(',').map(str::to_owned).collect(),
+    };
+    Ok(Stored { seq, entered_ms, json: take(bytes, json)?, body_bytes, tags, dead_letter: dead_letter.map(Arc::new) })
+}
+
+/// The next `length` bytes, if there are as many.
+fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Corrupt> {
+    if bytes.len() < length { Err(Corrupt) } else { Ok(bytes.split_to(length)) }
+}
+
+/// CRC-32 of a run less the place of the checksum itself.
+fn checksum(log: u32, content: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new_with_initial(log);
+    sum.update(&content[..RUN_HEAD - 4]);
+    sum.update(&content[RUN_HEAD..]);
+    sum.finalize()
+}
+
+/// CRC-32 of a message's head less the place of the checksum itself, and of where the message belongs.
+fn checksum_of_head(log: u32, (stream, seq): (StreamNo, u64), head: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new_with_initial(log);
+    sum.update(&stream.0.to_le_bytes());
+    sum.update(&seq.to_le_bytes());
+    sum.update(&head[..MESSAGE_HEAD - 4]);
+    sum.finalize()
+}
+
+fn labels_length(message: &Stored) -> usize {
+    message.tags.iter().map(String::len).sum::<usize>() + message.tags.len().saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flipped bit in the number of messages is no reason to look for millions of them.
+    #[test]
+    fn a_run_holds_no_more_messages_than_fit_into_it() {
+        let at = Position { segment: 1, offset: 0 };
+        let content = |first, count: u32| {
+            let mut bytes = vec![0; RUN_HEAD + 3 * OLD_MESSAGE_HEAD];
+            put_head(&mut bytes, StreamNo(1), first, count);
+            bytes
+        };
+        for count in [0, 1, 3, 3 | CHECKED] {
+            assert_eq!(head(&content(1, count), at).map(|run| run.count), Ok(count & !CHECKED));
+        }
+        for (first, count) in [(1, 4), (1, 1 << 30), (1, u32::MAX), (u64::MAX, 1)] {
+            assert_eq!(head(&content(first, count), at), Err(Corrupt), "{count} from {first}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What nobody waits for: the index takes in what the log has, what was deleted is swept, files of the log are made and go.
+
+use std::sync::atomic::Ordering;
+
+use crate::store::{
+    Record, StoreError,
+    disk::{
+        DiskStore, compaction,
+        index::writer::Writer,
+        locked,
+        log::{Log, file_cache::ReadError, frame::Frame},
+    },
+    full::is_full,
+};
+
+impl DiskStore {
+    /// A bounded piece of each thing to do; whether there is more of any. What is deleted goes on being deleted on a full disk.
+    pub(crate) fn tidy_step(&self) -> Result<bool, StoreError> {
+        let much = locked(&self.recent).is_much();
+        if much {
+            self.catch_up()?;
+        }
+        let more_garbage = self.insist(|| self.change_index(Writer::sweep))?;
+        if more_garbage {
+            self.emptied.store(true, Ordering::Relaxed);
+            self.remove_emptied()?;
+        } else {
+            self.tidy_log()?;
+        }
+        let made = self.make_files();
+        let more_of_log = self.emptied.load(Ordering::Relaxed) || locked(&self.moving).is_under_way();
+        if more_garbage || more_of_log && !self.is_pinned() {
+            return Ok(true);
+        }
+        made.map(|()| false)
+    }
+
+    /// Makes the files that are missing: those that are kept for a full disk, then the next one of the log.
+    fn make_files(&self) -> Result<(), StoreError> {
+        let made = self.reserve.make().and_then(|()| {
+            let wants_next = locked(&self.log).as_ref().is_some_and(Log::wants_next);
+            if wants_next { self.next.make() } else { Ok(()) }
+        });
+        match made {
+            Err(error) if is_full(error.kind()) => self.leave_sparse_file().and(Err(StoreError::new(error))),
+            made => made.map_err(StoreError::new),
+        }
+    }
+
+    /// Whether a copy is being made, for which files of the log have to stay.
+    fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::SeqCst) > 0
+    }
+
+    /// Removes files of the log while more is being deleted: its room is free as soon as may be.
+    fn remove_emptied(&self) -> Result<(), StoreError> {
+        let found = self.change_index(|writer| writer.has_emptied_segments(writer.applied.segment))?;
+        if found { self.remove_empty() } else { Ok(()) }
+    }
+
+    /// Removes files of the log that nothing needs.
+    fn remove_empty(&self) -> Result<(), StoreError> {
+        self.insist(|| {
+            self.change_index(|writer| {
+                if self.is_pinned() {
+                    self.emptied.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                let before = writer.applied.segment;
+                let used = writer.segments_in_use(before)?;
+                let mut unused = self.files.directory.segments().map_err(ReadError::Io)?;
+                unused.retain(|segment| *segment < before && used.binary_search(segment).is_err());
+                if !unused.is_empty() {
+                    writer.forget_segments(before)?;
+                }
+                unused.into_iter().try_for_each(|segment| Ok(self.files.remove(segment).map_err(ReadError::Io)?))
+            })
+        })
+    }
+
+    /// Looks for files of the log that can go, or be emptied.
+    fn tidy_log(&self) -> Result<(), StoreError> {
+        if self.is_pinned() {
+            return Ok(());
+        }
+        if self.emptied.swap(false, Ordering::Relaxed) {
+            let removed = self.remove_empty();
+            self.emptied.fetch_or(removed.is_err(), Ordering::Relaxed);
+            removed?;
+            self.choose_file_to_empty()?;
+        }
+        self.move_some()
+    }
+
+    /// On a full disk the log leaves the file it ends in, if little of that is needed: then its room is free for new messages.
+    fn leave_sparse_file(&self) -> Result<(), StoreError> {
+        let end = match locked(&self.log).as_ref() {
+            Some(log) if log.is_half_full() => log.end(),
+            _ => return Ok(()),
+        };
+        self.catch_up()?;
+        let needed = self.change_index(|writer| writer.bytes_in_use(end.segment))?;
+        if needed >= self.segment_bytes / compaction::SPARSE {
+            return Ok(());
+        }
+        let frame = Frame::of(self.files.directory.log, &[Record::Skipped]).map_err(StoreError::new)?;
+        self.append_by(frame, Log::leave_file)?;
+        self.emptied.store(true, Ordering::Relaxed);
+        self.catch_up()
+    }
+}

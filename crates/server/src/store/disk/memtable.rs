@@ -1,0 +1,133 @@
+//! What is in the log and not in the index yet. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::store::{
+    Record, StreamNo,
+    disk::log::{
+        frame::Change,
+        position::{Position, Run},
+    },
+};
+
+/// So many changes are worth a transaction of the index.
+const MANY_CHANGES: usize = 1_024;
+/// So many bytes of log are worth one: an opening reads what the index does not have.
+const MANY_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Changes in the order of the log, up to a place in it.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) changes: Vec<Change>,
+    /// Where the log goes on behind them.
+    pub(crate) end: Position,
+    /// The number of the frame there.
+    pub(crate) number: u64,
+}
+
+impl Batch {
+    /// Whether it deletes anything: room in the log may be free when the index has it.
+    pub(crate) fn deletes(&self) -> bool {
+        self.changes.iter().any(deletes)
+    }
+}
+
+fn deletes(change: &Change) -> bool {
+    use Record::{Emptied, Expired, GroupDeleted, QueueDeleted, Unparked};
+    matches!(change, Change::Other(Emptied { .. } | Expired { .. } | QueueDeleted(_) | GroupDeleted(..) | Unparked(..)))
+}
+
+/// The lot whose messages a change is about.
+fn lot_of(change: &Change) -> Option<StreamNo> {
+    match change {
+        Change::Parked(run, _) => Some(run.stream),
+        Change::Other(Record::Unparked(lot, ..) | Record::Emptied { lot, .. }) => Some(*lot),
+        _ => None,
+    }
+}
+
+/// What the index does not have.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    batch: Batch,
+    /// Also those of a batch that is being taken into the index.
+    runs: BTreeMap<(StreamNo, u64), Run>,
+    /// Lots whose messages changed.
+    lots: BTreeSet<StreamNo>,
+    bytes: u64,
+    /// Whether something was deleted: room waits for the index.
+    deleted: bool,
+}
+
+impl Recent {
+    /// The index has everything up to here.
+    pub(crate) fn nothing_behind(end: Position, number: u64) -> Self {
+        let batch = Batch { changes: Vec::new(), end, number };
+        Self { batch, runs: BTreeMap::new(), lots: BTreeSet::new(), bytes: 0, deleted: false }
+    }
+
+    /// Adds a frame.
+    pub(crate) fn add(&mut self, changes: Vec<Change>, bytes: u64, end: Position) {
+        for change in &changes {
+            match change {
+                Change::Appended(run, _) => drop(self.runs.insert((run.stream, run.first), *run)),
+                change => self.lots.extend(lot_of(change)),
+            }
+            self.deleted |= deletes(change) && !matches!(change, Change::Other(Record::Unparked(..)));
+        }
+        self.batch.changes.extend(changes);
+        self.batch.end = end;
+        self.batch.number += 1;
+        self.bytes += bytes;
+    }
+
+    /// Whether it is worth a transaction of the index.
+    pub(crate) fn is_much(&self) -> bool {
+        self.deleted || self.batch.changes.len() >= MANY_CHANGES || self.bytes >= MANY_BYTES
+    }
+
+    /// Whether this is a lot of which the index does not know everything.
+    pub(crate) fn touches_lot(&self, stream: StreamNo) -> bool {
+        self.lots.contains(&stream)
+    }
+
+    /// What the index is to take next; it is still here for readers.
+    pub(crate) fn take(&mut self) -> Batch {
+        let next = Batch { changes: Vec::new(), ..self.batch };
+        (self.bytes, self.deleted) = (0, false);
+        std::mem::replace(&mut self.batch, next)
+    }
+
+    /// The index could not take it.
+    pub(crate) fn put_back(&mut self, batch: Batch) {
+        let later = std::mem::replace(&mut self.batch.changes, batch.changes);
+        self.batch.changes.extend(later);
+    }
+
+    /// The index has it.
+    pub(crate) fn forget(&mut self, batch: &Batch) {
+        for change in &batch.changes {
+            if let Change::Appended(run, _) = change {
+                self.runs.remove(&(run.stream, run.first));
+            }
+        }
+        self.lots = self.batch.changes.iter().filter_map(lot_of).collect();
+    }
+
+    /// The runs of a stream from the one with a place on, for so many messages; and whether that one is among them.
+    pub(crate) fn runs(&self, stream: StreamNo, from: u64, messages: usize) -> (Vec<Run>, bool) {
+        let before = self.runs.range((stream, 0)..=(stream, from)).next_back().map(|(_, run)| *run);
+        let covering = before.filter(|run| run.end() > from);
+        let behind = self.runs.range((stream, from + 1)..=(stream, u64::MAX)).map(|(_, run)| *run);
+        let mut left = messages as u64;
+        let mut found = Vec::new();
+        for run in covering.into_iter().chain(behind) {
+            if left == 0 {
+                break;
+            }
+            left = left.saturating_sub(run.end() - run.first.max(from));
+            found.push(run);
+        }
+        (found, covering.is_some())
+    }
+}

@@ -1,0 +1,302 @@
+//! What a store is to hold after its commits: as plain as can be, without files.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    broker::RetentionPolicy,
+    store::{
+        GroupRow, LotMark, QueueRow, ReaderMark, Settlement, Stored, StreamMark,
+        disk::{tests::ALL, *},
+    },
+};
+use dms_protocol::queue::{QueueId, QueueTag, TagFilter};
+
+/// Messages of a stream or lot.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) low: u64,
+    pub(crate) next: u64,
+    pub(crate) newest: i64,
+    pub(crate) messages: BTreeMap<u64, Arc<Stored>>,
+}
+
+/// A queue, less its messages.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    pub(crate) row: QueueRow,
+    tags: Vec<QueueTag>,
+    retention: RetentionPolicy,
+}
+
+/// A group's position.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(crate) stream: u32,
+    start: u64,
+    head: u64,
+    consumed: u64,
+    settled: BTreeSet<u64>,
+    failures: BTreeMap<u64, u32>,
+    rule: Option<TagFilter>,
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) next_number: u32,
+    pub(crate) queues: BTreeMap<u32, Queue>,
+    pub(crate) groups: BTreeMap<u32, GroupRow>,
+    pub(crate) streams: BTreeMap<u32, Stream>,
+    pub(crate) readers: BTreeMap<u32, Reader>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            next_number: 1,
+            queues: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            readers: BTreeMap::new(),
+        }
+    }
+}
+
+/// What can be seen of a store from outside.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Seen {
+    next_number: u32,
+    queues: Vec<SeenQueue>,
+    groups: Vec<SeenGroup>,
+}
+
+#[derive(Debug, PartialEq)]
+struct SeenQueue {
+    row: QueueRow,
+    tags: Vec<QueueTag>,
+    retention: RetentionPolicy,
+    stream: SeenStream,
+    lot: LotMark,
+    parked: Vec<Arc<Stored>>,
+}
+
+#[derive(Debug, PartialEq)]
+struct SeenGroup {
+    row: GroupRow,
+    reader: ReaderMark,
+    dead_letters: SeenStream,
+    dead_letter_reader: ReaderMark,
+}
+
+#[derive(Debug, PartialEq)]
+struct SeenStream {
+    marks: (u64, u64, i64),
+    messages: Vec<Arc<Stored>>,
+}
+
+impl Seen {
+    /// How it differs from what it is to be: the first line of either that is another, and those before it.
+    pub(crate) fn differs_from(&self, expected: &Self) -> Option<String> {
+        if self == expected {
+            return None;
+        }
+        let (seen, expected) = (format!("{self:#?}"), format!("{expected:#?}"));
+        let place = seen.lines().zip(expected.lines()).take_while(|(seen, expected)| seen == expected).count();
+        let about = |text: &str| text.lines().skip(place.saturating_sub(12)).take(18).collect::<Vec<_>>().join("\n");
+        Some(format!("holds\n{}\nand not\n{}", about(&seen), about(&expected)))
+    }
+}
+
+impl Reader {
+    fn new(stream: u32, start: u64) -> Self {
+        let (settled, failures) = (BTreeSet::new(), BTreeMap::new());
+        Self { stream, start, head: start, consumed: 0, settled, failures, rule: None }
+    }
+
+    /// Places that are not settled.
+    pub(crate) fn open(&self, stream: &Stream, end: u64) -> Vec<u64> {
+        (self.start.max(stream.low)..end).filter(|place| !self.settled.contains(place)).collect()
+    }
+
+    fn settle(&mut self, settlement: &Settlement) {
+        self.consumed += settlement.done.len() as u64;
+        self.head = self.head.max(settlement.head);
+        self.settled.extend(settlement.done.iter().chain(&settlement.dead));
+        self.settled.extend(settlement.skipped.iter().cloned().flatten());
+        self.failures.extend(settlement.failed.iter().copied());
+    }
+
+    fn mark(&self, stream: &Stream) -> ReaderMark {
+        let failures = |place| (place, self.failures.get(&place).copied().unwrap_or_default());
+        let ready = self.open(stream, self.head).into_iter().map(failures).collect();
+        ReaderMark { head: self.head, consumed: self.consumed, ready, rule: self.rule.clone() }
+    }
+}
+
+impl Stream {
+    fn new() -> Self {
+        Self { low: 1, next: 1, newest: 0, messages: BTreeMap::new() }
+    }
+
+    fn add(&mut self, message: &Arc<Stored>) {
+        self.next = message.seq + 1;
+        self.messages.insert(message.seq, message.clone());
+    }
+
+    fn see(&self) -> SeenStream {
+        SeenStream { marks: (self.low, self.next, self.newest), messages: self.messages.values().cloned().collect() }
+    }
+}
+
+impl Model {
+    pub(crate) fn take(&mut self, record: &Record) {
+        match record {
+            Record::QueueCreated(row) => {
+                self.streams.insert(row.number, Stream::new());
+                self.streams.insert(row.number + 1, Stream::new());
+                let (tags, retention) = (Vec::new(), RetentionPolicy::default());
+                self.queues.insert(row.number, Queue { row: row.clone(), tags, retention });
+                self.next_number = row.number + 2;
+            }
+            Record::GroupCreated(row) => {
+                let queue = self.queue(&row.queue).row.number;
+                self.streams.insert(row.number + 1, Stream::new());
+                self.readers.insert(row.number, Reader::new(queue, row.start));
+                self.readers.insert(row.number + 1, Reader::new(row.number + 1, 1));
+                self.groups.insert(row.number, row.clone());
+                self.next_number = row.number + 2;
+            }
+            Record::QueueDeleted(id) => {
+                let number = self.queue(id).row.number;
+                self.queues.remove(&number);
+                self.groups.retain(|_, group| group.queue != *id);
+                self.forget_ownerless();
+            }
+            Record::GroupDeleted(_, id) => {
+                self.groups.retain(|_, group| group.id != *id);
+                self.forget_ownerless();
+            }
+            Record::TagsSet(id, tags) => self.queue(id).tags = tags.clone(),
+            Record::RetentionSet(id, retention) => self.queue(id).retention = *retention,
+            Record::Purged { reader, below } => {
+                let reader = self.readers.get_mut(&reader.0).unwrap();
+                reader.settled.extend(reader.start..*below);
+                reader.head = reader.head.max(*below);
+            }
+            Record::Emptied { lot, below } => {
+                self.streams.get_mut(&lot.0).unwrap().messages.retain(|place, _| place >= below);
+            }
+            Record::RuleFixed(reader, rule) => {
+                self.readers.get_mut(&reader.0).unwrap().rule = Some(rule.clone());
+            }
+            Record::Appended(stream, message) => {
+                let stream = self.streams.get_mut(&stream.0).unwrap();
+                stream.add(message);
+                stream.newest = stream.newest.max(message.entered_ms);
+            }
+            Record::Parked(lot, message) => self.streams.get_mut(&lot.0).unwrap().add(message),
+            Record::Unparked(lot, _, place) => {
+                self.streams.get_mut(&lot.0).unwrap().messages.remove(place);
+            }
+            Record::Settled { reader, settlement, .. } => self.readers.get_mut(&reader.0).unwrap().settle(settlement),
+            Record::Skipped => {}
+            Record::Expired { stream, low, .. } => {
+                let number = stream.0;
+                let stream = self.streams.get_mut(&number).unwrap();
+                stream.low = stream.low.max(*low);
+                stream.messages.retain(|place, _| place >= low);
+                for reader in self.readers.values_mut().filter(|reader| reader.stream == number) {
+                    reader.head = reader.head.max(*low);
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, id: &QueueId) -> &mut Queue {
+        self.queues.values_mut().find(|queue| queue.row.id == *id).unwrap()
+    }
+
+    fn forget_ownerless(&mut self) {
+        let owners: BTreeSet<u32> =
+            self.queues.keys().chain(self.groups.keys()).flat_map(|number| [*number, number + 1]).collect();
+        self.streams.retain(|number, _| owners.contains(number));
+        self.readers.retain(|number, _| owners.contains(number));
+    }
+
+    pub(crate) fn see(&self) -> Seen {
+        let queue = |Queue { row, tags, retention }: &Queue| {
+            let lot = &self.streams[&row.lot().0];
+            let mut parked: Vec<_> = lot.messages.values().cloned().collect();
+            parked.sort_by_key(|message| (message.entered_ms, message.seq));
+            let next_due = parked.first().map(|message| message.entered_ms);
+            SeenQueue {
+                row: row.clone(),
+                tags: tags.clone(),
+                retention: *retention,
+                stream: self.streams[&row.number].see(),
+                lot: LotMark { next: lot.next, count: parked.len() as u64, next_due },
+                parked,
+            }
+        };
+        let mark = |number: u32| {
+            let reader = &self.readers[&number];
+            reader.mark(&self.streams[&reader.stream])
+        };
+        let group = |row: &GroupRow| SeenGroup {
+            row: row.clone(),
+            reader: mark(row.number),
+            dead_letters: self.streams[&row.dead_letters().0].see(),
+            dead_letter_reader: mark(row.dead_letter_reader().0),
+        };
+        Seen {
+            next_number: self.next_number,
+            queues: self.queues.values().map(queue).collect(),
+            groups: self.groups.values().map(group).collect(),
+        }
+    }
+}
+
+/// What a store that was just opened holds.
+pub(crate) fn see(store: &DiskStore, snapshot: Snapshot) -> Seen {
+    let stream = |number: StreamNo, mark: StreamMark| {
+        let found = store.read(number, mark.low, ALL).unwrap();
+        assert_eq!(found.damaged, [], "damaged messages");
+        SeenStream { marks: (mark.low, mark.next, mark.newest), messages: found.messages }
+    };
+    let queues = snapshot.queues.into_iter().map(|queue| SeenQueue {
+        stream: stream(queue.row.stream(), queue.stream),
+        parked: store.first_due(queue.row.lot(), ALL, &BTreeSet::new()).unwrap().messages,
+        row: queue.row,
+        tags: queue.tags,
+        retention: queue.retention,
+        lot: queue.lot,
+    });
+    let groups = snapshot.groups.into_iter().map(|group| SeenGroup {
+        dead_letters: stream(group.row.dead_letters(), group.dead_letters),
+        row: group.row,
+        reader: group.reader,
+        dead_letter_reader: group.dead_letter_reader,
+    });
+    let (queues, groups) = (queues.collect(), groups.collect());
+    Seen { next_number: snapshot.next_number, queues, groups }
+}
+
+/// Whether a store that is open shows the messages that it is to hold, and no others.
+pub(crate) fn shows(store: &DiskStore, model: &Model) -> Result<(), String> {
+    let streams = model.queues.keys().copied().chain(model.groups.keys().map(|group| group + 1));
+    for number in streams {
+        let expected = model.streams[&number].see();
+        let found = store.read(StreamNo(number), expected.marks.0, ALL).map_err(|error| error.to_string())?;
+        if found.messages != expected.messages {
+            return Err(format!(
+                "stream {number} has {} messages and not {}",
+                found.messages.len(),
+                expected.messages.len()
+            ));
+        }
+    }
+    Ok(())
+}

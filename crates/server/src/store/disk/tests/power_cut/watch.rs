@@ -1,0 +1,229 @@
+//! Watches what this thread's stores, and SQLite for them, do to one directory; has some of it fail.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use dms_worker_watched_vfs as vfs;
+
+use crate::store::disk::{
+    file_ops::{Op, pread},
+    tests::power_cut::platter::{Done, FileNo, Platter},
+};
+
+thread_local! {
+    static WATCHED: RefCell<Option<Rc<Watched>>> = const { RefCell::new(None) };
+}
+
+/// What the system writes as a whole or not at all, unless the power is cut.
+const PAGE: usize = 4_096;
+
+/// A kind of change that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// What needs room on the disk.
+    Write,
+    Sync,
+    Names,
+}
+
+/// What the system says of a change that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// EIO.
+    Failed,
+    /// ENOSPC.
+    Full,
+    /// The process was killed before: what it wrote may still come to the disk.
+    Killed,
+}
+
+/// Decides which changes fail, by kind and name.
+pub(crate) type Faults = Box<dyn FnMut(Kind, &Path) -> Option<Fault>>;
+
+struct Watched(RefCell<State>);
+
+struct State {
+    root: PathBuf,
+    before: Platter,
+    names: BTreeMap<PathBuf, FileNo>,
+    by_inode: BTreeMap<(u64, u64), FileNo>,
+    next: FileNo,
+    trace: Vec<Done>,
+    faults: Option<Faults>,
+}
+
+/// A directory is watched while this is here.
+pub(crate) struct Watch(Rc<Watched>);
+
+impl Watch {
+    /// Watches a directory; all that is in it counts as synced.
+    pub(crate) fn begin(root: &Path) -> Self {
+        vfs::install();
+        let (before, names) = Platter::of(root);
+        let by_inode = names.iter().map(|(path, file)| (inode(&path.metadata().unwrap()), *file)).collect();
+        let next = before.next_file();
+        let (root, trace, faults) = (root.to_owned(), Vec::new(), None);
+        let watched = Rc::new(Watched(RefCell::new(State { root, before, names, by_inode, next, trace, faults })));
+        WATCHED.set(Some(watched.clone()));
+        vfs::watch(Some(watched.clone()));
+        Self(watched)
+    }
+
+    /// How much was done so far.
+    pub(crate) fn len(&self) -> usize {
+        self.0.0.borrow().trace.len()
+    }
+
+    /// Has changes fail from now on.
+    pub(crate) fn fail(&self, faults: Option<Faults>) {
+        self.0.0.borrow_mut().faults = faults;
+    }
+
+    /// Stops watching: the disk as it was when all was synced, and what was done since.
+    pub(crate) fn end(&self) -> (Platter, Vec<Done>) {
+        stop();
+        let mut state = self.0.0.borrow_mut();
+        (state.before.clone(), std::mem::take(&mut state.trace))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        stop();
+    }
+}
+
+fn stop() {
+    WATCHED.set(None);
+    vfs::watch(None);
+}
+
+fn inode(meta: &std::fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
+
+impl State {
+    fn file(&self, file: &File) -> Option<FileNo> {
+        self.by_inode.get(&inode(&file.metadata().ok()?)).copied()
+    }
+
+    fn begin(&mut self, path: &Path) {
+        self.names.insert(path.to_owned(), self.next);
+        self.trace.push(Done::Create(path.to_owned(), self.next));
+        self.next += 1;
+    }
+
+    fn fault(&mut self, kind: Kind, path: &Path) -> Option<Fault> {
+        self.faults.as_mut().and_then(|faults| faults(kind, path))
+    }
+
+    fn path_of(&self, file: FileNo) -> PathBuf {
+        self.names.iter().find(|(_, named)| **named == file).map(|(path, _)| path.clone()).unwrap_or_default()
+    }
+
+    /// What is to be noted of a change of the store's, which file it is about, and its kind.
+    fn look(&self, op: Op<'_>) -> Option<(Kind, PathBuf, Option<Done>)> {
+        let found = match op {
+            Op::CreateDirectory(path) => (Kind::Names, path.to_owned(), Some(Done::CreateDirectory(path.to_owned()))),
+            Op::Create(path) => (Kind::Write, path.to_owned(), None),
+            Op::Remove(path) => (Kind::Names, path.to_owned(), Some(Done::Remove(path.to_owned()))),
+            Op::Rename(from, to) => (Kind::Names, to.to_owned(), Some(Done::Rename(from.to_owned(), to.to_owned()))),
+            Op::SyncDirectory(path) => (Kind::Sync, path.to_owned(), Some(Done::SyncDirectory(path.to_owned()))),
+            Op::Write(file, bytes, offset) => {
+                let no = self.file(file)?;
+                (Kind::Write, self.path_of(no), Some(Done::Write(no, offset, bytes.to_vec())))
+            }
+            Op::SetLen(file, length) => {
+                let no = self.file(file)?;
+                (Kind::Write, self.path_of(no), Some(Done::SetLen(no, length)))
+            }
+            Op::Sync(file) => {
+                let no = self.file(file)?;
+                (Kind::Sync, self.path_of(no), Some(Done::Sync(no)))
+            }
+        };
+        found.1.starts_with(&self.root).then_some(found)
+    }
+
+    fn fail_with(&mut self, fault: Fault, op: Op<'_>, done: Option<Done>) {
+        match (op, done) {
+            (_, Some(Done::Sync(no))) if fault == Fault::Failed => self.trace.push(Done::SyncFailed(no)),
+            // As much as there was room for, in whole pages.
+            (Op::Write(file, bytes, offset), Some(Done::Write(no, ..))) => {
+                let part = &bytes[..bytes.len() / 2 / PAGE * PAGE];
+                pread::write(file, part, offset).unwrap();
+                self.trace.push(Done::Write(no, offset, part.to_vec()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Makes a change of the store's unless it is to fail.
+pub(crate) fn change<T>(op: Op<'_>, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let watched = WATCHED.try_with(|watched| watched.borrow().clone()).ok().flatten();
+    let Some(watched) = watched else { return make() };
+    let mut state = watched.0.borrow_mut();
+    let Some((kind, path, done)) = state.look(op) else { return make() };
+    if let Some(error) = state.fault(kind, &path) {
+        state.fail_with(error, op, done);
+        return Err(io::Error::from_raw_os_error(if error == Fault::Full { 28 } else { 5 }));
+    }
+    let made = make()?;
+    match done {
+        Some(done) => {
+            if let Done::Rename(from, to) = &done
+                && let Some(file) = state.names.remove(from)
+            {
+                state.names.insert(to.clone(), file);
+            }
+            state.trace.push(done);
+        }
+        None => {
+            let meta = path.metadata().unwrap();
+            let next = state.next;
+            state.by_inode.insert(inode(&meta), next);
+            state.begin(&path);
+        }
+    }
+    Ok(made)
+}
+
+impl vfs::Observer for Watched {
+    fn before(&self, op: vfs::Op<'_>) -> Result<(), vfs::Refusal> {
+        let mut state = self.0.borrow_mut();
+        let (kind, path) = match op {
+            vfs::Op::Create { path } | vfs::Op::Write { path, .. } => (Kind::Write, path),
+            vfs::Op::Truncate { path, .. } | vfs::Op::Delete { path } => (Kind::Names, path),
+            vfs::Op::Sync { path } | vfs::Op::SyncNames { path } => (Kind::Sync, path),
+        };
+        if !path.starts_with(&state.root) {
+            return Ok(());
+        }
+        if let Some(error) = state.fault(kind, path) {
+            // What SQLite wrote may still come to the disk with its next sync: it does not write it again, and what it is told then
+            // is beyond this store. The index has checksums for that.
+            return Err(if error == Fault::Full { vfs::Refusal::Full } else { vfs::Refusal::Failed });
+        }
+        let done = match op {
+            vfs::Op::Create { path } => {
+                state.begin(path);
+                return Ok(());
+            }
+            vfs::Op::Write { offset, bytes, .. } => Done::Write(state.names[path], offset, bytes.to_vec()),
+            vfs::Op::Truncate { length, .. } => Done::SetLen(state.names[path], length),
+            vfs::Op::Sync { .. } => Done::Sync(state.names[path]),
+            vfs::Op::SyncNames { .. } => Done::SyncDirectory(path.parent().unwrap().to_owned()),
+            vfs::Op::Delete { .. } => Done::Remove(path.to_owned()),
+        };
+        state.trace.push(done);
+        Ok(())
+    }
+}

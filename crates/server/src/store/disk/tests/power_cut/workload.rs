@@ -1,0 +1,213 @@
+//! What a broker may do to a store, by chance.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    broker::RetentionPolicy,
+    store::{
+        GroupRow, QueueRow, ReaderNo, Settlement, Stored,
+        disk::{
+            tests::power_cut::model::{Model, Stream},
+            *,
+        },
+    },
+};
+use dms_protocol::{
+    message::DeadLetterInfo,
+    queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter, TagMode},
+};
+
+/// One thing to do.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Commit(Vec<Record>),
+    CatchUp,
+    Tidy,
+    /// The process ends, in order or killed, and another opens the directory.
+    Restart(bool),
+}
+
+/// What is done next to a store that holds this.
+pub(crate) fn step(model: &Model, rng: &mut fastrand::Rng) -> Step {
+    if model.queues.is_empty() {
+        return Step::Commit(vec![create_queue(model)]);
+    }
+    loop {
+        let records = match rng.u8(..100) {
+            0..2 if model.queues.len() < 4 => vec![create_queue(model)],
+            2..6 if model.groups.len() < 6 => vec![create_group(model, rng)],
+            6..7 => delete_queue(model, rng),
+            7..8 => delete_group(model, rng),
+            8..9 => vec![set_tags(model, rng)],
+            9..10 => vec![set_retention(model, rng)],
+            10..11 => fix_rule(model, rng),
+            11..45 => append(model, rng),
+            45..50 => vec![park(model, rng)],
+            50..53 => unpark(model, rng),
+            53..54 => vec![empty(model, rng)],
+            54..55 => purge(model, rng),
+            55..76 => settle(model, rng),
+            76..82 => expire(model, rng),
+            82..86 => return Step::CatchUp,
+            86..98 => return Step::Tidy,
+            98..100 => return Step::Restart(rng.bool()),
+            _ => continue,
+        };
+        if !records.is_empty() {
+            return Step::Commit(records);
+        }
+    }
+}
+
+fn any<'a, T>(rng: &mut fastrand::Rng, all: impl ExactSizeIterator<Item = &'a T>) -> Option<&'a T> {
+    rng.choice(all)
+}
+
+fn any_queue<'a>(model: &'a Model, rng: &mut fastrand::Rng) -> &'a QueueRow {
+    &any(rng, model.queues.values()).unwrap().row
+}
+
+pub(crate) fn create_queue(model: &Model) -> Record {
+    let number = model.next_number;
+    Record::QueueCreated(QueueRow {
+        number,
+        id: QueueId::new(format!("queue-{number}")),
+        project: ProjectId::new("p"),
+        name: format!("q{number}"),
+        mode: QueueMode::Normal,
+        description: "x".repeat(number as usize),
+        max_consume_count: Some(3),
+        retention_hours: None,
+        created_ms: i64::from(number),
+    })
+}
+
+fn create_group(model: &Model, rng: &mut fastrand::Rng) -> Record {
+    let (queue, number) = (any_queue(model, rng), model.next_number);
+    let stream = &model.streams[&queue.number];
+    let start = if rng.bool() { stream.low } else { stream.next };
+    let (id, name) = (GroupId::new(format!("g-{number}")), format!("g{number}"));
+    Record::GroupCreated(GroupRow { number, queue: queue.id.clone(), id, name, created_ms: 8, start })
+}
+
+fn delete_queue(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    if model.queues.len() < 2 { Vec::new() } else { vec![Record::QueueDeleted(any_queue(model, rng).id.clone())] }
+}
+
+fn delete_group(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let group = any(rng, model.groups.values());
+    group.map(|group| Record::GroupDeleted(group.queue.clone(), group.id.clone())).into_iter().collect()
+}
+
+fn set_tags(model: &Model, rng: &mut fastrand::Rng) -> Record {
+    let queue = any_queue(model, rng).id.clone();
+    let tags = (0..rng.u8(..4)).map(|tag| QueueTag { key: format!("k{tag}"), value: rng.u32(..).to_string() });
+    Record::TagsSet(queue, tags.collect())
+}
+
+fn set_retention(model: &Model, rng: &mut fastrand::Rng) -> Record {
+    let policy = RetentionPolicy {
+        retention: rng.bool().then(|| Duration::from_secs(rng.u64(1..100_000))),
+        delete_when_settled: *rng.choice(&[None, Some(false), Some(true)]).unwrap(),
+    };
+    Record::RetentionSet(any_queue(model, rng).id.clone(), policy)
+}
+
+/// All that waits in a lot is purged, or its first messages.
+fn empty(model: &Model, rng: &mut fastrand::Rng) -> Record {
+    let lot = any_queue(model, rng).lot();
+    Record::Emptied { lot, below: rng.u64(1..=model.streams[&lot.0].next) }
+}
+
+/// A group's backlog is purged.
+fn purge(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let group = any(rng, model.groups.values());
+    let end = |group: &GroupRow| model.streams[&model.readers[&group.number].stream].next;
+    group.map(|group| Record::Purged { reader: group.reader(), below: end(group) }).into_iter().collect()
+}
+
+fn fix_rule(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let rule = TagFilter { tags: vec![rng.u32(..).to_string()], mode: TagMode::Or };
+    let group = any(rng, model.groups.values());
+    group.map(|group| Record::RuleFixed(group.reader(), rule)).into_iter().collect()
+}
+
+/// One message of a size, with whatever else there can be.
+fn message(seq: u64, entered_ms: i64, rng: &mut fastrand::Rng) -> Arc<Stored> {
+    let size = match rng.u8(..20) {
+        0 => rng.usize(..30_000),
+        1..6 => rng.usize(..3_000),
+        _ => rng.usize(..200),
+    };
+    let json = format!("{seq}:{}", std::iter::repeat_with(|| rng.alphanumeric()).take(size).collect::<String>());
+    let tags: Vec<String> = (0..rng.u8(..3)).map(|tag| format!("tag{tag}")).collect();
+    Arc::new(Stored {
+        seq,
+        entered_ms,
+        body_bytes: json.len(),
+        json: json.into(),
+        tags: tags.into(),
+        dead_letter: None,
+    })
+}
+
+fn append(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let stream = any_queue(model, rng).stream();
+    let Stream { next, newest, .. } = model.streams[&stream.0];
+    let places = next..next + rng.u64(1..12);
+    places.zip(newest..).map(|(seq, entered_ms)| Record::Appended(stream, message(seq, entered_ms, rng))).collect()
+}
+
+fn park(model: &Model, rng: &mut fastrand::Rng) -> Record {
+    let lot = any_queue(model, rng).lot();
+    Record::Parked(lot, message(model.streams[&lot.0].next, rng.i64(-50..50), rng))
+}
+
+fn unpark(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let queue = any_queue(model, rng);
+    let due = model.streams[&queue.lot().0].messages.values().min_by_key(|due| (due.entered_ms, due.seq));
+    let Some(due) = due else { return Vec::new() };
+    let Stream { next, newest, .. } = model.streams[&queue.number];
+    let entered = message(next, newest + 1, rng);
+    vec![Record::Unparked(queue.lot(), due.entered_ms, due.seq), Record::Appended(queue.stream(), entered)]
+}
+
+/// The end of a lease: of some messages a group acknowledged, others failed, for the last time or not.
+fn settle(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let Some(group) = any(rng, model.groups.values()) else { return Vec::new() };
+    let of_dead_letters = rng.u8(..4) == 0;
+    let number = if of_dead_letters { group.number + 1 } else { group.number };
+    let reader = &model.readers[&number];
+    let stream = &model.streams[&reader.stream];
+    let mut open = reader.open(stream, stream.next);
+    open.truncate(rng.usize(1..25));
+    let Some(last) = open.last() else { return Vec::new() };
+    let mut settlement = Settlement { head: last + 1, ..Settlement::default() };
+    for place in open {
+        match rng.u8(..10) {
+            0 => settlement.failed.push((place, rng.u32(1..3))),
+            1 if !of_dead_letters => settlement.dead.push(place),
+            2 => settlement.skipped.push(place..place + 1),
+            _ => settlement.done.push(place),
+        }
+    }
+    let Stream { next, newest, .. } = model.streams[&(group.number + 1)];
+    let places = settlement.dead.iter().zip(next..).zip(newest..);
+    let dead: Vec<_> = places.map(|((_, seq), entered_ms)| dead_letter(group, seq, entered_ms, rng)).collect();
+    let settled = Record::Settled { reader: ReaderNo(number), lease: None, histories: Vec::new(), settlement };
+    std::iter::once(settled).chain(dead).collect()
+}
+
+fn dead_letter(group: &GroupRow, seq: u64, entered_ms: i64, rng: &mut fastrand::Rng) -> Record {
+    let message = Arc::into_inner(message(seq, entered_ms, rng)).unwrap();
+    let mut info = DeadLetterInfo::new("failed");
+    info.attempts = 3;
+    Record::Appended(group.dead_letters(), Arc::new(Stored { dead_letter: Some(Arc::new(info)), ..message }))
+}
+
+fn expire(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let stream = any_queue(model, rng).stream();
+    let marks = &model.streams[&stream.0];
+    let low = (marks.low + rng.u64(1..60)).min(marks.next);
+    if low == marks.low { Vec::new() } else { vec![Record::Expired { stream, low, oldest: None }] }
+}

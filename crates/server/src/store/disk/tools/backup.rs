@@ -1,0 +1,225 @@
+//! A copy of a data directory at one commit, made while the store is in use.
+//!
+//! Full files of the log never change, so they are copied as they are; the file that is being written is copied up to the end of the
+//! last commit. The index is copied before that, in one read transaction: what it lacks is in the log, where opening the copy finds
+//! it. A list of all files with their checksums comes last: a copy without it was not finished.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use crate::store::{
+    OpenError, Store, StoreError,
+    disk::{
+        DiskStore,
+        file_ops::{private, sync_directory},
+        locked,
+        log::{answered::AnsweredFile, position::Position},
+        open::{BEGUN, DATABASE, LOCK, LOG, create},
+        released,
+        tools::repair::RepairError,
+    },
+};
+
+/// The list of a copy's files, in the copy.
+pub(crate) const LIST: &str = "backup.json";
+const CHUNK: usize = 1024 * 1024;
+
+/// What a copy consists of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Backup {
+    /// The number of the last commit in it.
+    pub commit: u64,
+    /// Its files.
+    pub files: Vec<CopiedFile>,
+}
+
+/// A file of a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedFile {
+    /// Its path in the copy.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its checksum.
+    pub crc32: u32,
+}
+
+impl Backup {
+    /// How much it is.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// Copies a directory that no server uses into a new one.
+///
+/// # Errors
+/// When it is in use, does not open, or the copy cannot be written.
+pub fn back_up(dir: &Path, dest: &Path) -> Result<Backup, RepairError> {
+    let there = std::fs::metadata(dir.join(LOCK));
+    there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+    let (store, _) = DiskStore::open(dir)?;
+    let made = store.copy_to(dest);
+    // It was opened for the copy alone.
+    let _ = store.release(true);
+    made.map_err(|error| RepairError::Impossible(error.to_string()))
+}
+
+/// Whether a path that need not exist yet is below a directory.
+fn inside(path: &Path, directory: &Path) -> bool {
+    let Ok(directory) = directory.canonicalize() else { return false };
+    path.ancestors().find_map(|above| above.canonicalize().ok()).is_some_and(|there| there.starts_with(directory))
+}
+
+/// No file of the log is removed while one of these is there.
+struct Pin<'a>(&'a AtomicUsize);
+
+impl<'a> Pin<'a> {
+    fn set(pins: &'a AtomicUsize) -> Self {
+        pins.fetch_add(1, Ordering::SeqCst);
+        Self(pins)
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl DiskStore {
+    /// Copies the store into a new directory.
+    pub(crate) fn copy_to(&self, to: &Path) -> Result<Backup, StoreError> {
+        let held = self.hold()?;
+        let database = held.as_ref().ok_or_else(released)?.database();
+        let own = database.parent().unwrap_or(&database);
+        if inside(to, own) {
+            let text = format!("{} is inside the data directory {}: name another place", to.display(), own.display());
+            return Err(StoreError::new(text));
+        }
+        begin(to).map_err(|error| named(to, &error))?;
+        let pin = Pin::set(&self.pins);
+        // A removal that is under way ends before this has the index.
+        let copied = self.change_index(|_| Ok(())).and_then(|()| self.copy(&database, to));
+        drop(pin);
+        self.untidy.store(true, Ordering::Relaxed);
+        if copied.is_err() {
+            // It was made here, and is no copy.
+            let _ = std::fs::remove_dir_all(to);
+        }
+        copied
+    }
+
+    fn copy(&self, database: &Path, to: &Path) -> Result<Backup, StoreError> {
+        let mut files = vec![copy_index(database, to)?];
+        let (last, end) = {
+            let log = locked(&self.log);
+            let log = log.as_ref().ok_or_else(released)?;
+            (log.last(), log.end())
+        };
+        let directory = &self.files.directory;
+        let answered = AnsweredFile::open(&to.join(LOG), directory.log).map_err(StoreError::new)?;
+        // Of one that was read from the log, not written by this process, the place may not be known.
+        if last.at != Position::default() {
+            answered.note(last);
+        }
+        let name = format!("{LOG}/answered");
+        files.push(sum_of(to, &name).map_err(|error| named(&to.join(&name), &error))?);
+        for segment in directory.segments().map_err(StoreError::new)?.into_iter().filter(|one| *one <= end.segment) {
+            let from = directory.file(segment);
+            let file = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = format!("{LOG}/{file}");
+            let copied = copy_segment(&from, to, &name, Position { segment, ..end }, end);
+            files.push(copied.map_err(|error| named(&from, &error))?);
+        }
+        let backup = Backup { commit: last.number, files };
+        finish(to, &backup).map_err(|error| named(to, &error))?;
+        Ok(backup)
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::new(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// A new directory for a copy. One that has anything in it is refused.
+fn begin(to: &Path) -> io::Result<()> {
+    if std::fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(io::Error::other("a copy goes into a new directory, and there is something in this one"));
+    }
+    create(to)?;
+    create(&to.join(LOG))
+}
+
+/// The index as it is at one moment, without what it has deleted.
+fn copy_index(database: &Path, to: &Path) -> Result<CopiedFile, StoreError> {
+    let copy = to.join(DATABASE);
+    let made = private().write(true).create_new(true).open(&copy).map_err(|error| named(&copy, &error))?;
+    let conn = Connection::open(database).map_err(StoreError::new)?;
+    conn.busy_timeout(std::time::Duration::from_secs(10)).map_err(StoreError::new)?;
+    conn.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).map_err(StoreError::new)?;
+    made.sync_all().and_then(|()| sum_of(to, DATABASE)).map_err(|error| named(&copy, &error))
+}
+
+/// Copies a file of the log; the last one up to the log's end.
+fn copy_segment(from: &Path, to: &Path, name: &str, at: Position, end: Position) -> io::Result<CopiedFile> {
+    let source = File::open(from)?;
+    let bytes = source.metadata()?.len();
+    let wanted = if at.segment == end.segment { end.offset } else { bytes };
+    let mut copy = private().write(true).create_new(true).open(to.join(name))?;
+    let mut source = source.take(wanted);
+    let (mut sum, mut chunk) = (crc32fast::Hasher::new(), vec![0; CHUNK]);
+    loop {
+        let read = source.read(&mut chunk)?;
+        if read == 0 {
+            break;
+        }
+        sum.update(&chunk[..read]);
+        copy.write_all(&chunk[..read])?;
+    }
+    copy.set_len(bytes)?;
+    copy.sync_all()?;
+    chunk.fill(0);
+    let mut zeros = bytes - wanted;
+    while zeros > 0 {
+        let length = zeros.min(CHUNK as u64);
+        sum.update(&chunk[..usize::try_from(length).unwrap_or(CHUNK)]);
+        zeros -= length;
+    }
+    Ok(CopiedFile { name: name.to_owned(), bytes, crc32: sum.finalize() })
+}
+
+/// Size and checksum of a file of a copy.
+pub(crate) fn sum_of(dir: &Path, name: &str) -> io::Result<CopiedFile> {
+    let mut file = File::open(dir.join(name))?;
+    let (mut sum, mut bytes, mut chunk) = (crc32fast::Hasher::new(), 0, vec![0; CHUNK]);
+    loop {
+        let read = file.read(&mut chunk)?;
+        if read == 0 {
+            return Ok(CopiedFile { name: name.to_owned(), bytes, crc32: sum.finalize() });
+        }
+        sum.update(&chunk[..read]);
+        bytes += read as u64;
+    }
+}
+
+fn finish(to: &Path, backup: &Backup) -> io::Result<()> {
+    write_new(&to.join(LOCK), format!("{BEGUN}\n").as_bytes())?;
+    sync_directory(&to.join(LOG))?;
+    sync_directory(to)?;
+    write_new(&to.join(LIST), &serde_json::to_vec_pretty(backup)?)?;
+    sync_directory(to)
+}
+
+fn write_new(path: &PathBuf, bytes: &[u8]) -> io::Result<()> {
+    let mut file = private().write(true).create_new(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

@@ -1,0 +1,282 @@
+//! Looks at a data directory without changing it: what is whole, what is not, and whether it opens.
+//!
+//! What opening would do is tried on a shadow: copies of the index and of the end of the log, and links to the files of the log that
+//! opening only reads.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use crate::store::{
+    Found, OpenError, ReadLimit, Snapshot, Store, StreamNo,
+    disk::{
+        DiskStore,
+        index::checksums,
+        log::segment::{Directory, Frames, SEGMENT_HEAD},
+        open::{DATABASE, LOCK, LOG, create},
+        tools::backup::{Backup, CopiedFile, LIST, sum_of},
+    },
+};
+
+/// How much of a stream is read at once.
+const READ: ReadLimit = ReadLimit { messages: 1_000, bytes: 4 * 1024 * 1024 };
+
+/// What a data directory is like.
+#[derive(Debug, Default, Serialize)]
+pub struct Condition {
+    /// Why it does not open.
+    pub refused: Option<String>,
+    /// Messages that are whole.
+    pub messages: u64,
+    /// Messages that are not: they are set aside when it is opened.
+    pub damaged: Vec<DamagedPlace>,
+    /// Commits of the log that are whole.
+    pub commits: u64,
+    /// Commits that are not: what they changed is in the index, or was read in spite of it, unless the directory is refused.
+    pub damaged_commits: Vec<Place>,
+    /// Files of a copy that are not as they were copied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changed_files: Vec<String>,
+}
+
+impl Condition {
+    /// Whether nothing is wrong with it.
+    pub fn is_whole(&self) -> bool {
+        let Self { refused, damaged, damaged_commits, changed_files, .. } = self;
+        refused.is_none() && damaged.is_empty() && damaged_commits.is_empty() && changed_files.is_empty()
+    }
+}
+
+/// Something in a file.
+#[derive(Debug, Serialize)]
+pub struct Place {
+    pub file: String,
+    pub offset: u64,
+}
+
+/// A damaged message.
+#[derive(Debug, Serialize)]
+pub struct DamagedPlace {
+    pub queue: String,
+    /// Whose dead letter it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// `messages`, `deadletters` or `delayed`.
+    pub stream: &'static str,
+    pub sequence: u64,
+    pub file: String,
+    pub offset: u64,
+    pub reason: String,
+}
+
+/// Looks at a directory that no process has open.
+pub fn check(dir: &Path) -> Result<Condition, OpenError> {
+    let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+    let _held = hold(dir)?;
+    let shadow = Shadow::of(dir).map_err(unusable)?;
+    let mut condition = Condition::default();
+    match DiskStore::open(&shadow.path) {
+        Ok((store, snapshot)) => {
+            let index = store.change_index(|writer| checksums::check_whole(&writer.conn));
+            condition.refused = index.err().map(|error| error.to_string());
+            read_all(&store, &snapshot, &mut condition);
+        }
+        Err(error) => condition.refused = Some(shadow.real(&error.to_string(), dir)),
+    }
+    for damaged in &mut condition.damaged {
+        damaged.file = shadow.real(&damaged.file, dir);
+    }
+    if let Some(log) = shadow.log {
+        read_commits(&Directory { path: dir.join(LOG), log }, &mut condition).map_err(unusable)?;
+    }
+    Ok(condition)
+}
+
+/// Looks at a copy: its files are as they were copied, and it opens.
+pub fn verify(dir: &Path) -> Result<(Backup, Condition), OpenError> {
+    let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+    let list = match std::fs::read(dir.join(LIST)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let reason = "it is missing: this is no copy that was finished, or it was opened since".to_owned();
+            return Err(OpenError::Damaged { file: dir.join(LIST), reason });
+        }
+        list => list.map_err(unusable)?,
+    };
+    let backup: Backup = serde_json::from_slice(&list)
+        .map_err(|error| OpenError::Damaged { file: dir.join(LIST), reason: error.to_string() })?;
+    let mut condition = check(dir)?;
+    for file in &backup.files {
+        condition.changed_files.extend(change_of(dir, file));
+    }
+    Ok((backup, condition))
+}
+
+/// How a file of a copy differs from what was copied.
+fn change_of(dir: &Path, file: &CopiedFile) -> Option<String> {
+    match sum_of(dir, &file.name) {
+        Ok(found) if found == *file => None,
+        Ok(found) if found.bytes != file.bytes => {
+            Some(format!("{} has {} bytes of {}", file.name, found.bytes, file.bytes))
+        }
+        Ok(_) => Some(format!("{} does not match its checksum", file.name)),
+        Err(error) => Some(format!("{} cannot be read: {error}", file.name)),
+    }
+}
+
+/// Keeps other processes out of a directory, without a trace.
+pub(crate) fn hold(dir: &Path) -> Result<File, OpenError> {
+    let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+    let lock = File::open(dir.join(LOCK)).map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned(), pid: None }),
+        Err(TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+/// A directory that is opened in place of another.
+pub(crate) struct Shadow {
+    pub(crate) path: PathBuf,
+    /// The log's own number, where the index says it.
+    log: Option<u32>,
+}
+
+impl Shadow {
+    pub(crate) fn of(dir: &Path) -> io::Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("dms-worker-check-{}-{number}", std::process::id()));
+        let mut shadow = Self { path, log: None };
+        create(&shadow.path.join(LOG))?;
+        for name in [DATABASE, "dms.db-wal", LOCK, "log/answered"] {
+            copy_if_there(&dir.join(name), &shadow.path.join(name))?;
+        }
+        let known = known(&shadow.path.join(DATABASE));
+        shadow.log = known.map(|(log, _)| log);
+        let written = known.map_or(0, |(_, segment)| segment);
+        for entry in std::fs::read_dir(dir.join(LOG))? {
+            let entry = entry?;
+            let (from, to) = (entry.path(), shadow.path.join(LOG).join(entry.file_name()));
+            let number = from.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            match number {
+                Some(number) if number < written => link(&from, &to)?,
+                Some(_) => drop(std::fs::copy(&from, &to)?),
+                None => {}
+            }
+        }
+        Ok(shadow)
+    }
+
+    /// The same text about the directory itself.
+    fn real(&self, text: &str, dir: &Path) -> String {
+        text.replace(&*self.path.to_string_lossy(), &dir.to_string_lossy())
+    }
+}
+
+impl Drop for Shadow {
+    fn drop(&mut self) {
+        // Only room in the temporary directory is lost.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The log's number, and the file that the index has read up to.
+fn known(database: &Path) -> Option<(u32, u64)> {
+    let conn = Connection::open(database).ok()?;
+    conn.query_row("SELECT log, segment FROM counter", [], |row| Ok((row.get(0)?, row.get(1)?))).ok()
+}
+
+fn copy_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::copy(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A file that is only read.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::symlink(from.canonicalize()?, to);
+    #[cfg(not(unix))]
+    std::fs::copy(from, to).map(drop)
+}
+
+fn read_all(store: &DiskStore, snapshot: &Snapshot, condition: &mut Condition) {
+    let name_of = |id: &dms_protocol::queue::QueueId| {
+        let queue = snapshot.queues.iter().find(|queue| queue.row.id == *id);
+        queue.map_or_else(|| id.to_string(), |queue| queue.row.name.clone())
+    };
+    let queues = snapshot.queues.iter().flat_map(|queue| {
+        let name = &queue.row.name;
+        [(queue.row.stream(), name.clone(), None, "messages"), (queue.row.lot(), name.clone(), None, "delayed")]
+    });
+    let groups = snapshot.groups.iter().map(|group| {
+        let row = &group.row;
+        (row.dead_letters(), name_of(&row.queue), Some(row.name.clone()), "deadletters")
+    });
+    for (number, queue, group, stream) in queues.chain(groups) {
+        if let Err(error) = read_stream(store, number, (&queue, group.as_deref(), stream), condition) {
+            condition.refused.get_or_insert(error.to_string());
+        }
+    }
+}
+
+fn read_stream(
+    store: &DiskStore,
+    number: StreamNo,
+    (queue, group, stream): (&str, Option<&str>, &'static str),
+    condition: &mut Condition,
+) -> Result<(), crate::store::StoreError> {
+    let mut from = 0;
+    while from < u64::MAX {
+        let Found { messages, damaged, until } = store.read(number, from, READ)?;
+        from = until;
+        condition.messages += messages.len() as u64;
+        condition.damaged.extend(damaged.into_iter().map(|damaged| DamagedPlace {
+            queue: queue.to_owned(),
+            group: group.map(str::to_owned),
+            stream,
+            sequence: damaged.seq,
+            file: damaged.file.to_string(),
+            offset: damaged.offset,
+            reason: damaged.reason.to_string(),
+        }));
+    }
+    Ok(())
+}
+
+fn read_commits(directory: &Directory, condition: &mut Condition) -> io::Result<()> {
+    for segment in directory.segments()? {
+        if directory.is_unmade(segment)? {
+            continue;
+        }
+        let place = |offset| Place { file: directory.file(segment).display().to_string(), offset };
+        let Ok(file) = directory.open(segment) else {
+            condition.damaged_commits.push(place(0));
+            continue;
+        };
+        if directory.has_damaged_head(&file, segment)? {
+            condition.damaged_commits.push(place(0));
+        }
+        let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD)?;
+        loop {
+            if frames.next()?.is_some() {
+                condition.commits += 1;
+                continue;
+            }
+            let next = frames.next_whole(frames.offset)?;
+            if next.is_some() || !frames.is_unwritten(frames.offset)? {
+                condition.damaged_commits.push(place(frames.offset));
+            }
+            let Some(next) = next else { break };
+            frames.offset = next;
+        }
+    }
+    Ok(())
+}

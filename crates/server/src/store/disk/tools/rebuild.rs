@@ -1,0 +1,353 @@
+//! Makes the index anew from the log, for when it is damaged or lost.
+//!
+//! The log has every change, but its first files go when their messages have expired. While all of them are there, the new index is what the
+//! old one was. Later it begins with what can be believed of the old one: queues, groups, positions and acknowledgements whose rows match
+//! their checksums. Where messages are is always taken from the log.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use crate::store::{
+    OpenError, Record, Store, StreamNo,
+    disk::{
+        DiskStore,
+        file_ops::{self, pread},
+        index::{
+            checksums,
+            load::{LoadError, Loaded, stream_image},
+            lookup, schema,
+            writer::Writer,
+        },
+        log::{
+            damaged_frame,
+            file_cache::{Files, ReadError},
+            frame::{self, Change},
+            position::{Position, Run},
+            segment::{Directory, Frames, SEGMENT_HEAD},
+        },
+        memtable::Batch,
+        open::{DATABASE, DataDir, LOG, connect, explain},
+        tools::repair::RepairError,
+    },
+};
+
+/// What came of it.
+#[derive(Debug, Default, Serialize)]
+pub struct Rebuilt {
+    /// Where the old index is now.
+    pub old: Option<PathBuf>,
+    /// Whether all that was in the index is in the new one.
+    pub complete: bool,
+    /// Commits that were read.
+    pub commits: u64,
+    /// Places of the log that could not be read: what they changed is not known.
+    pub unreadable: u64,
+    /// Messages whose queue or group is not known any more.
+    pub unknown_messages: u64,
+    /// Queues and groups in the new index.
+    pub queues: usize,
+    pub groups: usize,
+}
+
+/// Makes the index of a directory anew. The old one is kept beside it.
+pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
+    let there = std::fs::metadata(dir.join(LOG));
+    there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+    let mut held = DataDir::lock(dir)?;
+    held.lock_log_directory()?;
+    let failed = |source| RepairError::File { path: dir.to_owned(), source };
+    let log = log_number(dir).map_err(failed)?;
+    let directory = Directory { path: dir.join(LOG), log };
+    let segments = directory.segments().map_err(failed)?;
+    let first = *segments.first().ok_or_else(|| RepairError::Impossible("the log has no files".to_owned()))?;
+    let old = set_old_aside(dir).map_err(failed)?;
+    let made = make(dir, &directory, first, old.as_deref());
+    drop(held);
+    let opened = made.map_err(RepairError::from).and_then(|rebuilt| Ok((rebuilt, DiskStore::open(dir)?)));
+    match opened {
+        Ok((rebuilt, (store, snapshot))) => {
+            store.release(true).map_err(|error| RepairError::Impossible(error.to_string()))?;
+            let (queues, groups) = (snapshot.queues.len(), snapshot.groups.len());
+            Ok(Rebuilt { old, queues, groups, ..rebuilt })
+        }
+        Err(error) => {
+            put_back(dir, old.as_deref()).map_err(failed)?;
+            Err(error)
+        }
+    }
+}
+
+/// The log's own number, as its files say it.
+fn log_number(dir: &Path) -> io::Result<u32> {
+    let probe = Directory { path: dir.join(LOG), log: 0 };
+    let mut count = BTreeMap::<u32, usize>::new();
+    for segment in probe.segments()? {
+        let mut number = [0; 4];
+        if pread::read(&std::fs::File::open(probe.file(segment))?, &mut number, 8).is_ok() {
+            *count.entry(u32::from_le_bytes(number)).or_default() += 1;
+        }
+    }
+    // That of most files: one may be damaged.
+    let most = count.into_iter().max_by_key(|(_, files)| *files);
+    most.map(|(number, _)| number).ok_or_else(|| io::Error::other("the log has no files"))
+}
+
+fn names(old: &Path) -> [(PathBuf, &'static str); 2] {
+    [(old.to_owned(), DATABASE), (PathBuf::from(format!("{}-wal", old.display())), "dms.db-wal")]
+}
+
+/// Renames the old index; gives its name if there is one.
+fn set_old_aside(dir: &Path) -> io::Result<Option<PathBuf>> {
+    let free = (1..).map(|number| dir.join(format!("{DATABASE}.old-{number}"))).find(|path| !path.exists());
+    let old = free.unwrap_or_else(|| dir.join("dms.db.old"));
+    let there = dir.join(DATABASE).exists();
+    for (to, from) in names(&old) {
+        rename_if_there(&dir.join(from), &to)?;
+    }
+    remove_if_there(&dir.join("dms.db-shm"))?;
+    Ok(there.then_some(old))
+}
+
+fn put_back(dir: &Path, old: Option<&Path>) -> io::Result<()> {
+    for name in [DATABASE, "dms.db-wal", "dms.db-shm"] {
+        remove_if_there(&dir.join(name))?;
+    }
+    let Some(old) = old else { return Ok(()) };
+    names(old).into_iter().try_for_each(|(from, to)| rename_if_there(&from, &dir.join(to)))
+}
+
+fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed,
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn make(dir: &Path, directory: &Directory, first: u64, old: Option<&Path>) -> Result<Rebuilt, OpenError> {
+    let file = dir.join(DATABASE);
+    let explain = |error: LoadError| match error {
+        // A full disk, say, is no damage.
+        LoadError::Sqlite(error) => explain(&file, &error),
+        error => OpenError::Damaged { file: file.clone(), reason: error.to_string() },
+    };
+    let conn = begin(dir, directory.log).map_err(|error| explain(error.into()))?;
+    // While the log is complete nothing else is needed, and nothing else is as good.
+    let base = match old.filter(|_| first > 1) {
+        Some(old) => Base::take(&conn, old).map_err(|error| explain(error.into()))?,
+        None => Base::default(),
+    };
+    let writer = Writer::new(conn, Position { segment: first, offset: SEGMENT_HEAD });
+    let complete = first == 1 || base.whole_until.is_some();
+    let files = Files::of(directory.clone());
+    let mut reading = Reading { files, writer, base, rebuilt: Rebuilt { complete, ..Rebuilt::default() } };
+    reading.run().map_err(explain)?;
+    reading.rebuilt.complete &= reading.rebuilt.unreadable == 0;
+    Ok(reading.rebuilt)
+}
+
+/// A new index of this log.
+fn begin(dir: &Path, log: u32) -> rusqlite::Result<Connection> {
+    let file = dir.join(DATABASE);
+    // Only this user may read it; SQLite takes an empty file for a new one.
+    let made = file_ops::create(&file);
+    made.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let mut conn = connect(&file)?;
+    schema::migrate(&mut conn, 0)?;
+    conn.execute("UPDATE counter SET log = ?1", [log])?;
+    checksums::fill(&conn)?;
+    Ok(conn)
+}
+
+/// What is taken over from the old index.
+#[derive(Debug, Default)]
+struct Base {
+    /// All of it is believed, as of the commit before this one.
+    whole_until: Option<u64>,
+    /// Where streams ended.
+    next: BTreeMap<StreamNo, u64>,
+}
+
+impl Base {
+    fn take(conn: &Connection, old: &Path) -> rusqlite::Result<Self> {
+        conn.execute("ATTACH ?1 AS old", [old.to_string_lossy()])?;
+        let whole = Connection::open(old).and_then(|old| {
+            checksums::register(&old)?;
+            checksums::small_are_whole(&old)
+        });
+        let mut base = Self::default();
+        if whole.unwrap_or(false) {
+            let frame = "SELECT frame FROM old.counter";
+            base.whole_until = conn.query_row(frame, [], |row| row.get(0)).ok();
+        }
+        for (table, columns) in checksums::TAKEN_OVER {
+            let rows = format!("SELECT * FROM old.{table} WHERE sum IS row_sum('{table}', {columns})");
+            // What cannot be read is not taken over.
+            let _ = conn.execute(&format!("INSERT OR IGNORE INTO {table} {rows}"), []);
+        }
+        conn.execute("UPDATE streams SET parked = 0", [])?;
+        let mut next = conn.prepare("SELECT number, next FROM streams")?;
+        let rows = next.query_map([], |row| Ok((StreamNo(row.get(0)?), row.get(1)?)))?;
+        base.next = rows.collect::<rusqlite::Result<_>>()?;
+        drop(next);
+        let highest = "SELECT max(1, coalesce((SELECT max(number) + 2 FROM queues), 1), \
+                       coalesce((SELECT max(number) + 2 FROM consumer_groups), 1), \
+                       coalesce((SELECT next_number FROM old.counter WHERE sum IS row_sum('counter', next_number, log, segment, offset, frame)), 1))";
+        let highest = conn.query_row(highest, [], |row| row.get::<_, u32>(0)).unwrap_or(1);
+        conn.execute("UPDATE counter SET next_number = ?1", [highest])?;
+        conn.execute("DETACH old", [])?;
+        checksums::fill(conn)?;
+        Ok(base)
+    }
+}
+
+/// The log being read.
+struct Reading {
+    files: Files,
+    writer: Writer,
+    base: Base,
+    rebuilt: Rebuilt,
+}
+
+impl Reading {
+    fn run(&mut self) -> Loaded<()> {
+        let directory = self.files.directory.clone();
+        let mut batch = Batch { changes: Vec::new(), end: self.writer.applied, number: 0 };
+        for segment in directory.segments().map_err(ReadError::Io)? {
+            if directory.is_unmade(segment).map_err(ReadError::Io)? {
+                continue;
+            }
+            let Ok(file) = directory.open(segment) else {
+                self.rebuilt.unreadable += 1;
+                continue;
+            };
+            let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD).map_err(ReadError::Io)?;
+            while let Some((number, changes)) = self.next(&mut frames, segment, batch.number)? {
+                batch.end = Position { segment, offset: frames.offset };
+                batch.number = number + 1;
+                self.rebuilt.commits += 1;
+                self.take(number, &changes)?;
+            }
+        }
+        self.finish(&batch)
+    }
+
+    /// The next frame that can be read, with its number.
+    fn next(&mut self, frames: &mut Frames<'_>, segment: u64, expected: u64) -> Loaded<Option<(u64, Vec<Change>)>> {
+        let log = self.files.directory.log;
+        loop {
+            let at = Position { segment, offset: frames.offset };
+            if let Some((head, items, _)) = frames.next().map_err(ReadError::Io)? {
+                let changes = frame::changes(log, &items, at);
+                return Ok(Some((head.number, changes.map_err(|error| LoadError::Contradiction(error.to_string()))?)));
+            }
+            let next = frames.next_whole(at.offset).map_err(ReadError::Io)?;
+            if next.is_none() && frames.is_unwritten(at.offset).map_err(ReadError::Io)? {
+                return Ok(None);
+            }
+            let bytes = frames.damaged_at(at.offset).map_err(ReadError::Io)?;
+            if let Some(mended) = damaged_frame::read(log, expected.max(1), &bytes, at) {
+                frames.offset += mended.length as u64;
+                return Ok(Some((expected.max(1), mended.changes)));
+            }
+            self.rebuilt.unreadable += 1;
+            let Some(next) = next else { return Ok(None) };
+            frames.offset = next;
+        }
+    }
+
+    /// Takes the changes of one frame.
+    fn take(&mut self, number: u64, changes: &[Change]) -> Loaded<()> {
+        let Self { writer, base, rebuilt, files } = self;
+        let known = base.whole_until.is_some_and(|until| number < until);
+        writer.transact(|writer| {
+            changes.iter().try_for_each(|change| {
+                if let Some(change) = fitting(&writer.conn, files, change, known, rebuilt)? {
+                    writer.apply_one(&change)?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// The index is as the log's end has it.
+    fn finish(&mut self, batch: &Batch) -> Loaded<()> {
+        self.writer.apply(batch)?;
+        let conn = &self.writer.conn;
+        for (stream, next) in &self.base.next {
+            conn.execute("UPDATE streams SET next = max(next, ?2) WHERE number = ?1", (stream.0, next))?;
+        }
+        conn.execute("UPDATE streams SET parked = (SELECT count(*) FROM due WHERE lot = number)", [])?;
+        checksums::fill(conn)?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(())
+    }
+}
+
+/// A change as the new index can take it; `None` where it knows already, or knows nothing of whom it is about.
+fn fitting(
+    conn: &Connection,
+    files: &Files,
+    change: &Change,
+    known: bool,
+    rebuilt: &mut Rebuilt,
+) -> Loaded<Option<Change>> {
+    let low = |stream: StreamNo| stream_image(conn, stream).ok().map(|image| image.low);
+    Ok(match change {
+        Change::Appended(run, _) | Change::Parked(run, _) => match low(run.stream) {
+            None => {
+                rebuilt.unknown_messages += u64::from(run.count);
+                None
+            }
+            Some(low) => (run.end() > low).then(|| change.clone()),
+        },
+        Change::Moved(run) => match low(run.stream) {
+            Some(low) if run.end() > low => Some(moved(conn, files, run)?),
+            _ => None,
+        },
+        Change::Other(record) => is_fitting(conn, record, known)?.then(|| change.clone()),
+    })
+}
+
+/// A run that was moved from a file that is gone is new to this index.
+fn moved(conn: &Connection, files: &Files, run: &Run) -> Loaded<Change> {
+    if lookup::run_with(conn, run.stream, run.first)?.is_some_and(|found| found.first == run.first) {
+        return Ok(Change::Moved(*run));
+    }
+    let time = files.read(run)?.times().into_iter().rev().find_map(|(_, time)| time).unwrap_or(0);
+    let is_lot = lookup::extent(conn, run.stream)?.is_none();
+    Ok(if is_lot { Change::Parked(*run, time) } else { Change::Appended(*run, time) })
+}
+
+fn is_fitting(conn: &Connection, record: &Record, known: bool) -> rusqlite::Result<bool> {
+    let has = |sql: &str, value: &dyn rusqlite::ToSql| conn.prepare_cached(sql)?.exists([value]);
+    let stream = |number: &StreamNo| has("SELECT 1 FROM streams WHERE number = ?1", &number.0);
+    let queue = |id: &str| has("SELECT 1 FROM queues WHERE id = ?1", &id);
+    let group = |id: &str| has("SELECT 1 FROM consumer_groups WHERE id = ?1", &id);
+    match record {
+        Record::Unparked(lot, ..) | Record::Emptied { lot, .. } => stream(lot),
+        Record::Expired { stream: number, .. } => stream(number),
+        _ if known => Ok(false),
+        Record::QueueCreated(row) => Ok(!queue(row.id.as_str())?),
+        Record::QueueDeleted(id) | Record::TagsSet(id, _) | Record::RetentionSet(id, _) => queue(id.as_str()),
+        Record::GroupCreated(row) => Ok(queue(row.queue.as_str())? && !group(row.id.as_str())?),
+        Record::GroupDeleted(_, id) => group(id.as_str()),
+        Record::RuleFixed(reader, _) | Record::Settled { reader, .. } | Record::Purged { reader, .. } => {
+            has("SELECT 1 FROM readers WHERE number = ?1", &reader.0)
+        }
+        Record::Skipped => Ok(true),
+        Record::Appended(..) | Record::Parked(..) => Ok(false),
+    }
+}

@@ -1,0 +1,264 @@
+//! Gives up commits of a log that cannot be read, so that the directory opens. Only what is asked for is given up, and its bytes are
+//! kept in a file.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use bytes::{BufMut, BytesMut};
+use serde::Serialize;
+
+use crate::store::{
+    OpenError, Store,
+    disk::{
+        DiskStore,
+        file_ops::{self, pread, private},
+        log::{
+            answered::{self, Answered},
+            clear, damaged_frame,
+            frame::{self, FRAME_HEAD, ITEM_HEAD},
+            position::Position,
+            segment::{Directory, Frames, SEGMENT_HEAD},
+        },
+        open::{DataDir, LOG},
+        tools::check::{Shadow, hold},
+    },
+};
+
+/// What stands for a commit that was given up.
+const NOTHING: &[u8] = b"\"Skipped\"";
+
+/// What may be given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Skip {
+    /// Commits that cannot be read, with others behind them.
+    pub commits: bool,
+    /// Commits at the log's end that were answered and are missing, or cannot be read.
+    pub end: bool,
+}
+
+/// Commits that are given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// The file of the log.
+    pub file: PathBuf,
+    /// Where they begin.
+    pub offset: u64,
+    /// How many bytes are there.
+    pub bytes: u64,
+    /// The number of the first.
+    pub commit: u64,
+    /// How many.
+    pub commits: u64,
+    /// Whether the log ends with them.
+    pub end: bool,
+    #[serde(skip)]
+    segment: u64,
+}
+
+/// Why a repair was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Impossible(String),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+}
+
+/// What of a directory cannot be read and keeps it from opening. Nothing is changed.
+pub fn plan(dir: &Path) -> Result<Vec<Dropped>, RepairError> {
+    let _held = hold(dir)?;
+    let shadow = Shadow::of(dir).map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+    let (_, directory, plan) = look(&shadow.path)?;
+    let real = Directory { path: dir.join(LOG), log: directory.log };
+    Ok(plan.into_iter().map(|one| Dropped { file: real.file(one.segment), ..one }).collect())
+}
+
+/// Gives up what the plan says, as far as that was asked for, and opens the directory.
+pub fn repair(dir: &Path, skip: Skip, keep: &Path) -> Result<Vec<Dropped>, RepairError> {
+    let (held, directory, plan) = look(dir)?;
+    if let Some(one) = plan.iter().find(|one| if one.end { !skip.end } else { !skip.commits }) {
+        let option = if one.end { "--skip-end" } else { "--skip-commits" };
+        let what = format!(
+            "{} commits from {} on cannot be read, in {} at byte {}: {option} gives them up",
+            one.commits,
+            one.commit,
+            directory.file(one.segment).display(),
+            one.offset
+        );
+        return Err(RepairError::Impossible(what));
+    }
+    if !plan.is_empty() {
+        keep_bytes(&directory, &plan, keep).map_err(|source| RepairError::File { path: keep.to_owned(), source })?;
+        for one in &plan {
+            give_up(&directory, one)?;
+        }
+    }
+    drop(held);
+    let (store, _) = DiskStore::open(dir)?;
+    store.release(true).map_err(|error| RepairError::Impossible(error.to_string()))?;
+    Ok(plan)
+}
+
+fn look(dir: &Path) -> Result<(DataDir, Directory, Vec<Dropped>), RepairError> {
+    let mut held = DataDir::lock_existing(dir)?;
+    held.lock_log_directory()?;
+    let conn = held.open_database()?;
+    let known = conn.query_row("SELECT log, segment, offset, frame FROM counter", [], |row| {
+        Ok((row.get(0)?, Position { segment: row.get(1)?, offset: row.get(2)? }, row.get(3)?))
+    });
+    let (log, at, number) = known.map_err(|error| held.explain(error.into()))?;
+    let directory = Directory { path: dir.join(LOG), log };
+    let plan = Search {
+        directory: &directory,
+        answered: answered::read(&directory.path, log).ok().flatten(),
+        number,
+        plan: Vec::new(),
+    };
+    let plan = plan.run(at).map_err(|source| RepairError::File { path: directory.path.clone(), source })?;
+    Ok((held, directory, plan))
+}
+
+/// The log being searched for what cannot be read.
+struct Search<'a> {
+    directory: &'a Directory,
+    answered: Option<Answered>,
+    /// The number of the next commit.
+    number: u64,
+    plan: Vec<Dropped>,
+}
+
+impl Search<'_> {
+    fn run(mut self, at: Position) -> io::Result<Vec<Dropped>> {
+        let (mut segment, mut offset) = (at.segment, at.offset);
+        loop {
+            let file = self.directory.open(segment)?;
+            let mut frames = Frames::from(&file, self.directory.log, offset)?;
+            while self.step(&mut frames, segment)? {}
+            let begin = frames.offset;
+            match self.first_of(segment + 1)? {
+                Some(number) => {
+                    if number > self.number {
+                        self.drop_until(number, Position { segment, offset: begin }, file.metadata()?.len() - begin);
+                    }
+                    (segment, offset) = (segment + 1, SEGMENT_HEAD);
+                }
+                None => {
+                    self.drop_end(Position { segment, offset: begin }, &file)?;
+                    return Ok(self.plan);
+                }
+            }
+        }
+    }
+
+    /// Passes one commit, or what is in front of the next one that can be read.
+    fn step(&mut self, frames: &mut Frames<'_>, segment: u64) -> io::Result<bool> {
+        let at = Position { segment, offset: frames.offset };
+        if frames.next()?.is_some_and(|(head, ..)| head.number == self.number) {
+            self.number += 1;
+            return Ok(true);
+        }
+        frames.offset = at.offset;
+        let next = frames.next_whole(at.offset)?;
+        let bytes = frames.damaged_at(at.offset)?;
+        if let Some(mended) = damaged_frame::read(self.directory.log, self.number, &bytes, at) {
+            frames.offset += mended.length as u64;
+            self.number += 1;
+            return Ok(true);
+        }
+        let Some(next) = next else { return Ok(false) };
+        let Some(head) = frames.head_at(next)?.filter(|head| head.number >= self.number) else { return Ok(false) };
+        self.drop_until(head.number, at, next - at.offset);
+        frames.offset = next;
+        Ok(true)
+    }
+
+    /// The number of the first whole frame of a file, if there is such a file.
+    fn first_of(&self, segment: u64) -> io::Result<Option<u64>> {
+        if self.directory.is_unmade(segment)? {
+            return Ok(None);
+        }
+        let file = self.directory.open(segment)?;
+        let mut frames = Frames::from(&file, self.directory.log, SEGMENT_HEAD)?;
+        if let Some((head, ..)) = frames.next()? {
+            return Ok(Some(head.number));
+        }
+        let next = frames.next_whole(SEGMENT_HEAD)?;
+        Ok(next.map(|_| self.number))
+    }
+
+    fn drop_until(&mut self, number: u64, at: Position, bytes: u64) {
+        self.drop_commits(number, at, bytes, false);
+        self.number = number;
+    }
+
+    fn drop_end(&mut self, at: Position, file: &File) -> io::Result<()> {
+        let Some(answered) = self.answered.filter(|answered| answered.number >= self.number) else { return Ok(()) };
+        self.drop_commits(answered.number + 1, at, file.metadata()?.len() - at.offset, true);
+        Ok(())
+    }
+
+    /// Plans to give up the commits from the next one to the one before `number`.
+    fn drop_commits(&mut self, number: u64, Position { segment, offset }: Position, bytes: u64, end: bool) {
+        let (commit, commits) = (self.number, number - self.number);
+        let file = self.directory.file(segment);
+        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, segment });
+    }
+}
+
+/// Writes what is given up into a file: a line for each part, with its bytes in hexadecimal without the zeros at its end.
+fn keep_bytes(directory: &Directory, plan: &[Dropped], keep: &Path) -> io::Result<()> {
+    let mut kept = private().write(true).create_new(true).open(keep)?;
+    for one in plan {
+        let mut bytes = vec![0; usize::try_from(one.bytes).unwrap_or(0)];
+        pread::read(&directory.open(one.segment)?, &mut bytes, one.offset)?;
+        let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let hex: String = bytes[..length].iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = serde_json::json!({ "file": one.file, "offset": one.offset, "commit": one.commit, "commits": one.commits, "hex": hex });
+        writeln!(kept, "{line}")?;
+    }
+    kept.sync_all()
+}
+
+fn give_up(directory: &Directory, one: &Dropped) -> Result<(), RepairError> {
+    let failed = |source| RepairError::File { path: directory.file(one.segment), source };
+    let file = directory.open(one.segment).map_err(failed)?;
+    if one.end {
+        clear(&file, one.offset, one.offset + one.bytes).map_err(failed)?;
+        return match std::fs::remove_file(directory.path.join(answered::NAME)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        };
+    }
+    let frames = nothing(directory.log, one).ok_or_else(|| {
+        let what = format!("{} commits do not fit into {} bytes of {}", one.commits, one.bytes, one.file.display());
+        RepairError::Impossible(format!("{what}: a file of the log is missing; restore the directory from a backup"))
+    })?;
+    file_ops::write(&file, &frames, one.offset).and_then(|()| file_ops::sync_all(&file)).map_err(failed)
+}
+
+/// Frames that change nothing, in the place of others.
+fn nothing(log: u32, one: &Dropped) -> Option<BytesMut> {
+    let least = FRAME_HEAD + ITEM_HEAD + NOTHING.len();
+    let length = usize::try_from(one.bytes).ok()?;
+    let spare = length.checked_sub(least.checked_mul(usize::try_from(one.commits).ok()?)?)?;
+    let mut bytes = BytesMut::with_capacity(length);
+    for number in one.commit..one.commit + one.commits {
+        let blanks = if number + 1 == one.commit + one.commits { spare } else { 0 };
+        let mut items = BytesMut::new();
+        items.put_u8(frame::RECORD);
+        items.put_u32_le(frame::four_bytes(NOTHING.len() + blanks));
+        items.put_slice(NOTHING);
+        items.put_bytes(b' ', blanks);
+        bytes.put_slice(&frame::MARK);
+        bytes.put_u32_le(frame::four_bytes(items.len()));
+        bytes.put_u64_le(number);
+        bytes.put_u32_le(frame::checksum_of_frame(log, number, &items));
+        bytes.put_slice(&items);
+    }
+    Some(bytes)
+}
