@@ -72,7 +72,7 @@ pub mod transport;
 mod wire;
 pub mod worker;
 
-use dms_protocol::{clock, current, json, private, secret_url, text, visible};
+use dms_protocol::{clock, current, json, private, secret, secret_url, text, visible};
 pub use dms_protocol::{limits, message, queue, trace_context};
 
 pub use client::{Client, ClientBuilder, Error};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::secret::Secret;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
-use secrecy::{ExposeSecret, SecretString};
 
 use crate::{queue::ProjectId, transport::TransportError, visible::visible};
 
@@ -25,9 +25,9 @@ pub struct AccessKey {
     /// The access key (AK): a name, not a secret.
     pub access_key: String,
     /// The secret key (SK).
-    pub secret_key: SecretString,
+    pub secret_key: Secret,
     /// The token of temporary keys.
-    pub security_token: Option<SecretString>,
+    pub security_token: Option<Secret>,
 }
 
 /// Why a request could not be authenticated.
@@ -89,7 +89,7 @@ pub(crate) enum Authenticator {
     /// Requests are signed.
     Signer(Arc<AccessKey>),
     /// One token for ever.
-    Token(SecretString),
+    Token(Secret),
     /// Tokens from IAM.
     Iam(Arc<Iam>),
 }
@@ -146,7 +146,7 @@ pub(crate) fn sign(
         headers.insert("x-project-id", HeaderValue::try_from(project.as_str()).map_err(bad_header)?);
     }
     if let Some(token) = &key.security_token {
-        let mut value = HeaderValue::try_from(token.expose_secret()).map_err(bad_header)?;
+        let mut value = HeaderValue::try_from(token.expose()).map_err(bad_header)?;
         value.set_sensitive(true);
         headers.insert(signer::SECURITY_TOKEN_HEADER, value);
     }
@@ -162,8 +162,8 @@ pub(crate) fn sign(
     Ok(())
 }
 
-fn put_token(request: &mut Request<Bytes>, token: &SecretString) -> Result<(), AuthError> {
-    let mut value = HeaderValue::try_from(token.expose_secret()).map_err(|_| AuthError::Header("token"))?;
+fn put_token(request: &mut Request<Bytes>, token: &Secret) -> Result<(), AuthError> {
+    let mut value = HeaderValue::try_from(token.expose()).map_err(|_| AuthError::Header("token"))?;
     value.set_sensitive(true);
     request.headers_mut().insert(TOKEN_HEADER, value);
     Ok(())

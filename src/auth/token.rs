@@ -2,10 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use crate::secret::Secret;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{
@@ -34,7 +34,7 @@ pub struct IamCredentials {
     /// The user's name.
     pub user: String,
     /// The user's password.
-    pub password: SecretString,
+    pub password: Secret,
     /// The name of the user's domain (account).
     pub domain: String,
     /// The project that the token is for.
@@ -76,7 +76,7 @@ struct State {
 
 #[derive(Clone)]
 struct Token {
-    text: SecretString,
+    text: Secret,
     project: Option<ProjectId>,
     /// From here on a new one is fetched.
     renew_at: Instant,
@@ -89,7 +89,7 @@ impl Iam {
     }
 
     /// The current token, fetched or renewed first where needed. Callers that come meanwhile wait for the same one.
-    pub(crate) async fn token(&self) -> Result<(SecretString, Generation), AuthError> {
+    pub(crate) async fn token(&self) -> Result<(Secret, Generation), AuthError> {
         let state = self.fresh().await?;
         let token = state.token.as_ref().map(|token| token.text.clone()).unwrap_or_default();
         Ok((token, Generation(state.generation)))
@@ -152,7 +152,7 @@ impl Iam {
         let body: TokenBody = serde_json::from_slice(answer.body()).map_err(|error| unreadable(&error.to_string()))?;
         let lifetime = body.token.lifetime();
         Ok(Token {
-            text: SecretString::from(text),
+            text: Secret::from(text),
             project: body.token.project.map(|project| project.id),
             renew_at: asked_at + lifetime.mul_f64(0.9),
             ends_at: asked_at + lifetime,
@@ -203,7 +203,7 @@ fn login(credentials: &IamCredentials) -> String {
     };
     let user = json!({
         "name": credentials.user,
-        "password": credentials.password.expose_secret(),
+        "password": credentials.password.expose(),
         "domain": {"name": credentials.domain},
     });
     json!({"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}).to_string()

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use secrecy::SecretString;
+use crate::secret::Secret;
 
 use super::AccessKey;
 use crate::text;
@@ -69,8 +69,8 @@ impl VendorCredentials {
     fn assemble([access_key, secret_key, token, project_id, iam_endpoint]: [Option<String>; 5]) -> Option<Self> {
         let key = AccessKey {
             access_key: access_key?,
-            secret_key: SecretString::from(secret_key?),
-            security_token: token.map(SecretString::from),
+            secret_key: Secret::from(secret_key?),
+            security_token: token.map(Secret::from),
         };
         Some(Self { key, project_id, iam_endpoint })
     }
@@ -101,8 +101,6 @@ fn section(text: &str, wanted: &str) -> Vec<(String, String)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     fn find(environment: &[(&str, &str)], file: Option<&str>) -> Result<VendorCredentials, VendorCredentialsError> {
@@ -123,8 +121,8 @@ mod tests {
             ("HUAWEICLOUD_SDK_PROJECT_ID", "p"),
         ];
         let found = find(&environment, None).unwrap();
-        assert_eq!((found.key.access_key.as_str(), found.key.secret_key.expose_secret()), ("ak", "sk"));
-        assert_eq!(found.key.security_token.unwrap().expose_secret(), "st");
+        assert_eq!((found.key.access_key.as_str(), found.key.secret_key.expose()), ("ak", "sk"));
+        assert_eq!(found.key.security_token.unwrap().expose(), "st");
         assert_eq!(found.project_id.as_deref(), Some("p"));
     }
 
@@ -133,7 +131,7 @@ mod tests {
         let file =
             "[global]\nak = no\n\n[basic]\n# keys\nAK = one\nsk: t=wo\nproject_id =\niam_endpoint = https://iam\n";
         let found = find(&[("HOME", "/home/u"), ("HUAWEICLOUD_SDK_AK", "alone")], Some(file)).unwrap();
-        assert_eq!((found.key.access_key.as_str(), found.key.secret_key.expose_secret()), ("one", "t=wo"));
+        assert_eq!((found.key.access_key.as_str(), found.key.secret_key.expose()), ("one", "t=wo"));
         assert_eq!((found.project_id, found.iam_endpoint.as_deref()), (None, Some("https://iam")));
         assert!(!format!("{:?}", found.key).contains("t=wo"));
     }

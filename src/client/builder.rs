@@ -2,8 +2,8 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use crate::secret::Secret;
 use http::{HeaderValue, Uri, uri::Scheme};
-use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Client,
@@ -26,7 +26,7 @@ pub struct ClientBuilder {
     project_name: Option<String>,
     iam_endpoint: Option<String>,
     credentials: Vec<Credentials>,
-    security_token: Option<SecretString>,
+    security_token: Option<Secret>,
     api_version: ApiVersion,
     retry: RetryPolicy,
     timeout: Duration,
@@ -36,7 +36,7 @@ pub struct ClientBuilder {
 
 enum Credentials {
     AccessKey(AccessKey),
-    Token(SecretString),
+    Token(Secret),
     Iam(IamCredentials),
 }
 
@@ -58,20 +58,20 @@ impl ClientBuilder {
     }
 
     /// Signs requests with an access key (AK) and its secret key (SK).
-    pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<SecretString>) -> Self {
+    pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
         let key = AccessKey { access_key: access_key.into(), secret_key: secret_key.into(), security_token: None };
         self.credentials.push(Credentials::AccessKey(key));
         self
     }
 
     /// Adds the security token of temporary keys.
-    pub fn security_token(mut self, token: impl Into<SecretString>) -> Self {
+    pub fn security_token(mut self, token: impl Into<Secret>) -> Self {
         self.security_token = Some(token.into());
         self
     }
 
     /// Sends one IAM token with every request. It is never renewed.
-    pub fn token(mut self, token: impl Into<SecretString>) -> Self {
+    pub fn token(mut self, token: impl Into<Secret>) -> Self {
         self.credentials.push(Credentials::Token(token.into()));
         self
     }
@@ -188,10 +188,10 @@ impl ClientBuilder {
                 check_key(key)?;
             }
             (_, Some(_)) => return Err(setup("a security token goes with an access key, and none is set")),
-            (Some(Credentials::Token(token)), None) if is_blank(token) => return Err(setup("the token is empty")),
+            (Some(Credentials::Token(token)), None) if token.is_blank() => return Err(setup("the token is empty")),
             (Some(Credentials::Iam(iam)), None) => {
                 Endpoint::parse(&iam.endpoint)?;
-                if iam.user.trim().is_empty() || is_blank(&iam.password) {
+                if iam.user.trim().is_empty() || iam.password.is_blank() {
                     return Err(setup("the name of the IAM user or the password is empty"));
                 }
             }
@@ -299,18 +299,13 @@ fn check_key(key: &AccessKey) -> Result<(), Error> {
     if key.access_key.is_empty() || !key.access_key.bytes().all(legal) {
         return Err(setup(format!("the access key is {:?}: visible ASCII without commas is allowed", key.access_key)));
     }
-    if is_blank(&key.secret_key) {
+    if key.secret_key.is_blank() {
         return Err(setup(format!("the secret key of {} is empty", key.access_key)));
     }
-    if key.security_token.as_ref().is_some_and(is_blank) {
+    if key.security_token.as_ref().is_some_and(Secret::is_blank) {
         return Err(setup(format!("the security token of {} is empty", key.access_key)));
     }
     Ok(())
-}
-
-/// Whether there is nothing in a secret.
-fn is_blank(secret: &SecretString) -> bool {
-    secret.expose_secret().trim().is_empty()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! | [`auth`] | the AK/SK signature: what is signed, how, and how it is checked |
 //! | [`json`] | one grammar of JSON, which passes texts on byte for byte and names the place of a fault |
 //! | [`text`] | texts that people hand in: byte order marks, other encodings |
+//! | [`secret`] | a secret key, password or token, which no log shows |
 //! | [`secret_url`] | URLs that may hold secrets, and are shown without them |
 //! | [`visible`] | foreign text as it is shown, without what a terminal would obey |
 //! | [`private`] | files and directories for one user alone |
@@ -25,6 +26,7 @@ pub mod limits;
 pub mod message;
 pub mod private;
 pub mod queue;
+pub mod secret;
 pub mod secret_url;
 pub mod text;
 pub mod trace_context;

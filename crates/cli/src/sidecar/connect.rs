@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use dms_protocol::secret;
 
 use crate::config::{self, Config, Secret};
 use dms_protocol::queue::ProjectId;
@@ -101,6 +101,6 @@ fn own_key(builder: ClientBuilder, config: &Config) -> ClientBuilder {
     }
 }
 
-fn secret(secret: &Secret) -> SecretString {
-    SecretString::from(secret.expose())
+fn secret(secret: &Secret) -> secret::Secret {
+    secret::Secret::from(secret.expose())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use secrecy::SecretString;
+use dms_protocol::secret;
 
 use crate::config;
 use dms_protocol::queue::{NewQueue, ProjectId};
@@ -126,8 +126,8 @@ fn rights(written: Option<&config::Rights>) -> Rights {
 }
 
 /// A secret of a checked configuration: it is there.
-fn secret(secret: Option<&config::Secret>) -> SecretString {
-    SecretString::from(secret.map(config::Secret::expose).unwrap_or_default())
+fn secret(secret: Option<&config::Secret>) -> secret::Secret {
+    secret::Secret::from(secret.map(config::Secret::expose).unwrap_or_default())
 }
 
 fn quotas(quotas: config::Quotas) -> Quotas {

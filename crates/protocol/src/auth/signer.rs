@@ -4,10 +4,10 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use crate::secret::Secret;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderValue};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
-use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
 use super::canonical::{CanonicalRequest, MissingHeader, RequestParts, hex, unhex};
@@ -104,7 +104,7 @@ impl Authorization {
     /// When the time is off, a signed header is missing, a declared body hash is wrong, or the signature differs.
     pub fn verify(
         &self,
-        secret_key: &SecretString,
+        secret_key: &Secret,
         request: &RequestParts<'_>,
         now: Timestamp,
     ) -> Result<(), SignatureError> {
@@ -124,7 +124,7 @@ impl Authorization {
     ///
     /// # Errors
     /// When a signed header is missing, a declared body hash is wrong, or the signature differs.
-    pub fn verify_request(&self, secret_key: &SecretString, request: &RequestParts<'_>) -> Result<(), SignatureError> {
+    pub fn verify_request(&self, secret_key: &Secret, request: &RequestParts<'_>) -> Result<(), SignatureError> {
         let date = date_header(request.headers)?;
         check_content_hash(request)?;
         let canonical = CanonicalRequest::new(request, &self.signed_headers)?;
@@ -139,11 +139,7 @@ impl Authorization {
 ///
 /// # Errors
 /// When `X-Sdk-Date` is missing or malformed, or the access key cannot stand in a header.
-pub fn sign(
-    access_key: &str,
-    secret_key: &SecretString,
-    request: &RequestParts<'_>,
-) -> Result<HeaderValue, SignatureError> {
+pub fn sign(access_key: &str, secret_key: &Secret, request: &RequestParts<'_>) -> Result<HeaderValue, SignatureError> {
     let date = date_header(request.headers)?;
     let mut names: Vec<String> = request
         .headers
@@ -166,9 +162,9 @@ pub fn format_date(time: Timestamp) -> String {
     time.strftime(DATE_FORMAT).to_string()
 }
 
-fn mac(secret_key: &SecretString, date: &str, canonical: &CanonicalRequest) -> Hmac<Sha256> {
+fn mac(secret_key: &Secret, date: &str, canonical: &CanonicalRequest) -> Hmac<Sha256> {
     // HMAC takes keys of any length: the error cannot occur.
-    let key = secret_key.expose_secret().as_bytes();
+    let key = secret_key.expose().as_bytes();
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&Default::default()));
     mac.update(ALGORITHM.as_bytes());
     mac.update(b"\n");

@@ -7,10 +7,10 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
+use dms_protocol::secret::Secret;
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use tokio::time::Instant;
 
@@ -47,8 +47,8 @@ pub(crate) struct Keys {
 /// An access key.
 #[derive(Debug)]
 struct Key {
-    secret: SecretString,
-    security_token: Option<SecretString>,
+    secret: Secret,
+    security_token: Option<Secret>,
     principal: Arc<Principal>,
     rules: SignatureRules,
     lock: KeyLock,
@@ -96,7 +96,7 @@ impl Keys {
                     ));
                 }
                 let known = keys.get(name);
-                if known.is_some_and(|key| !same(key.secret.expose_secret(), access.secret_key.expose_secret())) {
+                if known.is_some_and(|key| !same(key.secret.expose(), access.secret_key.expose())) {
                     return Err(format!("the access key {name} is there twice with different secrets"));
                 }
                 if known.is_some_and(|key| key.principal.projects.iter().any(|(id, _)| *id == project.id)) {
@@ -291,7 +291,7 @@ impl Key {
     fn has_token_of(&self, headers: &HeaderMap) -> bool {
         let given = headers.get(SECURITY_TOKEN_HEADER).map(|value| value.to_str().unwrap_or_default());
         match (&self.security_token, given) {
-            (Some(own), Some(given)) => same(own.expose_secret(), given),
+            (Some(own), Some(given)) => same(own.expose(), given),
             (None, None) => true,
             _ => false,
         }
@@ -325,9 +325,9 @@ fn same(left: &str, right: &str) -> bool {
 }
 
 /// Whether there are two equal secrets, or none.
-pub(crate) fn same_secret(one: Option<&SecretString>, other: Option<&SecretString>) -> bool {
+pub(crate) fn same_secret(one: Option<&Secret>, other: Option<&Secret>) -> bool {
     match (one, other) {
-        (Some(one), Some(other)) => same(one.expose_secret(), other.expose_secret()),
+        (Some(one), Some(other)) => same(one.expose(), other.expose()),
         (None, None) => true,
         _ => false,
     }

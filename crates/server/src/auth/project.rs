@@ -1,6 +1,6 @@
 //! Projects with their keys, users and queues, as a configuration has them.
 
-use secrecy::{ExposeSecret, SecretString};
+use dms_protocol::secret::Secret;
 
 use crate::{
     auth::{accounts::is_blank, rights::Rights},
@@ -43,7 +43,7 @@ impl Project {
     }
 
     /// Adds a key.
-    pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<SecretString>) -> Self {
+    pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
         self.access_keys.push(AccessKey {
             access_key: access_key.into(),
             secret_key: secret_key.into(),
@@ -54,12 +54,7 @@ impl Project {
     }
 
     /// Adds a user.
-    pub fn user(
-        mut self,
-        user: impl Into<String>,
-        password: impl Into<SecretString>,
-        domain: impl Into<String>,
-    ) -> Self {
+    pub fn user(mut self, user: impl Into<String>, password: impl Into<Secret>, domain: impl Into<String>) -> Self {
         let (user, password, domain) = (user.into(), password.into(), domain.into());
         self.users.push(User { user, password, domain, rights: Rights::default() });
         self
@@ -104,9 +99,9 @@ pub struct AccessKey {
     /// The key's public half.
     pub access_key: String,
     /// Its secret half.
-    pub secret_key: SecretString,
+    pub secret_key: Secret,
     /// The token that requests with this key must carry, for temporary credentials.
-    pub security_token: Option<SecretString>,
+    pub security_token: Option<Secret>,
     /// What requests with this key may do.
     pub rights: Rights,
 }
@@ -115,7 +110,7 @@ impl AccessKey {
     /// Whether a part of it is no credential: there is nothing in it.
     pub(crate) fn has_a_blank(&self) -> bool {
         let secrets = [Some(&self.secret_key), self.security_token.as_ref()].into_iter().flatten();
-        is_blank(&self.access_key) || secrets.map(ExposeSecret::expose_secret).any(is_blank)
+        is_blank(&self.access_key) || secrets.map(Secret::expose).any(is_blank)
     }
 }
 
@@ -125,7 +120,7 @@ pub struct User {
     /// The user's name.
     pub user: String,
     /// The password.
-    pub password: SecretString,
+    pub password: Secret,
     /// The domain (account) the user belongs to.
     pub domain: String,
     /// What requests with the user's tokens may do.

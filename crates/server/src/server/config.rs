@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use secrecy::SecretString;
+use dms_protocol::secret::Secret;
 
 use crate::{
     auth::{accounts::Accounts, project::Project},
@@ -23,7 +23,7 @@ pub struct ServerConfig {
     /// `admin_tls`.
     pub admin: Option<SocketAddr>,
     /// The bearer token that all but health asks for at the admin address; none by default.
-    pub admin_token: Option<SecretString>,
+    pub admin_token: Option<Secret>,
     /// The certificate of the admin address; none (the default): plain HTTP.
     pub admin_tls: Option<TlsFiles>,
     /// Further names and addresses, without ports, by which callers may call a server that asks for no credentials, as

@@ -8,7 +8,7 @@ mod startup;
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::Router;
-use secrecy::ExposeSecret;
+use dms_protocol::secret::Secret;
 use tokio_util::sync::CancellationToken;
 
 use self::{callers::Callers, config::ServerConfig, error::ServerError};
@@ -88,8 +88,7 @@ impl Server {
             true => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: "server.auth" }),
             false => HostCheck::guarded(),
         };
-        let admin_guard =
-            BearerAuth::new(config.admin_token.as_ref().map(ExposeSecret::expose_secret), ADMIN_TOKEN_KEY);
+        let admin_guard = BearerAuth::new(config.admin_token.as_ref().map(Secret::expose), ADMIN_TOKEN_KEY);
         let admin_check = match admin_guard.asks() {
             true => HostCheck::guarded(),
             false => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: ADMIN_TOKEN_KEY }),

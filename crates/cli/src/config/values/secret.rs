@@ -2,11 +2,9 @@
 
 use std::{borrow::Cow, fmt};
 
+use dms_protocol::{secret, secret_url::MASK};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use dms_protocol::secret_url::MASK;
 
 /// The keys whose values are never shown.
 const SECRET_KEYS: [&str; 6] = ["secret_key", "security_token", "token", "admin_token", "password", "signature_key"];
@@ -18,17 +16,17 @@ pub(crate) fn is_secret(key: &str) -> bool {
 
 /// A key, password or token. `Debug`, `Serialize` and every message show `***`.
 #[derive(Clone)]
-pub struct Secret(SecretString);
+pub struct Secret(secret::Secret);
 
 impl Secret {
     /// Wraps a secret.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(SecretString::from(text.into()))
+        Self(secret::Secret::from(text.into()))
     }
 
     /// The secret itself, for the one place that uses it.
     pub fn expose(&self) -> &str {
-        self.0.expose_secret()
+        self.0.expose()
     }
 }
 

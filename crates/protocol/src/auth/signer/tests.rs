@@ -109,8 +109,8 @@ fn vectors() -> [Vector; 4] {
     ]
 }
 
-fn secret() -> SecretString {
-    SecretString::from(SECRET_KEY)
+fn secret() -> Secret {
+    Secret::from(SECRET_KEY)
 }
 
 fn signing_time() -> Timestamp {
@@ -174,7 +174,7 @@ fn any_change_of_what_is_signed_breaks_the_signature() {
         let header = sign(ACCESS_KEY, &secret(), parts).unwrap();
         let authorization = Authorization::parse(header.to_str().unwrap()).unwrap();
         let refused = |parts: &RequestParts<'_>, key: &str| {
-            let result = authorization.verify(&SecretString::from(key), parts, signing_time());
+            let result = authorization.verify(&Secret::from(key), parts, signing_time());
             assert!(matches!(result, Err(SignatureError::Mismatch(_))), "{result:?}");
         };
         refused(parts, "another key");
