@@ -212,7 +212,7 @@ fn gate(config: &ServerConfig) -> Result<Authenticator, ServerError> {
     if let Some(address) = config.listen.filter(|address| gate.is_open() && !address.ip().is_loopback()) {
         return Err(ServerError::Unguarded(address));
     }
-    if config.admin_token.as_ref().is_some_and(|token| is_blank(token.expose_secret())) {
+    if config.admin_token.as_ref().is_some_and(|token| is_blank(token.expose())) {
         return Err(ServerError::Config(format!("{ADMIN_TOKEN_KEY} is empty: set it, or leave it out")));
     }
     let is_guarded = config.admin_token.is_some() && config.admin_tls.is_some();
