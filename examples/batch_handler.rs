@@ -1,4 +1,4 @@
-//! Handles messages in batches that are collected across polls, with a verdict for each, as for a bulk insert.
+//! A batch handler: messages are collected across polls and handled in one call, for example for a bulk insert, with one verdict for each.
 //!
 //! ```text
 //! cargo run --example batch_handler
@@ -27,7 +27,7 @@ impl BatchHandler for Archive {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // A server in this process, on a clock that jumps ahead while everybody waits.
+    // A server in this process. Its clock jumps ahead when all tasks wait.
     tokio::time::pause();
     let server = TestServer::start().await;
     let rows = server.group(NewQueue::new("rows").dead_letters_after(1), "archive").await;

@@ -1,4 +1,4 @@
-//! Dead letters looked at, mended, and sent again.
+//! Inspects dead letters, corrects them, and sends them again.
 //!
 //! ```text
 //! cargo run --example dead_letter_reprocessing
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let orders = SourcePath::messages(queue.clone(), group.clone());
     let dead = SourcePath::dead_letters(queue.clone(), group);
 
-    // Three orders whose amount is text: each fails once, which makes it a dead letter.
+    // Three orders whose amount is a text. Each fails once and becomes a dead letter.
     for (id, cents) in [(1, "250"), (2, "1,000"), (3, "a dozen")] {
         let order = Message::json(&json!({"id": id, "cents": cents}))?.attribute("shop", "north");
         client.send(&queue, &[order]).await?.remove(0)?;
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         client.acknowledge(&orders, &[(received[0].handle.clone(), AckStatus::Fail)]).await?;
     }
 
-    // A look at what a redrive would do: nothing is sent.
+    // A dry run shows what a redrive would do, and sends nothing.
     let mendable = |order: Value| order["cents"].as_str().and_then(|text| text.replace(',', "").parse::<u64>().ok());
     let redrive = || {
         Redrive::new(client.clone(), dead.clone())
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let report = redrive().dry_run(true).run(pending()).await?;
     println!("{} can be mended, {} cannot", report.redriven, report.filtered);
 
-    // Each copy is changed, sent, and only then is its original acknowledged.
+    // Each copy is corrected and sent; only then is the original acknowledged.
     let mend = move |message: Message| {
         let Ok(mut order) = message.body.parse::<Value>() else { return message };
         order["cents"] = mendable(order.clone()).into();

@@ -1,4 +1,4 @@
-//! A worker of dead letters beside the one that makes them: it raises an alert and archives each in a file.
+//! Consumes dead letters next to the worker that causes them: raises an alert and archives each dead letter in a file.
 //!
 //! ```text
 //! cargo run --example dead_letter_worker
@@ -27,7 +27,7 @@ impl Handler for Archive {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         let line = json!({"body": delivery.json::<serde_json::Value>()?, "attributes": delivery.attributes()});
         let path = self.path.clone();
-        // On disk before it is acknowledged: a dead letter is in the queue or in the archive, perhaps in both.
+        // On disk before it is acknowledged, so a dead letter is in the queue or in the archive, possibly in both.
         let append = move || {
             let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
             writeln!(file, "{line}")?;
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let path = env::temp_dir().join(format!("dead-letters-{}.jsonl", process::id()));
     let archive = Archive { path: path.clone(), alerts };
 
-    // Two workers, each with limits of its own: what they share is the client.
+    // Two workers with separate limits; they share the client.
     let billing =
         Worker::builder(client.clone()).queue("orders").group("billing").handler(charge).concurrency(64).build()?;
     let dead = Worker::builder(client)

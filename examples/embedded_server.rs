@@ -1,6 +1,6 @@
 //! A DMS server inside your own program: `cargo run --example embedded_server [ADDRESS]`.
 //!
-//! Two projects with keys and users, one queue from the start, everything in memory. Stop it with Ctrl-C.
+//! It has two projects with keys and users and one queue, and keeps everything in memory. Stop it with Ctrl-C.
 
 use std::{env, error::Error};
 

@@ -1,4 +1,4 @@
-//! Proves that a handler is idempotent: with failures, lost acknowledgements, duplicates and delays it leaves the same behind.
+//! Tests that a handler is idempotent: its result stays the same with failures, lost acknowledgements, duplicates and delays.
 //!
 //! ```text
 //! cargo run --example idempotence
@@ -17,7 +17,7 @@ use dms_worker::{
     worker::{Delivery, DeliveryBuilder, Handler, handler_fn},
 };
 
-/// The accounts, by order: charging an order again changes nothing.
+/// The accounts by order. Charging an order again changes nothing.
 type Charges = Arc<Mutex<BTreeMap<u64, u64>>>;
 
 fn billing(charges: Charges) -> impl Handler {
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     billing(charges.clone()).handle(DeliveryBuilder::json(&7)?.build()).await.map_err(|error| error.to_string())?;
     assert_eq!(charges.lock().map_err(|error| error.to_string())?.get(&7), Some(&1750));
 
-    // A bad day, on a server in this process.
+    // Many deliveries with faults, on a server in this process.
     let server = TestServer::start().await;
     let orders = server.group(NewQueue::new("orders"), "billing").await;
     orders.send(0..100_u64).await;

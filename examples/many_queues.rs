@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let handler = handler_fn(move |delivery| {
             let (audit, handled) = (audit.clone(), handled.clone());
             async move {
-                // Not waited for: the runtime sends what is left when the workers have ended.
+                // Not awaited: the runtime sends the remaining messages when the workers have ended.
                 let _receipt =
                     audit.accept(Message::new(delivery.body().clone())).await.map_err(HandlerError::retry)?;
                 handled.add_permits(1);
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Worker::builder(client.clone()).queue(queue).group("workers").handler(handler).weight(weight).build()
     };
     let runtime = Runtime::builder()
-        .worker(worker("orders", 3)?) // three times the places of mails, when both want them
+        .worker(worker("orders", 3)?) // three times the capacity of `mails` when both need it
         .worker(worker("mails", 1)?)
         .producer("audit", audit.clone())
         .max_in_flight(16)

@@ -1,4 +1,4 @@
-//! Sending many messages: full requests, several on their way, one answer for each message.
+//! Sends many messages: full requests, several in flight, one result for each message.
 //!
 //! ```text
 //! cargo run --example producer_batching
@@ -20,17 +20,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let producer = Producer::builder(client, queue)
         .linger(Duration::from_millis(5)) // how long a message waits for others to share its request
-        .max_in_flight(4) // requests on their way at a time
+        .max_in_flight(4) // concurrent requests
         .return_ids(true)
         .build()?;
 
-    // One message: answered when the service has stored it.
+    // One message; the future completes when the service has stored it.
     let order = Message::json(&json!({"id": 0, "cents": 250}))?.attribute("customer", "c-7").tag("express");
     if let Some(id) = producer.send(order).await? {
         println!("stored as {id}");
     }
 
-    // Many: each is accepted when there is room for it, and has its receipt.
+    // Many messages: each is accepted when there is capacity, and returns a receipt.
     let mut receipts = Vec::new();
     for id in 1..=1_000 {
         receipts.push(producer.accept(Message::json(&json!({"id": id, "cents": id * 10}))?).await?);
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         receipt.await?;
     }
 
-    // A message that cannot be sent fails by itself, before the network, and takes no other with it.
+    // An invalid message fails alone, before anything is sent.
     let mixed =
         [Message::text("fine"), Message::text("bad label").tag("no blanks"), Message::text(&"x".repeat(600_000))];
     for result in producer.send_all(mixed).await {

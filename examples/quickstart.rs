@@ -29,8 +29,8 @@ struct Billing {
 #[async_trait::async_trait]
 impl Handler for Billing {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
-        let order: Order = delivery.json()?; // cannot be decoded: rejected, not retried for ever
-        self.charged.send(order)?; // any other error: failed, delivered again
+        let order: Order = delivery.json()?; // an undecodable body is rejected, not retried forever
+        self.charged.send(order)?; // any other error means "failed": the message is redelivered
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Layers around a handler: each try is bounded, failures are tried again within the lease, and while the database is down
-//! nothing is fetched.
+//! `tower` layers around a handler: each try has a timeout, failures are retried within the lease, and nothing is fetched while the
+//! database is down.
 //!
 //! ```text
 //! cargo run --example tower_layers
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // A server in this process, on a clock that jumps ahead while everybody waits.
+    // A server in this process. Its clock jumps ahead when all tasks wait.
     tokio::time::pause();
     let server = TestServer::start().await;
     let orders = server.group(NewQueue::new("orders").dead_letters_after(3), "billing").await;
