@@ -2,9 +2,11 @@
 
 use clap::{Parser, Subcommand};
 
-use super::{
-    bench, check, completions, config, data, demo, dlq, global::Global, group, health, man, queue, receive, run, send,
-    serve, tag,
+use crate::cli::{
+    commands::{
+        bench, check, completions, config, data, demo, dlq, group, health, man, queue, receive, run, send, serve, tag,
+    },
+    support::global_options::Global,
 };
 
 /// What stands below the program's own `--help`.

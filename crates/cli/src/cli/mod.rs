@@ -5,42 +5,10 @@
 
 #![warn(clippy::disallowed_macros, clippy::disallowed_methods)]
 
-mod admin;
 mod args;
-mod bar;
-mod bench;
-mod callers;
-mod check;
-mod completions;
-mod config;
-mod confirm;
-mod context;
-mod data;
-mod demo;
-mod dlq;
-mod failure;
-mod global;
-mod group;
-mod health;
-mod log_fields;
-mod logging;
-mod man;
-mod notify;
-mod output;
-mod quantile;
-mod queue;
-mod quota;
-mod receive;
-mod reload;
-mod report;
-mod run;
-mod send;
-mod serve;
-mod signals;
-mod table;
-mod tag;
-mod terminal;
-mod traces;
+mod commands;
+mod service;
+mod support;
 
 use std::{borrow::Cow, process::ExitCode};
 
@@ -48,9 +16,11 @@ use clap::{CommandFactory, FromArgMatches};
 
 use self::{
     args::{Cli, Command},
-    context::Context,
-    failure::Failure,
-    global::Color,
+    commands::{
+        bench, check, completions, config, data, demo, dlq, group, health, man, queue, quota, receive, run, send,
+        serve, tag,
+    },
+    support::{context::Context, failure::Failure, global_options::Color, report, terminal},
 };
 use dms_protocol::visible::visible;
 

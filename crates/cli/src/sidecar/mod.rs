@@ -8,32 +8,20 @@
 //! pauses a worker meets. `line` is the JSON that a message is written as outside.
 
 mod admin;
-mod app;
-mod blame;
-pub(crate) mod children;
-pub(crate) mod connect;
-mod controls;
-mod deliver;
-pub(crate) mod embed;
+pub(crate) mod assemble;
+mod backpressure;
+pub(crate) mod deliver;
 mod error;
-pub(crate) mod line;
-mod listen;
-mod log_control;
-pub(crate) mod object;
 mod observe;
-pub(crate) mod probe;
 mod publisher;
+mod reload;
 mod run;
-mod secrets;
-mod settings;
 mod start;
-mod throttle;
-mod window;
 
-pub(crate) use self::settings::idle_worker;
+pub(crate) use self::assemble::worker_settings::idle_worker;
 pub use self::{
-    controls::Controls,
     error::SidecarError,
+    reload::controls::Controls,
     run::{Ended, WorkerEnd},
     start::{Sidecar, check},
 };

@@ -5,13 +5,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    admin::{self, Admin},
-    error::SidecarError,
-    listen::limits,
-    start::{Sidecar, Unit},
+use crate::{
+    config::{self, Limits},
+    sidecar::{
+        admin::{self, Admin},
+        assemble::listener::limits,
+        error::SidecarError,
+        start::{Sidecar, Unit},
+    },
 };
-use crate::config::{self, Limits};
 use dms_server::internal::limits::ADMIN_CONNECTIONS;
 use dms_worker::{
     runtime::{OnWorkerFailure, Runtime, RuntimeBuilder, RuntimeReport, Sharing},

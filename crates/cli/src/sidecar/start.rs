@@ -4,28 +4,34 @@ use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    app::{App, Watching},
-    children, connect,
-    controls::Controls,
-    deliver::{
-        command::{CommandDelivery, Run},
-        http::{HttpBatches, HttpDelivery},
-        lines::LinesDelivery,
-        log::LogDelivery,
-        target::Target,
+use crate::{
+    config::{self, CommandMode, Config, Secret},
+    sidecar::{
+        assemble::{
+            connect,
+            listener::listen,
+            server_config,
+            worker_settings::{batching, idle_worker, rate, settings},
+        },
+        backpressure::{
+            app::{App, Watching},
+            throttle::{Brake, Throttle},
+        },
+        deliver::{
+            http::{HttpBatches, HttpDelivery, target::Target},
+            log::LogDelivery,
+            program::{
+                command::{CommandDelivery, Run},
+                lines::LinesDelivery,
+                process,
+            },
+        },
+        error::SidecarError,
+        observe::recorder::Recorder,
+        publisher::Publisher,
+        reload::{controls::Controls, log_control::LogControl, secrets::Secrets},
     },
-    embed,
-    error::SidecarError,
-    listen::listen,
-    log_control::LogControl,
-    observe::Recorder,
-    publisher::Publisher,
-    secrets::Secrets,
-    settings::{batching, idle_worker, rate, settings},
-    throttle::{Brake, Throttle},
 };
-use crate::config::{self, CommandMode, Config, Secret};
 use dms_server::{
     Server,
     internal::{
@@ -96,7 +102,7 @@ impl Sidecar {
         let stopping = CancellationToken::new();
         let (server, client) = match config.dms.is_embedded() {
             true => {
-                let server = Server::bind(embed::settings(&config.server)).await?;
+                let server = Server::bind(server_config::settings(&config.server)).await?;
                 let client = connect::in_process(&config, Arc::new(InProcess::new(server.router())))?;
                 (Some(server), client)
             }
@@ -107,7 +113,7 @@ impl Sidecar {
         let connections = ConnectionMetrics::default();
         let tasks = TaskTracker::new();
         let surroundings =
-            Surroundings { stopping: &stopping, tasks: &tasks, withheld: children::withheld(&config.secret_variables) };
+            Surroundings { stopping: &stopping, tasks: &tasks, withheld: process::withheld(&config.secret_variables) };
         let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, &surroundings));
         let units = units.collect::<Result<Vec<_>, _>>()?;
         let mut publishers = Vec::new();
@@ -282,7 +288,7 @@ fn handling(
     };
     let timeout = command.timeout.map(config::Span::get);
     let run = Run { program: command.run.clone(), withheld: Arc::clone(withheld) };
-    children::find(&run.program).map_err(|error| SidecarError::Program(worker.label(), error))?;
+    process::find(&run.program).map_err(|error| SidecarError::Program(worker.label(), error))?;
     let handler: Arc<dyn Handler> = match command.mode {
         CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout, brake.clone())),
         CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, brake.clone(), tasks)),

@@ -5,10 +5,7 @@
 
 use figment::value::{Dict, Value};
 
-use super::{
-    super::{path::KeyPath, values::is_secret},
-    Checker,
-};
+use crate::config::{check::checker::Checker, schema::values::is_secret, source::path::KeyPath};
 
 /// Ways to authenticate in an `Authorization` header.
 const SCHEMES: [&str; 2] = ["basic", "bearer"];

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::Path};
 
-use super::{
-    super::{Config, path::KeyPath, server::Server, tls::Tls},
-    Checker,
+use crate::config::{
+    check::checker::Checker,
+    schema::{config::Config, server::Server, tls::Tls},
+    source::path::KeyPath,
 };
 use dms_protocol::limits;
 use dms_server::internal::host_check::is_host;

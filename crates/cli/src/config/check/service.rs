@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    super::{
-        Config,
+use crate::config::{
+    check::checker::{Checker, is_http_address},
+    schema::{
+        config::Config,
         dms::{Auth, Iam},
-        path::KeyPath,
         rights::Rights,
         server::{QueueSpec, Quotas, ServerAuth, ServerLimits},
         values::Span,
     },
-    Checker, is_http_address,
+    source::path::KeyPath,
 };
 use dms_protocol::limits;
 

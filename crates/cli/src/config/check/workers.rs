@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    super::{
-        Config,
+use crate::config::{
+    check::checker::Checker,
+    schema::{
+        config::Config,
         handler::{Batch, Collect, CommandHandler, HttpHandler},
-        path::KeyPath,
         server::QueueSpec,
         values::{Auto, Span},
         worker::{ACK_MARGIN, OnFailure, OnReject, Ordering, Republish, Source, Then, Worker},
     },
-    Checker,
+    source::path::KeyPath,
 };
 use dms_protocol::secret_url::{MASK, SecretUrl};
 use dms_protocol::{

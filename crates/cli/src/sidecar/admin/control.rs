@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Admin, Watch, answer};
+use crate::sidecar::admin::{Admin, Watch, answer};
 
 /// `POST /pause`: fetch nothing more; what is in flight finishes.
 pub(super) async fn pause(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {

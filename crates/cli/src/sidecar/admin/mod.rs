@@ -19,8 +19,13 @@ use http::{HeaderMap, StatusCode, header};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use super::{listen::host_check, log_control::LogControl, observe::Recorder, start::Unit, throttle::Throttle};
-use crate::config::Config;
+use crate::{
+    config::Config,
+    sidecar::{
+        assemble::listener::host_check, backpressure::throttle::Throttle, observe::recorder::Recorder,
+        reload::log_control::LogControl, start::Unit,
+    },
+};
 use dms_server::internal::{
     bearer::{self, BearerAuth},
     connection_limit::ConnectionMetrics,

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::{Admin, Watch, answer};
+use crate::sidecar::admin::{Admin, Watch, answer};
 use dms_worker::{client::Error, worker::Status};
 
 impl Watch {

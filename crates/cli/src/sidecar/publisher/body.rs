@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use axum::body::Body;
 
-use super::results::Answer;
+use crate::sidecar::publisher::results::Answer;
 use dms_server::internal::body::{self, BodyError, BodyLimits, BodyMemory, BufferedBody};
 
 /// The largest request, in bytes: sixteen full messages.

@@ -6,8 +6,13 @@ use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
 use serde_json::{Value, value::RawValue};
 
-use super::{Read, list, placed};
-use crate::sidecar::{deliver::cloudevents::NO_DATA, line, object::Object};
+use crate::{
+    message_json::{line, object::Object},
+    sidecar::{
+        deliver::http::cloudevents::NO_DATA,
+        publisher::{Read, list, placed},
+    },
+};
 use dms_protocol::message::{Attributes, Body, Message};
 
 /// The events of a request; `None` when it is none.

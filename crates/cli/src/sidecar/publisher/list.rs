@@ -1,6 +1,6 @@
 //! The items of a list, counted before anything is made of them.
 
-use super::MAX_MESSAGES;
+use crate::sidecar::publisher::MAX_MESSAGES;
 use dms_protocol::json::Scan;
 
 /// The items of a JSON list as they are written. `what` names such a list in errors.

@@ -13,8 +13,8 @@
 
 mod body;
 mod events;
+mod idempotency;
 mod list;
-mod memory;
 mod results;
 
 use std::{sync::Arc, time::Duration};
@@ -31,14 +31,14 @@ use http::HeaderMap;
 use tokio::sync::OnceCell;
 
 use self::{
-    memory::{Memory, Outcomes},
+    idempotency::{Memory, Outcomes},
     results::{Answer, Outcome},
 };
-use super::{
-    line,
-    listen::{host_check, limits},
+use crate::{
+    config,
+    message_json::line,
+    sidecar::assemble::listener::{host_check, limits},
 };
-use crate::config;
 use dms_protocol::{
     message::Message,
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},

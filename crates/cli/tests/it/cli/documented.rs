@@ -9,7 +9,7 @@ const README: &str = include_str!("../../../../../README.md");
 const README_ZH: &str = include_str!("../../../../../README.zh-CN.md");
 const SIDECAR_ADMIN: &str = include_str!("../../../src/sidecar/admin/mod.rs");
 const SERVER_ADMIN: &str = include_str!("../../../../server/src/admin/mod.rs");
-const EXIT_CODES: &str = include_str!("../../../src/cli/failure.rs");
+const EXIT_CODES: &str = include_str!("../../../src/cli/support/failure.rs");
 
 /// A section of the document, from its heading to the next one.
 fn section(heading: &str) -> &'static str {

@@ -1,0 +1,274 @@
+//! The load of the runs: senders, a worker whose handler does nothing, and both by the clock.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, interval, sleep_until},
+};
+
+use crate::cli::{commands::bench::figures::Tally, support::failure::Failure};
+use dms_protocol::{
+    message::{Body, Message},
+    queue::QueueId,
+};
+use dms_worker::{
+    client::Client,
+    worker::{AckResult, Delivery, Event, MaxMessages, Observer, Origin, Worker, handler_fn},
+};
+
+/// The consumer group of every queue.
+pub(super) const GROUP: &str = "bench";
+/// The attribute that says when a message was sent, in nanoseconds since the run began.
+const SENT: &str = "sent";
+/// How long the last messages of a run by the clock may take to arrive.
+const LAST: Duration = Duration::from_secs(2);
+
+/// A queue under load.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    pub(super) client: Client,
+    pub(super) queue: QueueId,
+    /// Bytes of each body.
+    pub(super) size: u32,
+    /// Messages of each request.
+    pub(super) batch: usize,
+    /// Requests under way at a time.
+    pub(super) connections: usize,
+    /// How long a run lasts.
+    pub(super) duration: Duration,
+    /// After how many messages it ends before that.
+    pub(super) messages: usize,
+}
+
+impl Load {
+    /// Sends as fast as it goes.
+    pub(super) async fn produce(&self) -> Result<Tally, Failure> {
+        let (until, left) = (Instant::now() + self.duration, Arc::new(AtomicUsize::new(self.messages)));
+        let messages: Arc<[Message]> = vec![self.message()?; self.batch].into();
+        let mut senders = JoinSet::new();
+        for _ in 0..self.connections {
+            let (load, left, messages) = (self.clone(), left.clone(), messages.clone());
+            senders.spawn(async move {
+                let mut tally = Tally::default();
+                while Instant::now() < until {
+                    let Some(count) = claim(&left, load.batch) else { break };
+                    let started = Instant::now();
+                    load.send(&messages[..count]).await?;
+                    tally.latencies.push(started.elapsed());
+                    tally.produced += count;
+                }
+                Ok::<_, Failure>(tally)
+            });
+        }
+        let mut sum = Tally::default();
+        while let Some(sender) = senders.join_next().await {
+            let tally = sender.map_err(broken)??;
+            sum.produced += tally.produced;
+            sum.latencies.extend(tally.latencies);
+        }
+        Ok(sum)
+    }
+
+    /// Handles what is there until so many messages are acknowledged, or the time is over.
+    pub(super) async fn consume(&self, messages: usize) -> Result<Tally, Failure> {
+        let progress = Arc::new(Progress::new(messages));
+        self.work(&progress, self.connections * self.batch, self.duration).await?;
+        Ok(progress.tally(|progress| &progress.polls))
+    }
+
+    /// Sends and handles at once. The latencies are those of the send requests.
+    pub(super) async fn both(&self) -> Result<Tally, Failure> {
+        let progress = Arc::new(Progress::new(usize::MAX));
+        let half = Self { connections: self.connections.div_ceil(2), ..self.clone() };
+        let sending = async {
+            let sent = half.produce().await;
+            progress.complete.notify_one();
+            sent
+        };
+        let handling = half.work(&progress, half.connections * half.batch, Duration::MAX);
+        let (sent, ()) = tokio::try_join!(sending, handling)?;
+        Ok(Tally { acknowledged: progress.acknowledged.load(Relaxed), ..sent })
+    }
+
+    /// Sends single messages at a steady rate; the latencies are those of the messages, until their handlers were called.
+    pub(super) async fn latency(&self, rate: u32) -> Result<Tally, Failure> {
+        let progress = Arc::new(Progress::new(usize::MAX));
+        let sending = async {
+            let sent = self.send_steadily(rate, &progress).await?;
+            progress.expect(sent);
+            Ok::<_, Failure>(sent)
+        };
+        let handling = self.work(&progress, self.connections * self.batch, self.duration + LAST);
+        let (produced, ()) = tokio::try_join!(sending, handling)?;
+        Ok(Tally { produced, ..progress.tally(|progress| &progress.messages) })
+    }
+
+    /// Sends one message at each tick, however long the answers to the others take.
+    async fn send_steadily(&self, rate: u32, progress: &Progress) -> Result<usize, Failure> {
+        let mut ticks = interval(Duration::from_secs(1) / rate);
+        let until = Instant::now() + self.duration;
+        let mut sending = JoinSet::new();
+        let mut sent = 0;
+        while Instant::now() < until && sent < self.messages {
+            ticks.tick().await;
+            let message = self.message()?.attribute(SENT, progress.now());
+            let load = self.clone();
+            sending.spawn(async move { load.send(&[message]).await });
+            sent += 1;
+            while let Some(ended) = sending.try_join_next() {
+                ended.map_err(broken)??;
+            }
+        }
+        while let Some(ended) = sending.join_next().await {
+            ended.map_err(broken)??;
+        }
+        Ok(sent)
+    }
+
+    /// Runs a worker until the progress is complete or the time is over.
+    async fn work(&self, progress: &Arc<Progress>, concurrency: usize, time: Duration) -> Result<(), Failure> {
+        let seen = progress.clone();
+        let handler = handler_fn(move |delivery: Delivery| {
+            seen.handled(&delivery);
+            async { Ok(()) }
+        });
+        let (until, complete) = (progress.started.checked_add(time), progress.clone());
+        let stop = async move {
+            tokio::select! {
+                () = complete.complete.notified() => {}
+                () = async { match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                } } => {}
+            }
+        };
+        Worker::builder(self.client.clone())
+            .queue(self.queue.as_str())
+            .group(GROUP)
+            .handler(handler)
+            .concurrency(concurrency)
+            .max_messages(MaxMessages::Fixed(self.batch))
+            .observer(progress.clone())
+            .build()
+            .map_err(broken)?
+            .run(stop)
+            .await
+            .map_err(broken)?;
+        Ok(())
+    }
+
+    /// Sends messages; one that is refused ends the run.
+    async fn send(&self, messages: &[Message]) -> Result<(), Failure> {
+        for sent in self.client.send(&self.queue, messages).await? {
+            sent?;
+        }
+        Ok(())
+    }
+
+    fn message(&self) -> Result<Message, Failure> {
+        // Two bytes of the size are the quotes.
+        let text = "x".repeat(usize::try_from(self.size).unwrap_or(2).saturating_sub(2));
+        Ok(Message::new(Body::json(&text).map_err(broken)?))
+    }
+}
+
+/// Takes up to `batch` of the messages that are left.
+fn claim(left: &AtomicUsize, batch: usize) -> Option<usize> {
+    let before = left.fetch_update(Relaxed, Relaxed, |left| Some(left.saturating_sub(batch))).unwrap_or(0);
+    (before > 0).then_some(before.min(batch))
+}
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    Failure::new(error.to_string())
+}
+
+/// How far handling has got.
+#[derive(Debug)]
+struct Progress {
+    started: Instant,
+    acknowledged: AtomicUsize,
+    expected: AtomicUsize,
+    complete: Notify,
+    /// How long polls took that brought something.
+    polls: Mutex<Vec<Duration>>,
+    /// How long messages took, where they say when they were sent.
+    messages: Mutex<Vec<Duration>>,
+}
+
+impl Progress {
+    fn new(expected: usize) -> Self {
+        Self {
+            started: Instant::now(),
+            acknowledged: AtomicUsize::new(0),
+            expected: AtomicUsize::new(expected),
+            complete: Notify::new(),
+            polls: Mutex::default(),
+            messages: Mutex::default(),
+        }
+    }
+
+    /// Nanoseconds since the start.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn handled(&self, delivery: &Delivery) {
+        if let Some(sent) = delivery.attributes().get_u64(SENT) {
+            lock(&self.messages).push(Duration::from_nanos(self.now().saturating_sub(sent)));
+        }
+    }
+
+    /// So many messages will have come in the end.
+    fn expect(&self, messages: usize) {
+        self.expected.store(messages, Relaxed);
+        self.look();
+    }
+
+    fn look(&self) {
+        if self.acknowledged.load(Relaxed) >= self.expected.load(Relaxed) {
+            self.complete.notify_one();
+        }
+    }
+
+    fn tally(&self, latencies: impl FnOnce(&Self) -> &Mutex<Vec<Duration>>) -> Tally {
+        let latencies = std::mem::take(&mut *lock(latencies(self)));
+        Tally { produced: 0, acknowledged: self.acknowledged.load(Relaxed), latencies }
+    }
+}
+
+impl Observer for Progress {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
+        match event {
+            Event::Received { messages: 1.., took, .. } => lock(&self.polls).push(*took),
+            Event::Settled { result: AckResult::Answered { success, .. }, .. } => {
+                self.acknowledged.fetch_add(*success, Relaxed);
+                self.look();
+            }
+            _ => {}
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn senders_share_the_messages_that_are_left() {
+        let left = AtomicUsize::new(25);
+        let claims: Vec<_> = std::iter::from_fn(|| claim(&left, 10)).collect();
+        assert_eq!(claims, [10, 10, 5]);
+    }
+}

@@ -1,0 +1,92 @@
+//! What is measured: a server of our own in a child process, or one that runs already.
+
+use std::{env, path::PathBuf, process::Stdio};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+};
+
+use crate::{
+    cli::{
+        commands::bench::{BenchArgs, usage::Process},
+        support::{context::Context, failure::Failure, terminal},
+    },
+    config::load,
+    sidecar::assemble::connect,
+};
+use dms_worker::client::Client;
+
+/// What the ready line of `serve` says in front of the address.
+const SERVING: &str = "serving on ";
+
+/// A server to measure.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Talks to it.
+    pub(super) client: Client,
+    /// Its process, where it runs on this machine.
+    pub(super) process: Option<Process>,
+    child: Option<Child>,
+}
+
+impl Target {
+    /// Finds the server that the options name, or starts one.
+    pub(super) async fn open(args: &BenchArgs, context: &Context) -> Result<Self, Failure> {
+        match &args.against {
+            Some(url) => {
+                let config = load(&context.request(true).flag("--against", "dms.endpoint", url))?.config;
+                let process = args.server_pid.map(Process::Other);
+                Ok(Self { client: connect::to_service(&config)?, process, child: None })
+            }
+            None => start(args.data_dir.clone()).await,
+        }
+    }
+
+    /// Ends a server that was started for this.
+    pub(super) async fn close(self) {
+        if let Some(mut child) = self.child {
+            // As by a crash: its queues are deleted, and what else is in its directory is safe.
+            let _ = child.kill().await;
+        }
+    }
+}
+
+/// Starts a server in a process of its own, so that its CPU time is counted apart.
+async fn start(data_dir: Option<PathBuf>) -> Result<Target, Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("cannot start a server: {error}")).because(error);
+    let mut command = Command::new(env::current_exe().map_err(failed)?);
+    command.args(["serve", "--listen", "127.0.0.1:0"]);
+    if let Some(dir) = &data_dir {
+        command.arg("--data-dir").arg(dir);
+    }
+    // Its settings are the defaults, whatever the environment says of other servers.
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DMS_WORKER_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(failed)?;
+    let Some(errors) = child.stderr.take() else { return Err(Failure::new("the server has no standard error")) };
+    let mut lines = BufReader::new(errors).lines();
+    let url = address(&mut lines).await?;
+    // The pipe has to be read on, or a server with something to say would stop.
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            terminal::tell(&line);
+        }
+    });
+    let process = child.id().map(Process::Other);
+    Ok(Target { client: Client::builder(url, "local").build()?, process, child: Some(child) })
+}
+
+/// Waits for the server's ready line; what it says before is why it did not start.
+async fn address(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<String, Failure> {
+    let mut said = Vec::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Some((_, rest)) = line.split_once(SERVING) {
+            return Ok(rest.split_whitespace().next().unwrap_or_default().to_owned());
+        }
+        said.push(line);
+    }
+    Err(Failure::new(format!("the server did not start: {}", said.join("\n"))))
+}

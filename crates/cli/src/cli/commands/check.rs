@@ -1,0 +1,116 @@
+//! `check`: is a configuration right, and with `--online`, are the things it names there?
+
+use clap::Args;
+use serde_json::json;
+
+use crate::{
+    cli::support::{
+        context::Context,
+        failure::{Failure, Kind},
+    },
+    config::{Config, Worker},
+    sidecar::{
+        self,
+        assemble::{connect, server_config},
+        idle_worker,
+    },
+};
+use dms_server::{Tls, TlsError};
+use dms_worker::client::Client;
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dms-worker check                          the one that `run` would use
+  dms-worker check -c config.yaml --online  also credentials, queues and groups")]
+pub(crate) struct CheckArgs {
+    /// Also ask the service: credentials, queues, groups
+    #[arg(long)]
+    online: bool,
+}
+
+/// Checks the configuration.
+pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
+    let config = context.load()?.config;
+    certificates(&config).map_err(|error| Failure::of(Kind::Config, format!("TLS: {error}")))?;
+    server_config::settings(&config.server)
+        .check()
+        .map_err(|error| Failure::of(Kind::Config, format!("server: {error}")))?;
+    sidecar::check(&config)?;
+    if args.online {
+        online(&config, context).await?;
+    }
+    let text = format!(
+        "ok: {}, {}, endpoint {}{}",
+        counted(config.workers.len(), "worker"),
+        counted(config.publishers.len(), "publisher"),
+        config.dms.endpoint,
+        if args.online { ", all there" } else { "" }
+    );
+    let json = json!({
+        "ok": true,
+        "workers": config.workers.len(),
+        "publishers": config.publishers.len(),
+        "endpoint": config.dms.endpoint.to_string(),
+        "online": args.online,
+    });
+    Ok(context.printer().print(&text, &json)?)
+}
+
+/// Opens every certificate that a listener would show.
+fn certificates(config: &Config) -> Result<(), TlsError> {
+    let publishers = config.publishers.iter().filter_map(|publisher| publisher.tls.as_ref());
+    let all = config.server.tls.iter().chain(&config.server.admin_tls).chain(&config.admin.tls).chain(publishers);
+    all.map(server_config::tls).try_for_each(|files| Tls::load(files).map(drop))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Finds every queue and group that is named. The embedded server has no other life than `run`, so there is nothing to ask.
+async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
+    if config.dms.is_embedded() {
+        context.say("the server is embedded and starts with `run`: nothing to ask online");
+        return Ok(());
+    }
+    let client = connect::to_service(config)?;
+    let mut missing = Vec::new();
+    for worker in &config.workers {
+        missing.extend(find(&client, worker, config, context).await?);
+    }
+    for publisher in &config.publishers {
+        missing.extend(absent(client.find_queue(&publisher.queue).await.map(drop), "publisher", &publisher.queue)?);
+    }
+    if config.workers.is_empty() && config.publishers.is_empty() {
+        client.queues().await?;
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n  "))) }
+}
+
+/// Finds what a worker needs, and says what will happen with it that is likely not meant.
+async fn find(client: &Client, worker: &Worker, config: &Config, context: &Context) -> Result<Option<String>, Failure> {
+    let label = worker.label();
+    let unsuitable = |error: &dyn std::fmt::Display| Failure::of(Kind::Config, format!("worker {label}: {error}"));
+    let idle = idle_worker(client, worker, config).map_err(|error| unsuitable(&error))?;
+    match idle.check().await {
+        Ok(()) => {
+            idle.warnings().iter().for_each(|warning| context.say(&format!("worker {label}: {warning}")));
+            Ok(None)
+        }
+        Err(error) => match error.client_error().cloned() {
+            Some(error) => absent(Err(error), "worker", &label),
+            None => Err(unsuitable(&error)),
+        },
+    }
+}
+
+/// What is missing is collected; any other error ends the check.
+fn absent(found: Result<(), dms_worker::client::Error>, kind: &str, name: &str) -> Result<Option<String>, Failure> {
+    match found {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_not_found() => Ok(Some(format!("{kind} {name}: {error}"))),
+        Err(error) => Err(error.into()),
+    }
+}

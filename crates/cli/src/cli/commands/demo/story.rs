@@ -1,0 +1,95 @@
+//! What the tour tells while it goes, and its closing table.
+
+use std::io;
+
+use indicatif::ProgressBar;
+
+use crate::cli::{
+    commands::demo::ledger::Summary,
+    support::{context::Context, global_options::Format, progress::bar},
+};
+
+const GREEN: &str = "\u{1b}[32m";
+const RED: &str = "\u{1b}[31m";
+const BOLD: &str = "\u{1b}[1m";
+
+/// The narrator: on standard error for a person, silent for a program.
+pub(super) struct Story<'a> {
+    context: &'a Context,
+}
+
+impl<'a> Story<'a> {
+    pub(super) fn new(context: &'a Context) -> Self {
+        Self { context }
+    }
+
+    /// A bar that counts to `length`; hidden where there is no terminal.
+    pub(super) fn bar(&self, what: &'static str, length: usize) -> ProgressBar {
+        let bar = bar(self.context, Some(length as u64), "  {bar:40.green} {pos}/{len} {msg}");
+        bar.set_style(bar.style().progress_chars("━━─"));
+        bar.with_message(what)
+    }
+
+    pub(super) fn server(&self, url: &str) {
+        self.step("server", &format!("a DMS server in this process, in memory, on {url}"));
+        self.step("queue", "orders, with the group billing; dead letters after 3 failures");
+    }
+
+    pub(super) fn sent(&self, orders: usize) {
+        self.step("send", &format!("{orders} orders, one in a hundred of them poison"));
+    }
+
+    pub(super) fn handled(&self, handled: usize, poison: usize) {
+        self.step("work", &format!("{handled} orders handled; {poison} failed three times and are dead letters now"));
+    }
+
+    /// Shows a few of the dead letters.
+    pub(super) fn dead_letters(&self, bodies: &[String]) {
+        for body in bodies {
+            self.step("", body);
+        }
+        self.step("mend", "the handler is mended and can cope with them");
+    }
+
+    pub(super) fn redriven(&self, redriven: u64, poison: usize) {
+        self.step("redrive", &format!("{redriven} of {poison} dead letters sent again and handled"));
+    }
+
+    fn step(&self, name: &str, text: &str) {
+        let (bold, plain) = (self.context.style(BOLD), self.context.style(""));
+        self.context.say_styled(&format!("{bold}{name:>9}{plain}  "), text);
+    }
+
+    /// The closing table, or JSON for a program.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn summary(&self, summary: &Summary) -> io::Result<()> {
+        let printer = self.context.printer();
+        if self.context.global.output == Format::Json {
+            let mut value = serde_json::to_value(summary).map_err(io::Error::other)?;
+            value["complete"] = summary.is_complete().into();
+            return printer.json(&value);
+        }
+        let rows = [
+            ("sent", summary.sent.to_string()),
+            ("handled", summary.handled.to_string()),
+            ("redelivered", summary.redelivered.to_string()),
+            ("dead-lettered", summary.dead_lettered.to_string()),
+            ("redriven", summary.redriven.to_string()),
+            ("lost", summary.lost.to_string()),
+            ("messages per second", format!("{:.0}", summary.messages_per_second)),
+            ("send to handled, p50", format!("{:.1} ms", summary.p50_ms)),
+            ("send to handled, p99", format!("{:.1} ms", summary.p99_ms)),
+        ];
+        self.context.say("");
+        printer.text(&rows.map(|(name, value)| format!("  {name:<22}{value:>12}")).join("\n"))?;
+        let (verdict, color) = match summary.is_complete() {
+            true => ("every message is accounted for", GREEN),
+            false => ("messages are missing", RED),
+        };
+        let verdict = format!("\n  {}{verdict}{}", self.context.style(color), self.context.style(""));
+        self.context.say_styled(&verdict, "");
+        Ok(())
+    }
+}

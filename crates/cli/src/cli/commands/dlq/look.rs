@@ -1,0 +1,305 @@
+//! `dlq list`, `dlq show` and `dlq dump`: seeing what is there.
+
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{json, value::RawValue};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{
+    commands::{
+        dlq::{Which, filter::Filter, peek, visitors::Look},
+        receive,
+    },
+    service::signals,
+    support::{
+        admin_client::Admin,
+        context::Context,
+        failure::{Failure, Kind},
+        table::Table,
+    },
+};
+use dms_protocol::{
+    message::{Attributes, Body, DeadLetterInfo, ReceivedMessage},
+    private,
+    queue::{ConsumerGroup, SourcePath},
+    visible::visible,
+};
+use dms_worker::{
+    client::Client,
+    redrive::Sweep,
+    worker::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, REASON, WORKER},
+};
+
+/// Options of `dlq show`.
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    filter: Filter,
+    /// Messages at most
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    max: u64,
+    /// The server's admin address: there a look leases nothing [config: server.admin]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+}
+
+/// Options of `dlq dump`.
+#[derive(Debug, Args)]
+pub(super) struct DumpArgs {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    filter: Filter,
+    /// Messages at most; all by default
+    #[arg(long, value_name = "COUNT")]
+    max: Option<u64>,
+    /// Write the lines to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Write behind what the file has already
+    #[arg(long, requires = "file")]
+    append: bool,
+    /// Take the messages: each is acknowledged once its line is written, in a file on the disk
+    #[arg(long)]
+    ack: bool,
+}
+
+/// A row of `dlq show`.
+struct Row {
+    place: Option<u64>,
+    /// What the server says of it, where it was asked.
+    state: Option<(String, u32)>,
+    body: Body,
+    attributes: Attributes,
+    died: Option<DeadLetterInfo>,
+}
+
+/// Lists the groups of a queue with what they have.
+pub(super) async fn list(client: &Client, queue: &str, group: Option<&str>, context: &Context) -> Result<(), Failure> {
+    let queue = client.find_queue(queue).await?;
+    let groups = match group {
+        Some(group) => vec![client.find_group(&queue.id, group).await?],
+        None => client.groups(&queue.id).await?,
+    };
+    let mut table = Table::new(&["GROUP", "DEAD LETTERS", "EVER", "MESSAGES", "ID"]);
+    let count = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+    for group in &groups {
+        let (now, ever) = (count(group.available_dead_letters), count(group.produced_dead_letters));
+        table.row([group.name.clone(), now, ever, group.available_messages.to_string(), group.id.to_string()]);
+    }
+    let object = |group: &ConsumerGroup| {
+        json!({
+            "group": group.name,
+            "id": group.id,
+            "available_dead_letters": group.available_dead_letters,
+            "produced_dead_letters": group.produced_dead_letters,
+            "available_messages": group.available_messages,
+        })
+    };
+    Ok(context.printer().table(&table, &groups.iter().map(object).collect::<Vec<_>>())?)
+}
+
+/// Shows messages in a table.
+pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> Result<(), Failure> {
+    let source = args.which.source(client).await?;
+    let rows = match peeked(&args, &source, context).await? {
+        Some(rows) => rows,
+        None => consumed(client, &args, context).await?,
+    };
+    let mut table = Table::new(&[
+        "PLACE",
+        "STATE",
+        "REASON",
+        "ERROR",
+        "ATTEMPTS",
+        "FIRST FAILURE",
+        "LAST FAILURE",
+        "WORKER",
+        "BODY",
+    ]);
+    for row in &rows {
+        table.row(cells(row));
+    }
+    Ok(context.printer().table(&table, &rows.iter().map(shown).collect::<Vec<_>>())?)
+}
+
+/// The rows of a server that can be asked for a look. One that the configuration names need not be there.
+async fn peeked(args: &ShowArgs, source: &SourcePath, context: &Context) -> Result<Option<Vec<Row>>, Failure> {
+    let Some(admin) = Admin::of_service(args.admin.as_deref(), context)? else { return Ok(None) };
+    let peeked = match peek::peek(&admin, source, &args.filter, args.max).await {
+        Err(failure) if args.admin.is_none() && failure.kind() == Kind::Unavailable => return Ok(None),
+        peeked => peeked?,
+    };
+    let row = |peeked: peek::Peeked| Row {
+        place: Some(peeked.sequence),
+        body: peeked.body,
+        attributes: peeked.attributes,
+        died: peeked.died,
+        state: Some((peeked.state, peeked.failures)),
+    };
+    Ok(Some(peeked.into_iter().map(row).collect()))
+}
+
+/// The rows of a service that cannot be asked for a look: they are leased meanwhile.
+async fn consumed(client: &Client, args: &ShowArgs, context: &Context) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    let see = |messages: &[ReceivedMessage]| {
+        rows.extend(messages.iter().map(|message| Row {
+            place: message.sequence,
+            state: None,
+            body: message.body.clone(),
+            attributes: message.attributes.clone(),
+            died: message.dead_letter.clone(),
+        }));
+        Ok(())
+    };
+    look(client, &args.which, &args.filter, args.max, false, see).await?;
+    context.say(&format!(
+        "{} of {} leased for the look, and given back; --admin names a server's admin address, where a look leases nothing",
+        args.which.what(),
+        args.which.group
+    ));
+    Ok(rows)
+}
+
+fn cells(row: &Row) -> [String; 9] {
+    let died = row.died.as_ref();
+    let time = |ms: Option<i64>| ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|time| time.to_string());
+    // Parked messages say it in their attributes, dead letters where the service tells it.
+    let cell = |name: &str, told: Option<String>| {
+        let text = told.or_else(|| row.attributes.text(name).map(Cow::into_owned));
+        text.map_or_else(|| "-".to_owned(), |text| shortened(&text))
+    };
+    [
+        row.place.map_or_else(|| "-".to_owned(), |place| place.to_string()),
+        row.state.as_ref().map_or_else(|| "-".to_owned(), |(state, _)| state.clone()),
+        cell(REASON, died.map(|died| died.reason.clone())),
+        cell(ERROR, died.and_then(|died| died.error.clone())),
+        cell(ATTEMPTS, died.map(|died| died.attempts.to_string())),
+        cell(FIRST_FAILURE, died.and_then(|died| time(died.first_failure_ms))),
+        cell(LAST_FAILURE, died.and_then(|died| time(died.last_failure_ms))),
+        cell(WORKER, died.and_then(|died| died.worker.clone())),
+        shortened(row.body.as_str()),
+    ]
+}
+
+/// A row for programs: body and attributes in their own text; of a message that cannot be read its text and the reason.
+#[derive(Serialize)]
+struct Shown<'a> {
+    place: Option<u64>,
+    state: Option<&'a str>,
+    failures: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a RawValue>,
+    attributes: &'a Attributes,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter: Option<&'a DeadLetterInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undecodable: Option<String>,
+}
+
+fn shown(row: &Row) -> Shown<'_> {
+    let text = row.body.as_bytes();
+    let (body, undecodable) = match (row.body.fault(), serde_json::from_slice(text)) {
+        (Some(fault), _) => (None, Some(fault.to_owned())),
+        (None, Ok(body)) => (Some(body), None),
+        (None, Err(error)) => (None, Some(error.to_string())),
+    };
+    Shown {
+        place: row.place,
+        state: row.state.as_ref().map(|(state, _)| state.as_str()),
+        failures: row.state.as_ref().map(|(_, failures)| *failures),
+        body,
+        attributes: &row.attributes,
+        dead_letter: row.died.as_ref(),
+        raw: undecodable.is_some().then(|| String::from_utf8_lossy(text)),
+        undecodable,
+    }
+}
+
+/// One line of at most sixty characters.
+fn shortened(text: &str) -> String {
+    let line = visible(text);
+    if line.chars().count() <= 60 { line.into_owned() } else { line.chars().take(59).chain(['…']).collect() }
+}
+
+/// Prints messages as JSON lines, or writes them to a file.
+pub(super) async fn dump(client: &Client, args: DumpArgs, context: &Context) -> Result<(), Failure> {
+    let printer = context.printer();
+    let max = args.max.unwrap_or(u64::MAX);
+    let mut file = args.file.as_deref().map(|path| open(path, args.append)).transpose()?;
+    let see = |messages: &[ReceivedMessage]| match &mut file {
+        Some(file) => write(file, messages, args.ack),
+        None => messages.iter().try_for_each(|message| printer.json_line(&receive::line(message, false))),
+    };
+    let seen = look(client, &args.which, &args.filter, max, args.ack, see).await?;
+    if let Some(file) = &file {
+        file.sync_all().map_err(|error| unwritable(args.file.as_deref(), &error))?;
+    }
+    let fate = if args.ack { "taken out of the queue" } else { "left where they are" };
+    let verb = if args.file.is_some() { "written" } else { "printed" };
+    context.say(&format!("{seen} {} of {} {verb}, and {fate}", args.which.what(), args.which.group));
+    Ok(())
+}
+
+fn open(path: &Path, append: bool) -> Result<File, Failure> {
+    private::append(path, append).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Failure::of(Kind::Usage, format!("{} is there already: name another file, or add --append", path.display()))
+        }
+        _ => unwritable(Some(path), &error),
+    })
+}
+
+fn unwritable(path: Option<&Path>, error: &io::Error) -> Failure {
+    Failure::new(format!("{} cannot be written: {error}", path.unwrap_or(Path::new("the file")).display()))
+}
+
+/// Writes lines; on the disk before it answers where the messages go afterwards.
+fn write(file: &mut File, messages: &[ReceivedMessage], durable: bool) -> io::Result<()> {
+    let lines: String = messages.iter().map(|message| receive::line(message, false) + "\n").collect();
+    file.write_all(lines.as_bytes())?;
+    if durable { file.sync_data() } else { Ok(()) }
+}
+
+/// Shows `see` messages, and acknowledges them if it `takes` them; says how many.
+async fn look(
+    client: &Client,
+    which: &Which,
+    filter: &Filter,
+    max: u64,
+    takes: bool,
+    see: impl FnMut(&[ReceivedMessage]) -> io::Result<()> + Send,
+) -> Result<u64, Failure> {
+    let enough = CancellationToken::new();
+    let mut look = Look::new(filter.clone(), takes, max, enough.clone(), see);
+    let mut sweep = Sweep::new(client.clone(), which.source(client).await?);
+    if takes {
+        sweep = sweep.max(max);
+    }
+    if !filter.is_empty() {
+        // What does not match is held meanwhile.
+        sweep = sweep.ack_wait(Duration::from_secs(300));
+    }
+    let stop = async {
+        tokio::select! {
+            () = enough.cancelled() => {}
+            () = signals::first() => {}
+        }
+    };
+    sweep.run(&mut look, stop).await?;
+    Ok(look.finish()?)
+}

@@ -1,0 +1,117 @@
+//! `dlq`: look at the dead letters of a group or at parked messages, send them again, or throw them away.
+
+mod filter;
+mod look;
+mod peek;
+mod progress;
+mod redrive;
+mod visitors;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use self::{
+    look::{DumpArgs, ShowArgs},
+    redrive::{DiscardArgs, RedriveArgs},
+};
+use crate::cli::support::{context::Context, failure::Failure};
+use dms_protocol::queue::{SourcePath, Stream};
+use dms_worker::{client::Client, redrive::SweepError};
+
+/// Options of `dlq`.
+#[derive(Debug, Args)]
+pub(crate) struct DlqArgs {
+    #[command(subcommand)]
+    command: DlqCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DlqCommand {
+    /// List the groups of a queue with the number of their dead letters
+    #[command(visible_alias = "ls", after_help = "Examples:\n  dms-worker dlq list orders")]
+    List {
+        /// The queue's name or id
+        queue: String,
+        /// Only this group, by name or id
+        group: Option<String>,
+    },
+    /// Show dead letters in a table, without taking them
+    #[command(after_help = "\
+Examples:
+  dms-worker dlq show orders billing --admin http://127.0.0.1:9401      a look that leases nothing
+  dms-worker dlq show orders billing --max 50
+  dms-worker dlq show parked billing --parked                           with reason, error, worker and times
+
+Without an admin address (only this project's server has one) the messages are leased for the look and given back: that counts as a
+failed consumption of parked messages, not of dead letters.")]
+    Show(ShowArgs),
+    /// Print dead letters as JSON lines, or write them to a file; `dlq redrive --file` and `send` read them
+    #[command(after_help = "\
+Examples:
+  dms-worker dlq dump orders billing | jq .body
+  dms-worker dlq dump orders billing --file dead.jsonl             they stay in the queue
+  dms-worker dlq dump orders billing --file dead.jsonl --ack       they are taken out of it, each once its line is on the disk")]
+    Dump(DumpArgs),
+    /// Send dead letters again; each is acknowledged only after its copy is stored
+    #[command(after_help = "\
+Examples:
+  dms-worker dlq redrive orders billing --dry-run                  how many would be sent
+  dms-worker dlq redrive orders billing --max 100 --rate 20/s
+  dms-worker dlq redrive orders billing --match tenant=7 --match-body /customer/id=1 --to orders-repaired --set repaired=true
+  dms-worker dlq redrive parked billing --parked                   back to the queues that they came from
+  dms-worker dlq redrive orders --file dead.jsonl                  what was dumped, perhaps mended with jq
+
+At least once: a copy whose answer was lost is sent again. A redrive that was killed is continued by the next one: it waits for what
+was leased, recognises what was stored, and says how many may be there twice. A message that was redriven three times is left, so
+that none goes round for ever (--max-redrives).")]
+    Redrive(RedriveArgs),
+    /// Throw dead letters away
+    #[command(after_help = "Examples:\n  dms-worker dlq discard orders billing --match tenant=7 --yes")]
+    Discard(DiscardArgs),
+}
+
+/// Which messages.
+#[derive(Debug, Args)]
+struct Which {
+    /// The queue's name or id
+    queue: String,
+    /// The group's name or id
+    group: String,
+    /// The messages of a parking queue instead of dead letters
+    #[arg(long)]
+    parked: bool,
+}
+
+impl Which {
+    async fn source(&self, client: &Client) -> Result<SourcePath, Failure> {
+        let queue = client.find_queue(&self.queue).await?;
+        let group = client.find_group(&queue.id, &self.group).await?;
+        let stream = if self.parked { Stream::Messages } else { Stream::DeadLetters };
+        Ok(SourcePath { queue: queue.id, group: group.id, stream })
+    }
+
+    /// What they are called.
+    fn what(&self) -> &'static str {
+        if self.parked { "parked messages" } else { "dead letters" }
+    }
+}
+
+/// Looks at messages, sends them again, or empties the place.
+pub(crate) async fn run(args: DlqArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let client = context.client()?;
+    match args.command {
+        DlqCommand::List { queue, group } => look::list(&client, &queue, group.as_deref(), context).await?,
+        DlqCommand::Show(args) => look::show(&client, args, context).await?,
+        DlqCommand::Dump(args) => look::dump(&client, args, context).await?,
+        DlqCommand::Redrive(args) => return redrive::redrive(&client, args, context).await,
+        DlqCommand::Discard(args) => redrive::discard(&client, args, context).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl From<SweepError> for Failure {
+    fn from(error: SweepError) -> Self {
+        error.source.into()
+    }
+}

@@ -1,0 +1,51 @@
+//! [`Progress`]: a bar on a terminal, JSON lines on standard error otherwise.
+
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::cli::support::{context::Context, progress::bar, terminal};
+use dms_worker::redrive::SweepReport;
+
+/// How often a line is written.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Shows how far a sweep is.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    bar: ProgressBar,
+    /// When the next line is due, where lines are written.
+    due: Option<Instant>,
+}
+
+impl Progress {
+    pub(super) fn new(context: &Context) -> Self {
+        let lines = !context.shows_progress() && !context.global.quiet;
+        let bar = bar(context, None, "{bar:40} {pos}/{len}  {per_sec}  {elapsed}  {eta} left");
+        Self { bar, due: lines.then(|| Instant::now() + EVERY) }
+    }
+
+    /// The sweep is so far.
+    pub(super) fn show(&mut self, report: &SweepReport) {
+        self.bar.set_length(report.expected);
+        self.bar.set_position(report.taken + report.passed_over);
+        let now = Instant::now();
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = Some(now + EVERY);
+            let line = json!({
+                "expected": report.expected,
+                "taken": report.taken,
+                "passed_over": report.passed_over,
+                "doubled": report.doubled,
+            });
+            terminal::tell_json(&line.to_string());
+        }
+    }
+
+    /// Ends the drawing.
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

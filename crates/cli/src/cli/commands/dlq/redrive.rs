@@ -1,0 +1,296 @@
+//! `dlq redrive` and `dlq discard`: sending messages again, from the queue or from a file, or throwing them away.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args;
+use serde_json::{json, value::RawValue};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    cli::{
+        commands::{
+            dlq::{Which, filter::Filter, progress::Progress, visitors::Discard},
+            send::{self, Choice, Pump, Report},
+        },
+        service::signals,
+        support::{
+            confirm::confirm,
+            context::Context,
+            failure::{Failure, Kind},
+        },
+    },
+    config::Rate,
+};
+use dms_protocol::{
+    auth::canonical::hex,
+    message::{Body, Message},
+    private,
+    queue::SourcePath,
+};
+use dms_worker::{
+    client::Client,
+    redrive::{Redrive, RedriveError, RedriveReport, Sweep, is_exhausted, older},
+};
+
+/// Options of `dlq redrive`.
+#[derive(Debug, Args)]
+pub(super) struct RedriveArgs {
+    /// The queue's name or id
+    queue: String,
+    /// The group's name or id
+    #[arg(required_unless_present = "file")]
+    group: Option<String>,
+    /// The messages of a parking queue, sent back to where they came from
+    #[arg(long, conflicts_with = "file")]
+    parked: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// The messages of this file, as `dlq dump` writes it, instead of those of a group; they go to QUEUE
+    #[arg(long, value_name = "FILE", conflicts_with = "group")]
+    file: Option<PathBuf>,
+    /// Go on where an earlier run with this file ended; from a group every run does
+    #[arg(long, requires = "file")]
+    resume: bool,
+    /// Where it is kept what is on its way: FILE.journal, or a file in the user's state directory
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Messages at most
+    #[arg(long, value_name = "COUNT")]
+    max: Option<u64>,
+    /// Messages in a unit of time, as in 20/s
+    #[arg(long, value_name = "RATE")]
+    rate: Option<Rate>,
+    /// Send the copies to this queue instead
+    #[arg(long, value_name = "QUEUE")]
+    to: Option<String>,
+    /// Set an attribute of the copies; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = send::attribute)]
+    set: Vec<(String, Box<RawValue>)>,
+    /// Leave an attribute out of the copies; may be repeated
+    #[arg(long, value_name = "NAME")]
+    unset: Vec<String>,
+    /// How often a message may be redriven in all
+    #[arg(long, value_name = "TIMES", default_value_t = 3)]
+    max_redrives: u32,
+    /// Send nothing, and say how many would be sent
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Options of `dlq discard`.
+#[derive(Debug, Args)]
+pub(super) struct DiscardArgs {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    filter: Filter,
+    /// Messages at most
+    #[arg(long, value_name = "COUNT")]
+    max: Option<u64>,
+    /// Throw nothing away, and say how many would be
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// How the copies are changed.
+#[derive(Clone, Debug)]
+struct Change {
+    set: Vec<(String, Box<RawValue>)>,
+    unset: Vec<String>,
+}
+
+impl Change {
+    fn apply(&self, mut message: Message) -> Message {
+        message.attributes.retain(|name| !self.unset.iter().any(|unset| unset == name));
+        for (name, value) in &self.set {
+            message.attributes.insert_raw(name.as_str(), value.clone());
+        }
+        message
+    }
+}
+
+/// Sends messages again.
+pub(super) async fn redrive(client: &Client, args: RedriveArgs, context: &Context) -> Result<ExitCode, Failure> {
+    match (&args.file, &args.group) {
+        (Some(file), _) => from_file(client, &args, file, context).await,
+        (None, Some(group)) => {
+            let which = Which { queue: args.queue.clone(), group: group.clone(), parked: args.parked };
+            from_group(client, &args, &which, context).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (None, None) => Err(Failure::of(Kind::Usage, "name a group, or a --file")),
+    }
+}
+
+async fn from_group(client: &Client, args: &RedriveArgs, which: &Which, context: &Context) -> Result<(), Failure> {
+    let source = which.source(client).await?;
+    let journal = match &args.journal {
+        None if args.dry_run => None,
+        None => state_file(&source, context).filter(|path| is_usable(path, context)),
+        named => named.clone(),
+    };
+    let progress = Progress::new(context);
+    let mut shown = progress.clone();
+    let mut redrive =
+        Redrive::new(client.clone(), source).max_redrives(args.max_redrives).dry_run(args.dry_run).sweep(|sweep| {
+            let sweep = sweep.max(args.max).rate(args.rate.map(Rate::per_second));
+            sweep.on_progress(move |report| shown.show(report))
+        });
+    if let Some(journal) = journal {
+        redrive = redrive.journal(journal);
+    }
+    if !args.filter.is_empty() {
+        let filter = args.filter.clone();
+        redrive = redrive.only(move |message| filter.passes(message));
+    }
+    if let Some(queue) = &args.to {
+        redrive = redrive.to(client.find_queue(queue).await?.id);
+    }
+    let change = Change { set: args.set.clone(), unset: args.unset.clone() };
+    let result = redrive.map(move |copy| change.apply(copy)).run(signals::first()).await;
+    progress.clear();
+    print(&result?, args.dry_run, context)
+}
+
+/// A file in the user's state directory that is about these messages alone: `$STATE_DIRECTORY`, or
+/// `${XDG_STATE_HOME:-~/.local/state}/dms-worker`.
+fn state_file(source: &SourcePath, context: &Context) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = || {
+        let home = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
+        home.map(|home| home.join("dms-worker"))
+    };
+    let directory = variable("STATE_DIRECTORY").or_else(state)?;
+    let endpoint = context.endpoint().unwrap_or_default();
+    let project = context.global.project_id.as_deref().unwrap_or_default();
+    let about = format!("{endpoint} {project} {source:?}");
+    let hash = hex(&Sha256::digest(about)[..8]);
+    Some(directory.join(format!("redrive-{hash}.journal")))
+}
+
+/// Whether a journal can be there. Without one a redrive still loses nothing.
+fn is_usable(path: &Path, context: &Context) -> bool {
+    let opened = path.parent().map_or(Ok(()), private::create_dir_all);
+    let opened = opened.and_then(|()| private::options().append(true).create(true).open(path));
+    if let Err(error) = &opened {
+        let path = path.display();
+        context.say(&format!(
+            "no journal at {path} ({error}): what a killed run doubles is not counted; --journal names a place"
+        ));
+    }
+    opened.is_ok()
+}
+
+fn print(report: &RedriveReport, dry_run: bool, context: &Context) -> Result<(), Failure> {
+    let left = report.filtered + report.exhausted + report.refused;
+    let verb = if dry_run { "would be redriven" } else { "redriven" };
+    let earlier = match report.earlier {
+        0 => String::new(),
+        copies => format!(" after {copies} by earlier runs that were not finished"),
+    };
+    let text = format!(
+        "{} {verb}{earlier}, {left} left ({} did not match, {} were redriven too often, {} cannot be sent), {} may be there twice",
+        report.redriven, report.filtered, report.exhausted, report.refused, report.doubled
+    );
+    let json = json!({
+        "redriven": report.redriven,
+        "filtered": report.filtered,
+        "exhausted": report.exhausted,
+        "refused": report.refused,
+        "doubled": report.doubled,
+        "earlier": report.earlier,
+        "dry_run": dry_run,
+    });
+    Ok(context.printer().print(&text, &json)?)
+}
+
+/// What became of the lines that were not sent.
+#[derive(Debug, Default)]
+struct Left {
+    chosen: u64,
+    filtered: u64,
+    exhausted: u64,
+}
+
+async fn from_file(client: &Client, args: &RedriveArgs, file: &Path, context: &Context) -> Result<ExitCode, Failure> {
+    let queue = client.find_queue(args.to.as_ref().unwrap_or(&args.queue)).await?;
+    let task = format!("redrive to queue {}", queue.id);
+    let common = Message::new(Body::trusted("null".into()));
+    let (mut input, journal) = match args.dry_run {
+        true => (send::Input::file(file, common, 0, 0).await?, None),
+        false => send::open_file(file, args.journal.as_deref(), args.resume, task, common).await?,
+    };
+    let mut report = Report::new(context, input.size());
+    if let Some(journal) = journal.as_ref().filter(|journal| journal.is_resumed()) {
+        report.resume(journal.progress());
+    }
+    let mut pump = Pump::new(send::producer(client.clone(), &queue, false, false)?, journal, report);
+    pump.interval = args.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.per_second().recip()));
+    let mut left = Left::default();
+    let (report, ended) = pump.run(&mut input, |message| choose(args, &mut left, message), signals::first()).await?;
+    report.clear();
+    let total = report.total();
+    let redriven = if args.dry_run { left.chosen } else { total.sent };
+    let counted = RedriveReport::of_file(redriven, left.filtered, left.exhausted, total.refused, report.doubled());
+    print(&counted, args.dry_run, context)?;
+    let complete = ended || args.max.is_some_and(|max| left.chosen >= max);
+    Ok(ExitCode::from(u8::from(total.refused > 0 || !complete)))
+}
+
+fn choose(args: &RedriveArgs, left: &mut Left, message: Message) -> Choice {
+    if args.max.is_some_and(|max| left.chosen >= max) {
+        return Choice::Stop;
+    }
+    if !args.filter.passes_line(&message) {
+        left.filtered += 1;
+        return Choice::Skip;
+    }
+    if is_exhausted(&message.attributes, args.max_redrives) {
+        left.exhausted += 1;
+        return Choice::Skip;
+    }
+    left.chosen += 1;
+    if args.dry_run {
+        return Choice::Skip;
+    }
+    let change = Change { set: args.set.clone(), unset: args.unset.clone() };
+    Choice::Send(change.apply(older(message)))
+}
+
+/// Throws messages away.
+pub(super) async fn discard(client: &Client, args: DiscardArgs, context: &Context) -> Result<(), Failure> {
+    let source = args.which.source(client).await?;
+    if !args.dry_run {
+        let what =
+            format!("{} of group {} of {} will be thrown away", args.which.what(), args.which.group, args.which.queue);
+        confirm(args.yes, &what)?;
+    }
+    let mut discard = Discard::new(args.filter, args.dry_run, args.max);
+    let progress = Progress::new(context);
+    let mut shown = progress.clone();
+    let sweep = Sweep::new(client.clone(), source).ack_wait(Duration::from_secs(300)).max(args.max);
+    let sweep = sweep.on_progress(move |report| shown.show(report));
+    let swept = sweep.run(&mut discard, signals::first()).await;
+    progress.clear();
+    let taken = swept?.taken;
+    let discarded = if args.dry_run { discard.would_be() } else { taken };
+    let verb = if args.dry_run { "would be thrown away" } else { "thrown away" };
+    let json = json!({ "discarded": discarded, "dry_run": args.dry_run });
+    Ok(context.printer().print(&format!("{discarded} {verb}"), &json)?)
+}
+
+impl From<RedriveError> for Failure {
+    fn from(error: RedriveError) -> Self {
+        let failure = Self::from(error.source);
+        let RedriveReport { redriven, doubled, .. } = error.report;
+        let text = format!("{failure}; {redriven} messages were redriven before, {doubled} may be there twice");
+        Self::of(failure.kind(), text)
+    }
+}

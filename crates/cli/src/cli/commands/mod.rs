@@ -1,0 +1,19 @@
+//! The commands, one file or folder each.
+
+pub(crate) mod bench;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod data;
+pub(crate) mod demo;
+pub(crate) mod dlq;
+pub(crate) mod group;
+pub(crate) mod health;
+pub(crate) mod man;
+pub(crate) mod queue;
+pub(crate) mod quota;
+pub(crate) mod receive;
+pub(crate) mod run;
+pub(crate) mod send;
+pub(crate) mod serve;
+pub(crate) mod tag;

@@ -1,0 +1,232 @@
+//! `queue`: create, list, show, change, purge and delete queues.
+
+mod on_server;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use self::on_server::{PurgeArgs, UpdateArgs};
+use crate::{
+    cli::{
+        commands::group,
+        support::{
+            confirm::{confirm, counted},
+            context::Context,
+            failure::Failure,
+            table::Table,
+        },
+    },
+    config::Span,
+};
+use dms_protocol::{
+    limits,
+    queue::{NewQueue, Queue, QueueMode},
+    visible::visible,
+};
+use dms_worker::client::{self, Client};
+
+/// Options of `queue`.
+#[derive(Debug, Args)]
+pub(crate) struct QueueArgs {
+    #[command(subcommand)]
+    command: QueueCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum QueueCommand {
+    /// Create a queue, and groups in it; prints its id
+    #[command(after_help = "\
+Examples:
+  dms-worker queue create orders --max-consume-count 3 --group billing
+  dms-worker queue create events --mode FIFO")]
+    Create(CreateArgs),
+    /// List the project's queues
+    #[command(visible_alias = "ls", after_help = "Examples:\n  dms-worker queue list\n  dms-worker queue list -o json")]
+    List,
+    /// Show a queue and its groups
+    #[command(after_help = "Examples:\n  dms-worker queue show orders")]
+    Show {
+        /// The queue's name or id
+        queue: String,
+    },
+    /// Set how long a queue of this project's server keeps messages
+    #[command(after_help = "\
+Examples:
+  dms-worker queue update orders --retention 12h
+  dms-worker queue update orders --delete-when-settled true
+  dms-worker queue update orders --retention default      again as configured
+
+With --delete-when-settled messages go once every group has settled them:
+groups that are created later do not get those.")]
+    Update(UpdateArgs),
+    /// Delete all messages of a queue of this project's server, or the backlog of one group
+    #[command(after_help = "\
+Examples:
+  dms-worker queue purge orders --yes                      for all groups
+  dms-worker queue purge orders --group billing --yes      other groups keep theirs
+
+A message that a consumer holds is purged too: its acknowledgement is answered as
+always, and the message is not redelivered, whatever it says. Without --group
+messages that are not due are deleted as well. Dead letters stay: `dlq discard`
+deletes those.")]
+    Purge(PurgeArgs),
+    /// Delete a queue with all its messages and groups
+    #[command(visible_alias = "rm", after_help = "Examples:\n  dms-worker queue delete orders --yes")]
+    Delete {
+        /// The queue's name or id
+        queue: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// Options of `queue create`.
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// The name: 1-64 of A-Z a-z 0-9 _ -
+    name: String,
+    /// NORMAL, FIFO, KAFKA_HA or KAFKA_HT
+    #[arg(long, default_value = "NORMAL", value_parser = mode)]
+    mode: QueueMode,
+    /// Free text of at most 160 characters
+    #[arg(long)]
+    description: Option<String>,
+    /// Enable dead letters: a message that failed so often (1-100) becomes one
+    #[arg(long, value_name = "COUNT")]
+    max_consume_count: Option<u32>,
+    /// Kafka modes: how long messages are kept, 1-72
+    #[arg(long, value_name = "HOURS")]
+    retention_hours: Option<u32>,
+    /// A group to create in it; may be repeated
+    #[arg(long = "group", value_name = "NAME")]
+    groups: Vec<String>,
+}
+
+fn mode(text: &str) -> Result<QueueMode, String> {
+    serde_json::from_value(json!(text.to_uppercase()))
+        .map_err(|_| "NORMAL, FIFO, KAFKA_HA and KAFKA_HT are allowed".to_owned())
+}
+
+/// Changes or shows queues.
+pub(crate) async fn run(args: QueueArgs, context: &Context) -> Result<(), Failure> {
+    match args.command {
+        QueueCommand::Create(args) => create(&context.client()?, args, context).await,
+        QueueCommand::List => list(&context.client()?, context).await,
+        QueueCommand::Show { queue } => show(&context.client()?, &queue, context).await,
+        QueueCommand::Update(args) => on_server::update(&args, context).await,
+        QueueCommand::Purge(args) => on_server::purge(&args, context).await,
+        QueueCommand::Delete { queue, yes } => delete(&context.client()?, &queue, yes, context).await,
+    }
+}
+
+async fn delete(client: &Client, queue: &str, yes: bool, context: &Context) -> Result<(), Failure> {
+    let queue = client.find_queue(queue).await?;
+    let what = format!(
+        "queue {} with {} and {} will be deleted",
+        queue.name,
+        counted(queue.produced_messages, "message"),
+        counted(queue.group_count, "group")
+    );
+    confirm(yes, &what)?;
+    client.delete_queue(&queue.id).await?;
+    context
+        .done(&format!("deleted queue {}", queue.name), &json!({ "deleted": { "id": queue.id, "name": queue.name } }))
+}
+
+async fn create(client: &Client, args: CreateArgs, context: &Context) -> Result<(), Failure> {
+    // Before the queue is there without them.
+    args.groups.iter().try_for_each(|group| limits::group_name(group))?;
+    let queue = NewQueue {
+        name: args.name,
+        mode: args.mode,
+        description: args.description,
+        max_consume_count: args.max_consume_count,
+        retention_hours: args.retention_hours,
+    };
+    let created = client.create_queue(queue).await?;
+    let mut groups = Vec::new();
+    if !args.groups.is_empty() {
+        let names: Vec<&str> = args.groups.iter().map(String::as_str).collect();
+        groups =
+            client.create_groups(&created.id, &names).await.map_err(|error| without_groups(&created.name, error))?;
+    }
+    let groups: Vec<Value> = groups.iter().map(|(id, name)| json!({ "id": id, "name": name })).collect();
+    let json = json!({ "id": created.id, "name": created.name, "kafka_topic": created.kafka_topic, "groups": groups });
+    Ok(context.printer().print(created.id.as_str(), &json)?)
+}
+
+/// The queue was created, and then its groups were not.
+fn without_groups(queue: &str, error: client::Error) -> Failure {
+    let kind = Failure::from(error.clone()).kind();
+    let text = format!("queue {queue} is there and its groups are not: {error}; `dms-worker group create` adds them");
+    Failure::of(kind, text).because(error)
+}
+
+async fn list(client: &Client, context: &Context) -> Result<(), Failure> {
+    let queues = client.queues().await?;
+    let mut table = Table::new(&["NAME", "MODE", "GROUPS", "MESSAGES", "DEAD", "ID"]);
+    for queue in &queues {
+        table.row([
+            queue.name.clone(),
+            queue.mode.to_string(),
+            queue.group_count.to_string(),
+            queue.produced_messages.to_string(),
+            dead_letters(queue),
+            queue.id.to_string(),
+        ]);
+    }
+    Ok(context.printer().table(&table, &queues.iter().map(object).collect::<Vec<_>>())?)
+}
+
+async fn show(client: &Client, queue: &str, context: &Context) -> Result<(), Failure> {
+    let found = client.find_queue(queue).await?;
+    let queue = client.queue(&found.id).await?;
+    let groups = client.groups(&queue.id).await?;
+    let facts = [
+        ("name", queue.name.clone()),
+        ("id", queue.id.to_string()),
+        ("mode", queue.mode.to_string()),
+        ("description", queue.description.clone()),
+        ("created", time(queue.created_ms)),
+        ("kept for", Span::millis(queue.reservation_minutes.saturating_mul(60_000)).to_string()),
+        ("messages", queue.produced_messages.to_string()),
+        ("dead letters", dead_letters(&queue)),
+    ];
+    let facts = facts.map(|(name, value)| format!("{name:13} {}", visible(&value)).trim_end().to_owned()).join("\n");
+    let text = format!("{facts}\n\n{}", group::table(&groups));
+    let mut json = object(&queue);
+    json["groups"] = groups.iter().map(group::object).collect();
+    Ok(context.printer().print(&text, &json)?)
+}
+
+fn dead_letters(queue: &Queue) -> String {
+    match (queue.dead_letters, queue.max_consume_count) {
+        (Some(true), Some(count)) => format!("after {count}"),
+        (Some(true), None) => "on".to_owned(),
+        (Some(false), _) => "off".to_owned(),
+        (None, _) => "-".to_owned(),
+    }
+}
+
+fn object(queue: &Queue) -> Value {
+    json!({
+        "id": queue.id,
+        "name": queue.name,
+        "mode": queue.mode,
+        "description": queue.description,
+        "created": time(queue.created_ms),
+        "reservation_minutes": queue.reservation_minutes,
+        "max_message_bytes": queue.max_message_bytes,
+        "produced_messages": queue.produced_messages,
+        "group_count": queue.group_count,
+        "dead_letters": queue.dead_letters,
+        "max_consume_count": queue.max_consume_count,
+        "kafka_topic": queue.kafka_topic,
+    })
+}
+
+/// RFC 3339 in UTC.
+fn time(epoch_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(epoch_ms).map_or_else(|_| epoch_ms.to_string(), |time| time.to_string())
+}

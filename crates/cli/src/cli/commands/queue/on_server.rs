@@ -1,0 +1,180 @@
+//! What a running server of this project does for `queue` through its admin address: no other service offers it.
+
+use std::borrow::Cow;
+
+use clap::Args;
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cli::support::{
+        admin_client::Admin,
+        confirm::{confirm, counted},
+        context::Context,
+        failure::{Failure, Kind},
+    },
+    config::Span,
+};
+use dms_protocol::limits;
+
+/// Options of `queue purge`.
+#[derive(Debug, Args)]
+pub(super) struct PurgeArgs {
+    /// The queue's name or id
+    queue: String,
+    /// Only the backlog of this group, by name or id
+    #[arg(long)]
+    group: Option<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// The admin address of the server [config: server.admin]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+}
+
+/// Options of `queue update`.
+#[derive(Debug, Args)]
+pub(super) struct UpdateArgs {
+    /// The queue's name or id
+    queue: String,
+    /// How long it keeps messages, consumed or not, 1s to 72h; or `default`
+    #[arg(long, value_name = "DURATION", value_parser = retention)]
+    retention: Option<String>,
+    /// Delete messages once every group has settled them: true, false or default
+    #[arg(long, value_name = "WHETHER", value_parser = ["true", "false", "default"], hide_possible_values = true)]
+    delete_when_settled: Option<String>,
+    /// The admin address of the server [config: server.admin]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+}
+
+/// A queue as the admin address shows it.
+#[derive(Debug, Deserialize)]
+struct Shown {
+    project: String,
+    id: String,
+    name: String,
+    produced_messages: u64,
+    groups: Vec<ShownGroup>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ShownGroup {
+    id: String,
+    name: String,
+    available_messages: u64,
+    leased_messages: u64,
+}
+
+/// What a purge has deleted.
+#[derive(Debug, Deserialize, Serialize)]
+struct Purged {
+    queue_id: String,
+    queue: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    purged_messages: u64,
+    purged_delayed_messages: u64,
+}
+
+/// How long a queue keeps messages.
+#[derive(Debug, Deserialize, Serialize)]
+struct Kept {
+    queue_id: String,
+    queue: String,
+    retention_ms: u64,
+    delete_when_settled: bool,
+}
+
+/// Reads a retention; gives it in milliseconds, as the admin address takes it.
+fn retention(text: &str) -> Result<String, String> {
+    if text == "default" {
+        return Ok(text.to_owned());
+    }
+    let span: Span = text.parse().map_err(|error| format!("{error}, or default"))?;
+    let millis = u64::try_from(span.get().as_millis()).unwrap_or(u64::MAX);
+    if limits::RETENTION_MS.contains(&millis) {
+        Ok(millis.to_string())
+    } else {
+        Err("1s to 72h are allowed, or default".to_owned())
+    }
+}
+
+/// Purges a queue or a group.
+pub(super) async fn purge(args: &PurgeArgs, context: &Context) -> Result<(), Failure> {
+    let admin = Admin::of_queues(args.admin.as_deref(), context)?;
+    let queue = find(&admin, &args.queue, context).await?;
+    let group = args.group.as_deref().map(|wanted| queue.group(wanted)).transpose()?;
+    confirm(args.yes, &what(&queue, group, &admin))?;
+    let parameters: Vec<_> = group.map(|group| ("group", Cow::from(&group.id))).into_iter().collect();
+    let purged: Purged = admin.ask(Method::POST, &format!("/admin/queues/{}/purge", queue.id), &parameters).await?;
+    let Purged { purged_messages, purged_delayed_messages, .. } = &purged;
+    let deleted = counted(purged_messages + purged_delayed_messages, "message");
+    let whose = group.map_or_else(String::new, |group| format!(" for group {}", group.name));
+    let json = serde_json::to_value(&purged).map_err(|error| Failure::new(error.to_string()))?;
+    context.done(&format!("purged {deleted} of queue {}{whose} at {}", queue.name, admin.url()), &json)
+}
+
+/// What will be purged.
+fn what(queue: &Shown, group: Option<&ShownGroup>, admin: &Admin) -> String {
+    let of = format!("{} at {}", queue.name, admin.url());
+    match group {
+        None => format!(
+            "{} of queue {of} will be deleted, for all of its groups",
+            counted(queue.produced_messages, "message")
+        ),
+        Some(group) => format!(
+            "{} of queue {of} will be deleted for group {}",
+            counted(group.available_messages + group.leased_messages, "message"),
+            group.name
+        ),
+    }
+}
+
+/// Sets how long a queue keeps messages.
+pub(super) async fn update(args: &UpdateArgs, context: &Context) -> Result<(), Failure> {
+    if args.retention.is_none() && args.delete_when_settled.is_none() {
+        return Err(Failure::of(Kind::Usage, "nothing to set: add --retention, --delete-when-settled, or both"));
+    }
+    let admin = Admin::of_queues(args.admin.as_deref(), context)?;
+    let queue = find(&admin, &args.queue, context).await?;
+    let changes = [("retention_ms", &args.retention), ("delete_when_settled", &args.delete_when_settled)];
+    let parameters: Vec<_> =
+        changes.into_iter().filter_map(|(name, value)| Some((name, Cow::from(value.as_deref()?)))).collect();
+    let kept: Kept = admin.ask(Method::POST, &format!("/admin/queues/{}/update", queue.id), &parameters).await?;
+    let span = Span::millis(kept.retention_ms);
+    let until = if kept.delete_when_settled { ", or until every group has settled them" } else { "" };
+    let json = serde_json::to_value(&kept).map_err(|error| Failure::new(error.to_string()))?;
+    context.done(&format!("queue {} at {} keeps messages for {span}{until}", queue.name, admin.url()), &json)
+}
+
+/// The queue of this name or id; of the project that `--project-id` names, if it does.
+async fn find(admin: &Admin, wanted: &str, context: &Context) -> Result<Shown, Failure> {
+    let project = context.global.project_id.as_deref();
+    let parameters: Vec<_> = project.map(|project| ("project", Cow::from(project))).into_iter().collect();
+    let queues: Vec<Shown> = admin.ask(Method::GET, "/admin/queues", &parameters).await?;
+    let mut found: Vec<Shown> = queues.into_iter().filter(|queue| queue.id == wanted || queue.name == wanted).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => Err(Failure::new(format!("the server has no queue {wanted}"))),
+        (Some(last), false) => {
+            let projects: Vec<_> = found.iter().chain([&last]).map(|queue| queue.project.as_str()).collect();
+            let text = format!(
+                "{wanted} is a queue of several projects: name one of {} with --project-id",
+                projects.join(", ")
+            );
+            Err(Failure::of(Kind::Usage, text))
+        }
+    }
+}
+
+impl Shown {
+    /// The group of this name or id.
+    fn group(&self, wanted: &str) -> Result<&ShownGroup, Failure> {
+        let found = self.groups.iter().find(|group| group.id == wanted || group.name == wanted);
+        found.ok_or_else(|| Failure::new(format!("queue {} has no group {wanted}", self.name)))
+    }
+}

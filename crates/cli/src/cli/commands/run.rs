@@ -1,0 +1,183 @@
+//! `run`: the workers and publishers of a configuration, until a signal.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{
+    cli::{
+        service::{
+            reload::Live,
+            server_keys::{Watch, take},
+            signals::{HangUps, until_signal},
+            systemd,
+        },
+        support::{
+            context::{Context, remark_on},
+            failure::{Failure, Kind},
+            logging, terminal,
+        },
+    },
+    config::{Auth, Config, load},
+    sidecar::{Controls, Ended, Sidecar, SidecarError, assemble::server_config, deliver::program::process},
+};
+use dms_server::internal::descriptors;
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dms-worker run                        ./config.yaml
+  dms-worker run -c orders.yaml         another one
+  DMS_WORKER_WORKERS__0__CONCURRENCY=64 dms-worker run
+
+The first SIGTERM or SIGINT ends it in order within shutdown.grace, a second one at once. SIGHUP reads the configuration \
+again: log.filter, certificates, secrets and their files, keys and users of an embedded server with their rights, and of \
+workers concurrency, max_in_flight_bytes, max_messages and rate_limit change at once, the log says what needs a restart. A service that \
+is not there is waited for, and so is a queue or a group (on_worker_failure); one that refuses a key that never worked ends \
+the process with exit code 77.")]
+pub(crate) struct RunArgs {}
+
+/// The sections that count here.
+const SECTIONS: &[&str] =
+    &["dms", "server", "workers", "on_worker_failure", "limits", "publishers", "admin", "shutdown", "log"];
+
+/// Runs the sidecar.
+pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let loaded = load(&context.request(true))?;
+    let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
+    remark_on(&loaded);
+    let config = loaded.config;
+    descriptors::raise_limit();
+    let mut hang_ups = HangUps::listen();
+    let by_hand = filter.clone();
+    let sidecar = Sidecar::start(config.clone()).await?.log_control(move |filter| by_hand.set(filter));
+    let controls = sidecar.controls();
+    let mut live = Live::new(config.clone(), filter, controls.certificates(), SECTIONS);
+    let reload = async {
+        let mut watch = Watch::default();
+        loop {
+            let files = controls.callers().map(|_| live.secret_files()).unwrap_or_default();
+            tokio::select! {
+                () = hang_ups.next() => {
+                    live.reload(&context.request(true), context, |config, new| apply(&controls, config, new));
+                }
+                () = watch.changed(files) => {
+                    if live.read_secrets_again(controls.callers()) {
+                        live.change(|config| follow_server(&controls, config));
+                    }
+                }
+            }
+        }
+    };
+    let work = until_signal(async |stop| {
+        // Signals are listened for by now: whoever reads this may send one at once.
+        announce(&sidecar, &config);
+        systemd::ready();
+        let ended = sidecar.run(stop).await?;
+        report(&ended, context);
+        if ended.drained {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let text = format!("not everything was finished within {}: it comes again", config.shutdown.grace);
+        Err(Failure::of(Kind::Drain, text))
+    });
+    let ended = tokio::select! {
+        ended = work => ended,
+        never = reload => never,
+        never = process::reap_orphans() => match never {},
+    };
+    traces.finish().await;
+    ended
+}
+
+fn report(ended: &Ended, context: &Context) {
+    for worker in &ended.workers {
+        let report = &worker.report;
+        context.say(&format!(
+            "dms-worker: {} ended: {} done, {} failed, {} acknowledged, {} come again",
+            worker.name,
+            report.done,
+            report.failed + report.rejected + report.panicked + report.timed_out + report.interrupted,
+            report.acknowledged,
+            report.redelivered
+        ));
+    }
+}
+
+/// Changes the keys and users of the server in this process, the secrets, and what can change of each worker.
+fn apply(controls: &Controls, config: &mut Config, new: &Config) {
+    let taken = controls.callers().is_none_or(|callers| take(callers, &mut config.server, &new.server));
+    if taken {
+        renew(controls, config, new);
+    } else {
+        // The client goes on as the server in this process does.
+        let mut new = new.clone();
+        new.dms.auth.clone_from(&config.dms.auth);
+        new.server.clone_from(&config.server);
+        renew(controls, config, &new);
+    }
+    for worker in &new.workers {
+        let old = config.workers.iter_mut().find(|old| old.label() == worker.label());
+        match old.map(|old| controls.apply(old, worker)) {
+            Some(Ok(true)) => tracing::info!(worker = worker.label(), "its limits are changed"),
+            Some(Err(error)) => tracing::error!(worker = worker.label(), %error, "its limits are not changed"),
+            Some(Ok(false)) | None => {}
+        }
+    }
+}
+
+/// Uses the secrets of another configuration.
+fn renew(controls: &Controls, config: &mut Config, new: &Config) {
+    match controls.renew_secrets(config, new) {
+        Ok(changed) if changed.is_empty() => {}
+        Ok(changed) => tracing::info!(keys = changed.join(", "), "other secrets are in use from now on"),
+        Err(error) => tracing::warn!(%error, "the secrets were read again and not taken: those in force stay"),
+    }
+}
+
+/// The client of the server in this process follows the keys of that.
+fn follow_server(controls: &Controls, config: &mut Config) {
+    let mut new = config.clone();
+    match config.dms.auth.as_ref().map(Auth::with_files_read_again).transpose() {
+        Ok(auth) => new.dms.auth = auth,
+        Err(error) => {
+            tracing::warn!(error, "a file with a secret was read again and not taken: the secret in force stays")
+        }
+    }
+    renew(controls, config, &new);
+}
+
+/// The line that says what runs, and where.
+fn announce(sidecar: &Sidecar, config: &Config) {
+    let mut parts = vec![format!("running {}", sidecar.worker_names().join(", "))];
+    let storage = server_config::storage(&config.server);
+    parts.extend(sidecar.server_url().map(|url| format!("server on {url} ({storage})")));
+    parts.extend(sidecar.publisher_urls().iter().map(|url| format!("publisher on {url}")));
+    parts.extend(sidecar.admin_url().map(|url| format!("admin on {url}")));
+    terminal::tell(&format!("dms-worker: {}", parts.join("; ")));
+}
+
+impl From<SidecarError> for Failure {
+    fn from(error: SidecarError) -> Self {
+        match error {
+            SidecarError::Nothing => {
+                Self::of(Kind::Config, format!("{error}; name a configuration with -c, or write a config.yaml"))
+            }
+            SidecarError::Settings(..)
+            | SidecarError::Program(..)
+            | SidecarError::Http(..)
+            | SidecarError::Client(_)
+            | SidecarError::Tls(_) => Self::of(Kind::Config, error.to_string()),
+            SidecarError::Server(error) => error.into(),
+            SidecarError::Worker(name, error) => match error.client_error() {
+                Some(refused) => {
+                    let failure = Self::from(refused.clone());
+                    Self::of(failure.kind(), format!("worker {name}: {failure}")).because(error)
+                }
+                None => Self::of(Kind::Config, format!("worker {name}: {error}")),
+            },
+            other => Self::new(other.to_string()),
+        }
+    }
+}

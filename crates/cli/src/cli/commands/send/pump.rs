@@ -1,0 +1,330 @@
+//! [`Pump`]: lines into a producer, several on their way, each settled in its turn.
+
+use std::{collections::VecDeque, path::PathBuf, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::cli::{
+    commands::send::{
+        input::{Input, Line},
+        journal::{Journal, Progress},
+        rejected::Rejected,
+        report::Report,
+    },
+    support::failure::{Failure, Kind},
+};
+use dms_protocol::message::Message;
+use dms_worker::producer::{Producer, Receipt, SendError};
+
+/// Lines that are read and not settled.
+pub(crate) const WINDOW: usize = 100;
+/// Requests on their way at once; one for FIFO queues, whose order must be the lines'.
+pub(crate) const IN_FLIGHT: usize = 8;
+/// Bytes of messages that wait or are on their way.
+pub(crate) const MAX_PENDING_BYTES: usize = 8 * 1024 * 1024;
+
+/// What becomes of a line before it is sent.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// This is sent.
+    Send(Message),
+    /// It is left out on purpose.
+    Skip,
+    /// It cannot be sent, for this reason.
+    Refuse(String),
+    /// It is left, and so is everything behind it.
+    Stop,
+}
+
+/// A line on its way.
+struct Travelling {
+    number: u64,
+    /// Where the next line begins.
+    end: u64,
+    /// What it is, where refused lines are kept.
+    text: Option<Vec<u8>>,
+    fate: Fate,
+}
+
+enum Fate {
+    Sent(Receipt),
+    Skipped,
+    Refused(String),
+    /// What befell it ended the run.
+    Left {
+        unsure: bool,
+    },
+}
+
+/// Sends lines.
+pub(crate) struct Pump<'a> {
+    pub(crate) producer: Producer,
+    pub(crate) journal: Option<Journal>,
+    pub(crate) report: Report<'a>,
+    /// Where lines go that are refused.
+    pub(crate) rejected: Option<Rejected>,
+    /// Between two messages.
+    pub(crate) interval: Duration,
+    travelling: VecDeque<Travelling>,
+    next_at: Instant,
+}
+
+impl<'a> Pump<'a> {
+    pub(crate) fn new(producer: Producer, journal: Option<Journal>, report: Report<'a>) -> Self {
+        let (travelling, next_at) = (VecDeque::new(), Instant::now());
+        Self { producer, journal, report, rejected: None, interval: Duration::ZERO, travelling, next_at }
+    }
+
+    /// Sends every line that `choose` lets through, to the end or until `shutdown` is ready. Gives the report, and whether the
+    /// end was reached.
+    ///
+    /// # Errors
+    /// When the service is gone, in trouble or refuses the caller, or the source or the journal fails. What was settled is in the
+    /// journal then.
+    pub(crate) async fn run(
+        mut self,
+        input: &mut Input,
+        mut choose: impl FnMut(Message) -> Choice,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(Report<'a>, bool), Failure> {
+        let result = {
+            let mut shutdown = std::pin::pin!(shutdown);
+            let going = std::pin::pin!(self.go(input, &mut choose));
+            tokio::select! {
+                result = going => result,
+                () = &mut shutdown => Ok(false),
+            }
+        };
+        let result = match result {
+            Ok(true) => Ok(true),
+            // What was handed over is sent in any case: its results are worth the wait.
+            stopped => self.settle_down_to(0).await.and(stopped),
+        };
+        match result {
+            Ok(true) => self.complete().await.map(|report| (report, true)),
+            Ok(false) => self.stop().await.map(|(report, _)| (report, false)),
+            Err(failure) => {
+                let (_, rest) = self.stop().await?;
+                Err(rest.tell(failure))
+            }
+        }
+    }
+
+    /// Every line is settled.
+    async fn complete(mut self) -> Result<Report<'a>, Failure> {
+        // Before the journal goes, which would bring them again.
+        self.report.rejected = self.rejected.map(Rejected::finish).transpose()?.flatten();
+        if let Some(journal) = self.journal {
+            journal.complete().await?;
+        }
+        Ok(self.report)
+    }
+
+    /// The run ends early. Gives what it leaves where no journal has it.
+    async fn stop(mut self) -> Result<(Report<'a>, Rest), Failure> {
+        let rest = self.leave().await?;
+        self.report.rejected = self.rejected.map(Rejected::finish).transpose()?.flatten();
+        let (journal, resumable) = match self.journal {
+            Some(journal) => (journal.stop(rest.is_sure).await, true),
+            None => (None, false),
+        };
+        self.report.stopped(journal.as_deref());
+        let rest = if resumable { Rest::default() } else { Rest { kept: self.report.rejected.clone(), ..rest } };
+        Ok((self.report, rest))
+    }
+
+    /// Waits for the lines behind one that ended the run. A run with a journal sends them again; of another, each is counted as it fared,
+    /// and those that are not stored go where refused lines go.
+    async fn leave(&mut self) -> Result<Rest, Failure> {
+        let mut rest = Rest { is_sure: true, ..Rest::default() };
+        for Travelling { number, text, fate, .. } in std::mem::take(&mut self.travelling) {
+            let sent = match fate {
+                Fate::Sent(receipt) => receipt.await.map_err(|error| error.is_unsure()),
+                Fate::Left { unsure } => Err(unsure),
+                Fate::Skipped | Fate::Refused(_) if self.journal.is_some() => continue,
+                Fate::Skipped => {
+                    self.report.skipped();
+                    continue;
+                }
+                Fate::Refused(reason) => {
+                    self.refuse(number, text.as_deref(), &reason, false)?;
+                    continue;
+                }
+            };
+            rest.is_sure &= sent == Err(false);
+            match sent {
+                _ if self.journal.is_some() => {}
+                Ok(id) => self.report.sent(id.as_ref())?,
+                Err(unsure) => {
+                    rest.add(number, unsure);
+                    self.keep(text.as_deref())?;
+                }
+            }
+        }
+        Ok(rest)
+    }
+
+    fn refuse(&mut self, number: u64, text: Option<&[u8]>, reason: &str, unsure: bool) -> Result<(), Failure> {
+        self.keep(text)?;
+        self.report.refused(number, reason, unsure);
+        Ok(())
+    }
+
+    fn keep(&mut self, text: Option<&[u8]>) -> Result<(), Failure> {
+        match (&mut self.rejected, text) {
+            (Some(rejected), Some(text)) => rejected.add(text),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes of lines that are kept until it is known how they fare.
+    fn held(&self) -> usize {
+        self.travelling.iter().filter_map(|line| line.text.as_ref()).map(Vec::len).sum()
+    }
+
+    async fn go(&mut self, input: &mut Input, choose: &mut dyn FnMut(Message) -> Choice) -> Result<bool, Failure> {
+        while let Some(line) = input.next().await? {
+            self.settle_down_to(WINDOW - 1).await?;
+            while self.held() > MAX_PENDING_BYTES {
+                self.settle_down_to(self.travelling.len() - 1).await?;
+            }
+            let Line { number, bytes, end, message, text } = line;
+            self.report.read(bytes);
+            let fate = match message.map(&mut *choose).unwrap_or_else(Choice::Refuse) {
+                Choice::Send(message) => self.hand_over(number, message).await?,
+                Choice::Skip => Fate::Skipped,
+                Choice::Refuse(reason) => Fate::Refused(reason),
+                Choice::Stop => {
+                    self.settle_down_to(0).await?;
+                    return Ok(false);
+                }
+            };
+            self.travelling.push_back(Travelling { number, end, text, fate });
+        }
+        self.settle_down_to(0).await?;
+        Ok(true)
+    }
+
+    async fn hand_over(&mut self, number: u64, message: Message) -> Result<Fate, Failure> {
+        if !self.interval.is_zero() {
+            sleep_until(self.next_at).await;
+            self.next_at = self.next_at.max(Instant::now()) + self.interval;
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.admit(number).await?;
+        }
+        match self.producer.accept(message).await {
+            Ok(receipt) => Ok(Fate::Sent(receipt)),
+            Err(error) => Ok(Fate::Refused(error.to_string())),
+        }
+    }
+
+    /// Waits for the first lines until no more than so many are on their way.
+    async fn settle_down_to(&mut self, most: usize) -> Result<(), Failure> {
+        while self.travelling.len() > most {
+            // A line stays in its place until it is settled, so that dropping this loses none.
+            let Some(first) = self.travelling.front_mut() else { return Ok(()) };
+            let (number, end) = (first.number, first.end);
+            let fate = match &mut first.fate {
+                Fate::Sent(receipt) => match receipt.await {
+                    Ok(id) => Ok(Some(id)),
+                    Err(error) if ends_the_run(&error) => {
+                        first.fate = Fate::Left { unsure: error.is_unsure() };
+                        return Err(failure(number, error));
+                    }
+                    Err(error) => Err((error.to_string(), error.is_unsure())),
+                },
+                Fate::Skipped => Ok(None),
+                Fate::Refused(reason) => Err((std::mem::take(reason), false)),
+                Fate::Left { .. } => return Ok(()),
+            };
+            let text = self.travelling.pop_front().and_then(|line| line.text);
+            let count = match fate {
+                Ok(Some(id)) => {
+                    self.report.sent(id.as_ref())?;
+                    |progress: &mut Progress| progress.sent += 1
+                }
+                Ok(None) => {
+                    self.report.skipped();
+                    |progress: &mut Progress| progress.skipped += 1
+                }
+                Err((reason, unsure)) => {
+                    self.refuse(number, text.as_deref(), &reason, unsure)?;
+                    |progress: &mut Progress| progress.refused += 1
+                }
+            };
+            if let Some(journal) = &mut self.journal {
+                let note = |progress: &mut Progress| {
+                    (progress.line, progress.offset) = (number, end);
+                    count(progress);
+                };
+                journal.settled(note).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The lines that a run without a journal leaves.
+#[derive(Debug, Default)]
+struct Rest {
+    /// The first and the last that is not stored, and how many are not.
+    lines: Option<(u64, u64)>,
+    count: u64,
+    /// How many of them may be stored all the same.
+    unsure: u64,
+    /// Whether it is known of all that they are not stored.
+    is_sure: bool,
+    /// Where they are.
+    kept: Option<PathBuf>,
+}
+
+impl Rest {
+    fn add(&mut self, number: u64, unsure: bool) {
+        self.lines = Some((self.lines.map_or(number, |(first, _)| first), number));
+        self.count += 1;
+        self.unsure += u64::from(unsure);
+    }
+
+    /// The failure that ended the run, with what it left.
+    fn tell(&self, failure: Failure) -> Failure {
+        let Some((first, last)) = self.lines else { return failure };
+        let mut text = match self.count {
+            1 => format!("{failure}. Line {first} was read and is not stored"),
+            count => format!("{failure}. {count} of the lines {first} to {last} were read and are not stored"),
+        };
+        if self.unsure > 0 {
+            text.push_str(&format!(", as far as is known of {}", self.unsure));
+        }
+        if let Some(kept) = &self.kept {
+            text.push_str(&format!("; see {}", kept.display()));
+        }
+        Failure::of(failure.kind(), text)
+    }
+}
+
+fn failure(number: u64, error: SendError) -> Failure {
+    let outage = error.is_retryable();
+    let failure = match error {
+        SendError::Call(error) => Failure::from(error),
+        other => Failure::new(other.to_string()),
+    };
+    let kind = if outage && failure.kind() == Kind::Failed { Kind::Outage } else { failure.kind() };
+    Failure::of(kind, format!("line {number}: {failure}"))
+}
+
+/// Whether what befell one line would befall every other: the service is gone, in trouble, or refuses the caller or the
+/// queue.
+fn ends_the_run(error: &SendError) -> bool {
+    match error {
+        SendError::Call(error) => {
+            error.is_retryable()
+                || error.is_connect()
+                || error.is_auth()
+                || error.is_forbidden()
+                || error.is_not_found()
+        }
+        SendError::Closed | SendError::Abandoned => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,125 @@
+//! `serve`: the DMS server as a process of its own.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use crate::{
+    cli::{
+        service::{
+            reload::Live,
+            server_keys::{Watch, take},
+            signals::{HangUps, until_signal},
+            systemd,
+        },
+        support::{
+            context::{Context, remark_on},
+            failure::Failure,
+            logging, terminal,
+        },
+    },
+    config::{Config, Request, load},
+    sidecar::assemble::server_config,
+};
+use dms_server::{Server, ServerConfig, faults::FaultPlan, internal::descriptors};
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dms-worker serve                          on 127.0.0.1:9400, in memory
+  dms-worker serve --data-dir ./dms-data    messages survive the process
+  dms-worker serve --listen 127.0.0.1:0     on any free port, which it says
+  dms-worker serve --faults lost@send:0.05  a bad day: see --faults
+  dms-worker serve -c server.yaml           keys, projects, queues, certificate
+
+The first line on standard error says where it listens. Unlike other commands it does not look at ./config.yaml by itself: what a server has must not depend on where it is started.
+
+The first SIGTERM or SIGINT ends it in order, a second one at once. SIGHUP reads the configuration and the certificates again: log.filter, the certificates of server.tls and server.admin_tls, and keys and users with their rights change at once, the log says what needs a restart. A file that holds the secret of a key or a user is read again by itself when it changes.")]
+pub(crate) struct ServeArgs {
+    /// Where the API is served [config: server.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where health and metrics are served; off loopback the configuration has server.admin_token and server.admin_tls [config: server.admin]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Where messages are kept; in memory without [config: server.data_dir]
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// What goes wrong on purpose, for trying clients: faults with probabilities, as in
+    /// seed=7,latency=200ms:0.1,lost@send:0.02; also error, throttle, reset, duplicate, expired, partial
+    #[arg(long, value_name = "PLAN")]
+    faults: Option<FaultPlan>,
+}
+
+/// Serves until a signal.
+pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let request = request(&args, context);
+    let loaded = load(&request)?;
+    let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
+    remark_on(&loaded);
+    let config = loaded.config;
+    let faults = args.faults.clone().unwrap_or_default();
+    if !faults.rules.is_empty() {
+        tracing::warn!(plan = ?faults, "this server fails on purpose");
+    }
+    descriptors::raise_limit();
+    let mut hang_ups = HangUps::listen();
+    let server = Server::bind(ServerConfig { faults, ..server_config::settings(&config.server) }).await?;
+    let certificates: Vec<_> = server.certificates().cloned().collect();
+    let mut live = Live::new(config.clone(), filter, &certificates, &["server", "log"]);
+    let callers = server.callers();
+    let reload = async {
+        let mut watch = Watch::default();
+        loop {
+            tokio::select! {
+                () = hang_ups.next() => {
+                    live.reload(&request, context, |config, new| {
+                        take(&callers, &mut config.server, &new.server);
+                    });
+                }
+                () = watch.changed(live.secret_files()) => {
+                    live.read_secrets_again(Some(&callers));
+                }
+            }
+        }
+    };
+    let work = until_signal(async |stop| {
+        // Signals are listened for by now: whoever reads this may send one at once.
+        announce(&server, &config);
+        systemd::ready();
+        server.run(stop.cancelled_owned()).await?;
+        Ok(ExitCode::SUCCESS)
+    });
+    let ended = tokio::select! {
+        ended = work => ended,
+        never = reload => never,
+    };
+    traces.finish().await;
+    ended
+}
+
+/// The layers of the configuration. SIGHUP reads them again.
+fn request(args: &ServeArgs, context: &Context) -> Request {
+    let flags = [
+        ("--listen", "server.listen", args.listen.map(|address| address.to_string())),
+        ("--admin", "server.admin", args.admin.map(|address| address.to_string())),
+        ("--data-dir", "server.data_dir", args.data_dir.as_ref().map(|dir| dir.display().to_string())),
+    ];
+    flags.into_iter().fold(context.request(false), |request, (flag, key, value)| match value {
+        Some(value) => request.flag(flag, key, value),
+        None => request,
+    })
+}
+
+/// The one line that says that the server is ready, and where. Whatever starts a server may wait for it.
+fn announce(server: &Server, config: &Config) {
+    let admin = server.admin_url().map(|url| format!(", admin on {url}"));
+    let auth = if server.is_open() { ", open to any local caller" } else { "" };
+    terminal::tell(&format!(
+        "dms-worker: serving on {} ({}{auth}{})",
+        server.url().unwrap_or_default(),
+        server_config::storage(&config.server),
+        admin.unwrap_or_default()
+    ));
+}

@@ -1,0 +1,6 @@
+//! What the commands that stay (`run` and `serve`) need: signals, reloading, and the service manager.
+
+pub(crate) mod reload;
+pub(crate) mod server_keys;
+pub(crate) mod signals;
+pub(crate) mod systemd;

@@ -1,0 +1,78 @@
+//! The keys and users of the server in this process, changed while it runs: by SIGHUP, and when a file with a secret has
+//! another content.
+
+use std::{path::PathBuf, time::Duration};
+
+use sha2::{Digest, Sha256};
+use tokio::{task::spawn_blocking, time::sleep};
+
+use crate::{config, sidecar::assemble::server_config};
+use dms_server::Callers;
+
+/// How often the files are looked at.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Takes the keys and users of a new configuration, and notes them in the one in force; whether they were taken. What is wrong
+/// changes nothing.
+pub(crate) fn take(callers: &Callers, config: &mut config::Server, new: &config::Server) -> bool {
+    match callers.replace(&server_config::settings(new).projects) {
+        Ok(0) => {}
+        Ok(changes) => tracing::info!(changes, "the keys and users were read again"),
+        Err(error) => {
+            tracing::warn!(%error, "the keys and users were read again and not taken: those in force stay");
+            return false;
+        }
+    }
+    config.auth.clone_from(&new.auth);
+    for project in &mut config.projects {
+        if let Some(new) = new.projects.iter().find(|new| new.id == project.id) {
+            project.auth.clone_from(&new.auth);
+        }
+    }
+    true
+}
+
+/// Takes what the files with secrets hold now; whether that was taken. What cannot be used changes nothing.
+pub(crate) fn read_again(callers: &Callers, config: &mut config::Server) -> bool {
+    match config.with_files_read_again() {
+        Ok(new) => take(callers, config, &new),
+        Err(error) => {
+            tracing::warn!(error, "a file with a secret was read again and not taken: the secret in force stays");
+            false
+        }
+    }
+}
+
+/// What the files with secrets held when they were last looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    seen: Option<Vec<Content>>,
+}
+
+/// A hash of a file's content, or that it cannot be read.
+type Content = Option<[u8; 32]>;
+
+impl Watch {
+    /// Waits until one of these files has another content than before; the first look counts as one.
+    ///
+    /// # Cancel safety
+    /// What has not been told yet is told by the next call.
+    pub(crate) async fn changed(&mut self, files: Vec<PathBuf>) {
+        if files.is_empty() {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(EVERY).await;
+            let files = files.clone();
+            let contents = spawn_blocking(move || files.iter().map(content).collect()).await.ok();
+            if contents.is_some() && contents != self.seen {
+                self.seen = contents;
+                return;
+            }
+        }
+    }
+}
+
+fn content(file: &PathBuf) -> Content {
+    std::fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into())
+}

@@ -1,0 +1,121 @@
+//! SIGTERM and SIGINT: the first one ends a process in order, the second one at once.
+
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{service::systemd, support::failure::Failure};
+
+/// Runs `work` with a token that the first signal cancels. A second signal gives up waiting for it: exit code 130
+/// after SIGINT, 143 after SIGTERM.
+///
+/// # Errors
+/// Those of `work`, or that signals cannot be listened for.
+pub(crate) async fn until_signal<F>(work: impl FnOnce(CancellationToken) -> F) -> Result<ExitCode, Failure>
+where
+    F: Future<Output = Result<ExitCode, Failure>>,
+{
+    let mut signals =
+        Signals::listen().map_err(|error| Failure::new(format!("signals cannot be listened for: {error}")))?;
+    let stop = CancellationToken::new();
+    let work = work(stop.clone());
+    let watchdog = systemd::watchdog();
+    tokio::pin!(work, watchdog);
+    tokio::select! {
+        done = &mut work => return done,
+        never = &mut watchdog => match never {},
+        first = signals.next() => tracing::info!(signal = first.name, "stopping; a second signal stops at once"),
+    }
+    systemd::stopping();
+    stop.cancel();
+    tokio::select! {
+        done = &mut work => done,
+        never = &mut watchdog => match never {},
+        second = signals.next() => {
+            tracing::warn!(signal = second.name, "stopped at once: what was in flight comes again");
+            Ok(ExitCode::from(second.exit_code))
+        }
+    }
+}
+
+/// Waits for a first SIGTERM or SIGINT; for ever where signals cannot be listened for.
+pub(crate) async fn first() {
+    match Signals::listen() {
+        Ok(mut signals) => drop(signals.next().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// SIGHUP: a process that stays reads its configuration again. From its making on, the signal does not end the process.
+pub(crate) struct HangUps {
+    #[cfg(unix)]
+    signals: Option<tokio::signal::unix::Signal>,
+}
+
+impl HangUps {
+    pub(crate) fn listen() -> Self {
+        Self {
+            #[cfg(unix)]
+            signals: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
+        }
+    }
+
+    /// The next one; never where the system has none.
+    pub(crate) async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signals) = &mut self.signals
+            && signals.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    name: &'static str,
+    exit_code: u8,
+}
+
+const INTERRUPT: Received = Received { name: "SIGINT", exit_code: 130 };
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// From here on the default action of both signals is off; as process 1 there is none to begin with.
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Received {
+        tokio::select! {
+            _ = self.interrupt.recv() => INTERRUPT,
+            _ = self.terminate.recv() => Received { name: "SIGTERM", exit_code: 143 },
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Received {
+        // Without a console there is no signal to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        INTERRUPT
+    }
+}

@@ -1,0 +1,104 @@
+//! Logs of the process, always to standard error.
+
+mod fields;
+pub(crate) mod traces;
+
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+use crate::{
+    cli::support::{
+        failure::{Failure, Kind},
+        global_options::Global,
+        logging::{fields::LogFields, traces::Traces},
+        terminal,
+    },
+    config::{Log, LogFormat},
+};
+
+/// Logs of a command that ends by itself: those of `usual` level, or what `-v` and `RUST_LOG` ask for.
+pub(crate) fn for_command(global: &Global, colored: bool, usual: &str) {
+    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level(global, usual)));
+    drop(start(filter, LogFormat::Text, colored, &Traces::none()));
+}
+
+/// The filter of a process that stays: it can be changed while the process runs.
+#[derive(Clone, Debug)]
+pub(crate) struct LogFilter {
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+impl LogFilter {
+    /// Filters by another configuration from now on. `RUST_LOG`, `-v` and `-q` win as they did at the start.
+    ///
+    /// # Errors
+    /// When the filter is malformed; the old one stays.
+    pub(crate) fn change(&self, global: &Global, log: &Log) -> Result<(), Failure> {
+        let filter = filter(global, log)?;
+        self.handle.reload(filter).map_err(|error| Failure::new(format!("the log filter cannot be changed: {error}")))
+    }
+
+    /// Filters by `directives` from now on, whatever was asked for at the start.
+    ///
+    /// # Errors
+    /// Says what is wrong with them; the old filter stays.
+    pub(crate) fn set(&self, directives: &str) -> Result<(), String> {
+        let filter = EnvFilter::try_new(directives).map_err(|error| format!("`{directives}` is no filter: {error}"))?;
+        self.handle.reload(filter).map_err(|error| error.to_string())
+    }
+}
+
+/// Logs of a process that stays, as its configuration says, and its traces. `RUST_LOG` wins, then `-v` and `-q`.
+///
+/// # Errors
+/// When the filter is malformed, or a variable of the traces.
+pub(crate) fn for_service(global: &Global, colored: bool, log: &Log) -> Result<(LogFilter, Traces), Failure> {
+    let traces = Traces::start()?;
+    let handle = start(filter(global, log)?, log.format, colored, &traces);
+    traces.announce();
+    Ok((LogFilter { handle }, traces))
+}
+
+fn filter(global: &Global, log: &Log) -> Result<EnvFilter, Failure> {
+    if let Some(filter) = from_environment() {
+        return Ok(filter);
+    }
+    let asked = level(global, &log.filter);
+    EnvFilter::try_new(&asked).map_err(|error| {
+        let text =
+            format!("log.filter: `{asked}` is not allowed: {error}; write a level like info, or info,dms_worker=debug");
+        Failure::of(Kind::Config, text)
+    })
+}
+
+fn level(global: &Global, usual: &str) -> String {
+    match (global.quiet, global.verbose) {
+        (true, _) => "error".to_owned(),
+        (_, 0) => usual.to_owned(),
+        (_, 1) => "info,dms_worker=debug,dms_server=debug".to_owned(),
+        _ => "debug,dms_worker=trace,dms_server=trace".to_owned(),
+    }
+}
+
+fn from_environment() -> Option<EnvFilter> {
+    let text = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty())?;
+    EnvFilter::try_new(text).ok()
+}
+
+/// Lines by the filter; traces have their own, so that a quiet log takes nothing from them.
+fn start(filter: EnvFilter, format: LogFormat, colored: bool, traces: &Traces) -> reload::Handle<EnvFilter, Registry> {
+    let json = match format {
+        LogFormat::Auto => !terminal::is_watched(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match json {
+        true => Box::new(fmt::layer().json().flatten_event(true).with_writer(terminal::log_json)),
+        false => Box::new(
+            fmt::layer().fmt_fields(LogFields).with_ansi(colored).with_target(false).with_writer(terminal::log_text),
+        ),
+    };
+    // A second start in one process (tests of the library) keeps the first one's settings.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.layer()).try_init();
+    handle
+}

@@ -1,0 +1,54 @@
+//! Traces of a process that stays, sent to an OpenTelemetry collector where the environment names one.
+//!
+//! The variables are those of the OpenTelemetry specification. Without an endpoint there are no traces, and nothing is
+//! connected to.
+
+#[cfg(feature = "otel")]
+mod collector;
+#[cfg(feature = "otel")]
+mod linked;
+#[cfg(feature = "otel")]
+mod otlp;
+
+#[cfg(feature = "otel")]
+pub(crate) use self::otlp::Traces;
+
+/// The variables that name a collector, of which the first one wins.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+
+/// Whether traces are wanted.
+fn wanted() -> bool {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let exporter = variable("OTEL_TRACES_EXPORTER").is_none_or(|name| name == "otlp");
+    !disabled && exporter && ENDPOINTS.into_iter().any(|name| variable(name).is_some())
+}
+
+/// A program without the feature `otel`: there are none.
+#[cfg(not(feature = "otel"))]
+#[derive(Debug)]
+pub(crate) struct Traces;
+
+#[cfg(not(feature = "otel"))]
+impl Traces {
+    pub(crate) fn none() -> Self {
+        Self
+    }
+
+    pub(crate) fn start() -> Result<Self, crate::cli::support::failure::Failure> {
+        Ok(Self)
+    }
+
+    pub(crate) fn layer(&self) -> Option<tracing_subscriber::layer::Identity> {
+        None
+    }
+
+    /// Says once that traces are asked for in vain.
+    pub(crate) fn announce(&self) {
+        if wanted() {
+            tracing::warn!("this program was built without the feature `otel`: there are no traces");
+        }
+    }
+
+    pub(crate) async fn finish(self) {}
+}

@@ -1,0 +1,126 @@
+//! All that the command writes to standard output and standard error.
+//!
+//! What it shows came from a service, a message or a file: characters that a terminal would obey are escaped here, so that no command
+//! can forget it (clippy refuses the other ways to write in `cli`). JSON is left as it is where a program reads it, and stays the
+//! same JSON where a terminal does.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_macros, reason = "this is the one place")]
+
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal, Write, stderr, stdout},
+};
+
+use dms_protocol::visible::{visible_json, visible_lines};
+
+/// Whether a person looks at standard error.
+pub(crate) fn is_watched() -> bool {
+    stderr().is_terminal()
+}
+
+/// Whether standard error may be written with colours.
+pub(crate) fn has_colors() -> bool {
+    !matches!(anstream::AutoStream::choice(&stderr()), anstream::ColorChoice::Never)
+}
+
+/// Writes text of one or several lines to standard output.
+///
+/// # Errors
+/// When it cannot be written; every write is flushed.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    write_line(&visible_lines(text))
+}
+
+/// Writes a piece of JSON to standard output.
+///
+/// # Errors
+/// When it cannot be written; every write is flushed.
+pub(crate) fn print_json(json: &str) -> io::Result<()> {
+    write_line(&json_for(json, stdout().is_terminal()))
+}
+
+/// Writes a text of this program alone to standard output as it is, such as a script.
+///
+/// # Errors
+/// When it cannot be written; every write is flushed.
+pub(crate) fn print_own(text: &str) -> io::Result<()> {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn write_line(text: &str) -> io::Result<()> {
+    let mut out = stdout().lock();
+    writeln!(out, "{}", text.trim_end_matches('\n'))?;
+    out.flush()
+}
+
+/// Writes text of one or several lines to standard error.
+pub(crate) fn tell(text: &str) {
+    anstream::eprintln!("{}", visible_lines(text));
+}
+
+/// The same behind a head in colours, which are this program's own.
+pub(crate) fn tell_styled(head: &str, text: &str) {
+    anstream::eprintln!("{head}{}", visible_lines(text));
+}
+
+/// Writes text to standard error, and stays in the line.
+pub(crate) fn ask(question: &str) {
+    anstream::eprint!("{}", visible_lines(question));
+}
+
+/// Writes a piece of JSON to standard error.
+pub(crate) fn tell_json(json: &str) {
+    eprintln!("{}", json_for(json, is_watched()));
+}
+
+fn json_for(json: &str, terminal: bool) -> Cow<'_, str> {
+    if terminal { visible_json(json) } else { Cow::Borrowed(json) }
+}
+
+/// Standard error for the log's lines of text, whose fields are escaped where they are written.
+pub(crate) fn log_text() -> impl Write {
+    stderr()
+}
+
+/// Standard error for the log's lines of JSON, each written at once.
+pub(crate) fn log_json() -> impl Write {
+    JsonLines { out: stderr(), terminal: is_watched() }
+}
+
+struct JsonLines<W> {
+    out: W,
+    terminal: bool,
+}
+
+impl<W: Write> Write for JsonLines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        self.out.write_all(json_for(&text, self.terminal).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn json_is_escaped_for_a_terminal_alone() {
+        let line = "{\"message\":\"\u{9b}2J\u{202e}\"}\n";
+        let written = |terminal| {
+            let mut lines = JsonLines { out: Vec::new(), terminal };
+            lines.write_all(line.as_bytes()).unwrap();
+            String::from_utf8(lines.out).unwrap()
+        };
+        assert_eq!(written(true), "{\"message\":\"\\u009b2J\\u202e\"}\n");
+        assert_eq!(written(false), line);
+    }
+}

@@ -1,0 +1,76 @@
+//! [`Loaded`]: a configuration that passed every check, and its settings with their origins, secrets masked.
+
+use std::{fmt, path::PathBuf};
+
+use serde_json::Value;
+
+use crate::config::{
+    schema::config::Config,
+    source::{path::KeyPath, problem::Origin, tree::Tree},
+};
+
+/// A configuration that passed every check, with the origin of its values.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The settings; secrets from files are filled in.
+    pub config: Config,
+    pub(super) tree: Tree,
+    pub(super) service_links: Vec<String>,
+    pub(super) exposed_secrets: Vec<PathBuf>,
+}
+
+impl fmt::Debug for Loaded {
+    /// Without the layers, which have secrets as they were written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// The variables that look like settings and are not: Kubernetes sets them for each Service whose name begins with `dms-worker`.
+    pub fn service_links(&self) -> &[String] {
+        &self.service_links
+    }
+
+    /// The files of secrets that any user of the machine may read, but for those that Kubernetes or Docker mounted.
+    pub fn exposed_secrets(&self) -> &[PathBuf] {
+        &self.exposed_secrets
+    }
+}
+
+/// One effective setting.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Setting {
+    /// The key, as in `workers[0].ack_wait`.
+    pub key: String,
+    /// The value; a secret is `***`, what is left out is null.
+    pub value: Value,
+    /// Where it was set.
+    pub origin: Origin,
+}
+
+impl Loaded {
+    /// Every setting, in the order of the sections' keys.
+    pub fn settings(&self) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        let value = serde_json::to_value(&self.config).unwrap_or_default();
+        self.collect(&KeyPath::default(), value, &mut settings);
+        settings
+    }
+
+    fn collect(&self, path: &KeyPath, value: Value, settings: &mut Vec<Setting>) {
+        match value {
+            Value::Object(map) if !map.is_empty() => {
+                map.into_iter().for_each(|(key, value)| self.collect(&path.child(key), value, settings));
+            }
+            Value::Array(items) if !items.is_empty() => {
+                items
+                    .into_iter()
+                    .enumerate()
+                    .for_each(|(place, item)| self.collect(&path.child(place), item, settings));
+            }
+            value => settings.push(Setting { key: path.to_string(), value, origin: self.tree.origin(path) }),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! [`Config`]: a whole configuration.
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::schema::{
+    admin::Admin, dms::Dms, limits::Limits, log::Log, publisher::Publisher, server::Server, shutdown::Shutdown,
+    worker::Worker, worker_failure::OnWorkerFailure,
+};
+
+/// A whole configuration. Every section may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The service that workers and publishers talk to.
+    pub dms: Dms,
+    /// The embedded server, for `serve` and for `dms.endpoint: embedded`.
+    pub server: Server,
+    /// The workers that `run` starts.
+    pub workers: Vec<Worker>,
+    /// What the others do when one worker cannot go on; `continue` by default.
+    pub on_worker_failure: OnWorkerFailure,
+    /// What the workers share.
+    pub limits: Limits,
+    /// The endpoints that take messages over HTTP and send them on.
+    pub publishers: Vec<Publisher>,
+    /// Health, metrics and control.
+    pub admin: Admin,
+    /// How a process ends.
+    pub shutdown: Shutdown,
+    /// What is logged, and how.
+    pub log: Log,
+    /// The variables of the environment that the file takes secrets from with `${NAME}`. Programs do not inherit them.
+    #[serde(skip)]
+    pub secret_variables: BTreeSet<String>,
+}

@@ -1,0 +1,261 @@
+//! The `server` section: the embedded DMS server.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::schema::{
+    rights::Rights,
+    tls::Tls,
+    values::{Secret, Span},
+};
+use dms_protocol::queue::QueueMode;
+
+/// The embedded server, for `serve` and for `dms.endpoint: embedded`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Where the API is served; `127.0.0.1:9400` by default. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where health, metrics and the view into queues are served; nowhere by default. Other addresses than loopback need
+    /// `admin_token` and `admin_tls`.
+    pub admin: Option<SocketAddr>,
+    /// The bearer token that all but health needs at `admin`; none by default.
+    pub admin_token: Option<Secret>,
+    /// A file that holds the token.
+    pub admin_token_file: Option<PathBuf>,
+    /// The certificate of `admin`; plain HTTP by default.
+    pub admin_tls: Option<Tls>,
+    /// Further names by which callers may call `listen` and `admin` while these ask for no credentials; none by default.
+    pub hosts: Vec<String>,
+    /// The certificate of the API's address; plain HTTP by default.
+    pub tls: Option<Tls>,
+    /// Where messages are kept; in memory by default.
+    pub data_dir: Option<PathBuf>,
+    /// The identifier of the one project; `local` by default.
+    pub project_id: String,
+    /// The name of the one project; `local` by default.
+    pub project_name: String,
+    /// The region of the endpoints in the catalogue of its IAM tokens; `local` by default.
+    pub region: String,
+    /// Who is let in; by default any caller, which is allowed on loopback addresses only.
+    pub auth: Option<ServerAuth>,
+    /// Who is counted when an acknowledgement stops at a failure; `culprit` by default.
+    pub failure_counting: FailureCounting,
+    /// Whether a FIFO group gets nothing while a batch of it is out; true by default.
+    pub fifo_blocks: bool,
+    /// Where a new group starts; `beginning` by default.
+    pub new_group_starts: GroupStart,
+    /// How long a new queue or group refuses calls, as the hosted service did for 1-3 s; 0 by default.
+    pub create_delay: Span,
+    /// How long queues keep messages, consumed or not, 1s to 72h; Kafka queues with `retention_hours` say it themselves. 72 h by default.
+    pub retention: Span,
+    /// How long an IAM token of this server is good; 24 h by default.
+    pub token_lifetime: Span,
+    /// The limits of the project.
+    pub quotas: Quotas,
+    /// What the process may spend on its callers.
+    pub limits: ServerLimits,
+    /// Queues created at start where they are missing.
+    pub queues: Vec<QueueSpec>,
+    /// Further projects.
+    pub projects: Vec<Project>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9400)),
+            admin: None,
+            admin_token: None,
+            admin_token_file: None,
+            admin_tls: None,
+            hosts: Vec::new(),
+            tls: None,
+            data_dir: None,
+            project_id: "local".to_owned(),
+            project_name: "local".to_owned(),
+            region: "local".to_owned(),
+            auth: None,
+            failure_counting: FailureCounting::default(),
+            fifo_blocks: true,
+            new_group_starts: GroupStart::default(),
+            create_delay: Span::default(),
+            retention: Span::secs(72 * 3600),
+            token_lifetime: Span::secs(24 * 3600),
+            quotas: Quotas::default(),
+            limits: ServerLimits::default(),
+            queues: Vec::new(),
+            projects: Vec::new(),
+        }
+    }
+}
+
+/// Who is let in by the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerAuth {
+    /// Keys that sign requests.
+    pub access_keys: Vec<AccessKey>,
+    /// Users that fetch tokens.
+    pub users: Vec<User>,
+    /// Whether `Host` must be among the signed headers of a request, as it is with the vendor's SDKs; true by default.
+    pub require_signed_host: bool,
+    /// Whether a signature is good for one request only, and not for further ones within 15 minutes; false by default.
+    pub reject_replays: bool,
+}
+
+impl Default for ServerAuth {
+    fn default() -> Self {
+        Self { access_keys: Vec::new(), users: Vec::new(), require_signed_host: true, reject_replays: false }
+    }
+}
+
+/// An access key that the server knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["access_key"]))]
+pub struct AccessKey {
+    /// Its identifier; required.
+    pub access_key: String,
+    /// Its secret.
+    pub secret_key: Option<Secret>,
+    /// A file that holds its secret.
+    pub secret_key_file: Option<PathBuf>,
+    /// The session token that must come with it; none by default.
+    pub security_token: Option<Secret>,
+    /// A file that holds the session token.
+    pub security_token_file: Option<PathBuf>,
+    /// What it may do; everything by default.
+    pub rights: Option<Rights>,
+}
+
+/// A user that the server knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["user"]))]
+pub struct User {
+    /// The name; required.
+    pub user: String,
+    /// The password.
+    pub password: Option<Secret>,
+    /// A file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// The domain; `Default` by default.
+    pub domain: String,
+    /// What its tokens may do; everything by default.
+    pub rights: Option<Rights>,
+}
+
+impl Default for User {
+    fn default() -> Self {
+        Self { user: String::new(), password: None, password_file: None, domain: "Default".to_owned(), rights: None }
+    }
+}
+
+/// Who is counted when an acknowledgement stops at a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCounting {
+    /// The failed message alone. The default.
+    #[default]
+    Culprit,
+    /// The failed message and all behind it in its batch.
+    Batch,
+}
+
+/// Where a new group starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupStart {
+    /// At the oldest message kept. The default.
+    #[default]
+    Beginning,
+    /// At the first message sent after its creation.
+    End,
+}
+
+/// The limits of a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quotas {
+    /// Queues of the project; 30 by default.
+    pub queues: usize,
+    /// Groups of one queue; 3 by default.
+    pub groups_per_queue: usize,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { queues: 30, groups_per_queue: 3 }
+    }
+}
+
+/// What the server may spend on its callers, of all projects together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerLimits {
+    /// Connections at a time, at least 1; a further one takes the place of the one that was idle the longest. 4 096 by
+    /// default.
+    #[schemars(range(min = 1))]
+    pub connections: usize,
+    /// Bytes of request bodies in memory, at least 1 048 576, the largest one; further ones wait. 268 435 456 by default.
+    #[schemars(range(min = 1_048_576))]
+    pub request_bytes: usize,
+    /// Consume calls of one group that may wait, at least 1; 1 000 by default.
+    #[schemars(range(min = 1))]
+    pub polls_per_group: usize,
+    /// Bytes of messages in batches that are out, at least 524 288, the largest one; 268 435 456 by default.
+    #[schemars(range(min = 524_288))]
+    pub leased_bytes: usize,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self { connections: 4096, request_bytes: 256 << 20, polls_per_group: 1_000, leased_bytes: 256 << 20 }
+    }
+}
+
+/// A queue created at start where it is missing (API reference 5.1.1).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name"]))]
+pub struct QueueSpec {
+    /// The name; required.
+    pub name: String,
+    /// The mode; `NORMAL` by default.
+    pub mode: QueueMode,
+    /// Free text; none by default.
+    pub description: Option<String>,
+    /// Failed consumptions before a message becomes a dead letter, 1-100; no dead letters by default.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_consume_count: Option<u32>,
+    /// Kafka modes only: how long messages are kept, 1-72 hours.
+    #[schemars(range(min = 1, max = 72))]
+    pub retention_hours: Option<u32>,
+    /// How long this queue keeps messages, 1s to 72h; as `server.retention` says by default. What is set here holds at every start.
+    pub retention: Option<Span>,
+    /// Whether messages go as soon as every group that exists has settled them, for queues that need no later groups; false by
+    /// default.
+    pub delete_when_settled: Option<bool>,
+    /// The names of its groups; none by default.
+    pub groups: Vec<String>,
+}
+
+/// A project of a server that has several.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["id"]))]
+pub struct Project {
+    /// The identifier in paths; required.
+    pub id: String,
+    /// The name for IAM; the identifier by default.
+    pub name: Option<String>,
+    /// Who is let in.
+    pub auth: Option<ServerAuth>,
+    /// The limits.
+    pub quotas: Quotas,
+    /// Queues created at start where they are missing.
+    pub queues: Vec<QueueSpec>,
+}

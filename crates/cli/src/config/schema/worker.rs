@@ -1,0 +1,228 @@
+//! The `workers` section: what is consumed, how, and what happens to what fails.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::schema::{
+    handler::Handler,
+    values::{Auto, Rate, Span},
+};
+use dms_protocol::{limits::ACK_WAIT_SECS, queue::TagMode};
+use dms_worker::retry::{InvalidRetryPolicy, RetryPolicy};
+
+/// The end of a lease that is kept for the acknowledgement's way to the service.
+pub(crate) const ACK_MARGIN: Duration = Duration::from_secs(1);
+
+/// A worker: a queue's messages for one group, given to one handler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["queue", "group", "handler"]))]
+pub struct Worker {
+    /// Its name in logs and metrics, unique; `QUEUE/GROUP` by default.
+    pub name: Option<String>,
+    /// The queue's name or identifier; required.
+    pub queue: String,
+    /// The group's name or identifier; required.
+    pub group: String,
+    /// Which of the group's streams is read; `messages` by default.
+    pub source: Source,
+    /// The most messages asked for at once, 1-10; `auto` by default: as many as can start.
+    pub max_messages: Auto<usize>,
+    /// How long a call waits for a first message, 1-60 s; 20 s by default.
+    pub poll_wait: Span,
+    /// How long a batch may stay unacknowledged, 15-300 s; 30 s by default, or more where the
+    /// handler's timeout needs more. `auto` is what the handler's timeout needs.
+    pub ack_wait: Auto<Span>,
+    /// Messages in flight, 1-100 000; 32 by default, and room for two batches where they are collected.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub concurrency: usize,
+    /// Bytes of bodies in flight, at least 524 288, which a poll may bring; 67 108 864 by default.
+    #[schemars(range(min = 524_288))]
+    pub max_in_flight_bytes: usize,
+    /// Its part of `limits` when they do not suffice, in proportion to the others', 1-1000; 1 by default.
+    pub weight: u32,
+    /// Concurrent polls, at least 1; `auto` by default: one when idle, more as messages come.
+    pub pollers: Auto<usize>,
+    /// What may run side by side; `none` by default: everything.
+    pub ordering: Ordering,
+    /// Labels to consume, at most 3; none by default: every message.
+    #[schemars(length(max = 3))]
+    pub tags: Vec<String>,
+    /// Whether one of the labels is enough (`or`, the default) or all are needed (`and`).
+    pub tag_type: TagMode,
+    /// What happens to a message whose handler failed; `redeliver` by default.
+    pub on_failure: OnFailure,
+    /// What happens to a message that its handler rejected; `fail` by default.
+    pub on_reject: OnReject,
+    /// Further tries within the lease, before `on_failure`; none by default.
+    pub retry: Option<Retry>,
+    /// The most messages in a unit of time, like 200/s; no limit by default.
+    pub rate_limit: Option<Rate>,
+    /// Whether finished work that comes again is acknowledged without being handled again, where messages can be told apart;
+    /// true by default.
+    pub remember_finished: bool,
+    /// An attribute whose value is different for every message, to tell them apart where the service sends no place in the
+    /// queue; none by default.
+    pub unique_attribute: Option<String>,
+    /// What is done with a message; required.
+    pub handler: Handler,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            name: None,
+            queue: String::new(),
+            group: String::new(),
+            source: Source::default(),
+            max_messages: Auto::Auto,
+            poll_wait: Span::secs(20),
+            ack_wait: Auto::Fixed(Span::secs(30)),
+            concurrency: 32,
+            max_in_flight_bytes: 64 * 1024 * 1024,
+            weight: 1,
+            pollers: Auto::Auto,
+            ordering: Ordering::default(),
+            tags: Vec::new(),
+            tag_type: TagMode::default(),
+            on_failure: OnFailure::default(),
+            on_reject: OnReject::default(),
+            retry: None,
+            rate_limit: None,
+            remember_finished: true,
+            unique_attribute: None,
+            handler: Handler::default(),
+        }
+    }
+}
+
+impl Worker {
+    /// How long a batch may stay unacknowledged: for `auto` what the handler's timeout and linger need, within the service's limits.
+    pub fn ack_wait(&self) -> Duration {
+        match (self.ack_wait, self.handler.timeout()) {
+            (Auto::Fixed(span), _) => span.get(),
+            (Auto::Auto, None) => Duration::from_secs(30),
+            (Auto::Auto, Some(timeout)) => {
+                let held = timeout.get().saturating_add(self.handler.linger());
+                // Twice the margin, as the timeout has to stay below the lease less the margin.
+                let needed = held.saturating_add(ACK_MARGIN * 2).as_secs().saturating_add(1);
+                Duration::from_secs(needed.clamp(*ACK_WAIT_SECS.start(), *ACK_WAIT_SECS.end()))
+            }
+        }
+    }
+
+    /// The name in logs and metrics.
+    pub fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("{}/{}", self.queue, self.group))
+    }
+}
+
+/// Which of a group's streams a worker reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The queue's messages. The default.
+    #[default]
+    Messages,
+    /// The messages that failed too often in the group.
+    DeadLetters,
+}
+
+/// What may run side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ordering {
+    /// Everything. The default.
+    #[default]
+    None,
+    /// Batches; the messages of one run one after the other.
+    Batch,
+    /// Messages with different values of this attribute; those with equal values run one after the other.
+    KeyAttribute(String),
+}
+
+/// What happens to a message whose handler failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// It is reported as failed and the service hands it out again. The default.
+    #[default]
+    Redeliver,
+    /// It is sent again with a delay, and the delivery acknowledged.
+    Republish(Republish),
+}
+
+/// How failed messages are sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Republish {
+    /// Tries in all, at least 1; 5 by default.
+    #[schemars(range(min = 1))]
+    pub max_attempts: u32,
+    /// The delay before the second try, doubled for each further one; 10 s by default, at most 7 days. Each delay is drawn at random
+    /// from the half below it.
+    pub backoff: Span,
+    /// The longest delay; 1 h by default, at most 7 days.
+    pub max_backoff: Span,
+    /// What happens after the last try; `fail` by default.
+    pub then: Then,
+}
+
+impl Default for Republish {
+    fn default() -> Self {
+        Self { max_attempts: 5, backoff: Span::secs(10), max_backoff: Span::secs(3600), then: Then::default() }
+    }
+}
+
+/// Tries within one lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Tries in all, at least 1; 3 by default.
+    pub max_attempts: u32,
+    /// The pause before the second try, doubled for each further one; 200 ms by default.
+    pub backoff: Span,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { max_attempts: 3, backoff: Span::millis(200) }
+    }
+}
+
+impl Retry {
+    /// The same as a policy, half of each pause being jitter.
+    ///
+    /// # Errors
+    /// When the pause is zero, or longer than the longest lease.
+    pub fn policy(&self) -> Result<RetryPolicy, InvalidRetryPolicy> {
+        let longest = Duration::from_secs(*ACK_WAIT_SECS.end());
+        RetryPolicy::try_new(self.backoff.get(), longest, 2.0, 0.5).map(|policy| policy.max_attempts(self.max_attempts))
+    }
+}
+
+/// What happens to a message after its last try.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// It is reported as failed. The default.
+    #[default]
+    Fail,
+    /// It is sent to this queue, and the delivery acknowledged.
+    Park(String),
+}
+
+/// What happens to a message that its handler rejected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReject {
+    /// It is reported as failed. The default.
+    #[default]
+    Fail,
+    /// It is sent to this queue, and the delivery acknowledged.
+    Park(String),
+    /// It is acknowledged, and gone.
+    Discard,
+}

@@ -1,0 +1,114 @@
+//! [`Tree`]: the merged layers, each value with its origin.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    value::{Dict, Tag, Value},
+};
+
+use crate::config::source::{
+    layer::{self, Layer, Override},
+    locate::line,
+    path::KeyPath,
+    problem::{Origin, Problem},
+    yaml,
+};
+use dms_protocol::text;
+
+/// The merged layers. What no layer sets is not in it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tree {
+    figment: Figment,
+    root: Dict,
+    file: Option<(PathBuf, String)>,
+    secret_variables: BTreeSet<String>,
+}
+
+impl Tree {
+    /// Adds the settings of a YAML file, and says what is wrong with it.
+    pub(crate) fn add_file(&mut self, path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
+        let origin = Origin::File { path: path.to_owned(), line: None };
+        let text = match text::read(path) {
+            Ok(text) => text,
+            Err(error) => return vec![Problem::new(origin, "", format!("cannot be read: {error}"))],
+        };
+        let parsed = yaml::parse(&text, lookup);
+        self.file = Some((path.to_owned(), text));
+        self.merge(origin, parsed.settings);
+        self.secret_variables.extend(parsed.secret_variables);
+        let at = |mistake: yaml::Mistake| {
+            let line = mistake.line.or_else(|| self.line(&mistake.path));
+            Problem::new(Origin::File { path: path.to_owned(), line }, mistake.path, mistake.message)
+        };
+        parsed.mistakes.into_iter().map(at).collect()
+    }
+
+    /// Adds a variable's or a flag's setting over what is there.
+    pub(crate) fn add(&mut self, setting: &Override) -> Option<Problem> {
+        let (top, rest) = setting.path.steps().split_first()?;
+        let mut value = self.root.get(top).cloned().unwrap_or(Value::Empty(Tag::Default, figment::value::Empty::None));
+        if let Err(message) = layer::set(&mut value, rest, Value::from(setting.value.as_str())) {
+            return Some(Problem::new(setting.origin.clone(), &setting.path, message));
+        }
+        self.merge(setting.origin.clone(), Dict::from([(top.clone(), value)]));
+        None
+    }
+
+    fn merge(&mut self, origin: Origin, settings: Dict) {
+        self.figment = std::mem::take(&mut self.figment).merge(Layer { origin, settings });
+        self.root = self.figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
+    }
+
+    /// The variables that the file takes secrets from.
+    pub(crate) fn secret_variables(&self) -> &BTreeSet<String> {
+        &self.secret_variables
+    }
+
+    /// The merged settings.
+    pub(crate) fn settings(&self) -> &Dict {
+        &self.root
+    }
+
+    /// The value at `path`, where a layer sets it.
+    pub(crate) fn value(&self, path: &KeyPath) -> Option<&Value> {
+        let (top, rest) = path.steps().split_first()?;
+        layer::find(self.root.get(top)?, rest)
+    }
+
+    /// Whether a layer sets `path`. A key with nothing behind it is left out.
+    pub(crate) fn is_set(&self, path: &KeyPath) -> bool {
+        self.value(path).is_some_and(|value| !matches!(value, Value::Empty(..)))
+    }
+
+    /// Where the value at `path` was set: [`Origin::Default`] where no layer does.
+    pub(crate) fn origin(&self, path: &KeyPath) -> Origin {
+        let Some(metadata) = self.value(path).and_then(|value| self.figment.get_metadata(value.tag())) else {
+            return Origin::Default;
+        };
+        match layer::origin(metadata) {
+            Origin::File { path: file, .. } => Origin::File { path: file, line: self.line(path) },
+            other => other,
+        }
+    }
+
+    /// Where the value at `path` was set or, when it was not, what is around it.
+    pub(crate) fn nearest_origin(&self, path: &KeyPath) -> Origin {
+        let mut path = Some(path.clone());
+        while let Some(place) = path {
+            match self.origin(&place) {
+                Origin::Default => path = place.parent(),
+                found => return found,
+            }
+        }
+        Origin::Default
+    }
+
+    fn line(&self, path: &KeyPath) -> Option<usize> {
+        let (_, text) = self.file.as_ref()?;
+        line(text, path)
+    }
+}

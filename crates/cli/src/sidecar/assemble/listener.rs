@@ -1,0 +1,43 @@
+//! The small listeners of a sidecar: the admin endpoint and the publishers.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    config,
+    sidecar::{assemble::server_config, error::SidecarError},
+};
+use dms_server::{
+    HttpLimits, Tls,
+    internal::{
+        host_check::{HostCheck, Remedy},
+        limits::STRANGERS_IDLE,
+        listener::Listener,
+    },
+};
+
+/// Listens on an address.
+///
+/// # Errors
+/// When it is taken, or not this machine's, or when the certificate cannot be used.
+pub(crate) async fn listen(address: SocketAddr, tls: Option<&config::Tls>) -> Result<Listener, SidecarError> {
+    let tls = tls.map(|tls| Tls::load(server_config::tls(tls))).transpose()?;
+    Listener::bind(address, tls).await.map_err(|error| SidecarError::Listen(address, error))
+}
+
+/// By which names callers may call a listener, and whether web pages may; `keys` stand for it in refusals.
+pub(crate) fn host_check(token: Option<&config::Secret>, hosts: &[String], keys: Remedy) -> HostCheck {
+    match token {
+        Some(_) => HostCheck::guarded(),
+        None => HostCheck::open(hosts, keys),
+    }
+}
+
+/// The limits of a listener with `connections` places, whose requests may take `shutdown_grace` to finish at the end. Where it is
+/// `guarded` by a token, callers without it may not be idle for long.
+pub(crate) fn limits(connections: usize, guarded: bool, shutdown_grace: Duration) -> HttpLimits {
+    let limits = HttpLimits { connections, shutdown_grace, ..HttpLimits::default() };
+    match guarded {
+        true => HttpLimits { strangers_idle_timeout: STRANGERS_IDLE, ..limits },
+        false => limits,
+    }
+}

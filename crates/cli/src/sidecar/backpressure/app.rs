@@ -1,0 +1,389 @@
+//! [`App`]: the application behind an HTTP handler. Is it there, and well?
+//!
+//! It starts as down and stays so until it answers its health URL, or takes a connection. A connection that cannot be made
+//! takes it down again, and so do several in a row that break, or its health URL, which is asked all the time. While it is
+//! down nothing is fetched for it, and messages that are here already wait for it as long as their lease allows, so that
+//! its absence costs no delivery attempt. When it can be reached again, one message at a time finds out whether it really
+//! works; trials that fail come at growing intervals.
+//!
+//! When a connection breaks, the application is looked at before anybody is blamed, and the next message gets its turn; see
+//! [`blame`](super::blame).
+
+use std::{
+    sync::{Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Mutex, MutexGuard, OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use crate::sidecar::backpressure::blame::{Fault, Key};
+use crate::sidecar::backpressure::{
+    blame::{Blame, Break, Flight, TOGETHER},
+    throttle::Throttle,
+};
+
+/// Health checks in a row without an answer that take an application down.
+const MOST_FAILURES: u32 = 3;
+/// The longest pause after a trial that failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How an application did when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It is there.
+    Well,
+    /// It refuses connections, or says that it is not well.
+    Ill,
+    /// It did not answer in time: it may be busy.
+    Silent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Down,
+    TryingOut,
+    Up,
+}
+
+/// What is known about an application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    state: State,
+    /// Trials that failed since it was up.
+    failed_trials: u32,
+}
+
+impl Known {
+    const UNKNOWN: Self = Self { state: State::Down, failed_trials: 0 };
+
+    fn answered(self) -> Self {
+        match self.state {
+            // A message that was on its way while the application went down says nothing about now.
+            State::Down => self,
+            State::TryingOut | State::Up => Self { state: State::Up, failed_trials: 0 },
+        }
+    }
+
+    fn found(self) -> Self {
+        match self.state {
+            State::Down => Self { state: State::TryingOut, ..self },
+            State::TryingOut | State::Up => self,
+        }
+    }
+
+    fn lost(self) -> Self {
+        match self.state {
+            State::Down => self,
+            State::TryingOut => Self { state: State::Down, failed_trials: self.failed_trials + 1 },
+            State::Up => Self::UNKNOWN,
+        }
+    }
+
+    /// How long it is left alone before it is looked at again.
+    fn pause(self, interval: Duration) -> Duration {
+        match self.failed_trials {
+            0 => Duration::ZERO,
+            failed => interval.saturating_mul(2u32.saturating_pow(failed - 1)).min(LONGEST_PAUSE.max(interval)),
+        }
+    }
+}
+
+/// How an application is watched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watching {
+    /// How often it is looked at.
+    pub(crate) interval: Duration,
+    /// Whether also while it is up: where it has a URL for that.
+    pub(crate) always: bool,
+}
+
+/// Whether the application is there.
+#[derive(Debug)]
+pub(crate) struct App {
+    known: watch::Sender<Known>,
+    turn: Mutex<()>,
+    /// Held by every post; alone by one that is to be the only one in flight.
+    floor: RwLock<()>,
+    blame: StdMutex<Blame>,
+    throttle: OnceCell<Throttle>,
+}
+
+/// The permission to post a message to the application. While it is being tried out, there is one at a time.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    app: &'a App,
+    _turn: Option<MutexGuard<'a, ()>>,
+    _floor: Floor<'a>,
+    flight: Flight,
+}
+
+#[derive(Debug)]
+enum Floor<'a> {
+    Shared(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>),
+    Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.app.blame().end();
+    }
+}
+
+impl App {
+    /// An application that has not answered yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            known: watch::Sender::new(Known::UNKNOWN),
+            turn: Mutex::new(()),
+            floor: RwLock::new(()),
+            blame: StdMutex::default(),
+            throttle: OnceCell::new(),
+        }
+    }
+
+    /// Waits until a message may be posted, `alone` for one that is to be the only one in flight. Cancel-safe.
+    pub(crate) async fn turn(&self, alone: bool) -> Turn<'_> {
+        let mut known = self.known.subscribe();
+        loop {
+            let state = known.borrow_and_update().state;
+            let turn = match state {
+                State::Up => None,
+                // One after the other, in the order in which they came: the next trial is another message's.
+                State::TryingOut => Some(self.turn.lock().await),
+                // The sender lives as long as `self`.
+                State::Down => {
+                    drop(known.changed().await);
+                    continue;
+                }
+            };
+            // What was waited for may have found out meanwhile.
+            if turn.is_some() && self.state() != State::TryingOut {
+                continue;
+            }
+            let floor = match alone {
+                true => Floor::Alone(self.floor.write().await),
+                false => Floor::Shared(self.floor.read().await),
+            };
+            if self.state() == State::Up || (turn.is_some() && self.state() == State::TryingOut) {
+                return Turn { app: self, _turn: turn, _floor: floor, flight: self.blame().begin() };
+            }
+        }
+    }
+
+    /// Whether a message is to be posted only while nothing else is in flight.
+    pub(crate) fn must_be_alone(&self, key: Key) -> bool {
+        self.blame().must_be_alone(key)
+    }
+
+    /// How many messages the application has answered.
+    pub(crate) fn answers(&self) -> u64 {
+        self.blame().answers()
+    }
+
+    /// The application answered a message, whatever.
+    pub(crate) fn answered(&self, key: Key) {
+        self.blame().answered(key);
+        self.change(Known::answered);
+    }
+
+    /// No connection to the application came about.
+    pub(crate) fn unreachable(&self) {
+        self.change(Known::lost);
+    }
+
+    /// The application did not answer a message in time. Slowness says nothing about an application that is up, and that
+    /// of one message says nothing about one that is tried out.
+    pub(crate) fn silent(&self, key: Key) {
+        if self.state() == State::TryingOut && self.blame().silent(key) {
+            self.change(Known::lost);
+        }
+    }
+
+    /// The connection of the message whose `turn` it is broke before the application answered. Says whose fault it is.
+    pub(crate) async fn broke(&self, key: Key, turn: Turn<'_>, look: impl Future<Output = Health>) -> Fault {
+        let how = self.how_it_broke(&turn, look).await;
+        let (fault, down) = self.blame().judge(key, how);
+        if down {
+            self.change(Known::lost);
+        }
+        fault
+    }
+
+    /// As [`broke`](Self::broke), of several messages in one request: each is to be posted by itself. Says whether alone.
+    pub(crate) async fn broke_with_several(&self, turn: Turn<'_>, look: impl Future<Output = Health>) -> bool {
+        let how = self.how_it_broke(&turn, look).await;
+        if how.crashed {
+            self.change(Known::lost);
+        }
+        how.crashed || how.together
+    }
+
+    async fn how_it_broke(&self, turn: &Turn<'_>, look: impl Future<Output = Health>) -> Break {
+        let together = self.blame().broke(Instant::now());
+        let alone = matches!(turn._floor, Floor::Alone(_)) || self.blame().was_alone(turn.flight);
+        let proven = self.state() == State::Up;
+        let crashed = look.await == Health::Ill;
+        if !alone {
+            sleep(TOGETHER).await;
+        }
+        Break { alone, together: together.load(Relaxed) > 1, crashed, proven }
+    }
+
+    fn blame(&self) -> StdMutexGuard<'_, Blame> {
+        // No code that can panic runs under this lock.
+        self.blame.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches the application until `stop`.
+    pub(crate) async fn watch<F>(
+        &self,
+        throttle: Throttle,
+        watching: Watching,
+        look: impl Fn() -> F,
+        stop: CancellationToken,
+    ) where
+        F: Future<Output = Health>,
+    {
+        throttle.app_down();
+        let name = throttle.worker().name().to_owned();
+        // Set once: a worker has one watcher.
+        let _ = self.throttle.set(throttle);
+        let watch = async {
+            // It begins as down, which it may well not be: then there is nothing to tell.
+            let mut known = false;
+            loop {
+                self.until_down(watching, &look).await;
+                if known {
+                    tell_down(&name);
+                }
+                let pause = self.known.borrow().pause(watching.interval);
+                sleep(pause).await;
+                while look().await != Health::Well {
+                    if !known {
+                        tell_down(&name);
+                    }
+                    known = true;
+                    sleep(watching.interval).await;
+                }
+                if known {
+                    tracing::info!(worker = name, "the application is there: one message at a time tries it out");
+                }
+                known = true;
+                self.change(Known::found);
+            }
+        };
+        let _ = stop.run_until_cancelled(watch).await;
+    }
+
+    /// Waits until the application is down, or finds out that it is.
+    async fn until_down<F>(&self, watching: Watching, look: impl Fn() -> F)
+    where
+        F: Future<Output = Health>,
+    {
+        let mut known = self.known.subscribe();
+        let mut silent = 0;
+        loop {
+            // The sender lives as long as `self`.
+            let down = async { drop(known.wait_for(|known| known.state == State::Down).await) };
+            if !watching.always {
+                return down.await;
+            }
+            if timeout(watching.interval, down).await.is_ok() {
+                return;
+            }
+            silent = match look().await {
+                Health::Well => 0,
+                Health::Ill => MOST_FAILURES,
+                Health::Silent => silent + 1,
+            };
+            if silent >= MOST_FAILURES {
+                self.change(Known::lost);
+            }
+        }
+    }
+
+    fn state(&self) -> State {
+        self.known.borrow().state
+    }
+
+    fn change(&self, change: impl FnOnce(Known) -> Known) {
+        self.known.send_if_modified(|known| {
+            let before = std::mem::replace(known, change(*known));
+            if before.state != known.state
+                && let Some(throttle) = self.throttle.get()
+            {
+                // Here, where changes have an order.
+                match known.state {
+                    State::Down => throttle.app_down(),
+                    State::TryingOut => throttle.app_trying(),
+                    State::Up => throttle.app_up(),
+                }
+            }
+            before != *known
+        });
+    }
+}
+
+fn tell_down(worker: &str) {
+    tracing::warn!(worker, "the application is down: nothing is fetched until it is back");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Key = Key::numbered(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn one_message_at_a_time_tries_an_application_out() {
+        let app = App::new();
+        let waits = |wait: Duration| tokio::time::timeout(wait, app.turn(false));
+        assert!(waits(Duration::from_secs(60)).await.is_err(), "it has not answered yet");
+        app.change(Known::found);
+        let turn = waits(Duration::from_secs(1)).await;
+        assert!(turn.is_ok());
+        assert!(waits(Duration::from_secs(60)).await.is_err(), "one is out already");
+        app.answered(KEY);
+        drop(turn);
+        assert!(waits(Duration::from_secs(1)).await.is_ok());
+        app.unreachable();
+        app.answered(KEY);
+        assert!(waits(Duration::from_secs(60)).await.is_err(), "a late answer does not bring it back");
+    }
+
+    #[test]
+    fn trials_that_fail_come_at_growing_intervals() {
+        let second = Duration::from_secs(1);
+        let mut known = Known::UNKNOWN;
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            pauses.push(known.pause(second).as_secs());
+            known = known.found().lost();
+        }
+        assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 30]);
+        assert_eq!(known.found().answered().lost().pause(second), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_health_url_is_asked_while_the_application_is_up() {
+        let down_after = async |health: Health| {
+            let app = App::new();
+            app.change(Known::found);
+            app.answered(KEY);
+            let watching = Watching { interval: Duration::from_secs(1), always: true };
+            let looks = std::cell::Cell::new(0);
+            let look = || {
+                looks.set(looks.get() + 1);
+                std::future::ready(health)
+            };
+            timeout(Duration::from_secs(60), app.until_down(watching, look)).await.is_ok().then(|| looks.get())
+        };
+        assert_eq!(down_after(Health::Ill).await, Some(1));
+        assert_eq!(down_after(Health::Silent).await, Some(3));
+        assert_eq!(down_after(Health::Well).await, None);
+    }
+}

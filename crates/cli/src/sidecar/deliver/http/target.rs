@@ -1,0 +1,157 @@
+//! The application as an HTTP client sees it: posts, and probes whether it is there. Only this file and `probe` of the
+//! sidecar name reqwest.
+
+use std::{error::Error as StdError, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use reqwest::{Client, redirect::Policy};
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    config::HttpHandler,
+    sidecar::{backpressure::app::Health, deliver::http::credentials::Credentials},
+};
+use dms_protocol::{current::Current, secret_url::SecretUrl};
+use dms_worker::transport::certificates;
+
+/// How much of an answer's body is read: enough for the connection to be used again, for an error text, and for the verdicts
+/// of many messages.
+const READ_AT_MOST: usize = 1024 * 1024;
+
+/// How long a connection may be idle and be used again: less than usual servers wait before they close one (gunicorn 2 s, Node
+/// and uvicorn 5 s), or a message would meet the closing now and then, and fail for nothing.
+const POOL_IDLE: Duration = Duration::from_millis(1500);
+/// How long a health check may take, at least.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An application's address, with its connections.
+#[derive(Debug)]
+pub(crate) struct Target {
+    client: Client,
+    url: SecretUrl,
+    health_url: Option<SecretUrl>,
+    unix_socket: Option<PathBuf>,
+    connect_timeout: Duration,
+    credentials: Current<Credentials>,
+}
+
+/// An answer; a very long body is cut short, and our secrets in it are masked.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The beginning of the body, for an error.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim().chars().take(200).collect()
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// No connection came about: the application has seen nothing.
+    #[error("the application cannot be reached: {0}")]
+    NotReached(#[source] reqwest::Error),
+    /// It did not answer in time.
+    #[error("the application did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// The connection broke before the answer.
+    #[error("the connection to the application broke: {0}")]
+    Broken(#[source] reqwest::Error),
+}
+
+impl Target {
+    /// The target of a handler that posts at most `concurrency` messages at a time.
+    ///
+    /// # Errors
+    /// When its authorities cannot be read, or the HTTP client cannot be set up.
+    pub(crate) fn new(handler: &HttpHandler, concurrency: usize) -> Result<Self, Box<dyn StdError + Send + Sync>> {
+        let mut client = Client::builder()
+            .user_agent(concat!("dms-worker/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .redirect(Policy::none())
+            .referer(false)
+            .connect_timeout(handler.connect_timeout.get())
+            .pool_max_idle_per_host(concurrency)
+            .pool_idle_timeout(POOL_IDLE)
+            .no_proxy();
+        if let Some(path) = &handler.unix_socket {
+            client = client.unix_socket(path.as_path());
+        }
+        if let Some(file) = &handler.ca_file {
+            client = client.tls_certs_only(certificates(file)?);
+        }
+        Ok(Self {
+            client: client.build()?,
+            url: handler.url.clone(),
+            health_url: handler.health_url.clone(),
+            unix_socket: handler.unix_socket.clone(),
+            connect_timeout: handler.connect_timeout.get(),
+            credentials: Current::new(Credentials::of(handler)),
+        })
+    }
+
+    /// Posts a message.
+    ///
+    /// # Errors
+    /// When there is no answer within `wait`.
+    pub(crate) async fn post(&self, headers: HeaderMap, body: Bytes, wait: Duration) -> Result<Answer, NoAnswer> {
+        let request = self.client.post(self.url.expose()).headers(headers).body(body).timeout(wait);
+        // The URL may hold secrets, and is known.
+        let no_answer = |error: reqwest::Error| match error.without_url() {
+            error if error.is_connect() => NoAnswer::NotReached(error),
+            error if error.is_timeout() => NoAnswer::TimedOut(wait),
+            error => NoAnswer::Broken(error),
+        };
+        let mut response = request.send().await.map_err(no_answer)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = Vec::new();
+        // The status is the answer: a body that breaks off, or never ends, changes nothing about it.
+        while body.len() < READ_AT_MOST {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(Answer { status, headers, body: self.credentials.get().redaction.apply(body) })
+    }
+
+    /// What the application is sent besides messages.
+    pub(crate) fn credentials(&self) -> &Current<Credentials> {
+        &self.credentials
+    }
+
+    /// Whether the application has a URL that tells how it is.
+    pub(crate) fn has_health_url(&self) -> bool {
+        self.health_url.is_some()
+    }
+
+    /// How the application is: what its health URL answers, or else whether it takes a connection.
+    pub(crate) async fn look(&self) -> Health {
+        let Some(url) = &self.health_url else {
+            let connected = timeout(self.connect_timeout, self.connects()).await;
+            return if connected.unwrap_or(false) { Health::Well } else { Health::Ill };
+        };
+        match self.client.get(url.expose()).timeout(self.connect_timeout.max(HEALTH_TIMEOUT)).send().await {
+            Ok(answer) if answer.status().is_success() => Health::Well,
+            Err(error) if error.is_timeout() && !error.is_connect() => Health::Silent,
+            Ok(_) | Err(_) => Health::Ill,
+        }
+    }
+
+    async fn connects(&self) -> bool {
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            return tokio::net::UnixStream::connect(path).await.is_ok();
+        }
+        let Ok(uri) = self.url.expose().parse::<http::Uri>() else { return false };
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        TcpStream::connect((host, port)).await.is_ok()
+    }
+}

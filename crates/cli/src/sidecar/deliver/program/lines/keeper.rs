@@ -1,0 +1,105 @@
+//! [`Keeper`]: keeps a process running while there are messages for it, and the handler lives.
+
+use std::{fmt, process::Stdio, sync::Arc, time::Duration};
+
+use tokio::{
+    io::BufReader,
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::sidecar::{
+    backpressure::throttle::Brake,
+    deliver::program::{
+        command::{Run, spawn},
+        lines::{
+            Ask, session,
+            table::{Lost, Table},
+        },
+        process::Program,
+    },
+};
+
+/// A program that lived shorter than this and answered nothing is started again only after a growing pause.
+const HEALTHY_LIFE: Duration = Duration::from_secs(10);
+/// The first pause between two starts, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between two starts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a program may take to end once its input is closed, and again once it is told to.
+const TO_END: Duration = Duration::from_secs(3);
+
+/// Keeps a process running while there are messages for it, and the handler lives.
+pub(super) struct Keeper {
+    pub(super) run: Run,
+    pub(super) brake: Brake,
+    pub(super) waiting: mpsc::UnboundedReceiver<Ask>,
+    pub(super) table: Arc<Table>,
+    pub(super) ended: CancellationToken,
+}
+
+impl Keeper {
+    pub(super) async fn run(mut self) {
+        let mut failures = 0;
+        while let Some(first) = self.waiting.recv().await {
+            if !first.is_open() {
+                continue;
+            }
+            let (started, answers) = (Instant::now(), self.table.answers());
+            match spawn(&self.run, Stdio::piped(), &self.brake) {
+                Ok(program) => self.serve(program, first).await,
+                // It has said so, and fetching is paused.
+                Err(_) => first.refuse(),
+            }
+            let was_well = started.elapsed() >= HEALTHY_LIFE || self.table.answers() > answers;
+            failures = if was_well { 0 } else { failures + 1 };
+            let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures)).min(LONGEST_PAUSE);
+            let _ = self.ended.run_until_cancelled(sleep(pause)).await;
+        }
+    }
+
+    /// Speaks with a process until it ends, hangs, or the handler is gone.
+    async fn serve(&mut self, mut program: Program, first: Ask) {
+        let (Some(stdin), Some(stdout)) = program.pipes() else { return };
+        let why = session::run(&self.table, first, &mut self.waiting, stdin, BufReader::new(stdout)).await;
+        match why {
+            Over::HandlerGone => end(program).await,
+            Over::Closed | Over::Hung => {
+                let name = &self.run.program[0];
+                let open = self.table.lose(|open| if why == Over::Hung { Lost::Behind } else { Lost::ended(open) });
+                tracing::warn!(program = name, reason = %why, open, "the program is started again with the next message");
+            }
+        }
+    }
+}
+
+/// Lets a process end by itself: its input is closed by now. One that does not is told to, and then killed.
+async fn end(mut program: Program) {
+    if timeout(TO_END, program.ended()).await.is_err() {
+        program.terminate();
+        // Killed when it is dropped.
+        let _ = timeout(TO_END, program.ended()).await;
+    }
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The process has closed its input or its output: it ended, or soon will.
+    Closed,
+    /// It let a message run out of time and answers no other.
+    Hung,
+    /// There are no more messages.
+    HandlerGone,
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "it ended",
+            Self::Hung => "it does not answer",
+            Self::HandlerGone => "there are no more messages",
+        })
+    }
+}

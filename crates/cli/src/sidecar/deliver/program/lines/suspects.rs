@@ -1,0 +1,125 @@
+//! [`Suspects`]: messages that may have ended or stopped a program have it for themselves, so that they take no others with them.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::sidecar::backpressure::app::Key;
+use dms_worker::worker::Memory;
+
+/// How many messages are remembered, and for how long.
+const REMEMBERED: usize = 1_000;
+const KEEP: Duration = Duration::from_secs(600);
+/// How often a message may end the program before it has failed, also where every other message ends it too.
+const MOST_ENDS: u32 = 5;
+
+/// Which messages are to be given to a program alone, and whose turn it is.
+#[derive(Debug)]
+pub(super) struct Suspects {
+    /// Held by every message that the program has; by a suspect alone.
+    floor: RwLock<()>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// By content: how often such a message ended the program, alone.
+    suspects: Memory<u64, u32>,
+    /// Messages that ended the program, alone, since it last answered one.
+    unanswered: HashSet<Key>,
+}
+
+/// The permission to give a message to the program, held until it is answered.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, not read")]
+pub(super) enum Turn<'a> {
+    Shared(RwLockReadGuard<'a, ()>),
+    Alone(RwLockWriteGuard<'a, ()>),
+}
+
+impl Suspects {
+    pub(super) fn new() -> Self {
+        Self {
+            floor: RwLock::new(()),
+            known: Mutex::new(Known { suspects: Memory::new(REMEMBERED), unanswered: HashSet::new() }),
+        }
+    }
+
+    /// Waits for the turn of a message. Cancel-safe.
+    pub(super) async fn turn(&self, key: Key) -> Turn<'_> {
+        let suspected = self.known().suspects.recall(&key.content()).is_some();
+        match suspected {
+            true => Turn::Alone(self.floor.write().await),
+            false => Turn::Shared(self.floor.read().await),
+        }
+    }
+
+    /// The message may be what ended or stopped the program.
+    pub(super) fn suspect(&self, key: Key) {
+        let mut known = self.known();
+        if known.suspects.recall(&key.content()).is_none() {
+            known.suspects.note(key.content(), 0, KEEP);
+        }
+    }
+
+    /// The message ended the program, alone. Says whether it has failed: a program that ends over different messages, and answers none
+    /// between them, is rather ill itself.
+    pub(super) fn ended(&self, key: Key) -> bool {
+        let mut known = self.known();
+        known.unanswered.insert(key);
+        let times = known.suspects.recall(&key.content()).copied().unwrap_or_default() + 1;
+        let failed = known.unanswered.len() == 1 || times >= MOST_ENDS;
+        known.suspects.note(key.content(), if failed { 0 } else { times }, KEEP);
+        failed
+    }
+
+    /// The program answered it.
+    pub(super) fn acquit(&self, key: Key) {
+        let mut known = self.known();
+        known.unanswered.clear();
+        known.suspects.take(&key.content());
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // No code that can panic runs under this lock.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> Key {
+        Key::numbered(number)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suspect_has_the_program_for_itself_until_it_is_answered() {
+        let suspects = Suspects::new();
+        suspects.suspect(key(1));
+        let other = suspects.turn(key(2)).await;
+        assert!(matches!(other, Turn::Shared(_)));
+        let waits = async || tokio::time::timeout(Duration::from_secs(1), suspects.turn(key(1))).await;
+        assert!(waits().await.is_err(), "another is open");
+        drop(other);
+        assert!(matches!(waits().await, Ok(Turn::Alone(_))));
+        suspects.acquit(key(1));
+        assert!(matches!(suspects.turn(key(1)).await, Turn::Shared(_)));
+    }
+
+    #[test]
+    fn a_program_that_ends_over_every_message_is_ill_itself() {
+        let suspects = Suspects::new();
+        assert!(suspects.ended(key(1)) && suspects.ended(key(1)), "one message alone");
+        assert!(!suspects.ended(key(2)) && !suspects.ended(key(1)), "two, and no answer between them");
+        let ends: Vec<bool> = (0..5).map(|_| suspects.ended(key(3))).collect();
+        assert_eq!(ends, [false, false, false, false, true], "but not for ever");
+        suspects.acquit(key(4));
+        assert!(suspects.ended(key(2)), "others are answered");
+    }
+}

@@ -1,0 +1,110 @@
+//! [`Recorder`]: what runs in a worker now, and the last things that went wrong, for the admin endpoint.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::{sync::watch, time::Instant};
+
+use crate::sidecar::observe::rate_window::Window;
+use dms_protocol::clock;
+use dms_worker::worker::{AckResult, Event, Observer, Origin, Outcome};
+
+/// How many errors are remembered.
+const KEPT: usize = 5;
+/// How much of an error's text is kept, in characters.
+const MAX_CHARS: usize = 300;
+
+/// Counts the running handlers of a worker, and remembers its last errors.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    running: AtomicUsize,
+    /// Messages that were received and are not settled with the service.
+    open: watch::Sender<usize>,
+    handled: Mutex<Window>,
+    errors: Mutex<Vec<Seen>>,
+}
+
+/// An error that happened.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Seen {
+    at: String,
+    what: &'static str,
+    error: String,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            running: AtomicUsize::new(0),
+            open: watch::Sender::new(0),
+            handled: Mutex::new(Window::new(Instant::now())),
+            errors: Mutex::default(),
+        }
+    }
+}
+
+impl Recorder {
+    /// Handlers that run now. Unlike the worker's own count this has no places that polls have reserved.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Relaxed)
+    }
+
+    /// Waits until every message that was received is settled with the service. Cancel-safe.
+    pub(crate) async fn settled(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
+    }
+
+    /// How many messages were handled per second in the last minute.
+    pub(crate) fn rate(&self) -> f64 {
+        self.handled.lock().unwrap_or_else(PoisonError::into_inner).per_second(Instant::now())
+    }
+
+    /// The last errors, the newest first.
+    pub(crate) fn errors(&self) -> Vec<Seen> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+    }
+
+    fn record(&self, what: &'static str, error: &str) {
+        let now: Timestamp = clock::now();
+        let seen = Seen { at: now.to_string(), what, error: error.chars().take(MAX_CHARS).collect() };
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        if errors.len() == KEPT {
+            errors.remove(0);
+        }
+        errors.push(seen);
+    }
+}
+
+impl Observer for Recorder {
+    fn observe(&self, _: &Origin, event: &Event<'_>) {
+        match event {
+            Event::Started { .. } => drop(self.running.fetch_add(1, Relaxed)),
+            Event::Handled { .. } => {
+                self.running.fetch_sub(1, Relaxed);
+                self.handled.lock().unwrap_or_else(PoisonError::into_inner).count(Instant::now());
+            }
+            Event::Received { messages, .. } if *messages > 0 => self.open.send_modify(|open| *open += messages),
+            Event::Settled { done, rest, .. } => self.open.send_modify(|open| *open = open.saturating_sub(done + rest)),
+            _ => {}
+        }
+        match event {
+            Event::PollFailed { error, .. } => self.record("poll", &error.to_string()),
+            Event::Handled { outcome, .. } => match outcome {
+                Outcome::Failed(error) => self.record("handler", &error.to_string()),
+                Outcome::Panicked(text) => self.record("panic", text),
+                Outcome::TimedOut => self.record("handler", "stopped at its deadline"),
+                _ => {}
+            },
+            Event::Settled { result: AckResult::Late, .. } => self.record("acknowledgement", "came too late"),
+            Event::Settled { result: AckResult::Refused(error), .. } => {
+                self.record("acknowledgement", &error.to_string())
+            }
+            _ => {}
+        }
+    }
+}

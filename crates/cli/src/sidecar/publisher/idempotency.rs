@@ -1,0 +1,102 @@
+//! What became of requests with an `Idempotency-Key`, so that one that comes again sends nothing twice.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::sidecar::publisher::results::Outcome;
+
+/// How long a request is remembered.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
+/// How many messages of such requests are remembered; a request counts as one more.
+const MAX_MESSAGES: usize = 100_000;
+
+/// The outcomes of one request. Locked while it is worked on, so that its repetition waits.
+pub(super) type Outcomes = Arc<tokio::sync::Mutex<Vec<Outcome>>>;
+
+/// The requests of the last minutes.
+#[derive(Debug, Default)]
+pub(super) struct Memory(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    kept: HashMap<String, Kept>,
+    /// The keys, the oldest first.
+    order: VecDeque<String>,
+    messages: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    since: Instant,
+    digest: [u8; 32],
+    messages: usize,
+    outcomes: Outcomes,
+}
+
+impl Memory {
+    /// What is known of the request with this key; nothing yet when it is new. `None` when the key stood on another
+    /// request.
+    pub(super) fn recall(&self, key: &str, body: &[u8], messages: usize) -> Option<Outcomes> {
+        let digest: [u8; 32] = Sha256::digest(body).into();
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.forget();
+        if let Some(kept) = state.kept.get(key) {
+            return (kept.digest == digest).then(|| kept.outcomes.clone());
+        }
+        let outcomes = Outcomes::default();
+        let kept = Kept { since: Instant::now(), digest, messages, outcomes: outcomes.clone() };
+        state.kept.insert(key.to_owned(), kept);
+        state.order.push_back(key.to_owned());
+        state.messages += messages + 1;
+        Some(outcomes)
+    }
+}
+
+impl State {
+    /// Drops what is too old, and the oldest while there is too much.
+    fn forget(&mut self) {
+        while let Some(kept) = self.order.front().and_then(|key| self.kept.get(key)) {
+            if kept.since.elapsed() < REMEMBERED && self.messages <= MAX_MESSAGES {
+                return;
+            }
+            self.messages -= kept.messages + 1;
+            if let Some(key) = self.order.pop_front() {
+                self.kept.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_remembered_for_a_while_and_stands_for_one_request() {
+        let memory = Memory::default();
+        let first = memory.recall("k", b"1", 1).unwrap();
+        first.lock().await.push(Outcome::Sent(None));
+        assert_eq!(memory.recall("k", b"1", 1).unwrap().lock().await.len(), 1);
+        assert!(memory.recall("k", b"2", 1).is_none());
+        tokio::time::advance(REMEMBERED).await;
+        assert_eq!(memory.recall("k", b"2", 1).unwrap().lock().await.len(), 0, "forgotten by now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_are_forgotten_when_there_are_too_many() {
+        let memory = Memory::default();
+        for (key, messages) in [("a", 60_000), ("b", 60_000), ("c", 1)] {
+            memory.recall(key, b"1", messages).unwrap().lock().await.push(Outcome::Sent(None));
+        }
+        let known = async |key: &str| memory.recall(key, b"1", 1).unwrap().lock().await.len();
+        assert_eq!((known("b").await, known("c").await, known("a").await), (1, 1, 0));
+    }
+}
