@@ -217,8 +217,8 @@ fn broker(on_disk: bool) -> Run {
                 broker.append(&path.project, &path.queue, vec![message.clone(); BATCH]).await.expect("room");
                 let leased = broker.lease(&path, Stream::Messages, request.clone()).await.expect("a batch");
                 let acks =
-                    leased.into_iter().map(|one| Ack { handle: one.handle, verdict: Verdict::Success }).collect();
-                broker.settle(&path, Stream::Messages, acks).await.expect("a lease");
+                    leased.into_iter().map(|one| Ack { receipt: one.receipt, verdict: Verdict::Success }).collect();
+                broker.ack(&path, Stream::Messages, acks).await.expect("a lease");
             }
         });
     })

@@ -16,7 +16,7 @@ use dms_protocol::{
 };
 
 pub use self::retention::{Purged, RetentionPolicy};
-pub use self::verdict::{Cause, ReasonCounts, Verdict};
+pub use self::verdict::{FailureCause, ReasonCounts, Verdict};
 pub use crate::histogram::Histogram;
 pub use dms_protocol::queue::Stream;
 
@@ -72,7 +72,7 @@ pub struct LeasedMessage {
     /// The labels, for the copy beside `message`.
     pub tags: Arc<[String]>,
     /// The token that acknowledges this message: opaque, unforgeable, good until the lease ends.
-    pub handle: String,
+    pub receipt: String,
     /// Its place in the stream: the same each time it is leased.
     pub sequence: u64,
     /// Failed consumptions before this one.
@@ -88,14 +88,14 @@ pub struct LeasedMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// The token from the consume answer.
-    pub handle: String,
+    pub receipt: String,
     /// What is said of the message.
     pub verdict: Verdict,
 }
 
 /// What an acknowledgement settled; the sum is the size of the batches it named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
+pub struct AckCounts {
     /// How many at the beginning of the batch are settled: done or rejected.
     pub success: usize,
     /// How many at its end failed or were released.
@@ -321,12 +321,12 @@ pub struct StorageTrouble {
 /// The cause of a failure that the log has told of, and is not to tell of for each call.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Told(pub(crate) Arc<dyn std::error::Error + Send + Sync>);
+pub(crate) struct AlreadyLogged(pub(crate) Arc<dyn std::error::Error + Send + Sync>);
 
 impl BrokerError {
     /// Whether the log has told of it.
-    pub(crate) fn is_told(&self) -> bool {
-        matches!(self, Self::Store(cause) if cause.is::<Told>())
+    pub(crate) fn is_already_logged(&self) -> bool {
+        matches!(self, Self::Store(cause) if cause.is::<AlreadyLogged>())
     }
 }
 
@@ -387,10 +387,10 @@ pub enum BrokerError {
     FilterChanged(String),
     /// The token cannot be read, its lease is over, or it was acknowledged before: says which line's it is.
     #[error("{0}")]
-    UnknownHandle(String),
+    UnknownReceipt(String),
     /// The token belongs to another queue, group or stream: says which line's it is.
     #[error("{0}")]
-    ForeignHandle(String),
+    ForeignReceipt(String),
     /// A message can only be rejected where there are dead letters for it.
     #[error("{0}")]
     NotRejectable(&'static str),
@@ -449,7 +449,7 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<LeasedMessage>, BrokerError>;
     /// Judges acknowledgements, each batch by its own order up to the first message that is neither done nor rejected
     /// (5.3.3, 5.3.5).
-    async fn settle(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<Settled, BrokerError>;
+    async fn ack(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<AckCounts, BrokerError>;
 
     /// Sets tags of a queue, equal keys overwritten (5.4.1).
     async fn put_tags(&self, project: &ProjectId, queue: &QueueId, tags: Vec<QueueTag>) -> Result<(), BrokerError>;

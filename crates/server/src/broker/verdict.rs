@@ -8,11 +8,11 @@ pub enum Verdict {
     /// It is done.
     Success,
     /// It failed: it is available again, or a dead letter if it failed for the last time.
-    Fail(Option<Arc<Cause>>),
+    Fail(Option<Arc<FailureCause>>),
     /// It is handed back with those behind it, and no failure is counted for any of them.
     Release,
     /// It becomes a dead letter at once, and the batch goes on behind it as behind a success.
-    Reject(Option<Arc<Cause>>),
+    Reject(Option<Arc<FailureCause>>),
 }
 
 impl Verdict {
@@ -35,7 +35,7 @@ impl Verdict {
 
 /// Why a message failed or was rejected, as far as its consumer tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cause {
+pub struct FailureCause {
     /// One word: 1-64 of `a-z 0-9 _ -`.
     pub reason: Option<String>,
     /// The error's text, at most 1,024 bytes.

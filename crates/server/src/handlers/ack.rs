@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    broker::{Ack, Cause, GroupPath, Settled, Stream, Verdict},
+    broker::{Ack, AckCounts, FailureCause, GroupPath, Stream, Verdict},
     handlers::extensions::{CauseText, read_cause},
     http::{
         codes,
@@ -44,7 +44,7 @@ pub(crate) async fn acknowledge(
     body: &[u8],
 ) -> Result<Json<AckOutcome>, ApiError> {
     let acks = checked(json::read_messages(body, lines)?, app.extensions)?;
-    let Settled { success, fail } = app.broker.settle(path, stream, acks).await?;
+    let AckCounts { success, fail } = app.broker.ack(path, stream, acks).await?;
     app.metrics.settled(success, fail);
     Ok(Json(AckOutcome { success, fail }))
 }
@@ -89,7 +89,7 @@ fn checked(lines: Vec<AckLine<'_>>, extensions: bool) -> Result<Vec<Ack>, ApiErr
 fn ack(index: usize, count: usize, line: AckLine<'_>, extensions: bool) -> Result<Ack, ApiError> {
     let cause = || match &line.cause {
         Some(text) if extensions => read_cause(index, text).map(|cause| Some(Arc::new(cause))),
-        _ => Ok(None::<Arc<Cause>>),
+        _ => Ok(None::<Arc<FailureCause>>),
     };
     let verdict = match &*line.status {
         "success" => Verdict::Success,
@@ -104,7 +104,7 @@ fn ack(index: usize, count: usize, line: AckLine<'_>, extensions: bool) -> Resul
             }));
         }
     };
-    Ok(Ack { handle: line.handler.into_owned(), verdict })
+    Ok(Ack { receipt: line.handler.into_owned(), verdict })
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
 /// the call then knows that the lease began no earlier than this much later.
 fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration, reasons: bool) -> Response {
     let labels_size = |message: &LeasedMessage| message.tags.iter().map(|tag| tag.len() + 12).sum::<usize>();
-    let size = |message| labels_size(message) + message.json.len() + message.handle.len() + 28;
+    let size = |message| labels_size(message) + message.json.len() + message.receipt.len() + 28;
     let mut text = Vec::with_capacity(leased.iter().map(size).sum::<usize>() + 2);
     text.push(b'[');
     for (at, message) in leased.iter().enumerate() {
@@ -108,7 +108,7 @@ fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration, reasons: b
             Stream::DeadLetters => without_labels(&mut text, &message.json),
         }
         text.extend_from_slice(br#","handler":"#);
-        push_string(&mut text, &message.handle);
+        push_string(&mut text, &message.receipt);
         if let Some(info) = message.dead_letter.as_deref().filter(|_| reasons) {
             text.extend_from_slice(br#","dead_letter":"#);
             text.extend_from_slice(serde_json::json!(info).to_string().as_bytes());

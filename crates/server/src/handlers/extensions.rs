@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    broker::Cause,
+    broker::FailureCause,
     http::{codes, error::ApiError},
     state::AppState,
 };
@@ -84,14 +84,14 @@ impl<'a> CauseText<'a> {
 ///
 /// # Errors
 /// DMS.10540010 when a member has another type, or a reason is not 1 to 64 of a-z 0-9 _ -.
-pub(crate) fn read_cause(at: usize, text: &CauseText<'_>) -> Result<Cause, ApiError> {
+pub(crate) fn read_cause(at: usize, text: &CauseText<'_>) -> Result<FailureCause, ApiError> {
     let reason = string(at, "reason", text.reason)?;
     if let Some(reason) = reason.as_ref().filter(|reason| !is_reason(reason)) {
         let shown: String = reason.chars().take(80).collect();
         let rule = format!("1 to {MAX_REASON} of a-z 0-9 _ - are allowed.");
         return Err(codes::REQUEST_FORMAT.because(format!("message[{at}].reason is {shown:?}: {rule}")));
     }
-    Ok(Cause {
+    Ok(FailureCause {
         reason,
         error: string(at, "error", text.error)?.map(|error| cut(&error, MAX_ERROR).to_owned()),
         worker: string(at, "worker", text.worker)?.map(|worker| cut(&worker, MAX_WORKER).to_owned()),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, header};
 
 use crate::{
-    broker::{BrokerError, Told},
+    broker::{AlreadyLogged, BrokerError},
     http::codes::{self, Code},
 };
 use dms_protocol::json::quoted;
@@ -146,11 +146,11 @@ impl From<BrokerError> for ApiError {
             BrokerError::FilterChanged(_) => {
                 codes::CONSUME_FAILED.saying(format!("Failed to consume messages due to a changed tag rule: {error}."))
             }
-            BrokerError::UnknownHandle(place) => codes::UNKNOWN_HANDLER.at(place),
+            BrokerError::UnknownReceipt(place) => codes::UNKNOWN_HANDLER.at(place),
             BrokerError::NotRejectable(reason) => codes::ACK_STATUS.saying(reason),
-            BrokerError::ForeignHandle(place) => codes::FOREIGN_HANDLER.at(place),
+            BrokerError::ForeignReceipt(place) => codes::FOREIGN_HANDLER.at(place),
             BrokerError::TooManyPolls(_) | BrokerError::TooMuchLeased(_) => codes::TOO_FREQUENT.because(error),
-            BrokerError::Store(cause) if cause.is::<Told>() => {
+            BrokerError::Store(cause) if cause.is::<AlreadyLogged>() => {
                 tracing::debug!(error = %cause, "the store failed; the request was answered with an error");
                 codes::INTERNAL.because("The store failed; try again later.")
             }

@@ -7,10 +7,10 @@ use std::{
 
 use crate::{
     histogram::Histogram,
-    store::{Found, ReadLimit, Record, Store, StoreError, Stored, StreamNo, up_to_time},
+    store::{ReadBatch, ReadLimit, Record, Store, StoreError, StoredMessage, StreamId, up_to_time},
 };
 
-type Place = (StreamNo, u64);
+type MessageKey = (StreamId, u64);
 
 /// Messages in memory; gone with the process.
 #[derive(Debug, Default)]
@@ -18,10 +18,10 @@ pub(crate) struct MemoryStore(Mutex<Messages>);
 
 #[derive(Debug, Default)]
 struct Messages {
-    by_place: BTreeMap<Place, Arc<Stored>>,
-    by_due: BTreeMap<(StreamNo, i64, u64), Arc<Stored>>,
+    by_place: BTreeMap<MessageKey, Arc<StoredMessage>>,
+    by_due: BTreeMap<(StreamId, i64, u64), Arc<StoredMessage>>,
     /// Who owns which streams, to drop them with their owner.
-    streams: BTreeMap<String, Vec<StreamNo>>,
+    streams: BTreeMap<String, Vec<StreamId>>,
 }
 
 impl MemoryStore {
@@ -33,7 +33,7 @@ impl MemoryStore {
 impl Messages {
     fn apply(&mut self, record: &Record) {
         match record {
-            Record::QueueCreated(queue) => self.own(queue.id.as_str(), [queue.stream(), queue.lot()]),
+            Record::QueueCreated(queue) => self.own(queue.id.as_str(), [queue.stream(), queue.delay_queue()]),
             Record::GroupCreated(group) => {
                 self.own(group.queue.as_str(), [group.dead_letters()]);
                 self.own(group.id.as_str(), [group.dead_letters()]);
@@ -43,26 +43,26 @@ impl Messages {
             Record::Appended(stream, message) => {
                 self.by_place.insert((*stream, message.seq), message.clone());
             }
-            Record::Parked(lot, message) => {
-                self.by_place.insert((*lot, message.seq), message.clone());
-                self.by_due.insert((*lot, message.entered_ms, message.seq), message.clone());
+            Record::Delayed(delay_queue, message) => {
+                self.by_place.insert((*delay_queue, message.seq), message.clone());
+                self.by_due.insert((*delay_queue, message.entered_ms, message.seq), message.clone());
             }
-            Record::Unparked(lot, due, seq) => {
-                self.by_place.remove(&(*lot, *seq));
-                self.by_due.remove(&(*lot, *due, *seq));
+            Record::DelayEnded(delay_queue, due, seq) => {
+                self.by_place.remove(&(*delay_queue, *seq));
+                self.by_due.remove(&(*delay_queue, *due, *seq));
             }
             Record::Expired { stream, low, .. } => self.cut(*stream, *low),
-            Record::Emptied { lot, below } => self.empty(*lot, *below),
+            Record::DelayQueuePurged { delay_queue, below } => self.empty(*delay_queue, *below),
             Record::TagsSet(..)
             | Record::RuleFixed(..)
-            | Record::Skipped
+            | Record::GivenUp
             | Record::Settled { .. }
             | Record::RetentionSet(..)
             | Record::Purged { .. } => {}
         }
     }
 
-    fn own(&mut self, owner: &str, streams: impl IntoIterator<Item = StreamNo>) {
+    fn own(&mut self, owner: &str, streams: impl IntoIterator<Item = StreamId>) {
         self.streams.entry(owner.to_owned()).or_default().extend(streams);
     }
 
@@ -73,26 +73,27 @@ impl Messages {
     }
 
     /// Drops the messages of a lot below a place.
-    fn empty(&mut self, lot: StreamNo, below: u64) {
-        self.cut(lot, below);
-        let due = self.by_due.range((lot, i64::MIN, 0)..=(lot, i64::MAX, u64::MAX)).map(|(key, _)| *key);
+    fn empty(&mut self, delay_queue: StreamId, below: u64) {
+        self.cut(delay_queue, below);
+        let due =
+            self.by_due.range((delay_queue, i64::MIN, 0)..=(delay_queue, i64::MAX, u64::MAX)).map(|(key, _)| *key);
         let gone: Vec<_> = due.filter(|(_, _, place)| *place < below).collect();
         gone.iter().for_each(|key| drop(self.by_due.remove(key)));
     }
 
     /// Drops the messages of a stream below a place. Key by key: taking a map apart and joining it costs its whole length.
-    fn cut(&mut self, stream: StreamNo, below: u64) {
-        let keys: Vec<Place> = self.by_place.range((stream, 0)..(stream, below)).map(|(key, _)| *key).collect();
+    fn cut(&mut self, stream: StreamId, below: u64) {
+        let keys: Vec<MessageKey> = self.by_place.range((stream, 0)..(stream, below)).map(|(key, _)| *key).collect();
         keys.iter().for_each(|key| drop(self.by_place.remove(key)));
     }
 }
 
 /// Takes messages up to a limit, the first whatever its size.
-fn up_to<'a>(messages: impl Iterator<Item = &'a Arc<Stored>>, limit: ReadLimit) -> Found {
-    let mut found = Found { until: u64::MAX, ..Found::default() };
+fn up_to<'a>(messages: impl Iterator<Item = &'a Arc<StoredMessage>>, limit: ReadLimit) -> ReadBatch {
+    let mut found = ReadBatch { until: u64::MAX, ..ReadBatch::default() };
     let mut bytes = 0;
     for message in messages {
-        bytes += message.footprint();
+        bytes += message.memory_bytes();
         let fits = found.messages.is_empty() || bytes <= limit.bytes;
         if found.messages.len() == limit.messages || !fits {
             found.until = message.seq;
@@ -114,23 +115,28 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
+    fn read(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
         Ok(up_to(self.lock().by_place.range((stream, from)..=(stream, u64::MAX)).map(|(_, message)| message), limit))
     }
 
-    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError> {
+    fn read_these(&self, stream: StreamId, seqs: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
         let messages = self.lock();
         let there = seqs.iter().filter_map(|seq| messages.by_place.get(&(stream, *seq)));
         Ok(up_to(there, ReadLimit { messages: seqs.len(), bytes }))
     }
 
-    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
+    fn first_due(
+        &self,
+        delay_queue: StreamId,
+        limit: ReadLimit,
+        skip: &BTreeSet<u64>,
+    ) -> Result<ReadBatch, StoreError> {
         let messages = self.lock();
-        let due = messages.by_due.range((lot, i64::MIN, 0)..=(lot, i64::MAX, u64::MAX));
+        let due = messages.by_due.range((delay_queue, i64::MIN, 0)..=(delay_queue, i64::MAX, u64::MAX));
         Ok(up_to(due.map(|(_, message)| message).filter(|message| !skip.contains(&message.seq)), limit))
     }
 
-    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+    fn entered(&self, stream: StreamId, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
         let messages = self.lock();
         let range = messages.by_place.range((stream, from)..=(stream, u64::MAX));
         Ok(up_to_time(range.map(|((_, seq), message)| (*seq, message.entered_ms)), count, until_ms))
@@ -140,11 +146,11 @@ impl Store for MemoryStore {
         Histogram::default()
     }
 
-    fn tidy(&self) -> Result<bool, StoreError> {
+    fn maintain(&self) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    fn wants_tidying(&self) -> bool {
+    fn needs_maintenance(&self) -> bool {
         false
     }
 

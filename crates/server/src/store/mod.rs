@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    broker::{RetentionPolicy, verdict::Cause},
+    broker::{RetentionPolicy, verdict::FailureCause},
     histogram::Histogram,
 };
 use dms_protocol::{
@@ -33,15 +33,15 @@ pub use self::open_error::OpenError;
 
 /// A stream of messages, or a lot of messages that are not due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct StreamNo(pub(crate) u32);
+pub(crate) struct StreamId(pub(crate) u32);
 
 /// A group's position on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct ReaderNo(pub(crate) u32);
+pub(crate) struct CursorId(pub(crate) u32);
 
 /// A message in its stream or lot.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Stored {
+pub(crate) struct StoredMessage {
     /// Its place, from 1.
     pub(crate) seq: u64,
     /// When it entered the stream, in Unix milliseconds; in a lot: when it is due.
@@ -56,9 +56,9 @@ pub(crate) struct Stored {
     pub(crate) dead_letter: Option<Arc<DeadLetterInfo>>,
 }
 
-impl Stored {
+impl StoredMessage {
     /// What it costs to keep in memory, roughly.
-    pub(crate) fn footprint(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.json.len() + self.dead_letter.as_ref().map_or(160, |_| 1_536)
     }
 }
@@ -88,13 +88,13 @@ pub(crate) struct QueueRow {
 
 impl QueueRow {
     /// The queue's messages.
-    pub(crate) fn stream(&self) -> StreamNo {
-        StreamNo(self.number)
+    pub(crate) fn stream(&self) -> StreamId {
+        StreamId(self.number)
     }
 
     /// Its messages that are not due.
-    pub(crate) fn lot(&self) -> StreamNo {
-        StreamNo(self.number + 1)
+    pub(crate) fn delay_queue(&self) -> StreamId {
+        StreamId(self.number + 1)
     }
 }
 
@@ -118,18 +118,18 @@ pub(crate) struct GroupRow {
 
 impl GroupRow {
     /// Reads the queue's messages.
-    pub(crate) fn reader(&self) -> ReaderNo {
-        ReaderNo(self.number)
+    pub(crate) fn cursor(&self) -> CursorId {
+        CursorId(self.number)
     }
 
     /// The group's dead letters.
-    pub(crate) fn dead_letters(&self) -> StreamNo {
-        StreamNo(self.number + 1)
+    pub(crate) fn dead_letters(&self) -> StreamId {
+        StreamId(self.number + 1)
     }
 
     /// Reads the group's dead letters.
-    pub(crate) fn dead_letter_reader(&self) -> ReaderNo {
-        ReaderNo(self.number + 1)
+    pub(crate) fn dead_letter_cursor(&self) -> CursorId {
+        CursorId(self.number + 1)
     }
 }
 
@@ -150,11 +150,11 @@ pub(crate) struct Settlement {
 
 /// What is remembered of the failures of a message that is not settled. It lives in memory alone.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct History {
+pub(crate) struct FailureHistory {
     /// When it failed first, in Unix milliseconds.
     pub(crate) first_failure_ms: Option<i64>,
     /// What was last said about why.
-    pub(crate) last: Option<Arc<Cause>>,
+    pub(crate) last: Option<Arc<FailureCause>>,
 }
 
 /// One change. Changes of one commit are applied in order, all or none.
@@ -171,41 +171,53 @@ pub(crate) enum Record {
     /// A queue's resource tags are these now.
     TagsSet(QueueId, Vec<QueueTag>),
     /// A reader's label rule is fixed.
-    RuleFixed(ReaderNo, TagFilter),
+    RuleFixed(CursorId, TagFilter),
     /// A message enters the end of a stream.
     #[serde(skip)]
-    Appended(StreamNo, Arc<Stored>),
+    Appended(StreamId, Arc<StoredMessage>),
     /// A message waits in a lot until it is due.
     #[serde(skip)]
-    Parked(StreamNo, Arc<Stored>),
+    Delayed(StreamId, Arc<StoredMessage>),
     /// A due message leaves its lot: due time and place.
-    Unparked(StreamNo, i64, u64),
+    #[serde(rename = "Unparked")]
+    DelayEnded(StreamId, i64, u64),
     /// A lease ended; `lease` is the broker's own number of it.
     Settled {
-        reader: ReaderNo,
+        #[serde(rename = "reader")]
+        cursor: CursorId,
         /// Leases live in memory alone.
         #[serde(skip)]
         lease: Option<u64>,
         /// What is to be remembered of messages that failed, in memory alone.
         #[serde(skip)]
-        histories: Vec<(u64, History)>,
+        histories: Vec<(u64, FailureHistory)>,
         settlement: Settlement,
     },
     /// A commit that was damaged and given up stood here.
-    Skipped,
+    #[serde(rename = "Skipped")]
+    GivenUp,
     /// What was said about how long a queue keeps its messages is this now.
     RetentionSet(QueueId, RetentionPolicy),
     /// A group's backlog was purged: everything below this place is settled for its reader.
-    Purged { reader: ReaderNo, below: u64 },
+    Purged {
+        #[serde(rename = "reader")]
+        cursor: CursorId,
+        below: u64,
+    },
     /// Messages of a lot below this place are gone.
-    Emptied { lot: StreamNo, below: u64 },
+    #[serde(rename = "Emptied")]
+    DelayQueuePurged {
+        #[serde(rename = "lot")]
+        delay_queue: StreamId,
+        below: u64,
+    },
     /// Messages below `low` are gone; `oldest` is a lower bound of when the first one left entered.
-    Expired { stream: StreamNo, low: u64, oldest: Option<i64> },
+    Expired { stream: StreamId, low: u64, oldest: Option<i64> },
 }
 
 /// Where a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StreamMark {
+pub(crate) struct StreamSnapshot {
     /// The first message still there.
     pub(crate) low: u64,
     /// The place of the next message.
@@ -218,7 +230,7 @@ pub(crate) struct StreamMark {
 
 /// Where a lot stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LotMark {
+pub(crate) struct DelayQueueSnapshot {
     /// The place of the next message.
     pub(crate) next: u64,
     /// How many wait.
@@ -229,7 +241,7 @@ pub(crate) struct LotMark {
 
 /// Where a reader stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ReaderMark {
+pub(crate) struct CursorSnapshot {
     /// Nothing from here on was handed out.
     pub(crate) head: u64,
     /// Messages acknowledged so far.
@@ -261,9 +273,9 @@ pub(crate) struct QueueSnapshot {
     /// What was said about how long it keeps messages.
     pub(crate) retention: RetentionPolicy,
     /// Its messages.
-    pub(crate) stream: StreamMark,
+    pub(crate) stream: StreamSnapshot,
     /// Those that are not due.
-    pub(crate) lot: LotMark,
+    pub(crate) delay_queue: DelayQueueSnapshot,
 }
 
 /// A group as it was found.
@@ -272,11 +284,11 @@ pub(crate) struct GroupSnapshot {
     /// What does not change.
     pub(crate) row: GroupRow,
     /// Where it stands on the queue's messages.
-    pub(crate) reader: ReaderMark,
+    pub(crate) cursor: CursorSnapshot,
     /// Its dead letters.
-    pub(crate) dead_letters: StreamMark,
+    pub(crate) dead_letters: StreamSnapshot,
     /// Where it stands on those.
-    pub(crate) dead_letter_reader: ReaderMark,
+    pub(crate) dead_letter_cursor: CursorSnapshot,
 }
 
 /// How much one read brings: so many messages and so many bytes, the first message whatever its size.
@@ -284,7 +296,7 @@ pub(crate) struct GroupSnapshot {
 pub(crate) struct ReadLimit {
     /// At most so many.
     pub(crate) messages: usize,
-    /// At most so many bytes, as [`Stored::footprint`] counts them.
+    /// At most so many bytes, as [`StoredMessage::memory_bytes`] counts them.
     pub(crate) bytes: usize,
 }
 
@@ -304,7 +316,7 @@ impl StoreError {
 pub(crate) struct Damaged {
     /// Its place in its stream or lot.
     pub(crate) seq: u64,
-    /// As [`Stored::entered_ms`], where that is known; of a message in a lot always.
+    /// As [`StoredMessage::entered_ms`], where that is known; of a message in a lot always.
     pub(crate) entered_ms: Option<i64>,
     /// The file that it is in.
     pub(crate) file: Arc<str>,
@@ -318,9 +330,9 @@ pub(crate) struct Damaged {
 
 /// What a read brought.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Found {
+pub(crate) struct ReadBatch {
     /// Messages in order.
-    pub(crate) messages: Vec<Arc<Stored>>,
+    pub(crate) messages: Vec<Arc<StoredMessage>>,
     /// Messages between them that are damaged.
     pub(crate) damaged: Vec<Damaged>,
     /// All asked for that is before this place is here, or gone; `u64::MAX` when the read came to the end.
@@ -336,18 +348,19 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn commit(&self, records: &[Record]) -> Result<(), StoreError>;
 
     /// Messages of a stream or lot from `from` on, in order of place. Damaged ones are passed over, a bounded number at a time.
-    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError>;
+    fn read(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError>;
 
     /// These messages of a stream as far as they are there. The places are in ascending order.
-    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError>;
+    fn read_these(&self, stream: StreamId, seqs: &[u64], bytes: usize) -> Result<ReadBatch, StoreError>;
 
     /// The first messages of a lot by due time, less those to skip. With damaged ones among them there may be more.
-    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError>;
+    fn first_due(&self, delay_queue: StreamId, limit: ReadLimit, skip: &BTreeSet<u64>)
+    -> Result<ReadBatch, StoreError>;
 
     /// When messages of a stream entered, with their places: those from `from` on, at most `count`, up to and including the first
     /// that entered after `until_ms`. Reads no bodies beyond a bounded buffer, however large the messages are. The time of a damaged
     /// message is that of the next one that can be read, so that it never expires early.
-    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError>;
+    fn entered(&self, stream: StreamId, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError>;
 
     /// Copies all that was committed before this call into a new directory.
     ///
@@ -362,10 +375,10 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn syncs(&self) -> Histogram;
 
     /// Whether there is work that no answer waits for.
-    fn wants_tidying(&self) -> bool;
+    fn needs_maintenance(&self) -> bool;
 
     /// Does a bounded piece of that work; whether there is more.
-    fn tidy(&self) -> Result<bool, StoreError>;
+    fn maintain(&self) -> Result<bool, StoreError>;
 
     /// Why the index did not take in what the log has, when it was last to; `None` if it did.
     fn index_error(&self) -> Option<StoreError> {
@@ -383,7 +396,7 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Why new messages are refused before anything else is; `None` while they are taken.
-    fn no_room(&self) -> Option<StoreError> {
+    fn disk_full(&self) -> Option<StoreError> {
         None
     }
 

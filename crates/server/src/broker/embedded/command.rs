@@ -1,4 +1,4 @@
-//! What is asked of the committer: one [`Work`] for each change, with the answer it owes.
+//! What is asked of the committer: one [`Command`] for each change, with the answer it owes.
 
 use std::sync::Arc;
 
@@ -7,38 +7,38 @@ use tokio::sync::oneshot;
 use crate::{
     broker::{
         BrokerError, NewMessage, RetentionPolicy,
-        embedded::state::{label_filter::LabelRule, lease::Ending},
+        embedded::state::{label_filter::LabelFilter, lease::LeaseEnd},
     },
-    store::{QueueRow, ReaderNo, Settlement, Stored, StreamNo},
+    store::{CursorId, QueueRow, Settlement, StoredMessage, StreamId},
 };
 use dms_protocol::queue::{GroupId, QueueId, QueueTag};
 
 /// A change that was found possible when it was asked for, and is looked at again before it is committed.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub(crate) enum Command {
     /// Messages enter a queue or its lot.
     Append(QueueId, Vec<NewMessage>),
     /// Leases end; they are marked as settling.
-    End(Vec<(ReaderNo, u64, Ending)>),
+    End(Vec<(CursorId, u64, LeaseEnd)>),
     /// A reader passed over many messages.
-    Skip(ReaderNo, Settlement),
+    Skip(CursorId, Settlement),
     /// Messages of a lot are due: into the stream with them.
-    Unpark { lot: StreamNo, stream: StreamNo, due: Vec<Arc<Stored>> },
+    EndDelays { delay_queue: StreamId, stream: StreamId, due: Vec<Arc<StoredMessage>> },
     /// A message of a lot is given up: due time and place.
-    Drop(StreamNo, i64, u64),
+    Drop(StreamId, i64, u64),
     /// Retention has reached this place of a stream.
-    Expire { stream: StreamNo, low: u64, oldest: Option<i64> },
+    Expire { stream: StreamId, low: u64, oldest: Option<i64> },
     /// What every reader of a stream has settled goes.
-    DropSettled(StreamNo),
+    DropSettled(StreamId),
     /// Queues, groups, tags and rules.
-    Admin(Admin),
+    AdminCommand(AdminCommand),
     /// Nothing comes after this.
     Stop,
 }
 
 /// Changes that are committed alone: what follows is judged by their outcome.
 #[derive(Debug)]
-pub(crate) enum Admin {
+pub(crate) enum AdminCommand {
     /// The row's number is given at commit.
     CreateQueue(QueueRow),
     DeleteQueue(QueueId),
@@ -46,7 +46,7 @@ pub(crate) enum Admin {
     DeleteGroup(QueueId, GroupId),
     PutTags(QueueId, Vec<QueueTag>),
     DeleteTags(QueueId, Vec<(String, Option<String>)>),
-    FixRule(ReaderNo, LabelRule),
+    FixRule(CursorId, LabelFilter),
     SetRetention(QueueId, RetentionPolicy),
     /// All messages of a queue, or those of one group.
     Purge(QueueId, Option<GroupId>),
@@ -54,7 +54,7 @@ pub(crate) enum Admin {
 
 /// What a change is about: those of one kind mostly need the same of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum CommandKind {
     /// Messages enter.
     Send,
     /// Delayed messages move.
@@ -64,31 +64,31 @@ pub(crate) enum Kind {
     /// Messages are gone.
     Expire,
     /// Queues, groups, tags and rules.
-    Admin,
+    AdminCommand,
 }
 
-impl Work {
+impl Command {
     /// What it is about.
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> CommandKind {
         match self {
-            Self::Append(..) => Kind::Send,
-            Self::Unpark { .. } | Self::Drop(..) => Kind::Delay,
-            Self::End(_) | Self::Skip(..) => Kind::Settle,
-            Self::Expire { .. } | Self::DropSettled(_) => Kind::Expire,
-            Self::Admin(_) | Self::Stop => Kind::Admin,
+            Self::Append(..) => CommandKind::Send,
+            Self::EndDelays { .. } | Self::Drop(..) => CommandKind::Delay,
+            Self::End(_) | Self::Skip(..) => CommandKind::Settle,
+            Self::Expire { .. } | Self::DropSettled(_) => CommandKind::Expire,
+            Self::AdminCommand(_) | Self::Stop => CommandKind::AdminCommand,
         }
     }
 
     /// Whether it is committed alone.
-    pub(crate) fn is_alone(&self) -> bool {
-        matches!(self, Self::Admin(_) | Self::Stop)
+    pub(crate) fn commits_alone(&self) -> bool {
+        matches!(self, Self::AdminCommand(_) | Self::Stop)
     }
 
     /// Roughly how many bytes it brings.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Append(_, messages) => messages.iter().map(|message| message.json.len()).sum(),
-            Self::Unpark { due, .. } => due.iter().map(|message| message.json.len()).sum(),
+            Self::EndDelays { due, .. } => due.iter().map(|message| message.json.len()).sum(),
             _ => 0,
         }
     }
@@ -96,9 +96,9 @@ impl Work {
 
 /// Work on its way, and who waits for it.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct Request {
     /// The change.
-    pub(crate) work: Work,
+    pub(crate) command: Command,
     /// Where the outcome goes.
     pub(crate) reply: oneshot::Sender<Result<(), BrokerError>>,
 }

@@ -34,14 +34,14 @@ pub enum StartPosition {
 
 /// How long a stream keeps messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keeping {
+pub(crate) struct EffectiveRetention {
     /// In milliseconds, from entering.
     pub(crate) retention_ms: i64,
     /// Whether messages go as soon as every reader has settled them.
     pub(crate) when_settled: bool,
 }
 
-impl Keeping {
+impl EffectiveRetention {
     /// For a time, settled or not.
     pub(crate) fn for_time(retention: Duration) -> Self {
         Self { retention_ms: whole_ms(retention), when_settled: false }
@@ -115,12 +115,12 @@ impl EmbeddedConfig {
 
     /// How long a queue keeps messages: as the configuration says of it, as was set while the server ran, as a Kafka queue
     /// says itself (API reference 5.1.1, `retention_hours`), or as the server says of all.
-    pub(crate) fn keeping_of(&self, queue: &QueueRow, set: RetentionPolicy) -> Keeping {
+    pub(crate) fn retention_of(&self, queue: &QueueRow, set: RetentionPolicy) -> EffectiveRetention {
         let configured = self.configured(queue);
         let own = queue.retention_hours.map(|hours| Duration::from_secs(u64::from(hours) * 3600));
         let retention = configured.retention.or(set.retention).or(own).unwrap_or(self.retention);
         let when_settled = configured.delete_when_settled.or(set.delete_when_settled).unwrap_or(false);
-        Keeping { retention_ms: whole_ms(retention), when_settled }
+        EffectiveRetention { retention_ms: whole_ms(retention), when_settled }
     }
 
     /// What the configuration says of a queue.

@@ -9,11 +9,11 @@ use tokio::{
 
 use crate::{
     broker::{
-        BrokerError, Told,
+        AlreadyLogged, BrokerError,
         embedded::{
-            command::{Job, Work},
+            command::{Command, Request},
             config::EmbeddedConfig,
-            health::Health,
+            health::StoreHealth,
             state::{At, State},
         },
     },
@@ -37,11 +37,11 @@ pub(crate) struct Core {
     /// Tells the heartbeat that there are leases.
     pub(crate) heartbeat: Notify,
     /// Makes the housekeeper look at the store.
-    pub(crate) housekeeper: Notify,
+    pub(crate) maintenance: Notify,
     /// Whether the store does what it is asked.
-    pub(crate) health: Health,
+    pub(crate) health: StoreHealth,
     /// To the committer.
-    jobs: mpsc::UnboundedSender<Job>,
+    requests: mpsc::UnboundedSender<Request>,
 }
 
 impl Core {
@@ -50,7 +50,7 @@ impl Core {
         store: Arc<dyn Store>,
         config: EmbeddedConfig,
         clock: Clock,
-        jobs: mpsc::UnboundedSender<Job>,
+        requests: mpsc::UnboundedSender<Request>,
     ) -> Self {
         Self {
             state: Mutex::new(state),
@@ -59,9 +59,9 @@ impl Core {
             clock,
             timer: Notify::new(),
             heartbeat: Notify::new(),
-            housekeeper: Notify::new(),
-            health: Health::new(),
-            jobs,
+            maintenance: Notify::new(),
+            health: StoreHealth::new(),
+            requests,
         }
     }
 
@@ -82,10 +82,10 @@ impl Core {
     }
 
     /// Puts work into the queue of the committer; what it gives says how it went.
-    pub(crate) fn submit(&self, work: Work) -> Pending {
+    pub(crate) fn submit(&self, command: Command) -> Pending {
         let (reply, answer) = oneshot::channel();
         // With the committer gone the job is dropped, and its answer is that the broker is closed.
-        let _ = self.jobs.send(Job { work, reply });
+        let _ = self.requests.send(Request { command, reply });
         Pending(answer)
     }
 
@@ -117,9 +117,9 @@ impl Core {
             && self.health.read_failed(error, self.clock.now_ms())
         {
             // Looks from time to time whether it could.
-            self.housekeeper.notify_one();
+            self.maintenance.notify_one();
         }
-        found.map_err(|error| StoreError(Arc::new(Told(error.0))))
+        found.map_err(|error| StoreError(Arc::new(AlreadyLogged(error.0))))
     }
 }
 

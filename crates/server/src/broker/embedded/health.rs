@@ -12,29 +12,29 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    broker::{StoragePart, StorageTrouble, embedded::command::Kind},
+    broker::{StoragePart, StorageTrouble, embedded::command::CommandKind},
     store::StoreError,
 };
 use dms_protocol::text::cut;
 
 /// The time without an answer after which a disk has failed, until it answers.
-const STUCK: Duration = Duration::from_secs(30);
+const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// Trouble that begins anew within this time after it was told is not told again: it comes and goes.
-const BETWEEN_TELLINGS: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How much of a reason is shown, in bytes.
-const MOST_REASON: usize = 500;
+const MAX_REASON_BYTES: usize = 500;
 
 /// What is known of the store.
 #[derive(Debug)]
-pub(crate) struct Health {
-    commits: Mutex<Watched>,
-    index: Mutex<Watched>,
-    reads: Mutex<Watched>,
+pub(crate) struct StoreHealth {
+    commits: Mutex<PartHealth>,
+    index: Mutex<PartHealth>,
+    reads: Mutex<PartHealth>,
 }
 
-impl Health {
+impl StoreHealth {
     pub(crate) fn new() -> Self {
-        let watch = |part| Mutex::new(Watched { part, trouble: None, told: None });
+        let watch = |part| Mutex::new(PartHealth { part, trouble: None, told: None });
         Self {
             commits: watch(StoragePart::Commits),
             index: watch(StoragePart::Index),
@@ -43,28 +43,28 @@ impl Health {
     }
 
     /// The store refused to commit a change of this kind.
-    pub(crate) fn refused(&self, kind: Kind, error: &StoreError, now_ms: i64) {
+    pub(crate) fn refused(&self, kind: CommandKind, error: &StoreError, now_ms: i64) {
         locked(&self.commits).fail([kind], error, now_ms).refused += 1;
     }
 
     /// The store would refuse new messages, to leave what room there is to everything else.
-    pub(crate) fn has_no_room(&self, error: &StoreError, now_ms: i64) {
-        locked(&self.commits).fail([Kind::Send], error, now_ms);
+    pub(crate) fn is_full(&self, error: &StoreError, now_ms: i64) {
+        locked(&self.commits).fail([CommandKind::Send], error, now_ms);
     }
 
-    /// The store has not answered a commit of these kinds for [`STUCK`].
-    pub(crate) fn is_stuck(&self, kinds: impl IntoIterator<Item = Kind>, now_ms: i64) {
+    /// The store has not answered a commit of these kinds for [`STUCK_AFTER`].
+    pub(crate) fn is_stuck(&self, kinds: impl IntoIterator<Item = CommandKind>, now_ms: i64) {
         locked(&self.commits).fail(kinds, &stuck(), now_ms);
     }
 
     /// The store committed changes of these kinds. Of other kinds this says nothing unless messages were among them, which need
     /// more room than any other: on a full disk acknowledgements go on.
-    pub(crate) fn committed(&self, kinds: impl IntoIterator<Item = Kind>) {
+    pub(crate) fn committed(&self, kinds: impl IntoIterator<Item = CommandKind>) {
         let mut commits = locked(&self.commits);
         let Some(trouble) = &mut commits.trouble else { return };
         for kind in kinds {
             trouble.kinds.remove(&kind);
-            if kind == Kind::Send {
+            if kind == CommandKind::Send {
                 trouble.kinds.clear();
             }
         }
@@ -87,7 +87,7 @@ impl Health {
         }
     }
 
-    /// The index has not answered for [`STUCK`].
+    /// The index has not answered for [`STUCK_AFTER`].
     pub(crate) fn index_is_stuck(&self, now_ms: i64) {
         self.indexed(Some(&stuck()), now_ms);
     }
@@ -121,10 +121,10 @@ impl Health {
     }
 }
 
-/// Waits for an answer of the store, and tells while it has not come for [`STUCK`].
+/// Waits for an answer of the store, and tells while it has not come for [`STUCK_AFTER`].
 pub(crate) async fn watch<T>(answer: impl Future<Output = T>, tell: impl FnOnce()) -> T {
     let mut answer = pin!(answer);
-    match timeout(STUCK, &mut answer).await {
+    match timeout(STUCK_AFTER, &mut answer).await {
         Ok(answer) => answer,
         Err(_) => {
             tell();
@@ -134,12 +134,12 @@ pub(crate) async fn watch<T>(answer: impl Future<Output = T>, tell: impl FnOnce(
 }
 
 fn stuck() -> StoreError {
-    StoreError::new(format!("the disk has not answered for {} s", STUCK.as_secs()))
+    StoreError::new(format!("the disk has not answered for {} s", STUCK_AFTER.as_secs()))
 }
 
 /// One part of the store.
 #[derive(Debug)]
-struct Watched {
+struct PartHealth {
     part: StoragePart,
     trouble: Option<Trouble>,
     /// When the log last told of trouble.
@@ -157,17 +157,17 @@ struct Trouble {
     is_full: bool,
     refused: u64,
     /// The kinds of commits that failed.
-    kinds: BTreeSet<Kind>,
+    kinds: BTreeSet<CommandKind>,
     told: bool,
 }
 
-impl Watched {
-    fn fail(&mut self, kinds: impl IntoIterator<Item = Kind>, error: &StoreError, now_ms: i64) -> &mut Trouble {
-        let (reason, remedy) = (cut(&error.to_string(), MOST_REASON).to_owned(), remedy(error));
+impl PartHealth {
+    fn fail(&mut self, kinds: impl IntoIterator<Item = CommandKind>, error: &StoreError, now_ms: i64) -> &mut Trouble {
+        let (reason, remedy) = (cut(&error.to_string(), MAX_REASON_BYTES).to_owned(), remedy(error));
         let (part, told) = (self.part, &mut self.told);
         let trouble = self.trouble.get_or_insert_with(|| {
             let begun = Instant::now();
-            let tell = told.is_none_or(|last| begun.duration_since(last) >= BETWEEN_TELLINGS);
+            let tell = told.is_none_or(|last| begun.duration_since(last) >= LOG_INTERVAL);
             if tell {
                 *told = Some(begun);
                 tracing::error!(part = part.as_str(), reason, remedy, "the store fails; /readyz is red until it works");
@@ -212,7 +212,7 @@ fn remedy(error: &StoreError) -> &'static str {
 const FREE_SPACE: &str = "free space on the disk of the data directory; the server goes on by itself";
 const MAKE_WRITABLE: &str = "let the server's user write to the data directory";
 
-fn locked(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
+fn locked(watched: &Mutex<PartHealth>) -> MutexGuard<'_, PartHealth> {
     watched.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -246,7 +246,7 @@ mod tests {
         store.fail(true);
         for _ in 0..3 {
             let refused = scene.send("1", NOW).await.unwrap_err();
-            assert!(refused.is_told(), "{refused:?}");
+            assert!(refused.is_already_logged(), "{refused:?}");
         }
         let trouble = scene.broker.storage_troubles().remove(0);
         assert_eq!((trouble.part, trouble.refused, trouble.since_ms), (StoragePart::Commits, 3, 0));
@@ -360,15 +360,15 @@ mod tests {
     /// A disk that does not answer at all has no error to tell.
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_fails_until_it_answers() {
-        let health = Health::new();
-        let slow = tokio::time::sleep(STUCK * 2);
-        tokio::join!(watch(slow, || health.is_stuck([Kind::Settle], 7)), async {
-            tokio::time::sleep(STUCK - Duration::from_secs(1)).await;
+        let health = StoreHealth::new();
+        let slow = tokio::time::sleep(STUCK_AFTER * 2);
+        tokio::join!(watch(slow, || health.is_stuck([CommandKind::Settle], 7)), async {
+            tokio::time::sleep(STUCK_AFTER - Duration::from_secs(1)).await;
             assert!(!health.refuses());
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert_eq!(health.troubles()[0].reason, "the disk has not answered for 30 s");
         });
-        health.committed([Kind::Settle]);
+        health.committed([CommandKind::Settle]);
         assert_eq!(health.troubles(), []);
     }
 
@@ -377,7 +377,7 @@ mod tests {
         let of = |kind: ErrorKind| remedy(&StoreError::new(io::Error::from(kind)));
         assert_eq!((of(ErrorKind::StorageFull), of(ErrorKind::ReadOnlyFilesystem)), (FREE_SPACE, MAKE_WRITABLE));
         assert!(of(ErrorKind::Other).starts_with("look at the disk"));
-        let long = StoreError::new("ä".repeat(MOST_REASON));
-        assert_eq!(cut(&long.to_string(), MOST_REASON).len(), MOST_REASON);
+        let long = StoreError::new("ä".repeat(MAX_REASON_BYTES));
+        assert_eq!(cut(&long.to_string(), MAX_REASON_BYTES).len(), MAX_REASON_BYTES);
     }
 }

@@ -1,16 +1,16 @@
 //! The broker that ships: one process, state in memory, every change committed to a store before it is answered.
 //!
 //! # How a change travels
-//! A call looks at the state behind its lock, puts `Work` into the committer's queue, and waits. The
+//! A call looks at the state behind its lock, puts `Command` into the committer's queue, and waits. The
 //! `committer` gathers what waits, `prepare`s records, has the store commit them as one, `apply`s them to the state and
 //! answers. Nothing is visible before it is durable, and a commit that fails changes nothing.
 //!
 //! `poll` hands out leases, which live in memory alone: after a restart they are gone and their messages available.
 //! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `retention` finds what every group has settled;
-//! `purge` deletes on request; `housekeeper` has the store tidy up;
+//! `purge` deletes on request; `maintenance` has the store tidy up;
 //! `heartbeat` extends leases by the time in which the process did not run; `damage` tells of damaged messages and skips them for good;
 //! `health` keeps whether the store works.
-//! `stream`, `reader`, `aside`, `lease`, `rule` and `handle` are plain values without clocks or tasks.
+//! `stream`, `cursor`, `set_aside`, `lease`, `rule` and `receipt` are plain values without clocks or tasks.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -26,11 +26,12 @@ pub use crate::store::OpenError;
 use crate::store::disk::DiskStore;
 use crate::{
     broker::{
-        Ack, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest, LeasedMessage,
-        NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionPolicy, Settled, StorageTrouble, Stream, Usage,
+        Ack, AckCounts, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest,
+        LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionPolicy, StorageTrouble, Stream,
+        Usage,
         embedded::{
-            background::heartbeat::{Pulse, Witness},
-            command::{Job, Work},
+            background::heartbeat::{PauseClock, PauseDetector},
+            command::{Command, Request},
             core::Core,
             state::State,
         },
@@ -65,7 +66,7 @@ pub struct EmbeddedBroker {
 struct Tasks {
     committer: JoinHandle<()>,
     timer: JoinHandle<()>,
-    housekeeper: JoinHandle<()>,
+    maintenance: JoinHandle<()>,
     /// `None` where no pause can be noticed.
     heartbeat: Option<JoinHandle<()>>,
 }
@@ -74,7 +75,7 @@ impl Tasks {
     /// Stops what watches and tidies: neither owes anybody an answer.
     fn stop_helpers(&self) {
         self.timer.abort();
-        self.housekeeper.abort();
+        self.maintenance.abort();
         if let Some(heartbeat) = &self.heartbeat {
             heartbeat.abort();
         }
@@ -125,28 +126,28 @@ impl EmbeddedBroker {
     }
 
     fn start(store: Arc<dyn Store>, snapshot: Snapshot, config: EmbeddedConfig, clock: Clock) -> Self {
-        Self::start_with(Witness::of(&clock), store, snapshot, config, clock)
+        Self::start_with(PauseClock::of(&clock), store, snapshot, config, clock)
     }
 
     fn start_with(
-        witness: Witness,
+        witness: PauseClock,
         store: Arc<dyn Store>,
         snapshot: Snapshot,
         config: EmbeddedConfig,
         clock: Clock,
     ) -> Self {
-        let (jobs, waiting) = mpsc::unbounded_channel::<Job>();
+        let (requests, waiting) = mpsc::unbounded_channel::<Request>();
         // Set meanwhile, the wall clock does not move what is due, nor when messages entered.
         let clock = clock.steady();
         let mut state = State::restore(snapshot, &config);
-        state.bound_stamps(clock.now_ms());
-        state.pulse = Pulse::new(witness);
-        let core = Arc::new(Core::new(state, store, config, clock, jobs));
+        state.bound_entry_times(clock.now_ms());
+        state.pauses = PauseDetector::new(witness);
+        let core = Arc::new(Core::new(state, store, config, clock, requests));
         let tasks = Tasks {
             committer: tokio::spawn(commit::committer::run(core.clone(), waiting)),
             timer: tokio::spawn(background::timer::run(core.clone())),
-            housekeeper: tokio::spawn(background::maintenance::run(core.clone())),
-            heartbeat: (witness != Witness::Nobody).then(|| tokio::spawn(background::heartbeat::run(core.clone()))),
+            maintenance: tokio::spawn(background::maintenance::run(core.clone())),
+            heartbeat: (witness != PauseClock::Nobody).then(|| tokio::spawn(background::heartbeat::run(core.clone()))),
         };
         Self { core, tasks: Mutex::new(Some(tasks)) }
     }
@@ -157,11 +158,11 @@ impl EmbeddedBroker {
     /// # Errors
     /// When the store failed, or the broker is closed.
     pub async fn release_leases(&self) -> Result<(), BrokerError> {
-        let open = self.core.lock().take_open();
+        let open = self.core.lock().take_open_leases();
         if open.is_empty() {
             return Ok(());
         }
-        self.core.submit(Work::End(open)).outcome().await
+        self.core.submit(Command::End(open)).outcome().await
     }
 
     /// Stops as a crash would, and returns when the store is let go of: work that was not answered may be lost.
@@ -172,7 +173,7 @@ impl EmbeddedBroker {
             tasks.stop_helpers();
             tasks.committer.abort();
             // They end by being aborted: that is no error.
-            let _ = tokio::join!(tasks.timer, tasks.housekeeper, tasks.committer);
+            let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.committer);
         }
         self.release(false).await;
     }
@@ -181,9 +182,9 @@ impl EmbeddedBroker {
     fn refuse_work(&self) {
         let mut state = self.core.lock();
         state.closed = true;
-        for reader in state.readers.values() {
-            reader.wake.notify_waiters();
-            reader.read_done.notify_waiters();
+        for cursor in state.cursors.values() {
+            cursor.wake.notify_waiters();
+            cursor.read_done.notify_waiters();
         }
     }
 
@@ -258,8 +259,8 @@ impl Broker for EmbeddedBroker {
         operations::consume::lease(&self.core, path, stream, &request).await
     }
 
-    async fn settle(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<Settled, BrokerError> {
-        operations::ack::settle(&self.core, path, stream, acks).await
+    async fn ack(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<AckCounts, BrokerError> {
+        operations::ack::ack(&self.core, path, stream, acks).await
     }
 
     async fn put_tags(&self, project: &ProjectId, queue: &QueueId, tags: Vec<QueueTag>) -> Result<(), BrokerError> {
@@ -354,8 +355,8 @@ impl Broker for EmbeddedBroker {
         let Some(tasks) = running.take() else { return };
         tasks.stop_helpers();
         // Behind all that was accepted.
-        let _ = self.core.submit(Work::Stop).outcome().await;
-        let _ = tokio::join!(tasks.timer, tasks.housekeeper, tasks.committer);
+        let _ = self.core.submit(Command::Stop).outcome().await;
+        let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.committer);
         self.release(true).await;
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     broker::{Verdict, embedded::*},
     histogram::Histogram,
-    store::{Found, ReadLimit, Record, StoreError, StreamNo, disk::tests::small_disk},
+    store::{ReadBatch, ReadLimit, Record, StoreError, StreamId, disk::tests::small_disk},
 };
 use dms_protocol::queue::TagFilter;
 
@@ -25,7 +25,7 @@ pub(crate) struct FlakyStore {
     /// What the index says of itself.
     index: std::sync::Mutex<Option<StoreError>>,
     /// Until the index took in what it was to.
-    untidy: AtomicBool,
+    maintenance_due: AtomicBool,
     /// Messages that were read.
     rows: AtomicUsize,
 }
@@ -37,14 +37,14 @@ impl FlakyStore {
 
     pub(crate) fn fail_index(&self, error: Option<StoreError>) {
         *self.index.lock().unwrap() = error;
-        self.untidy.store(true, Ordering::Relaxed);
+        self.maintenance_due.store(true, Ordering::Relaxed);
     }
 
     fn check(&self) -> Result<(), StoreError> {
         if self.fails.load(Ordering::Relaxed) { Err(StoreError::new("no space left on device")) } else { Ok(()) }
     }
 
-    fn count(&self, read: Found) -> Found {
+    fn count(&self, read: ReadBatch) -> ReadBatch {
         self.rows.fetch_add(read.messages.len(), Ordering::Relaxed);
         read
     }
@@ -59,19 +59,24 @@ impl Store for FlakyStore {
         self.check().and_then(|()| self.store.commit(records))
     }
 
-    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
+    fn read(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
         self.check().and_then(|()| self.store.read(stream, from, limit)).map(|read| self.count(read))
     }
 
-    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError> {
+    fn read_these(&self, stream: StreamId, seqs: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
         self.check().and_then(|()| self.store.read_these(stream, seqs, bytes)).map(|read| self.count(read))
     }
 
-    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
-        self.check().and_then(|()| self.store.first_due(lot, limit, skip))
+    fn first_due(
+        &self,
+        delay_queue: StreamId,
+        limit: ReadLimit,
+        skip: &BTreeSet<u64>,
+    ) -> Result<ReadBatch, StoreError> {
+        self.check().and_then(|()| self.store.first_due(delay_queue, limit, skip))
     }
 
-    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+    fn entered(&self, stream: StreamId, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
         self.check().and_then(|()| self.store.entered(stream, from, count, until_ms))
     }
 
@@ -79,13 +84,13 @@ impl Store for FlakyStore {
         self.store.syncs()
     }
 
-    fn wants_tidying(&self) -> bool {
-        self.untidy.load(Ordering::Relaxed)
+    fn needs_maintenance(&self) -> bool {
+        self.maintenance_due.load(Ordering::Relaxed)
     }
 
-    fn tidy(&self) -> Result<bool, StoreError> {
+    fn maintain(&self) -> Result<bool, StoreError> {
         self.index_error().map_or(Ok(()), Err)?;
-        self.untidy.store(false, Ordering::Relaxed);
+        self.maintenance_due.store(false, Ordering::Relaxed);
         Ok(false)
     }
 
@@ -114,10 +119,10 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) async fn on(store: Arc<dyn Store>) -> Self {
-        Self::watched_by(Witness::Nobody, store).await
+        Self::watched_by(PauseClock::Nobody, store).await
     }
 
-    async fn watched_by(witness: Witness, store: Arc<dyn Store>) -> Self {
+    async fn watched_by(witness: PauseClock, store: Arc<dyn Store>) -> Self {
         let clock = Clock::following_tokio(std::time::UNIX_EPOCH);
         Self::of(EmbeddedBroker::start_with(witness, store, Snapshot::default(), EmbeddedConfig::default(), clock))
             .await
@@ -146,11 +151,11 @@ impl Scene {
         self.broker.lease(&self.path, Stream::Messages, request).await
     }
 
-    pub(crate) async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<Settled, BrokerError> {
+    pub(crate) async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<AckCounts, BrokerError> {
         let verdict = if success { Verdict::Success } else { Verdict::Fail(None) };
         let acks =
-            batch.iter().map(|message| Ack { handle: message.handle.clone(), verdict: verdict.clone() }).collect();
-        self.broker.settle(&self.path, Stream::Messages, acks).await
+            batch.iter().map(|message| Ack { receipt: message.receipt.clone(), verdict: verdict.clone() }).collect();
+        self.broker.ack(&self.path, Stream::Messages, acks).await
     }
 
     /// Messages that the queue keeps, settled or not.
@@ -180,14 +185,14 @@ pub(crate) async fn run(seconds: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_pause_of_the_process_ends_no_lease() {
     for (before, paused) in [(0, 40), (1, 31), (29, 40), (29, 1), (20, 100_000)] {
-        let scene = Scene::watched_by(Witness::Tokio, Arc::new(MemoryStore::default())).await;
+        let scene = Scene::watched_by(PauseClock::Tokio, Arc::new(MemoryStore::default())).await;
         for _ in 0..3 {
             scene.send("{}", NOW).await.unwrap();
             let batch = scene.take(0).await.unwrap();
             run(before).await;
             pause(paused).await;
             let settled = scene.settle(&batch, true).await;
-            assert_eq!(settled.unwrap(), Settled { success: 1, fail: 0 }, "{before} s, paused for {paused} s");
+            assert_eq!(settled.unwrap(), AckCounts { success: 1, fail: 0 }, "{before} s, paused for {paused} s");
         }
         assert_eq!((scene.broker.stats().redeliveries, scene.available().await), (0, 0));
     }
@@ -196,7 +201,7 @@ async fn a_pause_of_the_process_ends_no_lease() {
 /// The acknowledgement of one batch, the timer and a poll of another consumer: whichever runs first after a pause.
 #[tokio::test(start_paused = true)]
 async fn whoever_looks_first_after_a_pause_notices_it() {
-    let scene = Scene::watched_by(Witness::Tokio, Arc::new(MemoryStore::default())).await;
+    let scene = Scene::watched_by(PauseClock::Tokio, Arc::new(MemoryStore::default())).await;
     for text in ["1", "2"] {
         scene.send(text, NOW).await.unwrap();
     }
@@ -211,7 +216,7 @@ async fn whoever_looks_first_after_a_pause_notices_it() {
 /// The time in which the process ran counts as ever.
 #[tokio::test(start_paused = true)]
 async fn a_pause_extends_a_lease_by_its_own_length_alone() {
-    let scene = Scene::watched_by(Witness::Tokio, Arc::new(MemoryStore::default())).await;
+    let scene = Scene::watched_by(PauseClock::Tokio, Arc::new(MemoryStore::default())).await;
     scene.send("{}", NOW).await.unwrap();
     let batch = scene.take(0).await.unwrap();
     run(10).await;
@@ -220,7 +225,7 @@ async fn a_pause_extends_a_lease_by_its_own_length_alone() {
     assert_eq!(scene.available().await, 0, "29 s of the lease have passed");
     run(2).await;
     assert_eq!(scene.available().await, 1, "31 s of the lease have passed");
-    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownReceipt(_))));
     // Nobody beats while nothing is leased: that is no pause.
     run(3600).await;
     assert_eq!(scene.take(0).await.unwrap().len(), 1);
@@ -235,18 +240,18 @@ async fn simulated_time_does_not_pause() {
     scene.send("{}", NOW).await.unwrap();
     let batch = scene.take(0).await.unwrap();
     pause(31).await;
-    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownReceipt(_))));
     assert_eq!(scene.take(1).await.unwrap().len(), 1);
 }
 
 /// Nor is tokio's paused clock, also with the system's wall clock beside it.
 #[tokio::test(start_paused = true)]
 async fn a_moved_clock_of_tokio_is_no_pause() {
-    let scene = Scene::watched_by(Witness::of(&Clock::system()), Arc::new(MemoryStore::default())).await;
+    let scene = Scene::watched_by(PauseClock::of(&Clock::system()), Arc::new(MemoryStore::default())).await;
     scene.send("{}", NOW).await.unwrap();
     let batch = scene.take(0).await.unwrap();
     pause(31).await;
-    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownReceipt(_))));
 }
 
 /// However long the backlog: a consumer has as many messages read for it, and as many are kept in memory.
@@ -273,7 +278,7 @@ async fn what_is_read_does_not_grow_with_the_backlog() {
         costs.push((store.rows.load(Ordering::Relaxed), kept));
     }
     assert_eq!(costs[0], costs[1], "rows read, and bytes of the tail in memory");
-    assert!(costs[1].0 < 50 * 10 + 2 * state::cursor::READ_AHEAD.messages, "{} rows for 500 messages", costs[1].0);
+    assert!(costs[1].0 < 50 * 10 + 2 * state::cursor::PREFETCH.messages, "{} rows for 500 messages", costs[1].0);
 }
 
 /// A send that could not be stored is refused as a whole; there is no gap where it would have been.
@@ -315,7 +320,7 @@ async fn a_failed_lapse_is_tried_again() {
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert_eq!(scene.available().await, 0);
     store.fail(false);
-    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownHandle(_))));
+    assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownReceipt(_))));
     assert_eq!(scene.take(2).await.unwrap()[0].json, "1");
 }
 
@@ -362,7 +367,7 @@ async fn what_is_refused_does_not_spoil_its_commit() {
     let (first, second, sent) =
         tokio::join!(scene.settle(&batch, true), scene.settle(&batch, true), scene.send("2", NOW));
     assert_eq!(first.unwrap().success, 1);
-    assert!(matches!(second, Err(BrokerError::UnknownHandle(_))), "it is being settled");
+    assert!(matches!(second, Err(BrokerError::UnknownReceipt(_))), "it is being settled");
     sent.unwrap();
     assert_eq!(scene.take(0).await.unwrap()[0].json, "2");
 }

@@ -13,70 +13,70 @@ use crate::store::{
         locked,
         log::{
             file_cache::ReadError,
-            frame::{FRAME_HEAD, Frame, Item, Items},
+            frame::{FRAME_HEADER, Frame, Item, Items},
             position::{Position, Run},
             run,
-            segment::{Frames, SEGMENT_HEAD},
+            segment::{FrameReader, SEGMENT_HEADER},
         },
     },
 };
 
 /// A file is emptied when less than one part of so many is in use.
-pub(crate) const SPARSE: u64 = 4;
+pub(crate) const SPARSE_FRACTION: u64 = 4;
 /// So many bytes are looked through, and at most as many moved, in one step.
-const STEP: usize = 1024 * 1024;
+const STEP_BYTES: usize = 1024 * 1024;
 
 /// The file that is being emptied.
 #[derive(Debug, Default)]
-pub(crate) struct Moving {
+pub(crate) struct Compaction {
     /// Up to where it has been looked through.
     at: Option<Position>,
     /// Files that could not be emptied: they are not tried again.
     given_up: BTreeSet<u64>,
 }
 
-impl Moving {
+impl Compaction {
     /// Whether there is one.
-    pub(crate) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.at.is_some()
     }
 }
 
 impl DiskStore {
     /// Chooses the file with the least in it, if that is little.
-    pub(crate) fn choose_file_to_empty(&self) -> Result<(), StoreError> {
-        let little = self.segment_bytes / SPARSE;
+    pub(crate) fn choose_segment(&self) -> Result<(), StoreError> {
+        let little = self.segment_bytes / SPARSE_FRACTION;
         let found = self.change_index(|writer| writer.emptiest_segment(writer.applied.segment, little))?;
-        let mut moving = locked(&self.moving);
-        if moving.at.is_none() {
-            let chosen = found.filter(|segment| !moving.given_up.contains(segment));
-            moving.at = chosen.map(|segment| Position { segment, offset: SEGMENT_HEAD });
+        let mut compaction = locked(&self.compaction);
+        if compaction.at.is_none() {
+            let chosen = found.filter(|segment| !compaction.given_up.contains(segment));
+            compaction.at = chosen.map(|segment| Position { segment, offset: SEGMENT_HEADER });
         }
         Ok(())
     }
 
     /// Moves a piece of the file that is being emptied.
-    pub(crate) fn move_some(&self) -> Result<(), StoreError> {
-        let Some(at) = locked(&self.moving).at else { return Ok(()) };
-        let moved = self.move_from(at);
-        let mut moving = locked(&self.moving);
+    pub(crate) fn compact_some(&self) -> Result<(), StoreError> {
+        let Some(at) = locked(&self.compaction).at else { return Ok(()) };
+        let moved = self.compact_from(at);
+        let mut compaction = locked(&self.compaction);
         match moved {
             Ok(next) => {
-                moving.at = next;
+                compaction.at = next;
                 if next.is_some() {
                     return Ok(());
                 }
                 // Should anything be left in it, it stays.
-                moving.given_up.insert(at.segment);
-                drop(moving);
-                self.emptied.store(true, Ordering::Relaxed);
-                self.catch_up()
+                compaction.given_up.insert(at.segment);
+                drop(compaction);
+                self.segments_emptied.store(true, Ordering::Relaxed);
+                self.flush_memtable()
             }
             Err(error) => {
-                moving.at = None;
+                compaction.at = None;
                 // On a full disk it is tried again when something else has been deleted.
                 if !error.is_full() {
-                    moving.given_up.insert(at.segment);
+                    compaction.given_up.insert(at.segment);
                 }
                 Err(error)
             }
@@ -84,16 +84,16 @@ impl DiskStore {
     }
 
     /// Moves what is in use behind a place; gives where to go on.
-    fn move_from(&self, at: Position) -> Result<Option<Position>, StoreError> {
+    fn compact_from(&self, at: Position) -> Result<Option<Position>, StoreError> {
         let log = self.files.directory.log;
         let file = self.files.get(at.segment).map_err(StoreError::new)?;
-        let mut frames = Frames::from(&file, log, at.offset).map_err(StoreError::new)?;
-        let mut moved = Frame::empty(log, STEP);
-        while frames.offset - at.offset < STEP as u64 {
+        let mut frames = FrameReader::from(&file, log, at.offset).map_err(StoreError::new)?;
+        let mut moved = Frame::empty(log, STEP_BYTES);
+        while frames.offset - at.offset < STEP_BYTES as u64 {
             let begin = Position { segment: at.segment, offset: frames.offset };
             let (items, more) = items_at(&mut frames).map_err(StoreError::new)?;
             for run in runs_in(&items, begin) {
-                self.move_one(run, &mut moved)?;
+                self.move_run(run, &mut moved)?;
             }
             if !more {
                 self.append_moved(moved)?;
@@ -104,12 +104,12 @@ impl DiskStore {
         Ok(Some(Position { segment: at.segment, offset: frames.offset }))
     }
 
-    fn move_one(&self, run: Run, moved: &mut Frame) -> Result<(), StoreError> {
+    fn move_run(&self, run: Run, moved: &mut Frame) -> Result<(), StoreError> {
         // What is in use is what the index says, whatever the bytes look like.
         let found = self.look_up(|conn| lookup::run_with(conn, run.stream, run.first))?;
         if found == Some(run) {
             let bytes = self.files.bytes(&run).map_err(|error: ReadError| StoreError::new(error))?;
-            moved.add_moved(run, &run::again(self.files.directory.log, &run, &bytes));
+            moved.add_moved(run, &run::moved_bytes(self.files.directory.log, &run, &bytes));
         }
         Ok(())
     }
@@ -120,7 +120,7 @@ impl DiskStore {
 }
 
 /// The items of the next frame, and whether there may be more behind it. Of a damaged one it is what lies before the next whole one.
-fn items_at(frames: &mut Frames<'_>) -> io::Result<(Vec<u8>, bool)> {
+fn items_at(frames: &mut FrameReader<'_>) -> io::Result<(Vec<u8>, bool)> {
     let begin = frames.offset;
     if let Some((_, items, _)) = frames.next()? {
         return Ok((items, true));
@@ -128,15 +128,15 @@ fn items_at(frames: &mut Frames<'_>) -> io::Result<(Vec<u8>, bool)> {
     if frames.is_unwritten(begin)? {
         return Ok((Vec::new(), false));
     }
-    let mut bytes = frames.damaged_at(begin)?;
+    let mut bytes = frames.until_next_frame(begin)?;
     frames.offset = begin + bytes.len() as u64;
     let more = frames.next_whole(begin)?.is_some();
-    Ok((bytes.split_off(bytes.len().min(FRAME_HEAD)), more))
+    Ok((bytes.split_off(bytes.len().min(FRAME_HEADER)), more))
 }
 
 /// The runs in a frame that begins at a place, as far as they can be told.
 fn runs_in(items: &[u8], at: Position) -> Vec<Run> {
-    let begin = at.offset + FRAME_HEAD as u64;
+    let begin = at.offset + FRAME_HEADER as u64;
     let items = Items::of(items).map_while(Result::ok).filter(Item::is_run);
     let run = |item: Item<'_>| {
         run::head(item.content, Position { segment: at.segment, offset: begin + item.offset as u64 }).ok()

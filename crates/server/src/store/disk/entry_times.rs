@@ -3,12 +3,12 @@
 use rusqlite::Connection;
 
 use crate::store::{
-    StoreError, StreamNo,
+    StoreError, StreamId,
     disk::{
         DiskStore,
-        index::{load::stream_image, lookup},
-        log::{file_cache::Files, position::Run, run::Content},
-        read::Read,
+        index::{load::stream_row, lookup},
+        log::{file_cache::FileCache, position::Run, run::RunContent},
+        read::RunRead,
     },
 };
 
@@ -16,7 +16,7 @@ impl DiskStore {
     /// Entry times of a stream, as [`Store::entered`](crate::store::Store::entered) describes.
     pub(crate) fn entry_times(
         &self,
-        stream: StreamNo,
+        stream: StreamId,
         from: u64,
         count: usize,
         until_ms: i64,
@@ -41,11 +41,11 @@ impl DiskStore {
     }
 
     /// The times of a run; that of a damaged message is the time of what follows it.
-    fn times_of(&self, stream: StreamNo, run: Run) -> Result<Vec<(u64, i64)>, StoreError> {
+    fn times_of(&self, stream: StreamId, run: Run) -> Result<Vec<(u64, i64)>, StoreError> {
         let (run, times) = match self.read_moved(run, |run| self.files.times(run))? {
-            Read::Done(run, times) => (run, times),
-            Read::Lost(run) => (run, Content::lost(&run).times()),
-            Read::Gone => return Ok(Vec::new()),
+            RunRead::Done(run, times) => (run, times),
+            RunRead::Lost(run) => (run, RunContent::lost(&run).times()),
+            RunRead::Gone => return Ok(Vec::new()),
         };
         let mut following = match times.last() {
             Some((_, Some(_))) => 0,
@@ -61,7 +61,7 @@ impl DiskStore {
     }
 
     /// When the first readable message from a place on entered; when there is none, when the newest of the stream did.
-    fn time_behind(&self, stream: StreamNo, from: u64) -> Result<i64, StoreError> {
+    fn time_behind(&self, stream: StreamId, from: u64) -> Result<i64, StoreError> {
         let mut next = from;
         while let Some(run) = self.first_run(stream, next)? {
             if let Some(entered_ms) = first_time(&self.files, &run, next) {
@@ -70,12 +70,12 @@ impl DiskStore {
             next = run.end();
         }
         // The index may not know of the newest messages yet; those were read above.
-        self.look_up(|conn| Ok(stream_image(conn, stream)?.newest))
+        self.look_up(|conn| Ok(stream_row(conn, stream)?.newest))
     }
 }
 
 /// The first time in a run that can be read, of a message from a place on.
-fn first_time(files: &Files, run: &Run, from: u64) -> Option<i64> {
+fn first_time(files: &FileCache, run: &Run, from: u64) -> Option<i64> {
     let times = files.times(run).ok()?;
     times.into_iter().filter(|(place, _)| *place >= from).find_map(|(_, entered_ms)| entered_ms)
 }
@@ -83,8 +83,8 @@ fn first_time(files: &Files, run: &Run, from: u64) -> Option<i64> {
 /// When the first message of a stream entered, for a store that is being opened: damage to that message is no reason not to open.
 pub(crate) fn oldest(
     conn: &Connection,
-    files: &Files,
-    (stream, low, newest): (StreamNo, u64, i64),
+    files: &FileCache,
+    (stream, low, newest): (StreamId, u64, i64),
 ) -> Result<Option<i64>, rusqlite::Error> {
     let mut next = low;
     loop {

@@ -15,20 +15,20 @@ use crate::store::{
 
 impl DiskStore {
     /// A bounded piece of each thing to do; whether there is more of any. What is deleted goes on being deleted on a full disk.
-    pub(crate) fn tidy_step(&self) -> Result<bool, StoreError> {
-        let much = locked(&self.recent).is_much();
+    pub(crate) fn maintenance_step(&self) -> Result<bool, StoreError> {
+        let much = locked(&self.memtable).needs_flush();
         if much {
-            self.catch_up()?;
+            self.flush_memtable()?;
         }
-        let more_garbage = self.insist(|| self.change_index(Writer::sweep))?;
+        let more_garbage = self.with_index_reserve(|| self.change_index(Writer::sweep))?;
         if more_garbage {
-            self.emptied.store(true, Ordering::Relaxed);
+            self.segments_emptied.store(true, Ordering::Relaxed);
             self.remove_emptied()?;
         } else {
-            self.tidy_log()?;
+            self.maintain_log()?;
         }
         let made = self.make_files();
-        let more_of_log = self.emptied.load(Ordering::Relaxed) || locked(&self.moving).is_under_way();
+        let more_of_log = self.segments_emptied.load(Ordering::Relaxed) || locked(&self.compaction).is_running();
         if more_garbage || more_of_log && !self.is_pinned() {
             return Ok(true);
         }
@@ -38,8 +38,8 @@ impl DiskStore {
     /// Makes the files that are missing: those that are kept for a full disk, then the next one of the log.
     fn make_files(&self) -> Result<(), StoreError> {
         let made = self.reserve.make().and_then(|()| {
-            let wants_next = locked(&self.log).as_ref().is_some_and(Log::wants_next);
-            if wants_next { self.next.make() } else { Ok(()) }
+            let needs_next_segment = locked(&self.log).as_ref().is_some_and(Log::needs_next_segment);
+            if needs_next_segment { self.next.make() } else { Ok(()) }
         });
         match made {
             Err(error) if is_full(error.kind()) => self.leave_sparse_file().and(Err(StoreError::new(error))),
@@ -60,10 +60,10 @@ impl DiskStore {
 
     /// Removes files of the log that nothing needs.
     fn remove_empty(&self) -> Result<(), StoreError> {
-        self.insist(|| {
+        self.with_index_reserve(|| {
             self.change_index(|writer| {
                 if self.is_pinned() {
-                    self.emptied.store(true, Ordering::Relaxed);
+                    self.segments_emptied.store(true, Ordering::Relaxed);
                     return Ok(());
                 }
                 let before = writer.applied.segment;
@@ -79,17 +79,17 @@ impl DiskStore {
     }
 
     /// Looks for files of the log that can go, or be emptied.
-    fn tidy_log(&self) -> Result<(), StoreError> {
+    fn maintain_log(&self) -> Result<(), StoreError> {
         if self.is_pinned() {
             return Ok(());
         }
-        if self.emptied.swap(false, Ordering::Relaxed) {
+        if self.segments_emptied.swap(false, Ordering::Relaxed) {
             let removed = self.remove_empty();
-            self.emptied.fetch_or(removed.is_err(), Ordering::Relaxed);
+            self.segments_emptied.fetch_or(removed.is_err(), Ordering::Relaxed);
             removed?;
-            self.choose_file_to_empty()?;
+            self.choose_segment()?;
         }
-        self.move_some()
+        self.compact_some()
     }
 
     /// On a full disk the log leaves the file it ends in, if little of that is needed: then its room is free for new messages.
@@ -98,14 +98,14 @@ impl DiskStore {
             Some(log) if log.is_half_full() => log.end(),
             _ => return Ok(()),
         };
-        self.catch_up()?;
+        self.flush_memtable()?;
         let needed = self.change_index(|writer| writer.bytes_in_use(end.segment))?;
-        if needed >= self.segment_bytes / compaction::SPARSE {
+        if needed >= self.segment_bytes / compaction::SPARSE_FRACTION {
             return Ok(());
         }
-        let frame = Frame::of(self.files.directory.log, &[Record::Skipped]).map_err(StoreError::new)?;
+        let frame = Frame::of(self.files.directory.log, &[Record::GivenUp]).map_err(StoreError::new)?;
         self.append_by(frame, Log::leave_file)?;
-        self.emptied.store(true, Ordering::Relaxed);
-        self.catch_up()
+        self.segments_emptied.store(true, Ordering::Relaxed);
+        self.flush_memtable()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::{
-    Record, StreamNo,
+    Record, StreamId,
     disk::log::{
         frame::Change,
         position::{Position, Run},
@@ -11,13 +11,13 @@ use crate::store::{
 };
 
 /// So many changes are worth a transaction of the index.
-const MANY_CHANGES: usize = 1_024;
+const FLUSH_CHANGES: usize = 1_024;
 /// So many bytes of log are worth one: an opening reads what the index does not have.
-const MANY_BYTES: u64 = 8 * 1024 * 1024;
+const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Changes in the order of the log, up to a place in it.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub(crate) struct IndexBatch {
     pub(crate) changes: Vec<Change>,
     /// Where the log goes on behind them.
     pub(crate) end: Position,
@@ -25,7 +25,7 @@ pub(crate) struct Batch {
     pub(crate) number: u64,
 }
 
-impl Batch {
+impl IndexBatch {
     /// Whether it deletes anything: room in the log may be free when the index has it.
     pub(crate) fn deletes(&self) -> bool {
         self.changes.iter().any(deletes)
@@ -33,37 +33,42 @@ impl Batch {
 }
 
 fn deletes(change: &Change) -> bool {
-    use Record::{Emptied, Expired, GroupDeleted, QueueDeleted, Unparked};
-    matches!(change, Change::Other(Emptied { .. } | Expired { .. } | QueueDeleted(_) | GroupDeleted(..) | Unparked(..)))
+    use Record::{DelayEnded, DelayQueuePurged, Expired, GroupDeleted, QueueDeleted};
+    matches!(
+        change,
+        Change::Other(DelayQueuePurged { .. } | Expired { .. } | QueueDeleted(_) | GroupDeleted(..) | DelayEnded(..))
+    )
 }
 
 /// The lot whose messages a change is about.
-fn lot_of(change: &Change) -> Option<StreamNo> {
+fn delay_queue_of(change: &Change) -> Option<StreamId> {
     match change {
-        Change::Parked(run, _) => Some(run.stream),
-        Change::Other(Record::Unparked(lot, ..) | Record::Emptied { lot, .. }) => Some(*lot),
+        Change::Delayed(run, _) => Some(run.stream),
+        Change::Other(Record::DelayEnded(delay_queue, ..) | Record::DelayQueuePurged { delay_queue, .. }) => {
+            Some(*delay_queue)
+        }
         _ => None,
     }
 }
 
 /// What the index does not have.
 #[derive(Debug)]
-pub(crate) struct Recent {
-    batch: Batch,
+pub(crate) struct Memtable {
+    batch: IndexBatch,
     /// Also those of a batch that is being taken into the index.
-    runs: BTreeMap<(StreamNo, u64), Run>,
+    runs: BTreeMap<(StreamId, u64), Run>,
     /// Lots whose messages changed.
-    lots: BTreeSet<StreamNo>,
+    delay_queues: BTreeSet<StreamId>,
     bytes: u64,
     /// Whether something was deleted: room waits for the index.
     deleted: bool,
 }
 
-impl Recent {
+impl Memtable {
     /// The index has everything up to here.
     pub(crate) fn nothing_behind(end: Position, number: u64) -> Self {
-        let batch = Batch { changes: Vec::new(), end, number };
-        Self { batch, runs: BTreeMap::new(), lots: BTreeSet::new(), bytes: 0, deleted: false }
+        let batch = IndexBatch { changes: Vec::new(), end, number };
+        Self { batch, runs: BTreeMap::new(), delay_queues: BTreeSet::new(), bytes: 0, deleted: false }
     }
 
     /// Adds a frame.
@@ -71,9 +76,9 @@ impl Recent {
         for change in &changes {
             match change {
                 Change::Appended(run, _) => drop(self.runs.insert((run.stream, run.first), *run)),
-                change => self.lots.extend(lot_of(change)),
+                change => self.delay_queues.extend(delay_queue_of(change)),
             }
-            self.deleted |= deletes(change) && !matches!(change, Change::Other(Record::Unparked(..)));
+            self.deleted |= deletes(change) && !matches!(change, Change::Other(Record::DelayEnded(..)));
         }
         self.batch.changes.extend(changes);
         self.batch.end = end;
@@ -82,40 +87,40 @@ impl Recent {
     }
 
     /// Whether it is worth a transaction of the index.
-    pub(crate) fn is_much(&self) -> bool {
-        self.deleted || self.batch.changes.len() >= MANY_CHANGES || self.bytes >= MANY_BYTES
+    pub(crate) fn needs_flush(&self) -> bool {
+        self.deleted || self.batch.changes.len() >= FLUSH_CHANGES || self.bytes >= FLUSH_BYTES
     }
 
     /// Whether this is a lot of which the index does not know everything.
-    pub(crate) fn touches_lot(&self, stream: StreamNo) -> bool {
-        self.lots.contains(&stream)
+    pub(crate) fn changed_delay_queue(&self, stream: StreamId) -> bool {
+        self.delay_queues.contains(&stream)
     }
 
     /// What the index is to take next; it is still here for readers.
-    pub(crate) fn take(&mut self) -> Batch {
-        let next = Batch { changes: Vec::new(), ..self.batch };
+    pub(crate) fn take(&mut self) -> IndexBatch {
+        let next = IndexBatch { changes: Vec::new(), ..self.batch };
         (self.bytes, self.deleted) = (0, false);
         std::mem::replace(&mut self.batch, next)
     }
 
     /// The index could not take it.
-    pub(crate) fn put_back(&mut self, batch: Batch) {
+    pub(crate) fn put_back(&mut self, batch: IndexBatch) {
         let later = std::mem::replace(&mut self.batch.changes, batch.changes);
         self.batch.changes.extend(later);
     }
 
     /// The index has it.
-    pub(crate) fn forget(&mut self, batch: &Batch) {
+    pub(crate) fn forget(&mut self, batch: &IndexBatch) {
         for change in &batch.changes {
             if let Change::Appended(run, _) = change {
                 self.runs.remove(&(run.stream, run.first));
             }
         }
-        self.lots = self.batch.changes.iter().filter_map(lot_of).collect();
+        self.delay_queues = self.batch.changes.iter().filter_map(delay_queue_of).collect();
     }
 
     /// The runs of a stream from the one with a place on, for so many messages; and whether that one is among them.
-    pub(crate) fn runs(&self, stream: StreamNo, from: u64, messages: usize) -> (Vec<Run>, bool) {
+    pub(crate) fn runs(&self, stream: StreamId, from: u64, messages: usize) -> (Vec<Run>, bool) {
         let before = self.runs.range((stream, 0)..=(stream, from)).next_back().map(|(_, run)| *run);
         let covering = before.filter(|run| run.end() > from);
         let behind = self.runs.range((stream, from + 1)..=(stream, u64::MAX)).map(|(_, run)| *run);

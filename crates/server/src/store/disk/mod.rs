@@ -6,10 +6,10 @@
 //!
 //! `open` guards the directory, `recovery` brings the index up to the end of the log, past damage if `mend` can read it, `answered` notes how far commits were
 //! answered. `frame`, `run`, `segment` and `log` are the
-//! log's bytes, files and end; `recent` is what the index does not have yet. `read` finds messages in both and has `files` read
+//! log's bytes, files and end; `memtable` is what the index does not have yet. `read` finds messages in both and has `files` read
 //! them, `times` reads their entry times alone. `backup` copies all of it while it is in use, `check` looks at a directory without changing it,
 //! `repair` gives up what keeps one from opening, and `rebuild` makes the index anew.
-//! `reserve` keeps room for what goes on when the disk is full; `tidy` does what nobody waits for, and `moving` empties files of the log that hold little.
+//! `reserve` keeps room for what goes on when the disk is full; `maintain` does what nobody waits for, and `compaction` empties files of the log that hold little.
 
 use std::{
     collections::BTreeSet,
@@ -29,12 +29,12 @@ pub(crate) use self::log::frame::read_any;
 use crate::{
     histogram::Histogram,
     store::{
-        Found, OpenError, ReadLimit, Record, Snapshot, Store, StoreError, StreamNo,
+        OpenError, ReadBatch, ReadLimit, Record, Snapshot, Store, StoreError, StreamId,
         disk::{
-            compaction::Moving,
-            index::{load::LoadError, writer::Writer},
-            log::{Log, NextFile, file_cache::Files, frame::Frame, position::Position},
-            memtable::Recent,
+            compaction::Compaction,
+            index::{load::IndexError, writer::Writer},
+            log::{Log, NextSegment, file_cache::FileCache, frame::Frame, position::Position},
+            memtable::Memtable,
             open::DataDir,
             reserve::Reserve,
             tools::backup::Backup,
@@ -64,20 +64,20 @@ const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct DiskStore {
     log: Mutex<Option<Log>>,
-    next: Arc<NextFile>,
+    next: Arc<NextSegment>,
     index: Mutex<Option<Writer>>,
     /// Finds messages without waiting for a transaction.
     lookup: Mutex<Option<Connection>>,
-    files: Files,
-    recent: Mutex<Recent>,
+    files: FileCache,
+    memtable: Mutex<Memtable>,
     /// The directory is ours while this is here. Every call that writes holds it for reading, so that it is given up only after the
     /// last of them has ended.
     lock: RwLock<Option<DataDir>>,
     /// Whether there may be something to do that nobody waits for.
-    untidy: AtomicBool,
+    maintenance_due: AtomicBool,
     /// Whether a file of the log may be empty, or nearly.
-    emptied: AtomicBool,
-    moving: Mutex<Moving>,
+    segments_emptied: AtomicBool,
+    compaction: Mutex<Compaction>,
     /// Copies that are being made: no file of the log is removed meanwhile.
     pins: AtomicUsize,
     segment_bytes: u64,
@@ -119,14 +119,14 @@ impl DiskStore {
         let store = Self {
             log: Mutex::new(Some(opened.log)),
             next: opened.next,
-            recent: Mutex::new(Recent::nothing_behind(opened.writer.applied, opened.number)),
+            memtable: Mutex::new(Memtable::nothing_behind(opened.writer.applied, opened.number)),
             index: Mutex::new(Some(opened.writer)),
             lookup: Mutex::new(Some(lookup)),
             files: opened.files,
             lock: RwLock::new(Some(lock)),
-            untidy: AtomicBool::new(true),
-            emptied: AtomicBool::new(true),
-            moving: Mutex::default(),
+            maintenance_due: AtomicBool::new(true),
+            segments_emptied: AtomicBool::new(true),
+            compaction: Mutex::default(),
             pins: AtomicUsize::new(0),
             segment_bytes,
             reserve,
@@ -166,52 +166,52 @@ impl DiskStore {
         let log = log.as_mut().ok_or_else(released)?;
         let (at, took) = append(log, &mut frame).map_err(StoreError::new)?;
         let bytes = frame.len() as u64;
-        let mut recent = locked(&self.recent);
-        recent.add(frame.into_changes(at), bytes, log.end());
-        if recent.is_much() || log.wants_next() {
-            self.untidy.store(true, Ordering::Relaxed);
+        let mut memtable = locked(&self.memtable);
+        memtable.add(frame.into_changes(at), bytes, log.end());
+        if memtable.needs_flush() || log.needs_next_segment() {
+            self.maintenance_due.store(true, Ordering::Relaxed);
         }
         locked(&self.syncs).record(took);
         Ok(())
     }
 
     /// Has the index take in what the log has. What it does not take is kept.
-    fn catch_up(&self) -> Result<(), StoreError> {
-        let caught_up = self.take_in();
+    fn flush_memtable(&self) -> Result<(), StoreError> {
+        let caught_up = self.flush_with_reserve();
         *locked(&self.index_error) = caught_up.clone().err();
         caught_up
     }
 
-    fn take_in(&self) -> Result<(), StoreError> {
-        self.insist(|| self.take_in_once())
+    fn flush_with_reserve(&self) -> Result<(), StoreError> {
+        self.with_index_reserve(|| self.flush_once())
     }
 
     /// Changes the index; where the disk has no room for that, once more in the room that is kept for it.
-    fn insist<T>(&self, change: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with_index_reserve<T>(&self, change: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         match change() {
             Err(error) if error.is_full() && self.reserve.give_to_index().unwrap_or(false) => change(),
             changed => changed,
         }
     }
 
-    fn take_in_once(&self) -> Result<(), StoreError> {
+    fn flush_once(&self) -> Result<(), StoreError> {
         self.change_index(|writer| {
-            let batch = locked(&self.recent).take();
+            let batch = locked(&self.memtable).take();
             match writer.apply(&batch) {
                 Ok(()) => {
-                    locked(&self.recent).forget(&batch);
-                    self.emptied.fetch_or(batch.deletes(), Ordering::Relaxed);
+                    locked(&self.memtable).forget(&batch);
+                    self.segments_emptied.fetch_or(batch.deletes(), Ordering::Relaxed);
                     Ok(())
                 }
                 Err(error) => {
-                    locked(&self.recent).put_back(batch);
+                    locked(&self.memtable).put_back(batch);
                     Err(error)
                 }
             }
         })
     }
 
-    fn change_index<T>(&self, change: impl FnOnce(&mut Writer) -> Result<T, LoadError>) -> Result<T, StoreError> {
+    fn change_index<T>(&self, change: impl FnOnce(&mut Writer) -> Result<T, IndexError>) -> Result<T, StoreError> {
         match locked(&self.index).as_mut() {
             Some(writer) => change(writer).map_err(failed),
             None => Err(released()),
@@ -229,23 +229,28 @@ impl Store for DiskStore {
         self.append(Frame::of(self.files.directory.log, records).map_err(StoreError::new)?)
     }
 
-    fn read(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
-        self.know_lot(stream)?;
+    fn read(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
+        self.flush_delay_queue(stream)?;
         self.read_range(stream, from, limit)
     }
 
-    fn read_these(&self, stream: StreamNo, seqs: &[u64], bytes: usize) -> Result<Found, StoreError> {
-        self.know_lot(stream)?;
+    fn read_these(&self, stream: StreamId, seqs: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
+        self.flush_delay_queue(stream)?;
         self.read_places(stream, seqs, bytes)
     }
 
-    fn first_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
-        self.know_lot(lot)?;
-        self.read_due(lot, limit, skip)
+    fn first_due(
+        &self,
+        delay_queue: StreamId,
+        limit: ReadLimit,
+        skip: &BTreeSet<u64>,
+    ) -> Result<ReadBatch, StoreError> {
+        self.flush_delay_queue(delay_queue)?;
+        self.read_due(delay_queue, limit, skip)
     }
 
-    fn entered(&self, stream: StreamNo, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
-        self.know_lot(stream)?;
+    fn entered(&self, stream: StreamId, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+        self.flush_delay_queue(stream)?;
         self.entry_times(stream, from, count, until_ms)
     }
 
@@ -257,16 +262,16 @@ impl Store for DiskStore {
         locked(&self.syncs).clone()
     }
 
-    fn wants_tidying(&self) -> bool {
-        self.untidy.load(Ordering::Relaxed)
+    fn needs_maintenance(&self) -> bool {
+        self.maintenance_due.load(Ordering::Relaxed)
     }
 
-    fn tidy(&self) -> Result<bool, StoreError> {
+    fn maintain(&self) -> Result<bool, StoreError> {
         let _held = self.hold()?;
-        self.untidy.store(false, Ordering::Relaxed);
-        let tidied = self.tidy_step();
+        self.maintenance_due.store(false, Ordering::Relaxed);
+        let tidied = self.maintenance_step();
         if !matches!(tidied, Ok(false)) {
-            self.untidy.store(true, Ordering::Relaxed);
+            self.maintenance_due.store(true, Ordering::Relaxed);
         }
         tidied
     }
@@ -280,7 +285,7 @@ impl Store for DiskStore {
         let needs_next = {
             let mut log = locked(&self.log);
             let log = log.as_mut().ok_or_else(released)?;
-            log.clean().map_err(StoreError::new)?;
+            log.wipe_failed().map_err(StoreError::new)?;
             log.is_half_full()
         };
         let made = self.reserve.make().and_then(|()| if needs_next { self.next.make() } else { Ok(()) });
@@ -296,7 +301,7 @@ impl Store for DiskStore {
         self.files.probe().map_err(StoreError::new)
     }
 
-    fn no_room(&self) -> Option<StoreError> {
+    fn disk_full(&self) -> Option<StoreError> {
         self.reserve.check().err().map(StoreError::new)
     }
 
@@ -305,8 +310,11 @@ impl Store for DiskStore {
         let mut lock = self.lock.write().unwrap_or_else(PoisonError::into_inner);
         drop(locked(&self.log).take());
         drop(locked(&self.lookup).take());
-        let ended =
-            if in_order { self.catch_up().and_then(|()| self.change_index(|writer| writer.end())) } else { Ok(()) };
+        let ended = if in_order {
+            self.flush_memtable().and_then(|()| self.change_index(|writer| writer.end()))
+        } else {
+            Ok(())
+        };
         drop(locked(&self.index).take());
         // Last: until here the directory is ours.
         drop(lock.take());
@@ -319,9 +327,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Why the index was not changed.
-fn failed(error: LoadError) -> StoreError {
+fn failed(error: IndexError) -> StoreError {
     match error {
-        LoadError::Sqlite(error) if open::sqlite_is_full(&error) => {
+        IndexError::Sqlite(error) if open::sqlite_is_full(&error) => {
             StoreError::new(io::Error::new(io::ErrorKind::StorageFull, error))
         }
         error => StoreError::new(error),

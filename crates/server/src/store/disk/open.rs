@@ -13,9 +13,9 @@ use crate::store::{
     OpenError,
     disk::{
         file_ops,
-        index::{checksums, load::LoadError, schema},
+        index::{checksums, load::IndexError, schema},
         log::file_cache::ReadError,
-        tools::backup::LIST,
+        tools::backup::MANIFEST,
     },
     full::is_full,
 };
@@ -27,9 +27,9 @@ pub(crate) const LOG: &str = "log";
 /// The lock file's name in the directory.
 pub(crate) const LOCK: &str = "dms.lock";
 /// The shortest database there can be: one page of the smallest size.
-const SMALLEST: u64 = 512;
+const MIN_DATABASE_BYTES: u64 = 512;
 /// What the lock file says once there is a database: from then on a missing or empty one is a loss, not a beginning.
-pub(crate) const BEGUN: &str = "dms-worker data directory";
+pub(crate) const INITIALIZED: &str = "dms-worker data directory";
 
 /// A data directory that is ours while this lives.
 #[derive(Debug)]
@@ -61,11 +61,11 @@ impl DataDir {
         match lock.try_lock() {
             Ok(()) => {
                 lock.read_to_string(&mut said).map_err(unusable)?;
-                let begun = said.starts_with(BEGUN);
+                let begun = said.starts_with(INITIALIZED);
                 let locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
                 locked.sign().map_err(unusable)?;
                 // From now on this is no copy of another one any more.
-                let _ = file_ops::remove(&dir.join(LIST));
+                let _ = file_ops::remove(&dir.join(MANIFEST));
                 Ok(locked)
             }
             Err(TryLockError::WouldBlock) => {
@@ -145,26 +145,26 @@ impl DataDir {
     /// A connection that only looks things up.
     pub(crate) fn connect_reader(&self) -> Result<Connection, OpenError> {
         let file = self.database();
-        let reader = connect(&file).and_then(|reader| {
-            reader.pragma_update(None, "query_only", true)?;
-            reader.pragma_update(None, "cache_size", -4_096)?;
-            Ok(reader)
+        let cursor = connect(&file).and_then(|cursor| {
+            cursor.pragma_update(None, "query_only", true)?;
+            cursor.pragma_update(None, "cache_size", -4_096)?;
+            Ok(cursor)
         });
-        reader.map_err(|error| explain(&file, &error))
+        cursor.map_err(|error| explain(&file, &error))
     }
 
     /// What it means for whoever starts the server that the store could not be read.
-    pub(crate) fn explain(&self, error: LoadError) -> OpenError {
+    pub(crate) fn explain(&self, error: IndexError) -> OpenError {
         match error {
-            LoadError::Sqlite(error) => explain(&self.database(), &error),
-            LoadError::Contradiction(reason) => OpenError::Damaged { file: self.database(), reason },
-            LoadError::Read(ReadError::Io(error)) if is_full(error.kind()) => self.unusable(error),
-            LoadError::Read(error) => OpenError::Damaged { file: self.log_directory(), reason: error.to_string() },
+            IndexError::Sqlite(error) => explain(&self.database(), &error),
+            IndexError::Contradiction(reason) => OpenError::Damaged { file: self.database(), reason },
+            IndexError::Read(ReadError::Io(error)) if is_full(error.kind()) => self.unusable(error),
+            IndexError::Read(error) => OpenError::Damaged { file: self.log_directory(), reason: error.to_string() },
         }
     }
 
     fn sign(&self) -> io::Result<()> {
-        let begun = if self.begun { BEGUN } else { "" };
+        let begun = if self.begun { INITIALIZED } else { "" };
         let text = format!("{begun}\npid {}\n", std::process::id());
         // Over what is there: at no moment is the file empty, and forgotten that there is a database.
         file_ops::write(&self.lock, text.as_bytes(), 0)?;
@@ -175,7 +175,7 @@ impl DataDir {
     /// Opens the database, created if the directory is new, brought up to date if it is older.
     pub(crate) fn open_database(&mut self) -> Result<Connection, OpenError> {
         let file = self.database();
-        let empty = std::fs::metadata(&file).map_or(true, |meta| meta.len() < SMALLEST);
+        let empty = std::fs::metadata(&file).map_or(true, |meta| meta.len() < MIN_DATABASE_BYTES);
         if empty && self.begun {
             return Err(OpenError::Damaged { file, reason: "it is missing or empty".to_owned() });
         }
@@ -280,7 +280,7 @@ fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
         return Err(OpenError::Foreign { file: file.to_owned() });
     }
     let version = usize::try_from(version).unwrap_or(0);
-    if version < schema::OLDEST {
+    if version < schema::OLDEST_VERSION {
         return Err(OpenError::Older { file: file.to_owned(), found: version });
     }
     if version > schema::VERSION {

@@ -6,40 +6,40 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 use crate::store::{
-    Damaged, Found, ReadLimit, StoreError, Stored, StreamNo,
+    Damaged, ReadBatch, ReadLimit, StoreError, StoredMessage, StreamId,
     disk::{
         DiskStore,
         index::lookup,
         locked,
-        log::{file_cache::ReadError, position::Run, run::Content},
+        log::{file_cache::ReadError, position::Run, run::RunContent},
         released,
     },
 };
 
 /// How often messages are looked for again because their file was emptied meanwhile.
-pub(crate) const LOOKS: usize = 5;
+pub(crate) const MAX_LOOKUPS: usize = 5;
 /// The number of damaged messages that ends a read.
-const MOST_DAMAGED: usize = 1_024;
+const MAX_DAMAGED: usize = 1_024;
 
 impl DiskStore {
     /// Messages of a stream from a place on.
-    pub(crate) fn read_range(&self, stream: StreamNo, from: u64, limit: ReadLimit) -> Result<Found, StoreError> {
-        let mut pile = Pile::new(limit);
+    pub(crate) fn read_range(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
+        let mut pile = BatchBuilder::new(limit);
         let mut next = from;
         loop {
             let runs = self.runs(stream, next, limit.messages.max(1))?;
             if runs.last().is_none_or(|last| last.end() <= next) {
-                let unknown = self.unknown(stream, next..u64::MAX)?;
+                let missing_from_index = self.missing_from_index(stream, next..u64::MAX)?;
                 // What was committed between the two looks is found by another one.
-                if !unknown.is_empty() && self.first_run(stream, next)?.is_some() {
+                if !missing_from_index.is_empty() && self.first_run(stream, next)?.is_some() {
                     continue;
                 }
-                pile.found.damaged.extend(unknown);
+                pile.found.damaged.extend(missing_from_index);
                 return Ok(pile.until(u64::MAX));
             }
             for run in runs {
                 if run.first > next {
-                    pile.found.damaged.extend(self.unknown(stream, next..run.first)?);
+                    pile.found.damaged.extend(self.missing_from_index(stream, next..run.first)?);
                 }
                 // Of a run that is gone nothing is left.
                 if let Some((run, content)) = self.content(run)?
@@ -49,20 +49,20 @@ impl DiskStore {
                 }
                 next = next.max(run.end());
             }
-            if pile.found.messages.len() >= limit.messages || pile.found.damaged.len() >= MOST_DAMAGED {
+            if pile.found.messages.len() >= limit.messages || pile.found.damaged.len() >= MAX_DAMAGED {
                 return Ok(pile.until(next));
             }
         }
     }
 
     /// These messages of a stream as far as they are there.
-    pub(crate) fn read_places(&self, stream: StreamNo, places: &[u64], bytes: usize) -> Result<Found, StoreError> {
-        let mut pile = Pile::new(ReadLimit { messages: places.len(), bytes });
-        let mut last: Option<(Run, Content)> = None;
+    pub(crate) fn read_places(&self, stream: StreamId, places: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
+        let mut pile = BatchBuilder::new(ReadLimit { messages: places.len(), bytes });
+        let mut last: Option<(Run, RunContent)> = None;
         for &place in places {
             let run = self.runs(stream, place, 1)?.into_iter().find(|run| (run.first..run.end()).contains(&place));
             let Some(run) = run else {
-                pile.found.damaged.extend(self.unknown(stream, place..place + 1)?);
+                pile.found.damaged.extend(self.missing_from_index(stream, place..place + 1)?);
                 continue;
             };
             last = match last.take_if(|(known, _)| *known == run) {
@@ -83,18 +83,23 @@ impl DiskStore {
     }
 
     /// The first messages of a lot by due time.
-    pub(crate) fn read_due(&self, lot: StreamNo, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<Found, StoreError> {
-        let due = self.look_up(|conn| lookup::first_due(conn, lot, limit.messages, skip))?;
-        let mut found = Found { until: u64::MAX, ..Found::default() };
+    pub(crate) fn read_due(
+        &self,
+        delay_queue: StreamId,
+        limit: ReadLimit,
+        skip: &BTreeSet<u64>,
+    ) -> Result<ReadBatch, StoreError> {
+        let due = self.look_up(|conn| lookup::first_due(conn, delay_queue, limit.messages, skip))?;
+        let mut found = ReadBatch { until: u64::MAX, ..ReadBatch::default() };
         let mut left = limit.bytes;
         for (due_ms, place) in due {
-            let mut one = self.read_places(lot, &[place], left)?;
+            let mut one = self.read_places(delay_queue, &[place], left)?;
             for message in one.messages {
-                let footprint = message.footprint();
-                if footprint > left && !found.messages.is_empty() {
+                let memory_bytes = message.memory_bytes();
+                if memory_bytes > left && !found.messages.is_empty() {
                     return Ok(found);
                 }
-                left = left.saturating_sub(footprint);
+                left = left.saturating_sub(memory_bytes);
                 found.messages.push(message);
             }
             one.damaged.iter_mut().for_each(|damaged| damaged.entered_ms = Some(due_ms));
@@ -104,7 +109,7 @@ impl DiskStore {
     }
 
     /// Messages of a stream that have to be there, and that the index does not know. A lot has gaps.
-    fn unknown(&self, stream: StreamNo, places: Range<u64>) -> Result<Vec<Damaged>, StoreError> {
+    fn missing_from_index(&self, stream: StreamId, places: Range<u64>) -> Result<Vec<Damaged>, StoreError> {
         let there = self.look_up(|conn| lookup::extent(conn, stream))?;
         let Some(there) = there else { return Ok(Vec::new()) };
         let places = places.start.max(there.start)..places.end.min(there.end);
@@ -113,17 +118,17 @@ impl DiskStore {
         }
         let file: Arc<str> = self.files.directory.path.display().to_string().into();
         let reason: Arc<str> = "the index does not know where it is".into();
-        let unknown = |seq| {
+        let missing_from_index = |seq| {
             let (file, reason) = (file.clone(), reason.clone());
             Damaged { seq, entered_ms: None, file, offset: 0, reason, is_unreadable: false }
         };
-        Ok(places.take(MOST_DAMAGED).map(unknown).collect())
+        Ok(places.take(MAX_DAMAGED).map(missing_from_index).collect())
     }
 
     /// The index has all of a lot when this returns: what left one is only found there.
-    pub(crate) fn know_lot(&self, stream: StreamNo) -> Result<(), StoreError> {
-        let touched = locked(&self.recent).touches_lot(stream);
-        if touched { self.catch_up() } else { Ok(()) }
+    pub(crate) fn flush_delay_queue(&self, stream: StreamId) -> Result<(), StoreError> {
+        let touched = locked(&self.memtable).changed_delay_queue(stream);
+        if touched { self.flush_memtable() } else { Ok(()) }
     }
 
     pub(crate) fn look_up<T>(&self, look: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
@@ -134,30 +139,30 @@ impl DiskStore {
     }
 
     /// The runs of a stream from the one with a place on, for so many messages.
-    pub(crate) fn runs(&self, stream: StreamNo, from: u64, messages: usize) -> Result<Vec<Run>, StoreError> {
+    pub(crate) fn runs(&self, stream: StreamId, from: u64, messages: usize) -> Result<Vec<Run>, StoreError> {
         // In this order: what the index takes in between is found there.
-        let (recent, covered) = locked(&self.recent).runs(stream, from, messages);
+        let (memtable, covered) = locked(&self.memtable).runs(stream, from, messages);
         if covered {
-            return Ok(recent);
+            return Ok(memtable);
         }
         let mut runs = self.look_up(|conn| lookup::runs(conn, stream, from, messages))?;
         let end = runs.last().map_or(from, Run::end);
-        runs.extend(recent.into_iter().filter(|run| run.first >= end));
+        runs.extend(memtable.into_iter().filter(|run| run.first >= end));
         Ok(runs)
     }
 
     /// The run that has a place, or the next one behind it.
-    pub(crate) fn first_run(&self, stream: StreamNo, from: u64) -> Result<Option<Run>, StoreError> {
+    pub(crate) fn first_run(&self, stream: StreamId, from: u64) -> Result<Option<Run>, StoreError> {
         Ok(self.runs(stream, from, 1)?.into_iter().find(|run| run.end() > from))
     }
 
     /// What a run holds, wherever it is now; `None` when it is gone.
-    fn content(&self, run: Run) -> Result<Option<(Run, Content)>, StoreError> {
+    fn content(&self, run: Run) -> Result<Option<(Run, RunContent)>, StoreError> {
         let read = |run: &Run| self.files.read(run);
         match self.read_moved(run, read)? {
-            Read::Done(run, content) => Ok(Some((run, content))),
-            Read::Lost(run) => Ok(Some((run, Content::lost(&run)))),
-            Read::Gone => Ok(None),
+            RunRead::Done(run, content) => Ok(Some((run, content))),
+            RunRead::Lost(run) => Ok(Some((run, RunContent::lost(&run)))),
+            RunRead::Gone => Ok(None),
         }
     }
 
@@ -166,24 +171,24 @@ impl DiskStore {
         &self,
         mut run: Run,
         read: impl Fn(&Run) -> Result<T, ReadError>,
-    ) -> Result<Read<T>, StoreError> {
-        for _ in 0..LOOKS {
+    ) -> Result<RunRead<T>, StoreError> {
+        for _ in 0..MAX_LOOKUPS {
             match read(&run) {
                 Err(ReadError::Gone(_)) => match self.first_run(run.stream, run.first)? {
                     Some(found) if found.first == run.first => run = found,
-                    _ => return Ok(Read::Gone),
+                    _ => return Ok(RunRead::Gone),
                 },
                 Err(error) => return Err(StoreError::new(error)),
-                Ok(found) => return Ok(Read::Done(run, found)),
+                Ok(found) => return Ok(RunRead::Done(run, found)),
             }
         }
         // It is still to be there: its file was deleted.
-        Ok(Read::Lost(run))
+        Ok(RunRead::Lost(run))
     }
 }
 
 /// What became of a run that was to be read.
-pub(crate) enum Read<T> {
+pub(crate) enum RunRead<T> {
     /// It was read, there.
     Done(Run, T),
     /// Its file is missing.
@@ -193,27 +198,27 @@ pub(crate) enum Read<T> {
 }
 
 /// Messages up to a limit, the first whatever its size.
-struct Pile {
-    found: Found,
+struct BatchBuilder {
+    found: ReadBatch,
     limit: ReadLimit,
 }
 
-impl Pile {
+impl BatchBuilder {
     fn new(limit: ReadLimit) -> Self {
-        Self { found: Found::default(), limit }
+        Self { found: ReadBatch::default(), limit }
     }
 
-    fn until(self, until: u64) -> Found {
-        Found { until, ..self.found }
+    fn until(self, until: u64) -> ReadBatch {
+        ReadBatch { until, ..self.found }
     }
 
     /// Adds what a run has from a place on; the first message for which there is no room is the error.
     fn add_run(
         &mut self,
         run: &Run,
-        content: Content,
+        content: RunContent,
         from: u64,
-        files: &crate::store::disk::log::file_cache::Files,
+        files: &crate::store::disk::log::file_cache::FileCache,
     ) -> Result<(), u64> {
         let mut damaged: Vec<Damaged> = files.describe(run, &content);
         damaged.retain(|damaged| damaged.seq >= from);
@@ -232,19 +237,19 @@ impl Pile {
         full
     }
 
-    fn add(&mut self, message: Arc<Stored>) -> bool {
-        let footprint = message.footprint();
+    fn add(&mut self, message: Arc<StoredMessage>) -> bool {
+        let memory_bytes = message.memory_bytes();
         let messages = &mut self.found.messages;
-        if messages.len() == self.limit.messages || (!messages.is_empty() && footprint > self.limit.bytes) {
+        if messages.len() == self.limit.messages || (!messages.is_empty() && memory_bytes > self.limit.bytes) {
             return false;
         }
-        self.limit.bytes = self.limit.bytes.saturating_sub(footprint);
+        self.limit.bytes = self.limit.bytes.saturating_sub(memory_bytes);
         messages.push(message);
         true
     }
 }
 
-impl Stored {
+impl StoredMessage {
     /// The same message in memory of its own.
     fn copied(&self) -> Self {
         let Self { seq, entered_ms, body_bytes, .. } = *self;

@@ -14,38 +14,38 @@ use crate::store::{
     OpenError,
     disk::{
         file_ops,
-        index::{checksums, load::LoadError, writer::Writer},
+        index::{checksums, load::IndexError, writer::Writer},
         log::{
-            Log, NextFile,
-            answered::{self, Answered, AnsweredFile},
+            Log, NextSegment,
+            answered::{self, AnsweredFile, AnsweredMark},
             clear, damaged_frame,
-            file_cache::{Files, ReadError},
+            file_cache::{FileCache, ReadError},
             frame::{self, Change},
             named,
             position::Position,
-            segment::{Directory, Frames, Rest, SEGMENT_HEAD},
+            segment::{FrameReader, LogDirectory, SEGMENT_HEADER, Tail},
         },
-        memtable::Batch,
+        memtable::IndexBatch,
         open::DataDir,
         reserve::Reserve,
     },
 };
 
 /// So many changes are taken into the index at once.
-const MANY: usize = 10_000;
+const BATCH_CHANGES: usize = 10_000;
 
 /// A log and an index that has all of it.
-pub(crate) struct Opened {
+pub(crate) struct RecoveredLog {
     pub(crate) log: Log,
-    pub(crate) next: Arc<NextFile>,
+    pub(crate) next: Arc<NextSegment>,
     pub(crate) writer: Writer,
-    pub(crate) files: Files,
+    pub(crate) files: FileCache,
     /// The number of the next frame.
     pub(crate) number: u64,
 }
 
 /// Opens the index, brings it up to the log's end, and opens that.
-pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserve>) -> Result<Opened, OpenError> {
+pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserve>) -> Result<RecoveredLog, OpenError> {
     dir.lock_log_directory()?;
     let conn = dir.open_database()?;
     checksums::check(&conn).map_err(|error| dir.explain(error))?;
@@ -54,46 +54,46 @@ pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserv
         let at = Position { segment: row.get(1)?, offset: row.get(2)? };
         Ok((row.get::<_, u32>(0)?, at, row.get::<_, u64>(3)?))
     });
-    let (log, at, number) = known.map_err(|error| dir.explain(LoadError::Sqlite(error)))?;
-    let directory = Directory { path: dir.log_directory(), log };
+    let (log, at, number) = known.map_err(|error| dir.explain(IndexError::Sqlite(error)))?;
+    let directory = LogDirectory { path: dir.log_directory(), log };
     if !dir.is_begun() {
         begin(dir, &directory, number, segment_bytes)?;
     }
     let mut replay = Replay {
         answered: answered::read(&directory.path, log).map_err(|source| dir.unusable(source))?,
-        files: Files::of(directory.clone()),
+        files: FileCache::of(directory.clone()),
         writer: Writer::new(conn, at),
-        batch: Batch { changes: Vec::new(), end: at, number },
+        batch: IndexBatch { changes: Vec::new(), end: at, number },
         unsynced: None,
     };
     replay.run().map_err(|error| dir.explain(error))?;
     let Replay { files, mut writer, batch, answered: noted, .. } = replay;
     check_files(&mut writer, &files, batch.end).map_err(|error| dir.explain(error))?;
-    let made = tidy_made_files(&directory, batch.end.segment, segment_bytes);
+    let made = check_segments_made_ahead(&directory, batch.end.segment, segment_bytes);
     let made = made.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
     // What was discarded is not read any more when a file of the same number is made.
     files.close_behind(batch.end.segment);
     let answered = AnsweredFile::open(&directory.path, log).map_err(|source| dir.unusable(source))?;
-    let next = Arc::new(NextFile::from(directory, batch.end.segment + 1, segment_bytes, made, reserve));
+    let next = Arc::new(NextSegment::from(directory, batch.end.segment + 1, segment_bytes, made, reserve));
     let file = files.get(batch.end.segment).map_err(|error| dir.explain(error.into()))?;
     // Where the last commit begins is known if it was noted.
     let last = noted.filter(|noted| noted.number + 1 == batch.number);
-    let last = last.unwrap_or(Answered { number: batch.number - 1, at: Position::default() });
+    let last = last.unwrap_or(AnsweredMark { number: batch.number - 1, at: Position::default() });
     let log = Log::resume(next.clone(), file, batch.end, last, answered);
     let log = log.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
-    Ok(Opened { log, next, writer, files, number: batch.number })
+    Ok(RecoveredLog { log, next, writer, files, number: batch.number })
 }
 
 /// Makes the first file of the log, unless this is a copy that has one.
-fn begin(dir: &mut DataDir, directory: &Directory, number: u64, segment_bytes: u64) -> Result<(), OpenError> {
+fn begin(dir: &mut DataDir, directory: &LogDirectory, number: u64, segment_bytes: u64) -> Result<(), OpenError> {
     if number == 1 {
         make_first(directory, segment_bytes).map_err(|source| dir.unusable(source))?;
     }
     dir.begin()
 }
 
-fn make_first(directory: &Directory, segment_bytes: u64) -> io::Result<()> {
-    if directory.is_unmade(1)? {
+fn make_first(directory: &LogDirectory, segment_bytes: u64) -> io::Result<()> {
+    if directory.is_missing_or_unfinished(1)? {
         if directory.file(1).exists() {
             directory.discard(1)?;
         }
@@ -101,15 +101,15 @@ fn make_first(directory: &Directory, segment_bytes: u64) -> io::Result<()> {
     }
     // What is wrong with one that cannot be opened is said when it is read.
     let Ok(file) = directory.open(1) else { return Ok(()) };
-    match Frames::from(&file, directory.log, SEGMENT_HEAD)?.rest(1)? {
-        Rest::Clean => accept(directory, &file, 1),
-        Rest::Soiled { .. } | Rest::Frames => Ok(()),
+    match FrameReader::from(&file, directory.log, SEGMENT_HEADER)?.rest(1)? {
+        Tail::Zeros => adopt_empty(directory, &file, 1),
+        Tail::Torn { .. } | Tail::FrameReader => Ok(()),
     }
 }
 
 /// Every file that the index knows of is there, this log's, and as long as it was made. A damaged head hides nothing: the messages
 /// are found by the index, and each has its checksums.
-fn check_files(writer: &mut Writer, files: &Files, end: Position) -> Result<(), LoadError> {
+fn check_files(writer: &mut Writer, files: &FileCache, end: Position) -> Result<(), IndexError> {
     for segment in writer.segments_in_use(end.segment + 1)? {
         let file = files.get(segment)?;
         let size = file.metadata().map_err(ReadError::Io)?.len();
@@ -118,7 +118,7 @@ fn check_files(writer: &mut Writer, files: &Files, end: Position) -> Result<(), 
             let path = files.directory.file(segment);
             tracing::error!(file = %path.display(), "the head of a file of the log is damaged; its commits show that it is this log's, and it is used");
         }
-        if size < SEGMENT_HEAD + messages {
+        if size < SEGMENT_HEADER + messages {
             let path = files.directory.file(segment);
             let what =
                 format!("{} is cut short: it has {size} bytes, and {messages} bytes of messages", path.display());
@@ -130,25 +130,25 @@ fn check_files(writer: &mut Writer, files: &Files, end: Position) -> Result<(), 
 
 /// Files that were made ahead of time, behind the log's end: the next one is used if it is as it was made, and none is overwritten
 /// that has anything in it.
-fn tidy_made_files(directory: &Directory, end: u64, segment_bytes: u64) -> io::Result<Option<File>> {
+fn check_segments_made_ahead(directory: &LogDirectory, end: u64, segment_bytes: u64) -> io::Result<Option<File>> {
     let mut next = None;
     for segment in directory.segments()?.into_iter().filter(|segment| *segment > end) {
-        if !directory.is_unmade(segment)? {
+        if !directory.is_missing_or_unfinished(segment)? {
             let named = |error: &io::Error| named(error, directory, segment);
             let file = directory.open(segment).map_err(|error| named(&error))?;
             let size = file.metadata()?.len();
-            let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD)?;
+            let mut frames = FrameReader::from(&file, directory.log, SEGMENT_HEADER)?;
             match frames.rest(0)? {
-                Rest::Clean if segment == end + 1 && size == segment_bytes => {
-                    accept(directory, &file, segment)?;
+                Tail::Zeros if segment == end + 1 && size == segment_bytes => {
+                    adopt_empty(directory, &file, segment)?;
                     next = Some(file);
                     continue;
                 }
-                Rest::Clean => {}
-                Rest::Soiled { bytes } if frames.next()?.is_none() => {
-                    tell_dropped(directory, beginning_of(segment), bytes)
+                Tail::Zeros => {}
+                Tail::Torn { bytes } if frames.next()?.is_none() => {
+                    log_dropped(directory, beginning_of(segment), bytes)
                 }
-                Rest::Soiled { .. } | Rest::Frames => {
+                Tail::Torn { .. } | Tail::FrameReader => {
                     let what = "it has commits that do not follow those before it";
                     return Err(named(&io::Error::new(ErrorKind::InvalidData, what)));
                 }
@@ -161,17 +161,17 @@ fn tidy_made_files(directory: &Directory, end: u64, segment_bytes: u64) -> io::R
 
 /// Takes over a file that holds nothing. Whoever made it may have been killed before it and its name were on the disk, or what was to
 /// bring them there failed, or what was to bring the zeros in place of a commit that was refused: all of it is written again.
-fn accept(directory: &Directory, file: &File, segment: u64) -> io::Result<()> {
+fn adopt_empty(directory: &LogDirectory, file: &File, segment: u64) -> io::Result<()> {
     let size = file.metadata()?.len();
-    clear(file, SEGMENT_HEAD, size)?;
+    clear(file, SEGMENT_HEADER, size)?;
     directory.begin(file, segment, size)
 }
 
 fn beginning_of(segment: u64) -> Position {
-    Position { segment, offset: SEGMENT_HEAD }
+    Position { segment, offset: SEGMENT_HEADER }
 }
 
-fn tell_dropped(directory: &Directory, Position { segment, offset }: Position, bytes: u64) {
+fn log_dropped(directory: &LogDirectory, Position { segment, offset }: Position, bytes: u64) {
     tracing::warn!(
         file = %directory.file(segment).display(),
         offset,
@@ -182,45 +182,45 @@ fn tell_dropped(directory: &Directory, Position { segment, offset }: Position, b
 
 /// The log being read into the index.
 struct Replay {
-    answered: Option<Answered>,
-    files: Files,
+    answered: Option<AnsweredMark>,
+    files: FileCache,
     writer: Writer,
-    batch: Batch,
+    batch: IndexBatch,
     /// A file with commits that may not be on the disk yet.
     unsynced: Option<Arc<File>>,
 }
 
 impl Replay {
-    fn run(&mut self) -> Result<(), LoadError> {
+    fn run(&mut self) -> Result<(), IndexError> {
         loop {
             let file = self.files.get(self.batch.end.segment)?;
             let offset = self.batch.end.offset;
-            let mut frames = Frames::from(&file, self.files.directory.log, offset).map_err(ReadError::Io)?;
+            let mut frames = FrameReader::from(&file, self.files.directory.log, offset).map_err(ReadError::Io)?;
             self.take(&file, &mut frames)?;
             self.apply()?;
             if self.goes_on_in_next_file()? {
-                self.batch.end = Position { segment: self.batch.end.segment + 1, offset: SEGMENT_HEAD };
+                self.batch.end = Position { segment: self.batch.end.segment + 1, offset: SEGMENT_HEADER };
                 continue;
             }
             let size = file.metadata().map_err(ReadError::Io)?.len();
             let rest = frames.rest(self.batch.number).map_err(ReadError::Io)?;
-            if rest == Rest::Frames || size < self.batch.end.offset {
+            if rest == Tail::FrameReader || size < self.batch.end.offset {
                 return Err(self.damaged("frames are missing"));
             }
             // Before anything is wiped: a directory that is refused is left as it is.
             self.check_answered()?;
             // Where nothing is read, there may still be the frame of a commit that was refused: whoever wiped it could not sync that.
             clear(&file, self.batch.end.offset, size).map_err(ReadError::Io)?;
-            if let Rest::Soiled { bytes } = rest {
-                tell_dropped(&self.files.directory, self.batch.end, bytes);
+            if let Tail::Torn { bytes } = rest {
+                log_dropped(&self.files.directory, self.batch.end, bytes);
             }
             return Ok(());
         }
     }
 
     /// Nothing that was answered is missing at the log's end.
-    fn check_answered(&self) -> Result<(), LoadError> {
-        let Some(Answered { number, at }) = self.answered else { return Ok(()) };
+    fn check_answered(&self) -> Result<(), IndexError> {
+        let Some(AnsweredMark { number, at }) = self.answered else { return Ok(()) };
         if number >= self.batch.number {
             let missing = number + 1 - self.batch.number;
             return Err(self.damaged(&format!("the last {missing} commits that were answered are missing")));
@@ -230,23 +230,23 @@ impl Replay {
             Err(ReadError::Gone(_)) => return Ok(()),
             file => file?,
         };
-        let frames = Frames::from(&file, self.files.directory.log, at.offset).map_err(ReadError::Io)?;
+        let frames = FrameReader::from(&file, self.files.directory.log, at.offset).map_err(ReadError::Io)?;
         // Its head is enough, nearly whole: should a message in it be damaged, that is no reason not to open.
         if frames.begins_like(at.offset, number).map_err(ReadError::Io)? {
             return Ok(());
         }
-        Err(damaged_at(&self.files, at, &format!("commit {number}, which was answered, cannot be read")))
+        Err(until_next_frame(&self.files, at, &format!("commit {number}, which was answered, cannot be read")))
     }
 
     /// Takes the frames that follow each other.
-    fn take(&mut self, file: &Arc<File>, frames: &mut Frames<'_>) -> Result<(), LoadError> {
+    fn take(&mut self, file: &Arc<File>, frames: &mut FrameReader<'_>) -> Result<(), IndexError> {
         loop {
             let begin = frames.offset;
             let at = Position { segment: self.batch.end.segment, offset: begin };
             let changes = match frames.next().map_err(ReadError::Io)? {
                 Some((head, items, _)) if head.number == self.batch.number => {
                     if !self.was_answered(head.number) {
-                        frames.write_again(begin).map_err(ReadError::Io)?;
+                        frames.rewrite(begin).map_err(ReadError::Io)?;
                         self.unsynced = Some(file.clone());
                     }
                     frame::changes(self.files.directory.log, &items, at)
@@ -264,14 +264,14 @@ impl Replay {
             self.batch.changes.extend(changes);
             self.batch.end.offset = frames.offset;
             self.batch.number += 1;
-            if self.batch.changes.len() >= MANY {
+            if self.batch.changes.len() >= BATCH_CHANGES {
                 self.apply()?;
             }
         }
     }
 
     /// Reads a frame that is damaged, if it is known to have been whole and can be read without a guess.
-    fn mend(&self, frames: &mut Frames<'_>) -> Result<Option<Vec<Change>>, LoadError> {
+    fn mend(&self, frames: &mut FrameReader<'_>) -> Result<Option<Vec<Change>>, IndexError> {
         let Position { segment, .. } = self.batch.end;
         let (number, at) = (self.batch.number, Position { segment, offset: frames.offset });
         if !self.was_answered(number)
@@ -280,7 +280,7 @@ impl Replay {
         {
             return Ok(None);
         }
-        let bytes = frames.damaged_at(at.offset).map_err(ReadError::Io)?;
+        let bytes = frames.until_next_frame(at.offset).map_err(ReadError::Io)?;
         let Some(mended) = damaged_frame::read(self.files.directory.log, number, &bytes, at) else { return Ok(None) };
         frames.offset += mended.length as u64;
         tracing::error!(
@@ -292,14 +292,14 @@ impl Replay {
     }
 
     /// Whether the next file begins with the frame behind this one.
-    fn goes_on_behind(&self, number: u64) -> Result<bool, LoadError> {
+    fn goes_on_behind(&self, number: u64) -> Result<bool, IndexError> {
         let next = self.batch.end.segment + 1;
-        if self.files.directory.is_unmade(next).map_err(ReadError::Io)? {
+        if self.files.directory.is_missing_or_unfinished(next).map_err(ReadError::Io)? {
             return Ok(false);
         }
         let file = self.files.get(next)?;
-        let frames = Frames::from(&file, self.files.directory.log, SEGMENT_HEAD).map_err(ReadError::Io)?;
-        Ok(frames.head_at(SEGMENT_HEAD).map_err(ReadError::Io)?.is_some_and(|head| head.number == number + 1))
+        let frames = FrameReader::from(&file, self.files.directory.log, SEGMENT_HEADER).map_err(ReadError::Io)?;
+        Ok(frames.head_at(SEGMENT_HEADER).map_err(ReadError::Io)?.is_some_and(|head| head.number == number + 1))
     }
 
     /// Whether a commit is known to have been answered, and so to be on the disk. One that was not may be in the system's memory only: its
@@ -309,7 +309,7 @@ impl Replay {
         self.answered.is_some_and(|answered| answered.number >= number)
     }
 
-    fn apply(&mut self) -> Result<(), LoadError> {
+    fn apply(&mut self) -> Result<(), IndexError> {
         if let Some(file) = self.unsynced.take() {
             file_ops::sync_data(&file).map_err(ReadError::Io)?;
         }
@@ -321,15 +321,15 @@ impl Replay {
     }
 
     /// Whether a later file begins with a frame: with the next one, or else some are missing.
-    fn goes_on_in_next_file(&self) -> Result<bool, LoadError> {
+    fn goes_on_in_next_file(&self) -> Result<bool, IndexError> {
         let directory = &self.files.directory;
         let later = directory.segments().map_err(ReadError::Io)?;
         for segment in later.into_iter().filter(|segment| *segment > self.batch.end.segment) {
-            if directory.is_unmade(segment).map_err(ReadError::Io)? {
+            if directory.is_missing_or_unfinished(segment).map_err(ReadError::Io)? {
                 continue;
             }
             let file = self.files.get(segment)?;
-            let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD).map_err(ReadError::Io)?;
+            let mut frames = FrameReader::from(&file, directory.log, SEGMENT_HEADER).map_err(ReadError::Io)?;
             match frames.next().map_err(ReadError::Io)? {
                 Some((head, ..)) if head.number == self.batch.number => {
                     let next = self.batch.end.segment + 1;
@@ -349,15 +349,15 @@ impl Replay {
 
     /// Whether the next frame was answered, and no file but this can have it.
     fn was_answered_in(&self, segment: u64) -> bool {
-        self.answered.is_some_and(|Answered { number, at }| number >= self.batch.number && at.segment >= segment)
+        self.answered.is_some_and(|AnsweredMark { number, at }| number >= self.batch.number && at.segment >= segment)
     }
 
-    fn damaged(&self, what: &str) -> LoadError {
-        damaged_at(&self.files, self.batch.end, what)
+    fn damaged(&self, what: &str) -> IndexError {
+        until_next_frame(&self.files, self.batch.end, what)
     }
 }
 
-fn damaged_at(files: &Files, Position { segment, offset }: Position, what: &str) -> LoadError {
+fn until_next_frame(files: &FileCache, Position { segment, offset }: Position, what: &str) -> IndexError {
     let file = files.directory.file(segment);
     ReadError::Damaged(format!("{} is damaged behind byte {offset}: {what}", file.display())).into()
 }

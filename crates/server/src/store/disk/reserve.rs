@@ -13,32 +13,32 @@ use std::{
 };
 
 use crate::store::{
-    disk::{file_ops, locked, log::segment::Directory, open::LOG},
+    disk::{file_ops, locked, log::segment::LogDirectory, open::LOG},
     full::is_full,
 };
 
 /// The file that is kept for the log, in its directory.
-const FOR_LOG: &str = "reserve";
+const LOG_RESERVE: &str = "reserve";
 /// The file that is kept for the index.
-const FOR_INDEX: &str = "dms.reserve";
+const INDEX_RESERVE: &str = "dms.reserve";
 
 /// The files that are kept, and whether they are there.
 #[derive(Debug)]
 pub(crate) struct Reserve {
-    for_log: Kept,
-    for_index: Kept,
+    for_log: ReserveFile,
+    for_index: ReserveFile,
 }
 
 /// A file that is kept.
 #[derive(Debug)]
-struct Kept {
+struct ReserveFile {
     path: PathBuf,
     size: u64,
-    state: Mutex<State>,
+    state: Mutex<ReserveState>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ReserveState {
     /// Nobody looked yet, or it could not be made for another reason than a full disk, which is no reason to refuse messages.
     Unknown,
     There,
@@ -49,9 +49,9 @@ enum State {
 impl Reserve {
     /// Those of a data directory whose log has files of this size.
     pub(crate) fn of(dir: &Path, segment_bytes: u64) -> Self {
-        let kept = |path, size| Kept { path, size, state: Mutex::new(State::Unknown) };
-        let for_log = kept(dir.join(LOG).join(FOR_LOG), segment_bytes / 2);
-        Self { for_log, for_index: kept(dir.join(FOR_INDEX), segment_bytes / 4) }
+        let kept = |path, size| ReserveFile { path, size, state: Mutex::new(ReserveState::Unknown) };
+        let for_log = kept(dir.join(LOG).join(LOG_RESERVE), segment_bytes / 2);
+        Self { for_log, for_index: kept(dir.join(INDEX_RESERVE), segment_bytes / 4) }
     }
 
     /// Makes what is missing.
@@ -62,8 +62,8 @@ impl Reserve {
 
     /// Refuses new messages while something is missing.
     pub(crate) fn check(&self) -> io::Result<()> {
-        let missing = [&self.for_log, &self.for_index].into_iter().find(|kept| *kept.lock() == State::Missing);
-        let Some(Kept { path, size, .. }) = missing else { return Ok(()) };
+        let missing = [&self.for_log, &self.for_index].into_iter().find(|kept| *kept.lock() == ReserveState::Missing);
+        let Some(ReserveFile { path, size, .. }) = missing else { return Ok(()) };
         let what = format!(
             "the disk is full: there is no room for {} ({size} bytes), without which no new message is taken",
             path.display()
@@ -72,15 +72,15 @@ impl Reserve {
     }
 
     /// Makes the file that is kept for the log a file of the log, which holds frames of this length.
-    pub(crate) fn give_to_log(&self, directory: &Directory, segment: u64, length: u64) -> io::Result<File> {
-        let Kept { path, size, .. } = &self.for_log;
+    pub(crate) fn give_to_log(&self, directory: &LogDirectory, segment: u64, length: u64) -> io::Result<File> {
+        let ReserveFile { path, size, .. } = &self.for_log;
         let mut state = self.for_log.lock();
-        if *state != State::There || length > *size {
+        if *state != ReserveState::There || length > *size {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         // From here on it is not what it was, whatever becomes of it.
-        *state = State::Missing;
+        *state = ReserveState::Missing;
         directory.adopt(path, &file, segment, *size)?;
         tracing::debug!(file = %directory.file(segment).display(), "the disk is full: the log goes on in the room that was kept for it");
         Ok(file)
@@ -98,17 +98,17 @@ pub(crate) fn give_up(dir: &Path) -> io::Result<bool> {
     Ok(for_index.give_up()? || for_log.give_up()?)
 }
 
-impl Kept {
+impl ReserveFile {
     fn make(&self) -> io::Result<()> {
         let mut state = self.lock();
-        if *state == State::There {
+        if *state == ReserveState::There {
             return Ok(());
         }
         let made = self.fill();
         *state = match &made {
-            Ok(()) => State::There,
-            Err(error) if is_full(error.kind()) => State::Missing,
-            Err(_) => State::Unknown,
+            Ok(()) => ReserveState::There,
+            Err(error) if is_full(error.kind()) => ReserveState::Missing,
+            Err(_) => ReserveState::Unknown,
         };
         if made.is_err() {
             // Half of it is of no use, and its room may be.
@@ -133,13 +133,13 @@ impl Kept {
         match file_ops::remove(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             removed => {
-                *state = State::Missing;
+                *state = ReserveState::Missing;
                 removed.map(|()| true)
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ReserveState> {
         locked(&self.state)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dms_protocol::queue::{NewQueue, QueueMode};
 use dms_server::broker::{
-    Broker, BrokerError, Settled, Stream,
+    AckCounts, Broker, BrokerError, Stream,
     embedded::{EmbeddedConfig, FailureCounting},
 };
 
@@ -77,11 +77,11 @@ async fn dead_letters_fail_for_ever() {
         s.fail_first(1).await;
         for _ in 0..5 {
             let dead = s.take_dead(1).await;
-            let settled = s.broker.settle(&s.group(0), Stream::DeadLetters, acks(&dead, &[false])).await.unwrap();
-            assert_eq!(settled, Settled { success: 0, fail: 1 });
+            let settled = s.broker.ack(&s.group(0), Stream::DeadLetters, acks(&dead, &[false])).await.unwrap();
+            assert_eq!(settled, AckCounts { success: 0, fail: 1 });
         }
         let dead = s.take_dead(1).await;
-        s.broker.settle(&s.group(0), Stream::DeadLetters, all_done(&dead)).await.unwrap();
+        s.broker.ack(&s.group(0), Stream::DeadLetters, all_done(&dead)).await.unwrap();
         assert_eq!(texts(&s.take_dead(1).await), NOTHING);
         assert_eq!(s.counters(0).await.produced_dead_letters, Some(1));
     })

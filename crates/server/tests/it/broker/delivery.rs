@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dms_protocol::queue::{NewQueue, QueueMode};
-use dms_server::broker::{Ack, Broker, BrokerError, LeaseRequest, Settled, Stream, Verdict};
+use dms_server::broker::{Ack, AckCounts, Broker, BrokerError, LeaseRequest, Stream, Verdict};
 
 use super::stage::{Stage, acks, all_done, message, on_each_store, take, texts, wait};
 
@@ -18,7 +18,7 @@ async fn each_group_gets_every_message_once() {
         assert_eq!(texts(&first), ["1", "2"]);
         assert_eq!(texts(&s.take(10).await), ["3"]);
         assert_eq!(texts(&s.take(10).await), NOTHING);
-        assert_eq!(s.settle(all_done(&first)).await.unwrap(), Settled { success: 2, fail: 0 });
+        assert_eq!(s.settle(all_done(&first)).await.unwrap(), AckCounts { success: 2, fail: 0 });
         let other = s.lease(1, Stream::Messages, take(10)).await.unwrap();
         assert_eq!(texts(&other), ["1", "2", "3"]);
     })
@@ -32,7 +32,7 @@ async fn a_failure_fails_the_rest_of_its_batch() {
         s.send(&["1", "2", "3", "4"]).await;
         let batch = s.take(4).await;
         let settled = s.settle(acks(&batch, &[true, false, true, true])).await.unwrap();
-        assert_eq!(settled, Settled { success: 1, fail: 3 });
+        assert_eq!(settled, AckCounts { success: 1, fail: 3 });
         assert_eq!(texts(&s.take(10).await), ["2", "3", "4"], "available again at once, in order");
     })
     .await;
@@ -44,10 +44,10 @@ async fn what_is_not_mentioned_failed() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.send(&["1", "2", "3"]).await;
         let batch = s.take(3).await;
-        assert_eq!(s.settle(acks(&batch, &[true])).await.unwrap(), Settled { success: 1, fail: 2 });
+        assert_eq!(s.settle(acks(&batch, &[true])).await.unwrap(), AckCounts { success: 1, fail: 2 });
         let batch = s.take(3).await;
         assert_eq!(texts(&batch), ["2", "3"]);
-        assert_eq!(s.settle(all_done(&batch[1..])).await.unwrap(), Settled { success: 0, fail: 2 });
+        assert_eq!(s.settle(all_done(&batch[1..])).await.unwrap(), AckCounts { success: 0, fail: 2 });
         assert_eq!(texts(&s.take(3).await), ["2", "3"]);
     })
     .await;
@@ -60,7 +60,7 @@ async fn the_order_of_the_list_does_not_matter() {
         s.send(&["1", "2", "3"]).await;
         let mut list = all_done(&s.take(3).await);
         list.reverse();
-        assert_eq!(s.settle(list).await.unwrap(), Settled { success: 3, fail: 0 });
+        assert_eq!(s.settle(list).await.unwrap(), AckCounts { success: 3, fail: 0 });
         assert_eq!(texts(&s.take(3).await), NOTHING);
     })
     .await;
@@ -73,7 +73,7 @@ async fn several_batches_in_one_list_are_judged_each_by_itself() {
         let (one, two) = (s.take(2).await, s.take(2).await);
         let mut list = acks(&one, &[false, true]);
         list.extend(acks(&two, &[true, true]));
-        assert_eq!(s.settle(list).await.unwrap(), Settled { success: 2, fail: 2 });
+        assert_eq!(s.settle(list).await.unwrap(), AckCounts { success: 2, fail: 2 });
         assert_eq!(texts(&s.take(4).await), ["1", "2"]);
     })
     .await;
@@ -85,7 +85,7 @@ async fn a_token_named_twice_fails_if_either_says_so() {
         s.send(&["1"]).await;
         let batch = s.take(1).await;
         let list = [acks(&batch, &[false]), acks(&batch, &[true])].concat();
-        assert_eq!(s.settle(list).await.unwrap(), Settled { success: 0, fail: 1 });
+        assert_eq!(s.settle(list).await.unwrap(), AckCounts { success: 0, fail: 1 });
     })
     .await;
 }
@@ -98,11 +98,11 @@ async fn a_bad_token_settles_nothing() {
         let batch = s.take(1).await;
         for bad in ["", "nonsense", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
             let mut list = all_done(&batch);
-            list.push(Ack { handle: bad.to_owned(), verdict: Verdict::Success });
-            assert!(matches!(s.settle(list).await, Err(BrokerError::UnknownHandle(_))));
+            list.push(Ack { receipt: bad.to_owned(), verdict: Verdict::Success });
+            assert!(matches!(s.settle(list).await, Err(BrokerError::UnknownReceipt(_))));
         }
         assert_eq!(s.settle(all_done(&batch)).await.unwrap().success, 1);
-        assert!(matches!(s.settle(all_done(&batch)).await, Err(BrokerError::UnknownHandle(_))), "repeated");
+        assert!(matches!(s.settle(all_done(&batch)).await, Err(BrokerError::UnknownReceipt(_))), "repeated");
         assert_eq!(s.counters(0).await.consumed_messages, 1);
     })
     .await;
@@ -114,10 +114,10 @@ async fn a_token_of_another_group_is_refused() {
     on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
         s.send(&["1"]).await;
         let batch = s.take(1).await;
-        let foreign = s.broker.settle(&s.group(1), Stream::Messages, all_done(&batch)).await;
-        assert!(matches!(foreign, Err(BrokerError::ForeignHandle(_))));
-        let foreign = s.broker.settle(&s.group(0), Stream::DeadLetters, all_done(&batch)).await;
-        assert!(matches!(foreign, Err(BrokerError::ForeignHandle(_))));
+        let foreign = s.broker.ack(&s.group(1), Stream::Messages, all_done(&batch)).await;
+        assert!(matches!(foreign, Err(BrokerError::ForeignReceipt(_))));
+        let foreign = s.broker.ack(&s.group(0), Stream::DeadLetters, all_done(&batch)).await;
+        assert!(matches!(foreign, Err(BrokerError::ForeignReceipt(_))));
         assert_eq!(s.settle(all_done(&batch)).await.unwrap().success, 1);
     })
     .await;
@@ -133,7 +133,7 @@ async fn a_lapsed_lease_makes_its_messages_available_again() {
         assert_eq!(texts(&s.take(2).await), NOTHING);
         let again = s.lease(0, Stream::Messages, wait(2, 60)).await.unwrap();
         assert_eq!(texts(&again), ["1", "2"]);
-        assert!(matches!(s.settle(all_done(&batch)).await, Err(BrokerError::UnknownHandle(_))));
+        assert!(matches!(s.settle(all_done(&batch)).await, Err(BrokerError::UnknownReceipt(_))));
         assert_eq!(s.settle(all_done(&again)).await.unwrap().success, 2);
     })
     .await;
@@ -150,7 +150,7 @@ async fn an_acknowledgement_at_the_deadline_is_late() {
             tokio::time::advance(Duration::from_secs(30)).await;
             s.settle(all_done(&batch)).await
         };
-        assert!(matches!(late.await, Err(BrokerError::UnknownHandle(_))));
+        assert!(matches!(late.await, Err(BrokerError::UnknownReceipt(_))));
     })
     .await;
 }
@@ -184,7 +184,7 @@ async fn a_fifo_group_is_blocked_while_a_batch_is_out() {
             s.settle(acks(&batch, &[true, false])).await.unwrap()
         };
         let (next, settled) = tokio::join!(polls.remove(0), unblock);
-        assert_eq!(settled, Settled { success: 1, fail: 1 });
+        assert_eq!(settled, AckCounts { success: 1, fail: 1 });
         assert_eq!(texts(&next.unwrap()), ["2", "3", "4"]);
         assert_eq!(s.lease(1, Stream::Messages, take(10)).await.unwrap().len(), 4, "other groups are not blocked");
     })

@@ -19,7 +19,7 @@ async fn a_crash_loses_leases_and_nothing_else() {
         let leased = s.take(2).await;
         assert_eq!(texts(&leased), ["failed", "leased"]);
         let s = dir.crash(s).await;
-        assert!(matches!(s.settle(all_done(&leased)).await, Err(BrokerError::UnknownHandle(_))));
+        assert!(matches!(s.settle(all_done(&leased)).await, Err(BrokerError::UnknownReceipt(_))));
         let group = s.counters(0).await;
         assert_eq!((group.produced_messages, group.consumed_messages, group.available_messages), (4, 1, 3));
         assert_eq!(s.fail_first(10).await, ["failed", "leased", "new"]);

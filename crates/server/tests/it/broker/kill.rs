@@ -60,7 +60,7 @@ async fn victim() {
                 tokio::task::yield_now().await;
                 continue;
             }
-            broker.settle(&path, Stream::Messages, all_done(&batch)).await.unwrap();
+            broker.ack(&path, Stream::Messages, all_done(&batch)).await.unwrap();
             texts(&batch).iter().for_each(|text| println!("settled {text}"));
         }
     };

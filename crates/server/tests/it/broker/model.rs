@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 use dms_protocol::queue::{NewQueue, QueueMode, TagFilter, TagMode};
 use dms_server::{
     broker::{
-        Ack, Broker, BrokerError, Cause, GroupPath, LeaseRequest, LeasedMessage, PeekState, Settled, Stream, Verdict,
+        Ack, AckCounts, Broker, BrokerError, FailureCause, GroupPath, LeaseRequest, LeasedMessage, PeekState, Stream,
+        Verdict,
         embedded::{EmbeddedBroker, EmbeddedConfig, FailureCounting},
     },
     clock::Clock,
@@ -55,7 +56,9 @@ impl Said {
     fn verdict(self) -> Verdict {
         let cause = |number: Option<u8>| {
             let told = |what: &str, number| Some(format!("{what}-{number}"));
-            number.map(|n| Arc::new(Cause { reason: told("reason", n), error: told("error", n), ..Cause::default() }))
+            number.map(|n| {
+                Arc::new(FailureCause { reason: told("reason", n), error: told("error", n), ..FailureCause::default() })
+            })
         };
         match self {
             Self::Done => Verdict::Success,
@@ -249,15 +252,16 @@ impl Play {
         let (group, stream, messages) = &self.batches[number];
         let said = &said[..said.len().min(messages.len())];
         let mentioned = messages.iter().zip(said).filter_map(|(message, said)| Some((message, (*said)?)));
-        let list: Vec<_> =
-            mentioned.map(|(message, said)| Ack { handle: message.handle.clone(), verdict: said.verdict() }).collect();
+        let list: Vec<_> = mentioned
+            .map(|(message, said)| Ack { receipt: message.receipt.clone(), verdict: said.verdict() })
+            .collect();
         if list.is_empty() {
             return;
         }
-        let settled = self.broker.settle(&self.paths[*group], *stream, list).await;
+        let settled = self.broker.ack(&self.paths[*group], *stream, list).await;
         match (settled, self.model.ack(number, said)) {
-            (Ok(Settled { success, fail }), Judged::Settled(expected)) => assert_eq!((success, fail), expected),
-            (Err(BrokerError::UnknownHandle(_)), Judged::Over)
+            (Ok(AckCounts { success, fail }), Judged::Settled(expected)) => assert_eq!((success, fail), expected),
+            (Err(BrokerError::UnknownReceipt(_)), Judged::Over)
             | (Err(BrokerError::NotRejectable(_)), Judged::Refused) => {}
             (settled, expected) => panic!("{settled:?} where the model has {expected:?}"),
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dms_protocol::queue::NewQueue;
-use dms_server::broker::{Broker, BrokerError, GroupPath, Purged, Settled, Stream, Verdict};
+use dms_server::broker::{AckCounts, Broker, BrokerError, GroupPath, Purged, Stream, Verdict};
 
 use super::stage::{Stage, acks, all_done, message, on_disk, on_each_store, say, take, texts};
 
@@ -70,13 +70,13 @@ async fn leased_messages_are_purged_and_their_acknowledgements_are_answered() {
             s.send(&["done", "fails", "rejected", "lapses"]).await;
             let batches = [s.take(1).await, s.take(1).await, s.take(1).await, s.take(1).await];
             s.purge(group).await;
-            assert_eq!(s.settle(all_done(&batches[0])).await.unwrap(), Settled { success: 1, fail: 0 });
-            assert_eq!(s.settle(acks(&batches[1], &[false])).await.unwrap(), Settled { success: 0, fail: 1 });
+            assert_eq!(s.settle(all_done(&batches[0])).await.unwrap(), AckCounts { success: 1, fail: 0 });
+            assert_eq!(s.settle(acks(&batches[1], &[false])).await.unwrap(), AckCounts { success: 0, fail: 1 });
             let rejected = say(&batches[2], [Verdict::Reject(None)]);
-            assert_eq!(s.settle(rejected).await.unwrap(), Settled { success: 1, fail: 0 });
+            assert_eq!(s.settle(rejected).await.unwrap(), AckCounts { success: 1, fail: 0 });
             tokio::time::sleep(Duration::from_secs(31)).await;
             let lapsed = s.settle(all_done(&batches[3])).await;
-            assert!(matches!(lapsed, Err(BrokerError::UnknownHandle(_))), "{lapsed:?}");
+            assert!(matches!(lapsed, Err(BrokerError::UnknownReceipt(_))), "{lapsed:?}");
             let counters = s.counters(0).await;
             assert_eq!((counters.available_messages, counters.available_dead_letters), (0, Some(0)));
             assert_eq!(counters.consumed_messages, 1, "the one that was done");

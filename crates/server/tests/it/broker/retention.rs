@@ -32,7 +32,7 @@ impl Stage {
             if batch.is_empty() {
                 return done;
             }
-            self.broker.settle(&self.group(group), Stream::Messages, all_done(&batch)).await.unwrap();
+            self.broker.ack(&self.group(group), Stream::Messages, all_done(&batch)).await.unwrap();
             done.extend(texts(&batch));
         }
     }
@@ -122,7 +122,7 @@ async fn settled_messages_go_when_the_queue_says_so() {
         assert_eq!(s.kept().await, 3, "the second group has not read them");
         let batch = s.lease(1, Stream::Messages, take(2)).await.unwrap();
         assert_eq!(s.kept().await, 3, "they are with a consumer");
-        s.broker.settle(&s.group(1), Stream::Messages, acks(&batch, &[true, false])).await.unwrap();
+        s.broker.ack(&s.group(1), Stream::Messages, acks(&batch, &[true, false])).await.unwrap();
         assert_eq!(s.kept().await, 1, "done, and dead");
         assert_eq!(texts(&s.lease(1, Stream::DeadLetters, take(9)).await.unwrap()), ["2"], "dead letters stay");
         assert_eq!(s.late_group().await, ["3"]);

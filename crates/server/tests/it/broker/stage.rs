@@ -9,7 +9,7 @@ use std::{
 use dms_protocol::queue::{ConsumerGroup, GroupId, NewQueue, ProjectId, QueueId, TagFilter, TagMode};
 use dms_server::{
     broker::{
-        Ack, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Settled, Stream, Verdict,
+        Ack, AckCounts, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Stream, Verdict,
         embedded::{EmbeddedBroker, EmbeddedConfig, OpenError},
     },
     clock::Clock,
@@ -135,8 +135,8 @@ impl Stage {
         self.broker.lease(&self.group(group), stream, request).await
     }
 
-    pub(crate) async fn settle(&self, acks: Vec<Ack>) -> Result<Settled, BrokerError> {
-        self.broker.settle(&self.group(0), Stream::Messages, acks).await
+    pub(crate) async fn settle(&self, acks: Vec<Ack>) -> Result<AckCounts, BrokerError> {
+        self.broker.ack(&self.group(0), Stream::Messages, acks).await
     }
 
     /// Consumes a batch, fails its first message, and gives its texts.
@@ -202,7 +202,7 @@ pub(crate) fn acks(batch: &[LeasedMessage], success: &[bool]) -> Vec<Ack> {
 /// Says something of each of the first messages of a batch.
 pub(crate) fn say(batch: &[LeasedMessage], verdicts: impl IntoIterator<Item = Verdict>) -> Vec<Ack> {
     let lines = batch.iter().zip(verdicts);
-    lines.map(|(message, verdict)| Ack { handle: message.handle.clone(), verdict }).collect()
+    lines.map(|(message, verdict)| Ack { receipt: message.receipt.clone(), verdict }).collect()
 }
 
 /// Acknowledges a whole batch.

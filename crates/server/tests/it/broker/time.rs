@@ -182,7 +182,7 @@ async fn a_group_that_holds_all_it_can_get_does_not_stop_others() {
         assert!((15..20).contains(&held), "two thirds of the room: {held}");
         let other = s.lease(1, Stream::Messages, take(1)).await.unwrap();
         assert_eq!(other.len(), 1);
-        s.broker.settle(&s.group(1), Stream::Messages, all_done(&other)).await.unwrap();
+        s.broker.ack(&s.group(1), Stream::Messages, all_done(&other)).await.unwrap();
         assert!(s.lease(0, Stream::Messages, take(1)).await.is_err(), "who has the most waits");
     })
     .await;

@@ -45,7 +45,7 @@ async fn consume(s: Arc<Stage>, group: usize, consumer: usize, ledger: Arc<Ledge
         }
         let done = if round % 7 == 0 { round % batch.len() } else { batch.len() };
         let said: Vec<bool> = (0..batch.len()).map(|place| place < done).collect();
-        let settled = s.broker.settle(&s.group(group), Stream::Messages, acks(&batch, &said)).await.unwrap();
+        let settled = s.broker.ack(&s.group(group), Stream::Messages, acks(&batch, &said)).await.unwrap();
         assert_eq!((settled.success, settled.fail), (done, batch.len() - done));
         let mut book = ledger.settled.lock().unwrap();
         for text in texts(&batch).into_iter().take(done) {

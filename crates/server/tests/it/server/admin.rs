@@ -125,8 +125,8 @@ async fn redeliveries_dead_letters_and_syncs_are_counted() {
     let path = GroupPath { project, queue, group };
     for _ in 0..2 {
         let leased = broker.lease(&path, Stream::Messages, all()).await.unwrap();
-        let failed = Ack { handle: leased[0].handle.clone(), verdict: Verdict::Fail(None) };
-        assert_eq!(broker.settle(&path, Stream::Messages, vec![failed]).await.unwrap().fail, 2);
+        let failed = Ack { receipt: leased[0].receipt.clone(), verdict: Verdict::Fail(None) };
+        assert_eq!(broker.ack(&path, Stream::Messages, vec![failed]).await.unwrap().fail, 2);
     }
 
     let (_, metrics) = get(admin, "/metrics", "").await;

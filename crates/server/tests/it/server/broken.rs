@@ -7,8 +7,8 @@ use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag
 use dms_server::{
     Server, ServerConfig,
     broker::{
-        Ack, Broker, BrokerError, BrokerStats, GroupList, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Peeked,
-        QueueOverview, Quotas, Settled, Stream, Usage,
+        Ack, AckCounts, Broker, BrokerError, BrokerStats, GroupList, GroupPath, LeaseRequest, LeasedMessage,
+        NewMessage, Peeked, QueueOverview, Quotas, Stream, Usage,
     },
 };
 
@@ -51,7 +51,7 @@ impl Broker for Broken {
     async fn lease(&self, _: &GroupPath, _: Stream, _: LeaseRequest) -> Result<Vec<LeasedMessage>, BrokerError> {
         Err(BrokerError::TooManyPolls(1000))
     }
-    async fn settle(&self, _: &GroupPath, _: Stream, _: Vec<Ack>) -> Result<Settled, BrokerError> {
+    async fn ack(&self, _: &GroupPath, _: Stream, _: Vec<Ack>) -> Result<AckCounts, BrokerError> {
         Err(BrokerError::Closed)
     }
     async fn put_tags(&self, _: &ProjectId, _: &QueueId, _: Vec<QueueTag>) -> Result<(), BrokerError> {

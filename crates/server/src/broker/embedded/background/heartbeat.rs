@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// The time between two beats.
-const BEAT: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(100);
 /// A gap between two beats from which on the process counts as paused.
-const PAUSED: Duration = Duration::from_millis(250);
+const MIN_PAUSE: Duration = Duration::from_millis(250);
 /// The least time that a lease has left after a pause, because what waits in the sockets has to be read first.
-const CATCH_UP: Duration = Duration::from_secs(1);
+const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// A pause that an operator should hear of.
-const LONG: Duration = Duration::from_secs(2);
+const LONG_PAUSE: Duration = Duration::from_secs(2);
 
 /// Notices pauses until the task is aborted.
 pub(crate) async fn run(core: Arc<Core>) {
@@ -35,21 +35,21 @@ pub(crate) async fn run(core: Arc<Core>) {
         if idle {
             leased.await;
         } else {
-            sleep(BEAT).await;
+            sleep(INTERVAL).await;
         }
     }
 }
 
 /// When the process was last seen running.
 #[derive(Debug, Default)]
-pub(crate) struct Pulse {
-    witness: Witness,
-    last: Option<Beat>,
+pub(crate) struct PauseDetector {
+    witness: PauseClock,
+    last: Option<ClockReading>,
 }
 
 /// The clocks that tell a pause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Witness {
+pub(crate) enum PauseClock {
     /// None: no pause is noticed.
     #[default]
     Nobody,
@@ -61,7 +61,7 @@ pub(crate) enum Witness {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Beat {
+struct ClockReading {
     tokio: Instant,
     system: std::time::Instant,
 }
@@ -73,31 +73,31 @@ struct Pause {
     length: Duration,
 }
 
-impl Witness {
+impl PauseClock {
     /// The witness for a broker on this clock. Simulated time does not stand still with the process.
     pub(crate) fn of(clock: &Clock) -> Self {
         if clock.is_simulated() { Self::Nobody } else { Self::System }
     }
 }
 
-impl Pulse {
-    pub(crate) fn new(witness: Witness) -> Self {
+impl PauseDetector {
+    pub(crate) fn new(witness: PauseClock) -> Self {
         Self { witness, last: None }
     }
 
     /// Notes that the process runs, and returns the pause that has just ended.
     fn beat(&mut self) -> Option<Pause> {
-        if self.witness == Witness::Nobody {
+        if self.witness == PauseClock::Nobody {
             return None;
         }
-        let now = Beat { tokio: Instant::now(), system: std::time::Instant::now() };
+        let now = ClockReading { tokio: Instant::now(), system: std::time::Instant::now() };
         let last = self.last.replace(now)?;
         let gap = now.tokio.saturating_duration_since(last.tokio);
         let length = match self.witness {
-            Witness::System => gap.min(now.system.saturating_duration_since(last.system)),
+            PauseClock::System => gap.min(now.system.saturating_duration_since(last.system)),
             _ => gap,
         };
-        (length >= PAUSED).then_some(Pause { began: last.tokio, length })
+        (length >= MIN_PAUSE).then_some(Pause { began: last.tokio, length })
     }
 }
 
@@ -105,13 +105,13 @@ impl State {
     /// Notes that the process runs, and extends the open leases by a pause that has just ended. Whatever judges leases by the
     /// time calls this first, because after a pause it may run before the heartbeat does.
     pub(crate) fn notice_pause(&mut self) {
-        let Some(pause) = self.pulse.beat() else { return };
+        let Some(pause) = self.pauses.beat() else { return };
         // Without leases there is no heartbeat.
         if self.deadlines.is_empty() {
             return;
         }
         let (paused, leases) = (pause.length, self.deadlines.len());
-        if paused >= LONG {
+        if paused >= LONG_PAUSE {
             tracing::warn!(?paused, leases, "the process did not run for a while; open leases are extended by as much");
         } else {
             tracing::debug!(
@@ -124,16 +124,16 @@ impl State {
     }
 
     fn extend_leases(&mut self, pause: &Pause, now: Instant) {
-        for (deadline, reader, number) in mem::take(&mut self.deadlines) {
+        for (deadline, cursor, number) in mem::take(&mut self.deadlines) {
             let mut extended = deadline;
             // One that had expired before is no longer of interest to its consumer.
             if deadline > pause.began {
-                extended = (deadline + pause.length).max(now + CATCH_UP);
+                extended = (deadline + pause.length).max(now + MIN_REMAINING);
             }
-            let lease = self.readers.get_mut(&reader).and_then(|reader| reader.leases.get_mut(&number));
+            let lease = self.cursors.get_mut(&cursor).and_then(|cursor| cursor.leases.get_mut(&number));
             if let Some(lease) = lease {
                 lease.deadline = extended;
-                self.deadlines.insert((extended, reader, number));
+                self.deadlines.insert((extended, cursor, number));
             }
         }
     }

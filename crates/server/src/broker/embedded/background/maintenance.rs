@@ -14,27 +14,27 @@ use crate::{
 };
 
 /// How long to wait after the store failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(5);
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// The same when the disk is full: what is deleted then makes room, and somebody waits for it.
-const WHEN_FULL: Duration = Duration::from_secs(1);
+const RETRY_DELAY_WHEN_FULL: Duration = Duration::from_secs(1);
 
 /// Tidies whenever the store wants it, until the task is aborted.
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
-        tidy(&core).await;
+        maintain(&core).await;
         if core.health.refuses() || core.health.cannot_read() {
-            sleep(AFTER_FAILURE).await;
+            sleep(RETRY_DELAY).await;
             probe(&core).await;
         } else {
-            core.housekeeper.notified().await;
+            core.maintenance.notified().await;
         }
     }
 }
 
 /// Tidies until nothing is left to do, or once if that fails.
-async fn tidy(core: &Core) {
+async fn maintain(core: &Core) {
     let mut told = false;
-    while core.store.wants_tidying() {
+    while core.store.needs_maintenance() {
         match step(core).await {
             Ok(true) => yield_now().await,
             Ok(false) => return,
@@ -45,7 +45,7 @@ async fn tidy(core: &Core) {
                 } else if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%error, "the store could not tidy up; it will be tried again");
                 }
-                sleep(if error.is_full() { WHEN_FULL } else { AFTER_FAILURE }).await;
+                sleep(if error.is_full() { RETRY_DELAY_WHEN_FULL } else { RETRY_DELAY }).await;
                 probe(core).await;
             }
         }
@@ -54,13 +54,13 @@ async fn tidy(core: &Core) {
 
 /// Does a piece of it.
 async fn step(core: &Core) -> Result<bool, StoreError> {
-    let asked = core.ask_store(|store| store.tidy());
+    let asked = core.ask_store(|store| store.maintain());
     let tidied = watch(asked, || core.health.index_is_stuck(core.clock.now_ms())).await;
     // What panicked did not come as far as to note why.
     let panicked = tidied.as_ref().err().filter(|error| error.0.is::<JoinError>()).cloned();
     core.health.indexed(core.store.index_error().or(panicked).as_ref(), core.clock.now_ms());
-    if let Some(error) = core.store.no_room() {
-        core.health.has_no_room(&error, core.clock.now_ms());
+    if let Some(error) = core.store.disk_full() {
+        core.health.is_full(&error, core.clock.now_ms());
     }
     tidied
 }
@@ -88,7 +88,7 @@ async fn probe_reads(core: &Core) {
         Ok(is_there) => {
             core.health.reads_again();
             if is_there {
-                core.lock().look_again_for_unreadable();
+                core.lock().retry_unreadable();
                 core.timer.notify_one();
             }
         }

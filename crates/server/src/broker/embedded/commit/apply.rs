@@ -8,29 +8,29 @@ use crate::{
     broker::{
         RetentionPolicy,
         embedded::{
-            command::Work,
-            config::{EmbeddedConfig, Keeping},
+            command::Command,
+            config::{EffectiveRetention, EmbeddedConfig},
             state::{
                 QueueState, State,
-                cursor::Reader,
-                stream::{Lot, Stream},
+                cursor::Cursor,
+                stream::{DelayQueue, Stream},
             },
         },
     },
-    store::{GroupRow, QueueRow, ReaderMark, ReaderNo, Record, Settlement, StreamNo},
+    store::{CursorId, CursorSnapshot, GroupRow, QueueRow, Record, Settlement, StreamId},
 };
 use dms_protocol::queue::{GroupId, QueueId};
 
 /// Whose messages may have become available.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
-    streams: BTreeSet<StreamNo>,
-    readers: BTreeSet<ReaderNo>,
+    streams: BTreeSet<StreamId>,
+    cursors: BTreeSet<CursorId>,
 }
 
 /// How many messages of its stream a reader has not consumed; leased ones are not among them.
-fn waiting(readers: &BTreeMap<ReaderNo, Reader>, number: &ReaderNo, stream: &Stream) -> u64 {
-    readers.get(number).map_or(0, |reader| reader.available(stream))
+fn waiting(cursors: &BTreeMap<CursorId, Cursor>, number: &CursorId, stream: &Stream) -> u64 {
+    cursors.get(number).map_or(0, |cursor| cursor.available(stream))
 }
 
 impl State {
@@ -54,9 +54,9 @@ impl State {
                     queue.tags.clone_from(tags);
                 }
             }
-            Record::RuleFixed(reader, rule) => {
-                if let Some(reader) = self.readers.get_mut(reader) {
-                    reader.rule = Some(crate::broker::embedded::state::label_filter::LabelRule::new(rule));
+            Record::RuleFixed(cursor, rule) => {
+                if let Some(cursor) = self.cursors.get_mut(cursor) {
+                    cursor.rule = Some(crate::broker::embedded::state::label_filter::LabelFilter::new(rule));
                 }
             }
             Record::Appended(number, message) => {
@@ -64,34 +64,34 @@ impl State {
                     self.dead_letter_reasons.add(&info.reason);
                 }
                 if let Some(stream) = self.streams.get_mut(number) {
-                    self.timer_stale |= stream.oldest.is_none();
+                    self.timer_is_stale |= stream.oldest.is_none();
                     stream.push(message.clone());
                     touched.streams.insert(*number);
                 }
             }
-            Record::Parked(lot, message) => {
-                if let Some(lot) = self.lots.get_mut(lot) {
-                    lot.park(message.seq, message.entered_ms);
-                    self.timer_stale = true;
+            Record::Delayed(delay_queue, message) => {
+                if let Some(delay_queue) = self.delay_queues.get_mut(delay_queue) {
+                    delay_queue.push(message.seq, message.entered_ms);
+                    self.timer_is_stale = true;
                 }
             }
-            Record::Unparked(lot, _, seq) => {
-                if let Some(lot) = self.lots.get_mut(lot) {
-                    lot.unpark(*seq);
+            Record::DelayEnded(delay_queue, _, seq) => {
+                if let Some(delay_queue) = self.delay_queues.get_mut(delay_queue) {
+                    delay_queue.remove(*seq);
                 }
             }
-            Record::Settled { reader, lease, histories, settlement } => {
-                self.settled(*reader, *lease, settlement, touched);
-                if let Some(reader) = self.readers.get_mut(reader) {
-                    histories.iter().for_each(|(seq, history)| reader.remember(*seq, history.clone()));
+            Record::Settled { cursor, lease, histories, settlement } => {
+                self.settled(*cursor, *lease, settlement, touched);
+                if let Some(cursor) = self.cursors.get_mut(cursor) {
+                    histories.iter().for_each(|(seq, history)| cursor.remember(*seq, history.clone()));
                 }
             }
-            Record::Skipped => {}
+            Record::GivenUp => {}
             Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy, config),
-            Record::Purged { reader, below } => self.purge(*reader, *below),
-            Record::Emptied { lot, .. } => {
-                if let Some(lot) = self.lots.get_mut(lot) {
-                    lot.clear();
+            Record::Purged { cursor, below } => self.purge(*cursor, *below),
+            Record::DelayQueuePurged { delay_queue, .. } => {
+                if let Some(delay_queue) = self.delay_queues.get_mut(delay_queue) {
+                    delay_queue.clear();
                 }
             }
             Record::Expired { stream, low, oldest } => self.expire(*stream, *low, *oldest),
@@ -101,8 +101,8 @@ impl State {
     fn create_queue(&mut self, row: &QueueRow, config: &EmbeddedConfig) {
         self.begin_creation(row.number, config);
         self.next_number = row.number + 2;
-        self.streams.insert(row.stream(), Stream::empty(config.keeping_of(row, RetentionPolicy::default())));
-        self.lots.insert(row.lot(), Lot::empty(row.stream()));
+        self.streams.insert(row.stream(), Stream::empty(config.retention_of(row, RetentionPolicy::default())));
+        self.delay_queues.insert(row.delay_queue(), DelayQueue::empty(row.stream()));
         let (tags, retention, groups) = (Vec::new(), RetentionPolicy::default(), Vec::new());
         let queue = QueueState { row: row.clone(), tags, retention, groups };
         self.queues.insert(row.id.clone(), queue);
@@ -112,11 +112,12 @@ impl State {
         let Some(stream) = self.queues.get(&row.queue).map(|queue| queue.row.stream()) else { return };
         self.begin_creation(row.number, config);
         self.next_number = row.number + 2;
-        let fresh = |head| ReaderMark { head, consumed: 0, ready: Vec::new(), rule: None };
-        let reader = Reader::new(stream, fresh(row.start));
-        let dead = Reader::new(row.dead_letters(), fresh(1));
-        self.streams.insert(row.dead_letters(), Stream::empty(Keeping::for_time(config.dead_letter_retention)));
-        self.add_group(row.clone(), reader, dead, config);
+        let fresh = |head| CursorSnapshot { head, consumed: 0, ready: Vec::new(), rule: None };
+        let cursor = Cursor::new(stream, fresh(row.start));
+        let dead = Cursor::new(row.dead_letters(), fresh(1));
+        self.streams
+            .insert(row.dead_letters(), Stream::empty(EffectiveRetention::for_time(config.dead_letter_retention)));
+        self.add_group(row.clone(), cursor, dead, config);
     }
 
     /// From now on the queue or group with this number is being created, where that takes time.
@@ -130,7 +131,7 @@ impl State {
         self.creating.remove(&queue.row.number);
         queue.groups.iter().for_each(|group| self.drop_group(group));
         self.streams.remove(&queue.row.stream());
-        self.lots.remove(&queue.row.lot());
+        self.delay_queues.remove(&queue.row.delay_queue());
     }
 
     fn delete_group(&mut self, queue: &QueueId, id: &GroupId) {
@@ -142,49 +143,49 @@ impl State {
 
     fn drop_group(&mut self, group: &GroupRow) {
         self.creating.remove(&group.number);
-        self.drop_reader(group.reader());
-        self.drop_reader(group.dead_letter_reader());
+        self.drop_cursor(group.cursor());
+        self.drop_cursor(group.dead_letter_cursor());
         self.streams.remove(&group.dead_letters());
     }
 
-    fn settled(&mut self, number: ReaderNo, lease: Option<u64>, settlement: &Settlement, touched: &mut Touched) {
-        let Some(reader) = self.readers.get_mut(&number) else { return };
-        let Some(stream) = self.streams.get(&reader.stream) else { return };
+    fn settled(&mut self, number: CursorId, lease: Option<u64>, settlement: &Settlement, touched: &mut Touched) {
+        let Some(cursor) = self.cursors.get_mut(&number) else { return };
+        let Some(stream) = self.streams.get(&cursor.stream) else { return };
         self.dead_letters += settlement.dead.len() as u64;
-        let (ended, of) = (reader.settle(lease, settlement, stream.low), reader.stream);
+        let (ended, of) = (cursor.settle(lease, settlement, stream.low), cursor.stream);
         if let (Some(ended), Some(lease)) = (ended, lease) {
-            self.forget_lease(number, lease, &ended);
+            self.remove_lease(number, lease, &ended);
         }
-        touched.readers.insert(number);
-        self.look_for_settled(of);
+        touched.cursors.insert(number);
+        self.schedule_settled_check(of);
     }
 
-    fn expire(&mut self, number: StreamNo, low: u64, oldest: Option<i64>) {
+    fn expire(&mut self, number: StreamId, low: u64, oldest: Option<i64>) {
         let Some(stream) = self.streams.get_mut(&number) else { return };
-        let before: Vec<u64> = stream.readers.iter().map(|number| waiting(&self.readers, number, stream)).collect();
+        let before: Vec<u64> = stream.cursors.iter().map(|number| waiting(&self.cursors, number, stream)).collect();
         stream.expire(low, oldest);
         let mut unread = Vec::new();
-        for (number, before) in stream.readers.iter().zip(before) {
-            if let Some(reader) = self.readers.get_mut(number) {
-                reader.expire(low);
+        for (number, before) in stream.cursors.iter().zip(before) {
+            if let Some(cursor) = self.cursors.get_mut(number) {
+                cursor.expire(low);
             }
-            match before.saturating_sub(waiting(&self.readers, number, stream)) {
+            match before.saturating_sub(waiting(&self.cursors, number, stream)) {
                 0 => {}
                 count => unread.push((*number, count)),
             }
         }
-        unread.into_iter().for_each(|(reader, count)| self.tell_unread(reader, count));
+        unread.into_iter().for_each(|(cursor, count)| self.log_expired_unread(cursor, count));
     }
 
     /// Logs and counts that messages were deleted that a group had not consumed.
-    fn tell_unread(&mut self, reader: ReaderNo, messages: u64) {
-        if let Some(reader) = self.readers.get_mut(&reader) {
-            reader.expired_unread += messages;
+    fn log_expired_unread(&mut self, cursor: CursorId, messages: u64) {
+        if let Some(cursor) = self.cursors.get_mut(&cursor) {
+            cursor.expired_unread += messages;
         }
         let groups = self.queues.values().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group)));
-        let mut of = groups.filter(|(_, group)| [group.reader(), group.dead_letter_reader()].contains(&reader));
+        let mut of = groups.filter(|(_, group)| [group.cursor(), group.dead_letter_cursor()].contains(&cursor));
         let Some((queue, group)) = of.next() else { return };
-        let (queue, dead) = (&queue.row.name, reader == group.dead_letter_reader());
+        let (queue, dead) = (&queue.row.name, cursor == group.dead_letter_cursor());
         let what = if dead { "dead letters" } else { "messages" };
         tracing::warn!(%queue, group = %group.name, messages, "the retention of {what} is over: they are deleted unread");
     }
@@ -192,38 +193,38 @@ impl State {
     /// Wakes one waiting call for each reader that has something; it wakes the next if there is more.
     fn wake(&mut self, touched: &Touched) {
         let of_streams = touched.streams.iter().filter_map(|number| self.streams.get(number));
-        let readers = of_streams.flat_map(|stream| &stream.readers).chain(&touched.readers);
-        for reader in readers.filter_map(|number| self.readers.get(number)) {
-            if self.streams.get(&reader.stream).is_some_and(|stream| reader.has_available(stream)) {
-                reader.wake.notify_one();
+        let cursors = of_streams.flat_map(|stream| &stream.cursors).chain(&touched.cursors);
+        for cursor in cursors.filter_map(|number| self.cursors.get(number)) {
+            if self.streams.get(&cursor.stream).is_some_and(|stream| cursor.has_available(stream)) {
+                cursor.wake.notify_one();
             }
         }
         // Nobody reads these: nothing of them has to stay in memory.
         for number in &touched.streams {
-            if let Some(stream) = self.streams.get_mut(number).filter(|stream| stream.readers.is_empty()) {
+            if let Some(stream) = self.streams.get_mut(number).filter(|stream| stream.cursors.is_empty()) {
                 stream.forget_below(stream.next);
             }
         }
     }
 
     /// Work could not be committed: what was held for it is free again.
-    pub(crate) fn take_back(&mut self, work: &Work) {
-        self.timer_stale = true;
-        match work {
-            Work::End(leases) => {
-                for (reader, lease, _) in leases {
-                    let reader = self.readers.get_mut(reader);
-                    if let Some(lease) = reader.and_then(|reader| reader.leases.get_mut(lease)) {
-                        lease.settling = false;
+    pub(crate) fn roll_back(&mut self, command: &Command) {
+        self.timer_is_stale = true;
+        match command {
+            Command::End(leases) => {
+                for (cursor, lease, _) in leases {
+                    let cursor = self.cursors.get_mut(cursor);
+                    if let Some(lease) = cursor.and_then(|cursor| cursor.leases.get_mut(lease)) {
+                        lease.is_ending = false;
                     }
                 }
             }
-            Work::DropSettled(stream) => {
-                self.look_for_settled(*stream);
+            Command::DropSettled(stream) => {
+                self.schedule_settled_check(*stream);
             }
-            Work::Unpark { lot, due, .. } => {
-                if let (Some(lot), Some(first)) = (self.lots.get_mut(lot), due.first()) {
-                    lot.look_at(first.entered_ms);
+            Command::EndDelays { delay_queue, due, .. } => {
+                if let (Some(delay_queue), Some(first)) = (self.delay_queues.get_mut(delay_queue), due.first()) {
+                    delay_queue.look_at(first.entered_ms);
                 }
             }
             _ => {}

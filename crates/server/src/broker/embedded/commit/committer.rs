@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     broker::{
-        BrokerError, Told,
+        AlreadyLogged, BrokerError,
         embedded::{
-            command::{Job, Kind, Work},
+            command::{Command, CommandKind, Request},
             commit::prepare::Preparer,
             core::Core,
             health::watch,
@@ -19,45 +19,45 @@ use crate::{
 };
 
 /// The most work of one commit, so that an answer does not wait long.
-const MOST_JOBS: usize = 2_000;
+const MAX_REQUESTS: usize = 2_000;
 /// The most bytes of one commit.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Commits until it is told to stop or nobody is left to ask.
-pub(crate) async fn run(core: Arc<Core>, mut jobs: mpsc::UnboundedReceiver<Job>) {
-    let mut next = jobs.recv().await;
+pub(crate) async fn run(core: Arc<Core>, mut requests: mpsc::UnboundedReceiver<Request>) {
+    let mut next = requests.recv().await;
     while let Some(first) = next.take() {
         let mut group = vec![first];
-        if !group[0].work.is_alone() {
-            next = gather(&mut group, &mut jobs);
+        if !group[0].command.commits_alone() {
+            next = gather(&mut group, &mut requests);
         }
-        let stop = matches!(group[0].work, Work::Stop);
+        let stop = matches!(group[0].command, Command::Stop);
         commit(&core, group).await;
         if stop {
             return;
         }
         if next.is_none() {
-            next = jobs.recv().await;
+            next = requests.recv().await;
         }
     }
 }
 
 /// Adds the work that waits already; gives the job that has to wait for the next commit.
-fn gather(group: &mut Vec<Job>, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Option<Job> {
-    let mut bytes = group.iter().map(|job| job.work.bytes()).sum::<usize>();
-    while group.len() < MOST_JOBS {
-        let job = jobs.try_recv().ok()?;
-        bytes += job.work.bytes();
-        if job.work.is_alone() || bytes > MOST_BYTES {
-            return Some(job);
+fn gather(group: &mut Vec<Request>, requests: &mut mpsc::UnboundedReceiver<Request>) -> Option<Request> {
+    let mut bytes = group.iter().map(|request| request.command.bytes()).sum::<usize>();
+    while group.len() < MAX_REQUESTS {
+        let request = requests.try_recv().ok()?;
+        bytes += request.command.bytes();
+        if request.command.commits_alone() || bytes > MAX_BYTES {
+            return Some(request);
         }
-        group.push(job);
+        group.push(request);
     }
     None
 }
 
 /// Commits a group: everybody is answered after the commit, and the state changes only if it went well.
-async fn commit(core: &Arc<Core>, group: Vec<Job>) {
+async fn commit(core: &Arc<Core>, group: Vec<Request>) {
     let (accepted, records) = prepare(core, group);
     match store(core, &accepted, &records).await {
         Ok(()) => {
@@ -76,82 +76,83 @@ async fn commit(core: &Arc<Core>, group: Vec<Job>) {
         }
         // On a full disk what needs no room still goes: each for itself then.
         Err(error) if accepted.len() > 1 => {
-            tracing::debug!(%error, works = accepted.len(), "the store could not commit works together; trying each alone");
-            for job in accepted {
-                Box::pin(commit(core, vec![job])).await;
+            tracing::debug!(%error, commands = accepted.len(), "the store could not commit works together; trying each alone");
+            for request in accepted {
+                Box::pin(commit(core, vec![request])).await;
             }
         }
         Err(error) => {
             tracing::debug!(%error, "the store could not commit; nothing was changed");
             kinds(&accepted).for_each(|kind| core.health.refused(kind, &error, core.clock.now_ms()));
             // Looks from time to time whether it could.
-            core.housekeeper.notify_one();
+            core.maintenance.notify_one();
             let mut state = core.lock();
-            accepted.iter().for_each(|job| state.take_back(&job.work));
+            accepted.iter().for_each(|request| state.roll_back(&request.command));
             answer(core, state, accepted, &Err(error));
         }
     }
-    if core.store.wants_tidying() {
-        core.housekeeper.notify_one();
+    if core.store.needs_maintenance() {
+        core.maintenance.notify_one();
     }
 }
 
-fn is_send(job: &Job) -> bool {
-    job.work.kind() == Kind::Send
+fn is_send(request: &Request) -> bool {
+    request.command.kind() == CommandKind::Send
 }
 
-fn is_mixed(jobs: &[Job]) -> bool {
-    jobs.iter().any(is_send) && !jobs.iter().all(is_send)
+fn is_mixed(requests: &[Request]) -> bool {
+    requests.iter().any(is_send) && !requests.iter().all(is_send)
 }
 
-fn kinds(jobs: &[Job]) -> impl Iterator<Item = Kind> {
-    jobs.iter().map(|job| job.work.kind())
+fn kinds(requests: &[Request]) -> impl Iterator<Item = CommandKind> {
+    requests.iter().map(|request| request.command.kind())
 }
 
-async fn store(core: &Core, jobs: &[Job], records: &Arc<Vec<Record>>) -> Result<(), StoreError> {
+async fn store(core: &Core, requests: &[Request], records: &Arc<Vec<Record>>) -> Result<(), StoreError> {
     if records.is_empty() {
         return Ok(());
     }
     let records = records.clone();
     let committed = core.ask_store(move |store| store.commit(&records));
     let stuck = || {
-        core.health.is_stuck(kinds(jobs), core.clock.now_ms());
-        core.housekeeper.notify_one();
+        core.health.is_stuck(kinds(requests), core.clock.now_ms());
+        core.maintenance.notify_one();
     };
     watch(committed, stuck).await
 }
 
 /// Answers everybody once the state can be looked at again.
-fn answer(core: &Core, mut state: MutexGuard<'_, State>, jobs: Vec<Job>, outcome: &Result<(), StoreError>) {
-    if std::mem::take(&mut state.timer_stale) {
+fn answer(core: &Core, mut state: MutexGuard<'_, State>, requests: Vec<Request>, outcome: &Result<(), StoreError>) {
+    if std::mem::take(&mut state.timer_is_stale) {
         core.timer.notify_one();
     }
     drop(state);
-    for job in jobs {
+    for request in requests {
         // Nobody may be waiting any more: the work is done all the same.
-        let _ = job.reply.send(outcome.clone().map_err(|error| BrokerError::Store(Arc::new(Told(error.0)))));
+        let _ =
+            request.reply.send(outcome.clone().map_err(|error| BrokerError::Store(Arc::new(AlreadyLogged(error.0)))));
     }
 }
 
 /// The records of a group; work that is refused is answered at once and left out.
-fn prepare(core: &Core, group: Vec<Job>) -> (Vec<Job>, Arc<Vec<Record>>) {
+fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Arc<Vec<Record>>) {
     let mut state = core.lock();
     let mut preparer = Preparer::new(&state, &core.config, core.clock.now_ms());
     let mut accepted = Vec::with_capacity(group.len());
     let mut refused = Vec::new();
     let mut records = Vec::new();
-    for job in group {
-        match preparer.prepare(&job.work) {
+    for request in group {
+        match preparer.prepare(&request.command) {
             Ok(more) => {
                 records.extend(more);
-                accepted.push(job);
+                accepted.push(request);
             }
-            Err(error) => refused.push((job, error)),
+            Err(error) => refused.push((request, error)),
         }
     }
-    for (job, error) in refused {
-        state.take_back(&job.work);
-        let _ = job.reply.send(Err(error));
+    for (request, error) in refused {
+        state.roll_back(&request.command);
+        let _ = request.reply.send(Err(error));
     }
     (accepted, Arc::new(records))
 }

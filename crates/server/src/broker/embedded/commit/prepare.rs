@@ -6,17 +6,17 @@ use crate::{
     broker::{
         BrokerError, NewMessage,
         embedded::{
-            command::{Admin, Work},
+            command::{AdminCommand, Command},
             config::{EmbeddedConfig, StartPosition},
             state::{
                 State,
-                label_filter::LabelRule,
-                lease::{Ending, Judgement},
+                label_filter::LabelFilter,
+                lease::{AckDecision, LeaseEnd},
             },
         },
     },
     clock::whole_ms,
-    store::{GroupRow, QueueRow, ReaderNo, Record, Stored, StreamNo},
+    store::{CursorId, GroupRow, QueueRow, Record, StoredMessage, StreamId},
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -29,7 +29,7 @@ pub(crate) struct Preparer<'a> {
     config: &'a EmbeddedConfig,
     now_ms: i64,
     /// The next place of each stream and lot, and when its newest message entered: the state's, and this commit's.
-    ends: BTreeMap<StreamNo, (u64, i64)>,
+    ends: BTreeMap<StreamId, (u64, i64)>,
 }
 
 type Prepared = Result<Vec<Record>, BrokerError>;
@@ -44,31 +44,31 @@ impl<'a> Preparer<'a> {
     ///
     /// # Errors
     /// When what it is about is gone, or a rule forbids it.
-    pub(crate) fn prepare(&mut self, work: &Work) -> Prepared {
-        match work {
-            Work::Append(queue, messages) => self.append(queue, messages),
-            Work::End(leases) => self.end(leases),
-            Work::Skip(reader, settlement) => Ok(match self.state.readers.get(reader) {
+    pub(crate) fn prepare(&mut self, command: &Command) -> Prepared {
+        match command {
+            Command::Append(queue, messages) => self.append(queue, messages),
+            Command::End(leases) => self.end(leases),
+            Command::Skip(cursor, settlement) => Ok(match self.state.cursors.get(cursor) {
                 Some(_) => vec![Record::Settled {
-                    reader: *reader,
+                    cursor: *cursor,
                     lease: None,
                     histories: Vec::new(),
                     settlement: settlement.clone(),
                 }],
                 None => Vec::new(),
             }),
-            Work::Unpark { lot, stream, due } => Ok(self.unpark(*lot, *stream, due)),
-            Work::Drop(lot, due, seq) => Ok(match self.state.lots.get(lot) {
-                Some(held) if held.aside.contains(*seq) => vec![Record::Unparked(*lot, *due, *seq)],
+            Command::EndDelays { delay_queue, stream, due } => Ok(self.end_delays(*delay_queue, *stream, due)),
+            Command::Drop(delay_queue, due, seq) => Ok(match self.state.delay_queues.get(delay_queue) {
+                Some(held) if held.set_aside.contains(*seq) => vec![Record::DelayEnded(*delay_queue, *due, *seq)],
                 _ => Vec::new(),
             }),
-            Work::Expire { stream, low, oldest } => Ok(match self.state.streams.get(stream) {
+            Command::Expire { stream, low, oldest } => Ok(match self.state.streams.get(stream) {
                 Some(_) => vec![Record::Expired { stream: *stream, low: *low, oldest: *oldest }],
                 None => Vec::new(),
             }),
-            Work::DropSettled(stream) => Ok(self.drop_settled(*stream).into_iter().collect()),
-            Work::Admin(admin) => self.admin(admin),
-            Work::Stop => Ok(Vec::new()),
+            Command::DropSettled(stream) => Ok(self.drop_settled(*stream).into_iter().collect()),
+            Command::AdminCommand(admin) => self.admin(admin),
+            Command::Stop => Ok(Vec::new()),
         }
     }
 
@@ -79,10 +79,10 @@ impl<'a> Preparer<'a> {
 
     fn append_one(&mut self, queue: &QueueRow, message: &NewMessage) -> Record {
         let delay = whole_ms(message.delay);
-        let stream = if delay > 0 { queue.lot() } else { queue.stream() };
+        let stream = if delay > 0 { queue.delay_queue() } else { queue.stream() };
         let (seq, entered_ms) = self.place(stream);
         let stored = |entered_ms| {
-            Arc::new(Stored {
+            Arc::new(StoredMessage {
                 seq,
                 entered_ms,
                 json: message.json.clone(),
@@ -93,88 +93,89 @@ impl<'a> Preparer<'a> {
             })
         };
         if delay > 0 {
-            Record::Parked(stream, stored(self.now_ms.saturating_add(delay)))
+            Record::Delayed(stream, stored(self.now_ms.saturating_add(delay)))
         } else {
             Record::Appended(stream, stored(entered_ms))
         }
     }
 
     /// The next place of a stream, and when its message enters: never before the one in front of it.
-    fn place(&mut self, stream: StreamNo) -> (u64, i64) {
+    fn place(&mut self, stream: StreamId) -> (u64, i64) {
         let end = self.ends.entry(stream).or_insert_with(|| match self.state.streams.get(&stream) {
             Some(stream) => (stream.next, stream.newest),
-            None => (self.state.lots.get(&stream).map_or(1, |lot| lot.next), 0),
+            None => (self.state.delay_queues.get(&stream).map_or(1, |delay_queue| delay_queue.next), 0),
         });
         let place = (end.0, end.1.max(self.now_ms));
         *end = (place.0 + 1, place.1);
         place
     }
 
-    fn end(&mut self, leases: &[(ReaderNo, u64, Ending)]) -> Prepared {
+    fn end(&mut self, leases: &[(CursorId, u64, LeaseEnd)]) -> Prepared {
         let mut records = Vec::new();
         for (number, lease, ending) in leases {
-            let reader = self.state.readers.get(number).ok_or(BrokerError::GroupNotFound)?;
-            let lease_held = reader
+            let cursor = self.state.cursors.get(number).ok_or(BrokerError::GroupNotFound)?;
+            let lease_held = cursor
                 .leases
                 .get(lease)
-                .ok_or_else(|| BrokerError::UnknownHandle("The lease has just ended.".to_owned()))?;
-            let dead_after = reader.dead.map(|(_, failures)| failures);
-            let judged = lease_held.judge(ending, self.config.failure_counting, dead_after, self.now_ms);
-            let Judgement { mut settlement, deaths, histories } = judged.without_purged(lease_held, reader.purged);
-            settlement.head = reader.durable_head();
-            for (position, info) in deaths {
-                if let (Some((stream, _)), Some(entry)) = (reader.dead, lease_held.entries.get(position)) {
-                    records.push(self.bury(stream, &entry.message, info));
+                .ok_or_else(|| BrokerError::UnknownReceipt("The lease has just ended.".to_owned()))?;
+            let dead_after = cursor.dead.map(|(_, failures)| failures);
+            let decision = lease_held.decide(ending, self.config.failure_counting, dead_after, self.now_ms);
+            let AckDecision { mut settlement, dead_letters, histories } =
+                decision.without_purged(lease_held, cursor.purged);
+            settlement.head = cursor.durable_head();
+            for (position, info) in dead_letters {
+                if let (Some((stream, _)), Some(entry)) = (cursor.dead, lease_held.entries.get(position)) {
+                    records.push(self.dead_letter(stream, &entry.message, info));
                 }
             }
-            records.push(Record::Settled { reader: *number, lease: Some(*lease), histories, settlement });
+            records.push(Record::Settled { cursor: *number, lease: Some(*lease), histories, settlement });
         }
         Ok(records)
     }
 
     /// A message becomes a dead letter: a copy, because it outlives the message.
-    fn bury(&mut self, stream: StreamNo, message: &Stored, info: DeadLetterInfo) -> Record {
+    fn dead_letter(&mut self, stream: StreamId, message: &StoredMessage, info: DeadLetterInfo) -> Record {
         let (seq, entered_ms) = self.place(stream);
         let json = without_labels(message);
         let (tags, body_bytes, dead_letter) = (Arc::default(), message.body_bytes, Some(Arc::new(info)));
-        Record::Appended(stream, Arc::new(Stored { seq, entered_ms, json, body_bytes, tags, dead_letter }))
+        Record::Appended(stream, Arc::new(StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter }))
     }
 
-    fn unpark(&mut self, lot: StreamNo, stream: StreamNo, due: &[Arc<Stored>]) -> Vec<Record> {
-        let Some(held) = self.state.lots.get(&lot) else { return Vec::new() };
+    fn end_delays(&mut self, delay_queue: StreamId, stream: StreamId, due: &[Arc<StoredMessage>]) -> Vec<Record> {
+        let Some(held) = self.state.delay_queues.get(&delay_queue) else { return Vec::new() };
         let mut records = Vec::with_capacity(due.len() * 2);
         // What was purged while it was being read stays purged.
         for message in due.iter().filter(|message| message.seq >= held.low) {
             let (seq, entered_ms) = self.place(stream);
-            let Stored { body_bytes, .. } = **message;
+            let StoredMessage { body_bytes, .. } = **message;
             let (json, tags) = (message.json.clone(), message.tags.clone());
-            records.push(Record::Unparked(lot, message.entered_ms, message.seq));
-            let stored = Stored { seq, entered_ms, json, body_bytes, tags, dead_letter: None };
+            records.push(Record::DelayEnded(delay_queue, message.entered_ms, message.seq));
+            let stored = StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: None };
             records.push(Record::Appended(stream, Arc::new(stored)));
         }
         records
     }
 
-    fn admin(&self, admin: &Admin) -> Prepared {
+    fn admin(&self, admin: &AdminCommand) -> Prepared {
         match admin {
-            Admin::CreateQueue(row) => self.create_queue(row),
-            Admin::DeleteQueue(queue) => {
+            AdminCommand::CreateQueue(row) => self.create_queue(row),
+            AdminCommand::DeleteQueue(queue) => {
                 self.queue_row(queue)?;
                 Ok(vec![Record::QueueDeleted(queue.clone())])
             }
-            Admin::CreateGroups(queue, groups) => self.create_groups(queue, groups),
-            Admin::DeleteGroup(queue, group) => {
+            AdminCommand::CreateGroups(queue, groups) => self.create_groups(queue, groups),
+            AdminCommand::DeleteGroup(queue, group) => {
                 self.state.queues.get(queue).ok_or(BrokerError::QueueNotFound)?.group(group)?;
                 Ok(vec![Record::GroupDeleted(queue.clone(), group.clone())])
             }
-            Admin::PutTags(queue, tags) => self.put_tags(queue, tags),
-            Admin::DeleteTags(queue, tags) => self.delete_tags(queue, tags),
-            Admin::FixRule(reader, rule) => self.fix_rule(*reader, rule),
-            Admin::SetRetention(queue, policy) => {
+            AdminCommand::PutTags(queue, tags) => self.put_tags(queue, tags),
+            AdminCommand::DeleteTags(queue, tags) => self.delete_tags(queue, tags),
+            AdminCommand::FixRule(cursor, rule) => self.fix_rule(*cursor, rule),
+            AdminCommand::SetRetention(queue, policy) => {
                 self.queue_row(queue)?;
                 Ok(vec![Record::RetentionSet(queue.clone(), *policy)])
             }
-            Admin::Purge(queue, group) => self.purge(queue, group.as_ref()),
+            AdminCommand::Purge(queue, group) => self.purge(queue, group.as_ref()),
         }
     }
 
@@ -223,8 +224,8 @@ impl<'a> Preparer<'a> {
     }
 
     /// Where the stream begins without what every reader has settled; nothing where that is where it begins now.
-    fn drop_settled(&self, number: StreamNo) -> Option<Record> {
-        let (low, oldest) = self.state.settled_front(number)?;
+    fn drop_settled(&self, number: StreamId) -> Option<Record> {
+        let (low, oldest) = self.state.settled_prefix(number)?;
         Some(Record::Expired { stream: number, low, oldest })
     }
 
@@ -232,14 +233,17 @@ impl<'a> Preparer<'a> {
     /// among them.
     fn purge(&self, id: &QueueId, group: Option<&GroupId>) -> Prepared {
         let queue = self.state.queues.get(id).ok_or(BrokerError::QueueNotFound)?;
-        let (stream, lot) = (queue.row.stream(), queue.row.lot());
+        let (stream, delay_queue) = (queue.row.stream(), queue.row.delay_queue());
         let below = self.state.streams.get(&stream).ok_or(BrokerError::QueueNotFound)?.next;
         if let Some(group) = group {
-            return Ok(vec![Record::Purged { reader: queue.group(group)?.reader(), below }]);
+            return Ok(vec![Record::Purged { cursor: queue.group(group)?.cursor(), below }]);
         }
-        let groups = queue.groups.iter().map(|group| Record::Purged { reader: group.reader(), below });
-        let parked_below = self.state.lots.get(&lot).map_or(1, |lot| lot.next);
-        let gone = [Record::Emptied { lot, below: parked_below }, Record::Expired { stream, low: below, oldest: None }];
+        let groups = queue.groups.iter().map(|group| Record::Purged { cursor: group.cursor(), below });
+        let delayed_below = self.state.delay_queues.get(&delay_queue).map_or(1, |delay_queue| delay_queue.next);
+        let gone = [
+            Record::DelayQueuePurged { delay_queue, below: delayed_below },
+            Record::Expired { stream, low: below, oldest: None },
+        ];
         Ok(groups.chain(gone).collect())
     }
 
@@ -268,9 +272,9 @@ impl<'a> Preparer<'a> {
         Ok(if left.len() == queue.tags.len() { Vec::new() } else { vec![Record::TagsSet(id.clone(), left)] })
     }
 
-    fn fix_rule(&self, number: ReaderNo, rule: &LabelRule) -> Prepared {
-        let reader = self.state.readers.get(&number).ok_or(BrokerError::GroupNotFound)?;
-        match &reader.rule {
+    fn fix_rule(&self, number: CursorId, rule: &LabelFilter) -> Prepared {
+        let cursor = self.state.cursors.get(&number).ok_or(BrokerError::GroupNotFound)?;
+        match &cursor.rule {
             None => Ok(vec![Record::RuleFixed(number, rule.filter().clone())]),
             Some(fixed) if fixed == rule => Ok(Vec::new()),
             Some(fixed) => Err(BrokerError::FilterChanged(fixed.to_string())),
@@ -279,7 +283,7 @@ impl<'a> Preparer<'a> {
 }
 
 /// The JSON of a message without its labels: dead letters carry none (API reference 5.3.4).
-fn without_labels(message: &Stored) -> bytes::Bytes {
+fn without_labels(message: &StoredMessage) -> bytes::Bytes {
     if message.tags.is_empty() {
         return message.json.clone();
     }
@@ -300,7 +304,14 @@ mod tests {
     fn labels_are_cut_off_a_dead_letter() {
         let dead = |json: &'static str, tags: &[&str]| {
             let tags = tags.iter().map(|&tag| tag.into()).collect();
-            without_labels(&Stored { seq: 1, entered_ms: 0, json: json.into(), body_bytes: 1, tags, dead_letter: None })
+            without_labels(&StoredMessage {
+                seq: 1,
+                entered_ms: 0,
+                json: json.into(),
+                body_bytes: 1,
+                tags,
+                dead_letter: None,
+            })
         };
         assert_eq!(
             dead(r#"{"body":1,"attributes":{},"tags":["a","b"]}"#, &["a", "b"]),

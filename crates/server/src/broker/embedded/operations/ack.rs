@@ -7,18 +7,18 @@ use tokio::time::Instant;
 
 use crate::{
     broker::{
-        Ack, BrokerError, GroupPath, Settled, Stream, Verdict,
+        Ack, AckCounts, BrokerError, GroupPath, Stream, Verdict,
         embedded::{
-            command::Work,
+            command::Command,
             core::Core,
             state::{
                 State,
-                lease::{Ending, Lease, Stop},
-                receipt::Handle,
+                lease::{Lease, LeaseEnd, StopReason},
+                receipt::Receipt,
             },
         },
     },
-    store::ReaderNo,
+    store::CursorId,
 };
 use dms_protocol::json::quoted;
 
@@ -26,25 +26,25 @@ use dms_protocol::json::quoted;
 type Verdicts = BTreeMap<u64, Vec<Option<Verdict>>>;
 
 /// A batch, with its reader and its number.
-type Named<'a> = (ReaderNo, u64, &'a Lease);
+type NamedLease<'a> = (CursorId, u64, &'a Lease);
 
 /// Settles what the acknowledgements say; with a bad token among them, nothing.
-pub(crate) async fn settle(
+pub(crate) async fn ack(
     core: &Core,
     path: &GroupPath,
     stream: Stream,
     acks: Vec<Ack>,
-) -> Result<Settled, BrokerError> {
+) -> Result<AckCounts, BrokerError> {
     let (settled, pending) = {
         let mut state = core.open()?;
-        let (_, reader) = state.reader_of(path, stream, &core.at())?;
+        let (_, cursor) = state.cursor_of(path, stream, &core.at())?;
         state.notice_pause();
-        let verdicts = state.verdicts(reader, stream, acks)?;
-        let (settled, endings) = state.begin_ending(reader, verdicts);
+        let verdicts = state.verdicts(cursor, stream, acks)?;
+        let (settled, endings) = state.begin_ends(cursor, verdicts);
         if endings.is_empty() {
             return Ok(settled);
         }
-        (settled, core.submit(Work::End(endings)))
+        (settled, core.submit(Command::End(endings)))
     };
     pending.outcome().await?;
     Ok(settled)
@@ -52,29 +52,29 @@ pub(crate) async fn settle(
 
 impl State {
     /// Reads the tokens. One batch may be named by several, and a token may stand there twice: a failure wins.
-    fn verdicts(&self, number: ReaderNo, stream: Stream, acks: Vec<Ack>) -> Result<Verdicts, BrokerError> {
+    fn verdicts(&self, number: CursorId, stream: Stream, acks: Vec<Ack>) -> Result<Verdicts, BrokerError> {
         let now = Instant::now();
         let mut verdicts = Verdicts::new();
         // Nearly always all of them name one batch.
         let mut last = None;
         for (line, ack) in acks.into_iter().enumerate() {
-            let unknown = |reason| BrokerError::UnknownHandle(about(line, &ack.handle, reason));
-            let handle = Handle::decode(&ack.handle).ok_or_else(|| unknown("cannot be read"))?;
-            let named = last.filter(|(.., batch): &Named<'_>| batch.token == handle.batch);
-            let named = named.or_else(|| self.named(&handle));
-            let (reader, lease, batch) = named.ok_or_else(|| unknown("names no open lease"))?;
-            last = Some((reader, lease, batch));
-            if !batch.holds(&handle) {
+            let unknown = |reason| BrokerError::UnknownReceipt(about(line, &ack.receipt, reason));
+            let receipt = Receipt::decode(&ack.receipt).ok_or_else(|| unknown("cannot be read"))?;
+            let named = last.filter(|(.., batch): &NamedLease<'_>| batch.token == receipt.batch);
+            let named = named.or_else(|| self.named(&receipt));
+            let (cursor, lease, batch) = named.ok_or_else(|| unknown("names no open lease"))?;
+            last = Some((cursor, lease, batch));
+            if !batch.holds(&receipt) {
                 return Err(unknown("names no open lease"));
             }
-            if reader != number {
-                return Err(BrokerError::ForeignHandle(about(line, &ack.handle, "was given to another consumer")));
+            if cursor != number {
+                return Err(BrokerError::ForeignReceipt(about(line, &ack.receipt, "was given to another consumer")));
             }
             if !batch.is_open(now) {
                 return Err(unknown("names a lease that is over, or was acknowledged before"));
             }
             let said = verdicts.entry(lease).or_insert_with(|| vec![None; batch.entries.len()]);
-            let said = &mut said[usize::from(handle.position)];
+            let said = &mut said[usize::from(receipt.position)];
             if matches!(ack.verdict, Verdict::Reject(_))
                 && let Some(reason) = self.not_rejectable(number, stream)
             {
@@ -89,18 +89,18 @@ impl State {
     }
 
     /// The batch that a token names.
-    fn named(&self, handle: &Handle) -> Option<Named<'_>> {
-        let (reader, lease) = *self.tokens.get(&handle.batch)?;
-        Some((reader, lease, self.readers.get(&reader)?.leases.get(&lease)?))
+    fn named(&self, receipt: &Receipt) -> Option<NamedLease<'_>> {
+        let (cursor, lease) = *self.tokens.get(&receipt.batch)?;
+        Some((cursor, lease, self.cursors.get(&cursor)?.leases.get(&lease)?))
     }
 
     /// Why messages of a reader cannot be rejected, if they cannot.
-    fn not_rejectable(&self, reader: ReaderNo, stream: Stream) -> Option<&'static str> {
+    fn not_rejectable(&self, cursor: CursorId, stream: Stream) -> Option<&'static str> {
         match stream {
             Stream::DeadLetters => Some(
                 "A dead letter cannot be rejected: it is one already. Acknowledge it with success to delete it, or with fail.",
             ),
-            Stream::Messages if self.readers.get(&reader).is_some_and(|reader| reader.dead.is_some()) => None,
+            Stream::Messages if self.cursors.get(&cursor).is_some_and(|cursor| cursor.dead.is_some()) => None,
             Stream::Messages => Some(
                 "A message of a queue without dead letters cannot be rejected. Create the queue with redrive_policy enable \
                  and max_consume_count, or acknowledge the message with success or fail.",
@@ -110,14 +110,14 @@ impl State {
 
     /// Marks the batches as settling, and says how each ends: all before the first message that is neither done nor
     /// rejected are settled.
-    fn begin_ending(&mut self, number: ReaderNo, verdicts: Verdicts) -> (Settled, Vec<(ReaderNo, u64, Ending)>) {
-        let mut counts = Settled::default();
+    fn begin_ends(&mut self, number: CursorId, verdicts: Verdicts) -> (AckCounts, Vec<(CursorId, u64, LeaseEnd)>) {
+        let mut counts = AckCounts::default();
         let mut endings = Vec::with_capacity(verdicts.len());
         for (lease, said) in verdicts {
             let ending = ending(said);
-            let reader = self.readers.get_mut(&number);
-            let Some(batch) = reader.and_then(|reader| reader.leases.get_mut(&lease)) else { continue };
-            batch.settling = true;
+            let cursor = self.cursors.get_mut(&number);
+            let Some(batch) = cursor.and_then(|cursor| cursor.leases.get_mut(&lease)) else { continue };
+            batch.is_ending = true;
             let counted = batch.count(&ending);
             counts.success += counted.success;
             counts.fail += counted.fail;
@@ -128,21 +128,21 @@ impl State {
 }
 
 /// What is wrong with the handle of a line.
-fn about(line: usize, handle: &str, reason: &str) -> String {
-    format!("message[{line}].handler {} {reason}.", quoted(handle))
+fn about(line: usize, receipt: &str, reason: &str) -> String {
+    format!("message[{line}].handler {} {reason}.", quoted(receipt))
 }
 
 /// How a batch ends of whose messages this is said, in its own order.
-fn ending(said: Vec<Option<Verdict>>) -> Ending {
+fn ending(said: Vec<Option<Verdict>>) -> LeaseEnd {
     let settled = said.iter().take_while(|said| said.as_ref().is_some_and(Verdict::settles)).count();
-    let (mut rejected, mut stop) = (Vec::new(), Stop::Failed(None));
+    let (mut rejected, mut stop) = (Vec::new(), StopReason::Failed(None));
     for (position, said) in said.into_iter().enumerate().take(settled + 1) {
         match said {
             Some(Verdict::Reject(cause)) => rejected.push((position, cause)),
-            Some(Verdict::Fail(cause)) => stop = Stop::Failed(cause),
-            Some(Verdict::Release) => stop = Stop::Released,
+            Some(Verdict::Fail(cause)) => stop = StopReason::Failed(cause),
+            Some(Verdict::Release) => stop = StopReason::Released,
             Some(Verdict::Success) | None => {}
         }
     }
-    Ending::Acknowledged { settled, rejected, stop }
+    LeaseEnd::Acknowledged { settled, rejected, stop }
 }

@@ -6,9 +6,9 @@ use crate::{
     broker::{
         BrokerError, GroupList, GroupOverview, GroupPath, QueueOverview, Usage,
         embedded::{
-            command::{Admin, Work},
+            command::{AdminCommand, Command},
             core::Core,
-            state::{QueueState, State, cursor::Reader},
+            state::{QueueState, State, cursor::Cursor},
         },
     },
     store::{GroupRow, QueueRow},
@@ -35,7 +35,7 @@ impl Core {
             created_ms: self.clock.now_ms(),
         };
         let kafka_topic = kafka_topic(&row);
-        self.change(Admin::CreateQueue(row)).await?;
+        self.change(AdminCommand::CreateQueue(row)).await?;
         Ok(CreatedQueue::new(id, queue.name, kafka_topic))
     }
 
@@ -53,7 +53,7 @@ impl Core {
 
     pub(crate) async fn delete_queue(&self, project: &ProjectId, queue: &QueueId) -> Result<(), BrokerError> {
         self.open()?.queue(project, queue, &self.at())?;
-        self.change(Admin::DeleteQueue(queue.clone())).await
+        self.change(AdminCommand::DeleteQueue(queue.clone())).await
     }
 
     pub(crate) async fn create_groups(
@@ -65,7 +65,7 @@ impl Core {
         self.open()?.queue(project, queue, &self.at())?;
         let ids: Vec<_> = names.iter().map(|_| GroupId::new(format!("g-{}", Uuid::new_v4()))).collect();
         let groups = ids.iter().cloned().zip(names.iter().cloned()).collect();
-        self.change(Admin::CreateGroups(queue.clone(), groups)).await?;
+        self.change(AdminCommand::CreateGroups(queue.clone(), groups)).await?;
         Ok(ids)
     }
 
@@ -81,7 +81,7 @@ impl Core {
 
     pub(crate) async fn delete_group(&self, path: &GroupPath) -> Result<(), BrokerError> {
         self.open()?.queue(&path.project, &path.queue, &self.at())?.group(&path.group)?;
-        self.change(Admin::DeleteGroup(path.queue.clone(), path.group.clone())).await
+        self.change(AdminCommand::DeleteGroup(path.queue.clone(), path.group.clone())).await
     }
 
     pub(crate) async fn put_tags(
@@ -91,7 +91,7 @@ impl Core {
         tags: Vec<QueueTag>,
     ) -> Result<(), BrokerError> {
         self.open()?.queue(project, queue, &self.at())?;
-        self.change(Admin::PutTags(queue.clone(), tags)).await
+        self.change(AdminCommand::PutTags(queue.clone(), tags)).await
     }
 
     pub(crate) async fn delete_tags(
@@ -101,7 +101,7 @@ impl Core {
         tags: Vec<(String, Option<String>)>,
     ) -> Result<(), BrokerError> {
         self.open()?.queue(project, queue, &self.at())?;
-        self.change(Admin::DeleteTags(queue.clone(), tags)).await
+        self.change(AdminCommand::DeleteTags(queue.clone(), tags)).await
     }
 
     pub(crate) fn tags(&self, project: &ProjectId, queue: &QueueId) -> Result<Vec<QueueTag>, BrokerError> {
@@ -135,8 +135,8 @@ impl Core {
         Ok(usage)
     }
 
-    pub(crate) async fn change(&self, change: Admin) -> Result<(), BrokerError> {
-        self.submit(Work::Admin(change)).outcome().await
+    pub(crate) async fn change(&self, change: AdminCommand) -> Result<(), BrokerError> {
+        self.submit(Command::AdminCommand(change)).outcome().await
     }
 
     pub(crate) fn overview(&self) -> Vec<QueueOverview> {
@@ -146,11 +146,14 @@ impl Core {
         let overview = |queue: &&QueueState| QueueOverview {
             project: queue.row.project.clone(),
             queue: self.show(&state, queue),
-            delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.count),
-            retention: self.keeping(queue).retention(),
-            delete_when_settled: self.keeping(queue).when_settled,
+            delayed: state.delay_queues.get(&queue.row.delay_queue()).map_or(0, |delay_queue| delay_queue.count),
+            retention: self.retention(queue).retention(),
+            delete_when_settled: self.retention(queue).when_settled,
             retention_set: queue.retention,
-            damaged_delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.aside.len()),
+            damaged_delayed: state
+                .delay_queues
+                .get(&queue.row.delay_queue())
+                .map_or(0, |delay_queue| delay_queue.set_aside.len()),
             groups: queue.groups.iter().map(|group| state.group_overview(queue, group)).collect(),
         };
         queues.iter().map(overview).collect()
@@ -161,7 +164,7 @@ impl Core {
         let mut shown = Queue::new(row.id.clone(), &row.name, row.mode);
         shown.description.clone_from(&row.description);
         shown.created_ms = row.created_ms;
-        shown.reservation_minutes = self.keeping(queue).minutes();
+        shown.reservation_minutes = self.retention(queue).minutes();
         shown.max_message_bytes = limits::MAX_BYTES as u64;
         shown.produced_messages = state.produced(queue);
         shown.group_count = u32::try_from(queue.groups.len()).unwrap_or(u32::MAX);
@@ -176,36 +179,36 @@ impl State {
     /// Messages of a queue: those in its stream and those that are not due.
     fn produced(&self, queue: &QueueState) -> u64 {
         let in_stream = self.streams.get(&queue.row.stream()).map_or(0, |stream| stream.len());
-        in_stream + self.lots.get(&queue.row.lot()).map_or(0, |lot| lot.count)
+        in_stream + self.delay_queues.get(&queue.row.delay_queue()).map_or(0, |delay_queue| delay_queue.count)
     }
 
     fn group_overview(&self, queue: &QueueState, group: &GroupRow) -> GroupOverview {
-        let reader = self.readers.get(&group.reader());
-        let dead = self.readers.get(&group.dead_letter_reader());
-        let leased = |reader: &Reader| reader.leases.values().map(|lease| lease.entries.len() as u64).sum();
+        let cursor = self.cursors.get(&group.cursor());
+        let dead = self.cursors.get(&group.dead_letter_cursor());
+        let leased = |cursor: &Cursor| cursor.leases.values().map(|lease| lease.entries.len() as u64).sum();
         GroupOverview {
             group: self.show_group(queue, group),
-            in_flight: reader.map_or(0, leased),
-            polls: reader.map_or(0, |reader| reader.polls as u64),
-            damaged: reader.map_or(0, |reader| reader.aside.len()),
-            expired_unread: reader.map_or(0, |reader| reader.expired_unread),
-            expired_dead_letters: dead.map_or(0, |reader| reader.expired_unread),
-            damaged_dead_letters: dead.map_or(0, |reader| reader.aside.len()),
+            in_flight: cursor.map_or(0, leased),
+            polls: cursor.map_or(0, |cursor| cursor.polls as u64),
+            damaged: cursor.map_or(0, |cursor| cursor.set_aside.len()),
+            expired_unread: cursor.map_or(0, |cursor| cursor.expired_unread),
+            expired_dead_letters: dead.map_or(0, |cursor| cursor.expired_unread),
+            damaged_dead_letters: dead.map_or(0, |cursor| cursor.set_aside.len()),
         }
     }
 
     fn show_group(&self, queue: &QueueState, group: &GroupRow) -> ConsumerGroup {
-        let reader = self.readers.get(&group.reader());
-        let available = |reader: Option<&Reader>| {
-            reader.and_then(|reader| Some(reader.available(self.streams.get(&reader.stream)?))).unwrap_or(0)
+        let cursor = self.cursors.get(&group.cursor());
+        let available = |cursor: Option<&Cursor>| {
+            cursor.and_then(|cursor| Some(cursor.available(self.streams.get(&cursor.stream)?))).unwrap_or(0)
         };
         let ever_dead = self.streams.get(&group.dead_letters()).map_or(0, |stream| stream.next - 1);
         let mut shown = ConsumerGroup::new(group.id.clone(), &group.name);
         shown.produced_messages = self.produced(queue);
-        shown.consumed_messages = reader.map_or(0, |reader| reader.consumed);
-        shown.available_messages = available(reader);
+        shown.consumed_messages = cursor.map_or(0, |cursor| cursor.consumed);
+        shown.available_messages = available(cursor);
         shown.produced_dead_letters = Some(ever_dead);
-        shown.available_dead_letters = Some(available(self.readers.get(&group.dead_letter_reader())));
+        shown.available_dead_letters = Some(available(self.cursors.get(&group.dead_letter_cursor())));
         shown
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::broker::{
     BrokerError, NewMessage,
-    embedded::{command::Work, core::Core},
+    embedded::{command::Command, core::Core},
 };
 use dms_protocol::queue::{ProjectId, QueueId};
 
@@ -24,7 +24,7 @@ pub(crate) async fn append(
                 return Err(BrokerError::KafkaLabels);
             }
         }
-        core.submit(Work::Append(queue.clone(), messages))
+        core.submit(Command::Append(queue.clone(), messages))
     };
     pending.outcome().await
 }

@@ -4,17 +4,17 @@ use crate::{
     broker::{
         BrokerError, DamagedIn, DamagedMessage,
         embedded::{
-            command::Work,
+            command::Command,
             core::Core,
-            state::{QueueState, State, set_aside::Aside},
+            state::{QueueState, State, set_aside::SetAside},
         },
     },
-    store::{Damaged, GroupRow, ReaderNo, Settlement, StreamNo},
+    store::{CursorId, Damaged, GroupRow, Settlement, StreamId},
 };
 use dms_protocol::queue::GroupId;
 
 /// The most damaged messages of one read that the log names one by one.
-const MOST_NAMED: usize = 20;
+const MAX_LOGGED: usize = 20;
 
 /// Whose message is damaged.
 struct Owner<'a> {
@@ -25,50 +25,50 @@ struct Owner<'a> {
 
 impl State {
     /// Tells of damaged messages that a reader came upon.
-    pub(crate) fn tell_damaged(&self, reader: ReaderNo, damaged: &[Damaged]) {
+    pub(crate) fn log_damaged(&self, cursor: CursorId, damaged: &[Damaged]) {
         if !damaged.is_empty()
-            && let Some(owner) = self.owners().find(|(_, number, _)| *number == Some(reader)).map(|(owner, ..)| owner)
+            && let Some(owner) = self.owners().find(|(_, number, _)| *number == Some(cursor)).map(|(owner, ..)| owner)
         {
             owner.tell(damaged);
         }
     }
 
     /// Tells of damaged messages among those that are due.
-    pub(crate) fn tell_damaged_due(&self, lot: StreamNo, damaged: &[Damaged]) {
+    pub(crate) fn log_damaged_due(&self, delay_queue: StreamId, damaged: &[Damaged]) {
         if !damaged.is_empty()
-            && let Some(queue) = self.queues.values().find(|queue| queue.row.lot() == lot)
+            && let Some(queue) = self.queues.values().find(|queue| queue.row.delay_queue() == delay_queue)
         {
             Owner { queue, group: None, of: DamagedIn::Delayed }.tell(damaged);
         }
     }
 
     /// Messages that were set aside because the disk did not give them back are looked for again, as after a restart.
-    pub(crate) fn look_again_for_unreadable(&mut self) {
-        for reader in self.readers.values_mut() {
-            if reader.look_again_for_unreadable() {
-                reader.wake.notify_one();
+    pub(crate) fn retry_unreadable(&mut self) {
+        for cursor in self.cursors.values_mut() {
+            if cursor.retry_unreadable() {
+                cursor.wake.notify_one();
             }
         }
-        for lot in self.lots.values_mut() {
-            for one in lot.aside.take_unreadable() {
-                lot.look_at(one.entered_ms.unwrap_or_default());
+        for delay_queue in self.delay_queues.values_mut() {
+            for one in delay_queue.set_aside.take_unreadable() {
+                delay_queue.look_at(one.entered_ms.unwrap_or_default());
             }
         }
     }
 
     /// All who may have damaged messages: readers with their numbers, and lots.
-    fn owners(&self) -> impl Iterator<Item = (Owner<'_>, Option<ReaderNo>, Option<&Aside>)> {
-        let aside = |reader: ReaderNo| (Some(reader), self.readers.get(&reader).map(|reader| &reader.aside));
+    fn owners(&self) -> impl Iterator<Item = (Owner<'_>, Option<CursorId>, Option<&SetAside>)> {
+        let set_aside = |cursor: CursorId| (Some(cursor), self.cursors.get(&cursor).map(|cursor| &cursor.set_aside));
         self.queues.values().flat_map(move |queue| {
             let groups = queue.groups.iter().flat_map(move |group| {
-                let of = [(group.reader(), DamagedIn::Messages), (group.dead_letter_reader(), DamagedIn::DeadLetters)];
-                of.map(|(reader, of)| {
-                    let (number, aside) = aside(reader);
-                    (Owner { queue, group: Some(group), of }, number, aside)
+                let of = [(group.cursor(), DamagedIn::Messages), (group.dead_letter_cursor(), DamagedIn::DeadLetters)];
+                of.map(|(cursor, of)| {
+                    let (number, set_aside) = set_aside(cursor);
+                    (Owner { queue, group: Some(group), of }, number, set_aside)
                 })
             });
-            let lot = self.lots.get(&queue.row.lot()).map(|lot| &lot.aside);
-            groups.chain([(Owner { queue, group: None, of: DamagedIn::Delayed }, None, lot)])
+            let delay_queue = self.delay_queues.get(&queue.row.delay_queue()).map(|delay_queue| &delay_queue.set_aside);
+            groups.chain([(Owner { queue, group: None, of: DamagedIn::Delayed }, None, delay_queue)])
         })
     }
 }
@@ -76,7 +76,7 @@ impl State {
 impl Owner<'_> {
     fn tell(&self, damaged: &[Damaged]) {
         let (queue, group) = (&self.queue.row, self.group.map_or("", |group| group.name.as_str()));
-        for one in damaged.iter().take(MOST_NAMED) {
+        for one in damaged.iter().take(MAX_LOGGED) {
             tracing::error!(
                 project = %queue.project,
                 queue = queue.name,
@@ -89,7 +89,7 @@ impl Owner<'_> {
                 "a damaged message is set aside: those behind it are delivered"
             );
         }
-        if let Some(more) = damaged.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        if let Some(more) = damaged.len().checked_sub(MAX_LOGGED).filter(|more| *more > 0) {
             tracing::error!(project = %queue.project, queue = queue.name, group, more, "more damaged messages are set aside");
         }
     }
@@ -119,8 +119,10 @@ impl Core {
     /// All that are set aside.
     pub(crate) fn damaged(&self) -> Vec<DamagedMessage> {
         let state = self.lock();
-        let known = state.owners().filter_map(|(owner, _, aside)| Some((owner, aside?)));
-        known.flat_map(|(owner, aside)| aside.iter().map(|damaged| owner.show(damaged)).collect::<Vec<_>>()).collect()
+        let known = state.owners().filter_map(|(owner, _, set_aside)| Some((owner, set_aside?)));
+        known
+            .flat_map(|(owner, set_aside)| set_aside.iter().map(|damaged| owner.show(damaged)).collect::<Vec<_>>())
+            .collect()
     }
 
     /// Settles one of them for its group; a delayed one is gone.
@@ -128,17 +130,20 @@ impl Core {
         let pending = {
             let state = self.open()?;
             let found = state.owners().find(|(owner, ..)| owner.is_of(which));
-            let Some((owner, reader, Some(aside))) = found else { return Err(BrokerError::NotDamaged) };
-            let damaged = aside.iter().find(|damaged| damaged.seq == which.sequence).ok_or(BrokerError::NotDamaged)?;
-            self.submit(match reader {
-                Some(reader) => {
+            let Some((owner, cursor, Some(set_aside))) = found else { return Err(BrokerError::NotDamaged) };
+            let damaged =
+                set_aside.iter().find(|damaged| damaged.seq == which.sequence).ok_or(BrokerError::NotDamaged)?;
+            self.submit(match cursor {
+                Some(cursor) => {
                     // What is settled behind the durable head would not be looked at after a restart.
-                    let head = state.readers.get(&reader).map_or(0, |reader| reader.durable_head());
+                    let head = state.cursors.get(&cursor).map_or(0, |cursor| cursor.durable_head());
                     let head = head.max(damaged.seq + 1);
                     let skipped = std::iter::once(damaged.seq..damaged.seq + 1).collect();
-                    Work::Skip(reader, Settlement { skipped, head, ..Settlement::default() })
+                    Command::Skip(cursor, Settlement { skipped, head, ..Settlement::default() })
                 }
-                None => Work::Drop(owner.queue.row.lot(), damaged.entered_ms.unwrap_or_default(), damaged.seq),
+                None => {
+                    Command::Drop(owner.queue.row.delay_queue(), damaged.entered_ms.unwrap_or_default(), damaged.seq)
+                }
             })
         };
         pending.outcome().await

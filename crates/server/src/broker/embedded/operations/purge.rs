@@ -4,12 +4,12 @@ use crate::{
     broker::{
         BrokerError, Purged,
         embedded::{
-            command::Admin,
+            command::AdminCommand,
             core::Core,
-            state::{State, cursor::Reader, stream::Stream},
+            state::{State, cursor::Cursor, stream::Stream},
         },
     },
-    store::ReaderNo,
+    store::CursorId,
 };
 use dms_protocol::queue::{GroupId, ProjectId, QueueId};
 
@@ -28,31 +28,34 @@ impl Core {
             match group {
                 None => Purged {
                     messages: stream.len(),
-                    delayed: state.lots.get(&queue.row.lot()).map_or(0, |lot| lot.count),
+                    delayed: state
+                        .delay_queues
+                        .get(&queue.row.delay_queue())
+                        .map_or(0, |delay_queue| delay_queue.count),
                 },
                 Some(group) => {
-                    let reader = state.readers.get(&queue.group(group)?.reader());
-                    Purged { messages: reader.map_or(0, |reader| backlog(reader, stream)), delayed: 0 }
+                    let cursor = state.cursors.get(&queue.group(group)?.cursor());
+                    Purged { messages: cursor.map_or(0, |cursor| backlog(cursor, stream)), delayed: 0 }
                 }
             }
         };
-        self.change(Admin::Purge(id.clone(), group.cloned())).await?;
+        self.change(AdminCommand::Purge(id.clone(), group.cloned())).await?;
         Ok(purged)
     }
 }
 
 /// How many messages a reader has not settled, leased ones included.
-fn backlog(reader: &Reader, stream: &Stream) -> u64 {
-    let leased = reader.leases.values().flat_map(|lease| &lease.entries).map(|entry| entry.message.seq);
-    reader.available(stream) + leased.filter(|seq| *seq >= reader.purged.max(stream.low)).count() as u64
+fn backlog(cursor: &Cursor, stream: &Stream) -> u64 {
+    let leased = cursor.leases.values().flat_map(|lease| &lease.entries).map(|entry| entry.message.seq);
+    cursor.available(stream) + leased.filter(|seq| *seq >= cursor.purged.max(stream.low)).count() as u64
 }
 
 impl State {
     /// The backlog of a reader was purged.
-    pub(crate) fn purge(&mut self, number: ReaderNo, below: u64) {
-        let Some(reader) = self.readers.get_mut(&number) else { return };
-        reader.purge(below);
-        let stream = reader.stream;
-        self.look_for_settled(stream);
+    pub(crate) fn purge(&mut self, number: CursorId, below: u64) {
+        let Some(cursor) = self.cursors.get_mut(&number) else { return };
+        cursor.purge(below);
+        let stream = cursor.stream;
+        self.schedule_settled_check(stream);
     }
 }

@@ -13,34 +13,34 @@ use tokio::sync::Notify;
 
 use crate::{
     broker::embedded::state::{
-        label_filter::LabelRule,
-        lease::{Entry, Lease},
-        set_aside::Aside,
+        label_filter::LabelFilter,
+        lease::{Lease, LeasedEntry},
+        set_aside::SetAside,
         stream::Stream,
     },
-    store::{Found, History, ReadLimit, ReaderMark, Settlement, StoreError, Stored, StreamNo},
+    store::{CursorSnapshot, FailureHistory, ReadBatch, ReadLimit, Settlement, StoreError, StoredMessage, StreamId},
 };
 
 /// How much a reader asks the store for at once, and keeps ahead.
-pub(crate) const READ_AHEAD: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
+pub(crate) const PREFETCH: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
 /// How many failed messages one read looks up.
-const READ_AGAIN: usize = 64;
+const MAX_REREAD: usize = 64;
 /// How many bytes of failed messages a reader keeps in memory.
-const READY_BYTES: usize = 256 * 1024;
+const MAX_READY_BYTES: usize = 256 * 1024;
 /// How many messages the label rule may pass over in one go.
-const SCAN: usize = 1_024;
+const MAX_SKIPPED: usize = 1_024;
 
 /// A reader.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct Cursor {
     /// What it reads.
-    pub(crate) stream: StreamNo,
+    pub(crate) stream: StreamId,
     /// Where messages go that failed this often.
-    pub(crate) dead: Option<(StreamNo, u32)>,
+    pub(crate) dead: Option<(StreamId, u32)>,
     /// Nothing is handed out while a batch is out.
     pub(crate) exclusive: bool,
     /// Which messages are for the group; fixed by its first consume, none before.
-    pub(crate) rule: Option<LabelRule>,
+    pub(crate) rule: Option<LabelFilter>,
     /// Messages acknowledged so far.
     pub(crate) consumed: u64,
     /// The batches that are out, by their numbers.
@@ -56,7 +56,7 @@ pub(crate) struct Reader {
     /// Calls that wait.
     pub(crate) polls: usize,
     /// Damaged messages: nobody is given them, and they are not settled.
-    pub(crate) aside: Aside,
+    pub(crate) set_aside: SetAside,
     /// Messages below this place were purged: those that are leased are not given out again.
     pub(crate) purged: u64,
     /// How many messages were deleted by retention before they were consumed, since the broker was opened.
@@ -64,17 +64,17 @@ pub(crate) struct Reader {
     /// Nothing from here on was looked at.
     head: u64,
     /// Every message passed over below this belongs to a lease or was recorded.
-    attributed: u64,
+    recorded_head: u64,
     /// Passed over among the ready ones, to be recorded with the next lease.
-    passed_over: Vec<Range<u64>>,
+    skipped: Vec<Range<u64>>,
     /// Messages below `head` that can be consumed again.
     ready: BTreeMap<u64, Ready>,
     /// What of them is kept in memory.
     ready_bytes: usize,
     /// What was known of messages that are set aside: it counts again when they can be read.
-    of_aside: BTreeMap<u64, Ready>,
+    failures_of_set_aside: BTreeMap<u64, Ready>,
     /// Messages from the store, from `head` on without gaps but for damaged ones.
-    ahead: VecDeque<Arc<Stored>>,
+    prefetched: VecDeque<Arc<StoredMessage>>,
 }
 
 /// A message that failed, or was out when the broker stopped.
@@ -83,30 +83,30 @@ struct Ready {
     /// Failed consumptions so far.
     failures: u32,
     /// What is remembered of them.
-    history: History,
+    history: FailureHistory,
     /// The message, where it is kept in memory.
-    message: Option<Arc<Stored>>,
+    message: Option<Arc<StoredMessage>>,
 }
 
 impl Ready {
     fn new(failures: u32) -> Self {
-        Self { failures, history: History::default(), message: None }
+        Self { failures, history: FailureHistory::default(), message: None }
     }
 
-    fn footprint(&self) -> usize {
-        self.message.as_ref().map_or(0, |message| message.footprint()) + footprint(&self.history)
+    fn memory_bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.memory_bytes()) + memory_bytes(&self.history)
     }
 }
 
 /// What was said of a failure, in bytes.
-fn footprint(history: &History) -> usize {
+fn memory_bytes(history: &FailureHistory) -> usize {
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     history.last.as_ref().map_or(0, |cause| 160 + length(&cause.error) + length(&cause.worker) + length(&cause.reason))
 }
 
 /// How much a consume call wants.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Want {
+pub(crate) struct BatchLimit {
     /// At most so many.
     pub(crate) messages: usize,
     /// At most so many bytes of bodies, the first message whatever its size.
@@ -116,10 +116,10 @@ pub(crate) struct Want {
 /// What a consume call finds.
 #[derive(Debug)]
 pub(crate) enum Take {
-    /// These are to be leased, with what was passed over on the way to them.
-    Batch(Vec<Entry>, Vec<Range<u64>>),
+    /// Sequences are to be leased, with what was passed over on the way to them.
+    Batch(Vec<LeasedEntry>, Vec<Range<u64>>),
     /// The store has to be read first.
-    Missing(Read),
+    Missing(ReadRequest),
     /// Much was passed over: give others a turn, then look again.
     More,
     /// Nothing now.
@@ -128,29 +128,29 @@ pub(crate) enum Take {
 
 /// What to read from the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Read {
+pub(crate) enum ReadRequest {
     /// From this place on; the stream ends before `end`.
     From { place: u64, end: u64 },
-    /// These.
-    These(Vec<u64>),
+    /// Sequences.
+    Sequences(Vec<u64>),
 }
 
 /// A batch in the making.
-struct Draft {
-    want: Want,
+struct BatchBuilder {
+    want: BatchLimit,
     bytes: usize,
-    entries: Vec<Entry>,
+    entries: Vec<LeasedEntry>,
 }
 
-impl Draft {
+impl BatchBuilder {
     /// Takes a message if there is room; the first has room whatever its size.
-    fn push(&mut self, message: &Arc<Stored>, failures: u32, history: &History) -> bool {
+    fn push(&mut self, message: &Arc<StoredMessage>, failures: u32, history: &FailureHistory) -> bool {
         let bytes = self.bytes + message.body_bytes;
         if self.is_full() || !self.entries.is_empty() && bytes > self.want.bytes {
             return false;
         }
         self.bytes = bytes;
-        self.entries.push(Entry { message: message.clone(), failures, history: history.clone() });
+        self.entries.push(LeasedEntry { message: message.clone(), failures, history: history.clone() });
         true
     }
 
@@ -159,15 +159,15 @@ impl Draft {
     }
 }
 
-impl Reader {
+impl Cursor {
     /// A reader as a store has it.
-    pub(crate) fn new(stream: StreamNo, mark: ReaderMark) -> Self {
+    pub(crate) fn new(stream: StreamId, mark: CursorSnapshot) -> Self {
         let ready = mark.ready.into_iter().map(|(seq, failures)| (seq, Ready::new(failures))).collect();
         Self {
             stream,
             dead: None,
             exclusive: false,
-            rule: mark.rule.as_ref().map(LabelRule::new),
+            rule: mark.rule.as_ref().map(LabelFilter::new),
             consumed: mark.consumed,
             leases: BTreeMap::new(),
             wake: Arc::new(Notify::new()),
@@ -178,28 +178,28 @@ impl Reader {
             purged: 0,
             expired_unread: 0,
             head: mark.head,
-            attributed: mark.head,
-            passed_over: Vec::new(),
+            recorded_head: mark.head,
+            skipped: Vec::new(),
             ready,
             ready_bytes: 0,
-            aside: Aside::default(),
-            of_aside: BTreeMap::new(),
-            ahead: VecDeque::new(),
+            set_aside: SetAside::default(),
+            failures_of_set_aside: BTreeMap::new(),
+            prefetched: VecDeque::new(),
         }
     }
 
     /// Finds the next messages: those that failed first, then new ones, each in the order of the stream.
-    pub(crate) fn take(&mut self, stream: &Stream, want: Want) -> Take {
+    pub(crate) fn take(&mut self, stream: &Stream, want: BatchLimit) -> Take {
         if self.is_blocked() {
             return Take::Nothing;
         }
-        self.move_to(self.head.max(stream.low));
-        let mut draft = Draft { want, bytes: 0, entries: Vec::new() };
+        self.advance_to(self.head.max(stream.low));
+        let mut draft = BatchBuilder { want, bytes: 0, entries: Vec::new() };
         match self.draft_ready(&mut draft) {
             Drafted::Missing(read) => return Take::Missing(read),
             Drafted::Full => {}
-            Drafted::Rest => match self.draft_new(stream, &mut draft) {
-                Ok(head) => self.move_to(head),
+            Drafted::Tail => match self.draft_new(stream, &mut draft) {
+                Ok(head) => self.advance_to(head),
                 Err(otherwise) => return otherwise,
             },
         }
@@ -207,63 +207,63 @@ impl Reader {
             return Take::Nothing;
         }
         for entry in &draft.entries {
-            self.forget_ready(entry.message.seq);
+            self.remove_ready(entry.message.seq);
         }
-        let skipped = self.attribute(stream.low, &draft.entries);
+        let skipped = self.take_skipped(stream.low, &draft.entries);
         Take::Batch(draft.entries, skipped)
     }
 
-    fn draft_ready(&mut self, draft: &mut Draft) -> Drafted {
-        let mut drafted = Drafted::Rest;
-        let mut passed_over = Vec::new();
+    fn draft_ready(&mut self, draft: &mut BatchBuilder) -> Drafted {
+        let mut drafted = Drafted::Tail;
+        let mut skipped = Vec::new();
         for (&seq, ready) in &self.ready {
             let Some(message) = &ready.message else {
                 drafted = Drafted::Missing(self.read_ready(seq));
                 break;
             };
             if !self.passes(message) {
-                passed_over.push(seq);
+                skipped.push(seq);
             } else if !draft.push(message, ready.failures, &ready.history) {
                 drafted = Drafted::Full;
                 break;
             }
         }
-        for seq in passed_over {
-            self.forget_ready(seq);
-            self.passed_over.push(seq..seq + 1);
+        for seq in skipped {
+            self.remove_ready(seq);
+            self.skipped.push(seq..seq + 1);
         }
         drafted
     }
 
     /// Drafts messages that were never handed out; gives where `head` stands after them.
-    fn draft_new(&mut self, stream: &Stream, draft: &mut Draft) -> Result<u64, Take> {
+    fn draft_new(&mut self, stream: &Stream, draft: &mut BatchBuilder) -> Result<u64, Take> {
         let mut at = self.head;
-        let mut passed_over = 0;
+        let mut skipped = 0;
         while at < stream.next && !draft.is_full() {
-            if self.aside.contains(at) {
+            if self.set_aside.contains(at) {
                 at += 1;
                 continue;
             }
-            let Some(message) = stream.cached(at).or_else(|| self.ahead(at)) else {
+            let Some(message) = stream.cached(at).or_else(|| self.prefetched(at)) else {
                 if draft.entries.is_empty() {
-                    self.move_to(at);
-                } else if self.has_far_ahead() {
+                    self.advance_to(at);
+                } else if self.has_enough_prefetched() {
                     // The next match of a label rule may be far away: what is there is enough.
                     break;
                 }
-                return Err(Take::Missing(Read::From { place: at, end: stream.next }));
+                return Err(Take::Missing(ReadRequest::From { place: at, end: stream.next }));
             };
             if self.passes(message) {
-                if !draft.push(message, 0, &History::default()) {
+                if !draft.push(message, 0, &FailureHistory::default()) {
                     break;
                 }
             } else {
-                passed_over += 1;
+                skipped += 1;
             }
             at += 1;
-            if passed_over == SCAN {
+            if skipped == MAX_SKIPPED {
                 if draft.entries.is_empty() {
-                    self.move_to(at);
+                    self.advance_to(at);
                     return Err(Take::More);
                 }
                 break;
@@ -273,49 +273,49 @@ impl Reader {
     }
 
     /// What to read before it is asked for: a consumer that works off a backlog should not wait for every read.
-    pub(crate) fn read_ahead(&self, stream: &Stream) -> Option<Read> {
-        let place = self.aside.first_not_in(self.ahead.back()?.seq + 1);
-        let low = self.ahead.len() < READ_AHEAD.messages / 4 && !self.reading;
+    pub(crate) fn prefetch(&self, stream: &Stream) -> Option<ReadRequest> {
+        let place = self.set_aside.first_not_in(self.prefetched.back()?.seq + 1);
+        let low = self.prefetched.len() < PREFETCH.messages / 4 && !self.reading;
         let there = place < stream.next && stream.cached(place).is_none();
-        (low && there).then_some(Read::From { place, end: stream.next })
+        (low && there).then_some(ReadRequest::From { place, end: stream.next })
     }
 
     /// Messages came from the store. What it no longer has is passed over: retention took it meanwhile. What is damaged is set aside.
-    pub(crate) fn fill(&mut self, read: &Read, found: Found) {
+    pub(crate) fn fill(&mut self, read: &ReadRequest, found: ReadBatch) {
         let purged = self.purged;
         for damaged in found.damaged.into_iter().filter(|damaged| damaged.seq >= purged) {
             if let Some(ready) = self.take_ready(damaged.seq) {
-                self.of_aside.insert(damaged.seq, Ready { message: None, ..ready });
+                self.failures_of_set_aside.insert(damaged.seq, Ready { message: None, ..ready });
             }
-            self.aside.add(damaged);
+            self.set_aside.add(damaged);
         }
         match read {
-            Read::From { place, end } => self.fill_ahead((*place, *end), found.messages, found.until),
-            Read::These(seqs) => {
+            ReadRequest::From { place, end } => self.fill_prefetched((*place, *end), found.messages, found.until),
+            ReadRequest::Sequences(seqs) => {
                 found.messages.into_iter().for_each(|message| self.keep(message));
                 for seq in seqs.iter().filter(|seq| **seq < found.until) {
                     if self.ready.get(seq).is_some_and(|ready| ready.message.is_none()) {
-                        self.forget_ready(*seq);
+                        self.remove_ready(*seq);
                     }
                 }
             }
         }
     }
 
-    fn fill_ahead(&mut self, (place, end): (u64, u64), messages: Vec<Arc<Stored>>, until: u64) {
+    fn fill_prefetched(&mut self, (place, end): (u64, u64), messages: Vec<Arc<StoredMessage>>, until: u64) {
         if self.head == place {
-            self.move_to(messages.first().map_or(end.min(until), |message| message.seq));
+            self.advance_to(messages.first().map_or(end.min(until), |message| message.seq));
         }
-        let mut next = self.ahead.back().map_or(self.head, |last| last.seq + 1);
+        let mut next = self.prefetched.back().map_or(self.head, |last| last.seq + 1);
         for message in messages {
             if message.seq < next {
                 continue;
             }
-            next = self.aside.first_not_in(next);
+            next = self.set_aside.first_not_in(next);
             if message.seq != next {
                 return;
             }
-            self.ahead.push_back(message);
+            self.prefetched.push_back(message);
             next += 1;
         }
     }
@@ -327,15 +327,15 @@ impl Reader {
         for &(seq, failures) in settlement.failed.iter().filter(|(seq, _)| *seq >= low) {
             self.ready.insert(seq, Ready::new(failures));
         }
-        self.aside.remove(&settlement.skipped);
-        if self.aside.iter().next().is_none() {
-            self.of_aside.clear();
+        self.set_aside.remove(&settlement.skipped);
+        if self.set_aside.iter().next().is_none() {
+            self.failures_of_set_aside.clear();
         }
         for entry in ended.iter().flat_map(|lease| &lease.entries) {
             if entry.failures > 0 {
                 self.remember(entry.message.seq, entry.history.clone());
             }
-            if self.ready_bytes + entry.message.footprint() <= READY_BYTES {
+            if self.ready_bytes + entry.message.memory_bytes() <= MAX_READY_BYTES {
                 self.keep(entry.message.clone());
             }
         }
@@ -343,38 +343,38 @@ impl Reader {
     }
 
     /// Messages that the disk did not give back are looked for again; whether there are any.
-    pub(crate) fn look_again_for_unreadable(&mut self) -> bool {
-        let unreadable = self.aside.take_unreadable();
+    pub(crate) fn retry_unreadable(&mut self) -> bool {
+        let unreadable = self.set_aside.take_unreadable();
         for one in &unreadable {
             // What nothing was recorded of yet is new still: it would be recorded as passed over.
-            if one.seq < self.attributed {
-                let ready = self.of_aside.remove(&one.seq).unwrap_or_else(|| Ready::new(0));
-                self.ready_bytes += ready.footprint();
+            if one.seq < self.recorded_head {
+                let ready = self.failures_of_set_aside.remove(&one.seq).unwrap_or_else(|| Ready::new(0));
+                self.ready_bytes += ready.memory_bytes();
                 self.ready.insert(one.seq, ready);
             } else {
                 self.head = self.head.min(one.seq);
             }
         }
         // What was read ahead has gaps where they were.
-        self.ahead.clear();
+        self.prefetched.clear();
         !unreadable.is_empty()
     }
 
     /// Messages below `low` are gone.
     pub(crate) fn expire(&mut self, low: u64) {
         while let Some((&seq, _)) = self.ready.first_key_value().filter(|(seq, _)| **seq < low) {
-            self.forget_ready(seq);
+            self.remove_ready(seq);
         }
-        self.aside.expire(low);
-        self.of_aside = self.of_aside.split_off(&low);
-        self.move_to(self.head.max(low));
+        self.set_aside.expire(low);
+        self.failures_of_set_aside = self.failures_of_set_aside.split_off(&low);
+        self.advance_to(self.head.max(low));
     }
 
     /// Everything below a place is settled, whatever becomes of its leases.
     pub(crate) fn purge(&mut self, below: u64) {
         self.expire(below);
-        self.passed_over.clear();
-        self.attributed = self.attributed.max(below);
+        self.skipped.clear();
+        self.recorded_head = self.recorded_head.max(below);
         self.purged = below;
     }
 
@@ -382,22 +382,28 @@ impl Reader {
     pub(crate) fn settled_below(&self) -> u64 {
         let leased = self.leases.values().flat_map(|lease| &lease.entries).map(|entry| entry.message.seq);
         let ready = self.ready.first_key_value().map(|(seq, _)| *seq);
-        let aside = self.aside.iter().next().map(|damaged| damaged.seq);
-        leased.filter(|seq| *seq >= self.purged).chain(ready).chain(aside).chain([self.head]).min().unwrap_or(self.head)
+        let set_aside = self.set_aside.iter().next().map(|damaged| damaged.seq);
+        leased
+            .filter(|seq| *seq >= self.purged)
+            .chain(ready)
+            .chain(set_aside)
+            .chain([self.head])
+            .min()
+            .unwrap_or(self.head)
     }
 
     /// What was passed over since the last lease, where it has become much: to be recorded for itself.
     pub(crate) fn overdue_skips(&mut self, low: u64) -> Option<Settlement> {
-        if self.head - self.attributed < SCAN as u64 {
+        if self.head - self.recorded_head < MAX_SKIPPED as u64 {
             return None;
         }
-        let skipped = self.attribute(low, &[]);
-        Some(Settlement { skipped, head: self.attributed, ..Settlement::default() })
+        let skipped = self.take_skipped(low, &[]);
+        Some(Settlement { skipped, head: self.recorded_head, ..Settlement::default() })
     }
 
     /// The place from which a restart has to hand out anew.
     pub(crate) fn durable_head(&self) -> u64 {
-        self.attributed
+        self.recorded_head
     }
 
     /// Nothing from here on was looked at.
@@ -421,7 +427,7 @@ impl Reader {
     }
 
     /// Whether the label rule, if there is one, lets a message pass.
-    pub(crate) fn passes(&self, message: &Stored) -> bool {
+    pub(crate) fn passes(&self, message: &StoredMessage) -> bool {
         self.rule.as_ref().is_none_or(|rule| rule.passes(&message.tags))
     }
 
@@ -429,67 +435,67 @@ impl Reader {
         self.exclusive && !self.leases.is_empty()
     }
 
-    fn ahead(&self, seq: u64) -> Option<&Arc<Stored>> {
-        let at = self.ahead.binary_search_by_key(&seq, |message| message.seq).ok()?;
-        self.ahead.get(at)
+    fn prefetched(&self, seq: u64) -> Option<&Arc<StoredMessage>> {
+        let at = self.prefetched.binary_search_by_key(&seq, |message| message.seq).ok()?;
+        self.prefetched.get(at)
     }
 
     /// Whether a batch in the making keeps as much in memory as it may.
-    fn has_far_ahead(&self) -> bool {
-        let footprint = self.ahead.iter().map(|message| message.footprint()).sum::<usize>();
-        self.ahead.len() > SCAN || footprint > 4 * READ_AHEAD.bytes
+    fn has_enough_prefetched(&self) -> bool {
+        let memory_bytes = self.prefetched.iter().map(|message| message.memory_bytes()).sum::<usize>();
+        self.prefetched.len() > MAX_SKIPPED || memory_bytes > 4 * PREFETCH.bytes
     }
 
-    fn move_to(&mut self, head: u64) {
+    fn advance_to(&mut self, head: u64) {
         self.head = head;
-        while self.ahead.front().is_some_and(|message| message.seq < head) {
-            self.ahead.pop_front();
+        while self.prefetched.front().is_some_and(|message| message.seq < head) {
+            self.prefetched.pop_front();
         }
     }
 
     /// What was passed over since the last lease and between these messages: theirs to record.
-    fn attribute(&mut self, low: u64, entries: &[Entry]) -> Vec<Range<u64>> {
-        let mut skipped = std::mem::take(&mut self.passed_over);
-        let mut at = self.attributed.max(low);
-        let new = entries.iter().map(|entry| entry.message.seq).filter(|seq| *seq >= self.attributed);
+    fn take_skipped(&mut self, low: u64, entries: &[LeasedEntry]) -> Vec<Range<u64>> {
+        let mut skipped = std::mem::take(&mut self.skipped);
+        let mut at = self.recorded_head.max(low);
+        let new = entries.iter().map(|entry| entry.message.seq).filter(|seq| *seq >= self.recorded_head);
         for seq in new.chain([self.head]) {
-            skipped.extend(self.aside.gaps(at..seq));
+            skipped.extend(self.set_aside.gaps(at..seq));
             at = seq + 1;
         }
-        self.attributed = self.head;
+        self.recorded_head = self.head;
         skipped
     }
 
-    fn read_ready(&self, from: u64) -> Read {
+    fn read_ready(&self, from: u64) -> ReadRequest {
         let missing = self.ready.range(from..).filter(|(_, ready)| ready.message.is_none());
-        Read::These(missing.map(|(seq, _)| *seq).take(READ_AGAIN).collect())
+        ReadRequest::Sequences(missing.map(|(seq, _)| *seq).take(MAX_REREAD).collect())
     }
 
-    fn keep(&mut self, message: Arc<Stored>) {
+    fn keep(&mut self, message: Arc<StoredMessage>) {
         if let Some(ready) = self.ready.get_mut(&message.seq).filter(|ready| ready.message.is_none()) {
-            self.ready_bytes += message.footprint();
+            self.ready_bytes += message.memory_bytes();
             ready.message = Some(message);
         }
     }
 
     /// Remembers why a message failed; what was said is left out where there is no room for it.
-    pub(crate) fn remember(&mut self, seq: u64, mut history: History) {
+    pub(crate) fn remember(&mut self, seq: u64, mut history: FailureHistory) {
         let Some(ready) = self.ready.get_mut(&seq) else { return };
-        self.ready_bytes -= footprint(&ready.history);
-        if self.ready_bytes + footprint(&history) > READY_BYTES {
+        self.ready_bytes -= memory_bytes(&ready.history);
+        if self.ready_bytes + memory_bytes(&history) > MAX_READY_BYTES {
             history.last = None;
         }
-        self.ready_bytes += footprint(&history);
+        self.ready_bytes += memory_bytes(&history);
         ready.history = history;
     }
 
-    fn forget_ready(&mut self, seq: u64) {
+    fn remove_ready(&mut self, seq: u64) {
         self.take_ready(seq);
     }
 
     fn take_ready(&mut self, seq: u64) -> Option<Ready> {
         let ready = self.ready.remove(&seq)?;
-        self.ready_bytes -= ready.footprint();
+        self.ready_bytes -= ready.memory_bytes();
         Some(ready)
     }
 }
@@ -497,11 +503,11 @@ impl Reader {
 /// How far the ready messages went towards a batch.
 enum Drafted {
     /// All are in it, and there may be room.
-    Rest,
+    Tail,
     /// There is no room for the next.
     Full,
     /// The next has to be read from the store first.
-    Missing(Read),
+    Missing(ReadRequest),
 }
 
 #[cfg(test)]

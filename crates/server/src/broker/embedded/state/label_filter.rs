@@ -6,9 +6,9 @@ use dms_protocol::queue::{TagFilter, TagMode};
 
 /// A label rule in one form for each meaning: sorted, without repetitions, and "or" where the mode says nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LabelRule(TagFilter);
+pub(crate) struct LabelFilter(TagFilter);
 
-impl LabelRule {
+impl LabelFilter {
     /// Brings a filter into that form.
     pub(crate) fn new(filter: &TagFilter) -> Self {
         let mut tags = filter.tags.clone();
@@ -34,7 +34,7 @@ impl LabelRule {
     }
 }
 
-impl fmt::Display for LabelRule {
+impl fmt::Display for LabelFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0.tags.as_slice(), self.0.mode) {
             ([], _) => f.write_str("no labels"),
@@ -48,8 +48,8 @@ impl fmt::Display for LabelRule {
 mod tests {
     use super::*;
 
-    fn rule(tags: &[&str], mode: TagMode) -> LabelRule {
-        LabelRule::new(&TagFilter { tags: tags.iter().map(|&tag| tag.into()).collect(), mode })
+    fn rule(tags: &[&str], mode: TagMode) -> LabelFilter {
+        LabelFilter::new(&TagFilter { tags: tags.iter().map(|&tag| tag.into()).collect(), mode })
     }
 
     /// 5.3.2: "every group supports only one label rule"; the order of the labels is no rule of its own.

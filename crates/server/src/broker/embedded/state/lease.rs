@@ -6,26 +6,26 @@ use tokio::time::Instant;
 
 use crate::{
     broker::{
-        Settled,
+        AckCounts,
         embedded::{
             config::FailureCounting,
-            state::receipt::{BatchToken, Handle, Seal},
+            state::receipt::{LeaseToken, Receipt, Seal},
         },
-        verdict::{BATCH_FAILED, Cause, FAILED, LEASE_EXPIRED, REJECTED},
+        verdict::{BATCH_FAILED, FAILED, FailureCause, LEASE_EXPIRED, REJECTED},
     },
-    store::{History, Settlement, Stored},
+    store::{FailureHistory, Settlement, StoredMessage},
 };
 use dms_protocol::{message::DeadLetterInfo, queue::ProjectId};
 
 /// A message of a batch.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct LeasedEntry {
     /// The message itself: it is at hand if it fails or dies.
-    pub(crate) message: Arc<Stored>,
+    pub(crate) message: Arc<StoredMessage>,
     /// Failed consumptions before this one.
     pub(crate) failures: u32,
     /// What is remembered of them.
-    pub(crate) history: History,
+    pub(crate) history: FailureHistory,
 }
 
 /// A batch that was handed out and is not settled.
@@ -34,30 +34,30 @@ pub(crate) struct Lease {
     /// Whose it is.
     pub(crate) project: ProjectId,
     /// What its tokens begin with.
-    pub(crate) token: BatchToken,
+    pub(crate) token: LeaseToken,
     /// What they end with, one for each message.
     pub(crate) seals: Vec<Seal>,
     /// In the order they were handed out.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<LeasedEntry>,
     /// Messages between them that the label rule passed over: settled with the batch, however it ends.
     pub(crate) skipped: Vec<Range<u64>>,
     /// From then on it cannot be acknowledged.
     pub(crate) deadline: Instant,
     /// Its end is on the way to the store: no acknowledgement and no lapse may touch it meanwhile.
-    pub(crate) settling: bool,
+    pub(crate) is_ending: bool,
 }
 
 /// How a batch ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum LeaseEnd {
     /// An acknowledgement got this far: all before it are settled, and it and all behind it are not.
     Acknowledged {
         /// How many are settled.
         settled: usize,
         /// Which of these were rejected, and why.
-        rejected: Vec<(usize, Option<Arc<Cause>>)>,
+        rejected: Vec<(usize, Option<Arc<FailureCause>>)>,
         /// Why it went no further.
-        stop: Stop,
+        stop: StopReason,
     },
     /// Nobody answered in time: every message failed.
     Lapsed,
@@ -67,44 +67,44 @@ pub(crate) enum Ending {
 
 /// What an acknowledgement says of the first message that it does not settle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub(crate) enum StopReason {
     /// It failed; or nothing is said of it, which is a failure too.
-    Failed(Option<Arc<Cause>>),
+    Failed(Option<Arc<FailureCause>>),
     /// It is handed back, with all behind it.
     Released,
 }
 
 /// What an ending means for one message.
-enum Fate<'a> {
+enum MessageOutcome<'a> {
     Done,
-    Rejected(Option<&'a Arc<Cause>>),
+    Rejected(Option<&'a Arc<FailureCause>>),
     /// It failed, for this reason unless its consumer said another.
-    Failed(&'static str, Option<&'a Arc<Cause>>),
+    Failed(&'static str, Option<&'a Arc<FailureCause>>),
     /// It is available again, and nothing is counted.
     Spared,
 }
 
 /// What an ending means for all messages of a batch.
 #[derive(Debug, Default)]
-pub(crate) struct Judgement {
+pub(crate) struct AckDecision {
     /// What the store has to know.
     pub(crate) settlement: Settlement,
     /// The dead letters, by their position in the batch.
-    pub(crate) deaths: Vec<(usize, DeadLetterInfo)>,
+    pub(crate) dead_letters: Vec<(usize, DeadLetterInfo)>,
     /// What is to be remembered of those that failed, by their place in the stream.
-    pub(crate) histories: Vec<(u64, History)>,
+    pub(crate) histories: Vec<(u64, FailureHistory)>,
 }
 
-impl Entry {
+impl LeasedEntry {
     /// Its history when it has failed once more.
-    fn failed(&self, cause: Option<&Arc<Cause>>, now_ms: i64) -> History {
+    fn failed(&self, cause: Option<&Arc<FailureCause>>, now_ms: i64) -> FailureHistory {
         let first_failure_ms = if self.failures == 0 { Some(now_ms) } else { self.history.first_failure_ms };
-        History { first_failure_ms, last: cause.or(self.history.last.as_ref()).cloned() }
+        FailureHistory { first_failure_ms, last: cause.or(self.history.last.as_ref()).cloned() }
     }
 
     /// What is kept of it as a dead letter.
-    fn dies(&self, reason: &str, cause: Option<&Arc<Cause>>, now_ms: i64) -> DeadLetterInfo {
-        let History { first_failure_ms, last } = self.failed(cause, now_ms);
+    fn dies(&self, reason: &str, cause: Option<&Arc<FailureCause>>, now_ms: i64) -> DeadLetterInfo {
+        let FailureHistory { first_failure_ms, last } = self.failed(cause, now_ms);
         // What an earlier consumer said is better than nothing; the reason and the times are this failure's.
         let said = last.as_deref();
         let cause = cause.map(AsRef::as_ref);
@@ -120,61 +120,61 @@ impl Entry {
 
 impl Lease {
     /// The tokens of its messages in order.
-    pub(crate) fn handles(&self) -> impl Iterator<Item = Handle> {
+    pub(crate) fn receipts(&self) -> impl Iterator<Item = Receipt> {
         let batch = self.token;
-        (0..).zip(&self.seals).map(move |(position, seal)| Handle { batch, position, seal: *seal })
+        (0..).zip(&self.seals).map(move |(position, seal)| Receipt { batch, position, seal: *seal })
     }
 
     /// What it keeps in memory, roughly.
-    pub(crate) fn footprint(&self) -> usize {
-        self.entries.iter().map(|entry| entry.message.footprint()).sum()
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.message.memory_bytes()).sum()
     }
 
     /// Whether this token is one of the batch.
-    pub(crate) fn holds(&self, handle: &Handle) -> bool {
-        self.entries.len() > usize::from(handle.position)
-            && self.seals.get(usize::from(handle.position)) == Some(&handle.seal)
+    pub(crate) fn holds(&self, receipt: &Receipt) -> bool {
+        self.entries.len() > usize::from(receipt.position)
+            && self.seals.get(usize::from(receipt.position)) == Some(&receipt.seal)
     }
 
     /// Whether it can be acknowledged at `now`.
     pub(crate) fn is_open(&self, now: Instant) -> bool {
-        !self.settling && now < self.deadline
+        !self.is_ending && now < self.deadline
     }
 
     /// How many of the batch an ending settles, and how many it does not.
-    pub(crate) fn count(&self, ending: &Ending) -> Settled {
+    pub(crate) fn count(&self, ending: &LeaseEnd) -> AckCounts {
         let success = match ending {
-            Ending::Acknowledged { settled, .. } => *settled,
-            Ending::Lapsed | Ending::Released => 0,
+            LeaseEnd::Acknowledged { settled, .. } => *settled,
+            LeaseEnd::Lapsed | LeaseEnd::Released => 0,
         };
-        Settled { success, fail: self.entries.len() - success }
+        AckCounts { success, fail: self.entries.len() - success }
     }
 
     /// What an ending at `now_ms` means for each message; `dead_after` failures make a dead letter.
-    pub(crate) fn judge(
+    pub(crate) fn decide(
         &self,
-        ending: &Ending,
+        ending: &LeaseEnd,
         counting: FailureCounting,
         dead_after: Option<u32>,
         now_ms: i64,
-    ) -> Judgement {
-        let mut judgement = Judgement::default();
+    ) -> AckDecision {
+        let mut judgement = AckDecision::default();
         let settlement = &mut judgement.settlement;
         settlement.skipped.clone_from(&self.skipped);
         for (position, entry) in self.entries.iter().enumerate() {
             let seq = entry.message.seq;
-            match ending.fate(position, counting) {
-                Fate::Done => settlement.done.push(seq),
-                Fate::Spared => settlement.failed.push((seq, entry.failures)),
-                Fate::Rejected(cause) => {
+            match ending.outcome_of(position, counting) {
+                MessageOutcome::Done => settlement.done.push(seq),
+                MessageOutcome::Spared => settlement.failed.push((seq, entry.failures)),
+                MessageOutcome::Rejected(cause) => {
                     settlement.dead.push(seq);
-                    judgement.deaths.push((position, entry.dies(REJECTED, cause, now_ms)));
+                    judgement.dead_letters.push((position, entry.dies(REJECTED, cause, now_ms)));
                 }
-                Fate::Failed(reason, cause) => {
+                MessageOutcome::Failed(reason, cause) => {
                     let failures = entry.failures.saturating_add(1);
                     if dead_after.is_some_and(|most| failures >= most) {
                         settlement.dead.push(seq);
-                        judgement.deaths.push((position, entry.dies(reason, cause, now_ms)));
+                        judgement.dead_letters.push((position, entry.dies(reason, cause, now_ms)));
                         continue;
                     }
                     settlement.failed.push((seq, failures));
@@ -189,35 +189,37 @@ impl Lease {
     }
 }
 
-impl Judgement {
+impl AckDecision {
     /// The same, but for messages below a place that were purged while they were leased: they are settled, whatever is said of them.
     pub(crate) fn without_purged(mut self, lease: &Lease, below: u64) -> Self {
         let kept = |seq: &u64| *seq >= below;
         self.settlement.failed.retain(|(seq, _)| kept(seq));
         self.settlement.dead.retain(kept);
         self.histories.retain(|(seq, _)| kept(seq));
-        self.deaths.retain(|(at, _)| lease.entries.get(*at).is_some_and(|entry| kept(&entry.message.seq)));
+        self.dead_letters.retain(|(at, _)| lease.entries.get(*at).is_some_and(|entry| kept(&entry.message.seq)));
         self
     }
 }
 
-impl Ending {
+impl LeaseEnd {
     /// What it means for the message at a position.
-    fn fate(&self, position: usize, counting: FailureCounting) -> Fate<'_> {
+    fn outcome_of(&self, position: usize, counting: FailureCounting) -> MessageOutcome<'_> {
         match self {
             Self::Acknowledged { settled, rejected, .. } if position < *settled => {
                 match rejected.iter().find(|(at, _)| *at == position) {
-                    Some((_, cause)) => Fate::Rejected(cause.as_ref()),
-                    None => Fate::Done,
+                    Some((_, cause)) => MessageOutcome::Rejected(cause.as_ref()),
+                    None => MessageOutcome::Done,
                 }
             }
-            Self::Acknowledged { stop: Stop::Released, .. } | Self::Released => Fate::Spared,
-            Self::Acknowledged { settled, stop: Stop::Failed(cause), .. } if position == *settled => {
-                Fate::Failed(FAILED, cause.as_ref())
+            Self::Acknowledged { stop: StopReason::Released, .. } | Self::Released => MessageOutcome::Spared,
+            Self::Acknowledged { settled, stop: StopReason::Failed(cause), .. } if position == *settled => {
+                MessageOutcome::Failed(FAILED, cause.as_ref())
             }
-            Self::Acknowledged { .. } if counting == FailureCounting::Batch => Fate::Failed(BATCH_FAILED, None),
-            Self::Acknowledged { .. } => Fate::Spared,
-            Self::Lapsed => Fate::Failed(LEASE_EXPIRED, None),
+            Self::Acknowledged { .. } if counting == FailureCounting::Batch => {
+                MessageOutcome::Failed(BATCH_FAILED, None)
+            }
+            Self::Acknowledged { .. } => MessageOutcome::Spared,
+            Self::Lapsed => MessageOutcome::Failed(LEASE_EXPIRED, None),
         }
     }
 }
@@ -226,12 +228,12 @@ impl Ending {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::broker::embedded::state::receipt::Minted;
+    use crate::broker::embedded::state::receipt::NewReceipts;
 
     fn lease(failures: &[u32]) -> Lease {
-        let minted = Minted::draw(failures.len()).unwrap();
-        let entry = |(seq, failures): (u64, &u32)| Entry {
-            message: Arc::new(Stored {
+        let new_receipts = NewReceipts::draw(failures.len()).unwrap();
+        let entry = |(seq, failures): (u64, &u32)| LeasedEntry {
+            message: Arc::new(StoredMessage {
                 seq,
                 entered_ms: 0,
                 json: "{}".into(),
@@ -240,36 +242,36 @@ mod tests {
                 dead_letter: None,
             }),
             failures: *failures,
-            history: History::default(),
+            history: FailureHistory::default(),
         };
         Lease {
             project: ProjectId::new("p"),
-            token: minted.batch,
-            seals: minted.seals().collect(),
+            token: new_receipts.batch,
+            seals: new_receipts.seals().collect(),
             entries: (1..).zip(failures).map(entry).collect(),
             skipped: Vec::new(),
             deadline: Instant::now(),
-            settling: false,
+            is_ending: false,
         }
     }
 
-    fn stops_at(settled: usize, stop: Stop) -> Ending {
-        Ending::Acknowledged { settled, rejected: Vec::new(), stop }
+    fn stops_at(settled: usize, stop: StopReason) -> LeaseEnd {
+        LeaseEnd::Acknowledged { settled, rejected: Vec::new(), stop }
     }
 
-    fn judge(batch: &Lease, ending: &Ending, counting: FailureCounting, dead_after: Option<u32>) -> Settlement {
-        batch.judge(ending, counting, dead_after, 1_000).settlement
+    fn decide(batch: &Lease, ending: &LeaseEnd, counting: FailureCounting, dead_after: Option<u32>) -> Settlement {
+        batch.decide(ending, counting, dead_after, 1_000).settlement
     }
 
     /// 5.3.3: at the first message that is not confirmed the service stops; it and all behind it failed.
     #[test]
     fn settled_up_to_the_first_failure_and_failed_behind_it() {
         let batch = lease(&[0, 0, 0, 0]);
-        let ending = stops_at(2, Stop::Failed(None));
-        assert_eq!(batch.count(&ending), Settled { success: 2, fail: 2 });
-        let culprit = judge(&batch, &ending, FailureCounting::Culprit, Some(3));
+        let ending = stops_at(2, StopReason::Failed(None));
+        assert_eq!(batch.count(&ending), AckCounts { success: 2, fail: 2 });
+        let culprit = decide(&batch, &ending, FailureCounting::Culprit, Some(3));
         assert_eq!((culprit.done, culprit.failed), (vec![1, 2], vec![(3, 1), (4, 0)]));
-        let strict = judge(&batch, &ending, FailureCounting::Batch, Some(3));
+        let strict = decide(&batch, &ending, FailureCounting::Batch, Some(3));
         assert_eq!(strict.failed, [(3, 1), (4, 1)]);
     }
 
@@ -277,20 +279,20 @@ mod tests {
     #[test]
     fn the_last_allowed_failure_makes_a_dead_letter() {
         let batch = lease(&[2, 2, 1]);
-        let one = judge(&batch, &stops_at(0, Stop::Failed(None)), FailureCounting::Culprit, Some(3));
+        let one = decide(&batch, &stops_at(0, StopReason::Failed(None)), FailureCounting::Culprit, Some(3));
         assert_eq!((one.dead, one.failed), (vec![1], vec![(2, 2), (3, 1)]));
-        let all = judge(&batch, &Ending::Lapsed, FailureCounting::Culprit, Some(3));
+        let all = decide(&batch, &LeaseEnd::Lapsed, FailureCounting::Culprit, Some(3));
         assert_eq!((all.dead, all.failed), (vec![1, 2], vec![(3, 2)]));
-        let released = judge(&batch, &Ending::Released, FailureCounting::Batch, Some(3));
+        let released = decide(&batch, &LeaseEnd::Released, FailureCounting::Batch, Some(3));
         assert_eq!((released.dead, released.failed), (vec![], vec![(1, 2), (2, 2), (3, 1)]));
-        let never = judge(&batch, &Ending::Lapsed, FailureCounting::Culprit, None);
+        let never = decide(&batch, &LeaseEnd::Lapsed, FailureCounting::Culprit, None);
         assert_eq!((never.dead, never.failed), (vec![], vec![(1, 3), (2, 3), (3, 2)]));
     }
 
     #[test]
     fn failures_do_not_overflow() {
-        let judged = judge(&lease(&[u32::MAX]), &Ending::Lapsed, FailureCounting::Culprit, None);
-        assert_eq!(judged.failed, [(1, u32::MAX)]);
+        let decision = decide(&lease(&[u32::MAX]), &LeaseEnd::Lapsed, FailureCounting::Culprit, None);
+        assert_eq!(decision.failed, [(1, u32::MAX)]);
     }
 
     /// A release counts no failure for anybody, whatever `failure_counting` says.
@@ -298,21 +300,25 @@ mod tests {
     fn what_is_released_has_not_failed() {
         let batch = lease(&[0, 2, 2]);
         for counting in [FailureCounting::Culprit, FailureCounting::Batch] {
-            let judged = batch.judge(&stops_at(1, Stop::Released), counting, Some(3), 1_000);
-            assert_eq!(judged.settlement.failed, [(2, 2), (3, 2)]);
-            assert_eq!((judged.settlement.done, judged.deaths.len()), (vec![1], 0));
+            let decision = batch.decide(&stops_at(1, StopReason::Released), counting, Some(3), 1_000);
+            assert_eq!(decision.settlement.failed, [(2, 2), (3, 2)]);
+            assert_eq!((decision.settlement.done, decision.dead_letters.len()), (vec![1], 0));
         }
     }
 
     #[test]
     fn what_is_rejected_dies_at_once_and_says_why() {
         let batch = lease(&[0, 1, 0]);
-        let cause = Cause { reason: Some("undecodable".into()), error: Some("no JSON".into()), ..Cause::default() };
+        let cause = FailureCause {
+            reason: Some("undecodable".into()),
+            error: Some("no JSON".into()),
+            ..FailureCause::default()
+        };
         let rejected = vec![(0, None), (1, Some(Arc::new(cause)))];
-        let ending = Ending::Acknowledged { settled: 3, rejected, stop: Stop::Failed(None) };
-        let judged = batch.judge(&ending, FailureCounting::Culprit, Some(9), 1_000);
-        assert_eq!((judged.settlement.dead, judged.settlement.done), (vec![1, 2], vec![3]));
-        let [(0, first), (1, second)] = judged.deaths.as_slice() else { panic!("{:?}", judged.deaths) };
+        let ending = LeaseEnd::Acknowledged { settled: 3, rejected, stop: StopReason::Failed(None) };
+        let decision = batch.decide(&ending, FailureCounting::Culprit, Some(9), 1_000);
+        assert_eq!((decision.settlement.dead, decision.settlement.done), (vec![1, 2], vec![3]));
+        let [(0, first), (1, second)] = decision.dead_letters.as_slice() else { panic!("{:?}", decision.dead_letters) };
         assert_eq!((first.reason.as_str(), first.attempts, first.first_failure_ms), ("rejected", 1, Some(1_000)));
         assert_eq!((second.reason.as_str(), second.error.as_deref()), ("undecodable", Some("no JSON")));
         assert_eq!((second.attempts, second.first_failure_ms), (2, None), "who knows when it failed first");
@@ -322,14 +328,15 @@ mod tests {
     #[test]
     fn a_history_goes_into_the_grave() {
         let mut batch = lease(&[0]);
-        let cause = Cause { error: Some("db is down".into()), worker: Some("w1".into()), ..Cause::default() };
-        let failed = stops_at(0, Stop::Failed(Some(Arc::new(cause))));
-        let judged = batch.judge(&failed, FailureCounting::Culprit, Some(2), 1_000);
-        let [(1, history)] = judged.histories.as_slice() else { panic!("{judged:?}") };
+        let cause =
+            FailureCause { error: Some("db is down".into()), worker: Some("w1".into()), ..FailureCause::default() };
+        let failed = stops_at(0, StopReason::Failed(Some(Arc::new(cause))));
+        let decision = batch.decide(&failed, FailureCounting::Culprit, Some(2), 1_000);
+        let [(1, history)] = decision.histories.as_slice() else { panic!("{decision:?}") };
         batch.entries[0].failures = 1;
         batch.entries[0].history = history.clone();
-        let judged = batch.judge(&Ending::Lapsed, FailureCounting::Culprit, Some(2), 5_000);
-        let [(0, info)] = judged.deaths.as_slice() else { panic!("{judged:?}") };
+        let decision = batch.decide(&LeaseEnd::Lapsed, FailureCounting::Culprit, Some(2), 5_000);
+        let [(0, info)] = decision.dead_letters.as_slice() else { panic!("{decision:?}") };
         assert_eq!((info.reason.as_str(), info.attempts), ("lease_expired", 2));
         assert_eq!((info.error.as_deref(), info.worker.as_deref()), (Some("db is down"), Some("w1")));
         assert_eq!((info.first_failure_ms, info.last_failure_ms), (Some(1_000), Some(5_000)));

@@ -7,44 +7,44 @@
 
 use std::collections::HashMap;
 
-use crate::store::ReaderNo;
+use crate::store::CursorId;
 use dms_protocol::queue::ProjectId;
 
 /// How much of what is free a group may hold.
-const OF_GROUP: usize = 2;
+const GROUP_SHARE: usize = 2;
 /// How much of what is free the groups of a project may hold together.
-const OF_PROJECT: usize = 4;
+const PROJECT_SHARE: usize = 4;
 /// What the first batches of groups leave to other projects: one part of so many.
-const LEFT_PART: usize = 16;
+const KEPT_FRACTION: usize = 16;
 
 /// What is held, and by whom.
 #[derive(Debug, Default)]
-pub(crate) struct Shares {
+pub(crate) struct LeaseBudget {
     all: usize,
-    readers: HashMap<ReaderNo, usize>,
+    cursors: HashMap<CursorId, usize>,
     projects: HashMap<ProjectId, usize>,
 }
 
-impl Shares {
+impl LeaseBudget {
     /// Whether a reader may have more of `most`. What it gets then may go beyond that by one batch.
-    pub(crate) fn admit(&self, project: &ProjectId, reader: ReaderNo, most: usize) -> bool {
+    pub(crate) fn admit(&self, project: &ProjectId, cursor: CursorId, most: usize) -> bool {
         let free = most.saturating_sub(self.all);
-        let held = self.readers.get(&reader).copied().unwrap_or_default();
+        let held = self.cursors.get(&cursor).copied().unwrap_or_default();
         let of_project = self.projects.get(project).copied().unwrap_or_default();
-        let is_fair = held < free.saturating_mul(OF_GROUP) && of_project < free.saturating_mul(OF_PROJECT);
-        is_fair || held == 0 && free > most / LEFT_PART
+        let is_fair = held < free.saturating_mul(GROUP_SHARE) && of_project < free.saturating_mul(PROJECT_SHARE);
+        is_fair || held == 0 && free > most / KEPT_FRACTION
     }
 
-    pub(crate) fn add(&mut self, project: &ProjectId, reader: ReaderNo, bytes: usize) {
+    pub(crate) fn add(&mut self, project: &ProjectId, cursor: CursorId, bytes: usize) {
         self.all += bytes;
-        *self.readers.entry(reader).or_default() += bytes;
+        *self.cursors.entry(cursor).or_default() += bytes;
         match self.projects.get_mut(project) {
             Some(held) => *held += bytes,
             None => drop(self.projects.insert(project.clone(), bytes)),
         }
     }
 
-    pub(crate) fn remove(&mut self, project: &ProjectId, reader: ReaderNo, bytes: usize) {
+    pub(crate) fn remove(&mut self, project: &ProjectId, cursor: CursorId, bytes: usize) {
         self.all = self.all.saturating_sub(bytes);
         let left = |held: Option<&mut usize>| {
             held.map(|held| {
@@ -52,8 +52,8 @@ impl Shares {
                 *held
             })
         };
-        if left(self.readers.get_mut(&reader)) == Some(0) {
-            self.readers.remove(&reader);
+        if left(self.cursors.get_mut(&cursor)) == Some(0) {
+            self.cursors.remove(&cursor);
         }
         if left(self.projects.get_mut(project)) == Some(0) {
             self.projects.remove(project);
@@ -69,55 +69,55 @@ mod tests {
     const BATCH: usize = 100;
 
     /// Takes batches until there are no more for this reader; how much it holds then.
-    fn fill(shares: &mut Shares, project: &str, reader: u32) -> usize {
-        let (project, reader) = (ProjectId::new(project), ReaderNo(reader));
-        while shares.admit(&project, reader, MOST) {
-            shares.add(&project, reader, BATCH);
+    fn fill(budget: &mut LeaseBudget, project: &str, cursor: u32) -> usize {
+        let (project, cursor) = (ProjectId::new(project), CursorId(cursor));
+        while budget.admit(&project, cursor, MOST) {
+            budget.add(&project, cursor, BATCH);
         }
-        shares.readers.get(&reader).copied().unwrap_or_default()
+        budget.cursors.get(&cursor).copied().unwrap_or_default()
     }
 
     #[test]
     fn one_alone_gets_two_thirds_and_leaves_the_rest() {
-        let mut shares = Shares::default();
-        let held = fill(&mut shares, "p", 1);
+        let mut budget = LeaseBudget::default();
+        let held = fill(&mut budget, "p", 1);
         assert!((MOST * 6 / 10..MOST * 7 / 10).contains(&held), "{held}");
-        shares.remove(&ProjectId::new("p"), ReaderNo(1), held);
-        assert!(shares.readers.is_empty() && shares.projects.is_empty() && shares.all == 0);
+        budget.remove(&ProjectId::new("p"), CursorId(1), held);
+        assert!(budget.cursors.is_empty() && budget.projects.is_empty() && budget.all == 0);
     }
 
     /// Whoever comes when others hold all that they may gets something, another project always, and nobody goes beyond the limit.
     #[test]
     fn who_comes_late_gets_a_batch() {
-        let mut shares = Shares::default();
-        for reader in 0..100 {
-            assert!(fill(&mut shares, "greedy", reader) >= BATCH, "group {reader}");
+        let mut budget = LeaseBudget::default();
+        for cursor in 0..100 {
+            assert!(fill(&mut budget, "greedy", cursor) >= BATCH, "group {cursor}");
         }
-        for reader in 100..105 {
+        for cursor in 100..105 {
             assert!(
-                fill(&mut shares, &format!("project-{reader}"), reader) >= BATCH,
-                "group {reader} of another project"
+                fill(&mut budget, &format!("project-{cursor}"), cursor) >= BATCH,
+                "group {cursor} of another project"
             );
         }
-        assert!(shares.all <= MOST + BATCH, "{}", shares.all);
+        assert!(budget.all <= MOST + BATCH, "{}", budget.all);
     }
 
     /// Whoever asks one after the other ends up with as much as the others.
     #[test]
     fn who_asks_in_turn_gets_the_same() {
-        let mut shares = Shares::default();
+        let mut budget = LeaseBudget::default();
         let project = ProjectId::new("p");
         let mut took = true;
         while std::mem::take(&mut took) {
-            for reader in (0..10).map(ReaderNo) {
-                if shares.admit(&project, reader, MOST) {
-                    shares.add(&project, reader, BATCH);
+            for cursor in (0..10).map(CursorId) {
+                if budget.admit(&project, cursor, MOST) {
+                    budget.add(&project, cursor, BATCH);
                     took = true;
                 }
             }
         }
-        let held: Vec<usize> = (0..10).map(|reader| shares.readers[&ReaderNo(reader)]).collect();
+        let held: Vec<usize> = (0..10).map(|cursor| budget.cursors[&CursorId(cursor)]).collect();
         assert!(held.iter().all(|each| each.abs_diff(held[0]) <= BATCH), "{held:?}");
-        assert!(shares.all > MOST * 3 / 4, "{}", shares.all);
+        assert!(budget.all > MOST * 3 / 4, "{}", budget.all);
     }
 }

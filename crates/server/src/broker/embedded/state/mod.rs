@@ -8,18 +8,18 @@ use crate::{
     broker::{
         BrokerError, GroupPath, ReasonCounts, RetentionPolicy, Stream as Which,
         embedded::{
-            background::heartbeat::Pulse,
-            config::{EmbeddedConfig, Keeping},
+            background::heartbeat::PauseDetector,
+            config::{EffectiveRetention, EmbeddedConfig},
             state::{
-                cursor::Reader,
-                lease::{Ending, Entry, Lease},
-                lease_budget::Shares,
-                receipt::{BatchToken, Minted},
-                stream::{Lot, Stream},
+                cursor::Cursor,
+                lease::{Lease, LeaseEnd, LeasedEntry},
+                lease_budget::LeaseBudget,
+                receipt::{LeaseToken, NewReceipts},
+                stream::{DelayQueue, Stream},
             },
         },
     },
-    store::{GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, ReaderNo, Snapshot, StreamNo},
+    store::{CursorId, GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, Snapshot, StreamId},
 };
 use dms_protocol::queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag};
 
@@ -37,15 +37,15 @@ pub(crate) struct State {
     /// The queues of all projects.
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
     /// The queues' streams, and the groups' dead letters.
-    pub(crate) streams: BTreeMap<StreamNo, Stream>,
+    pub(crate) streams: BTreeMap<StreamId, Stream>,
     /// Each queue's messages that are not due.
-    pub(crate) lots: BTreeMap<StreamNo, Lot>,
+    pub(crate) delay_queues: BTreeMap<StreamId, DelayQueue>,
     /// Each group's position on its queue's stream and on its dead letters.
-    pub(crate) readers: BTreeMap<ReaderNo, Reader>,
+    pub(crate) cursors: BTreeMap<CursorId, Cursor>,
     /// Which batch a token names.
-    pub(crate) tokens: HashMap<BatchToken, (ReaderNo, u64)>,
+    pub(crate) tokens: HashMap<LeaseToken, (CursorId, u64)>,
     /// When which batch lapses.
-    pub(crate) deadlines: BTreeSet<(Instant, ReaderNo, u64)>,
+    pub(crate) deadlines: BTreeSet<(Instant, CursorId, u64)>,
     /// Messages handed out again since the broker was opened.
     pub(crate) redeliveries: u64,
     /// Messages that became dead letters since then.
@@ -57,15 +57,15 @@ pub(crate) struct State {
     /// When the creation of which queue or group is over.
     pub(crate) creating: HashMap<u32, Instant>,
     /// What the batches that are out keep in memory.
-    pub(crate) leased: Shares,
+    pub(crate) leased: LeaseBudget,
     /// The number of the next lease.
     pub(crate) next_lease: u64,
     /// When the timer looks next; `None` while it is at work and looks again anyway.
     pub(crate) timer_target: Option<Instant>,
     /// Something may be due before the timer looks.
-    pub(crate) timer_stale: bool,
+    pub(crate) timer_is_stale: bool,
     /// When the process was last seen running.
-    pub(crate) pulse: Pulse,
+    pub(crate) pauses: PauseDetector,
     /// No new work is taken.
     pub(crate) closed: bool,
 }
@@ -87,43 +87,43 @@ impl State {
     /// The state of what a store held.
     pub(crate) fn restore(snapshot: Snapshot, config: &EmbeddedConfig) -> Self {
         let mut state = Self { next_number: snapshot.next_number, ..Self::default() };
-        for QueueSnapshot { row, tags, retention, stream, lot } in snapshot.queues {
-            state.streams.insert(row.stream(), Stream::new(stream, config.keeping_of(&row, retention)));
-            state.lots.insert(row.lot(), Lot::new(row.stream(), lot));
+        for QueueSnapshot { row, tags, retention, stream, delay_queue } in snapshot.queues {
+            state.streams.insert(row.stream(), Stream::new(stream, config.retention_of(&row, retention)));
+            state.delay_queues.insert(row.delay_queue(), DelayQueue::new(row.stream(), delay_queue));
             state.queues.insert(row.id.clone(), QueueState { row, tags, retention, groups: Vec::new() });
         }
-        for GroupSnapshot { row, reader, dead_letters, dead_letter_reader } in snapshot.groups {
+        for GroupSnapshot { row, cursor, dead_letters, dead_letter_cursor } in snapshot.groups {
             let Some(queue) = state.queues.get(&row.queue) else { continue };
-            let reader = Reader::new(queue.row.stream(), reader);
-            let dead_letter_reader = Reader::new(row.dead_letters(), dead_letter_reader);
-            let dead_letters = Stream::new(dead_letters, Keeping::for_time(config.dead_letter_retention));
+            let cursor = Cursor::new(queue.row.stream(), cursor);
+            let dead_letter_cursor = Cursor::new(row.dead_letters(), dead_letter_cursor);
+            let dead_letters = Stream::new(dead_letters, EffectiveRetention::for_time(config.dead_letter_retention));
             state.streams.insert(row.dead_letters(), dead_letters);
-            state.add_group(row, reader, dead_letter_reader, config);
+            state.add_group(row, cursor, dead_letter_cursor, config);
         }
         for stream in state.streams.keys().copied().collect::<Vec<_>>() {
-            state.look_for_settled(stream);
+            state.schedule_settled_check(stream);
         }
         state
     }
 
     /// Keeps what a wrong wall clock has written from lasting: whatever a store says entered later than `now_ms`, when it is opened,
     /// counts as having entered then.
-    pub(crate) fn bound_stamps(&mut self, now_ms: i64) {
-        self.streams.values_mut().for_each(|stream| stream.bound_stamps(now_ms));
+    pub(crate) fn bound_entry_times(&mut self, now_ms: i64) {
+        self.streams.values_mut().for_each(|stream| stream.bound_entry_times(now_ms));
     }
 
     /// Puts a group into its queue, its readers set up as the queue says.
-    pub(crate) fn add_group(&mut self, row: GroupRow, mut messages: Reader, mut dead: Reader, config: &EmbeddedConfig) {
+    pub(crate) fn add_group(&mut self, row: GroupRow, mut messages: Cursor, mut dead: Cursor, config: &EmbeddedConfig) {
         let Some(queue) = self.queues.get_mut(&row.queue) else { return };
         let exclusive = config.fifo_blocks && queue.row.mode == QueueMode::Fifo;
         messages.exclusive = exclusive;
         dead.exclusive = exclusive;
         messages.dead = queue.row.max_consume_count.map(|count| (row.dead_letters(), count));
-        for (number, reader) in [(row.reader(), messages), (row.dead_letter_reader(), dead)] {
-            if let Some(stream) = self.streams.get_mut(&reader.stream) {
-                stream.readers.push(number);
+        for (number, cursor) in [(row.cursor(), messages), (row.dead_letter_cursor(), dead)] {
+            if let Some(stream) = self.streams.get_mut(&cursor.stream) {
+                stream.cursors.push(number);
             }
-            self.readers.insert(number, reader);
+            self.cursors.insert(number, cursor);
         }
         queue.groups.push(row);
     }
@@ -153,75 +153,75 @@ impl State {
     ///
     /// # Errors
     /// When there is none, it is being created, or the queue has no dead letters.
-    pub(crate) fn reader_of(
+    pub(crate) fn cursor_of(
         &self,
         path: &GroupPath,
         which: Which,
         at: &At,
-    ) -> Result<(&QueueState, ReaderNo), BrokerError> {
+    ) -> Result<(&QueueState, CursorId), BrokerError> {
         let queue = self.queue(&path.project, &path.queue, at)?;
         let group = queue.group(&path.group)?;
         self.is_created(group.number, at)?;
         match which {
-            Which::Messages => Ok((queue, group.reader())),
+            Which::Messages => Ok((queue, group.cursor())),
             Which::DeadLetters if queue.row.max_consume_count.is_none() => Err(BrokerError::NoDeadLetters),
-            Which::DeadLetters => Ok((queue, group.dead_letter_reader())),
+            Which::DeadLetters => Ok((queue, group.dead_letter_cursor())),
         }
     }
 
     /// Hands out a batch until `deadline`.
     pub(crate) fn lease(
         &mut self,
-        (project, reader): (&ProjectId, ReaderNo),
-        minted: &Minted,
-        entries: Vec<Entry>,
+        (project, cursor): (&ProjectId, CursorId),
+        new_receipts: &NewReceipts,
+        entries: Vec<LeasedEntry>,
         skipped: Vec<std::ops::Range<u64>>,
         deadline: Instant,
     ) -> Option<&Lease> {
-        let leases = &mut self.readers.get_mut(&reader)?.leases;
+        let leases = &mut self.cursors.get_mut(&cursor)?.leases;
         let number = self.next_lease;
         self.next_lease += 1;
-        let seals = minted.seals().take(entries.len()).collect();
+        let seals = new_receipts.seals().take(entries.len()).collect();
         let project = project.clone();
-        let lease = Lease { project, token: minted.batch, seals, entries, skipped, deadline, settling: false };
-        self.leased.add(&lease.project, reader, lease.footprint());
-        self.tokens.insert(minted.batch, (reader, number));
-        self.deadlines.insert((deadline, reader, number));
+        let lease = Lease { project, token: new_receipts.batch, seals, entries, skipped, deadline, is_ending: false };
+        self.leased.add(&lease.project, cursor, lease.memory_bytes());
+        self.tokens.insert(new_receipts.batch, (cursor, number));
+        self.deadlines.insert((deadline, cursor, number));
         Some(leases.entry(number).or_insert(lease))
     }
 
     /// Marks every lease that is not ending as settling, to be released.
-    pub(crate) fn take_open(&mut self) -> Vec<(ReaderNo, u64, Ending)> {
+    pub(crate) fn take_open_leases(&mut self) -> Vec<(CursorId, u64, LeaseEnd)> {
         let mut open = Vec::new();
-        for (reader, leases) in self.readers.iter_mut().map(|(number, reader)| (*number, &mut reader.leases)) {
-            for (number, lease) in leases.iter_mut().filter(|(_, lease)| !lease.settling) {
-                lease.settling = true;
-                open.push((reader, *number, Ending::Released));
+        for (cursor, leases) in self.cursors.iter_mut().map(|(number, cursor)| (*number, &mut cursor.leases)) {
+            for (number, lease) in leases.iter_mut().filter(|(_, lease)| !lease.is_ending) {
+                lease.is_ending = true;
+                open.push((cursor, *number, LeaseEnd::Released));
             }
         }
         open
     }
 
     /// A lease is no more: neither its token nor its deadline means anything.
-    pub(crate) fn forget_lease(&mut self, reader: ReaderNo, number: u64, lease: &Lease) {
-        self.leased.remove(&lease.project, reader, lease.footprint());
+    pub(crate) fn remove_lease(&mut self, cursor: CursorId, number: u64, lease: &Lease) {
+        self.leased.remove(&lease.project, cursor, lease.memory_bytes());
         self.tokens.remove(&lease.token);
-        self.deadlines.remove(&(lease.deadline, reader, number));
+        self.deadlines.remove(&(lease.deadline, cursor, number));
     }
 
     /// Removes a reader with its leases and wakes those who wait for it.
-    pub(crate) fn drop_reader(&mut self, reader: ReaderNo) {
-        let Some(gone) = self.readers.remove(&reader) else { return };
+    pub(crate) fn drop_cursor(&mut self, cursor: CursorId) {
+        let Some(gone) = self.cursors.remove(&cursor) else { return };
         if let Some(stream) = self.streams.get_mut(&gone.stream) {
-            stream.readers.retain(|other| *other != reader);
+            stream.cursors.retain(|other| *other != cursor);
         }
         for (number, lease) in &gone.leases {
-            self.forget_lease(reader, *number, lease);
+            self.remove_lease(cursor, *number, lease);
         }
         gone.wake.notify_waiters();
         gone.read_done.notify_waiters();
         // It may have been the one that the others waited for.
-        self.look_for_settled(gone.stream);
+        self.schedule_settled_check(gone.stream);
     }
 }
 

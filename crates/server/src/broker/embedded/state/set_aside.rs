@@ -9,9 +9,9 @@ use crate::store::Damaged;
 
 /// The damaged messages of a reader or a lot, by place. They are found again after a restart, when they are read.
 #[derive(Debug, Default)]
-pub(crate) struct Aside(BTreeMap<u64, Damaged>);
+pub(crate) struct SetAside(BTreeMap<u64, Damaged>);
 
-impl Aside {
+impl SetAside {
     pub(crate) fn add(&mut self, damaged: Damaged) {
         self.0.insert(damaged.seq, damaged);
     }
@@ -93,21 +93,21 @@ mod tests {
 
     #[test]
     fn ranges_and_places_go_around_what_is_aside() {
-        let mut aside = Aside::default();
-        assert_eq!((aside.first_not_in(3), aside.gaps(3..5)), (3, vec![3..5]));
+        let mut set_aside = SetAside::default();
+        assert_eq!((set_aside.first_not_in(3), set_aside.gaps(3..5)), (3, vec![3..5]));
         for seq in [3, 4, 7] {
             let (file, reason) = ("f".into(), "r".into());
-            aside.add(Damaged { seq, entered_ms: None, file, offset: 0, reason, is_unreadable: seq == 7 });
+            set_aside.add(Damaged { seq, entered_ms: None, file, offset: 0, reason, is_unreadable: seq == 7 });
         }
-        assert_eq!((aside.first_not_in(3), aside.first_not_in(5), aside.first_not_in(7)), (5, 5, 8));
-        assert_eq!(aside.gaps(1..10), [1..3, 5..7, 8..10]);
-        assert_eq!(aside.gaps(3..5), []);
-        assert_eq!(aside.gaps(5..5), []);
-        assert_eq!(aside.take_unreadable().into_iter().map(|one| one.seq).collect::<Vec<_>>(), [7]);
-        assert!(!aside.contains(7) && aside.contains(3));
-        aside.remove(&[1..4]);
-        assert_eq!(aside.places().into_iter().collect::<Vec<_>>(), [4]);
-        aside.expire(5);
-        assert_eq!(aside.len(), 0);
+        assert_eq!((set_aside.first_not_in(3), set_aside.first_not_in(5), set_aside.first_not_in(7)), (5, 5, 8));
+        assert_eq!(set_aside.gaps(1..10), [1..3, 5..7, 8..10]);
+        assert_eq!(set_aside.gaps(3..5), []);
+        assert_eq!(set_aside.gaps(5..5), []);
+        assert_eq!(set_aside.take_unreadable().into_iter().map(|one| one.seq).collect::<Vec<_>>(), [7]);
+        assert!(!set_aside.contains(7) && set_aside.contains(3));
+        set_aside.remove(&[1..4]);
+        assert_eq!(set_aside.places().into_iter().collect::<Vec<_>>(), [4]);
+        set_aside.expire(5);
+        assert_eq!(set_aside.len(), 0);
     }
 }

@@ -5,16 +5,16 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::time::Instant;
 
 use crate::{
-    broker::embedded::{config::Keeping, state::set_aside::Aside},
-    store::{LotMark, ReaderNo, Stored, StreamMark, StreamNo},
+    broker::embedded::{config::EffectiveRetention, state::set_aside::SetAside},
+    store::{CursorId, DelayQueueSnapshot, StoredMessage, StreamId, StreamSnapshot},
 };
 
 /// How many bytes of its newest messages a stream keeps in memory.
-const TAIL_BYTES: usize = 2 * 1024 * 1024;
+const MAX_TAIL_BYTES: usize = 2 * 1024 * 1024;
 
 /// Messages of a stream that entered no later than a time, whatever their stamps say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bound {
+pub(crate) struct EntryTimeBound {
     /// Those before this place.
     pub(crate) below: u64,
     /// The time, in Unix milliseconds.
@@ -33,51 +33,51 @@ pub(crate) struct Stream {
     /// When the newest message entered: the next one is no older, whatever the wall clock does.
     pub(crate) newest: i64,
     /// How long it keeps messages.
-    pub(crate) keeping: Keeping,
+    pub(crate) retention: EffectiveRetention,
     /// What entered before this place, by the store in the future, counts as having entered when the store was opened.
-    pub(crate) bounded: Option<Bound>,
+    pub(crate) entry_time_bound: Option<EntryTimeBound>,
     /// Retention is not looked at before.
-    pub(crate) next_look: Option<Instant>,
+    pub(crate) next_expiry_check: Option<Instant>,
     /// When to look for messages that every reader has settled; `None` where nobody has settled any since the last look.
-    pub(crate) settled_look: Option<Instant>,
+    pub(crate) next_settled_check: Option<Instant>,
     /// Who reads it.
-    pub(crate) readers: Vec<ReaderNo>,
+    pub(crate) cursors: Vec<CursorId>,
     /// The newest messages, up to `next`.
-    tail: VecDeque<Arc<Stored>>,
+    tail: VecDeque<Arc<StoredMessage>>,
     tail_bytes: usize,
 }
 
 impl Stream {
     /// A stream as a store has it.
-    pub(crate) fn new(mark: StreamMark, keeping: Keeping) -> Self {
-        let StreamMark { low, next, oldest, newest } = mark;
+    pub(crate) fn new(mark: StreamSnapshot, retention: EffectiveRetention) -> Self {
+        let StreamSnapshot { low, next, oldest, newest } = mark;
         Self {
             low,
             next,
             oldest,
             newest,
-            keeping,
-            bounded: None,
-            next_look: None,
-            settled_look: None,
-            readers: Vec::new(),
+            retention,
+            entry_time_bound: None,
+            next_expiry_check: None,
+            next_settled_check: None,
+            cursors: Vec::new(),
             tail: VecDeque::new(),
             tail_bytes: 0,
         }
     }
 
     /// Bounds the stamps of messages that entered later than `now_ms`, when the store is opened.
-    pub(crate) fn bound_stamps(&mut self, now_ms: i64) {
+    pub(crate) fn bound_entry_times(&mut self, now_ms: i64) {
         if self.newest > now_ms {
-            self.bounded = Some(Bound { below: self.next, entered_ms: now_ms });
+            self.entry_time_bound = Some(EntryTimeBound { below: self.next, entered_ms: now_ms });
             self.newest = now_ms;
             self.oldest = self.oldest.map(|oldest| oldest.min(now_ms));
         }
     }
 
     /// A stream without a history.
-    pub(crate) fn empty(keeping: Keeping) -> Self {
-        Self::new(StreamMark { low: 1, next: 1, oldest: None, newest: 0 }, keeping)
+    pub(crate) fn empty(retention: EffectiveRetention) -> Self {
+        Self::new(StreamSnapshot { low: 1, next: 1, oldest: None, newest: 0 }, retention)
     }
 
     /// How many messages it has.
@@ -86,20 +86,20 @@ impl Stream {
     }
 
     /// Takes the next message.
-    pub(crate) fn push(&mut self, message: Arc<Stored>) {
+    pub(crate) fn push(&mut self, message: Arc<StoredMessage>) {
         debug_assert_eq!(message.seq, self.next, "streams have no gaps");
         self.next = message.seq + 1;
         self.newest = message.entered_ms;
         self.oldest.get_or_insert(message.entered_ms);
-        self.tail_bytes += message.footprint();
+        self.tail_bytes += message.memory_bytes();
         self.tail.push_back(message);
-        while self.tail_bytes > TAIL_BYTES {
+        while self.tail_bytes > MAX_TAIL_BYTES {
             self.drop_oldest_of_tail();
         }
     }
 
     /// A message, if it is in memory.
-    pub(crate) fn cached(&self, seq: u64) -> Option<&Arc<Stored>> {
+    pub(crate) fn cached(&self, seq: u64) -> Option<&Arc<StoredMessage>> {
         let first = self.tail.front()?.seq;
         self.tail.get(usize::try_from(seq.checked_sub(first)?).ok()?)
     }
@@ -112,7 +112,7 @@ impl Stream {
 
     /// When its first message may have been kept long enough, in Unix milliseconds.
     pub(crate) fn expires_ms(&self) -> Option<i64> {
-        self.oldest.map(|oldest| oldest.saturating_add(self.keeping.retention_ms))
+        self.oldest.map(|oldest| oldest.saturating_add(self.retention.retention_ms))
     }
 
     /// Forgets messages in memory that every reader has passed.
@@ -126,8 +126,8 @@ impl Stream {
     pub(crate) fn expire(&mut self, low: u64, oldest: Option<i64>) {
         self.low = self.low.max(low);
         self.oldest = if self.low == self.next { None } else { oldest.or(Some(self.newest)) };
-        self.bounded = self.bounded.filter(|bound| self.low < bound.below);
-        if let (Some(bound), Some(oldest)) = (self.bounded, &mut self.oldest) {
+        self.entry_time_bound = self.entry_time_bound.filter(|bound| self.low < bound.below);
+        if let (Some(bound), Some(oldest)) = (self.entry_time_bound, &mut self.oldest) {
             *oldest = bound.entered_ms.min(*oldest);
         }
         self.forget_below(low);
@@ -135,16 +135,16 @@ impl Stream {
 
     fn drop_oldest_of_tail(&mut self) {
         if let Some(message) = self.tail.pop_front() {
-            self.tail_bytes -= message.footprint();
+            self.tail_bytes -= message.memory_bytes();
         }
     }
 }
 
 /// Messages of a queue that are not due; they are in the store alone.
 #[derive(Debug)]
-pub(crate) struct Lot {
+pub(crate) struct DelayQueue {
     /// Where they go when they are due.
-    pub(crate) stream: StreamNo,
+    pub(crate) stream: StreamId,
     /// Messages before this place were purged.
     pub(crate) low: u64,
     /// The place of the next message.
@@ -154,30 +154,30 @@ pub(crate) struct Lot {
     /// No later than when the first is due; `None` while nothing waits or the timer is looking.
     pub(crate) next_due: Option<i64>,
     /// Damaged ones that were due: they stay, and hold nothing up.
-    pub(crate) aside: Aside,
+    pub(crate) set_aside: SetAside,
 }
 
-impl Lot {
+impl DelayQueue {
     /// A lot as a store has it.
-    pub(crate) fn new(stream: StreamNo, LotMark { next, count, next_due }: LotMark) -> Self {
-        Self { stream, low: 1, next, count, next_due, aside: Aside::default() }
+    pub(crate) fn new(stream: StreamId, DelayQueueSnapshot { next, count, next_due }: DelayQueueSnapshot) -> Self {
+        Self { stream, low: 1, next, count, next_due, set_aside: SetAside::default() }
     }
 
     /// A lot without a history.
-    pub(crate) fn empty(stream: StreamNo) -> Self {
-        Self { stream, low: 1, next: 1, count: 0, next_due: None, aside: Aside::default() }
+    pub(crate) fn empty(stream: StreamId) -> Self {
+        Self { stream, low: 1, next: 1, count: 0, next_due: None, set_aside: SetAside::default() }
     }
 
     /// A message comes to wait until `due`.
-    pub(crate) fn park(&mut self, seq: u64, due: i64) {
+    pub(crate) fn push(&mut self, seq: u64, due: i64) {
         self.next = seq + 1;
         self.count += 1;
         self.look_at(due);
     }
 
     /// A message has left: it was due, or is given up.
-    pub(crate) fn unpark(&mut self, seq: u64) {
-        self.aside.forget(seq);
+    pub(crate) fn remove(&mut self, seq: u64) {
+        self.set_aside.forget(seq);
         self.count = self.count.saturating_sub(1);
     }
 

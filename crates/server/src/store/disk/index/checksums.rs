@@ -6,10 +6,10 @@
 
 use rusqlite::{Connection, Row, functions::FunctionFlags, types::ValueRef};
 
-use crate::store::disk::index::load::{LoadError, Loaded};
+use crate::store::disk::index::load::{IndexError, IndexResult};
 
 /// The tables that are small, with the columns that their checksums cover.
-const SMALL: &[(&str, &str)] = &[
+const SMALL_TABLES: &[(&str, &str)] = &[
     ("counter", "next_number, log, segment, offset, frame"),
     ("queues", "number, id, project, name, mode, description, max_consume_count, retention_hours, created_ms"),
     ("consumer_groups", "number, queue, id, name, created_ms, start"),
@@ -23,13 +23,21 @@ const SMALL: &[(&str, &str)] = &[
 ];
 
 /// The same of those that are not.
-const LARGE: &[(&str, &str)] = &[("runs", "id, count, segment, offset, bytes"), ("due", "lot, due_ms, place")];
+const LARGE_TABLES: &[(&str, &str)] = &[("runs", "id, count, segment, offset, bytes"), ("due", "lot, due_ms, place")];
 
 /// What can be taken over from an index that is damaged somewhere else. What was deleted is swept by whoever finds it gone.
-pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[SMALL[1], SMALL[2], SMALL[3], SMALL[4], SMALL[5], SMALL[6], SMALL[9]];
+pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[
+    SMALL_TABLES[1],
+    SMALL_TABLES[2],
+    SMALL_TABLES[3],
+    SMALL_TABLES[4],
+    SMALL_TABLES[5],
+    SMALL_TABLES[6],
+    SMALL_TABLES[9],
+];
 
 /// The largest index, in pages, that is checked as a whole when it is opened: that takes some milliseconds.
-const FEW_PAGES: u64 = 1_024;
+const MAX_CHECKED_PAGES: u64 = 1_024;
 
 /// What to do about an index that is damaged.
 pub(crate) const REMEDY: &str = "`dms-worker data rebuild-index` makes it anew from the log";
@@ -77,12 +85,12 @@ pub(crate) fn check_row(row: &Row<'_>, table: &str, columns: usize) -> rusqlite:
 
 /// Gives every row its checksum: those of an index of a version that had none. Tables of later versions are not there yet.
 pub(crate) fn fill(conn: &Connection) -> rusqlite::Result<()> {
-    for (table, columns) in SMALL.iter().chain(LARGE) {
+    for (table, columns) in SMALL_TABLES.iter().chain(LARGE_TABLES) {
         if conn.table_exists(None, *table)? {
             conn.execute(&format!("UPDATE {table} SET sum = row_sum('{table}', {columns})"), [])?;
         }
     }
-    for (table, _) in SMALL {
+    for (table, _) in SMALL_TABLES {
         if conn.table_exists(None, *table)? {
             total_of(conn, table)?;
         }
@@ -92,7 +100,7 @@ pub(crate) fn fill(conn: &Connection) -> rusqlite::Result<()> {
 
 /// Notes how many rows the small tables have, before a transaction ends.
 pub(crate) fn total(conn: &Connection) -> rusqlite::Result<()> {
-    SMALL.iter().try_for_each(|(table, _)| total_of(conn, table))
+    SMALL_TABLES.iter().try_for_each(|(table, _)| total_of(conn, table))
 }
 
 fn total_of(conn: &Connection, table: &str) -> rusqlite::Result<()> {
@@ -102,17 +110,17 @@ fn total_of(conn: &Connection, table: &str) -> rusqlite::Result<()> {
 }
 
 /// Looks at the small tables, and at all of a small index.
-pub(crate) fn check(conn: &Connection) -> Loaded<()> {
+pub(crate) fn check(conn: &Connection) -> IndexResult<()> {
     let pages = conn.pragma_query_value(None, "page_count", |row| row.get::<_, u64>(0));
     let wrong = pages.and_then(|pages| match wrong_in_small(conn)? {
-        None if pages <= FEW_PAGES => wrong_in_large(conn),
+        None if pages <= MAX_CHECKED_PAGES => wrong_in_large(conn),
         wrong => Ok(wrong),
     });
     refuse(wrong)
 }
 
 /// Looks at everything.
-pub(crate) fn check_whole(conn: &Connection) -> Loaded<()> {
+pub(crate) fn check_whole(conn: &Connection) -> IndexResult<()> {
     refuse(wrong_in_small(conn).and_then(|wrong| if wrong.is_some() { Ok(wrong) } else { wrong_in_large(conn) }))
 }
 
@@ -122,16 +130,16 @@ pub(crate) fn small_are_whole(conn: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Whatever is wrong, and whatever SQLite says when it reads this, the remedy is the same.
-fn refuse(wrong: rusqlite::Result<Option<String>>) -> Loaded<()> {
+fn refuse(wrong: rusqlite::Result<Option<String>>) -> IndexResult<()> {
     match wrong {
         Ok(None) => Ok(()),
-        Ok(Some(what)) => Err(LoadError::Contradiction(format!("{what}: {REMEDY}"))),
-        Err(error) => Err(LoadError::Contradiction(format!("{error}: {REMEDY}"))),
+        Ok(Some(what)) => Err(IndexError::Contradiction(format!("{what}: {REMEDY}"))),
+        Err(error) => Err(IndexError::Contradiction(format!("{error}: {REMEDY}"))),
     }
 }
 
 fn wrong_in_small(conn: &Connection) -> rusqlite::Result<Option<String>> {
-    for (table, columns) in SMALL {
+    for (table, columns) in SMALL_TABLES {
         let noted = "SELECT rows, sum FROM totals WHERE name = ?1";
         let noted: (i64, i64) = conn.query_row(noted, [table], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let (found, bad) = look(conn, table, columns)?;
@@ -143,7 +151,7 @@ fn wrong_in_small(conn: &Connection) -> rusqlite::Result<Option<String>> {
 }
 
 fn wrong_in_large(conn: &Connection) -> rusqlite::Result<Option<String>> {
-    for (table, columns) in LARGE {
+    for (table, columns) in LARGE_TABLES {
         if look(conn, table, columns)?.1 > 0 {
             return Ok(Some(format!("its table {table} does not match its checksums")));
         }

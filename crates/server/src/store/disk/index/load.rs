@@ -7,26 +7,26 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use crate::{
     broker::RetentionPolicy,
     store::{
-        GroupRow, GroupSnapshot, LotMark, QueueRow, QueueSnapshot, ReaderMark, ReaderNo, Snapshot, StreamMark,
-        StreamNo,
+        CursorId, CursorSnapshot, DelayQueueSnapshot, GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, Snapshot,
+        StreamId, StreamSnapshot,
         disk::{
             entry_times,
             index::{
                 lookup,
-                settled_page::{PLACES, Page},
+                settled_page::{PAGE_MESSAGES, SettledPage},
             },
-            log::file_cache::{Files, ReadError},
+            log::file_cache::{FileCache, ReadError},
         },
     },
 };
 use dms_protocol::queue::{QueueId, QueueMode, QueueTag, TagFilter};
 
 /// What was read: the database's state for the broker, or what is wrong with it.
-pub(crate) type Loaded<T> = Result<T, LoadError>;
+pub(crate) type IndexResult<T> = Result<T, IndexError>;
 
 /// Why a database could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LoadError {
+pub(crate) enum IndexError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error(transparent)]
@@ -37,7 +37,7 @@ pub(crate) enum LoadError {
 
 /// A stream's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StreamImage {
+pub(crate) struct StreamRow {
     /// The first message that is there.
     pub(crate) low: u64,
     /// The place of the next message.
@@ -45,14 +45,14 @@ pub(crate) struct StreamImage {
     /// When the last one entered.
     pub(crate) newest: i64,
     /// How many wait, in a lot.
-    pub(crate) parked: u64,
+    pub(crate) delayed: u64,
 }
 
 /// A reader's row, less its rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ReaderImage {
+pub(crate) struct CursorRow {
     /// What it reads.
-    pub(crate) stream: StreamNo,
+    pub(crate) stream: StreamId,
     /// The first message it was ever to be given.
     pub(crate) start: u64,
     /// Nothing from here on was handed out.
@@ -64,44 +64,45 @@ pub(crate) struct ReaderImage {
 }
 
 /// Reads the snapshot.
-pub(crate) fn snapshot(conn: &Connection, files: &Files) -> Loaded<Snapshot> {
+pub(crate) fn snapshot(conn: &Connection, files: &FileCache) -> IndexResult<Snapshot> {
     let next_number = conn.query_row("SELECT next_number FROM counter", [], |row| row.get(0))?;
     let rows: Vec<QueueRow> = all(conn, "SELECT * FROM queues ORDER BY number", queue_row)?;
     let mut queues = Vec::with_capacity(rows.len());
     for row in rows {
-        let (stream, lot) = (stream_mark(conn, files, row.stream())?, lot_mark(conn, row.lot())?);
+        let (stream, delay_queue) =
+            (stream_snapshot(conn, files, row.stream())?, delay_queue_snapshot(conn, row.delay_queue())?);
         let mut tags = conn.prepare_cached("SELECT key, value FROM tags WHERE queue = ?1 ORDER BY position")?;
         let tag = |row: &Row<'_>| Ok(QueueTag { key: row.get(0)?, value: row.get(1)? });
         let tags = tags.query_map([row.id.as_str()], tag)?.collect::<Result<_, _>>()?;
         let retention = retention(conn, &row.id)?;
-        queues.push(QueueSnapshot { row, tags, retention, stream, lot });
+        queues.push(QueueSnapshot { row, tags, retention, stream, delay_queue });
     }
     let rows: Vec<GroupRow> = all(conn, "SELECT * FROM consumer_groups ORDER BY number", group_row)?;
     let mut groups = Vec::with_capacity(rows.len());
     for row in rows {
-        let reader = reader_mark(conn, row.reader())?;
-        let dead_letters = stream_mark(conn, files, row.dead_letters())?;
-        let dead_letter_reader = reader_mark(conn, row.dead_letter_reader())?;
-        groups.push(GroupSnapshot { row, reader, dead_letters, dead_letter_reader });
+        let cursor = cursor_snapshot(conn, row.cursor())?;
+        let dead_letters = stream_snapshot(conn, files, row.dead_letters())?;
+        let dead_letter_cursor = cursor_snapshot(conn, row.dead_letter_cursor())?;
+        groups.push(GroupSnapshot { row, cursor, dead_letters, dead_letter_cursor });
     }
     Ok(Snapshot { next_number, queues, groups })
 }
 
 /// Reads a stream's row.
-pub(crate) fn stream_image(conn: &Connection, stream: StreamNo) -> rusqlite::Result<StreamImage> {
+pub(crate) fn stream_row(conn: &Connection, stream: StreamId) -> rusqlite::Result<StreamRow> {
     let mut select = conn.prepare_cached("SELECT low, next, newest, parked FROM streams WHERE number = ?1")?;
     select.query_row([stream.0], |row| {
-        Ok(StreamImage { low: row.get(0)?, next: row.get(1)?, newest: row.get(2)?, parked: row.get(3)? })
+        Ok(StreamRow { low: row.get(0)?, next: row.get(1)?, newest: row.get(2)?, delayed: row.get(3)? })
     })
 }
 
 /// Reads a reader's row.
-pub(crate) fn reader_image(conn: &Connection, reader: ReaderNo) -> rusqlite::Result<ReaderImage> {
+pub(crate) fn cursor_row(conn: &Connection, cursor: CursorId) -> rusqlite::Result<CursorRow> {
     let mut select =
         conn.prepare_cached("SELECT stream, start, head, page, consumed FROM readers WHERE number = ?1")?;
-    select.query_row([reader.0], |row| {
-        Ok(ReaderImage {
-            stream: StreamNo(row.get(0)?),
+    select.query_row([cursor.0], |row| {
+        Ok(CursorRow {
+            stream: StreamId(row.get(0)?),
             start: row.get(1)?,
             head: row.get(2)?,
             page: row.get(3)?,
@@ -111,18 +112,20 @@ pub(crate) fn reader_image(conn: &Connection, reader: ReaderNo) -> rusqlite::Res
 }
 
 /// Reads a page; one that has no row is that of a reader who settled nothing there.
-pub(crate) fn page(conn: &Connection, reader: ReaderNo, image: &ReaderImage, number: u64) -> Loaded<Page> {
+pub(crate) fn page(conn: &Connection, cursor: CursorId, image: &CursorRow, number: u64) -> IndexResult<SettledPage> {
     let mut select = conn.prepare_cached("SELECT bits, failures FROM settled WHERE reader = ?1 AND page = ?2")?;
     let found = select
-        .query_row((reader.0, number), |row| Ok(Page::decode(row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?)))
+        .query_row((cursor.0, number), |row| {
+            Ok(SettledPage::decode(row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?))
+        })
         .optional()?;
     match found {
         Some(page) => {
-            page.map_err(|bad| LoadError::Contradiction(format!("{bad}: page {number} of reader {}", reader.0)))
+            page.map_err(|bad| IndexError::Contradiction(format!("{bad}: page {number} of reader {}", cursor.0)))
         }
         None => {
-            let mut page = Page::default();
-            let before = image.start.saturating_sub(number * PLACES).min(PLACES);
+            let mut page = SettledPage::default();
+            let before = image.start.saturating_sub(number * PAGE_MESSAGES).min(PAGE_MESSAGES);
             page.settle_range(0..u16::try_from(before).unwrap_or(u16::MAX));
             Ok(page)
         }
@@ -176,39 +179,39 @@ fn from_text<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str, json: 
 }
 
 /// Where a stream stands. Its ends have to be there: a log that lost messages is not opened as if it had none.
-fn stream_mark(conn: &Connection, files: &Files, stream: StreamNo) -> Loaded<StreamMark> {
-    let StreamImage { low, next, newest, .. } = stream_image(conn, stream)?;
+fn stream_snapshot(conn: &Connection, files: &FileCache, stream: StreamId) -> IndexResult<StreamSnapshot> {
+    let StreamRow { low, next, newest, .. } = stream_row(conn, stream)?;
     if low == next {
-        return Ok(StreamMark { low, next, oldest: None, newest });
+        return Ok(StreamSnapshot { low, next, oldest: None, newest });
     }
     let ends = (lookup::run_with(conn, stream, low)?, lookup::run_with(conn, stream, next.saturating_sub(1))?);
     let (Some(_), Some(_)) = ends else {
         let last = next.saturating_sub(1);
-        return Err(LoadError::Contradiction(format!("messages {low} to {last} of stream {} are missing", stream.0)));
+        return Err(IndexError::Contradiction(format!("messages {low} to {last} of stream {} are missing", stream.0)));
     };
     let oldest = entry_times::oldest(conn, files, (stream, low, newest))?;
-    Ok(StreamMark { low, next, oldest, newest })
+    Ok(StreamSnapshot { low, next, oldest, newest })
 }
 
-fn lot_mark(conn: &Connection, lot: StreamNo) -> Loaded<LotMark> {
-    let image = stream_image(conn, lot)?;
-    let next_due = conn.query_row("SELECT min(due_ms) FROM due WHERE lot = ?1", [lot.0], |row| row.get(0))?;
-    Ok(LotMark { next: image.next, count: image.parked, next_due })
+fn delay_queue_snapshot(conn: &Connection, delay_queue: StreamId) -> IndexResult<DelayQueueSnapshot> {
+    let image = stream_row(conn, delay_queue)?;
+    let next_due = conn.query_row("SELECT min(due_ms) FROM due WHERE lot = ?1", [delay_queue.0], |row| row.get(0))?;
+    Ok(DelayQueueSnapshot { next: image.next, count: image.delayed, next_due })
 }
 
-fn reader_mark(conn: &Connection, reader: ReaderNo) -> Loaded<ReaderMark> {
-    let image = reader_image(conn, reader)?;
+fn cursor_snapshot(conn: &Connection, cursor: CursorId) -> IndexResult<CursorSnapshot> {
+    let image = cursor_row(conn, cursor)?;
     let rule: Option<String> =
-        conn.query_row("SELECT rule FROM readers WHERE number = ?1", [reader.0], |row| row.get(0))?;
+        conn.query_row("SELECT rule FROM readers WHERE number = ?1", [cursor.0], |row| row.get(0))?;
     let rule = rule.map(|rule| serde_json::from_str::<TagFilter>(&rule)).transpose();
     let rule =
-        rule.map_err(|error| LoadError::Contradiction(format!("the label rule of reader {}: {error}", reader.0)))?;
-    let first = image.start.max(stream_image(conn, image.stream)?.low);
+        rule.map_err(|error| IndexError::Contradiction(format!("the label rule of reader {}: {error}", cursor.0)))?;
+    let first = image.start.max(stream_row(conn, image.stream)?.low);
     let mut ready = Vec::new();
-    for number in image.page.max(first / PLACES)..image.head.div_ceil(PLACES) {
-        let page = page(conn, reader, &image, number)?;
-        let open = page.open().map(|(place, failures)| (number * PLACES + u64::from(place), failures));
+    for number in image.page.max(first / PAGE_MESSAGES)..image.head.div_ceil(PAGE_MESSAGES) {
+        let page = page(conn, cursor, &image, number)?;
+        let open = page.open().map(|(place, failures)| (number * PAGE_MESSAGES + u64::from(place), failures));
         ready.extend(open.filter(|(place, _)| (first..image.head).contains(place)));
     }
-    Ok(ReaderMark { head: image.head, consumed: image.consumed, ready, rule })
+    Ok(CursorSnapshot { head: image.head, consumed: image.consumed, ready, rule })
 }

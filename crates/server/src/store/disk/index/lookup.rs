@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Range};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::store::{
-    StreamNo,
+    StreamId,
     disk::{
         index::{checksums, schema::PLACE_BITS},
         log::position::{Position, Run},
@@ -16,13 +16,13 @@ use crate::store::{
 const COLUMNS: &str = "id, count, segment, offset, bytes, sum";
 
 /// The id of a place of a stream.
-pub(crate) fn id(stream: StreamNo, place: u64) -> i64 {
+pub(crate) fn id(stream: StreamId, place: u64) -> i64 {
     let place = i64::try_from(place).unwrap_or(i64::MAX).min((1 << PLACE_BITS) - 1);
     (i64::from(stream.0) << PLACE_BITS) | place
 }
 
 /// The run that a message is in.
-pub(crate) fn run_with(conn: &Connection, stream: StreamNo, place: u64) -> rusqlite::Result<Option<Run>> {
+pub(crate) fn run_with(conn: &Connection, stream: StreamId, place: u64) -> rusqlite::Result<Option<Run>> {
     let sql = format!("SELECT {COLUMNS} FROM runs WHERE id >= ?1 AND id <= ?2 ORDER BY id DESC LIMIT 1");
     let mut select = conn.prepare_cached(&sql)?;
     let found = select.query_row((id(stream, 0), id(stream, place)), |row| run(row, stream)).optional()?;
@@ -30,14 +30,14 @@ pub(crate) fn run_with(conn: &Connection, stream: StreamNo, place: u64) -> rusql
 }
 
 /// The runs of a stream from the one with a place on, for so many messages.
-pub(crate) fn runs(conn: &Connection, stream: StreamNo, from: u64, messages: usize) -> rusqlite::Result<Vec<Run>> {
+pub(crate) fn runs(conn: &Connection, stream: StreamId, from: u64, messages: usize) -> rusqlite::Result<Vec<Run>> {
     // One statement: of what the index takes in meanwhile it sees all or nothing, and so no gap.
     let sql = format!(
         "SELECT {COLUMNS} FROM runs \
          WHERE id >= coalesce((SELECT max(id) FROM runs WHERE id BETWEEN ?1 AND ?2), ?2) AND id < ?3 ORDER BY id"
     );
     let mut select = conn.prepare_cached(&sql)?;
-    let mut rows = select.query((id(stream, 0), id(stream, from), id(StreamNo(stream.0 + 1), 0)))?;
+    let mut rows = select.query((id(stream, 0), id(stream, from), id(StreamId(stream.0 + 1), 0)))?;
     let (mut found, mut left) = (Vec::new(), messages as u64);
     while left > 0
         && let Some(row) = rows.next()?
@@ -52,9 +52,9 @@ pub(crate) fn runs(conn: &Connection, stream: StreamNo, from: u64, messages: usi
 }
 
 /// The places of a stream that have messages, as far as the index has read the log; `None` of a lot, and where there is no such stream.
-pub(crate) fn extent(conn: &Connection, stream: StreamNo) -> rusqlite::Result<Option<Range<u64>>> {
-    let lot = "SELECT 1 FROM queues WHERE number = ?1 - 1";
-    if conn.prepare_cached(lot)?.exists([stream.0])? {
+pub(crate) fn extent(conn: &Connection, stream: StreamId) -> rusqlite::Result<Option<Range<u64>>> {
+    let delay_queue = "SELECT 1 FROM queues WHERE number = ?1 - 1";
+    if conn.prepare_cached(delay_queue)?.exists([stream.0])? {
         return Ok(None);
     }
     let mut select = conn.prepare_cached("SELECT low, next FROM streams WHERE number = ?1")?;
@@ -64,13 +64,13 @@ pub(crate) fn extent(conn: &Connection, stream: StreamNo) -> rusqlite::Result<Op
 /// The due times and places of the first messages of a lot by due time, less those to skip.
 pub(crate) fn first_due(
     conn: &Connection,
-    lot: StreamNo,
+    delay_queue: StreamId,
     count: usize,
     skip: &BTreeSet<u64>,
 ) -> rusqlite::Result<Vec<(i64, u64)>> {
     let mut select =
         conn.prepare_cached("SELECT lot, due_ms, place, sum FROM due WHERE lot = ?1 ORDER BY due_ms, place")?;
-    let rows = select.query_map([lot.0], |row| {
+    let rows = select.query_map([delay_queue.0], |row| {
         checksums::check_row(row, "due", 3)?;
         Ok((row.get(1)?, row.get(2)?))
     })?;
@@ -78,7 +78,7 @@ pub(crate) fn first_due(
     kept.take(count).collect()
 }
 
-fn run(row: &Row<'_>, stream: StreamNo) -> rusqlite::Result<Run> {
+fn run(row: &Row<'_>, stream: StreamId) -> rusqlite::Result<Run> {
     checksums::check_row(row, "runs", 5)?;
     let at = Position { segment: row.get(2)?, offset: row.get(3)? };
     let first = row.get::<_, i64>(0)?.abs_diff(id(stream, 0));

@@ -1,6 +1,6 @@
 //! The tables of the index, and how an older file is brought up to date.
 //!
-//! `user_version` is that of the file: [`OLDEST`] and one for each of the [`MIGRATIONS`] behind the first. Each runs once, in
+//! `user_version` is that of the file: [`OLDEST_VERSION`] and one for each of the [`MIGRATIONS`] behind the first. Each runs once, in
 //! a transaction of its own, when the file is opened. A change of the tables is a new migration at the end; those that were
 //! released are never edited.
 //!
@@ -9,11 +9,11 @@
 //! | `counter` | the file | the number of the next queue or group; the log's own number, and up to where it is in here |
 //! | `queues`, `consumer_groups`, `tags` | what their names say | a queue's stream has its number, its lot the next one; a group's reader its number, its dead-letter stream and reader the next one |
 //! | `retention` | a queue of which it was said how long it keeps messages | without a row the server's settings count |
-//! | `streams` | a stream or lot | `low..next` are its messages; a lot counts them in `parked` |
+//! | `streams` | a stream or lot | `low..next` are its messages; a lot counts them in `delayed` |
 //! | `runs` | messages that follow each other in the log | `id` = stream << 40 \| place of the first: read by range, no other index |
 //! | `segments` | a file of the log | `live`: bytes of the runs that are there |
 //! | `due` | a message in a lot, a run of its own | by due time |
-//! | `readers` | a reader | `head`: nothing from there on was handed out; every page below `page` is settled |
+//! | `cursors` | a reader | `head`: nothing from there on was handed out; every page below `page` is settled |
 //! | `settled` | 1,024 places of a reader | `bits`: what is settled; `failures`: pairs of place and count, 16 bits each, little-endian |
 //! | `totals` | a small table | how many rows it has, and the sum of their checksums: see `sums` |
 //! | `garbage` | a stream or reader whose owner was deleted | emptied in the background |
@@ -136,20 +136,20 @@ INSERT INTO totals VALUES ('retention', 0, 0);
 ];
 
 /// The version whose rows have checksums.
-const WITH_SUMS: usize = 5;
+const CHECKSUM_VERSION: usize = 5;
 
 /// The version that the first migration makes. Version 1 kept messages in a table; no release wrote it.
-pub(crate) const OLDEST: usize = 2;
+pub(crate) const OLDEST_VERSION: usize = 2;
 
 /// The version that this program writes.
-pub(crate) const VERSION: usize = OLDEST + MIGRATIONS.len() - 1;
+pub(crate) const VERSION: usize = OLDEST_VERSION + MIGRATIONS.len() - 1;
 
 /// Applies the migrations that a file of this version lacks; 0 is a file without tables.
 pub(crate) fn migrate(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
-    for (makes, migration) in (OLDEST..).zip(MIGRATIONS).filter(|(makes, _)| *makes > version) {
+    for (makes, migration) in (OLDEST_VERSION..).zip(MIGRATIONS).filter(|(makes, _)| *makes > version) {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(migration)?;
-        if makes == WITH_SUMS {
+        if makes == CHECKSUM_VERSION {
             checksums::fill(&transaction)?;
         }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, ops::Range};
 
 /// Places in a page.
-pub(crate) const PLACES: u64 = 1_024;
+pub(crate) const PAGE_MESSAGES: u64 = 1_024;
 const WORDS: usize = 16;
 
 /// One page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Page {
+pub(crate) struct SettledPage {
     bits: [u64; WORDS],
     failures: BTreeMap<u16, u16>,
 }
@@ -20,15 +20,15 @@ pub(crate) struct BadPage;
 
 /// The page of a place, and the place in it.
 pub(crate) fn locate(place: u64) -> (u64, u16) {
-    (place / PLACES, within(place % PLACES))
+    (place / PAGE_MESSAGES, within(place % PAGE_MESSAGES))
 }
 
 fn within(place: u64) -> u16 {
     u16::try_from(place).unwrap_or(u16::MAX)
 }
 
-impl Page {
-    /// Reads a page as [`Page::encode`] wrote it.
+impl SettledPage {
+    /// Reads a page as [`SettledPage::encode`] wrote it.
     pub(crate) fn decode(bits: &[u8], failures: &[u8]) -> Result<Self, BadPage> {
         let (words, rest) = bits.as_chunks::<8>();
         let (pairs, odd) = failures.as_chunks::<4>();
@@ -39,7 +39,7 @@ impl Page {
         page.bits.iter_mut().zip(words).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
         for [place_low, place_high, count_low, count_high] in pairs {
             let place = u16::from_le_bytes([*place_low, *place_high]);
-            if u64::from(place) >= PLACES {
+            if u64::from(place) >= PAGE_MESSAGES {
                 return Err(BadPage);
             }
             page.failures.insert(place, u16::from_le_bytes([*count_low, *count_high]));
@@ -81,7 +81,7 @@ impl Page {
     pub(crate) fn open(&self) -> impl Iterator<Item = (u16, u32)> {
         let is_open = |place: &u16| self.bits[usize::from(*place) / 64] & (1 << (place % 64)) == 0;
         let failures = |place| self.failures.get(&place).copied().map_or(0, u32::from);
-        (0..within(PLACES)).filter(is_open).map(move |place| (place, failures(place)))
+        (0..within(PAGE_MESSAGES)).filter(is_open).map(move |place| (place, failures(place)))
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_page_fills_up() {
-        let mut page = Page::default();
+        let mut page = SettledPage::default();
         page.settle_range(0..1_000);
         page.fail(1_023, 7);
         assert_eq!(page.open().count(), 24);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn counts_saturate() {
-        let mut page = Page::default();
+        let mut page = SettledPage::default();
         page.fail(3, u32::MAX);
         assert_eq!(page.open().nth(3), Some((3, 65_535)));
     }
@@ -114,16 +114,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_page_survives_its_bytes(settled in prop::collection::vec(0u16..1_024, 0..200), failed in prop::collection::vec((0u16..1_024, 1u32..100), 0..50)) {
-            let mut page = Page::default();
+            let mut page = SettledPage::default();
             failed.iter().for_each(|(place, count)| page.fail(*place, *count));
             settled.iter().for_each(|place| page.settle(*place));
             let (bits, failures) = page.encode();
-            prop_assert_eq!(Page::decode(&bits, &failures).unwrap(), page);
+            prop_assert_eq!(SettledPage::decode(&bits, &failures).unwrap(), page);
         }
 
         #[test]
         fn any_bytes_read_as_a_page_or_not_without_panic(bits in prop::collection::vec(any::<u8>(), 0..200), failures in prop::collection::vec(any::<u8>(), 0..40)) {
-            if let Ok(page) = Page::decode(&bits, &failures) {
+            if let Ok(page) = SettledPage::decode(&bits, &failures) {
                 prop_assert!(page.open().count() <= 1_024);
             }
         }

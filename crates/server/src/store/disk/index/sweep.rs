@@ -3,20 +3,20 @@
 use rusqlite::{OptionalExtension, params};
 
 use crate::store::{
-    StreamNo,
+    StreamId,
     disk::index::{
-        load::{LoadError, Loaded},
+        load::{IndexError, IndexResult},
         lookup::id,
         writer::Writer,
     },
 };
 
 /// Rows of each table that one step deletes: some tens of milliseconds, in which the index takes in nothing else.
-const STEP: usize = 10_000;
+const STEP_ROWS: usize = 10_000;
 
 impl Writer {
     /// Deletes a bounded piece of what belonged to deleted queues and groups; whether there may be more.
-    pub(crate) fn sweep(&mut self) -> Loaded<bool> {
+    pub(crate) fn sweep(&mut self) -> IndexResult<bool> {
         let first = "SELECT number FROM garbage LIMIT 1";
         let first = self.conn.prepare_cached(first)?.query_row([], |row| row.get(0)).optional()?;
         let Some(number): Option<u32> = first else { return Ok(false) };
@@ -24,7 +24,7 @@ impl Writer {
         Ok(true)
     }
 
-    fn sweep_one(&mut self, number: u32) -> Loaded<()> {
+    fn sweep_one(&mut self, number: u32) -> IndexResult<()> {
         let mut deleted = self.delete_first_runs(number)?;
         let steps = [
             "DELETE FROM due WHERE lot = ?1 AND (due_ms, place) IN \
@@ -32,7 +32,7 @@ impl Writer {
             "DELETE FROM settled WHERE reader = ?1 AND page IN (SELECT page FROM settled WHERE reader = ?1 LIMIT ?2)",
         ];
         for step in steps {
-            deleted += self.conn.prepare_cached(step)?.execute(params![number, STEP])?;
+            deleted += self.conn.prepare_cached(step)?.execute(params![number, STEP_ROWS])?;
         }
         if deleted == 0 {
             self.run("DELETE FROM garbage WHERE number = ?1", [number])?;
@@ -41,11 +41,11 @@ impl Writer {
     }
 
     /// Deletes the first runs of a stream; gives how many. They are weighed by file, not one by one.
-    fn delete_first_runs(&mut self, stream: u32) -> Loaded<usize> {
+    fn delete_first_runs(&mut self, stream: u32) -> IndexResult<usize> {
         let last = "SELECT max(id) FROM (SELECT id FROM runs WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3)";
-        let (first, end) = (id(StreamNo(stream), 0), id(StreamNo(stream + 1), 0));
+        let (first, end) = (id(StreamId(stream), 0), id(StreamId(stream + 1), 0));
         let last: Option<i64> =
-            self.conn.prepare_cached(last)?.query_row(params![first, end, STEP], |row| row.get(0))?;
+            self.conn.prepare_cached(last)?.query_row(params![first, end, STEP_ROWS], |row| row.get(0))?;
         let Some(last) = last else { return Ok(0) };
         let weights = "SELECT segment, sum(bytes) FROM runs WHERE id BETWEEN ?1 AND ?2 GROUP BY segment";
         let weights: Vec<(u64, i64)> = self
@@ -53,50 +53,50 @@ impl Writer {
             .prepare_cached(weights)?
             .query_map([first, last], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, rusqlite::Error>>()?;
-        weights.into_iter().for_each(|(segment, bytes)| self.weigh(segment, -bytes));
+        weights.into_iter().for_each(|(segment, bytes)| self.add_live_bytes(segment, -bytes));
         Ok(self.conn.prepare_cached("DELETE FROM runs WHERE id BETWEEN ?1 AND ?2")?.execute([first, last])?)
     }
 
     /// The files of the log before `segment` that have runs.
-    pub(crate) fn segments_in_use(&self, before: u64) -> Loaded<Vec<u64>> {
+    pub(crate) fn segments_in_use(&self, before: u64) -> IndexResult<Vec<u64>> {
         let mut select =
             self.conn.prepare_cached("SELECT number FROM segments WHERE number < ?1 AND live > 0 ORDER BY number")?;
         Ok(select.query_map([before], |row| row.get(0))?.collect::<Result<_, rusqlite::Error>>()?)
     }
 
     /// Whether a file of the log before `segment` has lost its last run.
-    pub(crate) fn has_emptied_segments(&self, before: u64) -> Loaded<bool> {
+    pub(crate) fn has_emptied_segments(&self, before: u64) -> IndexResult<bool> {
         let select = "SELECT 1 FROM segments WHERE number < ?1 AND live <= 0";
         Ok(self.conn.prepare_cached(select)?.exists([before])?)
     }
 
     /// How many bytes of messages a file has.
-    pub(crate) fn bytes_in_use(&self, segment: u64) -> Loaded<u64> {
+    pub(crate) fn bytes_in_use(&self, segment: u64) -> IndexResult<u64> {
         let mut select = self.conn.prepare_cached("SELECT live FROM segments WHERE number = ?1")?;
         let live: Option<i64> = select.query_row([segment], |row| row.get(0)).optional()?;
         Ok(live.and_then(|live| u64::try_from(live).ok()).unwrap_or(0))
     }
 
     /// The file before `segment` with the fewest bytes of runs, if those are less than `live`.
-    pub(crate) fn emptiest_segment(&self, before: u64, live: u64) -> Loaded<Option<u64>> {
+    pub(crate) fn emptiest_segment(&self, before: u64, live: u64) -> IndexResult<Option<u64>> {
         let select = "SELECT number FROM segments WHERE number < ?1 AND live > 0 AND live < ?2 ORDER BY live LIMIT 1";
         let found = self.conn.prepare_cached(select)?.query_row([before, live], |row| row.get(0)).optional();
         Ok(found?)
     }
 
     /// Forgets files before `segment` without runs, and has what the index knows on the disk: the log is not needed for it.
-    pub(crate) fn forget_segments(&mut self, before: u64) -> Loaded<()> {
+    pub(crate) fn forget_segments(&mut self, before: u64) -> IndexResult<()> {
         self.transact(|writer| writer.run("DELETE FROM segments WHERE number < ?1 AND live <= 0", [before]))?;
         self.copy_log("FULL")
     }
 
     /// Copies SQLite's own log into the index and cuts it off.
-    pub(crate) fn end(&self) -> Loaded<()> {
+    pub(crate) fn end(&self) -> IndexResult<()> {
         self.copy_log("TRUNCATE")
     }
 
-    fn copy_log(&self, how: &str) -> Loaded<()> {
+    fn copy_log(&self, how: &str) -> IndexResult<()> {
         let busy: bool = self.conn.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |row| row.get(0))?;
-        if busy { Err(LoadError::Contradiction("the index was being read for too long".to_owned())) } else { Ok(()) }
+        if busy { Err(IndexError::Contradiction("the index was being read for too long".to_owned())) } else { Ok(()) }
     }
 }

@@ -9,61 +9,61 @@ use crate::{
     broker::RetentionPolicy,
     clock::whole_ms,
     store::{
-        GroupRow, QueueRow, ReaderNo, Record, Settlement, StreamNo,
+        CursorId, GroupRow, QueueRow, Record, Settlement, StreamId,
         disk::{
             index::{
                 checksums,
-                load::{self, LoadError, Loaded, ReaderImage, StreamImage},
+                load::{self, CursorRow, IndexError, IndexResult, StreamRow},
                 lookup::id,
-                settled_page::{PLACES, Page, locate},
+                settled_page::{PAGE_MESSAGES, SettledPage, locate},
             },
             log::{
                 frame::Change,
                 position::{Position, Run},
             },
-            memtable::Batch,
+            memtable::IndexBatch,
         },
     },
 };
 use dms_protocol::queue::{GroupId, QueueId, QueueTag};
 
 /// How many pages are kept in memory between transactions.
-const KEPT_PAGES: usize = 4_096;
+const MAX_CACHED_PAGES: usize = 4_096;
 
 /// The one connection that writes, and the rows it writes again and again.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) conn: Connection,
     // Rows as they are in the file, or will be when the transaction ends.
-    streams: BTreeMap<StreamNo, StreamImage>,
-    readers: BTreeMap<ReaderNo, ReaderImage>,
-    pages: BTreeMap<(ReaderNo, u64), Page>,
-    dirty: Dirty,
+    streams: BTreeMap<StreamId, StreamRow>,
+    cursors: BTreeMap<CursorId, CursorRow>,
+    pages: BTreeMap<(CursorId, u64), SettledPage>,
+    dirty: DirtyRows,
     /// Up to where the log is in the index.
     pub(crate) applied: Position,
 }
 
 /// What has to be written before the transaction ends.
 #[derive(Debug, Default)]
-struct Dirty {
-    streams: BTreeSet<StreamNo>,
-    readers: BTreeSet<ReaderNo>,
-    pages: BTreeSet<(ReaderNo, u64)>,
+struct DirtyRows {
+    streams: BTreeSet<StreamId>,
+    cursors: BTreeSet<CursorId>,
+    pages: BTreeSet<(CursorId, u64)>,
     /// Bytes of runs that files of the log gained or lost.
     live: BTreeMap<u64, i64>,
 }
 
 impl Writer {
     pub(crate) fn new(conn: Connection, applied: Position) -> Self {
-        let (streams, readers, pages) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { conn, streams, readers, pages, dirty: Dirty::default(), applied }
+        let (streams, cursors, pages) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { conn, streams, cursors, pages, dirty: DirtyRows::default(), applied }
     }
 
     /// Takes a batch, all of it or nothing.
-    pub(crate) fn apply(&mut self, batch: &Batch) -> Loaded<()> {
+    pub(crate) fn apply(&mut self, batch: &IndexBatch) -> IndexResult<()> {
         self.transact(|writer| {
             batch.changes.iter().try_for_each(|change| writer.apply_one(change))?;
-            let Batch { end, number, .. } = batch;
+            let IndexBatch { end, number, .. } = batch;
             let position = params![end.segment, end.offset, number];
             writer.run(
                 "UPDATE counter SET segment = ?1, offset = ?2, frame = ?3, \
@@ -76,19 +76,19 @@ impl Writer {
     }
 
     /// One transaction; after an error nothing of it is left.
-    pub(crate) fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> Loaded<T>) -> Loaded<T> {
+    pub(crate) fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> IndexResult<T>) -> IndexResult<T> {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let done = change(self).and_then(|changed| {
             self.flush()?;
             checksums::total(&self.conn)?;
             Ok(self.conn.execute_batch("COMMIT").map(|()| changed)?)
         });
-        self.dirty = Dirty::default();
+        self.dirty = DirtyRows::default();
         if done.is_err() {
             self.forget();
             // SQLite may have rolled back by itself: then there is nothing left to do.
             let _ = self.conn.execute_batch("ROLLBACK");
-        } else if self.pages.len() > KEPT_PAGES {
+        } else if self.pages.len() > MAX_CACHED_PAGES {
             self.pages.clear();
         }
         done
@@ -97,11 +97,11 @@ impl Writer {
     /// What is in memory may not be what is in the file.
     fn forget(&mut self) {
         self.streams.clear();
-        self.readers.clear();
+        self.cursors.clear();
         self.pages.clear();
     }
 
-    pub(crate) fn apply_one(&mut self, change: &Change) -> Loaded<()> {
+    pub(crate) fn apply_one(&mut self, change: &Change) -> IndexResult<()> {
         match change {
             Change::Appended(run, newest) => {
                 self.insert(run)?;
@@ -110,7 +110,7 @@ impl Writer {
                 image.newest = image.newest.max(*newest);
                 Ok(())
             }
-            Change::Parked(run, due_ms) => {
+            Change::Delayed(run, due_ms) => {
                 self.insert(run)?;
                 self.run(
                     "INSERT INTO due VALUES (?1, ?2, ?3, row_sum('due', ?1, ?2, ?3))",
@@ -118,7 +118,7 @@ impl Writer {
                 )?;
                 let image = self.stream(run.stream)?;
                 image.next = run.end();
-                image.parked += 1;
+                image.delayed += 1;
                 Ok(())
             }
             Change::Moved(run) => self.relocate(run),
@@ -126,52 +126,52 @@ impl Writer {
         }
     }
 
-    fn apply_record(&mut self, record: &Record) -> Loaded<()> {
+    fn apply_record(&mut self, record: &Record) -> IndexResult<()> {
         match record {
             Record::QueueCreated(row) => self.create_queue(row),
             Record::QueueDeleted(queue) => self.delete_queue(queue),
             Record::GroupCreated(row) => self.create_group(row),
             Record::GroupDeleted(_, group) => self.delete_group(group),
             Record::TagsSet(queue, tags) => self.set_tags(queue, tags),
-            Record::RuleFixed(reader, rule) => {
-                let rule = serde_json::to_string(rule).map_err(|error| LoadError::Contradiction(error.to_string()))?;
+            Record::RuleFixed(cursor, rule) => {
+                let rule = serde_json::to_string(rule).map_err(|error| IndexError::Contradiction(error.to_string()))?;
                 self.run(
                     "UPDATE readers SET rule = ?2, \
                      sum = row_sum('readers', number, stream, start, head, page, consumed, ?2) WHERE number = ?1",
-                    params![reader.0, rule],
+                    params![cursor.0, rule],
                 )
             }
-            Record::Unparked(lot, due_ms, place) => {
-                let id = id(*lot, *place);
+            Record::DelayEnded(delay_queue, due_ms, place) => {
+                let id = id(*delay_queue, *place);
                 self.delete_runs("DELETE FROM runs WHERE id = ?1 RETURNING segment, bytes", [id])?;
-                let due = params![lot.0, due_ms, place];
+                let due = params![delay_queue.0, due_ms, place];
                 self.run("DELETE FROM due WHERE lot = ?1 AND due_ms = ?2 AND place = ?3", due)?;
-                let image = self.stream(*lot)?;
-                image.parked = image.parked.saturating_sub(1);
+                let image = self.stream(*delay_queue)?;
+                image.delayed = image.delayed.saturating_sub(1);
                 Ok(())
             }
-            Record::Settled { reader, settlement, .. } => self.settle(*reader, settlement),
+            Record::Settled { cursor, settlement, .. } => self.settle(*cursor, settlement),
             Record::Expired { stream, low, .. } => self.expire(*stream, *low),
-            Record::Skipped => Ok(()),
+            Record::GivenUp => Ok(()),
             Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy),
-            Record::Purged { reader, below } => self.purge(*reader, *below),
-            Record::Emptied { lot, below } => self.empty(*lot, *below),
-            Record::Appended(stream, _) | Record::Parked(stream, _) => {
-                Err(LoadError::Contradiction(format!("messages of stream {} are not in a run", stream.0)))
+            Record::Purged { cursor, below } => self.purge(*cursor, *below),
+            Record::DelayQueuePurged { delay_queue, below } => self.empty(*delay_queue, *below),
+            Record::Appended(stream, _) | Record::Delayed(stream, _) => {
+                Err(IndexError::Contradiction(format!("messages of stream {} are not in a run", stream.0)))
             }
         }
     }
 
-    fn insert(&mut self, run: &Run) -> Loaded<()> {
+    fn insert(&mut self, run: &Run) -> IndexResult<()> {
         let Position { segment, offset } = run.at;
         let row = params![id(run.stream, run.first), run.count, segment, offset, run.bytes];
         self.run("INSERT INTO runs VALUES (?1, ?2, ?3, ?4, ?5, row_sum('runs', ?1, ?2, ?3, ?4, ?5))", row)?;
-        self.weigh(segment, i64::from(run.bytes));
+        self.add_live_bytes(segment, i64::from(run.bytes));
         Ok(())
     }
 
     /// A run is somewhere else now. One that is gone meanwhile stays gone.
-    fn relocate(&mut self, run: &Run) -> Loaded<()> {
+    fn relocate(&mut self, run: &Run) -> IndexResult<()> {
         let id = id(run.stream, run.first);
         let segment = |row: &rusqlite::Row<'_>| row.get::<_, u64>(0);
         let before = self
@@ -185,25 +185,25 @@ impl Writer {
             "UPDATE runs SET segment = ?2, offset = ?3, bytes = ?5, sum = row_sum('runs', ?1, ?4, ?2, ?3, ?5) WHERE id = ?1",
             params![id, segment, offset, run.count, run.bytes],
         )?;
-        self.weigh(before, -i64::from(run.bytes));
-        self.weigh(segment, i64::from(run.bytes));
+        self.add_live_bytes(before, -i64::from(run.bytes));
+        self.add_live_bytes(segment, i64::from(run.bytes));
         Ok(())
     }
 
     /// Deletes runs; gives how many. The statement returns the file and the bytes of each.
-    pub(crate) fn delete_runs(&mut self, sql: &str, values: impl rusqlite::Params) -> Loaded<usize> {
+    pub(crate) fn delete_runs(&mut self, sql: &str, values: impl rusqlite::Params) -> IndexResult<usize> {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?));
         let gone: Vec<(u64, i64)> =
             self.conn.prepare_cached(sql)?.query_map(values, row)?.collect::<Result<_, rusqlite::Error>>()?;
-        gone.iter().for_each(|(segment, bytes)| self.weigh(*segment, -bytes));
+        gone.iter().for_each(|(segment, bytes)| self.add_live_bytes(*segment, -bytes));
         Ok(gone.len())
     }
 
-    pub(crate) fn weigh(&mut self, segment: u64, bytes: i64) {
+    pub(crate) fn add_live_bytes(&mut self, segment: u64, bytes: i64) {
         *self.dirty.live.entry(segment).or_default() += bytes;
     }
 
-    fn create_queue(&mut self, row: &QueueRow) -> Loaded<()> {
+    fn create_queue(&mut self, row: &QueueRow) -> IndexResult<()> {
         self.run(
             "INSERT INTO queues VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, \
              row_sum('queues', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9))",
@@ -220,11 +220,11 @@ impl Writer {
             ],
         )?;
         self.create_stream(row.stream())?;
-        self.create_stream(row.lot())?;
+        self.create_stream(row.delay_queue())?;
         self.set_next_number(row.number + 2)
     }
 
-    fn create_group(&mut self, row: &GroupRow) -> Loaded<()> {
+    fn create_group(&mut self, row: &GroupRow) -> IndexResult<()> {
         let queue: u32 =
             self.conn
                 .query_row("SELECT number FROM queues WHERE id = ?1", [row.queue.as_str()], |found| found.get(0))?;
@@ -234,29 +234,29 @@ impl Writer {
             params![row.number, row.queue.as_str(), row.id.as_str(), row.name, row.created_ms, row.start],
         )?;
         self.create_stream(row.dead_letters())?;
-        self.create_reader(row.reader(), StreamNo(queue), row.start)?;
-        self.create_reader(row.dead_letter_reader(), row.dead_letters(), 1)?;
+        self.create_cursor(row.cursor(), StreamId(queue), row.start)?;
+        self.create_cursor(row.dead_letter_cursor(), row.dead_letters(), 1)?;
         self.set_next_number(row.number + 2)
     }
 
-    fn set_next_number(&self, number: u32) -> Loaded<()> {
+    fn set_next_number(&self, number: u32) -> IndexResult<()> {
         let update = "UPDATE counter SET next_number = ?1, sum = row_sum('counter', ?1, log, segment, offset, frame)";
         self.run(update, [number])
     }
 
-    fn create_stream(&mut self, stream: StreamNo) -> Loaded<()> {
+    fn create_stream(&mut self, stream: StreamId) -> IndexResult<()> {
         self.run("INSERT INTO streams VALUES (?1, 1, 1, 0, 0, row_sum('streams', ?1, 1, 1, 0, 0))", [stream.0])
     }
 
-    fn create_reader(&mut self, reader: ReaderNo, stream: StreamNo, start: u64) -> Loaded<()> {
-        let row = params![reader.0, stream.0, start, start / PLACES];
+    fn create_cursor(&mut self, cursor: CursorId, stream: StreamId, start: u64) -> IndexResult<()> {
+        let row = params![cursor.0, stream.0, start, start / PAGE_MESSAGES];
         self.run(
             "INSERT INTO readers VALUES (?1, ?2, ?3, ?3, ?4, 0, NULL, row_sum('readers', ?1, ?2, ?3, ?3, ?4, 0, NULL))",
             row,
         )
     }
 
-    fn delete_queue(&mut self, queue: &QueueId) -> Loaded<()> {
+    fn delete_queue(&mut self, queue: &QueueId) -> IndexResult<()> {
         let id = [queue.as_str()];
         let number: u32 = self.conn.query_row("SELECT number FROM queues WHERE id = ?1", id, |row| row.get(0))?;
         let groups: Vec<u32> = self
@@ -271,7 +271,7 @@ impl Writer {
         groups.into_iter().chain([number]).try_for_each(|number| self.discard_pair(number))
     }
 
-    fn delete_group(&mut self, group: &GroupId) -> Loaded<()> {
+    fn delete_group(&mut self, group: &GroupId) -> IndexResult<()> {
         let id = [group.as_str()];
         let number: u32 =
             self.conn.query_row("SELECT number FROM consumer_groups WHERE id = ?1", id, |row| row.get(0))?;
@@ -280,11 +280,11 @@ impl Writer {
     }
 
     /// The streams and readers of an owner go at once, their messages and pages in the background.
-    fn discard_pair(&mut self, number: u32) -> Loaded<()> {
+    fn discard_pair(&mut self, number: u32) -> IndexResult<()> {
         for number in [number, number + 1] {
-            self.streams.remove(&StreamNo(number));
-            self.readers.remove(&ReaderNo(number));
-            self.pages.retain(|(reader, _), _| reader.0 != number);
+            self.streams.remove(&StreamId(number));
+            self.cursors.remove(&CursorId(number));
+            self.pages.retain(|(cursor, _), _| cursor.0 != number);
             self.run("DELETE FROM streams WHERE number = ?1", [number])?;
             self.run("DELETE FROM readers WHERE number = ?1", [number])?;
             self.run("INSERT INTO garbage VALUES (?1, row_sum('garbage', ?1))", [number])?;
@@ -292,7 +292,7 @@ impl Writer {
         Ok(())
     }
 
-    fn set_tags(&mut self, queue: &QueueId, tags: &[QueueTag]) -> Loaded<()> {
+    fn set_tags(&mut self, queue: &QueueId, tags: &[QueueTag]) -> IndexResult<()> {
         self.run("DELETE FROM tags WHERE queue = ?1", [queue.as_str()])?;
         for (position, tag) in tags.iter().enumerate() {
             let row = params![queue.as_str(), position, tag.key, tag.value];
@@ -301,15 +301,15 @@ impl Writer {
         Ok(())
     }
 
-    fn set_retention(&mut self, queue: &QueueId, policy: RetentionPolicy) -> Loaded<()> {
+    fn set_retention(&mut self, queue: &QueueId, policy: RetentionPolicy) -> IndexResult<()> {
         let row = params![queue.as_str(), policy.retention.map(whole_ms), policy.delete_when_settled];
         self.run("INSERT OR REPLACE INTO retention VALUES (?1, ?2, ?3, row_sum('retention', ?1, ?2, ?3))", row)
     }
 
-    fn settle(&mut self, number: ReaderNo, settlement: &Settlement) -> Loaded<()> {
-        let reader = self.reader(number)?;
-        reader.consumed += settlement.done.len() as u64;
-        reader.head = reader.head.max(settlement.head);
+    fn settle(&mut self, number: CursorId, settlement: &Settlement) -> IndexResult<()> {
+        let cursor = self.cursor(number)?;
+        cursor.consumed += settlement.done.len() as u64;
+        cursor.head = cursor.head.max(settlement.head);
         for place in settlement.done.iter().chain(&settlement.dead) {
             let (page, place) = locate(*place);
             if let Some(page) = self.page(number, page)? {
@@ -326,7 +326,7 @@ impl Writer {
             let mut from = range.start;
             while from < range.end {
                 let (number_of_page, first) = locate(from);
-                let next = (number_of_page + 1) * PLACES;
+                let next = (number_of_page + 1) * PAGE_MESSAGES;
                 let last = if range.end < next { locate(range.end).1 } else { 1_024 };
                 if let Some(page) = self.page(number, number_of_page)? {
                     page.settle_range(first..last);
@@ -337,35 +337,35 @@ impl Writer {
         Ok(())
     }
 
-    fn expire(&mut self, stream: StreamNo, low: u64) -> Loaded<()> {
+    fn expire(&mut self, stream: StreamId, low: u64) -> IndexResult<()> {
         self.delete_runs_below(stream, low)?;
         let image = self.stream(stream)?;
         image.low = image.low.max(low);
-        let readers: Vec<u32> = self
+        let cursors: Vec<u32> = self
             .conn
             .prepare_cached("SELECT number FROM readers WHERE stream = ?1")?
             .query_map([stream.0], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        for number in readers.into_iter().map(ReaderNo) {
-            self.move_reader(number, low)?;
+        for number in cursors.into_iter().map(CursorId) {
+            self.advance_cursor(number, low)?;
         }
         Ok(())
     }
 
     /// A reader has nothing to do with the messages below a place any more; its pages of those go.
-    fn move_reader(&mut self, number: ReaderNo, place: u64) -> Loaded<()> {
-        let reader = self.reader(number)?;
-        reader.head = reader.head.max(place);
-        reader.page = reader.page.max(place / PLACES);
-        let first = reader.page;
+    fn advance_cursor(&mut self, number: CursorId, place: u64) -> IndexResult<()> {
+        let cursor = self.cursor(number)?;
+        cursor.head = cursor.head.max(place);
+        cursor.page = cursor.page.max(place / PAGE_MESSAGES);
+        let first = cursor.page;
         self.run("DELETE FROM settled WHERE reader = ?1 AND page < ?2", params![number.0, first])?;
-        self.pages.retain(|(reader, page), _| *reader != number || *page >= first);
-        self.dirty.pages.retain(|(reader, page)| *reader != number || *page >= first);
+        self.pages.retain(|(cursor, page), _| *cursor != number || *page >= first);
+        self.dirty.pages.retain(|(cursor, page)| *cursor != number || *page >= first);
         Ok(())
     }
 
-    fn purge(&mut self, number: ReaderNo, below: u64) -> Loaded<()> {
-        self.move_reader(number, below)?;
+    fn purge(&mut self, number: CursorId, below: u64) -> IndexResult<()> {
+        self.advance_cursor(number, below)?;
         let (page, place) = locate(below);
         if let Some(page) = self.page(number, page)? {
             page.settle_range(0..place);
@@ -373,31 +373,31 @@ impl Writer {
         Ok(())
     }
 
-    fn empty(&mut self, lot: StreamNo, below: u64) -> Loaded<()> {
-        self.delete_runs_below(lot, below)?;
+    fn empty(&mut self, delay_queue: StreamId, below: u64) -> IndexResult<()> {
+        self.delete_runs_below(delay_queue, below)?;
         let mut delete = self.conn.prepare_cached("DELETE FROM due WHERE lot = ?1 AND place < ?2")?;
-        let gone = delete.execute(params![lot.0, below])? as u64;
+        let gone = delete.execute(params![delay_queue.0, below])? as u64;
         drop(delete);
-        let image = self.stream(lot)?;
-        image.parked = image.parked.saturating_sub(gone);
+        let image = self.stream(delay_queue)?;
+        image.delayed = image.delayed.saturating_sub(gone);
         Ok(())
     }
 
     /// Deletes the runs of a stream below a place. One that goes on behind it stays: a run goes with its last message. There may be
     /// millions, so they are weighed where they are.
-    fn delete_runs_below(&mut self, stream: StreamNo, place: u64) -> Loaded<()> {
+    fn delete_runs_below(&mut self, stream: StreamId, place: u64) -> IndexResult<()> {
         let (range, which) = ([id(stream, 0), id(stream, place)], "id >= ?1 AND id < ?2 AND id + count <= ?2");
         let weights = format!("SELECT segment, sum(bytes) FROM runs WHERE {which} GROUP BY segment");
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?));
         let weights: Vec<(u64, i64)> =
             self.conn.prepare_cached(&weights)?.query_map(range, row)?.collect::<Result<_, rusqlite::Error>>()?;
         self.run(&format!("DELETE FROM runs WHERE {which}"), range)?;
-        weights.iter().for_each(|(segment, bytes)| self.weigh(*segment, -bytes));
+        weights.iter().for_each(|(segment, bytes)| self.add_live_bytes(*segment, -bytes));
         Ok(())
     }
 
     /// The rows that records touched. Pages that are settled whole at the front of their reader go.
-    fn flush(&mut self) -> Loaded<()> {
+    fn flush(&mut self) -> IndexResult<()> {
         for (segment, bytes) in std::mem::take(&mut self.dirty.live) {
             let row = params![segment, bytes];
             self.run(
@@ -406,31 +406,31 @@ impl Writer {
                 row,
             )?;
         }
-        for (reader, page) in std::mem::take(&mut self.dirty.pages) {
-            let (bits, failures) = match self.pages.get(&(reader, page)) {
+        for (cursor, page) in std::mem::take(&mut self.dirty.pages) {
+            let (bits, failures) = match self.pages.get(&(cursor, page)) {
                 Some(page) => page.encode(),
                 None => continue,
             };
-            let row = params![reader.0, page, bits, failures];
+            let row = params![cursor.0, page, bits, failures];
             self.run(
                 "INSERT OR REPLACE INTO settled VALUES (?1, ?2, ?3, ?4, row_sum('settled', ?1, ?2, ?3, ?4))",
                 row,
             )?;
-            if self.reader(reader)?.page == page {
-                self.pass_full_pages(reader)?;
+            if self.cursor(cursor)?.page == page {
+                self.pass_full_pages(cursor)?;
             }
         }
         for stream in std::mem::take(&mut self.dirty.streams) {
-            if let Some(StreamImage { low, next, newest, parked }) = self.streams.get(&stream) {
-                let row = params![stream.0, low, next, newest, parked];
+            if let Some(StreamRow { low, next, newest, delayed }) = self.streams.get(&stream) {
+                let row = params![stream.0, low, next, newest, delayed];
                 let update = "UPDATE streams SET low = ?2, next = ?3, newest = ?4, parked = ?5, \
                               sum = row_sum('streams', ?1, ?2, ?3, ?4, ?5) WHERE number = ?1";
                 self.run(update, row)?;
             }
         }
-        for reader in std::mem::take(&mut self.dirty.readers) {
-            if let Some(ReaderImage { head, page, consumed, .. }) = self.readers.get(&reader) {
-                let row = params![reader.0, head, page, consumed];
+        for cursor in std::mem::take(&mut self.dirty.cursors) {
+            if let Some(CursorRow { head, page, consumed, .. }) = self.cursors.get(&cursor) {
+                let row = params![cursor.0, head, page, consumed];
                 self.run(
                     "UPDATE readers SET head = ?2, page = ?3, consumed = ?4, \
                      sum = row_sum('readers', number, stream, start, ?2, ?3, ?4, rule) WHERE number = ?1",
@@ -441,9 +441,9 @@ impl Writer {
         Ok(())
     }
 
-    fn pass_full_pages(&mut self, number: ReaderNo) -> Loaded<()> {
+    fn pass_full_pages(&mut self, number: CursorId) -> IndexResult<()> {
         loop {
-            let image = *self.reader(number)?;
+            let image = *self.cursor(number)?;
             let first = (number, image.page);
             let full = match self.pages.get(&first) {
                 Some(page) => page.is_full(),
@@ -454,33 +454,33 @@ impl Writer {
             }
             self.run("DELETE FROM settled WHERE reader = ?1 AND page = ?2", params![number.0, image.page])?;
             self.pages.remove(&first);
-            self.reader(number)?.page += 1;
+            self.cursor(number)?.page += 1;
         }
     }
 
     /// A stream's row, to be changed.
-    fn stream(&mut self, number: StreamNo) -> Loaded<&mut StreamImage> {
+    fn stream(&mut self, number: StreamId) -> IndexResult<&mut StreamRow> {
         self.dirty.streams.insert(number);
         if !self.streams.contains_key(&number) {
-            let image = load::stream_image(&self.conn, number)?;
+            let image = load::stream_row(&self.conn, number)?;
             self.streams.insert(number, image);
         }
-        self.streams.get_mut(&number).ok_or_else(|| LoadError::Contradiction(format!("no stream {}", number.0)))
+        self.streams.get_mut(&number).ok_or_else(|| IndexError::Contradiction(format!("no stream {}", number.0)))
     }
 
     /// A reader's row, to be changed.
-    fn reader(&mut self, number: ReaderNo) -> Loaded<&mut ReaderImage> {
-        self.dirty.readers.insert(number);
-        if !self.readers.contains_key(&number) {
-            let image = load::reader_image(&self.conn, number)?;
-            self.readers.insert(number, image);
+    fn cursor(&mut self, number: CursorId) -> IndexResult<&mut CursorRow> {
+        self.dirty.cursors.insert(number);
+        if !self.cursors.contains_key(&number) {
+            let image = load::cursor_row(&self.conn, number)?;
+            self.cursors.insert(number, image);
         }
-        self.readers.get_mut(&number).ok_or_else(|| LoadError::Contradiction(format!("no reader {}", number.0)))
+        self.cursors.get_mut(&number).ok_or_else(|| IndexError::Contradiction(format!("no reader {}", number.0)))
     }
 
     /// A page, to be changed; `None` where all of it is settled or expired.
-    fn page(&mut self, number: ReaderNo, page: u64) -> Loaded<Option<&mut Page>> {
-        let image = *self.reader(number)?;
+    fn page(&mut self, number: CursorId, page: u64) -> IndexResult<Option<&mut SettledPage>> {
+        let image = *self.cursor(number)?;
         if page < image.page {
             return Ok(None);
         }
@@ -493,7 +493,7 @@ impl Writer {
         Ok(self.pages.get_mut(&key))
     }
 
-    pub(crate) fn run(&self, sql: &str, values: impl rusqlite::Params) -> Loaded<()> {
+    pub(crate) fn run(&self, sql: &str, values: impl rusqlite::Params) -> IndexResult<()> {
         self.conn.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }

@@ -26,7 +26,7 @@ const NOTE_BYTES: usize = 32;
 
 /// The last commit that was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answered {
+pub(crate) struct AnsweredMark {
     /// The number of its frame.
     pub(crate) number: u64,
     /// Where its frame begins.
@@ -60,7 +60,7 @@ impl AnsweredFile {
     }
 
     /// Notes that a commit was answered. That this fails is no reason to fail the commit, which is on the disk.
-    pub(crate) fn note(&self, answered: Answered) {
+    pub(crate) fn note(&self, answered: AnsweredMark) {
         let place = (answered.number % SLOTS) * SLOT_BYTES as u64;
         if let Err(error) = file_ops::write(&self.file, &encode(self.log, answered), place) {
             tracing::debug!(%error, "the number of the last commit could not be noted");
@@ -69,12 +69,12 @@ impl AnsweredFile {
 }
 
 /// The latest whole note of a log, if there is one.
-pub(crate) fn read(directory: &Path, log: u32) -> io::Result<Option<Answered>> {
+pub(crate) fn read(directory: &Path, log: u32) -> io::Result<Option<AnsweredMark>> {
     let file = match File::open(directory.join(NAME)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let mut latest: Option<Answered> = None;
+    let mut latest: Option<AnsweredMark> = None;
     for slot in 0..SLOTS {
         let mut bytes = [0; NOTE_BYTES];
         match pread::read(&file, &mut bytes, slot * SLOT_BYTES as u64) {
@@ -87,7 +87,7 @@ pub(crate) fn read(directory: &Path, log: u32) -> io::Result<Option<Answered>> {
     Ok(latest)
 }
 
-fn encode(log: u32, Answered { number, at }: Answered) -> [u8; NOTE_BYTES] {
+fn encode(log: u32, AnsweredMark { number, at }: AnsweredMark) -> [u8; NOTE_BYTES] {
     let mut bytes = [0; NOTE_BYTES];
     let mut rest = &mut bytes[..NOTE_BYTES - 4];
     rest.put_u64_le(number);
@@ -98,12 +98,12 @@ fn encode(log: u32, Answered { number, at }: Answered) -> [u8; NOTE_BYTES] {
     bytes
 }
 
-fn decode(log: u32, bytes: &[u8; NOTE_BYTES]) -> Option<Answered> {
+fn decode(log: u32, bytes: &[u8; NOTE_BYTES]) -> Option<AnsweredMark> {
     let mut rest = &bytes[..];
     let (number, segment, offset) = (rest.get_u64_le(), rest.get_u64_le(), rest.get_u64_le());
     rest.advance(4);
     (number > 0 && rest.get_u32_le() == checksum(log, bytes))
-        .then_some(Answered { number, at: Position { segment, offset } })
+        .then_some(AnsweredMark { number, at: Position { segment, offset } })
 }
 
 fn checksum(log: u32, bytes: &[u8; NOTE_BYTES]) -> u32 {
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn the_latest_whole_note_of_the_log_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let note = |number| Answered { number, at: Position { segment: 1, offset: number * 10 } };
+        let note = |number| AnsweredMark { number, at: Position { segment: 1, offset: number * 10 } };
         let file = AnsweredFile::open(dir.path(), 7).unwrap();
         assert_eq!(read(dir.path(), 7).unwrap(), None);
         for number in 1..=5 {

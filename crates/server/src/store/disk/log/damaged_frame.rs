@@ -4,9 +4,9 @@
 //! of damage leave no doubt: bytes that changed inside messages alone, and a single bit anywhere.
 
 use crate::store::disk::log::{
-    frame::{self, Change, FRAME_HEAD, Items, checksum_of_frame},
+    frame::{self, Change, FRAME_HEADER, Items, frame_checksum},
     position::Position,
-    run::syndrome,
+    run::checksum_difference,
 };
 
 /// CRC-32's polynomial, lowest power first.
@@ -14,34 +14,34 @@ const POLYNOMIAL: u32 = 0xEDB8_8320;
 
 /// A frame that was read in spite of its damage.
 #[derive(Debug)]
-pub(crate) struct Mended {
+pub(crate) struct DecodedFrame {
     pub(crate) changes: Vec<Change>,
     /// How long the frame is.
     pub(crate) length: usize,
 }
 
 /// Reads frame `number` of a log from bytes that begin with it and may go on behind it.
-pub(crate) fn read(log: u32, number: u64, bytes: &[u8], at: Position) -> Option<Mended> {
-    let rest = bytes.get(FRAME_HEAD..)?;
+pub(crate) fn read(log: u32, number: u64, bytes: &[u8], at: Position) -> Option<DecodedFrame> {
+    let rest = bytes.get(FRAME_HEADER..)?;
     let said = u32::from_le_bytes(bytes[4..8].try_into().ok()?) as usize;
-    let stored = u32::from_le_bytes(bytes[16..FRAME_HEAD].try_into().ok()?);
+    let stored = u32::from_le_bytes(bytes[16..FRAME_HEADER].try_into().ok()?);
     let seen = Items::of(rest).map_while(Result::ok).last().map(|item| item.offset + item.content.len());
     let lengths = [Some(said), seen.filter(|seen| *seen != said)];
     lengths.into_iter().flatten().find_map(|length| {
         let items = rest.get(..length).filter(|items| !items.is_empty())?;
         let changes = changes(log, (number, stored), items, at)?;
-        Some(Mended { changes, length: FRAME_HEAD + length })
+        Some(DecodedFrame { changes, length: FRAME_HEADER + length })
     })
 }
 
 fn changes(log: u32, (number, stored): (u64, u32), items: &[u8], at: Position) -> Option<Vec<Change>> {
-    let difference = checksum_of_frame(log, number, items) ^ stored;
+    let difference = frame_checksum(log, number, items) ^ stored;
     // One bit of the checksum itself, or none: then it was the frame's head.
     if difference == difference_in_messages(log, items) || difference.is_power_of_two() && is_whole(log, items) {
         return frame::changes(log, items, at).ok();
     }
     let mut items = items.to_vec();
-    flip(&mut items, difference)?;
+    flip_bit(&mut items, difference)?;
     frame::changes(log, &items, at).ok()
 }
 
@@ -53,14 +53,14 @@ fn difference_in_messages(log: u32, items: &[u8]) -> u32 {
         let Ok(item) = item else { return 0 };
         if item.is_run() {
             let behind = items.len() - item.offset - item.content.len();
-            difference ^= shift(syndrome(log, item.content), behind);
+            difference ^= shift(checksum_difference(log, item.content), behind);
         }
     }
     difference
 }
 
 fn is_whole(log: u32, items: &[u8]) -> bool {
-    Items::of(items).all(|item| item.is_ok_and(|item| !item.is_run() || syndrome(log, item.content) == 0))
+    Items::of(items).all(|item| item.is_ok_and(|item| !item.is_run() || checksum_difference(log, item.content) == 0))
 }
 
 /// The difference of two checksums after `bytes` more bytes that are the same.
@@ -71,7 +71,7 @@ fn shift(difference: u32, bytes: usize) -> u32 {
 }
 
 /// Flips the one bit that makes this difference of the checksum.
-fn flip(bytes: &mut [u8], difference: u32) -> Option<()> {
+fn flip_bit(bytes: &mut [u8], difference: u32) -> Option<()> {
     // From the last bit to the first, with the difference that each makes.
     let mut makes = POLYNOMIAL;
     for byte in bytes.iter_mut().rev() {

@@ -17,14 +17,14 @@ use crate::store::{
         log::{
             named,
             position::Run,
-            run::{self, Content, Corrupt, MESSAGE_HEAD, RUN_BYTES, RUN_HEAD},
-            segment::Directory,
+            run::{self, Corrupt, MESSAGE_HEADER, RUN_BYTES, RUN_HEADER, RunContent},
+            segment::LogDirectory,
         },
     },
 };
 
 /// How many files are kept open: what is read is mostly at the ends of a few backlogs.
-const KEPT_OPEN: usize = 64;
+const MAX_OPEN_FILES: usize = 64;
 
 /// Why messages could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,11 +42,11 @@ pub(crate) enum ReadError {
 
 /// Files for reading.
 #[derive(Debug)]
-pub(crate) struct Files {
-    pub(crate) directory: Directory,
+pub(crate) struct FileCache {
+    pub(crate) directory: LogDirectory,
     open: Mutex<BTreeMap<u64, Arc<File>>>,
     /// Where the disk failed last, until a look there, or elsewhere, goes well.
-    fault: Mutex<Option<Fault>>,
+    fault: Mutex<Option<ReadFault>>,
     /// Places that the disk does not give back.
     #[cfg(test)]
     pub(crate) broken: Mutex<std::ops::Range<u64>>,
@@ -54,14 +54,14 @@ pub(crate) struct Files {
 
 /// A place that the disk did not give back.
 #[derive(Clone, Debug)]
-struct Fault {
+struct ReadFault {
     run: Run,
     reason: String,
 }
 
-impl Files {
+impl FileCache {
     /// None is open yet.
-    pub(crate) fn of(directory: Directory) -> Self {
+    pub(crate) fn of(directory: LogDirectory) -> Self {
         Self {
             directory,
             open: Mutex::default(),
@@ -83,7 +83,7 @@ impl Files {
         let file = Arc::new(self.directory.open(segment)?);
         let mut open = self.lock();
         open.insert(segment, file.clone());
-        if open.len() > KEPT_OPEN {
+        if open.len() > MAX_OPEN_FILES {
             open.pop_first();
         }
         Ok(file)
@@ -113,7 +113,7 @@ impl Files {
         read.map_err(|error| {
             let explained = self.explain(&error, run.at.segment);
             if !says_what_is_there(&error) {
-                *locked(&self.fault) = Some(Fault { run: *run, reason: explained.to_string() });
+                *locked(&self.fault) = Some(ReadFault { run: *run, reason: explained.to_string() });
             }
             explained
         })
@@ -136,9 +136,9 @@ impl Files {
     /// Reads again what the disk did not give back, and where that fails something else: one place that is lost is no lost disk.
     /// Gives whether it was the place itself.
     pub(crate) fn probe(&self) -> io::Result<bool> {
-        let Some(Fault { run, .. }) = locked(&self.fault).clone() else { return Ok(true) };
+        let Some(ReadFault { run, .. }) = locked(&self.fault).clone() else { return Ok(true) };
         let mut bytes = vec![0; run.bytes as usize];
-        let again = match self.read_at(run.at.segment, &mut bytes, run.at.offset) {
+        let moved_bytes = match self.read_at(run.at.segment, &mut bytes, run.at.offset) {
             Err(error) if !says_what_is_there(&error) => {
                 self.read_head(run.at.segment)?;
                 false
@@ -146,7 +146,7 @@ impl Files {
             _ => true,
         };
         *locked(&self.fault) = None;
-        Ok(again)
+        Ok(moved_bytes)
     }
 
     /// Reads the beginning of a file, from the disk.
@@ -171,16 +171,16 @@ impl Files {
 
     fn times_by_heads(&self, run: &Run) -> Result<Vec<(u64, Option<i64>)>, ReadError> {
         let read = |bytes: &mut [u8], at| self.read_part(run, bytes, at);
-        let mut head = [0; RUN_HEAD];
+        let mut head = [0; RUN_HEADER];
         read(&mut head, run.at.offset)?;
         let checked = run::is_checked(&head);
-        let mut at = run.at.offset + RUN_HEAD as u64;
+        let mut at = run.at.offset + RUN_HEADER as u64;
         let end = run.at.offset + u64::from(run.bytes);
         let mut times = Vec::with_capacity(run.count as usize);
         for place in run.first..run.end() {
-            let mut head = [0; MESSAGE_HEAD];
+            let mut head = [0; MESSAGE_HEADER];
             read(&mut head, at)?;
-            let found = match run::Head::read_alone(self.directory.log, (run.stream, place), &head) {
+            let found = match run::MessageHeader::read_alone(self.directory.log, (run.stream, place), &head) {
                 Some(head) => Some((head.entered_ms, head.size() as u64)),
                 None => (!checked).then(|| run::old_entry_time(&head)),
             };
@@ -195,16 +195,16 @@ impl Files {
     }
 
     /// What a run holds: its messages, and which of them are damaged. Where the disk gives nothing back, all of them are.
-    pub(crate) fn read(&self, run: &Run) -> Result<Content, ReadError> {
+    pub(crate) fn read(&self, run: &Run) -> Result<RunContent, ReadError> {
         match self.bytes(run) {
             Ok(bytes) => Ok(run::read(self.directory.log, run, &bytes)),
-            Err(ReadError::Damaged(_)) => Ok(Content::lost(run)),
+            Err(ReadError::Damaged(_)) => Ok(RunContent::lost(run)),
             Err(error) => Err(error),
         }
     }
 
     /// The damaged messages of a run, for whoever has to look after them.
-    pub(crate) fn describe(&self, run: &Run, content: &Content) -> Vec<Damaged> {
+    pub(crate) fn describe(&self, run: &Run, content: &RunContent) -> Vec<Damaged> {
         if content.damaged.is_empty() {
             return Vec::new();
         }

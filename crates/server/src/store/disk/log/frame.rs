@@ -16,19 +16,19 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::store::{
-    Record, Stored, StreamNo,
+    Record, StoredMessage, StreamId,
     disk::log::{
         position::{Position, Run},
-        run::{self, Corrupt, MESSAGE_HEAD, RUN_BYTES, RUN_HEAD},
+        run::{self, Corrupt, MESSAGE_HEADER, RUN_BYTES, RUN_HEADER},
     },
 };
 
 /// What a frame begins with.
 pub(crate) const MARK: [u8; 4] = *b"DMSf";
 /// Bytes of a frame before its items.
-pub(crate) const FRAME_HEAD: usize = 20;
+pub(crate) const FRAME_HEADER: usize = 20;
 /// Bytes of an item before its content.
-pub(crate) const ITEM_HEAD: usize = 5;
+pub(crate) const ITEM_HEADER: usize = 5;
 
 pub(crate) const RECORD: u8 = 0;
 const APPENDED: u8 = 1;
@@ -41,7 +41,7 @@ pub(crate) enum Change {
     /// Messages entered the end of a stream; the last of them at this time.
     Appended(Run, i64),
     /// A message waits in a lot until this time.
-    Parked(Run, i64),
+    Delayed(Run, i64),
     /// A run is here now, if it is still anywhere.
     Moved(Run),
     /// Anything but messages.
@@ -50,7 +50,7 @@ pub(crate) enum Change {
 
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct FrameHeader {
     /// Bytes of the items.
     pub(crate) length: usize,
     /// The frame's number.
@@ -58,21 +58,21 @@ pub(crate) struct Head {
     pub(crate) checksum: u32,
 }
 
-impl Head {
+impl FrameHeader {
     /// Reads a head; `None` where no frame begins.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let mut bytes = bytes.get(..FRAME_HEAD)?.strip_prefix(&MARK)?;
+        let mut bytes = bytes.get(..FRAME_HEADER)?.strip_prefix(&MARK)?;
         Some(Self { length: bytes.get_u32_le() as usize, number: bytes.get_u64_le(), checksum: bytes.get_u32_le() })
     }
 
     /// Whether these are the items of this frame of this log.
     pub(crate) fn fits(&self, log: u32, items: &[u8]) -> bool {
-        items.len() == self.length && self.checksum == checksum_of_frame(log, self.number, items)
+        items.len() == self.length && self.checksum == frame_checksum(log, self.number, items)
     }
 }
 
 /// CRC-32 of what a frame's checksum covers.
-pub(crate) fn checksum_of_frame(log: u32, number: u64, items: &[u8]) -> u32 {
+pub(crate) fn frame_checksum(log: u32, number: u64, items: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new_with_initial(log);
     sum.update(&(items.len() as u64).to_le_bytes());
     sum.update(&number.to_le_bytes());
@@ -111,8 +111,8 @@ impl Frame {
 
     /// A frame without anything, for about so many bytes.
     pub(crate) fn empty(log: u32, size: usize) -> Self {
-        let mut bytes = BytesMut::with_capacity(FRAME_HEAD + size);
-        bytes.put_bytes(0, FRAME_HEAD);
+        let mut bytes = BytesMut::with_capacity(FRAME_HEADER + size);
+        bytes.put_bytes(0, FRAME_HEADER);
         Self { log, bytes, changes: Vec::new(), has_messages: false, has_new_messages: false }
     }
 
@@ -124,9 +124,9 @@ impl Frame {
                 let newest = records.iter().rev().find_map(message_of).map_or(0, |last| last.entered_ms);
                 self.changes.push(Change::Appended(run, newest));
             }
-            Record::Parked(lot, message) => {
-                let run = self.add_run(PARKED, *lot, message.seq, std::iter::once(message))?;
-                self.changes.push(Change::Parked(run, message.entered_ms));
+            Record::Delayed(delay_queue, message) => {
+                let run = self.add_run(PARKED, *delay_queue, message.seq, std::iter::once(message))?;
+                self.changes.push(Change::Delayed(run, message.entered_ms));
             }
             other => {
                 let json = serde_json::to_vec(other)?;
@@ -146,9 +146,9 @@ impl Frame {
     fn add_run<'a>(
         &mut self,
         kind: u8,
-        stream: StreamNo,
+        stream: StreamId,
         first: u64,
-        messages: impl Iterator<Item = &'a Arc<Stored>>,
+        messages: impl Iterator<Item = &'a Arc<StoredMessage>>,
     ) -> Result<Run, serde_json::Error> {
         self.has_messages = true;
         self.begin_item(kind, 0);
@@ -180,9 +180,9 @@ impl Frame {
 
     /// The bytes to write as frame `number`.
     pub(crate) fn finish(&mut self, number: u64) -> &[u8] {
-        let length = self.bytes.len() - FRAME_HEAD;
-        let checksum = checksum_of_frame(self.log, number, &self.bytes[FRAME_HEAD..]);
-        let mut head = &mut self.bytes[..FRAME_HEAD];
+        let length = self.bytes.len() - FRAME_HEADER;
+        let checksum = frame_checksum(self.log, number, &self.bytes[FRAME_HEADER..]);
+        let mut head = &mut self.bytes[..FRAME_HEADER];
         head.put_slice(&MARK);
         head.put_u32_le(four_bytes(length));
         head.put_u64_le(number);
@@ -194,7 +194,7 @@ impl Frame {
     pub(crate) fn into_changes(self, at: Position) -> Vec<Change> {
         let mut changes = self.changes;
         for change in &mut changes {
-            if let Change::Appended(run, _) | Change::Parked(run, _) | Change::Moved(run) = change {
+            if let Change::Appended(run, _) | Change::Delayed(run, _) | Change::Moved(run) = change {
                 run.at = Position { segment: at.segment, offset: at.offset + run.at.offset };
             }
         }
@@ -204,7 +204,7 @@ impl Frame {
 
 /// Reads the items of a frame that begins at `at`. Messages in them may be damaged.
 pub(crate) fn changes(log: u32, items: &[u8], at: Position) -> Result<Vec<Change>, Corrupt> {
-    let begin = at.offset + FRAME_HEAD as u64;
+    let begin = at.offset + FRAME_HEADER as u64;
     let change = |item: Item<'_>| {
         let at = Position { segment: at.segment, offset: begin + item.offset as u64 };
         Ok(match item.kind {
@@ -213,7 +213,7 @@ pub(crate) fn changes(log: u32, items: &[u8], at: Position) -> Result<Vec<Change
                 let run = run::head(item.content, at)?;
                 match kind {
                     APPENDED => Change::Appended(run, last_time(log, &run, item.content)),
-                    PARKED => Change::Parked(run, last_time(log, &run, item.content)),
+                    PARKED => Change::Delayed(run, last_time(log, &run, item.content)),
                     _ => Change::Moved(run),
                 }
             }
@@ -257,9 +257,9 @@ impl<'a> Items<'a> {
     }
 
     fn take(&mut self) -> Option<Item<'a>> {
-        let mut head = self.bytes.get(self.offset..self.offset + ITEM_HEAD)?;
+        let mut head = self.bytes.get(self.offset..self.offset + ITEM_HEADER)?;
         let (kind, length) = (head.get_u8(), head.get_u32_le() as usize);
-        let offset = self.offset + ITEM_HEAD;
+        let offset = self.offset + ITEM_HEADER;
         let content = self.bytes.get(offset..offset.checked_add(length)?)?;
         if kind > MOVED || length == 0 {
             return None;
@@ -285,7 +285,7 @@ impl<'a> Iterator for Items<'a> {
 }
 
 /// How many of the records are one run: appended to this stream, one after the other.
-fn length_of_run(stream: StreamNo, first: u64, records: &[Record]) -> usize {
+fn length_of_run(stream: StreamId, first: u64, records: &[Record]) -> usize {
     let mut bytes = 0;
     let goes_on = |(place, record): &(u64, &Record)| match record {
         Record::Appended(of, message) if *of == stream && message.seq == *place => {
@@ -297,9 +297,9 @@ fn length_of_run(stream: StreamNo, first: u64, records: &[Record]) -> usize {
     (first..).zip(records).take_while(goes_on).count()
 }
 
-fn message_of(record: &Record) -> Option<&Arc<Stored>> {
+fn message_of(record: &Record) -> Option<&Arc<StoredMessage>> {
     match record {
-        Record::Appended(_, message) | Record::Parked(_, message) => Some(message),
+        Record::Appended(_, message) | Record::Delayed(_, message) => Some(message),
         _ => None,
     }
 }
@@ -308,9 +308,9 @@ fn message_of(record: &Record) -> Option<&Arc<Stored>> {
 fn has_new_messages(records: &[Record]) -> bool {
     let mut leaves_lot = false;
     records.iter().any(|record| {
-        let was_delayed = std::mem::replace(&mut leaves_lot, matches!(record, Record::Unparked(..)));
+        let was_delayed = std::mem::replace(&mut leaves_lot, matches!(record, Record::DelayEnded(..)));
         match record {
-            Record::Parked(..) => true,
+            Record::Delayed(..) => true,
             Record::Appended(_, message) => message.dead_letter.is_none() && !was_delayed,
             _ => false,
         }
@@ -319,7 +319,7 @@ fn has_new_messages(records: &[Record]) -> bool {
 
 /// Roughly what a record takes.
 fn size(record: &Record) -> usize {
-    message_of(record).map_or(256, |message| ITEM_HEAD + RUN_HEAD + MESSAGE_HEAD + message.json.len() + 64)
+    message_of(record).map_or(256, |message| ITEM_HEADER + RUN_HEADER + MESSAGE_HEADER + message.json.len() + 64)
 }
 
 /// No commit is larger: the broker's are of some megabytes.

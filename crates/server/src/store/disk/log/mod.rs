@@ -17,10 +17,10 @@ use crate::store::{
     disk::{
         file_ops::{self, pread},
         log::{
-            answered::{Answered, AnsweredFile},
+            answered::{AnsweredFile, AnsweredMark},
             frame::Frame,
             position::Position,
-            segment::{Directory, SEGMENT_HEAD},
+            segment::{LogDirectory, SEGMENT_HEADER},
         },
         reserve::Reserve,
     },
@@ -39,36 +39,36 @@ pub(crate) mod segment;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// The part of a file that messages leave to acknowledgements: one part of so many.
-const KEPT_PART: u64 = 64;
+const ACK_RESERVE_FRACTION: u64 = 64;
 
 /// The file that the log goes on with, made before it is needed.
 #[derive(Debug)]
-pub(crate) struct NextFile {
-    directory: Directory,
+pub(crate) struct NextSegment {
+    directory: LogDirectory,
     /// How large a file is made.
     size: u64,
-    made: Mutex<Made>,
+    made: Mutex<NextSegmentState>,
     reserve: Arc<Reserve>,
 }
 
 #[derive(Debug)]
-struct Made {
+struct NextSegmentState {
     number: u64,
     file: Option<File>,
     /// Whether a part of the file may be there: it could neither be made nor removed.
     partial: bool,
 }
 
-impl NextFile {
+impl NextSegment {
     /// Files from this number on, the first of them made already where there is a `file`.
     pub(crate) fn from(
-        directory: Directory,
+        directory: LogDirectory,
         number: u64,
         size: u64,
         file: Option<File>,
         reserve: Arc<Reserve>,
     ) -> Self {
-        Self { directory, size, made: Mutex::new(Made { number, file, partial: false }), reserve }
+        Self { directory, size, made: Mutex::new(NextSegmentState { number, file, partial: false }), reserve }
     }
 
     /// Makes the file unless it is made already. The log waits for it only if it needs it meanwhile.
@@ -113,8 +113,8 @@ impl NextFile {
         Ok((made.number - 1, file))
     }
 
-    fn create(&self, made: &mut Made, size: u64) -> io::Result<File> {
-        let Made { number, partial, .. } = made;
+    fn create(&self, made: &mut NextSegmentState, size: u64) -> io::Result<File> {
+        let NextSegmentState { number, partial, .. } = made;
         if *partial {
             file_ops::remove(&self.directory.file(*number)).map_err(|error| named(&error, &self.directory, *number))?;
             *partial = false;
@@ -126,7 +126,7 @@ impl NextFile {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Made> {
+    fn lock(&self) -> MutexGuard<'_, NextSegmentState> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -134,15 +134,15 @@ impl NextFile {
 /// The end of the log.
 #[derive(Debug)]
 pub(crate) struct Log {
-    next: Arc<NextFile>,
+    next: Arc<NextSegment>,
     file: Arc<File>,
     /// Where the next frame goes.
     end: Position,
     size: u64,
     /// Up to where bytes of a frame that failed may be behind the end.
-    soiled: Option<u64>,
+    dirty_until: Option<u64>,
     /// The last commit.
-    last: Answered,
+    last: AnsweredMark,
     /// Says up to where commits were answered.
     answered: AnsweredFile,
 }
@@ -150,14 +150,14 @@ pub(crate) struct Log {
 impl Log {
     /// The log goes on in this file at this place.
     pub(crate) fn resume(
-        next: Arc<NextFile>,
+        next: Arc<NextSegment>,
         file: Arc<File>,
         end: Position,
-        last: Answered,
+        last: AnsweredMark,
         answered: AnsweredFile,
     ) -> io::Result<Self> {
         let size = file.metadata()?.len();
-        Ok(Self { next, file, end, size, soiled: None, last, answered })
+        Ok(Self { next, file, end, size, dirty_until: None, last, answered })
     }
 
     /// Where the next frame goes.
@@ -166,7 +166,7 @@ impl Log {
     }
 
     /// The last commit; number 0 where there is none. Where it begins is the default if that is not known.
-    pub(crate) fn last(&self) -> Answered {
+    pub(crate) fn last(&self) -> AnsweredMark {
         self.last
     }
 
@@ -177,17 +177,17 @@ impl Log {
             self.next.reserve.check()?;
         }
         self.make_room(frame)?;
-        self.clean()?;
+        self.wipe_failed()?;
         let number = self.last.number + 1;
         let bytes = frame.finish(number);
-        self.soiled = Some(self.end.offset + bytes.len() as u64);
+        self.dirty_until = Some(self.end.offset + bytes.len() as u64);
         let took = write(&self.file, bytes, self.end.offset)
             .map_err(|error| named(&error, &self.next.directory, self.end.segment))?;
-        self.soiled = None;
+        self.dirty_until = None;
         let at = self.end;
         self.end.offset += bytes.len() as u64;
         // After the frame is on the disk: the note may be behind the log, and never ahead of it.
-        self.last = Answered { number, at };
+        self.last = AnsweredMark { number, at };
         self.answered.note(self.last);
         Ok((at, took))
     }
@@ -195,24 +195,24 @@ impl Log {
     /// Goes on in the next file if the frame does not fit into this one.
     fn make_room(&mut self, frame: &Frame) -> io::Result<()> {
         let length = frame.len() as u64;
-        let kept = if frame.has_messages { self.size / KEPT_PART } else { 0 };
+        let kept = if frame.has_messages { self.size / ACK_RESERVE_FRACTION } else { 0 };
         if self.end.offset + length + kept <= self.size {
             return Ok(());
         }
-        self.begin_next(length, frame.has_new_messages)
+        self.start_next(length, frame.has_new_messages)
     }
 
     /// Goes on in the next file, for a frame of this length. Until there is a frame in it the log still ends where it did, and it
     /// is not left: a file without frames would be taken for one that lost them.
-    fn begin_next(&mut self, length: u64, are_new: bool) -> io::Result<()> {
-        self.clean()?;
-        if self.end.offset == SEGMENT_HEAD {
+    fn start_next(&mut self, length: u64, are_new: bool) -> io::Result<()> {
+        self.wipe_failed()?;
+        if self.end.offset == SEGMENT_HEADER {
             return self.enlarge(size_for(length));
         }
         let (segment, file) = self.next.take(length, are_new)?;
         self.size = file.metadata()?.len();
         self.file = Arc::new(file);
-        self.end = Position { segment, offset: SEGMENT_HEAD };
+        self.end = Position { segment, offset: SEGMENT_HEADER };
         Ok(())
     }
 
@@ -229,21 +229,21 @@ impl Log {
 
     /// Leaves the file that the log ends in, so that it can be removed when nothing in it is needed any more.
     pub(crate) fn leave_file(&mut self, frame: &mut Frame) -> io::Result<(Position, Duration)> {
-        self.begin_next(frame.len() as u64, false)?;
+        self.start_next(frame.len() as u64, false)?;
         self.append(frame)
     }
 
     /// Removes what a frame that failed left behind the end: what is read there later has to be a frame or nothing.
-    pub(crate) fn clean(&mut self) -> io::Result<()> {
-        if let Some(until) = self.soiled {
+    pub(crate) fn wipe_failed(&mut self) -> io::Result<()> {
+        if let Some(until) = self.dirty_until {
             wipe(&self.file, self.end.offset, until)?;
-            self.soiled = None;
+            self.dirty_until = None;
         }
         Ok(())
     }
 
     /// Whether the next file is to be made: this one is half full.
-    pub(crate) fn wants_next(&self) -> bool {
+    pub(crate) fn needs_next_segment(&self) -> bool {
         self.is_half_full() && !self.next.is_made()
     }
 
@@ -255,7 +255,7 @@ impl Log {
 
 /// How large a file is that has room for a frame of this length.
 fn size_for(length: u64) -> u64 {
-    (length + SEGMENT_HEAD) * KEPT_PART / (KEPT_PART - 1) + KEPT_PART
+    (length + SEGMENT_HEADER) * ACK_RESERVE_FRACTION / (ACK_RESERVE_FRACTION - 1) + ACK_RESERVE_FRACTION
 }
 
 /// Writes bytes and waits until they are on the disk; gives how long the disk took.
@@ -296,7 +296,7 @@ pub(crate) fn clear(file: &File, from: u64, size: u64) -> io::Result<()> {
 }
 
 /// What went wrong with a file of the log, for whoever reads the error.
-pub(crate) fn named(error: &io::Error, directory: &Directory, segment: u64) -> io::Error {
+pub(crate) fn named(error: &io::Error, directory: &LogDirectory, segment: u64) -> io::Error {
     let kind = error.kind();
     let full = if kind == ErrorKind::StorageFull { "; make room on the disk" } else { "" };
     io::Error::new(kind, format!("{}: {error}{full}", directory.file(segment).display()))

@@ -1,6 +1,6 @@
 //! Where something is in the log. Pure.
 
-use crate::store::StreamNo;
+use crate::store::StreamId;
 
 /// A place in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,7 +15,7 @@ pub(crate) struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     /// Whose messages.
-    pub(crate) stream: StreamNo,
+    pub(crate) stream: StreamId,
     /// The place of the first.
     pub(crate) first: u64,
     /// How many.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::store::{
-    Stored, StreamNo,
+    StoredMessage, StreamId,
     disk::log::{
         frame::four_bytes,
         position::{Position, Run},
@@ -29,11 +29,11 @@ use crate::store::{
 use dms_protocol::message::DeadLetterInfo;
 
 /// Bytes of a run before its messages.
-pub(crate) const RUN_HEAD: usize = 20;
+pub(crate) const RUN_HEADER: usize = 20;
 /// Bytes of a message before its labels.
-pub(crate) const MESSAGE_HEAD: usize = 28;
+pub(crate) const MESSAGE_HEADER: usize = 28;
 /// The same in a run without [`CHECKED`].
-const OLD_MESSAGE_HEAD: usize = 20;
+const OLD_MESSAGE_HEADER: usize = 20;
 /// The size in bytes at which a run is ended: to get one message of it, all of it is read.
 pub(crate) const RUN_BYTES: usize = 48 * 1024;
 
@@ -42,7 +42,7 @@ const CHECKED: u32 = 1 << 31;
 /// Set in the length of a message's labels where it says why it is a dead letter.
 const HAS_INFO: u32 = 1 << 31;
 /// Bytes of that before its text.
-const INFO_HEAD: u32 = 4;
+const INFO_HEADER: u32 = 4;
 
 /// Bytes that are not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,16 +51,16 @@ pub(crate) struct Corrupt;
 
 /// What a run holds: each of its messages is in one of the two.
 #[derive(Debug, Default)]
-pub(crate) struct Content {
+pub(crate) struct RunContent {
     /// Those that are as they were written, in order.
-    pub(crate) messages: Vec<Arc<Stored>>,
+    pub(crate) messages: Vec<Arc<StoredMessage>>,
     /// The others, in order.
-    pub(crate) damaged: Vec<Wound>,
+    pub(crate) damaged: Vec<DamagedSlot>,
 }
 
 /// A message that is not as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wound {
+pub(crate) struct DamagedSlot {
     pub(crate) seq: u64,
     /// Where it begins, as far as that is known: bytes from the run's beginning.
     pub(crate) offset: usize,
@@ -68,7 +68,7 @@ pub(crate) struct Wound {
     pub(crate) entered_ms: Option<i64>,
 }
 
-impl Content {
+impl RunContent {
     /// The times of all messages in order; `None` where it cannot be read.
     pub(crate) fn times(&self) -> Vec<(u64, Option<i64>)> {
         let whole = self.messages.iter().map(|message| (message.seq, Some(message.entered_ms)));
@@ -79,7 +79,7 @@ impl Content {
 
     /// Nothing of the run can be read.
     pub(crate) fn lost(run: &Run) -> Self {
-        let wound = |seq| Wound { seq, offset: 0, entered_ms: None };
+        let wound = |seq| DamagedSlot { seq, offset: 0, entered_ms: None };
         Self { messages: Vec::new(), damaged: (run.first..run.end()).map(wound).collect() }
     }
 }
@@ -88,11 +88,11 @@ impl Content {
 pub(crate) fn put<'a>(
     bytes: &mut BytesMut,
     log: u32,
-    (stream, first): (StreamNo, u64),
-    messages: impl Iterator<Item = &'a Arc<Stored>>,
+    (stream, first): (StreamId, u64),
+    messages: impl Iterator<Item = &'a Arc<StoredMessage>>,
 ) -> Result<u32, serde_json::Error> {
     let begin = bytes.len();
-    bytes.put_bytes(0, RUN_HEAD);
+    bytes.put_bytes(0, RUN_HEADER);
     let mut count = 0;
     for (seq, message) in (first..).zip(messages) {
         put_message(bytes, log, (stream, seq), message)?;
@@ -100,19 +100,19 @@ pub(crate) fn put<'a>(
     }
     put_head(&mut bytes[begin..], stream, first, count | CHECKED);
     let sum = checksum(log, &bytes[begin..]);
-    bytes[begin + RUN_HEAD - 4..begin + RUN_HEAD].copy_from_slice(&sum.to_le_bytes());
+    bytes[begin + RUN_HEADER - 4..begin + RUN_HEADER].copy_from_slice(&sum.to_le_bytes());
     Ok(count)
 }
 
-fn put_head(mut bytes: &mut [u8], stream: StreamNo, first: u64, count: u32) {
+fn put_head(mut bytes: &mut [u8], stream: StreamId, first: u64, count: u32) {
     bytes.put_u32_le(stream.0);
     bytes.put_u64_le(first);
     bytes.put_u32_le(count);
 }
 
 /// The bytes of a run that is written again somewhere else. What is damaged stays so, but says whose it is.
-pub(crate) fn again(log: u32, run: &Run, content: &Bytes) -> Bytes {
-    if content.len() < RUN_HEAD || is_whole(log, run, content) {
+pub(crate) fn moved_bytes(log: u32, run: &Run, content: &Bytes) -> Bytes {
+    if content.len() < RUN_HEADER || is_whole(log, run, content) {
         return content.clone();
     }
     // Messages without checksums of their own do not pass as some that have them.
@@ -127,39 +127,39 @@ pub(crate) fn again(log: u32, run: &Run, content: &Bytes) -> Bytes {
 /// # Errors
 /// When there are more messages than these bytes can hold, or a place beyond the last.
 pub(crate) fn head(content: &[u8], at: Position) -> Result<Run, Corrupt> {
-    let (mut head, messages) = content.split_at_checked(RUN_HEAD).ok_or(Corrupt)?;
-    let (stream, first, count) = (StreamNo(head.get_u32_le()), head.get_u64_le(), head.get_u32_le() & !CHECKED);
-    if count as usize > messages.len() / OLD_MESSAGE_HEAD || first.checked_add(u64::from(count)).is_none() {
+    let (mut head, messages) = content.split_at_checked(RUN_HEADER).ok_or(Corrupt)?;
+    let (stream, first, count) = (StreamId(head.get_u32_le()), head.get_u64_le(), head.get_u32_le() & !CHECKED);
+    if count as usize > messages.len() / OLD_MESSAGE_HEADER || first.checked_add(u64::from(count)).is_none() {
         return Err(Corrupt);
     }
     Ok(Run { stream, first, count, at, bytes: four_bytes(content.len()) })
 }
 
 /// How the checksum that a run has differs from the one that it should have; 0 where it does not.
-pub(crate) fn syndrome(log: u32, content: &[u8]) -> u32 {
-    match content.get(RUN_HEAD - 4..RUN_HEAD).and_then(|sum| sum.try_into().ok()) {
+pub(crate) fn checksum_difference(log: u32, content: &[u8]) -> u32 {
+    match content.get(RUN_HEADER - 4..RUN_HEADER).and_then(|sum| sum.try_into().ok()) {
         Some(sum) => checksum(log, content) ^ u32::from_le_bytes(sum),
         None => 0,
     }
 }
 
 fn is_whole(log: u32, run: &Run, content: &[u8]) -> bool {
-    head(content, run.at) == Ok(*run) && syndrome(log, content) == 0
+    head(content, run.at) == Ok(*run) && checksum_difference(log, content) == 0
 }
 
 /// What a run holds of which the index knows this. The JSON of messages is a part of `content`.
-pub(crate) fn read(log: u32, run: &Run, content: &Bytes) -> Content {
+pub(crate) fn read(log: u32, run: &Run, content: &Bytes) -> RunContent {
     if is_whole(log, run, content)
         && let Ok(messages) = read_whole(run, content)
     {
-        return Content { messages, damaged: Vec::new() };
+        return RunContent { messages, damaged: Vec::new() };
     }
     salvage(log, run, content)
 }
 
-fn read_whole(run: &Run, content: &Bytes) -> Result<Vec<Arc<Stored>>, Corrupt> {
-    let head_bytes = if is_checked(content) { MESSAGE_HEAD } else { OLD_MESSAGE_HEAD };
-    let mut rest = content.slice(RUN_HEAD..);
+fn read_whole(run: &Run, content: &Bytes) -> Result<Vec<Arc<StoredMessage>>, Corrupt> {
+    let head_bytes = if is_checked(content) { MESSAGE_HEADER } else { OLD_MESSAGE_HEADER };
+    let mut rest = content.slice(RUN_HEADER..);
     (run.first..run.end()).map(|seq| Ok(Arc::new(take_message(&mut rest, head_bytes, seq)?))).collect()
 }
 
@@ -169,17 +169,17 @@ pub(crate) fn is_checked(content: &[u8]) -> bool {
 }
 
 /// The messages of a damaged run that prove to be whole.
-fn salvage(log: u32, run: &Run, content: &Bytes) -> Content {
-    let mut found = Content::default();
-    let mut at = RUN_HEAD;
+fn salvage(log: u32, run: &Run, content: &Bytes) -> RunContent {
+    let mut found = RunContent::default();
+    let mut at = RUN_HEADER;
     let mut seq = run.first;
     while seq < run.end() {
-        let head = content.get(at..).and_then(|bytes| Head::read(log, (run.stream, seq), bytes));
+        let head = content.get(at..).and_then(|bytes| MessageHeader::read(log, (run.stream, seq), bytes));
         let Some(head) = head else {
             // Its size is not known: the next one is looked for.
             let next = find_head(log, run, content, (at + 1, seq + 1));
             let (behind, next_seq) = next.unwrap_or((content.len(), run.end()));
-            let wound = |seq| Wound { seq, offset: at, entered_ms: None };
+            let wound = |seq| DamagedSlot { seq, offset: at, entered_ms: None };
             found.damaged.extend((seq..next_seq).map(wound));
             (at, seq) = (behind, next_seq);
             continue;
@@ -187,7 +187,7 @@ fn salvage(log: u32, run: &Run, content: &Bytes) -> Content {
         let end = at + head.size();
         match head.message(content.slice(at..end), seq) {
             Ok(message) => found.messages.push(Arc::new(message)),
-            Err(Corrupt) => found.damaged.push(Wound { seq, offset: at, entered_ms: Some(head.entered_ms) }),
+            Err(Corrupt) => found.damaged.push(DamagedSlot { seq, offset: at, entered_ms: Some(head.entered_ms) }),
         }
         (at, seq) = (end, seq + 1);
     }
@@ -196,38 +196,38 @@ fn salvage(log: u32, run: &Run, content: &Bytes) -> Content {
 
 /// The first head of a later message behind a place.
 fn find_head(log: u32, run: &Run, content: &[u8], (from, seq): (usize, u64)) -> Option<(usize, u64)> {
-    let places = from..content.len().saturating_sub(MESSAGE_HEAD - 1);
+    let places = from..content.len().saturating_sub(MESSAGE_HEADER - 1);
     // Where sizes cannot be right no checksum is computed: that is nearly everywhere.
-    let possible = places.filter(|at| Head::fits(&content[*at..]));
-    let is_head = |at: &usize, seq: &u64| Head::read(log, (run.stream, *seq), &content[*at..]).is_some();
+    let possible = places.filter(|at| MessageHeader::fits(&content[*at..]));
+    let is_head = |at: &usize, seq: &u64| MessageHeader::read(log, (run.stream, *seq), &content[*at..]).is_some();
     possible.into_iter().find_map(|at| Some((at, (seq..run.end()).find(|seq| is_head(&at, seq))?)))
 }
 
 /// The head of a message with checksums.
-pub(crate) struct Head {
+pub(crate) struct MessageHeader {
     pub(crate) entered_ms: i64,
     labels: usize,
     json: usize,
     checksum: u32,
 }
 
-impl Head {
+impl MessageHeader {
     /// Whether the sizes that these bytes begin with can be those of a message.
     fn fits(bytes: &[u8]) -> bool {
         let mut sizes = &bytes[12..20];
         let (labels, json) = ((sizes.get_u32_le() & !HAS_INFO) as usize, sizes.get_u32_le() as usize);
-        json > 0 && labels.saturating_add(json) <= bytes.len() - MESSAGE_HEAD
+        json > 0 && labels.saturating_add(json) <= bytes.len() - MESSAGE_HEADER
     }
 
     /// Reads the head of a message, if these bytes begin with it and go on for as long as it says.
-    fn read(log: u32, place: (StreamNo, u64), bytes: &[u8]) -> Option<Self> {
+    fn read(log: u32, place: (StreamId, u64), bytes: &[u8]) -> Option<Self> {
         let head = Self::read_alone(log, place, bytes)?;
         (head.size() <= bytes.len()).then_some(head)
     }
 
     /// Reads the head of a message without the rest of it.
-    pub(crate) fn read_alone(log: u32, place: (StreamNo, u64), bytes: &[u8]) -> Option<Self> {
-        let mut head = bytes.get(..MESSAGE_HEAD)?;
+    pub(crate) fn read_alone(log: u32, place: (StreamId, u64), bytes: &[u8]) -> Option<Self> {
+        let mut head = bytes.get(..MESSAGE_HEADER)?;
         let sum = checksum_of_head(log, place, head);
         let (entered_ms, _) = (head.get_i64_le(), head.get_u32_le());
         let (labels, json) = ((head.get_u32_le() & !HAS_INFO) as usize, head.get_u32_le() as usize);
@@ -237,37 +237,37 @@ impl Head {
 
     /// How long the message is.
     pub(crate) fn size(&self) -> usize {
-        MESSAGE_HEAD + self.labels + self.json
+        MESSAGE_HEADER + self.labels + self.json
     }
 
-    fn message(&self, mut bytes: Bytes, seq: u64) -> Result<Stored, Corrupt> {
-        if crc32fast::hash(&bytes[MESSAGE_HEAD..]) != self.checksum {
+    fn message(&self, mut bytes: Bytes, seq: u64) -> Result<StoredMessage, Corrupt> {
+        if crc32fast::hash(&bytes[MESSAGE_HEADER..]) != self.checksum {
             return Err(Corrupt);
         }
-        take_message(&mut bytes, MESSAGE_HEAD, seq)
+        take_message(&mut bytes, MESSAGE_HEADER, seq)
     }
 }
 
 /// When the message of a run without checksums entered whose head this is, and the bytes from there to the next message.
-pub(crate) fn old_entry_time(head: &[u8; MESSAGE_HEAD]) -> (i64, u64) {
+pub(crate) fn old_entry_time(head: &[u8; MESSAGE_HEADER]) -> (i64, u64) {
     let mut head = &head[..];
     let (entered_ms, _body) = (head.get_i64_le(), head.get_u32_le());
     let (labels, json) = (u64::from(head.get_u32_le() & !HAS_INFO), u64::from(head.get_u32_le()));
-    (entered_ms, OLD_MESSAGE_HEAD as u64 + labels + json)
+    (entered_ms, OLD_MESSAGE_HEADER as u64 + labels + json)
 }
 
 fn put_message(
     bytes: &mut BytesMut,
     log: u32,
-    place: (StreamNo, u64),
-    message: &Stored,
+    place: (StreamId, u64),
+    message: &StoredMessage,
 ) -> Result<(), serde_json::Error> {
     let info = message.dead_letter.as_ref().map(serde_json::to_vec).transpose()?;
     let begin = bytes.len();
     bytes.put_i64_le(message.entered_ms);
     bytes.put_u32_le(four_bytes(message.body_bytes));
     let labels = four_bytes(labels_length(message));
-    bytes.put_u32_le(info.as_ref().map_or(labels, |info| (labels + INFO_HEAD + four_bytes(info.len())) | HAS_INFO));
+    bytes.put_u32_le(info.as_ref().map_or(labels, |info| (labels + INFO_HEADER + four_bytes(info.len())) | HAS_INFO));
     bytes.put_u32_le(four_bytes(message.json.len()));
     bytes.put_bytes(0, 8);
     if let Some(info) = info {
@@ -281,14 +281,14 @@ fn put_message(
         bytes.put_slice(label.as_bytes());
     }
     bytes.put_slice(&message.json);
-    let sum = crc32fast::hash(&bytes[begin + MESSAGE_HEAD..]);
-    bytes[begin + MESSAGE_HEAD - 8..begin + MESSAGE_HEAD - 4].copy_from_slice(&sum.to_le_bytes());
-    let sum = checksum_of_head(log, place, &bytes[begin..begin + MESSAGE_HEAD]);
-    bytes[begin + MESSAGE_HEAD - 4..begin + MESSAGE_HEAD].copy_from_slice(&sum.to_le_bytes());
+    let sum = crc32fast::hash(&bytes[begin + MESSAGE_HEADER..]);
+    bytes[begin + MESSAGE_HEADER - 8..begin + MESSAGE_HEADER - 4].copy_from_slice(&sum.to_le_bytes());
+    let sum = checksum_of_head(log, place, &bytes[begin..begin + MESSAGE_HEADER]);
+    bytes[begin + MESSAGE_HEADER - 4..begin + MESSAGE_HEADER].copy_from_slice(&sum.to_le_bytes());
     Ok(())
 }
 
-fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored, Corrupt> {
+fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<StoredMessage, Corrupt> {
     let mut head = take(bytes, head_bytes)?;
     let (entered_ms, body_bytes) = (head.get_i64_le(), head.get_u32_le() as usize);
     let (labels, json) = (head.get_u32_le(), head.get_u32_le() as usize);
@@ -304,7 +304,14 @@ fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored
         "" => Arc::from([]),
         labels => labels.split(',').map(str::to_owned).collect(),
     };
-    Ok(Stored { seq, entered_ms, json: take(bytes, json)?, body_bytes, tags, dead_letter: dead_letter.map(Arc::new) })
+    Ok(StoredMessage {
+        seq,
+        entered_ms,
+        json: take(bytes, json)?,
+        body_bytes,
+        tags,
+        dead_letter: dead_letter.map(Arc::new),
+    })
 }
 
 /// The next `length` bytes, if there are as many.
@@ -315,21 +322,21 @@ fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Corrupt> {
 /// CRC-32 of a run less the place of the checksum itself.
 fn checksum(log: u32, content: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new_with_initial(log);
-    sum.update(&content[..RUN_HEAD - 4]);
-    sum.update(&content[RUN_HEAD..]);
+    sum.update(&content[..RUN_HEADER - 4]);
+    sum.update(&content[RUN_HEADER..]);
     sum.finalize()
 }
 
 /// CRC-32 of a message's head less the place of the checksum itself, and of where the message belongs.
-fn checksum_of_head(log: u32, (stream, seq): (StreamNo, u64), head: &[u8]) -> u32 {
+fn checksum_of_head(log: u32, (stream, seq): (StreamId, u64), head: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new_with_initial(log);
     sum.update(&stream.0.to_le_bytes());
     sum.update(&seq.to_le_bytes());
-    sum.update(&head[..MESSAGE_HEAD - 4]);
+    sum.update(&head[..MESSAGE_HEADER - 4]);
     sum.finalize()
 }
 
-fn labels_length(message: &Stored) -> usize {
+fn labels_length(message: &StoredMessage) -> usize {
     message.tags.iter().map(String::len).sum::<usize>() + message.tags.len().saturating_sub(1)
 }
 
@@ -342,8 +349,8 @@ mod tests {
     fn a_run_holds_no_more_messages_than_fit_into_it() {
         let at = Position { segment: 1, offset: 0 };
         let content = |first, count: u32| {
-            let mut bytes = vec![0; RUN_HEAD + 3 * OLD_MESSAGE_HEAD];
-            put_head(&mut bytes, StreamNo(1), first, count);
+            let mut bytes = vec![0; RUN_HEADER + 3 * OLD_MESSAGE_HEADER];
+            put_head(&mut bytes, StreamId(1), first, count);
             bytes
         };
         for count in [0, 1, 3, 3 | CHECKED] {

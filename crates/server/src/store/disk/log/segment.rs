@@ -9,30 +9,30 @@ use std::{
 
 use crate::store::disk::{
     file_ops::{self, pread},
-    log::frame::{FRAME_HEAD, Head, MARK},
+    log::frame::{FRAME_HEADER, FrameHeader, MARK},
 };
 
 /// Bytes before the first frame: what it is, whose it is, its size, its number.
-pub(crate) const SEGMENT_HEAD: u64 = HEAD_BYTES as u64;
-const HEAD_BYTES: usize = 24;
+pub(crate) const SEGMENT_HEADER: u64 = HEADER_BYTES as u64;
+const HEADER_BYTES: usize = 24;
 /// Where the head has the size that the file was made with, in bytes; zero in files of version 0.1.
 const MADE_SIZE: Range<usize> = 12..16;
 const KIND: &[u8; 8] = b"DMSlog\0\x01";
 /// What a disk writes as a whole, or at least so many bytes.
 const SECTOR: u64 = 512;
 /// Bytes that one look at what is behind the frames reads.
-const LOOK: usize = 64 * 1024;
-static ZEROS: [u8; LOOK] = [0; LOOK];
+const READ_BYTES: usize = 64 * 1024;
+static ZEROS: [u8; READ_BYTES] = [0; READ_BYTES];
 
 /// The directory of the log's files.
 #[derive(Clone, Debug)]
-pub(crate) struct Directory {
+pub(crate) struct LogDirectory {
     pub(crate) path: PathBuf,
     /// The log's own number.
     pub(crate) log: u32,
 }
 
-impl Directory {
+impl LogDirectory {
     /// The name of a file.
     pub(crate) fn file(&self, segment: u64) -> PathBuf {
         self.path.join(format!("{segment:010}.log"))
@@ -78,7 +78,7 @@ impl Directory {
     pub(crate) fn open(&self, segment: u64) -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).open(self.file(segment))?;
         let invalid = |what| Err(io::Error::new(ErrorKind::InvalidData, what));
-        let mut head = [0; HEAD_BYTES];
+        let mut head = [0; HEADER_BYTES];
         match pread::read(&file, &mut head, 0) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return invalid("it is cut short".to_owned()),
             read => read?,
@@ -105,23 +105,23 @@ impl Directory {
     }
 
     /// Whether a file is missing, or was being made when the system stopped.
-    pub(crate) fn is_unmade(&self, segment: u64) -> io::Result<bool> {
+    pub(crate) fn is_missing_or_unfinished(&self, segment: u64) -> io::Result<bool> {
         let file = match File::open(self.file(segment)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
             opened => opened?,
         };
-        let mut head = [0; HEAD_BYTES];
+        let mut head = [0; HEADER_BYTES];
         match pread::read(&file, &mut head, 0) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(true),
             read => read?,
         }
         // One that has commits has lost its head.
-        Ok(head == [0; HEAD_BYTES] && first_number(&file, self.log)?.is_none())
+        Ok(head == [0; HEADER_BYTES] && first_number(&file, self.log)?.is_none())
     }
 
     /// Whether the head of a file is not as it was written.
     pub(crate) fn has_damaged_head(&self, file: &File, segment: u64) -> io::Result<bool> {
-        let mut head = [0; HEAD_BYTES];
+        let mut head = [0; HEADER_BYTES];
         pread::read(file, &mut head, 0)?;
         Ok(head != self.head(segment, made_size(&head)))
     }
@@ -150,8 +150,8 @@ impl Directory {
         Ok(found)
     }
 
-    fn head(&self, segment: u64, size: u64) -> [u8; HEAD_BYTES] {
-        let mut head = [0; HEAD_BYTES];
+    fn head(&self, segment: u64, size: u64) -> [u8; HEADER_BYTES] {
+        let mut head = [0; HEADER_BYTES];
         head[..8].copy_from_slice(KIND);
         head[8..12].copy_from_slice(&self.log.to_le_bytes());
         // A file of 4 GiB or more, for one enormous commit, is not checked.
@@ -162,25 +162,25 @@ impl Directory {
 }
 
 /// The size in bytes that a head says its file was made with.
-fn made_size(head: &[u8; HEAD_BYTES]) -> u64 {
+fn made_size(head: &[u8; HEADER_BYTES]) -> u64 {
     head[MADE_SIZE].try_into().map_or(0, |size| u64::from(u32::from_le_bytes(size)))
 }
 
 /// The number of the first whole commit of a log in a file.
 fn first_number(file: &File, log: u32) -> io::Result<Option<u64>> {
-    let mut frames = Frames::from(file, log, SEGMENT_HEAD)?;
+    let mut frames = FrameReader::from(file, log, SEGMENT_HEADER)?;
     if let Some((head, ..)) = frames.next()? {
         return Ok(Some(head.number));
     }
-    match frames.next_whole(SEGMENT_HEAD)? {
+    match frames.next_whole(SEGMENT_HEADER)? {
         Some(at) => Ok(frames.head_at(at)?.map(|head| head.number)),
         None => Ok(None),
     }
 }
 
-/// Frames of a file, one after the other.
+/// FrameReader of a file, one after the other.
 #[derive(Debug)]
-pub(crate) struct Frames<'a> {
+pub(crate) struct FrameReader<'a> {
     file: &'a File,
     log: u32,
     /// Where the next frame begins.
@@ -188,46 +188,46 @@ pub(crate) struct Frames<'a> {
     size: u64,
 }
 
-impl<'a> Frames<'a> {
+impl<'a> FrameReader<'a> {
     /// The frames from a place on.
     pub(crate) fn from(file: &'a File, log: u32, offset: u64) -> io::Result<Self> {
         Ok(Self { file, log, offset, size: file.metadata()?.len() })
     }
 
     /// The next frame with its items and where it begins; `None` where none is whole.
-    pub(crate) fn next(&mut self) -> io::Result<Option<(Head, Vec<u8>, u64)>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<(FrameHeader, Vec<u8>, u64)>> {
         let at = self.offset;
         let found = self.frame_at(at)?;
         if let Some((head, _)) = &found {
-            self.offset += (FRAME_HEAD + head.length) as u64;
+            self.offset += (FRAME_HEADER + head.length) as u64;
         }
         Ok(found.map(|(head, items)| (head, items, at)))
     }
 
     /// Writes what is between a place and the next frame again, as it is.
-    pub(crate) fn write_again(&self, begin: u64) -> io::Result<()> {
+    pub(crate) fn rewrite(&self, begin: u64) -> io::Result<()> {
         let mut bytes = vec![0; usize::try_from(self.offset.saturating_sub(begin)).unwrap_or(0)];
         pread::read(self.file, &mut bytes, begin)?;
         file_ops::write(self.file, &bytes, begin)
     }
 
     /// The head of a frame that would fit into the file, whether or not the frame is whole.
-    pub(crate) fn head_at(&self, at: u64) -> io::Result<Option<Head>> {
+    pub(crate) fn head_at(&self, at: u64) -> io::Result<Option<FrameHeader>> {
         let left = self.size.saturating_sub(at);
-        if left < FRAME_HEAD as u64 {
+        if left < FRAME_HEADER as u64 {
             return Ok(None);
         }
-        let mut head = [0; FRAME_HEAD];
+        let mut head = [0; FRAME_HEADER];
         pread::read(self.file, &mut head, at)?;
-        Ok(Head::read(&head).filter(|head| head.length as u64 <= left - FRAME_HEAD as u64))
+        Ok(FrameHeader::read(&head).filter(|head| head.length as u64 <= left - FRAME_HEADER as u64))
     }
 
     /// Whether a frame of this number begins at a place. A few bits of its head may have changed; one that was lost differs in more.
     pub(crate) fn begins_like(&self, at: u64, number: u64) -> io::Result<bool> {
-        if self.size.saturating_sub(at) < FRAME_HEAD as u64 {
+        if self.size.saturating_sub(at) < FRAME_HEADER as u64 {
             return Ok(false);
         }
-        let mut head = [0; FRAME_HEAD];
+        let mut head = [0; FRAME_HEADER];
         pread::read(self.file, &mut head, at)?;
         let expected = MARK.into_iter().chain(number.to_le_bytes());
         let found = head[..4].iter().chain(&head[8..16]);
@@ -237,15 +237,15 @@ impl<'a> Frames<'a> {
 
     /// Whether nothing was written at a place: the frames end there.
     pub(crate) fn is_unwritten(&self, at: u64) -> io::Result<bool> {
-        let mut head = [0; FRAME_HEAD];
-        if self.size.saturating_sub(at) >= FRAME_HEAD as u64 {
+        let mut head = [0; FRAME_HEADER];
+        if self.size.saturating_sub(at) >= FRAME_HEADER as u64 {
             pread::read(self.file, &mut head, at)?;
         }
-        Ok(head == [0; FRAME_HEAD])
+        Ok(head == [0; FRAME_HEADER])
     }
 
     /// The bytes from a place to the next whole frame, or to the end of the file.
-    pub(crate) fn damaged_at(&self, at: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn until_next_frame(&self, at: u64) -> io::Result<Vec<u8>> {
         let end = self.next_whole(at)?.unwrap_or(self.size);
         let mut bytes = vec![0; usize::try_from(end.saturating_sub(at)).unwrap_or(0)];
         pread::read(self.file, &mut bytes, at)?;
@@ -254,9 +254,9 @@ impl<'a> Frames<'a> {
 
     /// Where the next whole frame begins behind a place.
     pub(crate) fn next_whole(&self, at: u64) -> io::Result<Option<u64>> {
-        let (mut begin, mut bytes) = (at + 1, vec![0; LOOK]);
+        let (mut begin, mut bytes) = (at + 1, vec![0; READ_BYTES]);
         while begin < self.size {
-            let length = usize::try_from(self.size - begin).unwrap_or(LOOK).min(LOOK);
+            let length = usize::try_from(self.size - begin).unwrap_or(READ_BYTES).min(READ_BYTES);
             let look = &mut bytes[..length];
             pread::read(self.file, look, begin)?;
             if *look != ZEROS[..length] {
@@ -266,38 +266,39 @@ impl<'a> Frames<'a> {
                     }
                 }
             }
-            begin = next_look(begin, length, self.size);
+            begin = next_expiry_check(begin, length, self.size);
         }
         Ok(None)
     }
 
-    fn frame_at(&self, at: u64) -> io::Result<Option<(Head, Vec<u8>)>> {
+    fn frame_at(&self, at: u64) -> io::Result<Option<(FrameHeader, Vec<u8>)>> {
         let Some(head) = self.head_at(at)? else { return Ok(None) };
         let mut items = vec![0; head.length];
-        pread::read(self.file, &mut items, at + FRAME_HEAD as u64)?;
+        pread::read(self.file, &mut items, at + FRAME_HEADER as u64)?;
         Ok(head.fits(self.log, &items).then_some((head, items)))
     }
 
     /// What is behind the last frame.
-    pub(crate) fn rest(&self, number: u64) -> io::Result<Rest> {
-        let (mut begin, mut rest) = (self.offset, Rest::Clean);
+    pub(crate) fn rest(&self, number: u64) -> io::Result<Tail> {
+        let (mut begin, mut rest) = (self.offset, Tail::Zeros);
         // Of the frame that a crash cut, as far as its head tells; one in two sectors may itself be cut.
-        let is_whole = |head: &Head| head.number == number || self.offset % SECTOR + FRAME_HEAD as u64 <= SECTOR;
-        let torn = self.head_at(self.offset)?.filter(is_whole).map(|head| (FRAME_HEAD + head.length) as u64);
-        let mut bytes = vec![0; LOOK];
+        let is_whole =
+            |head: &FrameHeader| head.number == number || self.offset % SECTOR + FRAME_HEADER as u64 <= SECTOR;
+        let torn = self.head_at(self.offset)?.filter(is_whole).map(|head| (FRAME_HEADER + head.length) as u64);
+        let mut bytes = vec![0; READ_BYTES];
         while begin < self.size {
-            let length = usize::try_from(self.size - begin).unwrap_or(LOOK).min(LOOK);
+            let length = usize::try_from(self.size - begin).unwrap_or(READ_BYTES).min(READ_BYTES);
             let look = &mut bytes[..length];
             pread::read(self.file, look, begin)?;
             if *look != ZEROS[..length] {
                 let last = look.iter().rposition(|byte| *byte != 0).unwrap_or_default();
                 let bytes = begin + last as u64 + 1 - self.offset;
-                rest = Rest::Soiled { bytes };
+                rest = Tail::Torn { bytes };
                 if torn.is_some_and(|torn| bytes > torn) || self.has_frame_above(number, look, begin)? {
-                    return Ok(Rest::Frames);
+                    return Ok(Tail::FrameReader);
                 }
             }
-            begin = next_look(begin, length, self.size);
+            begin = next_expiry_check(begin, length, self.size);
         }
         Ok(rest)
     }
@@ -313,21 +314,21 @@ impl<'a> Frames<'a> {
 }
 
 /// Where to look next: a mark may lie across the border of two looks.
-fn next_look(begin: u64, length: usize, size: u64) -> u64 {
+fn next_expiry_check(begin: u64, length: usize, size: u64) -> u64 {
     let border = if begin + length as u64 == size { 0 } else { MARK.len() - 1 };
     begin + (length - border) as u64
 }
 
 /// What is behind the frames that follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum Tail {
     /// Nothing was ever written.
-    Clean,
+    Zeros,
     /// Something that is no frame: the one that a crash cut. Its last byte that is not zero is the `bytes`th.
-    Soiled {
+    Torn {
         /// How many bytes to wipe.
         bytes: u64,
     },
     /// More than a crash can cut: a later frame, or bytes behind the frame that is not whole.
-    Frames,
+    FrameReader,
 }

@@ -8,7 +8,7 @@ use crate::store::disk::tools::rebuild;
 use crate::{
     broker::RetentionPolicy,
     store::{
-        ReaderNo, Stored,
+        CursorId, StoredMessage,
         disk::{
             tests::{ALL, queue, tidy_up},
             *,
@@ -19,7 +19,7 @@ use crate::{
 use dms_protocol::message::DeadLetterInfo;
 
 /// A queue's messages, its delayed ones, and a stream of dead letters.
-const STREAMS: [StreamNo; 3] = [StreamNo(1), StreamNo(2), StreamNo(5)];
+const STREAMS: [StreamId; 3] = [StreamId(1), StreamId(2), StreamId(5)];
 const SEGMENT: u64 = 64 * 1024;
 
 /// A directory as a process left it, and what it holds.
@@ -47,13 +47,13 @@ impl Left {
                 .iter()
                 .map(|size| {
                     seq += 1;
-                    Record::Appended(StreamNo(1), message(seq, *size, None))
+                    Record::Appended(StreamId(1), message(seq, *size, None))
                 })
                 .collect();
             commit(&sent);
             let place = round + 1;
-            commit(&[Record::Parked(StreamNo(2), message(place, 30, None))]);
-            commit(&[Record::Appended(StreamNo(5), message(place, 50, Some("failed")))]);
+            commit(&[Record::Delayed(StreamId(2), message(place, 30, None))]);
+            commit(&[Record::Appended(StreamId(5), message(place, 50, Some("failed")))]);
         }
         store.release(in_order).unwrap();
         drop(store);
@@ -130,9 +130,9 @@ impl Left {
 
     /// Delays go on: whoever skips what is damaged finds all others. Those were counted already.
     fn check_due(&self, store: &DiskStore) -> usize {
-        let (lot, mut skip, mut due) = (STREAMS[1], BTreeSet::new(), 0);
+        let (delay_queue, mut skip, mut due) = (STREAMS[1], BTreeSet::new(), 0);
         loop {
-            let found = store.first_due(lot, ReadLimit { messages: 100, ..ALL }, &skip).unwrap();
+            let found = store.first_due(delay_queue, ReadLimit { messages: 100, ..ALL }, &skip).unwrap();
             if found.damaged.is_empty() {
                 due += found.messages.len();
                 break;
@@ -144,12 +144,12 @@ impl Left {
     }
 }
 
-fn message(seq: u64, size: usize, reason: Option<&str>) -> Arc<Stored> {
+fn message(seq: u64, size: usize, reason: Option<&str>) -> Arc<StoredMessage> {
     let json = format!("{{\"body\":\"{seq}:{}\",\"attributes\":{{}}}}", "x".repeat(size));
     let info = reason.map(|reason| Arc::new(DeadLetterInfo::new(reason)));
     let tags = if seq.is_multiple_of(2) { vec!["a".to_owned()].into() } else { Arc::default() };
     let entered_ms = 1_000 + i64::try_from(seq).unwrap();
-    Arc::new(Stored { seq, entered_ms, body_bytes: size, json: json.into(), tags, dead_letter: info })
+    Arc::new(StoredMessage { seq, entered_ms, body_bytes: size, json: json.into(), tags, dead_letter: info })
 }
 
 /// Every byte of small frames, some of large ones: heads of files excepted, a changed bit takes one message at most.
@@ -197,9 +197,9 @@ fn a_changed_sector_takes_what_is_in_it() {
     }
 }
 
-fn short(seq: u64) -> Arc<Stored> {
+fn short(seq: u64) -> Arc<StoredMessage> {
     let json = format!("{{\"body\":\"{seq}:yyyyyyyyyyyy\"}}").into();
-    Arc::new(Stored { seq, entered_ms: 1_000, body_bytes: 16, json, tags: Arc::default(), dead_letter: None })
+    Arc::new(StoredMessage { seq, entered_ms: 1_000, body_bytes: 16, json, tags: Arc::default(), dead_letter: None })
 }
 
 /// A file that is being emptied takes its damaged messages along, and goes.
@@ -209,15 +209,15 @@ fn damaged_messages_are_moved_and_stay_damaged() {
     let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
     store.commit(&[Record::QueueCreated(queue(1)), Record::QueueCreated(queue(5))]).unwrap();
     for seq in 1..=60 {
-        store.commit(&[Record::Appended(StreamNo(1), message(seq, 900, None))]).unwrap();
+        store.commit(&[Record::Appended(StreamId(1), message(seq, 900, None))]).unwrap();
         if seq % 20 == 0 {
             let three = [seq / 20 * 2 - 1, seq / 20 * 2];
-            let sent = three.map(|place| Record::Appended(StreamNo(5), short(place)));
+            let sent = three.map(|place| Record::Appended(StreamId(5), short(place)));
             store.commit(&sent).unwrap();
         }
     }
     for seq in 61..=200 {
-        store.commit(&[Record::Appended(StreamNo(1), message(seq, 900, None))]).unwrap();
+        store.commit(&[Record::Appended(StreamId(1), message(seq, 900, None))]).unwrap();
     }
     store.release(true).unwrap();
     let first = dir.path().join("log/0000000001.log");
@@ -228,13 +228,13 @@ fn damaged_messages_are_moved_and_stay_damaged() {
 
     let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
     let look = |store: &DiskStore| {
-        let found = store.read(StreamNo(5), 1, ALL).unwrap();
+        let found = store.read(StreamId(5), 1, ALL).unwrap();
         let places: Vec<u64> = found.messages.iter().map(|message| message.seq).collect();
         assert_eq!((places, found.damaged.len(), found.damaged[0].seq), (vec![1, 2, 4, 5, 6], 1, 3));
         found.damaged[0].file.to_string()
     };
     assert!(look(&store).ends_with("0000000001.log"));
-    store.commit(&[Record::Expired { stream: StreamNo(1), low: 199, oldest: None }]).unwrap();
+    store.commit(&[Record::Expired { stream: StreamId(1), low: 199, oldest: None }]).unwrap();
     tidy_up(&store);
     assert!(!first.exists(), "it is empty");
     assert!(!look(&store).ends_with("0000000001.log"));
@@ -249,7 +249,7 @@ fn damaged_messages_are_moved_and_stay_damaged() {
 fn runs_without_checksums_are_read() {
     use bytes::{BufMut, BytesMut};
 
-    let (log, stream) = (7, StreamNo(1));
+    let (log, stream) = (7, StreamId(1));
     let mut bytes = BytesMut::new();
     bytes.put_u32_le(stream.0);
     bytes.put_u64_le(5);
@@ -262,7 +262,7 @@ fn runs_without_checksums_are_read() {
         }
         bytes.put_slice(json.as_bytes());
     }
-    let sum = run::syndrome(log, &bytes);
+    let sum = run::checksum_difference(log, &bytes);
     bytes[16..20].copy_from_slice(&sum.to_le_bytes());
     let run = run::head(&bytes, position::Position::default()).unwrap();
     let content = run::read(log, &run, &bytes.clone().freeze());
@@ -273,7 +273,7 @@ fn runs_without_checksums_are_read() {
     let bytes = bytes.freeze();
     let content = run::read(log, &run, &bytes);
     assert_eq!((content.messages.len(), content.damaged.len()), (0, 2));
-    assert_eq!(run::again(log, &run, &bytes), bytes, "moved as it is");
+    assert_eq!(run::moved_bytes(log, &run, &bytes), bytes, "moved as it is");
 }
 
 /// Bits that change in the index: it is refused, or nothing in it is different, also after it was written again.
@@ -296,7 +296,7 @@ fn a_changed_bit_of_the_index_is_never_believed() {
         let (store, snapshot) = open()?;
         let before = state(&store, &snapshot);
         let text = |error: StoreError| error.to_string();
-        store.commit(&[Record::Appended(StreamNo(1), message(301, 10, None)), done(250)]).map_err(text)?;
+        store.commit(&[Record::Appended(StreamId(1), message(301, 10, None)), done(250)]).map_err(text)?;
         tidy_up(&store);
         store.release(true).map_err(text)?;
         let (store, snapshot) = open()?;
@@ -334,8 +334,8 @@ fn a_changed_bit_of_the_index_is_never_believed() {
 
 fn done(seq: u64) -> Record {
     let settlement = crate::store::Settlement { done: vec![seq], head: seq + 1, ..Default::default() };
-    let reader = crate::store::ReaderNo(3);
-    Record::Settled { reader, lease: None, histories: Vec::new(), settlement }
+    let cursor = crate::store::CursorId(3);
+    Record::Settled { cursor, lease: None, histories: Vec::new(), settlement }
 }
 
 /// A queue with a group, 300 messages of which some are settled, delayed ones, dead letters, tags.
@@ -348,13 +348,13 @@ fn fill(store: &DiskStore) {
     let tag = QueueTag { key: "k".to_owned(), value: "v".to_owned() };
     store.commit(&[Record::TagsSet(QueueId::new("queue-1"), vec![tag])]).unwrap();
     for seq in 1..=300 {
-        store.commit(&[Record::Appended(StreamNo(1), message(seq, 10, None))]).unwrap();
+        store.commit(&[Record::Appended(StreamId(1), message(seq, 10, None))]).unwrap();
         if seq % 3 == 0 {
             store.commit(&[done(seq)]).unwrap();
         }
         if seq % 10 == 0 {
-            store.commit(&[Record::Parked(StreamNo(2), message(seq / 10, 5, None))]).unwrap();
-            store.commit(&[Record::Appended(StreamNo(4), message(seq / 10, 5, Some("failed")))]).unwrap();
+            store.commit(&[Record::Delayed(StreamId(2), message(seq / 10, 5, None))]).unwrap();
+            store.commit(&[Record::Appended(StreamId(4), message(seq / 10, 5, Some("failed")))]).unwrap();
         }
     }
 }
@@ -366,23 +366,23 @@ fn a_row_of_the_index_is_looked_at_when_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
     fill(&store);
-    store.catch_up().unwrap();
+    store.flush_memtable().unwrap();
     let change = |sql: &str| store.change_index(|writer| Ok(writer.conn.execute_batch(sql)?)).unwrap();
     change("DELETE FROM runs WHERE id IN ((1 << 40) | 7, (1 << 40) | 300)");
-    let found = store.read(StreamNo(1), 1, ALL).unwrap();
+    let found = store.read(StreamId(1), 1, ALL).unwrap();
     let missing: Vec<u64> = found.damaged.iter().map(|damaged| damaged.seq).collect();
     assert_eq!((found.messages.len(), missing), (298, vec![7, 300]));
-    assert_eq!(store.read_these(StreamNo(1), &[6, 7], 1_000).unwrap().damaged.len(), 1);
+    assert_eq!(store.read_these(StreamId(1), &[6, 7], 1_000).unwrap().damaged.len(), 1);
     change("UPDATE runs SET offset = offset + 1 WHERE id = (1 << 40) | 9");
-    let refused = store.read(StreamNo(1), 9, ALL).unwrap_err();
+    let refused = store.read(StreamId(1), 9, ALL).unwrap_err();
     assert!(format!("{refused:?}").contains("rebuild-index"), "{refused:?}");
     change("UPDATE due SET due_ms = 1 WHERE place = 4");
-    assert!(store.first_due(StreamNo(2), ALL, &BTreeSet::new()).is_err());
+    assert!(store.first_due(StreamId(2), ALL, &BTreeSet::new()).is_err());
 }
 
 fn state(store: &DiskStore, snapshot: &Snapshot) -> String {
-    let read = |stream| store.read(StreamNo(stream), 1, ALL).unwrap();
-    let due = store.first_due(StreamNo(2), ALL, &BTreeSet::new()).unwrap();
+    let read = |stream| store.read(StreamId(stream), 1, ALL).unwrap();
+    let due = store.first_due(StreamId(2), ALL, &BTreeSet::new()).unwrap();
     format!("{snapshot:?} {:?} {:?} {:?} {due:?}", read(1), read(2), read(4))
 }
 
@@ -399,10 +399,10 @@ fn an_index_is_made_anew_from_a_complete_log() {
     fill(&store);
     store
         .commit(&[
-            Record::Unparked(StreamNo(2), 1_001, 1),
-            Record::Expired { stream: StreamNo(1), low: 20, oldest: None },
-            Record::Purged { reader: ReaderNo(3), below: 150 },
-            Record::Emptied { lot: StreamNo(2), below: 4 },
+            Record::DelayEnded(StreamId(2), 1_001, 1),
+            Record::Expired { stream: StreamId(1), low: 20, oldest: None },
+            Record::Purged { cursor: CursorId(3), below: 150 },
+            Record::DelayQueuePurged { delay_queue: StreamId(2), below: 4 },
             kept_an_hour(),
         ])
         .unwrap();
@@ -438,15 +438,15 @@ fn an_index_is_made_anew_with_what_is_whole_of_the_old_one() {
         fill(&store);
         store.commit(&[kept_an_hour()]).unwrap();
         for seq in 301..=900 {
-            store.commit(&[Record::Appended(StreamNo(1), message(seq, 200, None))]).unwrap();
+            store.commit(&[Record::Appended(StreamId(1), message(seq, 200, None))]).unwrap();
         }
-        store.commit(&[Record::Expired { stream: StreamNo(1), low: 700, oldest: None }, done(850)]).unwrap();
+        store.commit(&[Record::Expired { stream: StreamId(1), low: 700, oldest: None }, done(850)]).unwrap();
         tidy_up(&store);
         assert!(!dir.path().join("log/0000000001.log").exists(), "what was in it is expired, or moved");
         store.release(true).unwrap();
         let (store, snapshot) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
         let before = state(&store, &snapshot);
-        let ready = snapshot.groups[0].reader.ready.clone();
+        let ready = snapshot.groups[0].cursor.ready.clone();
         store.change_index(|writer| Ok(writer.conn.execute_batch(&format!("UPDATE {spoil} SET sum = 1"))?)).unwrap();
         store.release(true).unwrap();
         assert!(DiskStore::open(dir.path()).is_err());
@@ -457,9 +457,11 @@ fn an_index_is_made_anew_with_what_is_whole_of_the_old_one() {
             assert!(state(&store, &snapshot) == before);
         } else {
             // Acknowledgements that only the damaged rows had are lost: those messages are delivered again, and none is missing.
-            let again = &snapshot.groups[0].reader.ready;
-            assert!(ready.iter().all(|one| again.contains(one)) && again.iter().all(|(seq, _)| *seq != 850));
-            assert_eq!(store.read(StreamNo(1), 700, ALL).unwrap().messages.len(), 201);
+            let moved_bytes = &snapshot.groups[0].cursor.ready;
+            assert!(
+                ready.iter().all(|one| moved_bytes.contains(one)) && moved_bytes.iter().all(|(seq, _)| *seq != 850)
+            );
+            assert_eq!(store.read(StreamId(1), 700, ALL).unwrap().messages.len(), 201);
         }
         store.release(true).unwrap();
     }

@@ -3,7 +3,7 @@
 
 use crate::store::disk::tests::small_disk;
 use crate::store::{
-    Settlement, Stored,
+    Settlement, StoredMessage,
     disk::{
         tests::{ALL, appended, count, group, log_file, log_files, places, queue, settled, tidy_up},
         *,
@@ -41,17 +41,17 @@ fn fill(store: &DiskStore, first: u64) -> u64 {
 /// A message fails for the last time.
 fn dies(seq: u64) -> [Record; 2] {
     let Record::Appended(_, message) = appended(1, seq, 1_000) else { unreachable!() };
-    let Stored { entered_ms, ref json, body_bytes, .. } = *message;
+    let StoredMessage { entered_ms, ref json, body_bytes, .. } = *message;
     let dead_letter = Some(Arc::new(DeadLetterInfo::default()));
-    let copy = Stored { seq, entered_ms, json: json.clone(), body_bytes, tags: Arc::default(), dead_letter };
+    let copy = StoredMessage { seq, entered_ms, json: json.clone(), body_bytes, tags: Arc::default(), dead_letter };
     let settlement = Settlement { dead: vec![seq], head: seq + 1, ..Settlement::default() };
-    [Record::Appended(StreamNo(4), Arc::new(copy)), settled(settlement)]
+    [Record::Appended(StreamId(4), Arc::new(copy)), settled(settlement)]
 }
 
 fn delayed(seq: u64, size: usize) -> Record {
     let (json, tags) = ("x".repeat(size).into(), Arc::default());
-    let message = Stored { seq, entered_ms: 9, json, body_bytes: size, tags, dead_letter: None };
-    Record::Parked(StreamNo(2), Arc::new(message))
+    let message = StoredMessage { seq, entered_ms: 9, json, body_bytes: size, tags, dead_letter: None };
+    Record::Delayed(StreamId(2), Arc::new(message))
 }
 
 /// New messages are refused first: then there is half a file for dead letters, delays that end and acknowledgements.
@@ -63,22 +63,22 @@ fn what_is_not_new_goes_on_when_new_messages_are_refused() {
     small_disk::fill(dir.path());
     let sent = fill(&store, 1);
     assert!((50..60).contains(&sent), "{sent} of 1,000 bytes in the one file");
-    assert_eq!(store.no_room().map(|error| error.to_string()), None, "nothing of what is kept was needed yet");
+    assert_eq!(store.disk_full().map(|error| error.to_string()), None, "nothing of what is kept was needed yet");
     for seq in 1..=5 {
-        let [due, next] = [Record::Unparked(StreamNo(2), 9, seq), appended(1, sent + seq, 1_000)];
+        let [due, next] = [Record::DelayEnded(StreamId(2), 9, seq), appended(1, sent + seq, 1_000)];
         store.commit(&[due, next]).unwrap();
     }
     for seq in 1..=15 {
         store.commit(&dies(seq)).unwrap();
     }
-    assert!(store.no_room().is_some_and(|error| error.is_full()));
+    assert!(store.disk_full().is_some_and(|error| error.is_full()));
     let refused = store.commit(&[appended(1, sent + 6, 10)]).unwrap_err();
     assert!(refused.is_full() && refused.to_string().contains("no new message"), "{refused}");
     let refused = store.commit(&[delayed(6, 10)]).unwrap_err();
     assert!(refused.is_full(), "{refused}");
     let (store, _) = reopen(store, dir.path());
-    assert_eq!(places(&store.read(StreamNo(4), 1, ALL).unwrap().messages), (1..=15).collect::<Vec<_>>());
-    assert_eq!(places(&store.read(StreamNo(1), sent + 1, ALL).unwrap().messages).len(), 5);
+    assert_eq!(places(&store.read(StreamId(4), 1, ALL).unwrap().messages), (1..=15).collect::<Vec<_>>());
+    assert_eq!(places(&store.read(StreamId(1), sent + 1, ALL).unwrap().messages).len(), 5);
     let done = |seq| settled(Settlement { done: vec![seq], head: seq + 1, ..Settlement::default() });
     store.commit(&[done(16)]).unwrap();
 }
@@ -91,13 +91,13 @@ fn new_messages_are_taken_again_when_there_is_room() {
     small_disk::fill(dir.path());
     let sent = fill(&store, 1);
     (1..=15).for_each(|seq| store.commit(&dies(seq)).unwrap());
-    assert!(store.tidy().unwrap_err().is_full() && store.probe().unwrap_err().is_full());
+    assert!(store.maintain().unwrap_err().is_full() && store.probe().unwrap_err().is_full());
     small_disk::limit(dir.path(), u64::MAX);
     store.probe().unwrap();
-    assert!(store.no_room().is_none());
+    assert!(store.disk_full().is_none());
     store.commit(&[appended(1, sent + 1, 1_000)]).unwrap();
     let (store, _) = reopen(store, dir.path());
-    assert_eq!(store.read(StreamNo(1), 1, ALL).unwrap().messages.len() as u64, sent + 1);
+    assert_eq!(store.read(StreamId(1), 1, ALL).unwrap().messages.len() as u64, sent + 1);
 }
 
 /// The room of a deleted queue is free at once, that of the last file too: messages of others in it are moved.
@@ -113,10 +113,10 @@ fn the_room_of_a_deleted_queue_is_free_on_a_full_disk() {
     tidy_up(&store);
     assert_eq!(count(&store, "runs"), 1);
     assert!(log_files(dir.path()).len() <= 4, "{:?}", log_files(dir.path()));
-    let again = (2..=100).take_while(|seq| store.commit(&[appended(5, *seq, 1_000)]).is_ok()).count();
-    assert_eq!(again, 99);
+    let moved_bytes = (2..=100).take_while(|seq| store.commit(&[appended(5, *seq, 1_000)]).is_ok()).count();
+    assert_eq!(moved_bytes, 99);
     let (store, _) = reopen(store, dir.path());
-    assert_eq!(places(&store.read(StreamNo(5), 1, ALL).unwrap().messages), (1..=100).collect::<Vec<_>>());
+    assert_eq!(places(&store.read(StreamId(5), 1, ALL).unwrap().messages), (1..=100).collect::<Vec<_>>());
 }
 
 /// A file goes as soon as its last message was swept, while there is more to sweep: in one step a bounded part of that.
@@ -131,7 +131,7 @@ fn files_go_while_a_large_queue_is_swept() {
     }
     store.commit(&[Record::QueueDeleted(QueueId::new("queue-1"))]).unwrap();
     let mut seen = vec![log_files(dir.path()).len()];
-    while store.tidy().unwrap() {
+    while store.maintain().unwrap() {
         seen.push(log_files(dir.path()).len());
     }
     let first_went = seen.iter().position(|files| *files < seen[0]).unwrap();
@@ -144,7 +144,7 @@ fn files_go_while_a_large_queue_is_swept() {
 fn a_directory_opens_on_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
     let store = begin(dir.path());
-    store.catch_up().unwrap();
+    store.flush_memtable().unwrap();
     store.commit(&(1..=400).map(|seq| delayed(seq, 10)).collect::<Vec<_>>()).unwrap();
     small_disk::fill(dir.path());
     let sent = fill(&store, 1);
@@ -152,13 +152,13 @@ fn a_directory_opens_on_a_full_disk() {
     // What is given to the index is not there any more.
     small_disk::limit(dir.path(), small_disk::used(dir.path()) - 1);
     let (store, _) = reopen(store, dir.path());
-    assert!(!dir.path().join("dms.reserve").exists() && store.no_room().is_some());
-    assert_eq!(store.read(StreamNo(1), 1, ALL).unwrap().messages.len() as u64, sent);
+    assert!(!dir.path().join("dms.reserve").exists() && store.disk_full().is_some());
+    assert_eq!(store.read(StreamId(1), 1, ALL).unwrap().messages.len() as u64, sent);
     store.commit(&dies(1)).unwrap();
     let (store, _) = reopen(store, dir.path());
     small_disk::limit(dir.path(), u64::MAX);
-    assert!(!store.tidy().unwrap());
-    assert!(dir.path().join("dms.reserve").exists() && store.no_room().is_none());
+    assert!(!store.maintain().unwrap());
+    assert!(dir.path().join("dms.reserve").exists() && store.disk_full().is_none());
     store.commit(&[appended(1, sent + 1, 1_000)]).unwrap();
 }
 
@@ -171,13 +171,13 @@ fn an_index_without_room_takes_what_is_kept_for_it() {
     small_disk::fill(dir.path());
     let pages = |most: u64| store.change_index(|writer| Ok(writer.conn.pragma_update(None, "max_page_count", most)?));
     pages(1).unwrap();
-    assert!(store.catch_up().unwrap_err().is_full());
-    assert!(store.no_room().is_some() && !dir.path().join("dms.reserve").exists());
+    assert!(store.flush_memtable().unwrap_err().is_full());
+    assert!(store.disk_full().is_some() && !dir.path().join("dms.reserve").exists());
     assert!(store.commit(&[appended(1, 1, 10)]).unwrap_err().is_full());
     pages(u64::from(u32::MAX) - 1).unwrap();
     small_disk::limit(dir.path(), u64::MAX);
     tidy_up(&store);
-    assert_eq!((count(&store, "runs"), store.no_room().is_some()), (2_000, false));
+    assert_eq!((count(&store, "runs"), store.disk_full().is_some()), (2_000, false));
 }
 
 /// What is kept is used up by nobody else: a copy that has no room of its own, or is too long, is made right.
@@ -197,5 +197,5 @@ fn what_is_kept_is_made_right_when_it_is_not() {
     store.commit(&dies(2)).unwrap();
     assert!(sent > 50 && log_file(dir.path(), 2).exists());
     let (store, _) = reopen(store, dir.path());
-    assert_eq!(store.read(StreamNo(1), 1, ALL).unwrap().messages.len() as u64, sent);
+    assert_eq!(store.read(StreamId(1), 1, ALL).unwrap().messages.len() as u64, sent);
 }

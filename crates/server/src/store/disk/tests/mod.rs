@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::store::disk::log::segment;
 use crate::store::{
-    Damaged, GroupRow, QueueRow, ReaderNo, Settlement, Stored,
-    disk::{log::frame::FRAME_HEAD, *},
+    CursorId, Damaged, GroupRow, QueueRow, Settlement, StoredMessage,
+    disk::{log::frame::FRAME_HEADER, *},
 };
 use dms_protocol::queue::{GroupId, ProjectId, QueueId, QueueMode};
 
@@ -47,23 +47,23 @@ pub(crate) fn appended(stream: u32, seq: u64, size: usize) -> Record {
     let json = "x".repeat(size).into();
     let tags = Arc::from(["a".to_owned(), "b".to_owned()]);
     Record::Appended(
-        StreamNo(stream),
-        Arc::new(Stored { seq, entered_ms: 5, json, body_bytes: size, tags, dead_letter: None }),
+        StreamId(stream),
+        Arc::new(StoredMessage { seq, entered_ms: 5, json, body_bytes: size, tags, dead_letter: None }),
     )
 }
 
 pub(crate) fn settled(settlement: Settlement) -> Record {
-    Record::Settled { reader: ReaderNo(3), lease: None, histories: Vec::new(), settlement }
+    Record::Settled { cursor: CursorId(3), lease: None, histories: Vec::new(), settlement }
 }
 
 /// Rows of a table of the index, when it has all of the log.
 pub(crate) fn count(store: &DiskStore, table: &str) -> u64 {
-    store.catch_up().unwrap();
+    store.flush_memtable().unwrap();
     store.look_up(|conn| conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))).unwrap()
 }
 
 pub(crate) fn tidy_up(store: &DiskStore) -> usize {
-    let step = || store.wants_tidying().then(|| store.tidy().unwrap());
+    let step = || store.needs_maintenance().then(|| store.maintain().unwrap());
     std::iter::from_fn(step).take(1_000).count()
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn log_files(dir: &Path) -> Vec<String> {
     names
 }
 
-pub(crate) fn places(messages: &[Arc<Stored>]) -> Vec<u64> {
+pub(crate) fn places(messages: &[Arc<StoredMessage>]) -> Vec<u64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
@@ -100,30 +100,30 @@ fn messages_come_back_as_they_were() {
     for places in [1..=4, 5..=5, 6..=9] {
         store.commit(&places.map(|seq| appended(1, seq, 100)).collect::<Vec<_>>()).unwrap();
         look(&store, 9);
-        store.catch_up().unwrap();
+        store.flush_memtable().unwrap();
     }
-    let read_by_index = store.read(StreamNo(1), 1, ALL).unwrap().messages;
+    let read_by_index = store.read(StreamId(1), 1, ALL).unwrap().messages;
     store.commit(&(10..=12).map(|seq| appended(1, seq, 100)).collect::<Vec<_>>()).unwrap();
     look(&store, 12);
-    assert_eq!(store.read(StreamNo(1), 1, ALL).unwrap().messages[..9], read_by_index);
+    assert_eq!(store.read(StreamId(1), 1, ALL).unwrap().messages[..9], read_by_index);
 
     fn look(store: &DiskStore, last: u64) {
-        let all = store.read(StreamNo(1), 1, ALL).unwrap().messages;
+        let all = store.read(StreamId(1), 1, ALL).unwrap().messages;
         let there = all.len() as u64;
         assert!(there <= last && places(&all) == (1..=there).collect::<Vec<_>>());
         if there < 9 {
             return;
         }
         let Record::Appended(_, expected) = appended(1, 4, 100) else { unreachable!() };
-        let read = store.read(StreamNo(1), 4, ReadLimit { messages: 3, bytes: 1_000_000 }).unwrap().messages;
+        let read = store.read(StreamId(1), 4, ReadLimit { messages: 3, bytes: 1_000_000 }).unwrap().messages;
         assert_eq!((read.len(), &read[0]), (3, &expected));
-        let by_bytes = store.read(StreamNo(1), 1, ReadLimit { messages: 9, bytes: 600 }).unwrap().messages;
+        let by_bytes = store.read(StreamId(1), 1, ReadLimit { messages: 9, bytes: 600 }).unwrap().messages;
         assert_eq!(by_bytes.len(), 2, "as many as fit");
-        let first = store.read(StreamNo(1), 1, ReadLimit { messages: 9, bytes: 1 }).unwrap().messages;
+        let first = store.read(StreamId(1), 1, ReadLimit { messages: 9, bytes: 1 }).unwrap().messages;
         assert_eq!(first.len(), 1, "the first whatever its size");
-        assert_eq!(places(&store.read_these(StreamNo(1), &[2, 77, 9], 1_000_000).unwrap().messages), [2, 9]);
-        assert_eq!(store.entered(StreamNo(1), 8, 2, 5).unwrap(), [(8, 5), (9, 5)]);
-        assert!(store.read(StreamNo(2), 1, ALL).unwrap().messages.is_empty());
+        assert_eq!(places(&store.read_these(StreamId(1), &[2, 77, 9], 1_000_000).unwrap().messages), [2, 9]);
+        assert_eq!(store.entered(StreamId(1), 8, 2, 5).unwrap(), [(8, 5), (9, 5)]);
+        assert!(store.read(StreamId(2), 1, ALL).unwrap().messages.is_empty());
     }
 }
 
@@ -137,7 +137,7 @@ fn a_commit_larger_than_a_file_gets_one_of_its_size() {
     store.commit(&[appended(1, 1, 5 * 1024 * 1024)]).unwrap();
     store.commit(&[appended(1, 2, 100)]).unwrap();
     let (store, _) = reopen(store, dir.path());
-    assert_eq!(places(&store.read(StreamNo(1), 1, ALL).unwrap().messages), [1, 2]);
+    assert_eq!(places(&store.read(StreamId(1), 1, ALL).unwrap().messages), [1, 2]);
 }
 
 /// What a commit brings between two looks of a read at the end of a stream is not damaged.
@@ -151,13 +151,13 @@ fn a_read_at_the_end_of_a_stream_takes_no_new_message_for_a_damaged_one() {
         scope.spawn(|| {
             for seq in 1..=MESSAGES {
                 store.commit(&[appended(1, seq, 10)]).unwrap();
-                store.catch_up().unwrap();
+                store.flush_memtable().unwrap();
             }
             is_done.store(true, Ordering::Relaxed);
         });
         let mut next = 1;
         while !is_done.load(Ordering::Relaxed) {
-            let found = store.read(StreamNo(1), next, ALL).unwrap();
+            let found = store.read(StreamId(1), next, ALL).unwrap();
             assert_eq!(found.damaged, [], "after place {next}");
             next += found.messages.len() as u64;
         }
@@ -173,14 +173,14 @@ fn a_file_that_is_made_anew_is_read_anew() {
     store.release(false).unwrap();
     drop(store);
     let mut next = std::fs::OpenOptions::new().write(true).open(log_file(dir.path(), 2)).unwrap();
-    std::io::Seek::seek(&mut next, std::io::SeekFrom::Start(segment::SEGMENT_HEAD)).unwrap();
+    std::io::Seek::seek(&mut next, std::io::SeekFrom::Start(segment::SEGMENT_HEADER)).unwrap();
     std::io::Write::write_all(&mut next, b"torn").unwrap();
     let (store, _) = DiskStore::open_with(dir.path(), 4 * 1024 * 1024).unwrap();
     for seq in 1..=3 {
         store.commit(&[appended(1, seq, 3 * 1024 * 1024)]).unwrap();
     }
-    store.catch_up().unwrap();
-    assert_eq!(places(&store.read(StreamNo(1), 1, ALL).unwrap().messages), [1, 2, 3]);
+    store.flush_memtable().unwrap();
+    assert_eq!(places(&store.read(StreamId(1), 1, ALL).unwrap().messages), [1, 2, 3]);
 }
 
 #[test]
@@ -192,8 +192,8 @@ fn messages_of_a_commit_are_put_together_by_stream() {
     store.commit(&mixed).unwrap();
     store.commit(&(5..=200).map(|seq| appended(1, seq, 1_000)).collect::<Vec<_>>()).unwrap();
     let (store, _) = reopen(store, dir.path());
-    assert_eq!(places(&store.read(StreamNo(1), 1, ALL).unwrap().messages), (1..=200).collect::<Vec<_>>());
-    assert_eq!(places(&store.read(StreamNo(4), 1, ALL).unwrap().messages), [1]);
+    assert_eq!(places(&store.read(StreamId(1), 1, ALL).unwrap().messages), (1..=200).collect::<Vec<_>>());
+    assert_eq!(places(&store.read(StreamId(4), 1, ALL).unwrap().messages), [1]);
     let runs = count(&store, "runs");
     assert!((7..=12).contains(&runs), "{runs} runs of at most 48 KiB or one message");
 }
@@ -208,15 +208,15 @@ fn pages_that_are_settled_whole_are_dropped() {
     store.commit(&[skip(1..100), skip(101..5_001)]).unwrap();
     assert_eq!(count(&store, "settled"), 5, "all wait for place 100");
     let (store, snapshot) = reopen(store, dir.path());
-    assert_eq!(snapshot.groups[0].reader.ready, [(100, 0)]);
+    assert_eq!(snapshot.groups[0].cursor.ready, [(100, 0)]);
     store.commit(&[settled(Settlement { failed: vec![(100, 2)], ..Settlement::default() })]).unwrap();
     let (store, snapshot) = reopen(store, dir.path());
-    assert_eq!(snapshot.groups[0].reader.ready, [(100, 2)]);
+    assert_eq!(snapshot.groups[0].cursor.ready, [(100, 2)]);
     store.commit(&[settled(Settlement { done: vec![100], ..Settlement::default() })]).unwrap();
     assert_eq!(count(&store, "settled"), 1, "the page that is being filled");
     let (_store, snapshot) = reopen(store, dir.path());
-    let reader = &snapshot.groups[0].reader;
-    assert_eq!((reader.head, reader.consumed, reader.ready.len()), (5_001, 1, 0));
+    let cursor = &snapshot.groups[0].cursor;
+    assert_eq!((cursor.head, cursor.consumed, cursor.ready.len()), (5_001, 1, 0));
 }
 
 /// A group that begins in the middle of a page does not get what lies before.
@@ -227,10 +227,10 @@ fn a_reader_does_not_go_back_behind_its_start() {
     store.commit(&(1..=100).map(|seq| appended(1, seq, 1)).collect::<Vec<_>>()).unwrap();
     store.commit(&[Record::GroupCreated(group(5, 51))]).unwrap();
     let settlement = Settlement { done: vec![60], head: 71, ..Settlement::default() };
-    let settled = Record::Settled { reader: ReaderNo(5), lease: None, histories: Vec::new(), settlement };
+    let settled = Record::Settled { cursor: CursorId(5), lease: None, histories: Vec::new(), settlement };
     store.commit(&[settled]).unwrap();
     let (_store, snapshot) = reopen(store, dir.path());
-    let ready: Vec<u64> = snapshot.groups[1].reader.ready.iter().map(|(seq, _)| *seq).collect();
+    let ready: Vec<u64> = snapshot.groups[1].cursor.ready.iter().map(|(seq, _)| *seq).collect();
     assert_eq!(ready, (51..71).filter(|seq| *seq != 60).collect::<Vec<_>>());
 }
 
@@ -240,12 +240,12 @@ fn what_expired_is_gone_with_its_pages() {
     let store = begin(dir.path());
     store.commit(&(1..=3_000).map(|seq| appended(1, seq, 1)).collect::<Vec<_>>()).unwrap();
     store.commit(&[settled(Settlement { done: vec![1, 1_500, 2_999], head: 3_001, ..Settlement::default() })]).unwrap();
-    store.commit(&[Record::Expired { stream: StreamNo(1), low: 2_900, oldest: None }]).unwrap();
+    store.commit(&[Record::Expired { stream: StreamId(1), low: 2_900, oldest: None }]).unwrap();
     assert_eq!((count(&store, "runs"), count(&store, "settled")), (1, 1));
-    assert_eq!(places(&store.read(StreamNo(1), 2_900, ALL).unwrap().messages).len(), 101);
+    assert_eq!(places(&store.read(StreamId(1), 2_900, ALL).unwrap().messages).len(), 101);
     let (_store, snapshot) = reopen(store, dir.path());
     assert_eq!(snapshot.queues[0].stream.low, 2_900);
-    assert_eq!(snapshot.groups[0].reader.ready.len(), 100);
+    assert_eq!(snapshot.groups[0].cursor.ready.len(), 100);
 }
 
 /// A purge settles what is below a place and leaves what is behind it; of a group of later it takes nothing.
@@ -262,15 +262,15 @@ fn what_was_purged_is_settled_with_its_pages() {
             ..Settlement::default()
         };
         store.commit(&[settled(settlement)]).unwrap();
-        store.commit(&[Record::Purged { reader: ReaderNo(3), below }]).unwrap();
+        store.commit(&[Record::Purged { cursor: CursorId(3), below }]).unwrap();
         let (store, snapshot) = reopen(store, dir.path());
-        let reader = &snapshot.groups[0].reader;
+        let cursor = &snapshot.groups[0].cursor;
         let open = (below.max(2)..2_701)
             .filter(|seq| *seq != 2_700)
             .map(|seq| (seq, if seq == 2_000 { 1 } else { u32::from(seq == 2_600) * 2 }));
-        assert_eq!((reader.head, reader.consumed), (below.max(2_701), 2), "below {below}");
-        assert_eq!(reader.ready, open.collect::<Vec<_>>(), "below {below}");
-        assert_eq!(store.read(StreamNo(1), 1, ALL).unwrap().messages.len(), 3_000);
+        assert_eq!((cursor.head, cursor.consumed), (below.max(2_701), 2), "below {below}");
+        assert_eq!(cursor.ready, open.collect::<Vec<_>>(), "below {below}");
+        assert_eq!(store.read(StreamId(1), 1, ALL).unwrap().messages.len(), 3_000);
     }
 }
 
@@ -291,8 +291,8 @@ fn a_failed_commit_changes_nothing() {
     std::fs::remove_dir(log_file(dir.path(), 2)).unwrap();
     store.commit(&[appended(1, 3, 50_000)]).unwrap();
     let (store, snapshot) = reopen(store, dir.path());
-    assert_eq!((snapshot.queues[0].stream.next, snapshot.groups[0].reader.consumed), (4, 1));
-    assert_eq!(store.read(StreamNo(1), 2, ALL).unwrap().messages[0].json.len(), 10);
+    assert_eq!((snapshot.queues[0].stream.next, snapshot.groups[0].cursor.consumed), (4, 1));
+    assert_eq!(store.read(StreamId(1), 2, ALL).unwrap().messages[0].json.len(), 10);
 }
 
 /// The end of a file is for what has no messages: acknowledgements go on when messages find no room.
@@ -330,7 +330,7 @@ fn what_was_deleted_is_swept_and_its_room_free() {
     assert!(log_files(dir.path()).len() <= 3, "{:?}", log_files(dir.path()));
     store.commit(&[Record::QueueCreated(queue(5)), appended(5, 1, 500)]).unwrap();
     let (store, _) = reopen(store, dir.path());
-    assert_eq!(places(&store.read(StreamNo(5), 1, ALL).unwrap().messages), [1]);
+    assert_eq!(places(&store.read(StreamId(5), 1, ALL).unwrap().messages), [1]);
 }
 
 /// A few messages that stay do not keep the files of many that are gone: they are moved, and found again.
@@ -345,21 +345,27 @@ fn what_is_left_in_a_file_is_moved() {
             store.commit(&[appended(5, seq / 50, 100)]).unwrap();
         }
     }
-    let parked =
-        Stored { seq: 1, entered_ms: 77, json: "late".into(), body_bytes: 4, tags: Arc::from([]), dead_letter: None };
-    store.commit(&[Record::Parked(StreamNo(2), Arc::new(parked))]).unwrap();
+    let delayed = StoredMessage {
+        seq: 1,
+        entered_ms: 77,
+        json: "late".into(),
+        body_bytes: 4,
+        tags: Arc::from([]),
+        dead_letter: None,
+    };
+    store.commit(&[Record::Delayed(StreamId(2), Arc::new(delayed))]).unwrap();
     store.commit(&[appended(1, 1_001, 60_000)]).unwrap();
     tidy_up(&store);
     let before = log_files(dir.path()).len();
-    let kept = store.read(StreamNo(5), 1, ALL).unwrap().messages;
-    store.commit(&[Record::Expired { stream: StreamNo(1), low: 1_001, oldest: Some(5) }]).unwrap();
+    let kept = store.read(StreamId(5), 1, ALL).unwrap().messages;
+    store.commit(&[Record::Expired { stream: StreamId(1), low: 1_001, oldest: Some(5) }]).unwrap();
     tidy_up(&store);
     assert!(before > 10 && log_files(dir.path()).len() <= 4, "{before} files, then {:?}", log_files(dir.path()));
     let (store, snapshot) = reopen(store, dir.path());
-    assert_eq!((snapshot.queues[1].stream.next, snapshot.queues[0].lot.count), (21, 1));
-    assert_eq!(store.read(StreamNo(5), 1, ALL).unwrap().messages, kept);
-    assert_eq!(store.first_due(StreamNo(2), ALL, &BTreeSet::new()).unwrap().messages[0].json, "late");
-    assert_eq!(places(&store.read(StreamNo(1), 1_001, ALL).unwrap().messages), [1_001]);
+    assert_eq!((snapshot.queues[1].stream.next, snapshot.queues[0].delay_queue.count), (21, 1));
+    assert_eq!(store.read(StreamId(5), 1, ALL).unwrap().messages, kept);
+    assert_eq!(store.first_due(StreamId(2), ALL, &BTreeSet::new()).unwrap().messages[0].json, "late");
+    assert_eq!(places(&store.read(StreamId(1), 1_001, ALL).unwrap().messages), [1_001]);
 }
 
 /// Delayed messages come by due time, and are gone when they were moved, whether the index knows or not.
@@ -367,19 +373,25 @@ fn what_is_left_in_a_file_is_moved() {
 fn a_lot_is_read_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let store = begin(dir.path());
-    let parked = |seq, due| {
-        let message =
-            Stored { seq, entered_ms: due, json: "x".into(), body_bytes: 1, tags: Arc::from([]), dead_letter: None };
-        Record::Parked(StreamNo(2), Arc::new(message))
+    let delayed = |seq, due| {
+        let message = StoredMessage {
+            seq,
+            entered_ms: due,
+            json: "x".into(),
+            body_bytes: 1,
+            tags: Arc::from([]),
+            dead_letter: None,
+        };
+        Record::Delayed(StreamId(2), Arc::new(message))
     };
-    store.commit(&[parked(1, 30), parked(2, 10), parked(3, 20)]).unwrap();
-    assert_eq!(places(&store.first_due(StreamNo(2), ALL, &BTreeSet::new()).unwrap().messages), [2, 3, 1]);
-    store.commit(&[Record::Unparked(StreamNo(2), 10, 2)]).unwrap();
-    assert_eq!(places(&store.first_due(StreamNo(2), ALL, &BTreeSet::new()).unwrap().messages), [3, 1]);
-    store.commit(&[Record::Unparked(StreamNo(2), 20, 3), parked(4, 5)]).unwrap();
-    assert_eq!(places(&store.read(StreamNo(2), 1, ALL).unwrap().messages), [1, 4]);
+    store.commit(&[delayed(1, 30), delayed(2, 10), delayed(3, 20)]).unwrap();
+    assert_eq!(places(&store.first_due(StreamId(2), ALL, &BTreeSet::new()).unwrap().messages), [2, 3, 1]);
+    store.commit(&[Record::DelayEnded(StreamId(2), 10, 2)]).unwrap();
+    assert_eq!(places(&store.first_due(StreamId(2), ALL, &BTreeSet::new()).unwrap().messages), [3, 1]);
+    store.commit(&[Record::DelayEnded(StreamId(2), 20, 3), delayed(4, 5)]).unwrap();
+    assert_eq!(places(&store.read(StreamId(2), 1, ALL).unwrap().messages), [1, 4]);
     let (_, snapshot) = reopen(store, dir.path());
-    assert_eq!((snapshot.queues[0].lot.count, snapshot.queues[0].lot.next_due), (2, Some(5)));
+    assert_eq!((snapshot.queues[0].delay_queue.count, snapshot.queues[0].delay_queue.next_due), (2, Some(5)));
 }
 
 /// A frame that a crash cut anywhere is not there; all before it is, and the log goes on behind them.
@@ -418,7 +430,7 @@ fn a_frame_that_is_not_whole_is_wiped() {
 /// The head of a frame may lie in two sectors, and a power cut leave the first of them and what is behind the second.
 #[test]
 fn a_frame_whose_head_is_cut_by_the_border_of_a_sector_is_wiped() {
-    for first_part in 1..FRAME_HEAD {
+    for first_part in 1..FRAME_HEADER {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
         let end = || usize::try_from(locked(&store.log).as_ref().unwrap().end().offset).unwrap();
@@ -550,7 +562,7 @@ fn a_deleted_lock_file_is_noticed() {
     assert!(matches!(DiskStore::open(dir.path()).unwrap_err(), OpenError::InUse { .. }));
     let refused = store.commit(&[appended(1, 2, 10)]).unwrap_err();
     assert!(refused.to_string().contains("dms.lock was deleted or replaced"), "{refused}");
-    assert!(store.tidy().is_err());
+    assert!(store.maintain().is_err());
     store.release(false).unwrap();
     drop(store);
     assert_eq!(DiskStore::open(dir.path()).unwrap().1.queues[0].stream.next, 2);
@@ -569,7 +581,7 @@ fn files_are_nobody_elses_business() {
     let dir = parent.path().join("data");
     let store = begin(&dir);
     store.commit(&[appended(1, 1, 10)]).unwrap();
-    store.catch_up().unwrap();
+    store.flush_memtable().unwrap();
     let mut looked = 0;
     let mut look = |path: &Path| {
         let mode = std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -629,8 +641,8 @@ fn a_damaged_message_is_not_read() {
     bytes[message] = b'y';
     std::fs::write(&file, bytes).unwrap();
     let (store, _) = DiskStore::open(dir.path()).unwrap();
-    assert_eq!(places(&store.read(StreamNo(1), 1, ReadLimit { messages: 1, bytes: 1 }).unwrap().messages), [1]);
-    let found = store.read(StreamNo(1), 2, ALL).unwrap();
+    assert_eq!(places(&store.read(StreamId(1), 1, ReadLimit { messages: 1, bytes: 1 }).unwrap().messages), [1]);
+    let found = store.read(StreamId(1), 2, ALL).unwrap();
     assert_eq!((found.messages.len(), found.damaged.len()), (0, 1));
     let Damaged { seq, entered_ms, file, offset, reason, is_unreadable: _ } = &found.damaged[0];
     assert_eq!((*seq, *entered_ms), (2, Some(5)));
@@ -647,18 +659,25 @@ fn entry_times_are_read_without_bodies() {
     let at = |seq, entered_ms, size: usize| {
         let json = "x".repeat(size).into();
         Record::Appended(
-            StreamNo(1),
-            Arc::new(Stored { seq, entered_ms, json, body_bytes: size, tags: Arc::default(), dead_letter: None }),
+            StreamId(1),
+            Arc::new(StoredMessage {
+                seq,
+                entered_ms,
+                json,
+                body_bytes: size,
+                tags: Arc::default(),
+                dead_letter: None,
+            }),
         )
     };
     store.commit(&[at(1, 10, 300_000), at(2, 20, 300_000), at(3, 30, 10), at(4, 40, 10), at(5, 50, 10)]).unwrap();
     let all = [(1, 10), (2, 20), (3, 30), (4, 40), (5, 50)];
     let look = |store: &DiskStore| {
-        assert_eq!(store.entered(StreamNo(1), 1, 9, 99).unwrap(), all);
-        assert_eq!(store.entered(StreamNo(1), 2, 2, 99).unwrap(), all[1..3]);
-        assert_eq!(store.entered(StreamNo(1), 1, 9, 30).unwrap(), all[..4], "up to the first that is later");
-        assert_eq!(store.entered(StreamNo(1), 1, 9, 0).unwrap(), all[..1]);
-        assert_eq!(store.entered(StreamNo(1), 6, 9, 99).unwrap(), []);
+        assert_eq!(store.entered(StreamId(1), 1, 9, 99).unwrap(), all);
+        assert_eq!(store.entered(StreamId(1), 2, 2, 99).unwrap(), all[1..3]);
+        assert_eq!(store.entered(StreamId(1), 1, 9, 30).unwrap(), all[..4], "up to the first that is later");
+        assert_eq!(store.entered(StreamId(1), 1, 9, 0).unwrap(), all[..1]);
+        assert_eq!(store.entered(StreamId(1), 6, 9, 99).unwrap(), []);
     };
     look(&store);
     store.release(true).unwrap();
@@ -680,8 +699,8 @@ fn the_time_of_damaged_messages_is_that_of_the_next() {
     let at = |seq, entered_ms| {
         let json = format!("body-{seq}").into();
         Record::Appended(
-            StreamNo(1),
-            Arc::new(Stored { seq, entered_ms, json, body_bytes: 6, tags: Arc::default(), dead_letter: None }),
+            StreamId(1),
+            Arc::new(StoredMessage { seq, entered_ms, json, body_bytes: 6, tags: Arc::default(), dead_letter: None }),
         )
     };
     for (seq, entered_ms) in [(1, 10), (2, 20), (3, 30)] {
@@ -699,7 +718,7 @@ fn the_time_of_damaged_messages_is_that_of_the_next() {
         }
         std::fs::write(&file, bytes).unwrap();
         let (store, snapshot) = DiskStore::open(dir.path()).unwrap();
-        let times = store.entered(StreamNo(1), 1, 9, 99).unwrap();
+        let times = store.entered(StreamId(1), 1, 9, 99).unwrap();
         store.release(false).unwrap();
         (snapshot.queues[0].stream.oldest, times)
     };
@@ -716,10 +735,10 @@ fn the_index_follows_the_log() {
     let store = begin(dir.path());
     for seq in 1..=2_500 {
         store.commit(&[appended(1, seq, 2_000)]).unwrap();
-        if store.wants_tidying() {
-            store.tidy().unwrap();
+        if store.needs_maintenance() {
+            store.maintain().unwrap();
         }
-        assert!(locked(&store.recent).runs(StreamNo(1), 1, usize::MAX).0.len() <= 1_025);
+        assert!(locked(&store.memtable).runs(StreamId(1), 1, usize::MAX).0.len() <= 1_025);
     }
     let log = std::fs::metadata(dir.path().join("dms.db-wal")).unwrap().len();
     assert!(log < 8 * 1024 * 1024, "{log} bytes");
@@ -734,7 +753,7 @@ fn damage_inside_is_named() {
     let store = begin(dir.path());
     store.commit(&(1..=10).map(|seq| appended(1, seq, 1)).collect::<Vec<_>>()).unwrap();
     store.commit(&[settled(Settlement { done: vec![2], head: 5, ..Settlement::default() })]).unwrap();
-    store.catch_up().unwrap();
+    store.flush_memtable().unwrap();
     store.change_index(|writer| Ok(writer.conn.execute_batch("UPDATE settled SET bits = x'00'")?)).unwrap();
     store.release(true).unwrap();
     let damaged = DiskStore::open(dir.path()).unwrap_err();

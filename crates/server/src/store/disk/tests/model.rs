@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use crate::store::{
-    Stored,
+    StoredMessage,
     disk::{
         tests::{ALL, queue, tidy_up},
         *,
@@ -21,7 +21,7 @@ enum Step {
     Append(usize, u8, u16),
     Park(usize, i8),
     /// The parked message that is due first enters the stream.
-    Unpark(usize),
+    EndDelays(usize),
     /// So many of the first messages are gone.
     Expire(usize, u8),
     /// All that are parked are gone.
@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..2usize, 1..12u8, 0..3_000u16).prop_map(|(queue, count, size)| Step::Append(queue, count, size)),
         2 => (0..2usize, any::<i8>()).prop_map(|(queue, due)| Step::Park(queue, due)),
-        1 => (0..2usize).prop_map(Step::Unpark),
+        1 => (0..2usize).prop_map(Step::EndDelays),
         3 => (0..2usize, 1..60u8).prop_map(|(queue, count)| Step::Expire(queue, count)),
         1 => (0..2usize).prop_map(Step::Empty),
         1 => Just(Step::CatchUp),
@@ -76,42 +76,42 @@ impl Pair {
                 self.commit(&records);
             }
             Step::Park(queue, due) => {
-                let parked = message(self.next_parked[queue], 3, i64::from(due));
+                let delayed = message(self.next_parked[queue], 3, i64::from(due));
                 self.next_parked[queue] += 1;
-                self.commit(&[Record::Parked(StreamNo(STREAMS[queue] + 1), parked)]);
+                self.commit(&[Record::Delayed(StreamId(STREAMS[queue] + 1), delayed)]);
             }
-            Step::Unpark(queue) => {
-                let lot = StreamNo(STREAMS[queue] + 1);
+            Step::EndDelays(queue) => {
+                let delay_queue = StreamId(STREAMS[queue] + 1);
                 let first = self
                     .memory
-                    .first_due(lot, ReadLimit { messages: 1, bytes: 1 }, &BTreeSet::new())
+                    .first_due(delay_queue, ReadLimit { messages: 1, bytes: 1 }, &BTreeSet::new())
                     .unwrap()
                     .messages
                     .pop();
                 if let Some(first) = first {
                     let appended = self.appended(queue, 3, first.entered_ms);
-                    self.commit(&[Record::Unparked(lot, first.entered_ms, first.seq), appended]);
+                    self.commit(&[Record::DelayEnded(delay_queue, first.entered_ms, first.seq), appended]);
                 }
             }
             Step::Expire(queue, count) => {
                 self.low[queue] = (self.low[queue] + u64::from(count)).min(self.next[queue]);
-                let (stream, low) = (StreamNo(STREAMS[queue]), self.low[queue]);
+                let (stream, low) = (StreamId(STREAMS[queue]), self.low[queue]);
                 self.commit(&[Record::Expired { stream, low, oldest: None }]);
             }
             Step::Empty(queue) => {
-                let (lot, below) = (StreamNo(STREAMS[queue] + 1), self.next_parked[queue]);
-                self.commit(&[Record::Emptied { lot, below }]);
+                let (delay_queue, below) = (StreamId(STREAMS[queue] + 1), self.next_parked[queue]);
+                self.commit(&[Record::DelayQueuePurged { delay_queue, below }]);
             }
-            Step::CatchUp => self.disk.catch_up().unwrap(),
+            Step::CatchUp => self.disk.flush_memtable().unwrap(),
             Step::Tidy => drop(tidy_up(&self.disk)),
             Step::Open(in_order) => {
                 self.disk.release(in_order).unwrap();
                 let (disk, snapshot) = DiskStore::open_with(self.dir.path(), 32 * 1024).unwrap();
                 for (queue, found) in snapshot.queues.iter().enumerate() {
                     assert_eq!((found.stream.low, found.stream.next), (self.low[queue], self.next[queue]));
-                    assert_eq!(found.lot.next, self.next_parked[queue]);
-                    let parked = self.memory.first_due(StreamNo(STREAMS[queue] + 1), ALL, &BTreeSet::new()).unwrap();
-                    assert_eq!(found.lot.count, parked.messages.len() as u64);
+                    assert_eq!(found.delay_queue.next, self.next_parked[queue]);
+                    let delayed = self.memory.first_due(StreamId(STREAMS[queue] + 1), ALL, &BTreeSet::new()).unwrap();
+                    assert_eq!(found.delay_queue.count, delayed.messages.len() as u64);
                 }
                 self.disk = disk;
             }
@@ -121,12 +121,12 @@ impl Pair {
     fn appended(&mut self, queue: usize, size: usize, entered_ms: i64) -> Record {
         let seq = self.next[queue];
         self.next[queue] += 1;
-        Record::Appended(StreamNo(STREAMS[queue]), message(seq, size, entered_ms))
+        Record::Appended(StreamId(STREAMS[queue]), message(seq, size, entered_ms))
     }
 
     fn compare(&self) {
         for (queue, number) in STREAMS.into_iter().enumerate() {
-            let (stream, lot, low) = (StreamNo(number), StreamNo(number + 1), self.low[queue]);
+            let (stream, delay_queue, low) = (StreamId(number), StreamId(number + 1), self.low[queue]);
             assert_eq!(
                 self.disk.read(stream, low, ALL).unwrap().messages,
                 self.memory.read(stream, low, ALL).unwrap().messages
@@ -135,15 +135,18 @@ impl Pair {
             let these = |store: &dyn Store| store.read_these(stream, &some, usize::MAX).unwrap().messages;
             assert_eq!(these(&self.disk), these(&self.memory));
             assert_eq!(
-                self.disk.first_due(lot, ALL, &BTreeSet::new()).unwrap().messages,
-                self.memory.first_due(lot, ALL, &BTreeSet::new()).unwrap().messages
+                self.disk.first_due(delay_queue, ALL, &BTreeSet::new()).unwrap().messages,
+                self.memory.first_due(delay_queue, ALL, &BTreeSet::new()).unwrap().messages
             );
-            assert_eq!(self.disk.read(lot, 1, ALL).unwrap().messages, self.memory.read(lot, 1, ALL).unwrap().messages);
+            assert_eq!(
+                self.disk.read(delay_queue, 1, ALL).unwrap().messages,
+                self.memory.read(delay_queue, 1, ALL).unwrap().messages
+            );
         }
     }
 }
 
-fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<Stored> {
+fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<StoredMessage> {
     let tags: Vec<String> = (0..seq % 3).map(|label| format!("label{label}")).collect();
     let json = format!("{seq}:{}", "x".repeat(size));
     let info = || {
@@ -152,7 +155,14 @@ fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<Stored> {
         info
     };
     let dead_letter = seq.is_multiple_of(4).then(|| Arc::new(info()));
-    Arc::new(Stored { seq, entered_ms, body_bytes: json.len(), json: json.into(), tags: tags.into(), dead_letter })
+    Arc::new(StoredMessage {
+        seq,
+        entered_ms,
+        body_bytes: json.len(),
+        json: json.into(),
+        tags: tags.into(),
+        dead_letter,
+    })
 }
 
 proptest! {

@@ -21,14 +21,14 @@ use crate::store::{
         file_ops::{private, sync_directory},
         locked,
         log::{answered::AnsweredFile, position::Position},
-        open::{BEGUN, DATABASE, LOCK, LOG, create},
+        open::{DATABASE, INITIALIZED, LOCK, LOG, create},
         released,
         tools::repair::RepairError,
     },
 };
 
 /// The list of a copy's files, in the copy.
-pub(crate) const LIST: &str = "backup.json";
+pub(crate) const MANIFEST: &str = "backup.json";
 const CHUNK: usize = 1024 * 1024;
 
 /// What a copy consists of.
@@ -109,7 +109,7 @@ impl DiskStore {
         // A removal that is under way ends before this has the index.
         let copied = self.change_index(|_| Ok(())).and_then(|()| self.copy(&database, to));
         drop(pin);
-        self.untidy.store(true, Ordering::Relaxed);
+        self.maintenance_due.store(true, Ordering::Relaxed);
         if copied.is_err() {
             // It was made here, and is no copy.
             let _ = std::fs::remove_dir_all(to);
@@ -211,10 +211,10 @@ pub(crate) fn sum_of(dir: &Path, name: &str) -> io::Result<CopiedFile> {
 }
 
 fn finish(to: &Path, backup: &Backup) -> io::Result<()> {
-    write_new(&to.join(LOCK), format!("{BEGUN}\n").as_bytes())?;
+    write_new(&to.join(LOCK), format!("{INITIALIZED}\n").as_bytes())?;
     sync_directory(&to.join(LOG))?;
     sync_directory(to)?;
-    write_new(&to.join(LIST), &serde_json::to_vec_pretty(backup)?)?;
+    write_new(&to.join(MANIFEST), &serde_json::to_vec_pretty(backup)?)?;
     sync_directory(to)
 }
 

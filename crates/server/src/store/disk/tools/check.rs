@@ -14,13 +14,13 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use crate::store::{
-    Found, OpenError, ReadLimit, Snapshot, Store, StreamNo,
+    OpenError, ReadBatch, ReadLimit, Snapshot, Store, StreamId,
     disk::{
         DiskStore,
         index::checksums,
-        log::segment::{Directory, Frames, SEGMENT_HEAD},
+        log::segment::{FrameReader, LogDirectory, SEGMENT_HEADER},
         open::{DATABASE, LOCK, LOG, create},
-        tools::backup::{Backup, CopiedFile, LIST, sum_of},
+        tools::backup::{Backup, CopiedFile, MANIFEST, sum_of},
     },
 };
 
@@ -93,7 +93,7 @@ pub fn check(dir: &Path) -> Result<Condition, OpenError> {
         damaged.file = shadow.real(&damaged.file, dir);
     }
     if let Some(log) = shadow.log {
-        read_commits(&Directory { path: dir.join(LOG), log }, &mut condition).map_err(unusable)?;
+        read_commits(&LogDirectory { path: dir.join(LOG), log }, &mut condition).map_err(unusable)?;
     }
     Ok(condition)
 }
@@ -101,15 +101,15 @@ pub fn check(dir: &Path) -> Result<Condition, OpenError> {
 /// Looks at a copy: its files are as they were copied, and it opens.
 pub fn verify(dir: &Path) -> Result<(Backup, Condition), OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
-    let list = match std::fs::read(dir.join(LIST)) {
+    let list = match std::fs::read(dir.join(MANIFEST)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let reason = "it is missing: this is no copy that was finished, or it was opened since".to_owned();
-            return Err(OpenError::Damaged { file: dir.join(LIST), reason });
+            return Err(OpenError::Damaged { file: dir.join(MANIFEST), reason });
         }
         list => list.map_err(unusable)?,
     };
     let backup: Backup = serde_json::from_slice(&list)
-        .map_err(|error| OpenError::Damaged { file: dir.join(LIST), reason: error.to_string() })?;
+        .map_err(|error| OpenError::Damaged { file: dir.join(MANIFEST), reason: error.to_string() })?;
     let mut condition = check(dir)?;
     for file in &backup.files {
         condition.changed_files.extend(change_of(dir, file));
@@ -214,7 +214,7 @@ fn read_all(store: &DiskStore, snapshot: &Snapshot, condition: &mut Condition) {
     };
     let queues = snapshot.queues.iter().flat_map(|queue| {
         let name = &queue.row.name;
-        [(queue.row.stream(), name.clone(), None, "messages"), (queue.row.lot(), name.clone(), None, "delayed")]
+        [(queue.row.stream(), name.clone(), None, "messages"), (queue.row.delay_queue(), name.clone(), None, "delayed")]
     });
     let groups = snapshot.groups.iter().map(|group| {
         let row = &group.row;
@@ -229,13 +229,13 @@ fn read_all(store: &DiskStore, snapshot: &Snapshot, condition: &mut Condition) {
 
 fn read_stream(
     store: &DiskStore,
-    number: StreamNo,
+    number: StreamId,
     (queue, group, stream): (&str, Option<&str>, &'static str),
     condition: &mut Condition,
 ) -> Result<(), crate::store::StoreError> {
     let mut from = 0;
     while from < u64::MAX {
-        let Found { messages, damaged, until } = store.read(number, from, READ)?;
+        let ReadBatch { messages, damaged, until } = store.read(number, from, READ)?;
         from = until;
         condition.messages += messages.len() as u64;
         condition.damaged.extend(damaged.into_iter().map(|damaged| DamagedPlace {
@@ -251,9 +251,9 @@ fn read_stream(
     Ok(())
 }
 
-fn read_commits(directory: &Directory, condition: &mut Condition) -> io::Result<()> {
+fn read_commits(directory: &LogDirectory, condition: &mut Condition) -> io::Result<()> {
     for segment in directory.segments()? {
-        if directory.is_unmade(segment)? {
+        if directory.is_missing_or_unfinished(segment)? {
             continue;
         }
         let place = |offset| Place { file: directory.file(segment).display().to_string(), offset };
@@ -264,7 +264,7 @@ fn read_commits(directory: &Directory, condition: &mut Condition) -> io::Result<
         if directory.has_damaged_head(&file, segment)? {
             condition.damaged_commits.push(place(0));
         }
-        let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD)?;
+        let mut frames = FrameReader::from(&file, directory.log, SEGMENT_HEADER)?;
         loop {
             if frames.next()?.is_some() {
                 condition.commits += 1;

@@ -14,24 +14,24 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use crate::store::{
-    OpenError, Record, Store, StreamNo,
+    OpenError, Record, Store, StreamId,
     disk::{
         DiskStore,
         file_ops::{self, pread},
         index::{
             checksums,
-            load::{LoadError, Loaded, stream_image},
+            load::{IndexError, IndexResult, stream_row},
             lookup, schema,
             writer::Writer,
         },
         log::{
             damaged_frame,
-            file_cache::{Files, ReadError},
+            file_cache::{FileCache, ReadError},
             frame::{self, Change},
             position::{Position, Run},
-            segment::{Directory, Frames, SEGMENT_HEAD},
+            segment::{FrameReader, LogDirectory, SEGMENT_HEADER},
         },
-        memtable::Batch,
+        memtable::IndexBatch,
         open::{DATABASE, DataDir, LOG, connect, explain},
         tools::repair::RepairError,
     },
@@ -63,7 +63,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
     held.lock_log_directory()?;
     let failed = |source| RepairError::File { path: dir.to_owned(), source };
     let log = log_number(dir).map_err(failed)?;
-    let directory = Directory { path: dir.join(LOG), log };
+    let directory = LogDirectory { path: dir.join(LOG), log };
     let segments = directory.segments().map_err(failed)?;
     let first = *segments.first().ok_or_else(|| RepairError::Impossible("the log has no files".to_owned()))?;
     let old = set_old_aside(dir).map_err(failed)?;
@@ -85,7 +85,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
 
 /// The log's own number, as its files say it.
 fn log_number(dir: &Path) -> io::Result<u32> {
-    let probe = Directory { path: dir.join(LOG), log: 0 };
+    let probe = LogDirectory { path: dir.join(LOG), log: 0 };
     let mut count = BTreeMap::<u32, usize>::new();
     for segment in probe.segments()? {
         let mut number = [0; 4];
@@ -136,23 +136,23 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-fn make(dir: &Path, directory: &Directory, first: u64, old: Option<&Path>) -> Result<Rebuilt, OpenError> {
+fn make(dir: &Path, directory: &LogDirectory, first: u64, old: Option<&Path>) -> Result<Rebuilt, OpenError> {
     let file = dir.join(DATABASE);
-    let explain = |error: LoadError| match error {
+    let explain = |error: IndexError| match error {
         // A full disk, say, is no damage.
-        LoadError::Sqlite(error) => explain(&file, &error),
+        IndexError::Sqlite(error) => explain(&file, &error),
         error => OpenError::Damaged { file: file.clone(), reason: error.to_string() },
     };
     let conn = begin(dir, directory.log).map_err(|error| explain(error.into()))?;
     // While the log is complete nothing else is needed, and nothing else is as good.
     let base = match old.filter(|_| first > 1) {
-        Some(old) => Base::take(&conn, old).map_err(|error| explain(error.into()))?,
-        None => Base::default(),
+        Some(old) => OldIndex::take(&conn, old).map_err(|error| explain(error.into()))?,
+        None => OldIndex::default(),
     };
-    let writer = Writer::new(conn, Position { segment: first, offset: SEGMENT_HEAD });
+    let writer = Writer::new(conn, Position { segment: first, offset: SEGMENT_HEADER });
     let complete = first == 1 || base.whole_until.is_some();
-    let files = Files::of(directory.clone());
-    let mut reading = Reading { files, writer, base, rebuilt: Rebuilt { complete, ..Rebuilt::default() } };
+    let files = FileCache::of(directory.clone());
+    let mut reading = Rebuild { files, writer, base, rebuilt: Rebuilt { complete, ..Rebuilt::default() } };
     reading.run().map_err(explain)?;
     reading.rebuilt.complete &= reading.rebuilt.unreadable == 0;
     Ok(reading.rebuilt)
@@ -173,14 +173,14 @@ fn begin(dir: &Path, log: u32) -> rusqlite::Result<Connection> {
 
 /// What is taken over from the old index.
 #[derive(Debug, Default)]
-struct Base {
+struct OldIndex {
     /// All of it is believed, as of the commit before this one.
     whole_until: Option<u64>,
     /// Where streams ended.
-    next: BTreeMap<StreamNo, u64>,
+    next: BTreeMap<StreamId, u64>,
 }
 
-impl Base {
+impl OldIndex {
     fn take(conn: &Connection, old: &Path) -> rusqlite::Result<Self> {
         conn.execute("ATTACH ?1 AS old", [old.to_string_lossy()])?;
         let whole = Connection::open(old).and_then(|old| {
@@ -199,7 +199,7 @@ impl Base {
         }
         conn.execute("UPDATE streams SET parked = 0", [])?;
         let mut next = conn.prepare("SELECT number, next FROM streams")?;
-        let rows = next.query_map([], |row| Ok((StreamNo(row.get(0)?), row.get(1)?)))?;
+        let rows = next.query_map([], |row| Ok((StreamId(row.get(0)?), row.get(1)?)))?;
         base.next = rows.collect::<rusqlite::Result<_>>()?;
         drop(next);
         let highest = "SELECT max(1, coalesce((SELECT max(number) + 2 FROM queues), 1), \
@@ -214,26 +214,26 @@ impl Base {
 }
 
 /// The log being read.
-struct Reading {
-    files: Files,
+struct Rebuild {
+    files: FileCache,
     writer: Writer,
-    base: Base,
+    base: OldIndex,
     rebuilt: Rebuilt,
 }
 
-impl Reading {
-    fn run(&mut self) -> Loaded<()> {
+impl Rebuild {
+    fn run(&mut self) -> IndexResult<()> {
         let directory = self.files.directory.clone();
-        let mut batch = Batch { changes: Vec::new(), end: self.writer.applied, number: 0 };
+        let mut batch = IndexBatch { changes: Vec::new(), end: self.writer.applied, number: 0 };
         for segment in directory.segments().map_err(ReadError::Io)? {
-            if directory.is_unmade(segment).map_err(ReadError::Io)? {
+            if directory.is_missing_or_unfinished(segment).map_err(ReadError::Io)? {
                 continue;
             }
             let Ok(file) = directory.open(segment) else {
                 self.rebuilt.unreadable += 1;
                 continue;
             };
-            let mut frames = Frames::from(&file, directory.log, SEGMENT_HEAD).map_err(ReadError::Io)?;
+            let mut frames = FrameReader::from(&file, directory.log, SEGMENT_HEADER).map_err(ReadError::Io)?;
             while let Some((number, changes)) = self.next(&mut frames, segment, batch.number)? {
                 batch.end = Position { segment, offset: frames.offset };
                 batch.number = number + 1;
@@ -245,19 +245,24 @@ impl Reading {
     }
 
     /// The next frame that can be read, with its number.
-    fn next(&mut self, frames: &mut Frames<'_>, segment: u64, expected: u64) -> Loaded<Option<(u64, Vec<Change>)>> {
+    fn next(
+        &mut self,
+        frames: &mut FrameReader<'_>,
+        segment: u64,
+        expected: u64,
+    ) -> IndexResult<Option<(u64, Vec<Change>)>> {
         let log = self.files.directory.log;
         loop {
             let at = Position { segment, offset: frames.offset };
             if let Some((head, items, _)) = frames.next().map_err(ReadError::Io)? {
                 let changes = frame::changes(log, &items, at);
-                return Ok(Some((head.number, changes.map_err(|error| LoadError::Contradiction(error.to_string()))?)));
+                return Ok(Some((head.number, changes.map_err(|error| IndexError::Contradiction(error.to_string()))?)));
             }
             let next = frames.next_whole(at.offset).map_err(ReadError::Io)?;
             if next.is_none() && frames.is_unwritten(at.offset).map_err(ReadError::Io)? {
                 return Ok(None);
             }
-            let bytes = frames.damaged_at(at.offset).map_err(ReadError::Io)?;
+            let bytes = frames.until_next_frame(at.offset).map_err(ReadError::Io)?;
             if let Some(mended) = damaged_frame::read(log, expected.max(1), &bytes, at) {
                 frames.offset += mended.length as u64;
                 return Ok(Some((expected.max(1), mended.changes)));
@@ -269,7 +274,7 @@ impl Reading {
     }
 
     /// Takes the changes of one frame.
-    fn take(&mut self, number: u64, changes: &[Change]) -> Loaded<()> {
+    fn take(&mut self, number: u64, changes: &[Change]) -> IndexResult<()> {
         let Self { writer, base, rebuilt, files } = self;
         let known = base.whole_until.is_some_and(|until| number < until);
         writer.transact(|writer| {
@@ -283,7 +288,7 @@ impl Reading {
     }
 
     /// The index is as the log's end has it.
-    fn finish(&mut self, batch: &Batch) -> Loaded<()> {
+    fn finish(&mut self, batch: &IndexBatch) -> IndexResult<()> {
         self.writer.apply(batch)?;
         let conn = &self.writer.conn;
         for (stream, next) in &self.base.next {
@@ -299,14 +304,14 @@ impl Reading {
 /// A change as the new index can take it; `None` where it knows already, or knows nothing of whom it is about.
 fn fitting(
     conn: &Connection,
-    files: &Files,
+    files: &FileCache,
     change: &Change,
     known: bool,
     rebuilt: &mut Rebuilt,
-) -> Loaded<Option<Change>> {
-    let low = |stream: StreamNo| stream_image(conn, stream).ok().map(|image| image.low);
+) -> IndexResult<Option<Change>> {
+    let low = |stream: StreamId| stream_row(conn, stream).ok().map(|image| image.low);
     Ok(match change {
-        Change::Appended(run, _) | Change::Parked(run, _) => match low(run.stream) {
+        Change::Appended(run, _) | Change::Delayed(run, _) => match low(run.stream) {
             None => {
                 rebuilt.unknown_messages += u64::from(run.count);
                 None
@@ -322,32 +327,32 @@ fn fitting(
 }
 
 /// A run that was moved from a file that is gone is new to this index.
-fn moved(conn: &Connection, files: &Files, run: &Run) -> Loaded<Change> {
+fn moved(conn: &Connection, files: &FileCache, run: &Run) -> IndexResult<Change> {
     if lookup::run_with(conn, run.stream, run.first)?.is_some_and(|found| found.first == run.first) {
         return Ok(Change::Moved(*run));
     }
     let time = files.read(run)?.times().into_iter().rev().find_map(|(_, time)| time).unwrap_or(0);
-    let is_lot = lookup::extent(conn, run.stream)?.is_none();
-    Ok(if is_lot { Change::Parked(*run, time) } else { Change::Appended(*run, time) })
+    let is_delay_queue = lookup::extent(conn, run.stream)?.is_none();
+    Ok(if is_delay_queue { Change::Delayed(*run, time) } else { Change::Appended(*run, time) })
 }
 
 fn is_fitting(conn: &Connection, record: &Record, known: bool) -> rusqlite::Result<bool> {
     let has = |sql: &str, value: &dyn rusqlite::ToSql| conn.prepare_cached(sql)?.exists([value]);
-    let stream = |number: &StreamNo| has("SELECT 1 FROM streams WHERE number = ?1", &number.0);
+    let stream = |number: &StreamId| has("SELECT 1 FROM streams WHERE number = ?1", &number.0);
     let queue = |id: &str| has("SELECT 1 FROM queues WHERE id = ?1", &id);
     let group = |id: &str| has("SELECT 1 FROM consumer_groups WHERE id = ?1", &id);
     match record {
-        Record::Unparked(lot, ..) | Record::Emptied { lot, .. } => stream(lot),
+        Record::DelayEnded(delay_queue, ..) | Record::DelayQueuePurged { delay_queue, .. } => stream(delay_queue),
         Record::Expired { stream: number, .. } => stream(number),
         _ if known => Ok(false),
         Record::QueueCreated(row) => Ok(!queue(row.id.as_str())?),
         Record::QueueDeleted(id) | Record::TagsSet(id, _) | Record::RetentionSet(id, _) => queue(id.as_str()),
         Record::GroupCreated(row) => Ok(queue(row.queue.as_str())? && !group(row.id.as_str())?),
         Record::GroupDeleted(_, id) => group(id.as_str()),
-        Record::RuleFixed(reader, _) | Record::Settled { reader, .. } | Record::Purged { reader, .. } => {
-            has("SELECT 1 FROM readers WHERE number = ?1", &reader.0)
+        Record::RuleFixed(cursor, _) | Record::Settled { cursor, .. } | Record::Purged { cursor, .. } => {
+            has("SELECT 1 FROM readers WHERE number = ?1", &cursor.0)
         }
-        Record::Skipped => Ok(true),
-        Record::Appended(..) | Record::Parked(..) => Ok(false),
+        Record::GivenUp => Ok(true),
+        Record::Appended(..) | Record::Delayed(..) => Ok(false),
     }
 }

@@ -16,11 +16,11 @@ use crate::store::{
         DiskStore,
         file_ops::{self, pread, private},
         log::{
-            answered::{self, Answered},
+            answered::{self, AnsweredMark},
             clear, damaged_frame,
-            frame::{self, FRAME_HEAD, ITEM_HEAD},
+            frame::{self, FRAME_HEADER, ITEM_HEADER},
             position::Position,
-            segment::{Directory, Frames, SEGMENT_HEAD},
+            segment::{FrameReader, LogDirectory, SEGMENT_HEADER},
         },
         open::{DataDir, LOG},
         tools::check::{Shadow, hold},
@@ -28,7 +28,7 @@ use crate::store::{
 };
 
 /// What stands for a commit that was given up.
-const NOTHING: &[u8] = b"\"Skipped\"";
+const GIVEN_UP_RECORD: &[u8] = b"\"Skipped\"";
 
 /// What may be given up.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ pub fn plan(dir: &Path) -> Result<Vec<Dropped>, RepairError> {
     let _held = hold(dir)?;
     let shadow = Shadow::of(dir).map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
     let (_, directory, plan) = look(&shadow.path)?;
-    let real = Directory { path: dir.join(LOG), log: directory.log };
+    let real = LogDirectory { path: dir.join(LOG), log: directory.log };
     Ok(plan.into_iter().map(|one| Dropped { file: real.file(one.segment), ..one }).collect())
 }
 
@@ -104,7 +104,7 @@ pub fn repair(dir: &Path, skip: Skip, keep: &Path) -> Result<Vec<Dropped>, Repai
     Ok(plan)
 }
 
-fn look(dir: &Path) -> Result<(DataDir, Directory, Vec<Dropped>), RepairError> {
+fn look(dir: &Path) -> Result<(DataDir, LogDirectory, Vec<Dropped>), RepairError> {
     let mut held = DataDir::lock_existing(dir)?;
     held.lock_log_directory()?;
     let conn = held.open_database()?;
@@ -112,7 +112,7 @@ fn look(dir: &Path) -> Result<(DataDir, Directory, Vec<Dropped>), RepairError> {
         Ok((row.get(0)?, Position { segment: row.get(1)?, offset: row.get(2)? }, row.get(3)?))
     });
     let (log, at, number) = known.map_err(|error| held.explain(error.into()))?;
-    let directory = Directory { path: dir.join(LOG), log };
+    let directory = LogDirectory { path: dir.join(LOG), log };
     let plan = Search {
         directory: &directory,
         answered: answered::read(&directory.path, log).ok().flatten(),
@@ -125,8 +125,8 @@ fn look(dir: &Path) -> Result<(DataDir, Directory, Vec<Dropped>), RepairError> {
 
 /// The log being searched for what cannot be read.
 struct Search<'a> {
-    directory: &'a Directory,
-    answered: Option<Answered>,
+    directory: &'a LogDirectory,
+    answered: Option<AnsweredMark>,
     /// The number of the next commit.
     number: u64,
     plan: Vec<Dropped>,
@@ -137,7 +137,7 @@ impl Search<'_> {
         let (mut segment, mut offset) = (at.segment, at.offset);
         loop {
             let file = self.directory.open(segment)?;
-            let mut frames = Frames::from(&file, self.directory.log, offset)?;
+            let mut frames = FrameReader::from(&file, self.directory.log, offset)?;
             while self.step(&mut frames, segment)? {}
             let begin = frames.offset;
             match self.first_of(segment + 1)? {
@@ -145,7 +145,7 @@ impl Search<'_> {
                     if number > self.number {
                         self.drop_until(number, Position { segment, offset: begin }, file.metadata()?.len() - begin);
                     }
-                    (segment, offset) = (segment + 1, SEGMENT_HEAD);
+                    (segment, offset) = (segment + 1, SEGMENT_HEADER);
                 }
                 None => {
                     self.drop_end(Position { segment, offset: begin }, &file)?;
@@ -156,7 +156,7 @@ impl Search<'_> {
     }
 
     /// Passes one commit, or what is in front of the next one that can be read.
-    fn step(&mut self, frames: &mut Frames<'_>, segment: u64) -> io::Result<bool> {
+    fn step(&mut self, frames: &mut FrameReader<'_>, segment: u64) -> io::Result<bool> {
         let at = Position { segment, offset: frames.offset };
         if frames.next()?.is_some_and(|(head, ..)| head.number == self.number) {
             self.number += 1;
@@ -164,7 +164,7 @@ impl Search<'_> {
         }
         frames.offset = at.offset;
         let next = frames.next_whole(at.offset)?;
-        let bytes = frames.damaged_at(at.offset)?;
+        let bytes = frames.until_next_frame(at.offset)?;
         if let Some(mended) = damaged_frame::read(self.directory.log, self.number, &bytes, at) {
             frames.offset += mended.length as u64;
             self.number += 1;
@@ -179,15 +179,15 @@ impl Search<'_> {
 
     /// The number of the first whole frame of a file, if there is such a file.
     fn first_of(&self, segment: u64) -> io::Result<Option<u64>> {
-        if self.directory.is_unmade(segment)? {
+        if self.directory.is_missing_or_unfinished(segment)? {
             return Ok(None);
         }
         let file = self.directory.open(segment)?;
-        let mut frames = Frames::from(&file, self.directory.log, SEGMENT_HEAD)?;
+        let mut frames = FrameReader::from(&file, self.directory.log, SEGMENT_HEADER)?;
         if let Some((head, ..)) = frames.next()? {
             return Ok(Some(head.number));
         }
-        let next = frames.next_whole(SEGMENT_HEAD)?;
+        let next = frames.next_whole(SEGMENT_HEADER)?;
         Ok(next.map(|_| self.number))
     }
 
@@ -211,7 +211,7 @@ impl Search<'_> {
 }
 
 /// Writes what is given up into a file: a line for each part, with its bytes in hexadecimal without the zeros at its end.
-fn keep_bytes(directory: &Directory, plan: &[Dropped], keep: &Path) -> io::Result<()> {
+fn keep_bytes(directory: &LogDirectory, plan: &[Dropped], keep: &Path) -> io::Result<()> {
     let mut kept = private().write(true).create_new(true).open(keep)?;
     for one in plan {
         let mut bytes = vec![0; usize::try_from(one.bytes).unwrap_or(0)];
@@ -224,7 +224,7 @@ fn keep_bytes(directory: &Directory, plan: &[Dropped], keep: &Path) -> io::Resul
     kept.sync_all()
 }
 
-fn give_up(directory: &Directory, one: &Dropped) -> Result<(), RepairError> {
+fn give_up(directory: &LogDirectory, one: &Dropped) -> Result<(), RepairError> {
     let failed = |source| RepairError::File { path: directory.file(one.segment), source };
     let file = directory.open(one.segment).map_err(failed)?;
     if one.end {
@@ -241,9 +241,9 @@ fn give_up(directory: &Directory, one: &Dropped) -> Result<(), RepairError> {
     file_ops::write(&file, &frames, one.offset).and_then(|()| file_ops::sync_all(&file)).map_err(failed)
 }
 
-/// Frames that change nothing, in the place of others.
+/// FrameReader that change nothing, in the place of others.
 fn nothing(log: u32, one: &Dropped) -> Option<BytesMut> {
-    let least = FRAME_HEAD + ITEM_HEAD + NOTHING.len();
+    let least = FRAME_HEADER + ITEM_HEADER + GIVEN_UP_RECORD.len();
     let length = usize::try_from(one.bytes).ok()?;
     let spare = length.checked_sub(least.checked_mul(usize::try_from(one.commits).ok()?)?)?;
     let mut bytes = BytesMut::with_capacity(length);
@@ -251,13 +251,13 @@ fn nothing(log: u32, one: &Dropped) -> Option<BytesMut> {
         let blanks = if number + 1 == one.commit + one.commits { spare } else { 0 };
         let mut items = BytesMut::new();
         items.put_u8(frame::RECORD);
-        items.put_u32_le(frame::four_bytes(NOTHING.len() + blanks));
-        items.put_slice(NOTHING);
+        items.put_u32_le(frame::four_bytes(GIVEN_UP_RECORD.len() + blanks));
+        items.put_slice(GIVEN_UP_RECORD);
         items.put_bytes(b' ', blanks);
         bytes.put_slice(&frame::MARK);
         bytes.put_u32_le(frame::four_bytes(items.len()));
         bytes.put_u64_le(number);
-        bytes.put_u32_le(frame::checksum_of_frame(log, number, &items));
+        bytes.put_u32_le(frame::frame_checksum(log, number, &items));
         bytes.put_slice(&items);
     }
     Some(bytes)

@@ -2,27 +2,34 @@
 #![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
 use crate::{
-    broker::embedded::{config::Keeping, state::cursor::*},
-    store::{Damaged, StreamMark},
+    broker::embedded::{config::EffectiveRetention, state::cursor::*},
+    store::{Damaged, StreamSnapshot},
 };
 use dms_protocol::queue::{TagFilter, TagMode};
 
-const STREAM: StreamNo = StreamNo(1);
-const KEEPING: Keeping = Keeping { retention_ms: 1_000, when_settled: false };
+const STREAM: StreamId = StreamId(1);
+const KEEPING: EffectiveRetention = EffectiveRetention { retention_ms: 1_000, when_settled: false };
 
-fn message(seq: u64, tag: &str) -> Arc<Stored> {
+fn message(seq: u64, tag: &str) -> Arc<StoredMessage> {
     let tags = if tag.is_empty() { Vec::new() } else { vec![tag.to_owned()] };
-    Arc::new(Stored { seq, entered_ms: 0, json: "{}".into(), body_bytes: 10, tags: tags.into(), dead_letter: None })
+    Arc::new(StoredMessage {
+        seq,
+        entered_ms: 0,
+        json: "{}".into(),
+        body_bytes: 10,
+        tags: tags.into(),
+        dead_letter: None,
+    })
 }
 
 /// All there is, whole.
-fn found(messages: Vec<Arc<Stored>>) -> Found {
-    Found { messages, damaged: Vec::new(), until: u64::MAX }
+fn found(messages: Vec<Arc<StoredMessage>>) -> ReadBatch {
+    ReadBatch { messages, damaged: Vec::new(), until: u64::MAX }
 }
 
 /// A stream `1..=length` of which nothing is in memory.
 fn cold(length: u64) -> Stream {
-    Stream::new(StreamMark { low: 1, next: length + 1, oldest: Some(0), newest: 0 }, KEEPING)
+    Stream::new(StreamSnapshot { low: 1, next: length + 1, oldest: Some(0), newest: 0 }, KEEPING)
 }
 
 /// A stream of messages with these labels, all in memory.
@@ -32,17 +39,17 @@ fn warm<'a>(labels: impl IntoIterator<Item = &'a str>) -> Stream {
     stream
 }
 
-fn reader(head: u64, ready: &[(u64, u32)]) -> Reader {
-    Reader::new(STREAM, ReaderMark { head, consumed: 0, ready: ready.to_vec(), rule: None })
+fn cursor(head: u64, ready: &[(u64, u32)]) -> Cursor {
+    Cursor::new(STREAM, CursorSnapshot { head, consumed: 0, ready: ready.to_vec(), rule: None })
 }
 
-fn by_label(label: &str) -> Reader {
+fn by_label(label: &str) -> Cursor {
     let rule = TagFilter { tags: vec![label.to_owned()], mode: TagMode::Or };
-    Reader::new(STREAM, ReaderMark { head: 1, consumed: 0, ready: Vec::new(), rule: Some(rule) })
+    Cursor::new(STREAM, CursorSnapshot { head: 1, consumed: 0, ready: Vec::new(), rule: Some(rule) })
 }
 
-fn want(messages: usize) -> Want {
-    Want { messages, bytes: 1_000 }
+fn want(messages: usize) -> BatchLimit {
+    BatchLimit { messages, bytes: 1_000 }
 }
 
 /// The places of a batch and what was passed over, or what it was instead.
@@ -55,116 +62,116 @@ fn batch(taken: Take) -> (Vec<u64>, Vec<Range<u64>>) {
 
 #[test]
 fn what_is_not_in_memory_is_asked_for_and_then_there() {
-    let (stream, mut reader) = (cold(20), reader(1, &[]));
-    let Take::Missing(read) = reader.take(&stream, want(3)) else { panic!() };
-    assert_eq!(read, Read::From { place: 1, end: 21 });
-    reader.fill(&read, found((1..=4).map(|seq| message(seq, "")).collect()));
-    assert_eq!(batch(reader.take(&stream, want(3))).0, [1, 2, 3]);
+    let (stream, mut cursor) = (cold(20), cursor(1, &[]));
+    let Take::Missing(read) = cursor.take(&stream, want(3)) else { panic!() };
+    assert_eq!(read, ReadRequest::From { place: 1, end: 21 });
+    cursor.fill(&read, found((1..=4).map(|seq| message(seq, "")).collect()));
+    assert_eq!(batch(cursor.take(&stream, want(3))).0, [1, 2, 3]);
     // A batch is filled up rather than handed out short.
-    let Take::Missing(read) = reader.take(&stream, want(3)) else { panic!() };
-    assert_eq!(read, Read::From { place: 5, end: 21 });
-    reader.fill(&read, found((5..=9).map(|seq| message(seq, "")).collect()));
-    assert_eq!(batch(reader.take(&stream, want(3))).0, [4, 5, 6]);
-    assert_eq!(reader.available(&stream), 14);
+    let Take::Missing(read) = cursor.take(&stream, want(3)) else { panic!() };
+    assert_eq!(read, ReadRequest::From { place: 5, end: 21 });
+    cursor.fill(&read, found((5..=9).map(|seq| message(seq, "")).collect()));
+    assert_eq!(batch(cursor.take(&stream, want(3))).0, [4, 5, 6]);
+    assert_eq!(cursor.available(&stream), 14);
 }
 
 #[test]
 fn messages_are_read_before_they_are_asked_for() {
-    let (stream, mut reader) = (cold(20), reader(1, &[]));
-    assert_eq!(reader.read_ahead(&stream), None, "nothing was read yet");
-    reader.fill(&Read::From { place: 1, end: 21 }, found((1..=5).map(|seq| message(seq, "")).collect()));
-    assert_eq!(reader.read_ahead(&stream), Some(Read::From { place: 6, end: 21 }));
-    assert_eq!(batch(reader.take(&stream, want(5))).0, [1, 2, 3, 4, 5]);
-    reader.fill(&Read::From { place: 6, end: 21 }, found((6..=9).map(|seq| message(seq, "")).collect()));
-    assert_eq!(batch(reader.take(&stream, want(3))).0, [6, 7, 8]);
+    let (stream, mut cursor) = (cold(20), cursor(1, &[]));
+    assert_eq!(cursor.prefetch(&stream), None, "nothing was read yet");
+    cursor.fill(&ReadRequest::From { place: 1, end: 21 }, found((1..=5).map(|seq| message(seq, "")).collect()));
+    assert_eq!(cursor.prefetch(&stream), Some(ReadRequest::From { place: 6, end: 21 }));
+    assert_eq!(batch(cursor.take(&stream, want(5))).0, [1, 2, 3, 4, 5]);
+    cursor.fill(&ReadRequest::From { place: 6, end: 21 }, found((6..=9).map(|seq| message(seq, "")).collect()));
+    assert_eq!(batch(cursor.take(&stream, want(3))).0, [6, 7, 8]);
     // What comes twice is taken once.
-    reader.fill(&Read::From { place: 6, end: 21 }, found((6..=11).map(|seq| message(seq, "")).collect()));
-    assert_eq!(batch(reader.take(&stream, want(3))).0, [9, 10, 11]);
+    cursor.fill(&ReadRequest::From { place: 6, end: 21 }, found((6..=11).map(|seq| message(seq, "")).collect()));
+    assert_eq!(batch(cursor.take(&stream, want(3))).0, [9, 10, 11]);
 }
 
 /// Retention deletes while a read is on its way: what is gone is passed over, and nothing is asked for again and again.
 #[test]
 fn what_the_store_no_longer_has_is_passed_over() {
-    let (stream, mut reader) = (cold(20), reader(1, &[]));
-    let read = Read::From { place: 1, end: 21 };
-    reader.fill(&read, found(vec![message(5, ""), message(6, ""), message(9, "")]));
-    assert_eq!(batch(reader.take(&stream, want(2))).0, [5, 6]);
-    let Take::Missing(read) = reader.take(&stream, want(2)) else { panic!() };
-    assert_eq!(read, Read::From { place: 7, end: 21 });
-    reader.fill(&read, found(Vec::new()));
-    assert!(matches!(reader.take(&stream, want(2)), Take::Nothing));
-    assert_eq!(reader.available(&stream), 0);
+    let (stream, mut cursor) = (cold(20), cursor(1, &[]));
+    let read = ReadRequest::From { place: 1, end: 21 };
+    cursor.fill(&read, found(vec![message(5, ""), message(6, ""), message(9, "")]));
+    assert_eq!(batch(cursor.take(&stream, want(2))).0, [5, 6]);
+    let Take::Missing(read) = cursor.take(&stream, want(2)) else { panic!() };
+    assert_eq!(read, ReadRequest::From { place: 7, end: 21 });
+    cursor.fill(&read, found(Vec::new()));
+    assert!(matches!(cursor.take(&stream, want(2)), Take::Nothing));
+    assert_eq!(cursor.available(&stream), 0);
 }
 
 #[test]
 fn failed_messages_come_first_and_are_read_by_place() {
-    let (mut stream, mut reader) = (cold(10), reader(11, &[(3, 1), (7, 2), (9, 0)]));
+    let (mut stream, mut cursor) = (cold(10), cursor(11, &[(3, 1), (7, 2), (9, 0)]));
     stream.push(message(11, ""));
-    let Take::Missing(read) = reader.take(&stream, want(10)) else { panic!() };
-    assert_eq!(read, Read::These(vec![3, 7, 9]));
+    let Take::Missing(read) = cursor.take(&stream, want(10)) else { panic!() };
+    assert_eq!(read, ReadRequest::Sequences(vec![3, 7, 9]));
     // 7 is gone, and 9 did not fit into the read.
-    reader.fill(&Read::These(vec![3, 7, 8]), found(vec![message(3, ""), message(8, "")]));
-    assert_eq!(reader.ready_from(0).collect::<Vec<_>>(), [(3, 1), (9, 0)]);
-    reader.fill(&Read::These(vec![9]), found(vec![message(9, "")]));
-    let Take::Batch(entries, _) = reader.take(&stream, want(10)) else { panic!() };
+    cursor.fill(&ReadRequest::Sequences(vec![3, 7, 8]), found(vec![message(3, ""), message(8, "")]));
+    assert_eq!(cursor.ready_from(0).collect::<Vec<_>>(), [(3, 1), (9, 0)]);
+    cursor.fill(&ReadRequest::Sequences(vec![9]), found(vec![message(9, "")]));
+    let Take::Batch(entries, _) = cursor.take(&stream, want(10)) else { panic!() };
     let entries: Vec<_> = entries.iter().map(|entry| (entry.message.seq, entry.failures)).collect();
     assert_eq!(entries, [(3, 1), (9, 0), (11, 0)]);
 }
 
 #[test]
 fn a_batch_keeps_to_its_bytes_but_is_never_empty() {
-    let (stream, mut reader) = (warm([""; 5]), reader(1, &[]));
-    let want = |bytes| Want { messages: 10, bytes };
-    assert_eq!(batch(reader.take(&stream, want(9))).0, [1]);
-    assert_eq!(batch(reader.take(&stream, want(20))).0, [2, 3]);
-    assert_eq!(batch(reader.take(&stream, want(29))).0, [4, 5]);
+    let (stream, mut cursor) = (warm([""; 5]), cursor(1, &[]));
+    let want = |bytes| BatchLimit { messages: 10, bytes };
+    assert_eq!(batch(cursor.take(&stream, want(9))).0, [1]);
+    assert_eq!(batch(cursor.take(&stream, want(20))).0, [2, 3]);
+    assert_eq!(batch(cursor.take(&stream, want(29))).0, [4, 5]);
 }
 
 #[test]
 fn a_batch_records_what_was_passed_over_on_the_way_to_it() {
-    let (stream, mut reader) = (warm(["", "x", "", "", "x", ""]), by_label("x"));
-    assert_eq!(batch(reader.take(&stream, want(10))), (vec![2, 5], vec![1..2, 3..5, 6..7]));
-    assert_eq!(reader.durable_head(), 7);
-    assert!(matches!(reader.take(&stream, want(10)), Take::Nothing));
+    let (stream, mut cursor) = (warm(["", "x", "", "", "x", ""]), by_label("x"));
+    assert_eq!(batch(cursor.take(&stream, want(10))), (vec![2, 5], vec![1..2, 3..5, 6..7]));
+    assert_eq!(cursor.durable_head(), 7);
+    assert!(matches!(cursor.take(&stream, want(10)), Take::Nothing));
 }
 
 #[test]
 fn passing_over_much_takes_turns_and_is_recorded_by_itself() {
-    let (stream, mut reader) = (warm(["y"; 2_500]), by_label("x"));
-    assert!(matches!(reader.take(&stream, want(1)), Take::More));
-    let skips = reader.overdue_skips(stream.low).unwrap();
+    let (stream, mut cursor) = (warm(["y"; 2_500]), by_label("x"));
+    assert!(matches!(cursor.take(&stream, want(1)), Take::More));
+    let skips = cursor.overdue_skips(stream.low).unwrap();
     assert_eq!((skips.skipped, skips.head), (vec![1..1_025], 1_025));
-    assert!(matches!(reader.take(&stream, want(1)), Take::More));
-    assert!(matches!(reader.take(&stream, want(1)), Take::Nothing));
-    assert_eq!(reader.overdue_skips(stream.low).unwrap().head, 2_501);
-    assert!(reader.overdue_skips(stream.low).is_none());
+    assert!(matches!(cursor.take(&stream, want(1)), Take::More));
+    assert!(matches!(cursor.take(&stream, want(1)), Take::Nothing));
+    assert_eq!(cursor.overdue_skips(stream.low).unwrap().head, 2_501);
+    assert!(cursor.overdue_skips(stream.low).is_none());
 }
 
 /// Messages that were out when the broker stopped: the rule passes over those it always passed over.
 #[test]
 fn after_a_restart_the_rule_sorts_out_what_was_out() {
     let stream = warm(["", "x", ""]);
-    let mut reader = by_label("x");
-    let _ = reader.take(&stream, want(1));
-    let mut restarted = Reader { ready: BTreeMap::new(), ..by_label("x") };
+    let mut cursor = by_label("x");
+    let _ = cursor.take(&stream, want(1));
+    let mut restarted = Cursor { ready: BTreeMap::new(), ..by_label("x") };
     for seq in 1..=2 {
         restarted.ready.insert(seq, Ready::new(0));
     }
     restarted.head = 3;
-    restarted.attributed = 3;
-    restarted.fill(&Read::These(vec![1, 2]), found(vec![message(1, ""), message(2, "x")]));
+    restarted.recorded_head = 3;
+    restarted.fill(&ReadRequest::Sequences(vec![1, 2]), found(vec![message(1, ""), message(2, "x")]));
     assert_eq!(batch(restarted.take(&stream, want(10))), (vec![2], vec![1..2, 3..4]));
 }
 
 #[test]
 fn expiry_takes_what_is_failed_and_what_was_not_looked_at() {
-    let (mut stream, mut reader) = (warm([""; 10]), reader(5, &[(2, 1), (4, 1)]));
+    let (mut stream, mut cursor) = (warm([""; 10]), cursor(5, &[(2, 1), (4, 1)]));
     stream.expire(4, Some(0));
-    reader.expire(4);
-    assert_eq!(reader.available(&stream), 7);
+    cursor.expire(4);
+    assert_eq!(cursor.available(&stream), 7);
     stream.expire(8, Some(0));
-    reader.expire(8);
-    assert_eq!(batch(reader.take(&stream, want(10))).0, [8, 9, 10]);
+    cursor.expire(8);
+    assert_eq!(batch(cursor.take(&stream, want(10))).0, [8, 9, 10]);
 }
 
 fn damaged(seq: u64) -> Damaged {
@@ -174,55 +181,58 @@ fn damaged(seq: u64) -> Damaged {
 /// Damaged messages are passed over and not settled: nothing records them, and a restart looks at them again.
 #[test]
 fn damaged_messages_are_set_aside() {
-    let (stream, mut reader) = (cold(8), reader(1, &[]));
-    let read = Read::From { place: 1, end: 9 };
+    let (stream, mut cursor) = (cold(8), cursor(1, &[]));
+    let read = ReadRequest::From { place: 1, end: 9 };
     let messages = [2, 4, 5].map(|seq| message(seq, "")).to_vec();
-    reader.fill(&read, Found { messages, damaged: [1, 3, 6].map(damaged).to_vec(), until: 7 });
-    assert_eq!(batch(reader.take(&stream, want(3))), (vec![2, 4, 5], vec![]));
-    assert_eq!(reader.aside.len(), 3);
-    let Take::Missing(read) = reader.take(&stream, want(3)) else { panic!() };
-    assert_eq!(read, Read::From { place: 7, end: 9 });
-    reader.fill(&read, Found { messages: vec![], damaged: vec![damaged(7)], until: 8 });
-    assert_eq!(reader.available(&stream), 1, "8 was not looked at yet");
-    let Take::Missing(read) = reader.take(&stream, want(3)) else { panic!() };
-    assert_eq!(read, Read::From { place: 8, end: 9 });
-    reader.fill(&read, found(vec![message(8, "")]));
-    assert_eq!(batch(reader.take(&stream, want(3))), (vec![8], vec![]), "6 and 7 are not settled");
+    cursor.fill(&read, ReadBatch { messages, damaged: [1, 3, 6].map(damaged).to_vec(), until: 7 });
+    assert_eq!(batch(cursor.take(&stream, want(3))), (vec![2, 4, 5], vec![]));
+    assert_eq!(cursor.set_aside.len(), 3);
+    let Take::Missing(read) = cursor.take(&stream, want(3)) else { panic!() };
+    assert_eq!(read, ReadRequest::From { place: 7, end: 9 });
+    cursor.fill(&read, ReadBatch { messages: vec![], damaged: vec![damaged(7)], until: 8 });
+    assert_eq!(cursor.available(&stream), 1, "8 was not looked at yet");
+    let Take::Missing(read) = cursor.take(&stream, want(3)) else { panic!() };
+    assert_eq!(read, ReadRequest::From { place: 8, end: 9 });
+    cursor.fill(&read, found(vec![message(8, "")]));
+    assert_eq!(batch(cursor.take(&stream, want(3))), (vec![8], vec![]), "6 and 7 are not settled");
     let skipped = Settlement { skipped: vec![1..2, 6..7], head: 9, ..Settlement::default() };
-    reader.settle(None, &skipped, 1);
-    assert_eq!(reader.aside.places().into_iter().collect::<Vec<_>>(), [3, 7]);
-    reader.expire(7);
-    assert_eq!(reader.aside.len(), 1);
+    cursor.settle(None, &skipped, 1);
+    assert_eq!(cursor.set_aside.places().into_iter().collect::<Vec<_>>(), [3, 7]);
+    cursor.expire(7);
+    assert_eq!(cursor.set_aside.len(), 1);
 }
 
 /// The same for messages that failed, or were out when the broker stopped.
 #[test]
 fn damaged_messages_among_the_failed_are_set_aside() {
-    let (stream, mut reader) = (cold(10), reader(11, &[(3, 1), (7, 2), (9, 0)]));
-    let Take::Missing(read) = reader.take(&stream, want(10)) else { panic!() };
-    reader.fill(&read, Found { messages: vec![], damaged: vec![damaged(3), damaged(7)], until: 9 });
-    assert_eq!(reader.ready_from(0).collect::<Vec<_>>(), [(9, 0)]);
-    reader.fill(&Read::These(vec![9]), found(vec![message(9, "")]));
-    assert_eq!(batch(reader.take(&stream, want(10))), (vec![9], vec![]));
-    assert_eq!((reader.aside.len(), reader.available(&stream)), (2, 0));
+    let (stream, mut cursor) = (cold(10), cursor(11, &[(3, 1), (7, 2), (9, 0)]));
+    let Take::Missing(read) = cursor.take(&stream, want(10)) else { panic!() };
+    cursor.fill(&read, ReadBatch { messages: vec![], damaged: vec![damaged(3), damaged(7)], until: 9 });
+    assert_eq!(cursor.ready_from(0).collect::<Vec<_>>(), [(9, 0)]);
+    cursor.fill(&ReadRequest::Sequences(vec![9]), found(vec![message(9, "")]));
+    assert_eq!(batch(cursor.take(&stream, want(10))), (vec![9], vec![]));
+    assert_eq!((cursor.set_aside.len(), cursor.available(&stream)), (2, 0));
 }
 
 /// What the disk gives back again is looked for again, and was never recorded as passed over.
 #[test]
 fn what_was_unreadable_is_looked_for_again() {
     for leased in [false, true] {
-        let (stream, mut reader) = (cold(5), reader(1, &[]));
+        let (stream, mut cursor) = (cold(5), cursor(1, &[]));
         let damaged = [1, 2].map(|seq| Damaged { is_unreadable: true, ..damaged(seq) }).to_vec();
         let messages = [3, 4, 5].map(|seq| message(seq, "")).to_vec();
-        reader.fill(&Read::From { place: 1, end: 6 }, Found { messages, damaged, until: u64::MAX });
+        cursor.fill(&ReadRequest::From { place: 1, end: 6 }, ReadBatch { messages, damaged, until: u64::MAX });
         if leased {
-            assert_eq!(batch(reader.take(&stream, want(10))), (vec![3, 4, 5], vec![]));
+            assert_eq!(batch(cursor.take(&stream, want(10))), (vec![3, 4, 5], vec![]));
         }
-        assert!(reader.look_again_for_unreadable() && !reader.look_again_for_unreadable());
-        let Take::Missing(read) = reader.take(&stream, want(10)) else { panic!() };
-        assert_eq!(read, if leased { Read::These(vec![1, 2]) } else { Read::From { place: 1, end: 6 } });
+        assert!(cursor.retry_unreadable() && !cursor.retry_unreadable());
+        let Take::Missing(read) = cursor.take(&stream, want(10)) else { panic!() };
+        assert_eq!(
+            read,
+            if leased { ReadRequest::Sequences(vec![1, 2]) } else { ReadRequest::From { place: 1, end: 6 } }
+        );
         let last = if leased { 2 } else { 5 };
-        reader.fill(&read, found((1..=last).map(|seq| message(seq, "")).collect()));
-        assert_eq!(batch(reader.take(&stream, want(10))), ((1..=last).collect(), vec![]));
+        cursor.fill(&read, found((1..=last).map(|seq| message(seq, "")).collect()));
+        assert_eq!(batch(cursor.take(&stream, want(10))), ((1..=last).collect(), vec![]));
     }
 }

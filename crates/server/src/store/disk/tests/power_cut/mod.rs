@@ -104,8 +104,8 @@ impl Round {
             let mut rng = self.rng.fork();
             match workload::step(self.held(), &mut rng) {
                 Step::Commit(records) => self.commit(&store, &records)?,
-                Step::CatchUp => self.allow(store.catch_up())?,
-                Step::Tidy => self.allow(store.tidy().map(drop))?,
+                Step::CatchUp => self.allow(store.flush_memtable())?,
+                Step::Tidy => self.allow(store.maintain().map(drop))?,
                 Step::Restart(in_order) => {
                     self.allow(store.release(in_order))?;
                     store = self.open(dir)?;

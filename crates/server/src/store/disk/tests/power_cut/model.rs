@@ -8,7 +8,7 @@ use std::{
 use crate::{
     broker::RetentionPolicy,
     store::{
-        GroupRow, LotMark, QueueRow, ReaderMark, Settlement, Stored, StreamMark,
+        CursorSnapshot, DelayQueueSnapshot, GroupRow, QueueRow, Settlement, StoredMessage, StreamSnapshot,
         disk::{tests::ALL, *},
     },
 };
@@ -20,7 +20,7 @@ pub(crate) struct Stream {
     pub(crate) low: u64,
     pub(crate) next: u64,
     pub(crate) newest: i64,
-    pub(crate) messages: BTreeMap<u64, Arc<Stored>>,
+    pub(crate) messages: BTreeMap<u64, Arc<StoredMessage>>,
 }
 
 /// A queue, less its messages.
@@ -33,7 +33,7 @@ pub(crate) struct Queue {
 
 /// A group's position.
 #[derive(Clone, Debug)]
-pub(crate) struct Reader {
+pub(crate) struct Cursor {
     pub(crate) stream: u32,
     start: u64,
     head: u64,
@@ -50,7 +50,7 @@ pub(crate) struct Model {
     pub(crate) queues: BTreeMap<u32, Queue>,
     pub(crate) groups: BTreeMap<u32, GroupRow>,
     pub(crate) streams: BTreeMap<u32, Stream>,
-    pub(crate) readers: BTreeMap<u32, Reader>,
+    pub(crate) cursors: BTreeMap<u32, Cursor>,
 }
 
 impl Default for Model {
@@ -60,7 +60,7 @@ impl Default for Model {
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
             streams: BTreeMap::new(),
-            readers: BTreeMap::new(),
+            cursors: BTreeMap::new(),
         }
     }
 }
@@ -79,22 +79,22 @@ struct SeenQueue {
     tags: Vec<QueueTag>,
     retention: RetentionPolicy,
     stream: SeenStream,
-    lot: LotMark,
-    parked: Vec<Arc<Stored>>,
+    delay_queue: DelayQueueSnapshot,
+    delayed: Vec<Arc<StoredMessage>>,
 }
 
 #[derive(Debug, PartialEq)]
 struct SeenGroup {
     row: GroupRow,
-    reader: ReaderMark,
+    cursor: CursorSnapshot,
     dead_letters: SeenStream,
-    dead_letter_reader: ReaderMark,
+    dead_letter_cursor: CursorSnapshot,
 }
 
 #[derive(Debug, PartialEq)]
 struct SeenStream {
     marks: (u64, u64, i64),
-    messages: Vec<Arc<Stored>>,
+    messages: Vec<Arc<StoredMessage>>,
 }
 
 impl Seen {
@@ -110,7 +110,7 @@ impl Seen {
     }
 }
 
-impl Reader {
+impl Cursor {
     fn new(stream: u32, start: u64) -> Self {
         let (settled, failures) = (BTreeSet::new(), BTreeMap::new());
         Self { stream, start, head: start, consumed: 0, settled, failures, rule: None }
@@ -129,10 +129,10 @@ impl Reader {
         self.failures.extend(settlement.failed.iter().copied());
     }
 
-    fn mark(&self, stream: &Stream) -> ReaderMark {
+    fn mark(&self, stream: &Stream) -> CursorSnapshot {
         let failures = |place| (place, self.failures.get(&place).copied().unwrap_or_default());
         let ready = self.open(stream, self.head).into_iter().map(failures).collect();
-        ReaderMark { head: self.head, consumed: self.consumed, ready, rule: self.rule.clone() }
+        CursorSnapshot { head: self.head, consumed: self.consumed, ready, rule: self.rule.clone() }
     }
 }
 
@@ -141,7 +141,7 @@ impl Stream {
         Self { low: 1, next: 1, newest: 0, messages: BTreeMap::new() }
     }
 
-    fn add(&mut self, message: &Arc<Stored>) {
+    fn add(&mut self, message: &Arc<StoredMessage>) {
         self.next = message.seq + 1;
         self.messages.insert(message.seq, message.clone());
     }
@@ -164,8 +164,8 @@ impl Model {
             Record::GroupCreated(row) => {
                 let queue = self.queue(&row.queue).row.number;
                 self.streams.insert(row.number + 1, Stream::new());
-                self.readers.insert(row.number, Reader::new(queue, row.start));
-                self.readers.insert(row.number + 1, Reader::new(row.number + 1, 1));
+                self.cursors.insert(row.number, Cursor::new(queue, row.start));
+                self.cursors.insert(row.number + 1, Cursor::new(row.number + 1, 1));
                 self.groups.insert(row.number, row.clone());
                 self.next_number = row.number + 2;
             }
@@ -181,35 +181,35 @@ impl Model {
             }
             Record::TagsSet(id, tags) => self.queue(id).tags = tags.clone(),
             Record::RetentionSet(id, retention) => self.queue(id).retention = *retention,
-            Record::Purged { reader, below } => {
-                let reader = self.readers.get_mut(&reader.0).unwrap();
-                reader.settled.extend(reader.start..*below);
-                reader.head = reader.head.max(*below);
+            Record::Purged { cursor, below } => {
+                let cursor = self.cursors.get_mut(&cursor.0).unwrap();
+                cursor.settled.extend(cursor.start..*below);
+                cursor.head = cursor.head.max(*below);
             }
-            Record::Emptied { lot, below } => {
-                self.streams.get_mut(&lot.0).unwrap().messages.retain(|place, _| place >= below);
+            Record::DelayQueuePurged { delay_queue, below } => {
+                self.streams.get_mut(&delay_queue.0).unwrap().messages.retain(|place, _| place >= below);
             }
-            Record::RuleFixed(reader, rule) => {
-                self.readers.get_mut(&reader.0).unwrap().rule = Some(rule.clone());
+            Record::RuleFixed(cursor, rule) => {
+                self.cursors.get_mut(&cursor.0).unwrap().rule = Some(rule.clone());
             }
             Record::Appended(stream, message) => {
                 let stream = self.streams.get_mut(&stream.0).unwrap();
                 stream.add(message);
                 stream.newest = stream.newest.max(message.entered_ms);
             }
-            Record::Parked(lot, message) => self.streams.get_mut(&lot.0).unwrap().add(message),
-            Record::Unparked(lot, _, place) => {
-                self.streams.get_mut(&lot.0).unwrap().messages.remove(place);
+            Record::Delayed(delay_queue, message) => self.streams.get_mut(&delay_queue.0).unwrap().add(message),
+            Record::DelayEnded(delay_queue, _, place) => {
+                self.streams.get_mut(&delay_queue.0).unwrap().messages.remove(place);
             }
-            Record::Settled { reader, settlement, .. } => self.readers.get_mut(&reader.0).unwrap().settle(settlement),
-            Record::Skipped => {}
+            Record::Settled { cursor, settlement, .. } => self.cursors.get_mut(&cursor.0).unwrap().settle(settlement),
+            Record::GivenUp => {}
             Record::Expired { stream, low, .. } => {
                 let number = stream.0;
                 let stream = self.streams.get_mut(&number).unwrap();
                 stream.low = stream.low.max(*low);
                 stream.messages.retain(|place, _| place >= low);
-                for reader in self.readers.values_mut().filter(|reader| reader.stream == number) {
-                    reader.head = reader.head.max(*low);
+                for cursor in self.cursors.values_mut().filter(|cursor| cursor.stream == number) {
+                    cursor.head = cursor.head.max(*low);
                 }
             }
         }
@@ -223,33 +223,33 @@ impl Model {
         let owners: BTreeSet<u32> =
             self.queues.keys().chain(self.groups.keys()).flat_map(|number| [*number, number + 1]).collect();
         self.streams.retain(|number, _| owners.contains(number));
-        self.readers.retain(|number, _| owners.contains(number));
+        self.cursors.retain(|number, _| owners.contains(number));
     }
 
     pub(crate) fn see(&self) -> Seen {
         let queue = |Queue { row, tags, retention }: &Queue| {
-            let lot = &self.streams[&row.lot().0];
-            let mut parked: Vec<_> = lot.messages.values().cloned().collect();
-            parked.sort_by_key(|message| (message.entered_ms, message.seq));
-            let next_due = parked.first().map(|message| message.entered_ms);
+            let delay_queue = &self.streams[&row.delay_queue().0];
+            let mut delayed: Vec<_> = delay_queue.messages.values().cloned().collect();
+            delayed.sort_by_key(|message| (message.entered_ms, message.seq));
+            let next_due = delayed.first().map(|message| message.entered_ms);
             SeenQueue {
                 row: row.clone(),
                 tags: tags.clone(),
                 retention: *retention,
                 stream: self.streams[&row.number].see(),
-                lot: LotMark { next: lot.next, count: parked.len() as u64, next_due },
-                parked,
+                delay_queue: DelayQueueSnapshot { next: delay_queue.next, count: delayed.len() as u64, next_due },
+                delayed,
             }
         };
         let mark = |number: u32| {
-            let reader = &self.readers[&number];
-            reader.mark(&self.streams[&reader.stream])
+            let cursor = &self.cursors[&number];
+            cursor.mark(&self.streams[&cursor.stream])
         };
         let group = |row: &GroupRow| SeenGroup {
             row: row.clone(),
-            reader: mark(row.number),
+            cursor: mark(row.number),
             dead_letters: self.streams[&row.dead_letters().0].see(),
-            dead_letter_reader: mark(row.dead_letter_reader().0),
+            dead_letter_cursor: mark(row.dead_letter_cursor().0),
         };
         Seen {
             next_number: self.next_number,
@@ -261,24 +261,24 @@ impl Model {
 
 /// What a store that was just opened holds.
 pub(crate) fn see(store: &DiskStore, snapshot: Snapshot) -> Seen {
-    let stream = |number: StreamNo, mark: StreamMark| {
+    let stream = |number: StreamId, mark: StreamSnapshot| {
         let found = store.read(number, mark.low, ALL).unwrap();
         assert_eq!(found.damaged, [], "damaged messages");
         SeenStream { marks: (mark.low, mark.next, mark.newest), messages: found.messages }
     };
     let queues = snapshot.queues.into_iter().map(|queue| SeenQueue {
         stream: stream(queue.row.stream(), queue.stream),
-        parked: store.first_due(queue.row.lot(), ALL, &BTreeSet::new()).unwrap().messages,
+        delayed: store.first_due(queue.row.delay_queue(), ALL, &BTreeSet::new()).unwrap().messages,
         row: queue.row,
         tags: queue.tags,
         retention: queue.retention,
-        lot: queue.lot,
+        delay_queue: queue.delay_queue,
     });
     let groups = snapshot.groups.into_iter().map(|group| SeenGroup {
         dead_letters: stream(group.row.dead_letters(), group.dead_letters),
         row: group.row,
-        reader: group.reader,
-        dead_letter_reader: group.dead_letter_reader,
+        cursor: group.cursor,
+        dead_letter_cursor: group.dead_letter_cursor,
     });
     let (queues, groups) = (queues.collect(), groups.collect());
     Seen { next_number: snapshot.next_number, queues, groups }
@@ -289,7 +289,7 @@ pub(crate) fn shows(store: &DiskStore, model: &Model) -> Result<(), String> {
     let streams = model.queues.keys().copied().chain(model.groups.keys().map(|group| group + 1));
     for number in streams {
         let expected = model.streams[&number].see();
-        let found = store.read(StreamNo(number), expected.marks.0, ALL).map_err(|error| error.to_string())?;
+        let found = store.read(StreamId(number), expected.marks.0, ALL).map_err(|error| error.to_string())?;
         if found.messages != expected.messages {
             return Err(format!(
                 "stream {number} has {} messages and not {}",

@@ -49,7 +49,7 @@ enum Since {
 #[derive(Clone, Copy, Debug)]
 enum Entry {
     File(FileNo),
-    Directory,
+    LogDirectory,
 }
 
 /// The names in a directory.
@@ -162,7 +162,7 @@ impl Platter {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 self.scan(&path, found);
-                names.synced.insert(path, Entry::Directory);
+                names.synced.insert(path, Entry::LogDirectory);
             } else if !path.to_str().unwrap().ends_with("-shm") {
                 let bytes = std::fs::read(&path).unwrap();
                 self.files.push(Bytes { seen: bytes.clone(), synced: bytes, ..Bytes::default() });
@@ -182,7 +182,7 @@ impl Platter {
         match done {
             Done::CreateDirectory(path) => {
                 self.directories.insert(path.clone(), Names::default());
-                self.name(path, Some(Entry::Directory));
+                self.name(path, Some(Entry::LogDirectory));
             }
             Done::Create(path, file) => {
                 assert_eq!(*file, self.files.len());
@@ -228,7 +228,7 @@ impl Platter {
         for (path, entry) in synced {
             let to = to.join(path.file_name().unwrap());
             match entry {
-                Entry::Directory => {
+                Entry::LogDirectory => {
                     std::fs::create_dir(&to).unwrap();
                     self.cut_directory(&path, &to, luck, rng);
                 }

@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use crate::store::{
-    Stored,
+    StoredMessage,
     disk::{
         tests::power_cut::{
             Round, after_cut, directory,
@@ -23,8 +23,8 @@ const CUTS: u64 = 24;
 fn append(seq: u64, size: usize) -> [Record; 1] {
     let json = "x".repeat(size);
     let message =
-        Stored { seq, entered_ms: 1, body_bytes: size, json: json.into(), tags: [].into(), dead_letter: None };
-    [Record::Appended(StreamNo(1), Arc::new(message))]
+        StoredMessage { seq, entered_ms: 1, body_bytes: size, json: json.into(), tags: [].into(), dead_letter: None };
+    [Record::Appended(StreamId(1), Arc::new(message))]
 }
 
 /// The log has a message of so many bytes when one of others is refused.
@@ -33,7 +33,7 @@ fn refuse(dir: &Path, before: usize, refused: usize) -> (Round, DiskStore) {
     let store = round.open(dir).unwrap();
     round.commit(&store, &[workload::create_queue(&Model::default())]).unwrap();
     round.commit(&store, &append(1, before)).unwrap();
-    while store.tidy().unwrap() {}
+    while store.maintain().unwrap() {}
 
     round.failing = true;
     round.watch.fail(Some(Box::new(|kind, _| (kind == Kind::Sync).then_some(Fault::Failed))));

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     broker::RetentionPolicy,
     store::{
-        GroupRow, QueueRow, ReaderNo, Settlement, Stored,
+        CursorId, GroupRow, QueueRow, Settlement, StoredMessage,
         disk::{
             tests::power_cut::model::{Model, Stream},
             *,
@@ -115,25 +115,25 @@ fn set_retention(model: &Model, rng: &mut fastrand::Rng) -> Record {
 
 /// All that waits in a lot is purged, or its first messages.
 fn empty(model: &Model, rng: &mut fastrand::Rng) -> Record {
-    let lot = any_queue(model, rng).lot();
-    Record::Emptied { lot, below: rng.u64(1..=model.streams[&lot.0].next) }
+    let delay_queue = any_queue(model, rng).delay_queue();
+    Record::DelayQueuePurged { delay_queue, below: rng.u64(1..=model.streams[&delay_queue.0].next) }
 }
 
 /// A group's backlog is purged.
 fn purge(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     let group = any(rng, model.groups.values());
-    let end = |group: &GroupRow| model.streams[&model.readers[&group.number].stream].next;
-    group.map(|group| Record::Purged { reader: group.reader(), below: end(group) }).into_iter().collect()
+    let end = |group: &GroupRow| model.streams[&model.cursors[&group.number].stream].next;
+    group.map(|group| Record::Purged { cursor: group.cursor(), below: end(group) }).into_iter().collect()
 }
 
 fn fix_rule(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     let rule = TagFilter { tags: vec![rng.u32(..).to_string()], mode: TagMode::Or };
     let group = any(rng, model.groups.values());
-    group.map(|group| Record::RuleFixed(group.reader(), rule)).into_iter().collect()
+    group.map(|group| Record::RuleFixed(group.cursor(), rule)).into_iter().collect()
 }
 
 /// One message of a size, with whatever else there can be.
-fn message(seq: u64, entered_ms: i64, rng: &mut fastrand::Rng) -> Arc<Stored> {
+fn message(seq: u64, entered_ms: i64, rng: &mut fastrand::Rng) -> Arc<StoredMessage> {
     let size = match rng.u8(..20) {
         0 => rng.usize(..30_000),
         1..6 => rng.usize(..3_000),
@@ -141,7 +141,7 @@ fn message(seq: u64, entered_ms: i64, rng: &mut fastrand::Rng) -> Arc<Stored> {
     };
     let json = format!("{seq}:{}", std::iter::repeat_with(|| rng.alphanumeric()).take(size).collect::<String>());
     let tags: Vec<String> = (0..rng.u8(..3)).map(|tag| format!("tag{tag}")).collect();
-    Arc::new(Stored {
+    Arc::new(StoredMessage {
         seq,
         entered_ms,
         body_bytes: json.len(),
@@ -159,17 +159,17 @@ fn append(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
 }
 
 fn park(model: &Model, rng: &mut fastrand::Rng) -> Record {
-    let lot = any_queue(model, rng).lot();
-    Record::Parked(lot, message(model.streams[&lot.0].next, rng.i64(-50..50), rng))
+    let delay_queue = any_queue(model, rng).delay_queue();
+    Record::Delayed(delay_queue, message(model.streams[&delay_queue.0].next, rng.i64(-50..50), rng))
 }
 
 fn unpark(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     let queue = any_queue(model, rng);
-    let due = model.streams[&queue.lot().0].messages.values().min_by_key(|due| (due.entered_ms, due.seq));
+    let due = model.streams[&queue.delay_queue().0].messages.values().min_by_key(|due| (due.entered_ms, due.seq));
     let Some(due) = due else { return Vec::new() };
     let Stream { next, newest, .. } = model.streams[&queue.number];
     let entered = message(next, newest + 1, rng);
-    vec![Record::Unparked(queue.lot(), due.entered_ms, due.seq), Record::Appended(queue.stream(), entered)]
+    vec![Record::DelayEnded(queue.delay_queue(), due.entered_ms, due.seq), Record::Appended(queue.stream(), entered)]
 }
 
 /// The end of a lease: of some messages a group acknowledged, others failed, for the last time or not.
@@ -177,9 +177,9 @@ fn settle(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     let Some(group) = any(rng, model.groups.values()) else { return Vec::new() };
     let of_dead_letters = rng.u8(..4) == 0;
     let number = if of_dead_letters { group.number + 1 } else { group.number };
-    let reader = &model.readers[&number];
-    let stream = &model.streams[&reader.stream];
-    let mut open = reader.open(stream, stream.next);
+    let cursor = &model.cursors[&number];
+    let stream = &model.streams[&cursor.stream];
+    let mut open = cursor.open(stream, stream.next);
     open.truncate(rng.usize(1..25));
     let Some(last) = open.last() else { return Vec::new() };
     let mut settlement = Settlement { head: last + 1, ..Settlement::default() };
@@ -194,7 +194,7 @@ fn settle(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     let Stream { next, newest, .. } = model.streams[&(group.number + 1)];
     let places = settlement.dead.iter().zip(next..).zip(newest..);
     let dead: Vec<_> = places.map(|((_, seq), entered_ms)| dead_letter(group, seq, entered_ms, rng)).collect();
-    let settled = Record::Settled { reader: ReaderNo(number), lease: None, histories: Vec::new(), settlement };
+    let settled = Record::Settled { cursor: CursorId(number), lease: None, histories: Vec::new(), settlement };
     std::iter::once(settled).chain(dead).collect()
 }
 
@@ -202,7 +202,7 @@ fn dead_letter(group: &GroupRow, seq: u64, entered_ms: i64, rng: &mut fastrand::
     let message = Arc::into_inner(message(seq, entered_ms, rng)).unwrap();
     let mut info = DeadLetterInfo::new("failed");
     info.attempts = 3;
-    Record::Appended(group.dead_letters(), Arc::new(Stored { dead_letter: Some(Arc::new(info)), ..message }))
+    Record::Appended(group.dead_letters(), Arc::new(StoredMessage { dead_letter: Some(Arc::new(info)), ..message }))
 }
 
 fn expire(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
