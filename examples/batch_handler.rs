@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     rows.send(1..=95).await;
     rows.send(["no number"]).await;
 
-    let collect = Collect { max_messages: 50, linger: Duration::from_secs(2), ..Collect::default() };
+    let collect = Collect::new().max_messages(50).linger(Duration::from_secs(2));
     let worker = rows.batch_worker(Archive).batching(Batching::Collected(collect)).concurrency(100);
     let report = rows.run_worker(worker).await;
     println!("{} done, {} rejected, {} acknowledged", report.done, report.rejected, report.acknowledged);

@@ -75,7 +75,15 @@ pub mod worker;
 use dms_protocol::{clock, current, json, private, secret, secret_url, text, visible};
 pub use dms_protocol::{limits, message, queue, trace_context};
 
-pub use client::{Client, ClientBuilder, Error};
-pub use producer::Producer;
+pub use client::{Client, ClientBuilder, ConsumeOptions, Error, ErrorCode, SendOptions};
+pub use message::{Attributes, Message, MessageId};
+pub use producer::{Producer, ProducerBuilder, ProducerMetrics, SendError};
+pub use queue::{NewQueue, ProjectId, Queue, QueueId};
+pub use redrive::Redrive;
+pub use retry::RetryPolicy;
+pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport};
 pub use wire::ApiVersion;
-pub use worker::Worker;
+pub use worker::{
+    BatchHandler, Delivery, Handler, HandlerError, Worker, WorkerBuilder, WorkerError, WorkerHandle, WorkerMetrics,
+    WorkerReport, batch_handler_fn, handler_fn, typed_handler_fn,
+};

@@ -56,7 +56,7 @@ use crate::{
     message::{DeadLetterInfo, Message},
     queue::{GroupId, NewQueue, ProjectId, QueueId, Stream},
     transport::InProcess,
-    worker::{BatchHandler, Handler, Report, Worker, WorkerBuilder},
+    worker::{BatchHandler, Handler, Worker, WorkerBuilder, WorkerReport},
 };
 use dms_server::{
     Server, ServerConfig, ServerError,
@@ -240,7 +240,7 @@ impl TestGroup {
     ///
     /// # Panics
     /// As [`run_worker`](Self::run_worker).
-    pub async fn run(&self, handler: impl Handler) -> Report {
+    pub async fn run(&self, handler: impl Handler) -> WorkerReport {
         self.run_worker(self.worker(handler)).await
     }
 
@@ -248,7 +248,7 @@ impl TestGroup {
     ///
     /// # Panics
     /// When the settings contradict each other, the worker ends by itself, or the group is not idle after eight days.
-    pub async fn run_worker(&self, worker: WorkerBuilder) -> Report {
+    pub async fn run_worker(&self, worker: WorkerBuilder) -> WorkerReport {
         let worker = worker.build().unwrap_or_else(|error| panic!("the worker cannot be built: {error}"));
         let (stop, stopped) = oneshot::channel::<()>();
         let running = worker.run(async { drop(stopped.await) });

@@ -1,7 +1,7 @@
 //! An `Authorization` header of any text: it is read or refused, and no guess of a signature passes.
 #![no_main]
 
-use dms_worker::auth::{RequestParts, signer::Authorization};
+use dms_protocol::auth::{RequestParts, signer::Authorization};
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;

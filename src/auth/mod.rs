@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::secret::Secret;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 
@@ -11,8 +10,9 @@ use crate::{queue::ProjectId, transport::TransportError, visible::visible};
 mod token;
 mod vendor;
 
+pub use crate::secret::Secret;
 pub(crate) use dms_protocol::auth::canonical::encode;
-pub use dms_protocol::auth::{CanonicalRequest, MissingHeader, RequestParts, SignatureError, signer};
+use dms_protocol::auth::{RequestParts, SignatureError, signer};
 pub(crate) use token::{Iam, find_project};
 pub use token::{IamCredentials, Scope};
 pub use vendor::{VendorCredentials, VendorCredentialsError};
@@ -21,6 +21,7 @@ const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-auth-token");
 
 /// An access key and its secret key; temporary ones come with a security token.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct AccessKey {
     /// The access key (AK): a name, not a secret.
     pub access_key: String,
@@ -30,10 +31,16 @@ pub struct AccessKey {
     pub security_token: Option<Secret>,
 }
 
+impl AccessKey {
+    /// A key without a security token.
+    pub fn new(access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
+        Self { access_key: access_key.into(), secret_key: secret_key.into(), security_token: None }
+    }
+}
+
 /// Why a request could not be authenticated.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AuthError {
+pub(crate) enum AuthError {
     /// The request cannot be signed.
     #[error("the request cannot be signed: {0}")]
     Sign(#[from] SignatureError),

@@ -27,7 +27,18 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// A user of IAM, with the project to work in.
+///
+/// ```
+/// use dms_worker::auth::{IamCredentials, Scope};
+///
+/// let project = Scope::ProjectName("cn-north-4".to_owned());
+/// let credentials = IamCredentials::new("https://iam.cn-north-4.myhuaweicloud.com", project)
+///     .user("worker", "my-account")
+///     .password("s3cret"); // for ClientBuilder::iam
+/// assert_eq!(credentials.domain, "my-account");
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct IamCredentials {
     /// IAM's address, as `https://iam.cn-north-4.myhuaweicloud.com`; a `/v3` at its end is passed over.
     pub endpoint: String,
@@ -39,6 +50,31 @@ pub struct IamCredentials {
     pub domain: String,
     /// The project that the token is for.
     pub project: Scope,
+}
+
+impl IamCredentials {
+    /// Begins the credentials for `project` at IAM's address `endpoint`. The user and the password are still missing.
+    pub fn new(endpoint: impl Into<String>, project: Scope) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            user: String::new(),
+            password: Secret::default(),
+            domain: String::new(),
+            project,
+        }
+    }
+
+    /// The user's name, and the name of the domain (account) that the user belongs to.
+    pub fn user(mut self, user: impl Into<String>, domain: impl Into<String>) -> Self {
+        (self.user, self.domain) = (user.into(), domain.into());
+        self
+    }
+
+    /// The user's password.
+    pub fn password(mut self, password: impl Into<Secret>) -> Self {
+        self.password = password.into();
+        self
+    }
 }
 
 impl fmt::Debug for IamCredentials {
@@ -54,6 +90,7 @@ impl fmt::Debug for IamCredentials {
 
 /// A project, by id or by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scope {
     /// By id.
     ProjectId(ProjectId),

@@ -11,7 +11,7 @@ use super::{
     error::{Error, Kind},
 };
 use crate::{
-    auth::{AccessKey, Authenticator, Iam, IamCredentials, VendorCredentials},
+    auth::{AccessKey, Authenticator, Iam, IamCredentials, VendorCredentials, VendorCredentialsError},
     queue::ProjectId,
     retry::RetryPolicy,
     secret_url::SecretUrl,
@@ -26,6 +26,8 @@ pub struct ClientBuilder {
     project_name: Option<String>,
     iam_endpoint: Option<String>,
     credentials: Vec<Credentials>,
+    /// Why there are none in the environment, where they were wanted from there.
+    no_credentials: Option<VendorCredentialsError>,
     security_token: Option<Secret>,
     api_version: ApiVersion,
     retry: RetryPolicy,
@@ -48,6 +50,7 @@ impl ClientBuilder {
             project_name: None,
             iam_endpoint: None,
             credentials: Vec::new(),
+            no_credentials: None,
             security_token: None,
             api_version: ApiVersion::V2,
             retry: RetryPolicy::default(),
@@ -59,7 +62,7 @@ impl ClientBuilder {
 
     /// Signs requests with an access key (AK) and its secret key (SK).
     pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
-        let key = AccessKey { access_key: access_key.into(), secret_key: secret_key.into(), security_token: None };
+        let key = AccessKey::new(access_key, secret_key);
         self.credentials.push(Credentials::AccessKey(key));
         self
     }
@@ -83,18 +86,22 @@ impl ClientBuilder {
     }
 
     /// Takes the key from where the vendor's SDKs take it: `HUAWEICLOUD_SDK_AK` and its siblings, or the file
-    /// `~/.huaweicloud/credentials`. A project id found there fills in an empty one.
-    ///
-    /// # Errors
-    /// When there is no key in either place.
-    pub fn credentials_from_env(mut self) -> Result<Self, Error> {
-        let found = VendorCredentials::find().map_err(|error| setup(error.to_string()))?;
+    /// `~/.huaweicloud/credentials`. A project id found there fills in an empty one. When there is no key in either place,
+    /// [`build`](Self::build) says where it was looked for.
+    pub fn credentials_from_env(mut self) -> Self {
+        let found = match VendorCredentials::find() {
+            Ok(found) => found,
+            Err(error) => {
+                self.no_credentials = Some(error);
+                return self;
+            }
+        };
         if let (true, Some(id)) = (self.project_id.as_str().is_empty(), found.project_id) {
             self.project_id = ProjectId::from(id);
         }
         self.iam_endpoint = self.iam_endpoint.or(found.iam_endpoint);
         self.credentials.push(Credentials::AccessKey(found.key));
-        Ok(self)
+        self
     }
 
     /// Names the project instead of giving its id: the id is looked up once, at the first call. For access keys;
@@ -141,12 +148,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Uses an HTTP client of your own, a `reqwest::Client`.
-    pub fn http(self, client: impl Into<HttpTransport>) -> Self {
-        self.transport(Arc::new(client.into()))
-    }
-
-    /// Uses another transport, such as one into a server of the same process.
+    /// Sends requests over `transport` instead of a pool of its own, such as into a server of the same process. The settings of
+    /// the pool then have no effect.
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);
         self
@@ -156,9 +159,12 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// When the endpoint is no `http` or `https` address, the project or a key is missing or malformed, there are two
-    /// kinds of credentials, or the authorities cannot be read.
+    /// kinds of credentials, or none where they were wanted from the environment, or the authorities cannot be read.
     pub fn build(mut self) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&self.endpoint)?;
+        if let Some(error) = self.no_credentials.take() {
+            return Err(setup(error.to_string()));
+        }
         let credentials = self.check_credentials()?;
         let transport = match self.transport.take() {
             Some(transport) => transport,
@@ -347,13 +353,7 @@ mod tests {
     }
 
     fn iam(user: &str, password: &str) -> IamCredentials {
-        IamCredentials {
-            endpoint: "http://iam".to_owned(),
-            user: user.to_owned(),
-            password: password.into(),
-            domain: "d".to_owned(),
-            project: crate::auth::Scope::ProjectId("p".into()),
-        }
+        IamCredentials::new("http://iam", crate::auth::Scope::ProjectId("p".into())).user(user, "d").password(password)
     }
 
     #[test]

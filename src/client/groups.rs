@@ -14,8 +14,9 @@ use crate::{
     wire,
 };
 
-/// What a list of groups tells.
+/// Options of [`Client::groups_with`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GroupsOptions {
     /// Whether dead letters are counted; on by default.
     pub dead_letters: bool,
@@ -32,6 +33,29 @@ impl Default for GroupsOptions {
 }
 
 impl GroupsOptions {
+    /// The defaults: all groups, with their messages and dead letters counted.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether dead letters are counted; on by default.
+    pub fn dead_letters(mut self, on: bool) -> Self {
+        self.dead_letters = on;
+        self
+    }
+
+    /// Whether messages are counted; on by default. Without, the counters are zero and the call is fast.
+    pub fn messages(mut self, on: bool) -> Self {
+        self.messages = on;
+        self
+    }
+
+    /// One page of the list, counted from 1, with `size` groups; all groups by default.
+    pub fn page(mut self, page: u32, size: u32) -> Self {
+        self.page = Some((page, size));
+        self
+    }
+
     fn query(self) -> String {
         let (dead_letters, messages) = (self.dead_letters, self.messages);
         let mut query = format!("include_deadletter={dead_letters}&include_messages_num={messages}");
@@ -66,7 +90,7 @@ impl Client {
 
     /// The groups that an unsure creation made, if it did.
     async fn twins(&self, queue: &QueueId, names: &[&str]) -> Result<Option<Vec<(GroupId, String)>>, Error> {
-        let groups = self.groups_with(queue, GroupsOptions { messages: false, ..GroupsOptions::default() }).await?;
+        let groups = self.groups_with(queue, GroupsOptions::new().messages(false)).await?;
         let twin = |name: &&str| groups.iter().find(|group| group.name == **name);
         Ok(names.iter().map(|name| twin(name).map(|group| (group.id.clone(), group.name.clone()))).collect())
     }

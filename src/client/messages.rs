@@ -29,8 +29,16 @@ use crate::{
 /// What became of one message of a send: its id where ids were asked for, or its own error.
 pub type SendOutcome = Result<Option<MessageId>, Error>;
 
-/// How messages are sent.
+/// Options of [`Client::send_with`] and of a producer.
+///
+/// ```
+/// use dms_worker::SendOptions;
+///
+/// let options = SendOptions::new().return_ids(true);
+/// assert!(options.return_ids && !options.allow_duplicates);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SendOptions {
     /// Whether the service gives each message's id; off by default.
     pub return_ids: bool,
@@ -39,8 +47,36 @@ pub struct SendOptions {
     pub allow_duplicates: bool,
 }
 
-/// How messages are consumed.
+impl SendOptions {
+    /// The defaults: no ids, and no send that could store a message twice.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the service returns the id of each message; off by default.
+    pub fn return_ids(mut self, on: bool) -> Self {
+        self.return_ids = on;
+        self
+    }
+
+    /// Whether a send is repeated when it may have been stored already; off by default.
+    pub fn allow_duplicates(mut self, on: bool) -> Self {
+        self.allow_duplicates = on;
+        self
+    }
+}
+
+/// Options of [`Client::consume`].
+///
+/// ```
+/// use std::time::Duration;
+/// use dms_worker::ConsumeOptions;
+///
+/// let options = ConsumeOptions::new().max_messages(5).poll_wait(Duration::from_secs(20));
+/// assert!(options.check().is_ok());
+/// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ConsumeOptions {
     /// At most this many messages, 1-10; 10 by default.
     pub max_messages: usize,
@@ -64,6 +100,35 @@ impl Default for ConsumeOptions {
 }
 
 impl ConsumeOptions {
+    /// The defaults: 10 messages, a poll wait of 3 s, an acknowledgement wait of 30 s, every label.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The most messages to return, 1-10; 10 by default.
+    pub fn max_messages(mut self, messages: usize) -> Self {
+        self.max_messages = messages;
+        self
+    }
+
+    /// How long the service waits for a first message, 1-60 s; 3 s by default. Rounded up to seconds.
+    pub fn poll_wait(mut self, wait: Duration) -> Self {
+        self.poll_wait = wait;
+        self
+    }
+
+    /// How long the batch stays leased without an acknowledgement, 15-300 s; 30 s by default. Rounded up to seconds.
+    pub fn ack_wait(mut self, wait: Duration) -> Self {
+        self.ack_wait = wait;
+        self
+    }
+
+    /// The labels that a message must carry; none by default. A group keeps the filter of its first call for life.
+    pub fn filter(mut self, filter: TagFilter) -> Self {
+        self.filter = filter;
+        self
+    }
+
     /// Checks everything against the service's limits.
     ///
     /// # Errors

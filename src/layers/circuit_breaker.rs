@@ -68,9 +68,14 @@ impl CircuitBreaker {
         lock(&self.0.workers).push(worker);
     }
 
-    /// The state, now and at every change.
-    pub fn states(&self) -> watch::Receiver<CircuitState> {
-        self.0.changes.subscribe()
+    /// The current state.
+    pub fn state(&self) -> CircuitState {
+        *self.0.changes.borrow()
+    }
+
+    /// The states from now on, for metrics and alerts.
+    pub fn states(&self) -> CircuitStates {
+        CircuitStates { last: self.state(), changes: self.0.changes.subscribe() }
     }
 
     /// Tells of the state, and brakes or lets go.
@@ -100,7 +105,7 @@ impl CircuitBreaker {
 
     /// Waits until a call may begin. Cancel-safe.
     async fn admitted(&self) -> Call {
-        let mut changes = self.states();
+        let mut changes = self.0.changes.subscribe();
         loop {
             let admission = lock(&self.0.circuit).admit(Instant::now());
             self.tell();
@@ -128,6 +133,36 @@ impl CircuitBreaker {
                 breaker.tell();
             });
         }
+    }
+}
+
+/// The states of a [`CircuitBreaker`], one after the other.
+///
+/// ```no_run
+/// # async fn example(breaker: dms_worker::layers::CircuitBreaker) {
+/// let mut states = breaker.states();
+/// while let Some(state) = states.next().await {
+///     println!("the circuit is {state:?}");
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct CircuitStates {
+    last: CircuitState,
+    changes: watch::Receiver<CircuitState>,
+}
+
+impl CircuitStates {
+    /// Waits until the state differs from the last one that was returned, and returns it; `None` once no clone of the breaker is left.
+    ///
+    /// A state that ends before the next call is skipped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<CircuitState> {
+        let last = self.last;
+        self.last = *self.changes.wait_for(|state| *state != last).await.ok()?;
+        Some(self.last)
     }
 }
 

@@ -45,6 +45,7 @@ impl Token {
 
 /// What a store knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Claim {
     /// Nobody had it: it is the caller's now, who shows this token later.
     New(Token),

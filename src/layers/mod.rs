@@ -34,7 +34,7 @@ pub use self::{
     around::{Around, AroundLayer, AroundService},
     chaos::Chaos,
     circuit::CircuitState,
-    circuit_breaker::CircuitBreaker,
+    circuit_breaker::{CircuitBreaker, CircuitStates},
     deduplicate::{Claim, Deduplicate, KeyStore, Token},
     memory_store::MemoryStore,
     rate_limit::RateLimit,

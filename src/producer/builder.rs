@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bounds, Metrics, Producer, Stats, Trace,
+    Bounds, Producer, ProducerMetrics, Stats, Trace,
     delivery::Delivery,
     owner::{Command, Owner},
 };
@@ -24,7 +24,7 @@ pub struct ProducerBuilder {
     client: Client,
     queue: QueueId,
     name: Option<String>,
-    metrics: Metrics,
+    metrics: ProducerMetrics,
     linger: Duration,
     max_in_flight: usize,
     max_messages: usize,
@@ -42,7 +42,7 @@ impl ProducerBuilder {
             client,
             queue,
             name: None,
-            metrics: Metrics::default(),
+            metrics: ProducerMetrics::default(),
             linger: Duration::from_millis(5),
             max_in_flight: 4,
             max_messages: 10_000,
@@ -73,7 +73,7 @@ impl ProducerBuilder {
 
     /// Where the producer counts; nowhere by default. The label `queue` is the queue's name, or its id where only that is
     /// known.
-    pub fn metrics(mut self, metrics: &Metrics) -> Self {
+    pub fn metrics(mut self, metrics: &ProducerMetrics) -> Self {
         self.metrics = metrics.clone();
         self
     }

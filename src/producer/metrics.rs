@@ -30,12 +30,12 @@ const MESSAGES: [f64; 10] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
 /// The metrics of any number of producers; cheap to clone.
 ///
 /// ```
-/// # use dms_worker::producer::Metrics;
-/// let metrics = Metrics::new(); // for ProducerBuilder::metrics
+/// # use dms_worker::producer::ProducerMetrics;
+/// let metrics = ProducerMetrics::new(); // for ProducerBuilder::metrics
 /// assert!(metrics.encode().ends_with("# EOF\n"));
 /// ```
 #[derive(Clone, Default)]
-pub struct Metrics(Arc<Inner>);
+pub struct ProducerMetrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
@@ -98,7 +98,7 @@ impl Default for Inner {
     }
 }
 
-impl Metrics {
+impl ProducerMetrics {
     /// An empty set of metrics.
     pub fn new() -> Self {
         Self::default()
@@ -136,9 +136,9 @@ impl Metrics {
     }
 }
 
-impl fmt::Debug for Metrics {
+impl fmt::Debug for ProducerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").finish_non_exhaustive()
+        f.debug_struct("ProducerMetrics").finish_non_exhaustive()
     }
 }
 

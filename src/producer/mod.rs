@@ -33,7 +33,7 @@ use delivery::{Entry, Room};
 use error::SendResult;
 pub use error::{SendError, TrySendError};
 use metrics::Counters;
-pub use metrics::Metrics;
+pub use metrics::ProducerMetrics;
 use owner::Command;
 
 use crate::{

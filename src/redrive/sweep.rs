@@ -299,12 +299,11 @@ impl Pass {
 
     /// Consumes, waiting for a service in trouble. What is paced is the consuming, so that no lease runs meanwhile.
     async fn consume(&mut self, want: usize) -> Result<Vec<ReceivedMessage>, Error> {
-        let options = ConsumeOptions {
-            max_messages: want,
-            poll_wait: POLL_WAIT,
-            ack_wait: self.sweep.ack_wait,
-            filter: self.sweep.filter.clone(),
-        };
+        let options = ConsumeOptions::new()
+            .max_messages(want)
+            .poll_wait(POLL_WAIT)
+            .ack_wait(self.sweep.ack_wait)
+            .filter(self.sweep.filter.clone());
         let give_up = Instant::now() + PATIENCE;
         loop {
             let error = match self.sweep.client.consume(&self.sweep.source, &options).await {

@@ -2,7 +2,7 @@
 
 use crate::{
     producer::ProducerReport,
-    worker::{Report, WorkerError},
+    worker::{WorkerError, WorkerReport},
 };
 
 /// What [`Runtime::run`](super::Runtime::run) ends with.
@@ -24,7 +24,7 @@ pub struct WorkerEnd {
     /// Its name.
     pub name: String,
     /// Its counts, or why it could not go on.
-    pub result: Result<Report, WorkerError>,
+    pub result: Result<WorkerReport, WorkerError>,
 }
 
 /// How a producer ended.

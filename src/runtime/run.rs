@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     later::after,
-    worker::{Report, Worker, WorkerError, WorkerHandle},
+    worker::{Worker, WorkerError, WorkerHandle, WorkerReport},
 };
 
 /// What tasks and producers have at the end, when handlers have used up the grace period.
@@ -72,11 +72,11 @@ enum Failed {
 
 /// The workers that run, and how those ended that do not.
 struct Team {
-    running: JoinSet<Result<Report, WorkerError>>,
+    running: JoinSet<Result<WorkerReport, WorkerError>>,
     places: HashMap<Id, usize>,
     names: Vec<String>,
     workers: Arc<[WorkerHandle]>,
-    ends: Vec<Option<Result<Report, WorkerError>>>,
+    ends: Vec<Option<Result<WorkerReport, WorkerError>>>,
 }
 
 impl Team {

@@ -28,8 +28,18 @@ const PROXY_VARIABLES: [&str; 6] = ["http_proxy", "HTTP_PROXY", "https_proxy", "
 /// How many URLs are kept that were read before.
 const KEPT_URLS: usize = 1_024;
 
-/// How an [`HttpTransport`] connects.
+/// Options of an [`HttpTransport`].
+///
+/// ```
+/// use std::time::Duration;
+/// use dms_worker::transport::{HttpOptions, HttpTransport};
+///
+/// let options = HttpOptions::new().connect_timeout(Duration::from_secs(2)).tls(false);
+/// let transport = HttpTransport::new(&options)?; // for ClientBuilder::transport
+/// # Ok::<(), dms_worker::transport::TransportError>(())
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct HttpOptions {
     /// How many idle connections are kept; 1,024 by default. With fewer than there are calls at a time connections are made anew
     /// again and again; a worker has acknowledgements under way beside its polls. Those that are not used close after 20 s.
@@ -47,6 +57,43 @@ pub struct HttpOptions {
 impl Default for HttpOptions {
     fn default() -> Self {
         Self { pool_size: 1_024, connect_timeout: Duration::from_secs(5), ca_file: None, tls: true, proxies: true }
+    }
+}
+
+impl HttpOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The most idle connections to keep; 1,024 by default. See [`pool_size`](#structfield.pool_size).
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.pool_size = connections;
+        self
+    }
+
+    /// How long connecting may take, TLS included; 5 s by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// A PEM file with the authorities to trust instead of the system's; none by default.
+    pub fn ca_file(mut self, file: impl Into<Option<PathBuf>>) -> Self {
+        self.ca_file = file.into();
+        self
+    }
+
+    /// Whether TLS is needed; on by default. Without it, a machine that has no certificates will do.
+    pub fn tls(mut self, on: bool) -> Self {
+        self.tls = on;
+        self
+    }
+
+    /// Whether the proxies that the environment names (`HTTPS_PROXY`, ...) are used; on by default.
+    pub fn proxies(mut self, on: bool) -> Self {
+        self.proxies = on;
+        self
     }
 }
 
@@ -91,7 +138,7 @@ impl HttpTransport {
         if !options.proxies {
             builder = builder.no_proxy();
         }
-        let mut transport = builder.build().map(Self::from).map_err(TransportError::not_sent)?;
+        let mut transport = builder.build().map(Self::over).map_err(TransportError::not_sent)?;
         transport.plain =
             (!options.proxies || !has_proxies()).then(|| PlainHttp::new(options.pool_size, options.connect_timeout));
         Ok(transport)
@@ -103,9 +150,9 @@ fn has_proxies() -> bool {
     PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|proxy| !proxy.is_empty()))
 }
 
-impl From<Client> for HttpTransport {
-    /// Takes a client of your own. It should follow no redirects, and have no timeout below the longest poll.
-    fn from(client: Client) -> Self {
+impl HttpTransport {
+    /// Sends everything over `client`.
+    pub(super) fn over(client: Client) -> Self {
         Self { client, urls: Arc::default(), plain: None }
     }
 }

@@ -14,6 +14,8 @@ mod http_client;
 mod in_process;
 mod outgoing;
 mod plain;
+#[cfg(test)]
+mod tests;
 
 pub use http_client::{HttpOptions, HttpTransport};
 #[doc(hidden)]

@@ -17,7 +17,7 @@ use crate::worker::{
     limit::inflight::{Brake, Gate},
     observe::{
         latency::{Latency, Quantiles},
-        report::{Report, Tally},
+        report::{Tally, WorkerReport},
     },
     settings::{self, InvalidSettings, MaxMessages, Settings},
 };
@@ -357,5 +357,5 @@ pub struct Status {
     /// How long the recent handlers took; `None` before the first.
     pub durations: Option<Quantiles>,
     /// The counts so far; `drained` is not known yet.
-    pub counts: Report,
+    pub counts: WorkerReport,
 }

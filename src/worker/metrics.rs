@@ -46,14 +46,14 @@ const ATTEMPTS: [f64; 7] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0];
 /// The metrics of any number of workers; cheap to clone.
 ///
 /// ```
-/// # use dms_worker::worker::Metrics;
-/// let metrics = Metrics::new();
+/// # use dms_worker::worker::WorkerMetrics;
+/// let metrics = WorkerMetrics::new();
 /// let observer = metrics.observer("orders", "orders", "billing"); // for WorkerBuilder::observer
 /// assert!(metrics.encode().ends_with("# EOF\n"));
 /// # drop(observer);
 /// ```
 #[derive(Clone, Default)]
-pub struct Metrics(Arc<Inner>);
+pub struct WorkerMetrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
@@ -156,7 +156,7 @@ impl Default for Inner {
     }
 }
 
-impl Metrics {
+impl WorkerMetrics {
     /// An empty set of metrics.
     pub fn new() -> Self {
         Self::default()
@@ -182,9 +182,9 @@ impl Metrics {
     }
 }
 
-impl fmt::Debug for Metrics {
+impl fmt::Debug for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").finish_non_exhaustive()
+        f.debug_struct("WorkerMetrics").finish_non_exhaustive()
     }
 }
 

@@ -67,11 +67,11 @@ pub use self::{
         typed_handler_fn,
     },
     limit::{fair_share::Sharing, inflight::Brake},
-    metrics::Metrics,
+    metrics::WorkerMetrics,
     observe::{
-        event::{AckResult, Event, MessageAck, Observer, Outcome},
+        event::{AckResult, Event, HandlerOutcome, MessageAck, Observer},
         latency::Quantiles,
-        report::Report,
+        report::WorkerReport,
     },
     settings::{AckWait, InvalidSettings, KeyFn, MaxMessages, OnStuck, Ordering},
 };
@@ -203,7 +203,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the queue or the group does not exist, the credentials are refused, or the queue's mode contradicts the settings.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Report, WorkerError> {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<WorkerReport, WorkerError> {
         let control = self.control.clone();
         let _stop_all = control.interrupt.clone().drop_guard();
         let stop = async {
@@ -253,7 +253,7 @@ impl Worker {
         let drains = sessions.iter().rev().map(|session| session.shared.drain(pollers.take().unwrap_or_default()));
         let drained = join_all(drains).await.into_iter().all(|drained| drained);
         let left = if drained { 0 } else { control.gate.in_flight() as u64 };
-        let report = Report { left, ..control.tally.report(drained) };
+        let report = WorkerReport { left, ..control.tally.report(drained) };
         tracing::info!(worker = control.name, ?report, "the worker has stopped");
         ended.map(|()| report)
     }

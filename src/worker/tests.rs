@@ -243,7 +243,7 @@ fn message(name: &'static str) -> ReceivedMessage {
 struct Running {
     shared: Arc<Shared>,
     control: Arc<Control>,
-    worker: JoinHandle<Report>,
+    worker: JoinHandle<WorkerReport>,
 }
 
 impl Running {
@@ -352,7 +352,7 @@ impl Running {
         self
     }
 
-    async fn stop(self) -> Report {
+    async fn stop(self) -> WorkerReport {
         self.control.stopping.cancel();
         self.worker.await.unwrap()
     }

@@ -83,7 +83,7 @@ async fn a_send_is_repeated_when_the_service_surely_did_not_take_it() {
 #[tokio::test(start_paused = true)]
 async fn a_send_that_may_duplicate_is_repeated() {
     let script = Script::new([Play::Lose, FAULT, SENT]);
-    let options = SendOptions { allow_duplicates: true, return_ids: true };
+    let options = SendOptions::new().allow_duplicates(true).return_ids(true);
     script.client().send_with(&queue(), &one_message(), options).await.unwrap();
     assert_eq!(script.requests().len(), 3);
     assert!(script.requests()[0].contains(r#""return_id":true"#));
@@ -154,15 +154,14 @@ async fn a_consume_is_not_repeated_when_messages_may_have_been_leased() {
 async fn a_consume_waits_for_its_poll_and_the_usual_time_on_top() {
     let script = Script::new([EMPTY, EMPTY]);
     let filter = TagFilter { tags: vec!["a".into(), "b".into()], mode: TagMode::And };
-    let options = ConsumeOptions {
-        max_messages: 3,
-        poll_wait: Duration::from_millis(19_001),
-        ack_wait: Duration::from_secs(60),
-        filter,
-    };
+    let options = ConsumeOptions::new()
+        .max_messages(3)
+        .poll_wait(Duration::from_millis(19_001))
+        .ack_wait(Duration::from_secs(60))
+        .filter(filter);
     let client = script.client();
     client.consume(&source(), &options).await.unwrap();
-    let options = ConsumeOptions { filter: TagFilter::default(), ..options };
+    let options = options.filter(TagFilter::default());
     client.consume(&SourcePath { stream: Stream::DeadLetters, ..source() }, &options).await.unwrap();
     assert_eq!(
         script.requests(),
@@ -224,9 +223,9 @@ async fn limits_are_checked_before_anything_is_sent() {
         assert!(error.is_limit() && error.to_string().contains(expected), "{error}");
     }
     for options in [
-        ConsumeOptions { max_messages: 0, ..ConsumeOptions::default() },
-        ConsumeOptions { poll_wait: Duration::from_millis(60_001), ..ConsumeOptions::default() },
-        ConsumeOptions { ack_wait: Duration::from_secs(14), ..ConsumeOptions::default() },
+        ConsumeOptions::new().max_messages(0),
+        ConsumeOptions::new().poll_wait(Duration::from_millis(60_001)),
+        ConsumeOptions::new().ack_wait(Duration::from_secs(14)),
     ] {
         assert!(client.consume(&source(), &options).await.unwrap_err().is_limit());
     }
@@ -504,13 +503,7 @@ fn token(text: &'static str) -> Play {
 }
 
 fn iam() -> IamCredentials {
-    IamCredentials {
-        endpoint: "https://iam.test/v3/".into(),
-        user: "u".into(),
-        password: "pw".into(),
-        domain: "d".into(),
-        project: Scope::ProjectName("eu-de".into()),
-    }
+    IamCredentials::new("https://iam.test/v3/", Scope::ProjectName("eu-de".into())).user("u", "d").password("pw")
 }
 
 #[tokio::test(start_paused = true)]

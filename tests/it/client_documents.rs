@@ -139,7 +139,7 @@ async fn listing_groups() {
     }
     let answer = Play::Answer(200, document!("7.1.6-answer-2"));
     for (client, script, prefix) in versions([answer.clone(), answer]) {
-        let options = GroupsOptions { dead_letters: false, messages: false, page: Some((2, 10)) };
+        let options = GroupsOptions::new().dead_letters(false).messages(false).page(2, 10);
         assert_eq!(client.groups_with(&queue(), options).await.unwrap().len(), 2);
         let query = "include_deadletter=false&include_messages_num=false&page_size=10&current_page=2";
         sent(&script, &format!("GET {prefix}/queues/q1/groups?{query}"), None);
@@ -161,7 +161,7 @@ async fn sending() {
             .delay(Duration::from_secs(delay))
     };
     let messages = [message("\"TEST11\"", 60), message(r#"{"foo":"test02"}"#, 10)];
-    let options = SendOptions { return_ids: true, ..SendOptions::default() };
+    let options = SendOptions::new().return_ids(true);
     // The example writes the flag as text where the table says Boolean, as every client sends it.
     let mut v1: Value = serde_json::from_str(document!("7.1.8-request")).unwrap();
     v1["returnId"] = json!(true);
@@ -182,8 +182,7 @@ async fn consuming() {
     let answers = [document!("5.3.2-answer"), document!("7.1.9-answer")];
     for (client, script, prefix) in versions(answers.map(|body| Play::Answer(200, body))) {
         let filter = TagFilter { tags: vec!["tag1".into(), "tag2".into()], ..TagFilter::default() };
-        let received =
-            client.consume(&source(), &ConsumeOptions { filter, ..ConsumeOptions::default() }).await.unwrap();
+        let received = client.consume(&source(), &ConsumeOptions::new().filter(filter)).await.unwrap();
         assert_eq!(received.len(), 2);
         assert_eq!(received[0].body.parse::<Value>().unwrap(), json!({"foo": "123="}));
         assert_eq!(

@@ -58,7 +58,7 @@ async fn a_message_goes_out_and_comes_back_as_it_was() {
             .attribute("flag", false)
             .tag("red")
             .tag("blue");
-        let options = SendOptions { return_ids: true, ..SendOptions::default() };
+        let options = SendOptions::new().return_ids(true);
         let sent = client.send_with(&source.queue, std::slice::from_ref(&message), options).await.unwrap();
         assert!(sent[0].as_ref().unwrap().is_some());
         let received = client.consume(&source, &ConsumeOptions::default()).await.unwrap();
@@ -122,10 +122,10 @@ async fn every_other_operation_works_on_both_versions() {
 async fn a_group_keeps_its_label_rule() {
     let (_server, client) = open().await;
     let source = source(&client, QueueMode::Normal, 3).await;
-    let options = |tags: &[&str]| ConsumeOptions {
-        poll_wait: Duration::from_secs(1),
-        filter: TagFilter { tags: tags.iter().map(|&tag| tag.to_owned()).collect(), ..TagFilter::default() },
-        ..ConsumeOptions::default()
+    let options = |tags: &[&str]| {
+        ConsumeOptions::new()
+            .poll_wait(Duration::from_secs(1))
+            .filter(TagFilter { tags: tags.iter().map(|&tag| tag.to_owned()).collect(), ..TagFilter::default() })
     };
     client.send(&source.queue, &[Message::text("a").tag("red"), Message::text("b").tag("blue")]).await.unwrap();
     let received = client.consume(&source, &options(&["blue"])).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_group_keeps_its_label_rule() {
 async fn a_long_poll_ends_with_the_message_that_comes() {
     let (_server, client) = open().await;
     let source = source(&client, QueueMode::Normal, 3).await;
-    let options = ConsumeOptions { poll_wait: Duration::from_secs(60), ..ConsumeOptions::default() };
+    let options = ConsumeOptions::new().poll_wait(Duration::from_secs(60));
     let started = tokio::time::Instant::now();
     let poll = client.consume(&source, &options);
     let send = async {
@@ -184,15 +184,11 @@ async fn keys_and_tokens_work_over_sockets() {
     let source = source(&signed, QueueMode::Normal, 3).await;
     signed.send(&source.queue, &[Message::json(&json!({"a b": "ü"})).unwrap()]).await.unwrap()[0].as_ref().unwrap();
     let filter = TagFilter { tags: vec!["x-1".into(), "a_b".into()], ..TagFilter::default() };
-    let options = ConsumeOptions { filter, poll_wait: Duration::from_secs(1), ..ConsumeOptions::default() };
+    let options = ConsumeOptions::new().filter(filter).poll_wait(Duration::from_secs(1));
     assert!(signed.consume(&source, &options).await.unwrap().is_empty());
 
-    let iam = |password: &str| IamCredentials {
-        endpoint: address.clone(),
-        user: "u".into(),
-        password: password.into(),
-        domain: "d".into(),
-        project: Scope::ProjectName("p1".into()),
+    let iam = |password: &str| {
+        IamCredentials::new(&address, Scope::ProjectName("p1".into())).user("u", "d").password(password)
     };
     let token = Client::builder(&address, "").iam(iam("pw")).build().unwrap();
     assert_eq!(token.queues().await.unwrap().len(), 1);

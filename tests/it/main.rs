@@ -4,7 +4,6 @@
 mod client;
 mod client_documents;
 mod client_extensions;
-mod client_http;
 mod client_server;
 mod clock;
 mod layers;

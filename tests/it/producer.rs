@@ -11,7 +11,7 @@ use dms_worker::{
     Client, Producer,
     limits::MAX_BYTES,
     message::Message,
-    producer::{Metrics, ProducerBuilder, Receipt, SendError, TrySendError},
+    producer::{ProducerBuilder, ProducerMetrics, Receipt, SendError, TrySendError},
     queue::QueueId,
     retry::RetryPolicy,
     transport::{Transport, TransportError},
@@ -214,7 +214,7 @@ async fn a_message_that_only_the_service_refuses_takes_no_other_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn metrics_count_what_became_of_messages_and_requests() {
-    let metrics = Metrics::new();
+    let metrics = ProducerMetrics::new();
     let fates = [Fate::Refused, Fate::Stored, Fate::LostBefore];
     let service = Service::new(Duration::from_millis(20), fates);
     let producer = service.builder().metrics(&metrics).build().unwrap();

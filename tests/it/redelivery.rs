@@ -9,7 +9,7 @@ use dms_server::{Operation, ServerConfig, faults::Fault};
 use dms_worker::{
     queue::{NewQueue, QueueMode},
     testing::{TestGroup, TestServer},
-    worker::{Event, HandlerError, Metrics, Observer, Origin, Redelivery, WorkerBuilder, handler_fn},
+    worker::{Event, HandlerError, Observer, Origin, Redelivery, WorkerBuilder, WorkerMetrics, handler_fn},
 };
 
 /// What was said of each message that came again: its body and the reason.
@@ -18,7 +18,7 @@ struct Reasons(Mutex<Vec<(String, &'static str)>>);
 
 impl Observer for Reasons {
     fn observe(&self, origin: &Origin, event: &Event<'_>) {
-        if let Event::Redelivered { delivery, reason } = event {
+        if let Event::Redelivered { delivery, reason, .. } = event {
             assert_eq!(origin, delivery.origin());
             self.0.lock().unwrap().push((delivery.json().unwrap(), reason.name()));
         }
@@ -55,7 +55,7 @@ async fn a_failure_and_what_was_behind_it() {
     let group = server.group(NewQueue::new("orders"), "billing").await;
     group.send(["fine", "bad", "behind"]).await;
     let worker = group.worker(once("bad", || Err(HandlerError::retry("no"))));
-    let metrics = Metrics::new();
+    let metrics = WorkerMetrics::new();
     let worker = worker.observer(metrics.observer("w", "orders", "billing"));
     assert_eq!(reasons(&group, worker).await, pairs(&[("bad", "failed"), ("behind", "behind_failure")]));
     let text = metrics.encode();

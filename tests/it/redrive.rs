@@ -83,7 +83,7 @@ impl House {
     }
 
     async fn consume(&self, source: &SourcePath, max_messages: usize) -> Vec<ReceivedMessage> {
-        let options = ConsumeOptions { max_messages, poll_wait: Duration::from_secs(1), ..ConsumeOptions::default() };
+        let options = ConsumeOptions::new().max_messages(max_messages).poll_wait(Duration::from_secs(1));
         self.client.consume(source, &options).await.unwrap()
     }
 

@@ -203,7 +203,7 @@ async fn counts_miss_no_message_whose_lease_ends_meanwhile() {
     let orders = server.group(NewQueue::new("orders"), "billing").await;
     orders.send(["one"]).await;
     let source = SourcePath::messages(orders.queue_id().clone(), orders.group_id().clone());
-    let options = ConsumeOptions { ack_wait: SECOND * 15, ..ConsumeOptions::default() };
+    let options = ConsumeOptions::new().ack_wait(SECOND * 15);
     assert_eq!(server.client().consume(&source, &options).await.unwrap().len(), 1);
     let begun = Instant::now();
     sleep(SECOND * 15 - Duration::from_millis(5)).await;

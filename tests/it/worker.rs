@@ -23,7 +23,7 @@ use dms_worker::{
     message::Message,
     queue::{NewQueue, QueueId, QueueMode, TagFilter},
     transport::InProcess,
-    worker::{HandlerError, MaxMessages, Ordering, Report, Worker, WorkerBuilder, WorkerHandle, handler_fn},
+    worker::{HandlerError, MaxMessages, Ordering, Worker, WorkerBuilder, WorkerHandle, WorkerReport, handler_fn},
 };
 use tokio::task::JoinHandle;
 
@@ -95,7 +95,7 @@ impl World {
     }
 }
 
-fn start(worker: WorkerBuilder) -> (WorkerHandle, JoinHandle<Report>) {
+fn start(worker: WorkerBuilder) -> (WorkerHandle, JoinHandle<WorkerReport>) {
     let worker = worker.build().unwrap();
     let handle = worker.handle();
     (handle, tokio::spawn(async move { worker.run(std::future::pending()).await.unwrap() }))

@@ -65,9 +65,9 @@ MUTATIONS = [
              '|| (verdict.is_some() && crate::mutated("failure-is-success")))',
              "Handled", 1),
     Mutation("stopped-is-success", "src/worker/failure/mod.rs",
-             "Outcome::Interrupted => return Decision::HandBack,",
-             'Outcome::Interrupted | Outcome::TimedOut if crate::mutated("stopped-is-success") => '
-             "return Decision::Acknowledge,\n            Outcome::Interrupted => return Decision::HandBack,",
+             "HandlerOutcome::Interrupted => return Decision::HandBack,",
+             'HandlerOutcome::Interrupted | HandlerOutcome::TimedOut if crate::mutated("stopped-is-success") => '
+             "return Decision::Acknowledge,\n            HandlerOutcome::Interrupted => return Decision::HandBack,",
              "Handled", 1),
     Mutation("names-all", "src/worker/pipeline/ack.rs",
              "batch.messages().iter().take(told.done + 1)",

@@ -17,7 +17,7 @@ use crate::{
             redelivery::Redelivery,
         },
         failure::{DEFERRED, ORIGIN, REASON, UNDECODABLE},
-        observe::event::Outcome,
+        observe::event::HandlerOutcome,
     },
 };
 
@@ -73,10 +73,10 @@ impl Redeliveries {
 }
 
 /// The reason of a message whose handler ended so; `None` when this worker does not see it again.
-pub(crate) fn reason(outcome: &Outcome<'_>) -> Option<Redelivery> {
+pub(crate) fn reason(outcome: &HandlerOutcome<'_>) -> Option<Redelivery> {
     match outcome {
         // One that is interrupted comes to another worker: this one has stopped fetching.
-        Outcome::Done | Outcome::Interrupted => None,
+        HandlerOutcome::Done | HandlerOutcome::Interrupted => None,
         other => Redelivery::named(other.name()),
     }
 }
@@ -128,12 +128,12 @@ mod tests {
         let (retry, reject) = (HandlerError::retry("no"), HandlerError::reject("never"));
         let defer = HandlerError::defer(Duration::from_secs(1));
         let reason = |outcome| super::reason(&outcome);
-        assert_eq!(reason(Outcome::Done), None);
-        assert_eq!(reason(Outcome::Failed(&retry)), Some(Redelivery::Failed));
-        assert_eq!(reason(Outcome::Failed(&reject)), Some(Redelivery::Rejected));
-        assert_eq!(reason(Outcome::Failed(&defer)), Some(Redelivery::Deferred));
-        assert_eq!(reason(Outcome::Panicked("p")), Some(Redelivery::Panicked));
-        assert_eq!(reason(Outcome::TimedOut), Some(Redelivery::TimedOut));
-        assert_eq!(reason(Outcome::Interrupted), None);
+        assert_eq!(reason(HandlerOutcome::Done), None);
+        assert_eq!(reason(HandlerOutcome::Failed(&retry)), Some(Redelivery::Failed));
+        assert_eq!(reason(HandlerOutcome::Failed(&reject)), Some(Redelivery::Rejected));
+        assert_eq!(reason(HandlerOutcome::Failed(&defer)), Some(Redelivery::Deferred));
+        assert_eq!(reason(HandlerOutcome::Panicked("p")), Some(Redelivery::Panicked));
+        assert_eq!(reason(HandlerOutcome::TimedOut), Some(Redelivery::TimedOut));
+        assert_eq!(reason(HandlerOutcome::Interrupted), None);
     }
 }

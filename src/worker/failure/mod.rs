@@ -21,7 +21,7 @@ use crate::{
             delivery::{ATTEMPTS, failed_attempts},
             error::{FailureKind, HandlerError},
         },
-        observe::event::Outcome,
+        observe::event::HandlerOutcome,
         settlement::ledger::Verdict,
     },
 };
@@ -69,6 +69,7 @@ pub enum OnFailure {
 
 /// How [`OnFailure::Republish`] spaces its attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Republish {
     /// How often the message is tried in all; 5 by default.
     pub max_attempts: u32,
@@ -89,6 +90,37 @@ impl Default for Republish {
             max_delay: Duration::from_secs(3600),
             then: OnReject::Fail,
         }
+    }
+}
+
+impl Republish {
+    /// The defaults: 5 attempts, delays from 1 s to one hour.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How often the message is tried in all; 5 by default.
+    pub fn max_attempts(mut self, max_attempts: u32) -> Self {
+        self.max_attempts = max_attempts;
+        self
+    }
+
+    /// The delay after the first failure, doubled after each further one; 1 s by default.
+    pub fn first_delay(mut self, first_delay: Duration) -> Self {
+        self.first_delay = first_delay;
+        self
+    }
+
+    /// The longest delay; one hour by default, seven days at most.
+    pub fn max_delay(mut self, max_delay: Duration) -> Self {
+        self.max_delay = max_delay;
+        self
+    }
+
+    /// What becomes of the message after the last attempt; [`OnReject::Fail`] by default.
+    pub fn then(mut self, then: OnReject) -> Self {
+        self.then = then;
+        self
     }
 }
 
@@ -210,7 +242,7 @@ impl FailurePolicy {
     /// Carries out what the policy says of a message that was not done, and gives the verdict for its batch.
     ///
     /// A copy that cannot be sent leaves the message failed: it is redelivered, nothing is lost.
-    pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Resolved {
+    pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Resolved {
         let decision = self.decide(&message.attributes, outcome);
         // Trying it again at once is of no use.
         let hopeless = matches!(decision, Decision::Park { .. }) || reason(outcome) == UNDECODABLE;
@@ -272,12 +304,12 @@ impl FailurePolicy {
         self.found_again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn decide(&self, attributes: &Attributes, outcome: &Outcome<'_>) -> Decision<'_> {
+    fn decide(&self, attributes: &Attributes, outcome: &HandlerOutcome<'_>) -> Decision<'_> {
         let kind = match outcome {
-            Outcome::Done => return Decision::Acknowledge,
-            Outcome::Interrupted => return Decision::HandBack,
-            Outcome::Failed(error) => error.kind(),
-            Outcome::Panicked(_) | Outcome::TimedOut => FailureKind::Retry,
+            HandlerOutcome::Done => return Decision::Acknowledge,
+            HandlerOutcome::Interrupted => return Decision::HandBack,
+            HandlerOutcome::Failed(error) => error.kind(),
+            HandlerOutcome::Panicked(_) | HandlerOutcome::TimedOut => FailureKind::Retry,
         };
         let failed = failed_attempts(attributes).saturating_add(1);
         match kind {
@@ -310,7 +342,12 @@ impl FailurePolicy {
     }
 
     /// What the service is told of a message that failed now, for the last time if its attempts are `exhausted`.
-    pub(crate) fn report(&self, message: &ReceivedMessage, outcome: &Outcome<'_>, exhausted: bool) -> FailureReport {
+    pub(crate) fn report(
+        &self,
+        message: &ReceivedMessage,
+        outcome: &HandlerOutcome<'_>,
+        exhausted: bool,
+    ) -> FailureReport {
         let reason = match reason(outcome) {
             _ if exhausted => "republish_exhausted",
             "deferred" => "failed",
@@ -328,7 +365,7 @@ impl FailurePolicy {
     }
 
     /// A copy of a message that failed, with all that is known of the failure.
-    fn copy(&self, message: &ReceivedMessage, outcome: &Outcome<'_>) -> Message {
+    fn copy(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Message {
         let mut copy = same(message);
         copy.attributes.remove(DEFERRED);
         let now = clock::now().to_string();
@@ -367,9 +404,9 @@ fn same(message: &ReceivedMessage) -> Message {
     copy
 }
 
-fn reason(outcome: &Outcome<'_>) -> &'static str {
+fn reason(outcome: &HandlerOutcome<'_>) -> &'static str {
     match outcome {
-        Outcome::Failed(error) if error.kind() == FailureKind::Undecodable => UNDECODABLE,
+        HandlerOutcome::Failed(error) if error.kind() == FailureKind::Undecodable => UNDECODABLE,
         other => other.name(),
     }
 }
@@ -382,12 +419,12 @@ fn given_up<'a>(policy: &'a OnReject, queue: Option<&'a QueueId>, exhausted: boo
     }
 }
 
-fn error_text(outcome: &Outcome<'_>) -> String {
+fn error_text(outcome: &HandlerOutcome<'_>) -> String {
     match outcome {
-        Outcome::Failed(error) => HandlerError::to_string(error),
-        Outcome::Panicked(message) => format!("panicked: {message}"),
-        Outcome::TimedOut => "the handler ran into its deadline".to_owned(),
-        Outcome::Done | Outcome::Interrupted => outcome.name().to_owned(),
+        HandlerOutcome::Failed(error) => HandlerError::to_string(error),
+        HandlerOutcome::Panicked(message) => format!("panicked: {message}"),
+        HandlerOutcome::TimedOut => "the handler ran into its deadline".to_owned(),
+        HandlerOutcome::Done | HandlerOutcome::Interrupted => outcome.name().to_owned(),
     }
 }
 

@@ -106,6 +106,7 @@ pub enum Batching {
 /// message for longer would leave its handler less than the lease allows: the handler's timeout where there is one,
 /// else twice the p99 of its recent calls, and half of the lease before anything is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Collect {
     /// The most messages in a call; 100 by default. What waits for its batch is in flight: the worker's concurrency must be
     /// as large, and twice as large where one batch is to be collected while another is handled; where the concurrency is not set, it is. The
@@ -120,5 +121,30 @@ pub struct Collect {
 impl Default for Collect {
     fn default() -> Self {
         Self { max_messages: 100, max_bytes: 4 * 1024 * 1024, linger: Duration::from_secs(1) }
+    }
+}
+
+impl Collect {
+    /// The defaults: 100 messages, 4 MiB, 1 s.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The most messages in a call; 100 by default.
+    pub fn max_messages(mut self, max_messages: usize) -> Self {
+        self.max_messages = max_messages;
+        self
+    }
+
+    /// The most bytes of bodies in a call; 4 MiB by default.
+    pub fn max_bytes(mut self, max_bytes: usize) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// How long the first message of a batch waits for others; 1 s by default.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
     }
 }

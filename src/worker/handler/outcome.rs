@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::Span;
 
-use crate::worker::{handler::error::HandlerError, observe::event::Outcome};
+use crate::worker::{handler::error::HandlerError, observe::event::HandlerOutcome};
 
 /// How a call ended for one message.
 #[derive(Debug)]
@@ -28,13 +28,13 @@ impl Ended {
     }
 
     /// The same for observers; a call that is stopped once the grace period is over was `interrupted`.
-    pub(crate) fn outcome(&self, interrupted: bool) -> Outcome<'_> {
+    pub(crate) fn outcome(&self, interrupted: bool) -> HandlerOutcome<'_> {
         match self {
-            Self::Answered(Ok(())) => Outcome::Done,
-            Self::Answered(Err(error)) => Outcome::Failed(error),
-            Self::Panicked(message) => Outcome::Panicked(message),
-            Self::Stopped if interrupted => Outcome::Interrupted,
-            Self::Stopped => Outcome::TimedOut,
+            Self::Answered(Ok(())) => HandlerOutcome::Done,
+            Self::Answered(Err(error)) => HandlerOutcome::Failed(error),
+            Self::Panicked(message) => HandlerOutcome::Panicked(message),
+            Self::Stopped if interrupted => HandlerOutcome::Interrupted,
+            Self::Stopped => HandlerOutcome::TimedOut,
         }
     }
 }

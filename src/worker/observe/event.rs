@@ -20,6 +20,7 @@ use crate::{
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A poll was answered with this many messages (none is an empty queue).
+    #[non_exhaustive]
     Received {
         /// How many messages came.
         messages: usize,
@@ -29,6 +30,7 @@ pub enum Event<'a> {
         took: Duration,
     },
     /// A poll failed; the next one goes out after `retry_in`.
+    #[non_exhaustive]
     PollFailed {
         /// What failed.
         error: &'a client::Error,
@@ -36,6 +38,7 @@ pub enum Event<'a> {
         retry_in: Duration,
     },
     /// A message came that was delivered before, as far as is known; before anything is done with it.
+    #[non_exhaustive]
     Redelivered {
         /// The message.
         delivery: &'a Delivery,
@@ -43,30 +46,35 @@ pub enum Event<'a> {
         reason: Redelivery,
     },
     /// A handler has begun.
+    #[non_exhaustive]
     Started {
         /// Its message.
         delivery: &'a Delivery,
     },
     /// A handler has ended, or was stopped.
+    #[non_exhaustive]
     Handled {
         /// Its message.
         delivery: &'a Delivery,
         /// How it ended.
-        outcome: Outcome<'a>,
+        outcome: HandlerOutcome<'a>,
         /// How long it ran.
         took: Duration,
     },
     /// A message was never handed to the handler: one before it failed, or too little time was left.
+    #[non_exhaustive]
     Skipped {
         /// The message.
         delivery: &'a Delivery,
     },
     /// A message came again whose handler had succeeded: it is acknowledged without being run.
+    #[non_exhaustive]
     Remembered {
         /// The message.
         delivery: &'a Delivery,
     },
     /// A handler went on running after it was stopped; its place stays taken until it ends.
+    #[non_exhaustive]
     Stuck {
         /// Its message.
         delivery: &'a Delivery,
@@ -74,6 +82,7 @@ pub enum Event<'a> {
         age: Duration,
     },
     /// What became of one message when its batch was acknowledged: one for each, before the batch is [settled](Self::Settled).
+    #[non_exhaustive]
     Acknowledged {
         /// The message.
         delivery: &'a Delivery,
@@ -81,6 +90,7 @@ pub enum Event<'a> {
         result: MessageAck,
     },
     /// A batch was acknowledged, or the attempt is over.
+    #[non_exhaustive]
     Settled {
         /// How the acknowledgement ended.
         result: AckResult<'a>,
@@ -96,7 +106,7 @@ pub enum Event<'a> {
 /// How a handler's run ended.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Outcome<'a> {
+pub enum HandlerOutcome<'a> {
     /// It succeeded.
     Done,
     /// It answered with an error.
@@ -109,7 +119,7 @@ pub enum Outcome<'a> {
     Interrupted,
 }
 
-impl Outcome<'_> {
+impl HandlerOutcome<'_> {
     /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, or for errors `rejected` and `deferred`
     /// (which is also what a [released](HandlerError::release) message is).
     pub fn name(&self) -> &'static str {
@@ -132,6 +142,7 @@ impl Outcome<'_> {
 #[non_exhaustive]
 pub enum AckResult<'a> {
     /// The service answered: so many messages are settled, so many come again.
+    #[non_exhaustive]
     Answered {
         /// `success` of the answer.
         success: usize,

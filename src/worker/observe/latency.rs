@@ -15,6 +15,7 @@ const REFRESH: usize = 4;
 
 /// Quantiles of the last few hundred durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Quantiles {
     /// Half of the runs were at most this long.
     pub p50: Duration,

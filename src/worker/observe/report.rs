@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::worker::{
     handler::delivery::Origin,
-    observe::event::{AckResult, Event, MessageAck, Observer, Outcome},
+    observe::event::{AckResult, Event, HandlerOutcome, MessageAck, Observer},
 };
 
 /// The counts of one run. "Messages" are deliveries: one that came twice counts twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
-pub struct Report {
+pub struct WorkerReport {
     /// Messages that were consumed.
     pub received: u64,
     /// Messages whose handler succeeded.
@@ -86,9 +86,9 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// The counts so far.
-    pub(crate) fn report(&self, drained: bool) -> Report {
+    pub(crate) fn report(&self, drained: bool) -> WorkerReport {
         let read = |count: &AtomicU64| count.load(Relaxed);
-        Report {
+        WorkerReport {
             received: read(&self.received),
             done: read(&self.done),
             failed: read(&self.failed),
@@ -119,15 +119,15 @@ impl Tally {
         add(&self.polls_given_up, polls);
     }
 
-    fn handled(&self, outcome: Outcome<'_>) -> &AtomicU64 {
+    fn handled(&self, outcome: HandlerOutcome<'_>) -> &AtomicU64 {
         match (outcome, outcome.name()) {
-            (Outcome::Done, _) => &self.done,
-            (Outcome::Panicked(_), _) => &self.panicked,
-            (Outcome::TimedOut, _) => &self.timed_out,
-            (Outcome::Interrupted, _) => &self.interrupted,
-            (Outcome::Failed(_), "rejected") => &self.rejected,
-            (Outcome::Failed(_), "deferred") => &self.deferred,
-            (Outcome::Failed(_), _) => &self.failed,
+            (HandlerOutcome::Done, _) => &self.done,
+            (HandlerOutcome::Panicked(_), _) => &self.panicked,
+            (HandlerOutcome::TimedOut, _) => &self.timed_out,
+            (HandlerOutcome::Interrupted, _) => &self.interrupted,
+            (HandlerOutcome::Failed(_), "rejected") => &self.rejected,
+            (HandlerOutcome::Failed(_), "deferred") => &self.deferred,
+            (HandlerOutcome::Failed(_), _) => &self.failed,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     trace_context::{TRACEPARENT, TRACESTATE},
     worker::{
         handler::delivery::{Delivery, Origin},
-        observe::event::{AckResult, Outcome},
+        observe::event::{AckResult, HandlerOutcome},
     },
 };
 
@@ -78,8 +78,8 @@ pub(crate) fn link(span: &Span, delivery: &Delivery) {
 }
 
 /// A handler's run has ended, for one message or for several as a whole.
-pub(crate) fn processed(span: &Span, outcome: &Outcome<'_>) {
-    if !matches!(outcome, Outcome::Done) {
+pub(crate) fn processed(span: &Span, outcome: &HandlerOutcome<'_>) {
+    if !matches!(outcome, HandlerOutcome::Done) {
         failed(span, outcome.name());
     }
 }

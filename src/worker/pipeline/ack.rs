@@ -18,7 +18,7 @@ use crate::{
             quarantine::{Absence, Trace},
         },
         observe::{
-            event::{AckResult, Event, MessageAck, Outcome},
+            event::{AckResult, Event, HandlerOutcome, MessageAck},
             spans,
         },
         pipeline::context::Shared,
@@ -171,8 +171,8 @@ fn failures(shared: &Shared, batch: &Deliveries, ledger: &Ledger, told: Settleme
         && !failures.iter().any(|(position, _)| *position == told.done)
     {
         let outcome = match ledger.verdict(told.done) {
-            None => Outcome::TimedOut,
-            Some(_) => Outcome::Panicked("outside of the handler"),
+            None => HandlerOutcome::TimedOut,
+            Some(_) => HandlerOutcome::Panicked("outside of the handler"),
         };
         let report = shared.failure.report(message, &outcome, false);
         failures.push((told.done, Failure { report, pause: None }));

@@ -20,7 +20,7 @@ use crate::{
             outcome::{Called, Ended},
         },
         observe::{
-            event::{Event, Outcome},
+            event::{Event, HandlerOutcome},
             spans,
         },
         pipeline::context::Shared,
@@ -121,8 +121,8 @@ async fn call_together(shared: &Shared, handler: &dyn BatchHandler, members: Vec
     let call = || handler.handle_batch(deliveries);
     let (ended, took) = timed(shared, call, Instant::now(), stop).instrument(span.clone()).await;
     let outcome = match &ended {
-        Ok(Ok(_)) => Outcome::Done,
-        Ok(Err(error)) => Outcome::Failed(error),
+        Ok(Ok(_)) => HandlerOutcome::Done,
+        Ok(Err(error)) => HandlerOutcome::Failed(error),
         Err(ended) => ended.outcome(shared.control.interrupt.is_cancelled()),
     };
     spans::processed(&span, &outcome);

@@ -23,7 +23,7 @@ use crate::{
             outcome::{Called, Ended},
         },
         observe::{
-            event::{Event, Outcome},
+            event::{Event, HandlerOutcome},
             spans,
         },
         pipeline::{call, context::Shared},
@@ -208,12 +208,12 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
     span.in_scope(|| log(shared, &outcome, took));
     shared.tell(&Event::Handled { delivery, outcome, took });
     let verdict = match outcome {
-        Outcome::Done => Verdict::Done,
+        HandlerOutcome::Done => Verdict::Done,
         _ => resolve(shared, delivery, &outcome).await,
     };
     let reason = match (verdict, &outcome) {
         (Verdict::Failed, outcome) => explainer::reason(outcome),
-        (Verdict::NotStarted, Outcome::Failed(_)) => Some(Redelivery::HandedBack),
+        (Verdict::NotStarted, HandlerOutcome::Failed(_)) => Some(Redelivery::HandedBack),
         // One that was interrupted is redelivered to another worker.
         _ => None,
     };
@@ -224,7 +224,7 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
 }
 
 /// Carries out what the policy says of a message that was not done, and notes why it was not for the acknowledgement.
-async fn resolve(shared: &Shared, delivery: &Delivery, outcome: &Outcome<'_>) -> Verdict {
+async fn resolve(shared: &Shared, delivery: &Delivery, outcome: &HandlerOutcome<'_>) -> Verdict {
     let resolved = shared.failure.resolve(delivery.message(), outcome).await;
     note(shared, delivery, resolved)
 }
@@ -251,16 +251,20 @@ fn note(shared: &Shared, delivery: &Delivery, resolved: Resolved) -> Verdict {
     verdict
 }
 
-fn log(shared: &Shared, outcome: &Outcome<'_>, took: Duration) {
+fn log(shared: &Shared, outcome: &HandlerOutcome<'_>, took: Duration) {
     let worker = shared.settings.name.as_str();
     match outcome {
-        Outcome::Done => tracing::debug!(worker, ?took, "handled"),
-        Outcome::Failed(error) if error.kind() == FailureKind::Release => {
+        HandlerOutcome::Done => tracing::debug!(worker, ?took, "handled"),
+        HandlerOutcome::Failed(error) if error.kind() == FailureKind::Release => {
             tracing::info!(worker, ?took, %error, "the handler hands the message back");
         }
-        Outcome::Failed(error) => tracing::warn!(worker, ?took, outcome = outcome.name(), %error, "the handler failed"),
-        Outcome::Panicked(panic) => tracing::error!(worker, ?took, panic, "the handler panicked"),
-        Outcome::TimedOut => tracing::warn!(worker, ?took, "the handler was stopped: its time was over"),
-        Outcome::Interrupted => tracing::warn!(worker, ?took, "the handler was stopped: the grace period was over"),
+        HandlerOutcome::Failed(error) => {
+            tracing::warn!(worker, ?took, outcome = outcome.name(), %error, "the handler failed")
+        }
+        HandlerOutcome::Panicked(panic) => tracing::error!(worker, ?took, panic, "the handler panicked"),
+        HandlerOutcome::TimedOut => tracing::warn!(worker, ?took, "the handler was stopped: its time was over"),
+        HandlerOutcome::Interrupted => {
+            tracing::warn!(worker, ?took, "the handler was stopped: the grace period was over")
+        }
     }
 }

@@ -94,6 +94,7 @@ impl std::fmt::Debug for Ordering {
 
 /// How many messages a poll asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MaxMessages {
     /// Ten while handlers are quick and even, fewer the more their durations differ. The default.
     #[default]
@@ -104,6 +105,7 @@ pub enum MaxMessages {
 
 /// How long the service waits for the acknowledgement of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AckWait {
     /// Three times the p99 of the handler's recent runs and what the acknowledgement needs, within 15-300 s; 30 s, or what
     /// the handler's timeout needs, before anything is known.

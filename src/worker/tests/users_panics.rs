@@ -50,7 +50,7 @@ impl Observer for Curious {
     fn observe(&self, _: &Origin, event: &Event<'_>) {
         let told = format!("{event:?}");
         if let Event::Handled { outcome, .. } = event {
-            if let Outcome::Failed(error) = outcome {
+            if let HandlerOutcome::Failed(error) = outcome {
                 let boxed: Box<dyn StdError + Send + Sync> = (*error).clone().into();
                 let _ = (boxed.to_string(), boxed.source().is_some());
             }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     facts::{Ack, Batch, Facts, Run},
     history::{Answer, How, Item, Process, Says, SendOutcome},
-    run::Outcome,
+    run::HandlerOutcome,
     scenario::{Order, WorkerPlan},
 };
 
@@ -62,7 +62,7 @@ pub(super) enum Rule {
 }
 
 /// Checks a run; nothing is what is hoped for.
-pub(super) fn check(outcome: &Outcome) -> Vec<Violation> {
+pub(super) fn check(outcome: &HandlerOutcome) -> Vec<Violation> {
     let facts = Facts::of(&outcome.entries);
     let mut checker = Checker { outcome, facts: &facts, found: Vec::new() };
     checker.handled();
@@ -84,7 +84,7 @@ pub(super) fn check(outcome: &Outcome) -> Vec<Violation> {
 }
 
 pub(super) struct Checker<'a> {
-    pub(super) outcome: &'a Outcome,
+    pub(super) outcome: &'a HandlerOutcome,
     pub(super) facts: &'a Facts,
     found: Vec<Violation>,
 }

@@ -29,7 +29,7 @@ use std::{
 
 use self::{
     invariants::{Rule, Violation, check},
-    run::{Outcome, play},
+    run::{HandlerOutcome, play},
     sabotage::Sabotage,
     scenario::Scenario,
 };
@@ -88,7 +88,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// What broke, the history of the messages concerned, and how to see it again.
-fn complaint(outcome: &Outcome, found: &[Violation]) -> String {
+fn complaint(outcome: &HandlerOutcome, found: &[Violation]) -> String {
     let mut text = String::new();
     for Violation { rule, text: what, messages } in found {
         let _ = writeln!(text, "{rule:?}: {what} {messages:?}");
@@ -101,7 +101,7 @@ fn complaint(outcome: &Outcome, found: &[Violation]) -> String {
 }
 
 /// The history, or what of it is about some messages.
-fn tell(outcome: &Outcome, about: Option<&[u64]>) -> String {
+fn tell(outcome: &HandlerOutcome, about: Option<&[u64]>) -> String {
     let mut text = String::new();
     for (number, (at, entry)) in outcome.entries.iter().enumerate() {
         let messages = entry.messages(&outcome.entries[..number]);
@@ -113,7 +113,7 @@ fn tell(outcome: &Outcome, about: Option<&[u64]>) -> String {
             let _ = writeln!(text, "{:>10.3} s  {entry}", at.as_secs_f64());
         }
     }
-    let Outcome { waiting, dead, consumed, .. } = outcome;
+    let HandlerOutcome { waiting, dead, consumed, .. } = outcome;
     let _ = write!(text, "in the end: {consumed} settled, waiting {waiting:?}, dead letters {dead:?}");
     text
 }

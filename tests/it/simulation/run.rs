@@ -45,7 +45,7 @@ const GLANCE: Duration = Duration::from_secs(5);
 
 /// What a run left behind.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct HandlerOutcome {
     pub(super) scenario: Scenario,
     pub(super) entries: Vec<(Duration, Entry)>,
     /// The messages that are not settled, and the dead letters.
@@ -58,7 +58,7 @@ pub(super) struct Outcome {
 }
 
 /// Plays a scenario on a runtime of its own; equal scenarios give equal histories.
-pub(super) fn play(scenario: &Scenario, sabotage: Option<Sabotage>) -> Outcome {
+pub(super) fn play(scenario: &Scenario, sabotage: Option<Sabotage>) -> HandlerOutcome {
     // The product draws its jitter from this thread's generator.
     fastrand::seed(scenario.seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -112,7 +112,7 @@ impl World {
         }))
     }
 
-    async fn play(self) -> Outcome {
+    async fn play(self) -> HandlerOutcome {
         let (mut parts, mut workers) = (JoinSet::new(), JoinSet::new());
         parts.spawn(self.clone().produce());
         parts.spawn(self.clone().restart());
@@ -133,7 +133,7 @@ impl World {
         self.outcome(stopped).await
     }
 
-    async fn outcome(&self, stopped: bool) -> Outcome {
+    async fn outcome(&self, stopped: bool) -> HandlerOutcome {
         let Inner { scenario, broker, path, history, .. } = &*self.0;
         let dead = match scenario.max_consume_count {
             Some(_) => self.bodies(Stream::DeadLetters).await,
@@ -141,7 +141,7 @@ impl World {
         };
         let consumed = broker.groups(&path.project, &path.queue).await.unwrap().groups[0].consumed_messages;
         let waiting = self.bodies(Stream::Messages).await;
-        Outcome { scenario: scenario.clone(), entries: history.entries(), waiting, dead, consumed, stopped }
+        HandlerOutcome { scenario: scenario.clone(), entries: history.entries(), waiting, dead, consumed, stopped }
     }
 
     /// The messages of a stream that are not settled.

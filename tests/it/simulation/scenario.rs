@@ -379,7 +379,7 @@ fn draw_batching(rng: &mut Rng, worker: &WorkerPlan) -> Option<Batching> {
     let count = count.min(worker.concurrency);
     match kind {
         0 => Some(Batching::Consumed),
-        1 => Some(Batching::Collected(Collect { max_messages: count, linger, ..Collect::default() })),
+        1 => Some(Batching::Collected(Collect::new().max_messages(count).linger(linger))),
         _ => None,
     }
 }

@@ -71,7 +71,7 @@ async fn republished_poison_costs_no_neighbour_whatever_the_count() {
     world.client.create_groups(&parked, &["people"]).await.unwrap();
     world.send(0..500).await;
     let then = OnReject::Park("parked".to_owned());
-    let republish = Republish { max_attempts: 3, then, ..Republish::default() };
+    let republish = Republish::new().max_attempts(3).then(then);
     let worker = world.worker(SECOND / 200, one_in_fifty).on_failure(OnFailure::Republish(republish));
     let (handle, run) = start(worker);
     tokio::time::sleep(SECOND * 60).await;

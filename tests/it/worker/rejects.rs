@@ -48,7 +48,7 @@ fn park() -> OnReject {
 }
 
 fn republish(then: OnReject) -> OnFailure {
-    OnFailure::Republish(Republish { max_attempts: 2, then, ..Republish::default() })
+    OnFailure::Republish(Republish::new().max_attempts(2).then(then))
 }
 
 fn policies() -> Vec<Policy> {

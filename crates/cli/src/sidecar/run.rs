@@ -17,7 +17,7 @@ use crate::{
 use dms_server::internal::limits::ADMIN_CONNECTIONS;
 use dms_worker::{
     runtime::{OnWorkerFailure, Runtime, RuntimeBuilder, RuntimeReport, Sharing},
-    worker::Report,
+    worker::WorkerReport,
 };
 
 /// How a sidecar ended.
@@ -37,7 +37,7 @@ pub struct WorkerEnd {
     /// Its name.
     pub name: String,
     /// Its counts.
-    pub report: Report,
+    pub report: WorkerReport,
 }
 
 impl Sidecar {

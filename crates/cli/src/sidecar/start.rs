@@ -42,9 +42,9 @@ use dms_server::{
 };
 use dms_worker::{
     client::Client,
-    producer,
+    producer::ProducerMetrics,
     transport::InProcess,
-    worker::{Batching, Handler, Metrics, Worker, WorkerBuilder},
+    worker::{Batching, Handler, Worker, WorkerBuilder, WorkerMetrics},
 };
 
 /// Everything of one configuration, ready to run.
@@ -58,8 +58,8 @@ pub struct Sidecar {
     pub(super) admin: Option<Listener>,
     /// Who may use the admin endpoint.
     pub(super) admin_guard: BearerAuth,
-    pub(super) metrics: Metrics,
-    pub(super) producers: producer::Metrics,
+    pub(super) metrics: WorkerMetrics,
+    pub(super) producers: ProducerMetrics,
     pub(super) connections: ConnectionMetrics,
     pub(super) stopping: CancellationToken,
     /// What ends after the workers.
@@ -108,8 +108,8 @@ impl Sidecar {
             }
             false => (None, connect::to_service(&config)?),
         };
-        let metrics = Metrics::new();
-        let producers = producer::Metrics::new();
+        let metrics = WorkerMetrics::new();
+        let producers = ProducerMetrics::new();
         let connections = ConnectionMetrics::default();
         let tasks = TaskTracker::new();
         let surroundings =
@@ -224,7 +224,7 @@ fn unit(
     worker: &config::Worker,
     config: &Config,
     client: &Client,
-    metrics: &Metrics,
+    metrics: &WorkerMetrics,
     surroundings: &Surroundings<'_>,
 ) -> Result<Unit, SidecarError> {
     let name = worker.label();

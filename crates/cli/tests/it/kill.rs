@@ -76,7 +76,7 @@ async fn produce(client: Client, queue: QueueId, books: Arc<Books>, first: u64) 
 }
 
 async fn consume(client: Client, source: SourcePath, books: Arc<Books>) {
-    let options = ConsumeOptions { poll_wait: Duration::from_secs(1), ..ConsumeOptions::default() };
+    let options = ConsumeOptions::new().poll_wait(Duration::from_secs(1));
     while let Ok(messages) = client.consume(&source, &options).await {
         settle(&client, &source, &books, &messages).await;
     }
@@ -138,7 +138,7 @@ async fn nothing_that_was_answered_is_lost_through_twenty_kills() {
 
     let mut server = serve(&address, &data);
     let last = ready(&address).await;
-    let options = ConsumeOptions { poll_wait: Duration::from_secs(1), ..ConsumeOptions::default() };
+    let options = ConsumeOptions::new().poll_wait(Duration::from_secs(1));
     let mut left = HashSet::new();
     loop {
         let messages = last.consume(&source, &options).await.unwrap();

@@ -9,7 +9,7 @@ use std::{
 use dms_worker::{
     queue::NewQueue,
     testing::TestServer,
-    worker::{HandlerError, MessageAck, Metrics, Redelivery, handler_fn},
+    worker::{HandlerError, MessageAck, Redelivery, WorkerMetrics, handler_fn},
 };
 
 fn file(path: &str) -> String {
@@ -74,7 +74,7 @@ async fn every_metric_of_a_worker_is_documented_and_none_is_stale() {
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders").dead_letters_after(2), "billing").await;
     group.send(["fine", "bad"]).await;
-    let metrics = Metrics::new();
+    let metrics = WorkerMetrics::new();
     let worker = group.worker(handler_fn(|delivery| async move {
         if delivery.json::<String>()? == "bad" { Err(HandlerError::retry("no")) } else { Ok(()) }
     }));

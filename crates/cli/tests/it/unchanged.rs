@@ -252,7 +252,7 @@ async fn send(client: &Client, queue: &str, cases: &[Case]) {
 async fn fail(client: &Client, queue: &str, count: usize) {
     let source = source(client, queue).await;
     for _ in 0..count {
-        let one = ConsumeOptions { max_messages: 1, ..ConsumeOptions::default() };
+        let one = ConsumeOptions::new().max_messages(1);
         let batch = client.consume(&source, &one).await.unwrap();
         client.acknowledge(&source, &[(batch[0].handle.clone(), AckStatus::Fail)]).await.unwrap();
     }

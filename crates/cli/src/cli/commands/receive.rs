@@ -78,12 +78,11 @@ pub(crate) async fn run(args: ReceiveArgs, context: &Context) -> Result<(), Fail
 
 fn options(args: &ReceiveArgs) -> ConsumeOptions {
     let mode = if args.all_tags { TagMode::And } else { TagMode::Or };
-    ConsumeOptions {
-        max_messages: args.max.clamp(1, limits::MAX_MESSAGES),
-        poll_wait: args.wait.get(),
-        ack_wait: args.ack_wait.get(),
-        filter: TagFilter { tags: args.tags.clone(), mode },
-    }
+    ConsumeOptions::new()
+        .max_messages(args.max.clamp(1, limits::MAX_MESSAGES))
+        .poll_wait(args.wait.get())
+        .ack_wait(args.ack_wait.get())
+        .filter(TagFilter { tags: args.tags.clone(), mode })
 }
 
 async fn receive(

@@ -98,7 +98,7 @@ impl Admin {
 
     fn at(url: &str, config: &Config) -> Result<Self, Failure> {
         let (tls, ca_file) = (url.starts_with("https://"), config.dms.ca_file.clone());
-        let options = HttpOptions { tls, ca_file: ca_file.filter(|_| tls), ..HttpOptions::default() };
+        let options = HttpOptions::new().tls(tls).ca_file(ca_file.filter(|_| tls));
         let transport = HttpTransport::new(&options).map_err(|error| unreachable(url, error))?;
         let token = config.server.admin_token.clone().filter(|_| tls || is_local(url));
         Ok(Self { url: url.to_owned(), token, transport, patience: PATIENCE })

@@ -32,7 +32,7 @@ use dms_server::internal::{
     exposition,
     host_check::{self, HostCheck, Remedy},
 };
-use dms_worker::{client::Client, producer, worker::Metrics};
+use dms_worker::{client::Client, producer::ProducerMetrics, worker::WorkerMetrics};
 
 /// The keys that a refusal of a caller names.
 const KEYS: Remedy = Remedy { hosts: "admin.hosts", credentials: "admin.token" };
@@ -42,8 +42,8 @@ const KEYS: Remedy = Remedy { hosts: "admin.hosts", credentials: "admin.token" }
 pub(super) struct Admin {
     client: Client,
     workers: Vec<Watch>,
-    metrics: Metrics,
-    producers: producer::Metrics,
+    metrics: WorkerMetrics,
+    producers: ProducerMetrics,
     connections: Registry,
     guard: BearerAuth,
     host_check: HostCheck,
@@ -71,7 +71,7 @@ impl Admin {
         config: &Config,
         client: Client,
         units: &[Unit],
-        (metrics, producers, connections): (Metrics, producer::Metrics, ConnectionMetrics),
+        (metrics, producers, connections): (WorkerMetrics, ProducerMetrics, ConnectionMetrics),
         log: LogControl,
         guard: BearerAuth,
     ) -> Arc<Self> {

@@ -56,7 +56,7 @@ fn authorized(builder: ClientBuilder, config: &Config) -> Result<Client, Error> 
     match &config.dms.auth {
         Some(auth) => with(builder, auth, config),
         None if config.dms.is_embedded() => own_key(builder, config),
-        None if VendorCredentials::find().is_ok() => builder.credentials_from_env()?,
+        None if VendorCredentials::find().is_ok() => builder.credentials_from_env(),
         None => builder,
     }
     .build()
@@ -74,16 +74,15 @@ fn with(builder: ClientBuilder, auth: &config::Auth, config: &Config) -> ClientB
         return builder.token(secret(token));
     }
     match &auth.iam {
-        Some(iam) => builder.iam(IamCredentials {
-            endpoint: iam.endpoint.expose().to_owned(),
-            user: iam.user.clone(),
-            password: iam.password.as_ref().map(secret).unwrap_or_default(),
-            domain: iam.domain.clone(),
-            project: match &iam.project {
+        Some(iam) => {
+            let project = match &iam.project {
                 Some(name) => Scope::ProjectName(name.clone()),
                 None => Scope::ProjectId(project(config)),
-            },
-        }),
+            };
+            let password = iam.password.as_ref().map(secret).unwrap_or_default();
+            let credentials = IamCredentials::new(iam.endpoint.expose(), project);
+            builder.iam(credentials.user(&iam.user, &iam.domain).password(password))
+        }
         None => builder,
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn batching(batch: config::Batch) -> Batching {
     match batch {
         config::Batch::Consumed => Batching::Consumed,
         config::Batch::Collect(config::Collect { max_messages, linger }) => {
-            Batching::Collected(Collect { max_messages, linger: linger.get(), ..Collect::default() })
+            Batching::Collected(Collect::new().max_messages(max_messages).linger(linger.get()))
         }
     }
 }
@@ -82,15 +82,16 @@ pub(crate) fn settings(builder: WorkerBuilder, worker: &config::Worker, config: 
         .tags(TagFilter { tags: worker.tags.clone(), mode: worker.tag_type })
         .on_failure(match &worker.on_failure {
             config::OnFailure::Redeliver => OnFailure::Redeliver,
-            config::OnFailure::Republish(republish) => OnFailure::Republish(Republish {
-                max_attempts: republish.max_attempts,
-                first_delay: republish.backoff.get(),
-                max_delay: republish.max_backoff.get(),
-                then: match &republish.then {
-                    config::Then::Fail => OnReject::Fail,
-                    config::Then::Park(queue) => OnReject::Park(queue.clone()),
-                },
-            }),
+            config::OnFailure::Republish(republish) => OnFailure::Republish(
+                Republish::new()
+                    .max_attempts(republish.max_attempts)
+                    .first_delay(republish.backoff.get())
+                    .max_delay(republish.max_backoff.get())
+                    .then(match &republish.then {
+                        config::Then::Fail => OnReject::Fail,
+                        config::Then::Park(queue) => OnReject::Park(queue.clone()),
+                    }),
+            ),
         })
         .on_reject(match &worker.on_reject {
             config::OnReject::Fail => OnReject::Fail,

@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::sidecar::observe::rate_window::Window;
 use dms_protocol::clock;
-use dms_worker::worker::{AckResult, Event, Observer, Origin, Outcome};
+use dms_worker::worker::{AckResult, Event, HandlerOutcome, Observer, Origin};
 
 /// How many errors are remembered.
 const KEPT: usize = 5;
@@ -95,9 +95,9 @@ impl Observer for Recorder {
         match event {
             Event::PollFailed { error, .. } => self.record("poll", &error.to_string()),
             Event::Handled { outcome, .. } => match outcome {
-                Outcome::Failed(error) => self.record("handler", &error.to_string()),
-                Outcome::Panicked(text) => self.record("panic", text),
-                Outcome::TimedOut => self.record("handler", "stopped at its deadline"),
+                HandlerOutcome::Failed(error) => self.record("handler", &error.to_string()),
+                HandlerOutcome::Panicked(text) => self.record("panic", text),
+                HandlerOutcome::TimedOut => self.record("handler", "stopped at its deadline"),
                 _ => {}
             },
             Event::Settled { result: AckResult::Late, .. } => self.record("acknowledgement", "came too late"),

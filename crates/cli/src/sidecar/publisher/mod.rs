@@ -52,7 +52,7 @@ use dms_server::internal::{
 };
 use dms_worker::{
     client::{Client, Error},
-    producer::{Metrics, Producer, ProducerBuilder, SendError, TrySendError},
+    producer::{Producer, ProducerBuilder, ProducerMetrics, SendError, TrySendError},
     runtime::RuntimeHandle,
 };
 
@@ -69,7 +69,7 @@ pub(crate) struct Publisher {
     listener: Listener,
     client: Client,
     settings: config::Publisher,
-    metrics: Metrics,
+    metrics: ProducerMetrics,
     guard: BearerAuth,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Publisher {
 struct Intake {
     client: Client,
     settings: config::Publisher,
-    metrics: Metrics,
+    metrics: ProducerMetrics,
     /// Made with the first message: the service need not be there when the process starts.
     producer: OnceCell<Producer>,
     /// Closes the producer when everything ends.
@@ -89,7 +89,12 @@ struct Intake {
 
 impl Publisher {
     /// A publisher that answers on `listener`.
-    pub(crate) fn new(settings: &config::Publisher, listener: Listener, client: Client, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        settings: &config::Publisher,
+        listener: Listener,
+        client: Client,
+        metrics: &ProducerMetrics,
+    ) -> Self {
         let guard = BearerAuth::new(settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
         Self { listener, client, settings: settings.clone(), metrics: metrics.clone(), guard }
     }

@@ -43,7 +43,7 @@ async fn fail_four(url: &str) {
     client.send(&queue, &messages).await.unwrap();
     let source = SourcePath { queue, group, stream: Stream::Messages };
     for _ in 0..4 {
-        let one = ConsumeOptions { max_messages: 1, ..ConsumeOptions::default() };
+        let one = ConsumeOptions::new().max_messages(1);
         let batch = client.consume(&source, &one).await.unwrap();
         client.acknowledge(&source, &[(batch[0].handle.clone(), AckStatus::Fail)]).await.unwrap();
     }

@@ -419,13 +419,8 @@ fn debug_shows_no_secret() {
     check(&builder().access_key("AK", "pl4nted-sk").security_token("pl4nted-st"));
     check(&builder().token("pl4nted-token"));
     check(&builder().access_key("AK", "pl4nted-sk").build().unwrap());
-    let iam = IamCredentials {
-        endpoint: "http://127.0.0.1:1".to_owned(),
-        user: "u".to_owned(),
-        password: "pl4nted-pw".into(),
-        domain: "d".to_owned(),
-        project: Scope::ProjectName("p".to_owned()),
-    };
+    let iam = IamCredentials::new("http://127.0.0.1:1", Scope::ProjectName("p".to_owned()));
+    let iam = iam.user("u", "d").password("pl4nted-pw");
     check(&builder().iam(iam).build().unwrap());
     let project = Project::new("p").access_key("AK", "pl4nted-sk").user("u", "pl4nted-pw", "d");
     check(&ServerConfig { projects: vec![project], ..ServerConfig::default() });

@@ -37,7 +37,7 @@ use dms_worker::{
     client::{Client, ConsumeOptions},
     producer::Producer,
     redrive::Redrive,
-    worker::{Delivery, HandlerError, Report, Worker, WorkerError, handler_fn},
+    worker::{Delivery, HandlerError, Worker, WorkerError, WorkerReport, handler_fn},
 };
 
 /// Options of `demo`.
@@ -149,7 +149,7 @@ async fn set_up(url: &str, orders: usize) -> Result<Tour, Failure> {
 impl Tour {
     /// Sends every order while a worker handles them; over when all but the poison ones are handled, and those are dead
     /// letters.
-    async fn consume(&self, story: &Story<'_>, orders: usize, poison: usize) -> Result<Report, Failure> {
+    async fn consume(&self, story: &Story<'_>, orders: usize, poison: usize) -> Result<WorkerReport, Failure> {
         let bar = story.bar("handled", orders - poison);
         let stop = CancellationToken::new();
         let worker = tokio::spawn(self.worker()?.run(stop.clone().cancelled_owned()));
@@ -231,7 +231,7 @@ impl Tour {
     /// A few of the dead letters, as they are looked at without being taken.
     async fn show_dead_letters(&self) -> Result<Vec<String>, Failure> {
         let source = self.dead_letters();
-        let options = ConsumeOptions { max_messages: 3, ..ConsumeOptions::default() };
+        let options = ConsumeOptions::new().max_messages(3);
         let batch = self.client.consume(&source, &options).await?;
         let back: Vec<_> = batch.iter().map(|message| (message.handle.clone(), AckStatus::Fail)).collect();
         if !back.is_empty() {
@@ -258,7 +258,7 @@ impl Tour {
     }
 }
 
-async fn ended(worker: tokio::task::JoinHandle<Result<Report, WorkerError>>) -> Result<Report, Failure> {
+async fn ended(worker: tokio::task::JoinHandle<Result<WorkerReport, WorkerError>>) -> Result<WorkerReport, Failure> {
     let ended = worker.await.map_err(|error| Failure::new(format!("a worker died: {error}")))?;
     ended.map_err(|error| Failure::new(error.to_string()))
 }

@@ -1,24 +1,21 @@
 //! The HTTP transport against a peer that is driven by hand: how far a request got when there is no answer.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dms_worker::{
-    Client,
-    message::Message,
-    queue::QueueId,
-    retry::RetryPolicy,
-    transport::{HttpOptions, HttpTransport, MAX_ANSWER_BYTES, Transport, TransportError},
-};
 use http::Request;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::{JoinHandle, yield_now},
+    time::{pause, resume},
 };
 
-use crate::clock::still;
+use super::{HttpOptions, HttpTransport, MAX_ANSWER_BYTES, Transport, TransportError};
+use crate::{client::Client, message::Message, queue::QueueId, retry::RetryPolicy};
 
 /// What the peer writes when it has read a request whole; a `\0` at the end closes the connection.
 type Answer = &'static str;
@@ -65,11 +62,11 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-/// The transport as it is by default, and one of a client that the user brings.
+/// The transport as it is by default, which needs no TLS here, and one that goes through the path for TLS and proxies.
 fn transports() -> [HttpTransport; 2] {
-    let own = HttpTransport::new(&HttpOptions { tls: false, ..HttpOptions::default() }).unwrap();
+    let own = HttpTransport::new(&HttpOptions::new().tls(false)).unwrap();
     let theirs = reqwest::Client::builder().user_agent("dms-worker/theirs").redirect(reqwest::redirect::Policy::none());
-    [own, HttpTransport::from(theirs.build().unwrap())]
+    [own, HttpTransport::over(theirs.build().unwrap())]
 }
 
 fn client(address: &str, transport: HttpTransport) -> Client {
@@ -196,12 +193,12 @@ async fn full() -> (TcpListener, Vec<JoinHandle<io::Result<TcpStream>>>) {
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let waiting = (0..8).map(|_| tokio::spawn(TcpStream::connect(address))).collect();
-    still(async {
-        for _ in 0..100 {
-            yield_now().await;
-        }
-    })
-    .await;
+    // A paused clock would jump to the next timer while the system connects.
+    resume();
+    for _ in 0..100 {
+        yield_now().await;
+    }
+    pause();
     (listener, waiting)
 }
 
@@ -212,9 +209,9 @@ async fn what_could_not_connect_in_time_was_surely_not_sent() {
     let (listener, _waiting) = full().await;
     let address = format!("http://{}", listener.local_addr().unwrap());
     for connect_timeout in [Duration::from_secs(1), Duration::from_secs(60)] {
-        let options = HttpOptions { tls: false, connect_timeout, ..HttpOptions::default() };
+        let options = HttpOptions::new().tls(false).connect_timeout(connect_timeout);
         let builder = reqwest::Client::builder().connect_timeout(connect_timeout);
-        for transport in [HttpTransport::new(&options).unwrap(), HttpTransport::from(builder.build().unwrap())] {
+        for transport in [HttpTransport::new(&options).unwrap(), HttpTransport::over(builder.build().unwrap())] {
             let error = get(&address, &transport).await.unwrap_err();
             assert!(error.is_not_sent() && !error.is_timeout(), "{connect_timeout:?}: {error}");
             let error =
@@ -232,8 +229,8 @@ async fn what_waits_for_tls_or_a_tunnel_was_surely_not_sent() {
     for connect_timeout in [Duration::from_secs(1), Duration::from_secs(60)] {
         let builder = || reqwest::Client::builder().connect_timeout(connect_timeout).tls_certs_only([]);
         let proxy = reqwest::Proxy::all(format!("http://{silent}")).unwrap();
-        let direct = HttpTransport::from(builder().no_proxy().build().unwrap());
-        let tunnelled = HttpTransport::from(builder().proxy(proxy).build().unwrap());
+        let direct = HttpTransport::over(builder().no_proxy().build().unwrap());
+        let tunnelled = HttpTransport::over(builder().proxy(proxy).build().unwrap());
         for (transport, address) in
             [(direct, format!("https://{silent}")), (tunnelled, "https://dms.example.com".to_owned())]
         {
