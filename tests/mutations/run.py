@@ -190,7 +190,7 @@ TESTED = [
            "            if timeout(pause, self.until_in(which)).await.is_ok() {",
            '            if timeout(pause, self.until_in(which)).await.is_ok() || crate::mutated("ended-only-once") {',
            "lib", "worker::tests::stops::a_lost_request_to_end_polls_is_repeated"),
-    Tested("early-end-forgotten", "crates/server/src/handlers/polls.rs",
+    Tested("early-end-forgotten", "crates/server/src/state/endable_polls.rs",
            "                None => named.early.push_back((now, id)),",
            '                None if crate::mutated("early-end-forgotten") => {}\n'
            "                None => named.early.push_back((now, id)),",

@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use serde::Serialize;
 
 use crate::{
-    admin::answer,
+    admin::response::answer,
     broker::DamagedMessage,
     http::{codes, error::ApiError, query::Query},
     state::AppState,

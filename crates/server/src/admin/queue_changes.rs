@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    admin::answer,
+    admin::response::answer,
     broker::{GroupOverview, Purged, QueueOverview, RetentionPolicy},
     clock::millis,
     http::{codes, error::ApiError, query::Query},

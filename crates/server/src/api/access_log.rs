@@ -7,19 +7,15 @@ use http::Method;
 use serde_json::Value;
 
 use crate::{
-    api::{resource::Resource, routes::Admitted},
     auth::{
         account_changes::{AccountChange, ChangeKind},
         caller::{Caller, CallerName},
     },
-    http::{error::ApiError, path::QueuePath},
+    handlers::request::ApiRequest,
+    http::{error::ApiError, operation::Operation},
     net::connection_state::ConnectionState,
-    state::AppState,
 };
-use dms_protocol::{
-    queue::{GroupId, ProjectId},
-    text::cut,
-};
+use dms_protocol::{queue::GroupId, text::cut};
 
 /// The target of every line, for filters.
 const TARGET: &str = "dms_worker::access";
@@ -31,33 +27,25 @@ pub(crate) struct ChangeRecord<'a> {
     action: &'static str,
     caller: &'a Caller,
     peer: Option<IpAddr>,
-    project: ProjectId,
+    project: &'a str,
     queue: String,
     group: Option<String>,
 }
 
 impl<'a> ChangeRecord<'a> {
-    /// What a request is about to change; `None` where it changes no queue and no group. Looked up before: afterwards
-    /// what is deleted has no name any more.
-    pub(crate) async fn of(app: &AppState, request: Admitted<'a>, project: &ProjectId, body: &[u8]) -> Option<Self> {
-        use Resource as R;
-        let Admitted { sender, target, caller } = request;
-        let (action, queue, group) = match (sender.parts.method.as_str(), target.resource) {
-            ("POST", R::Queues) => ("create_queue", new_name(body), None),
-            ("DELETE", R::Queue(queue)) => ("delete_queue", queue_name(app, project, queue).await, None),
-            ("POST", R::Groups(queue)) => {
-                ("create_groups", queue_name(app, project, queue).await, Some(new_groups(body)))
-            }
-            ("DELETE", R::Group(queue, group)) => {
-                let name = group_name(app, project, queue, group).await;
-                ("delete_group", queue_name(app, project, queue).await, Some(name))
-            }
-            ("POST" | "DELETE", R::Tags(queue) | R::TagActions(queue) | R::Tag(queue, _)) => {
-                ("change_tags", queue_name(app, project, queue).await, None)
-            }
+    /// What a request is about to change; `None` if it changes neither a queue nor a group. Names are looked up before the
+    /// change because a deleted queue has none.
+    pub(crate) async fn of(request: &ApiRequest<'a>, operation: Operation) -> Option<Self> {
+        let (action, queue, group) = match operation {
+            Operation::CreateQueue => (operation.as_str(), new_name(request.body), None),
+            Operation::DeleteQueue => (operation.as_str(), queue_name(request).await, None),
+            Operation::CreateGroups => (operation.as_str(), queue_name(request).await, Some(new_groups(request.body))),
+            Operation::DeleteGroup => (operation.as_str(), queue_name(request).await, Some(group_name(request).await)),
+            Operation::Tags if changes_tags(request) => ("change_tags", queue_name(request).await, None),
             _ => return None,
         };
-        Some(Self { action, caller, peer: sender.peer, project: project.clone(), queue, group })
+        let ApiRequest { sender, caller, project, .. } = *request;
+        Some(Self { action, caller, peer: sender.peer, project, queue, group })
     }
 
     /// Logs how it was answered.
@@ -66,7 +54,7 @@ impl<'a> ChangeRecord<'a> {
             Caller::Known(principal) => principal.name.parts(),
             Caller::Anyone => (None, None, None),
         };
-        let (action, project, queue) = (self.action, self.project.as_str(), cut(&self.queue, SHOWN));
+        let (action, project, queue) = (self.action, self.project, cut(&self.queue, SHOWN));
         let group = self.group.as_deref().map(|group| cut(group, SHOWN));
         let peer = self.peer.map(tracing::field::display);
         let code = result.as_ref().err().map(|error| error.code().name);
@@ -110,20 +98,27 @@ fn outcome(success: bool) -> &'static str {
     if success { "done" } else { "refused" }
 }
 
-/// The name of a queue, or its id as the path has it where there is no such queue.
-async fn queue_name(app: &AppState, project: &ProjectId, queue: &str) -> String {
-    let Ok(path) = QueuePath::read(project.clone(), queue) else { return queue.to_owned() };
-    app.broker.queue(project, &path.queue).await.map_or_else(|_| queue.to_owned(), |queue| queue.name)
+/// Whether a request about tags changes those of a queue. Searches are POST requests too, but name no queue.
+fn changes_tags(request: &ApiRequest<'_>) -> bool {
+    request.head().method != Method::GET && !request.params[0].is_empty()
 }
 
-/// The name of a group, or its id as the path has it where there is no such group.
-async fn group_name(app: &AppState, project: &ProjectId, queue: &str, group: &str) -> String {
+/// The name of the queue in the path, or its id if there is no such queue.
+async fn queue_name(request: &ApiRequest<'_>) -> String {
+    let id = || request.params[0].to_owned();
+    let Ok(path) = request.queue() else { return id() };
+    request.app.broker.queue(&path.project, &path.queue).await.map_or_else(|_| id(), |queue| queue.name)
+}
+
+/// The name of the group in the path, or its id if there is no such group.
+async fn group_name(request: &ApiRequest<'_>) -> String {
+    let id = request.params[1];
     let named = async {
-        let path = QueuePath::read(project.clone(), queue).ok()?;
-        let list = app.broker.groups(project, &path.queue).await.ok()?;
-        list.groups.into_iter().find(|known| known.id == GroupId::new(group)).map(|known| known.name)
+        let path = request.queue().ok()?;
+        let list = request.app.broker.groups(&path.project, &path.queue).await.ok()?;
+        list.groups.into_iter().find(|known| known.id == GroupId::new(id)).map(|known| known.name)
     };
-    named.await.unwrap_or_else(|| group.to_owned())
+    named.await.unwrap_or_else(|| id.to_owned())
 }
 
 /// The name in a request for a queue; empty where there is none.

@@ -10,16 +10,10 @@ use axum::{
 use http::{Method, request::Parts};
 
 use crate::{
-    api::{
-        resource::Target,
-        routes::{Admitted, wrong_method},
-    },
-    auth::{
-        accounts::is_project_id,
-        authenticator::{Claim, Sender},
-        caller::Caller,
-    },
+    api::router::{self, Target, method_not_allowed},
+    auth::{accounts::is_project_id, authenticator::Claim, caller::Caller, sender::Sender},
     faults::inject::inject,
+    handlers::request::ApiRequest,
     http::{
         body::{self, BodyError, BodyLimits, BufferedBody},
         codes,
@@ -32,29 +26,40 @@ use crate::{
 /// The largest body from callers who have not shown who they are: a request for a token.
 const STRANGERS_BODY: usize = 64 << 10;
 
-/// Admits a request to its operation, or answers why not.
+/// Authenticates a request and lets its handler answer it, or answers why not.
 pub(crate) async fn admit(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body) -> Response {
-    let parts = sender.parts;
-    if parts.method == Method::HEAD && !target.resource.is_for_anybody() {
-        // HEAD is served by GET elsewhere: here that would be a consume that throws its messages away.
-        return wrong_method(target.resource);
+    let head = sender.parts;
+    // A HEAD that another server would treat as a GET would consume messages and throw them away.
+    if head.method == Method::HEAD && target.route.is_none() {
+        return method_not_allowed(head.uri.path());
     }
     let claim = match claim(app, sender, target) {
         Ok(claim) => claim,
-        Err(error) => return refuse(error, parts, body),
+        Err(error) => return refuse(error, head, body),
     };
-    // The room for the body is held until the operation has done with it.
+    // The memory for the body is reserved until the handler has finished.
     let body = match read(app, sender, target, body).await {
         Ok(body) => body,
         Err(error) => return error.into_response(),
     };
-    match identify(app, claim, sender, target, &body.bytes) {
-        Ok(caller) => inject(app, Admitted { sender, target, caller: &caller }, body.bytes.clone()).await,
-        Err(error) => error.into_response(),
-    }
+    let caller = match identify(app, claim, sender, target, &body.bytes) {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
+    };
+    let Some(route) = target.route else { return method_not_allowed(head.uri.path()) };
+    let request = ApiRequest {
+        app,
+        sender,
+        caller: &caller,
+        project: target.project.unwrap_or_default(),
+        params: target.params,
+        body: &[],
+    };
+    let decision = app.faults.decide(route.operation);
+    inject(decision, body.bytes.clone(), |body| router::answer(route, request, body)).await
 }
 
-/// HttpService without having read the body.
+/// Answers without having read the body.
 pub(crate) fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
     body::discard(&head.headers, body);
     error.into_response()
@@ -62,9 +67,9 @@ pub(crate) fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
 
 /// Who the head of a request says it comes from.
 fn claim(app: &AppState, sender: Sender<'_>, target: Target<'_>) -> Result<Claim, ApiError> {
-    match target.resource.is_for_anybody() {
+    match target.is_public {
         true => Ok(Claim::Proven(Caller::Anyone)),
-        false => app.gate.claim(sender, &app.metrics),
+        false => app.authenticator.claim(sender, &app.metrics),
     }
 }
 
@@ -76,7 +81,7 @@ fn identify(
     target: Target<'_>,
     body: &[u8],
 ) -> Result<Caller, ApiError> {
-    let caller = claim.prove(&app.gate, sender, body, &app.metrics)?;
+    let caller = claim.prove(&app.authenticator, sender, body, &app.metrics)?;
     if let Some(project) = target.project {
         if !is_project_id(project) {
             return Err(codes::PROJECT_FORMAT.because("1 to 64 of A-Z a-z 0-9 _ - are allowed."));
@@ -87,8 +92,8 @@ fn identify(
 }
 
 async fn read(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body) -> Result<BufferedBody, ApiError> {
-    let bounds = bounds(&app.limits, target.resource.is_for_anybody());
-    body::read(body, &app.room, sender.peer, bounds).await.map_err(|error| refused(error, bounds.most))
+    let bounds = bounds(&app.limits, target.is_public);
+    body::read(body, &app.body_memory, sender.peer, bounds).await.map_err(|error| refused(error, bounds.most))
 }
 
 fn bounds(limits: &HttpLimits, strangers: bool) -> BodyLimits {

@@ -16,9 +16,9 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::{
     api::{
         admission::{self, refuse},
-        resource::Target,
+        router::Target,
     },
-    auth::{authenticator::Sender, login_throttle::DelayedResponse},
+    auth::{login_throttle::DelayedResponse, sender::Sender},
     handlers::extensions::{ANNOUNCED, EXTENSIONS},
     http::{
         codes::{self, Code},
@@ -42,8 +42,8 @@ pub(crate) async fn wrap(app: &AppState, visitor: Option<&ConnectionState>, requ
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let id = request_id(&parts.headers);
-    let target = Target::of(parts.uri.path()).filter(|target| app.extensions || !target.resource.is_extension());
-    let operation = target.map_or(Operation::Unknown, |target| Operation::of(&parts.method, target.resource)).as_str();
+    let target = Target::find(&parts.method, parts.uri.path(), app.extensions);
+    let operation = target.map_or(Operation::Unknown, Target::operation).as_str();
 
     let mut response = match (acceptable(app, visitor, &parts), target) {
         (Err(error), _) => refuse(error, &parts, body),
@@ -66,7 +66,7 @@ pub(crate) async fn wrap(app: &AppState, visitor: Option<&ConnectionState>, requ
     tracing::debug!(operation, status, code, ?took, request_id = ?id, "answered");
     app.metrics.answered(operation, status, took);
     response.headers_mut().insert(REQUEST_ID, id);
-    if app.extensions && !target.is_some_and(|target| target.resource.is_identity()) {
+    if app.extensions && !target.is_some_and(|target| target.project.is_none()) {
         response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
     }
     if let Some(DelayedResponse(delay)) = response.extensions_mut().remove() {
@@ -87,7 +87,7 @@ async fn hold_back(visitor: Option<&ConnectionState>, delay: Duration) {
 fn acceptable(app: &AppState, visitor: Option<&ConnectionState>, head: &Parts) -> Result<(), ApiError> {
     check_size(head).map_err(Code::plain)?;
     match visitor {
-        Some(_) => app.api_check.check(head).map_err(misdirected),
+        Some(_) => app.host_check.check(head).map_err(misdirected),
         // A caller in the same process has no use for a `Host`.
         None => Ok(()),
     }

@@ -3,8 +3,7 @@
 pub(crate) mod access_log;
 mod admission;
 mod middleware;
-pub(crate) mod resource;
-pub(crate) mod routes;
+mod router;
 
 use std::{
     convert::Infallible,

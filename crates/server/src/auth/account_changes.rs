@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::auth::{
     caller::CallerName,
-    keys::same_secret,
     project::{AccessKey, Project, User},
+    secret::same_secret,
 };
 use dms_protocol::queue::ProjectId;
 

@@ -4,9 +4,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use crate::auth::{
     caller::{CallerName, Principal},
-    keys::{GivenSecret, Keys},
+    keys::Keys,
     project::{Project, User},
     rights::Rights,
+    secret::{GivenSecret, is_blank},
 };
 use dms_protocol::queue::ProjectId;
 
@@ -20,7 +21,7 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// The roster of these projects.
+    /// The accounts of these projects.
     ///
     /// # Errors
     /// A sentence about the first project, key or user that contradicts another or itself.
@@ -56,7 +57,7 @@ impl Accounts {
         Some(Arc::new(Principal { name, projects }))
     }
 
-    /// The user of a token as this roster has it. `None` when it is not in the project any more.
+    /// The user of a token as this accounts has it. `None` when it is not in the project any more.
     pub(crate) fn user_again(&self, owner: &Principal) -> Option<Arc<Principal>> {
         match &owner.name {
             CallerName::User { user, domain } => {
@@ -71,7 +72,7 @@ impl Accounts {
         project.users.iter().find(|own| own.user == user && own.domain == domain).map(|user| user.rights.clone())
     }
 
-    /// This roster with the keys and users of other projects in place of those of the same ids.
+    /// This accounts with the keys and users of other projects in place of those of the same ids.
     ///
     /// # Errors
     /// As [`new`](Self::new), when a project with keys or users is not among the others (they would stay good unseen), and when the
@@ -90,9 +91,9 @@ impl Accounts {
             },
             None => own.clone(),
         };
-        let roster = Self::new(self.projects.iter().map(replaced).collect())?;
-        match roster.is_open() == self.is_open() {
-            true => Ok(roster),
+        let accounts = Self::new(self.projects.iter().map(replaced).collect())?;
+        match accounts.is_open() == self.is_open() {
+            true => Ok(accounts),
             false => Err("the first keys and users, and the end of the last ones, need a restart".to_owned()),
         }
     }
@@ -133,11 +134,6 @@ fn check_users(project: &Project) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Whether a text is no credential: there is nothing in it.
-pub(crate) fn is_blank(text: &str) -> bool {
-    text.trim().is_empty()
 }
 
 /// Whether a text can be a project id.

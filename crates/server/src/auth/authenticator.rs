@@ -1,14 +1,13 @@
-//! The gate: who a request comes from, by signature or by token.
+//! The authenticator: who a request comes from, by signature or by token.
 //!
 //! Where a request has both, the signature counts, because it covers the request and the token does not.
 
 use std::{
-    net::IpAddr,
     sync::{PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
-use http::{header, request::Parts};
+use http::header;
 use jiff::Timestamp;
 
 use crate::{
@@ -20,12 +19,12 @@ use crate::{
         login_throttle::LoginThrottle,
         project::Project,
         replays::ReplayTable,
+        sender::Sender,
         tokens::TokenStore,
     },
     clock::Clock,
     http::{codes, error::ApiError},
     metrics::ServerMetrics,
-    net::connection_state::ConnectionState,
 };
 use dms_protocol::auth::signer::ALGORITHM;
 
@@ -45,7 +44,7 @@ impl Claim {
     /// 401 APIGW.0301 when the signature is wrong.
     pub(crate) fn prove(
         self,
-        gate: &Authenticator,
+        authenticator: &Authenticator,
         sender: Sender<'_>,
         body: &[u8],
         metrics: &ServerMetrics,
@@ -53,7 +52,7 @@ impl Claim {
         let caller = match self {
             Self::Proven(caller) => Ok(caller),
             Self::Signed(claim) => {
-                let proven = claim.prove(sender, body, &gate.replays, gate.now());
+                let proven = claim.prove(sender, body, &authenticator.replays, authenticator.now());
                 proven.map(Caller::Known).map_err(|refusal| refusal.count(metrics))
             }
         }?;
@@ -64,34 +63,10 @@ impl Claim {
     }
 }
 
-/// The head of a request, and the address that sent it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sender<'a> {
-    /// The head.
-    pub(crate) parts: &'a Parts,
-    /// The address at the other end of the connection; `None` for callers in the same process.
-    pub(crate) peer: Option<IpAddr>,
-    visitor: Option<&'a ConnectionState>,
-}
-
-impl<'a> Sender<'a> {
-    /// The sender of a request on a connection; `None` for callers in the same process.
-    pub(crate) fn new(parts: &'a Parts, visitor: Option<&'a ConnectionState>) -> Self {
-        Self { parts, peer: visitor.map(ConnectionState::peer), visitor }
-    }
-
-    /// Its credentials are right.
-    fn has_authenticated(self) {
-        if let Some(visitor) = self.visitor {
-            visitor.has_authenticated();
-        }
-    }
-}
-
 /// Knows the projects, their keys, their users and the tokens given out.
 #[derive(Debug)]
 pub(crate) struct Authenticator {
-    roster: RwLock<Accounts>,
+    accounts: RwLock<Accounts>,
     /// The tokens given out.
     pub(crate) tokens: TokenStore,
     /// The logins that were refused.
@@ -108,10 +83,10 @@ impl Authenticator {
     /// # Errors
     /// A sentence about the first project, key or user that contradicts another or itself.
     pub(crate) fn new(projects: Vec<Project>, token_lifetime: Duration, clock: Clock) -> Result<Self, String> {
-        let roster = Accounts::new(projects)?;
+        let accounts = Accounts::new(projects)?;
         Ok(Self {
-            open: roster.is_open(),
-            roster: RwLock::new(roster),
+            open: accounts.is_open(),
+            accounts: RwLock::new(accounts),
             tokens: TokenStore::new(token_lifetime),
             logins: LoginThrottle::new(),
             replays: ReplayTable::default(),
@@ -125,8 +100,8 @@ impl Authenticator {
     }
 
     /// The projects with their callers. They stay as they are while this is held.
-    pub(crate) fn roster(&self) -> RwLockReadGuard<'_, Accounts> {
-        self.roster.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn accounts(&self) -> RwLockReadGuard<'_, Accounts> {
+        self.accounts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the keys and users of these projects in place of those that the projects of the same ids have, and says what
@@ -135,14 +110,14 @@ impl Authenticator {
     /// # Errors
     /// As [`Accounts::with_callers_of`]; then nothing changes.
     pub(crate) fn replace_callers(&self, projects: &[Project]) -> Result<Vec<AccountChange>, String> {
-        let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
-        let new = roster.with_callers_of(projects)?;
-        let changes = changes(&roster.projects, &new.projects);
+        let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        let new = accounts.with_callers_of(projects)?;
+        let changes = changes(&accounts.projects, &new.projects);
         self.tokens.revise(|owner| {
             let kept = |change: &&AccountChange| change.name == owner.name && change.ends_tokens;
             if changes.iter().any(|change| kept(&change)) { None } else { new.user_again(owner) }
         });
-        *roster = new;
+        *accounts = new;
         Ok(changes)
     }
 
@@ -170,7 +145,7 @@ impl Authenticator {
         let token = token.filter(|token| !token.is_empty());
         match (authorization, token) {
             (Some(text), _) if text.starts_with(ALGORITHM) => self
-                .roster()
+                .accounts()
                 .keys
                 .claim(text, sender, self.now())
                 .map(Claim::Signed)

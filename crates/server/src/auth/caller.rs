@@ -78,14 +78,14 @@ impl Caller {
     }
 
     /// Whether the caller may see a queue of this name.
-    pub(crate) fn sees_queue(&self, project: &ProjectId, queue: &str) -> bool {
+    pub(crate) fn sees_queue(&self, project: &str, queue: &str) -> bool {
         self.limits(project).is_none_or(|limits| limits.rights.show(queue))
     }
 
     /// What the caller is limited to in a project; `None` where nothing is left out.
-    pub(crate) fn limits(&self, project: &ProjectId) -> Option<LimitedRights<'_>> {
+    pub(crate) fn limits(&self, project: &str) -> Option<LimitedRights<'_>> {
         let Self::Known(principal) = self else { return None };
-        let rights = principal.rights(project.as_str())?;
+        let rights = principal.rights(project)?;
         (!rights.are_all()).then_some(LimitedRights { name: &principal.name, rights })
     }
 
@@ -93,7 +93,7 @@ impl Caller {
     ///
     /// # Errors
     /// DMS.10240311, which names the caller, the right and the queue.
-    pub(crate) fn may(&self, right: Right, project: &ProjectId, queue: &str) -> Result<(), ApiError> {
+    pub(crate) fn may(&self, right: Right, project: &str, queue: &str) -> Result<(), ApiError> {
         self.limits(project).map_or(Ok(()), |limits| limits.check(right, queue))
     }
 }
@@ -124,8 +124,30 @@ impl LimitedRights<'_> {
         }
     }
 
+    /// Checks for any right on a queue of this name.
+    ///
+    /// # Errors
+    /// As [`Caller::may`].
+    pub(crate) fn check_sight(self, queue: &str) -> Result<(), ApiError> {
+        match self.rights.show(queue) {
+            true => Ok(()),
+            false => Err(self.refusal(format_args!("any right on the queue {queue:?}"))),
+        }
+    }
+
+    /// Checks for a right on at least one queue.
+    ///
+    /// # Errors
+    /// As [`Caller::may`].
+    pub(crate) fn check_any(self, right: Right) -> Result<(), ApiError> {
+        match self.rights.allow_somewhere(right) {
+            true => Ok(()),
+            false => Err(self.refusal(format_args!("the right {:?} on any queue", right.to_string()))),
+        }
+    }
+
     /// The answer to a caller that lacks this.
-    pub(crate) fn refusal(self, lacks: impl fmt::Display) -> ApiError {
+    fn refusal(self, lacks: impl fmt::Display) -> ApiError {
         codes::NO_RIGHT.because(format!("{} does not have {lacks}", sentence(self.name)))
     }
 }

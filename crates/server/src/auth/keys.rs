@@ -7,20 +7,18 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use dms_protocol::secret::Secret;
-use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use jiff::Timestamp;
-use sha2::Sha256;
 use tokio::time::Instant;
 
 use crate::{
     auth::{
-        authenticator::Sender,
         caller::{CallerName, Principal},
         key_lock::{KeyLock, Strike},
         project::{AccessKey, Project, SignatureRules},
         replays::{ReplayTable, SignatureUse},
+        secret::{same, same_secret},
+        sender::Sender,
     },
     http::{codes, error::ApiError},
     log_limit::Warnings,
@@ -30,6 +28,7 @@ use dms_protocol::auth::{
     RequestParts,
     signer::{Authorization, DATE_HEADER, SECURITY_TOKEN_HEADER, SignatureError, signed_at},
 };
+use dms_protocol::secret::Secret;
 
 /// The header that carries a token.
 pub(crate) const TOKEN_HEADER: &str = "x-auth-token";
@@ -317,38 +316,4 @@ fn without_secrets(canonical: &str) -> String {
     let secret = |line: &&str| [SECURITY_TOKEN_HEADER, TOKEN_HEADER].iter().any(|name| line.starts_with(*name));
     let shown = |line| if secret(&line) { "(a token)" } else { line };
     canonical.lines().map(shown).collect::<Vec<_>>().join("\n")
-}
-
-/// Whether two secrets are equal, in a time that does not depend on where they differ.
-fn same(left: &str, right: &str) -> bool {
-    GivenSecret::of(left).is(right)
-}
-
-/// Whether there are two equal secrets, or none.
-pub(crate) fn same_secret(one: Option<&Secret>, other: Option<&Secret>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => same(one.expose(), other.expose()),
-        (None, None) => true,
-        _ => false,
-    }
-}
-
-/// A secret that somebody gave, to be compared with many: strangers choose how long it is, so that it is read once.
-pub(crate) struct GivenSecret(Option<Vec<u8>>);
-
-impl GivenSecret {
-    pub(crate) fn of(text: &str) -> Self {
-        Self(mac(text).map(|mac| mac.finalize().into_bytes().to_vec()))
-    }
-
-    /// Whether it is this secret, in a time that does not depend on where they differ.
-    pub(crate) fn is(&self, secret: &str) -> bool {
-        self.0.as_ref().is_some_and(|given| mac(secret).is_some_and(|mac| mac.verify_slice(given).is_ok()))
-    }
-}
-
-fn mac(text: &str) -> Option<Hmac<Sha256>> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(b"compare").ok()?;
-    mac.update(text.as_bytes());
-    Some(mac)
 }

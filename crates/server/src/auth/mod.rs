@@ -12,4 +12,6 @@ pub(crate) mod lru;
 pub(crate) mod project;
 pub(crate) mod replays;
 pub(crate) mod rights;
+pub(crate) mod secret;
+pub(crate) mod sender;
 pub(crate) mod tokens;

@@ -1,12 +1,13 @@
 //! Projects with their keys, users and queues, as a configuration has them.
 
-use dms_protocol::secret::Secret;
-
 use crate::{
-    auth::{accounts::is_blank, rights::Rights},
+    auth::{rights::Rights, secret::is_blank},
     broker::Quotas,
 };
-use dms_protocol::queue::{NewQueue, ProjectId};
+use dms_protocol::{
+    queue::{NewQueue, ProjectId},
+    secret::Secret,
+};
 
 /// A project: a space of queues with its own callers.
 #[derive(Clone, Debug)]

@@ -13,37 +13,32 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{
-    api::routes::{Admitted, answer},
-    faults::Fault,
-    http::{
-        codes::{self, Code},
-        operation::Operation,
-    },
-    state::AppState,
+    faults::{Fault, FaultDecision},
+    http::codes::{self, Code},
+    net::connection::AbortConnection,
 };
 
-/// Marks an answer that its caller must not see: a connection that finds it ends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AbortConnection;
-
-/// Lets a request meet its fate.
-pub(crate) async fn inject(app: &AppState, request: Admitted<'_>, mut body: Bytes) -> Response {
-    let fate = app.faults.fate(Operation::of(&request.sender.parts.method, request.target.resource));
-    if !fate.delay.is_zero() {
-        sleep(fate.delay).await;
+/// Answers a request with `answer`, or as the decision says. A fault may call `answer` twice, or with another body.
+pub(crate) async fn inject<A: Future<Output = Response>>(
+    decision: FaultDecision,
+    mut body: Bytes,
+    answer: impl Fn(Bytes) -> A,
+) -> Response {
+    if !decision.delay.is_zero() {
+        sleep(decision.delay).await;
     }
-    match fate.fault {
+    match decision.fault {
         Some(Fault::ServerError) => return refuse(codes::INTERNAL),
         Some(Fault::Throttled) => return refuse(codes::TOO_FREQUENT),
         Some(Fault::ExpiredLease) => return refuse(codes::UNKNOWN_HANDLER),
-        Some(Fault::Reset) => return cut(),
-        Some(Fault::Duplicate) => drop(answer(app, request, &body).await),
+        Some(Fault::Reset) => return aborted(),
+        Some(Fault::Duplicate) => drop(answer(body.clone()).await),
         Some(Fault::PartialAck) => body = first_half(&body),
-        // Served by waiting, above, or by what becomes of the answer.
+        // The wait above was the latency, and a lost answer is lost below.
         Some(Fault::Latency(_) | Fault::LostAnswer) | None => {}
     }
-    let response = answer(app, request, &body).await;
-    if fate.fault == Some(Fault::LostAnswer) { cut() } else { response }
+    let response = answer(body).await;
+    if decision.fault == Some(Fault::LostAnswer) { aborted() } else { response }
 }
 
 fn refuse(code: Code) -> Response {
@@ -59,7 +54,7 @@ fn first_half(body: &Bytes) -> Bytes {
 }
 
 /// An answer that breaks off: at once on a connection, in its body for a caller in the process.
-fn cut() -> Response {
+fn aborted() -> Response {
     let broken = stream::iter([Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset))]);
     let mut response = (StatusCode::OK, Body::from_stream(broken)).into_response();
     response.extensions_mut().insert(AbortConnection);

@@ -152,36 +152,36 @@ impl Faults {
         self.active.store(!(state.rules.is_empty() && state.script.is_empty()), Ordering::Release);
     }
 
-    pub(crate) fn fate(&self, operation: Operation) -> FaultDecision {
+    pub(crate) fn decide(&self, operation: Operation) -> FaultDecision {
         if !self.active.load(Ordering::Acquire) {
             return FaultDecision::default();
         }
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).fate(operation)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).decide(operation)
     }
 }
 
 impl FaultState {
-    fn fate(&mut self, operation: Operation) -> FaultDecision {
-        let mut fate = FaultDecision::default();
+    fn decide(&mut self, operation: Operation) -> FaultDecision {
+        let mut decision = FaultDecision::default();
         if let Some(scripted) = self.script.get_mut(&operation).and_then(VecDeque::pop_front) {
             match scripted {
-                Some(Fault::Latency(delay)) => fate.delay = delay,
-                fault => fate.fault = fault.filter(|fault| fault.applies_to(operation)),
+                Some(Fault::Latency(delay)) => decision.delay = delay,
+                fault => decision.fault = fault.filter(|fault| fault.applies_to(operation)),
             }
-            return fate;
+            return decision;
         }
         for rule in &self.rules {
             let meant = rule.operation.is_none_or(|only| only == operation) && rule.fault.applies_to(operation);
             // The dice are thrown for every rule that is meant, hit or not: fates do not depend on each other.
-            if !meant || self.random.f64() >= rule.probability || fate.fault.is_some() {
+            if !meant || self.random.f64() >= rule.probability || decision.fault.is_some() {
                 continue;
             }
             match rule.fault {
-                Fault::Latency(delay) => fate.delay += delay,
-                fault => fate.fault = Some(fault),
+                Fault::Latency(delay) => decision.delay += delay,
+                fault => decision.fault = Some(fault),
             }
         }
-        fate
+        decision
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
 
     fn fates(plan: &FaultPlan, operation: Operation) -> Vec<FaultDecision> {
         let faults = Faults::new(plan);
-        (0..100).map(|_| faults.fate(operation)).collect()
+        (0..100).map(|_| faults.decide(operation)).collect()
     }
 
     #[test]
@@ -213,9 +213,11 @@ mod tests {
             seed: 0,
             rules: [Fault::Duplicate, Fault::ExpiredLease].map(|fault| FaultRule::new(fault, 1.0)).into(),
         };
-        assert!(fates(&all, Operation::Send).iter().all(|fate| fate.fault == Some(Fault::Duplicate)));
-        assert!(fates(&all, Operation::AckDeadLetters).iter().all(|fate| fate.fault == Some(Fault::ExpiredLease)));
-        assert!(fates(&all, Operation::Consume).iter().all(|fate| fate.fault.is_none()));
+        assert!(fates(&all, Operation::Send).iter().all(|decision| decision.fault == Some(Fault::Duplicate)));
+        assert!(
+            fates(&all, Operation::AckDeadLetters).iter().all(|decision| decision.fault == Some(Fault::ExpiredLease))
+        );
+        assert!(fates(&all, Operation::Consume).iter().all(|decision| decision.fault.is_none()));
     }
 
     #[test]
@@ -225,11 +227,11 @@ mod tests {
         let faults = Faults::new(&FaultPlan { seed: 0, rules });
         faults.next(Operation::Ack, Fault::PartialAck);
         faults.pass(Operation::Ack);
-        assert_eq!(faults.fate(Operation::Ack).fault, Some(Fault::PartialAck));
-        assert_eq!(faults.fate(Operation::Ack), FaultDecision::default());
+        assert_eq!(faults.decide(Operation::Ack).fault, Some(Fault::PartialAck));
+        assert_eq!(faults.decide(Operation::Ack), FaultDecision::default());
         let ruled = FaultDecision { delay: Duration::from_secs(2), fault: Some(Fault::Reset) };
-        assert_eq!(faults.fate(Operation::Ack), ruled);
+        assert_eq!(faults.decide(Operation::Ack), ruled);
         faults.clear();
-        assert_eq!(faults.fate(Operation::Ack), FaultDecision::default());
+        assert_eq!(faults.decide(Operation::Ack), FaultDecision::default());
     }
 }

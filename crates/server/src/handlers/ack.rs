@@ -5,14 +5,16 @@ use std::{borrow::Cow, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    broker::{Ack, AckCounts, FailureCause, GroupPath, Stream, Verdict},
-    handlers::extensions::{CauseText, read_cause},
+    broker::{Ack, AckCounts, FailureCause, Stream, Verdict},
+    handlers::{
+        extensions::{CauseText, read_cause},
+        request::ApiRequest,
+    },
     http::{
         codes,
         error::ApiError,
         json::{self, Json},
     },
-    state::AppState,
 };
 use dms_protocol::json::{Fault, Scan, shown};
 
@@ -36,15 +38,21 @@ pub(crate) struct AckOutcome {
     fail: usize,
 }
 
-/// `POST …/ack` (5.3.3), or `POST …/deadletters/ack` (5.3.5).
-pub(crate) async fn acknowledge(
-    app: &AppState,
-    path: &GroupPath,
-    stream: Stream,
-    body: &[u8],
-) -> Result<Json<AckOutcome>, ApiError> {
-    let acks = checked(json::read_messages(body, lines)?, app.extensions)?;
-    let AckCounts { success, fail } = app.broker.ack(path, stream, acks).await?;
+/// `POST …/ack` (5.3.3).
+pub(crate) async fn messages(request: &ApiRequest<'_>) -> Result<Json<AckOutcome>, ApiError> {
+    acknowledge(request, Stream::Messages).await
+}
+
+/// `POST …/deadletters/ack` (5.3.5).
+pub(crate) async fn dead_letters(request: &ApiRequest<'_>) -> Result<Json<AckOutcome>, ApiError> {
+    acknowledge(request, Stream::DeadLetters).await
+}
+
+async fn acknowledge(request: &ApiRequest<'_>, stream: Stream) -> Result<Json<AckOutcome>, ApiError> {
+    let app = request.app;
+    let path = request.group().await?;
+    let acks = checked(json::read_messages(request.body, lines)?, app.extensions)?;
+    let AckCounts { success, fail } = app.broker.ack(&path, stream, acks).await?;
     app.metrics.settled(success, fail);
     Ok(Json(AckOutcome { success, fail }))
 }

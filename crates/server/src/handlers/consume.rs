@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use tokio::time::Instant;
 
 use crate::{
     broker::{GroupPath, LeaseRequest, LeasedMessage, Stream},
-    handlers::extensions,
+    handlers::{extensions, request::ApiRequest},
     http::{codes, error::ApiError, json::JsonText, query::Query},
     state::AppState,
 };
@@ -21,31 +21,36 @@ use dms_protocol::{
 const DELIVERIES: HeaderName = HeaderName::from_static("x-dms-deliveries");
 const WAITED: HeaderName = HeaderName::from_static("x-dms-waited-ms");
 
-/// `GET …/messages` (5.3.2), or `GET …/deadletters` (5.3.4): the same, without labels on either side.
-pub(crate) async fn consume(
-    app: &AppState,
-    path: &GroupPath,
-    stream: Stream,
-    query: &Query,
-    headers: &HeaderMap,
-) -> Result<Response, ApiError> {
+/// `GET …/messages` (5.3.2).
+pub(crate) async fn messages(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
+    consume(request, Stream::Messages).await
+}
+
+/// `GET …/deadletters` (5.3.4): the same without labels on either side.
+pub(crate) async fn dead_letters(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
+    consume(request, Stream::DeadLetters).await
+}
+
+async fn consume(request: &ApiRequest<'_>, stream: Stream) -> Result<Response, ApiError> {
+    let (app, headers) = (request.app, &request.head().headers);
+    let (path, query) = (request.group().await?, request.query()?);
     let arrived = Instant::now();
-    let request = match stream {
-        Stream::Messages => LeaseRequest { filter: filter(query)?, ..request(query)? },
-        Stream::DeadLetters => request(query)?,
+    let lease_request = match stream {
+        Stream::Messages => LeaseRequest { filter: filter(&query)?, ..lease_request(&query)? },
+        Stream::DeadLetters => lease_request(&query)?,
     };
     if app.stopping.is_cancelled() {
         return Err(codes::STOPPING.plain());
     }
     let leased = match extensions::poll_id(app, headers)? {
-        None => lease(app, path, stream, request, std::future::pending()).await?,
+        None => lease(app, &path, stream, lease_request, std::future::pending()).await?,
         Some(id) => match app.polls.begin(&path.project, id) {
-            Some(poll) => lease(app, path, stream, request, poll.ended()).await?,
+            Some(poll) => lease(app, &path, stream, lease_request, poll.ended()).await?,
             None => Vec::new(),
         },
     };
     app.metrics.consumed(leased.len());
-    Ok(answer(&leased, stream, arrived.elapsed(), extensions::wants_reasons(app, headers)))
+    Ok(answer(&leased, arrived.elapsed(), extensions::wants_reasons(app, headers)))
 }
 
 /// Leases what there is; empty when the call is `ended`, or the server stops.
@@ -64,7 +69,7 @@ async fn lease(
     }
 }
 
-fn request(query: &Query) -> Result<LeaseRequest, ApiError> {
+fn lease_request(query: &Query) -> Result<LeaseRequest, ApiError> {
     let seconds = |name, default, range, code| query.number(name, default, range, code).map(Duration::from_secs);
     Ok(LeaseRequest {
         max_messages: query.number("max_msgs", limits::MAX_MESSAGES, &(1..=limits::MAX_MESSAGES), codes::MAX_MSGS)?,
@@ -93,20 +98,15 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
 
 /// The bare array of 5.3.2, spliced from the stored texts into one buffer. The call `waited` so long for it: who knows when it sent
 /// the call then knows that the lease began no earlier than this much later.
-fn answer(leased: &[LeasedMessage], stream: Stream, waited: Duration, reasons: bool) -> Response {
+fn answer(leased: &[LeasedMessage], waited: Duration, reasons: bool) -> Response {
     let labels_size = |message: &LeasedMessage| message.tags.iter().map(|tag| tag.len() + 12).sum::<usize>();
     let size = |message| labels_size(message) + message.json.len() + message.receipt.len() + 28;
     let mut text = Vec::with_capacity(leased.iter().map(size).sum::<usize>() + 2);
     text.push(b'[');
     for (at, message) in leased.iter().enumerate() {
         text.extend_from_slice(if at == 0 { br#"{"message":"# } else { br#",{"message":"# });
-        match stream {
-            Stream::Messages => {
-                text.extend_from_slice(&message.json);
-                labels(&mut text, &message.tags);
-            }
-            Stream::DeadLetters => without_labels(&mut text, &message.json),
-        }
+        text.extend_from_slice(&message.json);
+        labels(&mut text, &message.tags);
         text.extend_from_slice(br#","handler":"#);
         push_string(&mut text, &message.receipt);
         if let Some(info) = message.dead_letter.as_deref().filter(|_| reasons) {
@@ -144,20 +144,5 @@ fn labels(text: &mut Vec<u8>, tags: &[String]) {
     }
     if !tags.is_empty() {
         text.extend_from_slice(br#""]"#);
-    }
-}
-
-/// The `message` object less its labels: dead letters carry none (5.3.4).
-fn without_labels(text: &mut Vec<u8>, json: &[u8]) {
-    const MARK: &[u8] = br#","tags":["#;
-    // `attributes` is an object and always there, so only labels end in `]}`; they hold nothing but words, so the
-    // last mark begins them.
-    let start = json.ends_with(b"]}").then(|| json.windows(MARK.len()).rposition(|window| window == MARK)).flatten();
-    match start {
-        Some(start) => {
-            text.extend_from_slice(&json[..start]);
-            text.push(b'}');
-        }
-        None => text.extend_from_slice(json),
     }
 }

@@ -6,16 +6,13 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::{
-    broker::GroupPath,
-    handlers::queues::policy,
+    handlers::{queues::policy, request::ApiRequest},
     http::{
         codes,
         error::ApiError,
         json::{self, Json},
-        path::QueuePath,
         query::Query,
     },
-    state::AppState,
 };
 use dms_protocol::{
     json::{Fault, Scan},
@@ -59,24 +56,22 @@ struct GroupView {
 }
 
 /// `POST /queues/{queue_id}/groups` (5.2.1).
-pub(crate) async fn create(
-    app: &AppState,
-    path: &QueuePath,
-    body: &[u8],
-) -> Result<(StatusCode, Json<GroupsCreated>), ApiError> {
-    let names = json::read(body, group_names)?;
+pub(crate) async fn create(request: &ApiRequest<'_>) -> Result<(StatusCode, Json<GroupsCreated>), ApiError> {
+    let path = request.queue()?;
+    let names = json::read(request.body, group_names)?;
     check_names(&names)?;
-    let ids = app.broker.create_groups(&path.project, &path.queue, &names).await?;
+    let ids = request.app.broker.create_groups(&path.project, &path.queue, &names).await?;
     let groups = ids.iter().zip(names).map(|(id, name)| CreatedGroup { id: id.to_string(), name }).collect();
     Ok((StatusCode::CREATED, Json(GroupsCreated { groups })))
 }
 
 /// `GET /queues/{queue_id}/groups` (5.2.2).
-pub(crate) async fn list(app: &AppState, path: &QueuePath, query: &Query) -> Result<Json<GroupsView>, ApiError> {
+pub(crate) async fn list(request: &ApiRequest<'_>) -> Result<Json<GroupsView>, ApiError> {
+    let (path, query) = (request.queue()?, request.query()?);
     let with_dead_letters = query.flag("include_deadletter", false)?;
     let counted = query.flag("include_messages_num", true)?;
-    let list = app.broker.groups(&path.project, &path.queue).await?;
-    let (skip, take) = page(query);
+    let list = request.app.broker.groups(&path.project, &path.queue).await?;
+    let (skip, take) = page(&query);
     let groups = list.groups.into_iter().skip(skip).take(take);
     Ok(Json(GroupsView {
         queue_id: path.queue.to_string(),
@@ -87,8 +82,9 @@ pub(crate) async fn list(app: &AppState, path: &QueuePath, query: &Query) -> Res
 }
 
 /// `DELETE /queues/{queue_id}/groups/{group_id}` (5.2.3).
-pub(crate) async fn delete(app: &AppState, path: &GroupPath) -> Result<StatusCode, ApiError> {
-    app.broker.delete_group(path).await?;
+pub(crate) async fn delete(request: &ApiRequest<'_>) -> Result<StatusCode, ApiError> {
+    let path = request.group().await?;
+    request.app.broker.delete_group(&path).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

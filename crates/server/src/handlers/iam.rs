@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use crate::{
     auth::{
         accounts::{Accounts, is_project_id},
-        authenticator::Sender,
-        caller::{Caller, Principal},
+        caller::Principal,
         login_throttle::{Attempt, DelayedResponse},
         project::Project,
+        sender::Sender,
     },
+    handlers::request::ApiRequest,
     http::{
         codes,
         error::ApiError,
         json::{self, Json},
-        query::Query,
     },
     state::AppState,
 };
@@ -112,27 +112,28 @@ struct NameOrId {
 }
 
 /// `GET /v3`: the version document that clients begin with.
-pub(crate) fn version(parts: &Parts) -> Json<Value> {
-    let link = format!("{}/v3/", base_url(parts));
-    Json(json!({ "version": {
+pub(crate) async fn version(request: &ApiRequest<'_>) -> Result<Json<Value>, ApiError> {
+    let link = format!("{}/v3/", base_url(request.head()));
+    Ok(Json(json!({ "version": {
         "id": "v3.14",
         "status": "stable",
         "links": [{ "rel": "self", "href": link }],
         "media-types": [{ "base": "application/json", "type": "application/vnd.openstack.identity-v3+json" }],
-    }}))
+    }})))
 }
 
 /// `POST /v3/auth/tokens`: a token for a project by a user's password (API reference 3.2).
-pub(crate) fn create_token(app: &AppState, sender: Sender<'_>, body: &[u8]) -> Result<Response, ApiError> {
+pub(crate) async fn create_token(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
+    let ApiRequest { app, sender, body, .. } = *request;
     let Login { user: login, scope } = Login::read(body).map_err(ApiError::identity)?;
     // Until the token is there: one that was given by an old password must be known when passwords change.
-    let roster = app.gate.roster();
-    let Granted { project, owner } = match log_in(&roster, &login, &scope) {
+    let accounts = app.authenticator.accounts();
+    let Granted { project, owner } = match log_in(&accounts, &login, &scope) {
         Ok(granted) => granted,
         Err(error) if error.code() == codes::CREDENTIALS => return Ok(refused(app, sender, &login, error)),
         Err(error) => return Err(error.identity()),
     };
-    let token = app.gate.tokens.grant(owner)?;
+    let token = app.authenticator.tokens.grant(owner)?;
     let mut value = HeaderValue::try_from(token).map_err(|_| codes::INTERNAL.plain())?;
     value.set_sensitive(true);
     let document = document(app, &login, project.as_ref(), &base_url(sender.parts));
@@ -140,14 +141,14 @@ pub(crate) fn create_token(app: &AppState, sender: Sender<'_>, body: &[u8]) -> R
 }
 
 /// `GET /v3/projects`: the caller's projects, with `name` the one of that name.
-pub(crate) fn projects(app: &AppState, caller: &Caller, query: &Query, parts: &Parts) -> Json<Value> {
-    let base = base_url(parts);
+pub(crate) async fn projects(request: &ApiRequest<'_>) -> Result<Json<Value>, ApiError> {
+    let (base, query) = (base_url(request.head()), request.query()?);
     let wanted = query.first("name");
-    let roster = app.gate.roster();
-    let shown = roster
+    let accounts = request.app.authenticator.accounts();
+    let shown = accounts
         .projects
         .iter()
-        .filter(|project| caller.sees(&project.id) && wanted.is_none_or(|name| project.name == name));
+        .filter(|project| request.caller.sees(&project.id) && wanted.is_none_or(|name| project.name == name));
     let view = |project: &Project| {
         json!({
             "id": project.id.as_str(),
@@ -160,15 +161,14 @@ pub(crate) fn projects(app: &AppState, caller: &Caller, query: &Query, parts: &P
         })
     };
     let projects: Vec<Value> = shown.map(view).collect();
-    Json(
-        json!({ "projects": projects, "links": { "self": format!("{base}/v3/projects"), "next": null, "previous": null } }),
-    )
+    let links = json!({ "self": format!("{base}/v3/projects"), "next": null, "previous": null });
+    Ok(Json(json!({ "projects": projects, "links": links })))
 }
 
 /// The answer to a wrong login. It is held back: the more so the more of them came from this peer or for this user.
 fn refused(app: &AppState, sender: Sender<'_>, login: &UserLogin, error: ApiError) -> Response {
     let attempt = Attempt { user: &login.name, domain: login.domain_name(), peer: sender.peer };
-    let delay = app.gate.logins.refuse(attempt);
+    let delay = app.authenticator.logins.refuse(attempt);
     app.metrics.refused_login();
     let mut response = error.identity().into_response();
     response.extensions_mut().insert(DelayedResponse(delay));
@@ -176,12 +176,12 @@ fn refused(app: &AppState, sender: Sender<'_>, login: &UserLogin, error: ApiErro
 }
 
 /// The project that a user gets a token for. A scope of a domain is no project: its token opens none.
-fn log_in(roster: &Accounts, user: &UserLogin, scope: &Scope) -> Result<Granted, ApiError> {
+fn log_in(accounts: &Accounts, user: &UserLogin, scope: &Scope) -> Result<Granted, ApiError> {
     let project_scope = scope.project.as_ref().filter(|project| project.id.is_some() || project.name.is_some());
-    if roster.is_open() {
-        return Ok(Granted { project: open_project(&roster.projects, project_scope)?, owner: None });
+    if accounts.is_open() {
+        return Ok(Granted { project: open_project(&accounts.projects, project_scope)?, owner: None });
     }
-    let own = roster.projects_of(&user.name, user.domain_name(), &user.password);
+    let own = accounts.projects_of(&user.name, user.domain_name(), &user.password);
     let refused = || codes::CREDENTIALS.plain();
     let project = match project_scope {
         Some(scope) => Some(own.into_iter().find(|project| scope.names(project)).ok_or_else(refused)?.clone()),
@@ -191,7 +191,7 @@ fn log_in(roster: &Accounts, user: &UserLogin, scope: &Scope) -> Result<Granted,
         None => None,
     };
     let id = project.as_ref().map(|project| &project.id);
-    let owner = roster.user(&user.name, user.domain_name(), id).ok_or_else(refused)?;
+    let owner = accounts.user(&user.name, user.domain_name(), id).ok_or_else(refused)?;
     Ok(Granted { project, owner: Some(owner) })
 }
 
@@ -217,8 +217,8 @@ impl NameOrId {
 }
 
 fn document(app: &AppState, login: &UserLogin, project: Option<&Project>, base: &str) -> Value {
-    let now = app.gate.clock().now_ms();
-    let expires = now.saturating_add(crate::clock::whole_ms(app.gate.tokens.lifetime()));
+    let now = app.authenticator.clock().now_ms();
+    let expires = now.saturating_add(crate::clock::whole_ms(app.authenticator.tokens.lifetime()));
     let name = login.domain_name();
     let domain = json!({ "id": domain_id(name), "name": name });
     let url = format!("{base}/v1.0");

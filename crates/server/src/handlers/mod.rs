@@ -3,12 +3,13 @@
 pub(crate) mod ack;
 pub(crate) mod attributes;
 pub(crate) mod consume;
+pub(crate) mod end_polls;
 pub(crate) mod extensions;
 pub(crate) mod groups;
 pub(crate) mod iam;
-pub(crate) mod polls;
 pub(crate) mod queues;
 pub(crate) mod quotas;
+pub(crate) mod request;
 pub(crate) mod send;
 pub(crate) mod send_body;
 pub(crate) mod tag_search;

@@ -4,20 +4,18 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::{
-    auth::{caller::Caller, rights::Right},
+    auth::rights::Right,
+    handlers::request::ApiRequest,
     http::{
         codes,
         error::ApiError,
         json::{self, Json},
-        path::QueuePath,
-        query::Query,
     },
-    state::AppState,
 };
 use dms_protocol::{
     json::{Fault, Scan, excerpt, quoted},
     limits,
-    queue::{NewQueue, ProjectId, Queue, QueueMode},
+    queue::{NewQueue, Queue, QueueMode},
 };
 
 /// The body of 5.1.1. Fields that are absent or `null` have their defaults. Numbers are as they came: a wrong one has a code of its
@@ -70,49 +68,41 @@ pub(crate) struct QueueList {
 }
 
 /// `POST /queues` (5.1.1).
-pub(crate) async fn create(
-    app: &AppState,
-    caller: &Caller,
-    project: &ProjectId,
-    body: &[u8],
-) -> Result<(StatusCode, Json<QueueCreated>), ApiError> {
-    let queue = checked(json::read(body, create_queue)?)?;
-    caller.may(Right::Manage, project, &queue.name)?;
-    let created = app.broker.create_queue(project, queue).await?;
+pub(crate) async fn create(request: &ApiRequest<'_>) -> Result<(StatusCode, Json<QueueCreated>), ApiError> {
+    let queue = checked(json::read(request.body, create_queue)?)?;
+    request.caller.may(Right::Manage, request.project, &queue.name)?;
+    let created = request.app.broker.create_queue(&request.project_id(), queue).await?;
     let view = QueueCreated { id: created.id.to_string(), name: created.name, kafka_topic: created.kafka_topic };
     Ok((StatusCode::CREATED, Json(view)))
 }
 
 /// The queues of a project that a caller may see.
-pub(crate) async fn seen(app: &AppState, caller: &Caller, project: &ProjectId) -> Result<Vec<Queue>, ApiError> {
-    let mut queues = app.broker.queues(project).await?;
-    queues.retain(|queue| caller.sees_queue(project, &queue.name));
+pub(crate) async fn seen(request: &ApiRequest<'_>) -> Result<Vec<Queue>, ApiError> {
+    let mut queues = request.app.broker.queues(&request.project_id()).await?;
+    queues.retain(|queue| request.caller.sees_queue(request.project, &queue.name));
     Ok(queues)
 }
 
 /// `GET /queues` (5.1.2).
-pub(crate) async fn list(
-    app: &AppState,
-    caller: &Caller,
-    project: &ProjectId,
-    query: &Query,
-) -> Result<Json<QueueList>, ApiError> {
-    let dead_letters = query.flag("include_deadletter", false)?;
-    let seen = seen(app, caller, project).await?.into_iter();
+pub(crate) async fn list(request: &ApiRequest<'_>) -> Result<Json<QueueList>, ApiError> {
+    let dead_letters = request.query()?.flag("include_deadletter", false)?;
+    let seen = seen(request).await?.into_iter();
     let queues: Vec<_> = seen.map(|queue| view(queue, dead_letters)).collect();
     Ok(Json(QueueList { total: queues.len(), queues }))
 }
 
 /// `GET /queues/{queue_id}` (5.1.3).
-pub(crate) async fn show(app: &AppState, path: &QueuePath, query: &Query) -> Result<Json<QueueView>, ApiError> {
-    let dead_letters = query.flag("include_deadletter", false)?;
-    let queue = app.broker.queue(&path.project, &path.queue).await?;
+pub(crate) async fn show(request: &ApiRequest<'_>) -> Result<Json<QueueView>, ApiError> {
+    let path = request.queue()?;
+    let dead_letters = request.query()?.flag("include_deadletter", false)?;
+    let queue = request.app.broker.queue(&path.project, &path.queue).await?;
     Ok(Json(view(queue, dead_letters)))
 }
 
 /// `DELETE /queues/{queue_id}` (5.1.4).
-pub(crate) async fn delete(app: &AppState, path: &QueuePath) -> Result<StatusCode, ApiError> {
-    app.broker.delete_queue(&path.project, &path.queue).await?;
+pub(crate) async fn delete(request: &ApiRequest<'_>) -> Result<StatusCode, ApiError> {
+    let path = request.queue()?;
+    request.app.broker.delete_queue(&path.project, &path.queue).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use crate::{
+    handlers::request::ApiRequest,
     http::{error::ApiError, json::Json},
-    state::AppState,
 };
-use dms_protocol::queue::{ProjectId, Quota};
+use dms_protocol::queue::Quota;
 
 /// The most that a quota of queues or groups can be raised to, as the examples have it.
 const RAISABLE_TO: u64 = 500;
@@ -24,13 +24,13 @@ struct Resources {
 
 /// `GET /v2/{project_id}/quotas` (5.5.1): queues, Kafka queues, groups of a queue, tags of a queue. This server has no
 /// Kafka or RabbitMQ instances, and says nothing of them.
-pub(crate) async fn all(app: &AppState, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
-    Ok(view(read(app, project).await?))
+pub(crate) async fn all(request: &ApiRequest<'_>) -> Result<Json<QuotasView>, ApiError> {
+    Ok(view(read(request).await?))
 }
 
 /// `GET /v1.0/{project_id}/quotas/dms` (7.1.11): queues alone.
-pub(crate) async fn queues_only(app: &AppState, project: &ProjectId) -> Result<Json<QuotasView>, ApiError> {
-    let quotas = read(app, project).await?;
+pub(crate) async fn queues_only(request: &ApiRequest<'_>) -> Result<Json<QuotasView>, ApiError> {
+    let quotas = read(request).await?;
     Ok(view(quotas.into_iter().filter(|quota| quota.kind == "queue").collect()))
 }
 
@@ -38,9 +38,10 @@ fn view(resources: Vec<Quota>) -> Json<QuotasView> {
     Json(QuotasView { quotas: Resources { resources } })
 }
 
-async fn read(app: &AppState, project: &ProjectId) -> Result<Vec<Quota>, ApiError> {
-    let usage = app.broker.usage(project).await?;
-    let limits = app.broker.quotas(project);
+async fn read(request: &ApiRequest<'_>) -> Result<Vec<Quota>, ApiError> {
+    let (broker, project) = (&request.app.broker, request.project_id());
+    let usage = broker.usage(&project).await?;
+    let limits = broker.quotas(&project);
     let line = |kind: &str, limit: usize, used, range: Option<(u64, u64)>| {
         let mut quota = Quota::new(kind, limit as u64);
         quota.used = used;

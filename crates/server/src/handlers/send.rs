@@ -6,14 +6,14 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
-    handlers::send_body::SendRequest,
-    http::{codes, error::ApiError, json::JsonText, path::QueuePath},
-    state::AppState,
+    handlers::{request::ApiRequest, send_body::SendRequest},
+    http::{codes, error::ApiError, json::JsonText},
 };
 
 /// `POST /queues/{queue_id}/messages` (5.3.1).
-pub(crate) async fn send(app: &AppState, path: &QueuePath, body: &[u8]) -> Result<Response, ApiError> {
-    let SendRequest { messages, return_id } = SendRequest::read(body)?;
+pub(crate) async fn send(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
+    let (app, path) = (request.app, request.queue()?);
+    let SendRequest { messages, return_id } = SendRequest::read(request.body)?;
     let ids = return_id.then(Ids::draw).transpose()?;
     let count = messages.len();
     app.broker.append(&path.project, &path.queue, messages).await?;

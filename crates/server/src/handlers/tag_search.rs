@@ -5,18 +5,16 @@ use std::ops::RangeInclusive;
 use serde::Serialize;
 
 use crate::{
-    auth::caller::Caller,
-    handlers::queues,
+    handlers::{queues, request::ApiRequest},
     http::{
         codes::{self, Code},
         error::ApiError,
         json::{self, Json},
     },
-    state::AppState,
 };
 use dms_protocol::{
     json::{Fault, Scan, excerpt, quoted},
-    queue::{ProjectId, Queue, QueueTag},
+    queue::{Queue, QueueTag},
 };
 
 /// Records of one page.
@@ -60,13 +58,8 @@ struct FoundQueue {
 }
 
 /// `POST /queue/resource_instances/action`.
-pub(crate) async fn search(
-    app: &AppState,
-    caller: &Caller,
-    project: &ProjectId,
-    body: &[u8],
-) -> Result<Json<SearchResult>, ApiError> {
-    let search = json::read(body, search_body)?;
+pub(crate) async fn search(request: &ApiRequest<'_>) -> Result<Json<SearchResult>, ApiError> {
+    let search = json::read(request.body, search_body)?;
     let listed = match search.action.as_str() {
         "filter" => true,
         "count" => false,
@@ -79,9 +72,9 @@ pub(crate) async fn search(
     let take = page_number("limit", search.limit, 10, 1..=MAX_PAGE, codes::PAGE_LIMIT)?;
     let skip = page_number("offset", search.offset, 0, 0..=MAX_OFFSET, codes::PAGE_OFFSET)?;
     let mut found = Vec::new();
-    for queue in queues::seen(app, caller, project).await? {
+    for queue in queues::seen(request).await? {
         // A queue that was deleted meanwhile is none that carries the tags.
-        let Ok(tags) = app.broker.tags(project, &queue.id).await else { continue };
+        let Ok(tags) = request.app.broker.tags(&request.project_id(), &queue.id).await else { continue };
         if selects(&search.tags, &search.matches, &queue, &tags) {
             found.push(FoundQueue {
                 resource_id: queue.id.to_string(),

@@ -6,21 +6,19 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::{
-    auth::caller::Caller,
     broker::BrokerError,
-    handlers::queues,
+    handlers::{queues, request::ApiRequest},
     http::{
         codes::{self, Code},
         error::ApiError,
         json::{self, Json},
-        path::{QueuePath, decoded},
+        path::decoded,
     },
-    state::AppState,
 };
 use dms_protocol::{
     json::{Fault, Scan, quoted},
     limits::{self, LimitError},
-    queue::{ProjectId, ProjectTag, QueueTag},
+    queue::{ProjectTag, QueueTag},
 };
 
 /// The body of 5.4.1. Both are optional in its table; without them there is nothing to do.
@@ -44,20 +42,21 @@ pub(crate) struct TagList<T> {
 }
 
 /// `POST /queue/{queue_id}/tags/action` (5.4.1): all of the tags or none; repeating the call changes nothing.
-pub(crate) async fn act(app: &AppState, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
-    let request = json::read(body, tag_action)?;
-    match request.action.as_str() {
-        "create" | "delete" if request.tags.is_empty() => {
+pub(crate) async fn act(request: &ApiRequest<'_>) -> Result<StatusCode, ApiError> {
+    let (broker, path) = (&request.app.broker, request.queue()?);
+    let change = json::read(request.body, tag_action)?;
+    match change.action.as_str() {
+        "create" | "delete" if change.tags.is_empty() => {
             return Err(codes::PARAMETER.at("tags is empty: at least one is needed."));
         }
         "create" => {
-            let tags = request.tags.into_iter().enumerate().map(numbered).collect::<Result<Vec<_>, _>>()?;
+            let tags = change.tags.into_iter().enumerate().map(numbered).collect::<Result<Vec<_>, _>>()?;
             no_key_twice(&tags)?;
-            app.broker.put_tags(&path.project, &path.queue, tags).await?;
+            broker.put_tags(&path.project, &path.queue, tags).await?;
         }
         "delete" => {
-            let tags = request.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
-            app.broker.delete_tags(&path.project, &path.queue, tags).await?;
+            let tags = change.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+            broker.delete_tags(&path.project, &path.queue, tags).await?;
         }
         other => {
             return Err(codes::TAG_ACTION.at(format!("action is {}: create and delete are allowed.", quoted(other))));
@@ -67,47 +66,46 @@ pub(crate) async fn act(app: &AppState, path: &QueuePath, body: &[u8]) -> Result
 }
 
 /// `POST /queue/{queue_id}/tags`: one tag (OTC documents only).
-pub(crate) async fn add(app: &AppState, path: &QueuePath, body: &[u8]) -> Result<StatusCode, ApiError> {
-    let tag = checked("tag", json::read(body, one_tag)?)?;
-    app.broker.put_tags(&path.project, &path.queue, vec![tag]).await?;
+pub(crate) async fn add(request: &ApiRequest<'_>) -> Result<StatusCode, ApiError> {
+    let path = request.queue()?;
+    let tag = checked("tag", json::read(request.body, one_tag)?)?;
+    request.app.broker.put_tags(&path.project, &path.queue, vec![tag]).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `DELETE /queue/{queue_id}/tags/{key}`: one tag, which must be there (OTC documents only).
-pub(crate) async fn remove(app: &AppState, path: &QueuePath, key: &str) -> Result<StatusCode, ApiError> {
-    let key = decoded(key)?.into_owned();
-    let tags = app.broker.tags(&path.project, &path.queue).await?;
+pub(crate) async fn remove(request: &ApiRequest<'_>) -> Result<StatusCode, ApiError> {
+    let (broker, path) = (&request.app.broker, request.queue()?);
+    let key = decoded(request.params[1])?.into_owned();
+    let tags = broker.tags(&path.project, &path.queue).await?;
     if !tags.iter().any(|tag| tag.key == key) {
         return Err(BrokerError::TagNotFound(key).into());
     }
-    app.broker.delete_tags(&path.project, &path.queue, vec![(key, None)]).await?;
+    broker.delete_tags(&path.project, &path.queue, vec![(key, None)]).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /queue/{queue_id}/tags` (5.4.2).
-pub(crate) async fn of_queue(app: &AppState, path: &QueuePath) -> Result<Json<TagList<QueueTag>>, ApiError> {
-    Ok(Json(TagList { tags: app.broker.tags(&path.project, &path.queue).await? }))
+pub(crate) async fn of_queue(request: &ApiRequest<'_>) -> Result<Json<TagList<QueueTag>>, ApiError> {
+    let path = request.queue()?;
+    Ok(Json(TagList { tags: request.app.broker.tags(&path.project, &path.queue).await? }))
 }
 
 /// `GET /queue/tags` (5.4.3).
-pub(crate) async fn of_project(
-    app: &AppState,
-    caller: &Caller,
-    project: &ProjectId,
-) -> Result<Json<TagList<ProjectTag>>, ApiError> {
-    let tags = match caller.limits(project) {
-        None => app.broker.project_tags(project).await?,
-        Some(_) => of_seen_queues(app, caller, project).await?,
+pub(crate) async fn of_project(request: &ApiRequest<'_>) -> Result<Json<TagList<ProjectTag>>, ApiError> {
+    let tags = match request.caller.limits(request.project) {
+        None => request.app.broker.project_tags(&request.project_id()).await?,
+        Some(_) => of_seen_queues(request).await?,
     };
     Ok(Json(TagList { tags }))
 }
 
 /// The tags of the queues that a caller may see, with their values, by key.
-async fn of_seen_queues(app: &AppState, caller: &Caller, project: &ProjectId) -> Result<Vec<ProjectTag>, ApiError> {
+async fn of_seen_queues(request: &ApiRequest<'_>) -> Result<Vec<ProjectTag>, ApiError> {
     let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for queue in queues::seen(app, caller, project).await? {
+    for queue in queues::seen(request).await? {
         // A queue that was deleted meanwhile has none.
-        for tag in app.broker.tags(project, &queue.id).await.unwrap_or_default() {
+        for tag in request.app.broker.tags(&request.project_id(), &queue.id).await.unwrap_or_default() {
             seen.entry(tag.key).or_default().insert(tag.value);
         }
     }

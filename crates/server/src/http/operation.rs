@@ -2,10 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-use http::Method;
-
-use crate::{api::resource::Resource, broker::Stream};
-
 /// An operation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -42,7 +38,7 @@ pub enum Operation {
     EndPolls,
     /// The identity service.
     Identity,
-    /// A path that is not of the API.
+    /// A path that is not of the API, or a method that the path does not have.
     Unknown,
 }
 
@@ -68,30 +64,6 @@ const NAMES: [(Operation, &str); 17] = [
 ];
 
 impl Operation {
-    /// The operation of a method on a resource.
-    pub(crate) fn of(method: &Method, resource: Resource<'_>) -> Self {
-        match (method.as_str(), resource) {
-            ("POST", Resource::Queues) => Self::CreateQueue,
-            ("GET", Resource::Queues) => Self::ListQueues,
-            ("GET", Resource::Queue(_)) => Self::ShowQueue,
-            ("DELETE", Resource::Queue(_)) => Self::DeleteQueue,
-            ("POST", Resource::Groups(_)) => Self::CreateGroups,
-            ("GET", Resource::Groups(_)) => Self::ListGroups,
-            ("DELETE", Resource::Group(..)) => Self::DeleteGroup,
-            ("POST", Resource::Messages(_)) => Self::Send,
-            ("GET", Resource::Consume(.., Stream::Messages)) => Self::Consume,
-            ("POST", Resource::Acks(.., Stream::Messages)) => Self::Ack,
-            ("GET", Resource::Consume(.., Stream::DeadLetters)) => Self::ConsumeDeadLetters,
-            ("POST", Resource::Acks(.., Stream::DeadLetters)) => Self::AckDeadLetters,
-            ("GET", Resource::Quotas | Resource::QueueQuota) => Self::Quotas,
-            ("POST", Resource::EndPolls) => Self::EndPolls,
-            (_, Resource::Tags(_) | Resource::TagActions(_) | Resource::Tag(..)) => Self::Tags,
-            (_, Resource::ProjectTags | Resource::TagSearch) => Self::Tags,
-            (_, Resource::Version | Resource::TokenStore | Resource::Projects) => Self::Identity,
-            _ => Self::Unknown,
-        }
-    }
-
     /// The name, as metrics and fault specifications write it.
     pub fn as_str(self) -> &'static str {
         NAMES.iter().find(|(operation, _)| *operation == self).map_or("unknown", |(_, name)| name)
@@ -131,14 +103,5 @@ mod tests {
             assert_eq!((name.parse(), operation.as_str()), (Ok(operation), name));
         }
         assert!("sned".parse::<Operation>().is_err_and(|error| error.contains("\"sned\" is not one of create_queue")));
-    }
-
-    #[test]
-    fn a_method_on_a_resource_is_an_operation() {
-        assert_eq!(Operation::of(&Method::POST, Resource::Queues), Operation::CreateQueue);
-        assert_eq!(Operation::of(&Method::GET, Resource::Consume("q", "g", Stream::Messages)), Operation::Consume);
-        assert_eq!(Operation::of(&Method::POST, Resource::TagActions("q")), Operation::Tags);
-        assert_eq!(Operation::of(&Method::POST, Resource::TokenStore), Operation::Identity);
-        assert_eq!(Operation::of(&Method::PUT, Resource::Queues), Operation::Unknown);
     }
 }

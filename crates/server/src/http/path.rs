@@ -1,18 +1,17 @@
 //! The queue and the group that a path names, their ids checked for their form.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
 use crate::{
-    broker::GroupPath,
+    broker::{Broker, GroupPath},
     http::{
         codes,
         error::ApiError,
         query::{Query, decode},
     },
-    state::AppState,
 };
 use dms_protocol::queue::{GroupId, ProjectId, QueueId};
 
@@ -40,22 +39,26 @@ impl GroupPath {
     ///
     /// # Errors
     /// DMS.10240015 and 16 when an id has another form; what the broker says when the queue is not there.
-    pub(crate) async fn read(app: &AppState, project: ProjectId, queue: &str, group: &str) -> Result<Self, ApiError> {
+    pub(crate) async fn read(
+        broker: &dyn Broker,
+        project: ProjectId,
+        [queue, group]: [&str; 2],
+    ) -> Result<Self, ApiError> {
         let (queue, group) = (decoded(queue)?, decoded(group)?);
         let queue = queue_id(&queue)?;
         if !is_group_id(&group) {
             // A queue that does not exist is the first thing to say, whatever the group looks like.
-            app.broker.queue(&project, &queue).await?;
+            broker.queue(&project, &queue).await?;
             return Err(codes::GROUP_ID_FORMAT.because(format!("{:?} is not `g-` and a UUID.", shorten(&group))));
         }
         Ok(Self { project, queue, group: GroupId::new(&*group) })
     }
 }
 
-impl FromRequestParts<Arc<AppState>> for Query {
+impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<AppState>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         Self::parse(parts.uri.query().unwrap_or_default())
     }
 }

@@ -1,6 +1,9 @@
 //! What the broker has counted, as metrics.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -11,26 +14,44 @@ use prometheus_client::{
 
 use crate::broker::{Broker, Histogram, QueueOverview, ReasonCounts};
 
-/// Asks the broker at each scrape.
+/// The queues as the scrape in progress sees them. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SeenQueues(Arc<Mutex<Arc<[QueueOverview]>>>);
+
+impl SeenQueues {
+    /// Replaces what the next encoding of the registry shows.
+    pub(crate) fn set(&self, queues: Arc<[QueueOverview]>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = queues;
+    }
+
+    fn get(&self) -> Arc<[QueueOverview]> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Asks the broker at each scrape, except for the overview of the queues, which is expensive and which the scrape already has.
 #[derive(Debug)]
-struct BrokerCollector(Arc<dyn Broker>);
+struct BrokerCollector {
+    broker: Arc<dyn Broker>,
+    queues: SeenQueues,
+}
 
 /// Puts the figures of a broker into `registry` under their public names.
-pub(crate) fn register(registry: &mut Registry, broker: &Arc<dyn Broker>) {
-    registry.register_collector(Box::new(BrokerCollector(Arc::clone(broker))));
+pub(crate) fn register(registry: &mut Registry, broker: &Arc<dyn Broker>, queues: SeenQueues) {
+    registry.register_collector(Box::new(BrokerCollector { broker: Arc::clone(broker), queues }));
 }
 
 impl Collector for BrokerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let figures = self.0.stats();
+        let stats = self.broker.stats();
         let help = "Messages and dead letters handed out again";
-        counter(&mut encoder, "dms_server_redeliveries", help, figures.redeliveries)?;
+        counter(&mut encoder, "dms_server_redeliveries", help, stats.redeliveries)?;
         let help = "Messages that became dead letters";
-        counter(&mut encoder, "dms_server_dead_letters", help, figures.dead_letters)?;
-        by_reason(&mut encoder, &figures.dead_letter_reasons)?;
-        expired_unread(&mut encoder, &self.0.overview())?;
-        durations(&mut encoder, &figures.syncs)?;
-        let troubles = self.0.storage_troubles();
+        counter(&mut encoder, "dms_server_dead_letters", help, stats.dead_letters)?;
+        by_reason(&mut encoder, &stats.dead_letter_reasons)?;
+        expired_unread(&mut encoder, &self.queues.get())?;
+        durations(&mut encoder, &stats.syncs)?;
+        let troubles = self.broker.storage_troubles();
         let help = "1 while commits or reads fail, or the index does not take in what the log has, else 0";
         gauge(&mut encoder, "dms_server_storage_failing", help, !troubles.is_empty())?;
         let help = "1 while new messages are refused or the index is behind because the disk is full, else 0";

@@ -7,7 +7,7 @@ use http::{HeaderMap, header};
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
-/// HttpService with metrics: as they are, in OpenMetrics, where that is accepted, else in the Prometheus text format.
+/// Answers with metrics: as they are, in OpenMetrics, where that is accepted, else in the Prometheus text format.
 pub fn answer(headers: &HeaderMap, open_metrics: String) -> Response {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let (kind, text) = match accepted.into_iter().any(|accept| accept.contains(OPEN_METRICS)) {

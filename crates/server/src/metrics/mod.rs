@@ -17,6 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::broker::SeenQueues;
 use crate::broker::{GroupOverview, QueueOverview};
 use dms_protocol::queue::GroupId;
 
@@ -55,7 +56,7 @@ struct StateLabels {
 
 /// What a scrape shows in its gauges.
 pub(crate) struct ScrapedGauges<'a> {
-    pub(crate) queues: &'a [QueueOverview],
+    pub(crate) queues: &'a Arc<[QueueOverview]>,
     /// The age of the first message that a group has not settled.
     pub(crate) oldest: &'a HashMap<GroupId, Duration>,
     /// The size of the data directory in bytes.
@@ -78,6 +79,8 @@ pub(crate) struct ServerMetrics {
     failed: Counter,
     refused_signatures: Family<ReasonLabels, Counter>,
     refused_logins: Counter,
+    /// The queues of the scrape in progress, for the metrics of the broker.
+    pub(crate) seen_queues: SeenQueues,
     /// Held from setting the gauges to reading them: another scrape would empty them in between.
     scraping: Arc<Mutex<()>>,
 }
@@ -98,6 +101,7 @@ impl ServerMetrics {
             failed: Counter::default(),
             refused_signatures: Family::default(),
             refused_logins: Counter::default(),
+            seen_queues: SeenQueues::default(),
             scraping: Arc::default(),
         }
     }
@@ -132,6 +136,7 @@ impl ServerMetrics {
     /// All of `registry` as OpenMetrics text, with the gauges as `seen`. Scrapes at the same time each get what they have seen.
     pub(crate) fn scrape(&self, registry: &Registry, seen: &ScrapedGauges<'_>) -> Result<String, fmt::Error> {
         let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seen_queues.set(Arc::clone(seen.queues));
         self.observe(seen.queues, seen.oldest, seen.storage);
         let mut body = String::new();
         text::encode(&mut body, registry)?;
@@ -253,7 +258,7 @@ mod tests {
             for name in ["a", "b", "c", "d"] {
                 let (metrics, registry) = (&metrics, &registry);
                 scope.spawn(move || {
-                    let (queues, oldest) = ([queue(name)], HashMap::new());
+                    let (queues, oldest) = (Arc::from([queue(name)]), HashMap::new());
                     for _ in 0..200 {
                         let seen = ScrapedGauges { queues: &queues, oldest: &oldest, storage: 0 };
                         let text = metrics.scrape(registry, &seen).unwrap_or_default();

@@ -27,13 +27,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use crate::{
-    faults::inject::AbortConnection,
-    net::{
-        connection_state::ConnectionState,
-        half_close::{HalfClose, Progress},
-        limits::HttpLimits,
-    },
+use crate::net::{
+    connection_state::ConnectionState,
+    half_close::{HalfClose, Progress},
+    limits::HttpLimits,
 };
 
 /// The largest head and read buffer, in bytes.
@@ -49,6 +46,10 @@ impl<S> HttpService for S where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
+
+/// An extension of a response that must not reach its caller: the connection is closed instead of writing it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AbortConnection;
 
 /// Serves requests on `io` until the peer leaves, a deadline passes, or `stopping` is set off and the request in
 /// progress is answered.

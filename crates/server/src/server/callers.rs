@@ -23,7 +23,7 @@ impl Callers {
     /// then nothing changes. And when the server has ended.
     pub fn replace(&self, projects: &[Project]) -> Result<usize, ServerError> {
         let app = self.0.upgrade().ok_or_else(|| ServerError::Config("the server has ended".to_owned()))?;
-        let changes = app.gate.replace_callers(projects).map_err(ServerError::Config)?;
+        let changes = app.authenticator.replace_callers(projects).map_err(ServerError::Config)?;
         changes.iter().for_each(access_log::caller_changed);
         Ok(changes.len())
     }

@@ -5,20 +5,19 @@ pub(crate) mod config;
 pub(crate) mod error;
 mod startup;
 
+use dms_protocol::secret::Secret;
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::Router;
-use dms_protocol::secret::Secret;
 use tokio_util::sync::CancellationToken;
 
 use self::{callers::Callers, config::ServerConfig, error::ServerError};
 use crate::{
     admin,
     api::Api,
-    auth::{accounts::is_blank, authenticator::Authenticator},
+    auth::{authenticator::Authenticator, secret::is_blank},
     broker::Broker,
     faults::Faults,
-    handlers::polls::EndablePolls,
     http::{
         bearer::BearerAuth,
         body::BodyMemory,
@@ -33,6 +32,7 @@ use crate::{
         tls::Tls,
     },
     state::AppState,
+    state::endable_polls::EndablePolls,
 };
 
 /// The configuration key of the names by which a server without credentials may be called.
@@ -61,10 +61,10 @@ impl Server {
     /// # Errors
     /// When the configuration contradicts itself, an address is refused or taken, or the store cannot be opened.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
-        let gate = gate(&config)?;
+        let authenticator = authenticator(&config)?;
         let broker = startup::open(&config).await?;
         startup::create_missing(&*broker, &config.projects).await?;
-        Self::assemble(config, gate, broker).await
+        Self::assemble(config, authenticator, broker).await
     }
 
     /// A server on top of any broker: `data_dir`, the broker's settings and the queues in `config` do not apply.
@@ -72,11 +72,15 @@ impl Server {
     /// # Errors
     /// When the configuration contradicts itself, or an address is refused or taken.
     pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
-        let gate = gate(&config)?;
-        Self::assemble(config, gate, broker).await
+        let authenticator = authenticator(&config)?;
+        Self::assemble(config, authenticator, broker).await
     }
 
-    async fn assemble(config: ServerConfig, gate: Authenticator, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
+    async fn assemble(
+        config: ServerConfig,
+        authenticator: Authenticator,
+        broker: Arc<dyn Broker>,
+    ) -> Result<Self, ServerError> {
         let tls = config.tls.map(Tls::load).transpose()?;
         let connections = ConnectionMetrics::default();
         let listener = listen(config.listen, tls).await?;
@@ -84,26 +88,26 @@ impl Server {
         let admin_tls = config.admin_tls.map(Tls::load).transpose()?;
         let admin = listen(config.admin, admin_tls).await?;
         let admin = admin.map(|socket| socket.named("server.admin", Audience::Operators, &connections));
-        let api_check = match gate.is_open() {
+        let host_check = match authenticator.is_open() {
             true => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: "server.auth" }),
             false => HostCheck::guarded(),
         };
-        let admin_guard = BearerAuth::new(config.admin_token.as_ref().map(Secret::expose), ADMIN_TOKEN_KEY);
-        let admin_check = match admin_guard.asks() {
+        let admin_auth = BearerAuth::new(config.admin_token.as_ref().map(Secret::expose), ADMIN_TOKEN_KEY);
+        let admin_host_check = match admin_auth.asks() {
             true => HostCheck::guarded(),
             false => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: ADMIN_TOKEN_KEY }),
         };
         let app = Arc::new(AppState {
             broker,
             stopping: CancellationToken::new(),
-            api_check,
-            admin_check,
-            admin_guard,
-            gate,
+            host_check,
+            admin_host_check,
+            admin_auth,
+            authenticator,
             faults: Faults::new(&config.faults),
             region: config.region,
             data_dir: config.data_dir,
-            room: BodyMemory::new(config.limits.bodies_bytes, config.limits.body_bytes, PARTS),
+            body_memory: BodyMemory::new(config.limits.bodies_bytes, config.limits.body_bytes, PARTS),
             limits: config.limits,
             metrics: ServerMetrics::new(),
             connections,
@@ -150,7 +154,7 @@ impl Server {
 
     /// Whether any caller is let in, because no project has keys or users.
     pub fn is_open(&self) -> bool {
-        self.app.gate.is_open()
+        self.app.authenticator.is_open()
     }
 
     /// The keys and users; they can be changed while the server runs.
@@ -203,13 +207,13 @@ impl Server {
 }
 
 /// The gate of a configuration whose addresses are not open to strangers.
-fn gate(config: &ServerConfig) -> Result<Authenticator, ServerError> {
-    let gate = Authenticator::new(config.projects.clone(), config.token_lifetime, config.clock)
+fn authenticator(config: &ServerConfig) -> Result<Authenticator, ServerError> {
+    let authenticator = Authenticator::new(config.projects.clone(), config.token_lifetime, config.clock)
         .map_err(ServerError::Config)?;
     if let Some(host) = config.hosts.iter().find(|host| !is_host(host)) {
         return Err(ServerError::Config(format!("the host {host:?} is neither a name nor an address without a port")));
     }
-    if let Some(address) = config.listen.filter(|address| gate.is_open() && !address.ip().is_loopback()) {
+    if let Some(address) = config.listen.filter(|address| authenticator.is_open() && !address.ip().is_loopback()) {
         return Err(ServerError::Unguarded(address));
     }
     if config.admin_token.as_ref().is_some_and(|token| is_blank(token.expose())) {
@@ -219,7 +223,7 @@ fn gate(config: &ServerConfig) -> Result<Authenticator, ServerError> {
     if let Some(address) = config.admin.filter(|address| !is_guarded && !address.ip().is_loopback()) {
         return Err(ServerError::OpenAdmin(address));
     }
-    Ok(gate)
+    Ok(authenticator)
 }
 
 async fn serve(listener: Option<Listener>, app: &Arc<AppState>, stopping: &CancellationToken) {
@@ -238,11 +242,11 @@ async fn serve_admin(listener: Option<Listener>, app: &Arc<AppState>, ended: &Ca
 
 /// Callers who never show credentials may not be idle for long where credentials are asked for.
 fn api_limits(app: &AppState) -> HttpLimits {
-    with_strangers(app.limits.clone(), !app.gate.is_open())
+    with_strangers(app.limits.clone(), !app.authenticator.is_open())
 }
 
 fn admin_limits(app: &AppState) -> HttpLimits {
-    let limits = with_strangers(app.limits.clone(), app.admin_guard.asks());
+    let limits = with_strangers(app.limits.clone(), app.admin_auth.asks());
     HttpLimits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits }
 }
 

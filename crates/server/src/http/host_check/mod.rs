@@ -159,7 +159,7 @@ pub fn is_host(text: &str) -> bool {
     name.parse::<Ipv6Addr>().is_ok() || !name.is_empty() && name.len() <= 253 && name.bytes().all(legal)
 }
 
-/// HttpService what the rule refuses in plain text; a middleware.
+/// Answers what the rule refuses in plain text; a middleware.
 pub async fn check(State(rule): State<HostCheck>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     match rule.check(&head) {

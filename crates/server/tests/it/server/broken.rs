@@ -1,6 +1,12 @@
-//! A broker on its worst day: what the rim makes of panics, failing stores and a stopped broker.
+//! What the server answers when its broker panics, its store fails, or its broker is stopped.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag};
@@ -12,11 +18,14 @@ use dms_server::{
     },
 };
 
-use super::Api;
+use super::{Api, admin};
 
 /// Panics on queues, fails on groups, is stopped for messages.
-#[derive(Debug)]
-struct Broken;
+#[derive(Debug, Default)]
+struct Broken {
+    /// How often it was asked for an overview.
+    overviews: AtomicUsize,
+}
 
 fn full() -> BrokerError {
     BrokerError::Store(Arc::new(io::Error::from(io::ErrorKind::StorageFull)))
@@ -78,6 +87,7 @@ impl Broker for Broken {
         Quotas::default()
     }
     fn overview(&self) -> Vec<QueueOverview> {
+        self.overviews.fetch_add(1, Ordering::Relaxed);
         Vec::new()
     }
     fn stats(&self) -> BrokerStats {
@@ -94,7 +104,7 @@ const QUEUE: &str = "/queues/9bf46390-38a2-462d-b392-4d5b2d519c55";
 /// Each failure has its documented answer, with a request id, and tells nothing of files and disks.
 #[tokio::test]
 async fn failures_are_contained() {
-    let api = Api::of(Server::with_broker(ServerConfig::default(), Arc::new(Broken)).await.unwrap());
+    let api = Api::of(Server::with_broker(ServerConfig::default(), Arc::new(Broken::default())).await.unwrap());
     let group = format!("{QUEUE}/groups/g-02fb1974-9be1-4eee-8448-ed2d3e89884a");
     for _ in 0..2 {
         api.get("/queues").await.refused(500, "DMS.10250002");
@@ -105,4 +115,17 @@ async fn failures_are_contained() {
     api.post(&format!("{QUEUE}/messages"), message).await.refused(503, "DMS.10250003");
     api.get(&format!("{group}/messages")).await.refused(404, "DMS.10240407");
     api.get(&format!("{}/tags", QUEUE.replace("queues", "queue"))).await.refused(400, "DMS.10240032");
+}
+
+/// An overview visits every group of every queue.
+#[tokio::test]
+async fn a_scrape_asks_for_one_overview() {
+    let broker = Arc::new(Broken::default());
+    let config = ServerConfig { admin: Some(([127, 0, 0, 1], 0).into()), ..ServerConfig::default() };
+    let server = Server::with_broker(config, Arc::clone(&broker) as Arc<dyn Broker>).await.unwrap();
+    let address = server.admin_addr().unwrap();
+    let running = tokio::spawn(server.run(std::future::pending()));
+    assert_eq!(admin::get(address, "/metrics", "").await.0, 200);
+    assert_eq!(broker.overviews.load(Ordering::Relaxed), 1);
+    running.abort();
 }

@@ -1,14 +1,16 @@
 //! What every request handler shares.
 
+pub(crate) mod endable_polls;
+
 use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
+use self::endable_polls::EndablePolls;
 use crate::{
     auth::authenticator::Authenticator,
     broker::Broker,
     faults::Faults,
-    handlers::polls::EndablePolls,
     http::{bearer::BearerAuth, body::BodyMemory, host_check::HostCheck},
     metrics::ServerMetrics,
     net::{connection_limit::ConnectionMetrics, limits::HttpLimits},
@@ -22,13 +24,13 @@ pub(crate) struct AppState {
     /// Set off when the server stops: long polls answer at once.
     pub(crate) stopping: CancellationToken,
     /// Who may call.
-    pub(crate) gate: Authenticator,
+    pub(crate) authenticator: Authenticator,
     /// By which names connections may call the API, and whether web pages may.
-    pub(crate) api_check: HostCheck,
+    pub(crate) host_check: HostCheck,
     /// The same for the admin address.
-    pub(crate) admin_check: HostCheck,
+    pub(crate) admin_host_check: HostCheck,
     /// The token of the admin address.
-    pub(crate) admin_guard: BearerAuth,
+    pub(crate) admin_auth: BearerAuth,
     /// What goes wrong on purpose.
     pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.
@@ -38,7 +40,7 @@ pub(crate) struct AppState {
     /// The limits of a single request.
     pub(crate) limits: HttpLimits,
     /// The room for bodies in memory.
-    pub(crate) room: BodyMemory,
+    pub(crate) body_memory: BodyMemory,
     /// Counters and durations.
     pub(crate) metrics: ServerMetrics,
     /// The same of connections.

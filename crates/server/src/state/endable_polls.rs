@@ -1,7 +1,4 @@
-//! Waiting consume calls that can be ended: the extension `end-poll`.
-//!
-//! A worker that stops ends its consume calls instead of cutting their connections: what they lease meanwhile reaches it,
-//! and can be handed back.
+//! [`EndablePolls`]: waiting consume calls that can be ended by their name.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,55 +6,17 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    handlers::extensions::{is_poll_id, not_a_poll_id},
-    http::{
-        codes,
-        error::ApiError,
-        json::{self, Json},
-    },
-    state::AppState,
-};
-use dms_protocol::{
-    json::{Fault, Scan},
-    queue::ProjectId,
-};
+use dms_protocol::queue::ProjectId;
 
-/// Consume calls that one request ends.
-const MAX_ENDED: usize = 100;
 /// How long a name is remembered whose call has not arrived.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// Names that a project may have remembered; past it the oldest is forgotten.
 const MAX_REMEMBERED: usize = 1_000;
 /// Projects that may have names remembered: on a server without keys a caller may invent any number of projects.
 const MAX_PROJECTS: usize = 1_000;
-
-/// How many calls were waiting.
-#[derive(Debug, Serialize)]
-pub(crate) struct EndOutcome {
-    ended: usize,
-}
-
-/// `POST …/polls/end`: ends the consume calls of these names.
-pub(crate) fn end(app: &AppState, project: &ProjectId, body: &[u8]) -> Result<Json<EndOutcome>, ApiError> {
-    let polls = json::read_messages(body, names)?;
-    let count = polls.len();
-    if !(1..=MAX_ENDED).contains(&count) {
-        return Err(codes::REQUEST_FORMAT.because(format!("polls has {count} entries: 1 to {MAX_ENDED} are allowed.")));
-    }
-    if let Some((at, id)) = polls.iter().enumerate().find(|(_, id)| !is_poll_id(id)) {
-        return Err(codes::REQUEST_FORMAT.because(not_a_poll_id(&format!("polls[{at}]"), id.as_bytes())));
-    }
-    Ok(Json(EndOutcome { ended: app.polls.end(project, polls) }))
-}
-
-fn names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {
-    scan.only("polls", |scan| scan.items(Scan::owned))
-}
 
 /// The named consume calls of all projects.
 #[derive(Debug, Default)]
@@ -102,7 +61,7 @@ impl EndablePolls {
     }
 
     /// Ends the calls of these names; gives how many were waiting. Names without a call are remembered.
-    fn end(&self, project: &ProjectId, ids: Vec<String>) -> usize {
+    pub(crate) fn end(&self, project: &ProjectId, ids: Vec<String>) -> usize {
         let now = Instant::now();
         let mut projects = self.lock();
         if !projects.contains_key(project) && projects.len() >= MAX_PROJECTS {

@@ -1,0 +1,49 @@
+//! `/admin/backup`: copying the data directory of a running server.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+
+use crate::{
+    admin::response::plain,
+    broker::BackedUp,
+    http::{codes, error::ApiError, json::Json, query::Query},
+    state::AppState,
+};
+use dms_protocol::json::quoted;
+
+/// `POST /admin/backup?to=/new/directory`: copies the data directory while everything goes on; with `from=/directory` only if it is
+/// this one.
+pub(super) async fn backup(State(app): State<Arc<AppState>>, query: Query) -> Response {
+    if let Err(error) = query.only(&["from", "to"]).and_then(|()| is_own(&app, query.first("from"))) {
+        return plain(&error);
+    }
+    let to = match query.first("to").map(PathBuf::from) {
+        Some(to) if to.is_absolute() => to,
+        _ => return plain(&codes::URL_PARAMETER.because("to is missing, or is no absolute path of a new directory.")),
+    };
+    match app.broker.back_up(&to).await {
+        Ok(BackedUp { commit, files, bytes }) => {
+            tracing::info!(to = %to.display(), commit, files, bytes, "the data directory was copied");
+            Json(serde_json::json!({ "commit": commit, "files": files, "bytes": bytes })).into_response()
+        }
+        Err(error) => plain(&error.into()),
+    }
+}
+
+/// Refuses a directory that is not the one of this server.
+fn is_own(app: &AppState, from: Option<&str>) -> Result<(), ApiError> {
+    let (Some(from), Some(own)) = (from, &app.data_dir) else { return Ok(()) };
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if real(Path::new(from)) == real(own) {
+        return Ok(());
+    }
+    let text = format!("This server's data directory is {}, not {}.", own.display(), quoted(from));
+    Err(codes::URL_PARAMETER.because(text))
+}

@@ -1,0 +1,24 @@
+//! `/readyz`: whether requests would be served.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use http::StatusCode;
+
+use crate::{admin::storage, state::AppState};
+use dms_protocol::queue::ProjectId;
+
+/// `/readyz`: whether requests would be served, and if not, why.
+pub(super) async fn ready(State(app): State<Arc<AppState>>) -> (StatusCode, String) {
+    if app.stopping.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
+    }
+    let troubles = app.broker.storage_troubles();
+    if !troubles.is_empty() {
+        return (StatusCode::SERVICE_UNAVAILABLE, troubles.iter().map(storage::line).collect());
+    }
+    match app.broker.usage(&ProjectId::new("readiness")).await {
+        Ok(_) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+    }
+}

@@ -1,0 +1,82 @@
+//! `/metrics`: what a scraper reads.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Extension, extract::State, response::Response};
+use http::HeaderMap;
+use prometheus_client::registry::Registry;
+
+use crate::{
+    admin::response::plain,
+    broker::{GroupPath, PeekState, QueueOverview, Stream},
+    http::codes,
+    metrics::{ScrapedGauges, broker, disk_space, exposition},
+    state::AppState,
+};
+use dms_protocol::queue::GroupId;
+
+/// The registry with all metrics of a server.
+pub(super) fn registry(app: &AppState) -> Registry {
+    let mut registry = Registry::default();
+    app.metrics.register(&mut registry);
+    app.connections.register(&mut registry);
+    broker::register(&mut registry, &app.broker, app.metrics.seen_queues.clone());
+    disk_space::register(&mut registry, app.data_dir.as_deref());
+    registry
+}
+
+/// `/metrics`, in the format that the scraper asks for.
+pub(super) async fn metrics(
+    State(app): State<Arc<AppState>>,
+    Extension(registry): Extension<Arc<Registry>>,
+    headers: HeaderMap,
+) -> Response {
+    let queues = Arc::from(app.broker.overview());
+    let oldest = oldest(&app, &queues).await;
+    let seen = ScrapedGauges { queues: &queues, oldest: &oldest, storage: size(app.data_dir.clone()).await };
+    match app.metrics.scrape(&registry, &seen) {
+        Ok(body) => exposition::answer(&headers, body),
+        Err(fmt::Error) => plain(&codes::INTERNAL.plain()),
+    }
+}
+
+/// How old the first message is that each group has not settled; groups that have settled all are left out.
+async fn oldest(app: &AppState, queues: &[QueueOverview]) -> HashMap<GroupId, Duration> {
+    let now = app.authenticator.clock().now_ms();
+    let mut ages = HashMap::new();
+    for queue in queues {
+        for group in queue.groups.iter().filter(|group| group.group.available_messages + group.in_flight > 0) {
+            let (project, id) = (queue.project.clone(), queue.queue.id.clone());
+            let path = GroupPath { project, queue: id, group: group.group.id.clone() };
+            let peeked = app.broker.peek(&path, Stream::Messages, 0, 1).await.unwrap_or_default();
+            if let Some(first) = peeked.first().filter(|first| !matches!(first.state, PeekState::Delayed(_))) {
+                let age = u64::try_from(now.saturating_sub(first.entered_ms)).unwrap_or(0);
+                ages.insert(path.group, Duration::from_millis(age));
+            }
+        }
+    }
+    ages
+}
+
+/// The size of the files in the data directory.
+async fn size(directory: Option<PathBuf>) -> u64 {
+    let Some(directory) = directory else { return 0 };
+    let size = tokio::task::spawn_blocking(move || bytes_in(&directory)).await;
+    size.ok().and_then(Result::ok).unwrap_or(0)
+}
+
+fn bytes_in(directory: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)?.filter_map(Result::ok) {
+        // What was removed meanwhile has no size.
+        let Ok(meta) = entry.metadata() else { continue };
+        bytes += if meta.is_dir() { bytes_in(&entry.path())? } else { meta.len() };
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,279 @@
+//! The table of all routes: method, path, operation, what it asks of callers, handler.
+//!
+//! A request is matched by [`Target::find`] before anything else is known of it, and answered by [`answer`] once it is
+//! authenticated.
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
+
+use crate::{
+    api::access_log::ChangeRecord,
+    auth::{
+        authorize::{Access, authorize},
+        rights::Right,
+    },
+    handlers::{ack, consume, end_polls, groups, iam, queues, quotas, request::ApiRequest, send, tag_search, tags},
+    http::{codes, error::ApiError, operation::Operation},
+};
+
+/// One row of the table.
+#[derive(Debug)]
+pub(crate) struct Route {
+    method: &'static str,
+    /// The path behind the project, or the whole path of the identity service. `{…}` is a parameter.
+    path: &'static [&'static str],
+    pub(crate) operation: Operation,
+    pub(crate) access: Access,
+    endpoint: Endpoint,
+}
+
+macro_rules! routes {
+    ($($endpoint:ident: $method:ident $path:expr => $operation:ident, $access:expr, $handler:path;)*) => {
+        /// The name of a row.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum Endpoint { $($endpoint),* }
+
+        /// All routes. `Allow` headers list methods in this order.
+        const ROUTES: &[Route] = &[$(Route {
+            method: stringify!($method),
+            path: &$path,
+            operation: Operation::$operation,
+            access: $access,
+            endpoint: Endpoint::$endpoint,
+        }),*];
+
+        /// Calls the handler of a row.
+        async fn call(endpoint: Endpoint, request: &ApiRequest<'_>) -> Result<Response, ApiError> {
+            match endpoint {
+                $(Endpoint::$endpoint => $handler(request).await.map(IntoResponse::into_response),)*
+            }
+        }
+    };
+}
+
+#[rustfmt::skip]
+routes! {
+    SendMessages:    POST   ["queues", "{queue}", "messages"]                               => Send,               Access::Queue(Right::Send),    send::send;
+    ConsumeMessages: GET    ["queues", "{queue}", "groups", "{group}", "messages"]          => Consume,            Access::Queue(Right::Consume), consume::messages;
+    AckMessages:     POST   ["queues", "{queue}", "groups", "{group}", "ack"]               => Ack,                Access::Queue(Right::Consume), ack::messages;
+    ConsumeDead:     GET    ["queues", "{queue}", "groups", "{group}", "deadletters"]       => ConsumeDeadLetters, Access::Queue(Right::Consume), consume::dead_letters;
+    AckDead:         POST   ["queues", "{queue}", "groups", "{group}", "deadletters", "ack"]=> AckDeadLetters,     Access::Queue(Right::Consume), ack::dead_letters;
+    EndPolls:        POST   ["polls", "end"]                                                => EndPolls,           Access::AnyQueue(Right::Consume), end_polls::end;
+
+    CreateQueue:     POST   ["queues"]                                                      => CreateQueue,        Access::Project,               queues::create;
+    ListQueues:      GET    ["queues"]                                                      => ListQueues,         Access::Project,               queues::list;
+    ShowQueue:       GET    ["queues", "{queue}"]                                           => ShowQueue,          Access::SeeQueue,              queues::show;
+    DeleteQueue:     DELETE ["queues", "{queue}"]                                           => DeleteQueue,        Access::Queue(Right::Manage),  queues::delete;
+    CreateGroups:    POST   ["queues", "{queue}", "groups"]                                 => CreateGroups,       Access::Queue(Right::Manage),  groups::create;
+    ListGroups:      GET    ["queues", "{queue}", "groups"]                                 => ListGroups,         Access::SeeQueue,              groups::list;
+    DeleteGroup:     DELETE ["queues", "{queue}", "groups", "{group}"]                      => DeleteGroup,        Access::Queue(Right::Manage),  groups::delete;
+
+    // The reference writes `queue` in the paths of tags. A tag may have the key `action`.
+    ListTags:        GET    ["queue", "{queue}", "tags"]                                    => Tags,               Access::SeeQueue,              tags::of_queue;
+    AddTag:          POST   ["queue", "{queue}", "tags"]                                    => Tags,               Access::Queue(Right::Manage),  tags::add;
+    ChangeTags:      POST   ["queue", "{queue}", "tags", "action"]                          => Tags,               Access::Queue(Right::Manage),  tags::act;
+    DeleteTag:       DELETE ["queue", "{queue}", "tags", "{key}"]                           => Tags,               Access::Queue(Right::Manage),  tags::remove;
+    ProjectTags:     GET    ["queue", "tags"]                                               => Tags,               Access::Project,               tags::of_project;
+    SearchTags:      POST   ["queue", "resource_instances", "action"]                       => Tags,               Access::Project,               tag_search::search;
+
+    ShowQuotas:      GET    ["quotas"]                                                      => Quotas,             Access::Project,               quotas::all;
+    ShowQueueQuota:  GET    ["quotas", "dms"]                                               => Quotas,             Access::Project,               quotas::queues_only;
+
+    ShowVersion:     GET    ["/v3"]                                                         => Identity,           Access::Public,                iam::version;
+    HeadVersion:     HEAD   ["/v3"]                                                         => Identity,           Access::Public,                iam::version;
+    CreateToken:     POST   ["/v3", "auth", "tokens"]                                       => Identity,           Access::Public,                iam::create_token;
+    ListProjects:    GET    ["/v3", "projects"]                                             => Identity,           Access::Project,               iam::projects;
+}
+
+/// The most segments in a path of the table.
+const MAX_SEGMENTS: usize = 6;
+
+/// What the method and the path of a request select.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    /// The project in the path; `None` for the identity service.
+    pub(crate) project: Option<&'a str>,
+    /// The parameters in the path, in their order.
+    pub(crate) params: [&'a str; 2],
+    /// The row; `None` when the path does not have the method.
+    pub(crate) route: Option<&'static Route>,
+    /// Whether the path is there for callers without credentials.
+    pub(crate) is_public: bool,
+}
+
+impl<'a> Target<'a> {
+    /// Finds the route of a request; `None` when no route has this path. Without `extensions` the paths of extensions do not exist.
+    pub(crate) fn find(method: &Method, path: &'a str, extensions: bool) -> Option<Self> {
+        let path = Path::split(path)?;
+        let mut routes = path.routes(extensions);
+        let first = routes.next()?;
+        let route = std::iter::once(first).chain(routes).find(|route| route.method == method.as_str());
+        Some(Self {
+            project: path.project,
+            params: route.map_or([""; 2], |route| path.params(route)),
+            route,
+            is_public: first.access == Access::Public,
+        })
+    }
+
+    /// The operation that logs, metrics and faults name.
+    pub(crate) fn operation(self) -> Operation {
+        self.route.map_or(Operation::Unknown, |route| route.operation)
+    }
+}
+
+/// A path in segments. V2 and V1.0 differ in the prefix alone.
+#[derive(Clone, Copy, Debug)]
+struct Path<'a> {
+    project: Option<&'a str>,
+    segments: [&'a str; MAX_SEGMENTS],
+    count: usize,
+}
+
+impl<'a> Path<'a> {
+    fn split(path: &'a str) -> Option<Self> {
+        let (project, first, rest) = match path.strip_prefix("/v2/").or_else(|| path.strip_prefix("/v1.0/")) {
+            Some(rest) => {
+                let (project, rest) = rest.split_once('/')?;
+                (Some(project), None, rest)
+            }
+            None if path == "/v3" || path == "/v3/" => (None, Some("/v3"), ""),
+            None => (None, Some("/v3"), path.strip_prefix("/v3/")?),
+        };
+        let mut this = Self { project, segments: [""; MAX_SEGMENTS], count: 0 };
+        let rest = (project.is_some() || !rest.is_empty()).then(|| rest.split('/')).into_iter().flatten();
+        for segment in first.into_iter().chain(rest) {
+            *this.segments.get_mut(this.count)? = segment;
+            this.count += 1;
+        }
+        // A path that ends in a slash leaves its last name out.
+        (this.segments.get(this.count.checked_sub(1)?) != Some(&"")).then_some(this)
+    }
+
+    /// The rows with this path.
+    fn routes(self, extensions: bool) -> impl Iterator<Item = &'static Route> {
+        let fits = move |route: &&Route| {
+            route.path.len() == self.count
+                && route.path.iter().zip(self.segments).all(|(own, given)| is_param(own) || *own == given)
+        };
+        ROUTES.iter().filter(move |route| extensions || !route.is_extension()).filter(fits)
+    }
+
+    fn params(&self, route: &Route) -> [&'a str; 2] {
+        let mut params = [""; 2];
+        let given = route.path.iter().zip(self.segments).filter(|(own, _)| is_param(own)).map(|(_, given)| given);
+        for (param, given) in params.iter_mut().zip(given) {
+            *param = given;
+        }
+        params
+    }
+}
+
+impl Route {
+    /// Whether the documented API lacks it.
+    fn is_extension(&self) -> bool {
+        self.operation == Operation::EndPolls
+    }
+}
+
+fn is_param(segment: &str) -> bool {
+    segment.starts_with('{')
+}
+
+/// Answers a request: checks its caller's rights, calls the handler, and logs what changes queues and groups.
+pub(crate) async fn answer(route: &Route, request: ApiRequest<'_>, body: Bytes) -> Response {
+    let request = ApiRequest { body: &body, ..request };
+    let change = ChangeRecord::of(&request, route.operation).await;
+    let result = handle(route, &request).await;
+    if let Some(change) = change {
+        change.log(&result);
+    }
+    result.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn handle(route: &Route, request: &ApiRequest<'_>) -> Result<Response, ApiError> {
+    let ApiRequest { app, caller, project, params: [queue, _], .. } = *request;
+    authorize(&*app.broker, caller, project, route.access, queue).await?;
+    call(route.endpoint, request).await
+}
+
+/// The answer to a method that a path does not have: 405 with the methods that it has.
+pub(crate) fn method_not_allowed(path: &str) -> Response {
+    let routes = Path::split(path).map(|path| path.routes(true)).into_iter().flatten();
+    let methods: Vec<&str> = routes.map(|route| route.method).collect();
+    let mut response = codes::METHOD.plain().into_response();
+    if let Ok(allow) = HeaderValue::try_from(methods.join(",")) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &str, path: &str) -> Option<(Option<Endpoint>, [&'static str; 2])> {
+        let method = method.parse().unwrap_or_default();
+        let target = Target::find(&method, path.to_owned().leak(), true)?;
+        Some((target.route.map(|route| route.endpoint), target.params))
+    }
+
+    #[test]
+    fn both_versions_have_the_same_paths() {
+        use Endpoint as E;
+        for (method, rest, endpoint, params) in [
+            ("POST", "queues", Some(E::CreateQueue), ["", ""]),
+            ("POST", "queues/q/groups/g/deadletters/ack", Some(E::AckDead), ["q", "g"]),
+            ("GET", "queue/tags", Some(E::ProjectTags), ["", ""]),
+            ("POST", "polls/end", Some(E::EndPolls), ["", ""]),
+            ("GET", "queue/tags/tags", Some(E::ListTags), ["tags", ""]),
+            ("POST", "queue/q/tags/action", Some(E::ChangeTags), ["q", ""]),
+            ("DELETE", "queue/q/tags/action", Some(E::DeleteTag), ["q", "action"]),
+            ("DELETE", "queue/q/tags/a%2Fb", Some(E::DeleteTag), ["q", "a%2Fb"]),
+            ("PUT", "queues", None, ["", ""]),
+        ] {
+            for version in ["v2", "v1.0"] {
+                assert_eq!(found(method, &format!("/{version}/p/{rest}")), Some((endpoint, params)), "{method} {rest}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_identity_service_is_apart_from_projects() {
+        assert_eq!(found("GET", "/v3"), found("GET", "/v3/"));
+        assert_eq!(found("POST", "/v3/auth/tokens"), Some((Some(Endpoint::CreateToken), ["", ""])));
+        for foreign in [
+            "/",
+            "/v2",
+            "/v2/p",
+            "/v2/p/",
+            "/v2/p/v3",
+            "/v2/p/v3/projects",
+            "/v2/p/queues/",
+            "/v3/queues",
+            "/v3/projects/",
+            "/v2/p/queues/q/groups/g/ack/x/y",
+            "/v4/p/queues",
+            "/v3x",
+        ] {
+            assert_eq!(found("GET", foreign), None, "{foreign}");
+        }
+    }
+
+    /// A row that another one hides would never be called.
+    #[test]
+    fn every_row_is_found_by_its_path() {
+        for route in ROUTES {
+            let path = route.path.join("/");
+            let path = if path.starts_with('/') { path } else { format!("/v2/p/{path}") };
+            assert_eq!(found(route.method, &path).and_then(|(endpoint, _)| endpoint), Some(route.endpoint), "{path}");
+        }
+    }
+
+    #[test]
+    fn extensions_can_be_switched_off() {
+        assert!(Target::find(&Method::POST, "/v2/p/polls/end", false).is_none());
+        assert!(Target::find(&Method::GET, "/v2/p/polls/end", false).is_none());
+    }
+}

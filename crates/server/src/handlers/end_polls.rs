@@ -1,0 +1,45 @@
+//! Waiting consume calls that can be ended: the extension `end-poll`.
+//!
+//! A worker that stops ends its consume calls instead of cutting their connections: what they lease meanwhile reaches it,
+//! and can be handed back.
+
+use serde::Serialize;
+
+use crate::{
+    handlers::{
+        extensions::{is_poll_id, not_a_poll_id},
+        request::ApiRequest,
+    },
+    http::{
+        codes,
+        error::ApiError,
+        json::{self, Json},
+    },
+};
+use dms_protocol::json::{Fault, Scan};
+
+/// Consume calls that one request ends.
+const MAX_ENDED: usize = 100;
+
+/// How many calls were waiting.
+#[derive(Debug, Serialize)]
+pub(crate) struct EndOutcome {
+    ended: usize,
+}
+
+/// `POST …/polls/end`: ends the consume calls of these names.
+pub(crate) async fn end(request: &ApiRequest<'_>) -> Result<Json<EndOutcome>, ApiError> {
+    let polls = json::read_messages(request.body, names)?;
+    let count = polls.len();
+    if !(1..=MAX_ENDED).contains(&count) {
+        return Err(codes::REQUEST_FORMAT.because(format!("polls has {count} entries: 1 to {MAX_ENDED} are allowed.")));
+    }
+    if let Some((at, id)) = polls.iter().enumerate().find(|(_, id)| !is_poll_id(id)) {
+        return Err(codes::REQUEST_FORMAT.because(not_a_poll_id(&format!("polls[{at}]"), id.as_bytes())));
+    }
+    Ok(Json(EndOutcome { ended: request.app.polls.end(&request.project_id(), polls) }))
+}
+
+fn names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {
+    scan.only("polls", |scan| scan.items(Scan::owned))
+}
