@@ -23,6 +23,12 @@ use dms_protocol::{
 
 #[cfg(feature = "disk")]
 pub mod disk;
+#[cfg(feature = "disk")]
+pub(crate) mod position;
+#[cfg(feature = "disk")]
+pub(crate) mod run;
+#[cfg(feature = "disk")]
+pub(crate) mod settled_page;
 mod full;
 pub(crate) mod memory;
 mod open_error;

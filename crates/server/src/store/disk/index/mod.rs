@@ -8,6 +8,6 @@ pub(crate) mod checksums;
 pub(crate) mod load;
 pub(crate) mod lookup;
 pub(crate) mod schema;
-mod settled_page;
+pub(crate) use crate::store::settled_page;
 mod sweep;
 pub(crate) mod writer;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+pub(crate) use crate::store::run::four_bytes;
 use crate::store::{
     Record, StoredMessage, StreamId,
     disk::log::{
@@ -320,11 +321,6 @@ fn has_new_messages(records: &[Record]) -> bool {
 /// Roughly what a record takes.
 fn size(record: &Record) -> usize {
     message_of(record).map_or(256, |message| ITEM_HEADER + RUN_HEADER + MESSAGE_HEADER + message.json.len() + 64)
-}
-
-/// No commit is larger: the broker's are of some megabytes.
-pub(crate) fn four_bytes(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// Reads any bytes as the items of a frame, and as the content of a run.

@@ -4,6 +4,8 @@
 //! that are already its own, and a disk that is full refuses the next file and not what fits into this one. Then only new messages
 //! are refused: a file is kept for everything else (`reserve`), and the end of each file for commits without messages.
 
+pub(crate) use crate::store::{position, run};
+
 use std::{
     fs::File,
     io::{self, ErrorKind},
@@ -31,8 +33,6 @@ pub(crate) mod answered;
 pub(crate) mod damaged_frame;
 pub(crate) mod file_cache;
 pub(crate) mod frame;
-pub(crate) mod position;
-pub(crate) mod run;
 pub(crate) mod segment;
 
 /// How many bytes are written at once where zeros are wanted.

@@ -21,10 +21,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::store::{
     StoredMessage, StreamId,
-    disk::log::{
-        frame::four_bytes,
-        position::{Position, Run},
-    },
+    position::{Position, Run},
 };
 use dms_protocol::message::DeadLetterInfo;
 
@@ -334,6 +331,11 @@ fn checksum_of_head(log: u32, (stream, seq): (StreamId, u64), head: &[u8]) -> u3
     sum.update(&seq.to_le_bytes());
     sum.update(&head[..MESSAGE_HEADER - 4]);
     sum.finalize()
+}
+
+/// No commit is larger: the broker's are of some megabytes.
+pub(crate) fn four_bytes(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 fn labels_length(message: &StoredMessage) -> usize {
