@@ -1,4 +1,4 @@
-//! `docs/observability.md` and the tables of metrics in `docs/operations.md` say what the code has, and nothing else.
+//! The pages of `docs` and for contributors say what the code has: events, metrics, reasons, tests and paths.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -124,4 +124,69 @@ fn every_statement_names_its_test() {
         }
     }
     assert!(named > 50, "{named}");
+}
+
+/// Words of a Markdown text that name files of this project and do not exist: in backticks or links by their whole path, in drawings
+/// by the end of one.
+fn missing_paths(text: &str, files: &BTreeSet<String>) -> Vec<String> {
+    let is_there = |path: &str| {
+        let path = path.trim_end_matches('/');
+        files.contains(path) || files.iter().any(|file| file.starts_with(&format!("{path}/")))
+    };
+    let mut missing = Vec::new();
+    let mut in_drawing = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_drawing = !in_drawing && line.trim() == "```text";
+        } else if in_drawing {
+            let words = line.split(|c: char| !(c.is_ascii_alphanumeric() || "_./".contains(c)));
+            let named = words.filter(|word| word.ends_with(".rs"));
+            missing.extend(
+                named.filter(|word| !files.iter().any(|file| file.ends_with(&format!("/{word}")))).map(str::to_owned),
+            );
+        } else {
+            let in_backticks = line.split('`').skip(1).step_by(2);
+            let is_path = |word: &&str| {
+                let is_name = word.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c));
+                is_name
+                    && !word.starts_with('/')
+                    && (word.contains('/') || word.ends_with(".rs") || word.ends_with(".md"))
+            };
+            let links = line.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+            let named =
+                in_backticks.filter(is_path).chain(links.filter(|link| !link.is_empty() && !link.contains(':')));
+            missing.extend(named.filter(|path| !is_there(path)).map(str::to_owned));
+        }
+    }
+    missing
+}
+
+/// All files below the root, without build results and hidden folders.
+fn files_of_the_project() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let mut folders = vec![root.clone()];
+    let mut files = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                if !["target", ".git"].contains(&name.as_str()) {
+                    folders.push(entry.path());
+                }
+            } else {
+                files.insert(entry.path().strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn every_path_in_the_pages_for_contributors_exists() {
+    let files = files_of_the_project();
+    let wrong = "`src/gone.rs`, `src/lib.rs`, `crates/server/src`, [page](docs/gone.md), `/readyz`\n```text\npipeline/gone.rs lib.rs\n```\n";
+    assert_eq!(missing_paths(wrong, &files), ["src/gone.rs", "docs/gone.md", "pipeline/gone.rs"]);
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        assert_eq!(missing_paths(&file(page), &files), [""; 0], "{page}");
+    }
 }
