@@ -186,7 +186,7 @@ fn every_path_in_the_pages_for_contributors_exists() {
     let files = files_of_the_project();
     let wrong = "`src/gone.rs`, `src/lib.rs`, `crates/server/src`, [page](docs/gone.md), `/readyz`\n```text\npipeline/gone.rs lib.rs\n```\n";
     assert_eq!(missing_paths(wrong, &files), ["src/gone.rs", "docs/gone.md", "pipeline/gone.rs"]);
-    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"] {
         assert_eq!(missing_paths(&file(page), &files), [""; 0], "{page}");
     }
 }
