@@ -69,6 +69,8 @@ mod spans;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;
+#[doc(hidden)]
+pub mod ttl_map;
 mod wire;
 pub mod worker;
 

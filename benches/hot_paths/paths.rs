@@ -10,6 +10,10 @@ use std::{
 
 use axum::body::Body as HttpBody;
 use bytes::Bytes;
+use dms_protocol::auth::{
+    RequestParts,
+    signer::{Authorization, DATE_HEADER},
+};
 use dms_server::{
     Server, ServerConfig,
     broker::{
@@ -20,10 +24,6 @@ use dms_server::{
 };
 use dms_worker::{
     Client,
-    auth::{
-        RequestParts,
-        signer::{Authorization, DATE_HEADER},
-    },
     client::ConsumeOptions,
     message::{AckHandle, AckStatus, Body, Message},
     producer::Producer,

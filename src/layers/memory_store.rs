@@ -9,13 +9,13 @@ use std::{
 use async_trait::async_trait;
 
 use super::deduplicate::{Claim, KeyStore, Token};
-use crate::worker::Memory;
+use crate::ttl_map::TtlMap;
 
 /// Keys in memory: bounded, gone with the process. Clones share it.
 ///
 /// When it is full, the key that was noted first is forgotten.
 #[derive(Clone, Debug)]
-pub struct MemoryStore(Arc<Mutex<Memory<String, Known>>>);
+pub struct MemoryStore(Arc<Mutex<TtlMap<String, Known>>>);
 
 /// What is known of a key.
 #[derive(Debug)]
@@ -28,10 +28,10 @@ enum Known {
 impl MemoryStore {
     /// Remembers up to `capacity` keys, at least one.
     pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Mutex::new(Memory::new(capacity))))
+        Self(Arc::new(Mutex::new(TtlMap::new(capacity))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Memory<String, Known>> {
+    fn lock(&self) -> MutexGuard<'_, TtlMap<String, Known>> {
         // No code that can panic runs under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -41,26 +41,26 @@ impl MemoryStore {
 impl KeyStore for MemoryStore {
     async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, Box<dyn StdError + Send + Sync>> {
         let mut keys = self.lock();
-        Ok(match keys.recall(key) {
+        Ok(match keys.get(key) {
             Some(Known::Claimed(_)) => Claim::InProgress,
             Some(Known::Done) => Claim::Done,
             None => {
                 let token = Token::random(key);
-                keys.note(key.to_owned(), Known::Claimed(token.clone()), lease);
+                keys.insert(key.to_owned(), Known::Claimed(token.clone()), lease);
                 Claim::New(token)
             }
         })
     }
 
     async fn done(&self, token: &Token, keep: Duration) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        self.lock().note(token.key().to_owned(), Known::Done, keep);
+        self.lock().insert(token.key().to_owned(), Known::Done, keep);
         Ok(())
     }
 
     async fn release(&self, token: &Token) -> Result<(), Box<dyn StdError + Send + Sync>> {
         let mut keys = self.lock();
-        if matches!(keys.recall(token.key()), Some(Known::Claimed(owner)) if owner == token) {
-            keys.take(token.key());
+        if matches!(keys.get(token.key()), Some(Known::Claimed(owner)) if owner == token) {
+            keys.remove(token.key());
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     message::{Attributes, Message, ReceivedMessage},
-    worker::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
+    worker::attributes::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
 };
 
 /// Attribute of a copy: how often the message was redriven.

@@ -102,7 +102,7 @@ pub struct RedriveError {
 impl Redrive {
     /// Sends what is in `source` again: everything, but nothing more than three times. Dead letters go to the same queue,
     /// parked messages (a source of [`Stream::Messages`]) to the queues that they came from, as their attribute
-    /// [`ORIGIN`](crate::worker::ORIGIN) says; without one they stay.
+    /// [`ORIGIN`](crate::worker::attributes::ORIGIN) says; without one they stay.
     pub fn new(client: Client, source: SourcePath) -> Self {
         Self {
             target: match source.stream {

@@ -20,7 +20,7 @@ use crate::{
     message::{Message, ReceivedMessage},
     queue::QueueId,
     retry::RetryPolicy,
-    worker::ORIGIN,
+    worker::attributes::ORIGIN,
 };
 
 /// How long a copy is tried before the redrive gives up.

@@ -8,8 +8,7 @@ use crate::{
     client::Client,
     queue::TagFilter,
     worker::{
-        Worker,
-        failure::{OnFailure, OnReject, OnUndecodable},
+        failure::policy::{OnFailure, OnReject, OnUndecodable},
         fetch::rate_limit::Rate,
         handler::{
             Handler,
@@ -17,8 +16,16 @@ use crate::{
             kind::HandlerKind,
             service::{DeliveryService, HandlerService, ServiceHandler},
         },
+        lifecycle::Worker,
         observe::event::{Observer, Observers},
-        settings::{AckWait, InvalidSettings, MaxMessages, OnStuck, Ordering, Settings, defaults::Chosen},
+        settings::{
+            Settings,
+            defaults::Chosen,
+            invalid::InvalidSettings,
+            ordering::Ordering,
+            values::{AckWait, MaxMessages, OnStuck},
+        },
+        setup::Setup,
     },
 };
 
@@ -288,7 +295,7 @@ impl WorkerBuilder {
         for warning in settings.warnings() {
             tracing::warn!(worker = settings.name, "{warning}");
         }
-        Ok(Worker::new(client, queue, group, handler, settings, observers))
+        Ok(Worker::new(Setup::new(client, queue, group, handler, settings, observers)))
     }
 }
 

@@ -34,7 +34,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::worker::{AckResult, Event, MessageAck, Observer, Origin, WorkerHandle};
+use crate::worker::{
+    handle::{Status, WorkerHandle},
+    handler::delivery::Origin,
+    observe::event::{AckResult, Event, MessageAck, Observer},
+};
 
 /// Buckets in seconds: those of the OpenTelemetry messaging conventions, and longer ones up to the longest lease.
 const BUCKETS: [f64; 17] =
@@ -311,19 +315,17 @@ struct Collected(Arc<Gauges>);
 impl Collector for Collected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let handles = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let read: Vec<(&WorkerHandle, crate::worker::Status)> =
-            handles.iter().map(|handle| (handle, handle.status())).collect();
-        let mut gauge =
-            |name: &str, help: &str, value: &dyn Fn(&WorkerHandle, &crate::worker::Status) -> Option<f64>| {
-                let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-                for (handle, status) in &read {
-                    if let Some(value) = value(handle, status) {
-                        let labels = [("worker", handle.name()), ("queue", handle.queue()), ("group", handle.group())];
-                        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-                    }
+        let read: Vec<(&WorkerHandle, Status)> = handles.iter().map(|handle| (handle, handle.status())).collect();
+        let mut gauge = |name: &str, help: &str, value: &dyn Fn(&WorkerHandle, &Status) -> Option<f64>| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (handle, status) in &read {
+                if let Some(value) = value(handle, status) {
+                    let labels = [("worker", handle.name()), ("queue", handle.queue()), ("group", handle.group())];
+                    ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
                 }
-                Ok::<(), fmt::Error>(())
-            };
+            }
+            Ok::<(), fmt::Error>(())
+        };
         gauge("in_flight_messages", "Messages in flight", &|_, status| Some(count(status.in_flight)))?;
         gauge("concurrency_limit", "Messages that may be in flight", &|_, status| Some(count(status.concurrency)))?;
         gauge("failed", "1 while the worker cannot go on, else 0", &|handle, _| {

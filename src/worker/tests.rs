@@ -4,10 +4,12 @@
 
 use std::{
     collections::VecDeque,
+    future::Future,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -17,6 +19,7 @@ use tokio::{
     time::{Instant, advance},
 };
 
+mod batch_handlers;
 mod copies;
 mod extensions;
 mod quick_handlers;
@@ -24,14 +27,22 @@ mod steering;
 mod stops;
 mod users_panics;
 
-use super::*;
+use super::{
+    attributes::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
+    control::Control,
+    failure::FailurePolicy,
+    fetch::source::Source,
+    handler::kind::HandlerKind,
+    observe::event::Observers,
+    pipeline::{context::Shared, drain::drain, poller},
+    settings::Settings,
+    *,
+};
 use crate::{
-    client::{Acked, Consumed, Extensions, PollId},
+    client::{Acked, Consumed, Error, Extensions, PollId},
     message::{AckLine, AckStatus, Attributes, Body, FailureReport, Message, ReceivedMessage},
     queue::QueueId,
 };
-
-mod batch_handlers;
 
 /// An acknowledgement as it was sent: when, and the list.
 type Sent = (Duration, Vec<(String, AckStatus)>);
@@ -326,7 +337,7 @@ impl Running {
             let shared = running;
             let (ended, pollers) = poller::supervise(&shared).await;
             ended.unwrap();
-            let drained = shared.drain(pollers).await;
+            let drained = drain(&shared, pollers).await;
             shared.control.tally.report(drained)
         });
         Self { shared, control, worker }

@@ -17,7 +17,7 @@ use dms_worker::{
     queue::{NewQueue, QueueMode, SourcePath},
     redrive::{REDRIVEN, Redrive, RedriveReport, Sweep},
     transport::{InProcess, Transport, TransportError},
-    worker::{ATTEMPTS, ERROR, ORIGIN},
+    worker::attributes::{ATTEMPTS, ERROR, ORIGIN},
 };
 use http::{Method, Request, Response};
 use tokio::time::{Instant, timeout};

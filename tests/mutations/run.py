@@ -13,7 +13,7 @@ simulation or the worker a seed may tell another story: --search finds a new one
 What cannot happen in its worlds, or is too rare there, is recorded with the test that catches it instead.
 
 Two mistakes are not here: a failing acknowledgement that does not wait for the polls, and suspects that an empty poll makes forgotten.
-Unit tests of src/worker/isolation/mod.rs and suspects.rs hold those.
+Unit tests of src/worker/isolation/ hold those.
 """
 
 import os
@@ -107,8 +107,8 @@ MUTATIONS = [
              "        closed.iter_mut().for_each(Closed::acquit);\n    }\n    drop(closed);\n",
              "NoCollateral", 24),
     Mutation("nothing-remembered", "src/worker/dedup/in_progress.rs",
-             "        if self.succeeded.recall(identity).is_some() {",
-             '        if self.succeeded.recall(identity).is_some() && !crate::mutated("nothing-remembered") {',
+             "        if self.succeeded.get(identity).is_some() {",
+             '        if self.succeeded.get(identity).is_some() && !crate::mutated("nothing-remembered") {',
              "Memory", 2),
     Mutation("everything-remembered", "src/worker/dedup/in_progress.rs",
              "                Known::Nothing(self.begun)\n",
@@ -137,7 +137,7 @@ MUTATIONS = [
              "        self.kept_out = is_waited_out(&error",
              '        if crate::mutated("gives-up") { return Err(error); }\n        self.kept_out = is_waited_out(&error',
              "Quiet", 6),
-    Mutation("fifo-side-by-side", "src/worker/mod.rs",
+    Mutation("fifo-side-by-side", "src/worker/setup.rs",
              "if fifo && settings.ordering.is_none() {",
              'if fifo && settings.ordering.is_none() && !crate::mutated("fifo-side-by-side") {',
              "Order", 4),
@@ -165,11 +165,11 @@ MUTATIONS = [
              "            Some(Verdict::NotStarted) => Stop::Release,",
              '            Some(Verdict::NotStarted) if !crate::mutated("not-started-is-failure") => Stop::Release,',
              "Blame", 1),
-    Mutation("stop-drops-polls", "src/worker/pipeline/poller.rs",
+    Mutation("stop-drops-polls", "src/worker/pipeline/drain.rs",
              "    let are_in = async { while",
              '    if crate::mutated("stop-drops-polls") { pollers.abort_all(); }\n    let are_in = async { while',
              "Waited", 116),
-    Mutation("stop-waits-for-polls", "src/worker/pipeline/poller.rs",
+    Mutation("stop-waits-for-polls", "src/worker/pipeline/drain.rs",
              "        shared.polls.end(&*shared.source, Which::All).await;\n        std::future",
              '        if !crate::mutated("stop-waits-for-polls") { shared.polls.end(&*shared.source, Which::All).await; }\n'
              "        std::future",

@@ -5,7 +5,7 @@
 //! if that succeeds it is acknowledged without a run of its own, if not it is run, and where several wait, one of them.
 //!
 //! A run is known from its beginning until it has ended and its batch is acknowledged, whichever is later; of those whose message comes
-//! again the success is [remembered](crate::worker::dedup::memory) for a while. One that is gone for good is known for as long as another batch holds the
+//! again the success is [remembered](crate::ttl_map) for a while. One that is gone for good is known for as long as another batch holds the
 //! message too: in an order its turn there may come much later. Runs are numbered: the end of one says nothing of another's.
 
 use std::{
@@ -16,7 +16,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::worker::dedup::memory::{CAPACITY, Identity, Memory};
+use crate::{
+    ttl_map::TtlMap,
+    worker::dedup::identity::{CAPACITY, Identity},
+};
 
 /// The runs of one worker.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ struct Table {
     /// Few at a time, and looked up some times for each message: to compare some costs less than to hash one.
     runs: BTreeMap<Identity, Held>,
     /// Those that succeeded, and whose messages come again.
-    succeeded: Memory<Identity, ()>,
+    succeeded: TtlMap<Identity, ()>,
     keep: Duration,
     /// How many runs have begun.
     begun: u64,
@@ -101,7 +104,7 @@ enum Known {
 impl KnownRuns {
     /// Remembers successes for so long: past the longest time until a message comes again.
     pub(crate) fn new(keep: Duration) -> Self {
-        Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: Memory::new(CAPACITY), keep, begun: 0 }))
+        Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: TtlMap::new(CAPACITY), keep, begun: 0 }))
     }
 
     /// Begins a run for a batch; `None` when one of the same message has succeeded.
@@ -162,7 +165,7 @@ impl KnownRuns {
 
 impl Table {
     fn begin(&mut self, identity: &Identity, batch: u64) -> Known {
-        if self.succeeded.recall(identity).is_some() {
+        if self.succeeded.get(identity).is_some() {
             return Known::Succeeded;
         }
         let held = match self.runs.get_mut(identity) {
@@ -213,7 +216,7 @@ impl Table {
 
     fn remember(&mut self, identity: &Identity) {
         self.forget(identity);
-        self.succeeded.note(identity.clone(), (), self.keep);
+        self.succeeded.insert(identity.clone(), (), self.keep);
     }
 
     /// No run of it is known any more.

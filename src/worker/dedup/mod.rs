@@ -1,7 +1,6 @@
 //! What a worker remembers of single messages, so that work is not done twice and a redelivery can be explained.
 
-pub(crate) mod explainer;
+pub(crate) mod identity;
 pub(crate) mod in_progress;
-pub(crate) mod memory;
 pub(crate) mod passed_on;
 pub(crate) mod redelivery;

@@ -10,35 +10,36 @@ use std::{
 
 use crate::{
     message::ReceivedMessage,
-    worker::dedup::memory::{CAPACITY, Identity, Memory},
+    ttl_map::TtlMap,
+    worker::dedup::identity::{CAPACITY, Identity},
 };
 
 /// What one worker has passed on.
 #[derive(Debug)]
 pub(crate) struct PassedOn {
-    places: Mutex<Memory<Identity, ()>>,
+    places: Mutex<TtlMap<Identity, ()>>,
     keep: Duration,
 }
 
 impl PassedOn {
     /// Remembers each message for `keep`: past the longest time until it is redelivered.
     pub(crate) fn new(keep: Duration) -> Self {
-        Self { places: Mutex::new(Memory::new(CAPACITY)), keep }
+        Self { places: Mutex::new(TtlMap::new(CAPACITY)), keep }
     }
 
     /// A message was passed on: its redelivery is acknowledged without a run.
     pub(crate) fn note(&self, message: &ReceivedMessage) {
         if let Some(place) = Identity::of(message, None) {
-            self.lock().note(place, (), self.keep);
+            self.lock().insert(place, (), self.keep);
         }
     }
 
     /// Whether a message, this very one, was passed on.
     pub(crate) fn contains(&self, message: &ReceivedMessage) -> bool {
-        Identity::of(message, None).is_some_and(|place| self.lock().recall(&place).is_some())
+        Identity::of(message, None).is_some_and(|place| self.lock().get(&place).is_some())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Memory<Identity, ()>> {
+    fn lock(&self) -> MutexGuard<'_, TtlMap<Identity, ()>> {
         // No code that can panic runs under this lock.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }

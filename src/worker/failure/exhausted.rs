@@ -9,10 +9,8 @@ use std::{
 
 use crate::{
     message::{FailureReport, ReceivedMessage},
-    worker::{
-        dedup::memory::{Identity, Memory},
-        failure::LAST_FAILURE,
-    },
+    ttl_map::TtlMap,
+    worker::{attributes::LAST_FAILURE, dedup::identity::Identity},
 };
 
 /// How many messages are remembered, each with the text of its error.
@@ -22,17 +20,17 @@ const KEEP: Duration = Duration::from_secs(3600);
 
 /// The messages of one worker whose attempts are used up.
 #[derive(Debug)]
-pub(crate) struct UsedUp(Mutex<Memory<Identity, FailureReport>>);
+pub(crate) struct UsedUp(Mutex<TtlMap<Identity, FailureReport>>);
 
 impl UsedUp {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Memory::new(CAPACITY)))
+        Self(Mutex::new(TtlMap::new(CAPACITY)))
     }
 
     /// The last attempt of a message has failed, for this reason.
     pub(crate) fn note(&self, message: &ReceivedMessage, report: &FailureReport) {
         if let Some(identity) = identity(message) {
-            self.lock().note(identity, report.clone(), KEEP);
+            self.lock().insert(identity, report.clone(), KEEP);
         }
     }
 
@@ -43,10 +41,10 @@ impl UsedUp {
         if used_up.is_empty() {
             return None;
         }
-        used_up.recall(&identity(message)?).cloned()
+        used_up.get(&identity(message)?).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Memory<Identity, FailureReport>> {
+    fn lock(&self) -> MutexGuard<'_, TtlMap<Identity, FailureReport>> {
         // No code that can panic runs under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

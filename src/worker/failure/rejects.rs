@@ -8,7 +8,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::worker::dedup::memory::{CAPACITY, Identity, Memory};
+use crate::{
+    ttl_map::TtlMap,
+    worker::dedup::identity::{CAPACITY, Identity},
+};
 
 /// The pause before a rejected message is given back for the first time; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -28,7 +31,7 @@ pub(crate) struct Rejects(Mutex<State>);
 #[derive(Debug)]
 struct State {
     /// How often each was rejected.
-    counts: Memory<Identity, u32>,
+    counts: TtlMap<Identity, u32>,
     told: Option<Instant>,
     /// Rejected since then.
     untold: u64,
@@ -36,7 +39,7 @@ struct State {
 
 impl Rejects {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(State { counts: Memory::new(CAPACITY), told: None, untold: 0 }))
+        Self(Mutex::new(State { counts: TtlMap::new(CAPACITY), told: None, untold: 0 }))
     }
 
     /// A message was rejected, and will be redelivered: how long it should wait for that. `attempt` is what its service counts.
@@ -45,9 +48,9 @@ impl Rejects {
         let times = match identity {
             None => attempt.unwrap_or(UNKNOWN),
             Some(identity) => {
-                let seen = state.counts.recall(&identity).copied().unwrap_or(0).saturating_add(1);
+                let seen = state.counts.get(&identity).copied().unwrap_or(0).saturating_add(1);
                 let times = seen.max(attempt.unwrap_or(1));
-                state.counts.note(identity, times, KEEP);
+                state.counts.insert(identity, times, KEEP);
                 times
             }
         };

@@ -18,11 +18,8 @@ use crate::{
     clock,
     message::{AckHandle, Attributes, Body, DeadLetterInfo, FailureReport, ReceivedMessage},
     trace_context::TraceContext,
-    worker::handler::error::HandlerError,
+    worker::{attributes::ATTEMPTS, handler::error::HandlerError},
 };
-
-/// Attribute of a copy: how many attempts have failed.
-pub const ATTEMPTS: &str = "dms-attempts";
 
 /// A message on its way through a handler: body, attributes, labels, and how long it may take.
 ///

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod delivery;
+pub(crate) mod delivery_builder;
 pub(crate) mod error;
 pub(crate) mod kind;
 pub(crate) mod outcome;

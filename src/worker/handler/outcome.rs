@@ -4,7 +4,41 @@ use std::time::Duration;
 
 use tracing::Span;
 
-use crate::worker::{handler::error::HandlerError, observe::event::HandlerOutcome};
+use super::error::{FailureKind, HandlerError};
+
+/// How a handler's run ended.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum HandlerOutcome<'a> {
+    /// It succeeded.
+    Done,
+    /// It answered with an error.
+    Failed(&'a HandlerError),
+    /// It panicked, with this message.
+    Panicked(&'a str),
+    /// It was stopped at its deadline.
+    TimedOut,
+    /// It was stopped because the worker's grace period was over.
+    Interrupted,
+}
+
+impl HandlerOutcome<'_> {
+    /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, or for errors `rejected` and `deferred`
+    /// (which is also what a [released](HandlerError::release) message is).
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Panicked(_) => "panicked",
+            Self::TimedOut => "timed_out",
+            Self::Interrupted => "interrupted",
+            Self::Failed(error) => match error.kind() {
+                FailureKind::Retry => "failed",
+                FailureKind::Reject | FailureKind::Undecodable => "rejected",
+                FailureKind::Defer(_) | FailureKind::Release => "deferred",
+            },
+        }
+    }
+}
 
 /// How a call ended for one message.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use crate::{
         dedup::redelivery::Redelivery,
         handler::{
             delivery::{Delivery, Origin},
-            error::{FailureKind, HandlerError},
+            outcome::HandlerOutcome,
         },
         settlement::ledger::{Settlement, Verdict},
     },
@@ -101,40 +101,6 @@ pub enum Event<'a> {
         /// How many of the rest were handed back without a failure counted.
         released: usize,
     },
-}
-
-/// How a handler's run ended.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum HandlerOutcome<'a> {
-    /// It succeeded.
-    Done,
-    /// It answered with an error.
-    Failed(&'a HandlerError),
-    /// It panicked, with this message.
-    Panicked(&'a str),
-    /// It was stopped at its deadline.
-    TimedOut,
-    /// It was stopped because the worker's grace period was over.
-    Interrupted,
-}
-
-impl HandlerOutcome<'_> {
-    /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, or for errors `rejected` and `deferred`
-    /// (which is also what a [released](HandlerError::release) message is).
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Panicked(_) => "panicked",
-            Self::TimedOut => "timed_out",
-            Self::Interrupted => "interrupted",
-            Self::Failed(error) => match error.kind() {
-                FailureKind::Retry => "failed",
-                FailureKind::Reject | FailureKind::Undecodable => "rejected",
-                FailureKind::Defer(_) | FailureKind::Release => "deferred",
-            },
-        }
-    }
 }
 
 /// How an acknowledgement ended.

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::worker::{
-    handler::delivery::Origin,
-    observe::event::{AckResult, Event, HandlerOutcome, MessageAck, Observer},
+    handler::{delivery::Origin, outcome::HandlerOutcome},
+    observe::event::{AckResult, Event, MessageAck, Observer},
 };
 
 /// The counts of one run. "Messages" are deliveries: one that came twice counts twice.

@@ -13,8 +13,11 @@ use crate::{
     spans::{failed, messaging_span},
     trace_context::{TRACEPARENT, TRACESTATE},
     worker::{
-        handler::delivery::{Delivery, Origin},
-        observe::event::{AckResult, HandlerOutcome},
+        handler::{
+            delivery::{Delivery, Origin},
+            outcome::HandlerOutcome,
+        },
+        observe::event::AckResult,
     },
 };
 

@@ -12,13 +12,16 @@ use crate::{
     worker::{
         dedup::redelivery::Redelivery,
         fetch::polls::Which,
-        handler::delivery::{Deliveries, Failure},
+        handler::{
+            delivery::{Deliveries, Failure},
+            outcome::HandlerOutcome,
+        },
         isolation::{
             Closed,
             quarantine::{Absence, Trace},
         },
         observe::{
-            event::{AckResult, Event, HandlerOutcome, MessageAck},
+            event::{AckResult, Event, MessageAck},
             spans,
         },
         pipeline::context::Shared,

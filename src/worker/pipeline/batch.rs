@@ -27,7 +27,7 @@ use crate::{
             process::Job,
             tasks::{Ended, Placed, Runs},
         },
-        settings::OnStuck,
+        settings::values::OnStuck,
         settlement::{
             lease::Lease,
             ledger::{Ledger, Settlement, Stop, Verdict},

@@ -17,12 +17,9 @@ use crate::{
             delivery::Delivery,
             error::HandlerError,
             kind::HandlerKind,
-            outcome::{Called, Ended},
+            outcome::{Called, Ended, HandlerOutcome},
         },
-        observe::{
-            event::{Event, HandlerOutcome},
-            spans,
-        },
+        observe::{event::Event, spans},
         pipeline::context::Shared,
     },
 };

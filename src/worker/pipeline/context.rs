@@ -2,26 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    client::Error,
     message::ReceivedMessage,
     worker::{
-        control::{Acks, Control, Pollers},
+        control::Control,
         dedup::{
-            explainer::Redeliveries, in_progress::KnownRuns, memory::Identity, passed_on::PassedOn,
-            redelivery::Redelivery,
+            identity::Identity,
+            in_progress::KnownRuns,
+            passed_on::PassedOn,
+            redelivery::{Redeliveries, Redelivery},
         },
         dispatch::{collector::Gathering, key_queues::Lanes},
         failure::{FailurePolicy, exhausted::UsedUp, rejects::Rejects},
         fetch::{
             concurrency::{self, Pace},
+            pollers::Pollers,
             polls::Polls,
             source::Source,
         },
@@ -31,17 +29,14 @@ use crate::{
             kind::HandlerKind,
         },
         isolation::{Isolation, Paths},
+        limit::ack_backlog::Acks,
         observe::{
             event::{Event, Observers},
             latency::Latency,
         },
-        pipeline::poller,
         settings::{Settings, warnings},
     },
 };
-
-/// How long acknowledgements may take after the last handler was stopped.
-const FLUSH: Duration = Duration::from_secs(5);
 
 /// How long messages are remembered that come again: past the longest lease after which they can.
 const KEEP: Duration = Duration::from_secs(360);
@@ -275,37 +270,5 @@ impl Shared {
         }
         // The sender lives as long as `self`.
         let _ = self.control.paused.subscribe().wait_for(|paused| !paused).await;
-    }
-
-    /// Waits for the last polls, and lets what has begun finish, within the grace period. Says whether it did.
-    pub(crate) async fn drain(&self, pollers: JoinSet<Result<(), Error>>) -> bool {
-        let all = async {
-            poller::wind_down(self, pollers).await;
-            // Not before: until then pollers hand batches on.
-            self.batches.close();
-            self.batches.wait().await;
-        };
-        tokio::pin!(all);
-        let finished = tokio::select! {
-            biased;
-            () = all.as_mut() => true,
-            () = self.control.interrupt.cancelled() => false,
-            () = sleep(self.settings.grace) => {
-                tracing::warn!(worker = self.settings.name, grace = ?self.settings.grace, "the grace period is over: running handlers are stopped");
-                false
-            }
-        };
-        if finished {
-            return !self.control.interrupt.is_cancelled();
-        }
-        self.control.interrupt.cancel();
-        if timeout(FLUSH, all).await.is_err() {
-            tracing::error!(
-                worker = self.settings.name,
-                in_flight = self.control.gate.in_flight(),
-                "gave up waiting for the last handlers and acknowledgements: what they hold comes again"
-            );
-        }
-        false
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod ack;
 pub(crate) mod batch;
 pub(crate) mod call;
 pub(crate) mod context;
+pub(crate) mod drain;
 pub(crate) mod poller;
 pub(crate) mod process;
 pub(crate) mod tasks;

@@ -16,8 +16,7 @@ use crate::{
     retry::{RetryPolicy, Schedule},
     worker::{
         fetch::{
-            batch_size::batch_size,
-            concurrency::Pace,
+            concurrency::{Pace, batch_size},
             polls::{InFlight, Which},
             rate_limit::Places,
         },
@@ -28,7 +27,7 @@ use crate::{
             batch::{self, Batch},
             context::Shared,
         },
-        settings::MaxMessages,
+        settings::values::MaxMessages,
         settlement::lease::{Begin, Lease},
     },
 };
@@ -42,10 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// How long the last polls may take to be ended once the grace period is over, or cut short.
-const CUT_SHORT: Duration = Duration::from_secs(2);
-
-/// Runs pollers until the worker stops, and gives those that are left, to be [wound down](wind_down). While nothing is to be fetched
+/// Runs pollers until the worker stops, and gives those that are left, to be [drained](crate::worker::pipeline::drain). While nothing is to be fetched
 /// the polls in flight are ended.
 ///
 /// # Errors
@@ -66,41 +62,6 @@ async fn end_while_held(shared: &Shared) -> Infallible {
         shared.polls.end(&*shared.source, Which::All).await;
         shared.control.until_held(false).await;
     }
-}
-
-/// Waits for the last polls of a worker that stops, and has the service end them. What they bring is handed on. Those that are not in
-/// when the grace period is over are given up, and told of.
-pub(crate) async fn wind_down(shared: &Shared, mut pollers: JoinSet<Result<(), Error>>) {
-    // Also where the service has refused the polls of one of them.
-    shared.control.stopping.cancel();
-    let are_in = async { while pollers.join_next().await.is_some() {} };
-    let end = async {
-        shared.polls.end(&*shared.source, Which::All).await;
-        std::future::pending::<()>().await;
-    };
-    let over = async {
-        let grace = sleep(shared.settings.grace);
-        let _ = shared.control.interrupt.run_until_cancelled(grace).await;
-        if shared.source.extensions().end_poll() {
-            sleep(CUT_SHORT).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = are_in => return,
-        () = end => {}
-        () = over => {}
-    }
-    let polls = shared.polls.count();
-    shared.control.tally.gave_up(polls);
-    tracing::warn!(
-        worker = shared.settings.name,
-        polls,
-        "polls were not answered within the grace period and are given up: messages that the service leased to them are redelivered \
-         after their ack_wait, and count as failed"
-    );
-    // Waited for: until then they hold places.
-    pollers.shutdown().await;
 }
 
 async fn keep_polling(shared: &Arc<Shared>, pollers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {

@@ -10,7 +10,10 @@ use crate::{
     contain::panic_text,
     message::FailureReport,
     worker::{
-        dedup::{explainer, in_progress::KnownRun, redelivery::Redelivery},
+        dedup::{
+            in_progress::KnownRun,
+            redelivery::{self, Redelivery},
+        },
         dispatch::{
             collector::Seat,
             key_queues::{Head, Place},
@@ -20,12 +23,9 @@ use crate::{
             delivery::{Delivery, Failure, Signals},
             error::{FailureKind, HandlerError},
             kind::HandlerKind,
-            outcome::{Called, Ended},
+            outcome::{Called, Ended, HandlerOutcome},
         },
-        observe::{
-            event::{Event, HandlerOutcome},
-            spans,
-        },
+        observe::{event::Event, spans},
         pipeline::{call, context::Shared},
         settlement::ledger::Verdict,
     },
@@ -212,7 +212,7 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
         _ => resolve(shared, delivery, &outcome).await,
     };
     let reason = match (verdict, &outcome) {
-        (Verdict::Failed, outcome) => explainer::reason(outcome),
+        (Verdict::Failed, outcome) => redelivery::reason(outcome),
         (Verdict::NotStarted, HandlerOutcome::Failed(_)) => Some(Redelivery::HandedBack),
         // One that was interrupted is redelivered to another worker.
         _ => None,

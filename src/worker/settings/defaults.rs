@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::{
     limits::{ACK_WAIT_SECS, MAX_CONCURRENCY},
     worker::{
-        failure::{OnFailure, Republish},
+        failure::policy::{OnFailure, Republish},
         handler::batch::{Batching, Collect},
-        settings::{AckWait, Settings},
+        settings::{Settings, values::AckWait},
         settlement::lease::handler_budget,
     },
 };

@@ -1,152 +1,28 @@
 //! The settings of a worker, and the rules between them.
 
 pub(crate) mod defaults;
+pub(crate) mod invalid;
+pub(crate) mod ordering;
+pub(crate) mod values;
 pub(crate) mod warnings;
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use crate::{
-    contain::contained,
-    limits::{
-        self, ACK_WAIT_SECS, LimitError, MAX_CONCURRENCY, MAX_DELAY, MAX_MESSAGES, POLL_WAIT_SECS, whole_seconds,
-    },
-    queue::{QueueMode, TagFilter},
+    limits::{self, ACK_WAIT_SECS, MAX_CONCURRENCY, MAX_DELAY, POLL_WAIT_SECS, whole_seconds},
+    queue::TagFilter,
     worker::{
-        failure::{OnFailure, OnReject, OnUndecodable},
+        failure::policy::{OnFailure, OnReject, OnUndecodable},
         fetch::rate_limit::Rate,
-        handler::{
-            batch::{Batching, Collect},
-            delivery::Delivery,
+        handler::batch::{Batching, Collect},
+        settings::{
+            invalid::InvalidSettings,
+            ordering::Ordering,
+            values::{AckWait, MaxMessages, OnStuck},
         },
         settlement::lease::handler_budget,
     },
 };
-
-/// In which order a worker handles messages.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub enum Ordering {
-    /// All at once, as they come; on a FIFO queue, strictly in order instead. The default.
-    #[default]
-    None,
-    /// The messages of a batch one after the other, batches side by side. A failure keeps those behind it from starting.
-    Batch,
-    /// One message of a key at a time, in order, other keys side by side. A failed message stops its key until it was
-    /// reported and comes again. Messages without the key share one lane.
-    Key(KeyFn),
-}
-
-/// What computes the key of a message.
-pub type KeyFn = Arc<dyn Fn(&Delivery) -> Option<String> + Send + Sync>;
-
-impl Ordering {
-    /// Lanes by the text of an attribute.
-    pub fn by_attribute(name: impl Into<String>) -> Self {
-        let name = name.into();
-        Self::Key(Arc::new(move |delivery| delivery.attributes().text(&name).map(Cow::into_owned)))
-    }
-
-    /// The lane of a message; `None` where there are no lanes.
-    pub(crate) fn key(&self, delivery: &Delivery) -> Option<String> {
-        match self {
-            Self::Key(key) => Some(key_of(key, delivery).unwrap_or_default()),
-            Self::None | Self::Batch => None,
-        }
-    }
-
-    /// Whether messages are handled in an order at all.
-    pub(crate) fn is_none(&self) -> bool {
-        matches!(self, Self::None)
-    }
-
-    /// Whether there are lanes.
-    pub(crate) fn has_lanes(&self) -> bool {
-        matches!(self, Self::Key(_))
-    }
-
-    /// Whether a batch is worked off one message after the other.
-    pub(crate) fn is_batch(&self) -> bool {
-        matches!(self, Self::Batch)
-    }
-}
-
-/// The key of a message; none where computing it panics.
-fn key_of(key: &KeyFn, delivery: &Delivery) -> Option<String> {
-    contained(|| key(delivery)).unwrap_or_else(|panic| {
-        tracing::error!(
-            queue = delivery.queue(),
-            panic,
-            "the key function panicked: its message shares the lane of those without a key"
-        );
-        None
-    })
-}
-
-impl std::fmt::Debug for Ordering {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Batch => "Batch",
-            Self::Key(_) => "Key",
-        })
-    }
-}
-
-/// How many messages a poll asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MaxMessages {
-    /// Ten while handlers are quick and even, fewer the more their durations differ. The default.
-    #[default]
-    Auto,
-    /// This many: 1-10.
-    Fixed(usize),
-}
-
-/// How long the service waits for the acknowledgement of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AckWait {
-    /// Three times the p99 of the handler's recent runs and what the acknowledgement needs, within 15-300 s; 30 s, or what
-    /// the handler's timeout needs, before anything is known.
-    Auto,
-    /// This long, in whole seconds: 15-300 s.
-    Fixed(Duration),
-}
-
-impl From<Duration> for AckWait {
-    fn from(wait: Duration) -> Self {
-        Self::Fixed(wait)
-    }
-}
-
-impl AckWait {
-    /// The lease to ask for, for a handler with this timeout and this p99.
-    pub(crate) fn lease(self, timeout: Option<Duration>, p99: Option<Duration>) -> Duration {
-        let seconds = match (self, timeout, p99) {
-            (Self::Fixed(wait), ..) => return wait,
-            (Self::Auto, Some(timeout), _) => whole_seconds(timeout).saturating_add(AUTO_SPARE),
-            (Self::Auto, None, Some(p99)) => whole_seconds(p99.saturating_mul(3)).saturating_add(AUTO_SPARE),
-            (Self::Auto, None, None) => 30,
-        };
-        Duration::from_secs(seconds.clamp(*ACK_WAIT_SECS.start(), *ACK_WAIT_SECS.end()))
-    }
-}
-
-/// What [`AckWait::Auto`] adds to the time of the handler, in seconds: two round trips and the rounding.
-const AUTO_SPARE: u64 = 5;
-
-/// What becomes of the place of a handler that goes on although it was stopped, because it blocks its thread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnStuck {
-    /// It stays taken until the handler ends: no more than `concurrency` handlers ever run, and when all of them are stuck nothing is
-    /// fetched any more. The default.
-    #[default]
-    KeepPlace,
-    /// It is given to another message: work goes on at full width as long as the runtime has threads that are not blocked.
-    FreePlace,
-}
 
 /// Everything that can be set on a worker, with its defaults.
 #[derive(Clone, Debug)]
@@ -202,87 +78,6 @@ impl Default for Settings {
     }
 }
 
-/// A setting that cannot work, or two that cannot work together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidSettings {
-    /// A value outside the service's limits.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
-    /// The handler's timeout does not leave time to acknowledge.
-    #[error(
-        "handler_timeout is {timeout:?}, but a lease of {ack_wait:?} leaves a handler {budget:?}: \
-         leases cannot be extended, so raise ack_wait (at most 300 s) or lower the timeout"
-    )]
-    TimeoutAboveLease {
-        /// The timeout that was set.
-        timeout: Duration,
-        /// The lease that was set.
-        ack_wait: Duration,
-        /// The longest a handler can run.
-        budget: Duration,
-    },
-    /// The queue, the group or the handler was not set.
-    #[error("the worker has no {0}: set it with WorkerBuilder::{0}")]
-    Missing(&'static str),
-    /// Messages are to be collected for a handler that takes one at a time.
-    #[error(
-        "batching is set, but the handler takes one message at a time: set WorkerBuilder::batch_handler instead of handler"
-    )]
-    BatchingOfSingles,
-    /// Layers know single deliveries.
-    #[error(
-        "a layer was put around a batch handler, but layers handle one message at a time: set WorkerBuilder::handler instead of batch_handler"
-    )]
-    LayerOfBatches,
-    /// A batch that is collected would never be complete.
-    #[error(
-        "max_messages of a collected batch is {max_messages}, but the concurrency is {concurrency}: a message that waits for \
-         its batch is in flight, so raise the concurrency to {max_messages} at least, or collect fewer"
-    )]
-    CollectAboveConcurrency {
-        /// The size of a batch that was set.
-        max_messages: usize,
-        /// The concurrency that was set.
-        concurrency: usize,
-    },
-    /// Waiting for a batch would use up the lease.
-    #[error(
-        "a collected batch lingers for {linger:?}, which with a handler_timeout of {timeout:?} is more than the {budget:?} that \
-         a lease of {ack_wait:?} leaves: leases cannot be extended, so raise ack_wait (at most 300 s) or shorten one of the two"
-    )]
-    LingerAboveLease {
-        /// The linger that was set.
-        linger: Duration,
-        /// The handler's timeout that was set, or zero.
-        timeout: Duration,
-        /// The lease that was set.
-        ack_wait: Duration,
-        /// The longest that a message can be in flight.
-        budget: Duration,
-    },
-    /// Dead letters have no labels to filter by.
-    #[error("a dead-letter worker cannot filter by labels: dead letters carry none")]
-    LabelsOfDeadLetters,
-    /// A message whose attempts are used up would be handled again and again.
-    #[error(
-        "on_failure republish ends with `then: fail`, but queue {queue} has no dead letters, so that a message would be redelivered \
-         for ever after its last attempt: create the queue with max_consume_count, or let `then` park or discard it"
-    )]
-    NoDeadLettersForExhausted {
-        /// The queue's name.
-        queue: String,
-    },
-    /// The queue's mode has no delayed copies.
-    #[error("on_failure republish needs delays and no order, which a {0} queue does not have: use redeliver")]
-    RepublishUnsupported(QueueMode),
-    /// Copies would break the order that was asked for.
-    #[error(
-        "on_failure republish sends a copy to the end of the queue, which breaks the ordering that was asked for: use redeliver"
-    )]
-    RepublishBreaksOrder,
-}
-
 impl Settings {
     /// Checks every rule that needs nothing but the settings.
     pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
@@ -292,7 +87,7 @@ impl Settings {
         if let AckWait::Fixed(wait) = self.ack_wait {
             limits::seconds("ack_wait", wait, &ACK_WAIT_SECS)?;
         }
-        check_max_messages(self.max_messages)?;
+        self.max_messages.check()?;
         if let Some(pollers) = self.pollers {
             limits::in_range("pollers", pollers, &(1..=limits::MAX_POLLERS), "")?;
         }
@@ -356,14 +151,6 @@ impl Settings {
             return Err(InvalidSettings::LingerAboveLease { linger, timeout, ack_wait, budget });
         }
         Ok(())
-    }
-}
-
-/// Checks how many messages a poll asks for.
-pub(crate) fn check_max_messages(messages: MaxMessages) -> Result<(), InvalidSettings> {
-    match messages {
-        MaxMessages::Auto => Ok(()),
-        MaxMessages::Fixed(count) => Ok(limits::in_range("max_messages", count, &(1..=MAX_MESSAGES), "")?),
     }
 }
 
@@ -436,18 +223,6 @@ mod tests {
         let linger = Settings { batching, concurrency: 100, ..Settings::default() };
         assert!(matches!(linger.check(), Err(InvalidSettings::LingerAboveLease { .. })));
         assert_eq!(AckWait::Auto.lease(None, Some(max)), Duration::from_secs(300));
-    }
-
-    #[test]
-    fn an_automatic_lease_follows_the_handler() {
-        let seconds = Duration::from_secs;
-        assert_eq!(AckWait::Auto.lease(None, None), seconds(30));
-        assert_eq!(AckWait::Auto.lease(None, Some(Duration::from_millis(20))), seconds(15));
-        assert_eq!(AckWait::Auto.lease(None, Some(Duration::from_millis(10_900))), seconds(38), "32.7 s and 5 s");
-        assert_eq!(AckWait::Auto.lease(None, Some(seconds(40))), seconds(125));
-        assert_eq!(AckWait::Auto.lease(None, Some(seconds(299))), seconds(300));
-        assert_eq!(AckWait::Auto.lease(Some(seconds(60)), Some(seconds(1))), seconds(65));
-        assert_eq!(AckWait::Fixed(seconds(77)).lease(Some(seconds(60)), Some(seconds(1))), seconds(77));
     }
 
     #[test]

@@ -6,8 +6,13 @@ use crate::{
     client::Extensions,
     limits::{MAX_BYTES, MAX_MESSAGES},
     worker::{
-        failure::{OnFailure, OnReject, OnUndecodable},
-        settings::{AckWait, InvalidSettings, MaxMessages, Ordering, Settings},
+        failure::policy::{OnFailure, OnReject, OnUndecodable},
+        settings::{
+            Settings,
+            invalid::InvalidSettings,
+            ordering::Ordering,
+            values::{AckWait, MaxMessages},
+        },
         settlement::lease::handler_budget,
     },
 };
@@ -179,7 +184,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::failure::Republish;
+    use crate::worker::failure::policy::Republish;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -23,7 +23,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use dms_worker::worker::{Delivery, Memory};
+use dms_worker::{ttl_map::TtlMap, worker::Delivery};
 
 /// Connections that break within this time of each other broke for one reason.
 pub(crate) const TOGETHER: Duration = Duration::from_millis(100);
@@ -102,7 +102,7 @@ pub(crate) struct Blame {
     in_a_row: u32,
     /// When the last connection broke, and how many broke with it.
     last_break: Option<(Instant, Arc<AtomicU32>)>,
-    records: Memory<u64, Record>,
+    records: TtlMap<u64, Record>,
 }
 
 /// What is known of a message that broke connections.
@@ -129,7 +129,7 @@ impl Default for Blame {
             unanswered: HashSet::new(),
             in_a_row: 0,
             last_break: None,
-            records: Memory::new(REMEMBERED),
+            records: TtlMap::new(REMEMBERED),
         }
     }
 }
@@ -167,7 +167,7 @@ impl Blame {
         self.unanswered.clear();
         self.in_a_row = 0;
         if self.record(key).times > 0 || self.record(key).crashes {
-            self.records.note(key.content, Record::default(), KEEP);
+            self.records.insert(key.content, Record::default(), KEEP);
         }
     }
 
@@ -193,11 +193,11 @@ impl Blame {
         if !how.alone && (how.crashed || how.together) {
             // The end of the application's process is a sign against each that was in flight, a weak one.
             record.times += u32::from(how.crashed && record.times == 0);
-            self.records.note(key.content, record, KEEP);
+            self.records.insert(key.content, record, KEEP);
             return (Fault::Unclear { answers: None }, how.crashed);
         }
         record.times = record.times.saturating_add(1);
-        self.records.note(key.content, record, KEEP);
+        self.records.insert(key.content, record, KEEP);
         self.unanswered.insert(key);
         self.in_a_row = self.in_a_row.saturating_add(1);
         let down = how.crashed || self.in_a_row >= MOST_IN_A_ROW;
@@ -207,7 +207,7 @@ impl Blame {
             (0 | 1, 1) if how.proven && !how.crashed => Fault::Message,
             (0 | 1, 2..) => Fault::Message,
             (_, MOST_BREAKS..) => {
-                self.records.note(key.content, Record { times: 0, ..record }, KEEP);
+                self.records.insert(key.content, Record { times: 0, ..record }, KEEP);
                 Fault::Message
             }
             (2.., 3..) => Fault::Later,
@@ -217,7 +217,7 @@ impl Blame {
     }
 
     fn record(&self, key: Key) -> Record {
-        self.records.recall(&key.content).copied().unwrap_or_default()
+        self.records.get(&key.content).copied().unwrap_or_default()
     }
 }
 

@@ -1,13 +1,12 @@
 //! What became of requests with an `Idempotency-Key`, so that one that comes again sends nothing twice.
 
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use dms_worker::ttl_map::TtlMap;
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
 use crate::sidecar::publisher::results::Outcome;
 
@@ -20,23 +19,19 @@ const MAX_MESSAGES: usize = 100_000;
 pub(super) type Outcomes = Arc<tokio::sync::Mutex<Vec<Outcome>>>;
 
 /// The requests of the last minutes.
-#[derive(Debug, Default)]
-pub(super) struct Memory(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    kept: HashMap<String, Kept>,
-    /// The keys, the oldest first.
-    order: VecDeque<String>,
-    messages: usize,
-}
+#[derive(Debug)]
+pub(super) struct Memory(Mutex<TtlMap<String, Kept>>);
 
 #[derive(Debug)]
 struct Kept {
-    since: Instant,
     digest: [u8; 32],
-    messages: usize,
     outcomes: Outcomes,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Mutex::new(TtlMap::new(MAX_MESSAGES)))
+    }
 }
 
 impl Memory {
@@ -44,32 +39,13 @@ impl Memory {
     /// request.
     pub(super) fn recall(&self, key: &str, body: &[u8], messages: usize) -> Option<Outcomes> {
         let digest: [u8; 32] = Sha256::digest(body).into();
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.forget();
-        if let Some(kept) = state.kept.get(key) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = known.get(key) {
             return (kept.digest == digest).then(|| kept.outcomes.clone());
         }
         let outcomes = Outcomes::default();
-        let kept = Kept { since: Instant::now(), digest, messages, outcomes: outcomes.clone() };
-        state.kept.insert(key.to_owned(), kept);
-        state.order.push_back(key.to_owned());
-        state.messages += messages + 1;
+        known.insert_weighed(key.to_owned(), Kept { digest, outcomes: outcomes.clone() }, REMEMBERED, messages + 1);
         Some(outcomes)
-    }
-}
-
-impl State {
-    /// Drops what is too old, and the oldest while there is too much.
-    fn forget(&mut self) {
-        while let Some(kept) = self.order.front().and_then(|key| self.kept.get(key)) {
-            if kept.since.elapsed() < REMEMBERED && self.messages <= MAX_MESSAGES {
-                return;
-            }
-            self.messages -= kept.messages + 1;
-            if let Some(key) = self.order.pop_front() {
-                self.kept.remove(&key);
-            }
-        }
     }
 }
 

@@ -36,7 +36,7 @@ use dms_protocol::{
 use dms_worker::{
     client::Client,
     redrive::Sweep,
-    worker::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, REASON, WORKER},
+    worker::attributes::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, REASON, WORKER},
 };
 
 /// Options of `dlq show`.

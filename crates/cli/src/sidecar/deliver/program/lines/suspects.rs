@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::sidecar::backpressure::app::Key;
-use dms_worker::worker::Memory;
+use dms_worker::ttl_map::TtlMap;
 
 /// How many messages are remembered, and for how long.
 const REMEMBERED: usize = 1_000;
@@ -28,7 +28,7 @@ pub(super) struct Suspects {
 #[derive(Debug)]
 struct Known {
     /// By content: how often such a message ended the program, alone.
-    suspects: Memory<u64, u32>,
+    suspects: TtlMap<u64, u32>,
     /// Messages that ended the program, alone, since it last answered one.
     unanswered: HashSet<Key>,
 }
@@ -45,13 +45,13 @@ impl Suspects {
     pub(super) fn new() -> Self {
         Self {
             floor: RwLock::new(()),
-            known: Mutex::new(Known { suspects: Memory::new(REMEMBERED), unanswered: HashSet::new() }),
+            known: Mutex::new(Known { suspects: TtlMap::new(REMEMBERED), unanswered: HashSet::new() }),
         }
     }
 
     /// Waits for the turn of a message. Cancel-safe.
     pub(super) async fn turn(&self, key: Key) -> Turn<'_> {
-        let suspected = self.known().suspects.recall(&key.content()).is_some();
+        let suspected = self.known().suspects.get(&key.content()).is_some();
         match suspected {
             true => Turn::Alone(self.floor.write().await),
             false => Turn::Shared(self.floor.read().await),
@@ -61,8 +61,8 @@ impl Suspects {
     /// The message may be what ended or stopped the program.
     pub(super) fn suspect(&self, key: Key) {
         let mut known = self.known();
-        if known.suspects.recall(&key.content()).is_none() {
-            known.suspects.note(key.content(), 0, KEEP);
+        if known.suspects.get(&key.content()).is_none() {
+            known.suspects.insert(key.content(), 0, KEEP);
         }
     }
 
@@ -71,9 +71,9 @@ impl Suspects {
     pub(super) fn ended(&self, key: Key) -> bool {
         let mut known = self.known();
         known.unanswered.insert(key);
-        let times = known.suspects.recall(&key.content()).copied().unwrap_or_default() + 1;
+        let times = known.suspects.get(&key.content()).copied().unwrap_or_default() + 1;
         let failed = known.unanswered.len() == 1 || times >= MOST_ENDS;
-        known.suspects.note(key.content(), if failed { 0 } else { times }, KEEP);
+        known.suspects.insert(key.content(), if failed { 0 } else { times }, KEEP);
         failed
     }
 
@@ -81,7 +81,7 @@ impl Suspects {
     pub(super) fn acquit(&self, key: Key) {
         let mut known = self.known();
         known.unanswered.clear();
-        known.suspects.take(&key.content());
+        known.suspects.remove(&key.content());
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use crate::{
     later::after,
     message::{Attributes, Body, ReceivedMessage},
-    worker::handler::delivery::{ATTEMPTS, Deliveries, Delivery, Origin, Signals},
+    worker::{
+        attributes::ATTEMPTS,
+        handler::delivery::{Deliveries, Delivery, Origin, Signals},
+    },
 };
 
 /// Makes a [`Delivery`] for a test: 30 seconds of lease, first attempt, no attributes, until something else is said.

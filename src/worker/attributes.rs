@@ -1,0 +1,21 @@
+//! Attributes that a worker writes on the copies it sends: delayed copies of failed or deferred messages, and parked messages.
+
+/// How many attempts have failed.
+pub const ATTEMPTS: &str = "dms-attempts";
+/// The text of the last error, of at most 1,000 characters.
+pub const ERROR: &str = "dms-error";
+/// Why the message failed: `failed`, `rejected`, `undecodable`, `panicked`, `timed_out`.
+pub const REASON: &str = "dms-reason";
+/// The name of the worker that failed it last.
+pub const WORKER: &str = "dms-worker";
+/// The name of the queue that it was consumed from.
+pub const ORIGIN: &str = "dms-origin";
+/// When it failed first (RFC 3339, UTC).
+pub const FIRST_FAILURE: &str = "dms-first-failure";
+/// When it failed last (RFC 3339, UTC).
+pub const LAST_FAILURE: &str = "dms-last-failure";
+/// When a handler deferred it (RFC 3339, UTC).
+pub const DEFERRED: &str = "dms-deferred";
+
+/// The value of [`REASON`] for a message that cannot be decoded.
+pub(crate) const UNDECODABLE: &str = "undecodable";

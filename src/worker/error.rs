@@ -1,0 +1,50 @@
+//! [`WorkerError`]: why a worker could not go on.
+
+use crate::{client::Error, worker::settings::invalid::InvalidSettings};
+
+/// Why a worker could not go on.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct WorkerError(#[from] WorkerErrorKind);
+
+#[derive(Debug, thiserror::Error)]
+enum WorkerErrorKind {
+    #[error(transparent)]
+    Service(Error),
+    #[error(transparent)]
+    Settings(InvalidSettings),
+    #[error("it died: {0}")]
+    Died(String),
+}
+
+impl WorkerError {
+    /// The service's refusal, where that is the reason.
+    pub fn client_error(&self) -> Option<&Error> {
+        match &self.0 {
+            WorkerErrorKind::Service(error) => Some(error),
+            WorkerErrorKind::Settings(_) | WorkerErrorKind::Died(_) => None,
+        }
+    }
+
+    /// Whether the worker itself panicked, which is a fault of the runtime's: handlers' panics are contained.
+    pub fn is_panic(&self) -> bool {
+        matches!(self.0, WorkerErrorKind::Died(_))
+    }
+
+    /// The error of a worker whose task panicked, or was ended by others.
+    pub(crate) fn died(reason: &impl ToString) -> Self {
+        Self(WorkerErrorKind::Died(reason.to_string()))
+    }
+}
+
+impl From<Error> for WorkerError {
+    fn from(error: Error) -> Self {
+        Self(WorkerErrorKind::Service(error))
+    }
+}
+
+impl From<InvalidSettings> for WorkerError {
+    fn from(error: InvalidSettings) -> Self {
+        Self(WorkerErrorKind::Settings(error))
+    }
+}

@@ -1,0 +1,112 @@
+//! [`Setup`]: everything that a worker is made of, before it runs.
+
+use std::sync::Arc;
+
+use crate::{
+    client::{Client, Error},
+    queue::{Queue, QueueMode},
+    worker::{
+        control::Control,
+        error::WorkerError,
+        failure::{FailurePolicy, policy::OnFailure},
+        fetch::source::{Service, Source},
+        handler::{delivery::Origin, kind::HandlerKind},
+        observe::event::Observers,
+        pipeline::context::Shared,
+        settings::{Settings, invalid::InvalidSettings, ordering::Ordering, warnings::Ground},
+        targets::Targets,
+    },
+};
+
+/// What a worker was built with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) client: Client,
+    pub(crate) queue: String,
+    pub(crate) group: String,
+    pub(crate) handler: HandlerKind,
+    pub(crate) settings: Settings,
+    observers: Observers,
+    pub(crate) control: Arc<Control>,
+    /// The worker waits for what is missing from the start on, and puts up with every refusal but that of the key.
+    pub(crate) persistent: bool,
+}
+
+impl Setup {
+    pub(crate) fn new(
+        client: Client,
+        queue: String,
+        group: String,
+        handler: HandlerKind,
+        settings: Settings,
+        mut observers: Observers,
+    ) -> Self {
+        let control = Control::new(queue.clone(), group.clone(), &settings);
+        observers.add(control.tally.clone());
+        Self { client, queue, group, handler, settings, observers, control, persistent: false }
+    }
+
+    /// Looks up everything that the worker names.
+    pub(crate) async fn look_up(&self) -> Result<Targets, Error> {
+        Targets::look_up(&self.client, &self.queue, &self.group, &self.settings).await
+    }
+
+    /// Whether the settings can work with the queue; notes what is likely not meant.
+    pub(crate) fn check_queue(&self, queue: &Queue) -> Result<(), WorkerError> {
+        let ground = Ground {
+            queue: &queue.name,
+            dead_letters: queue.dead_letters.or(queue.mode.is_kafka().then_some(false)),
+            max_consume_count: queue.max_consume_count,
+            extensions: self.client.extensions(),
+        };
+        self.settings.check_ground(ground)?;
+        self.control.set_warnings(self.settings.warnings_on(ground));
+        Ok(())
+    }
+
+    /// Whether the names are looked up again after polls failed with this error.
+    pub(crate) fn looks_again(&self, error: &Error) -> bool {
+        error.is_not_found() || self.puts_up_with(Some(error))
+    }
+
+    /// A key that never worked is for the operator to change (one that has worked is waited for by the client and the polls); everything
+    /// else may pass.
+    pub(crate) fn puts_up_with(&self, error: Option<&Error>) -> bool {
+        self.persistent && error.is_none_or(|error| !error.is_auth())
+    }
+
+    /// Puts together what the tasks of a running worker share.
+    pub(crate) fn assemble(&self, targets: Targets) -> Result<Shared, WorkerError> {
+        let Self { client, queue, group, handler, settings, observers, control, .. } = self;
+        let (mut settings, client, handler, observers, control) =
+            (settings.clone(), client.clone(), handler.clone(), observers.clone(), control.clone());
+        let mode = targets.queue.mode;
+        let fifo = mode == QueueMode::Fifo;
+        if matches!(settings.on_failure, OnFailure::Republish(_)) && (fifo || mode.is_kafka()) {
+            return Err(InvalidSettings::RepublishUnsupported(mode).into());
+        }
+        if fifo && settings.ordering.is_none() {
+            settings.ordering = Ordering::Batch;
+        }
+        let source: Arc<dyn Source> = Arc::new(Service { client, path: targets.path, filter: settings.filter.clone() });
+        let failure = FailurePolicy {
+            on_failure: settings.on_failure.clone(),
+            on_reject: settings.on_reject.clone(),
+            on_undecodable: settings.on_undecodable.clone(),
+            reject_queue: targets.reject_queue,
+            undecodable_queue: targets.undecodable_queue,
+            exhausted_queue: targets.exhausted_queue,
+            found_again: Default::default(),
+            delays: !fifo && !mode.is_kafka() && !settings.dead_letters,
+            dead_letters: targets.queue.dead_letters == Some(true) && !settings.dead_letters,
+            of_dead_letters: settings.dead_letters,
+            worker: settings.name.clone(),
+            queue: targets.queue.name,
+            source: source.clone(),
+        };
+        let in_order = settings.ordering.is_batch();
+        let origin =
+            Arc::new(Origin { worker: settings.name.clone(), queue: queue.clone(), group: group.clone(), in_order });
+        Ok(Shared::new(settings, control, source, handler, failure, observers, origin, fifo))
+    }
+}
