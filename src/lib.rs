@@ -6,7 +6,7 @@
 //!
 //! # Where to begin
 //!
-//! * Implement a [`Handler`](worker::Handler) and run a [`Worker`]: `examples/quickstart.rs`.
+//! * Implement a [`Handler`] and run a [`Worker`]: `examples/quickstart.rs`.
 //! * Send with a [`Producer`], or with the [`Client`] itself, which has every operation of the API (V2 and V1.0).
 //! * Embed a server, in memory or on disk: `examples/embedded_server.rs`.
 //!
@@ -39,7 +39,7 @@
 //! | [`client`] | [`Client`]: every operation, typed, checked, repeated where that is safe |
 //! | [`producer`] | [`Producer`]: messages gathered into requests |
 //! | [`worker`] | [`Worker`]: polls, handlers, deadlines, the ordered acknowledgement |
-//! | [`runtime`] | [`Runtime`](runtime::Runtime): several workers and producers, one shutdown, shared limits |
+//! | [`runtime`] | [`Runtime`]: several workers and producers, one shutdown, shared limits |
 //! | [`layers`] | `tower` layers around a handler that know of leases: retry, timeout, rate limit, circuit breaker, deduplication, chaos |
 //! | [`redrive`] | dead letters and parked messages sent again |
 //! | `testing` | a server in memory for tests of handlers |
