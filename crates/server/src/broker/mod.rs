@@ -1,420 +1,53 @@
-//! What a DMS server does, without HTTP: the [`Broker`] trait at the level of operations, and the values it takes and gives.
+//! What a DMS server does, without HTTP: the [`Broker`] trait and the values it takes and returns.
 //!
-//! HTTP, authentication and request limits stand in front of this trait and know nothing of what is behind it, so that an
-//! implementation on a shared database can stand beside the embedded one. [`embedded`] is the one that ships.
+//! | file | contents |
+//! |---|---|
+//! | `messages` | sending, consuming, acknowledging |
+//! | `verdict` | what a consumer says about a message, reasons of dead letters |
+//! | `overview` | queues, groups, quotas and counters as they are reported |
+//! | `inspection` | single messages as operators see them, backups |
+//! | `storage` | what is wrong with the store |
+//! | `error` | [`BrokerError`] |
+//! | [`embedded`] | the implementation: state in memory over a store |
+//!
+//! HTTP, authentication and request limits call this trait and know nothing about its implementation, so that an implementation on a
+//! shared database can stand beside the embedded one.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
-use dms_protocol::{
-    message::DeadLetterInfo,
-    queue::{
-        ConsumerGroup, CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag, TagFilter,
-    },
+use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag};
+
+pub(crate) use self::error::AlreadyLogged;
+pub use self::{
+    error::BrokerError,
+    inspection::{BackedUp, DamagedIn, DamagedMessage, PeekState, Peeked, Purged},
+    messages::{Ack, AckCounts, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
+    overview::{BrokerStats, GroupList, GroupOverview, QueueOverview, Quotas, Usage},
+    storage::{StoragePart, StorageTrouble},
+    verdict::{ReasonCounts, Verdict},
 };
-
-pub use self::retention::{Purged, RetentionPolicy};
-pub use self::verdict::{FailureCause, ReasonCounts, Verdict};
-pub use crate::histogram::Histogram;
+pub use crate::{
+    histogram::Histogram,
+    store::{FailureCause, RetentionPolicy},
+};
 pub use dms_protocol::queue::Stream;
 
 pub mod embedded;
-mod retention;
+mod error;
+mod inspection;
+mod messages;
+mod overview;
+mod storage;
 pub(crate) mod verdict;
-
-/// Where a consume or an acknowledgement goes: a group of a queue of a project.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct GroupPath {
-    /// The project.
-    pub project: ProjectId,
-    /// The queue.
-    pub queue: QueueId,
-    /// The group.
-    pub group: GroupId,
-}
-
-/// A message that passed the request's checks, ready to be stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NewMessage {
-    /// The `message` object of a consume answer as JSON text: `{"body":…,"attributes":{…}}` plus `,"tags":[…]` where
-    /// there are labels. It is spliced into answers as it is.
-    pub json: Bytes,
-    /// Size of the body's JSON text in bytes: what counts towards 524 288.
-    pub body_bytes: usize,
-    /// The labels.
-    pub tags: Vec<String>,
-    /// How long it stays invisible.
-    pub delay: Duration,
-}
-
-/// A consume call (API reference 5.3.2, 5.3.4).
-#[derive(Clone, Debug, PartialEq)]
-pub struct LeaseRequest {
-    /// At most this many messages: 1-10.
-    pub max_messages: usize,
-    /// At most this many bytes of bodies; the first message is given whatever its size.
-    pub max_bytes: usize,
-    /// How long to wait for a first message.
-    pub wait: Duration,
-    /// How long the batch may stay unacknowledged.
-    pub ack_wait: Duration,
-    /// The label rule; always empty for dead letters.
-    pub filter: TagFilter,
-}
-
-/// One message of a leased batch.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LeasedMessage {
-    /// As [`NewMessage::json`].
-    pub json: Bytes,
-    /// The labels, for the copy beside `message`.
-    pub tags: Arc<[String]>,
-    /// The token that acknowledges this message: opaque, unforgeable, good until the lease ends.
-    pub receipt: String,
-    /// Its place in the stream: the same each time it is leased.
-    pub sequence: u64,
-    /// Failed consumptions before this one.
-    pub failures: u32,
-    /// When it entered its stream, in milliseconds since the Unix epoch: with the place it tells a message from any other,
-    /// also from one at the same place of a stream that was restored from a backup.
-    pub entered_ms: i64,
-    /// Why and when it became a dead letter; `None` for one of before there were reasons, and for other messages.
-    pub dead_letter: Option<Arc<DeadLetterInfo>>,
-}
-
-/// One line of an acknowledgement (API reference 5.3.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ack {
-    /// The token from the consume answer.
-    pub receipt: String,
-    /// What is said of the message.
-    pub verdict: Verdict,
-}
-
-/// What an acknowledgement settled; the sum is the size of the batches it named.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AckCounts {
-    /// How many at the beginning of the batch are settled: done or rejected.
-    pub success: usize,
-    /// How many at its end failed or were released.
-    pub fail: usize,
-}
-
-/// A queue's groups with their counters (API reference 5.2.2).
-#[derive(Clone, Debug, PartialEq)]
-pub struct GroupList {
-    /// The queue's name.
-    pub queue_name: String,
-    /// Whether the queue has dead letters.
-    pub dead_letters: bool,
-    /// The groups in the order of their creation; the dead-letter counters are always filled in.
-    pub groups: Vec<ConsumerGroup>,
-}
-
-/// How much of the quotas a project uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// NORMAL and FIFO queues.
-    pub queues: usize,
-    /// Kafka queues.
-    pub kafka_queues: usize,
-}
-
-/// The limits a broker holds a project to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quotas {
-    /// Queues of one project, both kinds counted apart; 30.
-    pub queues: usize,
-    /// Groups of one queue; 3.
-    pub groups_per_queue: usize,
-    /// Resource tags of one queue; 10.
-    pub tags_per_queue: usize,
-}
-
-impl Default for Quotas {
-    fn default() -> Self {
-        Self { queues: 30, groups_per_queue: 3, tags_per_queue: dms_protocol::limits::MAX_QUEUE_TAGS }
-    }
-}
-
-/// A queue and its groups, for metrics and for looking in.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QueueOverview {
-    /// The project it belongs to.
-    pub project: ProjectId,
-    /// The queue; the dead-letter fields are filled in.
-    pub queue: Queue,
-    /// How long it keeps messages.
-    pub retention: Duration,
-    /// Whether messages go as soon as every group has settled them.
-    pub delete_when_settled: bool,
-    /// What of that was set while the server ran.
-    pub retention_set: RetentionPolicy,
-    /// Messages that are not due yet.
-    pub delayed: u64,
-    /// Those of them that were due, and are damaged.
-    pub damaged_delayed: u64,
-    /// Its groups in the order of their creation.
-    pub groups: Vec<GroupOverview>,
-}
-
-/// A group of a [`QueueOverview`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct GroupOverview {
-    /// The group with its counters.
-    pub group: ConsumerGroup,
-    /// Messages that are leased.
-    pub in_flight: u64,
-    /// Consume calls that wait.
-    pub polls: u64,
-    /// Messages that retention deleted before the group had consumed them, since the broker was opened.
-    pub expired_unread: u64,
-    /// Dead letters that retention deleted before the group had consumed them, since then.
-    pub expired_dead_letters: u64,
-    /// Messages that are set aside because they are damaged.
-    pub damaged: u64,
-    /// Dead letters that are set aside because they are damaged.
-    pub damaged_dead_letters: u64,
-}
-
-/// What a broker has counted since it was opened, for metrics.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BrokerStats {
-    /// Messages and dead letters that were handed out again: after a failure, a lapsed lease or a restart.
-    pub redeliveries: u64,
-    /// Messages that became dead letters.
-    pub dead_letters: u64,
-    /// The same by reason.
-    pub dead_letter_reasons: ReasonCounts,
-    /// How long the disk took to make each commit durable; none without a disk.
-    pub syncs: Histogram,
-}
-
-/// What the server shows of a message without leasing it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Peeked {
-    /// Its place in the stream; of a delayed message, which has none yet, its place among those, counted from 2^40.
-    pub sequence: u64,
-    /// As [`NewMessage::json`].
-    pub json: Bytes,
-    /// Where it stands for the group.
-    pub state: PeekState,
-    /// Failed consumptions so far.
-    pub failures: u32,
-    /// When it was sent (or became due, or became a dead letter), in milliseconds since the Unix epoch.
-    pub entered_ms: i64,
-    /// As [`LeasedMessage::dead_letter`].
-    pub dead_letter: Option<Arc<DeadLetterInfo>>,
-}
-
-/// A message that is not on the disk as it was written. It is set aside: those behind it are delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DamagedMessage {
-    /// The project.
-    pub project: ProjectId,
-    /// The queue.
-    pub queue: QueueId,
-    /// The queue's name.
-    pub queue_name: String,
-    /// The group that came upon it; none where it was delayed.
-    pub group: Option<GroupId>,
-    /// That group's name.
-    pub group_name: Option<String>,
-    /// What kind of message it is.
-    pub of: DamagedIn,
-    /// Its place there.
-    pub sequence: u64,
-    /// The file that it is in.
-    pub file: String,
-    /// Where it begins in the file, as far as that is known.
-    pub offset: u64,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-/// A copy of a data directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackedUp {
-    /// The number of the last commit in it.
-    pub commit: u64,
-    /// How many files it has.
-    pub files: usize,
-    /// How large they are together.
-    pub bytes: u64,
-}
-
-/// Among what a damaged message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DamagedIn {
-    /// The messages of a queue.
-    Messages,
-    /// The dead letters of a group.
-    DeadLetters,
-    /// Messages that were not due.
-    Delayed,
-}
-
-impl DamagedIn {
-    /// `messages`, `deadletters` or `delayed`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Messages => "messages",
-            Self::DeadLetters => "deadletters",
-            Self::Delayed => "delayed",
-        }
-    }
-}
-
-/// Where a message stands for a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeekState {
-    /// It can be consumed.
-    Available,
-    /// It is in a batch whose lease lasts this much longer.
-    Leased(Duration),
-    /// It becomes visible after this time.
-    Delayed(Duration),
-}
-
-/// A part of the store that fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoragePart {
-    /// Changes cannot be made durable: calls are refused.
-    Commits,
-    /// The index does not take in what the log has: memory and the time of the next start grow.
-    Index,
-    /// Messages cannot be read: those of them are set aside, or calls that want them are refused.
-    Reads,
-}
-
-impl StoragePart {
-    /// `commits`, `index` or `reads`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Commits => "commits",
-            Self::Index => "index",
-            Self::Reads => "reads",
-        }
-    }
-}
-
-/// What is wrong with the store now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StorageTrouble {
-    /// What fails.
-    pub part: StoragePart,
-    /// Since when, in milliseconds since the Unix epoch.
-    pub since_ms: i64,
-    /// Why, as of the last failure; at most 500 bytes. May name files of the data directory.
-    pub reason: String,
-    /// What can be done about it.
-    pub remedy: &'static str,
-    /// Whether it is that the disk is full.
-    pub is_disk_full: bool,
-    /// How many changes were refused for it, those included that the broker tries by itself.
-    pub refused: u64,
-}
-
-/// The cause of a failure that the log has told of, and is not to tell of for each call.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct AlreadyLogged(pub(crate) Arc<dyn std::error::Error + Send + Sync>);
-
-impl BrokerError {
-    /// Whether the log has told of it.
-    pub(crate) fn is_already_logged(&self) -> bool {
-        matches!(self, Self::Store(cause) if cause.is::<AlreadyLogged>())
-    }
-}
-
-/// Why a broker refused or could not do something. HTTP maps each kind to one documented code.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BrokerError {
-    /// No queue of that id in the project.
-    #[error("the queue does not exist")]
-    QueueNotFound,
-    /// No group of that id in the queue.
-    #[error("the consumer group does not exist")]
-    GroupNotFound,
-    /// The data directory could not be copied.
-    #[error("no copy was made: {0}")]
-    NoBackup(String),
-    /// This broker cannot do that.
-    #[error("this server does not offer {0}")]
-    NotOffered(&'static str),
-    /// The configuration says it, and wins.
-    #[error("the configuration of the server sets {0} of this queue: change it there")]
-    Configured(&'static str),
-    /// No message that was set aside is there.
-    #[error("no damaged message is set aside there")]
-    NotDamaged,
-    /// The project has a queue of that name.
-    #[error("the queue {0} exists already")]
-    QueueExists(String),
-    /// The queue has a group of that name.
-    #[error("the consumer group {0} exists already")]
-    GroupExists(String),
-    /// The project has as many queues as it may.
-    #[error("the project may have {0} queues")]
-    QueueQuota(usize),
-    /// The queue has as many groups as it may.
-    #[error("a queue may have {0} consumer groups")]
-    GroupQuota(usize),
-    /// The queue has as many resource tags as it may.
-    #[error("a queue may have {0} tags")]
-    TagQuota(usize),
-    /// The queue has no resource tag of that key.
-    #[error("the queue has no tag {0}")]
-    TagNotFound(String),
-    /// The queue or group was created a moment ago.
-    #[error("it is being created")]
-    BeingCreated,
-    /// The queue has no dead letters.
-    #[error("the queue has no dead letters")]
-    NoDeadLetters,
-    /// A Kafka queue takes no delayed messages.
-    #[error("kafka queue message could not have delayTime.")]
-    KafkaDelay,
-    /// A Kafka queue has no labels.
-    #[error("a Kafka queue has no labels")]
-    KafkaLabels,
-    /// The group consumes by another label rule.
-    #[error("the group consumes by another label rule: {0}")]
-    FilterChanged(String),
-    /// The token cannot be read, its lease is over, or it was acknowledged before: says which line's it is.
-    #[error("{0}")]
-    UnknownReceipt(String),
-    /// The token belongs to another queue, group or stream: says which line's it is.
-    #[error("{0}")]
-    ForeignReceipt(String),
-    /// A message can only be rejected where there are dead letters for it.
-    #[error("{0}")]
-    NotRejectable(&'static str),
-    /// The group has as many long polls as it may.
-    #[error("the group has {0} waiting consume calls")]
-    TooManyPolls(usize),
-    /// Consumers of the group, or all together, hold as much as they may of so many bytes without acknowledging it.
-    #[error(
-        "the group holds its share of the {0} bytes that messages may have which are not acknowledged; acknowledge some first"
-    )]
-    TooMuchLeased(usize),
-    /// The store could not do it. What was to be changed is as it was, unless the process ends before the disk works again: what
-    /// reached the disk may be found there by the next start.
-    #[error("the store failed")]
-    Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The server is stopping.
-    #[error("the server is stopping")]
-    Closed,
-}
 
 /// The operations of a DMS server.
 ///
-/// Every method answers when its effect is as durable as the implementation promises. All are cancel-safe in the sense
-/// that a dropped call has either taken effect as a whole or not at all; a dropped `lease` hands nothing out.
+/// Every method returns when its effect is as durable as the implementation promises.
+///
+/// # Cancel safety
+/// A dropped call has taken effect as a whole or not at all. A dropped `lease` hands out nothing.
 #[async_trait]
 pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// Creates a queue (5.1.1).
@@ -440,20 +73,20 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
 
     /// Stores messages, all or none (5.3.1).
     async fn append(&self, project: &ProjectId, queue: &QueueId, messages: Vec<NewMessage>) -> Result<(), BrokerError>;
-    /// Leases the next messages, waiting for a first one (5.3.2, 5.3.4). Empty when none came in time.
+    /// Leases the next messages and waits for a first one (5.3.2, 5.3.4). Returns an empty batch if none arrived in time.
     async fn lease(
         &self,
         path: &GroupPath,
         stream: Stream,
         request: LeaseRequest,
     ) -> Result<Vec<LeasedMessage>, BrokerError>;
-    /// Judges acknowledgements, each batch by its own order up to the first message that is neither done nor rejected
-    /// (5.3.3, 5.3.5).
+    /// Acknowledges messages (5.3.3, 5.3.5). Each batch is settled in its own order, up to the first message that is neither
+    /// successful nor rejected.
     async fn ack(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<AckCounts, BrokerError>;
 
-    /// Sets tags of a queue, equal keys overwritten (5.4.1).
+    /// Sets tags of a queue; existing keys are overwritten (5.4.1).
     async fn put_tags(&self, project: &ProjectId, queue: &QueueId, tags: Vec<QueueTag>) -> Result<(), BrokerError>;
-    /// Deletes tags: by key, or by key and value. Those that are not there are passed over (5.4.1).
+    /// Deletes tags by key, or by key and value. Missing tags are ignored (5.4.1).
     async fn delete_tags(
         &self,
         project: &ProjectId,
@@ -465,37 +98,37 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// All tags of a project (5.4.3).
     async fn project_tags(&self, project: &ProjectId) -> Result<Vec<ProjectTag>, BrokerError>;
 
-    /// What a project uses of its quotas (5.5.1).
+    /// How much of its quotas a project uses (5.5.1).
     async fn usage(&self, project: &ProjectId) -> Result<Usage, BrokerError>;
-    /// The limits a project is held to.
+    /// The limits of a project.
     fn quotas(&self, project: &ProjectId) -> Quotas;
 
-    /// All queues of all projects with their groups, oldest first. Looks at counters only, never at messages.
+    /// All queues of all projects with their groups, oldest first. Reads counters only, never messages.
     fn overview(&self) -> Vec<QueueOverview>;
 
-    /// What it has counted so far.
+    /// The counters since the broker was opened.
     fn stats(&self) -> BrokerStats;
 
-    /// What is wrong with the store now; nothing when all is well.
+    /// The parts of the store that fail now; empty when all is well.
     fn storage_troubles(&self) -> Vec<StorageTrouble> {
         Vec::new()
     }
 
-    /// Shows messages of a group from `from` on without leasing any: at most `max`.
+    /// Returns at most `max` messages of a group from `from` on, without leasing them.
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError>;
 
-    /// The damaged messages that are set aside.
+    /// The damaged messages that were set aside.
     fn damaged(&self) -> Vec<DamagedMessage> {
         Vec::new()
     }
 
-    /// Skips one of them for good, as if it were acknowledged: its project, queue, group, kind and place count.
+    /// Settles a damaged message as if it were acknowledged. Its project, queue, group, stream and sequence number identify it.
     async fn skip_damaged(&self, _which: &DamagedMessage) -> Result<(), BrokerError> {
         Err(BrokerError::NotDamaged)
     }
 
-    /// Deletes all messages of a queue, those that are not due among them; with a group, settles that group's backlog alone. Messages
-    /// that are leased meanwhile are settled whatever their acknowledgement says; dead letters stay.
+    /// Deletes all messages of a queue, including delayed ones. With a group, settles the backlog of that group only. Open leases of
+    /// purged messages end, and their acknowledgements are refused. Dead letters stay.
     async fn purge(
         &self,
         _project: &ProjectId,
@@ -505,7 +138,7 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
         Err(BrokerError::NotOffered("purging"))
     }
 
-    /// Sets how long a queue keeps its messages; what the policy leaves open is as the configuration says.
+    /// Sets how long a queue keeps its messages. What the policy leaves open follows the configuration.
     async fn set_retention(
         &self,
         _project: &ProjectId,
@@ -515,11 +148,11 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
         Err(BrokerError::NotOffered("a retention for each queue"))
     }
 
-    /// Copies all that was stored before this call into a new directory, while everything goes on.
+    /// Copies everything stored before this call into a new directory. The broker keeps working meanwhile.
     async fn back_up(&self, _to: &Path) -> Result<BackedUp, BrokerError> {
         Err(BrokerError::NoBackup("this broker keeps nothing in a directory of its own".to_owned()))
     }
 
-    /// Answers every waiting `lease` with what it has, refuses new work, and returns when all that was accepted is durable.
+    /// Refuses new calls, answers every waiting `lease`, and returns when all accepted changes are durable.
     async fn close(&self);
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::store::FailureCause;
+
 /// What an acknowledgement says of a message (API reference 5.3.3; the last two are extensions).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -31,21 +33,6 @@ impl Verdict {
     pub(crate) fn settles(&self) -> bool {
         matches!(self, Self::Success | Self::Reject(_))
     }
-}
-
-/// Why a message failed or was rejected, as far as its consumer tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FailureCause {
-    /// One word: 1-64 of `a-z 0-9 _ -`.
-    pub reason: Option<String>,
-    /// The error's text, at most 1,024 bytes.
-    pub error: Option<String>,
-    /// Who consumed the message, at most 128 bytes.
-    pub worker: Option<String>,
-    /// When the message failed first, in milliseconds since the Unix epoch.
-    pub first_failure_ms: Option<i64>,
-    /// When it failed last, in milliseconds since the Unix epoch.
-    pub last_failure_ms: Option<i64>,
 }
 
 /// The reason of a failure without one.

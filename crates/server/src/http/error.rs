@@ -159,7 +159,7 @@ impl From<BrokerError> for ApiError {
                 tracing::error!(error = %cause, "the store failed; the request was answered with an error");
                 codes::INTERNAL.because("The store failed; try again later.")
             }
-            BrokerError::Closed => codes::STOPPING.plain(),
+            BrokerError::Unavailable | BrokerError::Closed => codes::STOPPING.plain(),
         }
     }
 }

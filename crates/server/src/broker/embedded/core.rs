@@ -1,11 +1,8 @@
-//! What the parts of an embedded broker share: the state behind its lock, the store, and the way to the committer.
+//! What the parts of an embedded broker share: the state behind its lock, the store, and the channel to the committer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::{
-    sync::{Notify, mpsc, oneshot},
-    time::Instant,
-};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
     broker::{
@@ -14,7 +11,7 @@ use crate::{
             command::{Command, Request},
             config::EmbeddedConfig,
             health::StoreHealth,
-            state::{At, State},
+            state::State,
         },
     },
     clock::Clock,
@@ -26,7 +23,7 @@ use crate::{
 pub(crate) struct Core {
     /// Changed by the committer, which applies what is stored, and by consume calls, which hand out leases.
     state: Mutex<State>,
-    /// Where records go and messages come from.
+    /// Keeps records and messages.
     pub(crate) store: Arc<dyn Store>,
     /// The options.
     pub(crate) config: EmbeddedConfig,
@@ -36,9 +33,9 @@ pub(crate) struct Core {
     pub(crate) timer: Notify,
     /// Tells the heartbeat that there are leases.
     pub(crate) heartbeat: Notify,
-    /// Makes the housekeeper look at the store.
+    /// Makes the maintenance task look at the store.
     pub(crate) maintenance: Notify,
-    /// Whether the store does what it is asked.
+    /// Whether the store works.
     pub(crate) health: StoreHealth,
     /// To the committer.
     requests: mpsc::UnboundedSender<Request>,
@@ -65,31 +62,48 @@ impl Core {
         }
     }
 
-    /// The state. Never held across an await; a panic elsewhere does not make it unusable.
+    /// Locks the state. The lock is never held across an await. A panic elsewhere does not poison it for good, because every change of
+    /// the state is made by records that were prepared before.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, unless the broker is closed.
+    /// Locks the state of a broker that serves calls.
+    ///
+    /// # Errors
+    /// When the broker is closed, or its store is lost or may be.
     pub(crate) fn open(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
         let state = self.lock();
-        if state.closed { Err(BrokerError::Closed) } else { Ok(state) }
+        state.check_open()?;
+        self.check_may_serve()?;
+        Ok(state)
     }
 
-    /// The time of a call.
-    pub(crate) fn at(&self) -> At {
-        At(Instant::now())
+    /// # Errors
+    /// When the store may belong to another process by now.
+    pub(crate) fn check_may_serve(&self) -> Result<(), BrokerError> {
+        if self.store.may_serve() { Ok(()) } else { Err(BrokerError::Unavailable) }
     }
 
-    /// Puts work into the queue of the committer; what it gives says how it went.
+    /// The store belongs to another process, or to nobody. Nothing that is in memory may be answered any more.
+    pub(crate) fn lose(&self, error: &StoreError) {
+        let mut state = self.lock();
+        if state.lost.is_none() {
+            tracing::error!(%error, "the store no longer belongs to this process; every call is refused until the server is restarted");
+            state.lost = Some(Arc::new(AlreadyLogged(error.cause().clone())));
+            state.wake_all();
+        }
+    }
+
+    /// Puts a command into the queue of the committer. The result says how it went.
     pub(crate) fn submit(&self, command: Command) -> Pending {
         let (reply, answer) = oneshot::channel();
-        // With the committer gone the job is dropped, and its answer is that the broker is closed.
+        // If the committer is gone the request is dropped, and `Pending` reports that the broker is closed.
         let _ = self.requests.send(Request { command, reply });
         Pending(answer)
     }
 
-    /// Asks the store, away from the async threads if it waits for a disk.
+    /// Calls the store, on a blocking thread if it waits for a disk or a network.
     pub(crate) async fn ask_store<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
@@ -98,37 +112,38 @@ impl Core {
             return ask(&*self.store);
         }
         let store = self.store.clone();
-        // Not a thread of our own: under a paused clock time stands still while a blocking task runs.
+        // Not a thread of our own: under a paused clock time stands still while a blocking task of tokio runs.
         match tokio::task::spawn_blocking(move || ask(&*store)).await {
             Ok(answer) => answer,
             Err(stopped) => Err(StoreError::new(stopped)),
         }
     }
-}
 
-impl Core {
-    /// Asks the store for messages; notes if the disk does not give them back.
+    /// Reads messages from the store, and records if the disk fails.
     pub(crate) async fn read_store<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let found = self.ask_store(read).await;
+        if let Some(lost) = found.as_ref().err().filter(|error| error.is_lost()) {
+            self.lose(lost);
+        }
         if let Some(error) = self.store.read_error().as_ref().or(found.as_ref().err())
             && self.health.read_failed(error, self.clock.now_ms())
         {
-            // Looks from time to time whether it could.
+            // Maintenance probes the disk until it can read again.
             self.maintenance.notify_one();
         }
-        found.map_err(|error| StoreError(Arc::new(AlreadyLogged(error.0))))
+        found.map_err(|error| error.map_cause(|cause| Arc::new(AlreadyLogged(cause))))
     }
 }
 
-/// Work under way. Dropping it does not stop the work.
+/// A command under way. Dropping it does not withdraw the command.
 #[derive(Debug)]
 pub(crate) struct Pending(oneshot::Receiver<Result<(), BrokerError>>);
 
 impl Pending {
-    /// How the work went.
+    /// How the command went.
     pub(crate) async fn outcome(self) -> Result<(), BrokerError> {
         self.0.await.unwrap_or(Err(BrokerError::Closed))
     }

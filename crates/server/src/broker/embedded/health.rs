@@ -48,12 +48,12 @@ impl StoreHealth {
     }
 
     /// The store would refuse new messages, to leave what room there is to everything else.
-    pub(crate) fn is_full(&self, error: &StoreError, now_ms: i64) {
+    pub(crate) fn disk_is_full(&self, error: &StoreError, now_ms: i64) {
         locked(&self.commits).fail([CommandKind::Send], error, now_ms);
     }
 
     /// The store has not answered a commit of these kinds for [`STUCK_AFTER`].
-    pub(crate) fn is_stuck(&self, kinds: impl IntoIterator<Item = CommandKind>, now_ms: i64) {
+    pub(crate) fn commit_is_stuck(&self, kinds: impl IntoIterator<Item = CommandKind>, now_ms: i64) {
         locked(&self.commits).fail(kinds, &stuck(), now_ms);
     }
 
@@ -362,7 +362,7 @@ mod tests {
     async fn a_disk_that_hangs_fails_until_it_answers() {
         let health = StoreHealth::new();
         let slow = tokio::time::sleep(STUCK_AFTER * 2);
-        tokio::join!(watch(slow, || health.is_stuck([CommandKind::Settle], 7)), async {
+        tokio::join!(watch(slow, || health.commit_is_stuck([CommandKind::Settle], 7)), async {
             tokio::time::sleep(STUCK_AFTER - Duration::from_secs(1)).await;
             assert!(!health.refuses());
             tokio::time::sleep(Duration::from_secs(2)).await;

@@ -30,10 +30,10 @@ use crate::{
         LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionPolicy, StorageTrouble, Stream,
         Usage,
         embedded::{
-            background::heartbeat::{PauseClock, PauseDetector},
             command::{Command, Request},
             core::Core,
             state::State,
+            state::pause::{PauseClock, PauseDetector},
         },
     },
     clock::Clock,
@@ -182,10 +182,7 @@ impl EmbeddedBroker {
     fn refuse_work(&self) {
         let mut state = self.core.lock();
         state.closed = true;
-        for cursor in state.cursors.values() {
-            cursor.wake.notify_waiters();
-            cursor.read_done.notify_waiters();
-        }
+        state.wake_all();
     }
 
     async fn release(&self, in_order: bool) {

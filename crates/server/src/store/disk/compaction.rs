@@ -14,11 +14,12 @@ use crate::store::{
         log::{
             file_cache::ReadError,
             frame::{FRAME_HEADER, Frame, Item, Items},
-            position::{Position, Run},
-            run,
-            segment::{FrameReader, SEGMENT_HEADER},
+            frame_reader::FrameReader,
+            segment::SEGMENT_HEADER,
         },
     },
+    position::{Position, Run},
+    run,
 };
 
 /// A file is emptied when less than one part of so many is in use.

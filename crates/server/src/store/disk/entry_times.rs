@@ -1,15 +1,10 @@
 //! Entry times without messages: what retention asks for, in memory that does not depend on the size of the messages.
 
-use rusqlite::Connection;
-
 use crate::store::{
     StoreError, StreamId,
-    disk::{
-        DiskStore,
-        index::{load::stream_row, lookup},
-        log::{file_cache::FileCache, position::Run, run::RunContent},
-        read::RunRead,
-    },
+    disk::{DiskStore, index::rows::stream_row, read::RunRead},
+    position::Run,
+    run::RunContent,
 };
 
 impl DiskStore {
@@ -64,35 +59,12 @@ impl DiskStore {
     fn time_behind(&self, stream: StreamId, from: u64) -> Result<i64, StoreError> {
         let mut next = from;
         while let Some(run) = self.first_run(stream, next)? {
-            if let Some(entered_ms) = first_time(&self.files, &run, next) {
+            if let Some(entered_ms) = self.files.first_time(&run, next) {
                 return Ok(entered_ms);
             }
             next = run.end();
         }
         // The index may not know of the newest messages yet; those were read above.
         self.look_up(|conn| Ok(stream_row(conn, stream)?.newest))
-    }
-}
-
-/// The first time in a run that can be read, of a message from a place on.
-fn first_time(files: &FileCache, run: &Run, from: u64) -> Option<i64> {
-    let times = files.times(run).ok()?;
-    times.into_iter().filter(|(place, _)| *place >= from).find_map(|(_, entered_ms)| entered_ms)
-}
-
-/// When the first message of a stream entered, for a store that is being opened: damage to that message is no reason not to open.
-pub(crate) fn oldest(
-    conn: &Connection,
-    files: &FileCache,
-    (stream, low, newest): (StreamId, u64, i64),
-) -> Result<Option<i64>, rusqlite::Error> {
-    let mut next = low;
-    loop {
-        let found = lookup::runs(conn, stream, next, 1)?;
-        let Some(run) = found.into_iter().find(|run| run.end() > next) else { return Ok(Some(newest)) };
-        if let Some(entered_ms) = first_time(files, &run, next) {
-            return Ok(Some(entered_ms));
-        }
-        next = run.end();
     }
 }

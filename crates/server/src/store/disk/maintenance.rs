@@ -10,7 +10,7 @@ use crate::store::{
         locked,
         log::{Log, file_cache::ReadError, frame::Frame},
     },
-    full::is_full,
+    error::is_full,
 };
 
 impl DiskStore {

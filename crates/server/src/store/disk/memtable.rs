@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::{
     Record, StreamId,
-    disk::log::{
-        frame::Change,
-        position::{Position, Run},
-    },
+    disk::log::frame::Change,
+    position::{Position, Run},
 };
 
 /// So many changes are worth a transaction of the index.

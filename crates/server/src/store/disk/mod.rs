@@ -32,13 +32,14 @@ use crate::{
         OpenError, ReadBatch, ReadLimit, Record, Snapshot, Store, StoreError, StreamId,
         disk::{
             compaction::Compaction,
-            index::{load::IndexError, writer::Writer},
-            log::{Log, NextSegment, file_cache::FileCache, frame::Frame, position::Position},
+            index::{error::IndexError, writer::Writer},
+            log::{Log, file_cache::FileCache, frame::Frame, next_segment::NextSegment},
             memtable::Memtable,
             open::DataDir,
             reserve::Reserve,
             tools::backup::Backup,
         },
+        position::Position,
     },
 };
 
@@ -46,6 +47,7 @@ mod compaction;
 mod entry_times;
 mod file_ops;
 mod index;
+mod layout;
 mod log;
 mod maintenance;
 mod memtable;
@@ -73,6 +75,8 @@ pub(crate) struct DiskStore {
     /// The directory is ours while this is here. Every call that writes holds it for reading, so that it is given up only after the
     /// last of them has ended.
     lock: RwLock<Option<DataDir>>,
+    /// Whether the lock file was deleted or replaced: another process may have written to the directory since.
+    lost: AtomicBool,
     /// Whether there may be something to do that nobody waits for.
     maintenance_due: AtomicBool,
     /// Whether a file of the log may be empty, or nearly.
@@ -124,6 +128,7 @@ impl DiskStore {
             lookup: Mutex::new(Some(lookup)),
             files: opened.files,
             lock: RwLock::new(Some(lock)),
+            lost: AtomicBool::new(false),
             maintenance_due: AtomicBool::new(true),
             segments_emptied: AtomicBool::new(true),
             compaction: Mutex::default(),
@@ -148,7 +153,12 @@ impl DiskStore {
     /// After the store was released, and when the lock file was deleted: what is written then may be another process's.
     fn hold(&self) -> Result<RwLockReadGuard<'_, Option<DataDir>>, StoreError> {
         let held = self.lock.read().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().ok_or_else(released)?.check_ours().map_err(StoreError::new)?;
+        let Some(directory) = held.as_ref() else { return Err(released()) };
+        if self.lost.load(Ordering::Relaxed) || !directory.is_ours().map_err(StoreError::new)? {
+            // For good: whoever was there meanwhile may have written to the directory.
+            self.lost.store(true, Ordering::Relaxed);
+            return Err(StoreError::lost(directory.lost_text()));
+        }
         Ok(held)
     }
 
@@ -226,7 +236,7 @@ impl Store for DiskStore {
 
     fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
         let _held = self.hold()?;
-        self.append(Frame::of(self.files.directory.log, records).map_err(StoreError::new)?)
+        self.append(Frame::of(self.files.directory.log, records).map_err(StoreError::refused)?)
     }
 
     fn read(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
@@ -329,7 +339,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Why the index was not changed.
 fn failed(error: IndexError) -> StoreError {
     match error {
-        IndexError::Sqlite(error) if open::sqlite_is_full(&error) => {
+        IndexError::Sqlite(error) if index::open::sqlite_is_full(&error) => {
             StoreError::new(io::Error::new(io::ErrorKind::StorageFull, error))
         }
         error => StoreError::new(error),
@@ -337,5 +347,5 @@ fn failed(error: IndexError) -> StoreError {
 }
 
 fn released() -> StoreError {
-    StoreError::new("the store is closed")
+    StoreError::lost("the store is closed")
 }

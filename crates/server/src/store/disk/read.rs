@@ -7,13 +7,9 @@ use rusqlite::Connection;
 
 use crate::store::{
     Damaged, ReadBatch, ReadLimit, StoreError, StoredMessage, StreamId,
-    disk::{
-        DiskStore,
-        index::lookup,
-        locked,
-        log::{file_cache::ReadError, position::Run, run::RunContent},
-        released,
-    },
+    disk::{DiskStore, index::lookup, locked, log::file_cache::ReadError, released},
+    position::Run,
+    run::RunContent,
 };
 
 /// How often messages are looked for again because their file was emptied meanwhile.

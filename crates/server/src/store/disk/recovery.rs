@@ -14,21 +14,23 @@ use crate::store::{
     OpenError,
     disk::{
         file_ops,
-        index::{checksums, load::IndexError, writer::Writer},
+        index::{checksums, error::IndexError, writer::Writer},
         log::{
-            Log, NextSegment,
+            Log,
             answered::{self, AnsweredFile, AnsweredMark},
-            clear, damaged_frame,
+            damaged_frame,
             file_cache::{FileCache, ReadError},
             frame::{self, Change},
-            named,
-            position::Position,
-            segment::{FrameReader, LogDirectory, SEGMENT_HEADER, Tail},
+            frame_reader::{FrameReader, Tail},
+            next_segment::NextSegment,
+            segment::{LogDirectory, SEGMENT_HEADER, named},
+            zeros::clear,
         },
         memtable::IndexBatch,
         open::DataDir,
         reserve::Reserve,
     },
+    position::Position,
 };
 
 /// So many changes are taken into the index at once.

@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::store::{
-    disk::{file_ops, locked, log::segment::LogDirectory, open::LOG},
-    full::is_full,
+    disk::{file_ops, layout::LOG, locked, log::segment::LogDirectory},
+    error::is_full,
 };
 
 /// The file that is kept for the log, in its directory.

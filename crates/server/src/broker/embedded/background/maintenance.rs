@@ -57,10 +57,10 @@ async fn step(core: &Core) -> Result<bool, StoreError> {
     let asked = core.ask_store(|store| store.maintain());
     let tidied = watch(asked, || core.health.index_is_stuck(core.clock.now_ms())).await;
     // What panicked did not come as far as to note why.
-    let panicked = tidied.as_ref().err().filter(|error| error.0.is::<JoinError>()).cloned();
+    let panicked = tidied.as_ref().err().filter(|error| error.cause().is::<JoinError>()).cloned();
     core.health.indexed(core.store.index_error().or(panicked).as_ref(), core.clock.now_ms());
     if let Some(error) = core.store.disk_full() {
-        core.health.is_full(&error, core.clock.now_ms());
+        core.health.disk_is_full(&error, core.clock.now_ms());
     }
     tidied
 }

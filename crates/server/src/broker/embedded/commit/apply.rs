@@ -10,11 +10,7 @@ use crate::{
         embedded::{
             command::Command,
             config::{EffectiveRetention, EmbeddedConfig},
-            state::{
-                QueueState, State,
-                cursor::Cursor,
-                stream::{DelayQueue, Stream},
-            },
+            state::{QueueState, State, cursor::Cursor, delay_queue::DelayQueue, stream::Stream},
         },
     },
     store::{CursorId, CursorSnapshot, GroupRow, QueueRow, Record, Settlement, StreamId},

@@ -1,4 +1,5 @@
-//! The one task that changes anything: gathers waiting work, has the store commit it as one, then applies and answers it.
+//! The one task that changes what is stored. It gathers waiting requests, has the store commit them together, then applies the
+//! records to the state and answers.
 
 use std::sync::{Arc, MutexGuard};
 
@@ -18,12 +19,12 @@ use crate::{
     store::{Record, StoreError},
 };
 
-/// The most work of one commit, so that an answer does not wait long.
+/// The maximum number of requests in one commit, so that no answer waits long.
 const MAX_REQUESTS: usize = 2_000;
-/// The most bytes of one commit.
+/// The maximum number of bytes in one commit.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Commits until it is told to stop or nobody is left to ask.
+/// Commits requests until one of them says stop, or every sender is gone.
 pub(crate) async fn run(core: Arc<Core>, mut requests: mpsc::UnboundedReceiver<Request>) {
     let mut next = requests.recv().await;
     while let Some(first) = next.take() {
@@ -42,7 +43,7 @@ pub(crate) async fn run(core: Arc<Core>, mut requests: mpsc::UnboundedReceiver<R
     }
 }
 
-/// Adds the work that waits already; gives the job that has to wait for the next commit.
+/// Adds requests that are waiting already. Returns the one that has to wait for the next commit.
 fn gather(group: &mut Vec<Request>, requests: &mut mpsc::UnboundedReceiver<Request>) -> Option<Request> {
     let mut bytes = group.iter().map(|request| request.command.bytes()).sum::<usize>();
     while group.len() < MAX_REQUESTS {
@@ -56,7 +57,8 @@ fn gather(group: &mut Vec<Request>, requests: &mut mpsc::UnboundedReceiver<Reque
     None
 }
 
-/// Commits a group: everybody is answered after the commit, and the state changes only if it went well.
+/// Commits a group and answers its requests. The state changes only after the commit, because a crash in between must not leave an
+/// answer, or a lease, that rests on records which are not stored.
 async fn commit(core: &Arc<Core>, group: Vec<Request>) {
     let (accepted, records) = prepare(core, group);
     match store(core, &accepted, &records).await {
@@ -68,32 +70,43 @@ async fn commit(core: &Arc<Core>, group: Vec<Request>) {
             state.apply(&records, &core.config);
             answer(core, state, accepted, &Ok(()));
         }
-        // What makes room needs little of its own: it goes together, so that a full disk costs one sync for all of it.
+        // Not one by one: another process may have changed what is stored, so nothing may be committed or answered any more.
+        Err(error) if error.is_lost() => {
+            core.lose(&error);
+            fail(core, accepted, error);
+        }
+        // Changes without new messages need little room. They go together, so that a full disk costs one sync for all of them.
         Err(error) if error.is_full() && is_mixed(&accepted) => {
             let (sends, rest): (Vec<_>, Vec<_>) = accepted.into_iter().partition(is_send);
             Box::pin(commit(core, rest)).await;
             Box::pin(commit(core, sends)).await;
         }
-        // On a full disk what needs no room still goes: each for itself then.
+        // One request may be too large for the disk, or refused for good, where the others are not.
         Err(error) if accepted.len() > 1 => {
-            tracing::debug!(%error, commands = accepted.len(), "the store could not commit works together; trying each alone");
+            tracing::debug!(%error, commands = accepted.len(), "the store could not commit these changes together; trying each alone");
             for request in accepted {
                 Box::pin(commit(core, vec![request])).await;
             }
         }
-        Err(error) => {
-            tracing::debug!(%error, "the store could not commit; nothing was changed");
-            kinds(&accepted).for_each(|kind| core.health.refused(kind, &error, core.clock.now_ms()));
-            // Looks from time to time whether it could.
-            core.maintenance.notify_one();
-            let mut state = core.lock();
-            accepted.iter().for_each(|request| state.roll_back(&request.command));
-            answer(core, state, accepted, &Err(error));
-        }
+        Err(error) => fail(core, accepted, error),
     }
     if core.store.needs_maintenance() {
         core.maintenance.notify_one();
     }
+}
+
+/// Answers requests whose commit failed; what was held for them is free again.
+fn fail(core: &Core, requests: Vec<Request>, error: StoreError) {
+    tracing::debug!(%error, "the store could not commit; nothing was changed");
+    // A refused record says nothing about the store's health.
+    if !matches!(error, StoreError::Refused(_)) {
+        kinds(&requests).for_each(|kind| core.health.refused(kind, &error, core.clock.now_ms()));
+        // Maintenance probes a store that fails, so that the server notices when it works again.
+        core.maintenance.notify_one();
+    }
+    let mut state = core.lock();
+    requests.iter().for_each(|request| state.roll_back(&request.command));
+    answer(core, state, requests, &Err(error));
 }
 
 fn is_send(request: &Request) -> bool {
@@ -115,26 +128,26 @@ async fn store(core: &Core, requests: &[Request], records: &Arc<Vec<Record>>) ->
     let records = records.clone();
     let committed = core.ask_store(move |store| store.commit(&records));
     let stuck = || {
-        core.health.is_stuck(kinds(requests), core.clock.now_ms());
+        core.health.commit_is_stuck(kinds(requests), core.clock.now_ms());
         core.maintenance.notify_one();
     };
     watch(committed, stuck).await
 }
 
-/// Answers everybody once the state can be looked at again.
+/// Answers requests after releasing the state, so that the callers find it unlocked when they wake.
 fn answer(core: &Core, mut state: MutexGuard<'_, State>, requests: Vec<Request>, outcome: &Result<(), StoreError>) {
     if std::mem::take(&mut state.timer_is_stale) {
         core.timer.notify_one();
     }
     drop(state);
     for request in requests {
-        // Nobody may be waiting any more: the work is done all the same.
-        let _ =
-            request.reply.send(outcome.clone().map_err(|error| BrokerError::Store(Arc::new(AlreadyLogged(error.0)))));
+        let logged = |error: StoreError| BrokerError::Store(Arc::new(AlreadyLogged(error.cause().clone())));
+        // The caller may be gone; the change is made all the same.
+        let _ = request.reply.send(outcome.clone().map_err(logged));
     }
 }
 
-/// The records of a group; work that is refused is answered at once and left out.
+/// Turns a group into records. Commands that are refused are answered at once and left out.
 fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Arc<Vec<Record>>) {
     let mut state = core.lock();
     let mut preparer = Preparer::new(&state, &core.config, core.clock.now_ms());

@@ -37,7 +37,7 @@ pub(crate) async fn ack(
 ) -> Result<AckCounts, BrokerError> {
     let (settled, pending) = {
         let mut state = core.open()?;
-        let (_, cursor) = state.cursor_of(path, stream, &core.at())?;
+        let (_, cursor) = state.cursor_of(path, stream)?;
         state.notice_pause();
         let verdicts = state.verdicts(cursor, stream, acks)?;
         let (settled, endings) = state.begin_ends(cursor, verdicts);

@@ -48,11 +48,11 @@ impl Core {
 
     pub(crate) fn queue(&self, project: &ProjectId, queue: &QueueId) -> Result<Queue, BrokerError> {
         let state = self.open()?;
-        Ok(self.show(&state, state.queue(project, queue, &self.at())?))
+        Ok(self.show(&state, state.queue(project, queue)?))
     }
 
     pub(crate) async fn delete_queue(&self, project: &ProjectId, queue: &QueueId) -> Result<(), BrokerError> {
-        self.open()?.queue(project, queue, &self.at())?;
+        self.open()?.queue(project, queue)?;
         self.change(AdminCommand::DeleteQueue(queue.clone())).await
     }
 
@@ -62,7 +62,7 @@ impl Core {
         queue: &QueueId,
         names: &[String],
     ) -> Result<Vec<GroupId>, BrokerError> {
-        self.open()?.queue(project, queue, &self.at())?;
+        self.open()?.queue(project, queue)?;
         let ids: Vec<_> = names.iter().map(|_| GroupId::new(format!("g-{}", Uuid::new_v4()))).collect();
         let groups = ids.iter().cloned().zip(names.iter().cloned()).collect();
         self.change(AdminCommand::CreateGroups(queue.clone(), groups)).await?;
@@ -71,7 +71,7 @@ impl Core {
 
     pub(crate) fn groups(&self, project: &ProjectId, queue: &QueueId) -> Result<GroupList, BrokerError> {
         let state = self.open()?;
-        let queue = state.queue(project, queue, &self.at())?;
+        let queue = state.queue(project, queue)?;
         Ok(GroupList {
             queue_name: queue.row.name.clone(),
             dead_letters: queue.row.max_consume_count.is_some(),
@@ -80,7 +80,7 @@ impl Core {
     }
 
     pub(crate) async fn delete_group(&self, path: &GroupPath) -> Result<(), BrokerError> {
-        self.open()?.queue(&path.project, &path.queue, &self.at())?.group(&path.group)?;
+        self.open()?.queue(&path.project, &path.queue)?.group(&path.group)?;
         self.change(AdminCommand::DeleteGroup(path.queue.clone(), path.group.clone())).await
     }
 
@@ -90,7 +90,7 @@ impl Core {
         queue: &QueueId,
         tags: Vec<QueueTag>,
     ) -> Result<(), BrokerError> {
-        self.open()?.queue(project, queue, &self.at())?;
+        self.open()?.queue(project, queue)?;
         self.change(AdminCommand::PutTags(queue.clone(), tags)).await
     }
 
@@ -100,12 +100,12 @@ impl Core {
         queue: &QueueId,
         tags: Vec<(String, Option<String>)>,
     ) -> Result<(), BrokerError> {
-        self.open()?.queue(project, queue, &self.at())?;
+        self.open()?.queue(project, queue)?;
         self.change(AdminCommand::DeleteTags(queue.clone(), tags)).await
     }
 
     pub(crate) fn tags(&self, project: &ProjectId, queue: &QueueId) -> Result<Vec<QueueTag>, BrokerError> {
-        Ok(self.open()?.queue(project, queue, &self.at())?.tags.clone())
+        Ok(self.open()?.queue(project, queue)?.tags.clone())
     }
 
     pub(crate) fn project_tags(&self, project: &ProjectId) -> Result<Vec<ProjectTag>, BrokerError> {

@@ -15,7 +15,7 @@ pub(crate) async fn append(
 ) -> Result<(), BrokerError> {
     let pending = {
         let state = core.open()?;
-        let row = &state.queue(project, queue, &core.at())?.row;
+        let row = &state.queue(project, queue)?.row;
         if row.mode.is_kafka() {
             if messages.iter().any(|message| !message.delay.is_zero()) {
                 return Err(BrokerError::KafkaDelay);

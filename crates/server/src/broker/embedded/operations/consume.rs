@@ -97,7 +97,7 @@ async fn admit(
     loop {
         let fixing = {
             let mut state = core.open()?;
-            let (queue, number) = state.cursor_of(path, stream, &core.at())?;
+            let (queue, number) = state.cursor_of(path, stream)?;
             let kafka = queue.row.mode.is_kafka();
             let cursor = state.cursors.get_mut(&number).ok_or(BrokerError::GroupNotFound)?;
             match (&rule, &cursor.rule) {
@@ -132,13 +132,15 @@ impl ConsumeCall {
         if state.closed {
             return Ok(PollStep::Leased(Vec::new()));
         }
+        state.check_open()?;
+        self.core.check_may_serve()?;
         let Some(cursor) = state.cursors.get_mut(&self.cursor) else {
             // Deleted meanwhile: the queue, or the group alone.
-            return state.cursor_of(path, which, &self.core.at()).and(Err(BrokerError::GroupNotFound));
+            return state.cursor_of(path, which).and(Err(BrokerError::GroupNotFound));
         };
         let stream = state.streams.get(&cursor.stream).ok_or(BrokerError::GroupNotFound)?;
         if let Some(error) = cursor.read_error.take() {
-            return Err(BrokerError::Store(error.0));
+            return Err(error.into());
         }
         if !cursor.has_available(stream) {
             return Ok(PollStep::Nothing);
@@ -150,7 +152,7 @@ impl ConsumeCall {
         let want = BatchLimit { messages: request.max_messages.clamp(1, MAX_MESSAGES), bytes: request.max_bytes };
         // Before anything is taken: what could not be handed out would be out for nobody.
         let new_receipts = NewReceipts::draw(want.messages);
-        let new_receipts = new_receipts.map_err(|error| BrokerError::Store(StoreError::new(error).0))?;
+        let new_receipts = new_receipts.map_err(StoreError::new)?;
         let head = cursor.head();
         let taken = cursor.take(stream, want);
         // The label rule may have passed over messages that were the last to wait for this group.

@@ -7,4 +7,4 @@ pub(crate) mod consume;
 mod damaged;
 pub(crate) mod peek;
 mod purge;
-pub(crate) mod retention;
+mod retention;

@@ -42,7 +42,7 @@ pub(crate) async fn peek(
     let known: Vec<u64> = sketch.known.keys().copied().take(max).collect();
     let (number, asked) = (sketch.stream, known);
     let found = core.read_store(move |store| store.read_these(number, &asked, MAX_PEEKED.bytes)).await;
-    let found = found.map_err(store_error)?.messages;
+    let found = found?.messages;
     let state = |message: &StoredMessage| sketch.known.get(&message.seq).copied();
     shown.extend(
         core.passing(sketch.cursor, &found)
@@ -50,15 +50,14 @@ pub(crate) async fn peek(
     );
     if shown.len() < max && from < DELAYED_BASE {
         let (place, limit) = (sketch.head.max(from), ReadLimit { messages: max - shown.len(), ..MAX_PEEKED });
-        let found = core.read_store(move |store| store.read(number, place, limit)).await.map_err(store_error)?.messages;
+        let found = core.read_store(move |store| store.read(number, place, limit)).await?.messages;
         let available = |message: &StoredMessage| show(message, message.seq, PeekState::Available, 0);
         shown.extend(core.passing(sketch.cursor, &found).map(available));
     }
     if let Some(delay_queue) = sketch.delay_queue.filter(|_| shown.len() < max) {
         let (place, limit) =
             (from.saturating_sub(DELAYED_BASE), ReadLimit { messages: max - shown.len(), ..MAX_PEEKED });
-        let found =
-            core.read_store(move |store| store.read(delay_queue, place, limit)).await.map_err(store_error)?.messages;
+        let found = core.read_store(move |store| store.read(delay_queue, place, limit)).await?.messages;
         let now_ms = core.clock.now_ms();
         for message in found {
             let left = u64::try_from(message.entered_ms.saturating_sub(now_ms)).unwrap_or(0);
@@ -85,7 +84,7 @@ impl Core {
 
 fn sketch(core: &Core, path: &GroupPath, which: Stream, from: u64, max: usize) -> Result<PeekView, BrokerError> {
     let state = core.open()?;
-    let (queue, number) = state.cursor_of(path, which, &core.at())?;
+    let (queue, number) = state.cursor_of(path, which)?;
     let cursor = state.cursors.get(&number).ok_or(BrokerError::GroupNotFound)?;
     let ready = cursor.ready_from(from).take(max).map(|(seq, failures)| (seq, (PeekState::Available, failures)));
     let mut known: BTreeMap<_, _> = ready.collect();
@@ -103,8 +102,4 @@ fn sketch(core: &Core, path: &GroupPath, which: Stream, from: u64, max: usize) -
 fn show(message: &StoredMessage, sequence: u64, state: PeekState, failures: u32) -> Peeked {
     let (json, dead_letter) = (message.json.clone(), message.dead_letter.clone());
     Peeked { sequence, json, state, failures, entered_ms: message.entered_ms, dead_letter }
-}
-
-fn store_error(error: crate::store::StoreError) -> BrokerError {
-    BrokerError::Store(error.0)
 }

@@ -23,7 +23,7 @@ impl Core {
     ) -> Result<Purged, BrokerError> {
         let purged = {
             let state = self.open()?;
-            let queue = state.queue(project, id, &self.at())?;
+            let queue = state.queue(project, id)?;
             let stream = state.streams.get(&queue.row.stream()).ok_or(BrokerError::QueueNotFound)?;
             match group {
                 None => Purged {

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use crate::{
     broker::{
-        AckCounts,
+        AckCounts, FailureCause,
         embedded::{
             config::FailureCounting,
             state::receipt::{LeaseToken, Receipt, Seal},
         },
-        verdict::{BATCH_FAILED, FAILED, FailureCause, LEASE_EXPIRED, REJECTED},
+        verdict::{BATCH_FAILED, FAILED, LEASE_EXPIRED, REJECTED},
     },
     store::{FailureHistory, Settlement, StoredMessage},
 };

@@ -1,21 +1,20 @@
 //! The broker's state in memory: queues and groups, the streams and readers behind them, what is due when. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 
 use crate::{
     broker::{
-        BrokerError, GroupPath, ReasonCounts, RetentionPolicy, Stream as Which,
+        AlreadyLogged, BrokerError, GroupPath, ReasonCounts, RetentionPolicy, Stream as Which,
         embedded::{
-            background::heartbeat::PauseDetector,
             config::{EffectiveRetention, EmbeddedConfig},
             state::{
-                cursor::Cursor,
-                lease::{Lease, LeaseEnd, LeasedEntry},
-                lease_budget::LeaseBudget,
-                receipt::{LeaseToken, NewReceipts},
-                stream::{DelayQueue, Stream},
+                cursor::Cursor, delay_queue::DelayQueue, lease_budget::LeaseBudget, pause::PauseDetector,
+                receipt::LeaseToken, stream::Stream,
             },
         },
     },
@@ -23,11 +22,16 @@ use crate::{
 };
 use dms_protocol::queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag};
 
+pub(crate) mod alarms;
 pub(crate) mod cursor;
+pub(crate) mod delay_queue;
 pub(crate) mod label_filter;
 pub(crate) mod lease;
 pub(crate) mod lease_budget;
+pub(crate) mod leases;
+pub(crate) mod pause;
 pub(crate) mod receipt;
+mod retention;
 pub(crate) mod set_aside;
 pub(crate) mod stream;
 
@@ -66,8 +70,10 @@ pub(crate) struct State {
     pub(crate) timer_is_stale: bool,
     /// When the process was last seen running.
     pub(crate) pauses: PauseDetector,
-    /// No new work is taken.
+    /// The broker is closed: new calls are refused.
     pub(crate) closed: bool,
+    /// The store no longer belongs to this process, and why: every call is refused.
+    pub(crate) lost: Option<Arc<AlreadyLogged>>,
 }
 
 /// A queue.
@@ -128,21 +134,39 @@ impl State {
         queue.groups.push(row);
     }
 
+    /// # Errors
+    /// When the broker is closed, or its store is lost.
+    pub(crate) fn check_open(&self) -> Result<(), BrokerError> {
+        match &self.lost {
+            _ if self.closed => Err(BrokerError::Closed),
+            Some(lost) => Err(BrokerError::Store(lost.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Wakes every waiting consume call: the broker is closed, or its store is lost.
+    pub(crate) fn wake_all(&self) {
+        for cursor in self.cursors.values() {
+            cursor.wake.notify_waiters();
+            cursor.read_done.notify_waiters();
+        }
+    }
+
     /// A queue of a project.
     ///
     /// # Errors
     /// When there is none, or it is being created.
-    pub(crate) fn queue(&self, project: &ProjectId, queue: &QueueId, at: &At) -> Result<&QueueState, BrokerError> {
+    pub(crate) fn queue(&self, project: &ProjectId, queue: &QueueId) -> Result<&QueueState, BrokerError> {
         let queue = self.queues.get(queue).filter(|queue| queue.row.project == *project);
         let queue = queue.ok_or(BrokerError::QueueNotFound)?;
-        self.is_created(queue.row.number, at)?;
+        self.check_created(queue.row.number)?;
         Ok(queue)
     }
 
     /// # Errors
     /// When the queue or group with this number is still being created. That is known of those that this process has created.
-    fn is_created(&self, number: u32, At(now): &At) -> Result<(), BrokerError> {
-        if self.creating.get(&number).is_some_and(|ready| now < ready) {
+    fn check_created(&self, number: u32) -> Result<(), BrokerError> {
+        if self.creating.get(&number).is_some_and(|ready| Instant::now() < *ready) {
             Err(BrokerError::BeingCreated)
         } else {
             Ok(())
@@ -153,60 +177,15 @@ impl State {
     ///
     /// # Errors
     /// When there is none, it is being created, or the queue has no dead letters.
-    pub(crate) fn cursor_of(
-        &self,
-        path: &GroupPath,
-        which: Which,
-        at: &At,
-    ) -> Result<(&QueueState, CursorId), BrokerError> {
-        let queue = self.queue(&path.project, &path.queue, at)?;
+    pub(crate) fn cursor_of(&self, path: &GroupPath, which: Which) -> Result<(&QueueState, CursorId), BrokerError> {
+        let queue = self.queue(&path.project, &path.queue)?;
         let group = queue.group(&path.group)?;
-        self.is_created(group.number, at)?;
+        self.check_created(group.number)?;
         match which {
             Which::Messages => Ok((queue, group.cursor())),
             Which::DeadLetters if queue.row.max_consume_count.is_none() => Err(BrokerError::NoDeadLetters),
             Which::DeadLetters => Ok((queue, group.dead_letter_cursor())),
         }
-    }
-
-    /// Hands out a batch until `deadline`.
-    pub(crate) fn lease(
-        &mut self,
-        (project, cursor): (&ProjectId, CursorId),
-        new_receipts: &NewReceipts,
-        entries: Vec<LeasedEntry>,
-        skipped: Vec<std::ops::Range<u64>>,
-        deadline: Instant,
-    ) -> Option<&Lease> {
-        let leases = &mut self.cursors.get_mut(&cursor)?.leases;
-        let number = self.next_lease;
-        self.next_lease += 1;
-        let seals = new_receipts.seals().take(entries.len()).collect();
-        let project = project.clone();
-        let lease = Lease { project, token: new_receipts.batch, seals, entries, skipped, deadline, is_ending: false };
-        self.leased.add(&lease.project, cursor, lease.memory_bytes());
-        self.tokens.insert(new_receipts.batch, (cursor, number));
-        self.deadlines.insert((deadline, cursor, number));
-        Some(leases.entry(number).or_insert(lease))
-    }
-
-    /// Marks every lease that is not ending as settling, to be released.
-    pub(crate) fn take_open_leases(&mut self) -> Vec<(CursorId, u64, LeaseEnd)> {
-        let mut open = Vec::new();
-        for (cursor, leases) in self.cursors.iter_mut().map(|(number, cursor)| (*number, &mut cursor.leases)) {
-            for (number, lease) in leases.iter_mut().filter(|(_, lease)| !lease.is_ending) {
-                lease.is_ending = true;
-                open.push((cursor, *number, LeaseEnd::Released));
-            }
-        }
-        open
-    }
-
-    /// A lease is no more: neither its token nor its deadline means anything.
-    pub(crate) fn remove_lease(&mut self, cursor: CursorId, number: u64, lease: &Lease) {
-        self.leased.remove(&lease.project, cursor, lease.memory_bytes());
-        self.tokens.remove(&lease.token);
-        self.deadlines.remove(&(lease.deadline, cursor, number));
     }
 
     /// Removes a reader with its leases and wakes those who wait for it.
@@ -234,7 +213,3 @@ impl QueueState {
         self.groups.iter().find(|row| row.id == *group).ok_or(BrokerError::GroupNotFound)
     }
 }
-
-/// The time of a call, by the clock that nobody sets.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct At(pub(crate) Instant);

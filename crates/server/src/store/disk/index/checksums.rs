@@ -6,7 +6,7 @@
 
 use rusqlite::{Connection, Row, functions::FunctionFlags, types::ValueRef};
 
-use crate::store::disk::index::load::{IndexError, IndexResult};
+use crate::store::disk::index::error::{IndexError, IndexResult};
 
 /// The tables that are small, with the columns that their checksums cover.
 const SMALL_TABLES: &[(&str, &str)] = &[

@@ -4,64 +4,20 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
-use crate::{
-    broker::RetentionPolicy,
-    store::{
-        CursorId, CursorSnapshot, DelayQueueSnapshot, GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, Snapshot,
-        StreamId, StreamSnapshot,
-        disk::{
-            entry_times,
-            index::{
-                lookup,
-                settled_page::{PAGE_MESSAGES, SettledPage},
-            },
-            log::file_cache::{FileCache, ReadError},
+use crate::store::{
+    CursorId, CursorSnapshot, DelayQueueSnapshot, GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, RetentionPolicy,
+    Snapshot, StreamId, StreamSnapshot,
+    disk::{
+        index::{
+            error::{IndexError, IndexResult},
+            lookup,
+            rows::{StreamRow, cursor_row, page, stream_row},
         },
+        log::file_cache::FileCache,
     },
+    settled_page::PAGE_MESSAGES,
 };
 use dms_protocol::queue::{QueueId, QueueMode, QueueTag, TagFilter};
-
-/// What was read: the database's state for the broker, or what is wrong with it.
-pub(crate) type IndexResult<T> = Result<T, IndexError>;
-
-/// Why a database could not be read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum IndexError {
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error("{0}")]
-    Contradiction(String),
-}
-
-/// A stream's row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StreamRow {
-    /// The first message that is there.
-    pub(crate) low: u64,
-    /// The place of the next message.
-    pub(crate) next: u64,
-    /// When the last one entered.
-    pub(crate) newest: i64,
-    /// How many wait, in a lot.
-    pub(crate) delayed: u64,
-}
-
-/// A reader's row, less its rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CursorRow {
-    /// What it reads.
-    pub(crate) stream: StreamId,
-    /// The first message it was ever to be given.
-    pub(crate) start: u64,
-    /// Nothing from here on was handed out.
-    pub(crate) head: u64,
-    /// All pages before this are settled or expired.
-    pub(crate) page: u64,
-    /// Messages acknowledged.
-    pub(crate) consumed: u64,
-}
 
 /// Reads the snapshot.
 pub(crate) fn snapshot(conn: &Connection, files: &FileCache) -> IndexResult<Snapshot> {
@@ -86,50 +42,6 @@ pub(crate) fn snapshot(conn: &Connection, files: &FileCache) -> IndexResult<Snap
         groups.push(GroupSnapshot { row, cursor, dead_letters, dead_letter_cursor });
     }
     Ok(Snapshot { next_number, queues, groups })
-}
-
-/// Reads a stream's row.
-pub(crate) fn stream_row(conn: &Connection, stream: StreamId) -> rusqlite::Result<StreamRow> {
-    let mut select = conn.prepare_cached("SELECT low, next, newest, parked FROM streams WHERE number = ?1")?;
-    select.query_row([stream.0], |row| {
-        Ok(StreamRow { low: row.get(0)?, next: row.get(1)?, newest: row.get(2)?, delayed: row.get(3)? })
-    })
-}
-
-/// Reads a reader's row.
-pub(crate) fn cursor_row(conn: &Connection, cursor: CursorId) -> rusqlite::Result<CursorRow> {
-    let mut select =
-        conn.prepare_cached("SELECT stream, start, head, page, consumed FROM readers WHERE number = ?1")?;
-    select.query_row([cursor.0], |row| {
-        Ok(CursorRow {
-            stream: StreamId(row.get(0)?),
-            start: row.get(1)?,
-            head: row.get(2)?,
-            page: row.get(3)?,
-            consumed: row.get(4)?,
-        })
-    })
-}
-
-/// Reads a page; one that has no row is that of a reader who settled nothing there.
-pub(crate) fn page(conn: &Connection, cursor: CursorId, image: &CursorRow, number: u64) -> IndexResult<SettledPage> {
-    let mut select = conn.prepare_cached("SELECT bits, failures FROM settled WHERE reader = ?1 AND page = ?2")?;
-    let found = select
-        .query_row((cursor.0, number), |row| {
-            Ok(SettledPage::decode(row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?))
-        })
-        .optional()?;
-    match found {
-        Some(page) => {
-            page.map_err(|bad| IndexError::Contradiction(format!("{bad}: page {number} of reader {}", cursor.0)))
-        }
-        None => {
-            let mut page = SettledPage::default();
-            let before = image.start.saturating_sub(number * PAGE_MESSAGES).min(PAGE_MESSAGES);
-            page.settle_range(0..u16::try_from(before).unwrap_or(u16::MAX));
-            Ok(page)
-        }
-    }
 }
 
 fn all<T>(conn: &Connection, sql: &str, row: fn(&Row<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {
@@ -189,7 +101,7 @@ fn stream_snapshot(conn: &Connection, files: &FileCache, stream: StreamId) -> In
         let last = next.saturating_sub(1);
         return Err(IndexError::Contradiction(format!("messages {low} to {last} of stream {} are missing", stream.0)));
     };
-    let oldest = entry_times::oldest(conn, files, (stream, low, newest))?;
+    let oldest = oldest(conn, files, (stream, low, newest))?;
     Ok(StreamSnapshot { low, next, oldest, newest })
 }
 
@@ -214,4 +126,21 @@ fn cursor_snapshot(conn: &Connection, cursor: CursorId) -> IndexResult<CursorSna
         ready.extend(open.filter(|(place, _)| (first..image.head).contains(place)));
     }
     Ok(CursorSnapshot { head: image.head, consumed: image.consumed, ready, rule })
+}
+
+/// When the first message of a stream entered, for a store that is being opened: damage to that message is no reason not to open.
+fn oldest(
+    conn: &Connection,
+    files: &FileCache,
+    (stream, low, newest): (StreamId, u64, i64),
+) -> Result<Option<i64>, rusqlite::Error> {
+    let mut next = low;
+    loop {
+        let found = lookup::runs(conn, stream, next, 1)?;
+        let Some(run) = found.into_iter().find(|run| run.end() > next) else { return Ok(Some(newest)) };
+        if let Some(entered_ms) = files.first_time(&run, next) {
+            return Ok(Some(entered_ms));
+        }
+        next = run.end();
+    }
 }

@@ -6,10 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::store::{
     StreamId,
-    disk::{
-        index::{checksums, schema::PLACE_BITS},
-        log::position::{Position, Run},
-    },
+    disk::index::{checksums, schema::PLACE_BITS},
+    position::{Position, Run},
 };
 
 /// The columns that [`run`] reads.

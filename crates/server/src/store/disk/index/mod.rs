@@ -5,9 +5,11 @@
 //! `page` is what is settled of a reader, and `sums` guards the rows, and `sweep` does what nobody waits for.
 
 pub(crate) mod checksums;
+pub(crate) mod error;
 pub(crate) mod load;
 pub(crate) mod lookup;
+pub(crate) mod open;
+pub(crate) mod rows;
 pub(crate) mod schema;
-pub(crate) use crate::store::settled_page;
 mod sweep;
 pub(crate) mod writer;

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::store::{
     StreamId,
     disk::index::{
-        load::{IndexError, IndexResult},
+        error::{IndexError, IndexResult},
         lookup::id,
         writer::Writer,
     },

@@ -6,23 +6,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
-    broker::RetentionPolicy,
     clock::whole_ms,
     store::{
-        CursorId, GroupRow, QueueRow, Record, Settlement, StreamId,
+        CursorId, GroupRow, QueueRow, Record, RetentionPolicy, Settlement, StreamId,
         disk::{
             index::{
                 checksums,
-                load::{self, CursorRow, IndexError, IndexResult, StreamRow},
+                error::{IndexError, IndexResult},
                 lookup::id,
-                settled_page::{PAGE_MESSAGES, SettledPage, locate},
+                rows::{self, CursorRow, StreamRow},
             },
-            log::{
-                frame::Change,
-                position::{Position, Run},
-            },
+            log::frame::Change,
             memtable::IndexBatch,
         },
+        position::{Position, Run},
+        settled_page::{PAGE_MESSAGES, SettledPage, locate},
     },
 };
 use dms_protocol::queue::{GroupId, QueueId, QueueTag};
@@ -447,7 +445,7 @@ impl Writer {
             let first = (number, image.page);
             let full = match self.pages.get(&first) {
                 Some(page) => page.is_full(),
-                None => load::page(&self.conn, number, &image, image.page)?.is_full(),
+                None => rows::page(&self.conn, number, &image, image.page)?.is_full(),
             };
             if !full {
                 return Ok(());
@@ -462,7 +460,7 @@ impl Writer {
     fn stream(&mut self, number: StreamId) -> IndexResult<&mut StreamRow> {
         self.dirty.streams.insert(number);
         if !self.streams.contains_key(&number) {
-            let image = load::stream_row(&self.conn, number)?;
+            let image = rows::stream_row(&self.conn, number)?;
             self.streams.insert(number, image);
         }
         self.streams.get_mut(&number).ok_or_else(|| IndexError::Contradiction(format!("no stream {}", number.0)))
@@ -472,7 +470,7 @@ impl Writer {
     fn cursor(&mut self, number: CursorId) -> IndexResult<&mut CursorRow> {
         self.dirty.cursors.insert(number);
         if !self.cursors.contains_key(&number) {
-            let image = load::cursor_row(&self.conn, number)?;
+            let image = rows::cursor_row(&self.conn, number)?;
             self.cursors.insert(number, image);
         }
         self.cursors.get_mut(&number).ok_or_else(|| IndexError::Contradiction(format!("no reader {}", number.0)))
@@ -487,7 +485,7 @@ impl Writer {
         let key = (number, page);
         self.dirty.pages.insert(key);
         if !self.pages.contains_key(&key) {
-            let loaded = load::page(&self.conn, number, &image, page)?;
+            let loaded = rows::page(&self.conn, number, &image, page)?;
             self.pages.insert(key, loaded);
         }
         Ok(self.pages.get_mut(&key))

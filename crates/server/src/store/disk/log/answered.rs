@@ -12,9 +12,9 @@ use std::{
 
 use bytes::{Buf, BufMut};
 
-use crate::store::disk::{
-    file_ops::{self, pread},
-    log::position::Position,
+use crate::store::{
+    disk::file_ops::{self, pread},
+    position::Position,
 };
 
 pub(crate) const NAME: &str = "answered";

@@ -3,8 +3,8 @@
 //! What a frame changes has to be known, or nothing behind it can be believed; its messages need not be whole for that. Two kinds
 //! of damage leave no doubt: bytes that changed inside messages alone, and a single bit anywhere.
 
-use crate::store::disk::log::{
-    frame::{self, Change, FRAME_HEADER, Items, frame_checksum},
+use crate::store::{
+    disk::log::frame::{self, Change, FRAME_HEADER, Items, frame_checksum},
     position::Position,
     run::checksum_difference,
 };

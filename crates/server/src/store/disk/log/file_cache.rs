@@ -14,13 +14,10 @@ use crate::store::{
     disk::{
         file_ops::{self, pread},
         locked,
-        log::{
-            named,
-            position::Run,
-            run::{self, Corrupt, MESSAGE_HEADER, RUN_BYTES, RUN_HEADER, RunContent},
-            segment::LogDirectory,
-        },
+        log::segment::{LogDirectory, named},
     },
+    position::Run,
+    run::{self, Corrupt, MESSAGE_HEADER, RUN_BYTES, RUN_HEADER, RunContent},
 };
 
 /// How many files are kept open: what is read is mostly at the ends of a few backlogs.
@@ -167,6 +164,12 @@ impl FileCache {
             }
         }
         Ok(self.read(run)?.times())
+    }
+
+    /// The first entry time in a run that can be read, of a message from `from` on.
+    pub(crate) fn first_time(&self, run: &Run, from: u64) -> Option<i64> {
+        let times = self.times(run).ok()?;
+        times.into_iter().filter(|(seq, _)| *seq >= from).find_map(|(_, entered_ms)| entered_ms)
     }
 
     fn times_by_heads(&self, run: &Run) -> Result<Vec<(u64, Option<i64>)>, ReadError> {

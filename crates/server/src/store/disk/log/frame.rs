@@ -15,13 +15,10 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-pub(crate) use crate::store::run::four_bytes;
 use crate::store::{
     Record, StoredMessage, StreamId,
-    disk::log::{
-        position::{Position, Run},
-        run::{self, Corrupt, MESSAGE_HEADER, RUN_BYTES, RUN_HEADER},
-    },
+    position::{Position, Run},
+    run::{self, Corrupt, MESSAGE_HEADER, RUN_BYTES, RUN_HEADER, four_bytes},
 };
 
 /// What a frame begins with.

@@ -4,12 +4,10 @@
 //! that are already its own, and a disk that is full refuses the next file and not what fits into this one. Then only new messages
 //! are refused: a file is kept for everything else (`reserve`), and the end of each file for commits without messages.
 
-pub(crate) use crate::store::{position, run};
-
 use std::{
     fs::File,
-    io::{self, ErrorKind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    io::{self},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,119 +15,26 @@ use tokio::time::Instant;
 
 use crate::store::{
     disk::{
-        file_ops::{self, pread},
+        file_ops::{self},
         log::{
             answered::{AnsweredFile, AnsweredMark},
             frame::Frame,
-            position::Position,
-            segment::{LogDirectory, SEGMENT_HEADER},
+            next_segment::{ACK_RESERVE_FRACTION, NextSegment, size_for},
+            segment::{SEGMENT_HEADER, named},
+            zeros::wipe,
         },
-        reserve::Reserve,
     },
-    full::is_full,
+    position::Position,
 };
 
 pub(crate) mod answered;
 pub(crate) mod damaged_frame;
 pub(crate) mod file_cache;
 pub(crate) mod frame;
+pub(crate) mod frame_reader;
+pub(crate) mod next_segment;
 pub(crate) mod segment;
-
-/// How many bytes are written at once where zeros are wanted.
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-
-/// The part of a file that messages leave to acknowledgements: one part of so many.
-const ACK_RESERVE_FRACTION: u64 = 64;
-
-/// The file that the log goes on with, made before it is needed.
-#[derive(Debug)]
-pub(crate) struct NextSegment {
-    directory: LogDirectory,
-    /// How large a file is made.
-    size: u64,
-    made: Mutex<NextSegmentState>,
-    reserve: Arc<Reserve>,
-}
-
-#[derive(Debug)]
-struct NextSegmentState {
-    number: u64,
-    file: Option<File>,
-    /// Whether a part of the file may be there: it could neither be made nor removed.
-    partial: bool,
-}
-
-impl NextSegment {
-    /// Files from this number on, the first of them made already where there is a `file`.
-    pub(crate) fn from(
-        directory: LogDirectory,
-        number: u64,
-        size: u64,
-        file: Option<File>,
-        reserve: Arc<Reserve>,
-    ) -> Self {
-        Self { directory, size, made: Mutex::new(NextSegmentState { number, file, partial: false }), reserve }
-    }
-
-    /// Makes the file unless it is made already. The log waits for it only if it needs it meanwhile.
-    pub(crate) fn make(&self) -> io::Result<()> {
-        let mut made = self.lock();
-        if made.file.is_none() {
-            made.file = Some(self.create(&mut made, self.size)?);
-        }
-        Ok(())
-    }
-
-    /// Whether there is one.
-    pub(crate) fn is_made(&self) -> bool {
-        // One that is being made will be.
-        self.made.try_lock().map_or(true, |made| made.file.is_some())
-    }
-
-    /// Gives the file, for a frame of this length at least. On a full disk it is the one that is kept, unless messages are new.
-    fn take(&self, length: u64, are_new: bool) -> io::Result<(u64, File)> {
-        let mut made = self.lock();
-        let needed = size_for(length);
-        let file = match made.file.take() {
-            Some(file) if needed <= self.size => file,
-            Some(file) => {
-                let enlarged = self.directory.enlarge(&file, made.number, needed);
-                if let Err(error) = enlarged {
-                    made.file = Some(file);
-                    return Err(named(&error, &self.directory, made.number));
-                }
-                file
-            }
-            None => match self.create(&mut made, self.size.max(needed)) {
-                Err(error) if !are_new && is_full(error.kind()) => {
-                    let kept = self.reserve.give_to_log(&self.directory, made.number, needed);
-                    made.partial = kept.is_err() && self.directory.file(made.number).exists();
-                    kept.map_err(|_| error)?
-                }
-                created => created?,
-            },
-        };
-        made.number += 1;
-        Ok((made.number - 1, file))
-    }
-
-    fn create(&self, made: &mut NextSegmentState, size: u64) -> io::Result<File> {
-        let NextSegmentState { number, partial, .. } = made;
-        if *partial {
-            file_ops::remove(&self.directory.file(*number)).map_err(|error| named(&error, &self.directory, *number))?;
-            *partial = false;
-        }
-        self.directory.create(*number, size).map_err(|error| {
-            // One that was there before is not ours to remove.
-            *partial = error.kind() != ErrorKind::AlreadyExists && self.directory.file(*number).exists();
-            named(&error, &self.directory, *number)
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, NextSegmentState> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub(crate) mod zeros;
 
 /// The end of the log.
 #[derive(Debug)]
@@ -253,51 +158,10 @@ impl Log {
     }
 }
 
-/// How large a file is that has room for a frame of this length.
-fn size_for(length: u64) -> u64 {
-    (length + SEGMENT_HEADER) * ACK_RESERVE_FRACTION / (ACK_RESERVE_FRACTION - 1) + ACK_RESERVE_FRACTION
-}
-
 /// Writes bytes and waits until they are on the disk; gives how long the disk took.
 fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<Duration> {
     file_ops::write(file, bytes, offset)?;
     let begun = Instant::now();
     file_ops::sync_data(file)?;
     Ok(begun.elapsed())
-}
-
-/// Makes bytes zeros, on the disk too. They are written whatever is read there: after a sync that failed, that may not be what is on the
-/// disk, and zeros that were written before it are not written again by another sync.
-fn wipe(file: &File, from: u64, until: u64) -> io::Result<()> {
-    let mut begin = from;
-    while begin < until {
-        let length = usize::try_from(until - begin).unwrap_or(ZEROS.len()).min(ZEROS.len());
-        file_ops::write(file, &ZEROS[..length], begin)?;
-        begin += length as u64;
-    }
-    file_ops::sync_all(file)
-}
-
-/// Makes everything behind a place of a file zeros, on the disk too, whatever is read there (see `wipe`): another process may have failed
-/// to. The file keeps its length throughout: a shorter one is damage.
-pub(crate) fn clear(file: &File, from: u64, size: u64) -> io::Result<()> {
-    let (mut begin, mut found) = (from, vec![0; ZEROS.len()]);
-    while begin < size {
-        let length = usize::try_from(size - begin).unwrap_or(ZEROS.len()).min(ZEROS.len());
-        let (look, zeros) = (&mut found[..length], &ZEROS[..length]);
-        pread::read(file, look, begin)?;
-        // Most of it was never written; to write it would be 32 MiB for nothing.
-        if look != zeros || !pread::is_hole(file, begin, length as u64) {
-            file_ops::write(file, zeros, begin)?;
-        }
-        begin += length as u64;
-    }
-    file_ops::sync_all(file)
-}
-
-/// What went wrong with a file of the log, for whoever reads the error.
-pub(crate) fn named(error: &io::Error, directory: &LogDirectory, segment: u64) -> io::Error {
-    let kind = error.kind();
-    let full = if kind == ErrorKind::StorageFull { "; make room on the disk" } else { "" };
-    io::Error::new(kind, format!("{}: {error}{full}", directory.file(segment).display()))
 }

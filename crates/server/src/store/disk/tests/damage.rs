@@ -3,18 +3,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::store::disk::log::{position, run};
-use crate::store::disk::tools::rebuild;
-use crate::{
-    broker::RetentionPolicy,
-    store::{
-        CursorId, StoredMessage,
-        disk::{
-            tests::{ALL, queue, tidy_up},
-            *,
-        },
-        memory::MemoryStore,
+use crate::store::{
+    CursorId, RetentionPolicy, StoredMessage,
+    disk::{
+        tests::{ALL, queue, tidy_up},
+        tools::rebuild,
+        *,
     },
+    memory::MemoryStore,
+    position, run,
 };
 use dms_protocol::message::DeadLetterInfo;
 

@@ -1,11 +1,10 @@
 //! What goes on when the disk is full, and what it takes to go on with all.
 #![allow(clippy::unwrap_used)]
 
-use crate::store::disk::tests::small_disk;
 use crate::store::{
     Settlement, StoredMessage,
     disk::{
-        tests::{ALL, appended, count, group, log_file, log_files, places, queue, settled, tidy_up},
+        tests::{ALL, appended, count, group, log_file, log_files, places, queue, settled, small_disk, tidy_up},
         *,
     },
 };

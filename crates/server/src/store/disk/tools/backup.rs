@@ -19,16 +19,16 @@ use crate::store::{
     disk::{
         DiskStore,
         file_ops::{private, sync_directory},
+        layout::{DATABASE, INITIALIZED, LOCK, LOG, MANIFEST},
         locked,
-        log::{answered::AnsweredFile, position::Position},
-        open::{DATABASE, INITIALIZED, LOCK, LOG, create},
+        log::answered::AnsweredFile,
+        open::create,
         released,
-        tools::repair::RepairError,
+        tools::error::RepairError,
     },
+    position::Position,
 };
 
-/// The list of a copy's files, in the copy.
-pub(crate) const MANIFEST: &str = "backup.json";
 const CHUNK: usize = 1024 * 1024;
 
 /// What a copy consists of.

@@ -2,5 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod error;
 pub mod rebuild;
 pub mod repair;
+mod shadow;

@@ -20,21 +20,26 @@ use crate::store::{
         file_ops::{self, pread},
         index::{
             checksums,
-            load::{IndexError, IndexResult, stream_row},
-            lookup, schema,
+            error::{IndexError, IndexResult},
+            lookup,
+            open::{connect, explain},
+            rows::stream_row,
+            schema,
             writer::Writer,
         },
+        layout::{DATABASE, LOG},
         log::{
             damaged_frame,
             file_cache::{FileCache, ReadError},
             frame::{self, Change},
-            position::{Position, Run},
-            segment::{FrameReader, LogDirectory, SEGMENT_HEADER},
+            frame_reader::FrameReader,
+            segment::{LogDirectory, SEGMENT_HEADER},
         },
         memtable::IndexBatch,
-        open::{DATABASE, DataDir, LOG, connect, explain},
-        tools::repair::RepairError,
+        open::DataDir,
+        tools::error::RepairError,
     },
+    position::{Position, Run},
 };
 
 /// What came of it.

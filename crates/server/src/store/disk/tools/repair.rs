@@ -15,16 +15,23 @@ use crate::store::{
     disk::{
         DiskStore,
         file_ops::{self, pread, private},
+        layout::LOG,
         log::{
             answered::{self, AnsweredMark},
-            clear, damaged_frame,
+            damaged_frame,
             frame::{self, FRAME_HEADER, ITEM_HEADER},
-            position::Position,
-            segment::{FrameReader, LogDirectory, SEGMENT_HEADER},
+            frame_reader::FrameReader,
+            segment::{LogDirectory, SEGMENT_HEADER},
+            zeros::clear,
         },
-        open::{DataDir, LOG},
-        tools::check::{Shadow, hold},
+        open::DataDir,
+        tools::{
+            error::RepairError,
+            shadow::{Shadow, hold},
+        },
     },
+    position::Position,
+    run::four_bytes,
 };
 
 /// What stands for a commit that was given up.
@@ -56,17 +63,6 @@ pub struct Dropped {
     pub end: bool,
     #[serde(skip)]
     segment: u64,
-}
-
-/// Why a repair was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum RepairError {
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error("{0}")]
-    Impossible(String),
-    #[error("{}: {source}", path.display())]
-    File { path: PathBuf, source: io::Error },
 }
 
 /// What of a directory cannot be read and keeps it from opening. Nothing is changed.
@@ -251,11 +247,11 @@ fn nothing(log: u32, one: &Dropped) -> Option<BytesMut> {
         let blanks = if number + 1 == one.commit + one.commits { spare } else { 0 };
         let mut items = BytesMut::new();
         items.put_u8(frame::RECORD);
-        items.put_u32_le(frame::four_bytes(GIVEN_UP_RECORD.len() + blanks));
+        items.put_u32_le(four_bytes(GIVEN_UP_RECORD.len() + blanks));
         items.put_slice(GIVEN_UP_RECORD);
         items.put_bytes(b' ', blanks);
         bytes.put_slice(&frame::MARK);
-        bytes.put_u32_le(frame::four_bytes(items.len()));
+        bytes.put_u32_le(four_bytes(items.len()));
         bytes.put_u64_le(number);
         bytes.put_u32_le(frame::frame_checksum(log, number, &items));
         bytes.put_slice(&items);

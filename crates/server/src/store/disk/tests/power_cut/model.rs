@@ -5,12 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    broker::RetentionPolicy,
-    store::{
-        CursorSnapshot, DelayQueueSnapshot, GroupRow, QueueRow, Settlement, StoredMessage, StreamSnapshot,
-        disk::{tests::ALL, *},
-    },
+use crate::store::{
+    CursorSnapshot, DelayQueueSnapshot, GroupRow, QueueRow, RetentionPolicy, Settlement, StoredMessage, StreamSnapshot,
+    disk::{tests::ALL, *},
 };
 use dms_protocol::queue::{QueueId, QueueTag, TagFilter};
 

@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    broker::RetentionPolicy,
-    store::{
-        CursorId, GroupRow, QueueRow, Settlement, StoredMessage,
-        disk::{
-            tests::power_cut::model::{Model, Stream},
-            *,
-        },
+use crate::store::{
+    CursorId, GroupRow, QueueRow, RetentionPolicy, Settlement, StoredMessage,
+    disk::{
+        tests::power_cut::model::{Model, Stream},
+        *,
     },
 };
 use dms_protocol::{

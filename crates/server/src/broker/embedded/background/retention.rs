@@ -1,0 +1,45 @@
+//! Deletes messages: those that were kept long enough, and those that every group has settled.
+
+use tokio::time::Instant;
+
+use crate::{
+    broker::{
+        BrokerError,
+        embedded::{command::Command, core::Core, state::alarms::MAX_EXPIRED},
+    },
+    store::StreamId,
+};
+
+/// Deletes messages from the front of a stream that entered before `until_ms`.
+pub(crate) async fn expire(core: &Core, stream: StreamId, low: u64, until_ms: i64) -> Result<(), BrokerError> {
+    let entry_time_bound = core.lock().expire_by_bound(stream, low, until_ms);
+    if let Some((low, oldest)) = entry_time_bound {
+        return core.submit(Command::Expire { stream, low, oldest: Some(oldest) }).outcome().await;
+    }
+    let entered = core.read_store(move |store| store.entered(stream, low, MAX_EXPIRED, until_ms)).await;
+    let entered = entered?;
+    let expired = entered.partition_point(|(_, entered_ms)| *entered_ms <= until_ms);
+    let kept = entered.get(expired);
+    let oldest = kept.or(entered.last()).map(|(_, entered_ms)| *entered_ms);
+    let low = match (kept, entered.last()) {
+        (Some((seq, _)), _) => *seq,
+        (None, Some((last, _))) => last + 1,
+        (None, None) => return Ok(()),
+    };
+    if expired == MAX_EXPIRED {
+        core.lock().check_expiry_again(stream);
+    }
+    core.submit(Command::Expire { stream, low, oldest }).outcome().await
+}
+
+/// Deletes the messages at the front of a stream that every reader has settled, one bounded piece.
+pub(crate) async fn drop_settled(core: &Core, stream: StreamId) -> Result<(), BrokerError> {
+    core.submit(Command::DropSettled(stream)).outcome().await?;
+    let mut state = core.lock();
+    if state.settled_prefix(stream).is_some()
+        && let Some(stream) = state.streams.get_mut(&stream)
+    {
+        stream.next_settled_check = Some(Instant::now());
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! What is due when: the end of leases and delays, retention.
+
+use tokio::time::Instant;
+
+use crate::{
+    broker::embedded::state::{State, retention::EXPIRY_INTERVAL},
+    clock::Clock,
+    store::{Damaged, StreamId},
+};
+
+/// The maximum number of messages that one step of retention deletes.
+pub(crate) const MAX_EXPIRED: usize = 1_000;
+
+impl State {
+    /// When the next thing is due.
+    pub(crate) fn next_alarm(&self, clock: &Clock) -> Option<Instant> {
+        let lapse = self.deadlines.iter().find(|(_, cursor, lease)| !self.is_ending_or_gone(*cursor, *lease));
+        let due = self
+            .delay_queues
+            .values()
+            .filter_map(|delay_queue| delay_queue.next_due)
+            .min()
+            .map(|due| clock.instant_of(due));
+        let expiry = self.streams.values().filter_map(|stream| {
+            let at = clock.instant_of(stream.expires_ms()?);
+            Some(stream.next_expiry_check.map_or(at, |look| look.max(at)))
+        });
+        let settled = self.streams.values().filter_map(|stream| stream.next_settled_check);
+        lapse.map(|(deadline, ..)| *deadline).into_iter().chain(due).chain(expiry).chain(settled).min()
+    }
+
+    /// The lots with something due, with their streams. Their times are unknown until they have been looked at.
+    pub(crate) fn take_due_delay_queues(&mut self, now_ms: i64) -> Vec<(StreamId, StreamId)> {
+        let mut due = Vec::new();
+        for (number, delay_queue) in &mut self.delay_queues {
+            if delay_queue.next_due.is_some_and(|next| next <= now_ms) {
+                delay_queue.next_due = None;
+                due.push((*number, delay_queue.stream));
+            }
+        }
+        due
+    }
+
+    /// Damaged messages were found among those of a lot that are due first. There may be more behind them.
+    pub(crate) fn set_aside_due(&mut self, number: StreamId, damaged: Vec<Damaged>) {
+        self.log_damaged_due(number, &damaged);
+        if let Some(delay_queue) = self.delay_queues.get_mut(&number) {
+            // What was purged during the read is gone.
+            let low = delay_queue.low;
+            for one in damaged.into_iter().filter(|one| one.seq >= low) {
+                delay_queue.look_at(one.entered_ms.unwrap_or_default());
+                delay_queue.set_aside.add(one);
+            }
+        }
+    }
+
+    pub(crate) fn look_at_delay_queue(&mut self, delay_queue: StreamId, due: i64) {
+        if let Some(delay_queue) = self.delay_queues.get_mut(&delay_queue) {
+            delay_queue.look_at(due);
+        }
+    }
+
+    /// The streams with expired messages: where they begin, and the time up to which messages expired.
+    pub(crate) fn take_expiring(&mut self, clock: &Clock) -> Vec<(StreamId, u64, i64)> {
+        let (now, now_ms) = (Instant::now(), clock.now_ms());
+        let mut expiring = Vec::new();
+        for (number, stream) in &mut self.streams {
+            let due = stream.expires_ms().is_some_and(|at| at <= now_ms);
+            if due && stream.next_expiry_check.is_none_or(|look| look <= now) {
+                stream.next_expiry_check = Some(now + EXPIRY_INTERVAL);
+                expiring.push((*number, stream.low, now_ms.saturating_sub(stream.retention.retention_ms)));
+            }
+        }
+        expiring
+    }
+
+    /// Where a stream begins after one step, and with which time, if what is left of it counts as having entered at the opening of
+    /// the store, and that was long enough ago.
+    pub(crate) fn expire_by_bound(&mut self, stream: StreamId, low: u64, until_ms: i64) -> Option<(u64, i64)> {
+        let stream = self.streams.get_mut(&stream)?;
+        let bound = stream.entry_time_bound.filter(|bound| low < bound.below && bound.entered_ms <= until_ms)?;
+        stream.next_expiry_check = None;
+        Some((bound.below.min(low + MAX_EXPIRED as u64), bound.entered_ms))
+    }
+
+    /// More of a stream has expired than one step deletes.
+    pub(crate) fn check_expiry_again(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.next_expiry_check = None;
+        }
+    }
+}

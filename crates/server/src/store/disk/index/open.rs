@@ -1,0 +1,154 @@
+//! Opens the database of the index: the checks before a file is believed, and its settings.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, config::DbConfig};
+
+use crate::store::{
+    OpenError,
+    disk::{
+        file_ops,
+        index::{checksums, schema},
+        open::DataDir,
+    },
+    disk::{index::error::IndexError, log::file_cache::ReadError},
+    error::is_full,
+};
+
+/// The shortest database there can be: one page of the smallest size.
+const MIN_DATABASE_BYTES: u64 = 512;
+
+impl DataDir {
+    /// What it means for whoever starts the server that the store could not be read.
+    pub(crate) fn explain(&self, error: IndexError) -> OpenError {
+        match error {
+            IndexError::Sqlite(error) => explain(&self.database(), &error),
+            IndexError::Contradiction(reason) => OpenError::Damaged { file: self.database(), reason },
+            IndexError::Read(ReadError::Io(error)) if is_full(error.kind()) => self.unusable(error),
+            IndexError::Read(error) => OpenError::Damaged { file: self.log_directory(), reason: error.to_string() },
+        }
+    }
+
+    /// A connection that only looks things up.
+    pub(crate) fn connect_reader(&self) -> Result<Connection, OpenError> {
+        let file = self.database();
+        let reader = connect(&file).and_then(|reader| {
+            reader.pragma_update(None, "query_only", true)?;
+            reader.pragma_update(None, "cache_size", -4_096)?;
+            Ok(reader)
+        });
+        reader.map_err(|error| explain(&file, &error))
+    }
+
+    /// Opens the database, created if the directory is new, brought up to date if it is older.
+    pub(crate) fn open_database(&mut self) -> Result<Connection, OpenError> {
+        let file = self.database();
+        let empty = std::fs::metadata(&file).map_or(true, |meta| meta.len() < MIN_DATABASE_BYTES);
+        if empty && self.begun {
+            return Err(OpenError::Damaged { file, reason: "it is missing or empty".to_owned() });
+        }
+        if is_cut_short(&file).map_err(|source| self.unusable(source))? {
+            return Err(OpenError::Damaged { file, reason: "its end is missing".to_owned() });
+        }
+        if !file.exists() {
+            // Made here, so that SQLite does not make it readable for everybody; its other files take over the permissions.
+            file_ops::create(&file).map_err(|source| self.unusable(source))?;
+        }
+        let mut conn = connect(&file).map_err(|error| explain(&file, &error))?;
+        #[cfg(test)]
+        crate::store::disk::tests::small_disk::limit_index(&conn, &file).map_err(|error| explain(&file, &error))?;
+        let version = recognise(&conn, &file)?;
+        let prepared = set_up(&mut conn, version);
+        prepared.map_err(|error| explain(&file, &error))?;
+        Ok(conn)
+    }
+}
+
+/// Whether the file is shorter than its header says. While there is a log, its end may be in there; a journal undoes what was begun.
+fn is_cut_short(file: &Path) -> io::Result<bool> {
+    let has_bytes = |ending| std::fs::metadata(file.with_extension(ending)).is_ok_and(|meta| meta.len() > 0);
+    if has_bytes("db-wal") || has_bytes("db-journal") || !file.exists() {
+        return Ok(false);
+    }
+    let mut header = [0; 32];
+    let length = File::open(file)?.take(32).read(&mut header)?;
+    // What is no database at all is found out by SQLite.
+    if length < header.len() || !header.starts_with(b"SQLite format 3\0") {
+        return Ok(false);
+    }
+    // The file format's offsets 16 (page size) and 28 (pages).
+    let page_size = u64::from(u16::from_be_bytes([header[16], header[17]]));
+    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
+    Ok(std::fs::metadata(file)?.len() < pages * page_size)
+}
+
+/// Opens one connection. Closing the last one does not checkpoint: letting go is as good as a crash, and as fast.
+pub(crate) fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open(file)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.busy_timeout(Duration::from_secs(10))?;
+    conn.set_prepared_statement_cache_capacity(128);
+    checksums::register(&conn)?;
+    Ok(conn)
+}
+
+/// What kind of file this is: its version, 0 for a new one.
+fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
+    let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let look = || -> rusqlite::Result<(i64, i64, i64)> {
+        // The schema is read first: of a file that is no database the header says nothing.
+        let tables = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+        Ok((tables, number("application_id")?, number("user_version")?))
+    };
+    let (tables, application, version) = look().map_err(|error| explain(file, &error))?;
+    if tables == 0 && application == 0 && version == 0 {
+        return Ok(0);
+    }
+    if application != i64::from(schema::APPLICATION_ID) {
+        return Err(OpenError::Foreign { file: file.to_owned() });
+    }
+    let version = usize::try_from(version).unwrap_or(0);
+    if version < schema::OLDEST_VERSION {
+        return Err(OpenError::Older { file: file.to_owned(), found: version });
+    }
+    if version > schema::VERSION {
+        return Err(OpenError::Newer { file: file.to_owned(), found: version, known: schema::VERSION });
+    }
+    Ok(version)
+}
+
+/// Brings the tables up to date, on the disk: without them the log is nobody's. What the index loses later in a crash it takes
+/// from the log again.
+fn set_up(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "cache_size", -16_384)?;
+    if version < schema::VERSION {
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        schema::migrate(conn, version)?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    }
+    conn.pragma_update(None, "synchronous", "NORMAL")
+}
+
+/// Whether SQLite needs room that the disk does not have.
+pub(crate) fn sqlite_is_full(error: &rusqlite::Error) -> bool {
+    // Of its shared memory it says nothing more than that it could not be made larger.
+    let is_memory = |code: rusqlite::ffi::Error| code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull) || error.sqlite_error().copied().is_some_and(is_memory)
+}
+
+/// What SQLite's refusal means for whoever starts the server.
+pub(crate) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
+    let file = file.to_owned();
+    match error.sqlite_error_code() {
+        _ if sqlite_is_full(error) => OpenError::Full { file, reason: error.to_string() },
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign { file },
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { file, reason: error.to_string() },
+        _ => OpenError::Unusable { file, reason: error.to_string() },
+    }
+}

@@ -1,0 +1,169 @@
+//! Reads frames from a file of the log, one after the other, and looks at what follows the last one.
+
+use std::{fs::File, io};
+
+use crate::store::disk::{
+    file_ops::{self, pread},
+    log::frame::{FRAME_HEADER, FrameHeader, MARK},
+};
+
+/// What a disk writes as a whole, or at least so many bytes.
+const SECTOR: u64 = 512;
+/// Bytes that one look at what is behind the frames reads.
+const READ_BYTES: usize = 64 * 1024;
+static ZEROS: [u8; READ_BYTES] = [0; READ_BYTES];
+
+/// FrameReader of a file, one after the other.
+#[derive(Debug)]
+pub(crate) struct FrameReader<'a> {
+    file: &'a File,
+    log: u32,
+    /// Where the next frame begins.
+    pub(crate) offset: u64,
+    size: u64,
+}
+
+impl<'a> FrameReader<'a> {
+    /// The frames from a place on.
+    pub(crate) fn from(file: &'a File, log: u32, offset: u64) -> io::Result<Self> {
+        Ok(Self { file, log, offset, size: file.metadata()?.len() })
+    }
+
+    /// The next frame with its items and where it begins; `None` where none is whole.
+    pub(crate) fn next(&mut self) -> io::Result<Option<(FrameHeader, Vec<u8>, u64)>> {
+        let at = self.offset;
+        let found = self.frame_at(at)?;
+        if let Some((head, _)) = &found {
+            self.offset += (FRAME_HEADER + head.length) as u64;
+        }
+        Ok(found.map(|(head, items)| (head, items, at)))
+    }
+
+    /// Writes what is between a place and the next frame again, as it is.
+    pub(crate) fn rewrite(&self, begin: u64) -> io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(self.offset.saturating_sub(begin)).unwrap_or(0)];
+        pread::read(self.file, &mut bytes, begin)?;
+        file_ops::write(self.file, &bytes, begin)
+    }
+
+    /// The head of a frame that would fit into the file, whether or not the frame is whole.
+    pub(crate) fn head_at(&self, at: u64) -> io::Result<Option<FrameHeader>> {
+        let left = self.size.saturating_sub(at);
+        if left < FRAME_HEADER as u64 {
+            return Ok(None);
+        }
+        let mut head = [0; FRAME_HEADER];
+        pread::read(self.file, &mut head, at)?;
+        Ok(FrameHeader::read(&head).filter(|head| head.length as u64 <= left - FRAME_HEADER as u64))
+    }
+
+    /// Whether a frame of this number begins at a place. A few bits of its head may have changed; one that was lost differs in more.
+    pub(crate) fn begins_like(&self, at: u64, number: u64) -> io::Result<bool> {
+        if self.size.saturating_sub(at) < FRAME_HEADER as u64 {
+            return Ok(false);
+        }
+        let mut head = [0; FRAME_HEADER];
+        pread::read(self.file, &mut head, at)?;
+        let expected = MARK.into_iter().chain(number.to_le_bytes());
+        let found = head[..4].iter().chain(&head[8..16]);
+        let changed: u32 = expected.zip(found).map(|(expected, found)| (expected ^ found).count_ones()).sum();
+        Ok(changed <= 8)
+    }
+
+    /// Whether nothing was written at a place: the frames end there.
+    pub(crate) fn is_unwritten(&self, at: u64) -> io::Result<bool> {
+        let mut head = [0; FRAME_HEADER];
+        if self.size.saturating_sub(at) >= FRAME_HEADER as u64 {
+            pread::read(self.file, &mut head, at)?;
+        }
+        Ok(head == [0; FRAME_HEADER])
+    }
+
+    /// The bytes from a place to the next whole frame, or to the end of the file.
+    pub(crate) fn until_next_frame(&self, at: u64) -> io::Result<Vec<u8>> {
+        let end = self.next_whole(at)?.unwrap_or(self.size);
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(at)).unwrap_or(0)];
+        pread::read(self.file, &mut bytes, at)?;
+        Ok(bytes)
+    }
+
+    /// Where the next whole frame begins behind a place.
+    pub(crate) fn next_whole(&self, at: u64) -> io::Result<Option<u64>> {
+        let (mut begin, mut bytes) = (at + 1, vec![0; READ_BYTES]);
+        while begin < self.size {
+            let length = usize::try_from(self.size - begin).unwrap_or(READ_BYTES).min(READ_BYTES);
+            let look = &mut bytes[..length];
+            pread::read(self.file, look, begin)?;
+            if *look != ZEROS[..length] {
+                for (place, window) in look.windows(MARK.len()).enumerate() {
+                    if window == MARK && self.frame_at(begin + place as u64)?.is_some() {
+                        return Ok(Some(begin + place as u64));
+                    }
+                }
+            }
+            begin = next_offset(begin, length, self.size);
+        }
+        Ok(None)
+    }
+
+    fn frame_at(&self, at: u64) -> io::Result<Option<(FrameHeader, Vec<u8>)>> {
+        let Some(head) = self.head_at(at)? else { return Ok(None) };
+        let mut items = vec![0; head.length];
+        pread::read(self.file, &mut items, at + FRAME_HEADER as u64)?;
+        Ok(head.fits(self.log, &items).then_some((head, items)))
+    }
+
+    /// What is behind the last frame.
+    pub(crate) fn rest(&self, number: u64) -> io::Result<Tail> {
+        let (mut begin, mut rest) = (self.offset, Tail::Zeros);
+        // Of the frame that a crash cut, as far as its head tells; one in two sectors may itself be cut.
+        let is_whole =
+            |head: &FrameHeader| head.number == number || self.offset % SECTOR + FRAME_HEADER as u64 <= SECTOR;
+        let torn = self.head_at(self.offset)?.filter(is_whole).map(|head| (FRAME_HEADER + head.length) as u64);
+        let mut bytes = vec![0; READ_BYTES];
+        while begin < self.size {
+            let length = usize::try_from(self.size - begin).unwrap_or(READ_BYTES).min(READ_BYTES);
+            let look = &mut bytes[..length];
+            pread::read(self.file, look, begin)?;
+            if *look != ZEROS[..length] {
+                let last = look.iter().rposition(|byte| *byte != 0).unwrap_or_default();
+                let bytes = begin + last as u64 + 1 - self.offset;
+                rest = Tail::Torn { bytes };
+                if torn.is_some_and(|torn| bytes > torn) || self.has_frame_above(number, look, begin)? {
+                    return Ok(Tail::FrameReader);
+                }
+            }
+            begin = next_offset(begin, length, self.size);
+        }
+        Ok(rest)
+    }
+
+    fn has_frame_above(&self, number: u64, bytes: &[u8], begin: u64) -> io::Result<bool> {
+        for (place, window) in bytes.windows(MARK.len()).enumerate() {
+            if window == MARK && self.frame_at(begin + place as u64)?.is_some_and(|(head, _)| head.number > number) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Where to look next: a mark may lie across the border of two looks.
+fn next_offset(begin: u64, length: usize, size: u64) -> u64 {
+    let border = if begin + length as u64 == size { 0 } else { MARK.len() - 1 };
+    begin + (length - border) as u64
+}
+
+/// What is behind the frames that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Nothing was ever written.
+    Zeros,
+    /// Something that is no frame: the one that a crash cut. Its last byte that is not zero is the `bytes`th.
+    Torn {
+        /// How many bytes to wipe.
+        bytes: u64,
+    },
+    /// More than a crash can cut: a later frame, or bytes behind the frame that is not whole.
+    FrameReader,
+}

@@ -1,0 +1,16 @@
+//! [`RepairError`]: why a tool could not do its work on a data directory.
+
+use std::{io, path::PathBuf};
+
+use crate::store::OpenError;
+
+/// Why a repair was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Impossible(String),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+}

@@ -1,0 +1,96 @@
+//! A shadow of a data directory, which is opened in its place: what opening would do is seen without changing the directory.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rusqlite::Connection;
+
+use crate::store::{
+    OpenError,
+    disk::{
+        layout::{DATABASE, LOCK, LOG},
+        open::create,
+    },
+};
+
+/// Keeps other processes out of a directory, without a trace.
+pub(crate) fn hold(dir: &Path) -> Result<File, OpenError> {
+    let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+    let lock = File::open(dir.join(LOCK)).map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned(), pid: None }),
+        Err(TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+/// A directory that is opened in place of another.
+pub(crate) struct Shadow {
+    pub(crate) path: PathBuf,
+    /// The log's own number, where the index says it.
+    pub(crate) log: Option<u32>,
+}
+
+impl Shadow {
+    pub(crate) fn of(dir: &Path) -> io::Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("dms-worker-check-{}-{number}", std::process::id()));
+        let mut shadow = Self { path, log: None };
+        create(&shadow.path.join(LOG))?;
+        for name in [DATABASE, "dms.db-wal", LOCK, "log/answered"] {
+            copy_if_there(&dir.join(name), &shadow.path.join(name))?;
+        }
+        let known = known(&shadow.path.join(DATABASE));
+        shadow.log = known.map(|(log, _)| log);
+        let written = known.map_or(0, |(_, segment)| segment);
+        for entry in std::fs::read_dir(dir.join(LOG))? {
+            let entry = entry?;
+            let (from, to) = (entry.path(), shadow.path.join(LOG).join(entry.file_name()));
+            let number = from.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            match number {
+                Some(number) if number < written => link(&from, &to)?,
+                Some(_) => drop(std::fs::copy(&from, &to)?),
+                None => {}
+            }
+        }
+        Ok(shadow)
+    }
+
+    /// The same text about the directory itself.
+    pub(crate) fn real(&self, text: &str, dir: &Path) -> String {
+        text.replace(&*self.path.to_string_lossy(), &dir.to_string_lossy())
+    }
+}
+
+impl Drop for Shadow {
+    fn drop(&mut self) {
+        // Only room in the temporary directory is lost.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The log's number, and the file that the index has read up to.
+fn known(database: &Path) -> Option<(u32, u64)> {
+    let conn = Connection::open(database).ok()?;
+    conn.query_row("SELECT log, segment FROM counter", [], |row| Ok((row.get(0)?, row.get(1)?))).ok()
+}
+
+fn copy_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::copy(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A file that is only read.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::symlink(from.canonicalize()?, to);
+    #[cfg(not(unix))]
+    std::fs::copy(from, to).map(drop)
+}

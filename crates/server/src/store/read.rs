@@ -1,0 +1,55 @@
+//! What a read of a store asks for and returns.
+
+use std::sync::Arc;
+
+use crate::store::record::StoredMessage;
+
+/// Bounds of one read. The first message is returned whatever its size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadLimit {
+    /// The maximum number of messages.
+    pub(crate) messages: usize,
+    /// The maximum number of bytes, as [`StoredMessage::memory_bytes`] counts them.
+    pub(crate) bytes: usize,
+}
+
+/// A message whose bytes are not what was written. It stays in the store, and no consumer gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Damaged {
+    /// Its sequence number in its stream or delay queue.
+    pub(crate) seq: u64,
+    /// As [`StoredMessage::entered_ms`], if it is known; in a delay queue it always is.
+    pub(crate) entered_ms: Option<i64>,
+    /// The file that it is in.
+    pub(crate) file: Arc<str>,
+    /// Where it begins in the file, or where its run begins.
+    pub(crate) offset: u64,
+    /// What is wrong with it.
+    pub(crate) reason: Arc<str>,
+    /// Whether the disk returned no bytes at all: a later read may succeed.
+    pub(crate) is_unreadable: bool,
+}
+
+/// What a read returns.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct ReadBatch {
+    /// Messages in order.
+    pub(crate) messages: Vec<Arc<StoredMessage>>,
+    /// Damaged messages between them.
+    pub(crate) damaged: Vec<Damaged>,
+    /// The read is complete below this sequence number: a message that is not in the batch no longer exists. `u64::MAX` if the read
+    /// reached the end.
+    pub(crate) until: u64,
+}
+
+/// The first `count` entry times, up to and including the first one after `until_ms`.
+pub(crate) fn up_to_time(times: impl Iterator<Item = (u64, i64)>, count: usize, until_ms: i64) -> Vec<(u64, i64)> {
+    let mut found = Vec::new();
+    for (seq, entered_ms) in times.take(count) {
+        found.push((seq, entered_ms));
+        if entered_ms > until_ms {
+            break;
+        }
+    }
+    found
+}

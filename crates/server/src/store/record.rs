@@ -1,0 +1,239 @@
+//! [`Record`]: one change of what a store holds, and the values that records consist of.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::store::settings::{FailureCause, RetentionPolicy};
+use dms_protocol::{
+    message::DeadLetterInfo,
+    queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter},
+};
+
+/// The number of a stream of messages, or of a delay queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct StreamId(pub(crate) u32);
+
+/// The number of a cursor: the position of a group on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct CursorId(pub(crate) u32);
+
+/// A message in a stream or a delay queue.
+#[derive(Debug, PartialEq)]
+pub(crate) struct StoredMessage {
+    /// The sequence number of the message in its stream, from 1 without gaps.
+    pub(crate) seq: u64,
+    /// When the message entered the stream, in Unix milliseconds. In a delay queue: when its delay ends.
+    pub(crate) entered_ms: i64,
+    /// The `message` object of a consume answer.
+    pub(crate) json: Bytes,
+    /// The size of the body alone.
+    pub(crate) body_bytes: usize,
+    /// The labels.
+    pub(crate) tags: Arc<[String]>,
+    /// Why and when it became a dead letter.
+    pub(crate) dead_letter: Option<Arc<DeadLetterInfo>>,
+}
+
+impl StoredMessage {
+    /// An estimate of the memory that the message takes, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.json.len() + self.dead_letter.as_ref().map_or(160, |_| 1_536)
+    }
+}
+
+/// What never changes about a queue. Its stream has the queue's number, its delay queue the next one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct QueueRow {
+    /// Given at creation and never used again.
+    pub(crate) number: u32,
+    /// The id that clients use.
+    pub(crate) id: QueueId,
+    /// The project that owns the queue.
+    pub(crate) project: ProjectId,
+    /// Unique in the project.
+    pub(crate) name: String,
+    /// How the queue orders and keeps messages.
+    pub(crate) mode: QueueMode,
+    /// Empty if none was given.
+    pub(crate) description: String,
+    /// The number of failures that make a dead letter; `None` without dead letters.
+    pub(crate) max_consume_count: Option<u32>,
+    /// The retention that the queue was created with (Kafka modes only).
+    pub(crate) retention_hours: Option<u32>,
+    /// In Unix milliseconds.
+    pub(crate) created_ms: i64,
+}
+
+impl QueueRow {
+    /// The stream of the queue's messages.
+    pub(crate) fn stream(&self) -> StreamId {
+        StreamId(self.number)
+    }
+
+    /// The delay queue: messages whose delay has not ended.
+    pub(crate) fn delay_queue(&self) -> StreamId {
+        StreamId(self.number + 1)
+    }
+}
+
+/// What never changes about a group. Its cursor on the queue has the group's number. The next number is that of its dead-letter
+/// stream, and of its cursor on that stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GroupRow {
+    /// Given at creation and never used again.
+    pub(crate) number: u32,
+    /// The queue whose messages it consumes.
+    pub(crate) queue: QueueId,
+    /// The id that clients use.
+    pub(crate) id: GroupId,
+    /// Unique in the queue.
+    pub(crate) name: String,
+    /// In Unix milliseconds.
+    pub(crate) created_ms: i64,
+    /// The first message of the queue that the group gets.
+    pub(crate) start: u64,
+}
+
+impl GroupRow {
+    /// The cursor on the queue's messages.
+    pub(crate) fn cursor(&self) -> CursorId {
+        CursorId(self.number)
+    }
+
+    /// The stream of the group's dead letters.
+    pub(crate) fn dead_letters(&self) -> StreamId {
+        StreamId(self.number + 1)
+    }
+
+    /// The cursor on the group's dead letters.
+    pub(crate) fn dead_letter_cursor(&self) -> CursorId {
+        CursorId(self.number + 1)
+    }
+}
+
+/// How one lease ended, or which messages a cursor skipped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Settlement {
+    /// Messages that were acknowledged.
+    pub(crate) done: Vec<u64>,
+    /// Messages that the group's label filter skips.
+    pub(crate) skipped: Vec<Range<u64>>,
+    /// Messages that failed and are available again, with their number of failures.
+    pub(crate) failed: Vec<(u64, u32)>,
+    /// Messages that failed for the last time. Their copies enter the dead letters by [`Record::Appended`].
+    pub(crate) dead: Vec<u64>,
+    /// No message from here on was leased before this settlement, as far as a restart has to know.
+    pub(crate) head: u64,
+}
+
+/// What is remembered of the failures of a message that is not settled. It is in memory only.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct FailureHistory {
+    /// When the message failed first, in Unix milliseconds.
+    pub(crate) first_failure_ms: Option<i64>,
+    /// The last cause that a consumer reported.
+    pub(crate) last: Option<Arc<FailureCause>>,
+}
+
+/// One change of what a store holds. The records of a commit are applied in order, all or none.
+///
+/// Logs on disk contain records as JSON: the names that `serde` writes must not change, a test pins them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Record {
+    /// A queue is created, with empty streams.
+    QueueCreated(QueueRow),
+    /// A queue is deleted with its messages and groups.
+    QueueDeleted(QueueId),
+    /// A group is created.
+    GroupCreated(GroupRow),
+    /// A group is deleted with its dead letters.
+    GroupDeleted(QueueId, GroupId),
+    /// The resource tags of a queue are replaced.
+    TagsSet(QueueId, Vec<QueueTag>),
+    /// The label filter of a cursor is fixed.
+    RuleFixed(CursorId, TagFilter),
+    /// A message enters the end of a stream.
+    #[serde(skip)]
+    Appended(StreamId, Arc<StoredMessage>),
+    /// A message enters a delay queue.
+    #[serde(skip)]
+    Delayed(StreamId, Arc<StoredMessage>),
+    /// A message leaves its delay queue: the end of its delay and its sequence number there.
+    #[serde(rename = "Unparked")]
+    DelayEnded(StreamId, i64, u64),
+    /// A lease ended, or a cursor skipped messages.
+    Settled {
+        #[serde(rename = "reader")]
+        cursor: CursorId,
+        /// The broker's number of the lease. Leases are in memory only.
+        #[serde(skip)]
+        lease: Option<u64>,
+        /// What to remember of the messages that failed, in memory only.
+        #[serde(skip)]
+        histories: Vec<(u64, FailureHistory)>,
+        settlement: Settlement,
+    },
+    /// Takes the place of a damaged commit that an operator gave up.
+    #[serde(rename = "Skipped")]
+    GivenUp,
+    /// The retention of a queue is set.
+    RetentionSet(QueueId, RetentionPolicy),
+    /// The backlog of a group is purged: everything below `below` is settled for its cursor.
+    Purged {
+        #[serde(rename = "reader")]
+        cursor: CursorId,
+        below: u64,
+    },
+    /// The messages of a delay queue below `below` are deleted.
+    #[serde(rename = "Emptied")]
+    DelayQueuePurged {
+        #[serde(rename = "lot")]
+        delay_queue: StreamId,
+        below: u64,
+    },
+    /// The messages of a stream below `low` are deleted. `oldest` is no later than when the first remaining one entered.
+    Expired { stream: StreamId, low: u64, oldest: Option<i64> },
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Logs of earlier versions have these texts.
+    #[test]
+    fn records_are_written_as_they_always_were() {
+        let (stream, cursor) = (StreamId(2), CursorId(3));
+        let settlement = Settlement {
+            done: vec![1],
+            skipped: std::iter::once(2..3).collect(),
+            failed: vec![(4, 1)],
+            dead: vec![5],
+            head: 6,
+        };
+        let records = [
+            (Record::DelayEnded(stream, 9, 1), r#"{"Unparked":[2,9,1]}"#),
+            (
+                Record::Settled { cursor, lease: Some(7), histories: Vec::new(), settlement },
+                r#"{"Settled":{"reader":3,"settlement":{"done":[1],"skipped":[{"start":2,"end":3}],"failed":[[4,1]],"dead":[5],"head":6}}}"#,
+            ),
+            (Record::GivenUp, r#""Skipped""#),
+            (Record::Purged { cursor, below: 4 }, r#"{"Purged":{"reader":3,"below":4}}"#),
+            (Record::DelayQueuePurged { delay_queue: stream, below: 4 }, r#"{"Emptied":{"lot":2,"below":4}}"#),
+            (Record::Expired { stream, low: 4, oldest: None }, r#"{"Expired":{"stream":2,"low":4,"oldest":null}}"#),
+            (Record::RuleFixed(cursor, TagFilter::default()), r#"{"RuleFixed":[3,"#),
+            (
+                Record::RetentionSet("q".into(), RetentionPolicy::default()),
+                r#"{"RetentionSet":["q",{"retention":null,"delete_when_settled":null}]}"#,
+            ),
+        ];
+        for (record, text) in records {
+            let written = serde_json::to_string(&record).unwrap();
+            assert!(written.starts_with(text), "{written}");
+            let read: Record = serde_json::from_str(&written).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), written);
+        }
+    }
+}

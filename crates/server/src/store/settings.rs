@@ -1,0 +1,30 @@
+//! Values of the broker that a store keeps as they are.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How long one queue keeps its messages, as set while the server runs. What is `None` follows the configuration of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionPolicy {
+    /// Time from sending, or from the end of the delay, until a message is deleted, consumed or not.
+    pub retention: Option<Duration>,
+    /// Whether a message is deleted as soon as every group of the queue has settled it. Groups that are created later do not get
+    /// such messages.
+    pub delete_when_settled: Option<bool>,
+}
+
+/// Why a message failed or was rejected, as far as its consumer reports it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailureCause {
+    /// One word: 1-64 of `a-z 0-9 _ -`.
+    pub reason: Option<String>,
+    /// The error's text, at most 1,024 bytes.
+    pub error: Option<String>,
+    /// The consumer's name, at most 128 bytes.
+    pub worker: Option<String>,
+    /// When the message failed first, in milliseconds since the Unix epoch.
+    pub first_failure_ms: Option<i64>,
+    /// When it failed last, in milliseconds since the Unix epoch.
+    pub last_failure_ms: Option<i64>,
+}

@@ -1,0 +1,83 @@
+//! [`Snapshot`]: everything a store held when it was opened, except messages.
+
+use crate::store::{
+    record::{GroupRow, QueueRow},
+    settings::RetentionPolicy,
+};
+use dms_protocol::queue::{QueueTag, TagFilter};
+
+/// The messages of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamSnapshot {
+    /// The sequence number of the first message.
+    pub(crate) low: u64,
+    /// The sequence number of the next message.
+    pub(crate) next: u64,
+    /// When the first message entered.
+    pub(crate) oldest: Option<i64>,
+    /// When the last message entered.
+    pub(crate) newest: i64,
+}
+
+/// The messages of a delay queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DelayQueueSnapshot {
+    /// The sequence number of the next message.
+    pub(crate) next: u64,
+    /// The number of messages.
+    pub(crate) count: u64,
+    /// When the first delay ends.
+    pub(crate) next_due: Option<i64>,
+}
+
+/// The position of a group on a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CursorSnapshot {
+    /// No message from here on was leased.
+    pub(crate) head: u64,
+    /// The number of messages acknowledged so far.
+    pub(crate) consumed: u64,
+    /// Messages below `head` that are not settled, with their number of failures.
+    pub(crate) ready: Vec<(u64, u32)>,
+    /// The label filter, if it is fixed.
+    pub(crate) rule: Option<TagFilter>,
+}
+
+/// Everything a store held when it was opened, except messages.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// The next number for a queue or group.
+    pub(crate) next_number: u32,
+    /// The queues in the order of their numbers.
+    pub(crate) queues: Vec<QueueSnapshot>,
+    /// The groups in the order of their numbers.
+    pub(crate) groups: Vec<GroupSnapshot>,
+}
+
+/// A queue.
+#[derive(Debug)]
+pub(crate) struct QueueSnapshot {
+    /// What never changes.
+    pub(crate) row: QueueRow,
+    /// The resource tags in the order they were set.
+    pub(crate) tags: Vec<QueueTag>,
+    /// The retention that was set while the server ran.
+    pub(crate) retention: RetentionPolicy,
+    /// The queue's messages.
+    pub(crate) stream: StreamSnapshot,
+    /// The messages whose delay has not ended.
+    pub(crate) delay_queue: DelayQueueSnapshot,
+}
+
+/// A group.
+#[derive(Debug)]
+pub(crate) struct GroupSnapshot {
+    /// What never changes.
+    pub(crate) row: GroupRow,
+    /// Its position on the queue's messages.
+    pub(crate) cursor: CursorSnapshot,
+    /// Its dead letters.
+    pub(crate) dead_letters: StreamSnapshot,
+    /// Its position on the dead letters.
+    pub(crate) dead_letter_cursor: CursorSnapshot,
+}
