@@ -21,7 +21,9 @@ use dms_protocol::queue::TagFilter;
 #[derive(Debug, Default)]
 pub(crate) struct FlakyStore {
     store: MemoryStore,
-    fails: AtomicBool,
+    error: std::sync::Mutex<Option<StoreError>>,
+    /// Whether another process may own the store.
+    may_be_lost: AtomicBool,
     /// What the index says of itself.
     index: std::sync::Mutex<Option<StoreError>>,
     /// Until the index took in what it was to.
@@ -32,7 +34,11 @@ pub(crate) struct FlakyStore {
 
 impl FlakyStore {
     pub(crate) fn fail(&self, fails: bool) {
-        self.fails.store(fails, Ordering::Relaxed);
+        self.fail_with(fails.then(|| StoreError::new("no space left on device")));
+    }
+
+    pub(crate) fn fail_with(&self, error: Option<StoreError>) {
+        *self.error.lock().unwrap() = error;
     }
 
     pub(crate) fn fail_index(&self, error: Option<StoreError>) {
@@ -41,7 +47,7 @@ impl FlakyStore {
     }
 
     fn check(&self) -> Result<(), StoreError> {
-        if self.fails.load(Ordering::Relaxed) { Err(StoreError::new("no space left on device")) } else { Ok(()) }
+        self.error.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 
     fn count(&self, read: ReadBatch) -> ReadBatch {
@@ -53,6 +59,10 @@ impl FlakyStore {
 impl Store for FlakyStore {
     fn blocks(&self) -> bool {
         false
+    }
+
+    fn may_serve(&self) -> bool {
+        !self.may_be_lost.load(Ordering::Relaxed)
     }
 
     fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
@@ -508,4 +518,54 @@ async fn what_lapses_and_comes_due_on_a_full_disk_goes_on() {
     let (alive, dead) = (list.groups[0].available_messages, list.groups[0].available_dead_letters.unwrap());
     assert_eq!((alive, dead), (12, sent), "all that lapsed twice is dead, all that was delayed has come");
     scene.send("1", NOW).await.unwrap();
+}
+
+/// Once the store belongs to another process, nothing that is in memory is handed out or acknowledged, and nobody waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_lost_store_answers_nothing() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Arc::new(Scene::on(store.clone()).await);
+    scene.send("1", NOW).await.unwrap();
+    let batch = scene.take(0).await.unwrap();
+    let waiting = tokio::spawn({
+        let scene = scene.clone();
+        async move { scene.take(60).await }
+    });
+    run(1).await;
+    store.fail_with(Some(StoreError::lost("the lock is gone")));
+    let (first, second) = tokio::join!(scene.send("2", NOW), scene.send("3", NOW));
+    assert!(matches!(first, Err(BrokerError::Store(cause)) if cause.to_string() == "the lock is gone"));
+    assert!(second.is_err());
+    assert!(waiting.await.unwrap().is_err(), "a waiting call is answered");
+    // The store may even seem to work again: who knows what happened meanwhile.
+    store.fail_with(None);
+    assert!(scene.settle(&batch, true).await.is_err());
+    assert!(scene.send("4", NOW).await.is_err());
+    assert!(scene.take(0).await.is_err());
+}
+
+/// A record that the store cannot keep is refused alone, and says nothing about the store's health.
+#[tokio::test(start_paused = true)]
+async fn a_refused_record_is_no_trouble_of_the_store() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    store.fail_with(Some(StoreError::refused("too large")));
+    assert!(scene.send("1", NOW).await.is_err());
+    assert_eq!(scene.broker.storage_troubles(), []);
+    store.fail_with(None);
+    scene.send("2", NOW).await.unwrap();
+    assert_eq!(scene.take(0).await.unwrap().len(), 1);
+}
+
+/// While another process may own the store, calls are refused; they are answered again when it turns out that none does.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_may_be_lost_is_not_served() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    scene.send("1", NOW).await.unwrap();
+    store.may_be_lost.store(true, Ordering::Relaxed);
+    assert!(matches!(scene.take(0).await, Err(BrokerError::Unavailable)));
+    assert!(matches!(scene.send("2", NOW).await, Err(BrokerError::Unavailable)));
+    store.may_be_lost.store(false, Ordering::Relaxed);
+    assert_eq!(scene.take(0).await.unwrap().len(), 1);
 }
