@@ -56,23 +56,31 @@
 pub mod auth;
 pub mod client;
 mod contain;
-#[doc(hidden)]
-pub mod later;
+mod later;
 pub mod layers;
 pub mod producer;
 pub mod redrive;
 pub mod retry;
-#[doc(hidden)]
-pub mod retry_after;
+mod retry_after;
 pub mod runtime;
 mod spans;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;
-#[doc(hidden)]
-pub mod ttl_map;
+mod ttl_map;
 mod wire;
 pub mod worker;
+
+/// What `dms-worker-cli` uses beyond the public API. It can change in any release.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::{
+        later::after,
+        retry_after::RetryAfter,
+        transport::http_client::{UnusableAuthorities, certificates},
+        ttl_map::TtlMap,
+    };
+}
 
 use dms_protocol::{clock, current, json, private, secret, secret_url, text, visible};
 pub use dms_protocol::{limits, message, queue, trace_context};

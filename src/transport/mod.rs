@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::contain::{contained, text_of};
 
 mod answer;
-mod http_client;
+pub(crate) mod http_client;
 mod in_process;
 mod outgoing;
 mod plain;
@@ -18,8 +18,6 @@ mod plain;
 mod tests;
 
 pub use http_client::{HttpOptions, HttpTransport};
-#[doc(hidden)]
-pub use http_client::{UnusableAuthorities, certificates};
 pub use in_process::InProcess;
 
 /// The largest answer that is read; ten messages of a full consume answer stay well below it.

@@ -288,7 +288,6 @@ impl Delivery {
     }
 
     /// Whether messages behind one that fails are redelivered after it.
-    #[doc(hidden)]
     pub fn is_in_order(&self) -> bool {
         self.batch.origin.in_order
     }

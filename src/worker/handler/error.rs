@@ -84,8 +84,7 @@ impl HandlerError {
         Self { kind: FailureKind::Release, source: Reason::new(reason) }
     }
 
-    /// The same reason, but not now: as [`defer`](Self::defer).
-    #[doc(hidden)]
+    /// Puts the message off by `delay`, as [`defer`](Self::defer) does, and keeps the reason of this error.
     pub fn deferred(self, delay: Duration) -> Self {
         Self { kind: FailureKind::Defer(delay), source: self.source }
     }

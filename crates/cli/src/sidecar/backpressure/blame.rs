@@ -23,7 +23,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use dms_worker::{ttl_map::TtlMap, worker::Delivery};
+use dms_worker::{internal::TtlMap, worker::Delivery};
 
 /// Connections that break within this time of each other broke for one reason.
 pub(crate) const TOGETHER: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use dms_worker::ttl_map::TtlMap;
+use dms_worker::internal::TtlMap;
 use sha2::{Digest, Sha256};
 
 use crate::sidecar::publisher::results::Outcome;

@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 
-use dms_worker::retry_after::RetryAfter;
+use dms_worker::internal::RetryAfter;
 
 /// What becomes of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ use crate::sidecar::{
     deliver::program::command::{Run, line},
 };
 use dms_worker::{
-    later::after,
+    internal::after,
     worker::{Delivery, Handler, HandlerError},
 };
 

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::sidecar::backpressure::app::Key;
-use dms_worker::ttl_map::TtlMap;
+use dms_worker::internal::TtlMap;
 
 /// How many messages are remembered, and for how long.
 const REMEMBERED: usize = 1_000;
