@@ -20,7 +20,7 @@ use self::{
         bench, check, completions, config, data, demo, dlq, group, health, man, queue, quota, receive, run, send,
         serve, tag,
     },
-    support::{context::Context, failure::Failure, global_options::Color, report, terminal},
+    support::{context::Context, failure::Failure, global_options::Color, terminal},
 };
 use dms_protocol::visible::visible;
 
@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
     });
     match result {
         Ok(code) => code,
-        Err(failure) => report::report(&failure, &context),
+        Err(failure) => context.report(&failure),
     }
 }
 

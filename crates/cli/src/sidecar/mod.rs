@@ -22,6 +22,6 @@ pub(crate) use self::assemble::worker_settings::idle_worker;
 pub use self::{
     error::SidecarError,
     reload::controls::Controls,
-    run::{Ended, WorkerEnd},
+    run::{EndedWorker, SidecarReport},
     start::{Sidecar, check},
 };

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{self, Limits},
     sidecar::{
-        admin::{self, Admin},
+        admin::{self, state::AdminState},
         assemble::listener::limits,
+        assemble::unit::WorkerUnit,
         error::SidecarError,
-        start::{Sidecar, Unit},
+        start::Sidecar,
     },
 };
 use dms_server::internal::limits::ADMIN_CONNECTIONS;
@@ -23,9 +24,9 @@ use dms_worker::{
 /// How a sidecar ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Ended {
+pub struct SidecarReport {
     /// The workers' reports, in the order of the configuration.
-    pub workers: Vec<WorkerEnd>,
+    pub workers: Vec<EndedWorker>,
     /// Whether everything that had begun was finished within the grace period.
     pub drained: bool,
 }
@@ -33,7 +34,7 @@ pub struct Ended {
 /// How a worker ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct WorkerEnd {
+pub struct EndedWorker {
     /// Its name.
     pub name: String,
     /// Its counts.
@@ -46,7 +47,7 @@ impl Sidecar {
     ///
     /// # Errors
     /// When a worker could not go on; the others have been ended in order before.
-    pub async fn run(self, stop: CancellationToken) -> Result<Ended, SidecarError> {
+    pub async fn run(self, stop: CancellationToken) -> Result<SidecarReport, SidecarError> {
         let Self {
             config,
             server,
@@ -73,8 +74,14 @@ impl Sidecar {
             });
         }
         if let Some(listener) = admin {
-            let router =
-                admin::router(Admin::new(&config, client, &units, (metrics, producers, connections), log, admin_guard));
+            let router = admin::router(AdminState::new(
+                &config,
+                client,
+                &units,
+                (metrics, producers, connections),
+                log,
+                admin_guard,
+            ));
             let guarded = config.admin.token.is_some();
             let limits = limits(ADMIN_CONNECTIONS, guarded, Duration::from_secs(1));
             tasks.spawn(listener.run(router, limits, endings.admin.clone()));
@@ -115,8 +122,8 @@ fn shared(runtime: RuntimeBuilder, limits: &Limits) -> RuntimeBuilder {
 }
 
 /// Adds a worker, and what watches its application.
-fn add(runtime: RuntimeBuilder, unit: Unit) -> RuntimeBuilder {
-    let Unit { worker, throttle, app, .. } = unit;
+fn add(runtime: RuntimeBuilder, unit: WorkerUnit) -> RuntimeBuilder {
+    let WorkerUnit { worker, throttle, app, .. } = unit;
     let runtime = runtime.worker(worker);
     let Some(watched) = app else { return runtime };
     // Before the worker's first poll, so that nothing is fetched for an application that is not there.
@@ -127,13 +134,13 @@ fn add(runtime: RuntimeBuilder, unit: Unit) -> RuntimeBuilder {
     })
 }
 
-fn ended(report: RuntimeReport) -> Result<Ended, SidecarError> {
+fn ended(report: RuntimeReport) -> Result<SidecarReport, SidecarError> {
     let drained = report.drained;
     let end = |end: dms_worker::runtime::WorkerEnd| match end.result {
-        Ok(report) => Ok(WorkerEnd { name: end.name, report }),
+        Ok(report) => Ok(EndedWorker { name: end.name, report }),
         Err(error) if error.is_panic() => Err(SidecarError::Died(end.name, error.to_string())),
         Err(error) => Err(SidecarError::Worker(end.name, error)),
     };
     let workers = report.workers.into_iter().map(end).collect::<Result<_, _>>()?;
-    Ok(Ended { workers, drained })
+    Ok(SidecarReport { workers, drained })
 }

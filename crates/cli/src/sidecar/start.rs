@@ -1,35 +1,23 @@
 //! From a configuration to everything that `run` runs, with all that can fail failing before the first message.
 
-use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{self, CommandMode, Config, Secret},
+    config::{Config, Secret},
     sidecar::{
         assemble::{
             connect,
             listener::listen,
             server_config,
-            worker_settings::{batching, idle_worker, rate, settings},
+            unit::{Surroundings, WorkerUnit, unit},
+            worker_settings::idle_worker,
         },
-        backpressure::{
-            app::{App, Watching},
-            throttle::{Brake, Throttle},
-        },
-        deliver::{
-            http::{HttpBatches, HttpDelivery, target::Target},
-            log::LogDelivery,
-            program::{
-                command::{CommandDelivery, Run},
-                lines::LinesDelivery,
-                process,
-            },
-        },
+        deliver::{http::target::Target, program::process},
         error::SidecarError,
-        observe::recorder::Recorder,
-        publisher::Publisher,
-        reload::{controls::Controls, log_control::LogControl, secrets::Secrets},
+        publisher::PublisherEndpoint,
+        reload::{controls::Controls, log_control::LogControl, secrets::LiveSecrets},
     },
 };
 use dms_server::{
@@ -40,12 +28,7 @@ use dms_server::{
         listener::Listener,
     },
 };
-use dms_worker::{
-    client::Client,
-    producer::ProducerMetrics,
-    transport::InProcess,
-    worker::{Batching, Handler, Worker, WorkerBuilder, WorkerMetrics},
-};
+use dms_worker::{client::Client, producer::ProducerMetrics, transport::InProcess, worker::WorkerMetrics};
 
 /// Everything of one configuration, ready to run.
 #[derive(Debug)]
@@ -53,8 +36,8 @@ pub struct Sidecar {
     pub(super) config: Config,
     pub(super) server: Option<Server>,
     pub(super) client: Client,
-    pub(super) units: Vec<Unit>,
-    pub(super) publishers: Vec<Publisher>,
+    pub(super) units: Vec<WorkerUnit>,
+    pub(super) publishers: Vec<PublisherEndpoint>,
     pub(super) admin: Option<Listener>,
     /// Who may use the admin endpoint.
     pub(super) admin_guard: BearerAuth,
@@ -65,28 +48,6 @@ pub struct Sidecar {
     /// What ends after the workers.
     pub(super) tasks: TaskTracker,
     pub(super) log: LogControl,
-}
-
-/// A worker with what stands around it.
-#[derive(Debug)]
-pub(super) struct Unit {
-    pub(super) name: String,
-    pub(super) worker: Worker,
-    pub(super) throttle: Throttle,
-    pub(super) recorder: Arc<Recorder>,
-    pub(super) app: Option<Watched>,
-    /// Whether it reads the group's dead letters.
-    pub(super) dead_letters: bool,
-    /// A worker that has not polled with success for so long is not ready.
-    pub(super) stale_after: Duration,
-}
-
-/// The application of a worker, and how it is watched.
-#[derive(Debug)]
-pub(super) struct Watched {
-    pub(super) app: Arc<App>,
-    pub(super) target: Arc<Target>,
-    pub(super) watching: Watching,
 }
 
 impl Sidecar {
@@ -120,7 +81,7 @@ impl Sidecar {
         for publisher in &config.publishers {
             let listener = listen(publisher.listen, publisher.tls.as_ref()).await?;
             let listener = listener.named("publisher", Audience::Callers, &connections);
-            publishers.push(Publisher::new(publisher, listener, client.clone(), &producers));
+            publishers.push(PublisherEndpoint::new(publisher, listener, client.clone(), &producers));
         }
         let admin = match config.admin.listen {
             Some(address) => {
@@ -194,9 +155,9 @@ impl Sidecar {
         Controls::new(throttles, certificates, self.server.as_ref().map(Server::callers), self.secrets())
     }
 
-    fn secrets(&self) -> Secrets {
-        let app = |unit: &Unit| Some((unit.name.clone(), unit.app.as_ref()?.target.credentials().clone()));
-        Secrets {
+    fn secrets(&self) -> LiveSecrets {
+        let app = |unit: &WorkerUnit| Some((unit.name.clone(), unit.app.as_ref()?.target.credentials().clone()));
+        LiveSecrets {
             client: self.client.clone(),
             apps: self.units.iter().filter_map(app).collect(),
             publishers: self.publishers.iter().map(|publisher| publisher.guard().clone()).collect(),
@@ -208,92 +169,6 @@ impl Sidecar {
     pub fn worker_names(&self) -> Vec<String> {
         self.units.iter().map(|unit| unit.name.clone()).collect()
     }
-}
-
-/// What all handlers share.
-struct Surroundings<'a> {
-    /// Cancelled when the process begins to end.
-    stopping: &'a CancellationToken,
-    /// What ends after the workers.
-    tasks: &'a TaskTracker,
-    /// The variables that programs do not inherit.
-    withheld: Arc<[OsString]>,
-}
-
-fn unit(
-    worker: &config::Worker,
-    config: &Config,
-    client: &Client,
-    metrics: &WorkerMetrics,
-    surroundings: &Surroundings<'_>,
-) -> Result<Unit, SidecarError> {
-    let name = worker.label();
-    let recorder = Arc::<Recorder>::default();
-    let brake = Brake::default();
-    let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
-    let (handling, app) = handling(worker, source, &brake, surroundings)?;
-    let rate = rate(worker).map_err(|error| SidecarError::Settings(name.clone(), error))?;
-    let built = settings(handling.builder(client.clone(), worker), worker, config)
-        .rate_limit(rate)
-        .observer(recorder.clone())
-        .observer(metrics.observer(&name, &worker.queue, &worker.group))
-        .build()
-        .map_err(|error| SidecarError::Settings(name.clone(), error))?;
-    metrics.watch(built.handle());
-    let throttle = Throttle::new(built.handle());
-    brake.connect(throttle.clone());
-    let dead_letters = worker.source == config::Source::DeadLetters;
-    let stale_after = worker.poll_wait.get() + Duration::from_secs(60);
-    Ok(Unit { name, worker: built, throttle, recorder, app, dead_letters, stale_after })
-}
-
-/// What handles the messages of a worker.
-enum Handling {
-    Single(Arc<dyn Handler>),
-    Batch(Box<HttpBatches>, Batching),
-}
-
-impl Handling {
-    fn builder(self, client: Client, worker: &config::Worker) -> WorkerBuilder {
-        let builder = Worker::builder(client).queue(&worker.queue).group(&worker.group);
-        match self {
-            Self::Single(handler) => builder.handler(handler),
-            Self::Batch(handler, batching) => builder.batch_handler(*handler).batching(batching),
-        }
-    }
-}
-
-/// The handler of a worker, and its application where it has one.
-fn handling(
-    worker: &config::Worker,
-    source: String,
-    brake: &Brake,
-    Surroundings { stopping, tasks, withheld }: &Surroundings<'_>,
-) -> Result<(Handling, Option<Watched>), SidecarError> {
-    if let Some(settings) = &worker.handler.http {
-        let target = Target::new(settings, worker.concurrency);
-        let target = Arc::new(target.map_err(|error| SidecarError::Http(worker.label(), error))?);
-        let delivery = HttpDelivery::new(settings, target.clone(), source, brake.clone(), (*stopping).clone());
-        let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
-        let watched = Watched { app: delivery.app(), target, watching };
-        let handling = match settings.batch {
-            None => Handling::Single(Arc::new(delivery)),
-            Some(batch) => Handling::Batch(Box::new(HttpBatches(delivery)), batching(batch)),
-        };
-        return Ok((handling, Some(watched)));
-    }
-    let Some(command) = &worker.handler.command else {
-        let log = LogDelivery::new(worker.handler.log.unwrap_or_default());
-        return Ok((Handling::Single(Arc::new(log)), None));
-    };
-    let timeout = command.timeout.map(config::Span::get);
-    let run = Run { program: command.run.clone(), withheld: Arc::clone(withheld) };
-    process::find(&run.program).map_err(|error| SidecarError::Program(worker.label(), error))?;
-    let handler: Arc<dyn Handler> = match command.mode {
-        CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout, brake.clone())),
-        CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, brake.clone(), tasks)),
-    };
-    Ok((Handling::Single(handler), None))
 }
 
 /// Finds what a start would refuse, without starting anything: files of authorities that cannot be used, and settings of workers.

@@ -18,7 +18,7 @@ use dms_worker::{
 };
 use dms_worker_cli::{
     config::{Request, load},
-    sidecar::{Ended, Sidecar, SidecarError},
+    sidecar::{Sidecar, SidecarError, SidecarReport},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub(crate) struct Running {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) client: Client,
     stop: CancellationToken,
-    ended: JoinHandle<Result<Ended, SidecarError>>,
+    ended: JoinHandle<Result<SidecarReport, SidecarError>>,
 }
 
 impl Running {
@@ -141,7 +141,7 @@ impl Running {
     }
 
     /// Ends the sidecar.
-    pub(crate) async fn stop(self) -> Ended {
+    pub(crate) async fn stop(self) -> SidecarReport {
         self.stop.cancel();
         timeout(PATIENCE, self.ended).await.expect("it does not end").unwrap().unwrap()
     }

@@ -7,8 +7,8 @@ use clap::Args;
 use crate::{
     cli::{
         service::{
-            reload::Live,
-            server_keys::{Watch, take},
+            reload::LiveConfig,
+            server_keys::{FileWatch, take},
             signals::{HangUps, until_signal},
             systemd,
         },
@@ -19,7 +19,7 @@ use crate::{
         },
     },
     config::{Auth, Config, load},
-    sidecar::{Controls, Ended, Sidecar, SidecarError, assemble::server_config, deliver::program::process},
+    sidecar::{Controls, Sidecar, SidecarError, SidecarReport, assemble::server_config, deliver::program::process},
 };
 use dms_server::internal::descriptors;
 
@@ -53,9 +53,9 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     let by_hand = filter.clone();
     let sidecar = Sidecar::start(config.clone()).await?.log_control(move |filter| by_hand.set(filter));
     let controls = sidecar.controls();
-    let mut live = Live::new(config.clone(), filter, controls.certificates(), SECTIONS);
+    let mut live = LiveConfig::new(config.clone(), filter, controls.certificates(), SECTIONS);
     let reload = async {
-        let mut watch = Watch::default();
+        let mut watch = FileWatch::default();
         loop {
             let files = controls.callers().map(|_| live.secret_files()).unwrap_or_default();
             tokio::select! {
@@ -91,7 +91,7 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     ended
 }
 
-fn report(ended: &Ended, context: &Context) {
+fn report(ended: &SidecarReport, context: &Context) {
     for worker in &ended.workers {
         let report = &worker.report;
         context.say(&format!(

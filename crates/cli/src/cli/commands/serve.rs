@@ -7,8 +7,8 @@ use clap::Args;
 use crate::{
     cli::{
         service::{
-            reload::Live,
-            server_keys::{Watch, take},
+            reload::LiveConfig,
+            server_keys::{FileWatch, take},
             signals::{HangUps, until_signal},
             systemd,
         },
@@ -67,10 +67,10 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     let mut hang_ups = HangUps::listen();
     let server = Server::bind(ServerConfig { faults, ..server_config::settings(&config.server) }).await?;
     let certificates: Vec<_> = server.certificates().cloned().collect();
-    let mut live = Live::new(config.clone(), filter, &certificates, &["server", "log"]);
+    let mut live = LiveConfig::new(config.clone(), filter, &certificates, &["server", "log"]);
     let callers = server.callers();
     let reload = async {
-        let mut watch = Watch::default();
+        let mut watch = FileWatch::default();
         loop {
             tokio::select! {
                 () = hang_ups.next() => {

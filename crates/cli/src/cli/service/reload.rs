@@ -12,7 +12,7 @@ use crate::{
 use dms_server::{Callers, Tls};
 
 /// What is in force, and the means to change it.
-pub(crate) struct Live {
+pub(crate) struct LiveConfig {
     config: Config,
     filter: LogFilter,
     certificates: Vec<Tls>,
@@ -20,7 +20,7 @@ pub(crate) struct Live {
     sections: &'static [&'static str],
 }
 
-impl Live {
+impl LiveConfig {
     /// A process that runs by this configuration.
     pub(crate) fn new(
         config: Config,

@@ -45,14 +45,14 @@ pub(crate) fn read_again(callers: &Callers, config: &mut config::Server) -> bool
 
 /// What the files with secrets held when they were last looked at.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct FileWatch {
     seen: Option<Vec<Content>>,
 }
 
 /// A hash of a file's content, or that it cannot be read.
 type Content = Option<[u8; 32]>;
 
-impl Watch {
+impl FileWatch {
     /// Waits until one of these files has another content than before; the first look counts as one.
     ///
     /// # Cancel safety

@@ -1,4 +1,4 @@
-//! [`Admin`]: the admin address of a running server, as commands ask it.
+//! [`AdminClient`]: the admin address of a running server, as commands ask it.
 
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server that is asked through its admin address.
 #[derive(Debug)]
-pub(crate) struct Admin {
+pub(crate) struct AdminClient {
     url: String,
     /// Shown to it, where it cannot be read on the way.
     token: Option<Secret>,
@@ -30,7 +30,7 @@ pub(crate) struct Admin {
     patience: Duration,
 }
 
-impl Admin {
+impl AdminClient {
     /// The address that was named with `--admin`, or else `server.admin` of the configuration.
     ///
     /// # Errors

@@ -1,12 +1,12 @@
 //! [`Context`]: what every command starts from.
 
-use std::sync::OnceLock;
+use std::{process::ExitCode, sync::OnceLock};
 
 use serde_json::Value;
 
 use crate::{
     cli::support::{
-        failure::Failure,
+        failure::{Failure, Kind},
         global_options::{Color, Format, Global},
         logging,
         output::Printer,
@@ -123,7 +123,34 @@ impl Context {
     pub(crate) fn endpoint(&self) -> Option<&str> {
         self.endpoint.get().map(String::as_str)
     }
+
+    /// Prints a failure on standard error, in the format asked for, and gives its exit code.
+    pub(crate) fn report(&self, failure: &Failure) -> ExitCode {
+        if failure.kind() != Kind::ClosedPipe {
+            match self.global.output {
+                Format::Text => self.report_text(failure),
+                Format::Json => terminal::tell_json(&failure.to_json().to_string()),
+            }
+        }
+        ExitCode::from(failure.kind().code())
+    }
+
+    fn report_text(&self, failure: &Failure) {
+        let hint = match (failure.kind(), self.endpoint()) {
+            (Kind::Unavailable, Some(endpoint)) => {
+                format!("; is a service running at {endpoint}? (--endpoint names another)")
+            }
+            _ => String::new(),
+        };
+        let head = format!("{}error:{} ", self.style(RED), self.style(""));
+        terminal::tell_styled(&head, &format!("{failure}{hint}"));
+        if self.global.verbose > 0 {
+            failure.causes().iter().for_each(|cause| terminal::tell(&format!("  caused by: {cause}")));
+        }
+    }
 }
+
+const RED: &str = "\u{1b}[1;31m";
 
 /// Logs what is no mistake and yet worth knowing: variables that are no settings although they look like ones, secrets that anybody can read.
 pub(crate) fn remark_on(loaded: &Loaded) {

@@ -1,6 +1,6 @@
 //! [`Failure`]: an error on its way to the user, with its exit code.
 
-use std::{error::Error as StdError, fmt, io};
+use std::{error::Error as StdError, fmt, io, path::Path};
 
 use crate::config::ConfigError;
 use dms_protocol::limits::LimitError;
@@ -99,6 +99,29 @@ impl Failure {
             next = cause.source();
         }
         causes
+    }
+}
+
+impl Failure {
+    /// The failure for programs.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let error = serde_json::json!({
+            "code": self.kind.name(),
+            "exit_code": self.kind.code(),
+            "message": self.message,
+            "causes": self.causes(),
+        });
+        serde_json::json!({ "error": error })
+    }
+
+    /// A file, or standard input, cannot be read.
+    pub(crate) fn unreadable(what: impl fmt::Display, error: &io::Error) -> Self {
+        Self::new(format!("{what} cannot be read: {error}"))
+    }
+
+    /// A file cannot be written.
+    pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Self {
+        Self::new(format!("{} cannot be written: {error}", path.display()))
     }
 }
 

@@ -10,6 +10,5 @@ pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod progress;
 pub(crate) mod quantiles;
-pub(crate) mod report;
 pub(crate) mod table;
 pub(crate) mod terminal;

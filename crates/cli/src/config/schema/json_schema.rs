@@ -12,7 +12,7 @@ const ANNOTATIONS: [&str; 2] = ["description", "default"];
 
 /// The JSON Schema (draft 2020-12) of a configuration file.
 ///
-/// It knows keys, types, words and ranges. What settings need of each other is what [`load`](super::load()) finds.
+/// It knows keys, types, words and ranges. What settings need of each other is what [`load`](crate::config::load()) finds.
 pub fn schema() -> Value {
     let mut schema: Schema = SchemaGenerator::new(SchemaSettings::draft2020_12()).into_root_schema_for::<Config>();
     as_written(&mut schema);

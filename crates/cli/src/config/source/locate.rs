@@ -53,7 +53,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         self.arrive()?;
         let Some((wanted, rest)) = self.path.split_first() else { return Ok(()) };
-        while let Some(found) = map.next_key_seed(Key { wanted, last: rest.is_empty() })? {
+        while let Some(found) = map.next_key_seed(KeySeed { wanted, last: rest.is_empty() })? {
             if found {
                 map.next_value_seed(Walk { path: rest })?;
             } else {
@@ -102,12 +102,12 @@ impl<'de> Visitor<'de> for Walk<'_> {
 }
 
 /// A key of a map: fails on the wanted one when it is the last of the path.
-struct Key<'a> {
+struct KeySeed<'a> {
     wanted: &'a str,
     last: bool,
 }
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -115,7 +115,7 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
     }
 }
 
-impl Visitor<'_> for Key<'_> {
+impl Visitor<'_> for KeySeed<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

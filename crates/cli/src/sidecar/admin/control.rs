@@ -11,20 +11,20 @@ use http::StatusCode;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::sidecar::admin::{Admin, Watch, answer};
+use crate::sidecar::admin::state::{AdminState, WatchedWorker, answer};
 
 /// `POST /pause`: fetch nothing more; what is in flight finishes.
-pub(super) async fn pause(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn pause(State(admin): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
     each(&admin, query.as_deref(), |watch| watch.throttle.operator(true))
 }
 
 /// `POST /resume`: fetch again.
-pub(super) async fn resume(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn resume(State(admin): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
     each(&admin, query.as_deref(), |watch| watch.throttle.operator(false))
 }
 
 /// `POST /concurrency?messages=64`: how many messages may be in flight.
-pub(super) async fn concurrency(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn concurrency(State(admin): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
     let query = query.as_deref();
     match value(query, "messages").and_then(|text| text.parse().ok()).filter(|count| (1..=100_000).contains(count)) {
         Some(messages) => each(&admin, query, |watch| watch.throttle.concurrency(messages)),
@@ -33,7 +33,7 @@ pub(super) async fn concurrency(State(admin): State<Arc<Admin>>, RawQuery(query)
 }
 
 /// `POST /log?filter=debug`: what is logged from now on, until it is changed again or the configuration is read again.
-pub(super) async fn log(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn log(State(admin): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
     let Some(filter) = value(query.as_deref(), "filter").filter(|filter| !filter.is_empty()) else {
         return refused("write ?filter= and a level like info, or directives like info,dms_worker=debug");
     };
@@ -49,7 +49,7 @@ pub(super) async fn log(State(admin): State<Arc<Admin>>, RawQuery(query): RawQue
 
 /// `POST /drain`: stop fetching for good and finish what is in flight; answered when that is done or the grace period is
 /// over. The process stays until it is told to end: this is what a `preStop` hook calls.
-pub(super) async fn drain(State(admin): State<Arc<Admin>>) -> Response {
+pub(super) async fn drain(State(admin): State<Arc<AdminState>>) -> Response {
     admin.workers.iter().for_each(|watch| watch.throttle.worker().stop());
     let settled = join_all(admin.workers.iter().map(|watch| watch.recorder.settled()));
     let drained = timeout(admin.grace, settled).await.is_ok();
@@ -57,7 +57,7 @@ pub(super) async fn drain(State(admin): State<Arc<Admin>>) -> Response {
     answer(status, &json!({ "drained": drained }))
 }
 
-fn each(admin: &Admin, query: Option<&str>, change: impl Fn(&Watch)) -> Response {
+fn each(admin: &AdminState, query: Option<&str>, change: impl Fn(&WatchedWorker)) -> Response {
     let wanted = value(query, "worker");
     let mut changed = Vec::new();
     for watch in &admin.workers {

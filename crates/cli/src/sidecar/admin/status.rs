@@ -13,10 +13,10 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::sidecar::admin::{Admin, Watch, answer};
+use crate::sidecar::admin::state::{AdminState, WatchedWorker, answer};
 use dms_worker::{client::Error, worker::Status};
 
-impl Watch {
+impl WatchedWorker {
     /// Why the worker is not ready; `None` when it is.
     fn trouble(&self) -> Option<String> {
         let status = self.throttle.worker().status();
@@ -42,7 +42,7 @@ impl Watch {
 }
 
 /// `/readyz`: 200 when every worker can work, else 503 and why.
-pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+pub(super) async fn ready(State(admin): State<Arc<AdminState>>) -> Response {
     let mut text = String::new();
     let mut status = StatusCode::OK;
     for worker in &admin.workers {
@@ -58,8 +58,8 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
 /// `/startupz`: 200 once the service has answered every worker, and for good. One whose application is not there has
 /// started too: an orchestrator may start the application only then. So has one whose queue is missing: ended for it, the
 /// process would take the other workers along.
-pub(super) async fn started(State(admin): State<Arc<Admin>>) -> Response {
-    let has_begun = |watch: &Watch| {
+pub(super) async fn started(State(admin): State<Arc<AdminState>>) -> Response {
+    let has_begun = |watch: &WatchedWorker| {
         let worker = watch.throttle.worker();
         let has_begun = worker.status().last_poll_age.is_some()
             || worker.failure().is_some()
@@ -76,7 +76,7 @@ pub(super) async fn started(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 /// `/status`: how every worker is doing.
-pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Response {
+pub(super) async fn status(State(admin): State<Arc<AdminState>>) -> Response {
     let workers: Vec<_> = admin.workers.iter().map(worker).collect();
     answer(
         StatusCode::OK,
@@ -88,7 +88,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Response {
     )
 }
 
-fn worker(watch: &Watch) -> Value {
+fn worker(watch: &WatchedWorker) -> Value {
     let handle = watch.throttle.worker();
     let status: Status = handle.status();
     let counts = status.counts;
@@ -134,7 +134,7 @@ fn state(status: &Status) -> &'static str {
 }
 
 /// `/scale`: the messages that wait for each worker's group, and all together, for an autoscaler.
-pub(super) async fn scale(State(admin): State<Arc<Admin>>) -> Response {
+pub(super) async fn scale(State(admin): State<Arc<AdminState>>) -> Response {
     let counted = join_all(admin.workers.iter().map(|watch| backlog(&admin, watch))).await;
     let mut workers = Map::new();
     let (mut total, mut in_flight) = (0, 0);
@@ -155,7 +155,7 @@ pub(super) async fn scale(State(admin): State<Arc<Admin>>) -> Response {
     answer(StatusCode::OK, &body)
 }
 
-async fn backlog(admin: &Admin, watch: &Watch) -> Result<u64, Error> {
+async fn backlog(admin: &AdminState, watch: &WatchedWorker) -> Result<u64, Error> {
     let handle = watch.throttle.worker();
     let queue = admin.client.find_queue(handle.queue()).await?;
     let group = admin.client.find_group(&queue.id, handle.group()).await?;

@@ -3,4 +3,5 @@
 pub(crate) mod connect;
 pub(crate) mod listener;
 pub(crate) mod server_config;
+pub(crate) mod unit;
 pub(crate) mod worker_settings;

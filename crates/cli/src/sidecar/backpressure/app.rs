@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use crate::sidecar::backpressure::blame::{Fault, Key};
+pub(crate) use crate::sidecar::backpressure::blame::{Fault, MessageKey};
 use crate::sidecar::backpressure::{
     blame::{Blame, Break, Flight, TOGETHER},
     throttle::Throttle,
@@ -43,7 +43,7 @@ pub(crate) enum Health {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum AppStatus {
     Down,
     TryingOut,
     Up,
@@ -51,35 +51,35 @@ enum State {
 
 /// What is known about an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Known {
-    state: State,
+struct Availability {
+    state: AppStatus,
     /// Trials that failed since it was up.
     failed_trials: u32,
 }
 
-impl Known {
-    const UNKNOWN: Self = Self { state: State::Down, failed_trials: 0 };
+impl Availability {
+    const UNKNOWN: Self = Self { state: AppStatus::Down, failed_trials: 0 };
 
     fn answered(self) -> Self {
         match self.state {
             // A message that was on its way while the application went down says nothing about now.
-            State::Down => self,
-            State::TryingOut | State::Up => Self { state: State::Up, failed_trials: 0 },
+            AppStatus::Down => self,
+            AppStatus::TryingOut | AppStatus::Up => Self { state: AppStatus::Up, failed_trials: 0 },
         }
     }
 
     fn found(self) -> Self {
         match self.state {
-            State::Down => Self { state: State::TryingOut, ..self },
-            State::TryingOut | State::Up => self,
+            AppStatus::Down => Self { state: AppStatus::TryingOut, ..self },
+            AppStatus::TryingOut | AppStatus::Up => self,
         }
     }
 
     fn lost(self) -> Self {
         match self.state {
-            State::Down => self,
-            State::TryingOut => Self { state: State::Down, failed_trials: self.failed_trials + 1 },
-            State::Up => Self::UNKNOWN,
+            AppStatus::Down => self,
+            AppStatus::TryingOut => Self { state: AppStatus::Down, failed_trials: self.failed_trials + 1 },
+            AppStatus::Up => Self::UNKNOWN,
         }
     }
 
@@ -104,7 +104,7 @@ pub(crate) struct Watching {
 /// Whether the application is there.
 #[derive(Debug)]
 pub(crate) struct App {
-    known: watch::Sender<Known>,
+    known: watch::Sender<Availability>,
     turn: Mutex<()>,
     /// Held by every post; alone by one that is to be the only one in flight.
     floor: RwLock<()>,
@@ -114,7 +114,7 @@ pub(crate) struct App {
 
 /// The permission to post a message to the application. While it is being tried out, there is one at a time.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
+pub(crate) struct PostPermit<'a> {
     app: &'a App,
     _turn: Option<MutexGuard<'a, ()>>,
     _floor: Floor<'a>,
@@ -127,7 +127,7 @@ enum Floor<'a> {
     Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
 }
 
-impl Drop for Turn<'_> {
+impl Drop for PostPermit<'_> {
     fn drop(&mut self) {
         self.app.blame().end();
     }
@@ -137,7 +137,7 @@ impl App {
     /// An application that has not answered yet.
     pub(crate) fn new() -> Self {
         Self {
-            known: watch::Sender::new(Known::UNKNOWN),
+            known: watch::Sender::new(Availability::UNKNOWN),
             turn: Mutex::new(()),
             floor: RwLock::new(()),
             blame: StdMutex::default(),
@@ -146,36 +146,36 @@ impl App {
     }
 
     /// Waits until a message may be posted, `alone` for one that is to be the only one in flight. Cancel-safe.
-    pub(crate) async fn turn(&self, alone: bool) -> Turn<'_> {
+    pub(crate) async fn turn(&self, alone: bool) -> PostPermit<'_> {
         let mut known = self.known.subscribe();
         loop {
             let state = known.borrow_and_update().state;
             let turn = match state {
-                State::Up => None,
+                AppStatus::Up => None,
                 // One after the other, in the order in which they came: the next trial is another message's.
-                State::TryingOut => Some(self.turn.lock().await),
+                AppStatus::TryingOut => Some(self.turn.lock().await),
                 // The sender lives as long as `self`.
-                State::Down => {
+                AppStatus::Down => {
                     drop(known.changed().await);
                     continue;
                 }
             };
             // What was waited for may have found out meanwhile.
-            if turn.is_some() && self.state() != State::TryingOut {
+            if turn.is_some() && self.state() != AppStatus::TryingOut {
                 continue;
             }
             let floor = match alone {
                 true => Floor::Alone(self.floor.write().await),
                 false => Floor::Shared(self.floor.read().await),
             };
-            if self.state() == State::Up || (turn.is_some() && self.state() == State::TryingOut) {
-                return Turn { app: self, _turn: turn, _floor: floor, flight: self.blame().begin() };
+            if self.state() == AppStatus::Up || (turn.is_some() && self.state() == AppStatus::TryingOut) {
+                return PostPermit { app: self, _turn: turn, _floor: floor, flight: self.blame().begin() };
             }
         }
     }
 
     /// Whether a message is to be posted only while nothing else is in flight.
-    pub(crate) fn must_be_alone(&self, key: Key) -> bool {
+    pub(crate) fn must_be_alone(&self, key: MessageKey) -> bool {
         self.blame().must_be_alone(key)
     }
 
@@ -185,47 +185,52 @@ impl App {
     }
 
     /// The application answered a message, whatever.
-    pub(crate) fn answered(&self, key: Key) {
+    pub(crate) fn answered(&self, key: MessageKey) {
         self.blame().answered(key);
-        self.change(Known::answered);
+        self.change(Availability::answered);
     }
 
     /// No connection to the application came about.
     pub(crate) fn unreachable(&self) {
-        self.change(Known::lost);
+        self.change(Availability::lost);
     }
 
     /// The application did not answer a message in time. Slowness says nothing about an application that is up, and that
     /// of one message says nothing about one that is tried out.
-    pub(crate) fn silent(&self, key: Key) {
-        if self.state() == State::TryingOut && self.blame().silent(key) {
-            self.change(Known::lost);
+    pub(crate) fn silent(&self, key: MessageKey) {
+        if self.state() == AppStatus::TryingOut && self.blame().silent(key) {
+            self.change(Availability::lost);
         }
     }
 
     /// The connection of the message whose `turn` it is broke before the application answered. Says whose fault it is.
-    pub(crate) async fn broke(&self, key: Key, turn: Turn<'_>, look: impl Future<Output = Health>) -> Fault {
+    pub(crate) async fn broke(
+        &self,
+        key: MessageKey,
+        turn: PostPermit<'_>,
+        look: impl Future<Output = Health>,
+    ) -> Fault {
         let how = self.how_it_broke(&turn, look).await;
         let (fault, down) = self.blame().judge(key, how);
         if down {
-            self.change(Known::lost);
+            self.change(Availability::lost);
         }
         fault
     }
 
     /// As [`broke`](Self::broke), of several messages in one request: each is to be posted by itself. Says whether alone.
-    pub(crate) async fn broke_with_several(&self, turn: Turn<'_>, look: impl Future<Output = Health>) -> bool {
+    pub(crate) async fn broke_with_several(&self, turn: PostPermit<'_>, look: impl Future<Output = Health>) -> bool {
         let how = self.how_it_broke(&turn, look).await;
         if how.crashed {
-            self.change(Known::lost);
+            self.change(Availability::lost);
         }
         how.crashed || how.together
     }
 
-    async fn how_it_broke(&self, turn: &Turn<'_>, look: impl Future<Output = Health>) -> Break {
+    async fn how_it_broke(&self, turn: &PostPermit<'_>, look: impl Future<Output = Health>) -> Break {
         let together = self.blame().broke(Instant::now());
         let alone = matches!(turn._floor, Floor::Alone(_)) || self.blame().was_alone(turn.flight);
-        let proven = self.state() == State::Up;
+        let proven = self.state() == AppStatus::Up;
         let crashed = look.await == Health::Ill;
         if !alone {
             sleep(TOGETHER).await;
@@ -273,7 +278,7 @@ impl App {
                     tracing::info!(worker = name, "the application is there: one message at a time tries it out");
                 }
                 known = true;
-                self.change(Known::found);
+                self.change(Availability::found);
             }
         };
         let _ = stop.run_until_cancelled(watch).await;
@@ -288,7 +293,7 @@ impl App {
         let mut silent = 0;
         loop {
             // The sender lives as long as `self`.
-            let down = async { drop(known.wait_for(|known| known.state == State::Down).await) };
+            let down = async { drop(known.wait_for(|known| known.state == AppStatus::Down).await) };
             if !watching.always {
                 return down.await;
             }
@@ -301,16 +306,16 @@ impl App {
                 Health::Silent => silent + 1,
             };
             if silent >= MOST_FAILURES {
-                self.change(Known::lost);
+                self.change(Availability::lost);
             }
         }
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> AppStatus {
         self.known.borrow().state
     }
 
-    fn change(&self, change: impl FnOnce(Known) -> Known) {
+    fn change(&self, change: impl FnOnce(Availability) -> Availability) {
         self.known.send_if_modified(|known| {
             let before = std::mem::replace(known, change(*known));
             if before.state != known.state
@@ -318,9 +323,9 @@ impl App {
             {
                 // Here, where changes have an order.
                 match known.state {
-                    State::Down => throttle.app_down(),
-                    State::TryingOut => throttle.app_trying(),
-                    State::Up => throttle.app_up(),
+                    AppStatus::Down => throttle.app_down(),
+                    AppStatus::TryingOut => throttle.app_trying(),
+                    AppStatus::Up => throttle.app_up(),
                 }
             }
             before != *known
@@ -336,14 +341,14 @@ fn tell_down(worker: &str) {
 mod tests {
     use super::*;
 
-    const KEY: Key = Key::numbered(1);
+    const KEY: MessageKey = MessageKey::numbered(1);
 
     #[tokio::test(start_paused = true)]
     async fn one_message_at_a_time_tries_an_application_out() {
         let app = App::new();
         let waits = |wait: Duration| tokio::time::timeout(wait, app.turn(false));
         assert!(waits(Duration::from_secs(60)).await.is_err(), "it has not answered yet");
-        app.change(Known::found);
+        app.change(Availability::found);
         let turn = waits(Duration::from_secs(1)).await;
         assert!(turn.is_ok());
         assert!(waits(Duration::from_secs(60)).await.is_err(), "one is out already");
@@ -358,7 +363,7 @@ mod tests {
     #[test]
     fn trials_that_fail_come_at_growing_intervals() {
         let second = Duration::from_secs(1);
-        let mut known = Known::UNKNOWN;
+        let mut known = Availability::UNKNOWN;
         let mut pauses = Vec::new();
         for _ in 0..7 {
             pauses.push(known.pause(second).as_secs());
@@ -372,7 +377,7 @@ mod tests {
     async fn a_health_url_is_asked_while_the_application_is_up() {
         let down_after = async |health: Health| {
             let app = App::new();
-            app.change(Known::found);
+            app.change(Availability::found);
             app.answered(KEY);
             let watching = Watching { interval: Duration::from_secs(1), always: true };
             let looks = std::cell::Cell::new(0);

@@ -37,12 +37,12 @@ const KEEP: Duration = Duration::from_secs(600);
 
 /// What tells a message from others. Messages with the same content are alike for the memory of what breaks connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+pub(crate) struct MessageKey {
     content: u64,
     sequence: Option<u64>,
 }
 
-impl Key {
+impl MessageKey {
     #[cfg(test)]
     pub(crate) const fn numbered(number: u64) -> Self {
         Self { content: number, sequence: Some(number) }
@@ -98,7 +98,7 @@ pub(crate) struct Blame {
     begun: u64,
     answers: u64,
     /// Messages that broke a connection while nothing else was in flight, or got no answer, since the last answer.
-    unanswered: HashSet<Key>,
+    unanswered: HashSet<MessageKey>,
     in_a_row: u32,
     /// When the last connection broke, and how many broke with it.
     last_break: Option<(Instant, Arc<AtomicU32>)>,
@@ -152,7 +152,7 @@ impl Blame {
     }
 
     /// Whether a message is to be posted only while nothing else is in flight.
-    pub(crate) fn must_be_alone(&self, key: Key) -> bool {
+    pub(crate) fn must_be_alone(&self, key: MessageKey) -> bool {
         self.record(key).crashes
     }
 
@@ -162,7 +162,7 @@ impl Blame {
     }
 
     /// The application answered this message.
-    pub(crate) fn answered(&mut self, key: Key) {
+    pub(crate) fn answered(&mut self, key: MessageKey) {
         self.answers += 1;
         self.unanswered.clear();
         self.in_a_row = 0;
@@ -172,7 +172,7 @@ impl Blame {
     }
 
     /// A message got no answer in time. Says whether others got none either: then it is the application.
-    pub(crate) fn silent(&mut self, key: Key) -> bool {
+    pub(crate) fn silent(&mut self, key: MessageKey) -> bool {
         self.unanswered.insert(key);
         self.unanswered.len() > 1
     }
@@ -187,7 +187,7 @@ impl Blame {
     }
 
     /// Judges a break: whose fault it is, and whether the application is taken for down.
-    pub(crate) fn judge(&mut self, key: Key, how: Break) -> (Fault, bool) {
+    pub(crate) fn judge(&mut self, key: MessageKey, how: Break) -> (Fault, bool) {
         let mut record = self.record(key);
         record.crashes |= how.crashed || how.together;
         if !how.alone && (how.crashed || how.together) {
@@ -216,7 +216,7 @@ impl Blame {
         (fault, down)
     }
 
-    fn record(&self, key: Key) -> Record {
+    fn record(&self, key: MessageKey) -> Record {
         self.records.get(&key.content).copied().unwrap_or_default()
     }
 }
@@ -228,8 +228,8 @@ mod tests {
     const LONE: Break = Break { alone: true, together: false, crashed: false, proven: false };
     const UNCLEAR: Fault = Fault::Unclear { answers: Some(0) };
 
-    fn key(number: u64) -> Key {
-        Key::numbered(number)
+    fn key(number: u64) -> MessageKey {
+        MessageKey::numbered(number)
     }
 
     #[test]

@@ -18,11 +18,11 @@ use dms_worker::worker::WorkerHandle;
 #[derive(Clone)]
 pub(crate) struct Throttle {
     worker: WorkerHandle,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ThrottleState>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ThrottleState {
     operator: bool,
     app_down: bool,
     trying_out: bool,
@@ -34,7 +34,8 @@ impl Throttle {
     /// A worker that nobody holds back yet.
     pub(crate) fn new(worker: WorkerHandle) -> Self {
         let concurrency = worker.status().concurrency;
-        let state = State { operator: false, app_down: false, trying_out: false, asked_until: None, concurrency };
+        let state =
+            ThrottleState { operator: false, app_down: false, trying_out: false, asked_until: None, concurrency };
         Self { worker, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -95,7 +96,7 @@ impl Throttle {
         begins
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut ThrottleState) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
         if state.asked_until.is_some_and(|until| until <= Instant::now()) {
@@ -111,16 +112,16 @@ impl Throttle {
         result
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ThrottleState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A throttle that a handler can pull, which is made before its worker is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Brake(Arc<OnceLock<Throttle>>);
+pub(crate) struct Backpressure(Arc<OnceLock<Throttle>>);
 
-impl Brake {
+impl Backpressure {
     /// Connects it to the handler's worker. Until then it does nothing.
     pub(crate) fn connect(&self, throttle: Throttle) {
         // Set once: a handler has one worker.

@@ -7,13 +7,13 @@ use dms_worker::worker::HandlerError;
 /// What became of a message, as an application or a program says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(super) enum Verdict {
     Done,
     Retry,
     Reject,
 }
 
-impl Outcome {
+impl Verdict {
     /// What it means for the worker, with the reason that was given.
     pub(super) fn verdict(self, reason: Option<String>) -> Result<(), HandlerError> {
         let reason = reason.unwrap_or_else(|| "no reason was given".to_owned());

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use axum::body::Body;
 
-use crate::sidecar::publisher::results::Answer;
+use crate::sidecar::publisher::results::PublishAnswer;
 use dms_server::internal::body::{self, BodyError, BodyLimits, BodyMemory, BufferedBody};
 
 /// The largest request, in bytes: sixteen full messages.
@@ -31,13 +31,13 @@ pub(super) fn room() -> BodyMemory {
 /// # Errors
 /// 413 above the limit, which is named; 503 where there is no room for it now; 408 when it takes too long, 400 when it
 /// breaks off.
-pub(super) async fn read(body: Body, room: &BodyMemory, peer: Option<IpAddr>) -> Result<BufferedBody, Answer> {
+pub(super) async fn read(body: Body, room: &BodyMemory, peer: Option<IpAddr>) -> Result<BufferedBody, PublishAnswer> {
     body::read(body, room, peer, BOUNDS).await.map_err(|error| match error {
-        BodyError::TooLarge(_) | BodyError::Endless => Answer::too_large(format!(
+        BodyError::TooLarge(_) | BodyError::Endless => PublishAnswer::too_large(format!(
             "the request is too large: at most {MAX_REQUEST} bytes are allowed in one, send fewer messages at once"
         )),
-        BodyError::TooSlow => Answer::too_slow(BOUNDS.patience),
-        BodyError::NoRoom => Answer::unavailable("too many requests are being read"),
-        BodyError::Broken(reason) => Answer::malformed(format!("the request broke off: {reason}")),
+        BodyError::TooSlow => PublishAnswer::too_slow(BOUNDS.patience),
+        BodyError::NoRoom => PublishAnswer::unavailable("too many requests are being read"),
+        BodyError::Broken(reason) => PublishAnswer::malformed(format!("the request broke off: {reason}")),
     })
 }

@@ -10,13 +10,13 @@ use crate::{
     message_json::{line, object::Object},
     sidecar::{
         deliver::http::cloudevents::NO_DATA,
-        publisher::{Read, list, placed},
+        publisher::list::{self, ParsedRequest, placed},
     },
 };
 use dms_protocol::message::{Attributes, Body, Message};
 
 /// The events of a request; `None` when it is none.
-pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Option<Result<Read, String>> {
+pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Option<Result<ParsedRequest, String>> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type(content_type);
     match media_type.as_str() {
@@ -27,12 +27,12 @@ pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Option<Result<Read, Str
     }
 }
 
-fn structured(body: &Bytes) -> Result<Read, String> {
+fn structured(body: &Bytes) -> Result<ParsedRequest, String> {
     let event: &RawValue = serde_json::from_slice(body).map_err(|error| format!("the event is not JSON: {error}"))?;
     Ok((vec![message_of(event.get())], true))
 }
 
-fn batch(body: &Bytes) -> Result<Read, String> {
+fn batch(body: &Bytes) -> Result<ParsedRequest, String> {
     let events = list::items(body, "batch")?;
     Ok((placed(events.into_iter().map(message_of)), false))
 }

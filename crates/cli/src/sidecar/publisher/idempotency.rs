@@ -8,7 +8,7 @@ use std::{
 use dms_worker::internal::TtlMap;
 use sha2::{Digest, Sha256};
 
-use crate::sidecar::publisher::results::Outcome;
+use crate::sidecar::publisher::results::PublishOutcome;
 
 /// How long a request is remembered.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
@@ -16,35 +16,40 @@ pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
 const MAX_MESSAGES: usize = 100_000;
 
 /// The outcomes of one request. Locked while it is worked on, so that its repetition waits.
-pub(super) type Outcomes = Arc<tokio::sync::Mutex<Vec<Outcome>>>;
+pub(super) type PublishOutcomes = Arc<tokio::sync::Mutex<Vec<PublishOutcome>>>;
 
 /// The requests of the last minutes.
 #[derive(Debug)]
-pub(super) struct Memory(Mutex<TtlMap<String, Kept>>);
+pub(super) struct IdempotencyMemory(Mutex<TtlMap<String, RememberedRequest>>);
 
 #[derive(Debug)]
-struct Kept {
+struct RememberedRequest {
     digest: [u8; 32],
-    outcomes: Outcomes,
+    outcomes: PublishOutcomes,
 }
 
-impl Default for Memory {
+impl Default for IdempotencyMemory {
     fn default() -> Self {
         Self(Mutex::new(TtlMap::new(MAX_MESSAGES)))
     }
 }
 
-impl Memory {
+impl IdempotencyMemory {
     /// What is known of the request with this key; nothing yet when it is new. `None` when the key stood on another
     /// request.
-    pub(super) fn recall(&self, key: &str, body: &[u8], messages: usize) -> Option<Outcomes> {
+    pub(super) fn recall(&self, key: &str, body: &[u8], messages: usize) -> Option<PublishOutcomes> {
         let digest: [u8; 32] = Sha256::digest(body).into();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = known.get(key) {
             return (kept.digest == digest).then(|| kept.outcomes.clone());
         }
-        let outcomes = Outcomes::default();
-        known.insert_weighed(key.to_owned(), Kept { digest, outcomes: outcomes.clone() }, REMEMBERED, messages + 1);
+        let outcomes = PublishOutcomes::default();
+        known.insert_weighed(
+            key.to_owned(),
+            RememberedRequest { digest, outcomes: outcomes.clone() },
+            REMEMBERED,
+            messages + 1,
+        );
         Some(outcomes)
     }
 }
@@ -57,9 +62,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_is_remembered_for_a_while_and_stands_for_one_request() {
-        let memory = Memory::default();
+        let memory = IdempotencyMemory::default();
         let first = memory.recall("k", b"1", 1).unwrap();
-        first.lock().await.push(Outcome::Sent(None));
+        first.lock().await.push(PublishOutcome::Sent(None));
         assert_eq!(memory.recall("k", b"1", 1).unwrap().lock().await.len(), 1);
         assert!(memory.recall("k", b"2", 1).is_none());
         tokio::time::advance(REMEMBERED).await;
@@ -68,9 +73,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_are_forgotten_when_there_are_too_many() {
-        let memory = Memory::default();
+        let memory = IdempotencyMemory::default();
         for (key, messages) in [("a", 60_000), ("b", 60_000), ("c", 1)] {
-            memory.recall(key, b"1", messages).unwrap().lock().await.push(Outcome::Sent(None));
+            memory.recall(key, b"1", messages).unwrap().lock().await.push(PublishOutcome::Sent(None));
         }
         let known = async |key: &str| memory.recall(key, b"1", 1).unwrap().lock().await.len();
         assert_eq!((known("b").await, known("c").await, known("a").await), (1, 1, 0));

@@ -1,7 +1,12 @@
 //! The items of a list, counted before anything is made of them.
 
-use crate::sidecar::publisher::MAX_MESSAGES;
-use dms_protocol::json::Scan;
+use dms_protocol::{json::Scan, message::Message};
+
+/// The most messages of one request.
+const MAX_MESSAGES: usize = 10_000;
+
+/// The messages of a request, each by itself, and whether it was a single one rather than a list.
+pub(super) type ParsedRequest = (Vec<Result<Message, String>>, bool);
 
 /// The items of a JSON list as they are written. `what` names such a list in errors.
 ///
@@ -30,6 +35,14 @@ pub(super) fn items<'a>(json: &'a [u8], what: &str) -> Result<Vec<&'a str>, Stri
 
 fn text(item: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(item).map_err(|error| format!("the body is not UTF-8: {error}"))
+}
+
+/// The messages of a list; what is wrong with one names its place.
+pub(super) fn placed(messages: impl Iterator<Item = Result<Message, String>>) -> Vec<Result<Message, String>> {
+    let named = |(place, message): (usize, Result<Message, String>)| {
+        message.map_err(|reason| format!("messages[{place}]: {reason}"))
+    };
+    messages.enumerate().map(named).collect()
 }
 
 #[cfg(test)]

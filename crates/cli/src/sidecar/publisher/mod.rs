@@ -15,28 +15,22 @@ mod body;
 mod events;
 mod idempotency;
 mod list;
+mod parse;
 mod results;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Router,
-    body::{Body, Bytes},
-    extract::State,
-    middleware,
-    response::Response,
-    routing::post,
-};
+use axum::{Extension, Router, body::Body, extract::State, middleware, response::Response, routing::post};
 use http::HeaderMap;
 use tokio::sync::OnceCell;
 
 use self::{
-    idempotency::{Memory, Outcomes},
-    results::{Answer, Outcome},
+    idempotency::{IdempotencyMemory, PublishOutcomes},
+    parse::read,
+    results::{PublishAnswer, PublishOutcome},
 };
 use crate::{
     config,
-    message_json::line,
     sidecar::assemble::listener::{host_check, limits},
 };
 use dms_protocol::{
@@ -58,14 +52,12 @@ use dms_worker::{
 
 /// The keys that a refusal of a caller names.
 const KEYS: Remedy = Remedy { hosts: "publishers[].hosts", credentials: "publishers[].token" };
-/// The most messages of one request.
-const MAX_MESSAGES: usize = 10_000;
 /// The longest `Idempotency-Key`, in characters.
 const MAX_KEY: usize = 255;
 
 /// A publisher that listens.
 #[derive(Debug)]
-pub(crate) struct Publisher {
+pub(crate) struct PublisherEndpoint {
     listener: Listener,
     client: Client,
     settings: config::Publisher,
@@ -84,10 +76,10 @@ struct Intake {
     /// Closes the producer when everything ends.
     runtime: RuntimeHandle,
     room: BodyMemory,
-    memory: Memory,
+    memory: IdempotencyMemory,
 }
 
-impl Publisher {
+impl PublisherEndpoint {
     /// A publisher that answers on `listener`.
     pub(crate) fn new(
         settings: &config::Publisher,
@@ -121,7 +113,7 @@ impl Publisher {
             producer: OnceCell::new(),
             runtime,
             room: body::room(),
-            memory: Memory::default(),
+            memory: IdempotencyMemory::default(),
         };
         let router = Router::new()
             .route("/", post(publish))
@@ -144,24 +136,24 @@ async fn publish(
     };
     let (messages, single) = match read(&headers, &request.bytes) {
         Ok((messages, single)) => (traced(&headers, messages), single),
-        Err(reason) => return Answer::malformed(reason).into(),
+        Err(reason) => return PublishAnswer::malformed(reason).into(),
     };
     let outcomes = match key(&headers) {
-        Ok(None) => Outcomes::default(),
+        Ok(None) => PublishOutcomes::default(),
         Ok(Some(key)) => match intake.memory.recall(key, &request.bytes, messages.len()) {
             Some(outcomes) => outcomes,
-            None => return Answer::reused_key().into(),
+            None => return PublishAnswer::reused_key().into(),
         },
-        Err(reason) => return Answer::malformed(reason).into(),
+        Err(reason) => return PublishAnswer::malformed(reason).into(),
     };
     // On its own: a caller that gives up does not undo what was taken, and finds out when it asks again with its key.
     let work = tokio::spawn(async move {
         let mut outcomes = outcomes.lock().await;
         intake.send(messages, &mut outcomes).await;
         drop(request);
-        Answer::new(&outcomes, single)
+        PublishAnswer::new(&outcomes, single)
     });
-    work.await.unwrap_or_else(|panic| Answer::unknown(&panic.to_string())).into()
+    work.await.unwrap_or_else(|panic| PublishAnswer::unknown(&panic.to_string())).into()
 }
 
 /// The key under which a request is remembered.
@@ -176,15 +168,15 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
 impl Intake {
     /// Sends the messages, and writes down what became of each. Where `outcomes` are known from an earlier try, only what
     /// was not taken then, or is unsure, is sent. Behind one that is not taken none is, so that a repetition keeps their order.
-    async fn send(&self, messages: Vec<Result<Message, String>>, outcomes: &mut Vec<Outcome>) {
+    async fn send(&self, messages: Vec<Result<Message, String>>, outcomes: &mut Vec<PublishOutcome>) {
         let producer = match self.producer.get_or_try_init(|| self.connect()).await {
             Ok(producer) => producer,
             Err(error) => {
-                outcomes.resize_with(messages.len(), || Outcome::Busy(error.to_string()));
+                outcomes.resize_with(messages.len(), || PublishOutcome::Busy(error.to_string()));
                 return;
             }
         };
-        outcomes.resize_with(messages.len(), || Outcome::Busy("it was not tried".to_owned()));
+        outcomes.resize_with(messages.len(), || PublishOutcome::Busy("it was not tried".to_owned()));
         let mut receipts = Vec::new();
         let mut full = None;
         for (message, outcome) in messages.into_iter().zip(outcomes.iter_mut()) {
@@ -192,22 +184,22 @@ impl Intake {
                 continue;
             }
             if let (Some(reason), Ok(_)) = (&full, &message) {
-                *outcome = Outcome::Busy(String::clone(reason));
+                *outcome = PublishOutcome::Busy(String::clone(reason));
                 continue;
             }
             match message.map(|message| producer.try_send(message)) {
                 // What is accepted counts as unsure until it is settled.
                 Ok(Ok(receipt)) => {
-                    *outcome = Outcome::Unsure("it was on its way".to_owned());
+                    *outcome = PublishOutcome::Unsure("it was on its way".to_owned());
                     receipts.push((outcome, receipt));
                 }
-                Ok(Err(TrySendError::Limit(error))) => *outcome = Outcome::refused(error.to_string()),
+                Ok(Err(TrySendError::Limit(error))) => *outcome = PublishOutcome::refused(error.to_string()),
                 Ok(Err(error)) => {
                     let reason = error.to_string();
-                    *outcome = Outcome::Busy(reason.clone());
+                    *outcome = PublishOutcome::Busy(reason.clone());
                     full = Some(reason);
                 }
-                Err(reason) => *outcome = Outcome::refused(reason),
+                Err(reason) => *outcome = PublishOutcome::refused(reason),
             }
         }
         for (outcome, receipt) in receipts {
@@ -238,40 +230,16 @@ fn traced(headers: &HeaderMap, messages: Vec<Result<Message, String>>) -> Vec<Re
     }
 }
 
-/// The messages of a request, each by itself, and whether it was a single one rather than a list.
-type Read = (Vec<Result<Message, String>>, bool);
-
-fn read(headers: &HeaderMap, body: &Bytes) -> Result<Read, String> {
-    if let Some(read) = events::read(headers, body) {
-        return read;
-    }
-    let common = Message::new(dms_protocol::message::Body::trusted("null".into()));
-    let parse = |json: &[u8]| line::parse(json, &common).and_then(|message| line::check(&message).map(|()| message));
-    if body.trim_ascii_start().starts_with(b"[") {
-        let items = list::items(body, "list")?;
-        return Ok((placed(items.into_iter().map(|item| parse(item.as_bytes()))), false));
-    }
-    Ok((vec![parse(body)], true))
-}
-
 /// Whether the service refuses the sidecar and not the message: that is nothing the application can mend.
 fn is_about_service(error: &SendError) -> bool {
     matches!(error, SendError::Call(error) if error.is_auth() || error.is_forbidden())
 }
 
-/// The messages of a list; what is wrong with one names its place.
-fn placed(messages: impl Iterator<Item = Result<Message, String>>) -> Vec<Result<Message, String>> {
-    let named = |(place, message): (usize, Result<Message, String>)| {
-        message.map_err(|reason| format!("messages[{place}]: {reason}"))
-    };
-    messages.enumerate().map(named).collect()
-}
-
-fn settled(result: Result<Option<dms_protocol::message::MessageId>, SendError>) -> Outcome {
+fn settled(result: Result<Option<dms_protocol::message::MessageId>, SendError>) -> PublishOutcome {
     match result {
-        Ok(id) => Outcome::Sent(id.map(|id| id.to_string())),
-        Err(error) if error.is_unsure() => Outcome::Unsure(error.to_string()),
-        Err(error) if error.is_retryable() || is_about_service(&error) => Outcome::Busy(error.to_string()),
-        Err(error) => Outcome::refused(error.to_string()),
+        Ok(id) => PublishOutcome::Sent(id.map(|id| id.to_string())),
+        Err(error) if error.is_unsure() => PublishOutcome::Unsure(error.to_string()),
+        Err(error) if error.is_retryable() || is_about_service(&error) => PublishOutcome::Busy(error.to_string()),
+        Err(error) => PublishOutcome::refused(error.to_string()),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum PublishOutcome {
     /// The service has it, under this id.
     Sent(Option<String>),
     /// It cannot be sent, now or later.
@@ -19,7 +19,7 @@ pub(super) enum Outcome {
     Unsure(String),
 }
 
-impl Outcome {
+impl PublishOutcome {
     /// A message that cannot be sent; one that is too large says so in its status.
     pub(super) fn refused(reason: String) -> Self {
         let too_large = reason.contains("bytes are allowed");
@@ -52,62 +52,62 @@ impl Outcome {
 
 /// A whole answer.
 #[derive(Debug, PartialEq)]
-pub(super) struct Answer {
+pub(super) struct PublishAnswer {
     status: StatusCode,
     body: Value,
     /// Whether some of it may go through when it comes again.
     come_again: bool,
 }
 
-impl Answer {
+impl PublishAnswer {
     /// Sums up the outcomes: of a list as `messages`, of a single message as itself.
-    pub(super) fn new(outcomes: &[Outcome], single: bool) -> Self {
-        let first = outcomes.first().map_or(StatusCode::OK, Outcome::status);
+    pub(super) fn new(outcomes: &[PublishOutcome], single: bool) -> Self {
+        let first = outcomes.first().map_or(StatusCode::OK, PublishOutcome::status);
         let alike = outcomes.iter().all(|outcome| outcome.status() == first);
         let status = if alike { first } else { StatusCode::MULTI_STATUS };
         let body = match outcomes {
             [only] if single => only.json(),
-            several => json!({ "messages": several.iter().map(Outcome::json).collect::<Vec<_>>() }),
+            several => json!({ "messages": several.iter().map(PublishOutcome::json).collect::<Vec<_>>() }),
         };
-        let come_again = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Busy(_)));
+        let come_again = outcomes.iter().any(|outcome| matches!(outcome, PublishOutcome::Busy(_)));
         Self { status, body, come_again }
     }
 
     /// A request that is no message.
     pub(super) fn malformed(reason: String) -> Self {
-        Self::new(&[Outcome::refused(reason)], true)
+        Self::new(&[PublishOutcome::refused(reason)], true)
     }
 
     /// A request that is too large.
     pub(super) fn too_large(reason: String) -> Self {
-        Self::new(&[Outcome::Refused(StatusCode::PAYLOAD_TOO_LARGE, reason)], true)
+        Self::new(&[PublishOutcome::Refused(StatusCode::PAYLOAD_TOO_LARGE, reason)], true)
     }
 
     /// A request that did not arrive in time.
     pub(super) fn too_slow(patience: Duration) -> Self {
         let reason = format!("the request did not arrive within {patience:?}");
-        Self::new(&[Outcome::Refused(StatusCode::REQUEST_TIMEOUT, reason)], true)
+        Self::new(&[PublishOutcome::Refused(StatusCode::REQUEST_TIMEOUT, reason)], true)
     }
 
     /// A key that stood on a request with another body.
     pub(super) fn reused_key() -> Self {
         let reason = "this Idempotency-Key came with another request: give each request its own".to_owned();
-        Self::new(&[Outcome::Refused(StatusCode::UNPROCESSABLE_ENTITY, reason)], true)
+        Self::new(&[PublishOutcome::Refused(StatusCode::UNPROCESSABLE_ENTITY, reason)], true)
     }
 
     /// Nothing can be taken now.
     pub(super) fn unavailable(reason: &str) -> Self {
-        Self::new(&[Outcome::Busy(reason.to_owned())], true)
+        Self::new(&[PublishOutcome::Busy(reason.to_owned())], true)
     }
 
     /// Nobody knows what became of the request.
     pub(super) fn unknown(reason: &str) -> Self {
-        Self::new(&[Outcome::Unsure(reason.to_owned())], true)
+        Self::new(&[PublishOutcome::Unsure(reason.to_owned())], true)
     }
 }
 
-impl From<Answer> for Response {
-    fn from(answer: Answer) -> Self {
+impl From<PublishAnswer> for Response {
+    fn from(answer: PublishAnswer) -> Self {
         let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let mut response = (answer.status, content_type, answer.body.to_string()).into_response();
         if answer.come_again {
@@ -121,24 +121,24 @@ impl From<Answer> for Response {
 mod tests {
     use super::*;
 
-    fn sent() -> Outcome {
-        Outcome::Sent(Some("id".to_owned()))
+    fn sent() -> PublishOutcome {
+        PublishOutcome::Sent(Some("id".to_owned()))
     }
 
     #[test]
     fn the_status_sums_the_outcomes_up() {
-        let status = |outcomes: &[Outcome]| Answer::new(outcomes, false).status.as_u16();
+        let status = |outcomes: &[PublishOutcome]| PublishAnswer::new(outcomes, false).status.as_u16();
         assert_eq!(status(&[sent(), sent()]), 200);
-        assert_eq!(status(&[sent(), Outcome::Busy(String::new())]), 207);
-        assert_eq!(status(&[Outcome::Busy(String::new())]), 503);
-        assert_eq!(status(&[Outcome::Unsure(String::new())]), 504);
-        assert_eq!(status(&[Outcome::refused("label is \"a b\"".to_owned())]), 400);
-        assert_eq!(status(&[Outcome::refused("at most 524288 bytes are allowed".to_owned())]), 413);
+        assert_eq!(status(&[sent(), PublishOutcome::Busy(String::new())]), 207);
+        assert_eq!(status(&[PublishOutcome::Busy(String::new())]), 503);
+        assert_eq!(status(&[PublishOutcome::Unsure(String::new())]), 504);
+        assert_eq!(status(&[PublishOutcome::refused("label is \"a b\"".to_owned())]), 400);
+        assert_eq!(status(&[PublishOutcome::refused("at most 524288 bytes are allowed".to_owned())]), 413);
     }
 
     #[test]
     fn a_single_message_is_answered_by_itself() {
-        assert_eq!(Answer::new(&[sent()], true).body, json!({ "state": "sent", "id": "id" }));
-        assert_eq!(Answer::new(&[sent()], false).body, json!({ "messages": [{ "state": "sent", "id": "id" }] }));
+        assert_eq!(PublishAnswer::new(&[sent()], true).body, json!({ "state": "sent", "id": "id" }));
+        assert_eq!(PublishAnswer::new(&[sent()], false).body, json!({ "messages": [{ "state": "sent", "id": "id" }] }));
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     sidecar::{
         assemble::worker_settings::{max_messages, rate},
         backpressure::throttle::Throttle,
-        reload::secrets::Secrets,
+        reload::secrets::LiveSecrets,
     },
 };
 use dms_server::{Callers, Tls};
@@ -17,7 +17,7 @@ pub struct Controls {
     throttles: Vec<(String, Throttle)>,
     certificates: Vec<Tls>,
     callers: Option<Callers>,
-    secrets: Secrets,
+    secrets: LiveSecrets,
 }
 
 impl Controls {
@@ -25,7 +25,7 @@ impl Controls {
         throttles: Vec<(String, Throttle)>,
         certificates: Vec<Tls>,
         callers: Option<Callers>,
-        secrets: Secrets,
+        secrets: LiveSecrets,
     ) -> Self {
         Self { throttles, certificates, callers, secrets }
     }

@@ -1,4 +1,4 @@
-//! [`Secrets`]: the secrets that a sidecar uses, replaced while it runs.
+//! [`LiveSecrets`]: the secrets that a sidecar uses, replaced while it runs.
 
 use crate::{
     config::{Config, HttpHandler, Secret},
@@ -10,7 +10,7 @@ use dms_worker::client::{Client, Error};
 
 /// Where the secrets of a sidecar are in use.
 #[derive(Clone, Debug)]
-pub(crate) struct Secrets {
+pub(crate) struct LiveSecrets {
     pub(crate) client: Client,
     /// What the application of each worker is sent, by the worker's name.
     pub(crate) apps: Vec<(String, Current<Credentials>)>,
@@ -19,7 +19,7 @@ pub(crate) struct Secrets {
     pub(crate) admin: BearerAuth,
 }
 
-impl Secrets {
+impl LiveSecrets {
     /// Uses those of `new`, and writes them into `old`. Says which have changed, by their keys.
     ///
     /// # Errors

@@ -44,9 +44,9 @@ pub(super) struct Figures {
     /// the handler was called.
     pub(super) latency_ms: Option<Latencies>,
     /// What this process spent.
-    pub(super) client: Option<Spent>,
+    pub(super) client: Option<Cost>,
     /// What the server spent, where it runs on this machine.
-    pub(super) server: Option<Spent>,
+    pub(super) server: Option<Cost>,
 }
 
 /// How long things took, in milliseconds.
@@ -64,7 +64,7 @@ pub(super) struct Latencies {
 
 /// What a process spent on a run. A message that was both produced and acknowledged counts twice.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Spent {
+pub(super) struct Cost {
     /// Microseconds of CPU time for each message.
     pub(super) cpu_us_per_message: f64,
     /// The most memory the process had so far, in bytes.
@@ -100,10 +100,10 @@ impl Meter {
     }
 }
 
-fn spent(before: Usage, after: Usage, messages: usize, size: u32) -> Spent {
+fn spent(before: Usage, after: Usage, messages: usize, size: u32) -> Cost {
     let messages = messages.max(1) as f64;
     let written = after.written_bytes.saturating_sub(before.written_bytes);
-    Spent {
+    Cost {
         cpu_us_per_message: after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6 / messages,
         peak_bytes: after.peak_bytes,
         written_per_payload_byte: written as f64 / (messages * f64::from(size)),
@@ -125,7 +125,7 @@ mod tests {
     fn what_was_spent_is_counted_from_the_start_of_the_run() {
         let before = Usage { cpu: Duration::from_millis(10), peak_bytes: 1, written_bytes: 1_000 };
         let after = Usage { cpu: Duration::from_millis(30), peak_bytes: 7, written_bytes: 31_000 };
-        let expected = Spent { cpu_us_per_message: 2_000.0, peak_bytes: 7, written_per_payload_byte: 3.0 };
+        let expected = Cost { cpu_us_per_message: 2_000.0, peak_bytes: 7, written_per_payload_byte: 3.0 };
         assert_eq!(spent(before, after, 10, 1_000), expected);
     }
 

@@ -79,14 +79,14 @@ impl Load {
 
     /// Handles what is there until so many messages are acknowledged, or the time is over.
     pub(super) async fn consume(&self, messages: usize) -> Result<Tally, Failure> {
-        let progress = Arc::new(Progress::new(messages));
+        let progress = Arc::new(LoadObserver::new(messages));
         self.work(&progress, self.connections * self.batch, self.duration).await?;
         Ok(progress.tally(|progress| &progress.polls))
     }
 
     /// Sends and handles at once. The latencies are those of the send requests.
     pub(super) async fn both(&self) -> Result<Tally, Failure> {
-        let progress = Arc::new(Progress::new(usize::MAX));
+        let progress = Arc::new(LoadObserver::new(usize::MAX));
         let half = Self { connections: self.connections.div_ceil(2), ..self.clone() };
         let sending = async {
             let sent = half.produce().await;
@@ -100,7 +100,7 @@ impl Load {
 
     /// Sends single messages at a steady rate; the latencies are those of the messages, until their handlers were called.
     pub(super) async fn latency(&self, rate: u32) -> Result<Tally, Failure> {
-        let progress = Arc::new(Progress::new(usize::MAX));
+        let progress = Arc::new(LoadObserver::new(usize::MAX));
         let sending = async {
             let sent = self.send_steadily(rate, &progress).await?;
             progress.expect(sent);
@@ -112,7 +112,7 @@ impl Load {
     }
 
     /// Sends one message at each tick, however long the answers to the others take.
-    async fn send_steadily(&self, rate: u32, progress: &Progress) -> Result<usize, Failure> {
+    async fn send_steadily(&self, rate: u32, progress: &LoadObserver) -> Result<usize, Failure> {
         let mut ticks = interval(Duration::from_secs(1) / rate);
         let until = Instant::now() + self.duration;
         let mut sending = JoinSet::new();
@@ -134,7 +134,7 @@ impl Load {
     }
 
     /// Runs a worker until the progress is complete or the time is over.
-    async fn work(&self, progress: &Arc<Progress>, concurrency: usize, time: Duration) -> Result<(), Failure> {
+    async fn work(&self, progress: &Arc<LoadObserver>, concurrency: usize, time: Duration) -> Result<(), Failure> {
         let seen = progress.clone();
         let handler = handler_fn(move |delivery: Delivery| {
             seen.handled(&delivery);
@@ -192,7 +192,7 @@ fn broken(error: impl std::fmt::Display) -> Failure {
 
 /// How far handling has got.
 #[derive(Debug)]
-struct Progress {
+struct LoadObserver {
     started: Instant,
     acknowledged: AtomicUsize,
     expected: AtomicUsize,
@@ -203,7 +203,7 @@ struct Progress {
     messages: Mutex<Vec<Duration>>,
 }
 
-impl Progress {
+impl LoadObserver {
     fn new(expected: usize) -> Self {
         Self {
             started: Instant::now(),
@@ -244,7 +244,7 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
+impl Observer for LoadObserver {
     fn observe(&self, _: &Origin, event: &Event<'_>) {
         match event {
             Event::Received { messages: 1.., took, .. } => lock(&self.polls).push(*took),

@@ -3,83 +3,31 @@
 //! Each run has a queue of its own, which is deleted afterwards. Handlers do nothing, so the figures are those of the messaging
 //! alone. The server is a child process, so that the system counts its CPU time, memory and disk apart from the client's.
 
+mod args;
 mod figures;
 mod load;
-mod progress;
-mod target;
+mod server;
+mod time_bar;
 mod usage;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
 use serde_json::json;
 
+pub(crate) use self::args::BenchArgs;
 use self::{
-    figures::{Figures, Meter, Spent},
+    args::Scenario,
+    figures::{Cost, Figures, Meter},
     load::{GROUP, Load},
-    progress::Progress,
-    target::Target,
+    server::BenchServer,
+    time_bar::TimeBar,
 };
-use crate::{
-    cli::support::{context::Context, failure::Failure, logging, table::Table},
-    config::Span,
-};
+use crate::cli::support::{context::Context, failure::Failure, logging, table::Table};
 use dms_protocol::secret_url::without_secrets;
 use dms_protocol::{
     limits::{MAX_BYTES, MAX_MESSAGES},
     queue::NewQueue,
 };
-
-/// Options of `bench`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  dms-worker bench                          a server in a child process, in memory
-  dms-worker bench --data-dir /tmp/bench    the same on disk: every send is synced
-  dms-worker bench --against http://10.0.0.7:9400 --run produce,consume
-  dms-worker bench -o json --duration 10s
-
-The runs: `produce` sends, `consume` receives and acknowledges what was sent, `both` does both at once, `latency` sends single \
-messages at a steady rate and takes the time until their handlers are called. CPU time, memory and disk writes are told by Linux \
-alone. Measure with a build in release mode, on a machine that does nothing else.")]
-pub(crate) struct BenchArgs {
-    /// A server to measure, with the credentials of the configuration
-    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
-    against: Option<String>,
-    /// The process of that server, where it runs on this machine: what it spends is shown too
-    #[arg(long, value_name = "PID", requires = "against")]
-    server_pid: Option<u32>,
-    /// Where the server that is started keeps its messages; in memory without
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
-    /// What to measure: any of produce, consume, both and latency
-    #[arg(
-        long,
-        value_name = "RUNS",
-        value_delimiter = ',',
-        default_value = "produce,consume,both,latency",
-        hide_possible_values = true
-    )]
-    run: Vec<Run>,
-    /// How long each run lasts
-    #[arg(long, default_value = "5s")]
-    duration: Span,
-    /// After how many messages a run ends before that
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    messages: Option<u32>,
-    /// Size of each body in bytes
-    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(2..=524_288))]
-    size: u32,
-    /// Messages of each request [default: 10, or as many bodies as a request may have]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=10))]
-    batch: Option<u8>,
-    /// Requests under way at a time; `both` gives half of them to each side
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    connections: u16,
-    /// Messages in a second of the run `latency`
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rate: u32,
-}
 
 /// Messages of each request: those that were asked for, or as many bodies of this size as may be in one.
 fn batch(asked: Option<u8>, size: u32) -> usize {
@@ -87,22 +35,9 @@ fn batch(asked: Option<u8>, size: u32) -> usize {
     asked.map_or(most, usize::from).clamp(1, MAX_MESSAGES)
 }
 
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Run {
-    /// Sending
-    Produce,
-    /// Receiving and acknowledging
-    Consume,
-    /// Both at once
-    Both,
-    /// From sending to the handler
-    Latency,
-}
-
 /// Measures, and prints the figures.
 pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let target = Target::open(&args, context).await?;
+    let target = BenchServer::open(&args, context).await?;
     logging::for_command(&context.global, context.colored(), "warn");
     let mut figures = Vec::with_capacity(args.run.len());
     let measured = async {
@@ -119,17 +54,17 @@ pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result<ExitCode, 
 }
 
 /// The runs in their order, each once; producing and consuming share a queue, so they go together.
-fn runs(asked: &[Run]) -> Vec<Vec<Run>> {
-    let wants = |run: &Run| asked.contains(run);
-    let shared: Vec<Run> = [Run::Produce, Run::Consume].into_iter().filter(wants).collect();
-    let alone = [Run::Both, Run::Latency].into_iter().filter(wants).map(|run| vec![run]);
+fn runs(asked: &[Scenario]) -> Vec<Vec<Scenario>> {
+    let wants = |run: &Scenario| asked.contains(run);
+    let shared: Vec<Scenario> = [Scenario::Produce, Scenario::Consume].into_iter().filter(wants).collect();
+    let alone = [Scenario::Both, Scenario::Latency].into_iter().filter(wants).map(|run| vec![run]);
     (!shared.is_empty()).then_some(shared).into_iter().chain(alone).collect()
 }
 
 /// Creates a queue for some runs, and deletes it whatever became of them.
 async fn on_a_queue(
-    target: &Target,
-    runs: Vec<Run>,
+    target: &BenchServer,
+    runs: Vec<Scenario>,
     args: &BenchArgs,
     context: &Context,
 ) -> Result<Vec<Figures>, Failure> {
@@ -156,47 +91,36 @@ async fn on_a_queue(
 
 async fn measure(
     load: &Load,
-    target: &Target,
-    runs: &[Run],
+    target: &BenchServer,
+    runs: &[Scenario],
     args: &BenchArgs,
     context: &Context,
 ) -> Result<Vec<Figures>, Failure> {
     let mut figures = Vec::with_capacity(runs.len());
     let mut waiting = None;
     for run in runs {
-        if *run == Run::Consume && waiting.is_none() {
+        if *run == Scenario::Consume && waiting.is_none() {
             // There has to be something to consume, and it is not part of the run.
             waiting = Some(load.produce().await?.produced);
         }
-        let progress = Progress::new(context, run.name(), load.duration);
+        let progress = TimeBar::new(context, run.name(), load.duration);
         let meter = Meter::start(target.process);
         let tally = progress
             .of(async {
                 match run {
-                    Run::Produce => load.produce().await,
-                    Run::Consume => load.consume(waiting.unwrap_or_default()).await,
-                    Run::Both => load.both().await,
-                    Run::Latency => load.latency(args.rate).await,
+                    Scenario::Produce => load.produce().await,
+                    Scenario::Consume => load.consume(waiting.unwrap_or_default()).await,
+                    Scenario::Both => load.both().await,
+                    Scenario::Latency => load.latency(args.rate).await,
                 }
             })
             .await?;
-        if *run == Run::Produce {
+        if *run == Scenario::Produce {
             waiting = Some(tally.produced);
         }
         figures.push(meter.stop(run.name(), tally, args.size));
     }
     Ok(figures)
-}
-
-impl Run {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Produce => "produce",
-            Self::Consume => "consume",
-            Self::Both => "both",
-            Self::Latency => "latency",
-        }
-    }
 }
 
 fn print(runs: &[Figures], args: &BenchArgs, context: &Context) -> Result<(), Failure> {
@@ -206,10 +130,10 @@ fn print(runs: &[Figures], args: &BenchArgs, context: &Context) -> Result<(), Fa
         let latency = |pick: fn(&figures::Latencies) -> f64| {
             run.latency_ms.as_ref().map_or_else(|| "-".to_owned(), |latencies| format!("{:.1} ms", pick(latencies)))
         };
-        let cpu = |spent: Option<Spent>| {
+        let cpu = |spent: Option<Cost>| {
             spent.map_or_else(|| "-".to_owned(), |spent| format!("{:.1} µs", spent.cpu_us_per_message))
         };
-        let server = |show: fn(Spent) -> String| run.server.map_or_else(|| "-".to_owned(), show);
+        let server = |show: fn(Cost) -> String| run.server.map_or_else(|| "-".to_owned(), show);
         table.row([
             run.name.to_owned(),
             format!("{:.0}", run.produced_per_second),
@@ -249,9 +173,9 @@ mod tests {
     #[test]
     fn runs_that_share_a_queue_go_together_whatever_their_order() {
         assert_eq!(
-            runs(&[Run::Latency, Run::Consume, Run::Produce, Run::Latency]),
-            [vec![Run::Produce, Run::Consume], vec![Run::Latency]]
+            runs(&[Scenario::Latency, Scenario::Consume, Scenario::Produce, Scenario::Latency]),
+            [vec![Scenario::Produce, Scenario::Consume], vec![Scenario::Latency]]
         );
-        assert_eq!(runs(&[Run::Both]), [vec![Run::Both]]);
+        assert_eq!(runs(&[Scenario::Both]), [vec![Scenario::Both]]);
     }
 }

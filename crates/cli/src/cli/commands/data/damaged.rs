@@ -7,11 +7,11 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::cli::support::{admin_client::Admin, context::Context, failure::Failure, table::Table};
+use crate::cli::support::{admin_client::AdminClient, context::Context, failure::Failure, table::Table};
 
 /// Which damaged messages, and whom to ask.
 #[derive(Debug, Args)]
-pub(super) struct Asked {
+pub(super) struct DamagedArgs {
     /// The admin address of the server [config: server.admin]
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
@@ -44,13 +44,13 @@ struct Damaged {
 }
 
 #[derive(Debug, Deserialize)]
-struct Skipped {
+struct SkipAnswer {
     skipped: u64,
 }
 
 /// Shows what is set aside.
-pub(super) async fn list(asked: &Asked, queue: Option<&str>, context: &Context) -> Result<(), Failure> {
-    let admin = Admin::of_queues(asked.admin.as_deref(), context)?;
+pub(super) async fn list(asked: &DamagedArgs, queue: Option<&str>, context: &Context) -> Result<(), Failure> {
+    let admin = AdminClient::of_queues(asked.admin.as_deref(), context)?;
     let found: Vec<Damaged> = admin.ask(Method::GET, "/admin/damaged", &asked.parameters(queue)).await?;
     let mut table = Table::new(&["QUEUE", "GROUP", "STREAM", "SEQUENCE", "FILE", "OFFSET"]);
     for one in &found {
@@ -62,13 +62,13 @@ pub(super) async fn list(asked: &Asked, queue: Option<&str>, context: &Context) 
 }
 
 /// Skips some for good.
-pub(super) async fn skip(asked: &Asked, queue: &str, context: &Context) -> Result<(), Failure> {
-    let admin = Admin::of_queues(asked.admin.as_deref(), context)?;
-    let Skipped { skipped } = admin.ask(Method::POST, "/admin/damaged/skip", &asked.parameters(Some(queue))).await?;
+pub(super) async fn skip(asked: &DamagedArgs, queue: &str, context: &Context) -> Result<(), Failure> {
+    let admin = AdminClient::of_queues(asked.admin.as_deref(), context)?;
+    let SkipAnswer { skipped } = admin.ask(Method::POST, "/admin/damaged/skip", &asked.parameters(Some(queue))).await?;
     context.done(&format!("{skipped} damaged messages were skipped"), &json!({ "skipped": skipped }))
 }
 
-impl Asked {
+impl DamagedArgs {
     fn parameters<'a>(&'a self, queue: Option<&'a str>) -> Vec<(&'static str, Cow<'a, str>)> {
         let sequence = self.sequence.map(|sequence| sequence.to_string().into());
         let named = [("queue", queue), ("group", self.group.as_deref()), ("stream", self.stream.as_deref())];

@@ -14,9 +14,9 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use self::damaged::Asked;
+use self::damaged::DamagedArgs;
 use crate::cli::support::{
-    admin_client::Admin,
+    admin_client::AdminClient,
     context::Context,
     failure::{Failure, Kind},
     logging,
@@ -26,8 +26,9 @@ use dms_server::store::{
     disk::tools::{
         backup,
         check::{check, verify},
+        error::RepairError,
         rebuild::{Rebuilt, rebuild},
-        repair::{Dropped, RepairError, Skip, plan, repair},
+        repair::{Dropped, Skip, plan, repair},
     },
 };
 
@@ -36,7 +37,7 @@ const LONGEST_COPY: Duration = Duration::from_secs(24 * 3600);
 
 /// A copy that was made.
 #[derive(Debug, Deserialize)]
-struct Made {
+struct BackupSummary {
     commit: u64,
     files: usize,
     bytes: u64,
@@ -108,7 +109,7 @@ it says what.")]
     #[command(after_help = "Examples:\n  dms-worker data damaged --admin http://127.0.0.1:9401")]
     Damaged {
         #[command(flatten)]
-        asked: Asked,
+        asked: DamagedArgs,
         /// Only those of this queue, by name or id
         queue: Option<String>,
     },
@@ -119,7 +120,7 @@ Examples:
   dms-worker data skip orders --group billing --sequence 4711")]
     Skip {
         #[command(flatten)]
-        asked: Asked,
+        asked: DamagedArgs,
         /// The queue's name or id
         queue: String,
     },
@@ -259,8 +260,13 @@ async fn back_up(dir: PathBuf, dest: PathBuf, admin: Option<String>, context: &C
 }
 
 /// Has the server that uses a directory copy it.
-async fn have_copied(dir: &Path, dest: &Path, admin: Option<&str>, context: &Context) -> Result<Made, Failure> {
-    let admin = Admin::find(admin, context)?.patience(LONGEST_COPY);
+async fn have_copied(
+    dir: &Path,
+    dest: &Path,
+    admin: Option<&str>,
+    context: &Context,
+) -> Result<BackupSummary, Failure> {
+    let admin = AdminClient::find(admin, context)?.patience(LONGEST_COPY);
     let dir = whole(dir)?;
     // Another server's data must not be taken for these.
     let parameters = [("from", dir.to_string_lossy()), ("to", dest.to_string_lossy())];
@@ -268,9 +274,9 @@ async fn have_copied(dir: &Path, dest: &Path, admin: Option<&str>, context: &Con
 }
 
 /// Copies a directory that no server uses.
-fn copy(dir: &Path, dest: &Path) -> Result<Made, RepairError> {
+fn copy(dir: &Path, dest: &Path) -> Result<BackupSummary, RepairError> {
     let made = backup::back_up(dir, dest)?;
-    Ok(Made { commit: made.commit, files: made.files.len(), bytes: made.bytes() })
+    Ok(BackupSummary { commit: made.commit, files: made.files.len(), bytes: made.bytes() })
 }
 
 impl From<RepairError> for Failure {

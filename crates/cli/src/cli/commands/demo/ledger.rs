@@ -13,11 +13,11 @@ use crate::cli::support::quantiles::quantile;
 /// The books of the tour.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    state: Mutex<State>,
+    state: Mutex<Orders>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Orders {
     sent: Vec<Option<Instant>>,
     handled: Vec<u32>,
     /// From send to handled, of orders that succeeded before the first pass was over.
@@ -28,7 +28,7 @@ struct State {
 
 impl Ledger {
     pub(super) fn new(orders: usize) -> Self {
-        let state = State { sent: vec![None; orders], handled: vec![0; orders], latencies: Vec::new(), over: None };
+        let state = Orders { sent: vec![None; orders], handled: vec![0; orders], latencies: Vec::new(), over: None };
         Self { state: Mutex::new(state) }
     }
 
@@ -93,7 +93,7 @@ impl Ledger {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Orders> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{
     commands::{
-        dlq::{Which, filter::Filter, peek, visitors::Look},
+        dlq::{filter::Filter, peek, selection::Selection, visitors::Viewer},
         receive,
     },
     service::signals,
     support::{
-        admin_client::Admin,
+        admin_client::AdminClient,
         context::Context,
         failure::{Failure, Kind},
         table::Table,
@@ -43,7 +43,7 @@ use dms_worker::{
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
     #[command(flatten)]
-    which: Which,
+    which: Selection,
     #[command(flatten)]
     filter: Filter,
     /// Messages at most
@@ -58,7 +58,7 @@ pub(super) struct ShowArgs {
 #[derive(Debug, Args)]
 pub(super) struct DumpArgs {
     #[command(flatten)]
-    which: Which,
+    which: Selection,
     #[command(flatten)]
     filter: Filter,
     /// Messages at most; all by default
@@ -136,7 +136,7 @@ pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> 
 
 /// The rows of a server that can be asked for a look. One that the configuration names need not be there.
 async fn peeked(args: &ShowArgs, source: &SourcePath, context: &Context) -> Result<Option<Vec<Row>>, Failure> {
-    let Some(admin) = Admin::of_service(args.admin.as_deref(), context)? else { return Ok(None) };
+    let Some(admin) = AdminClient::of_service(args.admin.as_deref(), context)? else { return Ok(None) };
     let peeked = match peek::peek(&admin, source, &args.filter, args.max).await {
         Err(failure) if args.admin.is_none() && failure.kind() == Kind::Unavailable => return Ok(None),
         peeked => peeked?,
@@ -196,7 +196,7 @@ fn cells(row: &Row) -> [String; 9] {
 
 /// A row for programs: body and attributes in their own text; of a message that cannot be read its text and the reason.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct ShownRow<'a> {
     place: Option<u64>,
     state: Option<&'a str>,
     failures: Option<u32>,
@@ -211,14 +211,14 @@ struct Shown<'a> {
     undecodable: Option<String>,
 }
 
-fn shown(row: &Row) -> Shown<'_> {
+fn shown(row: &Row) -> ShownRow<'_> {
     let text = row.body.as_bytes();
     let (body, undecodable) = match (row.body.fault(), serde_json::from_slice(text)) {
         (Some(fault), _) => (None, Some(fault.to_owned())),
         (None, Ok(body)) => (Some(body), None),
         (None, Err(error)) => (None, Some(error.to_string())),
     };
-    Shown {
+    ShownRow {
         place: row.place,
         state: row.state.as_ref().map(|(state, _)| state.as_str()),
         failures: row.state.as_ref().map(|(_, failures)| *failures),
@@ -246,8 +246,8 @@ pub(super) async fn dump(client: &Client, args: DumpArgs, context: &Context) -> 
         None => messages.iter().try_for_each(|message| printer.json_line(&receive::line(message, false))),
     };
     let seen = look(client, &args.which, &args.filter, max, args.ack, see).await?;
-    if let Some(file) = &file {
-        file.sync_all().map_err(|error| unwritable(args.file.as_deref(), &error))?;
+    if let (Some(file), Some(path)) = (&file, &args.file) {
+        file.sync_all().map_err(|error| Failure::unwritable(path, &error))?;
     }
     let fate = if args.ack { "taken out of the queue" } else { "left where they are" };
     let verb = if args.file.is_some() { "written" } else { "printed" };
@@ -260,12 +260,8 @@ fn open(path: &Path, append: bool) -> Result<File, Failure> {
         io::ErrorKind::AlreadyExists => {
             Failure::of(Kind::Usage, format!("{} is there already: name another file, or add --append", path.display()))
         }
-        _ => unwritable(Some(path), &error),
+        _ => Failure::unwritable(path, &error),
     })
-}
-
-fn unwritable(path: Option<&Path>, error: &io::Error) -> Failure {
-    Failure::new(format!("{} cannot be written: {error}", path.unwrap_or(Path::new("the file")).display()))
 }
 
 /// Writes lines; on the disk before it answers where the messages go afterwards.
@@ -278,14 +274,14 @@ fn write(file: &mut File, messages: &[ReceivedMessage], durable: bool) -> io::Re
 /// Shows `see` messages, and acknowledges them if it `takes` them; says how many.
 async fn look(
     client: &Client,
-    which: &Which,
+    which: &Selection,
     filter: &Filter,
     max: u64,
     takes: bool,
     see: impl FnMut(&[ReceivedMessage]) -> io::Result<()> + Send,
 ) -> Result<u64, Failure> {
     let enough = CancellationToken::new();
-    let mut look = Look::new(filter.clone(), takes, max, enough.clone(), see);
+    let mut look = Viewer::new(filter.clone(), takes, max, enough.clone(), see);
     let mut sweep = Sweep::new(client.clone(), which.source(client).await?);
     if takes {
         sweep = sweep.max(max);

@@ -3,8 +3,9 @@
 mod filter;
 mod look;
 mod peek;
-mod progress;
 mod redrive;
+mod selection;
+mod sweep_bar;
 mod visitors;
 
 use std::process::ExitCode;
@@ -16,8 +17,7 @@ use self::{
     redrive::{DiscardArgs, RedriveArgs},
 };
 use crate::cli::support::{context::Context, failure::Failure};
-use dms_protocol::queue::{SourcePath, Stream};
-use dms_worker::{client::Client, redrive::SweepError};
+use dms_worker::redrive::SweepError;
 
 /// Options of `dlq`.
 #[derive(Debug, Args)]
@@ -69,32 +69,6 @@ that none goes round for ever (--max-redrives).")]
     /// Throw dead letters away
     #[command(after_help = "Examples:\n  dms-worker dlq discard orders billing --match tenant=7 --yes")]
     Discard(DiscardArgs),
-}
-
-/// Which messages.
-#[derive(Debug, Args)]
-struct Which {
-    /// The queue's name or id
-    queue: String,
-    /// The group's name or id
-    group: String,
-    /// The messages of a parking queue instead of dead letters
-    #[arg(long)]
-    parked: bool,
-}
-
-impl Which {
-    async fn source(&self, client: &Client) -> Result<SourcePath, Failure> {
-        let queue = client.find_queue(&self.queue).await?;
-        let group = client.find_group(&queue.id, &self.group).await?;
-        let stream = if self.parked { Stream::Messages } else { Stream::DeadLetters };
-        Ok(SourcePath { queue: queue.id, group: group.id, stream })
-    }
-
-    /// What they are called.
-    fn what(&self) -> &'static str {
-        if self.parked { "parked messages" } else { "dead letters" }
-    }
 }
 
 /// Looks at messages, sends them again, or empties the place.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::{
     commands::dlq::filter::Filter,
-    support::{admin_client::Admin, failure::Failure},
+    support::{admin_client::AdminClient, failure::Failure},
 };
 use dms_protocol::{
     message::{Attributes, Body, DeadLetterInfo},
@@ -43,7 +43,7 @@ struct Entry {
 }
 
 #[derive(Debug, Deserialize)]
-struct Shown {
+struct MessageJson {
     body: Box<RawValue>,
     #[serde(default)]
     attributes: Attributes,
@@ -55,8 +55,8 @@ impl From<Entry> for Peeked {
     /// A message that cannot be read is shown with its text and the reason: it breaks no page.
     fn from(entry: Entry) -> Self {
         let text = entry.message.get();
-        let (body, attributes, tags) = match serde_json::from_str::<Shown>(text) {
-            Ok(Shown { body, attributes, tags }) => {
+        let (body, attributes, tags) = match serde_json::from_str::<MessageJson>(text) {
+            Ok(MessageJson { body, attributes, tags }) => {
                 (Body::trusted(Bytes::copy_from_slice(body.get().as_bytes())), attributes, tags)
             }
             Err(error) => {
@@ -74,7 +74,7 @@ impl From<Entry> for Peeked {
 /// # Errors
 /// When the server cannot be asked, or knows no such group.
 pub(super) async fn peek(
-    admin: &Admin,
+    admin: &AdminClient,
     source: &SourcePath,
     filter: &Filter,
     max: u64,

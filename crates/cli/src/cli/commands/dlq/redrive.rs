@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     cli::{
         commands::{
-            dlq::{Which, filter::Filter, progress::Progress, visitors::Discard},
+            dlq::{filter::Filter, selection::Selection, sweep_bar::SweepBar, visitors::Discard},
             send::{self, Choice, Pump, Report},
         },
         service::signals,
@@ -85,7 +85,7 @@ pub(super) struct RedriveArgs {
 #[derive(Debug, Args)]
 pub(super) struct DiscardArgs {
     #[command(flatten)]
-    which: Which,
+    which: Selection,
     #[command(flatten)]
     filter: Filter,
     /// Messages at most
@@ -121,7 +121,7 @@ pub(super) async fn redrive(client: &Client, args: RedriveArgs, context: &Contex
     match (&args.file, &args.group) {
         (Some(file), _) => from_file(client, &args, file, context).await,
         (None, Some(group)) => {
-            let which = Which { queue: args.queue.clone(), group: group.clone(), parked: args.parked };
+            let which = Selection { queue: args.queue.clone(), group: group.clone(), parked: args.parked };
             from_group(client, &args, &which, context).await?;
             Ok(ExitCode::SUCCESS)
         }
@@ -129,14 +129,14 @@ pub(super) async fn redrive(client: &Client, args: RedriveArgs, context: &Contex
     }
 }
 
-async fn from_group(client: &Client, args: &RedriveArgs, which: &Which, context: &Context) -> Result<(), Failure> {
+async fn from_group(client: &Client, args: &RedriveArgs, which: &Selection, context: &Context) -> Result<(), Failure> {
     let source = which.source(client).await?;
     let journal = match &args.journal {
         None if args.dry_run => None,
         None => state_file(&source, context).filter(|path| is_usable(path, context)),
         named => named.clone(),
     };
-    let progress = Progress::new(context);
+    let progress = SweepBar::new(context);
     let mut shown = progress.clone();
     let mut redrive =
         Redrive::new(client.clone(), source).max_redrives(args.max_redrives).dry_run(args.dry_run).sweep(|sweep| {
@@ -213,7 +213,7 @@ fn print(report: &RedriveReport, dry_run: bool, context: &Context) -> Result<(),
 
 /// What became of the lines that were not sent.
 #[derive(Debug, Default)]
-struct Left {
+struct SkippedLines {
     chosen: u64,
     filtered: u64,
     exhausted: u64,
@@ -233,7 +233,7 @@ async fn from_file(client: &Client, args: &RedriveArgs, file: &Path, context: &C
     }
     let mut pump = Pump::new(send::producer(client.clone(), &queue, false, false)?, journal, report);
     pump.interval = args.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.per_second().recip()));
-    let mut left = Left::default();
+    let mut left = SkippedLines::default();
     let (report, ended) = pump.run(&mut input, |message| choose(args, &mut left, message), signals::first()).await?;
     report.clear();
     let total = report.total();
@@ -244,7 +244,7 @@ async fn from_file(client: &Client, args: &RedriveArgs, file: &Path, context: &C
     Ok(ExitCode::from(u8::from(total.refused > 0 || !complete)))
 }
 
-fn choose(args: &RedriveArgs, left: &mut Left, message: Message) -> Choice {
+fn choose(args: &RedriveArgs, left: &mut SkippedLines, message: Message) -> Choice {
     if args.max.is_some_and(|max| left.chosen >= max) {
         return Choice::Stop;
     }
@@ -273,7 +273,7 @@ pub(super) async fn discard(client: &Client, args: DiscardArgs, context: &Contex
         confirm(args.yes, &what)?;
     }
     let mut discard = Discard::new(args.filter, args.dry_run, args.max);
-    let progress = Progress::new(context);
+    let progress = SweepBar::new(context);
     let mut shown = progress.clone();
     let sweep = Sweep::new(client.clone(), source).ack_wait(Duration::from_secs(300)).max(args.max);
     let sweep = sweep.on_progress(move |report| shown.show(report));

@@ -10,7 +10,7 @@ use dms_protocol::message::ReceivedMessage;
 use dms_worker::{client::Error, redrive::Visitor};
 
 /// Hands messages to `see`, and takes them only if that is asked for.
-pub(super) struct Look<F> {
+pub(super) struct Viewer<F> {
     filter: Filter,
     takes: bool,
     left: u64,
@@ -20,7 +20,7 @@ pub(super) struct Look<F> {
     failed: Option<io::Error>,
 }
 
-impl<F: FnMut(&[ReceivedMessage]) -> io::Result<()>> Look<F> {
+impl<F: FnMut(&[ReceivedMessage]) -> io::Result<()>> Viewer<F> {
     /// Shows `see` at most `max` messages, then sets `enough` off; `takes`: what was seen is acknowledged.
     pub(super) fn new(filter: Filter, takes: bool, max: u64, enough: CancellationToken, see: F) -> Self {
         Self { filter, takes, left: max, seen: 0, enough, see, failed: None }
@@ -54,7 +54,7 @@ impl<F: FnMut(&[ReceivedMessage]) -> io::Result<()>> Look<F> {
 }
 
 #[async_trait]
-impl<F: FnMut(&[ReceivedMessage]) -> io::Result<()> + Send> Visitor for Look<F> {
+impl<F: FnMut(&[ReceivedMessage]) -> io::Result<()> + Send> Visitor for Viewer<F> {
     fn wants(&self, message: &ReceivedMessage) -> bool {
         self.takes && self.failed.is_none() && self.filter.passes(message)
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cli::support::{
-        admin_client::Admin,
+        admin_client::AdminClient,
         confirm::{confirm, counted},
         context::Context,
         failure::{Failure, Kind},
@@ -51,16 +51,16 @@ pub(super) struct UpdateArgs {
 
 /// A queue as the admin address shows it.
 #[derive(Debug, Deserialize)]
-struct Shown {
+struct AdminQueue {
     project: String,
     id: String,
     name: String,
     produced_messages: u64,
-    groups: Vec<ShownGroup>,
+    groups: Vec<AdminGroup>,
 }
 
 #[derive(Debug, Deserialize)]
-struct ShownGroup {
+struct AdminGroup {
     id: String,
     name: String,
     available_messages: u64,
@@ -82,7 +82,7 @@ struct Purged {
 
 /// How long a queue keeps messages.
 #[derive(Debug, Deserialize, Serialize)]
-struct Kept {
+struct QueueRetention {
     queue_id: String,
     queue: String,
     retention_ms: u64,
@@ -105,7 +105,7 @@ fn retention(text: &str) -> Result<String, String> {
 
 /// Purges a queue or a group.
 pub(super) async fn purge(args: &PurgeArgs, context: &Context) -> Result<(), Failure> {
-    let admin = Admin::of_queues(args.admin.as_deref(), context)?;
+    let admin = AdminClient::of_queues(args.admin.as_deref(), context)?;
     let queue = find(&admin, &args.queue, context).await?;
     let group = args.group.as_deref().map(|wanted| queue.group(wanted)).transpose()?;
     confirm(args.yes, &what(&queue, group, &admin))?;
@@ -119,7 +119,7 @@ pub(super) async fn purge(args: &PurgeArgs, context: &Context) -> Result<(), Fai
 }
 
 /// What will be purged.
-fn what(queue: &Shown, group: Option<&ShownGroup>, admin: &Admin) -> String {
+fn what(queue: &AdminQueue, group: Option<&AdminGroup>, admin: &AdminClient) -> String {
     let of = format!("{} at {}", queue.name, admin.url());
     match group {
         None => format!(
@@ -139,12 +139,13 @@ pub(super) async fn update(args: &UpdateArgs, context: &Context) -> Result<(), F
     if args.retention.is_none() && args.delete_when_settled.is_none() {
         return Err(Failure::of(Kind::Usage, "nothing to set: add --retention, --delete-when-settled, or both"));
     }
-    let admin = Admin::of_queues(args.admin.as_deref(), context)?;
+    let admin = AdminClient::of_queues(args.admin.as_deref(), context)?;
     let queue = find(&admin, &args.queue, context).await?;
     let changes = [("retention_ms", &args.retention), ("delete_when_settled", &args.delete_when_settled)];
     let parameters: Vec<_> =
         changes.into_iter().filter_map(|(name, value)| Some((name, Cow::from(value.as_deref()?)))).collect();
-    let kept: Kept = admin.ask(Method::POST, &format!("/admin/queues/{}/update", queue.id), &parameters).await?;
+    let kept: QueueRetention =
+        admin.ask(Method::POST, &format!("/admin/queues/{}/update", queue.id), &parameters).await?;
     let span = Span::millis(kept.retention_ms);
     let until = if kept.delete_when_settled { ", or until every group has settled them" } else { "" };
     let json = serde_json::to_value(&kept).map_err(|error| Failure::new(error.to_string()))?;
@@ -152,11 +153,12 @@ pub(super) async fn update(args: &UpdateArgs, context: &Context) -> Result<(), F
 }
 
 /// The queue of this name or id; of the project that `--project-id` names, if it does.
-async fn find(admin: &Admin, wanted: &str, context: &Context) -> Result<Shown, Failure> {
+async fn find(admin: &AdminClient, wanted: &str, context: &Context) -> Result<AdminQueue, Failure> {
     let project = context.global.project_id.as_deref();
     let parameters: Vec<_> = project.map(|project| ("project", Cow::from(project))).into_iter().collect();
-    let queues: Vec<Shown> = admin.ask(Method::GET, "/admin/queues", &parameters).await?;
-    let mut found: Vec<Shown> = queues.into_iter().filter(|queue| queue.id == wanted || queue.name == wanted).collect();
+    let queues: Vec<AdminQueue> = admin.ask(Method::GET, "/admin/queues", &parameters).await?;
+    let mut found: Vec<AdminQueue> =
+        queues.into_iter().filter(|queue| queue.id == wanted || queue.name == wanted).collect();
     match (found.pop(), found.is_empty()) {
         (Some(only), true) => Ok(only),
         (None, _) => Err(Failure::new(format!("the server has no queue {wanted}"))),
@@ -171,9 +173,9 @@ async fn find(admin: &Admin, wanted: &str, context: &Context) -> Result<Shown, F
     }
 }
 
-impl Shown {
+impl AdminQueue {
     /// The group of this name or id.
-    fn group(&self, wanted: &str) -> Result<&ShownGroup, Failure> {
+    fn group(&self, wanted: &str) -> Result<&AdminGroup, Failure> {
         let found = self.groups.iter().find(|group| group.id == wanted || group.name == wanted);
         found.ok_or_else(|| Failure::new(format!("queue {} has no group {wanted}", self.name)))
     }

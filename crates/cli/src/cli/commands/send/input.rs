@@ -12,10 +12,7 @@ use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncSeekExt, BufReader, stdin},
 };
 
-use crate::{
-    cli::{commands::send::unreadable, support::failure::Failure},
-    message_json::line,
-};
+use crate::{cli::support::failure::Failure, message_json::line};
 use dms_protocol::{
     message::{Body, Message},
     text,
@@ -28,7 +25,7 @@ const MAX_LINE: usize = 4 * 1024 * 1024;
 const CHUNK: usize = 256 * 1024;
 
 /// A line, or an argument.
-pub(crate) struct Line {
+pub(crate) struct InputLine {
     /// Its number, counted from 1.
     pub(super) number: u64,
     /// Its size.
@@ -43,7 +40,7 @@ pub(crate) struct Line {
 
 /// The source of the messages, with what every message gets.
 pub(crate) struct Input {
-    source: Source,
+    source: InputSource,
     common: Message,
     number: u64,
     offset: u64,
@@ -51,7 +48,7 @@ pub(crate) struct Input {
     keeps_texts: bool,
 }
 
-enum Source {
+enum InputSource {
     Arguments { bodies: VecDeque<String>, text: bool },
     Lines { reader: Box<dyn AsyncBufRead + Unpin + Send>, name: String },
 }
@@ -59,7 +56,7 @@ enum Source {
 impl Input {
     /// Bodies from the command line: JSON where they are JSON and not to be `text`.
     pub(crate) fn arguments(bodies: &[String], text: bool, common: Message) -> Self {
-        let source = Source::Arguments { bodies: bodies.iter().cloned().collect(), text };
+        let source = InputSource::Arguments { bodies: bodies.iter().cloned().collect(), text };
         Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false }
     }
 
@@ -87,13 +84,13 @@ impl Input {
             let size = file.metadata().await.ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
             Ok((file, size))
         };
-        let (file, size) = open.await.map_err(|error| unreadable(&name, &error))?;
+        let (file, size) = open.await.map_err(|error| Failure::unreadable(&name, &error))?;
         let lines = Self::lines(BufReader::with_capacity(CHUNK, file), &name, common);
         Ok(Self { number: line, offset, size, ..lines })
     }
 
     fn lines(reader: impl AsyncBufRead + Unpin + Send + 'static, name: &str, common: Message) -> Self {
-        let source = Source::Lines { reader: Box::new(reader), name: name.to_owned() };
+        let source = InputSource::Lines { reader: Box::new(reader), name: name.to_owned() };
         Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false }
     }
 
@@ -106,19 +103,20 @@ impl Input {
     ///
     /// # Errors
     /// When the source cannot be read.
-    pub(crate) async fn next(&mut self) -> Result<Option<Line>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<InputLine>, Failure> {
         loop {
             let (bytes, message, text) = match &mut self.source {
-                Source::Arguments { bodies, text } => match bodies.pop_front() {
+                InputSource::Arguments { bodies, text } => match bodies.pop_front() {
                     Some(body) => (body.len() as u64, Some(argument(&body, *text, &self.common)), None),
                     None => return Ok(None),
                 },
-                Source::Lines { reader, name } => {
-                    let (bytes, mut text) = read_line(reader).await.map_err(|error| unreadable(name, &error))?;
+                InputSource::Lines { reader, name } => {
+                    let (bytes, mut text) =
+                        read_line(reader).await.map_err(|error| Failure::unreadable(&*name, &error))?;
                     if self.offset == 0
                         && let Some(first) = &mut text
                     {
-                        *first = beginning(first).map_err(|error| unreadable(name, &error))?;
+                        *first = beginning(first).map_err(|error| Failure::unreadable(&*name, &error))?;
                     }
                     match (bytes, text) {
                         (0, _) => return Ok(None),
@@ -132,7 +130,7 @@ impl Input {
             self.offset += bytes;
             if let Some(message) = message {
                 let text = text.filter(|_| self.keeps_texts);
-                return Ok(Some(Line { number: self.number, bytes, end: self.offset, message, text }));
+                return Ok(Some(InputLine { number: self.number, bytes, end: self.offset, message, text }));
             }
         }
     }

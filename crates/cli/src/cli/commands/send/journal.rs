@@ -26,7 +26,7 @@ const HEAD: u64 = 4096;
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Progress {
+pub(crate) struct JournalState {
     /// What is done with the lines, and where they go.
     task: String,
     /// How many bytes the file begins with, and a hash of them.
@@ -54,7 +54,7 @@ pub(crate) struct Progress {
 pub(crate) struct Journal {
     file: Arc<File>,
     path: PathBuf,
-    progress: Progress,
+    progress: JournalState,
     resumed: bool,
     keep: bool,
 }
@@ -108,9 +108,8 @@ impl Journal {
             Err(TryLockError::Error(error)) => return Err(trouble(&path, &error)),
         }
         private::warn_if_exposed("the journal", &path);
-        let head = head(wanted.input, HEAD)
-            .map_err(|error| crate::cli::commands::send::unreadable(&wanted.input.display().to_string(), &error))?;
-        let fresh = Progress { task: wanted.task.clone(), head, ..Progress::default() };
+        let head = head(wanted.input, HEAD).map_err(|error| Failure::unreadable(wanted.input.display(), &error))?;
+        let fresh = JournalState { task: wanted.task.clone(), head, ..JournalState::default() };
         let earlier = read(&file).map_err(|error| trouble(&path, &error))?;
         let resumed = earlier.is_some() && wanted.resume;
         let progress = match earlier {
@@ -122,7 +121,7 @@ impl Journal {
     }
 
     /// Where the run stands.
-    pub(crate) fn progress(&self) -> &Progress {
+    pub(crate) fn progress(&self) -> &JournalState {
         &self.progress
     }
 
@@ -147,7 +146,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub(crate) async fn settled(&mut self, change: impl FnOnce(&mut Progress)) -> Result<(), Failure> {
+    pub(crate) async fn settled(&mut self, change: impl FnOnce(&mut JournalState)) -> Result<(), Failure> {
         change(&mut self.progress);
         self.store(false).await
     }
@@ -200,7 +199,7 @@ impl Journal {
 }
 
 /// The state of an earlier run, if the journal has one.
-fn read(mut file: &File) -> io::Result<Option<Progress>> {
+fn read(mut file: &File) -> io::Result<Option<JournalState>> {
     let mut text = String::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(64 * 1024).read_to_string(&mut text)?;
@@ -213,7 +212,7 @@ fn read(mut file: &File) -> io::Result<Option<Progress>> {
 }
 
 /// The state to go on from: what may have been sent and is not settled counts as doubled, as it is sent again.
-fn continued(earlier: Progress, fresh: &Progress, input: &Path, path: &Path) -> Result<Progress, Failure> {
+fn continued(earlier: JournalState, fresh: &JournalState, input: &Path, path: &Path) -> Result<JournalState, Failure> {
     let other = |what: &str| {
         Failure::of(Kind::Usage, format!("{} {what}; remove the journal to begin with the first line", path.display()))
     };
@@ -227,10 +226,10 @@ fn continued(earlier: Progress, fresh: &Progress, input: &Path, path: &Path) -> 
         return Err(other(&format!("does not fit {}, which has changed since", input.display())));
     }
     let doubled = earlier.doubled + earlier.limit.saturating_sub(earlier.line);
-    Ok(Progress { doubled, complete: false, limit: earlier.line, head: fresh.head.clone(), ..earlier })
+    Ok(JournalState { doubled, complete: false, limit: earlier.line, head: fresh.head.clone(), ..earlier })
 }
 
-fn unfinished(earlier: &Progress, path: &Path) -> Failure {
+fn unfinished(earlier: &JournalState, path: &Path) -> Failure {
     let text = format!(
         "an earlier run ended after line {}, and its journal is {}: add --resume to go on there, or remove the journal to send every line again",
         earlier.line,

@@ -164,7 +164,7 @@ pub(crate) async fn open_file(
     common: Message,
 ) -> Result<(Input, Option<Journal>), Failure> {
     // A file that is not there has no journal, and is what the user should hear of.
-    std::fs::metadata(path).map_err(|error| unreadable(&path.display().to_string(), &error))?;
+    std::fs::metadata(path).map_err(|error| Failure::unreadable(path.display(), &error))?;
     let journal = Journal::open(&Wanted { input: path, journal, task, resume })?;
     let (line, offset) = journal.as_ref().map_or((0, 0), |journal| {
         let progress = journal.progress();
@@ -181,9 +181,4 @@ pub(crate) fn producer(client: Client, queue: &Queue, ids: bool, allow_duplicate
         .return_ids(ids)
         .allow_duplicates(allow_duplicates);
     Ok(builder.build()?)
-}
-
-/// A problem with the source of the messages.
-fn unreadable(what: &str, error: &std::io::Error) -> Failure {
-    Failure::of(Kind::Failed, format!("{what} cannot be read: {error}"))
 }

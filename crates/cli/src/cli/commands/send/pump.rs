@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cli::{
     commands::send::{
-        input::{Input, Line},
-        journal::{Journal, Progress},
+        input::{Input, InputLine},
+        journal::{Journal, JournalState},
         rejected::Rejected,
         report::Report,
     },
@@ -37,16 +37,16 @@ pub(crate) enum Choice {
 }
 
 /// A line on its way.
-struct Travelling {
+struct InFlightLine {
     number: u64,
     /// Where the next line begins.
     end: u64,
     /// What it is, where refused lines are kept.
     text: Option<Vec<u8>>,
-    fate: Fate,
+    fate: LineFate,
 }
 
-enum Fate {
+enum LineFate {
     Sent(Receipt),
     Skipped,
     Refused(String),
@@ -65,7 +65,7 @@ pub(crate) struct Pump<'a> {
     pub(crate) rejected: Option<Rejected>,
     /// Between two messages.
     pub(crate) interval: Duration,
-    travelling: VecDeque<Travelling>,
+    travelling: VecDeque<InFlightLine>,
     next_at: Instant,
 }
 
@@ -121,7 +121,7 @@ impl<'a> Pump<'a> {
     }
 
     /// The run ends early. Gives what it leaves where no journal has it.
-    async fn stop(mut self) -> Result<(Report<'a>, Rest), Failure> {
+    async fn stop(mut self) -> Result<(Report<'a>, UnsentLines), Failure> {
         let rest = self.leave().await?;
         self.report.rejected = self.rejected.map(Rejected::finish).transpose()?.flatten();
         let (journal, resumable) = match self.journal {
@@ -129,24 +129,25 @@ impl<'a> Pump<'a> {
             None => (None, false),
         };
         self.report.stopped(journal.as_deref());
-        let rest = if resumable { Rest::default() } else { Rest { kept: self.report.rejected.clone(), ..rest } };
+        let rest =
+            if resumable { UnsentLines::default() } else { UnsentLines { kept: self.report.rejected.clone(), ..rest } };
         Ok((self.report, rest))
     }
 
     /// Waits for the lines behind one that ended the run. A run with a journal sends them again; of another, each is counted as it fared,
     /// and those that are not stored go where refused lines go.
-    async fn leave(&mut self) -> Result<Rest, Failure> {
-        let mut rest = Rest { is_sure: true, ..Rest::default() };
-        for Travelling { number, text, fate, .. } in std::mem::take(&mut self.travelling) {
+    async fn leave(&mut self) -> Result<UnsentLines, Failure> {
+        let mut rest = UnsentLines { is_sure: true, ..UnsentLines::default() };
+        for InFlightLine { number, text, fate, .. } in std::mem::take(&mut self.travelling) {
             let sent = match fate {
-                Fate::Sent(receipt) => receipt.await.map_err(|error| error.is_unsure()),
-                Fate::Left { unsure } => Err(unsure),
-                Fate::Skipped | Fate::Refused(_) if self.journal.is_some() => continue,
-                Fate::Skipped => {
+                LineFate::Sent(receipt) => receipt.await.map_err(|error| error.is_unsure()),
+                LineFate::Left { unsure } => Err(unsure),
+                LineFate::Skipped | LineFate::Refused(_) if self.journal.is_some() => continue,
+                LineFate::Skipped => {
                     self.report.skipped();
                     continue;
                 }
-                Fate::Refused(reason) => {
+                LineFate::Refused(reason) => {
                     self.refuse(number, text.as_deref(), &reason, false)?;
                     continue;
                 }
@@ -188,24 +189,24 @@ impl<'a> Pump<'a> {
             while self.held() > MAX_PENDING_BYTES {
                 self.settle_down_to(self.travelling.len() - 1).await?;
             }
-            let Line { number, bytes, end, message, text } = line;
+            let InputLine { number, bytes, end, message, text } = line;
             self.report.read(bytes);
             let fate = match message.map(&mut *choose).unwrap_or_else(Choice::Refuse) {
                 Choice::Send(message) => self.hand_over(number, message).await?,
-                Choice::Skip => Fate::Skipped,
-                Choice::Refuse(reason) => Fate::Refused(reason),
+                Choice::Skip => LineFate::Skipped,
+                Choice::Refuse(reason) => LineFate::Refused(reason),
                 Choice::Stop => {
                     self.settle_down_to(0).await?;
                     return Ok(false);
                 }
             };
-            self.travelling.push_back(Travelling { number, end, text, fate });
+            self.travelling.push_back(InFlightLine { number, end, text, fate });
         }
         self.settle_down_to(0).await?;
         Ok(true)
     }
 
-    async fn hand_over(&mut self, number: u64, message: Message) -> Result<Fate, Failure> {
+    async fn hand_over(&mut self, number: u64, message: Message) -> Result<LineFate, Failure> {
         if !self.interval.is_zero() {
             sleep_until(self.next_at).await;
             self.next_at = self.next_at.max(Instant::now()) + self.interval;
@@ -214,8 +215,8 @@ impl<'a> Pump<'a> {
             journal.admit(number).await?;
         }
         match self.producer.accept(message).await {
-            Ok(receipt) => Ok(Fate::Sent(receipt)),
-            Err(error) => Ok(Fate::Refused(error.to_string())),
+            Ok(receipt) => Ok(LineFate::Sent(receipt)),
+            Err(error) => Ok(LineFate::Refused(error.to_string())),
         }
     }
 
@@ -226,35 +227,35 @@ impl<'a> Pump<'a> {
             let Some(first) = self.travelling.front_mut() else { return Ok(()) };
             let (number, end) = (first.number, first.end);
             let fate = match &mut first.fate {
-                Fate::Sent(receipt) => match receipt.await {
+                LineFate::Sent(receipt) => match receipt.await {
                     Ok(id) => Ok(Some(id)),
                     Err(error) if ends_the_run(&error) => {
-                        first.fate = Fate::Left { unsure: error.is_unsure() };
+                        first.fate = LineFate::Left { unsure: error.is_unsure() };
                         return Err(failure(number, error));
                     }
                     Err(error) => Err((error.to_string(), error.is_unsure())),
                 },
-                Fate::Skipped => Ok(None),
-                Fate::Refused(reason) => Err((std::mem::take(reason), false)),
-                Fate::Left { .. } => return Ok(()),
+                LineFate::Skipped => Ok(None),
+                LineFate::Refused(reason) => Err((std::mem::take(reason), false)),
+                LineFate::Left { .. } => return Ok(()),
             };
             let text = self.travelling.pop_front().and_then(|line| line.text);
             let count = match fate {
                 Ok(Some(id)) => {
                     self.report.sent(id.as_ref())?;
-                    |progress: &mut Progress| progress.sent += 1
+                    |progress: &mut JournalState| progress.sent += 1
                 }
                 Ok(None) => {
                     self.report.skipped();
-                    |progress: &mut Progress| progress.skipped += 1
+                    |progress: &mut JournalState| progress.skipped += 1
                 }
                 Err((reason, unsure)) => {
                     self.refuse(number, text.as_deref(), &reason, unsure)?;
-                    |progress: &mut Progress| progress.refused += 1
+                    |progress: &mut JournalState| progress.refused += 1
                 }
             };
             if let Some(journal) = &mut self.journal {
-                let note = |progress: &mut Progress| {
+                let note = |progress: &mut JournalState| {
                     (progress.line, progress.offset) = (number, end);
                     count(progress);
                 };
@@ -267,7 +268,7 @@ impl<'a> Pump<'a> {
 
 /// The lines that a run without a journal leaves.
 #[derive(Debug, Default)]
-struct Rest {
+struct UnsentLines {
     /// The first and the last that is not stored, and how many are not.
     lines: Option<(u64, u64)>,
     count: u64,
@@ -279,7 +280,7 @@ struct Rest {
     kept: Option<PathBuf>,
 }
 
-impl Rest {
+impl UnsentLines {
     fn add(&mut self, number: u64, unsure: bool) {
         self.lines = Some((self.lines.map_or(number, |(first, _)| first), number));
         self.count += 1;

@@ -28,7 +28,7 @@ impl Rejected {
                 Kind::Usage,
                 format!("{} is there already: name another file for --rejected", path.display()),
             ),
-            _ => unwritable(path, &error),
+            _ => Failure::unwritable(path, &error),
         })?;
         let same = input.is_some_and(|input| fs::canonicalize(input).ok() == fs::canonicalize(path).ok());
         if same {
@@ -45,7 +45,7 @@ impl Rejected {
         let whole = [line.trim_ascii_end(), b"\n"].concat();
         // On the disk before the journal may say that this line is settled: it would be in neither.
         let written = self.file.write_all(&whole).and_then(|()| self.file.sync_data());
-        written.map_err(|error| unwritable(&self.path, &error))?;
+        written.map_err(|error| Failure::unwritable(&self.path, &error))?;
         self.lines += 1;
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Rejected {
     /// # Errors
     /// When they cannot be written.
     pub(crate) fn finish(self) -> Result<Option<PathBuf>, Failure> {
-        let failed = |error: io::Error| unwritable(&self.path, &error);
+        let failed = |error: io::Error| Failure::unwritable(&self.path, &error);
         if self.file.metadata().map_err(failed)?.len() == 0 {
             fs::remove_file(&self.path).map_err(failed)?;
             return Ok(None);
@@ -63,8 +63,4 @@ impl Rejected {
         self.file.sync_all().map_err(failed)?;
         Ok((self.lines > 0).then_some(self.path))
     }
-}
-
-fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(format!("{} cannot be written: {error}", path.display()))
 }

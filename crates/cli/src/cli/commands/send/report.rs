@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::cli::{
-    commands::send::journal::Progress,
+    commands::send::journal::JournalState,
     support::{context::Context, failure::Failure, global_options::Format, progress::bar, terminal},
 };
 use dms_protocol::message::MessageId;
@@ -49,8 +49,8 @@ impl<'a> Report<'a> {
     }
 
     /// Goes on where an earlier run ended.
-    pub(crate) fn resume(&mut self, progress: &Progress) {
-        let Progress { sent, skipped, refused, .. } = *progress;
+    pub(crate) fn resume(&mut self, progress: &JournalState) {
+        let JournalState { sent, skipped, refused, .. } = *progress;
         self.before = Counts { sent, skipped, refused, unsure: 0 };
         self.doubled = progress.doubled;
         self.bar.set_position(progress.offset);

@@ -19,19 +19,19 @@ pub(crate) struct LogFields;
 
 impl<'w> FormatFields<'w> for LogFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut line = Line { writer, empty: true, result: Ok(()) };
+        let mut line = LineWriter { writer, empty: true, result: Ok(()) };
         fields.record(&mut line);
         line.result
     }
 }
 
-struct Line<'w> {
+struct LineWriter<'w> {
     writer: Writer<'w>,
     empty: bool,
     result: fmt::Result,
 }
 
-impl Line<'_> {
+impl LineWriter<'_> {
     fn push(&mut self, field: &Field, value: &str) -> fmt::Result {
         if !self.empty {
             self.writer.write_char(' ')?;
@@ -48,7 +48,7 @@ impl Line<'_> {
     }
 }
 
-impl Visit for Line<'_> {
+impl Visit for LineWriter<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         // What the `log` crate says about its own records is in the line already.
         if self.result.is_ok() && !field.name().starts_with("log.") {

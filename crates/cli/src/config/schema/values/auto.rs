@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::config::schema::values::Span;
+use crate::config::schema::values::span::Span;
 
 /// `auto`, or a value of the user's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

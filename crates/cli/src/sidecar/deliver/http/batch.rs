@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{
     config::BodyFormat,
     message_json::object::Object,
-    sidecar::deliver::{http::cloudevents, verdict::Outcome},
+    sidecar::deliver::{http::cloudevents, verdict::Verdict},
 };
 use dms_worker::worker::{Delivery, HandlerError};
 
@@ -35,10 +35,10 @@ fn item(delivery: &Delivery) -> String {
 /// What an application said of one message: an outcome alone, or with a reason.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Said {
-    Alone(Outcome),
+enum VerdictItem {
+    Alone(Verdict),
     Reasoned {
-        outcome: Outcome,
+        outcome: Verdict,
         #[serde(default)]
         error: Option<String>,
     },
@@ -52,7 +52,7 @@ pub(super) fn verdicts(answer: &[u8], messages: usize) -> Result<Vec<Result<(), 
     if answer.trim_ascii().is_empty() {
         return Ok((0..messages).map(|_| Ok(())).collect());
     }
-    let said: Vec<Said> = serde_json::from_slice(answer).map_err(|error| {
+    let said: Vec<VerdictItem> = serde_json::from_slice(answer).map_err(|error| {
         HandlerError::retry(format!(
             "the application's answer is no list of verdicts like [{{\"outcome\": \"done\"}}]: {error}"
         ))
@@ -62,8 +62,8 @@ pub(super) fn verdicts(answer: &[u8], messages: usize) -> Result<Vec<Result<(), 
         return Err(HandlerError::retry(text));
     }
     let verdict = |said| match said {
-        Said::Alone(outcome) => outcome.verdict(None),
-        Said::Reasoned { outcome, error } => outcome.verdict(error),
+        VerdictItem::Alone(outcome) => outcome.verdict(None),
+        VerdictItem::Reasoned { outcome, error } => outcome.verdict(error),
     };
     Ok(said.into_iter().map(verdict).collect())
 }

@@ -16,14 +16,14 @@ use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    answer::{Verdict, verdict},
-    target::{Answer, NoAnswer, Target},
+    answer::{AnswerVerdict, verdict},
+    target::{AppAnswer, NoAnswer, Target},
 };
 use crate::{
     config::{BodyFormat, HttpHandler},
     sidecar::backpressure::{
-        app::{App, Fault, Key, Turn},
-        throttle::Brake,
+        app::{App, Fault, MessageKey, PostPermit},
+        throttle::Backpressure,
     },
 };
 use dms_protocol::clock;
@@ -44,7 +44,7 @@ const LATER: Duration = Duration::from_secs(10);
 pub(crate) struct HttpDelivery {
     target: Arc<Target>,
     app: Arc<App>,
-    brake: Brake,
+    brake: Backpressure,
     /// `/dms/PROJECT/QUEUE`.
     source: String,
     format: BodyFormat,
@@ -60,7 +60,7 @@ impl HttpDelivery {
         settings: &HttpHandler,
         target: Arc<Target>,
         source: String,
-        brake: Brake,
+        brake: Backpressure,
         stopping: CancellationToken,
     ) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl HttpDelivery {
     }
 
     /// Waits for the application, no longer than `patience`. A message that waits in vain is handed back: it was not tried.
-    async fn wait_for_app(&self, patience: Duration, alone: bool) -> Result<Turn<'_>, HandlerError> {
+    async fn wait_for_app(&self, patience: Duration, alone: bool) -> Result<PostPermit<'_>, HandlerError> {
         tokio::select! {
             biased;
             turn = self.app.turn(alone) => Ok(turn),
@@ -92,8 +92,8 @@ impl HttpDelivery {
 
     /// Posts messages, as often as it takes to reach the application, and gives a success. `None`: the connection broke, and
     /// which of several messages did it is not known. `alone`: they are posted while nothing else is in flight.
-    async fn deliver(&self, messages: Messages<'_>, alone: bool) -> Result<Option<Answer>, HandlerError> {
-        let key = Key::of(messages.all());
+    async fn deliver(&self, messages: Messages<'_>, alone: bool) -> Result<Option<AppAnswer>, HandlerError> {
+        let key = MessageKey::of(messages.all());
         let queue = messages.first().queue();
         let full_time = self.time_to_answer(messages);
         let mut alone = alone || self.app.must_be_alone(key);
@@ -150,7 +150,7 @@ impl HttpDelivery {
         self.timeout.min(messages.remaining().saturating_sub(MARGIN))
     }
 
-    async fn post(&self, messages: Messages<'_>) -> Result<Answer, NoAnswer> {
+    async fn post(&self, messages: Messages<'_>) -> Result<AppAnswer, NoAnswer> {
         let wait = self.time_to_answer(messages);
         let credentials = self.target.credentials().get();
         let (mut headers, body) = match messages {
@@ -187,14 +187,14 @@ impl HttpDelivery {
         (headers, body)
     }
 
-    fn judge(&self, answer: Answer, queue: &str) -> Result<Answer, HandlerError> {
+    fn judge(&self, answer: AppAnswer, queue: &str) -> Result<AppAnswer, HandlerError> {
         let status = answer.status;
         let failure = || format!("the application answered {status}: {}", answer.text());
         match verdict(status, &answer.headers, clock::now()) {
-            Verdict::Done => Ok(answer),
-            Verdict::Retry => Err(HandlerError::retry(failure())),
-            Verdict::Reject => Err(HandlerError::reject(failure())),
-            Verdict::RetryAfter(asked) => {
+            AnswerVerdict::Done => Ok(answer),
+            AnswerVerdict::Retry => Err(HandlerError::retry(failure())),
+            AnswerVerdict::Reject => Err(HandlerError::reject(failure())),
+            AnswerVerdict::RetryAfter(asked) => {
                 let pause = asked.wait();
                 // Once for all the messages that are on their way.
                 if self.brake.pause_for(pause) {

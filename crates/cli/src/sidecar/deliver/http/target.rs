@@ -38,13 +38,13 @@ pub(crate) struct Target {
 
 /// An answer; a very long body is cut short, and our secrets in it are masked.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct AppAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
+impl AppAnswer {
     /// The beginning of the body, for an error.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).trim().chars().take(200).collect()
@@ -100,7 +100,7 @@ impl Target {
     ///
     /// # Errors
     /// When there is no answer within `wait`.
-    pub(crate) async fn post(&self, headers: HeaderMap, body: Bytes, wait: Duration) -> Result<Answer, NoAnswer> {
+    pub(crate) async fn post(&self, headers: HeaderMap, body: Bytes, wait: Duration) -> Result<AppAnswer, NoAnswer> {
         let request = self.client.post(self.url.expose()).headers(headers).body(body).timeout(wait);
         // The URL may hold secrets, and is known.
         let no_answer = |error: reqwest::Error| match error.without_url() {
@@ -118,7 +118,7 @@ impl Target {
                 Ok(None) | Err(_) => break,
             }
         }
-        Ok(Answer { status, headers, body: self.credentials.get().redaction.apply(body) })
+        Ok(AppAnswer { status, headers, body: self.credentials.get().redaction.apply(body) })
     }
 
     /// What the application is sent besides messages.

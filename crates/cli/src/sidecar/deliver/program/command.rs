@@ -13,7 +13,7 @@ use tokio::{io::AsyncWriteExt, process::Command, time::sleep};
 
 use crate::{
     message_json::object::Object,
-    sidecar::{backpressure::throttle::Brake, deliver::program::process::Program},
+    sidecar::{backpressure::throttle::Backpressure, deliver::program::process::Program},
 };
 use dms_protocol::json::one_line;
 use dms_worker::worker::{Delivery, Handler, HandlerError};
@@ -27,7 +27,7 @@ const CANNOT_START: Duration = Duration::from_secs(5);
 
 /// A program as it is configured.
 #[derive(Clone, Debug)]
-pub(crate) struct Run {
+pub(crate) struct ProgramCommand {
     /// Its path and its arguments.
     pub(crate) program: Vec<String>,
     /// The variables that it does not inherit.
@@ -37,15 +37,15 @@ pub(crate) struct Run {
 /// Starts a program for each message.
 #[derive(Debug)]
 pub(crate) struct CommandDelivery {
-    run: Run,
+    run: ProgramCommand,
     timeout: Option<Duration>,
-    brake: Brake,
+    brake: Backpressure,
 }
 
 impl CommandDelivery {
     /// A handler that starts this program. No shell is involved. The worker stops it after
     /// `timeout`, or when the lease ends. A program that cannot be started pulls the `brake`.
-    pub(crate) fn new(run: Run, timeout: Option<Duration>, brake: Brake) -> Self {
+    pub(crate) fn new(run: ProgramCommand, timeout: Option<Duration>, brake: Backpressure) -> Self {
         Self { run, timeout, brake }
     }
 
@@ -69,7 +69,7 @@ impl CommandDelivery {
 ///
 /// # Errors
 /// When it cannot be started, which is not the message's fault: it is handed back, and nothing is fetched for a while.
-pub(super) fn spawn(run: &Run, stdout: Stdio, brake: &Brake) -> Result<Program, HandlerError> {
+pub(super) fn spawn(run: &ProgramCommand, stdout: Stdio, brake: &Backpressure) -> Result<Program, HandlerError> {
     let [path, arguments @ ..] = &*run.program else { return Err(HandlerError::retry("no program is configured")) };
     let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::inherit());

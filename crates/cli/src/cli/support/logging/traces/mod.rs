@@ -5,6 +5,7 @@
 
 #[cfg(feature = "otel")]
 mod collector;
+mod environment;
 #[cfg(feature = "otel")]
 mod linked;
 #[cfg(feature = "otel")]
@@ -12,17 +13,6 @@ mod otlp;
 
 #[cfg(feature = "otel")]
 pub(crate) use self::otlp::Traces;
-
-/// The variables that name a collector, of which the first one wins.
-const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-
-/// Whether traces are wanted.
-fn wanted() -> bool {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let exporter = variable("OTEL_TRACES_EXPORTER").is_none_or(|name| name == "otlp");
-    !disabled && exporter && ENDPOINTS.into_iter().any(|name| variable(name).is_some())
-}
 
 /// A program without the feature `otel`: there are none.
 #[cfg(not(feature = "otel"))]
@@ -45,7 +35,7 @@ impl Traces {
 
     /// Says once that traces are asked for in vain.
     pub(crate) fn announce(&self) {
-        if wanted() {
+        if environment::wanted() {
             tracing::warn!("this program was built without the feature `otel`: there are no traces");
         }
     }

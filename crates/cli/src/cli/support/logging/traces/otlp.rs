@@ -18,7 +18,7 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use crate::cli::support::{
     failure::{Failure, Kind},
-    logging::traces::{collector::Collector, linked::link, wanted},
+    logging::traces::{collector::Collector, environment::wanted, linked::link},
 };
 use dms_protocol::secret_url::without_secrets;
 

@@ -1,6 +1,6 @@
 //! [`Keeper`]: keeps a process running while there are messages for it, and the handler lives.
 
-use std::{fmt, process::Stdio, sync::Arc, time::Duration};
+use std::{process::Stdio, sync::Arc, time::Duration};
 
 use tokio::{
     io::BufReader,
@@ -10,12 +10,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::sidecar::{
-    backpressure::throttle::Brake,
+    backpressure::throttle::Backpressure,
     deliver::program::{
-        command::{Run, spawn},
+        command::{ProgramCommand, spawn},
         lines::{
-            Ask, session,
-            table::{Lost, Table},
+            open_messages::{Lost, OpenMessages},
+            request::ProgramRequest,
+            session::{self, SessionEnd},
         },
         process::Program,
     },
@@ -32,10 +33,10 @@ const TO_END: Duration = Duration::from_secs(3);
 
 /// Keeps a process running while there are messages for it, and the handler lives.
 pub(super) struct Keeper {
-    pub(super) run: Run,
-    pub(super) brake: Brake,
-    pub(super) waiting: mpsc::UnboundedReceiver<Ask>,
-    pub(super) table: Arc<Table>,
+    pub(super) run: ProgramCommand,
+    pub(super) brake: Backpressure,
+    pub(super) waiting: mpsc::UnboundedReceiver<ProgramRequest>,
+    pub(super) table: Arc<OpenMessages>,
     pub(super) ended: CancellationToken,
 }
 
@@ -60,14 +61,15 @@ impl Keeper {
     }
 
     /// Speaks with a process until it ends, hangs, or the handler is gone.
-    async fn serve(&mut self, mut program: Program, first: Ask) {
+    async fn serve(&mut self, mut program: Program, first: ProgramRequest) {
         let (Some(stdin), Some(stdout)) = program.pipes() else { return };
         let why = session::run(&self.table, first, &mut self.waiting, stdin, BufReader::new(stdout)).await;
         match why {
-            Over::HandlerGone => end(program).await,
-            Over::Closed | Over::Hung => {
+            SessionEnd::HandlerGone => end(program).await,
+            SessionEnd::Closed | SessionEnd::Hung => {
                 let name = &self.run.program[0];
-                let open = self.table.lose(|open| if why == Over::Hung { Lost::Behind } else { Lost::ended(open) });
+                let open =
+                    self.table.lose(|open| if why == SessionEnd::Hung { Lost::Behind } else { Lost::ended(open) });
                 tracing::warn!(program = name, reason = %why, open, "the program is started again with the next message");
             }
         }
@@ -80,26 +82,5 @@ async fn end(mut program: Program) {
         program.terminate();
         // Killed when it is dropped.
         let _ = timeout(TO_END, program.ended()).await;
-    }
-}
-
-/// Why a session is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Over {
-    /// The process has closed its input or its output: it ended, or soon will.
-    Closed,
-    /// It let a message run out of time and answers no other.
-    Hung,
-    /// There are no more messages.
-    HandlerGone,
-}
-
-impl fmt::Display for Over {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "it ended",
-            Self::Hung => "it does not answer",
-            Self::HandlerGone => "there are no more messages",
-        })
     }
 }

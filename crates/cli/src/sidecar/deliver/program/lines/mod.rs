@@ -8,9 +8,10 @@
 //! the next program alone. What the program did not come to is given to the next one, or handed back.
 
 mod keeper;
+mod open_messages;
+mod request;
 mod session;
 mod suspects;
-mod table;
 
 use std::{
     fmt,
@@ -33,12 +34,13 @@ use tokio_util::{
 
 use self::{
     keeper::Keeper,
+    open_messages::{Lost, MessageProgress, OpenMessages},
+    request::ProgramRequest,
     suspects::Suspects,
-    table::{Lost, Progress, Reply, Table},
 };
 use crate::sidecar::{
-    backpressure::{app::Key, throttle::Brake},
-    deliver::program::command::{Run, line},
+    backpressure::{app::MessageKey, throttle::Backpressure},
+    deliver::program::command::{ProgramCommand, line},
 };
 use dms_worker::{
     internal::after,
@@ -55,35 +57,26 @@ const NOTICEABLE: Duration = Duration::from_millis(500);
 /// Speaks with one process about all messages.
 pub(crate) struct LinesDelivery {
     ids: AtomicU64,
-    asks: mpsc::UnboundedSender<Ask>,
-    table: Arc<Table>,
+    asks: mpsc::UnboundedSender<ProgramRequest>,
+    table: Arc<OpenMessages>,
     suspects: Suspects,
     timeout: Option<Duration>,
     _ended: DropGuard,
-}
-
-/// What the process's keeper is told.
-enum Ask {
-    Message {
-        id: u64,
-        /// The message as a line, which has the id.
-        line: String,
-        /// Told when a process is given the message.
-        given: oneshot::Sender<()>,
-        reply: Reply,
-    },
-    /// The process does not get past this message.
-    Hangs(u64),
 }
 
 impl LinesDelivery {
     /// A handler that speaks with this program, which is started with the first message, and ended as one of `tasks` when the
     /// handler is dropped. The program has `timeout` for its answer, and no longer than the lease.
     /// A program that cannot be started pulls the `brake`.
-    pub(crate) fn new(run: Run, timeout: Option<Duration>, brake: Brake, tasks: &TaskTracker) -> Self {
+    pub(crate) fn new(
+        run: ProgramCommand,
+        timeout: Option<Duration>,
+        brake: Backpressure,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (asks, waiting) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
-        let table = Arc::new(Table::new());
+        let table = Arc::new(OpenMessages::new());
         tasks.spawn(Keeper { run, brake, waiting, table: table.clone(), ended: ended.clone() }.run());
         Self { ids: AtomicU64::new(1), asks, table, suspects: Suspects::new(), timeout, _ended: ended.drop_guard() }
     }
@@ -94,11 +87,16 @@ impl LinesDelivery {
     }
 
     /// Gives the message to the program, and waits for its answer as long as it has time.
-    async fn ask(&self, delivery: &Delivery, key: Key, full_time: Duration) -> Result<Result<(), HandlerError>, Lost> {
+    async fn ask(
+        &self,
+        delivery: &Delivery,
+        key: MessageKey,
+        full_time: Duration,
+    ) -> Result<Result<(), HandlerError>, Lost> {
         let ((reply, mut answer), (given, mut taken)) = (oneshot::channel(), oneshot::channel());
         let id = self.ids.fetch_add(1, Relaxed);
-        let mut asked = Asked { id, handler: self, hangs: false };
-        let ask = Ask::Message { id, line: line(delivery, self.timeout, Some(id)), given, reply };
+        let mut asked = PendingMessage { id, handler: self, hangs: false };
+        let ask = ProgramRequest::Message { id, line: line(delivery, self.timeout, Some(id)), given, reply };
         if self.asks.send(ask).is_err() {
             return Ok(Err(HandlerError::retry("nothing starts the program any more")));
         }
@@ -123,40 +121,46 @@ impl LinesDelivery {
 }
 
 /// A message that the program is given: nobody waits for it any more when this is dropped.
-struct Asked<'a> {
+struct PendingMessage<'a> {
     id: u64,
     handler: &'a LinesDelivery,
     /// The program does not get past it.
     hangs: bool,
 }
 
-impl Asked<'_> {
+impl PendingMessage<'_> {
     /// Resolves when the time of the message is over. Its time begins when the program comes to it, and ends with its lease.
-    async fn late(&mut self, delivery: &Delivery, key: Key, full_time: Duration) -> HandlerError {
+    async fn late(&mut self, delivery: &Delivery, key: MessageKey, full_time: Duration) -> HandlerError {
         let (given, end) = (Instant::now(), delivery.deadline() - MARGIN);
         let timeout = self.handler.timeout.unwrap_or(Duration::MAX);
         loop {
             let progress = self.handler.table.progress(self.id);
             let since = match progress {
-                Progress::Oldest(since) => since.max(given),
-                Progress::AmongOthers => given,
-                Progress::Behind => Instant::now(),
+                MessageProgress::Oldest(since) => since.max(given),
+                MessageProgress::AmongOthers => given,
+                MessageProgress::Behind => Instant::now(),
             };
             if Instant::now() >= end || since.elapsed() >= timeout {
                 return self.too_late(progress, since.elapsed(), key, full_time);
             }
             // One that others are before looks again soon whether they still are.
-            let step = if progress == Progress::Behind { timeout / 4 } else { timeout };
+            let step = if progress == MessageProgress::Behind { timeout / 4 } else { timeout };
             sleep_until(after(since, step).min(end)).await;
         }
     }
 
     /// What becomes of a message that the program worked on for this time without an answer.
-    fn too_late(&mut self, progress: Progress, time: Duration, key: Key, full_time: Duration) -> HandlerError {
-        if progress == Progress::Behind || time + NOTICEABLE < full_time {
+    fn too_late(
+        &mut self,
+        progress: MessageProgress,
+        time: Duration,
+        key: MessageKey,
+        full_time: Duration,
+    ) -> HandlerError {
+        if progress == MessageProgress::Behind || time + NOTICEABLE < full_time {
             return HandlerError::release("the program did not come to it in time");
         }
-        if matches!(progress, Progress::Oldest(_)) {
+        if matches!(progress, MessageProgress::Oldest(_)) {
             self.handler.suspects.suspect(key);
             self.hangs = true;
         }
@@ -164,11 +168,11 @@ impl Asked<'_> {
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for PendingMessage<'_> {
     fn drop(&mut self) {
         if self.hangs {
             // Without a keeper there is nobody to tell.
-            let _ = self.handler.asks.send(Ask::Hangs(self.id));
+            let _ = self.handler.asks.send(ProgramRequest::Hangs(self.id));
         } else {
             self.handler.table.give_up(self.id);
         }
@@ -186,7 +190,7 @@ async fn not_ready(delivery: &Delivery) -> HandlerError {
 #[async_trait]
 impl Handler for LinesDelivery {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
-        let key = Key::of(std::slice::from_ref(&delivery));
+        let key = MessageKey::of(std::slice::from_ref(&delivery));
         let full_time = self.time_to_answer(&delivery);
         loop {
             let turn = tokio::select! {
@@ -219,19 +223,5 @@ impl Handler for LinesDelivery {
 impl fmt::Debug for LinesDelivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LinesDelivery")
-    }
-}
-
-impl Ask {
-    fn is_open(&self) -> bool {
-        matches!(self, Self::Message { reply, .. } if !reply.is_closed())
-    }
-
-    /// The program cannot be started.
-    fn refuse(self) {
-        if let Self::Message { reply, .. } = self {
-            // The message may have been given up meanwhile.
-            let _ = reply.send(Err(Lost::NoProgram));
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! A session with one process: messages in, answers out, until one of both is over.
 
+use std::fmt;
+
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -8,55 +10,76 @@ use tokio::{
 };
 
 use crate::sidecar::deliver::{
-    program::lines::{Ask, keeper::Over, table::Table},
-    verdict::Outcome,
+    program::lines::{open_messages::OpenMessages, request::ProgramRequest},
+    verdict::Verdict,
 };
 
 /// The longest line of an answer, in bytes.
 const MAX_LINE: u64 = 1024 * 1024;
 
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SessionEnd {
+    /// The process has closed its input or its output: it ended, or soon will.
+    Closed,
+    /// It let a message run out of time and answers no other.
+    Hung,
+    /// There are no more messages.
+    HandlerGone,
+}
+
+impl fmt::Display for SessionEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "it ended",
+            Self::Hung => "it does not answer",
+            Self::HandlerGone => "there are no more messages",
+        })
+    }
+}
+
 /// Speaks with a process until it ends or hangs, or there are no more messages.
 pub(super) async fn run(
-    table: &Table,
-    first: Ask,
-    waiting: &mut mpsc::UnboundedReceiver<Ask>,
+    table: &OpenMessages,
+    first: ProgramRequest,
+    waiting: &mut mpsc::UnboundedReceiver<ProgramRequest>,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
-) -> Over {
+) -> SessionEnd {
     let (lines, to_write) = mpsc::unbounded_channel();
     // Side by side: a process that writes before it reads, or does not read at all, must not hold up the rest.
     tokio::select! {
         over = take(table, first, waiting, lines) => over,
-        () = write(stdin, to_write) => Over::Closed,
-        () = read(table, stdout) => Over::Closed,
+        () = write(stdin, to_write) => SessionEnd::Closed,
+        () = read(table, stdout) => SessionEnd::Closed,
     }
 }
 
 /// Takes what the handler says.
 async fn take(
-    table: &Table,
-    first: Ask,
-    waiting: &mut mpsc::UnboundedReceiver<Ask>,
+    table: &OpenMessages,
+    first: ProgramRequest,
+    waiting: &mut mpsc::UnboundedReceiver<ProgramRequest>,
     lines: mpsc::UnboundedSender<String>,
-) -> Over {
+) -> SessionEnd {
     let mut next = Some(first);
     while let Some(ask) = next {
         match ask {
-            Ask::Message { id, line, given, reply } if !reply.is_closed() => {
+            ProgramRequest::Message { id, line, given, reply } if !reply.is_closed() => {
                 table.give(id, reply);
                 // The handler may be gone in this moment.
                 let _ = given.send(());
                 // The writer ends with the session only.
                 let _ = lines.send(line);
             }
-            Ask::Message { .. } => {}
-            Ask::Hangs(id) if table.give_up(id) => return Over::Hung,
+            ProgramRequest::Message { .. } => {}
+            ProgramRequest::Hangs(id) if table.give_up(id) => return SessionEnd::Hung,
             // Of a process that is gone.
-            Ask::Hangs(_) => {}
+            ProgramRequest::Hangs(_) => {}
         }
         next = waiting.recv().await;
     }
-    Over::HandlerGone
+    SessionEnd::HandlerGone
 }
 
 async fn write(mut stdin: ChildStdin, mut lines: mpsc::UnboundedReceiver<String>) {
@@ -69,7 +92,7 @@ async fn write(mut stdin: ChildStdin, mut lines: mpsc::UnboundedReceiver<String>
     std::future::pending().await
 }
 
-async fn read(table: &Table, mut stdout: BufReader<ChildStdout>) {
+async fn read(table: &OpenMessages, mut stdout: BufReader<ChildStdout>) {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -81,8 +104,8 @@ async fn read(table: &Table, mut stdout: BufReader<ChildStdout>) {
     }
 }
 
-fn answer(table: &Table, line: &[u8]) {
-    let answer: Answer = match serde_json::from_slice(line) {
+fn answer(table: &OpenMessages, line: &[u8]) {
+    let answer: ProgramAnswer = match serde_json::from_slice(line) {
         Ok(answer) => answer,
         Err(error) => return tracing::warn!(%error, "the program wrote a line that is no answer"),
     };
@@ -94,9 +117,9 @@ fn answer(table: &Table, line: &[u8]) {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct ProgramAnswer {
     id: u64,
-    outcome: Outcome,
+    outcome: Verdict,
     #[serde(default)]
     error: Option<String>,
 }

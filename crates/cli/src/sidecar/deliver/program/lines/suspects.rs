@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::sidecar::backpressure::app::Key;
+use crate::sidecar::backpressure::app::MessageKey;
 use dms_worker::internal::TtlMap;
 
 /// How many messages are remembered, and for how long.
@@ -22,21 +22,21 @@ const MOST_ENDS: u32 = 5;
 pub(super) struct Suspects {
     /// Held by every message that the program has; by a suspect alone.
     floor: RwLock<()>,
-    known: Mutex<Known>,
+    known: Mutex<SuspectRecords>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct SuspectRecords {
     /// By content: how often such a message ended the program, alone.
     suspects: TtlMap<u64, u32>,
     /// Messages that ended the program, alone, since it last answered one.
-    unanswered: HashSet<Key>,
+    unanswered: HashSet<MessageKey>,
 }
 
 /// The permission to give a message to the program, held until it is answered.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held, not read")]
-pub(super) enum Turn<'a> {
+pub(super) enum ProgramPermit<'a> {
     Shared(RwLockReadGuard<'a, ()>),
     Alone(RwLockWriteGuard<'a, ()>),
 }
@@ -45,21 +45,21 @@ impl Suspects {
     pub(super) fn new() -> Self {
         Self {
             floor: RwLock::new(()),
-            known: Mutex::new(Known { suspects: TtlMap::new(REMEMBERED), unanswered: HashSet::new() }),
+            known: Mutex::new(SuspectRecords { suspects: TtlMap::new(REMEMBERED), unanswered: HashSet::new() }),
         }
     }
 
     /// Waits for the turn of a message. Cancel-safe.
-    pub(super) async fn turn(&self, key: Key) -> Turn<'_> {
+    pub(super) async fn turn(&self, key: MessageKey) -> ProgramPermit<'_> {
         let suspected = self.known().suspects.get(&key.content()).is_some();
         match suspected {
-            true => Turn::Alone(self.floor.write().await),
-            false => Turn::Shared(self.floor.read().await),
+            true => ProgramPermit::Alone(self.floor.write().await),
+            false => ProgramPermit::Shared(self.floor.read().await),
         }
     }
 
     /// The message may be what ended or stopped the program.
-    pub(super) fn suspect(&self, key: Key) {
+    pub(super) fn suspect(&self, key: MessageKey) {
         let mut known = self.known();
         if known.suspects.get(&key.content()).is_none() {
             known.suspects.insert(key.content(), 0, KEEP);
@@ -68,7 +68,7 @@ impl Suspects {
 
     /// The message ended the program, alone. Says whether it has failed: a program that ends over different messages, and answers none
     /// between them, is rather ill itself.
-    pub(super) fn ended(&self, key: Key) -> bool {
+    pub(super) fn ended(&self, key: MessageKey) -> bool {
         let mut known = self.known();
         known.unanswered.insert(key);
         let times = known.suspects.get(&key.content()).copied().unwrap_or_default() + 1;
@@ -78,13 +78,13 @@ impl Suspects {
     }
 
     /// The program answered it.
-    pub(super) fn acquit(&self, key: Key) {
+    pub(super) fn acquit(&self, key: MessageKey) {
         let mut known = self.known();
         known.unanswered.clear();
         known.suspects.remove(&key.content());
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, SuspectRecords> {
         // No code that can panic runs under this lock.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,8 +94,8 @@ impl Suspects {
 mod tests {
     use super::*;
 
-    fn key(number: u64) -> Key {
-        Key::numbered(number)
+    fn key(number: u64) -> MessageKey {
+        MessageKey::numbered(number)
     }
 
     #[tokio::test(start_paused = true)]
@@ -103,13 +103,13 @@ mod tests {
         let suspects = Suspects::new();
         suspects.suspect(key(1));
         let other = suspects.turn(key(2)).await;
-        assert!(matches!(other, Turn::Shared(_)));
+        assert!(matches!(other, ProgramPermit::Shared(_)));
         let waits = async || tokio::time::timeout(Duration::from_secs(1), suspects.turn(key(1))).await;
         assert!(waits().await.is_err(), "another is open");
         drop(other);
-        assert!(matches!(waits().await, Ok(Turn::Alone(_))));
+        assert!(matches!(waits().await, Ok(ProgramPermit::Alone(_))));
         suspects.acquit(key(1));
-        assert!(matches!(suspects.turn(key(1)).await, Turn::Shared(_)));
+        assert!(matches!(suspects.turn(key(1)).await, ProgramPermit::Shared(_)));
     }
 
     #[test]

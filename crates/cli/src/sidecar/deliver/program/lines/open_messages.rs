@@ -1,4 +1,4 @@
-//! [`Table`]: the messages that a program has and has not answered.
+//! [`OpenMessages`]: the messages that a program has and has not answered.
 //!
 //! Ids grow in the order in which messages are given. Most programs take one line after the other, so what hangs is the oldest open message,
 //! and the program has not come to those behind it. A program that has answered a younger one works on several at a time.
@@ -36,7 +36,7 @@ impl Lost {
 
 /// How far a program has come with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum MessageProgress {
     /// It has been the oldest open message since then: the program works on it.
     Oldest(Instant),
     /// The program has not come to it, as far as is known.
@@ -47,7 +47,7 @@ pub(super) enum Progress {
 
 /// The messages that the program has and has not answered, by their ids.
 #[derive(Debug)]
-pub(super) struct Table(Mutex<Open>);
+pub(super) struct OpenMessages(Mutex<Open>);
 
 #[derive(Debug)]
 struct Open {
@@ -59,7 +59,7 @@ struct Open {
     answers: u64,
 }
 
-impl Table {
+impl OpenMessages {
     pub(super) fn new() -> Self {
         let open = Open { messages: BTreeMap::new(), oldest_since: Instant::now(), youngest_answered: 0, answers: 0 };
         Self(Mutex::new(open))
@@ -84,12 +84,12 @@ impl Table {
     }
 
     /// How far the program has come with an open message.
-    pub(super) fn progress(&self, id: u64) -> Progress {
+    pub(super) fn progress(&self, id: u64) -> MessageProgress {
         let open = self.open();
         match open.messages.first_key_value() {
-            Some((oldest, _)) if open.youngest_answered > *oldest => Progress::AmongOthers,
-            Some((oldest, _)) if *oldest < id => Progress::Behind,
-            _ => Progress::Oldest(open.oldest_since),
+            Some((oldest, _)) if open.youngest_answered > *oldest => MessageProgress::AmongOthers,
+            Some((oldest, _)) if *oldest < id => MessageProgress::Behind,
+            _ => MessageProgress::Oldest(open.oldest_since),
         }
     }
 
@@ -140,8 +140,8 @@ mod tests {
 
     type Waiting = oneshot::Receiver<Result<Result<(), HandlerError>, Lost>>;
 
-    fn given(ids: std::ops::RangeInclusive<u64>) -> (Table, Vec<Waiting>) {
-        let table = Table::new();
+    fn given(ids: std::ops::RangeInclusive<u64>) -> (OpenMessages, Vec<Waiting>) {
+        let table = OpenMessages::new();
         let waiting = ids.map(|id| {
             let (reply, answer) = oneshot::channel();
             table.give(id, reply);
@@ -170,22 +170,22 @@ mod tests {
     async fn a_program_works_on_the_oldest_message_and_has_not_come_to_those_behind_it() {
         let (table, _waiting) = given(1..=3);
         let begun = Instant::now();
-        assert_eq!((table.progress(1), table.progress(3)), (Progress::Oldest(begun), Progress::Behind));
+        assert_eq!((table.progress(1), table.progress(3)), (MessageProgress::Oldest(begun), MessageProgress::Behind));
         advance(Duration::from_secs(1)).await;
         assert!(table.answered(1).is_some() && table.answered(1).is_none());
         let next = begun + Duration::from_secs(1);
-        assert_eq!((table.progress(2), table.progress(3)), (Progress::Oldest(next), Progress::Behind));
+        assert_eq!((table.progress(2), table.progress(3)), (MessageProgress::Oldest(next), MessageProgress::Behind));
         advance(Duration::from_secs(1)).await;
         assert!(table.give_up(2) && !table.give_up(2));
-        assert_eq!((table.progress(3), table.answers()), (Progress::Oldest(next + Duration::from_secs(1)), 1));
+        assert_eq!((table.progress(3), table.answers()), (MessageProgress::Oldest(next + Duration::from_secs(1)), 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_program_that_answers_out_of_turn_works_on_several() {
         let (table, _waiting) = given(1..=4);
         assert!(table.answered(2).is_some());
-        assert_eq!([1, 3, 4].map(|id| table.progress(id)), [Progress::AmongOthers; 3]);
+        assert_eq!([1, 3, 4].map(|id| table.progress(id)), [MessageProgress::AmongOthers; 3]);
         assert!(table.answered(1).is_some());
-        assert_eq!(table.progress(4), Progress::Behind, "nothing says so of those");
+        assert_eq!(table.progress(4), MessageProgress::Behind, "nothing says so of those");
     }
 }

@@ -1,4 +1,4 @@
-//! [`Progress`]: a bar on a terminal, JSON lines on standard error otherwise.
+//! [`SweepBar`]: a bar on a terminal, JSON lines on standard error otherwise.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Shows how far a sweep is.
 #[derive(Clone, Debug)]
-pub(super) struct Progress {
+pub(super) struct SweepBar {
     bar: ProgressBar,
     /// When the next line is due, where lines are written.
     due: Option<Instant>,
 }
 
-impl Progress {
+impl SweepBar {
     pub(super) fn new(context: &Context) -> Self {
         let lines = !context.shows_progress() && !context.global.quiet;
         let bar = bar(context, None, "{bar:40} {pos}/{len}  {per_sec}  {elapsed}  {eta} left");

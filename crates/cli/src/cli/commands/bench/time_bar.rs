@@ -1,4 +1,4 @@
-//! [`Progress`]: how much of a run's time is over.
+//! [`TimeBar`]: how much of a run's time is over.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ const EVERY: Duration = Duration::from_millis(200);
 
 /// A bar on a terminal; a line at the start of the run otherwise.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct TimeBar {
     bar: ProgressBar,
 }
 
-impl Progress {
+impl TimeBar {
     /// Announces a run that lasts so long, unless it has done its messages before.
     pub(super) fn new(context: &Context, run: &'static str, duration: Duration) -> Self {
         if !context.shows_progress() {

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     cli::{
-        commands::bench::{BenchArgs, usage::Process},
+        commands::bench::{args::BenchArgs, usage::Process},
         support::{context::Context, failure::Failure, terminal},
     },
     config::load,
@@ -22,7 +22,7 @@ const SERVING: &str = "serving on ";
 
 /// A server to measure.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct BenchServer {
     /// Talks to it.
     pub(super) client: Client,
     /// Its process, where it runs on this machine.
@@ -30,7 +30,7 @@ pub(super) struct Target {
     child: Option<Child>,
 }
 
-impl Target {
+impl BenchServer {
     /// Finds the server that the options name, or starts one.
     pub(super) async fn open(args: &BenchArgs, context: &Context) -> Result<Self, Failure> {
         match &args.against {
@@ -53,7 +53,7 @@ impl Target {
 }
 
 /// Starts a server in a process of its own, so that its CPU time is counted apart.
-async fn start(data_dir: Option<PathBuf>) -> Result<Target, Failure> {
+async fn start(data_dir: Option<PathBuf>) -> Result<BenchServer, Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("cannot start a server: {error}")).because(error);
     let mut command = Command::new(env::current_exe().map_err(failed)?);
     command.args(["serve", "--listen", "127.0.0.1:0"]);
@@ -76,7 +76,7 @@ async fn start(data_dir: Option<PathBuf>) -> Result<Target, Failure> {
         }
     });
     let process = child.id().map(Process::Other);
-    Ok(Target { client: Client::builder(url, "local").build()?, process, child: Some(child) })
+    Ok(BenchServer { client: Client::builder(url, "local").build()?, process, child: Some(child) })
 }
 
 /// Waits for the server's ready line; what it says before is why it did not start.

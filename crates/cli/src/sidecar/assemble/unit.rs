@@ -1,0 +1,143 @@
+//! [`WorkerUnit`]: a worker with its handler and what stands around it.
+
+use std::{ffi::OsString, sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{self, CommandMode, Config},
+    sidecar::{
+        assemble::worker_settings::{batching, rate, settings},
+        backpressure::{
+            app::{App, Watching},
+            throttle::{Backpressure, Throttle},
+        },
+        deliver::{
+            http::{HttpBatches, HttpDelivery, target::Target},
+            log::LogDelivery,
+            program::{
+                command::{CommandDelivery, ProgramCommand},
+                lines::LinesDelivery,
+                process,
+            },
+        },
+        error::SidecarError,
+        observe::recorder::Recorder,
+    },
+};
+use dms_worker::{
+    client::Client,
+    worker::{Batching, Handler, Worker, WorkerBuilder, WorkerMetrics},
+};
+
+/// A worker with what stands around it.
+#[derive(Debug)]
+pub(crate) struct WorkerUnit {
+    pub(crate) name: String,
+    pub(crate) worker: Worker,
+    pub(crate) throttle: Throttle,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) app: Option<Watched>,
+    /// Whether it reads the group's dead letters.
+    pub(crate) dead_letters: bool,
+    /// A worker that has not polled with success for so long is not ready.
+    pub(crate) stale_after: Duration,
+}
+
+/// The application of a worker, and how it is watched.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) app: Arc<App>,
+    pub(crate) target: Arc<Target>,
+    pub(crate) watching: Watching,
+}
+
+/// What all handlers share.
+pub(crate) struct Surroundings<'a> {
+    /// Cancelled when the process begins to end.
+    pub(crate) stopping: &'a CancellationToken,
+    /// What ends after the workers.
+    pub(crate) tasks: &'a TaskTracker,
+    /// The variables that programs do not inherit.
+    pub(crate) withheld: Arc<[OsString]>,
+}
+
+/// Puts a worker together.
+///
+/// # Errors
+/// When its settings contradict each other, or its application or program cannot work.
+pub(crate) fn unit(
+    worker: &config::Worker,
+    config: &Config,
+    client: &Client,
+    metrics: &WorkerMetrics,
+    surroundings: &Surroundings<'_>,
+) -> Result<WorkerUnit, SidecarError> {
+    let name = worker.label();
+    let recorder = Arc::<Recorder>::default();
+    let brake = Backpressure::default();
+    let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
+    let (handling, app) = handling(worker, source, &brake, surroundings)?;
+    let rate = rate(worker).map_err(|error| SidecarError::Settings(name.clone(), error))?;
+    let built = settings(handling.builder(client.clone(), worker), worker, config)
+        .rate_limit(rate)
+        .observer(recorder.clone())
+        .observer(metrics.observer(&name, &worker.queue, &worker.group))
+        .build()
+        .map_err(|error| SidecarError::Settings(name.clone(), error))?;
+    metrics.watch(built.handle());
+    let throttle = Throttle::new(built.handle());
+    brake.connect(throttle.clone());
+    let dead_letters = worker.source == config::Source::DeadLetters;
+    let stale_after = worker.poll_wait.get() + Duration::from_secs(60);
+    Ok(WorkerUnit { name, worker: built, throttle, recorder, app, dead_letters, stale_after })
+}
+
+/// What handles the messages of a worker.
+enum Handling {
+    Single(Arc<dyn Handler>),
+    Batch(Box<HttpBatches>, Batching),
+}
+
+impl Handling {
+    fn builder(self, client: Client, worker: &config::Worker) -> WorkerBuilder {
+        let builder = Worker::builder(client).queue(&worker.queue).group(&worker.group);
+        match self {
+            Self::Single(handler) => builder.handler(handler),
+            Self::Batch(handler, batching) => builder.batch_handler(*handler).batching(batching),
+        }
+    }
+}
+
+/// The handler of a worker, and its application where it has one.
+fn handling(
+    worker: &config::Worker,
+    source: String,
+    brake: &Backpressure,
+    Surroundings { stopping, tasks, withheld }: &Surroundings<'_>,
+) -> Result<(Handling, Option<Watched>), SidecarError> {
+    if let Some(settings) = &worker.handler.http {
+        let target = Target::new(settings, worker.concurrency);
+        let target = Arc::new(target.map_err(|error| SidecarError::Http(worker.label(), error))?);
+        let delivery = HttpDelivery::new(settings, target.clone(), source, brake.clone(), (*stopping).clone());
+        let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
+        let watched = Watched { app: delivery.app(), target, watching };
+        let handling = match settings.batch {
+            None => Handling::Single(Arc::new(delivery)),
+            Some(batch) => Handling::Batch(Box::new(HttpBatches(delivery)), batching(batch)),
+        };
+        return Ok((handling, Some(watched)));
+    }
+    let Some(command) = &worker.handler.command else {
+        let log = LogDelivery::new(worker.handler.log.unwrap_or_default());
+        return Ok((Handling::Single(Arc::new(log)), None));
+    };
+    let timeout = command.timeout.map(config::Span::get);
+    let run = ProgramCommand { program: command.run.clone(), withheld: Arc::clone(withheld) };
+    process::find(&run.program).map_err(|error| SidecarError::Program(worker.label(), error))?;
+    let handler: Arc<dyn Handler> = match command.mode {
+        CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout, brake.clone())),
+        CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, brake.clone(), tasks)),
+    };
+    Ok((Handling::Single(handler), None))
+}
