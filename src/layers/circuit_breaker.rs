@@ -15,7 +15,7 @@ use super::{
     around::{Around, AroundService},
     circuit::{Admission, Circuit, CircuitState, Ticket, Verdict},
 };
-use crate::worker::{Brake, Delivery, DeliveryService, FailureKind, HandlerError, WorkerHandle};
+use crate::worker::{ConcurrencyCap, Delivery, DeliveryService, FailureKind, HandlerError, WorkerHandle};
 
 /// Stops calls, and fetching, while what the handler depends on is down: messages stay in their queue and keep their attempts.
 ///
@@ -49,7 +49,7 @@ struct Shared {
     circuit: Mutex<Circuit>,
     changes: watch::Sender<CircuitState>,
     workers: Mutex<Vec<WorkerHandle>>,
-    brakes: Mutex<Vec<Brake>>,
+    brakes: Mutex<Vec<ConcurrencyCap>>,
 }
 
 impl CircuitBreaker {
@@ -99,8 +99,8 @@ impl CircuitBreaker {
         self.0.changes.send_replace(state);
     }
 
-    fn brake(&self, messages: usize) -> Vec<Brake> {
-        lock(&self.0.workers).iter().map(|worker| worker.brake(messages)).collect()
+    fn brake(&self, messages: usize) -> Vec<ConcurrencyCap> {
+        lock(&self.0.workers).iter().map(|worker| worker.cap_concurrency(messages)).collect()
     }
 
     /// Waits until a call may begin. Cancel-safe.

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tower::Layer;
 
 use super::around::{Around, AroundService};
-use crate::worker::{Bucket, Delivery, DeliveryService, HandlerError, Rate};
+use crate::worker::{Delivery, DeliveryService, HandlerError, Rate, TokenBucket};
 
 /// How long a message that found no place is put off.
 const PUT_OFF: Duration = Duration::from_secs(1);
@@ -17,12 +17,12 @@ const PUT_OFF: Duration = Duration::from_secs(1);
 /// Clones share the limit: give one to every worker that uses the same resource. For a single worker
 /// [`WorkerBuilder::rate_limit`](crate::worker::WorkerBuilder::rate_limit) is better: it fetches no more than it may handle.
 #[derive(Clone, Debug)]
-pub struct RateLimit(Arc<Bucket>);
+pub struct RateLimit(Arc<TokenBucket>);
 
 impl RateLimit {
     /// Limits calls to `rate`.
     pub fn new(rate: Rate) -> Self {
-        Self(Arc::new(Bucket::new(Some(rate))))
+        Self(Arc::new(TokenBucket::new(Some(rate))))
     }
 }
 

@@ -8,7 +8,7 @@ use super::{OnWorkerFailure, Runtime, RuntimeHandle, Task, producers::Producers}
 use crate::{
     limits::{LimitError, MAX_BYTES},
     producer::Producer,
-    worker::{Ceiling, Sharing, Worker},
+    worker::{SharedLimit, Sharing, Worker},
 };
 
 /// Sets up a [`Runtime`]; made by [`Runtime::builder`].
@@ -147,9 +147,9 @@ fn ceiling(
     messages: Option<usize>,
     bytes: Option<usize>,
     sharing: Sharing,
-) -> Result<Option<Arc<Ceiling>>, LimitError> {
+) -> Result<Option<Arc<SharedLimit>>, LimitError> {
     // One poll of each worker has to fit, or one that is idle could keep another from ever polling.
     at_least("max_in_flight", messages, workers, "one for each worker")?;
     at_least("max_in_flight_bytes", bytes, workers * MAX_BYTES, "one poll for each worker")?;
-    Ok((messages.is_some() || bytes.is_some()).then(|| Ceiling::new(messages, bytes, sharing)))
+    Ok((messages.is_some() || bytes.is_some()).then(|| SharedLimit::new(messages, bytes, sharing)))
 }

@@ -50,7 +50,7 @@ pub use self::{
 pub use crate::{limits::LimitError, worker::Sharing};
 use crate::{
     producer::Producer,
-    worker::{Ceiling, Worker, WorkerHandle},
+    worker::{SharedLimit, Worker, WorkerHandle},
 };
 
 /// Workers, producers and tasks that live and end together.
@@ -110,7 +110,7 @@ pub struct RuntimeHandle {
     now: CancellationToken,
     workers: Arc<[WorkerHandle]>,
     producers: Arc<Producers>,
-    ceiling: Option<Arc<Ceiling>>,
+    ceiling: Option<Arc<SharedLimit>>,
 }
 
 impl RuntimeHandle {

@@ -20,7 +20,7 @@ use crate::{
         observe::event::{Observer, Observers},
         settings::{
             Settings,
-            defaults::Chosen,
+            defaults::ExplicitSettings,
             invalid::InvalidSettings,
             ordering::Ordering,
             values::{AckWait, MaxMessages, OnStuck},
@@ -57,7 +57,7 @@ pub struct WorkerBuilder {
     layers: Vec<AnyLayer>,
     name: Option<String>,
     settings: Settings,
-    chosen: Chosen,
+    chosen: ExplicitSettings,
     observers: Observers,
 }
 
@@ -87,7 +87,7 @@ impl Worker {
             layers: Vec::new(),
             name: None,
             settings: Settings::default(),
-            chosen: Chosen::default(),
+            chosen: ExplicitSettings::default(),
             observers: Observers::default(),
         }
     }
@@ -282,7 +282,7 @@ impl WorkerBuilder {
             return Err(InvalidSettings::Missing("group"));
         }
         let Some(handler) = handler else { return Err(InvalidSettings::Missing("handler")) };
-        let settings = Settings { name: name.unwrap_or_else(|| queue.clone()), ..settings }.following(chosen);
+        let settings = Settings { name: name.unwrap_or_else(|| queue.clone()), ..settings }.with_defaults(chosen);
         settings.check()?;
         let handler = match handler {
             HandlerKind::Batch(_) if !layers.is_empty() => return Err(InvalidSettings::LayerOfBatches),

@@ -9,9 +9,9 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::worker::{
-    fetch::rate_limit::RateLimit,
-    limit::inflight::Gate,
-    observe::{latency::Latency, report::Tally},
+    fetch::rate_limit::TokenBucket,
+    limit::inflight::InflightLimiter,
+    observe::{latency::Latency, report::Counters},
     settings::{Settings, values::MaxMessages},
 };
 
@@ -21,8 +21,8 @@ pub(crate) struct Control {
     pub(crate) name: String,
     pub(crate) queue: String,
     pub(crate) group: String,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) rate_limit: RateLimit,
+    pub(crate) inflight: Arc<InflightLimiter>,
+    pub(crate) rate_limit: TokenBucket,
     /// How many messages a poll asks for.
     max_messages: Mutex<MaxMessages>,
     pub(crate) paused: watch::Sender<bool>,
@@ -30,7 +30,7 @@ pub(crate) struct Control {
     pub(crate) stopping: CancellationToken,
     /// No more handlers either.
     pub(crate) interrupt: CancellationToken,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) counters: Arc<Counters>,
     /// How long handlers take.
     pub(crate) latency: Latency,
     pub(crate) health: Health,
@@ -48,13 +48,13 @@ impl Control {
             name: settings.name.clone(),
             queue,
             group,
-            gate: Gate::new(settings.concurrency, settings.max_in_flight_bytes),
-            rate_limit: RateLimit::new(settings.rate_limit),
+            inflight: InflightLimiter::new(settings.concurrency, settings.max_in_flight_bytes),
+            rate_limit: TokenBucket::new(settings.rate_limit),
             max_messages: Mutex::new(settings.max_messages),
             paused: watch::Sender::new(false),
             stopping: CancellationToken::new(),
             interrupt: CancellationToken::new(),
-            tally: Arc::default(),
+            counters: Arc::default(),
             latency: Latency::default(),
             health: Health::default(),
             failure: Mutex::default(),
@@ -65,12 +65,12 @@ impl Control {
 
     /// Whether nothing is to be fetched: the worker stops or is paused, or no message may be in flight.
     pub(crate) fn is_held(&self) -> bool {
-        self.stopping.is_cancelled() || *self.paused.borrow() || self.gate.is_shut()
+        self.stopping.is_cancelled() || *self.paused.borrow() || self.inflight.is_shut()
     }
 
     /// Waits until the worker is held, or until it is not. A stop is for good. Cancel-safe.
     pub(crate) async fn until_held(&self, held: bool) {
-        let (mut paused, mut shut) = (self.paused.subscribe(), self.gate.subscribe());
+        let (mut paused, mut shut) = (self.paused.subscribe(), self.inflight.subscribe());
         while self.is_held() != held {
             // The senders live as long as `self`.
             tokio::select! {
@@ -91,13 +91,13 @@ impl Control {
     }
 
     /// Notes why the worker cannot go on, or that it can; gives what was noted before.
-    pub(crate) fn note_failure(&self, reason: Option<String>) -> Option<String> {
+    pub(crate) fn set_failure(&self, reason: Option<String>) -> Option<String> {
         std::mem::replace(&mut *self.failure.lock().unwrap_or_else(PoisonError::into_inner), reason)
     }
 
     /// The worker can go on: what kept it from that is over.
     pub(crate) fn works(&self) {
-        if self.note_failure(None).is_some() {
+        if self.set_failure(None).is_some() {
             tracing::info!(worker = self.name, "the queue and the group are there: the worker goes on");
         }
     }
@@ -128,9 +128,9 @@ pub(crate) struct Health {
 }
 
 /// A poll that is out, or waits to be repeated.
-pub(crate) struct Trying<'a>(&'a Health);
+pub(crate) struct PollAttempt<'a>(&'a Health);
 
-impl Drop for Trying<'_> {
+impl Drop for PollAttempt<'_> {
     fn drop(&mut self) {
         self.0.trying.fetch_sub(1, Relaxed);
     }
@@ -138,9 +138,9 @@ impl Drop for Trying<'_> {
 
 impl Health {
     /// Counts a poll until the guard is dropped.
-    pub(crate) fn trying(&self) -> Trying<'_> {
+    pub(crate) fn trying(&self) -> PollAttempt<'_> {
         self.trying.fetch_add(1, Relaxed);
-        Trying(self)
+        PollAttempt(self)
     }
 
     /// A poll was answered.

@@ -9,7 +9,7 @@ use crate::worker::{
     control::Control,
     error::WorkerError,
     fetch::rate_limit::Rate,
-    limit::inflight::Brake,
+    limit::inflight::ConcurrencyCap,
     observe::{latency::Quantiles, report::WorkerReport},
     settings::{invalid::InvalidSettings, values::MaxMessages},
 };
@@ -47,12 +47,12 @@ impl WorkerHandle {
 
     /// Changes how many messages may be in flight; zero behaves as a pause. A lower limit lets those above it finish.
     pub fn set_concurrency(&self, messages: usize) {
-        self.0.gate.set_max_messages(messages);
+        self.0.inflight.set_max_messages(messages);
     }
 
     /// Changes about how many bytes of bodies may be in flight. A lower limit lets what is above it finish.
     pub fn set_max_in_flight_bytes(&self, bytes: usize) {
-        self.0.gate.set_max_bytes(bytes);
+        self.0.inflight.set_max_bytes(bytes);
     }
 
     /// Changes how many messages a poll asks for.
@@ -71,11 +71,11 @@ impl WorkerHandle {
         self.0.rate_limit.set(rate.into());
     }
 
-    /// Keeps the messages in flight at `messages` or below, zero stops fetching, for as long as the [`Brake`] lives. Beside
+    /// Keeps the messages in flight at `messages` or below, zero stops fetching, for as long as the [`ConcurrencyCap`] lives. Beside
     /// [`pause`](Self::pause) and [`set_concurrency`](Self::set_concurrency), which are for operators, and beside other brakes: the
     /// lowest limit holds.
-    pub fn brake(&self, messages: usize) -> Brake {
-        self.0.gate.brake(messages)
+    pub fn cap_concurrency(&self, messages: usize) -> ConcurrencyCap {
+        self.0.inflight.cap_concurrency(messages)
     }
 
     /// Begins the shutdown, as the future given to [`Worker::run`](crate::worker::Worker::run) does. Doing it twice is safe.
@@ -106,7 +106,7 @@ impl WorkerHandle {
     }
 
     pub(crate) fn set_failure(&self, error: &WorkerError) {
-        self.0.note_failure(Some(error.to_string()));
+        self.0.set_failure(Some(error.to_string()));
     }
 
     /// How the worker is doing.
@@ -115,13 +115,13 @@ impl WorkerHandle {
         Status {
             paused: *control.paused.borrow(),
             stopping: control.stopping.is_cancelled(),
-            in_flight: control.gate.in_flight(),
-            concurrency: control.gate.max_messages(),
+            in_flight: control.inflight.in_flight(),
+            concurrency: control.inflight.max_messages(),
             stuck: control.stuck.load(Relaxed),
             polling: control.health.trying.load(Relaxed) > 0,
             last_poll_age: control.health.last_poll().map(|at| at.elapsed()),
             durations: control.latency.quantiles(),
-            counts: control.tally.report(false),
+            counts: control.counters.report(false),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::worker::{
     error::WorkerError,
     handle::WorkerHandle,
-    limit::shared::Ceiling,
+    limit::shared::SharedLimit,
     observe::report::WorkerReport,
     pipeline::{drain, poller},
     session::Sessions,
@@ -66,8 +66,8 @@ impl Worker {
     }
 
     /// Takes its places from a ceiling that others share.
-    pub(crate) fn join(&self, ceiling: &Arc<Ceiling>) {
-        self.setup.control.gate.join(ceiling.join(self.setup.settings.weight));
+    pub(crate) fn join(&self, ceiling: &Arc<SharedLimit>) {
+        self.setup.control.inflight.join(ceiling.join(self.setup.settings.weight));
     }
 
     /// How long handlers may go on after the shutdown signal.
@@ -117,8 +117,8 @@ impl Worker {
                     Err(error) => break (Err(error), JoinSet::new()),
                 },
             }
-            let Some(shared) = sessions.current() else { break (Ok(()), JoinSet::new()) };
-            let supervised = poller::supervise(&shared);
+            let Some(context) = sessions.current() else { break (Ok(()), JoinSet::new()) };
+            let supervised = poller::supervise(&context);
             tokio::pin!(supervised);
             let (polls, mut pollers) = tokio::select! {
                 biased;
@@ -143,10 +143,10 @@ impl Worker {
         control.stopping.cancel();
         let mut pollers = Some(pollers);
         // The last one is the one that polled.
-        let drains = sessions.newest_first().map(|shared| drain::drain(shared, pollers.take().unwrap_or_default()));
+        let drains = sessions.newest_first().map(|context| drain::drain(context, pollers.take().unwrap_or_default()));
         let drained = join_all(drains).await.into_iter().all(|drained| drained);
-        let left = if drained { 0 } else { control.gate.in_flight() as u64 };
-        let report = WorkerReport { left, ..control.tally.report(drained) };
+        let left = if drained { 0 } else { control.inflight.in_flight() as u64 };
+        let report = WorkerReport { left, ..control.counters.report(drained) };
         tracing::info!(worker = control.name, ?report, "the worker has stopped");
         ended.map(|()| report)
     }

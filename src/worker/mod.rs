@@ -4,9 +4,9 @@
 //!
 //! `poller` takes room from the `gate`, polls the `source`, and hands what came to a `batch` with its `lease`. The batch `run`s
 //! its messages, each through the [`Handler`] and the `failure` policy (`call` calls it, for one message or for the
-//! several that met in a `gathering`), writes their verdicts into its `ledger`, and when that
+//! several that met in a `collector`), writes their verdicts into its `ledger`, and when that
 //! says so the `acker` sends the batch's one acknowledgement. `isolation` keeps a failure from hurting its neighbours, `pace` and
-//! `batch_size` say how many polls go out and for how much, `lanes` keep an order where one was asked for. `known_runs` see to it that
+//! `batch_size` say how many polls go out and for how much, `lanes` keep an order where one was asked for. `run_registry` see to it that
 //! a message is run once at a time, and the `explainer` says why one came again.
 //!
 //! # What holds
@@ -64,7 +64,7 @@ pub use self::{
         typed_handler_fn,
     },
     lifecycle::Worker,
-    limit::{fair_share::Sharing, inflight::Brake},
+    limit::{fair_share::Sharing, inflight::ConcurrencyCap},
     metrics::WorkerMetrics,
     observe::{
         event::{AckResult, Event, MessageAck, Observer},
@@ -77,5 +77,5 @@ pub use self::{
         values::{AckWait, MaxMessages, OnStuck},
     },
 };
-pub(crate) use self::{fetch::rate_limit::RateLimit as Bucket, limit::shared::Ceiling};
+pub(crate) use self::{fetch::rate_limit::TokenBucket, limit::shared::SharedLimit};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};

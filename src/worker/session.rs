@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     client::Error,
     retry::{RetryPolicy, Schedule},
-    worker::{error::WorkerError, pipeline::context::Shared, setup::Setup, targets::Targets},
+    worker::{error::WorkerError, pipeline::context::Context, setup::Setup, targets::Targets},
 };
 
 /// The first and the longest pause between two look-ups.
@@ -17,7 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A queue that is consumed, until it is gone.
 struct Session {
     targets: Targets,
-    shared: Arc<Shared>,
+    context: Arc<Context>,
 }
 
 /// The queues that a worker has consumed under one name, the newest last, and the look-ups of the next one.
@@ -43,13 +43,13 @@ fn schedule() -> Schedule {
 
 impl Sessions {
     /// What the tasks of the current session share; `None` before the first one.
-    pub(crate) fn current(&self) -> Option<Arc<Shared>> {
-        self.sessions.last().map(|session| session.shared.clone())
+    pub(crate) fn current(&self) -> Option<Arc<Context>> {
+        self.sessions.last().map(|session| session.context.clone())
     }
 
     /// The same of every session that may have messages in flight.
-    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Shared> {
-        self.sessions.iter().rev().map(|session| &*session.shared)
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Context> {
+        self.sessions.iter().rev().map(|session| &*session.context)
     }
 
     /// The queue that was found is gone.
@@ -101,13 +101,13 @@ impl Sessions {
         for warning in setup.control.warnings() {
             tracing::warn!(worker = setup.control.name, "{warning}");
         }
-        let shared = Arc::new(setup.assemble(targets.clone())?);
+        let context = Arc::new(setup.assemble(targets.clone())?);
         // What is in flight of a queue that is gone ends by itself.
         for session in &self.sessions {
-            session.shared.batches.close();
+            session.context.batches.close();
         }
-        self.sessions.retain(|session| !session.shared.batches.is_empty());
-        self.sessions.push(Session { targets, shared });
+        self.sessions.retain(|session| !session.context.batches.is_empty());
+        self.sessions.push(Session { targets, context });
         Ok(true)
     }
 
@@ -139,7 +139,7 @@ fn report_failure(setup: &Setup, error: &WorkerError, retry_in: Duration) {
         None => error.to_string(),
     };
     let worker = &setup.control.name;
-    if setup.control.note_failure(Some(reason.clone())).as_ref() == Some(&reason) {
+    if setup.control.set_failure(Some(reason.clone())).as_ref() == Some(&reason) {
         tracing::debug!(worker, %error, ?retry_in, "the queue is still looked up");
     } else {
         tracing::warn!(worker, %error, ?retry_in, "the worker cannot go on: its queue and group are looked up until it can");

@@ -9,11 +9,11 @@ use crate::{
         control::Control,
         error::WorkerError,
         failure::{FailurePolicy, policy::OnFailure},
-        fetch::source::{Service, Source},
+        fetch::source::{ClientSource, Source},
         handler::{delivery::Origin, kind::HandlerKind},
         observe::event::Observers,
-        pipeline::context::Shared,
-        settings::{Settings, invalid::InvalidSettings, ordering::Ordering, warnings::Ground},
+        pipeline::context::Context,
+        settings::{Settings, invalid::InvalidSettings, ordering::Ordering, warnings::QueueFacts},
         targets::Targets,
     },
 };
@@ -42,7 +42,7 @@ impl Setup {
         mut observers: Observers,
     ) -> Self {
         let control = Control::new(queue.clone(), group.clone(), &settings);
-        observers.add(control.tally.clone());
+        observers.add(control.counters.clone());
         Self { client, queue, group, handler, settings, observers, control, persistent: false }
     }
 
@@ -53,14 +53,14 @@ impl Setup {
 
     /// Whether the settings can work with the queue; notes what is likely not meant.
     pub(crate) fn check_queue(&self, queue: &Queue) -> Result<(), WorkerError> {
-        let ground = Ground {
+        let ground = QueueFacts {
             queue: &queue.name,
             dead_letters: queue.dead_letters.or(queue.mode.is_kafka().then_some(false)),
             max_consume_count: queue.max_consume_count,
             extensions: self.client.extensions(),
         };
-        self.settings.check_ground(ground)?;
-        self.control.set_warnings(self.settings.warnings_on(ground));
+        self.settings.check_queue(ground)?;
+        self.control.set_warnings(self.settings.queue_warnings(ground));
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Setup {
     }
 
     /// Puts together what the tasks of a running worker share.
-    pub(crate) fn assemble(&self, targets: Targets) -> Result<Shared, WorkerError> {
+    pub(crate) fn assemble(&self, targets: Targets) -> Result<Context, WorkerError> {
         let Self { client, queue, group, handler, settings, observers, control, .. } = self;
         let (mut settings, client, handler, observers, control) =
             (settings.clone(), client.clone(), handler.clone(), observers.clone(), control.clone());
@@ -88,7 +88,8 @@ impl Setup {
         if fifo && settings.ordering.is_none() {
             settings.ordering = Ordering::Batch;
         }
-        let source: Arc<dyn Source> = Arc::new(Service { client, path: targets.path, filter: settings.filter.clone() });
+        let source: Arc<dyn Source> =
+            Arc::new(ClientSource { client, path: targets.path, filter: settings.filter.clone() });
         let failure = FailurePolicy {
             on_failure: settings.on_failure.clone(),
             on_reject: settings.on_reject.clone(),
@@ -107,6 +108,6 @@ impl Setup {
         let in_order = settings.ordering.is_batch();
         let origin =
             Arc::new(Origin { worker: settings.name.clone(), queue: queue.clone(), group: group.clone(), in_order });
-        Ok(Shared::new(settings, control, source, handler, failure, observers, origin, fifo))
+        Ok(Context::new(settings, control, source, handler, failure, observers, origin, fifo))
     }
 }

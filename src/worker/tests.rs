@@ -34,7 +34,7 @@ use super::{
     fetch::source::Source,
     handler::kind::HandlerKind,
     observe::event::Observers,
-    pipeline::{context::Shared, drain::drain, poller},
+    pipeline::{context::Context, drain::drain, poller},
     settings::Settings,
     *,
 };
@@ -252,7 +252,7 @@ fn message(name: &'static str) -> ReceivedMessage {
 }
 
 struct Running {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     control: Arc<Control>,
     worker: JoinHandle<WorkerReport>,
 }
@@ -327,20 +327,20 @@ impl Running {
             source: source.clone(),
         };
         let mut observers = Observers::default();
-        observers.add(control.tally.clone());
+        observers.add(control.counters.clone());
         observer.into_iter().for_each(|observer| observers.add(observer));
         let origin = Arc::new(Origin { worker: "test".into(), queue: "q".into(), group: "g".into(), in_order: false });
-        let shared = Shared::new(settings, control.clone(), source, handler, failure, observers, origin, false);
-        let shared = Arc::new(shared);
-        let running = shared.clone();
+        let context = Context::new(settings, control.clone(), source, handler, failure, observers, origin, false);
+        let context = Arc::new(context);
+        let running = context.clone();
         let worker = tokio::spawn(async move {
-            let shared = running;
-            let (ended, pollers) = poller::supervise(&shared).await;
+            let context = running;
+            let (ended, pollers) = poller::supervise(&context).await;
             ended.unwrap();
-            let drained = drain(&shared, pollers).await;
-            shared.control.tally.report(drained)
+            let drained = drain(&context, pollers).await;
+            context.control.counters.report(drained)
         });
-        Self { shared, control, worker }
+        Self { context, control, worker }
     }
 
     /// Whose handler takes a second for each message and fails `poison`; with the names it was called with, in order.
@@ -418,7 +418,7 @@ async fn a_failure_does_not_wait_for_those_behind_it() {
     });
     running.after(SECOND * 3).await;
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
-    assert_eq!(running.control.tally.report(false).done, 1, "c goes on");
+    assert_eq!(running.control.counters.report(false).done, 1, "c goes on");
     running.after(SECOND * 20).await;
     assert_eq!(running.stop().await.done, 2);
 }
@@ -643,7 +643,7 @@ async fn idle_is_one_poll_and_busy_is_many() {
     script.batches.lock().unwrap().extend((0..40).map(|_| messages(&["x"; 10])));
     script.more.notify_one();
     running.after(SECOND / 2).await;
-    assert_eq!(running.control.gate.in_flight(), 100, "as much as may be in flight");
+    assert_eq!(running.control.inflight.in_flight(), 100, "as much as may be in flight");
     running.after(SECOND * 60).await;
     let before = script.asked.lock().unwrap().len();
     running.after(SECOND * 200).await;
@@ -766,7 +766,7 @@ async fn a_rate_limit_holds_messages_back() {
     let settings = Settings { rate_limit: Some(rate), ..Settings::default() };
     let running = Running::start(&script, settings, |_, _| async { Ok(()) });
     running.after(SECOND * 10).await;
-    let received = running.control.tally.report(false).received;
+    let received = running.control.counters.report(false).received;
     assert!((95..=115).contains(&received), "{received} in ten seconds");
     running.stop().await;
 }
@@ -786,11 +786,11 @@ impl Observer for LetGo {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_blocks_its_thread_is_reported_as_stuck() {
     let script = Script::new(&[&["a", "b"]]);
-    let (let_go, blocked) = std::sync::mpsc::channel();
+    let (release, blocked) = std::sync::mpsc::channel();
     let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
     let blocked = Arc::new(Mutex::new(blocked));
     let settings = Settings { grace: Duration::ZERO, ordering: Ordering::Batch, ..Settings::default() };
-    let running = Running::observed(&script, settings, Some(Arc::new(LetGo(let_go))), move |name, _| {
+    let running = Running::observed(&script, settings, Some(Arc::new(LetGo(release))), move |name, _| {
         let (begun, blocked) = (begun.clone(), blocked.clone());
         async move {
             if name == "b" {

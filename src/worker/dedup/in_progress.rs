@@ -9,7 +9,7 @@
 //! message too: in an order its turn there may come much later. Runs are numbered: the end of one says nothing of another's.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, btree_map},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,12 +23,12 @@ use crate::{
 
 /// The runs of one worker.
 #[derive(Debug)]
-pub(crate) struct KnownRuns(Mutex<Table>);
+pub(crate) struct RunRegistry(Mutex<Table>);
 
 #[derive(Debug)]
 struct Table {
     /// Few at a time, and looked up some times for each message: to compare some costs less than to hash one.
-    runs: BTreeMap<Identity, Held>,
+    runs: BTreeMap<Identity, Entry>,
     /// Those that succeeded, and whose messages come again.
     succeeded: TtlMap<Identity, ()>,
     keep: Duration,
@@ -38,20 +38,20 @@ struct Table {
 
 /// A message that a batch holds, or that is run.
 #[derive(Debug, Default)]
-struct Held {
+struct Entry {
     /// How many batches hold it: more than one where it was redelivered before the first had let go of it.
     batches: u32,
-    state: State,
+    state: RunState,
 }
 
-impl Held {
+impl Entry {
     fn is_over(&self) -> bool {
-        self.batches == 0 && !matches!(self.state, State::Running { .. })
+        self.batches == 0 && !matches!(self.state, RunState::Running { .. })
     }
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum RunState {
     /// It is to be run.
     #[default]
     Open,
@@ -72,7 +72,7 @@ enum State {
 
 /// What becomes of a message whose batch is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum AfterAck {
     /// It is gone for good.
     Gone,
     /// It is redelivered, or may be.
@@ -93,15 +93,15 @@ enum Fate {
 }
 
 /// What is known of a message that is to be run.
-enum Known {
+enum Lookup {
     /// It is run now, with this number.
-    Nothing(u64),
+    Started(u64),
     Succeeded,
     /// Ends in an error when the run does: its sender is dropped.
     Running(watch::Receiver<()>),
 }
 
-impl KnownRuns {
+impl RunRegistry {
     /// Remembers successes for so long: past the longest time until a message comes again.
     pub(crate) fn new(keep: Duration) -> Self {
         Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: TtlMap::new(CAPACITY), keep, begun: 0 }))
@@ -115,19 +115,19 @@ impl KnownRuns {
         &self,
         identity: Identity,
         batch: u64,
-    ) -> Result<Option<KnownRun<'_>>, (Identity, watch::Receiver<()>)> {
+    ) -> Result<Option<ActiveRun<'_>>, (Identity, watch::Receiver<()>)> {
         let known = self.lock().begin(&identity, batch);
         match known {
-            Known::Nothing(number) => Ok(Some(KnownRun { runs: self, identity, number, succeeded: false })),
-            Known::Succeeded => Ok(None),
-            Known::Running(ended) => Err((identity, ended)),
+            Lookup::Started(number) => Ok(Some(ActiveRun { runs: self, identity, number, succeeded: false })),
+            Lookup::Succeeded => Ok(None),
+            Lookup::Running(ended) => Err((identity, ended)),
         }
     }
 
     /// Begins a run. Waits for one of the same message that is going on; `None` when one has succeeded.
     ///
     /// Cancel-safe.
-    pub(crate) async fn begin(&self, mut identity: Identity, batch: u64) -> Option<KnownRun<'_>> {
+    pub(crate) async fn begin(&self, mut identity: Identity, batch: u64) -> Option<ActiveRun<'_>> {
         loop {
             match self.begin_at_once(identity, batch) {
                 Ok(begun) => return begun,
@@ -139,22 +139,22 @@ impl KnownRuns {
         }
     }
 
-    /// A batch holds messages, until it [lets go](Self::let_go) of them.
+    /// A batch holds messages, until it [lets go](Self::release) of them.
     pub(crate) fn hold(&self, messages: impl Iterator<Item = Identity>) {
         let mut table = self.lock();
         messages.for_each(|identity| table.runs.entry(identity).or_default().batches += 1);
     }
 
     /// A batch is acknowledged.
-    pub(crate) fn settled(&self, batch: u64, messages: impl Iterator<Item = (Identity, Next)>) {
+    pub(crate) fn settled(&self, batch: u64, messages: impl Iterator<Item = (Identity, AfterAck)>) {
         let mut table = self.lock();
         messages.for_each(|(identity, next)| table.settled(batch, &identity, next));
     }
 
     /// A batch that [held](Self::hold) messages is through with them.
-    pub(crate) fn let_go(&self, messages: impl Iterator<Item = Identity>) {
+    pub(crate) fn release(&self, messages: impl Iterator<Item = Identity>) {
         let mut table = self.lock();
-        messages.for_each(|identity| table.let_go(identity));
+        messages.for_each(|identity| table.release(identity));
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -164,9 +164,9 @@ impl KnownRuns {
 }
 
 impl Table {
-    fn begin(&mut self, identity: &Identity, batch: u64) -> Known {
+    fn begin(&mut self, identity: &Identity, batch: u64) -> Lookup {
         if self.succeeded.get(identity).is_some() {
-            return Known::Succeeded;
+            return Lookup::Succeeded;
         }
         let held = match self.runs.get_mut(identity) {
             Some(held) => held,
@@ -174,41 +174,41 @@ impl Table {
             None => self.runs.entry(identity.clone()).or_default(),
         };
         match &mut held.state {
-            State::Succeeded { .. } | State::Gone => Known::Succeeded,
-            State::Running { ended, .. } => {
-                Known::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
+            RunState::Succeeded { .. } | RunState::Gone => Lookup::Succeeded,
+            RunState::Running { ended, .. } => {
+                Lookup::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
             }
-            State::Open => {
+            RunState::Open => {
                 self.begun += 1;
-                held.state = State::Running { number: self.begun, batch, fate: Fate::Open, ended: None };
-                Known::Nothing(self.begun)
+                held.state = RunState::Running { number: self.begun, batch, fate: Fate::Open, ended: None };
+                Lookup::Started(self.begun)
             }
         }
     }
 
     fn ended(&mut self, identity: &Identity, run: u64, succeeded: bool) {
         let Some(held) = self.runs.get_mut(identity) else { return };
-        let State::Running { number, batch, fate, .. } = held.state else { return };
+        let RunState::Running { number, batch, fate, .. } = held.state else { return };
         // That may be another run.
         if number == run {
             match fate {
-                Fate::Open if succeeded => held.state = State::Succeeded { batch },
+                Fate::Open if succeeded => held.state = RunState::Succeeded { batch },
                 Fate::Remembered if succeeded => self.remember(identity),
                 Fate::Open | Fate::Remembered | Fate::Forgotten => self.forget(identity),
             }
         }
     }
 
-    fn settled(&mut self, of: u64, identity: &Identity, next: Next) {
+    fn settled(&mut self, of: u64, identity: &Identity, next: AfterAck) {
         let Some(held) = self.runs.get_mut(identity) else { return };
         match &mut held.state {
-            State::Running { batch, fate, .. } if *batch == of => {
-                *fate = if next == Next::Redelivered { Fate::Remembered } else { Fate::Forgotten };
+            RunState::Running { batch, fate, .. } if *batch == of => {
+                *fate = if next == AfterAck::Redelivered { Fate::Remembered } else { Fate::Forgotten };
             }
-            State::Succeeded { batch } if *batch == of => match next {
-                Next::Gone if held.batches > 1 => held.state = State::Gone,
-                Next::Redelivered => self.remember(identity),
-                Next::Gone | Next::RunAgain => self.forget(identity),
+            RunState::Succeeded { batch } if *batch == of => match next {
+                AfterAck::Gone if held.batches > 1 => held.state = RunState::Gone,
+                AfterAck::Redelivered => self.remember(identity),
+                AfterAck::Gone | AfterAck::RunAgain => self.forget(identity),
             },
             _ => {}
         }
@@ -222,15 +222,15 @@ impl Table {
     /// No run of it is known any more.
     fn forget(&mut self, identity: &Identity) {
         if let Some(held) = self.runs.get_mut(identity) {
-            held.state = State::Open;
+            held.state = RunState::Open;
             if held.is_over() {
                 self.runs.remove(identity);
             }
         }
     }
 
-    fn let_go(&mut self, identity: Identity) {
-        if let Entry::Occupied(mut held) = self.runs.entry(identity) {
+    fn release(&mut self, identity: Identity) {
+        if let btree_map::Entry::Occupied(mut held) = self.runs.entry(identity) {
             held.get_mut().batches = held.get().batches.saturating_sub(1);
             if held.get().is_over() {
                 held.remove();
@@ -241,21 +241,21 @@ impl Table {
 
 /// A run that is going on. Dropped, it has failed unless it [succeeded](Self::succeeded).
 #[derive(Debug)]
-pub(crate) struct KnownRun<'a> {
-    runs: &'a KnownRuns,
+pub(crate) struct ActiveRun<'a> {
+    runs: &'a RunRegistry,
     identity: Identity,
     number: u64,
     succeeded: bool,
 }
 
-impl KnownRun<'_> {
+impl ActiveRun<'_> {
     /// The run has succeeded.
     pub(crate) fn succeeded(mut self) {
         self.succeeded = true;
     }
 }
 
-impl Drop for KnownRun<'_> {
+impl Drop for ActiveRun<'_> {
     fn drop(&mut self) {
         self.runs.lock().ended(&self.identity, self.number, self.succeeded);
     }
@@ -275,19 +275,19 @@ mod tests {
         Identity::Place(place, Some(5))
     }
 
-    fn settled(runs: &KnownRuns, place: u64, next: Next) {
+    fn settled(runs: &RunRegistry, place: u64, next: AfterAck) {
         runs.settled(1, [(at(place), next)].into_iter());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_succeeded_is_known_until_it_is_gone_and_for_a_while_when_it_comes_again() {
-        let runs = KnownRuns::new(KEEP);
+        let runs = RunRegistry::new(KEEP);
         for place in [1, 2] {
             runs.begin(at(place), 1).await.unwrap().succeeded();
             assert!(runs.begin(at(place), 1).await.is_none(), "before the acknowledgement");
         }
-        settled(&runs, 1, Next::Gone);
-        settled(&runs, 2, Next::Redelivered);
+        settled(&runs, 1, AfterAck::Gone);
+        settled(&runs, 2, AfterAck::Redelivered);
         assert!(runs.lock().runs.is_empty());
         drop(runs.begin(at(1), 1).await.unwrap());
         assert!(runs.begin(at(2), 1).await.is_none());
@@ -298,35 +298,35 @@ mod tests {
     /// In an order, its turn in the first batch may come long after it was redelivered, run and acknowledged.
     #[tokio::test(start_paused = true)]
     async fn what_is_gone_is_not_run_again_for_a_batch_that_still_holds_it() {
-        let runs = KnownRuns::new(KEEP);
+        let runs = RunRegistry::new(KEEP);
         let it = || [at(7)].into_iter();
         runs.hold(it());
         runs.hold(it());
         runs.begin(at(7), 2).await.unwrap().succeeded();
-        runs.settled(2, it().map(|identity| (identity, Next::Gone)));
-        runs.let_go(it());
+        runs.settled(2, it().map(|identity| (identity, AfterAck::Gone)));
+        runs.release(it());
         assert!(runs.begin(at(7), 1).await.is_none(), "the other batch holds it");
-        runs.let_go(it());
+        runs.release(it());
         assert!(runs.lock().runs.is_empty());
     }
 
     /// Whatever a run came to, nothing is left of a message that nobody holds.
     #[tokio::test(start_paused = true)]
     async fn nothing_is_left_of_what_nobody_holds() {
-        for next in [Next::Gone, Next::Redelivered, Next::RunAgain] {
+        for next in [AfterAck::Gone, AfterAck::Redelivered, AfterAck::RunAgain] {
             for succeeds in [true, false] {
                 for late in [true, false] {
-                    let runs = KnownRuns::new(KEEP);
+                    let runs = RunRegistry::new(KEEP);
                     runs.hold([at(7)].into_iter());
                     let run = runs.begin(at(7), 1).await.unwrap();
-                    let end = |run: KnownRun<'_>| if succeeds { run.succeeded() } else { drop(run) };
+                    let end = |run: ActiveRun<'_>| if succeeds { run.succeeded() } else { drop(run) };
                     let mut run = Some(run);
                     if !late {
                         run.take().into_iter().for_each(end);
                     }
                     settled(&runs, 7, next);
                     run.into_iter().for_each(end);
-                    runs.let_go([at(7)].into_iter());
+                    runs.release([at(7)].into_iter());
                     assert!(runs.lock().runs.is_empty(), "{next:?}, {succeeds}, {late}");
                 }
             }
@@ -336,10 +336,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_that_goes_on_is_waited_for() {
         for (again, succeeds) in [(false, true), (true, true), (false, false), (true, false)] {
-            let runs = KnownRuns::new(KEEP);
+            let runs = RunRegistry::new(KEEP);
             let first = runs.begin(at(7), 1).await.unwrap();
             if again {
-                settled(&runs, 7, Next::Redelivered);
+                settled(&runs, 7, AfterAck::Redelivered);
             }
             let second = runs.begin(at(7), 1);
             tokio::pin!(second);
@@ -357,9 +357,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_that_goes_on_after_its_batch_is_settled_keeps_its_place_until_it_ends() {
         for succeeds in [true, false] {
-            let runs = KnownRuns::new(KEEP);
+            let runs = RunRegistry::new(KEEP);
             let old = runs.begin(at(7), 1).await.unwrap();
-            settled(&runs, 7, Next::RunAgain);
+            settled(&runs, 7, AfterAck::RunAgain);
             let second = runs.begin(at(7), 1);
             tokio::pin!(second);
             assert!(poll!(&mut second).is_pending(), "the old run goes on");
@@ -379,13 +379,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_batch_decides_about_its_own_runs_alone() {
         for succeeds_before in [true, false] {
-            let runs = KnownRuns::new(KEEP);
+            let runs = RunRegistry::new(KEEP);
             let mut run = Some(runs.begin(at(7), 2).await.unwrap());
             if succeeds_before {
                 run.take().unwrap().succeeded();
             }
-            settled(&runs, 7, Next::Gone);
-            run.into_iter().for_each(KnownRun::succeeded);
+            settled(&runs, 7, AfterAck::Gone);
+            run.into_iter().for_each(ActiveRun::succeeded);
             assert!(runs.begin(at(7), 3).await.is_none(), "it succeeded");
         }
     }
@@ -393,7 +393,7 @@ mod tests {
     /// What ends late says nothing of a later run.
     #[tokio::test(start_paused = true)]
     async fn the_end_of_an_old_run_leaves_the_entry_of_a_new_one() {
-        let runs = KnownRuns::new(KEEP);
+        let runs = RunRegistry::new(KEEP);
         let old = runs.begin(at(7), 1).await.unwrap();
         runs.lock().runs.clear();
         let _new = runs.begin(at(7), 1).await.unwrap();
@@ -403,7 +403,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_several_that_wait_for_a_run_that_fails_one_runs() {
-        let runs = KnownRuns::new(KEEP);
+        let runs = RunRegistry::new(KEEP);
         let first = runs.begin(at(7), 1).await.unwrap();
         let (second, third) = (runs.begin(at(7), 1), runs.begin(at(7), 1));
         tokio::pin!(second, third);
@@ -417,9 +417,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_success_after_the_acknowledgement_is_remembered() {
-        let runs = KnownRuns::new(KEEP);
+        let runs = RunRegistry::new(KEEP);
         let run = runs.begin(at(7), 1).await.unwrap();
-        settled(&runs, 7, Next::Redelivered);
+        settled(&runs, 7, AfterAck::Redelivered);
         run.succeeded();
         assert!(runs.begin(at(7), 1).await.is_none());
         assert!(runs.lock().runs.is_empty());

@@ -28,7 +28,7 @@ impl PassedOn {
     }
 
     /// A message was passed on: its redelivery is acknowledged without a run.
-    pub(crate) fn note(&self, message: &ReceivedMessage) {
+    pub(crate) fn record(&self, message: &ReceivedMessage) {
         if let Some(place) = Identity::of(message, None) {
             self.lock().insert(place, (), self.keep);
         }

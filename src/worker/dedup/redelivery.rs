@@ -117,21 +117,21 @@ impl fmt::Display for Redelivery {
 
 /// What a worker knows of the messages that it left to come again.
 #[derive(Debug)]
-pub(crate) struct Redeliveries {
+pub(crate) struct RedeliveryLog {
     left: Mutex<TtlMap<Identity, Redelivery>>,
     keep: Duration,
     /// The name of the worker's queue, as copies tell it.
     queue: String,
 }
 
-impl Redeliveries {
+impl RedeliveryLog {
     /// Remembers each message of this queue for so long.
     pub(crate) fn new(queue: String, keep: Duration) -> Self {
         Self { left: Mutex::new(TtlMap::new(CAPACITY)), keep, queue }
     }
 
     /// The message comes again, for this reason.
-    pub(crate) fn expect(&self, identity: Identity, reason: Redelivery) {
+    pub(crate) fn record(&self, identity: Identity, reason: Redelivery) {
         self.lock().insert(identity, reason, self.keep);
     }
 
@@ -185,8 +185,8 @@ mod tests {
         worker::HandlerError,
     };
 
-    fn redeliveries() -> Redeliveries {
-        Redeliveries::new("orders".to_owned(), Duration::from_secs(60))
+    fn redelivery_log() -> RedeliveryLog {
+        RedeliveryLog::new("orders".to_owned(), Duration::from_secs(60))
     }
 
     fn message(attempt: u32, pairs: &[(&str, &str)]) -> ReceivedMessage {
@@ -198,18 +198,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_this_worker_left_is_explained_once() {
-        let redeliveries = redeliveries();
+        let redelivery_log = redelivery_log();
         let (first, again) = (message(1, &[]), message(2, &[]));
         let identity = Identity::of(&again, None);
-        assert_eq!(redeliveries.explain(&first, identity.as_ref()), None);
-        redeliveries.expect(identity.clone().unwrap(), Redelivery::BehindFailure);
-        assert_eq!(redeliveries.explain(&again, identity.as_ref()), Some(Redelivery::BehindFailure));
-        assert_eq!(redeliveries.explain(&again, identity.as_ref()), Some(Redelivery::Unknown), "left by somebody else");
+        assert_eq!(redelivery_log.explain(&first, identity.as_ref()), None);
+        redelivery_log.record(identity.clone().unwrap(), Redelivery::BehindFailure);
+        assert_eq!(redelivery_log.explain(&again, identity.as_ref()), Some(Redelivery::BehindFailure));
+        assert_eq!(
+            redelivery_log.explain(&again, identity.as_ref()),
+            Some(Redelivery::Unknown),
+            "left by somebody else"
+        );
     }
 
     #[test]
     fn a_copy_says_itself_why_it_was_sent() {
-        let why = |pairs: &[(&str, &str)]| redeliveries().explain(&message(1, pairs), None);
+        let why = |pairs: &[(&str, &str)]| redelivery_log().explain(&message(1, pairs), None);
         assert_eq!(why(&[(DEFERRED, "t")]), Some(Redelivery::Deferred));
         assert_eq!(why(&[(REASON, "timed_out"), (ORIGIN, "orders")]), Some(Redelivery::TimedOut));
         assert_eq!(why(&[(REASON, "undecodable"), (ORIGIN, "orders")]), Some(Redelivery::Rejected));

@@ -5,7 +5,7 @@
 //! then: reported before, they would come again at once, be turned away again, and end as dead letters of another's failure.
 //! Nobody waits for each other that way, because a lane holds the messages in the order in which their batches arrived.
 //!
-//! Whoever takes a place gets a [`Tenure`] with it, to be dropped once the message has been reported: that opens the lane again if, and only
+//! Whoever takes a place gets a [`StopGuard`] with it, to be dropped once the message has been reported: that opens the lane again if, and only
 //! if, this message stopped it. So no end of a run, however sudden, leaves a lane closed, or opens one that another's failure closed.
 
 use std::{
@@ -27,17 +27,17 @@ enum Turn {
 
 /// All lanes of a worker.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lanes(Arc<Inner>);
+pub(crate) struct KeyedQueues(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    lanes: Mutex<HashMap<String, Lane>>,
+    queues: Mutex<HashMap<String, KeyQueue>>,
     /// A failure has been reported.
     reported: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct KeyQueue {
     busy: bool,
     waiting: VecDeque<oneshot::Sender<Turn>>,
     /// Failures that have not been reported yet.
@@ -46,8 +46,8 @@ struct Lane {
 
 /// One message's stay in its lane. What is in it changes under the lock of the lanes only.
 #[derive(Debug)]
-struct Stay {
-    lanes: Lanes,
+struct QueueEntry {
+    queues: KeyedQueues,
     key: String,
     /// It stopped its lane, and has not been reported.
     stops: AtomicBool,
@@ -55,9 +55,9 @@ struct Stay {
     reported: AtomicBool,
 }
 
-impl Lane {
+impl KeyQueue {
     /// Turns away those that wait, and those that come, until the lane is reopened once more.
-    fn stop(&mut self, stay: &Stay) {
+    fn stop(&mut self, stay: &QueueEntry) {
         for waiting in self.waiting.drain(..) {
             // It may have gone away by itself.
             let _ = waiting.send(Turn::Away);
@@ -70,25 +70,25 @@ impl Lane {
     }
 }
 
-impl Lanes {
+impl KeyedQueues {
     /// Takes a place at the end of the lane of `key`. The tenure is dropped when the message has been reported.
-    pub(crate) fn enter(&self, key: String) -> (Place, Tenure) {
-        let mut lanes = self.lock();
-        let lane = lanes.entry(key.clone()).or_default();
+    pub(crate) fn enter(&self, key: String) -> (Ticket, StopGuard) {
+        let mut queues = self.lock();
+        let queue = queues.entry(key.clone()).or_default();
         let (tell, turn) = oneshot::channel();
-        if lane.stops > 0 {
+        if queue.stops > 0 {
             // Refused at once: the receiver finds the sender's word.
             let _ = tell.send(Turn::Away);
-        } else if lane.busy {
-            lane.waiting.push_back(tell);
+        } else if queue.busy {
+            queue.waiting.push_back(tell);
         } else {
-            lane.busy = true;
+            queue.busy = true;
             let _ = tell.send(Turn::Go);
         }
-        drop(lanes);
+        drop(queues);
         let (stops, reported) = (AtomicBool::new(false), AtomicBool::new(false));
-        let stay = Arc::new(Stay { lanes: self.clone(), key, stops, reported });
-        (Place { stay: stay.clone(), turn: Some(turn) }, Tenure(stay))
+        let stay = Arc::new(QueueEntry { queues: self.clone(), key, stops, reported });
+        (Ticket { stay: stay.clone(), turn: Some(turn) }, StopGuard(stay))
     }
 
     /// Waits until no failure of the lane is left to be reported. Cancel-safe.
@@ -97,74 +97,74 @@ impl Lanes {
             let reported = self.0.reported.notified();
             tokio::pin!(reported);
             reported.as_mut().enable();
-            if self.lock().get(key).is_none_or(|lane| lane.stops == 0) {
+            if self.lock().get(key).is_none_or(|queue| queue.stops == 0) {
                 return;
             }
             reported.await;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, KeyQueue>> {
         // No code that can panic runs under this lock.
-        self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Stay {
+impl QueueEntry {
     /// Stops the lane without having been at its head.
     fn stop(&self) {
-        let mut lanes = self.lanes.lock();
-        if let Some(lane) = lanes.get_mut(&self.key) {
-            lane.stop(self);
-            if lane.stops == 0 && !lane.busy {
-                lanes.remove(&self.key);
+        let mut queues = self.queues.lock();
+        if let Some(queue) = queues.get_mut(&self.key) {
+            queue.stop(self);
+            if queue.stops == 0 && !queue.busy {
+                queues.remove(&self.key);
             }
         }
     }
 
     /// Leaves the head of the lane to the next, or stops the lane.
     fn leave(&self, failed: bool) {
-        let mut lanes = self.lanes.lock();
-        let Some(lane) = lanes.get_mut(&self.key) else { return };
-        lane.busy = false;
+        let mut queues = self.queues.lock();
+        let Some(queue) = queues.get_mut(&self.key) else { return };
+        queue.busy = false;
         if failed {
-            lane.stop(self);
+            queue.stop(self);
         }
         // One that has gone away by itself (its batch ended) is passed over.
-        while let Some(next) = lane.waiting.pop_front() {
+        while let Some(next) = queue.waiting.pop_front() {
             if next.send(Turn::Go).is_ok() {
-                lane.busy = true;
+                queue.busy = true;
                 return;
             }
         }
-        if lane.stops == 0 {
-            lanes.remove(&self.key);
+        if queue.stops == 0 {
+            queues.remove(&self.key);
         }
     }
 
     /// Takes back the stop that this message has put on its lane, if it has.
     fn report(&self) {
-        let mut lanes = self.lanes.lock();
+        let mut queues = self.queues.lock();
         self.reported.store(true, Relaxed);
         if !self.stops.swap(false, Relaxed) {
             return;
         }
-        if let Some(lane) = lanes.get_mut(&self.key) {
-            lane.stops = lane.stops.saturating_sub(1);
-            if lane.stops == 0 && !lane.busy {
-                lanes.remove(&self.key);
+        if let Some(queue) = queues.get_mut(&self.key) {
+            queue.stops = queue.stops.saturating_sub(1);
+            if queue.stops == 0 && !queue.busy {
+                queues.remove(&self.key);
             }
         }
-        drop(lanes);
-        self.lanes.0.reported.notify_waiters();
+        drop(queues);
+        self.queues.0.reported.notify_waiters();
     }
 }
 
 /// What reports a message: dropped, it opens the lane again if the message has stopped it.
 #[derive(Debug)]
-pub(crate) struct Tenure(Arc<Stay>);
+pub(crate) struct StopGuard(Arc<QueueEntry>);
 
-impl Drop for Tenure {
+impl Drop for StopGuard {
     fn drop(&mut self) {
         self.0.report();
     }
@@ -172,27 +172,27 @@ impl Drop for Tenure {
 
 /// A place in a lane, not at its head yet.
 #[derive(Debug)]
-pub(crate) struct Place {
-    stay: Arc<Stay>,
+pub(crate) struct Ticket {
+    stay: Arc<QueueEntry>,
     turn: Option<oneshot::Receiver<Turn>>,
 }
 
-impl Place {
+impl Ticket {
     /// Waits for the head of the lane; `None` when one in front failed, and that has been reported.
-    pub(crate) async fn turn(mut self) -> Option<Head> {
+    pub(crate) async fn turn(mut self) -> Option<KeyGuard> {
         let turn = self.turn.as_mut()?.await;
         if turn != Ok(Turn::Go) {
-            self.stay.lanes.until_open(&self.stay.key).await;
+            self.stay.queues.until_open(&self.stay.key).await;
         }
         self.turn = None;
         match turn {
-            Ok(Turn::Go) => Some(Head { stay: self.stay.clone(), failed: true }),
+            Ok(Turn::Go) => Some(KeyGuard { stay: self.stay.clone(), failed: true }),
             Ok(Turn::Away) | Err(_) => None,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Ticket {
     fn drop(&mut self) {
         let Some(mut turn) = self.turn.take() else { return };
         // Given up while waiting: it comes again, and those behind it must not overtake it.
@@ -207,19 +207,19 @@ impl Drop for Place {
 
 /// The head of a lane: its message may be handled. Dropped without [`done`](Self::done), it counts as failed.
 #[derive(Debug)]
-pub(crate) struct Head {
-    stay: Arc<Stay>,
+pub(crate) struct KeyGuard {
+    stay: Arc<QueueEntry>,
     failed: bool,
 }
 
-impl Head {
+impl KeyGuard {
     /// The message was handled: the next one's turn.
     pub(crate) fn done(mut self) {
         self.failed = false;
     }
 }
 
-impl Drop for Head {
+impl Drop for KeyGuard {
     fn drop(&mut self) {
         self.stay.leave(self.failed);
     }
@@ -233,23 +233,23 @@ mod tests {
 
     use super::*;
 
-    fn enter(lanes: &Lanes) -> (Place, Tenure) {
-        lanes.enter("a".into())
+    fn enter(queues: &KeyedQueues) -> (Ticket, StopGuard) {
+        queues.enter("a".into())
     }
 
     /// An idle lane costs nothing.
-    async fn goes_on(lanes: &Lanes) {
-        let (place, tenure) = enter(lanes);
+    async fn goes_on(queues: &KeyedQueues) {
+        let (place, stop_guard) = enter(queues);
         place.turn().await.unwrap().done();
-        drop(tenure);
-        assert!(lanes.lock().is_empty());
+        drop(stop_guard);
+        assert!(queues.lock().is_empty());
     }
 
     #[tokio::test]
     async fn a_key_runs_in_order_and_others_beside_it() {
-        let lanes = Lanes::default();
-        let ((first, _one), (second, _two)) = (enter(&lanes), enter(&lanes));
-        let (other, _three) = lanes.enter("b".into());
+        let queues = KeyedQueues::default();
+        let ((first, _one), (second, _two)) = (enter(&queues), enter(&queues));
+        let (other, _three) = queues.enter("b".into());
         let head = first.turn().await.unwrap();
         assert!(other.turn().now_or_never().flatten().is_some());
         let mut second = Box::pin(second.turn());
@@ -260,10 +260,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_turns_away_those_behind_it_until_it_is_reported() {
-        let lanes = Lanes::default();
-        let ((first, one), (second, two)) = (enter(&lanes), enter(&lanes));
+        let queues = KeyedQueues::default();
+        let ((first, one), (second, two)) = (enter(&queues), enter(&queues));
         drop(first.turn().await.unwrap());
-        let (third, three) = enter(&lanes);
+        let (third, three) = enter(&queues);
         let (mut second, mut third) = (Box::pin(second.turn()), Box::pin(third.turn()));
         assert!(futures_util::poll!(&mut second).is_pending(), "the failure is not reported yet");
         assert!(futures_util::poll!(&mut third).is_pending(), "the failure is not reported yet");
@@ -273,13 +273,13 @@ mod tests {
         assert!(second.await.is_none(), "it waited behind the failure");
         assert!(third.await.is_none(), "it came before the failure was reported");
         drop(three);
-        goes_on(&lanes).await;
+        goes_on(&queues).await;
     }
 
     #[tokio::test]
     async fn one_that_gives_up_waiting_is_not_overtaken() {
-        let lanes = Lanes::default();
-        let ((first, one), (second, two), (third, three)) = (enter(&lanes), enter(&lanes), enter(&lanes));
+        let queues = KeyedQueues::default();
+        let ((first, one), (second, two), (third, three)) = (enter(&queues), enter(&queues), enter(&queues));
         let head = first.turn().await.unwrap();
         drop(second);
         head.done();
@@ -288,19 +288,19 @@ mod tests {
         drop(two);
         assert!(third.await.is_none(), "the second comes again before the third");
         drop((one, three));
-        goes_on(&lanes).await;
+        goes_on(&queues).await;
     }
 
     /// A run that goes on behind a failure, or would not stop: its batch was reported long ago.
     #[tokio::test]
     async fn a_failure_after_its_report_turns_away_those_that_wait_and_nobody_later() {
-        let lanes = Lanes::default();
-        let ((first, one), (second, two)) = (enter(&lanes), enter(&lanes));
+        let queues = KeyedQueues::default();
+        let ((first, one), (second, two)) = (enter(&queues), enter(&queues));
         let head = first.turn().await.unwrap();
         drop(one);
         drop(head);
         assert!(second.turn().await.is_none(), "it came behind the failure");
         drop(two);
-        goes_on(&lanes).await;
+        goes_on(&queues).await;
     }
 }

@@ -16,32 +16,32 @@ use crate::{
 /// How many messages are remembered, each with the text of its error.
 const CAPACITY: usize = 1_000;
 /// For how long.
-const KEEP: Duration = Duration::from_secs(3600);
+const EXHAUSTED_TTL: Duration = Duration::from_secs(3600);
 
 /// The messages of one worker whose attempts are used up.
 #[derive(Debug)]
-pub(crate) struct UsedUp(Mutex<TtlMap<Identity, FailureReport>>);
+pub(crate) struct ExhaustedMessages(Mutex<TtlMap<Identity, FailureReport>>);
 
-impl UsedUp {
+impl ExhaustedMessages {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(TtlMap::new(CAPACITY)))
     }
 
     /// The last attempt of a message has failed, for this reason.
-    pub(crate) fn note(&self, message: &ReceivedMessage, report: &FailureReport) {
+    pub(crate) fn record(&self, message: &ReceivedMessage, report: &FailureReport) {
         if let Some(identity) = identity(message) {
-            self.lock().insert(identity, report.clone(), KEEP);
+            self.lock().insert(identity, report.clone(), EXHAUSTED_TTL);
         }
     }
 
     /// Why the last attempt of a message failed, if it had one.
     pub(crate) fn recall(&self, message: &ReceivedMessage) -> Option<FailureReport> {
-        let used_up = self.lock();
+        let exhausted_messages = self.lock();
         // Nearly always there is none, and nothing need be hashed.
-        if used_up.is_empty() {
+        if exhausted_messages.is_empty() {
             return None;
         }
-        used_up.get(&identity(message)?).cloned()
+        exhausted_messages.get(&identity(message)?).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, TtlMap<Identity, FailureReport>> {
@@ -78,14 +78,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_is_known_by_its_content_where_there_is_no_place() {
-        let used_up = UsedUp::new();
+        let exhausted_messages = ExhaustedMessages::new();
         let report = FailureReport { error: "no".to_owned(), ..FailureReport::default() };
-        used_up.note(&message("10:00", "first"), &report);
-        assert_eq!(used_up.recall(&message("10:00", "again")), Some(report));
-        assert_eq!(used_up.recall(&message("10:01", "other")), None);
+        exhausted_messages.record(&message("10:00", "first"), &report);
+        assert_eq!(exhausted_messages.recall(&message("10:00", "again")), Some(report));
+        assert_eq!(exhausted_messages.recall(&message("10:01", "other")), None);
         let mut plain = message("", "plain");
         plain.attributes = Attributes::default();
-        used_up.note(&plain, &FailureReport::default());
-        assert_eq!(used_up.recall(&plain), None, "equal messages are not one message");
+        exhausted_messages.record(&plain, &FailureReport::default());
+        assert_eq!(exhausted_messages.recall(&plain), None, "equal messages are not one message");
     }
 }

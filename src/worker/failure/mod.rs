@@ -2,7 +2,7 @@
 
 pub(crate) mod exhausted;
 pub(crate) mod policy;
-pub(crate) mod rejects;
+pub(crate) mod reject_pauses;
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long a message is put off that should be handed back, where the service takes none back.
-const PUT_OFF: Duration = Duration::from_secs(10);
+const RELEASE_DELAY: Duration = Duration::from_secs(10);
 
 /// The longest error text that travels in an attribute, in characters.
 const MAX_ERROR_CHARS: usize = 1_000;
@@ -67,7 +67,7 @@ pub(crate) struct FailurePolicy {
 enum Decision<'a> {
     Fail,
     /// Nobody is to blame.
-    HandBack,
+    Release,
     /// It should never be handled again.
     GiveUp {
         exhausted: bool,
@@ -77,7 +77,7 @@ enum Decision<'a> {
         delay: Duration,
         failed: u32,
     },
-    PutOff {
+    Defer {
         delay: Duration,
     },
     Park {
@@ -88,7 +88,7 @@ enum Decision<'a> {
 
 /// What became of a message that was not done.
 #[derive(Debug)]
-pub(crate) struct Resolved {
+pub(crate) struct Resolution {
     pub(crate) verdict: Verdict,
     /// What the service is told of a failure or a reject.
     pub(crate) report: Option<FailureReport>,
@@ -98,7 +98,7 @@ pub(crate) struct Resolved {
     pub(crate) exhausted: bool,
 }
 
-impl From<Verdict> for Resolved {
+impl From<Verdict> for Resolution {
     fn from(verdict: Verdict) -> Self {
         Self { verdict, report: None, loops: false, exhausted: false }
     }
@@ -113,11 +113,11 @@ impl FailurePolicy {
     /// Carries out what the policy says of a message that was not done, and gives the verdict for its batch.
     ///
     /// A copy that cannot be sent leaves the message failed: it is redelivered, nothing is lost.
-    pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Resolved {
+    pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Resolution {
         let decision = self.decide(&message.attributes, outcome);
         // Trying it again at once is of no use.
         let hopeless = matches!(decision, Decision::Park { .. }) || reason(outcome) == UNDECODABLE;
-        let failing = |hopeless: bool| Resolved {
+        let failing = |hopeless: bool| Resolution {
             report: Some(self.report(message, outcome, false)),
             loops: hopeless && !self.dead_letters,
             ..Verdict::Failed.into()
@@ -126,15 +126,15 @@ impl FailurePolicy {
         let sent = match decision {
             Decision::Acknowledge => return Verdict::Done.into(),
             Decision::Fail => return failed(),
-            Decision::HandBack => return Verdict::NotStarted.into(),
+            Decision::Release => return Verdict::NotStarted.into(),
             Decision::GiveUp { exhausted } => return self.give_up(self.report(message, outcome, exhausted), exhausted),
             // Of what cannot be read there is no copy that could be tried again.
-            Decision::Copy { .. } | Decision::PutOff { .. } if message.undecodable().is_some() => return failed(),
+            Decision::Copy { .. } | Decision::Defer { .. } if message.undecodable().is_some() => return failed(),
             Decision::Copy { delay, failed } => {
                 let copy = self.copy(message, outcome).attribute(ATTEMPTS, failed);
                 self.source.forward(None, copy.delay(delay)).await
             }
-            Decision::PutOff { delay } => self.source.forward(None, put_off(message).delay(delay)).await,
+            Decision::Defer { delay } => self.source.forward(None, deferred_copy(message).delay(delay)).await,
             Decision::Park { name, queue } => {
                 let copy = self.copy(message, outcome).attribute(ATTEMPTS, attempts(message));
                 self.park(name, queue, copy).await
@@ -151,10 +151,10 @@ impl FailurePolicy {
     }
 
     /// What becomes of a message that should never be handled again.
-    pub(crate) fn give_up(&self, report: FailureReport, exhausted: bool) -> Resolved {
+    pub(crate) fn give_up(&self, report: FailureReport, exhausted: bool) -> Resolution {
         let rejects = self.dead_letters && self.source.extensions().reject();
         let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
-        Resolved { verdict, report: Some(report), loops: !self.dead_letters, exhausted }
+        Resolution { verdict, report: Some(report), loops: !self.dead_letters, exhausted }
     }
 
     /// Sends a copy to a parking queue; one that is gone is looked up again by its name.
@@ -178,7 +178,7 @@ impl FailurePolicy {
     fn decide(&self, attributes: &Attributes, outcome: &HandlerOutcome<'_>) -> Decision<'_> {
         let kind = match outcome {
             HandlerOutcome::Done => return Decision::Acknowledge,
-            HandlerOutcome::Interrupted => return Decision::HandBack,
+            HandlerOutcome::Interrupted => return Decision::Release,
             HandlerOutcome::Failed(error) => error.kind(),
             HandlerOutcome::Panicked(_) | HandlerOutcome::TimedOut => FailureKind::Retry,
         };
@@ -187,22 +187,22 @@ impl FailurePolicy {
             FailureKind::Reject => given_up(&self.on_reject, self.reject_queue.as_ref(), false),
             FailureKind::Undecodable => match &self.on_undecodable {
                 OnUndecodable::Reject => given_up(&self.on_reject, self.reject_queue.as_ref(), false),
-                OnUndecodable::Retry => self.again(failed),
+                OnUndecodable::Retry => self.retry(failed),
                 OnUndecodable::Own(policy) => given_up(policy, self.undecodable_queue.as_ref(), false),
             },
-            FailureKind::Release if self.source.extensions().release() => Decision::HandBack,
-            FailureKind::Release => self.put_off(PUT_OFF),
-            FailureKind::Defer(delay) => self.put_off(delay),
-            FailureKind::Retry => self.again(failed),
+            FailureKind::Release if self.source.extensions().release() => Decision::Release,
+            FailureKind::Release => self.deferred_copy(RELEASE_DELAY),
+            FailureKind::Defer(delay) => self.deferred_copy(delay),
+            FailureKind::Retry => self.retry(failed),
         }
     }
 
-    fn put_off(&self, delay: Duration) -> Decision<'_> {
-        if self.delays { Decision::PutOff { delay: delay.min(MAX_DELAY) } } else { Decision::Fail }
+    fn deferred_copy(&self, delay: Duration) -> Decision<'_> {
+        if self.delays { Decision::Defer { delay: delay.min(MAX_DELAY) } } else { Decision::Fail }
     }
 
     /// What becomes of a message that failed for the `failed`th time.
-    fn again(&self, failed: u32) -> Decision<'_> {
+    fn retry(&self, failed: u32) -> Decision<'_> {
         match &self.on_failure {
             OnFailure::Redeliver => Decision::Fail,
             OnFailure::Republish(republish) => match republish.delay(failed, fastrand::f64()) {
@@ -237,7 +237,7 @@ impl FailurePolicy {
 
     /// A copy of a message that failed, with all that is known of the failure.
     fn copy(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Message {
-        let mut copy = same(message);
+        let mut copy = copy_of(message);
         copy.attributes.remove(DEFERRED);
         let now = clock::now().to_string();
         if !copy.attributes.contains(FIRST_FAILURE) {
@@ -253,8 +253,8 @@ impl FailurePolicy {
 }
 
 /// A copy of a message that did not fail: it is to come later. The attempts that its queue counted go with it.
-fn put_off(message: &ReceivedMessage) -> Message {
-    let copy = same(message).attribute(DEFERRED, clock::now().to_string());
+fn deferred_copy(message: &ReceivedMessage) -> Message {
+    let copy = copy_of(message).attribute(DEFERRED, clock::now().to_string());
     match attempts(message).saturating_sub(1) {
         0 => copy,
         failed => copy.attribute(ATTEMPTS, failed),
@@ -266,7 +266,7 @@ fn attempts(message: &ReceivedMessage) -> u32 {
     failed_attempts(&message.attributes).saturating_add(message.attempt.unwrap_or(1))
 }
 
-fn same(message: &ReceivedMessage) -> Message {
+fn copy_of(message: &ReceivedMessage) -> Message {
     // What cannot be read cannot be sent either; its text can.
     let body = if message.undecodable().is_some() { message.body.quoted() } else { message.body.clone() };
     let mut copy = Message::new(body);

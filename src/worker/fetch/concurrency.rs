@@ -10,25 +10,25 @@ use std::time::Duration;
 use crate::{limits::MAX_MESSAGES, worker::observe::latency::Quantiles};
 
 /// An answer that came within this time was there already: nobody had to wait for a message to arrive.
-const PROMPT: Duration = Duration::from_millis(50);
+const PROMPT_ANSWER: Duration = Duration::from_millis(50);
 
 /// The number of polls worth keeping out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pace {
+pub(crate) struct PollConcurrency {
     polls: usize,
-    most: usize,
+    max: usize,
 }
 
-impl Pace {
-    /// Starts with one poll; never more than `most`, which is at least one.
-    pub(crate) fn new(most: usize) -> Self {
-        Self { polls: 1, most: most.max(1) }
+impl PollConcurrency {
+    /// Starts with one poll; never more than `max`, which is at least one.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { polls: 1, max: max.max(1) }
     }
 
     /// Changes the most polls that may be out.
-    pub(crate) fn allow(&mut self, most: usize) {
-        self.most = most.max(1);
-        self.polls = self.polls.min(self.most);
+    pub(crate) fn allow(&mut self, max: usize) {
+        self.max = max.max(1);
+        self.polls = self.polls.min(self.max);
     }
 
     /// How many polls may be out.
@@ -42,10 +42,10 @@ impl Pace {
             0 => 1,
             _ if got == asked && asked > 1 => self.polls * 2,
             // A NORMAL queue answers from one partition, so a prompt short answer says that there may be more.
-            _ if waited < PROMPT => self.polls + 1,
+            _ if waited < PROMPT_ANSWER => self.polls + 1,
             _ => self.polls.saturating_sub(1),
         }
-        .clamp(1, self.most);
+        .clamp(1, self.max);
     }
 
     /// Takes in a poll that failed: one at a time until the service answers again.
@@ -55,22 +55,22 @@ impl Pace {
 }
 
 /// The most polls that can be useful for so many messages in flight.
-pub(crate) fn most_polls(concurrency: usize) -> usize {
+pub(crate) fn max_polls(concurrency: usize) -> usize {
     concurrency.div_ceil(2).clamp(1, 64)
 }
 
 /// Below this p99, waiting for the slowest of a batch costs nobody anything.
-const QUICK: Duration = Duration::from_millis(100);
+const QUICK_P99: Duration = Duration::from_millis(100);
 /// The slowest run may take this many times the usual one before batches shrink.
-const EVEN: u128 = 4;
+const MAX_SPREAD: u128 = 4;
 
 /// The size of the next batch for a handler with these durations; full batches before anything is known.
 pub(crate) fn batch_size(seen: Option<Quantiles>) -> usize {
     let Some(Quantiles { p50, p99 }) = seen else { return MAX_MESSAGES };
-    if p99 <= QUICK {
+    if p99 <= QUICK_P99 {
         return MAX_MESSAGES;
     }
-    let allowed = p50.as_micros().max(1) * EVEN;
+    let allowed = p50.as_micros().max(1) * MAX_SPREAD;
     let size = MAX_MESSAGES as u128 * allowed / p99.as_micros().max(1);
     usize::try_from(size).unwrap_or(MAX_MESSAGES).clamp(1, MAX_MESSAGES)
 }
@@ -83,54 +83,54 @@ mod tests {
 
     #[test]
     fn full_answers_open_up_and_an_empty_one_closes() {
-        let mut pace = Pace::new(6);
+        let mut concurrency = PollConcurrency::new(6);
         let widths: Vec<_> = (0..4)
             .map(|_| {
-                pace.answered(10, 10, Duration::ZERO);
-                pace.polls()
+                concurrency.answered(10, 10, Duration::ZERO);
+                concurrency.polls()
             })
             .collect();
         assert_eq!(widths, [2, 4, 6, 6]);
-        pace.answered(0, 10, LONG);
-        assert_eq!(pace.polls(), 1);
+        concurrency.answered(0, 10, LONG);
+        assert_eq!(concurrency.polls(), 1);
     }
 
     #[test]
     fn the_most_can_change() {
-        let mut pace = Pace::new(8);
+        let mut concurrency = PollConcurrency::new(8);
         for _ in 0..4 {
-            pace.answered(10, 10, Duration::ZERO);
+            concurrency.answered(10, 10, Duration::ZERO);
         }
-        pace.allow(3);
-        assert_eq!(pace.polls(), 3);
-        pace.allow(16);
-        pace.answered(10, 10, Duration::ZERO);
-        assert_eq!(pace.polls(), 6);
+        concurrency.allow(3);
+        assert_eq!(concurrency.polls(), 3);
+        concurrency.allow(16);
+        concurrency.answered(10, 10, Duration::ZERO);
+        assert_eq!(concurrency.polls(), 6);
     }
 
     #[test]
     fn a_trickle_keeps_one_poll() {
-        let mut pace = Pace::new(8);
+        let mut concurrency = PollConcurrency::new(8);
         for _ in 0..20 {
-            pace.answered(1, 10, LONG);
+            concurrency.answered(1, 10, LONG);
         }
-        assert_eq!(pace.polls(), 1);
+        assert_eq!(concurrency.polls(), 1);
     }
 
     #[test]
     fn prompt_short_answers_open_up_slowly() {
-        let mut pace = Pace::new(8);
-        pace.answered(4, 10, Duration::from_millis(2));
-        assert_eq!(pace.polls(), 2);
-        pace.failed();
-        assert_eq!(pace.polls(), 1);
+        let mut concurrency = PollConcurrency::new(8);
+        concurrency.answered(4, 10, Duration::from_millis(2));
+        assert_eq!(concurrency.polls(), 2);
+        concurrency.failed();
+        assert_eq!(concurrency.polls(), 1);
     }
 
     #[test]
     fn the_ceiling_is_at_least_one() {
-        let mut pace = Pace::new(0);
-        pace.answered(1, 1, Duration::ZERO);
-        assert_eq!(pace.polls(), 1);
+        let mut concurrency = PollConcurrency::new(0);
+        concurrency.answered(1, 1, Duration::ZERO);
+        assert_eq!(concurrency.polls(), 1);
     }
 
     fn size(p50_ms: u64, p99_ms: u64) -> usize {

@@ -1,12 +1,12 @@
-//! [`Pollers`]: how many pollers run.
+//! [`PollerCount`]: how many pollers run.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// How many pollers run, so that the surplus can leave one at a time.
 #[derive(Debug, Default)]
-pub(crate) struct Pollers(AtomicUsize);
+pub(crate) struct PollerCount(AtomicUsize);
 
-impl Pollers {
+impl PollerCount {
     /// There are so many now.
     pub(crate) fn set(&self, running: usize) {
         self.0.store(running, Relaxed);

@@ -15,7 +15,7 @@ use tokio::{sync::Notify, time::timeout};
 use crate::{client::PollId, wire::extensions::MAX_ENDED_POLLS, worker::fetch::source::Source};
 
 /// How long one try to end polls may take.
-const TRY: Duration = Duration::from_secs(2);
+const END_POLLS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long their answers may take before the service is asked once more; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause between two tries.
@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Which polls are to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum PollScope {
     All,
     /// Those that a failing acknowledgement waits for.
     WaitedFor,
@@ -31,27 +31,27 @@ pub(crate) enum Which {
 
 /// The polls in flight of one worker.
 #[derive(Debug, Default)]
-pub(crate) struct Polls {
-    state: Mutex<State>,
+pub(crate) struct InFlightPolls {
+    state: Mutex<PollTable>,
     /// One has come in.
-    came_in: Notify,
+    answered: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PollTable {
     next: u64,
     out: BTreeMap<u64, (PollId, bool)>,
 }
 
-impl Polls {
+impl InFlightPolls {
     /// A poll is about to be sent. It counts until the guard is dropped.
-    pub(crate) fn begin(&self, is_waited_for: bool) -> InFlight<'_> {
+    pub(crate) fn begin(&self, is_waited_for: bool) -> InFlightPoll<'_> {
         let id = PollId::unique();
         let mut state = self.lock();
         let number = state.next;
         state.next += 1;
         state.out.insert(number, (id.clone(), is_waited_for));
-        InFlight { polls: self, number, id }
+        InFlightPoll { polls: self, number, id }
     }
 
     /// How many are in flight.
@@ -60,7 +60,7 @@ impl Polls {
     }
 
     /// Has the service end polls, again and again until they are in. Returns at once where it cannot do that. Cancel-safe.
-    pub(crate) async fn end(&self, source: &dyn Source, which: Which) {
+    pub(crate) async fn end(&self, source: &dyn Source, which: PollScope) {
         let mut pause = FIRST_PAUSE;
         loop {
             let ids = self.ids(which);
@@ -68,7 +68,7 @@ impl Polls {
                 return;
             }
             for ids in ids.chunks(MAX_ENDED_POLLS) {
-                match timeout(TRY, source.end_polls(ids)).await {
+                match timeout(END_POLLS_TIMEOUT, source.end_polls(ids)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(%error, "polls could not be ended: it is tried again"),
                     Err(_) => tracing::debug!("polls were not ended in time: it is tried again"),
@@ -81,25 +81,25 @@ impl Polls {
         }
     }
 
-    async fn until_in(&self, which: Which) {
+    async fn until_in(&self, which: PollScope) {
         loop {
-            let came_in = self.came_in.notified();
-            tokio::pin!(came_in);
-            came_in.as_mut().enable();
+            let answered = self.answered.notified();
+            tokio::pin!(answered);
+            answered.as_mut().enable();
             if self.ids(which).is_empty() {
                 return;
             }
-            came_in.await;
+            answered.await;
         }
     }
 
-    fn ids(&self, which: Which) -> Vec<PollId> {
+    fn ids(&self, which: PollScope) -> Vec<PollId> {
         let state = self.lock();
-        let chosen = state.out.values().filter(|(_, is_waited_for)| which == Which::All || *is_waited_for);
+        let chosen = state.out.values().filter(|(_, is_waited_for)| which == PollScope::All || *is_waited_for);
         chosen.map(|(id, _)| id.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PollTable> {
         // No code that can panic runs under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,15 +107,15 @@ impl Polls {
 
 /// A poll in flight.
 #[derive(Debug)]
-pub(crate) struct InFlight<'a> {
-    polls: &'a Polls,
+pub(crate) struct InFlightPoll<'a> {
+    polls: &'a InFlightPolls,
     number: u64,
     pub(crate) id: PollId,
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlightPoll<'_> {
     fn drop(&mut self) {
         self.polls.lock().out.remove(&self.number);
-        self.polls.came_in.notify_waiters();
+        self.polls.answered.notify_waiters();
     }
 }

@@ -39,16 +39,16 @@ impl Rate {
     }
 }
 
-/// Places that were taken, for [`RateLimit::give_back`].
+/// Places that were taken, for [`TokenBucket::give_back`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "they count as used"]
-pub(crate) struct Places {
+pub(crate) struct Tokens {
     pub(crate) count: usize,
     /// Under which rate they were taken: those of another cannot be given back to this one.
     era: u64,
 }
 
-impl Places {
+impl Tokens {
     /// `used` of them, and the rest.
     pub(crate) fn split(self, used: usize) -> (Self, Self) {
         let used = self.count.min(used);
@@ -58,13 +58,13 @@ impl Places {
 
 /// Gives out places at a [`Rate`], or without a limit.
 #[derive(Debug)]
-pub(crate) struct RateLimit {
-    bucket: Mutex<Bucket>,
+pub(crate) struct TokenBucket {
+    bucket: Mutex<BucketState>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct Bucket {
+struct BucketState {
     rate: Option<Rate>,
     /// When it will be full again if nothing more is taken.
     full_at: Instant,
@@ -72,9 +72,9 @@ struct Bucket {
     era: u64,
 }
 
-impl RateLimit {
+impl TokenBucket {
     pub(crate) fn new(rate: Option<Rate>) -> Self {
-        Self { bucket: Mutex::new(Bucket { rate, full_at: Instant::now(), era: 0 }), changed: Notify::new() }
+        Self { bucket: Mutex::new(BucketState { rate, full_at: Instant::now(), era: 0 }), changed: Notify::new() }
     }
 
     /// Changes the rate and wakes all who wait. A new one begins with nothing to give, so that changing it often gives no more; and
@@ -86,13 +86,13 @@ impl RateLimit {
             if bucket.rate == rate {
                 return;
             }
-            *bucket = Bucket { rate, full_at, era: bucket.era + 1 };
+            *bucket = BucketState { rate, full_at, era: bucket.era + 1 };
         }
         self.changed.notify_waiters();
     }
 
     /// Waits for a first place and takes up to `want`. Cancel-safe.
-    pub(crate) async fn take(&self, want: usize) -> Places {
+    pub(crate) async fn take(&self, want: usize) -> Tokens {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -109,25 +109,25 @@ impl RateLimit {
     }
 
     /// Whether the rate is the one under which they were taken.
-    pub(crate) fn allows(&self, places: Places) -> bool {
-        self.lock().era == places.era
+    pub(crate) fn allows(&self, tokens: Tokens) -> bool {
+        self.lock().era == tokens.era
     }
 
     /// Gives back places that were not used, to those who wait. Places of before a change of the rate are of no use any more.
-    pub(crate) fn give_back(&self, unused: Places) {
+    pub(crate) fn give_back(&self, unused: Tokens) {
         let count = u32::try_from(unused.count).unwrap_or(u32::MAX);
         if count > 0 && self.lock().give_back(count, unused.era) {
             self.changed.notify_waiters();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Bucket> {
+    fn lock(&self) -> MutexGuard<'_, BucketState> {
         // No code that can panic runs under this lock.
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Bucket {
+impl BucketState {
     /// Whether somebody may now take what nobody could before.
     fn give_back(&mut self, count: u32, era: u64) -> bool {
         let Some(Rate { interval, .. }) = self.rate.filter(|_| era == self.era) else { return false };
@@ -135,9 +135,9 @@ impl Bucket {
         true
     }
 
-    fn try_take(&mut self, want: usize, now: Instant) -> Result<Places, Instant> {
+    fn try_take(&mut self, want: usize, now: Instant) -> Result<Tokens, Instant> {
         let era = self.era;
-        let Some(Rate { interval, burst }) = self.rate else { return Ok(Places { count: want, era }) };
+        let Some(Rate { interval, burst }) = self.rate else { return Ok(Tokens { count: want, era }) };
         let begin = self.full_at.max(now);
         let used = (begin - now).as_nanos().div_ceil(interval.as_nanos());
         let free = u128::from(burst).saturating_sub(used);
@@ -146,7 +146,7 @@ impl Bucket {
         }
         let taken = free.min(want as u128);
         self.full_at = begin + interval * u32::try_from(taken).unwrap_or(u32::MAX);
-        Ok(Places { count: usize::try_from(taken).unwrap_or(usize::MAX), era })
+        Ok(Tokens { count: usize::try_from(taken).unwrap_or(usize::MAX), era })
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    async fn taken_in(limit: &RateLimit, time: Duration) -> usize {
+    async fn taken_in(limit: &TokenBucket, time: Duration) -> usize {
         let until = Instant::now() + time;
         let mut taken = 0;
         while let Ok(more) = tokio::time::timeout_at(until, limit.take(10)).await {
@@ -167,14 +167,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_holds_over_time_after_the_first_burst() {
-        let limit = RateLimit::new(Some(Rate::try_new(20, Duration::from_secs(1)).unwrap()));
+        let limit = TokenBucket::new(Some(Rate::try_new(20, Duration::from_secs(1)).unwrap()));
         let taken = taken_in(&limit, Duration::from_secs(10)).await;
         assert!((200..=220).contains(&taken), "{taken} in ten seconds");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_rate_lets_single_messages_through() {
-        let limit = RateLimit::new(Some(Rate::try_new(6, Duration::from_secs(60)).unwrap()));
+        let limit = TokenBucket::new(Some(Rate::try_new(6, Duration::from_secs(60)).unwrap()));
         assert_eq!(limit.take(10).await.count, 1);
         let began = Instant::now();
         assert_eq!(limit.take(10).await.count, 1);
@@ -183,10 +183,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_given_back_can_be_taken_again() {
-        let limit = RateLimit::new(Some(Rate::try_new(5, Duration::from_secs(1)).unwrap()));
-        let places = limit.take(5).await;
-        assert_eq!(places.count, 5);
-        limit.give_back(places.split(1).1);
+        let limit = TokenBucket::new(Some(Rate::try_new(5, Duration::from_secs(1)).unwrap()));
+        let tokens = limit.take(5).await;
+        assert_eq!(tokens.count, 5);
+        limit.give_back(tokens.split(1).1);
         let began = Instant::now();
         assert_eq!(limit.take(10).await.count, 4);
         assert!(began.elapsed().is_zero());
@@ -195,7 +195,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_rate_can_change_while_somebody_waits() {
         let second = Duration::from_secs(1);
-        let limit = RateLimit::new(Some(Rate::try_new(1, second * 3600).unwrap()));
+        let limit = TokenBucket::new(Some(Rate::try_new(1, second * 3600).unwrap()));
         assert_eq!(limit.take(10).await.count, 1);
         let waiting = limit.take(10);
         tokio::pin!(waiting);
@@ -211,14 +211,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_rate_that_is_switched_on_gives_no_burst_for_polls_that_were_out() {
         let second = Duration::from_secs(1);
-        let limit = RateLimit::new(None);
+        let limit = TokenBucket::new(None);
         let mut out = Vec::new();
         for _ in 0..8 {
             out.push(limit.take(10).await);
         }
         limit.set(Some(Rate::try_new(5, second).unwrap()));
-        for places in out {
-            limit.give_back(places);
+        for tokens in out {
+            limit.give_back(tokens);
         }
         let taken = taken_in(&limit, second * 10).await;
         assert!((45..=51).contains(&taken), "{taken} in ten seconds");
@@ -227,10 +227,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slower_rate_takes_nothing_back_that_a_faster_one_gave() {
         let second = Duration::from_secs(1);
-        let limit = RateLimit::new(Some(Rate::try_new(1000, second).unwrap()));
-        let places = limit.take(1000).await;
+        let limit = TokenBucket::new(Some(Rate::try_new(1000, second).unwrap()));
+        let tokens = limit.take(1000).await;
         limit.set(Some(Rate::try_new(1, second * 3600).unwrap()));
-        limit.give_back(places);
+        limit.give_back(tokens);
         let began = Instant::now();
         assert_eq!(limit.take(10).await.count, 1);
         assert_eq!(began.elapsed(), second * 3600);
@@ -241,8 +241,8 @@ mod tests {
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
         let slow = Rate::try_new(1, hour).unwrap();
         for (what, after) in [("raised", second / 10), ("removed", Duration::ZERO), ("given back", Duration::ZERO)] {
-            let limit = RateLimit::new(Some(slow));
-            let places = limit.take(1).await;
+            let limit = TokenBucket::new(Some(slow));
+            let tokens = limit.take(1).await;
             let began = Instant::now();
             let waiting = limit.take(1);
             tokio::pin!(waiting);
@@ -250,7 +250,7 @@ mod tests {
             match what {
                 "raised" => limit.set(Some(Rate::try_new(10, second).unwrap())),
                 "removed" => limit.set(None),
-                _ => limit.give_back(places),
+                _ => limit.give_back(tokens),
             }
             assert_eq!(waiting.await.count, 1);
             assert_eq!(began.elapsed(), after, "{what}");
@@ -260,7 +260,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_rate_that_is_set_again_unchanged_takes_nothing_away() {
         let rate = Rate::try_new(5, Duration::from_secs(1)).unwrap();
-        let limit = RateLimit::new(Some(rate));
+        let limit = TokenBucket::new(Some(rate));
         limit.set(Some(rate));
         assert_eq!(limit.take(10).await.count, 5);
     }

@@ -30,14 +30,14 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync + 'static {
 
 /// A source on the service.
 #[derive(Clone, Debug)]
-pub(crate) struct Service {
+pub(crate) struct ClientSource {
     pub(crate) client: Client,
     pub(crate) path: SourcePath,
     pub(crate) filter: TagFilter,
 }
 
 #[async_trait]
-impl Source for Service {
+impl Source for ClientSource {
     async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration, poll: &PollId) -> Result<Consumed, Error> {
         let options = ConsumeOptions { max_messages: want, poll_wait: wait, ack_wait, filter: self.filter.clone() };
         self.client.consume_batch(&self.path, &options, Some(poll)).await

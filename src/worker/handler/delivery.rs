@@ -85,21 +85,21 @@ impl Deliveries {
     }
 
     /// Notes why the message at a position failed or was rejected.
-    pub(crate) fn note_failure(&self, position: usize, failure: Failure) {
-        self.noted().push((position, failure));
+    pub(crate) fn record_failure(&self, position: usize, failure: Failure) {
+        self.recorded().push((position, failure));
     }
 
     /// Why the message at a position failed or was rejected, where that is known.
     pub(crate) fn failure(&self, position: usize) -> Option<Failure> {
-        self.noted().iter().find(|(of, _)| *of == position).map(|(_, failure)| failure.clone())
+        self.recorded().iter().find(|(of, _)| *of == position).map(|(_, failure)| failure.clone())
     }
 
     /// Why messages failed or were rejected, by their positions.
     pub(crate) fn failures(&self) -> Vec<(usize, Failure)> {
-        self.noted().clone()
+        self.recorded().clone()
     }
 
-    fn noted(&self) -> MutexGuard<'_, Vec<(usize, Failure)>> {
+    fn recorded(&self) -> MutexGuard<'_, Vec<(usize, Failure)>> {
         // No code that can panic runs under this lock.
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -278,8 +278,8 @@ impl Delivery {
     }
 
     /// Notes why the message failed or was rejected.
-    pub(crate) fn note_failure(&self, failure: Failure) {
-        self.batch.note_failure(self.position, failure);
+    pub(crate) fn record_failure(&self, failure: Failure) {
+        self.batch.record_failure(self.position, failure);
     }
 
     /// The number of its batch.

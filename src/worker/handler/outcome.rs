@@ -42,21 +42,21 @@ impl HandlerOutcome<'_> {
 
 /// How a call ended for one message.
 #[derive(Debug)]
-pub(crate) struct Called {
-    pub(crate) ended: Ended,
+pub(crate) struct CallOutcome {
+    pub(crate) ended: CallEnd,
     pub(crate) took: Duration,
     /// The span of the call; none where it was shared.
     pub(crate) span: Span,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Ended {
+pub(crate) enum CallEnd {
     Answered(Result<(), HandlerError>),
     Panicked(String),
     Stopped,
 }
 
-impl Ended {
+impl CallEnd {
     pub(crate) fn is_success(&self) -> bool {
         matches!(self, Self::Answered(Ok(())))
     }

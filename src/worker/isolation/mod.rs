@@ -26,15 +26,15 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::worker::isolation::quarantine::{Absence, Suspects, Trace};
+use crate::worker::isolation::quarantine::{Absence, MessageTrace, Quarantine};
 
 /// How long failing acknowledgements gather before the wide polls have to be in.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER_TIME: Duration = Duration::from_millis(50);
 
 /// The width of the fetch path of one worker: wide polls for whole batches, or narrow ones for single messages.
 #[derive(Debug, Default)]
 pub(crate) struct Isolation {
-    state: Mutex<State>,
+    state: Mutex<IsolationState>,
     changed: Notify,
     paths: Paths,
 }
@@ -51,20 +51,20 @@ pub(crate) struct Paths {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct IsolationState {
     /// Polls out that a failing acknowledgement has to wait for.
-    wide: usize,
+    batch_polls: usize,
     /// Until when failing acknowledgements gather.
-    gathering: Option<Instant>,
+    gathering_until: Option<Instant>,
     /// Failing acknowledgements that wait for the wide polls or for their answer.
     failing: usize,
     /// Messages of failed batches that may still come back together.
-    suspects: Suspects,
+    suspects: Quarantine,
 }
 
 /// What a poll may ask for.
 #[derive(Debug)]
-pub(crate) struct Pass<'a> {
+pub(crate) struct IsolationPermit<'a> {
     isolation: &'a Isolation,
     width: Width,
     want: usize,
@@ -73,34 +73,34 @@ pub(crate) struct Pass<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Width {
     /// A whole batch, or a message that may be turned away.
-    Wide,
+    Batch,
     /// One message because only one was wanted.
     Single,
     /// One message because it may be the one that failed.
-    Narrow,
+    Suspect,
 }
 
 impl Isolation {
     pub(crate) fn new(paths: Paths) -> Self {
-        let state = State { suspects: Suspects::new(paths.fifo), ..State::default() };
+        let state = IsolationState { suspects: Quarantine::new(paths.fifo), ..IsolationState::default() };
         Self { state: Mutex::new(state), paths, ..Self::default() }
     }
 
     /// Waits until a poll may go out, and says for how many messages: `want`, or one while messages are under suspicion.
     ///
     /// Cancel-safe.
-    pub(crate) async fn admit(&self, want: usize) -> Pass<'_> {
+    pub(crate) async fn admit(&self, want: usize) -> IsolationPermit<'_> {
         self.when(|state| {
             // A wide poll could catch a suspect together with others.
             if !state.suspects.is_empty() {
-                return Some(Pass { isolation: self, width: Width::Narrow, want: 1 });
+                return Some(IsolationPermit { isolation: self, width: Width::Suspect, want: 1 });
             }
             if state.failing > 0 {
                 return None;
             }
-            let width = if want > 1 || self.paths.lanes { Width::Wide } else { Width::Single };
-            state.wide += usize::from(width == Width::Wide);
-            Some(Pass { isolation: self, width, want })
+            let width = if want > 1 || self.paths.lanes { Width::Batch } else { Width::Single };
+            state.batch_polls += usize::from(width == Width::Batch);
+            Some(IsolationPermit { isolation: self, width, want })
         })
         .await
     }
@@ -108,19 +108,19 @@ impl Isolation {
     /// Closes the wide polls for a failing acknowledgement, and waits until the last of them is in.
     ///
     /// Cancel-safe: dropped, it lets them go on.
-    pub(crate) async fn close(&self) -> Closed<'_> {
+    pub(crate) async fn close(&self) -> ClosedPolls<'_> {
         if !self.paths.alone {
             sleep_until(self.gather()).await;
         }
         let closed = self.close_at_once();
-        self.when(|state| (state.wide == 0).then_some(())).await;
+        self.when(|state| (state.batch_polls == 0).then_some(())).await;
         closed
     }
 
     /// The same without waiting for the polls that are out: there is no more time for it.
-    pub(crate) fn close_at_once(&self) -> Closed<'_> {
+    pub(crate) fn close_at_once(&self) -> ClosedPolls<'_> {
         self.update(|state| state.failing += 1);
-        Closed { isolation: self, accused: None }
+        ClosedPolls { isolation: self, quarantined: None }
     }
 
     /// Whether the next polls are for single messages: room for more would be waited for in vain.
@@ -131,14 +131,14 @@ impl Isolation {
     /// The end of the gathering that is under way, or of a new one.
     fn gather(&self) -> Instant {
         let (mut state, now) = (self.lock(), Instant::now());
-        let until = state.gathering.filter(|until| *until > now).unwrap_or(now + GATHER);
-        state.gathering = Some(until);
+        let until = state.gathering_until.filter(|until| *until > now).unwrap_or(now + GATHER_TIME);
+        state.gathering_until = Some(until);
         until
     }
 
     /// These messages are available again, the failure first, though no failure was reported. A replica that takes them has let go of them by
     /// `until`.
-    pub(crate) fn suspect(&self, failed: &[Trace], until: Instant) {
+    pub(crate) fn suspect(&self, failed: &[MessageTrace], until: Instant) {
         if failed.is_empty() {
             return;
         }
@@ -146,7 +146,7 @@ impl Isolation {
         self.update(|state| state.suspects.add(failed, absence));
     }
 
-    async fn when<T>(&self, mut decide: impl FnMut(&mut State) -> Option<T>) -> T {
+    async fn when<T>(&self, mut decide: impl FnMut(&mut IsolationState) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -158,79 +158,79 @@ impl Isolation {
         }
     }
 
-    fn update(&self, change: impl FnOnce(&mut State)) {
+    fn update(&self, change: impl FnOnce(&mut IsolationState)) {
         change(&mut self.lock());
         self.changed.notify_waiters();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, IsolationState> {
         // No code that can panic runs under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pass<'_> {
+impl IsolationPermit<'_> {
     /// How many messages the poll may ask for.
     pub(crate) fn want(&self) -> usize {
         self.want
     }
 
     /// Whether the poll is after messages under suspicion.
-    pub(crate) fn is_narrow(&self) -> bool {
-        self.width == Width::Narrow
+    pub(crate) fn is_for_suspects(&self) -> bool {
+        self.width == Width::Suspect
     }
 
     /// Whether a failing acknowledgement has to wait for the poll.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.width == Width::Wide
+        self.width == Width::Batch
     }
 
     /// Takes in what the poll brought.
-    pub(crate) fn answered(self, messages: &[Trace]) {
+    pub(crate) fn answered(self, messages: &[MessageTrace]) {
         self.isolation.update(|state| state.suspects.fetched(messages, Instant::now()));
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for IsolationPermit<'_> {
     fn drop(&mut self) {
         if self.is_waited_for() {
-            self.isolation.update(|state| state.wide -= 1);
+            self.isolation.update(|state| state.batch_polls -= 1);
         }
     }
 }
 
 /// The wide polls are in; dropping this lets them out again, narrow where messages are accused.
 #[derive(Debug)]
-pub(crate) struct Closed<'a> {
+pub(crate) struct ClosedPolls<'a> {
     isolation: &'a Isolation,
-    accused: Option<(Vec<Trace>, Absence)>,
+    quarantined: Option<(Vec<MessageTrace>, Absence)>,
 }
 
-impl Closed<'_> {
+impl ClosedPolls<'_> {
     /// From the moment when polls go out again these messages are under suspicion, the failure first; however the acknowledgement ends.
-    pub(crate) fn accuse(&mut self, failed: Vec<Trace>, absence: Absence) {
-        self.accused = Some((failed, absence));
+    pub(crate) fn quarantine(&mut self, failed: Vec<MessageTrace>, absence: Absence) {
+        self.quarantined = Some((failed, absence));
     }
 
     /// The acknowledgement was answered: they are available again at once, and with another replica until then at most.
     pub(crate) fn answered(&mut self, until: Instant) {
-        if let Some((_, absence)) = &mut self.accused {
+        if let Some((_, absence)) = &mut self.quarantined {
             *absence = Absence { held_until: Instant::now(), until };
         }
     }
 
     /// The acknowledgement was refused, and surely changed nothing.
-    pub(crate) fn acquit(&mut self) {
-        self.accused = None;
+    pub(crate) fn clear(&mut self) {
+        self.quarantined = None;
     }
 }
 
-impl Drop for Closed<'_> {
+impl Drop for ClosedPolls<'_> {
     fn drop(&mut self) {
-        let accused = self.accused.take();
+        let quarantined = self.quarantined.take();
         self.isolation.update(|state| {
             state.failing -= 1;
-            if let Some((failed, absence)) = accused {
+            if let Some((failed, absence)) = quarantined {
                 state.suspects.add(&failed, absence);
             }
         });
@@ -242,8 +242,8 @@ mod tests {
     use super::*;
     use futures_util::poll;
 
-    fn messages(count: usize) -> Vec<Trace> {
-        vec![Trace { sequence: None, attempt: None }; count]
+    fn messages(count: usize) -> Vec<MessageTrace> {
+        vec![MessageTrace { sequence: None, attempt: None }; count]
     }
 
     fn suspect(isolation: &Isolation, count: usize) {
@@ -253,15 +253,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failing_acknowledgement_waits_for_the_wide_polls() {
         let isolation = Isolation::default();
-        let wide = isolation.admit(10).await;
+        let batch_polls = isolation.admit(10).await;
         let close = isolation.close();
         tokio::pin!(close);
         tokio::select! {
             biased;
             _ = &mut close => panic!("a wide poll is out"),
-            () = tokio::time::sleep(GATHER * 10) => {}
+            () = tokio::time::sleep(GATHER_TIME * 10) => {}
         }
-        wide.answered(&messages(3));
+        batch_polls.answered(&messages(3));
         close.await;
     }
 
@@ -297,9 +297,9 @@ mod tests {
             let isolation = Isolation::default();
             let mut closed = isolation.close().await;
             let absence = Absence { held_until: Instant::now() + lease, until: Instant::now() + lease * 3 };
-            closed.accuse(messages(3), absence);
+            closed.quarantine(messages(3), absence);
             if refused {
-                closed.acquit();
+                closed.clear();
             }
             drop(closed);
             assert_eq!(isolation.admit(10).await.want(), if refused { 10 } else { 1 });

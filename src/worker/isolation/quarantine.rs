@@ -28,14 +28,14 @@ const FIFO_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the service told of a message when it handed it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Trace {
+pub(crate) struct MessageTrace {
     /// Its place in the queue.
     pub(crate) sequence: Option<u64>,
     /// Which attempt it was.
     pub(crate) attempt: Option<u32>,
 }
 
-impl Trace {
+impl MessageTrace {
     pub(crate) fn of(message: &ReceivedMessage) -> Self {
         Self { sequence: message.sequence, attempt: message.attempt }
     }
@@ -52,7 +52,7 @@ pub(crate) struct Absence {
 
 /// The suspects of one worker.
 #[derive(Debug, Default)]
-pub(crate) struct Suspects {
+pub(crate) struct Quarantine {
     /// Those whose place is known.
     named: HashMap<u64, Suspect>,
     /// The others.
@@ -70,7 +70,7 @@ struct Suspect {
     absence: Absence,
 }
 
-impl Suspects {
+impl Quarantine {
     /// For a FIFO queue, or another.
     pub(crate) fn new(fifo: bool) -> Self {
         Self { fifo, ..Self::default() }
@@ -81,7 +81,7 @@ impl Suspects {
     }
 
     /// A failure is reported, or may be, and those behind it fail with it.
-    pub(crate) fn add(&mut self, failed: &[Trace], absence: Absence) {
+    pub(crate) fn add(&mut self, failed: &[MessageTrace], absence: Absence) {
         let until = if self.fifo { absence.until + FIFO_PATIENCE } else { absence.until };
         let absence = Absence { until, ..absence };
         for (position, trace) in failed.iter().enumerate() {
@@ -96,7 +96,7 @@ impl Suspects {
     }
 
     /// A poll was answered with these messages.
-    pub(crate) fn fetched(&mut self, messages: &[Trace], now: Instant) {
+    pub(crate) fn fetched(&mut self, messages: &[MessageTrace], now: Instant) {
         // Nearly always there are none, and nothing to look up.
         if self.is_empty() {
             return;
@@ -150,8 +150,11 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn traces(messages: &[(u64, u32)]) -> Vec<Trace> {
-        messages.iter().map(|&(place, attempt)| Trace { sequence: Some(place), attempt: Some(attempt) }).collect()
+    fn traces(messages: &[(u64, u32)]) -> Vec<MessageTrace> {
+        messages
+            .iter()
+            .map(|&(place, attempt)| MessageTrace { sequence: Some(place), attempt: Some(attempt) })
+            .collect()
     }
 
     /// They are available at once, and with another replica for a minute.
@@ -160,9 +163,9 @@ mod tests {
     }
 
     /// Suspects after a batch whose first of three messages failed.
-    fn three(fifo: bool) -> (Suspects, Instant) {
+    fn three(fifo: bool) -> (Quarantine, Instant) {
         let now = Instant::now();
-        let mut suspects = Suspects::new(fifo);
+        let mut suspects = Quarantine::new(fifo);
         suspects.add(&traces(&[(4, 1), (5, 1), (6, 1)]), free(now));
         (suspects, now)
     }
@@ -209,9 +212,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_places_as_many_come_as_failed() {
         let now = Instant::now();
-        let unknown = Trace { sequence: None, attempt: None };
+        let unknown = MessageTrace { sequence: None, attempt: None };
         for fifo in [false, true] {
-            let mut suspects = Suspects::new(fifo);
+            let mut suspects = Quarantine::new(fifo);
             suspects.add(&[unknown; 2], free(now));
             suspects.fetched(&[], now);
             suspects.fetched(&[unknown], now);
@@ -243,10 +246,10 @@ mod tests {
     /// Nobody knows whether the acknowledgement counted: they may be leased to this worker still.
     #[tokio::test(start_paused = true)]
     async fn what_may_be_leased_still_is_not_past_before_the_lease_is() {
-        let unknown = Trace { sequence: None, attempt: None };
+        let unknown = MessageTrace { sequence: None, attempt: None };
         for failed in [traces(&[(4, 1), (5, 1)]), vec![unknown; 2]] {
             let now = Instant::now();
-            let mut suspects = Suspects { spared: true, ..Suspects::new(false) };
+            let mut suspects = Quarantine { spared: true, ..Quarantine::new(false) };
             suspects.add(&failed, Absence { held_until: now + MINUTE, until: now + MINUTE * 3 });
             suspects.fetched(&[], now);
             for _ in 0..3 {

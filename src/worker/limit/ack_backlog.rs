@@ -1,14 +1,14 @@
-//! [`Acks`]: how many acknowledgements are under way.
+//! [`AckBacklog`]: how many acknowledgements are under way.
 
 use tokio::sync::watch;
 
 /// Batches whose acknowledgement is under way: when there are too many, fetching waits.
 #[derive(Debug)]
-pub(crate) struct Acks {
+pub(crate) struct AckBacklog {
     pending: watch::Sender<usize>,
 }
 
-impl Acks {
+impl AckBacklog {
     pub(crate) fn new() -> Self {
         Self { pending: watch::Sender::new(0) }
     }
@@ -29,7 +29,7 @@ impl Acks {
     }
 }
 
-struct Pending<'a>(&'a Acks);
+struct Pending<'a>(&'a AckBacklog);
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {

@@ -21,14 +21,14 @@ pub enum Sharing {
 
 /// What the members of a ceiling hold and want.
 #[derive(Debug)]
-pub(super) struct Division {
-    max: Room,
+pub(super) struct FairShare {
+    max: Capacity,
     sharing: Sharing,
-    members: Vec<Member>,
+    members: Vec<MemberState>,
     /// The members that want something: the next one first.
-    queue: BTreeSet<Place>,
+    queue: BTreeSet<QueuePosition>,
     /// What all members together hold, those that hold nothing counted with their sure place.
-    charged: Room,
+    charged: Capacity,
     /// Messages in flight in all members.
     messages: usize,
     /// The weights of all members.
@@ -39,7 +39,7 @@ pub(super) struct Division {
 
 /// One worker's part.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct MemberState {
     weight: u32,
     pub(super) messages: usize,
     pub(super) bytes: usize,
@@ -51,7 +51,7 @@ pub(super) struct Member {
 
 /// A place in the queue: whose turn it is is decided by the rank, then by the time of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct QueuePosition {
     rank: Rank,
     turn: u64,
     member: usize,
@@ -68,12 +68,12 @@ struct Rank {
 
 /// Messages, and bytes of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
+struct Capacity {
     messages: usize,
     bytes: usize,
 }
 
-impl Room {
+impl Capacity {
     fn less(self, other: Self) -> Self {
         Self { messages: self.messages.saturating_sub(other.messages), bytes: self.bytes.saturating_sub(other.bytes) }
     }
@@ -83,10 +83,10 @@ impl Room {
     }
 }
 
-impl Member {
+impl MemberState {
     /// What it is counted with: at least the one poll that it is sure of.
-    fn charge(&self) -> Room {
-        Room { messages: self.messages.max(1), bytes: self.bytes.max(MAX_BYTES) }
+    fn charge(&self) -> Capacity {
+        Capacity { messages: self.messages.max(1), bytes: self.bytes.max(MAX_BYTES) }
     }
 
     /// Whether it may have one message whatever the others hold.
@@ -95,14 +95,14 @@ impl Member {
     }
 }
 
-impl Division {
+impl FairShare {
     pub(super) fn new(max_messages: usize, max_bytes: usize, sharing: Sharing) -> Self {
         Self {
-            max: Room { messages: max_messages, bytes: max_bytes },
+            max: Capacity { messages: max_messages, bytes: max_bytes },
             sharing,
             members: Vec::new(),
             queue: BTreeSet::new(),
-            charged: Room { messages: 0, bytes: 0 },
+            charged: Capacity { messages: 0, bytes: 0 },
             messages: 0,
             weights: 0,
             next_turn: 0,
@@ -111,7 +111,7 @@ impl Division {
 
     /// Adds a member, and returns its number.
     pub(super) fn join(&mut self, weight: u32) -> usize {
-        let member = Member { weight, messages: 0, bytes: 0, wants: 0, turn: 0 };
+        let member = MemberState { weight, messages: 0, bytes: 0, wants: 0, turn: 0 };
         self.charged = self.charged.plus(member.charge());
         self.weights += u64::from(weight);
         self.members.push(member);
@@ -184,7 +184,7 @@ impl Division {
     }
 
     /// Changes what a member holds or wants.
-    pub(super) fn change(&mut self, of: usize, change: impl FnOnce(&mut Member)) {
+    pub(super) fn change(&mut self, of: usize, change: impl FnOnce(&mut MemberState)) {
         let turn = self.take_turn();
         let Some(place) = self.place(of) else { return };
         self.queue.remove(&place);
@@ -208,12 +208,12 @@ impl Division {
     }
 
     /// Where a member stands, or would stand, in the queue.
-    fn place(&self, member: usize) -> Option<Place> {
+    fn place(&self, member: usize) -> Option<QueuePosition> {
         let of = self.members.get(member)?;
-        Some(Place { rank: self.rank(of), turn: of.turn, member })
+        Some(QueuePosition { rank: self.rank(of), turn: of.turn, member })
     }
 
-    fn rank(&self, member: &Member) -> Rank {
+    fn rank(&self, member: &MemberState) -> Rank {
         let part = |held: usize, of: usize| held as u128 * WHOLE / of.max(1) as u128;
         let held = part(member.messages, self.max.messages).max(part(member.bytes, self.max.bytes));
         match self.sharing {

@@ -2,7 +2,7 @@
 //!
 //! A poll reserves room for what it asks for, in messages and in bytes, before it goes out; what it brings takes permits out
 //! of the reservation, and the rest goes back at once. A permit goes back when its message has been handled. Where the worker shares
-//! a `ceiling` with others, the reservation holds places of both.
+//! a `shared_limit` with others, the reservation holds places of both.
 
 use std::{
     collections::BTreeMap,
@@ -17,39 +17,39 @@ use tokio::sync::{Mutex as Turn, Notify, watch};
 use crate::{
     limits::MAX_BYTES,
     worker::limit::{
-        acquire::until_enough,
-        shared::{Held, Share},
+        acquire::acquire_up_to,
+        shared::{Claim, Membership},
     },
 };
 
 /// A limit on what is in flight, by count and by bytes.
 #[derive(Debug)]
-pub(crate) struct Gate {
-    state: Mutex<State>,
+pub(crate) struct InflightLimiter {
+    state: Mutex<LimiterState>,
     /// Told to the poll whose turn it is.
     freed: Notify,
     /// One poll waits for places; the others wait for it, so that a place that comes free wakes one and not all of them.
     turn: Turn<()>,
-    share: OnceLock<Arc<Share>>,
+    membership: OnceLock<Arc<Membership>>,
     /// Whether no message may be in flight.
     shut: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
-struct State {
+struct LimiterState {
     max_messages: usize,
     max_bytes: usize,
     messages: usize,
     bytes: usize,
     /// The bytes have reached their limit, and have not fallen far enough below it since.
-    braked: bool,
-    /// Limits below the first, each for as long as its [`Brake`] lives.
-    brakes: BTreeMap<u64, usize>,
+    bytes_exhausted: bool,
+    /// Limits below the first, each for as long as its [`ConcurrencyCap`] lives.
+    caps: BTreeMap<u64, usize>,
     /// How many places are enough for the poll that waits, if one does.
     awaited: Option<usize>,
 }
 
-impl State {
+impl LimiterState {
     fn free(&mut self) -> usize {
         if !self.has_bytes() {
             return 0;
@@ -59,16 +59,16 @@ impl State {
 
     /// What the limit and the brakes allow.
     fn limit(&self) -> usize {
-        self.brakes.values().copied().fold(self.max_messages, usize::min)
+        self.caps.values().copied().fold(self.max_messages, usize::min)
     }
 
     /// Whether another poll's bytes fit in. At the limit polls stop until a fifth of it is free again: one large message in and one
     /// out would else be polls for single messages.
     fn has_bytes(&mut self) -> bool {
-        let limit = if self.braked { self.max_bytes / 5 * 4 } else { self.max_bytes };
+        let limit = if self.bytes_exhausted { self.max_bytes / 5 * 4 } else { self.max_bytes };
         // A poll may bring up to MAX_BYTES; one is let through when nothing else is in flight, however small the limit.
-        self.braked = self.bytes > 0 && self.bytes + MAX_BYTES > limit;
-        !self.braked
+        self.bytes_exhausted = self.bytes > 0 && self.bytes + MAX_BYTES > limit;
+        !self.bytes_exhausted
     }
 
     /// Changes what is taken; says whether the poll that waits should hear of it: of the first place, and when there are enough.
@@ -84,38 +84,46 @@ impl State {
     }
 }
 
-impl Gate {
+impl InflightLimiter {
     /// At most `max_messages` messages and about `max_bytes` bytes of bodies in flight.
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
-        let brakes = BTreeMap::new();
-        let state = State { max_messages, max_bytes, messages: 0, bytes: 0, braked: false, brakes, awaited: None };
+        let caps = BTreeMap::new();
+        let state = LimiterState {
+            max_messages,
+            max_bytes,
+            messages: 0,
+            bytes: 0,
+            bytes_exhausted: false,
+            caps,
+            awaited: None,
+        };
         Arc::new(Self {
             state: Mutex::new(state),
             freed: Notify::new(),
             turn: Turn::new(()),
-            share: OnceLock::new(),
+            membership: OnceLock::new(),
             shut: watch::Sender::new(max_messages == 0),
         })
     }
 
     /// From now on the places are also taken from a ceiling that is shared with others. A gate joins one ceiling, before its first poll.
-    pub(crate) fn join(&self, share: Arc<Share>) {
-        let _ = self.share.set(share);
+    pub(crate) fn join(&self, membership: Arc<Membership>) {
+        let _ = self.membership.set(membership);
     }
 
     /// Whether others want places too.
     pub(crate) fn is_shared(&self) -> bool {
-        self.share.get().is_some()
+        self.membership.get().is_some()
     }
 
     /// Waits for free places, here and under the ceiling if there is one, and takes up to `want` of them. Cancel-safe: dropped before
     /// it is done, it has taken nothing.
     pub(crate) async fn reserve(self: &Arc<Self>, want: usize) -> Reservation {
         let mut room = self.reserve_own(want).await;
-        if let Some(share) = self.share.get() {
-            let held = share.take(room.messages()).await;
-            room.shrink(held.messages());
-            room.held = Some(held);
+        if let Some(membership) = self.membership.get() {
+            let claim = membership.take(room.messages()).await;
+            room.shrink(claim.messages());
+            room.claim = Some(claim);
         }
         room
     }
@@ -126,7 +134,7 @@ impl Gate {
     /// Cancel-safe: dropped before it is done, it has taken nothing.
     async fn reserve_own(self: &Arc<Self>, want: usize) -> Reservation {
         let _turn = self.turn.lock().await;
-        until_enough(&self.freed, |any| self.try_reserve(want, any)).await
+        acquire_up_to(&self.freed, |any| self.try_reserve(want, any)).await
     }
 
     /// Takes what is free, if that is enough or `any` will do; else says how much it is.
@@ -141,7 +149,7 @@ impl Gate {
         state.awaited = None;
         state.messages += free;
         state.bytes += MAX_BYTES;
-        Ok(Reservation { gate: Arc::clone(self), messages: free, bytes: MAX_BYTES, held: None })
+        Ok(Reservation { limiter: Arc::clone(self), messages: free, bytes: MAX_BYTES, claim: None })
     }
 
     /// Changes the number of messages that may be in flight; what is above a lower limit finishes.
@@ -156,13 +164,13 @@ impl Gate {
     }
 
     /// Keeps the number of messages in flight at `messages` or below for as long as the brake lives.
-    pub(crate) fn brake(self: &Arc<Self>, messages: usize) -> Brake {
+    pub(crate) fn cap_concurrency(self: &Arc<Self>, messages: usize) -> ConcurrencyCap {
         let number = self.change_limit(|state| {
-            let number = state.brakes.keys().next_back().map_or(0, |last| last + 1);
-            state.brakes.insert(number, messages);
+            let number = state.caps.keys().next_back().map_or(0, |last| last + 1);
+            state.caps.insert(number, messages);
             number
         });
-        Brake { gate: Arc::clone(self), number }
+        ConcurrencyCap { limiter: Arc::clone(self), number }
     }
 
     /// Whether no message may be in flight.
@@ -175,7 +183,7 @@ impl Gate {
         self.shut.subscribe()
     }
 
-    fn change_limit<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change_limit<T>(&self, change: impl FnOnce(&mut LimiterState) -> T) -> T {
         let mut state = self.lock();
         let changed = change(&mut state);
         let shut = state.limit() == 0;
@@ -194,7 +202,7 @@ impl Gate {
     /// Messages in flight, places reserved by polls included.
     pub(crate) fn in_flight(&self) -> usize {
         // What only waits at the ceiling is not in flight.
-        self.share.get().map_or_else(|| self.lock().messages, |share| share.messages())
+        self.membership.get().map_or_else(|| self.lock().messages, |membership| membership.messages())
     }
 
     fn release(&self, messages: usize, bytes: usize) {
@@ -207,40 +215,40 @@ impl Gate {
         });
     }
 
-    fn give_back(&self, change: impl FnOnce(&mut State)) {
+    fn give_back(&self, change: impl FnOnce(&mut LimiterState)) {
         if self.lock().give_back(change) {
             self.freed.notify_waiters();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LimiterState> {
         // No code that can panic runs under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Holds a worker back; dropping it lets go. From [`WorkerHandle::brake`](crate::worker::WorkerHandle::brake).
+/// Holds a worker back; dropping it lets go. From [`WorkerHandle::cap_concurrency`](crate::worker::WorkerHandle::cap_concurrency).
 #[derive(Debug)]
 #[must_use = "a brake that is dropped holds nothing back"]
-pub struct Brake {
-    gate: Arc<Gate>,
+pub struct ConcurrencyCap {
+    limiter: Arc<InflightLimiter>,
     number: u64,
 }
 
-impl Drop for Brake {
+impl Drop for ConcurrencyCap {
     fn drop(&mut self) {
-        self.gate.change_limit(|state| state.brakes.remove(&self.number));
+        self.limiter.change_limit(|state| state.caps.remove(&self.number));
     }
 }
 
 /// Places taken by a poll that is out.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    gate: Arc<Gate>,
+    limiter: Arc<InflightLimiter>,
     messages: usize,
     bytes: usize,
     /// The same places under the ceiling, where there is one.
-    held: Option<Held>,
+    claim: Option<Claim>,
 }
 
 impl Reservation {
@@ -253,53 +261,53 @@ impl Reservation {
     pub(crate) fn shrink(&mut self, keep: usize) {
         let surplus = self.messages.saturating_sub(keep);
         self.messages -= surplus;
-        self.gate.release(surplus, 0);
-        if let Some(held) = &mut self.held {
-            held.shrink(keep);
+        self.limiter.release(surplus, 0);
+        if let Some(claim) = &mut self.claim {
+            claim.shrink(keep);
         }
     }
 
     /// One permit per message that arrived, by the size of its body; the rest goes back.
-    pub(crate) fn into_permits(mut self, sizes: impl ExactSizeIterator<Item = usize>) -> Vec<Permit> {
-        let place = |bytes| Place { bytes, freed: AtomicBool::new(false), held: Mutex::new(None) };
-        let mut places: Vec<Place> = sizes.map(place).collect();
+    pub(crate) fn into_permits(mut self, sizes: impl ExactSizeIterator<Item = usize>) -> Vec<InflightPermit> {
+        let place = |bytes| PermitState { bytes, freed: AtomicBool::new(false), claim: Mutex::new(None) };
+        let mut places: Vec<PermitState> = sizes.map(place).collect();
         let (messages, bytes) = (places.len(), places.iter().map(|place| place.bytes).sum::<usize>());
-        if let Some(held) = self.held.take() {
+        if let Some(claim) = self.claim.take() {
             let sizes: Vec<usize> = places.iter().map(|place| place.bytes).collect();
-            places.iter_mut().zip(held.split(&sizes)).for_each(|(place, held)| place.held = Mutex::new(Some(held)));
+            places.iter_mut().zip(claim.split(&sizes)).for_each(|(place, claim)| place.claim = Mutex::new(Some(claim)));
         }
         // The service may have sent more than was asked for: what arrived is counted, whatever the limits say.
-        self.gate.give_back(|state| {
+        self.limiter.give_back(|state| {
             state.messages = state.messages + messages - self.messages;
             state.bytes = state.bytes + bytes - self.bytes;
         });
         (self.messages, self.bytes) = (0, 0);
-        let places = Arc::new(Places { gate: self.gate.clone(), places });
-        (0..messages).map(|position| Permit { places: places.clone(), position }).collect()
+        let places = Arc::new(BatchPermits { limiter: self.limiter.clone(), places });
+        (0..messages).map(|position| InflightPermit { places: places.clone(), position }).collect()
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.gate.release(self.messages, self.bytes);
+        self.limiter.release(self.messages, self.bytes);
     }
 }
 
 /// The place of one message in flight; dropping it frees the place.
 #[derive(Debug)]
-pub(crate) struct Permit {
-    places: Arc<Places>,
+pub(crate) struct InflightPermit {
+    places: Arc<BatchPermits>,
     position: usize,
 }
 
-impl Permit {
+impl InflightPermit {
     /// The places of its batch.
-    pub(crate) fn places(&self) -> &Arc<Places> {
+    pub(crate) fn places(&self) -> &Arc<BatchPermits> {
         &self.places
     }
 }
 
-impl Drop for Permit {
+impl Drop for InflightPermit {
     fn drop(&mut self) {
         self.places.free(self.position);
     }
@@ -307,26 +315,26 @@ impl Drop for Permit {
 
 /// The places of a consumed batch.
 #[derive(Debug)]
-pub(crate) struct Places {
-    gate: Arc<Gate>,
-    places: Vec<Place>,
+pub(crate) struct BatchPermits {
+    limiter: Arc<InflightLimiter>,
+    places: Vec<PermitState>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct PermitState {
     bytes: usize,
     freed: AtomicBool,
     /// The same place under the ceiling, where there is one, until it is freed.
-    held: Mutex<Option<Held>>,
+    claim: Mutex<Option<Claim>>,
 }
 
-impl Places {
+impl BatchPermits {
     /// Frees the place of the message at a position, before its permit is dropped or with it.
     pub(crate) fn free(&self, position: usize) {
-        let Some(Place { bytes, freed, held }) = self.places.get(position) else { return };
+        let Some(PermitState { bytes, freed, claim }) = self.places.get(position) else { return };
         if !freed.swap(true, Relaxed) {
-            self.gate.release(1, *bytes);
-            drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.limiter.release(1, *bytes);
+            drop(claim.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 }
@@ -342,25 +350,25 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::worker::limit::acquire::GATHER;
+    use crate::worker::limit::acquire::GATHER_TIME;
 
     const ROOM: usize = 64 * MAX_BYTES;
 
     #[tokio::test(start_paused = true)]
     async fn what_did_not_come_goes_back() {
-        let gate = Gate::new(32, ROOM);
-        let permits = gate.reserve(10).await.into_permits([5, 6, 7].into_iter());
-        assert_eq!(gate.in_flight(), 3);
+        let limiter = InflightLimiter::new(32, ROOM);
+        let permits = limiter.reserve(10).await.into_permits([5, 6, 7].into_iter());
+        assert_eq!(limiter.in_flight(), 3);
         drop(permits);
-        assert_eq!(gate.in_flight(), 0);
-        assert_eq!(gate.lock().bytes, 0);
+        assert_eq!(limiter.in_flight(), 0);
+        assert_eq!(limiter.lock().bytes, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_house_lets_nobody_out() {
-        let gate = Gate::new(10, ROOM);
-        let mut permits = gate.reserve(10).await.into_permits([1; 10].into_iter());
-        let waiting = gate.reserve(10);
+        let limiter = InflightLimiter::new(10, ROOM);
+        let mut permits = limiter.reserve(10).await.into_permits([1; 10].into_iter());
+        let waiting = limiter.reserve(10);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
         permits.truncate(8);
@@ -385,13 +393,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn places_that_come_free_wake_one_poll_and_only_when_it_can_go_out() {
-        let gate = Gate::new(20, ROOM);
-        let mut permits = [gate.reserve(10).await, gate.reserve(10).await]
+        let limiter = InflightLimiter::new(20, ROOM);
+        let mut permits = [limiter.reserve(10).await, limiter.reserve(10).await]
             .into_iter()
             .flat_map(|room| room.into_permits([1; 10].into_iter()))
             .collect::<Vec<_>>();
         let wakes: [Arc<Wakes>; 2] = Default::default();
-        let mut waiting = [Box::pin(gate.reserve(10)), Box::pin(gate.reserve(10))];
+        let mut waiting = [Box::pin(limiter.reserve(10)), Box::pin(limiter.reserve(10))];
         let woken = || wakes.each_ref().map(|wakes| wakes.0.load(Relaxed));
         for (wakes, waiting) in wakes.iter().zip(&mut waiting) {
             assert!(wakes.poll(waiting).is_pending());
@@ -408,18 +416,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_single_free_place_is_used_after_a_moment() {
-        let gate = Gate::new(10, ROOM);
-        let _nine = gate.reserve(9).await;
+        let limiter = InflightLimiter::new(10, ROOM);
+        let _nine = limiter.reserve(9).await;
         let started = Instant::now();
-        assert_eq!(gate.reserve(10).await.messages(), 1);
-        assert_eq!(started.elapsed(), GATHER);
+        assert_eq!(limiter.reserve(10).await.messages(), 1);
+        assert_eq!(started.elapsed(), GATHER_TIME);
     }
 
     #[tokio::test(start_paused = true)]
     async fn bytes_hold_polls_back_but_never_the_first() {
-        let gate = Gate::new(100, 1);
-        let first = gate.reserve(10).await;
-        let waiting = gate.reserve(10);
+        let limiter = InflightLimiter::new(100, 1);
+        let first = limiter.reserve(10).await;
+        let waiting = limiter.reserve(10);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
         let permits = first.into_permits([600].into_iter());
@@ -431,9 +439,9 @@ mod tests {
     /// At the limit polls stop, and go on when four fifths of it are left.
     #[tokio::test(start_paused = true)]
     async fn bytes_have_to_fall_below_their_limit_before_polls_go_on() {
-        let gate = Gate::new(100, 10 * MAX_BYTES);
-        let mut permits = gate.reserve(10).await.into_permits([MAX_BYTES; 10].into_iter());
-        let waiting = gate.reserve(10);
+        let limiter = InflightLimiter::new(100, 10 * MAX_BYTES);
+        let mut permits = limiter.reserve(10).await.into_permits([MAX_BYTES; 10].into_iter());
+        let waiting = limiter.reserve(10);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
         for left in [9, 8] {
@@ -442,48 +450,48 @@ mod tests {
         }
         permits.pop();
         assert_eq!(waiting.await.messages(), 10, "seven tenths, and the poll's own");
-        let _ = gate.reserve(10).await;
+        let _ = limiter.reserve(10).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_limit_of_bytes_can_change_while_polls_wait() {
-        let gate = Gate::new(100, 1);
-        let _one = gate.reserve(10).await.into_permits([600].into_iter());
-        let waiting = gate.reserve(10);
+        let limiter = InflightLimiter::new(100, 1);
+        let _one = limiter.reserve(10).await.into_permits([600].into_iter());
+        let waiting = limiter.reserve(10);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        gate.set_max_bytes(ROOM);
+        limiter.set_max_bytes(ROOM);
         assert_eq!(waiting.await.messages(), 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_limit_can_change_while_polls_wait() {
-        let gate = Gate::new(0, ROOM);
-        let waiting = gate.reserve(10);
+        let limiter = InflightLimiter::new(0, ROOM);
+        let waiting = limiter.reserve(10);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        gate.set_max_messages(5);
+        limiter.set_max_messages(5);
         assert_eq!(waiting.await.messages(), 5);
     }
 
     #[tokio::test(start_paused = true)]
     async fn brakes_hold_below_the_limit_until_the_last_is_off() {
-        let gate = Gate::new(10, ROOM);
-        let (one, none) = (gate.brake(1), gate.brake(0));
-        let waiting = gate.reserve(10);
+        let limiter = InflightLimiter::new(10, ROOM);
+        let (one, none) = (limiter.cap_concurrency(1), limiter.cap_concurrency(0));
+        let waiting = limiter.reserve(10);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
         drop(none);
         let room = waiting.await;
         assert_eq!(room.messages(), 1);
         drop((one, room));
-        assert_eq!(gate.reserve(10).await.messages(), 10);
+        assert_eq!(limiter.reserve(10).await.messages(), 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_dropped_poll_gives_everything_back() {
-        let gate = Gate::new(10, ROOM);
-        drop(gate.reserve(10).await);
-        assert_eq!((gate.in_flight(), gate.lock().bytes), (0, 0));
+        let limiter = InflightLimiter::new(10, ROOM);
+        drop(limiter.reserve(10).await);
+        assert_eq!((limiter.in_flight(), limiter.lock().bytes), (0, 0));
     }
 }

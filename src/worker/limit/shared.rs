@@ -5,7 +5,7 @@
 //! the waiting worker that holds the least in proportion to its weight, in messages or in bytes, whichever is the larger part of
 //! the ceiling; in strict order to the one with the largest weight. Of equal ones the one that has waited longest is first.
 //!
-//! `division` decides and is pure; this file waits, wakes and gives back. A change wakes the worker that is first in the queue, and
+//! `fair_share` decides and is pure; this file waits, wakes and gives back. A change wakes the worker that is first in the queue, and
 //! the one that has just given back its last place: never all of them, because there may be a thousand.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +15,8 @@ use tokio::sync::{Mutex as Turn, Notify};
 use crate::{
     limits::MAX_BYTES,
     worker::limit::{
-        acquire::until_enough,
-        fair_share::{Division, Member, Sharing},
+        acquire::acquire_up_to,
+        fair_share::{FairShare, MemberState, Sharing},
     },
 };
 
@@ -25,71 +25,71 @@ const UNLIMITED: usize = usize::MAX / 2;
 
 /// A limit on what is in flight in all workers of a process.
 #[derive(Debug)]
-pub(crate) struct Ceiling(Mutex<State>);
+pub(crate) struct SharedLimit(Mutex<SharedState>);
 
 #[derive(Debug)]
-struct State {
-    division: Division,
+struct SharedState {
+    fair_share: FairShare,
     /// Each member's bell; one poll of a member waits for it.
-    bells: Vec<Arc<Notify>>,
+    wakers: Vec<Arc<Notify>>,
     /// How often a poll looked for places.
     #[cfg(test)]
     looks: usize,
 }
 
-impl State {
+impl SharedState {
     /// Wakes whoever can take places after a change of this member.
     fn wake(&self, changed: usize) {
-        let first = self.division.first();
+        let first = self.fair_share.first();
         for member in first.into_iter().chain((first != Some(changed)).then_some(changed)) {
-            if self.division.is_granted_any(member)
-                && let Some(bell) = self.bells.get(member)
+            if self.fair_share.is_granted_any(member)
+                && let Some(waker) = self.wakers.get(member)
             {
                 // Kept for it if it does not wait yet.
-                bell.notify_one();
+                waker.notify_one();
             }
         }
     }
 }
 
-impl Ceiling {
+impl SharedLimit {
     /// At most so many messages and bytes of bodies in flight in all members; `None` is no limit.
     pub(crate) fn new(max_messages: Option<usize>, max_bytes: Option<usize>, sharing: Sharing) -> Arc<Self> {
         let (max_messages, max_bytes) = (max_messages.unwrap_or(UNLIMITED), max_bytes.unwrap_or(UNLIMITED));
-        Arc::new(Self(Mutex::new(State {
-            division: Division::new(max_messages, max_bytes, sharing),
-            bells: Vec::new(),
+        Arc::new(Self(Mutex::new(SharedState {
+            fair_share: FairShare::new(max_messages, max_bytes, sharing),
+            wakers: Vec::new(),
             #[cfg(test)]
             looks: 0,
         })))
     }
 
     /// Adds a member of this weight.
-    pub(crate) fn join(self: &Arc<Self>, weight: u32) -> Arc<Share> {
+    pub(crate) fn join(self: &Arc<Self>, weight: u32) -> Arc<Membership> {
         let mut state = self.lock();
-        let (member, bell) = (state.division.join(weight), Arc::new(Notify::new()));
-        state.bells.push(Arc::clone(&bell));
+        let (member, waker) = (state.fair_share.join(weight), Arc::new(Notify::new()));
+        state.wakers.push(Arc::clone(&waker));
         drop(state);
-        Arc::new(Share { ceiling: Arc::clone(self), member, bell, turn: Turn::new(()) })
+        Arc::new(Membership { limit: Arc::clone(self), member, waker, turn: Turn::new(()) })
     }
 
     /// Messages in flight in all members, places that polls hold included.
     pub(crate) fn messages(&self) -> usize {
-        self.lock().division.messages()
+        self.lock().fair_share.messages()
     }
 
     /// The most messages that there may be; `None` without a limit.
     pub(crate) fn max_messages(&self) -> Option<usize> {
-        Some(self.lock().division.max_messages()).filter(|most| *most != UNLIMITED)
+        Some(self.lock().fair_share.max_messages()).filter(|most| *most != UNLIMITED)
     }
 
-    fn change(&self, of: usize, change: impl FnOnce(&mut Member)) {
+    fn change(&self, of: usize, change: impl FnOnce(&mut MemberState)) {
         let mut state = self.lock();
-        state.division.change(of, change);
+        state.fair_share.change(of, change);
         state.wake(of);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, SharedState> {
         // No code that can panic runs under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,76 +97,76 @@ impl Ceiling {
 
 /// A worker's membership.
 #[derive(Debug)]
-pub(crate) struct Share {
-    ceiling: Arc<Ceiling>,
+pub(crate) struct Membership {
+    limit: Arc<SharedLimit>,
     member: usize,
-    bell: Arc<Notify>,
+    waker: Arc<Notify>,
     /// One poll of a worker waits at the ceiling; the others wait for it.
     turn: Turn<()>,
 }
 
-impl Share {
+impl Membership {
     /// Waits for places under the ceiling and takes up to `want` of them.
     ///
     /// Cancel-safe: dropped before it is done, it has taken nothing and wants nothing.
-    pub(crate) async fn take(self: &Arc<Self>, want: usize) -> Held {
+    pub(crate) async fn take(self: &Arc<Self>, want: usize) -> Claim {
         // Wanted from here on, not only at its turn: what a worker wants as a whole decides about its part.
         let _wanting = self.want(want);
         let _turn = self.turn.lock().await;
-        until_enough(&self.bell, |any| self.try_take(want, any)).await
+        acquire_up_to(&self.waker, |any| self.try_take(want, any)).await
     }
 
     /// Takes what is granted, if that is enough or `any` will do; else says how much it is.
-    fn try_take(self: &Arc<Self>, want: usize, any: bool) -> Result<Held, usize> {
-        let mut state = self.ceiling.lock();
+    fn try_take(self: &Arc<Self>, want: usize, any: bool) -> Result<Claim, usize> {
+        let mut state = self.limit.lock();
         #[cfg(test)]
         {
             state.looks += 1;
         }
-        let granted = state.division.grant(self.member, want);
-        let enough = state.division.enough(self.member).min(want);
+        let granted = state.fair_share.grant(self.member, want);
+        let enough = state.fair_share.enough(self.member).min(want);
         if granted == 0 || (granted < enough && !any) {
             return Err(granted);
         }
-        state.division.take(self.member, granted);
+        state.fair_share.take(self.member, granted);
         // The next one may find some left.
         state.wake(self.member);
-        Ok(Held { share: Arc::clone(self), messages: granted, bytes: MAX_BYTES })
+        Ok(Claim { share: Arc::clone(self), messages: granted, bytes: MAX_BYTES })
     }
 
     /// Messages of this member in flight, places that its polls hold included.
     pub(crate) fn messages(&self) -> usize {
-        self.ceiling.lock().division.messages_of(self.member)
+        self.limit.lock().fair_share.messages_of(self.member)
     }
 
-    fn want(&self, messages: usize) -> Wanting<'_> {
-        self.ceiling.lock().division.change(self.member, |member| member.wants += messages);
-        Wanting { share: self, messages }
+    fn want(&self, messages: usize) -> Demand<'_> {
+        self.limit.lock().fair_share.change(self.member, |member| member.wants += messages);
+        Demand { share: self, messages }
     }
 }
 
 /// A poll that waits at the ceiling.
-struct Wanting<'a> {
-    share: &'a Share,
+struct Demand<'a> {
+    share: &'a Membership,
     messages: usize,
 }
 
-impl Drop for Wanting<'_> {
+impl Drop for Demand<'_> {
     fn drop(&mut self) {
         // What was kept for it is the others' now.
-        self.share.ceiling.change(self.share.member, |member| member.wants -= self.messages);
+        self.share.limit.change(self.share.member, |member| member.wants -= self.messages);
     }
 }
 
 /// Places taken under a ceiling; dropping this gives them back.
 #[derive(Debug)]
-pub(crate) struct Held {
-    share: Arc<Share>,
+pub(crate) struct Claim {
+    share: Arc<Membership>,
     messages: usize,
     bytes: usize,
 }
 
-impl Held {
+impl Claim {
     /// How many messages there is room for.
     pub(crate) fn messages(&self) -> usize {
         self.messages
@@ -177,7 +177,7 @@ impl Held {
         let surplus = self.messages.saturating_sub(keep);
         if surplus > 0 {
             self.messages -= surplus;
-            self.share.ceiling.change(self.share.member, |member| member.messages -= surplus);
+            self.share.limit.change(self.share.member, |member| member.messages -= surplus);
         }
     }
 
@@ -185,7 +185,7 @@ impl Held {
     pub(crate) fn split(mut self, sizes: &[usize]) -> Vec<Self> {
         let (messages, bytes) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.bytes));
         // The service may have sent more than was asked for: what arrived is counted, whatever the ceiling says.
-        self.share.ceiling.change(self.share.member, |member| {
+        self.share.limit.change(self.share.member, |member| {
             member.messages = member.messages + sizes.len() - messages;
             member.bytes = member.bytes + sizes.iter().sum::<usize>() - bytes;
         });
@@ -194,11 +194,11 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Claim {
     fn drop(&mut self) {
         let (messages, bytes) = (self.messages, self.bytes);
         if (messages, bytes) != (0, 0) {
-            self.share.ceiling.change(self.share.member, |member| {
+            self.share.limit.change(self.share.member, |member| {
                 member.messages -= messages;
                 member.bytes -= bytes;
             });
@@ -215,20 +215,20 @@ mod tests {
     use futures_util::poll;
 
     use super::*;
-    use crate::worker::limit::acquire::GATHER;
+    use crate::worker::limit::acquire::GATHER_TIME;
 
-    fn ceiling(messages: usize, weights: &[u32], sharing: Sharing) -> (Arc<Ceiling>, Vec<Arc<Share>>) {
-        let ceiling = Ceiling::new(Some(messages), None, sharing);
-        let shares = weights.iter().map(|weight| ceiling.join(*weight)).collect();
-        (ceiling, shares)
+    fn limit(messages: usize, weights: &[u32], sharing: Sharing) -> (Arc<SharedLimit>, Vec<Arc<Membership>>) {
+        let limit = SharedLimit::new(Some(messages), None, sharing);
+        let shares = weights.iter().map(|weight| limit.join(*weight)).collect();
+        (limit, shares)
     }
 
-    fn held(ceiling: &Ceiling) -> Vec<usize> {
-        ceiling.lock().division.held()
+    fn held(limit: &SharedLimit) -> Vec<usize> {
+        limit.lock().fair_share.held()
     }
 
     /// Everybody wants ten at a time and holds each message for a while: what everybody holds after that, seen often.
-    async fn crowd(ceiling: &Arc<Ceiling>, shares: &[Arc<Share>]) -> Vec<f64> {
+    async fn crowd(limit: &Arc<SharedLimit>, shares: &[Arc<Membership>]) -> Vec<f64> {
         let mut tasks = tokio::task::JoinSet::new();
         for share in shares.iter().flat_map(|share| vec![Arc::clone(share); 8]) {
             tasks.spawn(async move {
@@ -250,7 +250,7 @@ mod tests {
         let mut sums = vec![0.0; shares.len()];
         for _ in 0..500 {
             tokio::time::sleep(Duration::from_millis(7)).await;
-            sums.iter_mut().zip(held(ceiling)).for_each(|(sum, held)| *sum += held as f64 / 500.0);
+            sums.iter_mut().zip(held(limit)).for_each(|(sum, held)| *sum += held as f64 / 500.0);
         }
         tasks.shutdown().await;
         sums
@@ -258,35 +258,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_scarce_ceiling_is_shared_by_weight() {
-        let (ceiling, shares) = ceiling(70, &[4, 2, 1], Sharing::Weighted);
-        let held = crowd(&ceiling, &shares).await;
+        let (limit, shares) = limit(70, &[4, 2, 1], Sharing::Weighted);
+        let held = crowd(&limit, &shares).await;
         for (held, fair) in held.iter().zip([40.0, 20.0, 10.0]) {
             assert!((held / fair - 1.0).abs() < 0.15, "{held:?} instead of {fair}");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(self::held(&ceiling), [0, 0, 0], "nothing leaks when polls are given up");
-        assert!(!ceiling.lock().division.is_wanted());
+        assert_eq!(self::held(&limit), [0, 0, 0], "nothing leaks when polls are given up");
+        assert!(!limit.lock().fair_share.is_wanted());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_alone_has_all_but_what_the_others_are_sure_of() {
-        let (ceiling, shares) = ceiling(30, &[1, 5, 5], Sharing::Weighted);
-        let held = crowd(&ceiling, &shares[..1]).await;
+        let (limit, shares) = limit(30, &[1, 5, 5], Sharing::Weighted);
+        let held = crowd(&limit, &shares[..1]).await;
         assert!(held[0] > 26.0 && held[0] < 28.01, "{held:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_starves_behind_a_strict_order() {
-        let (ceiling, shares) = ceiling(20, &[9, 1, 1], Sharing::Strict);
-        let held = crowd(&ceiling, &shares).await;
+        let (limit, shares) = limit(20, &[9, 1, 1], Sharing::Strict);
+        let held = crowd(&limit, &shares).await;
         assert!(held[0] > 15.0, "the first takes what it wants: {held:?}");
         assert!(held[1] > 0.8 && held[2] > 0.8, "the others have their one place: {held:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_long_poll_holds_nobody_else() {
-        let (_ceiling, shares) = ceiling(4, &[1, 1, 1, 1], Sharing::Weighted);
-        let _idle: Vec<Held> = futures_util::future::join_all(shares.iter().take(3).map(|share| share.take(1))).await;
+        let (_ceiling, shares) = limit(4, &[1, 1, 1, 1], Sharing::Weighted);
+        let _idle: Vec<Claim> = futures_util::future::join_all(shares.iter().take(3).map(|share| share.take(1))).await;
         let last = shares[3].take(10).await;
         assert_eq!(last.messages(), 1, "its own place is there, and no other");
         let second = shares[3].take(10);
@@ -298,8 +298,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_are_shared_as_messages_are() {
-        let ceiling = Ceiling::new(None, Some(3 * MAX_BYTES), Sharing::Weighted);
-        let (one, other) = (ceiling.join(1), ceiling.join(1));
+        let limit = SharedLimit::new(None, Some(3 * MAX_BYTES), Sharing::Weighted);
+        let (one, other) = (limit.join(1), limit.join(1));
         let first = one.take(10).await;
         let second = one.take(10).await;
         let third = one.take(10);
@@ -311,15 +311,15 @@ mod tests {
         drop(messages);
         assert_eq!(third.await.messages(), 10);
         drop(second);
-        assert_eq!(held(&ceiling), [0, 0]);
+        assert_eq!(held(&limit), [0, 0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_poll_that_stops_waiting_leaves_its_turn_to_others() {
-        let (ceiling, shares) = ceiling(12, &[1, 9], Sharing::Weighted);
+        let (limit, shares) = limit(12, &[1, 9], Sharing::Weighted);
         let all = shares[0].take(11).await;
         let mut waiting = Box::pin(shares[1].take(10));
-        let one = tokio::time::timeout(GATHER * 2, &mut waiting).await;
+        let one = tokio::time::timeout(GATHER_TIME * 2, &mut waiting).await;
         assert_eq!(one.map(|held| held.messages()), Ok(1), "only its own place is free");
         let mut waiting = Box::pin(shares[1].take(10));
         let mut other = Box::pin(shares[0].take(1));
@@ -327,7 +327,7 @@ mod tests {
         drop(all);
         drop(waiting);
         assert_eq!(other.await.messages(), 1);
-        assert_eq!(held(&ceiling), [0, 0]);
+        assert_eq!(held(&limit), [0, 0]);
     }
 
     /// A thousand workers wait for the places of one another: a place that is given back wakes those whom it concerns, so the work of
@@ -335,7 +335,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_change_wakes_few_of_a_thousand_and_nobody_is_forgotten() {
         const MEMBERS: usize = 1_000;
-        let (ceiling, shares) = ceiling(MEMBERS + 100, &[1; MEMBERS], Sharing::Weighted);
+        let (limit, shares) = limit(MEMBERS + 100, &[1; MEMBERS], Sharing::Weighted);
         let served = Arc::new(Mutex::new(vec![0_usize; MEMBERS]));
         let mut tasks = tokio::task::JoinSet::new();
         // Three polls of each: one has its sure place, a hundred of the others have one of the rest.
@@ -352,11 +352,11 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(300)).await;
         tasks.shutdown().await;
         let served = served.lock().unwrap().clone();
-        let (changes, looks) = (served.iter().sum::<usize>(), ceiling.lock().looks);
+        let (changes, looks) = (served.iter().sum::<usize>(), limit.lock().looks);
         assert!(changes > 25_000, "the places are used: {changes}");
         assert!(looks < 4 * changes, "{looks} looks for {changes} places given back");
         let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
         assert!(*most <= *least + 8, "each got about as much: {least} to {most}");
-        assert_eq!((ceiling.messages(), ceiling.lock().division.is_wanted()), (0, false));
+        assert_eq!((limit.messages(), limit.lock().fair_share.is_wanted()), (0, false));
     }
 }

@@ -207,7 +207,7 @@ impl Observers {
         self.0.push(observer);
     }
 
-    pub(crate) fn tell(&self, origin: &Origin, event: &Event<'_>) {
+    pub(crate) fn emit(&self, origin: &Origin, event: &Event<'_>) {
         for observer in &self.0 {
             if let Err(panic) = contained(|| observer.observe(origin, event)) {
                 let event = debug_text_of(event);

@@ -61,7 +61,7 @@ pub struct WorkerReport {
 
 /// Counts events.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     received: AtomicU64,
     done: AtomicU64,
     failed: AtomicU64,
@@ -84,7 +84,7 @@ pub(crate) struct Tally {
     polls_given_up: AtomicU64,
 }
 
-impl Tally {
+impl Counters {
     /// The counts so far.
     pub(crate) fn report(&self, drained: bool) -> WorkerReport {
         let read = |count: &AtomicU64| count.load(Relaxed);
@@ -147,7 +147,7 @@ impl Tally {
     }
 }
 
-impl Observer for Tally {
+impl Observer for Counters {
     fn observe(&self, _: &Origin, event: &Event<'_>) {
         match *event {
             Event::Received { messages, .. } => add(&self.received, messages),

@@ -11,20 +11,20 @@ use crate::{
     message::{AckLine, AckStatus},
     worker::{
         dedup::redelivery::Redelivery,
-        fetch::polls::Which,
+        fetch::polls::PollScope,
         handler::{
             delivery::{Deliveries, Failure},
             outcome::HandlerOutcome,
         },
         isolation::{
-            Closed,
-            quarantine::{Absence, Trace},
+            ClosedPolls,
+            quarantine::{Absence, MessageTrace},
         },
         observe::{
             event::{AckResult, Event, MessageAck},
             spans,
         },
-        pipeline::context::Shared,
+        pipeline::context::Context,
         settlement::{
             lease::Lease,
             ledger::{Ledger, Settlement, Stop, Verdict},
@@ -36,7 +36,7 @@ use crate::{
 const SEND_TIME: Duration = Duration::from_millis(100);
 
 /// How long a failing acknowledgement waits for the polls before it has them ended.
-const SOON: Duration = Duration::from_millis(100);
+const POLL_GRACE: Duration = Duration::from_millis(100);
 
 /// For so many leases what failed may be with other replicas, one after the other, before it comes back here.
 const OTHERS_LEASES: u32 = 2;
@@ -48,69 +48,69 @@ const OTHERS_LEASES: u32 = 2;
 ///
 /// Says how many messages are gone for good: the others are redelivered, or may be.
 pub(crate) async fn settle(
-    shared: &Shared,
+    context: &Context,
     batch: &Arc<Deliveries>,
     ledger: &Ledger,
     settlement: Settlement,
     lease: Lease,
 ) -> usize {
-    let mut told = ledger.told(settlement, shared.source.extensions());
+    let mut told = ledger.told(settlement, context.source.extensions());
     if let Some(Failure { pause: Some(pause), .. }) = told.fails().then(|| batch.failure(told.done)).flatten() {
-        hold(shared, pause, lease).await;
+        wait_before_reporting(context, pause, lease).await;
     }
-    let _pending = shared.acks.begin();
-    let mut answer = tell(shared, batch, ledger, told, lease).await;
+    let _pending = context.acks.begin();
+    let mut answer = send(context, batch, ledger, told, lease).await;
     // Nothing was changed by it: the queue has lost its dead letters, say, or another replica of the service knows no extensions.
     let plain = ledger.told(told, Extensions::NONE);
     if plain != told && answer.as_ref().is_err_and(is_refused) {
         if plain.done < told.done {
             // Nothing takes the rejected message away any more.
-            let pause = shared.rejected_again(&batch.at(plain.done));
-            hold(shared, pause, lease).await;
+            let pause = context.rejected_again(&batch.at(plain.done));
+            wait_before_reporting(context, pause, lease).await;
         }
         told = plain;
-        answer = tell(shared, batch, ledger, told, lease).await;
+        answer = send(context, batch, ledger, told, lease).await;
     }
-    conclude(shared, batch, ledger, told, &answer)
+    conclude(context, batch, ledger, told, &answer)
 }
 
 /// Keeps a message that would be redelivered for ever from that for a while: at most as long as its lease allows.
-async fn hold(shared: &Shared, pause: Duration, lease: Lease) {
+async fn wait_before_reporting(context: &Context, pause: Duration, lease: Lease) {
     let held = lease.stop_at().saturating_duration_since(Instant::now()).min(pause);
     tokio::select! {
         () = sleep(held) => {}
-        () = shared.control.stopping.cancelled() => {}
+        () = context.control.stopping.cancelled() => {}
     }
 }
 
 /// Sees to it that no poll catches what a failing acknowledgement makes available again together with other messages: from before it goes
 /// out, and also when its answer is lost.
-async fn isolated<'a>(shared: &'a Shared, batch: &Deliveries, told: Settlement, lease: Lease) -> Closed<'a> {
+async fn isolated<'a>(context: &'a Context, batch: &Deliveries, told: Settlement, lease: Lease) -> ClosedPolls<'a> {
     // Out of time, a prefix that is acknowledged is worth more than the wait for polls that are out.
-    let closed = timeout_at(lease.ends_at() - SEND_TIME, close(shared)).await;
-    let mut closed = closed.unwrap_or_else(|_| shared.isolation.close_at_once());
+    let closed = timeout_at(lease.ends_at() - SEND_TIME, close(context)).await;
+    let mut closed = closed.unwrap_or_else(|_| context.isolation.close_at_once());
     let held_until = lease.ends_at();
-    let failed = batch.messages().iter().skip(told.done).map(Trace::of).collect();
-    closed.accuse(failed, Absence { held_until, until: held_until + others_leases(shared) });
+    let failed = batch.messages().iter().skip(told.done).map(MessageTrace::of).collect();
+    closed.quarantine(failed, Absence { held_until, until: held_until + others_leases(context) });
     closed
 }
 
-fn others_leases(shared: &Shared) -> Duration {
-    shared.ack_wait() * OTHERS_LEASES
+fn others_leases(context: &Context) -> Duration {
+    context.ack_wait() * OTHERS_LEASES
 }
 
 /// Closes the wide polls, and has the service end those that wait.
-async fn close(shared: &Shared) -> Closed<'_> {
-    let closing = shared.isolation.close();
+async fn close(context: &Context) -> ClosedPolls<'_> {
+    let closing = context.isolation.close();
     tokio::pin!(closing);
     // On a queue with messages they are in soon by themselves.
-    if let Ok(closed) = timeout(SOON, closing.as_mut()).await {
+    if let Ok(closed) = timeout(POLL_GRACE, closing.as_mut()).await {
         return closed;
     }
     tokio::select! {
         biased;
         closed = closing.as_mut() => closed,
-        () = shared.polls.end(&*shared.source, Which::WaitedFor) => closing.await,
+        () = context.polls.end(&*context.source, PollScope::WaitedFor) => closing.await,
     }
 }
 
@@ -123,8 +123,8 @@ fn is_refused(error: &Error) -> bool {
 }
 
 /// Sends the acknowledgement.
-async fn tell(
-    shared: &Shared,
+async fn send(
+    context: &Context,
     batch: &Arc<Deliveries>,
     ledger: &Ledger,
     told: Settlement,
@@ -132,9 +132,9 @@ async fn tell(
 ) -> Result<Acked, Error> {
     let mut closed = match told.fails() {
         false => None,
-        true => Some(isolated(shared, batch, told, lease).await),
+        true => Some(isolated(context, batch, told, lease).await),
     };
-    let failures = failures(shared, batch, ledger, told);
+    let failures = failures(context, batch, ledger, told);
     let failure = |position| failures.iter().find(|(of, _)| *of == position).map(|(_, failure)| &failure.report);
     let named = batch.messages().iter().take(told.done + 1).enumerate();
     let acks: Vec<AckLine<'_>> = named
@@ -143,22 +143,22 @@ async fn tell(
             AckLine { failure: failure(position), ..line }
         })
         .collect();
-    let span = spans::ack(&shared.origin, acks.len());
-    let answer = shared.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
+    let span = spans::ack(&context.origin, acks.len());
+    let answer = context.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
     // Without the tries before: an outage must not look like a slow network for hours after it.
     if let Ok(Acked { took, .. }) = answer {
-        shared.ack_times.record(took);
+        context.ack_times.record(took);
     }
     match (&mut closed, &answer) {
-        (Some(closed), Ok(_)) => closed.answered(Instant::now() + others_leases(shared)),
-        (Some(closed), Err(error)) if is_refused(error) => closed.acquit(),
+        (Some(closed), Ok(_)) => closed.answered(Instant::now() + others_leases(context)),
+        (Some(closed), Err(error)) if is_refused(error) => closed.clear(),
         (Some(_), Err(_)) => {}
         (None, _) => {
             // Where no failure was reported, those that failed are suspects and their neighbours are not.
             let behind = batch.messages().iter().enumerate().skip(told.done);
             let failed = behind.filter(|(position, _)| ledger.verdict(*position) == Some(Verdict::Failed));
-            let failed: Vec<Trace> = failed.map(|(_, message)| Trace::of(message)).collect();
-            shared.isolation.suspect(&failed, Instant::now() + others_leases(shared));
+            let failed: Vec<MessageTrace> = failed.map(|(_, message)| MessageTrace::of(message)).collect();
+            context.isolation.suspect(&failed, Instant::now() + others_leases(context));
         }
     }
     drop(closed);
@@ -168,7 +168,7 @@ async fn tell(
 
 /// Why messages of the batch failed or were rejected. Of one that was still running when its time was over, or whose
 /// run panicked, nobody has said so.
-fn failures(shared: &Shared, batch: &Deliveries, ledger: &Ledger, told: Settlement) -> Vec<(usize, Failure)> {
+fn failures(context: &Context, batch: &Deliveries, ledger: &Ledger, told: Settlement) -> Vec<(usize, Failure)> {
     let mut failures = batch.failures();
     if let Some(message) = batch.messages().get(told.done).filter(|_| told.fails())
         && !failures.iter().any(|(position, _)| *position == told.done)
@@ -177,7 +177,7 @@ fn failures(shared: &Shared, batch: &Deliveries, ledger: &Ledger, told: Settleme
             None => HandlerOutcome::TimedOut,
             Some(_) => HandlerOutcome::Panicked("outside of the handler"),
         };
-        let report = shared.failure.report(message, &outcome, false);
+        let report = context.failure.report(message, &outcome, false);
         failures.push((told.done, Failure { report, pause: None }));
     }
     failures
@@ -194,24 +194,24 @@ fn status(ledger: &Ledger, told: Settlement, position: usize) -> AckStatus {
 
 /// Tells what came of an acknowledgement; gives how many messages are gone for good.
 fn conclude(
-    shared: &Shared,
+    context: &Context,
     batch: &Arc<Deliveries>,
     ledger: &Ledger,
     told: Settlement,
     answer: &Result<Acked, Error>,
 ) -> usize {
     let result = classify(answer);
-    log(shared, result, told);
+    log(context, result, told);
     let mut gone = 0;
     batch.each_from(0, |position, delivery| {
         let ack = MessageAck::of(&result, position, ledger.verdict(position), told);
         if let Some(reason) = comes_again(&result, ack) {
-            shared.expect(delivery, reason);
+            context.remember_reason(delivery, reason);
         }
         gone += usize::from(matches!(ack, MessageAck::Acked | MessageAck::DeadLettered));
-        shared.tell(&Event::Acknowledged { delivery, result: ack });
+        context.emit(&Event::Acknowledged { delivery, result: ack });
     });
-    shared.tell(&Event::Settled { result, done: told.done, rest: told.rest, released: told.released() });
+    context.emit(&Event::Settled { result, done: told.done, rest: told.rest, released: told.released() });
     gone
 }
 
@@ -237,9 +237,9 @@ fn classify(answer: &Result<Acked, Error>) -> AckResult<'_> {
     }
 }
 
-fn log(shared: &Shared, result: AckResult<'_>, told: Settlement) {
-    let (worker, Settlement { done, rest, .. }) = (shared.settings.name.as_str(), told);
-    if rest > 0 && shared.control.interrupt.is_cancelled() {
+fn log(context: &Context, result: AckResult<'_>, told: Settlement) {
+    let (worker, Settlement { done, rest, .. }) = (context.settings.name.as_str(), told);
+    if rest > 0 && context.control.interrupt.is_cancelled() {
         tracing::info!(worker, rest, "the grace period is over: these messages are redelivered, to another worker");
     }
     match result {

@@ -16,16 +16,16 @@ use crate::{
     contain::panic_text,
     message::ReceivedMessage,
     worker::{
-        dedup::{in_progress::Next, redelivery::Redelivery},
-        dispatch::key_queues::{Place, Tenure},
+        dedup::{in_progress::AfterAck, redelivery::Redelivery},
+        dispatch::key_queues::{StopGuard, Ticket},
         handler::delivery::{Deliveries, Delivery, Signals, failed_attempts},
-        limit::inflight::{Permit, Places},
+        limit::inflight::{BatchPermits, InflightPermit},
         observe::event::Event,
         pipeline::{
             ack,
-            context::Shared,
+            context::Context,
             process::Job,
-            tasks::{Ended, Placed, Runs},
+            tasks::{BatchTasks, QueuedJob, RunEnd},
         },
         settings::values::OnStuck,
         settlement::{
@@ -36,111 +36,111 @@ use crate::{
 };
 
 /// How long a stopped handler may take to let go before the batch is acknowledged without it.
-const LET_GO: Duration = Duration::from_millis(100);
+const STRAGGLER_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A consumed batch: its messages in the order of consumption, a permit for each, and its lease.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct ConsumedBatch {
     pub(crate) messages: Vec<ReceivedMessage>,
-    pub(crate) permits: Vec<Permit>,
+    pub(crate) permits: Vec<InflightPermit>,
     pub(crate) lease: Lease,
     /// Its message may be the one that failed: it was fetched by itself.
     pub(crate) suspect: bool,
 }
 
 /// Works a batch off: returns when it is acknowledged and its last handler has ended.
-pub(crate) async fn run(shared: Arc<Shared>, batch: Batch) {
+pub(crate) async fn run(context: Arc<Context>, batch: ConsumedBatch) {
     let lease = batch.lease;
-    let mut work = Work::begin(shared.clone(), batch);
+    let mut work = BatchRun::begin(context.clone(), batch);
     let settlement = work.until_due(lease).await;
     work.deliveries.signals().settled.cancel();
-    work.runs.spread();
-    work.expect_again(settlement);
-    let settling = ack::settle(&shared, &work.deliveries, &work.ledger, settlement, lease);
+    work.runs.spawn_waiting();
+    work.remember_reasons(settlement);
+    let settling = ack::settle(&context, &work.deliveries, &work.ledger, settlement, lease);
     let settled = work.watched(AssertUnwindSafe(settling).catch_unwind(), lease).await;
-    let gone = settled.unwrap_or_else(|panic| unsettled(&shared, panic));
+    let gone = settled.unwrap_or_else(|panic| unsettled(&context, panic));
     work.settled(gone, settlement);
     work.reopen_lanes();
     work.until_ended(lease).await;
 }
 
 /// A transport of the user's panicked, so nobody knows what became of the acknowledgement.
-fn unsettled(shared: &Shared, panic: Box<dyn Any + Send>) -> usize {
-    let (worker, panic) = (shared.settings.name.as_str(), panic_text(panic));
+fn unsettled(context: &Context, panic: Box<dyn Any + Send>) -> usize {
+    let (worker, panic) = (context.settings.name.as_str(), panic_text(panic));
     tracing::error!(worker, panic, "the acknowledgement of a batch panicked: it may be redelivered");
     0
 }
 
 /// Hands a batch back that came when nothing was to be begun any more.
-pub(crate) async fn hand_back(shared: Arc<Shared>, batch: Batch) {
-    let Batch { messages, permits: _places, lease, .. } = batch;
+pub(crate) async fn hand_back(context: Arc<Context>, batch: ConsumedBatch) {
+    let ConsumedBatch { messages, permits: _places, lease, .. } = batch;
     let mut ledger = Ledger::new(messages.len());
     let deliveries =
-        Deliveries::new(messages, shared.origin.clone(), Instant::now(), lease.stop_at(), Signals::default());
+        Deliveries::new(messages, context.origin.clone(), Instant::now(), lease.stop_at(), Signals::default());
     deliveries.each_from(0, |position, delivery| {
-        shared.skipped(delivery);
+        context.skipped(delivery);
         ledger.record(position, Verdict::NotStarted);
     });
-    ack::settle(&shared, &deliveries, &ledger, ledger.prefix(), lease).await;
+    ack::settle(&context, &deliveries, &ledger, ledger.prefix(), lease).await;
 }
 
 /// The handlers of a batch.
-struct Work {
-    shared: Arc<Shared>,
+struct BatchRun {
+    context: Arc<Context>,
     ledger: Ledger,
     /// Its messages.
     deliveries: Arc<Deliveries>,
     /// Those that run, or wait for their lane.
-    runs: Runs,
+    runs: BatchTasks,
     /// Those that wait for the one before them, last first.
-    queued: Vec<Placed>,
+    queued: Vec<QueuedJob>,
     /// What opens the lanes again that failures stopped: by position, where there are lanes, until the message is reported.
-    tenures: Vec<Option<Tenure>>,
+    stop_guards: Vec<Option<StopGuard>>,
     /// By position, those that were begun or entered their lane.
     started: Vec<Instant>,
     /// Where places are to be freed of handlers that are stuck.
-    places: Option<Arc<Places>>,
+    places: Option<Arc<BatchPermits>>,
     /// Handlers that go on although they were stopped.
     stuck: HashSet<usize>,
 }
 
-impl Work {
-    fn begin(shared: Arc<Shared>, batch: Batch) -> Self {
-        let signals = Signals::new(shared.control.stopping.clone(), shared.control.interrupt.child_token());
-        let mut tenures = Vec::new();
-        let frees_places = shared.settings.on_stuck == OnStuck::FreePlace;
+impl BatchRun {
+    fn begin(context: Arc<Context>, batch: ConsumedBatch) -> Self {
+        let signals = Signals::new(context.control.stopping.clone(), context.control.interrupt.child_token());
+        let mut stop_guards = Vec::new();
+        let frees_places = context.settings.on_stuck == OnStuck::FreePlace;
         let places = batch.permits.first().filter(|_| frees_places).map(|permit| permit.places().clone());
-        let ordering = &shared.settings.ordering;
-        let gathering = shared.gathering(batch.messages.len());
+        let ordering = &context.settings.ordering;
+        let collector = context.collector(batch.messages.len());
         // In an ordered batch, a call of its own would be out of turn.
         let alone = |message: &ReceivedMessage| {
             !ordering.is_batch() && (batch.suspect || failed_attempts(&message.attributes) > 0)
         };
-        let mut jobs: Vec<Placed> = Vec::with_capacity(batch.messages.len());
+        let mut jobs: Vec<QueuedJob> = Vec::with_capacity(batch.messages.len());
         let (now, deadline) = (Instant::now(), batch.lease.stop_at());
-        let deliveries = Deliveries::new(batch.messages, shared.origin.clone(), now, deadline, signals);
+        let deliveries = Deliveries::new(batch.messages, context.origin.clone(), now, deadline, signals);
         for (position, permit) in batch.permits.into_iter().enumerate() {
             let delivery = deliveries.at(position);
             let alone = alone(delivery.message());
-            shared.explain(&delivery);
-            let place = ordering.key(&delivery).map(|key| enter(&shared, key, &mut tenures));
-            let seat = gathering.as_ref().map(|gathering| gathering.seat(position));
-            jobs.push(Placed { job: Job { delivery, place, seat, alone }, permit });
+            context.explain(&delivery);
+            let ticket = ordering.key(&delivery).map(|key| enter(&context, key, &mut stop_guards));
+            let slot = collector.as_ref().map(|collector| collector.slot(position));
+            jobs.push(QueuedJob { job: Job { delivery, ticket, slot, alone }, permit });
         }
         let mut work = Self {
-            runs: Runs::new(shared.clone()),
-            shared,
+            runs: BatchTasks::new(context.clone()),
+            context,
             ledger: Ledger::new(jobs.len()),
             deliveries,
             queued: Vec::new(),
-            tenures,
+            stop_guards,
             started: Vec::with_capacity(jobs.len()),
             places,
             stuck: HashSet::new(),
         };
-        work.shared.known_runs.hold(work.shared.identities(work.deliveries.messages()));
+        work.context.run_registry.hold(work.context.identities(work.deliveries.messages()));
         // Handled together, the messages of an ordered batch are one call.
-        if work.shared.settings.ordering.is_batch() && gathering.is_none() {
+        if work.context.settings.ordering.is_batch() && collector.is_none() {
             jobs.reverse();
             work.queued = jobs;
         } else {
@@ -149,7 +149,7 @@ impl Work {
         work
     }
 
-    fn start(&mut self, jobs: Vec<Placed>) {
+    fn start(&mut self, jobs: Vec<QueuedJob>) {
         self.started.resize(self.started.len() + jobs.len(), Instant::now());
         self.runs.begin(jobs);
     }
@@ -165,14 +165,14 @@ impl Work {
             tokio::select! {
                 biased;
                 Some(ended) = self.runs.next() => {
-                    self.note(&ended);
+                    self.record(&ended);
                     while let Some(ended) = self.runs.ended() {
-                        self.note(&ended);
+                        self.record(&ended);
                     }
                 }
                 () = sleep_until(lease.notice_at()), if !cancelled.is_cancelled() => cancelled.cancel(),
                 () = sleep_until(lease.stop_at()), if cancelled.is_cancelled() => return self.stop_all().await,
-                () = self.shared.control.interrupt.cancelled() => return self.stop_all().await,
+                () = self.context.control.interrupt.cancelled() => return self.stop_all().await,
             }
         }
     }
@@ -193,39 +193,39 @@ impl Work {
     async fn stop_all(&mut self) -> Settlement {
         self.deliveries.signals().cancelled.cancel();
         self.deliveries.signals().stop.cancel();
-        self.runs.spread();
-        for Placed { job, .. } in std::mem::take(&mut self.queued) {
+        self.runs.spawn_waiting();
+        for QueuedJob { job, .. } in std::mem::take(&mut self.queued) {
             self.skip(&job.delivery);
         }
-        let let_go = Instant::now() + LET_GO;
-        while let Ok(Some(ended)) = timeout_at(let_go, self.runs.next()).await {
-            self.note(&ended);
+        let stragglers_until = Instant::now() + STRAGGLER_TIMEOUT;
+        while let Ok(Some(ended)) = timeout_at(stragglers_until, self.runs.next()).await {
+            self.record(&ended);
         }
         self.report_stuck();
         let settlement = self.ledger.prefix();
         // A handler that goes on although its worker was stopped has not failed.
         match self.ledger.verdict(settlement.done) {
-            None if self.shared.control.interrupt.is_cancelled() => Settlement { stop: Stop::Release, ..settlement },
+            None if self.context.control.interrupt.is_cancelled() => Settlement { stop: Stop::Release, ..settlement },
             _ => settlement,
         }
     }
 
     fn skip(&mut self, delivery: &Delivery) {
-        self.shared.skipped(delivery);
+        self.context.skipped(delivery);
         self.ledger.record(delivery.position(), Verdict::NotStarted);
     }
 
     /// Tells of the handlers that do not end although they were stopped.
     fn report_stuck(&mut self) {
-        let worker = self.shared.settings.name.as_str();
+        let worker = self.context.settings.name.as_str();
         for (position, started) in self.started.iter().enumerate() {
             if self.ledger.verdict(position).is_some() || !self.stuck.insert(position) {
                 continue;
             }
-            let (age, policy) = (started.elapsed(), self.shared.settings.on_stuck);
+            let (age, policy) = (started.elapsed(), self.context.settings.on_stuck);
             tracing::error!(worker, ?age, ?policy, "a handler goes on although it was stopped: it blocks its thread");
-            self.shared.control.stuck.fetch_add(1, Relaxed);
-            self.shared.tell(&Event::Stuck { delivery: &self.deliveries.at(position), age });
+            self.context.control.stuck.fetch_add(1, Relaxed);
+            self.context.emit(&Event::Stuck { delivery: &self.deliveries.at(position), age });
             if let Some(places) = &self.places {
                 places.free(position);
             }
@@ -233,13 +233,13 @@ impl Work {
     }
 
     /// Takes in the end of a run.
-    fn note(&mut self, ended: &Ended) {
+    fn record(&mut self, ended: &RunEnd) {
         self.ledger.record(ended.position, ended.verdict);
     }
 
     /// Sees to the handlers that still run while the acknowledgement is under way: it may wait for polls, or be tried again.
     async fn watched<T>(&self, settling: impl Future<Output = T>, lease: Lease) -> T {
-        let lease_end = self.enforce(lease);
+        let lease_end = self.enforce_deadline(lease);
         tokio::pin!(settling, lease_end);
         tokio::select! {
             biased;
@@ -249,7 +249,7 @@ impl Work {
     }
 
     /// Tells the handlers when their time is nearly over, and stops them when it is. Never resolves: the caller waits for more.
-    fn enforce(&self, lease: Lease) -> impl Future<Output = Infallible> + use<> {
+    fn enforce_deadline(&self, lease: Lease) -> impl Future<Output = Infallible> + use<> {
         let deliveries = self.deliveries.clone();
         async move {
             sleep_until(lease.notice_at()).await;
@@ -261,47 +261,47 @@ impl Work {
     }
 
     /// Notes why the messages behind the prefix come again, where their runs have not said so.
-    fn expect_again(&self, settlement: Settlement) {
+    fn remember_reasons(&self, settlement: Settlement) {
         let (done, released) = (settlement.done, settlement.released() > 0);
         self.deliveries.each_from(done, |position, delivery| match self.ledger.verdict(position) {
             Some(Verdict::Failed) => {}
-            None if position == done => self.shared.expect(delivery, Redelivery::TimedOut),
+            None if position == done => self.context.remember_reason(delivery, Redelivery::TimedOut),
             Some(Verdict::NotStarted) if position == done || released => {}
-            _ if released => self.shared.expect(delivery, Redelivery::HandedBack),
-            _ => self.shared.expect(delivery, Redelivery::BehindFailure),
+            _ if released => self.context.remember_reason(delivery, Redelivery::HandedBack),
+            _ => self.context.remember_reason(delivery, Redelivery::BehindFailure),
         });
     }
 
     /// The first messages are gone, the others are redelivered: what of them is done, or still running, need not be run again. Unless
     /// it has to be handled in order: then the turn of what is behind the first that is not done is after that.
     fn settled(&self, gone: usize, settlement: Settlement) {
-        let in_order = self.shared.settings.ordering.is_batch();
+        let in_order = self.context.settings.ordering.is_batch();
         let next = |position| match position {
-            _ if position < gone => Next::Gone,
-            _ if position <= settlement.done || !in_order => Next::Redelivered,
-            _ => Next::RunAgain,
+            _ if position < gone => AfterAck::Gone,
+            _ if position <= settlement.done || !in_order => AfterAck::Redelivered,
+            _ => AfterAck::RunAgain,
         };
         let messages = self.deliveries.messages().iter().enumerate();
-        self.shared.known_runs.settled(
+        self.context.run_registry.settled(
             self.deliveries.number(),
-            messages.filter_map(|(position, message)| Some((self.shared.identity(message)?, next(position)))),
+            messages.filter_map(|(position, message)| Some((self.context.dedup_identity(message)?, next(position)))),
         );
     }
 
     /// The failures of this batch are reported: their lanes go on.
     fn reopen_lanes(&mut self) {
-        for (position, tenure) in self.tenures.iter_mut().enumerate() {
+        for (position, stop_guard) in self.stop_guards.iter_mut().enumerate() {
             if self.ledger.verdict(position).is_some() {
-                *tenure = None;
+                *stop_guard = None;
             }
         }
     }
 
     /// Waits for handlers that are still running behind a failure, or that would not stop.
     async fn until_ended(&mut self, lease: Lease) {
-        let stuck_at = lease.stop_at().max(Instant::now()) + LET_GO;
+        let stuck_at = lease.stop_at().max(Instant::now()) + STRAGGLER_TIMEOUT;
         let mut reported = false;
-        let lease_end = self.enforce(lease);
+        let lease_end = self.enforce_deadline(lease);
         tokio::pin!(lease_end);
         loop {
             tokio::select! {
@@ -320,28 +320,28 @@ impl Work {
     }
 
     /// Takes in the end of a run whose message was reported as failed before.
-    fn ended_late(&mut self, ended: &Ended) {
+    fn ended_late(&mut self, ended: &RunEnd) {
         let position = ended.position;
         self.ledger.record(position, ended.verdict);
         if self.stuck.remove(&position) {
-            self.shared.control.stuck.fetch_sub(1, Relaxed);
-            tracing::warn!(worker = self.shared.settings.name, "a handler that was stuck has ended");
+            self.context.control.stuck.fetch_sub(1, Relaxed);
+            tracing::warn!(worker = self.context.settings.name, "a handler that was stuck has ended");
         }
-        if let Some(tenure) = self.tenures.get_mut(position) {
-            *tenure = None;
+        if let Some(stop_guard) = self.stop_guards.get_mut(position) {
+            *stop_guard = None;
         }
     }
 }
 
-impl Drop for Work {
+impl Drop for BatchRun {
     fn drop(&mut self) {
-        self.shared.known_runs.let_go(self.shared.identities(self.deliveries.messages()));
-        self.shared.control.stuck.fetch_sub(self.stuck.len(), Relaxed);
+        self.context.run_registry.release(self.context.identities(self.deliveries.messages()));
+        self.context.control.stuck.fetch_sub(self.stuck.len(), Relaxed);
     }
 }
 
-fn enter(shared: &Shared, key: String, tenures: &mut Vec<Option<Tenure>>) -> Place {
-    let (place, tenure) = shared.lanes.enter(key);
-    tenures.push(Some(tenure));
-    place
+fn enter(context: &Context, key: String, stop_guards: &mut Vec<Option<StopGuard>>) -> Ticket {
+    let (ticket, stop_guard) = context.lanes.enter(key);
+    stop_guards.push(Some(stop_guard));
+    ticket
 }

@@ -10,17 +10,17 @@ use tracing::{Instrument, Span};
 use crate::{
     contain::{contained, discard, panic_text},
     worker::{
-        dispatch::collector::{Complete, Joined, Member},
+        dispatch::collector::{CallMember, PendingCall, ReadyCall},
         handler::{
             Handler,
             batch::BatchHandler,
             delivery::Delivery,
             error::HandlerError,
             kind::HandlerKind,
-            outcome::{Called, Ended, HandlerOutcome},
+            outcome::{CallEnd, CallOutcome, HandlerOutcome},
         },
         observe::{event::Event, spans},
-        pipeline::context::Shared,
+        pipeline::context::Context,
     },
 };
 
@@ -40,23 +40,27 @@ type Answer = Result<Vec<Result<(), HandlerError>>, HandlerError>;
 
 /// Calls the handler for a message `now`, and ends it when `stop` or its own timeout says so.
 pub(crate) async fn single(
-    shared: &Shared,
+    context: &Context,
     handler: &dyn Handler,
     delivery: Delivery,
     now: Instant,
     stop: &CancellationToken,
-) -> Called {
-    shared.tell(&Event::Started { delivery: &delivery });
+) -> CallOutcome {
+    context.emit(&Event::Started { delivery: &delivery });
     let span = spans::process(&delivery);
-    let (ended, took) = timed(shared, || handler.handle(delivery), now, stop).instrument(span.clone()).await;
-    Called { ended: ended.map_or_else(|ended| ended, Ended::Answered), took, span }
+    let (ended, took) = timed(context, || handler.handle(delivery), now, stop).instrument(span.clone()).await;
+    CallOutcome { ended: ended.map_or_else(|ended| ended, CallEnd::Answered), took, span }
 }
 
 /// Takes part in a call of several messages. `None` when the handler was not called with this one: the lease ended, its batch
 /// was acknowledged, or too little time was left.
-pub(crate) async fn together(shared: &Arc<Shared>, delivery: &Delivery, mut joined: Joined) -> Option<Called> {
+pub(crate) async fn together(
+    context: &Arc<Context>,
+    delivery: &Delivery,
+    mut joined: PendingCall,
+) -> Option<CallOutcome> {
     let signals = delivery.signals();
-    let held_until = joined.linger_until.map(|until| until.min(delivery.deadline() - shared.call_budget()));
+    let held_until = joined.linger_until.map(|until| until.min(delivery.deadline() - context.call_budget()));
     let mut open = true;
     loop {
         tokio::select! {
@@ -74,9 +78,9 @@ pub(crate) async fn together(shared: &Arc<Shared>, delivery: &Delivery, mut join
                 }
                 open = false;
             }
-            () = held_enough(shared, held_until), if open => {
+            () = held_enough(context, held_until), if open => {
                 if let Some(complete) = joined.close() {
-                    begin(shared, complete);
+                    begin(context, complete);
                 }
                 open = false;
             }
@@ -85,60 +89,65 @@ pub(crate) async fn together(shared: &Arc<Shared>, delivery: &Delivery, mut join
 }
 
 /// Until a message has waited long enough for others; for ever where it waits for none in particular.
-async fn held_enough(shared: &Shared, until: Option<Instant>) {
+async fn held_enough(context: &Context, until: Option<Instant>) {
     let Some(until) = until else { return std::future::pending().await };
     tokio::select! {
         () = sleep_until(until) => {}
-        () = shared.control.stopping.cancelled() => {}
+        () = context.control.stopping.cancelled() => {}
     }
 }
 
 /// Begins a call of several messages, on a task of its own: it belongs to none of them.
-pub(crate) fn begin(shared: &Arc<Shared>, complete: Complete) {
-    let HandlerKind::Batch(handler) = &shared.handler else { return };
-    let Complete { mut members, stop } = complete;
+pub(crate) fn begin(context: &Arc<Context>, complete: ReadyCall) {
+    let HandlerKind::Batch(handler) = &context.handler else { return };
+    let ReadyCall { mut members, stop } = complete;
     // Those that are dropped here learn that they were not called.
     let now = Instant::now();
-    members.retain(|member| !member.answer.is_closed() && shared.has_time(&member.delivery, now));
+    members.retain(|member| !member.answer.is_closed() && context.has_time(&member.delivery, now));
     if members.is_empty() {
         return;
     }
-    let (shared, handler) = (shared.clone(), handler.clone());
-    tokio::spawn(async move { call_together(&shared, &*handler, members, &stop).await });
+    let (context, handler) = (context.clone(), handler.clone());
+    tokio::spawn(async move { call_together(&context, &*handler, members, &stop).await });
 }
 
-async fn call_together(shared: &Shared, handler: &dyn BatchHandler, members: Vec<Member>, stop: &CancellationToken) {
+async fn call_together(
+    context: &Context,
+    handler: &dyn BatchHandler,
+    members: Vec<CallMember>,
+    stop: &CancellationToken,
+) {
     let deliveries: Vec<Delivery> = members.iter().map(|member| member.delivery.clone()).collect();
     for delivery in &deliveries {
-        shared.tell(&Event::Started { delivery });
+        context.emit(&Event::Started { delivery });
     }
     let count = members.len();
-    let span = spans::process_batch(&shared.origin, count);
+    let span = spans::process_batch(&context.origin, count);
     deliveries.iter().for_each(|delivery| spans::link(&span, delivery));
     let call = || handler.handle_batch(deliveries);
-    let (ended, took) = timed(shared, call, Instant::now(), stop).instrument(span.clone()).await;
+    let (ended, took) = timed(context, call, Instant::now(), stop).instrument(span.clone()).await;
     let outcome = match &ended {
         Ok(Ok(_)) => HandlerOutcome::Done,
         Ok(Err(error)) => HandlerOutcome::Failed(error),
-        Err(ended) => ended.outcome(shared.control.interrupt.is_cancelled()),
+        Err(ended) => ended.outcome(context.control.interrupt.is_cancelled()),
     };
     spans::processed(&span, &outcome);
     let shares = shares(ended, count);
     for (member, ended) in members.into_iter().zip(shares) {
         // A run that is gone needs no answer.
-        let _ = member.answer.send(Called { ended, took, span: Span::none() });
+        let _ = member.answer.send(CallOutcome { ended, took, span: Span::none() });
     }
 }
 
 /// What the end of a call means for each of its messages.
-fn shares(ended: Result<Answer, Ended>, messages: usize) -> Vec<Ended> {
+fn shares(ended: Result<Answer, CallEnd>, messages: usize) -> Vec<CallEnd> {
     let whole = match ended {
-        Ok(Ok(verdicts)) if verdicts.len() == messages => return verdicts.into_iter().map(Ended::Answered).collect(),
+        Ok(Ok(verdicts)) if verdicts.len() == messages => return verdicts.into_iter().map(CallEnd::Answered).collect(),
         Ok(Ok(verdicts)) => {
             let error = WrongVerdicts { messages, verdicts: verdicts.len() };
-            Ended::Answered(Err(HandlerError::retry(error)))
+            CallEnd::Answered(Err(HandlerError::retry(error)))
         }
-        Ok(Err(error)) => Ended::Answered(Err(error)),
+        Ok(Err(error)) => CallEnd::Answered(Err(error)),
         Err(ended) => ended,
     };
     vec![whole; messages]
@@ -146,45 +155,45 @@ fn shares(ended: Result<Answer, Ended>, messages: usize) -> Vec<Ended> {
 
 /// Runs a call to its end: its own, a panic, `stop`, or the handler's timeout.
 async fn timed<'a, T>(
-    shared: &Shared,
+    context: &Context,
     begin: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send + 'a>>,
     started: Instant,
     stop: &CancellationToken,
-) -> (Result<T, Ended>, Duration) {
+) -> (Result<T, CallEnd>, Duration) {
     let ended = match contained(begin) {
         Ok(mut call) => {
-            let ended = until_ended(shared, AssertUnwindSafe(call.as_mut()).catch_unwind(), stop).await;
+            let ended = until_ended(context, AssertUnwindSafe(call.as_mut()).catch_unwind(), stop).await;
             // One that is stopped drops what it holds.
             discard(call);
             ended
         }
-        Err(panic) => Err(Ended::Panicked(panic)),
+        Err(panic) => Err(CallEnd::Panicked(panic)),
     };
     let took = started.elapsed();
-    shared.control.latency.record(took);
+    context.control.latency.record(took);
     (ended, took)
 }
 
 async fn until_ended<T>(
-    shared: &Shared,
+    context: &Context,
     mut call: impl Future<Output = Result<T, Box<dyn Any + Send>>> + Unpin,
     stop: &CancellationToken,
-) -> Result<T, Ended> {
+) -> Result<T, CallEnd> {
     let answered = match futures_util::poll!(&mut call) {
         // Without waiting there is nothing to listen to meanwhile.
         Poll::Ready(answer) => Some(answer),
-        Poll::Pending => unless_stopped(shared, call, stop).await,
+        Poll::Pending => unless_stopped(context, call, stop).await,
     };
     match answered {
-        Some(answer) => answer.map_err(|panic| Ended::Panicked(panic_text(panic))),
-        None => Err(Ended::Stopped),
+        Some(answer) => answer.map_err(|panic| CallEnd::Panicked(panic_text(panic))),
+        None => Err(CallEnd::Stopped),
     }
 }
 
 /// What a call comes to, unless `stop` or the handler's timeout ends it first.
-async fn unless_stopped<F: Future>(shared: &Shared, call: F, stop: &CancellationToken) -> Option<F::Output> {
+async fn unless_stopped<F: Future>(context: &Context, call: F, stop: &CancellationToken) -> Option<F::Output> {
     let timeout = async {
-        match shared.settings.handler_timeout {
+        match context.settings.handler_timeout {
             Some(timeout) => sleep(timeout).await,
             None => std::future::pending().await,
         }

@@ -11,16 +11,16 @@ use crate::{
         control::Control,
         dedup::{
             identity::Identity,
-            in_progress::KnownRuns,
+            in_progress::RunRegistry,
             passed_on::PassedOn,
-            redelivery::{Redeliveries, Redelivery},
+            redelivery::{Redelivery, RedeliveryLog},
         },
-        dispatch::{collector::Gathering, key_queues::Lanes},
-        failure::{FailurePolicy, exhausted::UsedUp, rejects::Rejects},
+        dispatch::{collector::Collector, key_queues::KeyedQueues},
+        failure::{FailurePolicy, exhausted::ExhaustedMessages, reject_pauses::RejectPauses},
         fetch::{
-            concurrency::{self, Pace},
-            pollers::Pollers,
-            polls::Polls,
+            concurrency::{self, PollConcurrency},
+            pollers::PollerCount,
+            polls::InFlightPolls,
             source::Source,
         },
         handler::{
@@ -29,7 +29,7 @@ use crate::{
             kind::HandlerKind,
         },
         isolation::{Isolation, Paths},
-        limit::ack_backlog::Acks,
+        limit::ack_backlog::AckBacklog,
         observe::{
             event::{Event, Observers},
             latency::Latency,
@@ -39,37 +39,37 @@ use crate::{
 };
 
 /// How long messages are remembered that come again: past the longest lease after which they can.
-const KEEP: Duration = Duration::from_secs(360);
+const REDELIVERY_WINDOW: Duration = Duration::from_secs(360);
 
 /// Handlers are quick when 99 of 100 take at most so long.
-const QUICK: Duration = Duration::from_millis(1);
+const QUICK_HANDLER_P99: Duration = Duration::from_millis(1);
 
 /// What the tasks of a running worker share.
-pub(crate) struct Shared {
+pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) control: Arc<Control>,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) handler: HandlerKind,
     /// Where the messages of all batches meet for a batch handler; `None` where each batch has a gathering of its own.
-    collector: Option<Arc<Gathering>>,
+    collector: Option<Arc<Collector>>,
     pub(crate) failure: FailurePolicy,
     pub(crate) observers: Observers,
     pub(crate) origin: Arc<Origin>,
     pub(crate) isolation: Isolation,
-    pub(crate) lanes: Lanes,
-    pub(crate) known_runs: KnownRuns,
+    pub(crate) lanes: KeyedQueues,
+    pub(crate) run_registry: RunRegistry,
     pub(crate) passed_on: PassedOn,
-    pub(crate) used_up: UsedUp,
-    pub(crate) redeliveries: Redeliveries,
-    pub(crate) rejects: Rejects,
-    pub(crate) acks: Acks,
+    pub(crate) exhausted_messages: ExhaustedMessages,
+    pub(crate) redelivery_log: RedeliveryLog,
+    pub(crate) reject_pauses: RejectPauses,
+    pub(crate) acks: AckBacklog,
     /// How long acknowledgements take: the round trip that leases keep free.
     pub(crate) ack_times: Latency,
     /// The number of polls to keep out, shared by the pollers.
-    pub(crate) pace: watch::Sender<Pace>,
-    pub(crate) pollers: Pollers,
+    pub(crate) poll_concurrency: watch::Sender<PollConcurrency>,
+    pub(crate) pollers: PollerCount,
     /// The polls in flight.
-    pub(crate) polls: Polls,
+    pub(crate) polls: InFlightPolls,
     pub(crate) batches: TaskTracker,
     /// As a FIFO queue needs it.
     pub(crate) one_batch_at_a_time: bool,
@@ -77,7 +77,7 @@ pub(crate) struct Shared {
     pub(crate) in_turn: bool,
 }
 
-impl Shared {
+impl Context {
     #[expect(clippy::too_many_arguments, reason = "the one place where a worker is put together")]
     pub(crate) fn new(
         settings: Settings,
@@ -90,19 +90,19 @@ impl Shared {
         one_batch_at_a_time: bool,
     ) -> Self {
         // Lanes keep the order in which batches arrive, so two polls must not race each other.
-        let in_turn = one_batch_at_a_time || settings.ordering.has_lanes();
+        let in_turn = one_batch_at_a_time || settings.ordering.has_keys();
         let collector = match settings.batching {
-            Some(Batching::Collected(limits)) if !settings.ordering.is_batch() => Some(Gathering::collected(limits)),
+            Some(Batching::Collected(limits)) if !settings.ordering.is_batch() => Some(Collector::collected(limits)),
             Some(_) | None => None,
         };
-        let alone = in_turn || settings.pollers == Some(1) || concurrency::most_polls(settings.concurrency) == 1;
+        let alone = in_turn || settings.pollers == Some(1) || concurrency::max_polls(settings.concurrency) == 1;
         Self {
-            acks: Acks::new(),
-            pace: watch::Sender::new(Pace::new(1)),
+            acks: AckBacklog::new(),
+            poll_concurrency: watch::Sender::new(PollConcurrency::new(1)),
             in_turn,
-            isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, lanes: settings.ordering.has_lanes() }),
-            redeliveries: Redeliveries::new(failure.queue.clone(), KEEP),
-            rejects: Rejects::new(),
+            isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, lanes: settings.ordering.has_keys() }),
+            redelivery_log: RedeliveryLog::new(failure.queue.clone(), REDELIVERY_WINDOW),
+            reject_pauses: RejectPauses::new(),
             settings,
             control,
             source,
@@ -111,27 +111,27 @@ impl Shared {
             failure,
             observers,
             origin,
-            lanes: Lanes::default(),
-            known_runs: KnownRuns::new(KEEP),
-            passed_on: PassedOn::new(KEEP),
-            used_up: UsedUp::new(),
+            lanes: KeyedQueues::default(),
+            run_registry: RunRegistry::new(REDELIVERY_WINDOW),
+            passed_on: PassedOn::new(REDELIVERY_WINDOW),
+            exhausted_messages: ExhaustedMessages::new(),
             ack_times: Latency::default(),
-            pollers: Pollers::default(),
-            polls: Polls::default(),
+            pollers: PollerCount::default(),
+            polls: InFlightPolls::default(),
             batches: TaskTracker::new(),
             one_batch_at_a_time,
         }
     }
 
     /// Tells the observers.
-    pub(crate) fn tell(&self, event: &Event<'_>) {
-        self.observers.tell(&self.origin, event);
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        self.observers.emit(&self.origin, event);
     }
 
     /// Says why a message came again, if it did.
     pub(crate) fn explain(&self, delivery: &Delivery) {
-        let identity = self.own(delivery.message());
-        let Some(reason) = self.redeliveries.explain(delivery.message(), identity.as_ref()) else { return };
+        let identity = self.identity(delivery.message());
+        let Some(reason) = self.redelivery_log.explain(delivery.message(), identity.as_ref()) else { return };
         tracing::info!(
             worker = self.settings.name,
             message = delivery.sequence(),
@@ -139,27 +139,27 @@ impl Shared {
             reason = reason.name(),
             "a message came again: {reason}"
         );
-        self.tell(&Event::Redelivered { delivery, reason });
+        self.emit(&Event::Redelivered { delivery, reason });
     }
 
     /// Notes why a message is going to come again.
-    pub(crate) fn expect(&self, delivery: &Delivery, reason: Redelivery) {
-        if let Some(identity) = self.own(delivery.message()) {
-            self.redeliveries.expect(identity, reason);
+    pub(crate) fn remember_reason(&self, delivery: &Delivery, reason: Redelivery) {
+        if let Some(identity) = self.identity(delivery.message()) {
+            self.redelivery_log.record(identity, reason);
         }
     }
 
     /// A message was not handed to its handler.
     pub(crate) fn skipped(&self, delivery: &Delivery) {
-        self.tell(&Event::Skipped { delivery });
-        self.expect(delivery, Redelivery::NotStarted);
+        self.emit(&Event::Skipped { delivery });
+        self.remember_reason(delivery, Redelivery::NotStarted);
     }
 
     /// A rejected message will be redelivered, for want of dead letters: warns now and then, and says how long that should wait.
     pub(crate) fn rejected_again(&self, delivery: &Delivery) -> Duration {
         let message = delivery.message();
-        let pause = self.rejects.rejected(self.own(message), message.attempt);
-        if let Some(messages) = self.rejects.tell() {
+        let pause = self.reject_pauses.record(self.identity(message), message.attempt);
+        if let Some(messages) = self.reject_pauses.due_warning() {
             tracing::warn!(
                 worker = self.settings.name,
                 messages,
@@ -206,16 +206,16 @@ impl Shared {
     /// others.
     pub(crate) fn has_quick_handlers(&self) -> bool {
         matches!(self.handler, HandlerKind::Single(_))
-            && !self.settings.ordering.has_lanes()
-            && self.p99().is_some_and(|p99| p99 <= QUICK)
+            && !self.settings.ordering.has_keys()
+            && self.p99().is_some_and(|p99| p99 <= QUICK_HANDLER_P99)
     }
 
     /// Where the `messages` of a consumed batch meet for their call; `None` when each has its own.
-    pub(crate) fn gathering(&self, messages: usize) -> Option<Arc<Gathering>> {
+    pub(crate) fn collector(&self, messages: usize) -> Option<Arc<Collector>> {
         match (&self.handler, &self.collector) {
             (HandlerKind::Single(_), _) => None,
             (HandlerKind::Batch(_), Some(collector)) => Some(collector.clone()),
-            (HandlerKind::Batch(_), None) => Some(Gathering::consumed(messages, self.settings.ordering.is_batch())),
+            (HandlerKind::Batch(_), None) => Some(Collector::consumed(messages, self.settings.ordering.is_batch())),
         }
     }
 
@@ -225,22 +225,22 @@ impl Shared {
     }
 
     /// What the work on a message is remembered by, where it may be.
-    pub(crate) fn identity(&self, message: &ReceivedMessage) -> Option<Identity> {
-        self.settings.remember.then(|| self.own(message)).flatten()
+    pub(crate) fn dedup_identity(&self, message: &ReceivedMessage) -> Option<Identity> {
+        self.settings.remember.then(|| self.identity(message)).flatten()
     }
 
     /// The same of the messages of a batch.
     pub(crate) fn identities(&self, messages: &[ReceivedMessage]) -> impl Iterator<Item = Identity> {
-        messages.iter().filter_map(|message| self.identity(message))
+        messages.iter().filter_map(|message| self.dedup_identity(message))
     }
 
     /// What tells a message from others.
-    pub(crate) fn own(&self, message: &ReceivedMessage) -> Option<Identity> {
+    pub(crate) fn identity(&self, message: &ReceivedMessage) -> Option<Identity> {
         Identity::of(message, self.settings.unique_attribute.as_deref())
     }
 
-    pub(crate) fn adjust_pace(&self, adjust: impl FnOnce(&mut Pace)) {
-        self.pace.send_if_modified(|pace| {
+    pub(crate) fn adjust_poll_concurrency(&self, adjust: impl FnOnce(&mut PollConcurrency)) {
+        self.poll_concurrency.send_if_modified(|pace| {
             let before = *pace;
             adjust(pace);
             *pace != before
@@ -248,14 +248,14 @@ impl Shared {
     }
 
     /// The most polls that may be out now.
-    pub(crate) fn most_polls(&self) -> usize {
-        let useful = || concurrency::most_polls(self.control.gate.max_messages());
+    pub(crate) fn max_polls(&self) -> usize {
+        let useful = || concurrency::max_polls(self.control.inflight.max_messages());
         if self.in_turn { 1 } else { self.settings.pollers.unwrap_or_else(useful) }
     }
 
     /// Waits while acknowledgements fall behind: fetching more would only make more of them late. Cancel-safe.
     pub(crate) async fn until_acknowledged(&self) {
-        self.acks.below(self.most_polls().max(8) * 2).await;
+        self.acks.below(self.max_polls().max(8) * 2).await;
     }
 
     /// Whether messages that come now are handed back: nothing is to be begun, and handing back costs no failure.

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     client::Error,
-    worker::{fetch::polls::Which, pipeline::context::Shared},
+    worker::{fetch::polls::PollScope, pipeline::context::Context},
 };
 
 /// How long the last polls may take to be ended once the grace period is over, or cut short.
@@ -19,31 +19,31 @@ const CUT_SHORT: Duration = Duration::from_secs(2);
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// Waits for the last polls, and lets what has begun finish, within the grace period. Says whether it did.
-pub(crate) async fn drain(shared: &Shared, pollers: JoinSet<Result<(), Error>>) -> bool {
+pub(crate) async fn drain(context: &Context, pollers: JoinSet<Result<(), Error>>) -> bool {
     let all = async {
-        wind_down(shared, pollers).await;
+        wind_down(context, pollers).await;
         // Not before: until then pollers hand batches on.
-        shared.batches.close();
-        shared.batches.wait().await;
+        context.batches.close();
+        context.batches.wait().await;
     };
     tokio::pin!(all);
     let finished = tokio::select! {
         biased;
         () = all.as_mut() => true,
-        () = shared.control.interrupt.cancelled() => false,
-        () = sleep(shared.settings.grace) => {
-            tracing::warn!(worker = shared.settings.name, grace = ?shared.settings.grace, "the grace period is over: running handlers are stopped");
+        () = context.control.interrupt.cancelled() => false,
+        () = sleep(context.settings.grace) => {
+            tracing::warn!(worker = context.settings.name, grace = ?context.settings.grace, "the grace period is over: running handlers are stopped");
             false
         }
     };
     if finished {
-        return !shared.control.interrupt.is_cancelled();
+        return !context.control.interrupt.is_cancelled();
     }
-    shared.control.interrupt.cancel();
+    context.control.interrupt.cancel();
     if timeout(FLUSH, all).await.is_err() {
         tracing::error!(
-            worker = shared.settings.name,
-            in_flight = shared.control.gate.in_flight(),
+            worker = context.settings.name,
+            in_flight = context.control.inflight.in_flight(),
             "gave up waiting for the last handlers and acknowledgements: what they hold comes again"
         );
     }
@@ -52,18 +52,18 @@ pub(crate) async fn drain(shared: &Shared, pollers: JoinSet<Result<(), Error>>) 
 
 /// Waits for the last polls of a worker that stops, and has the service end them. What they bring is handed on. Those that are not in
 /// when the grace period is over are given up, and told of.
-async fn wind_down(shared: &Shared, mut pollers: JoinSet<Result<(), Error>>) {
+async fn wind_down(context: &Context, mut pollers: JoinSet<Result<(), Error>>) {
     // Also where the service has refused the polls of one of them.
-    shared.control.stopping.cancel();
+    context.control.stopping.cancel();
     let are_in = async { while pollers.join_next().await.is_some() {} };
     let end = async {
-        shared.polls.end(&*shared.source, Which::All).await;
+        context.polls.end(&*context.source, PollScope::All).await;
         std::future::pending::<()>().await;
     };
     let over = async {
-        let grace = sleep(shared.settings.grace);
-        let _ = shared.control.interrupt.run_until_cancelled(grace).await;
-        if shared.source.extensions().end_poll() {
+        let grace = sleep(context.settings.grace);
+        let _ = context.control.interrupt.run_until_cancelled(grace).await;
+        if context.source.extensions().end_poll() {
             sleep(CUT_SHORT).await;
         }
     };
@@ -73,10 +73,10 @@ async fn wind_down(shared: &Shared, mut pollers: JoinSet<Result<(), Error>>) {
         () = end => {}
         () = over => {}
     }
-    let polls = shared.polls.count();
-    shared.control.tally.gave_up(polls);
+    let polls = context.polls.count();
+    context.control.counters.gave_up(polls);
     tracing::warn!(
-        worker = shared.settings.name,
+        worker = context.settings.name,
         polls,
         "polls were not answered within the grace period and are given up: messages that the service leased to them are redelivered \
          after their ack_wait, and count as failed"

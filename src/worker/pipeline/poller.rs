@@ -16,26 +16,26 @@ use crate::{
     retry::{RetryPolicy, Schedule},
     worker::{
         fetch::{
-            concurrency::{Pace, batch_size},
-            polls::{InFlight, Which},
-            rate_limit::Places,
+            concurrency::{PollConcurrency, batch_size},
+            polls::{InFlightPoll, PollScope},
+            rate_limit::Tokens,
         },
-        isolation::{Pass, quarantine::Trace},
+        isolation::{IsolationPermit, quarantine::MessageTrace},
         limit::inflight::Reservation,
         observe::{event::Event, spans},
         pipeline::{
-            batch::{self, Batch},
-            context::Shared,
+            batch::{self, ConsumedBatch},
+            context::Context,
         },
         settings::values::MaxMessages,
-        settlement::lease::{Begin, Lease},
+        settlement::lease::{Lease, LeaseBegin},
     },
 };
 
 /// How long the polls beside the first wait: they leave soon when the queue has run dry.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// For how long errors that will not go away by themselves are put up with, once polls have worked.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_OUTAGE: Duration = Duration::from_secs(60);
 
 /// The first pause after the user was refused, of which a fifth is jitter, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
@@ -46,55 +46,55 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 ///
 /// # Errors
 /// When the service refuses the polls for good: the credentials, the queue or the group are wrong.
-pub(crate) async fn supervise(shared: &Arc<Shared>) -> (Result<(), Error>, JoinSet<Result<(), Error>>) {
+pub(crate) async fn supervise(context: &Arc<Context>) -> (Result<(), Error>, JoinSet<Result<(), Error>>) {
     let mut pollers = JoinSet::new();
     let ended = tokio::select! {
         biased;
-        ended = keep_polling(shared, &mut pollers) => ended,
-        never = end_while_held(shared) => match never {},
+        ended = keep_polling(context, &mut pollers) => ended,
+        never = end_while_held(context) => match never {},
     };
     (ended, pollers)
 }
 
-async fn end_while_held(shared: &Shared) -> Infallible {
+async fn end_while_held(context: &Context) -> Infallible {
     loop {
-        shared.control.until_held(true).await;
-        shared.polls.end(&*shared.source, Which::All).await;
-        shared.control.until_held(false).await;
+        context.control.until_held(true).await;
+        context.polls.end(&*context.source, PollScope::All).await;
+        context.control.until_held(false).await;
     }
 }
 
-async fn keep_polling(shared: &Arc<Shared>, pollers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
-    let mut pace = shared.pace.subscribe();
+async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
+    let mut poll_concurrency = context.poll_concurrency.subscribe();
     // The one that waits long when the queue is empty.
     let mut first: Option<Id> = None;
     let mut deaths = Deaths::default();
     loop {
-        while first.is_none() || pollers.len() < pace.borrow_and_update().polls() {
-            let poller = Poller::new(shared.clone(), first.is_none());
+        while first.is_none() || pollers.len() < poll_concurrency.borrow_and_update().polls() {
+            let poller = Poller::new(context.clone(), first.is_none());
             let started = pollers.spawn(poller.run()).id();
-            tracing::trace!(worker = shared.settings.name, poller = %started, "a poller starts");
+            tracing::trace!(worker = context.settings.name, poller = %started, "a poller starts");
             first.get_or_insert(started);
-            shared.pollers.set(pollers.len());
+            context.pollers.set(pollers.len());
         }
         tokio::select! {
             biased;
-            () = shared.control.stopping.cancelled() => return Ok(()),
+            () = context.control.stopping.cancelled() => return Ok(()),
             Some(ended) = pollers.join_next_with_id() => match ended {
                 Ok((_, answer)) => answer?,
                 Err(panic) => {
                     first = first.filter(|first| *first != panic.id());
-                    shared.pollers.set(pollers.len());
-                    let _trying = shared.control.health.trying();
+                    context.pollers.set(pollers.len());
+                    let _trying = context.control.health.trying();
                     let pause = deaths.pause(Instant::now());
-                    tracing::error!(worker = shared.settings.name, %panic, ?pause, "a poller died: it is started again");
+                    tracing::error!(worker = context.settings.name, %panic, ?pause, "a poller died: it is started again");
                     tokio::select! {
-                        () = shared.control.stopping.cancelled() => return Ok(()),
+                        () = context.control.stopping.cancelled() => return Ok(()),
                         () = sleep(pause) => {}
                     }
                 }
             },
-            _ = pace.changed() => {}
+            _ = poll_concurrency.changed() => {}
         }
     }
 }
@@ -105,9 +105,9 @@ struct Deaths(Option<(Instant, Schedule)>);
 
 impl Deaths {
     fn pause(&mut self, now: Instant) -> Duration {
-        let before = self.0.take().filter(|(last, _)| now - *last < PATIENCE);
+        let before = self.0.take().filter(|(last, _)| now - *last < MAX_OUTAGE);
         let mut schedule = before.map_or_else(endless, |(_, schedule)| schedule);
-        let pause = schedule.next_delay().unwrap_or(PATIENCE);
+        let pause = schedule.next_delay().unwrap_or(MAX_OUTAGE);
         self.0 = Some((now, schedule));
         pause
     }
@@ -119,7 +119,7 @@ fn endless() -> Schedule {
 
 /// One loop of polls.
 struct Poller {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     /// The one that stays when the queue is empty.
     first: bool,
     backoff: Schedule,
@@ -134,9 +134,9 @@ struct Poller {
 }
 
 impl Poller {
-    fn new(shared: Arc<Shared>, first: bool) -> Self {
+    fn new(context: Arc<Context>, first: bool) -> Self {
         Self {
-            shared,
+            context,
             first,
             backoff: endless(),
             found_empty: false,
@@ -148,24 +148,24 @@ impl Poller {
 
     /// Polls until there are too many pollers, or the service refuses for good.
     async fn run(mut self) -> Result<(), Error> {
-        let shared = self.shared.clone();
+        let context = self.context.clone();
         // A stop ends whatever a poller waits for, but not its poll.
-        while let Some((allowed, mut room, pass)) =
-            shared.control.stopping.run_until_cancelled(self.allowed(&shared)).await
+        while let Some((allowed, mut reservation, permit)) =
+            context.control.stopping.run_until_cancelled(self.allowed(&context)).await
         {
-            let poll = shared.polls.begin(pass.is_waited_for());
+            let poll = context.polls.begin(permit.is_waited_for());
             // Asked here and not before: it may have waited for room until long after the queue ran dry, or fetching was paused. And
             // only once the poll can be ended, so that none goes out unseen.
-            let leaves = !self.first && shared.pollers.leave(shared.pace.borrow().polls());
-            let asks = if leaves || shared.control.is_held() { 0 } else { pass.want() };
+            let leaves = !self.first && context.pollers.leave(context.poll_concurrency.borrow().polls());
+            let asks = if leaves || context.control.is_held() { 0 } else { permit.want() };
             let (asked, spare) = allowed.split(asks);
-            shared.control.rate_limit.give_back(spare);
+            context.control.rate_limit.give_back(spare);
             match asks {
                 0 if leaves => return Ok(()),
                 0 => {}
                 _ => {
-                    room.shrink(asks);
-                    self.poll(room, pass, poll, asked).await?;
+                    reservation.shrink(asks);
+                    self.poll(reservation, permit, poll, asked).await?;
                 }
             }
         }
@@ -173,16 +173,16 @@ impl Poller {
     }
 
     /// Waits until a poll may go out: what the rate allows, room, and the pass of the isolation.
-    async fn allowed<'a>(&self, shared: &'a Shared) -> (Places, Reservation, Pass<'a>) {
+    async fn allowed<'a>(&self, context: &'a Context) -> (Tokens, Reservation, IsolationPermit<'a>) {
         loop {
-            shared.until_running().await;
-            shared.until_acknowledged().await;
+            context.until_running().await;
+            context.until_acknowledged().await;
             // Taken first: it may be waited for long, and places are for those that can use them.
-            let allowed = shared.control.rate_limit.take(self.want()).await;
-            let (room, pass) = admitted(shared, allowed.count).await;
+            let allowed = context.control.rate_limit.take(self.want()).await;
+            let (reservation, permit) = admitted(context, allowed.count).await;
             // Room may have been waited for since long before the rate was changed.
-            if shared.control.rate_limit.allows(allowed) {
-                return (allowed, room, pass);
+            if context.control.rate_limit.allows(allowed) {
+                return (allowed, reservation, permit);
             }
         }
     }
@@ -190,49 +190,49 @@ impl Poller {
     fn want(&self) -> usize {
         // While anything is in flight, a poll that waits on an empty queue must not be one that a failing acknowledgement waits for.
         // Under a ceiling nobody else may have to wait for its places either: one that waits long asks for the one that it is sure of.
-        let shares = self.shared.control.gate.is_shared();
-        if self.shared.isolation.has_suspects() || (self.found_empty && (shares || !self.shared.batches.is_empty())) {
+        let shares = self.context.control.inflight.is_shared();
+        if self.context.isolation.has_suspects() || (self.found_empty && (shares || !self.context.batches.is_empty())) {
             return 1;
         }
-        let size = match self.shared.control.max_messages() {
+        let size = match self.context.control.max_messages() {
             MaxMessages::Fixed(count) => count,
-            MaxMessages::Auto => batch_size(self.shared.control.latency.quantiles()),
+            MaxMessages::Auto => batch_size(self.context.control.latency.quantiles()),
         };
         size.clamp(1, MAX_MESSAGES)
     }
 
     /// Whether the poll may wait as long as the settings say: nobody may have to wait for it.
-    fn may_wait_long(&self, pass: &Pass<'_>) -> bool {
-        let shared = &self.shared;
-        let lone = shared.batches.is_empty() && !shared.control.gate.is_shared();
+    fn may_wait_long(&self, permit: &IsolationPermit<'_>) -> bool {
+        let context = &self.context;
+        let lone = context.batches.is_empty() && !context.control.inflight.is_shared();
         // Another poller can bring a message that fails, and then the poll has to be in soon.
-        let can_be_ended = shared.source.extensions().end_poll() || shared.pollers.running() <= 1;
+        let can_be_ended = context.source.extensions().end_poll() || context.pollers.running() <= 1;
         // The answer to the poll that tries a refused key again is what everybody waits for.
-        self.first && !self.kept_out && (!pass.is_waited_for() || (lone && can_be_ended))
+        self.first && !self.kept_out && (!permit.is_waited_for() || (lone && can_be_ended))
     }
 
     async fn poll(
         &mut self,
-        room: Reservation,
-        pass: Pass<'_>,
-        poll: InFlight<'_>,
-        places: Places,
+        reservation: Reservation,
+        permit: IsolationPermit<'_>,
+        poll: InFlightPoll<'_>,
+        tokens: Tokens,
     ) -> Result<(), Error> {
-        let shared = self.shared.clone();
-        let asked = room.messages();
-        let wait = if self.may_wait_long(&pass) {
-            shared.settings.poll_wait
+        let context = self.context.clone();
+        let asked = reservation.messages();
+        let wait = if self.may_wait_long(&permit) {
+            context.settings.poll_wait
         } else {
-            SHORT_WAIT.min(shared.settings.poll_wait)
+            SHORT_WAIT.min(context.settings.poll_wait)
         };
-        let ack_wait = shared.ack_wait();
-        let trying = shared.control.health.trying();
+        let ack_wait = context.ack_wait();
+        let trying = context.control.health.trying();
         let sent = Instant::now();
-        let span = spans::receive(&shared.origin);
-        let answer = shared.source.receive(asked, wait, ack_wait, &poll.id).instrument(span.clone()).await;
+        let span = spans::receive(&context.origin);
+        let answer = context.source.receive(asked, wait, ack_wait, &poll.id).instrument(span.clone()).await;
         drop(poll);
         let came = answer.as_ref().map_or(0, |batch| batch.messages.len());
-        shared.control.rate_limit.give_back(places.split(came).1);
+        context.control.rate_limit.give_back(tokens.split(came).1);
         let took = sent.elapsed();
         match answer {
             Ok(Consumed { messages, sent, waited }) => {
@@ -243,24 +243,25 @@ impl Poller {
                 self.refused_since = None;
                 self.pauses.reset();
                 self.kept_out = false;
-                shared.control.health.polled();
-                shared.control.works();
-                let alone = shared.one_batch_at_a_time || (pass.is_narrow() && shared.settings.ordering.has_lanes());
-                let narrow = pass.is_narrow();
-                pass.answered(&messages.iter().map(Trace::of).collect::<Vec<_>>());
-                let most = shared.most_polls();
-                shared.adjust_pace(|pace| {
-                    pace.allow(most);
-                    pace.answered(came, asked, took);
+                context.control.health.polled();
+                context.control.works();
+                let alone =
+                    context.one_batch_at_a_time || (permit.is_for_suspects() && context.settings.ordering.has_keys());
+                let narrow = permit.is_for_suspects();
+                permit.answered(&messages.iter().map(MessageTrace::of).collect::<Vec<_>>());
+                let most = context.max_polls();
+                context.adjust_poll_concurrency(|concurrency| {
+                    concurrency.allow(most);
+                    concurrency.answered(came, asked, took);
                 });
-                let lease = Lease::new(Begin { sent, waited }, Instant::now(), ack_wait, shared.round_trip());
-                shared.tell(&received(&messages, took));
-                self.take(messages, room, lease, narrow, alone).await;
+                let lease = Lease::new(LeaseBegin { sent, waited }, Instant::now(), ack_wait, context.round_trip());
+                context.emit(&received(&messages, took));
+                self.take(messages, reservation, lease, narrow, alone).await;
                 Ok(())
             }
             Err(error) => {
                 spans::refused(&span, &error);
-                drop((room, pass));
+                drop((reservation, permit));
                 self.failed(error).await
             }
         }
@@ -268,48 +269,55 @@ impl Poller {
 
     /// Hands a batch on. One that has to be `alone` is waited for before anything else is fetched: on a FIFO queue, and where
     /// there are lanes after a failure, so that nobody is turned away behind a message that may fail again.
-    async fn take(&self, messages: Vec<ReceivedMessage>, room: Reservation, lease: Lease, suspect: bool, alone: bool) {
-        let shared = &self.shared;
+    async fn take(
+        &self,
+        messages: Vec<ReceivedMessage>,
+        reservation: Reservation,
+        lease: Lease,
+        suspect: bool,
+        alone: bool,
+    ) {
+        let context = &self.context;
         if messages.is_empty() {
             return;
         }
-        let permits = room.into_permits(messages.iter().map(|message| message.body.len()));
-        let batch = Batch { messages, permits, lease, suspect };
-        if shared.hands_back() {
-            shared.batches.spawn(batch::hand_back(shared.clone(), batch));
+        let permits = reservation.into_permits(messages.iter().map(|message| message.body.len()));
+        let batch = ConsumedBatch { messages, permits, lease, suspect };
+        if context.hands_back() {
+            context.batches.spawn(batch::hand_back(context.clone(), batch));
             return;
         }
-        let work = shared.batches.spawn(batch::run(shared.clone(), batch));
+        let work = context.batches.spawn(batch::run(context.clone(), batch));
         if alone {
-            let _ = shared.control.stopping.run_until_cancelled(work).await;
+            let _ = context.control.stopping.run_until_cancelled(work).await;
         }
     }
 
     /// Waits before the next poll, or gives up.
     async fn failed(&mut self, error: Error) -> Result<(), Error> {
-        let shared = self.shared.clone();
-        shared.adjust_pace(Pace::failed);
-        self.kept_out = is_waited_out(&error, shared.control.health.has_polled());
+        let context = self.context.clone();
+        context.adjust_poll_concurrency(PollConcurrency::failed);
+        self.kept_out = is_waited_out(&error, context.control.health.has_polled());
         if self.kept_out {
-            shared.control.health.refused(&error);
+            context.control.health.refused(&error);
         } else if error.is_not_found() && error.code().is_some() {
             // Deleted, perhaps created again under the same name: whoever runs the worker looks.
-            shared.tell(&Event::PollFailed { error: &error, retry_in: Duration::ZERO });
+            context.emit(&Event::PollFailed { error: &error, retry_in: Duration::ZERO });
             return Err(error);
         } else if !error.is_retryable() {
             let since = *self.refused_since.get_or_insert_with(Instant::now);
-            if error.is_auth() || !shared.control.health.has_polled() || since.elapsed() >= PATIENCE {
+            if error.is_auth() || !context.control.health.has_polled() || since.elapsed() >= MAX_OUTAGE {
                 return Err(error);
             }
         }
         let delay = match self.kept_out && !error.is_retryable() {
             true => self.pauses.next_delay().unwrap_or(LONGEST_PAUSE),
-            false => self.backoff.next_delay().unwrap_or(PATIENCE),
+            false => self.backoff.next_delay().unwrap_or(MAX_OUTAGE),
         };
         let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
-        tracing::warn!(worker = shared.settings.name, %error, ?retry_in, "a poll failed");
-        shared.tell(&Event::PollFailed { error: &error, retry_in });
-        let _ = shared.control.stopping.run_until_cancelled(sleep(retry_in)).await;
+        tracing::warn!(worker = context.settings.name, %error, ?retry_in, "a poll failed");
+        context.emit(&Event::PollFailed { error: &error, retry_in });
+        let _ = context.control.stopping.run_until_cancelled(sleep(retry_in)).await;
         Ok(())
     }
 }
@@ -330,18 +338,18 @@ fn pauses() -> Schedule {
 }
 
 /// Room, and the permission to use it. Under a ceiling nothing is held while the permission is waited for: others can use it.
-async fn admitted(shared: &Shared, want: usize) -> (Reservation, Pass<'_>) {
+async fn admitted(context: &Context, want: usize) -> (Reservation, IsolationPermit<'_>) {
     loop {
-        let room = shared.control.gate.reserve(want).await;
-        if !shared.control.gate.is_shared() {
-            let pass = shared.isolation.admit(room.messages()).await;
-            return (room, pass);
+        let reservation = context.control.inflight.reserve(want).await;
+        if !context.control.inflight.is_shared() {
+            let permit = context.isolation.admit(reservation.messages()).await;
+            return (reservation, permit);
         }
-        if let Some(pass) = shared.isolation.admit(room.messages()).now_or_never() {
-            return (room, pass);
+        if let Some(permit) = context.isolation.admit(reservation.messages()).now_or_never() {
+            return (reservation, permit);
         }
-        drop(room);
-        drop(shared.isolation.admit(1).await);
+        drop(reservation);
+        drop(context.isolation.admit(1).await);
     }
 }
 

@@ -11,22 +11,22 @@ use crate::{
     message::FailureReport,
     worker::{
         dedup::{
-            in_progress::KnownRun,
+            in_progress::ActiveRun,
             redelivery::{self, Redelivery},
         },
         dispatch::{
-            collector::Seat,
-            key_queues::{Head, Place},
+            collector::Slot,
+            key_queues::{KeyGuard, Ticket},
         },
-        failure::Resolved,
+        failure::Resolution,
         handler::{
             delivery::{Delivery, Failure, Signals},
             error::{FailureKind, HandlerError},
             kind::HandlerKind,
-            outcome::{Called, Ended, HandlerOutcome},
+            outcome::{CallEnd, CallOutcome, HandlerOutcome},
         },
         observe::{event::Event, spans},
-        pipeline::{call, context::Shared},
+        pipeline::{call, context::Context},
         settlement::ledger::Verdict,
     },
 };
@@ -36,134 +36,142 @@ use crate::{
 pub(crate) struct Job {
     pub(crate) delivery: Delivery,
     /// Its place in its lane, where there are lanes, until its run begins.
-    pub(crate) place: Option<Place>,
+    pub(crate) ticket: Option<Ticket>,
     /// Its seat in a call of several messages, where those are handled together.
-    pub(crate) seat: Option<Seat>,
+    pub(crate) slot: Option<Slot>,
     /// It may be what brings calls down, so it gets one of its own.
     pub(crate) alone: bool,
 }
 
 /// Runs one message: done when the handler has ended and its copy, if any, was sent.
-pub(crate) async fn run(shared: &Arc<Shared>, mut job: Job) -> Verdict {
-    let contained = AssertUnwindSafe(verdict(shared, &mut job)).catch_unwind().await;
-    let verdict = contained.unwrap_or_else(|panic| panicked(shared, &job.delivery, panic));
+pub(crate) async fn run(context: &Arc<Context>, mut job: Job) -> Verdict {
+    let contained = AssertUnwindSafe(verdict(context, &mut job)).catch_unwind().await;
+    let verdict = contained.unwrap_or_else(|panic| panicked(context, &job.delivery, panic));
     // Whatever kept it from joining, the others of its call need not wait for it.
-    if let Some(complete) = job.seat.as_mut().and_then(|seat| seat.leave(verdict == Verdict::Done)) {
-        call::begin(shared, complete);
+    if let Some(complete) = job.slot.as_mut().and_then(|slot| slot.leave(verdict == Verdict::Done)) {
+        call::begin(context, complete);
     }
     verdict
 }
 
 /// A run that panicked outside of its handler has failed.
-fn panicked(shared: &Shared, delivery: &Delivery, panic: Box<dyn Any + Send>) -> Verdict {
-    let (worker, panic) = (shared.settings.name.as_str(), panic_text(panic));
+fn panicked(context: &Context, delivery: &Delivery, panic: Box<dyn Any + Send>) -> Verdict {
+    let (worker, panic) = (context.settings.name.as_str(), panic_text(panic));
     tracing::error!(worker, panic, "the run of a message panicked outside of its handler: it counts as failed");
-    shared.expect(delivery, Redelivery::Panicked);
+    context.remember_reason(delivery, Redelivery::Panicked);
     Verdict::Failed
 }
 
-async fn verdict(shared: &Arc<Shared>, job: &mut Job) -> Verdict {
-    let head = match job.place.take() {
+async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
+    let key_guard = match job.ticket.take() {
         None => None,
-        Some(place) => match aside(shared, &mut job.seat, turn(place, job.delivery.signals())).await {
-            Some(head) => Some(head),
-            None => {
-                shared.skipped(&job.delivery);
-                return Verdict::NotStarted;
+        Some(ticket) => {
+            match while_others_proceed(context, &mut job.slot, turn(ticket, job.delivery.signals())).await {
+                Some(key_guard) => Some(key_guard),
+                None => {
+                    context.skipped(&job.delivery);
+                    return Verdict::NotStarted;
+                }
             }
-        },
+        }
     };
-    let begun = match begin_at_once(shared, &job.delivery) {
+    let begun = match begin_at_once(context, &job.delivery) {
         Some(begun) => begun,
-        None => aside(shared, &mut job.seat, begin(shared, &job.delivery)).await,
+        None => while_others_proceed(context, &mut job.slot, begin(context, &job.delivery)).await,
     };
     let begun = match begun {
-        Begun::Known(run) => Some(run),
-        Begun::Unknown => None,
-        Begun::Succeeded => {
-            shared.tell(&Event::Remembered { delivery: &job.delivery });
-            if let Some(head) = head {
-                head.done();
+        RunStart::Known(run) => Some(run),
+        RunStart::Unknown => None,
+        RunStart::Succeeded => {
+            context.emit(&Event::Remembered { delivery: &job.delivery });
+            if let Some(key_guard) = key_guard {
+                key_guard.done();
             }
             return Verdict::Done;
         }
-        Begun::GivenUp => {
-            shared.skipped(&job.delivery);
+        RunStart::GivenUp => {
+            context.skipped(&job.delivery);
             return Verdict::NotStarted;
         }
     };
-    if let Some(report) = shared.used_up.recall(job.delivery.message()) {
-        return fail_again(shared, &job.delivery, report);
+    if let Some(report) = context.exhausted_messages.recall(job.delivery.message()) {
+        return fail_again(context, &job.delivery, report);
     }
-    let Some(called) = call(shared, job).await else {
-        shared.skipped(&job.delivery);
+    let Some(called) = call(context, job).await else {
+        context.skipped(&job.delivery);
         return Verdict::NotStarted;
     };
     let handled = called.ended.is_success();
-    let verdict = settle(shared, &job.delivery, called).await;
+    let verdict = settle(context, &job.delivery, called).await;
     if let (Some(run), Verdict::Done) = (begun, verdict) {
-        match handled || shared.settings.unique_attribute.is_none() {
+        match handled || context.settings.unique_attribute.is_none() {
             true => run.succeeded(),
             // Before the run ends: a redelivery may wait for that.
-            false => shared.passed_on.note(job.delivery.message()),
+            false => context.passed_on.record(job.delivery.message()),
         }
     }
-    if let (Some(head), true) = (head, verdict.settles()) {
-        head.done();
+    if let (Some(key_guard), true) = (key_guard, verdict.settles()) {
+        key_guard.done();
     }
     verdict
 }
 
 /// Waits for something while the others of a shared call go on without this message, where they may.
-async fn aside<T>(shared: &Arc<Shared>, seat: &mut Option<Seat>, waiting: impl Future<Output = T>) -> T {
+async fn while_others_proceed<T>(
+    context: &Arc<Context>,
+    slot: &mut Option<Slot>,
+    waiting: impl Future<Output = T>,
+) -> T {
     tokio::pin!(waiting);
     if let Poll::Ready(ready) = futures_util::poll!(&mut waiting) {
         return ready;
     }
-    if let Some(complete) = seat.as_mut().and_then(Seat::step_aside) {
-        call::begin(shared, complete);
+    if let Some(complete) = slot.as_mut().and_then(Slot::step_aside) {
+        call::begin(context, complete);
     }
     waiting.await
 }
 
 /// Has the handler called, if there is enough time left. Asked last: waiting for the lane, or for an earlier run, may have used
 /// up the lease.
-async fn call(shared: &Arc<Shared>, job: &mut Job) -> Option<Called> {
+async fn call(context: &Arc<Context>, job: &mut Job) -> Option<CallOutcome> {
     let signals = job.delivery.signals();
     let now = Instant::now();
-    if signals.stop.is_cancelled() || !shared.has_time(&job.delivery, now) {
+    if signals.stop.is_cancelled() || !context.has_time(&job.delivery, now) {
         return None;
     }
     if let Some(reason) = job.delivery.undecodable() {
-        let ended = Ended::Answered(Err(HandlerError::undecodable(format!("the message cannot be read: {reason}"))));
-        return Some(Called { ended, took: Duration::ZERO, span: Span::none() });
+        let ended = CallEnd::Answered(Err(HandlerError::undecodable(format!("the message cannot be read: {reason}"))));
+        return Some(CallOutcome { ended, took: Duration::ZERO, span: Span::none() });
     }
     let delivery = job.delivery.clone();
-    match (&shared.handler, &mut job.seat) {
-        (HandlerKind::Batch(_), Some(seat)) => {
-            let (joined, complete) = if job.alone { seat.alone(delivery) } else { seat.join(delivery) };
-            complete.into_iter().for_each(|complete| call::begin(shared, complete));
-            call::together(shared, &job.delivery, joined).await
+    match (&context.handler, &mut job.slot) {
+        (HandlerKind::Batch(_), Some(slot)) => {
+            let (joined, complete) = if job.alone { slot.alone(delivery) } else { slot.join(delivery) };
+            complete.into_iter().for_each(|complete| call::begin(context, complete));
+            call::together(context, &job.delivery, joined).await
         }
         (HandlerKind::Batch(_), None) => None,
-        (HandlerKind::Single(handler), _) => Some(call::single(shared, &**handler, delivery, now, &signals.stop).await),
+        (HandlerKind::Single(handler), _) => {
+            Some(call::single(context, &**handler, delivery, now, &signals.stop).await)
+        }
     }
 }
 
 /// Waits for the head of the lane. A message that gives up waiting stops its lane as a failed one does.
-async fn turn(place: Place, signals: &Signals) -> Option<Head> {
+async fn turn(ticket: Ticket, signals: &Signals) -> Option<KeyGuard> {
     tokio::select! {
         biased;
         () = signals.stop.cancelled() => None,
         () = signals.settled.cancelled() => None,
-        head = place.turn() => head,
+        key_guard = ticket.turn() => key_guard,
     }
 }
 
 /// How the run of a message begins.
-enum Begun<'a> {
+enum RunStart<'a> {
     /// It is the one run of its message.
-    Known(KnownRun<'a>),
+    Known(ActiveRun<'a>),
     /// Nothing tells its message from others.
     Unknown,
     /// The handler has succeeded with it before, or it was passed on.
@@ -173,43 +181,43 @@ enum Begun<'a> {
 }
 
 /// Begins the run of a message. `None` while one of it is still going on; nearly always there is none.
-fn begin_at_once<'a>(shared: &'a Shared, delivery: &Delivery) -> Option<Begun<'a>> {
-    let Some(identity) = shared.identity(delivery.message()) else { return Some(Begun::Unknown) };
+fn begin_at_once<'a>(context: &'a Context, delivery: &Delivery) -> Option<RunStart<'a>> {
+    let Some(identity) = context.dedup_identity(delivery.message()) else { return Some(RunStart::Unknown) };
     let signals = delivery.signals();
     if signals.settled.is_cancelled() || signals.stop.is_cancelled() {
-        return Some(Begun::GivenUp);
+        return Some(RunStart::GivenUp);
     }
-    let begun = shared.known_runs.begin_at_once(identity, delivery.batch()).ok()?;
-    Some(unless_passed_on(shared, delivery, begun))
+    let begun = context.run_registry.begin_at_once(identity, delivery.batch()).ok()?;
+    Some(unless_passed_on(context, delivery, begun))
 }
 
 /// The same, waiting for the run that is going on.
-async fn begin<'a>(shared: &'a Shared, delivery: &Delivery) -> Begun<'a> {
-    let Some(identity) = shared.identity(delivery.message()) else { return Begun::Unknown };
+async fn begin<'a>(context: &'a Context, delivery: &Delivery) -> RunStart<'a> {
+    let Some(identity) = context.dedup_identity(delivery.message()) else { return RunStart::Unknown };
     let signals = delivery.signals();
     tokio::select! {
         biased;
-        () = signals.settled.cancelled() => Begun::GivenUp,
-        () = signals.stop.cancelled() => Begun::GivenUp,
-        run = shared.known_runs.begin(identity, delivery.batch()) => unless_passed_on(shared, delivery, run),
+        () = signals.settled.cancelled() => RunStart::GivenUp,
+        () = signals.stop.cancelled() => RunStart::GivenUp,
+        run = context.run_registry.begin(identity, delivery.batch()) => unless_passed_on(context, delivery, run),
     }
 }
 
 /// A message that was passed on needs no run, either.
-fn unless_passed_on<'a>(shared: &Shared, delivery: &Delivery, run: Option<KnownRun<'a>>) -> Begun<'a> {
-    let may_be = shared.settings.unique_attribute.is_some();
-    let run = run.filter(|_| !(may_be && shared.passed_on.contains(delivery.message())));
-    run.map_or(Begun::Succeeded, Begun::Known)
+fn unless_passed_on<'a>(context: &Context, delivery: &Delivery, run: Option<ActiveRun<'a>>) -> RunStart<'a> {
+    let may_be = context.settings.unique_attribute.is_some();
+    let run = run.filter(|_| !(may_be && context.passed_on.contains(delivery.message())));
+    run.map_or(RunStart::Succeeded, RunStart::Known)
 }
 
-async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span }: Called) -> Verdict {
-    let outcome = ended.outcome(shared.control.interrupt.is_cancelled());
+async fn settle(context: &Context, delivery: &Delivery, CallOutcome { ended, took, span }: CallOutcome) -> Verdict {
+    let outcome = ended.outcome(context.control.interrupt.is_cancelled());
     spans::processed(&span, &outcome);
-    span.in_scope(|| log(shared, &outcome, took));
-    shared.tell(&Event::Handled { delivery, outcome, took });
+    span.in_scope(|| log(context, &outcome, took));
+    context.emit(&Event::Handled { delivery, outcome, took });
     let verdict = match outcome {
         HandlerOutcome::Done => Verdict::Done,
-        _ => resolve(shared, delivery, &outcome).await,
+        _ => resolve(context, delivery, &outcome).await,
     };
     let reason = match (verdict, &outcome) {
         (Verdict::Failed, outcome) => redelivery::reason(outcome),
@@ -218,41 +226,41 @@ async fn settle(shared: &Shared, delivery: &Delivery, Called { ended, took, span
         _ => None,
     };
     if let Some(reason) = reason {
-        shared.expect(delivery, reason);
+        context.remember_reason(delivery, reason);
     }
     verdict
 }
 
 /// Carries out what the policy says of a message that was not done, and notes why it was not for the acknowledgement.
-async fn resolve(shared: &Shared, delivery: &Delivery, outcome: &HandlerOutcome<'_>) -> Verdict {
-    let resolved = shared.failure.resolve(delivery.message(), outcome).await;
-    note(shared, delivery, resolved)
+async fn resolve(context: &Context, delivery: &Delivery, outcome: &HandlerOutcome<'_>) -> Verdict {
+    let resolved = context.failure.resolve(delivery.message(), outcome).await;
+    record_resolution(context, delivery, resolved)
 }
 
 /// A message whose last attempt has failed before: it is not run once more.
-fn fail_again(shared: &Shared, delivery: &Delivery, report: FailureReport) -> Verdict {
-    let worker = shared.settings.name.as_str();
+fn fail_again(context: &Context, delivery: &Delivery, report: FailureReport) -> Verdict {
+    let worker = context.settings.name.as_str();
     tracing::info!(worker, "a message whose attempts are used up was redelivered: it fails again without a run");
-    shared.tell(&Event::Skipped { delivery });
-    shared.expect(delivery, Redelivery::Failed);
-    note(shared, delivery, shared.failure.give_up(report, true))
+    context.emit(&Event::Skipped { delivery });
+    context.remember_reason(delivery, Redelivery::Failed);
+    record_resolution(context, delivery, context.failure.give_up(report, true))
 }
 
 /// Notes why a message failed or was rejected, for its acknowledgement and for its redelivery.
-fn note(shared: &Shared, delivery: &Delivery, resolved: Resolved) -> Verdict {
-    let Resolved { verdict, report, loops, exhausted } = resolved;
+fn record_resolution(context: &Context, delivery: &Delivery, resolved: Resolution) -> Verdict {
+    let Resolution { verdict, report, loops, exhausted } = resolved;
     if let Some(report) = report {
         if exhausted && verdict == Verdict::Failed {
-            shared.used_up.note(delivery.message(), &report);
+            context.exhausted_messages.record(delivery.message(), &report);
         }
-        let pause = loops.then(|| shared.rejected_again(delivery));
-        delivery.note_failure(Failure { report, pause });
+        let pause = loops.then(|| context.rejected_again(delivery));
+        delivery.record_failure(Failure { report, pause });
     }
     verdict
 }
 
-fn log(shared: &Shared, outcome: &HandlerOutcome<'_>, took: Duration) {
-    let worker = shared.settings.name.as_str();
+fn log(context: &Context, outcome: &HandlerOutcome<'_>, took: Duration) {
+    let worker = context.settings.name.as_str();
     match outcome {
         HandlerOutcome::Done => tracing::debug!(worker, ?took, "handled"),
         HandlerOutcome::Failed(error) if error.kind() == FailureKind::Release => {

@@ -14,7 +14,7 @@ use crate::{
 
 /// The settings whose defaults depend on others; `None` where one was not set.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Chosen {
+pub(crate) struct ExplicitSettings {
     pub(crate) concurrency: Option<usize>,
     pub(crate) ack_wait: Option<AckWait>,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Chosen {
 impl Settings {
     /// Puts in what was chosen, and adapts the defaults of the rest to it. In a struct with public fields, such as [`Collect`], a
     /// value that is equal to the default counts as not set.
-    pub(crate) fn following(mut self, chosen: Chosen) -> Self {
+    pub(crate) fn with_defaults(mut self, chosen: ExplicitSettings) -> Self {
         self.ack_wait = chosen.ack_wait.unwrap_or_else(|| AckWait::Fixed(self.usual_lease()));
         if let Some(concurrency) = chosen.concurrency {
             self.concurrency = concurrency;
@@ -111,17 +111,17 @@ mod tests {
             republish(lone.first_delay, Duration::ZERO),
         ];
         for settings in settings {
-            let followed = settings.clone().following(Chosen::default());
+            let followed = settings.clone().with_defaults(ExplicitSettings::default());
             assert_eq!(followed.check(), Ok(()), "{settings:?} became {followed:?}");
         }
         for chosen in [
-            Chosen { concurrency: Some(1), ..Chosen::default() },
-            Chosen { concurrency: Some(100_000), ..Chosen::default() },
-            Chosen { ack_wait: Some(secs(15).into()), ..Chosen::default() },
-            Chosen { ack_wait: Some(secs(300).into()), ..Chosen::default() },
-            Chosen { ack_wait: Some(AckWait::Auto), ..Chosen::default() },
+            ExplicitSettings { concurrency: Some(1), ..ExplicitSettings::default() },
+            ExplicitSettings { concurrency: Some(100_000), ..ExplicitSettings::default() },
+            ExplicitSettings { ack_wait: Some(secs(15).into()), ..ExplicitSettings::default() },
+            ExplicitSettings { ack_wait: Some(secs(300).into()), ..ExplicitSettings::default() },
+            ExplicitSettings { ack_wait: Some(AckWait::Auto), ..ExplicitSettings::default() },
         ] {
-            let followed = collected(Collect::default()).following(chosen);
+            let followed = collected(Collect::default()).with_defaults(chosen);
             assert_eq!(followed.check(), Ok(()), "{chosen:?} became {followed:?}");
         }
     }
@@ -132,8 +132,8 @@ mod tests {
             handler_timeout: Some(secs(40)),
             ..collected(Collect { max_messages: 50, ..Collect::default() })
         };
-        let chosen = Chosen { concurrency: Some(20), ack_wait: Some(secs(30).into()) };
-        let followed = set.following(chosen);
+        let chosen = ExplicitSettings { concurrency: Some(20), ack_wait: Some(secs(30).into()) };
+        let followed = set.with_defaults(chosen);
         assert_eq!((followed.concurrency, followed.ack_wait), (20, secs(30).into()));
         assert!(matches!(followed.batching, Some(Batching::Collected(Collect { max_messages: 50, .. }))));
         assert!(followed.check().is_err(), "a contradiction of two that are set is refused");
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_usual_values_stay_where_they_fit() {
-        let followed = Settings::default().following(Chosen::default());
+        let followed = Settings::default().with_defaults(ExplicitSettings::default());
         assert_eq!((followed.concurrency, followed.ack_wait), (32, secs(30).into()));
     }
 }

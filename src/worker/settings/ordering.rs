@@ -42,7 +42,7 @@ impl Ordering {
     }
 
     /// Whether there are lanes.
-    pub(crate) fn has_lanes(&self) -> bool {
+    pub(crate) fn has_keys(&self) -> bool {
         matches!(self, Self::Key(_))
     }
 

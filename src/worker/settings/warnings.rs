@@ -105,7 +105,7 @@ pub(crate) const REMEDY: &str =
 
 /// What of a service and a queue decides where rejected messages go.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ground<'a> {
+pub(crate) struct QueueFacts<'a> {
     pub(crate) queue: &'a str,
     /// Whether dead letters are enabled, where the service says so.
     pub(crate) dead_letters: Option<bool>,
@@ -125,7 +125,7 @@ impl Settings {
     }
 
     /// Settings that cannot work with a queue.
-    pub(crate) fn check_ground(&self, ground: Ground<'_>) -> Result<(), InvalidSettings> {
+    pub(crate) fn check_queue(&self, ground: QueueFacts<'_>) -> Result<(), InvalidSettings> {
         if self.leaves_exhausted() && !self.dead_letters && ground.dead_letters == Some(false) {
             return Err(InvalidSettings::NoDeadLettersForExhausted { queue: ground.queue.to_owned() });
         }
@@ -133,8 +133,8 @@ impl Settings {
     }
 
     /// What will happen with rejected messages that is likely not meant, and what to set.
-    pub(crate) fn warnings_on(&self, ground: Ground<'_>) -> Vec<String> {
-        let Ground { queue, dead_letters, max_consume_count, extensions } = ground;
+    pub(crate) fn queue_warnings(&self, ground: QueueFacts<'_>) -> Vec<String> {
+        let QueueFacts { queue, dead_letters, max_consume_count, extensions } = ground;
         let settings = match (self.leaves_rejects(), self.leaves_exhausted()) {
             (true, true) => "on_reject fail and republish then fail",
             (true, false) => "on_reject fail",
@@ -215,15 +215,15 @@ mod tests {
         }
     }
 
-    fn ground(dead_letters: Option<bool>, extensions: Extensions) -> Ground<'static> {
-        Ground { queue: "orders", dead_letters, max_consume_count: dead_letters.and(Some(3)), extensions }
+    fn ground(dead_letters: Option<bool>, extensions: Extensions) -> QueueFacts<'static> {
+        QueueFacts { queue: "orders", dead_letters, max_consume_count: dead_letters.and(Some(3)), extensions }
     }
 
     #[test]
     fn where_rejected_messages_go_is_said_unless_they_are_dead_letters_at_once() {
         let (all, none) = (Extensions::ALL, Extensions::NONE);
         let settings = Settings::default();
-        assert_eq!(settings.warnings_on(ground(Some(true), all)), [""; 0]);
+        assert_eq!(settings.queue_warnings(ground(Some(true), all)), [""; 0]);
         let dead_letters = Settings { dead_letters: true, ..Settings::default() };
         let exhausted = Settings {
             on_reject: OnReject::Discard,
@@ -238,12 +238,12 @@ mod tests {
             (&exhausted, ground(Some(true), none), ["republish then fail: ", "delivered 3 times"]),
         ];
         for (settings, ground, texts) in cases {
-            let warnings = settings.warnings_on(ground);
+            let warnings = settings.queue_warnings(ground);
             let says = |text: &str| warnings.iter().any(|warning| warning.contains(text));
             assert!(warnings.len() == 1 && texts.into_iter().all(says), "{texts:?}: {warnings:?}");
         }
         let discards = Settings { on_reject: OnReject::Discard, ..Settings::default() };
-        assert_eq!(discards.warnings_on(ground(Some(false), none)), [""; 0], "nothing is left to the queue");
+        assert_eq!(discards.queue_warnings(ground(Some(false), none)), [""; 0], "nothing is left to the queue");
     }
 
     #[test]
@@ -252,10 +252,10 @@ mod tests {
             let on_failure = OnFailure::Republish(Republish { then, ..Republish::default() });
             Settings { on_failure, ..Settings::default() }
         };
-        let refused = then(OnReject::Fail).check_ground(ground(Some(false), Extensions::ALL));
+        let refused = then(OnReject::Fail).check_queue(ground(Some(false), Extensions::ALL));
         let text = refused.map_err(|error| error.to_string()).expect_err("it would loop");
         assert!(text.contains("orders") && text.contains("park") && text.contains("max_consume_count"), "{text}");
-        assert_eq!(then(OnReject::Fail).check_ground(ground(Some(true), Extensions::NONE)), Ok(()));
-        assert_eq!(then(OnReject::Discard).check_ground(ground(Some(false), Extensions::NONE)), Ok(()));
+        assert_eq!(then(OnReject::Fail).check_queue(ground(Some(true), Extensions::NONE)), Ok(()));
+        assert_eq!(then(OnReject::Discard).check_queue(ground(Some(false), Extensions::NONE)), Ok(()));
     }
 }

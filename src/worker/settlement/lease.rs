@@ -27,14 +27,14 @@ pub(crate) struct Lease {
 
 /// What is known of when a lease began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Begin {
+pub(crate) struct LeaseBegin {
     /// When the request was sent: not before that.
     pub(crate) sent: Instant,
     /// How long the request waited at the service, where it says so: not before that long after the sending.
     pub(crate) waited: Option<Duration>,
 }
 
-impl Begin {
+impl LeaseBegin {
     /// The earliest moment; where the service does not tell, the answer is taken to have been `way_back` on its way at most.
     fn earliest(self, received: Instant, way_back: Duration) -> Instant {
         let Self { sent, waited } = self;
@@ -47,7 +47,7 @@ impl Begin {
 
 impl Lease {
     /// A lease of `ack_wait` over what arrived at `received`, where acknowledgements take `round_trip` at most.
-    pub(crate) fn new(begin: Begin, received: Instant, ack_wait: Duration, round_trip: Duration) -> Self {
+    pub(crate) fn new(begin: LeaseBegin, received: Instant, ack_wait: Duration, round_trip: Duration) -> Self {
         // A slow network must not eat the whole lease: half of it stays for the handlers whatever was measured.
         let margin = (round_trip * 2).max(MIN_MARGIN).min(ack_wait / 2);
         let begun = begin.earliest(received, margin);
@@ -87,7 +87,7 @@ mod tests {
         let sent = Instant::now();
         tokio::time::advance(took).await;
         let received = Instant::now();
-        (Lease::new(Begin { sent, waited }, received, ACK_WAIT, round_trip), received)
+        (Lease::new(LeaseBegin { sent, waited }, received, ACK_WAIT, round_trip), received)
     }
 
     #[tokio::test(start_paused = true)]

@@ -211,8 +211,8 @@ async fn messages_that_wait_for_their_batch_are_in_flight() {
         all_done(names).await
     });
     running.after(SECOND / 2).await;
-    assert_eq!(running.control.gate.in_flight(), 4);
-    assert_eq!(running.control.tally.report(false).received, 4);
+    assert_eq!(running.control.inflight.in_flight(), 4);
+    assert_eq!(running.control.counters.report(false).received, 4);
     running.after(SECOND * 10).await;
     assert_eq!(names(&calls).len(), 2);
     assert_eq!(running.stop().await.done, 6);

@@ -103,7 +103,11 @@ async fn a_copy_is_run_and_the_redelivery_of_what_it_was_made_of_is_not() {
         running.after(SECOND * 5).await;
         script.push_message(at("a", 2));
         running.after(SECOND * 5).await;
-        assert_eq!((calls.load(SeqCst), running.control.tally.report(true).remembered), (1, 1), "one copy is enough");
+        assert_eq!(
+            (calls.load(SeqCst), running.control.counters.report(true).remembered),
+            (1, 1),
+            "one copy is enough"
+        );
         script.push_message(copy(&script, with_history));
         running.after(SECOND * 5).await;
         assert_eq!(calls.load(SeqCst), 2, "acknowledged without a run, the copy would be lost");

@@ -23,10 +23,10 @@ async fn more_concurrency_means_more_polls() {
     let script = Script::new(&vec![&["x"; 10][..]; 100]);
     let (running, handle) = slow(&script, Settings { concurrency: 1, ..Settings::default() });
     running.after(SECOND * 2).await;
-    assert_eq!(running.control.gate.in_flight(), 1);
+    assert_eq!(running.control.inflight.in_flight(), 1);
     handle.set_concurrency(100);
     running.after(SECOND * 3).await;
-    assert_eq!(running.control.gate.in_flight(), 100);
+    assert_eq!(running.control.inflight.in_flight(), 100);
     running.stop().await;
 }
 
@@ -129,7 +129,7 @@ async fn acknowledgements_that_fall_behind_hold_polls_back() {
     // The poll that is out when the limit is reached still brings its batch.
     let sent = script.acks().len();
     assert!((16..=17).contains(&sent), "{sent} acknowledgements are under way");
-    assert_eq!(running.control.tally.report(false).received, sent as u64);
+    assert_eq!(running.control.counters.report(false).received, sent as u64);
     running.after(SECOND * 30).await;
     assert_eq!(running.stop().await.acknowledged, 0, "the script settles nothing");
     assert_eq!(script.acks().len(), 40);
@@ -255,7 +255,7 @@ async fn the_place_of_a_stuck_handler_can_be_freed() {
     let script = Script::new(&[&["a"], &["b"]]);
     script.ends_polls();
     let (tell, mut told) = mpsc::unbounded_channel();
-    let (let_go, blocked) = std::sync::mpsc::channel();
+    let (release, blocked) = std::sync::mpsc::channel();
     let blocked = Arc::new(Mutex::new(blocked));
     let settings = Settings {
         concurrency: 1,
@@ -279,10 +279,10 @@ async fn the_place_of_a_stuck_handler_can_be_freed() {
     }
     assert!(events.contains(&"stuck"), "{events:?}");
     assert_eq!(running.control.stuck.load(SeqCst), 1);
-    let_go.send(()).unwrap();
+    release.send(()).unwrap();
     let control = running.control.clone();
     let report = running.stop().await;
-    assert_eq!((report.stuck, control.stuck.load(SeqCst), control.gate.in_flight()), (1, 0, 0));
+    assert_eq!((report.stuck, control.stuck.load(SeqCst), control.inflight.in_flight()), (1, 0, 0));
 }
 
 /// A handler that blocks past its lease is not joined by a second one for the same message, in an order or not.
@@ -292,7 +292,7 @@ async fn a_message_whose_handler_blocks_past_its_lease_is_not_run_a_second_time_
         let script = Script::new(&[&["a"]]);
         script.ends_polls();
         let (tell, mut told) = mpsc::unbounded_channel();
-        let (let_go, blocked) = std::sync::mpsc::channel();
+        let (release, blocked) = std::sync::mpsc::channel();
         let blocked = Arc::new(Mutex::new(blocked));
         let calls = Arc::new(AtomicUsize::new(0));
         let settings = Settings {
@@ -316,7 +316,7 @@ async fn a_message_whose_handler_blocks_past_its_lease_is_not_run_a_second_time_
         script.push(&["a"]);
         until_settled().await;
         assert_eq!(calls.load(SeqCst), 1, "the first run goes on");
-        let_go.send(()).unwrap();
+        release.send(()).unwrap();
         script.push(&["a"]);
         until_settled().await;
         let waits = AckStatus::Release;

@@ -6,7 +6,7 @@ use crate::client::Extensions;
 const RELEASE: AckStatus = AckStatus::Release;
 
 /// Holds a worker back.
-type Hold = fn(&WorkerHandle) -> Option<Brake>;
+type Hold = fn(&WorkerHandle) -> Option<ConcurrencyCap>;
 
 fn script(extensions: Extensions) -> Arc<Script> {
     let script = Script::new(&[]);
@@ -119,7 +119,7 @@ async fn a_pause_ends_the_polls_and_hands_back_what_they_bring() {
             handle.set_concurrency(0);
             None
         }),
-        ("brake", |handle| Some(handle.brake(0))),
+        ("brake", |handle| Some(handle.cap_concurrency(0))),
     ];
     for (name, hold) in holds {
         let script = script(Extensions::ALL);
@@ -154,8 +154,8 @@ async fn a_failing_acknowledgement_does_not_wait_for_a_long_poll() {
         tokio::time::sleep(SECOND / 10).await;
         Err(HandlerError::retry("no"))
     });
-    let out = running.shared.polls.begin(true);
-    let pass = running.shared.isolation.admit(10).await;
+    let out = running.context.polls.begin(true);
+    let pass = running.context.isolation.admit(10).await;
     running.after(SECOND).await;
     assert_eq!(script.acks(), [] as [Vec<(String, AckStatus)>; 0], "a wide poll is in flight");
     assert!(script.ended.lock().unwrap().iter().any(|ended| *ended == out.id.as_str()));

@@ -97,7 +97,7 @@ async fn an_error_that_panics_fails_its_message_and_the_lane_goes_on() {
                 assert_eq!(acks.first(), Some(&list(&[("a1", FAIL)])));
             }
             assert_eq!(acks.last(), Some(&list(&[("a3", OK)])), "its lane is open again");
-            let report = running.control.tally.report(false);
+            let report = running.control.counters.report(false);
             assert_eq!((report.failed, report.rejected), if parks { (0, 1) } else { (1, 0) }, "its message is counted");
             assert_eq!(curious.0.lock().unwrap().len(), if parks { 4 } else { 3 }, "the observer was told of each run");
             assert!(running.stop().await.drained);

@@ -286,7 +286,7 @@ impl World {
                     worker.set_concurrency(plan.concurrency);
                 }
                 HoldKind::Brake => {
-                    let _brake = worker.brake(0);
+                    let _brake = worker.cap_concurrency(0);
                     sleep(hold.length).await;
                 }
             }

@@ -18,39 +18,39 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause: no lease is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// For how long a message is remembered as rejected.
-const KEEP: Duration = Duration::from_secs(3600);
+const REJECT_TTL: Duration = Duration::from_secs(3600);
 /// How often a worker tells of such messages.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause of a message that cannot be told from others: nobody knows how often it has been rejected.
 const UNKNOWN: u32 = 4;
 
 /// The rejected messages of one worker.
 #[derive(Debug)]
-pub(crate) struct Rejects(Mutex<State>);
+pub(crate) struct RejectPauses(Mutex<PauseState>);
 
 #[derive(Debug)]
-struct State {
+struct PauseState {
     /// How often each was rejected.
     counts: TtlMap<Identity, u32>,
-    told: Option<Instant>,
+    warned: Option<Instant>,
     /// Rejected since then.
-    untold: u64,
+    unreported: u64,
 }
 
-impl Rejects {
+impl RejectPauses {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(State { counts: TtlMap::new(CAPACITY), told: None, untold: 0 }))
+        Self(Mutex::new(PauseState { counts: TtlMap::new(CAPACITY), warned: None, unreported: 0 }))
     }
 
     /// A message was rejected, and will be redelivered: how long it should wait for that. `attempt` is what its service counts.
-    pub(crate) fn rejected(&self, identity: Option<Identity>, attempt: Option<u32>) -> Duration {
+    pub(crate) fn record(&self, identity: Option<Identity>, attempt: Option<u32>) -> Duration {
         let mut state = self.lock();
         let times = match identity {
             None => attempt.unwrap_or(UNKNOWN),
             Some(identity) => {
                 let seen = state.counts.get(&identity).copied().unwrap_or(0).saturating_add(1);
                 let times = seen.max(attempt.unwrap_or(1));
-                state.counts.insert(identity, times, KEEP);
+                state.counts.insert(identity, times, REJECT_TTL);
                 times
             }
         };
@@ -58,17 +58,17 @@ impl Rejects {
     }
 
     /// Whether it is time to tell, and of how many messages.
-    pub(crate) fn tell(&self) -> Option<u64> {
+    pub(crate) fn due_warning(&self) -> Option<u64> {
         let (mut state, now) = (self.lock(), Instant::now());
-        state.untold += 1;
-        if state.told.is_some_and(|told| now - told < TELL_EVERY) {
+        state.unreported += 1;
+        if state.warned.is_some_and(|warned| now - warned < WARNING_INTERVAL) {
             return None;
         }
-        state.told = Some(now);
-        Some(std::mem::take(&mut state.untold))
+        state.warned = Some(now);
+        Some(std::mem::take(&mut state.unreported))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PauseState> {
         // No code that can panic runs under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,20 +80,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_pause_of_a_message_grows_and_is_bounded() {
-        let rejects = Rejects::new();
-        let of = |place, attempt| rejects.rejected(Some(Identity::Place(place, None)), attempt).as_secs();
+        let reject_pauses = RejectPauses::new();
+        let of = |place, attempt| reject_pauses.record(Some(Identity::Place(place, None)), attempt).as_secs();
         assert_eq!([(); 4].map(|()| of(1, None)), [1, 2, 4, 8]);
         assert_eq!(of(2, Some(1)), 1, "another message");
         assert_eq!(of(3, Some(5)), 16, "other workers have rejected it too");
-        assert_eq!(rejects.rejected(None, Some(u32::MAX)), LONGEST_PAUSE);
-        assert_eq!(rejects.rejected(None, None), Duration::from_secs(8));
+        assert_eq!(reject_pauses.record(None, Some(u32::MAX)), LONGEST_PAUSE);
+        assert_eq!(reject_pauses.record(None, None), Duration::from_secs(8));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_minute_has_one_warning() {
-        let rejects = Rejects::new();
-        assert_eq!([(); 3].map(|()| rejects.tell()), [Some(1), None, None]);
-        tokio::time::advance(TELL_EVERY).await;
-        assert_eq!([(); 2].map(|()| rejects.tell()), [Some(3), None]);
+        let reject_pauses = RejectPauses::new();
+        assert_eq!([(); 3].map(|()| reject_pauses.due_warning()), [Some(1), None, None]);
+        tokio::time::advance(WARNING_INTERVAL).await;
+        assert_eq!([(); 2].map(|()| reject_pauses.due_warning()), [Some(3), None]);
     }
 }
