@@ -68,7 +68,7 @@ pub(crate) async fn log_admin(request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return next.run(request).await;
     }
-    let peer = request.extensions().get::<Arc<ConnectionState>>().map(|visitor| visitor.peer());
+    let peer = request.extensions().get::<Arc<ConnectionState>>().map(|connection| connection.peer());
     let uri = request.uri().clone();
     let response = next.run(request).await;
     let peer = peer.map(tracing::field::display);

@@ -38,23 +38,25 @@ const MAX_REQUEST_ID: usize = 128;
 const MAX_LINE: usize = 32 << 10;
 
 /// Wraps a request: nothing that happens inside gets out except as an answer.
-pub(crate) async fn wrap(app: &AppState, visitor: Option<&ConnectionState>, request: Request) -> Response {
+pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, request: Request) -> Response {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let id = request_id(&parts.headers);
     let target = Target::find(&parts.method, parts.uri.path(), app.extensions);
     let operation = target.map_or(Operation::Unknown, Target::operation).as_str();
 
-    let mut response = match (acceptable(app, visitor, &parts), target) {
+    let mut response = match (acceptable(app, connection, &parts), target) {
         (Err(error), _) => refuse(error, &parts, body),
         (Ok(()), None) => refuse(codes::URL_NOT_FOUND.plain(), &parts, body),
-        (Ok(()), Some(target)) => AssertUnwindSafe(admission::admit(app, Sender::new(&parts, visitor), target, body))
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| {
-                tracing::error!(operation, request_id = ?id, "the request handler panicked");
-                codes::INTERNAL.plain().into_response()
-            }),
+        (Ok(()), Some(target)) => {
+            AssertUnwindSafe(admission::admit(app, Sender::new(&parts, connection), target, body))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| {
+                    tracing::error!(operation, request_id = ?id, "the request handler panicked");
+                    codes::INTERNAL.plain().into_response()
+                })
+        }
     };
 
     let refused = response.extensions_mut().remove::<ApiError>();
@@ -70,23 +72,23 @@ pub(crate) async fn wrap(app: &AppState, visitor: Option<&ConnectionState>, requ
         response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
     }
     if let Some(DelayedResponse(delay)) = response.extensions_mut().remove() {
-        hold_back(visitor, delay).await;
+        hold_back(connection, delay).await;
     }
     response
 }
 
 /// Lets time pass before an answer. The connection may be given to another meanwhile.
-async fn hold_back(visitor: Option<&ConnectionState>, delay: Duration) {
-    if let Some(visitor) = visitor {
-        visitor.hold_back();
+async fn hold_back(connection: Option<&ConnectionState>, delay: Duration) {
+    if let Some(connection) = connection {
+        connection.hold_back();
     }
     sleep(delay).await;
 }
 
 /// Checks what holds for every head, whatever it asks for.
-fn acceptable(app: &AppState, visitor: Option<&ConnectionState>, head: &Parts) -> Result<(), ApiError> {
+fn acceptable(app: &AppState, connection: Option<&ConnectionState>, head: &Parts) -> Result<(), ApiError> {
     check_size(head).map_err(Code::plain)?;
-    match visitor {
+    match connection {
         Some(_) => app.host_check.check(head).map_err(misdirected),
         // A caller in the same process has no use for a `Host`.
         None => Ok(()),

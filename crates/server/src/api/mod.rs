@@ -22,18 +22,18 @@ use crate::{net::connection_state::ConnectionState, state::AppState};
 pub(crate) struct Api {
     app: Arc<AppState>,
     /// The connection of the caller; `None` for callers in the same process.
-    visitor: Option<Arc<ConnectionState>>,
+    connection: Option<Arc<ConnectionState>>,
 }
 
 impl Api {
     /// The API for callers in the same process.
     pub(crate) fn new(app: Arc<AppState>) -> Self {
-        Self { app, visitor: None }
+        Self { app, connection: None }
     }
 
     /// The API for a connection.
-    pub(crate) fn for_visitor(app: Arc<AppState>, visitor: Arc<ConnectionState>) -> Self {
-        Self { app, visitor: Some(visitor) }
+    pub(crate) fn for_connection(app: Arc<AppState>, connection: Arc<ConnectionState>) -> Self {
+        Self { app, connection: Some(connection) }
     }
 }
 
@@ -47,7 +47,7 @@ impl Service<Request> for Api {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let (app, visitor) = (Arc::clone(&self.app), self.visitor.clone());
-        Box::pin(async move { Ok(middleware::wrap(&app, visitor.as_deref(), request).await) })
+        let (app, connection) = (Arc::clone(&self.app), self.connection.clone());
+        Box::pin(async move { Ok(middleware::wrap(&app, connection.as_deref(), request).await) })
     }
 }

@@ -1,10 +1,19 @@
 //! [`Sender`]: the head of a request and the connection that it came on.
 
-use std::net::IpAddr;
+use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    net::IpAddr,
+};
 
 use http::request::Parts;
 
-use crate::net::connection_state::ConnectionState;
+use crate::{
+    broker::GroupPath,
+    net::{
+        connection_state::ConnectionState,
+        waiting_poll::{Owner, PollGuard},
+    },
+};
 
 /// The head of a request, and the address that sent it.
 #[derive(Clone, Copy, Debug)]
@@ -13,19 +22,28 @@ pub(crate) struct Sender<'a> {
     pub(crate) parts: &'a Parts,
     /// The address at the other end of the connection; `None` for callers in the same process.
     pub(crate) peer: Option<IpAddr>,
-    visitor: Option<&'a ConnectionState>,
+    connection: Option<&'a ConnectionState>,
 }
 
 impl<'a> Sender<'a> {
     /// The sender of a request on a connection; `None` for callers in the same process.
-    pub(crate) fn new(parts: &'a Parts, visitor: Option<&'a ConnectionState>) -> Self {
-        Self { parts, peer: visitor.map(ConnectionState::peer), visitor }
+    pub(crate) fn new(parts: &'a Parts, connection: Option<&'a ConnectionState>) -> Self {
+        Self { parts, peer: connection.map(ConnectionState::peer), connection }
     }
 
     /// Its credentials are right.
     pub(super) fn has_authenticated(self) {
-        if let Some(visitor) = self.visitor {
-            visitor.has_authenticated();
+        if let Some(connection) = self.connection {
+            connection.has_authenticated();
         }
+    }
+
+    /// Notes that a consume call of this group begins to wait on the connection; `None` for callers in the same process.
+    pub(crate) fn begin_poll(self, path: &GroupPath) -> Option<PollGuard<'a>> {
+        let hash = |id: &str| BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
+        self.connection.map(|connection| {
+            let owner = Owner { project: hash(path.project.as_str()), group: hash(path.group.as_str()) };
+            connection.waiting_poll.begin(owner)
+        })
     }
 }

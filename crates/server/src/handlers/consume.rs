@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use http::HeaderName;
+use http::{HeaderName, HeaderValue, header};
 use tokio::time::Instant;
 
 use crate::{
     broker::{GroupPath, LeaseRequest, LeasedMessage, Stream},
     handlers::{extensions, request::ApiRequest},
     http::{codes, error::ApiError, json::JsonText, query::Query},
-    state::AppState,
+    net::waiting_poll::PollGuard,
 };
 use dms_protocol::{
     json::{push_string, quoted},
@@ -42,30 +42,59 @@ async fn consume(request: &ApiRequest<'_>, stream: Stream) -> Result<Response, A
     if app.stopping.is_cancelled() {
         return Err(codes::STOPPING.plain());
     }
-    let leased = match extensions::poll_id(app, headers)? {
-        None => lease(app, &path, stream, lease_request, std::future::pending()).await?,
-        Some(id) => match app.polls.begin(&path.project, id) {
-            Some(poll) => lease(app, &path, stream, lease_request, poll.ended()).await?,
-            None => Vec::new(),
-        },
+    let waiting = request.sender.begin_poll(&path);
+    let lease = lease(request, &path, stream, lease_request);
+    let mut must_close = false;
+    let leased = tokio::select! {
+        // Giving up a lease call hands nothing out, so the message that comes at the same time is leased to another.
+        () = ended(waiting.as_ref()) => {
+            must_close = true;
+            Vec::new()
+        }
+        leased = lease => leased?,
     };
     app.metrics.consumed(leased.len());
-    Ok(answer(&leased, arrived.elapsed(), extensions::wants_reasons(app, headers)))
+    let mut response = answer(&leased, arrived.elapsed(), extensions::wants_reasons(app, headers));
+    if must_close {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
 
-/// Leases what there is; empty when the call is `ended`, or the server stops.
+/// Ready when the listener needs the connection of a waiting call. A caller in the same process has none.
+async fn ended(waiting: Option<&PollGuard<'_>>) {
+    match waiting {
+        Some(poll) => poll.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Leases what there is; empty when the call is ended by its name, or the server stops.
 async fn lease(
-    app: &AppState,
+    request: &ApiRequest<'_>,
     path: &GroupPath,
     stream: Stream,
-    request: LeaseRequest,
-    ended: impl Future<Output = ()>,
+    lease_request: LeaseRequest,
 ) -> Result<Vec<LeasedMessage>, ApiError> {
+    let app = request.app;
+    let named = match extensions::poll_id(app, &request.head().headers)? {
+        None => None,
+        Some(id) => match app.polls.begin(&path.project, id) {
+            Some(poll) => Some(poll),
+            None => return Ok(Vec::new()),
+        },
+    };
+    let ended = async {
+        match &named {
+            Some(poll) => poll.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         // Giving up a lease call hands nothing out, so both may be answered at once.
         () = app.stopping.cancelled() => Ok(Vec::new()),
         () = ended => Ok(Vec::new()),
-        leased = app.broker.lease(path, stream, request) => Ok(leased?),
+        leased = app.broker.lease(path, stream, lease_request) => Ok(leased?),
     }
 }
 

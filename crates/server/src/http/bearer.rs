@@ -56,8 +56,8 @@ impl BearerAuth {
         if given(request.headers()).is_none_or(|given| Sha256::digest(given)[..] != *token.get()) {
             return Err(format!("send the token of {} as `Authorization: Bearer …`", self.key));
         }
-        if let Some(visitor) = request.extensions().get::<Arc<ConnectionState>>() {
-            visitor.has_authenticated();
+        if let Some(connection) = request.extensions().get::<Arc<ConnectionState>>() {
+            connection.has_authenticated();
         }
         Ok(())
     }

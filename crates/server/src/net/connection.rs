@@ -57,14 +57,14 @@ pub(crate) async fn serve<I>(
     io: I,
     service: impl HttpService,
     limits: HttpLimits,
-    visitor: Arc<ConnectionState>,
+    connection: Arc<ConnectionState>,
     stopping: CancellationToken,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let progress = Arc::clone(&visitor.progress);
+    let progress = Arc::clone(&connection.progress);
     let io = HalfClose::new(io, Arc::clone(&progress));
-    let io = Deadlines::new(io, Arc::clone(&visitor), limits.clone());
+    let io = Deadlines::new(io, Arc::clone(&connection), limits.clone());
     // Whoever reads bodies with a deadline of its own, and a better answer, comes first.
     let body_timeout = limits.body_timeout * 2;
     let answers = service_fn(move |request: Request<Incoming>| {
@@ -72,34 +72,34 @@ pub(crate) async fn serve<I>(
         let progress = Arc::clone(&progress);
         let request = request.map(|body| Body::new(Timed::new(body, body_timeout, Arc::clone(&progress))));
         let answer = service.clone().oneshot(request);
-        let visitor = Arc::clone(&visitor);
+        let connection = Arc::clone(&connection);
         async move {
             let mut answer = std::pin::pin!(answer);
             let answer = poll_fn(|cx| progress.poll_answer(answer.as_mut(), cx)).await;
             let answer = answer.unwrap_or_else(|never| match never {});
-            visitor.answered();
+            connection.answered();
             if answer.extensions().get::<AbortConnection>().is_some() {
                 return Err(io::Error::from(io::ErrorKind::ConnectionReset));
             }
             Ok(answer)
         }
     });
-    let connection = http1::Builder::new()
+    let http = http1::Builder::new()
         // Not hyper's: it sets and drops a timer for every request.
         .header_read_timeout(None)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(io), answers);
-    let mut connection = std::pin::pin!(connection);
+    let mut http = std::pin::pin!(http);
     let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
+        ended = http.as_mut() => Some(ended),
         () = stopping.cancelled() => None,
         () = sleep(limits.connection_age) => None,
     };
     let ended = match ended {
         Some(ended) => ended,
         None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            http.as_mut().graceful_shutdown();
+            http.await
         }
     };
     if let Err(error) = ended {
@@ -187,7 +187,7 @@ enum Awaited {
 struct Deadlines<I> {
     io: I,
     /// While a request is being answered, the silence of the peer is its right.
-    visitor: Arc<ConnectionState>,
+    connection: Arc<ConnectionState>,
     limits: HttpLimits,
     /// `None` while a request is in progress.
     awaited: Option<Awaited>,
@@ -198,16 +198,16 @@ struct Deadlines<I> {
 }
 
 impl<I> Deadlines<I> {
-    fn new(io: I, visitor: Arc<ConnectionState>, limits: HttpLimits) -> Self {
+    fn new(io: I, connection: Arc<ConnectionState>, limits: HttpLimits) -> Self {
         // A new connection is there for a request: its head is due from the first moment.
         let due = Instant::now() + limits.head_timeout;
         let alarm = Alarm(Box::pin(sleep_until(due)));
-        Self { io, visitor, limits, awaited: Some(Awaited::Head(due)), last_look: false, alarm, write: None }
+        Self { io, connection, limits, awaited: Some(Awaited::Head(due)), last_look: false, alarm, write: None }
     }
 
     /// Ready when what is awaited does not come in time.
     fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let idle = || match self.visitor.is_known() {
+        let idle = || match self.connection.is_known() {
             true => Awaited::Request(Instant::now() + self.limits.idle_timeout),
             false => Awaited::Request(Instant::now() + self.limits.strangers_idle_timeout),
         };
@@ -240,7 +240,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Deadlines<I> {
         let this = &mut *self;
         let filled = buf.filled().len();
         let result = Pin::new(&mut this.io).poll_read(cx, buf);
-        if this.visitor.progress.is_busy() {
+        if this.connection.progress.is_busy() {
             this.awaited = None;
             return result;
         }
@@ -280,7 +280,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Deadlines<I> {
             // Everything is written: the next answer has its own time.
             self.write = None;
             // hyper may not read again before it is woken, and then nothing else would look at the time.
-            if !self.visitor.progress.is_busy()
+            if !self.connection.progress.is_busy()
                 && let Poll::Ready(error) = self.overdue(cx)
             {
                 return Poll::Ready(Err(error));
@@ -304,7 +304,7 @@ mod tests {
 
     use super::*;
 
-    fn visitor() -> Arc<ConnectionState> {
+    fn connection() -> Arc<ConnectionState> {
         Arc::new(ConnectionState::new([127, 0, 0, 1].into(), Arc::default()))
     }
 
@@ -313,7 +313,7 @@ mod tests {
         let (client, server) = duplex(1024);
         let router = Router::new().route("/", get(async move || vec![b'x'; bytes]));
         let stopping = CancellationToken::new();
-        (client, tokio::spawn(serve(server, router, HttpLimits::default(), visitor(), stopping)))
+        (client, tokio::spawn(serve(server, router, HttpLimits::default(), connection(), stopping)))
     }
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -348,7 +348,7 @@ mod tests {
         let (mut client, server) = duplex(1024);
         let router =
             Router::new().route("/", axum::routing::post(async |body: axum::body::Bytes| body.len().to_string()));
-        let served = tokio::spawn(serve(server, router, HttpLimits::default(), visitor(), CancellationToken::new()));
+        let served = tokio::spawn(serve(server, router, HttpLimits::default(), connection(), CancellationToken::new()));
         client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
         let begun = Instant::now();
         // A byte a second is not enough, however long it goes on.

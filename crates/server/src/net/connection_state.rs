@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::millis,
-    net::{half_close::Progress, peer::network},
+    net::{half_close::Progress, peer::network, waiting_poll::WaitingPoll},
 };
 
 /// A connection as its listener and its requests see it.
@@ -33,7 +33,9 @@ pub struct ConnectionState {
     answered: AtomicU64,
     /// How far the request in progress is.
     pub(crate) progress: Arc<Progress>,
-    /// Set off when its place is given to another.
+    /// The consume call that waits on it.
+    pub(crate) waiting_poll: WaitingPoll,
+    /// Set off when its slot is given to another.
     pub(crate) displaced: CancellationToken,
     /// Hears when it may be displaced.
     idle: Arc<Notify>,
@@ -50,6 +52,7 @@ impl ConnectionState {
             began: Instant::now(),
             answered: AtomicU64::new(0),
             progress: Arc::default(),
+            waiting_poll: WaitingPoll::default(),
             displaced: CancellationToken::new(),
             idle,
         }
@@ -95,9 +98,12 @@ impl ConnectionState {
         self.began + Duration::from_millis(self.answered.load(Ordering::Relaxed))
     }
 
-    /// Whether its place may be given to another. A request that is being worked on is never cut; one that is still
+    /// Whether its slot may be given to another. A request that is being worked on is never cut; one that is still
     /// arriving, or whose answer is held back, only from a stranger.
     pub(crate) fn is_displaceable(&self) -> bool {
+        if self.waiting_poll.is_leaving(Instant::now()) {
+            return false;
+        }
         let working = self.progress.is_answering() && !self.held_back.load(Ordering::Relaxed);
         !(working || self.is_known() && self.progress.is_busy())
     }

@@ -71,17 +71,17 @@ impl Listener {
     /// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the
     /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions, and always their [`ConnectionState`].
     pub async fn run(self, service: impl HttpService, limits: HttpLimits, stopping: CancellationToken) {
-        let service = move |visitor: &Arc<ConnectionState>| {
-            let visitor = Arc::clone(visitor);
+        let service = move |connection: &Arc<ConnectionState>| {
+            let connection = Arc::clone(connection);
             MapRequest::new(service.clone(), move |mut request: Request| {
-                request.extensions_mut().insert(Arc::clone(&visitor));
+                request.extensions_mut().insert(Arc::clone(&connection));
                 request
             })
         };
         self.run_each(service, limits, stopping).await;
     }
 
-    /// As [`run`](Self::run), with a service for each connection, made for its visitor.
+    /// As [`run`](Self::run), with a service for each connection, made for its connection.
     pub async fn run_each<S: HttpService>(
         self,
         service: impl Fn(&Arc<ConnectionState>) -> S,
@@ -89,15 +89,15 @@ impl Listener {
         stopping: CancellationToken,
     ) {
         let encrypted = self.tls.is_some();
-        let service = move |visitor: &Arc<ConnectionState>| {
-            MapRequest::new(service(visitor), move |mut request: Request| {
+        let service = move |connection: &Arc<ConnectionState>| {
+            MapRequest::new(service(connection), move |mut request: Request| {
                 if encrypted {
                     request.extensions_mut().insert(Scheme::HTTPS);
                 }
                 request
             })
         };
-        let places = ConnectionLimit::new(self.name, limits.connections, self.audience, self.metrics.clone());
+        let slots = ConnectionLimit::new(self.name, limits.connections, self.audience, self.metrics.clone());
         let warnings = Warnings::default();
         // Cuts the connections that outlive the grace when this function is left, and all of them when it is dropped.
         let mut connections = JoinSet::new();
@@ -110,20 +110,20 @@ impl Listener {
                         if let Some(suppressed) = warnings.admit(Instant::now()) {
                             tracing::warn!(listener = self.name, %error, suppressed, "a connection could not be accepted");
                         }
-                        places.make_room();
+                        slots.make_room();
                         sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
                 };
                 // While it waits, the next ones wait in the kernel's queue, not in our memory.
-                let place = places.take(peer.ip().to_canonical()).await;
-                let visitor = Arc::clone(place.visitor());
-                let answers = service(&visitor);
+                let slot = slots.take(peer.ip().to_canonical()).await;
+                let connection = Arc::clone(slot.connection());
+                let answers = service(&connection);
                 let serving =
-                    serve(stream, self.tls.clone(), answers, limits.clone(), Arc::clone(&visitor), stopping.clone());
+                    serve(stream, self.tls.clone(), answers, limits.clone(), Arc::clone(&connection), stopping.clone());
                 connections.spawn(async move {
-                    visitor.displaced.run_until_cancelled(serving).await;
-                    drop(place);
+                    connection.displaced.run_until_cancelled(serving).await;
+                    drop(slot);
                 });
             }
         };
@@ -142,16 +142,16 @@ async fn serve(
     tls: Option<Tls>,
     service: impl HttpService,
     limits: HttpLimits,
-    visitor: Arc<ConnectionState>,
+    connection: Arc<ConnectionState>,
     stopping: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let Some(tls) = tls else { return connection::serve(stream, service, limits, visitor, stopping).await };
+    let Some(tls) = tls else { return connection::serve(stream, service, limits, connection, stopping).await };
     let handshake = timeout(limits.head_timeout, tls.acceptor().accept(stream));
     match stopping.run_until_cancelled(handshake).await {
-        Some(Ok(Ok(stream))) => connection::serve(stream, service, limits, visitor, stopping).await,
+        Some(Ok(Ok(stream))) => connection::serve(stream, service, limits, connection, stopping).await,
         Some(Ok(Err(error))) => tracing::debug!(%error, "a TLS handshake failed"),
         Some(Err(_)) => tracing::debug!("a TLS handshake took too long"),
         None => {}

@@ -9,3 +9,4 @@ pub mod limits;
 pub mod listener;
 pub(crate) mod peer;
 pub(crate) mod tls;
+pub(crate) mod waiting_poll;

@@ -227,7 +227,7 @@ fn authenticator(config: &ServerConfig) -> Result<Authenticator, ServerError> {
 }
 
 async fn serve(listener: Option<Listener>, app: &Arc<AppState>, stopping: &CancellationToken) {
-    let api = |visitor: &Arc<ConnectionState>| Api::for_visitor(Arc::clone(app), Arc::clone(visitor));
+    let api = |connection: &Arc<ConnectionState>| Api::for_connection(Arc::clone(app), Arc::clone(connection));
     match listener {
         Some(listener) => listener.run_each(api, api_limits(app), stopping.clone()).await,
         None => stopping.cancelled().await,

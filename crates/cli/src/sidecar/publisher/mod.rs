@@ -126,11 +126,11 @@ impl PublisherEndpoint {
 
 async fn publish(
     State(intake): State<Arc<Intake>>,
-    Extension(visitor): Extension<Arc<ConnectionState>>,
+    Extension(connection): Extension<Arc<ConnectionState>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let request = match body::read(body, &intake.room, Some(visitor.peer())).await {
+    let request = match body::read(body, &intake.room, Some(connection.peer())).await {
         Ok(request) => request,
         Err(answer) => return answer.into(),
     };

@@ -28,7 +28,7 @@ impl ConnectionMetrics {
     /// Puts them into `registry` under their public names.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("dms_connections", "Connections that a listener has now", self.open.clone());
-        let help = "Idle connections that were closed to make room for a new one, by reason";
+        let help = "Connections that were closed to make room for a new one, by reason";
         registry.register("dms_connections_closed", help, self.closed.clone());
     }
 

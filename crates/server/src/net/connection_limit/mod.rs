@@ -1,4 +1,4 @@
-//! [`ConnectionLimit`]: the places of a listener, and who has to give up one when all are taken.
+//! [`ConnectionLimit`]: the slots of a listener, and who has to give up one when all are taken.
 
 mod metrics;
 #[cfg(test)]
@@ -21,12 +21,13 @@ use crate::{
     net::{
         connection_state::ConnectionState,
         descriptors::{DescriptorBudget, DescriptorPermit},
+        waiting_poll::Owner,
     },
 };
 
-/// Into how many parts the places are divided: one peer's strangers may take one of them.
+/// Into how many parts the slots are divided: one peer's strangers may take one of them.
 const PARTS: usize = 4;
-/// How often a place is looked for again that another listener may have freed.
+/// How often a slot is looked for again that another listener may have freed.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Whom a listener is for.
@@ -38,7 +39,7 @@ pub enum Audience {
     Operators,
 }
 
-/// The places of one listener.
+/// The slots of one listener.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     /// What the listener is called in metrics and logs.
@@ -47,7 +48,7 @@ pub struct ConnectionLimit {
     /// The descriptors that it shares with others; `None` where they are set apart.
     shared: Option<usize>,
     table: Mutex<SlotTable>,
-    /// Hears when a place is free, or may be.
+    /// Hears when a slot is free, or may be.
     freed: Arc<Notify>,
     metrics: ConnectionMetrics,
     warnings: Warnings,
@@ -55,23 +56,23 @@ pub struct ConnectionLimit {
 
 #[derive(Debug, Default)]
 struct SlotTable {
-    places: HashMap<u64, Arc<ConnectionState>>,
+    slots: HashMap<u64, Arc<ConnectionState>>,
     next: u64,
-    /// How many places each peer has.
+    /// How many slots each peer has.
     peers: HashMap<IpAddr, usize>,
 }
 
-/// A connection's place; it is free again when this is dropped.
+/// A connection's slot; it is free again when this is dropped.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     connections: Arc<ConnectionLimit>,
     number: u64,
-    visitor: Arc<ConnectionState>,
+    connection: Arc<ConnectionState>,
     _descriptor: Option<DescriptorPermit>,
 }
 
 impl ConnectionLimit {
-    /// Places of the listener of this name: `most` of them, or fewer if descriptors are short.
+    /// Slots of the listener of this name: `most` of them, or fewer if descriptors are short.
     pub fn new(name: &'static str, most: usize, audience: Audience, metrics: ConnectionMetrics) -> Arc<Self> {
         let budget = DescriptorBudget::current();
         let (most, shared) = match audience {
@@ -82,41 +83,41 @@ impl ConnectionLimit {
         Arc::new(Self { name, most: most.max(1), shared, table, freed, metrics, warnings: Warnings::default() })
     }
 
-    /// A place for a new connection, as soon as there is one.
+    /// A slot for a new connection, as soon as there is one.
     pub async fn take(self: &Arc<Self>, peer: IpAddr) -> ConnectionSlot {
         loop {
-            if let Some(place) = self.try_take(peer) {
-                return place;
+            if let Some(slot) = self.try_take(peer) {
+                return slot;
             }
             let _ = timeout(AGAIN, self.freed.notified()).await;
         }
     }
 
-    /// A place for a new connection. Where its peer has its share, or all places are taken, the connection that has been
+    /// A slot for a new connection. Where its peer has its share, or all slots are taken, the connection that has been
     /// quiet the longest gives up its own. `None` while all are at work.
     fn try_take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
-        let visitor = Arc::new(ConnectionState::new(peer, Arc::clone(&self.freed)));
+        let connection = Arc::new(ConnectionState::new(peer, Arc::clone(&self.freed)));
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        if table.strangers_of(visitor.network(), self.share()) >= self.share() {
-            self.displace(&mut table, Some(visitor.network()), "peer_share");
+        if table.strangers_of(connection.network(), self.share()) >= self.share() {
+            self.displace(&mut table, Some(connection.network()), "peer_share");
         }
-        if table.places.len() >= self.most {
-            self.displace(&mut table, None, "full").then_some(())?;
+        if table.slots.len() >= self.most {
+            self.make_room_in(&mut table, "full").then_some(())?;
         }
         let descriptor = match self.shared {
             Some(most) => Some(self.descriptor(&mut table, most)?),
             None => None,
         };
-        let number = table.insert(Arc::clone(&visitor));
+        let number = table.insert(Arc::clone(&connection));
         self.metrics.open(self.name).inc();
-        Some(ConnectionSlot { connections: Arc::clone(self), number, visitor, _descriptor: descriptor })
+        Some(ConnectionSlot { connections: Arc::clone(self), number, connection, _descriptor: descriptor })
     }
 
     /// A descriptor of those that listeners share. What is displaced for it is free a moment later.
     fn descriptor(&self, table: &mut SlotTable, most: usize) -> Option<DescriptorPermit> {
         let taken = DescriptorPermit::within(most);
         if taken.is_none() {
-            self.displace(table, None, "descriptors");
+            self.make_room_in(table, "descriptors");
         }
         taken
     }
@@ -124,25 +125,52 @@ impl ConnectionLimit {
     /// Closes the connection that has been quiet the longest, because the process has no descriptor for a new one.
     pub fn make_room(&self) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        self.displace(&mut table, None, "descriptors");
+        self.make_room_in(&mut table, "descriptors");
     }
 
-    /// The places that the strangers of one peer may take.
+    /// Closes an idle connection, or else asks a waiting consume call to end: its connection closes a moment later. Whether a slot
+    /// is free now.
+    fn make_room_in(&self, table: &mut SlotTable, reason: &'static str) -> bool {
+        let is_free = self.displace(table, None, reason);
+        if !is_free {
+            self.end_poll(table);
+        }
+        is_free
+    }
+
+    fn end_poll(&self, table: &SlotTable) {
+        let now = Instant::now();
+        let Some(connection) = table.poll_to_end(now) else { return };
+        connection.waiting_poll.end(now);
+        self.metrics.closed(self.name, "waiting_poll");
+        if let Some(suppressed) = self.warnings.admit(now) {
+            tracing::warn!(
+                listener = self.name,
+                peer = %connection.peer(),
+                slots = self.most,
+                suppressed,
+                "all connections are in use: a waiting consume call was answered early and its connection closed to make room for \
+                 a new one; raise the limit of connections, or find out who polls so much"
+            );
+        }
+    }
+
+    /// The slots that the strangers of one peer may take.
     fn share(&self) -> usize {
         (self.most / PARTS).max(1)
     }
 
     fn displace(&self, table: &mut SlotTable, of: Option<IpAddr>, reason: &'static str) -> bool {
         let Some(number) = table.quietest(of) else { return false };
-        let Some(visitor) = table.remove(number) else { return false };
-        visitor.displaced.cancel();
+        let Some(connection) = table.remove(number) else { return false };
+        connection.displaced.cancel();
         self.metrics.closed(self.name, reason);
         if let Some(suppressed) = self.warnings.admit(Instant::now()) {
             tracing::warn!(
                 listener = self.name,
                 reason,
-                peer = %visitor.peer(),
-                places = self.most,
+                peer = %connection.peer(),
+                slots = self.most,
                 suppressed,
                 "an idle connection was closed to make room for a new one: raise the limit of connections or of open files, \
                  or block the peer if it is a stranger"
@@ -153,49 +181,71 @@ impl ConnectionLimit {
 }
 
 impl SlotTable {
-    fn insert(&mut self, visitor: Arc<ConnectionState>) -> u64 {
+    fn insert(&mut self, connection: Arc<ConnectionState>) -> u64 {
         let number = self.next;
         self.next += 1;
-        *self.peers.entry(visitor.network()).or_default() += 1;
-        self.places.insert(number, visitor);
+        *self.peers.entry(connection.network()).or_default() += 1;
+        self.slots.insert(number, connection);
         number
     }
 
     fn remove(&mut self, number: u64) -> Option<Arc<ConnectionState>> {
-        let visitor = self.places.remove(&number)?;
-        if let Some(places) = self.peers.get_mut(&visitor.network()) {
-            *places -= 1;
-            if *places == 0 {
-                self.peers.remove(&visitor.network());
+        let connection = self.slots.remove(&number)?;
+        if let Some(slots) = self.peers.get_mut(&connection.network()) {
+            *slots -= 1;
+            if *slots == 0 {
+                self.peers.remove(&connection.network());
             }
         }
-        Some(visitor)
+        Some(connection)
     }
 
-    /// How many places displaceable strangers of a peer have. They are counted only where it has so many places at all.
+    /// How many slots displaceable strangers of a peer have. They are counted only where it has so many slots at all.
     fn strangers_of(&self, network: IpAddr, from: usize) -> usize {
-        if self.peers.get(&network).is_none_or(|places| *places < from) {
+        if self.peers.get(&network).is_none_or(|slots| *slots < from) {
             return 0;
         }
-        let strangers = self.places.values().filter(|visitor| !visitor.is_known() && visitor.is_displaceable());
-        strangers.filter(|visitor| visitor.network() == network).count()
+        let strangers = self.slots.values().filter(|connection| !connection.is_known() && connection.is_displaceable());
+        strangers.filter(|connection| connection.network() == network).count()
+    }
+
+    /// The connection whose waiting consume call is to end: of the project, the peer and the group with the most of them, the one
+    /// that has waited the longest. `None` while the answer of an earlier one is being written.
+    fn poll_to_end(&self, now: Instant) -> Option<&Arc<ConnectionState>> {
+        if self.slots.values().any(|connection| connection.waiting_poll.is_leaving(now)) {
+            return None;
+        }
+        let polls =
+            || self.slots.values().filter_map(|connection| Some((connection, connection.waiting_poll.endable(now)?)));
+        let (mut projects, mut networks, mut groups) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for (connection, (owner, _)) in polls() {
+            *projects.entry(owner.project).or_insert(0_usize) += 1;
+            *networks.entry(connection.network()).or_insert(0_usize) += 1;
+            *groups.entry(owner.group).or_insert(0_usize) += 1;
+        }
+        let rank = |connection: &ConnectionState, owner: Owner, since| {
+            let counts = (projects[&owner.project], networks[&connection.network()], groups[&owner.group]);
+            (counts, std::cmp::Reverse(since))
+        };
+        let (connection, _) = polls().max_by_key(|(connection, (owner, since))| rank(connection, *owner, *since))?;
+        Some(connection)
     }
 
     /// The connection that has been quiet the longest, strangers first.
     fn quietest(&self, of: Option<IpAddr>) -> Option<u64> {
-        let candidates = self
-            .places
-            .iter()
-            .filter(|(_, visitor)| visitor.is_displaceable() && of.is_none_or(|network| visitor.network() == network));
-        let quietest = candidates.min_by_key(|(number, visitor)| (visitor.is_known(), visitor.quiet_since(), **number));
+        let candidates = self.slots.iter().filter(|(_, connection)| {
+            connection.is_displaceable() && of.is_none_or(|network| connection.network() == network)
+        });
+        let quietest =
+            candidates.min_by_key(|(number, connection)| (connection.is_known(), connection.quiet_since(), **number));
         quietest.map(|(number, _)| *number)
     }
 }
 
 impl ConnectionSlot {
     /// Who has it.
-    pub fn visitor(&self) -> &Arc<ConnectionState> {
-        &self.visitor
+    pub fn connection(&self) -> &Arc<ConnectionState> {
+        &self.connection
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
     sync::oneshot,
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, advance, timeout},
 };
 
 use super::{PROJECT, guarded};
@@ -34,6 +34,17 @@ pub(super) async fn serve(config: ServerConfig) -> Running {
 impl Running {
     pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    fn waiting_polls(&self) -> u64 {
+        let queues = self.broker.overview();
+        queues.iter().flat_map(|queue| &queue.groups).map(|group| group.polls).sum()
+    }
+
+    async fn wait_for_polls(&self, count: u64) {
+        while self.waiting_polls() < count {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Asks for something on a connection of its own.
@@ -157,28 +168,22 @@ async fn a_stop_answers_long_polls() {
     assert!(TcpStream::connect(server.address).await.is_err());
 }
 
-/// More connections than the limit wait to be accepted, and are served when one ends.
+/// More connections than the limit wait to be accepted, and are served when one ends. A request that is worked on is never cut.
 #[tokio::test(start_paused = true)]
 async fn connections_are_limited() {
     let limits = HttpLimits { connections: 1, ..HttpLimits::default() };
-    let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
+    let faults = "latency=20s:1".parse().unwrap();
+    let server = serve(ServerConfig { limits, faults, ..ServerConfig::default() }).await;
     let mut first = server.connect().await;
-    let path = still(consume_path(&mut first)).await;
-    let polling = tokio::spawn(async move { (request(&mut first, "GET", &path, "").await, first) });
-    let is_polling = || server.broker.overview().iter().any(|queue| queue.groups.iter().any(|group| group.polls > 0));
-    still(async {
-        while !is_polling() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    let working = tokio::spawn(async move { (request(&mut first, "GET", "/queues", "").await, first) });
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let mut second = server.connect().await;
     let waiting = timeout(Duration::from_secs(5), request(&mut second, "GET", "/queues", "")).await;
     assert!(waiting.is_err(), "{waiting:?}");
-    // The poll is answered, its connection is idle, and gives up its place.
+    // The first one is answered, its connection is idle, and gives up its slot.
     assert!(answer(&mut second).await.starts_with("HTTP/1.1 200"));
-    let (polled, mut first) = polling.await.unwrap();
-    assert!(polled.ends_with("[]"), "{polled}");
+    let (answered, mut first) = working.await.unwrap();
+    assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
     assert_eq!(still(rest(&mut first)).await, "");
 }
 
@@ -282,4 +287,31 @@ async fn a_dropped_server_lets_go_of_its_directory() {
     });
     let second = second.await.unwrap();
     assert_eq!(second.get(&queue).await.expect(200)["produced_messages"], 1);
+}
+
+/// Consume calls that wait take no connection from callers who come later: one of them is answered early.
+#[tokio::test(start_paused = true)]
+async fn waiting_consume_calls_keep_nobody_out() {
+    let limits = HttpLimits { connections: 2, ..HttpLimits::default() };
+    let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
+    let mut first = server.connect().await;
+    let path = still(consume_path(&mut first)).await;
+    let head = format!("GET /v2/{PROJECT}{path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    still(async {
+        first.write_all(head.as_bytes()).await.unwrap();
+        server.wait_for_polls(1).await;
+    })
+    .await;
+    let mut second = server.connect().await;
+    still(async {
+        second.write_all(head.as_bytes()).await.unwrap();
+        server.wait_for_polls(2).await;
+    })
+    .await;
+    advance(Duration::from_secs(2)).await;
+    still(server.exchange()).await;
+    let ended = answer(&mut first).await;
+    assert!(ended.starts_with("HTTP/1.1 200") && ended.ends_with("\r\n\r\n[]"), "{ended}");
+    assert!(ended.contains("connection: close"), "{ended}");
+    assert_eq!(server.waiting_polls(), 1, "the other call goes on");
 }

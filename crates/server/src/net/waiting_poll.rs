@@ -1,0 +1,99 @@
+//! [`WaitingPoll`]: a consume call that waits for a message, and that can be asked to give up its connection.
+//!
+//! A waiting call does no work. So when a listener has no slot left for a new connection, it asks one of them to end: the
+//! caller gets an empty answer, as at the end of its wait, and its connection is closed.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::{
+    sync::Notify,
+    time::{Duration, Instant},
+};
+
+/// How long a call may wait in any case before it is asked to end.
+pub(super) const MIN_WAIT: Duration = Duration::from_secs(2);
+/// How long a connection may take to write the answer of a call that was ended, before it is closed without.
+const MAX_LEAVING: Duration = Duration::from_secs(1);
+
+/// The place of a connection for the consume call that waits on it. HTTP/1.1 has one request at a time.
+#[derive(Debug, Default)]
+pub(crate) struct WaitingPoll {
+    state: Mutex<PollState>,
+    ended: Notify,
+}
+
+#[derive(Debug, Default)]
+struct PollState {
+    call: Option<Call>,
+    /// When a call was asked to end.
+    ended_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    owner: Owner,
+    since: Instant,
+}
+
+/// Whom a waiting call is for, as hashes: calls of those who have the most of them are ended first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Owner {
+    /// The project.
+    pub(crate) project: u64,
+    /// The group, of whatever project.
+    pub(crate) group: u64,
+}
+
+impl WaitingPoll {
+    /// Notes that a call begins to wait. It ends when the guard is dropped.
+    pub(crate) fn begin(&self, owner: Owner) -> PollGuard<'_> {
+        self.lock().call = Some(Call { owner, since: Instant::now() });
+        PollGuard(self)
+    }
+
+    /// The call that could be asked to end now: its owner, and since when it waits.
+    pub(super) fn endable(&self, now: Instant) -> Option<(Owner, Instant)> {
+        let state = self.lock();
+        let call = state.call.filter(|call| now.duration_since(call.since) >= MIN_WAIT)?;
+        state.ended_at.is_none().then_some((call.owner, call.since))
+    }
+
+    /// Asks the call to end. The connection is closed after its answer, so there is no other call on it.
+    pub(super) fn end(&self, now: Instant) {
+        self.lock().ended_at = Some(now);
+        self.ended.notify_waiters();
+    }
+
+    /// Whether the answer of a call that was asked to end is still being written.
+    pub(super) fn is_leaving(&self, now: Instant) -> bool {
+        self.lock().ended_at.is_some_and(|at| now.duration_since(at) < MAX_LEAVING)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PollState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that waits.
+#[derive(Debug)]
+pub(crate) struct PollGuard<'a>(&'a WaitingPoll);
+
+impl PollGuard<'_> {
+    /// Ready when the call is asked to end.
+    pub(crate) async fn ended(&self) {
+        let ended = self.0.ended.notified();
+        tokio::pin!(ended);
+        // Registered before the flag is read, so that no request to end is missed.
+        ended.as_mut().enable();
+        let is_ended = self.0.lock().ended_at.is_some();
+        if !is_ended {
+            ended.await;
+        }
+    }
+}
+
+impl Drop for PollGuard<'_> {
+    fn drop(&mut self) {
+        self.0.lock().call = None;
+    }
+}
