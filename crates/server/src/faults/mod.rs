@@ -53,6 +53,7 @@ impl Fault {
 
 /// When a fault happens by itself.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct FaultRule {
     /// What happens.
     pub fault: Fault,
@@ -81,6 +82,7 @@ impl FaultRule {
 /// optionally `=` its duration, optionally `@` an operation, `:` its probability. The faults are `latency`, `error`,
 /// `throttle`, `lost`, `reset`, `duplicate`, `expired`, `partial`.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct FaultPlan {
     /// The seed; zero if nothing is said.
     pub seed: u64,

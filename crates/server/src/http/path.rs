@@ -4,14 +4,11 @@ use std::borrow::Cow;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use percent_encoding::percent_decode_str;
 
 use crate::{
     broker::{Broker, GroupPath},
-    http::{
-        codes,
-        error::ApiError,
-        query::{Query, decode},
-    },
+    http::{codes, error::ApiError, query::Query},
 };
 use dms_protocol::queue::{GroupId, ProjectId, QueueId};
 
@@ -68,10 +65,7 @@ impl<S: Sync> FromRequestParts<S> for Query {
 /// # Errors
 /// DMS.10240406 when it is not UTF-8.
 pub(crate) fn decoded(name: &str) -> Result<Cow<'_, str>, ApiError> {
-    if !name.contains('%') {
-        return Ok(Cow::Borrowed(name));
-    }
-    decode(name, b'+').map(Cow::Owned).map_err(|_| codes::URL_NOT_FOUND.because("The path is not UTF-8."))
+    percent_decode_str(name).decode_utf8().map_err(|_| codes::URL_NOT_FOUND.because("The path is not UTF-8."))
 }
 
 fn queue_id(text: &str) -> Result<QueueId, ApiError> {

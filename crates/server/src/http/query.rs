@@ -1,6 +1,12 @@
 //! The query string: decoded pairs and the typed readings of the API's parameters.
 
-use std::{ops::RangeInclusive, str::FromStr, string::FromUtf8Error};
+use std::{
+    borrow::Cow,
+    ops::RangeInclusive,
+    str::{FromStr, Utf8Error},
+};
+
+use percent_encoding::percent_decode_str;
 
 use crate::http::{
     codes::{self, Code},
@@ -18,7 +24,7 @@ impl Query {
     /// # Errors
     /// DMS.10540014 when a name or value is not UTF-8.
     pub(crate) fn parse(raw: &str) -> Result<Self, ApiError> {
-        let text = |text: &str| match decode(text, b' ') {
+        let text = |text: &str| match decode(text) {
             Ok(text) => Ok(text),
             Err(_) => Err(codes::URL_PARAMETER.because(format!("{} is not UTF-8.", quoted(text)))),
         };
@@ -92,28 +98,13 @@ impl Query {
     }
 }
 
-/// Decodes `%XX`, and `+` to what it stands for: a space in a query, itself in a path.
+/// Decodes `%XX`, and `+` as a space.
 ///
 /// # Errors
 /// When the bytes are not UTF-8.
-pub(crate) fn decode(text: &str, plus: u8) -> Result<String, FromUtf8Error> {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let escaped = (byte == b'%').then(|| bytes.get(at + 1..at + 3)).flatten().and_then(hex_pair);
-        decoded.push(escaped.unwrap_or(if byte == b'+' { plus } else { byte }));
-        at += if escaped.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8(decoded)
-}
-
-fn hex_pair(digits: &[u8]) -> Option<u8> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    match digits {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
-        _ => None,
-    }
+fn decode(text: &str) -> Result<String, Utf8Error> {
+    let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    percent_decode_str(&spaced).decode_utf8().map(Cow::into_owned)
 }
 
 #[cfg(test)]
