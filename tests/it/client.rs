@@ -46,14 +46,14 @@ fn one_message() -> Vec<Message> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_is_repeated_through_every_trouble() {
+async fn a_read_is_retried_after_every_temporary_error() {
     let script = Script::new([Play::Refuse, Play::Lose, FAULT, NO_QUEUES]);
     assert!(script.client().queues().await.unwrap().is_empty());
     assert_eq!(script.requests().len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_last_try_there_is_no_wait_and_the_last_error_comes_back() {
+async fn the_last_attempt_is_followed_by_no_wait_and_its_error_is_returned() {
     let script = Script::new([FAULT, FAULT, FAULT, FAULT]);
     let started = Instant::now();
     let error = script.client().queues().await.unwrap_err();
@@ -73,7 +73,7 @@ async fn a_send_is_not_repeated_after_an_unsure_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_send_is_repeated_when_the_service_surely_did_not_take_it() {
+async fn a_send_is_retried_when_it_was_certainly_not_stored() {
     let script = Script::new([Play::Refuse, THROTTLED, SENT]);
     let outcomes = script.client().send(&queue(), &one_message()).await.unwrap();
     assert_eq!(outcomes[0].as_ref().unwrap().as_ref().unwrap().as_str(), "m1");
@@ -90,7 +90,7 @@ async fn a_send_that_may_duplicate_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_message_of_a_send_may_fail_by_itself() {
+async fn one_message_of_a_send_may_fail_alone() {
     let script = Script::new([Play::Answer(
         201,
         r#"{"messages":[{"state":0},{"state":1,"error":"The message size is 600000","error_code":"DMS.10540011"}]}"#,
@@ -112,7 +112,7 @@ async fn an_answer_with_another_number_of_results_leaves_the_send_unsure() {
 const NO_ANSWERS: [&str; 4] = ["<html>Please sign in</html>", "", r#"{"messages":["#, "null"];
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_cannot_be_read_is_trouble_that_passes() {
+async fn an_unreadable_answer_is_a_temporary_error() {
     for page in NO_ANSWERS {
         let script = Script::new([Play::Answer(200, page), NO_QUEUES]);
         assert!(script.client().queues().await.unwrap().is_empty(), "a read is repeated");
@@ -134,7 +134,7 @@ async fn an_answer_that_cannot_be_read_is_trouble_that_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_beginning_of_an_answer_that_cannot_be_read_is_told() {
+async fn only_the_beginning_of_an_unreadable_answer_is_shown() {
     let page: &str = format!("<html>{}", "x".repeat(100_000)).leak();
     let error = Script::new([Play::Answer(200, page)]).client().consume(&source(), &ConsumeOptions::default()).await;
     let text = error.unwrap_err().to_string();
@@ -151,7 +151,7 @@ async fn a_consume_is_not_repeated_when_messages_may_have_been_leased() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consume_waits_for_its_poll_and_the_usual_time_on_top() {
+async fn the_timeout_of_a_consume_includes_its_poll_wait() {
     let script = Script::new([EMPTY, EMPTY]);
     let filter = TagFilter { tags: vec!["a".into(), "b".into()], mode: TagMode::And };
     let options = ConsumeOptions::new()
@@ -289,7 +289,7 @@ async fn a_deletion_whose_answer_was_lost_worked_if_nothing_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_not_there_is_answered_with_those_that_are() {
+async fn an_unknown_name_is_reported_with_the_existing_ones() {
     let list = Play::Answer(200, r#"{"queues":[{"id":"q1","name":"orders"},{"id":"q2","name":"bills"}]}"#);
     let script = Script::new([list.clone(), list]);
     let client = script.client();
@@ -324,7 +324,7 @@ async fn many_callers_with_a_wrong_key_do_not_lock_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_was_accepted_holds_nobody_up() {
+async fn an_accepted_key_delays_no_caller() {
     let script = Script::new([MISSING, Play::Hang].into_iter().chain(std::iter::repeat_n(NO_QUEUES, 40)));
     let client = script.builder().access_key("AK1", "S3CRET").build().unwrap();
     assert!(client.queue(&queue()).await.unwrap_err().is_not_found());
@@ -399,7 +399,7 @@ async fn requests_refused_together_are_one_refusal() {
 
 /// A lock and a clock pass, also for a key that never worked.
 #[tokio::test(start_paused = true)]
-async fn a_lock_and_a_clock_are_waited_for_from_the_start() {
+async fn a_locked_key_and_a_wrong_clock_are_waited_for_from_the_start() {
     const LOCKED: &str = r#"{"error_code":"APIGW.0301","error_msg":"AK access failed to reach the limit,forbidden"}"#;
     const EXPIRED: &str = r#"{"error_code":"APIGW.0301","error_msg":"calc ak sk signature fail:signature expired"}"#;
     for (text, remedy) in [(LOCKED, "find out who uses this key"), (EXPIRED, "set the clock of this machine")] {
@@ -552,7 +552,7 @@ async fn a_wrong_password_is_tried_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn iam_in_trouble_is_tried_again() {
+async fn temporary_errors_of_iam_are_retried() {
     let script = Script::new([Play::Refuse, Play::Answer(503, ""), token("t1"), NO_QUEUES]);
     script.builder().iam(iam()).build().unwrap().queues().await.unwrap();
 }
@@ -585,7 +585,7 @@ async fn a_body_is_sent_byte_for_byte() {
 /// A rotated key is used at once, by all clones, and also where the one before was refused. A wrong one in the place of one that has
 /// worked is waited out.
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_rotated_takes_the_place_of_the_one_before() {
+async fn a_rotated_key_replaces_the_previous_one() {
     let script = Script::new([NO_QUEUES, BAD_SIGNATURE, NO_QUEUES]);
     let with_key = |key: &str| script.builder().access_key(key, "S3CRET").build().unwrap();
     let client = with_key("AK1");

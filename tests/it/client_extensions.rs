@@ -43,7 +43,7 @@ async fn acknowledge(client: &Client) {
 }
 
 #[tokio::test]
-async fn what_the_service_announces_is_used() {
+async fn announced_extensions_are_used() {
     for (version, prefix) in [(ApiVersion::V2, "/v2/p1"), (ApiVersion::V1_0, "/v1.0/p1")] {
         let counts = r#"{"success":2,"fail":1}"#;
         let script = Script::new([
@@ -74,7 +74,7 @@ async fn what_the_service_announces_is_used() {
 }
 
 #[tokio::test]
-async fn what_the_service_does_not_announce_is_never_sent() {
+async fn unannounced_extensions_are_never_sent() {
     let script =
         Script::new([Play::Answer(200, "[]"), Play::Answer(200, "[]"), Play::Answer(200, r#"{"success":1,"fail":2}"#)]);
     let client = script.client();
@@ -96,7 +96,7 @@ async fn what_the_service_does_not_announce_is_never_sent() {
 
 /// A service that was replaced by one without extensions, and an error that a proxy answers.
 #[tokio::test]
-async fn what_is_announced_last_holds() {
+async fn the_last_announcement_of_extensions_counts() {
     let script = Script::new([
         announcing(200, "[]", "release, something-new"),
         Play::Answer(400, "a proxy's error page"),
@@ -113,7 +113,7 @@ async fn what_is_announced_last_holds() {
 }
 
 #[tokio::test]
-async fn a_reason_that_is_no_word_is_refused_before_it_is_sent() {
+async fn an_invalid_reason_is_refused_before_it_is_sent() {
     let script = Script::new([]);
     let handle = AckHandle::new("a");
     let failure = FailureReport { reason: "No such account".into(), ..failure() };

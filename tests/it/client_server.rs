@@ -47,7 +47,7 @@ fn all(received: &[ReceivedMessage], status: AckStatus) -> Vec<(dms_worker::mess
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_goes_out_and_comes_back_as_it_was() {
+async fn a_message_is_received_as_it_was_sent() {
     for version in VERSIONS {
         let server = server(vec![Project::new("p1")]).await;
         let client = client(&server, version);

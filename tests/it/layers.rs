@@ -92,7 +92,7 @@ async fn the_last_error_of_the_retries_goes_to_the_failure_policy() {
 
 /// 29 s of lease: tries of 4 s begin at 0, 5 and 11 s; the one after 4 s more would end at 23 s, the next after 8 s at 35 s.
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_cannot_finish_within_the_lease_is_not_begun() {
+async fn a_retry_that_cannot_finish_within_the_lease_does_not_start() {
     let (handler, calls) = failing(usize::MAX, SECOND * 4);
     let began = Instant::now();
     let answer = layered(handler, &Retry::new(doubling(None))).handle(delivery().lease(SECOND * 29).build()).await;
@@ -256,7 +256,7 @@ async fn chaos_tells_an_idempotent_handler_from_one_that_is_not() {
 
 /// A service is a handler, and `tower`'s own layers keep what a handler says.
 #[tokio::test(start_paused = true)]
-async fn foreign_layers_and_services_go_with_ours() {
+async fn layers_and_services_of_tower_combine_with_ours() {
     let server = TestServer::start().await;
     let orders = orders(&server).await;
     orders.send(["a", "b"]).await;

@@ -16,7 +16,7 @@ use tower::Layer;
 const MAX: Duration = Duration::MAX;
 
 #[test]
-fn what_has_a_limit_refuses_the_longest_duration() {
+fn settings_with_a_limit_refuse_the_longest_duration() {
     assert!(RetryPolicy::try_new(MAX, MAX, 2.0, 0.5).is_err());
     assert!(RetryPolicy::try_new(Duration::from_secs(1), MAX, 2.0, 0.5).is_err());
     assert!(Rate::try_new(1, MAX).is_err());
@@ -42,7 +42,7 @@ async fn a_runtime_with_the_longest_grace_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_circuit_can_stay_open_for_ever_and_a_delivery_last_for_ever() {
+async fn a_circuit_and_a_delivery_accept_the_longest_duration() {
     let breaker = CircuitBreaker::new(1, MAX);
     let failing = handler_fn(|_: Delivery| async { Err(HandlerError::defer(MAX)) });
     let _ = DeliveryBuilder::json(&1).unwrap().lease(MAX).build().remaining();

@@ -200,7 +200,7 @@ async fn attributes_and_labels_count_towards_the_size_of_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_only_the_service_refuses_takes_no_other_with_it() {
+async fn a_message_that_only_the_service_refuses_fails_alone() {
     use dms_worker::{message::Body, queue::NewQueue, testing::TestServer};
     let server = TestServer::start().await;
     let queue = server.client().create_queue(NewQueue::new("q")).await.unwrap().id;
@@ -213,7 +213,7 @@ async fn a_message_that_only_the_service_refuses_takes_no_other_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metrics_count_what_became_of_messages_and_requests() {
+async fn metrics_count_the_results_of_messages_and_requests() {
     let metrics = ProducerMetrics::new();
     let fates = [Fate::Refused, Fate::Stored, Fate::LostBefore];
     let service = Service::new(Duration::from_millis(20), fates);
@@ -285,7 +285,7 @@ async fn only_the_messages_that_failed_are_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_requests_are_on_their_way_as_may_be() {
+async fn requests_are_sent_concurrently_up_to_the_limit() {
     for (ordered, expected) in [(false, 3), (true, 1)] {
         let service = Service::new(Duration::from_millis(50), []);
         let producer = service.builder().max_in_flight(3).ordered(ordered).build().unwrap();
@@ -340,7 +340,7 @@ async fn closing_sends_what_was_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_gives_up_at_its_deadline_and_says_what_did_not_make_it() {
+async fn closing_gives_up_at_its_deadline_and_reports_unsent_messages() {
     let service = Service::new(Duration::from_secs(100), []);
     let producer = service.builder().max_in_flight(1).build().unwrap();
     let receipts = accept_all(&producer, &[1; 15]).await;
@@ -373,7 +373,7 @@ async fn a_fifo_queue_is_found_and_kept_in_order() {
 }
 
 #[test]
-fn a_bound_that_cannot_work_is_refused() {
+fn an_impossible_limit_is_refused() {
     let service = Service::new(Duration::ZERO, []);
     assert!(service.builder().max_in_flight(0).build().is_err());
     assert!(service.builder().max_pending(0, MAX_BYTES).build().is_err());
@@ -498,7 +498,7 @@ proptest! {
     }
 
     #[test]
-    fn where_duplicates_are_allowed_nothing_is_missing_and_nothing_new_overtakes(
+    fn with_duplicates_allowed_nothing_is_missing_and_no_new_message_overtakes(
         arrivals in prop::collection::vec(arrival(), 1..30),
         fates in prop::collection::vec(fate(), 0..20),
     ) {

@@ -50,7 +50,7 @@ fn once(name: &'static str, fails: fn() -> Result<(), HandlerError>) -> impl dms
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_and_what_was_behind_it() {
+async fn a_failure_and_the_messages_after_it_have_their_reasons() {
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders"), "billing").await;
     group.send(["fine", "bad", "behind"]).await;
@@ -68,7 +68,7 @@ async fn a_failure_and_what_was_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reject_a_panic_and_a_handler_that_takes_too_long() {
+async fn a_reject_a_panic_and_a_timeout_have_their_reasons() {
     for (fails, reason) in [
         ((|| Err(HandlerError::reject("never"))) as fn() -> Result<(), HandlerError>, "rejected"),
         (|| panic!("planted"), "panicked"),
@@ -91,7 +91,7 @@ async fn a_reject_a_panic_and_a_handler_that_takes_too_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deferral_is_told_by_its_copy_and_where_there_are_none_by_the_worker() {
+async fn a_deferral_is_known_from_its_copy_or_from_the_worker() {
     for mode in [QueueMode::Normal, QueueMode::Fifo] {
         let server = TestServer::start().await;
         let group = server.group(NewQueue::new("orders").mode(mode), "billing").await;
@@ -102,7 +102,7 @@ async fn a_deferral_is_told_by_its_copy_and_where_there_are_none_by_the_worker()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_acknowledgement_that_comes_too_late() {
+async fn a_late_acknowledgement_is_a_reason() {
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders"), "billing").await;
     group.send(["a", "b"]).await;
@@ -113,7 +113,7 @@ async fn an_acknowledgement_that_comes_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_worker_left_is_unknown() {
+async fn messages_left_by_another_worker_have_the_reason_unknown() {
     // A worker that is dropped hands back what it holds, where the server can take it back.
     let config = ServerConfig { extensions: false, ..ServerConfig::default() };
     let server = TestServer::with(config).await.unwrap();
@@ -126,7 +126,7 @@ async fn what_another_worker_left_is_unknown() {
 }
 
 #[test]
-fn reasons_have_names_of_their_own() {
+fn each_reason_has_a_unique_name() {
     let mut names: Vec<_> = Redelivery::ALL.iter().map(|reason| reason.name()).collect();
     names.sort_unstable();
     names.dedup();

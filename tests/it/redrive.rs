@@ -140,7 +140,7 @@ async fn everything_is_sent_again_in_order_and_without_its_history() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_wanted_stays_and_blocks_nothing() {
+async fn messages_that_do_not_match_stay_and_block_nothing() {
     let house = House::new(QueueMode::Normal, 30).await;
     let report = run(house.redrive().attribute("parity", "odd")).await;
     assert_eq!((report.redriven, report.filtered), (15, 15));
@@ -162,7 +162,7 @@ async fn a_fifo_queue_is_not_overtaken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_is_not_redriven_for_ever() {
+async fn a_message_is_redriven_at_most_max_redrives_times() {
     let house = House::new(QueueMode::Normal, 1).await;
     for _ in 0..2 {
         assert_eq!(run(house.redrive().max_redrives(2)).await.redriven, 1);
@@ -174,7 +174,7 @@ async fn a_message_is_not_redriven_for_ever() {
 
 /// Before anything is asked of the service.
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_refused_for_its_fraction_too() {
+async fn a_lease_with_a_fraction_beyond_its_limits_is_refused() {
     let house = House::new(QueueMode::Normal, 1).await;
     for millis in [14_900, 300_900] {
         let sweep = Sweep::new(house.client.clone(), house.dead.clone()).ack_wait(Duration::from_millis(millis));
@@ -212,7 +212,7 @@ async fn a_dry_run_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_go_to_another_queue_changed() {
+async fn copies_can_be_changed_and_sent_to_another_queue() {
     let house = House::new(QueueMode::Normal, 12).await;
     let other = house.client.create_queue(NewQueue::new("other")).await.unwrap().id;
     let group = house.client.create_groups(&other, &["g"]).await.unwrap().remove(0).0;
@@ -229,7 +229,7 @@ async fn copies_go_to_another_queue_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_target_that_is_gone_ends_it_and_loses_nothing() {
+async fn a_missing_target_queue_ends_a_redrive_and_loses_nothing() {
     let house = House::new(QueueMode::Normal, 12).await;
     let error = house.redrive().to("075ae7da-6ce5-4966-940c-17c19fb5175e").run(pending()).await.unwrap_err();
     assert!(error.source.is_not_found(), "{error}");
@@ -238,7 +238,7 @@ async fn a_target_that_is_gone_ends_it_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn so_many_and_so_fast_as_was_asked() {
+async fn limits_of_count_and_rate_are_obeyed() {
     let house = House::new(QueueMode::Normal, 50).await;
     let started = Instant::now();
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -256,7 +256,7 @@ async fn so_many_and_so_fast_as_was_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_ends_it_between_two_batches() {
+async fn a_shutdown_ends_a_redrive_between_two_batches() {
     let house = House::new(QueueMode::Normal, 50).await;
     let shutdown = timeout(Duration::from_secs(5), pending::<()>());
     let redrive = house.redrive().sweep(|sweep| sweep.rate(5.0));
@@ -266,7 +266,7 @@ async fn a_shutdown_ends_it_between_two_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_twice_it_goes_on_where_it_was() {
+async fn a_redrive_that_was_killed_twice_continues() {
     let house = House::new(QueueMode::Normal, 200).await;
     let mut done = 0;
     for _ in 0..2 {
@@ -286,7 +286,7 @@ async fn killed_twice_it_goes_on_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_journal_knows_what_the_killed_ones_may_have_doubled() {
+async fn a_journal_counts_the_possible_duplicates_of_killed_runs() {
     let house = House::new(QueueMode::Normal, 200).await;
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("redrive.journal");
@@ -337,7 +337,7 @@ async fn parked_messages_go_back_to_where_they_came_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_answers_double_some_and_lose_none_and_the_report_says_so() {
+async fn lost_answers_lose_nothing_and_duplicates_are_reported() {
     for seed in 0..8 {
         let house = House::new(QueueMode::Normal, 60).await;
         *house.faults.dice.lock().unwrap() = Some(fastrand::Rng::with_seed(seed));

@@ -143,7 +143,7 @@ async fn a_call_ends_at_once_and_says_how_long_to_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_sends_all_the_same() {
+async fn a_producer_does_not_wait_for_a_long_retry_after() {
     for pause in LONG {
         let world = World::new().await;
         world.meet(is_send, pause);
@@ -153,7 +153,7 @@ async fn a_producer_sends_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letters_are_redriven_all_the_same() {
+async fn a_redrive_does_not_wait_for_a_long_retry_after() {
     for pause in LONG {
         let world = World::new().await;
         let (handle, mut handled) = world.worker(true);

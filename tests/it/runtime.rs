@@ -82,7 +82,7 @@ async fn run_until(runtime: Runtime, until: impl Future<Output = ()>) -> Runtime
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scarce_ceiling_is_shared_by_weight_and_never_passed() {
+async fn a_scarce_limit_is_shared_by_weight_and_never_exceeded() {
     let three = Three::new(2000).await;
     let runtime = Runtime::builder()
         .worker(three.worker(0, 3))
@@ -113,7 +113,7 @@ async fn a_scarce_ceiling_is_shared_by_weight_and_never_passed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_workers_leave_the_ceiling_to_a_busy_one() {
+async fn idle_workers_leave_the_shared_limit_to_a_busy_one() {
     let three = Three::new(0).await;
     three.groups[0].send(0..1000).await;
     let runtime = Runtime::builder()
@@ -138,7 +138,7 @@ async fn idle_workers_leave_the_ceiling_to_a_busy_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_starves_behind_a_strict_order() {
+async fn no_worker_starves_with_strict_priorities() {
     let three = Three::new(600).await;
     let runtime = Runtime::builder()
         .worker(three.worker(0, 9))
@@ -157,7 +157,7 @@ async fn nobody_starves_behind_a_strict_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_has_an_order_and_producers_are_its_last() {
+async fn producers_are_closed_after_workers_and_tasks() {
     let server = TestServer::start().await;
     let orders = server.group(NewQueue::new("orders"), "workers").await;
     let audit = server.group(NewQueue::new("audit"), "readers").await;
@@ -216,7 +216,7 @@ async fn one_fails(policy: OnWorkerFailure) -> (RuntimeReport, Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_fails_for_good_ends_the_others_unless_they_may_go_on() {
+async fn a_worker_that_fails_permanently_ends_the_others_unless_configured_otherwise() {
     let (report, took) = one_fails(OnWorkerFailure::StopAll).await;
     let (name, error) = report.failure().unwrap();
     assert!(name == "missing" && error.to_string().contains("missing"), "{error}");
@@ -229,7 +229,7 @@ async fn a_worker_that_fails_for_good_ends_the_others_unless_they_may_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_now_waits_for_no_handler() {
+async fn stop_now_waits_for_no_handler() {
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders"), "workers").await;
     group.send(["slow"]).await;
@@ -257,7 +257,7 @@ async fn a_stop_now_waits_for_no_handler() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_work_together_is_refused_by_name() {
+async fn settings_that_cannot_work_together_are_refused_by_name() {
     let three = Three::new(0).await;
     let with = |messages: Option<usize>, bytes: Option<usize>| {
         let workers = Runtime::builder().worker(three.worker(0, 1)).worker(three.worker(1, 1));

@@ -27,7 +27,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The test that design.md promises: a handler that takes 40 s on a lease of 30 s is stopped, its message comes again.
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_outlasts_its_lease() {
+async fn a_handler_that_outlasts_its_lease_is_stopped_and_its_message_redelivered() {
     let server = TestServer::start().await;
     let orders = server.group(NewQueue::new("orders").dead_letters_after(2), "billing").await;
     orders.send(["slow", "quick"]).await;
@@ -68,7 +68,7 @@ async fn days_pass_in_milliseconds() {
 
 /// The same seed gives the same bad day, and nothing is lost in it.
 #[tokio::test(start_paused = true)]
-async fn a_bad_day_loses_nothing() {
+async fn many_kinds_of_faults_lose_nothing() {
     let mut reports = Vec::new();
     for _ in 0..2 {
         let plan = "seed=11,latency=50ms:0.2,error:0.1,throttle:0.05,lost:0.1,reset:0.1,expired:0.05,partial:0.1";
@@ -89,7 +89,7 @@ async fn a_bad_day_loses_nothing() {
 
 /// A scripted lost answer to an acknowledgement: the worker calls its fate unknown, and the message was settled.
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_to_an_acknowledgement() {
+async fn a_lost_answer_to_an_acknowledgement_loses_nothing() {
     let server = TestServer::start().await;
     let orders = server.group(NewQueue::new("orders"), "billing").await;
     orders.send(["one"]).await;
@@ -101,7 +101,7 @@ async fn a_lost_answer_to_an_acknowledgement() {
 
 /// Leases that expire under the worker bring messages again: handlers have to stand it.
 #[tokio::test(start_paused = true)]
-async fn expired_leases_bring_messages_again() {
+async fn messages_of_ended_leases_are_redelivered() {
     let server = TestServer::start().await;
     let orders = server.group(NewQueue::new("orders"), "billing").await;
     orders.send(["one"]).await;
@@ -132,7 +132,7 @@ async fn a_group_that_stays_busy_is_reported() {
 
 /// Settings of one's own: quotas here, faults from the first request on.
 #[tokio::test(start_paused = true)]
-async fn settings_of_ones_own() {
+async fn a_test_server_can_have_other_settings() {
     let quotas = Quotas { queues: 1, ..Quotas::default() };
     let broker = EmbeddedConfig { quotas, ..EmbeddedConfig::default() };
     let server = TestServer::with(ServerConfig { broker, ..ServerConfig::default() }).await.unwrap();

@@ -93,7 +93,7 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_a_broken_one_is_n
 }
 
 #[tokio::test]
-async fn http_1_1_is_what_is_agreed_on_and_the_catalogue_says_https() {
+async fn http_1_1_is_negotiated_and_the_catalogue_names_https() {
     let pki = Pki::new();
     let server = serve(&pki).await;
     let mut roots = RootCertStore::empty();
@@ -115,7 +115,7 @@ async fn http_1_1_is_what_is_agreed_on_and_the_catalogue_says_https() {
 
 /// A caller that says nothing, or speaks plain HTTP, holds no place for longer than a head may take.
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_does_not_come_is_cut_off() {
+async fn a_missing_handshake_is_cut_off() {
     let pki = Pki::new();
     let server = serve(&pki).await;
     let mut silent = server.connect().await;
@@ -131,7 +131,7 @@ async fn a_handshake_that_does_not_come_is_cut_off() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named() {
+fn unusable_certificate_files_are_named() {
     let pki = Pki::new();
     let missing = TlsFiles { certificate: "/nonexistent/tls.crt".into(), ..pki.files() };
     assert!(Tls::load(missing).unwrap_err().to_string().starts_with("`/nonexistent/tls.crt` cannot be read: "));

@@ -65,7 +65,7 @@ impl Spans {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handlers_span_links_to_the_trace_that_its_message_was_made_in() {
+async fn the_span_of_a_handler_links_to_the_trace_of_its_message() {
     let spans = Spans::default();
     // While there is one subscriber only, a call site that another test's thread meets first asks that thread's, which is none.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());

@@ -173,7 +173,7 @@ async fn a_queue_that_does_not_exist_is_an_error_that_names_it() {
 
 /// A handler that takes longer than its lease is stopped; its message becomes a dead letter, its neighbours do not.
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_hangs_costs_its_own_message_only() {
+async fn a_hanging_handler_affects_only_its_own_message() {
     let world = World::new(orders(), FailureCounting::Batch).await;
     world.send(0..10).await;
     let handler = handler_fn(|delivery| async move {
@@ -193,7 +193,7 @@ async fn a_handler_that_hangs_costs_its_own_message_only() {
 
 /// Dead-letter workers: the same runtime on the other stream.
 #[tokio::test(start_paused = true)]
-async fn dead_letters_can_be_worked_off() {
+async fn dead_letters_can_be_consumed_by_a_worker() {
     let world = World::new(orders(), FailureCounting::Culprit).await;
     world.send(0..50).await;
     let (handle, run) = start(world.worker(Duration::ZERO, one_in_fifty));
@@ -292,7 +292,7 @@ async fn time_for_most(fails: fn(u64) -> bool) -> Duration {
 
 /// One poison message in a hundred leaves nine tenths of the throughput where a handler of 5 ms is the bound.
 #[tokio::test(start_paused = true)]
-async fn a_little_poison_costs_little_throughput() {
+async fn a_little_poison_leaves_nine_tenths_of_the_throughput() {
     let clean = time_for_most(|_| false).await;
     let poisoned = time_for_most(|number| number % 100 == 37).await;
     let ratio = clean.as_secs_f64() / poisoned.as_secs_f64();
@@ -301,7 +301,7 @@ async fn a_little_poison_costs_little_throughput() {
 
 /// Work that was finished behind a failure comes again and is acknowledged without being run again.
 #[tokio::test(start_paused = true)]
-async fn finished_work_behind_a_failure_is_not_run_again() {
+async fn finished_work_after_a_failure_is_not_run_again() {
     let world = World::new(orders(), FailureCounting::Batch).await;
     world.send(0..500).await;
     let (handle, run) = start(world.worker(SECOND / 200, one_in_fifty));

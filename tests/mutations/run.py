@@ -228,7 +228,7 @@ TESTED = [
            "                Err(key.refuse(&authorization.access_key, sender.peer, &SignatureError::BodyHash))\n"
            "            }\n"
            "            Ok(()) => {\n                key.lock.clear(sender.peer);",
-           "it", "server::auth::bad_signatures_never_keep_a_right_one_out"),
+           "it", "server::auth::wrong_signatures_never_lock_out_a_correct_one"),
     Tested("refused-key-is-final", "src/client/key_guard.rs",
            "        if passing || self.worked.load(Ordering::Acquire) {",
            '        if (passing || self.worked.load(Ordering::Acquire)) && !crate::mutated("refused-key-is-final") {',

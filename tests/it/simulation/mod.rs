@@ -174,7 +174,7 @@ fn work_done_twice_is_found() {
 }
 
 #[test]
-fn collateral_damage_is_found() {
+fn damage_to_neighbours_is_found() {
     is_found(Sabotage::WidePolls, Rule::NoCollateral);
 }
 

@@ -54,7 +54,7 @@ async fn a_queue_that_is_created_again_is_found_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_stays_away_is_waited_for() {
+async fn a_missing_queue_is_waited_for() {
     let mut world = World::new(orders(), FailureCounting::Culprit).await;
     let (handle, run) = start(world.worker(SECOND / 100, |_| false));
     world.send(0..1).await;
@@ -94,7 +94,7 @@ async fn a_group_that_is_created_again_is_found_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_ends_at_once_when_it_is_stopped_meanwhile() {
+async fn a_worker_that_waits_for_its_queue_stops_at_once() {
     let world = World::new(orders(), FailureCounting::Culprit).await;
     let (handle, run) = start(world.worker(SECOND / 100, |_| false));
     world.send(0..1).await;

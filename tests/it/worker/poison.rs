@@ -65,7 +65,7 @@ async fn replicas_spare_the_neighbours_of_poison_in_a_fifo_queue() {
 
 /// Republished messages fail nobody: with a single allowed failure no neighbour becomes a dead letter, and the poison is parked.
 #[tokio::test(start_paused = true)]
-async fn republished_poison_costs_no_neighbour_whatever_the_count() {
+async fn republished_poison_affects_no_neighbour_with_any_max_consume_count() {
     let world = World::new(NewQueue::new("orders").dead_letters_after(1), FailureCounting::Batch).await;
     let parked = world.client.create_queue(NewQueue::new("parked")).await.unwrap().id;
     world.client.create_groups(&parked, &["people"]).await.unwrap();
@@ -86,7 +86,7 @@ async fn republished_poison_costs_no_neighbour_whatever_the_count() {
 /// One poison message in a hundred leaves four tenths of the throughput where the wire is the bound: round trips of ten milliseconds,
 /// a handler that takes no time.
 #[tokio::test(start_paused = true)]
-async fn a_little_poison_leaves_much_of_the_throughput_of_a_slow_wire() {
+async fn a_little_poison_leaves_four_tenths_of_the_throughput_on_a_slow_network() {
     let clean = time_for_most_afar(|_| false).await;
     let poisoned = time_for_most_afar(|number| number % 100 == 37).await;
     let ratio = clean.as_secs_f64() / poisoned.as_secs_f64();

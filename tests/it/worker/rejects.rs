@@ -141,7 +141,7 @@ async fn tale(policy: &Policy, mode: QueueMode, dead_letters: bool, extensions: 
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_policy_runs_a_hopeless_message_more_often_than_it_says() {
+async fn no_policy_runs_a_rejected_message_more_often_than_it_allows() {
     let queues = [
         (QueueMode::Normal, true),
         (QueueMode::Normal, false),

@@ -68,17 +68,17 @@ async fn only_the_torn_message_fails(queue: NewQueue) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_torn_message_fails_in_a_normal_queue() {
+async fn only_the_unreadable_message_fails_in_a_normal_queue() {
     only_the_torn_message_fails(orders()).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_torn_message_fails_in_a_fifo_queue() {
+async fn only_the_unreadable_message_fails_in_a_fifo_queue() {
     only_the_torn_message_fails(orders().mode(QueueMode::Fifo)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_in_place_of_answers_is_waited_out() {
+async fn html_pages_instead_of_answers_are_waited_out() {
     let world = torn_world(orders(), SECOND * 600).await;
     world.send(0..5).await;
     let (handle, run) = start(world.worker(SECOND / 100, |_| false));
@@ -92,7 +92,7 @@ async fn a_page_in_place_of_answers_is_waited_out() {
 
 /// A redrive sends the others again, and says how many it had to leave.
 #[tokio::test(start_paused = true)]
-async fn a_redrive_leaves_what_cannot_be_read() {
+async fn a_redrive_leaves_unreadable_messages() {
     let world = torn_world(orders().dead_letters_after(1), Duration::ZERO).await;
     world.send(5..10).await;
     let (handle, run) = start(world.worker(SECOND / 100, |_| true));

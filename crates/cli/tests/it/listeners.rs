@@ -119,7 +119,7 @@ async fn large_heads_are_refused_everywhere() {
 
 /// Connections of strangers that stay do not keep probes out, with a token and without.
 #[tokio::test]
-async fn probes_get_through_when_all_places_are_taken() {
+async fn probes_get_through_when_all_connections_are_used() {
     for keys in ["", ", token: T"] {
         let listening = listening_with("", keys).await;
         for (name, address) in listening.addresses.into_iter().filter(|(name, _)| name.ends_with("admin")) {

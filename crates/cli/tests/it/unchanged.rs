@@ -259,7 +259,7 @@ async fn fail(client: &Client, queue: &str, count: usize) {
 }
 
 #[tokio::test]
-async fn through_client_and_stores() {
+async fn bodies_are_unchanged_through_client_and_stores() {
     let cases = cases();
     let dir = tempfile::tempdir().unwrap();
     for data_dir in [None, Some(dir.path().to_owned())] {
@@ -358,7 +358,7 @@ fn in_ascii(json: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn through_deliveries_publishers_copies_and_commands() {
+async fn bodies_are_unchanged_through_deliveries_publishers_copies_and_commands() {
     let cases = cases();
     let program = Program::new();
     let requests = Requests::default();

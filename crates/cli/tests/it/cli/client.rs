@@ -51,7 +51,7 @@ fn queues_groups_and_tags_come_and_go() {
 }
 
 #[test]
-fn what_is_received_can_be_sent() {
+fn lines_that_receive_prints_can_be_sent() {
     let (program, _server, url) = setup();
     let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
     dms(&["queue", "create", "a", "--group", "g"]).ok();
@@ -175,7 +175,7 @@ fn a_file_whose_sending_was_killed_is_resumed() {
 }
 
 #[test]
-fn a_service_that_goes_away_leaves_a_place_to_resume() {
+fn a_send_that_an_outage_ended_can_be_resumed() {
     let (program, server, url) = setup();
     let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
     dms(&["queue", "create", "q", "--group", "g"]).ok();
@@ -200,7 +200,7 @@ fn mode(path: &std::path::Path) -> u32 {
 }
 
 #[test]
-fn a_service_in_trouble_refuses_no_line_of_a_file() {
+fn server_errors_refuse_no_line_of_a_file() {
     let program = Program::new();
     let (server, url) = in_trouble(&program);
     let lines: String = (1..=40).map(|n| format!("{{\"body\":{n}}}\n")).collect();
@@ -235,7 +235,7 @@ fn a_service_in_trouble_refuses_no_line_of_a_file() {
 }
 
 #[test]
-fn lines_that_are_read_and_not_stored_are_not_lost() {
+fn lines_read_but_not_stored_are_kept() {
     let program = Program::new();
     let (_server, url) = in_trouble(&program);
     let lines: String =
@@ -250,7 +250,7 @@ fn lines_that_are_read_and_not_stored_are_not_lost() {
 }
 
 #[test]
-fn refused_lines_are_kept_to_be_mended() {
+fn refused_lines_are_kept_in_a_file() {
     let (program, _server, url) = setup();
     let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
     dms(&["queue", "create", "q", "--group", "g"]).ok();
@@ -308,7 +308,7 @@ fn both_versions_of_the_api_and_a_configured_endpoint_work() {
 }
 
 #[test]
-fn a_project_of_its_own_sees_nothing_of_others() {
+fn a_project_does_not_see_the_queues_of_others() {
     let (program, _server, url) = setup();
     program.run(&["--endpoint", &url, "queue", "create", "q"]).ok();
     let other = program.run(&["--endpoint", &url, "--project-id", "other", "-o", "json", "queue", "list"]);

@@ -88,7 +88,7 @@ fn send_one(api: &str, queue: &str, body: usize) -> bool {
 
 /// Under load: what was answered before the copy was asked for is in it, and the copy opens.
 #[test]
-fn a_copy_is_made_while_messages_are_sent() {
+fn a_backup_is_made_while_messages_are_sent() {
     let program = Program::new();
     let server = server(&program);
     let (api, address) = (server.url("serving on http://"), admin(&server));
@@ -141,7 +141,7 @@ fn a_copy_is_made_while_messages_are_sent() {
 
 /// Without a server; and a copy that changed, or was not finished, is none.
 #[test]
-fn a_copy_is_verified() {
+fn a_backup_is_verified() {
     let program = Program::new();
     let first = server(&program);
     send(&program, &first, &["one", "two"]);
@@ -205,7 +205,7 @@ fn a_damaged_message_is_found_and_skipped() {
 
 /// A commit that cannot be read keeps a directory from opening; it is given up when that is asked for, and its bytes are kept.
 #[test]
-fn a_commit_that_cannot_be_read_is_given_up_when_asked() {
+fn an_unreadable_commit_is_given_up_on_request() {
     let program = Program::new();
     let first = server(&program);
     send(&program, &first, &["one", "two"]);
@@ -245,7 +245,7 @@ fn a_commit_that_cannot_be_read_is_given_up_when_asked() {
 
 /// The end of the log is lost: what is left opens when that is asked for.
 #[test]
-fn a_lost_end_is_given_up_when_asked() {
+fn missing_commits_at_the_end_are_given_up_on_request() {
     let program = Program::new();
     let first = server(&program);
     send(&program, &first, &["one", "two", "three"]);
@@ -269,7 +269,7 @@ fn a_lost_end_is_given_up_when_asked() {
 
 /// A damaged index is refused with the remedy, and made anew from the log.
 #[test]
-fn an_index_is_made_anew() {
+fn a_lost_index_is_rebuilt_from_the_log() {
     let program = Program::new();
     let first = server(&program);
     send(&program, &first, &["one", "two", "three"]);

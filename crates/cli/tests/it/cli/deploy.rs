@@ -68,7 +68,7 @@ pub(super) fn with_environment<'a>(command: &'a mut Command, program: &Program) 
 }
 
 #[test]
-fn every_configuration_is_right() {
+fn every_configuration_passes_the_check() {
     let shipped = configurations();
     assert!(shipped.len() == 6, "{:?}", shipped.iter().map(|shipped| &shipped.file).collect::<Vec<_>>());
     for shipped in shipped {
@@ -80,7 +80,7 @@ fn every_configuration_is_right() {
 }
 
 #[test]
-fn manifests_are_objects_of_kubernetes() {
+fn manifests_are_valid_kubernetes_objects() {
     for file in files("kubernetes") {
         for document in documents(&file) {
             let named = document["kind"].is_string() && document["metadata"]["name"].is_string();
@@ -96,7 +96,7 @@ pub(super) fn pods() -> Vec<Value> {
 }
 
 #[test]
-fn pods_may_do_no_more_than_they_need() {
+fn pods_have_only_the_privileges_they_need() {
     let pods = pods();
     assert_eq!(pods.len(), 2);
     for pod in pods {

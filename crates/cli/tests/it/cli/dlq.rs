@@ -50,7 +50,7 @@ async fn fail_four(url: &str) {
 }
 
 #[test]
-fn looking_takes_nothing() {
+fn showing_dead_letters_removes_none() {
     let dlq = Dlq::new();
     let lines = dlq.run(&["dlq", "dump", "q", "g"]).ok();
     let bodies: Vec<Value> =
@@ -64,7 +64,7 @@ fn looking_takes_nothing() {
 }
 
 #[test]
-fn redriven_messages_come_again() {
+fn redriven_messages_are_delivered_again() {
     let dlq = Dlq::new();
     let dry = dlq.run(&["-o", "json", "dlq", "redrive", "q", "g", "--dry-run"]).json();
     assert_eq!((&dry["redriven"], dlq.left()), (&json!(4), 4));
@@ -82,7 +82,7 @@ fn redriven_messages_come_again() {
 }
 
 #[test]
-fn throwing_away_asks_first() {
+fn discarding_asks_for_confirmation() {
     let dlq = Dlq::new();
     assert!(dlq.run(&["dlq", "discard", "q", "g"]).failed(2).contains("add --yes"));
     assert_eq!(dlq.run(&["dlq", "discard", "q", "g", "--dry-run"]).ok(), "4 would be thrown away\n");
@@ -91,7 +91,7 @@ fn throwing_away_asks_first() {
 }
 
 #[test]
-fn what_was_dumped_and_taken_can_be_redriven_from_its_file() {
+fn dumped_dead_letters_can_be_redriven_from_the_file() {
     let dlq = Dlq::new();
     let file = dlq.program.dir().join("dead.jsonl").display().to_string();
     let said = dlq.run(&["dlq", "dump", "q", "g", "--file", &file, "--ack", "--max", "3"]);
@@ -114,7 +114,7 @@ fn what_was_dumped_and_taken_can_be_redriven_from_its_file() {
 }
 
 #[test]
-fn parked_messages_are_seen_sent_back_and_thrown_away_as_dead_letters_are() {
+fn parked_messages_are_shown_redriven_and_discarded_like_dead_letters() {
     let dlq = Dlq::new();
     dlq.run(&["queue", "create", "parked", "--group", "ops"]).ok();
     let history = [
@@ -146,7 +146,7 @@ fn parked_messages_are_seen_sent_back_and_thrown_away_as_dead_letters_are() {
 }
 
 #[test]
-fn a_look_through_the_admin_address_leases_nothing() {
+fn showing_through_the_admin_address_leases_nothing() {
     let program = Program::new();
     let server = program.serve(&["--admin", "127.0.0.1:0"]);
     let (url, admin) = (server.url("serving on "), server.url("admin on ").trim_end_matches(')').to_owned());

@@ -76,7 +76,7 @@ fn told(text: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_that_is_told_is_documented() {
+async fn every_exposed_metric_is_documented() {
     let program = Program::new();
     let yaml = "server: {listen: '127.0.0.1:0', queues: [{name: q, groups: [g]}]}\nworkers: [{queue: q, group: g, handler: {log: }}]\npublishers: [{queue: q, listen: '127.0.0.1:0'}]\nadmin: {listen: '127.0.0.1:0'}\n";
     let sidecar = program.start(&["run", "-c", &program.file("config.yaml", yaml)]);

@@ -6,7 +6,7 @@ use super::Program;
 const NOWHERE: &str = "http://127.0.0.1:1";
 
 #[test]
-fn wrong_usage_is_2() {
+fn wrong_usage_exits_with_2() {
     let program = Program::new();
     for args in [&["send"][..], &["nothing"], &["queue"], &["receive", "q"], &["--colour", "send", "q", "b"]] {
         assert_eq!(program.run(args).code, Some(2), "{args:?}");
@@ -18,7 +18,7 @@ fn wrong_usage_is_2() {
 }
 
 #[test]
-fn a_service_that_is_not_there_is_69() {
+fn an_unreachable_service_exits_with_69() {
     let program = Program::new();
     let stderr = program.run(&["--endpoint", NOWHERE, "send", "orders", "x"]).failed(69);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
@@ -31,14 +31,14 @@ fn a_service_that_is_not_there_is_69() {
 }
 
 #[test]
-fn an_error_for_a_program_is_json() {
+fn errors_are_json_with_json_output() {
     let stderr = Program::new().run(&["-o", "json", "--endpoint", NOWHERE, "queue", "list"]).failed(69);
     let error: serde_json::Value = serde_json::from_str(&stderr).unwrap();
     assert_eq!((&error["error"]["code"], &error["error"]["exit_code"]), (&"unavailable".into(), &69.into()));
 }
 
 #[test]
-fn a_wrong_configuration_is_78_with_all_mistakes() {
+fn an_invalid_configuration_exits_with_78_and_names_all_mistakes() {
     let program = Program::new();
     program.file("config.yaml", "dms: {endpoint: ftp://x}\nworkers:\n  - {queue: q, group: g, concurency: 1}\n");
     for command in ["check", "run"] {
@@ -61,13 +61,13 @@ fn a_wrong_configuration_is_78_with_all_mistakes() {
 }
 
 #[test]
-fn nothing_to_run_is_78() {
+fn a_configuration_with_nothing_to_run_exits_with_78() {
     let stderr = Program::new().run(&["run"]).failed(78);
     assert!(stderr.contains("no workers and no publishers; name a configuration with -c"), "{stderr}");
 }
 
 #[test]
-fn a_malformed_log_filter_is_78() {
+fn a_malformed_log_filter_exits_with_78() {
     let program = Program::new();
     let file = program.file("c.yaml", "log: {filter: 'info,=='}\n");
     let stderr = program.run(&["serve", "--listen", "127.0.0.1:0", "-c", &file]).failed(78);
@@ -75,7 +75,7 @@ fn a_malformed_log_filter_is_78() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named_with_the_remedy() {
+fn an_address_in_use_is_named_with_the_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let stderr = Program::new().run(&["serve", "--listen", &address]).failed(1);
@@ -83,13 +83,13 @@ fn an_address_that_is_taken_is_named_with_the_remedy() {
 }
 
 #[test]
-fn an_open_server_is_refused_off_loopback() {
+fn a_server_without_credentials_is_refused_outside_of_loopback() {
     let stderr = Program::new().run(&["serve", "--listen", "0.0.0.0:0"]).failed(78);
     assert!(stderr.contains("server.auth is not set: set it, or listen on 127.0.0.1"), "{stderr}");
 }
 
 #[test]
-fn refused_credentials_are_77() {
+fn refused_credentials_exit_with_77() {
     let program = Program::new();
     let server = program.file("server.yaml", "server: {auth: {access_keys: [{access_key: AK, secret_key: right}]}}\n");
     let server = program.serve(&["-c", &server]);

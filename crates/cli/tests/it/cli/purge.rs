@@ -32,7 +32,7 @@ fn client<'a>(program: &'a Program, server: &Running) -> impl Fn(&[&str]) -> Out
 }
 
 #[test]
-fn a_purge_is_confirmed_and_says_what_is_gone() {
+fn a_purge_asks_for_confirmation_and_reports_its_result() {
     let program = Program::new();
     let server = filled(&program);
     let dms = client(&program, &server);
@@ -81,7 +81,7 @@ fn the_admin_address_of_another_server_is_not_used() {
 }
 
 #[test]
-fn the_admin_address_of_the_server_is_needed() {
+fn purge_and_update_need_the_admin_address_of_the_server() {
     let program = Program::new();
     for arguments in [["queue", "purge", "q", "--yes"].as_slice(), &["queue", "update", "q", "--retention", "1h"]] {
         let said = program.run(arguments).failed(2);
@@ -90,7 +90,7 @@ fn the_admin_address_of_the_server_is_needed() {
 }
 
 #[test]
-fn how_long_a_queue_keeps_messages_is_set_and_taken_back() {
+fn the_retention_of_a_queue_is_set_and_reset() {
     let program = Program::new();
     let server = filled(&program);
     let dms = client(&program, &server);
@@ -110,7 +110,7 @@ fn how_long_a_queue_keeps_messages_is_set_and_taken_back() {
 
 /// From the file and from the environment, for all queues and for one.
 #[test]
-fn the_configuration_says_how_long_messages_are_kept() {
+fn the_configuration_sets_the_retention() {
     let program = Program::new();
     let yaml = "server:\n  listen: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  retention: 2h\n  queues:\n    - {name: plain}\n    - {name: short, retention: 90s}\n    - {name: lean, delete_when_settled: true, groups: [a]}\n";
     program.file("config.yaml", yaml);

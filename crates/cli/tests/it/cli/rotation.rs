@@ -20,7 +20,7 @@ fn send(program: &Program, server: &Running, access_key: &str, secret_key: &str)
 }
 
 #[test]
-fn a_new_content_of_a_secrets_file_is_taken_by_itself_and_a_broken_one_is_not() {
+fn a_changed_secret_file_takes_effect_and_a_broken_one_does_not() {
     let program = Program::new();
     program.file("secret", "one\n");
     let mut server = program.start(&["serve", "-c", &config(&program, "{send: ['*']}")]);
@@ -48,7 +48,7 @@ fn a_new_content_of_a_secrets_file_is_taken_by_itself_and_a_broken_one_is_not() 
 }
 
 #[test]
-fn sighup_takes_keys_with_their_rights_and_nothing_of_a_wrong_configuration() {
+fn sighup_applies_keys_and_rights_and_nothing_of_an_invalid_configuration() {
     let program = Program::new();
     program.file("secret", "one");
     let mut server = program.start(&["serve", "-c", &config(&program, "{send: ['*']}")]);
@@ -66,7 +66,7 @@ fn sighup_takes_keys_with_their_rights_and_nothing_of_a_wrong_configuration() {
 
 /// The client of the server in this process goes on as that does.
 #[test]
-fn keys_that_the_server_does_not_take_are_not_used_by_its_client() {
+fn keys_that_the_embedded_server_refused_are_not_used_by_the_client() {
     const WORKER: &str = "\
 server: {listen: '127.0.0.1:0', queues: [{name: q, groups: [g]}]AUTH}
 workers: [{queue: q, group: g, handler: {log: {}}}]

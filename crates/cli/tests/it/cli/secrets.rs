@@ -296,7 +296,7 @@ fn a_configuration_with_secrets_in_urls_and_headers_is_shown_without_them() {
 }
 
 #[test]
-fn mistakes_in_urls_and_headers_do_not_show_what_is_secret_in_them() {
+fn mistakes_in_urls_and_headers_show_no_secret() {
     let program = Program::new();
     let http = |http: &str| format!("workers: [{{queue: q, group: g, handler: {{http: {http}}}}}]\n");
     let url = |url: &str| http(&format!("{{url: {url}}}"));
@@ -381,7 +381,7 @@ fn a_client_that_logs_everything_shows_no_secret() {
 }
 
 #[test]
-fn mistakes_beside_a_secret_do_not_show_it() {
+fn mistakes_next_to_a_secret_do_not_show_it() {
     let program = Program::new();
     let wrong = [
         "secret_key: 'x${pl4nted'",

@@ -60,7 +60,7 @@ fn the_documented_configuration_runs_and_ends_in_order() {
 }
 
 #[test]
-fn sighup_applies_what_can_change_and_keeps_the_old_one_when_the_new_is_wrong() {
+fn sighup_applies_changes_and_keeps_the_current_configuration_if_the_new_one_is_invalid() {
     let program = Program::new();
     let yaml = |concurrency: &str, extra: &str| {
         format!(
@@ -96,7 +96,7 @@ fn reqwest_get(url: &str) -> String {
 }
 
 #[test]
-fn a_service_manager_is_told_of_the_start_and_the_end() {
+fn systemd_is_notified_of_the_start_and_the_end() {
     let program = Program::new();
     let path = program.dir().join("notify.sock");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
@@ -172,7 +172,7 @@ fn counting(server: &str) -> (String, Arc<AtomicUsize>) {
 
 /// What is under way at a time has a connection, and requests that follow go over those that are there.
 #[test]
-fn connections_are_used_again() {
+fn a_benchmark_reuses_its_connections() {
     let program = Program::new();
     let server = program.serve(&[]);
     let (url, connections) = counting(&server.url("serving on "));
@@ -183,7 +183,7 @@ fn connections_are_used_again() {
 }
 
 #[test]
-fn a_benchmark_starts_a_server_of_its_own() {
+fn a_benchmark_starts_a_separate_server() {
     let program = Program::new();
     let data = program.dir().join("data").display().to_string();
     let bench = ["-o", "json", "bench", "--data-dir", &data, "--run", "consume", "--messages", "50"];

@@ -53,7 +53,7 @@ fn a_second_signal_ends_a_drain_at_once() {
 }
 
 #[test]
-fn a_drain_that_takes_longer_than_the_grace_is_75() {
+fn a_drain_beyond_the_grace_period_exits_with_75() {
     let program = Program::new();
     let stuck = Stuck::new(&program, "100ms");
     stuck.sidecar.signal("TERM");
@@ -63,7 +63,7 @@ fn a_drain_that_takes_longer_than_the_grace_is_75() {
 }
 
 #[test]
-fn an_answer_during_the_drain_makes_it_0() {
+fn an_answer_during_the_drain_exits_with_0() {
     let program = Program::new();
     let mut stuck = Stuck::new(&program, "60s");
     stuck.sidecar.signal("TERM");

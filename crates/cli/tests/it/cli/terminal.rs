@@ -23,7 +23,7 @@ fn every_help_fits_eighty_columns() {
 }
 
 #[test]
-fn colours_are_for_those_who_want_them() {
+fn colours_follow_the_flag_and_the_environment() {
     let program = Program::new();
     let error = |args: &[&str], variable: Option<&str>| {
         let mut command = program.command(&[args, &["queue", "list", "--endpoint", "http://127.0.0.1:1"]].concat());
@@ -40,7 +40,7 @@ fn colours_are_for_those_who_want_them() {
 }
 
 #[test]
-fn help_and_wrong_usage_have_the_colours_that_are_asked_for() {
+fn help_and_usage_errors_follow_the_color_flag() {
     let program = Program::new();
     let shown = |args: &[&str], forced: bool| {
         let mut command = program.command(args);
@@ -58,7 +58,7 @@ fn help_and_wrong_usage_have_the_colours_that_are_asked_for() {
 }
 
 #[test]
-fn a_queue_is_not_left_behind_by_a_group_that_cannot_be() {
+fn a_refused_group_name_creates_no_queue() {
     let program = Program::new();
     let server = program.serve(&[]);
     let url = server.url("serving on ");
@@ -72,7 +72,7 @@ fn a_queue_is_not_left_behind_by_a_group_that_cannot_be() {
 }
 
 #[test]
-fn every_change_is_told_to_a_program_in_json() {
+fn every_change_is_reported_in_json() {
     let program = Program::new();
     let server = program.serve(&[]);
     let url = server.url("serving on ");
@@ -90,7 +90,7 @@ fn every_change_is_told_to_a_program_in_json() {
 }
 
 #[test]
-fn what_destroys_needs_a_yes() {
+fn destructive_commands_need_a_confirmation() {
     let program = Program::new();
     let server = program.serve(&[]);
     let url = server.url("serving on ");

@@ -15,7 +15,7 @@ fn queues(program: &Program, url: &str, ca: &str) -> std::process::Output {
 }
 
 #[test]
-fn a_renewed_certificate_is_taken_on_sighup() {
+fn a_renewed_certificate_is_used_after_sighup() {
     let (program, pki) = (Program::new(), Pki::new());
     let file = program.file("server.yaml", &format!("server: {{{}}}\n", section(&pki)));
     let mut server = program.serve(&["-c", &file]);
@@ -81,7 +81,7 @@ fn an_application_with_a_private_authority_is_trusted_by_name() {
 }
 
 #[test]
-fn everything_that_listens_can_speak_https() {
+fn every_listener_can_serve_https() {
     let (program, pki) = (Program::new(), Pki::new());
     let tls = section(&pki);
     let yaml = |admin: &str| {
@@ -108,7 +108,7 @@ fn everything_that_listens_can_speak_https() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_78() {
+fn an_unusable_certificate_exits_with_78() {
     let (program, pki) = (Program::new(), Pki::new());
     let other = Pki::new();
     let yaml = |key: &str| {

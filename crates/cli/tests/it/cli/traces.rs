@@ -93,13 +93,13 @@ fn text(attribute: &KeyValue) -> (&str, &str) {
 }
 
 #[test]
-fn a_collector_that_is_not_there_is_named_and_holds_nothing_up() {
+fn an_unreachable_collector_is_logged_and_delays_nothing() {
     let log = run(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "200")]);
     assert!(log.contains("traces cannot be sent and are lost"), "{log}");
 }
 
 #[test]
-fn malformed_variables_are_78() {
+fn malformed_otel_variables_exit_with_78() {
     let program = Program::new();
     let mut command = program.command(&["serve", "--listen", "127.0.0.1:0"]);
     let output = command

@@ -57,7 +57,7 @@ fn section(name: &'static str) -> impl Fn(&str) -> String {
 }
 
 #[test]
-fn of_a_worker() {
+fn settings_of_a_worker_have_limits() {
     let cases: &[(&str, &[Case])] = &[
         (
             "ack_wait",
@@ -108,7 +108,7 @@ fn of_a_worker() {
 }
 
 #[test]
-fn of_a_handler() {
+fn settings_of_a_handler_have_limits() {
     let http = |setting: &str| worker(&HTTP.replace('}', &format!(", {setting}}}")), "");
     check(
         http,
@@ -140,7 +140,7 @@ fn of_a_handler() {
 }
 
 #[test]
-fn of_delays_between_attempts() {
+fn delays_between_attempts_have_limits() {
     let republish = |setting: &str| worker("log: {}", &format!("on_failure: {{republish: {{{setting}}}}}"));
     check(republish, "backoff", &[("0s", None), ("2h", None), ("7d", None), ("8d", Some("at most 7d"))]);
     check(republish, "max_backoff", &[("0s", None), ("1s", None), ("7d", None), ("8d", Some("at most 7d"))]);
@@ -148,7 +148,7 @@ fn of_delays_between_attempts() {
 }
 
 #[test]
-fn of_the_service_and_the_server() {
+fn settings_of_the_service_and_the_server_have_limits() {
     check(section("dms"), "connect_timeout", &[("1ms", None), ("1h", None), ("0s", Some("above zero"))]);
     check(section("dms"), "api_version", &[("v1.0", None)]);
     check(section("server"), "create_delay", &[("0s", None), ("1h", None)]);
@@ -186,7 +186,7 @@ fn of_the_service_and_the_server() {
 
 /// More queues and groups than the default quotas allow, and a project that only one of the two sections names.
 #[test]
-fn quotas_and_projects_follow_what_is_listed() {
+fn default_quotas_and_projects_follow_the_configuration() {
     let queues: Vec<String> = (0..31).map(|number| format!("{{name: q{number}, groups: [a, b, c, d]}}")).collect();
     accepted(&format!("server:\n  queues: [{}]\n", queues.join(", ")));
     accepted(&format!("server:\n  projects: [{{id: p, queues: [{}]}}]\n", queues.join(", ")));
@@ -206,7 +206,7 @@ fn quotas_and_projects_follow_what_is_listed() {
 
 /// A listener may take the default address of a server that the process does not start.
 #[test]
-fn addresses_of_another_process_are_free() {
+fn addresses_of_another_process_are_not_compared() {
     accepted("dms: {endpoint: 'http://dms.example'}\nadmin: {listen: '127.0.0.1:9400'}\n");
     let clash = mistakes("admin: {listen: '127.0.0.1:9400'}\n", &[]);
     assert_eq!(clash.len(), 1, "{clash:?}");

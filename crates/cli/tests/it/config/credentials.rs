@@ -53,7 +53,7 @@ fn key(place: &str) -> String {
 }
 
 #[test]
-fn every_secret_has_something_in_it() {
+fn empty_secrets_are_refused() {
     let mut keys = BTreeSet::new();
     secret_keys(&schema(), &mut keys);
     let config: Value = yaml_serde::from_str(&documented::uncommented()).unwrap();
@@ -74,7 +74,7 @@ fn every_secret_has_something_in_it() {
 }
 
 #[test]
-fn every_file_of_a_secret_has_something_in_it() {
+fn empty_secret_files_are_refused() {
     let mut keys = BTreeSet::new();
     secret_keys(&schema(), &mut keys);
     let files = keys.iter().map(|key| format!("{key}_file")).collect();
@@ -100,7 +100,7 @@ fn every_file_of_a_secret_has_something_in_it() {
 }
 
 #[test]
-fn variables_and_headers_count_too() {
+fn empty_secrets_in_variables_and_headers_are_refused() {
     let config = "server: {queues: [{name: q, groups: [g]}]}\nworkers: [{queue: q, group: g, handler: {http: {url: 'http://127.0.0.1:8080', \
                   headers: {Authorization: 'Bearer ${NOTHING:-}', x-api-key: '', accept: ''}}}}]\n";
     let empty = ": is empty: set it, or leave it out";

@@ -121,7 +121,7 @@ fn every_key_is_documented_and_none_is_stale() {
 }
 
 #[test]
-fn every_documented_default_is_the_codes() {
+fn every_documented_default_is_the_default_of_the_code() {
     let documented = sections();
     for (section, defaults) in defaults() {
         for line in documented[section].iter().filter(|line| line.left_out) {

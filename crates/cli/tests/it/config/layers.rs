@@ -7,14 +7,14 @@ use dms_worker_cli::config::{Auto, Config, Request, load};
 use super::{read, worker};
 
 #[test]
-fn nothing_at_all_is_the_defaults() {
+fn an_empty_configuration_has_the_defaults() {
     assert_eq!(load(&Request::new()).unwrap().config, Config::default());
     assert_eq!(read("", &[]).unwrap().config, Config::default());
     assert_eq!(read("server:\nlog:\n  filter:\n", &[]).unwrap().config, Config::default());
 }
 
 #[test]
-fn flags_win_over_variables_over_the_file() {
+fn flags_override_variables_and_variables_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
     std::fs::write(&file, "server: {listen: 127.0.0.1:1, data_dir: /file, project_name: file}\n").unwrap();

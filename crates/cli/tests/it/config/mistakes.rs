@@ -51,7 +51,7 @@ workers:
 }
 
 #[test]
-fn rights_name_queues_that_there_can_be() {
+fn rights_contain_valid_queue_names() {
     check(
         "server:\n  auth:\n    access_keys:\n      - {access_key: AK, secret_key: SK, rights: {send: ['orders*', '*', 'a b', '']}}\n    users:\n      - {user: u, password: p, rights: {}}\n      - {user: v, password: p, rights: {sned: ['*']}}\n",
         &[
@@ -110,7 +110,7 @@ fn a_variable_that_is_not_set_is_named_with_its_line() {
 }
 
 #[test]
-fn what_a_worker_needs_is_asked_for() {
+fn missing_keys_of_a_worker_are_named() {
     check(
         "workers:\n  - {}\n",
         &[
@@ -180,7 +180,7 @@ fn a_secret_is_not_shown_in_a_message() {
 }
 
 #[test]
-fn an_open_door_is_refused() {
+fn listeners_without_credentials_are_refused_outside_of_loopback() {
     let found =
         mistakes("server: {listen: '0.0.0.0:9400', admin: '0.0.0.0:9401'}\nadmin: {listen: '0.0.0.0:9402'}\n", &[]);
     assert_eq!(
@@ -194,7 +194,7 @@ fn an_open_door_is_refused() {
 }
 
 #[test]
-fn an_admin_address_off_loopback_needs_a_token_and_a_certificate() {
+fn an_admin_address_outside_of_loopback_needs_a_token_and_a_certificate() {
     let found = mistakes("server: {admin: '[::]:9401', admin_token: T}\n", &[]);
     let missing = "server.admin_tls is not set: set it, or listen on 127.0.0.1";
     assert_eq!(found, [format!("config.yaml:1: server.admin: `[::]:9401` can be reached from outside and {missing}")]);
@@ -212,7 +212,7 @@ fn an_admin_address_off_loopback_needs_a_token_and_a_certificate() {
 }
 
 #[test]
-fn queues_that_nobody_creates_are_found() {
+fn missing_queues_and_groups_of_the_embedded_server_are_named() {
     check(
         &worker("").replace("name: q", "name: other"),
         &["config.yaml:4: workers[0].queue: the embedded server has no queue `q`: add it to server.queues"],

@@ -30,7 +30,7 @@ impl Judge {
 }
 
 #[test]
-fn the_documented_configuration_fits() {
+fn the_documented_configuration_fits_the_schema() {
     Judge::new().yaml(&documented::text()).unwrap();
 }
 
@@ -42,7 +42,7 @@ fn everything(handler: &str) -> Value {
 }
 
 #[test]
-fn every_documented_key_fits() {
+fn every_documented_key_fits_the_schema() {
     let judge = Judge::new();
     for handler in ["http", "command", "log"] {
         judge.check(&everything(handler)).unwrap();

@@ -39,7 +39,7 @@ impl Admin {
 }
 
 #[tokio::test]
-async fn probes_and_status_tell_how_a_worker_is() {
+async fn probes_and_status_report_the_state_of_a_worker() {
     let mut admin = Admin::start("").await;
     assert_eq!(admin.get("/livez").await, (200, "ok\n".to_owned()));
     admin.sidecar.send(&[Message::text("x")]).await;

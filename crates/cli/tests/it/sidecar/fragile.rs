@@ -175,7 +175,7 @@ async fn a_message_that_closes_its_connection_fails_and_the_others_are_delivered
 }
 
 #[tokio::test]
-async fn a_message_that_ends_the_application_fails_and_none_of_those_in_flight() {
+async fn a_message_that_ends_the_application_fails_and_others_in_flight_do_not() {
     for place in [0, 20] {
         let app = Fragile::start(Poison::Crashes).await;
         // One failure makes a dead letter.
@@ -185,7 +185,7 @@ async fn a_message_that_ends_the_application_fails_and_none_of_those_in_flight()
 }
 
 #[tokio::test]
-async fn a_message_that_ends_the_application_is_delivered_three_times_where_the_queue_says_so() {
+async fn a_message_that_ends_the_application_is_delivered_max_consume_count_times() {
     let app = Fragile::start(Poison::Crashes).await;
     let sidecar = Running::start(3, &worker(&app.handler(""), "")).await;
     only_poison_dies(&app, sidecar, 5).await;
@@ -194,14 +194,14 @@ async fn a_message_that_ends_the_application_is_delivered_three_times_where_the_
 }
 
 #[tokio::test]
-async fn one_that_breaks_all_connections_behind_a_listener_that_stays_fails_alone() {
+async fn a_message_that_breaks_all_connections_fails_alone_while_the_listener_stays() {
     let app = Fragile::start(Poison::BreaksAll).await;
     let sidecar = Running::start(1, &worker(&app.handler(""), "")).await;
     only_poison_dies(&app, sidecar, 7).await;
 }
 
 #[tokio::test]
-async fn one_at_a_time_it_fails_alone_too() {
+async fn a_message_that_breaks_its_connection_fails_alone_with_a_concurrency_of_one() {
     for poison in [Poison::Cuts, Poison::Crashes] {
         let app = Fragile::start(poison).await;
         let sidecar = Running::start(1, &worker(&app.handler(""), "concurrency: 1")).await;
@@ -210,7 +210,7 @@ async fn one_at_a_time_it_fails_alone_too() {
 }
 
 #[tokio::test]
-async fn in_a_fifo_queue_it_fails_alone_too() {
+async fn a_message_that_breaks_its_connection_fails_alone_in_a_fifo_queue() {
     for poison in [Poison::Cuts, Poison::Crashes] {
         let app = Fragile::start(poison).await;
         let sidecar = Running::with("mode: FIFO, max_consume_count: 2", &worker(&app.handler(""), "")).await;
@@ -232,7 +232,7 @@ async fn the_only_message_of_a_queue_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn of_the_messages_that_share_a_request_the_one_that_breaks_it_fails() {
+async fn only_the_message_that_breaks_a_batch_request_fails() {
     for (poison, queue) in [
         (Poison::Cuts, "max_consume_count: 1"),
         (Poison::Crashes, "max_consume_count: 1"),

@@ -52,7 +52,7 @@ async fn a_message_that_waits_in_vain_is_handed_back_without_a_failure() {
 }
 
 #[tokio::test]
-async fn at_the_end_what_waits_for_the_application_is_handed_back() {
+async fn messages_that_wait_for_the_application_are_handed_back_at_shutdown() {
     let mut app = App::start().await;
     let handler = format!("{{http: {{url: 'http://{}/', health_interval: 20ms}}}}", app.address);
     let sidecar = Running::with("mode: FIFO, max_consume_count: 2", &worker(&handler, "")).await;
@@ -67,7 +67,7 @@ async fn at_the_end_what_waits_for_the_application_is_handed_back() {
 }
 
 #[tokio::test]
-async fn an_application_is_asked_for_its_health_where_it_has_a_url_for_it() {
+async fn the_health_url_of_an_application_is_requested() {
     let mut app = App::start().await;
     let health = App::nowhere().await;
     let handler = format!(
@@ -84,7 +84,7 @@ async fn an_application_is_asked_for_its_health_where_it_has_a_url_for_it() {
 }
 
 #[tokio::test]
-async fn the_end_waits_for_what_has_begun() {
+async fn a_shutdown_waits_for_running_requests() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (started, mut begun) = tokio::sync::mpsc::unbounded_channel();
@@ -110,7 +110,7 @@ async fn the_end_waits_for_what_has_begun() {
 }
 
 #[tokio::test]
-async fn a_worker_whose_queue_is_gone_ends_everything_with_an_error_where_that_is_asked_for() {
+async fn a_missing_queue_ends_all_workers_if_configured() {
     use dms_server::{Server, ServerConfig};
     use dms_worker_cli::{
         config::{Config, OnWorkerFailure, Worker},
@@ -130,7 +130,7 @@ async fn a_worker_whose_queue_is_gone_ends_everything_with_an_error_where_that_i
 
 /// The queue of one worker and the parking queue of another are missing; the third goes on.
 #[tokio::test]
-async fn a_worker_that_cannot_go_on_leaves_the_others_alone_and_goes_on_when_it_can() {
+async fn a_worker_that_cannot_continue_does_not_stop_the_others_and_resumes() {
     use dms_worker::queue::NewQueue;
     let mut app = App::start().await;
     let handler = format!("{{http: {{url: 'http://{}/'}}}}", app.address);

@@ -57,7 +57,7 @@ async fn the_exit_code_is_the_answer() {
 }
 
 #[tokio::test]
-async fn a_program_that_goes_away_costs_no_message_an_attempt() {
+async fn a_program_that_disappears_costs_no_attempt() {
     use std::os::unix::fs::PermissionsExt;
     let script = Script::new("#!/bin/sh\nexit 0\n");
     std::fs::set_permissions(script.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -146,21 +146,21 @@ async fn only_poison_dies(poison: u32, times: u32, queue: &str, extra: &str) {
 }
 
 #[tokio::test]
-async fn a_message_that_ends_the_program_fails_and_none_of_those_that_it_had() {
+async fn a_message_that_ends_the_program_fails_and_its_other_messages_do_not() {
     only_poison_dies(9, 1, "max_consume_count: 1", "max_messages: 1").await;
 }
 
 #[tokio::test]
-async fn a_message_that_ends_the_program_again_and_again_takes_nobody_with_it() {
+async fn a_message_that_keeps_ending_the_program_affects_no_other_message() {
     only_poison_dies(9, 3, "max_consume_count: 3", "max_messages: 1").await;
 }
 
 #[tokio::test]
-async fn a_message_that_stops_the_program_fails_and_none_of_those_behind_it() {
+async fn a_message_that_hangs_the_program_fails_and_later_ones_do_not() {
     only_poison_dies(7, 1, "max_consume_count: 1", "max_messages: 1").await;
 }
 
 #[tokio::test]
-async fn in_an_order_a_message_that_ends_the_program_fails_alone_too() {
+async fn a_message_that_ends_the_program_fails_alone_with_ordering() {
     only_poison_dies(9, 2, "mode: FIFO, max_consume_count: 2", "").await;
 }

@@ -74,7 +74,7 @@ async fn the_trace_of_the_request_is_the_messages_unless_they_have_their_own() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_refused_with_the_limit() {
+async fn messages_beyond_a_limit_are_refused_with_the_limit() {
     let publisher = Publisher::start().await;
     let (status, answer) = publisher.post(&[], "not json").await;
     assert_eq!((status, &answer["state"]), (400, &json!("refused")), "{answer}");
@@ -118,7 +118,7 @@ async fn a_cloud_event_is_a_message() {
 
 /// Bodies that are announced and do not come reserve nothing: eight of them took all the room there was.
 #[tokio::test]
-async fn bodies_that_do_not_come_keep_nobody_from_sending() {
+async fn announced_bodies_that_never_arrive_block_no_sender() {
     let publisher = Publisher::start().await;
     let mut held = Vec::new();
     for _ in 0..100 {

@@ -80,7 +80,7 @@ async fn all_but_the_damaged_messages_are_delivered() {
 
 /// Skipped for good before anything else was taken: it stays skipped.
 #[tokio::test(start_paused = true)]
-async fn what_was_skipped_stays_skipped() {
+async fn skipped_damaged_messages_stay_skipped() {
     on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
         s.send(&["1e", "2e"]).await;
         let s = damaged(s, &dir, &["1e", "2e"]).await;
@@ -97,7 +97,7 @@ async fn what_was_skipped_stays_skipped() {
 
 /// A bit that is right again: the message is delivered.
 #[tokio::test(start_paused = true)]
-async fn a_message_that_was_mended_is_delivered() {
+async fn a_restored_message_is_delivered() {
     on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
         s.send(&["1e", "2e", "3e"]).await;
         let s = damaged(s, &dir, &["2e"]).await;
@@ -114,7 +114,7 @@ async fn a_message_that_was_mended_is_delivered() {
 
 /// Delays, failures, dead letters, peeking and retention go on past damage.
 #[tokio::test(start_paused = true)]
-async fn whatever_else_reads_messages_goes_on_past_damage() {
+async fn delays_dead_letters_peeking_and_retention_continue_past_damage() {
     on_disk(NewQueue::new("q").dead_letters_after(1), async |s: Stage, dir: DataDir| {
         let late = |text, seconds| message(text, &[], Duration::from_secs(seconds));
         s.send_all(vec![late("d1e", 10), late("d2e", 10), late("d3e", 20)]).await;

@@ -14,7 +14,7 @@ const NOTHING: [&str; 0] = [];
 
 /// 5.1.1: a message is handed out `max_consume_count` times, then it is a dead letter of that group alone.
 #[tokio::test(start_paused = true)]
-async fn a_message_dies_at_its_last_allowed_failure() {
+async fn a_message_is_dead_lettered_at_its_last_allowed_failure() {
     on_each_store(NewQueue::new("q").dead_letters_after(3), async |s: Stage| {
         s.send(&["bad", "good"]).await;
         for _ in 0..3 {
@@ -31,7 +31,7 @@ async fn a_message_dies_at_its_last_allowed_failure() {
 
 /// 5.3.2 `ack_wait`: "by default a failed consumption". A lapsed lease is one of every message in it.
 #[tokio::test(start_paused = true)]
-async fn a_lapse_counts_for_the_whole_batch() {
+async fn an_ended_lease_is_a_failure_of_the_whole_batch() {
     on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
         s.send(&["1", "2", "3"]).await;
         assert_eq!(s.take(2).await.len(), 2);
@@ -44,7 +44,7 @@ async fn a_lapse_counts_for_the_whole_batch() {
 
 /// 5.1.1 `max_consume_count` speaks of failed confirmations. Neighbours behind a failure fail by rule, not by themselves: they are not counted.
 #[tokio::test(start_paused = true)]
-async fn neighbours_of_a_poison_message_survive_it() {
+async fn neighbours_of_a_poison_message_are_not_dead_lettered() {
     on_each_store(NewQueue::new("q").dead_letters_after(2), async |s: Stage| {
         s.send(&["poison", "1", "2"]).await;
         assert_eq!(s.fail_first(3).await, ["poison", "1", "2"]);
@@ -57,7 +57,7 @@ async fn neighbours_of_a_poison_message_survive_it() {
 
 /// The strict reading of 5.1.1 and 5.3.3: everything behind the failure is counted too.
 #[tokio::test(start_paused = true)]
-async fn by_the_strict_reading_neighbours_die_with_it() {
+async fn with_batch_counting_neighbours_are_dead_lettered_too() {
     let config = EmbeddedConfig { failure_counting: FailureCounting::Batch, ..EmbeddedConfig::default() };
     on_each_store_with(config, NewQueue::new("q").dead_letters_after(2), async |s: Stage| {
         s.send(&["poison", "1", "2"]).await;
@@ -71,7 +71,7 @@ async fn by_the_strict_reading_neighbours_die_with_it() {
 
 /// 5.3.5: dead letters are acknowledged like messages; one that fails can be consumed again, there is no third level.
 #[tokio::test(start_paused = true)]
-async fn dead_letters_fail_for_ever() {
+async fn failing_dead_letters_are_redelivered_without_limit() {
     on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
         s.send(&["bad"]).await;
         s.fail_first(1).await;
@@ -103,7 +103,7 @@ async fn dead_letters_carry_no_labels() {
 
 /// 5.3.4: dead letters are for queues that have them. A queue without them refuses; so do Kafka queues.
 #[tokio::test(start_paused = true)]
-async fn without_dead_letters_a_message_comes_again_for_ever() {
+async fn without_dead_letters_a_message_is_redelivered_without_limit() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.send(&["bad"]).await;
         for _ in 0..50 {

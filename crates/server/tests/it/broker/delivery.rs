@@ -40,7 +40,7 @@ async fn a_failure_fails_the_rest_of_its_batch() {
 
 /// 5.3.3's example answers `{"success":1,"fail":2}` to one line: an acknowledgement of a prefix ends the batch; one that leaves out the first message settles nothing.
 #[tokio::test(start_paused = true)]
-async fn what_is_not_mentioned_failed() {
+async fn messages_missing_in_an_acknowledgement_have_failed() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.send(&["1", "2", "3"]).await;
         let batch = s.take(3).await;
@@ -67,7 +67,7 @@ async fn the_order_of_the_list_does_not_matter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_batches_in_one_list_are_judged_each_by_itself() {
+async fn several_batches_in_one_list_are_judged_separately() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.send(&["1", "2", "3", "4"]).await;
         let (one, two) = (s.take(2).await, s.take(2).await);
@@ -80,7 +80,7 @@ async fn several_batches_in_one_list_are_judged_each_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_named_twice_fails_if_either_says_so() {
+async fn a_receipt_listed_twice_fails_if_either_line_fails() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.send(&["1"]).await;
         let batch = s.take(1).await;
@@ -92,7 +92,7 @@ async fn a_token_named_twice_fails_if_either_says_so() {
 
 /// DMS.10542209: it cannot be parsed, the lease is over, or it is acknowledged repeatedly. Nothing of the list is settled.
 #[tokio::test(start_paused = true)]
-async fn a_bad_token_settles_nothing() {
+async fn a_bad_receipt_settles_nothing() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.send(&["1", "2"]).await;
         let batch = s.take(1).await;
@@ -110,7 +110,7 @@ async fn a_bad_token_settles_nothing() {
 
 /// DMS.10540004: a token of another queue or group.
 #[tokio::test(start_paused = true)]
-async fn a_token_of_another_group_is_refused() {
+async fn a_receipt_of_another_group_is_refused() {
     on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
         s.send(&["1"]).await;
         let batch = s.take(1).await;
@@ -157,7 +157,7 @@ async fn an_acknowledgement_at_the_deadline_is_late() {
 
 /// 5.3.2: an answer holds at most 512 KB; a single message is given whatever its size.
 #[tokio::test(start_paused = true)]
-async fn a_batch_keeps_to_its_bytes() {
+async fn a_batch_obeys_its_limit_of_bytes() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         let large = "x".repeat(1_000);
         s.send(&[&large, &large, "small"]).await;
@@ -172,7 +172,7 @@ async fn a_batch_keeps_to_its_bytes() {
 /// The FAQ on FIFO queues (dms-ug-180607003): "retrieved and acknowledged in order, not concurrently". A group gets nothing while a
 /// batch is out, and what failed comes before anything newer.
 #[tokio::test(start_paused = true)]
-async fn a_fifo_group_is_blocked_while_a_batch_is_out() {
+async fn a_fifo_group_is_blocked_while_a_batch_is_leased() {
     on_each_store(NewQueue::new("q").mode(QueueMode::Fifo), async |s: Stage| {
         s.send(&["1", "2", "3", "4"]).await;
         let batch = s.take(2).await;
@@ -210,7 +210,7 @@ async fn a_waiting_call_wakes_on_arrival() {
 
 /// 5.3.2 `time_wait`: every waiting call gets its share of one arrival: the wake is passed on.
 #[tokio::test(start_paused = true)]
-async fn a_wake_is_passed_on_while_there_is_more() {
+async fn one_send_wakes_as_many_waiting_calls_as_it_has_messages() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         let poll = || s.lease(0, Stream::Messages, wait(1, 20));
         let began = tokio::time::Instant::now();
@@ -225,7 +225,7 @@ async fn a_wake_is_passed_on_while_there_is_more() {
 
 /// A call that is dropped while it waits takes nothing with it, and the next one is woken in its place.
 #[tokio::test(start_paused = true)]
-async fn a_dropped_call_hands_nothing_out() {
+async fn a_dropped_consume_call_leases_nothing() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         let request = wait(1, 20);
         tokio::select! {

@@ -31,7 +31,7 @@ async fn a_crash_loses_leases_and_nothing_else() {
 
 /// The same message is known by its place and its time; another one at the same place, after a restore from a backup, is not.
 #[tokio::test(start_paused = true)]
-async fn a_restored_place_is_another_message() {
+async fn a_message_stored_after_a_restore_differs_from_the_lost_one() {
     on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
         let identity = |batch: &[LeasedMessage]| (batch[0].sequence, batch[0].entered_ms);
         s.send(&["before"]).await;
@@ -83,7 +83,7 @@ async fn queues_groups_tags_and_rules_survive() {
 
 /// Numbers of what was deleted are not used again: a new group does not find an old one's dead letters.
 #[tokio::test(start_paused = true)]
-async fn what_was_deleted_does_not_come_back() {
+async fn deleted_queues_and_groups_stay_deleted() {
     on_disk(NewQueue::new("q").dead_letters_after(1), async |s: Stage, dir: DataDir| {
         s.send(&["1", "2"]).await;
         s.fail_first(1).await;
@@ -101,7 +101,7 @@ async fn what_was_deleted_does_not_come_back() {
 
 /// The messages of a deleted queue leave the index in the background.
 #[tokio::test(start_paused = true)]
-async fn what_was_deleted_is_swept_in_the_background() {
+async fn deleted_messages_are_swept_in_the_background() {
     on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
         for _ in 0..250 {
             s.send(&["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]).await;
@@ -152,7 +152,7 @@ async fn delayed_messages_survive() {
 
 /// Pages of settled messages: acknowledged out of order across many pages, some of them whole.
 #[tokio::test(start_paused = true)]
-async fn what_is_settled_far_apart_stays_settled() {
+async fn scattered_acknowledgements_survive_a_restart() {
     on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
         for number in 0..350 {
             let texts: Vec<_> = (0..10).map(|place| (number * 10 + place).to_string()).collect();
@@ -325,7 +325,7 @@ async fn a_truncated_file_is_never_silently_emptied() {
 
 /// Whatever a crash leaves of the index's own log: all that was answered is there.
 #[tokio::test(start_paused = true)]
-async fn what_the_index_lost_comes_from_the_log() {
+async fn an_index_that_is_behind_is_completed_from_the_log() {
     on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
         s.broker.close().await;
         let s = Stage { broker: dir.open().await.unwrap(), ..s };
@@ -355,7 +355,7 @@ async fn what_the_index_lost_comes_from_the_log() {
 /// What a snapshot of the file system has of a running server opens in a directory of its own (docs/storage.md), with the lock
 /// file or without.
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_opens_elsewhere() {
+async fn a_file_system_snapshot_opens_in_another_directory() {
     on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
         s.send(&["1", "2"]).await;
         s.fail_first(1).await;

@@ -21,7 +21,7 @@ async fn send_labelled(s: &Stage) {
 
 /// 5.3.2 `tag_type`: "or" takes what carries any of the labels, "and" what carries all.
 #[tokio::test(start_paused = true)]
-async fn or_takes_any_and_takes_all() {
+async fn an_or_filter_takes_any_label_and_an_and_filter_all() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         send_labelled(&s).await;
         let any = s.lease(0, Stream::Messages, take_by(&["x", "y"], TagMode::Or)).await.unwrap();
@@ -74,7 +74,7 @@ async fn of_two_first_consumes_one_fixes_the_rule() {
 
 /// What the rule passes over is not counted as consumed.
 #[tokio::test(start_paused = true)]
-async fn passing_over_much_is_not_consuming() {
+async fn skipped_messages_are_not_counted_as_consumed() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         for _ in 0..500 {
             s.send(&["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]).await;

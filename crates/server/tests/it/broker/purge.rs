@@ -128,7 +128,7 @@ async fn a_purge_survives_a_crash() {
 
 /// What is not there is refused, and nothing changes.
 #[tokio::test(start_paused = true)]
-async fn only_what_is_there_is_purged() {
+async fn purging_an_unknown_queue_or_group_is_refused() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.send(&["1"]).await;
         let nobody = "nobody".into();

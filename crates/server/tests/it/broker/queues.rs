@@ -48,7 +48,7 @@ async fn another_project_does_not_see_a_queue() {
 
 /// 5.1.1: 30 queues of each kind; DMS.10240020.
 #[tokio::test(start_paused = true)]
-async fn quotas_count_both_kinds_apart() {
+async fn quotas_count_kafka_queues_separately() {
     let mut config = EmbeddedConfig::default();
     config.quotas.queues = 2;
     config.project_quotas.insert("rich".into(), dms_server::broker::Quotas { queues: 3, ..config.quotas });
@@ -102,7 +102,7 @@ async fn groups_are_created_all_or_none() {
 
 /// Groups created later begin at the oldest message, or behind the newest, as configured.
 #[tokio::test(start_paused = true)]
-async fn a_later_group_begins_where_the_option_says() {
+async fn new_group_starts_decides_where_a_later_group_starts() {
     for (starts, expected) in [(StartPosition::Beginning, vec!["1", "2", "3"]), (StartPosition::End, vec!["3"])] {
         let config = EmbeddedConfig { new_group_starts: starts, ..EmbeddedConfig::default() };
         on_each_store_with(config, NewQueue::new("q"), async |mut s: Stage| {
@@ -141,7 +141,7 @@ async fn tags_of_queues_and_project() {
 
 /// Kafka queues name their topic (5.1.1).
 #[tokio::test(start_paused = true)]
-async fn a_kafka_queue_names_its_topic() {
+async fn a_kafka_queue_has_a_topic() {
     on_each_store(NewQueue::new("q").mode(QueueMode::KafkaHa), async |s: Stage| {
         let shown = s.broker.queue(&s.project, &s.queue).await.unwrap();
         assert_eq!(shown.kafka_topic, Some(format!("k-p-{}", s.queue)));

@@ -58,7 +58,7 @@ fn log_bytes(dir: &Path) -> u64 {
 
 /// Set while the broker runs, longer or shorter than that of all, it counts for messages that are there already.
 #[tokio::test(start_paused = true)]
-async fn a_queue_has_a_retention_of_its_own() {
+async fn a_queue_can_have_a_separate_retention() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.send(&["1"]).await;
         advance(2 * HOUR).await;
@@ -81,7 +81,7 @@ async fn a_queue_has_a_retention_of_its_own() {
 
 /// Kafka queues say it when they are created; what is set later wins.
 #[tokio::test(start_paused = true)]
-async fn what_is_set_wins_over_the_hours_of_a_kafka_queue() {
+async fn a_set_retention_overrides_the_retention_hours_of_a_kafka_queue() {
     on_each_store(NewQueue::new("q").mode(QueueMode::KafkaHt).retention_hours(2), async |s: Stage| {
         s.keep_for(5 * HOUR).await;
         s.send(&["1"]).await;
@@ -95,7 +95,7 @@ async fn what_is_set_wins_over_the_hours_of_a_kafka_queue() {
 
 /// What the configuration says of a queue wins, and cannot be changed elsewhere.
 #[tokio::test(start_paused = true)]
-async fn the_configuration_has_the_last_word() {
+async fn the_configuration_overrides_a_set_retention() {
     let mut config = EmbeddedConfig { retention: 9 * HOUR, ..EmbeddedConfig::default() };
     let configured = RetentionPolicy { retention: Some(HOUR), delete_when_settled: None };
     config.queue_retention.insert(("p".into(), "q".to_owned()), configured);
@@ -114,7 +114,7 @@ async fn the_configuration_has_the_last_word() {
 
 /// A message goes once every group that exists has settled it, however it did: groups of later do not get it.
 #[tokio::test(start_paused = true)]
-async fn settled_messages_go_when_the_queue_says_so() {
+async fn settled_messages_are_deleted_with_delete_when_settled() {
     on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
         s.keep(WHEN_SETTLED).await;
         s.send(&["1", "2", "3"]).await;
@@ -135,7 +135,7 @@ async fn settled_messages_go_when_the_queue_says_so() {
 
 /// A message that failed, and what is behind it, stays until it is settled.
 #[tokio::test(start_paused = true)]
-async fn what_is_not_settled_stays_with_all_behind_it() {
+async fn an_unsettled_message_keeps_all_later_ones() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.broker.delete_group(&s.group(1)).await.unwrap();
         s.keep(WHEN_SETTLED).await;
@@ -168,7 +168,7 @@ async fn a_queue_without_groups_keeps_its_messages() {
 
 /// The group that all waited for is deleted, or purged.
 #[tokio::test(start_paused = true)]
-async fn a_group_that_goes_holds_nothing_back() {
+async fn a_deleted_group_keeps_no_messages() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.keep(WHEN_SETTLED).await;
         s.send(&["1", "2"]).await;
@@ -186,7 +186,7 @@ async fn a_group_that_goes_holds_nothing_back() {
 
 /// What a label rule passes over is settled too, though nobody acknowledges it.
 #[tokio::test(start_paused = true)]
-async fn what_a_label_rule_passes_over_is_settled() {
+async fn messages_skipped_by_a_label_rule_are_settled() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.broker.delete_group(&s.group(1)).await.unwrap();
         s.keep(WHEN_SETTLED).await;
@@ -201,7 +201,7 @@ async fn what_a_label_rule_passes_over_is_settled() {
 
 /// A new group that starts at the end holds nothing back that is in front of it.
 #[tokio::test(start_paused = true)]
-async fn a_group_that_starts_at_the_end_has_settled_what_is_before_it() {
+async fn a_group_that_starts_at_the_end_keeps_no_earlier_messages() {
     let config = EmbeddedConfig { new_group_starts: StartPosition::End, ..EmbeddedConfig::default() };
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
         s.keep(WHEN_SETTLED).await;
@@ -216,7 +216,7 @@ async fn a_group_that_starts_at_the_end_has_settled_what_is_before_it() {
 
 /// More than one piece of it is settled, and the files of the log go. Nothing of it comes back after a crash, and what was set holds.
 #[tokio::test(start_paused = true)]
-async fn the_room_of_settled_messages_is_free() {
+async fn the_space_of_settled_messages_is_freed() {
     on_disk(NewQueue::new("q"), async |s: Stage, dir| {
         let large = "x".repeat(400_000);
         let policy = RetentionPolicy { retention: Some(5 * HOUR), ..WHEN_SETTLED };
@@ -251,7 +251,7 @@ async fn the_room_of_settled_messages_is_free() {
 
 /// Twenty-five thousand messages in three pieces, each in its own commit.
 #[tokio::test(start_paused = true)]
-async fn settled_messages_go_in_bounded_pieces() {
+async fn settled_messages_are_deleted_in_bounded_steps() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         s.broker.delete_group(&s.group(1)).await.unwrap();
         for _ in 0..25 {

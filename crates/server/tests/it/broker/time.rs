@@ -93,7 +93,7 @@ async fn kafka_queues_have_their_own_retention() {
 
 /// 5.3.5: dead letters are kept for 72 hours from becoming one, whatever becomes of their message.
 #[tokio::test(start_paused = true)]
-async fn dead_letters_have_a_retention_of_their_own() {
+async fn dead_letters_have_a_separate_retention() {
     on_each_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage| {
         s.send(&["bad"]).await;
         advance(48 * HOUR).await;
@@ -112,7 +112,7 @@ async fn dead_letters_have_a_retention_of_their_own() {
 
 /// DMS.10240032: a new queue or group is being created for a while; lists show it at once.
 #[tokio::test(start_paused = true)]
-async fn what_is_new_is_being_created_for_a_while() {
+async fn a_new_queue_is_not_ready_during_create_delay() {
     let config = EmbeddedConfig { create_delay: Duration::from_secs(2), ..EmbeddedConfig::default() };
     let clock = dms_server::clock::Clock::following_tokio(super::stage::epoch());
     let broker = dms_server::broker::embedded::EmbeddedBroker::in_memory(config, clock).await;
@@ -146,7 +146,7 @@ async fn too_many_waiting_calls_are_refused() {
 
 /// What consumers hold without acknowledging it is bounded, because it is in memory; what they let go of makes room.
 #[tokio::test(start_paused = true)]
-async fn too_much_out_is_refused() {
+async fn a_consume_beyond_the_memory_of_leased_messages_is_refused() {
     let config = EmbeddedConfig { max_leased_bytes: 1, ..EmbeddedConfig::default() };
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
         assert!(s.take(1).await.is_empty());
@@ -190,7 +190,7 @@ async fn a_group_that_holds_all_it_can_get_does_not_stop_others() {
 
 /// Deleting what a call waits for ends the wait with the error.
 #[tokio::test(start_paused = true)]
-async fn deleting_ends_the_wait() {
+async fn deleting_a_queue_ends_waiting_calls() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         let began = Instant::now();
         let path = s.group(1);
@@ -208,7 +208,7 @@ async fn deleting_ends_the_wait() {
 
 /// Closing answers waiting calls empty at once and refuses what comes after.
 #[tokio::test(start_paused = true)]
-async fn closing_ends_waits_and_refuses_work() {
+async fn closing_ends_waiting_calls_and_refuses_new_ones() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
         let began = Instant::now();
         s.take(1).await;

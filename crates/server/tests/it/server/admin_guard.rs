@@ -45,7 +45,7 @@ fn client(pki: &Pki) -> Client {
 }
 
 #[tokio::test]
-async fn off_loopback_it_needs_a_token_and_a_certificate() {
+async fn outside_of_loopback_the_admin_address_needs_a_token_and_a_certificate() {
     let pki = Pki::new();
     let outside = Some(([0, 0, 0, 0], 0).into());
     let both = || ServerConfig { admin: outside, listen: None, ..guarded(&pki) };
@@ -109,7 +109,7 @@ async fn probes_need_no_token_and_everything_else_does() {
 
 /// The token alone is enough on loopback, and keeps out those whom the machine's other users and pages would let in.
 #[tokio::test]
-async fn on_loopback_a_token_alone_is_asked_for() {
+async fn on_loopback_the_admin_address_can_require_a_token_alone() {
     let server = Running::start(ServerConfig { admin_token: Some(TOKEN.into()), ..admin::config() }).await;
     let client = Client::builder().no_proxy().build().unwrap();
     assert!(server.server.starts_with("http://"), "{}", server.server);

@@ -42,7 +42,7 @@ async fn list_with(api: &Api, signature: &str) -> Answer {
 
 /// Vector 1: a GET without query and body.
 #[tokio::test(start_paused = true)]
-async fn vector_1_lists_queues() {
+async fn signature_vector_1_lists_queues() {
     let api = Api::with(guarded()).await;
     let listed = list_with(&api, LIST).await.expect(200);
     assert_eq!(listed["total"], 0);
@@ -50,7 +50,7 @@ async fn vector_1_lists_queues() {
 
 /// Vector 2: a repeated query key. Authentication passes, so the answer is about the queue.
 #[tokio::test(start_paused = true)]
-async fn vector_2_consumes() {
+async fn signature_vector_2_consumes() {
     let api = Api::with(guarded()).await;
     let path = "/queues/075ae7da-6ce5-4966-940c-17c19fb5175e/groups/g-5ec247fd-d4a2-4d4f-9876-e4ff3280c461/messages\
                 ?ack_wait=30&max_msgs=10&tag=tag1&tag=tag2&tag_type=or&time_wait=3";
@@ -97,7 +97,7 @@ async fn the_host_has_to_be_signed() {
 
 /// Vector 3: a UTF-8 body and temporary credentials.
 #[tokio::test(start_paused = true)]
-async fn vector_3_creates_a_queue() {
+async fn signature_vector_3_creates_a_queue() {
     let mut project = Project::new(PROJECT);
     project.access_keys.push(AccessKey {
         access_key: AK.to_owned(),
@@ -125,7 +125,7 @@ async fn vector_3_creates_a_queue() {
 
 /// Vector 4: a path and a query that need encoding.
 #[tokio::test(start_paused = true)]
-async fn vector_4_encodes() {
+async fn signature_vector_4_encodes() {
     let api = Api::with(guarded()).await;
     let signature = "e6aaad6a05fde7bd6275ea41eadd56b7a4535dc949c09572d5e1c01477b9724d";
     let request = vector("GET", "/queues/a%20b~c?include_deadletter=true&x=a%20b%3Dc%2A", SIGNED, signature);
@@ -160,7 +160,7 @@ fn queues() -> String {
 
 /// Each way for a signature to be wrong, with the gateway's text.
 #[tokio::test(start_paused = true)]
-async fn wrong_signatures() {
+async fn wrong_signatures_are_refused() {
     let api = Api::with(guarded()).await;
     api.raw(signed(&queues(), |_| {})).await.expect(200);
     let set = |name: &'static str, value: &str| {
@@ -219,7 +219,7 @@ async fn the_declared_body_hash_is_compared() {
 /// After five bad signatures in a row, further bad ones are answered as by a locked key. A right one always passes,
 /// because anybody can send bad ones, and clears the count.
 #[tokio::test(start_paused = true)]
-async fn bad_signatures_never_keep_a_right_one_out() {
+async fn wrong_signatures_never_lock_out_a_correct_one() {
     let api = Api::with(guarded()).await;
     let bad = LIST.replace("da", "ad");
     let is_locked = |message: &str| message.ends_with("AK access failed to reach the limit,forbidden");
@@ -245,7 +245,7 @@ async fn bad_signatures_never_keep_a_right_one_out() {
 
 /// Bad signatures are counted per peer; the operator hears of the key and the peer, but not of every one of them.
 #[tokio::test]
-async fn bad_signatures_are_counted_per_peer_and_reported() {
+async fn wrong_signatures_are_counted_per_peer_and_reported() {
     let (log, _guard) = Log::capture();
     let any = Some(([127, 0, 0, 1], 0).into());
     let server = Server::bind(ServerConfig { listen: any, admin: any, ..guarded() }).await.unwrap();
@@ -301,7 +301,7 @@ async fn exchange(source: &str, server: SocketAddr, request: &str) -> String {
 
 /// A key opens its own project only.
 #[tokio::test(start_paused = true)]
-async fn another_project_is_closed() {
+async fn the_project_of_another_key_is_refused() {
     let mut config = guarded();
     config.projects.push(Project::new("other").access_key("AK2", "SK2"));
     let api = Api::with(config).await;
@@ -312,7 +312,7 @@ async fn another_project_is_closed() {
 
 /// No credentials or an empty token, an unknown token: DMS.10240103 and 101. A URL that does not exist is said to anybody.
 #[tokio::test(start_paused = true)]
-async fn missing_and_unknown_tokens() {
+async fn missing_and_unknown_tokens_are_refused() {
     let api = Api::with(guarded()).await;
     api.get("/queues").await.refused(401, "DMS.10240103");
     for (token, code) in [("", "DMS.10240103"), ("stolen", "DMS.10240101")] {
@@ -324,7 +324,7 @@ async fn missing_and_unknown_tokens() {
 
 /// Where a request has both, the signature counts: a wrong one is not saved by a token.
 #[tokio::test(start_paused = true)]
-async fn a_signature_goes_before_a_token() {
+async fn a_signature_takes_precedence_over_a_token() {
     let api = Api::with(guarded()).await;
     let with_token = |request: &mut Request<axum::body::Body>| {
         request.headers_mut().insert("x-auth-token", "stolen".parse().unwrap());

@@ -121,7 +121,7 @@ async fn slow_bodies_are_refused() {
 
 /// Bodies share a room: a large one that finds none waits, and is read when another gives its room back.
 #[tokio::test(start_paused = true)]
-async fn bodies_share_a_room() {
+async fn request_bodies_share_a_limit_of_memory() {
     let limits = HttpLimits { bodies_bytes: 1 << 20, ..HttpLimits::default() };
     let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
     let (mut slow, mut waiting) = (server.connect().await, server.connect().await);
@@ -152,7 +152,7 @@ async fn long_polls_are_not_cut_off() {
 
 /// On a stop, waiting consume calls are answered empty at once, and the server ends.
 #[tokio::test(start_paused = true)]
-async fn a_stop_answers_long_polls() {
+async fn a_shutdown_answers_long_polls() {
     let server = serve(ServerConfig::default()).await;
     let (mut first, mut idle) = (server.connect().await, server.connect().await);
     still(request(&mut idle, "GET", "/queues", "")).await;
@@ -201,7 +201,7 @@ async fn old_connections_are_closed_after_an_answer() {
 
 /// Without keys and users the server is for its own machine; the admin address always is.
 #[tokio::test]
-async fn open_addresses_are_refused_without_auth() {
+async fn other_addresses_than_loopback_need_credentials() {
     let anywhere = Some(([0, 0, 0, 0], 0).into());
     let refused = Server::bind(ServerConfig { listen: anywhere, ..ServerConfig::default() }).await.unwrap_err();
     assert!(refused.to_string().contains("refusing to listen on 0.0.0.0:0: no project has access keys"), "{refused}");
@@ -267,7 +267,7 @@ async fn servers_are_separate() {
 
 /// A server that is dropped lets go of its directory: another can open it, and finds what was answered.
 #[tokio::test]
-async fn a_dropped_server_lets_go_of_its_directory() {
+async fn a_dropped_server_releases_its_directory() {
     let directory = tempfile::tempdir().unwrap();
     let config = || ServerConfig { data_dir: Some(directory.path().to_owned()), ..ServerConfig::default() };
     let first = super::Api::with(config()).await;

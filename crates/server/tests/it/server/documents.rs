@@ -182,7 +182,7 @@ async fn send_answers_a_line_per_message() {
 
 /// API reference 7.1.8: the V1.0 spellings, with `"returnId": "true"` as the example has it.
 #[tokio::test(start_paused = true)]
-async fn the_v1_example_of_send_is_taken() {
+async fn the_v1_example_of_send_is_accepted() {
     let api = Api::start().await.on(&format!("/v1.0/{PROJECT}"));
     let (queue, group) = api.queue_and_group("q").await;
     let body = r#"{

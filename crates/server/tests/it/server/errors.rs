@@ -12,7 +12,7 @@ const UUID: &str = "9bf46390-38a2-462d-b392-4d5b2d519c55";
 
 /// API reference 5.1.1 and its codes.
 #[tokio::test(start_paused = true)]
-async fn queue_requests() {
+async fn invalid_queue_requests_are_refused() {
     let api = Api::start().await;
     let long = "x".repeat(65);
     let described = |text: &str| format!(r#"{{"name":"q","description":"{text}"}}"#);
@@ -57,7 +57,7 @@ async fn queue_requests() {
 
 /// API reference 5.1.1: 30 queues of a project, Kafka queues counted apart (5.5.1).
 #[tokio::test(start_paused = true)]
-async fn the_thirty_first_queue() {
+async fn the_thirty_first_queue_is_refused() {
     let api = Api::start().await;
     for number in 0..30 {
         api.queue(&format!(r#"{{"name":"q{number}"}}"#)).await;
@@ -68,7 +68,7 @@ async fn the_thirty_first_queue() {
 
 /// Ids of the wrong form, and ids of nothing: on every path that names a queue or a group.
 #[tokio::test(start_paused = true)]
-async fn queue_and_group_ids() {
+async fn invalid_queue_and_group_ids_are_refused() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     for (method, path) in
@@ -98,7 +98,7 @@ async fn queue_and_group_ids() {
 
 /// API reference 5.2.1 and its codes.
 #[tokio::test(start_paused = true)]
-async fn group_requests() {
+async fn invalid_group_requests_are_refused() {
     let api = Api::start().await;
     let queue = api.queue(r#"{"name":"q"}"#).await;
     let path = format!("{queue}/groups");
@@ -126,7 +126,7 @@ async fn group_requests() {
 
 /// API reference 5.3.1 and its codes. A bad message refuses the whole request.
 #[tokio::test(start_paused = true)]
-async fn send_requests() {
+async fn invalid_send_requests_are_refused() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     let path = format!("{queue}/messages");
@@ -168,7 +168,7 @@ async fn send_requests() {
 
 /// API reference 5.3.1: 512 KB of bodies, and the text of DMS.10540011 with both numbers.
 #[tokio::test(start_paused = true)]
-async fn send_sizes() {
+async fn too_large_sends_are_refused() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     let path = format!("{queue}/messages");
@@ -195,7 +195,7 @@ async fn send_sizes() {
 
 /// API reference 5.3.1, `delay_time`: the Kafka error has a body of its own. Labels and dead letters are not for Kafka.
 #[tokio::test(start_paused = true)]
-async fn kafka_queues() {
+async fn invalid_requests_for_kafka_queues_are_refused() {
     let api = Api::start().await;
     let queue = api.queue(r#"{"name":"q","queue_mode":"KAFKA_HA"}"#).await;
     let group = api.group(&queue, "g").await;
@@ -219,7 +219,7 @@ async fn kafka_queues() {
 
 /// API reference 5.3.2 and its codes; an empty value is the default.
 #[tokio::test(start_paused = true)]
-async fn consume_parameters() {
+async fn invalid_consume_parameters_are_refused() {
     let api = Api::start().await;
     let (_, group) = api.queue_and_group("q").await;
     let long = format!("tag={}", "x".repeat(65));
@@ -251,7 +251,7 @@ async fn consume_parameters() {
 
 /// API reference 5.3.2: a group has one label rule for life.
 #[tokio::test(start_paused = true)]
-async fn another_label_rule() {
+async fn another_label_rule_is_refused() {
     let api = Api::start().await;
     let (_, group) = api.queue_and_group("q").await;
     api.consume(&group, "tag=a&tag=b&tag_type=and").await;
@@ -262,7 +262,7 @@ async fn another_label_rule() {
 
 /// API reference 5.3.3 and its codes; nothing is settled by a request that is refused.
 #[tokio::test(start_paused = true)]
-async fn ack_requests() {
+async fn invalid_acknowledgements_are_refused() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     let other = api.group(&queue, "other").await;
@@ -299,7 +299,7 @@ async fn ack_requests() {
 
 /// A handle is good for its own project, queue, group and stream only.
 #[tokio::test(start_paused = true)]
-async fn handles_of_elsewhere() {
+async fn receipts_of_other_queues_and_groups_are_refused() {
     let api = Api::start().await;
     let queue = api.queue(r#"{"name":"q","redrive_policy":"enable","max_consume_count":1}"#).await;
     let group = api.group(&queue, "g").await;
@@ -345,7 +345,7 @@ async fn creation_takes_time_and_polls_are_limited() {
 
 /// API reference 5.3.3: an acknowledgement after `ack_wait`.
 #[tokio::test(start_paused = true)]
-async fn a_late_ack() {
+async fn a_late_acknowledgement_is_refused() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     api.send(&queue, r#"{"body":1}"#).await;
@@ -357,7 +357,7 @@ async fn a_late_ack() {
 
 /// API reference 5.4.1 and the codes of tags.
 #[tokio::test(start_paused = true)]
-async fn tag_requests() {
+async fn invalid_tag_requests_are_refused() {
     let api = Api::start().await;
     let queue = api.queue(r#"{"name":"q"}"#).await.replace("/queues/", "/queue/");
     let path = format!("{queue}/tags/action");
@@ -397,7 +397,7 @@ async fn tag_requests() {
 
 /// Paths and methods that are not of the API.
 #[tokio::test(start_paused = true)]
-async fn urls_and_methods() {
+async fn unknown_urls_and_methods_are_refused() {
     let api = Api::start().await;
     api.get("/topics").await.refused(404, "DMS.10240406");
     api.get("/queues/").await.refused(404, "DMS.10240406");

@@ -27,7 +27,7 @@ async fn without_extensions() -> Api {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_answer_of_the_message_api_announces_them() {
+async fn every_answer_of_the_message_api_announces_the_extensions() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     let foreign = "/queues/00000000-0000-4000-8000-000000000000";
@@ -51,7 +51,7 @@ async fn every_answer_of_the_message_api_announces_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_them_is_as_the_reference_has_it() {
+async fn a_server_without_extensions_follows_the_reference() {
     let api = without_extensions().await;
     let (_, group) = api.queue_and_group("q").await;
     assert!(!api.get("/queues").await.headers.contains_key("x-dms-extensions"));
@@ -121,7 +121,7 @@ async fn an_ended_call_loses_no_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_of_calls_are_checked() {
+async fn names_of_polls_are_checked() {
     let api = Api::start().await;
     let (_, group) = api.queue_and_group("q").await;
     let longest = "a".repeat(64);
@@ -252,7 +252,7 @@ async fn a_rejected_message_is_a_dead_letter_at_once() {
 
 /// The walk stops at the first message that is neither done nor rejected: a rejection behind it does nothing.
 #[tokio::test(start_paused = true)]
-async fn what_is_behind_a_failure_is_not_rejected() {
+async fn messages_after_a_failure_are_not_rejected() {
     let s = Scene::new(9, 3).await;
     let batch = s.take().await;
     assert_eq!(s.say(&batch, &[SUCCESS, FAIL, REJECT]).await.text, r#"{"success":1,"fail":2}"#);
@@ -261,7 +261,7 @@ async fn what_is_behind_a_failure_is_not_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_rejected_where_there_is_no_grave() {
+async fn a_queue_without_dead_letters_rejects_nothing() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     api.send(&queue, r#"{"body":1}"#).await;
@@ -284,7 +284,7 @@ async fn nothing_is_rejected_where_there_is_no_grave() {
 
 /// Every dead letter says why it is one.
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_says_why() {
+async fn a_dead_letter_keeps_its_reason() {
     let s = Scene::new(2, 1).await;
     let why = r#""status":"fail","reason":"timed_out","error":"no answer","worker":"w""#;
     s.say(&s.take().await, &[why]).await.expect(200);
@@ -317,7 +317,7 @@ async fn a_dead_letter_says_why() {
 
 /// Who does not ask gets the documented answer.
 #[tokio::test(start_paused = true)]
-async fn reasons_are_shown_to_those_who_ask() {
+async fn reasons_are_shown_on_request() {
     let s = Scene::new(1, 1).await;
     s.say(&s.take().await, &[FAIL]).await.expect(200);
     let plain = s.api.get(&format!("{}/deadletters?time_wait=1", s.group)).await;
@@ -360,7 +360,7 @@ async fn the_members_of_a_failure_are_checked() {
 
 /// A service of before the extensions knows two words, and passes over members that it does not know.
 #[tokio::test(start_paused = true)]
-async fn a_server_without_them_knows_two_words() {
+async fn a_server_without_extensions_accepts_only_success_and_fail() {
     let s = Scene::with(ServerConfig { extensions: false, ..ServerConfig::default() }, 1, 1).await;
     let batch = s.take().await;
     for status in [RELEASE, REJECT] {

@@ -27,7 +27,7 @@ async fn send_is_answered(api: &Api, queue: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_do_nothing() {
+async fn injected_refusals_change_nothing() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     let path = format!("{queue}/messages");
@@ -42,7 +42,7 @@ async fn refusals_do_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_work_done() {
+async fn a_request_whose_answer_is_lost_was_processed() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     api.server.faults().next(Operation::Send, Fault::LostAnswer);
@@ -76,7 +76,7 @@ async fn duplicates_partial_acks_and_expired_leases() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rules_hold_until_they_are_cleared() {
+async fn fault_rules_apply_until_they_are_cleared() {
     let plan = "seed=3,latency=2s@send:1,error@quotas:1".parse().unwrap();
     let api = Api::with(ServerConfig { faults: plan, ..ServerConfig::default() }).await;
     let (queue, _) = api.queue_and_group("q").await;

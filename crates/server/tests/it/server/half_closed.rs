@@ -98,7 +98,7 @@ async fn requests_in_a_row_are_all_answered() {
 
 /// Requests that are answered in no time, whenever the end arrives: nothing else wakes the connection after a probe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn quick_requests_are_answered_whenever_the_end_arrives() {
+async fn fast_requests_are_answered_whenever_the_sending_side_closes() {
     let (server, ..) = stage().await;
     for round in 0..40 {
         let mut stream = server.connect().await;
@@ -113,7 +113,7 @@ async fn quick_requests_are_answered_whenever_the_end_arrives() {
 }
 
 #[tokio::test]
-async fn old_http_is_answered() {
+async fn http_1_0_is_answered() {
     let (server, ..) = stage().await;
     let mut stream = server.connect().await;
     stream.write_all(format!("GET /v2/{PROJECT}/queues HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
@@ -124,7 +124,7 @@ async fn old_http_is_answered() {
 
 /// A body that breaks off is no request: it ends at once, and nothing is done.
 #[tokio::test]
-async fn a_body_that_breaks_off_is_refused_at_once() {
+async fn a_truncated_body_is_refused_at_once() {
     let (server, _, messages) = stage().await;
     let mut stream = server.connect().await;
     let head =

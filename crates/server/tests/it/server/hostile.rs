@@ -68,7 +68,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn bodies(body in prop_oneof![nearly_json().boxed(), ".{0,80}".boxed()]) {
+    fn arbitrary_bodies_are_answered(body in prop_oneof![nearly_json().boxed(), ".{0,80}".boxed()]) {
         runtime().block_on(async {
             let api = Api::start().await;
             let (queue, group) = api.queue_and_group("q").await;
@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn queries(query in "[ -~]{0,60}") {
+    fn arbitrary_queries_are_answered(query in "[ -~]{0,60}") {
         let uri = format!("/v2/{PROJECT}/queues?{}", query.replace(['#', ' ', '"', '<', '>', '`', '{', '}'], "%"));
         runtime().block_on(async {
             let api = Api::start().await;
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn consume_queries(
+    fn arbitrary_consume_queries_are_answered(
         names in prop::collection::vec(
             prop_oneof![Just("max_msgs"), Just("time_wait"), Just("ack_wait"), Just("tag"), Just("x")], 0..6),
         values in prop::collection::vec("[%+&=0-9a-z-]{0,8}", 6),
@@ -119,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn paths(path in "(/[a-z%./0-9~-]{0,20}){0,6}") {
+    fn arbitrary_paths_are_answered(path in "(/[a-z%./0-9~-]{0,20}){0,6}") {
         runtime().block_on(async {
             let api = Api::start().await;
             for prefix in ["", "/v2", "/v1.0", "/v3", "/v2/p/queues", "/v2/p/queue"] {
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn authorization_headers(
+    fn arbitrary_authorization_headers_are_answered(
         text in prop_oneof![
             any::<Vec<u8>>(),
             "SDK-HMAC-SHA256 (Access|Signature|SignedHeaders|=|,|;| |host|x-sdk-date|[0-9a-f]{0,8}){0,12}".prop_map(String::into_bytes),
@@ -155,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn tokens_and_request_ids(token in any::<Vec<u8>>()) {
+    fn arbitrary_tokens_and_request_ids_are_answered(token in any::<Vec<u8>>()) {
         let Ok(value) = HeaderValue::from_bytes(&token) else { return Ok(()) };
         runtime().block_on(async {
             let api = Api::with(guarded()).await;
@@ -171,7 +171,7 @@ proptest! {
 
     /// Handles cannot be made from handles: any other text is refused, and settles nothing.
     #[test]
-    fn handles(garbled in "[A-Za-z0-9_=-]{0,60}", cut in 0_usize..40, other in any::<char>()) {
+    fn forged_receipts_are_refused(garbled in "[A-Za-z0-9_=-]{0,60}", cut in 0_usize..40, other in any::<char>()) {
         runtime().block_on(async {
             let api = Api::start().await;
             let (queue, group) = api.queue_and_group("q").await;
@@ -194,7 +194,7 @@ proptest! {
 
 /// Nesting as deep as a request can carry it, everywhere JSON is read.
 #[tokio::test(start_paused = true)]
-async fn the_deepest_json() {
+async fn the_deepest_json_is_answered() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     let open = "[".repeat(500_000);

@@ -79,7 +79,7 @@ async fn tokens_expire() {
 
 /// Every wrong part gives the same 401 in Keystone's shape.
 #[tokio::test(start_paused = true)]
-async fn wrong_logins() {
+async fn wrong_logins_are_refused() {
     let mut config = guarded();
     config.projects.push(Project::new("p2").user("u2", "pass2", "d"));
     let api = Api::with(config).await;

@@ -46,7 +46,7 @@ fn unreadable() -> Vec<(String, String)> {
 
 /// Half surrogate pairs and numbers beyond a double: in bodies and attributes, at any depth, on both versions.
 #[tokio::test(start_paused = true)]
-async fn what_strict_parsers_cannot_read_is_refused_with_its_place() {
+async fn messages_that_strict_parsers_cannot_read_are_refused_with_their_place() {
     for version in ["v2", "v1.0"] {
         let api = Api::start().await.on(&format!("/{version}/{PROJECT}"));
         let (queue, group) = api.queue_and_group("q").await;
@@ -86,7 +86,7 @@ async fn what_strict_parsers_cannot_read_is_refused_with_its_place() {
 
 /// 60 levels of a message make 63 of an answer.
 #[tokio::test(start_paused = true)]
-async fn sixty_levels_are_taken_and_no_more() {
+async fn at_most_sixty_levels_of_nesting_are_accepted() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     for depth in [61, 64, 127, 128, 1000] {
@@ -118,7 +118,7 @@ async fn sixty_levels_are_taken_and_no_more() {
 
 /// What strict parsers can read keeps every byte.
 #[tokio::test(start_paused = true)]
-async fn what_is_taken_comes_back_byte_for_byte() {
+async fn accepted_messages_are_returned_byte_for_byte() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     let long = format!("0.{}", "123456789".repeat(500));
@@ -150,7 +150,7 @@ async fn what_is_taken_comes_back_byte_for_byte() {
 
 /// What does not come back is no reason to refuse a message: what is beside it, and an attribute that another one replaces.
 #[tokio::test(start_paused = true)]
-async fn members_that_are_not_known_are_passed_over() {
+async fn unknown_members_are_ignored() {
     let api = Api::start().await;
     let (queue, group) = api.queue_and_group("q").await;
     let request = format!(
@@ -173,7 +173,7 @@ async fn members_that_are_not_known_are_passed_over() {
 
 /// Members that are there twice are refused: parsers differ in which of them counts.
 #[tokio::test(start_paused = true)]
-async fn no_member_counts_twice() {
+async fn repeated_members_are_refused() {
     let api = Api::start().await;
     let (queue, _) = api.queue_and_group("q").await;
     for (request, place) in [
@@ -343,7 +343,7 @@ proptest! {
 
     /// Taken is what a strict parser can read, and it comes back as it was; what is refused is nowhere.
     #[test]
-    fn what_is_taken_can_be_read(body in any_json(), value in any_json()) {
+    fn messages_are_accepted_exactly_if_strict_parsers_can_read_them(body in any_json(), value in any_json()) {
         runtime().block_on(async {
             let api = Api::start().await;
             let (queue, group) = api.queue_and_group("q").await;

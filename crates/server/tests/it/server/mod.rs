@@ -165,7 +165,7 @@ pub(crate) fn vector_clock() -> Clock {
 }
 
 #[test]
-fn the_vector_clock_is_right() {
+fn the_clock_of_the_signature_vectors_is_right() {
     let shown: SystemTime = UNIX_EPOCH + Duration::from_secs(1_795_379_580);
     assert_eq!(jiff::Timestamp::try_from(shown).unwrap().to_string(), "2026-11-22T20:33:00Z");
 }

@@ -85,7 +85,7 @@ async fn queues_and_groups_are_purged() {
 
 /// A name that several projects use is not guessed at.
 #[tokio::test]
-async fn a_name_of_several_projects_is_refused() {
+async fn an_ambiguous_queue_name_is_refused() {
     on_server(EmbeddedConfig::default(), async |admin, broker| {
         broker.create_queue(&"second".into(), NewQueue::new("orders")).await.unwrap();
         send(&broker, 3, Duration::ZERO).await;
@@ -136,7 +136,7 @@ async fn the_retention_of_a_queue_is_set() {
 
 /// What the configuration says of a queue is refused to be changed here.
 #[tokio::test]
-async fn what_the_configuration_says_is_not_changed() {
+async fn configured_settings_of_a_queue_cannot_be_changed() {
     let mut broker = EmbeddedConfig::default();
     let policy = RetentionPolicy { retention: None, delete_when_settled: Some(true) };
     broker.queue_retention.insert((PROJECT.into(), "orders".to_owned()), policy);

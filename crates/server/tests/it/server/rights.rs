@@ -128,7 +128,7 @@ async fn each_operation_needs_its_right() {
 
 /// Lists, tags and single queues show what there is a right on.
 #[tokio::test(start_paused = true)]
-async fn what_there_is_no_right_on_is_not_shown() {
+async fn queues_without_a_right_are_not_shown() {
     let api =
         serve(&[("admin", "pass", "all"), ("reader", "pass", "consume=orders"), ("none", "pass", "send=x")]).await;
     let (admin, reader) = (token(&api, "admin").await, token(&api, "reader").await);
@@ -216,7 +216,7 @@ async fn changes_of_queues_and_groups_are_logged() {
 
 /// What contradicts itself changes nothing, and a server neither becomes open nor stops being so.
 #[tokio::test(start_paused = true)]
-async fn a_wrong_replacement_changes_nothing() {
+async fn an_invalid_replacement_of_callers_changes_nothing() {
     let api = serve(&[("a", "pass", "all")]).await;
     let callers = api.server.callers();
     for (projects, text) in [

@@ -27,7 +27,7 @@ fn take_room(directory: &Path) -> std::path::PathBuf {
 
 /// 100 sends are refused: one line of the log when it begins, one when it is over.
 #[tokio::test]
-async fn a_full_disk_is_told_once() {
+async fn a_full_disk_is_logged_once() {
     let directory = tempfile::tempdir().unwrap();
     let broker = EmbeddedBroker::open(directory.path(), EmbeddedConfig::default(), Clock::system()).await.unwrap();
     let broker: Arc<dyn Broker> = Arc::new(broker);

@@ -98,7 +98,7 @@ const BAD_TOKEN: &str = "X-Auth-Token: 0123\r\n";
 
 /// Bodies that are announced and do not come reserve nothing, whoever they say they are from.
 #[tokio::test(start_paused = true)]
-async fn bodies_that_are_announced_and_do_not_come_keep_nobody_waiting() {
+async fn announced_bodies_that_never_arrive_delay_nobody() {
     still(async {
         let server = serve(guarded()).await;
         let begun = Instant::now();
@@ -115,7 +115,7 @@ async fn bodies_that_are_announced_and_do_not_come_keep_nobody_waiting() {
 
 /// A peer that sends large bodies halfway takes its own share of the room, and leaves the others theirs.
 #[tokio::test(start_paused = true)]
-async fn bodies_that_stop_halfway_take_no_more_than_the_share_of_their_peer() {
+async fn incomplete_bodies_use_at_most_the_share_of_their_peer() {
     still(async {
         let server = serve(guarded()).await;
         let begun = Instant::now();
@@ -133,7 +133,7 @@ async fn bodies_that_stop_halfway_take_no_more_than_the_share_of_their_peer() {
 /// Connections that a stranger holds take its own share of the places: others are served, and those who have shown
 /// credentials keep their idle connections.
 #[tokio::test]
-async fn connections_of_strangers_displace_each_other() {
+async fn connections_of_strangers_replace_each_other() {
     let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
     let server = serve(ServerConfig { limits, ..guarded() }).await;
     let mut known = server.connect("127.0.0.1").await;
@@ -169,7 +169,7 @@ async fn connections_of_strangers_displace_each_other() {
 /// What the head alone refuses is refused before the body is there; a sender who goes on writing reads the answer and may
 /// use the connection again.
 #[tokio::test]
-async fn strangers_are_refused_by_their_head() {
+async fn strangers_are_refused_before_their_body_is_read() {
     let server = serve(guarded()).await;
     for authorization in ["", UNKNOWN, OLD, BAD_TOKEN] {
         let mut stream = server.begin("127.0.0.1", authorization, 1000).await;
@@ -187,7 +187,7 @@ async fn strangers_are_refused_by_their_head() {
 
 /// A request for a token is the one body that strangers may send; it is small.
 #[tokio::test]
-async fn requests_for_tokens_are_small() {
+async fn requests_for_tokens_have_a_small_limit() {
     let server = serve(guarded()).await;
     let mut stream = server.connect("127.0.0.1").await;
     let head = "POST /v3/auth/tokens HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n";
