@@ -1,4 +1,4 @@
-//! What the client repeats, what it refuses to send, and how it says who is calling.
+//! Which calls the client retries, what it refuses to send, and how it authenticates.
 
 use std::time::Duration;
 
@@ -338,7 +338,7 @@ async fn an_accepted_key_delays_no_caller() {
     assert!(results.0.iter().all(Result::is_ok) && results.1 < Duration::from_secs(1));
 }
 
-/// After a refusal of a key that has worked, nothing is sent for a while, then one request, whoever calls.
+/// After a refusal of a key that has worked, nothing is sent for a while, then one request of any caller.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_has_worked_is_tried_again_by_one_request() {
     let refusals = std::iter::repeat_n(BAD_SIGNATURE, 3);
@@ -382,7 +382,7 @@ async fn a_trial_without_a_verdict_is_followed_by_another() {
     client.queues().await.unwrap();
 }
 
-/// What was on its way when the key was refused says nothing about the time after it, and lengthens no pause.
+/// Requests in transit when the key was refused say nothing about later ones, and lengthen no pause.
 #[tokio::test(start_paused = true)]
 async fn requests_refused_together_are_one_refusal() {
     let refusals = std::iter::repeat_n(BAD_SIGNATURE, 20);

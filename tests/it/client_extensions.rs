@@ -1,4 +1,4 @@
-//! The client and the extensions of this project's server, against literal documents: what is announced is used, and what is not
+//! The client and the extensions of this project's server, against literal documents: announced ones are used, and those that are not
 //! announced never leaves the client.
 
 use dms_worker::{

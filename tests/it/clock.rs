@@ -38,7 +38,7 @@ pub(crate) async fn takes<F: Future>(limit: Duration, heard: impl Future, doing:
             _ = &mut heard => {}
         }
         advance(limit - MOMENT).await;
-        // What is due would have been seen to by then.
+        // Everything that is due would have been handled by then.
         for _ in 0..100 {
             assert!(futures_util::poll!(&mut doing).is_pending(), "it is over before {limit:?}");
             yield_now().await;
@@ -51,7 +51,7 @@ pub(crate) async fn takes<F: Future>(limit: Duration, heard: impl Future, doing:
     .await
 }
 
-/// What comes until a connection ends.
+/// Everything that arrives until a connection ends.
 pub(crate) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = Vec::new();
     // A connection that is cut may be reset.

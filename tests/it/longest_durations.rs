@@ -1,4 +1,4 @@
-//! A duration may be as long as there are: it is refused, or means "for ever", and never panics.
+//! The longest duration is either refused or means "no limit", and never panics.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn settings_with_a_limit_refuse_the_longest_duration() {
     assert!(Rate::try_new(u32::MAX, MAX).is_err());
 }
 
-/// A worker, a runtime and layers that wait for ever where nothing else says so.
+/// A worker, a runtime and layers with the longest durations.
 #[tokio::test(start_paused = true)]
 async fn a_runtime_with_the_longest_grace_stops() {
     let server = TestServer::start().await;

@@ -36,11 +36,11 @@ enum Fate {
     LostBefore,
     /// The answer is lost after the messages were stored.
     LostAfter,
-    /// Every second message fails by itself.
+    /// Every second message fails alone.
     Partly,
 }
 
-/// A queue that stores what it is sent, and fails as it is told; when that is used up, it works.
+/// A queue that stores messages and fails according to a script; after the script it works.
 #[derive(Debug, Default)]
 struct Service {
     fates: Mutex<Vec<Fate>>,
@@ -405,7 +405,7 @@ struct Arrival {
     delayed: bool,
     /// Milliseconds since the one before.
     gap: u64,
-    /// Whether what waits is flushed after it.
+    /// Whether waiting messages are flushed after it.
     flush: bool,
 }
 

@@ -12,7 +12,7 @@ use dms_worker::{
     worker::{Event, HandlerError, Observer, Origin, Redelivery, WorkerBuilder, WorkerMetrics, handler_fn},
 };
 
-/// What was said of each message that came again: its body and the reason.
+/// The body and the reason of each redelivered message.
 #[derive(Default)]
 struct Reasons(Mutex<Vec<(String, &'static str)>>);
 
@@ -25,7 +25,7 @@ impl Observer for Reasons {
     }
 }
 
-/// Runs a worker until its group is idle, and gives what was said.
+/// Runs a worker until its group is idle, and returns the reported reasons.
 async fn reasons(group: &TestGroup, worker: WorkerBuilder) -> Vec<(String, &'static str)> {
     let reasons = Arc::<Reasons>::default();
     group.run_worker(worker.observer(reasons.clone())).await;
@@ -114,7 +114,7 @@ async fn a_late_acknowledgement_is_a_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_left_by_another_worker_have_the_reason_unknown() {
-    // A worker that is dropped hands back what it holds, where the server can take it back.
+    // A dropped worker hands its messages back if the server can take them back.
     let config = ServerConfig { extensions: false, ..ServerConfig::default() };
     let server = TestServer::with(config).await.unwrap();
     let group = server.group(NewQueue::new("orders"), "billing").await;

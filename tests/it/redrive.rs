@@ -1,4 +1,4 @@
-//! Redriving dead letters against the embedded server: everything at least once, in order, and nothing for ever.
+//! Redriving dead letters against the embedded server: everything at least once, in order, and with an end.
 
 use std::{
     collections::HashMap,
@@ -343,7 +343,7 @@ async fn lost_answers_lose_nothing_and_duplicates_are_reported() {
         *house.faults.dice.lock().unwrap() = Some(fastrand::Rng::with_seed(seed));
         let mut doubled = 0;
         loop {
-            // What a lost answer has leased comes again, so that an empty run means that nothing is left.
+            // Messages leased by a lost answer are redelivered, so an empty run means that none is left.
             tokio::time::sleep(Duration::from_secs(300)).await;
             let (end, report) = match house.redrive().run(pending()).await {
                 Ok(report) => (report.redriven + report.doubled == 0, report),

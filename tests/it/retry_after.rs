@@ -1,4 +1,4 @@
-//! A proxy that asks for a pause of a day, whoever it is asked by, does not stop anything for a day.
+//! A proxy that asks for a pause of a day stops no part of the library for a day.
 
 use std::{
     fmt,
@@ -31,7 +31,7 @@ type Which = fn(&Request<Bytes>) -> bool;
 /// Answers for the service in its stead, once for each pause that is set: with 503 and this `Retry-After`.
 struct Proxy {
     inner: InProcess,
-    /// Which requests it meets, and what it answers.
+    /// The requests that it answers, and its answers.
     answers: Mutex<Vec<(Which, &'static str)>>,
 }
 

@@ -162,7 +162,7 @@ async fn producers_are_closed_after_workers_and_tasks() {
     let orders = server.group(NewQueue::new("orders"), "workers").await;
     let audit = server.group(NewQueue::new("audit"), "readers").await;
     orders.send(["slow"]).await;
-    // Lingers longer than everything takes: only the end sends what it has.
+    // Lingers longer than the whole test, so only the shutdown sends its messages.
     let linger = Producer::builder(server.client(), audit.queue_id().clone()).linger(SECOND * 60);
     let producer = linger.build().unwrap();
     let lines = Arc::new(Mutex::new(Vec::new()));

@@ -1,4 +1,4 @@
-//! A transport that is played by hand: it answers from a script and remembers what was sent.
+//! A scripted transport: it answers from a script and records the requests.
 
 use std::{
     collections::VecDeque,

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The test that design.md promises: a handler that takes 40 s on a lease of 30 s is stopped, its message comes again.
+/// A handler that takes 40 s on a lease of 30 s is stopped, and its message is redelivered.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_outlasts_its_lease_is_stopped_and_its_message_redelivered() {
     let server = TestServer::start().await;
@@ -111,7 +111,7 @@ async fn messages_of_ended_leases_are_redelivered() {
     orders.assert_acknowledged(1).await;
 }
 
-/// Failures say what is there instead.
+/// Failed assertions show the actual state.
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "the dead letters should be [String(\"bad\")], and are []")]
 async fn a_wrong_expectation_shows_what_is_there() {
@@ -161,7 +161,7 @@ async fn rejected_messages_become_dead_letters() {
     let deaths = orders.deaths::<u32>().await;
     let [(2, info)] = deaths.as_slice() else { panic!("{deaths:?}") };
     assert_eq!((info.error.as_deref(), info.attempts), (Some("not an order"), 1));
-    // A client is told the same, because the service has announced that it can tell.
+    // A client receives the same, because the service has announced this extension.
     let source = SourcePath::dead_letters(orders.queue_id().clone(), orders.group_id().clone());
     let dead = server.client().consume(&source, &ConsumeOptions::default()).await.unwrap();
     assert_eq!(dead[0].dead_letter.as_ref(), Some(info));

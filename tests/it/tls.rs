@@ -46,7 +46,7 @@ impl Running {
         self.url.strip_prefix("https://").unwrap()
     }
 
-    /// A call by a client that trusts what is in this file now.
+    /// A call by a client that trusts the current contents of this file.
     async fn call(&self, ca: &Path) -> Result<(), Error> {
         Client::builder(&self.url, "p").ca_file(ca).build().unwrap().queues().await.map(drop)
     }

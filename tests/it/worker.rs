@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// A worker whose handler notes each number, takes `takes`, and fails those that `fails` picks.
+    /// A worker whose handler records each number, takes `takes`, and fails the numbers that `fails` selects.
     fn worker(&self, takes: Duration, fails: fn(u64) -> bool) -> WorkerBuilder {
         let seen = self.seen.clone();
         let handler = handler_fn(move |delivery| {
@@ -299,7 +299,7 @@ async fn a_little_poison_leaves_nine_tenths_of_the_throughput() {
     assert!(ratio >= 0.9, "{clean:?} without poison, {poisoned:?} with: {ratio:.2}");
 }
 
-/// Work that was finished behind a failure comes again and is acknowledged without being run again.
+/// Work that was finished after a failure is redelivered and acknowledged without running again.
 #[tokio::test(start_paused = true)]
 async fn finished_work_after_a_failure_is_not_run_again() {
     let world = World::new(orders(), FailureCounting::Batch).await;

@@ -99,7 +99,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What was leased to a process that is alive is waited for, and acknowledged.
+    /// Messages leased to a live process are waited for, and acknowledged.
     pub(super) fn waited(&mut self) {
         let facts = self.facts;
         for (number, batch) in &facts.batches {
@@ -182,7 +182,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Nobody becomes a dead letter without a failure of its own, but by leases that lapsed, each counted once.
+    /// No message becomes a dead letter without its own failures, except by ended leases, each counted once.
     pub(super) fn collateral(&mut self) {
         let Some(count) = self.outcome.scenario.max_consume_count else { return };
         let dead: BTreeSet<u64> = self.outcome.dead.iter().copied().collect();

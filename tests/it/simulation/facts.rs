@@ -22,7 +22,7 @@ pub(super) struct Facts {
     pub(super) gone: BTreeMap<Process, Duration>,
     /// Those that had the service end polls.
     pub(super) ended_polls: BTreeSet<Process>,
-    /// Why a process ended by itself.
+    /// Why a process ended without a signal.
     pub(super) errors: BTreeMap<Process, String>,
 }
 
@@ -169,7 +169,7 @@ impl Facts {
         }
     }
 
-    /// When somebody can act on what is due: then, or when everybody wakes up.
+    /// When a process can act on something that is due: at that time, or when the machine wakes up.
     pub(super) fn awake(&self, due: Duration) -> Duration {
         self.sleeps
             .iter()

@@ -1,4 +1,4 @@
-//! The handlers of a run: each message takes its time and ends as its plan says; what they see is written down.
+//! The handlers of a run: each message takes the time and has the result of its plan; the handlers record what they see.
 
 use std::{
     collections::HashMap,
@@ -72,7 +72,7 @@ impl Script {
         }
     }
 
-    /// The handler of several messages, side by side. A run has ended with its call: what was done before a panic of another counts
+    /// The handler of several messages, side by side. A run ends with its call: work done before the panic of another one counts
     /// as nothing.
     pub(super) async fn handle_batch(
         self: Arc<Self>,
@@ -97,7 +97,7 @@ impl Script {
         Run { history: self.history.clone(), number, message, how: How::Cancelled }
     }
 
-    /// Writes down when a run is told to stop.
+    /// Records when a run is asked to stop.
     async fn told(&self, run: usize, delivery: &Delivery) -> Infallible {
         delivery.cancelled().await;
         self.history.note(Entry::Noticed { run });

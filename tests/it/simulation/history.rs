@@ -41,7 +41,7 @@ pub(super) enum Entry {
     Held { process: Process, how: HoldKind, on: bool },
     /// A handler begins.
     Begun { run: usize, process: Process, message: u64, sequence: u64, deadline: Duration },
-    /// The handler is told that it will be stopped.
+    /// The handler is notified that it will be stopped.
     Noticed { run: usize },
     /// The handler ended.
     Ended { run: usize, how: How },
@@ -55,13 +55,13 @@ pub(super) enum Entry {
     ServerDown,
     /// It is back.
     ServerUp,
-    /// Everything stands still for so long, as when a machine sleeps: clocks go on, and nobody runs.
+    /// The machine sleeps for this time: clocks continue, and no process runs.
     Asleep { length: Duration },
     /// From now on nothing goes wrong.
     Calm,
 }
 
-/// What a producer was told.
+/// The answer to a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SendOutcome {
     Stored,
@@ -113,7 +113,7 @@ pub(super) struct Line {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Says {
     Success,
-    /// It is to be a dead letter at once: it is settled, and what is behind it may be too.
+    /// It becomes a dead letter at once: it is settled, and later messages may be too.
     Reject,
     Fail,
     /// It is handed back, and nobody failed.
@@ -130,7 +130,7 @@ impl Says {
         }
     }
 
-    /// Whether the acknowledgement goes on behind it.
+    /// Whether the acknowledgement continues after it.
     pub(super) fn settles(self) -> bool {
         matches!(self, Self::Success | Self::Reject)
     }
@@ -181,7 +181,7 @@ impl History {
 }
 
 impl Entry {
-    /// The messages it is about, given what was noted before; `None` for what concerns all.
+    /// The messages it is about, given the earlier facts; `None` for facts about all.
     pub(super) fn messages(&self, entries: &[(Duration, Self)]) -> Option<Vec<u64>> {
         let of = |number: usize| entries.get(number).and_then(|(_, entry)| entry.messages(entries));
         match self {

@@ -1,4 +1,4 @@
-//! What has to hold in every run, whatever went wrong in it.
+//! The invariants that hold in every run, with any faults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,17 +29,17 @@ pub(super) struct Violation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rule {
-    /// What was not handled is not acknowledged as a success.
+    /// A message that was not handled is not acknowledged as a success.
     Handled,
-    /// What was sent is settled, a dead letter, or there.
+    /// A sent message is settled, a dead letter, or still in the queue.
     NothingLost,
-    /// What was refused is not there.
+    /// A refused message is not in the queue.
     NothingInvented,
     /// An acknowledgement names a prefix of one batch, in order, with the failure last.
     Prefix,
     /// A batch is acknowledged once; only an answer that did not come or did not work is followed by another try, of the same.
     Once,
-    /// A handler is told, and stopped, in time for the acknowledgement.
+    /// A handler is notified, and stopped, in time for the acknowledgement.
     Deadline,
     /// A FIFO queue is handled one by one and settled in order.
     Order,
@@ -49,9 +49,9 @@ pub(super) enum Rule {
     Memory,
     /// Nobody becomes a dead letter for another's failure.
     NoCollateral,
-    /// What is reported as failed has failed, and is counted once: no stop, no pause and no release costs an attempt.
+    /// A message reported as failed has failed, and is counted once: no shutdown, pause or release costs an attempt.
     Blame,
-    /// What was leased is waited for, and acknowledged.
+    /// Leased messages are waited for, and acknowledged.
     Waited,
     /// A rejected message is a dead letter at once, and is not run again.
     Rejects,
@@ -61,7 +61,7 @@ pub(super) enum Rule {
     Quiet,
 }
 
-/// Checks a run; nothing is what is hoped for.
+/// Checks a run and returns the violations.
 pub(super) fn check(outcome: &HandlerOutcome) -> Vec<Violation> {
     let facts = Facts::of(&outcome.entries);
     let mut checker = Checker { outcome, facts: &facts, found: Vec::new() };
@@ -206,7 +206,7 @@ impl Checker<'_> {
         for run in facts.runs.values() {
             let Some((_, batch)) = facts.batch_of(run) else { continue };
             let before = batch.items.iter().take_while(|item| item.sequence != run.sequence);
-            // One that is rejected is at its end: those behind it need not wait for anything.
+            // A rejected message is settled, so later ones need not wait.
             let is_over = |item: &Item| {
                 facts.had_succeeded(run.process, item.sequence, run.begun)
                     || (self.outcome.scenario.rejects() && facts.had_rejected(run.process, item.sequence, run.begun))

@@ -4,7 +4,7 @@
 //! `scenario` draws, `run` plays with the `network` and the `handler`s, `history` keeps what happened, `facts` puts it in order,
 //! and `invariants` and `blame` judge it. `sabotage` breaks the invariants one by one, to show that the judge notices.
 //!
-//! `DMS_SIM_SEEDS=2000` plays so many seeds, `DMS_SIM_FIRST=5000` begins elsewhere, and `DMS_SIM_SEED=17` plays one and prints its
+//! `DMS_SIM_SEEDS=2000` plays this number of seeds, `DMS_SIM_FIRST=5000` begins elsewhere, and `DMS_SIM_SEED=17` plays one and prints its
 //! whole history.
 
 mod blame;
@@ -36,7 +36,7 @@ use self::{
 
 /// How many seeds a usual test run plays.
 const SEEDS: u64 = 300;
-/// After so many failures there is enough to look at.
+/// The search ends after this number of failures.
 const ENOUGH: usize = 8;
 
 /// Design invariants 1-8, in many worlds.
@@ -100,7 +100,7 @@ fn complaint(outcome: &HandlerOutcome, found: &[Violation]) -> String {
     text
 }
 
-/// The history, or what of it is about some messages.
+/// The history, or the part that is about some messages.
 fn tell(outcome: &HandlerOutcome, about: Option<&[u64]>) -> String {
     let mut text = String::new();
     for (number, (at, entry)) in outcome.entries.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The network between the processes and the server: loses, delays and refuses by dice, and writes down what it carries.
+//! The network between the processes and the server: it loses, delays and refuses at random, and records what it carries.
 
 use std::{
     collections::HashMap,
@@ -161,7 +161,7 @@ impl Network {
         usual.or(special)
     }
 
-    /// Carries a request of a process, and notes what is worth it.
+    /// Carries a request of a process, and records the important facts.
     pub(super) async fn carry(self: &Arc<Self>, process: Option<Process>, request: Request<Bytes>) -> Answered {
         let kind = Kind::of(&request);
         let (mut ack, mut fails) = (None, false);
@@ -259,7 +259,7 @@ impl Network {
             if let Some(ack) = ack {
                 self.history.note(Entry::AckJudged { ack, answer: answer_of(&second) });
             }
-            // Of two answers any can be the one that is passed on.
+            // Either of two answers may be passed on.
             if self.lock().rng.bool() {
                 answered = second;
             }

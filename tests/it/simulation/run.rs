@@ -57,7 +57,7 @@ pub(super) struct HandlerOutcome {
     pub(super) stopped: bool,
 }
 
-/// Plays a scenario on a runtime of its own; equal scenarios give equal histories.
+/// Plays a scenario on a separate runtime; equal scenarios give equal histories.
 pub(super) fn play(scenario: &Scenario, sabotage: Option<Sabotage>) -> HandlerOutcome {
     // The product draws its jitter from this thread's generator.
     fastrand::seed(scenario.seed);
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// The machine sleeps now and then: clocks jump, and what was due meanwhile is due at once.
+    /// The machine sleeps now and then: clocks jump, and everything that was due meanwhile is due at once.
     async fn sleep(self) {
         let mut sleeps = self.0.scenario.sleeps.clone();
         sleeps.sort();

@@ -31,11 +31,11 @@ pub(super) enum Sabotage {
     SendSwallowed,
     /// The first two messages of a batch change places.
     Swapped,
-    /// A message that comes again is not known by its place: each time it is said to have entered the queue at another time.
+    /// A redelivered message cannot be identified: each delivery reports another time of entry.
     Restamped,
     /// A poll for one message asks for ten.
     WidePolls,
-    /// What is handed back is reported as failed.
+    /// Released messages are reported as failed.
     ReleaseAsFail,
     /// A request that ends polls is answered without being done.
     EndSwallowed,

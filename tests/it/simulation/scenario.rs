@@ -45,7 +45,7 @@ pub(super) struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Good,
-    /// So many runs fail, then it succeeds.
+    /// This number of runs fails, then it succeeds.
     Flaky(u32, Failure),
     /// Every run fails.
     Poison(Failure),
@@ -57,7 +57,7 @@ pub(super) enum Failure {
     Error,
     Reject,
     Panic,
-    /// It never ends by itself.
+    /// It never ends on its own.
     Hang,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct Life {
 pub(super) enum End {
     /// The process is killed: nothing leaves it any more.
     Kill,
-    /// The future is dropped; what it began goes on in the background.
+    /// The future is dropped; the work it started continues in the background.
     Drop,
     /// It is asked to stop.
     Stop,
@@ -191,7 +191,7 @@ impl Scenario {
             sleeps,
             calm_at,
         };
-        // Drawn by dice of their own: what came later leaves the rest of a seed's world as it was.
+        // Drawn from a separate generator, so additions leave the rest of a seed's world unchanged.
         scenario.draw_stops(&mut Rng::with_seed(seed ^ 0x5709));
         scenario
     }

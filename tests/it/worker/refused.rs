@@ -110,7 +110,7 @@ async fn is_waited_out(status: u16, body: &'static str) -> Vec<Instant> {
     door.knocks()
 }
 
-/// The pauses between knocks: those that came together are one.
+/// The pauses between attempts; concurrent attempts count as one.
 fn pauses(knocks: &[Instant]) -> Vec<Duration> {
     knocks.windows(2).map(|pair| pair[1] - pair[0]).filter(|pause| *pause > Duration::from_secs(5)).collect()
 }
@@ -162,7 +162,7 @@ async fn at_the_start_a_lock_or_a_clock_is_waited_for_and_a_wrong_key_ends_the_w
     }
 }
 
-/// A producer waits for the key as long as its messages may wait, and fails at once those that cannot wait so long.
+/// A producer waits for the key as long as its messages may wait, and fails messages at once that cannot wait that long.
 #[tokio::test(start_paused = true)]
 async fn a_producer_waits_for_the_key_within_its_time() {
     let (door, _server) = Door::new().await;

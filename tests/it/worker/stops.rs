@@ -8,11 +8,11 @@ use http::{Request, Response, StatusCode};
 use super::*;
 
 /// A network on which a round trip takes forty milliseconds. A consume call whose caller has gone reaches the server all the same, as
-/// over sockets: what it leases then is leased to nobody.
+/// over sockets: messages that it leases then have no consumer.
 #[derive(Clone, Debug)]
 struct Far {
     server: InProcess,
-    /// Whether the answers are those of a service without extensions.
+    /// Whether the service answers without extensions.
     plain: bool,
 }
 
@@ -76,7 +76,7 @@ async fn twenty_five_stops_under_load_cost_nothing() {
     stops_cost_nothing(false, WorkerHandle::stop).await;
 }
 
-/// Whose polls are waited for: what comes is handled.
+/// Its polls are awaited, and the messages they return are handled.
 #[tokio::test(start_paused = true)]
 async fn twenty_five_stops_on_a_service_without_extensions_cost_nothing() {
     stops_cost_nothing(true, WorkerHandle::stop).await;

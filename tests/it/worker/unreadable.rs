@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// What comes in place of the message 7. It is not UTF-8, and no JSON either.
+/// The bytes in place of message 7: neither UTF-8 nor JSON.
 const TORN: &[u8] = b"{\"body\":,\"who\":\"\xff\"";
 
 /// A way to the service on which the message 7 is torn, and on which a portal answers until some time with its page.

@@ -52,7 +52,7 @@ impl Running {
         Self::start_with(data, "72h")
     }
 
-    /// The same, keeping messages for so long.
+    /// The same, with this retention.
     fn start_with(data: &Path, retention: &str) -> (Self, String) {
         let mut server = Command::new(env!("CARGO_BIN_EXE_dms-worker"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
@@ -77,7 +77,7 @@ impl Running {
     }
 }
 
-/// A directory with two queues of so many messages of 200 bytes; the sources to consume them from.
+/// A directory with two queues, each with this number of messages of 200 bytes; returns the sources to consume them from.
 async fn fill(data: &Path, backlogs: [usize; 2]) -> [SourcePath; 2] {
     let broker = EmbeddedBroker::open(data, EmbeddedConfig::default(), Clock::system()).await.unwrap();
     let project = ProjectId::new("local");
@@ -95,7 +95,7 @@ async fn fill(data: &Path, backlogs: [usize; 2]) -> [SourcePath; 2] {
     sources.try_into().unwrap()
 }
 
-/// A message with a body of so many bytes.
+/// A message with a body of this size.
 fn message(bytes: usize) -> NewMessage {
     NewMessage {
         json: format!(r#"{{"body":"{}","attributes":{{}}}}"#, "x".repeat(bytes)).into(),
@@ -180,7 +180,7 @@ fn log_bytes(data: &Path) -> u64 {
     files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
 }
 
-/// A directory with a queue of a thousand messages of so many bytes; the source to consume them from.
+/// A directory with a queue of a thousand messages of this size; returns the source to consume them from.
 async fn fill_with_large(data: &Path, bytes: usize) -> SourcePath {
     let broker = EmbeddedBroker::open(data, EmbeddedConfig::default(), Clock::system()).await.unwrap();
     let project = ProjectId::new("local");

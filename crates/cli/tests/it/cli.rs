@@ -118,7 +118,7 @@ impl Output {
 /// A program that stays; ended when dropped.
 pub(crate) struct Running {
     child: Child,
-    /// What it announced.
+    /// The first line of its standard error.
     pub(crate) announced: String,
     lines: Receiver<String>,
     log: String,
@@ -152,7 +152,7 @@ impl Running {
         panic!("it ended without saying {text:?}: {}", self.log);
     }
 
-    /// The first address behind this word in what it announced.
+    /// The first address after this word in its first line.
     #[track_caller]
     pub(crate) fn url(&self, word: &str) -> String {
         let text = self.announced.split_once(word).unwrap_or_else(|| panic!("{}", self.announced)).1;
@@ -171,7 +171,7 @@ impl Running {
         assert!(status.unwrap().success());
     }
 
-    /// Waits for the end: the exit status, and what it wrote to standard error.
+    /// Waits for the end; returns the exit status and its standard error.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
         let rest: Vec<_> = self.lines.iter().collect();

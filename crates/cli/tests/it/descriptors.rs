@@ -48,7 +48,7 @@ fn serve(limits: &str) -> Served {
     Served { child, api: addresses[0], admin: addresses[1], _stderr: stderr, _dir: dir }
 }
 
-/// The answer to a request on a connection of its own.
+/// The answer to a request on a new connection.
 fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

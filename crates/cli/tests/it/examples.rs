@@ -1,8 +1,8 @@
-//! Every example runs to its end and says what it promises.
+//! Every example runs to its end and prints its result.
 
 use std::{env, process::Command};
 
-/// Runs an example as its head says, and gives what it prints.
+/// Runs an example as its first comment says, and returns its output.
 #[track_caller]
 fn run(name: &str) -> String {
     let cargo = env::var("CARGO").expect("the tests are run by cargo");

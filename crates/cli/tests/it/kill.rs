@@ -23,7 +23,7 @@ const KILLS: usize = 20;
 /// Answered messages between two kills.
 const PER_ROUND: usize = 120;
 
-/// What clients were told.
+/// The answers that clients received.
 #[derive(Debug, Default)]
 struct Books {
     /// Numbers whose send was answered.

@@ -158,7 +158,7 @@ fn in_one_line(json: &str) -> String {
     line
 }
 
-/// What came of the messages on one way, by their places.
+/// The texts that arrived on one way, by their positions.
 #[derive(Debug, Default)]
 struct Came(BTreeMap<u64, (String, Attributes)>);
 
@@ -193,7 +193,7 @@ impl Came {
         self.take(item.body.get(), item.attributes);
     }
 
-    /// All are there, with the texts that `form` makes of those that were sent.
+    /// All messages arrived, with the texts that `form` makes of the sent ones.
     #[track_caller]
     fn check(&self, way: &str, cases: &[Case], form: impl Fn(&str) -> String) {
         assert_eq!(self.0.len(), cases.len(), "{way}");
@@ -201,7 +201,7 @@ impl Came {
             let (body, attributes) = &self.0[&(n as u64)];
             assert_eq!(*body, form(&case.body), "{way}: the body of message {n}");
             let sent = Attributes::raw(form(&case.attributes)).unwrap();
-            // In the order in which they were sent. Blanks between them may go where a copy gets attributes of its own.
+            // In the order of sending. White space between them may be removed where a copy gets additional attributes.
             let texts = |attributes: &Attributes| -> Vec<_> {
                 attributes.iter().map(|(name, value)| (name.to_owned(), value.get().to_owned())).collect()
             };

@@ -72,7 +72,7 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// Sends a message with this body on a connection of its own; whether it was taken.
+/// Sends a message with this body on a new connection; returns whether it was stored.
 fn send_one(api: &str, queue: &str, body: usize) -> bool {
     let Ok(mut stream) = TcpStream::connect(api) else { return false };
     let json = format!("{{\"messages\":[{{\"body\":\"m{body}\"}}]}}");
@@ -86,7 +86,7 @@ fn send_one(api: &str, queue: &str, body: usize) -> bool {
         && answer.starts_with("HTTP/1.1 201")
 }
 
-/// Under load: what was answered before the copy was asked for is in it, and the copy opens.
+/// Under load: messages that were answered before the backup was requested are in it, and it opens.
 #[test]
 fn a_backup_is_made_while_messages_are_sent() {
     let program = Program::new();
@@ -167,7 +167,7 @@ fn a_backup_is_verified() {
     assert!(program.run(&["data", "verify", "copy"]).failed(1).contains("no copy that was finished"));
 }
 
-/// A damaged message: found without a change of the directory, told of by the server, skipped on request.
+/// A damaged message is found without changing the directory, reported by the server, and skipped on request.
 #[test]
 fn a_damaged_message_is_found_and_skipped() {
     let program = Program::new();
@@ -243,7 +243,7 @@ fn an_unreadable_commit_is_given_up_on_request() {
     assert_eq!(receive(&program, &second), ["one", "two", "three"]);
 }
 
-/// The end of the log is lost: what is left opens when that is asked for.
+/// The end of the log is lost; the rest opens after a repair.
 #[test]
 fn missing_commits_at_the_end_are_given_up_on_request() {
     let program = Program::new();
@@ -267,7 +267,7 @@ fn missing_commits_at_the_end_are_given_up_on_request() {
     assert_eq!(receive(&program, &second), ["one"]);
 }
 
-/// A damaged index is refused with the remedy, and made anew from the log.
+/// A damaged index is refused with the remedy, and rebuilt from the log.
 #[test]
 fn a_lost_index_is_rebuilt_from_the_log() {
     let program = Program::new();

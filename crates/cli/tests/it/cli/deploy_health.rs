@@ -77,7 +77,7 @@ fn shipped(file: &str) -> Shipped {
     found.unwrap_or_else(|| panic!("no configuration in {file}"))
 }
 
-/// The image's health check, which is that of Compose too, with each configuration.
+/// The health check of the image, which Compose uses too, with each configuration.
 #[test]
 fn the_images_health_check_passes() {
     let dockerfile = include_str!("../../../../../deploy/Dockerfile");

@@ -62,7 +62,7 @@ fn a_purge_asks_for_confirmation_and_reports_its_result() {
     assert_eq!(dms(&["-o", "json", "queue", "show", "q"]).json()["produced_messages"], 0);
 }
 
-/// Another server's messages are not what was meant.
+/// A purge must not reach another server's messages.
 #[test]
 fn the_admin_address_of_another_server_is_not_used() {
     let program = Program::new();

@@ -47,7 +47,7 @@ publishers: [{queue: q, listen: '127.0.0.1:0'}]
 admin: {listen: '127.0.0.1:0', token: pl4nted-admin}
 ";
 
-/// Answers one request after the other, and gives what it read. `answer` sees the request's head.
+/// Answers one request after the other, and returns what it read. `answer` sees the request's head.
 fn peer(answer: impl Fn(&str) -> String + Send + 'static) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -256,7 +256,7 @@ admin: {listen: '127.0.0.1:0', token_file: admin}
     let (time, mac) = request.split_once("dms-signature: t=").unwrap().1.split_once(",v1=").unwrap();
     assert_eq!(&mac[..64], hmac("hmac-new", &format!("{time}.1")));
 
-    // One that is missing, or empty, keeps those that are in force.
+    // A missing or empty secret keeps the current ones in force.
     std::fs::remove_file(program.dir().join("hmac")).unwrap();
     program.file("header", "\n");
     sidecar.signal("HUP");

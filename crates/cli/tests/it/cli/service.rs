@@ -51,7 +51,7 @@ fn the_documented_configuration_runs_and_ends_in_order() {
     assert!(sidecar.announced.contains("running hello/log"), "{}", sidecar.announced);
     let admin = sidecar.url("admin on ");
     program.run(&["--endpoint", &sidecar.url("server on "), "send", "hello", "{\"to\":\"world\"}"]).ok();
-    // Draining waits for what has begun, and the worker has taken the message or leaves it: either way it ends in order.
+    // Draining waits for running handlers. Whether or not the worker has fetched the message, it ends in order.
     program.run(&["health", &format!("{admin}/livez")]).ok();
     sidecar.signal("INT");
     let (status, log) = sidecar.wait();
@@ -170,7 +170,7 @@ fn counting(server: &str) -> (String, Arc<AtomicUsize>) {
     (url, counted)
 }
 
-/// What is under way at a time has a connection, and requests that follow go over those that are there.
+/// Concurrent requests each have a connection; later requests reuse them.
 #[test]
 fn a_benchmark_reuses_its_connections() {
     let program = Program::new();

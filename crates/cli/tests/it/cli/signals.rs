@@ -27,7 +27,7 @@ impl Stuck {
     }
 }
 
-/// The connection on which a message came; those that only ask whether somebody is there are closed.
+/// The connection on which a message arrived. Connections that only probe the application are closed.
 fn delivery(application: &TcpListener) -> TcpStream {
     loop {
         let mut stream = application.accept().unwrap().0;

@@ -1,6 +1,6 @@
 //! What the program prints, word for word: help, errors, and a configuration with all its mistakes, against the files of `snapshots/`.
 //!
-//! `DMS_UPDATE_SNAPSHOTS=1 cargo test --test it snapshots` writes them anew; the change is read in the diff.
+//! `DMS_UPDATE_SNAPSHOTS=1 cargo test --test it snapshots` writes them again; review the change in the diff.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

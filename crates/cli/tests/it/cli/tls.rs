@@ -8,7 +8,7 @@ fn section(pki: &Pki) -> String {
     format!("tls: {{certificate: {}, key: {}}}", pki.path("tls.crt").display(), pki.path("tls.key").display())
 }
 
-/// The program with this authority as the one that its client trusts.
+/// The program, whose client trusts this authority.
 fn queues(program: &Program, url: &str, ca: &str) -> std::process::Output {
     let mut command = program.command(&["--endpoint", url, "-o", "json", "queue", "list"]);
     command.env("DMS_WORKER_DMS__CA_FILE", ca).output().unwrap()
@@ -99,7 +99,7 @@ fn every_listener_can_serve_https() {
     let post = async { client.post(&publisher).body("{\"body\":1}").send().await.unwrap().status() };
     assert_eq!(tokio::runtime::Runtime::new().unwrap().block_on(post), 200);
 
-    // The address of the configuration is asked with its own certificate, whoever signed it.
+    // The configured address is asked with any certificate, whatever authority signed it.
     let admin = sidecar.url("admin on ");
     assert!(admin.starts_with("https://"), "{admin}");
     let there = program.file("there.yaml", &yaml(admin.trim_start_matches("https://")));

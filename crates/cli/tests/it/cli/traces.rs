@@ -16,7 +16,7 @@ const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 type Batches = mpsc::UnboundedSender<(HeaderMap, Bytes)>;
 
-/// A collector, and what it gets.
+/// A collector, and the requests it received.
 async fn collector() -> (String, mpsc::UnboundedReceiver<(HeaderMap, Bytes)>) {
     let (sender, batches) = mpsc::unbounded_channel();
     let take = async |State(sender): State<Batches>, headers: HeaderMap, body: Bytes| {
@@ -58,7 +58,7 @@ async fn a_collector_gets_every_span_before_the_process_ends() {
         ])
     });
     let log = log.await.unwrap();
-    // What was left is sent before the process ends: everything is here by now.
+    // Remaining spans are sent before the process ends, so all have arrived.
     let (mut services, mut spans) = (Vec::new(), Vec::new());
     while let Ok((headers, body)) = batches.try_recv() {
         assert_eq!(

@@ -28,7 +28,7 @@ fn accepted(yaml: &str) {
     settles(&loaded, yaml);
 }
 
-/// What passes the check of the configuration passes that of the workers, too.
+/// A configuration that passes `check` also passes the checks of the workers.
 #[track_caller]
 fn settles(loaded: &Loaded, yaml: &str) {
     sidecar::check(&loaded.config).unwrap_or_else(|error| panic!("{error}\n{yaml}"));

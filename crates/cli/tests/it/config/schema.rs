@@ -1,4 +1,4 @@
-//! The schema for editors agrees with what is taken and what is refused.
+//! The schema for editors accepts and refuses the same configurations as the program.
 
 use boon::{Compiler, SchemaIndex, Schemas};
 use dms_worker_cli::config::schema;

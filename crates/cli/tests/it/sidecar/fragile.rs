@@ -251,7 +251,7 @@ async fn only_the_message_that_breaks_a_batch_request_fails() {
     }
 }
 
-/// A proxy takes connections for an application that is not there. Whoever meets it first may be taken for the cause.
+/// A proxy accepts connections for an application that is down. The first message to meet it may be blamed.
 #[tokio::test]
 async fn an_application_that_closes_every_connection_for_a_while_costs_one_message_at_most() {
     let app = Fragile::start(Poison::Cuts).await;

@@ -27,7 +27,7 @@ async fn an_application_that_is_down_costs_no_attempt() {
     assert!(sidecar.stop().await.drained);
 }
 
-/// A FIFO queue has no delays: what waits in vain for the application is handed back, and no failure is counted.
+/// A FIFO queue has no delays, so messages that wait in vain for the application are handed back, and no failure is counted.
 #[tokio::test]
 async fn a_message_that_waits_in_vain_is_handed_back_without_a_failure() {
     let mut app = App::start().await;

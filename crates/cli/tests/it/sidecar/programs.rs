@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Running, worker};
 
-/// A shell script in a directory of its own, which it can also write to.
+/// A shell script in a separate directory, to which it can write.
 struct Script {
     dir: tempfile::TempDir,
 }

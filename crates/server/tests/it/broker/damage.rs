@@ -56,7 +56,7 @@ async fn all_but_the_damaged_messages_are_delivered() {
         assert_eq!(s.counters(0).await.available_messages, 0);
         assert_eq!(texts(&s.lease(1, Stream::Messages, take(10)).await.unwrap())[0], "m1e", "the other group too");
 
-        // They stay what they are: neither settled nor available, also after a restart.
+        // They stay neither settled nor available, also after a restart.
         let s = dir.restart(s).await;
         assert_eq!(texts(&s.lease(0, Stream::Messages, wait(10, 5)).await.unwrap()), [""; 0]);
         let group = Some(s.groups[0].clone());
@@ -141,7 +141,7 @@ async fn delays_dead_letters_peeking_and_retention_continue_past_damage() {
         let delayed = s.broker.damaged().into_iter().find(|message| message.of == DamagedIn::Delayed).unwrap();
         s.broker.skip_damaged(&delayed).await.unwrap();
         assert_eq!(s.broker.overview()[0].delayed, 0);
-        // Retention takes what is damaged as what is whole.
+        // Retention deletes damaged messages like intact ones.
         tokio::time::sleep(Duration::from_secs(73 * 3600)).await;
         assert_eq!((s.counters(0).await.produced_messages, known(&s).len()), (0, 0));
     })

@@ -25,7 +25,7 @@ async fn each_group_gets_every_message_once() {
     .await;
 }
 
-/// 5.3.3: the service stops at the first failure, and all behind it in the batch failed.
+/// 5.3.3: the service stops at the first failure, and all later messages of the batch have failed.
 #[tokio::test(start_paused = true)]
 async fn a_failure_fails_the_rest_of_its_batch() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
@@ -170,7 +170,7 @@ async fn a_batch_obeys_its_limit_of_bytes() {
 }
 
 /// The FAQ on FIFO queues (dms-ug-180607003): "retrieved and acknowledged in order, not concurrently". A group gets nothing while a
-/// batch is out, and what failed comes before anything newer.
+/// batch is leased, and failed messages come before anything newer.
 #[tokio::test(start_paused = true)]
 async fn a_fifo_group_is_blocked_while_a_batch_is_leased() {
     on_each_store(NewQueue::new("q").mode(QueueMode::Fifo), async |s: Stage| {
@@ -257,7 +257,7 @@ async fn counters_follow_what_happens() {
     .await;
 }
 
-/// A backlog larger than what is kept in memory is read back whole and in order.
+/// A backlog larger than the memory for messages is read back completely and in order.
 #[tokio::test(start_paused = true)]
 async fn a_long_backlog_comes_in_order() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {

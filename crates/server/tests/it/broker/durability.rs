@@ -9,7 +9,7 @@ use super::stage::{DataDir, Stage, acks, all_done, message, on_disk, take, take_
 
 const NOTHING: [&str; 0] = [];
 
-/// What was answered is on the disk; leases are gone and count for nothing, failures are kept.
+/// Answered changes are on disk; leases are lost and count as no failure, failures are kept.
 #[tokio::test(start_paused = true)]
 async fn a_crash_loses_leases_and_nothing_else() {
     on_disk(NewQueue::new("q").dead_letters_after(2), async |s: Stage, dir: DataDir| {
@@ -81,7 +81,7 @@ async fn queues_groups_tags_and_rules_survive() {
     .await;
 }
 
-/// Numbers of what was deleted are not used again: a new group does not find an old one's dead letters.
+/// Numbers of deleted queues and groups are not reused, so a new group does not find the dead letters of an old one.
 #[tokio::test(start_paused = true)]
 async fn deleted_queues_and_groups_stay_deleted() {
     on_disk(NewQueue::new("q").dead_letters_after(1), async |s: Stage, dir: DataDir| {
@@ -352,7 +352,7 @@ async fn an_index_that_is_behind_is_completed_from_the_log() {
     .await;
 }
 
-/// What a snapshot of the file system has of a running server opens in a directory of its own (docs/storage.md), with the lock
+/// A snapshot of the file system of a running server opens in another directory (docs/storage.md), with the lock
 /// file or without.
 #[tokio::test(start_paused = true)]
 async fn a_file_system_snapshot_opens_in_another_directory() {

@@ -1,4 +1,4 @@
-//! kill -9 of a process that sends, consumes and acknowledges: what was answered is kept, what was settled stays settled.
+//! kill -9 of a process that sends, consumes and acknowledges: answered messages are kept, settled ones stay settled.
 //!
 //! The process is this test binary again, running [`victim`] alone.
 
@@ -38,7 +38,7 @@ async fn open(dir: &Path) -> (EmbeddedBroker, GroupPath) {
     (broker, GroupPath { project, queue, group })
 }
 
-/// What is killed: says what was sent and what was settled as soon as it was answered.
+/// The process that is killed. It prints what was sent and what was settled as soon as it was answered.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by the test below, in a process of its own"]
 async fn victim() {
@@ -67,7 +67,7 @@ async fn victim() {
     tokio::join!(produce, consume);
 }
 
-/// Lets a process work until it has said so many things, and kills it.
+/// Lets a process work until it has printed this number of lines, and kills it.
 fn kill_after(dir: &Path, lines: usize, sent: &mut BTreeSet<String>, settled: &mut BTreeSet<String>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", "broker::kill::victim"])
@@ -86,7 +86,7 @@ fn kill_after(dir: &Path, lines: usize, sent: &mut BTreeSet<String>, settled: &m
     };
     said.by_ref().take(lines).for_each(|line| hear(line.unwrap()));
     child.kill().unwrap();
-    // What it said before it died counts too; a line is written whole or not at all.
+    // Lines it printed before it died count too; a line is written completely or not at all.
     said.map_while(Result::ok).for_each(hear);
     child.wait().unwrap();
 }
@@ -111,6 +111,6 @@ async fn what_was_answered_survives_kill_9() {
     assert!(left.is_disjoint(&settled), "settled and back: {:?}", left.intersection(&settled).next());
     let consumed = broker.groups(&path.project, &path.queue).await.unwrap().groups[0].consumed_messages;
     let lost = sent.iter().filter(|text| !left.contains(*text) && !settled.contains(*text)).count() as u64;
-    // What was settled and not said because the process died in between is counted by the broker.
+    // The broker counts messages that were settled and not printed, because the process died in between.
     assert!(lost <= consumed - settled.len() as u64, "{lost} messages are missing");
 }

@@ -33,7 +33,7 @@ enum Step {
     Send(Vec<(Labels, u64)>),
     /// Consumes for a group.
     Take { group: usize, dead: bool, max: usize },
-    /// Acknowledges one of the batches of a group, old ones included; what is said of each message, `None` for nothing.
+    /// Acknowledges one of the batches of a group, including old ones, with a verdict for each message; `None` leaves it out.
     Ack { batch: prop::sample::Index, said: Vec<Option<Said>> },
     /// Purges the backlog of a group, or the queue.
     Purge(Option<usize>),
@@ -43,7 +43,7 @@ enum Step {
     Restart { crash: bool },
 }
 
-/// What is said of a message; with a number its reason and its error are told too.
+/// The verdict on a message; with a number, its reason and its error are sent too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Said {
     Done,
@@ -123,7 +123,7 @@ fn setting() -> impl Strategy<Value = Setting> {
     })
 }
 
-/// So many histories, unless `PROPTEST_CASES` says otherwise.
+/// The number of histories, unless `PROPTEST_CASES` sets it.
 fn config(cases: u32) -> ProptestConfig {
     let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     ProptestConfig { cases: wanted.unwrap_or(cases), failure_persistence: None, ..ProptestConfig::default() }

@@ -16,7 +16,7 @@ impl Stage {
     }
 }
 
-/// All of a queue: what waits, what failed, what is leased and what is not due, of every group, and for groups of later too.
+/// A purge of a queue deletes waiting, failed, leased and delayed messages, for every group and for groups created later.
 #[tokio::test(start_paused = true)]
 async fn a_purged_queue_is_empty_for_every_group() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
@@ -44,7 +44,7 @@ async fn a_purged_queue_is_empty_for_every_group() {
     .await;
 }
 
-/// Of one group: the others keep theirs, and what is not due comes to all.
+/// A purge of one group leaves other groups their messages, and delayed messages come to all groups.
 #[tokio::test(start_paused = true)]
 async fn a_purged_group_has_no_backlog_and_the_others_keep_theirs() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
@@ -101,7 +101,7 @@ async fn dead_letters_survive_a_purge() {
     }
 }
 
-/// A purge that was answered holds through a crash, also where messages were leased; what was sent after it is there.
+/// A purge that was answered survives a crash, also of leased messages; messages sent after it are there.
 #[tokio::test(start_paused = true)]
 async fn a_purge_survives_a_crash() {
     for group in [None, Some(0)] {
@@ -126,7 +126,7 @@ async fn a_purge_survives_a_crash() {
     }
 }
 
-/// What is not there is refused, and nothing changes.
+/// An unknown queue or group is refused, and nothing changes.
 #[tokio::test(start_paused = true)]
 async fn purging_an_unknown_queue_or_group_is_refused() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {

@@ -56,7 +56,7 @@ fn log_bytes(dir: &Path) -> u64 {
     files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
 }
 
-/// Set while the broker runs, longer or shorter than that of all, it counts for messages that are there already.
+/// Set while the broker runs, longer or shorter than the default, it also applies to stored messages.
 #[tokio::test(start_paused = true)]
 async fn a_queue_can_have_a_separate_retention() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
@@ -79,7 +79,7 @@ async fn a_queue_can_have_a_separate_retention() {
     .await;
 }
 
-/// Kafka queues say it when they are created; what is set later wins.
+/// Kafka queues have a retention from their creation; a later setting overrides it.
 #[tokio::test(start_paused = true)]
 async fn a_set_retention_overrides_the_retention_hours_of_a_kafka_queue() {
     on_each_store(NewQueue::new("q").mode(QueueMode::KafkaHt).retention_hours(2), async |s: Stage| {
@@ -133,7 +133,7 @@ async fn settled_messages_are_deleted_with_delete_when_settled() {
     .await;
 }
 
-/// A message that failed, and what is behind it, stays until it is settled.
+/// A failed message and all later ones stay until it is settled.
 #[tokio::test(start_paused = true)]
 async fn an_unsettled_message_keeps_all_later_ones() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {
@@ -199,7 +199,7 @@ async fn messages_skipped_by_a_label_rule_are_settled() {
     .await;
 }
 
-/// A new group that starts at the end holds nothing back that is in front of it.
+/// A new group that starts at the end keeps no earlier messages.
 #[tokio::test(start_paused = true)]
 async fn a_group_that_starts_at_the_end_keeps_no_earlier_messages() {
     let config = EmbeddedConfig { new_group_starts: StartPosition::End, ..EmbeddedConfig::default() };
@@ -214,7 +214,7 @@ async fn a_group_that_starts_at_the_end_keeps_no_earlier_messages() {
     .await;
 }
 
-/// More than one piece of it is settled, and the files of the log go. Nothing of it comes back after a crash, and what was set holds.
+/// More messages are settled than one step deletes, and the log files are deleted. After a crash nothing reappears, and the setting remains.
 #[tokio::test(start_paused = true)]
 async fn the_space_of_settled_messages_is_freed() {
     on_disk(NewQueue::new("q"), async |s: Stage, dir| {

@@ -129,7 +129,7 @@ async fn a_new_queue_is_not_ready_during_create_delay() {
     assert!(broker.lease(&path, Stream::Messages, take(1)).await.unwrap().is_empty());
 }
 
-/// At most so many calls of a group wait.
+/// The number of waiting calls of a group is limited.
 #[tokio::test(start_paused = true)]
 async fn too_many_waiting_calls_are_refused() {
     let config = EmbeddedConfig { max_polls_per_group: 2, ..EmbeddedConfig::default() };
@@ -144,7 +144,7 @@ async fn too_many_waiting_calls_are_refused() {
     .await;
 }
 
-/// What consumers hold without acknowledging it is bounded, because it is in memory; what they let go of makes room.
+/// The memory of leased messages is limited; settled messages free it.
 #[tokio::test(start_paused = true)]
 async fn a_consume_beyond_the_memory_of_leased_messages_is_refused() {
     let config = EmbeddedConfig { max_leased_bytes: 1, ..EmbeddedConfig::default() };
@@ -206,7 +206,7 @@ async fn deleting_a_queue_ends_waiting_calls() {
     .await;
 }
 
-/// Closing answers waiting calls empty at once and refuses what comes after.
+/// Closing answers waiting calls at once with no messages, and refuses later ones.
 #[tokio::test(start_paused = true)]
 async fn closing_ends_waiting_calls_and_refuses_new_ones() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {

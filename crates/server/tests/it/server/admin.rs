@@ -102,7 +102,7 @@ async fn health_metrics_and_peek() {
     running.await.unwrap().unwrap();
 }
 
-/// What is handed out again, what dies, and how long the disk takes: counted by the broker.
+/// The broker counts redeliveries and dead letters, and measures syncs.
 #[tokio::test]
 async fn redeliveries_dead_letters_and_syncs_are_counted() {
     let directory = tempfile::tempdir().unwrap();
@@ -155,7 +155,7 @@ async fn start_queues_are_created_once() {
     }
 }
 
-/// What is set aside because it is damaged: in the metrics, in the admin view, and skipped on request.
+/// Damaged messages that are set aside appear in the metrics and the admin view, and are skipped on request.
 #[tokio::test]
 async fn damaged_messages_are_shown_and_skipped() {
     let directory = tempfile::tempdir().unwrap();

@@ -58,7 +58,7 @@ async fn signature_vector_2_consumes() {
     api.raw(vector("GET", path, SIGNED, signature).body("".into()).unwrap()).await.refused(404, "DMS.10240401");
 }
 
-/// A request that was recorded is refused when it is sent again, where the server is told to; the scheme alone lets it pass.
+/// A recorded request that is sent again is refused with `reject_replays`; without it, the scheme lets it pass.
 #[tokio::test(start_paused = true)]
 async fn a_signature_is_good_once_where_replays_are_rejected() {
     let api = Api::with(guarded()).await;
@@ -78,7 +78,7 @@ async fn a_signature_is_good_once_where_replays_are_rejected() {
     list_with(&api, &wrong).await.refused(401, "APIGW.0301");
 }
 
-/// `Host` has to be signed, as the vendor's SDKs do, unless the server is told of clients that leave it out.
+/// `Host` has to be signed, as the vendor's SDKs do, unless `require_signed_host` is off.
 #[tokio::test(start_paused = true)]
 async fn the_host_has_to_be_signed() {
     let names = "content-type;user-agent;x-project-id;x-sdk-date";

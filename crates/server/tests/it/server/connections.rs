@@ -47,7 +47,7 @@ impl Running {
         }
     }
 
-    /// Asks for something on a connection of its own.
+    /// Sends a request on a new connection.
     pub(super) async fn exchange(&self) {
         request(&mut self.connect().await, "GET", "/queues", "").await;
     }
@@ -129,7 +129,7 @@ async fn request_bodies_share_a_limit_of_memory() {
     still(async {
         slow.write_all(head.as_bytes()).await.unwrap();
         slow.write_all(&[b' '; 500_000]).await.unwrap();
-        // Answered later, and so what was written before is there too.
+        // It is answered later, so everything written before has arrived too.
         server.exchange().await;
     })
     .await;
@@ -265,7 +265,7 @@ async fn servers_are_separate() {
     assert_eq!(two.get("/queues").await.expect(200)["total"], 0);
 }
 
-/// A server that is dropped lets go of its directory: another can open it, and finds what was answered.
+/// A server that is dropped releases its directory: another one can open it, and finds the answered messages.
 #[tokio::test]
 async fn a_dropped_server_releases_its_directory() {
     let directory = tempfile::tempdir().unwrap();

@@ -193,7 +193,7 @@ async fn too_large_sends_are_refused() {
     }
 }
 
-/// API reference 5.3.1, `delay_time`: the Kafka error has a body of its own. Labels and dead letters are not for Kafka.
+/// API reference 5.3.1, `delay_time`: the Kafka error has a different body. Labels and dead letters are not for Kafka.
 #[tokio::test(start_paused = true)]
 async fn invalid_requests_for_kafka_queues_are_refused() {
     let api = Api::start().await;
@@ -450,7 +450,7 @@ async fn head_leases_nothing() {
     assert_eq!(api.consume(&group, "").await.as_array().unwrap().len(), 1);
 }
 
-/// Refusals of queues, groups, tags and parameters say where, what, and what is allowed; nothing of them is done.
+/// Refusals of queues, groups, tags and parameters name the place, the value and the allowed values; nothing is changed.
 #[tokio::test(start_paused = true)]
 async fn refusals_name_the_place_the_value_and_the_limit() {
     let api = Api::start().await;

@@ -189,7 +189,7 @@ impl Scene {
         self.api.raw(Request::get(uri).header("x-dms-extensions", "reason").body(Body::empty()).unwrap()).await
     }
 
-    /// What is known of the dead letters.
+    /// The reasons of the dead letters.
     async fn infos(&self) -> Vec<Value> {
         self.dead().await.expect(200).as_array().unwrap().iter().map(|one| one["dead_letter"].clone()).collect()
     }
@@ -250,7 +250,7 @@ async fn a_rejected_message_is_a_dead_letter_at_once() {
     assert_eq!(dead.text, expected);
 }
 
-/// The walk stops at the first message that is neither done nor rejected: a rejection behind it does nothing.
+/// The acknowledgement ends at the first message that is neither done nor rejected; a later rejection has no effect.
 #[tokio::test(start_paused = true)]
 async fn messages_after_a_failure_are_not_rejected() {
     let s = Scene::new(9, 3).await;

@@ -1,4 +1,4 @@
-//! Faults on purpose do what they say, and no more.
+//! Injected faults have exactly the documented effects.
 
 use std::time::Duration;
 

@@ -86,7 +86,7 @@ proptest! {
                 assert!(answer.status.as_u16() < 500, "{path} {body}: {answer:?}");
                 assert!(answer.text.is_empty() || answer.json().is_object(), "{path} {body}: {answer:?}");
             }
-            // What was taken can be handed out as JSON.
+            // Accepted messages can be delivered as JSON.
             let consumed = api.consume(&group, "").await;
             assert!(consumed.is_array());
         });

@@ -148,7 +148,7 @@ async fn accepted_messages_are_returned_byte_for_byte() {
     }
 }
 
-/// What does not come back is no reason to refuse a message: what is beside it, and an attribute that another one replaces.
+/// Parts that are not returned are no reason to refuse a message: unknown members, and an attribute that a later one replaces.
 #[tokio::test(start_paused = true)]
 async fn unknown_members_are_ignored() {
     let api = Api::start().await;
@@ -190,7 +190,7 @@ async fn repeated_members_are_refused() {
     }
 }
 
-/// Every refusal of a send says which message, which part of it, what is there and what may be there.
+/// Every refusal of a send names the message, the part of it, the value and the allowed values.
 #[tokio::test(start_paused = true)]
 async fn refusals_name_the_message_the_place_the_value_and_the_limit() {
     let api = Api::start().await;
@@ -341,7 +341,7 @@ fn runtime() -> Runtime {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Taken is what a strict parser can read, and it comes back as it was; what is refused is nowhere.
+    /// Messages that a strict parser can read are accepted and returned unchanged; refused ones are not stored.
     #[test]
     fn messages_are_accepted_exactly_if_strict_parsers_can_read_them(body in any_json(), value in any_json()) {
         runtime().block_on(async {

@@ -31,7 +31,7 @@ async fn send(broker: &Arc<dyn Broker>, count: usize, delay: Duration) {
     broker.append(&PROJECT.into(), &queue, vec![message; count]).await.unwrap();
 }
 
-/// By name or by id; only by a POST, and what is not there is refused.
+/// By name or by id, only with POST; unknown queues and groups are refused.
 #[tokio::test]
 async fn queues_and_groups_are_purged() {
     on_server(EmbeddedConfig::default(), async |admin, broker| {
@@ -97,7 +97,7 @@ async fn an_ambiguous_queue_name_is_refused() {
     .await;
 }
 
-/// Each is set alone, and taken back with `default`; what is out of range is refused with the range.
+/// Each setting is changed separately and reset with `default`; values out of range are refused with the range.
 #[tokio::test]
 async fn the_retention_of_a_queue_is_set() {
     on_server(EmbeddedConfig::default(), async |admin, _| {
@@ -154,7 +154,7 @@ async fn configured_settings_of_a_queue_cannot_be_changed() {
     .await;
 }
 
-/// Messages that expire unread are counted for each group; those that a group has consumed are not.
+/// Messages that expire unread are counted for each group; consumed ones are not.
 #[tokio::test]
 async fn expiry_of_unread_messages_is_counted() {
     on_server(EmbeddedConfig::default(), async |admin, broker| {

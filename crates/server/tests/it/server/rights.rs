@@ -185,7 +185,7 @@ async fn callers_change_while_the_server_runs() {
     }
 }
 
-/// Who did what to queues and groups is told, by a target that can be filtered, and no body with it.
+/// Changes of queues and groups are logged with their caller, under a target that can be filtered, and without bodies.
 #[tokio::test(start_paused = true)]
 async fn changes_of_queues_and_groups_are_logged() {
     let (log, _guard) = Log::capture();

@@ -1,4 +1,4 @@
-//! A store that fails, as whoever watches the server sees it.
+//! A store that fails, as an operator sees it.
 
 use std::{path::Path, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Strangers on sockets: what they announce, begin or hold does not keep anybody else from being served.
+//! Callers without credentials: bodies they announce and connections they hold do not keep others from being served.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -54,7 +54,7 @@ impl Running {
         socket.connect(self.address).await.unwrap()
     }
 
-    /// Begins a request on a connection of its own: this much of a body of 1 MiB.
+    /// Begins a request on a new connection: this part of a body of 1 MiB.
     async fn begin(&self, source: &str, authorization: &str, sent: usize) -> TcpStream {
         let mut stream = self.connect(source).await;
         let head = format!(
@@ -96,7 +96,7 @@ const OLD: &str = "X-Sdk-Date: 20261122T203300Z\r\nAuthorization: SDK-HMAC-SHA25
                    SignedHeaders=host, Signature=00\r\n";
 const BAD_TOKEN: &str = "X-Auth-Token: 0123\r\n";
 
-/// Bodies that are announced and do not come reserve nothing, whoever they say they are from.
+/// Announced bodies that do not arrive reserve nothing, whatever caller they claim.
 #[tokio::test(start_paused = true)]
 async fn announced_bodies_that_never_arrive_delay_nobody() {
     still(async {

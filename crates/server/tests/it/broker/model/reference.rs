@@ -15,7 +15,7 @@ pub(super) enum Standing {
     Delayed,
 }
 
-/// What is kept of a dead letter; times in seconds since the beginning.
+/// A dead letter; times are in seconds since the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Death {
     pub(super) reason: String,
@@ -28,7 +28,7 @@ pub(super) struct Death {
 /// What becomes of an acknowledgement.
 #[derive(Debug)]
 pub(super) enum Judged {
-    /// So many settled, so many not.
+    /// The numbers of settled and unsettled messages.
     Settled((usize, usize)),
     /// The lease is over.
     Over,
@@ -54,12 +54,12 @@ struct Sent {
     death: Option<Death>,
 }
 
-/// The failures of a message so far, and what is remembered of them.
+/// The failures of a message so far, with their causes.
 #[derive(Clone, Copy, Default, PartialEq)]
 struct Past {
     failures: u32,
     first: Option<u64>,
-    /// The number of the last cause that was told.
+    /// The number of the last reported cause.
     cause: Option<u8>,
 }
 
@@ -312,7 +312,7 @@ impl Model {
     /// Leases are gone, and count for nothing.
     pub(super) fn restart(&mut self) {
         for fate in self.views.iter_mut().flatten().flat_map(|view| &mut view.fates) {
-            // Failures are counted for ever; why and when they happened is forgotten.
+            // The number of failures is kept; their causes and times are lost.
             *fate = match *fate {
                 Fate::Open { past } | Fate::Out { past, .. } => {
                     Fate::Open { past: Past { failures: past.failures, ..Past::default() } }
@@ -335,7 +335,7 @@ impl Model {
         }
     }
 
-    /// What is not settled, in order: out or available, then what is not due.
+    /// The unsettled messages in order: leased or available ones, then those that are not due.
     pub(super) fn standings(&self, group: usize, dead: bool) -> Vec<(String, Standing, u32, Option<Death>)> {
         let log = if dead { &self.dead[group] } else { &self.log };
         let mut standings = Vec::new();
