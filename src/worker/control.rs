@@ -81,6 +81,15 @@ impl Control {
         }
     }
 
+    /// Waits until fetching is not paused. Cancel-safe.
+    pub(crate) async fn until_resumed(&self) {
+        if !*self.paused.borrow() {
+            return;
+        }
+        // The sender lives as long as `self`.
+        let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
+    }
+
     /// What was found likely not meant when the queue was looked up.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -8,7 +8,10 @@ use crate::{
     worker::{
         control::Control,
         error::WorkerError,
-        failure::{FailurePolicy, policy::OnFailure},
+        failure::{
+            FailurePolicy, exhausted::ExhaustedMessages, parking::ParkingQueues, policy::OnFailure,
+            reject_pauses::RejectPauses,
+        },
         fetch::source::{ClientSource, Source},
         handler::{delivery::Origin, kind::HandlerKind},
         observe::event::Observers,
@@ -94,16 +97,15 @@ impl Setup {
             on_failure: settings.on_failure.clone(),
             on_reject: settings.on_reject.clone(),
             on_undecodable: settings.on_undecodable.clone(),
-            reject_queue: targets.reject_queue,
-            undecodable_queue: targets.undecodable_queue,
-            exhausted_queue: targets.exhausted_queue,
-            found_again: Default::default(),
+            parking: ParkingQueues::new(targets.parking),
             delays: !fifo && !mode.is_kafka() && !settings.dead_letters,
             dead_letters: targets.queue.dead_letters == Some(true) && !settings.dead_letters,
             of_dead_letters: settings.dead_letters,
             worker: settings.name.clone(),
             queue: targets.queue.name,
             source: source.clone(),
+            exhausted: ExhaustedMessages::new(),
+            pauses: RejectPauses::new(),
         };
         let in_order = settings.ordering.is_batch();
         let origin =

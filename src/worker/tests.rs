@@ -30,7 +30,7 @@ mod users_panics;
 use super::{
     attributes::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
     control::Control,
-    failure::FailurePolicy,
+    failure::{FailurePolicy, exhausted::ExhaustedMessages, parking::ParkingQueues, reject_pauses::RejectPauses},
     fetch::source::Source,
     handler::kind::HandlerKind,
     observe::event::Observers,
@@ -232,8 +232,8 @@ impl Source for Script {
         Ok(())
     }
 
-    async fn find_queue(&self, _: &str) -> Result<QueueId, Error> {
-        Err(Error::refused_for_test())
+    async fn find_queue(&self, name: &str) -> Result<QueueId, Error> {
+        Ok(name.into())
     }
 }
 
@@ -315,16 +315,15 @@ impl Running {
             on_failure: settings.on_failure.clone(),
             on_reject: settings.on_reject.clone(),
             on_undecodable: settings.on_undecodable.clone(),
-            reject_queue: None,
-            undecodable_queue: None,
-            exhausted_queue: None,
-            found_again: Default::default(),
+            parking: ParkingQueues::default(),
             delays: true,
             dead_letters,
             of_dead_letters: false,
             worker: "test".into(),
             queue: "q".into(),
             source: source.clone(),
+            exhausted: ExhaustedMessages::new(),
+            pauses: RejectPauses::new(),
         };
         let mut observers = Observers::default();
         observers.add(control.counters.clone());

@@ -170,8 +170,8 @@ MUTATIONS = [
              '    if crate::mutated("stop-drops-polls") { pollers.abort_all(); }\n    let are_in = async { while',
              "Waited", 116),
     Mutation("stop-waits-for-polls", "src/worker/pipeline/drain.rs",
-             "        context.polls.end(&*context.source, PollScope::All).await;\n        std::future",
-             '        if !crate::mutated("stop-waits-for-polls") { context.polls.end(&*context.source, PollScope::All).await; }\n'
+             "        context.polling.in_flight.end(&*context.source, PollScope::All).await;\n        std::future",
+             '        if !crate::mutated("stop-waits-for-polls") { context.polling.in_flight.end(&*context.source, PollScope::All).await; }\n'
              "        std::future",
              "Quiet", 0),
 ]
@@ -196,8 +196,8 @@ TESTED = [
            "                None => named.early.push_back((now, id)),",
            "it", "server::extensions::a_call_that_was_ended_before_it_arrived_leases_nothing"),
     Tested("copy-swallowed", "src/worker/pipeline/process.rs",
-           "match handled || context.settings.unique_attribute.is_none() {",
-           'match handled || context.settings.unique_attribute.is_none() || crate::mutated("copy-swallowed") {',
+           "match handled || !context.records.has_unique_attribute() {",
+           'match handled || !context.records.has_unique_attribute() || crate::mutated("copy-swallowed") {',
            "lib", "worker::tests::copies::a_copy_is_run_while_the_message_still_waits_for_its_acknowledgement"),
     Tested("gone-is-forgotten", "src/worker/dedup/in_progress.rs",
            "                AfterAck::Gone if held.batches > 1 =>",

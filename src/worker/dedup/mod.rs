@@ -3,4 +3,5 @@
 pub(crate) mod identity;
 pub(crate) mod in_progress;
 pub(crate) mod passed_on;
+pub(crate) mod records;
 pub(crate) mod redelivery;

@@ -1,24 +1,25 @@
 //! What becomes of a message that was not handled: redelivery, a delayed copy, a parking queue, or nothing.
 
 pub(crate) mod exhausted;
+pub(crate) mod parking;
 pub(crate) mod policy;
 pub(crate) mod reject_pauses;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     client::Error,
     clock,
     limits::MAX_DELAY,
     message::{Attributes, FailureReport, Message, ReceivedMessage},
-    queue::QueueId,
     worker::{
         attributes::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, UNDECODABLE, WORKER},
-        failure::policy::{OnFailure, OnReject, OnUndecodable},
+        failure::{
+            exhausted::ExhaustedMessages,
+            parking::ParkingQueues,
+            policy::{OnFailure, OnReject, OnUndecodable},
+            reject_pauses::RejectPauses,
+        },
         fetch::source::Source,
         handler::{
             delivery::failed_attempts,
@@ -41,14 +42,7 @@ pub(crate) struct FailurePolicy {
     pub(crate) on_failure: OnFailure,
     pub(crate) on_reject: OnReject,
     pub(crate) on_undecodable: OnUndecodable,
-    /// Where [`OnReject::Park`] of `on_reject` goes.
-    pub(crate) reject_queue: Option<QueueId>,
-    /// Where [`OnReject::Park`] of `on_undecodable` goes.
-    pub(crate) undecodable_queue: Option<QueueId>,
-    /// Where [`OnReject::Park`] of a [`Republish`] goes.
-    pub(crate) exhausted_queue: Option<QueueId>,
-    /// Parking queues, by the names that the settings give them, that were deleted and created again.
-    pub(crate) found_again: Mutex<HashMap<String, QueueId>>,
+    pub(crate) parking: ParkingQueues,
     /// Whether the queue takes delayed messages without losing its order.
     pub(crate) delays: bool,
     /// Whether a message that fails for good leaves the stream as a dead letter.
@@ -60,6 +54,10 @@ pub(crate) struct FailurePolicy {
     /// The queue's name, for the history.
     pub(crate) queue: String,
     pub(crate) source: Arc<dyn Source>,
+    /// Messages that are not handled again, because their attempts are used up.
+    pub(crate) exhausted: ExhaustedMessages,
+    /// How long rejected messages wait that nothing takes out of the queue.
+    pub(crate) pauses: RejectPauses,
 }
 
 /// What a policy decides for one message.
@@ -82,7 +80,6 @@ enum Decision<'a> {
     },
     Park {
         name: &'a str,
-        queue: Option<&'a QueueId>,
     },
 }
 
@@ -135,9 +132,9 @@ impl FailurePolicy {
                 self.source.forward(None, copy.delay(delay)).await
             }
             Decision::Defer { delay } => self.source.forward(None, deferred_copy(message).delay(delay)).await,
-            Decision::Park { name, queue } => {
+            Decision::Park { name } => {
                 let copy = self.copy(message, outcome).attribute(ATTEMPTS, attempts(message));
-                self.park(name, queue, copy).await
+                self.park(name, copy).await
             }
         };
         match sent {
@@ -158,21 +155,16 @@ impl FailurePolicy {
     }
 
     /// Sends a copy to a parking queue; one that is gone is looked up again by its name.
-    async fn park(&self, name: &str, queue: Option<&QueueId>, copy: Message) -> Result<(), Error> {
-        let found = self.found_again().get(name).cloned();
-        match self.source.forward(found.as_ref().or(queue), copy.clone()).await {
-            Err(error) if error.is_not_found() => {
-                let queue = self.source.find_queue(name).await?;
-                self.found_again().insert(name.to_owned(), queue.clone());
-                self.source.forward(Some(&queue), copy).await
+    async fn park(&self, name: &str, copy: Message) -> Result<(), Error> {
+        if let Some(queue) = self.parking.get(name) {
+            match self.source.forward(Some(&queue), copy.clone()).await {
+                Err(error) if error.is_not_found() => {}
+                sent => return sent,
             }
-            sent => sent,
         }
-    }
-
-    fn found_again(&self) -> MutexGuard<'_, HashMap<String, QueueId>> {
-        // No code that can panic runs under this lock.
-        self.found_again.lock().unwrap_or_else(PoisonError::into_inner)
+        let queue = self.source.find_queue(name).await?;
+        self.parking.set(name, queue.clone());
+        self.source.forward(Some(&queue), copy).await
     }
 
     fn decide(&self, attributes: &Attributes, outcome: &HandlerOutcome<'_>) -> Decision<'_> {
@@ -184,11 +176,11 @@ impl FailurePolicy {
         };
         let failed = failed_attempts(attributes).saturating_add(1);
         match kind {
-            FailureKind::Reject => given_up(&self.on_reject, self.reject_queue.as_ref(), false),
+            FailureKind::Reject => given_up(&self.on_reject, false),
             FailureKind::Undecodable => match &self.on_undecodable {
-                OnUndecodable::Reject => given_up(&self.on_reject, self.reject_queue.as_ref(), false),
+                OnUndecodable::Reject => given_up(&self.on_reject, false),
                 OnUndecodable::Retry => self.retry(failed),
-                OnUndecodable::Own(policy) => given_up(policy, self.undecodable_queue.as_ref(), false),
+                OnUndecodable::Own(policy) => given_up(policy, false),
             },
             FailureKind::Release if self.source.extensions().release() => Decision::Release,
             FailureKind::Release => self.deferred_copy(RELEASE_DELAY),
@@ -207,7 +199,7 @@ impl FailurePolicy {
             OnFailure::Redeliver => Decision::Fail,
             OnFailure::Republish(republish) => match republish.delay(failed, fastrand::f64()) {
                 Some(delay) => Decision::Copy { delay, failed },
-                None => given_up(&republish.then, self.exhausted_queue.as_ref(), true),
+                None => given_up(&republish.then, true),
             },
         }
     }
@@ -282,11 +274,11 @@ fn reason(outcome: &HandlerOutcome<'_>) -> &'static str {
     }
 }
 
-fn given_up<'a>(policy: &'a OnReject, queue: Option<&'a QueueId>, exhausted: bool) -> Decision<'a> {
+fn given_up(policy: &OnReject, exhausted: bool) -> Decision<'_> {
     match policy {
         OnReject::Fail => Decision::GiveUp { exhausted },
         OnReject::Discard => Decision::Acknowledge,
-        OnReject::Park(name) => Decision::Park { name, queue },
+        OnReject::Park(name) => Decision::Park { name },
     }
 }
 

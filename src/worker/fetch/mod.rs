@@ -2,6 +2,7 @@
 
 pub(crate) mod concurrency;
 pub(crate) mod pollers;
+pub(crate) mod polling;
 pub(crate) mod polls;
 pub(crate) mod rate_limit;
 pub(crate) mod source;

@@ -1,6 +1,6 @@
 //! Limits on what is in flight: of one worker, and of all workers that share one.
 
-pub(crate) mod ack_backlog;
+pub(crate) mod acks;
 pub(crate) mod acquire;
 pub(crate) mod fair_share;
 pub(crate) mod inflight;

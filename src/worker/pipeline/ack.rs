@@ -110,7 +110,7 @@ async fn close(context: &Context) -> ClosedPolls<'_> {
     tokio::select! {
         biased;
         closed = closing.as_mut() => closed,
-        () = context.polls.end(&*context.source, PollScope::WaitedFor) => closing.await,
+        () = context.polling.in_flight.end(&*context.source, PollScope::WaitedFor) => closing.await,
     }
 }
 
@@ -147,7 +147,7 @@ async fn send(
     let answer = context.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
     // Without the tries before: an outage must not look like a slow network for hours after it.
     if let Ok(Acked { took, .. }) = answer {
-        context.ack_times.record(took);
+        context.acks.times.record(took);
     }
     match (&mut closed, &answer) {
         (Some(closed), Ok(_)) => closed.answered(Instant::now() + others_leases(context)),

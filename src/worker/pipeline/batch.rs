@@ -111,7 +111,7 @@ impl BatchRun {
         let frees_places = context.settings.on_stuck == OnStuck::FreePlace;
         let places = batch.permits.first().filter(|_| frees_places).map(|permit| permit.places().clone());
         let ordering = &context.settings.ordering;
-        let collector = context.collector(batch.messages.len());
+        let collector = context.dispatch.collector(batch.messages.len());
         // In an ordered batch, a call of its own would be out of turn.
         let alone = |message: &ReceivedMessage| {
             !ordering.is_batch() && (batch.suspect || failed_attempts(&message.attributes) > 0)
@@ -138,7 +138,7 @@ impl BatchRun {
             places,
             stuck: HashSet::new(),
         };
-        work.context.run_registry.hold(work.context.identities(work.deliveries.messages()));
+        work.context.records.runs.hold(work.context.records.dedup_identities(work.deliveries.messages()));
         // Handled together, the messages of an ordered batch are one call.
         if work.context.settings.ordering.is_batch() && collector.is_none() {
             jobs.reverse();
@@ -282,9 +282,11 @@ impl BatchRun {
             _ => AfterAck::RunAgain,
         };
         let messages = self.deliveries.messages().iter().enumerate();
-        self.context.run_registry.settled(
+        self.context.records.runs.settled(
             self.deliveries.number(),
-            messages.filter_map(|(position, message)| Some((self.context.dedup_identity(message)?, next(position)))),
+            messages.filter_map(|(position, message)| {
+                Some((self.context.records.dedup_identity(message)?, next(position)))
+            }),
         );
     }
 
@@ -335,13 +337,13 @@ impl BatchRun {
 
 impl Drop for BatchRun {
     fn drop(&mut self) {
-        self.context.run_registry.release(self.context.identities(self.deliveries.messages()));
+        self.context.records.runs.release(self.context.records.dedup_identities(self.deliveries.messages()));
         self.context.control.stuck.fetch_sub(self.stuck.len(), Relaxed);
     }
 }
 
 fn enter(context: &Context, key: String, stop_guards: &mut Vec<Option<StopGuard>>) -> Ticket {
-    let (ticket, stop_guard) = context.lanes.enter(key);
+    let (ticket, stop_guard) = context.dispatch.keyed_queues.enter(key);
     stop_guards.push(Some(stop_guard));
     ticket
 }

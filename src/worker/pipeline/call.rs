@@ -99,7 +99,7 @@ async fn held_enough(context: &Context, until: Option<Instant>) {
 
 /// Begins a call of several messages, on a task of its own: it belongs to none of them.
 pub(crate) fn begin(context: &Arc<Context>, complete: ReadyCall) {
-    let HandlerKind::Batch(handler) = &context.handler else { return };
+    let HandlerKind::Batch(handler) = &context.dispatch.handler else { return };
     let ReadyCall { mut members, stop } = complete;
     // Those that are dropped here learn that they were not called.
     let now = Instant::now();

@@ -57,7 +57,7 @@ async fn wind_down(context: &Context, mut pollers: JoinSet<Result<(), Error>>) {
     context.control.stopping.cancel();
     let are_in = async { while pollers.join_next().await.is_some() {} };
     let end = async {
-        context.polls.end(&*context.source, PollScope::All).await;
+        context.polling.in_flight.end(&*context.source, PollScope::All).await;
         std::future::pending::<()>().await;
     };
     let over = async {
@@ -73,7 +73,7 @@ async fn wind_down(context: &Context, mut pollers: JoinSet<Result<(), Error>>) {
         () = end => {}
         () = over => {}
     }
-    let polls = context.polls.count();
+    let polls = context.polling.in_flight.count();
     context.control.counters.gave_up(polls);
     tracing::warn!(
         worker = context.settings.name,

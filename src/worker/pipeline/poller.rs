@@ -2,7 +2,6 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use tokio::{
     task::{Id, JoinSet},
     time::{Instant, sleep},
@@ -18,14 +17,13 @@ use crate::{
         fetch::{
             concurrency::{PollConcurrency, batch_size},
             polls::{InFlightPoll, PollScope},
-            rate_limit::Tokens,
         },
-        isolation::{IsolationPermit, quarantine::MessageTrace},
         limit::inflight::Reservation,
         observe::{event::Event, spans},
         pipeline::{
             batch::{self, ConsumedBatch},
             context::Context,
+            poll_permit::PollPermit,
         },
         settings::values::MaxMessages,
         settlement::lease::{Lease, LeaseBegin},
@@ -59,13 +57,13 @@ pub(crate) async fn supervise(context: &Arc<Context>) -> (Result<(), Error>, Joi
 async fn end_while_held(context: &Context) -> Infallible {
     loop {
         context.control.until_held(true).await;
-        context.polls.end(&*context.source, PollScope::All).await;
+        context.polling.in_flight.end(&*context.source, PollScope::All).await;
         context.control.until_held(false).await;
     }
 }
 
 async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
-    let mut poll_concurrency = context.poll_concurrency.subscribe();
+    let mut poll_concurrency = context.polling.concurrency.subscribe();
     // The one that waits long when the queue is empty.
     let mut first: Option<Id> = None;
     let mut deaths = Deaths::default();
@@ -75,7 +73,7 @@ async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), E
             let started = pollers.spawn(poller.run()).id();
             tracing::trace!(worker = context.settings.name, poller = %started, "a poller starts");
             first.get_or_insert(started);
-            context.pollers.set(pollers.len());
+            context.polling.pollers.set(pollers.len());
         }
         tokio::select! {
             biased;
@@ -84,7 +82,7 @@ async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), E
                 Ok((_, answer)) => answer?,
                 Err(panic) => {
                     first = first.filter(|first| *first != panic.id());
-                    context.pollers.set(pollers.len());
+                    context.polling.pollers.set(pollers.len());
                     let _trying = context.control.health.trying();
                     let pause = deaths.pause(Instant::now());
                     tracing::error!(worker = context.settings.name, %panic, ?pause, "a poller died: it is started again");
@@ -150,41 +148,21 @@ impl Poller {
     async fn run(mut self) -> Result<(), Error> {
         let context = self.context.clone();
         // A stop ends whatever a poller waits for, but not its poll.
-        while let Some((allowed, mut reservation, permit)) =
-            context.control.stopping.run_until_cancelled(self.allowed(&context)).await
+        while let Some(mut permit) =
+            context.control.stopping.run_until_cancelled(PollPermit::acquire(&context, || self.want())).await
         {
-            let poll = context.polls.begin(permit.is_waited_for());
-            // Asked here and not before: it may have waited for room until long after the queue ran dry, or fetching was paused. And
-            // only once the poll can be ended, so that none goes out unseen.
-            let leaves = !self.first && context.pollers.leave(context.poll_concurrency.borrow().polls());
-            let asks = if leaves || context.control.is_held() { 0 } else { permit.want() };
-            let (asked, spare) = allowed.split(asks);
-            context.control.rate_limit.give_back(spare);
-            match asks {
-                0 if leaves => return Ok(()),
-                0 => {}
-                _ => {
-                    reservation.shrink(asks);
-                    self.poll(reservation, permit, poll, asked).await?;
-                }
+            let poll = context.polling.in_flight.begin(permit.is_waited_for());
+            // Asked here and not before, because the permit may have been waited for until long after the queue ran dry, or fetching was
+            // paused. And only once the poll can be ended, so that none is sent unseen.
+            if !self.first && context.polling.pollers.leave(context.polling.concurrency.borrow().polls()) {
+                return Ok(());
+            }
+            if !context.control.is_held() {
+                permit.shrink();
+                self.poll(permit, poll).await?;
             }
         }
         Ok(())
-    }
-
-    /// Waits until a poll may go out: what the rate allows, room, and the pass of the isolation.
-    async fn allowed<'a>(&self, context: &'a Context) -> (Tokens, Reservation, IsolationPermit<'a>) {
-        loop {
-            context.until_running().await;
-            context.until_acknowledged().await;
-            // Taken first: it may be waited for long, and places are for those that can use them.
-            let allowed = context.control.rate_limit.take(self.want()).await;
-            let (reservation, permit) = admitted(context, allowed.count).await;
-            // Room may have been waited for since long before the rate was changed.
-            if context.control.rate_limit.allows(allowed) {
-                return (allowed, reservation, permit);
-            }
-        }
     }
 
     fn want(&self) -> usize {
@@ -202,24 +180,18 @@ impl Poller {
     }
 
     /// Whether the poll may wait as long as the settings say: nobody may have to wait for it.
-    fn may_wait_long(&self, permit: &IsolationPermit<'_>) -> bool {
+    fn may_wait_long(&self, permit: &PollPermit<'_>) -> bool {
         let context = &self.context;
         let lone = context.batches.is_empty() && !context.control.inflight.is_shared();
         // Another poller can bring a message that fails, and then the poll has to be in soon.
-        let can_be_ended = context.source.extensions().end_poll() || context.pollers.running() <= 1;
+        let can_be_ended = context.source.extensions().end_poll() || context.polling.pollers.running() <= 1;
         // The answer to the poll that tries a refused key again is what everybody waits for.
         self.first && !self.kept_out && (!permit.is_waited_for() || (lone && can_be_ended))
     }
 
-    async fn poll(
-        &mut self,
-        reservation: Reservation,
-        permit: IsolationPermit<'_>,
-        poll: InFlightPoll<'_>,
-        tokens: Tokens,
-    ) -> Result<(), Error> {
+    async fn poll(&mut self, permit: PollPermit<'_>, poll: InFlightPoll<'_>) -> Result<(), Error> {
         let context = self.context.clone();
-        let asked = reservation.messages();
+        let asked = permit.messages();
         let wait = if self.may_wait_long(&permit) {
             context.settings.poll_wait
         } else {
@@ -231,8 +203,6 @@ impl Poller {
         let span = spans::receive(&context.origin);
         let answer = context.source.receive(asked, wait, ack_wait, &poll.id).instrument(span.clone()).await;
         drop(poll);
-        let came = answer.as_ref().map_or(0, |batch| batch.messages.len());
-        context.control.rate_limit.give_back(tokens.split(came).1);
         let took = sent.elapsed();
         match answer {
             Ok(Consumed { messages, sent, waited }) => {
@@ -247,21 +217,21 @@ impl Poller {
                 context.control.works();
                 let alone =
                     context.one_batch_at_a_time || (permit.is_for_suspects() && context.settings.ordering.has_keys());
-                let narrow = permit.is_for_suspects();
-                permit.answered(&messages.iter().map(MessageTrace::of).collect::<Vec<_>>());
-                let most = context.max_polls();
-                context.adjust_poll_concurrency(|concurrency| {
-                    concurrency.allow(most);
-                    concurrency.answered(came, asked, took);
+                let suspect = permit.is_for_suspects();
+                let reservation = permit.answered(&messages);
+                let max = context.max_polls();
+                context.polling.adjust(|concurrency| {
+                    concurrency.allow(max);
+                    concurrency.answered(messages.len(), asked, took);
                 });
                 let lease = Lease::new(LeaseBegin { sent, waited }, Instant::now(), ack_wait, context.round_trip());
                 context.emit(&received(&messages, took));
-                self.take(messages, reservation, lease, narrow, alone).await;
+                self.take(messages, reservation, lease, suspect, alone).await;
                 Ok(())
             }
             Err(error) => {
                 spans::refused(&span, &error);
-                drop((reservation, permit));
+                drop(permit);
                 self.failed(error).await
             }
         }
@@ -296,7 +266,7 @@ impl Poller {
     /// Waits before the next poll, or gives up.
     async fn failed(&mut self, error: Error) -> Result<(), Error> {
         let context = self.context.clone();
-        context.adjust_poll_concurrency(PollConcurrency::failed);
+        context.polling.adjust(PollConcurrency::failed);
         self.kept_out = is_waited_out(&error, context.control.health.has_polled());
         if self.kept_out {
             context.control.health.refused(&error);
@@ -335,22 +305,6 @@ fn is_waited_out(error: &Error, has_polled: bool) -> bool {
 fn pauses() -> Schedule {
     let policy = RetryPolicy::try_new(FIRST_PAUSE, LONGEST_PAUSE, 2.0, 0.2).unwrap_or_default();
     policy.max_attempts(None).schedule()
-}
-
-/// Room, and the permission to use it. Under a ceiling nothing is held while the permission is waited for: others can use it.
-async fn admitted(context: &Context, want: usize) -> (Reservation, IsolationPermit<'_>) {
-    loop {
-        let reservation = context.control.inflight.reserve(want).await;
-        if !context.control.inflight.is_shared() {
-            let permit = context.isolation.admit(reservation.messages()).await;
-            return (reservation, permit);
-        }
-        if let Some(permit) = context.isolation.admit(reservation.messages()).now_or_never() {
-            return (reservation, permit);
-        }
-        drop(reservation);
-        drop(context.isolation.admit(1).await);
-    }
 }
 
 fn received(messages: &[ReceivedMessage], took: Duration) -> Event<'static> {

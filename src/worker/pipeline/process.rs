@@ -94,7 +94,7 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
             return Verdict::NotStarted;
         }
     };
-    if let Some(report) = context.exhausted_messages.recall(job.delivery.message()) {
+    if let Some(report) = context.failure.exhausted.recall(job.delivery.message()) {
         return fail_again(context, &job.delivery, report);
     }
     let Some(called) = call(context, job).await else {
@@ -104,10 +104,10 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
     let handled = called.ended.is_success();
     let verdict = settle(context, &job.delivery, called).await;
     if let (Some(run), Verdict::Done) = (begun, verdict) {
-        match handled || context.settings.unique_attribute.is_none() {
+        match handled || !context.records.has_unique_attribute() {
             true => run.succeeded(),
             // Before the run ends: a redelivery may wait for that.
-            false => context.passed_on.record(job.delivery.message()),
+            false => context.records.passed_on.record(job.delivery.message()),
         }
     }
     if let (Some(key_guard), true) = (key_guard, verdict.settles()) {
@@ -145,7 +145,7 @@ async fn call(context: &Arc<Context>, job: &mut Job) -> Option<CallOutcome> {
         return Some(CallOutcome { ended, took: Duration::ZERO, span: Span::none() });
     }
     let delivery = job.delivery.clone();
-    match (&context.handler, &mut job.slot) {
+    match (&context.dispatch.handler, &mut job.slot) {
         (HandlerKind::Batch(_), Some(slot)) => {
             let (joined, complete) = if job.alone { slot.alone(delivery) } else { slot.join(delivery) };
             complete.into_iter().for_each(|complete| call::begin(context, complete));
@@ -182,31 +182,31 @@ enum RunStart<'a> {
 
 /// Begins the run of a message. `None` while one of it is still going on; nearly always there is none.
 fn begin_at_once<'a>(context: &'a Context, delivery: &Delivery) -> Option<RunStart<'a>> {
-    let Some(identity) = context.dedup_identity(delivery.message()) else { return Some(RunStart::Unknown) };
+    let Some(identity) = context.records.dedup_identity(delivery.message()) else { return Some(RunStart::Unknown) };
     let signals = delivery.signals();
     if signals.settled.is_cancelled() || signals.stop.is_cancelled() {
         return Some(RunStart::GivenUp);
     }
-    let begun = context.run_registry.begin_at_once(identity, delivery.batch()).ok()?;
+    let begun = context.records.runs.begin_at_once(identity, delivery.batch()).ok()?;
     Some(unless_passed_on(context, delivery, begun))
 }
 
 /// The same, waiting for the run that is going on.
 async fn begin<'a>(context: &'a Context, delivery: &Delivery) -> RunStart<'a> {
-    let Some(identity) = context.dedup_identity(delivery.message()) else { return RunStart::Unknown };
+    let Some(identity) = context.records.dedup_identity(delivery.message()) else { return RunStart::Unknown };
     let signals = delivery.signals();
     tokio::select! {
         biased;
         () = signals.settled.cancelled() => RunStart::GivenUp,
         () = signals.stop.cancelled() => RunStart::GivenUp,
-        run = context.run_registry.begin(identity, delivery.batch()) => unless_passed_on(context, delivery, run),
+        run = context.records.runs.begin(identity, delivery.batch()) => unless_passed_on(context, delivery, run),
     }
 }
 
 /// A message that was passed on needs no run, either.
 fn unless_passed_on<'a>(context: &Context, delivery: &Delivery, run: Option<ActiveRun<'a>>) -> RunStart<'a> {
-    let may_be = context.settings.unique_attribute.is_some();
-    let run = run.filter(|_| !(may_be && context.passed_on.contains(delivery.message())));
+    let may_be = context.records.has_unique_attribute();
+    let run = run.filter(|_| !(may_be && context.records.passed_on.contains(delivery.message())));
     run.map_or(RunStart::Succeeded, RunStart::Known)
 }
 
@@ -251,7 +251,7 @@ fn record_resolution(context: &Context, delivery: &Delivery, resolved: Resolutio
     let Resolution { verdict, report, loops, exhausted } = resolved;
     if let Some(report) = report {
         if exhausted && verdict == Verdict::Failed {
-            context.exhausted_messages.record(delivery.message(), &report);
+            context.failure.exhausted.record(delivery.message(), &report);
         }
         let pause = loops.then(|| context.rejected_again(delivery));
         delivery.record_failure(Failure { report, pause });

@@ -135,6 +135,22 @@ impl Settings {
         }
     }
 
+    /// The names of the queues in which messages are parked.
+    pub(crate) fn parking_queues(&self) -> impl Iterator<Item = &str> {
+        let undecodable = match &self.on_undecodable {
+            OnUndecodable::Own(policy) => Some(policy),
+            OnUndecodable::Reject | OnUndecodable::Retry => None,
+        };
+        let exhausted = match &self.on_failure {
+            OnFailure::Republish(republish) => Some(&republish.then),
+            OnFailure::Redeliver => None,
+        };
+        [Some(&self.on_reject), undecodable, exhausted].into_iter().flatten().filter_map(|policy| match policy {
+            OnReject::Park(queue) => Some(queue.as_str()),
+            OnReject::Fail | OnReject::Discard => None,
+        })
+    }
+
     fn check_collect(
         &self,
         Collect { max_messages, max_bytes, linger }: Collect,

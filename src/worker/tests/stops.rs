@@ -154,7 +154,7 @@ async fn a_failing_acknowledgement_does_not_wait_for_a_long_poll() {
         tokio::time::sleep(SECOND / 10).await;
         Err(HandlerError::retry("no"))
     });
-    let out = running.context.polls.begin(true);
+    let out = running.context.polling.in_flight.begin(true);
     let pass = running.context.isolation.admit(10).await;
     running.after(SECOND).await;
     assert_eq!(script.acks(), [] as [Vec<(String, AckStatus)>; 0], "a wide poll is in flight");

@@ -1,18 +1,19 @@
-//! [`AckBacklog`]: how many acknowledgements are under way.
+//! [`Acks`]: how many acknowledgements are under way, and how long they take.
 
 use tokio::sync::watch;
 
-/// Batches whose acknowledgement is under way: when there are too many, fetching waits.
-#[derive(Debug)]
-pub(crate) struct AckBacklog {
+use crate::worker::observe::latency::Latency;
+
+/// The acknowledgements of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Acks {
+    /// How many are under way.
     pending: watch::Sender<usize>,
+    /// How long they take: the round trip that leases keep free.
+    pub(crate) times: Latency,
 }
 
-impl AckBacklog {
-    pub(crate) fn new() -> Self {
-        Self { pending: watch::Sender::new(0) }
-    }
-
+impl Acks {
     /// Counts an acknowledgement until the guard is dropped.
     pub(crate) fn begin(&self) -> impl Drop + use<'_> {
         self.pending.send_modify(|pending| *pending += 1);
@@ -29,7 +30,7 @@ impl AckBacklog {
     }
 }
 
-struct Pending<'a>(&'a AckBacklog);
+struct Pending<'a>(&'a Acks);
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
