@@ -8,7 +8,7 @@
 //!
 //! Everything is reached as users reach it: the wire and the signer through a client whose transport gives ready-made answers, the
 //! ledger, the lease and the dispatch through a worker on the same transport, the batcher through a producer, the broker's state
-//! through the broker. `HOT_PATH=name:count` runs one path so often and nothing else, for `instructions.sh`.
+//! through the broker. `HOT_PATH=name:count` runs only this path, this number of times, for `instructions.sh`.
 
 #[path = "hot_paths/canned.rs"]
 mod canned;

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Instructions of the hot paths, counted by callgrind and compared with benches/instructions.txt: unlike times they are the same on
-# a busy machine.
+# Counts the instructions of the hot paths with callgrind and compares them with benches/instructions.txt. Unlike times, they do not
+# depend on the load of the machine.
 #
 #   benches/instructions.sh             fails where a path needs 3 % more than the baseline
-#   benches/instructions.sh --update    writes the baseline anew
-#   benches/instructions.sh worker      only paths whose name has this in it
+#   benches/instructions.sh --update    writes a new baseline
+#   benches/instructions.sh worker      only paths whose name contains this
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tolerance=3   # percent
 baseline=benches/instructions.txt
-few=200       # what setting up costs falls out of the difference of two runs
+few=200       # the difference of two runs removes the cost of the set-up
 many=1200
 
 command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind" >&2; exit 2; }
@@ -18,7 +18,7 @@ program=$(cargo bench --locked --bench hot_paths --no-run --message-format=json 
     sed -n 's/.*"name":"hot_paths".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
 [ -x "$program" ] || { echo "cargo bench --bench hot_paths --no-run failed" >&2; exit 2; }
 
-# count NAME TIMES: the instructions of so many runs.
+# count NAME TIMES: the instructions of TIMES runs.
 count() {
     HOT_PATH="$1:$2" valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" 2>&1 |
         sed -n 's/.*Collected : \([0-9]*\).*/\1/p'

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Compares dms-worker with the queues that one would take instead, side by side in one run, and prints each figure with its budget.
+"""Compares dms-worker with other queues in one run, and prints each figure with its budget.
 
-    benches/peers/run.py                  about ten minutes, and the builds before that
-    benches/peers/run.py --cold-build     the time of a release build from nothing as well
-    benches/peers/run.py --only alone     one of the two tables: peers, or what is measured of dms-worker alone
-    benches/peers/run.py --repeats 1 --seconds 1    a quick look; no figures to quote
+    benches/peers/run.py                  about ten minutes, plus the builds
+    benches/peers/run.py --cold-build     also the time of a clean release build
+    benches/peers/run.py --only alone     one of the two tables: peers, or dms-worker alone
+    benches/peers/run.py --repeats 1 --seconds 1    a quick test, without reliable figures
 
 Redis, NATS and RabbitMQ come from Debian's packages (installed if they are missing), the vendor's SDK from PyPI into a virtual
 environment. Every system is driven by the same loops (src/), with messages of 1 KiB in batches of ten over 64 connections, its data
-on the same disk. The systems take turns within each repeat, and figures are medians of the repeats: on a noisy machine ratios hold
-where absolute figures do not. All servers listen on loopback and end with this script.
+on the same disk. The systems take turns within each repeat, and figures are medians of the repeats: on a noisy machine, ratios are reliable
+and absolute figures are not. All servers listen on loopback and end with this script.
 """
 
 import argparse

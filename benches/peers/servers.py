@@ -134,7 +134,7 @@ def start_servers(place):
 def start_rabbitmq(place):
     epmd_port, port, folder = free_port(), free_port(), place.folder("rabbitmq")
     env = {"ERL_EPMD_PORT": str(epmd_port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
-    # Erlang's name server would be started in the background and stay for ever.
+    # Erlang's name server would be started in the background and never end.
     place.start("epmd", ["epmd", "-address", "127.0.0.1", "-port", epmd_port], "", epmd_port, env=env)
     env |= {"HOME": str(folder), "RABBITMQ_NODENAME": f"peers{port}@localhost", "RABBITMQ_NODE_PORT": str(port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "RABBITMQ_MNESIA_BASE": str(folder), "RABBITMQ_LOG_BASE": str(folder),

@@ -11,7 +11,7 @@ from servers import DRIVER, HERE, VENV
 
 GROUP = "peers"
 
-# Who is driven, on which server, through which phases. The order is that of the turns.
+# The systems, their servers and their phases, in the order of the turns.
 DURABLE = ("produce", "consume", "both", "latency")
 SYSTEMS = {
     "dms": ("worker", "durable", DURABLE),

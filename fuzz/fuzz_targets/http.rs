@@ -28,7 +28,7 @@ static SERVER: LazyLock<SocketAddr> = LazyLock::new(|| {
     address
 });
 
-/// Sends the bytes and nothing more, and returns what comes back until the server closes.
+/// Sends only these bytes, and returns everything that the server sends until it closes the connection.
 fn exchange(bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(*SERVER).expect("the server accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

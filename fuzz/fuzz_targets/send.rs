@@ -1,4 +1,4 @@
-//! The body of a send: what is accepted is JSON for everybody, and consumers get it back; what is called no JSON is none.
+//! The body of a send: accepted bodies are valid JSON and are returned to consumers; bodies refused as invalid JSON are not JSON.
 #![no_main]
 
 use std::{

@@ -319,7 +319,7 @@ def mutate(root: Path) -> None:
         path.write_text(place(mutation, path.read_text()))
     for file in ("src/lib.rs", "crates/server/src/lib.rs"):
         (root / file).write_text((root / file).read_text() + SWITCH)
-    # Another version, so that what is built of it is never taken for what is built of the product.
+    # Another version, so that its build results are never used for the product.
     for file, name in (("Cargo.toml", r"\[workspace.package\]"), ("Cargo.lock", r'name = "dms-(?:protocol|server|worker|worker-cli)"')):
         text = (root / file).read_text()
         (root / file).write_text(re.sub(rf'({name}\nversion = "[0-9.]+)"', r'\1+mutated"', text))

@@ -62,7 +62,7 @@ class PerMessage(Programs):
             process.send({"code": code}, tags=["red"], attributes={"a": 1})
         process.until(available_messages=0, consumed_messages=2, produced_deadletters=2)
         codes = [message["body"]["code"] for message in self.seen()]
-        # A program that ends before it has noted its run counts as failed too: then what it said is in the log.
+        # A program that ends before it has recorded its run counts as failed too; then its output is in the log.
         self.assertEqual(sorted(codes), [0, 1, 1, 65, 75, 75], "\n".join(process.lines[-40:]))
         first = self.seen()[0]
         self.assertEqual((first["queue"], first["group"], first["tags"]), ("orders", "billing", ["red"]))
@@ -151,7 +151,7 @@ class Staying(Programs):
     def test_the_message_that_ends_it_is_the_one_that_fails(self):
         for what in ["crash", "hang"]:
             with self.subTest(what):
-                # Each message is a batch of its own, and one failure makes a dead letter.
+                # Each message is a separate batch, and one failure makes a dead letter.
                 process = self.stay(", timeout: 1s", failures=1, worker="    max_messages: 1\n    concurrency: 8")
                 process.send(*[{"do": "done"}] * 10, {"do": what}, *[{"do": "done"}] * 20)
                 process.until(consumed_messages=30, available_messages=0, produced_deadletters=1)

@@ -19,12 +19,12 @@ use tokio::{
 
 use crate::{Error, process::Used};
 
-/// What is done.
+/// The phase to run.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Phase {
     /// Send as fast as it goes.
     Produce,
-    /// Receive and acknowledge what is there.
+    /// Receive and acknowledge the existing messages.
     Consume,
     /// Both at once.
     Both,
@@ -45,7 +45,7 @@ pub struct Plan {
     pub pids: Vec<u32>,
 }
 
-/// What came of it. CPU times are microseconds for each message, in whatever direction it went.
+/// The result. CPU times are microseconds per message, sent or received.
 #[derive(Default, Serialize)]
 pub struct Figures {
     seconds: f64,
@@ -67,10 +67,10 @@ pub trait System: Send + Sync {
     /// Creates the queue if it is missing.
     async fn prepare(&self) -> Result<(), Error>;
 
-    /// A sender on a connection of its own, or as good as.
+    /// A sender with a separate connection, or the equivalent.
     async fn sender(&self) -> Result<Box<dyn Sender>, Error>;
 
-    /// Receives and acknowledges with so many connections until the progress is complete.
+    /// Receives and acknowledges with this number of connections until the progress is complete.
     async fn consume(&self, connections: usize, progress: Arc<Progress>) -> Result<(), Error>;
 
     /// Deletes the queue.
@@ -127,7 +127,7 @@ impl Progress {
         }
     }
 
-    /// A handler took so long.
+    /// The duration of a handler.
     pub fn worked(&self, took: Duration) {
         self.worked.0.fetch_add(1, Relaxed);
         self.worked.1.fetch_add(took.as_nanos() as u64, Relaxed);
@@ -253,7 +253,7 @@ async fn until_over(
         ended = &mut consuming => return ended,
         () = sleep(time) => progress.finish(),
     }
-    // What is under way may finish: some clients have to be told, and take a moment.
+    // Requests in progress may finish: some clients need a signal, and a moment.
     timeout(Duration::from_secs(10), consuming).await?
 }
 

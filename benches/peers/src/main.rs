@@ -1,4 +1,4 @@
-//! Drives one queueing system through one phase, and prints what came of it as a line of JSON.
+//! Drives one queueing system through one phase, and prints the result as a line of JSON.
 //!
 //! `harness` has the loops and clocks, the same for all systems; each other file is one system, in the best set-up that was
 //! found for it. `run.py` starts the servers and puts the lines together.
@@ -68,7 +68,7 @@ struct Measure {
     size: usize,
     #[arg(long, default_value_t = 10)]
     batch: usize,
-    /// Sending or consuming ends after so many messages
+    /// The number of messages to send or consume
     #[arg(long)]
     expect: Option<u64>,
     /// Messages per second when latency is measured

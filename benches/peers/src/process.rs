@@ -35,7 +35,7 @@ impl Used {
         Self { cpu: Duration::from_millis(ticks * 1000 / TICKS), written: written.unwrap_or(0) }
     }
 
-    /// What was used since.
+    /// The usage since then.
     pub fn since(self, before: Self) -> Self {
         Self { cpu: self.cpu.saturating_sub(before.cpu), written: self.written.saturating_sub(before.written) }
     }

@@ -2,7 +2,7 @@
 //!
 //! [`install`] makes a VFS the default that hands everything to the one that was the default before. Connections that a thread
 //! opens, writes or closes while it has an [`Observer`] tell it of each change before it happens; what the observer refuses fails
-//! as if the system had refused it. The shared memory beside the database is not watched: SQLite makes it anew after a crash.
+//! as if the system had refused it. The shared memory beside the database is not watched: SQLite creates it again after a crash.
 
 use std::{cell::RefCell, path::Path, rc::Rc};
 
@@ -52,7 +52,7 @@ pub enum Op<'a> {
     },
 }
 
-/// What SQLite is to be told instead.
+/// The result to return to SQLite instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The disk is full.
@@ -61,12 +61,12 @@ pub enum Refusal {
     Failed,
 }
 
-/// Whoever watches.
+/// The observer.
 pub trait Observer {
-    /// Told of a change before it happens.
+    /// Called before a change happens.
     ///
     /// # Errors
-    /// What SQLite is to be told instead of making the change.
+    /// The result to return to SQLite instead of making the change.
     fn before(&self, op: Op<'_>) -> Result<(), Refusal>;
 }
 

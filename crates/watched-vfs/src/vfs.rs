@@ -41,7 +41,7 @@ pub fn install() {
     });
 }
 
-/// The code that a refusal is told with.
+/// The code that SQLite receives for a refusal.
 pub(crate) fn code(refusal: Refusal, failed: c_int) -> c_int {
     match refusal {
         Refusal::Full => ffi::SQLITE_FULL,
