@@ -11,6 +11,7 @@ use crate::{
     http::{codes, error::ApiError, query::Query},
     state::AppState,
 };
+use dms_protocol::json::quoted;
 
 /// A damaged message as `/admin/damaged` shows it.
 #[derive(Debug, Serialize)]
@@ -70,7 +71,12 @@ async fn skip_chosen(app: &AppState, query: &Query) -> Result<Skipped, ApiError>
         return Err(codes::URL_PARAMETER.because("queue is missing: name the queue whose damaged messages to skip."));
     }
     let mut skipped = 0;
-    for message in chosen(app, query)? {
+    let messages = chosen(app, query)?;
+    if let (Some(sequence), []) = (query.first("sequence"), &*messages) {
+        let text = format!("There is no damaged message {sequence} where the parameters say.");
+        return Err(codes::URL_NOT_FOUND.saying(text));
+    }
+    for message in messages {
         app.broker.skip_damaged(&message).await?;
         tracing::warn!(
             project = %message.project,
@@ -86,7 +92,11 @@ async fn skip_chosen(app: &AppState, query: &Query) -> Result<Skipped, ApiError>
 }
 
 /// The damaged messages that the parameters choose. Queues and groups go by their names or ids.
+///
+/// # Errors
+/// 404 that names the project, queue or group that does not exist, 400 for a wrong stream or sequence number.
 fn chosen(app: &AppState, query: &Query) -> Result<Vec<DamagedMessage>, ApiError> {
+    check_names(app, query)?;
     let sequence = match query.first("sequence") {
         None => None,
         Some(_) => Some(query.number("sequence", 0, &(0..=u64::MAX), codes::URL_PARAMETER)?),
@@ -101,4 +111,34 @@ fn chosen(app: &AppState, query: &Query) -> Result<Vec<DamagedMessage>, ApiError
             && sequence.is_none_or(|sequence| message.sequence == sequence)
     };
     Ok(app.broker.damaged().into_iter().filter(fits).collect())
+}
+
+/// Checks that the project, the queue and the group in the parameters exist, and that there is such a stream.
+fn check_names(app: &AppState, query: &Query) -> Result<(), ApiError> {
+    let mut queues = app.broker.overview();
+    if let Some(project) = query.first("project") {
+        queues.retain(|queue| queue.project.as_str() == project);
+        if queues.is_empty() {
+            return Err(codes::QUEUE_NOT_FOUND.because(format!("The project {} has no queues", quoted(project))));
+        }
+    }
+    if let Some(wanted) = query.first("queue") {
+        queues.retain(|queue| queue.queue.id.as_str() == wanted || queue.queue.name == wanted);
+        if queues.is_empty() {
+            return Err(codes::QUEUE_NOT_FOUND.because(format!("There is no queue {}", quoted(wanted))));
+        }
+    }
+    if let Some(wanted) = query.first("group") {
+        let mut groups = queues.iter().flat_map(|queue| &queue.groups);
+        if !groups.any(|group| group.group.id.as_str() == wanted || group.group.name == wanted) {
+            return Err(codes::GROUP_NOT_FOUND.because(format!("There is no group {}", quoted(wanted))));
+        }
+    }
+    match query.first("stream") {
+        None | Some("messages" | "deadletters" | "delayed") => Ok(()),
+        Some(other) => {
+            let text = format!("stream is {}: messages, deadletters and delayed are allowed.", quoted(other));
+            Err(codes::URL_PARAMETER.because(text))
+        }
+    }
 }

@@ -31,6 +31,7 @@ use crate::{
         bearer::{self, BearerAuth},
         codes, host_check,
     },
+    log_limit::Warnings,
     state::AppState,
 };
 
@@ -47,7 +48,7 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .route("/admin/queues/{queue_id}/update", post(queue_changes::update))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(peek::messages))
         .layer(middleware::from_fn_with_state(app.admin_auth.clone(), check_token))
-        .layer(middleware::from_fn(access_log::log_admin));
+        .layer(middleware::from_fn_with_state(Arc::new(Warnings::default()), access_log::log_admin));
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(health::ready))

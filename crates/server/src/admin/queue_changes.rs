@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     admin::response::answer,
-    broker::{GroupOverview, Purged, QueueOverview, RetentionPolicy},
+    broker::{GroupOverview, Purged, QueueOverview, RetentionChange},
     clock::millis,
     http::{codes, error::ApiError, query::Query},
     state::AppState,
@@ -71,8 +71,8 @@ async fn purge_named(app: &AppState, params: &RawPathParams, query: &Query) -> R
 async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<RetentionView, ApiError> {
     query.only(&["project", "retention_ms", "delete_when_settled"])?;
     let before = named(app, params, query)?;
-    let policy = changed(before.retention_set, query)?;
-    app.broker.set_retention(&before.project, &before.queue.id, policy).await?;
+    let change = retention_change(query)?;
+    app.broker.change_retention(&before.project, &before.queue.id, change).await?;
     let now = app.broker.overview().into_iter().find(|now| now.queue.id == before.queue.id);
     let now = now.ok_or_else(|| codes::QUEUE_NOT_FOUND.plain())?;
     let (retention_ms, delete_when_settled) = (millis(now.retention), now.delete_when_settled);
@@ -81,26 +81,26 @@ async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> 
     Ok(RetentionView { queue_id: now.queue.id.to_string(), queue: now.queue.name, retention_ms, delete_when_settled })
 }
 
-/// What was set, changed as the parameters say. `default` takes back what was set.
-fn changed(set: RetentionPolicy, query: &Query) -> Result<RetentionPolicy, ApiError> {
-    let (retention, when_settled) = (query.first("retention_ms"), query.first("delete_when_settled"));
-    if retention.is_none() && when_settled.is_none() {
-        return Err(codes::URL_PARAMETER.because("retention_ms or delete_when_settled is needed."));
-    }
-    let retention = match retention {
-        None => set.retention,
-        Some("default") => None,
+/// The change that the parameters ask for. `default` takes back what was set.
+fn retention_change(query: &Query) -> Result<RetentionChange, ApiError> {
+    let retention = match query.first("retention_ms") {
+        None => None,
+        Some("default") => Some(None),
         Some(_) => {
             let millis = query.number("retention_ms", 0, &limits::RETENTION_MS, codes::URL_PARAMETER)?;
-            Some(Duration::from_millis(millis))
+            Some(Some(Duration::from_millis(millis)))
         }
     };
-    let delete_when_settled = match when_settled {
-        None => set.delete_when_settled,
-        Some("default") => None,
-        Some(_) => Some(query.flag("delete_when_settled", false)?),
+    let delete_when_settled = match query.first("delete_when_settled") {
+        None => None,
+        Some("default") => Some(None),
+        Some(_) => Some(Some(query.flag("delete_when_settled", false)?)),
     };
-    Ok(RetentionPolicy { retention, delete_when_settled })
+    let change = RetentionChange { retention, delete_when_settled };
+    if change == RetentionChange::default() {
+        return Err(codes::URL_PARAMETER.because("retention_ms or delete_when_settled is needed."));
+    }
+    Ok(change)
 }
 
 /// The queue in the path, by its id or its name; `project` tells queues of one name apart.

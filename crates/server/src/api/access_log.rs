@@ -2,9 +2,14 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use axum::{extract::Request, middleware::Next, response::Response};
-use http::Method;
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{Method, StatusCode};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     auth::{
@@ -13,6 +18,7 @@ use crate::{
     },
     handlers::request::ApiRequest,
     http::{error::ApiError, operation::Operation},
+    log_limit::Warnings,
     net::connection_state::ConnectionState,
 };
 use dms_protocol::{queue::GroupId, text::cut};
@@ -63,19 +69,27 @@ impl<'a> ChangeRecord<'a> {
     }
 }
 
-/// Logs what is done by POST on the admin address; a middleware.
-pub(crate) async fn log_admin(request: Request, next: Next) -> Response {
+/// Logs the POST requests of the admin address; a middleware. `refusals` bounds the lines about requests without the token, because
+/// anybody who reaches the address can send them.
+pub(crate) async fn log_admin(State(refusals): State<Arc<Warnings>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return next.run(request).await;
     }
     let peer = request.extensions().get::<Arc<ConnectionState>>().map(|connection| connection.peer());
     let uri = request.uri().clone();
     let response = next.run(request).await;
+    let suppressed = match response.status() {
+        StatusCode::UNAUTHORIZED => match refusals.admit(Instant::now()) {
+            Some(suppressed) => Some(suppressed),
+            None => return response,
+        },
+        _ => None,
+    };
     let peer = peer.map(tracing::field::display);
     let (action, path) = (uri.path().rsplit('/').next().unwrap_or_default(), cut(uri.path(), SHOWN));
     let query = uri.query().map(|query| cut(query, SHOWN));
     let (outcome, status) = (outcome(response.status().is_success()), response.status().as_u16());
-    tracing::info!(target: TARGET, action, listener = "server.admin", peer, path, query, outcome, status, "access");
+    tracing::info!(target: TARGET, action, listener = "server.admin", peer, path, query, outcome, status, suppressed, "access");
     response
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use http::header;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::{
     auth::{
@@ -24,6 +25,7 @@ use crate::{
     },
     clock::Clock,
     http::{codes, error::ApiError},
+    log_limit::Warnings,
     metrics::ServerMetrics,
 };
 use dms_protocol::auth::signer::ALGORITHM;
@@ -75,6 +77,8 @@ pub(crate) struct Authenticator {
     replays: ReplayTable,
     clock: Clock,
     open: bool,
+    /// Bounds the log lines about requests without valid credentials.
+    refusals: Warnings,
 }
 
 impl Authenticator {
@@ -90,6 +94,7 @@ impl Authenticator {
             tokens: TokenStore::new(token_lifetime),
             logins: LoginThrottle::new(),
             replays: ReplayTable::default(),
+            refusals: Warnings::default(),
             clock,
         })
     }
@@ -150,10 +155,34 @@ impl Authenticator {
                 .claim(text, sender, self.now())
                 .map(Claim::Signed)
                 .map_err(|refusal| refusal.count(metrics)),
-            (_, Some(token)) => Ok(Claim::Proven(Caller::Known(self.tokens.owner(token)?))),
-            (Some(_), None) => Err(codes::SIGNATURE
-                .because(format!("verify aksk signature fail: the Authorization header is not of {ALGORITHM}"))),
-            (None, None) => Err(codes::TOKEN_MISSING.because("X-Auth-Token or a signature is required.")),
+            (_, Some(token)) => match self.tokens.owner(token) {
+                Ok(owner) => Ok(Claim::Proven(Caller::Known(owner))),
+                Err(error) if error.code() == codes::TOKEN_INVALID => Err(self.refuse(error, sender)),
+                // A client that works asks for a new token as soon as its old one has expired.
+                Err(error) => Err(error),
+            },
+            (Some(_), None) => {
+                let text = format!("verify aksk signature fail: the Authorization header is not of {ALGORITHM}");
+                Err(self.refuse(codes::SIGNATURE.because(text), sender))
+            }
+            (None, None) => {
+                Err(self.refuse(codes::TOKEN_MISSING.because("X-Auth-Token or a signature is required."), sender))
+            }
         }
+    }
+
+    /// Logs a request without valid credentials, within bounds, because anybody can send them.
+    fn refuse(&self, error: ApiError, sender: Sender<'_>) -> ApiError {
+        if let Some(suppressed) = self.refusals.admit(Instant::now()) {
+            let (peer, code) = (sender.peer.map(tracing::field::display), error.code().name);
+            tracing::warn!(
+                peer,
+                code,
+                suppressed,
+                "a request without valid credentials was refused: give the client an access key or a token; if the peer is a \
+                 stranger, block it"
+            );
+        }
+        error
     }
 }

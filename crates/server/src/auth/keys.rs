@@ -190,7 +190,7 @@ impl SignedClaim {
             return Ok(());
         }
         let made = signed_at(headers).map_err(|error| refused(&error))?;
-        let text = match replays.note(self.authorization.signature(), made, now) {
+        let text = match replays.record(&self.authorization.access_key, self.authorization.signature(), made, now) {
             SignatureUse::First => return Ok(()),
             SignatureUse::Again => "This signature was used before: sign every request anew, with another X-Sdk-Date.",
             SignatureUse::NoRoom => {

@@ -1,23 +1,27 @@
-//! Signatures that were used: so that a request that was recorded cannot be sent again.
+//! [`ReplayTable`]: the signatures that were used, so that a recorded request cannot be sent again.
 //!
-//! A signature is good for 15 minutes around its time, and is remembered for as long. None is forgotten before: beyond the
-//! bound further requests are refused for a while, because forgetting would let through what is to be kept out. Only right
-//! signatures get here, so strangers cannot fill it. A restart forgets them all.
+//! A signature is valid for 15 minutes around its time, and the table remembers it for as long. It never forgets one earlier, because
+//! that would let a replay through. When the table is full, further requests are refused for a while. Each key has a share of the
+//! table, so one caller cannot cause the requests of others to be refused. Strangers cannot fill it, because only valid signatures
+//! get here. A restart empties it.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::Timestamp;
 
 use dms_protocol::auth::signer::MAX_SKEW;
 
-/// How many signatures are remembered: about 40 MiB.
-const MOST: usize = 1_000_000;
+/// The maximum number of signatures in the table: about 50 MiB.
+const MAX_SIGNATURES: usize = 1_000_000;
+/// A key may have this many times as many signatures as are free. A single busy key gets four fifths of the table, and every
+/// further one a share of the rest.
+const SHARE: usize = 4;
 
-/// The beginning of a signature: it is the output of a keyed hash, so that this much tells two apart.
-type Beginning = [u8; 16];
+/// The first bytes of a signature. A signature is the output of a keyed hash, so these tell two apart.
+type Prefix = [u8; 16];
 
 /// The signatures that were used.
 #[derive(Debug, Default)]
@@ -25,54 +29,68 @@ pub(crate) struct ReplayTable(Mutex<UsedSignatures>);
 
 #[derive(Debug, Default)]
 struct UsedSignatures {
-    /// By the second that they were made at, as they say themselves.
-    seconds: BTreeMap<i64, HashSet<Beginning>>,
+    /// The signatures with their keys, by the second at which they claim to be made.
+    seconds: BTreeMap<i64, HashMap<Prefix, Arc<str>>>,
+    /// The number of signatures of each key.
+    keys: HashMap<Arc<str>, usize>,
+    /// The number of all signatures.
     count: usize,
 }
 
-/// What a signature comes to.
+/// What the table knows about a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignatureUse {
-    /// It is the first one.
+    /// It is used for the first time.
     First,
     /// It was used before.
     Again,
-    /// It may be the first one; there is no room to remember it.
+    /// It may be the first use, but the share of its key is used up.
     NoRoom,
 }
 
 impl ReplayTable {
-    /// Notes the use of a right signature that was made at this time.
-    pub(crate) fn note(&self, signature: &[u8], made: Timestamp, now: Timestamp) -> SignatureUse {
+    /// Records the use of a valid signature of `key` that was made at `made`.
+    pub(crate) fn record(&self, key: &str, signature: &[u8], made: Timestamp, now: Timestamp) -> SignatureUse {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        used.note(signature, made.as_second(), now.as_second(), MOST)
+        used.record(key, signature, made.as_second(), now.as_second(), MAX_SIGNATURES)
     }
 }
 
 impl UsedSignatures {
-    fn note(&mut self, signature: &[u8], made: i64, now: i64, most: usize) -> SignatureUse {
+    fn record(&mut self, key: &str, signature: &[u8], made: i64, now: i64, max: usize) -> SignatureUse {
         let oldest = now.saturating_sub(i64::try_from(MAX_SKEW.as_secs()).unwrap_or(i64::MAX));
         self.forget_before(oldest);
-        // Its time was good when its head came, and ended before its body did: whether it was used before is forgotten.
+        // The signature was valid when the head of the request arrived, and expired before its body did. The table no longer knows
+        // whether it was used before.
         if made < oldest {
             return SignatureUse::Again;
         }
-        let beginning = signature.first_chunk().copied().unwrap_or_default();
-        if self.seconds.get(&made).is_some_and(|second| second.contains(&beginning)) {
+        let prefix = signature.first_chunk().copied().unwrap_or_default();
+        if self.seconds.get(&made).is_some_and(|second| second.contains_key(&prefix)) {
             return SignatureUse::Again;
         }
-        if self.count >= most {
+        let free = max.saturating_sub(self.count);
+        if self.keys.get(key).copied().unwrap_or_default() >= free.saturating_mul(SHARE) {
             return SignatureUse::NoRoom;
         }
-        self.seconds.entry(made).or_default().insert(beginning);
+        let key = self.keys.get_key_value(key).map_or_else(|| key.into(), |(known, _)| Arc::clone(known));
+        *self.keys.entry(Arc::clone(&key)).or_default() += 1;
+        self.seconds.entry(made).or_default().insert(prefix, key);
         self.count += 1;
         SignatureUse::First
     }
 
-    /// Forgets the signatures that are refused for their time by now.
+    /// Forgets the signatures that have expired.
     fn forget_before(&mut self, oldest: i64) {
         while let Some(second) = self.seconds.first_entry().filter(|second| *second.key() < oldest) {
-            self.count -= second.remove().len();
+            for key in second.remove().into_values() {
+                self.count -= 1;
+                let Some(count) = self.keys.get_mut(&key) else { continue };
+                *count -= 1;
+                if *count == 0 {
+                    self.keys.remove(&key);
+                }
+            }
         }
     }
 }
@@ -88,22 +106,48 @@ mod tests {
     #[test]
     fn a_signature_is_remembered_while_its_time_is_good() {
         let mut used = UsedSignatures::default();
-        assert_eq!(used.note(&signature(1), 1_000, 1_000, 10), SignatureUse::First);
-        assert_eq!(used.note(&signature(1), 1_000, 1_900, 10), SignatureUse::Again);
-        assert_eq!(used.note(&signature(2), 2_500, 1_900, 10), SignatureUse::First, "its clock is ahead");
-        assert_eq!(used.note(&signature(3), 1_901, 1_901, 10), SignatureUse::First);
+        assert_eq!(used.record("k", &signature(1), 1_000, 1_000, 10), SignatureUse::First);
+        assert_eq!(used.record("k", &signature(1), 1_000, 1_900, 10), SignatureUse::Again);
+        assert_eq!(used.record("k", &signature(2), 2_500, 1_900, 10), SignatureUse::First, "its clock is ahead");
+        assert_eq!(used.record("k", &signature(3), 1_901, 1_901, 10), SignatureUse::First);
         assert_eq!((used.count, used.seconds.len()), (2, 2), "the first one's time is over");
-        assert_eq!(used.note(&signature(1), 1_000, 1_901, 10), SignatureUse::Again, "a body that came late");
-        assert_eq!(used.note(&signature(2), 2_500, 3_400, 10), SignatureUse::Again);
+        assert_eq!(used.record("k", &signature(1), 1_000, 1_901, 10), SignatureUse::Again, "a body that came late");
+        assert_eq!(used.record("k", &signature(2), 2_500, 3_400, 10), SignatureUse::Again);
     }
 
     #[test]
     fn none_is_forgotten_for_another() {
         let mut used = UsedSignatures::default();
-        assert_eq!(used.note(&signature(1), 1_000, 1_000, 2), SignatureUse::First);
-        assert_eq!(used.note(&signature(2), 1_001, 1_001, 2), SignatureUse::First);
-        assert_eq!(used.note(&signature(3), 1_001, 1_001, 2), SignatureUse::NoRoom);
-        assert_eq!(used.note(&signature(1), 1_000, 1_001, 2), SignatureUse::Again);
-        assert_eq!(used.note(&signature(3), 1_901, 1_901, 2), SignatureUse::First);
+        assert_eq!(used.record("k", &signature(1), 1_000, 1_000, 2), SignatureUse::First);
+        assert_eq!(used.record("k", &signature(2), 1_001, 1_001, 2), SignatureUse::First);
+        assert_eq!(used.record("k", &signature(3), 1_001, 1_001, 2), SignatureUse::NoRoom);
+        assert_eq!(used.record("k", &signature(1), 1_000, 1_001, 2), SignatureUse::Again);
+        assert_eq!(used.record("k", &signature(3), 1_901, 1_901, 2), SignatureUse::First);
+    }
+
+    /// Whoever signs the most requests leaves room for the signatures of other keys.
+    #[test]
+    fn one_key_leaves_room_for_others() {
+        let mut used = UsedSignatures::default();
+        let mut number = 0_u64;
+        let mut fill = |used: &mut UsedSignatures, key: &str| {
+            (0..1_000)
+                .filter(|_| {
+                    number += 1;
+                    let mut signature = [0; 32];
+                    signature[..8].copy_from_slice(&number.to_le_bytes());
+                    used.record(key, &signature, 1_000, 1_000, 1_000) == SignatureUse::First
+                })
+                .count()
+        };
+        assert_eq!(fill(&mut used, "greedy"), 800);
+        assert!(fill(&mut used, "second") > 100);
+        assert!(fill(&mut used, "third") > 10);
+        assert_eq!(
+            used.record("greedy", &[1; 32], 1_901, 1_901, 1_000),
+            SignatureUse::First,
+            "the time of the others is over"
+        );
+        assert_eq!((used.count, used.keys.len()), (1, 1), "keys without signatures are forgotten");
     }
 }

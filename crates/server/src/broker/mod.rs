@@ -30,7 +30,7 @@ pub use self::{
 };
 pub use crate::{
     histogram::Histogram,
-    store::{FailureCause, RetentionPolicy},
+    store::{FailureCause, RetentionChange, RetentionPolicy},
 };
 pub use dms_protocol::queue::Stream;
 
@@ -138,12 +138,12 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
         Err(BrokerError::NotOffered("purging"))
     }
 
-    /// Sets how long a queue keeps its messages. What the policy leaves open follows the configuration.
-    async fn set_retention(
+    /// Changes how long a queue keeps its messages. Changes of different settings at the same time all take effect.
+    async fn change_retention(
         &self,
         _project: &ProjectId,
         _queue: &QueueId,
-        _policy: RetentionPolicy,
+        _change: RetentionChange,
     ) -> Result<(), BrokerError> {
         Err(BrokerError::NotOffered("a retention for each queue"))
     }

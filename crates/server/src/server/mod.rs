@@ -262,3 +262,6 @@ async fn listen(address: Option<SocketAddr>, tls: Option<Tls>) -> Result<Option<
     let listener = Listener::bind(address, tls).await.map_err(|source| ServerError::Listen { address, source })?;
     Ok(Some(listener))
 }
+
+#[cfg(test)]
+mod tests;

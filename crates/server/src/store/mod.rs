@@ -46,7 +46,7 @@ pub(crate) use self::{
 };
 pub use self::{
     open_error::OpenError,
-    settings::{FailureCause, RetentionPolicy},
+    settings::{FailureCause, RetentionChange, RetentionPolicy},
 };
 
 /// Keeps records and finds messages.

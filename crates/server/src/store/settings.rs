@@ -14,6 +14,33 @@ pub struct RetentionPolicy {
     pub delete_when_settled: Option<bool>,
 }
 
+/// A change of a [`RetentionPolicy`]. What is `None` stays as it is; `Some(None)` follows the configuration again. The default changes
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetentionChange {
+    /// The new [`RetentionPolicy::retention`].
+    pub retention: Option<Option<Duration>>,
+    /// The new [`RetentionPolicy::delete_when_settled`].
+    pub delete_when_settled: Option<Option<bool>>,
+}
+
+impl RetentionChange {
+    /// The policy after the change.
+    pub(crate) fn apply(self, policy: RetentionPolicy) -> RetentionPolicy {
+        RetentionPolicy {
+            retention: self.retention.unwrap_or(policy.retention),
+            delete_when_settled: self.delete_when_settled.unwrap_or(policy.delete_when_settled),
+        }
+    }
+}
+
+impl From<RetentionPolicy> for RetentionChange {
+    /// Sets the whole policy.
+    fn from(policy: RetentionPolicy) -> Self {
+        Self { retention: Some(policy.retention), delete_when_settled: Some(policy.delete_when_settled) }
+    }
+}
+
 /// Why a message failed or was rejected, as far as its consumer reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FailureCause {

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     broker::{
-        BrokerError, NewMessage, RetentionPolicy,
+        BrokerError, NewMessage, RetentionChange,
         embedded::state::{label_filter::LabelFilter, lease::LeaseEnd},
     },
     store::{CursorId, QueueRow, Settlement, StoredMessage, StreamId},
@@ -47,7 +47,7 @@ pub(crate) enum AdminCommand {
     PutTags(QueueId, Vec<QueueTag>),
     DeleteTags(QueueId, Vec<(String, Option<String>)>),
     FixRule(CursorId, LabelFilter),
-    SetRetention(QueueId, RetentionPolicy),
+    ChangeRetention(QueueId, RetentionChange),
     /// All messages of a queue, or those of one group.
     Purge(QueueId, Option<GroupId>),
 }

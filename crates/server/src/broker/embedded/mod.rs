@@ -27,7 +27,7 @@ use crate::store::disk::DiskStore;
 use crate::{
     broker::{
         Ack, AckCounts, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest,
-        LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionPolicy, StorageTrouble, Stream,
+        LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream,
         Usage,
         embedded::{
             command::{Command, Request},
@@ -50,7 +50,7 @@ mod health;
 mod operations;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// A DMS broker inside this process, in memory or on disk.
 ///
@@ -328,13 +328,13 @@ impl Broker for EmbeddedBroker {
         self.core.purge(project, queue, group).await
     }
 
-    async fn set_retention(
+    async fn change_retention(
         &self,
         project: &ProjectId,
         queue: &QueueId,
-        policy: RetentionPolicy,
+        change: RetentionChange,
     ) -> Result<(), BrokerError> {
-        self.core.set_retention(project, queue, policy).await
+        self.core.change_retention(project, queue, change).await
     }
 
     #[cfg(feature = "disk")]

@@ -17,7 +17,7 @@ const WHEN_SETTLED: RetentionPolicy = RetentionPolicy { retention: None, delete_
 
 impl Stage {
     async fn keep(&self, policy: RetentionPolicy) {
-        self.broker.set_retention(&self.project, &self.queue, policy).await.unwrap();
+        self.broker.change_retention(&self.project, &self.queue, policy.into()).await.unwrap();
     }
 
     async fn keep_for(&self, retention: Duration) {
@@ -101,7 +101,7 @@ async fn the_configuration_overrides_a_set_retention() {
     config.queue_retention.insert(("p".into(), "q".to_owned()), configured);
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
         let other = RetentionPolicy { retention: Some(2 * HOUR), delete_when_settled: None };
-        let refused = s.broker.set_retention(&s.project, &s.queue, other).await;
+        let refused = s.broker.change_retention(&s.project, &s.queue, other.into()).await;
         assert!(matches!(refused, Err(BrokerError::Configured("retention"))), "{refused:?}");
         s.keep(WHEN_SETTLED).await;
         assert_eq!(s.broker.queue(&s.project, &s.queue).await.unwrap().reservation_minutes, 60);

@@ -203,8 +203,22 @@ async fn damaged_messages_are_shown_and_skipped() {
 
     assert_eq!(get(admin, "/admin/damaged/skip?queue=orders", "").await.0, 405, "not by a look");
     assert_eq!(post(admin, "/admin/damaged/skip").await.0, 400, "not all queues at once");
-    assert_eq!(json(&post(admin, "/admin/damaged/skip?queue=other").await.1)["skipped"], 0);
+    for (query, said) in [
+        ("queue=other", "\"other\""),
+        ("queue=orders&project=other", "\"other\""),
+        ("queue=orders&group=other", "\"other\""),
+        ("queue=orders&sequence=2", "no damaged message 2"),
+    ] {
+        let (status, answer) = post(admin, &format!("/admin/damaged/skip?{query}")).await;
+        let text = json(&answer)["error_msg"].as_str().unwrap().to_owned();
+        assert!(status == 404 && text.contains(said), "{query}: {status} {text}");
+        let (status, answer) = get(admin, &format!("/admin/damaged?{query}"), "").await;
+        let expected = if query.contains("sequence") { 200 } else { 404 };
+        assert_eq!(status, expected, "{query}: {answer}");
+    }
+    assert_eq!(get(admin, "/admin/damaged?queue=orders&stream=other", "").await.0, 400);
     assert_eq!(json(&post(admin, "/admin/damaged/skip?queue=orders&group=g&sequence=1").await.1)["skipped"], 1);
+    assert_eq!(json(&post(admin, "/admin/damaged/skip?queue=orders").await.1)["skipped"], 0, "nothing is left");
     assert_eq!(json(&get(admin, "/admin/damaged", "").await.1), serde_json::json!([]));
     assert!(get(admin, "/metrics", "").await.1.contains(&format!("{metric}0")));
     stop.send(()).unwrap();

@@ -5,7 +5,7 @@ use reqwest::{Certificate, Client, Method, Response};
 use tokio::sync::oneshot;
 
 use super::admin;
-use crate::pki::Pki;
+use crate::{log::Log, pki::Pki};
 
 const TOKEN: &str = "a token";
 
@@ -117,4 +117,20 @@ async fn on_loopback_the_admin_address_can_require_a_token_alone() {
     assert_eq!(server.ask(&client, Method::GET, "/metrics", Some(TOKEN)).await.status(), 200);
     let answer = client.get(format!("{}/metrics", server.server)).header("Host", "dms.example").bearer_auth(TOKEN);
     assert_eq!(answer.send().await.unwrap().status(), 200, "who shows the token may use any name");
+}
+
+/// Anybody who reaches the address can send requests without the token: they cannot fill the log.
+#[tokio::test]
+async fn refused_requests_are_logged_within_bounds() {
+    let (log, _guard) = Log::capture();
+    let server = Running::start(ServerConfig { admin_token: Some(TOKEN.into()), ..admin::config() }).await;
+    let client = Client::builder().no_proxy().build().unwrap();
+    let path = "/admin/damaged/skip?queue=orders";
+    let lines = || log.text().lines().filter(|line| line.contains("access") && line.contains("status=")).count();
+    for _ in 0..30 {
+        assert_eq!(server.ask(&client, Method::POST, path, None).await.status(), 401);
+    }
+    assert_eq!(lines(), 10);
+    assert_eq!(server.ask(&client, Method::POST, path, Some(TOKEN)).await.status(), 200);
+    assert_eq!(lines(), 11, "what the token's owner does is always logged");
 }

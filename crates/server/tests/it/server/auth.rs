@@ -332,3 +332,20 @@ async fn a_signature_takes_precedence_over_a_token() {
     api.raw(signed(&queues(), with_token)).await.expect(200);
     api.raw(signed("/v2/other/queues", with_token)).await.refused(401, "DMS.10240104");
 }
+
+/// Requests that show nothing, or a token that nobody was given, are logged, and cannot fill the log.
+#[tokio::test(start_paused = true)]
+async fn requests_without_credentials_are_logged_within_bounds() {
+    let api = Api::with(guarded()).await;
+    let (log, _guard) = Log::capture();
+    let lines = || log.text().lines().filter(|line| line.contains(" WARN ") && line.contains("credentials")).count();
+    for _ in 0..30 {
+        api.get("/queues").await.refused(401, "DMS.10240103");
+    }
+    assert_eq!(lines(), 10);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let request = Request::builder().uri(format!("/v2/{PROJECT}/queues")).header("X-Auth-Token", "unknown");
+    api.raw(request.body("".into()).unwrap()).await.refused(401, "DMS.10240101");
+    assert_eq!(lines(), 11);
+    assert!(log.text().contains("suppressed=20"), "{}", log.text());
+}

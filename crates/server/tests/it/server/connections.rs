@@ -302,6 +302,7 @@ async fn waiting_consume_calls_keep_nobody_out() {
         server.wait_for_polls(1).await;
     })
     .await;
+    advance(Duration::from_millis(1)).await;
     let mut second = server.connect().await;
     still(async {
         second.write_all(head.as_bytes()).await.unwrap();

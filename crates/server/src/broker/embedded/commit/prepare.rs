@@ -171,9 +171,9 @@ impl<'a> Preparer<'a> {
             AdminCommand::PutTags(queue, tags) => self.put_tags(queue, tags),
             AdminCommand::DeleteTags(queue, tags) => self.delete_tags(queue, tags),
             AdminCommand::FixRule(cursor, rule) => self.fix_rule(*cursor, rule),
-            AdminCommand::SetRetention(queue, policy) => {
-                self.queue_row(queue)?;
-                Ok(vec![Record::RetentionSet(queue.clone(), *policy)])
+            AdminCommand::ChangeRetention(queue, change) => {
+                let set = self.state.queues.get(queue).ok_or(BrokerError::QueueNotFound)?.retention;
+                Ok(vec![Record::RetentionSet(queue.clone(), change.apply(set))])
             }
             AdminCommand::Purge(queue, group) => self.purge(queue, group.as_ref()),
         }

@@ -1,31 +1,33 @@
 //! Setting how long a queue keeps its messages.
 
 use crate::broker::{
-    BrokerError, RetentionPolicy,
+    BrokerError, RetentionChange,
     embedded::{command::AdminCommand, config::EffectiveRetention, core::Core, state::QueueState},
 };
 use dms_protocol::queue::{ProjectId, QueueId};
 
 impl Core {
-    /// Sets how long a queue keeps messages.
-    pub(crate) async fn set_retention(
+    /// Changes how long a queue keeps messages. The change is applied to the policy by the committer, so that no other change made
+    /// at the same time is lost.
+    pub(crate) async fn change_retention(
         &self,
         project: &ProjectId,
         queue: &QueueId,
-        policy: RetentionPolicy,
+        change: RetentionChange,
     ) -> Result<(), BrokerError> {
         {
             let state = self.open()?;
             let queue = state.queue(project, queue)?;
             let (configured, set) = (self.config.configured(&queue.row), queue.retention);
-            if configured.retention.is_some() && policy.retention != set.retention {
+            if configured.retention.is_some() && change.retention.is_some_and(|new| new != set.retention) {
                 return Err(BrokerError::Configured("retention"));
             }
-            if configured.delete_when_settled.is_some() && policy.delete_when_settled != set.delete_when_settled {
+            let settled = change.delete_when_settled;
+            if configured.delete_when_settled.is_some() && settled.is_some_and(|new| new != set.delete_when_settled) {
                 return Err(BrokerError::Configured("delete_when_settled"));
             }
         }
-        self.change(AdminCommand::SetRetention(queue.clone(), policy)).await
+        self.change(AdminCommand::ChangeRetention(queue.clone(), change)).await
     }
 
     /// How long a queue keeps messages now.

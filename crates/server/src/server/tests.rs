@@ -1,0 +1,75 @@
+//! What callers see while the store cannot bring anything to the disk.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::{
+    Server, ServerConfig,
+    broker::embedded::tests::{FlakyStore, Scene},
+};
+
+struct Api(Server);
+
+impl Api {
+    async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = Request::builder().method(method).uri(format!("/v2/p{path}")).body(body).unwrap();
+        let response = self.0.router().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&text).unwrap_or_default())
+    }
+
+    async fn send(&self, queue: &str, text: &str) -> (u16, Value) {
+        self.call("POST", &format!("{queue}/messages"), json!({ "messages": [{ "body": text }] })).await
+    }
+
+    async fn consume(&self, group: &str) -> Value {
+        self.call("GET", &format!("{group}/messages?time_wait=1"), Value::Null).await.1
+    }
+
+    async fn ack(&self, group: &str, consumed: &Value) -> (u16, Value) {
+        let line = json!({ "handler": consumed[0]["handler"], "status": "success" });
+        self.call("POST", &format!("{group}/ack"), json!({ "message": [line] })).await
+    }
+}
+
+/// Nothing is answered with success that is not on the disk. When syncs work again, so does everything else, and what was refused is
+/// not there.
+#[tokio::test(start_paused = true)]
+async fn failing_syncs_are_answered_with_500_until_they_work_again() {
+    let store = Arc::new(FlakyStore::default());
+    let broker = Scene::on(Arc::clone(&store) as _).await.broker;
+    let api = Api(Server::with_broker(ServerConfig::default(), Arc::new(broker)).await.unwrap());
+    let listed = api.call("GET", "/queues", Value::Null).await.1;
+    let queue = format!("/queues/{}", listed["queues"][0]["id"].as_str().unwrap());
+    let groups = api.call("GET", &format!("{queue}/groups"), Value::Null).await.1;
+    let group = format!("{queue}/groups/{}", groups["groups"][0]["id"].as_str().unwrap());
+    assert_eq!(api.send(&queue, "before").await.0, 201);
+    let leased = api.consume(&group).await;
+
+    store.fail(true);
+    for (status, body) in [
+        api.send(&queue, "refused").await,
+        api.ack(&group, &leased).await,
+        api.call("POST", "/queues", json!({ "name": "refused" })).await,
+        api.call("DELETE", &group, Value::Null).await,
+    ] {
+        assert_eq!((status, body["error_code"].as_str()), (500, Some("DMS.10250002")), "{body}");
+        assert_eq!(body["error_msg"], "Internal service error. The store failed; try again later.");
+    }
+    assert_eq!(api.call("GET", &queue, Value::Null).await.0, 200, "what changes nothing is answered");
+
+    store.fail(false);
+    assert_eq!(api.ack(&group, &leased).await, (200, json!({ "success": 1, "fail": 0 })));
+    assert_eq!(api.send(&queue, "after").await.0, 201);
+    let consumed = api.consume(&group).await;
+    assert_eq!((consumed.as_array().map(Vec::len), &consumed[0]["message"]["body"]), (Some(1), &json!("after")));
+    assert_eq!(api.call("GET", "/queues", Value::Null).await.1["total"], 1);
+}
