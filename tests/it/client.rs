@@ -108,7 +108,7 @@ async fn an_answer_with_another_number_of_results_leaves_the_send_unsure() {
     assert!(script.client().send(&queue(), &one_message()).await.unwrap_err().is_unsure());
 }
 
-/// What a captive portal, a maintenance page or a cut connection make of an answer that says 200.
+/// Answers with status 200 from a captive portal, a maintenance page, or a truncated connection.
 const NO_ANSWERS: [&str; 4] = ["<html>Please sign in</html>", "", r#"{"messages":["#, "null"];
 
 #[tokio::test(start_paused = true)]
@@ -367,7 +367,7 @@ async fn a_key_that_has_worked_is_tried_again_by_one_request() {
     client.queues().await.unwrap();
 }
 
-/// A trial that is given up, or says nothing about the key, leaves its place to the next request.
+/// A trial that is abandoned, or says nothing about the key, is followed by the next request.
 #[tokio::test(start_paused = true)]
 async fn a_trial_without_a_verdict_is_followed_by_another() {
     let script = Script::new([NO_QUEUES, BAD_SIGNATURE, Play::Hang, Play::Refuse, FAULT, NO_QUEUES]);
@@ -397,7 +397,7 @@ async fn requests_refused_together_are_one_refusal() {
     client.queues().await.unwrap();
 }
 
-/// A lock and a clock pass, also for a key that never worked.
+/// A locked key and a wrong clock are temporary, also for a key that never worked.
 #[tokio::test(start_paused = true)]
 async fn a_locked_key_and_a_wrong_clock_are_waited_for_from_the_start() {
     const LOCKED: &str = r#"{"error_code":"APIGW.0301","error_msg":"AK access failed to reach the limit,forbidden"}"#;
@@ -438,7 +438,7 @@ async fn only_the_service_proves_a_key() {
     assert!(client.queues().await.unwrap_err().to_string().contains("nothing is sent any more"));
 }
 
-/// The password of an IAM user that is refused later: the token is used while it is good, then the client waits.
+/// The password of an IAM user that is refused later: the token is used while it is valid, then the client waits.
 #[tokio::test(start_paused = true)]
 async fn a_password_that_has_worked_is_waited_for() {
     let wrong = Play::Answer(401, r#"{"error":{"code":401,"message":"The username or password is wrong."}}"#);
@@ -460,7 +460,7 @@ async fn a_password_that_has_worked_is_waited_for() {
     assert_eq!(script.requests().len(), 8);
 }
 
-/// A token that cannot be renewed is waited for too once it has worked: it may be let in again.
+/// A token that cannot be renewed is waited for too once it has worked: it may be accepted again.
 #[tokio::test(start_paused = true)]
 async fn a_fixed_token_that_has_worked_is_waited_for() {
     let script = Script::new([BAD_SIGNATURE, NO_QUEUES, BAD_SIGNATURE]);
@@ -582,7 +582,7 @@ async fn a_body_is_sent_byte_for_byte() {
     assert!(script.requests()[0].ends_with(r#"{"messages":[{"body":{"big":12345678901234567890123, "x" : [1,2]}}]}"#));
 }
 
-/// A rotated key is used at once, by all clones, and also where the one before was refused. A wrong one in the place of one that has
+/// A rotated key is used at once, by all clones, and also after the previous one was refused. A wrong key in place of one that has
 /// worked is waited out.
 #[tokio::test(start_paused = true)]
 async fn a_rotated_key_replaces_the_previous_one() {

@@ -1,7 +1,7 @@
 //! Sockets under tokio's paused clock.
 //!
 //! That clock jumps to the next timer whenever all tasks wait, and does not know of bytes that the system still
-//! carries. What passes between two ends of a socket is therefore [`still`], and [`takes`] moves the clock by hand.
+//! carries. So exchanges between two ends of a socket run inside [`still`], and [`takes`] moves the clock by hand.
 
 use std::{pin::pin, sync::mpsc, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio::{
 /// How exactly [`takes`] measures.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// Does this while the clock stands; it moves again after 30 s of the system's time, so that a test that waits for a
+/// Runs a future while the clock stands; it moves again after 30 s of system time, so that a test that waits for a
 /// timer ends.
 pub(crate) async fn still<F: Future>(doing: F) -> F::Output {
     let (done, holding) = mpsc::channel::<()>();
@@ -26,7 +26,7 @@ pub(crate) async fn still<F: Future>(doing: F) -> F::Output {
     output
 }
 
-/// Has something end after this time, not sooner and not later. It counts from when the other end has heard of it: that is
+/// Checks that something ends after exactly this time. The time counts from when the other end has received it: that is
 /// when `heard`, an exchange begun after it, is over.
 pub(crate) async fn takes<F: Future>(limit: Duration, heard: impl Future, doing: F) -> F::Output {
     let (mut doing, mut heard) = (pin!(doing), pin!(heard));

@@ -37,7 +37,7 @@ fn doubling(attempts: impl Into<Option<u32>>) -> RetryPolicy {
 /// When a handler was called, and for which retry.
 type Calls = Arc<Mutex<Vec<(Duration, u32)>>>;
 
-/// A handler that notes when it was called and for which retry, takes `takes`, and fails until its call number `until`.
+/// A handler that records when it was called and for which retry, takes `takes`, and fails until its call number `until`.
 fn failing(until: usize, takes: Duration) -> (impl Handler + Clone, Calls) {
     let (calls, began) = (Calls::default(), Instant::now());
     let seen = Arc::clone(&calls);
@@ -143,7 +143,7 @@ async fn a_rate_limit_is_shared_and_waits_within_the_lease() {
     assert_eq!(began.elapsed(), SECOND * 5 / 2, "half of the lease was waited for");
 }
 
-/// What the handler needs is down for a minute: few calls are made, and no message loses its attempts.
+/// A dependency of the handler is down for a minute: few calls are made, and no message uses up its attempts.
 #[tokio::test(start_paused = true)]
 async fn an_open_circuit_stops_fetching_and_one_message_tries_again() {
     let server = TestServer::start().await;
@@ -208,7 +208,7 @@ async fn a_duplicate_is_acknowledged_without_a_call() {
     assert_eq!(report.deferred, 0, "those beside it waited for the first: {report:?}");
 }
 
-/// A handler that panics gives its key back.
+/// A handler that panics releases its key.
 #[tokio::test(start_paused = true)]
 async fn a_key_is_free_again_after_a_panic() {
     let server = TestServer::start().await;
@@ -230,7 +230,7 @@ async fn a_key_is_free_again_after_a_panic() {
     assert!(began.elapsed() < SECOND * 5, "{:?}", began.elapsed());
 }
 
-/// Chaos finds out a handler that adds twice, and leaves one alone that notes by key.
+/// Chaos exposes a handler that adds twice, and not one that records by key.
 #[tokio::test(start_paused = true)]
 async fn chaos_tells_an_idempotent_handler_from_one_that_is_not() {
     let chaos = || Chaos::new(11).failures(0.2).lost_successes(0.2).duplicates(0.2).delays(0.5, SECOND * 3);
@@ -254,7 +254,7 @@ async fn chaos_tells_an_idempotent_handler_from_one_that_is_not() {
     assert!(*sum.lock().unwrap() > 1225, "not idempotent, and found out");
 }
 
-/// A service is a handler, and `tower`'s own layers keep what a handler says.
+/// A service is a handler, and `tower`'s own layers keep the result of a handler.
 #[tokio::test(start_paused = true)]
 async fn layers_and_services_of_tower_combine_with_ours() {
     let server = TestServer::start().await;

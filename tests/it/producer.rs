@@ -1,4 +1,4 @@
-//! The producer: full requests, one answer per message, nothing lost, doubled or reordered.
+//! The producer: full requests, one result per message, nothing lost, duplicated or reordered.
 
 use std::{
     sync::{Arc, Mutex},
@@ -432,7 +432,7 @@ fn arrival() -> impl Strategy<Value = Arrival> {
     )
 }
 
-/// Sends messages as they arrive under the service's faults, and gives what became of each.
+/// Sends messages as they arrive under the service's faults, and returns the result of each.
 fn play(service: &Arc<Service>, builder: ProducerBuilder, arrivals: &[Arrival]) -> Vec<Result<(), SendError>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let results = runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! Why a message came again, as its worker says it.
+//! The reasons of redeliveries, as the worker reports them.
 
 use std::{
     sync::{Arc, Mutex},

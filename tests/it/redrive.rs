@@ -31,7 +31,7 @@ struct House {
     dead: SourcePath,
 }
 
-/// Loses requests, and answers, of the calls that change something: where there is a seed, a third of them.
+/// With a seed, loses a third of the requests and answers of calls that change something.
 #[derive(Debug)]
 struct Faults {
     inner: InProcess,
@@ -87,7 +87,7 @@ impl House {
         self.client.consume(source, &options).await.unwrap()
     }
 
-    /// Dead letters that are there.
+    /// The number of dead letters.
     async fn left(&self) -> u64 {
         let groups = self.client.groups(&self.messages.queue).await.unwrap();
         groups[0].available_dead_letters.unwrap()
@@ -107,7 +107,7 @@ impl House {
         }
     }
 
-    /// The numbers of the messages that came out.
+    /// The numbers of the redriven messages.
     async fn numbers(&self, source: &SourcePath) -> Vec<u64> {
         self.drain(source).await.iter().map(|message| message.body.parse().unwrap()).collect()
     }
@@ -172,7 +172,7 @@ async fn a_message_is_redriven_at_most_max_redrives_times() {
     assert_eq!((report.redriven, report.exhausted, house.left().await), (0, 1, 1));
 }
 
-/// Before anything is asked of the service.
+/// It is refused before any request.
 #[tokio::test(start_paused = true)]
 async fn a_lease_with_a_fraction_beyond_its_limits_is_refused() {
     let house = House::new(QueueMode::Normal, 1).await;
@@ -186,7 +186,7 @@ async fn a_lease_with_a_fraction_beyond_its_limits_is_refused() {
     }
 }
 
-/// A visitor that wants nothing.
+/// A visitor that takes no message.
 struct Nothing;
 
 #[async_trait::async_trait]

@@ -22,13 +22,13 @@ use tokio::time::{Instant, timeout};
 
 /// A day, as seconds and as a date that is far away.
 const LONG: [&str; 3] = ["86400", "99999999999999999999", "Sat, 01 Jan 2124 00:00:00 GMT"];
-/// The longest pause that is made, and a little for what follows it.
+/// The longest pause, and a margin.
 const BOUND: Duration = Duration::from_secs(310);
 
-/// Tells the requests that are met from others.
+/// Distinguishes the requests that get the answer from others.
 type Which = fn(&Request<Bytes>) -> bool;
 
-/// Answers for the service in its stead, once for each pause that is set: with 503 and this `Retry-After`.
+/// Answers in place of the service, once for each pause that is set: with 503 and this `Retry-After`.
 struct Proxy {
     inner: InProcess,
     /// The requests that it answers, and its answers.
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// A worker, and what its handler gets.
+    /// A worker, and the messages that its handler receives.
     fn worker(&self, fails: bool) -> (WorkerHandle, tokio::sync::mpsc::UnboundedReceiver<()>) {
         let (seen, handled) = tokio::sync::mpsc::unbounded_channel();
         let handler = handler_fn(move |_| {

@@ -71,7 +71,7 @@ impl Three {
     }
 }
 
-/// Runs a runtime, and ends it when `until` is over.
+/// Runs a runtime, and ends it when `until` completes.
 async fn run_until(runtime: Runtime, until: impl Future<Output = ()>) -> RuntimeReport {
     let (stop, stopped) = oneshot::channel::<()>();
     let watch = async {
@@ -198,7 +198,7 @@ async fn producers_are_closed_after_workers_and_tasks() {
     assert_eq!(audit.waiting::<String>().await, ["by the handler", "by the task"]);
 }
 
-/// A worker of a queue that is not there beside one that works.
+/// A worker of a missing queue, next to one that works.
 async fn one_fails(policy: OnWorkerFailure) -> (RuntimeReport, Duration) {
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders"), "workers").await;

@@ -66,7 +66,7 @@ async fn days_pass_in_milliseconds() {
     assert!(other.counts().await.is_idle(), "72 hours after it was due it is gone");
 }
 
-/// The same seed gives the same bad day, and nothing is lost in it.
+/// The same seed gives the same faults, and nothing is lost.
 #[tokio::test(start_paused = true)]
 async fn many_kinds_of_faults_lose_nothing() {
     let mut reports = Vec::new();
@@ -87,7 +87,7 @@ async fn many_kinds_of_faults_lose_nothing() {
     assert_eq!(reports[0], reports[1]);
 }
 
-/// A scripted lost answer to an acknowledgement: the worker calls its fate unknown, and the message was settled.
+/// A scripted lost answer to an acknowledgement: the worker reports its result as unknown, and the message was settled.
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_to_an_acknowledgement_loses_nothing() {
     let server = TestServer::start().await;
@@ -99,7 +99,7 @@ async fn a_lost_answer_to_an_acknowledgement_loses_nothing() {
     orders.assert_acknowledged(1).await;
 }
 
-/// Leases that expire under the worker bring messages again: handlers have to stand it.
+/// Messages are redelivered when their lease ends during the run; handlers have to cope with it.
 #[tokio::test(start_paused = true)]
 async fn messages_of_ended_leases_are_redelivered() {
     let server = TestServer::start().await;
@@ -130,7 +130,7 @@ async fn a_group_that_stays_busy_is_reported() {
     orders.until_idle(SECOND * 60).await;
 }
 
-/// Settings of one's own: quotas here, faults from the first request on.
+/// Other settings: quotas, and faults from the first request on.
 #[tokio::test(start_paused = true)]
 async fn a_test_server_can_have_other_settings() {
     let quotas = Quotas { queues: 1, ..Quotas::default() };
@@ -167,7 +167,7 @@ async fn rejected_messages_become_dead_letters() {
     assert_eq!(dead[0].dead_letter.as_ref(), Some(info));
 }
 
-/// What became of each message can be asserted, and a failed assertion shows what the handlers were called with.
+/// The result of each message can be asserted, and a failed assertion shows the calls of the handlers.
 #[tokio::test(start_paused = true)]
 async fn assertions_show_the_history() {
     let server = TestServer::start().await;

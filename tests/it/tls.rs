@@ -113,7 +113,7 @@ async fn http_1_1_is_negotiated_and_the_catalogue_names_https() {
     assert!(answer.contains("\"href\":\"https://dms.localhost:9400/v3/\""), "{answer}");
 }
 
-/// A caller that says nothing, or speaks plain HTTP, holds no place for longer than a head may take.
+/// A caller that sends nothing, or plain HTTP, holds no connection for longer than a head may take.
 #[tokio::test(start_paused = true)]
 async fn a_missing_handshake_is_cut_off() {
     let pki = Pki::new();

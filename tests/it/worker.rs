@@ -158,7 +158,7 @@ async fn a_fifo_queue_is_handled_in_order() {
     assert_eq!(*world.seen.lock().unwrap(), (0..200).collect::<Vec<_>>());
 }
 
-/// The service's queue may be there later than the worker.
+/// The queue may be created after the worker starts.
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_does_not_exist_is_an_error_that_names_it() {
     let world = World::new(orders(), FailureCounting::Culprit).await;
@@ -208,7 +208,7 @@ async fn dead_letters_can_be_consumed_by_a_worker() {
     assert_eq!(world.counts().await, (49, 0, 0));
 }
 
-/// Labels: the worker sees those it asked for and no others.
+/// Labels: the worker receives matching messages only.
 #[tokio::test(start_paused = true)]
 async fn a_worker_with_labels_gets_matching_messages_only() {
     let world = World::new(orders(), FailureCounting::Culprit).await;
@@ -225,7 +225,7 @@ async fn a_worker_with_labels_gets_matching_messages_only() {
     assert!(world.runs().keys().all(|number| number % 2 == 1));
 }
 
-/// Lanes keep a key's order on a NORMAL queue, through failures too.
+/// Key queues keep the order of a key on a NORMAL queue, also after failures.
 #[tokio::test(start_paused = true)]
 async fn a_key_keeps_its_order_through_failures() {
     let world = World::new(NewQueue::new("orders"), FailureCounting::Culprit).await;

@@ -14,14 +14,14 @@ use super::{
     scenario::{Order, Weather},
 };
 
-/// What a stop takes beyond the grace period for the polls that are left.
+/// The time of a shutdown beyond the grace period for the remaining polls.
 const CUT_SHORT: Duration = Duration::from_secs(3);
 
 /// No poll takes longer.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
 
 impl Checker<'_> {
-    /// A message that is reported as failed has failed: where there are releases nobody has to call it so for another reason.
+    /// A message that is reported as failed has failed: with releases there is no other reason to report it.
     pub(super) fn blame(&mut self) {
         if !self.outcome.scenario.extensions {
             return;
@@ -40,7 +40,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether a run was a failure of its message's own by then: it answered so, or its time was over.
+    /// Whether a run had failed by then: its handler answered so, or its time was over.
     fn fails(&self, run: &Run, by: Duration) -> bool {
         match run.ended {
             Some((at, How::Ok)) if at <= by => false,
@@ -53,7 +53,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether a call that ended then has failed for all its messages: with the time of any of them, or with a panic.
+    /// Whether a call that ended then has failed for all its messages: by the timeout of one of them, or by a panic.
     fn call_failed(&self, run: &Run, at: Duration) -> bool {
         let shared = |other: &&Run| other.process == run.process && other.begun == run.begun;
         let ended = self.facts.runs.values().filter(shared).filter_map(|other| Some((other, other.ended?)));
@@ -71,7 +71,7 @@ impl Checker<'_> {
             .any(|timeout| by >= run.begun + timeout)
     }
 
-    /// What the server counts are failures that were reported, and leases that lapsed.
+    /// The server counts reported failures, and ended leases.
     pub(super) fn attempts(&mut self) {
         let facts = self.facts;
         for (number, batch) in &facts.batches {
@@ -130,7 +130,7 @@ impl Checker<'_> {
         at >= *stopping + grace && !(can_end && self.is_fine())
     }
 
-    /// Whether nothing goes wrong in this world but that workers stop.
+    /// Whether shutdowns of workers are the only events in this world.
     fn is_fine(&self) -> bool {
         let scenario = &self.outcome.scenario;
         let Weather { latency, .. } = scenario.weather;
@@ -139,7 +139,7 @@ impl Checker<'_> {
             && scenario.sleeps.is_empty()
     }
 
-    /// A rejected message is a dead letter at once, and nobody runs it again.
+    /// A rejected message is a dead letter at once, and is not run again.
     pub(super) fn rejects(&mut self) {
         let facts = self.facts;
         for (number, ack) in facts.acks.iter().filter(|_| self.outcome.scenario.rejects()) {
@@ -195,13 +195,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Those with a run that failed.
+    /// The messages with a failed run.
     fn guilty(&self) -> BTreeSet<u64> {
         let failed = self.facts.runs.values().filter(|run| self.fails(run, Duration::MAX));
         failed.map(|run| run.message).collect()
     }
 
-    /// How often others' failures may hit a message: once for each process where the service counts them, and where a lane turned it
+    /// How often failures of others may hit a message: once for each process if the service counts them, and if a key queue turned it
     /// away, which counts under either rule.
     fn hits(&self) -> usize {
         let scenario = &self.outcome.scenario;
@@ -212,7 +212,7 @@ impl Checker<'_> {
         }
     }
 
-    /// How many attempts each message lost though nobody failed it: to leases that lapsed, whose acknowledgement never arrived, and to a
+    /// How many attempts each message lost without a failure: to ended leases whose acknowledgement never arrived, and to a
     /// service that knows no releases.
     fn spent_innocently(&self) -> BTreeMap<u64, usize> {
         let mut spent = BTreeMap::new();

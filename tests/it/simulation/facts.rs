@@ -1,4 +1,4 @@
-//! The history put in order: each batch with its acknowledgements, each handler's run with its end.
+//! The history by subject: each batch with its acknowledgements, each handler's run with its end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,9 +14,9 @@ pub(super) struct Facts {
     pub(super) runs: BTreeMap<usize, Run>,
     pub(super) acks: BTreeMap<usize, Ack>,
     pub(super) sends: Vec<(Vec<u64>, SendOutcome)>,
-    /// When everybody slept, and woke up.
+    /// When the machine slept, and woke up.
     pub(super) sleeps: Vec<(Duration, Duration)>,
-    /// When a process was first on its way out, and how.
+    /// When a process first began to end, and how.
     pub(super) ends: BTreeMap<Process, (Duration, LifeEvent)>,
     /// When a process had ended.
     pub(super) gone: BTreeMap<Process, Duration>,
@@ -40,12 +40,12 @@ pub(super) struct Batch {
     pub(super) abandoned: Option<Duration>,
     /// Its acknowledgements in the order of their sending.
     pub(super) acks: Vec<usize>,
-    /// When the server settled it, and how many of it.
+    /// When the server settled it, and how many messages of it.
     pub(super) settled: Option<(Duration, usize)>,
-    /// The acknowledgement that settled it, and how often one did.
+    /// The acknowledgement that settled it, and the number of acknowledgements that did.
     pub(super) settled_by: Option<usize>,
     pub(super) settlements: usize,
-    /// Those of the settled ones that became dead letters at once, by position.
+    /// The positions of settled messages that became dead letters at once.
     pub(super) rejected: BTreeSet<usize>,
 }
 
@@ -179,7 +179,7 @@ impl Facts {
             .unwrap_or(due)
     }
 
-    /// Whether everybody slept at some time within a stretch.
+    /// Whether the machine slept at some time within an interval.
     pub(super) fn slept_within(&self, stretch: std::ops::RangeInclusive<Duration>) -> bool {
         self.sleeps.iter().any(|(begin, end)| begin <= stretch.end() && end >= stretch.start())
     }
@@ -213,7 +213,7 @@ impl Facts {
         self.ends.get(&process).is_some_and(|(at, _)| *at <= by)
     }
 
-    /// Whether nothing left a process any more by then: it was killed, or its future was dropped.
+    /// Whether a process was silent by then: it was killed, or its future was dropped.
     pub(super) fn was_cut_off(&self, process: Process) -> bool {
         matches!(self.ends.get(&process), Some((_, LifeEvent::Killed | LifeEvent::Dropped)))
     }

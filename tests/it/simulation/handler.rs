@@ -18,7 +18,7 @@ use super::{
     scenario::{Failure, Fate, Plan},
 };
 
-/// What handlers are to do.
+/// The plans of the handlers.
 pub(super) struct Script {
     plans: Vec<Plan>,
     history: Arc<History>,
@@ -34,7 +34,7 @@ struct Run {
     how: How,
 }
 
-/// A run that has come to its answer.
+/// A run that has its result.
 struct Performed {
     run: Run,
     answer: Result<(), HandlerError>,
@@ -104,7 +104,7 @@ impl Script {
         pending().await
     }
 
-    /// Runs a message to its answer; that it has ended is not written down yet, unless it is a panic.
+    /// Runs a message to its answer; its end is not recorded yet, unless it is a panic.
     async fn perform(&self, mut run: Run) -> Performed {
         let answer = match self.work(run.message).await {
             None => Ok(()),
@@ -119,7 +119,7 @@ impl Script {
         Performed { run, answer }
     }
 
-    /// Does the work, and says how it fails, if it does.
+    /// Does the work, and returns its failure, if any.
     async fn work(&self, message: u64) -> Option<Failure> {
         let plan = self.plans[usize::try_from(message).unwrap()];
         let failure = match plan.fate {

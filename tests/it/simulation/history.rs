@@ -1,4 +1,4 @@
-//! What happened in a run, in order and with times: written by the network and the handlers, read by the checker and by people.
+//! The events of a run, in order and with times: recorded by the network and the handlers, read by the checker and by people.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ pub(super) struct History {
 pub(super) enum Entry {
     /// A producer sent these messages.
     Sent { messages: Vec<u64>, outcome: SendOutcome },
-    /// A process begins, ends, or is on its way to its end.
+    /// A process begins, ends, or begins to end.
     Life { process: Process, event: LifeEvent },
     /// The server leased a batch to a process, for as long as was asked.
     Served { batch: usize, process: Process, items: Vec<Item>, lease: Duration },
@@ -49,7 +49,7 @@ pub(super) enum Entry {
     AckSent { ack: usize, process: Process, lines: Vec<Line> },
     /// The server's answer to it.
     AckJudged { ack: usize, answer: Answer },
-    /// What the process heard of it.
+    /// The answer that the process received.
     AckHeard { ack: usize, answer: Answer },
     /// The server restarts: it is away, and its leases are gone.
     ServerDown,
@@ -104,19 +104,19 @@ pub(super) enum How {
 /// One line of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Which message of which batch; `None` for a token that was never given out.
+    /// Which message of which batch; `None` for a receipt that was never issued.
     pub(super) place: Option<(usize, usize)>,
     pub(super) says: Says,
 }
 
-/// What a line says of its message.
+/// The verdict of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Says {
     Success,
     /// It becomes a dead letter at once: it is settled, and later messages may be too.
     Reject,
     Fail,
-    /// It is handed back, and nobody failed.
+    /// It is handed back, and no failure is counted.
     Release,
 }
 

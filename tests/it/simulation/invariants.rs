@@ -37,17 +37,17 @@ pub(super) enum Rule {
     NothingInvented,
     /// An acknowledgement names a prefix of one batch, in order, with the failure last.
     Prefix,
-    /// A batch is acknowledged once; only an answer that did not come or did not work is followed by another try, of the same.
+    /// A batch is acknowledged once; only a missing or failed answer is followed by a retry, of the same acknowledgement.
     Once,
     /// A handler is notified, and stopped, in time for the acknowledgement.
     Deadline,
     /// A FIFO queue is handled one by one and settled in order.
     Order,
-    /// No more handlers at a time than were asked for, and nothing waits while its lease runs.
+    /// No more concurrent handlers than configured, and no message waits while its lease runs.
     Room,
     /// Work that was finished is not done again by the same process.
     Memory,
-    /// Nobody becomes a dead letter for another's failure.
+    /// No message becomes a dead letter because of another one's failure.
     NoCollateral,
     /// A message reported as failed has failed, and is counted once: no shutdown, pause or release costs an attempt.
     Blame,
@@ -55,9 +55,9 @@ pub(super) enum Rule {
     Waited,
     /// A rejected message is a dead letter at once, and is not run again.
     Rejects,
-    /// A service hears nothing of extensions that it does not have.
+    /// A service receives no extensions that it does not have.
     Announced,
-    /// In the end everything is settled, and everybody stops when asked.
+    /// In the end everything is settled, and every worker stops when asked.
     Quiet,
 }
 
@@ -247,7 +247,7 @@ impl Checker<'_> {
         most.map_or(0, |most| i32::try_from(most).unwrap())
     }
 
-    /// What arrived begins at once, unless it was handled before, or an order or batches were asked for.
+    /// Received messages start at once, unless they were handled before, or an order or batches are configured.
     fn nothing_waits(&mut self) {
         let waits = |worker: &WorkerPlan| worker.ordering != Order::None || worker.batching.is_some();
         if self.outcome.scenario.fifo || self.outcome.scenario.workers.iter().any(waits) {

@@ -57,7 +57,7 @@ fn the_invariants_hold_whatever_goes_wrong() {
     }
 }
 
-/// Plays seeds on all cores, until a few have failed: their complaints.
+/// Plays seeds on all cores, until a few have failed; returns their violations.
 fn search(seeds: Range<u64>) -> BTreeMap<u64, String> {
     let next = AtomicU64::new(seeds.start);
     let failures = Mutex::new(BTreeMap::new());
@@ -87,7 +87,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}: a whole number is needed")))
 }
 
-/// What broke, the history of the messages concerned, and how to see it again.
+/// The violations, the history of the messages concerned, and how to replay it.
 fn complaint(outcome: &HandlerOutcome, found: &[Violation]) -> String {
     let mut text = String::new();
     for Violation { rule, text: what, messages } in found {
@@ -118,7 +118,7 @@ fn tell(outcome: &HandlerOutcome, about: Option<&[u64]>) -> String {
     text
 }
 
-/// A seed means one history: what fails can be played again.
+/// A seed gives one history, so failures can be replayed.
 #[test]
 fn a_seed_gives_the_same_history_each_time() {
     for seed in 0..10 {
@@ -127,7 +127,7 @@ fn a_seed_gives_the_same_history_each_time() {
     }
 }
 
-/// Each mistake is found, in one of a few worlds, as the breach of the rule that it breaks.
+/// Each mistake is found, in one of a few worlds, as a violation of the rule that it breaks.
 #[track_caller]
 fn is_found(sabotage: Sabotage, rule: Rule) {
     let found = (0..100).find(|seed| {

@@ -25,12 +25,12 @@ use super::{
     scenario::Weather,
 };
 
-/// How long a request may be on its way that is late: longer than any lease.
+/// How long a late request may be in transit: longer than any lease.
 const LATE: Duration = Duration::from_secs(60);
 
 type Answered = Result<Response<Bytes>, TransportError>;
 
-/// What all lines share.
+/// The state that all connections share.
 pub(super) struct Network {
     server: InProcess,
     history: Arc<History>,
@@ -64,7 +64,7 @@ enum Trouble {
     Throttled,
     /// It arrives twice.
     Doubled,
-    /// It arrives when nobody waits for it any more.
+    /// It arrives after its sender has given up.
     Late,
 }
 
@@ -101,7 +101,7 @@ impl Network {
         })
     }
 
-    /// From now on only the usual latency is left.
+    /// From now on there is only the usual latency.
     pub(super) fn calm(&self) {
         self.calm.store(true, Relaxed);
     }
@@ -115,7 +115,7 @@ impl Network {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fate of a request; `fails`: it is an acknowledgement that says that a message failed.
+    /// The fault of a request; `fails`: it is an acknowledgement that reports a failed message.
     fn fate(&self, kind: Kind, fails: bool) -> Fate {
         let rng = &mut self.lock().rng;
         let mut delay = |most: Duration| most.mul_f64(rng.f64());
@@ -296,7 +296,7 @@ impl Network {
 #[derive(Clone, Copy, Debug)]
 struct Batch(usize);
 
-/// An answer with a batch on its way: notes how that ends.
+/// An answer with a batch in transit: records how that ends.
 struct UnderWay {
     history: Arc<History>,
     batch: usize,
@@ -396,9 +396,9 @@ pub(super) struct Wire {
     pub(super) network: Arc<Network>,
     /// `None` for producers and for the test itself.
     pub(super) process: Option<Process>,
-    /// The process was killed: nothing leaves it, nothing reaches it.
+    /// The process was killed: it sends and receives nothing.
     pub(super) dead: CancellationToken,
-    /// What the wire does wrong on purpose.
+    /// The deliberate mistake of the wire.
     pub(super) sabotage: Option<Sabotage>,
 }
 

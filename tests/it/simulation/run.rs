@@ -1,4 +1,4 @@
-//! Plays a scenario under the paused clock, and gives its history and where the messages ended up.
+//! Plays a scenario under the paused clock, and returns its history and the final state of the messages.
 
 use std::{
     convert::Infallible,
@@ -36,14 +36,14 @@ use super::{
     scenario::{End, HoldKind, Life, Order, Scenario, WorkerPlan},
 };
 
-/// How long it may take until all is quiet once nothing goes wrong any more.
+/// How long it may take until all is settled after the last fault.
 const QUIET: Duration = Duration::from_secs(2 * 3600);
 /// How long the workers may take to stop: the longest grace period, the flush, and a margin.
 const STOP: Duration = Duration::from_secs(35);
-/// How often is looked whether all is quiet.
+/// How often to check whether all is settled.
 const GLANCE: Duration = Duration::from_secs(5);
 
-/// What a run left behind.
+/// The result of a run.
 #[derive(Debug)]
 pub(super) struct HandlerOutcome {
     pub(super) scenario: Scenario,
@@ -51,7 +51,7 @@ pub(super) struct HandlerOutcome {
     /// The messages that are not settled, and the dead letters.
     pub(super) waiting: Vec<u64>,
     pub(super) dead: Vec<u64>,
-    /// What the server counts as acknowledged.
+    /// The number of messages that the server counts as acknowledged.
     pub(super) consumed: u64,
     /// Whether the last workers stopped in time.
     pub(super) stopped: bool,

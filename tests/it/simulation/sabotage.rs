@@ -1,4 +1,4 @@
-//! Wires that break one invariant each on purpose: what a worker or a server with that mistake would put on the wire.
+//! Wires that each break one invariant on purpose, as a worker or a server with that mistake would.
 
 use std::sync::{
     Arc,
@@ -23,13 +23,13 @@ pub(super) enum Sabotage {
     FirstLineMissing,
     /// The acknowledgement is in reverse order.
     Reversed,
-    /// The acknowledgement goes out twice though it was answered.
+    /// The acknowledgement is sent twice although it was answered.
     AckTwice,
     /// The server leases for half of what the worker asked for.
     ShortLease,
     /// A send is answered without being done.
     SendSwallowed,
-    /// The first two messages of a batch change places.
+    /// The first two messages of a batch are swapped.
     Swapped,
     /// A redelivered message cannot be identified: each delivery reports another time of entry.
     Restamped,

@@ -1,4 +1,4 @@
-//! What happens in one run, drawn from its seed: the queue, the messages, the workers' lives and the weather.
+//! The events of one run, drawn from its seed: the queue, the messages, the workers' lives and the faults.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -29,7 +29,7 @@ pub(super) struct Scenario {
     pub(super) restarts: Vec<(Duration, Duration)>,
     /// When everything sleeps, and for how long.
     pub(super) sleeps: Vec<(Duration, Duration)>,
-    /// From then on nothing goes wrong any more.
+    /// From then on there are no faults.
     pub(super) calm_at: Duration,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct WorkerPlan {
     pub(super) pollers: Option<usize>,
     pub(super) timeout: Option<Duration>,
     pub(super) ordering: Order,
-    /// Several messages share a call; in no order of all messages.
+    /// Several messages share a call; not with a total order.
     pub(super) batching: Option<Batching>,
     pub(super) grace: Duration,
     pub(super) lives: Vec<Life>,
@@ -87,7 +87,7 @@ pub(super) struct Hold {
     pub(super) kind: HoldKind,
 }
 
-/// What an operator, or an application that is down, does to a worker.
+/// What an operator, or an application that is down, causes in a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HoldKind {
     Pause,
@@ -142,7 +142,7 @@ pub(super) struct Weather {
     pub(super) slow: f64,
     /// The longest delay of a slow request, each way.
     pub(super) slowness: Duration,
-    /// The longest delay of any other one, each way, in the finest weather too.
+    /// The longest delay of any other one, each way, also without faults.
     pub(super) latency: Duration,
 }
 
@@ -196,7 +196,7 @@ impl Scenario {
         scenario
     }
 
-    /// Stops, times in which nothing is fetched, and what goes wrong with them.
+    /// Shutdowns, pauses of fetching, and their faults.
     fn draw_stops(&mut self, rng: &mut Rng) {
         self.extensions = rng.u8(..4) > 0;
         if rng.u8(..4) == 0 {
@@ -217,7 +217,7 @@ impl Scenario {
         }
     }
 
-    /// Nothing goes wrong but that workers are asked to stop, often: then nothing is lost, and no attempt is spent.
+    /// Workers are often asked to stop, and there are no other faults: then nothing is lost, and no attempt is used.
     fn only_stops(&mut self, rng: &mut Rng) {
         self.weather = Weather { latency: millis(rng, 0..=200), ..Weather::default() };
         self.restarts.clear();
@@ -359,7 +359,7 @@ fn draw_restarts(rng: &mut Rng, calm_at: Duration) -> Vec<(Duration, Duration)> 
     (0..rng.usize(1..=2)).map(|_| (calm_at.mul_f64(rng.f64()), millis(rng, 0..=8_000))).collect()
 }
 
-/// Some in a row, all of them over before it is calm.
+/// Several in a row, all of them over before the faults end.
 fn draw_holds(rng: &mut Rng, calm_at: Duration) -> Vec<Hold> {
     let (mut holds, mut at) = (Vec::new(), Duration::ZERO);
     for _ in 0..rng.usize(1..=3) {

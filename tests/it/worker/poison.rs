@@ -1,4 +1,4 @@
-//! What a few messages that always fail cost the others: nothing with several replicas, and little throughput.
+//! The cost of a few poison messages: none for other messages with several replicas, and little throughput.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -63,7 +63,7 @@ async fn replicas_spare_the_neighbours_of_poison_in_a_fifo_queue() {
     replicas_spare_the_neighbours(NewQueue::new("orders").mode(QueueMode::Fifo)).await;
 }
 
-/// Republished messages fail nobody: with a single allowed failure no neighbour becomes a dead letter, and the poison is parked.
+/// Republished messages affect no others: with a single allowed failure no neighbour becomes a dead letter, and the poison is parked.
 #[tokio::test(start_paused = true)]
 async fn republished_poison_affects_no_neighbour_with_any_max_consume_count() {
     let world = World::new(NewQueue::new("orders").dead_letters_after(1), FailureCounting::Batch).await;

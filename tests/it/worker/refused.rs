@@ -1,4 +1,4 @@
-//! A key or a user that is refused while a worker runs: waited out, and tried again by one request at a time.
+//! A key or a user that is refused while a worker runs: the worker waits, and one request at a time tries it again.
 
 use std::{
     sync::{Arc, Mutex},
@@ -24,12 +24,12 @@ const EXPIRED: &str = r#"{"error_code":"APIGW.0301","error_msg":"calc ak sk sign
 const WRONG: &str = r#"{"error_code":"APIGW.0301","error_msg":"verify aksk signature fail"}"#;
 const FORBIDDEN: &str = r#"{"error_code":"DMS.00403002","error_msg":"No permission."}"#;
 
-/// A service whose door can be shut.
+/// A service that can refuse all requests.
 #[derive(Clone, Debug)]
 struct Door {
     service: InProcess,
     shut: Arc<Mutex<Option<(u16, &'static str)>>>,
-    /// When requests came while it was shut.
+    /// When requests arrived while it refused them.
     knocks: Arc<Mutex<Vec<Instant>>>,
 }
 

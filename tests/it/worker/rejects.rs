@@ -1,4 +1,4 @@
-//! Messages that are given up, under every policy, on every kind of queue, with and without the server's extensions: each is run as often
+//! Rejected messages, under every policy, on every kind of queue, with and without the server's extensions: each is run as often
 //! as its policy says, and where nothing takes it away it is redelivered at growing intervals, with a warning.
 
 use dms_worker::worker::{OnFailure, OnReject, OnUndecodable, Republish};
@@ -28,9 +28,9 @@ enum Wrong {
 enum End {
     /// It is copied or dropped, and acknowledged.
     Acknowledged,
-    /// It is given up: a dead letter at once, where that can be said.
+    /// It is rejected: a dead letter at once, if the service has the extension.
     GivenUp,
-    /// It fails as any other, though nothing can be made of it.
+    /// It fails like any other message, although it cannot succeed.
     Fails,
 }
 

@@ -16,7 +16,7 @@ use super::*;
 /// The bytes in place of message 7: neither UTF-8 nor JSON.
 const TORN: &[u8] = b"{\"body\":,\"who\":\"\xff\"";
 
-/// A way to the service on which the message 7 is torn, and on which a portal answers until some time with its page.
+/// A connection to the service that corrupts message 7, and on which a portal answers with its page until some time.
 #[derive(Debug)]
 struct Torn {
     service: InProcess,
@@ -53,7 +53,7 @@ async fn torn_world(queue: NewQueue, portal: Duration) -> World {
     world
 }
 
-/// The queue goes on around the message, in its order, and the message becomes a dead letter as every rejected one does.
+/// The queue continues in its order, and the message becomes a dead letter like every rejected one.
 async fn only_the_torn_message_fails(queue: NewQueue) {
     let world = torn_world(queue, Duration::ZERO).await;
     world.send(0..20).await;

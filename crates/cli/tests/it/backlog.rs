@@ -1,4 +1,4 @@
-//! What a long backlog costs: how soon the real server has opened it, how much memory it takes, and how long a consume from it is.
+//! The cost of a long backlog: how soon the real server has opened it, how much memory it takes, and how long a consume from it is.
 //!
 //! With messages of 200 bytes it is a measurement of minutes, so it runs only when asked for; that nothing is read or kept in proportion
 //! to the backlog is held by a test beside the broker. With large messages a short backlog tells: they need more memory than the

@@ -1,4 +1,4 @@
-//! Browsers on the same machine: no listener without credentials serves web pages, whichever name they call it by.
+//! Browsers on the same machine: no listener without credentials serves web pages, under any host name.
 
 use std::net::SocketAddr;
 

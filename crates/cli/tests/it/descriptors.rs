@@ -1,4 +1,4 @@
-//! File descriptors of the real server: strangers who hold connections leave enough for the store and for the operators.
+//! File descriptors of the real server: connections of strangers leave enough for the store and the admin addresses.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

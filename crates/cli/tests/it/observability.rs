@@ -1,4 +1,4 @@
-//! The pages of `docs` and for contributors say what the code has: events, metrics, reasons, tests and paths.
+//! The pages of `docs` and for contributors match the code: events, metrics, reasons, tests and paths.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

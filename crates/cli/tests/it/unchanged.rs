@@ -1,7 +1,7 @@
-//! Messages leave as they came, byte for byte: whatever the server accepts passes unchanged through stores, client, every delivery,
+//! Messages are unchanged, byte for byte: everything that the server accepts passes unchanged through stores, client, every delivery,
 //! publishers, copies, dumps and `send`.
 //!
-//! The messages are generated the same in each run. `DMS_UNCHANGED_CASES` sets how many there are.
+//! The generated messages are the same in each run. `DMS_UNCHANGED_CASES` sets how many there are.
 
 use std::{
     collections::BTreeMap,

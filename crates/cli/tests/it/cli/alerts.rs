@@ -1,4 +1,4 @@
-//! The alert rules speak of metrics that exist, and each says what to do. `promtool` tests in `.ci/run` when they fire.
+//! The alert rules name existing metrics, and each says what to do. `promtool` tests in `.ci/run` when they fire.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The dashboard shows metrics that exist, with labels that they have.
+//! The dashboard shows existing metrics with their labels.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The files under `deploy/`: they parse, and the configurations in them are right.
+//! The files under `deploy/`: they parse, and their configurations are valid.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! `dlq`: looking at dead letters, sending them again, throwing them away.
+//! `dlq`: showing, redriving and discarding dead letters.
 
 use dms_worker::{
     Client,

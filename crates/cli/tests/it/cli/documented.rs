@@ -1,4 +1,4 @@
-//! What an operator looks up in the documents is what the program has: addresses' paths, exit codes, signals.
+//! The documents for operators match the program: paths of the admin addresses, exit codes, metrics.
 
 use std::collections::BTreeSet;
 

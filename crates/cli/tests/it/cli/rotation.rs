@@ -1,4 +1,4 @@
-//! Keys that are changed while the server runs: by SIGHUP, and by a new content of a secret's file.
+//! Keys that change while the server runs: by SIGHUP, and by a changed secret file.
 
 use super::{Program, Running};
 

@@ -1,4 +1,4 @@
-//! Nothing that is secret comes out again: not in logs, errors, `config show`, answers of the admin endpoint, or `Debug`.
+//! Secrets are never shown: not in logs, errors, `config show`, answers of the admin endpoint, or `Debug`.
 
 use std::{
     fmt::Debug,

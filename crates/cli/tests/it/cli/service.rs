@@ -1,4 +1,4 @@
-//! Commands that stay: `serve`, `run`, and the tour.
+//! Long-running commands: `serve`, `run`, and the tour.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! The ends of a process that works: in order, too late, and at once.
+//! How a busy process ends: in order, after the grace period, and at once.
 
 use std::{
     io::{Read, Write},

@@ -1,4 +1,4 @@
-//! What the program prints, word for word: help, errors, and a configuration with all its mistakes, against the files of `snapshots/`.
+//! The output of the program, word for word: help, errors, and a configuration with all its mistakes, against the files of `snapshots/`.
 //!
 //! `DMS_UPDATE_SNAPSHOTS=1 cargo test --test it snapshots` writes them again; review the change in the diff.
 

@@ -1,4 +1,4 @@
-//! What a person or a program sees: width, colours, JSON from every command, completions.
+//! Output for people and for programs: width, colours, JSON from every command, completions.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! HTTPS through the binary: what listens, what asks, and the renewal on SIGHUP.
+//! HTTPS through the binary: listeners, clients, and the renewal on SIGHUP.
 
 use super::Program;
 use crate::pki::Pki;

@@ -1,4 +1,4 @@
-//! Traces of a sidecar, as a collector gets them.
+//! Traces of a sidecar, as a collector receives them.
 
 use axum::{Router, body::Bytes, extract::State, routing::post};
 use http::{HeaderMap, StatusCode};

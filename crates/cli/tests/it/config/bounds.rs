@@ -1,4 +1,4 @@
-//! Each key set alone, at its least and at its most: it is accepted, or refused with a text that names key, value and limit. No
+//! Each key set alone, at its minimum and maximum: it is accepted, or refused with a text that names key, value and limit. No
 //! default of another key makes it invalid.
 
 use dms_worker_cli::{

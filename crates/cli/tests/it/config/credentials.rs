@@ -1,4 +1,4 @@
-//! Credentials with nothing in them are refused, of every kind and wherever they stand.
+//! Empty credentials of every kind are refused everywhere.
 
 use std::collections::BTreeSet;
 

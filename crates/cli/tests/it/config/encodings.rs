@@ -1,4 +1,4 @@
-//! Byte order marks and other encodings in every text file that a user hands in.
+//! Byte order marks and other encodings in every text file that a user provides.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Which layer wins, and how a value is written.
+//! Which layer takes precedence, and how values are written.
 
 use std::time::Duration;
 

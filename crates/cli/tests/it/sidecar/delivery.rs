@@ -1,4 +1,4 @@
-//! What an application gets over HTTP, and what its answers mean (the table of the README's sidecar chapter).
+//! The requests that an application receives, and the meaning of its answers (the table of the README's sidecar chapter).
 
 use dms_worker::message::Message;
 use hmac::{Hmac, KeyInit, Mac};

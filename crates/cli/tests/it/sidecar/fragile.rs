@@ -1,4 +1,4 @@
-//! An application whose connection one message breaks: that message fails, and no other.
+//! A message that breaks the connection of the application: only that message fails.
 
 use std::{
     collections::BTreeMap,

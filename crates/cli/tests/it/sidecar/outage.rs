@@ -1,4 +1,4 @@
-//! An application that goes away and comes back, and a process that ends in the middle.
+//! An application that goes down and comes back, and a sidecar that shuts down meanwhile.
 
 use dms_worker::message::Message;
 use serde_json::json;

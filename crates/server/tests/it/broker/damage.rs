@@ -1,4 +1,4 @@
-//! Messages that changed on the disk: they are set aside, and everything else goes on.
+//! Messages that changed on disk are set aside, and everything else continues.
 
 use std::time::Duration;
 

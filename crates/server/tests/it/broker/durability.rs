@@ -1,4 +1,4 @@
-//! What survives a crash or a restart, and what a directory that is not right is refused for.
+//! What survives a crash or a restart, and which directories are refused.
 
 use std::time::Duration;
 

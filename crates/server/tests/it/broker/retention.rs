@@ -1,4 +1,4 @@
-//! How long a queue keeps messages: set for it alone, and messages that go once every group has settled them.
+//! Retention of single queues, and messages that are deleted once every group has settled them.
 
 use std::{path::Path, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A broker with one queue and its groups, and short words for what tests do to it.
+//! A broker with one queue and its groups, and short names for the operations of tests.
 
 use std::{
     path::PathBuf,

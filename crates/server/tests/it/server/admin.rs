@@ -1,4 +1,4 @@
-//! The admin address: health, metrics, and a look that leases nothing.
+//! The admin address: health, metrics, and a view that leases nothing.
 
 use std::time::Duration;
 

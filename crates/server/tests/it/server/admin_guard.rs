@@ -1,4 +1,4 @@
-//! The admin address where others can reach it: a token, a certificate, and probes that need neither.
+//! An admin address that other machines can reach: a token, a certificate, and probes that need neither.
 
 use dms_server::{Server, ServerConfig, ServerError, TlsFiles};
 use reqwest::{Certificate, Client, Method, Response};

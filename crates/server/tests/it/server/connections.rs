@@ -1,4 +1,4 @@
-//! Sockets: deadlines, limits, refusals at start, the order of a stop.
+//! Sockets: deadlines, limits, refusals at the start, the order of a shutdown.
 
 use std::{sync::Arc, time::Duration};
 

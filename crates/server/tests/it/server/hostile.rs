@@ -1,4 +1,4 @@
-//! Hostile input: whatever comes in, the answer is one of the documented ones, never a panic and never a 500.
+//! Hostile input: every answer is one of the documented ones, never a panic and never a 500.
 
 use axum::body::Body;
 use http::{HeaderValue, Request};

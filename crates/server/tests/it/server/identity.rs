@@ -1,4 +1,4 @@
-//! The identity service: what keystoneauth, openstacksdk and the vendor's SDK ask of it (API reference 3.1, 3.2).
+//! The identity service: the requests of keystoneauth, openstacksdk and the vendor's SDK (API reference 3.1, 3.2).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The model: every message with its standing in every group, nothing clever.
+//! The model: every message with its state in every group, as simple as possible.
 
 use std::time::Duration;
 
