@@ -127,8 +127,9 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
         Err(BrokerError::NotDamaged)
     }
 
-    /// Deletes all messages of a queue, including delayed ones. With a group, settles the backlog of that group only. Open leases of
-    /// purged messages end, and their acknowledgements are refused. Dead letters stay.
+    /// Deletes all messages of a queue, including delayed ones. With a group, settles the backlog of that group only. Messages
+    /// that are leased meanwhile are settled whatever their acknowledgement says, and do not block a FIFO group any more. Dead
+    /// letters stay.
     async fn purge(
         &self,
         _project: &ProjectId,

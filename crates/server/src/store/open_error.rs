@@ -14,6 +14,23 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no data directory.
+    #[error("{dir} is no data directory of dms-worker: it {found}")]
+    Absent {
+        /// The directory.
+        dir: PathBuf,
+        /// What it is instead, as the end of a sentence.
+        found: &'static str,
+    },
+    /// The directory is no finished backup.
+    #[error(
+        "{dir} is no finished backup: it has no backup.json. The file is written last, and a server that opens the backup removes \
+         it; `dms-worker data check` looks at such a directory"
+    )]
+    NoBackup {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Another process has it open.
     #[error(
         "the data directory {dir} is in use by another process{}; stop that first, or choose another directory",

@@ -164,7 +164,34 @@ fn a_backup_is_verified() {
     std::fs::write(&log, whole).unwrap();
     program.run(&["data", "verify", "copy"]).ok();
     std::fs::remove_file(program.dir().join("copy/backup.json")).unwrap();
-    assert!(program.run(&["data", "verify", "copy"]).failed(1).contains("no copy that was finished"));
+    assert!(program.run(&["data", "verify", "copy"]).failed(1).contains("copy is no finished backup"));
+}
+
+/// A name that was mistyped makes no directory, and says what is there.
+#[test]
+fn what_is_no_data_directory_is_called_that() {
+    let program = Program::new();
+    std::fs::create_dir(program.dir().join("empty")).unwrap();
+    std::fs::create_dir_all(program.dir().join("other/files")).unwrap();
+    std::fs::write(program.dir().join("file"), "").unwrap();
+    for command in [&["check"][..], &["verify"], &["repair", "--skip-commits"], &["backup"], &["rebuild-index"]] {
+        for (directory, found) in [
+            ("missing", "it does not exist"),
+            ("empty", "it is empty"),
+            ("other", "it has neither dms.lock nor dms.db"),
+            ("file", "it is a file"),
+        ] {
+            let mut arguments = vec!["data", command[0], directory];
+            arguments.extend(&command[1..]);
+            if command[0] == "backup" {
+                arguments.push("copy");
+            }
+            let said = program.run(&arguments).failed(1);
+            let expected = format!("{directory} is no data directory of dms-worker: {found}");
+            assert!(said.contains(&expected), "{arguments:?}: {said}");
+        }
+    }
+    assert!(!program.dir().join("missing").exists() && !program.dir().join("copy").exists());
 }
 
 /// A damaged message is found without changing the directory, reported by the server, and skipped on request.

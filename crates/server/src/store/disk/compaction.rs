@@ -129,10 +129,10 @@ fn items_at(frames: &mut FrameReader<'_>) -> io::Result<(Vec<u8>, bool)> {
     if frames.is_unwritten(begin)? {
         return Ok((Vec::new(), false));
     }
-    let mut bytes = frames.until_next_frame(begin)?;
+    let next = frames.next_whole(begin)?;
+    let mut bytes = frames.bytes_until(begin, next)?;
     frames.offset = begin + bytes.len() as u64;
-    let more = frames.next_whole(begin)?.is_some();
-    Ok((bytes.split_off(bytes.len().min(FRAME_HEADER)), more))
+    Ok((bytes.split_off(bytes.len().min(FRAME_HEADER)), next.is_some()))
 }
 
 /// The runs in a frame that begins at a place, as far as they can be told.

@@ -1,6 +1,6 @@
 //! What nobody waits for: the index takes in what the log has, what was deleted is swept, files of the log are made and go.
 
-use std::sync::atomic::Ordering;
+use std::{io, sync::atomic::Ordering};
 
 use crate::store::{
     Record, StoreError,
@@ -35,16 +35,19 @@ impl DiskStore {
         made.map(|()| false)
     }
 
-    /// Makes the files that are missing: those that are kept for a full disk, then the next one of the log.
+    /// Creates the files that are missing, and frees room for new messages where a full disk prevents that.
     fn make_files(&self) -> Result<(), StoreError> {
-        let made = self.reserve.make().and_then(|()| {
-            let needs_next_segment = locked(&self.log).as_ref().is_some_and(Log::needs_next_segment);
-            if needs_next_segment { self.next.make() } else { Ok(()) }
-        });
-        match made {
+        match self.make_missing_files() {
             Err(error) if is_full(error.kind()) => self.leave_sparse_file().and(Err(StoreError::new(error))),
             made => made.map_err(StoreError::new),
         }
+    }
+
+    /// Creates the files that are missing: first the reserve for a full disk, then the next segment of the log.
+    pub(crate) fn make_missing_files(&self) -> io::Result<()> {
+        self.reserve.make()?;
+        let needs_next = locked(&self.log).as_ref().is_some_and(Log::needs_next_segment);
+        if needs_next { self.next.make() } else { Ok(()) }
     }
 
     /// Whether a copy is being made, for which files of the log have to stay.

@@ -99,10 +99,12 @@ impl DiskStore {
     }
 
     fn open_with(dir: &Path, segment_bytes: u64) -> Result<(Self, Snapshot), OpenError> {
+        let mut step = 0;
         loop {
             match Self::open_once(dir, segment_bytes) {
-                Err(OpenError::Full { reason, .. }) if reserve::give_up(dir).unwrap_or(false) => {
-                    tracing::warn!(dir = %dir.display(), reason, "the disk is full: the data directory is opened with the room that was kept for that");
+                Err(OpenError::Full { reason, .. }) if reserve::give_up(dir, segment_bytes, step).unwrap_or(false) => {
+                    tracing::warn!(dir = %dir.display(), reason, "the disk is full: the data directory is opened with a part of the room that is reserved for that");
+                    step += 1;
                 }
                 opened => return opened,
             }
@@ -196,11 +198,14 @@ impl DiskStore {
         self.with_index_reserve(|| self.flush_once())
     }
 
-    /// Changes the index; where the disk has no room for that, once more in the room that is kept for it.
+    /// Changes the index. If the disk has no room for that, it tries again with more and more of the room that is reserved for the index.
     fn with_index_reserve<T>(&self, change: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match change() {
-            Err(error) if error.is_full() && self.reserve.give_to_index().unwrap_or(false) => change(),
-            changed => changed,
+        let mut step = 0;
+        loop {
+            match change() {
+                Err(error) if error.is_full() && self.reserve.give_to_index(step).unwrap_or(false) => step += 1,
+                changed => return changed,
+            }
         }
     }
 
@@ -292,14 +297,8 @@ impl Store for DiskStore {
 
     fn probe(&self) -> Result<(), StoreError> {
         let _held = self.hold()?;
-        let needs_next = {
-            let mut log = locked(&self.log);
-            let log = log.as_mut().ok_or_else(released)?;
-            log.wipe_failed().map_err(StoreError::new)?;
-            log.is_half_full()
-        };
-        let made = self.reserve.make().and_then(|()| if needs_next { self.next.make() } else { Ok(()) });
-        made.map_err(StoreError::new)
+        locked(&self.log).as_mut().ok_or_else(released)?.wipe_failed().map_err(StoreError::new)?;
+        self.make_missing_files().map_err(StoreError::new)
     }
 
     fn read_error(&self) -> Option<StoreError> {

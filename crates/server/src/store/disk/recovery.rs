@@ -105,7 +105,7 @@ fn make_first(directory: &LogDirectory, segment_bytes: u64) -> io::Result<()> {
     let Ok(file) = directory.open(1) else { return Ok(()) };
     match FrameReader::from(&file, directory.log, SEGMENT_HEADER)?.rest(1)? {
         Tail::Zeros => adopt_empty(directory, &file, 1),
-        Tail::Torn { .. } | Tail::FrameReader => Ok(()),
+        Tail::Torn { .. } | Tail::LaterFrames => Ok(()),
     }
 }
 
@@ -150,7 +150,7 @@ fn check_segments_made_ahead(directory: &LogDirectory, end: u64, segment_bytes: 
                 Tail::Torn { bytes } if frames.next()?.is_none() => {
                     log_dropped(directory, beginning_of(segment), bytes)
                 }
-                Tail::Torn { .. } | Tail::FrameReader => {
+                Tail::Torn { .. } | Tail::LaterFrames => {
                     let what = "it has commits that do not follow those before it";
                     return Err(named(&io::Error::new(ErrorKind::InvalidData, what)));
                 }
@@ -206,7 +206,7 @@ impl Replay {
             }
             let size = file.metadata().map_err(ReadError::Io)?.len();
             let rest = frames.rest(self.batch.number).map_err(ReadError::Io)?;
-            if rest == Tail::FrameReader || size < self.batch.end.offset {
+            if rest == Tail::LaterFrames || size < self.batch.end.offset {
                 return Err(self.damaged("frames are missing"));
             }
             // Before anything is wiped: a directory that is refused is left as it is.
@@ -237,7 +237,7 @@ impl Replay {
         if frames.begins_like(at.offset, number).map_err(ReadError::Io)? {
             return Ok(());
         }
-        Err(until_next_frame(&self.files, at, &format!("commit {number}, which was answered, cannot be read")))
+        Err(damaged_behind(&self.files, at, &format!("commit {number}, which was answered, cannot be read")))
     }
 
     /// Takes the frames that follow each other.
@@ -276,13 +276,11 @@ impl Replay {
     fn mend(&self, frames: &mut FrameReader<'_>) -> Result<Option<Vec<Change>>, IndexError> {
         let Position { segment, .. } = self.batch.end;
         let (number, at) = (self.batch.number, Position { segment, offset: frames.offset });
-        if !self.was_answered(number)
-            && frames.next_whole(at.offset).map_err(ReadError::Io)?.is_none()
-            && !self.goes_on_behind(number)?
-        {
+        let next = frames.next_whole(at.offset).map_err(ReadError::Io)?;
+        if !self.was_answered(number) && next.is_none() && !self.goes_on_behind(number)? {
             return Ok(None);
         }
-        let bytes = frames.until_next_frame(at.offset).map_err(ReadError::Io)?;
+        let bytes = frames.bytes_until(at.offset, next).map_err(ReadError::Io)?;
         let Some(mended) = damaged_frame::read(self.files.directory.log, number, &bytes, at) else { return Ok(None) };
         frames.offset += mended.length as u64;
         tracing::error!(
@@ -355,11 +353,11 @@ impl Replay {
     }
 
     fn damaged(&self, what: &str) -> IndexError {
-        until_next_frame(&self.files, self.batch.end, what)
+        damaged_behind(&self.files, self.batch.end, what)
     }
 }
 
-fn until_next_frame(files: &FileCache, Position { segment, offset }: Position, what: &str) -> IndexError {
+fn damaged_behind(files: &FileCache, Position { segment, offset }: Position, what: &str) -> IndexError {
     let file = files.directory.file(segment);
     ReadError::Damaged(format!("{} is damaged behind byte {offset}: {what}", file.display())).into()
 }

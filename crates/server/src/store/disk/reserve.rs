@@ -22,6 +22,9 @@ const LOG_RESERVE: &str = "reserve";
 /// The file that is kept for the index.
 const INDEX_RESERVE: &str = "dms.reserve";
 
+/// The first part of a reserve that is given up is its size divided by this.
+const FIRST_STEP_FRACTION: u64 = 64;
+
 /// The files that are kept, and whether they are there.
 #[derive(Debug)]
 pub(crate) struct Reserve {
@@ -86,16 +89,18 @@ impl Reserve {
         Ok(file)
     }
 
-    /// Deletes the file that is kept for the index; whether there was one.
-    pub(crate) fn give_to_index(&self) -> io::Result<bool> {
-        self.for_index.give_up()
+    /// Gives room of the index's reserve back to the disk: the `step`th part of an operation that needs some. Returns whether there was
+    /// any left.
+    pub(crate) fn give_to_index(&self, step: u32) -> io::Result<bool> {
+        self.for_index.give_up(step)
     }
 }
 
-/// Deletes what is kept in a directory that cannot be opened on a full disk, one file at a time; whether there was one.
-pub(crate) fn give_up(dir: &Path) -> io::Result<bool> {
-    let Reserve { for_log, for_index } = Reserve::of(dir, 0);
-    Ok(for_index.give_up()? || for_log.give_up()?)
+/// Gives room of the reserves of a directory back to a full disk, so that the directory can be opened: the `step`th part of one opening.
+/// Returns whether there was any left.
+pub(crate) fn give_up(dir: &Path, segment_bytes: u64, step: u32) -> io::Result<bool> {
+    let Reserve { for_log, for_index } = Reserve::of(dir, segment_bytes);
+    Ok(for_index.give_up(step)? || for_log.give_up(step)?)
 }
 
 impl ReserveFile {
@@ -110,33 +115,47 @@ impl ReserveFile {
             Err(error) if is_full(error.kind()) => ReserveState::Missing,
             Err(_) => ReserveState::Unknown,
         };
-        if made.is_err() {
-            // Half of it is of no use, and its room may be.
-            let _ = file_ops::remove(&self.path);
-        }
         made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
 
+    /// Brings the file to its full size. If there is no room for that, it keeps the size that it has: this is what the next start has.
     fn fill(&self) -> io::Result<()> {
-        // One that is there may be a copy, which has no room of its own.
         let file = file_ops::open_or_create(&self.path)?;
-        if file.metadata()?.len() > self.size {
+        let before = file.metadata()?.len();
+        if before > self.size {
             file_ops::set_len(&file, self.size)?;
         }
-        file_ops::reserve(&self.path, &file, self.size)?;
+        // A file that is there may be a copy without blocks of its own, so room is reserved for all of it again.
+        if let Err(error) = file_ops::reserve(&self.path, &file, self.size) {
+            // The system may have allocated a part.
+            let shrunk = if before == 0 {
+                file_ops::remove(&self.path)
+            } else {
+                file_ops::set_len(&file, before.min(self.size))
+            };
+            return Err(shrunk.err().unwrap_or(error));
+        }
         file_ops::sync_all(&file)?;
         self.path.parent().map_or(Ok(()), file_ops::sync_directory)
     }
 
-    fn give_up(&self) -> io::Result<bool> {
+    /// Gives a part of the file back to the disk. The first step is small, each further one twice as large: an operation gets what it
+    /// needs, and others can take no more than as much again. With the whole file at once, two starts on a disk that others fill up
+    /// in between would use up everything.
+    fn give_up(&self, step: u32) -> io::Result<bool> {
         let mut state = self.lock();
-        match file_ops::remove(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            removed => {
-                *state = ReserveState::Missing;
-                removed.map(|()| true)
-            }
+        let length = match std::fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            meta => meta?.len(),
+        };
+        *state = ReserveState::Missing;
+        let part = (self.size / FIRST_STEP_FRACTION).max(1).saturating_mul(1 << step.min(16));
+        if part >= length {
+            file_ops::remove(&self.path)?;
+        } else {
+            file_ops::set_len(&OpenOptions::new().write(true).open(&self.path)?, length - part)?;
         }
+        Ok(true)
     }
 
     fn lock(&self) -> MutexGuard<'_, ReserveState> {

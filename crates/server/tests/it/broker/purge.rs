@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dms_protocol::queue::NewQueue;
+use dms_protocol::queue::{NewQueue, QueueMode};
 use dms_server::broker::{AckCounts, Broker, BrokerError, GroupPath, Purged, Stream, Verdict};
 
 use super::stage::{Stage, acks, all_done, message, on_disk, on_each_store, say, take, texts};
@@ -60,6 +60,27 @@ async fn a_purged_group_has_no_backlog_and_the_others_keep_theirs() {
         assert_eq!(texts(&s.take(10).await), ["delayed"]);
     })
     .await;
+}
+
+/// A FIFO group does not wait for a batch of messages that were purged; one that has a later message blocks it as always.
+#[tokio::test(start_paused = true)]
+async fn a_purged_batch_does_not_block_a_fifo_group() {
+    for group in [None, Some(0)] {
+        on_each_store(NewQueue::new("q").mode(QueueMode::Fifo), async |s: Stage| {
+            s.send(&["1", "2"]).await;
+            let purged = s.take(10).await;
+            s.purge(group).await;
+            s.send(&["3", "4"]).await;
+            let next = s.take(1).await;
+            assert_eq!((texts(&purged), texts(&next)), (vec!["1".to_owned(), "2".to_owned()], vec!["3".to_owned()]));
+            assert_eq!(texts(&s.take(10).await), NOTHING, "4 waits for 3");
+            s.settle(all_done(&purged)).await.unwrap();
+            assert_eq!(texts(&s.take(10).await), NOTHING, "4 still waits for 3");
+            s.settle(all_done(&next)).await.unwrap();
+            assert_eq!(texts(&s.take(10).await), ["4"]);
+        })
+        .await;
+    }
 }
 
 /// A consumer that holds a message when it is purged is answered as always, and the message is gone whatever it says.

@@ -431,8 +431,12 @@ impl Cursor {
         self.rule.as_ref().is_none_or(|rule| rule.passes(&message.tags))
     }
 
+    /// Whether nothing may be leased until a batch ends. A batch of which every message was purged does not count: nothing that comes
+    /// later has to wait for messages that no longer exist.
     fn is_blocked(&self) -> bool {
-        self.exclusive && !self.leases.is_empty()
+        // Entries are in the order of their sequence numbers.
+        let is_alive = |lease: &Lease| lease.entries.last().is_some_and(|last| last.message.seq >= self.purged);
+        self.exclusive && self.leases.values().any(is_alive)
     }
 
     fn prefetched(&self, seq: u64) -> Option<&Arc<StoredMessage>> {

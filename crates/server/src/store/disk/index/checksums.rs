@@ -98,9 +98,24 @@ pub(crate) fn fill(conn: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Notes how many rows the small tables have, before a transaction ends.
-pub(crate) fn total(conn: &Connection) -> rusqlite::Result<()> {
-    SMALL_TABLES.iter().try_for_each(|(table, _)| total_of(conn, table))
+/// Has this connection keep the totals of the small tables up to date with every row that it changes.
+///
+/// Triggers change a total by the row alone. Counting the table again would cost its whole length in each transaction, and would take
+/// rows that were lost in between for deleted ones.
+pub(crate) fn keep_totals(conn: &Connection) -> rusqlite::Result<()> {
+    // In memory: the triggers are this connection's own. Without `recursive_triggers` a replaced row does not count as deleted.
+    conn.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA recursive_triggers = ON;")?;
+    for (table, _) in SMALL_TABLES {
+        conn.execute_batch(&format!(
+            "CREATE TEMP TRIGGER {table}_added AFTER INSERT ON main.{table} BEGIN \
+               UPDATE totals SET rows = rows + 1, sum = sum + NEW.sum WHERE name = '{table}'; END; \
+             CREATE TEMP TRIGGER {table}_deleted AFTER DELETE ON main.{table} BEGIN \
+               UPDATE totals SET rows = rows - 1, sum = sum - OLD.sum WHERE name = '{table}'; END; \
+             CREATE TEMP TRIGGER {table}_changed AFTER UPDATE ON main.{table} BEGIN \
+               UPDATE totals SET sum = sum + NEW.sum - OLD.sum WHERE name = '{table}'; END;"
+        ))?;
+    }
+    Ok(())
 }
 
 fn total_of(conn: &Connection, table: &str) -> rusqlite::Result<()> {

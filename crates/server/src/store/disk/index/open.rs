@@ -63,7 +63,7 @@ impl DataDir {
         #[cfg(test)]
         crate::store::disk::tests::small_disk::limit_index(&conn, &file).map_err(|error| explain(&file, &error))?;
         let version = recognise(&conn, &file)?;
-        let prepared = set_up(&mut conn, version);
+        let prepared = set_up(&mut conn, version).and_then(|()| checksums::keep_totals(&conn));
         prepared.map_err(|error| explain(&file, &error))?;
         Ok(conn)
     }
@@ -150,5 +150,31 @@ pub(crate) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
         Some(ErrorCode::NotADatabase) => OpenError::Foreign { file },
         Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { file, reason: error.to_string() },
         _ => OpenError::Unusable { file, reason: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A database that a power cut left shorter than its header says is brought back by SQLite from the log or the journal beside it.
+    #[test]
+    fn a_file_is_not_cut_short_while_there_is_a_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("dms.db");
+        let mut page = [0; 4_096];
+        page[..16].copy_from_slice(b"SQLite format 3\0");
+        page[16..18].copy_from_slice(&4_096u16.to_be_bytes());
+        page[28..32].copy_from_slice(&2u32.to_be_bytes());
+        std::fs::write(&file, page).unwrap();
+        assert!(is_cut_short(&file).unwrap());
+        for ending in ["db-wal", "db-journal"] {
+            let beside = file.with_extension(ending);
+            std::fs::write(&beside, "pages").unwrap();
+            assert!(!is_cut_short(&file).unwrap(), "with {ending}");
+            std::fs::write(&beside, "").unwrap();
+            assert!(is_cut_short(&file).unwrap(), "with an empty {ending}");
+        }
     }
 }

@@ -47,14 +47,7 @@ impl Writer {
         let last: Option<i64> =
             self.conn.prepare_cached(last)?.query_row(params![first, end, STEP_ROWS], |row| row.get(0))?;
         let Some(last) = last else { return Ok(0) };
-        let weights = "SELECT segment, sum(bytes) FROM runs WHERE id BETWEEN ?1 AND ?2 GROUP BY segment";
-        let weights: Vec<(u64, i64)> = self
-            .conn
-            .prepare_cached(weights)?
-            .query_map([first, last], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, rusqlite::Error>>()?;
-        weights.into_iter().for_each(|(segment, bytes)| self.add_live_bytes(segment, -bytes));
-        Ok(self.conn.prepare_cached("DELETE FROM runs WHERE id BETWEEN ?1 AND ?2")?.execute([first, last])?)
+        self.delete_weighed("id BETWEEN ?1 AND ?2", [first, last])
     }
 
     /// The files of the log before `segment` that have runs.

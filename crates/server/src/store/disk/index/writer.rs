@@ -11,7 +11,6 @@ use crate::{
         CursorId, GroupRow, QueueRow, Record, RetentionPolicy, Settlement, StreamId,
         disk::{
             index::{
-                checksums,
                 error::{IndexError, IndexResult},
                 lookup::id,
                 rows::{self, CursorRow, StreamRow},
@@ -78,7 +77,6 @@ impl Writer {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let done = change(self).and_then(|changed| {
             self.flush()?;
-            checksums::total(&self.conn)?;
             Ok(self.conn.execute_batch("COMMIT").map(|()| changed)?)
         });
         self.dirty = DirtyRows::default();
@@ -141,7 +139,7 @@ impl Writer {
             }
             Record::DelayEnded(delay_queue, due_ms, place) => {
                 let id = id(*delay_queue, *place);
-                self.delete_runs("DELETE FROM runs WHERE id = ?1 RETURNING segment, bytes", [id])?;
+                self.delete_weighed("id BETWEEN ?1 AND ?2", [id, id])?;
                 let due = params![delay_queue.0, due_ms, place];
                 self.run("DELETE FROM due WHERE lot = ?1 AND due_ms = ?2 AND place = ?3", due)?;
                 let image = self.stream(*delay_queue)?;
@@ -188,13 +186,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes runs; gives how many. The statement returns the file and the bytes of each.
-    pub(crate) fn delete_runs(&mut self, sql: &str, values: impl rusqlite::Params) -> IndexResult<usize> {
+    /// Deletes the runs that a condition on `?1` and `?2` chooses, and returns how many. Their bytes are summed up by segment inside
+    /// SQLite, because there may be millions of them.
+    pub(crate) fn delete_weighed(&mut self, which: &str, range: [i64; 2]) -> IndexResult<usize> {
+        let weights = format!("SELECT segment, sum(bytes) FROM runs WHERE {which} GROUP BY segment");
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?));
-        let gone: Vec<(u64, i64)> =
-            self.conn.prepare_cached(sql)?.query_map(values, row)?.collect::<Result<_, rusqlite::Error>>()?;
-        gone.iter().for_each(|(segment, bytes)| self.add_live_bytes(*segment, -bytes));
-        Ok(gone.len())
+        let weights: Vec<(u64, i64)> =
+            self.conn.prepare_cached(&weights)?.query_map(range, row)?.collect::<Result<_, rusqlite::Error>>()?;
+        weights.iter().for_each(|(segment, bytes)| self.add_live_bytes(*segment, -bytes));
+        Ok(self.conn.prepare_cached(&format!("DELETE FROM runs WHERE {which}"))?.execute(range)?)
     }
 
     pub(crate) fn add_live_bytes(&mut self, segment: u64, bytes: i64) {
@@ -381,17 +381,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes the runs of a stream below a place. One that goes on behind it stays: a run goes with its last message. There may be
-    /// millions, so they are weighed where they are.
+    /// Deletes the runs of a stream below a sequence number. A run that contains later messages stays until its last message goes.
     fn delete_runs_below(&mut self, stream: StreamId, place: u64) -> IndexResult<()> {
-        let (range, which) = ([id(stream, 0), id(stream, place)], "id >= ?1 AND id < ?2 AND id + count <= ?2");
-        let weights = format!("SELECT segment, sum(bytes) FROM runs WHERE {which} GROUP BY segment");
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?));
-        let weights: Vec<(u64, i64)> =
-            self.conn.prepare_cached(&weights)?.query_map(range, row)?.collect::<Result<_, rusqlite::Error>>()?;
-        self.run(&format!("DELETE FROM runs WHERE {which}"), range)?;
-        weights.iter().for_each(|(segment, bytes)| self.add_live_bytes(*segment, -bytes));
-        Ok(())
+        let range = [id(stream, 0), id(stream, place)];
+        self.delete_weighed("id >= ?1 AND id < ?2 AND id + count <= ?2", range).map(drop)
     }
 
     /// The rows that records touched. Pages that are settled whole at the front of their reader go.

@@ -13,7 +13,7 @@ const SECTOR: u64 = 512;
 const READ_BYTES: usize = 64 * 1024;
 static ZEROS: [u8; READ_BYTES] = [0; READ_BYTES];
 
-/// FrameReader of a file, one after the other.
+/// The frames of a file, one after the other.
 #[derive(Debug)]
 pub(crate) struct FrameReader<'a> {
     file: &'a File,
@@ -79,9 +79,9 @@ impl<'a> FrameReader<'a> {
         Ok(head == [0; FRAME_HEADER])
     }
 
-    /// The bytes from a place to the next whole frame, or to the end of the file.
-    pub(crate) fn until_next_frame(&self, at: u64) -> io::Result<Vec<u8>> {
-        let end = self.next_whole(at)?.unwrap_or(self.size);
+    /// The bytes from `at` to the next whole frame, if [`next_whole`](Self::next_whole) found one, or to the end of the file.
+    pub(crate) fn bytes_until(&self, at: u64, next: Option<u64>) -> io::Result<Vec<u8>> {
+        let end = next.unwrap_or(self.size);
         let mut bytes = vec![0; usize::try_from(end.saturating_sub(at)).unwrap_or(0)];
         pread::read(self.file, &mut bytes, at)?;
         Ok(bytes)
@@ -130,7 +130,7 @@ impl<'a> FrameReader<'a> {
                 let bytes = begin + last as u64 + 1 - self.offset;
                 rest = Tail::Torn { bytes };
                 if torn.is_some_and(|torn| bytes > torn) || self.has_frame_above(number, look, begin)? {
-                    return Ok(Tail::FrameReader);
+                    return Ok(Tail::LaterFrames);
                 }
             }
             begin = next_offset(begin, length, self.size);
@@ -165,5 +165,5 @@ pub(crate) enum Tail {
         bytes: u64,
     },
     /// More than a crash can cut: a later frame, or bytes behind the frame that is not whole.
-    FrameReader,
+    LaterFrames,
 }

@@ -769,3 +769,19 @@ fn damage_inside_is_named() {
     let damaged = DiskStore::open(dir.path()).unwrap_err();
     assert!(matches!(&damaged, OpenError::Damaged { reason, .. } if reason.contains("rebuild-index")), "{damaged}");
 }
+
+/// A message that is read keeps no other message in memory, however many were committed with it: what a lease is counted with is what
+/// it costs.
+#[test]
+fn a_message_that_is_read_keeps_no_other_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    store.commit(&(1..=20).map(|seq| appended(1, seq, 1_000)).collect::<Vec<_>>()).unwrap();
+    for pass in ["in the memtable", "in the index"] {
+        let mut read = store.read(StreamId(1), 1, ALL).unwrap().messages;
+        read.extend(store.read_these(StreamId(1), &[3, 7], usize::MAX).unwrap().messages);
+        assert_eq!(read.len(), 22);
+        assert!(read.iter().all(|message| message.json.is_unique()), "{pass}");
+        store.flush_memtable().unwrap();
+    }
+}

@@ -1,7 +1,7 @@
 //! A disk with little room, for tests: files of a data directory are made and enlarged only up to a limit.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -13,26 +13,26 @@ use rusqlite::Connection;
 /// How many bytes the files of some directories may have.
 static LIMITS: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
-/// Directories whose index has no room.
-static FULL: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// How many bytes of room the index of some directories needs.
+static NEEDS: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
 /// From now on the files of a directory and those in its directories may have so many bytes; SQLite's are not asked.
 pub(crate) fn limit(dir: &Path, bytes: u64) {
     LIMITS.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned(), bytes);
 }
 
-/// From now on the index grows only where the file that is kept for it is not there any more, from the next time it is opened.
-pub(crate) fn fill_index(dir: &Path) {
-    FULL.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
+/// From now on the index grows only while the directory has so many bytes of room, from the next time it is opened.
+pub(crate) fn index_needs(dir: &Path, bytes: u64) {
+    NEEDS.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned(), bytes);
 }
 
 /// Has an index that was opened grow no more, where there is no room for that.
 pub(crate) fn limit_index(conn: &Connection, database: &Path) -> rusqlite::Result<()> {
-    let full = FULL.lock().unwrap_or_else(PoisonError::into_inner);
-    match database.parent() {
-        Some(dir) if full.contains(dir) && dir.join("dms.reserve").exists() => {
-            conn.pragma_update(None, "max_page_count", 1)
-        }
+    let needs = NEEDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(dir) = database.parent() else { return Ok(()) };
+    match (needs.get(dir), limits.get(dir)) {
+        (Some(needed), Some(limit)) if used(dir) + needed > *limit => conn.pragma_update(None, "max_page_count", 1),
         _ => Ok(()),
     }
 }

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{
-    OpenError, Store, StoreError,
+    Store, StoreError,
     disk::{
         DiskStore,
         file_ops::{private, sync_directory},
@@ -24,7 +24,7 @@ use crate::store::{
         log::answered::AnsweredFile,
         open::create,
         released,
-        tools::error::RepairError,
+        tools::{error::RepairError, shadow::require_data_directory},
     },
     position::Position,
 };
@@ -63,8 +63,7 @@ impl Backup {
 /// # Errors
 /// When it is in use, does not open, or the copy cannot be written.
 pub fn back_up(dir: &Path, dest: &Path) -> Result<Backup, RepairError> {
-    let there = std::fs::metadata(dir.join(LOCK));
-    there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+    require_data_directory(dir)?;
     let (store, _) = DiskStore::open(dir)?;
     let made = store.copy_to(dest);
     // It was opened for the copy alone.

@@ -19,7 +19,7 @@ use crate::store::{
         },
         tools::{
             backup::{Backup, CopiedFile, sum_of},
-            shadow::{Shadow, hold},
+            shadow::{Shadow, hold, require_data_directory},
         },
     },
 };
@@ -103,8 +103,8 @@ pub fn verify(dir: &Path) -> Result<(Backup, Condition), OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
     let list = match std::fs::read(dir.join(MANIFEST)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let reason = "it is missing: this is no copy that was finished, or it was opened since".to_owned();
-            return Err(OpenError::Damaged { file: dir.join(MANIFEST), reason });
+            require_data_directory(dir)?;
+            return Err(OpenError::NoBackup { dir: dir.to_owned() });
         }
         list => list.map_err(unusable)?,
     };

@@ -37,7 +37,7 @@ use crate::store::{
         },
         memtable::IndexBatch,
         open::DataDir,
-        tools::error::RepairError,
+        tools::{error::RepairError, shadow::require_data_directory},
     },
     position::{Position, Run},
 };
@@ -62,8 +62,10 @@ pub struct Rebuilt {
 
 /// Makes the index of a directory anew. The old one is kept beside it.
 pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
-    let there = std::fs::metadata(dir.join(LOG));
-    there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+    require_data_directory(dir)?;
+    if !dir.join(LOG).is_dir() {
+        return Err(OpenError::Absent { dir: dir.to_owned(), found: "has no log to rebuild the index from" }.into());
+    }
     let mut held = DataDir::lock(dir)?;
     held.lock_log_directory()?;
     let failed = |source| RepairError::File { path: dir.to_owned(), source };
@@ -267,7 +269,7 @@ impl Rebuild {
             if next.is_none() && frames.is_unwritten(at.offset).map_err(ReadError::Io)? {
                 return Ok(None);
             }
-            let bytes = frames.until_next_frame(at.offset).map_err(ReadError::Io)?;
+            let bytes = frames.bytes_until(at.offset, next).map_err(ReadError::Io)?;
             if let Some(mended) = damaged_frame::read(log, expected.max(1), &bytes, at) {
                 frames.offset += mended.length as u64;
                 return Ok(Some((expected.max(1), mended.changes)));

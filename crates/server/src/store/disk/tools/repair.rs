@@ -160,7 +160,7 @@ impl Search<'_> {
         }
         frames.offset = at.offset;
         let next = frames.next_whole(at.offset)?;
-        let bytes = frames.until_next_frame(at.offset)?;
+        let bytes = frames.bytes_until(at.offset, next)?;
         if let Some(mended) = damaged_frame::read(self.directory.log, self.number, &bytes, at) {
             frames.offset += mended.length as u64;
             self.number += 1;

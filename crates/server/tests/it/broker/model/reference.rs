@@ -156,7 +156,7 @@ impl Model {
         let lease = self.leases.len();
         let log = if dead { &self.dead[group] } else { &self.log };
         let view = &mut self.views[group][usize::from(dead)];
-        if self.fifo && view.fates.iter().any(|fate| matches!(fate, Fate::Out { .. } | Fate::Purged)) {
+        if self.fifo && view.fates.iter().any(|fate| matches!(fate, Fate::Out { .. })) {
             return Vec::new();
         }
         let mut positions = Vec::new();
