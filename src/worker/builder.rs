@@ -1,4 +1,4 @@
-//! Sets up a worker: every option with its default, and the checks between them.
+//! [`WorkerBuilder`]: the options of a worker, their defaults, and the checks between them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -125,26 +125,27 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many messages may be in flight, polls' reservations included. Default: 32.
+    /// The maximum number of messages in flight, including the capacity that polls have reserved. Default: 32.
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.chosen.concurrency = Some(messages);
         self
     }
 
-    /// How much of a [`Runtime`](crate::runtime::Runtime)'s ceiling the worker gets when that is scarce, in proportion to the weights
-    /// of the others: 1-1000. Default: 1. Without a ceiling it means nothing.
+    /// The weight of the worker when the limit of a [`Runtime`](crate::runtime::Runtime) is scarce, 1-1000: it gets a
+    /// share in proportion to the weights of the others. Default: 1. Without a shared limit the weight has no effect.
     pub fn weight(mut self, weight: u32) -> Self {
         self.settings.weight = weight;
         self
     }
 
-    /// How many bytes of bodies may be in flight. Default: 64 MiB. A poll may bring 512 KiB and counts as that much.
+    /// The maximum bytes of bodies in flight. Default: 64 MiB. A poll counts as 512 KiB, the most that it can bring,
+    /// until it is answered.
     pub fn max_in_flight_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_in_flight_bytes = bytes;
         self
     }
 
-    /// How many messages a poll asks for (wire: `max_msgs`): 1-10, or [`MaxMessages::Auto`], the default.
+    /// The number of messages that a poll asks for (wire: `max_msgs`): 1-10, or [`MaxMessages::Auto`], the default.
     pub fn max_messages(mut self, messages: MaxMessages) -> Self {
         self.settings.max_messages = messages;
         self
@@ -156,34 +157,38 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long the service waits for a batch's acknowledgement: a `Duration` in whole seconds, 15-300 s, or
-    /// [`AckWait::Auto`]. Default: 30 s, or more where the handler's timeout or the linger of a collected batch needs more.
+    /// The lease: how long the service waits for the acknowledgement of a batch. A `Duration` in whole seconds, 15-300
+    /// s, or [`AckWait::Auto`]. Default: 30 s, or more if the handler timeout or the linger of a collected batch needs
+    /// more.
     ///
-    /// This is all the time a handler has, less a second or more for the acknowledgement: it cannot be extended.
+    /// A handler has this time, less at least a second that is kept for the acknowledgement. A lease cannot be
+    /// extended.
     pub fn ack_wait(mut self, wait: impl Into<AckWait>) -> Self {
         self.chosen.ack_wait = Some(wait.into());
         self
     }
 
-    /// The most polls that may be out at a time; `None`, the default, lets the worker find out.
+    /// The maximum number of polls in flight. Default: `None`, which adapts the number to the load.
     pub fn pollers(mut self, most: impl Into<Option<usize>>) -> Self {
         self.settings.pollers = most.into();
         self
     }
 
-    /// Stops a handler that takes longer; `None`, the default, leaves it all of the lease.
+    /// The handler timeout: a handler that takes longer is stopped. Default: `None`, which leaves a handler the whole
+    /// lease.
     pub fn handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.handler_timeout = timeout.into();
         self
     }
 
-    /// How long handlers may go on after the shutdown signal. Default: 25 s.
+    /// The grace period: how long handlers may continue after the shutdown signal. Default: 25 s.
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self
     }
 
-    /// In which order messages are handled. Default: [`Ordering::None`], which on a FIFO queue means strictly in order.
+    /// The order in which messages are handled. Default: [`Ordering::None`], which on a FIFO queue means strictly in
+    /// order.
     pub fn ordering(mut self, ordering: Ordering) -> Self {
         self.settings.ordering = ordering;
         self
@@ -195,7 +200,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Consumes only messages with these labels. The service fixes a group's rule with its first consume.
+    /// Consumes only messages with these labels. The service fixes a group's rule with its first consume call.
     pub fn tags(mut self, filter: TagFilter) -> Self {
         self.settings.filter = filter;
         self
@@ -207,52 +212,56 @@ impl WorkerBuilder {
         self
     }
 
-    /// What becomes of a message that failed. Default: [`OnFailure::Redeliver`].
+    /// The policy for messages that failed. Default: [`OnFailure::Redeliver`].
     pub fn on_failure(mut self, policy: OnFailure) -> Self {
         self.settings.on_failure = policy;
         self
     }
 
-    /// What becomes of a message that was rejected. Default: [`OnReject::Fail`].
+    /// The policy for messages that were rejected. Default: [`OnReject::Fail`].
     pub fn on_reject(mut self, policy: OnReject) -> Self {
         self.settings.on_reject = policy;
         self
     }
 
-    /// What becomes of a message whose body could not be decoded. Default: [`OnUndecodable::Reject`], the same as of every reject.
+    /// The policy for messages whose body could not be decoded. Default: [`OnUndecodable::Reject`], which treats them
+    /// like other rejected messages.
     pub fn on_undecodable(mut self, policy: OnUndecodable) -> Self {
         self.settings.on_undecodable = policy;
         self
     }
 
-    /// Takes at most so many messages per time; `None`, the default, takes them as fast as they can be handled.
+    /// The rate limit for taking messages. Default: `None`, no limit.
     pub fn rate_limit(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.settings.rate_limit = rate.into();
         self
     }
 
-    /// Whether work that was finished behind a failure, or whose acknowledgement was lost, is remembered, so that its redelivery
-    /// is acknowledged without running the handler again. Default: yes, where messages can be told apart: by the place in
-    /// the queue that this project's server sends, or by [`unique_attribute`](Self::unique_attribute).
+    /// Whether the worker remembers finished work whose message may be redelivered, because a message before it failed
+    /// or its acknowledgement was lost. The redelivery is then acknowledged without calling the handler again. Default:
+    /// yes, where messages can be told apart, either by the place in the queue that this project's server sends, or by
+    /// [`unique_attribute`](Self::unique_attribute).
     pub fn remember_finished(mut self, remember: bool) -> Self {
         self.settings.remember = remember;
         self
     }
 
-    /// Names an attribute whose value is different for every message of the queue, for services that send no place.
+    /// The name of an attribute whose value is unique to each message of the queue. For services that do not send the
+    /// place of a message.
     pub fn unique_attribute(mut self, name: impl Into<String>) -> Self {
         self.settings.unique_attribute = Some(name.into());
         self
     }
 
-    /// What becomes of the place of a handler that goes on although it was stopped. Default: [`OnStuck::KeepPlace`].
+    /// The policy for the capacity of a handler that continues although it was stopped. Default:
+    /// [`OnStuck::KeepPlace`].
     pub fn on_stuck(mut self, policy: OnStuck) -> Self {
         self.settings.on_stuck = policy;
         self
     }
 
-    /// Puts a `tower` layer around the handler: one of [`layers`](crate::layers), or any other. The layer that is added last is the
-    /// outermost: it sees a delivery first. Not for batch handlers.
+    /// Puts a `tower` layer around the handler: one of [`layers`](crate::layers), or any other. The layer that is added
+    /// last is the outermost, so it receives a delivery first. Not for batch handlers.
     pub fn layer<L>(mut self, layer: L) -> Self
     where
         L: Layer<HandlerService> + Send + 'static,
@@ -263,13 +272,14 @@ impl WorkerBuilder {
         self
     }
 
-    /// Tells this observer every event.
+    /// Adds an observer, which receives every event of the worker.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers.add(observer);
         self
     }
 
-    /// Checks the settings. What will work but is likely not meant is logged as a warning; see [`Worker::warnings`].
+    /// Builds the worker. Settings that work but are probably a mistake are logged as warnings; see
+    /// [`Worker::warnings`].
     ///
     /// # Errors
     /// Names the setting that is missing or cannot work, its value, and what is allowed.

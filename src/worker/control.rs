@@ -1,4 +1,4 @@
-//! The controls of a running worker: pause, resume, limits, stop, status. Shared by the worker and its handles.
+//! [`Control`]: the state that a running worker shares with its handles, for pause, resume, limits, stop and status.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -23,22 +23,22 @@ pub(crate) struct Control {
     pub(crate) group: String,
     pub(crate) inflight: Arc<InflightLimiter>,
     pub(crate) rate_limit: TokenBucket,
-    /// How many messages a poll asks for.
+    /// The number of messages that a poll asks for.
     max_messages: Mutex<MaxMessages>,
     pub(crate) paused: watch::Sender<bool>,
-    /// No more polls.
+    /// Cancelled when no more polls may be sent.
     pub(crate) stopping: CancellationToken,
-    /// No more handlers either.
+    /// Cancelled when running handlers have to stop, too.
     pub(crate) interrupt: CancellationToken,
     pub(crate) counters: Arc<Counters>,
     /// How long handlers take.
     pub(crate) latency: Latency,
     pub(crate) health: Health,
-    /// Why the worker cannot go on at present.
+    /// Why the worker cannot continue at present.
     failure: Mutex<Option<String>>,
-    /// Handlers that go on although they were stopped.
+    /// The number of handlers that continue although they were stopped.
     pub(crate) stuck: AtomicUsize,
-    /// What was found likely not meant when the queue was looked up.
+    /// Settings that are probably a mistake, found when the queue was looked up.
     warnings: Mutex<Vec<String>>,
 }
 
@@ -63,12 +63,12 @@ impl Control {
         })
     }
 
-    /// Whether nothing is to be fetched: the worker stops or is paused, or no message may be in flight.
+    /// Whether nothing may be fetched: the worker is stopping or paused, or its concurrency is zero.
     pub(crate) fn is_held(&self) -> bool {
         self.stopping.is_cancelled() || *self.paused.borrow() || self.inflight.is_shut()
     }
 
-    /// Waits until the worker is held, or until it is not. A stop is for good. Cancel-safe.
+    /// Waits until [`is_held`](Self::is_held) is `held`. A stop is final. Cancel-safe.
     pub(crate) async fn until_held(&self, held: bool) {
         let (mut paused, mut shut) = (self.paused.subscribe(), self.inflight.subscribe());
         while self.is_held() != held {
@@ -81,7 +81,7 @@ impl Control {
         }
     }
 
-    /// Waits until fetching is not paused. Cancel-safe.
+    /// Waits until the worker is not paused. Cancel-safe.
     pub(crate) async fn until_resumed(&self) {
         if !*self.paused.borrow() {
             return;
@@ -90,7 +90,7 @@ impl Control {
         let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
     }
 
-    /// What was found likely not meant when the queue was looked up.
+    /// Settings that are probably a mistake, found when the queue was looked up.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -99,19 +99,19 @@ impl Control {
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
     }
 
-    /// Notes why the worker cannot go on, or that it can; gives what was noted before.
+    /// Sets or clears the reason why the worker cannot continue, and returns the previous one.
     pub(crate) fn set_failure(&self, reason: Option<String>) -> Option<String> {
         std::mem::replace(&mut *self.failure.lock().unwrap_or_else(PoisonError::into_inner), reason)
     }
 
-    /// The worker can go on: what kept it from that is over.
+    /// Clears the reason why the worker could not continue.
     pub(crate) fn works(&self) {
         if self.set_failure(None).is_some() {
             tracing::info!(worker = self.name, "the queue and the group are there: the worker goes on");
         }
     }
 
-    /// Why the worker cannot go on at present.
+    /// Why the worker cannot continue at present.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -120,23 +120,23 @@ impl Control {
         *self.max_messages.lock().unwrap_or_else(PoisonError::into_inner) = messages;
     }
 
-    /// How many messages a poll asks for.
+    /// The number of messages that a poll asks for.
     pub(crate) fn max_messages(&self) -> MaxMessages {
         *self.max_messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When the service last answered a poll, and whether it is being asked.
+/// When the service last answered a poll, and whether a poll is in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     last_poll: Mutex<Option<Instant>>,
-    /// Polls that are out, or that wait to be repeated.
+    /// Polls in flight, and polls that wait to be retried.
     pub(crate) trying: AtomicUsize,
-    /// Why the service refuses the key or the user, while that is waited out.
+    /// Why the service refuses the key or the user, while the worker waits for that to change.
     refusal: Mutex<Option<String>>,
 }
 
-/// A poll that is out, or waits to be repeated.
+/// Guard of a poll that is in flight or waits to be retried.
 pub(crate) struct PollAttempt<'a>(&'a Health);
 
 impl Drop for PollAttempt<'_> {
@@ -158,7 +158,7 @@ impl Health {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The service refuses the key or the user, and that is waited out until a poll is answered.
+    /// The service refuses the key or the user, and the worker waits for that to change.
     pub(crate) fn refused(&self, reason: &impl ToString) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_string());
     }
@@ -167,12 +167,12 @@ impl Health {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether a poll was ever answered.
+    /// Whether the service has ever answered a poll.
     pub(crate) fn has_polled(&self) -> bool {
         self.last_poll().is_some()
     }
 
-    /// When a poll was answered last.
+    /// When the service last answered a poll.
     pub(crate) fn last_poll(&self) -> Option<Instant> {
         *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner)
     }

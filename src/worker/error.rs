@@ -1,8 +1,8 @@
-//! [`WorkerError`]: why a worker could not go on.
+//! [`WorkerError`]: why a worker ended.
 
 use crate::{client::Error, worker::settings::invalid::InvalidSettings};
 
-/// Why a worker could not go on.
+/// Why a worker ended before it was stopped.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct WorkerError(#[from] WorkerErrorKind);
@@ -18,7 +18,7 @@ enum WorkerErrorKind {
 }
 
 impl WorkerError {
-    /// The service's refusal, where that is the reason.
+    /// The error of the service, if that is the reason.
     pub fn client_error(&self) -> Option<&Error> {
         match &self.0 {
             WorkerErrorKind::Service(error) => Some(error),
@@ -26,12 +26,12 @@ impl WorkerError {
         }
     }
 
-    /// Whether the worker itself panicked, which is a fault of the runtime's: handlers' panics are contained.
+    /// Whether the worker itself panicked. This is a bug in this crate, because panics of handlers are contained.
     pub fn is_panic(&self) -> bool {
         matches!(self.0, WorkerErrorKind::Died(_))
     }
 
-    /// The error of a worker whose task panicked, or was ended by others.
+    /// The error of a worker whose task panicked or was aborted.
     pub(crate) fn died(reason: &impl ToString) -> Self {
         Self(WorkerErrorKind::Died(reason.to_string()))
     }

@@ -1,4 +1,4 @@
-//! [`WorkerHandle`]: steers a running worker, and reads its [`Status`].
+//! [`WorkerHandle`]: controls a running worker and reads its [`Status`].
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -14,7 +14,22 @@ use crate::worker::{
     settings::{invalid::InvalidSettings, values::MaxMessages},
 };
 
-/// Steers a running worker; cheap to clone, from [`Worker::handle`](crate::worker::Worker::handle).
+/// Controls a running worker. Cheap to clone; made by [`Worker::handle`](crate::worker::Worker::handle).
+///
+/// ```
+/// use dms_worker::{Client, Worker, worker::handler_fn};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
+/// let handler = handler_fn(|_| async { Ok(()) });
+/// let worker = Worker::builder(client).queue("orders").group("billing").handler(handler).build()?;
+/// let handle = worker.handle(); // and `tokio::spawn(worker.run(...))`
+/// handle.pause();
+/// assert!(handle.status().paused);
+/// handle.resume();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct WorkerHandle(pub(crate) Arc<Control>);
 
@@ -24,83 +39,91 @@ impl WorkerHandle {
         &self.0.name
     }
 
-    /// The queue, as the worker was given it.
+    /// The queue's name or id, as set in the builder.
     pub fn queue(&self) -> &str {
         &self.0.queue
     }
 
-    /// The consumer group, as the worker was given it.
+    /// The consumer group's name or id, as set in the builder.
     pub fn group(&self) -> &str {
         &self.0.group
     }
 
-    /// Stops fetching; what is in flight finishes. Polls in flight are ended where the service can do that, and what they still bring is
-    /// handed back without a failure counted; elsewhere they bring what they bring, and it is handled.
+    /// Stops fetching; messages in flight are finished.
+    ///
+    /// Polls in flight are ended where the service supports that, and messages that they still bring are handed back
+    /// without counting a failure. Elsewhere their messages are handled.
     pub fn pause(&self) {
         self.0.paused.send_replace(true);
     }
 
-    /// Fetches again.
+    /// Starts fetching again.
     pub fn resume(&self) {
         self.0.paused.send_replace(false);
     }
 
-    /// Changes how many messages may be in flight; zero behaves as a pause. A lower limit lets those above it finish.
+    /// Sets the maximum number of messages in flight; zero pauses the worker. If the new limit is lower, the messages
+    /// above it are finished.
     pub fn set_concurrency(&self, messages: usize) {
         self.0.inflight.set_max_messages(messages);
     }
 
-    /// Changes about how many bytes of bodies may be in flight. A lower limit lets what is above it finish.
+    /// Sets the maximum bytes of bodies in flight. If the new limit is lower, the messages above it are finished.
     pub fn set_max_in_flight_bytes(&self, bytes: usize) {
         self.0.inflight.set_max_bytes(bytes);
     }
 
-    /// Changes how many messages a poll asks for.
+    /// Sets the number of messages that a poll asks for.
     ///
     /// # Errors
-    /// When they are not 1-10.
+    /// If the number is not 1-10.
     pub fn set_max_messages(&self, messages: MaxMessages) -> Result<(), InvalidSettings> {
         messages.check()?;
         self.0.set_max_messages(messages);
         Ok(())
     }
 
-    /// Changes how many messages are taken per time; `None` is no limit. Without a burst: what a change would give at once could be had
-    /// again with the next.
+    /// Sets the rate limit; `None` is no limit. A new limit starts without a burst, because otherwise each change would
+    /// give another one.
     pub fn set_rate_limit(&self, rate: impl Into<Option<Rate>>) {
         self.0.rate_limit.set(rate.into());
     }
 
-    /// Keeps the messages in flight at `messages` or below, zero stops fetching, for as long as the [`ConcurrencyCap`] lives. Beside
-    /// [`pause`](Self::pause) and [`set_concurrency`](Self::set_concurrency), which are for operators, and beside other brakes: the
-    /// lowest limit holds.
+    /// Limits the messages in flight to `messages` until the returned [`ConcurrencyCap`] is dropped; zero stops
+    /// fetching.
+    ///
+    /// This is for code; [`pause`](Self::pause) and [`set_concurrency`](Self::set_concurrency) are for operators. The
+    /// lowest of all limits applies.
     pub fn cap_concurrency(&self, messages: usize) -> ConcurrencyCap {
         self.0.inflight.cap_concurrency(messages)
     }
 
-    /// Begins the shutdown, as the future given to [`Worker::run`](crate::worker::Worker::run) does. Doing it twice is safe.
+    /// Starts the shutdown, like the future given to [`Worker::run`](crate::worker::Worker::run). Calling it twice is
+    /// safe.
     pub fn stop(&self) {
         self.0.stopping.cancel();
     }
 
-    /// As [`stop`](Self::stop), without a grace period, or cutting it short: running handlers are stopped at once, and what is
-    /// finished is acknowledged.
+    /// Starts the shutdown without a grace period, or ends the grace period of one that has started. Running handlers
+    /// are stopped at once, and finished messages are acknowledged.
     pub fn stop_now(&self) {
         self.0.stopping.cancel();
         self.0.interrupt.cancel();
     }
 
-    /// What will happen on the worker's queue that is likely not meant, and what to set; known once the queue was looked up.
+    /// Settings that are probably a mistake on the worker's queue, with the remedy. Empty until the queue was looked
+    /// up.
     pub fn warnings(&self) -> Vec<String> {
         self.0.warnings()
     }
 
-    /// Why the service refuses the key or the user, while the worker waits that out. `None` when it does not.
+    /// Why the service refuses the key or the user, while the worker waits for that to change.
     pub fn refusal(&self) -> Option<String> {
         self.0.health.refusal()
     }
 
-    /// Why the worker cannot go on at present: its queue or group was deleted, say. It looks them up again; `None` while it works.
+    /// Why the worker cannot continue at present, for example because its queue was deleted. The worker keeps looking
+    /// up its queue and group; `None` while it works.
     pub fn failure(&self) -> Option<String> {
         self.0.failure()
     }
@@ -109,7 +132,7 @@ impl WorkerHandle {
         self.0.set_failure(Some(error.to_string()));
     }
 
-    /// How the worker is doing.
+    /// The current state of the worker.
     pub fn status(&self) -> Status {
         let control = &self.0;
         Status {
@@ -126,7 +149,7 @@ impl WorkerHandle {
     }
 }
 
-/// A look at a running worker.
+/// A snapshot of a running worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
@@ -134,19 +157,19 @@ pub struct Status {
     pub paused: bool,
     /// Whether the shutdown has begun.
     pub stopping: bool,
-    /// Messages in flight, places reserved by polls included.
+    /// Messages in flight, including the capacity that polls have reserved.
     pub in_flight: usize,
-    /// How many messages may be in flight.
+    /// The maximum number of messages in flight.
     pub concurrency: usize,
-    /// Handlers that go on although they were stopped: they block their thread.
+    /// Handlers that continue although they were stopped, because they block their thread.
     pub stuck: usize,
-    /// Whether a poll is out, or waits to be repeated after a failure. Without one, an old `last_poll_age` is no bad sign: everything
-    /// waits for what is in flight.
+    /// Whether a poll is in flight, or waits to be retried. If not, a high `last_poll_age` is no bad sign: the worker
+    /// waits for messages in flight.
     pub polling: bool,
-    /// How long ago the service last answered a poll; `None` before the first answer.
+    /// The time since the service last answered a poll; `None` before the first answer.
     pub last_poll_age: Option<Duration>,
-    /// How long the recent handlers took; `None` before the first.
+    /// The durations of recent handler calls; `None` before the first one.
     pub durations: Option<Quantiles>,
-    /// The counts so far; `drained` is not known yet.
+    /// The counts so far; `drained` is not set yet.
     pub counts: WorkerReport,
 }

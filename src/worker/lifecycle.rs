@@ -1,4 +1,4 @@
-//! [`Worker`]: looks up its queue and group, runs, and drains.
+//! [`Worker`]: looks up its queue and group, consumes, and drains.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -15,15 +15,18 @@ use crate::worker::{
     setup::Setup,
 };
 
-/// Consumes one queue for one group. Workers are stateless: any number of them can share a group.
+/// Consumes one queue for one consumer group. Workers keep no state in the service, so any number of them can share a
+/// group.
 ///
 /// ```no_run
 /// use dms_worker::{Client, Worker, worker::handler_fn};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
-/// let handler = handler_fn(|delivery| async move { Ok(println!("{:?}", delivery.body())) });
-/// let report = Worker::builder(client).queue("orders").group("billing").handler(handler)
+/// let report = Worker::builder(client)
+///     .queue("orders")
+///     .group("billing")
+///     .handler(handler_fn(|delivery| async move { Ok(println!("{:?}", delivery.body())) }))
 ///     .concurrency(64)
 ///     .build()?
 ///     .run(async { drop(tokio::signal::ctrl_c().await) })
@@ -42,35 +45,37 @@ impl Worker {
         Self { setup }
     }
 
-    /// Settings that will work but are likely not meant, each with the remedy. [`WorkerBuilder::build`](super::WorkerBuilder::build) logs
-    /// them, and the start of the worker logs those that depend on the queue. Before the start, [`check`](Self::check) finds those out.
+    /// Settings that work but are probably a mistake, each with the remedy.
+    ///
+    /// [`WorkerBuilder::build`](super::WorkerBuilder::build) logs them, and the start of the worker logs those that
+    /// depend on the queue. [`check`](Self::check) finds the latter before the start.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.setup.settings.warnings();
         warnings.extend(self.setup.control.warnings());
         warnings
     }
 
-    /// Looks up the queue and the group, and everything else that the settings name. Afterwards [`warnings`](Self::warnings) also says
-    /// what depends on them: where rejected messages go, for example.
+    /// Looks up the queue, the group, and everything else that the settings name. Afterwards,
+    /// [`warnings`](Self::warnings) includes those that depend on the queue, for example on its dead letters.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and when the service cannot be reached.
+    /// As [`run`](Self::run), and if the service cannot be reached.
     pub async fn check(&self) -> Result<(), WorkerError> {
         let targets = self.setup.look_up().await?;
         self.setup.check_queue(&targets.queue)
     }
 
-    /// A handle that steers the worker while it runs.
+    /// A handle that controls the worker while it runs.
     pub fn handle(&self) -> WorkerHandle {
         WorkerHandle(self.setup.control.clone())
     }
 
-    /// Takes its places from a ceiling that others share.
+    /// Takes part in a limit that other workers share.
     pub(crate) fn join(&self, ceiling: &Arc<SharedLimit>) {
         self.setup.control.inflight.join(ceiling.join(self.setup.settings.weight));
     }
 
-    /// How long handlers may go on after the shutdown signal.
+    /// The grace period of the shutdown.
     pub(crate) fn grace(&self) -> Duration {
         self.setup.settings.grace
     }
@@ -79,23 +84,31 @@ impl Worker {
         self.setup.settings.grace = grace;
     }
 
-    /// From now on it waits for a queue or group that does not exist, and tries again after a refusal.
+    /// Makes the worker wait for a queue or group that does not exist, and retry after a refusal, instead of ending
+    /// with an error.
     pub(crate) fn persist(&mut self) {
         self.setup.persistent = true;
     }
 
-    /// Consumes until `shutdown` resolves or [`WorkerHandle::stop`] is called, then drains: the polls in flight are ended and their
-    /// answers waited for, running handlers finish within the grace period and their lease, what is left is stopped, and every
-    /// acknowledgement that is due is sent. What did not start is handed back, without a failure counted where the service can do
-    /// that. A service that cannot end polls is waited for, within the grace period.
+    /// Consumes until `shutdown` resolves or [`WorkerHandle::stop`] is called, and then drains:
     ///
-    /// While the service cannot be reached it waits and tries again, from the first call on. A queue or group that is deleted while
-    /// the worker runs is looked up again by its name until it is there; [`WorkerHandle::failure`] says so meanwhile.
+    /// 1. Polls in flight are ended, and their replies are awaited. A service that cannot end polls is waited for,
+    ///    within the grace period.
+    /// 2. Messages whose handler has not started are handed back, without counting a failure where the service supports
+    ///    that.
+    /// 3. Running handlers finish, within the grace period and their lease. The rest are stopped.
+    /// 4. Every acknowledgement that is due is sent.
     ///
-    /// Dropping the future stops everything at once: what is in flight comes again when its lease lapses.
+    /// While the service cannot be reached, the worker retries, from the first call on. A queue or group that is
+    /// deleted while the worker runs is looked up by its name until it exists again; meanwhile
+    /// [`WorkerHandle::failure`] says so.
     ///
     /// # Errors
-    /// When the queue or the group does not exist, the credentials are refused, or the queue's mode contradicts the settings.
+    /// If the queue or the group does not exist, the credentials are refused, or the queue's mode contradicts the
+    /// settings.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops everything at once. Messages in flight are redelivered when their lease expires.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<WorkerReport, WorkerError> {
         let Self { setup } = self;
         let control = setup.control.clone();
@@ -124,7 +137,8 @@ impl Worker {
                 biased;
                 () = &mut stop => {
                     control.stopping.cancel();
-                    // Not dropped: what the last polls bring has to be known before the batches are waited for.
+                    // Awaited and not dropped, because the batches of the last polls have to be known before the
+                    // batches are waited for.
                     let (polls, pollers) = supervised.await;
                     break (polls.map_err(WorkerError::from), pollers);
                 }
@@ -133,7 +147,7 @@ impl Worker {
             match polls {
                 Ok(()) => break (Ok(()), pollers),
                 Err(error) if setup.looks_again(&error) => {
-                    // Waited for: until then they hold places.
+                    // Awaited, because the pollers hold capacity until they have ended.
                     pollers.shutdown().await;
                     sessions.lost(error);
                 }
@@ -142,7 +156,7 @@ impl Worker {
         };
         control.stopping.cancel();
         let mut pollers = Some(pollers);
-        // The last one is the one that polled.
+        // The pollers belong to the newest session.
         let drains = sessions.newest_first().map(|context| drain::drain(context, pollers.take().unwrap_or_default()));
         let drained = join_all(drains).await.into_iter().all(|drained| drained);
         let left = if drained { 0 } else { control.inflight.in_flight() as u64 };

@@ -96,7 +96,7 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
-/// Counters of durations that are not the same for all: made anew for each worker.
+/// Histograms of durations, which are created with their buckets.
 type Durations = Family<Labels, Histogram, fn() -> Histogram>;
 
 struct Families {
@@ -166,13 +166,14 @@ impl WorkerMetrics {
         Self::default()
     }
 
-    /// An observer that counts under these labels; for [`WorkerBuilder::observer`](crate::worker::WorkerBuilder::observer).
+    /// An observer that counts under these labels, for
+    /// [`WorkerBuilder::observer`](crate::worker::WorkerBuilder::observer).
     pub fn observer(&self, worker: &str, queue: &str, group: &str) -> Arc<dyn Observer> {
         let labels = Labels { worker: worker.to_owned(), queue: queue.to_owned(), group: group.to_owned() };
         Arc::new(Counting::new(&self.0.families, &labels))
     }
 
-    /// Adds the gauges of a worker, read whenever the metrics are encoded.
+    /// Adds the gauges of a worker. They are read whenever the metrics are encoded.
     pub fn watch(&self, handle: WorkerHandle) {
         self.0.gauges.0.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
     }
@@ -192,7 +193,7 @@ impl fmt::Debug for WorkerMetrics {
     }
 }
 
-/// Counters of one worker that differ in one more label.
+/// The counters of one worker that differ in one more label.
 type ByName = Box<dyn Fn(&'static str) -> Counter + Send + Sync>;
 
 fn by_name<L>(family: &Family<L, Counter>, labels: &Labels, with: fn(Labels, &'static str) -> L) -> ByName
@@ -203,7 +204,7 @@ where
     Box::new(move |name| family.get_or_create_owned(&with(labels.clone(), name)))
 }
 
-/// The counters of one worker, looked up once.
+/// The counters of one worker, looked up once because a look-up takes a lock.
 struct Counting {
     received: Counter,
     received_bytes: Counter,

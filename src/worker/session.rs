@@ -1,4 +1,4 @@
-//! [`Sessions`]: finds a worker's queue and group, and finds them again when they are gone.
+//! [`Sessions`]: finds a worker's queue and group, and finds them again after they were deleted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,19 +14,19 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A queue that is consumed, until it is gone.
+/// A queue that is consumed, until it is deleted.
 struct Session {
     targets: Targets,
     context: Arc<Context>,
 }
 
-/// The queues that a worker has consumed under one name, the newest last, and the look-ups of the next one.
+/// The queues that a worker has consumed under one name, the newest last, and the search for the next one.
 pub(crate) struct Sessions {
     sessions: Vec<Session>,
     backoff: Schedule,
-    /// Why the queue is looked up.
+    /// Why the queue is being looked up.
     reason: Option<WorkerError>,
-    /// When it was found last.
+    /// When it was last found.
     found: Option<Instant>,
 }
 
@@ -42,30 +42,30 @@ fn schedule() -> Schedule {
 }
 
 impl Sessions {
-    /// What the tasks of the current session share; `None` before the first one.
+    /// The context of the newest session; `None` before the first one.
     pub(crate) fn current(&self) -> Option<Arc<Context>> {
         self.sessions.last().map(|session| session.context.clone())
     }
 
-    /// The same of every session that may have messages in flight.
+    /// The contexts of all sessions that may have messages in flight.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Context> {
         self.sessions.iter().rev().map(|session| &*session.context)
     }
 
-    /// The queue that was found is gone.
+    /// The queue of the newest session was deleted.
     pub(crate) fn lost(&mut self, error: Error) {
         self.reason = Some(error.into());
     }
 
-    /// Looks up the names until they are found, and puts the worker together for them. Cancel-safe.
+    /// Looks up the names until they are found, and assembles a session for them. Cancel-safe.
     ///
     /// # Errors
-    /// When they cannot be found and it is not for the worker to wait.
+    /// If they are not found and the worker should not wait for them.
     pub(crate) async fn find(&mut self, setup: &Setup) -> Result<(), WorkerError> {
         if let Some(reason) = self.reason.take() {
             let polled = setup.control.health.last_poll() >= self.found;
             if polled {
-                // It worked until now, so it may be there again at once under another id.
+                // The worker has polled until now, so the queue may already exist again, under another id.
                 self.backoff = schedule();
                 report_failure(setup, &reason, Duration::ZERO);
             } else {
@@ -84,14 +84,14 @@ impl Sessions {
             self.pause(setup, &error).await;
         };
         self.found = Some(Instant::now());
-        // Where nothing has changed, the next answer to a poll says whether the worker can go on.
+        // If nothing has changed, the reply to the next poll decides whether the worker can continue.
         if is_new {
             setup.control.works();
         }
         Ok(())
     }
 
-    /// Looks the names up once. Says whether they stand for something else than before.
+    /// Looks the names up once. Returns whether they stand for something else than before.
     async fn attempt(&mut self, setup: &Setup) -> Result<bool, WorkerError> {
         let targets = setup.look_up().await?;
         if self.sessions.last().is_some_and(|last| last.targets.is_same(&targets)) {
@@ -102,7 +102,7 @@ impl Sessions {
             tracing::warn!(worker = setup.control.name, "{warning}");
         }
         let context = Arc::new(setup.assemble(targets.clone())?);
-        // What is in flight of a queue that is gone ends by itself.
+        // Messages in flight of a deleted queue end by themselves.
         for session in &self.sessions {
             session.context.batches.close();
         }
@@ -124,16 +124,16 @@ impl Sessions {
     }
 }
 
-/// Whether the worker waits until a look-up that failed works.
+/// Whether the worker retries a look-up that failed with this error.
 fn waits(setup: &Setup, error: &WorkerError) -> bool {
     let error = error.client_error();
     let gone = error.is_some_and(Error::is_not_found) && setup.control.health.has_polled();
     gone || setup.puts_up_with(error)
 }
 
-/// Logs a failure once, for as long as its reason stays the same.
+/// Logs a failure once, as long as its reason is the same.
 fn report_failure(setup: &Setup, error: &WorkerError, retry_in: Duration) {
-    // Every request has an id of its own.
+    // Each request has an id, which would make each reason a new one.
     let reason = match error.client_error().and_then(Error::request_id) {
         Some(id) => error.to_string().replace(id, ""),
         None => error.to_string(),

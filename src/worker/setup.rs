@@ -1,4 +1,4 @@
-//! [`Setup`]: everything that a worker is made of, before it runs.
+//! [`Setup`]: everything a worker is built from, before it runs.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// What a worker was built with.
+/// Everything a worker is built from.
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) client: Client,
@@ -31,7 +31,8 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
     observers: Observers,
     pub(crate) control: Arc<Control>,
-    /// The worker waits for what is missing from the start on, and puts up with every refusal but that of the key.
+    /// Whether the worker waits for a missing queue from the start, and retries after every refusal but that of an
+    /// unknown key.
     pub(crate) persistent: bool,
 }
 
@@ -54,7 +55,7 @@ impl Setup {
         Targets::look_up(&self.client, &self.queue, &self.group, &self.settings).await
     }
 
-    /// Whether the settings can work with the queue; notes what is likely not meant.
+    /// Checks the settings against the queue, and records the warnings.
     pub(crate) fn check_queue(&self, queue: &Queue) -> Result<(), WorkerError> {
         let ground = QueueFacts {
             queue: &queue.name,
@@ -72,13 +73,13 @@ impl Setup {
         error.is_not_found() || self.puts_up_with(Some(error))
     }
 
-    /// A key that never worked is for the operator to change (one that has worked is waited for by the client and the polls); everything
-    /// else may pass.
+    /// Whether a persistent worker retries after this error. It does not if the key was refused, which an operator has
+    /// to change; keys that have worked before are retried by the client and the pollers.
     pub(crate) fn puts_up_with(&self, error: Option<&Error>) -> bool {
         self.persistent && error.is_none_or(|error| !error.is_auth())
     }
 
-    /// Puts together what the tasks of a running worker share.
+    /// Assembles the context of a running worker.
     pub(crate) fn assemble(&self, targets: Targets) -> Result<Context, WorkerError> {
         let Self { client, queue, group, handler, settings, observers, control, .. } = self;
         let (mut settings, client, handler, observers, control) =

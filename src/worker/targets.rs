@@ -1,4 +1,4 @@
-//! [`Targets`]: what the names in a worker's settings stand for.
+//! [`Targets`]: the objects that the names in a worker's settings refer to.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use crate::{
     worker::settings::Settings,
 };
 
-/// What the names stand for.
+/// The objects that a worker's names refer to.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Targets {
     pub(crate) queue: Queue,
     pub(crate) path: SourcePath,
-    /// The parking queues, by the names that the settings give them.
+    /// The parking queues, by their names in the settings.
     pub(crate) parking: BTreeMap<String, QueueId>,
 }
 
@@ -31,7 +31,7 @@ impl Targets {
         Ok(Self { queue, path, parking })
     }
 
-    /// Whether a worker that was put together for the others can go on.
+    /// Whether a context that was assembled for the other targets can be kept.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let of = |targets: &Self| (targets.queue.mode, targets.path.clone());
         of(self) == of(other) && self.parking == other.parking

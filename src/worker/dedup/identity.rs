@@ -1,14 +1,14 @@
-//! [`Identity`]: what tells a message from all others, so that something can be remembered of it.
+//! [`Identity`]: tells a message from all others, so that something can be remembered about it.
 //!
-//! Two messages with equal bodies are two messages. So nothing is remembered of a message that has neither a place in its queue, which
-//! this project's server sends, nor an attribute that the user declared unique.
+//! Two messages with equal bodies are two messages. So nothing is remembered about a message that has neither a place
+//! in its queue, which this project's server sends, nor an attribute that the user declared unique.
 
 use crate::message::ReceivedMessage;
 
-/// How many messages each table of a worker remembers.
+/// The number of messages that each table of a worker remembers.
 pub(crate) const CAPACITY: usize = 10_000;
 
-/// What tells a message from all others of its stream.
+/// Tells a message from all others of its stream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Identity {
     /// Its place in the stream, and the time at which it entered the stream. The place alone does not suffice, because after a restore
@@ -19,7 +19,7 @@ pub(crate) enum Identity {
 }
 
 impl Identity {
-    /// The identity of a message, if it has one. A named attribute goes before the place.
+    /// The identity of a message, if it has one. A unique attribute takes precedence over the place.
     pub(crate) fn of(message: &ReceivedMessage, unique_attribute: Option<&str>) -> Option<Self> {
         match unique_attribute {
             Some(name) => message.attributes.get(name).map(|value| Self::Unique(value.get().to_owned())),

@@ -1,12 +1,14 @@
-//! Each message's handler runs once at a time, and work that succeeded is not done again.
+//! [`RunRegistry`]: the handler of a message runs once at a time, and work that succeeded is not repeated.
 //!
-//! A message can come again while its handler runs, or after it has succeeded: when one before it in its batch fails, when an
-//! acknowledgement is lost or late, when the service loses its leases in a restart. The second delivery waits for the first run;
-//! if that succeeds it is acknowledged without a run of its own, if not it is run, and where several wait, one of them.
+//! A message can be redelivered while its handler runs, or after it succeeded: if a message before it in its batch
+//! failed, if an acknowledgement was lost or late, or if the service lost its leases in a restart. The second delivery
+//! waits for the first run. If that run succeeds, the second delivery is acknowledged without a run. If it fails, the
+//! second delivery is run; if several wait, one of them.
 //!
-//! A run is known from its beginning until it has ended and its batch is acknowledged, whichever is later; of those whose message comes
-//! again the success is [remembered](crate::ttl_map) for a while. One that is gone for good is known for as long as another batch holds the
-//! message too: in an order its turn there may come much later. Runs are numbered: the end of one says nothing of another's.
+//! A run is registered from its start until it has ended and its batch is acknowledged, whichever is later. If its
+//! message is redelivered, its success is remembered for a while. A message that is settled for good stays registered
+//! while another batch holds it too, because in an ordered batch its turn may come much later. Runs have numbers,
+//! because the end of one says nothing about another run of the same message.
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -21,25 +23,27 @@ use crate::{
     worker::dedup::identity::{CAPACITY, Identity},
 };
 
-/// The runs of one worker.
+/// The runs of a worker.
 #[derive(Debug)]
 pub(crate) struct RunRegistry(Mutex<Table>);
 
 #[derive(Debug)]
 struct Table {
-    /// Few at a time, and looked up some times for each message: to compare some costs less than to hash one.
+    /// A B-tree, because there are few entries at a time and each is looked up several times: comparing a few keys
+    /// costs less than hashing one.
     runs: BTreeMap<Identity, Entry>,
-    /// Those that succeeded, and whose messages come again.
+    /// Runs that succeeded and whose messages are redelivered.
     succeeded: TtlMap<Identity, ()>,
     keep: Duration,
-    /// How many runs have begun.
+    /// The number of runs that have started.
     begun: u64,
 }
 
-/// A message that a batch holds, or that is run.
+/// A message that a batch holds, or that is running.
 #[derive(Debug, Default)]
 struct Entry {
-    /// How many batches hold it: more than one where it was redelivered before the first had let go of it.
+    /// The number of batches that hold the message. There are several if it was redelivered before the first batch
+    /// released it.
     batches: u32,
     state: RunState,
 }
@@ -52,65 +56,65 @@ impl Entry {
 
 #[derive(Debug, Default)]
 enum RunState {
-    /// It is to be run.
+    /// The message may be run.
     #[default]
     Open,
     Running {
-        /// Which run it is.
+        /// The number of the run.
         number: u64,
-        /// The batch that it was begun for: no other decides what is remembered of it.
+        /// The batch that started the run. No other batch decides whether its success is remembered.
         batch: u64,
         fate: Fate,
-        /// Dropped when it ends; made when somebody waits.
+        /// Dropped when the run ends. Created when somebody waits for that.
         ended: Option<watch::Sender<()>>,
     },
-    /// Its batch, which is this one, is not acknowledged yet.
+    /// This batch, which is not acknowledged yet, has run the message with success.
     Succeeded { batch: u64 },
-    /// It is settled, and another batch holds it too.
+    /// The message is settled, and another batch holds it too.
     Gone,
 }
 
-/// What becomes of a message whose batch is acknowledged.
+/// What becomes of a message when its batch is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterAck {
-    /// It is gone for good.
+    /// The message is settled.
     Gone,
-    /// It is redelivered, or may be.
+    /// The message is redelivered, or may be.
     Redelivered,
-    /// The same, and it has to be run again: it was not its turn.
+    /// The message is redelivered and has to be run again, because its turn had not come.
     RunAgain,
 }
 
-/// What becomes of the success of a run that goes on.
+/// What becomes of the success of a run that is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// Its batch is not acknowledged yet.
     Open,
-    /// Its batch is acknowledged, and the message comes again.
+    /// Its batch is acknowledged, and the message will be redelivered.
     Remembered,
-    /// Its batch is acknowledged, and the message has to be run again: it was not its turn.
+    /// Its batch is acknowledged, and the message has to be run again.
     Forgotten,
 }
 
-/// What is known of a message that is to be run.
+/// The state of a message that is about to be run.
 enum Lookup {
     /// It is run now, with this number.
     Started(u64),
     Succeeded,
-    /// Ends in an error when the run does: its sender is dropped.
+    /// Another run is in progress. The receiver returns an error when it ends, because its sender is dropped.
     Running(watch::Receiver<()>),
 }
 
 impl RunRegistry {
-    /// Remembers successes for so long: past the longest time until a message comes again.
+    /// Remembers successes for `keep`, which is longer than a redelivery can take.
     pub(crate) fn new(keep: Duration) -> Self {
         Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: TtlMap::new(CAPACITY), keep, begun: 0 }))
     }
 
-    /// Begins a run for a batch; `None` when one of the same message has succeeded.
+    /// Starts a run for a batch; `None` if a run of the same message has succeeded.
     ///
     /// # Errors
-    /// While one is going on, with what changes when it ends.
+    /// If a run is in progress, with a receiver that tells when it ends.
     pub(crate) fn begin_at_once(
         &self,
         identity: Identity,
@@ -124,9 +128,10 @@ impl RunRegistry {
         }
     }
 
-    /// Begins a run. Waits for one of the same message that is going on; `None` when one has succeeded.
+    /// Starts a run, after waiting for a run of the same message that is in progress; `None` if one has succeeded.
     ///
-    /// Cancel-safe.
+    /// # Cancel safety
+    /// Dropping the future starts nothing.
     pub(crate) async fn begin(&self, mut identity: Identity, batch: u64) -> Option<ActiveRun<'_>> {
         loop {
             match self.begin_at_once(identity, batch) {
@@ -139,19 +144,19 @@ impl RunRegistry {
         }
     }
 
-    /// A batch holds messages, until it [lets go](Self::release) of them.
+    /// Registers that a batch holds these messages, until it [releases](Self::release) them.
     pub(crate) fn hold(&self, messages: impl Iterator<Item = Identity>) {
         let mut table = self.lock();
         messages.for_each(|identity| table.runs.entry(identity).or_default().batches += 1);
     }
 
-    /// A batch is acknowledged.
+    /// Registers that a batch is acknowledged.
     pub(crate) fn settled(&self, batch: u64, messages: impl Iterator<Item = (Identity, AfterAck)>) {
         let mut table = self.lock();
         messages.for_each(|(identity, next)| table.settled(batch, &identity, next));
     }
 
-    /// A batch that [held](Self::hold) messages is through with them.
+    /// A batch that [held](Self::hold) these messages is finished with them.
     pub(crate) fn release(&self, messages: impl Iterator<Item = Identity>) {
         let mut table = self.lock();
         messages.for_each(|identity| table.release(identity));
@@ -170,7 +175,7 @@ impl Table {
         }
         let held = match self.runs.get_mut(identity) {
             Some(held) => held,
-            // What no batch holds.
+            // No batch holds the message.
             None => self.runs.entry(identity.clone()).or_default(),
         };
         match &mut held.state {
@@ -189,7 +194,7 @@ impl Table {
     fn ended(&mut self, identity: &Identity, run: u64, succeeded: bool) {
         let Some(held) = self.runs.get_mut(identity) else { return };
         let RunState::Running { number, batch, fate, .. } = held.state else { return };
-        // That may be another run.
+        // Otherwise the entry belongs to a later run.
         if number == run {
             match fate {
                 Fate::Open if succeeded => held.state = RunState::Succeeded { batch },
@@ -219,7 +224,7 @@ impl Table {
         self.succeeded.insert(identity.clone(), (), self.keep);
     }
 
-    /// No run of it is known any more.
+    /// Resets a message to one that has not been run.
     fn forget(&mut self, identity: &Identity) {
         if let Some(held) = self.runs.get_mut(identity) {
             held.state = RunState::Open;
@@ -239,7 +244,7 @@ impl Table {
     }
 }
 
-/// A run that is going on. Dropped, it has failed unless it [succeeded](Self::succeeded).
+/// A run in progress. Dropped, it has failed, unless it [succeeded](Self::succeeded).
 #[derive(Debug)]
 pub(crate) struct ActiveRun<'a> {
     runs: &'a RunRegistry,
@@ -295,7 +300,7 @@ mod tests {
         assert!(runs.begin(at(2), 1).await.is_some());
     }
 
-    /// In an order, its turn in the first batch may come long after it was redelivered, run and acknowledged.
+    /// In an ordered batch, the turn of a message may come long after it was redelivered, run and acknowledged.
     #[tokio::test(start_paused = true)]
     async fn what_is_gone_is_not_run_again_for_a_batch_that_still_holds_it() {
         let runs = RunRegistry::new(KEEP);
@@ -310,7 +315,7 @@ mod tests {
         assert!(runs.lock().runs.is_empty());
     }
 
-    /// Whatever a run came to, nothing is left of a message that nobody holds.
+    /// Whatever the result of a run, nothing remains of a message that no batch holds.
     #[tokio::test(start_paused = true)]
     async fn nothing_is_left_of_what_nobody_holds() {
         for next in [AfterAck::Gone, AfterAck::Redelivered, AfterAck::RunAgain] {
@@ -353,7 +358,7 @@ mod tests {
         }
     }
 
-    /// In an order its success must not count; all the same there is one run of it at a time.
+    /// In an ordered batch the success of the old run must not count, but there is still one run at a time.
     #[tokio::test(start_paused = true)]
     async fn a_run_that_goes_on_after_its_batch_is_settled_keeps_its_place_until_it_ends() {
         for succeeds in [true, false] {
@@ -375,7 +380,7 @@ mod tests {
         }
     }
 
-    /// An earlier batch whose acknowledgement was tried for long, say: it knows nothing of the later run.
+    /// For example an earlier batch whose acknowledgement was retried for long. It knows nothing of the later run.
     #[tokio::test(start_paused = true)]
     async fn a_batch_decides_about_its_own_runs_alone() {
         for succeeds_before in [true, false] {
@@ -390,7 +395,7 @@ mod tests {
         }
     }
 
-    /// What ends late says nothing of a later run.
+    /// The end of an old run says nothing about a later run.
     #[tokio::test(start_paused = true)]
     async fn the_end_of_an_old_run_leaves_the_entry_of_a_new_one() {
         let runs = RunRegistry::new(KEEP);

@@ -1,7 +1,8 @@
-//! Messages that were taken care of without success: a copy was sent, or they were parked or discarded.
+//! [`PassedOn`]: messages that were settled without success, because a copy was sent or they were parked or discarded.
 //!
-//! Each is known by its place alone. Its copy has the same unique attribute, and so has a parked message that is sent back to its queue:
-//! those have to be run, or they would be lost. Where the service gives no places nothing is known, and a redelivery is run again.
+//! A message is identified by its place alone. Its copy has the same unique attribute, and so has a parked message that
+//! is sent back to its queue; these must be handled, or they would be lost. If the service sends no places, nothing is
+//! remembered and a redelivery is handled again.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -14,7 +15,7 @@ use crate::{
     worker::dedup::identity::{CAPACITY, Identity},
 };
 
-/// What one worker has passed on.
+/// The messages that a worker has passed on.
 #[derive(Debug)]
 pub(crate) struct PassedOn {
     places: Mutex<TtlMap<Identity, ()>>,
@@ -22,19 +23,19 @@ pub(crate) struct PassedOn {
 }
 
 impl PassedOn {
-    /// Remembers each message for `keep`: past the longest time until it is redelivered.
+    /// Remembers each message for `keep`, which is longer than a redelivery can take.
     pub(crate) fn new(keep: Duration) -> Self {
         Self { places: Mutex::new(TtlMap::new(CAPACITY)), keep }
     }
 
-    /// A message was passed on: its redelivery is acknowledged without a run.
+    /// Records a message that was passed on. Its redelivery is acknowledged without calling the handler.
     pub(crate) fn record(&self, message: &ReceivedMessage) {
         if let Some(place) = Identity::of(message, None) {
             self.lock().insert(place, (), self.keep);
         }
     }
 
-    /// Whether a message, this very one, was passed on.
+    /// Whether this very message was passed on.
     pub(crate) fn contains(&self, message: &ReceivedMessage) -> bool {
         Identity::of(message, None).is_some_and(|place| self.lock().get(&place).is_some())
     }

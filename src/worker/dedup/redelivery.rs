@@ -1,8 +1,9 @@
 //! Why a message is redelivered: the reasons, and what a worker remembers of them.
 //!
-//! A worker notes the reason for each message that it leaves to the service, under the message's [identity](crate::worker::dedup::identity).
-//! When the message is redelivered, a log line, an event and a metric name the reason. The reasons of other workers are unknown here; a copy
-//! that was sent again carries its reason in its attributes, whichever worker sent it.
+//! A worker records the reason for each message that it leaves to the service, under the message's
+//! [identity](crate::worker::dedup::identity). When the message is redelivered, a log line, an event and a metric name
+//! the reason. The reasons of other workers are not known; a copy carries its reason in its attributes, whichever
+//! worker sent it.
 
 use std::{
     fmt,
@@ -20,7 +21,7 @@ use crate::{
     },
 };
 
-/// Why a message came again.
+/// Why a message was redelivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Redelivery {
@@ -34,21 +35,24 @@ pub enum Redelivery {
     TimedOut,
     /// Its handler deferred it.
     Deferred,
-    /// One before it in its batch failed: the service fails everything behind a failure.
+    /// A message before it in its batch failed: the service fails all messages after a failure.
     BehindFailure,
-    /// Its batch was handed back: the worker stopped or was paused, or one before it could not be started in time.
+    /// Its batch was handed back, because the worker stopped or was paused, or a message before it could not be started
+    /// in time.
     HandedBack,
-    /// It was not started: too little of the lease was left, or one before it in an order had failed.
+    /// It was not started, because too little of the lease was left, or because a message before it in its order had
+    /// failed.
     NotStarted,
-    /// The acknowledgement of its batch came too late.
+    /// The acknowledgement of its batch arrived too late.
     LateAck,
-    /// The answer to the acknowledgement of its batch was lost.
+    /// The reply to the acknowledgement of its batch was lost.
     LostAck,
     /// The acknowledgement of its batch was refused, or settled fewer messages than it named.
     RejectedAck,
-    /// The lease of its batch lapsed while the service could not be reached.
+    /// The lease of its batch expired while the service could not be reached.
     LeaseLapsed,
-    /// It was delivered before, but to another worker (one that shut down or died say), or longer ago than is remembered.
+    /// The previous consumer did not acknowledge it (it stopped, crashed, or its lease expired), or the delivery is too
+    /// long ago to be remembered.
     Unknown,
 }
 
@@ -115,34 +119,34 @@ impl fmt::Display for Redelivery {
     }
 }
 
-/// What a worker knows of the messages that it left to come again.
+/// The reasons that a worker remembers.
 #[derive(Debug)]
 pub(crate) struct RedeliveryLog {
     left: Mutex<TtlMap<Identity, Redelivery>>,
     keep: Duration,
-    /// The name of the worker's queue, as copies tell it.
+    /// The name of the worker's queue, as it stands in the attributes of copies.
     queue: String,
 }
 
 impl RedeliveryLog {
-    /// Remembers each message of this queue for so long.
+    /// Remembers the messages of a queue for `keep` each.
     pub(crate) fn new(queue: String, keep: Duration) -> Self {
         Self { left: Mutex::new(TtlMap::new(CAPACITY)), keep, queue }
     }
 
-    /// The message comes again, for this reason.
+    /// Records why a message is going to be redelivered.
     pub(crate) fn record(&self, identity: Identity, reason: Redelivery) {
         self.lock().insert(identity, reason, self.keep);
     }
 
-    /// Why a message that was received came again; `None` when it comes for the first time, as far as is known.
+    /// Why a message was redelivered; `None` for a first delivery, as far as is known. The reason is forgotten.
     pub(crate) fn explain(&self, message: &ReceivedMessage, identity: Option<&Identity>) -> Option<Redelivery> {
         let known = identity.and_then(|identity| self.lock().remove(identity));
         let again = || message.attempt.is_some_and(|attempt| attempt > 1).then_some(Redelivery::Unknown);
         known.or_else(again).or_else(|| self.copied(message))
     }
 
-    /// Why a copy was sent again. One in a parking queue is there for the first time.
+    /// Why a copy was sent. In a parking queue a copy is delivered for the first time.
     fn copied(&self, message: &ReceivedMessage) -> Option<Redelivery> {
         let attributes = &message.attributes;
         if attributes.is_empty() {
@@ -166,10 +170,10 @@ impl RedeliveryLog {
     }
 }
 
-/// The reason of a message whose handler ended so; `None` when this worker does not see it again.
+/// The reason for a message whose handler ended with this outcome; `None` if this worker does not receive it again.
 pub(crate) fn reason(outcome: &HandlerOutcome<'_>) -> Option<Redelivery> {
     match outcome {
-        // One that is interrupted comes to another worker: this one has stopped fetching.
+        // An interrupted message goes to another worker, because this one has stopped fetching.
         HandlerOutcome::Done | HandlerOutcome::Interrupted => None,
         other => Redelivery::named(other.name()),
     }

@@ -1,8 +1,9 @@
-//! Messages on their way into one call of a batch handler: who is in it, who may still come, and when it begins.
+//! [`Collector`]: collects messages for one call of a batch handler.
 //!
-//! Every message keeps its own run with its permit, its lane, its deadline and its failure policy; only the call is shared. A run
-//! takes a [`Slot`], joins when it is ready, and gets its own answer back. A message whose time is over, or whose batch is
-//! acknowledged, leaves while the call has not begun; afterwards it ends the call for all.
+//! Each message keeps its own run, with its permit, its key, its deadline and its failure policy; only the call is
+//! shared. A run takes a [`Slot`], joins when it is ready, and receives its own outcome. If its time is over or its
+//! batch is acknowledged, a message leaves the call as long as the call has not started; afterwards it ends the call
+//! for all.
 
 use std::{
     mem,
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::worker::handler::{batch::Collect, delivery::Delivery, outcome::CallOutcome};
 
-/// A place where messages meet for a call, and then for the next one.
+/// Collects messages for a call, and then for the next one.
 #[derive(Debug)]
 pub(crate) struct Collector {
     kind: CollectorKind,
@@ -23,33 +24,33 @@ pub(crate) struct Collector {
 
 #[derive(Clone, Copy, Debug)]
 enum CollectorKind {
-    /// The messages of one consumed batch: complete when nobody else is coming.
+    /// The messages of one consumed batch. The call is complete when no other message will join.
     Consumed { in_order: bool },
-    /// Whatever arrives.
+    /// Messages of any batch.
     Collected(Collect),
 }
 
 #[derive(Debug, Default)]
 struct CollectorState {
-    /// Seats that may still be taken, where the messages of one batch meet.
+    /// Slots that may still be taken, for the messages of one batch.
     coming: usize,
-    /// Where an order was broken: nobody behind this position may begin.
+    /// The first position at which the order was broken: no message after it may start.
     broken_at: Option<usize>,
     open: OpenCall,
 }
 
-/// One call in the making.
+/// The call that is being collected.
 #[derive(Debug, Default)]
 struct OpenCall {
     number: u64,
     members: Vec<CallMember>,
     bytes: usize,
-    /// When holding the first member for longer would be too long.
+    /// The end of the time that its first message may wait.
     linger_until: Option<Instant>,
     stop: CancellationToken,
 }
 
-/// A message in a call, and who waits for its answer.
+/// A message in a call, and where its outcome goes.
 #[derive(Debug)]
 pub(crate) struct CallMember {
     pub(crate) position: usize,
@@ -57,44 +58,46 @@ pub(crate) struct CallMember {
     pub(crate) answer: oneshot::Sender<CallOutcome>,
 }
 
-/// A call that can begin.
+/// A call that can start.
 #[derive(Debug)]
 pub(crate) struct ReadyCall {
     pub(crate) members: Vec<CallMember>,
-    /// Ends the call.
+    /// Cancelled to end the call.
     pub(crate) stop: CancellationToken,
 }
 
-/// A message in a call that may not have begun.
+/// The view of one message on its call, which may not have started.
 #[derive(Debug)]
 pub(crate) struct PendingCall {
     pub(crate) answer: oneshot::Receiver<CallOutcome>,
-    /// Until when it waits for others, at most.
+    /// The end of the time that it waits for others.
     pub(crate) linger_until: Option<Instant>,
-    /// Ends the call that it is in.
+    /// Cancelled to end the call that it is in.
     pub(crate) stop: CancellationToken,
     collector: Arc<Collector>,
     round: u64,
 }
 
 impl Collector {
-    /// For the `messages` of one consumed batch. `in_order`: one that is not done keeps those behind it from counting.
+    /// Collects the `messages` of one consumed batch. If `in_order`, a message that is not done excludes those after
+    /// it.
     pub(crate) fn consumed(messages: usize, in_order: bool) -> Arc<Self> {
         let state = CollectorState { coming: messages, ..CollectorState::default() };
         Arc::new(Self { kind: CollectorKind::Consumed { in_order }, state: Mutex::new(state) })
     }
 
-    /// For whatever arrives.
+    /// Collects messages of any batch.
     pub(crate) fn collected(limits: Collect) -> Arc<Self> {
         Arc::new(Self { kind: CollectorKind::Collected(limits), state: Mutex::default() })
     }
 
-    /// The seat of the message at `position` of its batch.
+    /// The slot of the message at `position` of its batch.
     pub(crate) fn slot(self: &Arc<Self>, position: usize) -> Slot {
         Slot { collector: self.clone(), position, counted: true }
     }
 
-    /// Takes a message in, and gives the calls that can begin now: the one that it completes, or the one that it does not fit into.
+    /// Adds a message, and returns the calls that can start now: the one that it completes, and the one that it did not
+    /// fit into.
     fn join(self: &Arc<Self>, position: usize, delivery: Delivery) -> (PendingCall, Vec<ReadyCall>) {
         let (send, answer) = oneshot::channel();
         let size = delivery.body().len();
@@ -136,14 +139,14 @@ impl Collector {
         }
     }
 
-    /// Begins the next round; gives the members of this one, if there are any.
+    /// Starts to collect the next call, and returns this one unless it is empty.
     fn close(&self, state: &mut CollectorState) -> Option<ReadyCall> {
         let next = OpenCall { number: state.open.number + 1, ..OpenCall::default() };
         let OpenCall { mut members, stop, .. } = mem::replace(&mut state.open, next);
         let in_order = matches!(self.kind, CollectorKind::Consumed { in_order: true });
         members.sort_by_key(|member| member.position);
         if let Some(broken_at) = state.broken_at.filter(|_| in_order) {
-            // Dropped, they learn that their handler was not called.
+            // Dropping a member tells its run that the handler was not called.
             members.retain(|member| member.position < broken_at);
         }
         (!members.is_empty()).then_some(ReadyCall { members, stop })
@@ -155,17 +158,17 @@ impl Collector {
     }
 }
 
-/// A message's right to join its gathering.
+/// The right of a message to join a call.
 #[derive(Debug)]
 pub(crate) struct Slot {
     collector: Arc<Collector>,
     position: usize,
-    /// Whether the others of its batch wait for it.
+    /// Whether the other messages of its batch wait for it.
     counted: bool,
 }
 
 impl Slot {
-    /// Takes part. Gives the calls that can begin now.
+    /// Joins the call, and returns the calls that can start now.
     pub(crate) fn join(&mut self, delivery: Delivery) -> (PendingCall, Vec<ReadyCall>) {
         if !mem::replace(&mut self.counted, false) {
             self.collector.lock().coming += 1;
@@ -173,7 +176,7 @@ impl Slot {
         self.collector.join(self.position, delivery)
     }
 
-    /// Takes part in a call of its own, and lets the others go without it.
+    /// Joins a call of its own, and lets the others continue without it.
     pub(crate) fn alone(&mut self, delivery: Delivery) -> (PendingCall, Vec<ReadyCall>) {
         let mut complete = Vec::from_iter(self.leave(true));
         let own = Collector::consumed(1, false);
@@ -182,7 +185,7 @@ impl Slot {
         (joined, complete)
     }
 
-    /// Lets the others go without it. `done` where nothing of an order is broken thereby.
+    /// Lets the others continue without it. `done` if that breaks no order.
     pub(crate) fn leave(&mut self, done: bool) -> Option<ReadyCall> {
         let mut state = self.collector.lock();
         if !done {
@@ -194,7 +197,7 @@ impl Slot {
         self.collector.is_complete(&state).then(|| self.collector.close(&mut state)).flatten()
     }
 
-    /// Lets the others go without it while it waits for something else, where that breaks no order.
+    /// Lets the others continue while the message waits for something else, if that breaks no order.
     pub(crate) fn step_aside(&mut self) -> Option<ReadyCall> {
         match self.collector.kind {
             CollectorKind::Consumed { in_order: false } => self.leave(true),
@@ -204,13 +207,13 @@ impl Slot {
 }
 
 impl PendingCall {
-    /// Begins the call although it is not complete, if that has not happened.
+    /// Starts the call although it is not complete, unless it has started.
     pub(crate) fn close(&self) -> Option<ReadyCall> {
         let mut state = self.collector.lock();
         (state.open.number == self.round).then(|| self.collector.close(&mut state)).flatten()
     }
 
-    /// Leaves the call if it has not begun. Says whether it could.
+    /// Leaves the call unless it has started; returns whether it left.
     pub(crate) fn withdraw(&mut self) -> bool {
         let mut state = self.collector.lock();
         if state.open.number != self.round {

@@ -1,12 +1,15 @@
-//! Lanes: one message of a key at a time, in the order of arrival, other keys beside it.
+//! [`KeyedQueues`]: one message of a key at a time, in the order of arrival, with other keys in parallel.
 //!
-//! A message takes its place in the lane the moment it arrives. When one fails, those waiting behind it are turned away, and
-//! so are later ones until the failure has been reported to the service: then they come again behind it. They are told only
-//! then: reported before, they would come again at once, be turned away again, and end as dead letters of another's failure.
-//! Nobody waits for each other that way, because a lane holds the messages in the order in which their batches arrived.
+//! A message enters the queue of its key when it arrives. If a message fails, those that wait after it are turned away,
+//! and so are later ones, until the failure has been reported to the service; the service then redelivers them after
+//! the failed message. They learn of it only once the failure is reported. Otherwise they would be redelivered before
+//! it, be turned away again, and become dead letters because of another message's failure.
 //!
-//! Whoever takes a place gets a [`StopGuard`] with it, to be dropped once the message has been reported: that opens the lane again if, and only
-//! if, this message stopped it. So no end of a run, however sudden, leaves a lane closed, or opens one that another's failure closed.
+//! This cannot deadlock, because each queue keeps the messages in the order in which their batches arrived.
+//!
+//! Entering a queue also returns a [`StopGuard`], which is dropped when the message has been reported. It reopens the
+//! queue if, and only if, this message has stopped it. So no end of a run, however sudden, leaves a queue closed, or
+//! opens a queue that another message's failure has closed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,21 +21,21 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
-/// What a waiting message is told.
+/// The signal to a waiting message: start, or give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     Go,
     Away,
 }
 
-/// All lanes of a worker.
+/// The queues of all keys of a worker.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeyedQueues(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     queues: Mutex<HashMap<String, KeyQueue>>,
-    /// A failure has been reported.
+    /// Notified when a failure has been reported.
     reported: Notify,
 }
 
@@ -40,29 +43,29 @@ struct Inner {
 struct KeyQueue {
     busy: bool,
     waiting: VecDeque<oneshot::Sender<Turn>>,
-    /// Failures that have not been reported yet.
+    /// The number of failures that have not been reported yet.
     stops: usize,
 }
 
-/// One message's stay in its lane. What is in it changes under the lock of the lanes only.
+/// One message in its queue. The flags change only under the lock of the queues.
 #[derive(Debug)]
 struct QueueEntry {
     queues: KeyedQueues,
     key: String,
-    /// It stopped its lane, and has not been reported.
+    /// The message has stopped its queue, and has not been reported.
     stops: AtomicBool,
-    /// It has been reported, or nobody will any more.
+    /// The message has been reported, or never will be.
     reported: AtomicBool,
 }
 
 impl KeyQueue {
-    /// Turns away those that wait, and those that come, until the lane is reopened once more.
+    /// Turns away the messages that wait and those that arrive, until the queue is reopened.
     fn stop(&mut self, stay: &QueueEntry) {
         for waiting in self.waiting.drain(..) {
-            // It may have gone away by itself.
+            // The receiver may be gone, because its batch has ended.
             let _ = waiting.send(Turn::Away);
         }
-        // What has been reported already comes again by itself.
+        // A message that has been reported is redelivered anyway.
         if !stay.reported.load(Relaxed) {
             stay.stops.store(true, Relaxed);
             self.stops += 1;
@@ -71,13 +74,13 @@ impl KeyQueue {
 }
 
 impl KeyedQueues {
-    /// Takes a place at the end of the lane of `key`. The tenure is dropped when the message has been reported.
+    /// Enters the queue of `key`. The guard is dropped when the message has been reported.
     pub(crate) fn enter(&self, key: String) -> (Ticket, StopGuard) {
         let mut queues = self.lock();
         let queue = queues.entry(key.clone()).or_default();
         let (tell, turn) = oneshot::channel();
         if queue.stops > 0 {
-            // Refused at once: the receiver finds the sender's word.
+            // The receiver finds this signal at once.
             let _ = tell.send(Turn::Away);
         } else if queue.busy {
             queue.waiting.push_back(tell);
@@ -91,7 +94,7 @@ impl KeyedQueues {
         (Ticket { stay: stay.clone(), turn: Some(turn) }, StopGuard(stay))
     }
 
-    /// Waits until no failure of the lane is left to be reported. Cancel-safe.
+    /// Waits until no failure of the key is left to be reported. Cancel-safe.
     async fn until_open(&self, key: &str) {
         loop {
             let reported = self.0.reported.notified();
@@ -111,7 +114,7 @@ impl KeyedQueues {
 }
 
 impl QueueEntry {
-    /// Stops the lane without having been at its head.
+    /// Stops the queue without having been at its head.
     fn stop(&self) {
         let mut queues = self.queues.lock();
         if let Some(queue) = queues.get_mut(&self.key) {
@@ -122,7 +125,7 @@ impl QueueEntry {
         }
     }
 
-    /// Leaves the head of the lane to the next, or stops the lane.
+    /// Passes the head of the queue to the next message, or stops the queue.
     fn leave(&self, failed: bool) {
         let mut queues = self.queues.lock();
         let Some(queue) = queues.get_mut(&self.key) else { return };
@@ -130,7 +133,7 @@ impl QueueEntry {
         if failed {
             queue.stop(self);
         }
-        // One that has gone away by itself (its batch ended) is passed over.
+        // A message whose batch has ended is skipped.
         while let Some(next) = queue.waiting.pop_front() {
             if next.send(Turn::Go).is_ok() {
                 queue.busy = true;
@@ -142,7 +145,7 @@ impl QueueEntry {
         }
     }
 
-    /// Takes back the stop that this message has put on its lane, if it has.
+    /// Reopens the queue if this message has stopped it.
     fn report(&self) {
         let mut queues = self.queues.lock();
         self.reported.store(true, Relaxed);
@@ -160,7 +163,7 @@ impl QueueEntry {
     }
 }
 
-/// What reports a message: dropped, it opens the lane again if the message has stopped it.
+/// Guard of a message that has not been reported. Dropped, it reopens the queue if the message has stopped it.
 #[derive(Debug)]
 pub(crate) struct StopGuard(Arc<QueueEntry>);
 
@@ -170,7 +173,7 @@ impl Drop for StopGuard {
     }
 }
 
-/// A place in a lane, not at its head yet.
+/// A place in a queue.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     stay: Arc<QueueEntry>,
@@ -178,7 +181,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Waits for the head of the lane; `None` when one in front failed, and that has been reported.
+    /// Waits for the head of the queue. `None` if a message before it failed; that failure has then been reported.
     pub(crate) async fn turn(mut self) -> Option<KeyGuard> {
         let turn = self.turn.as_mut()?.await;
         if turn != Ok(Turn::Go) {
@@ -195,17 +198,17 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let Some(mut turn) = self.turn.take() else { return };
-        // Given up while waiting: it comes again, and those behind it must not overtake it.
+        // The run gave up waiting. Its message is redelivered, and those after it must not overtake it.
         turn.close();
         match turn.try_recv() {
-            // Its turn came in this very moment.
+            // Its turn came at this very moment.
             Ok(Turn::Go) => self.stay.leave(true),
             Ok(Turn::Away) | Err(_) => self.stay.stop(),
         }
     }
 }
 
-/// The head of a lane: its message may be handled. Dropped without [`done`](Self::done), it counts as failed.
+/// The head of a queue: its message may be handled. Dropped without [`done`](Self::done), it counts as failed.
 #[derive(Debug)]
 pub(crate) struct KeyGuard {
     stay: Arc<QueueEntry>,
@@ -213,7 +216,7 @@ pub(crate) struct KeyGuard {
 }
 
 impl KeyGuard {
-    /// The message was handled: the next one's turn.
+    /// The message was handled; the next one may start.
     pub(crate) fn done(mut self) {
         self.failed = false;
     }
@@ -237,7 +240,7 @@ mod tests {
         queues.enter("a".into())
     }
 
-    /// An idle lane costs nothing.
+    /// An idle queue is removed.
     async fn goes_on(queues: &KeyedQueues) {
         let (place, stop_guard) = enter(queues);
         place.turn().await.unwrap().done();
@@ -291,7 +294,7 @@ mod tests {
         goes_on(&queues).await;
     }
 
-    /// A run that goes on behind a failure, or would not stop: its batch was reported long ago.
+    /// A run that continued after a failure, or that did not stop; its batch was reported long ago.
     #[tokio::test]
     async fn a_failure_after_its_report_turns_away_those_that_wait_and_nobody_later() {
         let queues = KeyedQueues::default();

@@ -1,5 +1,5 @@
-//! Messages whose attempts are used up, and that a service redelivers all the same, because it knows no reject: they fail again without
-//! another run, until they are dead letters.
+//! [`ExhaustedMessages`]: messages whose attempts are used up, on a service that has no way to reject a message. If
+//! such a message is redelivered, it fails again without being handled, until it is a dead letter.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -13,12 +13,12 @@ use crate::{
     worker::{attributes::LAST_FAILURE, dedup::identity::Identity},
 };
 
-/// How many messages are remembered, each with the text of its error.
+/// The number of messages to remember, each with the text of its error.
 const CAPACITY: usize = 1_000;
-/// For how long.
+/// How long a message is remembered.
 const EXHAUSTED_TTL: Duration = Duration::from_secs(3600);
 
-/// The messages of one worker whose attempts are used up.
+/// The messages of a worker whose attempts are used up.
 #[derive(Debug)]
 pub(crate) struct ExhaustedMessages(Mutex<TtlMap<Identity, FailureReport>>);
 
@@ -27,17 +27,17 @@ impl ExhaustedMessages {
         Self(Mutex::new(TtlMap::new(CAPACITY)))
     }
 
-    /// The last attempt of a message has failed, for this reason.
+    /// Records that the last attempt of a message has failed, with the reason.
     pub(crate) fn record(&self, message: &ReceivedMessage, report: &FailureReport) {
         if let Some(identity) = identity(message) {
             self.lock().insert(identity, report.clone(), EXHAUSTED_TTL);
         }
     }
 
-    /// Why the last attempt of a message failed, if it had one.
+    /// Why the last attempt of a message failed, if it has had its last attempt.
     pub(crate) fn recall(&self, message: &ReceivedMessage) -> Option<FailureReport> {
         let exhausted_messages = self.lock();
-        // Nearly always there is none, and nothing need be hashed.
+        // The table is nearly always empty, and then nothing has to be hashed.
         if exhausted_messages.is_empty() {
             return None;
         }
@@ -50,8 +50,8 @@ impl ExhaustedMessages {
     }
 }
 
-/// A message by its place, or a copy by its content: the time of its last failure is part of that. Not by a unique attribute: a dead
-/// letter that is sent again has the same.
+/// The identity of a message: its place, or for a copy its content, which includes the time of its last failure. A
+/// unique attribute would not do, because a dead letter that is sent again keeps it.
 fn identity(message: &ReceivedMessage) -> Option<Identity> {
     let copy = || {
         let mut hasher = DefaultHasher::new();

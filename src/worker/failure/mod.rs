@@ -1,4 +1,5 @@
-//! What becomes of a message that was not handled: redelivery, a delayed copy, a parking queue, or nothing.
+//! [`FailurePolicy`]: what becomes of a message that was not done. It is redelivered, copied with a delay, parked,
+//! rejected or discarded.
 
 pub(crate) mod exhausted;
 pub(crate) mod parking;
@@ -30,43 +31,43 @@ use crate::{
     },
 };
 
-/// How long a message is put off that should be handed back, where the service takes none back.
+/// The delay of a message that a handler released, on a service that cannot take messages back.
 const RELEASE_DELAY: Duration = Duration::from_secs(10);
 
-/// The longest error text that travels in an attribute, in characters.
+/// The maximum length of an error text in an attribute, in characters.
 const MAX_ERROR_CHARS: usize = 1_000;
 
-/// The policies of one worker, with the queues they name looked up.
+/// The failure policies of a worker.
 #[derive(Debug)]
 pub(crate) struct FailurePolicy {
     pub(crate) on_failure: OnFailure,
     pub(crate) on_reject: OnReject,
     pub(crate) on_undecodable: OnUndecodable,
     pub(crate) parking: ParkingQueues,
-    /// Whether the queue takes delayed messages without losing its order.
+    /// Whether the queue accepts delayed messages without losing its order.
     pub(crate) delays: bool,
-    /// Whether a message that fails for good leaves the stream as a dead letter.
+    /// Whether a message that fails for good becomes a dead letter.
     pub(crate) dead_letters: bool,
-    /// Whether the messages are dead letters themselves.
+    /// Whether the worker consumes dead letters.
     pub(crate) of_dead_letters: bool,
-    /// The worker's name, for the history.
+    /// The worker's name, for the history of copies.
     pub(crate) worker: String,
-    /// The queue's name, for the history.
+    /// The queue's name, for the history of copies.
     pub(crate) queue: String,
     pub(crate) source: Arc<dyn Source>,
     /// Messages that are not handled again, because their attempts are used up.
     pub(crate) exhausted: ExhaustedMessages,
-    /// How long rejected messages wait that nothing takes out of the queue.
+    /// Delays of rejected messages that stay in the queue, because it has no dead letters.
     pub(crate) pauses: RejectPauses,
 }
 
-/// What a policy decides for one message.
+/// The decision of a policy about one message.
 #[derive(Debug, PartialEq)]
 enum Decision<'a> {
     Fail,
-    /// Nobody is to blame.
+    /// The message is handed back without counting a failure.
     Release,
-    /// It should never be handled again.
+    /// The message should never be handled again.
     GiveUp {
         exhausted: bool,
     },
@@ -83,15 +84,15 @@ enum Decision<'a> {
     },
 }
 
-/// What became of a message that was not done.
+/// The result of a policy for a message that was not done.
 #[derive(Debug)]
 pub(crate) struct Resolution {
     pub(crate) verdict: Verdict,
-    /// What the service is told of a failure or a reject.
+    /// The failure or reject, as reported to the service.
     pub(crate) report: Option<FailureReport>,
-    /// It should never be handled again, but nothing keeps its queue from handing it out for ever.
+    /// Whether the message should never be handled again, but its queue will redeliver it endlessly.
     pub(crate) loops: bool,
-    /// Its attempts are used up.
+    /// Whether its attempts are used up.
     pub(crate) exhausted: bool,
 }
 
@@ -102,17 +103,17 @@ impl From<Verdict> for Resolution {
 }
 
 impl FailurePolicy {
-    /// Why a message that is given up is redelivered all the same.
+    /// Why a message that should never be handled again is redelivered.
     pub(crate) fn why_it_loops(&self) -> &'static str {
         if self.of_dead_letters { "a dead letter cannot be rejected" } else { "their queue has no dead letters" }
     }
 
-    /// Carries out what the policy says of a message that was not done, and gives the verdict for its batch.
+    /// Applies the policy to a message that was not done, and returns its verdict.
     ///
-    /// A copy that cannot be sent leaves the message failed: it is redelivered, nothing is lost.
+    /// If a copy cannot be sent, the message counts as failed: it is redelivered, and nothing is lost.
     pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Resolution {
         let decision = self.decide(&message.attributes, outcome);
-        // Trying it again at once is of no use.
+        // Retrying such a message at once is of no use.
         let hopeless = matches!(decision, Decision::Park { .. }) || reason(outcome) == UNDECODABLE;
         let failing = |hopeless: bool| Resolution {
             report: Some(self.report(message, outcome, false)),
@@ -125,7 +126,7 @@ impl FailurePolicy {
             Decision::Fail => return failed(),
             Decision::Release => return Verdict::NotStarted.into(),
             Decision::GiveUp { exhausted } => return self.give_up(self.report(message, outcome, exhausted), exhausted),
-            // Of what cannot be read there is no copy that could be tried again.
+            // A message that cannot be read cannot be copied.
             Decision::Copy { .. } | Decision::Defer { .. } if message.undecodable().is_some() => return failed(),
             Decision::Copy { delay, failed } => {
                 let copy = self.copy(message, outcome).attribute(ATTEMPTS, failed);
@@ -141,20 +142,20 @@ impl FailurePolicy {
             Ok(()) => Verdict::Done.into(),
             Err(error) => {
                 tracing::warn!(worker = self.worker, %error, "the copy of a failed message could not be sent: it will be redelivered");
-                // A copy that is refused, because it is too large say, will be again.
+                // If a copy is refused, for example because it is too large, it will be refused again.
                 failing(hopeless || !error.is_retryable())
             }
         }
     }
 
-    /// What becomes of a message that should never be handled again.
+    /// The result for a message that should never be handled again.
     pub(crate) fn give_up(&self, report: FailureReport, exhausted: bool) -> Resolution {
         let rejects = self.dead_letters && self.source.extensions().reject();
         let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
         Resolution { verdict, report: Some(report), loops: !self.dead_letters, exhausted }
     }
 
-    /// Sends a copy to a parking queue; one that is gone is looked up again by its name.
+    /// Sends a copy to a parking queue. A queue that was deleted is looked up again by its name.
     async fn park(&self, name: &str, copy: Message) -> Result<(), Error> {
         if let Some(queue) = self.parking.get(name) {
             match self.source.forward(Some(&queue), copy.clone()).await {
@@ -193,7 +194,7 @@ impl FailurePolicy {
         if self.delays { Decision::Defer { delay: delay.min(MAX_DELAY) } } else { Decision::Fail }
     }
 
-    /// What becomes of a message that failed for the `failed`th time.
+    /// The decision about a message that has failed for the `failed`th time.
     fn retry(&self, failed: u32) -> Decision<'_> {
         match &self.on_failure {
             OnFailure::Redeliver => Decision::Fail,
@@ -204,7 +205,7 @@ impl FailurePolicy {
         }
     }
 
-    /// What the service is told of a message that failed now, for the last time if its attempts are `exhausted`.
+    /// The report of a failure to the service. `exhausted` if it was the last attempt.
     pub(crate) fn report(
         &self,
         message: &ReceivedMessage,
@@ -227,7 +228,7 @@ impl FailurePolicy {
         }
     }
 
-    /// A copy of a message that failed, with all that is known of the failure.
+    /// A copy of a message that failed, with the history of its failures.
     fn copy(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Message {
         let mut copy = copy_of(message);
         copy.attributes.remove(DEFERRED);
@@ -244,7 +245,7 @@ impl FailurePolicy {
     }
 }
 
-/// A copy of a message that did not fail: it is to come later. The attempts that its queue counted go with it.
+/// A delayed copy of a message that did not fail. It keeps the number of attempts that its queue has counted.
 fn deferred_copy(message: &ReceivedMessage) -> Message {
     let copy = copy_of(message).attribute(DEFERRED, clock::now().to_string());
     match attempts(message).saturating_sub(1) {
@@ -253,13 +254,13 @@ fn deferred_copy(message: &ReceivedMessage) -> Message {
     }
 }
 
-/// How often a message was attempted, this time included.
+/// The number of attempts of a message, including this one.
 fn attempts(message: &ReceivedMessage) -> u32 {
     failed_attempts(&message.attributes).saturating_add(message.attempt.unwrap_or(1))
 }
 
 fn copy_of(message: &ReceivedMessage) -> Message {
-    // What cannot be read cannot be sent either; its text can.
+    // A body that cannot be read cannot be sent as it is; its text can.
     let body = if message.undecodable().is_some() { message.body.quoted() } else { message.body.clone() };
     let mut copy = Message::new(body);
     copy.attributes.clone_from(&message.attributes);

@@ -7,7 +7,7 @@ use std::{
 
 use crate::queue::QueueId;
 
-/// The ids of the parking queues, by the names that the settings give them.
+/// The ids of the parking queues, by their names in the settings.
 #[derive(Debug, Default)]
 pub(crate) struct ParkingQueues(Mutex<BTreeMap<String, QueueId>>);
 
@@ -20,7 +20,7 @@ impl ParkingQueues {
         self.lock().get(name).cloned()
     }
 
-    /// The queue was deleted and created again: its name stands for another id now.
+    /// Replaces the id of a queue that was deleted and created again.
     pub(crate) fn set(&self, name: &str, queue: QueueId) {
         self.lock().insert(name.to_owned(), queue);
     }

@@ -1,37 +1,51 @@
-//! What becomes of a message that was not done: the policies that a user chooses from.
+//! The failure policies that a user can choose.
 
 use std::time::Duration;
 
 use crate::limits::MAX_DELAY;
 
-/// The share of a [`Republish`] delay that is drawn at random.
+/// The fraction of a [`Republish`] delay that is random.
 const JITTER: f64 = 0.5;
 
-/// What becomes of a message whose handler failed.
+/// The policy for a message whose handler failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// It is reported as failed, comes again, and becomes a dead letter when the queue says so. The default.
+    /// The message is reported as failed and redelivered. It becomes a dead letter when the queue's `max_consume_count`
+    /// is reached. The default.
     #[default]
     Redeliver,
-    /// A copy is sent with a delay and an attempt count, and the original acknowledged: nothing behind it fails with it,
-    /// and its retries can be days apart. Not for FIFO queues, whose order it would break, nor for Kafka queues, which have no
-    /// delays.
+    /// A copy is sent with a delay and an attempt count, and the original is acknowledged. So messages after it do not
+    /// fail with it, and retries can be days apart. Not for FIFO queues, whose order it would break, nor for Kafka
+    /// queues, which have no delays.
     Republish(Republish),
 }
 
-/// How [`OnFailure::Republish`] spaces its attempts.
+/// The attempts and delays of [`OnFailure::Republish`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_worker::worker::{OnFailure, OnReject, Republish};
+///
+/// let policy = Republish::new()
+///     .max_attempts(8)
+///     .first_delay(Duration::from_secs(5))
+///     .then(OnReject::Park("failed-orders".into()));
+/// let on_failure = OnFailure::Republish(policy); // for WorkerBuilder::on_failure
+/// # drop(on_failure);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Republish {
-    /// How often the message is tried in all; 5 by default.
+    /// The total number of attempts; 5 by default.
     pub max_attempts: u32,
-    /// The delay after the first failure, doubled after each further one; 1 s by default. Each delay is drawn at random from the
-    /// half below it, so that messages that fail together are not delivered together again.
+    /// The delay after the first failure, doubled after each further one; 1 s by default. Each delay is random between
+    /// half of it and all of it, so that messages that failed together are not redelivered together.
     pub first_delay: Duration,
     /// The longest delay; one hour by default, seven days at most.
     pub max_delay: Duration,
-    /// What becomes of the message after the last attempt.
+    /// The policy for the message after the last attempt; [`OnReject::Fail`] by default.
     pub then: OnReject,
 }
 
@@ -52,25 +66,25 @@ impl Republish {
         Self::default()
     }
 
-    /// How often the message is tried in all; 5 by default.
+    /// The total number of attempts. Default: 5.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.max_attempts = max_attempts;
         self
     }
 
-    /// The delay after the first failure, doubled after each further one; 1 s by default.
+    /// The delay after the first failure, doubled after each further one. Default: 1 s.
     pub fn first_delay(mut self, first_delay: Duration) -> Self {
         self.first_delay = first_delay;
         self
     }
 
-    /// The longest delay; one hour by default, seven days at most.
+    /// The longest delay, at most seven days. Default: one hour.
     pub fn max_delay(mut self, max_delay: Duration) -> Self {
         self.max_delay = max_delay;
         self
     }
 
-    /// What becomes of the message after the last attempt; [`OnReject::Fail`] by default.
+    /// The policy for the message after the last attempt. Default: [`OnReject::Fail`].
     pub fn then(mut self, then: OnReject) -> Self {
         self.then = then;
         self
@@ -78,8 +92,8 @@ impl Republish {
 }
 
 impl Republish {
-    /// The delay before the next attempt, when `failed` have failed; `None` when that was the last. `dice`, from 0 to 1, says how
-    /// much of the jitter is taken off.
+    /// The delay before the next attempt after `failed` failures; `None` after the last one. `dice`, from 0 to 1, is
+    /// the fraction of the jitter that is subtracted.
     pub(crate) fn delay(&self, failed: u32, dice: f64) -> Option<Duration> {
         if failed >= self.max_attempts {
             return None;
@@ -89,31 +103,32 @@ impl Republish {
     }
 }
 
-/// What becomes of a message that was rejected, or that failed for the last time.
+/// The policy for a message that was rejected, or that failed for the last time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnReject {
-    /// It becomes a dead letter, with the reason and the error's text: at once on this project's server; on another it fails, and is
-    /// redelivered until the queue makes it one. A queue without dead letters redelivers it for ever, at growing intervals. The
-    /// default.
+    /// The message becomes a dead letter, with the reason and the error's text. This project's server does so at once;
+    /// other services redeliver the message until its `max_consume_count` is reached. A queue without dead letters
+    /// redelivers it endlessly, at growing intervals. The default.
     #[default]
     Fail,
-    /// A copy with the reason and its history goes to this queue (name or id), and the original is acknowledged.
+    /// A copy with the reason and the history goes to this queue (name or id), and the original is acknowledged.
     Park(String),
-    /// It is acknowledged and gone.
+    /// The message is acknowledged, and is gone.
     Discard,
 }
 
-/// What becomes of a message whose body the handler could not decode ([`Delivery::json`](crate::worker::Delivery::json)).
+/// The policy for a message whose body the handler could not decode
+/// ([`Delivery::json`](crate::worker::Delivery::json)).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnUndecodable {
-    /// As [`OnReject`] says of every reject: what cannot be decoded now never can. The default.
+    /// As [`OnReject`] for every reject, because a body that cannot be decoded now never can be. The default.
     #[default]
     Reject,
-    /// As [`OnFailure`] says of every failure: a newer version of the handler may be on its way.
+    /// As [`OnFailure`] for every failure, because a newer version of the handler may be able to decode it.
     Retry,
-    /// This, whatever becomes of other rejects.
+    /// This policy, independent of other rejects.
     Own(OnReject),
 }
 

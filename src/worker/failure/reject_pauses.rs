@@ -1,5 +1,5 @@
-//! Rejected messages that are redelivered all the same, because their queue has no dead letters: how long each waits, and how often
-//! that is told.
+//! [`RejectPauses`]: how long rejected messages wait that are redelivered because their queue has no dead letters, and
+//! how often the worker warns about them.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,27 +13,27 @@ use crate::{
     worker::dedup::identity::{CAPACITY, Identity},
 };
 
-/// The pause before a rejected message is given back for the first time; it doubles from there.
+/// The pause before a rejected message is redelivered for the first time; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause: no lease is longer.
+/// The longest pause, as long as the longest lease.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// For how long a message is remembered as rejected.
+/// How long a rejected message is remembered.
 const REJECT_TTL: Duration = Duration::from_secs(3600);
-/// How often a worker tells of such messages.
+/// The minimum time between two warnings of a worker.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// The pause of a message that cannot be told from others: nobody knows how often it has been rejected.
+/// The number of rejects to assume for a message that has no identity: an average one.
 const UNKNOWN: u32 = 4;
 
-/// The rejected messages of one worker.
+/// The rejected messages of a worker.
 #[derive(Debug)]
 pub(crate) struct RejectPauses(Mutex<PauseState>);
 
 #[derive(Debug)]
 struct PauseState {
-    /// How often each was rejected.
+    /// How often each message was rejected.
     counts: TtlMap<Identity, u32>,
     warned: Option<Instant>,
-    /// Rejected since then.
+    /// Messages that were rejected since the last warning.
     unreported: u64,
 }
 
@@ -42,7 +42,8 @@ impl RejectPauses {
         Self(Mutex::new(PauseState { counts: TtlMap::new(CAPACITY), warned: None, unreported: 0 }))
     }
 
-    /// A message was rejected, and will be redelivered: how long it should wait for that. `attempt` is what its service counts.
+    /// Records a rejected message that will be redelivered, and returns how long its redelivery should wait. `attempt`
+    /// is the service's count.
     pub(crate) fn record(&self, identity: Option<Identity>, attempt: Option<u32>) -> Duration {
         let mut state = self.lock();
         let times = match identity {
@@ -57,7 +58,7 @@ impl RejectPauses {
         FIRST_PAUSE.saturating_mul(2u32.saturating_pow(times.saturating_sub(1))).min(LONGEST_PAUSE)
     }
 
-    /// Whether it is time to tell, and of how many messages.
+    /// The number of messages to warn about, if a warning is due.
     pub(crate) fn due_warning(&self) -> Option<u64> {
         let (mut state, now) = (self.lock(), Instant::now());
         state.unreported += 1;

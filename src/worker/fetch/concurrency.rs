@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::{limits::MAX_MESSAGES, worker::observe::latency::Quantiles};
 
-/// An answer that came within this time was there already: nobody had to wait for a message to arrive.
+/// A reply within this time did not wait for a message to arrive.
 const PROMPT_ANSWER: Duration = Duration::from_millis(50);
 
-/// The number of polls worth keeping out.
+/// The number of polls worth keeping in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PollConcurrency {
     polls: usize,
@@ -20,51 +20,51 @@ pub(crate) struct PollConcurrency {
 }
 
 impl PollConcurrency {
-    /// Starts with one poll; never more than `max`, which is at least one.
+    /// Starts with one poll. `max` is at least one.
     pub(crate) fn new(max: usize) -> Self {
         Self { polls: 1, max: max.max(1) }
     }
 
-    /// Changes the most polls that may be out.
+    /// Changes the maximum.
     pub(crate) fn allow(&mut self, max: usize) {
         self.max = max.max(1);
         self.polls = self.polls.min(self.max);
     }
 
-    /// How many polls may be out.
+    /// The number of polls that may be in flight.
     pub(crate) fn polls(&self) -> usize {
         self.polls
     }
 
-    /// Takes in the answer of one poll: `got` of the `asked` messages, after `waited`.
+    /// Adapts to the reply of one poll, which brought `got` of `asked` messages after `waited`.
     pub(crate) fn answered(&mut self, got: usize, asked: usize, waited: Duration) {
         self.polls = match got {
             0 => 1,
             _ if got == asked && asked > 1 => self.polls * 2,
-            // A NORMAL queue answers from one partition, so a prompt short answer says that there may be more.
+            // A NORMAL queue replies from one partition, so a prompt short reply means that there may be more.
             _ if waited < PROMPT_ANSWER => self.polls + 1,
             _ => self.polls.saturating_sub(1),
         }
         .clamp(1, self.max);
     }
 
-    /// Takes in a poll that failed: one at a time until the service answers again.
+    /// Adapts to a poll that failed: one poll at a time until the service replies again.
     pub(crate) fn failed(&mut self) {
         self.polls = 1;
     }
 }
 
-/// The most polls that can be useful for so many messages in flight.
+/// The largest useful number of polls for a number of messages in flight.
 pub(crate) fn max_polls(concurrency: usize) -> usize {
     concurrency.div_ceil(2).clamp(1, 64)
 }
 
-/// Below this p99, waiting for the slowest of a batch costs nobody anything.
+/// Below this p99, waiting for the slowest message of a batch costs nothing.
 const QUICK_P99: Duration = Duration::from_millis(100);
-/// The slowest run may take this many times the usual one before batches shrink.
+/// Batches shrink if the p99 of the handler is more than this many times the p50.
 const MAX_SPREAD: u128 = 4;
 
-/// The size of the next batch for a handler with these durations; full batches before anything is known.
+/// The number of messages to ask for, for a handler with these durations; ten before any is known.
 pub(crate) fn batch_size(seen: Option<Quantiles>) -> usize {
     let Some(Quantiles { p50, p99 }) = seen else { return MAX_MESSAGES };
     if p99 <= QUICK_P99 {

@@ -1,8 +1,9 @@
-//! The polls in flight, by their ids, so that they can be ended.
+//! [`InFlightPolls`]: the polls in flight, by their ids, so that the service can be asked to end them.
 //!
-//! A poll that is given up may already have messages leased to it, and their lapse is a failure of each. So a poll is never given up
-//! while there is time: the service is asked to answer it at once, and its answer is waited for. A request that ends polls can be
-//! lost, so it is repeated until they are in.
+//! Messages may already be leased to a poll in flight. If the worker gave the poll up, their leases would expire, and
+//! each would count a failure. So the worker does not give up a poll while there is time. It asks the service to reply
+//! at once, and waits for the reply. The request to end polls may be lost, so it is repeated until the replies have
+//! arrived.
 
 use std::{
     collections::BTreeMap,
@@ -14,18 +15,18 @@ use tokio::{sync::Notify, time::timeout};
 
 use crate::{client::PollId, wire::extensions::MAX_ENDED_POLLS, worker::fetch::source::Source};
 
-/// How long one try to end polls may take.
+/// The timeout of one request to end polls.
 const END_POLLS_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long their answers may take before the service is asked once more; doubled each time.
+/// How long the replies may take before the request is repeated; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause between two tries.
+/// The longest pause between two requests.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Which polls are to be ended.
+/// Which polls to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PollScope {
     All,
-    /// Those that a failing acknowledgement waits for.
+    /// The polls that a failing acknowledgement waits for.
     WaitedFor,
 }
 
@@ -33,7 +34,7 @@ pub(crate) enum PollScope {
 #[derive(Debug, Default)]
 pub(crate) struct InFlightPolls {
     state: Mutex<PollTable>,
-    /// One has come in.
+    /// Notified when a poll is answered.
     answered: Notify,
 }
 
@@ -44,7 +45,7 @@ struct PollTable {
 }
 
 impl InFlightPolls {
-    /// A poll is about to be sent. It counts until the guard is dropped.
+    /// Registers a poll that is about to be sent, until the guard is dropped.
     pub(crate) fn begin(&self, is_waited_for: bool) -> InFlightPoll<'_> {
         let id = PollId::unique();
         let mut state = self.lock();
@@ -54,12 +55,13 @@ impl InFlightPolls {
         InFlightPoll { polls: self, number, id }
     }
 
-    /// How many are in flight.
+    /// The number of polls in flight.
     pub(crate) fn count(&self) -> usize {
         self.lock().out.len()
     }
 
-    /// Has the service end polls, again and again until they are in. Returns at once where it cannot do that. Cancel-safe.
+    /// Asks the service to end polls, repeatedly until all are answered. Returns at once if the service does not
+    /// support that. Cancel-safe.
     pub(crate) async fn end(&self, source: &dyn Source, which: PollScope) {
         let mut pause = FIRST_PAUSE;
         loop {

@@ -1,4 +1,4 @@
-//! A limit on how many messages are taken per time, on tokio's clock.
+//! [`Rate`] and [`TokenBucket`]: a limit on the number of messages over time, on tokio's clock.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::limits::LimitError;
 
-/// So many messages per time.
+/// A number of messages over a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     interval: Duration,
@@ -20,10 +20,10 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `messages` per `per`, with bursts of what falls into a second, or one message.
+    /// A rate of `messages` over `per`. A burst has the messages of one second, or one message if the rate is lower.
     ///
     /// # Errors
-    /// When there are none, more than a million per second, or fewer than one a day.
+    /// If the rate is zero, more than a million messages a second, or less than one a day.
     pub fn try_new(messages: u32, per: Duration) -> Result<Self, LimitError> {
         let refuse = || LimitError {
             what: "rate limit",
@@ -39,24 +39,24 @@ impl Rate {
     }
 }
 
-/// Places that were taken, for [`TokenBucket::give_back`].
+/// Tokens that were taken. Those that are not used go back with [`TokenBucket::give_back`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "they count as used"]
 pub(crate) struct Tokens {
     pub(crate) count: usize,
-    /// Under which rate they were taken: those of another cannot be given back to this one.
+    /// The number of the rate under which they were taken. Tokens do not go back to another rate.
     era: u64,
 }
 
 impl Tokens {
-    /// `used` of them, and the rest.
+    /// Splits off `used` tokens from the rest.
     pub(crate) fn split(self, used: usize) -> (Self, Self) {
         let used = self.count.min(used);
         (Self { count: used, ..self }, Self { count: self.count - used, ..self })
     }
 }
 
-/// Gives out places at a [`Rate`], or without a limit.
+/// A bucket that hands out tokens at a [`Rate`], or without a limit.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
     bucket: Mutex<BucketState>,
@@ -66,9 +66,9 @@ pub(crate) struct TokenBucket {
 #[derive(Debug)]
 struct BucketState {
     rate: Option<Rate>,
-    /// When it will be full again if nothing more is taken.
+    /// When the bucket will be full again if nothing more is taken.
     full_at: Instant,
-    /// How often the rate was changed.
+    /// How often the rate has changed.
     era: u64,
 }
 
@@ -77,8 +77,8 @@ impl TokenBucket {
         Self { bucket: Mutex::new(BucketState { rate, full_at: Instant::now(), era: 0 }), changed: Notify::new() }
     }
 
-    /// Changes the rate and wakes all who wait. A new one begins with nothing to give, so that changing it often gives no more; and
-    /// places that were taken before do not come back to it.
+    /// Changes the rate, and wakes all that wait. A new rate starts with an empty bucket, because otherwise each change
+    /// would give another burst. Tokens that were taken before do not go back to it.
     pub(crate) fn set(&self, rate: Option<Rate>) {
         let full_at = Instant::now() + rate.map_or(Duration::ZERO, |rate| rate.interval * rate.burst);
         {
@@ -91,7 +91,7 @@ impl TokenBucket {
         self.changed.notify_waiters();
     }
 
-    /// Waits for a first place and takes up to `want`. Cancel-safe.
+    /// Waits for a first token and takes up to `want`. Cancel-safe.
     pub(crate) async fn take(&self, want: usize) -> Tokens {
         loop {
             let changed = self.changed.notified();
@@ -108,12 +108,12 @@ impl TokenBucket {
         }
     }
 
-    /// Whether the rate is the one under which they were taken.
+    /// Whether the tokens were taken under the current rate.
     pub(crate) fn allows(&self, tokens: Tokens) -> bool {
         self.lock().era == tokens.era
     }
 
-    /// Gives back places that were not used, to those who wait. Places of before a change of the rate are of no use any more.
+    /// Gives unused tokens back, for those that wait. Tokens of an earlier rate are dropped.
     pub(crate) fn give_back(&self, unused: Tokens) {
         let count = u32::try_from(unused.count).unwrap_or(u32::MAX);
         if count > 0 && self.lock().give_back(count, unused.era) {
@@ -128,7 +128,7 @@ impl TokenBucket {
 }
 
 impl BucketState {
-    /// Whether somebody may now take what nobody could before.
+    /// Returns whether a waiting task may now find a token.
     fn give_back(&mut self, count: u32, era: u64) -> bool {
         let Some(Rate { interval, .. }) = self.rate.filter(|_| era == self.era) else { return false };
         self.full_at = self.full_at.checked_sub(interval.saturating_mul(count)).unwrap_or(self.full_at);

@@ -1,4 +1,4 @@
-//! Where a worker's messages come from and go back to: a group's stream of a queue, behind a trait that tests can script.
+//! [`Source`]: where messages come from and where acknowledgements go. A trait, so that tests can script it.
 
 use std::time::Duration;
 
@@ -11,24 +11,26 @@ use crate::{
     queue::{QueueId, SourcePath, TagFilter},
 };
 
-/// The calls that a running worker makes.
+/// The calls of a running worker to the service.
 #[async_trait]
 pub(crate) trait Source: std::fmt::Debug + Send + Sync + 'static {
-    /// Leases up to `want` messages for `ack_wait`, waiting up to `wait` for a first one, or until the poll is ended by its id.
+    /// Leases up to `want` messages for `ack_wait`. Waits up to `wait` for a first message, or until the poll is ended
+    /// by its id.
     async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration, poll: &PollId) -> Result<Consumed, Error>;
-    /// Ends polls that wait: each is answered with what it has. Where the service cannot do that, nothing happens.
+    /// Ends waiting polls: the service replies to each with the messages it has. Does nothing if the service does not
+    /// support that.
     async fn end_polls(&self, polls: &[PollId]) -> Result<(), Error>;
-    /// What the service can do beyond the documented API.
+    /// The extensions of the documented API that the service supports.
     fn extensions(&self) -> Extensions;
-    /// Acknowledges a batch, again and again until `until` while that can help.
+    /// Acknowledges a batch. Retries until `until` as long as that can help.
     async fn acknowledge(&self, lines: &[AckLine<'_>], until: Instant) -> Result<Acked, Error>;
     /// Sends a copy of a message to a queue; `None` is the queue that is consumed.
     async fn forward(&self, queue: Option<&QueueId>, message: Message) -> Result<(), Error>;
-    /// The queue that has this name now.
+    /// The id of the queue that has this name now.
     async fn find_queue(&self, name: &str) -> Result<QueueId, Error>;
 }
 
-/// A source on the service.
+/// The source of a real worker: one stream of a queue, through the client.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientSource {
     pub(crate) client: Client,

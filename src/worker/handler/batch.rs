@@ -1,4 +1,4 @@
-//! What a user implements to handle several messages in one call: a [`BatchHandler`], and how its batches are made up.
+//! [`BatchHandler`]: what a user implements to handle several messages in one call, and [`Batching`], which says which.
 
 use std::{fmt, future::Future, time::Duration};
 
@@ -6,16 +6,17 @@ use async_trait::async_trait;
 
 use crate::worker::handler::{delivery::Delivery, error::HandlerError};
 
-/// Handles several messages in one call, and answers for each of them: for bulk inserts, bulk requests, one transaction.
+/// Handles several messages in one call, with a result for each: for bulk inserts, bulk requests, or one transaction.
 ///
-/// Everything that holds for a [`Handler`](crate::worker::Handler) holds for each message: its verdict goes through the failure policy
-/// and into the one acknowledgement of the batch that it was consumed with. [`Batching`] says which messages share a call.
+/// The result of each message goes through the failure policy and into the one acknowledgement of the batch with which
+/// it was consumed, as with a [`Handler`](crate::worker::Handler). [`Batching`] says which messages share a call.
 ///
-/// The future is dropped when the first of its messages reaches its [deadline](Delivery::deadline). Then, and when it panics,
-/// none of its messages is done.
+/// The future is dropped at the [deadline](Delivery::deadline) of the first of its messages. In that case, and if it
+/// panics, none of its messages is done.
 ///
 /// ```
-/// # use dms_worker::worker::{BatchHandler, Delivery, HandlerError};
+/// use dms_worker::worker::{BatchHandler, Delivery, HandlerError};
+///
 /// struct Archive;
 ///
 /// #[async_trait::async_trait]
@@ -25,7 +26,7 @@ use crate::worker::handler::{delivery::Delivery, error::HandlerError};
 ///         deliveries: Vec<Delivery>,
 ///     ) -> Result<Vec<Result<(), HandlerError>>, HandlerError> {
 ///         let rows: Vec<Result<u64, HandlerError>> = deliveries.iter().map(Delivery::json).collect();
-///         // One insert of all the rows that could be decoded goes here; `?` on its error fails the whole call.
+///         // Insert all rows that could be decoded here. `?` on the error of the insert fails the whole call.
 ///         Ok(rows.into_iter().map(|row| row.map(drop)).collect())
 ///     }
 /// }
@@ -36,19 +37,20 @@ use crate::worker::handler::{delivery::Delivery, error::HandlerError};
     note = "implement `BatchHandler`, or wrap an async function of one `Vec<Delivery>` with `batch_handler_fn`"
 )]
 pub trait BatchHandler: Send + Sync + 'static {
-    /// Handles messages, never none, and answers one verdict for each, in their order. Where an order of all messages is asked
-    /// for (a FIFO queue, [`Ordering::Batch`](crate::worker::Ordering::Batch)), verdicts behind the first that is no success do not
-    /// count: those messages come again.
+    /// Handles at least one message, and returns one result for each, in the same order. Where all messages are handled
+    /// in order (on a FIFO queue, and with [`Ordering::Batch`](crate::worker::Ordering::Batch)), results after the
+    /// first error do not count, and those messages are redelivered.
     ///
     /// # Errors
-    /// An error of the whole call counts for each of its messages. So does a wrong number of verdicts, as a failure.
+    /// An error of the whole call counts for each of its messages. A wrong number of results fails each of them.
     async fn handle_batch(&self, deliveries: Vec<Delivery>) -> Result<Vec<Result<(), HandlerError>>, HandlerError>;
 }
 
-/// Makes a batch handler of an async function or closure.
+/// Makes a batch handler from an async function or closure.
 ///
 /// ```
-/// # use dms_worker::worker::batch_handler_fn;
+/// use dms_worker::worker::batch_handler_fn;
+///
 /// let handler = batch_handler_fn(|deliveries| async move {
 ///     println!("{} messages", deliveries.len());
 ///     Ok(deliveries.iter().map(|_| Ok(())).collect())
@@ -62,7 +64,7 @@ where
     BatchHandlerFn(function)
 }
 
-/// A batch handler made of a function by [`batch_handler_fn`].
+/// A batch handler made from a function by [`batch_handler_fn`].
 #[derive(Clone)]
 pub struct BatchHandlerFn<F>(F);
 
@@ -85,36 +87,41 @@ where
 
 /// Which messages share a call of a [`BatchHandler`].
 ///
-/// A message that failed before, as far as the worker knows, has a call to itself: one that brings its call down must not do so
-/// to the same neighbours again.
+/// A message that is known to have failed before has a call of its own, so that a message that makes its call fail
+/// cannot do so to the same neighbours again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Batching {
-    /// Those that were consumed together: up to ten, nobody waits. The default.
+    /// Messages that were consumed together, at most ten. No message waits. The default.
     ///
-    /// With [`Ordering::Key`](crate::worker::Ordering::Key), a message that waits for its lane is called by itself when its turn comes.
+    /// With [`Ordering::Key`](crate::worker::Ordering::Key), a message that waits for its key is called by itself when
+    /// its turn comes.
     #[default]
     Consumed,
-    /// Those that arrive until there are enough, across polls.
+    /// Messages of several polls, collected until a limit of [`Collect`] is reached.
     ///
-    /// In no order of arrival; with [`Ordering::Key`](crate::worker::Ordering::Key) at most one message of a key. FIFO queues and
-    /// [`Ordering::Batch`](crate::worker::Ordering::Batch) go by [`Consumed`](Self::Consumed) whatever is set.
+    /// They are in no particular order; with [`Ordering::Key`](crate::worker::Ordering::Key) a call has at most one
+    /// message of a key. On FIFO queues and with [`Ordering::Batch`](crate::worker::Ordering::Batch), messages are
+    /// [`Consumed`](Self::Consumed) instead.
     Collected(Collect),
 }
 
-/// When a collected batch is complete: at the first of these limits, at the start of a shutdown, or when holding its oldest
-/// message for longer would leave its handler less than the lease allows: the handler's timeout where there is one,
-/// else twice the p99 of its recent calls, and half of the lease before anything is known.
+/// The limits of a collected batch. The call starts at the first of them, or at the start of a shutdown.
+///
+/// It also starts while the lease still leaves the handler its time: the handler timeout if it is set, otherwise twice
+/// the p99 of recent calls, and half of the lease before any call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Collect {
-    /// The most messages in a call; 100 by default. What waits for its batch is in flight: the worker's concurrency must be
-    /// as large, and twice as large where one batch is to be collected while another is handled; where the concurrency is not set, it is. The
-    /// default is never above a concurrency that is set.
+    /// The maximum number of messages in a call; 100 by default, or the worker's concurrency if that is set and lower.
+    ///
+    /// Messages that wait for their batch are in flight. So the concurrency must be at least as high, and twice as high
+    /// to collect one batch while another is handled; it is, unless it is set.
     pub max_messages: usize,
-    /// The most bytes of bodies in a call, a single larger message excepted; 4 MiB by default, or the bytes that may be in flight.
+    /// The maximum bytes of bodies in a call, unless a single message is larger; 4 MiB by default, or the bytes that
+    /// may be in flight if that is lower.
     pub max_bytes: usize,
-    /// How long the first message of a batch waits for others; 1 s by default, or half of what the lease leaves.
+    /// How long the first message of a batch waits for others; 1 s by default, or less where the lease is short.
     pub linger: Duration,
 }
 
@@ -130,19 +137,19 @@ impl Collect {
         Self::default()
     }
 
-    /// The most messages in a call; 100 by default.
+    /// The maximum number of messages in a call. Default: 100.
     pub fn max_messages(mut self, max_messages: usize) -> Self {
         self.max_messages = max_messages;
         self
     }
 
-    /// The most bytes of bodies in a call; 4 MiB by default.
+    /// The maximum bytes of bodies in a call. Default: 4 MiB.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self
     }
 
-    /// How long the first message of a batch waits for others; 1 s by default.
+    /// How long the first message of a batch waits for others. Default: 1 s.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self

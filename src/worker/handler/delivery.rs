@@ -1,4 +1,4 @@
-//! What a handler gets: a message with its deadline.
+//! [`Delivery`]: a message as its handler receives it, with its deadline.
 
 use std::{
     borrow::Cow,
@@ -21,32 +21,45 @@ use crate::{
     worker::{attributes::ATTEMPTS, handler::error::HandlerError},
 };
 
-/// A message on its way through a handler: body, attributes, labels, and how long it may take.
+/// A message as its handler receives it: body, attributes, labels, and the time that the handler has.
 ///
-/// Cheap to move and to clone; it carries no right to acknowledge, the handler's answer does that. It keeps the answer in memory that
-/// its message came with.
+/// Cheap to move and to clone. It cannot acknowledge the message; the result of the handler does that. It keeps the
+/// whole reply of the service, with which its message came, in memory.
+///
+/// ```
+/// use dms_worker::worker::{Delivery, HandlerError};
+///
+/// async fn charge(delivery: Delivery) -> Result<(), HandlerError> {
+///     let cents: u64 = delivery.json()?; // a body that cannot be decoded is rejected
+///     if delivery.attribute("currency").as_deref() != Some("EUR") {
+///         return Err(HandlerError::reject("only euros can be charged"));
+///     }
+///     println!("{cents} cents, attempt {}, {:?} left", delivery.attempt(), delivery.remaining());
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Delivery {
     batch: Arc<Deliveries>,
-    /// Its place in the batch.
+    /// Its position in the batch.
     position: usize,
     retry: u32,
 }
 
-/// How many batches there were in this process.
+/// The number of batches so far in this process.
 static BATCHES: AtomicU64 = AtomicU64::new(0);
 
-/// The messages of a consumed batch, in the order of consumption, and what they have in common.
+/// The messages of a consumed batch, in the order of consumption.
 pub(crate) struct Deliveries {
-    /// Its own in this process.
+    /// A number that no other batch of this process has.
     number: u64,
     messages: Vec<ReceivedMessage>,
     origin: Arc<Origin>,
     deadline: Instant,
-    /// What was left until the deadline when they arrived.
+    /// The time from the arrival of the messages to the deadline.
     budget: Duration,
     signals: Signals,
-    /// Why messages failed or were rejected, by their positions; usually none did.
+    /// The failures of messages, by their positions. Usually empty.
     failures: Mutex<Vec<(usize, Failure)>>,
 }
 
@@ -54,7 +67,8 @@ pub(crate) struct Deliveries {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Failure {
     pub(crate) report: FailureReport,
-    /// How long reporting the failure waits, because nothing but this pause keeps the message from being redelivered for ever.
+    /// How long to wait before the failure is reported. Only this pause slows the redelivery of a message that its
+    /// queue redelivers endlessly.
     pub(crate) pause: Option<Duration>,
 }
 
@@ -71,7 +85,7 @@ impl Deliveries {
         Arc::new(Self { number, messages, origin, deadline, budget, signals, failures: Mutex::default() })
     }
 
-    /// Tells the batch from all others of this process.
+    /// A number that no other batch of this process has.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -84,17 +98,17 @@ impl Deliveries {
         &self.signals
     }
 
-    /// Notes why the message at a position failed or was rejected.
+    /// Records why the message at a position failed or was rejected.
     pub(crate) fn record_failure(&self, position: usize, failure: Failure) {
         self.recorded().push((position, failure));
     }
 
-    /// Why the message at a position failed or was rejected, where that is known.
+    /// Why the message at a position failed or was rejected, if that is known.
     pub(crate) fn failure(&self, position: usize) -> Option<Failure> {
         self.recorded().iter().find(|(of, _)| *of == position).map(|(_, failure)| failure.clone())
     }
 
-    /// Why messages failed or were rejected, by their positions.
+    /// All recorded failures, by the positions of their messages.
     pub(crate) fn failures(&self) -> Vec<(usize, Failure)> {
         self.recorded().clone()
     }
@@ -104,13 +118,13 @@ impl Deliveries {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The delivery of the message at a position that there is.
+    /// The delivery of the message at a position, which must exist.
     pub(crate) fn at(self: &Arc<Self>, position: usize) -> Delivery {
         debug_assert!(position < self.messages.len(), "{position} of {}", self.messages.len());
         Delivery { batch: self.clone(), position, retry: 0 }
     }
 
-    /// Has every message looked at from a position on, one after the other.
+    /// Calls `look` for every message from a position on, in order.
     pub(crate) fn each_from(self: &Arc<Self>, first: usize, mut look: impl FnMut(usize, &Delivery)) {
         let mut delivery = Delivery { batch: self.clone(), position: first, retry: 0 };
         for position in first..self.messages.len() {
@@ -126,13 +140,13 @@ impl fmt::Debug for Deliveries {
     }
 }
 
-/// Where a delivery or an event comes from.
+/// The worker, the queue and the group of a delivery or an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub(crate) worker: String,
     pub(crate) queue: String,
     pub(crate) group: String,
-    /// Whether a failure stops what is behind it.
+    /// Whether a failure stops the messages after it.
     pub(crate) in_order: bool,
 }
 
@@ -142,27 +156,28 @@ impl Origin {
         &self.worker
     }
 
-    /// The name or id of the queue, as the worker was given it.
+    /// The queue's name or id, as set in the builder.
     pub fn queue(&self) -> &str {
         &self.queue
     }
 
-    /// The name or id of the consumer group, as the worker was given it.
+    /// The consumer group's name or id, as set in the builder.
     pub fn group(&self) -> &str {
         &self.group
     }
 }
 
-/// What the runs of a batch can learn while they go on.
+/// The signals to the runs of a batch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
     /// The handler is about to be stopped.
     pub(crate) cancelled: CancellationToken,
     /// The worker is shutting down.
     pub(crate) shutdown: CancellationToken,
-    /// Ends the runs: the deadline or the end of the grace period has come.
+    /// The runs have to end, because of the deadline or the end of the grace period.
     pub(crate) stop: CancellationToken,
-    /// The batch is acknowledged: what has not begun by now comes again, so it must not begin any more.
+    /// The batch is acknowledged. Messages that have not started by now are redelivered, so they must not start any
+    /// more.
     pub(crate) settled: CancellationToken,
 }
 
@@ -181,13 +196,14 @@ impl Delivery {
     /// Decodes the body.
     ///
     /// # Errors
-    /// Where [`OnUndecodable`](crate::worker::OnUndecodable) does not say otherwise, a [reject](HandlerError::reject): a body that cannot
-    /// be decoded now never can.
+    /// If the body cannot be decoded. Unless [`OnUndecodable`](crate::worker::OnUndecodable) says otherwise, the error
+    /// [rejects](HandlerError::reject) the message, because its body will never be decodable.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
         self.message().body.parse().map_err(HandlerError::undecodable)
     }
 
-    /// Why the message cannot be read, where it cannot: see [`ReceivedMessage::undecodable`]. Handlers never get one; observers do.
+    /// Why the message cannot be read; see [`ReceivedMessage::undecodable`]. Only observers receive such a message,
+    /// never handlers.
     pub fn undecodable(&self) -> Option<&str> {
         self.message().undecodable()
     }
@@ -197,7 +213,7 @@ impl Delivery {
         &self.message().attributes
     }
 
-    /// The text of an attribute, where it is there and a string.
+    /// The text of an attribute, if it exists and is a string.
     pub fn attribute(&self, name: &str) -> Option<Cow<'_, str>> {
         self.message().attributes.get_str(name)
     }
@@ -207,77 +223,83 @@ impl Delivery {
         &self.message().tags
     }
 
-    /// The name or id of the queue, as the worker was given it.
+    /// The queue's name or id, as set in the builder.
     pub fn queue(&self) -> &str {
         &self.batch.origin.queue
     }
 
-    /// The name or id of the consumer group, as the worker was given it.
+    /// The consumer group's name or id, as set in the builder.
     pub fn group(&self) -> &str {
         &self.batch.origin.group
     }
 
-    /// Which attempt this is, as far as is known, from 1: failed consumptions that this project's server tells of, and attempts
-    /// before the message was [republished](crate::worker::OnFailure::Republish). Other services do not tell.
+    /// The number of this attempt, from 1, as far as is known. It counts failed deliveries, which only this project's
+    /// server reports, and attempts before the message was [republished](crate::worker::OnFailure::Republish).
     pub fn attempt(&self) -> u32 {
         let before = failed_attempts(&self.message().attributes);
         before.saturating_add(self.message().attempt.unwrap_or(1))
     }
 
-    /// Which retry within its lease this is: 0 for the first call; see [`Retry`](crate::layers::Retry).
+    /// The number of this retry within the lease, 0 for the first call; see [`Retry`](crate::layers::Retry).
     pub fn retry(&self) -> u32 {
         self.retry
     }
 
-    /// The same for a further call within the lease.
+    /// The same delivery for another call within the lease.
     pub(crate) fn retried(mut self, retry: u32) -> Self {
         self.retry = retry;
         self
     }
 
-    /// The message's place in its queue, the same each time it is delivered; sent by this project's server alone.
+    /// The place of the message in its queue, the same for each delivery. Only this project's server sends it.
     pub fn sequence(&self) -> Option<u64> {
         self.message().sequence
     }
 
-    /// Why and when a dead letter died; told by this project's server alone, and of dead letters alone.
+    /// Why and when the message became a dead letter. Only this project's server sends it, and only for dead letters.
     pub fn dead_letter(&self) -> Option<&DeadLetterInfo> {
         self.message().dead_letter.as_ref()
     }
 
-    /// How long ago the message could be consumed first: since it was sent, or its delay was over. By the clocks of the server and
-    /// of this machine; sent by this project's server alone.
+    /// The time since the message first became available: since it was sent, or its delay was over. It depends on the
+    /// clocks of the server and of this machine. Only this project's server sends it.
     pub fn age(&self) -> Option<Duration> {
         let age = clock::now().as_millisecond().saturating_sub(self.message().entered_ms?);
         Some(Duration::from_millis(u64::try_from(age).unwrap_or(0)))
     }
 
-    /// The trace in which the message was made, where its attributes say so.
+    /// The trace in which the message was sent, if its attributes name one.
     pub fn trace_context(&self) -> Option<TraceContext> {
         TraceContext::of(&self.message().attributes)
     }
 
-    /// When the handler is stopped: the end of the lease, less what the acknowledgement needs. It cannot be extended.
+    /// When the handler is stopped: the end of the lease, minus the time that the acknowledgement needs. It cannot be
+    /// extended.
+    ///
+    /// This is an instant of tokio's clock, because tests that pause the clock have to see it move.
     pub fn deadline(&self) -> Instant {
         self.batch.deadline
     }
 
-    /// What is left until the [deadline](Self::deadline).
+    /// The time until the [deadline](Self::deadline).
     pub fn remaining(&self) -> Duration {
         self.deadline().saturating_duration_since(Instant::now())
     }
 
-    /// Resolves shortly before the handler is stopped: a twentieth of its budget, at most a second. Cancel-safe.
+    /// Resolves shortly before the handler is stopped: a twentieth of its time, at most a second.
+    ///
+    /// # Cancel safety
+    /// This method is cancel-safe.
     pub async fn cancelled(&self) {
         self.signals().cancelled.cancelled().await;
     }
 
-    /// Whether the worker is shutting down: long work may want to stop at a good point.
+    /// Whether the worker is shutting down, so that long work can end at a good point.
     pub fn is_shutting_down(&self) -> bool {
         self.signals().shutdown.is_cancelled()
     }
 
-    /// Notes why the message failed or was rejected.
+    /// Records why the message failed or was rejected.
     pub(crate) fn record_failure(&self, failure: Failure) {
         self.batch.record_failure(self.position, failure);
     }
@@ -287,7 +309,7 @@ impl Delivery {
         self.batch.number
     }
 
-    /// Whether messages behind one that fails are redelivered after it.
+    /// Whether messages after a failed one are redelivered after it.
     pub fn is_in_order(&self) -> bool {
         self.batch.origin.in_order
     }
@@ -296,17 +318,17 @@ impl Delivery {
         self.batch.budget
     }
 
-    /// Where it comes from: the worker, the queue, the group.
+    /// The worker, the queue and the group of the delivery.
     pub fn origin(&self) -> &Origin {
         &self.batch.origin
     }
 
-    /// Waits until the worker is shutting down.
+    /// Waits until the worker is shutting down. Cancel-safe.
     pub async fn shutting_down(&self) {
         self.signals().shutdown.cancelled().await;
     }
 
-    /// What acknowledges it: another one for each delivery.
+    /// The handle for acknowledging this delivery. Each delivery has another one.
     pub fn handle(&self) -> &AckHandle {
         &self.message().handle
     }
@@ -335,7 +357,7 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// How many attempts have failed, as noted in a message; zero where strangers have spoilt the note.
+/// The number of failed attempts that the attributes record; zero if the attribute is not a number.
 pub(crate) fn failed_attempts(attributes: &Attributes) -> u32 {
     let failed = attributes.get_u64(ATTEMPTS).unwrap_or(0);
     u32::try_from(failed).unwrap_or(u32::MAX)

@@ -1,4 +1,4 @@
-//! Deliveries made by hand, for tests that call a handler once and need no worker.
+//! [`DeliveryBuilder`]: deliveries for unit tests of handlers, without a worker or a server.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,13 +15,14 @@ use crate::{
     },
 };
 
-/// Makes a [`Delivery`] for a test: 30 seconds of lease, first attempt, no attributes, until something else is said.
+/// Makes a [`Delivery`] for a test. By default it has a lease of 30 s, is the first attempt, and has no attributes.
 ///
 /// ```
-/// # use dms_worker::worker::{DeliveryBuilder, Handler, handler_fn};
+/// use dms_worker::worker::{DeliveryBuilder, Handler, handler_fn};
+///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let handler = handler_fn(|delivery| async move { Ok(assert_eq!(delivery.json::<u64>()?, 7)) });
+/// let handler = handler_fn(|delivery| async move { Ok(assert_eq!(delivery.json::<u64>()?, 7)) });
 /// let delivery = DeliveryBuilder::json(&7)?.attribute("customer", "c1").build();
 /// assert!(handler.handle(delivery).await.is_ok());
 /// # Ok(())
@@ -72,42 +73,42 @@ impl DeliveryBuilder {
         self
     }
 
-    /// The queue and the group that it comes from. Default: `queue` and `group`.
+    /// The queue and the group of the delivery. Default: `queue` and `group`.
     pub fn origin(mut self, queue: impl Into<String>, group: impl Into<String>) -> Self {
         (self.queue, self.group) = (queue.into(), group.into());
         self
     }
 
-    /// Which attempt it is, from 1, as a message that was sent again after failures tells. Default: 1.
+    /// The number of the attempt, from 1. Default: 1.
     pub fn attempt(self, attempt: u32) -> Self {
         self.attribute(ATTEMPTS, attempt.saturating_sub(1))
     }
 
-    /// Which retry within the lease it is. Default: 0, the first call.
+    /// The number of the retry within the lease. Default: 0, the first call.
     pub fn retry(mut self, retry: u32) -> Self {
         self.retry = retry;
         self
     }
 
-    /// How long the handler has, from [`build`](Self::build) on. Default: 30 s.
+    /// The time that the handler has, from [`build`](Self::build) on. Default: 30 s.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Has [`Delivery::cancelled`] resolve at once.
+    /// Makes [`Delivery::cancelled`] resolve at once.
     pub fn cancelled(self) -> Self {
         self.signals.cancelled.cancel();
         self
     }
 
-    /// Has [`Delivery::is_shutting_down`] say so.
+    /// Makes [`Delivery::is_shutting_down`] return `true`.
     pub fn shutting_down(self) -> Self {
         self.signals.shutdown.cancel();
         self
     }
 
-    /// The delivery; its lease begins now.
+    /// Makes the delivery; its lease starts now.
     pub fn build(self) -> Delivery {
         let Self { message, queue, group, lease, retry, signals } = self;
         let origin = Arc::new(Origin { worker: queue.clone(), queue, group, in_order: false });

@@ -1,4 +1,4 @@
-//! What a handler answers when it did not handle a message: a [`HandlerError`].
+//! [`HandlerError`]: the result of a handler that did not handle its message.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -6,16 +6,17 @@ use crate::contain::{contained, debug_text_of, discard, text_of};
 
 /// Why a message was not handled, and what should become of it.
 ///
-/// Every error converts with `?` and means: failed, deliver it again. It does not implement [`std::error::Error`] itself, so
-/// that this conversion can exist. Clones share the reason. Its text is the reason's, cut where that is longer than 4,096 bytes; a reason
-/// that panics when it is written out or dropped is contained.
+/// Every error converts with `?`, and means that the message failed and is to be redelivered. [`HandlerError`] does not
+/// implement [`std::error::Error`] itself, because this conversion could not exist then. Clones share the reason. The
+/// text of the error is that of the reason, cut after 4,096 bytes. A reason that panics when it is formatted or dropped
+/// does no harm.
 #[derive(Clone)]
 pub struct HandlerError {
     kind: FailureKind,
     source: Reason,
 }
 
-/// What the user gave as the reason. Writing it out, or dropping it, may panic; here it cannot.
+/// The user's reason. Formatting or dropping it may panic, which is contained here.
 #[derive(Clone)]
 struct Reason(Option<Arc<dyn StdError + Send + Sync>>);
 
@@ -25,7 +26,7 @@ impl Reason {
     }
 
     fn get(&self) -> &(dyn StdError + Send + Sync + 'static) {
-        /// There is one until it is dropped.
+        /// A reason is absent only while it is dropped.
         const NONE: &Gone = &Gone;
         self.0.as_deref().unwrap_or(NONE)
     }
@@ -41,56 +42,58 @@ impl Drop for Reason {
 #[error("no reason")]
 struct Gone;
 
-/// What a handler wants to become of a message it did not handle.
+/// What should become of a message that was not handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// It failed this time: deliver it again, as [`OnFailure`](crate::worker::OnFailure) says.
+    /// The attempt failed: [`OnFailure`](crate::worker::OnFailure) decides how the message is redelivered.
     Retry,
-    /// It can never succeed: [`OnReject`](crate::worker::OnReject) says where it goes.
+    /// The message can never succeed: [`OnReject`](crate::worker::OnReject) decides.
     Reject,
-    /// Its body could not be decoded: [`OnUndecodable`](crate::worker::OnUndecodable) says what becomes of it.
+    /// The body could not be decoded: [`OnUndecodable`](crate::worker::OnUndecodable) decides.
     Undecodable,
-    /// Not now: deliver it again after this time. Not counted as a failure where the queue has delays.
+    /// The message should be redelivered after this delay. It does not count as a failure on queues that support
+    /// delays.
     Defer(Duration),
-    /// It was not tried: the service takes it back without counting a failure, where it can.
+    /// The message was not tried. It is redelivered without counting a failure, where the service supports that.
     Release,
 }
 
 impl HandlerError {
-    /// Failed this time; the message is delivered again.
+    /// The attempt failed; the message is redelivered.
     pub fn retry(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { kind: FailureKind::Retry, source: Reason::new(reason) }
     }
 
-    /// The message can never succeed: it is failed, parked in another queue or discarded, as the worker is set up.
+    /// The message can never succeed. It becomes a dead letter, is parked or discarded, as the worker is configured.
     pub fn reject(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { kind: FailureKind::Reject, source: Reason::new(reason) }
     }
 
-    /// Not now: the message is delivered again after `delay`, at the earliest.
+    /// The message should be redelivered after `delay` at the earliest.
     ///
-    /// On queues with delays a copy is sent with that delay and the original acknowledged. FIFO and Kafka queues cannot do
-    /// that, so there the message is failed, and comes again as the service sees fit.
+    /// On queues that support delays, a copy with that delay is sent and the original is acknowledged. On FIFO and
+    /// Kafka queues, which do not, the message fails and is redelivered by the service.
     pub fn defer(delay: Duration) -> Self {
         Self { kind: FailureKind::Defer(delay), source: Reason::new(format!("deferred for {delay:?}")) }
     }
 
-    /// The message was not tried, and nobody is to blame: the worker hands it back, and no failure is counted. It is available again at
-    /// once, so the handler should have waited, or fetching should be paused.
+    /// The message was not tried. The worker hands it back without counting a failure. It is available again at once,
+    /// so the handler should have waited, or the worker should be paused.
     ///
-    /// Only this project's server takes messages back. On other services this is a [deferral](Self::defer) of ten seconds.
+    /// Only this project's server takes messages back. On other services this is a [deferral](Self::defer) of ten
+    /// seconds.
     pub fn release(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { kind: FailureKind::Release, source: Reason::new(reason) }
     }
 
-    /// Puts the message off by `delay`, as [`defer`](Self::defer) does, and keeps the reason of this error.
+    /// Defers the message by `delay`, as [`defer`](Self::defer) does, and keeps the reason of this error.
     pub fn deferred(self, delay: Duration) -> Self {
         Self { kind: FailureKind::Defer(delay), source: self.source }
     }
 
-    /// Takes an error out of the box that `tower`'s layers put it into. A [`HandlerError`] in it is found again, with all it
-    /// says; any other error means "failed, deliver it again".
+    /// Takes an error out of the box into which `tower`'s layers put it. A [`HandlerError`] in the box is recovered
+    /// unchanged; any other error means that the message failed and is to be redelivered.
     pub fn from_boxed(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         match error.into().downcast::<Boxed>() {
             Ok(boxed) => boxed.0,
@@ -98,8 +101,9 @@ impl HandlerError {
         }
     }
 
-    /// The body could not be decoded, for formats other than the JSON that [`Delivery::json`](crate::worker::Delivery::json) decodes;
-    /// [`OnUndecodable`](crate::worker::OnUndecodable) says what becomes of the message.
+    /// The body could not be decoded, for formats other than the JSON that
+    /// [`Delivery::json`](crate::worker::Delivery::json) decodes. [`OnUndecodable`](crate::worker::OnUndecodable)
+    /// decides what becomes of the message.
     pub fn undecodable(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { kind: FailureKind::Undecodable, source: Reason::new(reason) }
     }
@@ -121,7 +125,7 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
     }
 }
 
-/// A [`HandlerError`] on its way through code that knows boxed errors only.
+/// A [`HandlerError`] inside a boxed error.
 #[derive(Debug)]
 struct Boxed(HandlerError);
 

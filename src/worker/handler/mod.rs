@@ -1,4 +1,4 @@
-//! What a user implements: a [`Handler`].
+//! [`Handler`]: what a user implements to handle messages.
 
 pub(crate) mod batch;
 pub(crate) mod delivery;
@@ -15,19 +15,24 @@ use serde::de::DeserializeOwned;
 
 use crate::worker::handler::{delivery::Delivery, error::HandlerError};
 
-/// Handles messages, one at a time, many at once.
+/// Handles messages, each in a call of its own, many concurrently.
 ///
-/// The future is dropped when the message's [deadline](Delivery::deadline) comes; a panic is contained to its message.
+/// The future is dropped at the [deadline](Delivery::deadline) of the message. A panic fails its message only.
 ///
 /// ```
-/// # use dms_worker::worker::{Delivery, Handler, HandlerError};
-/// # #[derive(serde::Deserialize)] struct Order { id: u64 }
+/// use dms_worker::worker::{Delivery, Handler, HandlerError};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Order {
+///     id: u64,
+/// }
+///
 /// struct Billing;
 ///
 /// #[async_trait::async_trait]
 /// impl Handler for Billing {
 ///     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
-///         let order: Order = delivery.json()?; // undecodable: rejected, not retried for ever
+///         let order: Order = delivery.json()?; // an undecodable body is rejected, not retried endlessly
 ///         println!("charging order {}", order.id);
 ///         Ok(())
 ///     }
@@ -39,11 +44,11 @@ use crate::worker::handler::{delivery::Delivery, error::HandlerError};
     note = "implement `Handler`, or wrap an async function of one `Delivery` with `handler_fn`"
 )]
 pub trait Handler: Send + Sync + 'static {
-    /// Handles one message. `Ok` acknowledges it; the error says what becomes of it otherwise.
+    /// Handles one message. `Ok` acknowledges it; an error says what should become of it.
     ///
     /// # Errors
-    /// Any error converts and means "failed, deliver it again"; [`HandlerError::reject`] and [`HandlerError::defer`] say
-    /// something else.
+    /// Any error converts, and means that the message failed and is to be redelivered. [`HandlerError::reject`],
+    /// [`HandlerError::defer`] and [`HandlerError::release`] mean something else.
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError>;
 }
 
@@ -54,10 +59,11 @@ impl<H: Handler + ?Sized> Handler for std::sync::Arc<H> {
     }
 }
 
-/// Makes a handler of an async function or closure.
+/// Makes a handler from an async function or closure.
 ///
 /// ```
-/// # use dms_worker::worker::handler_fn;
+/// use dms_worker::worker::handler_fn;
+///
 /// let handler = handler_fn(|delivery| async move {
 ///     println!("{}", delivery.body().as_str());
 ///     Ok(())
@@ -71,7 +77,7 @@ where
     HandlerFn(function)
 }
 
-/// A handler made of a function by [`handler_fn`].
+/// A handler made from a function by [`handler_fn`].
 #[derive(Clone)]
 pub struct HandlerFn<F>(F);
 
@@ -92,14 +98,20 @@ where
     }
 }
 
-/// Makes a handler of an async function that takes the decoded body, and the delivery beside it for all the rest: attributes,
-/// deadline, attempt. A body that cannot be decoded never reaches it; see [`OnUndecodable`](crate::worker::OnUndecodable).
+/// Makes a handler from an async function of the decoded body and the delivery, which has the attributes, the deadline
+/// and the attempt. A body that cannot be decoded does not reach the function; see
+/// [`OnUndecodable`](crate::worker::OnUndecodable).
 ///
-/// State that handlers share is captured by the closure, in an `Arc`.
+/// The closure captures state that its calls share, in an `Arc`.
 ///
 /// ```
-/// # use dms_worker::worker::{Delivery, typed_handler_fn};
-/// # #[derive(serde::Deserialize)] struct Order { id: u64 }
+/// use dms_worker::worker::{Delivery, typed_handler_fn};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Order {
+///     id: u64,
+/// }
+///
 /// let handler = typed_handler_fn(|order: Order, delivery: Delivery| async move {
 ///     println!("order {}, {:?} left", order.id, delivery.remaining());
 ///     Ok(())
@@ -115,7 +127,7 @@ where
     TypedHandlerFn { function, body: PhantomData }
 }
 
-/// A handler made of a function by [`typed_handler_fn`].
+/// A handler made from a function by [`typed_handler_fn`].
 pub struct TypedHandlerFn<T, F> {
     function: F,
     body: PhantomData<fn() -> T>,

@@ -1,4 +1,4 @@
-//! How the call of a handler ended, for one message.
+//! [`HandlerOutcome`]: how the call of a handler ended, for one message.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use tracing::Span;
 
 use super::error::{FailureKind, HandlerError};
 
-/// How a handler's run ended.
+/// How the call of a handler ended.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum HandlerOutcome<'a> {
-    /// It succeeded.
+    /// The handler succeeded.
     Done,
-    /// It answered with an error.
+    /// The handler returned an error.
     Failed(&'a HandlerError),
-    /// It panicked, with this message.
+    /// The handler panicked with this message.
     Panicked(&'a str),
-    /// It was stopped at its deadline.
+    /// The handler was stopped at the deadline of the message.
     TimedOut,
-    /// It was stopped because the worker's grace period was over.
+    /// The handler was stopped at the end of the worker's grace period.
     Interrupted,
 }
 
 impl HandlerOutcome<'_> {
-    /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, or for errors `rejected` and `deferred`
-    /// (which is also what a [released](HandlerError::release) message is).
+    /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, and for errors also `rejected`
+    /// and `deferred`. A [released](HandlerError::release) message is `deferred`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -40,12 +40,12 @@ impl HandlerOutcome<'_> {
     }
 }
 
-/// How a call ended for one message.
+/// How a call ended, for one message.
 #[derive(Debug)]
 pub(crate) struct CallOutcome {
     pub(crate) ended: CallEnd,
     pub(crate) took: Duration,
-    /// The span of the call; none where it was shared.
+    /// The span of the call. Disabled if other messages shared the call.
     pub(crate) span: Span,
 }
 
@@ -61,7 +61,8 @@ impl CallEnd {
         matches!(self, Self::Answered(Ok(())))
     }
 
-    /// The same for observers; a call that is stopped once the grace period is over was `interrupted`.
+    /// The end of the call as observers see it. A call that was stopped is `Interrupted` if the grace period is over,
+    /// otherwise `TimedOut`.
     pub(crate) fn outcome(&self, interrupted: bool) -> HandlerOutcome<'_> {
         match self {
             Self::Answered(Ok(())) => HandlerOutcome::Done,

@@ -1,4 +1,4 @@
-//! `tower` and handlers: a service as a handler, a handler as a service, and what layers wrap.
+//! `tower` services as handlers, and handlers as services, which layers wrap.
 
 use std::{
     error::Error as StdError,
@@ -14,10 +14,11 @@ use tower::Service;
 
 use crate::worker::handler::{Handler, delivery::Delivery, error::HandlerError};
 
-/// A `tower` service that handles deliveries: `Service<Delivery, Response = ()>` whose error is, or converts into, a boxed error.
+/// A `tower` service for deliveries: `Service<Delivery, Response = ()>` whose error converts into a boxed error.
+/// Implemented for every such type.
 ///
-/// [`HandlerError`]s keep what they say (reject, defer, ...) through the boxes of `tower`'s own layers; every other error means
-/// "failed, deliver it again". Implemented for every type that fits.
+/// [`HandlerError`]s keep their meaning (reject, defer, release) when layers of `tower` box them. Any other error means
+/// that the message failed and is to be redelivered.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service of deliveries",
     note = "needed is `tower::Service<Delivery, Response = ()> + Clone + Send + 'static` with `Future: Send` and an `Error` that \
@@ -29,7 +30,7 @@ pub trait DeliveryService:
     /// Waits until the service is ready, and calls it.
     ///
     /// # Errors
-    /// The service's, as a handler's.
+    /// Returns the error of the service.
     fn deliver(mut self, delivery: Delivery) -> impl Future<Output = Result<(), HandlerError>> + Send {
         async move {
             poll_fn(|context| self.poll_ready(context)).await.map_err(HandlerError::from_boxed)?;
@@ -46,11 +47,13 @@ impl<S> DeliveryService for S where
 {
 }
 
-/// A service as a handler. Every delivery gets a clone of the service, and waits until that is ready.
+/// A service as a handler. Each delivery gets a clone of the service, and waits until the clone is ready.
 ///
 /// ```
-/// # use dms_worker::worker::{Delivery, ServiceHandler};
-/// # use std::convert::Infallible;
+/// use std::convert::Infallible;
+///
+/// use dms_worker::worker::{Delivery, ServiceHandler};
+///
 /// let handler = ServiceHandler::new(tower::service_fn(|delivery: Delivery| async move {
 ///     Ok::<(), Infallible>(println!("{}", delivery.body().as_str()))
 /// }));
@@ -79,10 +82,11 @@ impl<S: DeliveryService> Handler for ServiceHandler<S> {
     }
 }
 
-/// What a [`HandlerService`] answers with.
+/// The future of a [`HandlerService`].
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>;
 
-/// A handler as a service, always ready: what [`WorkerBuilder::layer`](crate::worker::WorkerBuilder::layer) gives to a layer.
+/// A handler as a service, which is always ready. [`WorkerBuilder::layer`](crate::worker::WorkerBuilder::layer) passes
+/// it to a layer.
 #[derive(Clone)]
 pub struct HandlerService(Arc<dyn Handler>);
 

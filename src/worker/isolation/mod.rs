@@ -1,18 +1,19 @@
-//! No collateral: one poison message must not push its innocent neighbours into the dead letters.
+//! [`Isolation`]: keeps one poison message from dead-lettering its neighbours.
 //!
-//! A failing acknowledgement fails everything behind the failure too, and a service may count that against every one of those
-//! messages. So before such an acknowledgement is sent, no other poll for more than one message is out, and afterwards messages
-//! are fetched one at a time until those that became available again are past ([`suspects`](crate::worker::isolation::quarantine)): each neighbour is
-//! hit once at most, and succeeds alone. Then batches grow again.
+//! A failing acknowledgement also fails the messages after the failure, and a service may count that against each of
+//! them. So before such an acknowledgement is sent, no other poll for more than one message is in flight. Afterwards
+//! messages are fetched one at a time, until those that became available again have been seen (see [`quarantine`]). So
+//! each neighbour fails at most once, and then succeeds alone. Then batches grow again.
 //!
-//! They are under suspicion before the acknowledgement goes out, and stay so whatever comes of it: an answer that is lost, a lease that is
-//! over, a panic. Only a refusal that surely changed nothing clears them.
+//! The messages are quarantined before the acknowledgement is sent, and stay so whatever its result: a lost reply, an
+//! expired lease, a panic. Only a refusal that certainly changed nothing clears them.
 //!
-//! A poll that is out is waited for and never given up: the service may already have leased messages to it, and would count their
-//! lapse. So wide polls wait shortly while anything is in flight, and a poller that found the queue empty asks for one message only.
-//! Where there are lanes every poll is waited for: a single message can fall behind a failure too, and be turned away.
+//! A poll in flight is waited for and never given up, because messages may already be leased to it, and the service
+//! would count their expiry. So batch polls wait only shortly while anything is in flight, and a poller that found the
+//! queue empty asks for one message. With ordering by key every poll is waited for, because a single message can arrive
+//! behind a failure of its key and be turned away.
 //!
-//! Failing acknowledgements gather for a moment, so that a stream of failures closes the wide polls once and not for each.
+//! Failing acknowledgements gather for a moment, so that a series of failures stops batch polls once and not for each.
 
 pub(crate) mod quarantine;
 
@@ -28,10 +29,10 @@ use tokio::{
 
 use crate::worker::isolation::quarantine::{Absence, MessageTrace, Quarantine};
 
-/// How long failing acknowledgements gather before the wide polls have to be in.
+/// How long failing acknowledgements gather before batch polls have to be answered.
 const GATHER_TIME: Duration = Duration::from_millis(50);
 
-/// The width of the fetch path of one worker: wide polls for whole batches, or narrow ones for single messages.
+/// Decides whether polls ask for batches or for single messages.
 #[derive(Debug, Default)]
 pub(crate) struct Isolation {
     state: Mutex<IsolationState>,
@@ -39,30 +40,30 @@ pub(crate) struct Isolation {
     paths: Paths,
 }
 
-/// How messages come in.
+/// How the worker fetches messages.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Paths {
-    /// There is only one poller, so gathering would only make it wait.
+    /// There is only one poller, which gathering would delay without need.
     pub(crate) alone: bool,
-    /// Strictly in order.
+    /// The queue is a FIFO queue.
     pub(crate) fifo: bool,
-    /// In lanes.
+    /// Messages are ordered by key.
     pub(crate) lanes: bool,
 }
 
 #[derive(Debug, Default)]
 struct IsolationState {
-    /// Polls out that a failing acknowledgement has to wait for.
+    /// Polls in flight that a failing acknowledgement has to wait for.
     batch_polls: usize,
-    /// Until when failing acknowledgements gather.
+    /// The end of the time in which failing acknowledgements gather.
     gathering_until: Option<Instant>,
-    /// Failing acknowledgements that wait for the wide polls or for their answer.
+    /// Failing acknowledgements that wait for batch polls or for their reply.
     failing: usize,
-    /// Messages of failed batches that may still come back together.
+    /// Messages of failed batches that may be redelivered together.
     suspects: Quarantine,
 }
 
-/// What a poll may ask for.
+/// The permission to send one poll.
 #[derive(Debug)]
 pub(crate) struct IsolationPermit<'a> {
     isolation: &'a Isolation,
@@ -72,11 +73,11 @@ pub(crate) struct IsolationPermit<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Width {
-    /// A whole batch, or a message that may be turned away.
+    /// A batch, or a single message that may be turned away.
     Batch,
-    /// One message because only one was wanted.
+    /// One message, because only one was wanted.
     Single,
-    /// One message because it may be the one that failed.
+    /// One message, because it may be the one that failed.
     Suspect,
 }
 
@@ -86,12 +87,10 @@ impl Isolation {
         Self { state: Mutex::new(state), paths, ..Self::default() }
     }
 
-    /// Waits until a poll may go out, and says for how many messages: `want`, or one while messages are under suspicion.
-    ///
-    /// Cancel-safe.
+    /// Waits until a poll may be sent, for `want` messages, or for one while messages are quarantined. Cancel-safe.
     pub(crate) async fn admit(&self, want: usize) -> IsolationPermit<'_> {
         self.when(|state| {
-            // A wide poll could catch a suspect together with others.
+            // A poll for a batch could receive a quarantined message together with others.
             if !state.suspects.is_empty() {
                 return Some(IsolationPermit { isolation: self, width: Width::Suspect, want: 1 });
             }
@@ -105,9 +104,10 @@ impl Isolation {
         .await
     }
 
-    /// Closes the wide polls for a failing acknowledgement, and waits until the last of them is in.
+    /// Stops batch polls for a failing acknowledgement, and waits until those in flight are answered.
     ///
-    /// Cancel-safe: dropped, it lets them go on.
+    /// # Cancel safety
+    /// Dropping the future lets batch polls continue.
     pub(crate) async fn close(&self) -> ClosedPolls<'_> {
         if !self.paths.alone {
             sleep_until(self.gather()).await;
@@ -117,18 +117,18 @@ impl Isolation {
         closed
     }
 
-    /// The same without waiting for the polls that are out: there is no more time for it.
+    /// The same without waiting for the polls in flight, if there is no time for it.
     pub(crate) fn close_at_once(&self) -> ClosedPolls<'_> {
         self.update(|state| state.failing += 1);
         ClosedPolls { isolation: self, quarantined: None }
     }
 
-    /// Whether the next polls are for single messages: room for more would be waited for in vain.
+    /// Whether the next polls are for single messages, so that waiting for more capacity is useless.
     pub(crate) fn has_suspects(&self) -> bool {
         !self.lock().suspects.is_empty()
     }
 
-    /// The end of the gathering that is under way, or of a new one.
+    /// The end of the gathering that is in progress, or of a new one.
     fn gather(&self) -> Instant {
         let (mut state, now) = (self.lock(), Instant::now());
         let until = state.gathering_until.filter(|until| *until > now).unwrap_or(now + GATHER_TIME);
@@ -136,8 +136,8 @@ impl Isolation {
         until
     }
 
-    /// These messages are available again, the failure first, though no failure was reported. A replica that takes them has let go of them by
-    /// `until`.
+    /// Quarantines messages that are available again, the failure first, although no failure was reported. By `until`,
+    /// the lease of a replica that has received them has expired.
     pub(crate) fn suspect(&self, failed: &[MessageTrace], until: Instant) {
         if failed.is_empty() {
             return;
@@ -175,7 +175,7 @@ impl IsolationPermit<'_> {
         self.want
     }
 
-    /// Whether the poll is after messages under suspicion.
+    /// Whether the poll is for quarantined messages.
     pub(crate) fn is_for_suspects(&self) -> bool {
         self.width == Width::Suspect
     }
@@ -185,7 +185,7 @@ impl IsolationPermit<'_> {
         self.width == Width::Batch
     }
 
-    /// Takes in what the poll brought.
+    /// Records the messages that the poll has received.
     pub(crate) fn answered(self, messages: &[MessageTrace]) {
         self.isolation.update(|state| state.suspects.fetched(messages, Instant::now()));
     }
@@ -199,7 +199,7 @@ impl Drop for IsolationPermit<'_> {
     }
 }
 
-/// The wide polls are in; dropping this lets them out again, narrow where messages are accused.
+/// Guard that stops batch polls. Dropped, it lets them continue, for single messages if messages were quarantined.
 #[derive(Debug)]
 pub(crate) struct ClosedPolls<'a> {
     isolation: &'a Isolation,
@@ -207,19 +207,20 @@ pub(crate) struct ClosedPolls<'a> {
 }
 
 impl ClosedPolls<'_> {
-    /// From the moment when polls go out again these messages are under suspicion, the failure first; however the acknowledgement ends.
+    /// Quarantines these messages, the failure first, when polls continue, whatever the result of the acknowledgement.
     pub(crate) fn quarantine(&mut self, failed: Vec<MessageTrace>, absence: Absence) {
         self.quarantined = Some((failed, absence));
     }
 
-    /// The acknowledgement was answered: they are available again at once, and with another replica until then at most.
+    /// The acknowledgement was answered. The messages are available again at once, or leased to another replica until
+    /// `until` at most.
     pub(crate) fn answered(&mut self, until: Instant) {
         if let Some((_, absence)) = &mut self.quarantined {
             *absence = Absence { held_until: Instant::now(), until };
         }
     }
 
-    /// The acknowledgement was refused, and surely changed nothing.
+    /// The acknowledgement was refused and certainly changed nothing.
     pub(crate) fn clear(&mut self) {
         self.quarantined = None;
     }
@@ -289,7 +290,8 @@ mod tests {
         assert_eq!(admit.await.want(), 10, "nothing failed after all");
     }
 
-    /// Its answer is lost, its lease is over, its transport panics: whatever it is, they may come back together.
+    /// Whether its reply is lost, its lease expired or its transport panicked, the messages may be redelivered
+    /// together.
     #[tokio::test(start_paused = true)]
     async fn suspects_stay_suspects_however_their_acknowledgement_ends_and_a_refusal_clears_them() {
         let lease = Duration::from_secs(30);
@@ -313,7 +315,7 @@ mod tests {
         drop(isolation.close().await);
     }
 
-    /// It may be turned away behind a failure in its lane, and count as failed.
+    /// A single message may be turned away behind a failure of its key, and count as failed.
     #[tokio::test(start_paused = true)]
     async fn where_there_are_lanes_every_poll_is_waited_for() {
         let isolation = Isolation::new(Paths { alone: true, lanes: true, ..Paths::default() });

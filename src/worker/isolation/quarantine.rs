@@ -1,17 +1,19 @@
-//! Which messages may still come back in the company of one that fails: pure.
+//! [`Quarantine`]: the messages that may be redelivered together with one that fails. Pure.
 //!
-//! A failing acknowledgement makes its failure available again, and all behind it. Until the worker has seen them past, it fetches
-//! one message at a time. Where the service tells places and attempts (this project's server does), each suspect is known by its place:
+//! A failing acknowledgement makes its failed message available again, and all messages after it. Until the worker has
+//! seen them, it fetches one message at a time. If the service sends places and attempts, as this project's server
+//! does, each message is known by its place:
 //!
-//! * another replica may hold it, and fail it together with others again: it stays a suspect until it is seen, or for a while;
-//! * on a FIFO queue a message from behind it says that it is past;
-//! * a neighbour that comes back without another attempt on it says that the service counts nobody for another's failure: then
-//!   it is enough to have fetched as many messages as failed, whichever they are.
+//! * Another replica may hold it, and fail it together with others again. So it stays in quarantine until it is seen,
+//!   or for a while.
+//! * On a FIFO queue, a later message shows that it was settled.
+//! * A neighbour that is redelivered with the same attempt number shows that the service does not count failures of
+//!   other messages. Then it suffices to fetch as many messages as failed, whichever they are.
 //!
-//! Where it does not, that is all there is to go by.
+//! If the service does not send them, the number of messages is all there is to go by.
 //!
-//! Where nobody knows whether the acknowledgement counted, its messages may be leased to this worker still: until that lease is over, what
-//! else is fetched, or is not there, says nothing of them.
+//! If it is unknown whether the acknowledgement counted, its messages may still be leased to this worker. Until that
+//! lease expires, other messages or an empty queue say nothing about them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,16 +24,16 @@ use tokio::time::Instant;
 
 use crate::message::ReceivedMessage;
 
-/// How much longer suspects of a FIFO queue are waited for. Their order says when they are past, so this is for what never comes back (it
-/// was settled elsewhere, and nothing is behind it): two of the longest leases.
+/// How much longer quarantined messages of a FIFO queue are waited for: two of the longest leases. Their order usually
+/// shows that they were settled. This limit is for messages that were settled elsewhere and have none after them.
 const FIFO_PATIENCE: Duration = Duration::from_secs(600);
 
-/// What the service told of a message when it handed it out.
+/// The place and the attempt of a message, as the service sent them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MessageTrace {
-    /// Its place in the queue.
+    /// The place in the queue.
     pub(crate) sequence: Option<u64>,
-    /// Which attempt it was.
+    /// The number of the attempt.
     pub(crate) attempt: Option<u32>,
 }
 
@@ -41,37 +43,37 @@ impl MessageTrace {
     }
 }
 
-/// When messages under suspicion can come back.
+/// When a quarantined message can be redelivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Absence {
-    /// Until then they may be leased to this worker still.
+    /// Until then it may still be leased to this worker.
     pub(crate) held_until: Instant,
-    /// By then a replica that took them has let go of them.
+    /// By then, the lease of a replica that received it has expired.
     pub(crate) until: Instant,
 }
 
-/// The suspects of one worker.
+/// The quarantined messages of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Quarantine {
-    /// Those whose place is known.
+    /// Messages whose place is known.
     named: HashMap<u64, Suspect>,
-    /// The others.
+    /// Messages whose place is not known.
     unnamed: VecDeque<Absence>,
-    /// Nothing newer comes before a message that failed.
+    /// Whether no newer message is delivered before one that failed.
     fifo: bool,
-    /// The service counts nobody for another's failure.
+    /// Whether the service counts failures for the failed message only.
     spared: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Suspect {
-    /// The attempt on which it stood behind a failure; `None` for the failure itself.
+    /// The attempt in which the message stood behind a failure; `None` for the failed message itself.
     innocent_at: Option<u32>,
     absence: Absence,
 }
 
 impl Quarantine {
-    /// For a FIFO queue, or another.
+    /// An empty quarantine, for a FIFO queue or another one.
     pub(crate) fn new(fifo: bool) -> Self {
         Self { fifo, ..Self::default() }
     }
@@ -80,7 +82,7 @@ impl Quarantine {
         self.named.is_empty() && self.unnamed.is_empty()
     }
 
-    /// A failure is reported, or may be, and those behind it fail with it.
+    /// Quarantines messages of a batch whose failure is reported, or may be. The first one is the failed one.
     pub(crate) fn add(&mut self, failed: &[MessageTrace], absence: Absence) {
         let until = if self.fifo { absence.until + FIFO_PATIENCE } else { absence.until };
         let absence = Absence { until, ..absence };
@@ -95,14 +97,15 @@ impl Quarantine {
         }
     }
 
-    /// A poll was answered with these messages.
+    /// Records the messages that a poll has received.
     pub(crate) fn fetched(&mut self, messages: &[MessageTrace], now: Instant) {
-        // Nearly always there are none, and nothing to look up.
+        // The quarantine is nearly always empty.
         if self.is_empty() {
             return;
         }
         if messages.is_empty() && !self.fifo && self.spared {
-            // Nobody else keeps them. On a FIFO queue that says nothing: another's batch blocks it.
+            // No replica holds them. On a FIFO queue an empty reply says nothing, because another batch may block the
+            // queue.
             self.keep(|absence| now < absence.held_until);
         }
         for message in messages {
@@ -157,12 +160,12 @@ mod tests {
             .collect()
     }
 
-    /// They are available at once, and with another replica for a minute.
+    /// Available at once, or leased to another replica for a minute.
     fn free(now: Instant) -> Absence {
         Absence { held_until: now, until: now + MINUTE }
     }
 
-    /// Suspects after a batch whose first of three messages failed.
+    /// A quarantine after a batch whose first of three messages failed.
     fn three(fifo: bool) -> (Quarantine, Instant) {
         let now = Instant::now();
         let mut suspects = Quarantine::new(fifo);
@@ -224,7 +227,8 @@ mod tests {
         }
     }
 
-    /// Settled elsewhere, with nothing behind them, or moved to other places by a restore: no message ever says that they are past.
+    /// Messages that were settled elsewhere with none after them, or that have other places after a restore. No message
+    /// ever shows that they were settled.
     #[tokio::test(start_paused = true)]
     async fn suspects_of_a_fifo_queue_are_not_waited_for_for_ever() {
         let (mut suspects, now) = three(true);
@@ -234,7 +238,7 @@ mod tests {
         assert!(suspects.is_empty());
     }
 
-    /// Failures that go on do not keep those for ever that were settled elsewhere.
+    /// A series of failures does not keep messages in quarantine that were settled elsewhere.
     #[tokio::test(start_paused = true)]
     async fn each_suspect_has_a_time_of_its_own() {
         let (mut suspects, now) = three(false);
@@ -243,7 +247,7 @@ mod tests {
         assert!(suspects.is_empty(), "4, 5 and 6 were with nobody any more");
     }
 
-    /// Nobody knows whether the acknowledgement counted: they may be leased to this worker still.
+    /// It is unknown whether the acknowledgement counted, so the messages may still be leased to this worker.
     #[tokio::test(start_paused = true)]
     async fn what_may_be_leased_still_is_not_past_before_the_lease_is() {
         let unknown = MessageTrace { sequence: None, attempt: None };

@@ -1,4 +1,4 @@
-//! [`Acks`]: how many acknowledgements are under way, and how long they take.
+//! [`Acks`]: how many acknowledgements are in progress, and how long they take.
 
 use tokio::sync::watch;
 
@@ -7,9 +7,9 @@ use crate::worker::observe::latency::Latency;
 /// The acknowledgements of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
-    /// How many are under way.
+    /// The number of acknowledgements in progress.
     pending: watch::Sender<usize>,
-    /// How long they take: the round trip that leases keep free.
+    /// How long they take. Leases keep this round trip free.
     pub(crate) times: Latency,
 }
 
@@ -20,7 +20,7 @@ impl Acks {
         Pending(self)
     }
 
-    /// Waits until fewer than `limit` acknowledgements are under way. Cancel-safe.
+    /// Waits until fewer than `limit` acknowledgements are in progress. Cancel-safe.
     pub(crate) async fn below(&self, limit: usize) {
         if *self.pending.borrow() < limit {
             return;

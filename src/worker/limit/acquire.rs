@@ -1,4 +1,4 @@
-//! Waiting for places of which there are few: for enough of them, but not for long once there are some.
+//! [`acquire_up_to`]: waits for scarce capacity.
 
 use std::time::Duration;
 
@@ -7,13 +7,15 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long a poll waits for a few more free places before it goes out for fewer: one request for five messages costs as much
-/// as one for a single message.
+/// How long a poll with little capacity waits for more, because a request for five messages costs as much as one for a
+/// single message.
 pub(crate) const GATHER_TIME: Duration = Duration::from_millis(5);
 
-/// Takes places whenever some are `freed`: `take` gives what it took, or how many are free that are not enough. It is told when it
-/// has to be content with any.
+/// Waits until `take` succeeds, which is called whenever capacity is `freed`. `take` returns what it took, or how much
+/// is free if that is not enough. Its argument is `true` when it should accept any amount, because it has waited
+/// [`GATHER_TIME`] since something was free.
 ///
+/// # Cancel safety
 /// Cancel-safe if `take` takes nothing unless it succeeds.
 pub(crate) async fn acquire_up_to<T>(freed: &Notify, mut take: impl FnMut(bool) -> Result<T, usize>) -> T {
     let mut gathered: Option<Instant> = None;

@@ -1,55 +1,58 @@
-//! How a ceiling is divided among its members: who is next, and for how many messages. Pure; a change costs the logarithm of the
-//! number of members, and nothing looks at all of them.
+//! [`FairShare`]: how a shared limit is divided among its members. Pure.
+//!
+//! It decides which member is next, and for how many messages. A change takes time logarithmic in the number of
+//! members; nothing iterates over all of them.
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
 use crate::limits::MAX_BYTES;
 
-/// A whole ceiling in the fixed-point numbers in which shares of it are compared.
+/// The whole limit, in the fixed-point numbers in which shares are compared.
 const WHOLE: u128 = 1 << 40;
 
-/// How a ceiling is divided when it does not suffice for all.
+/// How a shared limit is divided when it is scarce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sharing {
-    /// In proportion to the weights of the workers that want something. The default.
+    /// In proportion to the weights of the workers that want capacity. The default.
     #[default]
     Weighted,
-    /// The worker with the largest weight first, as much as it wants; equal ones alike. The others keep one place each.
+    /// The worker with the largest weight first, for as much as it wants; equal weights alike. The other workers keep
+    /// one message each.
     Strict,
 }
 
-/// What the members of a ceiling hold and want.
+/// What the members of a shared limit hold and want.
 #[derive(Debug)]
 pub(super) struct FairShare {
     max: Capacity,
     sharing: Sharing,
     members: Vec<MemberState>,
-    /// The members that want something: the next one first.
+    /// The members that want capacity, the next one first.
     queue: BTreeSet<QueuePosition>,
-    /// What all members together hold, those that hold nothing counted with their sure place.
+    /// What all members hold together. A member that holds nothing is charged for its guaranteed message.
     charged: Capacity,
     /// Messages in flight in all members.
     messages: usize,
-    /// The weights of all members.
+    /// The sum of the weights of all members.
     weights: u64,
-    /// The number of the next one that begins to wait.
+    /// The turn of the next member that starts to wait.
     next_turn: u64,
 }
 
-/// One worker's part.
+/// The part of one worker.
 #[derive(Debug)]
 pub(super) struct MemberState {
     weight: u32,
     pub(super) messages: usize,
     pub(super) bytes: usize,
-    /// For how many messages its polls wait.
+    /// The number of messages that its polls wait for.
     pub(super) wants: usize,
-    /// When it began to wait, or last took something, in the order of all.
+    /// When it started to wait or last took something, in the order of all members.
     turn: u64,
 }
 
-/// A place in the queue: whose turn it is is decided by the rank, then by the time of waiting.
+/// A position in the queue, ordered by rank and then by the time of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct QueuePosition {
     rank: Rank,
@@ -57,16 +60,16 @@ struct QueuePosition {
     member: usize,
 }
 
-/// The smaller, the sooner.
+/// Lower ranks come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Where that comes first, the larger weight.
+    /// With strict sharing, the larger weight first.
     weight: Reverse<u32>,
-    /// What is held in proportion to the weight.
+    /// What the member holds, in proportion to its weight.
     held: u128,
 }
 
-/// Messages, and bytes of them.
+/// Messages and bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Capacity {
     messages: usize,
@@ -84,12 +87,12 @@ impl Capacity {
 }
 
 impl MemberState {
-    /// What it is counted with: at least the one poll that it is sure of.
+    /// What the member is charged for: at least its guaranteed poll.
     fn charge(&self) -> Capacity {
         Capacity { messages: self.messages.max(1), bytes: self.bytes.max(MAX_BYTES) }
     }
 
-    /// Whether it may have one message whatever the others hold.
+    /// Whether the member holds nothing, so that it may have one message whatever the others hold.
     fn is_sure(&self) -> bool {
         self.messages == 0 && self.bytes == 0
     }
@@ -109,7 +112,7 @@ impl FairShare {
         }
     }
 
-    /// Adds a member, and returns its number.
+    /// Adds a member and returns its number.
     pub(super) fn join(&mut self, weight: u32) -> usize {
         let member = MemberState { weight, messages: 0, bytes: 0, wants: 0, turn: 0 };
         self.charged = self.charged.plus(member.charge());
@@ -130,7 +133,7 @@ impl FairShare {
         self.members.get(member).map_or(0, |member| member.messages)
     }
 
-    /// The member whose turn it is.
+    /// The member that is next.
     pub(super) fn first(&self) -> Option<usize> {
         self.queue.first().map(|place| place.member)
     }
@@ -140,9 +143,10 @@ impl FairShare {
         self.members.get(member).is_some_and(|of| of.wants > 0 && self.grant(member, of.wants) > 0)
     }
 
-    /// For how many messages a poll of a member may ask now.
+    /// The number of messages that a poll of a member may ask for now.
     ///
-    /// The first in the queue gets what is free, up to where another's turn comes; the others get the place that they are sure of.
+    /// The first member in the queue gets what is free, up to the point where the next member would be first. The
+    /// others get their guaranteed message.
     pub(super) fn grant(&self, to: usize, want: usize) -> usize {
         let Some(member) = self.members.get(to) else { return 0 };
         let sure = usize::from(member.is_sure()).min(want);
@@ -151,7 +155,7 @@ impl FairShare {
             return sure;
         }
         let free = self.max.less(self.charged);
-        // A poll counts as the most that it can bring.
+        // A poll is charged for the most bytes that it can bring.
         if free.bytes < (member.bytes + MAX_BYTES).saturating_sub(member.charge().bytes) {
             return 0;
         }
@@ -159,7 +163,7 @@ impl FairShare {
         want.min(free.messages + sure).min(fair.max(self.enough(to)))
     }
 
-    /// How many more messages a member may have before it is the turn of one with this rank.
+    /// The number of further messages that a member may have until a member of this rank would be before it.
     fn up_to(&self, member: usize, rank: Rank) -> usize {
         let Some(of) = self.members.get(member) else { return 0 };
         if self.rank(of).weight != rank.weight {
@@ -173,7 +177,7 @@ impl FairShare {
         usize::try_from(level).unwrap_or(usize::MAX).saturating_sub(of.messages)
     }
 
-    /// Notes that a poll of a member has taken places.
+    /// Records that a poll of a member has taken capacity.
     pub(super) fn take(&mut self, member: usize, messages: usize) {
         let turn = self.take_turn();
         self.change(member, |member| {
@@ -207,7 +211,7 @@ impl FairShare {
         self.next_turn
     }
 
-    /// Where a member stands, or would stand, in the queue.
+    /// The position that a member has, or would have, in the queue.
     fn place(&self, member: usize) -> Option<QueuePosition> {
         let of = self.members.get(member)?;
         Some(QueuePosition { rank: self.rank(of), turn: of.turn, member })
@@ -222,7 +226,7 @@ impl FairShare {
         }
     }
 
-    /// For how many places it is worth to wait a moment: a fifth of what the member has when all want something.
+    /// The amount of capacity worth waiting for: a fifth of the member's share when all members want something.
     pub(super) fn enough(&self, of: usize) -> usize {
         let own = self.members.get(of).map_or(0, |member| u128::from(member.weight));
         let share = self.max.messages as u128 * own / u128::from(self.weights.max(1));

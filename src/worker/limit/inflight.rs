@@ -1,8 +1,9 @@
-//! Permits: nothing is fetched that cannot start at once.
+//! [`InflightLimiter`]: no message is fetched that cannot start at once.
 //!
-//! A poll reserves room for what it asks for, in messages and in bytes, before it goes out; what it brings takes permits out
-//! of the reservation, and the rest goes back at once. A permit goes back when its message has been handled. Where the worker shares
-//! a `shared_limit` with others, the reservation holds places of both.
+//! A poll reserves capacity for the messages it asks for, and for their bytes, before it is sent. The messages that
+//! arrive turn into permits; the rest of the reservation is released. A permit is released when its message has been
+//! handled. If the worker is a member of a [`SharedLimit`](crate::worker::limit::shared::SharedLimit), the reservation
+//! holds capacity of both.
 
 use std::{
     collections::BTreeMap,
@@ -22,16 +23,17 @@ use crate::{
     },
 };
 
-/// A limit on what is in flight, by count and by bytes.
+/// A limit on the messages in flight, by number and by bytes.
 #[derive(Debug)]
 pub(crate) struct InflightLimiter {
     state: Mutex<LimiterState>,
-    /// Told to the poll whose turn it is.
+    /// Notifies the poll whose turn it is.
     freed: Notify,
-    /// One poll waits for places; the others wait for it, so that a place that comes free wakes one and not all of them.
+    /// Held by the one poll that waits for capacity. The others wait for the lock, so that freed capacity wakes one
+    /// task and not all of them.
     turn: Turn<()>,
     membership: OnceLock<Arc<Membership>>,
-    /// Whether no message may be in flight.
+    /// Whether the limit is zero.
     shut: watch::Sender<bool>,
 }
 
@@ -41,11 +43,11 @@ struct LimiterState {
     max_bytes: usize,
     messages: usize,
     bytes: usize,
-    /// The bytes have reached their limit, and have not fallen far enough below it since.
+    /// Whether the bytes have reached their limit and have not fallen far enough below it since.
     bytes_exhausted: bool,
-    /// Limits below the first, each for as long as its [`ConcurrencyCap`] lives.
+    /// Temporary lower limits, each of which ends when its [`ConcurrencyCap`] is dropped.
     caps: BTreeMap<u64, usize>,
-    /// How many places are enough for the poll that waits, if one does.
+    /// The amount that is enough for the waiting poll, if there is one.
     awaited: Option<usize>,
 }
 
@@ -57,21 +59,22 @@ impl LimiterState {
         self.limit().saturating_sub(self.messages)
     }
 
-    /// What the limit and the brakes allow.
+    /// The limit, with all caps applied.
     fn limit(&self) -> usize {
         self.caps.values().copied().fold(self.max_messages, usize::min)
     }
 
-    /// Whether another poll's bytes fit in. At the limit polls stop until a fifth of it is free again: one large message in and one
-    /// out would else be polls for single messages.
+    /// Whether the bytes of another poll fit in. At the limit, polls stop until a fifth of it is free again, because
+    /// otherwise each large message that ends would cause a poll for a single message.
     fn has_bytes(&mut self) -> bool {
         let limit = if self.bytes_exhausted { self.max_bytes / 5 * 4 } else { self.max_bytes };
-        // A poll may bring up to MAX_BYTES; one is let through when nothing else is in flight, however small the limit.
+        // A poll may bring up to MAX_BYTES. One is allowed when nothing else is in flight, however small the limit.
         self.bytes_exhausted = self.bytes > 0 && self.bytes + MAX_BYTES > limit;
         !self.bytes_exhausted
     }
 
-    /// Changes what is taken; says whether the poll that waits should hear of it: of the first place, and when there are enough.
+    /// Releases capacity. Returns whether to wake the waiting poll: for the first free capacity, and when there is
+    /// enough.
     fn give_back(&mut self, change: impl FnOnce(&mut Self)) -> bool {
         let Some(enough) = self.awaited else {
             change(self);
@@ -85,7 +88,7 @@ impl LimiterState {
 }
 
 impl InflightLimiter {
-    /// At most `max_messages` messages and about `max_bytes` bytes of bodies in flight.
+    /// A limit of `max_messages` messages and about `max_bytes` bytes of bodies in flight.
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
         let caps = BTreeMap::new();
         let state = LimiterState {
@@ -106,18 +109,21 @@ impl InflightLimiter {
         })
     }
 
-    /// From now on the places are also taken from a ceiling that is shared with others. A gate joins one ceiling, before its first poll.
+    /// Makes reservations take capacity of a shared limit, too. Called at most once, before the first poll.
     pub(crate) fn join(&self, membership: Arc<Membership>) {
         let _ = self.membership.set(membership);
     }
 
-    /// Whether others want places too.
+    /// Whether other workers share a limit with this one.
     pub(crate) fn is_shared(&self) -> bool {
         self.membership.get().is_some()
     }
 
-    /// Waits for free places, here and under the ceiling if there is one, and takes up to `want` of them. Cancel-safe: dropped before
-    /// it is done, it has taken nothing.
+    /// Waits for free capacity, of this limit and of the shared limit if there is one, and takes up to `want` messages
+    /// of it.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it has taken nothing.
     pub(crate) async fn reserve(self: &Arc<Self>, want: usize) -> Reservation {
         let mut room = self.reserve_own(want).await;
         if let Some(membership) = self.membership.get() {
@@ -128,16 +134,17 @@ impl InflightLimiter {
         room
     }
 
-    /// Waits for free places and takes up to `want` of them.
+    /// Waits for free capacity and takes up to `want` messages of it. When everything was taken, it waits a moment for
+    /// a fifth of the limit, rather than polling for each message that is freed.
     ///
-    /// After a full house it waits a moment for a fifth of the places rather than going out for every single one.
-    /// Cancel-safe: dropped before it is done, it has taken nothing.
+    /// # Cancel safety
+    /// Dropped before it is done, it has taken nothing.
     async fn reserve_own(self: &Arc<Self>, want: usize) -> Reservation {
         let _turn = self.turn.lock().await;
         acquire_up_to(&self.freed, |any| self.try_reserve(want, any)).await
     }
 
-    /// Takes what is free, if that is enough or `any` will do; else says how much it is.
+    /// Takes the free capacity if it is enough, or `any` will do. Otherwise returns how much is free.
     fn try_reserve(self: &Arc<Self>, want: usize, any: bool) -> Result<Reservation, usize> {
         let mut state = self.lock();
         let free = state.free().min(want);
@@ -152,18 +159,18 @@ impl InflightLimiter {
         Ok(Reservation { limiter: Arc::clone(self), messages: free, bytes: MAX_BYTES, claim: None })
     }
 
-    /// Changes the number of messages that may be in flight; what is above a lower limit finishes.
+    /// Changes the limit of messages. Messages above a lower limit are finished.
     pub(crate) fn set_max_messages(&self, max_messages: usize) {
         self.change_limit(|state| state.max_messages = max_messages);
     }
 
-    /// Changes about how many bytes of bodies may be in flight; what is above a lower limit finishes.
+    /// Changes the limit of bytes. Messages above a lower limit are finished.
     pub(crate) fn set_max_bytes(&self, max_bytes: usize) {
         self.lock().max_bytes = max_bytes;
         self.freed.notify_waiters();
     }
 
-    /// Keeps the number of messages in flight at `messages` or below for as long as the brake lives.
+    /// Limits the messages in flight to `messages` until the cap is dropped.
     pub(crate) fn cap_concurrency(self: &Arc<Self>, messages: usize) -> ConcurrencyCap {
         let number = self.change_limit(|state| {
             let number = state.caps.keys().next_back().map_or(0, |last| last + 1);
@@ -173,12 +180,12 @@ impl InflightLimiter {
         ConcurrencyCap { limiter: Arc::clone(self), number }
     }
 
-    /// Whether no message may be in flight.
+    /// Whether the limit is zero.
     pub(crate) fn is_shut(&self) -> bool {
         *self.shut.borrow()
     }
 
-    /// Hears when that changes.
+    /// Notifies of changes of [`is_shut`](Self::is_shut).
     pub(crate) fn subscribe(&self) -> watch::Receiver<bool> {
         self.shut.subscribe()
     }
@@ -187,21 +194,21 @@ impl InflightLimiter {
         let mut state = self.lock();
         let changed = change(&mut state);
         let shut = state.limit() == 0;
-        // Under the lock: the last change decides.
+        // Sent under the lock, so that the last change wins.
         self.shut.send_if_modified(|before| std::mem::replace(before, shut) != shut);
         drop(state);
         self.freed.notify_waiters();
         changed
     }
 
-    /// The number of messages that may be in flight.
+    /// The limit of messages.
     pub(crate) fn max_messages(&self) -> usize {
         self.lock().max_messages
     }
 
-    /// Messages in flight, places reserved by polls included.
+    /// Messages in flight, including the capacity that polls have reserved.
     pub(crate) fn in_flight(&self) -> usize {
-        // What only waits at the ceiling is not in flight.
+        // Capacity that still waits at the shared limit is not in flight.
         self.membership.get().map_or_else(|| self.lock().messages, |membership| membership.messages())
     }
 
@@ -227,7 +234,8 @@ impl InflightLimiter {
     }
 }
 
-/// Holds a worker back; dropping it lets go. From [`WorkerHandle::cap_concurrency`](crate::worker::WorkerHandle::cap_concurrency).
+/// A temporary limit on a worker's messages in flight, from
+/// [`WorkerHandle::cap_concurrency`](crate::worker::WorkerHandle::cap_concurrency). It ends when this is dropped.
 #[derive(Debug)]
 #[must_use = "a brake that is dropped holds nothing back"]
 pub struct ConcurrencyCap {
@@ -241,23 +249,23 @@ impl Drop for ConcurrencyCap {
     }
 }
 
-/// Places taken by a poll that is out.
+/// The capacity of a poll in flight.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     limiter: Arc<InflightLimiter>,
     messages: usize,
     bytes: usize,
-    /// The same places under the ceiling, where there is one.
+    /// The same capacity of the shared limit, if there is one.
     claim: Option<Claim>,
 }
 
 impl Reservation {
-    /// How many messages the poll may ask for.
+    /// The number of messages that the poll may ask for.
     pub(crate) fn messages(&self) -> usize {
         self.messages
     }
 
-    /// Gives back all places but `keep`.
+    /// Releases all capacity but for `keep` messages.
     pub(crate) fn shrink(&mut self, keep: usize) {
         let surplus = self.messages.saturating_sub(keep);
         self.messages -= surplus;
@@ -267,7 +275,8 @@ impl Reservation {
         }
     }
 
-    /// One permit per message that arrived, by the size of its body; the rest goes back.
+    /// Turns the reservation into one permit for each message that arrived, by the size of its body, and releases the
+    /// rest.
     pub(crate) fn into_permits(mut self, sizes: impl ExactSizeIterator<Item = usize>) -> Vec<InflightPermit> {
         let place = |bytes| PermitState { bytes, freed: AtomicBool::new(false), claim: Mutex::new(None) };
         let mut places: Vec<PermitState> = sizes.map(place).collect();
@@ -276,7 +285,7 @@ impl Reservation {
             let sizes: Vec<usize> = places.iter().map(|place| place.bytes).collect();
             places.iter_mut().zip(claim.split(&sizes)).for_each(|(place, claim)| place.claim = Mutex::new(Some(claim)));
         }
-        // The service may have sent more than was asked for: what arrived is counted, whatever the limits say.
+        // The service may have sent more than was asked for. What arrived is counted, whatever the limits are.
         self.limiter.give_back(|state| {
             state.messages = state.messages + messages - self.messages;
             state.bytes = state.bytes + bytes - self.bytes;
@@ -293,7 +302,7 @@ impl Drop for Reservation {
     }
 }
 
-/// The place of one message in flight; dropping it frees the place.
+/// The capacity of one message in flight. Dropping it releases the capacity.
 #[derive(Debug)]
 pub(crate) struct InflightPermit {
     places: Arc<BatchPermits>,
@@ -301,7 +310,7 @@ pub(crate) struct InflightPermit {
 }
 
 impl InflightPermit {
-    /// The places of its batch.
+    /// The permits of the message's batch.
     pub(crate) fn places(&self) -> &Arc<BatchPermits> {
         &self.places
     }
@@ -313,7 +322,7 @@ impl Drop for InflightPermit {
     }
 }
 
-/// The places of a consumed batch.
+/// The permits of a consumed batch.
 #[derive(Debug)]
 pub(crate) struct BatchPermits {
     limiter: Arc<InflightLimiter>,
@@ -324,12 +333,12 @@ pub(crate) struct BatchPermits {
 struct PermitState {
     bytes: usize,
     freed: AtomicBool,
-    /// The same place under the ceiling, where there is one, until it is freed.
+    /// The same capacity of the shared limit, if there is one, until it is released.
     claim: Mutex<Option<Claim>>,
 }
 
 impl BatchPermits {
-    /// Frees the place of the message at a position, before its permit is dropped or with it.
+    /// Releases the capacity of the message at a position. Dropping its permit later releases nothing more.
     pub(crate) fn free(&self, position: usize) {
         let Some(PermitState { bytes, freed, claim }) = self.places.get(position) else { return };
         if !freed.swap(true, Relaxed) {
@@ -436,7 +445,7 @@ mod tests {
         assert_eq!(waiting.await.messages(), 10);
     }
 
-    /// At the limit polls stop, and go on when four fifths of it are left.
+    /// At the limit polls stop, and continue when a fifth is free.
     #[tokio::test(start_paused = true)]
     async fn bytes_have_to_fall_below_their_limit_before_polls_go_on() {
         let limiter = InflightLimiter::new(100, 10 * MAX_BYTES);

@@ -1,12 +1,14 @@
-//! What the workers of a process share: a ceiling over the limits that each of them has, and how it is divided when it is scarce.
+//! [`SharedLimit`]: a limit that the workers of a process share, in addition to the limit of each.
 //!
-//! Every worker is sure of one message in flight, whatever the others do: so nobody starves, and nobody waits for the long poll
-//! of an idle worker. What the ceiling has beyond that goes to those that want it. When it does not suffice, the next places go to
-//! the waiting worker that holds the least in proportion to its weight, in messages or in bytes, whichever is the larger part of
-//! the ceiling; in strict order to the one with the largest weight. Of equal ones the one that has waited longest is first.
+//! Each worker may always have one message in flight, so that none starves and none waits for the long poll of an idle
+//! worker. Capacity beyond that goes to workers that want it. If it is scarce, it goes to the waiting worker that holds
+//! the least in proportion to its weight, in messages or in bytes, whichever is the larger part of the limit. With
+//! strict sharing it goes to the worker with the largest weight. Among equals, the worker that has waited longest is
+//! first.
 //!
-//! `fair_share` decides and is pure; this file waits, wakes and gives back. A change wakes the worker that is first in the queue, and
-//! the one that has just given back its last place: never all of them, because there may be a thousand.
+//! [`FairShare`](crate::worker::limit::fair_share::FairShare) decides and is pure; this file waits, wakes and releases.
+//! A change wakes the first worker in the queue and the one that has just released its last capacity, but never all of
+//! them, because there may be a thousand.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,32 +22,32 @@ use crate::{
     },
 };
 
-/// What stands for no limit on one side of a ceiling.
+/// Stands for no limit of messages or bytes.
 const UNLIMITED: usize = usize::MAX / 2;
 
-/// A limit on what is in flight in all workers of a process.
+/// A limit on the messages in flight of all workers of a process.
 #[derive(Debug)]
 pub(crate) struct SharedLimit(Mutex<SharedState>);
 
 #[derive(Debug)]
 struct SharedState {
     fair_share: FairShare,
-    /// Each member's bell; one poll of a member waits for it.
+    /// One for each member, for which one poll of the member waits.
     wakers: Vec<Arc<Notify>>,
-    /// How often a poll looked for places.
+    /// How often a poll has looked for capacity.
     #[cfg(test)]
     looks: usize,
 }
 
 impl SharedState {
-    /// Wakes whoever can take places after a change of this member.
+    /// Wakes the members that can take capacity after a change of this member.
     fn wake(&self, changed: usize) {
         let first = self.fair_share.first();
         for member in first.into_iter().chain((first != Some(changed)).then_some(changed)) {
             if self.fair_share.is_granted_any(member)
                 && let Some(waker) = self.wakers.get(member)
             {
-                // Kept for it if it does not wait yet.
+                // If the member does not wait yet, the notification is kept for it.
                 waker.notify_one();
             }
         }
@@ -53,7 +55,7 @@ impl SharedState {
 }
 
 impl SharedLimit {
-    /// At most so many messages and bytes of bodies in flight in all members; `None` is no limit.
+    /// A limit of messages and of bytes of bodies in flight in all members; `None` is no limit.
     pub(crate) fn new(max_messages: Option<usize>, max_bytes: Option<usize>, sharing: Sharing) -> Arc<Self> {
         let (max_messages, max_bytes) = (max_messages.unwrap_or(UNLIMITED), max_bytes.unwrap_or(UNLIMITED));
         Arc::new(Self(Mutex::new(SharedState {
@@ -73,12 +75,12 @@ impl SharedLimit {
         Arc::new(Membership { limit: Arc::clone(self), member, waker, turn: Turn::new(()) })
     }
 
-    /// Messages in flight in all members, places that polls hold included.
+    /// Messages in flight in all members, including the capacity that polls hold.
     pub(crate) fn messages(&self) -> usize {
         self.lock().fair_share.messages()
     }
 
-    /// The most messages that there may be; `None` without a limit.
+    /// The limit of messages, if there is one.
     pub(crate) fn max_messages(&self) -> Option<usize> {
         Some(self.lock().fair_share.max_messages()).filter(|most| *most != UNLIMITED)
     }
@@ -95,28 +97,29 @@ impl SharedLimit {
     }
 }
 
-/// A worker's membership.
+/// The membership of one worker.
 #[derive(Debug)]
 pub(crate) struct Membership {
     limit: Arc<SharedLimit>,
     member: usize,
     waker: Arc<Notify>,
-    /// One poll of a worker waits at the ceiling; the others wait for it.
+    /// Held by the one poll of the worker that waits at the shared limit.
     turn: Turn<()>,
 }
 
 impl Membership {
-    /// Waits for places under the ceiling and takes up to `want` of them.
+    /// Waits for capacity of the shared limit, and takes up to `want` messages of it.
     ///
-    /// Cancel-safe: dropped before it is done, it has taken nothing and wants nothing.
+    /// # Cancel safety
+    /// Dropped before it is done, it has taken nothing and wants nothing.
     pub(crate) async fn take(self: &Arc<Self>, want: usize) -> Claim {
-        // Wanted from here on, not only at its turn: what a worker wants as a whole decides about its part.
+        // Registered before its turn, because a worker's share depends on what all its polls want.
         let _wanting = self.want(want);
         let _turn = self.turn.lock().await;
         acquire_up_to(&self.waker, |any| self.try_take(want, any)).await
     }
 
-    /// Takes what is granted, if that is enough or `any` will do; else says how much it is.
+    /// Takes the granted capacity if it is enough, or `any` will do. Otherwise returns how much is granted.
     fn try_take(self: &Arc<Self>, want: usize, any: bool) -> Result<Claim, usize> {
         let mut state = self.limit.lock();
         #[cfg(test)]
@@ -129,12 +132,12 @@ impl Membership {
             return Err(granted);
         }
         state.fair_share.take(self.member, granted);
-        // The next one may find some left.
+        // There may be capacity left for the next member.
         state.wake(self.member);
         Ok(Claim { share: Arc::clone(self), messages: granted, bytes: MAX_BYTES })
     }
 
-    /// Messages of this member in flight, places that its polls hold included.
+    /// Messages of this member in flight, including the capacity that its polls hold.
     pub(crate) fn messages(&self) -> usize {
         self.limit.lock().fair_share.messages_of(self.member)
     }
@@ -145,7 +148,7 @@ impl Membership {
     }
 }
 
-/// A poll that waits at the ceiling.
+/// Registers what a poll wants while it waits at the shared limit.
 struct Demand<'a> {
     share: &'a Membership,
     messages: usize,
@@ -153,12 +156,12 @@ struct Demand<'a> {
 
 impl Drop for Demand<'_> {
     fn drop(&mut self) {
-        // What was kept for it is the others' now.
+        // Capacity that was kept for it is available to others now.
         self.share.limit.change(self.share.member, |member| member.wants -= self.messages);
     }
 }
 
-/// Places taken under a ceiling; dropping this gives them back.
+/// Capacity of a shared limit. Dropping it releases the capacity.
 #[derive(Debug)]
 pub(crate) struct Claim {
     share: Arc<Membership>,
@@ -167,12 +170,12 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// How many messages there is room for.
+    /// The number of messages that there is capacity for.
     pub(crate) fn messages(&self) -> usize {
         self.messages
     }
 
-    /// Gives back all places but `keep`.
+    /// Releases all capacity but for `keep` messages.
     pub(crate) fn shrink(&mut self, keep: usize) {
         let surplus = self.messages.saturating_sub(keep);
         if surplus > 0 {
@@ -181,10 +184,10 @@ impl Claim {
         }
     }
 
-    /// One place for each message that arrived, by the size of its body; the rest goes back.
+    /// Turns the claim into one for each message that arrived, by the size of its body, and releases the rest.
     pub(crate) fn split(mut self, sizes: &[usize]) -> Vec<Self> {
         let (messages, bytes) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.bytes));
-        // The service may have sent more than was asked for: what arrived is counted, whatever the ceiling says.
+        // The service may have sent more than was asked for. What arrived is counted, whatever the limit is.
         self.share.limit.change(self.share.member, |member| {
             member.messages = member.messages + sizes.len() - messages;
             member.bytes = member.bytes + sizes.iter().sum::<usize>() - bytes;
@@ -227,7 +230,7 @@ mod tests {
         limit.lock().fair_share.held()
     }
 
-    /// Everybody wants ten at a time and holds each message for a while: what everybody holds after that, seen often.
+    /// Every worker wants ten messages at a time and holds each for a while. Returns the average that each one holds.
     async fn crowd(limit: &Arc<SharedLimit>, shares: &[Arc<Membership>]) -> Vec<f64> {
         let mut tasks = tokio::task::JoinSet::new();
         for share in shares.iter().flat_map(|share| vec![Arc::clone(share); 8]) {
@@ -330,15 +333,15 @@ mod tests {
         assert_eq!(held(&limit), [0, 0]);
     }
 
-    /// A thousand workers wait for the places of one another: a place that is given back wakes those whom it concerns, so the work of
-    /// a change does not grow with their number; and all of them get their turn.
+    /// A thousand workers wait for capacity. Released capacity wakes only the workers concerned, so the work of a
+    /// change does not grow with their number, and each worker gets its turn.
     #[tokio::test(start_paused = true)]
     async fn a_change_wakes_few_of_a_thousand_and_nobody_is_forgotten() {
         const MEMBERS: usize = 1_000;
         let (limit, shares) = limit(MEMBERS + 100, &[1; MEMBERS], Sharing::Weighted);
         let served = Arc::new(Mutex::new(vec![0_usize; MEMBERS]));
         let mut tasks = tokio::task::JoinSet::new();
-        // Three polls of each: one has its sure place, a hundred of the others have one of the rest.
+        // Three polls for each worker: one has the guaranteed message, and a hundred of the others share the rest.
         for (member, share) in shares.iter().enumerate().flat_map(|one| [one; 3]) {
             let (share, served) = (Arc::clone(share), Arc::clone(&served));
             tasks.spawn(async move {

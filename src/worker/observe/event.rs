@@ -1,4 +1,4 @@
-//! What a worker tells while it works: [`Event`]s, for [`Observer`]s.
+//! [`Event`]s that a worker reports to [`Observer`]s while it works.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,21 +15,21 @@ use crate::{
     },
 };
 
-/// Something that happened in a worker.
+/// An event in a worker.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A poll was answered with this many messages (none is an empty queue).
+    /// A poll was answered; no messages mean that the queue is empty.
     #[non_exhaustive]
     Received {
-        /// How many messages came.
+        /// The number of messages received.
         messages: usize,
-        /// The size of their bodies.
+        /// The total size of their bodies.
         bytes: usize,
-        /// From the request to the answer.
+        /// The time from the request to the reply.
         took: Duration,
     },
-    /// A poll failed; the next one goes out after `retry_in`.
+    /// A poll failed. The next one is sent after `retry_in`.
     #[non_exhaustive]
     PollFailed {
         /// What failed.
@@ -37,43 +37,44 @@ pub enum Event<'a> {
         /// The pause until the next poll.
         retry_in: Duration,
     },
-    /// A message came that was delivered before, as far as is known; before anything is done with it.
+    /// A message was received that had been delivered before, as far as is known. Reported before anything is done with
+    /// it.
     #[non_exhaustive]
     Redelivered {
         /// The message.
         delivery: &'a Delivery,
-        /// Why it came again.
+        /// Why it was redelivered.
         reason: Redelivery,
     },
-    /// A handler has begun.
+    /// The call of a handler has started.
     #[non_exhaustive]
     Started {
         /// Its message.
         delivery: &'a Delivery,
     },
-    /// A handler has ended, or was stopped.
+    /// The call of a handler has ended, or was stopped.
     #[non_exhaustive]
     Handled {
         /// Its message.
         delivery: &'a Delivery,
         /// How it ended.
         outcome: HandlerOutcome<'a>,
-        /// How long it ran.
+        /// The duration of the call.
         took: Duration,
     },
-    /// A message was never handed to the handler: one before it failed, or too little time was left.
+    /// A message was not passed to its handler, because a message before it failed or too little time was left.
     #[non_exhaustive]
     Skipped {
         /// The message.
         delivery: &'a Delivery,
     },
-    /// A message came again whose handler had succeeded: it is acknowledged without being run.
+    /// A message was redelivered after its handler had succeeded. It is acknowledged without calling the handler.
     #[non_exhaustive]
     Remembered {
         /// The message.
         delivery: &'a Delivery,
     },
-    /// A handler went on running after it was stopped; its place stays taken until it ends.
+    /// A handler continued after it was stopped. Its capacity stays taken until it ends.
     #[non_exhaustive]
     Stuck {
         /// Its message.
@@ -81,45 +82,46 @@ pub enum Event<'a> {
         /// How long it has been running.
         age: Duration,
     },
-    /// What became of one message when its batch was acknowledged: one for each, before the batch is [settled](Self::Settled).
+    /// The result of an acknowledgement for one message. Reported for each message, before its batch is
+    /// [settled](Self::Settled).
     #[non_exhaustive]
     Acknowledged {
         /// The message.
         delivery: &'a Delivery,
-        /// What became of it.
+        /// The result for the message.
         result: MessageAck,
     },
-    /// A batch was acknowledged, or the attempt is over.
+    /// A batch was acknowledged, or its acknowledgement failed for good.
     #[non_exhaustive]
     Settled {
         /// How the acknowledgement ended.
         result: AckResult<'a>,
-        /// How many messages it reported as settled: done, or rejected where that makes dead letters.
+        /// The number of messages that were reported as settled: done, or rejected where a reject makes dead letters.
         done: usize,
-        /// How many messages come again.
+        /// The number of messages that will be redelivered.
         rest: usize,
-        /// How many of the rest were handed back without a failure counted.
+        /// How many of those were handed back without counting a failure.
         released: usize,
     },
 }
 
-/// How an acknowledgement ended.
+/// The result of an acknowledgement.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum AckResult<'a> {
-    /// The service answered: so many messages are settled, so many come again.
+    /// The service replied with the numbers of messages that it settled and that it will redeliver.
     #[non_exhaustive]
     Answered {
-        /// `success` of the answer.
+        /// The field `success` of the reply.
         success: usize,
-        /// `fail` of the answer.
+        /// The field `fail` of the reply.
         fail: usize,
     },
-    /// The lease was over: all of the batch comes again.
+    /// The lease had expired. The whole batch will be redelivered.
     Late,
-    /// An answer was lost, so nobody knows: the batch may come again.
+    /// The reply was lost, so the result is not known. The batch may be redelivered.
     Unknown,
-    /// The service refused it for another reason: the batch comes again.
+    /// The service refused it for another reason. The batch will be redelivered.
     Refused(&'a client::Error),
 }
 
@@ -135,24 +137,24 @@ impl AckResult<'_> {
     }
 }
 
-/// What became of one message when its batch was acknowledged. All but [`Acked`](Self::Acked) and
-/// [`DeadLettered`](Self::DeadLettered) come again, or may.
+/// The result of an acknowledgement for one message. Unless it is [`Acked`](Self::Acked) or
+/// [`DeadLettered`](Self::DeadLettered), the message will or may be redelivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageAck {
-    /// It was done, and the service has settled it.
+    /// The message was done, and the service has settled it.
     Acked,
-    /// It was not done, or stood behind one that was not: the service hands it out again, or moves it to the dead letters.
+    /// The message, or one before it, was not done. The service will redeliver it, or make it a dead letter.
     Returned,
-    /// It was rejected, and the service has made it a dead letter.
+    /// The message was rejected, and the service has made it a dead letter.
     DeadLettered,
-    /// It was handed back, or stood behind one that was: the service hands it out again, and counts no failure.
+    /// The message, or one before it, was handed back. The service will redeliver it without counting a failure.
     Released,
-    /// The lease was over, or the service could not be reached while it lasted.
+    /// The lease had expired, or the service could not be reached while it lasted.
     Late,
-    /// It was done, and the service did not settle it.
+    /// The message was done, but the service did not settle it.
     Rejected,
-    /// An answer was lost, so nobody knows.
+    /// The reply was lost, so the result is not known.
     Unknown,
 }
 
@@ -174,7 +176,7 @@ impl MessageAck {
         }
     }
 
-    /// What `result` means for the message at a position with this verdict, `told` being what the service was told.
+    /// The result for the message at a position with this verdict, of an acknowledgement that reported `told`.
     pub(crate) fn of(result: &AckResult<'_>, position: usize, verdict: Option<Verdict>, told: Settlement) -> Self {
         match *result {
             AckResult::Answered { success, .. } if position < success.min(told.done) => match verdict {
@@ -191,14 +193,14 @@ impl MessageAck {
     }
 }
 
-/// Is told every event of a worker, on the task that caused it: it should be quick and must not block. A panic is logged and
-/// otherwise without effect.
+/// Receives every event of a worker, on the task that caused it. So it should be quick and must not block. A panic of
+/// an observer is logged and otherwise ignored.
 pub trait Observer: Send + Sync + 'static {
-    /// Takes in one event of this worker.
+    /// Receives one event of this worker.
     fn observe(&self, origin: &Origin, event: &Event<'_>);
 }
 
-/// All observers of a worker.
+/// The observers of a worker.
 #[derive(Clone, Default)]
 pub(crate) struct Observers(Vec<Arc<dyn Observer>>);
 
@@ -228,7 +230,7 @@ mod tests {
     use super::*;
     use crate::worker::settlement::ledger::Stop;
 
-    /// Of three messages the first two were done.
+    /// Of three messages, the first two were done.
     #[test]
     fn each_message_of_an_acknowledgement_has_its_result() {
         use MessageAck::{Acked, DeadLettered, Late, Rejected, Released, Returned, Unknown};

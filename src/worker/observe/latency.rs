@@ -1,4 +1,4 @@
-//! How long handlers take: quantiles of the most recent runs.
+//! [`Latency`]: quantiles of recent durations.
 
 use std::{
     sync::{
@@ -8,26 +8,28 @@ use std::{
     time::Duration,
 };
 
-/// How many runs are remembered.
+/// The number of durations remembered.
 const WINDOW: usize = 512;
-/// The quantiles are taken anew when this part of the runs is new: to select them costs more than to run a quick handler.
+/// Recompute the quantiles after 1/4 of the window has changed, because selecting them costs more than running a quick
+/// handler.
 const REFRESH: usize = 4;
 
 /// Quantiles of the last few hundred durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quantiles {
-    /// Half of the runs were at most this long.
+    /// The median.
     pub p50: Duration,
-    /// 99 of 100 runs were at most this long.
+    /// The 99th percentile.
     pub p99: Duration,
 }
 
-/// A window over recent durations.
+/// A window of recent durations.
 #[derive(Debug)]
 pub(crate) struct Latency {
     window: Mutex<Window>,
-    /// p50 and p99 in nanoseconds, read more often than they change; [`UNKNOWN`] before the first run.
+    /// p50 and p99 in nanoseconds; [`UNKNOWN`] before the first duration. Atomics, because they are read more often
+    /// than they change.
     quantiles: [AtomicU64; 2],
 }
 
@@ -48,7 +50,7 @@ struct Window {
 }
 
 impl Latency {
-    /// Adds a run.
+    /// Adds a duration.
     pub(crate) fn record(&self, took: Duration) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let (next, took) = (window.next, u64::try_from(took.as_nanos()).unwrap_or(UNKNOWN - 1));
@@ -66,7 +68,7 @@ impl Latency {
         }
     }
 
-    /// The quantiles, or `None` before the first run.
+    /// The quantiles, or `None` before the first duration.
     pub(crate) fn quantiles(&self) -> Option<Quantiles> {
         let [p50, p99] = self.quantiles.each_ref().map(|quantile| quantile.load(Relaxed));
         (p50 != UNKNOWN && p99 != UNKNOWN)
@@ -75,7 +77,7 @@ impl Latency {
 }
 
 fn quantiles(recent: &[u64]) -> [u64; 2] {
-    // Two of the values are wanted, so there is no need to sort the others.
+    // Only two values are needed, so the others need not be sorted.
     let mut runs = recent.to_vec();
     let last = runs.len().saturating_sub(1);
     [50, 99].map(|percent| match runs.len() {

@@ -1,4 +1,4 @@
-//! What a worker did: the counts that [`Worker::run`](crate::worker::Worker::run) ends with.
+//! [`WorkerReport`]: the counts with which [`Worker::run`](crate::worker::Worker::run) ends.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -7,7 +7,7 @@ use crate::worker::{
     observe::event::{AckResult, Event, MessageAck, Observer},
 };
 
-/// The counts of one run. "Messages" are deliveries: one that came twice counts twice.
+/// The counts of one run of a worker. "Messages" are deliveries: a message that is delivered twice counts twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct WorkerReport {
@@ -15,9 +15,9 @@ pub struct WorkerReport {
     pub received: u64,
     /// Messages whose handler succeeded.
     pub done: u64,
-    /// Messages whose handler answered with an error that is neither a reject nor a deferral.
+    /// Messages whose handler returned an error that is neither a reject nor a deferral.
     pub failed: u64,
-    /// Messages whose handler rejected them, undecodable ones included.
+    /// Messages whose handler rejected them, including those that could not be decoded.
     pub rejected: u64,
     /// Messages whose handler deferred them.
     pub deferred: u64,
@@ -27,35 +27,35 @@ pub struct WorkerReport {
     pub timed_out: u64,
     /// Messages whose handler was stopped at the end of the grace period.
     pub interrupted: u64,
-    /// Messages that were never handed to the handler: one before them failed, or too little time was left.
+    /// Messages that were not passed to the handler, because a message before them failed or too little time was left.
     pub skipped: u64,
-    /// Messages that came again after their handler had succeeded, and were acknowledged without being run.
+    /// Messages that were redelivered after their handler had succeeded, and were acknowledged without calling it.
     pub remembered: u64,
     /// Messages that the service settled.
     pub acknowledged: u64,
-    /// Messages that come again: those that failed and those behind them.
+    /// Messages that will be redelivered: those that failed, and those after them.
     pub redelivered: u64,
-    /// Messages that were handed back, and come again without a failure counted: they were not started, or their handler was stopped
-    /// with the worker.
+    /// Messages that were handed back without counting a failure, because they were not started or their handler was
+    /// stopped with the worker.
     pub released: u64,
-    /// Messages that were rejected, and became dead letters at once.
+    /// Messages that were rejected and became dead letters at once.
     pub dead_lettered: u64,
-    /// Batches whose acknowledgement came too late.
+    /// Batches whose acknowledgement arrived too late.
     pub late: u64,
-    /// Batches whose acknowledgement's answer was lost.
+    /// Batches whose acknowledgement got no reply.
     pub unknown: u64,
     /// Batches whose acknowledgement was refused.
     pub refused: u64,
     /// Polls that failed.
     pub failed_polls: u64,
-    /// Handlers that went on after they were stopped.
+    /// Handlers that continued after they were stopped.
     pub stuck: u64,
-    /// Messages that were still in flight when the worker gave up waiting for them: they come again.
+    /// Messages that were in flight when the worker stopped waiting for them. They will be redelivered.
     pub left: u64,
-    /// Polls that were not answered within the grace period, and given up: what the service has leased to them is redelivered after its
-    /// lease, as failed.
+    /// Polls that were not answered within the grace period. Messages that were leased to them will be redelivered when
+    /// their lease expires, and count as failed.
     pub polls_given_up: u64,
-    /// Whether everything that had begun was finished within the grace period.
+    /// Whether everything that had started was finished within the grace period.
     pub drained: bool,
 }
 
@@ -114,7 +114,7 @@ impl Counters {
         }
     }
 
-    /// Polls are given up.
+    /// Counts polls that are given up.
     pub(crate) fn gave_up(&self, polls: usize) {
         add(&self.polls_given_up, polls);
     }

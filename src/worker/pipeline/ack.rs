@@ -1,4 +1,4 @@
-//! The one acknowledgement of a batch: in the order of consumption, up to the first message that is not settled.
+//! Sends the one acknowledgement of a batch: in the order of consumption, up to the first message that is not settled.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,21 +32,22 @@ use crate::{
     },
 };
 
-/// What is kept of a lease for the acknowledgement itself.
+/// The part of a lease that is kept for sending the acknowledgement.
 const SEND_TIME: Duration = Duration::from_millis(100);
 
-/// How long a failing acknowledgement waits for the polls before it has them ended.
+/// How long a failing acknowledgement waits for batch polls before it asks the service to end them.
 const POLL_GRACE: Duration = Duration::from_millis(100);
 
-/// For so many leases what failed may be with other replicas, one after the other, before it comes back here.
+/// The number of leases for which other replicas may hold failed messages, one after the other, before this worker
+/// receives them.
 const OTHERS_LEASES: u32 = 2;
 
-/// Acknowledges a batch, and tells what came of it.
+/// Acknowledges a batch and reports the result. Returns the number of messages that are settled for good; the others
+/// are or may be redelivered.
 ///
-/// It is tried again only while the lease lives. A failing one first waits until no other poll can catch what becomes
-/// available again together with other messages; see [`isolation`](crate::worker::isolation).
-///
-/// Says how many messages are gone for good: the others are redelivered, or may be.
+/// The acknowledgement is retried only while the lease lasts. If it reports a failure, it first waits until no other
+/// poll can receive the messages that become available again together with others; see
+/// [`isolation`](crate::worker::isolation).
 pub(crate) async fn settle(
     context: &Context,
     batch: &Arc<Deliveries>,
@@ -60,11 +61,12 @@ pub(crate) async fn settle(
     }
     let _pending = context.acks.begin();
     let mut answer = send(context, batch, ledger, told, lease).await;
-    // Nothing was changed by it: the queue has lost its dead letters, say, or another replica of the service knows no extensions.
+    // A refusal has changed nothing. For example, the queue has lost its dead letters, or another replica of the
+    // service supports no extensions.
     let plain = ledger.told(told, Extensions::NONE);
     if plain != told && answer.as_ref().is_err_and(is_refused) {
         if plain.done < told.done {
-            // Nothing takes the rejected message away any more.
+            // Nothing takes the rejected message out of the queue any more.
             let pause = context.rejected_again(&batch.at(plain.done));
             wait_before_reporting(context, pause, lease).await;
         }
@@ -74,7 +76,7 @@ pub(crate) async fn settle(
     conclude(context, batch, ledger, told, &answer)
 }
 
-/// Keeps a message that would be redelivered for ever from that for a while: at most as long as its lease allows.
+/// Delays the redelivery of a message that would be redelivered endlessly, at most for as long as its lease lasts.
 async fn wait_before_reporting(context: &Context, pause: Duration, lease: Lease) {
     let held = lease.stop_at().saturating_duration_since(Instant::now()).min(pause);
     tokio::select! {
@@ -83,10 +85,10 @@ async fn wait_before_reporting(context: &Context, pause: Duration, lease: Lease)
     }
 }
 
-/// Sees to it that no poll catches what a failing acknowledgement makes available again together with other messages: from before it goes
-/// out, and also when its answer is lost.
+/// Makes sure that no poll receives the messages of a failing acknowledgement together with others, from before it is
+/// sent and even if its reply is lost.
 async fn isolated<'a>(context: &'a Context, batch: &Deliveries, told: Settlement, lease: Lease) -> ClosedPolls<'a> {
-    // Out of time, a prefix that is acknowledged is worth more than the wait for polls that are out.
+    // When time runs out, acknowledging the finished prefix matters more than waiting for polls in flight.
     let closed = timeout_at(lease.ends_at() - SEND_TIME, close(context)).await;
     let mut closed = closed.unwrap_or_else(|_| context.isolation.close_at_once());
     let held_until = lease.ends_at();
@@ -99,11 +101,11 @@ fn others_leases(context: &Context) -> Duration {
     context.ack_wait() * OTHERS_LEASES
 }
 
-/// Closes the wide polls, and has the service end those that wait.
+/// Stops batch polls, and asks the service to end those that are waiting.
 async fn close(context: &Context) -> ClosedPolls<'_> {
     let closing = context.isolation.close();
     tokio::pin!(closing);
-    // On a queue with messages they are in soon by themselves.
+    // On a queue with messages, they are answered soon anyway.
     if let Ok(closed) = timeout(POLL_GRACE, closing.as_mut()).await {
         return closed;
     }
@@ -114,7 +116,7 @@ async fn close(context: &Context) -> ClosedPolls<'_> {
     }
 }
 
-/// Whether the service has understood the request and says no to it.
+/// Whether the service understood the request and refused it.
 fn is_refused(error: &Error) -> bool {
     error.status() == Some(StatusCode::BAD_REQUEST)
         && !error.is_retryable()
@@ -145,7 +147,7 @@ async fn send(
         .collect();
     let span = spans::ack(&context.origin, acks.len());
     let answer = context.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
-    // Without the tries before: an outage must not look like a slow network for hours after it.
+    // Without earlier tries, because an outage must not look like a slow network for hours.
     if let Ok(Acked { took, .. }) = answer {
         context.acks.times.record(took);
     }
@@ -154,7 +156,7 @@ async fn send(
         (Some(closed), Err(error)) if is_refused(error) => closed.clear(),
         (Some(_), Err(_)) => {}
         (None, _) => {
-            // Where no failure was reported, those that failed are suspects and their neighbours are not.
+            // No failure was reported, so only the failed messages are suspect, and their neighbours are not.
             let behind = batch.messages().iter().enumerate().skip(told.done);
             let failed = behind.filter(|(position, _)| ledger.verdict(*position) == Some(Verdict::Failed));
             let failed: Vec<MessageTrace> = failed.map(|(_, message)| MessageTrace::of(message)).collect();
@@ -166,8 +168,8 @@ async fn send(
     answer
 }
 
-/// Why messages of the batch failed or were rejected. Of one that was still running when its time was over, or whose
-/// run panicked, nobody has said so.
+/// Why messages of the batch failed or were rejected. For a message that was still running at the deadline, or whose
+/// run panicked, no reason has been recorded yet.
 fn failures(context: &Context, batch: &Deliveries, ledger: &Ledger, told: Settlement) -> Vec<(usize, Failure)> {
     let mut failures = batch.failures();
     if let Some(message) = batch.messages().get(told.done).filter(|_| told.fails())
@@ -192,7 +194,7 @@ fn status(ledger: &Ledger, told: Settlement, position: usize) -> AckStatus {
     }
 }
 
-/// Tells what came of an acknowledgement; gives how many messages are gone for good.
+/// Reports the result of an acknowledgement. Returns the number of messages that are settled for good.
 fn conclude(
     context: &Context,
     batch: &Arc<Deliveries>,
@@ -215,7 +217,8 @@ fn conclude(
     gone
 }
 
-/// Why a message comes again whose acknowledgement ended so; those that were [returned](MessageAck::Returned) have a reason of their own.
+/// Why a message will be redelivered after this result. The reason of [returned](MessageAck::Returned) messages is
+/// recorded elsewhere.
 fn comes_again(result: &AckResult<'_>, ack: MessageAck) -> Option<Redelivery> {
     match (ack, result) {
         (MessageAck::Acked | MessageAck::Returned | MessageAck::DeadLettered | MessageAck::Released, _) => None,

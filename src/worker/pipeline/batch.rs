@@ -1,4 +1,4 @@
-//! The life of one consumed batch: start its handlers, watch the lease, acknowledge, wait for the stragglers.
+//! One consumed batch: starts its handlers, watches the lease, acknowledges, and waits for stragglers.
 
 use std::{
     any::Any,
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// How long a stopped handler may take to let go before the batch is acknowledged without it.
+/// How long a stopped handler may take to end before the batch is acknowledged without it.
 const STRAGGLER_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A consumed batch: its messages in the order of consumption, a permit for each, and its lease.
@@ -44,11 +44,11 @@ pub(crate) struct ConsumedBatch {
     pub(crate) messages: Vec<ReceivedMessage>,
     pub(crate) permits: Vec<InflightPermit>,
     pub(crate) lease: Lease,
-    /// Its message may be the one that failed: it was fetched by itself.
+    /// Whether it was fetched as a single message because it may be the one that failed.
     pub(crate) suspect: bool,
 }
 
-/// Works a batch off: returns when it is acknowledged and its last handler has ended.
+/// Processes a batch. Returns when it is acknowledged and its last handler has ended.
 pub(crate) async fn run(context: Arc<Context>, batch: ConsumedBatch) {
     let lease = batch.lease;
     let mut work = BatchRun::begin(context.clone(), batch);
@@ -64,14 +64,14 @@ pub(crate) async fn run(context: Arc<Context>, batch: ConsumedBatch) {
     work.until_ended(lease).await;
 }
 
-/// A transport of the user's panicked, so nobody knows what became of the acknowledgement.
+/// The transport, which may be the user's, has panicked, so the result of the acknowledgement is not known.
 fn unsettled(context: &Context, panic: Box<dyn Any + Send>) -> usize {
     let (worker, panic) = (context.settings.name.as_str(), panic_text(panic));
     tracing::error!(worker, panic, "the acknowledgement of a batch panicked: it may be redelivered");
     0
 }
 
-/// Hands a batch back that came when nothing was to be begun any more.
+/// Hands back a batch that arrived when nothing may be started any more.
 pub(crate) async fn hand_back(context: Arc<Context>, batch: ConsumedBatch) {
     let ConsumedBatch { messages, permits: _places, lease, .. } = batch;
     let mut ledger = Ledger::new(messages.len());
@@ -84,23 +84,23 @@ pub(crate) async fn hand_back(context: Arc<Context>, batch: ConsumedBatch) {
     ack::settle(&context, &deliveries, &ledger, ledger.prefix(), lease).await;
 }
 
-/// The handlers of a batch.
+/// A batch in progress.
 struct BatchRun {
     context: Arc<Context>,
     ledger: Ledger,
     /// Its messages.
     deliveries: Arc<Deliveries>,
-    /// Those that run, or wait for their lane.
+    /// The messages that run, or wait for their key.
     runs: BatchTasks,
-    /// Those that wait for the one before them, last first.
+    /// The messages that wait for the one before them, the last one first.
     queued: Vec<QueuedJob>,
-    /// What opens the lanes again that failures stopped: by position, where there are lanes, until the message is reported.
+    /// Guards that reopen the key queues that failures have stopped, by position. Dropped when the message is reported.
     stop_guards: Vec<Option<StopGuard>>,
-    /// By position, those that were begun or entered their lane.
+    /// When each message was started or entered the queue of its key, by position.
     started: Vec<Instant>,
-    /// Where places are to be freed of handlers that are stuck.
+    /// The permits, if those of stuck handlers are to be released.
     places: Option<Arc<BatchPermits>>,
-    /// Handlers that go on although they were stopped.
+    /// The positions of handlers that continue although they were stopped.
     stuck: HashSet<usize>,
 }
 
@@ -112,7 +112,7 @@ impl BatchRun {
         let places = batch.permits.first().filter(|_| frees_places).map(|permit| permit.places().clone());
         let ordering = &context.settings.ordering;
         let collector = context.dispatch.collector(batch.messages.len());
-        // In an ordered batch, a call of its own would be out of turn.
+        // In an ordered batch, a call of its own would break the order.
         let alone = |message: &ReceivedMessage| {
             !ordering.is_batch() && (batch.suspect || failed_attempts(&message.attributes) > 0)
         };
@@ -139,7 +139,7 @@ impl BatchRun {
             stuck: HashSet::new(),
         };
         work.context.records.runs.hold(work.context.records.dedup_identities(work.deliveries.messages()));
-        // Handled together, the messages of an ordered batch are one call.
+        // A batch handler takes the messages of an ordered batch in one call.
         if work.context.settings.ordering.is_batch() && collector.is_none() {
             jobs.reverse();
             work.queued = jobs;
@@ -154,7 +154,8 @@ impl BatchRun {
         self.runs.begin(jobs);
     }
 
-    /// Runs until an acknowledgement is due: the prefix is decided, the lease is about to end, or the grace period is over.
+    /// Runs until an acknowledgement is due: when the prefix is decided, the lease is about to expire, or the grace
+    /// period is over.
     async fn until_due(&mut self, lease: Lease) -> Settlement {
         loop {
             self.start_next();
@@ -177,7 +178,7 @@ impl BatchRun {
         }
     }
 
-    /// Starts the next message of an ordered batch, or turns the rest away after a failure.
+    /// Starts the next message of an ordered batch, or skips the rest after a failure.
     fn start_next(&mut self) {
         while self.runs.is_empty() {
             let Some(next) = self.queued.pop() else { return };
@@ -189,7 +190,7 @@ impl BatchRun {
         }
     }
 
-    /// Stops what runs, and takes what is finished by then.
+    /// Stops the running handlers, and takes the results that they still return.
     async fn stop_all(&mut self) -> Settlement {
         self.deliveries.signals().cancelled.cancel();
         self.deliveries.signals().stop.cancel();
@@ -203,7 +204,7 @@ impl BatchRun {
         }
         self.report_stuck();
         let settlement = self.ledger.prefix();
-        // A handler that goes on although its worker was stopped has not failed.
+        // A handler that continues although its worker was stopped has not failed.
         match self.ledger.verdict(settlement.done) {
             None if self.context.control.interrupt.is_cancelled() => Settlement { stop: Stop::Release, ..settlement },
             _ => settlement,
@@ -215,7 +216,7 @@ impl BatchRun {
         self.ledger.record(delivery.position(), Verdict::NotStarted);
     }
 
-    /// Tells of the handlers that do not end although they were stopped.
+    /// Reports handlers that continue although they were stopped.
     fn report_stuck(&mut self) {
         let worker = self.context.settings.name.as_str();
         for (position, started) in self.started.iter().enumerate() {
@@ -232,12 +233,13 @@ impl BatchRun {
         }
     }
 
-    /// Takes in the end of a run.
+    /// Records the end of a run.
     fn record(&mut self, ended: &RunEnd) {
         self.ledger.record(ended.position, ended.verdict);
     }
 
-    /// Sees to the handlers that still run while the acknowledgement is under way: it may wait for polls, or be tried again.
+    /// Enforces the deadline on running handlers while the acknowledgement is in progress, which may wait for polls or
+    /// be retried.
     async fn watched<T>(&self, settling: impl Future<Output = T>, lease: Lease) -> T {
         let lease_end = self.enforce_deadline(lease);
         tokio::pin!(settling, lease_end);
@@ -248,7 +250,7 @@ impl BatchRun {
         }
     }
 
-    /// Tells the handlers when their time is nearly over, and stops them when it is. Never resolves: the caller waits for more.
+    /// Signals the handlers shortly before their deadline, and stops them at the deadline. Never resolves.
     fn enforce_deadline(&self, lease: Lease) -> impl Future<Output = Infallible> + use<> {
         let deliveries = self.deliveries.clone();
         async move {
@@ -260,7 +262,7 @@ impl BatchRun {
         }
     }
 
-    /// Notes why the messages behind the prefix come again, where their runs have not said so.
+    /// Records why the messages after the prefix will be redelivered, where their runs have not recorded it.
     fn remember_reasons(&self, settlement: Settlement) {
         let (done, released) = (settlement.done, settlement.released() > 0);
         self.deliveries.each_from(done, |position, delivery| match self.ledger.verdict(position) {
@@ -272,8 +274,9 @@ impl BatchRun {
         });
     }
 
-    /// The first messages are gone, the others are redelivered: what of them is done, or still running, need not be run again. Unless
-    /// it has to be handled in order: then the turn of what is behind the first that is not done is after that.
+    /// Tells the registry which messages are settled for good. The others are redelivered, and if they are done or
+    /// still running, they need not be run again. In an ordered batch they must be, because they come after the first
+    /// message that is not done.
     fn settled(&self, gone: usize, settlement: Settlement) {
         let in_order = self.context.settings.ordering.is_batch();
         let next = |position| match position {
@@ -290,7 +293,7 @@ impl BatchRun {
         );
     }
 
-    /// The failures of this batch are reported: their lanes go on.
+    /// Reopens the key queues that failures have stopped, because these failures are reported now.
     fn reopen_lanes(&mut self) {
         for (position, stop_guard) in self.stop_guards.iter_mut().enumerate() {
             if self.ledger.verdict(position).is_some() {
@@ -299,7 +302,7 @@ impl BatchRun {
         }
     }
 
-    /// Waits for handlers that are still running behind a failure, or that would not stop.
+    /// Waits for handlers that still run behind a failure, or that do not stop.
     async fn until_ended(&mut self, lease: Lease) {
         let stuck_at = lease.stop_at().max(Instant::now()) + STRAGGLER_TIMEOUT;
         let mut reported = false;
@@ -321,7 +324,7 @@ impl BatchRun {
         }
     }
 
-    /// Takes in the end of a run whose message was reported as failed before.
+    /// Records the end of a run whose message was reported as failed before.
     fn ended_late(&mut self, ended: &RunEnd) {
         let position = ended.position;
         self.ledger.record(position, ended.verdict);

@@ -1,4 +1,4 @@
-//! The call of a handler, for one message or for several together: its panics contained, its end decided, its time taken.
+//! Calls a handler, for one message or for a batch: contains panics, enforces the timeout, and measures the duration.
 
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// A number of verdicts that cannot be matched with the messages.
+/// The number of results of a batch handler is not the number of its messages.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the batch handler answered {verdicts} verdicts for {messages} messages: it has to give one for each, in their order, \
@@ -35,10 +35,11 @@ struct WrongVerdicts {
     verdicts: usize,
 }
 
-/// What a batch handler answers.
+/// The result of a batch handler.
 type Answer = Result<Vec<Result<(), HandlerError>>, HandlerError>;
 
-/// Calls the handler for a message `now`, and ends it when `stop` or its own timeout says so.
+/// Calls the handler with a message, and ends the call at `stop` or at the handler timeout. `now` is the start of the
+/// call.
 pub(crate) async fn single(
     context: &Context,
     handler: &dyn Handler,
@@ -52,8 +53,8 @@ pub(crate) async fn single(
     CallOutcome { ended: ended.map_or_else(|ended| ended, CallEnd::Answered), took, span }
 }
 
-/// Takes part in a call of several messages. `None` when the handler was not called with this one: the lease ended, its batch
-/// was acknowledged, or too little time was left.
+/// Takes part in the call of a batch handler. `None` if the handler was not called with this message, because the lease
+/// ended, its batch was acknowledged, or too little time was left.
 pub(crate) async fn together(
     context: &Arc<Context>,
     delivery: &Delivery,
@@ -88,7 +89,7 @@ pub(crate) async fn together(
     }
 }
 
-/// Until a message has waited long enough for others; for ever where it waits for none in particular.
+/// Waits until a message has waited long enough for others; forever if it does not linger.
 async fn held_enough(context: &Context, until: Option<Instant>) {
     let Some(until) = until else { return std::future::pending().await };
     tokio::select! {
@@ -97,11 +98,11 @@ async fn held_enough(context: &Context, until: Option<Instant>) {
     }
 }
 
-/// Begins a call of several messages, on a task of its own: it belongs to none of them.
+/// Starts the call of a batch handler, in a task of its own because it belongs to none of its messages.
 pub(crate) fn begin(context: &Arc<Context>, complete: ReadyCall) {
     let HandlerKind::Batch(handler) = &context.dispatch.handler else { return };
     let ReadyCall { mut members, stop } = complete;
-    // Those that are dropped here learn that they were not called.
+    // Dropping a member tells its run that the handler was not called.
     let now = Instant::now();
     members.retain(|member| !member.answer.is_closed() && context.has_time(&member.delivery, now));
     if members.is_empty() {
@@ -134,12 +135,12 @@ async fn call_together(
     spans::processed(&span, &outcome);
     let shares = shares(ended, count);
     for (member, ended) in members.into_iter().zip(shares) {
-        // A run that is gone needs no answer.
+        // The run may have ended.
         let _ = member.answer.send(CallOutcome { ended, took, span: Span::none() });
     }
 }
 
-/// What the end of a call means for each of its messages.
+/// The end of a call for each of its messages.
 fn shares(ended: Result<Answer, CallEnd>, messages: usize) -> Vec<CallEnd> {
     let whole = match ended {
         Ok(Ok(verdicts)) if verdicts.len() == messages => return verdicts.into_iter().map(CallEnd::Answered).collect(),
@@ -153,7 +154,7 @@ fn shares(ended: Result<Answer, CallEnd>, messages: usize) -> Vec<CallEnd> {
     vec![whole; messages]
 }
 
-/// Runs a call to its end: its own, a panic, `stop`, or the handler's timeout.
+/// Runs a call until it returns, panics, or is ended by `stop` or the handler timeout.
 async fn timed<'a, T>(
     context: &Context,
     begin: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send + 'a>>,
@@ -163,7 +164,7 @@ async fn timed<'a, T>(
     let ended = match contained(begin) {
         Ok(mut call) => {
             let ended = until_ended(context, AssertUnwindSafe(call.as_mut()).catch_unwind(), stop).await;
-            // One that is stopped drops what it holds.
+            // Dropping a stopped call may panic.
             discard(call);
             ended
         }
@@ -180,7 +181,7 @@ async fn until_ended<T>(
     stop: &CancellationToken,
 ) -> Result<T, CallEnd> {
     let answered = match futures_util::poll!(&mut call) {
-        // Without waiting there is nothing to listen to meanwhile.
+        // A call that returns without waiting needs no timer.
         Poll::Ready(answer) => Some(answer),
         Poll::Pending => unless_stopped(context, call, stop).await,
     };
@@ -190,7 +191,7 @@ async fn until_ended<T>(
     }
 }
 
-/// What a call comes to, unless `stop` or the handler's timeout ends it first.
+/// The result of a call, unless `stop` or the handler timeout ends it first.
 async fn unless_stopped<F: Future>(context: &Context, call: F, stop: &CancellationToken) -> Option<F::Output> {
     let timeout = async {
         match context.settings.handler_timeout {

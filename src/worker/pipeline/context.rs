@@ -1,4 +1,4 @@
-//! What the tasks of a running worker share.
+//! [`Context`]: the state that the tasks of a running worker share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::worker::{
     settings::{Settings, warnings},
 };
 
-/// Handlers are quick when 99 of 100 take at most so long.
+/// Handlers whose p99 is at most this are quick.
 const QUICK_HANDLER_P99: Duration = Duration::from_millis(1);
 
-/// What the tasks of a running worker share.
+/// The state that the tasks of a running worker share.
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) control: Arc<Control>,
@@ -38,7 +38,7 @@ pub(crate) struct Context {
     pub(crate) acks: Acks,
     pub(crate) polling: Polling,
     pub(crate) batches: TaskTracker,
-    /// As a FIFO queue needs it.
+    /// Whether the next batch is fetched only after this one is finished, as a FIFO queue requires.
     pub(crate) one_batch_at_a_time: bool,
 }
 
@@ -75,12 +75,12 @@ impl Context {
         }
     }
 
-    /// Tells the observers.
+    /// Sends an event to the observers.
     pub(crate) fn emit(&self, event: &Event<'_>) {
         self.observers.emit(&self.origin, event);
     }
 
-    /// Says why a message came again, if it did.
+    /// Reports why a message was redelivered, if it was.
     pub(crate) fn explain(&self, delivery: &Delivery) {
         let Some(reason) = self.records.explain(delivery.message()) else { return };
         tracing::info!(
@@ -93,18 +93,19 @@ impl Context {
         self.emit(&Event::Redelivered { delivery, reason });
     }
 
-    /// Notes why a message is going to come again.
+    /// Records why a message is going to be redelivered.
     pub(crate) fn remember_reason(&self, delivery: &Delivery, reason: Redelivery) {
         self.records.remember_reason(delivery.message(), reason);
     }
 
-    /// A message was not handed to its handler.
+    /// Reports a message that was not passed to its handler.
     pub(crate) fn skipped(&self, delivery: &Delivery) {
         self.emit(&Event::Skipped { delivery });
         self.remember_reason(delivery, Redelivery::NotStarted);
     }
 
-    /// A rejected message will be redelivered, for want of dead letters: warns now and then, and says how long that should wait.
+    /// Handles a rejected message that will be redelivered because there are no dead letters: logs a warning now and
+    /// then, and returns how long the redelivery should wait.
     pub(crate) fn rejected_again(&self, delivery: &Delivery) -> Duration {
         let message = delivery.message();
         let pause = self.failure.pauses.record(self.records.identity(message), message.attempt);
@@ -122,15 +123,15 @@ impl Context {
         pause
     }
 
-    /// Whether a handler that begins `now` has enough time, as far as is known: the p99 of its runs, half of what its message arrived with
-    /// at most.
+    /// Whether a handler that starts `now` probably has enough time: the p99 of its calls, but at most half of the time
+    /// that the message arrived with.
     pub(crate) fn has_time(&self, delivery: &Delivery, now: Instant) -> bool {
         let left = delivery.deadline().saturating_duration_since(now);
         !left.is_zero() && left >= self.p99().unwrap_or_default().min(delivery.budget() / 2)
     }
 
-    /// What a call of several messages is left of the lease when they are collected: the handler's timeout, else twice the p99
-    /// of its calls, else half of the lease.
+    /// The time that is kept for the call of a collected batch: the handler timeout if it is set, otherwise twice the
+    /// p99 of its calls, and at most half of the lease.
     pub(crate) fn call_budget(&self) -> Duration {
         let p99 = self.p99();
         let half = self.lease_for(p99) / 2;
@@ -146,30 +147,31 @@ impl Context {
         self.settings.lease(p99)
     }
 
-    /// The p99 of the handler's recent runs.
+    /// The p99 of recent handler calls.
     pub(crate) fn p99(&self) -> Option<Duration> {
         self.control.latency.quantiles().map(|seen| seen.p99)
     }
 
-    /// Whether nearly all handlers are known to end so soon that nobody need mind waiting for one of them. In lanes the end of one begins
-    /// others.
+    /// Whether the handler is known to be so quick that messages need not be started in parallel. Not with ordering by
+    /// key, where the end of one message starts another.
     pub(crate) fn has_quick_handlers(&self) -> bool {
         matches!(self.dispatch.handler, HandlerKind::Single(_))
             && !self.settings.ordering.has_keys()
             && self.p99().is_some_and(|p99| p99 <= QUICK_HANDLER_P99)
     }
 
-    /// The time that an acknowledgement needs, as far as is known.
+    /// The p99 of recent acknowledgements; zero before the first one.
     pub(crate) fn round_trip(&self) -> Duration {
         self.acks.times.quantiles().map_or(Duration::ZERO, |seen| seen.p99)
     }
 
-    /// The most polls that may be in flight now.
+    /// The maximum number of polls in flight now.
     pub(crate) fn max_polls(&self) -> usize {
         self.polling.max(self.control.inflight.max_messages())
     }
 
-    /// Whether messages that come now are handed back: nothing is to be begun, and handing back costs no failure.
+    /// Whether messages that arrive now are handed back, because nothing may be started and handing back counts no
+    /// failure.
     pub(crate) fn hands_back(&self) -> bool {
         self.control.is_held() && self.source.extensions().release()
     }

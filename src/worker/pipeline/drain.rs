@@ -1,4 +1,4 @@
-//! The end of a worker: the last polls, the running handlers, the last acknowledgements.
+//! The end of a worker: the last polls, the running handlers, and the last acknowledgements.
 
 use std::time::Duration;
 
@@ -12,17 +12,18 @@ use crate::{
     worker::{fetch::polls::PollScope, pipeline::context::Context},
 };
 
-/// How long the last polls may take to be ended once the grace period is over, or cut short.
+/// How long the service may take to end the last polls after the grace period.
 const CUT_SHORT: Duration = Duration::from_secs(2);
 
 /// How long acknowledgements may take after the last handler was stopped.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// Waits for the last polls, and lets what has begun finish, within the grace period. Says whether it did.
+/// Waits for the last polls and for everything that has started, within the grace period. Returns whether all of it
+/// finished.
 pub(crate) async fn drain(context: &Context, pollers: JoinSet<Result<(), Error>>) -> bool {
     let all = async {
         wind_down(context, pollers).await;
-        // Not before: until then pollers hand batches on.
+        // Closed after the polls, because until then pollers add batches.
         context.batches.close();
         context.batches.wait().await;
     };
@@ -50,10 +51,10 @@ pub(crate) async fn drain(context: &Context, pollers: JoinSet<Result<(), Error>>
     false
 }
 
-/// Waits for the last polls of a worker that stops, and has the service end them. What they bring is handed on. Those that are not in
-/// when the grace period is over are given up, and told of.
+/// Waits for the last polls of a worker that stops, and asks the service to end them. Their messages are passed on.
+/// Polls that are not answered at the end of the grace period are given up, with a warning.
 async fn wind_down(context: &Context, mut pollers: JoinSet<Result<(), Error>>) {
-    // Also where the service has refused the polls of one of them.
+    // Not cancelled yet if the service refused the polls of one poller.
     context.control.stopping.cancel();
     let are_in = async { while pollers.join_next().await.is_some() {} };
     let end = async {
@@ -81,6 +82,6 @@ async fn wind_down(context: &Context, mut pollers: JoinSet<Result<(), Error>>) {
         "polls were not answered within the grace period and are given up: messages that the service leased to them are redelivered \
          after their ack_wait, and count as failed"
     );
-    // Waited for: until then they hold places.
+    // Awaited, because the pollers hold capacity until they have ended.
     pollers.shutdown().await;
 }

@@ -1,4 +1,4 @@
-//! The running worker, in the order in which a message passes through it: poll, batch, tasks, process, call, ack.
+//! The running worker, in the order in which a message passes through it: poller, batch, tasks, process, call, ack.
 
 pub(crate) mod ack;
 pub(crate) mod batch;

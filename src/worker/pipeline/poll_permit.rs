@@ -5,9 +5,9 @@
 //! 1. a pause by the operator;
 //! 2. the backlog of acknowledgements, because fetching more would only make more of them late;
 //! 3. the rate limit;
-//! 4. capacity for messages in flight: the worker's concurrency, its bytes, and temporary caps;
-//! 5. the limit that the worker shares with others, where there is one;
-//! 6. the isolation of messages that failed: it may wait for a failing acknowledgement, or allow one message only.
+//! 4. the limit of messages in flight: the concurrency, the bytes, and temporary caps;
+//! 5. the limit that the worker shares with others, if there is one;
+//! 6. the isolation of failed messages, which may wait for a failing acknowledgement, or allow one message only.
 
 use futures_util::FutureExt;
 
@@ -21,11 +21,12 @@ use crate::{
     },
 };
 
-/// How many acknowledgements may be under way for each poll that may be in flight, and for how many polls at least.
+/// How many acknowledgements may be in progress for each poll that may be in flight, and the number of polls to assume
+/// at least.
 const ACKS_PER_POLL: usize = 2;
 const MIN_POLLS: usize = 8;
 
-/// The permission to send one poll. Dropped, it gives everything back.
+/// The permission to send one poll. Dropped, it releases everything.
 #[derive(Debug)]
 pub(crate) struct PollPermit<'a> {
     tokens: RateTokens<'a>,
@@ -34,7 +35,7 @@ pub(crate) struct PollPermit<'a> {
 }
 
 impl<'a> PollPermit<'a> {
-    /// Waits until a poll may be sent for some of the messages that `want` asks for; it is asked when the first waits are over.
+    /// Waits until a poll may be sent. `want`, the number of messages to ask for, is called after the first two waits.
     ///
     /// # Cancel safety
     /// Dropped before it is done, it has taken nothing.
@@ -43,22 +44,22 @@ impl<'a> PollPermit<'a> {
         loop {
             control.until_resumed().await;
             context.acks.below(context.max_polls().max(MIN_POLLS) * ACKS_PER_POLL).await;
-            // Before the capacity, because a token may be waited for long, and others can use the capacity meanwhile.
+            // Before the capacity, because the wait for a token may be long, and others can use the capacity meanwhile.
             let tokens = RateTokens::take(&control.rate_limit, want()).await;
             let (reservation, isolation) = reserve(context, tokens.count()).await;
-            // The rate may have changed while the capacity was waited for.
+            // The rate may have changed during the wait for capacity.
             if tokens.are_valid() {
                 return Self { tokens, reservation, isolation };
             }
         }
     }
 
-    /// How many messages the poll may ask for.
+    /// The number of messages that the poll may ask for.
     pub(crate) fn messages(&self) -> usize {
         self.reservation.messages()
     }
 
-    /// Whether the poll is for messages that may have failed.
+    /// Whether the poll is for quarantined messages.
     pub(crate) fn is_for_suspects(&self) -> bool {
         self.isolation.is_for_suspects()
     }
@@ -68,14 +69,14 @@ impl<'a> PollPermit<'a> {
         self.isolation.is_waited_for()
     }
 
-    /// Gives back what the isolation does not allow to use.
+    /// Releases what the isolation does not allow to use.
     pub(crate) fn shrink(&mut self) {
         let allowed = self.isolation.want();
         self.tokens.shrink(allowed);
         self.reservation.shrink(allowed);
     }
 
-    /// Takes in what the poll brought, and leaves the capacity for it.
+    /// Records the messages that the poll has received, and returns the capacity for them.
     pub(crate) fn answered(mut self, messages: &[ReceivedMessage]) -> Reservation {
         self.tokens.spend(messages.len());
         self.isolation.answered(&messages.iter().map(MessageTrace::of).collect::<Vec<_>>());
@@ -101,7 +102,7 @@ async fn reserve(context: &Context, want: usize) -> (Reservation, IsolationPermi
     }
 }
 
-/// Tokens of the rate limit; those that are not spent go back.
+/// Tokens of the rate limit. Dropped, those that are not spent go back.
 #[derive(Debug)]
 struct RateTokens<'a> {
     bucket: &'a TokenBucket,

@@ -1,4 +1,4 @@
-//! Polls: room first, then a long poll, then a batch. One poller while the queue is empty, more while it is full.
+//! The poll loop: get a permit, poll, pass on a batch. One poller while the queue is empty, more while it is full.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -30,20 +30,20 @@ use crate::{
     },
 };
 
-/// How long the polls beside the first wait: they leave soon when the queue has run dry.
+/// The wait of additional polls, which is short so that they end soon when the queue is empty.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
-/// For how long errors that will not go away by themselves are put up with, once polls have worked.
+/// How long the worker retries after errors that will not go away by themselves, once a poll has worked.
 const MAX_OUTAGE: Duration = Duration::from_secs(60);
 
-/// The first pause after the user was refused, of which a fifth is jitter, and the longest.
+/// The first pause after the user was refused, a fifth of it random, and the longest pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// Runs pollers until the worker stops, and gives those that are left, to be [drained](crate::worker::pipeline::drain). While nothing is to be fetched
-/// the polls in flight are ended.
+/// Runs pollers until the worker stops, and returns those that are left, to be
+/// [drained](crate::worker::pipeline::drain). Ends the polls in flight while the worker is paused.
 ///
 /// # Errors
-/// When the service refuses the polls for good: the credentials, the queue or the group are wrong.
+/// If the service refuses the polls for good, because the credentials, the queue or the group are wrong.
 pub(crate) async fn supervise(context: &Arc<Context>) -> (Result<(), Error>, JoinSet<Result<(), Error>>) {
     let mut pollers = JoinSet::new();
     let ended = tokio::select! {
@@ -64,7 +64,7 @@ async fn end_while_held(context: &Context) -> Infallible {
 
 async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
     let mut poll_concurrency = context.polling.concurrency.subscribe();
-    // The one that waits long when the queue is empty.
+    // The poller whose polls wait long when the queue is empty.
     let mut first: Option<Id> = None;
     let mut deaths = Deaths::default();
     loop {
@@ -97,7 +97,7 @@ async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), E
     }
 }
 
-/// How long to wait before a poller is started again that has died: longer each time, unless the last death is long ago.
+/// The pauses before a poller that panicked is restarted. They grow, unless the last panic was long ago.
 #[derive(Default)]
 struct Deaths(Option<(Instant, Schedule)>);
 
@@ -118,16 +118,16 @@ fn endless() -> Schedule {
 /// One loop of polls.
 struct Poller {
     context: Arc<Context>,
-    /// The one that stays when the queue is empty.
+    /// Whether it stays when the queue is empty.
     first: bool,
     backoff: Schedule,
-    /// Its last poll brought nothing.
+    /// Whether its last poll received no messages.
     found_empty: bool,
-    /// Since when polls have failed for a reason that does not go away by itself.
+    /// Since when polls have failed for a reason that will not go away by itself.
     refused_since: Option<Instant>,
     /// The pauses while the key or the user is refused.
     pauses: Schedule,
-    /// Its last poll was refused so.
+    /// Whether its last poll was refused for that reason.
     kept_out: bool,
 }
 
@@ -147,13 +147,14 @@ impl Poller {
     /// Polls until there are too many pollers, or the service refuses for good.
     async fn run(mut self) -> Result<(), Error> {
         let context = self.context.clone();
-        // A stop ends whatever a poller waits for, but not its poll.
+        // A stop ends all waits of a poller, but not its poll.
         while let Some(mut permit) =
             context.control.stopping.run_until_cancelled(PollPermit::acquire(&context, || self.want())).await
         {
             let poll = context.polling.in_flight.begin(permit.is_waited_for());
-            // Asked here and not before, because the permit may have been waited for until long after the queue ran dry, or fetching was
-            // paused. And only once the poll can be ended, so that none is sent unseen.
+            // Checked after the permit, which may have been waited for until long after the queue was empty or the
+            // worker was paused. And checked after the poll was registered, so that a pause can end each poll that is
+            // sent.
             if !self.first && context.polling.pollers.leave(context.polling.concurrency.borrow().polls()) {
                 return Ok(());
             }
@@ -166,8 +167,9 @@ impl Poller {
     }
 
     fn want(&self) -> usize {
-        // While anything is in flight, a poll that waits on an empty queue must not be one that a failing acknowledgement waits for.
-        // Under a ceiling nobody else may have to wait for its places either: one that waits long asks for the one that it is sure of.
+        // While anything is in flight, a poll that waits on an empty queue must not be one that a failing
+        // acknowledgement waits for. With a shared limit, it must not hold capacity that others wait for, so it asks
+        // for the guaranteed message only.
         let shares = self.context.control.inflight.is_shared();
         if self.context.isolation.has_suspects() || (self.found_empty && (shares || !self.context.batches.is_empty())) {
             return 1;
@@ -179,13 +181,13 @@ impl Poller {
         size.clamp(1, MAX_MESSAGES)
     }
 
-    /// Whether the poll may wait as long as the settings say: nobody may have to wait for it.
+    /// Whether the poll may wait for the configured time, because nobody has to wait for it.
     fn may_wait_long(&self, permit: &PollPermit<'_>) -> bool {
         let context = &self.context;
         let lone = context.batches.is_empty() && !context.control.inflight.is_shared();
-        // Another poller can bring a message that fails, and then the poll has to be in soon.
+        // Another poller may receive a message that fails, and then this poll has to end soon.
         let can_be_ended = context.source.extensions().end_poll() || context.polling.pollers.running() <= 1;
-        // The answer to the poll that tries a refused key again is what everybody waits for.
+        // Everything waits for the reply to the poll that retries a refused key.
         self.first && !self.kept_out && (!permit.is_waited_for() || (lone && can_be_ended))
     }
 
@@ -237,8 +239,8 @@ impl Poller {
         }
     }
 
-    /// Hands a batch on. One that has to be `alone` is waited for before anything else is fetched: on a FIFO queue, and where
-    /// there are lanes after a failure, so that nobody is turned away behind a message that may fail again.
+    /// Passes on a batch. If it has to be `alone`, waits for its end before the next poll: on a FIFO queue, and with
+    /// ordering by key after a failure, so that no message is turned away behind one that may fail again.
     async fn take(
         &self,
         messages: Vec<ReceivedMessage>,
@@ -271,7 +273,7 @@ impl Poller {
         if self.kept_out {
             context.control.health.refused(&error);
         } else if error.is_not_found() && error.code().is_some() {
-            // Deleted, perhaps created again under the same name: whoever runs the worker looks.
+            // The queue may exist again under the same name. The session looks it up.
             context.emit(&Event::PollFailed { error: &error, retry_in: Duration::ZERO });
             return Err(error);
         } else if !error.is_retryable() {
@@ -292,8 +294,8 @@ impl Poller {
     }
 }
 
-/// Whether a refusal of the key or the user may pass: the client says so of the key, and rights that polls have had may
-/// be given back.
+/// Whether the refusal of a key or a user may be temporary: the client says so for keys, and rights that have worked
+/// before may be granted again.
 fn is_waited_out(error: &Error, has_polled: bool) -> bool {
     match error.is_auth() {
         true => error.is_retryable() || has_polled,
@@ -301,7 +303,7 @@ fn is_waited_out(error: &Error, has_polled: bool) -> bool {
     }
 }
 
-/// The pauses while the user is refused; while the key is, the client says how long they are.
+/// The pauses while the user is refused. For a refused key, the client sets the pause.
 fn pauses() -> Schedule {
     let policy = RetryPolicy::try_new(FIRST_PAUSE, LONGEST_PAUSE, 2.0, 0.2).unwrap_or_default();
     policy.max_attempts(None).schedule()

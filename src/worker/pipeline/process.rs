@@ -1,4 +1,4 @@
-//! One message through its handler: turn, budget, call, contain, classify, report.
+//! One message: waits for its key and for earlier runs, calls the handler, applies the failure policy, and reports.
 
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration};
 
@@ -31,30 +31,30 @@ use crate::{
     },
 };
 
-/// A message that is to be handled.
+/// A message to be handled.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) delivery: Delivery,
-    /// Its place in its lane, where there are lanes, until its run begins.
+    /// Its place in the queue of its key, until its run starts. Only with ordering by key.
     pub(crate) ticket: Option<Ticket>,
-    /// Its seat in a call of several messages, where those are handled together.
+    /// Its slot in the call of a batch handler, if there is one.
     pub(crate) slot: Option<Slot>,
-    /// It may be what brings calls down, so it gets one of its own.
+    /// Whether it gets a call of its own, because it may be the one that makes calls fail.
     pub(crate) alone: bool,
 }
 
-/// Runs one message: done when the handler has ended and its copy, if any, was sent.
+/// Processes one message. Returns when the handler has ended and its copy, if any, was sent.
 pub(crate) async fn run(context: &Arc<Context>, mut job: Job) -> Verdict {
     let contained = AssertUnwindSafe(verdict(context, &mut job)).catch_unwind().await;
     let verdict = contained.unwrap_or_else(|panic| panicked(context, &job.delivery, panic));
-    // Whatever kept it from joining, the others of its call need not wait for it.
+    // Whatever kept it from joining, the other messages of its call need not wait for it.
     if let Some(complete) = job.slot.as_mut().and_then(|slot| slot.leave(verdict == Verdict::Done)) {
         call::begin(context, complete);
     }
     verdict
 }
 
-/// A run that panicked outside of its handler has failed.
+/// The verdict of a run that panicked outside of its handler.
 fn panicked(context: &Context, delivery: &Delivery, panic: Box<dyn Any + Send>) -> Verdict {
     let (worker, panic) = (context.settings.name.as_str(), panic_text(panic));
     tracing::error!(worker, panic, "the run of a message panicked outside of its handler: it counts as failed");
@@ -106,7 +106,7 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
     if let (Some(run), Verdict::Done) = (begun, verdict) {
         match handled || !context.records.has_unique_attribute() {
             true => run.succeeded(),
-            // Before the run ends: a redelivery may wait for that.
+            // Recorded before the run ends, because a redelivery may be waiting for that.
             false => context.records.passed_on.record(job.delivery.message()),
         }
     }
@@ -116,7 +116,7 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
     verdict
 }
 
-/// Waits for something while the others of a shared call go on without this message, where they may.
+/// Waits, while the other messages of a shared call continue without this one if they may.
 async fn while_others_proceed<T>(
     context: &Arc<Context>,
     slot: &mut Option<Slot>,
@@ -132,8 +132,8 @@ async fn while_others_proceed<T>(
     waiting.await
 }
 
-/// Has the handler called, if there is enough time left. Asked last: waiting for the lane, or for an earlier run, may have used
-/// up the lease.
+/// Calls the handler if there is enough time left. Checked last, because the waits for the key and for an earlier run
+/// may have used up the lease.
 async fn call(context: &Arc<Context>, job: &mut Job) -> Option<CallOutcome> {
     let signals = job.delivery.signals();
     let now = Instant::now();
@@ -158,7 +158,7 @@ async fn call(context: &Arc<Context>, job: &mut Job) -> Option<CallOutcome> {
     }
 }
 
-/// Waits for the head of the lane. A message that gives up waiting stops its lane as a failed one does.
+/// Waits for the head of the key's queue. A message that gives up waiting stops its queue like a failed one.
 async fn turn(ticket: Ticket, signals: &Signals) -> Option<KeyGuard> {
     tokio::select! {
         biased;
@@ -168,19 +168,19 @@ async fn turn(ticket: Ticket, signals: &Signals) -> Option<KeyGuard> {
     }
 }
 
-/// How the run of a message begins.
+/// How the run of a message starts.
 enum RunStart<'a> {
-    /// It is the one run of its message.
+    /// It is registered as the only run of its message.
     Known(ActiveRun<'a>),
     /// Nothing tells its message from others.
     Unknown,
     /// The handler has succeeded with it before, or it was passed on.
     Succeeded,
-    /// Time was over, or its batch acknowledged, while it waited for an earlier run.
+    /// Its time was over, or its batch was acknowledged, while it waited for an earlier run.
     GivenUp,
 }
 
-/// Begins the run of a message. `None` while one of it is still going on; nearly always there is none.
+/// Starts the run of a message. `None` while another run of it is in progress, which is rare.
 fn begin_at_once<'a>(context: &'a Context, delivery: &Delivery) -> Option<RunStart<'a>> {
     let Some(identity) = context.records.dedup_identity(delivery.message()) else { return Some(RunStart::Unknown) };
     let signals = delivery.signals();
@@ -191,7 +191,7 @@ fn begin_at_once<'a>(context: &'a Context, delivery: &Delivery) -> Option<RunSta
     Some(unless_passed_on(context, delivery, begun))
 }
 
-/// The same, waiting for the run that is going on.
+/// Starts the run of a message, after waiting for another run in progress.
 async fn begin<'a>(context: &'a Context, delivery: &Delivery) -> RunStart<'a> {
     let Some(identity) = context.records.dedup_identity(delivery.message()) else { return RunStart::Unknown };
     let signals = delivery.signals();
@@ -203,7 +203,7 @@ async fn begin<'a>(context: &'a Context, delivery: &Delivery) -> RunStart<'a> {
     }
 }
 
-/// A message that was passed on needs no run, either.
+/// A message that was passed on is not run either.
 fn unless_passed_on<'a>(context: &Context, delivery: &Delivery, run: Option<ActiveRun<'a>>) -> RunStart<'a> {
     let may_be = context.records.has_unique_attribute();
     let run = run.filter(|_| !(may_be && context.records.passed_on.contains(delivery.message())));
@@ -222,7 +222,7 @@ async fn settle(context: &Context, delivery: &Delivery, CallOutcome { ended, too
     let reason = match (verdict, &outcome) {
         (Verdict::Failed, outcome) => redelivery::reason(outcome),
         (Verdict::NotStarted, HandlerOutcome::Failed(_)) => Some(Redelivery::HandedBack),
-        // One that was interrupted is redelivered to another worker.
+        // An interrupted message is redelivered to another worker.
         _ => None,
     };
     if let Some(reason) = reason {
@@ -231,13 +231,13 @@ async fn settle(context: &Context, delivery: &Delivery, CallOutcome { ended, too
     verdict
 }
 
-/// Carries out what the policy says of a message that was not done, and notes why it was not for the acknowledgement.
+/// Applies the failure policy to a message that was not done.
 async fn resolve(context: &Context, delivery: &Delivery, outcome: &HandlerOutcome<'_>) -> Verdict {
     let resolved = context.failure.resolve(delivery.message(), outcome).await;
     record_resolution(context, delivery, resolved)
 }
 
-/// A message whose last attempt has failed before: it is not run once more.
+/// Fails a message whose last attempt has failed before, without calling the handler.
 fn fail_again(context: &Context, delivery: &Delivery, report: FailureReport) -> Verdict {
     let worker = context.settings.name.as_str();
     tracing::info!(worker, "a message whose attempts are used up was redelivered: it fails again without a run");
@@ -246,7 +246,7 @@ fn fail_again(context: &Context, delivery: &Delivery, report: FailureReport) -> 
     record_resolution(context, delivery, context.failure.give_up(report, true))
 }
 
-/// Notes why a message failed or was rejected, for its acknowledgement and for its redelivery.
+/// Records the result of the failure policy, for the acknowledgement and for the redelivery.
 fn record_resolution(context: &Context, delivery: &Delivery, resolved: Resolution) -> Verdict {
     let Resolution { verdict, report, loops, exhausted } = resolved;
     if let Some(report) = report {

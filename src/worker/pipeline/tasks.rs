@@ -1,12 +1,14 @@
-//! The runs of a batch's messages, in as few tasks as their handlers allow.
+//! [`BatchTasks`]: runs the messages of a batch in as few tasks as their handlers allow.
 //!
-//! A task of its own costs more than a quick handler. So one task begins the runs one after the other, and those that end without
-//! waiting cost no further task. A run that waits keeps the task, and another goes on with those behind it: handlers that wait run side
-//! by side. A handler that blocks its thread would hold up those behind it. Therefore each run has a task where handlers are not known
-//! to be quick, and where one of the quick ones is not, the others go on elsewhere after [`INLINE_RUN_LIMIT`].
+//! A task costs more than a quick handler. So one task starts the runs one after the other, and runs that end without
+//! waiting need no other task. If a run waits, its task stays with it, and another task continues with the remaining
+//! messages, so handlers that wait run in parallel. A handler that blocks its thread would hold up the messages after
+//! it. So each run gets its own task unless handlers are known to be quick, and if a quick handler is slow for once,
+//! the other messages get tasks after [`INLINE_RUN_LIMIT`].
 //!
-//! What a task wakes is the next to run on its thread, and no other thread takes it over. So a task wakes nobody between two runs: it tells
-//! of ends, and frees places, when it ends or waits. A handler that blocks would else block those who have to do without it.
+//! A task that another task wakes runs next on the same thread, and no other thread steals it. So a task wakes nobody
+//! between two runs; it reports ends and releases permits when it ends or waits. Otherwise a handler that blocks would
+//! also block the tasks that were woken.
 
 use std::{
     collections::VecDeque,
@@ -29,10 +31,10 @@ use crate::worker::{
     settlement::ledger::Verdict,
 };
 
-/// How long those that have not begun wait for the handlers before them.
+/// How long messages that have not started wait for the handlers before them.
 const INLINE_RUN_LIMIT: Duration = Duration::from_millis(1);
 
-/// A message that is to be handled, with its place: that is held until the run has ended.
+/// A message to be handled, with its permit, which is held until the run has ended.
 #[derive(Debug)]
 pub(crate) struct QueuedJob {
     pub(crate) job: Job,
@@ -43,7 +45,7 @@ pub(crate) struct QueuedJob {
 pub(crate) struct RunEnd {
     pub(crate) position: usize,
     pub(crate) verdict: Verdict,
-    /// Its place, until it is freed.
+    /// The permit, until it is released.
     permit: Option<InflightPermit>,
 }
 
@@ -51,13 +53,13 @@ pub(crate) struct RunEnd {
 pub(crate) struct BatchTasks {
     context: Arc<Context>,
     queue: Arc<TaskQueue>,
-    /// How many have not ended, as far as was told.
+    /// The number of runs that have not been reported as ended.
     left: usize,
-    /// When those that have not begun get tasks of their own.
+    /// When messages that have not started get tasks of their own.
     spawn_waiting_at: Option<Instant>,
 }
 
-/// What the tasks of a batch share.
+/// The state that the tasks of a batch share.
 #[derive(Default)]
 struct TaskQueue {
     state: Mutex<QueueState>,
@@ -66,7 +68,7 @@ struct TaskQueue {
 
 #[derive(Default)]
 struct QueueState {
-    /// Those that have not begun, in their order.
+    /// Messages that have not started, in order.
     waiting: VecDeque<QueuedJob>,
     ended: VecDeque<RunEnd>,
 }
@@ -76,7 +78,7 @@ impl BatchTasks {
         Self { context, queue: Arc::default(), left: 0, spawn_waiting_at: None }
     }
 
-    /// Begins some runs.
+    /// Starts runs.
     pub(crate) fn begin(&mut self, jobs: Vec<QueuedJob>) {
         self.left += jobs.len();
         let tasks = if jobs.len() > 1 && self.context.has_quick_handlers() {
@@ -89,19 +91,19 @@ impl BatchTasks {
         (0..tasks).for_each(|_| spawn_next(&self.context, &self.queue));
     }
 
-    /// Whether none is left.
+    /// Whether all runs have ended.
     pub(crate) fn is_empty(&self) -> bool {
         self.left == 0
     }
 
-    /// A run that has ended.
+    /// Returns a run that has ended.
     pub(crate) fn ended(&mut self) -> Option<RunEnd> {
         let ended = self.queue.lock().ended.pop_front()?;
         self.left -= 1;
         Some(ended)
     }
 
-    /// Waits for the end of a run; `None` when none is left. Cancel-safe.
+    /// Waits for the end of a run; `None` if all have ended. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<RunEnd> {
         while self.left > 0 {
             if let Some(ended) = self.ended() {
@@ -119,7 +121,7 @@ impl BatchTasks {
         None
     }
 
-    /// Gives each run that has not begun a task.
+    /// Gives each message that has not started a task of its own.
     pub(crate) fn spawn_waiting(&mut self) {
         if self.spawn_waiting_at.take().is_some() {
             let waiting = self.queue.lock().waiting.len();
@@ -133,7 +135,7 @@ impl TaskQueue {
         self.lock().waiting.pop_front()
     }
 
-    /// Frees the places of those that have ended, and tells their batch.
+    /// Releases the permits of runs that have ended, and wakes the batch.
     fn notify(&self) {
         let freed: Vec<_> = self.lock().ended.iter_mut().filter_map(|ended| ended.permit.take()).collect();
         drop(freed);
@@ -146,14 +148,14 @@ impl TaskQueue {
     }
 }
 
-/// Has another task go on with what has not begun, if there is anything.
+/// Spawns a task for the messages that have not started, if there are any.
 fn spawn_next(context: &Arc<Context>, queue: &Arc<TaskQueue>) {
     if !queue.lock().waiting.is_empty() {
         tokio::spawn(run_queue(context.clone(), queue.clone()));
     }
 }
 
-/// Begins runs until one waits, and sees that one to its end.
+/// Runs messages until one waits, and that one to its end.
 async fn run_queue(context: Arc<Context>, queue: Arc<TaskQueue>) {
     let _notify = NotifyOnDrop(&queue);
     while let Some(QueuedJob { job, permit }) = queue.next() {
@@ -177,7 +179,7 @@ async fn run_queue(context: Arc<Context>, queue: Arc<TaskQueue>) {
     }
 }
 
-/// Tells of ends when a task ends, whatever ends it.
+/// Reports ends when its task ends, for whatever reason.
 struct NotifyOnDrop<'a>(&'a TaskQueue);
 
 impl Drop for NotifyOnDrop<'_> {
@@ -186,7 +188,7 @@ impl Drop for NotifyOnDrop<'_> {
     }
 }
 
-/// Notes the end of a run, whatever it was: one that ends without a verdict has failed.
+/// Records the end of a run. A run that ends without a verdict has failed.
 struct RunGuard<'a> {
     queue: &'a TaskQueue,
     position: usize,
@@ -197,7 +199,7 @@ struct RunGuard<'a> {
 impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
         let Self { queue, position, verdict, .. } = *self;
-        // Once the batch has taken this in, the place is free.
+        // The capacity is free once the batch has taken this end.
         queue.lock().ended.push_back(RunEnd { position, verdict, permit: self.permit.take() });
     }
 }

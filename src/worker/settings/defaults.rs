@@ -1,4 +1,4 @@
-//! Defaults that follow what is set: no default makes settings invalid that are valid by themselves. Pure.
+//! Defaults that depend on other settings, so that no default makes a valid setting invalid. Pure.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The settings whose defaults depend on others; `None` where one was not set.
+/// Settings whose defaults depend on others; `None` if not set.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ExplicitSettings {
     pub(crate) concurrency: Option<usize>,
@@ -20,15 +20,15 @@ pub(crate) struct ExplicitSettings {
 }
 
 impl Settings {
-    /// Puts in what was chosen, and adapts the defaults of the rest to it. In a struct with public fields, such as [`Collect`], a
-    /// value that is equal to the default counts as not set.
+    /// Applies the explicit settings, and adapts the defaults of the others to them. In option structs such as
+    /// [`Collect`], a value that equals the default counts as not set.
     pub(crate) fn with_defaults(mut self, chosen: ExplicitSettings) -> Self {
         self.ack_wait = chosen.ack_wait.unwrap_or_else(|| AckWait::Fixed(self.usual_lease()));
         if let Some(concurrency) = chosen.concurrency {
             self.concurrency = concurrency;
         }
         if let Some(Batching::Collected(collect)) = self.batching {
-            // Room for a batch that is collected while another is handled.
+            // Enough to collect one batch while another is handled.
             let wanted = collect.max_messages.saturating_mul(2).min(MAX_CONCURRENCY);
             self.concurrency = chosen.concurrency.unwrap_or(self.concurrency.max(wanted));
             self.batching = Some(Batching::Collected(self.fitting(collect)));
@@ -39,7 +39,7 @@ impl Settings {
         self
     }
 
-    /// 30 s, or as long as the timeout and the linger need.
+    /// 30 s, or more if the handler timeout and the linger need it.
     fn usual_lease(&self) -> Duration {
         let usual = Duration::from_secs(30);
         if self.handler_timeout.unwrap_or_default().saturating_add(self.held()) < handler_budget(usual) {
@@ -49,7 +49,7 @@ impl Settings {
         needed.clamp(usual, Duration::from_secs(*ACK_WAIT_SECS.end()))
     }
 
-    /// The limits of a collected batch, those by default not above what they are part of.
+    /// The limits of a collected batch. Defaults are reduced to what the other settings allow.
     fn fitting(&self, collect: Collect) -> Collect {
         let default = Collect::default();
         let budget = handler_budget(self.lease(None).max(Duration::from_secs(*ACK_WAIT_SECS.start())));
@@ -63,7 +63,7 @@ impl Settings {
     }
 }
 
-/// Of the first and the longest delay, a default gives way to the one that is set.
+/// If one of the first and the longest delay is a default, it gives way to the other.
 fn follow_delays(republish: &mut Republish) {
     let default = Republish::default();
     if republish.first_delay == default.first_delay {
@@ -85,7 +85,7 @@ mod tests {
         Settings { batching: Some(Batching::Collected(collect)), ..Settings::default() }
     }
 
-    /// Each setting alone, at its least and at its most.
+    /// Each setting alone, at its minimum and its maximum.
     #[test]
     fn a_setting_that_is_valid_by_itself_is_accepted_by_itself() {
         let usual = Settings::default;

@@ -17,35 +17,35 @@ pub enum InvalidSettings {
          leases cannot be extended, so raise ack_wait (at most 300 s) or lower the timeout"
     )]
     TimeoutAboveLease {
-        /// The timeout that was set.
+        /// The configured timeout.
         timeout: Duration,
-        /// The lease that was set.
+        /// The configured lease.
         ack_wait: Duration,
-        /// The longest a handler can run.
+        /// The longest time that a handler can run.
         budget: Duration,
     },
     /// The queue, the group or the handler was not set.
     #[error("the worker has no {0}: set it with WorkerBuilder::{0}")]
     Missing(&'static str),
-    /// Messages are to be collected for a handler that takes one at a time.
+    /// Collecting batches needs a batch handler.
     #[error(
         "batching is set, but the handler takes one message at a time: set WorkerBuilder::batch_handler instead of handler"
     )]
     BatchingOfSingles,
-    /// Layers know single deliveries.
+    /// Layers handle single deliveries.
     #[error(
         "a layer was put around a batch handler, but layers handle one message at a time: set WorkerBuilder::handler instead of batch_handler"
     )]
     LayerOfBatches,
-    /// A batch that is collected would never be complete.
+    /// A collected batch would never be complete.
     #[error(
         "max_messages of a collected batch is {max_messages}, but the concurrency is {concurrency}: a message that waits for \
          its batch is in flight, so raise the concurrency to {max_messages} at least, or collect fewer"
     )]
     CollectAboveConcurrency {
-        /// The size of a batch that was set.
+        /// The configured size of a batch.
         max_messages: usize,
-        /// The concurrency that was set.
+        /// The configured concurrency.
         concurrency: usize,
     },
     /// Waiting for a batch would use up the lease.
@@ -54,19 +54,19 @@ pub enum InvalidSettings {
          a lease of {ack_wait:?} leaves: leases cannot be extended, so raise ack_wait (at most 300 s) or shorten one of the two"
     )]
     LingerAboveLease {
-        /// The linger that was set.
+        /// The configured linger.
         linger: Duration,
-        /// The handler's timeout that was set, or zero.
+        /// The configured handler timeout, or zero.
         timeout: Duration,
-        /// The lease that was set.
+        /// The configured lease.
         ack_wait: Duration,
-        /// The longest that a message can be in flight.
+        /// The longest time that a message can be in flight.
         budget: Duration,
     },
     /// Dead letters have no labels to filter by.
     #[error("a dead-letter worker cannot filter by labels: dead letters carry none")]
     LabelsOfDeadLetters,
-    /// A message whose attempts are used up would be handled again and again.
+    /// A message whose attempts are used up would be redelivered endlessly.
     #[error(
         "on_failure republish ends with `then: fail`, but queue {queue} has no dead letters, so that a message would be redelivered \
          for ever after its last attempt: create the queue with max_consume_count, or let `then` park or discard it"
@@ -75,10 +75,10 @@ pub enum InvalidSettings {
         /// The queue's name.
         queue: String,
     },
-    /// The queue's mode has no delayed copies.
+    /// The mode of the queue does not support delayed copies.
     #[error("on_failure republish needs delays and no order, which a {0} queue does not have: use redeliver")]
     RepublishUnsupported(QueueMode),
-    /// Copies would break the order that was asked for.
+    /// Copies would break the configured order.
     #[error(
         "on_failure republish sends a copy to the end of the queue, which breaks the ordering that was asked for: use redeliver"
     )]

@@ -1,4 +1,4 @@
-//! The settings of a worker, and the rules between them.
+//! [`Settings`]: the settings of a worker, with their defaults and the rules between them.
 
 pub(crate) mod defaults;
 pub(crate) mod invalid;
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Everything that can be set on a worker, with its defaults.
+/// The settings of a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) name: String,
@@ -79,7 +79,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Checks every rule that needs nothing but the settings.
+    /// Checks all rules that depend on the settings alone.
     pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
         limits::in_range("concurrency", self.concurrency, &(1..=MAX_CONCURRENCY), "")?;
         limits::in_range("weight", self.weight, &(1..=1_000), "")?;
@@ -117,7 +117,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The lease to ask for, when the p99 of the handler's runs is this.
+    /// The lease to ask for, given the p99 of recent handler calls.
     pub(crate) fn lease(&self, p99: Option<Duration>) -> Duration {
         let held = self.held();
         let lease = self.ack_wait.lease(self.handler_timeout.map(|timeout| timeout.saturating_add(held)), p99);
@@ -135,7 +135,7 @@ impl Settings {
         }
     }
 
-    /// The names of the queues in which messages are parked.
+    /// The names of the parking queues.
     pub(crate) fn parking_queues(&self) -> impl Iterator<Item = &str> {
         let undecodable = match &self.on_undecodable {
             OnUndecodable::Own(policy) => Some(policy),

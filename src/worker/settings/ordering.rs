@@ -4,31 +4,32 @@ use std::{borrow::Cow, sync::Arc};
 
 use crate::{contain::contained, worker::handler::delivery::Delivery};
 
-/// In which order a worker handles messages.
+/// The order in which a worker handles messages.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Ordering {
-    /// All at once, as they come; on a FIFO queue, strictly in order instead. The default.
+    /// Concurrently, in no order; on a FIFO queue strictly in order instead. The default.
     #[default]
     None,
-    /// The messages of a batch one after the other, batches side by side. A failure keeps those behind it from starting.
+    /// The messages of a batch one after the other, several batches concurrently. After a failure, the rest of the
+    /// batch is not started.
     Batch,
-    /// One message of a key at a time, in order, other keys side by side. A failed message stops its key until it was
-    /// reported and comes again. Messages without the key share one lane.
+    /// The messages of a key one after the other, several keys concurrently. A failed message stops its key until it is
+    /// reported and redelivered. Messages without a key share one.
     Key(KeyFn),
 }
 
-/// What computes the key of a message.
+/// A function that computes the key of a message.
 pub type KeyFn = Arc<dyn Fn(&Delivery) -> Option<String> + Send + Sync>;
 
 impl Ordering {
-    /// Lanes by the text of an attribute.
+    /// Orders messages by the text of an attribute.
     pub fn by_attribute(name: impl Into<String>) -> Self {
         let name = name.into();
         Self::Key(Arc::new(move |delivery| delivery.attributes().text(&name).map(Cow::into_owned)))
     }
 
-    /// The lane of a message; `None` where there are no lanes.
+    /// The key of a message; `None` unless messages are ordered by key.
     pub(crate) fn key(&self, delivery: &Delivery) -> Option<String> {
         match self {
             Self::Key(key) => Some(key_of(key, delivery).unwrap_or_default()),
@@ -36,23 +37,23 @@ impl Ordering {
         }
     }
 
-    /// Whether messages are handled in an order at all.
+    /// Whether no order was set.
     pub(crate) fn is_none(&self) -> bool {
         matches!(self, Self::None)
     }
 
-    /// Whether there are lanes.
+    /// Whether messages are ordered by key.
     pub(crate) fn has_keys(&self) -> bool {
         matches!(self, Self::Key(_))
     }
 
-    /// Whether a batch is worked off one message after the other.
+    /// Whether the messages of a batch are handled one after the other.
     pub(crate) fn is_batch(&self) -> bool {
         matches!(self, Self::Batch)
     }
 }
 
-/// The key of a message; none where computing it panics.
+/// The key of a message; `None` if the function panics.
 fn key_of(key: &KeyFn, delivery: &Delivery) -> Option<String> {
     contained(|| key(delivery)).unwrap_or_else(|panic| {
         tracing::error!(

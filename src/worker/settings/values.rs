@@ -1,4 +1,4 @@
-//! How much a poll asks for, how long a lease lasts, and what becomes of a handler that does not stop.
+//! Values of settings: [`MaxMessages`], [`AckWait`], and [`OnStuck`].
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use crate::{
     worker::settings::invalid::InvalidSettings,
 };
 
-/// How many messages a poll asks for.
+/// The number of messages that a poll asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MaxMessages {
-    /// Ten while handlers are quick and even, fewer the more their durations differ. The default.
+    /// Ten while handlers are quick and even, fewer the more their durations vary. The default.
     #[default]
     Auto,
-    /// This many: 1-10.
+    /// A fixed number, 1-10.
     Fixed(usize),
 }
 
-/// How long the service waits for the acknowledgement of a batch.
+/// The lease: how long the service waits for the acknowledgement of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AckWait {
-    /// Three times the p99 of the handler's recent runs and what the acknowledgement needs, within 15-300 s; 30 s, or what
-    /// the handler's timeout needs, before anything is known.
+    /// Three times the p99 of recent handler calls, plus the time for the acknowledgement, within 15-300 s. Before any
+    /// call, 30 s, or what the handler timeout needs.
     Auto,
-    /// This long, in whole seconds: 15-300 s.
+    /// A fixed time in whole seconds, 15-300 s.
     Fixed(Duration),
 }
 
@@ -46,7 +46,7 @@ impl From<Duration> for AckWait {
 }
 
 impl AckWait {
-    /// The lease to ask for, for a handler with this timeout and this p99.
+    /// The lease to ask for, given the handler timeout and the p99 of recent calls.
     pub(crate) fn lease(self, timeout: Option<Duration>, p99: Option<Duration>) -> Duration {
         let seconds = match (self, timeout, p99) {
             (Self::Fixed(wait), ..) => return wait,
@@ -58,18 +58,19 @@ impl AckWait {
     }
 }
 
-/// What [`AckWait::Auto`] adds to the time of the handler, in seconds: two round trips and the rounding.
+/// The time that [`AckWait::Auto`] adds for the acknowledgement, in seconds: two round trips and the rounding.
 const AUTO_SPARE: u64 = 5;
 
-/// What becomes of the place of a handler that goes on although it was stopped, because it blocks its thread.
+/// What becomes of the capacity of a handler that continues although it was stopped, because it blocks its thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnStuck {
-    /// It stays taken until the handler ends: no more than `concurrency` handlers ever run, and when all of them are stuck nothing is
-    /// fetched any more. The default.
+    /// It stays taken until the handler ends. So no more than `concurrency` handlers ever run, and if all of them are
+    /// stuck, nothing is fetched any more. The default.
     #[default]
     KeepPlace,
-    /// It is given to another message: work goes on at full width as long as the runtime has threads that are not blocked.
+    /// It is released for another message. So work continues at full concurrency, as long as the runtime has threads
+    /// that are not blocked.
     FreePlace,
 }
 

@@ -1,4 +1,4 @@
-//! Warnings: settings that will work but are likely not meant, by themselves or with their queue, and what to set. Pure.
+//! Warnings about settings that work but are probably a mistake, alone or with their queue, with the remedy. Pure.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Settings {
-    /// What is likely not meant, with the remedy; nothing where all is well.
+    /// Warnings about the settings alone.
     pub(crate) fn warnings(&self) -> Vec<String> {
         [
             self.batch_in_turn(),
@@ -33,7 +33,7 @@ impl Settings {
         .collect()
     }
 
-    /// Handlers one after the other share one lease.
+    /// With ordering by batch, handlers share one lease.
     fn batch_in_turn(&self) -> Option<String> {
         let (Ordering::Batch, Some(timeout)) = (&self.ordering, self.handler_timeout) else { return None };
         let messages = match self.max_messages {
@@ -50,7 +50,7 @@ impl Settings {
         })
     }
 
-    /// A shutdown stops handlers that would have been in time.
+    /// A shutdown stops handlers that would have finished in time.
     fn cut_short(&self) -> Option<String> {
         let (timeout, grace) = (self.handler_timeout?, self.grace);
         (grace < timeout).then(|| {
@@ -61,17 +61,17 @@ impl Settings {
         })
     }
 
-    /// No handler outlives its lease, so a longer grace period is never used.
+    /// No handler outlives its lease, so a longer grace period has no effect.
     fn long_grace(&self) -> Option<String> {
         let AckWait::Fixed(ack_wait) = self.ack_wait else { return None };
         let grace = self.grace;
-        // The default is meant for every lease.
+        // The default fits every lease.
         (grace > ack_wait && grace > Self::default().grace).then(|| {
             format!("shutdown_grace is {grace:?}, but every handler ends with its lease after {ack_wait:?}: a longer one is never used")
         })
     }
 
-    /// Polls count as their largest answer.
+    /// Until they are answered, polls count as their largest reply.
     fn few_bytes(&self) -> Option<String> {
         let bytes = self.max_in_flight_bytes;
         (bytes < 2 * MAX_BYTES).then(|| {
@@ -82,7 +82,7 @@ impl Settings {
         })
     }
 
-    /// A poll asks for no more than there is room for.
+    /// A poll asks for no more messages than there is capacity for.
     fn small_batches(&self) -> Option<String> {
         let (MaxMessages::Fixed(messages), concurrency) = (self.max_messages, self.concurrency) else { return None };
         (messages > concurrency).then(|| {
@@ -90,7 +90,7 @@ impl Settings {
         })
     }
 
-    /// An idle queue answers each of these requests with nothing.
+    /// On an idle queue, each of these polls returns nothing.
     fn idle_polls(&self) -> Option<String> {
         const SHORT: Duration = Duration::from_secs(3);
         let wait = self.poll_wait;
@@ -99,15 +99,15 @@ impl Settings {
     }
 }
 
-/// What keeps rejected messages from being redelivered.
+/// How to keep rejected messages from being redelivered endlessly.
 pub(crate) const REMEDY: &str =
     "create the queue with max_consume_count, which enables dead letters, or set on_reject to park or discard";
 
-/// What of a service and a queue decides where rejected messages go.
+/// The facts about a service and a queue that decide where rejected messages go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueFacts<'a> {
     pub(crate) queue: &'a str,
-    /// Whether dead letters are enabled, where the service says so.
+    /// Whether dead letters are enabled, if the service says so.
     pub(crate) dead_letters: Option<bool>,
     pub(crate) max_consume_count: Option<u32>,
     pub(crate) extensions: Extensions,
@@ -124,7 +124,7 @@ impl Settings {
         matches!(&self.on_failure, OnFailure::Republish(republish) if republish.then == OnReject::Fail)
     }
 
-    /// Settings that cannot work with a queue.
+    /// Checks the settings against a queue.
     pub(crate) fn check_queue(&self, ground: QueueFacts<'_>) -> Result<(), InvalidSettings> {
         if self.leaves_exhausted() && !self.dead_letters && ground.dead_letters == Some(false) {
             return Err(InvalidSettings::NoDeadLettersForExhausted { queue: ground.queue.to_owned() });
@@ -132,7 +132,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What will happen with rejected messages that is likely not meant, and what to set.
+    /// Warnings about rejected messages on a queue.
     pub(crate) fn queue_warnings(&self, ground: QueueFacts<'_>) -> Vec<String> {
         let QueueFacts { queue, dead_letters, max_consume_count, extensions } = ground;
         let settings = match (self.leaves_rejects(), self.leaves_exhausted()) {
@@ -160,7 +160,7 @@ impl Settings {
         vec![warning]
     }
 
-    /// What happens on a queue with dead letters where the service has no way to reject a message.
+    /// Warnings for a queue with dead letters on a service that has no way to reject a message.
     fn failing_to_reject(&self, queue: &str, max_consume_count: Option<u32>) -> Vec<String> {
         let times =
             max_consume_count.map_or("as often as max_consume_count says".to_owned(), |count| format!("{count} times"));

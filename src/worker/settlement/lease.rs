@@ -1,23 +1,25 @@
-//! The time budget of a consumed batch: pure arithmetic on when its lease can have begun.
+//! [`Lease`]: the time budget of a consumed batch. Pure.
 //!
-//! A lease ends `ack_wait` after the service handed the batch out and cannot be extended (API reference 5.3.2), so every
-//! handler has a hard end, early enough that the acknowledgement of what is finished still arrives.
+//! A lease ends `ack_wait` after the service handed out the batch, and cannot be extended (API reference 5.3.2). So
+//! each handler has a hard deadline, early enough for the acknowledgement to arrive. An acknowledgement is sent at
+//! least half a second before the lease ends, so that a short stall of the service at that moment does not make it
+//! late.
 //!
-//! The service hands the batch out between the sending of the request and the arrival of the answer, and an answer may have been
-//! long on its way. The budget counts from the earliest moment that is possible: the sending, and where the service says how long
-//! the request waited for a first message, that much later. Where it does not, a long poll leaves that moment open; then the way
-//! back is taken to be no longer than the slowest of a hundred round trips, twice, and a second at least.
+//! The service hands out the batch between the sending of the request and the arrival of the reply, and the reply may
+//! have taken long. The budget counts from the earliest possible moment. If the service says how long the request
+//! waited for a first message, that is this time after the sending. Otherwise a long poll leaves the moment open; then
+//! the reply is assumed to have taken at most twice the p99 of round trips, and at most a second if that is less.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The least time kept free for the acknowledgement.
+/// The least time that is kept for the acknowledgement.
 pub(crate) const MIN_MARGIN: Duration = Duration::from_secs(1);
-/// How long before a handler is stopped it is told so, at most; see [`Lease::notice_at`].
+/// The longest time between the signal to a handler and its stop; see [`Lease::notice_at`].
 const MAX_NOTICE: Duration = Duration::from_secs(1);
 
-/// How long a batch may be worked on.
+/// The time budget of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lease {
     received: Instant,
@@ -25,17 +27,18 @@ pub(crate) struct Lease {
     ends_at: Instant,
 }
 
-/// What is known of when a lease began.
+/// The facts about the start of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeaseBegin {
-    /// When the request was sent: not before that.
+    /// When the request was sent. The lease started later.
     pub(crate) sent: Instant,
-    /// How long the request waited at the service, where it says so: not before that long after the sending.
+    /// How long the request waited in the service, if the service says so. The lease started at least this much later.
     pub(crate) waited: Option<Duration>,
 }
 
 impl LeaseBegin {
-    /// The earliest moment; where the service does not tell, the answer is taken to have been `way_back` on its way at most.
+    /// The earliest possible start. If the service does not say how long the request waited, the reply is assumed to
+    /// have taken `way_back` at most.
     fn earliest(self, received: Instant, way_back: Duration) -> Instant {
         let Self { sent, waited } = self;
         match waited {
@@ -46,31 +49,31 @@ impl LeaseBegin {
 }
 
 impl Lease {
-    /// A lease of `ack_wait` over what arrived at `received`, where acknowledgements take `round_trip` at most.
+    /// A lease of `ack_wait` for messages that arrived at `received`, if acknowledgements take at most `round_trip`.
     pub(crate) fn new(begin: LeaseBegin, received: Instant, ack_wait: Duration, round_trip: Duration) -> Self {
-        // A slow network must not eat the whole lease: half of it stays for the handlers whatever was measured.
+        // A slow network must not use up the whole lease, so at least half of it stays for the handlers.
         let margin = (round_trip * 2).max(MIN_MARGIN).min(ack_wait / 2);
         let begun = begin.earliest(received, margin);
         Self { received, stop_at: begun + (ack_wait - margin), ends_at: begun + (ack_wait - margin / 2) }
     }
 
-    /// When a running handler is stopped.
+    /// When running handlers are stopped.
     pub(crate) fn stop_at(&self) -> Instant {
         self.stop_at
     }
 
-    /// When a running handler learns that it will be stopped: a twentieth of the budget earlier, at most a second.
+    /// When running handlers are told that they will be stopped: a twentieth of the budget earlier, at most a second.
     pub(crate) fn notice_at(&self) -> Instant {
         self.stop_at - ((self.stop_at - self.received) / 20).min(MAX_NOTICE)
     }
 
-    /// Until when an acknowledgement is worth repeating.
+    /// Until when an acknowledgement is worth retrying.
     pub(crate) fn ends_at(&self) -> Instant {
         self.ends_at
     }
 }
 
-/// The budget of a handler under the smallest margin: what a configured timeout has to stay below.
+/// The longest time that a handler can have, with the least margin. A handler timeout must be below it.
 pub(crate) fn handler_budget(ack_wait: Duration) -> Duration {
     ack_wait - MIN_MARGIN
 }
@@ -82,7 +85,7 @@ mod tests {
     const ACK_WAIT: Duration = Duration::from_secs(30);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A lease whose request took so long, and the service's word on its waiting; with when the answer arrived.
+    /// A lease whose request took `took` and waited `waited` in the service, and when the reply arrived.
     async fn lease(took: Duration, waited: Option<Duration>, round_trip: Duration) -> (Lease, Instant) {
         let sent = Instant::now();
         tokio::time::advance(took).await;
@@ -109,7 +112,7 @@ mod tests {
         assert_eq!(stops_after(SECOND * 60).await, SECOND * 15);
     }
 
-    /// The service leased the messages before their answer was under way: what that took is off the lease.
+    /// The service leased the messages before it sent the reply, so the time of the reply is taken off the lease.
     #[tokio::test(start_paused = true)]
     async fn a_late_answer_takes_from_the_budget() {
         let stops_after = async |took, waited| {
@@ -121,7 +124,8 @@ mod tests {
         assert_eq!(stops_after(SECOND, Some(SECOND * 9)).await, SECOND * 29, "no word is believed that cannot be true");
     }
 
-    /// A service that does not tell: the sending bounds a short poll, and a second the way back of a long one.
+    /// If the service does not say how long the request waited, a short poll is bounded by its sending, and a long one
+    /// by an assumed way back.
     #[tokio::test(start_paused = true)]
     async fn without_a_word_from_the_service_the_way_back_is_bounded() {
         let half = Duration::from_millis(500);
@@ -131,7 +135,7 @@ mod tests {
         assert_eq!(long.stop_at() - received, SECOND * 28);
     }
 
-    /// An answer that comes after its lease leaves nothing: no handler begins, and nothing overflows.
+    /// A reply that arrives after its lease leaves no time: no handler starts, and nothing overflows.
     #[tokio::test(start_paused = true)]
     async fn a_lease_can_be_over_on_arrival() {
         let (lease, received) = lease(SECOND * 40, Some(Duration::ZERO), Duration::ZERO).await;

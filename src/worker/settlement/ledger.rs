@@ -1,61 +1,61 @@
-//! What of a batch can be acknowledged, and when: pure, one ledger per consumed batch.
+//! [`Ledger`]: which messages of a batch can be acknowledged, and when. Pure; one ledger for each consumed batch.
 //!
-//! The service judges one acknowledgement per batch, in the order of consumption, and fails everything from the first
-//! message that is not a success (API reference 5.3.3). So the call is due when the batch is complete, at the first failure
-//! once all before it are done, or when the lease is about to end — never earlier.
+//! The service accepts one acknowledgement for each batch, in the order of consumption, and fails all messages from the
+//! first one that is not a success (API reference 5.3.3). So the acknowledgement is due when the batch is complete, at
+//! the first failure once all messages before it are done, or when the lease is about to end, and never earlier.
 //!
-//! This project's server also settles rejected messages, and where the first message that is not settled is nobody's failure, it takes
-//! the rest of the batch back without counting one.
+//! This project's server also settles rejected messages. And if the first message that is not settled did not fail, it
+//! takes back the rest of the batch without counting a failure.
 
 use crate::wire::extensions::Extensions;
 
-/// How one message of a batch ended.
+/// The result of one message of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It may be acknowledged as a success.
+    /// It can be acknowledged as a success.
     Done,
-    /// It becomes a dead letter at once, and those behind it do not fail with it.
+    /// It becomes a dead letter at once, and messages after it do not fail with it.
     Rejected,
     /// It has to be redelivered.
     Failed,
-    /// Its handler was never called, or was stopped with the worker; it has to be redelivered, and nobody is to blame.
+    /// Its handler was not called, or was stopped with the worker. It has to be redelivered without counting a failure.
     NotStarted,
 }
 
 impl Verdict {
-    /// Whether the message is settled, so that the acknowledgement goes on behind it.
+    /// Whether the message is settled, so that the acknowledgement covers messages after it.
     pub(crate) fn settles(self) -> bool {
         matches!(self, Self::Done | Self::Rejected)
     }
 }
 
-/// What to tell the service about a batch: the first `done` are settled, the `rest` is redelivered.
+/// The content of an acknowledgement: the first `done` messages are settled, and the `rest` is redelivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settlement {
-    /// Length of the settled prefix.
+    /// The length of the settled prefix.
     pub(crate) done: usize,
-    /// How many messages lie behind it; the first of them is where the service stops.
+    /// The number of messages after it. The service stops at the first of them.
     pub(crate) rest: usize,
-    /// What the first of the rest is called; means nothing where there is no rest.
+    /// What is reported of the first message of the rest. Meaningless if there is no rest.
     pub(crate) stop: Stop,
 }
 
-/// What is said of the first message that is not settled.
+/// What is reported of the first message that is not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// It failed.
     Fail,
-    /// Nobody is to blame: no failure is counted.
+    /// It is handed back without counting a failure.
     Release,
 }
 
 impl Settlement {
-    /// Whether a failure is reported, so that what is behind it becomes available again together with it.
+    /// Whether a failure is reported, so that the messages after it become available again together with it.
     pub(crate) fn fails(self) -> bool {
         self.rest > 0 && self.stop == Stop::Fail
     }
 
-    /// How many messages are handed back without a failure.
+    /// The number of messages that are handed back without counting a failure.
     pub(crate) fn released(self) -> usize {
         if self.stop == Stop::Release { self.rest } else { 0 }
     }
@@ -73,14 +73,15 @@ impl Ledger {
         Self { verdicts: vec![None; len] }
     }
 
-    /// Notes how the message at `position` ended. The first verdict stays: what was decided cannot be undone by a late answer.
+    /// Records the verdict of the message at `position`. The first verdict stays, because a late result cannot undo
+    /// what was decided.
     pub(crate) fn record(&mut self, position: usize, verdict: Verdict) {
         if let Some(slot) = self.verdicts.get_mut(position) {
             slot.get_or_insert(verdict);
         }
     }
 
-    /// What to acknowledge now, or `None` while it is too early.
+    /// The acknowledgement to send now, or `None` while it is too early.
     pub(crate) fn due(&self) -> Option<Settlement> {
         let settlement = self.prefix();
         match self.verdicts.get(settlement.done) {
@@ -89,12 +90,13 @@ impl Ledger {
         }
     }
 
-    /// What to acknowledge when there is no more time: the settled prefix as it stands.
+    /// The acknowledgement to send when time is up: the settled prefix as it is.
     pub(crate) fn prefix(&self) -> Settlement {
         self.until(|verdict| verdict.is_some_and(Verdict::settles))
     }
 
-    /// A settlement for a service with these extensions: what it cannot be told is a failure there.
+    /// The acknowledgement for a service with these extensions. Results that it does not support are reported as
+    /// failures.
     pub(crate) fn told(&self, settlement: Settlement, extensions: Extensions) -> Settlement {
         let mut told = settlement;
         if !extensions.reject() {
@@ -106,7 +108,7 @@ impl Ledger {
         told
     }
 
-    /// The settlement in which the first rejected message is a failure, for a service that does not take rejects.
+    /// The acknowledgement for a service without rejects, in which the first rejected message is a failure.
     fn without_rejects(&self, settlement: Settlement) -> Settlement {
         let shorter = self.until(|verdict| verdict == Some(Verdict::Done));
         if shorter.done < settlement.done { Settlement { stop: Stop::Fail, ..shorter } } else { settlement }
@@ -121,12 +123,12 @@ impl Ledger {
         Settlement { done, rest: self.verdicts.len() - done, stop }
     }
 
-    /// Whether a message is not settled, so that starting those behind it would be work for nothing.
+    /// Whether a message is not settled, so that starting messages after it would be useless.
     pub(crate) fn has_failure(&self) -> bool {
         self.verdicts.iter().flatten().any(|verdict| !verdict.settles())
     }
 
-    /// The verdict of the message at `position` so far.
+    /// The verdict of the message at `position`, if it has one.
     pub(crate) fn verdict(&self, position: usize) -> Option<Verdict> {
         self.verdicts.get(position).copied().flatten()
     }
@@ -148,8 +150,8 @@ mod tests {
         shorter.iter().flat_map(|order| (0..=last).map(move |at| insert(order, at))).collect()
     }
 
-    /// All completion orders of all batches of up to 6 messages, with every combination of success and failure: the
-    /// acknowledgement is due exactly when nothing in front of the first failure is open, and it covers that prefix.
+    /// All completion orders of batches of up to 6 messages, with every combination of success and failure. The
+    /// acknowledgement is due exactly when no message before the first failure is running, and it covers that prefix.
     #[test]
     fn every_completion_order_is_due_exactly_when_the_prefix_is_decided() {
         for len in 1..=6 {

@@ -1,4 +1,4 @@
-//! What of a batch can be acknowledged, and until when: pure.
+//! What can be acknowledged of a batch, and until when. Pure.
 
 pub(crate) mod lease;
 pub(crate) mod ledger;
