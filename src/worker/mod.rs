@@ -1,25 +1,46 @@
-//! The worker runtime: implement a [`Handler`], and it consumes a queue.
+//! The worker: implement a [`Handler`], and a [`Worker`] consumes a queue with it.
 //!
-//! # How it flows
+//! # How a message passes through
 //!
-//! `poller` takes room from the `gate`, polls the `source`, and hands what came to a `batch` with its `lease`. The batch `run`s
-//! its messages, each through the [`Handler`] and the `failure` policy (`call` calls it, for one message or for the
-//! several that met in a `collector`), writes their verdicts into its `ledger`, and when that
-//! says so the `acker` sends the batch's one acknowledgement. `isolation` keeps a failure from hurting its neighbours, `pace` and
-//! `batch_size` say how many polls go out and for how much, `lanes` keep an order where one was asked for. `run_registry` see to it that
-//! a message is run once at a time, and the `explainer` says why one came again.
+//! ```text
+//!             +--------------------------- pipeline ----------------------------+
+//!             |                                                                 |
+//!  service -->| poll_permit --> poller --> batch --> tasks --> process --> call |--> Handler
+//!             |      ^                      |  ^                  |             |
+//!             |   limits,            Lease, |  |  verdict         |             |
+//!             |   rate, pause,       Ledger |  +------------------+             |
+//!             |   isolation                 v          failure policy           |
+//!  service <--|---------------------------- ack                                 |
+//!             +-----------------------------------------------------------------+
+//! ```
 //!
-//! # What holds
+//! | module | what it does |
+//! |---|---|
+//! | `builder`, `settings` | the options of a worker, their defaults, checks and warnings |
+//! | `lifecycle`, `setup`, `targets`, `session` | [`Worker`]: looks up its queue and group, runs, drains; finds a queue that was created again |
+//! | `handle`, `control` | [`WorkerHandle`]: pause, resume, limits, stop, status |
+//! | `pipeline` | the tasks of a running worker, and the context they share |
+//! | `fetch` | the service as a source, the polls in flight, their number and size, the rate limit |
+//! | `limit` | the limits of messages in flight, of one worker and of several |
+//! | `isolation` | fetches messages one at a time after a failure, so that it harms no neighbour |
+//! | `settlement` | pure: the time budget of a batch, and the prefix that can be acknowledged |
+//! | `dispatch` | order by key, and the messages of one call of a [`BatchHandler`] |
+//! | `dedup` | one run of a message at a time, no repetition of finished work, reasons of redeliveries |
+//! | `failure` | the policies: redeliver, republish, park, reject, discard |
+//! | `handler` | what users implement and receive: [`Handler`], [`BatchHandler`], [`Delivery`], [`HandlerError`] |
+//! | `observe`, `metrics` | events, counts, spans, durations, Prometheus metrics |
+//!
+//! # Guarantees
 //!
 //! * A message whose handler did not succeed is never acknowledged as a success.
-//! * There is exactly one acknowledgement per consumed batch, in the order of consumption, up to the first message that is
-//!   not done: when the batch is complete, at its first failure once all before it are done, or when its time is over.
-//! * Nothing is fetched that cannot start at once.
-//! * A handler is stopped early enough for the acknowledgement of what is finished to arrive. Leases cannot be extended.
-//! * A panic, a body that cannot be decoded, and a handler that hangs stay with their message.
+//! * Each consumed batch gets exactly one acknowledgement, in the order of consumption, up to the first message that is not done. It is
+//!   sent when the batch is complete, at its first failure once all messages before it are done, or when its time is over.
+//! * No message is fetched that cannot start at once.
+//! * Handlers are stopped early enough for the acknowledgement of finished messages to arrive. Leases cannot be extended.
+//! * A panic, a body that cannot be decoded, and a handler that hangs affect their own message only.
 //!
-//! Delivery is at least once: a message can come again after its handler succeeded (a lost acknowledgement, a failure in
-//! front of it in its batch), so handlers should be idempotent.
+//! Delivery is at least once. A message can be redelivered after its handler succeeded, because its acknowledgement was lost or a message
+//! before it in its batch failed. So handlers should be idempotent.
 
 pub mod attributes;
 mod builder;

@@ -8,7 +8,7 @@
 //! The service hands out the batch between the sending of the request and the arrival of the reply, and the reply may
 //! have taken long. The budget counts from the earliest possible moment. If the service says how long the request
 //! waited for a first message, that is this time after the sending. Otherwise a long poll leaves the moment open; then
-//! the reply is assumed to have taken at most twice the p99 of round trips, and at most a second if that is less.
+//! the reply is assumed to have taken at most twice the p99 of round trips, or one second if that is more.
 
 use std::time::Duration;
 
