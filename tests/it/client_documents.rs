@@ -1,7 +1,7 @@
 //! The client against the documents of the API reference: every example request is produced, every example answer read.
 //!
-//! `documents/` holds the examples under the numbers of their sections, 5 for V2 and 7 for V1.0. Only what page breaks
-//! and slips of the printer made invalid JSON is mended.
+//! `documents/` holds the examples under the numbers of their sections, 5 for V2 and 7 for V1.0. Only JSON that page breaks
+//! and misprints made invalid is corrected.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! kill -9 of the real server, again and again, under producers and consumers over HTTP: nothing that was answered is lost, and
-//! nothing that was acknowledged comes back.
+//! kill -9 of the real server, again and again, under producers and consumers over HTTP: no answered message is lost, and
+//! no acknowledged message is redelivered.
 
 use std::{
     collections::HashSet,

@@ -1,5 +1,5 @@
-//! What a send may hold: nothing that is taken can make a consume answer unreadable for a strict parser, and nothing is changed on
-//! the way.
+//! The contents of a send: no accepted message can make a consume answer unreadable for a strict parser, and nothing is changed
+//! on the way.
 
 use axum::body::Body;
 use proptest::prelude::*;
