@@ -7,12 +7,7 @@
 use std::error::Error;
 
 use dms_server::{Server, ServerConfig};
-use dms_worker::{
-    Client,
-    message::Message,
-    queue::NewQueue,
-    worker::{Delivery, Handler, HandlerError, Worker},
-};
+use dms_worker::{Client, Delivery, Handler, HandlerError, Message, NewQueue, Worker};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
