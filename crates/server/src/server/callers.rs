@@ -27,4 +27,10 @@ impl Callers {
         changes.iter().for_each(access_log::caller_changed);
         Ok(changes.len())
     }
+
+    /// Asks for another token at the admin address from now on. Returns false, and changes nothing, where no token was asked for, or
+    /// none is given: that takes a restart, and so does a server that has ended.
+    pub fn renew_admin_token(&self, token: Option<&str>) -> bool {
+        self.0.upgrade().is_some_and(|app| app.admin_auth.renew(token))
+    }
 }

@@ -8,7 +8,7 @@ use crate::{
     cli::{
         service::{
             reload::LiveConfig,
-            server_keys::{FileWatch, take},
+            server_keys::{FileWatch, take, warn_of_kept},
             signals::{HangUps, until_signal},
             systemd,
         },
@@ -18,7 +18,7 @@ use crate::{
             logging, terminal,
         },
     },
-    config::{Auth, Config, load},
+    config::{Config, load},
     sidecar::{Controls, Sidecar, SidecarError, SidecarReport, assemble::server_config, deliver::program::process},
 };
 use dms_server::internal::descriptors;
@@ -139,11 +139,10 @@ fn renew(controls: &Controls, config: &mut Config, new: &Config) {
 /// The client of the server in this process follows the keys of that.
 fn follow_server(controls: &Controls, config: &mut Config) {
     let mut new = config.clone();
-    match config.dms.auth.as_ref().map(Auth::with_files_read_again).transpose() {
-        Ok(auth) => new.dms.auth = auth,
-        Err(error) => {
-            tracing::warn!(error, "a file with a secret was read again and not taken: the secret in force stays")
-        }
+    if let Some(auth) = &config.dms.auth {
+        let (auth, unusable) = auth.with_files_read_again();
+        warn_of_kept(&unusable);
+        new.dms.auth = Some(auth);
     }
     renew(controls, config, &new);
 }

@@ -50,8 +50,11 @@ impl LiveConfig {
     /// from the new configuration into the one in force. What is left needs a restart, and is named. A wrong
     /// configuration changes nothing.
     pub(crate) fn reload(&mut self, request: &Request, context: &Context, apply: impl FnOnce(&mut Config, &Config)) {
-        let new = match load(request) {
-            Ok(loaded) => loaded.config,
+        let new = match load(&request.clone().in_force(&self.config)) {
+            Ok(loaded) => {
+                server_keys::warn_of_kept(loaded.kept_secrets());
+                loaded.config
+            }
             Err(error) => return tracing::error!(%error, "the configuration was read again and not taken"),
         };
         if let Err(error) = self.filter.change(&context.global, &new.log) {

@@ -23,6 +23,12 @@ pub(crate) fn take(callers: &Callers, config: &mut config::Server, new: &config:
             return false;
         }
     }
+    if config.admin_token != new.admin_token
+        && callers.renew_admin_token(new.admin_token.as_ref().map(config::Secret::expose))
+    {
+        config.admin_token.clone_from(&new.admin_token);
+        tracing::info!("the token of the admin address was read again");
+    }
     config.auth.clone_from(&new.auth);
     for project in &mut config.projects {
         if let Some(new) = new.projects.iter().find(|new| new.id == project.id) {
@@ -32,14 +38,17 @@ pub(crate) fn take(callers: &Callers, config: &mut config::Server, new: &config:
     true
 }
 
-/// Takes what the files with secrets hold now; whether that was taken. What cannot be used changes nothing.
+/// Takes what the files with secrets hold now; whether the server has taken it. The secret of a file that cannot be used stays.
 pub(crate) fn read_again(callers: &Callers, config: &mut config::Server) -> bool {
-    match config.with_files_read_again() {
-        Ok(new) => take(callers, config, &new),
-        Err(error) => {
-            tracing::warn!(error, "a file with a secret was read again and not taken: the secret in force stays");
-            false
-        }
+    let (new, unusable) = config.with_files_read_again();
+    warn_of_kept(&unusable);
+    take(callers, config, &new)
+}
+
+/// Says which files of secrets cannot be used.
+pub(crate) fn warn_of_kept(unusable: &[String]) {
+    for error in unusable {
+        tracing::warn!(error, "a secret file cannot be used: the secret in force stays");
     }
 }
 

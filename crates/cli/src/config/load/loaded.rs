@@ -5,6 +5,7 @@ use std::{fmt, path::PathBuf};
 use serde_json::Value;
 
 use crate::config::{
+    load::secret_files::SecretFiles,
     schema::config::Config,
     source::{path::KeyPath, problem::Origin, tree::Tree},
 };
@@ -16,7 +17,7 @@ pub struct Loaded {
     pub config: Config,
     pub(super) tree: Tree,
     pub(super) service_links: Vec<String>,
-    pub(super) exposed_secrets: Vec<PathBuf>,
+    pub(super) secret_files: SecretFiles,
 }
 
 impl fmt::Debug for Loaded {
@@ -34,7 +35,13 @@ impl Loaded {
 
     /// The files of secrets that any user of the machine may read, but for those that Kubernetes or Docker mounted.
     pub fn exposed_secrets(&self) -> &[PathBuf] {
-        &self.exposed_secrets
+        &self.secret_files.exposed
+    }
+
+    /// The files of secrets that cannot be used, and why; the secrets in force stay. Only where some are in force
+    /// ([`Request::in_force`](crate::config::Request::in_force)).
+    pub fn kept_secrets(&self) -> &[String] {
+        &self.secret_files.kept
     }
 }
 

@@ -4,7 +4,7 @@ mod defaults;
 mod extract;
 pub(crate) mod loaded;
 pub(crate) mod request;
-mod secret_files;
+pub(crate) mod secret_files;
 mod suggest;
 
 use self::{defaults::follow, extract::extract, loaded::Loaded, request::Request};
@@ -40,12 +40,12 @@ pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
     config.secret_variables.clone_from(tree.secret_variables());
     follow(&mut config, &|path| tree.is_set(path));
     let mut checker = Checker::new(&tree, extracted.broken, problems);
-    let exposed_secrets = secret_files::read_files(&mut config, &mut checker);
+    let secret_files = secret_files::read_files(&mut config, &request.in_force, &mut checker);
     check(&config, &mut checker);
     match checker.finish() {
         problems if problems.is_empty() => {
             let service_links = passed_over(&request.variables);
-            Ok(Loaded { config, tree, service_links, exposed_secrets })
+            Ok(Loaded { config, tree, service_links, secret_files })
         }
         problems => Err(ConfigError::new(problems)),
     }

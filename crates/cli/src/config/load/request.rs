@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::config::source::{environment::FILE_VARIABLE, layer::Override, path::KeyPath, problem::Origin};
+use crate::config::{load::secret_files::FileSecrets, schema::config::Config};
 
 /// What a configuration is read from. Later layers win: defaults, file, variables, flags.
 #[derive(Clone, Default)]
@@ -13,6 +14,8 @@ pub struct Request {
     pub(super) file: Option<PathBuf>,
     pub(super) variables: Vec<(String, String)>,
     pub(super) flags: Vec<Override>,
+    /// The secrets of files that are in force.
+    pub(super) in_force: FileSecrets,
 }
 
 impl fmt::Debug for Request {
@@ -60,6 +63,12 @@ impl Request {
             origin: Origin::Flag(name.to_owned()),
             value: value.into(),
         });
+        self
+    }
+
+    /// Keeps the secrets of a configuration that is in force where their files cannot be used any more; none by default.
+    pub fn in_force(mut self, config: &Config) -> Self {
+        self.in_force = config.file_secrets();
         self
     }
 

@@ -1,4 +1,4 @@
-//! Secrets that stand in files of their own: reading them.
+//! Secrets that stand in files of their own: reading them, and reading them again.
 
 use std::{
     collections::BTreeMap,
@@ -17,99 +17,159 @@ use crate::config::{
 };
 use dms_protocol::{private, text};
 
-/// Fills every secret that stands in a file, and reports files that cannot be read and secrets that are given twice. Gives the files
-/// that any user of the machine may read.
-pub(crate) fn read_files(config: &mut Config, checker: &mut Checker<'_>) -> Vec<PathBuf> {
-    let mut slots = Slots { checker, exposed: Vec::new() };
-    if let Some(auth) = &mut config.dms.auth {
-        slots.client_auth(auth);
-    }
-    let server = &mut config.server;
-    slots.read(&KeyPath::dotted("server"), "admin_token", &mut server.admin_token, server.admin_token_file.as_ref());
-    slots.server_auth(&KeyPath::dotted("server.auth"), server.auth.as_mut());
-    for (place, project) in config.server.projects.iter_mut().enumerate() {
-        let path = KeyPath::dotted("server.projects").child(place).child("auth");
-        slots.server_auth(&path, project.auth.as_mut());
+/// The secrets of files, by the files.
+pub(crate) type FileSecrets = BTreeMap<PathBuf, Secret>;
+
+/// What reading the files of secrets found besides mistakes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SecretFiles {
+    /// The files that any user of the machine can read.
+    pub(crate) exposed: Vec<PathBuf>,
+    /// The files that cannot be used, and why: the secrets in force stay.
+    pub(crate) kept: Vec<String>,
+}
+
+/// Fills in every secret that stands in a file, and reports secrets that are set twice and files that cannot be used. A file whose
+/// secret is `in_force` is no mistake: that secret stays.
+pub(crate) fn read_files(config: &mut Config, in_force: &FileSecrets, checker: &mut Checker<'_>) -> SecretFiles {
+    let mut found = SecretFiles::default();
+    for slot in slots(config) {
+        if slot.secret.is_some() {
+            checker.report(&slot.path, format!("`{}` is set too: keep one of the two", slot.key));
+            continue;
+        }
+        found.read(&slot.path, slot.file, in_force, checker, |secret| *slot.secret = Some(secret));
     }
     for (place, worker) in config.workers.iter_mut().enumerate() {
+        let Some(http) = &mut worker.handler.http else { continue };
+        let path = http_path(place).child("header_files");
+        for (name, file) in &http.header_files {
+            let path = path.child(name);
+            if http.headers.keys().any(|given| given.eq_ignore_ascii_case(name)) {
+                checker.report(&path, format!("`headers` has `{name}` too: keep one of the two"));
+                continue;
+            }
+            let headers = &mut http.headers;
+            found.read(&path, file, in_force, checker, |value| drop(headers.insert(name.clone(), value)));
+        }
+    }
+    found
+}
+
+impl SecretFiles {
+    /// Reads one file, and gives its secret to `set`.
+    fn read(
+        &mut self,
+        path: &KeyPath,
+        file: &Path,
+        in_force: &FileSecrets,
+        checker: &mut Checker<'_>,
+        set: impl FnOnce(Secret),
+    ) {
+        if private::is_exposed(file) && !is_mounted(file) {
+            self.exposed.push(file.to_owned());
+        }
+        match (content(file), in_force.get(file)) {
+            (Ok(secret), _) => set(secret),
+            (Err(error), Some(secret)) => {
+                self.kept.push(error);
+                set(secret.clone());
+            }
+            (Err(error), None) => checker.report(path, error),
+        }
+    }
+}
+
+/// A secret that stands in a file.
+struct Slot<'a> {
+    /// The key of the file.
+    path: KeyPath,
+    /// The key of the secret itself.
+    key: &'static str,
+    secret: &'a mut Option<Secret>,
+    file: &'a PathBuf,
+}
+
+/// Every secret of a configuration that stands in a file, but for headers.
+fn slots(config: &mut Config) -> Vec<Slot<'_>> {
+    let mut slots = Slots::default();
+    if let Some(auth) = &mut config.dms.auth {
+        slots.client(auth);
+    }
+    slots.server(&mut config.server);
+    for (place, worker) in config.workers.iter_mut().enumerate() {
         if let Some(http) = &mut worker.handler.http {
-            let path = KeyPath::dotted("workers").child(place).child("handler").child("http");
-            slots.read(&path, "signature_key", &mut http.signature_key, http.signature_key_file.as_ref());
-            slots.headers(&path, &mut http.headers, &http.header_files);
+            slots.add(&http_path(place), "signature_key", &mut http.signature_key, &http.signature_key_file);
         }
     }
     for (place, publisher) in config.publishers.iter_mut().enumerate() {
         let path = KeyPath::dotted("publishers").child(place);
-        slots.read(&path, "token", &mut publisher.token, publisher.token_file.as_ref());
+        slots.add(&path, "token", &mut publisher.token, &publisher.token_file);
     }
-    slots.read(&KeyPath::dotted("admin"), "token", &mut config.admin.token, config.admin.token_file.as_ref());
-    slots.exposed
+    slots.add(&KeyPath::dotted("admin"), "token", &mut config.admin.token, &config.admin.token_file);
+    slots.0
+}
+
+#[derive(Default)]
+struct Slots<'a>(Vec<Slot<'a>>);
+
+impl<'a> Slots<'a> {
+    fn add(&mut self, parent: &KeyPath, key: &'static str, secret: &'a mut Option<Secret>, file: &'a Option<PathBuf>) {
+        let path = parent.child(format!("{key}_file"));
+        self.0.extend(file.as_ref().map(|file| Slot { path, key, secret, file }));
+    }
+
+    fn client(&mut self, auth: &'a mut Auth) {
+        let path = KeyPath::dotted("dms.auth");
+        self.add(&path, "secret_key", &mut auth.secret_key, &auth.secret_key_file);
+        self.add(&path, "security_token", &mut auth.security_token, &auth.security_token_file);
+        self.add(&path, "token", &mut auth.token, &auth.token_file);
+        if let Some(iam) = &mut auth.iam {
+            self.add(&path.child("iam"), "password", &mut iam.password, &iam.password_file);
+        }
+    }
+
+    fn server(&mut self, server: &'a mut Server) {
+        let path = KeyPath::dotted("server");
+        self.add(&path, "admin_token", &mut server.admin_token, &server.admin_token_file);
+        self.callers(&path.child("auth"), server.auth.as_mut());
+        for (place, project) in server.projects.iter_mut().enumerate() {
+            self.callers(&path.child("projects").child(place).child("auth"), project.auth.as_mut());
+        }
+    }
+
+    fn callers(&mut self, path: &KeyPath, auth: Option<&'a mut ServerAuth>) {
+        let Some(auth) = auth else { return };
+        for (place, key) in auth.access_keys.iter_mut().enumerate() {
+            let path = path.child("access_keys").child(place);
+            self.add(&path, "secret_key", &mut key.secret_key, &key.secret_key_file);
+            self.add(&path, "security_token", &mut key.security_token, &key.security_token_file);
+        }
+        for (place, user) in auth.users.iter_mut().enumerate() {
+            self.add(&path.child("users").child(place), "password", &mut user.password, &user.password_file);
+        }
+    }
+
+    /// Reads the files again. Returns why some of them cannot be used: their secrets stay as they were.
+    fn read_again(self) -> Vec<String> {
+        let read = |slot: Slot<'_>| match content(slot.file) {
+            Ok(secret) => {
+                *slot.secret = Some(secret);
+                None
+            }
+            Err(error) => Some(error),
+        };
+        self.0.into_iter().filter_map(read).collect()
+    }
+}
+
+fn http_path(place: usize) -> KeyPath {
+    KeyPath::dotted("workers").child(place).child("handler").child("http")
 }
 
 /// Whether a file was put there by Kubernetes or Docker: its rights are theirs, and only the container sees it.
 fn is_mounted(file: &Path) -> bool {
     file.starts_with("/run/secrets") || std::fs::read_link(file).is_ok_and(|target| target.starts_with("..data"))
-}
-
-struct Slots<'a, 'b> {
-    checker: &'a mut Checker<'b>,
-    exposed: Vec<PathBuf>,
-}
-
-impl Slots<'_, '_> {
-    fn client_auth(&mut self, auth: &mut Auth) {
-        let path = KeyPath::dotted("dms.auth");
-        self.read(&path, "secret_key", &mut auth.secret_key, auth.secret_key_file.as_ref());
-        self.read(&path, "security_token", &mut auth.security_token, auth.security_token_file.as_ref());
-        self.read(&path, "token", &mut auth.token, auth.token_file.as_ref());
-        if let Some(iam) = &mut auth.iam {
-            self.read(&path.child("iam"), "password", &mut iam.password, iam.password_file.as_ref());
-        }
-    }
-
-    fn server_auth(&mut self, path: &KeyPath, auth: Option<&mut ServerAuth>) {
-        let Some(auth) = auth else { return };
-        for (place, key) in auth.access_keys.iter_mut().enumerate() {
-            let path = path.child("access_keys").child(place);
-            self.read(&path, "secret_key", &mut key.secret_key, key.secret_key_file.as_ref());
-            self.read(&path, "security_token", &mut key.security_token, key.security_token_file.as_ref());
-        }
-        for (place, user) in auth.users.iter_mut().enumerate() {
-            let path = path.child("users").child(place);
-            self.read(&path, "password", &mut user.password, user.password_file.as_ref());
-        }
-    }
-
-    fn read(&mut self, parent: &KeyPath, key: &str, secret: &mut Option<Secret>, file: Option<&PathBuf>) {
-        let Some(file) = file else { return };
-        let path = parent.child(format!("{key}_file"));
-        if secret.is_some() {
-            return self.checker.report(&path, format!("`{key}` is set too: keep one of the two"));
-        }
-        if let Some(found) = self.content(&path, file) {
-            *secret = Some(found);
-        }
-    }
-
-    /// Adds the headers that stand in files to the others.
-    fn headers(&mut self, parent: &KeyPath, headers: &mut BTreeMap<String, Secret>, files: &BTreeMap<String, PathBuf>) {
-        for (name, file) in files {
-            let path = parent.child("header_files").child(name);
-            if headers.keys().any(|given| given.eq_ignore_ascii_case(name)) {
-                self.checker.report(&path, format!("`headers` has `{name}` too: keep one of the two"));
-            } else if let Some(value) = self.content(&path, file) {
-                headers.insert(name.clone(), value);
-            }
-        }
-    }
-
-    /// The secret in a file.
-    fn content(&mut self, path: &KeyPath, file: &Path) -> Option<Secret> {
-        if private::is_exposed(file) && !is_mounted(file) {
-            self.exposed.push(file.to_owned());
-        }
-        content(file).map_err(|error| self.checker.report(path, error)).ok()
-    }
 }
 
 /// The secret in a file, or why there is none.
@@ -121,61 +181,46 @@ fn content(file: &Path) -> Result<Secret, String> {
     }
 }
 
+impl Config {
+    /// The secrets that stand in files, as they are in force.
+    pub(crate) fn file_secrets(&self) -> FileSecrets {
+        let mut copy = self.clone();
+        let mut secrets: FileSecrets =
+            slots(&mut copy).into_iter().filter_map(|slot| Some((slot.file.clone(), slot.secret.clone()?))).collect();
+        for http in self.workers.iter().filter_map(|worker| worker.handler.http.as_ref()) {
+            let header = |(name, file): (&String, &PathBuf)| Some((file.clone(), http.headers.get(name)?.clone()));
+            secrets.extend(http.header_files.iter().filter_map(header));
+        }
+        secrets
+    }
+}
+
 impl Server {
-    /// The files that hold secrets of keys and users.
+    /// The files that hold the server's secrets: those of keys and users, and the token of the admin address.
     pub(crate) fn secret_files(&self) -> Vec<PathBuf> {
         let mut copy = self.clone();
-        copy.file_slots().map(|(_, file)| file.clone()).collect()
+        let mut slots = Slots::default();
+        slots.server(&mut copy);
+        slots.0.into_iter().map(|slot| slot.file.clone()).collect()
     }
 
-    /// The same with the files that hold secrets of keys and users read again.
-    ///
-    /// # Errors
-    /// When one of them cannot be read or is empty.
-    pub(crate) fn with_files_read_again(&self) -> Result<Self, String> {
+    /// The same with the files that hold secrets read again, and why some of these cannot be used: what was in them stays.
+    pub(crate) fn with_files_read_again(&self) -> (Self, Vec<String>) {
         let mut read = self.clone();
-        for (secret, file) in read.file_slots() {
-            *secret = Some(content(file)?);
-        }
-        Ok(read)
-    }
-
-    /// The secrets of keys and users that stand in files.
-    fn file_slots(&mut self) -> impl Iterator<Item = (&mut Option<Secret>, &PathBuf)> {
-        let further = self.projects.iter_mut().filter_map(|project| project.auth.as_mut());
-        self.auth.iter_mut().chain(further).flat_map(ServerAuth::file_slots)
+        let mut slots = Slots::default();
+        slots.server(&mut read);
+        let unusable = slots.read_again();
+        (read, unusable)
     }
 }
 
 impl Auth {
-    /// The same with the files that hold secrets read again.
-    ///
-    /// # Errors
-    /// When one of them cannot be read or is empty.
-    pub(crate) fn with_files_read_again(&self) -> Result<Self, String> {
+    /// The same with the files that hold secrets read again, and why some of these cannot be used: what was in them stays.
+    pub(crate) fn with_files_read_again(&self) -> (Self, Vec<String>) {
         let mut read = self.clone();
-        let mut slots = vec![
-            (&mut read.secret_key, &read.secret_key_file),
-            (&mut read.security_token, &read.security_token_file),
-            (&mut read.token, &read.token_file),
-        ];
-        slots.extend(read.iam.as_mut().map(|iam| (&mut iam.password, &iam.password_file)));
-        for (secret, file) in slots {
-            if let Some(file) = file {
-                *secret = Some(content(file)?);
-            }
-        }
-        Ok(read)
-    }
-}
-
-impl ServerAuth {
-    fn file_slots(&mut self) -> impl Iterator<Item = (&mut Option<Secret>, &PathBuf)> {
-        let keys = self.access_keys.iter_mut().flat_map(|key| {
-            let secret_key = (&mut key.secret_key, &key.secret_key_file);
-            [secret_key, (&mut key.security_token, &key.security_token_file)]
-        });
-        let users = self.users.iter_mut().map(|user| (&mut user.password, &user.password_file));
-        keys.chain(users).filter_map(|(secret, file)| Some((secret, file.as_ref()?)))
+        let mut slots = Slots::default();
+        slots.client(&mut read);
+        let unusable = slots.read_again();
+        (read, unusable)
     }
 }

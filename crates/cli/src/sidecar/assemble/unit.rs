@@ -27,7 +27,7 @@ use crate::{
 };
 use dms_worker::{
     client::Client,
-    worker::{Batching, Handler, Worker, WorkerBuilder, WorkerMetrics},
+    worker::{Worker, WorkerBuilder, WorkerMetrics},
 };
 
 /// A worker with what stands around it.
@@ -77,9 +77,10 @@ pub(crate) fn unit(
     let recorder = Arc::<Recorder>::default();
     let brake = Backpressure::default();
     let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
-    let (handling, app) = handling(worker, source, &brake, surroundings)?;
+    let builder = Worker::builder(client.clone()).queue(&worker.queue).group(&worker.group);
+    let (builder, app) = with_handler(builder, worker, source, &brake, surroundings)?;
     let rate = rate(worker).map_err(|error| SidecarError::Settings(name.clone(), error))?;
-    let built = settings(handling.builder(client.clone(), worker), worker, config)
+    let built = settings(builder, worker, config)
         .rate_limit(rate)
         .observer(recorder.clone())
         .observer(metrics.observer(&name, &worker.queue, &worker.group))
@@ -93,51 +94,36 @@ pub(crate) fn unit(
     Ok(WorkerUnit { name, worker: built, throttle, recorder, app, dead_letters, stale_after })
 }
 
-/// What handles the messages of a worker.
-enum Handling {
-    Single(Arc<dyn Handler>),
-    Batch(Box<HttpBatches>, Batching),
-}
-
-impl Handling {
-    fn builder(self, client: Client, worker: &config::Worker) -> WorkerBuilder {
-        let builder = Worker::builder(client).queue(&worker.queue).group(&worker.group);
-        match self {
-            Self::Single(handler) => builder.handler(handler),
-            Self::Batch(handler, batching) => builder.batch_handler(*handler).batching(batching),
-        }
-    }
-}
-
-/// The handler of a worker, and its application where it has one.
-fn handling(
+/// Sets the handler of a worker; returns its application too, if it has one.
+fn with_handler(
+    builder: WorkerBuilder,
     worker: &config::Worker,
     source: String,
     brake: &Backpressure,
     Surroundings { stopping, tasks, withheld }: &Surroundings<'_>,
-) -> Result<(Handling, Option<Watched>), SidecarError> {
+) -> Result<(WorkerBuilder, Option<Watched>), SidecarError> {
     if let Some(settings) = &worker.handler.http {
         let target = Target::new(settings, worker.concurrency);
         let target = Arc::new(target.map_err(|error| SidecarError::Http(worker.label(), error))?);
         let delivery = HttpDelivery::new(settings, target.clone(), source, brake.clone(), (*stopping).clone());
         let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
         let watched = Watched { app: delivery.app(), target, watching };
-        let handling = match settings.batch {
-            None => Handling::Single(Arc::new(delivery)),
-            Some(batch) => Handling::Batch(Box::new(HttpBatches(delivery)), batching(batch)),
+        let builder = match settings.batch {
+            None => builder.handler(delivery),
+            Some(batch) => builder.batch_handler(HttpBatches(delivery)).batching(batching(batch)),
         };
-        return Ok((handling, Some(watched)));
+        return Ok((builder, Some(watched)));
     }
     let Some(command) = &worker.handler.command else {
         let log = LogDelivery::new(worker.handler.log.unwrap_or_default());
-        return Ok((Handling::Single(Arc::new(log)), None));
+        return Ok((builder.handler(log), None));
     };
     let timeout = command.timeout.map(config::Span::get);
     let run = ProgramCommand { program: command.run.clone(), withheld: Arc::clone(withheld) };
     process::find(&run.program).map_err(|error| SidecarError::Program(worker.label(), error))?;
-    let handler: Arc<dyn Handler> = match command.mode {
-        CommandMode::PerMessage => Arc::new(CommandDelivery::new(run, timeout, brake.clone())),
-        CommandMode::JsonLines => Arc::new(LinesDelivery::new(run, timeout, brake.clone(), tasks)),
+    let builder = match command.mode {
+        CommandMode::PerMessage => builder.handler(CommandDelivery::new(run, timeout, brake.clone())),
+        CommandMode::JsonLines => builder.handler(LinesDelivery::new(run, timeout, brake.clone(), tasks)),
     };
-    Ok((Handling::Single(handler), None))
+    Ok((builder, None))
 }

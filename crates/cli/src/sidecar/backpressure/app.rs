@@ -20,9 +20,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use crate::sidecar::backpressure::blame::{Fault, MessageKey};
+pub(crate) use crate::sidecar::backpressure::blame::{Fault, LazyKey};
 use crate::sidecar::backpressure::{
-    blame::{Blame, Break, Flight, TOGETHER},
+    blame::{Blame, Break, Flight, MessageKey, TOGETHER},
     throttle::Throttle,
 };
 
@@ -175,8 +175,14 @@ impl App {
     }
 
     /// Whether a message is to be posted only while nothing else is in flight.
-    pub(crate) fn must_be_alone(&self, key: MessageKey) -> bool {
-        self.blame().must_be_alone(key)
+    pub(crate) fn must_be_alone(&self, key: &LazyKey<'_>) -> bool {
+        self.known_key(key).is_some_and(|key| self.blame().must_be_alone(key))
+    }
+
+    /// The key, unless no message is remembered. A large body is not hashed while the lock is held.
+    fn known_key(&self, key: &LazyKey<'_>) -> Option<MessageKey> {
+        let remembers = self.blame().remembers();
+        remembers.then(|| key.get())
     }
 
     /// How many messages the application has answered.
@@ -185,7 +191,8 @@ impl App {
     }
 
     /// The application answered a message, whatever.
-    pub(crate) fn answered(&self, key: MessageKey) {
+    pub(crate) fn answered(&self, key: &LazyKey<'_>) {
+        let key = self.known_key(key);
         self.blame().answered(key);
         self.change(Availability::answered);
     }
@@ -341,8 +348,6 @@ fn tell_down(worker: &str) {
 mod tests {
     use super::*;
 
-    const KEY: MessageKey = MessageKey::numbered(1);
-
     #[tokio::test(start_paused = true)]
     async fn one_message_at_a_time_tries_an_application_out() {
         let app = App::new();
@@ -352,12 +357,26 @@ mod tests {
         let turn = waits(Duration::from_secs(1)).await;
         assert!(turn.is_ok());
         assert!(waits(Duration::from_secs(60)).await.is_err(), "one is out already");
-        app.answered(KEY);
+        app.answered(&LazyKey::of(&[]));
         drop(turn);
         assert!(waits(Duration::from_secs(1)).await.is_ok());
         app.unreachable();
-        app.answered(KEY);
+        app.answered(&LazyKey::of(&[]));
         assert!(waits(Duration::from_secs(60)).await.is_err(), "a late answer does not bring it back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_hashed_only_once_a_connection_has_broken() {
+        let app = App::new();
+        app.change(Availability::found);
+        let key = LazyKey::of(&[]);
+        assert!(!app.must_be_alone(&key));
+        app.answered(&key);
+        assert!(!key.is_made());
+        let turn = app.turn(false).await;
+        app.broke(MessageKey::numbered(1), turn, std::future::ready(Health::Well)).await;
+        app.answered(&key);
+        assert!(key.is_made());
     }
 
     #[test]
@@ -378,7 +397,7 @@ mod tests {
         let down_after = async |health: Health| {
             let app = App::new();
             app.change(Availability::found);
-            app.answered(KEY);
+            app.answered(&LazyKey::of(&[]));
             let watching = Watching { interval: Duration::from_secs(1), always: true };
             let looks = std::cell::Cell::new(0);
             let look = || {

@@ -15,7 +15,7 @@ use std::{
     collections::HashSet,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -54,13 +54,43 @@ impl MessageKey {
     }
 
     /// The key of a message, or of the messages that share a request.
-    pub(crate) fn of(deliveries: &[Delivery]) -> Self {
+    fn of(deliveries: &[Delivery]) -> Self {
         let mut hasher = DefaultHasher::new();
         for delivery in deliveries {
             delivery.body().as_bytes().hash(&mut hasher);
             delivery.tags().hash(&mut hasher);
         }
         Self { content: hasher.finish(), sequence: deliveries.first().and_then(Delivery::sequence) }
+    }
+}
+
+/// The key of messages, made when it is first needed: as long as nothing has broken a connection, no body is hashed.
+#[derive(Debug)]
+pub(crate) struct LazyKey<'a> {
+    deliveries: &'a [Delivery],
+    key: OnceLock<MessageKey>,
+}
+
+impl<'a> LazyKey<'a> {
+    /// The key of a message, or of the messages that share a request.
+    pub(crate) fn of(deliveries: &'a [Delivery]) -> Self {
+        Self { deliveries, key: OnceLock::new() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self { deliveries: &[], key: OnceLock::from(MessageKey::numbered(number)) }
+    }
+
+    /// Whether the key was needed.
+    #[cfg(test)]
+    pub(crate) fn is_made(&self) -> bool {
+        self.key.get().is_some()
+    }
+
+    /// The key.
+    pub(crate) fn get(&self) -> MessageKey {
+        *self.key.get_or_init(|| MessageKey::of(self.deliveries))
     }
 }
 
@@ -151,6 +181,11 @@ impl Blame {
         flight.first && flight.number == self.begun
     }
 
+    /// Whether any message is remembered: otherwise no key is needed to ask about one.
+    pub(crate) fn remembers(&self) -> bool {
+        !self.records.is_empty()
+    }
+
     /// Whether a message is to be posted only while nothing else is in flight.
     pub(crate) fn must_be_alone(&self, key: MessageKey) -> bool {
         self.record(key).crashes
@@ -161,11 +196,12 @@ impl Blame {
         self.answers
     }
 
-    /// The application answered this message.
-    pub(crate) fn answered(&mut self, key: MessageKey) {
+    /// The application answered this message; its key may be left out while no message is remembered.
+    pub(crate) fn answered(&mut self, key: Option<MessageKey>) {
         self.answers += 1;
         self.unanswered.clear();
         self.in_a_row = 0;
+        let Some(key) = key else { return };
         if self.record(key).times > 0 || self.record(key).crashes {
             self.records.insert(key.content, Record::default(), KEEP);
         }
@@ -241,7 +277,7 @@ mod tests {
         let (fault, down) = blame.judge(key(2), how);
         assert!(matches!(fault, Fault::Unclear { .. }) && !down, "two of them in a row: it may be the application");
         assert_eq!(blame.judge(key(3), how), (UNCLEAR, true));
-        blame.answered(key(4));
+        blame.answered(Some(key(4)));
         assert_eq!(blame.judge(key(3), how).0, Fault::Message);
     }
 
@@ -261,7 +297,7 @@ mod tests {
             assert_eq!(blame.judge(key(number), crash), (Fault::Unclear { answers: None }, true));
             assert!(blame.must_be_alone(key(number)));
         }
-        blame.answered(key(7));
+        blame.answered(Some(key(7)));
         assert!(!blame.must_be_alone(key(7)), "it was not the one");
         assert_eq!(
             blame.judge(key(8), Break { crashed: true, ..LONE }),
@@ -281,7 +317,7 @@ mod tests {
         let ends: Vec<Fault> = (0..5).map(|_| blame.judge(key(1), LONE).0).collect();
         assert_eq!(ends[..4], [Fault::Later, Fault::Later, Fault::Later, Fault::Message], "but not for ever");
         assert_eq!(ends[4], UNCLEAR);
-        blame.answered(key(2));
+        blame.answered(Some(key(2)));
         blame.judge(key(1), LONE);
         assert_eq!(blame.judge(key(1), LONE).0, Fault::Message, "it is answered again");
     }

@@ -64,6 +64,46 @@ fn sighup_applies_keys_and_rights_and_nothing_of_an_invalid_configuration() {
     assert_eq!(send(&program, &server, "AK", "one"), Some(0));
 }
 
+/// By the watch of the files, and by SIGHUP.
+#[test]
+fn one_broken_secret_file_does_not_hold_back_the_others() {
+    let program = Program::new();
+    let path = |name: &str| program.dir().join(name).display().to_string();
+    for name in ["one", "two", "admin"] {
+        program.file(name, &format!("{name}-old"));
+    }
+    let yaml = format!(
+        "server:\n  listen: 127.0.0.1:0\n  admin: 127.0.0.1:0\n  admin_token_file: {}\n  queues: [{{name: q, groups: [g]}}]\n  auth:\n    access_keys:\n      - {{access_key: A, secret_key_file: {}}}\n      - {{access_key: B, secret_key_file: {}}}\n",
+        path("admin"),
+        path("one"),
+        path("two")
+    );
+    let file = program.file("server.yaml", &yaml);
+    let mut server = program.start(&["serve", "-c", &file]);
+    let (admin, client) = (server.url("admin on "), reqwest::blocking::Client::builder().no_proxy().build().unwrap());
+    let ask =
+        |token: &str| client.get(format!("{admin}/admin/queues")).bearer_auth(token).send().unwrap().status().as_u16();
+    assert_eq!((send(&program, &server, "A", "one-old"), ask("admin-old")), (Some(0), 200));
+
+    program.file("one", "");
+    server.until("the secret in force stays");
+    program.file("two", "two-new");
+    server.until("the keys and users were read again");
+    assert_eq!(send(&program, &server, "A", "one-old"), Some(0));
+    assert_eq!(send(&program, &server, "B", "two-new"), Some(0));
+
+    program.file("two", "two-newer");
+    program.file("admin", "admin-new");
+    server.signal("HUP");
+    server.until("the configuration was read again");
+    assert_eq!(send(&program, &server, "A", "one-old"), Some(0));
+    assert_eq!(send(&program, &server, "B", "two-newer"), Some(0));
+    assert_eq!((ask("admin-old"), ask("admin-new")), (401, 200));
+    server.signal("TERM");
+    let (_, log) = server.wait();
+    assert!(!log.contains("need a restart") && !log.contains("not taken"), "{log}");
+}
+
 /// The client of the server in this process goes on as that does.
 #[test]
 fn keys_that_the_embedded_server_refused_are_not_used_by_the_client() {

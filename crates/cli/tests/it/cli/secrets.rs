@@ -256,12 +256,14 @@ admin: {listen: '127.0.0.1:0', token_file: admin}
     let (time, mac) = request.split_once("dms-signature: t=").unwrap().1.split_once(",v1=").unwrap();
     assert_eq!(&mac[..64], hmac("hmac-new", &format!("{time}.1")));
 
-    // A missing or empty secret keeps the current ones in force.
+    // Of one that is missing, or empty, the secret in force stays, and the others are taken.
     std::fs::remove_file(program.dir().join("hmac")).unwrap();
     program.file("header", "\n");
+    program.file("admin", "admin-newer\n");
     sidecar.signal("HUP");
-    sidecar.until("the configuration was read again and not taken");
-    assert_eq!((publish("publisher-new"), ask("admin-new")), (200, 200));
+    sidecar.until("the secret in force stays");
+    sidecar.until("the configuration was read again");
+    assert_eq!((publish("publisher-new"), ask("admin-new"), ask("admin-newer")), (200, 401, 200));
     assert!(delivered().contains("x-api-key: header-new"));
     sidecar.signal("TERM");
     let (_, log) = sidecar.wait();

@@ -22,7 +22,7 @@ use self::{
 use crate::{
     config::{BodyFormat, HttpHandler},
     sidecar::backpressure::{
-        app::{App, Fault, MessageKey, PostPermit},
+        app::{App, Fault, LazyKey, PostPermit},
         throttle::Backpressure,
     },
 };
@@ -93,10 +93,10 @@ impl HttpDelivery {
     /// Posts messages, as often as it takes to reach the application, and gives a success. `None`: the connection broke, and
     /// which of several messages did it is not known. `alone`: they are posted while nothing else is in flight.
     async fn deliver(&self, messages: Messages<'_>, alone: bool) -> Result<Option<AppAnswer>, HandlerError> {
-        let key = MessageKey::of(messages.all());
+        let key = LazyKey::of(messages.all());
         let queue = messages.first().queue();
         let full_time = self.time_to_answer(messages);
-        let mut alone = alone || self.app.must_be_alone(key);
+        let mut alone = alone || self.app.must_be_alone(&key);
         // The error of the post before, and how many messages were answered by then, where one more says who is to blame.
         let mut before: Option<(NoAnswer, Option<u64>)> = None;
         loop {
@@ -110,7 +110,7 @@ impl HttpDelivery {
             }
             let error = match self.post(messages).await {
                 Ok(answer) => {
-                    self.app.answered(key);
+                    self.app.answered(&key);
                     drop(turn);
                     return self.judge(answer, queue).map(Some);
                 }
@@ -123,7 +123,7 @@ impl HttpDelivery {
                     self.app.unreachable();
                 }
                 NoAnswer::TimedOut(time) => {
-                    self.app.silent(key);
+                    self.app.silent(key.get());
                     // What is left after waiting for the application can be too little for any message.
                     let short = time + NOTICEABLE < full_time;
                     return Err(if short { HandlerError::release(error) } else { HandlerError::retry(error) });
@@ -133,7 +133,7 @@ impl HttpDelivery {
                     self.app.broke_with_several(turn, self.target.look()).await;
                     return Ok(None);
                 }
-                NoAnswer::Broken(_) => match self.app.broke(key, turn, self.target.look()).await {
+                NoAnswer::Broken(_) => match self.app.broke(key.get(), turn, self.target.look()).await {
                     Fault::Message => return Err(HandlerError::retry(error)),
                     Fault::Later => return Err(HandlerError::retry(error).deferred(LATER)),
                     Fault::Unclear { answers } => {

@@ -39,7 +39,7 @@ use self::{
     suspects::Suspects,
 };
 use crate::sidecar::{
-    backpressure::{app::MessageKey, throttle::Backpressure},
+    backpressure::{blame::LazyKey, throttle::Backpressure},
     deliver::program::command::{ProgramCommand, line},
 };
 use dms_worker::{
@@ -90,7 +90,7 @@ impl LinesDelivery {
     async fn ask(
         &self,
         delivery: &Delivery,
-        key: MessageKey,
+        key: &LazyKey<'_>,
         full_time: Duration,
     ) -> Result<Result<(), HandlerError>, Lost> {
         let ((reply, mut answer), (given, mut taken)) = (oneshot::channel(), oneshot::channel());
@@ -130,7 +130,7 @@ struct PendingMessage<'a> {
 
 impl PendingMessage<'_> {
     /// Resolves when the time of the message is over. Its time begins when the program comes to it, and ends with its lease.
-    async fn late(&mut self, delivery: &Delivery, key: MessageKey, full_time: Duration) -> HandlerError {
+    async fn late(&mut self, delivery: &Delivery, key: &LazyKey<'_>, full_time: Duration) -> HandlerError {
         let (given, end) = (Instant::now(), delivery.deadline() - MARGIN);
         let timeout = self.handler.timeout.unwrap_or(Duration::MAX);
         loop {
@@ -154,14 +154,14 @@ impl PendingMessage<'_> {
         &mut self,
         progress: MessageProgress,
         time: Duration,
-        key: MessageKey,
+        key: &LazyKey<'_>,
         full_time: Duration,
     ) -> HandlerError {
         if progress == MessageProgress::Behind || time + NOTICEABLE < full_time {
             return HandlerError::release("the program did not come to it in time");
         }
         if matches!(progress, MessageProgress::Oldest(_)) {
-            self.handler.suspects.suspect(key);
+            self.handler.suspects.suspect(key.get());
             self.hangs = true;
         }
         HandlerError::retry(format!("the program did not answer within {time:?}"))
@@ -190,19 +190,19 @@ async fn not_ready(delivery: &Delivery) -> HandlerError {
 #[async_trait]
 impl Handler for LinesDelivery {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
-        let key = MessageKey::of(std::slice::from_ref(&delivery));
+        let key = LazyKey::of(std::slice::from_ref(&delivery));
         let full_time = self.time_to_answer(&delivery);
         loop {
             let turn = tokio::select! {
                 biased;
-                turn = self.suspects.turn(key) => turn,
+                turn = self.suspects.turn(&key) => turn,
                 error = not_ready(&delivery) => return Err(error),
             };
-            match self.ask(&delivery, key, full_time).await {
+            match self.ask(&delivery, &key, full_time).await {
                 Ok(answer) => return answer,
                 Err(Lost::Behind) => {}
                 Err(Lost::NoProgram) => return Err(HandlerError::release("the program cannot be started")),
-                Err(Lost::Ended) if self.suspects.ended(key) => {
+                Err(Lost::Ended) if self.suspects.ended(key.get()) => {
                     return Err(HandlerError::retry("the program ended before it answered"));
                 }
                 Err(Lost::Ended) => {}
@@ -212,7 +212,7 @@ impl Handler for LinesDelivery {
                         message = delivery.sequence(),
                         "the program ended while it had several messages: each is given to the next one alone"
                     );
-                    self.suspects.suspect(key);
+                    self.suspects.suspect(key.get());
                 }
             }
             drop(turn);

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::sidecar::backpressure::app::MessageKey;
+use crate::sidecar::backpressure::blame::{LazyKey, MessageKey};
 use dms_worker::internal::TtlMap;
 
 /// How many messages are remembered, and for how long.
@@ -50,8 +50,8 @@ impl Suspects {
     }
 
     /// Waits for the turn of a message. Cancel-safe.
-    pub(super) async fn turn(&self, key: MessageKey) -> ProgramPermit<'_> {
-        let suspected = self.known().suspects.get(&key.content()).is_some();
+    pub(super) async fn turn(&self, key: &LazyKey<'_>) -> ProgramPermit<'_> {
+        let suspected = self.has_suspects() && self.known().suspects.get(&key.get().content()).is_some();
         match suspected {
             true => ProgramPermit::Alone(self.floor.write().await),
             false => ProgramPermit::Shared(self.floor.read().await),
@@ -78,10 +78,19 @@ impl Suspects {
     }
 
     /// The program answered it.
-    pub(super) fn acquit(&self, key: MessageKey) {
+    pub(super) fn acquit(&self, key: &LazyKey<'_>) {
+        let suspects = self.has_suspects();
+        let content = suspects.then(|| key.get().content());
         let mut known = self.known();
         known.unanswered.clear();
-        known.suspects.remove(&key.content());
+        if let Some(content) = content {
+            known.suspects.remove(&content);
+        }
+    }
+
+    /// Whether any message is suspected: otherwise no body has to be hashed.
+    fn has_suspects(&self) -> bool {
+        !self.known().suspects.is_empty()
     }
 
     fn known(&self) -> MutexGuard<'_, SuspectRecords> {
@@ -102,14 +111,15 @@ mod tests {
     async fn a_suspect_has_the_program_for_itself_until_it_is_answered() {
         let suspects = Suspects::new();
         suspects.suspect(key(1));
-        let other = suspects.turn(key(2)).await;
+        let (suspect, innocent) = (LazyKey::numbered(1), LazyKey::numbered(2));
+        let other = suspects.turn(&innocent).await;
         assert!(matches!(other, ProgramPermit::Shared(_)));
-        let waits = async || tokio::time::timeout(Duration::from_secs(1), suspects.turn(key(1))).await;
+        let waits = async || tokio::time::timeout(Duration::from_secs(1), suspects.turn(&suspect)).await;
         assert!(waits().await.is_err(), "another is open");
         drop(other);
         assert!(matches!(waits().await, Ok(ProgramPermit::Alone(_))));
-        suspects.acquit(key(1));
-        assert!(matches!(suspects.turn(key(1)).await, ProgramPermit::Shared(_)));
+        suspects.acquit(&LazyKey::numbered(1));
+        assert!(matches!(suspects.turn(&LazyKey::numbered(1)).await, ProgramPermit::Shared(_)));
     }
 
     #[test]
@@ -119,7 +129,7 @@ mod tests {
         assert!(!suspects.ended(key(2)) && !suspects.ended(key(1)), "two, and no answer between them");
         let ends: Vec<bool> = (0..5).map(|_| suspects.ended(key(3))).collect();
         assert_eq!(ends, [false, false, false, false, true], "but not for ever");
-        suspects.acquit(key(4));
+        suspects.acquit(&LazyKey::numbered(4));
         assert!(suspects.ended(key(2)), "others are answered");
     }
 }
