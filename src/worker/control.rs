@@ -107,7 +107,7 @@ impl Control {
     /// Clears the reason why the worker could not continue.
     pub(crate) fn works(&self) {
         if self.set_failure(None).is_some() {
-            tracing::info!(worker = self.name, "the queue and the group are there: the worker goes on");
+            tracing::info!(worker = self.name, "the queue and the group exist, so the worker continues");
         }
     }
 

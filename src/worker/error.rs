@@ -13,7 +13,7 @@ enum WorkerErrorKind {
     Service(Error),
     #[error(transparent)]
     Settings(InvalidSettings),
-    #[error("it died: {0}")]
+    #[error("it panicked: {0}")]
     Died(String),
 }
 

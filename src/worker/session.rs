@@ -140,8 +140,8 @@ fn report_failure(setup: &Setup, error: &WorkerError, retry_in: Duration) {
     };
     let worker = &setup.control.name;
     if setup.control.set_failure(Some(reason.clone())).as_ref() == Some(&reason) {
-        tracing::debug!(worker, %error, ?retry_in, "the queue is still looked up");
+        tracing::debug!(worker, %error, ?retry_in, "the queue is still being looked up");
     } else {
-        tracing::warn!(worker, %error, ?retry_in, "the worker cannot go on: its queue and group are looked up until it can");
+        tracing::warn!(worker, %error, ?retry_in, "the worker cannot continue and keeps looking up its queue and group");
     }
 }

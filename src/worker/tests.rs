@@ -405,7 +405,7 @@ async fn a_failure_ends_the_prefix() {
 
 /// Invariant 2: at the first failure once all before it are done, although others are still running.
 #[tokio::test(start_paused = true)]
-async fn a_failure_does_not_wait_for_those_behind_it() {
+async fn a_failure_does_not_wait_for_the_messages_after_it() {
     let script = Script::new(&[&["a", "b", "c"]]);
     let running = Running::start(&script, Settings::default(), |name, _| async move {
         match name.as_str() {
@@ -509,7 +509,7 @@ async fn undecodable_bodies_have_a_policy_of_their_own() {
 
 /// A message that cannot be read is its own failure: those around it are handled, and no handler is called with it.
 #[tokio::test(start_paused = true)]
-async fn a_message_that_cannot_be_read_goes_the_way_of_what_cannot_be_decoded() {
+async fn an_unreadable_message_is_treated_as_undecodable() {
     let policies = [
         (OnUndecodable::Own(OnReject::Discard), vec![("a", OK), ("torn", OK), ("b", OK)], None),
         (
@@ -558,7 +558,7 @@ async fn a_deferred_message_is_sent_again_as_it_was() {
 
 /// An observer that panics at everything hurts nobody.
 #[tokio::test(start_paused = true)]
-async fn an_observer_that_panics_is_without_effect() {
+async fn an_observer_that_panics_has_no_effect() {
     struct Panics;
     impl Observer for Panics {
         fn observe(&self, _: &Origin, event: &Event<'_>) {
@@ -574,7 +574,7 @@ async fn an_observer_that_panics_is_without_effect() {
 
 /// Republish: a delayed copy with an attempt count takes the place of the message, and nothing behind it fails.
 #[tokio::test(start_paused = true)]
-async fn a_republished_message_holds_nobody() {
+async fn a_republished_message_holds_no_other_back() {
     let script = Script::new(&[&["a", "b"]]);
     let settings = Settings { on_failure: OnFailure::Republish(Republish::default()), ..Settings::default() };
     let running = Running::start(&script, settings, |name, _| async move {
@@ -610,7 +610,7 @@ async fn the_delays_of_republished_messages_are_spread() {
 
 /// Invariant 5: nothing is fetched that cannot start at once.
 #[tokio::test(start_paused = true)]
-async fn polls_never_ask_for_more_than_there_is_room_for() {
+async fn polls_never_ask_for_more_than_there_is_capacity_for() {
     let script = Script::new(&[&["a", "b", "c", "d", "e", "f", "g", "h"]]);
     let busy = Arc::new(AtomicUsize::new(0));
     let count = busy.clone();
@@ -652,7 +652,7 @@ async fn idle_is_one_poll_and_busy_is_many() {
 
 /// Invariant 7: polls are given up, running handlers finish, what is due is acknowledged.
 #[tokio::test(start_paused = true)]
-async fn shutdown_finishes_what_has_begun() {
+async fn shutdown_finishes_started_messages() {
     let script = Script::new(&[&["a", "b"]]);
     let running = Running::start(&script, Settings::default(), |_, _| async {
         tokio::time::sleep(SECOND * 10).await;
@@ -701,7 +701,7 @@ async fn an_ordered_batch_stops_at_its_first_failure() {
 
 /// Ordering by key: a key's messages one at a time across batches, other keys beside them; a failure stops its own key.
 #[tokio::test(start_paused = true)]
-async fn keys_are_lanes_and_a_failure_stops_its_own() {
+async fn a_failure_stops_its_own_key_only() {
     let script = Script::new(&[&["a1", "b1", "a2"], &["a3", "b2"]]);
     let settings = Settings { ordering: Ordering::by_attribute("key"), ..Settings::default() };
     let (running, order) = Running::in_order(&script, settings, "a1");
@@ -716,7 +716,7 @@ async fn keys_are_lanes_and_a_failure_stops_its_own() {
 /// Invariant 4: no poll for more than one message is out when a failing acknowledgement is sent, and what failed comes back
 /// one at a time.
 #[tokio::test(start_paused = true)]
-async fn after_a_failure_messages_are_fetched_one_at_a_time_until_the_stretch_is_past() {
+async fn after_a_failure_messages_are_fetched_one_at_a_time_until_all_were_seen() {
     let script = Script::new(&[&["a", "b", "c"]]);
     let failed = AtomicUsize::new(0);
     let running = Running::start(&script, Settings::default(), move |name, _| {
@@ -840,7 +840,7 @@ async fn a_message_that_waited_for_its_earlier_run_until_the_deadline_does_not_b
 
 /// Invariant 4: finished work is not done again, also while its acknowledgement is still being tried.
 #[tokio::test(start_paused = true)]
-async fn a_message_that_comes_again_before_its_acknowledgement_is_answered_is_not_run_again() {
+async fn a_message_redelivered_before_its_acknowledgement_is_answered_is_not_run_again() {
     let script = Script::new(&[&["a"]]);
     *script.ack_takes.lock().unwrap() = SECOND * 10;
     let settings = Settings { unique_attribute: Some("key".into()), ..Settings::default() };

@@ -110,7 +110,7 @@ fn one_in_fifty(number: u64) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backlog_is_handled_once_each_and_nothing_is_left() {
+async fn each_message_of_a_backlog_is_handled_once() {
     let world = World::new(orders(), FailureCounting::Culprit).await;
     world.send(0..1_000).await;
     let (handle, run) = start(world.worker(SECOND / 100, |_| false));

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_succeeded_is_known_until_it_is_gone_and_for_a_while_when_it_comes_again() {
+    async fn a_success_is_known_until_its_message_is_settled_or_for_a_while_if_it_is_redelivered() {
         let runs = RunRegistry::new(KEEP);
         for place in [1, 2] {
             runs.begin(at(place), 1).await.unwrap().succeeded();
@@ -302,7 +302,7 @@ mod tests {
 
     /// In an ordered batch, the turn of a message may come long after it was redelivered, run and acknowledged.
     #[tokio::test(start_paused = true)]
-    async fn what_is_gone_is_not_run_again_for_a_batch_that_still_holds_it() {
+    async fn a_settled_message_is_not_run_again_for_a_batch_that_still_holds_it() {
         let runs = RunRegistry::new(KEEP);
         let it = || [at(7)].into_iter();
         runs.hold(it());
@@ -317,7 +317,7 @@ mod tests {
 
     /// Whatever the result of a run, nothing remains of a message that no batch holds.
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_left_of_what_nobody_holds() {
+    async fn nothing_remains_of_a_message_that_no_batch_holds() {
         for next in [AfterAck::Gone, AfterAck::Redelivered, AfterAck::RunAgain] {
             for succeeds in [true, false] {
                 for late in [true, false] {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_run_that_goes_on_is_waited_for() {
+    async fn a_run_in_progress_is_waited_for() {
         for (again, succeeds) in [(false, true), (true, true), (false, false), (true, false)] {
             let runs = RunRegistry::new(KEEP);
             let first = runs.begin(at(7), 1).await.unwrap();
@@ -360,7 +360,7 @@ mod tests {
 
     /// In an ordered batch the success of the old run must not count, but there is still one run at a time.
     #[tokio::test(start_paused = true)]
-    async fn a_run_that_goes_on_after_its_batch_is_settled_keeps_its_place_until_it_ends() {
+    async fn a_run_that_outlasts_its_batch_stays_registered_until_it_ends() {
         for succeeds in [true, false] {
             let runs = RunRegistry::new(KEEP);
             let old = runs.begin(at(7), 1).await.unwrap();
@@ -382,7 +382,7 @@ mod tests {
 
     /// For example an earlier batch whose acknowledgement was retried for long. It knows nothing of the later run.
     #[tokio::test(start_paused = true)]
-    async fn a_batch_decides_about_its_own_runs_alone() {
+    async fn a_batch_affects_only_its_own_runs() {
         for succeeds_before in [true, false] {
             let runs = RunRegistry::new(KEEP);
             let mut run = Some(runs.begin(at(7), 2).await.unwrap());
@@ -397,7 +397,7 @@ mod tests {
 
     /// The end of an old run says nothing about a later run.
     #[tokio::test(start_paused = true)]
-    async fn the_end_of_an_old_run_leaves_the_entry_of_a_new_one() {
+    async fn the_end_of_an_old_run_does_not_affect_a_new_one() {
         let runs = RunRegistry::new(KEEP);
         let old = runs.begin(at(7), 1).await.unwrap();
         runs.lock().runs.clear();
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_several_that_wait_for_a_run_that_fails_one_runs() {
+    async fn if_a_run_fails_one_of_those_that_wait_runs() {
         let runs = RunRegistry::new(KEEP);
         let first = runs.begin(at(7), 1).await.unwrap();
         let (second, third) = (runs.begin(at(7), 1), runs.begin(at(7), 1));

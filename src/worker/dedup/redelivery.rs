@@ -108,13 +108,13 @@ impl fmt::Display for Redelivery {
             Self::TimedOut => "its handler was stopped at its deadline",
             Self::Deferred => "its handler deferred it",
             Self::BehindFailure => "a message before it in its batch failed",
-            Self::HandedBack => "its batch was handed back, without a failure counted",
+            Self::HandedBack => "its batch was handed back without counting a failure",
             Self::NotStarted => "it was not started in time",
-            Self::LateAck => "the acknowledgement of its batch came too late",
-            Self::LostAck => "the answer to the acknowledgement of its batch was lost",
+            Self::LateAck => "the acknowledgement of its batch arrived too late",
+            Self::LostAck => "the reply to the acknowledgement of its batch was lost",
             Self::RejectedAck => "the acknowledgement of its batch was refused",
-            Self::LeaseLapsed => "its lease lapsed while the service could not be reached",
-            Self::Unknown => "another worker left it, one that shut down or died say, or it was left long ago",
+            Self::LeaseLapsed => "its lease expired while the service could not be reached",
+            Self::Unknown => "the previous consumer did not acknowledge it (it stopped, crashed, or its lease expired)",
         })
     }
 }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_this_worker_left_is_explained_once() {
+    async fn a_redelivery_is_explained_once() {
         let redelivery_log = redelivery_log();
         let (first, again) = (message(1, &[]), message(2, &[]));
         let identity = Identity::of(&again, None);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_says_itself_why_it_was_sent() {
+    fn a_copy_carries_the_reason_why_it_was_sent() {
         let why = |pairs: &[(&str, &str)]| redelivery_log().explain(&message(1, pairs), None);
         assert_eq!(why(&[(DEFERRED, "t")]), Some(Redelivery::Deferred));
         assert_eq!(why(&[(REASON, "timed_out"), (ORIGIN, "orders")]), Some(Redelivery::TimedOut));

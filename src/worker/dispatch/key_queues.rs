@@ -60,14 +60,14 @@ struct QueueEntry {
 
 impl KeyQueue {
     /// Turns away the messages that wait and those that arrive, until the queue is reopened.
-    fn stop(&mut self, stay: &QueueEntry) {
+    fn stop(&mut self, entry: &QueueEntry) {
         for waiting in self.waiting.drain(..) {
             // The receiver may be gone, because its batch has ended.
             let _ = waiting.send(Turn::Away);
         }
         // A message that has been reported is redelivered anyway.
-        if !stay.reported.load(Relaxed) {
-            stay.stops.store(true, Relaxed);
+        if !entry.reported.load(Relaxed) {
+            entry.stops.store(true, Relaxed);
             self.stops += 1;
         }
     }
@@ -78,20 +78,20 @@ impl KeyedQueues {
     pub(crate) fn enter(&self, key: String) -> (Ticket, StopGuard) {
         let mut queues = self.lock();
         let queue = queues.entry(key.clone()).or_default();
-        let (tell, turn) = oneshot::channel();
+        let (sender, turn) = oneshot::channel();
         if queue.stops > 0 {
             // The receiver finds this signal at once.
-            let _ = tell.send(Turn::Away);
+            let _ = sender.send(Turn::Away);
         } else if queue.busy {
-            queue.waiting.push_back(tell);
+            queue.waiting.push_back(sender);
         } else {
             queue.busy = true;
-            let _ = tell.send(Turn::Go);
+            let _ = sender.send(Turn::Go);
         }
         drop(queues);
         let (stops, reported) = (AtomicBool::new(false), AtomicBool::new(false));
-        let stay = Arc::new(QueueEntry { queues: self.clone(), key, stops, reported });
-        (Ticket { stay: stay.clone(), turn: Some(turn) }, StopGuard(stay))
+        let entry = Arc::new(QueueEntry { queues: self.clone(), key, stops, reported });
+        (Ticket { entry: entry.clone(), turn: Some(turn) }, StopGuard(entry))
     }
 
     /// Waits until no failure of the key is left to be reported. Cancel-safe.
@@ -176,7 +176,7 @@ impl Drop for StopGuard {
 /// A place in a queue.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    stay: Arc<QueueEntry>,
+    entry: Arc<QueueEntry>,
     turn: Option<oneshot::Receiver<Turn>>,
 }
 
@@ -185,11 +185,11 @@ impl Ticket {
     pub(crate) async fn turn(mut self) -> Option<KeyGuard> {
         let turn = self.turn.as_mut()?.await;
         if turn != Ok(Turn::Go) {
-            self.stay.queues.until_open(&self.stay.key).await;
+            self.entry.queues.until_open(&self.entry.key).await;
         }
         self.turn = None;
         match turn {
-            Ok(Turn::Go) => Some(KeyGuard { stay: self.stay.clone(), failed: true }),
+            Ok(Turn::Go) => Some(KeyGuard { entry: self.entry.clone(), failed: true }),
             Ok(Turn::Away) | Err(_) => None,
         }
     }
@@ -202,8 +202,8 @@ impl Drop for Ticket {
         turn.close();
         match turn.try_recv() {
             // Its turn came at this very moment.
-            Ok(Turn::Go) => self.stay.leave(true),
-            Ok(Turn::Away) | Err(_) => self.stay.stop(),
+            Ok(Turn::Go) => self.entry.leave(true),
+            Ok(Turn::Away) | Err(_) => self.entry.stop(),
         }
     }
 }
@@ -211,7 +211,7 @@ impl Drop for Ticket {
 /// The head of a queue: its message may be handled. Dropped without [`done`](Self::done), it counts as failed.
 #[derive(Debug)]
 pub(crate) struct KeyGuard {
-    stay: Arc<QueueEntry>,
+    entry: Arc<QueueEntry>,
     failed: bool,
 }
 
@@ -224,7 +224,7 @@ impl KeyGuard {
 
 impl Drop for KeyGuard {
     fn drop(&mut self) {
-        self.stay.leave(self.failed);
+        self.entry.leave(self.failed);
     }
 }
 
@@ -241,7 +241,7 @@ mod tests {
     }
 
     /// An idle queue is removed.
-    async fn goes_on(queues: &KeyedQueues) {
+    async fn continues_to_work(queues: &KeyedQueues) {
         let (place, stop_guard) = enter(queues);
         place.turn().await.unwrap().done();
         drop(stop_guard);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_runs_in_order_and_others_beside_it() {
+    async fn a_key_runs_in_order_and_other_keys_concurrently() {
         let queues = KeyedQueues::default();
         let ((first, _one), (second, _two)) = (enter(&queues), enter(&queues));
         let (other, _three) = queues.enter("b".into());
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_turns_away_those_behind_it_until_it_is_reported() {
+    async fn a_failure_turns_away_the_messages_after_it_until_it_is_reported() {
         let queues = KeyedQueues::default();
         let ((first, one), (second, two)) = (enter(&queues), enter(&queues));
         drop(first.turn().await.unwrap());
@@ -276,11 +276,11 @@ mod tests {
         assert!(second.await.is_none(), "it waited behind the failure");
         assert!(third.await.is_none(), "it came before the failure was reported");
         drop(three);
-        goes_on(&queues).await;
+        continues_to_work(&queues).await;
     }
 
     #[tokio::test]
-    async fn one_that_gives_up_waiting_is_not_overtaken() {
+    async fn a_message_that_gives_up_waiting_is_not_overtaken() {
         let queues = KeyedQueues::default();
         let ((first, one), (second, two), (third, three)) = (enter(&queues), enter(&queues), enter(&queues));
         let head = first.turn().await.unwrap();
@@ -291,12 +291,12 @@ mod tests {
         drop(two);
         assert!(third.await.is_none(), "the second comes again before the third");
         drop((one, three));
-        goes_on(&queues).await;
+        continues_to_work(&queues).await;
     }
 
     /// A run that continued after a failure, or that did not stop; its batch was reported long ago.
     #[tokio::test]
-    async fn a_failure_after_its_report_turns_away_those_that_wait_and_nobody_later() {
+    async fn a_failure_after_its_report_turns_away_only_messages_that_wait() {
         let queues = KeyedQueues::default();
         let ((first, one), (second, two)) = (enter(&queues), enter(&queues));
         let head = first.turn().await.unwrap();
@@ -304,6 +304,6 @@ mod tests {
         drop(head);
         assert!(second.turn().await.is_none(), "it came behind the failure");
         drop(two);
-        goes_on(&queues).await;
+        continues_to_work(&queues).await;
     }
 }

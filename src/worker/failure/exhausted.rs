@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_copy_is_known_by_its_content_where_there_is_no_place() {
+    async fn a_copy_without_a_place_is_known_by_its_content() {
         let exhausted_messages = ExhaustedMessages::new();
         let report = FailureReport { error: "no".to_owned(), ..FailureReport::default() };
         exhausted_messages.record(&message("10:00", "first"), &report);

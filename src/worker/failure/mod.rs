@@ -141,7 +141,7 @@ impl FailurePolicy {
         match sent {
             Ok(()) => Verdict::Done.into(),
             Err(error) => {
-                tracing::warn!(worker = self.worker, %error, "the copy of a failed message could not be sent: it will be redelivered");
+                tracing::warn!(worker = self.worker, %error, "the copy of a failed message could not be sent, so the message is redelivered");
                 // If a copy is refused, for example because it is too large, it will be refused again.
                 failing(hopeless || !error.is_retryable())
             }
@@ -287,7 +287,7 @@ fn error_text(outcome: &HandlerOutcome<'_>) -> String {
     match outcome {
         HandlerOutcome::Failed(error) => HandlerError::to_string(error),
         HandlerOutcome::Panicked(message) => format!("panicked: {message}"),
-        HandlerOutcome::TimedOut => "the handler ran into its deadline".to_owned(),
+        HandlerOutcome::TimedOut => "the handler was stopped at its deadline".to_owned(),
         HandlerOutcome::Done | HandlerOutcome::Interrupted => outcome.name().to_owned(),
     }
 }

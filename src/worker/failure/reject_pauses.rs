@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_minute_has_one_warning() {
+    async fn one_warning_is_due_a_minute() {
         let reject_pauses = RejectPauses::new();
         assert_eq!([(); 3].map(|()| reject_pauses.due_warning()), [Some(1), None, None]);
         tokio::time::advance(WARNING_INTERVAL).await;

@@ -82,7 +82,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(5);
 
     #[test]
-    fn full_answers_open_up_and_an_empty_one_closes() {
+    fn full_replies_add_polls_and_an_empty_one_removes_them() {
         let mut concurrency = PollConcurrency::new(6);
         let widths: Vec<_> = (0..4)
             .map(|_| {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn prompt_short_answers_open_up_slowly() {
+    fn prompt_short_replies_add_polls_slowly() {
         let mut concurrency = PollConcurrency::new(8);
         concurrency.answered(4, 10, Duration::from_millis(2));
         assert_eq!(concurrency.polls(), 2);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ceiling_is_at_least_one() {
+    fn the_maximum_is_at_least_one() {
         let mut concurrency = PollConcurrency::new(0);
         concurrency.answered(1, 1, Duration::ZERO);
         assert_eq!(concurrency.polls(), 1);

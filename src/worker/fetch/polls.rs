@@ -72,8 +72,8 @@ impl InFlightPolls {
             for ids in ids.chunks(MAX_ENDED_POLLS) {
                 match timeout(END_POLLS_TIMEOUT, source.end_polls(ids)).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "polls could not be ended: it is tried again"),
-                    Err(_) => tracing::debug!("polls were not ended in time: it is tried again"),
+                    Ok(Err(error)) => tracing::debug!(%error, "polls could not be ended; retrying"),
+                    Err(_) => tracing::debug!("polls were not ended in time; retrying"),
                 }
             }
             if timeout(pause, self.until_in(which)).await.is_ok() {

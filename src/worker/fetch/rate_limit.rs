@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_given_back_can_be_taken_again() {
+    async fn returned_tokens_can_be_taken_again() {
         let limit = TokenBucket::new(Some(Rate::try_new(5, Duration::from_secs(1)).unwrap()));
         let tokens = limit.take(5).await;
         assert_eq!(tokens.count, 5);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rate_that_is_switched_on_gives_no_burst_for_polls_that_were_out() {
+    async fn a_new_rate_gives_no_burst_for_polls_in_flight() {
         let second = Duration::from_secs(1);
         let limit = TokenBucket::new(None);
         let mut out = Vec::new();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slower_rate_takes_nothing_back_that_a_faster_one_gave() {
+    async fn tokens_of_a_faster_rate_do_not_go_back_to_a_slower_one() {
         let second = Duration::from_secs(1);
         let limit = TokenBucket::new(Some(Rate::try_new(1000, second).unwrap()));
         let tokens = limit.take(1000).await;
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_is_woken_by_a_rate_that_is_raised_or_removed_and_by_places_given_back() {
+    async fn waiting_tasks_are_woken_by_a_higher_rate_by_no_rate_and_by_returned_tokens() {
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
         let slow = Rate::try_new(1, hour).unwrap();
         for (what, after) in [("raised", second / 10), ("removed", Duration::ZERO), ("given back", Duration::ZERO)] {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rate_that_is_set_again_unchanged_takes_nothing_away() {
+    async fn setting_the_same_rate_again_changes_nothing() {
         let rate = Rate::try_new(5, Duration::from_secs(1)).unwrap();
         let limit = TokenBucket::new(Some(rate));
         limit.set(Some(rate));

@@ -370,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_are_counted_in_an_attribute_that_strangers_may_have_spoilt() {
+    fn an_attempt_count_that_is_not_a_number_is_ignored() {
         let attributes = |value: Value| Attributes::from_iter([(ATTEMPTS, value)]);
         assert_eq!(failed_attempts(&Attributes::new()), 0);
         assert_eq!(failed_attempts(&attributes(Value::from(2))), 2);

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_handler_said_survives_the_boxes_of_other_layers() {
+    fn a_handler_error_survives_being_boxed_by_layers() {
         let boxed: Box<dyn StdError + Send + Sync> = HandlerError::reject("no such account").into();
         assert_eq!(boxed.to_string(), "no such account");
         assert_eq!(HandlerError::from_boxed(boxed).kind(), FailureKind::Reject);

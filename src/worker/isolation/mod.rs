@@ -48,7 +48,7 @@ pub(crate) struct Paths {
     /// The queue is a FIFO queue.
     pub(crate) fifo: bool,
     /// Messages are ordered by key.
-    pub(crate) lanes: bool,
+    pub(crate) keys: bool,
 }
 
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ impl Isolation {
             if state.failing > 0 {
                 return None;
             }
-            let width = if want > 1 || self.paths.lanes { Width::Batch } else { Width::Single };
+            let width = if want > 1 || self.paths.keys { Width::Batch } else { Width::Single };
             state.batch_polls += usize::from(width == Width::Batch);
             Some(IsolationPermit { isolation: self, width, want })
         })
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failing_acknowledgement_waits_for_the_wide_polls() {
+    async fn a_failing_acknowledgement_waits_for_the_batch_polls() {
         let isolation = Isolation::default();
         let batch_polls = isolation.admit(10).await;
         let close = isolation.close();
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_messages_come_one_at_a_time_and_then_batches_again() {
+    async fn failed_messages_are_fetched_one_at_a_time_and_then_batches_again() {
         let isolation = Isolation::default();
         drop(isolation.close().await);
         suspect(&isolation, 2);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_poll_goes_out_wide_while_a_failing_acknowledgement_is_under_way() {
+    async fn no_batch_poll_is_sent_during_a_failing_acknowledgement() {
         let isolation = Isolation::default();
         let closed = isolation.close().await;
         let admit = isolation.admit(10);
@@ -293,7 +293,7 @@ mod tests {
     /// Whether its reply is lost, its lease expired or its transport panicked, the messages may be redelivered
     /// together.
     #[tokio::test(start_paused = true)]
-    async fn suspects_stay_suspects_however_their_acknowledgement_ends_and_a_refusal_clears_them() {
+    async fn messages_stay_quarantined_however_their_acknowledgement_ends_unless_it_is_refused() {
         let lease = Duration::from_secs(30);
         for refused in [false, true] {
             let isolation = Isolation::default();
@@ -317,8 +317,8 @@ mod tests {
 
     /// A single message may be turned away behind a failure of its key, and count as failed.
     #[tokio::test(start_paused = true)]
-    async fn where_there_are_lanes_every_poll_is_waited_for() {
-        let isolation = Isolation::new(Paths { alone: true, lanes: true, ..Paths::default() });
+    async fn with_ordering_by_key_every_poll_is_waited_for() {
+        let isolation = Isolation::new(Paths { alone: true, keys: true, ..Paths::default() });
         let single = isolation.admit(1).await;
         let close = isolation.close();
         tokio::pin!(close);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn suspects_that_somebody_else_has_are_waited_for() {
+    async fn quarantined_messages_that_another_replica_holds_are_waited_for() {
         let isolation = Isolation::default();
         drop(isolation.close().await);
         suspect(&isolation, 5);

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_that_another_replica_has_stay_suspects() {
+    async fn messages_that_another_replica_holds_stay_quarantined() {
         let (mut suspects, now) = three(false);
         suspects.fetched(&traces(&[(4, 2)]), now);
         suspects.fetched(&[], now);
@@ -187,14 +187,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn they_are_not_waited_for_longer_than_anybody_can_have_them() {
+    async fn the_quarantine_ends_when_no_replica_can_hold_its_messages() {
         let (mut suspects, now) = three(false);
         suspects.fetched(&[], now + MINUTE);
         assert!(suspects.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fifo_queue_shows_that_they_are_past() {
+    async fn a_later_message_of_a_fifo_queue_ends_the_quarantine() {
         let (mut suspects, now) = three(true);
         suspects.fetched(&[], now + MINUTE * 9);
         suspects.fetched(&traces(&[(5, 2)]), now);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_neighbours_are_spared_any_messages_will_do() {
+    async fn if_neighbours_are_spared_any_messages_end_the_quarantine() {
         let (mut suspects, now) = three(false);
         suspects.fetched(&traces(&[(5, 1)]), now);
         suspects.fetched(&traces(&[(8, 1)]), now);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_places_as_many_come_as_failed() {
+    async fn without_places_the_number_of_messages_ends_the_quarantine() {
         let now = Instant::now();
         let unknown = MessageTrace { sequence: None, attempt: None };
         for fifo in [false, true] {
@@ -230,7 +230,7 @@ mod tests {
     /// Messages that were settled elsewhere with none after them, or that have other places after a restore. No message
     /// ever shows that they were settled.
     #[tokio::test(start_paused = true)]
-    async fn suspects_of_a_fifo_queue_are_not_waited_for_for_ever() {
+    async fn messages_of_a_fifo_queue_do_not_stay_quarantined_forever() {
         let (mut suspects, now) = three(true);
         suspects.fetched(&traces(&[(1, 1)]), now + MINUTE + FIFO_PATIENCE - Duration::from_millis(1));
         assert!(!suspects.is_empty());
@@ -240,7 +240,7 @@ mod tests {
 
     /// A series of failures does not keep messages in quarantine that were settled elsewhere.
     #[tokio::test(start_paused = true)]
-    async fn each_suspect_has_a_time_of_its_own() {
+    async fn each_quarantined_message_has_its_own_time() {
         let (mut suspects, now) = three(false);
         suspects.add(&traces(&[(9, 1)]), free(now + MINUTE));
         suspects.fetched(&traces(&[(9, 2)]), now + MINUTE);
@@ -249,7 +249,7 @@ mod tests {
 
     /// It is unknown whether the acknowledgement counted, so the messages may still be leased to this worker.
     #[tokio::test(start_paused = true)]
-    async fn what_may_be_leased_still_is_not_past_before_the_lease_is() {
+    async fn messages_that_may_still_be_leased_stay_quarantined_until_the_lease_ends() {
         let unknown = MessageTrace { sequence: None, attempt: None };
         for failed in [traces(&[(4, 1), (5, 1)]), vec![unknown; 2]] {
             let now = Instant::now();

@@ -364,7 +364,7 @@ mod tests {
     const ROOM: usize = 64 * MAX_BYTES;
 
     #[tokio::test(start_paused = true)]
-    async fn what_did_not_come_goes_back() {
+    async fn capacity_for_messages_that_did_not_arrive_is_released() {
         let limiter = InflightLimiter::new(32, ROOM);
         let permits = limiter.reserve(10).await.into_permits([5, 6, 7].into_iter());
         assert_eq!(limiter.in_flight(), 3);
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_house_lets_nobody_out() {
+    async fn a_full_limiter_holds_polls_back() {
         let limiter = InflightLimiter::new(10, ROOM);
         let mut permits = limiter.reserve(10).await.into_permits([1; 10].into_iter());
         let waiting = limiter.reserve(10);
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn places_that_come_free_wake_one_poll_and_only_when_it_can_go_out() {
+    async fn freed_capacity_wakes_one_poll_and_only_when_it_can_be_sent() {
         let limiter = InflightLimiter::new(20, ROOM);
         let mut permits = [limiter.reserve(10).await, limiter.reserve(10).await]
             .into_iter()
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_single_free_place_is_used_after_a_moment() {
+    async fn capacity_for_a_single_message_is_used_after_a_moment() {
         let limiter = InflightLimiter::new(10, ROOM);
         let _nine = limiter.reserve(9).await;
         let started = Instant::now();
@@ -447,7 +447,7 @@ mod tests {
 
     /// At the limit polls stop, and continue when a fifth is free.
     #[tokio::test(start_paused = true)]
-    async fn bytes_have_to_fall_below_their_limit_before_polls_go_on() {
+    async fn bytes_have_to_fall_below_their_limit_before_polls_continue() {
         let limiter = InflightLimiter::new(100, 10 * MAX_BYTES);
         let mut permits = limiter.reserve(10).await.into_permits([MAX_BYTES; 10].into_iter());
         let waiting = limiter.reserve(10);
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn brakes_hold_below_the_limit_until_the_last_is_off() {
+    async fn concurrency_caps_hold_until_the_last_is_dropped() {
         let limiter = InflightLimiter::new(10, ROOM);
         let (one, none) = (limiter.cap_concurrency(1), limiter.cap_concurrency(0));
         let waiting = limiter.reserve(10);

@@ -36,7 +36,7 @@ struct SharedState {
     wakers: Vec<Arc<Notify>>,
     /// How often a poll has looked for capacity.
     #[cfg(test)]
-    looks: usize,
+    attempts: usize,
 }
 
 impl SharedState {
@@ -62,7 +62,7 @@ impl SharedLimit {
             fair_share: FairShare::new(max_messages, max_bytes, sharing),
             wakers: Vec::new(),
             #[cfg(test)]
-            looks: 0,
+            attempts: 0,
         })))
     }
 
@@ -114,7 +114,7 @@ impl Membership {
     /// Dropped before it is done, it has taken nothing and wants nothing.
     pub(crate) async fn take(self: &Arc<Self>, want: usize) -> Claim {
         // Registered before its turn, because a worker's share depends on what all its polls want.
-        let _wanting = self.want(want);
+        let _demand = self.want(want);
         let _turn = self.turn.lock().await;
         acquire_up_to(&self.waker, |any| self.try_take(want, any)).await
     }
@@ -124,7 +124,7 @@ impl Membership {
         let mut state = self.limit.lock();
         #[cfg(test)]
         {
-            state.looks += 1;
+            state.attempts += 1;
         }
         let granted = state.fair_share.grant(self.member, want);
         let enough = state.fair_share.enough(self.member).min(want);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_scarce_ceiling_is_shared_by_weight() {
+    async fn a_scarce_limit_is_shared_by_weight() {
         let (limit, shares) = limit(70, &[4, 2, 1], Sharing::Weighted);
         let held = crowd(&limit, &shares).await;
         for (held, fair) in held.iter().zip([40.0, 20.0, 10.0]) {
@@ -272,14 +272,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_alone_has_all_but_what_the_others_are_sure_of() {
+    async fn a_worker_alone_gets_all_but_the_guaranteed_messages_of_others() {
         let (limit, shares) = limit(30, &[1, 5, 5], Sharing::Weighted);
         let held = crowd(&limit, &shares[..1]).await;
         assert!(held[0] > 26.0 && held[0] < 28.01, "{held:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_starves_behind_a_strict_order() {
+    async fn no_worker_starves_with_strict_sharing() {
         let (limit, shares) = limit(20, &[9, 1, 1], Sharing::Strict);
         let held = crowd(&limit, &shares).await;
         assert!(held[0] > 15.0, "the first takes what it wants: {held:?}");
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_long_poll_holds_nobody_else() {
+    async fn an_idle_long_poll_holds_no_other_worker_back() {
         let (_ceiling, shares) = limit(4, &[1, 1, 1, 1], Sharing::Weighted);
         let _idle: Vec<Claim> = futures_util::future::join_all(shares.iter().take(3).map(|share| share.take(1))).await;
         let last = shares[3].take(10).await;
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_poll_that_stops_waiting_leaves_its_turn_to_others() {
+    async fn a_poll_that_stops_waiting_passes_its_turn_on() {
         let (limit, shares) = limit(12, &[1, 9], Sharing::Weighted);
         let all = shares[0].take(11).await;
         let mut waiting = Box::pin(shares[1].take(10));
@@ -336,7 +336,7 @@ mod tests {
     /// A thousand workers wait for capacity. Released capacity wakes only the workers concerned, so the work of a
     /// change does not grow with their number, and each worker gets its turn.
     #[tokio::test(start_paused = true)]
-    async fn a_change_wakes_few_of_a_thousand_and_nobody_is_forgotten() {
+    async fn a_change_wakes_few_of_a_thousand_workers_and_each_gets_its_turn() {
         const MEMBERS: usize = 1_000;
         let (limit, shares) = limit(MEMBERS + 100, &[1; MEMBERS], Sharing::Weighted);
         let served = Arc::new(Mutex::new(vec![0_usize; MEMBERS]));
@@ -355,9 +355,9 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(300)).await;
         tasks.shutdown().await;
         let served = served.lock().unwrap().clone();
-        let (changes, looks) = (served.iter().sum::<usize>(), limit.lock().looks);
+        let (changes, attempts) = (served.iter().sum::<usize>(), limit.lock().attempts);
         assert!(changes > 25_000, "the places are used: {changes}");
-        assert!(looks < 4 * changes, "{looks} looks for {changes} places given back");
+        assert!(attempts < 4 * changes, "{attempts} attempts for {changes} changes");
         let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
         assert!(*most <= *least + 8, "each got about as much: {least} to {most}");
         assert_eq!((limit.messages(), limit.lock().fair_share.is_wanted()), (0, false));

@@ -176,15 +176,15 @@ impl MessageAck {
         }
     }
 
-    /// The result for the message at a position with this verdict, of an acknowledgement that reported `told`.
-    pub(crate) fn of(result: &AckResult<'_>, position: usize, verdict: Option<Verdict>, told: Settlement) -> Self {
+    /// The result for the message at a position with this verdict, of an acknowledgement that reported `reported`.
+    pub(crate) fn of(result: &AckResult<'_>, position: usize, verdict: Option<Verdict>, reported: Settlement) -> Self {
         match *result {
-            AckResult::Answered { success, .. } if position < success.min(told.done) => match verdict {
+            AckResult::Answered { success, .. } if position < success.min(reported.done) => match verdict {
                 Some(Verdict::Rejected) => Self::DeadLettered,
                 _ => Self::Acked,
             },
-            AckResult::Answered { .. } if position >= told.done && told.released() > 0 => Self::Released,
-            AckResult::Answered { .. } if position >= told.done => Self::Returned,
+            AckResult::Answered { .. } if position >= reported.done && reported.released() > 0 => Self::Released,
+            AckResult::Answered { .. } if position >= reported.done => Self::Returned,
             AckResult::Late => Self::Late,
             AckResult::Unknown => Self::Unknown,
             AckResult::Refused(error) if error.is_connect() || error.is_timeout() => Self::Late,
@@ -234,13 +234,14 @@ mod tests {
     #[test]
     fn each_message_of_an_acknowledgement_has_its_result() {
         use MessageAck::{Acked, DeadLettered, Late, Rejected, Released, Returned, Unknown};
-        let told = |stop| Settlement { done: 2, rest: 1, stop };
+        let reported = |stop| Settlement { done: 2, rest: 1, stop };
         let done = Some(Verdict::Done);
-        let of =
-            |result: AckResult<'_>| [0, 1, 2].map(|position| MessageAck::of(&result, position, done, told(Stop::Fail)));
+        let of = |result: AckResult<'_>| {
+            [0, 1, 2].map(|position| MessageAck::of(&result, position, done, reported(Stop::Fail)))
+        };
         let all = AckResult::Answered { success: 2, fail: 1 };
-        assert_eq!(MessageAck::of(&all, 1, Some(Verdict::Rejected), told(Stop::Fail)), DeadLettered);
-        assert_eq!(MessageAck::of(&all, 2, Some(Verdict::NotStarted), told(Stop::Release)), Released);
+        assert_eq!(MessageAck::of(&all, 1, Some(Verdict::Rejected), reported(Stop::Fail)), DeadLettered);
+        assert_eq!(MessageAck::of(&all, 2, Some(Verdict::NotStarted), reported(Stop::Release)), Released);
         assert_eq!(of(AckResult::Answered { success: 2, fail: 1 }), [Acked, Acked, Returned]);
         assert_eq!(of(AckResult::Answered { success: 1, fail: 2 }), [Acked, Rejected, Returned]);
         assert_eq!(of(AckResult::Answered { success: 3, fail: 0 }), [Acked, Acked, Returned], "not what was asked");

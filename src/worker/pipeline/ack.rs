@@ -55,25 +55,25 @@ pub(crate) async fn settle(
     settlement: Settlement,
     lease: Lease,
 ) -> usize {
-    let mut told = ledger.told(settlement, context.source.extensions());
-    if let Some(Failure { pause: Some(pause), .. }) = told.fails().then(|| batch.failure(told.done)).flatten() {
+    let mut reported = ledger.to_report(settlement, context.source.extensions());
+    if let Some(Failure { pause: Some(pause), .. }) = reported.fails().then(|| batch.failure(reported.done)).flatten() {
         wait_before_reporting(context, pause, lease).await;
     }
     let _pending = context.acks.begin();
-    let mut answer = send(context, batch, ledger, told, lease).await;
+    let mut answer = send(context, batch, ledger, reported, lease).await;
     // A refusal has changed nothing. For example, the queue has lost its dead letters, or another replica of the
     // service supports no extensions.
-    let plain = ledger.told(told, Extensions::NONE);
-    if plain != told && answer.as_ref().is_err_and(is_refused) {
-        if plain.done < told.done {
+    let plain = ledger.to_report(reported, Extensions::NONE);
+    if plain != reported && answer.as_ref().is_err_and(is_refused) {
+        if plain.done < reported.done {
             // Nothing takes the rejected message out of the queue any more.
             let pause = context.rejected_again(&batch.at(plain.done));
             wait_before_reporting(context, pause, lease).await;
         }
-        told = plain;
-        answer = send(context, batch, ledger, told, lease).await;
+        reported = plain;
+        answer = send(context, batch, ledger, reported, lease).await;
     }
-    conclude(context, batch, ledger, told, &answer)
+    conclude(context, batch, ledger, reported, &answer)
 }
 
 /// Delays the redelivery of a message that would be redelivered endlessly, at most for as long as its lease lasts.
@@ -87,12 +87,12 @@ async fn wait_before_reporting(context: &Context, pause: Duration, lease: Lease)
 
 /// Makes sure that no poll receives the messages of a failing acknowledgement together with others, from before it is
 /// sent and even if its reply is lost.
-async fn isolated<'a>(context: &'a Context, batch: &Deliveries, told: Settlement, lease: Lease) -> ClosedPolls<'a> {
+async fn isolated<'a>(context: &'a Context, batch: &Deliveries, reported: Settlement, lease: Lease) -> ClosedPolls<'a> {
     // When time runs out, acknowledging the finished prefix matters more than waiting for polls in flight.
     let closed = timeout_at(lease.ends_at() - SEND_TIME, close(context)).await;
     let mut closed = closed.unwrap_or_else(|_| context.isolation.close_at_once());
     let held_until = lease.ends_at();
-    let failed = batch.messages().iter().skip(told.done).map(MessageTrace::of).collect();
+    let failed = batch.messages().iter().skip(reported.done).map(MessageTrace::of).collect();
     closed.quarantine(failed, Absence { held_until, until: held_until + others_leases(context) });
     closed
 }
@@ -129,19 +129,19 @@ async fn send(
     context: &Context,
     batch: &Arc<Deliveries>,
     ledger: &Ledger,
-    told: Settlement,
+    reported: Settlement,
     lease: Lease,
 ) -> Result<Acked, Error> {
-    let mut closed = match told.fails() {
+    let mut closed = match reported.fails() {
         false => None,
-        true => Some(isolated(context, batch, told, lease).await),
+        true => Some(isolated(context, batch, reported, lease).await),
     };
-    let failures = failures(context, batch, ledger, told);
+    let failures = failures(context, batch, ledger, reported);
     let failure = |position| failures.iter().find(|(of, _)| *of == position).map(|(_, failure)| &failure.report);
-    let named = batch.messages().iter().take(told.done + 1).enumerate();
+    let named = batch.messages().iter().take(reported.done + 1).enumerate();
     let acks: Vec<AckLine<'_>> = named
         .map(|(position, message)| {
-            let line = AckLine::new(&message.handle, status(ledger, told, position));
+            let line = AckLine::new(&message.handle, status(ledger, reported, position));
             AckLine { failure: failure(position), ..line }
         })
         .collect();
@@ -157,7 +157,7 @@ async fn send(
         (Some(_), Err(_)) => {}
         (None, _) => {
             // No failure was reported, so only the failed messages are suspect, and their neighbours are not.
-            let behind = batch.messages().iter().enumerate().skip(told.done);
+            let behind = batch.messages().iter().enumerate().skip(reported.done);
             let failed = behind.filter(|(position, _)| ledger.verdict(*position) == Some(Verdict::Failed));
             let failed: Vec<MessageTrace> = failed.map(|(_, message)| MessageTrace::of(message)).collect();
             context.isolation.suspect(&failed, Instant::now() + others_leases(context));
@@ -170,23 +170,23 @@ async fn send(
 
 /// Why messages of the batch failed or were rejected. For a message that was still running at the deadline, or whose
 /// run panicked, no reason has been recorded yet.
-fn failures(context: &Context, batch: &Deliveries, ledger: &Ledger, told: Settlement) -> Vec<(usize, Failure)> {
+fn failures(context: &Context, batch: &Deliveries, ledger: &Ledger, reported: Settlement) -> Vec<(usize, Failure)> {
     let mut failures = batch.failures();
-    if let Some(message) = batch.messages().get(told.done).filter(|_| told.fails())
-        && !failures.iter().any(|(position, _)| *position == told.done)
+    if let Some(message) = batch.messages().get(reported.done).filter(|_| reported.fails())
+        && !failures.iter().any(|(position, _)| *position == reported.done)
     {
-        let outcome = match ledger.verdict(told.done) {
+        let outcome = match ledger.verdict(reported.done) {
             None => HandlerOutcome::TimedOut,
             Some(_) => HandlerOutcome::Panicked("outside of the handler"),
         };
         let report = context.failure.report(message, &outcome, false);
-        failures.push((told.done, Failure { report, pause: None }));
+        failures.push((reported.done, Failure { report, pause: None }));
     }
     failures
 }
 
-fn status(ledger: &Ledger, told: Settlement, position: usize) -> AckStatus {
-    match (position < told.done, ledger.verdict(position), told.stop) {
+fn status(ledger: &Ledger, reported: Settlement, position: usize) -> AckStatus {
+    match (position < reported.done, ledger.verdict(position), reported.stop) {
         (true, Some(Verdict::Rejected), _) => AckStatus::Reject,
         (true, ..) => AckStatus::Success,
         (false, _, Stop::Release) => AckStatus::Release,
@@ -199,27 +199,27 @@ fn conclude(
     context: &Context,
     batch: &Arc<Deliveries>,
     ledger: &Ledger,
-    told: Settlement,
+    reported: Settlement,
     answer: &Result<Acked, Error>,
 ) -> usize {
     let result = classify(answer);
-    log(context, result, told);
+    log(context, result, reported);
     let mut gone = 0;
     batch.each_from(0, |position, delivery| {
-        let ack = MessageAck::of(&result, position, ledger.verdict(position), told);
-        if let Some(reason) = comes_again(&result, ack) {
+        let ack = MessageAck::of(&result, position, ledger.verdict(position), reported);
+        if let Some(reason) = redelivery_reason(&result, ack) {
             context.remember_reason(delivery, reason);
         }
         gone += usize::from(matches!(ack, MessageAck::Acked | MessageAck::DeadLettered));
         context.emit(&Event::Acknowledged { delivery, result: ack });
     });
-    context.emit(&Event::Settled { result, done: told.done, rest: told.rest, released: told.released() });
+    context.emit(&Event::Settled { result, done: reported.done, rest: reported.rest, released: reported.released() });
     gone
 }
 
 /// Why a message will be redelivered after this result. The reason of [returned](MessageAck::Returned) messages is
 /// recorded elsewhere.
-fn comes_again(result: &AckResult<'_>, ack: MessageAck) -> Option<Redelivery> {
+fn redelivery_reason(result: &AckResult<'_>, ack: MessageAck) -> Option<Redelivery> {
     match (ack, result) {
         (MessageAck::Acked | MessageAck::Returned | MessageAck::DeadLettered | MessageAck::Released, _) => None,
         (MessageAck::Late, AckResult::Refused(_)) => Some(Redelivery::LeaseLapsed),
@@ -240,32 +240,32 @@ fn classify(answer: &Result<Acked, Error>) -> AckResult<'_> {
     }
 }
 
-fn log(context: &Context, result: AckResult<'_>, told: Settlement) {
-    let (worker, Settlement { done, rest, .. }) = (context.settings.name.as_str(), told);
+fn log(context: &Context, result: AckResult<'_>, reported: Settlement) {
+    let (worker, Settlement { done, rest, .. }) = (context.settings.name.as_str(), reported);
     if rest > 0 && context.control.interrupt.is_cancelled() {
-        tracing::info!(worker, rest, "the grace period is over: these messages are redelivered, to another worker");
+        tracing::info!(worker, rest, "the grace period is over, so these messages are redelivered to another worker");
     }
     match result {
         AckResult::Answered { success, .. } if success < done => tracing::warn!(
             worker,
             done,
             success,
-            "the service settled fewer messages than were done: the others will be redelivered"
+            "the service settled fewer messages than were done; the others are redelivered"
         ),
         AckResult::Answered { success, fail } => {
-            tracing::debug!(worker, success, fail, released = told.released(), "acknowledged");
+            tracing::debug!(worker, success, fail, released = reported.released(), "acknowledged");
         }
         AckResult::Late => {
-            tracing::warn!(worker, done, rest, "the acknowledgement came too late: the batch will be redelivered");
+            tracing::warn!(worker, done, rest, "the acknowledgement arrived too late, so the batch is redelivered");
         }
         AckResult::Unknown => tracing::warn!(
             worker,
             done,
             rest,
-            "the answer to the acknowledgement was lost: the batch may be redelivered"
+            "the reply to the acknowledgement was lost, so the batch may be redelivered"
         ),
         AckResult::Refused(error) => {
-            tracing::warn!(worker, done, rest, %error, "the acknowledgement was refused: the batch will be redelivered");
+            tracing::warn!(worker, done, rest, %error, "the acknowledgement was refused, so the batch is redelivered");
         }
     }
 }

@@ -60,14 +60,14 @@ pub(crate) async fn run(context: Arc<Context>, batch: ConsumedBatch) {
     let settled = work.watched(AssertUnwindSafe(settling).catch_unwind(), lease).await;
     let gone = settled.unwrap_or_else(|panic| unsettled(&context, panic));
     work.settled(gone, settlement);
-    work.reopen_lanes();
+    work.reopen_key_queues();
     work.until_ended(lease).await;
 }
 
 /// The transport, which may be the user's, has panicked, so the result of the acknowledgement is not known.
 fn unsettled(context: &Context, panic: Box<dyn Any + Send>) -> usize {
     let (worker, panic) = (context.settings.name.as_str(), panic_text(panic));
-    tracing::error!(worker, panic, "the acknowledgement of a batch panicked: it may be redelivered");
+    tracing::error!(worker, panic, "the acknowledgement of a batch panicked, so the batch may be redelivered");
     0
 }
 
@@ -224,7 +224,12 @@ impl BatchRun {
                 continue;
             }
             let (age, policy) = (started.elapsed(), self.context.settings.on_stuck);
-            tracing::error!(worker, ?age, ?policy, "a handler goes on although it was stopped: it blocks its thread");
+            tracing::error!(
+                worker,
+                ?age,
+                ?policy,
+                "a handler continues after it was stopped, because it blocks its thread"
+            );
             self.context.control.stuck.fetch_add(1, Relaxed);
             self.context.emit(&Event::Stuck { delivery: &self.deliveries.at(position), age });
             if let Some(places) = &self.places {
@@ -294,7 +299,7 @@ impl BatchRun {
     }
 
     /// Reopens the key queues that failures have stopped, because these failures are reported now.
-    fn reopen_lanes(&mut self) {
+    fn reopen_key_queues(&mut self) {
         for (position, stop_guard) in self.stop_guards.iter_mut().enumerate() {
             if self.ledger.verdict(position).is_some() {
                 *stop_guard = None;
@@ -330,7 +335,7 @@ impl BatchRun {
         self.ledger.record(position, ended.verdict);
         if self.stuck.remove(&position) {
             self.context.control.stuck.fetch_sub(1, Relaxed);
-            tracing::warn!(worker = self.context.settings.name, "a handler that was stuck has ended");
+            tracing::warn!(worker = self.context.settings.name, "a stuck handler has ended");
         }
         if let Some(stop_guard) = self.stop_guards.get_mut(position) {
             *stop_guard = None;

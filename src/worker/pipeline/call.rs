@@ -27,7 +27,7 @@ use crate::{
 /// The number of results of a batch handler is not the number of its messages.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the batch handler answered {verdicts} verdicts for {messages} messages: it has to give one for each, in their order, \
+    "the batch handler returned {verdicts} results for {messages} messages: it has to return one for each, in their order, \
      so none of them counts as done"
 )]
 struct WrongVerdicts {

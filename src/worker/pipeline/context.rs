@@ -60,7 +60,7 @@ impl Context {
         let alone = polling.max(settings.concurrency) == 1;
         Self {
             dispatch: Dispatch::new(handler, &settings),
-            isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, lanes: has_keys }),
+            isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, keys: has_keys }),
             records: MessageRecords::new(failure.queue.clone(), &settings),
             polling,
             settings,
@@ -88,7 +88,7 @@ impl Context {
             message = delivery.sequence(),
             attempt = delivery.attempt(),
             reason = reason.name(),
-            "a message came again: {reason}"
+            "a message was redelivered: {reason}"
         );
         self.emit(&Event::Redelivered { delivery, reason });
     }

@@ -33,7 +33,7 @@ pub(crate) async fn drain(context: &Context, pollers: JoinSet<Result<(), Error>>
         () = all.as_mut() => true,
         () = context.control.interrupt.cancelled() => false,
         () = sleep(context.settings.grace) => {
-            tracing::warn!(worker = context.settings.name, grace = ?context.settings.grace, "the grace period is over: running handlers are stopped");
+            tracing::warn!(worker = context.settings.name, grace = ?context.settings.grace, "the grace period is over, so running handlers are stopped");
             false
         }
     };
@@ -45,7 +45,7 @@ pub(crate) async fn drain(context: &Context, pollers: JoinSet<Result<(), Error>>
         tracing::error!(
             worker = context.settings.name,
             in_flight = context.control.inflight.in_flight(),
-            "gave up waiting for the last handlers and acknowledgements: what they hold comes again"
+            "gave up waiting for the last handlers and acknowledgements; their messages are redelivered when their leases expire"
         );
     }
     false
@@ -79,7 +79,7 @@ async fn wind_down(context: &Context, mut pollers: JoinSet<Result<(), Error>>) {
     tracing::warn!(
         worker = context.settings.name,
         polls,
-        "polls were not answered within the grace period and are given up: messages that the service leased to them are redelivered \
+        "polls were not answered within the grace period and are given up; messages that the service leased to them are redelivered \
          after their ack_wait, and count as failed"
     );
     // Awaited, because the pollers hold capacity until they have ended.

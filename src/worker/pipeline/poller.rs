@@ -85,7 +85,7 @@ async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), E
                     context.polling.pollers.set(pollers.len());
                     let _trying = context.control.health.trying();
                     let pause = deaths.pause(Instant::now());
-                    tracing::error!(worker = context.settings.name, %panic, ?pause, "a poller died: it is started again");
+                    tracing::error!(worker = context.settings.name, %panic, ?pause, "a poller panicked and is restarted");
                     tokio::select! {
                         () = context.control.stopping.cancelled() => return Ok(()),
                         () = sleep(pause) => {}

@@ -57,7 +57,11 @@ pub(crate) async fn run(context: &Arc<Context>, mut job: Job) -> Verdict {
 /// The verdict of a run that panicked outside of its handler.
 fn panicked(context: &Context, delivery: &Delivery, panic: Box<dyn Any + Send>) -> Verdict {
     let (worker, panic) = (context.settings.name.as_str(), panic_text(panic));
-    tracing::error!(worker, panic, "the run of a message panicked outside of its handler: it counts as failed");
+    tracing::error!(
+        worker,
+        panic,
+        "processing a message panicked outside of its handler, so the message counts as failed"
+    );
     context.remember_reason(delivery, Redelivery::Panicked);
     Verdict::Failed
 }
@@ -240,7 +244,10 @@ async fn resolve(context: &Context, delivery: &Delivery, outcome: &HandlerOutcom
 /// Fails a message whose last attempt has failed before, without calling the handler.
 fn fail_again(context: &Context, delivery: &Delivery, report: FailureReport) -> Verdict {
     let worker = context.settings.name.as_str();
-    tracing::info!(worker, "a message whose attempts are used up was redelivered: it fails again without a run");
+    tracing::info!(
+        worker,
+        "a message whose attempts are used up was redelivered, so it fails again without being handled"
+    );
     context.emit(&Event::Skipped { delivery });
     context.remember_reason(delivery, Redelivery::Failed);
     record_resolution(context, delivery, context.failure.give_up(report, true))
@@ -264,15 +271,15 @@ fn log(context: &Context, outcome: &HandlerOutcome<'_>, took: Duration) {
     match outcome {
         HandlerOutcome::Done => tracing::debug!(worker, ?took, "handled"),
         HandlerOutcome::Failed(error) if error.kind() == FailureKind::Release => {
-            tracing::info!(worker, ?took, %error, "the handler hands the message back");
+            tracing::info!(worker, ?took, %error, "the handler released the message");
         }
         HandlerOutcome::Failed(error) => {
             tracing::warn!(worker, ?took, outcome = outcome.name(), %error, "the handler failed")
         }
         HandlerOutcome::Panicked(panic) => tracing::error!(worker, ?took, panic, "the handler panicked"),
-        HandlerOutcome::TimedOut => tracing::warn!(worker, ?took, "the handler was stopped: its time was over"),
+        HandlerOutcome::TimedOut => tracing::warn!(worker, ?took, "the handler was stopped at its deadline"),
         HandlerOutcome::Interrupted => {
-            tracing::warn!(worker, ?took, "the handler was stopped: the grace period was over")
+            tracing::warn!(worker, ?took, "the handler was stopped at the end of the grace period")
         }
     }
 }

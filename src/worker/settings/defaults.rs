@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_is_never_changed() {
+    fn explicit_settings_are_never_changed() {
         let set = Settings {
             handler_timeout: Some(secs(40)),
             ..collected(Collect { max_messages: 50, ..Collect::default() })

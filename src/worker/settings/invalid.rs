@@ -68,8 +68,8 @@ pub enum InvalidSettings {
     LabelsOfDeadLetters,
     /// A message whose attempts are used up would be redelivered endlessly.
     #[error(
-        "on_failure republish ends with `then: fail`, but queue {queue} has no dead letters, so that a message would be redelivered \
-         for ever after its last attempt: create the queue with max_consume_count, or let `then` park or discard it"
+        "on_failure republish ends with `then: fail`, but queue {queue} has no dead letters, so a message would be redelivered \
+         endlessly after its last attempt: create the queue with max_consume_count, or let `then` park or discard it"
     )]
     NoDeadLettersForExhausted {
         /// The queue's name.
@@ -80,7 +80,7 @@ pub enum InvalidSettings {
     RepublishUnsupported(QueueMode),
     /// Copies would break the configured order.
     #[error(
-        "on_failure republish sends a copy to the end of the queue, which breaks the ordering that was asked for: use redeliver"
+        "on_failure republish sends a copy to the end of the queue, which breaks the configured ordering: use redeliver"
     )]
     RepublishBreaksOrder,
 }

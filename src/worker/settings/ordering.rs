@@ -59,7 +59,7 @@ fn key_of(key: &KeyFn, delivery: &Delivery) -> Option<String> {
         tracing::error!(
             queue = delivery.queue(),
             panic,
-            "the key function panicked: its message shares the lane of those without a key"
+            "the key function panicked, so its message is ordered with the messages that have no key"
         );
         None
     })

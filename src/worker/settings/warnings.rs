@@ -67,7 +67,7 @@ impl Settings {
         let grace = self.grace;
         // The default fits every lease.
         (grace > ack_wait && grace > Self::default().grace).then(|| {
-            format!("shutdown_grace is {grace:?}, but every handler ends with its lease after {ack_wait:?}: a longer one is never used")
+            format!("shutdown_grace is {grace:?}, but every handler ends with its lease after {ack_wait:?}: a longer one has no effect")
         })
     }
 
@@ -86,7 +86,7 @@ impl Settings {
     fn small_batches(&self) -> Option<String> {
         let (MaxMessages::Fixed(messages), concurrency) = (self.max_messages, self.concurrency) else { return None };
         (messages > concurrency).then(|| {
-            format!("max_messages is {messages}, but concurrency {concurrency} never leaves room for so many: raise concurrency")
+            format!("max_messages is {messages}, but concurrency {concurrency} never leaves capacity for that many: raise concurrency")
         })
     }
 
@@ -95,7 +95,7 @@ impl Settings {
         const SHORT: Duration = Duration::from_secs(3);
         let wait = self.poll_wait;
         (wait < SHORT)
-            .then(|| format!("poll_wait is {wait:?}: an idle queue is asked that often; 20 s cost no latency"))
+            .then(|| format!("poll_wait is {wait:?}: an idle queue is polled that often; 20 s adds no latency"))
     }
 }
 
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn where_rejected_messages_go_is_said_unless_they_are_dead_letters_at_once() {
+    fn a_warning_says_where_rejected_messages_go_unless_they_are_dead_letters_at_once() {
         let (all, none) = (Extensions::ALL, Extensions::NONE);
         let settings = Settings::default();
         assert_eq!(settings.queue_warnings(ground(Some(true), all)), [""; 0]);

@@ -127,7 +127,7 @@ mod tests {
     /// If the service does not say how long the request waited, a short poll is bounded by its sending, and a long one
     /// by an assumed way back.
     #[tokio::test(start_paused = true)]
-    async fn without_a_word_from_the_service_the_way_back_is_bounded() {
+    async fn without_the_time_a_request_waited_the_way_back_is_bounded() {
         let half = Duration::from_millis(500);
         let (short, received) = lease(half, None, Duration::ZERO).await;
         assert_eq!(short.stop_at() - received, SECOND * 29 - half);
@@ -137,7 +137,7 @@ mod tests {
 
     /// A reply that arrives after its lease leaves no time: no handler starts, and nothing overflows.
     #[tokio::test(start_paused = true)]
-    async fn a_lease_can_be_over_on_arrival() {
+    async fn a_lease_can_have_expired_on_arrival() {
         let (lease, received) = lease(SECOND * 40, Some(Duration::ZERO), Duration::ZERO).await;
         assert!(lease.stop_at() < received && lease.notice_at() <= lease.stop_at());
     }

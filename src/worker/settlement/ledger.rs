@@ -97,15 +97,15 @@ impl Ledger {
 
     /// The acknowledgement for a service with these extensions. Results that it does not support are reported as
     /// failures.
-    pub(crate) fn told(&self, settlement: Settlement, extensions: Extensions) -> Settlement {
-        let mut told = settlement;
+    pub(crate) fn to_report(&self, settlement: Settlement, extensions: Extensions) -> Settlement {
+        let mut reported = settlement;
         if !extensions.reject() {
-            told = self.without_rejects(told);
+            reported = self.without_rejects(reported);
         }
         if !extensions.release() {
-            told.stop = Stop::Fail;
+            reported.stop = Stop::Fail;
         }
-        told
+        reported
     }
 
     /// The acknowledgement for a service without rejects, in which the first rejected message is a failure.
@@ -193,12 +193,15 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_did_not_start_stops_the_prefix_and_is_nobodys_failure() {
+    fn a_message_that_did_not_start_ends_the_prefix_without_a_failure() {
         let ledger = of(&[Verdict::Done, Verdict::NotStarted, Verdict::Failed]);
         let due = Settlement { done: 1, rest: 2, stop: Stop::Release };
         assert_eq!(ledger.due(), Some(due));
         assert_eq!((due.released(), due.fails()), (2, false));
-        assert!(ledger.told(due, Extensions::NONE).fails(), "a service without the extension knows failures alone");
+        assert!(
+            ledger.to_report(due, Extensions::NONE).fails(),
+            "a service without the extension knows failures alone"
+        );
     }
 
     #[test]
@@ -206,9 +209,9 @@ mod tests {
         let ledger = of(&[Verdict::Done, Verdict::Rejected, Verdict::Done, Verdict::NotStarted]);
         let due = Settlement { done: 3, rest: 1, stop: Stop::Release };
         assert_eq!(ledger.due(), Some(due));
-        assert_eq!(ledger.told(due, Extensions::ALL), due);
+        assert_eq!(ledger.to_report(due, Extensions::ALL), due);
         let failing = Settlement { done: 1, rest: 3, stop: Stop::Fail };
-        assert_eq!(ledger.told(due, Extensions::NONE), failing);
+        assert_eq!(ledger.to_report(due, Extensions::NONE), failing);
         assert_eq!(ledger.without_rejects(due), failing);
         let clean = of(&[Verdict::Done, Verdict::NotStarted]);
         assert_eq!(clean.without_rejects(clean.prefix()), clean.prefix(), "without a reject nothing changes");

@@ -100,7 +100,7 @@ async fn a_wrong_number_of_verdicts_is_an_error_that_says_so() {
     running.after(SECOND).await;
     let copy = script.forwarded.lock().unwrap()[0].clone();
     let error = copy.attributes.get_str(ERROR).unwrap().into_owned();
-    assert!(error.contains("3 verdicts for 2 messages"), "{error}");
+    assert!(error.contains("3 results for 2 messages"), "{error}");
     running.stop().await;
 }
 
@@ -179,7 +179,7 @@ async fn the_lease_ends_the_wait_for_a_batch_that_does_not_fill() {
 
 /// Invariant 7: nothing more comes after the signal, so nobody waits for it.
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_begins_the_call_that_is_being_collected() {
+async fn a_shutdown_starts_the_call_that_is_being_collected() {
     let script = Script::new(&[&["a", "b"]]);
     let (running, calls) = start(&script, collected(Collect { linger: SECOND * 10, ..Collect::default() }), all_done);
     running.after(SECOND).await;

@@ -78,7 +78,7 @@ fn passing_on(script: &Arc<Script>, way: Way) -> (Running, Arc<AtomicUsize>) {
 
 /// The batch of the message is not acknowledged yet when its copy arrives, which has the same unique attribute.
 #[tokio::test(start_paused = true)]
-async fn a_copy_is_run_while_the_message_still_waits_for_its_acknowledgement() {
+async fn a_copy_is_handled_while_its_original_waits_for_its_acknowledgement() {
     for way in ways() {
         let script = Script::new(&[]);
         script.push_batch(vec![at("a", 1), at("slow", 2)]);
@@ -94,7 +94,7 @@ async fn a_copy_is_run_while_the_message_still_waits_for_its_acknowledgement() {
 
 /// The message is behind a failure, so it is redelivered: that is not run again, and its copy is.
 #[tokio::test(start_paused = true)]
-async fn a_copy_is_run_and_the_redelivery_of_what_it_was_made_of_is_not() {
+async fn a_copy_is_handled_and_the_redelivery_of_its_original_is_not() {
     for way in ways() {
         let script = Script::new(&[]);
         script.push_batch(vec![at("first", 1), at("a", 2)]);

@@ -21,7 +21,7 @@ fn rejecting(script: &Arc<Script>, settings: Settings) -> Running {
 
 /// A reject settles its message: those behind it are acknowledged too, and none comes again.
 #[tokio::test(start_paused = true)]
-async fn a_rejected_message_is_a_dead_letter_at_once_and_its_batch_goes_on() {
+async fn a_rejected_message_is_a_dead_letter_at_once_and_its_batch_continues() {
     let script = with(Extensions::ALL, &[&["a", "poison", "c"]]);
     let running = rejecting(&script, Settings::default());
     running.after(SECOND).await;
@@ -34,7 +34,7 @@ async fn a_rejected_message_is_a_dead_letter_at_once_and_its_batch_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_extension_a_rejected_message_fails_as_ever() {
+async fn without_the_extension_a_rejected_message_fails() {
     let script = with(Extensions::NONE, &[&["a", "poison", "c"]]);
     let running = rejecting(&script, Settings::default());
     running.after(SECOND * 3).await;
@@ -49,7 +49,7 @@ fn releasing(script: &Arc<Script>) -> Running {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_handler_releases_is_handed_back_and_no_failure() {
+async fn a_message_that_its_handler_releases_is_handed_back_without_a_failure() {
     let script = with(Extensions::ALL, &[&["a", "b", "c"]]);
     let running = releasing(&script);
     running.after(SECOND).await;
@@ -60,7 +60,7 @@ async fn what_a_handler_releases_is_handed_back_and_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_extension_it_is_put_off() {
+async fn without_the_extension_a_released_message_is_deferred() {
     let script = with(Extensions::NONE, &[&["a", "b", "c"]]);
     let running = releasing(&script);
     running.after(SECOND * 3).await;
@@ -162,7 +162,7 @@ async fn attempts_that_are_used_up_end_in_a_reject() {
 
 /// What was never started is nobody's failure.
 #[tokio::test(start_paused = true)]
-async fn what_did_not_start_is_released() {
+async fn messages_that_did_not_start_are_released() {
     for (extensions, status) in [(Extensions::ALL, RELEASE), (Extensions::NONE, FAIL)] {
         let script = with(extensions, &[&["a", "b", "c"]]);
         let settings = Settings { ordering: Ordering::Batch, ..Settings::default() };
@@ -180,7 +180,7 @@ async fn what_did_not_start_is_released() {
 
 /// A handler that is stopped with its worker has not failed.
 #[tokio::test(start_paused = true)]
-async fn what_a_stop_interrupts_is_released() {
+async fn messages_that_a_stop_interrupts_are_released() {
     for ordering in [Ordering::None, Ordering::Batch, Ordering::by_attribute("key")] {
         let script = with(Extensions::ALL, &[&["a", "b"]]);
         let settings = Settings { ordering, grace: SECOND, ..Settings::default() };
@@ -195,7 +195,7 @@ async fn what_a_stop_interrupts_is_released() {
 
 /// Without dead letters nothing takes a rejected message away: it is given back later each time.
 #[tokio::test(start_paused = true)]
-async fn a_rejected_message_that_is_redelivered_for_ever_is_redelivered_slowly() {
+async fn a_rejected_message_without_dead_letters_is_redelivered_slowly() {
     let script = with(Extensions::ALL, &[]);
     let running = Running::on_queue(&script, Settings::default(), false, |_, _| async {
         Err(HandlerError::reject("no such account"))

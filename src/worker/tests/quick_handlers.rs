@@ -43,7 +43,7 @@ async fn quick_handlers_of_a_batch_share_a_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_behind_a_handler_that_waits_go_on_without_it() {
+async fn messages_after_a_handler_that_waits_run_meanwhile() {
     let tasks = tasks(&["b", "slow", "c", "d"]).await;
     let names: Vec<_> = tasks.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["b", "c", "d", "slow"]);
@@ -64,7 +64,7 @@ impl Observer for Settled {
 
 /// A handler that was quick until now and blocks its thread until the others of its batch are done: they do not wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn those_behind_a_handler_that_blocks_its_thread_go_on_elsewhere() {
+async fn messages_after_a_handler_that_blocks_its_thread_run_elsewhere() {
     let script = Script::new(&[FIRST]);
     script.ends_polls();
     let (done, others) = mpsc::channel();

@@ -31,7 +31,7 @@ async fn more_concurrency_means_more_polls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_poll_asks_for_can_change() {
+async fn the_number_of_messages_a_poll_asks_for_can_change() {
     let script = Script::new(&[]);
     let (running, handle) = slow(&script, Settings { poll_wait: SECOND, ..Settings::default() });
     running.after(SECOND * 3).await;
@@ -44,7 +44,7 @@ async fn what_a_poll_asks_for_can_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_limit_can_come_and_go() {
+async fn a_rate_limit_can_be_set_and_removed() {
     let script = Script::new(&many(300));
     let (running, handle) = slow(&script, Settings { concurrency: 500, ..Settings::default() });
     handle.set_rate_limit(Rate::try_new(5, SECOND).unwrap());
@@ -59,7 +59,7 @@ async fn a_rate_limit_can_come_and_go() {
 
 /// A poll that waited for room since before there was a limit begins anew under it.
 #[tokio::test(start_paused = true)]
-async fn a_rate_limit_that_is_switched_on_holds_polls_that_waited_for_room() {
+async fn a_new_rate_limit_holds_polls_that_waited_for_capacity() {
     let script = Script::new(&vec![&["x"; 10][..]; 100]);
     let (running, handle) = slow(&script, Settings { concurrency: 10, ..Settings::default() });
     running.after(SECOND / 2).await;
@@ -87,7 +87,7 @@ async fn the_limit_of_bytes_can_change() {
 
 /// A poll that waited for room when fetching was paused does not go out when there is room.
 #[tokio::test(start_paused = true)]
-async fn a_full_worker_that_is_paused_fetches_nothing_when_it_has_room() {
+async fn a_full_worker_that_is_paused_fetches_nothing_when_capacity_is_freed() {
     let script = Script::new(&many(2));
     let (running, handle) = slow(&script, Settings { concurrency: 1, ..Settings::default() });
     running.after(SECOND / 2).await;
@@ -157,7 +157,7 @@ async fn stopping_now_does_not_wait_for_handlers() {
 
 /// A poller that dies is started again, later each time, and an idle worker stays cheap whichever of them it was.
 #[tokio::test(start_paused = true)]
-async fn the_successor_of_a_poller_that_died_waits_as_long() {
+async fn the_successor_of_a_poller_that_panicked_waits_as_long() {
     let script = Script::new(&vec![&["x"; 10][..]; 40]);
     let (running, _) = slow(&script, Settings { concurrency: 100, ..Settings::default() });
     running.after(SECOND / 2).await;
@@ -173,7 +173,7 @@ async fn the_successor_of_a_poller_that_died_waits_as_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pollers_that_keep_dying_are_started_again_more_and_more_slowly() {
+async fn pollers_that_keep_panicking_are_restarted_more_and_more_slowly() {
     let script = Script::new(&[]);
     script.deadly.store(5, SeqCst);
     let (running, handle) = slow(&script, Settings::default());
@@ -190,7 +190,7 @@ async fn pollers_that_keep_dying_are_started_again_more_and_more_slowly() {
 
 /// A key function is the user's code too.
 #[tokio::test(start_paused = true)]
-async fn a_key_function_that_panics_costs_nobody_his_message() {
+async fn a_key_function_that_panics_loses_no_message() {
     let script = Script::new(&[&["a", "b"]]);
     let key: KeyFn = Arc::new(|delivery| {
         assert_ne!(delivery.json::<String>().ok().as_deref(), Some("a"), "planted");
@@ -233,7 +233,7 @@ impl Observer for Told {
 
 /// A message whose run has not begun when its batch is acknowledged must not take itself for an earlier run, and wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_message_that_had_not_begun_when_its_batch_failed_does_not_wait_for_itself() {
+async fn a_message_not_started_when_its_batch_failed_does_not_wait_for_itself() {
     let script = Script::new(&[&["a", "b"]]);
     *script.extensions.lock().unwrap() = crate::client::Extensions::ALL;
     let (tell, mut told) = mpsc::unbounded_channel();
@@ -251,7 +251,7 @@ async fn a_message_that_had_not_begun_when_its_batch_failed_does_not_wait_for_it
 
 /// `FreePlace`: another message takes the place of a handler that blocks its thread.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_place_of_a_stuck_handler_can_be_freed() {
+async fn the_capacity_of_a_stuck_handler_can_be_released() {
     let script = Script::new(&[&["a"], &["b"]]);
     script.ends_polls();
     let (tell, mut told) = mpsc::unbounded_channel();

@@ -34,7 +34,7 @@ async fn a_stop_ends_the_polls_and_waits_for_their_answers() {
 
 /// A message that was leased while the worker stopped goes back at once, and costs nothing.
 #[tokio::test(start_paused = true)]
-async fn what_the_last_poll_brings_is_handed_back() {
+async fn messages_of_the_last_poll_are_handed_back() {
     let script = script(Extensions::ALL);
     *script.answer_takes.lock().unwrap() = SECOND;
     let running = done(&script, Settings::default());
@@ -67,7 +67,7 @@ async fn a_service_that_cannot_end_polls_is_waited_for() {
 
 /// Not for longer than the grace period, and then the report says so.
 #[tokio::test(start_paused = true)]
-async fn polls_that_outlast_the_grace_period_are_given_up_and_told_of() {
+async fn polls_that_outlast_the_grace_period_are_given_up_and_reported() {
     for (extensions, longest) in [(Extensions::NONE, 5), (Extensions::ALL, 7)] {
         let script = script(extensions);
         script.deaf.store(usize::MAX, SeqCst);

@@ -71,7 +71,7 @@ fn lanes(on_reject: OnReject) -> Settings {
 
 /// A run without a verdict is a failure: its lane goes on, its message counts as failed, and the worker lives.
 #[tokio::test(start_paused = true)]
-async fn an_error_that_panics_fails_its_message_and_the_lane_goes_on() {
+async fn an_error_that_panics_fails_its_message_and_its_key_continues() {
     let _logged = logged();
     for evil in [Evil::Display, Evil::Debug, Evil::Source, Evil::Drop] {
         for parks in [false, true] {
@@ -146,7 +146,7 @@ async fn a_panic_whose_payload_panics_fails_its_message_only() {
 
 /// A transport of the user's that panics in an acknowledgement leaves nobody waiting for its lanes.
 #[tokio::test(start_paused = true)]
-async fn an_acknowledgement_that_panics_holds_no_lane() {
+async fn an_acknowledgement_that_panics_blocks_no_key() {
     let script = Script::new(&[&["a1"]]);
     script.deadly_acks.store(1, SeqCst);
     let running = Running::start(&script, lanes(OnReject::Fail), |name, _| async move {
