@@ -1,4 +1,4 @@
-//! What is the user's stays with the user: running, writing out and dropping values of theirs may panic, and takes nothing of ours down.
+//! Contains panics of users' code: when it runs, when its values are formatted, and when they are dropped.
 
 use std::{
     any::Any,
@@ -9,17 +9,17 @@ use std::{
 
 use crate::text::cut;
 
-/// The longest text that is taken of a value, in bytes.
+/// The longest text of a value, in bytes.
 const MAX_TEXT: usize = 4_096;
-/// Stands for what a text has beyond that.
+/// Marks a text that was cut.
 const CUT: &str = "…";
 
-/// Runs code of the user's; where it panics, gives the panic's text.
+/// Runs a user's code. Returns the text of a panic as the error.
 pub(crate) fn contained<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(panic_text)
 }
 
-/// The text of a panic, whose payload is dropped.
+/// The text of a panic. Drops the payload.
 pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
     let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text_of(text),
@@ -30,20 +30,20 @@ pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
     text
 }
 
-/// Drops a value of the user's.
+/// Drops a user's value and contains a panic of its destructor.
 pub(crate) fn discard<T>(value: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // Its payload may do the same: it is left where it is.
+        // Dropping the payload could panic again, so it is leaked.
         mem::forget(panic);
     }
 }
 
-/// The text of a value of the user's, as long as is reasonable; where writing it panics, a text that says so.
+/// The text of a user's value, cut at [`MAX_TEXT`]. If formatting panics, the text says so.
 pub(crate) fn text_of(value: &(impl fmt::Display + ?Sized)) -> String {
     written(format_args!("{value}"))
 }
 
-/// The same for its debug text.
+/// As [`text_of`], with `Debug`.
 pub(crate) fn debug_text_of(value: &(impl fmt::Debug + ?Sized)) -> String {
     written(format_args!("{value:?}"))
 }
@@ -51,13 +51,13 @@ pub(crate) fn debug_text_of(value: &(impl fmt::Debug + ?Sized)) -> String {
 fn written(text: fmt::Arguments<'_>) -> String {
     let mut begun = Bounded(String::new());
     match contained(|| begun.write_fmt(text)) {
-        // An error is the end of what was wanted, or the value's own: what was written stands.
+        // An error means that the limit was reached or that the value failed. The text so far is kept in both cases.
         Ok(_) => begun.0,
         Err(panic) => format!("(no text: writing it panicked: {panic})"),
     }
 }
 
-/// Takes a text up to its limit.
+/// A writer that stops at [`MAX_TEXT`].
 struct Bounded(String);
 
 impl Write for Bounded {

@@ -1,13 +1,13 @@
-//! Points in time that any duration leads to.
+//! Addition to an instant that cannot overflow.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Thirty years: for ever, to a process, and within what every clock can add.
+/// Thirty years: longer than any process runs, and short enough for every clock.
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// The time `wait` after `now`; a wait of more than thirty years leads to their end.
+/// Returns the instant `wait` after `now`, at most thirty years later.
 pub fn after(now: Instant, wait: Duration) -> Instant {
     now + wait.min(FOR_EVER)
 }

@@ -1,57 +1,84 @@
-//! Consume Huawei Cloud DMS queues: a worker runtime, a producer, and a typed client.
+//! Workers, producers and a typed client for Huawei Cloud DMS queues.
 //!
-//! DMS is an HTTP message service with consumer groups, long polls, *ordered* batch acknowledgement, leases that cannot be
-//! extended, dead letters per group, label filters and delayed messages. The hosted service was withdrawn in 2022: today these
-//! clients talk to [`dms-server`](https://docs.rs/dms-server) (`dms-worker serve`), or to a private installation.
+//! DMS is an HTTP message queue with consumer groups, long polls, ordered batch acknowledgement, leases that cannot be extended, dead
+//! letters per group, label filters and delayed messages. The hosted service was withdrawn in 2022. Run the server of this
+//! project instead ([`dms-server`](https://docs.rs/dms-server), the command `dms-worker serve`), or use a private
+//! installation.
 //!
-//! # Where to begin
+//! ```no_run
+//! use dms_worker::{Client, Delivery, HandlerError, Message, Worker, handler_fn};
+//! use serde::{Deserialize, Serialize};
 //!
-//! * Implement a [`Handler`] and run a [`Worker`]: `examples/quickstart.rs`.
-//! * Send with a [`Producer`], or with the [`Client`] itself, which has every operation of the API (V2 and V1.0).
-//! * Embed a server, in memory or on disk: `examples/embedded_server.rs`.
+//! #[derive(Serialize, Deserialize)]
+//! struct Order {
+//!     id: u64,
+//!     cents: u64,
+//! }
 //!
-//! # Packages
+//! async fn charge(delivery: Delivery) -> Result<(), HandlerError> {
+//!     let order: Order = delivery.json()?; // a body that is not an order is rejected, not retried without end
+//!     println!("order {} costs {} cents", order.id, order.cents);
+//!     Ok(()) // any other error means "failed": the message is redelivered
+//! }
 //!
-//! Each may import those above it, and no other.
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
+//!     let queue = client.find_queue("orders").await?.id;
+//!     client.send(&queue, &[Message::json(&Order { id: 7, cents: 250 })?]).await?;
 //!
-//! | package | folder | what it holds |
+//!     let report = Worker::builder(client)
+//!         .queue("orders")
+//!         .group("billing")
+//!         .handler(handler_fn(charge))
+//!         .concurrency(64)
+//!         .build()?
+//!         .run(async { drop(tokio::signal::ctrl_c().await) }) // then drains
+//!         .await?;
+//!     println!("{} messages handled", report.done);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Start here
+//!
+//! | task | type | example |
 //! |---|---|---|
-//! | `dms-protocol` | `crates/protocol` | what client and server share: queues, messages, limits, JSON, signatures, trace contexts; no I/O |
-//! | `dms-server` | `crates/server` | the server: HTTP, callers and their rights, the broker, its stores |
-//! | `dms-worker` | the root | this library |
-//! | `dms-worker-cli` | `crates/cli` | the command `dms-worker`: configuration, sidecar, command line |
+//! | consume a queue | [`Worker`] with a [`Handler`] | `examples/quickstart.rs` |
+//! | consume in batches | [`Worker`] with a [`BatchHandler`] | `examples/batch_handler.rs` |
+//! | send many messages | [`Producer`] | `examples/producer_batching.rs` |
+//! | run several workers in one process | [`Runtime`] | `examples/many_queues.rs` |
+//! | retry, limit or deduplicate within a lease | [`layers`] | `examples/tower_layers.rs` |
+//! | send dead letters again | [`Redrive`] | `examples/dead_letter_reprocessing.rs` |
+//! | call a single operation of the API | [`Client`] | `examples/embedded_server.rs` |
+//! | test a handler | `testing::TestServer` (feature `testing`) | the module's documentation |
 //!
-//! Only [`testing`](#features) knows both the workers and the server; it is a feature, so that programs compile no server.
+//! # Modules
 //!
-//! # Layout
+//! Imports go up this list only.
 //!
-//! Imports run up this list, never down.
-//!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`message`], [`queue`], [`limits`], [`trace_context`] | the nouns and the service's limits, from `dms-protocol` |
-//! | [`retry`] | how long to wait before trying again; the only file that names the `backoff` crate |
-//! | `retry_after` | how long an answer asks to wait, bounded |
-//! | `contain`, `later`, `spans` | panics of users' code, times far ahead, spans |
-//! | [`transport`] | one HTTP exchange: over sockets, or into a service in this process |
-//! | [`auth`] | AK/SK signatures and IAM tokens, put on requests |
-//! | `wire` | the JSON of requests and answers, and what differs between V2 and V1.0 |
-//! | [`client`] | [`Client`]: every operation, typed, checked, repeated where that is safe |
-//! | [`producer`] | [`Producer`]: messages gathered into requests |
-//! | [`worker`] | [`Worker`]: polls, handlers, deadlines, the ordered acknowledgement |
-//! | [`runtime`] | [`Runtime`]: several workers and producers, one shutdown, shared limits |
-//! | [`layers`] | `tower` layers around a handler that know of leases: retry, timeout, rate limit, circuit breaker, deduplication, chaos |
+//! | [`message`], [`queue`], [`limits`], [`trace_context`] | values and limits of the API, from the package `dms-protocol` |
+//! | [`retry`] | delays between tries |
+//! | [`transport`] | one HTTP exchange, over sockets or with a service in the same process |
+//! | [`auth`] | AK/SK signatures and IAM tokens |
+//! | `wire` | the JSON of requests and answers, and the differences between V2 and V1.0 |
+//! | [`client`] | every operation of the API, typed, checked, and repeated where that is safe |
+//! | [`producer`] | messages collected into requests |
+//! | [`worker`] | polls, handlers, deadlines, and the ordered acknowledgement |
+//! | [`runtime`] | several workers and producers with one shutdown |
+//! | [`layers`] | `tower` layers around a handler |
 //! | [`redrive`] | dead letters and parked messages sent again |
-//! | `testing` | a server in memory for tests of handlers |
+//! | `testing` | a server in memory, for tests of handlers |
 //!
-//! `worker` and `producer` know no HTTP; `ledger`, `pace`, `lease` and `batcher` do no I/O; nothing in the library measures time
-//! with another clock than tokio's.
+//! The modules `worker` and `producer` do not know HTTP, and all durations are measured with tokio's clock, so tests can pause it.
 //!
 //! # Features
 //!
 //! | feature | adds | default |
 //! |---|---|---|
-//! | `testing` | `dms_worker::testing`: a server in memory, in the process of the test | no |
+//! | `testing` | the module `testing` | no |
 
 pub mod auth;
 pub mod client;

@@ -1,12 +1,24 @@
-//! How long to wait before trying again: [`RetryPolicy`], and the [`Schedule`] of delays that it gives.
+//! [`RetryPolicy`]: delays that grow with each try, and the [`Schedule`] of one operation.
 //!
-//! Whether to try again is not decided here. This is the only file that names the `backoff` crate.
+//! This is the only file that names the `backoff` crate.
 
 use std::time::Duration;
 
 use backoff::{ExponentialBackoff, backoff::Backoff};
 
-/// A growing delay with jitter, and a bound on the number of tries.
+/// An exponential backoff with jitter and a maximum number of tries.
+///
+/// ```
+/// use std::time::Duration;
+/// use dms_worker::RetryPolicy;
+///
+/// let (first, longest) = (Duration::from_millis(100), Duration::from_secs(5));
+/// let policy = RetryPolicy::try_new(first, longest, 2.0, 0.5)?.max_attempts(3);
+/// let mut schedule = policy.schedule();
+/// assert!(schedule.next_delay().is_some() && schedule.next_delay().is_some());
+/// assert_eq!(schedule.next_delay(), None, "three tries have two delays between them");
+/// # Ok::<(), dms_worker::retry::InvalidRetryPolicy>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     initial: Duration,
@@ -26,10 +38,10 @@ pub struct InvalidRetryPolicy {
 }
 
 impl RetryPolicy {
-    /// A delay that begins with `initial`, is multiplied by `multiplier` after each try, and never exceeds `max`.
+    /// A policy whose delay starts at `initial`, is multiplied by `multiplier` after each try, and never exceeds `max`.
     ///
-    /// Each delay is drawn at random from the stretch of `jitter` (a share, 0 to 1) below it, so that many clients
-    /// do not come back in step. The number of tries is 4 until [`max_attempts`](Self::max_attempts) says otherwise.
+    /// `jitter`, from 0 to 1, is the part of each delay that is random, so that many clients do not retry at the same
+    /// moment. The number of tries is 4 unless [`max_attempts`](Self::max_attempts) changes it.
     ///
     /// # Errors
     /// When `initial` is zero, `max` is shorter than `initial` or longer than a day, `multiplier` is not between
@@ -55,18 +67,18 @@ impl RetryPolicy {
         Ok(Self { initial, max, multiplier, jitter, max_attempts: Some(4) })
     }
 
-    /// Bounds the number of tries, the first one counted; `None` for no bound, 4 by default.
+    /// The most tries, the first one included; 4 by default, `None` for no limit.
     pub fn max_attempts(mut self, attempts: impl Into<Option<u32>>) -> Self {
         self.max_attempts = attempts.into();
         self
     }
 
-    /// One try and no more.
+    /// A policy with a single try.
     pub fn never() -> Self {
         Self::default().max_attempts(1)
     }
 
-    /// The longest delay; a service that asks for more is not waited for.
+    /// The longest delay. A client does not wait longer, even if the service asks for it.
     pub fn longest(&self) -> Duration {
         self.max
     }
@@ -77,9 +89,9 @@ impl RetryPolicy {
             initial_interval: self.initial,
             max_interval: self.max,
             multiplier: self.multiplier,
-            // The crate spreads its delays after it has capped them, and its generator cannot be seeded.
+            // The crate applies its jitter after the maximum, and its generator cannot be seeded.
             randomization_factor: 0.0,
-            // It would measure with a clock that ignores tokio's, and give up for ever.
+            // The crate would measure it with a clock that ignores tokio's.
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         };
@@ -89,7 +101,7 @@ impl RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// 200 ms, doubled up to 10 s, half of it jitter, four tries.
+    /// 200 ms, doubled up to 10 s, with a jitter of 0.5 and four tries.
     fn default() -> Self {
         Self {
             initial: Duration::from_millis(200),
@@ -111,7 +123,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// How long to wait after a try that failed; `None` when it was the last one.
+    /// The delay after a failed try; `None` after the last try.
     pub fn next_delay(&mut self) -> Option<Duration> {
         self.attempts = self.attempts.saturating_add(1);
         if self.max_attempts.is_some_and(|max| self.attempts >= max) {
@@ -121,7 +133,7 @@ impl Schedule {
         Some(delay.mul_f64(1.0 - self.jitter * fastrand::f64()))
     }
 
-    /// Begins anew, after a success.
+    /// Starts over, after a success.
     pub fn reset(&mut self) {
         self.attempts = 0;
         self.backoff.reset();

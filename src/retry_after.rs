@@ -1,6 +1,6 @@
-//! [`RetryAfter`]: how long an answer asks to wait before the next request, in seconds or as a date.
+//! [`RetryAfter`]: the wait that the header `Retry-After` of an answer asks for.
 //!
-//! The wait is bounded: a proxy or a page of an operator may ask for a day, and a client that obeys does nothing for a day.
+//! The wait is bounded, because a proxy may ask for a day, and a client that obeyed would do nothing for a day.
 
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ pub struct RetryAfter {
 }
 
 impl RetryAfter {
-    /// Reads the header: seconds, or a date in any of the three forms of RFC 9110. Returns `None` where it is missing or neither.
+    /// Reads the header: seconds, or a date in any of the three forms of RFC 9110. Returns `None` if it is missing or
+    /// malformed.
     pub fn read(headers: &HeaderMap, now: Timestamp) -> Option<Self> {
         let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         let asked = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            // More digits than a number of seconds can have are a very long wait.
+            // A number that does not fit is a very long wait.
             Duration::from_secs(text.parse().unwrap_or(u64::MAX))
         } else {
             let date = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
@@ -30,12 +31,12 @@ impl RetryAfter {
         Some(Self { asked })
     }
 
-    /// How long to wait: what was asked for, at most [`LONGEST`].
+    /// The wait, at most [`LONGEST`].
     pub fn wait(self) -> Duration {
         self.asked.min(LONGEST)
     }
 
-    /// What was asked for, where that is longer than the wait.
+    /// The wait that was asked for, if it is longer than [`wait`](Self::wait).
     pub fn shortened(self) -> Option<Duration> {
         (self.asked > LONGEST).then_some(self.asked)
     }

@@ -1,16 +1,16 @@
-//! What the spans of producers and workers have in common, as the OpenTelemetry messaging conventions have it (semantic conventions
-//! 1.44.0): their target, their level, the fields that each of them has, and how one fails.
+//! The common part of the spans of producers and workers, by the OpenTelemetry messaging conventions (semantic
+//! conventions 1.44.0): target, level, fields and failure.
 
 use tracing::Span;
 
 /// The target of the spans.
 pub const SPANS: &str = "dms_worker::spans";
 
-/// `messaging.system`: the registry has no name for this service.
+/// The value of `messaging.system`. The OpenTelemetry registry has no name for this service.
 pub const MESSAGING_SYSTEM: &str = "huawei_dms";
 
-/// A `DEBUG` span of an operation on a queue, with fields of its own behind those that all have. It is a root: what a message belongs
-/// to is a link.
+/// A `DEBUG` span of an operation on a queue, with the common fields first. It is a root span, because the traces of
+/// its messages are links.
 macro_rules! messaging_span {
     ($operation:literal, kind: $kind:literal, operation: $category:literal, queue: $queue:expr, $($field:tt)*) => {
         tracing::debug_span!(
@@ -32,7 +32,7 @@ macro_rules! messaging_span {
 
 pub(crate) use messaging_span;
 
-/// Marks a span as failed, with a short stable name of the reason.
+/// Marks a span as failed. `error` is a short stable name of the reason.
 pub(crate) fn failed(span: &Span, error: &str) {
     span.record("otel.status_code", "ERROR");
     span.record("error.type", error);

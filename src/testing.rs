@@ -1,4 +1,5 @@
-//! Testing your handlers against a real server in the same process: leases, delays and retention of days in milliseconds.
+//! [`TestServer`]: tests of handlers against a real server in the same process, where leases and delays of days take
+//! milliseconds.
 //!
 //! [`TestServer`] is the embedded server in memory, without sockets, on tokio's clock. Under
 //! `#[tokio::test(start_paused = true)]` time jumps to the next thing that is due, so a test of a handler that takes
@@ -34,10 +35,10 @@
 //! # }
 //! ```
 //!
-//! What can go wrong is switched on by [`TestServer::faults`]; see [`Faults`].
+//! [`TestServer::faults`] switches failures on; see [`Faults`].
 //!
-//! One trap of the paused clock: it jumps ahead whenever the runtime waits for anything but time. A handler under test
-//! should not call out to other processes or sockets; stub those.
+//! With a paused clock, time jumps ahead whenever the runtime waits for anything but time. A handler under test should
+//! therefore not wait for other processes or sockets; stub those.
 
 mod history;
 
@@ -67,14 +68,14 @@ use dms_server::{
 
 /// The project of a test server.
 const PROJECT: &str = "test";
-/// When the clock of a test server starts: 2027-01-15T08:00:00Z, for tests that look at times.
+/// The start of a test server's clock: 2027-01-15T08:00:00Z.
 const START: Duration = Duration::from_secs(1_800_000_000);
-/// How long [`TestGroup::run`] waits for a group to fall idle: longer than the longest delay and its retries.
-const PATIENCE: Duration = Duration::from_secs(8 * 24 * 3600);
-/// How often an awaited state is looked at, in the time of the runtime's clock.
-const GLANCE: Duration = Duration::from_millis(100);
-/// The most messages that a look at a group shows.
-const MOST_SHOWN: usize = 1000;
+/// How long [`TestGroup::run`] waits until the group is idle: longer than the longest delay with its retries.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(8 * 24 * 3600);
+/// How often an awaited state is checked, on tokio's clock.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The most messages to peek at.
+const MAX_PEEKED: usize = 1000;
 
 /// A server for tests: in memory, in this process, without authentication, on tokio's clock.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// Starts a server with the usual settings. Its wall clock follows tokio's, the paused one too.
+    /// Starts a server with default settings. Its wall clock follows tokio's clock, also if that is paused.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -93,7 +94,7 @@ impl TestServer {
         started.unwrap_or_else(|error| panic!("the test server did not start: {error}"))
     }
 
-    /// Starts a server with settings of your own; its clock is replaced as in [`start`](Self::start).
+    /// Starts a server with settings of your own. Its clock is replaced, as in [`start`](Self::start).
     ///
     /// # Errors
     /// As [`Server::bind`].
@@ -116,7 +117,7 @@ impl TestServer {
         &self.server
     }
 
-    /// What goes wrong on purpose from now on; calls of these helpers that go through the client meet it as well.
+    /// The faults to inject from now on. They also affect the helpers that use the client.
     pub fn faults(&self) -> &Faults {
         self.server.faults()
     }
@@ -151,7 +152,7 @@ impl TestServer {
     }
 }
 
-/// A consumer group of a [`TestServer`]: sends to its queue, runs workers for it, and tells what became of the messages.
+/// A consumer group of a [`TestServer`]: sends messages, runs workers, and checks the results.
 #[derive(Clone)]
 pub struct TestGroup {
     broker: Arc<dyn Broker>,
@@ -160,26 +161,26 @@ pub struct TestGroup {
     history: History,
 }
 
-/// Where the messages of a group stand.
+/// The messages of a group, counted by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
     /// Messages that were acknowledged.
     pub acknowledged: u64,
-    /// Messages that could be consumed now.
+    /// Messages that are available now.
     pub available: u64,
-    /// Messages that are consumed and not acknowledged yet.
+    /// Messages that are leased.
     pub leased: u64,
     /// Messages whose delay is not over.
     pub delayed: u64,
-    /// Dead letters that were ever made.
+    /// Dead letters, the acknowledged ones included.
     pub dead_lettered: u64,
-    /// Dead letters that nobody has acknowledged.
+    /// Dead letters that were not acknowledged.
     pub dead_letters: u64,
 }
 
 impl Counts {
-    /// Whether there is nothing left to consume, now or later.
+    /// Returns whether no message is left to consume, now or later.
     pub fn is_idle(&self) -> bool {
         self.available + self.leased + self.delayed == 0
     }
@@ -199,7 +200,7 @@ impl TestGroup {
     /// Sends a message for each body.
     ///
     /// # Panics
-    /// When a body cannot be JSON, or the server refuses one.
+    /// When a body cannot be serialized, or the server refuses one.
     pub async fn send<T: Serialize>(&self, bodies: impl IntoIterator<Item = T>) {
         let message = |body: T| Message::json(&body).unwrap_or_else(|error| panic!("a body is no JSON: {error}"));
         self.send_messages(bodies.into_iter().map(message)).await;
@@ -236,7 +237,7 @@ impl TestGroup {
             .batch_handler(handler)
     }
 
-    /// Runs a worker with the usual settings until the group is idle, and gives its report.
+    /// Runs a worker with default settings until the group is idle, and returns its report.
     ///
     /// # Panics
     /// As [`run_worker`](Self::run_worker).
@@ -244,7 +245,7 @@ impl TestGroup {
         self.run_worker(self.worker(handler)).await
     }
 
-    /// Runs a worker until nothing is left to consume, now or later, and gives its report.
+    /// Runs a worker until the group is idle, and returns its report.
     ///
     /// # Panics
     /// When the settings contradict each other, the worker ends by itself, or the group is not idle after eight days.
@@ -253,8 +254,8 @@ impl TestGroup {
         let (stop, stopped) = oneshot::channel::<()>();
         let running = worker.run(async { drop(stopped.await) });
         let watching = async {
-            self.until_idle(PATIENCE).await;
-            // A worker that has ended by itself is found out below.
+            self.until_idle(IDLE_TIMEOUT).await;
+            // A worker that has ended by itself is reported below.
             let _ = stop.send(());
         };
         tokio::pin!(running, watching);
@@ -265,7 +266,7 @@ impl TestGroup {
         ended.unwrap_or_else(|error| panic!("the worker ended: {error}"))
     }
 
-    /// Waits until nothing is left to consume, now or later.
+    /// Waits until no message is left to consume, now or later.
     ///
     /// # Panics
     /// When that takes longer than `within`.
@@ -277,19 +278,19 @@ impl TestGroup {
                 return;
             }
             assert!(begun.elapsed() < within, "the group is not idle after {within:?}: {counts:?}");
-            // While all that is left is delayed, nothing happens before the first of it is due.
+            // If only delayed messages are left, nothing happens before the first one is due.
             let asleep = counts.available + counts.leased == 0;
             let due = if asleep { self.next_due().await } else { None };
-            sleep(due.unwrap_or(GLANCE).clamp(GLANCE, within.max(GLANCE))).await;
+            sleep(due.unwrap_or(POLL_INTERVAL).clamp(POLL_INTERVAL, within.max(POLL_INTERVAL))).await;
         }
     }
 
-    /// Where the group's messages stand.
+    /// The current counts of the group.
     ///
     /// # Panics
     /// When the queue or the group is deleted.
     pub async fn counts(&self) -> Counts {
-        // One look at everything: between two of them a lease may end, and its message would be in neither.
+        // Read in one step, because a lease may end between two and its message would be missing in both.
         let queue = self.broker.overview().into_iter().find(|queue| queue.queue.id == self.path.queue);
         let queue = queue.unwrap_or_else(|| panic!("the queue {} is deleted", self.path.queue));
         let group = queue.groups.into_iter().find(|group| group.group.id == self.path.group);
@@ -305,7 +306,7 @@ impl TestGroup {
         }
     }
 
-    /// The bodies of the messages that are not settled, up to 1000, leasing none.
+    /// The bodies of at most 1000 messages that are not settled. Does not lease them.
     ///
     /// # Panics
     /// When a body is not of the type asked for.
@@ -313,7 +314,7 @@ impl TestGroup {
         self.peek(Stream::Messages).await.iter().map(parse).collect()
     }
 
-    /// The bodies of the dead letters that are not settled, up to 1000, leasing none.
+    /// The bodies of at most 1000 dead letters that are not settled. Does not lease them.
     ///
     /// # Panics
     /// When a body is not of the type asked for.
@@ -321,7 +322,7 @@ impl TestGroup {
         self.peek(Stream::DeadLetters).await.iter().map(parse).collect()
     }
 
-    /// The bodies of the dead letters that are not settled, each with why it died, up to 1000, leasing none.
+    /// The bodies of at most 1000 dead letters that are not settled, with the reasons. Does not lease them.
     ///
     /// # Panics
     /// When a body is not of the type asked for.
@@ -330,10 +331,10 @@ impl TestGroup {
         self.peek(Stream::DeadLetters).await.iter().map(died).collect()
     }
 
-    /// Checks that so many messages were acknowledged, and that none is left.
+    /// Asserts that exactly `messages` messages were acknowledged and none is left.
     ///
     /// # Panics
-    /// When it is otherwise, with all counts and the handlers' calls.
+    /// When that is not so, with all counts and the handlers' calls.
     pub async fn assert_acknowledged(&self, messages: u64) {
         let counts = self.counts().await;
         assert!(
@@ -344,8 +345,8 @@ impl TestGroup {
         );
     }
 
-    /// Checks of each body that a handler has succeeded with it, and that no message with it is left, nor among the dead letters.
-    /// Calls are known of workers that [`worker`](Self::worker) and its like have set up.
+    /// Asserts that a handler succeeded with each of these bodies, and that none of them is left or dead-lettered. Only
+    /// handlers of workers from [`worker`](Self::worker) and [`batch_worker`](Self::batch_worker) are recorded.
     ///
     /// # Panics
     /// When it is otherwise, with the handlers' calls.
@@ -358,8 +359,8 @@ impl TestGroup {
         }
     }
 
-    /// Checks that a message with this body came again so many times after its first delivery. Retries within a lease do not
-    /// count. Calls are known of workers that [`worker`](Self::worker) and its like have set up.
+    /// Asserts that the message with this body was redelivered `times` times. Retries within a lease do not count. Only
+    /// handlers of workers from [`worker`](Self::worker) and [`batch_worker`](Self::batch_worker) are recorded.
     ///
     /// # Panics
     /// When it is otherwise, with the handlers' calls.
@@ -374,10 +375,10 @@ impl TestGroup {
         );
     }
 
-    /// Checks that exactly these bodies are dead letters, in this order.
+    /// Asserts that exactly these bodies are dead letters, in this order.
     ///
     /// # Panics
-    /// When it is otherwise, with what is there and the handlers' calls.
+    /// When that is not so, with the dead letters and the handlers' calls.
     pub async fn assert_dead_lettered<T: Serialize>(&self, bodies: impl IntoIterator<Item = T>) {
         let wanted = values(bodies);
         let found: Vec<(serde_json::Value, DeadLetterInfo)> = self.deaths().await;
@@ -390,11 +391,11 @@ impl TestGroup {
         );
     }
 
-    /// Checks that a message with this body is a dead letter, for this reason: `failed`, `rejected`, `timed_out`,
-    /// `lease_expired` or another of [`DeadLetterInfo::reason`].
+    /// Asserts that a message with this body is a dead letter with this reason: `failed`, `rejected`, `timed_out`,
+    /// `lease_expired` or another value of [`DeadLetterInfo::reason`].
     ///
     /// # Panics
-    /// When it is otherwise, with what is there and the handlers' calls.
+    /// When that is not so, with the dead letters and the handlers' calls.
     pub async fn assert_died<T: Serialize>(&self, body: T, reason: &str) {
         let body = value(&body);
         let found: Vec<(serde_json::Value, DeadLetterInfo)> = self.deaths().await;
@@ -412,7 +413,7 @@ impl TestGroup {
     }
 
     async fn peek(&self, stream: Stream) -> Vec<Peeked> {
-        let peeked = self.broker.peek(&self.path, stream, 0, MOST_SHOWN).await;
+        let peeked = self.broker.peek(&self.path, stream, 0, MAX_PEEKED).await;
         peeked.unwrap_or_else(|error| panic!("the group cannot be looked at: {error}"))
     }
 }
@@ -423,7 +424,7 @@ impl fmt::Debug for TestGroup {
     }
 }
 
-/// Dead letters with their reasons, for a message of an assertion.
+/// Dead letters with their reasons, as text for assertions.
 struct Deaths(Vec<(serde_json::Value, DeadLetterInfo)>);
 
 impl fmt::Display for Deaths {

@@ -1,4 +1,4 @@
-//! Who is calling: AK/SK signatures and IAM tokens, put on requests by an authenticator.
+//! Credentials of a client: access keys, IAM users, and where the vendor's SDKs keep both.
 
 use std::sync::Arc;
 
@@ -32,7 +32,8 @@ pub struct AccessKey {
 }
 
 impl AccessKey {
-    /// A key without a security token.
+    /// Makes a key without a security token. [`ClientBuilder::access_key`](crate::ClientBuilder::access_key) does the
+    /// same.
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
         Self { access_key: access_key.into(), secret_key: secret_key.into(), security_token: None }
     }
@@ -68,7 +69,7 @@ pub(crate) enum AuthError {
 }
 
 impl AuthError {
-    /// Whether it may work later.
+    /// Returns whether another try may succeed later.
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
@@ -77,36 +78,36 @@ impl AuthError {
         }
     }
 
-    /// Whether IAM knows the user not, or lets it not in.
+    /// Returns whether IAM refused the user.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 401 | 403))
     }
 
-    /// Whether IAM could not be reached at all.
+    /// Returns whether no connection to IAM could be made.
     pub(crate) fn is_connect(&self) -> bool {
         matches!(self, Self::Unreachable(_, error) if error.is_not_sent())
     }
 }
 
-/// Puts on a request who is calling.
+/// Adds the credentials to requests.
 #[derive(Clone, Debug)]
 pub(crate) enum Authenticator {
-    /// Nothing is put on.
+    /// Requests stay as they are.
     Anonymous,
     /// Requests are signed.
     Signer(Arc<AccessKey>),
-    /// One token for ever.
+    /// All requests carry the same token.
     Token(Secret),
     /// Tokens from IAM.
     Iam(Arc<Iam>),
 }
 
-/// Which token a request was sent with, so that its refusal renews that one and no newer one.
+/// The number of the token that a request carried, so that a refusal discards that token and not a newer one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Generation(pub(crate) u64);
 
 impl Authenticator {
-    /// Completes the headers of `request`; its `Host` must be there.
+    /// Adds the credentials to the headers of `request`, which must have its `Host` already.
     pub(crate) async fn authorize(
         &self,
         request: &mut Request<Bytes>,
@@ -125,20 +126,20 @@ impl Authenticator {
         Ok(Generation(0))
     }
 
-    /// Hears that a request was refused (401), and says whether another try has a chance: with a new token from IAM.
+    /// Records that a request was refused (401). Returns whether another try may succeed, with a new token.
     pub(crate) async fn refused(&self, generation: Generation) -> bool {
         let Self::Iam(iam) = self else { return false };
         iam.discard(generation).await;
         true
     }
 
-    /// Whether repeated refusals lock the key or the user, so that nothing may be sent after the first.
+    /// Returns whether repeated refusals lock the key or the user.
     pub(crate) fn locks(&self) -> bool {
         matches!(self, Self::Signer(_) | Self::Iam(_))
     }
 }
 
-/// Signs `request`. With `project` it names the project in a header, as the vendor's SDKs do.
+/// Signs `request`. If `project` is given, a header names it, as the vendor's SDKs do.
 pub(crate) fn sign(
     key: &AccessKey,
     request: &mut Request<Bytes>,
@@ -146,7 +147,7 @@ pub(crate) fn sign(
 ) -> Result<(), SignatureError> {
     let bad_header = |_| SignatureError::Malformed("a header has characters that HTTP does not allow");
     let headers = request.headers_mut();
-    // The only place that needs to know what time it is.
+    // Signatures alone need the wall clock.
     let date = signer::format_date(crate::clock::now());
     headers.insert(signer::DATE_HEADER, HeaderValue::try_from(date).map_err(bad_header)?);
     if let Some(project) = project {

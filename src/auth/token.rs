@@ -1,4 +1,4 @@
-//! Tokens from IAM (API reference 3.1-3.3): fetched once for many callers, renewed before they end.
+//! [`Iam`]: tokens from IAM (API reference 3.1-3.3), shared by all callers and renewed before they expire.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,14 +16,14 @@ use tokio::{
 use super::{AccessKey, AuthError, Generation, encode};
 use crate::{queue::ProjectId, secret_url::SecretUrl, transport::Transport, wire::error::ErrorBody};
 
-/// How long IAM may take to answer.
+/// The timeout of IAM's answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// What a token is good for when IAM does not say: the documented 24 hours, less a margin.
+/// The lifetime of a token if IAM does not tell it: the documented 24 hours, minus a margin.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(23 * 3600);
 
-/// How long after a failed renewal the next one is tried, while the old token is still good.
+/// The pause after a failed renewal, while the old token is still valid.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
-/// The same after IAM refused the user.
+/// The same after IAM refused the user. It is longer, because IAM locks users after wrong passwords.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// A user of IAM, with the project to work in.
@@ -40,7 +40,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct IamCredentials {
-    /// IAM's address, as `https://iam.cn-north-4.myhuaweicloud.com`; a `/v3` at its end is passed over.
+    /// IAM's address, such as `https://iam.cn-north-4.myhuaweicloud.com`, with or without a final `/v3`.
     pub endpoint: String,
     /// The user's name.
     pub user: String,
@@ -53,7 +53,8 @@ pub struct IamCredentials {
 }
 
 impl IamCredentials {
-    /// Begins the credentials for `project` at IAM's address `endpoint`. The user and the password are still missing.
+    /// Starts credentials for `project`, with IAM at `endpoint`. [`user`](Self::user) and [`password`](Self::password)
+    /// are required too.
     pub fn new(endpoint: impl Into<String>, project: Scope) -> Self {
         Self {
             endpoint: endpoint.into(),
@@ -115,7 +116,7 @@ struct State {
 struct Token {
     text: Secret,
     project: Option<ProjectId>,
-    /// From here on a new one is fetched.
+    /// When the next call fetches a new token.
     renew_at: Instant,
     ends_at: Instant,
 }
@@ -125,7 +126,7 @@ impl Iam {
         Self { transport, credentials, state: Mutex::default() }
     }
 
-    /// The current token, fetched or renewed first where needed. Callers that come meanwhile wait for the same one.
+    /// The current token. It is fetched or renewed first if necessary; concurrent callers share one fetch.
     pub(crate) async fn token(&self) -> Result<(Secret, Generation), AuthError> {
         let state = self.fresh().await?;
         let token = state.token.as_ref().map(|token| token.text.clone()).unwrap_or_default();
@@ -139,7 +140,7 @@ impl Iam {
         project.ok_or_else(|| AuthError::Answer(self.credentials.endpoint.clone(), "the token has no project".into()))
     }
 
-    /// Forgets the token of `generation`; a newer one stays.
+    /// Discards the token of `generation`. A newer token stays.
     pub(crate) async fn discard(&self, generation: Generation) {
         let mut state = self.state.lock().await;
         if state.generation == generation.0 {
@@ -147,7 +148,7 @@ impl Iam {
         }
     }
 
-    /// The state with a token in it. The lock is held while fetching: that makes it one fetch for all callers.
+    /// The state with a valid token. The lock is held during the fetch, so that all callers share one fetch.
     async fn fresh(&self) -> Result<MutexGuard<'_, State>, AuthError> {
         let mut state = self.state.lock().await;
         let now = Instant::now();
@@ -161,7 +162,8 @@ impl Iam {
                 Ok(state)
             }
             Err(error) => match state.token.as_mut().filter(|token| now < token.ends_at) {
-                // The old one is still good. Not with every call: IAM locks users whose password is wrong again and again.
+                // The old token is still valid. The next renewal waits, because IAM locks users after repeated wrong
+                // passwords.
                 Some(token) if error.is_retryable() || error.is_refused() => {
                     let retry_in = if error.is_refused() { REFUSED_PAUSE } else { RENEWAL_PAUSE };
                     token.renew_at = Instant::now() + retry_in;
@@ -223,7 +225,7 @@ struct Project {
 }
 
 impl TokenFields {
-    /// By IAM's own clock, so that ours may be off.
+    /// Computed from IAM's two timestamps, because the local clock may be wrong.
     fn lifetime(&self) -> Duration {
         let time = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
         time(&self.expires_at)
@@ -246,7 +248,7 @@ fn login(credentials: &IamCredentials) -> String {
     json!({"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}).to_string()
 }
 
-/// Looks up a project's id by its name, signed: `GET /v3/projects?name=…`.
+/// Looks up the id of a project by its name, with a signed `GET /v3/projects?name=…`.
 pub(crate) async fn find_project(
     transport: &dyn Transport,
     endpoint: &str,
@@ -283,7 +285,7 @@ pub(crate) async fn find_project(
     })
 }
 
-/// Sends `request` to IAM and gives its answer if it is a success.
+/// Sends `request` to IAM and returns the answer if it is a success.
 async fn exchange(
     transport: &dyn Transport,
     endpoint: &str,
@@ -304,7 +306,7 @@ async fn exchange(
     })
 }
 
-/// An address without the `/` or `/v3` that some write at its end.
+/// An address without a final `/` or `/v3`.
 fn base(endpoint: &str) -> &str {
     let endpoint = endpoint.trim_end_matches('/');
     endpoint.strip_suffix("/v3").unwrap_or(endpoint)

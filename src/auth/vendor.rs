@@ -1,4 +1,5 @@
-//! Credentials where the vendor's own SDKs look for them: the environment, and `~/.huaweicloud/credentials`.
+//! [`VendorCredentials`]: credentials from the environment or `~/.huaweicloud/credentials`, as the vendor's SDKs find
+//! them.
 
 use std::{fmt, path::PathBuf};
 
@@ -7,19 +8,19 @@ use crate::secret::Secret;
 use super::AccessKey;
 use crate::text;
 
-/// What the vendor's SDKs read from the environment or the credentials file.
+/// Credentials from the environment or the credentials file of the vendor's SDKs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VendorCredentials {
     /// The key.
     pub key: AccessKey,
-    /// The project's id, where it is given.
+    /// The project's id, if given.
     pub project_id: Option<String>,
-    /// IAM's address, where it is given.
+    /// IAM's address, if given.
     pub iam_endpoint: Option<String>,
 }
 
-/// Why there are no credentials.
+/// No credentials were found. The text names the places.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct VendorCredentialsError(String);
@@ -34,11 +35,11 @@ const NAMES: [(&str, &str); 5] = [
 ];
 
 impl VendorCredentials {
-    /// Reads `HUAWEICLOUD_SDK_AK` and its siblings from the environment, or else the section `[basic]` of the file
+    /// Reads `HUAWEICLOUD_SDK_AK` and related variables from the environment, or else the section `[basic]` of the file
     /// `HUAWEICLOUD_SDK_CREDENTIALS_FILE`, by default `~/.huaweicloud/credentials`.
     ///
     /// # Errors
-    /// When neither has both keys; the text says where was looked.
+    /// When neither place has both the access key and the secret key.
     pub fn find() -> Result<Self, VendorCredentialsError> {
         let variable = |name: &str| std::env::var(name).ok();
         Self::find_in(variable, |path| text::read(path))
@@ -80,7 +81,8 @@ fn missing(file: &dyn fmt::Display) -> VendorCredentialsError {
     VendorCredentialsError(format!("HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK are not both set, and {file}"))
 }
 
-/// The pairs of one section of an INI text: `name = value` or `name: value`, names in any case, `#` and `;` comments.
+/// The pairs of one section of an INI file: `name = value` or `name: value`, with names in any case. `#` and `;` start
+/// comments.
 fn section(text: &str, wanted: &str) -> Vec<(String, String)> {
     let mut inside = false;
     let mut pairs = Vec::new();

@@ -1,4 +1,4 @@
-//! Settings of a client, checked when it is built.
+//! [`ClientBuilder`]: the settings of a client, checked by [`build`](ClientBuilder::build).
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,13 +20,25 @@ use crate::{
 };
 
 /// Builds a [`Client`]. Without credentials its requests are unsigned.
+///
+/// ```
+/// use std::time::Duration;
+/// use dms_worker::Client;
+///
+/// let client = Client::builder("http://127.0.0.1:9400", "local")
+///     .access_key("AK", "SK") // or .credentials_from_env(), .iam(...), .token(...)
+///     .timeout(Duration::from_secs(10))
+///     .build()?;
+/// # let _ = client;
+/// # Ok::<(), dms_worker::Error>(())
+/// ```
 pub struct ClientBuilder {
     endpoint: String,
     project_id: ProjectId,
     project_name: Option<String>,
     iam_endpoint: Option<String>,
     credentials: Vec<Credentials>,
-    /// Why there are none in the environment, where they were wanted from there.
+    /// Why the environment had no credentials, for [`build`](Self::build).
     no_credentials: Option<VendorCredentialsError>,
     security_token: Option<Secret>,
     api_version: ApiVersion,
@@ -79,15 +91,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Fetches tokens from IAM: one for all clones, renewed before it ends. An empty project id is filled in from it.
+    /// Fetches tokens from IAM. Clones share one token, which is renewed before it expires. An empty project id is
+    /// taken from the token.
     pub fn iam(mut self, credentials: IamCredentials) -> Self {
         self.credentials.push(Credentials::Iam(credentials));
         self
     }
 
-    /// Takes the key from where the vendor's SDKs take it: `HUAWEICLOUD_SDK_AK` and its siblings, or the file
-    /// `~/.huaweicloud/credentials`. A project id found there fills in an empty one. When there is no key in either place,
-    /// [`build`](Self::build) says where it was looked for.
+    /// Takes the key from `HUAWEICLOUD_SDK_AK` and related variables, or from the file `~/.huaweicloud/credentials`, as
+    /// the vendor's SDKs do. An empty project id is taken from there, too. If neither place has a key,
+    /// [`build`](Self::build) fails and names both.
     pub fn credentials_from_env(mut self) -> Self {
         let found = match VendorCredentials::find() {
             Ok(found) => found,
@@ -104,45 +117,46 @@ impl ClientBuilder {
         self
     }
 
-    /// Names the project instead of giving its id: the id is looked up once, at the first call. For access keys;
-    /// the project of an IAM user is named in its [`IamCredentials`].
+    /// Names the project, for access keys with an empty project id. The client looks the id up at IAM once, before its
+    /// first call. [`IamCredentials`] name the project of an IAM user.
     pub fn project_name(mut self, name: impl Into<String>, iam_endpoint: impl Into<String>) -> Self {
         self.project_name = Some(name.into());
         self.iam_endpoint = Some(iam_endpoint.into());
         self
     }
 
-    /// Which version of the API is spoken; V2 by default.
+    /// The version of the API to use; V2 by default.
     pub fn api_version(mut self, version: ApiVersion) -> Self {
         self.api_version = version;
         self
     }
 
-    /// How calls that may be repeated are repeated; four tries within about a second by default.
+    /// The delays and the number of tries of calls that are safe to repeat; four tries within about a second by
+    /// default.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// How long an answer may take; 15 s by default. A consume call has its poll wait on top of it.
+    /// The timeout of an answer; 15 s by default. A consume call adds its poll wait.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How many idle connections are kept; 1,024 by default. Keep it above the number of calls at a time.
+    /// The most idle connections to keep; 1,024 by default. Keep it above the number of concurrent calls.
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.http.pool_size = connections;
         self
     }
 
-    /// How long connecting may take, TLS included; 5 s by default.
+    /// The timeout of connecting, TLS included; 5 s by default.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.http.connect_timeout = timeout;
         self
     }
 
-    /// A PEM file with the authorities to trust instead of the system's.
+    /// A PEM file with the certificate authorities to trust instead of the system's; none by default.
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.http.ca_file = Some(file.into());
         self
@@ -155,11 +169,12 @@ impl ClientBuilder {
         self
     }
 
-    /// Checks the settings. Nothing is connected yet.
+    /// Checks the settings and makes the client. It connects at its first call.
     ///
     /// # Errors
-    /// When the endpoint is no `http` or `https` address, the project or a key is missing or malformed, there are two
-    /// kinds of credentials, or none where they were wanted from the environment, or the authorities cannot be read.
+    /// When the endpoint is not an `http` or `https` address, the project or a key is missing or malformed, two kinds
+    /// of credentials are set, the environment has none although it should, or the file of certificate authorities
+    /// cannot be read.
     pub fn build(mut self) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&self.endpoint)?;
         if let Some(error) = self.no_credentials.take() {
@@ -233,7 +248,7 @@ impl ClientBuilder {
         };
         let options = HttpOptions {
             tls: endpoint.tls || iam.is_some_and(|iam| iam.starts_with("https")),
-            // A proxy cannot reach this machine's own loopback.
+            // A proxy cannot reach the loopback interface of this machine.
             proxies: !endpoint.loopback,
             ..self.http.clone()
         };
@@ -253,11 +268,11 @@ impl fmt::Debug for ClientBuilder {
     }
 }
 
-/// Where the service is.
+/// The service's address.
 struct Endpoint {
-    /// The address without a `/` at its end.
+    /// The address, without a final `/`.
     base: String,
-    /// The `Host` header: with the port where it is not the scheme's own, for this is what is signed.
+    /// The `Host` header, which is signed. It has the port unless that is the scheme's default.
     host: HeaderValue,
     tls: bool,
     loopback: bool,

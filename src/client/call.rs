@@ -1,4 +1,4 @@
-//! One call: build, authorize, send, judge, repeat.
+//! [`Call`]: one operation of the API as a request that is authorized, sent, judged and repeated where that is safe.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use super::{
     error::{Error, Kind, Refusal},
     extensions::Announced,
     key_guard::{Held, KeyGuard, Pass, Verdict},
-    tries::{CREATION_PATIENCE, Repeat, Tries},
+    tries::{CREATION_TIMEOUT, Repeat, Tries},
 };
 use crate::{
     auth::{AccessKey, AuthError, Authenticator, Generation, encode, find_project},
@@ -36,10 +36,10 @@ use crate::{
     wire::{Dialect, error::ErrorBody},
 };
 
-/// How many bytes of an answer that cannot be read are told.
+/// The most bytes of an unreadable answer that an error shows.
 const EXCERPT: usize = 120;
 
-/// What the clones of a client share.
+/// The state that all clones of a client share.
 pub(crate) struct Inner {
     transport: Arc<dyn Transport>,
     base: String,
@@ -51,39 +51,39 @@ pub(crate) struct Inner {
     retry: RetryPolicy,
     timeout: Duration,
     pub(super) extensions: Announced,
-    /// The queues and groups that this client created, until they are surely ready.
+    /// The queues and groups that this client created and that may not be ready yet.
     created: Mutex<HashMap<String, Instant>>,
-    /// Whether it was logged that the service asks for too long a wait; until a call works.
-    told_of_long_wait: AtomicBool,
+    /// Whether the log has it that the service asks for too long a wait. Reset when a call works.
+    logged_long_wait: AtomicBool,
 }
 
-/// Where the project id comes from.
+/// The source of the project id.
 pub(super) enum Project {
     Known(ProjectId),
     OfToken,
     Named { transport: Arc<dyn Transport>, key: AccessKey, name: String, iam: String },
 }
 
-/// What came back, and when the request left that it answers.
+/// An answer, and when its request was sent.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) response: Response<Bytes>,
     pub(super) sent: Instant,
 }
 
-/// A call as the operations describe it.
+/// One call, as an operation describes it.
 pub(super) struct Call<'a> {
     /// The operation's name in errors and spans.
     operation: &'static str,
     method: Method,
-    /// The parts of the path below the project.
+    /// The segments of the path after the project.
     path: &'a [&'a str],
     query: String,
     body: Bytes,
-    /// Headers beside the usual ones.
+    /// Headers in addition to the usual ones.
     headers: Vec<(&'static str, HeaderValue)>,
     repeat: Repeat,
-    /// How much longer than usual the answer may take.
+    /// Added to the usual timeout.
     wait: Duration,
     deadline: Option<Instant>,
 }
@@ -141,16 +141,16 @@ impl Client {
         self.inner.call(&call, decode).instrument(span).await
     }
 
-    /// Makes a call whose answer says nothing but that it worked.
+    /// Makes a call whose answer has no content.
     pub(super) async fn perform(&self, call: Call<'_>) -> Result<(), Error> {
         self.fetch_answer(call, |_| Ok(())).await
     }
 
-    /// Remembers that a queue or group was created now: for some seconds it may not be found.
+    /// Remembers that a queue or group was created now, because the service may not find it for some seconds.
     pub(super) fn remember_created<'a>(&self, ids: impl Iterator<Item = &'a str>) {
         let now = Instant::now();
         let mut created = self.inner.created.lock().unwrap_or_else(PoisonError::into_inner);
-        created.retain(|_, at| now.duration_since(*at) < CREATION_PATIENCE);
+        created.retain(|_, at| now.duration_since(*at) < CREATION_TIMEOUT);
         created.extend(ids.map(|id| (id.to_owned(), now)));
     }
 }
@@ -176,7 +176,7 @@ impl Inner {
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(15),
             created: Mutex::default(),
-            told_of_long_wait: AtomicBool::new(false),
+            logged_long_wait: AtomicBool::new(false),
         }
     }
 
@@ -199,13 +199,13 @@ impl Inner {
                 Err(error) => error,
             };
             let reason = error.to_string();
-            let pause = tries.failed(error, Instant::now(), self.young(call.path))?;
+            let pause = tries.failed(error, Instant::now(), self.recently_created(call.path))?;
             tracing::debug!(reason, ?pause, "the call is repeated");
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// One try, and a second one where a new token may help.
+    /// One try, followed by a second one if a new token may help.
     async fn try_once(&self, call: &Call<'_>) -> Result<Answer, Error> {
         let credentials = self.credentials.get();
         let Credentials { authenticator, guard } = &*credentials;
@@ -233,7 +233,7 @@ impl Inner {
         }
     }
 
-    /// One request. The generation names the token that it was sent with.
+    /// One request. The returned generation names the token that the request carried.
     async fn attempt(
         &self,
         call: &Call<'_>,
@@ -250,16 +250,16 @@ impl Inner {
         let response = self.transport.send(request, timeout).await.map_err(unanswered)?;
         self.extensions.note(response.status().is_success(), response.headers());
         if response.status().is_success() {
-            self.told_of_long_wait.store(false, Relaxed);
+            self.logged_long_wait.store(false, Relaxed);
             return Ok(Answer { response, sent });
         }
         let retry_after = RetryAfter::read(response.headers(), clock::now());
-        self.tell_of_long_wait(call.operation, retry_after);
+        self.log_long_wait(call.operation, retry_after);
         let refusal = Refusal::read(response.status(), response.headers(), response.body(), retry_after);
         Err((Error::new(call.operation, Kind::Service(refusal)), Some(generation)))
     }
 
-    /// Authorizes calls as another client does, from now on.
+    /// Uses the credentials of `other` from now on.
     pub(super) fn authorize_as(&self, other: &Self) {
         let authenticator = other.credentials.get().authenticator.clone();
         self.credentials.update(|credentials| credentials.followed_by(authenticator));
@@ -271,7 +271,7 @@ impl Inner {
         }
     }
 
-    /// What the refusal of the key leads to.
+    /// Applies the guard's decision about a refused key to the error.
     fn refused(&self, guard: &KeyGuard, pass: &Pass<'_>, error: Error) -> Error {
         let endpoint = self.base.as_str();
         match guard.refused(pass, &error, error.is_passing_refusal()) {
@@ -327,7 +327,7 @@ impl Inner {
             uri.push_str(part);
         }
         for part in call.path {
-            // A `.` or nothing would name another resource than the one that was meant.
+            // An empty segment or a `.` would name another resource than the caller meant.
             if matches!(*part, "" | "." | "..") {
                 let text = format!("{part:?} is no id of a queue, a group or a tag");
                 return Err(Error::new(call.operation, Kind::Setup(text)));
@@ -351,11 +351,11 @@ impl Inner {
         Ok(request)
     }
 
-    /// Logs, once until a call works, that the service asks for a longer wait than is obeyed.
-    fn tell_of_long_wait(&self, operation: &str, retry_after: Option<RetryAfter>) {
+    /// Logs that the service asks for a longer wait than the client obeys; once until a call works.
+    fn log_long_wait(&self, operation: &str, retry_after: Option<RetryAfter>) {
         let Some(retry_after) = retry_after else { return };
         if let Some(asked) = retry_after.shortened()
-            && !self.told_of_long_wait.swap(true, Relaxed)
+            && !self.logged_long_wait.swap(true, Relaxed)
         {
             let wait = retry_after.wait();
             tracing::warn!(
@@ -367,7 +367,7 @@ impl Inner {
         }
     }
 
-    /// What has answered once is not waited for any more: when it is not found later, it was deleted.
+    /// Forgets that a resource is new, because it has answered. If it is not found later, somebody deleted it.
     fn is_ready(&self, path: &[&str]) {
         let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
         for id in path {
@@ -375,29 +375,30 @@ impl Inner {
         }
     }
 
-    /// When one of the ids in `path` was created by this client, if it was of late and has not answered yet.
-    fn young(&self, path: &[&str]) -> Option<Instant> {
+    /// Returns when this client created a resource in `path`, if that was recently and the resource has not answered
+    /// yet.
+    fn recently_created(&self, path: &[&str]) -> Option<Instant> {
         let created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
         path.iter().filter_map(|id| created.get(*id)).max().copied()
     }
 }
 
-/// Why an answer cannot be read.
+/// The reason why an answer cannot be read.
 pub(super) type Unreadable = Box<dyn StdError + Send + Sync>;
 
-/// The error of an answer that says that it worked, and does not read as the service's: a proxy's page, or a part of an answer.
+/// The error of a success that is not the service's JSON, such as the page of a proxy or a truncated answer.
 fn unreadable(operation: &'static str, answer: &Response<Bytes>, reason: &Unreadable) -> Error {
     let text = format!("{reason}; it begins with {}", excerpt(answer.body()));
     Error::new(operation, Kind::Answer(answer.status(), text.into()))
 }
 
-/// The first bytes of an answer, as text in quotes.
+/// The first bytes of an answer as quoted text.
 fn excerpt(body: &[u8]) -> String {
     let (first, more) = (&body[..body.len().min(EXCERPT)], if body.len() > EXCERPT { "…" } else { "" });
     format!("{:?}{more}", String::from_utf8_lossy(first))
 }
 
-/// The error of a request that is not sent.
+/// The error of a request that the guard held back.
 fn held_back(operation: &'static str, held: Held) -> Error {
     match held {
         Held::ForGood(error) => Error::new(operation, Kind::Stopped(error)),

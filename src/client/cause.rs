@@ -1,37 +1,37 @@
-//! Why a key was refused, as far as the service's text says so.
+//! [`RefusalCause`]: why the service refused a key, read from its text.
 
-/// What the text of a refusal speaks of.
+/// The cause that the text of a refusal names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RefusalCause {
-    /// The key or the user is locked, after wrong signatures or passwords of anybody.
+    /// The key or the user is locked after wrong signatures or passwords, which anybody can have sent.
     Locked,
-    /// The time of the signature is too far from the service's.
+    /// The time of the signature is too far from the service's clock.
     Clock,
-    /// Something else: a wrong key, secret, token or project.
+    /// Any other cause, such as a wrong key, secret, token or project.
     Other,
 }
 
 impl RefusalCause {
     /// Reads the text of a refusal.
     pub(super) fn of(message: &str) -> Self {
-        // What follows is the caller's own request.
+        // The rest of the text quotes the caller's own request.
         let text = message.split("canonical request").next().unwrap_or_default().to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         // "AK access failed to reach the limit,forbidden", "The account is locked."
         if has(&["reach the limit", "locked"]) {
             return Self::Locked;
         }
-        // "signature expired", "the request time is too skewed"; a token that expired is another matter.
+        // "signature expired", "the request time is too skewed". An expired token is not meant.
         let about_time = has(&["expire", "skew"]);
         if about_time && !text.contains("token") { Self::Clock } else { Self::Other }
     }
 
-    /// Whether the same key may be accepted later although it never was.
+    /// Returns whether the service may accept the same key later, even if it never has.
     pub(super) fn is_passing(self) -> bool {
         self != Self::Other
     }
 
-    /// What can be done about it.
+    /// The remedy, for an error.
     pub(super) fn remedy(self) -> &'static str {
         match self {
             Self::Locked => {

@@ -1,12 +1,13 @@
-//! The service's error codes and what each kind of them asks for.
+//! [`ErrorCode`]: the service's error codes, and the class of each.
 //!
-//! The code counts, not the HTTP status: a 404 may be throttling, and a 500 the caller's mistake (API reference 8.2).
+//! The code decides, not the HTTP status: a 404 can mean throttling, and a 500 the caller's mistake (API reference
+//! 8.2).
 
 use std::fmt;
 
 use http::StatusCode;
 
-/// A code of the service (`DMS.10240401`) or of the API gateway before it (`APIGW.0301`).
+/// An error code of the service (`DMS.10240401`) or of its API gateway (`APIGW.0301`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ErrorCode {
     gateway: bool,
@@ -28,15 +29,15 @@ codes! {
     QUEUE_EXISTS = dms(10_240_017);
     /// The consumer group exists already.
     GROUP_EXISTS = dms(10_240_018);
-    /// The queue has as many consumer groups as it may.
+    /// The queue has the most consumer groups that are allowed.
     TOO_MANY_GROUPS = dms(10_240_019);
     /// The project's quota is used up.
     QUOTA_EXCEEDED = dms(10_240_020);
-    /// The queue is being created: wait one to three seconds.
+    /// The queue is being created. Wait one to three seconds.
     BEING_CREATED = dms(10_240_032);
-    /// The queue has as many resource tags as it may.
+    /// The queue has the most resource tags that are allowed.
     TOO_MANY_TAGS = dms(10_240_044);
-    /// The same tag key is there twice.
+    /// The request has the same tag key twice.
     TAG_EXISTS = dms(10_240_045);
     /// The token is invalid.
     INVALID_TOKEN = dms(10_240_101);
@@ -44,7 +45,7 @@ codes! {
     EXPIRED_TOKEN = dms(10_240_102);
     /// The token is missing.
     MISSING_TOKEN = dms(10_240_103);
-    /// The token belongs to another project than the path.
+    /// The token is for another project than the path.
     WRONG_PROJECT = dms(10_240_104);
     /// There is no such queue.
     QUEUE_NOT_FOUND = dms(10_240_401);
@@ -54,7 +55,7 @@ codes! {
     URL_NOT_FOUND = dms(10_240_406);
     /// Too many requests, although the status is 404.
     FLOW_CONTROL = dms(10_240_407);
-    /// The queue has no tag of that key.
+    /// The queue has no tag with that key.
     TAG_NOT_FOUND = dms(10_240_426);
     /// An acknowledgement's status is neither `success` nor `fail`.
     BAD_ACK_STATUS = dms(10_540_003);
@@ -70,7 +71,7 @@ codes! {
     QUEUE_NAME_NOT_FOUND = dms(10_540_401);
     /// Consuming failed for the reason in the text, such as another label rule.
     CONSUME_FAILED = dms(10_542_204);
-    /// The consumer instance was released before the acknowledgement came.
+    /// The consumer instance was released before the acknowledgement arrived.
     INSTANCE_RELEASED = dms(10_542_205);
     /// The lease is over, or the message was acknowledged before.
     LEASE_LOST = dms(10_542_209);
@@ -101,7 +102,7 @@ impl ErrorCode {
 
     /// Reads `DMS.10240401`, `10240401`, `400062` (a number that lost its zeros), `APIGW.0301` or `APIC.0301`.
     ///
-    /// Gives `None` for what is no code of the service, such as an HTTP status repeated in a body.
+    /// Returns `None` for other texts, such as an HTTP status repeated in a body.
     pub fn parse(text: &str) -> Option<Self> {
         let digits: String = text.split_whitespace().collect();
         let (family, digits) = digits.split_once('.').unwrap_or(("", &digits));
@@ -117,12 +118,12 @@ impl ErrorCode {
         }
     }
 
-    /// Whether it is of the service itself and not of the gateway before it.
+    /// Returns whether the code is the service's own and not its gateway's.
     pub(super) fn is_of_service(self) -> bool {
         !self.gateway
     }
 
-    /// The number alone: `10240401` of `DMS.10240401`.
+    /// The number without the prefix, such as `10240401`.
     pub fn number(self) -> u32 {
         self.number
     }
@@ -140,14 +141,14 @@ impl fmt::Debug for ErrorCode {
     }
 }
 
-/// What an error answer asks for.
+/// The class of an error: what the caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// The service failed: the same request again, later. It may have taken effect.
+    /// The service failed. Repeat the request later; it may have taken effect.
     Transient,
-    /// The queue or group is being created: again in a second. It did not take effect.
+    /// The queue or group is being created. Repeat the request in a second; it took no effect.
     BeingCreated,
-    /// Too many requests: again, later. It did not take effect.
+    /// Too many requests. Repeat the request later; it took no effect.
     Throttled,
     /// The key or token is refused.
     Auth,
@@ -155,9 +156,9 @@ pub(crate) enum Class {
     Forbidden,
     /// A quota is used up.
     Quota,
-    /// It exists already.
+    /// The resource exists already.
     Exists,
-    /// It does not exist.
+    /// The resource does not exist.
     NotFound,
     /// The lease is over.
     LostLease,
@@ -165,7 +166,7 @@ pub(crate) enum Class {
     Caller,
 }
 
-/// What an answer of this status and code asks for: the code before the status.
+/// The class of an answer. The code decides before the status.
 pub(crate) fn classify(status: StatusCode, code: Option<ErrorCode>) -> Class {
     code.and_then(known).unwrap_or_else(|| by_status(status))
 }

@@ -1,9 +1,9 @@
-//! [`Credentials`]: who calls, and whether the service accepts it.
+//! [`Credentials`]: an authenticator with the guard of its key.
 
 use super::key_guard::KeyGuard;
 use crate::auth::Authenticator;
 
-/// What a client authorizes its calls with, until it is given others.
+/// The current credentials of a client.
 #[derive(Debug)]
 pub(super) struct Credentials {
     pub(super) authenticator: Authenticator,
@@ -15,8 +15,8 @@ impl Credentials {
         Self { guard: KeyGuard::new(authenticator.locks()), authenticator }
     }
 
-    /// Others in the place of these. Where these have worked, a refusal of the new ones is waited out: it may be that the service is
-    /// yet to learn of them.
+    /// The credentials that replace these. If these have worked, a refusal of the new ones does not stop the client,
+    /// because the service may not know them yet.
     pub(super) fn followed_by(&self, authenticator: Authenticator) -> Self {
         let next = Self::new(authenticator);
         if self.guard.has_worked() {

@@ -1,4 +1,4 @@
-//! Why a call failed: [`Error`], opaque, with predicates for what a caller can act on.
+//! [`Error`]: why a call failed. It is opaque; predicates tell the caller what to do.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -10,16 +10,16 @@ use super::{
 };
 use crate::{auth::AuthError, limits::LimitError, transport::TransportError, visible::visible};
 
-/// Why a call, or one message of a send, failed. Cloning is cheap.
+/// The error of a call, or of one message of a send. Cloning it is cheap.
 ///
-/// Its text is one sentence without secrets: what was called, what happened, and what can be done.
+/// Its text is one sentence without secrets: the operation, what happened, and the remedy.
 #[derive(Clone)]
 pub struct Error {
     cause: Arc<Cause>,
-    // Marks stand beside what clones share: one caller's mark is not that of another.
+    // The marks are not shared with clones, because each caller sets its own.
     /// The call may have taken effect.
     unsure: bool,
-    /// How long the client sends nothing, because the key was refused but may be accepted later.
+    /// How long the client pauses, because the key was refused and may be accepted later.
     wait: Option<Duration>,
 }
 
@@ -31,23 +31,23 @@ struct Cause {
 pub(crate) enum Kind {
     /// A setting of the client cannot work.
     Setup(String),
-    /// A value is outside the service's limits; nothing was sent. The message's place, where it is one's fault.
+    /// A value is outside the service's limits, and nothing was sent. The index of the message, if one is at fault.
     Limit(Option<usize>, LimitError),
     /// The service answered with an error.
     Service(Refusal),
-    /// There was no answer from this address.
+    /// This address did not answer.
     Transport(String, TransportError),
-    /// The answer is not what the API reference says.
+    /// The answer is not as the API reference says.
     Answer(StatusCode, Box<dyn StdError + Send + Sync>),
     /// The caller could not be authenticated before the call.
     Credentials(Box<dyn StdError + Send + Sync>),
-    /// The key was refused before: nothing was sent.
+    /// Nothing was sent, because the key was refused before.
     Stopped(Error),
-    /// The key was refused a short time ago: nothing was sent, and later requests will be.
+    /// Nothing was sent, because the key was refused a short time ago. Later requests will be sent.
     Held(Error),
-    /// No queue or group of that name.
+    /// There is no queue or group of that name.
     Missing { what: &'static str, name: String, known: Vec<String> },
-    /// The caller's deadline passed before there was an answer worth having.
+    /// The caller's deadline passed before a useful answer.
     Deadline,
 }
 
@@ -56,7 +56,7 @@ pub(crate) enum Kind {
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) code: Option<ErrorCode>,
-    /// The code as it came, where it is none of the service's.
+    /// The code as received, if it is not one of the service's.
     pub(crate) foreign_code: Option<String>,
     pub(crate) class: Class,
     pub(crate) message: String,
@@ -65,26 +65,26 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// How far a call came that was answered with trouble of the service, or of something before it.
+    /// How far the call got, if the service or a gateway answered with an error of its own.
     fn progress(&self) -> Progress {
         match self.status {
-            // It was turned away at the door, and told when to come back.
+            // Overloaded services refuse a request before they begin it, and say when to retry.
             StatusCode::SERVICE_UNAVAILABLE if self.retry_after.is_some() => Progress::None,
-            // A gateway passed it on, and does not know what became of it.
+            // A gateway forwarded the request and does not know the result.
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT if self.code.is_none() => Progress::Unknown,
             _ => Progress::Failed,
         }
     }
 }
 
-/// How far a failed try came.
+/// How far a failed try got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// The service did nothing.
     None,
-    /// The service answered that it failed; some of it may have been done.
+    /// The service answered with a failure, and may have done a part.
     Failed,
-    /// Nobody knows.
+    /// It is unknown what the service did.
     Unknown,
 }
 
@@ -98,14 +98,15 @@ impl Error {
         Self::new(operation, Kind::Limit(None, error))
     }
 
-    /// As [`new`](Self::new), of a call that may have taken effect.
+    /// As [`new`](Self::new), for a call that may have taken effect.
     pub(crate) fn unsure(operation: &'static str, kind: Kind) -> Self {
         Self::new(operation, kind).into_unsure()
     }
 
-    /// Whether the same call may succeed later: throttling, a service or a network in trouble, a queue being created.
+    /// Returns whether the same call may succeed later, because of throttling, an outage, or a queue that is being
+    /// created.
     ///
-    /// Whether repeating it is safe is another question: see [`is_unsure`](Self::is_unsure).
+    /// Check [`is_unsure`](Self::is_unsure) to find out whether it is safe to repeat the call.
     pub fn is_retryable(&self) -> bool {
         if self.wait.is_some() {
             return true;
@@ -116,22 +117,22 @@ impl Error {
             }
             Kind::Transport(..) => true,
             Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
-            // What stood there was not the service's: something between here and there answered for it.
+            // The body is not the service's: a proxy or gateway on the way answered.
             Kind::Answer(..) => true,
             _ => false,
         }
     }
 
-    /// Whether the service asks for fewer calls.
+    /// Returns whether the service throttles.
     pub fn is_throttled(&self) -> bool {
         self.class() == Some(Class::Throttled)
     }
 
-    /// Whether the key or token is refused.
+    /// Returns whether the service refused the key or the token.
     ///
-    /// A key that never worked stops the client for good: build another one. A key that has worked before, or is refused
-    /// for a lock or a clock, is tried again after a pause: then [`is_retryable`](Self::is_retryable) is true too, and
-    /// [`retry_after`](Self::retry_after) says when.
+    /// A refused key that never worked stops the client; build another one. If the key has worked before, or the reason
+    /// is a lock or a clock, the client tries again after a pause. Then [`is_retryable`](Self::is_retryable) is true as
+    /// well, and [`retry_after`](Self::retry_after) has the pause.
     pub fn is_auth(&self) -> bool {
         match &self.cause.kind {
             Kind::Stopped(_) | Kind::Held(_) => true,
@@ -140,38 +141,38 @@ impl Error {
         }
     }
 
-    /// Whether the caller is known but may not do this.
+    /// Returns whether the caller lacks the right to this call.
     pub fn is_forbidden(&self) -> bool {
         self.class() == Some(Class::Forbidden)
     }
 
-    /// Whether the queue, group, tag or URL does not exist.
+    /// Returns whether the queue, group, tag or URL does not exist.
     pub fn is_not_found(&self) -> bool {
         self.class() == Some(Class::NotFound) || matches!(self.cause.kind, Kind::Missing { .. })
     }
 
-    /// Whether a queue, group or tag of that name exists already.
+    /// Returns whether a queue, group or tag of that name exists already.
     pub fn is_exists(&self) -> bool {
         self.class() == Some(Class::Exists)
     }
 
-    /// Whether the lease was over: the messages are, or will be, handed out again.
+    /// Returns whether the lease was over. The messages are redelivered.
     pub fn is_lost_lease(&self) -> bool {
         !self.unsure && self.class() == Some(Class::LostLease)
     }
 
-    /// Whether the call may have taken effect although it failed: a send that may have been stored, an
-    /// acknowledgement that may have counted.
+    /// Returns whether the failed call may have taken effect: its messages may be stored, or its acknowledgement may
+    /// count.
     pub fn is_unsure(&self) -> bool {
         self.unsure
     }
 
-    /// Whether a value was outside the service's limits, so that nothing was sent, or a quota is used up.
+    /// Returns whether a value was outside the service's limits, in which case nothing was sent, or a quota is used up.
     pub fn is_limit(&self) -> bool {
         matches!(self.cause.kind, Kind::Limit(..)) || self.class() == Some(Class::Quota)
     }
 
-    /// Whether the time was up before an answer came.
+    /// Returns whether the timeout passed without an answer.
     pub fn is_timeout(&self) -> bool {
         match &self.cause.kind {
             Kind::Transport(_, error) => error.is_timeout(),
@@ -180,7 +181,7 @@ impl Error {
         }
     }
 
-    /// Whether the service could not be reached at all.
+    /// Returns whether no connection to the service could be made.
     pub fn is_connect(&self) -> bool {
         match &self.cause.kind {
             Kind::Transport(_, error) => error.is_not_sent(),
@@ -189,12 +190,12 @@ impl Error {
         }
     }
 
-    /// The service's error code, where it gave one.
+    /// The service's error code, if the answer has one.
     pub fn code(&self) -> Option<ErrorCode> {
         self.refusal().and_then(|refusal| refusal.code)
     }
 
-    /// The HTTP status of the answer, where there was one.
+    /// The HTTP status of the answer, if there was one.
     pub fn status(&self) -> Option<StatusCode> {
         match &self.cause.kind {
             Kind::Answer(status, _) => Some(*status),
@@ -202,18 +203,18 @@ impl Error {
         }
     }
 
-    /// The request's id in the service's logs, where it gave one.
+    /// The id of the request in the service's logs, if the answer has one.
     pub fn request_id(&self) -> Option<&str> {
         self.refusal().and_then(|refusal| refusal.request_id.as_deref())
     }
 
-    /// How long the service asks to wait (`Retry-After`, in seconds or as a date), or the client waits after its key was refused;
-    /// five minutes at most, whatever the service asks for.
+    /// The wait that the service asks for with `Retry-After`, or the client's own pause after a refused key; at most
+    /// five minutes.
     pub fn retry_after(&self) -> Option<Duration> {
         self.wait.or_else(|| self.refusal().and_then(|refusal| refusal.retry_after))
     }
 
-    /// How far the try came.
+    /// How far the try got.
     pub(super) fn progress(&self) -> Progress {
         match &self.cause.kind {
             Kind::Transport(_, error) if !error.is_not_sent() => Progress::Unknown,
@@ -223,12 +224,12 @@ impl Error {
         }
     }
 
-    /// The same error of a call that may have taken effect.
+    /// Marks the error as that of a call that may have taken effect.
     pub(super) fn into_unsure(self) -> Self {
         Self { unsure: true, ..self }
     }
 
-    /// Whether the key itself was refused now: another try would bring it closer to being locked.
+    /// Returns whether the service refused the key itself just now. Another try could lead to a lock.
     pub(super) fn is_key_refused(&self) -> bool {
         match &self.cause.kind {
             Kind::Service(refusal) => refusal.class == Class::Auth,
@@ -237,7 +238,7 @@ impl Error {
         }
     }
 
-    /// A refusal for good, for tests of those who hear it.
+    /// A permanent refusal, for tests.
     #[cfg(test)]
     pub(crate) fn refused_for_test() -> Self {
         let refusal = Refusal {
@@ -252,7 +253,7 @@ impl Error {
         Self::new("acknowledge", Kind::Service(refusal))
     }
 
-    /// Whether a refusal of the key speaks of something that passes: a lock, or a clock.
+    /// Returns whether the refusal names a temporary cause: a lock or a clock.
     pub(super) fn is_passing_refusal(&self) -> bool {
         match &self.cause.kind {
             Kind::Service(refusal) => RefusalCause::of(&refusal.message).is_passing(),
@@ -264,19 +265,20 @@ impl Error {
         }
     }
 
-    /// Whether the service must have accepted the key to answer so. What a proxy or a balancer before it answers is none.
+    /// Returns whether this answer proves that the service accepted the key. An answer of a proxy or load balancer
+    /// proves nothing.
     pub(super) fn says_key_is_good(&self) -> bool {
         let Kind::Service(refusal) = &self.cause.kind else { return false };
         let by_service = refusal.code.is_some_and(ErrorCode::is_of_service);
         by_service && !matches!(refusal.class, Class::Auth | Class::Transient | Class::Throttled)
     }
 
-    /// The same error, of a key that is tried again after this wait.
+    /// Marks the error of a key that the client tries again after `wait`.
     pub(super) fn waiting(self, wait: Duration) -> Self {
         Self { wait: Some(wait), ..self }
     }
 
-    /// How long the client sends nothing after the key was refused.
+    /// How long the client pauses after the key was refused.
     pub(super) fn wait(&self) -> Option<Duration> {
         self.wait
     }
@@ -305,7 +307,7 @@ impl fmt::Display for Error {
         }
         match (self.unsure, self.progress()) {
             (false, _) => Ok(()),
-            // This try did nothing, and one before it may have.
+            // This try had no effect, but an earlier one may have had.
             (true, Progress::None) => f.write_str("; an earlier try may have taken effect"),
             (true, _) => f.write_str("; it may have taken effect all the same"),
         }
@@ -369,7 +371,7 @@ fn remedy(class: Class, message: &str) -> &'static str {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The text holds everything, and no secrets.
+        // The text is complete and has no secrets.
         write!(f, "Error({self})")
     }
 }

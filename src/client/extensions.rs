@@ -1,4 +1,4 @@
-//! The extensions of this project's server: which of them the service announces, and calls that only they allow.
+//! The extensions of this project's server: those that the service announced, and the calls that need them.
 
 use std::{
     collections::hash_map::RandomState,
@@ -23,16 +23,16 @@ use crate::{
     wire::extensions::{Extensions, MAX_ENDED_POLLS, decode_ended, encode_end_polls},
 };
 
-/// What the service announced last.
+/// The extensions that the service announced last.
 #[derive(Debug, Default)]
 pub(super) struct Announced(AtomicU8);
 
 impl Announced {
-    /// Takes in the headers of an answer. One that worked and announces nothing comes from a service without extensions; an error may
-    /// come from something in between.
+    /// Reads the headers of an answer. A success without the header comes from a service without extensions; an error
+    /// may come from a proxy.
     pub(super) fn note(&self, worked: bool, headers: &HeaderMap) {
         let Some(extensions) = Extensions::announced(headers).or(worked.then_some(Extensions::NONE)) else { return };
-        // Nearly always nothing changes, and then the cores need not take the byte from each other.
+        // A write on each answer would move the cache line between the cores, and the value rarely changes.
         if self.get() != extensions {
             self.0.store(extensions.bits(), Relaxed);
         }
@@ -48,7 +48,7 @@ impl Announced {
 pub struct PollId(Box<str>);
 
 impl PollId {
-    /// Takes an id that is used for one call alone.
+    /// Checks an id. Use it for one call only.
     ///
     /// # Errors
     /// When it is not 1-64 of `A-Z a-z 0-9 _ -`.
@@ -58,9 +58,9 @@ impl PollId {
         Ok(Self(id))
     }
 
-    /// An id that no other call has.
+    /// A unique id.
     pub fn unique() -> Self {
-        /// Tells this process from others.
+        /// A random part that differs between processes.
         static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self(format!("{:016x}-{:x}", *PROCESS, NUMBER.fetch_add(1, Relaxed)).into())
@@ -83,14 +83,14 @@ impl fmt::Debug for PollId {
 }
 
 impl Client {
-    /// What the service can do beyond the documented API, as its last answer announced; nothing before the first answer.
+    /// The extensions of the documented API that the last answer announced; none before the first answer.
     pub fn extensions(&self) -> Extensions {
         self.inner.extensions.get()
     }
 
-    /// Ends consume calls that wait, by the ids that they were [given](Self::consume_as): the service answers each at once
-    /// with what it has, usually nothing. A call that has not arrived yet is answered as soon as it does. Gives the number of calls that
-    /// were waiting; zero where the service has not announced that it can do this, and then it is not asked.
+    /// Ends waiting consume calls by their [ids](Self::consume_as). The service answers each at once, usually without
+    /// messages, and answers a call that arrives later without a wait. Returns the number of calls that waited; zero,
+    /// without a request, if the service has not announced this extension.
     ///
     /// # Errors
     /// When there are more than 100 ids, or the call fails.

@@ -20,9 +20,9 @@ use crate::{
 pub struct GroupsOptions {
     /// Whether dead letters are counted; on by default.
     pub dead_letters: bool,
-    /// Whether messages are counted; on by default. Without, the counters are zero and the call is fast.
+    /// Whether messages are counted; on by default. If off, the counters are zero and the call is fast.
     pub messages: bool,
-    /// A page, counted from 1, and its size; all groups by default.
+    /// The number of a page, from 1, and its size; all groups by default.
     pub page: Option<(u32, u32)>,
 }
 
@@ -44,13 +44,13 @@ impl GroupsOptions {
         self
     }
 
-    /// Whether messages are counted; on by default. Without, the counters are zero and the call is fast.
+    /// Whether messages are counted; on by default. If off, the counters are zero and the call is fast.
     pub fn messages(mut self, on: bool) -> Self {
         self.messages = on;
         self
     }
 
-    /// One page of the list, counted from 1, with `size` groups; all groups by default.
+    /// One page of the list with `size` groups; pages count from 1. All groups by default.
     pub fn page(mut self, page: u32, size: u32) -> Self {
         self.page = Some((page, size));
         self
@@ -67,12 +67,12 @@ impl GroupsOptions {
 }
 
 impl Client {
-    /// Creates up to three groups (5.2.1) and gives their ids and names in the order of `names`.
+    /// Creates up to three groups (5.2.1) and returns their ids and names in the order of `names`.
     ///
-    /// When an answer is lost, groups of these names count as the ones just created.
+    /// If the answer is lost, existing groups with these names count as created by this call.
     ///
     /// # Errors
-    /// When a name is outside its limits or taken, or the queue has as many groups as it may.
+    /// When a name is outside its limits or taken, or the queue has the most groups that are allowed.
     pub async fn create_groups(&self, queue: &QueueId, names: &[&str]) -> Result<Vec<(GroupId, String)>, Error> {
         const NAME: &str = "create groups";
         let count = limits::in_range("number of groups", names.len(), &(1..=MAX_GROUPS), "");
@@ -88,7 +88,7 @@ impl Client {
         Ok(created)
     }
 
-    /// The groups that an unsure creation made, if it did.
+    /// The groups of a creation whose answer was lost, if it took effect.
     async fn twins(&self, queue: &QueueId, names: &[&str]) -> Result<Option<Vec<(GroupId, String)>>, Error> {
         let groups = self.groups_with(queue, GroupsOptions::new().messages(false)).await?;
         let twin = |name: &&str| groups.iter().find(|group| group.name == **name);
@@ -103,7 +103,7 @@ impl Client {
         self.groups_with(queue, GroupsOptions::default()).await
     }
 
-    /// The groups of a queue (5.2.2), as `options` want them.
+    /// The groups of a queue (5.2.2), with the counters that `options` ask for.
     ///
     /// # Errors
     /// When there is no such queue, or the call fails.
@@ -113,10 +113,10 @@ impl Client {
         self.fetch(call, |answer| Ok(wire::groups::decode_groups(answer)?)).await
     }
 
-    /// The group of that name or id.
+    /// Finds a group by its name or id.
     ///
     /// # Errors
-    /// When there is none ([`is_not_found`](Error::is_not_found)): the text names those that there are.
+    /// When there is none ([`is_not_found`](Error::is_not_found)); the text lists the existing groups.
     pub async fn find_group(&self, queue: &QueueId, name_or_id: &str) -> Result<ConsumerGroup, Error> {
         let mut groups = self.groups(queue).await?;
         let by_name = groups.iter().position(|group| group.name == name_or_id);

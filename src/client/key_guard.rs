@@ -1,8 +1,8 @@
-//! What a client does after its key or token was refused: it stops, or waits and then tries with a single request.
+//! [`KeyGuard`]: stops or pauses a client whose key or token was refused.
 //!
-//! A key that never worked is wrong, and every further try brings it closer to being locked: the hosted service's gateway
-//! refused the good signatures too after five bad ones. A key that has worked, or is refused for a lock or a clock, may
-//! work again: a lock ends, a clock is set, a revocation is taken back.
+//! A key that never worked is wrong, and further tries can lock it: the gateway of the hosted service refused good
+//! signatures as well after five bad ones. A key that has worked, or is refused because of a lock or a clock, may work
+//! again. The client then pauses, and tries with a single request.
 
 use std::{
     sync::{
@@ -20,26 +20,26 @@ use tokio::{
 use super::error::Error;
 use crate::retry::{RetryPolicy, Schedule};
 
-/// How many requests may be on their way before the first one was accepted.
+/// The most requests in flight before the first one was accepted.
 const UNPROVEN: usize = 3;
-/// The first pause, of which a fifth is jitter: 30 s at least.
+/// The first pause. A fifth of it is jitter, so it is at least 30 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
-/// When to ask again while the trial is on its way.
+/// The pause of other requests while the trial is in flight.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// Whether the key of a client may be used.
+/// Whether a client may use its key.
 ///
-/// Until the service has accepted it once, only a few requests go out at a time, so that many callers beginning together
-/// do not all bear a wrong signature.
+/// Until the service has accepted the key once, only a few requests are in flight, so that many callers that start
+/// together do not all send a wrong signature.
 #[derive(Debug)]
 pub(super) struct KeyGuard {
-    /// Whether the refusal of a key that never worked stops the client for good.
+    /// Whether the refusal of a key that never worked stops the client permanently.
     stops: bool,
     worked: AtomicBool,
-    /// Counts the changes between open and closed: odd is open. Requests remember it, because the answer to one that was
-    /// sent before a change says nothing about the time after it.
+    /// Counts the changes between open and closed; odd is open. Requests remember the value, because the answer to a
+    /// request from before a change says nothing about the time after it.
     epoch: AtomicU64,
     state: Mutex<State>,
     unproven: Semaphore,
@@ -51,24 +51,24 @@ struct State {
     pauses: Schedule,
 }
 
-/// Why nothing is sent.
+/// Why the client sends nothing.
 #[derive(Debug)]
 enum Closed {
     /// The key never worked.
     ForGood(Error),
-    /// The key may work again, from `until` on; `trying` while the request that finds out is on its way.
+    /// The key may work again after `until`. `trying` is set while the trial request is in flight.
     Until { error: Error, until: Instant, trying: bool },
 }
 
 /// Why a request may not be sent.
 pub(super) enum Held {
-    /// Nothing is sent any more.
+    /// The client has stopped.
     ForGood(Error),
-    /// Nothing is sent for this long.
+    /// The client pauses for this time.
     For(Duration, Error),
 }
 
-/// The permission to send a request, until its answer was judged.
+/// The permission to send one request, held until its answer was judged.
 pub(super) struct Pass<'a> {
     guard: &'a KeyGuard,
     epoch: u64,
@@ -76,21 +76,21 @@ pub(super) struct Pass<'a> {
     _permit: Option<SemaphorePermit<'a>>,
 }
 
-/// What a refusal leads to.
+/// The consequence of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The client stops for good.
+    /// The client stops.
     Stop,
-    /// The client sends nothing for this long.
+    /// The client pauses for this time.
     Pause(Duration),
-    /// Another request's refusal has decided already: this much of its pause is left.
+    /// The refusal of another request has started a pause, of which this time is left.
     Known(Duration),
-    /// Nothing: the next request is sent as this one was.
+    /// Nothing changes: the next request is sent.
     Nothing,
 }
 
 impl KeyGuard {
-    /// A guard. When a key that never worked is refused, it `stops` the client.
+    /// A guard. `stops` says whether the refusal of a key that never worked stops the client.
     pub(super) fn new(stops: bool) -> Self {
         let pauses = RetryPolicy::try_new(FIRST_PAUSE, LONGEST_PAUSE, 2.0, 0.2).unwrap_or_default();
         Self {
@@ -107,7 +107,7 @@ impl KeyGuard {
         self.worked.load(Ordering::Acquire)
     }
 
-    /// Takes a new key for one that has worked: its refusal is no reason to stop for good.
+    /// Treats a new key as one that has worked, so that its refusal does not stop the client.
     pub(super) fn trust(&self) {
         self.worked.store(true, Ordering::Release);
     }
@@ -115,7 +115,7 @@ impl KeyGuard {
     /// Waits until the key may be used.
     ///
     /// # Errors
-    /// When it may not: for good, or for a while.
+    /// When the client has stopped or pauses.
     pub(super) async fn enter(&self) -> Result<Pass<'_>, Held> {
         let epoch = self.epoch.load(Ordering::Acquire);
         if is_open(epoch) {
@@ -124,12 +124,12 @@ impl KeyGuard {
         if let Some(decided) = self.decide() {
             return decided;
         }
-        // Closed: the key was accepted meanwhile.
+        // Closed, because the key was accepted meanwhile.
         let permit = self.unproven.acquire().await.ok();
         self.decide().unwrap_or_else(|| Ok(self.pass(self.epoch.load(Ordering::Acquire), false, permit)))
     }
 
-    /// Lets in, keeps out, or `None` while the key is unproven.
+    /// Admits a request or holds it back; `None` while the key is unproven.
     fn decide(&self) -> Option<Result<Pass<'_>, Held>> {
         let mut state = self.state();
         let epoch = self.epoch.load(Ordering::Acquire);
@@ -152,9 +152,9 @@ impl KeyGuard {
         Pass { guard: self, epoch, trial, _permit: permit }
     }
 
-    /// Hears that the service has accepted the key, whatever it said besides. True when it had been refused before.
+    /// Records that the service accepted the key. Returns whether the key had been refused before.
     pub(super) fn accepted(&self, pass: &Pass<'_>) -> bool {
-        // Looked at first: to write what all calls share costs them all.
+        // Read before written, because a write to shared state slows all calls.
         let epoch = self.epoch.load(Ordering::Acquire);
         if is_open(epoch) && self.worked.load(Ordering::Acquire) {
             return false;
@@ -163,7 +163,7 @@ impl KeyGuard {
         self.worked.store(true, Ordering::Release);
         self.unproven.close();
         if matches!(state.closed, Some(Closed::Until { .. })) && !pass.trial {
-            // It was sent before the refusal.
+            // The request was sent before the refusal.
             return false;
         }
         let was_refused = state.closed.take().is_some();
@@ -172,7 +172,7 @@ impl KeyGuard {
         was_refused
     }
 
-    /// Hears of a refusal; `passing` says whether it speaks of something that passes.
+    /// Records a refusal. `passing` says whether its cause is temporary.
     pub(super) fn refused(&self, pass: &Pass<'_>, error: &Error, passing: bool) -> Verdict {
         let mut state = self.state();
         let left = |until: &Instant| until.saturating_duration_since(Instant::now()).max(TRIAL);
@@ -199,7 +199,7 @@ impl KeyGuard {
         Verdict::Nothing
     }
 
-    /// Begins a new epoch, open or closed.
+    /// Starts a new epoch, open or closed.
     fn turn(&self, open: bool) {
         let epoch = self.epoch.load(Ordering::Acquire);
         let next = epoch + if is_open(epoch) == open { 2 } else { 1 };
@@ -212,7 +212,7 @@ impl KeyGuard {
 }
 
 impl Drop for Pass<'_> {
-    /// A trial that came to no verdict leaves its place to the next request.
+    /// A trial without a verdict gives its place to the next request.
     fn drop(&mut self) {
         if !self.trial {
             return;

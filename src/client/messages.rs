@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// What became of one message of a send: its id where ids were asked for, or its own error.
+/// The result of one message of a send: its id if ids were requested, or its own error.
 pub type SendOutcome = Result<Option<MessageId>, Error>;
 
 /// Options of [`Client::send_with`] and of a producer.
@@ -40,10 +40,10 @@ pub type SendOutcome = Result<Option<MessageId>, Error>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendOptions {
-    /// Whether the service gives each message's id; off by default.
+    /// Whether the service returns the id of each message; off by default.
     pub return_ids: bool,
-    /// Whether a send whose fate is unknown is repeated, so that its messages may be stored twice; off by default:
-    /// such a send fails with [`is_unsure`](Error::is_unsure).
+    /// Whether a send is repeated if it may have been stored already, so that its messages may be stored twice. Off by
+    /// default: such a send fails with [`is_unsure`](Error::is_unsure).
     pub allow_duplicates: bool,
 }
 
@@ -59,7 +59,7 @@ impl SendOptions {
         self
     }
 
-    /// Whether a send is repeated when it may have been stored already; off by default.
+    /// Whether a send is repeated if it may have been stored already; off by default.
     pub fn allow_duplicates(mut self, on: bool) -> Self {
         self.allow_duplicates = on;
         self
@@ -78,13 +78,13 @@ impl SendOptions {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ConsumeOptions {
-    /// At most this many messages, 1-10; 10 by default.
+    /// The most messages to return, 1-10; 10 by default.
     pub max_messages: usize,
-    /// How long to wait for a first message, 1-60 s; 3 s by default. Rounded up to seconds.
+    /// How long the service waits for a first message, 1-60 s; 3 s by default. Rounded up to seconds.
     pub poll_wait: Duration,
-    /// How long the batch may stay unacknowledged, 15-300 s; 30 s by default. Rounded up to seconds.
+    /// How long the batch stays leased without an acknowledgement, 15-300 s; 30 s by default. Rounded up to seconds.
     pub ack_wait: Duration,
-    /// Which labels a message must carry; every message passes by default. A group keeps its first rule for life.
+    /// The labels that a message must carry; none by default. A group keeps the filter of its first call for life.
     pub filter: TagFilter,
 }
 
@@ -129,10 +129,10 @@ impl ConsumeOptions {
         self
     }
 
-    /// Checks everything against the service's limits.
+    /// Checks the options against the service's limits.
     ///
     /// # Errors
-    /// Names the value that is outside.
+    /// When an option is outside its limits; the error names it.
     pub fn check(&self) -> Result<(), LimitError> {
         limits::in_range("max_messages", self.max_messages, &(1..=MAX_MESSAGES), "")?;
         limits::in_range("poll_wait", whole_seconds(self.poll_wait), &POLL_WAIT_SECS, " s")?;
@@ -156,29 +156,29 @@ impl ConsumeOptions {
     }
 }
 
-/// A consumed batch, and what is known of when its lease began: between sending the request and hearing the answer, and where the
-/// service says how long the request waited, no earlier than that long after it was sent.
+/// A consumed batch, with bounds for the start of its lease. The lease begins between the request and the answer, and
+/// not before `sent + waited` if the service tells how long the request waited.
 #[derive(Clone, Debug)]
 pub(crate) struct Consumed {
     /// The messages in the order of consumption.
     pub(crate) messages: Vec<ReceivedMessage>,
-    /// When the request left.
+    /// When the request was sent.
     pub(crate) sent: Instant,
-    /// How long it waited at the service for a first message, where the service says so.
+    /// How long the request waited at the service for a first message, if the service tells.
     pub(crate) waited: Option<Duration>,
 }
 
-/// What an acknowledgement settled, counted over the batches it named and not over its list.
+/// The result of an acknowledgement, counted over the whole batches that it names, not over its list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AckOutcome {
-    /// The first so many messages of the batch are settled.
+    /// The number of messages, from the start of the batch, that are settled.
     pub success: usize,
-    /// The last so many messages of the batch failed, and come again.
+    /// The number of messages, at the end of the batch, that failed and are redelivered.
     pub fail: usize,
 }
 
-/// An acknowledgement that was answered, and how long the try took that was.
+/// An answered acknowledgement, and the time that its successful try took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Acked {
     pub(crate) outcome: AckOutcome,
@@ -186,11 +186,12 @@ pub(crate) struct Acked {
 }
 
 impl Client {
-    /// Sends 1-10 messages of at most 524 288 bytes of bodies together (5.3.1): one outcome per message, in order.
+    /// Sends 1-10 messages with at most 524 288 bytes of bodies in total (5.3.1). Returns one outcome per message, in
+    /// order.
     ///
     /// # Errors
-    /// When a message is outside the limits (nothing is sent then), or the call as a whole fails. An error that
-    /// [`is_unsure`](Error::is_unsure) means that the messages may have been stored.
+    /// When a message is outside the limits, in which case nothing is sent, or the whole call fails. If the error
+    /// [`is_unsure`](Error::is_unsure), the messages may be stored.
     pub async fn send(&self, queue: &QueueId, messages: &[Message]) -> Result<Vec<SendOutcome>, Error> {
         self.send_with(queue, messages, SendOptions::default()).await
     }
@@ -221,22 +222,26 @@ impl Client {
 
     /// The exact size of a message within a send, in bytes.
     pub(crate) fn encoded_len(&self, message: &Message) -> usize {
-        // Only attributes could fail to be written, and they are JSON already.
+        // Only attributes could fail to serialize, and they are JSON already.
         wire::messages::encoded_len(self.inner.dialect, message).unwrap_or(usize::MAX)
     }
 
-    /// Leases the next messages of a group, or its next dead letters (5.3.2, 5.3.4), waiting for a first one.
-    /// Empty when none came in time. Fewer than asked for may come although more are there.
+    /// Leases the next messages or dead letters of a group (5.3.2, 5.3.4), and waits for a first one. Returns no
+    /// messages if none arrived in time, and may return fewer than requested although the queue has more.
     ///
     /// # Errors
-    /// When an option is outside its limits, or the call fails. It is repeated only where no message can have been
-    /// leased by the failed one.
+    /// When an option is outside its limits, or the call fails. A failed call is repeated only if it cannot have leased
+    /// messages.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave messages leased until their `ack_wait` has passed.
     pub async fn consume(&self, source: &SourcePath, options: &ConsumeOptions) -> Result<Vec<ReceivedMessage>, Error> {
         self.consume_batch(source, options, None).await.map(|batch| batch.messages)
     }
 
-    /// As [`consume`](Self::consume), under an id by which [`end_polls`](Self::end_polls) can end the call while it waits: one for
-    /// each call. It is sent only to a service that has announced that it understands it.
+    /// As [`consume`](Self::consume), with an id by which [`end_polls`](Self::end_polls) can end the call while it
+    /// waits. Use a new id for each call. The client sends the id only to a service that announced this extension.
     ///
     /// # Errors
     /// As [`consume`](Self::consume).
@@ -249,7 +254,7 @@ impl Client {
         self.consume_batch(source, options, Some(poll)).await.map(|batch| batch.messages)
     }
 
-    /// As [`consume`](Self::consume), with what is known of when the lease began.
+    /// As [`consume`](Self::consume), with bounds for the start of the lease.
     pub(crate) async fn consume_batch(
         &self,
         source: &SourcePath,
@@ -282,31 +287,31 @@ impl Client {
         .await
     }
 
-    /// Whether the service is asked why dead letters died.
+    /// Whether the client asks the service for the reasons of dead letters.
     fn asks_for_reasons(&self, stream: Stream) -> bool {
         stream == Stream::DeadLetters && self.extensions().reason()
     }
 
-    /// Acknowledges 1-10 messages in the order of their consumption (5.3.3, 5.3.5). An acknowledgement of a part of
-    /// a batch ends the batch: what is not listed as a success, and all behind it, fails.
+    /// Acknowledges 1-10 messages in the order of their consumption (5.3.3, 5.3.5). An acknowledgement ends the batch:
+    /// the first message that is not listed as a success fails, and so do all messages after it.
     ///
     /// # Errors
-    /// [`is_lost_lease`](Error::is_lost_lease) when the lease was over; [`is_unsure`](Error::is_unsure) when it may
-    /// have counted all the same, because an earlier try was not answered.
+    /// [`is_lost_lease`](Error::is_lost_lease) when the lease was over. It is also [`is_unsure`](Error::is_unsure) if
+    /// an earlier try was not answered and may have counted.
     pub async fn acknowledge(&self, source: &SourcePath, acks: &[(AckHandle, AckStatus)]) -> Result<AckOutcome, Error> {
         let lines = acks.iter().map(|(handle, status)| AckLine::new(handle, *status));
         self.settle(source, lines, None).await.map(|acked| acked.outcome)
     }
 
-    /// As [`acknowledge`](Self::acknowledge), with lines that can say why a message failed.
+    /// As [`acknowledge`](Self::acknowledge), with lines that can give the reason of a failure.
     ///
     /// # Errors
-    /// As [`acknowledge`](Self::acknowledge), and when the word of a reason is not 1-64 of `a-z 0-9 _ -`.
+    /// As [`acknowledge`](Self::acknowledge), and when a reason is not 1-64 of `a-z 0-9 _ -`.
     pub async fn acknowledge_lines(&self, source: &SourcePath, lines: &[AckLine<'_>]) -> Result<AckOutcome, Error> {
         self.settle(source, lines.iter().copied(), None).await.map(|acked| acked.outcome)
     }
 
-    /// As [`acknowledge`](Self::acknowledge), trying until `deadline`, as the lease lasts, and not longer.
+    /// As [`acknowledge`](Self::acknowledge), with tries until `deadline`, which is usually the end of the lease.
     ///
     /// # Errors
     /// As [`acknowledge`](Self::acknowledge).
@@ -320,7 +325,8 @@ impl Client {
         self.settle(source, lines, Some(deadline)).await.map(|acked| acked.outcome)
     }
 
-    /// As [`acknowledge_lines`](Self::acknowledge_lines), trying until `deadline`, and with how long it took.
+    /// As [`acknowledge_lines`](Self::acknowledge_lines), with tries until `deadline`. Returns also how long the call
+    /// took.
     pub(crate) async fn acknowledge_timed(
         &self,
         source: &SourcePath,
@@ -367,7 +373,7 @@ fn check_messages(messages: &[Message]) -> Result<(), (Option<usize>, LimitError
     limits::total_bytes(messages.iter().map(|message| message.body.len()).sum()).map_err(|error| (None, error))
 }
 
-/// Checks one message against the limits that hold for it alone.
+/// Checks one message against the limits of a single message.
 pub(crate) fn check_message(message: &Message) -> Result<(), LimitError> {
     if let Some(fault) = message.body.fault() {
         let allowed = "a body that is one JSON value is needed".to_owned();
@@ -392,7 +398,7 @@ fn check_consume(stream: Stream, options: &ConsumeOptions) -> Result<(), LimitEr
     Ok(())
 }
 
-/// A message may fail within a send that worked.
+/// The outcome of one message, which may fail within a successful send.
 fn outcome(operation: &'static str, sent: Sent) -> SendOutcome {
     if sent.taken {
         return Ok(sent.id);
@@ -403,7 +409,7 @@ fn outcome(operation: &'static str, sent: Sent) -> SendOutcome {
         status,
         code,
         foreign_code: sent.code.filter(|_| code.is_none()),
-        // Without a code nothing says that it is the message's own fault, and it surely was not stored.
+        // Without a code the failure may not be the message's own fault. The message was not stored.
         class: code.map_or(Class::Transient, |code| classify(status, Some(code))),
         message: sent.error,
         request_id: None,

@@ -1,4 +1,4 @@
-//! The client: every operation of the API, typed, checked, signed and repeated where that is safe.
+//! [`Client`]: every operation of the API, typed, checked against the limits, signed, and repeated where that is safe.
 
 use std::{fmt, sync::Arc};
 
@@ -31,21 +31,41 @@ pub(crate) use messages::{Acked, Consumed, check_message};
 ///
 /// Its calls are cancel-safe in this sense: dropping one abandons the answer, not what the service does with the
 /// request. A dropped `consume` may leave messages leased until their `ack_wait` is over.
+/// ```
+/// use dms_worker::{Error, Message, queue::{NewQueue, SourcePath}, testing::TestServer};
+/// use dms_worker::{client::ConsumeOptions, message::AckStatus};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Error> {
+///     let server = TestServer::start().await; // or Client::builder("http://127.0.0.1:9400", "local").build()?
+///     let client = server.client();
+///
+///     let queue = client.create_queue(NewQueue::new("orders")).await?.id;
+///     let (group, _) = client.create_groups(&queue, &["billing"]).await?.remove(0);
+///     client.send(&queue, &[Message::text("hello")]).await?;
+///
+///     let source = SourcePath::messages(queue, group);
+///     let received = client.consume(&source, &ConsumeOptions::new()).await?;
+///     assert_eq!(received[0].body.as_str(), r#""hello""#);
+///     client.acknowledge(&source, &[(received[0].handle.clone(), AckStatus::Success)]).await?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<call::Inner>,
 }
 
 impl Client {
-    /// Begins a client of the project `project_id` at `endpoint`, as `https://dms.cn-north-4.myhuaweicloud.com` or
-    /// `http://127.0.0.1:9400`. Both are checked by [`build`](ClientBuilder::build).
+    /// Starts a client for the project `project_id` at `endpoint`, such as `https://dms.cn-north-4.myhuaweicloud.com`
+    /// or `http://127.0.0.1:9400`.
     pub fn builder(endpoint: impl Into<String>, project_id: impl Into<ProjectId>) -> ClientBuilder {
         ClientBuilder::new(endpoint.into(), project_id.into())
     }
 
-    /// Signs calls, or has tokens, as `other` does, from now on and in all clones: for keys and passwords that are rotated. Calls that
-    /// are on their way are finished as they were begun. Where the credentials of before have worked, a refusal of the new ones is waited
-    /// out, as that of a key that has worked.
+    /// Replaces the credentials of this client and its clones by those of `other`, for keys and passwords that are
+    /// rotated. Calls in flight keep the credentials with which they started. If the old credentials have worked, a
+    /// refusal of the new ones does not stop the client.
     pub fn authorize_as(&self, other: &Self) {
         self.inner.authorize_as(&other.inner);
     }

@@ -17,9 +17,10 @@ use crate::{
 const WITH_DEAD_LETTERS: &str = "include_deadletter=true";
 
 impl Client {
-    /// Creates a queue (5.1.1). It is ready after one to three seconds, for which the other calls wait by themselves.
+    /// Creates a queue (5.1.1). The hosted service needs one to three seconds until it is ready; the client's other
+    /// calls wait for it.
     ///
-    /// When an answer is lost, a queue of that name with the same settings counts as the one just created.
+    /// If the answer is lost, an existing queue with that name and the same settings counts as created by this call.
     ///
     /// # Errors
     /// When a setting is outside its limits, the name is taken, or the quota is used up.
@@ -36,7 +37,7 @@ impl Client {
         Ok(created)
     }
 
-    /// The queue that an unsure creation made, if it did.
+    /// The queue of a creation whose answer was lost, if it took effect.
     async fn twin(&self, wanted: &NewQueue) -> Result<Option<CreatedQueue>, Error> {
         let same = |queue: &Queue| {
             queue.name == wanted.name
@@ -66,10 +67,10 @@ impl Client {
         self.fetch(call, |answer| Ok(wire::queues::decode_queue(answer)?)).await
     }
 
-    /// The queue of that name or id.
+    /// Finds a queue by its name or id.
     ///
     /// # Errors
-    /// When there is none ([`is_not_found`](Error::is_not_found)): the text names those that there are.
+    /// When there is none ([`is_not_found`](Error::is_not_found)); the text lists the existing queues.
     pub async fn find_queue(&self, name_or_id: &str) -> Result<Queue, Error> {
         let mut queues = self.queues().await?;
         let by_name = queues.iter().position(|queue| queue.name == name_or_id);
@@ -92,7 +93,7 @@ impl Client {
         self.delete(Call::new("delete queue", Method::DELETE, &path, Repeat::Allowed)).await
     }
 
-    /// Makes a call that deletes: what is gone after a lost answer was deleted by it.
+    /// Makes a call that deletes. If an answer was lost and the resource is gone, this call deleted it.
     pub(super) async fn delete(&self, call: Call<'_>) -> Result<(), Error> {
         match self.perform(call).await {
             Err(error) if error.is_unsure() && error.is_not_found() => Ok(()),
@@ -105,7 +106,7 @@ impl Client {
     /// # Errors
     /// When the call fails.
     pub async fn quotas(&self) -> Result<Vec<Quota>, Error> {
-        // V1.0 has one part more.
+        // V1.0 has one segment more.
         let path: Vec<&str> = self.inner.dialect.quotas.split('/').collect();
         let call = Call::new("show quotas", Method::GET, &path, Repeat::Harmless);
         self.fetch(call, |answer| Ok(wire::queues::decode_quotas(answer)?)).await

@@ -1,4 +1,4 @@
-//! Resource tags of queues (API reference 5.4). Not to be confused with the labels of messages.
+//! Resource tags of queues (API reference 5.4). They are not the labels of messages.
 
 use http::Method;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Client {
-    /// Sets tags of a queue, at most ten; those of equal keys are overwritten (5.4.1).
+    /// Sets tags of a queue, at most ten (5.4.1). A tag replaces one with the same key.
     ///
     /// # Errors
     /// When a tag is outside its limits, the queue would have more than ten, or the call fails.
@@ -23,8 +23,7 @@ impl Client {
         self.perform(Call::new(NAME, Method::POST, &path, Repeat::Harmless).body(wire::tags::encode_put(tags))?).await
     }
 
-    /// Deletes tags of a queue: of a key whatever the value, or of a key and a value (5.4.1). Those that are not
-    /// there are passed over.
+    /// Deletes tags of a queue by key, or by key and value (5.4.1). Missing tags are ignored.
     ///
     /// # Errors
     /// When a key is outside its limits, there is no such queue, or the call fails.
@@ -50,7 +49,7 @@ impl Client {
         self.fetch(call, |answer| Ok(wire::tags::decode_tags(answer)?)).await
     }
 
-    /// All tags of the project's queues, with every value each key has (5.4.3).
+    /// The tags of all queues of the project: each key with its values (5.4.3).
     ///
     /// # Errors
     /// When the call fails.
@@ -60,7 +59,7 @@ impl Client {
     }
 }
 
-/// The path has `queue` in the singular, unlike all others.
+/// Unlike in all other paths, `queue` is singular.
 fn action(queue: &QueueId) -> [&str; 4] {
     ["queue", queue.as_str(), "tags", "action"]
 }

@@ -1,4 +1,4 @@
-//! Whether a failed try is followed by another, and when: pure in the failure and the time.
+//! [`Tries`]: decides whether and when a failed try is repeated. Pure: depends on the failure and the time alone.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use super::{
 };
 use crate::retry::{RetryPolicy, Schedule};
 
-/// How long a call waits for a queue or group to be ready after its creation (API reference 5.1.1: 1-3 s).
-pub(super) const CREATION_PATIENCE: Duration = Duration::from_secs(10);
-/// How often it asks meanwhile.
-const CREATION_PAUSE: Duration = Duration::from_millis(500);
+/// How long calls retry while a new queue or group is not ready (API reference 5.1.1: 1-3 s).
+pub(super) const CREATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// The delay between these retries.
+const CREATION_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// The shortest wait after throttling.
 const THROTTLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What repeating a call that may have taken effect would do.
+/// The effect of repeating a call that may have taken effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// Nothing more than calling once: reads, and writes that say the same again.
+    /// No effect: reads and idempotent writes.
     Harmless,
-    /// Something that the caller can live with, or tell from the first call having worked.
+    /// An effect that the caller accepts or can detect.
     Allowed,
-    /// Lease more messages: only after an answer that says that none were handed out.
+    /// More messages are leased. Repeated only if the answer says that none were.
     Leases,
-    /// Store the messages twice: only if the service surely did not take them.
+    /// The messages are stored twice. Repeated only if the service did not receive them.
     Doubles,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// Under a deadline the number of tries is not bounded.
+    /// With a deadline, the number of tries is not bounded.
     pub(super) fn new(repeat: Repeat, policy: &RetryPolicy, deadline: Option<Instant>, now: Instant) -> Self {
         let schedule = match deadline {
             Some(_) => policy.clone().max_attempts(None).schedule(),
@@ -52,33 +52,34 @@ impl Tries {
         Self { repeat, schedule, longest: policy.longest(), started: now, deadline, unsure: false }
     }
 
-    /// Hears of a failed try. `young` is when the queue or group was created by this client, if it was of late.
+    /// Records a failed try and returns the delay before the next one. `created` is when this client created the queue
+    /// or group, if that was recently.
     ///
     /// # Errors
-    /// Gives the error back when it is final, marked if an earlier try may have taken effect.
-    pub(super) fn failed(&mut self, error: Error, now: Instant, young: Option<Instant>) -> Result<Duration, Error> {
+    /// Returns the error if it is final, marked if an earlier try may have taken effect.
+    pub(super) fn failed(&mut self, error: Error, now: Instant, created: Option<Instant>) -> Result<Duration, Error> {
         let progress = error.progress();
         self.unsure |= progress != Progress::None && self.repeat != Repeat::Harmless;
-        match self.pause(&error, progress, now, young) {
+        match self.pause(&error, progress, now, created) {
             Some(pause) if self.deadline.is_none_or(|deadline| now + pause < deadline) => Ok(pause),
             _ => Err(if self.unsure { error.into_unsure() } else { error }),
         }
     }
 
-    fn pause(&mut self, error: &Error, progress: Progress, now: Instant, young: Option<Instant>) -> Option<Duration> {
+    fn pause(&mut self, error: &Error, progress: Progress, now: Instant, created: Option<Instant>) -> Option<Duration> {
         let ready_at = match error.class() {
-            Some(Class::BeingCreated) => Some(self.started + CREATION_PATIENCE),
-            Some(Class::NotFound) => young.map(|created| created + CREATION_PATIENCE),
+            Some(Class::BeingCreated) => Some(self.started + CREATION_TIMEOUT),
+            Some(Class::NotFound) => created.map(|created| created + CREATION_TIMEOUT),
             _ => None,
         };
         if let Some(ready_at) = ready_at {
-            return (now + CREATION_PAUSE < ready_at).then_some(CREATION_PAUSE);
+            return (now + CREATION_RETRY_DELAY < ready_at).then_some(CREATION_RETRY_DELAY);
         }
         if !error.is_retryable() || !self.may_repeat(progress) {
             return None;
         }
         if let Some(wait) = error.wait() {
-            // Worth it only for a caller that said how long it has.
+            // Only a caller with a deadline can wait this long.
             return self.deadline.map(|_| wait);
         }
         let asked = error.retry_after().unwrap_or_default();

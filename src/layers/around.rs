@@ -1,4 +1,4 @@
-//! What the layers of this module have in common: something done [around](Around) a call, as a `tower` layer.
+//! [`Around`]: a `tower` layer written as one async method. All layers of this module use it.
 
 use std::{
     future::Future,
@@ -11,7 +11,7 @@ use tower::{Layer, Service};
 
 use crate::worker::{Delivery, DeliveryService, HandlerError, HandlerFuture};
 
-/// Something that is done around a call: before it, after it, or instead of it.
+/// A layer that does something before a call, after it, or instead of it.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -30,22 +30,24 @@ use crate::worker::{Delivery, DeliveryService, HandlerError, HandlerFuture};
 /// # let _ = layer;
 /// ```
 pub trait Around: Send + Sync + Sized + 'static {
-    /// Handles a delivery with the help of `inner`, which is ready; a clone of it is not yet.
+    /// Handles a delivery. `inner` is the next service and is ready; a clone of it has to become ready first.
     ///
-    /// The future is dropped when the delivery's deadline comes.
+    /// # Cancel safety
+    ///
+    /// The future is dropped at the delivery's deadline.
     fn around(
         self: Arc<Self>,
         delivery: Delivery,
         inner: impl DeliveryService,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 
-    /// The layer that does it.
+    /// Makes the `tower` layer.
     fn into_layer(self) -> AroundLayer<Self> {
         AroundLayer(Arc::new(self))
     }
 }
 
-/// The layer of an [`Around`].
+/// The `tower` layer of an [`Around`].
 #[derive(Debug)]
 pub struct AroundLayer<A>(Arc<A>);
 
@@ -63,7 +65,7 @@ impl<S, A: Around> Layer<S> for AroundLayer<A> {
     }
 }
 
-/// A service with something done around its calls. Ready when the inner one is.
+/// The service of an [`AroundLayer`]. It is ready when the inner service is.
 #[derive(Debug)]
 pub struct AroundService<S, A> {
     inner: S,
@@ -92,7 +94,7 @@ impl<S: DeliveryService, A: Around> Service<Delivery> for AroundService<S, A> {
     }
 
     fn call(&mut self, delivery: Delivery) -> HandlerFuture {
-        // The one that is ready is used; its clone has to become so.
+        // The ready service is used for this call, because its clone is not ready yet.
         let fresh = self.inner.clone();
         let ready = mem::replace(&mut self.inner, fresh);
         Box::pin(self.around.clone().around(delivery, ready))

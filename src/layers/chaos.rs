@@ -1,4 +1,4 @@
-//! What can go wrong with a delivery, on purpose: to prove in a test that a handler is idempotent.
+//! [`Chaos`]: failures on purpose, to test that a handler is idempotent.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,10 +11,11 @@ use tower::Layer;
 use super::around::{Around, AroundService};
 use crate::worker::{Delivery, DeliveryService, HandlerError};
 
-/// Makes deliveries fail before the handler, fail after it has succeeded, come twice, and come late; all from one seed.
+/// Fails deliveries before the handler, fails them after its success, duplicates them and delays them, at random from a
+/// seed.
 ///
-/// A handler that is idempotent leaves the same behind as without it. All shares are 0 until they are set. Under
-/// a paused clock and with a single thread, the same seed does the same again.
+/// An idempotent handler has the same effects with it as without. All shares are 0 by default. With a paused clock and
+/// a single thread, equal seeds have equal results.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -32,12 +33,12 @@ pub struct Chaos {
     longest: Duration,
 }
 
-/// A failure that [`Chaos`] made.
+/// An error from [`Chaos`].
 #[derive(Debug, thiserror::Error)]
 #[error("made by chaos: {0}")]
 struct Made(&'static str);
 
-/// What happens to one delivery.
+/// The treatment of one delivery.
 #[derive(Debug)]
 struct Fate {
     delay: Duration,
@@ -47,7 +48,7 @@ struct Fate {
 }
 
 impl Chaos {
-    /// Does nothing until something is switched on.
+    /// A layer that does nothing until a share is set.
     pub fn new(seed: u64) -> Self {
         Self {
             random: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))),
@@ -59,25 +60,27 @@ impl Chaos {
         }
     }
 
-    /// This share (0 to 1) fails without the handler being called.
+    /// The share (0 to 1) of deliveries that fail without a call of the handler; 0 by default.
     pub fn failures(mut self, share: f64) -> Self {
         self.failures = share;
         self
     }
 
-    /// This share (0 to 1) fails although the handler has succeeded, as when an acknowledgement is lost: it comes again.
+    /// The share (0 to 1) of deliveries that fail after the handler's success, as with a lost acknowledgement, and are
+    /// redelivered; 0 by default.
     pub fn lost_successes(mut self, share: f64) -> Self {
         self.lost_successes = share;
         self
     }
 
-    /// For this share (0 to 1) the handler is called a second time after it has succeeded.
+    /// The share (0 to 1) of deliveries for which the handler is called twice; 0 by default.
     pub fn duplicates(mut self, share: f64) -> Self {
         self.duplicates = share;
         self
     }
 
-    /// This share (0 to 1) waits for up to `longest` before the handler is called, for half of what is left of its lease at most.
+    /// The share (0 to 1) of deliveries that wait before the call, up to `longest` and up to half of the remaining
+    /// lease; 0 by default.
     pub fn delays(mut self, share: f64, longest: Duration) -> Self {
         (self.delays, self.longest) = (share, longest);
         self
@@ -85,7 +88,7 @@ impl Chaos {
 
     fn fate(&self) -> Fate {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        // Each is drawn every time, so that switching one on leaves the others as they were.
+        // Each number is drawn every time, so that one share does not change the effects of another.
         let (late, part) = (random.f64() < self.delays, random.f64());
         Fate {
             delay: if late { self.longest.mul_f64(part) } else { Duration::ZERO },

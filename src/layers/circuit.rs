@@ -1,4 +1,4 @@
-//! The states of a circuit breaker: pure, told the time.
+//! [`Circuit`]: the state machine of a circuit breaker. Pure: receives the time.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use tokio::time::Instant;
 
 use crate::later::after;
 
-/// What a circuit breaker lets through.
+/// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CircuitState {
-    /// Every call.
+    /// All calls pass.
     Closed,
-    /// None: too many have failed one after the other.
+    /// No call passes, because too many have failed in a row.
     Open,
-    /// One, to see whether it succeeds.
+    /// One call passes, as a probe.
     HalfOpen,
 }
 
-/// Counts failures one after the other, and opens at a threshold for a time.
+/// Counts consecutive failures and opens at a threshold.
 #[derive(Debug)]
 pub(crate) struct Circuit {
     threshold: u32,
     open_for: Duration,
     state: State,
-    /// Counts the openings: calls that began before the last one say nothing any more.
+    /// Counts the openings. Calls from before the last one no longer count.
     openings: u64,
 }
 
@@ -35,41 +35,41 @@ enum State {
     HalfOpen { probing: bool },
 }
 
-/// Whether a call may begin.
+/// Whether a call may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// Yes; its end is reported with this ticket.
+    /// It may start. Report its end with this ticket.
     Go(Ticket),
-    /// Not before this time.
+    /// It may not start before this time.
     NotBefore(Instant),
-    /// Not before the probe has ended.
+    /// It may not start before the probe has ended.
     AfterProbe,
 }
 
-/// Which stretch of the circuit's life a call belongs to.
+/// A call that was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     openings: u64,
-    /// It is the one call of a half-open circuit.
+    /// Whether it is the probe of a half-open circuit.
     pub(crate) probe: bool,
 }
 
-/// How a call ended, for the circuit.
+/// The result of a call, for the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Succeeded,
     Failed,
-    /// It says nothing of what the circuit protects.
+    /// The result says nothing about the resource that the circuit protects.
     Neither,
 }
 
 impl Circuit {
-    /// Opens after `threshold` failures one after the other, for `open_for`.
+    /// A circuit that opens after `threshold` consecutive failures, for `open_for`.
     pub(crate) fn new(threshold: u32, open_for: Duration) -> Self {
         Self { threshold: threshold.max(1), open_for, state: State::Closed { failures: 0 }, openings: 0 }
     }
 
-    /// For how long it opens.
+    /// How long it stays open.
     pub(crate) fn open_for(&self) -> Duration {
         self.open_for
     }
@@ -82,7 +82,7 @@ impl Circuit {
         }
     }
 
-    /// Asks for a call. Half-open, it is the probe if there is none.
+    /// Asks to start a call. If the circuit is half-open and has no probe, this call is the probe.
     pub(crate) fn admit(&mut self, now: Instant) -> Admission {
         self.advance(now);
         let probe = match &mut self.state {
@@ -97,14 +97,14 @@ impl Circuit {
         Admission::Go(Ticket { openings: self.openings, probe })
     }
 
-    /// Half-opens when its time has come.
+    /// Makes an open circuit half-open if its time is over.
     pub(crate) fn advance(&mut self, now: Instant) {
         if matches!(self.state, State::Open { until } if until <= now) {
             self.state = State::HalfOpen { probing: false };
         }
     }
 
-    /// Takes in the end of a call. Gives the end of the time for which the circuit is open now, if this opened it.
+    /// Records the end of a call. If this opened the circuit, returns until when it is open.
     pub(crate) fn ended(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) -> Option<Instant> {
         if ticket.openings != self.openings {
             return None;

@@ -1,4 +1,4 @@
-//! A circuit breaker whose open state stops fetching.
+//! [`CircuitBreaker`]: stops calls and polls while a dependency of the handler is down.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,29 +17,31 @@ use super::{
 };
 use crate::worker::{ConcurrencyCap, Delivery, DeliveryService, FailureKind, HandlerError, WorkerHandle};
 
-/// Stops calls, and fetching, while what the handler depends on is down: messages stay in their queue and keep their attempts.
+/// Stops calls and polls while a dependency of the handler is down, so that messages stay in their queue and use up no
+/// attempts.
 ///
-/// After so many failures one after the other it opens: nothing is called, and the workers that it
-/// [brakes](Self::brakes) fetch nothing. After a time it is half-open: they fetch one message, and one message is called. If that
-/// succeeds all is as before, else it opens again. Messages that were fetched already wait for half of what is left of their lease,
-/// and are then [deferred](HandlerError::defer). Errors, panics and deadlines count as failures; rejects, deferrals and undecodable
-/// bodies do not count.
+/// After a number of consecutive failures the circuit opens: no handler is called, and the workers that it
+/// [brakes](Self::brakes) do not poll. After a time it is half-open: the workers fetch one message, and one call passes
+/// as a probe. If the probe succeeds, the circuit closes, otherwise it opens again. Messages that were fetched already
+/// wait for at most half of their remaining lease and are then [deferred](HandlerError::defer). Errors, panics and
+/// deadlines count as failures; rejects, deferrals and undecodable bodies do not.
 ///
-/// The message of a half-open circuit that fails with an error is deferred as well, for the time that the circuit stays open: a
-/// long outage uses up nobody's attempts. FIFO and Kafka queues have no delays, so there every try counts as one.
+/// The message of a failed probe is deferred as well, for the time that the circuit stays open, so that a long outage
+/// uses up no attempts. FIFO and Kafka queues have no delays, so there each probe counts as an attempt.
 ///
-/// Clones share the state: give one to every worker that depends on the same thing.
+/// Clones share the state. Give one to each worker with the same dependency.
 ///
 /// ```no_run
-/// # use std::time::Duration;
-/// # use dms_worker::{client::Client, layers::CircuitBreaker, worker::{Worker, handler_fn}};
-/// # fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-/// # let handler = handler_fn(|_| async { Ok(()) });
-/// let breaker = CircuitBreaker::new(5, Duration::from_secs(10));
-/// let worker = Worker::builder(client).queue("orders").group("billing").handler(handler).layer(breaker.clone()).build()?;
-/// breaker.brakes(worker.handle());
-/// # Ok(())
-/// # }
+/// use std::time::Duration;
+/// use dms_worker::{Client, Handler, Worker, layers::CircuitBreaker};
+///
+/// fn worker(client: Client, handler: impl Handler) -> Result<Worker, Box<dyn std::error::Error>> {
+///     let breaker = CircuitBreaker::new(5, Duration::from_secs(10));
+///     let builder = Worker::builder(client).queue("orders").group("billing").handler(handler);
+///     let worker = builder.layer(breaker.clone()).build()?;
+///     breaker.brakes(worker.handle());
+///     Ok(worker)
+/// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct CircuitBreaker(Arc<Shared>);
@@ -53,7 +55,7 @@ struct Shared {
 }
 
 impl CircuitBreaker {
-    /// Opens after `failures` (at least one) one after the other, for `open_for`.
+    /// A circuit that opens after `failures` consecutive failures (at least one) and stays open for `open_for`.
     pub fn new(failures: u32, open_for: Duration) -> Self {
         Self(Arc::new(Shared {
             circuit: Mutex::new(Circuit::new(failures, open_for)),
@@ -63,7 +65,8 @@ impl CircuitBreaker {
         }))
     }
 
-    /// Has this worker fetch nothing while the circuit is open, and one message while it is half-open.
+    /// Stops the polls of this worker while the circuit is open, and limits it to one message while the circuit is
+    /// half-open.
     pub fn brakes(&self, worker: WorkerHandle) {
         lock(&self.0.workers).push(worker);
     }
@@ -78,7 +81,7 @@ impl CircuitBreaker {
         CircuitStates { last: self.state(), changes: self.0.changes.subscribe() }
     }
 
-    /// Tells of the state, and brakes or lets go.
+    /// Publishes a changed state, and brakes or releases the workers.
     fn tell(&self) {
         let state = lock(&self.0.circuit).state();
         if *self.0.changes.borrow() == state {
@@ -89,7 +92,7 @@ impl CircuitBreaker {
             CircuitState::Open => self.brake(0),
             CircuitState::HalfOpen => self.brake(1),
         };
-        // The new ones are on before the old ones go.
+        // The new brakes are set before the old ones are released, so that no worker polls in between.
         drop(std::mem::replace(&mut *lock(&self.0.brakes), brakes));
         match state {
             CircuitState::Open => tracing::warn!("the circuit is open: fetching stops"),
@@ -103,7 +106,11 @@ impl CircuitBreaker {
         lock(&self.0.workers).iter().map(|worker| worker.cap_concurrency(messages)).collect()
     }
 
-    /// Waits until a call may begin. Cancel-safe.
+    /// Waits until a call may start.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future starts no call.
     async fn admitted(&self) -> Call {
         let mut changes = self.0.changes.subscribe();
         loop {
@@ -112,7 +119,7 @@ impl CircuitBreaker {
             match admission {
                 Admission::Go(ticket) => return Call { breaker: self.clone(), ticket, verdict: Verdict::Failed },
                 Admission::NotBefore(until) => sleep_until(until).await,
-                // The sender lives as long as `self`.
+                // Cannot fail: `self` has the sender.
                 Admission::AfterProbe => drop(changes.changed().await),
             }
         }
@@ -122,7 +129,7 @@ impl CircuitBreaker {
         let opened = lock(&self.0.circuit).ended(ticket, verdict, Instant::now());
         self.tell();
         if verdict == Verdict::Neither {
-            // A probe may be needed again, by one that waits.
+            // A waiting call may become the next probe.
             self.0.changes.send_modify(|_| {});
         }
         if let Some(until) = opened {
@@ -139,12 +146,12 @@ impl CircuitBreaker {
 /// The states of a [`CircuitBreaker`], one after the other.
 ///
 /// ```no_run
-/// # async fn example(breaker: dms_worker::layers::CircuitBreaker) {
-/// let mut states = breaker.states();
-/// while let Some(state) = states.next().await {
-///     println!("the circuit is {state:?}");
+/// async fn log(breaker: dms_worker::layers::CircuitBreaker) {
+///     let mut states = breaker.states();
+///     while let Some(state) = states.next().await {
+///         println!("the circuit is {state:?}");
+///     }
 /// }
-/// # }
 /// ```
 #[derive(Debug)]
 pub struct CircuitStates {
@@ -166,7 +173,7 @@ impl CircuitStates {
     }
 }
 
-/// A call that was let through. Dropped before its answer is known (a panic, the deadline), it has failed.
+/// An admitted call. If it is dropped without a result (by a panic or the deadline), it counts as failed.
 struct Call {
     breaker: CircuitBreaker,
     ticket: Ticket,
@@ -189,8 +196,8 @@ impl<S> Layer<S> for CircuitBreaker {
 
 impl Around for CircuitBreaker {
     async fn around(self: Arc<Self>, delivery: Delivery, inner: impl DeliveryService) -> Result<(), HandlerError> {
-        let patience = delivery.deadline() - delivery.remaining() / 2;
-        let Ok(mut call) = timeout_at(patience, self.admitted()).await else {
+        let wait_until = delivery.deadline() - delivery.remaining() / 2;
+        let Ok(mut call) = timeout_at(wait_until, self.admitted()).await else {
             return Err(HandlerError::defer(lock(&self.0.circuit).open_for()));
         };
         let answer = inner.deliver(delivery).await;

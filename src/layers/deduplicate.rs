@@ -1,4 +1,4 @@
-//! Deduplication by a key of the user's: work that succeeded once is not done again.
+//! [`Deduplicate`]: does the work of each key once.
 
 use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -9,12 +9,12 @@ use tower::Layer;
 use super::around::{Around, AroundService};
 use crate::worker::{Delivery, DeliveryService, HandlerError};
 
-/// How often a key that is being handled elsewhere is looked at.
-const GLANCE: Duration = Duration::from_millis(200);
-/// How long a message is put off when that goes on.
-const PUT_OFF: Duration = Duration::from_secs(1);
+/// How often a key that is in progress elsewhere is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// The delay of a message whose key stays in progress.
+const DEFER_DELAY: Duration = Duration::from_secs(1);
 
-/// Proof that a key was claimed, and by which claim: a claim that has ended cannot touch the one that came after it.
+/// A claim of a key. It identifies the claim, so that an expired claim cannot end a later one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     key: String,
@@ -22,12 +22,12 @@ pub struct Token {
 }
 
 impl Token {
-    /// The token of a claim of `key`, whose `owner` the store chose: a text that no other claim has.
+    /// The token of a claim of `key`. `owner` is a text, chosen by the store, that is different for each claim.
     pub fn new(key: impl Into<String>, owner: impl Into<String>) -> Self {
         Self { key: key.into(), owner: owner.into() }
     }
 
-    /// The token of a claim of `key` with a random owner of 128 bits, for stores that have no numbers of their own.
+    /// The token of a claim of `key` with a random owner of 128 bits.
     pub fn random(key: impl Into<String>) -> Self {
         Self::new(key, format!("{:032x}", fastrand::u128(..)))
     }
@@ -37,57 +37,57 @@ impl Token {
         &self.key
     }
 
-    /// What tells this claim from all others.
+    /// The text that identifies the claim.
     pub fn owner(&self) -> &str {
         &self.owner
     }
 }
 
-/// What a store knows of a key.
+/// The answer of a [`KeyStore`] to a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Claim {
-    /// Nobody had it: it is the caller's now, who shows this token later.
+    /// The key was free and is claimed now, with this token.
     New(Token),
-    /// Somebody is at it.
+    /// The key is in progress elsewhere.
     InProgress,
-    /// It was done.
+    /// The work of the key is done.
     Done,
 }
 
-/// Remembers keys: of work that is done, and of work in progress. Implement it on what all replicas share.
+/// Stores the keys of work that is done or in progress. Implement it for a database that all replicas share.
 #[async_trait]
 pub trait KeyStore: Send + Sync + 'static {
-    /// Claims a key in one step: of two callers at most one gets [`Claim::New`], with a token that no other claim has. The claim
-    /// ends by itself after `lease`, should the claimer die; the key can then be claimed anew.
+    /// Claims a key atomically: of two callers at most one gets [`Claim::New`], with a unique token. The claim expires
+    /// after `lease`, in case its owner dies.
     ///
     /// # Errors
-    /// Any: the message has failed.
+    /// An error fails the message.
     async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, Box<dyn StdError + Send + Sync>>;
 
-    /// The work is done: the key is remembered for `keep`. Also when the claim has ended in the meantime, and whoever has the key
-    /// now: done is done.
+    /// Records that the work is done, for `keep`. This holds even if the claim has expired and the key is claimed by
+    /// another.
     ///
     /// # Errors
-    /// Any: the message has failed although its work is done, and may be done again.
+    /// An error fails the message, whose work may then be done again.
     async fn done(&self, token: &Token, keep: Duration) -> Result<(), Box<dyn StdError + Send + Sync>>;
 
-    /// The work was not done: the key is free again if this very claim still has it. A claim that has ended changes nothing, neither a
-    /// later claim nor what is done: compare the owner and delete in one step.
+    /// Frees the key after failed work, if this claim still has it. Compare the owner and delete atomically, so that an
+    /// expired claim changes neither a later claim nor finished work.
     ///
     /// # Errors
-    /// Any: it is logged, and the claim ends by itself.
+    /// An error is logged, and the claim expires.
     async fn release(&self, token: &Token) -> Result<(), Box<dyn StdError + Send + Sync>>;
 }
 
 type KeyFn = dyn Fn(&Delivery) -> Option<String> + Send + Sync;
 
-/// Acknowledges a message without calling the handler when work with the same key has succeeded before.
+/// Acknowledges a message without a call of the handler if the work of its key has succeeded before.
 ///
-/// For messages that were sent twice: two messages with the same key, which the worker's own memory of finished work rightly
-/// tells apart. A key is remembered only after success. While another message with the key is being handled, this one waits,
-/// for half of what is left of its lease at most, and is then [deferred](HandlerError::defer). Messages without a key are handled
-/// each time.
+/// Use it for duplicates, which are different messages with the same key. (The worker itself recognises redeliveries of
+/// one message.) A key is stored only after success. While another message with the same key is in progress, a message
+/// waits for at most half of its remaining lease and is then [deferred](HandlerError::defer). Messages without a key
+/// are always handled.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -103,7 +103,7 @@ pub struct Deduplicate {
 }
 
 impl Deduplicate {
-    /// Goes by the key that `key` gives a message, remembered in `store` for `keep` after success.
+    /// Deduplicates by the key that `key` returns. `store` keeps it for `keep` after success.
     pub fn new(
         key: impl Fn(&Delivery) -> Option<String> + Send + Sync + 'static,
         store: impl KeyStore,
@@ -112,22 +112,22 @@ impl Deduplicate {
         Self { key: Arc::new(key), store: Arc::new(store), keep }
     }
 
-    /// Goes by the text of an attribute.
+    /// Deduplicates by the text of an attribute.
     pub fn by_attribute(name: impl Into<String>, store: impl KeyStore, keep: Duration) -> Self {
         let name = name.into();
         let key = move |delivery: &Delivery| delivery.attributes().text(&name).map(Cow::into_owned);
         Self::new(key, store, keep)
     }
 
-    /// Claims the key; `None` when its work is done.
+    /// Claims the key; `None` if its work is done.
     async fn claim(&self, key: String, delivery: &Delivery) -> Result<Option<Claimed>, HandlerError> {
-        let patience = delivery.remaining() / 2;
+        let least_remaining = delivery.remaining() / 2;
         loop {
             match self.store.claim(&key, delivery.remaining()).await.map_err(HandlerError::retry)? {
                 Claim::New(token) => return Ok(Some(Claimed { store: self.store.clone(), token: Some(token) })),
                 Claim::Done => return Ok(None),
-                Claim::InProgress if delivery.remaining() > patience => sleep(GLANCE).await,
-                Claim::InProgress => return Err(HandlerError::defer(PUT_OFF)),
+                Claim::InProgress if delivery.remaining() > least_remaining => sleep(POLL_INTERVAL).await,
+                Claim::InProgress => return Err(HandlerError::defer(DEFER_DELAY)),
             }
         }
     }
@@ -139,7 +139,7 @@ impl fmt::Debug for Deduplicate {
     }
 }
 
-/// A key that is ours. Dropped before the work is done (a failure, a panic, the deadline), it is free again.
+/// A claimed key. It is released if this is dropped before the work is done (after a failure, a panic or the deadline).
 struct Claimed {
     store: Arc<dyn KeyStore>,
     token: Option<Token>,
@@ -156,7 +156,7 @@ impl Claimed {
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        // Without a runtime everything is ending, and the claim ends by itself.
+        // Without a runtime the process is ending, and the claim expires.
         let (Some(token), Ok(runtime)) = (self.token.take(), tokio::runtime::Handle::try_current()) else { return };
         let store = self.store.clone();
         runtime.spawn(async move {

@@ -1,4 +1,4 @@
-//! A store of keys in this process, for [`Deduplicate`](super::Deduplicate).
+//! [`MemoryStore`]: a store of keys in this process, for [`Deduplicate`](super::Deduplicate).
 
 use std::{
     error::Error as StdError,
@@ -11,22 +11,22 @@ use async_trait::async_trait;
 use super::deduplicate::{Claim, KeyStore, Token};
 use crate::ttl_map::TtlMap;
 
-/// Keys in memory: bounded, gone with the process. Clones share it.
+/// A bounded store of keys in memory. Clones share it; it ends with the process.
 ///
-/// When it is full, the key that was noted first is forgotten.
+/// When it is full, it forgets the oldest key.
 #[derive(Clone, Debug)]
 pub struct MemoryStore(Arc<Mutex<TtlMap<String, Known>>>);
 
-/// What is known of a key.
+/// The state of a key.
 #[derive(Debug)]
 enum Known {
-    /// The claim that has it.
+    /// Claimed, with the token of the claim.
     Claimed(Token),
     Done,
 }
 
 impl MemoryStore {
-    /// Remembers up to `capacity` keys, at least one.
+    /// A store of at most `capacity` keys, and at least one.
     pub fn new(capacity: usize) -> Self {
         Self(Arc::new(Mutex::new(TtlMap::new(capacity))))
     }

@@ -1,24 +1,25 @@
-//! Layers around a handler that know of leases: [`Timeout`], [`Retry`], [`RateLimit`], [`CircuitBreaker`], [`Deduplicate`], and
-//! [`Chaos`] for tests.
+//! Layers around a handler that respect its lease: [`Timeout`], [`Retry`], [`RateLimit`], [`CircuitBreaker`],
+//! [`Deduplicate`], and [`Chaos`] for tests.
 //!
 //! They are `tower` layers, for [`WorkerBuilder::layer`](crate::worker::WorkerBuilder::layer) and for any
-//! [`DeliveryService`](crate::worker::DeliveryService); `tower`'s own layers go with them. All waiting is on tokio's clock and within the lease, which cannot be
-//! extended: no layer begins what it cannot finish. The layer that is added last is the outermost: it sees a delivery first.
+//! [`DeliveryService`](crate::worker::DeliveryService), and can be combined with `tower`'s own layers. They wait on
+//! tokio's clock and within the lease, which cannot be extended, so no layer starts a call that it cannot finish. The
+//! layer that is added last is the outermost and sees a delivery first.
 //!
 //! ```no_run
-//! # use std::time::Duration;
-//! # use dms_worker::{client::Client, layers::{Retry, Timeout}, retry::RetryPolicy, worker::{Worker, handler_fn}};
-//! # fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-//! let handler = handler_fn(|delivery| async move { Ok(println!("{}", delivery.body().as_str())) });
-//! let worker = Worker::builder(client).queue("orders").group("billing").handler(handler)
-//!     .layer(Timeout::new(Duration::from_secs(2))) // of each try
-//!     .layer(Retry::new(RetryPolicy::default()))
-//!     .build()?;
-//! # Ok(())
-//! # }
+//! use std::time::Duration;
+//! use dms_worker::{Client, Handler, RetryPolicy, Worker, layers::{Retry, Timeout}};
+//!
+//! fn worker(client: Client, handler: impl Handler) -> Result<Worker, Box<dyn std::error::Error>> {
+//!     let builder = Worker::builder(client).queue("orders").group("billing").handler(handler);
+//!     Ok(builder
+//!         .layer(Timeout::new(Duration::from_secs(2))) // of each try
+//!         .layer(Retry::new(RetryPolicy::default()))
+//!         .build()?)
+//! }
 //! ```
 //!
-//! A layer of your own that does something around a call is one method: [`Around`].
+//! Write a layer of your own with [`Around`], which has one method.
 
 mod around;
 mod chaos;

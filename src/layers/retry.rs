@@ -1,4 +1,4 @@
-//! Retries within the lease, with backoff.
+//! [`Retry`]: retries within the lease.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,17 +11,27 @@ use crate::{
     worker::{Delivery, DeliveryService, FailureKind, HandlerError},
 };
 
-/// Calls again what failed, while the lease lasts: for errors that are over in a moment, without a redelivery.
+/// Calls the handler again after a failure, within the lease, for errors that last a moment. Saves a redelivery.
 ///
-/// The handler sees which retry it is ([`Delivery::retry`]). A retry is not begun when the pause before it, and as long as the
-/// longest try took so far, do not fit into what is left of the lease, nor once the worker is shutting down: then the last
-/// error goes on to [`OnFailure`](crate::worker::OnFailure), for which all of it was one attempt. Rejects, deferrals and panics are
-/// not retried.
+/// [`Delivery::retry`] tells the handler the number of the retry. A retry starts only if its delay and the duration of
+/// the longest try so far fit into the remaining lease, and the worker is not shutting down. Otherwise the last error
+/// goes to [`OnFailure`](crate::worker::OnFailure), for which all tries were one attempt. Rejects, deferrals and panics
+/// are not retried.
+///
+/// ```
+/// use std::time::Duration;
+/// use dms_worker::{RetryPolicy, layers::Retry};
+///
+/// let (first, longest) = (Duration::from_millis(50), Duration::from_secs(2));
+/// let layer = Retry::new(RetryPolicy::try_new(first, longest, 2.0, 0.5)?.max_attempts(5)); // for WorkerBuilder::layer
+/// # let _ = layer;
+/// # Ok::<(), dms_worker::retry::InvalidRetryPolicy>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Retry(RetryPolicy);
 
 impl Retry {
-    /// Tries as often, and waits as long between tries, as the policy says; without a bound on the tries, as long as the lease lasts.
+    /// Retries by `policy`. If it has no maximum of tries, the lease bounds them.
     pub fn new(policy: RetryPolicy) -> Self {
         Self(policy)
     }

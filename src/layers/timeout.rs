@@ -1,4 +1,4 @@
-//! A bound on the time of a call: its own, or the lease where that ends sooner.
+//! [`Timeout`]: a timeout for each call, bounded by the lease.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,11 +8,19 @@ use tower::Layer;
 use super::around::{Around, AroundService};
 use crate::worker::{Delivery, DeliveryService, HandlerError};
 
-/// Ends a call that takes longer than this, or than its lease; it counts as failed, and a [`Retry`](super::Retry) around this
-/// layer tries again.
+/// Stops a call at its timeout or at the end of its lease. The call has then failed, and a [`Retry`](super::Retry)
+/// around this layer tries again.
 ///
-/// [`WorkerBuilder::handler_timeout`](crate::worker::WorkerBuilder::handler_timeout) bounds everything that is done for a message,
-/// its retries included; this layer bounds what is inside it.
+/// [`WorkerBuilder::handler_timeout`](crate::worker::WorkerBuilder::handler_timeout) bounds all the work for a message,
+/// with its retries; this layer bounds the layers inside it.
+///
+/// ```
+/// use std::time::Duration;
+/// use dms_worker::layers::Timeout;
+///
+/// let layer = Timeout::new(Duration::from_secs(2)); // for WorkerBuilder::layer
+/// # let _ = layer;
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Timeout(Duration);
 
@@ -21,7 +29,7 @@ pub struct Timeout(Duration);
 struct TookTooLong(Duration);
 
 impl Timeout {
-    /// Bounds each call to `limit`.
+    /// A timeout of `limit` for each call.
     pub fn new(limit: Duration) -> Self {
         Self(limit)
     }

@@ -1,4 +1,5 @@
-//! Which messages go into which request, and when: pure in the messages and the time.
+//! [`Batcher`]: decides which messages go into which request, and when. Pure: depends on the messages and the time
+//! alone.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,15 +7,15 @@ use tokio::time::Instant;
 
 use crate::limits::{MAX_BYTES, MAX_MESSAGES};
 
-/// What the list of messages costs beyond the messages and their commas: `{"messages":[],"return_id":true}`.
+/// The size of a request without its messages and their commas: `{"messages":[],"return_id":true}`.
 pub(super) const ENVELOPE: usize = 33;
 
-/// Messages waiting for a request, in order. `T` is whatever a message needs besides its size.
+/// Messages that wait for a request, in order. `T` is the message.
 #[derive(Debug)]
 pub(super) struct Batcher<T> {
     waiting: VecDeque<Waiting<T>>,
     linger: Duration,
-    /// How many of the first ones must not linger.
+    /// The number of messages, from the front, that must not linger.
     hurried: usize,
 }
 
@@ -25,10 +26,10 @@ struct Waiting<T> {
     since: Instant,
 }
 
-/// When the next batch may go.
+/// When the next batch may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
-    /// Nothing waits.
+    /// No message waits.
     Empty,
     /// At once.
     Now,
@@ -46,12 +47,12 @@ impl<T> Batcher<T> {
         self.waiting.push_back(Waiting { item, bytes, since: now });
     }
 
-    /// Lets everything that waits now go without lingering.
+    /// Sends all messages that wait now without lingering.
     pub(super) fn hurry(&mut self) {
         self.hurried = self.waiting.len();
     }
 
-    /// When the next batch may go: at once if another message would not fit into it.
+    /// When the next batch may be sent: at once if another message would not fit into it.
     pub(super) fn ready(&self, now: Instant) -> Ready {
         let Some(first) = self.waiting.front() else { return Ready::Empty };
         let due = first.since + self.linger;
@@ -63,21 +64,21 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// Takes the next batch, in order; empty when nothing waits.
+    /// Takes the next batch, in order; empty if no message waits.
     pub(super) fn take(&mut self) -> Vec<T> {
         let count = self.fitting();
         self.hurried = self.hurried.saturating_sub(count);
         self.waiting.drain(..count).map(|waiting| waiting.item).collect()
     }
 
-    /// Takes everything.
+    /// Takes all messages.
     pub(super) fn clear(&mut self) -> Vec<T> {
         self.hurried = 0;
         self.waiting.drain(..).map(|waiting| waiting.item).collect()
     }
 
-    /// How many of the first messages fit into one request. The first one always does: whether it may be sent at
-    /// all was checked before.
+    /// The number of messages, from the front, that fit into one request. The first one always fits, because its size
+    /// was checked before.
     fn fitting(&self) -> usize {
         let mut size = ENVELOPE;
         let more = self.waiting.iter().take(MAX_MESSAGES).enumerate().take_while(|(index, waiting)| {

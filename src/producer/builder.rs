@@ -1,4 +1,4 @@
-//! Settings of a producer.
+//! [`ProducerBuilder`]: the settings of a producer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +19,25 @@ use crate::{
 };
 
 /// Builds a [`Producer`].
+///
+/// ```
+/// use std::time::Duration;
+/// use dms_worker::{ProducerBuilder, queue::NewQueue, testing::TestServer};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let server = TestServer::start().await;
+///     server.client().create_queue(NewQueue::new("orders")).await?;
+///
+///     let producer = ProducerBuilder::find(server.client(), "orders").await?
+///         .linger(Duration::from_millis(20))
+///         .max_pending(1_000, 1024 * 1024)
+///         .delivery_timeout(Duration::from_secs(60))
+///         .build()?;
+///     producer.close(Duration::from_secs(5)).await;
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ProducerBuilder {
     client: Client,
@@ -32,7 +51,7 @@ pub struct ProducerBuilder {
     ordered: bool,
     options: SendOptions,
     retry: RetryPolicy,
-    patience: Duration,
+    delivery_timeout: Duration,
     trace: Trace,
 }
 
@@ -50,12 +69,12 @@ impl ProducerBuilder {
             ordered: false,
             options: SendOptions::default(),
             retry: RetryPolicy::default(),
-            patience: Duration::from_secs(30),
+            delivery_timeout: Duration::from_secs(30),
             trace: Trace::default(),
         }
     }
 
-    /// Looks up the queue by its name or id, and keeps order if it is a FIFO queue.
+    /// Looks up the queue by its name or id. The producer keeps the order if it is a FIFO queue.
     ///
     /// # Errors
     /// When there is no such queue, or the call fails.
@@ -64,89 +83,93 @@ impl ProducerBuilder {
         Ok(Self::of(client, queue))
     }
 
-    /// Begins a producer for a queue that was looked up: under its name in metrics and spans, and in order if it is a FIFO
-    /// queue.
+    /// Starts a producer for a queue that was looked up. Its name appears in metrics and spans, and the producer keeps
+    /// the order if it is a FIFO queue.
     pub fn of(client: Client, queue: Queue) -> Self {
         let ordered = queue.mode == QueueMode::Fifo;
         Self { name: Some(queue.name), ordered, ..Self::new(client, queue.id) }
     }
 
-    /// Where the producer counts; nowhere by default. The label `queue` is the queue's name, or its id where only that is
-    /// known.
+    /// The metrics of the producer; none by default. The label `queue` is the queue's name, or its id if the name is
+    /// not known.
     pub fn metrics(mut self, metrics: &ProducerMetrics) -> Self {
         self.metrics = metrics.clone();
         self
     }
 
-    /// How long a message waits for others to share its request; 5 ms by default. A full request goes at once.
+    /// How long a message waits for others to share its request; 5 ms by default. A full request is sent at once.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
     }
 
-    /// How many requests are on their way at a time; 4 by default. Ignored where order is kept.
+    /// The most concurrent requests, 1-1024; 4 by default. Ignored if the producer is [`ordered`](Self::ordered).
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.max_in_flight = requests;
         self
     }
 
-    /// How many messages, and bytes of them, may be waiting or on their way before senders have to wait; 10 000
-    /// messages and 16 MiB by default.
+    /// The most messages, and the most bytes, that may be pending (waiting or in flight) before senders have to wait;
+    /// 10 000 messages and 16 MiB by default.
     pub fn max_pending(mut self, messages: usize, bytes: usize) -> Self {
         (self.max_messages, self.max_bytes) = (messages, bytes);
         self
     }
 
-    /// Whether messages are stored in the order in which they were accepted; off by default, wanted for FIFO queues.
-    /// One request is on its way at a time, and nothing overtakes one that is repeated.
+    /// Whether messages are stored in the order in which they were accepted; off by default. Set it for FIFO queues.
+    /// The producer then sends one request at a time, and later messages wait while it is retried.
     pub fn ordered(mut self, ordered: bool) -> Self {
         self.ordered = ordered;
         self
     }
 
-    /// Whether the service gives each message's id; off by default.
+    /// Whether the service returns the id of each message; off by default.
     pub fn return_ids(mut self, on: bool) -> Self {
         self.options.return_ids = on;
         self
     }
 
-    /// Whether a send whose fate is unknown is repeated, so that its messages may be stored twice; off by default:
-    /// such a message fails with [`SendError::is_unsure`](super::SendError::is_unsure).
+    /// Whether a send is repeated if it may have been stored already, so that its messages may be stored twice. Off by
+    /// default: such a message fails with [`SendError::is_unsure`](super::SendError::is_unsure).
     pub fn allow_duplicates(mut self, on: bool) -> Self {
         self.options.allow_duplicates = on;
         self
     }
 
-    /// The delays between tries. Their number is not bounded by it, but by [`patience`](Self::patience).
+    /// The delays between tries. [`delivery_timeout`](Self::delivery_timeout) bounds their number, not the policy.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// How long a message is tried, from when it was accepted; 30 s by default.
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    /// How long the producer tries to send a message, from its acceptance; 30 s by default.
+    pub fn delivery_timeout(mut self, delivery_timeout: Duration) -> Self {
+        self.delivery_timeout = delivery_timeout;
         self
     }
 
-    /// Asks `current` for the trace that a message is made in, once for each message as it is accepted, and puts it into
-    /// the attributes unless there is one. Off by default.
+    /// Calls `current` for each message that is accepted, and adds the trace context that it returns to the attributes,
+    /// unless the message has one. Off by default.
     pub fn trace_context(mut self, current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static) -> Self {
         self.trace = Trace(Some(Arc::new(current)));
         self
     }
 
-    /// Starts the producer's task; must be called within a tokio runtime.
+    /// Starts the producer's task.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     ///
     /// # Errors
-    /// When a bound is zero or out of reason: 1 to 1024 requests, 1 to 1 000 000 messages, 512 KiB to 1 GiB, a
-    /// linger of at most a minute, a patience of at most a day.
+    /// When a setting is outside its limits: 1 to 1024 requests, 1 to 1 000 000 messages, 512 KiB to 1 GiB, a linger of
+    /// at most a minute, a delivery timeout of at most a day.
     pub fn build(self) -> Result<Producer, LimitError> {
         limits::in_range("max_in_flight", self.max_in_flight, &(1..=1024), " requests")?;
         limits::in_range("max_pending", self.max_messages, &(1..=limits::MAX_PENDING), " messages")?;
         limits::in_range("max_pending", self.max_bytes, &(MAX_BYTES..=1 << 30), " bytes")?;
         limits::seconds("linger", self.linger, &(0..=limits::MAX_LINGER.as_secs()))?;
-        limits::seconds("patience", self.patience, &(0..=86_400))?;
+        limits::seconds("delivery_timeout", self.delivery_timeout, &(0..=86_400))?;
         let name = self.name.unwrap_or_else(|| self.queue.to_string());
         let counters = Arc::new(self.metrics.counters(&name));
         let delivery = Delivery {
@@ -156,7 +179,7 @@ impl ProducerBuilder {
             counters: Arc::clone(&counters),
             options: self.options,
             retry: self.retry,
-            patience: self.patience,
+            delivery_timeout: self.delivery_timeout,
             abandon: CancellationToken::new(),
         };
         let in_flight = if self.ordered { 1 } else { self.max_in_flight };

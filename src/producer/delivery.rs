@@ -1,4 +1,5 @@
-//! One batch on its way: send, read the result of each message, repeat what failed and may be repeated.
+//! [`Delivery`]: sends one batch, reads the result of each message, and retries the failed messages that are safe to
+//! repeat.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,18 +22,18 @@ use crate::{
     spans,
 };
 
-/// A message with those who wait for it.
+/// A message, and the receipt that waits for its result.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) message: Message,
-    /// Its place among all messages of the producer.
+    /// Its number among all messages of the producer.
     pub(super) sequence: u64,
     pub(super) since: Instant,
     pub(super) reply: oneshot::Sender<SendResult>,
     pub(super) room: Room,
 }
 
-/// A message's share of the bounds; given back when the message is settled.
+/// A message's share of the bounds, returned when the message is settled.
 #[derive(Debug)]
 pub(super) struct Room {
     bytes: usize,
@@ -41,13 +42,13 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Room for a message whose exact size within a request is `bytes`.
+    /// The share of a message whose exact size in a request is `bytes`.
     pub(super) fn new(bytes: usize, permits: [OwnedSemaphorePermit; 2], counters: Arc<Counters>) -> Self {
         counters.accepted(bytes);
         Self { bytes, counters, _permits: permits }
     }
 
-    /// The exact size of the message within a request.
+    /// The exact size of the message in a request.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -60,31 +61,31 @@ impl Drop for Room {
 }
 
 impl Entry {
-    /// Tells those who wait for the message what became of it, and counts it.
+    /// Counts the result and sends it to the receipt.
     pub(super) fn settle(self, result: SendResult) {
         self.room.counters.settled(&result, self.room.bytes, self.since.elapsed());
-        // Nobody may be waiting any more: then the count is all that is left.
+        // The receipt may have been dropped.
         let _ = self.reply.send(result);
     }
 }
 
-/// How batches are sent.
+/// What is needed to send batches.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) client: Client,
     pub(super) queue: QueueId,
-    /// The queue's name, for spans; its id where the name is not known.
+    /// The queue's name for spans, or its id if the name is not known.
     pub(super) name: String,
     pub(super) options: SendOptions,
     pub(super) retry: RetryPolicy,
-    /// How long a message may be tried, counted from when it was accepted.
-    pub(super) patience: Duration,
-    /// Gives up what is on its way.
+    /// How long a message is tried, from its acceptance.
+    pub(super) delivery_timeout: Duration,
+    /// Gives up the batches in flight.
     pub(super) abandon: CancellationToken,
     pub(super) counters: Arc<Counters>,
 }
 
-/// How many messages of a batch fared how.
+/// The results of a batch, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) sent: u64,
@@ -112,8 +113,8 @@ impl Tally {
 impl Delivery {
     /// Sends a batch until every message of it is settled.
     ///
-    /// A refusal may be about one message of the batch, by a rule that only the service knows: then each is sent by itself, so
-    /// that it takes no other with it.
+    /// If the service refuses a batch, one message may be the reason, by a rule that only the service knows. Each
+    /// message is then sent alone, so that the others are not refused with it.
     pub(super) async fn run(&self, mut batch: Vec<Entry>) -> Tally {
         self.counters.started(batch.len());
         let mut tally = Tally::default();
@@ -132,15 +133,15 @@ impl Delivery {
         tally
     }
 
-    /// Sends messages until each is settled, or what is left in `batch` has failed with the error that is given.
+    /// Sends messages until each is settled, or the rest of `batch` has failed with the returned error.
     async fn attempt(&self, batch: &mut Vec<Entry>, tally: &mut Tally) -> Result<(), SendError> {
         let mut schedule = self.retry.clone().max_attempts(None).schedule();
-        let give_up = batch.iter().map(|entry| entry.since).min().unwrap_or_else(Instant::now) + self.patience;
+        let give_up = batch.iter().map(|entry| entry.since).min().unwrap_or_else(Instant::now) + self.delivery_timeout;
         loop {
             let Err(error) = self.send(batch, tally).await else { return Ok(()) };
             let pause = match &error {
                 SendError::Call(error) if self.may_repeat(error) => {
-                    // While the key is refused nothing is sent: waiting is for those that have the time.
+                    // While the key is refused, only messages with enough time left wait for it.
                     let held = error.retry_after().filter(|_| error.is_auth()).unwrap_or_default();
                     schedule.next_delay().map(|delay| delay.max(held))
                 }
@@ -158,7 +159,7 @@ impl Delivery {
         }
     }
 
-    /// One request. What is settled by it leaves `batch`; what is left failed with the error that is given.
+    /// Sends one request. Settled messages leave `batch`; the others failed with the returned error.
     async fn send(&self, batch: &mut Vec<Entry>, tally: &mut Tally) -> Result<(), SendError> {
         let messages: Vec<Message> = batch.iter().map(|entry| entry.message.clone()).collect();
         let answer = tokio::select! {

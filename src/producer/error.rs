@@ -1,4 +1,4 @@
-//! Why a message was not sent.
+//! [`SendError`] and [`TrySendError`]: why a message was not sent.
 
 use crate::{
     client::Error,
@@ -6,29 +6,29 @@ use crate::{
     message::{Message, MessageId},
 };
 
-/// What becomes of one message.
+/// The result of one message.
 pub(super) type SendResult = Result<Option<MessageId>, SendError>;
 
-/// Why one message was not sent, or not surely.
+/// Why one message was not sent, or may not have been sent.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The message is outside the service's limits; nothing was sent.
+    /// The message is outside the service's limits, and was not sent.
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// The service or the network failed. [`Error::is_unsure`] says whether the message may have been stored.
     #[error(transparent)]
     Call(#[from] Error),
-    /// The producer was closed before the message was sent; nothing was sent.
+    /// The producer was closed before the message was sent.
     #[error("the producer was closed before the message was sent")]
     Closed,
-    /// The producer was closed while the message was on its way: it may have been stored.
+    /// The producer was closed while the message was in flight. It may have been stored.
     #[error("the producer was closed before the answer came; the message may have been stored")]
     Abandoned,
 }
 
 impl SendError {
-    /// Whether the message may have been stored all the same, so that sending it again may double it.
+    /// Returns whether the message may have been stored, so that another send could store it twice.
     pub fn is_unsure(&self) -> bool {
         match self {
             Self::Abandoned => true,
@@ -37,14 +37,15 @@ impl SendError {
         }
     }
 
-    /// Whether the service refused a request for what is in it, so that another selection of its messages may fare better.
+    /// Returns whether the service refused the content of a request, so that another selection of its messages may
+    /// succeed.
     pub(super) fn is_about_messages(&self) -> bool {
         let Self::Call(error) = self else { return false };
         let about_all = error.is_auth() || error.is_forbidden() || error.is_not_found();
         error.status().is_some() && !error.is_unsure() && !error.is_retryable() && !about_all
     }
 
-    /// A word for spans: what kind of failure it was.
+    /// The kind of failure as a word, for spans.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Limit(_) => "limit",
@@ -55,7 +56,7 @@ impl SendError {
         }
     }
 
-    /// Whether the same message may go through later.
+    /// Returns whether the same message may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Call(error) => error.is_retryable(),
@@ -64,17 +65,17 @@ impl SendError {
     }
 }
 
-/// Why a message was not taken at once.
+/// Why a message was not accepted at once.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySendError {
-    /// As many messages or bytes are waiting as may be. Gives the message back.
+    /// The most messages or bytes are pending. Returns the message.
     #[error("the producer is full: messages come faster than the service takes them")]
     Full(Box<Message>),
     /// The message is outside the service's limits.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// The producer is closed. Gives the message back.
+    /// The producer is closed. Returns the message.
     #[error("the producer is closed")]
     Closed(Box<Message>),
 }

@@ -21,13 +21,14 @@ use prometheus_client::{
 
 use super::error::SendResult;
 
-/// Buckets in seconds: those of the OpenTelemetry messaging conventions, and two for outages that were waited for.
+/// Buckets in seconds: those of the OpenTelemetry messaging conventions, and two for sends that waited for the end of
+/// an outage.
 const SECONDS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0];
-/// Buckets for the messages of a batch: each count there is.
+/// Buckets for the messages of a batch: one for each number.
 const MESSAGES: [f64; 10] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0];
 
-/// The metrics of any number of producers; cheap to clone.
+/// Prometheus metrics of any number of producers. Cloning is cheap.
 ///
 /// ```
 /// # use dms_worker::producer::ProducerMetrics;
@@ -107,7 +108,7 @@ impl ProducerMetrics {
     /// The metrics as OpenMetrics text (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        // Writing into a string does not fail.
+        // Writing to a string does not fail.
         let _ = encode(&mut text, &self.0.registry);
         text
     }
@@ -168,19 +169,19 @@ pub(super) enum RequestEnd {
 }
 
 impl Counters {
-    /// A message of so many bytes was accepted.
+    /// Counts an accepted message of this size.
     pub(super) fn accepted(&self, bytes: usize) {
         self.pending_messages.inc();
         self.pending_bytes.inc_by(signed(bytes));
     }
 
-    /// A message of so many bytes is pending no more.
+    /// Counts a message of this size that is no longer pending.
     pub(super) fn released(&self, bytes: usize) {
         self.pending_messages.dec();
         self.pending_bytes.dec_by(signed(bytes));
     }
 
-    /// A message of so many bytes has its result.
+    /// Counts the result of a message of this size.
     pub(super) fn settled(&self, result: &SendResult, bytes: usize, took: Duration) {
         match result {
             Ok(_) => {
@@ -193,12 +194,12 @@ impl Counters {
         self.duration.observe(took.as_secs_f64());
     }
 
-    /// A batch begins its way.
+    /// Counts a batch that is sent.
     pub(super) fn started(&self, messages: usize) {
         self.batch.observe(u32::try_from(messages).map_or(f64::MAX, f64::from));
     }
 
-    /// A request ended.
+    /// Counts a request.
     pub(super) fn requested(&self, end: RequestEnd) {
         match end {
             RequestEnd::Answered => self.answered.inc(),
@@ -207,7 +208,7 @@ impl Counters {
         };
     }
 
-    /// Messages are sent once more.
+    /// Counts a retry.
     pub(super) fn retried(&self) {
         self.retries.inc();
     }

@@ -1,8 +1,7 @@
-//! Sending many messages: a [`Producer`] gathers them into full requests, keeps several on their way, and answers for
-//! each message by itself.
+//! [`Producer`]: collects messages into full requests, sends several at a time, and returns the result of each message.
 //!
-//! `batcher` decides what goes together, `owner` is the task that has the waiting messages, `delivery` sends one
-//! batch; this file is the handle.
+//! This file is the handle. `owner` is the task with the waiting messages, `batcher` decides which of them share a
+//! request, and `delivery` sends one batch.
 
 use std::{
     fmt,
@@ -45,13 +44,33 @@ use crate::{
     trace_context::TraceContext,
 };
 
-/// The largest message within a request, so that no request has more than 524 288 bytes.
+/// The largest message in a request, so that no request has more than 524 288 bytes.
 const MAX_ENCODED: usize = MAX_BYTES - batcher::ENVELOPE;
 
 /// Sends messages to one queue. Cloning is cheap: clones share the batches, the bounds and the order.
 ///
-/// When all clones are dropped, what was accepted is still sent, as long as the runtime lives; [`close`](Self::close)
-/// waits for it and says what did not make it.
+/// After all clones are dropped, accepted messages are still sent while the runtime lives. [`close`](Self::close) waits
+/// for them and reports those that were not sent.
+///
+/// ```
+/// use std::time::Duration;
+/// use dms_worker::{Message, Producer, queue::NewQueue, testing::TestServer};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let server = TestServer::start().await;
+///     let queue = server.client().create_queue(NewQueue::new("orders")).await?.id;
+///
+///     let producer = Producer::builder(server.client(), queue).build()?;
+///     producer.send(Message::text("one")).await?; // waits until it is stored
+///     let receipt = producer.accept(Message::text("two")).await?; // waits for room alone
+///     receipt.await?;
+///
+///     let report = producer.close(Duration::from_secs(5)).await;
+///     assert_eq!((report.sent, report.failed), (2, 0));
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Producer {
     client: Client,
@@ -63,7 +82,7 @@ pub struct Producer {
     trace: Trace,
 }
 
-/// Where the trace of a message is asked for.
+/// The source of the trace context of a message.
 #[derive(Clone, Default)]
 struct Trace(Option<Arc<dyn Fn() -> Option<TraceContext> + Send + Sync>>);
 
@@ -82,7 +101,7 @@ impl fmt::Debug for Trace {
     }
 }
 
-/// What may be waiting or on its way at a time.
+/// The bounds of pending messages.
 #[derive(Clone, Debug)]
 struct Bounds {
     messages: Arc<Semaphore>,
@@ -91,15 +110,19 @@ struct Bounds {
 }
 
 impl Producer {
-    /// Begins a producer for `queue`. For a FIFO queue set [`ordered`](ProducerBuilder::ordered), or let
-    /// [`ProducerBuilder::find`] look it up.
+    /// Starts a producer for `queue`. For a FIFO queue set [`ordered`](ProducerBuilder::ordered), or use
+    /// [`ProducerBuilder::find`].
     pub fn builder(client: Client, queue: impl Into<QueueId>) -> ProducerBuilder {
         ProducerBuilder::new(client, queue.into())
     }
 
-    /// Sends a message, and answers when the service has stored it; with its id where ids were asked for.
+    /// Sends a message. Returns when the service has stored it, with its id if ids were requested.
     ///
-    /// Waits while the producer is full. Dropping the future takes a message that is already accepted not back.
+    /// Waits while the producer is full.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not withdraw a message that was already accepted.
     ///
     /// # Errors
     /// When the message is outside the limits, the service or the network fails, or the producer is closed.
@@ -107,10 +130,10 @@ impl Producer {
         self.accept(message).await?.await
     }
 
-    /// Sends `value` as JSON; as [`send`](Self::send).
+    /// Sends `value` as JSON, as [`send`](Self::send) does.
     ///
     /// # Errors
-    /// When `value` cannot be written as JSON (nothing is sent then), and as [`send`](Self::send).
+    /// When `value` cannot be serialized, in which case nothing is sent, and as [`send`](Self::send).
     pub async fn send_json<T: Serialize + ?Sized + Sync>(&self, value: &T) -> Result<Option<MessageId>, SendError> {
         let body = Body::json(value).map_err(|error| LimitError {
             what: "body",
@@ -120,7 +143,7 @@ impl Producer {
         self.send(Message::new(body)).await
     }
 
-    /// Sends messages in their order, and answers for each when all are settled.
+    /// Sends messages in order. Returns the result of each when all are settled.
     pub async fn send_all(
         &self,
         messages: impl IntoIterator<Item = Message>,
@@ -139,8 +162,11 @@ impl Producer {
         results
     }
 
-    /// Accepts a message when there is room for it; the receipt answers when it is stored. Cancel-safe: a dropped
-    /// call accepted nothing.
+    /// Waits for room and accepts a message. The receipt resolves when the message is stored.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call accepted nothing.
     ///
     /// # Errors
     /// When the message is outside the limits, or the producer is closed.
@@ -153,10 +179,11 @@ impl Producer {
         Ok(self.hand_over(message, size, [one, bytes]))
     }
 
-    /// Accepts a message if there is room for it at once; the receipt answers when it is stored.
+    /// Accepts a message if there is room. The receipt resolves when the message is stored.
     ///
     /// # Errors
-    /// When the producer is full or closed, which gives the message back, or the message is outside the limits.
+    /// When the producer is full or closed, in which case the error has the message, or the message is outside the
+    /// limits.
     pub fn try_send(&self, message: Message) -> Result<Receipt, TrySendError> {
         let message = self.trace.put(message);
         let size = self.check(&message)?;
@@ -171,19 +198,24 @@ impl Producer {
         }
     }
 
-    /// Sends what waits without lingering, and answers when everything accepted before is settled.
+    /// Sends the waiting messages without lingering. Returns when all messages that were accepted before are settled.
     ///
     /// # Errors
-    /// When the producer is closed meanwhile.
+    /// When the producer is closed before.
     pub async fn flush(&self) -> Result<(), SendError> {
         let (reply, done) = oneshot::channel();
         self.commands.send(Command::Flush(reply)).map_err(|_| SendError::Closed)?;
         done.await.map_err(|_| SendError::Closed)
     }
 
-    /// Accepts nothing more from any clone, sends what was accepted, and gives up what is not settled after `grace`.
+    /// Closes the producer and its clones: sends the accepted messages, and gives up those that are not settled within
+    /// `grace`.
     ///
-    /// Dropping the future does not reopen the producer. A second close answers at once.
+    /// A second close returns at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not reopen the producer.
     pub async fn close(&self, grace: Duration) -> ProducerReport {
         self.bounds.messages.close();
         self.bounds.bytes.close();
@@ -195,7 +227,7 @@ impl Producer {
         ProducerReport { unsent, ..self.report() }
     }
 
-    /// What became of the messages so far.
+    /// The results so far.
     pub fn report(&self) -> ProducerReport {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let stats = &self.stats;
@@ -208,15 +240,15 @@ impl Producer {
         }
     }
 
-    /// The queue.
+    /// The id of the queue.
     pub fn queue(&self) -> &QueueId {
         &self.queue
     }
 
-    /// Checks a message by itself, so that it cannot take its batch with it, and gives its exact size in a request.
+    /// Checks a message alone, so that it cannot make its batch fail. Returns its exact size in a request.
     ///
-    /// The reference bounds the load of a request (5.3.1) and does not say what counts: requests keep to it as a whole. Only a
-    /// bare body may fill it alone, which is allowed whatever counts but the frame.
+    /// The API reference bounds the size of a request (5.3.1) without saying what counts. Requests of several messages
+    /// keep the bound as a whole; a message that is a body and nothing else may fill it alone.
     fn check(&self, message: &Message) -> Result<usize, LimitError> {
         check_message(message)?;
         let size = self.client.encoded_len(message);
@@ -232,7 +264,7 @@ impl Producer {
         Ok(size)
     }
 
-    /// What a message takes of the bytes: a single one must fit whatever the bound.
+    /// The bytes that a message takes of the bound. A single message always fits.
     fn share(&self, size: usize) -> u32 {
         u32::try_from(size.min(self.bounds.max_bytes)).unwrap_or(u32::MAX)
     }
@@ -243,19 +275,19 @@ impl Producer {
         let entry = Entry { message, sequence: 0, since: Instant::now(), reply, room };
         let refused = self.commands.send(Command::Send(Box::new(entry)));
         if let Err(mpsc::error::SendError(Command::Send(entry))) = refused {
-            // It was closed a moment ago: the receipt says so.
+            // The producer was closed a moment ago; the receipt tells.
             entry.settle(Err(SendError::Closed));
         }
         Receipt { result }
     }
 }
 
-/// Whether a message is nothing but a body.
+/// Returns whether a message has only a body.
 fn is_bare(message: &Message) -> bool {
     message.attributes.is_empty() && message.tags.is_empty() && message.delay.is_zero()
 }
 
-/// The answer to an accepted message, when it comes. Dropping it does not take the message back.
+/// A future of the result of an accepted message. Dropping it does not withdraw the message.
 #[derive(Debug)]
 #[must_use = "the receipt says whether the message was stored"]
 pub struct Receipt {
@@ -266,28 +298,28 @@ impl Future for Receipt {
     type Output = Result<Option<MessageId>, SendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // The task answers for every message, unless the runtime ends before.
+        // The task answers each message, unless the runtime ends before.
         Pin::new(&mut self.result).poll(context).map(|result| result.unwrap_or(Err(SendError::Abandoned)))
     }
 }
 
-/// What became of a producer's messages.
+/// The results of a producer's messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProducerReport {
-    /// Stored.
+    /// Stored messages.
     pub sent: u64,
-    /// Surely not stored, `unsent` ones included.
+    /// Messages that were not stored, `unsent` included.
     pub failed: u64,
-    /// Perhaps stored: no answer came.
+    /// Messages that may be stored, because no answer arrived.
     pub unsure: u64,
-    /// Accepted, and still waiting when the producer was closed.
+    /// Messages that still waited when the producer was closed.
     pub unsent: u64,
-    /// Batches that the messages went in.
+    /// Batches that were sent.
     pub requests: u64,
 }
 
-/// The counts behind a [`ProducerReport`].
+/// The counters of a [`ProducerReport`].
 #[derive(Debug, Default)]
 struct Stats {
     sent: AtomicU64,

@@ -1,4 +1,4 @@
-//! The task that owns the waiting messages: it gathers them into batches and keeps so many on their way.
+//! [`Owner`]: the task that owns the waiting messages, forms batches and bounds the batches in flight.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,32 +21,33 @@ use super::{
 };
 use crate::spans::messaging_span;
 
-/// How many commands are taken at once.
+/// The most commands to receive at once.
 const BURST: usize = 256;
 
-/// What the handles ask for.
+/// A request of a handle.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Send this message.
+    /// Sends a message.
     Send(Box<Entry>),
-    /// Answer when all that was accepted before is settled.
+    /// Resolves when all messages that were accepted before are settled.
     Flush(oneshot::Sender<()>),
-    /// Accept nothing more, settle what there is by then, and answer with what was never sent.
+    /// Accepts no more messages, settles those that it has until the deadline, and returns the number of messages that
+    /// were never sent.
     Close(Instant, oneshot::Sender<u64>),
 }
 
-/// The state of a producer. Dropping the handles lets it finish its work and end.
+/// The state of a producer. It ends when all handles are dropped and all messages are settled.
 #[derive(Debug)]
 pub(super) struct Owner {
     delivery: Arc<Delivery>,
     batcher: Batcher<Entry>,
     max_in_flight: usize,
     in_flight: JoinSet<Tally>,
-    /// The sequences of the messages of each task on its way.
+    /// The numbers of the messages of each batch in flight.
     travelling: HashMap<task::Id, Vec<u64>>,
-    /// The messages that are not settled, by sequence.
+    /// The numbers of the messages that are not settled.
     unsettled: BTreeSet<u64>,
-    /// Who waits for all messages before a sequence.
+    /// The flushes that wait for all messages before a number.
     flushes: Vec<(u64, oneshot::Sender<()>)>,
     next_sequence: u64,
     stats: Arc<Stats>,
@@ -67,7 +68,7 @@ impl Owner {
         }
     }
 
-    /// Works until it is closed, or all handles are gone and everything is settled.
+    /// Runs until the producer is closed, or all handles are dropped and all messages are settled.
     pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut burst = Vec::with_capacity(BURST);
         let mut open = true;
@@ -107,7 +108,8 @@ impl Owner {
         self.answer_flushes();
     }
 
-    /// Sends what is ready while there is a free place. Gives when more will be, if a place is free for it.
+    /// Sends ready batches while fewer than the maximum are in flight. Returns when the next batch is ready, if it
+    /// could be sent then.
     fn start_batches(&mut self) -> Option<Instant> {
         while self.in_flight.len() < self.max_in_flight {
             match self.batcher.ready(Instant::now()) {
@@ -130,7 +132,7 @@ impl Owner {
     }
 
     fn finished(&mut self, done: Result<(task::Id, Tally), JoinError>) {
-        // A task that failed took its messages with it: nobody knows what became of them.
+        // A task that panicked lost its messages, which may have been sent.
         let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let sequences = self.travelling.remove(&id).unwrap_or_default();
         let tally =
@@ -145,12 +147,12 @@ impl Owner {
     fn answer_flushes(&mut self) {
         let first = self.unsettled.first().copied().unwrap_or(u64::MAX);
         for (_, reply) in self.flushes.extract_if(.., |(before, _)| *before <= first) {
-            // Who asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = reply.send(());
         }
     }
 
-    /// Takes what was accepted already, settles all it can until `deadline`, and gives up the rest.
+    /// Receives the messages that were accepted already, settles all it can until `deadline`, and gives up the rest.
     async fn close(
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command>,
@@ -162,7 +164,7 @@ impl Owner {
             match command {
                 Command::Send(entry) => self.accept(*entry),
                 Command::Flush(reply) => self.flush(reply),
-                // The first close decides; this one hears that the producer is gone.
+                // The first close decides. Dropping this one's channel tells its caller that the producer is closed.
                 Command::Close(..) => {}
             }
         }
@@ -185,7 +187,7 @@ impl Owner {
         unsent
     }
 
-    /// Fails what was never sent, and lets the deliveries settle the rest as unsure.
+    /// Fails the messages that were never sent, and has the batches in flight settle theirs as unsure.
     fn give_up(&mut self) -> u64 {
         self.delivery.abandon.cancel();
         let waiting = self.batcher.clear();

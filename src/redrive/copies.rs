@@ -1,14 +1,14 @@
-//! A message as it is sent again: without the history of its failures, and one redrive older.
+//! The copy of a message for a redrive: without the history of its failures, and with its redrives counted.
 
 use crate::{
     message::{Attributes, Message, ReceivedMessage},
     worker::attributes::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
 };
 
-/// Attribute of a copy: how often the message was redriven.
+/// The attribute with the number of redrives of a message.
 pub const REDRIVEN: &str = "dms-redriven";
 
-/// The history that a worker wrote on a message: a copy begins without it.
+/// The attributes in which workers record failures. A copy starts without them.
 const HISTORY: [&str; 8] = [ATTEMPTS, DEFERRED, ERROR, REASON, WORKER, ORIGIN, FIRST_FAILURE, LAST_FAILURE];
 
 /// The copy of a message that was consumed.
@@ -19,19 +19,19 @@ pub(super) fn again(message: &ReceivedMessage) -> Message {
     older(copy)
 }
 
-/// The same message as its copy.
+/// Turns a message into its copy.
 pub fn older(mut message: Message) -> Message {
     let times = redriven(&message.attributes).saturating_add(1);
     message.attributes.retain(|name| !HISTORY.contains(&name));
     message.attribute(REDRIVEN, times)
 }
 
-/// Whether a message was redriven as often as may be.
+/// Returns whether a message was redriven the most times that are allowed.
 pub fn is_exhausted(attributes: &Attributes, max_redrives: u32) -> bool {
     redriven(attributes) >= max_redrives
 }
 
-/// How often a message was redriven before.
+/// The number of redrives of a message.
 fn redriven(attributes: &Attributes) -> u32 {
     attributes.get_u64(REDRIVEN).map_or(0, |times| u32::try_from(times).unwrap_or(u32::MAX))
 }

@@ -1,5 +1,5 @@
-//! [`Journal`]: which copies are on their way, in a file, so that a redrive that is killed knows afterwards which of them may be
-//! there twice, and which are surely there.
+//! [`Journal`]: a file with the copies in flight, so that the run after a killed redrive knows which copies may be
+//! stored and which are stored.
 
 use std::{
     collections::HashSet,
@@ -14,26 +14,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{clock, message::ReceivedMessage, private};
 
-/// What is on disk.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Notes {
-    /// What is redriven, and where it goes.
+    /// The source and the target of the redrive.
     task: String,
-    /// The places of the messages whose copies are on their way, in order.
+    /// The positions of the messages whose copies are in flight, in order.
     pending: Vec<u64>,
-    /// How many messages without a known place are on their way besides.
+    /// The number of messages in flight without a known position.
     unnumbered: u64,
-    /// How many of the first pending ones are stored and wait for their acknowledgement.
+    /// The number of pending messages, from the front, whose copies are stored and which are not acknowledged yet.
     stored: usize,
-    /// When the lease of the pending ones ends, in milliseconds of Unix time.
+    /// When the lease of the pending messages ends, in Unix milliseconds.
     until_ms: i64,
-    /// Copies stored by this run and those it continues.
+    /// Copies stored by this run and the runs that it continues.
     copied: u64,
-    /// Copies of them that may be there twice.
+    /// Copies that may be stored twice.
     doubled: u64,
 }
 
-/// The notes of a redrive. Nobody else has them open.
+/// The journal of a redrive. The file is locked against other processes.
 #[derive(Debug)]
 pub(super) struct Journal {
     file: Arc<File>,
@@ -41,26 +41,26 @@ pub(super) struct Journal {
     notes: Notes,
 }
 
-/// What a run that was killed left behind.
+/// The state that a killed run left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Legacy {
-    /// The places of messages whose copies may be stored: another copy may double them.
+    /// The positions of messages whose copies may be stored. Another copy may be a duplicate.
     pub(super) perhaps: HashSet<u64>,
-    /// The places of messages whose copies are stored: they want nothing but their acknowledgement.
+    /// The positions of messages whose copies are stored. They only need an acknowledgement.
     pub(super) stored: HashSet<u64>,
-    /// How long they may still be leased.
+    /// How long these messages may still be leased.
     pub(super) leased_for: Duration,
-    /// Copies stored before.
+    /// Copies stored by earlier runs.
     pub(super) copied: u64,
     /// Copies of them that may be there twice.
     pub(super) doubled: u64,
 }
 
 impl Journal {
-    /// Opens the journal at `path`, made anew or that of a run that did not come to its end.
+    /// Opens the journal at `path`: a new one, or that of a run that did not finish.
     ///
     /// # Errors
-    /// When it cannot be read or written, is in use, or is about something else.
+    /// When the file cannot be read or written, is in use, or belongs to another redrive.
     pub(super) fn open(path: &Path, task: &str) -> io::Result<(Self, Legacy)> {
         if let Some(parent) = path.parent() {
             private::create_dir_all(parent)?;
@@ -88,10 +88,11 @@ impl Journal {
         Ok((Self { file: Arc::new(file), path: path.to_owned(), notes }, legacy))
     }
 
-    /// Notes, on the disk, that copies of these are on their way, while their lease lasts.
+    /// Records that copies of these messages are about to be sent, and how long their lease lasts. Synced, so that a
+    /// crash cannot forget a copy that was sent.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub(super) async fn sending(&mut self, messages: &[ReceivedMessage], lease: Duration) -> io::Result<()> {
         self.notes.pending = messages.iter().filter_map(|message| message.sequence).collect();
         self.notes.unnumbered = (messages.len() - self.notes.pending.len()) as u64;
@@ -101,7 +102,8 @@ impl Journal {
         self.store(true).await
     }
 
-    /// Notes that the first so many are stored. The end of this process does not lose it; of the machine it may.
+    /// Records that the copies of the first `stored` messages are stored. Not synced: a crash of the machine may lose
+    /// it, and such a copy then counts as possibly stored.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -112,10 +114,10 @@ impl Journal {
         self.store(false).await
     }
 
-    /// The run came to its end: there is nothing to go on from.
+    /// Removes the journal of a finished run.
     ///
     /// # Errors
-    /// When the file cannot be removed.
+    /// When it cannot be removed.
     pub(super) fn finish(self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }
@@ -126,7 +128,7 @@ impl Journal {
         let write = move || {
             let mut file = &*file;
             file.seek(SeekFrom::Start(0))?;
-            // One write, and blanks over what was longer before.
+            // One write of a fixed length, which covers longer earlier content.
             file.write_all(format!("{record:<1023}\n").as_bytes())?;
             if durable { file.sync_data() } else { Ok(()) }
         };
@@ -137,17 +139,17 @@ impl Journal {
     }
 }
 
-/// What notes say to the run that continues them.
+/// Reads the state that a run continues.
 fn legacy(notes: &Notes, now_ms: i64) -> Legacy {
     let (stored, perhaps) = notes.pending.split_at(notes.stored.min(notes.pending.len()));
     let left = u64::try_from(notes.until_ms.saturating_sub(now_ms)).unwrap_or(0);
     Legacy {
         perhaps: perhaps.iter().copied().collect(),
         stored: stored.iter().copied().collect(),
-        // A clock that was turned back must not make anybody wait for longer than a lease can last.
+        // If the clock was set back, the wait is still no longer than a lease can last.
         leased_for: Duration::from_millis(left).min(Duration::from_secs(300)),
         copied: notes.copied,
-        // Without a place a message cannot be recognised: what may be there twice is counted at once.
+        // Messages without a position cannot be recognised later, so their possible duplicates are counted now.
         doubled: notes.doubled + notes.unnumbered,
     }
 }

@@ -1,7 +1,7 @@
-//! Sending dead letters, or parked messages, again: [`Redrive`].
+//! [`Redrive`]: sends dead letters or parked messages again.
 //!
-//! `sweep` goes through the messages, `sender` sends copies of them, `journal` remembers which are on their way; this file is
-//! the settings.
+//! This file has the settings. `sweep` consumes the messages, `sender` sends copies of them, and `journal` records the
+//! copies in flight.
 
 use std::{collections::HashMap, fmt, path::PathBuf, time::Duration};
 
@@ -27,13 +27,33 @@ use crate::{
 type Filter = Box<dyn Fn(&ReceivedMessage) -> bool + Send + Sync>;
 type Transform = Box<dyn Fn(Message) -> Message + Send + Sync>;
 
-/// Consumes dead letters and sends them again; each is acknowledged only after the service has its copy.
+/// Consumes dead letters and sends copies of them. Each dead letter is acknowledged after the service has stored its
+/// copy.
 ///
-/// At least once: a copy whose answer is lost is sent again, and a message whose copy is stored comes again when its
-/// acknowledgement is lost or the process dies before it. Stopping and starting again goes on where it was; with a
-/// [`journal`](Self::journal) also the count of copies that may be there twice does. Where messages can be told apart (this
-/// project's server says their place), one that comes again is recognised by its journal or by the same run, and not sent
-/// again. The order of the messages is kept.
+/// Copies are sent at least once: a copy is sent again if its answer is lost, and a message is redelivered if its
+/// acknowledgement is lost or the process dies before it. A redrive that was stopped can be started again and
+/// continues; with a [`journal`](Self::journal) it also knows which copies may be duplicates. This project's server
+/// tells the position of each message, so that the same run, or the journal, recognises a redelivered message and does
+/// not send it twice. The order of the messages is kept.
+///
+/// ```
+/// use std::future::pending;
+/// use dms_worker::{HandlerError, Redrive, handler_fn, queue::{NewQueue, SourcePath}, testing::TestServer};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let server = TestServer::start().await;
+///     let orders = server.group(NewQueue::new("orders").dead_letters_after(1), "billing").await;
+///     orders.send(["one", "two"]).await;
+///     orders.run(handler_fn(|_| async { Err(HandlerError::retry("the database is down")) })).await;
+///
+///     let dead = SourcePath::dead_letters(orders.queue_id().clone(), orders.group_id().clone());
+///     let report = Redrive::new(server.client(), dead).run(pending()).await?;
+///     assert_eq!(report.redriven, 2);
+///     assert_eq!(orders.waiting::<String>().await, ["one", "two"]);
+///     Ok(())
+/// }
+/// ```
 pub struct Redrive {
     client: Client,
     sweep: Sweep,
@@ -45,11 +65,11 @@ pub struct Redrive {
     journal: Option<PathBuf>,
 }
 
-/// Where copies go.
+/// The target of the copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
     Queue(QueueId),
-    /// The queue that a parked message came from.
+    /// The queue from which a parked message came.
     Origin,
 }
 
@@ -62,27 +82,27 @@ impl Target {
     }
 }
 
-/// What a redrive did, or would have done.
+/// The result of a redrive, or of a dry run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedriveReport {
-    /// Sent again and gone from where they were. In a dry run: what would have been.
+    /// Messages that were sent again and acknowledged, or in a dry run would have been.
     pub redriven: u64,
-    /// Left because the filter did not want them.
+    /// Messages that the filter excluded.
     pub filtered: u64,
-    /// Left because they were redriven as often as may be.
+    /// Messages that were redriven the most times already.
     pub exhausted: u64,
-    /// Left because their copies cannot be sent.
+    /// Messages whose copies cannot be sent.
     pub refused: u64,
-    /// Copies that may be there twice: their answer, or their original's acknowledgement, was lost. With a journal, those of
-    /// the runs that this one continues are counted, too.
+    /// Copies that may be stored twice, because their answer or the acknowledgement of the original was lost. With a
+    /// journal, the runs that this one continues are included.
     pub doubled: u64,
-    /// Copies stored by the runs that this one continues, as its journal says.
+    /// Copies that the runs before this one stored, by the journal.
     pub earlier: u64,
 }
 
 impl RedriveReport {
-    /// The report on a file of messages.
+    /// The report of a redrive of a file.
     #[doc(hidden)]
     pub fn of_file(redriven: u64, filtered: u64, exhausted: u64, refused: u64, doubled: u64) -> Self {
         Self { redriven, filtered, exhausted, refused, doubled, earlier: 0 }
@@ -93,16 +113,16 @@ impl RedriveReport {
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct RedriveError {
-    /// What was done before.
+    /// The result until then.
     pub report: RedriveReport,
-    /// Why it ended.
+    /// The error that ended the redrive.
     pub source: Error,
 }
 
 impl Redrive {
-    /// Sends what is in `source` again: everything, but nothing more than three times. Dead letters go to the same queue,
-    /// parked messages (a source of [`Stream::Messages`]) to the queues that they came from, as their attribute
-    /// [`ORIGIN`](crate::worker::attributes::ORIGIN) says; without one they stay.
+    /// A redrive of all messages in `source` that were redriven fewer than three times. Dead letters go to the same
+    /// queue. Parked messages (a source of [`Stream::Messages`]) go to the queue that their attribute
+    /// [`ORIGIN`](crate::worker::attributes::ORIGIN) names, and stay if they have none.
     pub fn new(client: Client, source: SourcePath) -> Self {
         Self {
             target: match source.stream {
@@ -125,16 +145,17 @@ impl Redrive {
         self
     }
 
-    /// Keeps a journal in this file; none by default. It has the copies that are on their way, and goes when the redrive comes
-    /// to its end. If there is one of a run that was killed, that run is continued: what it had leased is waited for, what it
-    /// had stored is not sent again, and what it may have stored counts as doubled. Its directory is made if need be.
+    /// Records the copies in flight in this file, which is removed when the redrive has finished; none by default. If
+    /// the file is that of a killed run, this redrive continues it: it waits for messages that are still leased, does
+    /// not send stored copies again, and counts copies that may have been stored as possible duplicates. Missing
+    /// directories are created.
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
         self.journal = Some(path.into());
         self
     }
 
-    /// Takes only messages for which this holds, besides what was asked before; the others stay. They are leased until the
-    /// end of the redrive, for at most five minutes, and given back as failed: for parked messages, not for dead letters, that
+    /// Redrives only messages for which `wanted` returns true; several filters must all do so. The others stay leased
+    /// until the end of the redrive, for at most five minutes, and are then given back. For parked messages, that
     /// counts as a failed consumption.
     pub fn only(mut self, filter: impl Fn(&ReceivedMessage) -> bool + Send + Sync + 'static) -> Self {
         self.filter = Some(match self.filter.take() {
@@ -144,13 +165,13 @@ impl Redrive {
         self.sweep(|sweep| sweep.ack_wait(Duration::from_secs(300)))
     }
 
-    /// Takes only messages with this attribute; a text also matches a number or a flag that is written so.
+    /// Redrives only messages with this attribute. A string also matches a number or boolean with the same text.
     pub fn attribute(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let (name, value) = (name.into(), value.into());
         self.only(move |message| matches(&message.attributes, &name, &value))
     }
 
-    /// Takes only messages with this label. Dead letters of the hosted service carry none.
+    /// Redrives only messages with this label. Dead letters of the hosted service have no labels.
     pub fn tag(self, label: impl Into<String>) -> Self {
         let label = label.into();
         self.only(move |message| message.tags.contains(&label))
@@ -162,30 +183,30 @@ impl Redrive {
         self
     }
 
-    /// Leaves messages that were redriven so often already, so that none goes round for ever; 3 by default.
+    /// The most redrives of one message; 3 by default. Messages beyond it stay, so that none circulates without end.
     pub fn max_redrives(mut self, times: u32) -> Self {
         self.max_redrives = times;
         self
     }
 
-    /// Sends nothing, and counts what would be sent. The messages are leased meanwhile; of a FIFO queue only the first
-    /// batch is seen.
+    /// Sends nothing and counts the messages that would be sent; off by default. The messages are leased meanwhile. Of
+    /// a FIFO queue only the first batch is seen.
     pub fn dry_run(mut self, on: bool) -> Self {
         self.dry_run = on;
         self
     }
 
-    /// Changes how the messages are gone through: how many, how fast, with what progress.
+    /// Changes the settings of the [`Sweep`]: number of messages, rate, leases, progress.
     pub fn sweep(mut self, change: impl FnOnce(Sweep) -> Sweep) -> Self {
         self.sweep = change(self.sweep);
         self
     }
 
-    /// Redrives what is there now, until `shutdown` is ready.
+    /// Redrives the messages that exist now, until `shutdown` resolves.
     ///
     /// # Errors
-    /// When the source or the target does not exist, the caller is refused, the service is out of reach for a minute, or the
-    /// journal cannot be used. The error has the report of what was done before.
+    /// When the source or the target does not exist, the service refuses the caller or is unreachable for a minute, or
+    /// the journal cannot be used. The error has the report until then.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<RedriveReport, RedriveError> {
         let failed = |source| RedriveError { report: RedriveReport::default(), source };
         let (journal, legacy) = self.open_journal().map_err(failed)?;
@@ -208,7 +229,7 @@ impl Redrive {
         let swept = result.as_ref().map_or_else(|error| error.report, |report| *report);
         let mut report = sender.report;
         report.redriven += swept.taken;
-        // What came again and was recognised has one copy.
+        // A redelivered message that was recognised has a single copy.
         report.doubled += swept.doubled.saturating_sub(sender.memory.recognised());
         if let (Ok(_), Some(journal)) = (&result, sender.journal)
             && let Err(error) = journal.finish()
@@ -235,13 +256,13 @@ impl fmt::Debug for Redrive {
     }
 }
 
-/// Values as people write them: `7` and `"7"` are the same.
+/// Compares values as people write them: `7` equals `"7"`.
 fn matches(attributes: &Attributes, name: &str, wanted: &Value) -> bool {
     let (Some(found), value) = (attributes.get(name), attributes.value(name)) else { return false };
     match (value, wanted) {
         (Some(Value::Number(_) | Value::Bool(_)), Value::String(text)) => found.get() == text,
         (value, wanted) => {
-            // The same text is the same value, also where a number does not fit into one.
+            // Equal texts are equal values, even if a number is too large for a parsed value.
             let text = wanted.to_string();
             value.as_ref() == Some(wanted) || found.get() == text
         }

@@ -23,12 +23,12 @@ use crate::{
     worker::attributes::ORIGIN,
 };
 
-/// How long a copy is tried before the redrive gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How many of the last copies are remembered by the places of their originals.
+/// How long the redrive tries to send a copy.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most stored copies to remember, by the positions of their originals.
 const REMEMBERED: usize = 10_000;
 
-/// Sends copies, and counts.
+/// Sends copies and counts the results.
 pub(super) struct Sender {
     pub(super) client: Client,
     pub(super) target: Target,
@@ -38,23 +38,23 @@ pub(super) struct Sender {
     pub(super) dry_run: bool,
     pub(super) report: RedriveReport,
     pub(super) journal: Option<Journal>,
-    /// How long the messages are leased.
+    /// The lease of the messages.
     pub(super) lease: Duration,
     pub(super) memory: Memory,
-    /// The queues of parked messages, by name; `None` where there is no such queue.
+    /// The queues of parked messages, by name; `None` for a missing queue.
     pub(super) origins: HashMap<String, Option<QueueId>>,
 }
 
-/// Which messages have copies already, by their places.
+/// The messages that have copies already, by position.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     copied: HashSet<u64>,
     oldest: VecDeque<u64>,
-    /// Those of a run that was killed: it stored their copies.
+    /// Copies that a killed run stored.
     before: HashSet<u64>,
-    /// Those of a run that was killed: nobody knows.
+    /// Copies that a killed run may have stored.
     perhaps: HashSet<u64>,
-    /// Messages of this run that came again and were recognised: their copies are not doubled.
+    /// Redelivered messages that this run recognised, so that their copies are not duplicates.
     recognised: u64,
 }
 
@@ -78,7 +78,7 @@ impl Memory {
         message.sequence.is_some_and(|place| self.copied.contains(&place) || self.before.contains(&place))
     }
 
-    /// Counts the first messages that have copies already, and says how many they are.
+    /// Counts the messages, from the front, that have copies already. Returns their number.
     fn recognise(&mut self, messages: &[ReceivedMessage]) -> usize {
         let known = messages.iter().take_while(|message| self.has(message)).count();
         let of_this_run = messages[..known].iter().filter_map(|message| message.sequence);
@@ -86,7 +86,7 @@ impl Memory {
         known
     }
 
-    /// How many came again and were not sent again.
+    /// The number of redelivered messages that were not sent again.
     pub(super) fn recognised(&self) -> u64 {
         self.recognised
     }
@@ -101,7 +101,7 @@ impl Sender {
         is_exhausted(&message.attributes, self.max_redrives)
     }
 
-    /// The copies that go in one request: up to the first one that cannot be sent or goes elsewhere, and as many as fit.
+    /// The copies of the next request: those that fit, up to the first one that cannot be sent or has another target.
     async fn copies(&mut self, messages: &[ReceivedMessage]) -> Result<(QueueId, Vec<Message>), Error> {
         let mut queue = None;
         let mut copies = Vec::new();
@@ -124,7 +124,7 @@ impl Sender {
         Ok((queue.unwrap_or_else(|| QueueId::from("")), copies))
     }
 
-    /// The queue that a message's copy goes to, if there is one.
+    /// The target queue of a message's copy, if there is one.
     async fn target_of(&mut self, message: &ReceivedMessage) -> Result<Option<QueueId>, Error> {
         let Target::Origin = &self.target else {
             return Ok(self.target.queue().cloned());
@@ -142,15 +142,15 @@ impl Sender {
         Ok(found)
     }
 
-    /// Sends one request until it is surely stored, and says how many of the first copies are.
+    /// Sends one request until it is stored. Returns how many copies, from the front, are stored.
     async fn send(&mut self, queue: &QueueId, copies: &[Message]) -> Result<usize, Error> {
         let mut schedule = RetryPolicy::default().max_attempts(None).schedule();
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + SEND_TIMEOUT;
         loop {
             let error = match self.client.send_with(queue, copies, SendOptions::default()).await {
                 Ok(outcomes) => {
                     let stored = outcomes.iter().take_while(|outcome| outcome.is_ok()).count();
-                    // Those behind a failed one are stored, and their originals come again with it.
+                    // Copies after a failed one are stored, and their originals are redelivered with it.
                     self.report.doubled += outcomes[stored..].iter().filter(|outcome| outcome.is_ok()).count() as u64;
                     return Ok(stored);
                 }
@@ -167,7 +167,7 @@ impl Sender {
         }
     }
 
-    /// Sends copies of these with the journal knowing of it, and says how many of the first ones are stored.
+    /// Sends copies of these messages and records them in the journal. Returns how many, from the front, are stored.
     async fn take_noted(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
         let (queue, copies) = self.copies(messages).await?;
         let messages = &messages[..copies.len()];
@@ -191,7 +191,7 @@ impl Sender {
     }
 }
 
-/// A journal that cannot be used ends the redrive: what is doubled later would not be known.
+/// The error of an unusable journal. It ends the redrive, because later duplicates would be unknown.
 pub(super) fn journal_error(error: &io::Error) -> Error {
     let limit = LimitError {
         what: "journal",
@@ -208,7 +208,7 @@ impl Visitor for Sender {
     }
 
     async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
-        // Their copies are stored, and only the acknowledgement was lost: that is all they want.
+        // Their copies are stored. They only need the acknowledgement that was lost.
         let known = self.memory.recognise(messages);
         if known > 0 {
             return Ok(known);

@@ -1,7 +1,9 @@
-//! Going once through the messages of a group: [`Sweep`] consumes, asks a [`Visitor`], and acknowledges what it has done.
+//! [`Sweep`]: one pass through the messages of a group. It consumes messages, hands them to a [`Visitor`], and
+//! acknowledges those that the visitor has done.
 //!
-//! An acknowledgement of a part of a batch fails the rest of it, so a message that is not wanted would block those behind
-//! it. It is passed over by holding its lease: what comes next is consumed meanwhile, and at the end it is given back.
+//! An acknowledgement of a part of a batch fails the rest of it, so an unwanted message would block the messages after
+//! it. The sweep therefore holds the lease of an unwanted message, consumes the next ones meanwhile, and gives the
+//! message back at the end.
 
 use std::{fmt, time::Duration};
 
@@ -18,44 +20,44 @@ use crate::{
     retry::{RetryPolicy, Schedule},
 };
 
-/// How long an empty stream is waited on before it counts as empty.
+/// The poll wait: an empty answer after this time means that the stream is empty.
 const POLL_WAIT: Duration = Duration::from_secs(1);
-/// How much of a lease is kept for the acknowledgement to arrive.
+/// The end of a lease that is reserved for the acknowledgement.
 const MARGIN: Duration = Duration::from_secs(2);
-/// How many messages more than there were at the start are gone through: some may have been leased by others then, but
-/// a stream that is filled as fast as it is emptied must come to an end.
+/// The messages to visit beyond those available at the start. Some may have been leased by others then, but the sweep
+/// of a stream that is filled while it is emptied must end.
 const SLACK: u64 = 1_000;
-/// How long a service in trouble is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest outage of the service that a sweep waits for.
+const MAX_OUTAGE: Duration = Duration::from_secs(60);
 
-/// What a sweep does with the messages.
+/// Decides about the messages of a [`Sweep`] and works on them.
 #[async_trait]
 pub trait Visitor: Send {
-    /// Whether this message is taken. Asked again when a message comes again.
+    /// Returns whether to visit this message. Called again for a redelivered message.
     fn wants(&self, message: &ReceivedMessage) -> bool;
 
-    /// Does the work for messages that are wanted, in their order, and says how many of the first ones are done and may be
-    /// acknowledged. None: the first one cannot be done, and is passed over.
+    /// Works on wanted messages, in order. Returns how many of them, from the front, are done and may be acknowledged.
+    /// If none is, the first one is passed over.
     ///
     /// # Errors
-    /// What makes going on pointless; it ends the sweep.
+    /// An error ends the sweep.
     async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error>;
 
-    /// Hears of a message that stays where it is.
+    /// Called for a message that stays in the stream.
     fn passed_over(&mut self, message: &ReceivedMessage);
 }
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// Messages that could be consumed at the start.
+    /// Messages that were available at the start.
     pub expected: u64,
-    /// Taken by the visitor, and acknowledged.
+    /// Messages that were visited and acknowledged.
     pub taken: u64,
-    /// Left where they are, wanted or not.
+    /// Messages that stayed in the stream.
     pub passed_over: u64,
-    /// Taken, and perhaps not acknowledged: they may come again.
+    /// Messages that were visited and whose acknowledgement may be lost, so that they may be redelivered.
     pub doubled: u64,
 }
 
@@ -63,13 +65,13 @@ pub struct SweepReport {
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct SweepError {
-    /// What was done before.
+    /// The result until then.
     pub report: SweepReport,
-    /// Why it ended.
+    /// The error that ended the sweep.
     pub source: Error,
 }
 
-/// Settings of a pass through the messages or the dead letters of a group.
+/// One pass through the messages or the dead letters of a group.
 pub struct Sweep {
     client: Client,
     source: SourcePath,
@@ -78,13 +80,13 @@ pub struct Sweep {
     max: u64,
     interval: Duration,
     linger: Duration,
-    /// How long it goes on although nothing comes, counted from its start.
+    /// The shortest duration of the sweep.
     at_least: Duration,
     progress: Box<dyn FnMut(&SweepReport) + Send>,
 }
 
 impl Sweep {
-    /// A pass through `source`, as fast as may be, with leases of 60 s, to the first poll that brings nothing.
+    /// A pass through `source` at full speed, with leases of 60 s, until the first empty poll.
     pub fn new(client: Client, source: SourcePath) -> Self {
         Self {
             client,
@@ -99,51 +101,51 @@ impl Sweep {
         }
     }
 
-    /// How long messages are leased, 15-300 s; 60 s by default. After a crash the messages on their way come again when it
-    /// is over; what is passed over is held for no longer than it.
+    /// The lease of the messages, 15-300 s; 60 s by default. After a crash the messages in flight are redelivered when
+    /// it ends. Messages that are passed over are held no longer than this.
     pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
         self.ack_wait = ack_wait;
         self
     }
 
-    /// The label rule of the group, if it has one; not for dead letters.
+    /// The label filter of the group, if it has one; not for dead letters.
     pub fn filter(mut self, filter: TagFilter) -> Self {
         self.filter = filter;
         self
     }
 
-    /// At most this many messages are taken; all by default.
+    /// The most messages to visit; no limit by default.
     pub fn max(mut self, messages: impl Into<Option<u64>>) -> Self {
         self.max = messages.into().unwrap_or(u64::MAX);
         self
     }
 
-    /// At most this many messages per second; unbounded by default, as for a rate that is no positive number.
+    /// The most messages per second; no limit by default, and for a rate that is not positive.
     pub fn rate(mut self, per_second: impl Into<Option<f64>>) -> Self {
         let interval = per_second.into().and_then(|rate| Duration::try_from_secs_f64(rate.recip()).ok());
         self.interval = interval.unwrap_or(Duration::ZERO);
         self
     }
 
-    /// How long nothing may come before the sweep is over; zero by default. A lease of somebody else, such as a sweep that
-    /// was killed, cannot be seen: to leave nothing behind, wait as long as it may last.
+    /// How long the stream must stay empty before the sweep ends; zero by default. Leases of others, such as a killed
+    /// sweep, are invisible: set their length to miss no message.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
     }
 
-    /// Goes on for so long although nothing comes: until then messages may be leased by a run that was killed.
+    /// Continues for at least this time, because a killed run may still lease messages.
     pub(super) fn at_least(mut self, time: Duration) -> Self {
         self.at_least = time;
         self
     }
 
-    /// How long messages are leased.
+    /// The lease of the messages.
     pub(super) fn lease(&self) -> Duration {
         self.ack_wait
     }
 
-    /// What is gone through, for people.
+    /// A description of the source for people.
     pub(super) fn source(&self) -> String {
         let what = match self.source.stream {
             Stream::Messages => "messages",
@@ -158,12 +160,12 @@ impl Sweep {
         self
     }
 
-    /// Goes through the messages that are there now, until `shutdown` is ready.
+    /// Visits the messages that exist now, until `shutdown` resolves.
     ///
-    /// In a FIFO queue nothing can be passed over: there the sweep ends at the first message that is not taken.
+    /// In a FIFO queue no message can be passed over, so the sweep ends at the first unwanted message.
     ///
     /// # Errors
-    /// When a setting is outside the limits, the visitor ends it, or the service is out of reach for a minute.
+    /// When a setting is outside its limits, the visitor returns an error, or the service is unreachable for a minute.
     pub async fn run(
         self,
         visitor: &mut dyn Visitor,
@@ -197,20 +199,20 @@ impl fmt::Debug for Sweep {
     }
 }
 
-/// A sweep under way.
+/// A running sweep.
 struct Pass {
     sweep: Sweep,
     stop: CancellationToken,
     report: SweepReport,
     fifo: bool,
-    /// Messages that are passed over, leased until the end or until their lease ends.
+    /// Messages that were passed over and are still leased.
     held: Vec<(AckHandle, Instant)>,
-    /// Whether the next message is consumed alone, because its batch could not be taken whole.
+    /// Whether the next message is consumed alone, because its batch was not done as a whole.
     alone: bool,
     next_at: Instant,
-    /// From when on a poll that brings nothing ends the sweep: messages that were leased by a lost answer come before.
+    /// When an empty poll ends the sweep. Messages that a lost answer leased are redelivered before.
     over_at: Instant,
-    /// Since when nothing has come.
+    /// Since when polls have been empty.
     empty_since: Option<Instant>,
     schedule: Schedule,
 }
@@ -254,14 +256,15 @@ impl Pass {
         Ok(())
     }
 
-    /// Whether what is passed over would come again: nothing can be passed over in a FIFO queue, and no lease lasts for ever.
+    /// Returns whether messages that are passed over would be redelivered during the sweep: always in a FIFO queue, and
+    /// when their lease ends.
     fn cannot_hold_more(&self) -> bool {
         let now = Instant::now();
         self.held.first().is_some_and(|(_, until)| self.fifo || *until <= now)
     }
 
-    /// Whether a poll that brought nothing is the last one. On a bad line each may lose an answer with messages in it: two
-    /// leases are waited for, and not more.
+    /// Returns whether an empty poll is the last one. With a bad connection each poll may lose an answer with messages,
+    /// so the sweep waits for two leases and no more.
     fn is_over(&mut self) -> bool {
         let now = Instant::now();
         let since = *self.empty_since.get_or_insert(now);
@@ -272,7 +275,7 @@ impl Pass {
         self.over_at = self.over_at.max(instant);
     }
 
-    /// The next batch; empty when none came, none when the sweep is at its end.
+    /// The next batch; empty after an empty poll, `None` at the end of the sweep.
     async fn next(&mut self) -> Result<Option<Vec<ReceivedMessage>>, Error> {
         let seen = self.report.taken + self.report.passed_over;
         let left = (self.sweep.max - self.report.taken).min(self.report.expected.saturating_add(SLACK) - seen);
@@ -284,11 +287,11 @@ impl Pass {
         if !self.pause(self.next_at).await {
             return Ok(None);
         }
-        // A poll is short, and dropping it might leave messages leased that nobody has.
+        // A poll is short, and dropping it could leave messages leased without a consumer.
         self.consume(want).await.map(Some)
     }
 
-    /// Sleeps until `until`; false when the sweep is stopped.
+    /// Sleeps until `until`. Returns false if the sweep is stopped.
     async fn pause(&self, until: Instant) -> bool {
         tokio::select! {
             biased;
@@ -297,14 +300,14 @@ impl Pass {
         }
     }
 
-    /// Consumes, waiting for a service in trouble. What is paced is the consuming, so that no lease runs meanwhile.
+    /// Consumes a batch and waits out outages. The rate limit delays consuming, so that no lease runs meanwhile.
     async fn consume(&mut self, want: usize) -> Result<Vec<ReceivedMessage>, Error> {
         let options = ConsumeOptions::new()
             .max_messages(want)
             .poll_wait(POLL_WAIT)
             .ack_wait(self.sweep.ack_wait)
             .filter(self.sweep.filter.clone());
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + MAX_OUTAGE;
         loop {
             let error = match self.sweep.client.consume(&self.sweep.source, &options).await {
                 Ok(batch) => {
@@ -326,7 +329,7 @@ impl Pass {
         }
     }
 
-    /// How many messages can be consumed.
+    /// The number of available messages.
     async fn waiting(&self) -> Result<u64, Error> {
         let group = self.sweep.client.find_group(&self.sweep.source.queue, self.sweep.source.group.as_str()).await?;
         Ok(match self.sweep.source.stream {
@@ -359,7 +362,7 @@ impl Pass {
         self.part(&batch, done, until).await
     }
 
-    /// Acknowledges the first messages of a batch. The rest comes again, its first one alone.
+    /// Acknowledges the first messages of a batch. The rest is redelivered, its first message alone.
     async fn part(&mut self, batch: &[ReceivedMessage], done: usize, until: Instant) -> Result<(), Error> {
         self.alone = done < batch.len();
         if done == 0 {
@@ -391,7 +394,8 @@ impl Pass {
         self.held.extend(batch.iter().map(|message| (message.handle.clone(), until)));
     }
 
-    /// Gives a batch back, so that it can be consumed again at once. What cannot be given back comes when its lease ends.
+    /// Gives a batch back, so that it can be consumed again at once. If that fails, it is redelivered when its lease
+    /// ends.
     async fn give_back(&mut self, batch: &[ReceivedMessage], until: Instant) {
         let acks: Vec<_> = batch.iter().map(|message| (message.handle.clone(), AckStatus::Fail)).collect();
         if let Err(error) = self.sweep.client.acknowledge_until(&self.sweep.source, &acks, until).await {
@@ -400,7 +404,7 @@ impl Pass {
         }
     }
 
-    /// Gives back what was passed over.
+    /// Gives back the messages that were passed over.
     async fn release(&mut self) {
         let now = Instant::now();
         let held: Vec<_> = self.held.drain(..).filter(|(_, until)| *until > now).collect();

@@ -1,4 +1,4 @@
-//! Sets up a runtime.
+//! [`RuntimeBuilder`]: the settings of a runtime.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     worker::{SharedLimit, Sharing, Worker},
 };
 
-/// Sets up a [`Runtime`]; made by [`Runtime::builder`].
+/// Builds a [`Runtime`]. Made by [`Runtime::builder`].
 #[derive(Debug, Default)]
 #[must_use]
 pub struct RuntimeBuilder {
@@ -27,20 +27,21 @@ pub struct RuntimeBuilder {
 }
 
 impl RuntimeBuilder {
-    /// Adds a worker. Its [weight](crate::worker::WorkerBuilder::weight) counts when the ceiling is scarce.
+    /// Adds a worker. Its [weight](crate::worker::WorkerBuilder::weight) determines its share of a shared limit.
     pub fn worker(mut self, worker: Worker) -> Self {
         self.workers.push(worker);
         self
     }
 
-    /// Adds a producer, to be closed after the workers and the tasks: their handlers may use it to the end.
+    /// Adds a producer, which is closed after the workers and the tasks have ended, so that both may use it.
     pub fn producer(self, name: impl Into<String>, producer: Producer) -> Self {
         self.producers.add(name.into(), producer);
         self
     }
 
-    /// Adds work that runs beside the workers, told to end when they are, and waited for before the producers are closed: an
-    /// HTTP endpoint that takes messages, say. It is told by [`RuntimeHandle::stopped`]. One that ends earlier ends nothing else.
+    /// Adds a task that runs next to the workers, such as an HTTP endpoint that accepts messages.
+    /// [`RuntimeHandle::stopped`] tells it to end. The runtime waits for it before it closes the producers. A task that
+    /// ends earlier ends nothing else.
     pub fn task<F>(mut self, name: impl Into<String>, begin: impl FnOnce(RuntimeHandle) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -49,50 +50,50 @@ impl RuntimeBuilder {
         self
     }
 
-    /// How many messages may be in flight in all workers, polls' reservations included, above the limits of each. At least one
-    /// for each worker, which it is sure of; unlimited by default.
+    /// The most messages in flight in all workers together, reservations of polls included; no limit by default. Each
+    /// worker keeps its own limit and is sure of one message, so the value must be at least the number of workers.
     pub fn max_in_flight(mut self, messages: impl Into<Option<usize>>) -> Self {
         self.max_in_flight = messages.into();
         self
     }
 
-    /// How many bytes of bodies may be in flight in all workers. A poll counts as 512 KiB until it is answered, and each worker is
-    /// sure of one, so at least that for each; unlimited by default.
+    /// The most bytes of bodies in flight in all workers together; no limit by default. A poll counts as 512 KiB until
+    /// it is answered, and each worker is sure of one poll, so the value must be at least 512 KiB for each worker.
     pub fn max_in_flight_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.max_in_flight_bytes = bytes.into();
         self
     }
 
-    /// How the ceiling is divided when it is scarce. Default: [`Sharing::Weighted`].
+    /// How the workers share these limits; [`Sharing::Weighted`] by default.
     pub fn sharing(mut self, sharing: Sharing) -> Self {
         self.sharing = sharing;
         self
     }
 
-    /// What happens when one worker fails for good. Default: [`OnWorkerFailure::StopAll`].
+    /// The reaction to a worker that fails; [`OnWorkerFailure::StopAll`] by default.
     pub fn on_worker_failure(mut self, policy: OnWorkerFailure) -> Self {
         self.on_failure = policy;
         self
     }
 
-    /// How long the shutdown may take; by default as long as the longest
-    /// [grace period](crate::worker::WorkerBuilder::shutdown_grace) of its workers, 25 s without one. It takes the place of the workers' own.
+    /// The grace period of the shutdown, which replaces those of the workers. By default it is the longest [grace
+    /// period](crate::worker::WorkerBuilder::shutdown_grace) of the workers, or 25 s without workers.
     pub fn shutdown_grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
         self.grace = grace.into();
         self
     }
 
-    /// Uses this token to begin the shutdown, for what was made before the runtime and has to know of it.
+    /// Uses this token to start the shutdown, for parts that were made before the runtime.
     #[doc(hidden)]
     pub fn stop_with(mut self, stopping: CancellationToken) -> Self {
         self.stopping = stopping;
         self
     }
 
-    /// Puts everything together.
+    /// Checks the settings and makes the runtime.
     ///
     /// # Errors
-    /// When two workers have one name, or the ceiling has no room for one poll of each worker.
+    /// When two workers have the same name, or a shared limit has no room for one poll of each worker.
     pub fn build(self) -> Result<Runtime, LimitError> {
         let Self { mut workers, tasks, producers, on_failure, sharing, grace, .. } = self;
         one_name_each(&workers)?;
@@ -148,7 +149,7 @@ fn ceiling(
     bytes: Option<usize>,
     sharing: Sharing,
 ) -> Result<Option<Arc<SharedLimit>>, LimitError> {
-    // One poll of each worker has to fit, or one that is idle could keep another from ever polling.
+    // One poll of each worker has to fit, or an idle worker could keep another one from polling.
     at_least("max_in_flight", messages, workers, "one for each worker")?;
     at_least("max_in_flight_bytes", bytes, workers * MAX_BYTES, "one poll for each worker")?;
     Ok((messages.is_some() || bytes.is_some()).then(|| SharedLimit::new(messages, bytes, sharing)))

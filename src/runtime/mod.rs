@@ -1,37 +1,44 @@
-//! Several workers and producers in one process: one shutdown, one report, shared limits.
+//! [`Runtime`]: several workers and producers in one process, with one shutdown, one report and shared limits.
 //!
 //! ```no_run
-//! # use std::time::Duration;
-//! # use dms_worker::{Producer, Worker, runtime::{LimitError, Runtime}};
-//! # async fn example(orders: Worker, mails: Worker, audit: Producer) -> Result<(), LimitError> {
-//! let report = Runtime::builder()
-//!     .worker(orders)
-//!     .worker(mails)
-//!     .producer("audit", audit) // handlers may use it to their end
-//!     .max_in_flight(200)       // in both workers, above the limits of each
-//!     .build()?
-//!     .run(async { drop(tokio::signal::ctrl_c().await) })
-//!     .await;
-//! assert!(report.drained);
-//! # Ok(())
-//! # }
+//! use dms_worker::{Client, Handler, Producer, Runtime, Worker};
+//!
+//! async fn run(
+//!     client: Client,
+//!     billing: impl Handler,
+//!     mailing: impl Handler,
+//!     audit: Producer,
+//! ) -> Result<(), Box<dyn std::error::Error>> {
+//!     let report = Runtime::builder()
+//!         .worker(Worker::builder(client.clone()).queue("orders").group("billing").handler(billing).build()?)
+//!         .worker(Worker::builder(client).queue("mails").group("sender").handler(mailing).build()?)
+//!         .producer("audit", audit) // handlers may use it until they end
+//!         .max_in_flight(200) // in both workers together
+//!         .build()?
+//!         .run(async { drop(tokio::signal::ctrl_c().await) })
+//!         .await;
+//!     assert!(report.drained);
+//!     Ok(())
+//! }
 //! ```
 //!
 //! # How it ends
 //!
-//! 1. Every worker stops polling, and every [task](RuntimeBuilder::task) is told to end, at the same moment.
-//! 2. The workers drain side by side, each within its grace period and its leases; see [`Worker::run`].
-//! 3. The tasks are waited for.
-//! 4. The producers are closed: what handlers and tasks gave them is sent.
+//! 1. All workers stop polling, and all [tasks](RuntimeBuilder::task) are told to end.
+//! 2. The workers drain concurrently, each within its grace period and its leases; see [`Worker::run`].
+//! 3. The runtime waits for the tasks.
+//! 4. The producers are closed, after they have sent the messages of handlers and tasks.
 //!
-//! Steps 3 and 4 have what is left of the grace period, five seconds at least. Dropping the future of [`Runtime::run`] ends everything
-//! at once; [`RuntimeHandle::stop_now`] stops the handlers, acknowledges what they finished, and sends nothing more.
+//! Steps 3 and 4 have the rest of the grace period, and at least five seconds. [`RuntimeHandle::stop_now`] skips the
+//! waiting: it stops the handlers, acknowledges finished messages, and sends nothing more. Dropping the future of
+//! [`Runtime::run`] ends everything at once.
 //!
 //! # When a worker fails for good
 //!
-//! A worker goes on through everything that can pass. It ends with an error when its queue does not exist, its key is refused, or
-//! its settings do not fit its queue; one whose queue or group is deleted while it runs waits for it. By default that [ends all](OnWorkerFailure::StopAll), in order: a process that does half
-//! of its work looks well to whoever watches it, one that ends with an error does not, and is started again.
+//! A worker waits out temporary problems, and waits for a queue or group that is deleted while it runs. It ends with an
+//! error if its queue does not exist, its key is refused, or its settings do not fit its queue. By default that [stops
+//! all workers](OnWorkerFailure::StopAll) in order, because a process that does half of its work looks healthy to its
+//! supervisor, while a process that ends with an error is restarted.
 
 mod builder;
 mod producers;
@@ -53,7 +60,7 @@ use crate::{
     worker::{SharedLimit, Worker, WorkerHandle},
 };
 
-/// Workers, producers and tasks that live and end together.
+/// Workers, producers and tasks with one shutdown.
 #[derive(Debug)]
 pub struct Runtime {
     workers: Vec<Worker>,
@@ -63,21 +70,23 @@ pub struct Runtime {
     handle: RuntimeHandle,
 }
 
-/// What happens to the others when one worker fails for good.
+/// The reaction to a worker that ends with an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnWorkerFailure {
-    /// They end in order, and the report has the error. The default.
+    /// The other workers end in order, and the report has the error. The default.
     #[default]
     StopAll,
-    /// They go on; the runtime ends by itself when no worker is left. The error is logged at once, and in the report.
+    /// The other workers continue. The runtime ends when no worker is left. The error is logged at once and is in the
+    /// report.
     GoOn,
-    /// They go on, and the worker tries again, at intervals of up to half a minute: it looks its queue and its group up again
-    /// until it can work. [`WorkerHandle::failure`] says why it cannot meanwhile. A key that is refused at the start ends all.
+    /// The other workers continue, and the worker looks up its queue and group again, at intervals of up to half a
+    /// minute, until it can work. Meanwhile [`WorkerHandle::failure`] has the reason. A key that is refused at the
+    /// start stops all workers.
     Retry,
 }
 
-/// Work beside the workers: its name, and what makes its future.
+/// A task: its name and the function that starts it.
 struct Task {
     name: String,
     begin: Box<dyn FnOnce(RuntimeHandle) -> Work + Send>,
@@ -92,18 +101,18 @@ impl fmt::Debug for Task {
 }
 
 impl Runtime {
-    /// Begins a runtime.
+    /// Starts the settings of a runtime.
     pub fn builder() -> RuntimeBuilder {
         RuntimeBuilder::default()
     }
 
-    /// A handle that steers the runtime while it runs.
+    /// A handle to control the runtime while it runs.
     pub fn handle(&self) -> RuntimeHandle {
         self.handle.clone()
     }
 }
 
-/// Steers a running runtime; cheap to clone.
+/// Controls a running runtime. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct RuntimeHandle {
     stopping: CancellationToken,
@@ -114,25 +123,29 @@ pub struct RuntimeHandle {
 }
 
 impl RuntimeHandle {
-    /// Begins the shutdown, as the future given to [`Runtime::run`] does. Doing it twice is safe.
+    /// Starts the shutdown, as the future of [`Runtime::run`] does. Idempotent.
     pub fn stop(&self) {
         self.stopping.cancel();
     }
 
-    /// Ends at once: handlers are stopped, what they finished is acknowledged within five seconds, producers give up what they
-    /// have not sent.
+    /// Ends at once: stops handlers, acknowledges finished messages within five seconds, and drops the unsent messages
+    /// of producers.
     pub fn stop_now(&self) {
         self.now.cancel();
         self.stopping.cancel();
         self.workers.iter().for_each(WorkerHandle::stop_now);
     }
 
-    /// Resolves when the shutdown has begun. Cancel-safe.
+    /// Resolves when the shutdown has started.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
     pub async fn stopped(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// A token that is cancelled when the shutdown begins; cancelling it begins none.
+    /// A token that is cancelled when the shutdown starts. Cancelling it does not start the shutdown.
     #[doc(hidden)]
     pub fn stop_token(&self) -> CancellationToken {
         self.stopping.child_token()
@@ -143,12 +156,12 @@ impl RuntimeHandle {
         &self.workers
     }
 
-    /// Adds a producer, to be closed with the others at the end. One that comes after that is closed by nobody.
+    /// Adds a producer, which is closed with the others. A producer that is added after that is not closed.
     pub fn add_producer(&self, name: impl Into<String>, producer: Producer) {
         self.producers.add(name.into(), producer);
     }
 
-    /// Messages in flight in all workers, places reserved by polls included.
+    /// The messages in flight in all workers, reservations of polls included.
     pub fn in_flight(&self) -> usize {
         match &self.ceiling {
             Some(ceiling) => ceiling.messages(),
@@ -156,7 +169,7 @@ impl RuntimeHandle {
         }
     }
 
-    /// The most messages that may be in flight in all workers; `None` without a ceiling.
+    /// The shared limit of messages in flight; `None` without a limit.
     pub fn max_in_flight(&self) -> Option<usize> {
         self.ceiling.as_ref()?.max_messages()
     }

@@ -1,4 +1,4 @@
-//! The producers of a runtime: used by handlers and tasks, closed when those have ended.
+//! [`Producers`]: the producers of a runtime, closed after the workers and tasks.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use super::report::ProducerEnd;
 use crate::producer::Producer;
 
-/// Named producers. More may come while the runtime runs.
+/// Named producers. More can be added while the runtime runs.
 #[derive(Debug, Default)]
 pub(super) struct Producers(Mutex<Vec<(String, Producer)>>);
 
@@ -19,7 +19,7 @@ impl Producers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((name, producer));
     }
 
-    /// Closes all side by side: what they have is sent within `grace`.
+    /// Closes all producers concurrently. They send their messages within `grace`.
     pub(super) async fn close(&self, grace: Duration) -> Vec<ProducerEnd> {
         let producers = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let close = |(name, producer): (String, Producer)| async move {

@@ -1,11 +1,11 @@
-//! How a runtime ended.
+//! [`RuntimeReport`]: how a runtime ended.
 
 use crate::{
     producer::ProducerReport,
     worker::{WorkerError, WorkerReport},
 };
 
-/// What [`Runtime::run`](super::Runtime::run) ends with.
+/// The result of [`Runtime::run`](super::Runtime::run).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RuntimeReport {
@@ -13,7 +13,7 @@ pub struct RuntimeReport {
     pub workers: Vec<WorkerEnd>,
     /// The producers, in the order in which they were added.
     pub producers: Vec<ProducerEnd>,
-    /// Whether everything that had begun was finished within the grace period: handlers, tasks, and what producers had taken.
+    /// Whether all handlers and tasks finished, and all messages of producers were sent, within the grace period.
     pub drained: bool,
 }
 
@@ -23,7 +23,7 @@ pub struct RuntimeReport {
 pub struct WorkerEnd {
     /// Its name.
     pub name: String,
-    /// Its counts, or why it could not go on.
+    /// The worker's counts, or the error that ended it.
     pub result: Result<WorkerReport, WorkerError>,
 }
 
@@ -33,12 +33,12 @@ pub struct WorkerEnd {
 pub struct ProducerEnd {
     /// Its name.
     pub name: String,
-    /// What became of its messages.
+    /// The results of its messages.
     pub report: ProducerReport,
 }
 
 impl RuntimeReport {
-    /// The first worker that failed for good, and why.
+    /// The name and the error of the first worker that failed.
     pub fn failure(&self) -> Option<(&str, &WorkerError)> {
         self.workers.iter().find_map(|end| end.result.as_ref().err().map(|error| (end.name.as_str(), error)))
     }

@@ -1,4 +1,4 @@
-//! Running a runtime, and ending it in order.
+//! [`Runtime::run`]: runs the workers and tasks, and ends them in order.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,15 +16,22 @@ use crate::{
     worker::{Worker, WorkerError, WorkerHandle, WorkerReport},
 };
 
-/// What tasks and producers have at the end, when handlers have used up the grace period.
+/// The time for tasks and producers if handlers have used up the grace period.
 const LEAST_GRACE: Duration = Duration::from_secs(5);
 
 impl Runtime {
-    /// Runs until `shutdown` resolves, [`RuntimeHandle::stop`] is called, or a worker fails for good and the
-    /// [policy](OnWorkerFailure) says so; then everything ends in order.
+    /// Runs until `shutdown` resolves, [`RuntimeHandle::stop`] is called, or a worker fails and the
+    /// [policy](OnWorkerFailure) stops all. Then everything ends in order.
     ///
-    /// A worker that was stopped by its own handle ends alone. Must be called within a tokio runtime. Dropping the future ends
-    /// everything at once: what is in flight comes again when its lease lapses.
+    /// A worker that is stopped by its own handle ends alone.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops everything at once. Messages in flight are redelivered when their lease ends.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> RuntimeReport {
         let Self { workers, tasks, on_failure, grace, handle } = self;
         let mut beside = Beside::begin(tasks, &handle);
@@ -61,27 +68,25 @@ impl Runtime {
     }
 }
 
-/// How a worker failed.
+/// Why a worker failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failed {
-    /// The service refuses the key, which the others use too.
+    /// The service refuses the key, which the other workers use as well.
     Refused,
-    /// For another reason.
+    /// Any other reason.
     Otherwise,
 }
 
-/// The workers that run, and how those ended that do not.
+/// The running workers, and the results of the others.
 struct Team {
     running: JoinSet<Result<WorkerReport, WorkerError>>,
     places: HashMap<Id, usize>,
-    names: Vec<String>,
     workers: Arc<[WorkerHandle]>,
     ends: Vec<Option<Result<WorkerReport, WorkerError>>>,
 }
 
 impl Team {
     fn begin(workers: Vec<Worker>, handle: &RuntimeHandle) -> Self {
-        let names: Vec<String> = handle.workers.iter().map(|worker| worker.name().to_owned()).collect();
         let mut running = JoinSet::new();
         let mut places = HashMap::new();
         for (place, worker) in workers.into_iter().enumerate() {
@@ -89,11 +94,11 @@ impl Team {
             let task = running.spawn(async move { worker.run(stop.cancelled_owned()).await });
             places.insert(task.id(), place);
         }
-        let ends = names.iter().map(|_| None).collect();
-        Self { running, places, names, workers: handle.workers.clone(), ends }
+        let ends = handle.workers.iter().map(|_| None).collect();
+        Self { running, places, workers: handle.workers.clone(), ends }
     }
 
-    /// Whether nobody is left, and not because each was told to stop.
+    /// Returns whether no worker is left and at least one failed.
     fn has_failed(&self) -> bool {
         self.is_empty() && self.ends.iter().flatten().any(Result::is_err)
     }
@@ -102,17 +107,19 @@ impl Team {
         self.running.is_empty()
     }
 
-    /// Waits for the next worker to end, and says whether and how it failed; `None` when none is left. Cancel-safe.
+    /// Waits until a worker ends. Returns whether and why it failed; `None` if no worker is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no result.
     async fn next(&mut self) -> Option<Option<Failed>> {
         let ended = self.running.join_next_with_id().await?;
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let result = ended.map_or_else(|panic| Err(WorkerError::died(&panic)), |(_, result)| result);
         let place = self.places.get(&id).copied().unwrap_or_default();
-        if let (Err(error), Some(worker)) = (&result, self.names.get(place)) {
-            tracing::error!(worker, %error, "the worker has failed for good");
-            if let Some(worker) = self.workers.get(place) {
-                worker.set_failure(error);
-            }
+        if let (Err(error), Some(worker)) = (&result, self.workers.get(place)) {
+            tracing::error!(worker = worker.name(), %error, "the worker has failed and does not try again");
+            worker.set_failure(error);
         }
         let failed = result.as_ref().err().map(|error| match error.client_error() {
             Some(error) if error.is_auth() => Failed::Refused,
@@ -125,12 +132,14 @@ impl Team {
     }
 
     fn ends(self) -> Vec<WorkerEnd> {
-        let pairs = self.names.into_iter().zip(self.ends);
-        pairs.filter_map(|(name, result)| result.map(|result| WorkerEnd { name, result })).collect()
+        let end = |(worker, result): (&WorkerHandle, Option<_>)| {
+            result.map(|result| WorkerEnd { name: worker.name().to_owned(), result })
+        };
+        self.workers.iter().zip(self.ends).filter_map(end).collect()
     }
 }
 
-/// The tasks beside the workers.
+/// The tasks that run next to the workers.
 struct Beside {
     running: JoinSet<()>,
     names: HashMap<Id, String>,
@@ -146,8 +155,7 @@ impl Beside {
         Self { running, names }
     }
 
-    /// Waits for the tasks until `until`, or until everything is to end now, and gives up those that are left. Says whether all
-    /// ended by themselves.
+    /// Waits for the tasks until `until` or `stop_now`, and aborts the rest. Returns whether all ended by themselves.
     async fn end(&mut self, until: Instant, handle: &RuntimeHandle) -> bool {
         let mut well = true;
         loop {

@@ -1,4 +1,4 @@
-//! What handlers under test were called with and how that ended, to be asserted on and shown when an assertion fails.
+//! [`History`]: the calls of handlers under test, for assertions and their messages.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::worker::{BatchHandler, Delivery, Handler, HandlerError};
 
-/// The calls of a group's handlers, in the order of their ends. Clones share them.
+/// The calls of a group's handlers, in the order in which they ended. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct History {
     begun: Instant,
@@ -28,7 +28,7 @@ pub(super) struct Call {
     body: Value,
     attempt: u32,
     retry: u32,
-    /// How it ended; nothing is a success.
+    /// The failure; `None` for a success.
     failure: Option<String>,
 }
 
@@ -37,12 +37,12 @@ impl History {
         Self { begun: Instant::now(), calls: Arc::default() }
     }
 
-    /// How often a message with this body was delivered to a handler; retries within a lease are not deliveries.
+    /// The number of deliveries of messages with this body, without retries within a lease.
     pub(super) fn deliveries(&self, body: &Value) -> usize {
         self.lock().iter().filter(|call| call.body == *body && call.retry == 0).count()
     }
 
-    /// Whether a handler has succeeded with this body.
+    /// Returns whether a handler succeeded with this body.
     pub(super) fn has_succeeded(&self, body: &Value) -> bool {
         self.lock().iter().any(|call| call.body == *body && call.failure.is_none())
     }
@@ -80,7 +80,7 @@ impl fmt::Display for History {
     }
 }
 
-/// A call that has begun. Dropped without an end, its handler panicked or was stopped.
+/// A started call. If it is dropped without a result, its handler panicked or was stopped.
 struct Begun {
     history: History,
     at: Instant,
@@ -114,7 +114,7 @@ impl Drop for Begun {
     }
 }
 
-/// A handler whose calls are written down.
+/// A handler whose calls are recorded.
 pub(super) struct Recorded<H> {
     pub(super) handler: H,
     pub(super) history: History,

@@ -1,4 +1,4 @@
-//! Answers as a whole, within bounds.
+//! Reads whole answers up to a maximum size.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -9,7 +9,7 @@ use super::{MAX_ANSWER_BYTES, TransportError};
 /// Reads the rest of an answer.
 ///
 /// # Errors
-/// When it breaks off, or is larger than [`MAX_ANSWER_BYTES`].
+/// When the answer is truncated, or larger than [`MAX_ANSWER_BYTES`].
 pub(super) async fn whole<B>(
     answer: http::Response<B>,
     failure: impl Fn(B::Error) -> TransportError,
@@ -23,7 +23,7 @@ where
     if announced > MAX_ANSWER_BYTES {
         return Err(too_large());
     }
-    // Most bodies come in one piece, which needs no copy.
+    // Most bodies arrive in one frame, which needs no copy.
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {

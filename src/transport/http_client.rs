@@ -1,4 +1,4 @@
-//! The transport over sockets: HTTP/1.1, with or without TLS and proxies. The only file that names reqwest.
+//! [`HttpTransport`]: HTTP/1.1 over sockets, with or without TLS and proxies. This is the only file that names reqwest.
 
 use std::{
     collections::HashMap,
@@ -22,10 +22,10 @@ use super::{
 
 use crate::text;
 
-/// Where the environment names proxies.
+/// The environment variables that name proxies.
 const PROXY_VARIABLES: [&str; 6] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
-/// How many URLs are kept that were read before.
+/// The most parsed URLs to cache.
 const KEPT_URLS: usize = 1_024;
 
 /// Options of an [`HttpTransport`].
@@ -41,16 +41,18 @@ const KEPT_URLS: usize = 1_024;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpOptions {
-    /// How many idle connections are kept; 1,024 by default. With fewer than there are calls at a time connections are made anew
-    /// again and again; a worker has acknowledgements under way beside its polls. Those that are not used close after 20 s.
+    /// The most idle connections to keep; 1,024 by default. Below the number of concurrent calls, connections are
+    /// opened again and again; a worker has acknowledgements in flight as well as polls. Idle connections close after
+    /// 20 s.
     pub pool_size: usize,
-    /// How long connecting may take, TLS included; 5 s by default.
+    /// The timeout of connecting, TLS included; 5 s by default.
     pub connect_timeout: Duration,
-    /// A PEM file with the authorities to trust instead of the system's.
+    /// A PEM file with the certificate authorities to trust instead of the system's; none by default.
     pub ca_file: Option<PathBuf>,
-    /// Whether certificates are needed at all: without, a machine that has none is fine too.
+    /// Whether TLS is needed; on by default. If off, no certificate authorities are loaded, so a machine without any
+    /// will do.
     pub tls: bool,
-    /// Whether the proxies of the environment (`HTTPS_PROXY`, ...) are used; on by default.
+    /// Whether the proxies of the environment (`HTTPS_PROXY` and others) are used; on by default.
     pub proxies: bool,
 }
 
@@ -72,46 +74,46 @@ impl HttpOptions {
         self
     }
 
-    /// How long connecting may take, TLS included; 5 s by default.
+    /// The timeout of connecting, TLS included; 5 s by default.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// A PEM file with the authorities to trust instead of the system's; none by default.
+    /// A PEM file with the certificate authorities to trust instead of the system's; none by default.
     pub fn ca_file(mut self, file: impl Into<Option<PathBuf>>) -> Self {
         self.ca_file = file.into();
         self
     }
 
-    /// Whether TLS is needed; on by default. Without it, a machine that has no certificates will do.
+    /// Whether TLS is needed; on by default. If off, no certificate authorities are loaded.
     pub fn tls(mut self, on: bool) -> Self {
         self.tls = on;
         self
     }
 
-    /// Whether the proxies that the environment names (`HTTPS_PROXY`, ...) are used; on by default.
+    /// Whether the proxies of the environment (`HTTPS_PROXY` and others) are used; on by default.
     pub fn proxies(mut self, on: bool) -> Self {
         self.proxies = on;
         self
     }
 }
 
-/// A pool of HTTP/1.1 connections. HTTP/2 would put long polls and acknowledgements on one connection, where the
-/// polls starve the rest.
+/// A pool of HTTP/1.1 connections. It does not use HTTP/2, because long polls and acknowledgements would share one
+/// connection.
 #[derive(Clone, Debug)]
 pub struct HttpTransport {
     client: Client,
     urls: Arc<Urls>,
-    /// For what needs neither TLS nor a proxy.
+    /// The faster path for `http://` without a proxy.
     plain: Option<PlainHttp>,
 }
 
 impl HttpTransport {
-    /// Sets up a pool; nothing is connected yet.
+    /// Makes a pool. It connects when the first request is sent.
     ///
     /// # Errors
-    /// When the authorities cannot be read, or the system has none and TLS is needed.
+    /// When the certificate authorities cannot be read, or TLS is needed and the system has none.
     pub fn new(options: &HttpOptions) -> Result<Self, TransportError> {
         let mut builder = Client::builder()
             .user_agent(NAME)
@@ -119,9 +121,9 @@ impl HttpTransport {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(options.pool_size)
             .connect_timeout(options.connect_timeout)
-            // A signed request must not be replayed to another host.
+            // A redirect would send a signed request to another host.
             .redirect(Policy::none())
-            // Over HTTP/1.1 it would repeat nothing anyway, and keeps a copy of each request for it.
+            // reqwest copies each request for its retries, which HTTP/1.1 never uses.
             .retry(retry::never().max_retries_per_request(0))
             .referer(false)
             .tcp_nodelay(true)
@@ -145,20 +147,20 @@ impl HttpTransport {
     }
 }
 
-/// Whether the environment names a proxy for anything.
+/// Returns whether the environment names any proxy.
 fn has_proxies() -> bool {
     PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|proxy| !proxy.is_empty()))
 }
 
 impl HttpTransport {
-    /// Sends everything over `client`.
+    /// A transport that sends all requests through `client`.
     pub(super) fn over(client: Client) -> Self {
         Self { client, urls: Arc::default(), plain: None }
     }
 }
 
-/// URLs as the client wants them. A worker asks for the same two again and again, and to read one costs more than all else that is
-/// done here for a request.
+/// A cache of parsed URLs. A worker uses the same two again and again, and parsing one costs more than the rest of this
+/// file does for a request.
 #[derive(Default)]
 struct Urls(Mutex<HashMap<Uri, Url>>);
 
@@ -188,7 +190,7 @@ impl fmt::Debug for Urls {
     }
 }
 
-/// A file of authorities that cannot be used.
+/// A file of certificate authorities that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("CA file {}: {problem}", file.display())]
 pub struct UnusableAuthorities {
@@ -196,10 +198,10 @@ pub struct UnusableAuthorities {
     problem: String,
 }
 
-/// The authorities of a PEM file.
+/// Reads the certificate authorities of a PEM file.
 ///
 /// # Errors
-/// When it cannot be read, or has no certificate; the file is named.
+/// When the file cannot be read, or has no certificate; the error names the file.
 pub fn certificates(file: &Path) -> Result<Vec<Certificate>, UnusableAuthorities> {
     let unusable = |problem| UnusableAuthorities { file: file.to_owned(), problem };
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
@@ -235,7 +237,7 @@ impl Transport for HttpTransport {
 }
 
 fn failure(error: reqwest::Error, departure: &Departure) -> TransportError {
-    // The URL holds ids that the caller's own error names better.
+    // The URL has only ids; the caller's error has the names.
     let error = error.without_url();
     if error.is_timeout() { departure.timed_out(error) } else { departure.failed(error) }
 }

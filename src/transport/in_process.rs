@@ -1,4 +1,4 @@
-//! The transport without sockets: calls a service in the same process.
+//! [`InProcess`]: calls an HTTP service in the same process, without sockets.
 
 use std::{convert::Infallible, error::Error as StdError, fmt, io, time::Duration};
 
@@ -13,14 +13,15 @@ use super::{MAX_ANSWER_BYTES, Transport, TransportError};
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
-/// Calls an HTTP service directly, such as the router of an embedded server. Follows tokio's clock, the paused one too.
+/// A transport that calls an HTTP service directly, such as the router of an embedded server. Works with tokio's paused
+/// clock.
 #[derive(Clone)]
 pub struct InProcess {
     service: BoxCloneSyncService<Request<Full<Bytes>>, Answer, Infallible>,
 }
 
 impl InProcess {
-    /// Calls `service`.
+    /// A transport to `service`.
     pub fn new<S, B>(service: S) -> Self
     where
         S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -53,7 +54,7 @@ impl fmt::Debug for InProcess {
 impl Transport for InProcess {
     async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Response<Bytes>, TransportError> {
         let (mut parts, body) = request.into_parts();
-        // A server sees the path alone; the authority is in the `Host` header.
+        // Servers receive the path alone; the authority is in the `Host` header.
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         parts.uri = target.parse::<Uri>().map_err(TransportError::not_sent)?;
         let call = self.call(Request::from_parts(parts, Full::new(body)));

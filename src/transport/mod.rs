@@ -1,6 +1,7 @@
-//! How a request gets to the service and its answer back: the [`Transport`] trait and its implementations.
+//! [`Transport`]: sends requests and returns answers. [`HttpTransport`] uses sockets, [`InProcess`] calls a service in
+//! the same process.
 //!
-//! A transport moves bytes. It neither signs, nor retries, nor reads answers; it says how far a failed request got.
+//! A transport does not sign, retry or read JSON. It tells how far a failed request got.
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
@@ -20,18 +21,49 @@ mod tests;
 pub use http_client::{HttpOptions, HttpTransport};
 pub use in_process::InProcess;
 
-/// The largest answer that is read; ten messages of a full consume answer stay well below it.
+/// The largest answer that is accepted. A consume answer with ten messages is well below it.
 pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
-/// Sends one request and gives the whole answer, whatever its status.
+/// Sends requests of a [`Client`](crate::Client).
+///
+/// Implement it to use an HTTP client of your own, or to look at the requests:
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+///
+/// use async_trait::async_trait;
+/// use bytes::Bytes;
+/// use dms_worker::{Client, transport::{HttpOptions, HttpTransport, Transport, TransportError}};
+/// use http::{Request, Response};
+///
+/// #[derive(Debug)]
+/// struct Logged(HttpTransport);
+///
+/// #[async_trait]
+/// impl Transport for Logged {
+///     async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Response<Bytes>, TransportError> {
+///         println!("{} {}", request.method(), request.uri().path());
+///         self.0.send(request, timeout).await
+///     }
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let transport = Logged(HttpTransport::new(&HttpOptions::new().tls(false))?);
+///     let client = Client::builder("http://127.0.0.1:9400", "local").transport(Arc::new(transport)).build()?;
+///     println!("{client:?}");
+///     Ok(())
+/// }
+/// ```
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
-    /// Sends `request`, whose URI is absolute, and reads the answer within `timeout`.
+    /// Sends `request`, which has an absolute URI, and returns the whole answer, whatever its status.
     ///
-    /// Dropping the future abandons the request; the service may process it all the same.
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the request, which the service may still process.
     ///
     /// # Errors
-    /// When there is no complete answer in time.
+    /// When there is no complete answer within `timeout`.
     async fn send(
         &self,
         request: http::Request<Bytes>,
@@ -39,7 +71,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     ) -> Result<http::Response<Bytes>, TransportError>;
 }
 
-/// Why there is no answer, and whether the request may have reached the service.
+/// A request without an answer. Tells whether the request may have reached the service.
 #[derive(Debug)]
 pub struct TransportError {
     reach: Reach,
@@ -54,28 +86,28 @@ enum Reach {
 }
 
 impl TransportError {
-    /// The request surely did not reach the service: the name was not resolved, or the connection, the proxy's tunnel or TLS failed or
-    /// was not set up in time.
+    /// An error of a request that did not reach the service: the name was not resolved, or the connection, the proxy's
+    /// tunnel or TLS was not set up.
     pub fn not_sent(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { reach: Reach::NotSent, source: source.into() }
     }
 
-    /// The request may have reached the service, and may have taken effect.
+    /// An error of a request that may have reached the service and taken effect.
     pub fn unsure(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { reach: Reach::Unsure, source: source.into() }
     }
 
-    /// No answer came in time; the request may have taken effect.
+    /// A timeout of a request that may have reached the service and taken effect.
     pub fn timed_out(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { reach: Reach::TimedOut, source: source.into() }
     }
 
-    /// Whether the request surely did not reach the service.
+    /// Returns whether the request did not reach the service.
     pub fn is_not_sent(&self) -> bool {
         self.reach == Reach::NotSent
     }
 
-    /// Whether the time was up.
+    /// Returns whether the timeout passed after the request was sent.
     pub fn is_timeout(&self) -> bool {
         self.reach == Reach::TimedOut
     }
@@ -93,7 +125,7 @@ impl fmt::Display for TransportError {
     }
 }
 
-/// The layers of an HTTP client say little one by one: the innermost names the cause.
+/// The innermost error names the cause; the layers around it add little.
 fn innermost<'a>(mut cause: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
     while let Some(deeper) = cause.source() {
         cause = deeper;

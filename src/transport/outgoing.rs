@@ -1,4 +1,5 @@
-//! [`Outgoing`]: a request's body that notes when a connection takes the request, and the verdict that rests on it.
+//! [`Outgoing`]: a request's body that records when a connection takes the request, so that errors can tell whether it
+//! was sent.
 
 use std::{
     error::Error as StdError,
@@ -16,15 +17,15 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use super::TransportError;
 
-/// The body of a request. The connection asks whether it is empty right before it writes the request's head, and nobody asks earlier:
-/// until then the name was being looked up, or the connection, the proxy's tunnel or TLS was being set up.
+/// The body of a request. The connection asks whether the body is empty right before it writes the request's head, and
+/// nothing asks earlier, while the name is looked up or the connection, the proxy's tunnel or TLS is set up.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     bytes: Full<Bytes>,
     departure: Departure,
 }
 
-/// Whether a request was handed to a connection.
+/// Whether a connection has taken the request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Departure(Arc<AtomicBool>);
 
@@ -36,12 +37,12 @@ impl Outgoing {
 }
 
 impl Departure {
-    /// The error of an exchange that failed: before a connection had the request, it surely was not sent, whatever failed.
+    /// The error of a failed exchange. If no connection had taken the request, it was not sent, whatever failed.
     pub(super) fn failed(&self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> TransportError {
         if self.has_left() { TransportError::unsure(error) } else { TransportError::not_sent(error) }
     }
 
-    /// The error of an exchange whose time was up.
+    /// The error of an exchange whose timeout passed.
     pub(super) fn timed_out(&self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> TransportError {
         if self.has_left() { TransportError::timed_out(error) } else { TransportError::not_sent(error) }
     }
@@ -73,7 +74,7 @@ impl Body for Outgoing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Layers above the connection ask for it, too.
+        // Not a sign that the request was sent: layers above the connection ask for it, too.
         self.bytes.size_hint()
     }
 }

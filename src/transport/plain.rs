@@ -1,5 +1,5 @@
-//! HTTP/1.1 without TLS and past all proxies, over hyper's pool of connections: the layers above it that those need read each URL twice
-//! more, and cost about as much for a request as all that is below them.
+//! [`PlainHttp`]: the fast path for `http://` without a proxy, over hyper's connection pool. reqwest's layers for TLS
+//! and proxies read each URL twice more and double the cost of a request.
 
 use std::{
     pin::Pin,
@@ -19,24 +19,25 @@ use tower::{BoxError, Service};
 
 use super::{TransportError, answer::whole, outgoing::Outgoing};
 
-/// How a client names itself.
+/// The `User-Agent` of a client.
 pub(super) const NAME: &str = concat!("dms-worker/", env!("CARGO_PKG_VERSION"));
-/// How long an idle connection is kept: below the idle limits of the usual load balancers, so that they do not close first.
+/// How long an idle connection is kept. It is below the idle timeout of common load balancers, so that they do not
+/// close first.
 pub(super) const IDLE: Duration = Duration::from_secs(20);
-/// After how long without a word a peer is asked whether it is there.
+/// The idle time before, and between, TCP keepalive probes.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
-/// For how long bytes may go unacknowledged before a connection is given up.
+/// How long sent bytes may stay unacknowledged before the connection is closed.
 pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// How often a peer is asked in vain whether it is there.
+/// The number of unanswered keepalive probes before the connection is closed.
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// A pool of plain connections.
+/// A pool of connections without TLS.
 #[derive(Clone, Debug)]
 pub(super) struct PlainHttp(Client<Connector, Outgoing>);
 
 impl PlainHttp {
-    /// Keeps so many idle connections; to connect may take so long.
-    pub(super) fn new(pool_size: usize, patience: Duration) -> Self {
+    /// A pool of at most `pool_size` idle connections. `connect_timeout` bounds connecting.
+    pub(super) fn new(pool_size: usize, connect_timeout: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_keepalive(Some(KEEPALIVE));
@@ -48,7 +49,7 @@ impl PlainHttp {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(pool_size)
-            .build(Connector { connector, patience });
+            .build(Connector { connector, connect_timeout });
         Self(client)
     }
 
@@ -70,11 +71,11 @@ impl PlainHttp {
     }
 }
 
-/// Connects, names looked up, within a time.
+/// Connects within a timeout, which includes the look-up of the name.
 #[derive(Clone, Debug)]
 struct Connector {
     connector: HttpConnector,
-    patience: Duration,
+    connect_timeout: Duration,
 }
 
 impl Service<Uri> for Connector {
@@ -88,7 +89,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         let connecting = self.connector.call(to).map_err(BoxError::from);
-        let connecting = timeout(self.patience, connecting);
+        let connecting = timeout(self.connect_timeout, connecting);
         Box::pin(async { connecting.await? })
     }
 }

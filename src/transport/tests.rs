@@ -1,4 +1,4 @@
-//! The HTTP transport against a peer that is driven by hand: how far a request got when there is no answer.
+//! The HTTP transport against a scripted peer: how far a request without an answer got.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,12 +1,12 @@
-//! Error bodies, in the shapes that the service and the gateways before it write (API reference 3.5, 8.1).
+//! Error bodies, in the shapes of the service and of its gateways (API reference 3.5, 8.1).
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// An error body, as far as it could be read; everything may be missing.
+/// The readable parts of an error body.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ErrorBody {
-    /// The code as it came, without blanks: `DMS.10240401`, `10540010`, `APIGW.0301`.
+    /// The code as received, without blanks, such as `DMS.10240401`, `10540010` or `APIGW.0301`.
     pub(crate) code: Option<String>,
     /// The text.
     pub(crate) message: Option<String>,
@@ -26,11 +26,11 @@ struct Shapes {
     error: Option<Value>,
 }
 
-/// How much text of a body that is not JSON is worth showing.
+/// The most text to show of a body that is not JSON.
 const SHOWN: usize = 200;
 
 impl ErrorBody {
-    /// Reads a body of any shape; one that is not JSON becomes the text.
+    /// Reads a body of any shape. If it is not JSON, it becomes the text.
     pub(crate) fn read(body: &[u8]) -> Self {
         let Ok(shapes) = serde_json::from_slice::<Shapes>(body) else {
             let text: String = String::from_utf8_lossy(body).trim().chars().take(SHOWN).collect();
@@ -45,7 +45,7 @@ impl ErrorBody {
     }
 }
 
-/// A code as text or as a number, `DMS. 10240013` with its blank too.
+/// A code as text, possibly with blanks (`DMS. 10240013`), or as a number.
 pub(super) fn code(value: Value) -> Option<String> {
     text(value).map(|text| text.split_whitespace().collect()).filter(|text: &String| !text.is_empty())
 }

@@ -1,20 +1,20 @@
-//! The extensions of this project's server: what it announces, and the parts of requests that use them.
+//! The extensions of this project's server: their announcement, and the parts of requests that use them.
 
 use http::HeaderMap;
 use serde::Deserialize;
 
 use super::number;
 
-/// The header in which a service announces its extensions, and a client asks for those that change an answer.
+/// The header in which a service announces its extensions, and a client requests those that change an answer.
 pub(crate) const EXTENSIONS: &str = "x-dms-extensions";
 
-/// The header of a consume call that gives it an id, so that it can be ended.
+/// The header with the id of a consume call, by which the call can be ended.
 pub(crate) const POLL: &str = "x-dms-poll";
 
-/// The most polls that one call ends.
+/// The most polls that one call can end.
 pub(crate) const MAX_ENDED_POLLS: usize = 100;
 
-/// What a service can do beyond the documented API, as it announces in the header `x-dms-extensions` of its answers.
+/// The extensions of the documented API that a service announces in the header `x-dms-extensions` of its answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extensions(u8);
 
@@ -24,32 +24,32 @@ const REJECT: u8 = 4;
 const REASON: u8 = 8;
 
 impl Extensions {
-    /// None: what a service can do that announces nothing.
+    /// No extensions.
     pub const NONE: Self = Self(0);
     /// Every extension of this version.
     pub const ALL: Self = Self(END_POLL | RELEASE | REJECT | REASON);
 
-    /// Whether a waiting consume call can be ended.
+    /// Returns whether a waiting consume call can be ended.
     pub fn end_poll(self) -> bool {
         self.0 & END_POLL > 0
     }
 
-    /// Whether messages can be handed back without a failure counted.
+    /// Returns whether messages can be released without a counted failure.
     pub fn release(self) -> bool {
         self.0 & RELEASE > 0
     }
 
-    /// Whether a message can be made a dead letter at once.
+    /// Returns whether a message can be dead-lettered at once.
     pub fn reject(self) -> bool {
         self.0 & REJECT > 0
     }
 
-    /// Whether a failure can carry its reason.
+    /// Returns whether a failure can carry its reason.
     pub fn reason(self) -> bool {
         self.0 & REASON > 0
     }
 
-    /// What the headers of an answer announce; `None` where they do not speak of extensions. Unknown names are passed over.
+    /// Reads the announcement in the headers of an answer; `None` if there is none. Unknown names are ignored.
     pub(crate) fn announced(headers: &HeaderMap) -> Option<Self> {
         headers.get(EXTENSIONS).map(|value| Self::parse(value.as_bytes()))
     }
@@ -74,13 +74,13 @@ impl Extensions {
     }
 }
 
-/// The body that ends polls.
+/// The body of a call that ends polls.
 pub(crate) fn encode_end_polls<'a>(polls: impl Iterator<Item = &'a str>) -> Result<Vec<u8>, serde_json::Error> {
     let polls: Vec<&str> = polls.collect();
     serde_json::to_vec(&serde_json::json!({ "polls": polls }))
 }
 
-/// The answer to it: how many polls were waiting.
+/// Reads its answer: the number of polls that waited.
 pub(crate) fn decode_ended(body: &[u8]) -> Result<usize, serde_json::Error> {
     #[derive(Deserialize)]
     struct Ended {

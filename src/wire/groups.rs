@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{number, optional_number, text};
 use crate::queue::{ConsumerGroup, GroupId};
 
-/// The body that creates groups.
+/// The body of a call that creates groups.
 pub(crate) fn encode_new(names: &[&str]) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -18,7 +18,7 @@ pub(crate) fn encode_new(names: &[&str]) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&Body { groups: names.iter().map(|name| Name { name }).collect() })
 }
 
-/// The answer to creating groups: ids and names in the order of the request.
+/// Reads the answer to a creation of groups: ids and names, in the order of the request.
 pub(crate) fn decode_created(body: &[u8]) -> Result<Vec<(GroupId, String)>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Body {
@@ -51,7 +51,7 @@ struct GroupBody {
     available_deadletters: Option<u64>,
 }
 
-/// The answer to listing groups.
+/// Reads a list of groups.
 pub(crate) fn decode_groups(body: &[u8]) -> Result<Vec<ConsumerGroup>, serde_json::Error> {
     #[derive(Deserialize)]
     struct List {

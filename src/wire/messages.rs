@@ -1,6 +1,6 @@
 //! Messages: send, consume, acknowledge (API reference 5.3; 7.1.8-7.1.10, 7.1.12, 7.1.13).
 //!
-//! Bodies are never parsed: they are spliced into requests, and are slices of the answers they came in.
+//! Bodies are never parsed. They are copied into requests, and are slices of the answers in which they arrived.
 
 use std::io::{self, Write};
 
@@ -21,7 +21,7 @@ use crate::{
     text::cut,
 };
 
-/// The body that sends messages.
+/// The body of a send.
 pub(crate) fn encode_send(
     dialect: &Dialect,
     messages: &[Message],
@@ -44,14 +44,14 @@ pub(crate) fn encode_send(
     Ok(json)
 }
 
-/// The exact size of a message within a send, in bytes.
+/// The exact size of a message in a send, in bytes.
 pub(crate) fn encoded_len(dialect: &Dialect, message: &Message) -> Result<usize, serde_json::Error> {
     let mut count = Count(0);
     encode_message(&mut count, dialect, message)?;
     Ok(count.0)
 }
 
-/// Counts what is written, and keeps nothing.
+/// A writer that counts bytes and drops them.
 struct Count(usize);
 
 impl Write for Count {
@@ -83,24 +83,24 @@ fn encode_message(json: &mut impl Write, dialect: &Dialect, message: &Message) -
     put(b"}")
 }
 
-/// What became of one message of a send.
+/// The result of one message of a send.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Sent {
-    /// Whether the service took it.
+    /// Whether the service stored the message.
     pub(crate) taken: bool,
-    /// Its id, where ids were asked for.
+    /// The message's id, if ids were requested.
     pub(crate) id: Option<MessageId>,
-    /// The code of its failure, as it came.
+    /// The code of the failure, as received.
     pub(crate) code: Option<String>,
-    /// The text of its failure.
+    /// The text of the failure.
     pub(crate) error: String,
 }
 
-/// The answer to a send, in the order of its messages.
+/// Reads the answer to a send, in the order of its messages.
 pub(crate) fn decode_sent(body: &[u8]) -> Result<Vec<Sent>, serde_json::Error> {
     #[derive(Deserialize)]
     struct List {
-        // V1.0's table says `message`, its example and every client `messages`.
+        // The table of V1.0 has `message`; its example and every client have `messages`.
         #[serde(alias = "message")]
         messages: Vec<Entry>,
     }
@@ -124,15 +124,17 @@ pub(crate) fn decode_sent(body: &[u8]) -> Result<Vec<Sent>, serde_json::Error> {
     Ok(list.messages.into_iter().map(sent).collect())
 }
 
-/// The header of a consume answer in which this project's server tells each message's place in its stream and its attempt, and when the
-/// message entered the stream, as in `17.1.1795550351698`. The bodies of answers are those of the API reference, byte for byte.
+/// The header of a consume answer with each message's position in its stream, its attempt, and when it entered the
+/// stream, such as `17.1.1795550351698`. It is an extension of this project's server; the body follows the API
+/// reference exactly.
 pub(crate) const DELIVERIES: &str = "x-dms-deliveries";
 
-/// The header of a consume answer in which this project's server tells for how many milliseconds the call waited for its messages:
-/// their lease began no earlier than that long after the call was sent.
+/// The header of a consume answer with the milliseconds that the call waited for its messages. Their lease began at
+/// least this time after the call was sent. It is an extension of this project's server.
 pub(crate) const WAITED: &str = "x-dms-waited-ms";
 
-/// One entry of [`DELIVERIES`]: place, attempt, and time in Unix milliseconds. What may follow in later versions is passed over.
+/// One entry of [`DELIVERIES`]: position, attempt, and time in Unix milliseconds. Further fields of later versions are
+/// ignored.
 fn delivery(entry: &[u8]) -> (Option<u64>, Option<u32>, Option<i64>) {
     let mut parts = entry.split(|byte| *byte == b'.');
     let mut part = || parts.next().and_then(whole);
@@ -140,7 +142,7 @@ fn delivery(entry: &[u8]) -> (Option<u64>, Option<u32>, Option<i64>) {
     (place, attempt.and_then(|attempt| attempt.try_into().ok()), entered.and_then(|entered| entered.try_into().ok()))
 }
 
-/// A whole number in decimal digits; `None` where it is something else, or too large.
+/// Reads a decimal number; `None` for other text and for numbers that are too large.
 fn whole(digits: &[u8]) -> Option<u64> {
     let more = |sum: u64, digit: &u8| {
         let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
@@ -149,10 +151,10 @@ fn whole(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() { None } else { digits.iter().try_fold(0, more) }
 }
 
-/// The answer to a consume, with its [`DELIVERIES`] if there are any; the bodies share its bytes.
+/// Reads the answer to a consume call, with its [`DELIVERIES`] if present. The bodies share the memory of the answer.
 ///
 /// # Errors
-/// Says why not even its beginning can be read.
+/// When not even the first message can be read.
 pub(crate) fn decode_received(answer: &Bytes, deliveries: &str) -> Result<Received, String> {
     let mut received = received::read(answer)?;
     let deliveries = deliveries.as_bytes().split(|byte| *byte == b',').map(delivery);
@@ -167,8 +169,8 @@ const MAX_ERROR_BYTES: usize = 1024;
 /// The longest name of a worker in an acknowledgement, in bytes.
 const MAX_WORKER_BYTES: usize = 128;
 
-/// The body that acknowledges messages, in their order. It says nothing that a service with these extensions does not understand: there
-/// the first message that is not settled ends the list.
+/// The body of an acknowledgement, in the order of the messages. It uses only the given extensions; without them, the
+/// first message that is not settled ends the list.
 pub(crate) fn encode_ack<'a>(acks: impl Iterator<Item = AckLine<'a>>, extensions: Extensions) -> Vec<u8> {
     let mut json = Vec::with_capacity(1024);
     json.extend_from_slice(b"{\"message\":[");
@@ -195,7 +197,7 @@ pub(crate) fn encode_ack<'a>(acks: impl Iterator<Item = AckLine<'a>>, extensions
     json
 }
 
-/// The members of a line that say why.
+/// The members of a line with the reason.
 fn push_failure(json: &mut Vec<u8>, failure: &FailureReport) {
     let FailureReport { reason, error, worker, first_failure_ms, last_failure_ms } = failure;
     let texts =
@@ -211,7 +213,7 @@ fn push_failure(json: &mut Vec<u8>, failure: &FailureReport) {
     }
 }
 
-/// The answer to an acknowledgement: (success, fail).
+/// Reads the answer to an acknowledgement: (success, fail).
 pub(crate) fn decode_acked(body: &[u8]) -> Result<(usize, usize), serde_json::Error> {
     #[derive(Deserialize)]
     struct Counts {

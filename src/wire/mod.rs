@@ -1,6 +1,6 @@
-//! The JSON of requests and answers, and nothing else: no limits, no meaning.
+//! The JSON of requests and answers. Limits and meaning are checked elsewhere.
 //!
-//! Answers are read with tolerance: unknown fields are passed over, and numbers may come as text.
+//! Answers are read tolerantly: unknown fields are ignored, and numbers may be text.
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
@@ -15,27 +15,27 @@ pub(crate) mod tags;
 mod v1;
 mod v2;
 
-/// The version of the API that a client speaks.
+/// The version of the API that a client uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ApiVersion {
     /// V2, the recommended one. The default.
     #[default]
     V2,
-    /// V1.0, "historical" in the API reference, and the only one of some installations.
+    /// V1.0, "historical" in the API reference. Some installations have no other.
     V1_0,
 }
 
-/// What the versions write differently.
+/// The differences between the versions.
 #[derive(Debug)]
 pub(crate) struct Dialect {
-    /// The first part of every path.
+    /// The first segment of every path.
     pub(crate) prefix: &'static str,
-    /// The path of the quotas below the project.
+    /// The path of the quotas after the project.
     pub(crate) quotas: &'static str,
-    /// The field of a send that asks for message ids.
+    /// The field of a send that requests message ids.
     pub(crate) return_id: &'static str,
-    /// The field of a message that delays it.
+    /// The field with the delay of a message.
     pub(crate) delay_time: &'static str,
 }
 
@@ -48,12 +48,12 @@ impl ApiVersion {
     }
 }
 
-/// Reads an unsigned number that may be missing, null, negative (then it is zero), or text.
+/// Reads an unsigned number that may be missing, null or text. Negative numbers become zero.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     Ok(optional_number(deserializer)?.unwrap_or(0))
 }
 
-/// As [`number`], telling apart what is not there.
+/// As [`number`], with `None` for a missing number.
 fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let negative_is_zero = |number: i64| u64::try_from(number).unwrap_or(0);
     match Option::<Value>::deserialize(deserializer)? {

@@ -19,7 +19,7 @@ struct CreateBody<'a> {
     retention_hours: Option<u32>,
 }
 
-/// The body that creates a queue.
+/// The body of a call that creates a queue.
 pub(crate) fn encode_new(queue: &NewQueue) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&CreateBody {
         name: &queue.name,
@@ -39,7 +39,7 @@ struct CreatedBody {
     kafka_topic: Option<String>,
 }
 
-/// The answer to creating a queue.
+/// Reads the answer to the creation of a queue.
 pub(crate) fn decode_created(body: &[u8]) -> Result<CreatedQueue, serde_json::Error> {
     let CreatedBody { id, name, kafka_topic } = serde_json::from_slice(body)?;
     Ok(CreatedQueue::new(id, name, kafka_topic))
@@ -94,12 +94,12 @@ fn mode(word: &str) -> QueueMode {
         .unwrap_or_default()
 }
 
-/// The answer to showing a queue.
+/// Reads one queue.
 pub(crate) fn decode_queue(body: &[u8]) -> Result<Queue, serde_json::Error> {
     serde_json::from_slice::<QueueBody>(body).map(Queue::from)
 }
 
-/// The answer to listing queues.
+/// Reads a list of queues.
 pub(crate) fn decode_queues(body: &[u8]) -> Result<Vec<Queue>, serde_json::Error> {
     #[derive(Deserialize)]
     struct List {
@@ -109,7 +109,7 @@ pub(crate) fn decode_queues(body: &[u8]) -> Result<Vec<Queue>, serde_json::Error
     Ok(list.queues.into_iter().map(Queue::from).collect())
 }
 
-/// The answer to showing the quotas.
+/// Reads the quotas.
 pub(crate) fn decode_quotas(body: &[u8]) -> Result<Vec<Quota>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Outer {

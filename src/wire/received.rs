@@ -1,8 +1,11 @@
-//! The answer to a consume call, read message by message: one that cannot be read harms no other.
+//! The answer to a consume call. An unreadable message does not cost the other messages of its batch.
 //!
-//! A message is read strictly. Where that fails, its end is found by brackets and quotes alone, and it is handed on with its text and the
-//! reason. Only a token of acknowledgement that cannot be read ends the reading: without it nothing can be done about the message, nor,
-//! as acknowledgements go by order, about those behind it.
+//! Each message is read strictly. If that fails, its end is found by brackets and quotes, and the message is delivered
+//! with its text and the reason. Reading ends at an unreadable acknowledgement token, because neither that message nor,
+//! as acknowledgements go by order, the messages after it could be acknowledged.
+//!
+//! This file reads with [`Scan`] and not with serde, because bodies and attributes are passed on byte for byte as
+//! slices of the answer, and because serde gives up at the first fault.
 
 use std::{borrow::Cow, str};
 
@@ -13,28 +16,28 @@ use crate::{
     message::{Attributes, Body, ReceivedMessage},
 };
 
-/// The deepest attributes that are read: the user's parser has to read them, too.
+/// The deepest nesting of attributes that is accepted, because the user's parser has to read them, too.
 const LEVELS: usize = 127;
 
-/// What was read of an answer.
+/// The readable part of an answer.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Received {
     /// The messages in the order of consumption.
     pub(crate) messages: Vec<ReceivedMessage>,
-    /// Why what is behind them cannot be read.
+    /// Why the rest of the answer cannot be read.
     pub(crate) cut_off: Option<String>,
 }
 
-/// Reads an answer; bodies and attributes share its bytes.
+/// Reads an answer. Bodies and attributes share its memory.
 ///
 /// # Errors
-/// Says why not even the beginning can be read.
+/// When not even the first message can be read.
 pub(crate) fn read(answer: &Bytes) -> Result<Received, String> {
     let (messages, _, read) = read_with(answer, false);
     if read.is_ok() {
         return Ok(Received { messages, cut_off: None });
     }
-    // Now with a look at the encoding of each message, which is checked of the whole otherwise.
+    // The second pass checks the encoding of each message by itself; the first one checks the whole text.
     let (messages, complete, read) = read_with(answer, true);
     match read {
         Err(fault) if messages.is_empty() => Err(reason(&fault, answer)),
@@ -43,7 +46,7 @@ pub(crate) fn read(answer: &Bytes) -> Result<Received, String> {
     }
 }
 
-/// The messages that were read, whether those are all, and what is wrong with the rest or with the text as a whole.
+/// The messages that were read, whether these are all, and the fault of the rest or of the whole text.
 fn read_with(answer: &Bytes, check_utf8: bool) -> (Vec<ReceivedMessage>, bool, Result<(), Fault>) {
     let (mut messages, mut complete) = (Vec::new(), false);
     let read = Scan::whole(answer, |scan| {
@@ -56,11 +59,12 @@ fn read_with(answer: &Bytes, check_utf8: bool) -> (Vec<ReceivedMessage>, bool, R
 
 fn reason(fault: &Fault, answer: &[u8]) -> String {
     let reason = fault.explain(answer);
-    // The words for a fault that is in no value are those of the server.
+    // A fault outside of all values is worded for the server.
     reason.strip_prefix("The request").map_or(reason.clone(), |rest| format!("the answer{rest}"))
 }
 
-/// One element: a message, its token, and perhaps its labels. The tables put those inside the message, the examples beside it.
+/// One element: a message, its token, and perhaps its labels. The API reference has the labels inside the message in
+/// its tables, and next to it in its examples.
 fn element(scan: &mut Scan<'_>, answer: &Bytes, check_utf8: bool) -> Result<ReceivedMessage, Fault> {
     let start = scan.start();
     let (mut content, mut handler, mut labels, mut died) = (None, None, None, None);
@@ -69,36 +73,36 @@ fn element(scan: &mut Scan<'_>, answer: &Bytes, check_utf8: bool) -> Result<Rece
         b"handler" => name.once(&mut handler, scan.string()?),
         b"tags" => name.once(&mut labels, scan.part(tags)?),
         b"dead_letter" => name.once(&mut died, scan.part(Scan::value)?),
-        // Perhaps of a later version.
+        // A member of a later version.
         _ => scan.part(Scan::value).map(drop),
     })?;
     let handler = handler.ok_or_else(|| Fault::missing("`handler`", start))?;
     let (text, parts) = content.unwrap_or_else(|| (scan.since(start), Err(Fault::missing("`message`", start))));
     let parts = if check_utf8 && !is_utf8(text) { Err(not_utf8(answer, text)) } else { parts };
     let mut message = deliver(answer, text, parts, labels, &handler);
-    // What cannot be read of it is no reason to lose the message.
+    // An unreadable reason must not cost the message.
     message.dead_letter = died.and_then(|text| serde_json::from_slice(text.ok()?).ok());
     Ok(message)
 }
 
-/// Where a part of the answer is not UTF-8.
+/// The fault of a part that is not UTF-8.
 fn not_utf8(answer: &[u8], part: &[u8]) -> Fault {
     let start = (part.as_ptr() as usize).saturating_sub(answer.as_ptr() as usize);
     Fault::not_utf8(start + str::from_utf8(part).map_or_else(|error| error.valid_up_to(), str::len))
 }
 
-/// The parts of a message as they were read.
+/// The parts of a message.
 struct Parts<'a> {
     body: &'a [u8],
     attributes: Option<&'a [u8]>,
     tags: Option<Vec<Cow<'a, str>>>,
 }
 
-/// A message: its text, and its parts or why they cannot be read.
+/// A message: its text, and its parts or the fault in them.
 type Content<'a> = (&'a [u8], Result<Parts<'a>, Fault>);
 
 /// # Errors
-/// Where not even the end of the message can be found.
+/// When not even the end of the message can be found.
 fn message<'a>(scan: &mut Scan<'a>) -> Result<Content<'a>, Fault> {
     let start = scan.start();
     let parts = scan.part(|scan| {
@@ -115,7 +119,7 @@ fn message<'a>(scan: &mut Scan<'a>) -> Result<Content<'a>, Fault> {
     Ok((scan.since(start), parts))
 }
 
-/// Attributes: an object whose names and values the user's parser can read.
+/// Attributes: an object whose names and values strict parsers can read.
 fn object<'a>(scan: &mut Scan<'a>) -> Result<&'a [u8], Fault> {
     match scan.first() {
         Some(b'{') => scan.portable(LEVELS, 0),

@@ -10,12 +10,12 @@ struct Action<'a, T> {
     tags: &'a [T],
 }
 
-/// The body that sets tags.
+/// The body of a call that sets tags.
 pub(crate) fn encode_put(tags: &[QueueTag]) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&Action { action: "create", tags })
 }
 
-/// The body that deletes tags by key, or by key and value.
+/// The body of a call that deletes tags by key, or by key and value.
 pub(crate) fn encode_delete(tags: &[(&str, Option<&str>)]) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct Tag<'a> {
@@ -32,12 +32,12 @@ struct List<T> {
     tags: Vec<T>,
 }
 
-/// The answer to showing the tags of a queue.
+/// Reads the tags of a queue.
 pub(crate) fn decode_tags(body: &[u8]) -> Result<Vec<QueueTag>, serde_json::Error> {
     serde_json::from_slice(body).map(|list: List<_>| list.tags)
 }
 
-/// The answer to showing the tags of the project.
+/// Reads the tags of the project.
 pub(crate) fn decode_project_tags(body: &[u8]) -> Result<Vec<ProjectTag>, serde_json::Error> {
     serde_json::from_slice(body).map(|list: List<_>| list.tags)
 }

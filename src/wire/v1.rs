@@ -1,4 +1,4 @@
-//! What V1.0 writes differently (API reference 7.1).
+//! The particulars of V1.0 (API reference 7.1).
 
 use super::Dialect;
 

@@ -1,4 +1,4 @@
-//! What V2 writes differently (API reference 5).
+//! The particulars of V2 (API reference 5).
 
 use super::Dialect;
 

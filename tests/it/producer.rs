@@ -268,7 +268,7 @@ async fn an_outage_is_waited_for_and_then_given_up() {
     producer.send(message(0, 1)).await.unwrap();
 
     let service = Service::new(Duration::ZERO, outage(1000));
-    let producer = service.builder().patience(Duration::from_secs(20)).build().unwrap();
+    let producer = service.builder().delivery_timeout(Duration::from_secs(20)).build().unwrap();
     let started = Instant::now();
     let error = producer.send(message(0, 1)).await.unwrap_err();
     assert!(!error.is_unsure() && error.is_retryable(), "{error}");
@@ -380,7 +380,7 @@ fn an_impossible_limit_is_refused() {
     assert!(service.builder().max_pending(1, MAX_BYTES - 1).build().is_err());
     assert!(service.builder().linger(Duration::from_secs(61)).build().is_err());
     assert!(service.builder().linger(Duration::from_micros(60_000_900)).build().is_err());
-    assert!(service.builder().patience(Duration::from_millis(86_400_900)).build().is_err());
+    assert!(service.builder().delivery_timeout(Duration::from_millis(86_400_900)).build().is_err());
 }
 
 fn fate() -> impl Strategy<Value = Fate> {
@@ -503,7 +503,7 @@ proptest! {
         fates in prop::collection::vec(fate(), 0..20),
     ) {
         let service = Service::new(Duration::from_millis(3), fates);
-        let builder = service.builder().ordered(true).allow_duplicates(true).patience(Duration::from_secs(3600));
+        let builder = service.builder().ordered(true).allow_duplicates(true).delivery_timeout(Duration::from_secs(3600));
         let results = play(&service, builder, &arrivals);
         let mut first = Vec::new();
         for n in service.stored() {

@@ -1,4 +1,4 @@
-//! [`Attributes`]: the named values beside a message's body, kept as their JSON text.
+//! [`Attributes`]: the named values of a message, kept as JSON text.
 
 use std::{
     borrow::Cow,
@@ -15,11 +15,11 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 
-/// The named values beside a message's body.
+/// The named values of a message, in addition to its body.
 ///
-/// Each value is kept as the JSON text that it arrived as, so it leaves unchanged: every digit of a number, every escape of a
-/// string, names that stand twice in a nested object. A received object is parsed only when one of its values is looked at. Of
-/// equal names the last one counts. Cloning is cheap: clones share the text.
+/// Each value keeps the JSON text in which it arrived, with every digit of a number, every escape of a string, and
+/// repeated names of nested objects. A received object is parsed only when a value is read. Of equal names the last one
+/// counts. Cloning is cheap, because clones share the text.
 ///
 /// # Examples
 /// ```
@@ -34,9 +34,9 @@ use serde_json::{Value, value::RawValue};
 /// ```
 #[derive(Clone, Default)]
 pub struct Attributes {
-    /// The JSON object that it arrived as; `None` without attributes, and once one is changed.
+    /// The JSON object as received; `None` without attributes and after a change.
     text: Option<Bytes>,
-    /// The values by their names, in the order in which they arrived; filled at the first look.
+    /// The values with their names, in order of arrival. Filled when the first value is read.
     entries: OnceLock<Arc<Vec<Entry>>>,
 }
 
@@ -52,7 +52,7 @@ impl Attributes {
         Self::default()
     }
 
-    /// Takes the text of a JSON object as it is.
+    /// Uses the text of a JSON object unchanged.
     ///
     /// # Errors
     /// When the text is not exactly one JSON object.
@@ -64,20 +64,20 @@ impl Attributes {
         Ok(Self { text: whole, entries: OnceLock::from(Arc::new(entries)) })
     }
 
-    /// Takes the text of an object whose grammar and names were checked before.
+    /// Uses the text of an object whose grammar and names were checked before.
     pub fn trusted(text: Bytes) -> Self {
         Self { text: Some(text), entries: OnceLock::new() }
     }
 
-    /// Sets an attribute. One of the same name is replaced in its place.
+    /// Sets an attribute. It replaces one of the same name, at its position.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        // Values are always valid JSON: their text cannot be refused.
+        // Values are always valid JSON, so their text cannot be refused.
         if let Ok(value) = serde_json::value::to_raw_value(&value.into()) {
             self.insert_raw(name, value);
         }
     }
 
-    /// Sets an attribute to a JSON text. One of the same name is replaced in its place.
+    /// Sets an attribute to a JSON text. It replaces one of the same name, at its position.
     pub fn insert_raw(&mut self, name: impl Into<String>, value: Box<RawValue>) {
         let name = name.into().into_boxed_str();
         self.change(|entries| match entries.iter_mut().find(|entry| entry.name == name) {
@@ -91,71 +91,72 @@ impl Attributes {
         self.entries().iter().find(|entry| &*entry.name == name).map(|entry| &*entry.value)
     }
 
-    /// What an attribute holds that is a string.
+    /// The content of an attribute that is a string.
     pub fn get_str(&self, name: &str) -> Option<Cow<'_, str>> {
         self.get(name).and_then(string)
     }
 
-    /// An attribute that is a whole number from 0 to 2^64 - 1.
+    /// The value of an attribute that is an integer from 0 to 2^64 - 1.
     pub fn get_u64(&self, name: &str) -> Option<u64> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
 
-    /// An attribute as text: what a string holds, or the JSON text of any other value.
+    /// An attribute as text: the content of a string, or the JSON text of any other value.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
         self.get(name).map(text)
     }
 
-    /// An attribute as a parsed value. This loses digits that a `u64`, `i64` or `f64` cannot hold, and all but the last of equal
-    /// names in nested objects; [`get`](Self::get) does not. `None` too for what such a value cannot hold at all, as `1e400`.
+    /// An attribute as a parsed value. In contrast to [`get`](Self::get) this loses digits that a `u64`, `i64` or `f64`
+    /// cannot hold, and all but the last of equal names in nested objects. Returns `None` also for numbers that do not
+    /// fit, such as `1e400`.
     pub fn value(&self, name: &str) -> Option<Value> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
 
-    /// All attributes as parsed values, with what [`value`](Self::value) loses.
+    /// All attributes as parsed values, with the losses of [`value`](Self::value).
     pub fn to_values(&self) -> serde_json::Map<String, Value> {
         let parsed =
             |(name, value): (&str, &RawValue)| Some((name.to_owned(), serde_json::from_str(value.get()).ok()?));
         self.iter().filter_map(parsed).collect()
     }
 
-    /// Removes an attribute, and returns its JSON text.
+    /// Removes an attribute and returns its JSON text.
     pub fn remove(&mut self, name: &str) -> Option<Box<RawValue>> {
         let at = self.entries().iter().position(|entry| &*entry.name == name)?;
         Some(self.change(|entries| entries.remove(at)).value)
     }
 
-    /// Removes the attributes for whose names `keep` is false.
+    /// Keeps the attributes for whose names `keep` returns true.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         if !self.entries().iter().all(|entry| keep(&entry.name)) {
             self.change(|entries| entries.retain(|entry| keep(&entry.name)));
         }
     }
 
-    /// Whether there is an attribute of this name.
+    /// Returns whether an attribute of this name exists.
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// How many attributes there are.
+    /// The number of attributes.
     pub fn len(&self) -> usize {
         self.entries().len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no attributes.
     pub fn is_empty(&self) -> bool {
         self.entries().is_empty()
     }
 
-    /// The names with their JSON texts, in the order in which they arrived.
+    /// The names with their JSON texts, in order of arrival.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &RawValue)> {
         self.entries().iter().map(|entry| (&*entry.name, &*entry.value))
     }
 
-    /// The JSON object, as it arrived where nothing was changed.
+    /// The JSON object; the received text if nothing was changed.
     pub fn to_json(&self) -> Cow<'_, str> {
         match &self.text {
-            // Only valid JSON gets in, and JSON is UTF-8.
+            // The text is valid JSON, and JSON is UTF-8.
             Some(text) => String::from_utf8_lossy(text),
             None => Cow::Owned(written(self.entries())),
         }
@@ -168,7 +169,7 @@ impl Attributes {
         }
     }
 
-    /// Changes the entries: the text that arrived is no longer theirs.
+    /// Changes the entries and drops the received text, which no longer matches.
     fn change<T>(&mut self, change: impl FnOnce(&mut Vec<Entry>) -> T) -> T {
         self.entries();
         self.text = None;
@@ -179,7 +180,7 @@ impl Attributes {
     }
 }
 
-/// What a string holds; `None` for other values, and for half a surrogate pair, which stands for no character.
+/// The content of a string; `None` for other values, and for half a surrogate pair, which is no character.
 fn string(value: &RawValue) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -238,7 +239,7 @@ fn written(entries: &[Entry]) -> String {
 
 impl fmt::Debug for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Values are the users' data: their names are enough for a log.
+        // Logs show the names only, because values are the users' data.
         f.write_str("Attributes")?;
         f.debug_set().entries(self.iter().map(|(name, _)| name)).finish()
     }
@@ -278,7 +279,7 @@ impl Serialize for Attributes {
     }
 }
 
-/// From `serde_json` alone: other formats have no JSON text.
+/// Works with `serde_json` only, because other formats have no JSON text.
 impl<'de> Deserialize<'de> for Attributes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;

@@ -1,8 +1,8 @@
-//! The one place that reads the wall clock: for signatures, timestamps and retention, never to measure a duration.
+//! The wall clock, for signatures and timestamps. No other code of the library reads it, and it measures no durations.
 
 use jiff::Timestamp;
 
-/// The time of day, UTC.
+/// The current time (UTC).
 pub fn now() -> Timestamp {
     Timestamp::now()
 }

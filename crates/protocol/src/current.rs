@@ -1,4 +1,4 @@
-//! [`Current`]: a value that can be replaced while others use it.
+//! [`Current`]: a value that can be replaced while others read it.
 
 use std::{
     fmt,
@@ -14,17 +14,17 @@ impl<T> Current<T> {
         Self(Arc::new(RwLock::new(Arc::new(value))))
     }
 
-    /// The value as it is now; whoever has it keeps it.
+    /// The current value. The caller's copy does not change later.
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces the value for all that look at it from now on.
+    /// Replaces the value for later reads.
     pub fn set(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
     }
 
-    /// Replaces the value by one that is made of it; nobody else replaces it meanwhile.
+    /// Replaces the value by one that `make` derives from it, under the lock, so that no replacement is lost.
     pub fn update(&self, change: impl FnOnce(&T) -> T) {
         let mut value = self.0.write().unwrap_or_else(PoisonError::into_inner);
         *value = Arc::new(change(&value));
@@ -38,7 +38,7 @@ impl<T> Clone for Current<T> {
 }
 
 impl<T> fmt::Debug for Current<T> {
-    /// Without the value, which may be a secret.
+    /// The value is not shown, because it may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Current")
     }

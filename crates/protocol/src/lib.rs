@@ -1,19 +1,32 @@
-//! What a client and a server of the DMS queue API share; nothing in here does any I/O.
+//! The types that clients and servers of the DMS queue API share. This package does no network I/O.
 //!
-//! The crates [`dms-worker`](https://docs.rs/dms-worker) (client, workers, producers) and
-//! [`dms-server`](https://docs.rs/dms-server) are built on it, and show what of it their users need.
+//! Programs usually depend on [`dms-worker`](https://docs.rs/dms-worker) (client, workers, producers) or
+//! [`dms-server`](https://docs.rs/dms-server), which re-export the types that their users need.
 //!
-//! | module | what it holds |
+//! ```
+//! use std::time::Duration;
+//! use dms_protocol::{limits, message::{Body, Message}};
+//!
+//! let message = Message::new(Body::raw(r#"{"id": 7, "price": 1.10}"#)?)
+//!     .attribute("shop", "north")
+//!     .tag("urgent")
+//!     .delay(Duration::from_secs(60));
+//! assert_eq!(message.body.as_str(), r#"{"id": 7, "price": 1.10}"#); // kept byte for byte
+//! assert!(limits::labels(&message.tags).is_ok());
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+//!
+//! | module | content |
 //! |---|---|
-//! | [`queue`], [`message`], [`attributes`], [`trace_context`] | the nouns: queues, groups, messages, traces; plain values |
-//! | [`limits`] | the service's limits and their checks, one set for both ends |
-//! | [`auth`] | the AK/SK signature: what is signed, how, and how it is checked |
-//! | [`json`] | one grammar of JSON, which passes texts on byte for byte and names the place of a fault |
-//! | [`text`] | texts that people hand in: byte order marks, other encodings |
+//! | [`queue`], [`message`], [`attributes`], [`trace_context`] | queues, groups, messages and traces, as plain values |
+//! | [`limits`] | the limits of the API and their checks, the same for client and server |
+//! | [`auth`] | the AK/SK signature of requests |
+//! | [`json`] | a JSON grammar that keeps texts byte for byte and reports where a fault is |
+//! | [`text`] | reading text files: byte order marks, other encodings |
 //! | [`secret`] | a secret key, password or token, which no log shows |
-//! | [`secret_url`] | URLs that may hold secrets, and are shown without them |
-//! | [`visible`] | foreign text as it is shown, without what a terminal would obey |
-//! | [`private`] | files and directories for one user alone |
+//! | [`secret_url`] | URLs that may contain secrets, and are shown without them |
+//! | [`visible`] | text of others, shown without terminal control sequences |
+//! | [`private`] | files and directories that only their user may read |
 //! | [`current`] | a value that is replaced while others read it |
 //! | [`clock`] | the wall clock |
 

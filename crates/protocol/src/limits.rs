@@ -1,6 +1,6 @@
-//! The service's documented limits, and checks that say which one a value breaks.
+//! The documented limits of the service, and checks whose errors name the limit and the value.
 //!
-//! The client checks before anything is sent, the server before anything is stored: one set of rules.
+//! The client checks them before a request, the server before a change.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -8,8 +8,8 @@ use std::{ops::RangeInclusive, time::Duration};
 pub const MAX_BYTES: usize = 524_288;
 /// Messages in one send, consume or acknowledgement (5.3.1, 5.3.2).
 pub const MAX_MESSAGES: usize = 10;
-/// The deepest nesting of a body, and of the attributes of a message, in levels. An answer has three more around them, and parsers
-/// with a limit read 64 (.NET's) or more. The reference says nothing of it.
+/// The deepest nesting of a body and of a message's attributes, in levels. An answer adds three levels, and common
+/// parsers read at least 64. The reference does not mention a limit.
 pub const MAX_NESTING: usize = 60;
 /// How long a consume call may wait for a first message, in seconds (5.3.2, `time_wait`; default 3).
 pub const POLL_WAIT_SECS: RangeInclusive<u64> = 1..=60;
@@ -31,7 +31,8 @@ pub const MAX_DESCRIPTION: usize = 160;
 pub const MAX_CONSUME_COUNT: RangeInclusive<u32> = 1..=100;
 /// How long a Kafka queue keeps messages, in hours (5.1.1, `retention_hours`).
 pub const RETENTION_HOURS: RangeInclusive<u32> = 1..=72;
-/// How long this project's server can be told to keep messages, in milliseconds; at most what the reference documents (5.1.2).
+/// The retention that can be set on this project's server, in milliseconds. The maximum is the documented retention
+/// (5.1.2).
 pub const RETENTION_MS: RangeInclusive<u64> = 1_000..=72 * 3_600_000;
 /// Groups in one creation request, and groups of one queue by default (5.2.1).
 pub const MAX_GROUPS: usize = 3;
@@ -43,11 +44,11 @@ pub const MAX_TAG_KEY: usize = 36;
 pub const MAX_TAG_VALUE: usize = 43;
 /// The most messages that a worker may have in flight (a limit of this project's worker).
 pub const MAX_CONCURRENCY: usize = 100_000;
-/// The most polls that a worker may have out at a time (a limit of this project's worker).
+/// The most concurrent polls of a worker (a limit of this project's worker).
 pub const MAX_POLLERS: usize = 1_000;
 /// The most messages that a producer may hold (a limit of this project's producer).
 pub const MAX_PENDING: usize = 1_000_000;
-/// The longest that a producer may hold a message for others (a limit of this project's producer).
+/// The longest linger of a producer (a limit of this project's producer).
 pub const MAX_LINGER: Duration = Duration::from_secs(60);
 /// The longest id of a consume call, in characters (an extension of this project's server).
 pub const MAX_POLL_ID: usize = 64;
@@ -56,7 +57,7 @@ pub const MAX_POLL_ID: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is {value}: {allowed}")]
 pub struct LimitError {
-    /// What was checked, as in "queue name".
+    /// The checked thing, such as "queue name".
     pub what: &'static str,
     /// The value found, as text.
     pub value: String,
@@ -69,7 +70,7 @@ impl LimitError {
         Self { what, value: value.into(), allowed: allowed.into() }
     }
 
-    /// The same as a sentence about the place where the value stands.
+    /// The error as a sentence about `place`, such as a configuration key.
     pub fn of(&self, place: impl std::fmt::Display) -> String {
         format!("{place} is {}: {}.", self.value, self.allowed)
     }
@@ -90,7 +91,7 @@ where
     Err(LimitError::new(what, value.to_string(), allowed))
 }
 
-/// Checks a time against a range of whole seconds, its fraction included: 300.9 s are more than 300 s.
+/// Checks a time against a range of seconds. Fractions count: 300.9 s is more than 300 s.
 ///
 /// # Errors
 /// Names `what`, the time and the range.
@@ -103,7 +104,7 @@ pub fn seconds(what: &'static str, time: Duration, range: &RangeInclusive<u64>) 
     Err(LimitError::new(what, format!("{time:?}"), allowed))
 }
 
-/// A time in whole seconds, as the API takes it; a fraction counts as a second.
+/// Rounds a time up to whole seconds, as the API requires.
 pub fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
@@ -147,10 +148,10 @@ pub fn poll_id(id: &str) -> Result<(), LimitError> {
     word("poll id", id, MAX_POLL_ID)
 }
 
-/// Checks the word that says why a message failed, an extension of this project's server.
+/// Checks the reason of a failed message, an extension of this project's server.
 ///
 /// # Errors
-/// When it is not 1-64 of `a-z 0-9 _ -`; empty is none, and passes.
+/// When it is not 1-64 of `a-z 0-9 _ -`. An empty text means no reason and passes.
 pub fn reason(reason: &str) -> Result<(), LimitError> {
     const LONGEST: usize = 64;
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';

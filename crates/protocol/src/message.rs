@@ -1,6 +1,6 @@
-//! What is sent: a [`Message`] with its body, attributes, labels and delay.
+//! [`Message`]: a body with attributes, labels and a delay.
 //!
-//! A body stays the raw JSON text it arrived as, from socket to handler and from socket to disk.
+//! A body stays the JSON text in which it arrived, from the socket to the handler or the disk.
 
 use std::{borrow::Cow, fmt, str, sync::Arc, time::Duration};
 
@@ -14,14 +14,14 @@ use crate::{
     trace_context::TraceContext,
 };
 
-/// A message body: exactly one JSON value, kept as its text. Only the body of a received message that cannot be read is something
-/// else: see [`ReceivedMessage::undecodable`].
+/// A message body: exactly one JSON value, kept as text. The exception is the body of an unreadable received message;
+/// see [`ReceivedMessage::undecodable`].
 ///
-/// Cloning is cheap: clones share the bytes.
+/// Cloning is cheap, because clones share the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {
     text: Bytes,
-    /// Why the message that this is the text of cannot be read.
+    /// Why the message with this text is unreadable.
     fault: Option<Arc<str>>,
 }
 
@@ -34,7 +34,7 @@ impl Body {
         serde_json::to_vec(value).map(|text| Self::trusted(text.into()))
     }
 
-    /// Takes JSON text as it is, blanks around it cut off.
+    /// Uses JSON text unchanged, without the blanks around it.
     ///
     /// # Errors
     /// When the text is not exactly one JSON value.
@@ -42,28 +42,28 @@ impl Body {
         let text = text.into();
         let value = match Scan::whole(&text, Scan::value) {
             Ok(value) => value,
-            // The parser says what is wrong.
+            // The parser's error is returned.
             Err(_) => serde_json::from_slice::<&RawValue>(&text)?.get().as_bytes(),
         };
         Ok(Self::trusted(text.slice_ref(value)))
     }
 
-    /// Takes a slice that a JSON parser has already found to be one value.
+    /// Uses a slice that was checked to be one JSON value.
     pub fn trusted(text: Bytes) -> Self {
         Self { text, fault: None }
     }
 
-    /// The text of a message that cannot be read, whatever it is, and the reason.
+    /// The text of an unreadable message, with the reason.
     pub fn undecodable(text: Bytes, reason: &str) -> Self {
         Self { text, fault: Some(reason.into()) }
     }
 
-    /// Why there is no body, but the text of a message that cannot be read.
+    /// The reason why this is the text of an unreadable message, if it is.
     pub fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
     }
 
-    /// The same text as a JSON string; what is not UTF-8 in it is replaced by U+FFFD.
+    /// The text as a JSON string. Bytes that are not UTF-8 become U+FFFD.
     pub fn quoted(&self) -> Self {
         Self::string(&String::from_utf8_lossy(&self.text))
     }
@@ -78,7 +78,7 @@ impl Body {
     /// Decodes the body.
     ///
     /// # Errors
-    /// When the JSON is not of the shape of `T`, or the message cannot be read.
+    /// When the JSON does not have the shape of `T`, or the message is unreadable.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         match &self.fault {
             None => serde_json::from_slice(&self.text),
@@ -86,9 +86,9 @@ impl Body {
         }
     }
 
-    /// The JSON text. Of a message that cannot be read: its text up to where it is not UTF-8.
+    /// The JSON text. For an unreadable message it is the text up to the first byte that is not UTF-8.
     pub fn as_str(&self) -> &str {
-        // Only valid JSON gets in elsewhere, and JSON is UTF-8.
+        // All other bodies are valid JSON, and JSON is UTF-8.
         let good = |error: str::Utf8Error| str::from_utf8(&self.text[..error.valid_up_to()]).unwrap_or_default();
         str::from_utf8(&self.text).unwrap_or_else(good)
     }
@@ -98,12 +98,12 @@ impl Body {
         &self.text
     }
 
-    /// The size of the JSON text in bytes: what counts towards the limit of 524 288.
+    /// The size of the JSON text in bytes, which counts towards the limit of 524 288.
     pub fn len(&self) -> usize {
         self.text.len()
     }
 
-    /// Never true of a body: the shortest JSON value has one byte.
+    /// Returns whether the text is empty, which no valid body is.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
@@ -111,7 +111,7 @@ impl Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Bodies are the users' data and may be large: their size is enough for a log.
+        // Logs show the size only, because bodies are the users' data and may be large.
         write!(f, "Body({} bytes)", self.text.len())
     }
 }
@@ -125,12 +125,12 @@ pub struct Message {
     pub attributes: Attributes,
     /// At most three labels, each 1-64 of `A-Z a-z 0-9 _ -`; none by default.
     pub tags: Vec<String>,
-    /// How long the message stays invisible, 0 to 7 days, cut to milliseconds; zero by default.
+    /// The delay until the message is available, 0 to 7 days in milliseconds; zero by default.
     pub delay: Duration,
 }
 
 impl Message {
-    /// A message with this body and nothing else.
+    /// A message with a body only.
     pub fn new(body: Body) -> Self {
         Self { body, attributes: Attributes::new(), tags: Vec::new(), delay: Duration::ZERO }
     }
@@ -148,7 +148,7 @@ impl Message {
         Self::new(Body::string(text))
     }
 
-    /// Adds an attribute; an equal name is replaced.
+    /// Adds an attribute. It replaces one of the same name.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
         self.attributes.insert(name, value);
         self
@@ -160,20 +160,20 @@ impl Message {
         self
     }
 
-    /// Says in which trace the message was made, unless an attribute says so already.
+    /// Adds a trace context, unless the attributes have one.
     pub fn trace_context(mut self, context: &TraceContext) -> Self {
         context.put(&mut self.attributes);
         self
     }
 
-    /// Sets how long the message stays invisible (NORMAL and FIFO queues; at most 7 days).
+    /// Delays the message by at most 7 days (NORMAL and FIFO queues).
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 }
 
-/// A message as a consume call hands it out, with the token that acknowledges it (API reference 5.3.2).
+/// A received message, with the token for its acknowledgement (API reference 5.3.2).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReceivedMessage {
@@ -181,46 +181,45 @@ pub struct ReceivedMessage {
     pub body: Body,
     /// The attributes.
     pub attributes: Attributes,
-    /// The labels; dead letters carry none.
+    /// The labels. Dead letters have none.
     pub tags: Vec<String>,
-    /// What acknowledges this delivery.
+    /// The token that acknowledges this delivery.
     pub handle: AckHandle,
-    /// Its place in its queue (or among the group's dead letters), the same each time it is delivered. This project's server sends
-    /// it in a header; other services do not.
+    /// The position of the message in its queue or among the group's dead letters. It is the same at each delivery.
+    /// Only this project's server tells it.
     pub sequence: Option<u64>,
-    /// Which delivery to the group this is, failed consumptions counted: 1 for the first. As `sequence`, sent by this project's
-    /// server alone.
+    /// The number of this delivery to the group, from 1, by the count of failed consumptions. Only this project's
+    /// server tells it.
     pub attempt: Option<u32>,
-    /// When it entered its queue (its delay over) or the group's dead letters, in milliseconds since the Unix epoch. As
-    /// `sequence`, sent by this project's server alone; with it, it tells a message from any other.
+    /// When the message entered its queue, after its delay, or the group's dead letters, in milliseconds since the Unix
+    /// epoch. Together with `sequence` it identifies the message. Only this project's server tells it.
     pub entered_ms: Option<i64>,
-    /// Why and when a dead letter died. This project's server tells it of the dead letters that are consumed from it; of messages,
-    /// and by other services, nothing is told.
+    /// Why and when the message became a dead letter. `None` for other messages, and from other services.
     pub dead_letter: Option<DeadLetterInfo>,
 }
 
 impl ReceivedMessage {
-    /// Why this message cannot be read, where it cannot: its text is no JSON, its attributes are no object or hold what parsers refuse
-    /// (half a surrogate pair, a number beyond an IEEE double), its body is missing. It has no attributes and labels then, and its
-    /// `body` is the text of the whole message as it came, which [`parse`](Body::parse) refuses. It can be acknowledged, and cannot
-    /// be sent.
+    /// Why this message is unreadable: its text is not JSON, its body is missing, or its attributes are not an object
+    /// or have values that parsers refuse (half a surrogate pair, a number beyond an IEEE double). It then has no
+    /// attributes and labels, and its `body` is the received text of the whole message, which [`parse`](Body::parse)
+    /// refuses. It can be acknowledged but not sent.
     pub fn undecodable(&self) -> Option<&str> {
         self.body.fault()
     }
 
-    /// What every service tells of a message.
+    /// A message with the parts that every service sends.
     pub fn new(body: Body, attributes: Attributes, tags: Vec<String>, handle: impl Into<Box<str>>) -> Self {
         let handle = AckHandle::new(handle);
         Self { body, attributes, tags, handle, sequence: None, attempt: None, entered_ms: None, dead_letter: None }
     }
 }
 
-/// The opaque token that acknowledges one delivery of a message. The wire calls it `handler`.
+/// The opaque token that acknowledges one delivery of a message. The API calls it `handler`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AckHandle(Box<str>);
 
 impl AckHandle {
-    /// Wraps a token as the service gave it.
+    /// Wraps a token of the service.
     pub fn new(token: impl Into<Box<str>>) -> Self {
         Self(token.into())
     }
@@ -237,25 +236,25 @@ impl fmt::Debug for AckHandle {
     }
 }
 
-/// What an acknowledgement says of a message (API reference 5.3.3; [`Release`](Self::Release) and [`Reject`](Self::Reject) are
-/// extensions of this project's server).
+/// The status of a message in an acknowledgement (API reference 5.3.3). [`Release`](Self::Release) and
+/// [`Reject`](Self::Reject) are extensions of this project's server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AckStatus {
-    /// It is done: the group does not get it again.
+    /// The message is done.
     Success,
-    /// It failed: the group gets it again, or it becomes a dead letter.
+    /// The message failed. It is redelivered or becomes a dead letter.
     Fail,
-    /// It is handed back, and so are those behind it: they are available again at once, and no failure is counted for them. To a
-    /// service without the extension [`Fail`](Self::Fail) is sent instead.
+    /// The message and those after it are handed back. They are available at once, without a counted failure. A service
+    /// without this extension receives [`Fail`](Self::Fail).
     Release,
-    /// It becomes a dead letter at once, and the batch goes on behind it as behind a success. To a service without the extension
-    /// [`Fail`](Self::Fail) is sent instead.
+    /// The message becomes a dead letter at once, and the messages after it can still succeed. A service without this
+    /// extension receives [`Fail`](Self::Fail).
     Reject,
 }
 
 impl AckStatus {
-    /// The wire's word.
+    /// The word of the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -266,38 +265,40 @@ impl AckStatus {
     }
 }
 
-/// Why a message failed or was rejected. This project's server keeps it with the dead letter; other services are not told.
+/// Why a message failed or was rejected. It is sent to this project's server only, which stores it with the dead
+/// letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FailureReport {
-    /// One word, 1-64 of `a-z 0-9 _ -`; a worker says `failed`, `panicked`, `timed_out`, `rejected`, `undecodable` or
+    /// One word, 1-64 of `a-z 0-9 _ -`. A worker sends `failed`, `panicked`, `timed_out`, `rejected`, `undecodable` or
     /// `republish_exhausted`.
     pub reason: Cow<'static, str>,
     /// The error's text; cut at 1,024 bytes.
     pub error: String,
     /// Who consumed the message; cut at 128 bytes.
     pub worker: String,
-    /// When the message failed first, in milliseconds since the Unix epoch, where that is known.
+    /// When the message failed first, in milliseconds since the Unix epoch, if known.
     pub first_failure_ms: Option<i64>,
     /// When it failed last, in milliseconds since the Unix epoch.
     pub last_failure_ms: Option<i64>,
 }
 
-/// Why and when a message became a dead letter, as this project's server keeps it. Other services do not tell.
+/// Why and when a message became a dead letter. Only this project's server tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DeadLetterInfo {
-    /// One word: what its consumer said (see [`FailureReport::reason`]), `lease_expired` where a lease ended and nobody said
-    /// anything, `batch_failed` where a message in front of it failed and `failure_counting` is `batch`.
+    /// One word: the consumer's reason (see [`FailureReport::reason`]), `lease_expired` if the lease ended without an
+    /// acknowledgement, or `batch_failed` if an earlier message of the batch failed and `failure_counting` is `batch`.
     pub reason: String,
-    /// The text of the last error that a consumer reported; at most 1,024 bytes.
+    /// The last error that a consumer reported; at most 1,024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Who reported it; at most 128 bytes.
+    /// The worker that reported it; at most 128 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
     /// Failed consumptions, the last one included.
     pub attempts: u32,
-    /// When the message failed first, in milliseconds since the Unix epoch. `None` when the server was restarted since.
+    /// When the message failed first, in milliseconds since the Unix epoch. `None` if the server was restarted since
+    /// then.
     #[serde(rename = "first_failure", default, skip_serializing_if = "Option::is_none")]
     pub first_failure_ms: Option<i64>,
     /// When it failed last, in milliseconds since the Unix epoch.
@@ -306,7 +307,7 @@ pub struct DeadLetterInfo {
 }
 
 impl DeadLetterInfo {
-    /// A reason, and nothing else that is known.
+    /// Information with a reason only.
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), ..Self::default() }
     }
@@ -329,37 +330,37 @@ impl fmt::Display for DeadLetterInfo {
 /// One line of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckLine<'a> {
-    /// The delivery that it is about.
+    /// The token of the delivery.
     pub handle: &'a AckHandle,
-    /// What is said of it.
+    /// The status.
     pub status: AckStatus,
-    /// Why, with [`Fail`](AckStatus::Fail) and [`Reject`](AckStatus::Reject).
+    /// The reason, for [`Fail`](AckStatus::Fail) and [`Reject`](AckStatus::Reject).
     pub failure: Option<&'a FailureReport>,
 }
 
 impl<'a> AckLine<'a> {
-    /// A line that says no more than its status.
+    /// A line with a status only.
     pub fn new(handle: &'a AckHandle, status: AckStatus) -> Self {
         Self { handle, status, failure: None }
     }
 
-    /// Adds why the message failed or was rejected.
+    /// Adds the reason of a failed or rejected message.
     pub fn because(self, failure: &'a FailureReport) -> Self {
         Self { failure: Some(failure), ..self }
     }
 }
 
-/// The identifier the service gives a sent message, on request.
+/// The id of a sent message, which the service returns on request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MessageId(Box<str>);
 
 impl MessageId {
-    /// Wraps an identifier as the service gave it.
+    /// Wraps an id of the service.
     pub fn new(id: impl Into<Box<str>>) -> Self {
         Self(id.into())
     }
 
-    /// The identifier as text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

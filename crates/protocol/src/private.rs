@@ -1,8 +1,8 @@
-//! Files and directories that are nobody else's business: messages, journals, dumps.
+//! Files and directories that only their user may read: messages, journals, dumps.
 
 use std::{fs, io, path::Path};
 
-/// Options for files whose making gives them to this user alone.
+/// Options that create files for this user only.
 pub fn options() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     #[cfg(unix)]
@@ -10,18 +10,18 @@ pub fn options() -> fs::OpenOptions {
     options
 }
 
-/// Opens a file to write behind what it has; one that is there already only where it `may_exist`.
+/// Opens a file to append to. An existing file is allowed only if `may_exist`.
 ///
 /// # Errors
-/// When it is there and must not be, or cannot be opened.
+/// When the file exists and may not, or cannot be opened.
 pub fn append(path: &Path, may_exist: bool) -> io::Result<fs::File> {
     options().append(true).create(may_exist).create_new(!may_exist).open(path)
 }
 
-/// Makes a directory, and those above it, for this user alone; one that is there stays as it is.
+/// Creates a directory, and missing ones above it, for this user only. Existing directories do not change.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When the directory cannot be created.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -30,7 +30,7 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Logs that a file that is there may be read by others; `what` it is.
+/// Logs a warning if all users may read the file. `what` names it.
 pub fn warn_if_exposed(what: &str, path: &Path) {
     if is_exposed(path) {
         let path = path.display();
@@ -38,8 +38,8 @@ pub fn warn_if_exposed(what: &str, path: &Path) {
     }
 }
 
-/// Whether all users of the machine may read this file, a link's target where it is one. A group may be given the right on purpose,
-/// as Kubernetes does with `fsGroup`.
+/// Returns whether all users of the machine may read this file or the target of this link. The right of a group is not
+/// checked, because it may be given on purpose, as Kubernetes does with `fsGroup`.
 #[cfg(unix)]
 pub fn is_exposed(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;

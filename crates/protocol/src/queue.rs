@@ -1,12 +1,12 @@
-//! Queues and consumer groups: their identities, what they are made of, and the labels a group filters by.
+//! Queues and consumer groups: ids, settings, and label filters.
 //!
-//! Plain values without behaviour; the rules on names and counts are in [`limits`](crate::limits).
+//! These are plain values. [`limits`](crate::limits) has the rules for names and counts.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Declares an identifier newtype: opaque text, compared and printed as it came.
+/// Declares the type of an id, an opaque text.
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -15,12 +15,12 @@ macro_rules! identifier {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// Wraps an identifier as the service gave it.
+            /// Wraps an id of the service.
             pub fn new(id: impl Into<Box<str>>) -> Self {
                 Self(id.into())
             }
 
-            /// The identifier as text.
+            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -47,36 +47,36 @@ macro_rules! identifier {
 }
 
 identifier! {
-    /// The project that owns queues: the `{project_id}` of every path.
+    /// The id of a project, which owns queues: `{project_id}` in the paths of the API.
     ProjectId
 }
 identifier! {
-    /// A queue's identifier: a UUID given by the service at creation.
+    /// The id of a queue: a UUID that the service assigns at creation.
     QueueId
 }
 identifier! {
-    /// A consumer group's identifier: `g-` and a UUID, given by the service at creation.
+    /// The id of a consumer group: `g-` and a UUID, which the service assigns at creation.
     GroupId
 }
 
-/// Which of a group's two streams is read.
+/// The two streams of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// The queue's messages. The default.
     #[default]
     Messages,
-    /// The messages that failed too often in this group.
+    /// The group's dead letters.
     DeadLetters,
 }
 
-/// Where messages are consumed from and acknowledged to: one stream of a group of a queue.
+/// The source of messages: one stream of a group of a queue. Messages are consumed from it and acknowledged to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SourcePath {
     /// The queue.
     pub queue: QueueId,
     /// The consumer group.
     pub group: GroupId,
-    /// Its messages or its dead letters.
+    /// The messages or the dead letters.
     pub stream: Stream,
 }
 
@@ -96,11 +96,11 @@ impl SourcePath {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum QueueMode {
-    /// High concurrency, order kept per partition only. The default.
+    /// High concurrency, with order within partitions only. The default.
     #[default]
     #[serde(rename = "NORMAL")]
     Normal,
-    /// One partition, strict first-in first-out order.
+    /// Strict first-in first-out order, in one partition.
     #[serde(rename = "FIFO")]
     Fifo,
     /// A Kafka topic whose replicas are flushed synchronously; no dead letters, delays or labels.
@@ -112,7 +112,7 @@ pub enum QueueMode {
 }
 
 impl QueueMode {
-    /// The wire's word for this mode.
+    /// The word of the API for this mode.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Normal => "NORMAL",
@@ -122,7 +122,7 @@ impl QueueMode {
         }
     }
 
-    /// Whether this is one of the two Kafka modes.
+    /// Returns whether this is one of the two Kafka modes.
     pub fn is_kafka(self) -> bool {
         matches!(self, Self::KafkaHa | Self::KafkaHt)
     }
@@ -134,19 +134,19 @@ impl fmt::Display for QueueMode {
     }
 }
 
-/// What a queue is created from (API reference 5.1.1).
+/// The settings of a new queue (API reference 5.1.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewQueue {
-    /// Unique in the project, 1-64 of `A-Z a-z 0-9 _ -`; cannot be changed later.
+    /// The name, unique in the project, 1-64 of `A-Z a-z 0-9 _ -`. It cannot be changed.
     pub name: String,
     /// The mode; `NORMAL` by default.
     pub mode: QueueMode,
     /// Free text of at most 160 characters without `<` and `>`.
     pub description: Option<String>,
-    /// Dead letters: after this many failed consumptions (1-100) a message moves to the group's dead
-    /// letters. `None` disables them (`redrive_policy: disable`), and a failing message comes again for ever.
+    /// The failed consumptions (1-100) after which a message becomes a dead letter. `None` disables dead letters
+    /// (`redrive_policy: disable`), so that a failing message is redelivered without end.
     pub max_consume_count: Option<u32>,
-    /// Kafka modes only: how long messages are kept, 1-72 hours.
+    /// The retention of messages, 1-72 hours. Kafka modes only.
     pub retention_hours: Option<u32>,
 }
 
@@ -174,45 +174,45 @@ impl NewQueue {
         self
     }
 
-    /// Sets how long a Kafka queue keeps its messages, in hours (1-72).
+    /// Sets the retention of a Kafka queue, in hours (1-72).
     pub fn retention_hours(mut self, hours: u32) -> Self {
         self.retention_hours = Some(hours);
         self
     }
 }
 
-/// A queue as the service shows it (API reference 5.1.2, 5.1.3).
+/// A queue (API reference 5.1.2, 5.1.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Queue {
-    /// The identifier that paths name the queue by.
+    /// The id.
     pub id: QueueId,
     /// The name given at creation.
     pub name: String,
-    /// The mode; a mode that this version does not know reads as `NORMAL`.
+    /// The mode. Unknown modes read as `NORMAL`.
     pub mode: QueueMode,
-    /// The description, empty where none was given.
+    /// The description, which may be empty.
     pub description: String,
-    /// When it was created, in milliseconds since the Unix epoch.
+    /// When the queue was created, in milliseconds since the Unix epoch.
     pub created_ms: i64,
-    /// How long messages are kept, in minutes (4320 = 72 hours).
+    /// The retention of messages, in minutes (4320 = 72 hours).
     pub reservation_minutes: u64,
-    /// The largest request of messages, in bytes (524 288).
+    /// The most bytes of messages in one request (524 288).
     pub max_message_bytes: u64,
-    /// Messages in the queue, settled ones included, expired ones not.
+    /// The messages in the queue, without expired ones, but with settled ones.
     pub produced_messages: u64,
-    /// Consumer groups of the queue.
+    /// The number of consumer groups.
     pub group_count: u32,
-    /// Whether dead letters are enabled; known only where the call asked for them.
+    /// Whether dead letters are enabled, if the call requested it.
     pub dead_letters: Option<bool>,
-    /// Failed consumptions before a message becomes a dead letter; known only where the call asked.
+    /// The failed consumptions after which a message becomes a dead letter, if the call requested it.
     pub max_consume_count: Option<u32>,
     /// The topic's name for native Kafka clients; Kafka modes only.
     pub kafka_topic: Option<String>,
 }
 
 impl Queue {
-    /// A queue of which nothing else is known: numbers are zero, texts empty.
+    /// A queue with these values and defaults otherwise.
     pub fn new(id: QueueId, name: impl Into<String>, mode: QueueMode) -> Self {
         Self {
             id,
@@ -231,48 +231,47 @@ impl Queue {
     }
 }
 
-/// The answer to creating a queue (API reference 5.1.1).
+/// A newly created queue (API reference 5.1.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CreatedQueue {
-    /// The new queue's identifier.
+    /// The id.
     pub id: QueueId,
-    /// Its name.
+    /// The name.
     pub name: String,
     /// The topic's name for native Kafka clients; Kafka modes only.
     pub kafka_topic: Option<String>,
 }
 
 impl CreatedQueue {
-    /// What creating a queue is answered with.
+    /// A newly created queue with these values.
     pub fn new(id: QueueId, name: impl Into<String>, kafka_topic: Option<String>) -> Self {
         Self { id, name: name.into(), kafka_topic }
     }
 }
 
-/// A consumer group as the service shows it (API reference 5.2.2).
+/// A consumer group (API reference 5.2.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerGroup {
-    /// The identifier that paths name the group by.
+    /// The id.
     pub id: GroupId,
     /// The name given at creation.
     pub name: String,
-    /// Messages in the queue, expired ones not counted.
+    /// The messages in the queue, without expired ones.
     pub produced_messages: u64,
-    /// Messages that this group has acknowledged.
+    /// The messages that this group has acknowledged.
     pub consumed_messages: u64,
-    /// Messages that this group can consume now; leased ones are not among them.
+    /// The messages that this group can consume now, without leased ones.
     pub available_messages: u64,
-    /// Dead letters that this group ever made; known only where the call asked for them.
+    /// All dead letters of this group so far, if the call requested them.
     pub produced_dead_letters: Option<u64>,
-    /// Dead letters that this group can consume now: neither acknowledged nor out in a batch; known only where the call asked for
-    /// them.
+    /// The dead letters that this group can consume now, without leased ones, if the call requested them.
     pub available_dead_letters: Option<u64>,
 }
 
 impl ConsumerGroup {
-    /// A group of which nothing else is known: numbers are zero.
+    /// A group with these values and zeros otherwise.
     pub fn new(id: GroupId, name: impl Into<String>) -> Self {
         Self {
             id,
@@ -286,24 +285,24 @@ impl ConsumerGroup {
     }
 }
 
-/// The label rule of a consume call: which labels a message must carry (API reference 5.3.2, `tag`, `tag_type`).
+/// The label filter of a consume call: the labels that a message must have (API reference 5.3.2, `tag`, `tag_type`).
 ///
-/// A group keeps the rule of its first consume for life. The order of the labels does not matter.
+/// A group keeps the filter of its first consume call for life. The order of the labels does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagFilter {
-    /// At most three labels; none lets every message pass.
+    /// At most three labels. Without labels, all messages pass.
     pub tags: Vec<String>,
-    /// Whether one label is enough or all are needed.
+    /// Whether one label or all labels must match.
     pub mode: TagMode,
 }
 
 impl TagFilter {
-    /// Whether the filter lets every message pass.
+    /// Returns whether all messages pass the filter.
     pub fn is_empty(&self) -> bool {
         self.tags.is_empty()
     }
 
-    /// Whether a message with these labels passes.
+    /// Returns whether a message with these labels passes.
     pub fn matches<T: AsRef<str>>(&self, labels: &[T]) -> bool {
         let carried = |wanted: &String| labels.iter().any(|label| label.as_ref() == wanted);
         match self.mode {
@@ -314,33 +313,33 @@ impl TagFilter {
     }
 }
 
-/// How several labels of a [`TagFilter`] combine.
+/// How the labels of a [`TagFilter`] combine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TagMode {
-    /// One matching label is enough. The default.
+    /// One label must match. The default.
     #[default]
     Or,
-    /// Every label must be there.
+    /// All labels must match.
     And,
 }
 
-/// A resource tag of a queue (API reference 5.4), not to be confused with a message's labels.
+/// A resource tag of a queue (API reference 5.4). It is not a label of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueTag {
-    /// 1-36 characters, none of ASCII 0-31 or `= * < > \ , | /`.
+    /// The key: 1-36 characters, without ASCII 0-31 and `= * < > \ , | /`.
     pub key: String,
-    /// 0-43 characters, the same ones forbidden.
+    /// The value: 0-43 characters, without the same ones.
     pub value: String,
 }
 
-/// A tag key used in a project, with every value it has there (API reference 5.4.3).
+/// A tag key of a project, with all its values (API reference 5.4.3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectTag {
     /// The key.
     pub key: String,
-    /// Its values across all queues.
+    /// The values in all queues.
     pub values: Vec<String>,
 }
 
@@ -348,24 +347,24 @@ pub struct ProjectTag {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Quota {
-    /// What is limited: `queue`, `group`, `kafkaQueue`, `tags`, ...
+    /// The limited resource, such as `queue`, `group`, `kafkaQueue` or `tags`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The limit.
     pub quota: u64,
-    /// How much of it is in use.
+    /// The amount in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,
-    /// The least the limit can be set to.
+    /// The lowest possible limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<u64>,
-    /// The most the limit can be set to.
+    /// The highest possible limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<u64>,
 }
 
 impl Quota {
-    /// A limit of which nothing else is known.
+    /// A quota with these values only.
     pub fn new(kind: impl Into<String>, quota: u64) -> Self {
         Self { kind: kind.into(), quota, used: None, min: None, max: None }
     }

@@ -1,14 +1,14 @@
-//! [`SecretUrl`]: an address that may hold secrets, and is shown without them.
+//! [`SecretUrl`]: a URL that may contain secrets and is shown without them.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What stands for a secret wherever it is shown.
+/// The replacement of a secret in all output.
 pub const MASK: &str = "***";
 
-/// A URL as it was written. `Debug` and `Display` show `***` for a user with a password, for a query and for a fragment: each may be a
-/// secret, in an address that cannot be read as well.
+/// A URL as written. `Debug` and `Display` show `***` for the user and password, the query and the fragment, because
+/// each may be a secret, also in a malformed URL.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecretUrl(String);
 
@@ -18,12 +18,12 @@ impl SecretUrl {
         Self(text.into())
     }
 
-    /// The URL with its secrets, for the one place that uses it.
+    /// The URL with its secrets. Do not log it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Returns whether the URL is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for SecretUrl {
     }
 }
 
-/// A URL without what may be secret in it.
+/// A URL without its secrets.
 fn masked(url: &str) -> String {
     let (address, rest) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     let (scheme, address) = match address.split_once("://") {
@@ -90,14 +90,14 @@ fn masked(url: &str) -> String {
     let authority = address.split('/').next().unwrap_or_default();
     let address = match (authority.rsplit_once('@'), address.rsplit_once('@')) {
         (Some((user, _)), _) => &address[user.len()..],
-        // No user can stand behind a slash, but a password with an unescaped slash can be meant.
+        // A user cannot follow a slash, but a password may have an unescaped slash.
         (None, Some((user, _))) if scheme.is_empty() || authority.contains(':') => &address[user.len()..],
         _ => return format!("{scheme}{address}{}", masked_rest(rest)),
     };
     format!("{scheme}{MASK}{address}{}", masked_rest(rest))
 }
 
-/// `?***` for a query, `#***` for a fragment.
+/// Shows `?***` for a query and `#***` for a fragment.
 fn masked_rest(rest: &str) -> String {
     let mut letters = rest.chars();
     match letters.next() {
@@ -106,7 +106,7 @@ fn masked_rest(rest: &str) -> String {
     }
 }
 
-/// The parts of a URL that may be secrets: what stands before the `@`, the query and the fragment.
+/// The parts of a URL that may be secret: the text before the `@`, the query and the fragment.
 pub fn credentials(url: &str) -> Vec<&str> {
     let Some((_, rest)) = url.split_once("://") else { return Vec::new() };
     let (address, query) = match rest.split_once(['?', '#']) {
@@ -116,14 +116,14 @@ pub fn credentials(url: &str) -> Vec<&str> {
     address.rsplit_once('@').map(|(user, _)| user).into_iter().chain(query).filter(|part| !part.is_empty()).collect()
 }
 
-/// A text of somebody else, such as a library's error, in which every URL is shown without its secrets.
+/// Removes the secrets of all URLs in a text, such as the error of a library.
 pub fn without_secrets(text: &str) -> String {
     let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '(' | ')');
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("://") {
         let begin = rest[..start].rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
-        // What ends the search is one byte long, or whitespace: the letters of a scheme begin behind it.
+        // The search ends at one byte or at whitespace, and the scheme starts after it.
         let begin = (begin..=start).find(|at| rest.is_char_boundary(*at)).unwrap_or(start);
         let end = rest[start..].find(is_end).map_or(rest.len(), |at| start + at);
         shown.push_str(&rest[..begin]);

@@ -1,18 +1,18 @@
-//! Text: cut to a length, and read from files that people hand in (UTF-8, with or without a byte order mark, which some editors write at
-//! the beginning of a file).
+//! Text: cut to a length, and read from files. Files are UTF-8, with or without the byte order mark that some editors
+//! write.
 
 use std::{fs, io, path::Path};
 
 /// The byte order mark of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Bytes that are not UTF-8.
+/// Why bytes are not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotUtf8 {
-    /// They are the text of another encoding.
+    /// The text has another encoding.
     #[error("it is UTF-16 text: save it as UTF-8")]
     Utf16,
-    /// One of them is no part of a character.
+    /// A byte is not part of a character.
     #[error("byte {0} is not UTF-8: save it as UTF-8 text")]
     Byte(usize),
 }
@@ -23,12 +23,12 @@ impl From<NotUtf8> for io::Error {
     }
 }
 
-/// These bytes as text, without a copy where they are UTF-8; what is not becomes U+FFFD.
+/// Converts bytes to text, without a copy if they are UTF-8. Invalid bytes become U+FFFD.
 pub fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned())
 }
 
-/// As much of a text as `most` bytes hold, in whole characters.
+/// Cuts a text to at most `most` bytes, between characters.
 pub fn cut(text: &str, most: usize) -> &str {
     if text.len() <= most {
         return text;
@@ -37,22 +37,22 @@ pub fn cut(text: &str, most: usize) -> &str {
     &text[..end]
 }
 
-/// The bytes of a text behind its byte order mark, if it has one.
+/// The bytes of a text without its byte order mark.
 ///
 /// # Errors
-/// When they begin as UTF-16 does.
+/// When the text starts as UTF-16.
 pub fn without_mark(bytes: &[u8]) -> Result<&[u8], NotUtf8> {
-    // Without a mark, every second byte of plain text is zero, and no text of ours has zeros.
+    // Without a mark, every second byte of UTF-16 text is zero. Valid files have no zeros.
     match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, 0, _, ..] | [_, 0, _, 0, ..] => Err(NotUtf8::Utf16),
         _ => Ok(bytes.strip_prefix(MARK).unwrap_or(bytes)),
     }
 }
 
-/// The text of a file without its byte order mark.
+/// Reads the text of a file, without its byte order mark.
 ///
 /// # Errors
-/// When the file cannot be read, or is not UTF-8.
+/// When the file cannot be read or is not UTF-8.
 pub fn read(path: &Path) -> io::Result<String> {
     Ok(decode(&fs::read(path)?)?)
 }

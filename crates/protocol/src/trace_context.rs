@@ -1,25 +1,26 @@
-//! [`TraceContext`]: which trace a message belongs to, as W3C Trace Context has it (<https://www.w3.org/TR/trace-context/>).
+//! [`TraceContext`]: the trace of a message, in the format of W3C Trace Context
+//! (<https://www.w3.org/TR/trace-context/>).
 //!
-//! It travels in the attributes `traceparent` and `tracestate` of a message. This is the format alone: nothing here makes or
-//! exports spans.
+//! The attributes `traceparent` and `tracestate` of a message carry it. This module has the format; it creates and
+//! exports no spans.
 
 use std::fmt;
 
 use crate::attributes::Attributes;
 
-/// The attribute, and the HTTP header, that carries trace, span and flags.
+/// The attribute and HTTP header with the trace, the span and the flags.
 pub const TRACEPARENT: &str = "traceparent";
-/// The attribute, and the HTTP header, that carries what tracing systems add.
+/// The attribute and HTTP header with additions of tracing systems.
 pub const TRACESTATE: &str = "tracestate";
 
-/// The most entries that a `tracestate` may have (section 3.3.1.1).
+/// The most entries of a `tracestate` (section 3.3.1.1).
 const MAX_ENTRIES: usize = 32;
-/// The longest `tracestate` that is carried, in bytes: what everyone has to carry at least (section 3.3.1.5).
+/// The longest `tracestate` that is kept, in bytes, which is the required minimum (section 3.3.1.5).
 const MAX_STATE: usize = 512;
-/// The flag that says that the trace is recorded (section 3.2.2.5.1).
+/// The flag of recorded traces (section 3.2.2.5.1).
 const SAMPLED: u8 = 1;
 
-/// The place in a trace at which something was begun: a trace, a span of it, and what travels with them.
+/// A position in a trace: the trace, one of its spans, the flags and the state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: u128,
@@ -28,7 +29,7 @@ pub struct TraceContext {
     state: Option<Box<str>>,
 }
 
-/// Why a text is no `traceparent`.
+/// Why a text is not a `traceparent`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is no traceparent: it is like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, in lower case, without an id of zeros"
@@ -38,17 +39,17 @@ pub struct InvalidTraceContext {
 }
 
 impl TraceContext {
-    /// A context of its own making; `None` when an id is zero, which stands for "no id".
+    /// Makes a context; `None` if an id is zero, which means "no id".
     pub fn new(trace_id: u128, span_id: u64, sampled: bool) -> Option<Self> {
         let flags = if sampled { SAMPLED } else { 0 };
         (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags, state: None })
     }
 
-    /// Reads the values of `traceparent` and `tracestate`. A `tracestate` that is malformed, or longer than 512 bytes, is left
-    /// out, as section 3.3 has it; the trace itself goes on.
+    /// Reads the values of `traceparent` and `tracestate`. A malformed `tracestate`, or one longer than 512 bytes, is
+    /// dropped, and the trace continues (section 3.3).
     ///
     /// # Errors
-    /// When `traceparent` is malformed. Versions that are still to come are read by their first four fields.
+    /// When `traceparent` is malformed. Of later versions the first four fields are read.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Result<Self, InvalidTraceContext> {
         let mut context = parse_parent(traceparent)
             .ok_or_else(|| InvalidTraceContext { text: traceparent.chars().take(80).collect() })?;
@@ -56,13 +57,13 @@ impl TraceContext {
         Ok(context)
     }
 
-    /// The context in a message's attributes, where there is a valid one.
+    /// The context in a message's attributes, if it is valid.
     pub fn of(attributes: &Attributes) -> Option<Self> {
         let (parent, state) = (attributes.get_str(TRACEPARENT)?, attributes.get_str(TRACESTATE));
         Self::parse(&parent, state.as_deref()).ok()
     }
 
-    /// Puts the context into a message's attributes, unless there is one already: a message keeps the trace it was made in.
+    /// Adds the context to a message's attributes, unless they have one, because a message keeps its first trace.
     pub fn put(&self, attributes: &mut Attributes) {
         if attributes.contains(TRACEPARENT) {
             return;
@@ -70,7 +71,7 @@ impl TraceContext {
         attributes.insert(TRACEPARENT, self.traceparent());
         match self.tracestate() {
             Some(state) => attributes.insert(TRACESTATE, state),
-            // One without its parent belongs to another trace.
+            // A `tracestate` without a `traceparent` belongs to another trace.
             None => drop(attributes.remove(TRACESTATE)),
         }
     }
@@ -85,7 +86,7 @@ impl TraceContext {
         self.span_id
     }
 
-    /// Whether the trace is recorded where it began.
+    /// Returns whether the origin records the trace.
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
     }
@@ -95,7 +96,7 @@ impl TraceContext {
         format!("00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
 
-    /// The value of `tracestate`, where there is one.
+    /// The value of `tracestate`, if there is one.
     pub fn tracestate(&self) -> Option<&str> {
         self.state.as_deref()
     }
@@ -119,7 +120,7 @@ fn parse_parent(text: &str) -> Option<TraceContext> {
     if version == "ff" || (version == "00" && has_more) {
         return None;
     }
-    // Of the flags of a later version only the one is understood, and no other may be passed on as ours.
+    // Only this flag is known, and unknown flags of later versions may not be passed on.
     let context = TraceContext::new(trace_id, span_id, false)?;
     Some(TraceContext { flags: flags & SAMPLED, ..context })
 }
@@ -128,7 +129,7 @@ fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a text is a list of entries `key=value` (section 3.3.1).
+/// Returns whether a text is a list of entries `key=value` (section 3.3.1).
 fn is_state(state: &str) -> bool {
     let entries: Vec<&str> = state.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
     (1..=MAX_STATE).contains(&state.len())

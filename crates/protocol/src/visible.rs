@@ -1,24 +1,24 @@
-//! Text of unknown origin as it is shown: what a terminal would obey instead of showing it is escaped.
+//! Escapes control characters of untrusted text before it is shown.
 //!
-//! Messages, names and error texts come from anybody. A terminal obeys what is in them: sequences that begin with ESC (or with one
-//! character, as U+009B) move its cursor, set its title or the clipboard, CR writes over what stands there, and direction marks show
-//! a text in another order than it has. Logs end up in terminals too, and there a line break would make lines of its own.
+//! Messages, names and error texts can come from anybody, and terminals interpret control characters in them. Sequences
+//! that start with ESC or U+009B move the cursor or set the title or the clipboard, CR overwrites a line, and direction
+//! marks change the visible order. Logs are shown in terminals as well, where a line break would forge a line.
 
 use std::borrow::Cow;
 
-/// Whether a terminal obeys this character, or a reader is deceived by it: control characters (C0, DEL, C1), line and paragraph
-/// separators, marks of direction.
+/// Returns whether a character can control a terminal or deceive a reader: control characters (C0, DEL, C1), line and
+/// paragraph separators, direction marks.
 fn is_obeyed(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
 }
 
-/// A text in one line, all that a terminal obeys escaped.
+/// A text in one line, with control characters escaped.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, push_escaped)
 }
 
-/// A text of several lines, all else that a terminal obeys escaped.
+/// A text of several lines, with all control characters except line breaks escaped.
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |shown, character| match character {
         '\n' => shown.push('\n'),
@@ -26,10 +26,10 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Valid JSON that stays the same JSON: its strings have escapes where they had characters that a terminal obeys.
+/// Valid JSON with the same content, in which strings have escapes for control characters.
 pub fn visible_json(json: &str) -> Cow<'_, str> {
     escaped(json, |shown, character| match character {
-        // They are blanks: strings of valid JSON have no such characters.
+        // These are blanks between tokens, because strings of valid JSON cannot have them.
         '\n' | '\t' => shown.push(character),
         '\r' => shown.push(' '),
         other => shown.push_str(&format!("\\u{:04x}", u32::from(other))),

@@ -120,10 +120,10 @@ fn what_is_being_created_gets_ten_seconds() {
     let mut tries = Tries::new(Repeat::Doubles, &RetryPolicy::never(), None, now);
     let creating = || answered(400, "DMS.10240032", None);
     let missing = || answered(404, "DMS.10240401", None);
-    let late = now + CREATION_PATIENCE;
-    assert_eq!(tries.failed(creating(), now, None).unwrap(), CREATION_PAUSE);
+    let late = now + CREATION_TIMEOUT;
+    assert_eq!(tries.failed(creating(), now, None).unwrap(), CREATION_RETRY_DELAY);
     assert!(tries.failed(creating(), late, None).is_err());
-    assert_eq!(tries.failed(missing(), now, Some(now)).unwrap(), CREATION_PAUSE);
+    assert_eq!(tries.failed(missing(), now, Some(now)).unwrap(), CREATION_RETRY_DELAY);
     assert!(tries.failed(missing(), late, Some(now)).is_err());
     assert!(tries.failed(missing(), now, None).is_err());
 }

@@ -168,9 +168,9 @@ async fn a_producer_waits_for_the_key_within_its_time() {
     let (door, _server) = Door::new().await;
     let client = door.client();
     let patient = ProducerBuilder::find(client.clone(), "orders").await.unwrap();
-    let patient = patient.patience(Duration::from_secs(120)).build().unwrap();
+    let patient = patient.delivery_timeout(Duration::from_secs(120)).build().unwrap();
     let hasty = ProducerBuilder::find(client, "orders").await.unwrap();
-    let hasty = hasty.patience(Duration::from_secs(10)).build().unwrap();
+    let hasty = hasty.delivery_timeout(Duration::from_secs(10)).build().unwrap();
     door.shut(401, LOCKED);
     let began = Instant::now();
     let error = hasty.send(Message::text("m")).await.unwrap_err();

@@ -1,39 +1,39 @@
-//! The canonical form of a request: the text that both ends hash, so that they agree on what was signed.
+//! [`CanonicalRequest`]: the text of a request that client and server hash for the signature.
 //!
-//! Pure, and robust against hostile input: the server feeds it what strangers send.
+//! It has to be robust, because the server builds it from requests of anybody.
 
 use http::{HeaderMap, Method};
 use sha2::{Digest, Sha256};
 
-/// A header that is to be signed is not there; holds its name.
+/// A signed header is missing. Holds its name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the header {0} is signed but missing")]
 pub struct MissingHeader(pub String);
 
-/// What of a request is signed.
+/// The signed parts of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestParts<'a> {
     /// The method.
     pub method: &'a Method,
     /// The path as it is sent, percent-encoded.
     pub path: &'a str,
-    /// The query as it is sent, without `?`; empty where there is none.
+    /// The query as it is sent, without `?`; empty if there is none.
     pub query: &'a str,
-    /// The headers, `Host` among them.
+    /// The headers, including `Host`.
     pub headers: &'a HeaderMap,
-    /// The body; empty where there is none.
+    /// The body; empty if there is none.
     pub body: &'a [u8],
 }
 
-/// The canonical text of a request, exactly as the vendor's signer makes it.
+/// The canonical text of a request, exactly as the vendor's signer builds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalRequest(Vec<u8>);
 
 impl CanonicalRequest {
-    /// Builds the text over the headers named by `signed`, in that order.
+    /// Builds the text with the headers named by `signed`, in this order.
     ///
     /// # Errors
-    /// When a header of `signed` is not there.
+    /// When a header of `signed` is missing.
     pub fn new(request: &RequestParts<'_>, signed: &[String]) -> Result<Self, MissingHeader> {
         let mut text = request.method.as_str().to_ascii_uppercase().into_bytes();
         text.push(b'\n');
@@ -62,7 +62,7 @@ impl CanonicalRequest {
     }
 }
 
-/// Appends `name:value\n`. Several values of one name count as one, joined by commas, so that none can be slipped in.
+/// Appends `name:value\n`. Several values of one name are joined by commas, so that nobody can add an unsigned one.
 fn push_header(text: &mut Vec<u8>, name: &str, headers: &HeaderMap) -> Result<(), MissingHeader> {
     let mut values = headers.get_all(name).iter();
     let first = values.next().ok_or_else(|| MissingHeader(name.to_owned()))?;
@@ -77,7 +77,7 @@ fn push_header(text: &mut Vec<u8>, name: &str, headers: &HeaderMap) -> Result<()
     Ok(())
 }
 
-/// Decodes the whole path, encodes each part again, and ends it in `/`. An encoded `/` becomes a separator.
+/// Decodes the path, encodes each segment again, and appends a `/`. An encoded `/` becomes a separator.
 fn canonical_path(path: &str) -> String {
     let decoded = decode(path);
     let mut text = String::with_capacity(path.len() + 1);
@@ -93,7 +93,7 @@ fn canonical_path(path: &str) -> String {
     text
 }
 
-/// Sorts the pairs by name, then by value, both decoded; a name without a value gets an empty one.
+/// Sorts the decoded pairs by name, then by value. A name without a value gets an empty one.
 fn canonical_query(query: &str) -> String {
     let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = query
         .split('&')
@@ -114,7 +114,7 @@ fn canonical_query(query: &str) -> String {
     text
 }
 
-/// Decodes `%xx`; anything else, broken escapes too, stays as it is.
+/// Decodes `%xx`. Everything else, including broken escapes, stays.
 pub fn decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -134,12 +134,12 @@ pub fn decode(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// As [`decode`], and `+` is a blank: what is signed must be what a server's query parser reads.
+/// As [`decode`], with `+` as a blank, because the signature must cover what a query parser reads.
 fn decode_form(text: &str) -> Vec<u8> {
     if text.contains('+') { decode(&text.replace('+', "%20")) } else { decode(text) }
 }
 
-/// The value of one hex digit; the callers have checked that it is one.
+/// The value of one hex digit, which the callers have checked.
 fn hex_value(digit: u8) -> u8 {
     match digit {
         b'0'..=b'9' => digit - b'0',
@@ -149,12 +149,12 @@ fn hex_value(digit: u8) -> u8 {
     }
 }
 
-/// Appends `bytes` percent-encoded, leaving only `A-Z a-z 0-9 - _ . ~` as they are: the encoding of paths and queries.
+/// Appends `bytes` percent-encoded, except `A-Z a-z 0-9 - _ . ~`, as in paths and queries.
 pub fn encode(text: &mut String, mut bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let stays = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     loop {
-        // Ids stay as they are: without an early end that is found out for many bytes in one step.
+        // Ids need no encoding. A check without an early exit finds that out for many bytes in one step.
         let all_stay = bytes.iter().fold(true, |all, byte| all & stays(byte));
         let staying =
             if all_stay { bytes.len() } else { bytes.iter().position(|byte| !stays(byte)).unwrap_or_default() };
@@ -168,7 +168,7 @@ pub fn encode(text: &mut String, mut bytes: &[u8]) {
     }
 }
 
-/// The SHA-256 of `bytes` in lower-case hex.
+/// The SHA-256 of Returns `bytes` in lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -183,7 +183,7 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The bytes of a text in hex, of either case.
+/// The bytes of a hex text, of either case.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

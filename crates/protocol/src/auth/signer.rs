@@ -1,6 +1,6 @@
-//! SDK-HMAC-SHA256, the signature of AK/SK requests: made by the client, checked by the server.
+//! SDK-HMAC-SHA256, the AK/SK signature of requests: [`sign`] for clients, [`Authorization`] for servers.
 //!
-//! Pure in (request, key, time). The rules are those of the vendor's SDKs (API reference 3.2).
+//! The functions are pure. The rules are those of the vendor's SDKs (API reference 3.2).
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,51 +13,51 @@ use sha2::Sha256;
 use super::canonical::{CanonicalRequest, MissingHeader, RequestParts, hex, unhex};
 use crate::limits::whole_seconds;
 
-/// The only algorithm that the service's gateway takes.
+/// The only algorithm that the service's gateway accepts.
 pub const ALGORITHM: &str = "SDK-HMAC-SHA256";
-/// The header with the time of the signature, `20261122T203300Z`.
+/// The header with the time of the signature, such as `20261122T203300Z`.
 pub const DATE_HEADER: &str = "x-sdk-date";
 /// The header with the token of temporary credentials.
 pub const SECURITY_TOKEN_HEADER: &str = "x-security-token";
 /// The header in which a client declares the hash of its body.
 pub const CONTENT_HASH_HEADER: &str = "x-sdk-content-sha256";
-/// How far the signature's time may be off.
+/// The largest difference between the time of the signature and the server's clock.
 pub const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
 
 const DATE_FORMAT: &str = "%Y%m%dT%H%M%SZ";
 
-/// Why a request cannot be signed, or its signature is refused.
+/// Why a request cannot be signed, or why its signature is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// The `Authorization` header is not of this algorithm, or not of its form.
+    /// The `Authorization` header has another algorithm or form.
     #[error("the Authorization header is malformed: {0}")]
     Malformed(&'static str),
-    /// A header that has to be signed is not there.
+    /// A signed header is missing.
     #[error(transparent)]
     MissingHeader(#[from] MissingHeader),
     /// The time of the signature cannot be read.
     #[error("the header X-Sdk-Date is not of the form 20261122T203300Z")]
     BadDate,
-    /// The time of the signature is too far off.
+    /// The time of the signature differs too much from the server's clock.
     #[error("signature expired: X-Sdk-Date is {0} s off, 900 s are allowed")]
     Expired(u64),
-    /// The declared hash of the body is not that of the body.
+    /// The declared hash of the body is wrong.
     #[error("the header X-Sdk-Content-Sha256 is not the SHA-256 of the body")]
     BodyHash,
-    /// The signature is that of another request or key. Holds the canonical request that was expected.
+    /// The signature is of another request or key. Holds the expected canonical request.
     #[error("verify aksk signature fail")]
     Mismatch(String),
 }
 
-/// What an `Authorization` header says.
+/// A parsed `Authorization` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
     /// The access key.
     pub access_key: String,
-    /// Names of the signed headers, lower-case.
+    /// The names of the signed headers, in lower case.
     pub signed_headers: Vec<String>,
-    /// The signature as it came.
+    /// The signature as received.
     signature: Vec<u8>,
 }
 
@@ -65,7 +65,7 @@ impl Authorization {
     /// Reads `SDK-HMAC-SHA256 Access=…, SignedHeaders=…, Signature=…`.
     ///
     /// # Errors
-    /// When a part is missing, doubled or malformed.
+    /// When a part is missing, repeated or malformed.
     pub fn parse(header: &str) -> Result<Self, SignatureError> {
         let fields = header
             .strip_prefix(ALGORITHM)
@@ -112,7 +112,7 @@ impl Authorization {
         self.verify_request(secret_key, request)
     }
 
-    /// Checks the time that the request was signed at, which the head alone tells.
+    /// Checks the time of the signature, which needs the head alone.
     ///
     /// # Errors
     /// When it is missing, malformed or off.
@@ -120,7 +120,7 @@ impl Authorization {
         check_skew(date_header(headers)?, now)
     }
 
-    /// Checks the signature itself, whenever it was made.
+    /// Checks the signature, without its time.
     ///
     /// # Errors
     /// When a signed header is missing, a declared body hash is wrong, or the signature differs.
@@ -135,7 +135,7 @@ impl Authorization {
     }
 }
 
-/// Signs every header of the request but `Authorization` and those with `_`, and gives the `Authorization` header.
+/// Signs all headers of the request except `Authorization` and those with `_`. Returns the `Authorization` header.
 ///
 /// # Errors
 /// When `X-Sdk-Date` is missing or malformed, or the access key cannot stand in a header.
@@ -157,13 +157,13 @@ pub fn sign(access_key: &str, secret_key: &Secret, request: &RequestParts<'_>) -
     Ok(header)
 }
 
-/// The time as `X-Sdk-Date` writes it.
+/// The time in the format of `X-Sdk-Date`.
 pub fn format_date(time: Timestamp) -> String {
     time.strftime(DATE_FORMAT).to_string()
 }
 
 fn mac(secret_key: &Secret, date: &str, canonical: &CanonicalRequest) -> Hmac<Sha256> {
-    // HMAC takes keys of any length: the error cannot occur.
+    // HMAC accepts keys of any length, so the error cannot occur.
     let key = secret_key.expose().as_bytes();
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&Default::default()));
     mac.update(ALGORITHM.as_bytes());
@@ -174,7 +174,8 @@ fn mac(secret_key: &Secret, date: &str, canonical: &CanonicalRequest) -> Hmac<Sh
     mac
 }
 
-/// Splits the list of signed headers. A name twice is refused: it would let a small request grow a large text.
+/// Splits the list of signed headers. A repeated name is refused, because a small request could create a large text
+/// with it.
 fn header_names(list: &str) -> Result<Vec<String>, SignatureError> {
     let names: Vec<String> = list.split(';').map(str::to_ascii_lowercase).collect();
     let mut seen = HashSet::with_capacity(names.len());
@@ -189,7 +190,7 @@ fn date_header(headers: &HeaderMap) -> Result<&str, SignatureError> {
     value.to_str().map_err(|_| SignatureError::BadDate)
 }
 
-/// The time that a request says it was signed at.
+/// The time of the signature that a request declares.
 ///
 /// # Errors
 /// When the header is missing or malformed.
@@ -207,7 +208,7 @@ fn check_skew(date: &str, now: Timestamp) -> Result<(), SignatureError> {
     if skew > MAX_SKEW { Err(SignatureError::Expired(whole_seconds(skew))) } else { Ok(()) }
 }
 
-/// A declared hash must be that of the body; bodies are JSON, so `UNSIGNED-PAYLOAD` has no place here.
+/// Checks a declared hash of the body. Bodies are JSON, so `UNSIGNED-PAYLOAD` is not accepted.
 fn check_content_hash(request: &RequestParts<'_>) -> Result<(), SignatureError> {
     match request.headers.get(CONTENT_HASH_HEADER) {
         Some(declared) if !request.body.is_empty() => {

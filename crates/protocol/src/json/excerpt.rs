@@ -1,28 +1,28 @@
-//! Texts of unknown origin and length, as errors show them.
+//! Excerpts of untrusted text for errors.
 
 /// The most characters of a value that an error shows.
 const SHOWN: usize = 80;
 
-/// A piece of JSON as it is written, between backquotes: cut, and without characters that a terminal would obey.
+/// A piece of JSON between backquotes, cut and without terminal control characters.
 pub fn excerpt(json: &[u8]) -> String {
     format!("`{}`", cut(json, SHOWN))
 }
 
-/// A text as it is: cut, and without characters that a terminal would obey.
+/// A text, cut and without terminal control characters.
 pub fn shown(text: &str) -> String {
     cut(text.as_bytes(), SHOWN)
 }
 
-/// A text between quotes: cut, its special characters escaped.
+/// A text between quotes, cut and with its special characters escaped.
 pub fn quoted(text: &str) -> String {
     let head: String = text.chars().take(SHOWN).collect();
     let more = if head.len() < text.len() { "…" } else { "" };
     format!("{head:?}{more}")
 }
 
-/// At most so many characters, those escaped that do not print.
+/// At most `most` characters, with unprintable ones escaped.
 pub(super) fn cut(text: &[u8], most: usize) -> String {
-    // A character has four bytes at most.
+    // A character has at most four bytes.
     let head = String::from_utf8_lossy(text.get(..most * 4 + 4).unwrap_or(text));
     let mut shown = String::with_capacity(most + 3);
     let mut characters = head.chars();

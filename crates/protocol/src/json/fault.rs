@@ -1,37 +1,37 @@
-//! [`Fault`]: what is wrong with a JSON text, and where.
+//! [`Fault`]: an error in a JSON text and its position.
 
 use std::fmt;
 
 use super::{Scan, excerpt, place::place};
 
-/// What is wrong with a JSON text, and where. Boxed, so that results stay small.
+/// An error in a JSON text and its position. Boxed, so that results stay small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(Box<(usize, Kind)>);
 
-/// What is wrong.
+/// The kinds of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It is no JSON: this is missing.
+    /// The text is not JSON, because this is missing.
     Syntax(&'static str),
-    /// A string has a control character in it that is not escaped.
+    /// A string has an unescaped control character.
     Control,
-    /// A backslash begins no escape of JSON.
+    /// A backslash does not start a JSON escape.
     Escape,
-    /// A number is not written as JSON has it.
+    /// A number is not in the form of JSON.
     Number,
-    /// It is not UTF-8.
+    /// The text is not UTF-8.
     Utf8,
-    /// Half a surrogate pair stands for no character.
+    /// A string has half a surrogate pair.
     Surrogate,
     /// A number is beyond an IEEE double.
     Infinite,
-    /// More than so many levels are nested.
+    /// The nesting is deeper than this number of levels.
     Depth(usize),
-    /// It is a value of another type than this.
+    /// A value has another type than this one.
     Shape(&'static str),
     /// A member is missing.
     Missing(&'static str),
-    /// A member is there twice.
+    /// A member is repeated.
     Twice,
 }
 
@@ -57,7 +57,7 @@ impl Fault {
         Self::new(Kind::Number, at)
     }
 
-    /// Bytes that are not UTF-8, from `at` on.
+    /// An error for bytes that are not UTF-8, at `at`.
     pub fn not_utf8(at: usize) -> Self {
         Self::new(Kind::Utf8, at)
     }
@@ -78,28 +78,28 @@ impl Fault {
         Self::new(Kind::Twice, at)
     }
 
-    /// The value that begins at this offset is not what is expected.
+    /// An error for the value at this offset, which has another type than expected.
     pub fn shape(expected: &'static str, at: usize) -> Self {
         Self::new(Kind::Shape(expected), at)
     }
 
-    /// The object that begins at this offset lacks a member.
+    /// An error for the object at this offset, which lacks a member.
     pub fn missing(member: &'static str, at: usize) -> Self {
         Self::new(Kind::Missing(member), at)
     }
 
-    /// The byte of the text where it is.
+    /// The offset of the error in bytes.
     #[cfg(test)]
     pub fn offset(&self) -> usize {
         self.0.0
     }
 
-    /// Whether the text is JSON, but of another shape than the expected one.
+    /// Returns whether the text is JSON with another shape than expected.
     pub fn is_shape(&self) -> bool {
         matches!(self.0.1, Kind::Shape(_) | Kind::Missing(_) | Kind::Twice)
     }
 
-    /// Says what is wrong with the text in which this fault was found: the place, the value, and what is allowed.
+    /// Explains the error in the text in which it was found: the position, the value, and what is allowed.
     pub fn explain(&self, text: &[u8]) -> String {
         let (at, kind) = *self.0;
         let place = place(text, at);
@@ -146,7 +146,7 @@ impl Fault {
     }
 }
 
-/// Without the text nothing but the kind and the offset can be told.
+/// Shows the kind and the offset; [`explain`](Self::explain) needs the text.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, kind) = *self.0;
@@ -169,14 +169,14 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The text up to where the next token begins.
+/// The text up to the next token.
 fn token(text: &[u8]) -> &[u8] {
     let ends = |byte: &u8| b" \t\r\n,:[]{}\"".contains(byte);
     let length = text.iter().position(ends).unwrap_or(text.len());
     &text[..length.max(1).min(text.len())]
 }
 
-/// The value that the text begins with, or all of it if there is none.
+/// The value at the start of the text, or the whole text if there is none.
 fn value(text: &[u8]) -> &[u8] {
     let mut found = text;
     let _ = Scan::whole(text, |scan| scan.value().map(|value| found = value));

@@ -1,7 +1,7 @@
-//! JSON text: where a value ends, whether it is one, and what is wrong with it, without making anything of it.
+//! A JSON grammar that finds values and errors in a text without building a tree.
 //!
-//! Bodies pass through as text, so all that there is to know of most of them is that they are JSON. A parser looks at each byte of a
-//! string; here whole strings are searched at a time. [`Scan`] is the grammar, [`Fault`] says what a text breaks, and where.
+//! Bodies pass through as text, so it is enough to know that they are JSON. A parser reads each byte of a string; this
+//! code searches whole strings in one step. [`Scan`] is the grammar, and [`Fault`] is an error with its position.
 
 mod excerpt;
 mod fault;
@@ -23,7 +23,7 @@ pub use fault::Fault;
 pub use name::Name;
 pub use scan::Scan;
 
-/// Appends a string; nearly all that are written have nothing to escape.
+/// Appends a JSON string. Fast for strings that need no escapes, as nearly all do.
 pub fn push_string(json: &mut Vec<u8>, text: &str) {
     if has_controls(text.as_bytes()) || memchr2(b'"', b'\\', text.as_bytes()).is_some() {
         return json.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
@@ -33,8 +33,8 @@ pub fn push_string(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
 }
 
-/// Valid JSON in one line: as it is, or without the blanks between its tokens where there are line breaks among them. The tokens
-/// themselves stay, since strings have to escape their line breaks.
+/// Valid JSON in one line. If there are line breaks between tokens, the blanks between all tokens are removed. The
+/// tokens do not change, because strings escape their line breaks.
 pub fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
     if !json.contains(['\n', '\r']) {
         return json.into();
@@ -55,13 +55,13 @@ pub fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
     line.into()
 }
 
-/// Whether there are bytes that a string has to escape beside quotes and backslashes.
+/// Returns whether there are control characters, which a string has to escape.
 fn has_controls(text: &[u8]) -> bool {
-    // Without an early end many bytes are looked at in one step.
+    // Without an early exit the compiler checks many bytes in one step.
     text.iter().fold(u8::MAX, |least, &byte| least.min(byte)) < b' '
 }
 
-/// Whether this is UTF-8; faster than the standard library where it is ASCII, as most JSON is.
+/// Returns whether the bytes are UTF-8. Faster than the standard library for ASCII, which most JSON is.
 pub fn is_utf8(text: &[u8]) -> bool {
     text.is_ascii() || str::from_utf8(text).is_ok()
 }

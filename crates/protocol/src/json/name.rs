@@ -1,10 +1,10 @@
-//! [`Name`]: the name of a member that is being read.
+//! [`Name`]: the name of an object's member.
 
 use std::{borrow::Cow, ops::Deref};
 
 use super::Fault;
 
-/// The name of an object's member: what it stands for, and where it is.
+/// The name of an object's member, without escapes, and its position.
 #[derive(Clone, Debug)]
 pub struct Name<'a> {
     text: Cow<'a, [u8]>,
@@ -16,10 +16,10 @@ impl<'a> Name<'a> {
         Self { text, at }
     }
 
-    /// Keeps the value of the member.
+    /// Stores the value of the member.
     ///
     /// # Errors
-    /// When a member of the same name was there before.
+    /// When the object has a member of the same name before.
     pub fn once<T>(&self, place: &mut Option<T>, value: T) -> Result<(), Fault> {
         match place.replace(value) {
             None => Ok(()),

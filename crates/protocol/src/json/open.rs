@@ -1,15 +1,15 @@
-//! [`Open`]: which objects and arrays a scan is in.
+//! [`Open`]: the stack of open objects and arrays of a scan.
 
-/// The objects and arrays that are open: a bit for each, the innermost lowest, set for an object.
+/// The open objects and arrays: one bit each, set for an object, with the innermost in the lowest bit.
 #[derive(Debug, Default)]
 pub(super) struct Open {
     innermost: u128,
     depth: usize,
-    /// Those around the innermost ones, 128 in each.
+    /// The outer levels, 128 in each number.
     outer: Vec<u128>,
 }
 
-/// How many fit into one number.
+/// The levels of one number.
 const FULL: usize = 128;
 
 impl Open {
@@ -33,7 +33,7 @@ impl Open {
         self.depth
     }
 
-    /// Whether the innermost is an object; `None` when nothing is open.
+    /// Returns whether the innermost level is an object; `None` if nothing is open.
     pub(super) fn innermost(&self) -> Option<bool> {
         (self.depth > 0).then_some(self.innermost & 1 == 1)
     }

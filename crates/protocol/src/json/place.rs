@@ -1,16 +1,16 @@
-//! [`Place`]: where in a JSON text an offset is, as people write it.
+//! [`Place`]: the path to an offset of a JSON text, in a readable form.
 
 use std::fmt;
 
 use super::cut;
 
-/// The steps of a place that are shown.
+/// The most steps to show.
 const SHOWN_STEPS: usize = 12;
 
 /// The longest name that is shown whole, in characters.
 const SHOWN_NAME: usize = 40;
 
-/// A place in a JSON text, as in `messages[3].attributes.who`.
+/// The path to a value of a JSON text, such as `messages[3].attributes.who`.
 #[derive(Debug)]
 pub(super) struct Place(String);
 
@@ -23,21 +23,22 @@ impl fmt::Display for Place {
 /// One step into a value.
 #[derive(Debug)]
 enum Step<'a> {
-    /// To a member of an object; its name as it is written, once that is read.
+    /// To a member of an object, with its name as written, once it is read.
     Member(Option<&'a [u8]>),
     /// To an item of an array.
     Item(usize),
 }
 
-/// The way to a place.
+/// A path under construction.
 #[derive(Debug, Default)]
 struct Way<'a> {
     steps: Vec<Step<'a>>,
-    /// How many more there are than are kept.
+    /// The number of steps beyond those that are kept.
     deeper: usize,
 }
 
-/// The place of an offset: the innermost value around it, or the value whose name begins there. The text before it is JSON.
+/// The path to an offset: to the innermost value around it, or to the value whose name starts there. The text before it
+/// is valid JSON.
 pub(super) fn place(text: &[u8], offset: usize) -> Place {
     let mut way = Way::default();
     let mut at = 0;
@@ -88,7 +89,7 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// A string is the name of a member, if that is not known yet.
+    /// A string is the name of a member if the name is not known yet.
     fn string(&mut self, text: &'a [u8]) {
         if let Some(Step::Member(name @ None)) = self.innermost() {
             *name = Some(text);
@@ -112,12 +113,12 @@ impl fmt::Display for Way<'_> {
     }
 }
 
-/// Whether a name can stand without quotes.
+/// Returns whether a name needs no quotes.
 fn is_word(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(byte))
 }
 
-/// Where the string that begins there ends: at its second quote.
+/// The end of the string that starts there: its closing quote.
 fn string_end(text: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {

@@ -1,4 +1,4 @@
-//! [`Scan`]: the grammar of JSON, read from a text's beginning to its end.
+//! [`Scan`]: the grammar of JSON, which reads a text from start to end.
 
 mod loose;
 
@@ -14,23 +14,23 @@ use super::{
 };
 use crate::limits::MAX_MESSAGES;
 
-/// The longest number without an exponent that is finite whatever its digits are.
+/// The longest number without an exponent that is always finite.
 const SURELY_FINITE: usize = 308;
 
-/// A JSON text that is read from its beginning to its end.
+/// A reader of a JSON text, from start to end.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan<'a> {
     text: &'a [u8],
     at: usize,
-    /// Whether values have to be readable by strict parsers: see [`portable`](Self::portable).
+    /// Whether values have to be readable by strict parsers; see [`portable`](Self::portable).
     portable: bool,
 }
 
 impl<'a> Scan<'a> {
-    /// Reads a whole text, which has to be UTF-8, by `read`.
+    /// Reads a whole text with `read`. The text has to be UTF-8.
     ///
     /// # Errors
-    /// The first fault of the text. What makes it no JSON goes before what makes it another value than the expected one.
+    /// The first error of the text. An error of the grammar precedes an unexpected type of a value.
     pub fn whole<T>(text: &'a [u8], read: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
         let mut scan = Self { text, at: 0, portable: false };
         let whole = read(&mut scan).and_then(|read| scan.end().map(|()| read));
@@ -40,20 +40,21 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Passes over the next value of any kind, size and depth, and returns its text. Its strings are not checked to be UTF-8, as
-    /// [`whole`](Self::whole) checks all of the text.
+    /// Skips the next value, of any kind, size and depth, and returns its text. Does not check that strings are UTF-8,
+    /// because [`whole`](Self::whole) checks the whole text.
     ///
     /// # Errors
-    /// Where it is not JSON.
+    /// When the text is not JSON.
     pub fn value(&mut self) -> Result<&'a [u8], Fault> {
         self.nested(usize::MAX, 0)
     }
 
-    /// Passes over the next value as [`value`](Self::value), if strict parsers can read it too: no half surrogate pairs, no numbers
-    /// beyond an IEEE double, at most `levels` of nesting, of which it is in `around` itself.
+    /// Skips the next value as [`value`](Self::value) does, and requires that strict parsers can read it: no half
+    /// surrogate pairs, no numbers beyond an IEEE double, and at most `levels` of nesting, including the `around`
+    /// levels around it.
     ///
     /// # Errors
-    /// Where it is not JSON, or not of this kind.
+    /// When the text is not JSON, or breaks one of these rules.
     pub fn portable(&mut self, levels: usize, around: usize) -> Result<&'a [u8], Fault> {
         self.portable = true;
         let value = self.nested(levels, around);
@@ -90,7 +91,7 @@ impl<'a> Scan<'a> {
                 Some(first @ (b'-' | b'0'..=b'9')) => drop(self.number_end(first)?),
                 found => return Err(self.expected("a value", self.at - usize::from(found.is_some()))),
             }
-            // A value has ended, and with it perhaps some of those that it is in.
+            // A value has ended, and perhaps some of the values around it.
             loop {
                 let Some(in_object) = open.innermost() else { return Ok(self.since(start)) };
                 if self.eat(b',') {
@@ -109,7 +110,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Passes over `null` if it comes next.
+    /// Skips `null` if it is next.
     pub fn null(&mut self) -> Result<bool, Fault> {
         if !self.eat(b'n') {
             return Ok(false);
@@ -122,7 +123,7 @@ impl<'a> Scan<'a> {
         if self.null()? { Ok(None) } else { read(self).map(Some) }
     }
 
-    /// Passes over a string, and returns what it stands for.
+    /// Reads a string and resolves its escapes.
     pub fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
         let text = match self.plain_or_unescaped("a string")? {
             Cow::Borrowed(held) => str::from_utf8(held).ok().map(Cow::Borrowed),
@@ -131,12 +132,12 @@ impl<'a> Scan<'a> {
         text.ok_or_else(|| self.not_utf8())
     }
 
-    /// Passes over a string, and returns what it stands for, to be kept.
+    /// Reads a string as an owned text.
     pub fn owned(&mut self) -> Result<String, Fault> {
         self.string().map(Cow::into_owned)
     }
 
-    /// Passes over a number, and returns its text.
+    /// Skips a number and returns its text.
     pub fn number(&mut self) -> Result<&'a str, Fault> {
         self.blanks();
         let start = self.at;
@@ -144,11 +145,11 @@ impl<'a> Scan<'a> {
             Some(first @ (b'-' | b'0'..=b'9')) => self.number_end(first)?,
             _ => return Err(Fault::shape("a number", start)),
         }
-        // The grammar has ASCII alone.
+        // The grammar of numbers is ASCII.
         Ok(str::from_utf8(self.since(start)).unwrap_or_default())
     }
 
-    /// Passes over an object, and has each of its values read by its name.
+    /// Reads an object: calls `read` with the name of each value.
     pub fn members(&mut self, mut read: impl FnMut(&Name<'a>, &mut Self) -> Result<(), Fault>) -> Result<(), Fault> {
         if !self.eat(b'{') {
             return Err(Fault::shape("an object", self.at));
@@ -172,7 +173,7 @@ impl<'a> Scan<'a> {
         if self.eat(b'}') { Ok(()) } else { Err(self.expected("`,` or `}`", self.at)) }
     }
 
-    /// Passes over an object, and returns what is read of the one member that it must have.
+    /// Reads an object that must have one certain member, and returns its value.
     pub fn only<T>(
         &mut self,
         member: &'static str,
@@ -187,7 +188,7 @@ impl<'a> Scan<'a> {
         value.ok_or_else(|| Fault::missing(member, start))
     }
 
-    /// Passes over an array, and returns what is read of its values.
+    /// Reads an array and returns its values.
     pub fn items<T>(&mut self, mut read: impl FnMut(&mut Self) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
         if !self.eat(b'[') {
             return Err(Fault::shape("an array", self.at));
@@ -205,19 +206,19 @@ impl<'a> Scan<'a> {
         if self.eat(b']') { Ok(items) } else { Err(self.expected("`,` or `]`", self.at)) }
     }
 
-    /// The byte that comes next, blanks before it passed over.
+    /// The next byte after blanks.
     pub fn first(&mut self) -> Option<u8> {
         self.blanks();
         self.peek()
     }
 
-    /// Where the next value begins, blanks before it passed over.
+    /// The offset of the next value, after blanks.
     pub fn start(&mut self) -> usize {
         self.blanks();
         self.at
     }
 
-    /// What was read since there.
+    /// The text that was read since this offset.
     pub fn since(&self, start: usize) -> &'a [u8] {
         self.text.get(start..self.at).unwrap_or_default()
     }
@@ -232,7 +233,7 @@ impl<'a> Scan<'a> {
 
     #[cold]
     fn expected(&self, what: &'static str, at: usize) -> Fault {
-        // Bytes that are not UTF-8 are outside of the grammar too, and easier to find under their own name.
+        // Bytes that are not UTF-8 also break the grammar, but their own error is easier to understand.
         match self.text.get(at) {
             Some(byte) if !byte.is_ascii() && !is_utf8(self.text) => self.not_utf8(),
             _ => Fault::syntax(what, at),
@@ -245,7 +246,7 @@ impl<'a> Scan<'a> {
         Fault::not_utf8(good)
     }
 
-    /// Passes over this byte, and blanks before it, if it comes next.
+    /// Skips blanks and then this byte, if it is next.
     fn eat(&mut self, byte: u8) -> bool {
         self.blanks();
         let is_next = self.peek() == Some(byte);
@@ -269,7 +270,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Whether one more level than `open` may be opened, whose bracket was just passed.
+    /// Checks that a level more than `open` is allowed. Its bracket was just skipped.
     fn within(&self, levels: usize, open: usize) -> Result<(), Fault> {
         if open < levels { Ok(()) } else { Err(Fault::depth(levels, self.at - 1)) }
     }
@@ -305,7 +306,7 @@ impl<'a> Scan<'a> {
         unescape(held).map(Cow::Owned).map_err(|half| Fault::surrogate(start + half))
     }
 
-    /// A string behind its first quote; whether there are escapes in it.
+    /// Skips a string after its opening quote. Returns whether it has escapes.
     fn string_end(&mut self) -> Result<bool, Fault> {
         let start = self.at;
         let mut escaped = false;
@@ -322,7 +323,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Why a string does not end well: a control character, or the end of the text.
+    /// The error of a string with a control character or without an end.
     #[cold]
     fn unclosed(&self, start: usize) -> Fault {
         let rest = self.text.get(start..).unwrap_or_default();
@@ -332,7 +333,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// An escape behind its backslash.
+    /// Skips an escape after its backslash.
     fn escape(&mut self) -> Result<(), Fault> {
         let at = self.at - 1;
         match self.next() {
@@ -342,7 +343,7 @@ impl<'a> Scan<'a> {
                 if !self.portable || !(is_high(unit) || is_low(unit)) {
                     return Ok(());
                 }
-                // Only a high surrogate before a low one stands for a character.
+                // Only a high surrogate followed by a low one is a character.
                 if is_low(unit) || self.next() != Some(b'\\') || self.next() != Some(b'u') || !is_low(self.unit(at)?) {
                     return Err(Fault::surrogate(at));
                 }
@@ -352,7 +353,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Four hexadecimal digits, of an escape that begins there.
+    /// Four hexadecimal digits of the escape that starts there.
     fn unit(&mut self, escape: usize) -> Result<u16, Fault> {
         let digits = self.text.get(self.at..self.at + 4).and_then(super::unescape::unit);
         self.at += 4;
@@ -367,7 +368,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// A number behind its first byte.
+    /// Skips a number after its first byte.
     fn number_end(&mut self, first: u8) -> Result<(), Fault> {
         let start = self.at - 1;
         match if first == b'-' { self.next() } else { Some(first) } {
@@ -389,7 +390,7 @@ impl<'a> Scan<'a> {
             surely_finite = false;
         }
         match self.peek() {
-            // `01` is two values.
+            // `01` would be two values.
             Some(b'0'..=b'9') => Err(Fault::number(start)),
             _ if self.portable && !surely_finite && !is_finite(self.since(start)) => Err(Fault::infinite(start)),
             _ => Ok(()),
@@ -413,7 +414,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Whether a number is finite as an IEEE double. What is too small for one is zero.
+/// Returns whether a number is finite as an IEEE double. Very small numbers become zero.
 fn is_finite(number: &[u8]) -> bool {
     str::from_utf8(number).ok().and_then(|text| text.parse::<f64>().ok()).is_some_and(f64::is_finite)
 }
