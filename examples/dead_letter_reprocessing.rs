@@ -4,7 +4,7 @@
 //! cargo run --example dead_letter_reprocessing
 //! ```
 
-use std::{error::Error, future::pending};
+use std::{error::Error, future::pending, net::SocketAddr};
 
 use dms_server::{Server, ServerConfig};
 use dms_worker::{
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let server = Server::bind(ServerConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..Default::default() }).await?;
+    let server = Server::bind(ServerConfig::default().listen(SocketAddr::from(([127, 0, 0, 1], 0)))).await?;
     let endpoint = format!("http://{}", server.local_addr().ok_or("no address")?);
     tokio::spawn(server.run(pending()));
     let client = Client::builder(endpoint, "local").build()?;

@@ -4,7 +4,7 @@
 //! cargo run --example dead_letter_worker
 //! ```
 
-use std::{env, error::Error, fs, future::pending, io::Write, path::PathBuf, process};
+use std::{env, error::Error, fs, future::pending, io::Write, net::SocketAddr, path::PathBuf, process};
 
 use dms_server::{Server, ServerConfig};
 use dms_worker::{
@@ -41,7 +41,7 @@ impl Handler for Archive {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let server = Server::bind(ServerConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..Default::default() }).await?;
+    let server = Server::bind(ServerConfig::default().listen(SocketAddr::from(([127, 0, 0, 1], 0)))).await?;
     let endpoint = format!("http://{}", server.local_addr().ok_or("no address")?);
     tokio::spawn(server.run(pending()));
     let client = Client::builder(endpoint, "local").build()?;

@@ -2,9 +2,9 @@
 //!
 //! It has two projects with keys and users and one queue, and keeps everything in memory. Stop it with Ctrl-C.
 
-use std::{env, error::Error};
+use std::{env, error::Error, net::SocketAddr};
 
-use dms_server::{AccessKey, Project, Rights, Server, ServerConfig, StartQueue};
+use dms_server::{AccessKey, Project, Server, ServerConfig, StartQueue};
 use dms_worker::queue::NewQueue;
 
 #[tokio::main]
@@ -14,22 +14,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .access_key("EXAMPLEKEY", "example-secret")
         .user("user", "password", "domain");
     project.name = "eu-de".to_owned();
-    project.access_keys.push(AccessKey {
-        access_key: "TEMPORARYKEY".to_owned(),
-        secret_key: "temporary-secret".into(),
-        security_token: Some("security-token".into()),
-        rights: Rights::default(),
-    });
+    let temporary = AccessKey::new("TEMPORARYKEY", "temporary-secret");
+    project.access_keys.push(temporary.security_token("security-token"));
     let orders = NewQueue::new("orders").dead_letters_after(3);
-    project.queues.push(StartQueue { queue: orders, groups: vec!["billing".to_owned()] });
+    let project = project.queue(StartQueue::new(orders).group("billing"));
 
-    let server = Server::bind(ServerConfig {
-        listen: Some(address.parse()?),
-        projects: vec![project, Project::new("other-project").access_key("OTHERKEY", "other-secret")],
-        region: "eu-de".to_owned(),
-        ..ServerConfig::default()
-    })
-    .await?;
+    let other = Project::new("other-project").access_key("OTHERKEY", "other-secret");
+    let config =
+        ServerConfig::default().listen(address.parse::<SocketAddr>()?).projects(vec![project, other]).region("eu-de");
+    let server = Server::bind(config).await?;
     if let Some(address) = server.local_addr() {
         println!("listening on http://{address}");
     }

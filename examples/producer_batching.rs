@@ -4,7 +4,7 @@
 //! cargo run --example producer_batching
 //! ```
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, net::SocketAddr, time::Duration};
 
 use dms_server::{Server, ServerConfig};
 use dms_worker::{Client, Producer, message::Message, queue::NewQueue};
@@ -12,7 +12,7 @@ use serde_json::json;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let server = Server::bind(ServerConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..Default::default() }).await?;
+    let server = Server::bind(ServerConfig::default().listen(SocketAddr::from(([127, 0, 0, 1], 0)))).await?;
     let endpoint = format!("http://{}", server.local_addr().ok_or("no address")?);
     tokio::spawn(server.run(std::future::pending()));
     let client = Client::builder(endpoint, "local").build()?;

@@ -4,7 +4,7 @@
 //! cargo run --example quickstart
 //! ```
 
-use std::error::Error;
+use std::{error::Error, net::SocketAddr};
 
 use dms_server::{Server, ServerConfig};
 use dms_worker::{Client, Delivery, Handler, HandlerError, Message, NewQueue, Worker};
@@ -32,7 +32,7 @@ impl Handler for Billing {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let server = Server::bind(ServerConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..Default::default() }).await?;
+    let server = Server::bind(ServerConfig::default().listen(SocketAddr::from(([127, 0, 0, 1], 0)))).await?;
     let endpoint = format!("http://{}", server.local_addr().ok_or("no address")?);
     tokio::spawn(server.run(std::future::pending()));
 

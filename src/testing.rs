@@ -100,8 +100,8 @@ impl TestServer {
     /// As [`Server::bind`].
     pub async fn with(config: ServerConfig) -> Result<Self, ServerError> {
         let clock = Clock::following_tokio(std::time::UNIX_EPOCH + START);
-        let server = Server::bind(ServerConfig { clock, ..config }).await?;
-        let transport = Arc::new(InProcess::new(server.router()));
+        let server = Server::bind(config.clock(clock)).await?;
+        let transport = Arc::new(InProcess::new(server.service()));
         let built = Client::builder("http://in.process", PROJECT).transport(transport).build();
         let client = built.unwrap_or_else(|error| panic!("no client for the test server: {error}"));
         Ok(Self { server, client })

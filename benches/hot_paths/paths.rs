@@ -32,6 +32,7 @@ use dms_worker::{
     worker::{AckResult, Event, Observer, Origin, Worker, handler_fn},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::BodyExt;
 use tokio::{runtime::Runtime, sync::Notify};
 use tower::ServiceExt;
 
@@ -226,8 +227,8 @@ fn broker(on_disk: bool) -> Run {
 
 /// A server in memory with a queue and a group, and a client of it.
 async fn serving() -> (Server, Client, SourcePath) {
-    let server = Server::bind(ServerConfig { listen: None, ..ServerConfig::default() }).await.expect("a server");
-    let transport = Arc::new(InProcess::new(server.router()));
+    let server = Server::bind(ServerConfig::default().listen(None::<std::net::SocketAddr>)).await.expect("a server");
+    let transport = Arc::new(InProcess::new(server.service()));
     let client = Client::builder("http://server", PROJECT).transport(transport).build().expect("a client");
     let queue = client.create_queue(NewQueue::new("bench")).await.expect("a queue").id;
     let groups = client.create_groups(&queue, &["bench"]).await.expect("a group");
@@ -256,7 +257,7 @@ fn server_cycle() -> Run {
 fn server_send() -> Run {
     let runtime = runtime();
     let (server, _, source) = runtime.block_on(serving());
-    let router = server.router();
+    let router = server.service();
     let uri = Uri::try_from(format!("/v2/{PROJECT}/queues/{}/messages", source.queue)).expect("a path");
     let message = format!(r#"{{"body":{},"attributes":{{}}}}"#, body());
     let body = Bytes::from(format!(r#"{{"messages":[{}]}}"#, vec![message; BATCH].join(",")));
@@ -267,7 +268,7 @@ fn server_send() -> Run {
                 (*request.method_mut(), *request.uri_mut()) = (Method::POST, uri.clone());
                 let Ok(answer) = router.clone().oneshot(request).await;
                 assert_eq!(answer.status(), StatusCode::CREATED);
-                axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("an answer");
+                answer.into_body().collect().await.expect("an answer");
             }
         });
     })

@@ -17,11 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 static SERVER: LazyLock<SocketAddr> = LazyLock::new(|| {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let config = ServerConfig {
-        listen: Some("127.0.0.1:0".parse().expect("an address")),
-        projects: vec![Project::new("p")],
-        ..ServerConfig::default()
-    };
+    let config = ServerConfig::default().listen("127.0.0.1:0".parse::<std::net::SocketAddr>().expect("an address")).projects(vec![Project::new("p")]);
     let server = runtime.block_on(Server::bind(config)).expect("a server");
     let address = server.local_addr().expect("it listens");
     std::thread::spawn(move || runtime.block_on(server.run(std::future::pending())));

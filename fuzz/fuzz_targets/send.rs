@@ -31,9 +31,9 @@ struct Scene {
 static SCENE: LazyLock<Scene> = LazyLock::new(|| {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
-    let config = ServerConfig { projects: vec![Project::new("p")], ..ServerConfig::default() };
+    let config = ServerConfig::default().projects(vec![Project::new("p")]);
     let server = runtime.block_on(Server::bind(config)).expect("a server");
-    let server = Arc::new(InProcess::new(server.router()));
+    let server = Arc::new(InProcess::new(server.service()));
     let client = Client::builder("http://dms.example", "p").transport(server.clone()).build().expect("a client");
     let (queue, group) = runtime.block_on(make(&client));
     let source = SourcePath::messages(queue.clone(), group);

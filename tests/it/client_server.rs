@@ -21,11 +21,11 @@ const VERSIONS: [ApiVersion; 2] = [ApiVersion::V2, ApiVersion::V1_0];
 
 async fn server(projects: Vec<Project>) -> Server {
     let clock = Clock::following_tokio(SystemTime::now());
-    Server::bind(ServerConfig { projects, clock, ..ServerConfig::default() }).await.unwrap()
+    Server::bind(ServerConfig::default().projects(projects).clock(clock)).await.unwrap()
 }
 
 fn client(server: &Server, version: ApiVersion) -> Client {
-    let transport = Arc::new(InProcess::new(server.router()));
+    let transport = Arc::new(InProcess::new(server.service()));
     Client::builder("http://dms.test", "p1").transport(transport).api_version(version).build().unwrap()
 }
 
@@ -170,11 +170,8 @@ async fn a_producer_fills_a_fifo_queue_in_order() {
 #[tokio::test]
 async fn keys_and_tokens_work_over_sockets() {
     let project = Project::new("p1").access_key("AK1", "S3CRET").user("u", "pw", "d");
-    let config = ServerConfig {
-        listen: Some("127.0.0.1:0".parse().unwrap()),
-        projects: vec![project],
-        ..ServerConfig::default()
-    };
+    let config =
+        ServerConfig::default().listen("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap()).projects(vec![project]);
     let server = Server::bind(config).await.unwrap();
     let address = format!("http://{}", server.local_addr().unwrap());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -115,7 +115,7 @@ async fn a_late_acknowledgement_is_a_reason() {
 #[tokio::test(start_paused = true)]
 async fn messages_left_by_another_worker_have_the_reason_unknown() {
     // A dropped worker hands its messages back if the server can take them back.
-    let config = ServerConfig { extensions: false, ..ServerConfig::default() };
+    let config = ServerConfig::default().extensions(false);
     let server = TestServer::with(config).await.unwrap();
     let group = server.group(NewQueue::new("orders"), "billing").await;
     group.send(["a"]).await;

@@ -55,9 +55,9 @@ impl House {
     /// `count` dead letters with the numbers from 0 on, and an attribute that tells odd from even.
     async fn new(mode: QueueMode, count: u64) -> Self {
         let clock = Clock::following_tokio(SystemTime::now());
-        let config = ServerConfig { projects: vec![Project::new("p1")], clock, ..ServerConfig::default() };
+        let config = ServerConfig::default().projects(vec![Project::new("p1")]).clock(clock);
         let server = Server::bind(config).await.unwrap();
-        let faults = Arc::new(Faults { inner: InProcess::new(server.router()), dice: Mutex::default() });
+        let faults = Arc::new(Faults { inner: InProcess::new(server.service()), dice: Mutex::default() });
         let client = Client::builder("http://dms.test", "p1").transport(faults.clone()).build().unwrap();
         let queue = client.create_queue(NewQueue::new("orders").mode(mode).dead_letters_after(1)).await.unwrap().id;
         let group = client.create_groups(&queue, &["billing"]).await.unwrap().remove(0).0;

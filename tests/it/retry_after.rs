@@ -82,9 +82,9 @@ struct World {
 impl World {
     async fn new() -> Self {
         let clock = Clock::following_tokio(SystemTime::now());
-        let config = ServerConfig { projects: vec![Project::new("p1")], clock, ..ServerConfig::default() };
+        let config = ServerConfig::default().projects(vec![Project::new("p1")]).clock(clock);
         let server = Server::bind(config).await.unwrap();
-        let proxy = Arc::new(Proxy { inner: InProcess::new(server.router()), answers: Mutex::default() });
+        let proxy = Arc::new(Proxy { inner: InProcess::new(server.service()), answers: Mutex::default() });
         let client = Client::builder("http://in.process", "p1").transport(proxy.clone()).build().unwrap();
         let queue = client.create_queue(NewQueue::new("orders").dead_letters_after(1)).await.unwrap().id;
         client.create_groups(&queue, &["billing"]).await.unwrap();

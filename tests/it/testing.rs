@@ -135,7 +135,7 @@ async fn a_group_that_stays_busy_is_reported() {
 async fn a_test_server_can_have_other_settings() {
     let quotas = Quotas { queues: 1, ..Quotas::default() };
     let broker = EmbeddedConfig { quotas, ..EmbeddedConfig::default() };
-    let server = TestServer::with(ServerConfig { broker, ..ServerConfig::default() }).await.unwrap();
+    let server = TestServer::with(ServerConfig::default().broker(broker)).await.unwrap();
     server.group(NewQueue::new("orders"), "billing").await;
     let refused = server.client().create_queue(NewQueue::new("more")).await.unwrap_err();
     assert_eq!(refused.code().map(|code| code.to_string()), Some("DMS.10240020".to_owned()), "{refused}");
@@ -198,7 +198,7 @@ async fn assertions_show_the_history() {
 #[tokio::test(start_paused = true)]
 async fn counts_miss_no_message_whose_lease_ends_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
-    let config = ServerConfig { data_dir: Some(dir.path().to_owned()), ..ServerConfig::default() };
+    let config = ServerConfig::default().data_dir(dir.path().to_owned());
     let server = TestServer::with(config).await.unwrap();
     let orders = server.group(NewQueue::new("orders"), "billing").await;
     orders.send(["one"]).await;

@@ -33,8 +33,7 @@ struct Running {
 
 async fn serve(pki: &Pki) -> Running {
     let listen = Some(([127, 0, 0, 1], 0).into());
-    let server =
-        Server::bind(ServerConfig { listen, tls: Some(pki.files()), ..ServerConfig::default() }).await.unwrap();
+    let server = Server::bind(ServerConfig::default().listen(listen).tls(pki.files())).await.unwrap();
     let (url, tls) = (server.url().unwrap(), server.tls().unwrap().clone());
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(server.run(async { drop(stopped.await) }));

@@ -48,9 +48,9 @@ impl World {
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let config = EmbeddedConfig { failure_counting: counting, ..EmbeddedConfig::default() };
         let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
-        let config = ServerConfig { clock, extensions, ..ServerConfig::default() };
+        let config = ServerConfig::default().clock(clock).extensions(extensions);
         let server = Server::with_broker(config, broker).await.unwrap();
-        let transport = Arc::new(InProcess::new(server.router()));
+        let transport = Arc::new(InProcess::new(server.service()));
         let client = Client::builder("http://in.process", "local").transport(transport).build().unwrap();
         let queue = client.create_queue(queue).await.unwrap().id;
         client.create_groups(&queue, &["billing"]).await.unwrap();

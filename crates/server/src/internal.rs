@@ -2,6 +2,9 @@
 //!
 //! Not for others: it changes without notice.
 
+/// Seals [`Broker`](crate::broker::Broker): methods can be added to it without breaking other packages.
+pub trait Sealed {}
+
 pub use crate::{
     http::{bearer, body, host_check},
     metrics::exposition,

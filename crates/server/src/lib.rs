@@ -63,5 +63,11 @@ pub use self::{
         limits::HttpLimits,
         tls::{Tls, TlsError, TlsFiles},
     },
-    server::{Server, callers::Callers, config::ServerConfig, error::ServerError},
+    server::{
+        Server,
+        callers::Callers,
+        config::ServerConfig,
+        error::ServerError,
+        service::{ApiBody, ApiFuture, ApiService},
+    },
 };

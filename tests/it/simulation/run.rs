@@ -89,11 +89,11 @@ impl World {
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let config = EmbeddedConfig { failure_counting: scenario.counting, ..EmbeddedConfig::default() };
         let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
-        let config = ServerConfig { clock, extensions: scenario.extensions, ..ServerConfig::default() };
+        let config = ServerConfig::default().clock(clock).extensions(scenario.extensions);
         let server = Server::with_broker(config, broker.clone()).await.unwrap();
         let path = create(&scenario, &broker).await;
         let history = Arc::new(History::new());
-        let transport = InProcess::new(server.router());
+        let transport = InProcess::new(server.service());
         let network =
             Network::new(transport, history.clone(), scenario.weather, Rng::with_seed(scenario.seed ^ 0x5eed));
         let script = Arc::new(Script::new(scenario.messages.clone(), history.clone()));

@@ -96,7 +96,7 @@ async fn a_little_poison_leaves_four_tenths_of_the_throughput_on_a_slow_network(
 async fn time_for_most_afar(fails: fn(u64) -> bool) -> Duration {
     let mut world = World::new(orders(), FailureCounting::Batch).await;
     world.send(0..4_000).await;
-    let far = Arc::new(Far(InProcess::new(world.server.router())));
+    let far = Arc::new(Far(InProcess::new(world.server.service())));
     let far = Client::builder("http://in.process", "local").transport(far).build().unwrap();
     let near = std::mem::replace(&mut world.client, far);
     let began = tokio::time::Instant::now();

@@ -37,7 +37,7 @@ impl Door {
     async fn new() -> (Self, TestServer) {
         let server = TestServer::start().await;
         server.group(NewQueue::new("orders"), "billing").await;
-        let service = InProcess::new(server.server().router());
+        let service = InProcess::new(server.server().service());
         (Self { service, shut: Arc::default(), knocks: Arc::default() }, server)
     }
 

@@ -42,7 +42,7 @@ impl Transport for Far {
 async fn stops_cost_nothing(plain: bool, stop: fn(&WorkerHandle)) {
     let mut world = World::new(NewQueue::new("orders").dead_letters_after(1), FailureCounting::Batch).await;
     let near = world.client.clone();
-    let far = Arc::new(Far { server: InProcess::new(world.server.router()), plain });
+    let far = Arc::new(Far { server: InProcess::new(world.server.service()), plain });
     world.client = Client::builder("http://in.process", "local").transport(far).build().unwrap();
     let queue = world.queue.clone();
     let sent = tokio::spawn(async move {

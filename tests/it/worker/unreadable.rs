@@ -47,7 +47,7 @@ impl Transport for Torn {
 
 async fn torn_world(queue: NewQueue, portal: Duration) -> World {
     let mut world = World::new(queue, FailureCounting::Culprit).await;
-    let service = InProcess::new(world.server.router());
+    let service = InProcess::new(world.server.service());
     let transport = Arc::new(Torn { service, portal_until: Instant::now() + portal });
     world.client = Client::builder("http://in.process", "local").transport(transport).build().unwrap();
     world

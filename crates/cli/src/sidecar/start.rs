@@ -64,7 +64,7 @@ impl Sidecar {
         let (server, client) = match config.dms.is_embedded() {
             true => {
                 let server = Server::bind(server_config::settings(&config.server)).await?;
-                let client = connect::in_process(&config, Arc::new(InProcess::new(server.router())))?;
+                let client = connect::in_process(&config, Arc::new(InProcess::new(server.service())))?;
                 (Some(server), client)
             }
             false => (None, connect::to_service(&config)?),

@@ -32,7 +32,7 @@ pub(crate) async fn listening() -> Listening {
 pub(crate) async fn listening_with(server_keys: &str, keys: &str) -> Listening {
     let any = Some(([127, 0, 0, 1], 0).into());
     let admin_token = keys.contains("token: T").then(|| "T".into());
-    let server = Server::bind(ServerConfig { admin: any, admin_token, ..ServerConfig::default() }).await.unwrap();
+    let server = Server::bind(ServerConfig::default().admin(any).admin_token(admin_token)).await.unwrap();
     let server_admin = server.admin_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(server.run(async { drop(stopped.await) }));

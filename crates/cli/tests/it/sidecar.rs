@@ -64,7 +64,7 @@ impl Running {
     /// Runs this configuration with a server elsewhere, which has the same queue: that others are missing shows only when it runs.
     pub(crate) async fn elsewhere(yaml: &str) -> Self {
         let listen = Some("127.0.0.1:0".parse().unwrap());
-        let server = Server::bind(ServerConfig { listen, ..ServerConfig::default() }).await.unwrap();
+        let server = Server::bind(ServerConfig::default().listen(listen)).await.unwrap();
         let endpoint = format!("http://{}", server.local_addr().unwrap());
         tokio::spawn(server.run(std::future::pending()));
         let client = Client::builder(endpoint.as_str(), "local").build().unwrap();

@@ -264,10 +264,10 @@ async fn bodies_are_unchanged_through_client_and_stores() {
     let dir = tempfile::tempdir().unwrap();
     for data_dir in [None, Some(dir.path().to_owned())] {
         let way = format!("a store in {data_dir:?}");
-        let config = ServerConfig { data_dir: data_dir.clone(), ..ServerConfig::default() };
+        let config = ServerConfig::default().data_dir(data_dir.clone());
         let mut server = Server::bind(config.clone()).await.unwrap();
         let connect = |server: &Server| {
-            let transport = Arc::new(InProcess::new(server.router()));
+            let transport = Arc::new(InProcess::new(server.service()));
             Client::builder("http://in.process", "local").transport(transport).build().unwrap()
         };
         let mut client = connect(&server);

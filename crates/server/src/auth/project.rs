@@ -11,6 +11,7 @@ use dms_protocol::{
 
 /// A project: a space of queues with its own callers.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Project {
     /// The `{project_id}` of paths: 1-64 of `A-Z a-z 0-9 _ -`.
     pub id: ProjectId,
@@ -45,19 +46,19 @@ impl Project {
 
     /// Adds a key.
     pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
-        self.access_keys.push(AccessKey {
-            access_key: access_key.into(),
-            secret_key: secret_key.into(),
-            security_token: None,
-            rights: Rights::default(),
-        });
+        self.access_keys.push(AccessKey::new(access_key, secret_key));
         self
     }
 
     /// Adds a user.
     pub fn user(mut self, user: impl Into<String>, password: impl Into<Secret>, domain: impl Into<String>) -> Self {
-        let (user, password, domain) = (user.into(), password.into(), domain.into());
-        self.users.push(User { user, password, domain, rights: Rights::default() });
+        self.users.push(User::new(user, password, domain));
+        self
+    }
+
+    /// Adds a queue that is created at the start if it is missing.
+    pub fn queue(mut self, queue: StartQueue) -> Self {
+        self.queues.push(queue);
         self
     }
 
@@ -69,6 +70,7 @@ impl Project {
 
 /// What is asked of signatures beyond the documented scheme. A key of several projects has the stricter rules of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SignatureRules {
     /// Whether `Host` must be among the signed headers, as it is with the vendor's SDKs; true. Without it a request could be
     /// sent to another server that knows the key.
@@ -85,6 +87,18 @@ impl Default for SignatureRules {
 }
 
 impl SignatureRules {
+    /// Sets whether `Host` must be signed; true by default.
+    pub fn require_host(mut self, require_host: bool) -> Self {
+        self.require_host = require_host;
+        self
+    }
+
+    /// Sets whether a signature is valid for one request only; false by default.
+    pub fn reject_replays(mut self, reject_replays: bool) -> Self {
+        self.reject_replays = reject_replays;
+        self
+    }
+
     /// The stricter of both, rule by rule.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
@@ -96,6 +110,7 @@ impl SignatureRules {
 
 /// An access key with its secret.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct AccessKey {
     /// The key's public half.
     pub access_key: String,
@@ -108,6 +123,28 @@ pub struct AccessKey {
 }
 
 impl AccessKey {
+    /// A key with all rights and without a security token.
+    pub fn new(access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
+        Self {
+            access_key: access_key.into(),
+            secret_key: secret_key.into(),
+            security_token: None,
+            rights: Rights::default(),
+        }
+    }
+
+    /// Sets the token of temporary credentials; none by default.
+    pub fn security_token(mut self, token: impl Into<Secret>) -> Self {
+        self.security_token = Some(token.into());
+        self
+    }
+
+    /// Sets the rights; all of them by default.
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
+
     /// Whether a part of it is no credential: there is nothing in it.
     pub(crate) fn has_a_blank(&self) -> bool {
         let secrets = [Some(&self.secret_key), self.security_token.as_ref()].into_iter().flatten();
@@ -117,6 +154,7 @@ impl AccessKey {
 
 /// A user who gets tokens by password.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct User {
     /// The user's name.
     pub user: String,
@@ -129,6 +167,17 @@ pub struct User {
 }
 
 impl User {
+    /// A user with all rights.
+    pub fn new(user: impl Into<String>, password: impl Into<Secret>, domain: impl Into<String>) -> Self {
+        Self { user: user.into(), password: password.into(), domain: domain.into(), rights: Rights::default() }
+    }
+
+    /// Sets the rights; all of them by default.
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
+
     /// Whether both are passwords of one user.
     pub(crate) fn is_same_user(&self, other: &Self) -> bool {
         (&self.user, &self.domain) == (&other.user, &other.domain)
@@ -137,9 +186,23 @@ impl User {
 
 /// A queue that is there from the start.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StartQueue {
     /// The queue; one of that name that exists already is left as it is.
     pub queue: NewQueue,
     /// Its groups; those missing are created.
     pub groups: Vec<String>,
+}
+
+impl StartQueue {
+    /// A queue without groups.
+    pub fn new(queue: NewQueue) -> Self {
+        Self { queue, groups: Vec::new() }
+    }
+
+    /// Adds a group.
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.groups.push(name.into());
+        self
+    }
 }

@@ -26,6 +26,7 @@ impl fmt::Display for Right {
 /// What a key or a user may do: for each right, patterns of queues' names in which `*` stands for any part. The default
 /// is everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rights {
     /// Queues that messages may be sent to.
     pub send: Vec<String>,
@@ -43,6 +44,29 @@ impl Default for Rights {
 }
 
 impl Rights {
+    /// No rights at all.
+    pub fn none() -> Self {
+        Self { send: Vec::new(), consume: Vec::new(), manage: Vec::new() }
+    }
+
+    /// Sets the patterns of the queues that messages may be sent to.
+    pub fn send(mut self, patterns: Vec<String>) -> Self {
+        self.send = patterns;
+        self
+    }
+
+    /// Sets the patterns of the queues that may be consumed from.
+    pub fn consume(mut self, patterns: Vec<String>) -> Self {
+        self.consume = patterns;
+        self
+    }
+
+    /// Sets the patterns of the queues that may be created, deleted and changed.
+    pub fn manage(mut self, patterns: Vec<String>) -> Self {
+        self.manage = patterns;
+        self
+    }
+
     /// Whether they leave nothing out.
     pub(crate) fn are_all(&self) -> bool {
         [&self.send, &self.consume, &self.manage].iter().all(|patterns| patterns.iter().any(|pattern| pattern == "*"))

@@ -28,6 +28,7 @@ pub use self::{
     storage::{StoragePart, StorageTrouble},
     verdict::{ReasonCounts, Verdict},
 };
+use crate::internal::Sealed;
 pub use crate::{
     histogram::Histogram,
     store::{FailureCause, RetentionChange, RetentionPolicy},
@@ -44,12 +45,13 @@ pub(crate) mod verdict;
 
 /// The operations of a DMS server.
 ///
-/// Every method returns when its effect is as durable as the implementation promises.
+/// Every method returns when its effect is as durable as the implementation promises. The trait is sealed: only this package implements
+/// it, because it grows with the server.
 ///
 /// # Cancel safety
 /// A dropped call has taken effect as a whole or not at all. A dropped `lease` hands out nothing.
 #[async_trait]
-pub trait Broker: fmt::Debug + Send + Sync + 'static {
+pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Creates a queue (5.1.1).
     async fn create_queue(&self, project: &ProjectId, queue: NewQueue) -> Result<CreatedQueue, BrokerError>;
     /// All queues of a project, newest first (5.1.2); the dead-letter fields are filled in.

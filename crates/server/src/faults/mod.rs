@@ -90,6 +90,20 @@ pub struct FaultPlan {
     pub rules: Vec<FaultRule>,
 }
 
+impl FaultPlan {
+    /// Sets the seed; zero by default.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Adds a rule.
+    pub fn rule(mut self, rule: FaultRule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+}
+
 /// The faults of a running server: change them at any time.
 pub struct Faults {
     active: AtomicBool,

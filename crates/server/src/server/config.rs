@@ -15,7 +15,17 @@ use crate::{
 };
 
 /// The settings of a [`Server`](crate::Server). The default is a server in memory, without sockets, open to any caller.
+///
+/// ```
+/// use dms_server::{Project, ServerConfig};
+///
+/// let config = ServerConfig::default()
+///     .projects(vec![Project::new("shop").access_key("AK", "secret")])
+///     .data_dir(std::path::PathBuf::from("./dms-data"));
+/// # let _ = config;
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ServerConfig {
     /// The address of the API; none (the default): no socket, in-process callers only.
     pub listen: Option<SocketAddr>,
@@ -75,6 +85,96 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// Sets the address of the API; none by default.
+    pub fn listen(mut self, listen: impl Into<Option<SocketAddr>>) -> Self {
+        self.listen = listen.into();
+        self
+    }
+
+    /// Sets the address of health, metrics and peek; none by default.
+    pub fn admin(mut self, admin: impl Into<Option<SocketAddr>>) -> Self {
+        self.admin = admin.into();
+        self
+    }
+
+    /// Sets the bearer token of the admin address; none by default.
+    pub fn admin_token(mut self, admin_token: impl Into<Option<Secret>>) -> Self {
+        self.admin_token = admin_token.into();
+        self
+    }
+
+    /// Sets the certificate of the admin address; none by default (plain HTTP).
+    pub fn admin_tls(mut self, admin_tls: impl Into<Option<TlsFiles>>) -> Self {
+        self.admin_tls = admin_tls.into();
+        self
+    }
+
+    /// Sets further names and addresses of a server without credentials; none by default.
+    pub fn hosts(mut self, hosts: Vec<String>) -> Self {
+        self.hosts = hosts;
+        self
+    }
+
+    /// Sets the certificate of the API's address; none by default (plain HTTP).
+    pub fn tls(mut self, tls: impl Into<Option<TlsFiles>>) -> Self {
+        self.tls = tls.into();
+        self
+    }
+
+    /// Sets the directory that keeps the messages; none by default (in memory).
+    pub fn data_dir(mut self, data_dir: impl Into<Option<PathBuf>>) -> Self {
+        self.data_dir = data_dir.into();
+        self
+    }
+
+    /// Sets the projects; none by default.
+    pub fn projects(mut self, projects: Vec<Project>) -> Self {
+        self.projects = projects;
+        self
+    }
+
+    /// Sets the region in the catalogue of tokens; `local` by default.
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.region = region.into();
+        self
+    }
+
+    /// Sets how long a token is valid; 24 hours by default.
+    pub fn token_lifetime(mut self, token_lifetime: Duration) -> Self {
+        self.token_lifetime = token_lifetime;
+        self
+    }
+
+    /// Sets the limits of connections and requests.
+    pub fn limits(mut self, limits: HttpLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the faults to inject; none by default.
+    pub fn faults(mut self, faults: FaultPlan) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// Sets the behaviour of the broker.
+    pub fn broker(mut self, broker: EmbeddedConfig) -> Self {
+        self.broker = broker;
+        self
+    }
+
+    /// Sets whether the server announces its extensions and obeys them; true by default.
+    pub fn extensions(mut self, extensions: bool) -> Self {
+        self.extensions = extensions;
+        self
+    }
+
+    /// Sets the wall clock; the system's by default.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Checks the projects with their keys and users as [`Server::bind`](crate::Server::bind) does, without starting anything.
     ///
     /// # Errors

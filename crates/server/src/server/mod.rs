@@ -3,15 +3,15 @@
 pub(crate) mod callers;
 pub(crate) mod config;
 pub(crate) mod error;
+pub(crate) mod service;
 mod startup;
 
 use dms_protocol::secret::Secret;
 use std::{net::SocketAddr, sync::Arc};
 
-use axum::Router;
 use tokio_util::sync::CancellationToken;
 
-use self::{callers::Callers, config::ServerConfig, error::ServerError};
+use self::{callers::Callers, config::ServerConfig, error::ServerError, service::ApiService};
 use crate::{
     admin,
     api::Api,
@@ -46,7 +46,7 @@ const PARTS: usize = 4;
 /// A DMS server in this process.
 ///
 /// Any number of them may live in one process. [`Server::run`] serves the sockets; a server without sockets is used
-/// through [`Server::router`] and ended by [`Server::close`]. One that is dropped stops as by a crash: what was answered
+/// through [`Server::service`] and ended by [`Server::close`]. One that is dropped stops as by a crash: what was answered
 /// is kept, and its data directory is free a moment later.
 #[derive(Debug)]
 pub struct Server {
@@ -147,9 +147,9 @@ impl Server {
         self.listener.iter().chain(&self.admin).filter_map(Listener::tls)
     }
 
-    /// The API as a service without sockets; clones share the server.
-    pub fn router(&self) -> Router {
-        Router::new().fallback_service(Api::new(Arc::clone(&self.app)))
+    /// The API as a service without sockets. Clones share the server.
+    pub fn service(&self) -> ApiService {
+        ApiService::new(&self.app)
     }
 
     /// Whether any caller is let in, because no project has keys or users.

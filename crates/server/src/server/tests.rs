@@ -20,7 +20,7 @@ impl Api {
     async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let request = Request::builder().method(method).uri(format!("/v2/p{path}")).body(body).unwrap();
-        let response = self.0.router().oneshot(request).await.unwrap();
+        let response = self.0.service().oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let text = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&text).unwrap_or_default())

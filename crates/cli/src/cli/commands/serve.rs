@@ -21,7 +21,7 @@ use crate::{
     config::{Config, Request, load},
     sidecar::assemble::server_config,
 };
-use dms_server::{Server, ServerConfig, faults::FaultPlan, internal::descriptors};
+use dms_server::{Server, faults::FaultPlan, internal::descriptors};
 
 /// Options of `serve`.
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     }
     descriptors::raise_limit();
     let mut hang_ups = HangUps::listen();
-    let server = Server::bind(ServerConfig { faults, ..server_config::settings(&config.server) }).await?;
+    let server = Server::bind(server_config::settings(&config.server).faults(faults)).await?;
     let certificates: Vec<_> = server.certificates().cloned().collect();
     let mut live = LiveConfig::new(config.clone(), filter, &certificates, &["server", "log"]);
     let callers = server.callers();

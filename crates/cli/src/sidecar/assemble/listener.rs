@@ -35,9 +35,9 @@ pub(crate) fn host_check(token: Option<&config::Secret>, hosts: &[String], keys:
 /// The limits of a listener with `connections` places, whose requests may take `shutdown_grace` to finish at the end. Where it is
 /// `guarded` by a token, callers without it may not be idle for long.
 pub(crate) fn limits(connections: usize, guarded: bool, shutdown_grace: Duration) -> HttpLimits {
-    let limits = HttpLimits { connections, shutdown_grace, ..HttpLimits::default() };
+    let limits = HttpLimits::default().connections(connections).shutdown_grace(shutdown_grace);
     match guarded {
-        true => HttpLimits { strangers_idle_timeout: STRANGERS_IDLE, ..limits },
+        true => limits.strangers_idle_timeout(STRANGERS_IDLE),
         false => limits,
     }
 }

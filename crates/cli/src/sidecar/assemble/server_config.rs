@@ -16,31 +16,29 @@ use dms_server::{
 
 /// The settings of a server that listens where the configuration says.
 pub(crate) fn settings(server: &config::Server) -> ServerConfig {
-    let own = Project {
-        id: ProjectId::from(server.project_id.as_str()),
-        name: server.project_name.clone(),
-        access_keys: access_keys(server.auth.as_ref()),
-        users: users(server.auth.as_ref()),
-        signatures: signatures(server.auth.as_ref()),
-        quotas: Some(quotas(server.quotas)),
-        queues: server.queues.iter().map(queue).collect(),
-    };
+    let mut own = Project::new(ProjectId::from(server.project_id.as_str()));
+    own.name = server.project_name.clone();
+    own.access_keys = access_keys(server.auth.as_ref());
+    own.users = users(server.auth.as_ref());
+    own.signatures = signatures(server.auth.as_ref());
+    own.quotas = Some(quotas(server.quotas));
+    own.queues = server.queues.iter().map(queue).collect();
     // Where projects are listed, the short form that nobody wrote is not one more of them.
     let unwritten = server.auth.is_none() && server.queues.is_empty() && !server.projects.is_empty();
     let own = (!unwritten).then_some(own);
     let further = server.projects.iter().map(project);
-    ServerConfig {
-        listen: Some(server.listen),
-        admin: server.admin,
-        admin_token: server.admin_token.as_ref().map(|token| secret(Some(token))),
-        admin_tls: server.admin_tls.as_ref().map(tls),
-        hosts: server.hosts.clone(),
-        tls: server.tls.as_ref().map(tls),
-        data_dir: server.data_dir.clone(),
-        projects: own.into_iter().chain(further).collect(),
-        region: server.region.clone(),
-        token_lifetime: server.token_lifetime.get(),
-        broker: EmbeddedConfig {
+    ServerConfig::default()
+        .listen(server.listen)
+        .admin(server.admin)
+        .admin_token(server.admin_token.as_ref().map(|token| secret(Some(token))))
+        .admin_tls(server.admin_tls.as_ref().map(tls))
+        .hosts(server.hosts.clone())
+        .tls(server.tls.as_ref().map(tls))
+        .data_dir(server.data_dir.clone())
+        .projects(own.into_iter().chain(further).collect())
+        .region(server.region.clone())
+        .token_lifetime(server.token_lifetime.get())
+        .broker(EmbeddedConfig {
             failure_counting: match server.failure_counting {
                 config::FailureCounting::Culprit => FailureCounting::Culprit,
                 config::FailureCounting::Batch => FailureCounting::Batch,
@@ -57,14 +55,8 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
             max_polls_per_group: server.limits.polls_per_group,
             max_leased_bytes: server.limits.leased_bytes,
             ..EmbeddedConfig::default()
-        },
-        limits: HttpLimits {
-            connections: server.limits.connections,
-            bodies_bytes: server.limits.request_bytes,
-            ..HttpLimits::default()
-        },
-        ..ServerConfig::default()
-    }
+        })
+        .limits(HttpLimits::default().connections(server.limits.connections).bodies_bytes(server.limits.request_bytes))
 }
 
 /// The files of a certificate.
@@ -73,24 +65,25 @@ pub(crate) fn tls(tls: &config::Tls) -> TlsFiles {
 }
 
 fn project(project: &config::Project) -> Project {
-    Project {
-        id: ProjectId::from(project.id.as_str()),
-        name: project.name.clone().unwrap_or_else(|| project.id.clone()),
-        access_keys: access_keys(project.auth.as_ref()),
-        users: users(project.auth.as_ref()),
-        signatures: signatures(project.auth.as_ref()),
-        quotas: Some(quotas(project.quotas)),
-        queues: project.queues.iter().map(queue).collect(),
-    }
+    let mut made = Project::new(project.id.as_str());
+    made.name = project.name.clone().unwrap_or_else(|| project.id.clone());
+    made.access_keys = access_keys(project.auth.as_ref());
+    made.users = users(project.auth.as_ref());
+    made.signatures = signatures(project.auth.as_ref());
+    made.quotas = Some(quotas(project.quotas));
+    made.queues = project.queues.iter().map(queue).collect();
+    made
 }
 
 fn access_keys(auth: Option<&config::ServerAuth>) -> Vec<AccessKey> {
     let keys = auth.into_iter().flat_map(|auth| &auth.access_keys);
-    keys.map(|key| AccessKey {
-        access_key: key.access_key.clone(),
-        secret_key: secret(key.secret_key.as_ref()),
-        security_token: key.security_token.as_ref().map(|token| secret(Some(token))),
-        rights: rights(key.rights.as_ref()),
+    keys.map(|key| {
+        let made = AccessKey::new(key.access_key.as_str(), secret(key.secret_key.as_ref()));
+        let made = made.rights(rights(key.rights.as_ref()));
+        match &key.security_token {
+            Some(token) => made.security_token(secret(Some(token))),
+            None => made,
+        }
     })
     .collect()
 }
@@ -98,31 +91,26 @@ fn access_keys(auth: Option<&config::ServerAuth>) -> Vec<AccessKey> {
 fn users(auth: Option<&config::ServerAuth>) -> Vec<User> {
     let users = auth.into_iter().flat_map(|auth| &auth.users);
     users
-        .map(|user| User {
-            user: user.user.clone(),
-            password: secret(user.password.as_ref()),
-            domain: user.domain.clone(),
-            rights: rights(user.rights.as_ref()),
+        .map(|user| {
+            User::new(user.user.as_str(), secret(user.password.as_ref()), user.domain.as_str())
+                .rights(rights(user.rights.as_ref()))
         })
         .collect()
 }
 
 fn signatures(auth: Option<&config::ServerAuth>) -> SignatureRules {
-    let rules = |auth: &config::ServerAuth| SignatureRules {
-        require_host: auth.require_signed_host,
-        reject_replays: auth.reject_replays,
-    };
-    auth.map(rules).unwrap_or_default()
+    let rules = SignatureRules::default();
+    match auth {
+        Some(auth) => rules.require_host(auth.require_signed_host).reject_replays(auth.reject_replays),
+        None => rules,
+    }
 }
 
 /// The rights that are written, or all of them.
 fn rights(written: Option<&config::Rights>) -> Rights {
-    let copied = |rights: &config::Rights| Rights {
-        send: rights.send.clone(),
-        consume: rights.consume.clone(),
-        manage: rights.manage.clone(),
-    };
-    written.map(copied).unwrap_or_default()
+    written.map_or_else(Rights::default, |rights| {
+        Rights::none().send(rights.send.clone()).consume(rights.consume.clone()).manage(rights.manage.clone())
+    })
 }
 
 /// A secret of a checked configuration: it is there.
@@ -155,7 +143,7 @@ fn queue(spec: &config::QueueSpec) -> StartQueue {
         max_consume_count: spec.max_consume_count,
         retention_hours: spec.retention_hours,
     };
-    StartQueue { queue, groups: spec.groups.clone() }
+    spec.groups.iter().fold(StartQueue::new(queue), StartQueue::group)
 }
 
 /// `in memory`, or where the messages are kept: for the line that a server begins with.

@@ -425,7 +425,7 @@ fn debug_shows_no_secret() {
     let iam = iam.user("u", "d").password("pl4nted-pw");
     check(&builder().iam(iam).build().unwrap());
     let project = Project::new("p").access_key("AK", "pl4nted-sk").user("u", "pl4nted-pw", "d");
-    check(&ServerConfig { projects: vec![project], ..ServerConfig::default() });
+    check(&ServerConfig::default().projects(vec![project]));
 }
 
 /// Programs of `command` do not inherit what the sidecar itself is trusted with, and everything else.

@@ -117,7 +117,7 @@ async fn a_missing_queue_ends_all_workers_if_configured() {
         sidecar::Sidecar,
     };
     let listen = Some("127.0.0.1:0".parse().unwrap());
-    let server = Server::bind(ServerConfig { listen, ..ServerConfig::default() }).await.unwrap();
+    let server = Server::bind(ServerConfig::default().listen(listen)).await.unwrap();
     let mut config = Config::default();
     config.dms.endpoint = format!("http://{}", server.local_addr().unwrap()).into();
     let serving = tokio::spawn(server.run(std::future::pending()));

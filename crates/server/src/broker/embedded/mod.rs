@@ -208,6 +208,8 @@ impl fmt::Debug for EmbeddedBroker {
     }
 }
 
+impl crate::internal::Sealed for EmbeddedBroker {}
+
 #[async_trait]
 impl Broker for EmbeddedBroker {
     async fn create_queue(&self, project: &ProjectId, queue: NewQueue) -> Result<CreatedQueue, BrokerError> {

@@ -18,11 +18,9 @@ use super::PROJECT;
 
 pub(super) fn config() -> ServerConfig {
     let mut project = Project::new(PROJECT);
-    project
-        .queues
-        .push(StartQueue { queue: NewQueue::new("orders").dead_letters_after(1), groups: vec!["g".to_owned()] });
+    project.queues.push(StartQueue::new(NewQueue::new("orders").dead_letters_after(1)).group("g"));
     let any_port = Some(([127, 0, 0, 1], 0).into());
-    ServerConfig { listen: any_port, admin: any_port, projects: vec![project], ..ServerConfig::default() }
+    ServerConfig::default().listen(any_port).admin(any_port).projects(vec![project])
 }
 
 pub(super) async fn get(address: std::net::SocketAddr, path: &str, headers: &str) -> (u16, String) {
@@ -106,7 +104,7 @@ async fn health_metrics_and_peek() {
 #[tokio::test]
 async fn redeliveries_dead_letters_and_syncs_are_counted() {
     let directory = tempfile::tempdir().unwrap();
-    let mut config = ServerConfig { data_dir: Some(directory.path().to_owned()), ..config() };
+    let mut config = config().data_dir(directory.path().to_owned());
     config.projects[0].queues[0].queue = NewQueue::new("orders").dead_letters_after(2);
     let server = Server::bind(config).await.unwrap();
     let (broker, admin) = (server.broker().clone(), server.admin_addr().unwrap());
@@ -145,8 +143,10 @@ async fn redeliveries_dead_letters_and_syncs_are_counted() {
 async fn start_queues_are_created_once() {
     let directory = tempfile::tempdir().unwrap();
     for _ in 0..2 {
-        let config =
-            ServerConfig { data_dir: Some(directory.path().to_owned()), listen: None, admin: None, ..config() };
+        let config = config()
+            .data_dir(directory.path().to_owned())
+            .listen(None::<std::net::SocketAddr>)
+            .admin(None::<std::net::SocketAddr>);
         let server = Server::bind(config).await.unwrap();
         let queues = server.broker().queues(&PROJECT.into()).await.unwrap();
         assert_eq!(queues.len(), 1);
@@ -159,7 +159,7 @@ async fn start_queues_are_created_once() {
 #[tokio::test]
 async fn damaged_messages_are_shown_and_skipped() {
     let directory = tempfile::tempdir().unwrap();
-    let config = || ServerConfig { data_dir: Some(directory.path().to_owned()), ..config() };
+    let config = || config().data_dir(directory.path().to_owned());
     let server = Server::bind(config()).await.unwrap();
     let queue = &server.broker().overview()[0];
     let (project, queue, group) = (queue.project.clone(), queue.queue.id.clone(), queue.groups[0].group.id.clone());

@@ -1,5 +1,6 @@
 //! An admin address that other machines can reach: a token, a certificate, and probes that need neither.
 
+use dms_protocol::secret::Secret;
 use dms_server::{Server, ServerConfig, ServerError, TlsFiles};
 use reqwest::{Certificate, Client, Method, Response};
 use tokio::sync::oneshot;
@@ -10,7 +11,7 @@ use crate::{log::Log, pki::Pki};
 const TOKEN: &str = "a token";
 
 fn guarded(pki: &Pki) -> ServerConfig {
-    ServerConfig { admin_token: Some(TOKEN.into()), admin_tls: Some(pki.files()), ..admin::config() }
+    admin::config().admin_token(Secret::from(TOKEN)).admin_tls(pki.files())
 }
 
 /// A running server whose admin address has both.
@@ -48,11 +49,11 @@ fn client(pki: &Pki) -> Client {
 async fn outside_of_loopback_the_admin_address_needs_a_token_and_a_certificate() {
     let pki = Pki::new();
     let outside = Some(([0, 0, 0, 0], 0).into());
-    let both = || ServerConfig { admin: outside, listen: None, ..guarded(&pki) };
+    let both = || guarded(&pki).admin(outside).listen(None::<std::net::SocketAddr>);
     for config in [
-        ServerConfig { admin_token: None, ..both() },
-        ServerConfig { admin_tls: None, ..both() },
-        ServerConfig { admin_token: None, admin_tls: None, ..both() },
+        both().admin_token(None::<Secret>),
+        both().admin_tls(None::<TlsFiles>),
+        both().admin_token(None::<Secret>).admin_tls(None::<TlsFiles>),
     ] {
         let error = Server::bind(config).await.unwrap_err();
         assert!(matches!(error, ServerError::OpenAdmin(_)), "{error}");
@@ -60,11 +61,11 @@ async fn outside_of_loopback_the_admin_address_needs_a_token_and_a_certificate()
         assert!(text.contains("server.admin_token") && text.contains("server.admin_tls"), "{text}");
     }
     for empty in ["", " "] {
-        let error = Server::bind(ServerConfig { admin_token: Some(empty.into()), ..both() }).await.unwrap_err();
+        let error = Server::bind(both().admin_token(Secret::from(empty))).await.unwrap_err();
         assert_eq!(error.to_string(), "server.admin_token is empty: set it, or leave it out");
     }
     let broken = TlsFiles { key: "/nonexistent/tls.key".into(), ..pki.files() };
-    let error = Server::bind(ServerConfig { admin_tls: Some(broken), ..both() }).await.unwrap_err();
+    let error = Server::bind(both().admin_tls(broken)).await.unwrap_err();
     assert!(matches!(error, ServerError::Tls(_)), "{error}");
     Server::bind(both()).await.unwrap();
 }
@@ -110,7 +111,7 @@ async fn probes_need_no_token_and_everything_else_does() {
 /// The token alone is enough on loopback, and keeps out those whom the machine's other users and pages would let in.
 #[tokio::test]
 async fn on_loopback_the_admin_address_can_require_a_token_alone() {
-    let server = Running::start(ServerConfig { admin_token: Some(TOKEN.into()), ..admin::config() }).await;
+    let server = Running::start(admin::config().admin_token(Secret::from(TOKEN))).await;
     let client = Client::builder().no_proxy().build().unwrap();
     assert!(server.server.starts_with("http://"), "{}", server.server);
     assert_eq!(server.ask(&client, Method::GET, "/metrics", None).await.status(), 401);
@@ -123,7 +124,7 @@ async fn on_loopback_the_admin_address_can_require_a_token_alone() {
 #[tokio::test]
 async fn refused_requests_are_logged_within_bounds() {
     let (log, _guard) = Log::capture();
-    let server = Running::start(ServerConfig { admin_token: Some(TOKEN.into()), ..admin::config() }).await;
+    let server = Running::start(admin::config().admin_token(Secret::from(TOKEN))).await;
     let client = Client::builder().no_proxy().build().unwrap();
     let path = "/admin/damaged/skip?queue=orders";
     let lines = || log.text().lines().filter(|line| line.contains("access") && line.contains("status=")).count();

@@ -7,7 +7,7 @@ use dms_protocol::auth::{
     RequestParts,
     signer::{self, DATE_HEADER},
 };
-use dms_server::{AccessKey, Project, Rights, Server, ServerConfig};
+use dms_server::{AccessKey, Project, Server};
 use http::{Method, Request, Uri};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -99,13 +99,8 @@ async fn the_host_has_to_be_signed() {
 #[tokio::test(start_paused = true)]
 async fn signature_vector_3_creates_a_queue() {
     let mut project = Project::new(PROJECT);
-    project.access_keys.push(AccessKey {
-        access_key: AK.to_owned(),
-        secret_key: SK.into(),
-        security_token: Some("SECTOKEN+/=abc".into()),
-        rights: Rights::default(),
-    });
-    let api = Api::with(ServerConfig { projects: vec![project], ..guarded() }).await;
+    project.access_keys.push(AccessKey::new(AK, SK).security_token("SECTOKEN+/=abc"));
+    let api = Api::with(guarded().projects(vec![project])).await;
     let body = r#"{"name": "queue-001", "description": "队列"}"#;
     let signed = format!("{SIGNED};x-security-token");
     let signature = "8f2eb9b27e1d716a9741722cdb377b71fdcee7db843ed95b314e0cfae1855559";
@@ -248,7 +243,7 @@ async fn wrong_signatures_never_lock_out_a_correct_one() {
 async fn wrong_signatures_are_counted_per_peer_and_reported() {
     let (log, _guard) = Log::capture();
     let any = Some(([127, 0, 0, 1], 0).into());
-    let server = Server::bind(ServerConfig { listen: any, admin: any, ..guarded() }).await.unwrap();
+    let server = Server::bind(guarded().listen(any).admin(any)).await.unwrap();
     let (address, admin) = (server.local_addr().unwrap(), server.admin_addr().unwrap());
     let running = tokio::spawn(server.run(std::future::pending()));
 

@@ -31,6 +31,8 @@ fn full() -> BrokerError {
     BrokerError::Store(Arc::new(io::Error::from(io::ErrorKind::StorageFull)))
 }
 
+impl dms_server::internal::Sealed for Broken {}
+
 #[async_trait]
 impl Broker for Broken {
     async fn create_queue(&self, _: &ProjectId, _: NewQueue) -> Result<CreatedQueue, BrokerError> {
@@ -121,7 +123,7 @@ async fn failures_are_contained() {
 #[tokio::test]
 async fn a_scrape_asks_for_one_overview() {
     let broker = Arc::new(Broken::default());
-    let config = ServerConfig { admin: Some(([127, 0, 0, 1], 0).into()), ..ServerConfig::default() };
+    let config = ServerConfig::default().admin(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
     let server = Server::with_broker(config, Arc::clone(&broker) as Arc<dyn Broker>).await.unwrap();
     let address = server.admin_addr().unwrap();
     let running = tokio::spawn(server.run(std::future::pending()));

@@ -22,7 +22,7 @@ pub(super) struct Running {
 }
 
 pub(super) async fn serve(config: ServerConfig) -> Running {
-    let config = ServerConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..config };
+    let config = config.listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
     let server = Server::bind(config).await.unwrap();
     let address = server.local_addr().unwrap();
     let broker = Arc::clone(server.broker());
@@ -122,8 +122,8 @@ async fn slow_bodies_are_refused() {
 /// Bodies share a room: a large one that finds none waits, and is read when another gives its room back.
 #[tokio::test(start_paused = true)]
 async fn request_bodies_share_a_limit_of_memory() {
-    let limits = HttpLimits { bodies_bytes: 1 << 20, ..HttpLimits::default() };
-    let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
+    let limits = HttpLimits::default().bodies_bytes(1 << 20);
+    let server = serve(ServerConfig::default().limits(limits)).await;
     let (mut slow, mut waiting) = (server.connect().await, server.connect().await);
     let head = format!("POST /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{{");
     still(async {
@@ -171,9 +171,9 @@ async fn a_shutdown_answers_long_polls() {
 /// More connections than the limit wait to be accepted, and are served when one ends. A request that is worked on is never cut.
 #[tokio::test(start_paused = true)]
 async fn connections_are_limited() {
-    let limits = HttpLimits { connections: 1, ..HttpLimits::default() };
+    let limits = HttpLimits::default().connections(1);
     let faults = "latency=20s:1".parse().unwrap();
-    let server = serve(ServerConfig { limits, faults, ..ServerConfig::default() }).await;
+    let server = serve(ServerConfig::default().limits(limits).faults(faults)).await;
     let mut first = server.connect().await;
     let working = tokio::spawn(async move { (request(&mut first, "GET", "/queues", "").await, first) });
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -190,8 +190,8 @@ async fn connections_are_limited() {
 /// An old connection is closed after an answer, never within one.
 #[tokio::test(start_paused = true)]
 async fn old_connections_are_closed_after_an_answer() {
-    let limits = HttpLimits { connection_age: Duration::from_secs(5), ..HttpLimits::default() };
-    let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
+    let limits = HttpLimits::default().connection_age(Duration::from_secs(5));
+    let server = serve(ServerConfig::default().limits(limits)).await;
     let mut stream = server.connect().await;
     let path = consume_path(&mut stream).await;
     let polled = request(&mut stream, "GET", &path, "").await;
@@ -203,10 +203,10 @@ async fn old_connections_are_closed_after_an_answer() {
 #[tokio::test]
 async fn other_addresses_than_loopback_need_credentials() {
     let anywhere = Some(([0, 0, 0, 0], 0).into());
-    let refused = Server::bind(ServerConfig { listen: anywhere, ..ServerConfig::default() }).await.unwrap_err();
+    let refused = Server::bind(ServerConfig::default().listen(anywhere)).await.unwrap_err();
     assert!(refused.to_string().contains("refusing to listen on 0.0.0.0:0: no project has access keys"), "{refused}");
-    Server::bind(ServerConfig { listen: anywhere, ..guarded() }).await.unwrap();
-    let refused = Server::bind(ServerConfig { admin: anywhere, ..guarded() }).await.unwrap_err();
+    Server::bind(guarded().listen(anywhere)).await.unwrap();
+    let refused = Server::bind(guarded().admin(anywhere)).await.unwrap_err();
     assert!(refused.to_string().contains("refusing the admin address 0.0.0.0:0"), "{refused}");
 }
 
@@ -243,7 +243,7 @@ async fn contradicting_projects_are_refused() {
             "the access key AK is there twice with different security",
         ),
     ] {
-        let refused = Server::bind(ServerConfig { projects, ..ServerConfig::default() }).await.unwrap_err();
+        let refused = Server::bind(ServerConfig::default().projects(projects)).await.unwrap_err();
         assert!(refused.to_string().starts_with(text), "{refused}");
     }
 }
@@ -252,8 +252,7 @@ async fn contradicting_projects_are_refused() {
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let taken = serve(ServerConfig::default()).await;
-    let refused =
-        Server::bind(ServerConfig { listen: Some(taken.address), ..ServerConfig::default() }).await.unwrap_err();
+    let refused = Server::bind(ServerConfig::default().listen(taken.address)).await.unwrap_err();
     assert_eq!(refused.to_string(), format!("cannot listen on {}", taken.address));
 }
 
@@ -269,7 +268,7 @@ async fn servers_are_separate() {
 #[tokio::test]
 async fn a_dropped_server_releases_its_directory() {
     let directory = tempfile::tempdir().unwrap();
-    let config = || ServerConfig { data_dir: Some(directory.path().to_owned()), ..ServerConfig::default() };
+    let config = || ServerConfig::default().data_dir(directory.path().to_owned());
     let first = super::Api::with(config()).await;
     let (queue, _) = first.queue_and_group("q").await;
     first.send(&queue, r#"{"body":1}"#).await;
@@ -292,8 +291,8 @@ async fn a_dropped_server_releases_its_directory() {
 /// Consume calls that wait take no connection from callers who come later: one of them is answered early.
 #[tokio::test(start_paused = true)]
 async fn waiting_consume_calls_keep_nobody_out() {
-    let limits = HttpLimits { connections: 2, ..HttpLimits::default() };
-    let server = serve(ServerConfig { limits, ..ServerConfig::default() }).await;
+    let limits = HttpLimits::default().connections(2);
+    let server = serve(ServerConfig::default().limits(limits)).await;
     let mut first = server.connect().await;
     let path = still(consume_path(&mut first)).await;
     let head = format!("GET /v2/{PROJECT}{path} HTTP/1.1\r\nHost: localhost\r\n\r\n");

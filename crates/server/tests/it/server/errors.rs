@@ -326,7 +326,7 @@ async fn receipts_of_other_queues_and_groups_are_refused() {
 /// Queues and groups that are made a moment ago, and more waiting consume calls than a group may have.
 #[tokio::test(start_paused = true)]
 async fn creation_takes_time_and_polls_are_limited() {
-    let mut config = ServerConfig { clock: vector_clock(), ..ServerConfig::default() };
+    let mut config = ServerConfig::default().clock(vector_clock());
     config.broker.create_delay = Duration::from_secs(2);
     config.broker.max_polls_per_group = 1;
     let api = Api::with(config).await;

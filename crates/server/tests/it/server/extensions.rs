@@ -23,7 +23,7 @@ async fn poll(api: &Api, group: &str, id: &str, seconds: u32) -> Answer {
 }
 
 async fn without_extensions() -> Api {
-    Api::with(ServerConfig { extensions: false, clock: vector_clock(), ..ServerConfig::default() }).await
+    Api::with(ServerConfig::default().extensions(false).clock(vector_clock())).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +167,7 @@ impl Scene {
     async fn new(max_consume_count: u32, messages: usize) -> Self {
         // The clock stands still where tokio's does.
         let clock = dms_server::clock::Clock::following_tokio(std::time::UNIX_EPOCH + Duration::from_secs(1000));
-        Self::with(ServerConfig { clock, ..ServerConfig::default() }, max_consume_count, messages).await
+        Self::with(ServerConfig::default().clock(clock), max_consume_count, messages).await
     }
 
     async fn take(&self) -> Value {
@@ -212,7 +212,7 @@ async fn released_messages_are_available_at_once_and_uncounted() {
     for counting in [FailureCounting::Culprit, FailureCounting::Batch] {
         for mode in ["NORMAL", "FIFO"] {
             let broker = EmbeddedConfig { failure_counting: counting, ..EmbeddedConfig::default() };
-            let api = Api::with(ServerConfig { broker, ..ServerConfig::default() }).await;
+            let api = Api::with(ServerConfig::default().broker(broker)).await;
             let created = r#""redrive_policy":"enable","max_consume_count":1"#;
             let queue = api.queue(&format!(r#"{{"name":"q","queue_mode":"{mode}",{created}}}"#)).await;
             let s = Scene { group: api.group(&queue, "g").await, api };
@@ -309,7 +309,7 @@ async fn a_dead_letter_keeps_its_reason() {
     assert_eq!((&info["reason"], &info["error"]), (&json!("lease_expired"), &json!("no answer")));
 
     let broker = EmbeddedConfig { failure_counting: FailureCounting::Batch, ..EmbeddedConfig::default() };
-    let s = Scene::with(ServerConfig { broker, ..ServerConfig::default() }, 1, 2).await;
+    let s = Scene::with(ServerConfig::default().broker(broker), 1, 2).await;
     s.say(&s.take().await, &[FAIL]).await.expect(200);
     let reasons: Vec<Value> = s.infos().await.iter().map(|info| info["reason"].clone()).collect();
     assert_eq!(reasons, ["failed", "batch_failed"]);
@@ -361,7 +361,7 @@ async fn the_members_of_a_failure_are_checked() {
 /// A service of before the extensions knows two words, and passes over members that it does not know.
 #[tokio::test(start_paused = true)]
 async fn a_server_without_extensions_accepts_only_success_and_fail() {
-    let s = Scene::with(ServerConfig { extensions: false, ..ServerConfig::default() }, 1, 1).await;
+    let s = Scene::with(ServerConfig::default().extensions(false), 1, 1).await;
     let batch = s.take().await;
     for status in [RELEASE, REJECT] {
         s.say(&batch, &[status]).await.refused(400, "DMS.10540003");

@@ -23,7 +23,7 @@ use super::{Api, PROJECT};
 async fn send_is_answered(api: &Api, queue: &str) -> bool {
     let uri = format!("/v2/{PROJECT}{queue}/messages");
     let request = Request::post(uri).body(Body::from(r#"{"messages":[{"body":1}]}"#)).unwrap();
-    api.server.router().oneshot(request).await.unwrap().into_body().collect().await.is_ok()
+    api.server.service().oneshot(request).await.unwrap().into_body().collect().await.is_ok()
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +52,7 @@ async fn a_request_whose_answer_is_lost_was_processed() {
     api.server.faults().next(Operation::Ack, Fault::LostAnswer);
     let uri = format!("/v2/{PROJECT}{group}/ack");
     let body = json!({ "message": [{ "handler": consumed[0]["handler"], "status": "success" }] }).to_string();
-    let answer = api.server.router().oneshot(Request::post(uri).body(Body::from(body)).unwrap()).await.unwrap();
+    let answer = api.server.service().oneshot(Request::post(uri).body(Body::from(body)).unwrap()).await.unwrap();
     assert!(answer.into_body().collect().await.is_err());
     api.ack(&group, &consumed, "success").await.refused(400, "DMS.10542209");
 }
@@ -78,7 +78,7 @@ async fn duplicates_partial_acks_and_expired_leases() {
 #[tokio::test(start_paused = true)]
 async fn fault_rules_apply_until_they_are_cleared() {
     let plan = "seed=3,latency=2s@send:1,error@quotas:1".parse().unwrap();
-    let api = Api::with(ServerConfig { faults: plan, ..ServerConfig::default() }).await;
+    let api = Api::with(ServerConfig::default().faults(plan)).await;
     let (queue, _) = api.queue_and_group("q").await;
     let begun = Instant::now();
     api.send(&queue, r#"{"body":1}"#).await;
@@ -96,7 +96,7 @@ async fn fault_rules_apply_until_they_are_cleared() {
 #[tokio::test]
 async fn a_connection_ends_without_a_byte() {
     let any_port = Some(([127, 0, 0, 1], 0).into());
-    let api = Api::with(ServerConfig { listen: any_port, ..ServerConfig::default() }).await;
+    let api = Api::with(ServerConfig::default().listen(any_port)).await;
     api.server.faults().next(Operation::ListQueues, Fault::LostAnswer);
     let address = api.server.local_addr().unwrap();
     let running = tokio::spawn(api.server.run(std::future::pending()));

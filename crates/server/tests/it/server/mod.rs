@@ -22,8 +22,8 @@ mod strangers;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::{Router, body::Body};
-use dms_server::{Project, Server, ServerConfig, clock::Clock};
+use axum::body::Body;
+use dms_server::{ApiService, Project, Server, ServerConfig, clock::Clock};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -35,7 +35,7 @@ pub(crate) const PROJECT: &str = "b78a90ae2a134b4b8b2ba30acab4e23a";
 /// A server in memory, called without sockets.
 pub(crate) struct Api {
     pub(crate) server: Server,
-    router: Router,
+    service: ApiService,
     prefix: String,
 }
 
@@ -73,7 +73,7 @@ impl Answer {
 impl Api {
     /// A server without authentication, on V2.
     pub(crate) async fn start() -> Self {
-        Self::with(ServerConfig { clock: vector_clock(), ..ServerConfig::default() }).await
+        Self::with(ServerConfig::default().clock(vector_clock())).await
     }
 
     pub(crate) async fn with(config: ServerConfig) -> Self {
@@ -81,7 +81,7 @@ impl Api {
     }
 
     pub(crate) fn of(server: Server) -> Self {
-        Self { router: server.router(), server, prefix: format!("/v2/{PROJECT}") }
+        Self { service: server.service(), server, prefix: format!("/v2/{PROJECT}") }
     }
 
     /// The same server by another prefix than `/v2/{project}`.
@@ -91,7 +91,7 @@ impl Api {
     }
 
     pub(crate) async fn raw(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.service.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
@@ -148,15 +148,13 @@ impl Api {
 
 /// The settings of a server with one key and one user for [`PROJECT`], at the time of the signing vectors.
 pub(crate) fn guarded() -> ServerConfig {
-    ServerConfig {
-        projects: vec![
+    ServerConfig::default()
+        .projects(vec![
             Project::new(PROJECT)
                 .access_key("CONFORMANCEAK0000001", "ConformanceSecretKey0123456789abcdefghij")
                 .user("u", "pass", "d"),
-        ],
-        clock: vector_clock(),
-        ..ServerConfig::default()
-    }
+        ])
+        .clock(vector_clock())
 }
 
 /// A clock that shows the X-Sdk-Date of the signing vectors, 2026-11-22T20:33:00Z.

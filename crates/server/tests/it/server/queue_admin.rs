@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dms_protocol::queue::NewQueue;
 use dms_server::{
-    Server, ServerConfig,
+    Server,
     broker::{Broker, NewMessage, RetentionPolicy, embedded::EmbeddedConfig},
 };
 use tokio::sync::oneshot;
@@ -16,7 +16,7 @@ use super::{
 
 /// A server with the queue `orders` and its group `g` until `scene` has ended.
 async fn on_server(broker: EmbeddedConfig, scene: impl AsyncFn(SocketAddr, Arc<dyn Broker>)) {
-    let server = Server::bind(ServerConfig { broker, ..config() }).await.unwrap();
+    let server = Server::bind(config().broker(broker)).await.unwrap();
     let (admin, broker) = (server.admin_addr().unwrap(), server.broker().clone());
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));

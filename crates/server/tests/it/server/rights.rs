@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dms_server::{Project, Rights, ServerConfig};
+use dms_server::{Project, Rights};
 use http::Request;
 use serde_json::{Value, json};
 
@@ -26,12 +26,12 @@ fn read(rights: &str) -> Rights {
     };
     match rights {
         "all" => Rights::default(),
-        _ => Rights { send: patterns("send"), consume: patterns("consume"), manage: patterns("manage") },
+        _ => Rights::none().send(patterns("send")).consume(patterns("consume")).manage(patterns("manage")),
     }
 }
 
 async fn serve(users: &[(&str, &str, &str)]) -> Api {
-    Api::with(ServerConfig { projects: vec![project(users)], ..guarded() }).await
+    Api::with(guarded().projects(vec![project(users)])).await
 }
 
 async fn log_in(api: &Api, user: &str, password: &str) -> Answer {

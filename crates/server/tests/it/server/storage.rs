@@ -32,7 +32,7 @@ async fn a_full_disk_is_logged_once() {
     let broker = EmbeddedBroker::open(directory.path(), EmbeddedConfig::default(), Clock::system()).await.unwrap();
     let broker: Arc<dyn Broker> = Arc::new(broker);
     let api = Api::of(Server::with_broker(ServerConfig::default(), broker.clone()).await.unwrap());
-    let server = Server::with_broker(ServerConfig { listen: None, ..config() }, broker).await.unwrap();
+    let server = Server::with_broker(config().listen(None::<std::net::SocketAddr>), broker).await.unwrap();
     let admin = server.admin_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));

@@ -22,8 +22,8 @@ struct Running {
 
 /// Serves with room for 16 MiB of bodies.
 async fn serve(config: ServerConfig) -> Running {
-    let limits = HttpLimits { bodies_bytes: 16 << 20, ..config.limits.clone() };
-    let config = ServerConfig { listen: Some(([127, 0, 0, 1], 0).into()), limits, ..config };
+    let limits = config.limits.clone().bodies_bytes(16 << 20);
+    let config = config.listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).limits(limits);
     let server = Server::bind(config).await.unwrap();
     let address = server.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -134,8 +134,8 @@ async fn incomplete_bodies_use_at_most_the_share_of_their_peer() {
 /// credentials keep their idle connections.
 #[tokio::test]
 async fn connections_of_strangers_replace_each_other() {
-    let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
-    let server = serve(ServerConfig { limits, ..guarded() }).await;
+    let limits = HttpLimits::default().connections(64);
+    let server = serve(guarded().limits(limits)).await;
     let mut known = server.connect("127.0.0.1").await;
     let list =
         format!("GET /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\nX-Auth-Token: {}\r\n\r\n", server.token);

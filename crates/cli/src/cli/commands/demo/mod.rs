@@ -129,11 +129,8 @@ async fn tour(orders: usize, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 async fn start_server() -> Result<Server, Failure> {
-    let config = ServerConfig {
-        listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-        projects: vec![Project::new("demo")],
-        ..ServerConfig::default()
-    };
+    let config =
+        ServerConfig::default().listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).projects(vec![Project::new("demo")]);
     Ok(Server::bind(config).await?)
 }
 

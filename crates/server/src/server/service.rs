@@ -1,0 +1,84 @@
+//! [`ApiService`]: the API for callers in the same process.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Frame, SizeHint};
+use tower::Service;
+
+use crate::{api::Api, state::AppState};
+
+/// The API of a [`Server`](crate::Server) as a `tower` service, for callers in the same process. Clones share the server.
+#[derive(Clone, Debug)]
+pub struct ApiService(Api);
+
+impl ApiService {
+    pub(super) fn new(app: &Arc<AppState>) -> Self {
+        Self(Api::new(Arc::clone(app)))
+    }
+}
+
+impl<B> Service<Request<B>> for ApiService
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    type Response = Response<ApiBody>;
+    type Error = Infallible;
+    type Future = ApiFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> ApiFuture {
+        ApiFuture(self.0.call(request.map(Body::new)))
+    }
+}
+
+/// The future of an answer of [`ApiService`].
+pub struct ApiFuture(<Api as Service<Request<Body>>>::Future);
+
+impl std::fmt::Debug for ApiFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ApiFuture")
+    }
+}
+
+impl Future for ApiFuture {
+    type Output = Result<Response<ApiBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.0.as_mut().poll(cx));
+        Poll::Ready(answer.map(|answer| answer.map(ApiBody)))
+    }
+}
+
+/// The body of an answer of [`ApiService`].
+#[derive(Debug)]
+pub struct ApiBody(Body);
+
+impl hyper::body::Body for ApiBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
