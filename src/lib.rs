@@ -104,7 +104,10 @@ pub mod internal {
     pub use crate::{
         later::after,
         retry_after::RetryAfter,
-        transport::http_client::{UnusableAuthorities, certificates},
+        transport::{
+            certificate_error::in_words as certificate_in_words,
+            http_client::{UnusableAuthorities, certificates},
+        },
         ttl_map::TtlMap,
     };
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::contain::{contained, text_of};
 
 mod answer;
+pub(crate) mod certificate_error;
 pub(crate) mod http_client;
 mod in_process;
 mod outgoing;
@@ -121,7 +122,7 @@ impl fmt::Display for TransportError {
             Reach::TimedOut => "no answer came in time",
         })?;
         let innermost = contained(|| innermost(self.source.as_ref()));
-        write!(f, ": {}", innermost.map_or_else(|panic| panic, text_of))
+        write!(f, ": {}", certificate_error::in_words(&innermost.map_or_else(|panic| panic, text_of)))
     }
 }
 

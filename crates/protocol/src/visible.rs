@@ -7,10 +7,16 @@
 use std::borrow::Cow;
 
 /// Returns whether a character can control a terminal or deceive a reader: control characters (C0, DEL, C1), line and
-/// paragraph separators, direction marks.
+/// paragraph separators, direction marks, and characters without a shape, which make different texts look the same. The
+/// joiners U+200C and U+200D are not among them, because words of several languages and many emoji need them.
 fn is_obeyed(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
+        || matches!(
+            character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+                | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+                | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 /// A text in one line, with control characters escaped.
@@ -32,7 +38,7 @@ pub fn visible_json(json: &str) -> Cow<'_, str> {
         // These are blanks between tokens, because strings of valid JSON cannot have them.
         '\n' | '\t' => shown.push(character),
         '\r' => shown.push(' '),
-        other => shown.push_str(&format!("\\u{:04x}", u32::from(other))),
+        other => other.encode_utf16(&mut [0; 2]).iter().for_each(|unit| shown.push_str(&format!("\\u{unit:04x}"))),
     })
 }
 
@@ -60,7 +66,7 @@ mod tests {
     use super::*;
 
     /// Each with what it is, all of them obeyed.
-    const TRICKS: [(&str, &str); 8] = [
+    const TRICKS: [(&str, &str); 9] = [
         ("\u{1b}[2J\u{1b}[1;31m", "\\u{1b}[2J\\u{1b}[1;31m"),
         ("\u{1b}]52;c;ZXZpbA==\u{7}", "\\u{1b}]52;c;ZXZpbA==\\u{7}"),
         ("\u{9b}31m\u{9d}0;title\u{9c}", "\\u{9b}31m\\u{9d}0;title\\u{9c}"),
@@ -69,6 +75,7 @@ mod tests {
         ("\u{202e}txt.exe\u{2066}", "\\u{202e}txt.exe\\u{2066}"),
         ("a\u{2028}b\u{2029}", "a\\u{2028}b\\u{2029}"),
         ("\u{0}\u{8}\u{7f}\t", "\\u{0}\\u{8}\\u{7f}\\t"),
+        ("ord\u{200b}ers\u{feff}\u{2060}\u{e0041}\u{ad}", "ord\\u{200b}ers\\u{feff}\\u{2060}\\u{e0041}\\u{ad}"),
     ];
 
     #[test]

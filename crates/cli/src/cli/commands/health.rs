@@ -1,12 +1,15 @@
 //! `health`: is a process ready? For container health checks in images without curl.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::{
     cli::support::{
+        admin_client::is_local,
         context::Context,
         failure::{Failure, Kind},
-        probe,
+        probe::{self, Trust},
     },
     config::Config,
 };
@@ -18,10 +21,14 @@ use dms_protocol::secret_url::without_secrets;
 Examples:
   dms-worker health                     the admin address of the configuration
   dms-worker health http://127.0.0.1:9402/readyz
+  dms-worker health https://dms.example.com:9401 --ca-file ca.pem
   HEALTHCHECK CMD [\"dms-worker\", \"health\"]")]
 pub(crate) struct HealthArgs {
-    /// What is asked; by default /readyz of admin.listen, or else of server.admin
+    /// The address to ask; /readyz of admin.listen, or else of server.admin, by default
     url: Option<String>,
+    /// PEM file of the authorities to trust; by default the system's, and any certificate of this machine
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 /// Exit 0 when the answer is a success, 1 when it is another, 69 when there is none.
@@ -30,10 +37,14 @@ pub(crate) async fn run(args: HealthArgs, context: &Context) -> Result<(), Failu
         Some(url) => (with_path(&url), false),
         None => (usual(&context.load()?.config)?, true),
     };
-    let answer = probe::get(&url, own).await;
+    let trust = match args.ca_file {
+        Some(file) => Trust::Authorities(file),
+        None if own || is_local(&url) => Trust::Any,
+        None => Trust::System,
+    };
+    let answer = probe::get(&url, &trust).await;
     let url = without_secrets(&url);
-    let answer = answer
-        .map_err(|error| Failure::of(Kind::Unavailable, format!("{url} cannot be reached: {error}")).because(error))?;
+    let answer = answer.map_err(|error| Failure::of(Kind::Unavailable, format!("{url} cannot be reached: {error}")))?;
     if answer.is_success() {
         return Ok(context.printer().print("ready", &serde_json::json!({ "ready": true }))?);
     }

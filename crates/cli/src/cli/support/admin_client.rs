@@ -157,7 +157,7 @@ fn host(uri: &Uri) -> Option<&str> {
 }
 
 /// Whether a URL leads to this machine, where a token may go without TLS.
-fn is_local(url: &str) -> bool {
+pub(crate) fn is_local(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
     uri.as_ref().and_then(host).is_some_and(is_loopback)
 }

@@ -137,7 +137,7 @@ impl Context {
 
     fn report_text(&self, failure: &Failure) {
         let hint = match (failure.kind(), self.endpoint()) {
-            (Kind::Unavailable, Some(endpoint)) => {
+            (Kind::Unavailable, Some(endpoint)) if !failure.is_about_certificate() => {
                 format!("; is a service running at {endpoint}? (--endpoint names another)")
             }
             _ => String::new(),

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, io, path::Path};
 use crate::config::ConfigError;
 use dms_protocol::limits::LimitError;
 use dms_server::ServerError;
-use dms_worker::client;
+use dms_worker::{client, internal::certificate_in_words};
 
 /// Why a command failed, in one sentence with the remedy.
 #[derive(Debug)]
@@ -86,12 +86,17 @@ impl Failure {
         self.kind
     }
 
+    /// Whether a server answered whose certificate is not accepted.
+    pub(crate) fn is_about_certificate(&self) -> bool {
+        self.message.contains("certificate is not accepted")
+    }
+
     /// What caused it, outermost first.
     pub(crate) fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
         let mut next = self.source.as_deref().map(|source| source as &dyn StdError);
         while let Some(cause) = next {
-            let text = cause.to_string();
+            let text = certificate_in_words(&cause.to_string()).into_owned();
             // Many errors repeat their cause in their own text.
             if text != self.message && causes.last() != Some(&text) {
                 causes.push(text);

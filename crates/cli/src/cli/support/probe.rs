@@ -1,23 +1,57 @@
 //! One GET, as a health check makes it.
 
-use std::time::Duration;
+use std::{error::Error as StdError, path::PathBuf, time::Duration};
 
 use http::StatusCode;
 use reqwest::redirect::Policy;
 
+use dms_worker::internal::{certificate_in_words, certificates};
+
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The status that `url` answers with. A listener of our `own` is asked whoever signed its certificate and for whatever name:
-/// nothing secret is said, and the address is known.
+/// Which certificates a probe accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Any, for whatever name: on the own machine, where the address says who answers, and nothing secret is sent.
+    Any,
+    /// Those of the authorities that the system trusts.
+    System,
+    /// Those of the authorities in this PEM file.
+    Authorities(PathBuf),
+}
+
+/// The status that `url` answers with.
 ///
 /// # Errors
-/// When there is no answer within five seconds.
-pub(crate) async fn get(url: &str, own: bool) -> Result<StatusCode, reqwest::Error> {
+/// When there is no answer within five seconds, or its certificate is not accepted, or the file of authorities cannot be read.
+pub(crate) async fn get(url: &str, trust: &Trust) -> Result<StatusCode, String> {
     let client = reqwest::Client::builder().http1_only().redirect(Policy::none()).referer(false).timeout(TIMEOUT);
     // The container's own loopback is not behind a proxy.
-    let client = client.no_proxy().tls_danger_accept_invalid_certs(own);
-    let answer = client.build()?.get(url).send().await;
-    // The URL may hold secrets, and the caller knows it.
-    answer.map(|answer| answer.status()).map_err(reqwest::Error::without_url)
+    let client = match trust {
+        Trust::Any => client.no_proxy().tls_danger_accept_invalid_certs(true),
+        Trust::System => client.no_proxy(),
+        Trust::Authorities(file) => {
+            client.no_proxy().tls_certs_only(certificates(file).map_err(|error| error.to_string())?)
+        }
+    };
+    let client = client.build().map_err(|error| innermost(&error))?;
+    let answer = client.get(url).send().await;
+    answer.map(|answer| answer.status()).map_err(|error| innermost(&error))
+}
+
+/// The cause in words. The layers above it have the URL, which may hold secrets.
+fn innermost(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {TIMEOUT:?}");
+    }
+    let mut cause: &dyn StdError = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    match cause.downcast_ref::<reqwest::Error>() {
+        // Nothing is below it.
+        Some(_) => "the request cannot be made: is it a URL?".to_owned(),
+        None => certificate_in_words(&cause.to_string()).into_owned(),
+    }
 }

@@ -56,11 +56,20 @@ fn check_auth(auth: &Auth, checker: &mut Checker<'_>) {
     if signing && auth.access_key.as_ref().is_none_or(|key| key.trim().is_empty()) {
         checker.report(&path.child("access_key"), "is required beside secret_key, and missing");
     }
+    check_access_key(&path, auth.access_key.as_deref().unwrap_or_default(), checker);
     if auth.access_key.is_some() && auth.secret_key.is_none() && auth.secret_key_file.is_none() {
         checker.report(&path.child("secret_key"), "is missing: set secret_key or secret_key_file");
     }
     if let Some(iam) = &auth.iam {
         check_iam(&path.child("iam"), iam, checker);
+    }
+}
+
+/// The key stands in the `Authorization` header, between commas.
+fn check_access_key(path: &KeyPath, key: &str, checker: &mut Checker<'_>) {
+    if !key.trim().is_empty() && !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+        let message = format!("`{key}` is not allowed: visible ASCII characters except the comma are");
+        checker.report(&path.child("access_key"), message);
     }
 }
 
@@ -159,6 +168,7 @@ fn check_callers(path: &KeyPath, auth: &ServerAuth, checker: &mut Checker<'_>) {
     for (place, key) in auth.access_keys.iter().enumerate() {
         let path = path.child("access_keys").child(place);
         checker.require(&path, "access_key", &key.access_key);
+        check_access_key(&path, &key.access_key, checker);
         if key.secret_key.is_none() && key.secret_key_file.is_none() {
             checker.report(&path.child("secret_key"), "is missing: set secret_key or secret_key_file");
         }

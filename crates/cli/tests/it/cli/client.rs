@@ -175,6 +175,28 @@ fn a_file_whose_sending_was_killed_is_resumed() {
 }
 
 #[test]
+fn a_finished_run_with_refused_lines_is_not_sent_again_by_resume() {
+    let program = Program::new();
+    let server = program.start(&["serve", "--listen", "127.0.0.1:0"]);
+    let url = server.url("serving on ");
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "q", "--group", "g"]).ok();
+    let lines = "{\"body\":1}\n{\"tags\":[]}\n{\"body\":2}\n";
+    let file = program.file("lines.jsonl", lines);
+    dms(&["send", "q", "--file", &file]).failed(1);
+    let resumed = dms(&["send", "q", "--file", &file, "--resume"]);
+    assert!(resumed.stderr.starts_with("going on after line 3: 2 sent and 1 refused so far"), "{}", resumed.stderr);
+    assert!(dms(&["queue", "show", "q", "-o", "json"]).ok().contains("\"produced_messages\": 2"));
+    // What is added later is sent, and without --resume a finished run is no reason not to begin again.
+    program.file("lines.jsonl", &format!("{lines}{{\"body\":3}}\n"));
+    dms(&["send", "q", "--file", &file, "--resume"]).failed(1);
+    assert!(dms(&["queue", "show", "q", "-o", "json"]).ok().contains("\"produced_messages\": 3"));
+    let mended = program.file("lines.jsonl", "{\"body\":1}\n");
+    dms(&["send", "q", "--file", &mended]).ok();
+    assert!(!program.dir().join("lines.jsonl.journal").exists());
+}
+
+#[test]
 fn a_send_that_an_outage_ended_can_be_resumed() {
     let (program, server, url) = setup();
     let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());

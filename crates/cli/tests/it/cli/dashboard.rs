@@ -77,3 +77,12 @@ fn every_documented_metric_is_shown() {
         assert!(shown.contains(registered(name)), "{name} is documented and not in the dashboard");
     }
 }
+
+/// Grafana shows one of two panels with the same id.
+#[test]
+fn every_panel_has_an_id_of_its_own() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len());
+}

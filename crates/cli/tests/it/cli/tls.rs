@@ -104,7 +104,29 @@ fn every_listener_can_serve_https() {
     assert!(admin.starts_with("https://"), "{admin}");
     let there = program.file("there.yaml", &yaml(admin.trim_start_matches("https://")));
     assert_eq!(program.run(&["health", "-c", &there]).ok(), "ready\n");
-    program.run(&["health", &admin]).failed(69);
+    // So is any address of this machine, unless an authority is named.
+    assert_eq!(program.run(&["health", &admin]).ok(), "ready\n");
+    assert_eq!(program.run(&["health", &admin, "--ca-file", &ca]).ok(), "ready\n");
+    let others = Pki::new();
+    let other = others.path("ca.pem").display().to_string();
+    let said = program.run(&["health", &admin, "--ca-file", &other]).failed(69);
+    assert!(said.contains("/readyz cannot be reached: the server's certificate is not accepted: "), "{said}");
+    let said = program.run(&["health", &admin, "--ca-file", "/nonexistent"]).failed(69);
+    assert!(said.contains("/nonexistent"), "{said}");
+}
+
+#[test]
+fn a_certificate_that_is_not_accepted_is_told_in_words_and_once() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let yaml = format!("server: {{listen: '127.0.0.1:0', {}}}\n", section(&pki));
+    let server = program.start(&["serve", "-c", &program.file("server.yaml", &yaml)]);
+    let said = program.run(&["queue", "list", "--endpoint", &server.url("serving on ")]).failed(69);
+    assert!(said.contains("the server's certificate is not accepted: no trusted authority signed it"), "{said}");
+    assert!(
+        said.contains("ca_file") && !said.contains("UnknownIssuer") && !said.contains("is a service running"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]

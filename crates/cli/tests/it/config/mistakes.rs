@@ -51,6 +51,17 @@ workers:
 }
 
 #[test]
+fn an_access_key_that_cannot_stand_in_a_header_is_named_with_its_place() {
+    check(
+        "dms: {auth: {access_key: 'A,K', secret_key: SK}}\nserver:\n  auth:\n    access_keys:\n      - {access_key: A K, secret_key: SK}\n",
+        &[
+            "config.yaml:1: dms.auth.access_key: `A,K` is not allowed: visible ASCII characters except the comma are",
+            "config.yaml:5: server.auth.access_keys[0].access_key: `A K` is not allowed: visible ASCII characters except the comma are",
+        ],
+    );
+}
+
+#[test]
 fn rights_contain_valid_queue_names() {
     check(
         "server:\n  auth:\n    access_keys:\n      - {access_key: AK, secret_key: SK, rights: {send: ['orders*', '*', 'a b', '']}}\n    users:\n      - {user: u, password: p, rights: {}}\n      - {user: v, password: p, rights: {sned: ['*']}}\n",

@@ -151,12 +151,13 @@ impl Journal {
         self.store(false).await
     }
 
-    /// Ends a run whose lines are all settled. The journal goes, but where it may be asked for again, it says so.
+    /// Ends a run whose lines are all settled. The journal is removed, unless a run with `--resume` may ask for it: after one, or where
+    /// lines were refused, as the user comes back for these. Without it that run would send every line again.
     ///
     /// # Errors
     /// When it cannot be written.
     pub(crate) async fn complete(mut self) -> Result<(), Failure> {
-        if !self.keep {
+        if !self.keep && self.progress.refused == 0 {
             return fs::remove_file(&self.path).map_err(|error| trouble(&self.path, &error));
         }
         (self.progress.complete, self.progress.limit) = (true, self.progress.line);

@@ -57,9 +57,9 @@ A service that is gone, or answers that it is in trouble (5xx), refuses no lines
 run ends with exit code 69. The journal of a file has the place. Of standard input the lines that were read and are not stored go to the \
 file of --rejected.
 
-While a file is sent, FILE.journal has the place; it goes when every line is settled. With --resume a run goes on there, and says how
-many lines at most may be stored twice: those that were on their way. None is missing. (With --resume from the start the journal
-stays at the end, so that one more run with it sends what was added to the file since, and nothing else.)")]
+While a file is sent, FILE.journal records the position. --resume continues there, and reports how many lines at most may be \
+stored twice: those that were in flight. No line is lost. The journal is removed once every line is stored; it stays if lines were \
+refused, or after a run with --resume, so that another run with --resume sends only what was added to the file since.")]
 pub(crate) struct SendArgs {
     /// The queue's name or id
     queue: String,

@@ -15,9 +15,12 @@ use crate::{
     config::{Log, LogFormat},
 };
 
+/// Libraries that log as an error what this program reports itself; a filter that names them wins.
+const QUIET: &str = "rustls=off";
+
 /// Logs of a command that ends by itself: those of `usual` level, or what `-v` and `RUST_LOG` ask for.
 pub(crate) fn for_command(global: &Global, colored: bool, usual: &str) {
-    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level(global, usual)));
+    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(format!("{QUIET},{}", level(global, usual))));
     drop(start(filter, LogFormat::Text, colored, &Traces::none()));
 }
 
@@ -63,7 +66,7 @@ fn filter(global: &Global, log: &Log) -> Result<EnvFilter, Failure> {
         return Ok(filter);
     }
     let asked = level(global, &log.filter);
-    EnvFilter::try_new(&asked).map_err(|error| {
+    EnvFilter::try_new(format!("{QUIET},{asked}")).map_err(|error| {
         let text =
             format!("log.filter: `{asked}` is not allowed: {error}; write a level like info, or info,dms_worker=debug");
         Failure::of(Kind::Config, text)

@@ -1,0 +1,55 @@
+//! Certificate errors in words: rustls shows most of them as the names of its own variants.
+
+use std::borrow::Cow;
+
+/// How such an error begins.
+const REFUSED: &str = "invalid peer certificate: ";
+
+/// What rustls calls an error, and what it means for whoever has to mend it.
+const WORDS: [(&str, &str); 11] = [
+    ("UnknownIssuer", "no trusted authority signed it; if it is private, trust its authority with ca_file"),
+    ("CaUsedAsEndEntity", "it is the certificate of an authority, which servers cannot use: issue one for the server"),
+    ("Expired", "it has expired"),
+    ("NotValidYet", "it is not valid yet: compare the clocks"),
+    ("NotValidForName", "it is for another name"),
+    ("InvalidPurpose", "it is not for servers"),
+    ("Revoked", "it is revoked"),
+    ("BadSignature", "the trusted authority of its issuer's name did not sign it"),
+    ("BadEncoding", "it is malformed"),
+    ("UnhandledCriticalExtension", "it has a critical extension that is not known"),
+    ("UnsupportedSignatureAlgorithm", "it is signed with an algorithm that is not supported"),
+];
+
+/// An error text as users read it: what is wrong with a certificate in words, everything else unchanged.
+pub fn in_words(error: &str) -> Cow<'_, str> {
+    let Some((before, cause)) = error.split_once(REFUSED) else { return Cow::Borrowed(error) };
+    let known = WORDS.iter().find(|(variant, _)| cause == *variant || cause.contains(&format!("({variant}")));
+    let words = known.map_or(cause, |(_, words)| words);
+    Cow::Owned(format!("{before}the server's certificate is not accepted: {words}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_become_words_and_sentences_stay() {
+        for (error, expected) in [
+            (
+                "invalid peer certificate: UnknownIssuer",
+                "the server's certificate is not accepted: no trusted authority signed it; if it is private, trust its authority with ca_file",
+            ),
+            (
+                "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
+                "the server's certificate is not accepted: it is the certificate of an authority, which servers cannot use: issue one for the server",
+            ),
+            (
+                "invalid peer certificate: certificate not valid for name \"a\"",
+                "the server's certificate is not accepted: certificate not valid for name \"a\"",
+            ),
+            ("connection refused", "connection refused"),
+        ] {
+            assert_eq!(in_words(error), expected);
+        }
+    }
+}
