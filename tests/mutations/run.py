@@ -210,7 +210,7 @@ TESTED = [
     Tested("undecodable-is-handled", "src/worker/pipeline/process.rs",
            "    if let Some(reason) = job.delivery.undecodable() {",
            '    if let Some(reason) = job.delivery.undecodable().filter(|_| !crate::mutated("undecodable-is-handled")) {',
-           "lib", "worker::tests::an_unreadable_message_is_treated_as_undecodable"),
+           "lib", "worker::tests::policies::an_unreadable_message_is_treated_as_undecodable"),
     Tested("undecodable-ends-the-answer", "src/wire/received.rs",
            "    Ok((scan.since(start), parts))",
            '    if crate::mutated("undecodable-ends-the-answer") { return Ok((scan.since(start), Ok(parts?))); }\n'

@@ -1,0 +1,98 @@
+use super::*;
+use futures_util::poll;
+
+fn messages(count: usize) -> Vec<MessageTrace> {
+    vec![MessageTrace { sequence: None, attempt: None }; count]
+}
+
+fn suspect(isolation: &Isolation, count: usize) {
+    isolation.suspect(&messages(count), Instant::now() + Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_acknowledgement_waits_for_the_batch_polls() {
+    let isolation = Isolation::default();
+    let batch_polls = isolation.admit(10).await;
+    let close = isolation.close();
+    tokio::pin!(close);
+    tokio::select! {
+        biased;
+        _ = &mut close => panic!("a wide poll is out"),
+        () = tokio::time::sleep(GATHER_TIME * 10) => {}
+    }
+    batch_polls.answered(&messages(3));
+    close.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_messages_are_fetched_one_at_a_time_and_then_batches_again() {
+    let isolation = Isolation::default();
+    drop(isolation.close().await);
+    suspect(&isolation, 2);
+    for _ in 0..2 {
+        let pass = isolation.admit(10).await;
+        assert_eq!(pass.want(), 1);
+        pass.answered(&messages(1));
+    }
+    assert_eq!(isolation.admit(10).await.want(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_batch_poll_is_sent_during_a_failing_acknowledgement() {
+    let isolation = Isolation::default();
+    let closed = isolation.close().await;
+    let admit = isolation.admit(10);
+    tokio::pin!(admit);
+    assert!(poll!(&mut admit).is_pending());
+    drop(closed);
+    assert_eq!(admit.await.want(), 10, "nothing failed after all");
+}
+
+/// Whether its reply is lost, its lease expired or its transport panicked, the messages may be redelivered
+/// together.
+#[tokio::test(start_paused = true)]
+async fn messages_stay_quarantined_however_their_acknowledgement_ends_unless_it_is_refused() {
+    let lease = Duration::from_secs(30);
+    for refused in [false, true] {
+        let isolation = Isolation::default();
+        let mut closed = isolation.close().await;
+        let absence = Absence { held_until: Instant::now() + lease, until: Instant::now() + lease * 3 };
+        closed.quarantine(messages(3), absence);
+        if refused {
+            closed.clear();
+        }
+        drop(closed);
+        assert_eq!(isolation.admit(10).await.want(), if refused { 10 } else { 1 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_for_a_single_message_is_not_waited_for() {
+    let isolation = Isolation::default();
+    let _single = isolation.admit(1).await;
+    drop(isolation.close().await);
+}
+
+/// A single message may be turned away behind a failure of its key, and count as failed.
+#[tokio::test(start_paused = true)]
+async fn with_ordering_by_key_every_poll_is_waited_for() {
+    let isolation = Isolation::new(Paths { alone: true, keys: true, ..Paths::default() });
+    let single = isolation.admit(1).await;
+    let close = isolation.close();
+    tokio::pin!(close);
+    assert!(poll!(&mut close).is_pending());
+    drop(single);
+    close.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn quarantined_messages_that_another_replica_holds_are_waited_for() {
+    let isolation = Isolation::default();
+    drop(isolation.close().await);
+    suspect(&isolation, 5);
+    isolation.admit(10).await.answered(&[]);
+    assert_eq!(isolation.admit(10).await.want(), 1);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    isolation.admit(10).await.answered(&[]);
+    assert_eq!(isolation.admit(10).await.want(), 10);
+}

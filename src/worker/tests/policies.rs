@@ -1,0 +1,133 @@
+//! Failure policies: parked, undecodable, deferred and republished messages.
+
+use super::*;
+
+/// Invariant 8: an undecodable body is a reject, and the policy says where it goes.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_message_is_parked_with_its_reason_and_acknowledged() {
+    let script = Script::new(&[&["a", "b"]]);
+    let settings = Settings { on_reject: OnReject::Park("parked".into()), ..Settings::default() };
+    let running = Running::start(&script, settings, |name, delivery| async move {
+        if name == "a" { delivery.json::<u32>().map(drop) } else { Ok(()) }
+    });
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)])]);
+    let copy = script.forwarded.lock().unwrap()[0].clone();
+    assert_eq!(copy.body, Body::json("a").unwrap());
+    assert_eq!(copy.attributes.get_str(REASON).as_deref(), Some("undecodable"));
+    assert_eq!(copy.attributes.get_u64(ATTEMPTS), Some(1));
+    assert!(copy.attributes.get_str(ERROR).unwrap().contains("cannot be decoded"));
+    assert_eq!(running.stop().await.rejected, 1);
+}
+
+/// Undecodable bodies have a policy of their own: here they are thrown away, are tried again, while other rejects are parked.
+#[tokio::test(start_paused = true)]
+async fn undecodable_bodies_have_a_policy_of_their_own() {
+    let policies = [
+        (OnUndecodable::Own(OnReject::Discard), OK, None),
+        (OnUndecodable::Own(OnReject::Park("broken".into())), OK, Some("undecodable")),
+        (OnUndecodable::Own(OnReject::Fail), FAIL, None),
+        (OnUndecodable::Retry, OK, Some("undecodable")),
+    ];
+    for (on_undecodable, status, copied) in policies {
+        let script = Script::new(&[&["a"]]);
+        let settings = Settings {
+            on_failure: OnFailure::Republish(Republish::default()),
+            on_reject: OnReject::Park("parked".into()),
+            on_undecodable: on_undecodable.clone(),
+            ..Settings::default()
+        };
+        let running = Running::start(&script, settings, |_, delivery| async move { delivery.json::<u32>().map(drop) });
+        running.after(SECOND * 3).await;
+        assert_eq!(script.acks(), [list(&[("a", status)])], "{on_undecodable:?}");
+        let copies = script.forwarded.lock().unwrap().clone();
+        let reasons: Vec<_> = copies.iter().map(|copy| copy.attributes.get_str(REASON).unwrap().into_owned()).collect();
+        assert_eq!(reasons, Vec::from_iter(copied), "{on_undecodable:?}");
+        running.stop().await;
+    }
+}
+
+/// A message that cannot be read is its own failure: those around it are handled, and no handler is called with it.
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_message_is_treated_as_undecodable() {
+    let policies = [
+        (OnUndecodable::Own(OnReject::Discard), vec![("a", OK), ("torn", OK), ("b", OK)], None),
+        (
+            OnUndecodable::Own(OnReject::Park("broken".into())),
+            vec![("a", OK), ("torn", OK), ("b", OK)],
+            Some("undecodable"),
+        ),
+        (OnUndecodable::Own(OnReject::Fail), vec![("a", OK), ("torn", FAIL)], None),
+        (OnUndecodable::Retry, vec![("a", OK), ("torn", FAIL)], None),
+    ];
+    for (on_undecodable, expected, parked) in policies {
+        let script = Script::new(&[&["a", "torn", "b"]]);
+        let settings = Settings {
+            on_failure: OnFailure::Republish(Republish::default()),
+            on_undecodable: on_undecodable.clone(),
+            ..Settings::default()
+        };
+        let running = Running::start(&script, settings, |_, _| async { Ok(()) });
+        running.after(SECOND * 3).await;
+        let acks = script.acks().concat();
+        assert_eq!(acks[..expected.len()], list(&expected), "{on_undecodable:?}");
+        let copies = script.forwarded.lock().unwrap().clone();
+        assert_eq!(copies.len(), usize::from(parked.is_some()), "{on_undecodable:?}");
+        for copy in copies {
+            assert_eq!(copy.body.parse::<String>().unwrap(), "{\"body\":", "its text is parked");
+            assert_eq!(copy.attributes.get_str(REASON).as_deref(), parked);
+            assert!(copy.attributes.get_str(ERROR).unwrap().contains("cannot be read: the text ends"));
+        }
+        running.stop().await;
+    }
+}
+
+/// A deferral is no failure: its copy carries no word of one.
+#[tokio::test(start_paused = true)]
+async fn a_deferred_message_is_sent_again_as_it_was() {
+    let script = Script::new(&[&["a"]]);
+    let running = Running::start(&script, Settings::default(), |_, _| async { Err(HandlerError::defer(SECOND * 7)) });
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK)])]);
+    let copy = script.forwarded.lock().unwrap()[0].clone();
+    let mut attributes = copy.attributes.clone();
+    assert!(attributes.remove(DEFERRED).is_some());
+    assert_eq!((copy.delay, attributes), (SECOND * 7, message("a").attributes));
+    assert_eq!(running.stop().await.deferred, 1);
+}
+
+/// Republish: a delayed copy with an attempt count takes the place of the message, and nothing behind it fails.
+#[tokio::test(start_paused = true)]
+async fn a_republished_message_holds_no_other_back() {
+    let script = Script::new(&[&["a", "b"]]);
+    let settings = Settings { on_failure: OnFailure::Republish(Republish::default()), ..Settings::default() };
+    let running = Running::start(&script, settings, |name, _| async move {
+        if name == "a" { Err(HandlerError::retry("not yet")) } else { Ok(()) }
+    });
+    running.after(SECOND).await;
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", OK)])]);
+    let copy = script.forwarded.lock().unwrap()[0].clone();
+    assert!(copy.delay >= SECOND / 2 && copy.delay <= SECOND, "{:?}", copy.delay);
+    assert_eq!(copy.attributes.get_u64(ATTEMPTS), Some(1));
+    for (name, value) in [(REASON, "failed"), (ERROR, "not yet"), (WORKER, "test"), (ORIGIN, "q")] {
+        assert_eq!(copy.attributes.get_str(name).as_deref(), Some(value), "{name}");
+    }
+    assert_eq!(copy.attributes.get_str(FIRST_FAILURE), copy.attributes.get_str(LAST_FAILURE));
+    running.stop().await;
+}
+
+/// Messages that fail together, because what they need is down, are not delivered together again.
+#[tokio::test(start_paused = true)]
+async fn the_delays_of_republished_messages_are_spread() {
+    fastrand::seed(7);
+    let script = Script::new(&[&["a", "b", "c", "d", "e", "f", "g", "h"]]);
+    let settings = Settings { on_failure: OnFailure::Republish(Republish::default()), ..Settings::default() };
+    let running = Running::start(&script, settings, |_, _| async { Err(HandlerError::retry("the database is down")) });
+    running.after(SECOND).await;
+    let mut delays: Vec<_> = script.forwarded.lock().unwrap().iter().map(|copy| copy.delay.as_millis()).collect();
+    assert!(delays.iter().all(|delay| (500..=1_000).contains(delay)), "{delays:?}");
+    delays.sort_unstable();
+    delays.dedup();
+    assert!(delays.len() >= 6 && delays[delays.len() - 1] - delays[0] > 200, "{delays:?}");
+    running.stop().await;
+}

@@ -1,0 +1,50 @@
+//! Messages that are redelivered while an earlier delivery is in progress.
+
+use super::*;
+
+/// Invariant 3: nothing begins with too little time left, whatever it waited for.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waited_for_its_earlier_run_until_the_deadline_does_not_begin() {
+    let script = Script::new(&[&["a", "b"]]);
+    // The first lease is 30 s; those of polls after a quick run are 15 s: the second ends while the first run of `b` still hangs.
+    let settings = Settings {
+        unique_attribute: Some("key".into()),
+        ack_wait: AckWait::Auto,
+        poll_wait: SECOND,
+        ..Settings::default()
+    };
+    let begun = Arc::new(AtomicUsize::new(0));
+    let running = Running::start(&script, settings, {
+        let begun = begun.clone();
+        move |name, _| {
+            let begun = begun.clone();
+            async move {
+                if name == "a" {
+                    return Err(HandlerError::retry("no"));
+                }
+                begun.fetch_add(1, SeqCst);
+                std::future::pending().await
+            }
+        }
+    });
+    running.after(SECOND * 2).await;
+    script.push(&["b"]);
+    running.after(SECOND * 40).await;
+    assert_eq!(script.acks(), [list(&[("a", FAIL)]), list(&[("b", FAIL)])]);
+    assert_eq!(begun.load(SeqCst), 1, "its lease was over when the first run ended");
+    assert_eq!(running.stop().await.skipped, 1);
+}
+
+/// Invariant 4: finished work is not done again, also while its acknowledgement is still being tried.
+#[tokio::test(start_paused = true)]
+async fn a_message_redelivered_before_its_acknowledgement_is_answered_is_not_run_again() {
+    let script = Script::new(&[&["a"]]);
+    *script.ack_takes.lock().unwrap() = SECOND * 10;
+    let settings = Settings { unique_attribute: Some("key".into()), ..Settings::default() };
+    let running = Running::start(&script, settings, |_, _| async { Ok(()) });
+    running.after(SECOND).await;
+    script.push(&["a"]);
+    running.after(SECOND * 20).await;
+    let report = running.stop().await;
+    assert_eq!((report.received, report.done, report.remembered), (2, 1, 1));
+}
