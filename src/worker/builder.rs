@@ -194,7 +194,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Which messages share a call of a batch handler. Default: [`Batching::Consumed`], those that were consumed together.
+    /// The messages that share a call of a batch handler. Default: [`Batching::Consumed`], messages that were consumed
+    /// together.
     pub fn batching(mut self, batching: Batching) -> Self {
         self.settings.batching = Some(batching);
         self

@@ -1,4 +1,4 @@
-//! The runtime against a scripted source, under the paused clock.
+//! The worker with a scripted source, under the paused clock.
 
 #![allow(clippy::unwrap_used)]
 
@@ -50,39 +50,39 @@ use crate::{
     queue::QueueId,
 };
 
-/// An acknowledgement as it was sent: when, and the list.
+/// An acknowledgement: when it was sent, and its lines.
 type Sent = (Duration, Vec<(String, AckStatus)>);
 
-/// A service that hands out the batches it is given, one per poll, and writes down what it is told.
+/// A service that returns the configured batches, one per poll, and records the requests.
 #[derive(Debug)]
 struct Script {
     began: Instant,
     batches: Mutex<VecDeque<Vec<ReceivedMessage>>>,
     more: Notify,
-    /// What polls asked for, and when.
+    /// When each poll was sent, and for how many messages.
     asked: Mutex<Vec<(Duration, usize)>>,
     out: AtomicUsize,
     acks: Mutex<Vec<Sent>>,
-    /// How long an acknowledgement takes to be answered.
+    /// How long the reply to an acknowledgement takes.
     ack_takes: Mutex<Duration>,
     forwarded: Mutex<Vec<Message>>,
-    /// How many polls that may wait long panic.
+    /// How many polls with a long wait will panic.
     deadly: AtomicUsize,
-    /// How many acknowledgements panic.
+    /// How many acknowledgements will panic.
     deadly_acks: AtomicUsize,
     extensions: Mutex<Extensions>,
-    /// Why messages failed or were rejected, as acknowledgements said.
+    /// The failures that acknowledgements reported.
     failures: Mutex<Vec<(String, FailureReport)>>,
-    /// The polls that were ended, and how many of such requests are lost.
+    /// The polls that were ended, and the number of such requests that will be lost.
     ended: Mutex<Vec<String>>,
     deaf: AtomicUsize,
-    /// Tells the polls of an end.
+    /// Notifies the polls that one was ended.
     ends: Notify,
-    /// How long the answer of a poll with messages is on its way.
+    /// How long the reply to a poll with messages takes.
     answer_takes: Mutex<Duration>,
-    /// Polls whose answer nobody waited for.
+    /// The number of polls that were dropped before they were answered.
     abandoned: AtomicUsize,
-    /// How many acknowledgements that use extensions are refused.
+    /// The number of acknowledgements with extensions that will be refused.
     refuses_extensions: AtomicUsize,
     refuses_copies: AtomicBool,
 }
@@ -112,18 +112,18 @@ impl Script {
         })
     }
 
-    /// Can end polls: nobody waits in real time for the last one, where the clock cannot be paused.
+    /// Supports ending polls, so that tests with a running clock need not wait for the last one.
     fn ends_polls(&self) {
         *self.extensions.lock().unwrap() = Extensions::ALL;
     }
 
-    /// Hands out one more batch.
+    /// Adds a batch.
     fn push(&self, batch: &[&'static str]) {
         self.batches.lock().unwrap().push_back(messages(batch));
         self.more.notify_one();
     }
 
-    /// Hands out one more message.
+    /// Adds a message.
     fn push_message(&self, message: ReceivedMessage) {
         self.push_batch(vec![message]);
     }
@@ -142,7 +142,7 @@ impl Script {
     }
 }
 
-/// Counts a poll as out until it is answered or given up.
+/// Counts a poll as in flight until it is answered or dropped.
 struct Out<'a> {
     script: &'a Script,
     answered: bool,
@@ -264,7 +264,7 @@ struct Running {
 }
 
 impl Running {
-    /// A worker on the scripted source; its handler is called with each message's name.
+    /// Starts a worker on the scripted source. Its handler is called with each message's name.
     fn start<F, Fut>(script: &Arc<Script>, settings: Settings, handle: F) -> Self
     where
         F: Fn(String, Delivery) -> Fut + Send + Sync + 'static,
@@ -298,7 +298,7 @@ impl Running {
         Self::assembled(script, settings, None, HandlerKind::Single(Arc::new(handler)), dead_letters)
     }
 
-    /// With a handler of either kind.
+    /// As `start`, with a handler of either kind.
     fn handling(
         script: &Arc<Script>,
         settings: Settings,
@@ -348,7 +348,8 @@ impl Running {
         Self { context, control, worker }
     }
 
-    /// Whose handler takes a second for each message and fails `poison`; with the names it was called with, in order.
+    /// Starts a worker whose handler takes a second for each message and fails `poison`. Also returns the names of its
+    /// calls, in order.
     fn in_order(script: &Arc<Script>, settings: Settings, poison: &'static str) -> (Self, Arc<Mutex<Vec<String>>>) {
         let order = Arc::new(Mutex::new(Vec::new()));
         let seen = order.clone();
@@ -362,7 +363,7 @@ impl Running {
         (running, order)
     }
 
-    /// Lets everything happen that happens within `time`.
+    /// Lets `time` pass.
     async fn after(&self, time: Duration) -> &Self {
         tokio::time::sleep(time).await;
         self

@@ -77,7 +77,7 @@ enum Width {
     Batch,
     /// One message, because only one was wanted.
     Single,
-    /// One message, because it may be the one that failed.
+    /// One message, because it may have failed before.
     Suspect,
 }
 

@@ -1,4 +1,4 @@
-//! Limits on what is in flight: of one worker, and of all workers that share one.
+//! Limits on the messages in flight, of one worker and of all workers that share a limit.
 
 pub(crate) mod acks;
 pub(crate) mod acquire;

@@ -44,7 +44,7 @@ pub(crate) struct ConsumedBatch {
     pub(crate) messages: Vec<ReceivedMessage>,
     pub(crate) permits: Vec<InflightPermit>,
     pub(crate) lease: Lease,
-    /// Whether it was fetched as a single message because it may be the one that failed.
+    /// Whether it was fetched as a single message because it may have failed before.
     pub(crate) suspect: bool,
 }
 

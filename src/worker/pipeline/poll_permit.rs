@@ -102,7 +102,7 @@ async fn reserve(context: &Context, want: usize) -> (Reservation, IsolationPermi
     }
 }
 
-/// Tokens of the rate limit. Dropped, those that are not spent go back.
+/// Tokens of the rate limit. Dropped, the tokens that were not spent go back.
 #[derive(Debug)]
 struct RateTokens<'a> {
     bucket: &'a TokenBucket,

@@ -1,4 +1,4 @@
-//! What can be acknowledged of a batch, and until when. Pure.
+//! The part of a batch that can be acknowledged, and until when. Pure.
 
 pub(crate) mod lease;
 pub(crate) mod ledger;

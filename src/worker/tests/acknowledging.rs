@@ -1,4 +1,4 @@
-//! How a batch is acknowledged, whatever its handlers do.
+//! How a batch is acknowledged, depending on its handlers.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn a_batch_is_acknowledged_once_and_in_the_order_of_consumption() {
     assert!(running.stop().await.drained);
 }
 
-/// Invariants 1 and 2: the prefix up to the first failure, and the failure itself; nothing behind it.
+/// Invariants 1 and 2: the acknowledgement covers the prefix up to the first failure, and the failure.
 #[tokio::test(start_paused = true)]
 async fn a_failure_ends_the_prefix() {
     let script = Script::new(&[&["a", "b", "c"]]);
@@ -29,7 +29,8 @@ async fn a_failure_ends_the_prefix() {
     assert_eq!((report.done, report.failed), (2, 1));
 }
 
-/// Invariant 2: at the first failure once all before it are done, although others are still running.
+/// Invariant 2: the acknowledgement is sent at the first failure once all messages before it are done, while others are
+/// running.
 #[tokio::test(start_paused = true)]
 async fn a_failure_does_not_wait_for_the_messages_after_it() {
     let script = Script::new(&[&["a", "b", "c"]]);
@@ -73,7 +74,7 @@ async fn a_hanging_handler_is_stopped_before_the_lease_ends() {
     assert_eq!(running.stop().await.timed_out, 1);
 }
 
-/// Invariant 8: a panic stays with its message.
+/// Invariant 8: a panic fails its message only.
 #[tokio::test(start_paused = true)]
 async fn a_panic_fails_its_message_only() {
     let script = Script::new(&[&["a", "b"], &["c"]]);
@@ -88,7 +89,7 @@ async fn a_panic_fails_its_message_only() {
     assert_eq!((report.done, report.panicked), (2, 1));
 }
 
-/// An observer that panics at everything hurts nobody.
+/// An observer that panics at every event has no effect.
 #[tokio::test(start_paused = true)]
 async fn an_observer_that_panics_has_no_effect() {
     struct Panics;
@@ -104,7 +105,7 @@ async fn an_observer_that_panics_has_no_effect() {
     assert_eq!(running.stop().await.done, 3);
 }
 
-/// Lets a blocked handler go when it is reported as stuck.
+/// Releases a blocked handler when it is reported as stuck.
 struct LetGo(std::sync::mpsc::Sender<()>);
 
 impl Observer for LetGo {
@@ -115,7 +116,8 @@ impl Observer for LetGo {
     }
 }
 
-/// Invariant 3: a handler that ignores its cancellation is reported, and the prefix in front of it acknowledged without it.
+/// Invariant 3: a handler that ignores its cancellation is reported, and the prefix before it is acknowledged without
+/// it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_blocks_its_thread_is_reported_as_stuck() {
     let script = Script::new(&[&["a", "b"]]);

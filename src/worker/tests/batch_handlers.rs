@@ -1,14 +1,14 @@
-//! Several messages in one call: what shares a call, when it begins, and what its end means for each.
+//! Batch handlers: which messages share a call, when it starts, and what its end means for each message.
 
 use super::*;
 
-/// The calls of a batch handler: when each began, and with which messages.
+/// The calls of a batch handler: when each started, and its messages.
 type Calls = Arc<Mutex<Vec<(Duration, Vec<String>)>>>;
 
-/// A verdict as a batch handler gives it.
+/// The result for one message.
 type One = Result<(), HandlerError>;
 
-/// A worker whose batch handler notes its calls and answers as `answer` does for the names.
+/// Starts a worker whose batch handler records its calls and returns the results of `answer`.
 fn start<F, Fut>(script: &Arc<Script>, settings: Settings, answer: F) -> (Running, Calls)
 where
     F: Fn(Vec<String>) -> Fut + Send + Sync + 'static,
@@ -32,7 +32,7 @@ fn collected(collect: Collect) -> Settings {
     Settings { batching: Some(Batching::Collected(collect)), concurrency: 100, ..Settings::default() }
 }
 
-/// Lets time pass until so many acknowledgements were sent: what failed is available again.
+/// Lets time pass until this number of acknowledgements was sent.
 async fn until_acknowledged(script: &Script, batches: usize) {
     while script.acks().len() < batches {
         tokio::time::sleep(SECOND / 100).await;
@@ -43,7 +43,7 @@ async fn all_done(names: Vec<String>) -> Result<Vec<One>, HandlerError> {
     Ok(names.iter().map(|_| Ok(())).collect())
 }
 
-/// Invariants 1 and 2 with one call for a consumed batch: each message by its own verdict.
+/// Invariants 1 and 2 with one call for a consumed batch: each message by its own result.
 #[tokio::test(start_paused = true)]
 async fn a_consumed_batch_is_one_call_with_a_verdict_for_each() {
     let script = Script::new(&[&["a", "b", "c"]]);
@@ -65,7 +65,7 @@ async fn a_consumed_batch_is_one_call_with_a_verdict_for_each() {
     assert_eq!((report.rejected, report.done, report.failed), (1, 1, 1));
 }
 
-/// Whatever ends a call as a whole, none of its messages is done.
+/// However a call fails as a whole, none of its messages is done.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_fails_as_a_whole_fails_each_of_its_messages() {
     for case in ["error", "panic", "too few verdicts", "hangs"] {
@@ -91,7 +91,7 @@ async fn a_call_that_fails_as_a_whole_fails_each_of_its_messages() {
     }
 }
 
-/// A wrong number of verdicts is told as what it is.
+/// A wrong number of results is an error that says so.
 #[tokio::test(start_paused = true)]
 async fn a_wrong_number_of_verdicts_is_an_error_that_says_so() {
     let script = Script::new(&[&["a", "b"]]);
@@ -104,7 +104,8 @@ async fn a_wrong_number_of_verdicts_is_an_error_that_says_so() {
     running.stop().await;
 }
 
-/// Invariant 4: what failed together is called one by one when it comes again, so that one message cannot take the others down twice.
+/// Invariant 4: messages that failed together are called one by one when they are redelivered, so that one message
+/// cannot make the others fail twice.
 #[tokio::test(start_paused = true)]
 async fn after_a_call_that_panicked_its_messages_are_called_one_by_one() {
     let script = Script::new(&[&["a", "b"], &["c"]]);
@@ -135,7 +136,7 @@ async fn a_message_that_failed_before_has_a_call_to_itself() {
     running.stop().await;
 }
 
-/// Collected across polls until there are enough; each consumed batch keeps its own acknowledgement.
+/// A call collects messages across polls until there are enough. Each consumed batch keeps its own acknowledgement.
 #[tokio::test(start_paused = true)]
 async fn batches_are_collected_across_polls_by_count() {
     let script = Script::new(&[&["a", "b"], &["c", "d"], &["e"]]);
@@ -177,7 +178,7 @@ async fn the_lease_ends_the_wait_for_a_batch_that_does_not_fill() {
     }
 }
 
-/// Invariant 7: nothing more comes after the signal, so nobody waits for it.
+/// Invariant 7: no more messages arrive after the signal, so the call does not wait for them.
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_starts_the_call_that_is_being_collected() {
     let script = Script::new(&[&["a", "b"]]);
@@ -188,7 +189,7 @@ async fn a_shutdown_starts_the_call_that_is_being_collected() {
     assert_eq!((report.done, report.drained, script.began.elapsed()), (2, true, SECOND));
 }
 
-/// Invariant 2: once its batch is acknowledged, a message that still waits for others must not begin.
+/// Invariant 2: once its batch is acknowledged, a message that still waits for others must not start.
 #[tokio::test(start_paused = true)]
 async fn a_message_whose_batch_is_acknowledged_leaves_the_call_it_waits_for() {
     let script = Script::new(&[&["again", "b"]]);
@@ -200,7 +201,7 @@ async fn a_message_whose_batch_is_acknowledged_leaves_the_call_it_waits_for() {
     assert_eq!(running.stop().await.skipped, 1);
 }
 
-/// Invariant 5: what waits for its batch holds its place.
+/// Invariant 5: messages that wait for their batch are in flight.
 #[tokio::test(start_paused = true)]
 async fn messages_that_wait_for_their_batch_are_in_flight() {
     let script = Script::new(&[&["a", "b"], &["c", "d"], &["e", "f"]]);
@@ -218,7 +219,8 @@ async fn messages_that_wait_for_their_batch_are_in_flight() {
     assert_eq!(running.stop().await.done, 6);
 }
 
-/// An ordered batch is one call; what is behind its first failure comes again, done or not, so that the order holds.
+/// An ordered batch is one call. Messages after its first failure are redelivered, done or not, so that the order
+/// holds.
 #[tokio::test(start_paused = true)]
 async fn an_ordered_batch_is_one_call_and_its_order_holds() {
     let script = Script::new(&[&["a", "b", "c"]]);
@@ -240,7 +242,7 @@ async fn an_ordered_batch_is_one_call_and_its_order_holds() {
     running.stop().await;
 }
 
-/// Lanes: a call holds one message of a key at most, and the next of that key waits for its end.
+/// With ordering by key, a call has at most one message of a key, and the next one waits for its end.
 #[tokio::test(start_paused = true)]
 async fn a_call_holds_one_message_of_a_key() {
     for batching in [Batching::Consumed, Batching::Collected(Collect { linger: SECOND / 10, ..Collect::default() })] {
@@ -262,7 +264,7 @@ async fn a_call_holds_one_message_of_a_key() {
     }
 }
 
-/// Finished work behind a failure is acknowledged without being in a call again, and nobody waits for it.
+/// Finished work after a failure is acknowledged without another call, and no message waits for it.
 #[tokio::test(start_paused = true)]
 async fn remembered_messages_are_in_no_call() {
     let script = Script::new(&[&["a", "b"]]);

@@ -1,4 +1,4 @@
-//! What is remembered of a message that was not done, but passed on: nothing that would swallow its copy.
+//! What the worker remembers of messages that were passed on: nothing that would lose their copies.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn at(name: &'static str, place: u64) -> ReceivedMessage {
     message
 }
 
-/// What a copy that was sent is handed out as, with or without the history in its attributes.
+/// The delivery of a copy that was sent, with or without the history in its attributes.
 fn copy(script: &Script, with_history: bool) -> ReceivedMessage {
     let copy = script.forwarded.lock().unwrap().first().expect("a copy").clone();
     let mut again = at("a", 9);
@@ -18,17 +18,17 @@ fn copy(script: &Script, with_history: bool) -> ReceivedMessage {
     again
 }
 
-/// A way of passing messages on.
+/// A way in which messages are passed on.
 struct Way {
     settings: Settings,
-    /// What passes a message on, and what fails it all the same.
+    /// The error that passes a message on.
     passes_on: fn() -> HandlerError,
     fails: fn() -> HandlerError,
-    /// The copy tells of its history in attributes.
+    /// Whether the copy carries a history in its attributes.
     with_history: bool,
 }
 
-/// A delayed copy of a failure, one of a message that is put off, and a parked one that is sent back.
+/// The delayed copy of a failure, the copy of a deferred message, and a parked message that is sent back.
 fn ways() -> [Way; 3] {
     let by_attribute = Settings { unique_attribute: Some("key".into()), ..Settings::default() };
     let on_failure = OnFailure::Republish(Republish::default());
@@ -51,7 +51,8 @@ fn ways() -> [Way; 3] {
     ]
 }
 
-/// A worker whose handler passes `a` on the first time, fails `first` after a second, and is long with `slow`; how often `a` was run.
+/// Starts a worker whose handler passes `a` on the first time, fails `first` after a second, and takes long for `slow`.
+/// Also returns how often `a` was handled.
 fn passing_on(script: &Arc<Script>, way: Way) -> (Running, Arc<AtomicUsize>) {
     let Way { settings, passes_on, fails, .. } = way;
     let calls = Arc::new(AtomicUsize::new(0));
@@ -92,7 +93,7 @@ async fn a_copy_is_handled_while_its_original_waits_for_its_acknowledgement() {
     }
 }
 
-/// The message is behind a failure, so it is redelivered: that is not run again, and its copy is.
+/// The message is after a failure, so it is redelivered. The redelivery is not handled again, but the copy is.
 #[tokio::test(start_paused = true)]
 async fn a_copy_is_handled_and_the_redelivery_of_its_original_is_not() {
     for way in ways() {

@@ -1,4 +1,4 @@
-//! A service with the extensions of this project's server, and one without: what is rejected and handed back.
+//! Rejected and released messages, on a service with the extensions of this project's server and on one without.
 
 use super::*;
 use crate::client::Extensions;
@@ -12,14 +12,14 @@ fn with(extensions: Extensions, batches: &[&[&'static str]]) -> Arc<Script> {
     script
 }
 
-/// Rejects `poison`, and succeeds with the others.
+/// Starts a worker that rejects `poison` and succeeds with the others.
 fn rejecting(script: &Arc<Script>, settings: Settings) -> Running {
     Running::start(script, settings, |name, _| async move {
         if name.starts_with("poison") { Err(HandlerError::reject("no such account")) } else { Ok(()) }
     })
 }
 
-/// A reject settles its message: those behind it are acknowledged too, and none comes again.
+/// A reject settles its message, so messages after it are acknowledged and not redelivered.
 #[tokio::test(start_paused = true)]
 async fn a_rejected_message_is_a_dead_letter_at_once_and_its_batch_continues() {
     let script = with(Extensions::ALL, &[&["a", "poison", "c"]]);
@@ -68,7 +68,8 @@ async fn without_the_extension_a_released_message_is_deferred() {
     assert_eq!(running.stop().await.deferred, 1);
 }
 
-/// The queue may have lost its dead letters since the start: a refused reject changes nothing, and the message fails instead.
+/// The queue may have lost its dead letters since the start. A refused reject changes nothing, and the message fails
+/// instead.
 #[tokio::test(start_paused = true)]
 async fn a_reject_that_is_refused_becomes_a_failure() {
     let script = with(Extensions::ALL, &[&["a", "poison", "c"]]);
@@ -81,7 +82,7 @@ async fn a_reject_that_is_refused_becomes_a_failure() {
     running.stop().await;
 }
 
-/// Behind one address an older replica may answer: a failure for the first of them costs less than a lease that lapses for all.
+/// An older replica may share the address. A failure of the first message costs less than an expired lease of all.
 #[tokio::test(start_paused = true)]
 async fn a_release_that_is_refused_becomes_a_failure() {
     let script = with(Extensions::ALL, &[&["a", "b"]]);
@@ -93,8 +94,8 @@ async fn a_release_that_is_refused_becomes_a_failure() {
     assert_eq!(script.acks(), [list(&[("a", RELEASE)]), list(&[("a", FAIL)])]);
 }
 
-/// A parking queue that is gone keeps nothing, and a copy that is too large is refused each time: where there are no dead letters either,
-/// such messages are redelivered slowly.
+/// A parking queue that was deleted stores nothing, and a copy that is too large is refused each time. Without dead
+/// letters, such messages are redelivered slowly.
 #[tokio::test(start_paused = true)]
 async fn a_message_whose_copy_is_refused_is_redelivered_slowly() {
     let park = Settings { on_reject: OnReject::Park("attic".into()), ..Settings::default() };
@@ -117,7 +118,7 @@ async fn a_message_whose_copy_is_refused_is_redelivered_slowly() {
     }
 }
 
-/// The reason of a plain failure goes with it.
+/// A failure is reported with its reason.
 #[tokio::test(start_paused = true)]
 async fn failures_say_why() {
     let script = with(Extensions::ALL, &[&["retry"], &["panic"], &["slow"], &["undecodable"]]);
@@ -144,7 +145,7 @@ async fn failures_say_why() {
     running.stop().await;
 }
 
-/// Two attempts are two calls of the handler, and then the message is a dead letter that says so.
+/// Two attempts are two calls of the handler. Then the message is a dead letter with the reason.
 #[tokio::test(start_paused = true)]
 async fn attempts_that_are_used_up_end_in_a_reject() {
     let script = with(Extensions::ALL, &[&["again", "b"]]);
@@ -160,13 +161,13 @@ async fn attempts_that_are_used_up_end_in_a_reject() {
     running.stop().await;
 }
 
-/// What was never started is nobody's failure.
+/// A message that was not started has not failed.
 #[tokio::test(start_paused = true)]
 async fn messages_that_did_not_start_are_released() {
     for (extensions, status) in [(Extensions::ALL, RELEASE), (Extensions::NONE, FAIL)] {
         let script = with(extensions, &[&["a", "b", "c"]]);
         let settings = Settings { ordering: Ordering::Batch, ..Settings::default() };
-        // The first leaves too little of the lease.
+        // The first message leaves too little of the lease for the second.
         let running = Running::start(&script, settings, |name, _| async move {
             tokio::time::sleep(if name == "a" { SECOND * 27 } else { SECOND }).await;
             Ok(())
@@ -193,7 +194,7 @@ async fn messages_that_a_stop_interrupts_are_released() {
     }
 }
 
-/// Without dead letters nothing takes a rejected message away: it is given back later each time.
+/// Without dead letters, a rejected message is redelivered with growing pauses.
 #[tokio::test(start_paused = true)]
 async fn a_rejected_message_without_dead_letters_is_redelivered_slowly() {
     let script = with(Extensions::ALL, &[]);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Invariant 5: nothing is fetched that cannot start at once.
+/// Invariant 5: no message is fetched that cannot start at once.
 #[tokio::test(start_paused = true)]
 async fn polls_never_ask_for_more_than_there_is_capacity_for() {
     let script = Script::new(&[&["a", "b", "c", "d", "e", "f", "g", "h"]]);
@@ -23,7 +23,7 @@ async fn polls_never_ask_for_more_than_there_is_capacity_for() {
     assert_eq!(running.stop().await.done, 8);
 }
 
-/// Invariant 6: an empty queue costs one request per poll wait; a full one is polled by many.
+/// Invariant 6: an empty queue costs one request per poll wait; a full one gets many polls.
 #[tokio::test(start_paused = true)]
 async fn idle_is_one_poll_and_busy_is_many() {
     let script = Script::new(&[]);
@@ -44,8 +44,8 @@ async fn idle_is_one_poll_and_busy_is_many() {
     assert_eq!(running.stop().await.done, 400);
 }
 
-/// Invariant 4: no poll for more than one message is out when a failing acknowledgement is sent, and what failed comes back
-/// one at a time.
+/// Invariant 4: no poll for more than one message is in flight when a failing acknowledgement is sent, and failed
+/// messages are fetched one at a time.
 #[tokio::test(start_paused = true)]
 async fn after_a_failure_messages_are_fetched_one_at_a_time_until_all_were_seen() {
     let script = Script::new(&[&["a", "b", "c"]]);
@@ -67,7 +67,7 @@ async fn after_a_failure_messages_are_fetched_one_at_a_time_until_all_were_seen(
     assert_eq!(running.stop().await.done, 2 + 5);
 }
 
-/// A paused worker fetches nothing; what is in flight finishes.
+/// A paused worker fetches nothing; messages in flight are finished.
 #[tokio::test(start_paused = true)]
 async fn a_paused_worker_fetches_nothing_until_it_is_resumed() {
     let script = Script::new(&[]);
@@ -87,7 +87,7 @@ async fn a_paused_worker_fetches_nothing_until_it_is_resumed() {
     advance(SECOND).await;
 }
 
-/// A rate limit holds over time and lets idle polls keep nothing.
+/// A rate limit holds over time, and idle polls keep no tokens.
 #[tokio::test(start_paused = true)]
 async fn a_rate_limit_holds_messages_back() {
     let batches: Vec<&[&'static str]> = vec![&["x"; 10]; 20];

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Ordering `batch`: one after the other, and a failure keeps those behind it from starting.
+/// Ordering by batch: one message after the other, and none is started after a failure.
 #[tokio::test(start_paused = true)]
 async fn an_ordered_batch_stops_at_its_first_failure() {
     let script = Script::new(&[&["a", "b", "c"]]);
@@ -14,7 +14,8 @@ async fn an_ordered_batch_stops_at_its_first_failure() {
     assert_eq!(running.stop().await.skipped, 1);
 }
 
-/// Ordering by key: a key's messages one at a time across batches, other keys beside them; a failure stops its own key.
+/// Ordering by key: the messages of a key run one at a time across batches, other keys concurrently. A failure stops
+/// its own key.
 #[tokio::test(start_paused = true)]
 async fn a_failure_stops_its_own_key_only() {
     let script = Script::new(&[&["a1", "b1", "a2"], &["a3", "b2"]]);

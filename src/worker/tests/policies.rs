@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Invariant 8: an undecodable body is a reject, and the policy says where it goes.
+/// Invariant 8: an undecodable body is a reject, to which the policy applies.
 #[tokio::test(start_paused = true)]
 async fn a_rejected_message_is_parked_with_its_reason_and_acknowledged() {
     let script = Script::new(&[&["a", "b"]]);
@@ -20,7 +20,7 @@ async fn a_rejected_message_is_parked_with_its_reason_and_acknowledged() {
     assert_eq!(running.stop().await.rejected, 1);
 }
 
-/// Undecodable bodies have a policy of their own: here they are thrown away, are tried again, while other rejects are parked.
+/// The policy for undecodable bodies is independent: they are discarded or retried while other rejects are parked.
 #[tokio::test(start_paused = true)]
 async fn undecodable_bodies_have_a_policy_of_their_own() {
     let policies = [
@@ -47,7 +47,7 @@ async fn undecodable_bodies_have_a_policy_of_their_own() {
     }
 }
 
-/// A message that cannot be read is its own failure: those around it are handled, and no handler is called with it.
+/// A message that cannot be read fails alone. The other messages are handled, and no handler is called with it.
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_message_is_treated_as_undecodable() {
     let policies = [
@@ -82,7 +82,7 @@ async fn an_unreadable_message_is_treated_as_undecodable() {
     }
 }
 
-/// A deferral is no failure: its copy carries no word of one.
+/// A deferral is not a failure, so its copy carries no history.
 #[tokio::test(start_paused = true)]
 async fn a_deferred_message_is_sent_again_as_it_was() {
     let script = Script::new(&[&["a"]]);
@@ -96,7 +96,7 @@ async fn a_deferred_message_is_sent_again_as_it_was() {
     assert_eq!(running.stop().await.deferred, 1);
 }
 
-/// Republish: a delayed copy with an attempt count takes the place of the message, and nothing behind it fails.
+/// Republish: a delayed copy with an attempt count replaces the message, and no message after it fails.
 #[tokio::test(start_paused = true)]
 async fn a_republished_message_holds_no_other_back() {
     let script = Script::new(&[&["a", "b"]]);
@@ -116,7 +116,7 @@ async fn a_republished_message_holds_no_other_back() {
     running.stop().await;
 }
 
-/// Messages that fail together, because what they need is down, are not delivered together again.
+/// Messages that fail together, because a dependency is down, are not redelivered together.
 #[tokio::test(start_paused = true)]
 async fn the_delays_of_republished_messages_are_spread() {
     fastrand::seed(7);

@@ -1,4 +1,4 @@
-//! Quick handlers share a task, and nobody waits for one that is not quick after all.
+//! Quick handlers share a task, and messages do not wait for a handler that is slow for once.
 
 use std::sync::mpsc;
 
@@ -9,7 +9,7 @@ use super::*;
 /// A first batch, after which handlers are known to be quick.
 const FIRST: &[&str] = &["a"];
 
-/// Which task each message was handled in.
+/// The task in which each message was handled.
 type Tasks = Arc<Mutex<Vec<(String, task::Id)>>>;
 
 /// The tasks of a batch whose handler waits for a second on `slow`, in the order in which handlers ended.
@@ -51,7 +51,7 @@ async fn messages_after_a_handler_that_waits_run_meanwhile() {
     assert!(tasks[1].1 == tasks[2].1 && tasks[1].1 != tasks[3].1, "the others have another one: {tasks:?}");
 }
 
-/// Tells when batches are settled.
+/// Reports when batches are settled.
 struct Settled(tokio::sync::mpsc::UnboundedSender<()>);
 
 impl Observer for Settled {
@@ -62,7 +62,8 @@ impl Observer for Settled {
     }
 }
 
-/// A handler that was quick until now and blocks its thread until the others of its batch are done: they do not wait for it.
+/// A handler that was quick until now blocks its thread until the others of its batch are done. They do not wait for
+/// it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_after_a_handler_that_blocks_its_thread_run_elsewhere() {
     let script = Script::new(&[FIRST]);

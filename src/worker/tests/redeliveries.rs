@@ -2,11 +2,12 @@
 
 use super::*;
 
-/// Invariant 3: nothing begins with too little time left, whatever it waited for.
+/// Invariant 3: no handler starts with too little time left, whatever its message waited for.
 #[tokio::test(start_paused = true)]
 async fn a_message_that_waited_for_its_earlier_run_until_the_deadline_does_not_begin() {
     let script = Script::new(&[&["a", "b"]]);
-    // The first lease is 30 s; those of polls after a quick run are 15 s: the second ends while the first run of `b` still hangs.
+    // The first lease is 30 s. Polls after a quick run ask for 15 s, so the second lease ends while the first run of
+    // `b` hangs.
     let settings = Settings {
         unique_attribute: Some("key".into()),
         ack_wait: AckWait::Auto,
@@ -35,7 +36,7 @@ async fn a_message_that_waited_for_its_earlier_run_until_the_deadline_does_not_b
     assert_eq!(running.stop().await.skipped, 1);
 }
 
-/// Invariant 4: finished work is not done again, also while its acknowledgement is still being tried.
+/// Invariant 4: finished work is not repeated, even while its acknowledgement is being retried.
 #[tokio::test(start_paused = true)]
 async fn a_message_redelivered_before_its_acknowledgement_is_answered_is_not_run_again() {
     let script = Script::new(&[&["a"]]);

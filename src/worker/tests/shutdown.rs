@@ -1,8 +1,8 @@
-//! What a shutdown finishes, and what it stops.
+//! What a shutdown finishes and what it stops.
 
 use super::*;
 
-/// Invariant 7: polls are given up, running handlers finish, what is due is acknowledged.
+/// Invariant 7: polls end, running handlers finish, and due acknowledgements are sent.
 #[tokio::test(start_paused = true)]
 async fn shutdown_finishes_started_messages() {
     let script = Script::new(&[&["a", "b"]]);

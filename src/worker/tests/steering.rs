@@ -1,4 +1,4 @@
-//! Changing a worker while it runs, and what it does when its own parts fail.
+//! Changes of a running worker, and failures of its own parts.
 
 use tokio::sync::mpsc;
 
@@ -57,7 +57,7 @@ async fn a_rate_limit_can_be_set_and_removed() {
     running.stop().await;
 }
 
-/// A poll that waited for room since before there was a limit begins anew under it.
+/// A poll that has waited for capacity without a limit waits again under a new one.
 #[tokio::test(start_paused = true)]
 async fn a_new_rate_limit_holds_polls_that_waited_for_capacity() {
     let script = Script::new(&vec![&["x"; 10][..]; 100]);
@@ -72,7 +72,7 @@ async fn a_new_rate_limit_holds_polls_that_waited_for_capacity() {
     running.stop().await;
 }
 
-/// The limit of bytes: a poll counts as its largest answer.
+/// The limit of bytes, for which a poll counts as its largest reply.
 #[tokio::test(start_paused = true)]
 async fn the_limit_of_bytes_can_change() {
     let script = Script::new(&many(50));
@@ -85,7 +85,7 @@ async fn the_limit_of_bytes_can_change() {
     running.stop().await;
 }
 
-/// A poll that waited for room when fetching was paused does not go out when there is room.
+/// A poll that waited for capacity when the worker was paused is not sent when there is capacity.
 #[tokio::test(start_paused = true)]
 async fn a_full_worker_that_is_paused_fetches_nothing_when_capacity_is_freed() {
     let script = Script::new(&many(2));
@@ -100,7 +100,7 @@ async fn a_full_worker_that_is_paused_fetches_nothing_when_capacity_is_freed() {
     running.stop().await;
 }
 
-/// A failure is reported at once, however long the rate limit holds the next poll.
+/// A failure is reported at once, however long the rate limit holds the next poll back.
 #[tokio::test(start_paused = true)]
 async fn a_failing_acknowledgement_does_not_wait_for_the_rate_limit() {
     let script = Script::new(&[&["a", "b"], &["c"]]);
@@ -126,7 +126,7 @@ async fn acknowledgements_that_fall_behind_hold_polls_back() {
         script.push(&["x"]);
         running.after(SECOND / 100).await;
     }
-    // The poll that is out when the limit is reached still brings its batch.
+    // The poll in flight when the limit is reached still brings its batch.
     let sent = script.acks().len();
     assert!((16..=17).contains(&sent), "{sent} acknowledgements are under way");
     assert_eq!(running.control.counters.report(false).received, sent as u64);
@@ -155,14 +155,14 @@ async fn stopping_now_does_not_wait_for_handlers() {
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])], "what is finished is acknowledged");
 }
 
-/// A poller that dies is started again, later each time, and an idle worker stays cheap whichever of them it was.
+/// A poller that panics is restarted, later each time, and an idle worker stays cheap whichever poller it was.
 #[tokio::test(start_paused = true)]
 async fn the_successor_of_a_poller_that_panicked_waits_as_long() {
     let script = Script::new(&vec![&["x"; 10][..]; 40]);
     let (running, _) = slow(&script, Settings { concurrency: 100, ..Settings::default() });
     running.after(SECOND / 2).await;
     assert!(script.asked.lock().unwrap().len() > 1, "several polls are out");
-    // The one that waits long meets its death when the queue has run dry, beside others that wait shortly.
+    // The poller with the long wait panics when the queue is empty, while others wait shortly.
     script.deadly.store(1, SeqCst);
     running.after(SECOND * 60).await;
     assert_eq!(script.deadly.load(SeqCst), 0, "it died");
@@ -188,7 +188,7 @@ async fn pollers_that_keep_panicking_are_restarted_more_and_more_slowly() {
     assert_eq!(running.stop().await.done, 1);
 }
 
-/// A key function is the user's code too.
+/// A key function is the user's code, too.
 #[tokio::test(start_paused = true)]
 async fn a_key_function_that_panics_loses_no_message() {
     let script = Script::new(&[&["a", "b"]]);
@@ -203,7 +203,7 @@ async fn a_key_function_that_panics_loses_no_message() {
     running.stop().await;
 }
 
-/// While everything waits for what is in flight, no poll is due, and an old one is no bad sign.
+/// While the worker waits for messages in flight, no poll is due, and an old one is no bad sign.
 #[tokio::test(start_paused = true)]
 async fn a_full_worker_is_not_polling() {
     let script = Script::new(&[&["a"]]);
@@ -215,7 +215,7 @@ async fn a_full_worker_is_not_polling() {
     running.stop().await;
 }
 
-/// Tells of each event that its filter lets pass.
+/// Reports the events that its filter passes.
 struct Told(mpsc::UnboundedSender<&'static str>);
 
 impl Observer for Told {
@@ -231,7 +231,8 @@ impl Observer for Told {
     }
 }
 
-/// A message whose run has not begun when its batch is acknowledged must not take itself for an earlier run, and wait for it.
+/// A message that has not started when its batch is acknowledged must not take itself for an earlier run and wait for
+/// it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_message_not_started_when_its_batch_failed_does_not_wait_for_itself() {
     let script = Script::new(&[&["a", "b"]]);
@@ -239,7 +240,8 @@ async fn a_message_not_started_when_its_batch_failed_does_not_wait_for_itself() 
     let (tell, mut told) = mpsc::unbounded_channel();
     let settings =
         Settings { unique_attribute: Some("key".into()), concurrency: 2, grace: SECOND * 5, ..Settings::default() };
-    // The batch hears of the failure before the runtime gets to the second run: what is woken last goes first.
+    // The batch learns of the failure before the runtime gets to the second run, because the task that is woken last
+    // runs first.
     let running = Running::observed(&script, settings, Some(Arc::new(Told(tell))), |name, _| async move {
         if name == "a" { Err(HandlerError::retry("no")) } else { Ok(()) }
     });
@@ -249,7 +251,7 @@ async fn a_message_not_started_when_its_batch_failed_does_not_wait_for_itself() 
     assert_eq!(report.interrupted, 0);
 }
 
-/// `FreePlace`: another message takes the place of a handler that blocks its thread.
+/// `FreePlace`: another message uses the capacity of a handler that blocks its thread.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_capacity_of_a_stuck_handler_can_be_released() {
     let script = Script::new(&[&["a"], &["b"]]);
@@ -273,7 +275,7 @@ async fn the_capacity_of_a_stuck_handler_can_be_released() {
         }
     });
     let mut events = Vec::new();
-    // The second is fetched although the first has not ended.
+    // The second message is fetched although the first one has not ended.
     while events.iter().filter(|event| **event == "settled").count() < 2 {
         events.push(told.recv().await.unwrap());
     }
@@ -285,7 +287,7 @@ async fn the_capacity_of_a_stuck_handler_can_be_released() {
     assert_eq!((report.stuck, control.stuck.load(SeqCst), control.inflight.in_flight()), (1, 0, 0));
 }
 
-/// A handler that blocks past its lease is not joined by a second one for the same message, in an order or not.
+/// A handler that blocks past its lease is not joined by a second one for the same message, in order or not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_message_whose_handler_blocks_past_its_lease_is_not_run_a_second_time_meanwhile() {
     for ordering in [Ordering::Batch, Ordering::None] {

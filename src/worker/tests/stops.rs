@@ -5,7 +5,7 @@ use crate::client::Extensions;
 
 const RELEASE: AckStatus = AckStatus::Release;
 
-/// Holds a worker back.
+/// A way to hold a worker back.
 type Hold = fn(&WorkerHandle) -> Option<ConcurrencyCap>;
 
 fn script(extensions: Extensions) -> Arc<Script> {
@@ -18,7 +18,7 @@ fn done(script: &Arc<Script>, settings: Settings) -> Running {
     Running::start(script, settings, |_, _| async { Ok(()) })
 }
 
-/// The poll is ended and its answer waited for: nothing is leased to a connection that nobody reads.
+/// The poll is ended and its reply is awaited, so that nothing is leased to a connection that nobody reads.
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_the_polls_and_waits_for_their_answers() {
     let script = script(Extensions::ALL);
@@ -32,7 +32,7 @@ async fn a_stop_ends_the_polls_and_waits_for_their_answers() {
     assert_eq!(script.ended.lock().unwrap().len(), 1);
 }
 
-/// A message that was leased while the worker stopped goes back at once, and costs nothing.
+/// A message that was leased while the worker stopped is handed back at once, without a failure.
 #[tokio::test(start_paused = true)]
 async fn messages_of_the_last_poll_are_handed_back() {
     let script = script(Extensions::ALL);
@@ -47,7 +47,7 @@ async fn messages_of_the_last_poll_are_handed_back() {
     assert!(report.drained && script.abandoned.load(SeqCst) == 0);
 }
 
-/// Without the extensions the poll is waited for, and what it brings is handled.
+/// Without the extensions the poll is waited for, and its messages are handled.
 #[tokio::test(start_paused = true)]
 async fn a_service_that_cannot_end_polls_is_waited_for() {
     let script = script(Extensions::NONE);
@@ -65,7 +65,7 @@ async fn a_service_that_cannot_end_polls_is_waited_for() {
     assert!(report.drained && report.done == 1 && script.abandoned.load(SeqCst) == 0);
 }
 
-/// Not for longer than the grace period, and then the report says so.
+/// The worker waits for polls within the grace period only, and the report counts those it gives up.
 #[tokio::test(start_paused = true)]
 async fn polls_that_outlast_the_grace_period_are_given_up_and_reported() {
     for (extensions, longest) in [(Extensions::NONE, 5), (Extensions::ALL, 7)] {
@@ -80,7 +80,7 @@ async fn polls_that_outlast_the_grace_period_are_given_up_and_reported() {
     }
 }
 
-/// A request that ends polls can be lost: it is sent again.
+/// A request to end polls may be lost, so it is repeated.
 #[tokio::test(start_paused = true)]
 async fn a_lost_request_to_end_polls_is_repeated() {
     let script = script(Extensions::ALL);
@@ -92,7 +92,7 @@ async fn a_lost_request_to_end_polls_is_repeated() {
     assert_eq!(script.ended.lock().unwrap().len(), 2, "the first was lost");
 }
 
-/// Cut short, a stop still takes the time to end its polls.
+/// A stop without a grace period still takes the time to end its polls.
 #[tokio::test(start_paused = true)]
 async fn a_stop_that_is_cut_short_ends_its_polls_too() {
     let script = script(Extensions::ALL);
@@ -107,7 +107,7 @@ async fn a_stop_that_is_cut_short_ends_its_polls_too() {
     assert_eq!((report.released, report.polls_given_up, script.abandoned.load(SeqCst)), (1, 0, 0));
 }
 
-/// While a worker is held no poll waits for it to fetch something, and what was on its way goes back.
+/// While a worker is held back, no poll waits for messages, and messages that still arrive are handed back.
 #[tokio::test(start_paused = true)]
 async fn a_pause_ends_the_polls_and_hands_back_what_they_bring() {
     let holds: [(&str, Hold); 3] = [
@@ -143,12 +143,12 @@ async fn a_pause_ends_the_polls_and_hands_back_what_they_bring() {
     }
 }
 
-/// A failing acknowledgement has the long poll ended that it would wait for.
+/// A failing acknowledgement ends the long poll that it would wait for.
 #[tokio::test(start_paused = true)]
 async fn a_failing_acknowledgement_does_not_wait_for_a_long_poll() {
     let script = Script::new(&[&["a"], &[]]);
     *script.extensions.lock().unwrap() = Extensions::ALL;
-    // The first poller waits long for whole batches, because nothing is in flight; then another brings a failure.
+    // The first poller waits long for a whole batch, because nothing is in flight. Then another one brings a failure.
     let isolation = Settings { max_messages: MaxMessages::Fixed(10), ..Settings::default() };
     let running = Running::start(&script, isolation, |_, _| async {
         tokio::time::sleep(SECOND / 10).await;

@@ -1,10 +1,10 @@
-//! Panics in code of the user's that is not the handler: its errors, its values, its futures.
+//! Panics in the user's code outside of handlers: in errors, values, and futures.
 
 use std::{error::Error as StdError, fmt};
 
 use super::*;
 
-/// What an error does that panics.
+/// Where an error panics.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Evil {
     Display,
@@ -42,7 +42,7 @@ impl Drop for EvilError {
     }
 }
 
-/// Looks at all that an event says, as an observer that logs does.
+/// Formats everything that an event contains, as an observer that logs does.
 #[derive(Default)]
 struct Curious(Mutex<Vec<String>>);
 
@@ -59,7 +59,7 @@ impl Observer for Curious {
     }
 }
 
-/// Writes everything out, as a log does, and keeps nothing.
+/// Formats everything, as a log does, and keeps nothing.
 fn logged() -> tracing::subscriber::DefaultGuard {
     let all = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(std::io::sink);
     tracing::subscriber::set_default(all.finish())
@@ -69,7 +69,7 @@ fn lanes(on_reject: OnReject) -> Settings {
     Settings { ordering: Ordering::by_attribute("key"), on_reject, ..Settings::default() }
 }
 
-/// A run without a verdict is a failure: its lane goes on, its message counts as failed, and the worker lives.
+/// A run without a verdict is a failure: its key continues, its message counts as failed, and the worker lives.
 #[tokio::test(start_paused = true)]
 async fn an_error_that_panics_fails_its_message_and_its_key_continues() {
     let _logged = logged();
@@ -105,7 +105,7 @@ async fn an_error_that_panics_fails_its_message_and_its_key_continues() {
     }
 }
 
-/// What a handler's future holds is dropped when the handler is stopped: a panic then stays with its message.
+/// The values of a handler's future are dropped when the handler is stopped. A panic then fails its message only.
 #[tokio::test(start_paused = true)]
 async fn a_future_that_panics_when_it_is_dropped_fails_its_message_only() {
     let script = Script::new(&[&["a1", "b1"]]);
@@ -126,7 +126,7 @@ async fn a_future_that_panics_when_it_is_dropped_fails_its_message_only() {
     assert!(running.stop().await.drained);
 }
 
-/// The payload of a panic is a value of the user's too.
+/// The payload of a panic is a value of the user, too.
 #[tokio::test(start_paused = true)]
 async fn a_panic_whose_payload_panics_fails_its_message_only() {
     let script = Script::new(&[&["a1", "b1"]]);
@@ -144,7 +144,7 @@ async fn a_panic_whose_payload_panics_fails_its_message_only() {
     assert!(report.drained && report.panicked == 1, "{report:?}");
 }
 
-/// A transport of the user's that panics in an acknowledgement leaves nobody waiting for its lanes.
+/// A transport of the user that panics in an acknowledgement does not block its keys.
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_that_panics_blocks_no_key() {
     let script = Script::new(&[&["a1"]]);
@@ -159,7 +159,7 @@ async fn an_acknowledgement_that_panics_blocks_no_key() {
     assert!(running.stop().await.drained);
 }
 
-/// An error's text may be as long as it likes: what is kept of it is bounded.
+/// The text of an error may be endless, but the part that is kept is bounded.
 #[test]
 fn an_endless_error_text_is_cut() {
     struct Endless;
