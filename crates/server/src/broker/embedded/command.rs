@@ -1,4 +1,4 @@
-//! What is asked of the committer: one [`Command`] for each change, with the answer it owes.
+//! The requests to the committer: a [`Command`] for each change, and the channel for its outcome.
 
 use std::sync::Arc;
 
@@ -13,33 +13,33 @@ use crate::{
 };
 use dms_protocol::queue::{GroupId, QueueId, QueueTag};
 
-/// A change that was found possible when it was asked for, and is looked at again before it is committed.
+/// A change of what is stored. It was possible when it was submitted, and is checked again before it is committed.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Messages enter a queue or its lot.
+    /// Messages enter a queue, or its delay queue.
     Append(QueueId, Vec<NewMessage>),
-    /// Leases end; they are marked as settling.
-    End(Vec<(CursorId, u64, LeaseEnd)>),
-    /// A reader passed over many messages.
+    /// Leases end. Each of them is marked as ending.
+    EndLeases(Vec<(CursorId, u64, LeaseEnd)>),
+    /// A cursor skipped many messages.
     Skip(CursorId, Settlement),
-    /// Messages of a lot are due: into the stream with them.
+    /// Messages whose delay has ended move from the delay queue into the stream.
     EndDelays { delay_queue: StreamId, stream: StreamId, due: Vec<Arc<StoredMessage>> },
-    /// A message of a lot is given up: due time and place.
-    Drop(StreamId, i64, u64),
-    /// Retention has reached this place of a stream.
+    /// A damaged message of a delay queue is given up: the end of its delay and its sequence number.
+    DropDelayed(StreamId, i64, u64),
+    /// Messages of a stream below `low` have expired.
     Expire { stream: StreamId, low: u64, oldest: Option<i64> },
-    /// What every reader of a stream has settled goes.
+    /// Messages that every cursor of a stream has settled are deleted.
     DropSettled(StreamId),
-    /// Queues, groups, tags and rules.
-    AdminCommand(AdminCommand),
-    /// Nothing comes after this.
+    /// A change of queues, groups, tags or label filters.
+    Admin(AdminCommand),
+    /// The last command: the committer stops.
     Stop,
 }
 
-/// Changes that are committed alone: what follows is judged by their outcome.
+/// Changes that are committed alone, because commands behind them depend on their outcome.
 #[derive(Debug)]
 pub(crate) enum AdminCommand {
-    /// The row's number is given at commit.
+    /// The committer sets the row's number.
     CreateQueue(QueueRow),
     DeleteQueue(QueueId),
     CreateGroups(QueueId, Vec<(GroupId, String)>),
@@ -48,43 +48,43 @@ pub(crate) enum AdminCommand {
     DeleteTags(QueueId, Vec<(String, Option<String>)>),
     FixRule(CursorId, LabelFilter),
     ChangeRetention(QueueId, RetentionChange),
-    /// All messages of a queue, or those of one group.
+    /// Purges all messages of a queue, or the backlog of one group.
     Purge(QueueId, Option<GroupId>),
 }
 
-/// What a change is about: those of one kind mostly need the same of the disk.
+/// Groups commands that need similar things of a disk, to report which of them fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CommandKind {
-    /// Messages enter.
+    /// New messages.
     Send,
-    /// Delayed messages move.
+    /// Delayed messages.
     Delay,
-    /// Leases end.
+    /// Ends of leases.
     Settle,
-    /// Messages are gone.
+    /// Deletion of messages.
     Expire,
-    /// Queues, groups, tags and rules.
-    AdminCommand,
+    /// Queues, groups, tags and label filters.
+    Admin,
 }
 
 impl Command {
-    /// What it is about.
+    /// The kind of the command.
     pub(crate) fn kind(&self) -> CommandKind {
         match self {
             Self::Append(..) => CommandKind::Send,
-            Self::EndDelays { .. } | Self::Drop(..) => CommandKind::Delay,
-            Self::End(_) | Self::Skip(..) => CommandKind::Settle,
+            Self::EndDelays { .. } | Self::DropDelayed(..) => CommandKind::Delay,
+            Self::EndLeases(_) | Self::Skip(..) => CommandKind::Settle,
             Self::Expire { .. } | Self::DropSettled(_) => CommandKind::Expire,
-            Self::AdminCommand(_) | Self::Stop => CommandKind::AdminCommand,
+            Self::Admin(_) | Self::Stop => CommandKind::Admin,
         }
     }
 
-    /// Whether it is committed alone.
+    /// Whether the command is committed alone.
     pub(crate) fn commits_alone(&self) -> bool {
-        matches!(self, Self::AdminCommand(_) | Self::Stop)
+        matches!(self, Self::Admin(_) | Self::Stop)
     }
 
-    /// Roughly how many bytes it brings.
+    /// An estimate of the bytes that the command adds to a commit.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Append(_, messages) => messages.iter().map(|message| message.json.len()).sum(),
@@ -94,11 +94,11 @@ impl Command {
     }
 }
 
-/// Work on its way, and who waits for it.
+/// A command and the caller who waits for its outcome.
 #[derive(Debug)]
 pub(crate) struct Request {
     /// The change.
     pub(crate) command: Command,
-    /// Where the outcome goes.
+    /// Receives the outcome.
     pub(crate) reply: oneshot::Sender<Result<(), BrokerError>>,
 }

@@ -1,4 +1,4 @@
-//! What can be chosen about an embedded broker.
+//! The options of the embedded broker.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,40 +9,40 @@ use crate::{
 };
 use dms_protocol::queue::ProjectId;
 
-/// Who is counted when an acknowledgement stops at a failure.
+/// Which messages of a batch count as failed when an acknowledgement stops at a failure.
 ///
-/// The API reference (5.1.1, `max_consume_count`) does not say whether messages behind a failed one, which fail by rule
-/// and not by themselves, count towards dead letters.
+/// The API reference (5.1.1, `max_consume_count`) does not say whether the messages after a failed one, which fail by rule and not
+/// by themselves, count towards dead letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FailureCounting {
-    /// The failed message alone. The default: a poison message does not drag its neighbours into the dead letters.
+    /// The failed message only. The default: one poison message does not cause its neighbours to be dead-lettered.
     #[default]
     Culprit,
-    /// The failed message and all behind it in its batch: the strict reading.
+    /// The failed message and all later ones of its batch: the strict reading.
     Batch,
 }
 
-/// Where a new group begins to read.
+/// Where a new group starts to consume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartPosition {
-    /// At the oldest message the queue still has. The default.
+    /// At the oldest message that the queue still has. The default.
     #[default]
     Beginning,
-    /// Behind the newest message.
+    /// After the newest message.
     End,
 }
 
-/// How long a stream keeps messages.
+/// How long a stream keeps messages, after the queue's own policy and the configuration were combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EffectiveRetention {
-    /// In milliseconds, from entering.
+    /// In milliseconds from the time of entry.
     pub(crate) retention_ms: i64,
-    /// Whether messages go as soon as every reader has settled them.
+    /// Whether messages are deleted as soon as every cursor has settled them.
     pub(crate) when_settled: bool,
 }
 
 impl EffectiveRetention {
-    /// For a time, settled or not.
+    /// Keeps messages for this time, settled or not.
     pub(crate) fn for_time(retention: Duration) -> Self {
         Self { retention_ms: whole_ms(retention), when_settled: false }
     }
@@ -52,7 +52,7 @@ impl EffectiveRetention {
         Duration::from_millis(u64::try_from(self.retention_ms).unwrap_or(0))
     }
 
-    /// The same in minutes, rounded up.
+    /// The time in minutes, rounded up.
     pub(crate) fn minutes(self) -> u64 {
         u64::try_from(self.retention().as_millis().div_ceil(60_000)).unwrap_or(u64::MAX)
     }
@@ -61,30 +61,30 @@ impl EffectiveRetention {
 /// The options of an [`EmbeddedBroker`](crate::broker::embedded::EmbeddedBroker).
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
-    /// Who is counted when an acknowledgement stops at a failure; the failed message alone.
+    /// Which messages count as failed when an acknowledgement stops at a failure. Default: the failed message only.
     pub failure_counting: FailureCounting,
-    /// Whether a group of a FIFO queue gets nothing while a batch of it is out; true.
+    /// Whether a group of a FIFO queue gets nothing while a batch of it is leased. Default: true.
     pub fifo_blocks: bool,
-    /// Where new groups begin; at the beginning.
+    /// Where new groups start. Default: at the oldest message.
     pub new_group_starts: StartPosition,
-    /// How long a new queue or group answers that it is being created; zero. The hosted service took 1 to 3 s.
+    /// How long a new queue or group reports that it is being created. Default: zero. The hosted service took 1 to 3 s.
     pub create_delay: Duration,
     /// The limits of a project.
     pub quotas: Quotas,
-    /// The limits of projects that have their own.
+    /// The limits of projects that have limits of their own.
     pub project_quotas: HashMap<ProjectId, Quotas>,
-    /// How long NORMAL and FIFO queues keep messages, from sending or from the end of their delay, to about a second;
-    /// 72 hours.
+    /// How long NORMAL and FIFO queues keep messages from sending, or from the end of the delay, to about a second. Default: 72
+    /// hours.
     pub retention: Duration,
-    /// What the configuration says of single queues, by project and name. It wins over what was set while the server ran.
+    /// Policies of single queues by project and name. They take precedence over policies that are set while the server runs.
     pub queue_retention: HashMap<(ProjectId, String), RetentionPolicy>,
-    /// How long dead letters are kept, from becoming one; 72 hours.
+    /// How long dead letters are kept. Default: 72 hours.
     pub dead_letter_retention: Duration,
-    /// Consume calls of one group that may wait at the same time; 1,000.
+    /// The maximum number of waiting consume calls of one group. Default: 1,000.
     pub max_polls_per_group: usize,
-    /// How many bytes of messages may be out in batches that are not acknowledged, of all groups together; 256 MiB. They are
-    /// kept in memory until they are settled, so past it consume calls are refused where there is something to consume. No group
-    /// may hold more than twice of what is free, no project more than four times: something is left for those who come later.
+    /// The maximum number of bytes of leased messages, of all groups together. Default: 256 MiB. Leased messages stay in memory
+    /// until they are settled, so beyond this limit consume calls are refused while there are messages. A group may hold at most
+    /// twice the free amount and a project four times, so that something is left for callers that come later.
     pub max_leased_bytes: usize,
 }
 
@@ -113,8 +113,8 @@ impl EmbeddedConfig {
         self.project_quotas.get(project).copied().unwrap_or(self.quotas)
     }
 
-    /// How long a queue keeps messages: as the configuration says of it, as was set while the server ran, as a Kafka queue
-    /// says itself (API reference 5.1.1, `retention_hours`), or as the server says of all.
+    /// How long a queue keeps messages: as configured for the queue, else as set while the server ran, else as the Kafka queue was
+    /// created with (API reference 5.1.1, `retention_hours`), else as configured for the server.
     pub(crate) fn retention_of(&self, queue: &QueueRow, set: RetentionPolicy) -> EffectiveRetention {
         let configured = self.configured(queue);
         let own = queue.retention_hours.map(|hours| Duration::from_secs(u64::from(hours) * 3600));
@@ -123,7 +123,7 @@ impl EmbeddedConfig {
         EffectiveRetention { retention_ms: whole_ms(retention), when_settled }
     }
 
-    /// What the configuration says of a queue.
+    /// The policy that is configured for a queue.
     pub(crate) fn configured(&self, queue: &QueueRow) -> RetentionPolicy {
         if self.queue_retention.is_empty() {
             return RetentionPolicy::default();

@@ -1,5 +1,4 @@
-//! Whether the store does what it is asked, and if not, since when and why. The log tells when trouble begins and when it is over,
-//! not for each call.
+//! Records whether the store works, and if not, since when and why. Failures are logged when they begin and end, not for each call.
 
 use std::{
     collections::BTreeSet,
@@ -17,14 +16,14 @@ use crate::{
 };
 use dms_protocol::text::cut;
 
-/// The time without an answer after which a disk has failed, until it answers.
+/// A store that has not answered for this time counts as failing until it answers.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// Trouble that begins anew within this time after it was told is not told again: it comes and goes.
+/// A failure that begins again within this time after it was logged is not logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// How much of a reason is shown, in bytes.
+/// The maximum length of a reason that is shown, in bytes.
 const MAX_REASON_BYTES: usize = 500;
 
-/// What is known of the store.
+/// The health of each part of the store.
 #[derive(Debug)]
 pub(crate) struct StoreHealth {
     commits: Mutex<PartHealth>,
@@ -42,23 +41,24 @@ impl StoreHealth {
         }
     }
 
-    /// The store refused to commit a change of this kind.
+    /// Records that the store refused to commit a change of this kind.
     pub(crate) fn refused(&self, kind: CommandKind, error: &StoreError, now_ms: i64) {
         locked(&self.commits).fail([kind], error, now_ms).refused += 1;
     }
 
-    /// The store would refuse new messages, to leave what room there is to everything else.
+    /// Records that the store refuses new messages, to keep the remaining room for other changes.
     pub(crate) fn disk_is_full(&self, error: &StoreError, now_ms: i64) {
         locked(&self.commits).fail([CommandKind::Send], error, now_ms);
     }
 
-    /// The store has not answered a commit of these kinds for [`STUCK_AFTER`].
+    /// Records that a commit of these kinds has not been answered for [`STUCK_AFTER`].
     pub(crate) fn commit_is_stuck(&self, kinds: impl IntoIterator<Item = CommandKind>, now_ms: i64) {
         locked(&self.commits).fail(kinds, &stuck(), now_ms);
     }
 
-    /// The store committed changes of these kinds. Of other kinds this says nothing unless messages were among them, which need
-    /// more room than any other: on a full disk acknowledgements go on.
+    /// Records that changes of these kinds were committed. A commit of new messages clears the failures of all kinds, because new
+    /// messages need the most room; a commit of another kind clears only its own, because on a full disk acknowledgements still
+    /// succeed.
     pub(crate) fn committed(&self, kinds: impl IntoIterator<Item = CommandKind>) {
         let mut commits = locked(&self.commits);
         let Some(trouble) = &mut commits.trouble else { return };
@@ -73,12 +73,12 @@ impl StoreHealth {
         }
     }
 
-    /// The store says that it would commit again.
+    /// Records that the store would commit again.
     pub(crate) fn would_commit(&self) {
         locked(&self.commits).end();
     }
 
-    /// The index took in what it was to, or did not.
+    /// Records whether the index took in the log.
     pub(crate) fn indexed(&self, failed: Option<&StoreError>, now_ms: i64) {
         let mut index = locked(&self.index);
         match failed {
@@ -87,12 +87,12 @@ impl StoreHealth {
         }
     }
 
-    /// The index has not answered for [`STUCK_AFTER`].
+    /// Records that the index has not answered for [`STUCK_AFTER`].
     pub(crate) fn index_is_stuck(&self, now_ms: i64) {
         self.indexed(Some(&stuck()), now_ms);
     }
 
-    /// The store could not read something; whether it could before.
+    /// Records that the store could not read. Returns whether it could before.
     pub(crate) fn read_failed(&self, error: &StoreError, now_ms: i64) -> bool {
         let mut reads = locked(&self.reads);
         let is_new = reads.trouble.is_none();
@@ -100,12 +100,12 @@ impl StoreHealth {
         is_new
     }
 
-    /// The store can read again.
+    /// Records that the store can read again.
     pub(crate) fn reads_again(&self) {
         locked(&self.reads).end();
     }
 
-    /// Whether the store failed to read, and nothing says that it can again.
+    /// Whether the store failed to read and has not recovered.
     pub(crate) fn cannot_read(&self) -> bool {
         locked(&self.reads).trouble.is_some()
     }
@@ -115,13 +115,13 @@ impl StoreHealth {
         locked(&self.commits).trouble.is_some()
     }
 
-    /// What is wrong now.
+    /// The parts that fail now.
     pub(crate) fn troubles(&self) -> Vec<StorageTrouble> {
         [&self.commits, &self.index, &self.reads].into_iter().filter_map(|watched| locked(watched).shown()).collect()
     }
 }
 
-/// Waits for an answer of the store, and tells while it has not come for [`STUCK_AFTER`].
+/// Waits for an answer of the store, and calls `tell` if none arrives within [`STUCK_AFTER`].
 pub(crate) async fn watch<T>(answer: impl Future<Output = T>, tell: impl FnOnce()) -> T {
     let mut answer = pin!(answer);
     match timeout(STUCK_AFTER, &mut answer).await {
@@ -137,21 +137,21 @@ fn stuck() -> StoreError {
     StoreError::new(format!("the disk has not answered for {} s", STUCK_AFTER.as_secs()))
 }
 
-/// One part of the store.
+/// The health of one part.
 #[derive(Debug)]
 struct PartHealth {
     part: StoragePart,
     trouble: Option<Trouble>,
-    /// When the log last told of trouble.
+    /// When a failure was last logged.
     told: Option<Instant>,
 }
 
-/// What is wrong with it.
+/// A failure that lasts.
 #[derive(Debug)]
 struct Trouble {
     since_ms: i64,
     begun: Instant,
-    /// The last one.
+    /// The reason of the last failed call.
     reason: String,
     remedy: &'static str,
     is_full: bool,
@@ -199,7 +199,7 @@ impl PartHealth {
     }
 }
 
-/// What whoever runs the server can do about it.
+/// What an operator can do about an error.
 fn remedy(error: &StoreError) -> &'static str {
     match error.io_kind() {
         _ if error.is_full() => FREE_SPACE,

@@ -1,16 +1,22 @@
-//! The broker that ships: one process, state in memory, every change committed to a store before it is answered.
+//! The broker of the server: one process, the state in memory, every change committed to a store before it is answered.
 //!
-//! # How a change travels
-//! A call looks at the state behind its lock, puts `Command` into the committer's queue, and waits. The
-//! `committer` gathers what waits, `prepare`s records, has the store commit them as one, `apply`s them to the state and
-//! answers. Nothing is visible before it is durable, and a commit that fails changes nothing.
+//! # How a change is made
+//! A call looks at the state behind its lock, submits a `Command` to the committer and waits. The committer gathers waiting
+//! commands, prepares records, has the store commit them together, applies them to the state and answers. No change is visible
+//! before it is stored, and a commit that fails changes nothing.
 //!
-//! `poll` hands out leases, which live in memory alone: after a restart they are gone and their messages available.
-//! `timer` turns lapsed leases, ended delays and retention into work of the same kind; `retention` finds what every group has settled;
-//! `purge` deletes on request; `maintenance` has the store tidy up;
-//! `heartbeat` extends leases by the time in which the process did not run; `damage` tells of damaged messages and skips them for good;
-//! `health` keeps whether the store works.
-//! `stream`, `cursor`, `set_aside`, `lease`, `rule` and `receipt` are plain values without clocks or tasks.
+//! Leases are in memory only: after a restart they are gone, and their messages are available again.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `operations` | one file for each operation: sending, consuming, acknowledging, administration |
+//! | `command` | what a call asks of the committer |
+//! | `commit` | the committer: prepare, store, apply |
+//! | `state` | queues, streams, cursors, leases: plain values |
+//! | `background` | the timer, retention, maintenance, the heartbeat |
+//! | `core` | what all of them share |
+//! | `health` | whether the store works |
+//! | `config` | the options |
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -54,11 +60,11 @@ pub(crate) mod tests;
 
 /// A DMS broker inside this process, in memory or on disk.
 ///
-/// Dropping it stops it as a crash would: what was answered is kept (on disk), what was not may be lost, leases are gone.
-/// [`Broker::close`] is the orderly way.
+/// Dropping it stops it as a crash would: answered changes are kept (on disk), others may be lost, leases are gone.
+/// [`Broker::close`] stops it in order.
 pub struct EmbeddedBroker {
     core: Arc<Core>,
-    /// Until it is closed.
+    /// The tasks, until the broker is closed.
     tasks: Mutex<Option<Tasks>>,
 }
 
@@ -67,12 +73,12 @@ struct Tasks {
     committer: JoinHandle<()>,
     timer: JoinHandle<()>,
     maintenance: JoinHandle<()>,
-    /// `None` where no pause can be noticed.
+    /// `None` if pauses cannot be detected.
     heartbeat: Option<JoinHandle<()>>,
 }
 
 impl Tasks {
-    /// Stops what watches and tidies: neither owes anybody an answer.
+    /// Stops the tasks to which no caller waits for an answer.
     fn stop_helpers(&self) {
         self.timer.abort();
         self.maintenance.abort();
@@ -83,10 +89,10 @@ impl Tasks {
 }
 
 impl EmbeddedBroker {
-    /// A broker that keeps everything in memory; it is gone with the process.
+    /// Creates a broker that keeps everything in memory, until the process ends.
     ///
-    /// Messages stay for their retention, acknowledged or not, because groups that are created later still get them:
-    /// what is sent within 72 hours has to fit into memory, unless [`EmbeddedConfig::retention`] is shorter.
+    /// Messages stay for their retention, acknowledged or not, because groups that are created later still get them. The messages of
+    /// 72 hours have to fit into memory, unless [`EmbeddedConfig::retention`] is shorter.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -94,11 +100,11 @@ impl EmbeddedBroker {
         Self::start(Arc::new(MemoryStore::default()), Snapshot::default(), config, clock)
     }
 
-    /// A broker that keeps everything in a directory, created if it is missing. What is answered there is on the disk;
-    /// after a crash it opens without repair, its leases gone and their messages available.
+    /// Opens a broker that keeps everything in a directory, which is created if it is missing. Answered changes are on disk. After a
+    /// crash it opens without repair; leases are gone and their messages available.
     ///
     /// # Errors
-    /// When the directory cannot be used or is in use, or the file in it is damaged, foreign or of a later version.
+    /// When the directory cannot be used or is in use, or a file in it is damaged, foreign or of a later version.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -116,7 +122,7 @@ impl EmbeddedBroker {
         Ok(Self::start(Arc::new(store), snapshot, config, clock))
     }
 
-    /// Refuses: without the feature `disk` messages are kept in memory only.
+    /// Fails, because without the feature `disk` messages are kept in memory only.
     ///
     /// # Errors
     /// Always.
@@ -137,7 +143,7 @@ impl EmbeddedBroker {
         clock: Clock,
     ) -> Self {
         let (requests, waiting) = mpsc::unbounded_channel::<Request>();
-        // Set meanwhile, the wall clock does not move what is due, nor when messages entered.
+        // From here on a wall clock that is set moves neither due times nor entry times.
         let clock = clock.steady();
         let mut state = State::restore(snapshot, &config);
         state.bound_entry_times(clock.now_ms());
@@ -152,8 +158,8 @@ impl EmbeddedBroker {
         Self { core, tasks: Mutex::new(Some(tasks)) }
     }
 
-    /// Lets go of every lease, as a restart does: the messages are available again, none of them counted as failed, and the
-    /// tokens of their batches are good for nothing. For tests of consumers, which see nothing else of a restart.
+    /// Ends every lease as a restart does: the messages are available again, no failure is counted, and acknowledgements with their
+    /// receipts are refused. For tests of consumers, for which this is all they see of a restart.
     ///
     /// # Errors
     /// When the store failed, or the broker is closed.
@@ -162,23 +168,23 @@ impl EmbeddedBroker {
         if open.is_empty() {
             return Ok(());
         }
-        self.core.submit(Command::End(open)).outcome().await
+        self.core.submit(Command::EndLeases(open)).outcome().await
     }
 
-    /// Stops as a crash would, and returns when the store is let go of: work that was not answered may be lost.
+    /// Stops as a crash would, and returns when the store is released. Changes that were not answered may be lost.
     pub async fn abort(&self) {
         self.refuse_work();
         let mut running = self.tasks.lock().await;
         if let Some(tasks) = running.take() {
             tasks.stop_helpers();
             tasks.committer.abort();
-            // They end by being aborted: that is no error.
+            // The tasks were aborted, so they end with an error that says only that.
             let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.committer);
         }
         self.release(false).await;
     }
 
-    /// From now on calls are refused, and those that wait are answered empty.
+    /// Refuses new calls, and answers waiting ones with an empty batch.
     fn refuse_work(&self) {
         let mut state = self.core.lock();
         state.closed = true;
@@ -349,11 +355,11 @@ impl Broker for EmbeddedBroker {
 
     async fn close(&self) {
         self.refuse_work();
-        // Whoever closes at the same time waits here until it is done.
+        // A second call of `close` waits here until the first one is done.
         let mut running = self.tasks.lock().await;
         let Some(tasks) = running.take() else { return };
         tasks.stop_helpers();
-        // Behind all that was accepted.
+        // Queued behind every accepted command.
         let _ = self.core.submit(Command::Stop).outcome().await;
         let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.committer);
         self.release(true).await;

@@ -8,12 +8,12 @@ use crate::{
     store::{ReadLimit, StreamId},
 };
 
-/// The most due messages of one piece of work.
+/// The maximum number of due messages in one commit, and of their bytes.
 const MAX_DUE: ReadLimit = ReadLimit { messages: 500, bytes: 4 * 1024 * 1024 };
-/// The same while the store refuses something: what room there is on a full disk is used up to the end.
+/// The maximum while the store refuses something. Small commits use the last room on a full disk.
 const MAX_DUE_WHEN_REFUSING: ReadLimit = ReadLimit { messages: 500, bytes: 64 * 1024 };
 
-/// Moves the messages of a lot that are due into their stream, by due time.
+/// Moves the due messages of a delay queue into their stream, in the order in which their delays ended.
 pub(crate) async fn end_delays(core: &Core, delay_queue: StreamId, stream: StreamId) -> Result<(), BrokerError> {
     let skip = core
         .lock()
@@ -35,7 +35,7 @@ pub(crate) async fn end_delays(core: &Core, delay_queue: StreamId, stream: Strea
     };
     let now_ms = core.clock.now_ms();
     let later = due.split_off(due.partition_point(|message| message.entered_ms <= now_ms));
-    // Where all that was read is due there may be more: the next look starts from the last one's time.
+    // If every message that was read is due there may be more, so the next look starts from the last one's time.
     if let Some(next) = later.first().or(due.last()) {
         core.lock().look_at_delay_queue(delay_queue, next.entered_ms);
     }

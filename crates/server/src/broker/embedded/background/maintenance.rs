@@ -1,5 +1,4 @@
-//! The task that has the store do what no answer waits for, in bounded pieces between commits, and that asks a store that fails
-//! whether it works again.
+//! Has the store do its maintenance, in bounded pieces between commits, and probes a store that fails until it works again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,12 +12,12 @@ use crate::{
     store::StoreError,
 };
 
-/// How long to wait after the store failed.
+/// The delay before trying again after the store failed.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// The same when the disk is full: what is deleted then makes room, and somebody waits for it.
+/// The delay on a full disk. Shorter, because deleted messages make room and senders are waiting for it.
 const RETRY_DELAY_WHEN_FULL: Duration = Duration::from_secs(1);
 
-/// Tidies whenever the store wants it, until the task is aborted.
+/// Runs maintenance whenever the store needs it, until the task is aborted.
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         maintain(&core).await;
@@ -31,7 +30,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Tidies until nothing is left to do, or once if that fails.
+/// Runs maintenance until nothing is left to do. After a failure it waits and tries again.
 async fn maintain(core: &Core) {
     let mut told = false;
     while core.store.needs_maintenance() {
@@ -39,11 +38,11 @@ async fn maintain(core: &Core) {
             Ok(true) => yield_now().await,
             Ok(false) => return,
             Err(error) => {
-                // That the disk is full is told as soon as anything is refused for it.
+                // A full disk is reported when a change is refused for it, so it is not reported here.
                 if error.is_full() {
-                    tracing::debug!(%error, "there is no room to tidy up");
+                    tracing::debug!(%error, "there is no room for maintenance");
                 } else if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(%error, "the store could not tidy up; it will be tried again");
+                    tracing::warn!(%error, "maintenance of the store failed; it will be tried again");
                 }
                 sleep(if error.is_full() { RETRY_DELAY_WHEN_FULL } else { RETRY_DELAY }).await;
                 probe(core).await;
@@ -52,11 +51,11 @@ async fn maintain(core: &Core) {
     }
 }
 
-/// Does a piece of it.
+/// Does one piece of maintenance and records in `health` how it went.
 async fn step(core: &Core) -> Result<bool, StoreError> {
     let asked = core.ask_store(|store| store.maintain());
     let tidied = watch(asked, || core.health.index_is_stuck(core.clock.now_ms())).await;
-    // What panicked did not come as far as to note why.
+    // A panic ended the call before the store could record its cause.
     let panicked = tidied.as_ref().err().filter(|error| error.cause().is::<JoinError>()).cloned();
     core.health.indexed(core.store.index_error().or(panicked).as_ref(), core.clock.now_ms());
     if let Some(error) = core.store.disk_full() {
@@ -65,7 +64,7 @@ async fn step(core: &Core) -> Result<bool, StoreError> {
     tidied
 }
 
-/// Nobody may send any more where the server is not ready: without being asked, a store that works again would not be noticed.
+/// Asks a store that failed whether it works again. Clients stop sending to a server that is not ready, so no request would notice.
 async fn probe(core: &Core) {
     if core.health.refuses() {
         probe_commits(core).await;
@@ -82,7 +81,7 @@ async fn probe_commits(core: &Core) {
     }
 }
 
-/// What could not be read is looked for again once it can be.
+/// If messages can be read again, messages that were set aside as unreadable are looked for again.
 async fn probe_reads(core: &Core) {
     match core.ask_store(|store| store.probe_reads()).await {
         Ok(is_there) => {

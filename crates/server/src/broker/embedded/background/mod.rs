@@ -1,4 +1,11 @@
-//! Tasks that run beside the calls.
+//! The tasks that run beside the calls.
+//!
+//! | file | task |
+//! |---|---|
+//! | `timer` | wakes up when a lease or a delay ends or messages expire |
+//! | `delays`, `retention` | what the timer does then |
+//! | `maintenance` | has the store do its maintenance, probes a store that fails |
+//! | `heartbeat` | detects pauses of the process |
 
 mod delays;
 pub(crate) mod heartbeat;

@@ -1,4 +1,4 @@
-//! Deletes messages: those that were kept long enough, and those that every group has settled.
+//! Deletes messages whose retention is over, and messages that every group has settled.
 
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::{
     store::StreamId,
 };
 
-/// Deletes messages from the front of a stream that entered before `until_ms`.
+/// Deletes messages at the front of a stream that entered at or before `until_ms`, a bounded number of them.
 pub(crate) async fn expire(core: &Core, stream: StreamId, low: u64, until_ms: i64) -> Result<(), BrokerError> {
     let entry_time_bound = core.lock().expire_by_bound(stream, low, until_ms);
     if let Some((low, oldest)) = entry_time_bound {
@@ -32,7 +32,7 @@ pub(crate) async fn expire(core: &Core, stream: StreamId, low: u64, until_ms: i6
     core.submit(Command::Expire { stream, low, oldest }).outcome().await
 }
 
-/// Deletes the messages at the front of a stream that every reader has settled, one bounded piece.
+/// Deletes messages at the front of a stream that every cursor has settled, a bounded number of them.
 pub(crate) async fn drop_settled(core: &Core, stream: StreamId) -> Result<(), BrokerError> {
     core.submit(Command::DropSettled(stream)).outcome().await?;
     let mut state = core.lock();

@@ -1,4 +1,4 @@
-//! The one task that watches the clocks: leases that lapse, delays that end, messages that were kept long enough.
+//! The task that waits for the next moment at which something is due: the end of a lease, the end of a delay, retention.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::broker::{
     },
 };
 
-/// How long to wait after the store failed.
+/// The delay before trying again after the store failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Watches until the task is aborted.
+/// Waits and does what is due, until the task is aborted.
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let target = {
@@ -48,7 +48,7 @@ fn far_future() -> Instant {
     Instant::now() + Duration::from_secs(30 * 86_400)
 }
 
-/// Does what is due, one bounded piece of each kind. What fails does not keep the rest from being done.
+/// Does what is due, one bounded piece of each kind. A failure of one kind does not stop the others.
 async fn tick(core: &Core) -> Result<(), BrokerError> {
     let mut outcome = Ok(());
     let lapsed = {
@@ -56,8 +56,8 @@ async fn tick(core: &Core) -> Result<(), BrokerError> {
         state.notice_pause();
         state.take_lapsed(Instant::now())
     };
-    // Each for itself: they are committed together, and on a full disk those that there is room for.
-    let lapsed: Vec<_> = lapsed.into_iter().map(|lease| core.submit(Command::End(vec![lease]))).collect();
+    // One command for each lease. They are committed together, and on a full disk those for which there is room still succeed.
+    let lapsed: Vec<_> = lapsed.into_iter().map(|lease| core.submit(Command::EndLeases(vec![lease]))).collect();
     for lease in lapsed {
         outcome = outcome.and(lease.outcome().await);
     }

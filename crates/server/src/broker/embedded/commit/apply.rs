@@ -1,4 +1,4 @@
-//! Applies committed records to the state, and wakes who waited for what they bring.
+//! Applies committed records to the state, and wakes consume calls that can go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ use crate::{
 };
 use dms_protocol::queue::{GroupId, QueueId};
 
-/// Whose messages may have become available.
+/// The streams and cursors on which messages may have become available.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
     streams: BTreeSet<StreamId>,
     cursors: BTreeSet<CursorId>,
 }
 
-/// How many messages of its stream a reader has not consumed; leased ones are not among them.
+/// The number of messages of its stream that a cursor has not consumed, without leased ones.
 fn waiting(cursors: &BTreeMap<CursorId, Cursor>, number: &CursorId, stream: &Stream) -> u64 {
     cursors.get(number).map_or(0, |cursor| cursor.available(stream))
 }
@@ -116,7 +116,7 @@ impl State {
         self.add_group(row.clone(), cursor, dead, config);
     }
 
-    /// From now on the queue or group with this number is being created, where that takes time.
+    /// Starts the time in which the queue or group with this number counts as being created, if there is one.
     fn begin_creation(&mut self, number: u32, config: &EmbeddedConfig) {
         let ready = Instant::now().checked_add(config.create_delay).filter(|_| !config.create_delay.is_zero());
         self.creating.extend(ready.map(|ready| (number, ready)));
@@ -173,7 +173,7 @@ impl State {
         unread.into_iter().for_each(|(cursor, count)| self.log_expired_unread(cursor, count));
     }
 
-    /// Logs and counts that messages were deleted that a group had not consumed.
+    /// Logs and counts messages that were deleted before a group had consumed them.
     fn log_expired_unread(&mut self, cursor: CursorId, messages: u64) {
         if let Some(cursor) = self.cursors.get_mut(&cursor) {
             cursor.expired_unread += messages;
@@ -186,7 +186,7 @@ impl State {
         tracing::warn!(%queue, group = %group.name, messages, "the retention of {what} is over: they are deleted unread");
     }
 
-    /// Wakes one waiting call for each reader that has something; it wakes the next if there is more.
+    /// Wakes one waiting call for each cursor that has messages. That call wakes the next one if there are more.
     fn wake(&mut self, touched: &Touched) {
         let of_streams = touched.streams.iter().filter_map(|number| self.streams.get(number));
         let cursors = of_streams.flat_map(|stream| &stream.cursors).chain(&touched.cursors);
@@ -195,7 +195,7 @@ impl State {
                 cursor.wake.notify_one();
             }
         }
-        // Nobody reads these: nothing of them has to stay in memory.
+        // A stream without cursors has no consumer, so none of its messages has to stay in memory.
         for number in &touched.streams {
             if let Some(stream) = self.streams.get_mut(number).filter(|stream| stream.cursors.is_empty()) {
                 stream.forget_below(stream.next);
@@ -203,11 +203,11 @@ impl State {
         }
     }
 
-    /// Work could not be committed: what was held for it is free again.
+    /// Undoes what was reserved for a command that could not be committed.
     pub(crate) fn roll_back(&mut self, command: &Command) {
         self.timer_is_stale = true;
         match command {
-            Command::End(leases) => {
+            Command::EndLeases(leases) => {
                 for (cursor, lease, _) in leases {
                     let cursor = self.cursors.get_mut(cursor);
                     if let Some(lease) = cursor.and_then(|cursor| cursor.leases.get_mut(lease)) {

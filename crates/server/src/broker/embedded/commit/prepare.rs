@@ -1,4 +1,4 @@
-//! Turns work into records, judged by the state as it is when the work is committed. Pure: nothing is changed here.
+//! Turns commands into records, judged by the state at the time of the commit. Pure: nothing is changed here.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,31 +23,32 @@ use dms_protocol::{
     queue::{GroupId, QueueId, QueueTag},
 };
 
-/// Prepares the works of one commit, one after the other.
+/// Prepares the commands of one commit, one after the other.
 pub(crate) struct Preparer<'a> {
     state: &'a State,
     config: &'a EmbeddedConfig,
     now_ms: i64,
-    /// The next place of each stream and lot, and when its newest message entered: the state's, and this commit's.
+    /// The next sequence number of each stream and delay queue, and when its newest message entered, including the commands prepared
+    /// so far.
     ends: BTreeMap<StreamId, (u64, i64)>,
 }
 
 type Prepared = Result<Vec<Record>, BrokerError>;
 
 impl<'a> Preparer<'a> {
-    /// Prepares on top of `state`.
+    /// Starts a commit on top of `state`.
     pub(crate) fn new(state: &'a State, config: &'a EmbeddedConfig, now_ms: i64) -> Self {
         Self { state, config, now_ms, ends: BTreeMap::new() }
     }
 
-    /// The records of a work.
+    /// The records of a command.
     ///
     /// # Errors
-    /// When what it is about is gone, or a rule forbids it.
+    /// When the queue or group no longer exists, or a rule forbids the change.
     pub(crate) fn prepare(&mut self, command: &Command) -> Prepared {
         match command {
             Command::Append(queue, messages) => self.append(queue, messages),
-            Command::End(leases) => self.end(leases),
+            Command::EndLeases(leases) => self.end(leases),
             Command::Skip(cursor, settlement) => Ok(match self.state.cursors.get(cursor) {
                 Some(_) => vec![Record::Settled {
                     cursor: *cursor,
@@ -58,7 +59,7 @@ impl<'a> Preparer<'a> {
                 None => Vec::new(),
             }),
             Command::EndDelays { delay_queue, stream, due } => Ok(self.end_delays(*delay_queue, *stream, due)),
-            Command::Drop(delay_queue, due, seq) => Ok(match self.state.delay_queues.get(delay_queue) {
+            Command::DropDelayed(delay_queue, due, seq) => Ok(match self.state.delay_queues.get(delay_queue) {
                 Some(held) if held.set_aside.contains(*seq) => vec![Record::DelayEnded(*delay_queue, *due, *seq)],
                 _ => Vec::new(),
             }),
@@ -67,7 +68,7 @@ impl<'a> Preparer<'a> {
                 None => Vec::new(),
             }),
             Command::DropSettled(stream) => Ok(self.drop_settled(*stream).into_iter().collect()),
-            Command::AdminCommand(admin) => self.admin(admin),
+            Command::Admin(admin) => self.admin(admin),
             Command::Stop => Ok(Vec::new()),
         }
     }
@@ -87,7 +88,7 @@ impl<'a> Preparer<'a> {
                 entered_ms,
                 json: message.json.clone(),
                 body_bytes: message.body_bytes,
-                // The empty slice is one for all, without an allocation.
+                // The default slice is shared: no allocation.
                 tags: if message.tags.is_empty() { Arc::default() } else { message.tags.as_slice().into() },
                 dead_letter: None,
             })
@@ -99,7 +100,8 @@ impl<'a> Preparer<'a> {
         }
     }
 
-    /// The next place of a stream, and when its message enters: never before the one in front of it.
+    /// The next sequence number of a stream, and the entry time for it. Times never decrease within a stream, whatever the clock
+    /// does.
     fn place(&mut self, stream: StreamId) -> (u64, i64) {
         let end = self.ends.entry(stream).or_insert_with(|| match self.state.streams.get(&stream) {
             Some(stream) => (stream.next, stream.newest),
@@ -133,7 +135,7 @@ impl<'a> Preparer<'a> {
         Ok(records)
     }
 
-    /// A message becomes a dead letter: a copy, because it outlives the message.
+    /// The record that makes a message a dead letter. It is a copy, because it outlives the message.
     fn dead_letter(&mut self, stream: StreamId, message: &StoredMessage, info: DeadLetterInfo) -> Record {
         let (seq, entered_ms) = self.place(stream);
         let json = without_labels(message);
@@ -144,7 +146,7 @@ impl<'a> Preparer<'a> {
     fn end_delays(&mut self, delay_queue: StreamId, stream: StreamId, due: &[Arc<StoredMessage>]) -> Vec<Record> {
         let Some(held) = self.state.delay_queues.get(&delay_queue) else { return Vec::new() };
         let mut records = Vec::with_capacity(due.len() * 2);
-        // What was purged while it was being read stays purged.
+        // Messages that were purged while they were being read stay purged.
         for message in due.iter().filter(|message| message.seq >= held.low) {
             let (seq, entered_ms) = self.place(stream);
             let StoredMessage { body_bytes, .. } = **message;
@@ -223,14 +225,13 @@ impl<'a> Preparer<'a> {
         Ok(numbers.zip(groups).map(row).collect())
     }
 
-    /// Where the stream begins without what every reader has settled; nothing where that is where it begins now.
+    /// The record that deletes a prefix of a stream which every cursor has settled, if there is one.
     fn drop_settled(&self, number: StreamId) -> Option<Record> {
         let (low, oldest) = self.state.settled_prefix(number)?;
         Some(Record::Expired { stream: number, low, oldest })
     }
 
-    /// A group's backlog is settled; without a group that of every one is, and all messages are gone, those that are not due
-    /// among them.
+    /// Purges the backlog of a group. Without a group, purges that of every group and deletes all messages, including delayed ones.
     fn purge(&self, id: &QueueId, group: Option<&GroupId>) -> Prepared {
         let queue = self.state.queues.get(id).ok_or(BrokerError::QueueNotFound)?;
         let (stream, delay_queue) = (queue.row.stream(), queue.row.delay_queue());
@@ -282,12 +283,12 @@ impl<'a> Preparer<'a> {
     }
 }
 
-/// The JSON of a message without its labels: dead letters carry none (API reference 5.3.4).
+/// The JSON of a message without its labels, because dead letters have none (API reference 5.3.4).
 fn without_labels(message: &StoredMessage) -> bytes::Bytes {
     if message.tags.is_empty() {
         return message.json.clone();
     }
-    // The text is ours: labels come last, and need no escapes.
+    // The broker wrote this text: labels come last and contain no escapes.
     let labels = format!(",\"tags\":[\"{}\"]}}", message.tags.join("\",\""));
     match message.json.strip_suffix(labels.as_bytes()) {
         Some(rest) => [rest, b"}"].concat().into(),

@@ -1,5 +1,5 @@
-//! Acknowledgements: every token checked before anything is settled, then each batch judged by its own order
-//! (API reference 5.3.3, 5.3.5).
+//! Acknowledgements: every receipt is checked before anything is settled, then each batch is settled in its own order (API reference
+//! 5.3.3, 5.3.5).
 
 use std::collections::BTreeMap;
 
@@ -22,13 +22,13 @@ use crate::{
 };
 use dms_protocol::json::quoted;
 
-/// What an acknowledgement says of the messages of each batch: `None` where it does not mention one.
+/// The verdict on each message of each batch; `None` for a message that is not mentioned.
 type Verdicts = BTreeMap<u64, Vec<Option<Verdict>>>;
 
-/// A batch, with its reader and its number.
+/// A lease with its cursor and its number.
 type NamedLease<'a> = (CursorId, u64, &'a Lease);
 
-/// Settles what the acknowledgements say; with a bad token among them, nothing.
+/// Acknowledges messages. One bad receipt refuses the whole call, and nothing is settled.
 pub(crate) async fn ack(
     core: &Core,
     path: &GroupPath,
@@ -44,18 +44,18 @@ pub(crate) async fn ack(
         if endings.is_empty() {
             return Ok(settled);
         }
-        (settled, core.submit(Command::End(endings)))
+        (settled, core.submit(Command::EndLeases(endings)))
     };
     pending.outcome().await?;
     Ok(settled)
 }
 
 impl State {
-    /// Reads the tokens. One batch may be named by several, and a token may stand there twice: a failure wins.
+    /// Reads the receipts. Several may belong to one batch. If one occurs twice, a failure takes precedence.
     fn verdicts(&self, number: CursorId, stream: Stream, acks: Vec<Ack>) -> Result<Verdicts, BrokerError> {
         let now = Instant::now();
         let mut verdicts = Verdicts::new();
-        // Nearly always all of them name one batch.
+        // Nearly always all receipts belong to one batch, so the last lease is remembered.
         let mut last = None;
         for (line, ack) in acks.into_iter().enumerate() {
             let unknown = |reason| BrokerError::UnknownReceipt(about(line, &ack.receipt, reason));
@@ -88,13 +88,13 @@ impl State {
         Ok(verdicts)
     }
 
-    /// The batch that a token names.
+    /// The lease that a receipt belongs to.
     fn named(&self, receipt: &Receipt) -> Option<NamedLease<'_>> {
         let (cursor, lease) = *self.tokens.get(&receipt.batch)?;
         Some((cursor, lease, self.cursors.get(&cursor)?.leases.get(&lease)?))
     }
 
-    /// Why messages of a reader cannot be rejected, if they cannot.
+    /// Why messages of a cursor cannot be rejected; `None` if they can.
     fn not_rejectable(&self, cursor: CursorId, stream: Stream) -> Option<&'static str> {
         match stream {
             Stream::DeadLetters => Some(
@@ -108,8 +108,8 @@ impl State {
         }
     }
 
-    /// Marks the batches as settling, and says how each ends: all before the first message that is neither done nor
-    /// rejected are settled.
+    /// Marks the leases as ending and decides how each of them ends: the messages before the first one that is neither successful
+    /// nor rejected are settled.
     fn begin_ends(&mut self, number: CursorId, verdicts: Verdicts) -> (AckCounts, Vec<(CursorId, u64, LeaseEnd)>) {
         let mut counts = AckCounts::default();
         let mut endings = Vec::with_capacity(verdicts.len());
@@ -127,12 +127,12 @@ impl State {
     }
 }
 
-/// What is wrong with the handle of a line.
+/// The error text about the receipt of a line.
 fn about(line: usize, receipt: &str, reason: &str) -> String {
     format!("message[{line}].handler {} {reason}.", quoted(receipt))
 }
 
-/// How a batch ends of whose messages this is said, in its own order.
+/// How a lease ends, given the verdicts in the order of its messages.
 fn ending(said: Vec<Option<Verdict>>) -> LeaseEnd {
     let settled = said.iter().take_while(|said| said.as_ref().is_some_and(Verdict::settles)).count();
     let (mut rejected, mut stop) = (Vec::new(), StopReason::Failed(None));

@@ -1,4 +1,4 @@
-//! Queues, groups, tags and quotas: creating, listing, deleting (API reference 5.1, 5.2, 5.4, 5.5).
+//! Administration: queues, groups, tags and quotas are created, listed and deleted (API reference 5.1, 5.2, 5.4, 5.5).
 
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ impl Core {
             name: queue.name.clone(),
             mode: queue.mode,
             description: queue.description.unwrap_or_default(),
-            // Kafka queues have no dead letters, and only they say how long they keep messages.
+            // Kafka queues have no dead letters, and no other queue has a retention of its own.
             max_consume_count: queue.max_consume_count.filter(|_| !queue.mode.is_kafka()),
             retention_hours: queue.retention_hours.filter(|_| queue.mode.is_kafka()),
             created_ms: self.clock.now_ms(),
@@ -136,7 +136,7 @@ impl Core {
     }
 
     pub(crate) async fn change(&self, change: AdminCommand) -> Result<(), BrokerError> {
-        self.submit(Command::AdminCommand(change)).outcome().await
+        self.submit(Command::Admin(change)).outcome().await
     }
 
     pub(crate) fn overview(&self) -> Vec<QueueOverview> {
@@ -176,7 +176,7 @@ impl Core {
 }
 
 impl State {
-    /// Messages of a queue: those in its stream and those that are not due.
+    /// The number of messages of a queue, including delayed ones.
     fn produced(&self, queue: &QueueState) -> u64 {
         let in_stream = self.streams.get(&queue.row.stream()).map_or(0, |stream| stream.len());
         in_stream + self.delay_queues.get(&queue.row.delay_queue()).map_or(0, |delay_queue| delay_queue.count)
@@ -213,7 +213,7 @@ impl State {
     }
 }
 
-/// The topic's name for native Kafka clients (API reference 5.1.1).
+/// The name of the topic for native Kafka clients (API reference 5.1.1).
 fn kafka_topic(queue: &QueueRow) -> Option<String> {
     queue.mode.is_kafka().then(|| format!("k-{}-{}", queue.project, queue.id))
 }

@@ -1,4 +1,4 @@
-//! Consume calls: admitted, served, or waiting until something comes (API reference 5.3.2, 5.3.4).
+//! Consume calls: admitted, answered, or waiting until messages arrive (API reference 5.3.2, 5.3.4).
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,15 +25,15 @@ use crate::{
     store::{CursorId, StoreError, StreamId},
 };
 
-/// The most messages of a batch: their positions are a byte of their tokens.
+/// The maximum number of messages in a batch: the position in the batch is one byte of a receipt.
 const MAX_MESSAGES: usize = 255;
-/// The longest wait or lease; a longer one would be no different.
+/// The maximum wait and lease. Longer ones make no difference.
 const MAX_WAIT: Duration = Duration::from_secs(30 * 86_400);
 
-/// A consume call that was let in; leaving gives its place free.
+/// A consume call that was admitted. Dropping it makes room for another one.
 struct ConsumeCall {
     core: Arc<Core>,
-    /// Whose messages it wants.
+    /// The cursor of the group.
     cursor: CursorId,
     /// As [`Cursor::wake`].
     wake: Arc<Notify>,
@@ -41,21 +41,22 @@ struct ConsumeCall {
     read_done: Arc<Notify>,
 }
 
-/// What one look at a reader gave.
+/// The result of one look at a cursor.
 enum PollStep {
-    /// A batch; an empty one ends the call.
+    /// A batch. An empty one ends the call.
     Leased(Vec<LeasedMessage>),
     /// A read of the store is under way.
-    Rebuild,
-    /// The label rule passed over much; there may be more.
+    Reading,
+    /// The label filter skipped many messages; there may be more.
     More,
-    /// Nothing is there now.
+    /// Nothing is available now.
     Nothing,
 }
 
-/// Leases the next messages, waiting for a first one.
+/// Leases the next messages, and waits for a first one.
 ///
-/// Dropping the call hands nothing out: nothing is awaited between taking messages and giving them.
+/// # Cancel safety
+/// A dropped call leases nothing, because it does not await between taking messages and returning them.
 pub(crate) async fn lease(
     core: &Arc<Core>,
     path: &GroupPath,
@@ -65,7 +66,7 @@ pub(crate) async fn lease(
     let until = after(request.wait);
     let poll = admit(core, path, stream, request).await?;
     loop {
-        // Registered before looking: what comes between the look and the wait is not missed.
+        // Registered before looking, so that messages which arrive between the look and the wait are not missed.
         let woken = poll.wake.notified();
         let read = poll.read_done.notified();
         tokio::pin!(woken, read);
@@ -73,7 +74,7 @@ pub(crate) async fn lease(
         read.as_mut().enable();
         match poll.look(path, stream, request)? {
             PollStep::Leased(messages) => return Ok(messages),
-            PollStep::Rebuild => read.await,
+            PollStep::Reading => read.await,
             PollStep::More => tokio::task::yield_now().await,
             PollStep::Nothing => {
                 if timeout_at(until, woken).await.is_err() {
@@ -84,9 +85,9 @@ pub(crate) async fn lease(
     }
 }
 
-/// Lets a call in: the group is there, the label rule is its rule, and it has not too many calls waiting.
+/// Admits a call if the group exists, the label filter is the group's and not too many calls are waiting.
 ///
-/// The first consume of a group fixes its rule, durably, and then tries again to get in.
+/// The first consume call of a group fixes its label filter, durably, and then tries again.
 async fn admit(
     core: &Arc<Core>,
     path: &GroupPath,
@@ -106,7 +107,7 @@ async fn admit(
                     return Err(BrokerError::FilterChanged(fixed.to_string()));
                 }
                 (Some(rule), None) if !kafka => {
-                    core.submit(Command::AdminCommand(AdminCommand::FixRule(number, rule.clone())))
+                    core.submit(Command::Admin(AdminCommand::FixRule(number, rule.clone())))
                 }
                 _ => return ConsumeCall::enter(core, number, cursor),
             }
@@ -125,7 +126,7 @@ impl ConsumeCall {
         Ok(Self { core: core.clone(), cursor: number, wake, read_done })
     }
 
-    /// Looks once, and leases what is there.
+    /// Looks once, and leases what is available.
     fn look(&self, path: &GroupPath, which: Stream, request: &LeaseRequest) -> Result<PollStep, BrokerError> {
         let mut guard = self.core.lock();
         let state = &mut *guard;
@@ -135,7 +136,7 @@ impl ConsumeCall {
         state.check_open()?;
         self.core.check_may_serve()?;
         let Some(cursor) = state.cursors.get_mut(&self.cursor) else {
-            // Deleted meanwhile: the queue, or the group alone.
+            // The queue or the group was deleted while the call waited.
             return state.cursor_of(path, which).and(Err(BrokerError::GroupNotFound));
         };
         let stream = state.streams.get(&cursor.stream).ok_or(BrokerError::GroupNotFound)?;
@@ -150,12 +151,12 @@ impl ConsumeCall {
             return Err(BrokerError::TooMuchLeased(most));
         }
         let want = BatchLimit { messages: request.max_messages.clamp(1, MAX_MESSAGES), bytes: request.max_bytes };
-        // Before anything is taken: what could not be handed out would be out for nobody.
+        // Before messages are taken: if there is no randomness, they must not be leased to a caller who gets an error.
         let new_receipts = NewReceipts::draw(want.messages);
         let new_receipts = new_receipts.map_err(StoreError::new)?;
         let head = cursor.head();
         let taken = cursor.take(stream, want);
-        // The label rule may have passed over messages that were the last to wait for this group.
+        // The label filter may have skipped messages that were waiting for this group only.
         let (passed, of) = (stream.retention.when_settled && cursor.head() != head, cursor.stream);
         if let Some(skips) = cursor.overdue_skips(stream.low) {
             self.core.submit(Command::Skip(self.cursor, skips));
@@ -170,16 +171,16 @@ impl ConsumeCall {
                 if let Some(cursor) = state.cursors.get_mut(&self.cursor).filter(|cursor| !cursor.reading) {
                     self.fetch(cursor, read);
                 }
-                Ok(PollStep::Rebuild)
+                Ok(PollStep::Reading)
             }
             Take::Batch(entries, skipped) => {
-                // The leases of before are extended by a pause; this one begins after it.
+                // First extends older leases by a pause of the process, which this new lease begins after.
                 state.notice_pause();
                 if state.deadlines.is_empty() {
                     self.core.heartbeat.notify_one();
                 }
                 let deadline = after(request.ack_wait);
-                // What is in front of the head was out before.
+                // Messages below the old head were leased before.
                 state.redeliveries += entries.iter().filter(|entry| entry.message.seq < head).count() as u64;
                 let lease = state.lease((&path.project, self.cursor), &new_receipts, entries, skipped, deadline);
                 let messages = lease.map(answer).unwrap_or_default();
@@ -189,13 +190,14 @@ impl ConsumeCall {
         }
     }
 
-    /// Begins to read from the store.
+    /// Starts a read of the store.
     fn fetch(&self, cursor: &mut Cursor, read: ReadRequest) {
         cursor.reading = true;
         tokio::spawn(fetch(self.core.clone(), self.cursor, cursor.stream, read));
     }
 
-    /// Passes the wake on if there is more, lets go of messages every reader has, and sees that the timer knows.
+    /// Wakes the next waiting call if there is more, drops messages from memory that every cursor has passed, and tells the timer
+    /// about an earlier deadline.
     fn after_lease(&self, state: &mut State, deadline: Instant) {
         let Some(cursor) = state.cursors.get_mut(&self.cursor) else { return };
         let Some(stream) = state.streams.get_mut(&cursor.stream) else { return };
@@ -221,7 +223,7 @@ impl Drop for ConsumeCall {
     }
 }
 
-/// Brings messages from the store to their reader. A task of its own: the call that asked may go away meanwhile.
+/// Reads messages from the store for a cursor. In a task of its own, because the call that needed them may be dropped meanwhile.
 async fn fetch(core: Arc<Core>, number: CursorId, stream: StreamId, read: ReadRequest) {
     let asked = read.clone();
     let found = core

@@ -1,4 +1,4 @@
-//! Damaged messages: told of when they are found, shown on request, and skipped for good when somebody says so.
+//! Damaged messages: logged when they are found, listed on request, and skipped for good when an operator says so.
 
 use crate::{
     broker::{
@@ -13,10 +13,10 @@ use crate::{
 };
 use dms_protocol::queue::GroupId;
 
-/// The most damaged messages of one read that the log names one by one.
+/// The maximum number of damaged messages of one read that are logged one by one.
 const MAX_LOGGED: usize = 20;
 
-/// Whose message is damaged.
+/// The owner of a damaged message.
 struct Owner<'a> {
     queue: &'a QueueState,
     group: Option<&'a GroupRow>,
@@ -24,7 +24,7 @@ struct Owner<'a> {
 }
 
 impl State {
-    /// Tells of damaged messages that a reader came upon.
+    /// Logs damaged messages that a cursor found.
     pub(crate) fn log_damaged(&self, cursor: CursorId, damaged: &[Damaged]) {
         if !damaged.is_empty()
             && let Some(owner) = self.owners().find(|(_, number, _)| *number == Some(cursor)).map(|(owner, ..)| owner)
@@ -33,7 +33,7 @@ impl State {
         }
     }
 
-    /// Tells of damaged messages among those that are due.
+    /// Logs damaged messages that were due in a delay queue.
     pub(crate) fn log_damaged_due(&self, delay_queue: StreamId, damaged: &[Damaged]) {
         if !damaged.is_empty()
             && let Some(queue) = self.queues.values().find(|queue| queue.row.delay_queue() == delay_queue)
@@ -42,7 +42,7 @@ impl State {
         }
     }
 
-    /// Messages that were set aside because the disk did not give them back are looked for again, as after a restart.
+    /// Looks again for messages that were set aside because the disk did not return them, as a restart would.
     pub(crate) fn retry_unreadable(&mut self) {
         for cursor in self.cursors.values_mut() {
             if cursor.retry_unreadable() {
@@ -56,7 +56,7 @@ impl State {
         }
     }
 
-    /// All who may have damaged messages: readers with their numbers, and lots.
+    /// All possible owners of damaged messages: cursors with their ids, and delay queues.
     fn owners(&self) -> impl Iterator<Item = (Owner<'_>, Option<CursorId>, Option<&SetAside>)> {
         let set_aside = |cursor: CursorId| (Some(cursor), self.cursors.get(&cursor).map(|cursor| &cursor.set_aside));
         self.queues.values().flat_map(move |queue| {
@@ -116,7 +116,7 @@ impl Owner<'_> {
 }
 
 impl Core {
-    /// All that are set aside.
+    /// All damaged messages that are set aside.
     pub(crate) fn damaged(&self) -> Vec<DamagedMessage> {
         let state = self.lock();
         let known = state.owners().filter_map(|(owner, _, set_aside)| Some((owner, set_aside?)));
@@ -125,7 +125,7 @@ impl Core {
             .collect()
     }
 
-    /// Settles one of them for its group; a delayed one is gone.
+    /// Settles a damaged message for its group. A delayed one is deleted.
     pub(crate) async fn skip_damaged(&self, which: &DamagedMessage) -> Result<(), BrokerError> {
         let pending = {
             let state = self.open()?;
@@ -135,15 +135,17 @@ impl Core {
                 set_aside.iter().find(|damaged| damaged.seq == which.sequence).ok_or(BrokerError::NotDamaged)?;
             self.submit(match cursor {
                 Some(cursor) => {
-                    // What is settled behind the durable head would not be looked at after a restart.
+                    // A restart looks at messages from the durable head on, so this message has to be below it.
                     let head = state.cursors.get(&cursor).map_or(0, |cursor| cursor.durable_head());
                     let head = head.max(damaged.seq + 1);
                     let skipped = std::iter::once(damaged.seq..damaged.seq + 1).collect();
                     Command::Skip(cursor, Settlement { skipped, head, ..Settlement::default() })
                 }
-                None => {
-                    Command::Drop(owner.queue.row.delay_queue(), damaged.entered_ms.unwrap_or_default(), damaged.seq)
-                }
+                None => Command::DropDelayed(
+                    owner.queue.row.delay_queue(),
+                    damaged.entered_ms.unwrap_or_default(),
+                    damaged.seq,
+                ),
             })
         };
         pending.outcome().await

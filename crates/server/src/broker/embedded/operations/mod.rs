@@ -1,4 +1,14 @@
-//! The operations of the broker.
+//! The operations of the broker, one file for each group of calls.
+//!
+//! | file | calls |
+//! |---|---|
+//! | `append` | send |
+//! | `consume` | lease messages, with long polling |
+//! | `ack` | settle leased messages |
+//! | `peek` | look at messages without leasing them |
+//! | `purge`, `retention` | delete messages, set how long they are kept |
+//! | `damaged` | list and skip damaged messages |
+//! | `admin_ops` | queues, groups, tags, quotas |
 
 pub(crate) mod ack;
 mod admin_ops;

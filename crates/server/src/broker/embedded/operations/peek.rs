@@ -1,4 +1,4 @@
-//! Looking at a group's messages without leasing any.
+//! Shows a group's messages without leasing them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,26 +9,26 @@ use crate::{
     store::{CursorId, ReadLimit, StoredMessage, StreamId},
 };
 
-/// Messages that are not due are shown behind all others, their places counted from here.
+/// Delayed messages come after all others; their sequence numbers are shown from here on.
 const DELAYED_BASE: u64 = 1 << 40;
-/// The most messages and bytes of one look.
+/// The maximum number of messages and bytes of one call.
 const MAX_PEEKED: ReadLimit = ReadLimit { messages: 1_000, bytes: 16 * 1024 * 1024 };
 
-/// What the state knows of the messages from a place on.
+/// The position of a group, as far as a call needs it.
 struct PeekView {
-    /// Whose label rule counts.
+    /// The cursor, whose label filter applies.
     cursor: CursorId,
-    /// What it reads.
+    /// The stream.
     stream: StreamId,
-    /// What will come into it.
+    /// The delay queue of the stream, if it has one.
     delay_queue: Option<StreamId>,
-    /// Leased and failed ones.
+    /// Leased and failed messages.
     known: BTreeMap<u64, (PeekState, u32)>,
-    /// All from here on are available.
+    /// All messages from here on are available.
     head: u64,
 }
 
-/// Shows up to `max` messages from `from` on: leased, available, then those that are not due.
+/// Returns up to `max` messages from `from` on: leased and available ones in order, then delayed ones.
 pub(crate) async fn peek(
     core: &Core,
     path: &GroupPath,
@@ -69,7 +69,7 @@ pub(crate) async fn peek(
 }
 
 impl Core {
-    /// Those of the messages that the label rule of a reader lets pass.
+    /// The messages that pass the label filter of a cursor.
     fn passing<'a>(
         &self,
         cursor: CursorId,

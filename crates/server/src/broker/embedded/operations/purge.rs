@@ -1,4 +1,4 @@
-//! Purging: the messages of a queue, or of one group, are gone for good.
+//! Purging: deletes the messages of a queue, or settles the backlog of one group.
 
 use crate::{
     broker::{
@@ -44,14 +44,14 @@ impl Core {
     }
 }
 
-/// How many messages a reader has not settled, leased ones included.
+/// The number of messages that a cursor has not settled, including leased ones.
 fn backlog(cursor: &Cursor, stream: &Stream) -> u64 {
     let leased = cursor.leases.values().flat_map(|lease| &lease.entries).map(|entry| entry.message.seq);
     cursor.available(stream) + leased.filter(|seq| *seq >= cursor.purged.max(stream.low)).count() as u64
 }
 
 impl State {
-    /// The backlog of a reader was purged.
+    /// Applies the purge of a cursor.
     pub(crate) fn purge(&mut self, number: CursorId, below: u64) {
         let Some(cursor) = self.cursors.get_mut(&number) else { return };
         cursor.purge(below);

@@ -7,8 +7,8 @@ use crate::broker::{
 use dms_protocol::queue::{ProjectId, QueueId};
 
 impl Core {
-    /// Changes how long a queue keeps messages. The change is applied to the policy by the committer, so that no other change made
-    /// at the same time is lost.
+    /// Changes how long a queue keeps messages. The committer applies the change to the policy, so that another change made at the
+    /// same time is not lost.
     pub(crate) async fn change_retention(
         &self,
         project: &ProjectId,

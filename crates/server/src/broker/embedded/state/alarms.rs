@@ -1,4 +1,4 @@
-//! What is due when: the end of leases and delays, retention.
+//! What is due next: the end of leases and delays, and retention.
 
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::{
 pub(crate) const MAX_EXPIRED: usize = 1_000;
 
 impl State {
-    /// When the next thing is due.
+    /// When the timer has to look next.
     pub(crate) fn next_alarm(&self, clock: &Clock) -> Option<Instant> {
         let lapse = self.deadlines.iter().find(|(_, cursor, lease)| !self.is_ending_or_gone(*cursor, *lease));
         let due = self
@@ -29,7 +29,7 @@ impl State {
         lapse.map(|(deadline, ..)| *deadline).into_iter().chain(due).chain(expiry).chain(settled).min()
     }
 
-    /// The lots with something due, with their streams. Their times are unknown until they have been looked at.
+    /// The delay queues with due messages, and their streams. When their next message is due is unknown until they have been read.
     pub(crate) fn take_due_delay_queues(&mut self, now_ms: i64) -> Vec<(StreamId, StreamId)> {
         let mut due = Vec::new();
         for (number, delay_queue) in &mut self.delay_queues {
@@ -41,11 +41,11 @@ impl State {
         due
     }
 
-    /// Damaged messages were found among those of a lot that are due first. There may be more behind them.
+    /// Sets aside damaged messages that were found among the first of a delay queue. There may be more due messages after them.
     pub(crate) fn set_aside_due(&mut self, number: StreamId, damaged: Vec<Damaged>) {
         self.log_damaged_due(number, &damaged);
         if let Some(delay_queue) = self.delay_queues.get_mut(&number) {
-            // What was purged during the read is gone.
+            // Messages that were purged during the read no longer exist.
             let low = delay_queue.low;
             for one in damaged.into_iter().filter(|one| one.seq >= low) {
                 delay_queue.look_at(one.entered_ms.unwrap_or_default());
@@ -60,7 +60,7 @@ impl State {
         }
     }
 
-    /// The streams with expired messages: where they begin, and the time up to which messages expired.
+    /// The streams with expired messages: the first message of each, and the time up to which messages expire.
     pub(crate) fn take_expiring(&mut self, clock: &Clock) -> Vec<(StreamId, u64, i64)> {
         let (now, now_ms) = (Instant::now(), clock.now_ms());
         let mut expiring = Vec::new();
@@ -74,8 +74,8 @@ impl State {
         expiring
     }
 
-    /// Where a stream begins after one step, and with which time, if what is left of it counts as having entered at the opening of
-    /// the store, and that was long enough ago.
+    /// If the messages at the front of a stream count as having entered when the store was opened, and that was long enough ago,
+    /// returns where the stream begins after one step of retention, and the entry time of what is left.
     pub(crate) fn expire_by_bound(&mut self, stream: StreamId, low: u64, until_ms: i64) -> Option<(u64, i64)> {
         let stream = self.streams.get_mut(&stream)?;
         let bound = stream.entry_time_bound.filter(|bound| low < bound.below && bound.entered_ms <= until_ms)?;
@@ -83,7 +83,7 @@ impl State {
         Some((bound.below.min(low + MAX_EXPIRED as u64), bound.entered_ms))
     }
 
-    /// More of a stream has expired than one step deletes.
+    /// Makes retention look at the stream again at once, because more messages have expired than one step deletes.
     pub(crate) fn check_expiry_again(&mut self, stream: StreamId) {
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.next_expiry_check = None;

@@ -1,6 +1,7 @@
-//! A group's position on a stream: what was never handed out, what failed and is available again, what is out. Pure.
+//! [`Cursor`]: the position of a group on a stream, that is, which messages are leased, failed and available again, or never leased.
+//! Pure.
 //!
-//! Memory is bounded by what is out or failed, never by the backlog: everything below `head` that is neither ready nor
+//! Memory is bounded by the leased and failed messages, not by the backlog: every message below `head` that is neither ready nor
 //! leased is settled.
 
 use std::{
@@ -21,70 +22,70 @@ use crate::{
     store::{CursorSnapshot, FailureHistory, ReadBatch, ReadLimit, Settlement, StoreError, StoredMessage, StreamId},
 };
 
-/// How much a reader asks the store for at once, and keeps ahead.
+/// How much a cursor reads at once, and keeps ready ahead of its consumers.
 pub(crate) const PREFETCH: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
-/// How many failed messages one read looks up.
+/// The maximum number of failed messages that one read looks up.
 const MAX_REREAD: usize = 64;
-/// How many bytes of failed messages a reader keeps in memory.
+/// The maximum bytes of failed messages that a cursor keeps in memory.
 const MAX_READY_BYTES: usize = 256 * 1024;
-/// How many messages the label rule may pass over in one go.
+/// The maximum number of messages that the label filter skips in one go.
 const MAX_SKIPPED: usize = 1_024;
 
-/// A reader.
+/// The position of a group on a stream.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    /// What it reads.
+    /// The stream.
     pub(crate) stream: StreamId,
-    /// Where messages go that failed this often.
+    /// The dead-letter stream, and the number of failures after which a message goes there.
     pub(crate) dead: Option<(StreamId, u32)>,
-    /// Nothing is handed out while a batch is out.
+    /// Whether nothing is leased while a batch is leased (FIFO).
     pub(crate) exclusive: bool,
-    /// Which messages are for the group; fixed by its first consume, none before.
+    /// The label filter, fixed by the first consume call of the group.
     pub(crate) rule: Option<LabelFilter>,
-    /// Messages acknowledged so far.
+    /// The number of messages acknowledged so far.
     pub(crate) consumed: u64,
-    /// The batches that are out, by their numbers.
+    /// The leases by number.
     pub(crate) leases: BTreeMap<u64, Lease>,
-    /// Wakes one waiting call when something may be there to consume.
+    /// Wakes one waiting call when messages may be available.
     pub(crate) wake: Arc<Notify>,
     /// Wakes the calls that wait for a read of the store.
     pub(crate) read_done: Arc<Notify>,
     /// Whether a read of the store is under way.
     pub(crate) reading: bool,
-    /// Why the last read failed: for the next call that looks.
+    /// Why the last read failed. The next call takes it.
     pub(crate) read_error: Option<StoreError>,
-    /// Calls that wait.
+    /// The number of waiting calls.
     pub(crate) polls: usize,
-    /// Damaged messages: nobody is given them, and they are not settled.
+    /// Damaged messages: they are not delivered and not settled.
     pub(crate) set_aside: SetAside,
-    /// Messages below this place were purged: those that are leased are not given out again.
+    /// Messages below this one were purged. Leased ones among them are not redelivered.
     pub(crate) purged: u64,
-    /// How many messages were deleted by retention before they were consumed, since the broker was opened.
+    /// The number of messages that retention deleted before they were consumed, since the broker was opened.
     pub(crate) expired_unread: u64,
-    /// Nothing from here on was looked at.
+    /// No message from here on was looked at.
     head: u64,
-    /// Every message passed over below this belongs to a lease or was recorded.
+    /// Every skipped message below this one belongs to a lease or was recorded.
     recorded_head: u64,
-    /// Passed over among the ready ones, to be recorded with the next lease.
+    /// Skipped messages among the ready ones, to be recorded with the next lease.
     skipped: Vec<Range<u64>>,
-    /// Messages below `head` that can be consumed again.
+    /// Messages below `head` that are available again.
     ready: BTreeMap<u64, Ready>,
-    /// What of them is kept in memory.
+    /// How much memory the ready messages take.
     ready_bytes: usize,
-    /// What was known of messages that are set aside: it counts again when they can be read.
+    /// Failures of messages that are set aside. They count again when the messages can be read.
     failures_of_set_aside: BTreeMap<u64, Ready>,
-    /// Messages from the store, from `head` on without gaps but for damaged ones.
+    /// Messages read from the store, from `head` on, without gaps except for damaged ones.
     prefetched: VecDeque<Arc<StoredMessage>>,
 }
 
-/// A message that failed, or was out when the broker stopped.
+/// A message that failed, or was leased when the broker stopped.
 #[derive(Debug)]
 struct Ready {
-    /// Failed consumptions so far.
+    /// The number of failures so far.
     failures: u32,
-    /// What is remembered of them.
+    /// What is known about the failures.
     history: FailureHistory,
-    /// The message, where it is kept in memory.
+    /// The message, if it is in memory.
     message: Option<Arc<StoredMessage>>,
 }
 
@@ -98,7 +99,7 @@ impl Ready {
     }
 }
 
-/// What was said of a failure, in bytes.
+/// The memory that a failure history takes, in bytes.
 fn memory_bytes(history: &FailureHistory) -> usize {
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     history.last.as_ref().map_or(0, |cause| 160 + length(&cause.error) + length(&cause.worker) + length(&cause.reason))
@@ -107,35 +108,35 @@ fn memory_bytes(history: &FailureHistory) -> usize {
 /// How much a consume call wants.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchLimit {
-    /// At most so many.
+    /// The maximum number of messages.
     pub(crate) messages: usize,
-    /// At most so many bytes of bodies, the first message whatever its size.
+    /// The maximum bytes of bodies. The first message is leased whatever its size.
     pub(crate) bytes: usize,
 }
 
-/// What a consume call finds.
+/// The result of taking messages from a cursor.
 #[derive(Debug)]
 pub(crate) enum Take {
-    /// Sequences are to be leased, with what was passed over on the way to them.
+    /// A batch to be leased, and the ranges that were skipped on the way.
     Batch(Vec<LeasedEntry>, Vec<Range<u64>>),
     /// The store has to be read first.
     Missing(ReadRequest),
-    /// Much was passed over: give others a turn, then look again.
+    /// Many messages were skipped. The caller lets other tasks run, then tries again.
     More,
-    /// Nothing now.
+    /// Nothing is available.
     Nothing,
 }
 
 /// What to read from the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReadRequest {
-    /// From this place on; the stream ends before `end`.
+    /// Messages from `place` on. The stream ended before `end` when the read was requested.
     From { place: u64, end: u64 },
-    /// Sequences.
+    /// Messages with these sequence numbers.
     Sequences(Vec<u64>),
 }
 
-/// A batch in the making.
+/// A batch that is being put together.
 struct BatchBuilder {
     want: BatchLimit,
     bytes: usize,
@@ -143,7 +144,7 @@ struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// Takes a message if there is room; the first has room whatever its size.
+    /// Adds a message if there is room. The first one always has room.
     fn push(&mut self, message: &Arc<StoredMessage>, failures: u32, history: &FailureHistory) -> bool {
         let bytes = self.bytes + message.body_bytes;
         if self.is_full() || !self.entries.is_empty() && bytes > self.want.bytes {
@@ -160,7 +161,7 @@ impl BatchBuilder {
 }
 
 impl Cursor {
-    /// A reader as a store has it.
+    /// Restores a cursor from a snapshot.
     pub(crate) fn new(stream: StreamId, mark: CursorSnapshot) -> Self {
         let ready = mark.ready.into_iter().map(|(seq, failures)| (seq, Ready::new(failures))).collect();
         Self {
@@ -188,7 +189,7 @@ impl Cursor {
         }
     }
 
-    /// Finds the next messages: those that failed first, then new ones, each in the order of the stream.
+    /// Takes the next messages: failed ones first, then new ones, each in the order of the stream.
     pub(crate) fn take(&mut self, stream: &Stream, want: BatchLimit) -> Take {
         if self.is_blocked() {
             return Take::Nothing;
@@ -198,7 +199,7 @@ impl Cursor {
         match self.draft_ready(&mut draft) {
             Drafted::Missing(read) => return Take::Missing(read),
             Drafted::Full => {}
-            Drafted::Tail => match self.draft_new(stream, &mut draft) {
+            Drafted::Rest => match self.draft_new(stream, &mut draft) {
                 Ok(head) => self.advance_to(head),
                 Err(otherwise) => return otherwise,
             },
@@ -214,7 +215,7 @@ impl Cursor {
     }
 
     fn draft_ready(&mut self, draft: &mut BatchBuilder) -> Drafted {
-        let mut drafted = Drafted::Tail;
+        let mut drafted = Drafted::Rest;
         let mut skipped = Vec::new();
         for (&seq, ready) in &self.ready {
             let Some(message) = &ready.message else {
@@ -235,7 +236,7 @@ impl Cursor {
         drafted
     }
 
-    /// Drafts messages that were never handed out; gives where `head` stands after them.
+    /// Adds messages that were never leased. Returns where `head` is after them.
     fn draft_new(&mut self, stream: &Stream, draft: &mut BatchBuilder) -> Result<u64, Take> {
         let mut at = self.head;
         let mut skipped = 0;
@@ -248,7 +249,7 @@ impl Cursor {
                 if draft.entries.is_empty() {
                     self.advance_to(at);
                 } else if self.has_enough_prefetched() {
-                    // The next match of a label rule may be far away: what is there is enough.
+                    // The label filter may match nothing for a long way, so this batch is enough.
                     break;
                 }
                 return Err(Take::Missing(ReadRequest::From { place: at, end: stream.next }));
@@ -272,7 +273,7 @@ impl Cursor {
         Ok(at)
     }
 
-    /// What to read before it is asked for: a consumer that works off a backlog should not wait for every read.
+    /// What to read before a consumer asks for it, so that consuming a backlog does not wait for every read.
     pub(crate) fn prefetch(&self, stream: &Stream) -> Option<ReadRequest> {
         let place = self.set_aside.first_not_in(self.prefetched.back()?.seq + 1);
         let low = self.prefetched.len() < PREFETCH.messages / 4 && !self.reading;
@@ -280,7 +281,8 @@ impl Cursor {
         (low && there).then_some(ReadRequest::From { place, end: stream.next })
     }
 
-    /// Messages came from the store. What it no longer has is passed over: retention took it meanwhile. What is damaged is set aside.
+    /// Takes the result of a read. Messages that the store no longer has were expired meanwhile and are skipped. Damaged ones are
+    /// set aside.
     pub(crate) fn fill(&mut self, read: &ReadRequest, found: ReadBatch) {
         let purged = self.purged;
         for damaged in found.damaged.into_iter().filter(|damaged| damaged.seq >= purged) {
@@ -320,7 +322,7 @@ impl Cursor {
         }
     }
 
-    /// A lease has ended like this.
+    /// Applies the end of a lease, or a record of skipped messages. Returns the lease.
     pub(crate) fn settle(&mut self, lease: Option<u64>, settlement: &Settlement, low: u64) -> Option<Lease> {
         let ended = lease.and_then(|number| self.leases.remove(&number));
         self.consumed += settlement.done.len() as u64;
@@ -342,11 +344,11 @@ impl Cursor {
         ended
     }
 
-    /// Messages that the disk did not give back are looked for again; whether there are any.
+    /// Looks again for messages that the disk did not return. Returns whether there are any.
     pub(crate) fn retry_unreadable(&mut self) -> bool {
         let unreadable = self.set_aside.take_unreadable();
         for one in &unreadable {
-            // What nothing was recorded of yet is new still: it would be recorded as passed over.
+            // Above the recorded head a message counts as new; as a ready one it would be recorded as skipped.
             if one.seq < self.recorded_head {
                 let ready = self.failures_of_set_aside.remove(&one.seq).unwrap_or_else(|| Ready::new(0));
                 self.ready_bytes += ready.memory_bytes();
@@ -355,12 +357,12 @@ impl Cursor {
                 self.head = self.head.min(one.seq);
             }
         }
-        // What was read ahead has gaps where they were.
+        // The prefetched messages have gaps where these were.
         self.prefetched.clear();
         !unreadable.is_empty()
     }
 
-    /// Messages below `low` are gone.
+    /// Applies the deletion of the messages below `low`.
     pub(crate) fn expire(&mut self, low: u64) {
         while let Some((&seq, _)) = self.ready.first_key_value().filter(|(seq, _)| **seq < low) {
             self.remove_ready(seq);
@@ -370,7 +372,7 @@ impl Cursor {
         self.advance_to(self.head.max(low));
     }
 
-    /// Everything below a place is settled, whatever becomes of its leases.
+    /// Settles everything below a sequence number, whatever becomes of its leases.
     pub(crate) fn purge(&mut self, below: u64) {
         self.expire(below);
         self.skipped.clear();
@@ -378,7 +380,7 @@ impl Cursor {
         self.purged = below;
     }
 
-    /// The first message that is not settled: it may be leased, set aside, or not looked at.
+    /// The first message that is not settled: it may be leased, set aside, or never leased.
     pub(crate) fn settled_below(&self) -> u64 {
         let leased = self.leases.values().flat_map(|lease| &lease.entries).map(|entry| entry.message.seq);
         let ready = self.ready.first_key_value().map(|(seq, _)| *seq);
@@ -392,7 +394,7 @@ impl Cursor {
             .unwrap_or(self.head)
     }
 
-    /// What was passed over since the last lease, where it has become much: to be recorded for itself.
+    /// The messages skipped since the last lease, if there are so many that they are recorded by themselves.
     pub(crate) fn overdue_skips(&mut self, low: u64) -> Option<Settlement> {
         if self.head - self.recorded_head < MAX_SKIPPED as u64 {
             return None;
@@ -401,17 +403,17 @@ impl Cursor {
         Some(Settlement { skipped, head: self.recorded_head, ..Settlement::default() })
     }
 
-    /// The place from which a restart has to hand out anew.
+    /// From here on a restart leases messages again.
     pub(crate) fn durable_head(&self) -> u64 {
         self.recorded_head
     }
 
-    /// Nothing from here on was looked at.
+    /// No message from here on was looked at.
     pub(crate) fn head(&self) -> u64 {
         self.head
     }
 
-    /// How many messages could be consumed now; those the label rule will pass over are among them.
+    /// The number of available messages, including those that the label filter will skip.
     pub(crate) fn available(&self, stream: &Stream) -> u64 {
         self.ready.len() as u64 + (stream.next - self.head.clamp(stream.low, stream.next))
     }
@@ -421,12 +423,12 @@ impl Cursor {
         !self.is_blocked() && self.available(stream) > 0
     }
 
-    /// Messages that failed, with their failures, from a place on.
+    /// Failed messages from a sequence number on, with their failures.
     pub(crate) fn ready_from(&self, from: u64) -> impl Iterator<Item = (u64, u32)> {
         self.ready.range(from..).map(|(seq, ready)| (*seq, ready.failures))
     }
 
-    /// Whether the label rule, if there is one, lets a message pass.
+    /// Whether a message passes the label filter.
     pub(crate) fn passes(&self, message: &StoredMessage) -> bool {
         self.rule.as_ref().is_none_or(|rule| rule.passes(&message.tags))
     }
@@ -444,7 +446,7 @@ impl Cursor {
         self.prefetched.get(at)
     }
 
-    /// Whether a batch in the making keeps as much in memory as it may.
+    /// Whether enough messages are prefetched for the batch that is being put together.
     fn has_enough_prefetched(&self) -> bool {
         let memory_bytes = self.prefetched.iter().map(|message| message.memory_bytes()).sum::<usize>();
         self.prefetched.len() > MAX_SKIPPED || memory_bytes > 4 * PREFETCH.bytes
@@ -457,7 +459,7 @@ impl Cursor {
         }
     }
 
-    /// What was passed over since the last lease and between these messages: theirs to record.
+    /// The messages skipped since the last lease and between these entries. The next settlement records them.
     fn take_skipped(&mut self, low: u64, entries: &[LeasedEntry]) -> Vec<Range<u64>> {
         let mut skipped = std::mem::take(&mut self.skipped);
         let mut at = self.recorded_head.max(low);
@@ -482,7 +484,7 @@ impl Cursor {
         }
     }
 
-    /// Remembers why a message failed; what was said is left out where there is no room for it.
+    /// Remembers why a message failed. The reported cause is left out if there is no memory for it.
     pub(crate) fn remember(&mut self, seq: u64, mut history: FailureHistory) {
         let Some(ready) = self.ready.get_mut(&seq) else { return };
         self.ready_bytes -= memory_bytes(&ready.history);
@@ -504,13 +506,13 @@ impl Cursor {
     }
 }
 
-/// How far the ready messages went towards a batch.
+/// How the ready messages fitted into a batch.
 enum Drafted {
-    /// All are in it, and there may be room.
-    Tail,
-    /// There is no room for the next.
+    /// All are in it, and there may be room for more.
+    Rest,
+    /// There is no room for the next one.
     Full,
-    /// The next has to be read from the store first.
+    /// The next one has to be read from the store first.
     Missing(ReadRequest),
 }
 

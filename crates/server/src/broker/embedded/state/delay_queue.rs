@@ -5,53 +5,53 @@ use crate::{
     store::{DelayQueueSnapshot, StreamId},
 };
 
-/// Messages of a queue that are not due; they are in the store alone.
+/// The delayed messages of a queue.
 #[derive(Debug)]
 pub(crate) struct DelayQueue {
-    /// Where they go when they are due.
+    /// The stream that messages enter when their delay ends.
     pub(crate) stream: StreamId,
-    /// Messages before this place were purged.
+    /// Messages below this one were purged.
     pub(crate) low: u64,
-    /// The place of the next message.
+    /// The sequence number of the next message.
     pub(crate) next: u64,
-    /// How many wait.
+    /// The number of messages.
     pub(crate) count: u64,
-    /// No later than when the first is due; `None` while nothing waits or the timer is looking.
+    /// No later than the end of the first delay. `None` while the queue is empty or the timer is reading it.
     pub(crate) next_due: Option<i64>,
-    /// Damaged ones that were due: they stay, and hold nothing up.
+    /// Damaged messages whose delay has ended. They stay here and do not block others.
     pub(crate) set_aside: SetAside,
 }
 
 impl DelayQueue {
-    /// A lot as a store has it.
+    /// Restores a delay queue from a snapshot.
     pub(crate) fn new(stream: StreamId, DelayQueueSnapshot { next, count, next_due }: DelayQueueSnapshot) -> Self {
         Self { stream, low: 1, next, count, next_due, set_aside: SetAside::default() }
     }
 
-    /// A lot without a history.
+    /// A new delay queue.
     pub(crate) fn empty(stream: StreamId) -> Self {
         Self { stream, low: 1, next: 1, count: 0, next_due: None, set_aside: SetAside::default() }
     }
 
-    /// A message comes to wait until `due`.
+    /// Counts a message whose delay ends at `due`.
     pub(crate) fn push(&mut self, seq: u64, due: i64) {
         self.next = seq + 1;
         self.count += 1;
         self.look_at(due);
     }
 
-    /// A message has left: it was due, or is given up.
+    /// Counts out a message: its delay has ended, or it was given up.
     pub(crate) fn remove(&mut self, seq: u64) {
         self.set_aside.forget(seq);
         self.count = self.count.saturating_sub(1);
     }
 
-    /// All that waits is gone.
+    /// Purges all messages.
     pub(crate) fn clear(&mut self) {
         *self = Self { low: self.next, next: self.next, ..Self::empty(self.stream) };
     }
 
-    /// Something may be due at `due`.
+    /// Makes the timer look at the queue at `due`, if not earlier.
     pub(crate) fn look_at(&mut self, due: i64) {
         self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
     }

@@ -1,15 +1,16 @@
-//! A group's label rule: fixed by its first consume, equal as a set (API reference 5.3.2, `tag` and `tag_type`).
+//! [`LabelFilter`]: which messages a group consumes. Its first consume call fixes it (API reference 5.3.2, `tag` and `tag_type`).
 
 use std::fmt;
 
 use dms_protocol::queue::{TagFilter, TagMode};
 
-/// A label rule in one form for each meaning: sorted, without repetitions, and "or" where the mode says nothing.
+/// A label filter in normal form: sorted, without duplicates, and with mode "or" where the mode makes no difference. Two filters are
+/// equal if they pass the same messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LabelFilter(TagFilter);
 
 impl LabelFilter {
-    /// Brings a filter into that form.
+    /// Brings a filter into normal form.
     pub(crate) fn new(filter: &TagFilter) -> Self {
         let mut tags = filter.tags.clone();
         tags.sort_unstable();
@@ -18,17 +19,17 @@ impl LabelFilter {
         Self(TagFilter { tags, mode })
     }
 
-    /// Whether a message with these labels is for the group.
+    /// Whether a message with these labels passes.
     pub(crate) fn passes(&self, labels: &[String]) -> bool {
         self.0.matches(labels)
     }
 
-    /// Whether every message is for the group.
+    /// Whether every message passes.
     pub(crate) fn passes_all(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The filter in that form.
+    /// The filter in normal form.
     pub(crate) fn filter(&self) -> &TagFilter {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! A batch that is out, and how an acknowledgement of it is judged (API reference 5.3.3). Pure.
+//! [`Lease`]: a batch of leased messages, and how its end settles them (API reference 5.3.3). Pure.
 
 use std::{ops::Range, sync::Arc};
 
@@ -17,95 +17,96 @@ use crate::{
 };
 use dms_protocol::{message::DeadLetterInfo, queue::ProjectId};
 
-/// A message of a batch.
+/// A leased message.
 #[derive(Clone, Debug)]
 pub(crate) struct LeasedEntry {
-    /// The message itself: it is at hand if it fails or dies.
+    /// The message itself, which is needed if it fails or becomes a dead letter.
     pub(crate) message: Arc<StoredMessage>,
-    /// Failed consumptions before this one.
+    /// The number of failures before this lease.
     pub(crate) failures: u32,
-    /// What is remembered of them.
+    /// What is known about those failures.
     pub(crate) history: FailureHistory,
 }
 
-/// A batch that was handed out and is not settled.
+/// A batch that was leased and is not settled.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    /// Whose it is.
+    /// The project of the queue.
     pub(crate) project: ProjectId,
-    /// What its tokens begin with.
+    /// The first part of the receipts.
     pub(crate) token: LeaseToken,
-    /// What they end with, one for each message.
+    /// The last part of the receipts, one for each message.
     pub(crate) seals: Vec<Seal>,
-    /// In the order they were handed out.
+    /// The messages in the order in which they were leased.
     pub(crate) entries: Vec<LeasedEntry>,
-    /// Messages between them that the label rule passed over: settled with the batch, however it ends.
+    /// Messages between them that the label filter skipped. They are settled with the batch, however it ends.
     pub(crate) skipped: Vec<Range<u64>>,
-    /// From then on it cannot be acknowledged.
+    /// From this time on the batch cannot be acknowledged.
     pub(crate) deadline: Instant,
-    /// Its end is on the way to the store: no acknowledgement and no lapse may touch it meanwhile.
+    /// Whether the end of the lease is being committed. Until then neither an acknowledgement nor the timer may end it again.
     pub(crate) is_ending: bool,
 }
 
-/// How a batch ends.
+/// How a lease ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseEnd {
-    /// An acknowledgement got this far: all before it are settled, and it and all behind it are not.
+    /// By an acknowledgement: the first `settled` messages are settled, the others are not.
     Acknowledged {
-        /// How many are settled.
+        /// The number of settled messages.
         settled: usize,
-        /// Which of these were rejected, and why.
+        /// Positions of rejected messages among them, with their causes.
         rejected: Vec<(usize, Option<Arc<FailureCause>>)>,
-        /// Why it went no further.
+        /// Why the next message was not settled.
         stop: StopReason,
     },
-    /// Nobody answered in time: every message failed.
+    /// By its deadline: every message failed.
     Lapsed,
-    /// It is let go of: every message is available again, and none has failed.
+    /// By a release: every message is available again, and no failure is counted.
     Released,
 }
 
-/// What an acknowledgement says of the first message that it does not settle.
+/// The verdict on the first message that is not settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StopReason {
-    /// It failed; or nothing is said of it, which is a failure too.
+    /// It failed. A message that is not mentioned failed too.
     Failed(Option<Arc<FailureCause>>),
-    /// It is handed back, with all behind it.
+    /// It is handed back together with all later ones.
     Released,
 }
 
-/// What an ending means for one message.
+/// What the end of a lease means for one message.
 enum MessageOutcome<'a> {
     Done,
     Rejected(Option<&'a Arc<FailureCause>>),
-    /// It failed, for this reason unless its consumer said another.
+    /// It failed, for this reason unless its consumer reported another one.
     Failed(&'static str, Option<&'a Arc<FailureCause>>),
-    /// It is available again, and nothing is counted.
+    /// It is available again, and no failure is counted.
     Spared,
 }
 
-/// What an ending means for all messages of a batch.
+/// What the end of a lease means for all its messages.
 #[derive(Debug, Default)]
 pub(crate) struct AckDecision {
-    /// What the store has to know.
+    /// The settlement to store.
     pub(crate) settlement: Settlement,
-    /// The dead letters, by their position in the batch.
+    /// The messages that become dead letters, by position in the batch.
     pub(crate) dead_letters: Vec<(usize, DeadLetterInfo)>,
-    /// What is to be remembered of those that failed, by their place in the stream.
+    /// What to remember of messages that failed, by sequence number.
     pub(crate) histories: Vec<(u64, FailureHistory)>,
 }
 
 impl LeasedEntry {
-    /// Its history when it has failed once more.
+    /// The history of the message after one more failure.
     fn failed(&self, cause: Option<&Arc<FailureCause>>, now_ms: i64) -> FailureHistory {
         let first_failure_ms = if self.failures == 0 { Some(now_ms) } else { self.history.first_failure_ms };
         FailureHistory { first_failure_ms, last: cause.or(self.history.last.as_ref()).cloned() }
     }
 
-    /// What is kept of it as a dead letter.
+    /// What is kept with the message as a dead letter.
     fn dies(&self, reason: &str, cause: Option<&Arc<FailureCause>>, now_ms: i64) -> DeadLetterInfo {
         let FailureHistory { first_failure_ms, last } = self.failed(cause, now_ms);
-        // What an earlier consumer said is better than nothing; the reason and the times are this failure's.
+        // If this failure was reported without a cause, the cause that an earlier consumer reported is kept. The reason and the
+        // times are those of this failure.
         let said = last.as_deref();
         let cause = cause.map(AsRef::as_ref);
         let mut info = DeadLetterInfo::new(cause.and_then(|cause| cause.reason.as_deref()).unwrap_or(reason));
@@ -119,29 +120,29 @@ impl LeasedEntry {
 }
 
 impl Lease {
-    /// The tokens of its messages in order.
+    /// The receipts of the messages in order.
     pub(crate) fn receipts(&self) -> impl Iterator<Item = Receipt> {
         let batch = self.token;
         (0..).zip(&self.seals).map(move |(position, seal)| Receipt { batch, position, seal: *seal })
     }
 
-    /// What it keeps in memory, roughly.
+    /// An estimate of the memory that the messages take, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.entries.iter().map(|entry| entry.message.memory_bytes()).sum()
     }
 
-    /// Whether this token is one of the batch.
+    /// Whether a receipt belongs to this lease.
     pub(crate) fn holds(&self, receipt: &Receipt) -> bool {
         self.entries.len() > usize::from(receipt.position)
             && self.seals.get(usize::from(receipt.position)) == Some(&receipt.seal)
     }
 
-    /// Whether it can be acknowledged at `now`.
+    /// Whether the lease can be acknowledged at `now`.
     pub(crate) fn is_open(&self, now: Instant) -> bool {
         !self.is_ending && now < self.deadline
     }
 
-    /// How many of the batch an ending settles, and how many it does not.
+    /// How many messages an end settles, and how many it does not.
     pub(crate) fn count(&self, ending: &LeaseEnd) -> AckCounts {
         let success = match ending {
             LeaseEnd::Acknowledged { settled, .. } => *settled,
@@ -150,7 +151,7 @@ impl Lease {
         AckCounts { success, fail: self.entries.len() - success }
     }
 
-    /// What an ending at `now_ms` means for each message; `dead_after` failures make a dead letter.
+    /// Decides what an end at `now_ms` means for each message. After `dead_after` failures a message becomes a dead letter.
     pub(crate) fn decide(
         &self,
         ending: &LeaseEnd,
@@ -178,7 +179,7 @@ impl Lease {
                         continue;
                     }
                     settlement.failed.push((seq, failures));
-                    // Where nothing dies, nobody will ask.
+                    // Without dead letters the history is never shown.
                     if dead_after.is_some() {
                         judgement.histories.push((seq, entry.failed(cause, now_ms)));
                     }
@@ -190,7 +191,8 @@ impl Lease {
 }
 
 impl AckDecision {
-    /// The same, but for messages below a place that were purged while they were leased: they are settled, whatever is said of them.
+    /// The same decision without messages below `below`, which were purged while they were leased: they are settled, whatever the
+    /// acknowledgement says.
     pub(crate) fn without_purged(mut self, lease: &Lease, below: u64) -> Self {
         let kept = |seq: &u64| *seq >= below;
         self.settlement.failed.retain(|(seq, _)| kept(seq));
@@ -202,7 +204,7 @@ impl AckDecision {
 }
 
 impl LeaseEnd {
-    /// What it means for the message at a position.
+    /// What the end means for the message at a position.
     fn outcome_of(&self, position: usize, counting: FailureCounting) -> MessageOutcome<'_> {
         match self {
             Self::Acknowledged { settled, rejected, .. } if position < *settled => {

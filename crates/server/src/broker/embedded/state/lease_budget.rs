@@ -1,23 +1,23 @@
-//! Who may have how much of what all share: the memory of messages that are out. Pure.
+//! [`LeaseBudget`]: divides the memory for leased messages fairly between groups and projects. Pure.
 //!
-//! Nothing can be taken back before its lease ends, so what is free has to last for those who come later. Everybody may hold a multiple
-//! of what is *free*: a group twice, a project four times as much. A group that is alone gets two thirds of it all, and the more there
-//! are who want some, the less each gets, and the less is left; but something is left, and those who hold the most are the first
-//! who wait. Whoever holds nothing gets one batch out of that, whatever others of its project hold.
+//! The memory of a lease cannot be taken back before the lease ends, so a part of it has to stay free for callers that come later. A
+//! group may hold at most twice the *free* amount, and a project four times. A single group gets two thirds of the memory. The more
+//! groups compete, the less each of them gets, and the largest holders are the first to wait, but a part always stays free. A group
+//! that holds nothing gets one batch out of that part, whatever other groups of its project hold.
 
 use std::collections::HashMap;
 
 use crate::store::CursorId;
 use dms_protocol::queue::ProjectId;
 
-/// How much of what is free a group may hold.
+/// A group may hold this multiple of the free amount.
 const GROUP_SHARE: usize = 2;
-/// How much of what is free the groups of a project may hold together.
+/// The groups of a project may hold this multiple of the free amount together.
 const PROJECT_SHARE: usize = 4;
-/// What the first batches of groups leave to other projects: one part of so many.
+/// One part in this number is not given to first batches, so that other projects find something free.
 const KEPT_FRACTION: usize = 16;
 
-/// What is held, and by whom.
+/// The memory that is held, and by which groups and projects.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseBudget {
     all: usize,
@@ -26,7 +26,7 @@ pub(crate) struct LeaseBudget {
 }
 
 impl LeaseBudget {
-    /// Whether a reader may have more of `most`. What it gets then may go beyond that by one batch.
+    /// Whether a cursor may lease more, of `most` bytes in all. The batch that it gets may exceed its share.
     pub(crate) fn admit(&self, project: &ProjectId, cursor: CursorId, most: usize) -> bool {
         let free = most.saturating_sub(self.all);
         let held = self.cursors.get(&cursor).copied().unwrap_or_default();

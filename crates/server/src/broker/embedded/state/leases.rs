@@ -1,4 +1,4 @@
-//! The leases of all groups: handed out, extended by pauses, ended.
+//! The leases of all groups: handed out, extended after pauses, ended.
 
 use std::{mem, time::Duration};
 
@@ -15,7 +15,8 @@ use crate::{
 };
 use dms_protocol::queue::ProjectId;
 
-/// The maximum number of lapsed leases in one piece of work, and of bytes of their messages, which may all become dead letters.
+/// The maximum number of leases that lapse in one commit, and of the bytes of their messages, because all of them may become dead
+/// letters.
 const MAX_LAPSED: ReadLimit = ReadLimit { messages: 1_000, bytes: 4 * 1024 * 1024 };
 /// The minimum time that a lease has left after a pause, because the requests waiting in the sockets have to be read first.
 const MIN_REMAINING: Duration = Duration::from_secs(1);
@@ -23,7 +24,7 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 
 impl State {
-    /// Hands out a batch until `deadline`.
+    /// Leases a batch until `deadline`.
     pub(crate) fn lease(
         &mut self,
         (project, cursor): (&ProjectId, CursorId),
@@ -44,7 +45,7 @@ impl State {
         Some(leases.entry(number).or_insert(lease))
     }
 
-    /// Marks every lease that is not ending as settling, to be released.
+    /// Marks every lease that is not ending as ending, to be released.
     pub(crate) fn take_open_leases(&mut self) -> Vec<(CursorId, u64, LeaseEnd)> {
         let mut open = Vec::new();
         for (cursor, leases) in self.cursors.iter_mut().map(|(number, cursor)| (*number, &mut cursor.leases)) {
@@ -56,7 +57,7 @@ impl State {
         open
     }
 
-    /// A lease is no more: neither its token nor its deadline means anything.
+    /// Forgets the receipts and the deadline of a lease that has ended.
     pub(crate) fn remove_lease(&mut self, cursor: CursorId, number: u64, lease: &Lease) {
         self.leased.remove(&lease.project, cursor, lease.memory_bytes());
         self.tokens.remove(&lease.token);
@@ -99,7 +100,7 @@ impl State {
         }
     }
 
-    /// Marks the leases that are over at `now` as settling.
+    /// Marks the leases that are over at `now` as ending.
     pub(crate) fn take_lapsed(&mut self, now: Instant) -> Vec<(CursorId, u64, LeaseEnd)> {
         let over = self.deadlines.iter().take_while(|(deadline, ..)| *deadline <= now);
         let open = over.filter(|(_, cursor, lease)| !self.is_ending_or_gone(*cursor, *lease));

@@ -1,4 +1,17 @@
-//! The broker's state in memory: queues and groups, the streams and readers behind them, what is due when. Pure.
+//! The broker's state in memory. Pure values: the store is the truth, and applying its records is what changes them.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `stream` | the messages of a queue, or the dead letters of a group |
+//! | `delay_queue` | the delayed messages of a queue |
+//! | `cursor` | the position of a group on a stream |
+//! | `lease`, `leases` | a leased batch and how it ends; all leases |
+//! | `lease_budget` | the memory that leased messages may take |
+//! | `receipt` | the tokens that acknowledge messages |
+//! | `label_filter` | which messages a group consumes |
+//! | `set_aside` | damaged messages |
+//! | `retention`, `alarms` | which messages are deleted, and what is due next |
+//! | `pause` | pauses of the process |
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -35,40 +48,40 @@ mod retention;
 pub(crate) mod set_aside;
 pub(crate) mod stream;
 
-/// Everything but messages.
+/// Everything the broker knows, except the messages in the store.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     /// The queues of all projects.
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
-    /// The queues' streams, and the groups' dead letters.
+    /// The streams of queues, and the dead letters of groups.
     pub(crate) streams: BTreeMap<StreamId, Stream>,
-    /// Each queue's messages that are not due.
+    /// The delay queue of each queue.
     pub(crate) delay_queues: BTreeMap<StreamId, DelayQueue>,
-    /// Each group's position on its queue's stream and on its dead letters.
+    /// The position of each group on its queue's stream and on its dead letters.
     pub(crate) cursors: BTreeMap<CursorId, Cursor>,
-    /// Which batch a token names.
+    /// The lease that a receipt belongs to.
     pub(crate) tokens: HashMap<LeaseToken, (CursorId, u64)>,
-    /// When which batch lapses.
+    /// The deadlines of all leases, the earliest first.
     pub(crate) deadlines: BTreeSet<(Instant, CursorId, u64)>,
-    /// Messages handed out again since the broker was opened.
+    /// The number of messages that were leased again since the broker was opened.
     pub(crate) redeliveries: u64,
-    /// Messages that became dead letters since then.
+    /// The number of messages that became dead letters since then.
     pub(crate) dead_letters: u64,
     /// The same by reason.
     pub(crate) dead_letter_reasons: ReasonCounts,
     /// The number of the next queue or group.
     pub(crate) next_number: u32,
-    /// When the creation of which queue or group is over.
+    /// When the creation of a queue or group is over, by its number.
     pub(crate) creating: HashMap<u32, Instant>,
-    /// What the batches that are out keep in memory.
+    /// The memory that leased messages take.
     pub(crate) leased: LeaseBudget,
     /// The number of the next lease.
     pub(crate) next_lease: u64,
-    /// When the timer looks next; `None` while it is at work and looks again anyway.
+    /// When the timer looks next. `None` while it is at work, because it looks again anyway.
     pub(crate) timer_target: Option<Instant>,
-    /// Something may be due before the timer looks.
+    /// Whether something may be due before the timer looks.
     pub(crate) timer_is_stale: bool,
-    /// When the process was last seen running.
+    /// Detects pauses of the process.
     pub(crate) pauses: PauseDetector,
     /// The broker is closed: new calls are refused.
     pub(crate) closed: bool,
@@ -79,18 +92,18 @@ pub(crate) struct State {
 /// A queue.
 #[derive(Debug)]
 pub(crate) struct QueueState {
-    /// What does not change.
+    /// What never changes.
     pub(crate) row: QueueRow,
-    /// In the order they were set.
+    /// The resource tags in the order they were set.
     pub(crate) tags: Vec<QueueTag>,
-    /// What was said about how long it keeps messages, while the server ran.
+    /// The retention that was set while the server ran.
     pub(crate) retention: RetentionPolicy,
-    /// In the order of their creation.
+    /// The groups in the order of their creation.
     pub(crate) groups: Vec<GroupRow>,
 }
 
 impl State {
-    /// The state of what a store held.
+    /// Restores the state from a snapshot.
     pub(crate) fn restore(snapshot: Snapshot, config: &EmbeddedConfig) -> Self {
         let mut state = Self { next_number: snapshot.next_number, ..Self::default() };
         for QueueSnapshot { row, tags, retention, stream, delay_queue } in snapshot.queues {
@@ -112,13 +125,13 @@ impl State {
         state
     }
 
-    /// Keeps what a wrong wall clock has written from lasting: whatever a store says entered later than `now_ms`, when it is opened,
-    /// counts as having entered then.
+    /// Keeps entry times of a wrong wall clock from lasting: a message that entered later than `now_ms` counts as having entered
+    /// then.
     pub(crate) fn bound_entry_times(&mut self, now_ms: i64) {
         self.streams.values_mut().for_each(|stream| stream.bound_entry_times(now_ms));
     }
 
-    /// Puts a group into its queue, its readers set up as the queue says.
+    /// Adds a group to its queue.
     pub(crate) fn add_group(&mut self, row: GroupRow, mut messages: Cursor, mut dead: Cursor, config: &EmbeddedConfig) {
         let Some(queue) = self.queues.get_mut(&row.queue) else { return };
         let exclusive = config.fifo_blocks && queue.row.mode == QueueMode::Fifo;
@@ -155,7 +168,7 @@ impl State {
     /// A queue of a project.
     ///
     /// # Errors
-    /// When there is none, or it is being created.
+    /// When it does not exist, or is being created.
     pub(crate) fn queue(&self, project: &ProjectId, queue: &QueueId) -> Result<&QueueState, BrokerError> {
         let queue = self.queues.get(queue).filter(|queue| queue.row.project == *project);
         let queue = queue.ok_or(BrokerError::QueueNotFound)?;
@@ -164,7 +177,7 @@ impl State {
     }
 
     /// # Errors
-    /// When the queue or group with this number is still being created. That is known of those that this process has created.
+    /// When the queue or group with this number is still being created. Only those created by this process count.
     fn check_created(&self, number: u32) -> Result<(), BrokerError> {
         if self.creating.get(&number).is_some_and(|ready| Instant::now() < *ready) {
             Err(BrokerError::BeingCreated)
@@ -173,10 +186,10 @@ impl State {
         }
     }
 
-    /// The queue, group and reader that a path names.
+    /// The queue and the cursor that a path names.
     ///
     /// # Errors
-    /// When there is none, it is being created, or the queue has no dead letters.
+    /// When one of them does not exist or is being created, or the queue has no dead letters.
     pub(crate) fn cursor_of(&self, path: &GroupPath, which: Which) -> Result<(&QueueState, CursorId), BrokerError> {
         let queue = self.queue(&path.project, &path.queue)?;
         let group = queue.group(&path.group)?;
@@ -188,7 +201,7 @@ impl State {
         }
     }
 
-    /// Removes a reader with its leases and wakes those who wait for it.
+    /// Removes a cursor with its leases, and wakes the calls that wait for it.
     pub(crate) fn drop_cursor(&mut self, cursor: CursorId) {
         let Some(gone) = self.cursors.remove(&cursor) else { return };
         if let Some(stream) = self.streams.get_mut(&gone.stream) {
@@ -199,7 +212,7 @@ impl State {
         }
         gone.wake.notify_waiters();
         gone.read_done.notify_waiters();
-        // It may have been the one that the others waited for.
+        // It may have been the last cursor that had not settled some messages.
         self.schedule_settled_check(gone.stream);
     }
 }
@@ -208,7 +221,7 @@ impl QueueState {
     /// A group of the queue.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it does not exist.
     pub(crate) fn group(&self, group: &GroupId) -> Result<&GroupRow, BrokerError> {
         self.groups.iter().find(|row| row.id == *group).ok_or(BrokerError::GroupNotFound)
     }

@@ -1,7 +1,8 @@
-//! Acknowledgement tokens: which batch, which message of it, and a seal that only the broker knows.
+//! [`Receipt`]: the token that acknowledges one leased message. It names the lease and the message, and contains a secret that only
+//! the broker knows.
 //!
-//! A token is 24 bytes: 16 random ones that name the batch, the message's position, and 7 random ones of that message.
-//! As base64url that is 32 characters without slack, so no other text stands for the same token.
+//! A receipt has 24 bytes: 16 random ones for the lease, the position of the message, and 7 random ones for the message. In
+//! base64url that is 32 characters without unused bits, so no other text stands for the same receipt.
 
 use std::fmt;
 
@@ -11,38 +12,38 @@ const TOKEN_BYTES: usize = 16;
 const SEAL_BYTES: usize = 7;
 const RECEIPT_BYTES: usize = TOKEN_BYTES + 1 + SEAL_BYTES;
 
-/// What names a batch: random, so that nobody can name a batch that was not handed to them.
+/// Names a lease. It is random, so that nobody can name a lease that was not handed to them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LeaseToken([u8; TOKEN_BYTES]);
 
-/// What proves a position in a batch.
+/// Proves that a position of a lease was handed out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seal([u8; SEAL_BYTES]);
 
-/// A token taken apart.
+/// The parts of a receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Receipt {
-    /// Which batch.
+    /// The lease.
     pub(crate) batch: LeaseToken,
-    /// Which message of it.
+    /// The position of the message in the batch.
     pub(crate) position: u8,
-    /// That message's.
+    /// The secret of this message.
     pub(crate) seal: Seal,
 }
 
-/// Randomness for one batch.
+/// The randomness for the receipts of one lease.
 pub(crate) struct NewReceipts {
-    /// Its name.
+    /// Names the lease.
     pub(crate) batch: LeaseToken,
-    /// Seals end to end.
+    /// The seals, one after the other.
     seals: Vec<u8>,
 }
 
 impl NewReceipts {
-    /// Draws the tokens of a batch of up to `messages`.
+    /// Draws randomness for up to `messages` receipts.
     ///
     /// # Errors
-    /// When the system has no randomness to give.
+    /// When the system has no randomness.
     pub(crate) fn draw(messages: usize) -> Result<Self, getrandom::Error> {
         let mut random = vec![0; TOKEN_BYTES + SEAL_BYTES * messages];
         getrandom::fill(&mut random)?;
@@ -59,7 +60,7 @@ impl NewReceipts {
 }
 
 impl Receipt {
-    /// The token as text.
+    /// The receipt as text.
     pub(crate) fn encode(&self) -> String {
         let mut bytes = [self.position; RECEIPT_BYTES];
         bytes[..TOKEN_BYTES].copy_from_slice(&self.batch.0);
@@ -67,7 +68,7 @@ impl Receipt {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a token; `None` where the text is none.
+    /// Reads a receipt. Returns `None` for any other text.
     pub(crate) fn decode(text: &str) -> Option<Self> {
         let mut bytes = [0; RECEIPT_BYTES];
         let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
@@ -78,7 +79,7 @@ impl Receipt {
     }
 }
 
-// Tokens are the right to acknowledge: they stay out of logs.
+// Receipts are the right to acknowledge, so they stay out of logs.
 impl fmt::Debug for LeaseToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BatchToken(…)")

@@ -1,4 +1,4 @@
-//! How long streams keep messages, and the messages that every group has settled.
+//! Which messages of a stream are deleted because every group has settled them.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_SETTLED: u64 = 10_000;
 
 impl State {
-    /// How long a queue keeps messages was set.
+    /// Sets how long a queue keeps messages.
     pub(crate) fn set_retention(&mut self, queue: &QueueId, policy: RetentionPolicy, config: &EmbeddedConfig) {
         let Some(queue) = self.queues.get_mut(queue) else { return };
         queue.retention = policy;
@@ -32,8 +32,8 @@ impl State {
         self.schedule_settled_check(number);
     }
 
-    /// A reader of this stream has settled messages: the timer is to look soon whether it was the last one to. Whether the timer has
-    /// to be told.
+    /// Makes the timer check soon whether every cursor has settled the first messages of this stream. Returns whether the timer has
+    /// to be woken.
     pub(crate) fn schedule_settled_check(&mut self, stream: StreamId) -> bool {
         let stream = self.streams.get_mut(&stream).filter(|stream| stream.retention.when_settled);
         let Some(stream) = stream.filter(|stream| stream.next_settled_check.is_none()) else { return false };
@@ -42,7 +42,7 @@ impl State {
         true
     }
 
-    /// The streams to look at now.
+    /// The streams to check now.
     pub(crate) fn take_due_settled_checks(&mut self, now: Instant) -> Vec<StreamId> {
         let due =
             self.streams.iter_mut().filter(|(_, stream)| stream.next_settled_check.is_some_and(|look| look <= now));
@@ -53,8 +53,8 @@ impl State {
         .collect()
     }
 
-    /// Where a stream begins, and no later than when its first message entered, once a piece of what every reader has settled is
-    /// gone; `None` where nothing is to go. Without readers nothing is: the messages wait for the first one.
+    /// The bounded prefix of a stream that every cursor has settled: where the stream begins without it, and a lower bound of the
+    /// entry time there. `None` if there is none. A stream without cursors has none, because its messages wait for the first group.
     pub(crate) fn settled_prefix(&self, number: StreamId) -> Option<(u64, Option<i64>)> {
         let stream = self.streams.get(&number).filter(|stream| stream.retention.when_settled)?;
         let cursors = stream.cursors.iter().filter_map(|cursor| self.cursors.get(cursor));

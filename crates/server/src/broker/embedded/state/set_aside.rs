@@ -1,4 +1,4 @@
-//! Damaged messages that were set aside: known, in nobody's way, and not settled. Pure.
+//! [`SetAside`]: damaged messages, which are known, block nothing and are not settled. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::store::Damaged;
 
-/// The damaged messages of a reader or a lot, by place. They are found again after a restart, when they are read.
+/// The damaged messages of a cursor or a delay queue, by sequence number. After a restart they are found again when they are read.
 #[derive(Debug, Default)]
 pub(crate) struct SetAside(BTreeMap<u64, Damaged>);
 
@@ -24,17 +24,17 @@ impl SetAside {
         self.0.len() as u64
     }
 
-    /// In the order of their places.
+    /// The messages in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Damaged> {
         self.0.values()
     }
 
-    /// The places alone.
+    /// Their sequence numbers.
     pub(crate) fn places(&self) -> BTreeSet<u64> {
         self.0.keys().copied().collect()
     }
 
-    /// The first place from `seq` on that is not one of them.
+    /// The first sequence number from `seq` on that is not set aside.
     pub(crate) fn first_not_in(&self, seq: u64) -> u64 {
         let mut next = seq;
         for place in self.0.range(seq..).map(|(place, _)| *place) {
@@ -46,7 +46,7 @@ impl SetAside {
         next
     }
 
-    /// The parts of a range without them.
+    /// The parts of a range that are not set aside.
     pub(crate) fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let (mut gaps, mut at) = (Vec::new(), range.start);
         let inside = if range.is_empty() { 0..0 } else { range.clone() };
@@ -59,26 +59,26 @@ impl SetAside {
         gaps
     }
 
-    /// These places are settled.
+    /// Removes messages that were settled.
     pub(crate) fn remove(&mut self, settled: &[Range<u64>]) {
         if !self.0.is_empty() {
             self.0.retain(|place, _| !settled.iter().any(|range| range.contains(place)));
         }
     }
 
-    /// This one is gone.
+    /// Removes one message.
     pub(crate) fn forget(&mut self, seq: u64) {
         self.0.remove(&seq);
     }
 
-    /// Takes out those that the disk did not give back, to be looked for again.
+    /// Takes out the messages that the disk did not return, so that they are looked for again.
     pub(crate) fn take_unreadable(&mut self) -> Vec<Damaged> {
         let unreadable: Vec<_> = self.0.values().filter(|damaged| damaged.is_unreadable).cloned().collect();
         self.0.retain(|_, damaged| !damaged.is_unreadable);
         unreadable
     }
 
-    /// Messages below `low` are gone.
+    /// Removes the messages below `low`.
     pub(crate) fn expire(&mut self, low: u64) {
         self.0 = self.0.split_off(&low);
     }

@@ -1,4 +1,5 @@
-//! Where a stream stands, and the newest messages of it: readers that keep up are served from memory.
+//! [`Stream`]: the messages of a queue, or the dead letters of a group. The newest ones are in memory, so that consumers that keep
+//! up need no read.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -9,38 +10,38 @@ use crate::{
     store::{CursorId, StoredMessage, StreamSnapshot},
 };
 
-/// How many bytes of its newest messages a stream keeps in memory.
+/// The maximum bytes of its newest messages that a stream keeps in memory.
 const MAX_TAIL_BYTES: usize = 2 * 1024 * 1024;
 
-/// Messages of a stream that entered no later than a time, whatever their stamps say.
+/// A bound for the entry times of messages that were written while the wall clock was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EntryTimeBound {
-    /// Those before this place.
+    /// Messages below this one.
     pub(crate) below: u64,
-    /// The time, in Unix milliseconds.
+    /// They entered no later than this, in Unix milliseconds.
     pub(crate) entered_ms: i64,
 }
 
-/// A stream's marks and tail. Its messages are `low..next`.
+/// The messages `low..next` of a stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    /// The first message that is there.
+    /// The first message.
     pub(crate) low: u64,
-    /// The place of the next message.
+    /// The sequence number of the next message.
     pub(crate) next: u64,
-    /// No later than when the first message entered; `None` for an empty stream.
+    /// No later than when the first message entered. `None` for an empty stream.
     pub(crate) oldest: Option<i64>,
-    /// When the newest message entered: the next one is no older, whatever the wall clock does.
+    /// When the newest message entered. The next one enters no earlier, whatever the wall clock does.
     pub(crate) newest: i64,
-    /// How long it keeps messages.
+    /// How long the stream keeps messages.
     pub(crate) retention: EffectiveRetention,
-    /// What entered before this place, by the store in the future, counts as having entered when the store was opened.
+    /// Messages that entered in the future, when the store was opened, count as having entered then.
     pub(crate) entry_time_bound: Option<EntryTimeBound>,
-    /// Retention is not looked at before.
+    /// Retention does not look at the stream before this time.
     pub(crate) next_expiry_check: Option<Instant>,
-    /// When to look for messages that every reader has settled; `None` where nobody has settled any since the last look.
+    /// When to check whether every cursor has settled the first messages. `None` if no cursor has settled any since the last check.
     pub(crate) next_settled_check: Option<Instant>,
-    /// Who reads it.
+    /// The cursors on this stream.
     pub(crate) cursors: Vec<CursorId>,
     /// The newest messages, up to `next`.
     tail: VecDeque<Arc<StoredMessage>>,
@@ -48,7 +49,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// A stream as a store has it.
+    /// Restores a stream from a snapshot.
     pub(crate) fn new(mark: StreamSnapshot, retention: EffectiveRetention) -> Self {
         let StreamSnapshot { low, next, oldest, newest } = mark;
         Self {
@@ -66,7 +67,7 @@ impl Stream {
         }
     }
 
-    /// Bounds the stamps of messages that entered later than `now_ms`, when the store is opened.
+    /// Bounds the entry times of messages that entered later than `now_ms`.
     pub(crate) fn bound_entry_times(&mut self, now_ms: i64) {
         if self.newest > now_ms {
             self.entry_time_bound = Some(EntryTimeBound { below: self.next, entered_ms: now_ms });
@@ -75,17 +76,17 @@ impl Stream {
         }
     }
 
-    /// A stream without a history.
+    /// A new stream.
     pub(crate) fn empty(retention: EffectiveRetention) -> Self {
         Self::new(StreamSnapshot { low: 1, next: 1, oldest: None, newest: 0 }, retention)
     }
 
-    /// How many messages it has.
+    /// The number of messages.
     pub(crate) fn len(&self) -> u64 {
         self.next - self.low
     }
 
-    /// Takes the next message.
+    /// Adds the next message.
     pub(crate) fn push(&mut self, message: Arc<StoredMessage>) {
         debug_assert_eq!(message.seq, self.next, "streams have no gaps");
         self.next = message.seq + 1;
@@ -104,25 +105,25 @@ impl Stream {
         self.tail.get(usize::try_from(seq.checked_sub(first)?).ok()?)
     }
 
-    /// How much of it is in memory.
+    /// The bytes of messages in memory.
     #[cfg(test)]
     pub(crate) fn cached_bytes(&self) -> usize {
         self.tail_bytes
     }
 
-    /// When its first message may have been kept long enough, in Unix milliseconds.
+    /// When the retention of the first message may be over, in Unix milliseconds.
     pub(crate) fn expires_ms(&self) -> Option<i64> {
         self.oldest.map(|oldest| oldest.saturating_add(self.retention.retention_ms))
     }
 
-    /// Forgets messages in memory that every reader has passed.
+    /// Drops messages from memory that every cursor has passed.
     pub(crate) fn forget_below(&mut self, seq: u64) {
         while self.tail.front().is_some_and(|message| message.seq < seq) {
             self.drop_oldest_of_tail();
         }
     }
 
-    /// Messages below `low` are gone.
+    /// Applies the deletion of the messages below `low`.
     pub(crate) fn expire(&mut self, low: u64, oldest: Option<i64>) {
         self.low = self.low.max(low);
         self.oldest = if self.low == self.next { None } else { oldest.or(Some(self.newest)) };
