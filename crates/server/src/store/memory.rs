@@ -1,4 +1,4 @@
-//! The store without a disk: messages in maps, everything else in the broker's own state.
+//! [`MemoryStore`]: the store without a disk. It keeps messages; everything else is in the broker's state.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use crate::{
 
 type MessageKey = (StreamId, u64);
 
-/// Messages in memory; gone with the process.
+/// Messages in memory, until the process ends.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore(Mutex<Messages>);
 
@@ -20,7 +20,7 @@ pub(crate) struct MemoryStore(Mutex<Messages>);
 struct Messages {
     by_place: BTreeMap<MessageKey, Arc<StoredMessage>>,
     by_due: BTreeMap<(StreamId, i64, u64), Arc<StoredMessage>>,
-    /// Who owns which streams, to drop them with their owner.
+    /// The streams of each owner, to delete them with it.
     streams: BTreeMap<String, Vec<StreamId>>,
 }
 
@@ -72,7 +72,7 @@ impl Messages {
         }
     }
 
-    /// Drops the messages of a lot below a place.
+    /// Deletes the messages of a delay queue below a sequence number.
     fn empty(&mut self, delay_queue: StreamId, below: u64) {
         self.cut(delay_queue, below);
         let due =
@@ -81,14 +81,15 @@ impl Messages {
         gone.iter().for_each(|key| drop(self.by_due.remove(key)));
     }
 
-    /// Drops the messages of a stream below a place. Key by key: taking a map apart and joining it costs its whole length.
+    /// Deletes the messages of a stream below a sequence number, key by key: splitting and joining the map would cost its whole
+    /// length.
     fn cut(&mut self, stream: StreamId, below: u64) {
         let keys: Vec<MessageKey> = self.by_place.range((stream, 0)..(stream, below)).map(|(key, _)| *key).collect();
         keys.iter().for_each(|key| drop(self.by_place.remove(key)));
     }
 }
 
-/// Takes messages up to a limit, the first whatever its size.
+/// Takes messages up to a limit, the first one whatever its size.
 fn up_to<'a>(messages: impl Iterator<Item = &'a Arc<StoredMessage>>, limit: ReadLimit) -> ReadBatch {
     let mut found = ReadBatch { until: u64::MAX, ..ReadBatch::default() };
     let mut bytes = 0;

@@ -42,7 +42,7 @@ pub enum OpenError {
         /// The process, where it is known.
         pid: Option<u32>,
     },
-    /// The file is something else.
+    /// The file belongs to something else.
     #[error("{file} is not a database of dms-worker; it was left as it is: move it away, or choose another directory")]
     Foreign {
         /// The file.
@@ -69,7 +69,7 @@ pub enum OpenError {
         /// Its version.
         found: usize,
     },
-    /// The file is not whole.
+    /// The file is damaged.
     #[error(
         "{file} is damaged ({reason}); it was left as it is: restore it from a backup, or move it away to begin anew"
     )]
@@ -79,7 +79,7 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: String,
     },
-    /// There is no room on the disk, not even in what was kept for opening.
+    /// The disk is full, and so little is left that not even the reserves are enough.
     #[error("{file} cannot be opened, because the disk is full ({reason}); free some space on it")]
     Full {
         /// The file.
@@ -87,7 +87,7 @@ pub enum OpenError {
         /// What the system said.
         reason: String,
     },
-    /// This program keeps nothing on disk.
+    /// This program was built without the disk store.
     #[error(
         "the data directory {dir} cannot be used: this program keeps messages in memory only, because it was built without the \
          feature `disk` of dms-server; build it with that, or leave the data directory out"
@@ -96,7 +96,7 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
-    /// The runtime was shut down meanwhile.
+    /// The runtime stopped meanwhile.
     #[error("the runtime stopped while the data directory was being opened")]
     Stopped,
     /// The file cannot be read or written.
@@ -104,7 +104,7 @@ pub enum OpenError {
     Unusable {
         /// The file.
         file: PathBuf,
-        /// What is in the way.
+        /// Why.
         reason: String,
     },
 }

@@ -1,33 +1,33 @@
-//! Where something is in the log. Pure.
+//! Where a run is in the log. Pure.
 
 use crate::store::StreamId;
 
-/// A place in the log.
+/// A position in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
-    /// The file's number, from 1.
+    /// The number of the segment, from 1.
     pub(crate) segment: u64,
-    /// Bytes from the file's beginning.
+    /// The offset in the segment, in bytes.
     pub(crate) offset: u64,
 }
 
-/// Messages that follow each other in their stream and in the log.
+/// A run: consecutive messages of one stream that were committed together. They are stored and read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
-    /// Whose messages.
+    /// The stream.
     pub(crate) stream: StreamId,
-    /// The place of the first.
+    /// The first sequence number.
     pub(crate) first: u64,
-    /// How many.
+    /// The number of messages.
     pub(crate) count: u32,
-    /// Where their bytes begin.
+    /// Where the bytes begin.
     pub(crate) at: Position,
-    /// How many bytes there are.
+    /// The number of bytes.
     pub(crate) bytes: u32,
 }
 
 impl Run {
-    /// The place behind the last one.
+    /// The sequence number after the last message.
     pub(crate) fn end(&self) -> u64 {
         self.first + u64::from(self.count)
     }

@@ -1,19 +1,19 @@
-//! The bytes of a run: messages of one stream that follow each other, each with checksums of its own, so that damage to one is
-//! no damage to its neighbours. Pure.
+//! The bytes of a run: consecutive messages of one stream. Each message has checksums of its own, so that damage to one does not
+//! affect the others. Pure.
 //!
 //! | run | bytes | | message | bytes |
 //! |---|---|---|---|---|
 //! | stream | 4 | | time | 8 |
-//! | place of its first message | 8 | | size of the body, of labels, of JSON | 4 each |
-//! | how many messages, and [`CHECKED`] | 4 | | checksum of labels and JSON | 4 |
-//! | checksum of the run's other bytes | 4 | | checksum of the above, the stream and the place | 4 |
+//! | first sequence number | 8 | | size of the body, of labels, of JSON | 4 each |
+//! | number of messages, and [`CHECKED`] | 4 | | checksum of labels and JSON | 4 |
+//! | checksum of the run's other bytes | 4 | | checksum of the above, the stream and the sequence number | 4 |
 //! | messages | | | labels, JSON | |
 //!
-//! A dead letter that says why it is one has the highest bit of the size of its labels set; in front of its labels stand a length
-//! (4) and that many bytes of JSON, which the size covers.
+//! In a dead letter with a reason the highest bit of the size of its labels is set. Before the labels there are a length (4) and
+//! that number of bytes of JSON, and the size covers both.
 //!
-//! Versions 2 and 3 wrote messages without checksums, in runs without [`CHECKED`]: of those, one damaged message takes its run
-//! with it.
+//! Versions 2 and 3 wrote messages without checksums, in runs without [`CHECKED`]. In those, one damaged message makes its whole run
+//! unreadable.
 
 use std::sync::Arc;
 
@@ -29,44 +29,44 @@ use dms_protocol::message::DeadLetterInfo;
 pub(crate) const RUN_HEADER: usize = 20;
 /// Bytes of a message before its labels.
 pub(crate) const MESSAGE_HEADER: usize = 28;
-/// The same in a run without [`CHECKED`].
+/// Bytes of a message before its labels, in a run without [`CHECKED`].
 const OLD_MESSAGE_HEADER: usize = 20;
-/// The size in bytes at which a run is ended: to get one message of it, all of it is read.
+/// A run ends at this size in bytes, because all of it is read to get one message.
 pub(crate) const RUN_BYTES: usize = 48 * 1024;
 
-/// Set in a run's number of messages: they have checksums of their own.
+/// Set in the number of messages if they have checksums of their own.
 const CHECKED: u32 = 1 << 31;
-/// Set in the length of a message's labels where it says why it is a dead letter.
+/// Set in the length of the labels if the dead letter has a reason.
 const HAS_INFO: u32 = 1 << 31;
-/// Bytes of that before its text.
+/// Bytes of the reason before its text.
 const INFO_HEADER: u32 = 4;
 
-/// Bytes that are not what was written.
+/// The bytes are not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its bytes do not match their checksum")]
 pub(crate) struct Corrupt;
 
-/// What a run holds: each of its messages is in one of the two.
+/// The content of a run. Each of its messages is in one of the two lists.
 #[derive(Debug, Default)]
 pub(crate) struct RunContent {
-    /// Those that are as they were written, in order.
+    /// Intact messages in order.
     pub(crate) messages: Vec<Arc<StoredMessage>>,
-    /// The others, in order.
+    /// Damaged messages in order.
     pub(crate) damaged: Vec<DamagedSlot>,
 }
 
-/// A message that is not as it was written.
+/// A damaged message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DamagedSlot {
     pub(crate) seq: u64,
-    /// Where it begins, as far as that is known: bytes from the run's beginning.
+    /// Where it begins within the run, as far as that is known.
     pub(crate) offset: usize,
-    /// When it entered, where its head is whole.
+    /// When it entered, if its header is intact.
     pub(crate) entered_ms: Option<i64>,
 }
 
 impl RunContent {
-    /// The times of all messages in order; `None` where it cannot be read.
+    /// The entry times of all messages in order; `None` for a time that cannot be read.
     pub(crate) fn times(&self) -> Vec<(u64, Option<i64>)> {
         let whole = self.messages.iter().map(|message| (message.seq, Some(message.entered_ms)));
         let mut times: Vec<_> = whole.chain(self.damaged.iter().map(|wound| (wound.seq, wound.entered_ms))).collect();
@@ -74,14 +74,14 @@ impl RunContent {
         times
     }
 
-    /// Nothing of the run can be read.
+    /// A run of which nothing can be read.
     pub(crate) fn lost(run: &Run) -> Self {
         let wound = |seq| DamagedSlot { seq, offset: 0, entered_ms: None };
         Self { messages: Vec::new(), damaged: (run.first..run.end()).map(wound).collect() }
     }
 }
 
-/// Writes a run of these messages; gives how many there are.
+/// Writes a run of these messages. Returns how many there are.
 pub(crate) fn put<'a>(
     bytes: &mut BytesMut,
     log: u32,
@@ -107,22 +107,22 @@ fn put_head(mut bytes: &mut [u8], stream: StreamId, first: u64, count: u32) {
     bytes.put_u32_le(count);
 }
 
-/// The bytes of a run that is written again somewhere else. What is damaged stays so, but says whose it is.
+/// The bytes of a run that is written again elsewhere. Damaged messages stay damaged, but the header of the run is correct.
 pub(crate) fn moved_bytes(log: u32, run: &Run, content: &Bytes) -> Bytes {
     if content.len() < RUN_HEADER || is_whole(log, run, content) {
         return content.clone();
     }
-    // Messages without checksums of their own do not pass as some that have them.
+    // Messages without checksums must not be marked as having some.
     let checked = if salvage(log, run, content).messages.is_empty() { 0 } else { CHECKED };
     let mut bytes = BytesMut::from(&content[..]);
     put_head(&mut bytes, run.stream, run.first, run.count | checked);
     bytes.freeze()
 }
 
-/// The run that begins with these bytes, at a place in the log. Its messages may be damaged.
+/// Reads the header of a run. Its messages may be damaged.
 ///
 /// # Errors
-/// When there are more messages than these bytes can hold, or a place beyond the last.
+/// When there are more messages than these bytes can hold, or a sequence number exceeds the maximum.
 pub(crate) fn head(content: &[u8], at: Position) -> Result<Run, Corrupt> {
     let (mut head, messages) = content.split_at_checked(RUN_HEADER).ok_or(Corrupt)?;
     let (stream, first, count) = (StreamId(head.get_u32_le()), head.get_u64_le(), head.get_u32_le() & !CHECKED);
@@ -132,7 +132,7 @@ pub(crate) fn head(content: &[u8], at: Position) -> Result<Run, Corrupt> {
     Ok(Run { stream, first, count, at, bytes: four_bytes(content.len()) })
 }
 
-/// How the checksum that a run has differs from the one that it should have; 0 where it does not.
+/// The difference between the stored checksum of a run and the one of its bytes; 0 if they match.
 pub(crate) fn checksum_difference(log: u32, content: &[u8]) -> u32 {
     match content.get(RUN_HEADER - 4..RUN_HEADER).and_then(|sum| sum.try_into().ok()) {
         Some(sum) => checksum(log, content) ^ u32::from_le_bytes(sum),
@@ -144,7 +144,7 @@ fn is_whole(log: u32, run: &Run, content: &[u8]) -> bool {
     head(content, run.at) == Ok(*run) && checksum_difference(log, content) == 0
 }
 
-/// What a run holds of which the index knows this. The JSON of messages is a part of `content`.
+/// Reads the content of a run. The JSON of its messages is a slice of `content`.
 pub(crate) fn read(log: u32, run: &Run, content: &Bytes) -> RunContent {
     if is_whole(log, run, content)
         && let Ok(messages) = read_whole(run, content)
@@ -160,12 +160,12 @@ fn read_whole(run: &Run, content: &Bytes) -> Result<Vec<Arc<StoredMessage>>, Cor
     (run.first..run.end()).map(|seq| Ok(Arc::new(take_message(&mut rest, head_bytes, seq)?))).collect()
 }
 
-/// Whether messages have checksums, as the run's head says.
+/// Whether the header says that messages have checksums.
 pub(crate) fn is_checked(content: &[u8]) -> bool {
     content.get(12..16).is_some_and(|mut count| count.get_u32_le() & CHECKED > 0)
 }
 
-/// The messages of a damaged run that prove to be whole.
+/// The messages of a damaged run that are intact.
 fn salvage(log: u32, run: &Run, content: &Bytes) -> RunContent {
     let mut found = RunContent::default();
     let mut at = RUN_HEADER;
@@ -173,7 +173,7 @@ fn salvage(log: u32, run: &Run, content: &Bytes) -> RunContent {
     while seq < run.end() {
         let head = content.get(at..).and_then(|bytes| MessageHeader::read(log, (run.stream, seq), bytes));
         let Some(head) = head else {
-            // Its size is not known: the next one is looked for.
+            // Its size is unknown, so the next header is searched for.
             let next = find_head(log, run, content, (at + 1, seq + 1));
             let (behind, next_seq) = next.unwrap_or((content.len(), run.end()));
             let wound = |seq| DamagedSlot { seq, offset: at, entered_ms: None };
@@ -191,16 +191,16 @@ fn salvage(log: u32, run: &Run, content: &Bytes) -> RunContent {
     found
 }
 
-/// The first head of a later message behind a place.
+/// The first header of a later message from an offset on.
 fn find_head(log: u32, run: &Run, content: &[u8], (from, seq): (usize, u64)) -> Option<(usize, u64)> {
     let places = from..content.len().saturating_sub(MESSAGE_HEADER - 1);
-    // Where sizes cannot be right no checksum is computed: that is nearly everywhere.
+    // No checksum is computed where the sizes are impossible, which is nearly everywhere.
     let possible = places.filter(|at| MessageHeader::fits(&content[*at..]));
     let is_head = |at: &usize, seq: &u64| MessageHeader::read(log, (run.stream, *seq), &content[*at..]).is_some();
     possible.into_iter().find_map(|at| Some((at, (seq..run.end()).find(|seq| is_head(&at, seq))?)))
 }
 
-/// The head of a message with checksums.
+/// The header of a message with checksums.
 pub(crate) struct MessageHeader {
     pub(crate) entered_ms: i64,
     labels: usize,
@@ -209,20 +209,20 @@ pub(crate) struct MessageHeader {
 }
 
 impl MessageHeader {
-    /// Whether the sizes that these bytes begin with can be those of a message.
+    /// Whether the sizes in these bytes are possible for a message.
     fn fits(bytes: &[u8]) -> bool {
         let mut sizes = &bytes[12..20];
         let (labels, json) = ((sizes.get_u32_le() & !HAS_INFO) as usize, sizes.get_u32_le() as usize);
         json > 0 && labels.saturating_add(json) <= bytes.len() - MESSAGE_HEADER
     }
 
-    /// Reads the head of a message, if these bytes begin with it and go on for as long as it says.
+    /// Reads the header of a message, if the bytes are long enough for the message.
     fn read(log: u32, place: (StreamId, u64), bytes: &[u8]) -> Option<Self> {
         let head = Self::read_alone(log, place, bytes)?;
         (head.size() <= bytes.len()).then_some(head)
     }
 
-    /// Reads the head of a message without the rest of it.
+    /// Reads the header of a message without the rest of it.
     pub(crate) fn read_alone(log: u32, place: (StreamId, u64), bytes: &[u8]) -> Option<Self> {
         let mut head = bytes.get(..MESSAGE_HEADER)?;
         let sum = checksum_of_head(log, place, head);
@@ -232,7 +232,7 @@ impl MessageHeader {
         (head.get_u32_le() == sum).then_some(found)
     }
 
-    /// How long the message is.
+    /// The size of the message.
     pub(crate) fn size(&self) -> usize {
         MESSAGE_HEADER + self.labels + self.json
     }
@@ -245,7 +245,7 @@ impl MessageHeader {
     }
 }
 
-/// When the message of a run without checksums entered whose head this is, and the bytes from there to the next message.
+/// The entry time of a message without checksums, and the number of bytes to the next message.
 pub(crate) fn old_entry_time(head: &[u8; MESSAGE_HEADER]) -> (i64, u64) {
     let mut head = &head[..];
     let (entered_ms, _body) = (head.get_i64_le(), head.get_u32_le());
@@ -311,12 +311,12 @@ fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored
     })
 }
 
-/// The next `length` bytes, if there are as many.
+/// The next `length` bytes, if there are enough.
 fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Corrupt> {
     if bytes.len() < length { Err(Corrupt) } else { Ok(bytes.split_to(length)) }
 }
 
-/// CRC-32 of a run less the place of the checksum itself.
+/// The CRC-32 of a run without the checksum itself.
 fn checksum(log: u32, content: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new_with_initial(log);
     sum.update(&content[..RUN_HEADER - 4]);
@@ -324,7 +324,7 @@ fn checksum(log: u32, content: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// CRC-32 of a message's head less the place of the checksum itself, and of where the message belongs.
+/// The CRC-32 of a message's header without the checksum itself, and of its stream and sequence number.
 fn checksum_of_head(log: u32, (stream, seq): (StreamId, u64), head: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new_with_initial(log);
     sum.update(&stream.0.to_le_bytes());
@@ -333,7 +333,7 @@ fn checksum_of_head(log: u32, (stream, seq): (StreamId, u64), head: &[u8]) -> u3
     sum.finalize()
 }
 
-/// No commit is larger: the broker's are of some megabytes.
+/// A length as stored. No commit is larger: the broker limits them to some megabytes.
 pub(crate) fn four_bytes(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -1,24 +1,24 @@
-//! What is settled of 1,024 places of a reader, and how often the others failed. Pure.
+//! [`SettledPage`]: which of 1,024 messages of a cursor are settled, and how often the others failed. Pure.
 
 use std::{collections::BTreeMap, ops::Range};
 
-/// Places in a page.
+/// The number of messages in a page.
 pub(crate) const PAGE_MESSAGES: u64 = 1_024;
 const WORDS: usize = 16;
 
-/// One page.
+/// A page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SettledPage {
     bits: [u64; WORDS],
     failures: BTreeMap<u16, u16>,
 }
 
-/// A page that cannot be read.
+/// The bytes are no page.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a page of settled messages is damaged")]
 pub(crate) struct BadPage;
 
-/// The page of a place, and the place in it.
+/// The page of a sequence number, and the position in it.
 pub(crate) fn locate(place: u64) -> (u64, u16) {
     (place / PAGE_MESSAGES, within(place % PAGE_MESSAGES))
 }
@@ -47,37 +47,37 @@ impl SettledPage {
         Ok(page)
     }
 
-    /// The page as two texts of bytes.
+    /// The bytes of the page: the bits, and the failures.
     pub(crate) fn encode(&self) -> (Vec<u8>, Vec<u8>) {
         let bits = self.bits.iter().flat_map(|word| word.to_le_bytes()).collect();
         let pair = |(place, count): (&u16, &u16)| [place.to_le_bytes(), count.to_le_bytes()].concat();
         (bits, self.failures.iter().flat_map(pair).collect())
     }
 
-    /// A place is settled.
+    /// Settles a message.
     pub(crate) fn settle(&mut self, place: u16) {
         self.bits[usize::from(place) / 64] |= 1 << (place % 64);
         self.failures.remove(&place);
     }
 
-    /// All places of a range are settled.
+    /// Settles a range of messages.
     pub(crate) fn settle_range(&mut self, places: Range<u16>) {
         places.for_each(|place| self.settle(place));
     }
 
-    /// A place failed this often so far.
+    /// Records the number of failures of a message.
     pub(crate) fn fail(&mut self, place: u16, failures: u32) {
         if failures > 0 {
             self.failures.insert(place, u16::try_from(failures).unwrap_or(u16::MAX));
         }
     }
 
-    /// Whether all places are settled.
+    /// Whether all messages are settled.
     pub(crate) fn is_full(&self) -> bool {
         self.bits == [u64::MAX; WORDS]
     }
 
-    /// The places that are not settled, with their failures.
+    /// The messages that are not settled, with their failures.
     pub(crate) fn open(&self) -> impl Iterator<Item = (u16, u32)> {
         let is_open = |place: &u16| self.bits[usize::from(*place) / 64] & (1 << (place % 64)) == 0;
         let failures = |place| self.failures.get(&place).copied().map_or(0, u32::from);

@@ -136,7 +136,7 @@ fn a_backup_is_made_while_messages_are_sent() {
     }
     stop(copy);
     let said = program.run(&["data", "verify", "copy"]).failed(1);
-    assert!(said.contains("backup.json") && said.contains("opened since"), "{said}");
+    assert!(said.contains("backup.json") && said.contains("a server that opens the backup removes it"), "{said}");
 }
 
 /// Without a server; and a copy that changed, or was not finished, is none.

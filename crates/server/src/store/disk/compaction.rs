@@ -1,7 +1,8 @@
-//! Emptying files of the log that hold little: what is left in one is written again at the log's end, and the file can go.
+//! Compaction: a segment that holds few live messages is emptied by writing those messages again at the end of the log. Then its
+//! file can be deleted.
 //!
-//! Most files empty themselves, since messages expire in the order they came. One is held back by a few messages with a
-//! longer retention, or a long delay.
+//! Most segments empty themselves, because messages expire in the order in which they came. A few messages with a longer retention
+//! or a long delay can hold one back.
 
 use std::{collections::BTreeSet, io, sync::atomic::Ordering};
 
@@ -22,29 +23,29 @@ use crate::store::{
     run,
 };
 
-/// A file is emptied when less than one part of so many is in use.
+/// A segment is compacted when less than one part in this number is in use.
 pub(crate) const SPARSE_FRACTION: u64 = 4;
-/// So many bytes are looked through, and at most as many moved, in one step.
+/// The maximum number of bytes that one step looks through, and moves.
 const STEP_BYTES: usize = 1024 * 1024;
 
-/// The file that is being emptied.
+/// The compaction that is running.
 #[derive(Debug, Default)]
 pub(crate) struct Compaction {
-    /// Up to where it has been looked through.
+    /// The segment is done up to here. `None` while none is compacted.
     at: Option<Position>,
-    /// Files that could not be emptied: they are not tried again.
+    /// Segments that could not be emptied. They are not tried again.
     given_up: BTreeSet<u64>,
 }
 
 impl Compaction {
-    /// Whether there is one.
+    /// Whether a segment is being compacted.
     pub(crate) fn is_running(&self) -> bool {
         self.at.is_some()
     }
 }
 
 impl DiskStore {
-    /// Chooses the file with the least in it, if that is little.
+    /// Chooses the segment with the fewest live bytes, if they are few.
     pub(crate) fn choose_segment(&self) -> Result<(), StoreError> {
         let little = self.segment_bytes / SPARSE_FRACTION;
         let found = self.change_index(|writer| writer.emptiest_segment(writer.applied.segment, little))?;
@@ -56,7 +57,7 @@ impl DiskStore {
         Ok(())
     }
 
-    /// Moves a piece of the file that is being emptied.
+    /// Compacts the next piece of the chosen segment.
     pub(crate) fn compact_some(&self) -> Result<(), StoreError> {
         let Some(at) = locked(&self.compaction).at else { return Ok(()) };
         let moved = self.compact_from(at);
@@ -67,7 +68,7 @@ impl DiskStore {
                 if next.is_some() {
                     return Ok(());
                 }
-                // Should anything be left in it, it stays.
+                // If anything is left in the segment, it stays.
                 compaction.given_up.insert(at.segment);
                 drop(compaction);
                 self.segments_emptied.store(true, Ordering::Relaxed);
@@ -75,7 +76,7 @@ impl DiskStore {
             }
             Err(error) => {
                 compaction.at = None;
-                // On a full disk it is tried again when something else has been deleted.
+                // After a full disk the segment is tried again when something else was deleted.
                 if !error.is_full() {
                     compaction.given_up.insert(at.segment);
                 }
@@ -84,7 +85,7 @@ impl DiskStore {
         }
     }
 
-    /// Moves what is in use behind a place; gives where to go on.
+    /// Moves live runs from `at` on. Returns where to continue.
     fn compact_from(&self, at: Position) -> Result<Option<Position>, StoreError> {
         let log = self.files.directory.log;
         let file = self.files.get(at.segment).map_err(StoreError::new)?;
@@ -106,7 +107,7 @@ impl DiskStore {
     }
 
     fn move_run(&self, run: Run, moved: &mut Frame) -> Result<(), StoreError> {
-        // What is in use is what the index says, whatever the bytes look like.
+        // The index decides what is live. Bytes of deleted messages look the same in the log.
         let found = self.look_up(|conn| lookup::run_with(conn, run.stream, run.first))?;
         if found == Some(run) {
             let bytes = self.files.bytes(&run).map_err(|error: ReadError| StoreError::new(error))?;
@@ -120,7 +121,7 @@ impl DiskStore {
     }
 }
 
-/// The items of the next frame, and whether there may be more behind it. Of a damaged one it is what lies before the next whole one.
+/// The items of the next frame, and whether there may be more after it. For a damaged frame, the bytes up to the next whole one.
 fn items_at(frames: &mut FrameReader<'_>) -> io::Result<(Vec<u8>, bool)> {
     let begin = frames.offset;
     if let Some((_, items, _)) = frames.next()? {
@@ -135,7 +136,7 @@ fn items_at(frames: &mut FrameReader<'_>) -> io::Result<(Vec<u8>, bool)> {
     Ok((bytes.split_off(bytes.len().min(FRAME_HEADER)), next.is_some()))
 }
 
-/// The runs in a frame that begins at a place, as far as they can be told.
+/// The runs in a frame that begins at `at`, as far as they can be recognized.
 fn runs_in(items: &[u8], at: Position) -> Vec<Run> {
     let begin = at.offset + FRAME_HEADER as u64;
     let items = Items::of(items).map_while(Result::ok).filter(Item::is_run);

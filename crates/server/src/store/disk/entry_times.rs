@@ -1,4 +1,4 @@
-//! Entry times without messages: what retention asks for, in memory that does not depend on the size of the messages.
+//! Reads entry times without messages, for retention. The memory for that does not depend on the size of the messages.
 
 use crate::store::{
     StoreError, StreamId,
@@ -19,7 +19,7 @@ impl DiskStore {
         let mut times = Vec::new();
         let mut next = from;
         while times.len() < count {
-            // One run at a time: usually the second look finds a message that is not due, and that is the end.
+            // One run at a time, because usually the second one contains a message that is not due, and that ends the search.
             let Some(run) = self.first_run(stream, next)? else { break };
             for (place, entered_ms) in self.times_of(stream, run)? {
                 if place < next || times.len() == count {
@@ -35,7 +35,7 @@ impl DiskStore {
         Ok(times)
     }
 
-    /// The times of a run; that of a damaged message is the time of what follows it.
+    /// The entry times of a run. A damaged message gets the time of the message after it.
     fn times_of(&self, stream: StreamId, run: Run) -> Result<Vec<(u64, i64)>, StoreError> {
         let (run, times) = match self.read_moved(run, |run| self.files.times(run))? {
             RunRead::Done(run, times) => (run, times),
@@ -55,7 +55,7 @@ impl DiskStore {
         Ok(known)
     }
 
-    /// When the first readable message from a place on entered; when there is none, when the newest of the stream did.
+    /// The entry time of the first readable message from `from` on. If there is none, that of the newest message of the stream.
     fn time_behind(&self, stream: StreamId, from: u64) -> Result<i64, StoreError> {
         let mut next = from;
         while let Some(run) = self.first_run(stream, next)? {
@@ -64,7 +64,7 @@ impl DiskStore {
             }
             next = run.end();
         }
-        // The index may not know of the newest messages yet; those were read above.
+        // The index may not contain the newest messages yet, but those were read above.
         self.look_up(|conn| Ok(stream_row(conn, stream)?.newest))
     }
 }

@@ -1,12 +1,13 @@
 //! The names of the files in a data directory.
 
-/// The index's name in the directory.
+/// The database of the index.
 pub(crate) const DATABASE: &str = "dms.db";
-/// The name of the log's directory in it.
+/// The directory of the log.
 pub(crate) const LOG: &str = "log";
-/// The lock file's name in the directory.
+/// The lock file.
 pub(crate) const LOCK: &str = "dms.lock";
-/// What the lock file says once there is a database: from then on a missing or empty one is a loss, not a beginning.
+/// The lock file begins with this text once there is a database. From then on a missing or empty database is a loss, not a new
+/// directory.
 pub(crate) const INITIALIZED: &str = "dms-worker data directory";
-/// The list of a copy's files, in the copy.
+/// The list of files of a backup, in the backup.
 pub(crate) const MANIFEST: &str = "backup.json";

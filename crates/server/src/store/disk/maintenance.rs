@@ -1,4 +1,4 @@
-//! What nobody waits for: the index takes in what the log has, what was deleted is swept, files of the log are made and go.
+//! Maintenance: flushes the memtable, sweeps deleted rows, creates and deletes segments. No request waits for it.
 
 use std::{io, sync::atomic::Ordering};
 
@@ -14,7 +14,7 @@ use crate::store::{
 };
 
 impl DiskStore {
-    /// A bounded piece of each thing to do; whether there is more of any. What is deleted goes on being deleted on a full disk.
+    /// Does a bounded piece of each kind of work. Returns whether there is more. Deletion goes on while the disk is full.
     pub(crate) fn maintenance_step(&self) -> Result<bool, StoreError> {
         let much = locked(&self.memtable).needs_flush();
         if much {
@@ -50,18 +50,18 @@ impl DiskStore {
         if needs_next { self.next.make() } else { Ok(()) }
     }
 
-    /// Whether a copy is being made, for which files of the log have to stay.
+    /// Whether a backup is being made, which needs all segments.
     fn is_pinned(&self) -> bool {
         self.pins.load(Ordering::SeqCst) > 0
     }
 
-    /// Removes files of the log while more is being deleted: its room is free as soon as may be.
+    /// Deletes empty segments while more is being swept, so that their space is free as soon as possible.
     fn remove_emptied(&self) -> Result<(), StoreError> {
         let found = self.change_index(|writer| writer.has_emptied_segments(writer.applied.segment))?;
         if found { self.remove_empty() } else { Ok(()) }
     }
 
-    /// Removes files of the log that nothing needs.
+    /// Deletes segments that nothing needs.
     fn remove_empty(&self) -> Result<(), StoreError> {
         self.with_index_reserve(|| {
             self.change_index(|writer| {
@@ -81,7 +81,7 @@ impl DiskStore {
         })
     }
 
-    /// Looks for files of the log that can go, or be emptied.
+    /// Looks for segments to delete or to compact.
     fn maintain_log(&self) -> Result<(), StoreError> {
         if self.is_pinned() {
             return Ok(());
@@ -95,7 +95,7 @@ impl DiskStore {
         self.compact_some()
     }
 
-    /// On a full disk the log leaves the file it ends in, if little of that is needed: then its room is free for new messages.
+    /// On a full disk, leaves the last segment if little of it is needed, so that its space becomes available for new messages.
     fn leave_sparse_file(&self) -> Result<(), StoreError> {
         let end = match locked(&self.log).as_ref() {
             Some(log) if log.is_half_full() => log.end(),

@@ -1,4 +1,4 @@
-//! What is in the log and not in the index yet. Pure.
+//! [`Memtable`]: the changes that are in the log but not in the index yet. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,23 +8,23 @@ use crate::store::{
     position::{Position, Run},
 };
 
-/// So many changes are worth a transaction of the index.
+/// The number of changes after which the memtable is flushed.
 const FLUSH_CHANGES: usize = 1_024;
-/// So many bytes of log are worth one: an opening reads what the index does not have.
+/// The number of bytes in the log after which the memtable is flushed. Recovery reads the part of the log that the index lacks.
 const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Changes in the order of the log, up to a place in it.
+/// Changes in the order of the log.
 #[derive(Debug, Default)]
 pub(crate) struct IndexBatch {
     pub(crate) changes: Vec<Change>,
-    /// Where the log goes on behind them.
+    /// The position in the log after them.
     pub(crate) end: Position,
-    /// The number of the frame there.
+    /// The number of the next frame.
     pub(crate) number: u64,
 }
 
 impl IndexBatch {
-    /// Whether it deletes anything: room in the log may be free when the index has it.
+    /// Whether it deletes anything, so that a segment may be empty when the index has it.
     pub(crate) fn deletes(&self) -> bool {
         self.changes.iter().any(deletes)
     }
@@ -38,7 +38,7 @@ fn deletes(change: &Change) -> bool {
     )
 }
 
-/// The lot whose messages a change is about.
+/// The delay queue that a change belongs to.
 fn delay_queue_of(change: &Change) -> Option<StreamId> {
     match change {
         Change::Delayed(run, _) => Some(run.stream),
@@ -49,27 +49,27 @@ fn delay_queue_of(change: &Change) -> Option<StreamId> {
     }
 }
 
-/// What the index does not have.
+/// What the index lacks.
 #[derive(Debug)]
 pub(crate) struct Memtable {
     batch: IndexBatch,
-    /// Also those of a batch that is being taken into the index.
+    /// Includes the runs of a batch that is being flushed.
     runs: BTreeMap<(StreamId, u64), Run>,
-    /// Lots whose messages changed.
+    /// Delay queues with changes.
     delay_queues: BTreeSet<StreamId>,
     bytes: u64,
-    /// Whether something was deleted: room waits for the index.
+    /// Whether something was deleted. Its space is freed when the index has it.
     deleted: bool,
 }
 
 impl Memtable {
-    /// The index has everything up to here.
+    /// A memtable after a flush: the index has everything up to `end`.
     pub(crate) fn nothing_behind(end: Position, number: u64) -> Self {
         let batch = IndexBatch { changes: Vec::new(), end, number };
         Self { batch, runs: BTreeMap::new(), delay_queues: BTreeSet::new(), bytes: 0, deleted: false }
     }
 
-    /// Adds a frame.
+    /// Adds the changes of a frame.
     pub(crate) fn add(&mut self, changes: Vec<Change>, bytes: u64, end: Position) {
         for change in &changes {
             match change {
@@ -84,30 +84,30 @@ impl Memtable {
         self.bytes += bytes;
     }
 
-    /// Whether it is worth a transaction of the index.
+    /// Whether it should be flushed.
     pub(crate) fn needs_flush(&self) -> bool {
         self.deleted || self.batch.changes.len() >= FLUSH_CHANGES || self.bytes >= FLUSH_BYTES
     }
 
-    /// Whether this is a lot of which the index does not know everything.
+    /// Whether the index lacks changes of this delay queue.
     pub(crate) fn changed_delay_queue(&self, stream: StreamId) -> bool {
         self.delay_queues.contains(&stream)
     }
 
-    /// What the index is to take next; it is still here for readers.
+    /// Takes the batch to flush. Its runs stay visible to reads.
     pub(crate) fn take(&mut self) -> IndexBatch {
         let next = IndexBatch { changes: Vec::new(), ..self.batch };
         (self.bytes, self.deleted) = (0, false);
         std::mem::replace(&mut self.batch, next)
     }
 
-    /// The index could not take it.
+    /// Takes a batch back that could not be flushed.
     pub(crate) fn put_back(&mut self, batch: IndexBatch) {
         let later = std::mem::replace(&mut self.batch.changes, batch.changes);
         self.batch.changes.extend(later);
     }
 
-    /// The index has it.
+    /// Forgets a batch that was flushed.
     pub(crate) fn forget(&mut self, batch: &IndexBatch) {
         for change in &batch.changes {
             if let Change::Appended(run, _) = change {
@@ -117,7 +117,8 @@ impl Memtable {
         self.delay_queues = self.batch.changes.iter().filter_map(delay_queue_of).collect();
     }
 
-    /// The runs of a stream from the one with a place on, for so many messages; and whether that one is among them.
+    /// The runs of a stream from the one that contains `from` on, for this number of messages, and whether that first run is among
+    /// them.
     pub(crate) fn runs(&self, stream: StreamId, from: u64, messages: usize) -> (Vec<Run>, bool) {
         let before = self.runs.range((stream, 0)..=(stream, from)).next_back().map(|(_, run)| *run);
         let covering = before.filter(|run| run.end() > from);

@@ -1,15 +1,21 @@
-//! The store on disk: a log that every commit is appended to, and an index that follows it.
+//! The store in a data directory: a log that every commit is appended to, and an index that follows it.
 //!
-//! A commit is one frame of the log, on the disk when the call returns (one fdatasync for all that waits). What it changed is
-//! kept in memory until the index, a SQLite database, takes it in with many others. Messages stay in the log: the index knows
-//! where. After a crash the index is behind; opening reads the rest of the log into it.
+//! A commit is one frame of the log, and is on the disk when the call returns; commits that wait share one fdatasync. Its changes
+//! stay in the memtable until they are flushed to the index, a SQLite database, together with many others. Messages stay in the log,
+//! and the index says where. After a crash the index is behind, and opening completes it from the log.
 //!
-//! `open` guards the directory, `recovery` brings the index up to the end of the log, past damage if `mend` can read it, `answered` notes how far commits were
-//! answered. `frame`, `run`, `segment` and `log` are the
-//! log's bytes, files and end; `memtable` is what the index does not have yet. `read` finds messages in both and has `files` read
-//! them, `times` reads their entry times alone. `backup` copies all of it while it is in use, `check` looks at a directory without changing it,
-//! `repair` gives up what keeps one from opening, and `rebuild` makes the index anew.
-//! `reserve` keeps room for what goes on when the disk is full; `maintain` does what nobody waits for, and `compaction` empties files of the log that hold little.
+//! | module | contents |
+//! |---|---|
+//! | `open`, `layout` | locking the directory, the names of its files |
+//! | `recovery` | completing the index from the log |
+//! | `log` | frames, segments, the end of the log |
+//! | `index` | the SQLite database |
+//! | `memtable` | changes that the index lacks |
+//! | `read`, `entry_times` | finding and reading messages |
+//! | `maintenance`, `compaction` | work that no request waits for |
+//! | `reserve` | space for a full disk |
+//! | `file_ops` | every change of a file, so that tests can intercept it |
+//! | `tools` | backup, check, repair and rebuild of a directory |
 
 use std::{
     collections::BTreeSet,
@@ -59,41 +65,41 @@ mod reserve;
 pub(crate) mod tests;
 pub mod tools;
 
-/// How large a file of the log is.
+/// The size of a segment.
 const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Records in a log and its index.
+/// Keeps records in a log and its index.
 #[derive(Debug)]
 pub(crate) struct DiskStore {
     log: Mutex<Option<Log>>,
     next: Arc<NextSegment>,
     index: Mutex<Option<Writer>>,
-    /// Finds messages without waiting for a transaction.
+    /// For reads, which must not wait for a transaction.
     lookup: Mutex<Option<Connection>>,
     files: FileCache,
     memtable: Mutex<Memtable>,
-    /// The directory is ours while this is here. Every call that writes holds it for reading, so that it is given up only after the
-    /// last of them has ended.
+    /// The lock of the directory. Every call that writes holds it for reading, so that it is released only after the last of them
+    /// has ended.
     lock: RwLock<Option<DataDir>>,
     /// Whether the lock file was deleted or replaced: another process may have written to the directory since.
     lost: AtomicBool,
-    /// Whether there may be something to do that nobody waits for.
+    /// Whether there may be maintenance to do.
     maintenance_due: AtomicBool,
-    /// Whether a file of the log may be empty, or nearly.
+    /// Whether a segment may be empty, or nearly.
     segments_emptied: AtomicBool,
     compaction: Mutex<Compaction>,
-    /// Copies that are being made: no file of the log is removed meanwhile.
+    /// The number of backups being made. No segment is deleted meanwhile.
     pins: AtomicUsize,
     segment_bytes: u64,
     reserve: Arc<Reserve>,
-    /// Why the index did not take in what the log has, when it was last to.
+    /// Why the last flush failed.
     index_error: Mutex<Option<StoreError>>,
-    /// Apart from the log: looking at it waits for no commit.
+    /// Not in the log, so that reading it does not wait for a commit.
     syncs: Mutex<Histogram>,
 }
 
 impl DiskStore {
-    /// Opens a data directory, created if it is missing.
+    /// Opens a data directory, or creates it.
     pub(crate) fn open(dir: &Path) -> Result<(Self, Snapshot), OpenError> {
         Self::open_with(dir, SEGMENT_BYTES)
     }
@@ -118,7 +124,7 @@ impl DiskStore {
         let lookup = lock.connect_reader()?;
         let snapshot = index::load::snapshot(&opened.writer.conn, &opened.files);
         let snapshot = snapshot.map_err(|error| lock.explain(error))?;
-        // Without it the store opens too; it is tried again, and new messages wait for it.
+        // The store opens without the reserve too. Creating it is tried again, and new messages are refused until then.
         if let Err(error) = reserve.make() {
             tracing::debug!(%error, "no room could be kept for a full disk");
         }
@@ -143,21 +149,21 @@ impl DiskStore {
         Ok((store, snapshot))
     }
 
-    /// The disk does not give back what begins at these places of any file of the log.
+    /// Makes reads fail that begin at these offsets of any segment.
     #[cfg(test)]
     pub(crate) fn break_places(&self, places: std::ops::Range<u64>) {
         *locked(&self.files.broken) = places;
     }
 
-    /// Keeps the directory until the guard is dropped.
+    /// Holds the directory until the guard is dropped.
     ///
     /// # Errors
-    /// After the store was released, and when the lock file was deleted: what is written then may be another process's.
+    /// After the store was released, and after the lock file was deleted: another process may own the directory then.
     fn hold(&self) -> Result<RwLockReadGuard<'_, Option<DataDir>>, StoreError> {
         let held = self.lock.read().unwrap_or_else(PoisonError::into_inner);
         let Some(directory) = held.as_ref() else { return Err(released()) };
         if self.lost.load(Ordering::Relaxed) || !directory.is_ours().map_err(StoreError::new)? {
-            // For good: whoever was there meanwhile may have written to the directory.
+            // This is final, because another process may have written to the directory meanwhile.
             self.lost.store(true, Ordering::Relaxed);
             return Err(StoreError::lost(directory.lost_text()));
         }
@@ -187,7 +193,7 @@ impl DiskStore {
         Ok(())
     }
 
-    /// Has the index take in what the log has. What it does not take is kept.
+    /// Flushes the memtable into the index. After an error nothing is lost: the batch stays in the memtable.
     fn flush_memtable(&self) -> Result<(), StoreError> {
         let caught_up = self.flush_with_reserve();
         *locked(&self.index_error) = caught_up.clone().err();
@@ -325,7 +331,7 @@ impl Store for DiskStore {
             Ok(())
         };
         drop(locked(&self.index).take());
-        // Last: until here the directory is ours.
+        // Released last: until here no other process may open the directory.
         drop(lock.take());
         ended
     }
@@ -335,7 +341,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Why the index was not changed.
+/// An error of the index as one of the store.
 fn failed(error: IndexError) -> StoreError {
     match error {
         IndexError::Sqlite(error) if index::open::sqlite_is_full(&error) => {

@@ -1,4 +1,4 @@
-//! Opening a data directory: the lock that keeps a second process out, and the checks before a file is believed.
+//! Locking a data directory: only one process may use it.
 
 use std::{
     fs::{File, Metadata, TryLockError},
@@ -15,27 +15,28 @@ use crate::store::{
     error::is_full,
 };
 
-/// A data directory that is ours while this lives.
+/// A data directory that belongs to this process until the value is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     dir: PathBuf,
-    /// Held while it is open.
+    /// The locked file.
     lock: File,
-    /// The log's directory, locked too: the lock file can be deleted, and then a second process would get a lock of its own.
+    /// The directory of the log is locked too. The lock file can be deleted, and then a second process could create and lock another
+    /// one.
     log_lock: Option<File>,
-    /// Whether there is a database.
+    /// Whether the directory contains a database.
     pub(crate) begun: bool,
 }
 
 impl DataDir {
-    /// Locks a directory that is one already.
+    /// Locks a directory that exists.
     pub(crate) fn lock_existing(dir: &Path) -> Result<Self, OpenError> {
         let there = std::fs::metadata(dir.join(LOCK)).and_then(|_| std::fs::metadata(dir.join(DATABASE)));
         there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
         Self::lock(dir)
     }
 
-    /// Locks a directory, created if it is missing.
+    /// Locks a directory, which is created if it is missing.
     pub(crate) fn lock(dir: &Path) -> Result<Self, OpenError> {
         let unusable = |source| unusable(dir, source);
         create(dir).map_err(unusable)?;
@@ -48,12 +49,12 @@ impl DataDir {
                 let begun = said.starts_with(INITIALIZED);
                 let locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
                 locked.sign().map_err(unusable)?;
-                // From now on this is no copy of another one any more.
+                // From now on this is not a copy of another directory any more.
                 let _ = file_ops::remove(&dir.join(MANIFEST));
                 Ok(locked)
             }
             Err(TryLockError::WouldBlock) => {
-                // Only to name the other process: that this fails is no further error.
+                // The text only names the other process, so a failure to read it is no further error.
                 let _ = lock.read_to_string(&mut said);
                 let pid = said.lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok());
                 Err(OpenError::InUse { dir: dir.to_owned(), pid })
@@ -81,35 +82,35 @@ impl DataDir {
         format!("{} was deleted or replaced while this server ran: nothing is written any more", lock.display())
     }
 
-    /// The database file.
+    /// The path of the database.
     pub(crate) fn database(&self) -> PathBuf {
         self.dir.join(DATABASE)
     }
 
-    /// Where the log is.
+    /// The path of the log's directory.
     pub(crate) fn log_directory(&self) -> PathBuf {
         self.dir.join(LOG)
     }
 
-    /// Whether there was an index and a log here before: then a missing one is a loss.
+    /// Whether the directory had an index and a log before, so that missing ones are a loss.
     pub(crate) fn is_begun(&self) -> bool {
         self.begun
     }
 
-    /// There is an index and a log from now on.
+    /// Records that the directory has an index and a log. The directory entry of the log is on the disk before that is said.
     pub(crate) fn begin(&mut self) -> Result<(), OpenError> {
         self.begun = true;
         let signed = file_ops::sync_directory(&self.dir).and_then(|()| self.sign());
         signed.map_err(|source| self.unusable(source))
     }
 
-    /// Makes the directory of the log, if it is missing, and locks it.
+    /// Creates the directory of the log if it is missing, and locks it.
     pub(crate) fn lock_log_directory(&mut self) -> Result<(), OpenError> {
         let path = self.log_directory();
         if !self.begun {
             create(&path).map_err(|source| self.unusable(source))?;
         }
-        // A directory cannot be opened everywhere; where it cannot, an open lock file cannot be deleted either.
+        // Where a directory cannot be opened, an open lock file cannot be deleted either.
         if cfg!(unix) && path.exists() {
             let directory = File::open(&path).map_err(|source| self.unusable(source))?;
             match directory.try_lock() {
@@ -128,27 +129,27 @@ impl DataDir {
     fn sign(&self) -> io::Result<()> {
         let begun = if self.begun { INITIALIZED } else { "" };
         let text = format!("{begun}\npid {}\n", std::process::id());
-        // Over what is there: at no moment is the file empty, and forgotten that there is a database.
+        // Overwrites the old text: at no moment is the file empty, because then a lost database would look like a new directory.
         file_ops::write(&self.lock, text.as_bytes(), 0)?;
         file_ops::set_len(&self.lock, text.len() as u64)?;
         file_ops::sync_all(&self.lock)
     }
 }
 
-/// Creates the directory if it is missing. The entry of a new one is on the disk when its parent is.
+/// Creates a directory if it is missing. Its entry is on the disk when the parent is synced.
 pub(crate) fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
     file_ops::create_directory(dir)?;
     if let Some(parent) = dir.canonicalize()?.parent() {
-        // One that another made may not be ours to open.
+        // A parent that somebody else created may not be readable for us.
         let _ = file_ops::sync_directory(parent);
     }
     Ok(())
 }
 
-/// Warns of a directory that was there before and that others may look into.
+/// Warns if the directory existed before and other users may read it.
 fn warn_if_open_to_others(dir: &Path) {
     #[cfg(unix)]
     if let Ok(meta) = std::fs::metadata(dir) {
@@ -160,14 +161,14 @@ fn warn_if_open_to_others(dir: &Path) {
     }
 }
 
-/// Whether two descriptions are of one file.
+/// Whether two descriptions belong to one file.
 fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
         a.dev() == b.dev() && a.ino() == b.ino()
     }
-    // Elsewhere a file that is open cannot be deleted.
+    // On other platforms an open file cannot be deleted.
     #[cfg(not(unix))]
     {
         let _ = (a, b);
@@ -175,7 +176,7 @@ fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
     }
 }
 
-/// What it means for whoever starts the server that the directory cannot be used.
+/// What an I/O error of the directory means to an operator who starts the server.
 pub(crate) fn unusable(dir: &Path, source: io::Error) -> OpenError {
     let dir = dir.to_owned();
     if is_full(source.kind()) {

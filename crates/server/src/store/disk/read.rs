@@ -1,4 +1,4 @@
-//! Finds messages, in the index or among what it does not have yet, and reads them from the log.
+//! Finds messages in the index or the memtable, and reads them from the log.
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
@@ -12,13 +12,13 @@ use crate::store::{
     run::RunContent,
 };
 
-/// How often messages are looked for again because their file was emptied meanwhile.
+/// How often a run is looked up again because compaction moved it meanwhile.
 pub(crate) const MAX_LOOKUPS: usize = 5;
-/// The number of damaged messages that ends a read.
+/// A read ends after this number of damaged messages.
 const MAX_DAMAGED: usize = 1_024;
 
 impl DiskStore {
-    /// Messages of a stream from a place on.
+    /// Messages of a stream from `from` on.
     pub(crate) fn read_range(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
         let mut pile = BatchBuilder::new(limit);
         let mut next = from;
@@ -26,7 +26,7 @@ impl DiskStore {
             let runs = self.runs(stream, next, limit.messages.max(1))?;
             if runs.last().is_none_or(|last| last.end() <= next) {
                 let missing_from_index = self.missing_from_index(stream, next..u64::MAX)?;
-                // What was committed between the two looks is found by another one.
+                // A commit between the two lookups is found by the next one.
                 if !missing_from_index.is_empty() && self.first_run(stream, next)?.is_some() {
                     continue;
                 }
@@ -37,7 +37,7 @@ impl DiskStore {
                 if run.first > next {
                     pile.found.damaged.extend(self.missing_from_index(stream, next..run.first)?);
                 }
-                // Of a run that is gone nothing is left.
+                // A run that no longer exists has no messages.
                 if let Some((run, content)) = self.content(run)?
                     && let Err(place) = pile.add_run(&run, content, next, &self.files)
                 {
@@ -51,7 +51,7 @@ impl DiskStore {
         }
     }
 
-    /// These messages of a stream as far as they are there.
+    /// These messages of a stream, as far as they exist.
     pub(crate) fn read_places(&self, stream: StreamId, places: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
         let mut pile = BatchBuilder::new(ReadLimit { messages: places.len(), bytes });
         let mut last: Option<(Run, RunContent)> = None;
@@ -66,7 +66,7 @@ impl DiskStore {
                 None => self.content(run)?,
             };
             let Some((run, content)) = &last else { continue };
-            // A copy: one message does not keep its whole run in memory.
+            // Copied, so that one message does not keep its whole run in memory.
             let found = content.messages.iter().find(|message| message.seq == place);
             if found.is_some_and(|message| !pile.add(Arc::new(message.copied()))) {
                 return Ok(pile.until(place));
@@ -78,7 +78,7 @@ impl DiskStore {
         Ok(pile.until(u64::MAX))
     }
 
-    /// The first messages of a lot by due time.
+    /// The first messages of a delay queue by due time.
     pub(crate) fn read_due(
         &self,
         delay_queue: StreamId,
@@ -104,7 +104,7 @@ impl DiskStore {
         Ok(found)
     }
 
-    /// Messages of a stream that have to be there, and that the index does not know. A lot has gaps.
+    /// Messages of a stream that must exist and that the index does not know. A delay queue has gaps, so it has none.
     fn missing_from_index(&self, stream: StreamId, places: Range<u64>) -> Result<Vec<Damaged>, StoreError> {
         let there = self.look_up(|conn| lookup::extent(conn, stream))?;
         let Some(there) = there else { return Ok(Vec::new()) };
@@ -121,7 +121,8 @@ impl DiskStore {
         Ok(places.take(MAX_DAMAGED).map(missing_from_index).collect())
     }
 
-    /// The index has all of a lot when this returns: what left one is only found there.
+    /// Flushes the memtable if it has changes of this delay queue, because messages that left a delay queue are known to the index
+    /// only.
     pub(crate) fn flush_delay_queue(&self, stream: StreamId) -> Result<(), StoreError> {
         let touched = locked(&self.memtable).changed_delay_queue(stream);
         if touched { self.flush_memtable() } else { Ok(()) }
@@ -134,9 +135,9 @@ impl DiskStore {
         }
     }
 
-    /// The runs of a stream from the one with a place on, for so many messages.
+    /// The runs of a stream from the one that contains `from` on, for this number of messages.
     pub(crate) fn runs(&self, stream: StreamId, from: u64, messages: usize) -> Result<Vec<Run>, StoreError> {
-        // In this order: what the index takes in between is found there.
+        // The memtable is read first: a run that is flushed in between is found in the index. In the other order it would be missed.
         let (memtable, covered) = locked(&self.memtable).runs(stream, from, messages);
         if covered {
             return Ok(memtable);
@@ -147,12 +148,12 @@ impl DiskStore {
         Ok(runs)
     }
 
-    /// The run that has a place, or the next one behind it.
+    /// The run that contains `from`, or the next one.
     pub(crate) fn first_run(&self, stream: StreamId, from: u64) -> Result<Option<Run>, StoreError> {
         Ok(self.runs(stream, from, 1)?.into_iter().find(|run| run.end() > from))
     }
 
-    /// What a run holds, wherever it is now; `None` when it is gone.
+    /// The messages of a run, wherever it is now. `None` if it no longer exists.
     fn content(&self, run: Run) -> Result<Option<(Run, RunContent)>, StoreError> {
         let read = |run: &Run| self.files.read(run);
         match self.read_moved(run, read)? {
@@ -162,7 +163,7 @@ impl DiskStore {
         }
     }
 
-    /// Reads something of a run. One that was moved since it was looked up is looked up again.
+    /// Reads from a run. If it was moved since it was looked up, it is looked up again.
     pub(crate) fn read_moved<T>(
         &self,
         mut run: Run,
@@ -178,22 +179,22 @@ impl DiskStore {
                 Ok(found) => return Ok(RunRead::Done(run, found)),
             }
         }
-        // It is still to be there: its file was deleted.
+        // The run should exist, but its file was deleted by somebody else.
         Ok(RunRead::Lost(run))
     }
 }
 
-/// What became of a run that was to be read.
+/// The result of reading from a run.
 pub(crate) enum RunRead<T> {
-    /// It was read, there.
+    /// It was read at this position.
     Done(Run, T),
     /// Its file is missing.
     Lost(Run),
-    /// It expired, or was deleted.
+    /// It expired or was deleted.
     Gone,
 }
 
-/// Messages up to a limit, the first whatever its size.
+/// Collects messages up to a limit. The first one is added whatever its size.
 struct BatchBuilder {
     found: ReadBatch,
     limit: ReadLimit,
@@ -208,7 +209,7 @@ impl BatchBuilder {
         ReadBatch { until, ..self.found }
     }
 
-    /// Adds what a run has from a place on; the first message for which there is no room is the error.
+    /// Adds the messages of a run from `from` on. The error is the first message for which there is no room.
     fn add_run(
         &mut self,
         run: &Run,
@@ -221,8 +222,8 @@ impl BatchBuilder {
         let mut full = Ok(());
         for message in content.messages.into_iter().filter(|message| message.seq >= from) {
             let seq = message.seq;
-            // A copy, unless the run is this one message: a leased message must not keep up to 48 KiB of others in memory, which
-            // nothing counts.
+            // Copied, unless the run contains only this message: a leased message must not keep up to 48 KiB of others in memory,
+            // which the lease budget does not count.
             if !self.add(if run.count == 1 { message } else { Arc::new(message.copied()) }) {
                 full = Err(seq);
                 damaged.retain(|damaged| damaged.seq < seq);

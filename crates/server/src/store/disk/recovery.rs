@@ -1,8 +1,8 @@
-//! Opening the log: the index takes in what it does not have yet, and the log goes on where it ended.
+//! Recovery: completes the index from the log, and finds the end of the log.
 //!
-//! A crash can leave one frame that is not whole, at the end: nobody was told of it, and it is wiped. Anything else that does
-//! not fit is damage: if it leaves no doubt of what was changed, as when it is in a message, the log is read on behind it (`mend`), and
-//! otherwise the directory is left as it is.
+//! A crash can leave one incomplete frame at the end of the log. No request was answered for it, and it is overwritten with zeros.
+//! Anything else that does not fit is damage. If there is no doubt about what a damaged frame changed, for example because only a
+//! message in it is damaged, recovery goes on after it (`damaged_frame`). Otherwise it fails and leaves the directory as it is.
 
 use std::{
     fs::File,
@@ -33,10 +33,10 @@ use crate::store::{
     position::Position,
 };
 
-/// So many changes are taken into the index at once.
+/// The number of changes taken into the index in one transaction.
 const BATCH_CHANGES: usize = 10_000;
 
-/// A log and an index that has all of it.
+/// A log, and an index that has all of it.
 pub(crate) struct RecoveredLog {
     pub(crate) log: Log,
     pub(crate) next: Arc<NextSegment>,
@@ -46,7 +46,7 @@ pub(crate) struct RecoveredLog {
     pub(crate) number: u64,
 }
 
-/// Opens the index, brings it up to the log's end, and opens that.
+/// Opens the index, completes it from the log, and opens the end of the log.
 pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserve>) -> Result<RecoveredLog, OpenError> {
     dir.lock_log_directory()?;
     let conn = dir.open_database()?;
@@ -73,12 +73,12 @@ pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserv
     check_files(&mut writer, &files, batch.end).map_err(|error| dir.explain(error))?;
     let made = check_segments_made_ahead(&directory, batch.end.segment, segment_bytes);
     let made = made.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
-    // What was discarded is not read any more when a file of the same number is made.
+    // Discarded files are closed, so that they are not read when files of the same numbers are created.
     files.close_behind(batch.end.segment);
     let answered = AnsweredFile::open(&directory.path, log).map_err(|source| dir.unusable(source))?;
     let next = Arc::new(NextSegment::from(directory, batch.end.segment + 1, segment_bytes, made, reserve));
     let file = files.get(batch.end.segment).map_err(|error| dir.explain(error.into()))?;
-    // Where the last commit begins is known if it was noted.
+    // The position of the last commit is known if it was noted.
     let last = noted.filter(|noted| noted.number + 1 == batch.number);
     let last = last.unwrap_or(AnsweredMark { number: batch.number - 1, at: Position::default() });
     let log = Log::resume(next.clone(), file, batch.end, last, answered);
@@ -86,7 +86,7 @@ pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserv
     Ok(RecoveredLog { log, next, writer, files, number: batch.number })
 }
 
-/// Makes the first file of the log, unless this is a copy that has one.
+/// Creates the first segment, unless this is a copy that has one.
 fn begin(dir: &mut DataDir, directory: &LogDirectory, number: u64, segment_bytes: u64) -> Result<(), OpenError> {
     if number == 1 {
         make_first(directory, segment_bytes).map_err(|source| dir.unusable(source))?;
@@ -101,7 +101,7 @@ fn make_first(directory: &LogDirectory, segment_bytes: u64) -> io::Result<()> {
         }
         return directory.create(1, segment_bytes).map(drop);
     }
-    // What is wrong with one that cannot be opened is said when it is read.
+    // If it cannot be opened, the replay reports what is wrong with it.
     let Ok(file) = directory.open(1) else { return Ok(()) };
     match FrameReader::from(&file, directory.log, SEGMENT_HEADER)?.rest(1)? {
         Tail::Zeros => adopt_empty(directory, &file, 1),
@@ -109,8 +109,8 @@ fn make_first(directory: &LogDirectory, segment_bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Every file that the index knows of is there, this log's, and as long as it was made. A damaged head hides nothing: the messages
-/// are found by the index, and each has its checksums.
+/// Checks that every segment in the index exists, belongs to this log and is long enough. A damaged header is no reason to refuse
+/// it: the index finds the messages, and each of them has checksums.
 fn check_files(writer: &mut Writer, files: &FileCache, end: Position) -> Result<(), IndexError> {
     for segment in writer.segments_in_use(end.segment + 1)? {
         let file = files.get(segment)?;
@@ -130,8 +130,8 @@ fn check_files(writer: &mut Writer, files: &FileCache, end: Position) -> Result<
     Ok(())
 }
 
-/// Files that were made ahead of time, behind the log's end: the next one is used if it is as it was made, and none is overwritten
-/// that has anything in it.
+/// Checks the segments after the end of the log, which were created in advance. The next one is used if it is unchanged. None is
+/// overwritten that contains a frame.
 fn check_segments_made_ahead(directory: &LogDirectory, end: u64, segment_bytes: u64) -> io::Result<Option<File>> {
     let mut next = None;
     for segment in directory.segments()?.into_iter().filter(|segment| *segment > end) {
@@ -161,8 +161,9 @@ fn check_segments_made_ahead(directory: &LogDirectory, end: u64, segment_bytes: 
     Ok(next)
 }
 
-/// Takes over a file that holds nothing. Whoever made it may have been killed before it and its name were on the disk, or what was to
-/// bring them there failed, or what was to bring the zeros in place of a commit that was refused: all of it is written again.
+/// Takes over a segment without frames. The process that created it may have been killed before the file and its directory entry
+/// were on the disk; or its sync failed; or it could not bring zeros to the disk in place of a refused commit. So all of it is
+/// written and synced again.
 fn adopt_empty(directory: &LogDirectory, file: &File, segment: u64) -> io::Result<()> {
     let size = file.metadata()?.len();
     clear(file, SEGMENT_HEADER, size)?;
@@ -182,13 +183,13 @@ fn log_dropped(directory: &LogDirectory, Position { segment, offset }: Position,
     );
 }
 
-/// The log being read into the index.
+/// The state of the replay.
 struct Replay {
     answered: Option<AnsweredMark>,
     files: FileCache,
     writer: Writer,
     batch: IndexBatch,
-    /// A file with commits that may not be on the disk yet.
+    /// A file with accepted commits that may not be on the disk yet.
     unsynced: Option<Arc<File>>,
 }
 
@@ -209,9 +210,10 @@ impl Replay {
             if rest == Tail::LaterFrames || size < self.batch.end.offset {
                 return Err(self.damaged("frames are missing"));
             }
-            // Before anything is wiped: a directory that is refused is left as it is.
+            // Checked before anything is overwritten, because a directory that is refused must not be changed.
             self.check_answered()?;
-            // Where nothing is read, there may still be the frame of a commit that was refused: whoever wiped it could not sync that.
+            // The page cache may show zeros where the disk still has the frame of a refused commit, because the process that wrote
+            // the zeros could not sync them.
             clear(&file, self.batch.end.offset, size).map_err(ReadError::Io)?;
             if let Tail::Torn { bytes } = rest {
                 log_dropped(&self.files.directory, self.batch.end, bytes);
@@ -220,7 +222,7 @@ impl Replay {
         }
     }
 
-    /// Nothing that was answered is missing at the log's end.
+    /// Checks that no answered commit is missing at the end of the log.
     fn check_answered(&self) -> Result<(), IndexError> {
         let Some(AnsweredMark { number, at }) = self.answered else { return Ok(()) };
         if number >= self.batch.number {
@@ -228,19 +230,19 @@ impl Replay {
             return Err(self.damaged(&format!("the last {missing} commits that were answered are missing")));
         }
         let file = match self.files.get(at.segment) {
-            // All that was in it has expired.
+            // All its messages have expired.
             Err(ReadError::Gone(_)) => return Ok(()),
             file => file?,
         };
         let frames = FrameReader::from(&file, self.files.directory.log, at.offset).map_err(ReadError::Io)?;
-        // Its head is enough, nearly whole: should a message in it be damaged, that is no reason not to open.
+        // A nearly intact header is enough. A damaged message in the frame must not prevent opening.
         if frames.begins_like(at.offset, number).map_err(ReadError::Io)? {
             return Ok(());
         }
         Err(damaged_behind(&self.files, at, &format!("commit {number}, which was answered, cannot be read")))
     }
 
-    /// Takes the frames that follow each other.
+    /// Takes in frames as long as each follows the one before.
     fn take(&mut self, file: &Arc<File>, frames: &mut FrameReader<'_>) -> Result<(), IndexError> {
         loop {
             let begin = frames.offset;
@@ -272,7 +274,7 @@ impl Replay {
         }
     }
 
-    /// Reads a frame that is damaged, if it is known to have been whole and can be read without a guess.
+    /// Decodes a damaged frame, if it is known to have been complete and can be decoded without guessing.
     fn mend(&self, frames: &mut FrameReader<'_>) -> Result<Option<Vec<Change>>, IndexError> {
         let Position { segment, .. } = self.batch.end;
         let (number, at) = (self.batch.number, Position { segment, offset: frames.offset });
@@ -291,7 +293,7 @@ impl Replay {
         Ok(Some(mended.changes))
     }
 
-    /// Whether the next file begins with the frame behind this one.
+    /// Whether the next segment begins with the frame after this one.
     fn goes_on_behind(&self, number: u64) -> Result<bool, IndexError> {
         let next = self.batch.end.segment + 1;
         if self.files.directory.is_missing_or_unfinished(next).map_err(ReadError::Io)? {
@@ -302,9 +304,9 @@ impl Replay {
         Ok(frames.head_at(SEGMENT_HEADER).map_err(ReadError::Io)?.is_some_and(|head| head.number == number + 1))
     }
 
-    /// Whether a commit is known to have been answered, and so to be on the disk. One that was not may be in the system's memory only: its
-    /// process was killed before it was synced, or that failed, and then no other sync brings it to the disk unless it is
-    /// written again. It is about to be believed: the index will have it, and answers will rest on it.
+    /// Whether a commit is known to have been answered, and so to be on the disk. Another one may be in the page cache only, because
+    /// its process was killed before the sync or the sync failed. Then no later sync writes it unless it is written again. This has
+    /// to happen before it is taken into the index, because answers will rest on it.
     fn was_answered(&self, number: u64) -> bool {
         self.answered.is_some_and(|answered| answered.number >= number)
     }
@@ -320,7 +322,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Whether a later file begins with a frame: with the next one, or else some are missing.
+    /// Whether a later segment begins with the next frame. If it begins with a later one, frames are missing.
     fn goes_on_in_next_file(&self) -> Result<bool, IndexError> {
         let directory = &self.files.directory;
         let later = directory.segments().map_err(ReadError::Io)?;
@@ -347,7 +349,7 @@ impl Replay {
         Ok(false)
     }
 
-    /// Whether the next frame was answered, and no file but this can have it.
+    /// Whether the next frame was answered and only this segment can contain it.
     fn was_answered_in(&self, segment: u64) -> bool {
         self.answered.is_some_and(|AnsweredMark { number, at }| number >= self.batch.number && at.segment >= segment)
     }

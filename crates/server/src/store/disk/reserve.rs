@@ -1,9 +1,9 @@
-//! Room on the disk that is kept for what has to go on when the disk is full: acknowledgements, dead letters, delays that end, and the
-//! next start.
+//! Disk space that is kept for what must go on when the disk is full: acknowledgements, dead letters, ended delays, and the next
+//! start.
 //!
-//! Two files that hold nothing. One becomes the next file of the log when there is no room for another; the other is deleted when
-//! the index has none to take in what the log has. While either of them is missing, no new message is taken: new messages are refused
-//! first, and what is there already can be worked off.
+//! There are two files without content. One becomes the next segment when there is no space for another one. The other gives its
+//! space to the index when it cannot grow. While one of them is incomplete no new messages are accepted: they are refused first, so
+//! that the existing ones can be worked off.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,22 +17,22 @@ use crate::store::{
     error::is_full,
 };
 
-/// The file that is kept for the log, in its directory.
+/// The reserve for the log, in its directory.
 const LOG_RESERVE: &str = "reserve";
-/// The file that is kept for the index.
+/// The reserve for the index.
 const INDEX_RESERVE: &str = "dms.reserve";
 
 /// The first part of a reserve that is given up is its size divided by this.
 const FIRST_STEP_FRACTION: u64 = 64;
 
-/// The files that are kept, and whether they are there.
+/// The reserves of a data directory.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     for_log: ReserveFile,
     for_index: ReserveFile,
 }
 
-/// A file that is kept.
+/// One reserve.
 #[derive(Debug)]
 struct ReserveFile {
     path: PathBuf,
@@ -42,28 +42,28 @@ struct ReserveFile {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReserveState {
-    /// Nobody looked yet, or it could not be made for another reason than a full disk, which is no reason to refuse messages.
+    /// Not checked yet, or it could not be created for a reason other than a full disk, which is no reason to refuse messages.
     Unknown,
     There,
-    /// It was needed, or there is no room for it.
+    /// It was needed, or there is no space for it.
     Missing,
 }
 
 impl Reserve {
-    /// Those of a data directory whose log has files of this size.
+    /// The reserves of a data directory with segments of this size.
     pub(crate) fn of(dir: &Path, segment_bytes: u64) -> Self {
         let kept = |path, size| ReserveFile { path, size, state: Mutex::new(ReserveState::Unknown) };
         let for_log = kept(dir.join(LOG).join(LOG_RESERVE), segment_bytes / 2);
         Self { for_log, for_index: kept(dir.join(INDEX_RESERVE), segment_bytes / 4) }
     }
 
-    /// Makes what is missing.
+    /// Creates or completes the files.
     pub(crate) fn make(&self) -> io::Result<()> {
         let made = [self.for_log.make(), self.for_index.make()];
         made.into_iter().collect()
     }
 
-    /// Refuses new messages while something is missing.
+    /// Refuses new messages while a reserve is incomplete.
     pub(crate) fn check(&self) -> io::Result<()> {
         let missing = [&self.for_log, &self.for_index].into_iter().find(|kept| *kept.lock() == ReserveState::Missing);
         let Some(ReserveFile { path, size, .. }) = missing else { return Ok(()) };
@@ -74,7 +74,7 @@ impl Reserve {
         Err(io::Error::new(io::ErrorKind::StorageFull, what))
     }
 
-    /// Makes the file that is kept for the log a file of the log, which holds frames of this length.
+    /// Makes a segment of the reserve for the log, for frames of this length.
     pub(crate) fn give_to_log(&self, directory: &LogDirectory, segment: u64, length: u64) -> io::Result<File> {
         let ReserveFile { path, size, .. } = &self.for_log;
         let mut state = self.for_log.lock();
@@ -82,22 +82,22 @@ impl Reserve {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        // From here on it is not what it was, whatever becomes of it.
+        // From here on the file cannot be a reserve any more, whatever fails.
         *state = ReserveState::Missing;
         directory.adopt(path, &file, segment, *size)?;
         tracing::debug!(file = %directory.file(segment).display(), "the disk is full: the log goes on in the room that was kept for it");
         Ok(file)
     }
 
-    /// Gives room of the index's reserve back to the disk: the `step`th part of an operation that needs some. Returns whether there was
+    /// Gives a part of the index's reserve back to the disk. `step` counts the attempts of one operation. Returns whether there was
     /// any left.
     pub(crate) fn give_to_index(&self, step: u32) -> io::Result<bool> {
         self.for_index.give_up(step)
     }
 }
 
-/// Gives room of the reserves of a directory back to a full disk, so that the directory can be opened: the `step`th part of one opening.
-/// Returns whether there was any left.
+/// Gives a part of the reserves of a directory back to a full disk, so that the directory can be opened. `step` counts the attempts
+/// of one start. Returns whether there was any left.
 pub(crate) fn give_up(dir: &Path, segment_bytes: u64, step: u32) -> io::Result<bool> {
     let Reserve { for_log, for_index } = Reserve::of(dir, segment_bytes);
     Ok(for_index.give_up(step)? || for_log.give_up(step)?)
@@ -118,14 +118,14 @@ impl ReserveFile {
         made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
 
-    /// Brings the file to its full size. If there is no room for that, it keeps the size that it has: this is what the next start has.
+    /// Brings the file to its full size. If there is no space for that it keeps its size, because the next start needs what is left.
     fn fill(&self) -> io::Result<()> {
         let file = file_ops::open_or_create(&self.path)?;
         let before = file.metadata()?.len();
         if before > self.size {
             file_ops::set_len(&file, self.size)?;
         }
-        // A file that is there may be a copy without blocks of its own, so room is reserved for all of it again.
+        // A copied file may have no blocks of its own, so all of them are allocated again.
         if let Err(error) = file_ops::reserve(&self.path, &file, self.size) {
             // The system may have allocated a part.
             let shrunk = if before == 0 {
@@ -139,9 +139,9 @@ impl ReserveFile {
         self.path.parent().map_or(Ok(()), file_ops::sync_directory)
     }
 
-    /// Gives a part of the file back to the disk. The first step is small, each further one twice as large: an operation gets what it
-    /// needs, and others can take no more than as much again. With the whole file at once, two starts on a disk that others fill up
-    /// in between would use up everything.
+    /// Gives a part of the file back to the disk. The first part is small, and each further one twice as large, so an operation
+    /// takes at most twice what it needs. If the whole file was given up at once, two starts on a disk that other programs fill up
+    /// in between would use up both reserves.
     fn give_up(&self, step: u32) -> io::Result<bool> {
         let mut state = self.lock();
         let length = match std::fs::metadata(&self.path) {

@@ -1,5 +1,5 @@
-//! What the store does to files and directories, a function for each kind of change: tests watch them all, have them fail, and
-//! cut the power behind any of them.
+//! Every change that the store makes to files and directories goes through a function of this file. So tests can record all changes,
+//! make them fail, and simulate a power cut after any of them.
 
 use std::{fs::File, io, path::Path};
 
@@ -14,21 +14,21 @@ pub(crate) mod pread;
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(all(test, target_os = "linux")), expect(dead_code, reason = "only tests look at it"))]
 pub(crate) enum Op<'a> {
-    /// A directory begins, empty.
+    /// An empty directory is created.
     CreateDirectory(&'a Path),
-    /// A file begins, empty.
+    /// An empty file is created.
     Create(&'a Path),
-    /// A file's name goes.
+    /// A file is removed.
     Remove(&'a Path),
-    /// A file gets another name; whatever had that is gone.
+    /// A file is renamed, and replaces the file that had the new name.
     Rename(&'a Path, &'a Path),
-    /// Bytes of a file.
+    /// Bytes are written to a file.
     Write(&'a File, &'a [u8], u64),
-    /// The length of a file.
+    /// The length of a file is changed.
     SetLen(&'a File, u64),
-    /// What was written to a file is brought to the disk.
+    /// The bytes of a file are brought to the disk.
     Sync(&'a File),
-    /// The names in a directory are.
+    /// The entries of a directory are brought to the disk.
     SyncDirectory(&'a Path),
 }
 
@@ -37,21 +37,21 @@ fn change<T>(_change: Op<'_>, make: impl FnOnce() -> io::Result<T>) -> io::Resul
     make()
 }
 
-/// Makes a file, for reading and writing.
+/// Creates a file for reading and writing.
 ///
 /// # Errors
-/// When one of that name exists: it is never overwritten, because it may be another process's.
+/// When a file of that name exists. It is never overwritten, because it may belong to another process.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     change(Op::Create(path), || private().read(true).write(true).create_new(true).open(path))
 }
 
-/// Opens a file for reading and writing, made if it is missing.
+/// Opens a file for reading and writing, or creates it.
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     let open = || private().read(true).write(true).create(true).truncate(false).open(path);
     if path.exists() { open() } else { change(Op::Create(path), open) }
 }
 
-/// Makes a directory that only this user may enter, and those above it that are missing.
+/// Creates a directory that only this user may enter, and missing ones above it.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     change(Op::CreateDirectory(path), || dms_protocol::private::create_dir_all(path))
 }
@@ -61,22 +61,22 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     change(Op::Remove(path), || std::fs::remove_file(path))
 }
 
-/// Gives a file another name.
+/// Renames a file.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     change(Op::Rename(from, to), || std::fs::rename(from, to))
 }
 
-/// Writes all bytes from a place on.
+/// Writes all bytes at an offset.
 pub(crate) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     change(Op::Write(file, bytes, offset), || pread::write(file, bytes, offset))
 }
 
-/// Gives a file a length.
+/// Sets the length of a file.
 pub(crate) fn set_len(file: &File, length: u64) -> io::Result<()> {
     change(Op::SetLen(file, length), || file.set_len(length))
 }
 
-/// Reserves room, so that a commit that fits is not refused by a full disk; all of it reads as zeros.
+/// Allocates the blocks of a file, so that a full disk cannot refuse later writes to them. All bytes read as zeros.
 pub(crate) fn reserve(path: &Path, file: &File, size: u64) -> io::Result<()> {
     #[cfg(test)]
     crate::store::disk::tests::small_disk::check(path, file, size)?;
@@ -97,12 +97,13 @@ pub(crate) fn sync_data(file: &File) -> io::Result<()> {
     change(Op::Sync(file), || file.sync_data())
 }
 
-/// Returns when a file is on the disk with all that is known of it.
+/// Returns when the bytes and the metadata of a file are on the disk.
 pub(crate) fn sync_all(file: &File) -> io::Result<()> {
     change(Op::Sync(file), || file.sync_all())
 }
 
-/// Returns when the entries of a directory are on the disk. Where a directory cannot be opened, the system sees to it.
+/// Returns when the entries of a directory are on the disk. On Windows a directory cannot be opened, and the system takes care of
+/// its entries.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     change(Op::SyncDirectory(path), || if cfg!(windows) { Ok(()) } else { File::open(path)?.sync_all() })
 }

@@ -1,20 +1,20 @@
-//! Reading and writing at a place of a file, whatever the system calls it.
+//! Reads and writes at an offset of a file, on every platform.
 
 use std::{fs::File, io};
 
-/// Fills a buffer from a place on.
+/// Fills a buffer from an offset on.
 #[cfg(unix)]
 pub(crate) fn read(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
 }
 
-/// Writes all bytes from a place on.
+/// Writes all bytes from an offset on.
 #[cfg(unix)]
 pub(crate) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
 }
 
-/// Whether the file system knows that nothing was ever written to a part of a file: it is zeros on the disk too.
+/// Whether the file system knows that a part of a file was never written, so that it is zeros on the disk too.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_hole(file: &File, offset: u64, length: u64) -> bool {
     match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
@@ -23,13 +23,13 @@ pub(crate) fn is_hole(file: &File, offset: u64, length: u64) -> bool {
     }
 }
 
-/// Whether the file system knows that nothing was ever written to a part of a file: here it is not asked.
+/// Whether a part of a file is known to be a hole. On this platform nothing is known.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn is_hole(_file: &File, _offset: u64, _length: u64) -> bool {
     false
 }
 
-/// Fills a buffer from a place on.
+/// Fills a buffer from an offset on.
 #[cfg(windows)]
 pub(crate) fn read(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
@@ -41,7 +41,7 @@ pub(crate) fn read(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Re
     Ok(())
 }
 
-/// Writes all bytes from a place on.
+/// Writes all bytes from an offset on.
 #[cfg(windows)]
 pub(crate) fn write(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {

@@ -1,14 +1,14 @@
-//! Checksums of the index's rows: a bit that changes in the file is found before anything is done with it.
+//! Checksums of the index's rows, so that a changed bit in the file is found before a row is used.
 //!
-//! Every row has the checksum of its columns, and of each table that is small the number of rows and the sum of their checksums are
-//! kept, so that none can get lost. Opening looks at all of those; where messages are is looked at when they are read, because there may be
-//! millions of such rows.
+//! Every row has a checksum of its columns. For each small table the number of rows and the sum of their checksums are stored too,
+//! so that no row can get lost. Opening checks the small tables. The tables that say where messages are may have millions of rows,
+//! which are checked when they are read.
 
 use rusqlite::{Connection, Row, functions::FunctionFlags, types::ValueRef};
 
 use crate::store::disk::index::error::{IndexError, IndexResult};
 
-/// The tables that are small, with the columns that their checksums cover.
+/// The small tables, with the columns that their checksums cover.
 const SMALL_TABLES: &[(&str, &str)] = &[
     ("counter", "next_number, log, segment, offset, frame"),
     ("queues", "number, id, project, name, mode, description, max_consume_count, retention_hours, created_ms"),
@@ -22,10 +22,10 @@ const SMALL_TABLES: &[(&str, &str)] = &[
     ("retention", "queue, retention_ms, delete_when_settled"),
 ];
 
-/// The same of those that are not.
+/// The large tables, with the columns that their checksums cover.
 const LARGE_TABLES: &[(&str, &str)] = &[("runs", "id, count, segment, offset, bytes"), ("due", "lot, due_ms, place")];
 
-/// What can be taken over from an index that is damaged somewhere else. What was deleted is swept by whoever finds it gone.
+/// Tables that are taken over from an index that is damaged elsewhere. Rows of deleted owners are swept later.
 pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[
     SMALL_TABLES[1],
     SMALL_TABLES[2],
@@ -36,13 +36,13 @@ pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[
     SMALL_TABLES[9],
 ];
 
-/// The largest index, in pages, that is checked as a whole when it is opened: that takes some milliseconds.
+/// An index of at most this many pages is checked completely when it is opened. That takes some milliseconds.
 const MAX_CHECKED_PAGES: u64 = 1_024;
 
-/// What to do about an index that is damaged.
+/// What to do about a damaged index.
 pub(crate) const REMEDY: &str = "`dms-worker data rebuild-index` makes it anew from the log";
 
-/// Gives SQL the function `row_sum(table, column…)`.
+/// Registers the SQL function `row_sum(table, column…)`.
 pub(crate) fn register(conn: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     conn.create_scalar_function("row_sum", -1, flags, |context| {
@@ -68,7 +68,7 @@ fn add(sum: &mut crc32fast::Hasher, value: ValueRef<'_>) {
     }
 }
 
-/// Checks a row that was read: the columns of a table, `columns` of them, and behind them the checksum.
+/// Checks a row: `columns` columns of a table, followed by their checksum.
 pub(crate) fn check_row(row: &Row<'_>, table: &str, columns: usize) -> rusqlite::Result<()> {
     let mut sum = crc32fast::Hasher::new();
     add(&mut sum, ValueRef::Text(table.as_bytes()));
@@ -83,7 +83,7 @@ pub(crate) fn check_row(row: &Row<'_>, table: &str, columns: usize) -> rusqlite:
     Err(rusqlite::Error::FromSqlConversionFailure(columns, rusqlite::types::Type::Integer, what.into()))
 }
 
-/// Gives every row its checksum: those of an index of a version that had none. Tables of later versions are not there yet.
+/// Gives every row its checksum, for an index of a version that had none. Tables of later versions do not exist yet.
 pub(crate) fn fill(conn: &Connection) -> rusqlite::Result<()> {
     for (table, columns) in SMALL_TABLES.iter().chain(LARGE_TABLES) {
         if conn.table_exists(None, *table)? {
@@ -103,7 +103,8 @@ pub(crate) fn fill(conn: &Connection) -> rusqlite::Result<()> {
 /// Triggers change a total by the row alone. Counting the table again would cost its whole length in each transaction, and would take
 /// rows that were lost in between for deleted ones.
 pub(crate) fn keep_totals(conn: &Connection) -> rusqlite::Result<()> {
-    // In memory: the triggers are this connection's own. Without `recursive_triggers` a replaced row does not count as deleted.
+    // The triggers belong to this connection, so they are kept in memory. Without `recursive_triggers` a replaced row would not
+    // count as deleted.
     conn.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA recursive_triggers = ON;")?;
     for (table, _) in SMALL_TABLES {
         conn.execute_batch(&format!(
@@ -124,7 +125,7 @@ fn total_of(conn: &Connection, table: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Looks at the small tables, and at all of a small index.
+/// Checks the small tables, and all tables of a small index.
 pub(crate) fn check(conn: &Connection) -> IndexResult<()> {
     let pages = conn.pragma_query_value(None, "page_count", |row| row.get::<_, u64>(0));
     let wrong = pages.and_then(|pages| match wrong_in_small(conn)? {
@@ -134,7 +135,7 @@ pub(crate) fn check(conn: &Connection) -> IndexResult<()> {
     refuse(wrong)
 }
 
-/// Looks at everything.
+/// Checks all tables.
 pub(crate) fn check_whole(conn: &Connection) -> IndexResult<()> {
     refuse(wrong_in_small(conn).and_then(|wrong| if wrong.is_some() { Ok(wrong) } else { wrong_in_large(conn) }))
 }
@@ -144,7 +145,7 @@ pub(crate) fn small_are_whole(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(wrong_in_small(conn)?.is_none())
 }
 
-/// Whatever is wrong, and whatever SQLite says when it reads this, the remedy is the same.
+/// Whatever is wrong with the index, also if SQLite cannot read it, the remedy is the same.
 fn refuse(wrong: rusqlite::Result<Option<String>>) -> IndexResult<()> {
     match wrong {
         Ok(None) => Ok(()),
@@ -175,7 +176,7 @@ fn wrong_in_large(conn: &Connection) -> rusqlite::Result<Option<String>> {
     Ok(Some(said).filter(|said| said != "ok"))
 }
 
-/// How many rows a table has, the sum of their checksums, and how many do not match theirs.
+/// The number of rows of a table, the sum of their checksums, and the number of rows that do not match theirs.
 fn look(conn: &Connection, table: &str, columns: &str) -> rusqlite::Result<((i64, i64), i64)> {
     let bad = format!("coalesce(sum(sum IS NOT row_sum('{table}', {columns})), 0)");
     conn.query_row(&format!("SELECT count(*), coalesce(sum(sum), 0), {bad} FROM {table}"), [], |row| {

@@ -2,10 +2,10 @@
 
 use crate::store::disk::log::file_cache::ReadError;
 
-/// What was read: the database's state for the broker, or what is wrong with it.
+/// The result of reading or changing the index.
 pub(crate) type IndexResult<T> = Result<T, IndexError>;
 
-/// Why a database could not be read.
+/// Why the index could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IndexError {
     #[error(transparent)]

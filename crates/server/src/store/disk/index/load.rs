@@ -1,4 +1,4 @@
-//! Reads what the index holds: everything but messages, whatever their number.
+//! Reads the snapshot from the index: everything except messages.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ fn queue_row(row: &Row<'_>) -> rusqlite::Result<QueueRow> {
     })
 }
 
-/// What was said about how long a queue keeps its messages.
+/// The retention that was set for a queue while a server ran.
 fn retention(conn: &Connection, queue: &QueueId) -> rusqlite::Result<RetentionPolicy> {
     let mut select = conn.prepare_cached("SELECT retention_ms, delete_when_settled FROM retention WHERE queue = ?1")?;
     let found = select.query_row([queue.as_str()], |row| {
@@ -90,7 +90,8 @@ fn from_text<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str, json: 
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error)))
 }
 
-/// Where a stream stands. Its ends have to be there: a log that lost messages is not opened as if it had none.
+/// Reads where a stream begins and ends. Its first and last message must be in the index: a log that lost messages is not opened as
+/// if it had none.
 fn stream_snapshot(conn: &Connection, files: &FileCache, stream: StreamId) -> IndexResult<StreamSnapshot> {
     let StreamRow { low, next, newest, .. } = stream_row(conn, stream)?;
     if low == next {
@@ -128,7 +129,8 @@ fn cursor_snapshot(conn: &Connection, cursor: CursorId) -> IndexResult<CursorSna
     Ok(CursorSnapshot { head: image.head, consumed: image.consumed, ready, rule })
 }
 
-/// When the first message of a stream entered, for a store that is being opened: damage to that message is no reason not to open.
+/// When the first message of a stream entered. If that message is damaged, the next readable one counts, because damage to one
+/// message must not prevent opening.
 fn oldest(
     conn: &Connection,
     files: &FileCache,

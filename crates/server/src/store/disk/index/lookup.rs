@@ -1,4 +1,4 @@
-//! Finds runs and due messages, on a connection of its own: reading waits for no commit.
+//! Finds runs and due messages on a connection of its own, so that reads do not wait for commits.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -13,13 +13,13 @@ use crate::store::{
 /// The columns that [`run`] reads.
 const COLUMNS: &str = "id, count, segment, offset, bytes, sum";
 
-/// The id of a place of a stream.
+/// The id of a sequence number of a stream.
 pub(crate) fn id(stream: StreamId, place: u64) -> i64 {
     let place = i64::try_from(place).unwrap_or(i64::MAX).min((1 << PLACE_BITS) - 1);
     (i64::from(stream.0) << PLACE_BITS) | place
 }
 
-/// The run that a message is in.
+/// The run that contains a message.
 pub(crate) fn run_with(conn: &Connection, stream: StreamId, place: u64) -> rusqlite::Result<Option<Run>> {
     let sql = format!("SELECT {COLUMNS} FROM runs WHERE id >= ?1 AND id <= ?2 ORDER BY id DESC LIMIT 1");
     let mut select = conn.prepare_cached(&sql)?;
@@ -27,9 +27,9 @@ pub(crate) fn run_with(conn: &Connection, stream: StreamId, place: u64) -> rusql
     Ok(found.filter(|run| run.end() > place))
 }
 
-/// The runs of a stream from the one with a place on, for so many messages.
+/// The runs of a stream from the one that contains `from` on, for this number of messages.
 pub(crate) fn runs(conn: &Connection, stream: StreamId, from: u64, messages: usize) -> rusqlite::Result<Vec<Run>> {
-    // One statement: of what the index takes in meanwhile it sees all or nothing, and so no gap.
+    // In one statement, which sees all or nothing of a concurrent transaction. So there is no gap between runs.
     let sql = format!(
         "SELECT {COLUMNS} FROM runs \
          WHERE id >= coalesce((SELECT max(id) FROM runs WHERE id BETWEEN ?1 AND ?2), ?2) AND id < ?3 ORDER BY id"
@@ -49,7 +49,8 @@ pub(crate) fn runs(conn: &Connection, stream: StreamId, from: u64, messages: usi
     Ok(found)
 }
 
-/// The places of a stream that have messages, as far as the index has read the log; `None` of a lot, and where there is no such stream.
+/// The sequence numbers of a stream that have messages, as far as the index has read the log. `None` for a delay queue, and if there
+/// is no such stream.
 pub(crate) fn extent(conn: &Connection, stream: StreamId) -> rusqlite::Result<Option<Range<u64>>> {
     let delay_queue = "SELECT 1 FROM queues WHERE number = ?1 - 1";
     if conn.prepare_cached(delay_queue)?.exists([stream.0])? {
@@ -59,7 +60,7 @@ pub(crate) fn extent(conn: &Connection, stream: StreamId) -> rusqlite::Result<Op
     select.query_row([stream.0], |row| Ok(row.get(0)?..row.get(1)?)).optional()
 }
 
-/// The due times and places of the first messages of a lot by due time, less those to skip.
+/// Due times and sequence numbers of the first messages of a delay queue by due time, without those in `skip`.
 pub(crate) fn first_due(
     conn: &Connection,
     delay_queue: StreamId,

@@ -1,8 +1,17 @@
-//! The index: a SQLite database that knows where the log has each message, and everything else that is not a message.
+//! The index: a SQLite database that says where each message is in the log, and contains everything else that is not a message.
 //!
-//! It follows the log and can always be brought up to date from it, so its transactions need not be on the disk at once.
-//! `schema` has the tables, `load` reads the broker's state, `lookup` finds messages, `writer` takes in what the log has,
-//! `page` is what is settled of a reader, and `sums` guards the rows, and `sweep` does what nobody waits for.
+//! The index follows the log and can always be completed from it, so its transactions need not be on the disk at once.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `open` | opening the database, its settings |
+//! | `schema` | the tables and their migrations |
+//! | `load` | the snapshot |
+//! | `lookup` | finding messages |
+//! | `writer` | taking in the log |
+//! | `sweep` | deleting the rows of deleted queues, empty segments |
+//! | `rows` | rows that are read one by one |
+//! | `checksums` | checksums of the rows |
 
 pub(crate) mod checksums;
 pub(crate) mod error;

@@ -1,4 +1,4 @@
-//! Opens the database of the index: the checks before a file is believed, and its settings.
+//! Opens the database of the index: checks before the file is trusted, and its settings.
 
 use std::{
     fs::File,
@@ -20,11 +20,11 @@ use crate::store::{
     error::is_full,
 };
 
-/// The shortest database there can be: one page of the smallest size.
+/// The minimum length of a database: one page of the smallest size.
 const MIN_DATABASE_BYTES: u64 = 512;
 
 impl DataDir {
-    /// What it means for whoever starts the server that the store could not be read.
+    /// What an error of the index means to an operator who starts the server.
     pub(crate) fn explain(&self, error: IndexError) -> OpenError {
         match error {
             IndexError::Sqlite(error) => explain(&self.database(), &error),
@@ -34,7 +34,7 @@ impl DataDir {
         }
     }
 
-    /// A connection that only looks things up.
+    /// Opens a connection that only reads.
     pub(crate) fn connect_reader(&self) -> Result<Connection, OpenError> {
         let file = self.database();
         let reader = connect(&file).and_then(|reader| {
@@ -45,7 +45,7 @@ impl DataDir {
         reader.map_err(|error| explain(&file, &error))
     }
 
-    /// Opens the database, created if the directory is new, brought up to date if it is older.
+    /// Opens the database. Creates it if the directory is new, and migrates it if it is older.
     pub(crate) fn open_database(&mut self) -> Result<Connection, OpenError> {
         let file = self.database();
         let empty = std::fs::metadata(&file).map_or(true, |meta| meta.len() < MIN_DATABASE_BYTES);
@@ -56,7 +56,7 @@ impl DataDir {
             return Err(OpenError::Damaged { file, reason: "its end is missing".to_owned() });
         }
         if !file.exists() {
-            // Made here, so that SQLite does not make it readable for everybody; its other files take over the permissions.
+            // Created here, because SQLite would let everybody read it. SQLite's other files inherit the permissions.
             file_ops::create(&file).map_err(|source| self.unusable(source))?;
         }
         let mut conn = connect(&file).map_err(|error| explain(&file, &error))?;
@@ -69,7 +69,8 @@ impl DataDir {
     }
 }
 
-/// Whether the file is shorter than its header says. While there is a log, its end may be in there; a journal undoes what was begun.
+/// Whether the file is shorter than its header says. If SQLite's write-ahead log or its journal exists, SQLite restores the end from
+/// there.
 fn is_cut_short(file: &Path) -> io::Result<bool> {
     let has_bytes = |ending| std::fs::metadata(file.with_extension(ending)).is_ok_and(|meta| meta.len() > 0);
     if has_bytes("db-wal") || has_bytes("db-journal") || !file.exists() {
@@ -77,17 +78,17 @@ fn is_cut_short(file: &Path) -> io::Result<bool> {
     }
     let mut header = [0; 32];
     let length = File::open(file)?.take(32).read(&mut header)?;
-    // What is no database at all is found out by SQLite.
+    // SQLite itself reports a file that is no database.
     if length < header.len() || !header.starts_with(b"SQLite format 3\0") {
         return Ok(false);
     }
-    // The file format's offsets 16 (page size) and 28 (pages).
+    // Offsets 16 (page size) and 28 (number of pages) of the file format.
     let page_size = u64::from(u16::from_be_bytes([header[16], header[17]]));
     let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
     Ok(std::fs::metadata(file)?.len() < pages * page_size)
 }
 
-/// Opens one connection. Closing the last one does not checkpoint: letting go is as good as a crash, and as fast.
+/// Opens a connection. Closing the last one does not checkpoint: a release is as safe as a crash, and as fast.
 pub(crate) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open(file)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -97,11 +98,11 @@ pub(crate) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// What kind of file this is: its version, 0 for a new one.
+/// The version of the file; 0 for a new one.
 fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let look = || -> rusqlite::Result<(i64, i64, i64)> {
-        // The schema is read first: of a file that is no database the header says nothing.
+        // The schema is read first, because the pragmas of a file that is no database return zeros instead of an error.
         let tables = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
         Ok((tables, number("application_id")?, number("user_version")?))
     };
@@ -122,8 +123,8 @@ fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
     Ok(version)
 }
 
-/// Brings the tables up to date, on the disk: without them the log is nobody's. What the index loses later in a crash it takes
-/// from the log again.
+/// Migrates the tables and waits until they are on the disk, because the log is unusable without them. Later transactions need no
+/// sync: what the index loses in a crash, it reads from the log again.
 fn set_up(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "cache_size", -16_384)?;
@@ -135,14 +136,14 @@ fn set_up(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
     conn.pragma_update(None, "synchronous", "NORMAL")
 }
 
-/// Whether SQLite needs room that the disk does not have.
+/// Whether SQLite ran out of disk space.
 pub(crate) fn sqlite_is_full(error: &rusqlite::Error) -> bool {
-    // Of its shared memory it says nothing more than that it could not be made larger.
+    // If SQLite's shared memory cannot grow it reports this error instead of a full disk.
     let is_memory = |code: rusqlite::ffi::Error| code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
     error.sqlite_error_code() == Some(ErrorCode::DiskFull) || error.sqlite_error().copied().is_some_and(is_memory)
 }
 
-/// What SQLite's refusal means for whoever starts the server.
+/// What an error of SQLite means to an operator who starts the server.
 pub(crate) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
     let file = file.to_owned();
     match error.sqlite_error_code() {

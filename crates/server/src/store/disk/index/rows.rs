@@ -8,35 +8,35 @@ use crate::store::{
     settled_page::{PAGE_MESSAGES, SettledPage},
 };
 
-/// A stream's row.
+/// The row of a stream or delay queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamRow {
-    /// The first message that is there.
+    /// The first message.
     pub(crate) low: u64,
-    /// The place of the next message.
+    /// The sequence number of the next message.
     pub(crate) next: u64,
-    /// When the last one entered.
+    /// When the last message entered.
     pub(crate) newest: i64,
-    /// How many wait, in a lot.
+    /// The number of messages, for a delay queue.
     pub(crate) delayed: u64,
 }
 
-/// A reader's row, less its rule.
+/// The row of a cursor, without its label filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CursorRow {
-    /// What it reads.
+    /// The stream.
     pub(crate) stream: StreamId,
-    /// The first message it was ever to be given.
+    /// The first message that the cursor got.
     pub(crate) start: u64,
-    /// Nothing from here on was handed out.
+    /// No message from here on was leased.
     pub(crate) head: u64,
-    /// All pages before this are settled or expired.
+    /// All pages before this one are settled or expired.
     pub(crate) page: u64,
-    /// Messages acknowledged.
+    /// The number of messages acknowledged.
     pub(crate) consumed: u64,
 }
 
-/// Reads a stream's row.
+/// Reads the row of a stream.
 pub(crate) fn stream_row(conn: &Connection, stream: StreamId) -> rusqlite::Result<StreamRow> {
     let mut select = conn.prepare_cached("SELECT low, next, newest, parked FROM streams WHERE number = ?1")?;
     select.query_row([stream.0], |row| {
@@ -44,7 +44,7 @@ pub(crate) fn stream_row(conn: &Connection, stream: StreamId) -> rusqlite::Resul
     })
 }
 
-/// Reads a reader's row.
+/// Reads the row of a cursor.
 pub(crate) fn cursor_row(conn: &Connection, cursor: CursorId) -> rusqlite::Result<CursorRow> {
     let mut select =
         conn.prepare_cached("SELECT stream, start, head, page, consumed FROM readers WHERE number = ?1")?;
@@ -59,7 +59,7 @@ pub(crate) fn cursor_row(conn: &Connection, cursor: CursorId) -> rusqlite::Resul
     })
 }
 
-/// Reads a page; one that has no row is that of a reader who settled nothing there.
+/// Reads a page. If it has no row, nothing of it was settled.
 pub(crate) fn page(conn: &Connection, cursor: CursorId, image: &CursorRow, number: u64) -> IndexResult<SettledPage> {
     let mut select = conn.prepare_cached("SELECT bits, failures FROM settled WHERE reader = ?1 AND page = ?2")?;
     let found = select

@@ -1,31 +1,31 @@
-//! The tables of the index, and how an older file is brought up to date.
+//! The tables of the index, and how an older file is migrated.
 //!
-//! `user_version` is that of the file: [`OLDEST_VERSION`] and one for each of the [`MIGRATIONS`] behind the first. Each runs once, in
-//! a transaction of its own, when the file is opened. A change of the tables is a new migration at the end; those that were
-//! released are never edited.
+//! `user_version` is the version of the file: [`OLDEST_VERSION`], plus one for each of the [`MIGRATIONS`] after the first. Each of
+//! them runs once, in a transaction of its own, when the file is opened. To change a table, add a migration at the end. Released
+//! migrations are never edited.
 //!
-//! | table | one row for | notes |
+//! | table | one row for each | notes |
 //! |---|---|---|
-//! | `counter` | the file | the number of the next queue or group; the log's own number, and up to where it is in here |
-//! | `queues`, `consumer_groups`, `tags` | what their names say | a queue's stream has its number, its lot the next one; a group's reader its number, its dead-letter stream and reader the next one |
-//! | `retention` | a queue of which it was said how long it keeps messages | without a row the server's settings count |
-//! | `streams` | a stream or lot | `low..next` are its messages; a lot counts them in `delayed` |
-//! | `runs` | messages that follow each other in the log | `id` = stream << 40 \| place of the first: read by range, no other index |
-//! | `segments` | a file of the log | `live`: bytes of the runs that are there |
-//! | `due` | a message in a lot, a run of its own | by due time |
-//! | `cursors` | a reader | `head`: nothing from there on was handed out; every page below `page` is settled |
-//! | `settled` | 1,024 places of a reader | `bits`: what is settled; `failures`: pairs of place and count, 16 bits each, little-endian |
-//! | `totals` | a small table | how many rows it has, and the sum of their checksums: see `sums` |
-//! | `garbage` | a stream or reader whose owner was deleted | emptied in the background |
+//! | `counter` | file | the number of the next queue or group; the number of the log, and the position up to which it is in the index |
+//! | `queues`, `consumer_groups`, `tags` | queue, group, tag | the stream of a queue has its number, its delay queue the next one; the cursor of a group has its number, its dead-letter stream and the cursor on it the next one |
+//! | `retention` | queue whose retention was set | without a row the server's settings apply |
+//! | `streams` | stream or delay queue | `low..next` are its messages; `parked` is the number of messages of a delay queue |
+//! | `runs` | run | `id` = stream << 40 \\| first sequence number: read by range, without another index |
+//! | `segments` | segment of the log | `live`: the bytes of runs in it that are in use |
+//! | `due` | delayed message, which is a run of its own | in the order of due times; `lot` is the delay queue |
+//! | `readers` | cursor | `head`: no message from there on was leased; every page below `page` is settled |
+//! | `settled` | 1,024 messages of a cursor | `bits`: which are settled; `failures`: pairs of position and count, 16 bits each, little-endian |
+//! | `totals` | small table | its number of rows, and the sum of their checksums (see `checksums`) |
+//! | `garbage` | deleted stream or cursor | its messages and pages are deleted in the background |
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::store::disk::index::checksums;
 
-/// Marks a file as ours: "DMSW".
+/// Marks a file as one of dms-worker: "DMSW".
 pub(crate) const APPLICATION_ID: i32 = 0x444D_5357;
 
-/// Bits of an id that are the place in the stream.
+/// The bits of an id that are the sequence number.
 pub(crate) const PLACE_BITS: u32 = 40;
 
 /// What brings a file from version N to N + 1, in order.
@@ -106,9 +106,9 @@ CREATE TABLE settled (
 ) WITHOUT ROWID;
 CREATE TABLE garbage (number INTEGER PRIMARY KEY);
 ",
-    // Changes no table. Dead letters in the log may say why they are ones, which version 0.1.0 would take for damage.
+    // Changes no table. Dead letters in the log may have a reason, which version 0.1.0 would read as damage.
     "SELECT 1;",
-    // Changes no table. Messages in the log have checksums of their own, which earlier versions would take for damage.
+    // Changes no table. Messages in the log have checksums of their own, which earlier versions would read as damage.
     "SELECT 1;",
     "
 ALTER TABLE counter ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
@@ -135,10 +135,10 @@ INSERT INTO totals VALUES ('retention', 0, 0);
 ",
 ];
 
-/// The version whose rows have checksums.
+/// The first version whose rows have checksums.
 const CHECKSUM_VERSION: usize = 5;
 
-/// The version that the first migration makes. Version 1 kept messages in a table; no release wrote it.
+/// The version that the first migration makes. Version 1 kept messages in a table, and no release wrote it.
 pub(crate) const OLDEST_VERSION: usize = 2;
 
 /// The version that this program writes.

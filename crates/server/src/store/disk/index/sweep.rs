@@ -1,4 +1,4 @@
-//! What nobody waits for: emptying what was deleted, and finding files of the log that are empty or nearly so.
+//! Deletes the rows of deleted queues and groups, and finds segments that are empty or nearly so.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -11,11 +11,12 @@ use crate::store::{
     },
 };
 
-/// Rows of each table that one step deletes: some tens of milliseconds, in which the index takes in nothing else.
+/// The maximum number of rows that one step deletes from each table. It takes some tens of milliseconds, during which the memtable
+/// is not flushed.
 const STEP_ROWS: usize = 10_000;
 
 impl Writer {
-    /// Deletes a bounded piece of what belonged to deleted queues and groups; whether there may be more.
+    /// Deletes a bounded number of rows of deleted queues and groups. Returns whether there may be more.
     pub(crate) fn sweep(&mut self) -> IndexResult<bool> {
         let first = "SELECT number FROM garbage LIMIT 1";
         let first = self.conn.prepare_cached(first)?.query_row([], |row| row.get(0)).optional()?;
@@ -40,7 +41,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes the first runs of a stream; gives how many. They are weighed by file, not one by one.
+    /// Deletes the first runs of a stream, and returns how many.
     fn delete_first_runs(&mut self, stream: u32) -> IndexResult<usize> {
         let last = "SELECT max(id) FROM (SELECT id FROM runs WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3)";
         let (first, end) = (id(StreamId(stream), 0), id(StreamId(stream + 1), 0));
@@ -50,40 +51,41 @@ impl Writer {
         self.delete_weighed("id BETWEEN ?1 AND ?2", [first, last])
     }
 
-    /// The files of the log before `segment` that have runs.
+    /// The segments before `segment` that contain live runs.
     pub(crate) fn segments_in_use(&self, before: u64) -> IndexResult<Vec<u64>> {
         let mut select =
             self.conn.prepare_cached("SELECT number FROM segments WHERE number < ?1 AND live > 0 ORDER BY number")?;
         Ok(select.query_map([before], |row| row.get(0))?.collect::<Result<_, rusqlite::Error>>()?)
     }
 
-    /// Whether a file of the log before `segment` has lost its last run.
+    /// Whether a segment before `segment` has lost its last run.
     pub(crate) fn has_emptied_segments(&self, before: u64) -> IndexResult<bool> {
         let select = "SELECT 1 FROM segments WHERE number < ?1 AND live <= 0";
         Ok(self.conn.prepare_cached(select)?.exists([before])?)
     }
 
-    /// How many bytes of messages a file has.
+    /// The bytes of live messages in a segment.
     pub(crate) fn bytes_in_use(&self, segment: u64) -> IndexResult<u64> {
         let mut select = self.conn.prepare_cached("SELECT live FROM segments WHERE number = ?1")?;
         let live: Option<i64> = select.query_row([segment], |row| row.get(0)).optional()?;
         Ok(live.and_then(|live| u64::try_from(live).ok()).unwrap_or(0))
     }
 
-    /// The file before `segment` with the fewest bytes of runs, if those are less than `live`.
+    /// The segment before `segment` with the fewest live bytes, if those are less than `live`.
     pub(crate) fn emptiest_segment(&self, before: u64, live: u64) -> IndexResult<Option<u64>> {
         let select = "SELECT number FROM segments WHERE number < ?1 AND live > 0 AND live < ?2 ORDER BY live LIMIT 1";
         let found = self.conn.prepare_cached(select)?.query_row([before, live], |row| row.get(0)).optional();
         Ok(found?)
     }
 
-    /// Forgets files before `segment` without runs, and has what the index knows on the disk: the log is not needed for it.
+    /// Forgets segments before `segment` without runs, and brings the index to the disk. Only after that may their files be deleted,
+    /// because until then a crash would restore the index from them.
     pub(crate) fn forget_segments(&mut self, before: u64) -> IndexResult<()> {
         self.transact(|writer| writer.run("DELETE FROM segments WHERE number < ?1 AND live <= 0", [before]))?;
         self.copy_log("FULL")
     }
 
-    /// Copies SQLite's own log into the index and cuts it off.
+    /// Copies SQLite's write-ahead log into the database and truncates it.
     pub(crate) fn end(&self) -> IndexResult<()> {
         self.copy_log("TRUNCATE")
     }

@@ -1,5 +1,4 @@
-//! Takes what is in the log into the index: one transaction for many commits, rows that many of them touch written once at
-//! its end.
+//! Takes the log into the index: one transaction for many commits. Rows that many commits change are written once, at its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,19 +23,19 @@ use crate::{
 };
 use dms_protocol::queue::{GroupId, QueueId, QueueTag};
 
-/// How many pages are kept in memory between transactions.
+/// The maximum number of pages kept in memory between transactions.
 const MAX_CACHED_PAGES: usize = 4_096;
 
-/// The one connection that writes, and the rows it writes again and again.
+/// The only connection that writes, and a cache of the rows that it writes again and again.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) conn: Connection,
-    // Rows as they are in the file, or will be when the transaction ends.
+    // Rows as they are in the file, or will be at the end of the transaction.
     streams: BTreeMap<StreamId, StreamRow>,
     cursors: BTreeMap<CursorId, CursorRow>,
     pages: BTreeMap<(CursorId, u64), SettledPage>,
     dirty: DirtyRows,
-    /// Up to where the log is in the index.
+    /// The position up to which the log is in the index.
     pub(crate) applied: Position,
 }
 
@@ -46,7 +45,7 @@ struct DirtyRows {
     streams: BTreeSet<StreamId>,
     cursors: BTreeSet<CursorId>,
     pages: BTreeSet<(CursorId, u64)>,
-    /// Bytes of runs that files of the log gained or lost.
+    /// Bytes of runs that segments gained or lost.
     live: BTreeMap<u64, i64>,
 }
 
@@ -56,7 +55,7 @@ impl Writer {
         Self { conn, streams, cursors, pages, dirty: DirtyRows::default(), applied }
     }
 
-    /// Takes a batch, all of it or nothing.
+    /// Takes in a batch, all or nothing.
     pub(crate) fn apply(&mut self, batch: &IndexBatch) -> IndexResult<()> {
         self.transact(|writer| {
             batch.changes.iter().try_for_each(|change| writer.apply_one(change))?;
@@ -72,7 +71,7 @@ impl Writer {
         Ok(())
     }
 
-    /// One transaction; after an error nothing of it is left.
+    /// Runs one transaction. After an error none of its changes remains.
     pub(crate) fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> IndexResult<T>) -> IndexResult<T> {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let done = change(self).and_then(|changed| {
@@ -82,7 +81,7 @@ impl Writer {
         self.dirty = DirtyRows::default();
         if done.is_err() {
             self.forget();
-            // SQLite may have rolled back by itself: then there is nothing left to do.
+            // SQLite may have rolled back already; then this fails, and nothing is left to do.
             let _ = self.conn.execute_batch("ROLLBACK");
         } else if self.pages.len() > MAX_CACHED_PAGES {
             self.pages.clear();
@@ -90,7 +89,7 @@ impl Writer {
         done
     }
 
-    /// What is in memory may not be what is in the file.
+    /// Forgets cached rows, which may differ from the file after an error.
     fn forget(&mut self) {
         self.streams.clear();
         self.cursors.clear();
@@ -166,7 +165,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A run is somewhere else now. One that is gone meanwhile stays gone.
+    /// Records the new position of a run. A run that was deleted meanwhile stays deleted.
     fn relocate(&mut self, run: &Run) -> IndexResult<()> {
         let id = id(run.stream, run.first);
         let segment = |row: &rusqlite::Row<'_>| row.get::<_, u64>(0);
@@ -277,7 +276,7 @@ impl Writer {
         self.discard_pair(number)
     }
 
-    /// The streams and readers of an owner go at once, their messages and pages in the background.
+    /// Deletes the streams and cursors of an owner. Their messages and pages are deleted in the background.
     fn discard_pair(&mut self, number: u32) -> IndexResult<()> {
         for number in [number, number + 1] {
             self.streams.remove(&StreamId(number));
@@ -350,7 +349,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A reader has nothing to do with the messages below a place any more; its pages of those go.
+    /// Advances a cursor to `place`, and deletes its pages of messages before that.
     fn advance_cursor(&mut self, number: CursorId, place: u64) -> IndexResult<()> {
         let cursor = self.cursor(number)?;
         cursor.head = cursor.head.max(place);
@@ -387,7 +386,7 @@ impl Writer {
         self.delete_weighed("id >= ?1 AND id < ?2 AND id + count <= ?2", range).map(drop)
     }
 
-    /// The rows that records touched. Pages that are settled whole at the front of their reader go.
+    /// Writes the rows that were changed. Pages at the front of a cursor that are completely settled are deleted.
     fn flush(&mut self) -> IndexResult<()> {
         for (segment, bytes) in std::mem::take(&mut self.dirty.live) {
             let row = params![segment, bytes];
@@ -449,7 +448,7 @@ impl Writer {
         }
     }
 
-    /// A stream's row, to be changed.
+    /// The row of a stream, to be changed.
     fn stream(&mut self, number: StreamId) -> IndexResult<&mut StreamRow> {
         self.dirty.streams.insert(number);
         if !self.streams.contains_key(&number) {
@@ -459,7 +458,7 @@ impl Writer {
         self.streams.get_mut(&number).ok_or_else(|| IndexError::Contradiction(format!("no stream {}", number.0)))
     }
 
-    /// A reader's row, to be changed.
+    /// The row of a cursor, to be changed.
     fn cursor(&mut self, number: CursorId) -> IndexResult<&mut CursorRow> {
         self.dirty.cursors.insert(number);
         if !self.cursors.contains_key(&number) {
@@ -469,7 +468,7 @@ impl Writer {
         self.cursors.get_mut(&number).ok_or_else(|| IndexError::Contradiction(format!("no reader {}", number.0)))
     }
 
-    /// A page, to be changed; `None` where all of it is settled or expired.
+    /// A page, to be changed. `None` if all of it is settled or expired.
     fn page(&mut self, number: CursorId, page: u64) -> IndexResult<Option<&mut SettledPage>> {
         let image = *self.cursor(number)?;
         if page < image.page {

@@ -1,8 +1,8 @@
-//! A note beside the log of how far its commits were answered.
+//! A note beside the log that says up to which commit requests were answered.
 //!
-//! A crash may cut the last frame, and the log ends before it. Nothing in the log tells that from a log whose end was lost: zeroed by a
-//! file system, cut off by a copy. So after each commit its number is noted in a file of its own. The note is not synced, which would
-//! double the cost of a commit: after a power cut it may be behind the log, but it is never ahead.
+//! A crash may cut off the last frame. The log alone cannot tell that from a log whose end was lost, for example zeroed by a file
+//! system or cut off by a copy. So after each commit its number is written to a file of its own. The note is not synced, because
+//! that would double the cost of a commit. After a power cut it may be behind the log, but it is never ahead.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,7 +18,7 @@ use crate::store::{
 };
 
 pub(crate) const NAME: &str = "answered";
-/// Two notes that are written in turn: a crash while one is written leaves the other.
+/// Two notes are written in turn, so that a crash while one is written leaves the other.
 const SLOTS: u64 = 2;
 const SLOT_BYTES: usize = 64;
 const FILE_BYTES: usize = 2 * SLOT_BYTES;
@@ -41,7 +41,7 @@ pub(crate) struct AnsweredFile {
 }
 
 impl AnsweredFile {
-    /// Opens the file in the directory of a log, created if it is missing.
+    /// Opens the file in the directory of a log, or creates it.
     pub(crate) fn open(directory: &Path, log: u32) -> io::Result<Self> {
         let path = directory.join(NAME);
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
@@ -59,7 +59,7 @@ impl AnsweredFile {
         Ok(file)
     }
 
-    /// Notes that a commit was answered. That this fails is no reason to fail the commit, which is on the disk.
+    /// Notes that a commit was answered. A failure does not fail the commit, because that is on the disk already.
     pub(crate) fn note(&self, answered: AnsweredMark) {
         let place = (answered.number % SLOTS) * SLOT_BYTES as u64;
         if let Err(error) = file_ops::write(&self.file, &encode(self.log, answered), place) {
@@ -68,7 +68,7 @@ impl AnsweredFile {
     }
 }
 
-/// The latest whole note of a log, if there is one.
+/// The latest intact note of a log, if there is one.
 pub(crate) fn read(directory: &Path, log: u32) -> io::Result<Option<AnsweredMark>> {
     let file = match File::open(directory.join(NAME)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -78,7 +78,7 @@ pub(crate) fn read(directory: &Path, log: u32) -> io::Result<Option<AnsweredMark
     for slot in 0..SLOTS {
         let mut bytes = [0; NOTE_BYTES];
         match pread::read(&file, &mut bytes, slot * SLOT_BYTES as u64) {
-            // A file that was cut short notes nothing.
+            // A truncated file contains no note.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => continue,
             read => read?,
         }

@@ -1,7 +1,7 @@
-//! Reads a frame whose bytes are not all what was written, as far as that can be done without a guess. Pure.
+//! Decodes a damaged frame if that is possible without guessing. Pure.
 //!
-//! What a frame changes has to be known, or nothing behind it can be believed; its messages need not be whole for that. Two kinds
-//! of damage leave no doubt: bytes that changed inside messages alone, and a single bit anywhere.
+//! What a frame changes has to be known exactly, or nothing after it can be trusted, but its messages need not be intact for that.
+//! Two kinds of damage leave no doubt: changed bytes inside messages only, and a single changed bit anywhere.
 
 use crate::store::{
     disk::log::frame::{self, Change, FRAME_HEADER, Items, frame_checksum},
@@ -9,18 +9,18 @@ use crate::store::{
     run::checksum_difference,
 };
 
-/// CRC-32's polynomial, lowest power first.
+/// The polynomial of CRC-32, lowest power first.
 const POLYNOMIAL: u32 = 0xEDB8_8320;
 
-/// A frame that was read in spite of its damage.
+/// A frame that was decoded despite its damage.
 #[derive(Debug)]
 pub(crate) struct DecodedFrame {
     pub(crate) changes: Vec<Change>,
-    /// How long the frame is.
+    /// The length of the frame.
     pub(crate) length: usize,
 }
 
-/// Reads frame `number` of a log from bytes that begin with it and may go on behind it.
+/// Decodes frame `number` of a log from bytes that begin with it and may be longer.
 pub(crate) fn read(log: u32, number: u64, bytes: &[u8], at: Position) -> Option<DecodedFrame> {
     let rest = bytes.get(FRAME_HEADER..)?;
     let said = u32::from_le_bytes(bytes[4..8].try_into().ok()?) as usize;
@@ -36,7 +36,7 @@ pub(crate) fn read(log: u32, number: u64, bytes: &[u8], at: Position) -> Option<
 
 fn changes(log: u32, (number, stored): (u64, u32), items: &[u8], at: Position) -> Option<Vec<Change>> {
     let difference = frame_checksum(log, number, items) ^ stored;
-    // One bit of the checksum itself, or none: then it was the frame's head.
+    // The changed bit is in the frame's checksum, or nothing of the items changed: then the damage was in the header.
     if difference == difference_in_messages(log, items) || difference.is_power_of_two() && is_whole(log, items) {
         return frame::changes(log, items, at).ok();
     }
@@ -45,8 +45,8 @@ fn changes(log: u32, (number, stored): (u64, u32), items: &[u8], at: Position) -
     frame::changes(log, &items, at).ok()
 }
 
-/// By how much the frame's checksum would differ if all damage was inside messages. Damage to a run's messages changes the run's
-/// checksum; how it changes that of the frame follows from the bytes in between.
+/// By how much the checksum of the frame would differ if all damage was inside messages. Such damage changes the checksum of the run
+/// by a known difference, and the bytes after the run say what that does to the checksum of the frame.
 fn difference_in_messages(log: u32, items: &[u8]) -> u32 {
     let mut difference = 0;
     for item in Items::of(items) {
@@ -63,16 +63,16 @@ fn is_whole(log: u32, items: &[u8]) -> bool {
     Items::of(items).all(|item| item.is_ok_and(|item| !item.is_run() || checksum_difference(log, item.content) == 0))
 }
 
-/// The difference of two checksums after `bytes` more bytes that are the same.
+/// A difference of two checksums after `bytes` more identical bytes.
 fn shift(difference: u32, bytes: usize) -> u32 {
     let mut shifted = crc32fast::Hasher::new_with_initial_len(difference, 0);
     shifted.combine(&crc32fast::Hasher::new_with_initial_len(0, bytes as u64));
     shifted.finalize()
 }
 
-/// Flips the one bit that makes this difference of the checksum.
+/// Flips the one bit that causes this difference of the checksum. Returns `None` if no single bit does.
 fn flip_bit(bytes: &mut [u8], difference: u32) -> Option<()> {
-    // From the last bit to the first, with the difference that each makes.
+    // Goes from the last bit to the first, with the difference that each of them makes.
     let mut makes = POLYNOMIAL;
     for byte in bytes.iter_mut().rev() {
         for bit in (0..8).rev() {

@@ -1,4 +1,4 @@
-//! The files of the log that are open for reading, and the messages in them.
+//! [`FileCache`]: the segments that are open for reading, and reading runs from them.
 
 use std::{
     collections::BTreeMap,
@@ -20,36 +20,36 @@ use crate::store::{
     run::{self, Corrupt, MESSAGE_HEADER, RUN_BYTES, RUN_HEADER, RunContent},
 };
 
-/// How many files are kept open: what is read is mostly at the ends of a few backlogs.
+/// The maximum number of open files. Most reads are at the ends of a few backlogs.
 const MAX_OPEN_FILES: usize = 64;
 
 /// Why messages could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// The file is gone: what it had was moved, or expired.
+    /// The file no longer exists: its messages were moved or have expired.
     #[error("{0}")]
     Gone(io::Error),
-    /// The system could not read it.
+    /// The system could not read the file.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Its bytes are not what was written.
+    /// The bytes are not what was written.
     #[error("{0}")]
     Damaged(String),
 }
 
-/// Files for reading.
+/// Open segments.
 #[derive(Debug)]
 pub(crate) struct FileCache {
     pub(crate) directory: LogDirectory,
     open: Mutex<BTreeMap<u64, Arc<File>>>,
-    /// Where the disk failed last, until a look there, or elsewhere, goes well.
+    /// Where the disk failed last, until a probe there or elsewhere succeeds.
     fault: Mutex<Option<ReadFault>>,
-    /// Places that the disk does not give back.
+    /// Offsets at which reads fail.
     #[cfg(test)]
     pub(crate) broken: Mutex<std::ops::Range<u64>>,
 }
 
-/// A place that the disk did not give back.
+/// A place that the disk did not return.
 #[derive(Clone, Debug)]
 struct ReadFault {
     run: Run,
@@ -57,7 +57,7 @@ struct ReadFault {
 }
 
 impl FileCache {
-    /// None is open yet.
+    /// An empty cache.
     pub(crate) fn of(directory: LogDirectory) -> Self {
         Self {
             directory,
@@ -68,7 +68,7 @@ impl FileCache {
         }
     }
 
-    /// A file, opened if it is not open.
+    /// The file of a segment, opened if necessary.
     pub(crate) fn get(&self, segment: u64) -> Result<Arc<File>, ReadError> {
         self.open(segment).map_err(|error| self.explain(&error, segment))
     }
@@ -86,25 +86,25 @@ impl FileCache {
         Ok(file)
     }
 
-    /// Removes a file from the directory.
+    /// Deletes the file of a segment.
     pub(crate) fn remove(&self, segment: u64) -> io::Result<()> {
         self.lock().remove(&segment);
         file_ops::remove(&self.directory.file(segment))
     }
 
-    /// Closes the files behind one: they may be made anew under the same names.
+    /// Closes the files after `segment`, because files of the same names may be created again.
     pub(crate) fn close_behind(&self, segment: u64) {
         self.lock().split_off(&(segment + 1));
     }
 
-    /// The bytes of a run.
+    /// Reads the bytes of a run.
     pub(crate) fn bytes(&self, run: &Run) -> Result<Bytes, ReadError> {
         let mut bytes = vec![0; run.bytes as usize];
         self.read_part(run, &mut bytes, run.at.offset)?;
         Ok(Bytes::from(bytes))
     }
 
-    /// Reads a part of a run, and notes if the disk does not give it back.
+    /// Reads a part of a run, and records a failure of the disk.
     fn read_part(&self, run: &Run, bytes: &mut [u8], offset: u64) -> Result<(), ReadError> {
         let read = self.read_at(run.at.segment, bytes, offset);
         read.map_err(|error| {
@@ -125,13 +125,13 @@ impl FileCache {
         pread::read(&file, bytes, offset)
     }
 
-    /// Why the disk failed, if it did and nothing could be read since.
+    /// Why the disk failed, if nothing could be read since.
     pub(crate) fn fault(&self) -> Option<String> {
         locked(&self.fault).as_ref().map(|fault| fault.reason.clone())
     }
 
-    /// Reads again what the disk did not give back, and where that fails something else: one place that is lost is no lost disk.
-    /// Gives whether it was the place itself.
+    /// Reads the place that failed again, and if that fails, another place: one unreadable place is not a failing disk. Returns
+    /// whether the place itself can be read.
     pub(crate) fn probe(&self) -> io::Result<bool> {
         let Some(ReadFault { run, .. }) = locked(&self.fault).clone() else { return Ok(true) };
         let mut bytes = vec![0; run.bytes as usize];
@@ -146,15 +146,15 @@ impl FileCache {
         Ok(moved_bytes)
     }
 
-    /// Reads the beginning of a file, from the disk.
+    /// Reads the beginning of a file from the disk, not from the page cache.
     fn read_head(&self, segment: u64) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         rustix::fs::fadvise(&*self.open(segment)?, 0, None, rustix::fs::Advice::DontNeed)?;
         self.read_at(segment, &mut [0; 16], 0)
     }
 
-    /// When the messages of a run entered, with their places; `None` where that cannot be read. A run of small messages is read
-    /// whole; of a large message only the head is read, so that its size does not matter.
+    /// The sequence numbers and entry times of a run; `None` for a time that cannot be read. A run of small messages is read
+    /// completely. Of large messages only the headers are read, so that their size does not matter.
     pub(crate) fn times(&self, run: &Run) -> Result<Vec<(u64, Option<i64>)>, ReadError> {
         if run.bytes as usize > 2 * RUN_BYTES {
             match self.times_by_heads(run) {
@@ -166,7 +166,7 @@ impl FileCache {
         Ok(self.read(run)?.times())
     }
 
-    /// The first entry time in a run that can be read, of a message from `from` on.
+    /// The first readable entry time in a run, of a message from `from` on.
     pub(crate) fn first_time(&self, run: &Run, from: u64) -> Option<i64> {
         let times = self.times(run).ok()?;
         times.into_iter().filter(|(seq, _)| *seq >= from).find_map(|(_, entered_ms)| entered_ms)
@@ -197,7 +197,7 @@ impl FileCache {
         Ok(times)
     }
 
-    /// What a run holds: its messages, and which of them are damaged. Where the disk gives nothing back, all of them are.
+    /// Reads a run: its messages, and which of them are damaged. If the disk returns nothing, all of them are.
     pub(crate) fn read(&self, run: &Run) -> Result<RunContent, ReadError> {
         match self.bytes(run) {
             Ok(bytes) => Ok(run::read(self.directory.log, run, &bytes)),
@@ -206,7 +206,7 @@ impl FileCache {
         }
     }
 
-    /// The damaged messages of a run, for whoever has to look after them.
+    /// Describes the damaged messages of a run for the operator.
     pub(crate) fn describe(&self, run: &Run, content: &RunContent) -> Vec<Damaged> {
         if content.damaged.is_empty() {
             return Vec::new();
@@ -237,9 +237,9 @@ impl FileCache {
         let named = named(error, &self.directory, segment);
         match error.kind() {
             io::ErrorKind::NotFound => ReadError::Gone(named),
-            // The file is shorter, or another one, than it was: what was in it is lost.
+            // The file is shorter than it was, or another one: its messages are lost.
             _ if says_what_is_there(error) => ReadError::Damaged(named.to_string()),
-            // A place that the disk cannot read any more is no reason to give nobody what is behind it.
+            // One place that the disk cannot read is no reason to withhold the messages after it.
             _ if is_unreadable(error) => ReadError::Damaged(named.to_string()),
             _ => ReadError::Io(named),
         }
@@ -250,13 +250,13 @@ impl FileCache {
     }
 }
 
-/// Whether this says what there is of a file, and not that the disk or the system failed.
+/// Whether the error says something about the file, and not that the disk or the system failed.
 fn says_what_is_there(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     matches!(error.kind(), NotFound | UnexpectedEof | InvalidData)
 }
 
-/// Whether the disk itself says that it cannot read a place.
+/// Whether the disk itself reported that it cannot read a place.
 fn is_unreadable(error: &io::Error) -> bool {
     #[cfg(unix)]
     {

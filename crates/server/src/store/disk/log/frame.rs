@@ -1,14 +1,14 @@
-//! The bytes of the log: a *frame* for each commit, in it runs of messages (see `run`), and every other record as JSON. Pure.
+//! The bytes of the log: a *frame* for each commit. It contains runs of messages (see `run`) and all other records as JSON. Pure.
 //!
 //! | frame | bytes |
 //! |---|---|
 //! | mark | 4 |
-//! | length of what is in it | 4 |
-//! | its number, from 1 without gaps | 8 |
-//! | checksum of length, number and content | 4 |
+//! | length of the items | 4 |
+//! | number, from 1 without gaps | 8 |
+//! | checksum of length, number and items | 4 |
 //! | items: kind (1), length (4), content | |
 //!
-//! Numbers are little-endian. Checksums are CRC-32 and begin with the log's own number: bytes of another log, or of a
+//! Numbers are little-endian. Checksums are CRC-32 and start with the number of the log, so that bytes of another log, or of a
 //! message that looks like a frame, do not pass.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::store::{
     run::{self, Corrupt, MESSAGE_HEADER, RUN_BYTES, RUN_HEADER, four_bytes},
 };
 
-/// What a frame begins with.
+/// The first bytes of a frame.
 pub(crate) const MARK: [u8; 4] = *b"DMSf";
 /// Bytes of a frame before its items.
 pub(crate) const FRAME_HEADER: usize = 20;
@@ -33,31 +33,31 @@ const APPENDED: u8 = 1;
 const PARKED: u8 = 2;
 const MOVED: u8 = 3;
 
-/// What the index has to know of a commit, in its order.
+/// What the index has to know about a commit, in the order of its records.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    /// Messages entered the end of a stream; the last of them at this time.
+    /// Messages entered the end of a stream, the last one at this time.
     Appended(Run, i64),
-    /// A message waits in a lot until this time.
+    /// A message entered a delay queue, until this time.
     Delayed(Run, i64),
-    /// A run is here now, if it is still anywhere.
+    /// A run was moved here, if it still exists.
     Moved(Run),
-    /// Anything but messages.
+    /// Any record that is not a message.
     Other(Record),
 }
 
-/// The head of a frame.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     /// Bytes of the items.
     pub(crate) length: usize,
-    /// The frame's number.
+    /// The number of the frame.
     pub(crate) number: u64,
     pub(crate) checksum: u32,
 }
 
 impl FrameHeader {
-    /// Reads a head; `None` where no frame begins.
+    /// Reads a header. Returns `None` if no frame begins here.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let mut bytes = bytes.get(..FRAME_HEADER)?.strip_prefix(&MARK)?;
         Some(Self { length: bytes.get_u32_le() as usize, number: bytes.get_u64_le(), checksum: bytes.get_u32_le() })
@@ -69,7 +69,7 @@ impl FrameHeader {
     }
 }
 
-/// CRC-32 of what a frame's checksum covers.
+/// The checksum of a frame.
 pub(crate) fn frame_checksum(log: u32, number: u64, items: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new_with_initial(log);
     sum.update(&(items.len() as u64).to_le_bytes());
@@ -78,20 +78,20 @@ pub(crate) fn frame_checksum(log: u32, number: u64, items: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// A frame being written. Where its parts are is known when it is known where the frame is.
+/// A frame that is being built. The positions in its changes are relative until the position of the frame is known.
 #[derive(Debug)]
 pub(crate) struct Frame {
     log: u32,
     bytes: BytesMut,
     changes: Vec<Change>,
-    /// Whether it has messages.
+    /// Whether it contains messages.
     pub(crate) has_messages: bool,
-    /// Whether some of them are new.
+    /// Whether some of them are new, and not moved, delayed or dead-lettered ones.
     pub(crate) has_new_messages: bool,
 }
 
 impl Frame {
-    /// A frame of these records.
+    /// Builds the frame of these records.
     pub(crate) fn of(log: u32, records: &[Record]) -> Result<Self, serde_json::Error> {
         let mut frame = Self::empty(log, records.iter().map(size).sum());
         frame.has_new_messages = has_new_messages(records);
@@ -107,7 +107,7 @@ impl Frame {
         Ok(frame)
     }
 
-    /// A frame without anything, for about so many bytes.
+    /// An empty frame with this capacity.
     pub(crate) fn empty(log: u32, size: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(FRAME_HEADER + size);
         bytes.put_bytes(0, FRAME_HEADER);
@@ -157,7 +157,7 @@ impl Frame {
         Ok(Run { stream, first, count, at: Position { segment: 0, offset: begin as u64 }, bytes: four_bytes(length) })
     }
 
-    /// Adds a run that was written before, as it is.
+    /// Adds a run that was written before, with the same bytes.
     pub(crate) fn add_moved(&mut self, run: Run, bytes: &[u8]) {
         self.has_messages = true;
         self.begin_item(MOVED, bytes.len());
@@ -166,17 +166,17 @@ impl Frame {
         self.changes.push(Change::Moved(Run { at, ..run }));
     }
 
-    /// How long the frame is so far.
+    /// The length so far.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the frame is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
-    /// The bytes to write as frame `number`.
+    /// Completes the frame with its number, and returns its bytes.
     pub(crate) fn finish(&mut self, number: u64) -> &[u8] {
         let length = self.bytes.len() - FRAME_HEADER;
         let checksum = frame_checksum(self.log, number, &self.bytes[FRAME_HEADER..]);
@@ -188,7 +188,7 @@ impl Frame {
         &self.bytes
     }
 
-    /// What the index has to know, now that the frame begins at `at`.
+    /// The changes for the index, for a frame that begins at `at`.
     pub(crate) fn into_changes(self, at: Position) -> Vec<Change> {
         let mut changes = self.changes;
         for change in &mut changes {
@@ -220,7 +220,7 @@ pub(crate) fn changes(log: u32, items: &[u8], at: Position) -> Result<Vec<Change
     Items::of(items).map(|item| change(item?)).collect()
 }
 
-/// When the last readable message of a run entered; long ago where there is none.
+/// When the last readable message of a run entered; 0 if there is none.
 fn last_time(log: u32, run: &Run, content: &[u8]) -> i64 {
     let times = run::read(log, run, &Bytes::copy_from_slice(content)).times();
     times.into_iter().rev().find_map(|(_, time)| time).unwrap_or(0)
@@ -230,7 +230,7 @@ fn last_time(log: u32, run: &Run, content: &[u8]) -> i64 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Item<'a> {
     kind: u8,
-    /// Where its content begins: bytes from the beginning of the items.
+    /// The offset of the content within the items.
     pub(crate) offset: usize,
     pub(crate) content: &'a [u8],
 }
@@ -242,7 +242,7 @@ impl Item<'_> {
     }
 }
 
-/// The parts of a frame, one after the other. It ends behind the first one that cannot be read.
+/// Iterates over the parts of a frame. It ends after the first one that cannot be read.
 #[derive(Debug)]
 pub(crate) struct Items<'a> {
     bytes: &'a [u8],
@@ -282,7 +282,7 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// How many of the records are one run: appended to this stream, one after the other.
+/// How many records form one run: messages appended to this stream one after the other.
 fn length_of_run(stream: StreamId, first: u64, records: &[Record]) -> usize {
     let mut bytes = 0;
     let goes_on = |(place, record): &(u64, &Record)| match record {
@@ -302,7 +302,7 @@ fn message_of(record: &Record) -> Option<&Arc<StoredMessage>> {
     }
 }
 
-/// Whether messages are among the records that were not there before. A dead letter was, and a message that has just left its lot.
+/// Whether the records contain new messages. A dead letter was stored before, and so was a message whose delay has just ended.
 fn has_new_messages(records: &[Record]) -> bool {
     let mut leaves_lot = false;
     records.iter().any(|record| {
@@ -315,7 +315,7 @@ fn has_new_messages(records: &[Record]) -> bool {
     })
 }
 
-/// Roughly what a record takes.
+/// An estimate of the bytes of a record.
 fn size(record: &Record) -> usize {
     message_of(record).map_or(256, |message| ITEM_HEADER + RUN_HEADER + MESSAGE_HEADER + message.json.len() + 64)
 }

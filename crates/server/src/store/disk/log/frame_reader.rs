@@ -1,4 +1,4 @@
-//! Reads frames from a file of the log, one after the other, and looks at what follows the last one.
+//! [`FrameReader`]: reads the frames of a segment, one after the other, and looks at the bytes after the last one.
 
 use std::{fs::File, io};
 
@@ -7,13 +7,13 @@ use crate::store::disk::{
     log::frame::{FRAME_HEADER, FrameHeader, MARK},
 };
 
-/// What a disk writes as a whole, or at least so many bytes.
+/// A disk writes at least this many bytes at once or not at all.
 const SECTOR: u64 = 512;
-/// Bytes that one look at what is behind the frames reads.
+/// The number of bytes read at once when searching after the frames.
 const READ_BYTES: usize = 64 * 1024;
 static ZEROS: [u8; READ_BYTES] = [0; READ_BYTES];
 
-/// The frames of a file, one after the other.
+/// Reads the frames of a segment.
 #[derive(Debug)]
 pub(crate) struct FrameReader<'a> {
     file: &'a File,
@@ -24,12 +24,12 @@ pub(crate) struct FrameReader<'a> {
 }
 
 impl<'a> FrameReader<'a> {
-    /// The frames from a place on.
+    /// Reads frames from an offset on.
     pub(crate) fn from(file: &'a File, log: u32, offset: u64) -> io::Result<Self> {
         Ok(Self { file, log, offset, size: file.metadata()?.len() })
     }
 
-    /// The next frame with its items and where it begins; `None` where none is whole.
+    /// The next frame with its items and its offset. `None` if there is no intact frame.
     pub(crate) fn next(&mut self) -> io::Result<Option<(FrameHeader, Vec<u8>, u64)>> {
         let at = self.offset;
         let found = self.frame_at(at)?;
@@ -39,14 +39,14 @@ impl<'a> FrameReader<'a> {
         Ok(found.map(|(head, items)| (head, items, at)))
     }
 
-    /// Writes what is between a place and the next frame again, as it is.
+    /// Writes the bytes from `begin` up to the next frame again, unchanged.
     pub(crate) fn rewrite(&self, begin: u64) -> io::Result<()> {
         let mut bytes = vec![0; usize::try_from(self.offset.saturating_sub(begin)).unwrap_or(0)];
         pread::read(self.file, &mut bytes, begin)?;
         file_ops::write(self.file, &bytes, begin)
     }
 
-    /// The head of a frame that would fit into the file, whether or not the frame is whole.
+    /// The header of a frame that would fit into the file, whether or not the frame is intact.
     pub(crate) fn head_at(&self, at: u64) -> io::Result<Option<FrameHeader>> {
         let left = self.size.saturating_sub(at);
         if left < FRAME_HEADER as u64 {
@@ -57,7 +57,7 @@ impl<'a> FrameReader<'a> {
         Ok(FrameHeader::read(&head).filter(|head| head.length as u64 <= left - FRAME_HEADER as u64))
     }
 
-    /// Whether a frame of this number begins at a place. A few bits of its head may have changed; one that was lost differs in more.
+    /// Whether frame `number` begins at `at`. A few changed bits of its header are accepted; a header that was lost differs in more.
     pub(crate) fn begins_like(&self, at: u64, number: u64) -> io::Result<bool> {
         if self.size.saturating_sub(at) < FRAME_HEADER as u64 {
             return Ok(false);
@@ -70,7 +70,7 @@ impl<'a> FrameReader<'a> {
         Ok(changed <= 8)
     }
 
-    /// Whether nothing was written at a place: the frames end there.
+    /// Whether nothing was ever written at `at`: the frames end there.
     pub(crate) fn is_unwritten(&self, at: u64) -> io::Result<bool> {
         let mut head = [0; FRAME_HEADER];
         if self.size.saturating_sub(at) >= FRAME_HEADER as u64 {
@@ -87,7 +87,7 @@ impl<'a> FrameReader<'a> {
         Ok(bytes)
     }
 
-    /// Where the next whole frame begins behind a place.
+    /// The offset of the next intact frame after `at`.
     pub(crate) fn next_whole(&self, at: u64) -> io::Result<Option<u64>> {
         let (mut begin, mut bytes) = (at + 1, vec![0; READ_BYTES]);
         while begin < self.size {
@@ -113,10 +113,11 @@ impl<'a> FrameReader<'a> {
         Ok(head.fits(self.log, &items).then_some((head, items)))
     }
 
-    /// What is behind the last frame.
+    /// What follows the last frame.
     pub(crate) fn rest(&self, number: u64) -> io::Result<Tail> {
         let (mut begin, mut rest) = (self.offset, Tail::Zeros);
-        // Of the frame that a crash cut, as far as its head tells; one in two sectors may itself be cut.
+        // The length of the torn frame is known from its header, unless the header itself may be torn: that is possible if it spans
+        // two sectors.
         let is_whole =
             |head: &FrameHeader| head.number == number || self.offset % SECTOR + FRAME_HEADER as u64 <= SECTOR;
         let torn = self.head_at(self.offset)?.filter(is_whole).map(|head| (FRAME_HEADER + head.length) as u64);
@@ -148,22 +149,22 @@ impl<'a> FrameReader<'a> {
     }
 }
 
-/// Where to look next: a mark may lie across the border of two looks.
+/// Where the next search begins. A mark may lie across the border of two reads.
 fn next_offset(begin: u64, length: usize, size: u64) -> u64 {
     let border = if begin + length as u64 == size { 0 } else { MARK.len() - 1 };
     begin + (length - border) as u64
 }
 
-/// What is behind the frames that follow each other.
+/// What follows the last frame of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tail {
-    /// Nothing was ever written.
+    /// Nothing was ever written there.
     Zeros,
-    /// Something that is no frame: the one that a crash cut. Its last byte that is not zero is the `bytes`th.
+    /// Bytes that are not a frame: the one that a crash cut off.
     Torn {
-        /// How many bytes to wipe.
+        /// The number of bytes up to the last one that is not zero.
         bytes: u64,
     },
-    /// More than a crash can cut: a later frame, or bytes behind the frame that is not whole.
+    /// More than a crash can leave: a later frame, or bytes after the torn frame.
     LaterFrames,
 }

@@ -1,8 +1,18 @@
-//! The log: every commit a frame at its end, on the disk when the call returns.
+//! The log: every commit is a frame at its end, which is on the disk when the call returns.
 //!
-//! Its files are made ahead of time and at their full size, so that a commit changes nothing of the file system but bytes
-//! that are already its own, and a disk that is full refuses the next file and not what fits into this one. Then only new messages
-//! are refused: a file is kept for everything else (`reserve`), and the end of each file for commits without messages.
+//! Segments are created in advance and with their full size. So a commit changes only bytes that belong to the segment already, and
+//! a full disk refuses the next segment, not a commit that fits into this one. On a full disk only new messages are refused:
+//! `reserve` keeps a file for everything else, and the end of each segment is kept for commits without messages.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `frame` | the bytes of a commit |
+//! | `segment` | the files: names, headers, creating and opening |
+//! | `next_segment` | the segment that is created in advance |
+//! | `frame_reader`, `damaged_frame` | reading frames, also damaged ones |
+//! | `file_cache` | segments open for reading |
+//! | `answered` | up to which commit requests were answered |
+//! | `zeros` | overwriting parts of a segment with zeros |
 
 use std::{
     fs::File,
@@ -44,16 +54,16 @@ pub(crate) struct Log {
     /// Where the next frame goes.
     end: Position,
     size: u64,
-    /// Up to where bytes of a frame that failed may be behind the end.
+    /// Bytes of a frame that failed may be between the end and here.
     dirty_until: Option<u64>,
     /// The last commit.
     last: AnsweredMark,
-    /// Says up to where commits were answered.
+    /// Records up to which commit requests were answered.
     answered: AnsweredFile,
 }
 
 impl Log {
-    /// The log goes on in this file at this place.
+    /// Continues the log at `end` of this file.
     pub(crate) fn resume(
         next: Arc<NextSegment>,
         file: Arc<File>,
@@ -70,13 +80,13 @@ impl Log {
         self.end
     }
 
-    /// The last commit; number 0 where there is none. Where it begins is the default if that is not known.
+    /// The last commit; number 0 if there is none. Its position is the default if it is not known.
     pub(crate) fn last(&self) -> AnsweredMark {
         self.last
     }
 
-    /// Appends a frame; gives where it begins, and how long the disk took. After an error the frame is not there, and the
-    /// next one takes its place.
+    /// Appends a frame. Returns where it begins, and how long the disk took. After an error the frame is not part of the log, and
+    /// the next one takes its place.
     pub(crate) fn append(&mut self, frame: &mut Frame) -> io::Result<(Position, Duration)> {
         if frame.has_new_messages {
             self.next.reserve.check()?;
@@ -91,13 +101,14 @@ impl Log {
         self.dirty_until = None;
         let at = self.end;
         self.end.offset += bytes.len() as u64;
-        // After the frame is on the disk: the note may be behind the log, and never ahead of it.
+        // Noted only after the frame is on the disk, so that the note is never ahead of the log: recovery refuses a log that ends
+        // before the note.
         self.last = AnsweredMark { number, at };
         self.answered.note(self.last);
         Ok((at, took))
     }
 
-    /// Goes on in the next file if the frame does not fit into this one.
+    /// Continues in the next segment if the frame does not fit into this one.
     fn make_room(&mut self, frame: &Frame) -> io::Result<()> {
         let length = frame.len() as u64;
         let kept = if frame.has_messages { self.size / ACK_RESERVE_FRACTION } else { 0 };
@@ -107,8 +118,8 @@ impl Log {
         self.start_next(length, frame.has_new_messages)
     }
 
-    /// Goes on in the next file, for a frame of this length. Until there is a frame in it the log still ends where it did, and it
-    /// is not left: a file without frames would be taken for one that lost them.
+    /// Continues in the next segment, for a frame of this length. If this segment contains no frame yet, it is enlarged instead,
+    /// because recovery would take a segment without frames between others for one that lost them.
     fn start_next(&mut self, length: u64, are_new: bool) -> io::Result<()> {
         self.wipe_failed()?;
         if self.end.offset == SEGMENT_HEADER {
@@ -121,7 +132,7 @@ impl Log {
         Ok(())
     }
 
-    /// Makes the file at least so large; there is no frame in it.
+    /// Enlarges the segment, which contains no frame.
     fn enlarge(&mut self, size: u64) -> io::Result<()> {
         if size > self.size {
             let Self { next, file, end, .. } = self;
@@ -132,13 +143,14 @@ impl Log {
         Ok(())
     }
 
-    /// Leaves the file that the log ends in, so that it can be removed when nothing in it is needed any more.
+    /// Leaves this segment, so that it can be deleted when nothing in it is needed any more.
     pub(crate) fn leave_file(&mut self, frame: &mut Frame) -> io::Result<(Position, Duration)> {
         self.start_next(frame.len() as u64, false)?;
         self.append(frame)
     }
 
-    /// Removes what a frame that failed left behind the end: what is read there later has to be a frame or nothing.
+    /// Overwrites what a failed frame left after the end. Whatever recovery reads there has to be a frame or zeros: a refused commit
+    /// must not come back.
     pub(crate) fn wipe_failed(&mut self) -> io::Result<()> {
         if let Some(until) = self.dirty_until {
             wipe(&self.file, self.end.offset, until)?;
@@ -147,18 +159,18 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the next file is to be made: this one is half full.
+    /// Whether the next segment should be created, because this one is half full.
     pub(crate) fn needs_next_segment(&self) -> bool {
         self.is_half_full() && !self.next.is_made()
     }
 
-    /// Whether more than half of the file has been written.
+    /// Whether more than half of the segment is written.
     pub(crate) fn is_half_full(&self) -> bool {
         self.end.offset > self.size / 2
     }
 }
 
-/// Writes bytes and waits until they are on the disk; gives how long the disk took.
+/// Writes bytes and waits until they are on the disk. Returns how long the disk took.
 fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<Duration> {
     file_ops::write(file, bytes, offset)?;
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! The file that the log continues in, made before it is needed.
+//! [`NextSegment`]: the segment that the log continues in, created before it is needed.
 
 use std::{
     fs::File,
@@ -15,14 +15,14 @@ use crate::store::{
     error::is_full,
 };
 
-/// The part of a file that messages leave to acknowledgements: one part of so many.
+/// One part in this number of each segment is kept for acknowledgements.
 pub(crate) const ACK_RESERVE_FRACTION: u64 = 64;
 
-/// The file that the log goes on with, made before it is needed.
+/// The segment that the log continues in.
 #[derive(Debug)]
 pub(crate) struct NextSegment {
     pub(crate) directory: LogDirectory,
-    /// How large a file is made.
+    /// The size of a new segment.
     size: u64,
     made: Mutex<NextSegmentState>,
     pub(crate) reserve: Arc<Reserve>,
@@ -32,12 +32,12 @@ pub(crate) struct NextSegment {
 struct NextSegmentState {
     number: u64,
     file: Option<File>,
-    /// Whether a part of the file may be there: it could neither be made nor removed.
+    /// Whether a part of the file may exist, because it could be neither completed nor removed.
     partial: bool,
 }
 
 impl NextSegment {
-    /// Files from this number on, the first of them made already where there is a `file`.
+    /// The segments from this number on. `file` is the first of them, if it exists already.
     pub(crate) fn from(
         directory: LogDirectory,
         number: u64,
@@ -48,7 +48,7 @@ impl NextSegment {
         Self { directory, size, made: Mutex::new(NextSegmentState { number, file, partial: false }), reserve }
     }
 
-    /// Makes the file unless it is made already. The log waits for it only if it needs it meanwhile.
+    /// Creates the segment if it does not exist. The log waits for that only if it needs the segment meanwhile.
     pub(crate) fn make(&self) -> io::Result<()> {
         let mut made = self.lock();
         if made.file.is_none() {
@@ -57,13 +57,14 @@ impl NextSegment {
         Ok(())
     }
 
-    /// Whether there is one.
+    /// Whether the segment exists.
     pub(crate) fn is_made(&self) -> bool {
-        // One that is being made will be.
+        // If it is locked it is being created.
         self.made.try_lock().map_or(true, |made| made.file.is_some())
     }
 
-    /// Gives the file, for a frame of this length at least. On a full disk it is the one that is kept, unless messages are new.
+    /// Hands over the segment, large enough for a frame of this length. On a full disk it is made of the reserve, unless the
+    /// messages are new.
     pub(crate) fn take(&self, length: u64, are_new: bool) -> io::Result<(u64, File)> {
         let mut made = self.lock();
         let needed = size_for(length);
@@ -97,7 +98,7 @@ impl NextSegment {
             *partial = false;
         }
         self.directory.create(*number, size).map_err(|error| {
-            // One that was there before is not ours to remove.
+            // A file that existed before does not belong to us and must not be removed.
             *partial = error.kind() != ErrorKind::AlreadyExists && self.directory.file(*number).exists();
             named(&error, &self.directory, *number)
         })
@@ -108,7 +109,7 @@ impl NextSegment {
     }
 }
 
-/// How large a file is that has room for a frame of this length.
+/// The size of a segment for a frame of this length.
 pub(crate) fn size_for(length: u64) -> u64 {
     (length + SEGMENT_HEADER) * ACK_RESERVE_FRACTION / (ACK_RESERVE_FRACTION - 1) + ACK_RESERVE_FRACTION
 }

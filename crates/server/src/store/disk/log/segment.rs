@@ -1,4 +1,4 @@
-//! The files of the log: their names, what they begin with, and reading frames from one.
+//! The files of the log: their names and headers, creating and opening them.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,64 +12,64 @@ use crate::store::disk::{
     log::frame_reader::FrameReader,
 };
 
-/// Bytes before the first frame: what it is, whose it is, its size, its number.
+/// Bytes before the first frame: the kind of file, the log's number, its size and its own number.
 pub(crate) const SEGMENT_HEADER: u64 = HEADER_BYTES as u64;
 const HEADER_BYTES: usize = 24;
-/// Where the head has the size that the file was made with, in bytes; zero in files of version 0.1.
+/// Where the header contains the size that the file was created with, in bytes. Zero in files of version 0.1.
 const MADE_SIZE: Range<usize> = 12..16;
 const KIND: &[u8; 8] = b"DMSlog\0\x01";
 
-/// The directory of the log's files.
+/// The directory of the log.
 #[derive(Clone, Debug)]
 pub(crate) struct LogDirectory {
     pub(crate) path: PathBuf,
-    /// The log's own number.
+    /// The number of the log.
     pub(crate) log: u32,
 }
 
 impl LogDirectory {
-    /// The name of a file.
+    /// The path of a segment.
     pub(crate) fn file(&self, segment: u64) -> PathBuf {
         self.path.join(format!("{segment:010}.log"))
     }
 
-    /// Makes a file of a size. It and its name are on the disk when this returns.
+    /// Creates a segment of this size. The file and its directory entry are on the disk when this returns.
     ///
     /// # Errors
-    /// When a file of that name exists: it is never overwritten, because it may be another process's.
+    /// When a file of that name exists. It is never overwritten, because it may belong to another process.
     pub(crate) fn create(&self, segment: u64, size: u64) -> io::Result<File> {
         let file = file_ops::create(&self.file(segment))?;
         let made = self.enlarge(&file, segment, size);
         if made.is_err() {
-            // What was made of it is no loss, and its room may be what others need.
+            // The incomplete file is of no use, and others may need its space.
             let _ = file_ops::remove(&self.file(segment));
         }
         made.map(|()| file)
     }
 
-    /// Makes a file that holds nothing larger. It stays the same file, because it may be open for reading.
+    /// Enlarges a segment without frames. It stays the same file, because it may be open for reading.
     pub(crate) fn enlarge(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
         file_ops::reserve(&self.file(segment), file, size)?;
-        // Its head may not promise more than there is, whatever a power cut leaves of both.
+        // Synced before the header is written: after a power cut the header must not promise more bytes than the file has.
         file_ops::sync_all(file)?;
         self.begin(file, segment, size)
     }
 
-    /// Makes a file that holds nothing, and has this size, one of the log. It takes no room.
+    /// Makes a segment of an existing file of this size. This needs no disk space.
     pub(crate) fn adopt(&self, from: &Path, file: &File, segment: u64, size: u64) -> io::Result<()> {
         file_ops::rename(from, &self.file(segment))?;
         self.begin(file, segment, size)
     }
 
-    /// Makes a file of the log of one that has its size.
+    /// Writes the header of a segment, and brings the file and its directory entry to the disk.
     pub(crate) fn begin(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
         file_ops::write(file, &self.head(segment, size), 0)?;
         file_ops::sync_all(file)?;
         file_ops::sync_directory(&self.path)
     }
 
-    /// Opens a file; `InvalidData` if it is not this log's file of this number, or is shorter than it was made. Where its head is
-    /// damaged its commits say whose it is: they have checksums of their own.
+    /// Opens a segment. Fails with `InvalidData` if it is not this segment of this log, or shorter than it was created. If its
+    /// header is damaged, its commits identify it, because they have checksums of their own.
     pub(crate) fn open(&self, segment: u64) -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).open(self.file(segment))?;
         let invalid = |what| Err(io::Error::new(ErrorKind::InvalidData, what));
@@ -93,13 +93,13 @@ impl LogDirectory {
         }
     }
 
-    /// Removes a file that was made ahead of time and holds nothing.
+    /// Removes a segment that was created in advance and contains no frame.
     pub(crate) fn discard(&self, segment: u64) -> io::Result<()> {
         file_ops::remove(&self.file(segment))?;
         file_ops::sync_directory(&self.path)
     }
 
-    /// Whether a file is missing, or was being made when the system stopped.
+    /// Whether a segment is missing, or was being created when the system stopped.
     pub(crate) fn is_missing_or_unfinished(&self, segment: u64) -> io::Result<bool> {
         let file = match File::open(self.file(segment)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
@@ -110,18 +110,18 @@ impl LogDirectory {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(true),
             read => read?,
         }
-        // One that has commits has lost its head.
+        // A file with commits has lost its header.
         Ok(head == [0; HEADER_BYTES] && first_number(&file, self.log)?.is_none())
     }
 
-    /// Whether the head of a file is not as it was written.
+    /// Whether the header of a segment is damaged.
     pub(crate) fn has_damaged_head(&self, file: &File, segment: u64) -> io::Result<bool> {
         let mut head = [0; HEADER_BYTES];
         pread::read(file, &mut head, 0)?;
         Ok(head != self.head(segment, made_size(&head)))
     }
 
-    /// Whether a file has commits of this log that belong between those of the files around it.
+    /// Whether a file contains commits of this log that belong between those of its neighbours.
     fn has_commits_of(&self, file: &File, segment: u64) -> io::Result<bool> {
         let Some(number) = first_number(file, self.log)? else { return Ok(false) };
         for other in self.segments()?.into_iter().filter(|other| *other != segment) {
@@ -133,7 +133,7 @@ impl LogDirectory {
         Ok(true)
     }
 
-    /// The numbers of the files that are there, in order.
+    /// The numbers of the existing segments in order.
     pub(crate) fn segments(&self) -> io::Result<Vec<u64>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
@@ -156,12 +156,12 @@ impl LogDirectory {
     }
 }
 
-/// The size in bytes that a head says its file was made with.
+/// The size, in bytes, that a header says its file was created with.
 fn made_size(head: &[u8; HEADER_BYTES]) -> u64 {
     head[MADE_SIZE].try_into().map_or(0, |size| u64::from(u32::from_le_bytes(size)))
 }
 
-/// The number of the first whole commit of a log in a file.
+/// The number of the first intact commit of a log in a file.
 fn first_number(file: &File, log: u32) -> io::Result<Option<u64>> {
     let mut frames = FrameReader::from(file, log, SEGMENT_HEADER)?;
     if let Some((head, ..)) = frames.next()? {
@@ -173,7 +173,7 @@ fn first_number(file: &File, log: u32) -> io::Result<Option<u64>> {
     }
 }
 
-/// What went wrong with a file of the log, for whoever reads the error.
+/// Adds the path of the segment to an error.
 pub(crate) fn named(error: &io::Error, directory: &LogDirectory, segment: u64) -> io::Error {
     let kind = error.kind();
     let full = if kind == ErrorKind::StorageFull { "; make room on the disk" } else { "" };

@@ -1,8 +1,8 @@
 //! A copy of a data directory at one commit, made while the store is in use.
 //!
-//! Full files of the log never change, so they are copied as they are; the file that is being written is copied up to the end of the
-//! last commit. The index is copied before that, in one read transaction: what it lacks is in the log, where opening the copy finds
-//! it. A list of all files with their checksums comes last: a copy without it was not finished.
+//! Full segments never change and are copied as they are. The last segment is copied up to the end of the last commit. The index is
+//! copied before that, in one read transaction: opening the copy completes it from the log. A list of all files with their checksums
+//! is written last, so a copy without it is incomplete.
 
 use std::{
     fs::File,
@@ -31,7 +31,7 @@ use crate::store::{
 
 const CHUNK: usize = 1024 * 1024;
 
-/// What a copy consists of.
+/// What a backup consists of.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Backup {
     /// The number of the last commit in it.
@@ -40,10 +40,10 @@ pub struct Backup {
     pub files: Vec<CopiedFile>,
 }
 
-/// A file of a copy.
+/// A file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiedFile {
-    /// Its path in the copy.
+    /// Its path in the backup.
     pub name: String,
     /// Its length.
     pub bytes: u64,
@@ -52,7 +52,7 @@ pub struct CopiedFile {
 }
 
 impl Backup {
-    /// How much it is.
+    /// The size of all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
@@ -61,23 +61,23 @@ impl Backup {
 /// Copies a directory that no server uses into a new one.
 ///
 /// # Errors
-/// When it is in use, does not open, or the copy cannot be written.
+/// When it is in use or does not open, or the copy cannot be written.
 pub fn back_up(dir: &Path, dest: &Path) -> Result<Backup, RepairError> {
     require_data_directory(dir)?;
     let (store, _) = DiskStore::open(dir)?;
     let made = store.copy_to(dest);
-    // It was opened for the copy alone.
+    // It was opened for the copy only.
     let _ = store.release(true);
     made.map_err(|error| RepairError::Impossible(error.to_string()))
 }
 
-/// Whether a path that need not exist yet is below a directory.
+/// Whether a path, which need not exist, is below a directory.
 fn inside(path: &Path, directory: &Path) -> bool {
     let Ok(directory) = directory.canonicalize() else { return false };
     path.ancestors().find_map(|above| above.canonicalize().ok()).is_some_and(|there| there.starts_with(directory))
 }
 
-/// No file of the log is removed while one of these is there.
+/// While a value exists, no segment is deleted.
 struct Pin<'a>(&'a AtomicUsize);
 
 impl<'a> Pin<'a> {
@@ -105,12 +105,12 @@ impl DiskStore {
         }
         begin(to).map_err(|error| named(to, &error))?;
         let pin = Pin::set(&self.pins);
-        // A removal that is under way ends before this has the index.
+        // Waits for a deletion of segments that is under way, because it holds the index.
         let copied = self.change_index(|_| Ok(())).and_then(|()| self.copy(&database, to));
         drop(pin);
         self.maintenance_due.store(true, Ordering::Relaxed);
         if copied.is_err() {
-            // It was made here, and is no copy.
+            // The directory was created by this call and is no usable copy.
             let _ = std::fs::remove_dir_all(to);
         }
         copied
@@ -125,7 +125,7 @@ impl DiskStore {
         };
         let directory = &self.files.directory;
         let answered = AnsweredFile::open(&to.join(LOG), directory.log).map_err(StoreError::new)?;
-        // Of one that was read from the log, not written by this process, the place may not be known.
+        // If this process did not write the last commit, its position may be unknown.
         if last.at != Position::default() {
             answered.note(last);
         }
@@ -148,7 +148,7 @@ fn named(path: &Path, error: &io::Error) -> StoreError {
     StoreError::new(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-/// A new directory for a copy. One that has anything in it is refused.
+/// Creates the directory of a copy. A directory that is not empty is refused.
 fn begin(to: &Path) -> io::Result<()> {
     if std::fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(io::Error::other("a copy goes into a new directory, and there is something in this one"));
@@ -157,7 +157,7 @@ fn begin(to: &Path) -> io::Result<()> {
     create(&to.join(LOG))
 }
 
-/// The index as it is at one moment, without what it has deleted.
+/// Copies the index as it is at one moment, without free pages.
 fn copy_index(database: &Path, to: &Path) -> Result<CopiedFile, StoreError> {
     let copy = to.join(DATABASE);
     let made = private().write(true).create_new(true).open(&copy).map_err(|error| named(&copy, &error))?;
@@ -167,7 +167,7 @@ fn copy_index(database: &Path, to: &Path) -> Result<CopiedFile, StoreError> {
     made.sync_all().and_then(|()| sum_of(to, DATABASE)).map_err(|error| named(&copy, &error))
 }
 
-/// Copies a file of the log; the last one up to the log's end.
+/// Copies a segment; the last one only up to the end of the log.
 fn copy_segment(from: &Path, to: &Path, name: &str, at: Position, end: Position) -> io::Result<CopiedFile> {
     let source = File::open(from)?;
     let bytes = source.metadata()?.len();
@@ -195,7 +195,7 @@ fn copy_segment(from: &Path, to: &Path, name: &str, at: Position, end: Position)
     Ok(CopiedFile { name: name.to_owned(), bytes, crc32: sum.finalize() })
 }
 
-/// Size and checksum of a file of a copy.
+/// The length and checksum of a file of a backup.
 pub(crate) fn sum_of(dir: &Path, name: &str) -> io::Result<CopiedFile> {
     let mut file = File::open(dir.join(name))?;
     let (mut sum, mut bytes, mut chunk) = (crc32fast::Hasher::new(), 0, vec![0; CHUNK]);

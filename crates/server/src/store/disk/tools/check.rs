@@ -1,7 +1,6 @@
-//! Looks at a data directory without changing it: what is whole, what is not, and whether it opens.
+//! Checks a data directory without changing it: what is intact, what is damaged, and whether it opens.
 //!
-//! What opening would do is tried on a shadow: copies of the index and of the end of the log, and links to the files of the log that
-//! opening only reads.
+//! Opening is tried on a shadow: copies of the index and of the end of the log, and links to the segments that opening only reads.
 
 use std::{io, path::Path};
 
@@ -27,33 +26,33 @@ use crate::store::{
 /// How much of a stream is read at once.
 const READ: ReadLimit = ReadLimit { messages: 1_000, bytes: 4 * 1024 * 1024 };
 
-/// What a data directory is like.
+/// The condition of a data directory.
 #[derive(Debug, Default, Serialize)]
 pub struct Condition {
     /// Why it does not open.
     pub refused: Option<String>,
-    /// Messages that are whole.
+    /// The number of intact messages.
     pub messages: u64,
-    /// Messages that are not: they are set aside when it is opened.
+    /// Damaged messages. They are set aside when the directory is opened.
     pub damaged: Vec<DamagedPlace>,
-    /// Commits of the log that are whole.
+    /// The number of intact commits in the log.
     pub commits: u64,
-    /// Commits that are not: what they changed is in the index, or was read in spite of it, unless the directory is refused.
+    /// Damaged commits. Their changes are in the index or could be decoded, unless the directory is refused.
     pub damaged_commits: Vec<Place>,
-    /// Files of a copy that are not as they were copied.
+    /// Files of a backup that differ from what was copied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changed_files: Vec<String>,
 }
 
 impl Condition {
-    /// Whether nothing is wrong with it.
+    /// Whether nothing is wrong.
     pub fn is_whole(&self) -> bool {
         let Self { refused, damaged, damaged_commits, changed_files, .. } = self;
         refused.is_none() && damaged.is_empty() && damaged_commits.is_empty() && changed_files.is_empty()
     }
 }
 
-/// Something in a file.
+/// A place in a file.
 #[derive(Debug, Serialize)]
 pub struct Place {
     pub file: String,
@@ -64,7 +63,7 @@ pub struct Place {
 #[derive(Debug, Serialize)]
 pub struct DamagedPlace {
     pub queue: String,
-    /// Whose dead letter it is.
+    /// The group whose dead letter it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// `messages`, `deadletters` or `delayed`.
@@ -75,7 +74,7 @@ pub struct DamagedPlace {
     pub reason: String,
 }
 
-/// Looks at a directory that no process has open.
+/// Checks a directory that no process uses.
 pub fn check(dir: &Path) -> Result<Condition, OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
     let _held = hold(dir)?;
@@ -98,12 +97,12 @@ pub fn check(dir: &Path) -> Result<Condition, OpenError> {
     Ok(condition)
 }
 
-/// Looks at a copy: its files are as they were copied, and it opens.
+/// Checks a backup: its files are unchanged, and it opens.
 pub fn verify(dir: &Path) -> Result<(Backup, Condition), OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+    require_data_directory(dir)?;
     let list = match std::fs::read(dir.join(MANIFEST)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            require_data_directory(dir)?;
             return Err(OpenError::NoBackup { dir: dir.to_owned() });
         }
         list => list.map_err(unusable)?,
@@ -117,7 +116,7 @@ pub fn verify(dir: &Path) -> Result<(Backup, Condition), OpenError> {
     Ok((backup, condition))
 }
 
-/// How a file of a copy differs from what was copied.
+/// How a file of a backup differs from what was copied.
 fn change_of(dir: &Path, file: &CopiedFile) -> Option<String> {
     match sum_of(dir, &file.name) {
         Ok(found) if found == *file => None,

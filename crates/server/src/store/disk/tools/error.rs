@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::store::OpenError;
 
-/// Why a repair was not made.
+/// Why a tool failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     #[error(transparent)]

@@ -1,8 +1,8 @@
-//! Makes the index anew from the log, for when it is damaged or lost.
+//! Rebuilds the index from the log, after it was damaged or lost.
 //!
-//! The log has every change, but its first files go when their messages have expired. While all of them are there, the new index is what the
-//! old one was. Later it begins with what can be believed of the old one: queues, groups, positions and acknowledgements whose rows match
-//! their checksums. Where messages are is always taken from the log.
+//! The log contains every change, but its first segments are deleted when their messages have expired. While all of them exist, the
+//! new index equals the old one. Later it starts with the intact rows of the old index: queues, groups, cursors and acknowledgements
+//! that match their checksums. Where messages are is always read from the log.
 
 use std::{
     collections::BTreeMap,
@@ -42,25 +42,25 @@ use crate::store::{
     position::{Position, Run},
 };
 
-/// What came of it.
+/// The result of a rebuild.
 #[derive(Debug, Default, Serialize)]
 pub struct Rebuilt {
-    /// Where the old index is now.
+    /// The new path of the old index.
     pub old: Option<PathBuf>,
-    /// Whether all that was in the index is in the new one.
+    /// Whether the new index has everything that the old one had.
     pub complete: bool,
-    /// Commits that were read.
+    /// The number of commits that were read.
     pub commits: u64,
-    /// Places of the log that could not be read: what they changed is not known.
+    /// The number of places in the log that could not be read. Their changes are unknown.
     pub unreadable: u64,
-    /// Messages whose queue or group is not known any more.
+    /// The number of messages whose queue or group is unknown.
     pub unknown_messages: u64,
-    /// Queues and groups in the new index.
+    /// The number of queues and groups in the new index.
     pub queues: usize,
     pub groups: usize,
 }
 
-/// Makes the index of a directory anew. The old one is kept beside it.
+/// Rebuilds the index of a directory. The old one is kept beside it.
 pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
     require_data_directory(dir)?;
     if !dir.join(LOG).is_dir() {
@@ -90,7 +90,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
     }
 }
 
-/// The log's own number, as its files say it.
+/// The number of the log, as its segments say.
 fn log_number(dir: &Path) -> io::Result<u32> {
     let probe = LogDirectory { path: dir.join(LOG), log: 0 };
     let mut count = BTreeMap::<u32, usize>::new();
@@ -100,7 +100,7 @@ fn log_number(dir: &Path) -> io::Result<u32> {
             *count.entry(u32::from_le_bytes(number)).or_default() += 1;
         }
     }
-    // That of most files: one may be damaged.
+    // The number of most segments, because one of them may be damaged.
     let most = count.into_iter().max_by_key(|(_, files)| *files);
     most.map(|(number, _)| number).ok_or_else(|| io::Error::other("the log has no files"))
 }
@@ -109,7 +109,7 @@ fn names(old: &Path) -> [(PathBuf, &'static str); 2] {
     [(old.to_owned(), DATABASE), (PathBuf::from(format!("{}-wal", old.display())), "dms.db-wal")]
 }
 
-/// Renames the old index; gives its name if there is one.
+/// Renames the old index. Returns its new path if there was one.
 fn set_old_aside(dir: &Path) -> io::Result<Option<PathBuf>> {
     let free = (1..).map(|number| dir.join(format!("{DATABASE}.old-{number}"))).find(|path| !path.exists());
     let old = free.unwrap_or_else(|| dir.join("dms.db.old"));
@@ -146,12 +146,12 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 fn make(dir: &Path, directory: &LogDirectory, first: u64, old: Option<&Path>) -> Result<Rebuilt, OpenError> {
     let file = dir.join(DATABASE);
     let explain = |error: IndexError| match error {
-        // A full disk, say, is no damage.
+        // An error of SQLite, for example a full disk, need not be damage.
         IndexError::Sqlite(error) => explain(&file, &error),
         error => OpenError::Damaged { file: file.clone(), reason: error.to_string() },
     };
     let conn = begin(dir, directory.log).map_err(|error| explain(error.into()))?;
-    // While the log is complete nothing else is needed, and nothing else is as good.
+    // While the log is complete it is the better source.
     let base = match old.filter(|_| first > 1) {
         Some(old) => OldIndex::take(&conn, old).map_err(|error| explain(error.into()))?,
         None => OldIndex::default(),
@@ -165,10 +165,10 @@ fn make(dir: &Path, directory: &LogDirectory, first: u64, old: Option<&Path>) ->
     Ok(reading.rebuilt)
 }
 
-/// A new index of this log.
+/// Creates an index for this log.
 fn begin(dir: &Path, log: u32) -> rusqlite::Result<Connection> {
     let file = dir.join(DATABASE);
-    // Only this user may read it; SQLite takes an empty file for a new one.
+    // Only this user may read it. SQLite takes an empty file for a new database.
     let made = file_ops::create(&file);
     made.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     let mut conn = connect(&file)?;
@@ -181,9 +181,9 @@ fn begin(dir: &Path, log: u32) -> rusqlite::Result<Connection> {
 /// What is taken over from the old index.
 #[derive(Debug, Default)]
 struct OldIndex {
-    /// All of it is believed, as of the commit before this one.
+    /// If all of it is intact: the number of the first commit that it does not contain.
     whole_until: Option<u64>,
-    /// Where streams ended.
+    /// The ends of the streams.
     next: BTreeMap<StreamId, u64>,
 }
 
@@ -201,7 +201,7 @@ impl OldIndex {
         }
         for (table, columns) in checksums::TAKEN_OVER {
             let rows = format!("SELECT * FROM old.{table} WHERE sum IS row_sum('{table}', {columns})");
-            // What cannot be read is not taken over.
+            // A table that cannot be read is not taken over.
             let _ = conn.execute(&format!("INSERT OR IGNORE INTO {table} {rows}"), []);
         }
         conn.execute("UPDATE streams SET parked = 0", [])?;
@@ -220,7 +220,7 @@ impl OldIndex {
     }
 }
 
-/// The log being read.
+/// The state of a rebuild.
 struct Rebuild {
     files: FileCache,
     writer: Writer,
@@ -280,7 +280,7 @@ impl Rebuild {
         }
     }
 
-    /// Takes the changes of one frame.
+    /// Takes in the changes of one frame.
     fn take(&mut self, number: u64, changes: &[Change]) -> IndexResult<()> {
         let Self { writer, base, rebuilt, files } = self;
         let known = base.whole_until.is_some_and(|until| number < until);
@@ -294,7 +294,7 @@ impl Rebuild {
         })
     }
 
-    /// The index is as the log's end has it.
+    /// Completes the index at the end of the log.
     fn finish(&mut self, batch: &IndexBatch) -> IndexResult<()> {
         self.writer.apply(batch)?;
         let conn = &self.writer.conn;
@@ -308,7 +308,7 @@ impl Rebuild {
     }
 }
 
-/// A change as the new index can take it; `None` where it knows already, or knows nothing of whom it is about.
+/// A change as the new index can take it. `None` if it has the change already, or does not know its stream.
 fn fitting(
     conn: &Connection,
     files: &FileCache,
@@ -333,7 +333,7 @@ fn fitting(
     })
 }
 
-/// A run that was moved from a file that is gone is new to this index.
+/// A run that was moved from a deleted segment is new to this index.
 fn moved(conn: &Connection, files: &FileCache, run: &Run) -> IndexResult<Change> {
     if lookup::run_with(conn, run.stream, run.first)?.is_some_and(|found| found.first == run.first) {
         return Ok(Change::Moved(*run));

@@ -1,5 +1,4 @@
-//! Gives up commits of a log that cannot be read, so that the directory opens. Only what is asked for is given up, and its bytes are
-//! kept in a file.
+//! Gives up damaged commits on request, so that the directory opens. Their bytes are kept in a file.
 
 use std::{
     fs::File,
@@ -34,30 +33,30 @@ use crate::store::{
     run::four_bytes,
 };
 
-/// What stands for a commit that was given up.
+/// The record that takes the place of a commit that was given up.
 const GIVEN_UP_RECORD: &[u8] = b"\"Skipped\"";
 
 /// What may be given up.
 #[derive(Clone, Copy, Debug)]
 pub struct Skip {
-    /// Commits that cannot be read, with others behind them.
+    /// Commits that cannot be read, with others after them.
     pub commits: bool,
-    /// Commits at the log's end that were answered and are missing, or cannot be read.
+    /// Answered commits at the end of the log that are missing or cannot be read.
     pub end: bool,
 }
 
 /// Commits that are given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Dropped {
-    /// The file of the log.
+    /// The segment.
     pub file: PathBuf,
     /// Where they begin.
     pub offset: u64,
-    /// How many bytes are there.
+    /// The number of their bytes.
     pub bytes: u64,
-    /// The number of the first.
+    /// The number of the first one.
     pub commit: u64,
-    /// How many.
+    /// The number of commits.
     pub commits: u64,
     /// Whether the log ends with them.
     pub end: bool,
@@ -65,7 +64,7 @@ pub struct Dropped {
     segment: u64,
 }
 
-/// What of a directory cannot be read and keeps it from opening. Nothing is changed.
+/// Finds the commits that cannot be read and keep a directory from opening. Changes nothing.
 pub fn plan(dir: &Path) -> Result<Vec<Dropped>, RepairError> {
     let _held = hold(dir)?;
     let shadow = Shadow::of(dir).map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
@@ -74,7 +73,7 @@ pub fn plan(dir: &Path) -> Result<Vec<Dropped>, RepairError> {
     Ok(plan.into_iter().map(|one| Dropped { file: real.file(one.segment), ..one }).collect())
 }
 
-/// Gives up what the plan says, as far as that was asked for, and opens the directory.
+/// Gives up the commits of the plan, as far as `skip` allows, and opens the directory.
 pub fn repair(dir: &Path, skip: Skip, keep: &Path) -> Result<Vec<Dropped>, RepairError> {
     let (held, directory, plan) = look(dir)?;
     if let Some(one) = plan.iter().find(|one| if one.end { !skip.end } else { !skip.commits }) {
@@ -119,7 +118,7 @@ fn look(dir: &Path) -> Result<(DataDir, LogDirectory, Vec<Dropped>), RepairError
     Ok((held, directory, plan))
 }
 
-/// The log being searched for what cannot be read.
+/// The state of the search.
 struct Search<'a> {
     directory: &'a LogDirectory,
     answered: Option<AnsweredMark>,
@@ -151,7 +150,7 @@ impl Search<'_> {
         }
     }
 
-    /// Passes one commit, or what is in front of the next one that can be read.
+    /// Goes past one commit, or past the bytes before the next one that can be read.
     fn step(&mut self, frames: &mut FrameReader<'_>, segment: u64) -> io::Result<bool> {
         let at = Position { segment, offset: frames.offset };
         if frames.next()?.is_some_and(|(head, ..)| head.number == self.number) {
@@ -173,7 +172,7 @@ impl Search<'_> {
         Ok(true)
     }
 
-    /// The number of the first whole frame of a file, if there is such a file.
+    /// The number of the first intact frame of a segment, if the segment exists.
     fn first_of(&self, segment: u64) -> io::Result<Option<u64>> {
         if self.directory.is_missing_or_unfinished(segment)? {
             return Ok(None);
@@ -198,7 +197,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Plans to give up the commits from the next one to the one before `number`.
+    /// Adds the commits from the next one to the one before `number` to the plan.
     fn drop_commits(&mut self, number: u64, Position { segment, offset }: Position, bytes: u64, end: bool) {
         let (commit, commits) = (self.number, number - self.number);
         let file = self.directory.file(segment);
@@ -206,7 +205,7 @@ impl Search<'_> {
     }
 }
 
-/// Writes what is given up into a file: a line for each part, with its bytes in hexadecimal without the zeros at its end.
+/// Writes what is given up to a file: one line for each part, its bytes in hexadecimal without trailing zeros.
 fn keep_bytes(directory: &LogDirectory, plan: &[Dropped], keep: &Path) -> io::Result<()> {
     let mut kept = private().write(true).create_new(true).open(keep)?;
     for one in plan {
@@ -237,7 +236,7 @@ fn give_up(directory: &LogDirectory, one: &Dropped) -> Result<(), RepairError> {
     file_ops::write(&file, &frames, one.offset).and_then(|()| file_ops::sync_all(&file)).map_err(failed)
 }
 
-/// FrameReader that change nothing, in the place of others.
+/// Frames that change nothing, to take the place of others.
 fn nothing(log: u32, one: &Dropped) -> Option<BytesMut> {
     let least = FRAME_HEADER + ITEM_HEADER + GIVEN_UP_RECORD.len();
     let length = usize::try_from(one.bytes).ok()?;

@@ -1,4 +1,4 @@
-//! A shadow of a data directory, which is opened in its place: what opening would do is seen without changing the directory.
+//! A shadow of a data directory, which is opened in its place to see what opening would do.
 
 use std::{
     fs::{File, TryLockError},
@@ -17,7 +17,7 @@ use crate::store::{
     },
 };
 
-/// Keeps other processes out of a directory, without a trace.
+/// Keeps other processes out of a directory without writing to it.
 pub(crate) fn hold(dir: &Path) -> Result<File, OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
     require_data_directory(dir)?;
@@ -44,10 +44,10 @@ pub(crate) fn require_data_directory(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// A directory that is opened in place of another.
+/// A directory that is opened in place of another one.
 pub(crate) struct Shadow {
     pub(crate) path: PathBuf,
-    /// The log's own number, where the index says it.
+    /// The number of the log, if the index says it.
     pub(crate) log: Option<u32>,
 }
 
@@ -77,7 +77,7 @@ impl Shadow {
         Ok(shadow)
     }
 
-    /// The same text about the directory itself.
+    /// The same text, about the directory itself.
     pub(crate) fn real(&self, text: &str, dir: &Path) -> String {
         text.replace(&*self.path.to_string_lossy(), &dir.to_string_lossy())
     }
@@ -85,12 +85,12 @@ impl Shadow {
 
 impl Drop for Shadow {
     fn drop(&mut self) {
-        // Only room in the temporary directory is lost.
+        // A failure only wastes space in the temporary directory.
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
-/// The log's number, and the file that the index has read up to.
+/// The number of the log, and the segment that the index has read up to.
 fn known(database: &Path) -> Option<(u32, u64)> {
     let conn = Connection::open(database).ok()?;
     conn.query_row("SELECT log, segment FROM counter", [], |row| Ok((row.get(0)?, row.get(1)?))).ok()
@@ -103,7 +103,7 @@ fn copy_if_there(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// A file that is only read.
+/// Links a file that is only read.
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(unix)]
     return std::os::unix::fs::symlink(from.canonicalize()?, to);
