@@ -1,4 +1,4 @@
-//! An open file: the real one's bytes follow ours in the memory that SQLite gives.
+//! An open file. The memory that SQLite allocates for it contains our struct, followed by the struct of the real file.
 
 use std::{
     ffi::{c_int, c_void},
@@ -8,18 +8,18 @@ use std::{
 
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64};
 
-use crate::{Op, tell, vfs::code};
+use crate::{Op, tell};
 
 /// Begins as SQLite's own struct, so that a pointer to one is a pointer to the other.
 #[repr(C)]
 struct Watched {
     base: sqlite3_file,
     path: *mut PathBuf,
-    /// Whether its name has to be brought to the disk with its first bytes, as SQLite does it.
+    /// Whether the directory entry has to be synced with the first bytes, as SQLite does.
     is_new: bool,
 }
 
-/// How many bytes are ours.
+/// The size of our struct.
 pub(crate) const HEAD: c_int = size_of::<Watched>() as c_int;
 
 /// The real file behind ours.
@@ -28,7 +28,7 @@ pub(crate) unsafe fn real(file: *mut sqlite3_file) -> *mut sqlite3_file {
     unsafe { file.cast::<Watched>().add(1).cast() }
 }
 
-/// The real file is open: so is ours. Files without a name are temporary, and nobody's business.
+/// Begins to watch a file whose real file is open. Files without a name are temporary and not watched.
 pub(crate) unsafe fn begin(file: *mut sqlite3_file, path: Option<PathBuf>, is_new: bool) {
     let path = path.map_or(ptr::null_mut(), |path| Box::into_raw(Box::new(path)));
     // SAFETY: SQLite gave room for it.
@@ -58,7 +58,7 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xUnfetch: None,
 };
 
-/// A method that the real file answers.
+/// A method that is passed on to the real file.
 macro_rules! passed_on {
     ($name:ident, $method:ident($($value:ident: $of:ty),*) -> $result:ty, $missing:expr) => {
         unsafe extern "C" fn $name(file: *mut sqlite3_file, $($value: $of),*) -> $result {
@@ -117,7 +117,7 @@ unsafe extern "C" fn write(
         if let Some(path) = path(file) {
             let bytes = slice::from_raw_parts(bytes.cast(), usize::try_from(length).unwrap_or(0));
             if let Err(refusal) = tell(Op::Write { path, offset: offset.unsigned_abs(), bytes }) {
-                return code(refusal, ffi::SQLITE_IOERR_WRITE);
+                return refusal.code(ffi::SQLITE_IOERR_WRITE);
             }
         }
         real_write(file, bytes, length, offset)
@@ -130,7 +130,7 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c
         if let Some(path) = path(file)
             && let Err(refusal) = tell(Op::Truncate { path, length: size.unsigned_abs() })
         {
-            return code(refusal, ffi::SQLITE_IOERR_TRUNCATE);
+            return refusal.code(ffi::SQLITE_IOERR_TRUNCATE);
         }
         real_truncate(file, size)
     }
@@ -143,7 +143,7 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
             let with_name = std::mem::take(&mut (*file.cast::<Watched>()).is_new);
             let names = || if with_name { tell(Op::SyncNames { path }) } else { Ok(()) };
             if let Err(refusal) = tell(Op::Sync { path }).and_then(|()| names()) {
-                return code(refusal, ffi::SQLITE_IOERR_FSYNC);
+                return refusal.code(ffi::SQLITE_IOERR_FSYNC);
             }
         }
         real_sync(file, flags)

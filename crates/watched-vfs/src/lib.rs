@@ -1,8 +1,8 @@
-//! Lets tests watch what SQLite does to its files, and have it fail.
+//! Lets tests observe every change that SQLite makes to its files, and make it fail.
 //!
-//! [`install`] makes a VFS the default that hands everything to the one that was the default before. Connections that a thread
-//! opens, writes or closes while it has an [`Observer`] tell it of each change before it happens; what the observer refuses fails
-//! as if the system had refused it. The shared memory beside the database is not watched: SQLite creates it again after a crash.
+//! [`install`] makes a VFS the default that passes every call on to the previous default. It tells the [`Observer`] of a thread about each
+//! change before it happens. A change that the observer refuses fails as if the system had refused it. The shared memory beside the
+//! database is not watched, because SQLite creates it again after a crash.
 
 use std::{cell::RefCell, path::Path, rc::Rc};
 
@@ -14,40 +14,40 @@ pub use vfs::install;
 /// What SQLite is about to do.
 #[derive(Clone, Copy, Debug)]
 pub enum Op<'a> {
-    /// A file is made that was not there.
+    /// A file is created.
     Create {
-        /// Where.
+        /// Its path.
         path: &'a Path,
     },
     /// Bytes are written.
     Write {
-        /// To which file.
+        /// The file.
         path: &'a Path,
-        /// From which place on.
+        /// The offset of the first byte.
         offset: u64,
-        /// These.
+        /// The bytes.
         bytes: &'a [u8],
     },
-    /// A file gets another length.
+    /// The length of a file is changed.
     Truncate {
-        /// Which file.
+        /// The file.
         path: &'a Path,
-        /// Its length from now on.
+        /// The new length.
         length: u64,
     },
     /// A file's bytes are brought to the disk.
     Sync {
-        /// Which file.
+        /// The file.
         path: &'a Path,
     },
-    /// The names in a file's directory are brought to the disk.
+    /// The entries of a file's directory are brought to the disk.
     SyncNames {
         /// The file.
         path: &'a Path,
     },
     /// A file is deleted.
     Delete {
-        /// Which file.
+        /// The file.
         path: &'a Path,
     },
 }
@@ -61,7 +61,17 @@ pub enum Refusal {
     Failed,
 }
 
-/// The observer.
+impl Refusal {
+    /// The code that SQLite receives; `failed` is the one of the call for a disk that failed.
+    fn code(self, failed: std::ffi::c_int) -> std::ffi::c_int {
+        match self {
+            Self::Full => rusqlite::ffi::SQLITE_FULL,
+            Self::Failed => failed,
+        }
+    }
+}
+
+/// Observes changes.
 pub trait Observer {
     /// Called before a change happens.
     ///
@@ -74,13 +84,13 @@ thread_local! {
     static OBSERVER: RefCell<Option<Rc<dyn Observer>>> = const { RefCell::new(None) };
 }
 
-/// Has somebody watch what this thread does, or nobody.
+/// Sets the observer of this thread, or removes it.
 pub fn watch(observer: Option<Rc<dyn Observer>>) {
     OBSERVER.with(|current| *current.borrow_mut() = observer);
 }
 
 fn tell(op: Op<'_>) -> Result<(), Refusal> {
-    // A thread that is ending watches nothing any more.
+    // A thread that is ending has no observer any more.
     let observer = OBSERVER.try_with(|observer| observer.borrow().clone()).ok().flatten();
     observer.map_or(Ok(()), |observer| observer.before(op))
 }

@@ -1,4 +1,4 @@
-//! The VFS: it opens files, and watches them being made and deleted.
+//! The VFS: opens files, and reports when files are created and deleted.
 
 use std::{
     ffi::{CStr, OsStr, c_char, c_int},
@@ -10,9 +10,9 @@ use std::{
 
 use rusqlite::ffi;
 
-use crate::{Op, Refusal, file, tell};
+use crate::{Op, file, tell};
 
-/// Makes the VFS the default, once.
+/// Makes the VFS the default of this process. Later calls do nothing.
 ///
 /// # Panics
 /// If SQLite has no VFS, or does not take this one.
@@ -41,15 +41,7 @@ pub fn install() {
     });
 }
 
-/// The code that SQLite receives for a refusal.
-pub(crate) fn code(refusal: Refusal, failed: c_int) -> c_int {
-    match refusal {
-        Refusal::Full => ffi::SQLITE_FULL,
-        Refusal::Failed => failed,
-    }
-}
-
-/// The VFS behind this one.
+/// The VFS that was the default before.
 unsafe fn real(vfs: *mut ffi::sqlite3_vfs) -> *mut ffi::sqlite3_vfs {
     // SAFETY: `install` put it there.
     unsafe { (*vfs).pAppData.cast() }
@@ -75,7 +67,7 @@ unsafe extern "C" fn open(
         if let (true, Some(path)) = (is_new && flags & ffi::SQLITE_OPEN_CREATE != 0, &path)
             && let Err(refusal) = tell(Op::Create { path })
         {
-            return code(refusal, ffi::SQLITE_CANTOPEN);
+            return refusal.code(ffi::SQLITE_CANTOPEN);
         }
         let real = real(vfs);
         let Some(open) = (*real).xOpen else { return ffi::SQLITE_CANTOPEN };
@@ -94,7 +86,7 @@ unsafe extern "C" fn delete(vfs: *mut ffi::sqlite3_vfs, name: *const c_char, syn
         if path.exists() {
             let synced = || if sync_directory == 0 { Ok(()) } else { tell(Op::SyncNames { path: &path }) };
             if let Err(refusal) = tell(Op::Delete { path: &path }).and_then(|()| synced()) {
-                return code(refusal, ffi::SQLITE_IOERR_DELETE);
+                return refusal.code(ffi::SQLITE_IOERR_DELETE);
             }
         }
         let real = real(vfs);

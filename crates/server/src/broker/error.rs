@@ -4,59 +4,59 @@ use std::sync::Arc;
 
 use crate::store::StoreError;
 
-/// The cause of a failure that the log has told of, and is not to tell of for each call.
+/// The cause of a failure that was logged when it began, so that it is not logged for each call.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct AlreadyLogged(pub(crate) Arc<dyn std::error::Error + Send + Sync>);
 
 impl BrokerError {
-    /// Whether the log has told of it.
+    /// Whether the failure was logged.
     pub(crate) fn is_already_logged(&self) -> bool {
         matches!(self, Self::Store(cause) if cause.is::<AlreadyLogged>())
     }
 }
 
-/// Why a broker refused or could not do something. HTTP maps each kind to one documented code.
+/// Why a call failed. HTTP maps each variant to one documented code.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// No queue of that id in the project.
+    /// The project has no queue with this id.
     #[error("the queue does not exist")]
     QueueNotFound,
-    /// No group of that id in the queue.
+    /// The queue has no group with this id.
     #[error("the consumer group does not exist")]
     GroupNotFound,
     /// The data directory could not be copied.
     #[error("no copy was made: {0}")]
     NoBackup(String),
-    /// This broker cannot do that.
+    /// This broker does not implement the operation.
     #[error("this server does not offer {0}")]
     NotOffered(&'static str),
-    /// The configuration says it, and wins.
+    /// The configuration sets this property and takes precedence.
     #[error("the configuration of the server sets {0} of this queue: change it there")]
     Configured(&'static str),
-    /// No message that was set aside is there.
+    /// No such message is set aside.
     #[error("no damaged message is set aside there")]
     NotDamaged,
-    /// The project has a queue of that name.
+    /// The project has a queue with this name.
     #[error("the queue {0} exists already")]
     QueueExists(String),
-    /// The queue has a group of that name.
+    /// The queue has a group with this name.
     #[error("the consumer group {0} exists already")]
     GroupExists(String),
-    /// The project has as many queues as it may.
+    /// The project has the maximum number of queues.
     #[error("the project may have {0} queues")]
     QueueQuota(usize),
-    /// The queue has as many groups as it may.
+    /// The queue has the maximum number of groups.
     #[error("a queue may have {0} consumer groups")]
     GroupQuota(usize),
-    /// The queue has as many resource tags as it may.
+    /// The queue has the maximum number of resource tags.
     #[error("a queue may have {0} tags")]
     TagQuota(usize),
-    /// The queue has no resource tag of that key.
+    /// The queue has no resource tag with this key.
     #[error("the queue has no tag {0}")]
     TagNotFound(String),
-    /// The queue or group was created a moment ago.
+    /// The queue or group is still being created.
     #[error("it is being created")]
     BeingCreated,
     /// The queue has no dead letters.
@@ -68,28 +68,28 @@ pub enum BrokerError {
     /// A Kafka queue has no labels.
     #[error("a Kafka queue has no labels")]
     KafkaLabels,
-    /// The group consumes by another label rule.
+    /// The group consumes by another label filter.
     #[error("the group consumes by another label rule: {0}")]
     FilterChanged(String),
-    /// The token cannot be read, its lease is over, or it was acknowledged before: says which line's it is.
+    /// The receipt cannot be read, its lease is over, or it was acknowledged before. The text names the line.
     #[error("{0}")]
     UnknownReceipt(String),
-    /// The token belongs to another queue, group or stream: says which line's it is.
+    /// The receipt belongs to another queue, group or stream. The text names the line.
     #[error("{0}")]
     ForeignReceipt(String),
-    /// A message can only be rejected where there are dead letters for it.
+    /// The message cannot be rejected, because there are no dead letters for it.
     #[error("{0}")]
     NotRejectable(&'static str),
-    /// The group has as many long polls as it may.
+    /// The group has the maximum number of waiting consume calls.
     #[error("the group has {0} waiting consume calls")]
     TooManyPolls(usize),
-    /// Consumers of the group, or all together, hold as much as they may of so many bytes without acknowledging it.
+    /// The group, its project or all groups together hold their share of the memory for leased messages, whose size in bytes this is.
     #[error(
         "the group holds its share of the {0} bytes that messages may have which are not acknowledged; acknowledge some first"
     )]
     TooMuchLeased(usize),
-    /// The store could not do it. What was to be changed is as it was, unless the process ends before the disk works again: what
-    /// reached the disk may be found there by the next start.
+    /// The store failed, and nothing was changed. If the process ends before the disk works again, the next start may find a part of the
+    /// change that reached the disk.
     #[error("the store failed")]
     Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// Another server may be serving these queues now.

@@ -9,24 +9,24 @@ use dms_protocol::{
     queue::{GroupId, ProjectId, QueueId},
 };
 
-/// What the server shows of a message without leasing it.
+/// A message as it is shown without being leased.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Peeked {
-    /// Its place in the stream; of a delayed message, which has none yet, its place among those, counted from 2^40.
+    /// Its sequence number in the stream. A delayed message has none yet; its number among the delayed messages is shown, counted from 2^40.
     pub sequence: u64,
     /// As [`NewMessage::json`].
     pub json: Bytes,
-    /// Where it stands for the group.
+    /// Its state for the group.
     pub state: PeekState,
-    /// Failed consumptions so far.
+    /// The number of failures so far.
     pub failures: u32,
-    /// When it was sent (or became due, or became a dead letter), in milliseconds since the Unix epoch.
+    /// When it was sent, its delay ended or it became a dead letter, in milliseconds since the Unix epoch.
     pub entered_ms: i64,
     /// As [`LeasedMessage::dead_letter`].
     pub dead_letter: Option<Arc<DeadLetterInfo>>,
 }
 
-/// A message that is not on the disk as it was written. It is set aside: those behind it are delivered.
+/// A damaged message. It is set aside, and later messages are delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedMessage {
     /// The project.
@@ -35,13 +35,13 @@ pub struct DamagedMessage {
     pub queue: QueueId,
     /// The queue's name.
     pub queue_name: String,
-    /// The group that came upon it; none where it was delayed.
+    /// The group that found it. `None` for a delayed message.
     pub group: Option<GroupId>,
-    /// That group's name.
+    /// The name of that group.
     pub group_name: Option<String>,
-    /// What kind of message it is.
+    /// The kind of message.
     pub of: DamagedIn,
-    /// Its place there.
+    /// Its sequence number there.
     pub sequence: u64,
     /// The file that it is in.
     pub file: String,
@@ -51,25 +51,25 @@ pub struct DamagedMessage {
     pub reason: String,
 }
 
-/// A copy of a data directory.
+/// A backup of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackedUp {
     /// The number of the last commit in it.
     pub commit: u64,
-    /// How many files it has.
+    /// The number of its files.
     pub files: usize,
-    /// How large they are together.
+    /// The size of its files.
     pub bytes: u64,
 }
 
-/// Among what a damaged message is.
+/// The messages that a damaged message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DamagedIn {
     /// The messages of a queue.
     Messages,
     /// The dead letters of a group.
     DeadLetters,
-    /// Messages that were not due.
+    /// Delayed messages.
     Delayed,
 }
 
@@ -84,14 +84,14 @@ impl DamagedIn {
     }
 }
 
-/// Where a message stands for a group.
+/// The state of a message for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeekState {
     /// It can be consumed.
     Available,
-    /// It is in a batch whose lease lasts this much longer.
+    /// It is leased for this much longer.
     Leased(Duration),
-    /// It becomes visible after this time.
+    /// It becomes available after this time.
     Delayed(Duration),
 }
 

@@ -10,7 +10,7 @@ use dms_protocol::{
     queue::{GroupId, ProjectId, QueueId, TagFilter},
 };
 
-/// Where a consume or an acknowledgement goes: a group of a queue of a project.
+/// The group that a consume or acknowledgement call is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupPath {
     /// The project.
@@ -21,69 +21,69 @@ pub struct GroupPath {
     pub group: GroupId,
 }
 
-/// A message that passed the request's checks, ready to be stored.
+/// A message that was checked and can be stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewMessage {
-    /// The `message` object of a consume answer as JSON text: `{"body":…,"attributes":{…}}` plus `,"tags":[…]` where
-    /// there are labels. It is spliced into answers as it is.
+    /// The `message` object of a consume answer as JSON text: `{"body":…,"attributes":{…}}`, plus `,"tags":[…]` if there are labels. It
+    /// is copied into answers unchanged.
     pub json: Bytes,
-    /// Size of the body's JSON text in bytes: what counts towards 524 288.
+    /// The size of the body's JSON text in bytes, which is limited to 524,288.
     pub body_bytes: usize,
     /// The labels.
     pub tags: Vec<String>,
-    /// How long it stays invisible.
+    /// The delay before it can be consumed.
     pub delay: Duration,
 }
 
 /// A consume call (API reference 5.3.2, 5.3.4).
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeaseRequest {
-    /// At most this many messages: 1-10.
+    /// The maximum number of messages: 1-10.
     pub max_messages: usize,
-    /// At most this many bytes of bodies; the first message is given whatever its size.
+    /// The maximum bytes of bodies. The first message is returned whatever its size.
     pub max_bytes: usize,
-    /// How long to wait for a first message.
+    /// The time to wait for a first message.
     pub wait: Duration,
-    /// How long the batch may stay unacknowledged.
+    /// The time until the lease ends.
     pub ack_wait: Duration,
-    /// The label rule; always empty for dead letters.
+    /// The label filter; always empty for dead letters.
     pub filter: TagFilter,
 }
 
-/// One message of a leased batch.
+/// A message of a leased batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeasedMessage {
     /// As [`NewMessage::json`].
     pub json: Bytes,
     /// The labels, for the copy beside `message`.
     pub tags: Arc<[String]>,
-    /// The token that acknowledges this message: opaque, unforgeable, good until the lease ends.
+    /// The token that acknowledges this message. It is opaque, cannot be forged, and is valid until the lease ends.
     pub receipt: String,
-    /// Its place in the stream: the same each time it is leased.
+    /// Its sequence number in the stream, which never changes.
     pub sequence: u64,
-    /// Failed consumptions before this one.
+    /// The number of failures before this lease.
     pub failures: u32,
-    /// When it entered its stream, in milliseconds since the Unix epoch: with the place it tells a message from any other,
-    /// also from one at the same place of a stream that was restored from a backup.
+    /// When it entered its stream, in milliseconds since the Unix epoch. Together with the sequence number it identifies the message,
+    /// also in a stream that was restored from a backup.
     pub entered_ms: i64,
-    /// Why and when it became a dead letter; `None` for one of before there were reasons, and for other messages.
+    /// Why and when it became a dead letter. `None` for other messages, and for dead letters of versions without reasons.
     pub dead_letter: Option<Arc<DeadLetterInfo>>,
 }
 
 /// One line of an acknowledgement (API reference 5.3.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
-    /// The token from the consume answer.
+    /// The receipt from the consume answer.
     pub receipt: String,
-    /// What is said of the message.
+    /// The consumer's verdict on the message.
     pub verdict: Verdict,
 }
 
-/// What an acknowledgement settled; the sum is the size of the batches it named.
+/// The number of messages that an acknowledgement settled. The sum is the size of the batches it names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AckCounts {
-    /// How many at the beginning of the batch are settled: done or rejected.
+    /// Messages at the beginning of the batches that are settled: successful or rejected.
     pub success: usize,
-    /// How many at its end failed or were released.
+    /// Messages at the end of the batches that failed or were released.
     pub fail: usize,
 }

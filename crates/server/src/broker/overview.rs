@@ -15,7 +15,7 @@ pub struct GroupList {
     pub queue_name: String,
     /// Whether the queue has dead letters.
     pub dead_letters: bool,
-    /// The groups in the order of their creation; the dead-letter counters are always filled in.
+    /// The groups in the order of their creation. The dead-letter counters are always set.
     pub groups: Vec<ConsumerGroup>,
 }
 
@@ -28,14 +28,14 @@ pub struct Usage {
     pub kafka_queues: usize,
 }
 
-/// The limits a broker holds a project to.
+/// The limits of a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {
-    /// Queues of one project, both kinds counted apart; 30.
+    /// Queues of one project; Kafka queues are counted separately. Default: 30.
     pub queues: usize,
-    /// Groups of one queue; 3.
+    /// Groups of one queue. Default: 3.
     pub groups_per_queue: usize,
-    /// Resource tags of one queue; 10.
+    /// Resource tags of one queue. Default: 10.
     pub tags_per_queue: usize,
 }
 
@@ -45,24 +45,24 @@ impl Default for Quotas {
     }
 }
 
-/// A queue and its groups, for metrics and for looking in.
+/// A queue and its groups, for metrics and the admin address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueOverview {
-    /// The project it belongs to.
+    /// The project.
     pub project: ProjectId,
-    /// The queue; the dead-letter fields are filled in.
+    /// The queue. The dead-letter fields are set.
     pub queue: Queue,
     /// How long it keeps messages.
     pub retention: Duration,
-    /// Whether messages go as soon as every group has settled them.
+    /// Whether messages are deleted as soon as every group has settled them.
     pub delete_when_settled: bool,
-    /// What of that was set while the server ran.
+    /// The part of it that was set while the server ran.
     pub retention_set: RetentionPolicy,
-    /// Messages that are not due yet.
+    /// The number of delayed messages.
     pub delayed: u64,
-    /// Those of them that were due, and are damaged.
+    /// The number of damaged ones among them whose delay has ended.
     pub damaged_delayed: u64,
-    /// Its groups in the order of their creation.
+    /// The groups in the order of their creation.
     pub groups: Vec<GroupOverview>,
 }
 
@@ -73,11 +73,11 @@ pub struct GroupOverview {
     pub group: ConsumerGroup,
     /// Messages that are leased.
     pub in_flight: u64,
-    /// Consume calls that wait.
+    /// The number of waiting consume calls.
     pub polls: u64,
     /// Messages that retention deleted before the group had consumed them, since the broker was opened.
     pub expired_unread: u64,
-    /// Dead letters that retention deleted before the group had consumed them, since then.
+    /// Dead letters that retention deleted before the group had consumed them, since the broker was opened.
     pub expired_dead_letters: u64,
     /// Messages that are set aside because they are damaged.
     pub damaged: u64,
@@ -85,15 +85,15 @@ pub struct GroupOverview {
     pub damaged_dead_letters: u64,
 }
 
-/// What a broker has counted since it was opened, for metrics.
+/// Counters since the broker was opened, for metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrokerStats {
-    /// Messages and dead letters that were handed out again: after a failure, a lapsed lease or a restart.
+    /// Messages and dead letters that were leased again, after a failure, the end of a lease or a restart.
     pub redeliveries: u64,
     /// Messages that became dead letters.
     pub dead_letters: u64,
     /// The same by reason.
     pub dead_letter_reasons: ReasonCounts,
-    /// How long the disk took to make each commit durable; none without a disk.
+    /// How long the disk took to make each commit durable. Empty without a disk.
     pub syncs: Histogram,
 }

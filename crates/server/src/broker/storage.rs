@@ -4,11 +4,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoragePart {
-    /// Changes cannot be made durable: calls are refused.
+    /// Changes cannot be made durable, so calls are refused.
     Commits,
-    /// The index does not take in what the log has: memory and the time of the next start grow.
+    /// The index does not take in the log, so memory and the time of the next start grow.
     Index,
-    /// Messages cannot be read: those of them are set aside, or calls that want them are refused.
+    /// Messages cannot be read. They are set aside, or calls that need them are refused.
     Reads,
 }
 
@@ -23,19 +23,19 @@ impl StoragePart {
     }
 }
 
-/// What is wrong with the store now.
+/// A failure of the store that lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageTrouble {
-    /// What fails.
+    /// The part that fails.
     pub part: StoragePart,
-    /// Since when, in milliseconds since the Unix epoch.
+    /// When it began, in milliseconds since the Unix epoch.
     pub since_ms: i64,
-    /// Why, as of the last failure; at most 500 bytes. May name files of the data directory.
+    /// The reason of the last failed call, at most 500 bytes. It may name files of the data directory.
     pub reason: String,
-    /// What can be done about it.
+    /// What an operator can do about it.
     pub remedy: &'static str,
-    /// Whether it is that the disk is full.
+    /// Whether the disk is full.
     pub is_disk_full: bool,
-    /// How many changes were refused for it, those included that the broker tries by itself.
+    /// The number of changes that were refused, including those that the broker itself tries.
     pub refused: u64,
 }

@@ -1,24 +1,24 @@
-//! What a consumer says of a message, and why; and the reasons that dead letters have.
+//! [`Verdict`]: what a consumer reports about a message, and the reasons of dead letters.
 
 use std::sync::Arc;
 
 use crate::store::FailureCause;
 
-/// What an acknowledgement says of a message (API reference 5.3.3; the last two are extensions).
+/// What a consumer reports about a message (API reference 5.3.3; the last two are extensions).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is done.
+    /// It was processed.
     Success,
-    /// It failed: it is available again, or a dead letter if it failed for the last time.
+    /// It failed. It becomes available again, or a dead letter after the last allowed failure.
     Fail(Option<Arc<FailureCause>>),
-    /// It is handed back with those behind it, and no failure is counted for any of them.
+    /// It is handed back with all later messages of the batch. No failure is counted for any of them.
     Release,
-    /// It becomes a dead letter at once, and the batch goes on behind it as behind a success.
+    /// It becomes a dead letter at once. Later messages of the batch are treated as after a success.
     Reject(Option<Arc<FailureCause>>),
 }
 
 impl Verdict {
-    /// Which of two verdicts on one message counts: it is done only if nobody says otherwise, and a failure wins.
+    /// Combines two verdicts on one message. A failure takes precedence, and a success counts only if both are.
     pub(crate) fn or(self, other: Self) -> Self {
         let weight = |verdict: &Self| match verdict {
             Self::Success => 0,
@@ -29,19 +29,19 @@ impl Verdict {
         if weight(&other) > weight(&self) { other } else { self }
     }
 
-    /// Whether it settles its message, so that the walk along the batch goes on.
+    /// Whether it settles the message, so that later messages of the batch are looked at.
     pub(crate) fn settles(&self) -> bool {
         matches!(self, Self::Success | Self::Reject(_))
     }
 }
 
-/// The reason of a failure without one.
+/// The reason of a failure for which the consumer gave none.
 pub(crate) const FAILED: &str = "failed";
-/// The reason of a rejection without one.
+/// The reason of a rejection for which the consumer gave none.
 pub(crate) const REJECTED: &str = "rejected";
-/// The reason where a lease ended and nobody had said anything.
+/// The reason if a lease ended without an acknowledgement.
 pub(crate) const LEASE_EXPIRED: &str = "lease_expired";
-/// The reason where a message in front of it failed, and that counts (`failure_counting: batch`).
+/// The reason if an earlier message of the batch failed and that counts (`failure_counting: batch`).
 pub(crate) const BATCH_FAILED: &str = "batch_failed";
 
 /// The reasons that are counted by name.
@@ -54,11 +54,11 @@ const KNOWN: [&str; 9] = [
     "republish_exhausted",
     LEASE_EXPIRED,
     BATCH_FAILED,
-    // Whatever else consumers say.
+    // All other reasons.
     "other",
 ];
 
-/// How many dead letters had which reason: a bounded number of names, whatever consumers say.
+/// The number of dead letters by reason. The number of names is bounded, whatever consumers report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReasonCounts([u64; KNOWN.len()]);
 
@@ -69,7 +69,7 @@ impl ReasonCounts {
         self.0[place] += 1;
     }
 
-    /// Every name with its count; `other` stands for all reasons that are not known by name.
+    /// Every name with its count. `other` stands for all reasons without a name of their own.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         KNOWN.into_iter().zip(self.0)
     }
