@@ -6,7 +6,7 @@
 //! | `verdict` | what a consumer says about a message, reasons of dead letters |
 //! | `overview` | queues, groups, quotas and counters as they are reported |
 //! | `inspection` | single messages as operators see them, backups |
-//! | `storage` | what is wrong with the store |
+//! | `storage` | failures of the store |
 //! | `error` | [`BrokerError`] |
 //! | [`embedded`] | the implementation: state in memory over a store |
 //!

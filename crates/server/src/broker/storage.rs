@@ -1,4 +1,4 @@
-//! What is wrong with the store.
+//! [`StorageTrouble`]: a failure of the store, as it is reported.
 
 /// A part of the store that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

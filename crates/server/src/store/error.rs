@@ -1,4 +1,4 @@
-//! [`StoreError`]: why a store did not do what it was asked, and what is known of the outcome.
+//! [`StoreError`]: why a call of a store failed.
 
 use std::{
     error::Error,
@@ -9,7 +9,7 @@ use std::{
 /// What went wrong, shared by all who wait for the same call.
 pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
 
-/// Why a store did not do what it was asked. The variant says what the caller may do next; in each of them the outcome is known.
+/// Why a call of a store failed. The variant says what the caller may do next. The outcome is known in each of them.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The call failed and changed nothing: the disk is full, say, or a read failed. The same call may succeed later.

@@ -19,7 +19,7 @@ pub enum OpenError {
     Absent {
         /// The directory.
         dir: PathBuf,
-        /// What it is instead, as the end of a sentence.
+        /// The reason, as the end of a sentence.
         found: &'static str,
     },
     /// The directory is no finished backup.
@@ -61,7 +61,7 @@ pub enum OpenError {
     /// The file was written before the first release.
     #[error(
         "{file} has version {found}, of a program before the first release, which this one does not read; \
-         let that program's consumers empty its queues, then begin with another directory"
+         let that program's consumers empty its queues, then start with another directory"
     )]
     Older {
         /// The file.
@@ -71,12 +71,12 @@ pub enum OpenError {
     },
     /// The file is damaged.
     #[error(
-        "{file} is damaged ({reason}); it was left as it is: restore it from a backup, or move it away to begin anew"
+        "{file} is damaged ({reason}); it was left as it is: restore it from a backup, or move it away to start with an empty directory"
     )]
     Damaged {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         reason: String,
     },
     /// The disk is full, and so little is left that not even the reserves are enough.

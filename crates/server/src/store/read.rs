@@ -13,7 +13,7 @@ pub(crate) struct ReadLimit {
     pub(crate) bytes: usize,
 }
 
-/// A message whose bytes are not what was written. It stays in the store, and no consumer gets it.
+/// A damaged message. It stays in the store, and no consumer gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged {
     /// Its sequence number in its stream or delay queue.
@@ -24,7 +24,7 @@ pub(crate) struct Damaged {
     pub(crate) file: Arc<str>,
     /// Where it begins in the file, or where its run begins.
     pub(crate) offset: u64,
-    /// What is wrong with it.
+    /// The damage.
     pub(crate) reason: Arc<str>,
     /// Whether the disk returned no bytes at all: a later read may succeed.
     pub(crate) is_unreadable: bool,

@@ -128,7 +128,7 @@ pub(crate) struct Settlement {
     pub(crate) head: u64,
 }
 
-/// What is remembered of the failures of a message that is not settled. It is in memory only.
+/// The failures of a message that is not settled. The history is in memory only.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FailureHistory {
     /// When the message failed first, in Unix milliseconds.

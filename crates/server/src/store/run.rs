@@ -41,7 +41,7 @@ const HAS_INFO: u32 = 1 << 31;
 /// Bytes of the reason before its text.
 const INFO_HEADER: u32 = 4;
 
-/// The bytes are not what was written.
+/// The bytes do not match their checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its bytes do not match their checksum")]
 pub(crate) struct Corrupt;

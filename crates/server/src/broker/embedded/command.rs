@@ -13,7 +13,7 @@ use crate::{
 };
 use dms_protocol::queue::{GroupId, QueueId, QueueTag};
 
-/// A change of what is stored. It was possible when it was submitted, and is checked again before it is committed.
+/// A change of the stored data. It was possible when it was submitted, and is checked again before it is committed.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Messages enter a queue, or its delay queue.
@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// Changes that are committed alone, because commands behind them depend on their outcome.
+/// Changes that are committed alone, because later commands depend on their outcome.
 #[derive(Debug)]
 pub(crate) enum AdminCommand {
     /// The committer sets the row's number.

@@ -1,4 +1,4 @@
-//! What the parts of an embedded broker share: the state behind its lock, the store, and the channel to the committer.
+//! [`Core`], which the parts of an embedded broker share: the state behind its lock, the store, and the channel to the committer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

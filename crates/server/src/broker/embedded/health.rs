@@ -209,7 +209,7 @@ fn remedy(error: &StoreError) -> &'static str {
     }
 }
 
-const FREE_SPACE: &str = "free space on the disk of the data directory; the server goes on by itself";
+const FREE_SPACE: &str = "free space on the disk of the data directory; the server continues without a restart";
 const MAKE_WRITABLE: &str = "let the server's user write to the data directory";
 
 fn locked(watched: &Mutex<PartHealth>) -> MutexGuard<'_, PartHealth> {
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(troubles(&scene), []);
     }
 
-    /// Where nobody sends to a server that is not ready, it notices by itself that it is again.
+    /// No client sends to a server that is not ready, so it has to notice itself that the store works again.
     #[tokio::test(start_paused = true)]
     async fn it_is_over_without_a_call_too() {
         let (store, scene) = scene().await;
@@ -312,7 +312,7 @@ mod tests {
         let (store, _) = DiskStore::open(dir.path()).unwrap();
         let store = Arc::new(store);
         let scene = Scene::on(store.clone()).await;
-        // More than is kept in memory of what was sent last.
+        // More than the newest messages that are kept in memory.
         let large = "x".repeat(500_000);
         for _ in 0..15 {
             scene.send(&large, NOW).await.unwrap();

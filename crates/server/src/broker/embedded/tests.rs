@@ -1,4 +1,4 @@
-//! What happens when the store fails: nothing changes, and it works again when the store does.
+//! Failures of the store: nothing changes, and the broker works again when the store does.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -24,11 +24,11 @@ pub(crate) struct FlakyStore {
     error: std::sync::Mutex<Option<StoreError>>,
     /// Whether another process may own the store.
     may_be_lost: AtomicBool,
-    /// What the index says of itself.
+    /// The error of the index, if it has one.
     index: std::sync::Mutex<Option<StoreError>>,
-    /// Until the index took in what it was to.
+    /// Set until maintenance succeeds.
     maintenance_due: AtomicBool,
-    /// Messages that were read.
+    /// The number of messages that were read.
     rows: AtomicUsize,
 }
 
@@ -181,17 +181,17 @@ impl Scene {
 
 pub(crate) const NOW: Duration = Duration::ZERO;
 
-/// The process does not run for this long.
+/// The process does not run for this time.
 async fn pause(seconds: u64) {
     tokio::time::advance(Duration::from_secs(seconds)).await;
 }
 
-/// The process runs for this long.
+/// The process runs for this time.
 pub(crate) async fn run(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
-/// A lease is 30 s long. Neither a pause ends it, whenever it begins, nor does it fail a message.
+/// A lease is 30 s long. A pause neither ends it, whenever it begins, nor makes a message fail.
 #[tokio::test(start_paused = true)]
 async fn a_pause_of_the_process_ends_no_lease() {
     for (before, paused) in [(0, 40), (1, 31), (29, 40), (29, 1), (20, 100_000)] {
@@ -208,7 +208,7 @@ async fn a_pause_of_the_process_ends_no_lease() {
     }
 }
 
-/// The acknowledgement of one batch, the timer and a poll of another consumer: whichever runs first after a pause.
+/// The acknowledgement of one batch, the timer or a poll of another consumer runs first after a pause.
 #[tokio::test(start_paused = true)]
 async fn whoever_looks_first_after_a_pause_notices_it() {
     let scene = Scene::watched_by(PauseClock::Tokio, Arc::new(MemoryStore::default())).await;
@@ -223,7 +223,7 @@ async fn whoever_looks_first_after_a_pause_notices_it() {
     assert_eq!(scene.settle(&batch, true).await.unwrap().success, 2);
 }
 
-/// The time in which the process ran counts as ever.
+/// The time in which the process ran counts as always.
 #[tokio::test(start_paused = true)]
 async fn a_pause_extends_a_lease_by_its_own_length_alone() {
     let scene = Scene::watched_by(PauseClock::Tokio, Arc::new(MemoryStore::default())).await;
@@ -236,14 +236,14 @@ async fn a_pause_extends_a_lease_by_its_own_length_alone() {
     run(2).await;
     assert_eq!(scene.available().await, 1, "31 s of the lease have passed");
     assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownReceipt(_))));
-    // Nobody beats while nothing is leased: that is no pause.
+    // Without leases there is no heartbeat, and that is no pause.
     run(3600).await;
     assert_eq!(scene.take(0).await.unwrap().len(), 1);
     run(31).await;
     assert_eq!(scene.broker.stats().dead_letters, 1, "its second lease has ended too");
 }
 
-/// Simulated time may be moved by any amount: that is no pause of the process either.
+/// Simulated time may be moved by any amount, and that is no pause of the process.
 #[tokio::test(start_paused = true)]
 async fn simulated_time_does_not_pause() {
     let scene = Scene::on(Arc::new(MemoryStore::default())).await;
@@ -254,7 +254,7 @@ async fn simulated_time_does_not_pause() {
     assert_eq!(scene.take(1).await.unwrap().len(), 1);
 }
 
-/// Nor is tokio's paused clock, also with the system's wall clock beside it.
+/// A moved clock of tokio is no pause either, also beside the system's wall clock.
 #[tokio::test(start_paused = true)]
 async fn a_moved_clock_of_tokio_is_no_pause() {
     let scene = Scene::watched_by(PauseClock::of(&Clock::system()), Arc::new(MemoryStore::default())).await;
@@ -264,7 +264,7 @@ async fn a_moved_clock_of_tokio_is_no_pause() {
     assert!(matches!(scene.settle(&batch, true).await, Err(BrokerError::UnknownReceipt(_))));
 }
 
-/// However long the backlog: a consumer has as many messages read for it, and as many are kept in memory.
+/// The number of messages that are read for a consumer, and kept in memory, does not depend on the backlog.
 #[tokio::test(start_paused = true)]
 async fn what_is_read_does_not_grow_with_the_backlog() {
     let mut costs = Vec::new();
@@ -281,7 +281,7 @@ async fn what_is_read_does_not_grow_with_the_backlog() {
             let batch = scene.take(0).await.unwrap();
             assert_eq!(scene.settle(&batch, true).await.unwrap().success, 10);
         }
-        // What was read ahead comes in a task of its own.
+        // Messages are prefetched in a task of its own.
         tokio::task::yield_now().await;
         let state = scene.broker.core.lock();
         let kept: usize = state.streams.values().map(|stream| stream.cached_bytes()).sum();
@@ -291,7 +291,7 @@ async fn what_is_read_does_not_grow_with_the_backlog() {
     assert!(costs[1].0 < 50 * 10 + 2 * state::cursor::PREFETCH.messages, "{} rows for 500 messages", costs[1].0);
 }
 
-/// A send that could not be stored is refused as a whole; there is no gap where it would have been.
+/// A send that could not be stored is refused as a whole, and leaves no gap.
 #[tokio::test(start_paused = true)]
 async fn a_failed_send_leaves_no_trace() {
     let store = Arc::new(FlakyStore::default());
@@ -304,7 +304,7 @@ async fn a_failed_send_leaves_no_trace() {
     assert_eq!(scene.take(0).await.unwrap()[0].json, "2");
 }
 
-/// A batch whose acknowledgement could not be stored stays leased, its lease running, its tokens good.
+/// A batch whose acknowledgement could not be stored stays leased, and its receipts stay valid until the lease ends.
 #[tokio::test(start_paused = true)]
 async fn a_failed_acknowledgement_can_be_repeated() {
     let store = Arc::new(FlakyStore::default());
@@ -319,7 +319,7 @@ async fn a_failed_acknowledgement_can_be_repeated() {
     assert_eq!(scene.available().await, 0);
 }
 
-/// A lapse that could not be stored is tried again; until then its messages are out, and their tokens are dead.
+/// The end of a lease that could not be stored is tried again. Until then its messages stay leased, and its receipts are refused.
 #[tokio::test(start_paused = true)]
 async fn a_failed_lapse_is_tried_again() {
     let store = Arc::new(FlakyStore::default());
@@ -334,7 +334,7 @@ async fn a_failed_lapse_is_tried_again() {
     assert_eq!(scene.take(2).await.unwrap()[0].json, "1");
 }
 
-/// A delayed message that could not be moved when it was due comes as soon as it can.
+/// A delayed message that could not be moved when it was due is moved as soon as possible.
 #[tokio::test(start_paused = true)]
 async fn a_failed_move_of_a_due_message_is_tried_again() {
     let store = Arc::new(FlakyStore::default());
@@ -346,7 +346,7 @@ async fn a_failed_move_of_a_due_message_is_tried_again() {
     assert_eq!(scene.take(2).await.unwrap()[0].json, "1");
 }
 
-/// A read that fails is an answer, not a wait for ever; the next call reads again.
+/// A failing read is answered with an error, and the next call reads again.
 #[tokio::test(start_paused = true)]
 async fn a_failed_read_is_reported_and_tried_again() {
     let store = Arc::new(FlakyStore::default());
@@ -355,7 +355,7 @@ async fn a_failed_read_is_reported_and_tried_again() {
     for _ in 0..30 {
         scene.send(&large, NOW).await.unwrap();
     }
-    // The first of six megabytes are no longer in memory. The rule is fixed while the store works.
+    // The first of six megabytes are no longer in memory. The label filter is fixed while the store works.
     let batch = scene.take(0).await.unwrap();
     scene.settle(&batch, true).await.unwrap();
     store.fail(true);
@@ -368,7 +368,7 @@ async fn a_failed_read_is_reported_and_tried_again() {
     assert!(!scene.take(0).await.unwrap().is_empty());
 }
 
-/// Work after a refused one in the same commit is not touched by it.
+/// A refused command does not affect other commands of the same commit.
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_does_not_spoil_its_commit() {
     let scene = Scene::on(Arc::new(MemoryStore::default())).await;
@@ -382,7 +382,7 @@ async fn what_is_refused_does_not_spoil_its_commit() {
     assert_eq!(scene.take(0).await.unwrap()[0].json, "2");
 }
 
-/// Fills the log's first file and leaves no room for a second: what a full disk looks like. Gives what was sent.
+/// Fills the first segment and leaves no space for a second one. Returns how many messages were sent.
 async fn fill(scene: &Scene, dir: &std::path::Path) -> u64 {
     std::fs::create_dir(dir.join("log").join("0000000002.log")).unwrap();
     let large = "x".repeat(500_000);
@@ -395,7 +395,7 @@ async fn fill(scene: &Scene, dir: &std::path::Path) -> u64 {
     panic!("no file is as large");
 }
 
-/// On a full disk an acknowledgement goes through although it shares its commit with a send that does not.
+/// On a full disk an acknowledgement succeeds although it shares its commit with a send that fails.
 #[tokio::test(start_paused = true)]
 async fn what_fits_is_committed_beside_what_does_not() {
     let dir = tempfile::tempdir().unwrap();
@@ -411,7 +411,7 @@ async fn what_fits_is_committed_beside_what_does_not() {
     assert_eq!(scene.available().await, sent);
 }
 
-/// A full disk refuses messages and nothing else; when there is room, everything goes on.
+/// A full disk refuses new messages and nothing else. When there is space, they are accepted again.
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -432,13 +432,13 @@ async fn a_full_disk_loses_nothing() {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A wall clock that shows this now, and can be set.
+/// A wall clock that shows `now_ms` and can be set.
 fn wall(now_ms: i64) -> (&'static std::sync::atomic::AtomicI64, Clock) {
     let wall: &_ = Box::leak(Box::new(std::sync::atomic::AtomicI64::new(now_ms)));
     (wall, Clock::set_by(wall))
 }
 
-/// What was created, what is delayed and what is kept do not hear of a wall clock that is set.
+/// Setting the wall clock affects neither new queues nor delays nor retention.
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_that_is_set_moves_nothing() {
     let start = 1_800_000_000_000;
@@ -461,7 +461,7 @@ async fn a_wall_clock_that_is_set_moves_nothing() {
     }
 }
 
-/// What a wall clock in the future has written is usable when it is right again, and is kept for the retention.
+/// Messages that were stamped by a wall clock in the future are usable when it is right again, and kept for their retention.
 #[tokio::test(start_paused = true)]
 async fn stamps_in_the_future_are_bounded_when_a_store_is_opened() {
     let dir = tempfile::tempdir().unwrap();
@@ -488,7 +488,7 @@ async fn stamps_in_the_future_are_bounded_when_a_store_is_opened() {
     assert_eq!(scene.kept().await, 0);
 }
 
-/// On a full disk leases lapse and delays end, and what dies of it goes to the dead letters: in the room that is kept for that.
+/// On a full disk leases lapse, delays end, and failed messages become dead letters, in the reserved space.
 #[tokio::test(start_paused = true)]
 async fn what_lapses_and_comes_due_on_a_full_disk_goes_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -502,7 +502,7 @@ async fn what_lapses_and_comes_due_on_a_full_disk_goes_on() {
     small_disk::fill(dir.path());
     while scene.send(&large, NOW).await.is_ok() {}
     let sent = scene.available().await;
-    // Each dies at the second lapse.
+    // Each message becomes a dead letter at the second lapse.
     for _ in 0..2 {
         while !scene.take(0).await.unwrap().is_empty() {}
         run(40).await;
@@ -537,7 +537,7 @@ async fn a_lost_store_answers_nothing() {
     assert!(matches!(first, Err(BrokerError::Store(cause)) if cause.to_string() == "the lock is gone"));
     assert!(second.is_err());
     assert!(waiting.await.unwrap().is_err(), "a waiting call is answered");
-    // The store may even seem to work again: who knows what happened meanwhile.
+    // The store may seem to work again, but another process may have changed it meanwhile.
     store.fail_with(None);
     assert!(scene.settle(&batch, true).await.is_err());
     assert!(scene.send("4", NOW).await.is_err());

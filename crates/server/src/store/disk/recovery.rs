@@ -118,7 +118,7 @@ fn check_files(writer: &mut Writer, files: &FileCache, end: Position) -> Result<
         let messages = writer.bytes_in_use(segment)?;
         if files.directory.has_damaged_head(&file, segment).map_err(ReadError::Io)? {
             let path = files.directory.file(segment);
-            tracing::error!(file = %path.display(), "the head of a file of the log is damaged; its commits show that it is this log's, and it is used");
+            tracing::error!(file = %path.display(), "the header of a file of the log is damaged; its commits show that it belongs to this log, and it is used");
         }
         if size < SEGMENT_HEADER + messages {
             let path = files.directory.file(segment);
@@ -288,7 +288,7 @@ impl Replay {
         tracing::error!(
             file = %self.files.directory.file(segment).display(),
             offset = at.offset,
-            "a commit in the log is damaged; what it changed could be read, and messages of it that cannot are set aside"
+            "a commit in the log is damaged; its changes could be read, and its unreadable messages are set aside"
         );
         Ok(Some(mended.changes))
     }

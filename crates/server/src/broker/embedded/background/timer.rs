@@ -19,7 +19,7 @@ use crate::broker::{
 /// The delay before trying again after the store failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Waits and does what is due, until the task is aborted.
+/// Waits for due work and does it, until the task is aborted.
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let target = {
@@ -35,9 +35,9 @@ pub(crate) async fn run(core: Arc<Core>) {
         core.lock().timer_target = None;
         if let Err(error) = tick(&core).await {
             if error.is_already_logged() {
-                tracing::debug!(%error, "what is due will be tried again");
+                tracing::debug!(%error, "a due lease, delay or expiry could not be stored; it will be tried again");
             } else {
-                tracing::warn!(%error, "what is due will be tried again");
+                tracing::warn!(%error, "a due lease, delay or expiry could not be stored; it will be tried again");
             }
             sleep(RETRY_DELAY).await;
         }
@@ -48,7 +48,7 @@ fn far_future() -> Instant {
     Instant::now() + Duration::from_secs(30 * 86_400)
 }
 
-/// Does what is due, one bounded piece of each kind. A failure of one kind does not stop the others.
+/// Does the due work, one bounded piece of each kind. A failure of one kind does not stop the others.
 async fn tick(core: &Core) -> Result<(), BrokerError> {
     let mut outcome = Ok(());
     let lapsed = {

@@ -203,7 +203,7 @@ impl State {
         }
     }
 
-    /// Undoes what was reserved for a command that could not be committed.
+    /// Undoes the reservations of a command that could not be committed.
     pub(crate) fn roll_back(&mut self, command: &Command) {
         self.timer_is_stale = true;
         match command {

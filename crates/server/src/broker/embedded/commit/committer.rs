@@ -1,4 +1,4 @@
-//! The one task that changes what is stored. It gathers waiting requests, has the store commit them together, then applies the
+//! The one task that changes the stored data. It gathers waiting requests, has the store commit them together, then applies the
 //! records to the state and answers.
 
 use std::sync::{Arc, MutexGuard};
@@ -70,7 +70,7 @@ async fn commit(core: &Arc<Core>, group: Vec<Request>) {
             state.apply(&records, &core.config);
             answer(core, state, accepted, &Ok(()));
         }
-        // Not one by one: another process may have changed what is stored, so nothing may be committed or answered any more.
+        // Not one by one: another process may have changed the stored data, so nothing may be committed or answered any more.
         Err(error) if error.is_lost() => {
             core.lose(&error);
             fail(core, accepted, error);
@@ -95,7 +95,7 @@ async fn commit(core: &Arc<Core>, group: Vec<Request>) {
     }
 }
 
-/// Answers requests whose commit failed; what was held for them is free again.
+/// Answers requests whose commit failed, and undoes their reservations.
 fn fail(core: &Core, requests: Vec<Request>, error: StoreError) {
     tracing::debug!(%error, "the store could not commit; nothing was changed");
     // A refused record says nothing about the store's health.

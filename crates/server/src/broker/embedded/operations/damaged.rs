@@ -86,7 +86,7 @@ impl Owner<'_> {
                 file = &*one.file,
                 offset = one.offset,
                 reason = &*one.reason,
-                "a damaged message is set aside: those behind it are delivered"
+                "a damaged message is set aside; later messages are delivered"
             );
         }
         if let Some(more) = damaged.len().checked_sub(MAX_LOGGED).filter(|more| *more > 0) {

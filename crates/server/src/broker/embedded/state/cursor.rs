@@ -83,7 +83,7 @@ pub(crate) struct Cursor {
 struct Ready {
     /// The number of failures so far.
     failures: u32,
-    /// What is known about the failures.
+    /// The history of the failures.
     history: FailureHistory,
     /// The message, if it is in memory.
     message: Option<Arc<StoredMessage>>,

@@ -24,7 +24,7 @@ pub(crate) struct LeasedEntry {
     pub(crate) message: Arc<StoredMessage>,
     /// The number of failures before this lease.
     pub(crate) failures: u32,
-    /// What is known about those failures.
+    /// The history of those failures.
     pub(crate) history: FailureHistory,
 }
 
@@ -102,7 +102,7 @@ impl LeasedEntry {
         FailureHistory { first_failure_ms, last: cause.or(self.history.last.as_ref()).cloned() }
     }
 
-    /// What is kept with the message as a dead letter.
+    /// The details kept with the dead letter.
     fn dies(&self, reason: &str, cause: Option<&Arc<FailureCause>>, now_ms: i64) -> DeadLetterInfo {
         let FailureHistory { first_failure_ms, last } = self.failed(cause, now_ms);
         // If this failure was reported without a cause, the cause that an earlier consumer reported is kept. The reason and the

@@ -86,7 +86,7 @@ mod tests {
         assert!(budget.cursors.is_empty() && budget.projects.is_empty() && budget.all == 0);
     }
 
-    /// Whoever comes when others hold all that they may gets something, another project always, and nobody goes beyond the limit.
+    /// A group that comes late gets a batch, in another project always, and the limit is not exceeded.
     #[test]
     fn who_comes_late_gets_a_batch() {
         let mut budget = LeaseBudget::default();
@@ -102,7 +102,7 @@ mod tests {
         assert!(budget.all <= MOST + BATCH, "{}", budget.all);
     }
 
-    /// Whoever asks one after the other ends up with as much as the others.
+    /// Groups that ask in turn get the same amount.
     #[test]
     fn who_asks_in_turn_gets_the_same() {
         let mut budget = LeaseBudget::default();

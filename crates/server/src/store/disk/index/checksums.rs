@@ -40,7 +40,7 @@ pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[
 const MAX_CHECKED_PAGES: u64 = 1_024;
 
 /// What to do about a damaged index.
-pub(crate) const REMEDY: &str = "`dms-worker data rebuild-index` makes it anew from the log";
+pub(crate) const REMEDY: &str = "`dms-worker data rebuild-index` rebuilds it from the log";
 
 /// Registers the SQL function `row_sum(table, column…)`.
 pub(crate) fn register(conn: &Connection) -> rusqlite::Result<()> {

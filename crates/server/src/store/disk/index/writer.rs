@@ -39,7 +39,7 @@ pub(crate) struct Writer {
     pub(crate) applied: Position,
 }
 
-/// What has to be written before the transaction ends.
+/// The rows to write before the transaction ends.
 #[derive(Debug, Default)]
 struct DirtyRows {
     streams: BTreeSet<StreamId>,

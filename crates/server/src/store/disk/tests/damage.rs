@@ -1,4 +1,4 @@
-//! Bits that change anywhere in the log: the directory opens, and all but the message that was hit is there.
+//! Changed bits anywhere in the log: the directory opens, and every message except the one that was hit is delivered.
 #![allow(clippy::unwrap_used)]
 
 use std::{path::PathBuf, time::Duration};
@@ -15,11 +15,11 @@ use crate::store::{
 };
 use dms_protocol::message::DeadLetterInfo;
 
-/// A queue's messages, its delayed ones, and a stream of dead letters.
+/// A queue's messages, its delayed messages, and a stream of dead letters.
 const STREAMS: [StreamId; 3] = [StreamId(1), StreamId(2), StreamId(5)];
 const SEGMENT: u64 = 64 * 1024;
 
-/// A directory as a process left it, and what it holds.
+/// A directory that a process left, and the messages in it.
 struct Left {
     dir: tempfile::TempDir,
     files: Vec<(PathBuf, Vec<u8>)>,
@@ -27,7 +27,7 @@ struct Left {
 }
 
 impl Left {
-    /// Small messages in common runs, large ones, delayed ones, dead letters; the index has all of it or the log alone.
+    /// Small messages in common runs, large ones, delayed ones and dead letters. They are in the index, or in the log only.
     fn behind(in_order: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
@@ -76,7 +76,7 @@ impl Left {
         self.files.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
     }
 
-    /// Opens the directory with a byte of a file changed.
+    /// Opens the directory after a change to a file.
     fn open_with(&self, file: &Path, change: impl FnOnce(&mut [u8])) -> Result<DiskStore, OpenError> {
         self.restore();
         let mut bytes = std::fs::read(file).unwrap();
@@ -85,7 +85,7 @@ impl Left {
         DiskStore::open_with(self.dir.path(), SEGMENT).map(|(store, _)| store)
     }
 
-    /// The log's files with where their frames end.
+    /// The segments, and where their frames end.
     fn logs(&self) -> Vec<(PathBuf, usize)> {
         let logs = self.files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "log"));
         let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
@@ -94,7 +94,7 @@ impl Left {
         logs
     }
 
-    /// Everything that was written is there, but what is reported as damaged; gives how many those are.
+    /// Checks that every message is there or is reported as damaged. Returns the number of damaged ones.
     fn check(&self, store: &DiskStore, what: &str) -> usize {
         let mut damaged = 0;
         for stream in STREAMS {
@@ -125,7 +125,7 @@ impl Left {
         damaged
     }
 
-    /// Delays go on: whoever skips what is damaged finds all others. Those were counted already.
+    /// Checks that delayed messages are found when damaged ones are skipped. The damaged ones were counted already.
     fn check_due(&self, store: &DiskStore) -> usize {
         let (delay_queue, mut skip, mut due) = (STREAMS[1], BTreeSet::new(), 0);
         loop {
@@ -149,7 +149,7 @@ fn message(seq: u64, size: usize, reason: Option<&str>) -> Arc<StoredMessage> {
     Arc::new(StoredMessage { seq, entered_ms, body_bytes: size, json: json.into(), tags, dead_letter: info })
 }
 
-/// Every byte of small frames, some of large ones: heads of files excepted, a changed bit takes one message at most.
+/// Tries every byte of small frames, and some of large ones. A changed bit damages one message at most, except in headers of files.
 #[test]
 fn a_changed_bit_takes_one_message_at_most() {
     for in_order in [true, false] {
@@ -176,7 +176,7 @@ fn a_changed_bit_takes_one_message_at_most() {
     }
 }
 
-/// Whole sectors that read as zeros or as something else: what is in them is lost, what is beside them is not.
+/// Whole sectors read as zeros or as other bytes: only the messages in them are lost.
 #[test]
 fn a_changed_sector_takes_what_is_in_it() {
     let left = Left::behind(true);
@@ -199,7 +199,7 @@ fn short(seq: u64) -> Arc<StoredMessage> {
     Arc::new(StoredMessage { seq, entered_ms: 1_000, body_bytes: 16, json, tags: Arc::default(), dead_letter: None })
 }
 
-/// A file that is being emptied takes its damaged messages along, and goes.
+/// Compaction moves damaged messages too, so that the segment can be deleted.
 #[test]
 fn damaged_messages_are_moved_and_stay_damaged() {
     let dir = tempfile::tempdir().unwrap();
@@ -235,13 +235,13 @@ fn damaged_messages_are_moved_and_stay_damaged() {
     tidy_up(&store);
     assert!(!first.exists(), "it is empty");
     assert!(!look(&store).ends_with("0000000001.log"));
-    // The log alone says where it is now.
+    // Only the log says where it is now.
     store.release(false).unwrap();
     let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
     look(&store);
 }
 
-/// What a run of the versions before has is read as before; one damaged message takes its run with it.
+/// Runs of earlier versions are read as before. One damaged message makes its whole run unreadable.
 #[test]
 fn runs_without_checksums_are_read() {
     use bytes::{BufMut, BytesMut};
@@ -273,7 +273,7 @@ fn runs_without_checksums_are_read() {
     assert_eq!(run::moved_bytes(log, &run, &bytes), bytes, "moved as it is");
 }
 
-/// Bits that change in the index: it is refused, or nothing in it is different, also after it was written again.
+/// Changed bits in the index: it is refused, or nothing in it is different, also after it was written again.
 #[test]
 fn a_changed_bit_of_the_index_is_never_believed() {
     let dir = tempfile::tempdir().unwrap();
@@ -283,7 +283,7 @@ fn a_changed_bit_of_the_index_is_never_believed() {
     drop(store);
     let left = Left::of(dir, MemoryStore::default());
     let database = left.dir.path().join("dms.db");
-    // What a server would do next, and what is there after it.
+    // A server goes on with it: the result, and the content after that.
     let go_on = |change: &mut dyn FnMut(&mut [u8])| -> Result<(String, String), String> {
         left.restore();
         let mut bytes = std::fs::read(&database).unwrap();
@@ -310,7 +310,7 @@ fn a_changed_bit_of_the_index_is_never_believed() {
         random ^= random << 17;
         let bit = random;
         let changed = go_on(&mut |bytes| {
-            // Most of a page is often empty: of three bits two are where something is.
+            // Most of a page is often empty, so two of three bits are chosen among bytes that are not zero.
             let used: Vec<usize> = (0..bytes.len()).filter(|at| bit.is_multiple_of(3) || bytes[*at] != 0).collect();
             let at = used[usize::try_from(bit >> 3).unwrap() % used.len()];
             bytes[at] ^= 1 << (bit & 7);
@@ -335,7 +335,7 @@ fn done(seq: u64) -> Record {
     Record::Settled { cursor, lease: None, histories: Vec::new(), settlement }
 }
 
-/// A queue with a group, 300 messages of which some are settled, delayed ones, dead letters, tags.
+/// A queue with a group, 300 messages of which some are settled, delayed messages, dead letters and tags.
 fn fill(store: &DiskStore) {
     use dms_protocol::queue::{QueueId, QueueTag};
 
@@ -356,8 +356,7 @@ fn fill(store: &DiskStore) {
     }
 }
 
-/// Of an index that is too large to be looked at whole: a row of a message is looked at when it is read, and one that is missing is
-/// missed.
+/// An index that is too large to be checked completely: the row of a run is checked when it is read, and a missing row is noticed.
 #[test]
 fn a_row_of_the_index_is_looked_at_when_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -388,7 +387,7 @@ fn kept_an_hour() -> Record {
     Record::RetentionSet(queue(1).id, policy)
 }
 
-/// While the log is complete, an index that is lost comes back as it was.
+/// While the log is complete, a lost index is rebuilt as it was.
 #[test]
 fn an_index_is_made_anew_from_a_complete_log() {
     let dir = tempfile::tempdir().unwrap();
@@ -426,7 +425,7 @@ fn an_index_is_made_anew_from_a_complete_log() {
     }
 }
 
-/// When the first files of the log are gone, what can be believed of the old index is taken over; messages come from the log.
+/// After the first segments were deleted, intact rows of the old index are taken over. Messages come from the log.
 #[test]
 fn an_index_is_made_anew_with_what_is_whole_of_the_old_one() {
     for spoil in ["runs", "settled"] {
@@ -453,7 +452,7 @@ fn an_index_is_made_anew_with_what_is_whole_of_the_old_one() {
         if spoil == "runs" {
             assert!(state(&store, &snapshot) == before);
         } else {
-            // Acknowledgements that only the damaged rows had are lost: those messages are delivered again, and none is missing.
+            // Acknowledgements that were only in the damaged rows are lost: those messages are redelivered, and none is missing.
             let moved_bytes = &snapshot.groups[0].cursor.ready;
             assert!(
                 ready.iter().all(|one| moved_bytes.contains(one)) && moved_bytes.iter().all(|(seq, _)| *seq != 850)
@@ -464,7 +463,7 @@ fn an_index_is_made_anew_with_what_is_whole_of_the_old_one() {
     }
 }
 
-/// A damaged head of a file hides nothing: its commits show whose it is, and what else was hit is set aside.
+/// A damaged header of a segment hides nothing: its commits identify it, and other damage in the same sector is set aside.
 #[test]
 fn a_damaged_head_of_a_file_hides_nothing() {
     for in_order in [false, true] {
@@ -473,7 +472,8 @@ fn a_damaged_head_of_a_file_hides_nothing() {
         assert!(logs.len() > 2, "{}", logs.len());
         for (file, _) in &logs {
             let what = format!("{} {in_order}", file.display());
-            // All but the size that it was made with: one that is longer than the file says that the file is cut short.
+            // All bytes except the size that the file was created with. If that is larger than the file, the file counts as cut
+            // short.
             for place in (0..12).chain(16..24) {
                 let store = left.open_with(file, |bytes| bytes[place] ^= 1 << (place % 8)).unwrap();
                 assert_eq!(left.check(&store, &what), 0, "{place} of {what}");
@@ -481,14 +481,14 @@ fn a_damaged_head_of_a_file_hides_nothing() {
             let store = left.open_with(file, |bytes| bytes[..24].fill(0)).unwrap();
             assert_eq!(left.check(&store, &what), 0, "zeroed: {what}");
         }
-        // With a sector the first commit is lost too: its messages are set aside, if the index knows of them.
+        // A whole sector includes the first commit. Its messages are set aside if the index knows them.
         let opened = left.open_with(&logs[1].0, |bytes| bytes[..512].fill(0xA5));
         let damaged = opened.map(|store| left.check(&store, "a sector"));
         assert!(damaged.as_ref().map_or(!in_order, |damaged| in_order && (1..=10).contains(damaged)), "{damaged:?}");
     }
 }
 
-/// Another file of the same log in the place of one is refused, whatever its head says: what it hides was answered.
+/// Another segment of the same log in the place of one is refused, whatever its header says, because it hides answered commits.
 #[test]
 fn another_file_in_the_place_of_one_is_refused() {
     let left = Left::behind(true);

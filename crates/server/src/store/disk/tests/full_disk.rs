@@ -1,4 +1,4 @@
-//! What goes on when the disk is full, and what it takes to go on with all.
+//! A full disk: the changes that still succeed, and recovery when there is space again.
 #![allow(clippy::unwrap_used)]
 
 use crate::store::{
@@ -12,7 +12,7 @@ use dms_protocol::{message::DeadLetterInfo, queue::QueueId};
 
 const SEGMENT: u64 = 64 * 1024;
 
-/// A store with a queue, number 1, and a group of it, number 3, whose dead letters are stream 4.
+/// A store with queue 1 and group 3, whose dead letters are stream 4.
 fn begin(dir: &Path) -> DiskStore {
     let (store, _) = DiskStore::open_with(dir, SEGMENT).unwrap();
     store.commit(&[Record::QueueCreated(queue(1)), Record::GroupCreated(group(3, 1))]).unwrap();
@@ -25,7 +25,7 @@ fn reopen(store: DiskStore, dir: &Path) -> (DiskStore, Snapshot) {
     DiskStore::open_with(dir, SEGMENT).unwrap()
 }
 
-/// Sends until the disk is full; gives how many messages of 1,000 bytes there are.
+/// Sends messages of 1,000 bytes until the disk is full. Returns how many.
 fn fill(store: &DiskStore, first: u64) -> u64 {
     let send = |seq: &u64| match store.commit(&[appended(1, *seq, 1_000)]) {
         Err(error) => {
@@ -37,7 +37,7 @@ fn fill(store: &DiskStore, first: u64) -> u64 {
     (first..first + 1_000).take_while(send).count() as u64
 }
 
-/// A message fails for the last time.
+/// A message that fails for the last time.
 fn dies(seq: u64) -> [Record; 2] {
     let Record::Appended(_, message) = appended(1, seq, 1_000) else { unreachable!() };
     let StoredMessage { entered_ms, ref json, body_bytes, .. } = *message;
@@ -53,7 +53,7 @@ fn delayed(seq: u64, size: usize) -> Record {
     Record::Delayed(StreamId(2), Arc::new(message))
 }
 
-/// New messages are refused first: then there is half a file for dead letters, delays that end and acknowledgements.
+/// New messages are refused first. Then there is half a segment for dead letters, ended delays and acknowledgements.
 #[test]
 fn what_is_not_new_goes_on_when_new_messages_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -82,7 +82,7 @@ fn what_is_not_new_goes_on_when_new_messages_are_refused() {
     store.commit(&[done(16)]).unwrap();
 }
 
-/// What is kept is made again when there is room, and then all goes on.
+/// The reserves are created again when there is space, and then new messages are accepted.
 #[test]
 fn new_messages_are_taken_again_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
@@ -99,7 +99,7 @@ fn new_messages_are_taken_again_when_there_is_room() {
     assert_eq!(store.read(StreamId(1), 1, ALL).unwrap().messages.len() as u64, sent + 1);
 }
 
-/// The room of a deleted queue is free at once, that of the last file too: messages of others in it are moved.
+/// The space of a deleted queue is freed at once, also that of the last segment: messages of other queues in it are moved.
 #[test]
 fn the_room_of_a_deleted_queue_is_free_on_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
@@ -118,13 +118,13 @@ fn the_room_of_a_deleted_queue_is_free_on_a_full_disk() {
     assert_eq!(places(&store.read(StreamId(5), 1, ALL).unwrap().messages), (1..=100).collect::<Vec<_>>());
 }
 
-/// A file goes as soon as its last message was swept, while there is more to sweep: in one step a bounded part of that.
+/// A segment is deleted as soon as its last message was swept, while there is more to sweep. One step sweeps a bounded number.
 #[test]
 fn files_go_while_a_large_queue_is_swept() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = DiskStore::open_with(dir.path(), 4 * 1024 * 1024).unwrap();
     store.commit(&[Record::QueueCreated(queue(1)), Record::GroupCreated(group(3, 1))]).unwrap();
-    // A delayed message is a row of its own.
+    // Each delayed message has a row.
     for first in (1..=50_000).step_by(1_000) {
         store.commit(&(first..first + 1_000).map(|seq| delayed(seq, 200)).collect::<Vec<_>>()).unwrap();
     }
@@ -138,7 +138,7 @@ fn files_go_while_a_large_queue_is_swept() {
     assert!(seen.windows(2).all(|steps| steps[1] <= steps[0] + 1));
 }
 
-/// A directory opens on a full disk, as often as that takes: what the index needs for it is kept.
+/// A directory opens on a full disk, again and again, in the reserved space.
 #[test]
 fn a_directory_opens_on_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ fn a_directory_opens_on_a_full_disk() {
     small_disk::fill(dir.path());
     let sent = fill(&store, 1);
     small_disk::index_needs(dir.path(), 100);
-    // What is given to the index is not there any more.
+    // The space that the index gets is used by others.
     small_disk::limit(dir.path(), small_disk::used(dir.path()) - 1);
     let (store, _) = reopen(store, dir.path());
     let kept = || std::fs::metadata(dir.path().join("dms.reserve")).map_or(0, |meta| meta.len());
@@ -163,7 +163,7 @@ fn a_directory_opens_on_a_full_disk() {
     store.commit(&[appended(1, sent + 1, 1_000)]).unwrap();
 }
 
-/// Others fill the disk again after each start: the reserves last for many starts.
+/// Other programs fill the disk again after each start: the reserves last for many starts.
 #[test]
 fn a_disk_that_is_filled_again_after_each_start_is_opened_many_times() {
     let dir = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn a_disk_that_is_filled_again_after_each_start_is_opened_many_times() {
         drop(store);
         let opened = DiskStore::open_with(dir.path(), SEGMENT);
         store = opened.unwrap_or_else(|error| panic!("start {start}: {error}")).0;
-        // What it tries to make does not use up what is left.
+        // Attempts to restore the reserves must not use up the remaining part.
         assert!(store.maintain().unwrap_err().is_full() && store.probe().unwrap_err().is_full());
     }
     assert_eq!(store.read(StreamId(1), 1, ALL).unwrap().messages.len() as u64, sent);
@@ -187,7 +187,7 @@ fn a_disk_that_is_filled_again_after_each_start_is_opened_many_times() {
     assert!(store.disk_full().is_none());
 }
 
-/// Without room for the index new messages are refused, and what is kept for it is used.
+/// If the index has no space, new messages are refused and the reserve of the index is used.
 #[test]
 fn an_index_without_room_takes_what_is_kept_for_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -205,7 +205,7 @@ fn an_index_without_room_takes_what_is_kept_for_it() {
     assert_eq!((count(&store, "runs"), store.disk_full().is_some()), (2_000, false));
 }
 
-/// What is kept is used up by nobody else: a copy that has no room of its own, or is too long, is made right.
+/// A reserve that is too long, or a copy without blocks of its own, is corrected.
 #[test]
 fn what_is_kept_is_made_right_when_it_is_not() {
     let dir = tempfile::tempdir().unwrap();

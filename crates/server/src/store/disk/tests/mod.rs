@@ -18,7 +18,7 @@ mod model;
 pub(crate) mod power_cut;
 pub(crate) mod small_disk;
 
-/// A store with one queue, number 1, and one group, number 3.
+/// A store with queue 1 and group 3.
 fn begin(dir: &Path) -> DiskStore {
     let (store, snapshot) = DiskStore::open_with(dir, 4 * 1024 * 1024).unwrap();
     assert_eq!(snapshot.next_number, 1);
@@ -58,7 +58,7 @@ pub(crate) fn settled(settlement: Settlement) -> Record {
     Record::Settled { cursor: CursorId(3), lease: None, histories: Vec::new(), settlement }
 }
 
-/// Rows of a table of the index, when it has all of the log.
+/// The number of rows of a table, after the memtable was flushed.
 pub(crate) fn count(store: &DiskStore, table: &str) -> u64 {
     store.flush_memtable().unwrap();
     store.look_up(|conn| conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))).unwrap()
@@ -73,7 +73,7 @@ pub(crate) fn log_file(dir: &Path, number: u64) -> PathBuf {
     dir.join("log").join(format!("{number:010}.log"))
 }
 
-/// The files of the log, and of what is noted of it.
+/// The files in the directory of the log.
 pub(crate) fn log_files(dir: &Path) -> Vec<String> {
     let names = std::fs::read_dir(dir.join("log")).unwrap();
     let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -129,8 +129,7 @@ fn messages_come_back_as_they_were() {
     }
 }
 
-/// Messages of two streams in one commit, labels, large ones, many.
-/// The file that was made ahead of time is too small for a commit: another takes its place.
+/// The segment that was created in advance is too small for a commit, so another one takes its place.
 #[test]
 fn a_commit_larger_than_a_file_gets_one_of_its_size() {
     let dir = tempfile::tempdir().unwrap();
@@ -142,7 +141,7 @@ fn a_commit_larger_than_a_file_gets_one_of_its_size() {
     assert_eq!(places(&store.read(StreamId(1), 1, ALL).unwrap().messages), [1, 2]);
 }
 
-/// What a commit brings between two looks of a read at the end of a stream is not damaged.
+/// A commit between two lookups of a read at the end of a stream does not count as damage.
 #[test]
 fn a_read_at_the_end_of_a_stream_takes_no_new_message_for_a_damaged_one() {
     const MESSAGES: u64 = 400;
@@ -166,7 +165,7 @@ fn a_read_at_the_end_of_a_stream_takes_no_new_message_for_a_damaged_one() {
     });
 }
 
-/// A kill in the middle of the first commit of a file leaves bytes in it: it is made anew, and read anew.
+/// A kill in the middle of the first commit of a segment leaves bytes in it. The segment is created again, and the new file is read.
 #[test]
 fn a_file_that_is_made_anew_is_read_anew() {
     let dir = tempfile::tempdir().unwrap();
@@ -200,7 +199,7 @@ fn messages_of_a_commit_are_put_together_by_stream() {
     assert!((7..=12).contains(&runs), "{runs} runs of at most 48 KiB or one message");
 }
 
-/// Whole pages leave one row or none, wherever the holes are.
+/// Completely settled pages leave one row or none, wherever the gaps are.
 #[test]
 fn pages_that_are_settled_whole_are_dropped() {
     let dir = tempfile::tempdir().unwrap();
@@ -221,7 +220,7 @@ fn pages_that_are_settled_whole_are_dropped() {
     assert_eq!((cursor.head, cursor.consumed, cursor.ready.len()), (5_001, 1, 0));
 }
 
-/// A group that begins in the middle of a page does not get what lies before.
+/// A group that starts in the middle of a page does not get earlier messages.
 #[test]
 fn a_reader_does_not_go_back_behind_its_start() {
     let dir = tempfile::tempdir().unwrap();
@@ -250,7 +249,7 @@ fn what_expired_is_gone_with_its_pages() {
     assert_eq!(snapshot.groups[0].cursor.ready.len(), 100);
 }
 
-/// A purge settles what is below a place and leaves what is behind it; of a group of later it takes nothing.
+/// A purge settles the messages below a sequence number and no others. A group that is created later gets none of them.
 #[test]
 fn what_was_purged_is_settled_with_its_pages() {
     for below in [1, 2, 1_024, 2_500, 3_001] {
@@ -276,14 +275,14 @@ fn what_was_purged_is_settled_with_its_pages() {
     }
 }
 
-/// A commit that the disk has no room for is not there, and the next one takes its place.
+/// A commit for which the disk has no space is not part of the log, and the next one takes its place.
 #[test]
 fn a_failed_commit_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
     store.commit(&[Record::QueueCreated(queue(1)), Record::GroupCreated(group(3, 1))]).unwrap();
     store.commit(&[appended(1, 1, 30_000)]).unwrap();
-    // Where the next file would be there is a directory.
+    // A directory has the name of the next segment.
     std::fs::create_dir(log_file(dir.path(), 2)).unwrap();
     let refused = store.commit(&[appended(1, 2, 50_000)]).unwrap_err();
     assert!(refused.to_string().contains("0000000002.log"), "{refused}");
@@ -297,7 +296,7 @@ fn a_failed_commit_changes_nothing() {
     assert_eq!(store.read(StreamId(1), 2, ALL).unwrap().messages[0].json.len(), 10);
 }
 
-/// The end of a file is for what has no messages: acknowledgements go on when messages find no room.
+/// The end of a segment is kept for commits without messages: acknowledgements succeed when messages do not fit.
 #[test]
 fn what_has_no_messages_has_room_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
@@ -314,7 +313,7 @@ fn what_has_no_messages_has_room_of_its_own() {
     );
 }
 
-/// A deleted queue is gone at once, its messages step by step, and its files with them.
+/// A deleted queue disappears at once, its messages step by step, and then its segments.
 #[test]
 fn what_was_deleted_is_swept_and_its_room_free() {
     let dir = tempfile::tempdir().unwrap();
@@ -335,7 +334,7 @@ fn what_was_deleted_is_swept_and_its_room_free() {
     assert_eq!(places(&store.read(StreamId(5), 1, ALL).unwrap().messages), [1]);
 }
 
-/// A few messages that stay do not keep the files of many that are gone: they are moved, and found again.
+/// A few remaining messages do not keep the segments of many deleted ones: they are moved, and still found.
 #[test]
 fn what_is_left_in_a_file_is_moved() {
     let dir = tempfile::tempdir().unwrap();
@@ -370,7 +369,7 @@ fn what_is_left_in_a_file_is_moved() {
     assert_eq!(places(&store.read(StreamId(1), 1_001, ALL).unwrap().messages), [1_001]);
 }
 
-/// Delayed messages come by due time, and are gone when they were moved, whether the index knows or not.
+/// Delayed messages are read by due time, and are gone when their delay has ended, whether the index knows or not.
 #[test]
 fn a_lot_is_read_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -396,7 +395,7 @@ fn a_lot_is_read_as_it_is() {
     assert_eq!((snapshot.queues[0].delay_queue.count, snapshot.queues[0].delay_queue.next_due), (2, Some(5)));
 }
 
-/// A frame that a crash cut anywhere is not there; all before it is, and the log goes on behind them.
+/// A frame that a crash cut anywhere is not part of the log. All earlier frames are, and the log continues after them.
 #[test]
 fn a_frame_that_is_not_whole_is_wiped() {
     let dir = tempfile::tempdir().unwrap();
@@ -429,7 +428,7 @@ fn a_frame_that_is_not_whole_is_wiped() {
     }
 }
 
-/// The head of a frame may lie in two sectors, and a power cut leave the first of them and what is behind the second.
+/// The header of a frame may span two sectors, and a power cut may keep the first of them and the bytes after the second.
 #[test]
 fn a_frame_whose_head_is_cut_by_the_border_of_a_sector_is_wiped() {
     for first_part in 1..FRAME_HEADER {
@@ -456,7 +455,7 @@ fn a_frame_whose_head_is_cut_by_the_border_of_a_sector_is_wiped() {
     }
 }
 
-/// A crash cuts the last frame at most. A log that lost more, zeroed or cut off, is refused and left as it is.
+/// A crash cuts off the last frame at most. A log that lost more, zeroed or cut off, is refused and left as it is.
 #[test]
 fn a_log_that_lost_answered_commits_is_refused() {
     for in_order in [false, true] {
@@ -497,7 +496,7 @@ fn a_log_that_lost_answered_commits_is_refused() {
     }
 }
 
-/// Full files are never shorter than they were made, and none is missing.
+/// A full segment is never shorter than it was created, and none is missing.
 #[test]
 fn a_full_file_that_is_cut_short_or_missing_is_refused() {
     for in_order in [false, true] {
@@ -524,7 +523,7 @@ fn a_full_file_that_is_cut_short_or_missing_is_refused() {
     }
 }
 
-/// A file that was made ahead of time is used again after a crash, and one that is not ours is not overwritten.
+/// A segment that was created in advance is used again after a crash. A file that is not ours is not overwritten.
 #[test]
 fn files_made_ahead_are_used_and_never_overwritten() {
     let dir = tempfile::tempdir().unwrap();
@@ -543,7 +542,7 @@ fn files_made_ahead_are_used_and_never_overwritten() {
     let error = DiskStore::open_with(dir.path(), 64 * 1024).unwrap_err();
     assert!(error.to_string().contains("0000000002.log: it belongs to another log"), "{error}");
     assert_eq!(std::fs::read(log_file(dir.path(), 2)).unwrap(), theirs.unwrap());
-    // One whose making was cut off is made anew.
+    // An incomplete one is created again.
     std::fs::write(log_file(dir.path(), 2), [0; 100]).unwrap();
     let (store, _) = DiskStore::open_with(dir.path(), 64 * 1024).unwrap();
     for seq in 1..=100 {
@@ -553,7 +552,7 @@ fn files_made_ahead_are_used_and_never_overwritten() {
     assert_eq!(snapshot.queues[0].stream.next, 101);
 }
 
-/// Whoever deletes the lock file lets no second process in, and the first one writes no more.
+/// If the lock file is deleted, no second process can open the directory, and the first one stops writing.
 #[cfg(unix)]
 #[test]
 fn a_deleted_lock_file_is_noticed() {
@@ -574,7 +573,7 @@ fn a_deleted_lock_file_is_noticed() {
     assert!(store.commit(&[appended(1, 2, 10)]).is_err());
 }
 
-/// What is made can be read by this user alone.
+/// Only this user can read the created files.
 #[cfg(unix)]
 #[test]
 fn files_are_nobody_elses_business() {
@@ -597,7 +596,7 @@ fn files_are_nobody_elses_business() {
     assert!(looked >= 7, "{looked}");
 }
 
-/// A damaged frame before others is no end: the directory is refused and left as it is.
+/// A damaged frame before others is not the end of the log: the directory is refused and left as it is.
 #[test]
 fn damage_in_the_log_is_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -608,7 +607,7 @@ fn damage_in_the_log_is_named() {
     store.release(false).unwrap();
     let file = log_file(dir.path(), 1);
     let whole = std::fs::read(&file).unwrap();
-    // More than one bit of what is no message.
+    // More than one bit, outside of messages.
     for place in [60, 100, 200] {
         let mut bytes = whole.clone();
         bytes[place..place + 9].fill(0xA5);
@@ -629,7 +628,7 @@ fn damage_in_the_log_is_named() {
     assert_eq!(DiskStore::open(dir.path()).unwrap().1.queues[0].stream.next, 4);
 }
 
-/// A message whose bytes changed on the disk is not given to anybody.
+/// A damaged message is not delivered.
 #[test]
 fn a_damaged_message_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -649,11 +648,11 @@ fn a_damaged_message_is_not_read() {
     let Damaged { seq, entered_ms, file, offset, reason, is_unreadable: _ } = &found.damaged[0];
     assert_eq!((*seq, *entered_ms), (2, Some(5)));
     assert!(file.ends_with("0000000001.log") && reason.contains("checksum"), "{file}: {reason}");
-    // In front of the text: a head of 28 bytes, and labels.
+    // The text comes after a header of 28 bytes and the labels.
     assert_eq!(*offset + 28 + 3, u64::try_from(message - 1_000 + 10).unwrap());
 }
 
-/// Retention asks when messages entered. That reads no bodies, and stops behind the first message that is not due.
+/// Retention reads entry times without bodies, and stops after the first message that is not due.
 #[test]
 fn entry_times_are_read_without_bodies() {
     let dir = tempfile::tempdir().unwrap();
@@ -693,7 +692,7 @@ fn entry_times_are_read_without_bodies() {
     look(&store);
 }
 
-/// A message whose time is damaged expires when what follows it does, never earlier; and nothing waits for it.
+/// A message whose time is damaged expires together with the next readable one, never earlier, and does not block others.
 #[test]
 fn the_time_of_damaged_messages_is_that_of_the_next() {
     let dir = tempfile::tempdir().unwrap();
@@ -715,7 +714,7 @@ fn the_time_of_damaged_messages_is_that_of_the_next() {
         let mut bytes = whole.clone();
         for body in bodies {
             let place = bytes.windows(body.len()).position(|window| window == body.as_bytes()).unwrap();
-            // Its head, where the time is.
+            // The header, which contains the time.
             bytes[place - 28] ^= 1;
         }
         std::fs::write(&file, bytes).unwrap();
@@ -730,7 +729,7 @@ fn the_time_of_damaged_messages_is_that_of_the_next() {
     assert_eq!(damaged(&["body-1", "body-2", "body-3"]).0, Some(30));
 }
 
-/// What the index does not have is bounded while commits follow each other, and so is SQLite's own log.
+/// The memtable and SQLite's write-ahead log stay bounded while commits follow each other.
 #[test]
 fn the_index_follows_the_log() {
     let dir = tempfile::tempdir().unwrap();
@@ -748,7 +747,7 @@ fn the_index_follows_the_log() {
     assert!(std::fs::metadata(dir.path().join("dms.db-wal")).map_or(0, |meta| meta.len()) == 0);
 }
 
-/// A page that cannot be read, or a stream without its end, is found when the file is opened.
+/// An unreadable page, or a stream without its end, is found when the directory is opened.
 #[test]
 fn damage_inside_is_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -770,8 +769,8 @@ fn damage_inside_is_named() {
     assert!(matches!(&damaged, OpenError::Damaged { reason, .. } if reason.contains("rebuild-index")), "{damaged}");
 }
 
-/// A message that is read keeps no other message in memory, however many were committed with it: what a lease is counted with is what
-/// it costs.
+/// A message that is read keeps no other message in memory, however many were committed with it. So the lease budget counts its real
+/// cost.
 #[test]
 fn a_message_that_is_read_keeps_no_other_in_memory() {
     let dir = tempfile::tempdir().unwrap();

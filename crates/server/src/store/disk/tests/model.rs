@@ -1,4 +1,4 @@
-//! Whatever is written, tidied up, crashed and opened again: the store holds what a store in memory holds.
+//! Random commits, maintenance, crashes and restarts: the disk store holds the same as the store in memory.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
@@ -13,18 +13,18 @@ use crate::store::{
 };
 use dms_protocol::message::DeadLetterInfo;
 
-/// Queues 1 and 3 with their streams, 1 and 3, and lots, 2 and 4.
+/// Queues 1 and 3 with their streams, 1 and 3, and delay queues, 2 and 4.
 const STREAMS: [u32; 2] = [1, 3];
 
 #[derive(Clone, Debug)]
 enum Step {
     Append(usize, u8, u16),
     Park(usize, i8),
-    /// The parked message that is due first enters the stream.
+    /// The delayed message that is due first enters the stream.
     EndDelays(usize),
-    /// So many of the first messages are gone.
+    /// This number of messages at the front of the stream expires.
     Expire(usize, u8),
-    /// All that are parked are gone.
+    /// All delayed messages are purged.
     Empty(usize),
     CatchUp,
     Tidy,
@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The store, and what it is to hold.
+/// The store, and its model.
 struct Pair {
     dir: tempfile::TempDir,
     disk: DiskStore,

@@ -1,4 +1,4 @@
-//! A disk with little room, for tests: files of a data directory are made and enlarged only up to a limit.
+//! A small disk, for tests: files of a data directory are created and enlarged only up to a limit.
 
 use std::{
     collections::BTreeMap,
@@ -10,23 +10,23 @@ use std::{
 
 use rusqlite::Connection;
 
-/// How many bytes the files of some directories may have.
+/// The maximum number of bytes that the files of some directories may have.
 static LIMITS: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
-/// How many bytes of room the index of some directories needs.
+/// The number of free bytes that the index of some directories needs to grow.
 static NEEDS: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
-/// From now on the files of a directory and those in its directories may have so many bytes; SQLite's are not asked.
+/// Limits the size of all files below a directory, except SQLite's.
 pub(crate) fn limit(dir: &Path, bytes: u64) {
     LIMITS.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned(), bytes);
 }
 
-/// From now on the index grows only while the directory has so many bytes of room, from the next time it is opened.
+/// From its next opening on, the index of a directory can grow only while this number of bytes is free.
 pub(crate) fn index_needs(dir: &Path, bytes: u64) {
     NEEDS.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned(), bytes);
 }
 
-/// Has an index that was opened grow no more, where there is no room for that.
+/// Keeps an index that was opened from growing if there is no space.
 pub(crate) fn limit_index(conn: &Connection, database: &Path) -> rusqlite::Result<()> {
     let needs = NEEDS.lock().unwrap_or_else(PoisonError::into_inner);
     let limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,12 +37,12 @@ pub(crate) fn limit_index(conn: &Connection, database: &Path) -> rusqlite::Resul
     }
 }
 
-/// Nothing but what is there has room.
+/// Leaves no free space.
 pub(crate) fn fill(dir: &Path) {
     limit(dir, used(dir));
 }
 
-/// How many bytes the files have that room is reserved for.
+/// The size of all files below a directory, except SQLite's.
 pub(crate) fn used(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
@@ -53,7 +53,7 @@ pub(crate) fn used(dir: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-/// Whether there is room for a file to have so many bytes.
+/// Whether there is space for a file of this size.
 pub(crate) fn check(path: &Path, file: &File, size: u64) -> io::Result<()> {
     let limits = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
     let Some((dir, most)) = limits.iter().find(|(dir, _)| path.starts_with(dir)) else { return Ok(()) };

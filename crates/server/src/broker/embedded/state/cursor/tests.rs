@@ -1,4 +1,4 @@
-// `[1..2]` is one range here, not the numbers of it.
+// `[1..2]` is one range here, not its numbers.
 #![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
 use crate::{
@@ -22,7 +22,7 @@ fn message(seq: u64, tag: &str) -> Arc<StoredMessage> {
     })
 }
 
-/// All there is, whole.
+/// A complete read without damage.
 fn found(messages: Vec<Arc<StoredMessage>>) -> ReadBatch {
     ReadBatch { messages, damaged: Vec::new(), until: u64::MAX }
 }
@@ -52,7 +52,7 @@ fn want(messages: usize) -> BatchLimit {
     BatchLimit { messages, bytes: 1_000 }
 }
 
-/// The places of a batch and what was passed over, or what it was instead.
+/// The sequence numbers of a batch, and the skipped ranges.
 fn batch(taken: Take) -> (Vec<u64>, Vec<Range<u64>>) {
     match taken {
         Take::Batch(entries, skipped) => (entries.iter().map(|entry| entry.message.seq).collect(), skipped),
@@ -67,7 +67,7 @@ fn what_is_not_in_memory_is_asked_for_and_then_there() {
     assert_eq!(read, ReadRequest::From { place: 1, end: 21 });
     cursor.fill(&read, found((1..=4).map(|seq| message(seq, "")).collect()));
     assert_eq!(batch(cursor.take(&stream, want(3))).0, [1, 2, 3]);
-    // A batch is filled up rather than handed out short.
+    // A batch is completed rather than leased short.
     let Take::Missing(read) = cursor.take(&stream, want(3)) else { panic!() };
     assert_eq!(read, ReadRequest::From { place: 5, end: 21 });
     cursor.fill(&read, found((5..=9).map(|seq| message(seq, "")).collect()));
@@ -84,12 +84,12 @@ fn messages_are_read_before_they_are_asked_for() {
     assert_eq!(batch(cursor.take(&stream, want(5))).0, [1, 2, 3, 4, 5]);
     cursor.fill(&ReadRequest::From { place: 6, end: 21 }, found((6..=9).map(|seq| message(seq, "")).collect()));
     assert_eq!(batch(cursor.take(&stream, want(3))).0, [6, 7, 8]);
-    // What comes twice is taken once.
+    // A message that was read twice is taken once.
     cursor.fill(&ReadRequest::From { place: 6, end: 21 }, found((6..=11).map(|seq| message(seq, "")).collect()));
     assert_eq!(batch(cursor.take(&stream, want(3))).0, [9, 10, 11]);
 }
 
-/// Retention deletes while a read is on its way: what is gone is passed over, and nothing is asked for again and again.
+/// Retention deletes messages while a read is under way: they are skipped, and not asked for again.
 #[test]
 fn what_the_store_no_longer_has_is_passed_over() {
     let (stream, mut cursor) = (cold(20), cursor(1, &[]));
@@ -109,7 +109,7 @@ fn failed_messages_come_first_and_are_read_by_place() {
     stream.push(message(11, ""));
     let Take::Missing(read) = cursor.take(&stream, want(10)) else { panic!() };
     assert_eq!(read, ReadRequest::Sequences(vec![3, 7, 9]));
-    // 7 is gone, and 9 did not fit into the read.
+    // 7 no longer exists, and 9 did not fit into the read.
     cursor.fill(&ReadRequest::Sequences(vec![3, 7, 8]), found(vec![message(3, ""), message(8, "")]));
     assert_eq!(cursor.ready_from(0).collect::<Vec<_>>(), [(3, 1), (9, 0)]);
     cursor.fill(&ReadRequest::Sequences(vec![9]), found(vec![message(9, "")]));
@@ -147,7 +147,7 @@ fn passing_over_much_takes_turns_and_is_recorded_by_itself() {
     assert!(cursor.overdue_skips(stream.low).is_none());
 }
 
-/// Messages that were out when the broker stopped: the rule passes over those it always passed over.
+/// Messages that were leased when the broker stopped: the label filter skips the same ones as before.
 #[test]
 fn after_a_restart_the_rule_sorts_out_what_was_out() {
     let stream = warm(["", "x", ""]);
@@ -178,7 +178,7 @@ fn damaged(seq: u64) -> Damaged {
     Damaged { seq, entered_ms: None, file: "f".into(), offset: 0, reason: "r".into(), is_unreadable: false }
 }
 
-/// Damaged messages are passed over and not settled: nothing records them, and a restart looks at them again.
+/// Damaged messages are skipped but not settled: nothing records them, and a restart looks at them again.
 #[test]
 fn damaged_messages_are_set_aside() {
     let (stream, mut cursor) = (cold(8), cursor(1, &[]));
@@ -202,7 +202,7 @@ fn damaged_messages_are_set_aside() {
     assert_eq!(cursor.set_aside.len(), 1);
 }
 
-/// The same for messages that failed, or were out when the broker stopped.
+/// The same for messages that failed, or were leased when the broker stopped.
 #[test]
 fn damaged_messages_among_the_failed_are_set_aside() {
     let (stream, mut cursor) = (cold(10), cursor(11, &[(3, 1), (7, 2), (9, 0)]));
@@ -214,7 +214,7 @@ fn damaged_messages_among_the_failed_are_set_aside() {
     assert_eq!((cursor.set_aside.len(), cursor.available(&stream)), (2, 0));
 }
 
-/// What the disk gives back again is looked for again, and was never recorded as passed over.
+/// Messages that can be read again are looked for again, and were never recorded as skipped.
 #[test]
 fn what_was_unreadable_is_looked_for_again() {
     for leased in [false, true] {

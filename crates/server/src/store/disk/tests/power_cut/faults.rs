@@ -1,10 +1,10 @@
-//! What fails while a disk fails.
+//! The faults of a failing disk.
 
 use std::{cell::Cell, path::Path, rc::Rc};
 
 use crate::store::disk::tests::power_cut::watch::{Fault, Faults, Kind};
 
-/// One of the ways in which a disk fails: syncs of everything or of the log, a full disk, or anything, some of the time or always.
+/// One way in which a disk fails: all syncs, syncs of the log, a full disk, or any change; sometimes or always.
 pub(crate) fn any(mut rng: fastrand::Rng) -> Faults {
     let (way, share) = (rng.u8(..4), *rng.choice(&[0.1, 0.5, 1.0]).unwrap());
     Box::new(move |kind, path| {
@@ -19,10 +19,10 @@ pub(crate) fn any(mut rng: fastrand::Rng) -> Faults {
     })
 }
 
-/// Whether a process was killed.
+/// Whether the process was killed.
 pub(crate) type Killed = Rc<Cell<bool>>;
 
-/// The process is killed behind so many changes: it makes no more of them.
+/// Kills the process after this number of changes. It makes no more of them.
 pub(crate) fn kill_behind(mut changes: usize) -> (Faults, Killed) {
     let killed = Killed::default();
     let tell = killed.clone();

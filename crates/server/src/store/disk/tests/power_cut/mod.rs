@@ -1,8 +1,8 @@
-//! The store under whatever a disk can do to it: power cuts at any point, syncs that fail, a disk that is full.
+//! The store on a failing disk: power cuts at any point, failing syncs, a full disk.
 //!
-//! A run makes changes by chance, watched: every write, every new name, every sync, the store's own and SQLite's. Then the power is cut
-//! at points of that, what was not synced survives in parts or not at all, and a store that opens what is left is to hold all that was
-//! answered, and nothing that was never sent. `DMS_POWER_SEEDS=1000` plays so many runs, `DMS_POWER_SEED=17` one.
+//! A run makes random changes and records every write, every directory entry and every sync, of the store and of SQLite. Then the
+//! power is cut at some points of the recording. Unsynced changes survive in parts or not at all. A store that opens the remains has
+//! to hold every answered commit, and nothing that was never sent. `DMS_POWER_SEEDS=1000` plays 1,000 runs, `DMS_POWER_SEED=17` one.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -24,10 +24,10 @@ mod unsynced;
 pub(crate) mod watch;
 mod workload;
 
-/// Runs of a test that nobody gave another number.
+/// The number of runs, unless set otherwise.
 const SEEDS: u64 = 6;
 const SEGMENT: u64 = 64 * 1024;
-/// Power cuts of one run that are followed by more work, and points at which the power is cut for each.
+/// The number of power cuts in a run after which it goes on, and of points at which each of them is tried.
 const ROUNDS: usize = 3;
 const CUTS: usize = 10;
 
@@ -42,7 +42,7 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
-/// A directory in memory where there is one: what a disk does is up to the test.
+/// A directory in memory if possible, because the tests simulate the disk.
 fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
@@ -54,24 +54,24 @@ fn open(dir: &Path) -> Result<(DiskStore, Snapshot), String> {
 
 /// A commit that was tried.
 struct Attempt {
-    /// When it began and ended, in changes of the disk.
+    /// When it began and ended, as a number of changes of the disk.
     begun: usize,
     ended: usize,
     answered: bool,
-    /// What the store holds with it.
+    /// The content of the store with it.
     model: Model,
 }
 
-/// What happened between two power cuts.
+/// The changes between two power cuts.
 struct Round {
     watch: Watch,
     rng: fastrand::Rng,
-    /// What the store held when it began.
+    /// The content of the store at the beginning.
     first: Model,
     attempts: Vec<Attempt>,
     /// Whether changes of the disk fail now.
     failing: bool,
-    /// Whether the process that has the directory open is dead already, if it is to be killed.
+    /// Whether the process that has the directory open was killed.
     killed: faults::Killed,
 }
 
@@ -95,7 +95,7 @@ impl Round {
         for _ in 0..self.rng.usize(1..80) {
             if with_faults && self.rng.u8(..8) == 0 {
                 self.turn_faults();
-                // As the server asks a store that failed whether it works again.
+                // The server asks a store that failed whether it works again.
                 self.allow(store.probe())?;
             }
             if !self.failing && self.rng.u8(..8) == 0 {
@@ -120,13 +120,13 @@ impl Round {
         self.allow(store.release(false))
     }
 
-    /// What the store holds.
+    /// The content of the store.
     fn held(&self) -> &Model {
         let answered = self.attempts.iter().rev().find(|attempt| attempt.answered);
         answered.map_or(&self.first, |attempt| &attempt.model)
     }
 
-    /// An error is none of the store's while the disk fails.
+    /// While the disk fails, errors are allowed.
     fn allow(&self, done: Result<(), StoreError>) -> Result<(), String> {
         done.or_else(|error| if self.failing { Ok(()) } else { Err(error.to_string()) })
     }
@@ -136,7 +136,7 @@ impl Round {
         self.watch.fail(self.failing.then(|| faults::any(self.rng.fork())));
     }
 
-    /// The process will be killed behind some of the next changes, in whatever it does then.
+    /// Kills the process after some of the next changes, whatever it does then.
     fn kill_soon(&mut self) {
         let (faults, killed) = faults::kill_behind(self.rng.usize(..30));
         (self.failing, self.killed) = (true, killed);
@@ -157,12 +157,12 @@ impl Round {
         Ok(())
     }
 
-    /// Opens the directory: what it holds from now on is what it is found to hold.
+    /// Opens the directory. From now on the content is the one that was found.
     fn open(&mut self, dir: &Path) -> Result<DiskStore, String> {
         let begun = self.watch.len();
         let mut opened = open(dir);
         if opened.is_err() && self.failing {
-            // Whoever kills it does so once.
+            // A process is killed only once.
             self.killed = faults::Killed::default();
             self.turn_faults();
             opened = open(dir);
@@ -173,7 +173,7 @@ impl Round {
         Ok(store)
     }
 
-    /// What the store may hold if nothing is done to the disk behind so many changes.
+    /// The contents that are allowed after a power cut behind this number of changes.
     fn may_hold(&self, behind: usize) -> Vec<&Model> {
         let answered = self.attempts.iter().rposition(|attempt| attempt.answered && attempt.ended <= behind);
         let base = answered.map_or(&self.first, |answered| &self.attempts[answered].model);
@@ -183,14 +183,14 @@ impl Round {
     }
 }
 
-/// Which of these a store holds that was just opened.
+/// The allowed content that a newly opened store has.
 fn one_of(may_hold: &[&Model], seen: &model::Seen) -> Result<Model, String> {
     let found = may_hold.iter().find(|model| model.see() == *seen);
     let differs = || seen.differs_from(&may_hold[0].see()).unwrap_or_default();
     found.map(|model| (*model).clone()).ok_or_else(differs)
 }
 
-/// What the store holds that opens what a power cut left.
+/// The content of a store that opens the remains of a power cut.
 fn after_cut(left: &Path, may_hold: &[&Model]) -> Result<Model, String> {
     let (store, snapshot) = open(left)?;
     let seen = see(&store, snapshot);
@@ -218,7 +218,7 @@ fn play(seed: u64, with_faults: bool) -> Result<(), String> {
             let last = || tell(&trace[behind.saturating_sub(5)..behind]);
             let found = found.map_err(|what| told(format!("the power was cut behind {}: {what}", last())))?;
             if cut == goes_on {
-                // The same once more: nobody has opened it yet.
+                // The same remains again, because nobody has opened them yet.
                 let left = directory();
                 platter.cut(dir.path(), left.path(), &mut { same_again });
                 next = Some((left, found));
@@ -229,7 +229,7 @@ fn play(seed: u64, with_faults: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// The last changes, in short.
+/// A short description of the last changes.
 fn tell(trace: &[Done]) -> String {
     let short = |done: &Done| match done {
         Done::Write(file, offset, bytes) => format!("Write({file}, {offset}, {} bytes)", bytes.len()),
@@ -251,7 +251,7 @@ fn what_was_answered_survives_power_cuts() {
     play_all(false);
 }
 
-/// Syncs fail, and writes for which there is no room: what was refused is not shown, and what was answered is kept.
+/// Syncs fail, and writes find no space: refused commits are not visible, and answered ones are kept.
 #[test]
 fn what_was_answered_survives_failing_syncs_and_a_full_disk() {
     play_all(true);

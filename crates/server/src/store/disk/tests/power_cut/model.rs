@@ -1,4 +1,4 @@
-//! What a store is to hold after its commits: as plain as can be, without files.
+//! The expected content of a store: a model that is as simple as possible, without files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use crate::store::{
 };
 use dms_protocol::queue::{QueueId, QueueTag, TagFilter};
 
-/// Messages of a stream or lot.
+/// The messages of a stream or delay queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) low: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Stream {
     pub(crate) messages: BTreeMap<u64, Arc<StoredMessage>>,
 }
 
-/// A queue, less its messages.
+/// A queue without its messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     pub(crate) row: QueueRow,
@@ -28,7 +28,7 @@ pub(crate) struct Queue {
     retention: RetentionPolicy,
 }
 
-/// A group's position.
+/// The position of a group.
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor {
     pub(crate) stream: u32,
@@ -40,7 +40,7 @@ pub(crate) struct Cursor {
     rule: Option<TagFilter>,
 }
 
-/// All of it.
+/// The whole content.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     pub(crate) next_number: u32,
@@ -62,7 +62,7 @@ impl Default for Model {
     }
 }
 
-/// What can be seen of a store from outside.
+/// The content as seen from outside.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Seen {
     next_number: u32,
@@ -95,7 +95,7 @@ struct SeenStream {
 }
 
 impl Seen {
-    /// How it differs from what it is to be: the first line of either that is another, and those before it.
+    /// How it differs from the expected content: the first line that is different, and the lines before it.
     pub(crate) fn differs_from(&self, expected: &Self) -> Option<String> {
         if self == expected {
             return None;
@@ -113,7 +113,7 @@ impl Cursor {
         Self { stream, start, head: start, consumed: 0, settled, failures, rule: None }
     }
 
-    /// Places that are not settled.
+    /// The messages that are not settled.
     pub(crate) fn open(&self, stream: &Stream, end: u64) -> Vec<u64> {
         (self.start.max(stream.low)..end).filter(|place| !self.settled.contains(place)).collect()
     }
@@ -256,7 +256,7 @@ impl Model {
     }
 }
 
-/// What a store that was just opened holds.
+/// The content of a newly opened store.
 pub(crate) fn see(store: &DiskStore, snapshot: Snapshot) -> Seen {
     let stream = |number: StreamId, mark: StreamSnapshot| {
         let found = store.read(number, mark.low, ALL).unwrap();
@@ -281,7 +281,7 @@ pub(crate) fn see(store: &DiskStore, snapshot: Snapshot) -> Seen {
     Seen { next_number: snapshot.next_number, queues, groups }
 }
 
-/// Whether a store that is open shows the messages that it is to hold, and no others.
+/// Checks that an open store shows exactly the expected messages.
 pub(crate) fn shows(store: &DiskStore, model: &Model) -> Result<(), String> {
     let streams = model.queues.keys().copied().chain(model.groups.keys().map(|group| group + 1));
     for number in streams {

@@ -1,5 +1,5 @@
-//! What is on a disk, for sure and perhaps: files and names as they were last synced, and what was changed since. After a power cut
-//! any part of the latter may be there, in sectors, whatever the order in which it was written.
+//! A simulated disk: files and directory entries as they were last synced, and the changes since. After a power cut any part of
+//! those changes may be there, in sectors, in any order.
 
 use std::{
     collections::BTreeMap,
@@ -8,10 +8,10 @@ use std::{
 
 const SECTOR: usize = 512;
 
-/// A file, whatever its name.
+/// A file, independent of its name.
 pub(crate) type FileNo = usize;
 
-/// What was done to the disk.
+/// A change of the disk.
 #[derive(Clone, Debug)]
 pub(crate) enum Done {
     CreateDirectory(PathBuf),
@@ -21,7 +21,7 @@ pub(crate) enum Done {
     Write(FileNo, u64, Vec<u8>),
     SetLen(FileNo, u64),
     Sync(FileNo),
-    /// A sync failed: what it was to bring to the disk may be there or not, and a later one does not bring it either.
+    /// A sync failed: the bytes may be on the disk or not, and a later sync does not write them either.
     SyncFailed(FileNo),
     SyncDirectory(PathBuf),
 }
@@ -30,33 +30,33 @@ pub(crate) enum Done {
 #[derive(Clone, Debug, Default)]
 struct Bytes {
     synced: Vec<u8>,
-    /// As whoever reads it sees it.
+    /// The bytes as a process reads them.
     seen: Vec<u8>,
     since: Vec<Since>,
-    /// What sectors may be instead, because a sync failed.
+    /// Other possible contents of sectors, because a sync failed.
     doubtful: BTreeMap<usize, Vec<Vec<u8>>>,
 }
 
 /// A change since the last sync.
 #[derive(Clone, Debug)]
 enum Since {
-    /// What a sector was after it.
+    /// The content of a sector after it.
     Sector(usize, Vec<u8>),
     Length(usize),
 }
 
-/// What a name stands for.
+/// The file or directory with a name.
 #[derive(Clone, Copy, Debug)]
 enum Entry {
     File(FileNo),
     LogDirectory,
 }
 
-/// The names in a directory.
+/// The entries of a directory.
 #[derive(Clone, Debug, Default)]
 struct Names {
     synced: BTreeMap<PathBuf, Entry>,
-    /// Names that came or went since, those together that come and go together.
+    /// Entries that were created or removed since the last sync. Those of one list change together.
     since: Vec<Vec<(PathBuf, Option<Entry>)>>,
 }
 
@@ -104,7 +104,7 @@ impl Bytes {
         }
     }
 
-    /// What a power cut leaves.
+    /// The remains after a power cut.
     fn left(&self, luck: Luck, rng: &mut fastrand::Rng) -> Vec<u8> {
         let mut left = self.synced.clone();
         for (sector, versions) in &self.doubtful {
@@ -134,7 +134,7 @@ fn put(bytes: &mut Vec<u8>, sector: usize, content: &[u8]) {
     bytes[begin..end].copy_from_slice(content);
 }
 
-/// How much survives of what was not synced.
+/// The share of the unsynced changes that survives.
 #[derive(Clone, Copy, Debug)]
 struct Luck(f64);
 
@@ -149,7 +149,7 @@ impl Luck {
 }
 
 impl Platter {
-    /// A directory as it is, all of it synced; and which name is which file.
+    /// A directory, all of it synced, and the files by path.
     pub(crate) fn of(root: &Path) -> (Self, BTreeMap<PathBuf, FileNo>) {
         let (mut platter, mut found) = (Self::default(), BTreeMap::new());
         platter.scan(root, &mut found);
@@ -214,7 +214,7 @@ impl Platter {
         names.unwrap().since.push(vec![(path.to_owned(), entry)]);
     }
 
-    /// Writes what a power cut now may leave of `root` into an empty directory.
+    /// Writes the remains of `root` after a power cut into an empty directory.
     pub(crate) fn cut(&self, root: &Path, to: &Path, rng: &mut fastrand::Rng) {
         let (names, bytes) = (Luck::any(rng), Luck::any(rng));
         self.cut_directory(root, to, (names, bytes), rng);

@@ -1,5 +1,5 @@
-//! What failing syncs leave in the system's memory alone, where another process finds it: the zeros in place of a commit that was
-//! refused, and a file that was made.
+//! Changes that failing syncs leave in the page cache only, where another process finds them: the zeros in place of a refused
+//! commit, and a file that was created.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::store::{
     },
 };
 
-/// Power cuts at one point: each leaves other parts of what was not synced.
+/// The number of power cuts tried at each point. Each leaves other parts of the unsynced changes.
 const CUTS: u64 = 24;
 
 fn append(seq: u64, size: usize) -> [Record; 1] {
@@ -27,7 +27,7 @@ fn append(seq: u64, size: usize) -> [Record; 1] {
     [Record::Appended(StreamId(1), Arc::new(message))]
 }
 
-/// The log has a message of so many bytes when one of others is refused.
+/// A log with a message of `before` bytes, in which a message of `refused` bytes was refused.
 fn refuse(dir: &Path, before: usize, refused: usize) -> (Round, DiskStore) {
     let mut round = Round::begin(dir, Model::default(), fastrand::Rng::with_seed(0));
     let store = round.open(dir).unwrap();
@@ -44,7 +44,7 @@ fn refuse(dir: &Path, before: usize, refused: usize) -> (Round, DiskStore) {
     (round, store)
 }
 
-/// Another process goes on, and the power is cut at any point of that.
+/// Another process continues, and the power is cut at any point after that.
 fn stays_away(before: usize, refused: usize) {
     let dir = directory();
     let (mut round, store) = refuse(dir.path(), before, refused);
@@ -55,7 +55,7 @@ fn stays_away(before: usize, refused: usize) {
     cut_behind(opened, dir.path(), &round);
 }
 
-/// The power is cut behind any change of the disk from this one on.
+/// Cuts the power after each change of the disk from `first` on.
 fn cut_behind(first: usize, dir: &Path, round: &Round) {
     let (mut platter, trace) = round.watch.end();
     trace[..first].iter().for_each(|done| platter.take(done));
@@ -75,7 +75,7 @@ fn a_refused_commit_stays_away_when_another_process_finds_it_wiped() {
     stays_away(1_000, 200);
 }
 
-/// Not even its end stays, behind a shorter commit in its place: such a log would be refused as damaged.
+/// Not even its end remains after a shorter commit in its place, because such a log would be refused as damaged.
 #[test]
 fn the_end_of_a_refused_commit_does_not_stay() {
     stays_away(1_000, 30_000);
@@ -86,7 +86,7 @@ fn a_refused_commit_stays_away_at_the_beginning_of_a_file() {
     stays_away(63_500, 30_000);
 }
 
-/// The process goes on with a commit that needs a larger file than the one in which it was refused.
+/// The process continues with a commit that needs a larger file than the one in which it was refused.
 #[test]
 fn a_larger_commit_leaves_no_file_without_commits_behind() {
     let dir = directory();
@@ -95,7 +95,7 @@ fn a_larger_commit_leaves_no_file_without_commits_behind() {
     cut_behind(round.watch.len(), dir.path(), &round);
 }
 
-/// The first file of the log is not brought to the disk, and cannot be removed either.
+/// The first segment cannot be brought to the disk, and cannot be removed either.
 #[test]
 fn the_first_file_is_made_again_if_that_failed() {
     let dir = directory();

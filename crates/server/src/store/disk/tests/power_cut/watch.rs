@@ -1,4 +1,4 @@
-//! Watches what this thread's stores, and SQLite for them, do to one directory; has some of it fail.
+//! Records the changes that the stores of this thread, and SQLite for them, make to one directory, and makes some of them fail.
 
 use std::{
     cell::RefCell,
@@ -21,30 +21,30 @@ thread_local! {
     static WATCHED: RefCell<Option<Rc<Watched>>> = const { RefCell::new(None) };
 }
 
-/// What the system writes as a whole or not at all, unless the power is cut.
+/// The system writes this number of bytes as a whole or not at all, unless the power is cut.
 const PAGE: usize = 4_096;
 
 /// A kind of change that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// What needs room on the disk.
+    /// A change that needs disk space.
     Write,
     Sync,
     Names,
 }
 
-/// What the system says of a change that fails.
+/// How a change fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// EIO.
     Failed,
     /// ENOSPC.
     Full,
-    /// The process was killed before: what it wrote may still come to the disk.
+    /// The process was killed before the change. Its earlier writes may still reach the disk.
     Killed,
 }
 
-/// Decides which changes fail, by kind and name.
+/// Decides which changes fail, by kind and path.
 pub(crate) type Faults = Box<dyn FnMut(Kind, &Path) -> Option<Fault>>;
 
 struct Watched(RefCell<State>);
@@ -59,11 +59,11 @@ struct State {
     faults: Option<Faults>,
 }
 
-/// A directory is watched while this is here.
+/// While a value exists, its directory is watched.
 pub(crate) struct Watch(Rc<Watched>);
 
 impl Watch {
-    /// Watches a directory; all that is in it counts as synced.
+    /// Watches a directory. Its content counts as synced.
     pub(crate) fn begin(root: &Path) -> Self {
         vfs::install();
         let (before, names) = Platter::of(root);
@@ -76,17 +76,17 @@ impl Watch {
         Self(watched)
     }
 
-    /// How much was done so far.
+    /// The number of changes so far.
     pub(crate) fn len(&self) -> usize {
         self.0.0.borrow().trace.len()
     }
 
-    /// Has changes fail from now on.
+    /// Makes changes fail from now on.
     pub(crate) fn fail(&self, faults: Option<Faults>) {
         self.0.0.borrow_mut().faults = faults;
     }
 
-    /// Stops watching: the disk as it was when all was synced, and what was done since.
+    /// Stops watching. Returns the disk with everything synced, and the changes since then.
     pub(crate) fn end(&self) -> (Platter, Vec<Done>) {
         stop();
         let mut state = self.0.0.borrow_mut();
@@ -128,7 +128,7 @@ impl State {
         self.names.iter().find(|(_, named)| **named == file).map(|(path, _)| path.clone()).unwrap_or_default()
     }
 
-    /// What is to be noted of a change of the store's, which file it is about, and its kind.
+    /// The kind of a change, the file, and the record of it.
     fn look(&self, op: Op<'_>) -> Option<(Kind, PathBuf, Option<Done>)> {
         let found = match op {
             Op::CreateDirectory(path) => (Kind::Names, path.to_owned(), Some(Done::CreateDirectory(path.to_owned()))),
@@ -155,7 +155,7 @@ impl State {
     fn fail_with(&mut self, fault: Fault, op: Op<'_>, done: Option<Done>) {
         match (op, done) {
             (_, Some(Done::Sync(no))) if fault == Fault::Failed => self.trace.push(Done::SyncFailed(no)),
-            // As much as there was room for, in whole pages.
+            // As many whole pages as there was space for.
             (Op::Write(file, bytes, offset), Some(Done::Write(no, ..))) => {
                 let part = &bytes[..bytes.len() / 2 / PAGE * PAGE];
                 pread::write(file, part, offset).unwrap();
@@ -166,7 +166,7 @@ impl State {
     }
 }
 
-/// Makes a change of the store's unless it is to fail.
+/// Makes a change unless it has to fail.
 pub(crate) fn change<T>(op: Op<'_>, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let watched = WATCHED.try_with(|watched| watched.borrow().clone()).ok().flatten();
     let Some(watched) = watched else { return make() };
@@ -208,8 +208,8 @@ impl vfs::Observer for Watched {
             return Ok(());
         }
         if let Some(error) = state.fault(kind, path) {
-            // What SQLite wrote may still come to the disk with its next sync: it does not write it again, and what it is told then
-            // is beyond this store. The index has checksums for that.
+            // SQLite's earlier writes may still reach the disk with its next sync, because it does not write them again. The store
+            // cannot influence that; the index has checksums for it.
             return Err(if error == Fault::Full { vfs::Refusal::Full } else { vfs::Refusal::Failed });
         }
         let done = match op {

@@ -1,4 +1,4 @@
-//! What a broker may do to a store, by chance.
+//! Random operations of a broker on a store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,17 +14,17 @@ use dms_protocol::{
     queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter, TagMode},
 };
 
-/// One thing to do.
+/// An operation.
 #[derive(Debug)]
 pub(crate) enum Step {
     Commit(Vec<Record>),
     CatchUp,
     Tidy,
-    /// The process ends, in order or killed, and another opens the directory.
+    /// The process ends, in order or killed, and another one opens the directory.
     Restart(bool),
 }
 
-/// What is done next to a store that holds this.
+/// The next operation on a store with this content.
 pub(crate) fn step(model: &Model, rng: &mut fastrand::Rng) -> Step {
     if model.queues.is_empty() {
         return Step::Commit(vec![create_queue(model)]);
@@ -110,13 +110,13 @@ fn set_retention(model: &Model, rng: &mut fastrand::Rng) -> Record {
     Record::RetentionSet(any_queue(model, rng).id.clone(), policy)
 }
 
-/// All that waits in a lot is purged, or its first messages.
+/// Purges a delay queue, or its first messages.
 fn empty(model: &Model, rng: &mut fastrand::Rng) -> Record {
     let delay_queue = any_queue(model, rng).delay_queue();
     Record::DelayQueuePurged { delay_queue, below: rng.u64(1..=model.streams[&delay_queue.0].next) }
 }
 
-/// A group's backlog is purged.
+/// Purges the backlog of a group.
 fn purge(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     let group = any(rng, model.groups.values());
     let end = |group: &GroupRow| model.streams[&model.cursors[&group.number].stream].next;
@@ -129,7 +129,7 @@ fn fix_rule(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     group.map(|group| Record::RuleFixed(group.cursor(), rule)).into_iter().collect()
 }
 
-/// One message of a size, with whatever else there can be.
+/// A message of a random size, with everything that a message can have.
 fn message(seq: u64, entered_ms: i64, rng: &mut fastrand::Rng) -> Arc<StoredMessage> {
     let size = match rng.u8(..20) {
         0 => rng.usize(..30_000),
@@ -169,7 +169,7 @@ fn unpark(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     vec![Record::DelayEnded(queue.delay_queue(), due.entered_ms, due.seq), Record::Appended(queue.stream(), entered)]
 }
 
-/// The end of a lease: of some messages a group acknowledged, others failed, for the last time or not.
+/// The end of a lease: some messages are acknowledged, others fail, some for the last time.
 fn settle(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     let Some(group) = any(rng, model.groups.values()) else { return Vec::new() };
     let of_dead_letters = rng.u8(..4) == 0;
