@@ -174,7 +174,14 @@ fn what_is_no_data_directory_is_called_that() {
     std::fs::create_dir(program.dir().join("empty")).unwrap();
     std::fs::create_dir_all(program.dir().join("other/files")).unwrap();
     std::fs::write(program.dir().join("file"), "").unwrap();
-    for command in [&["check"][..], &["verify"], &["repair", "--skip-commits"], &["backup"], &["rebuild-index"]] {
+    for command in [
+        &["check"][..],
+        &["verify"],
+        &["repair"],
+        &["repair", "--skip-commits", "--dropped", "lost"],
+        &["backup"],
+        &["rebuild-index"],
+    ] {
         for (directory, found) in [
             ("missing", "it does not exist"),
             ("empty", "it is empty"),

@@ -31,6 +31,7 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Locks a directory that exists.
     pub(crate) fn lock_existing(dir: &Path) -> Result<Self, OpenError> {
+        require_data_directory(dir)?;
         let there = std::fs::metadata(dir.join(LOCK)).and_then(|_| std::fs::metadata(dir.join(DATABASE)));
         there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
         Self::lock(dir)
@@ -133,6 +134,21 @@ impl DataDir {
         file_ops::write(&self.lock, text.as_bytes(), 0)?;
         file_ops::set_len(&self.lock, text.len() as u64)?;
         file_ops::sync_all(&self.lock)
+    }
+}
+
+/// Tools never create a directory: a name that was mistyped is an error, not an empty data directory.
+pub(crate) fn require_data_directory(dir: &Path) -> Result<(), OpenError> {
+    let absent = |found| Err(OpenError::Absent { dir: dir.to_owned(), found });
+    match std::fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => absent("does not exist"),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => absent("is a file"),
+        Err(source) => Err(OpenError::Directory { dir: dir.to_owned(), source }),
+        Ok(true) => absent("is empty"),
+        Ok(false) if !dir.join(LOCK).exists() && !dir.join(DATABASE).exists() => {
+            absent("has neither dms.lock nor dms.db")
+        }
+        Ok(false) => Ok(()),
     }
 }
 

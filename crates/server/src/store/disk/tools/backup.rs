@@ -22,9 +22,9 @@ use crate::store::{
         layout::{DATABASE, INITIALIZED, LOCK, LOG, MANIFEST},
         locked,
         log::answered::AnsweredFile,
-        open::create,
+        open::{create, require_data_directory},
         released,
-        tools::{error::RepairError, shadow::require_data_directory},
+        tools::error::RepairError,
     },
     position::Position,
 };

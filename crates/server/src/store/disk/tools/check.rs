@@ -16,9 +16,10 @@ use crate::store::{
             frame_reader::FrameReader,
             segment::{LogDirectory, SEGMENT_HEADER},
         },
+        open::require_data_directory,
         tools::{
             backup::{Backup, CopiedFile, sum_of},
-            shadow::{Shadow, hold, require_data_directory},
+            shadow::{Shadow, hold},
         },
     },
 };

@@ -36,8 +36,8 @@ use crate::store::{
             segment::{LogDirectory, SEGMENT_HEADER},
         },
         memtable::IndexBatch,
-        open::DataDir,
-        tools::{error::RepairError, shadow::require_data_directory},
+        open::{DataDir, require_data_directory},
+        tools::error::RepairError,
     },
     position::{Position, Run},
 };

@@ -13,7 +13,7 @@ use crate::store::{
     OpenError,
     disk::{
         layout::{DATABASE, LOCK, LOG},
-        open::create,
+        open::{create, require_data_directory},
     },
 };
 
@@ -26,21 +26,6 @@ pub(crate) fn hold(dir: &Path) -> Result<File, OpenError> {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned(), pid: None }),
         Err(TryLockError::Error(source)) => Err(unusable(source)),
-    }
-}
-
-/// Tools never create a directory: a name that was mistyped is an error, not an empty data directory.
-pub(crate) fn require_data_directory(dir: &Path) -> Result<(), OpenError> {
-    let absent = |found| Err(OpenError::Absent { dir: dir.to_owned(), found });
-    match std::fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => absent("does not exist"),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => absent("is a file"),
-        Err(source) => Err(OpenError::Directory { dir: dir.to_owned(), source }),
-        Ok(true) => absent("is empty"),
-        Ok(false) if !dir.join(LOCK).exists() && !dir.join(DATABASE).exists() => {
-            absent("has neither dms.lock nor dms.db")
-        }
-        Ok(false) => Ok(()),
     }
 }
 
