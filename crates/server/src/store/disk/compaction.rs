@@ -48,6 +48,7 @@ impl DiskStore {
     /// Chooses the segment with the fewest live bytes, if they are few.
     pub(crate) fn choose_segment(&self) -> Result<(), StoreError> {
         let little = self.segment_bytes / SPARSE_FRACTION;
+        // Never the last segment, to which the log still appends.
         let found = self.change_index(|writer| writer.emptiest_segment(writer.applied.segment, little))?;
         let mut compaction = locked(&self.compaction);
         if compaction.at.is_none() {
@@ -60,6 +61,7 @@ impl DiskStore {
     /// Compacts the next piece of the chosen segment.
     pub(crate) fn compact_some(&self) -> Result<(), StoreError> {
         let Some(at) = locked(&self.compaction).at else { return Ok(()) };
+        // Without the lock of the compaction, because it reads and appends.
         let moved = self.compact_from(at);
         let mut compaction = locked(&self.compaction);
         match moved {
@@ -71,6 +73,7 @@ impl DiskStore {
                 // If anything is left in the segment, it stays.
                 compaction.given_up.insert(at.segment);
                 drop(compaction);
+                // The index must know the new positions before the file can be deleted.
                 self.segments_emptied.store(true, Ordering::Relaxed);
                 self.flush_memtable()
             }
@@ -111,6 +114,8 @@ impl DiskStore {
         let found = self.look_up(|conn| lookup::run_with(conn, run.stream, run.first))?;
         if found == Some(run) {
             let bytes = self.files.bytes(&run).map_err(|error: ReadError| StoreError::new(error))?;
+            // Written again with its old bytes. If the process crashes now, the index still points to the old segment, and the copy
+            // is never looked at.
             moved.add_moved(run, &run::moved_bytes(self.files.directory.log, &run, &bytes));
         }
         Ok(())

@@ -16,17 +16,21 @@ use crate::store::{
 impl DiskStore {
     /// Does a bounded piece of each kind of work. Returns whether there is more. Deletion goes on while the disk is full.
     pub(crate) fn maintenance_step(&self) -> Result<bool, StoreError> {
+        // A statement of its own: the guard must be dropped before the flush locks the memtable.
         let much = locked(&self.memtable).needs_flush();
         if much {
             self.flush_memtable()?;
         }
+        // Sweeping comes before anything that needs space, because it frees some.
         let more_garbage = self.with_index_reserve(|| self.change_index(Writer::sweep))?;
         if more_garbage {
             self.segments_emptied.store(true, Ordering::Relaxed);
+            // Not only at the end of a sweep: on a full disk somebody is waiting for this space.
             self.remove_emptied()?;
         } else {
             self.maintain_log()?;
         }
+        // Its error is reported last, so that a full disk does not stop deletion.
         let made = self.make_files();
         let more_of_log = self.segments_emptied.load(Ordering::Relaxed) || locked(&self.compaction).is_running();
         if more_garbage || more_of_log && !self.is_pinned() {
@@ -65,15 +69,19 @@ impl DiskStore {
     fn remove_empty(&self) -> Result<(), StoreError> {
         self.with_index_reserve(|| {
             self.change_index(|writer| {
+                // Checked under the lock of the index, which a backup takes after it has set its pin: so either it sees the pin, or
+                // the backup waits.
                 if self.is_pinned() {
                     self.segments_emptied.store(true, Ordering::Relaxed);
                     return Ok(());
                 }
+                // The segment that the index has reached, and later ones, are needed to replay the log after a crash.
                 let before = writer.applied.segment;
                 let used = writer.segments_in_use(before)?;
                 let mut unused = self.files.directory.segments().map_err(ReadError::Io)?;
                 unused.retain(|segment| *segment < before && used.binary_search(segment).is_err());
                 if !unused.is_empty() {
+                    // The index is brought to the disk before the files go: until then a crash would restore it from them.
                     writer.forget_segments(before)?;
                 }
                 unused.into_iter().try_for_each(|segment| Ok(self.files.remove(segment).map_err(ReadError::Io)?))
@@ -86,6 +94,7 @@ impl DiskStore {
         if self.is_pinned() {
             return Ok(());
         }
+        // Reset before looking, so that segments that become empty meanwhile are looked for again.
         if self.segments_emptied.swap(false, Ordering::Relaxed) {
             let removed = self.remove_empty();
             self.segments_emptied.fetch_or(removed.is_err(), Ordering::Relaxed);
@@ -106,8 +115,10 @@ impl DiskStore {
         if needed >= self.segment_bytes / compaction::SPARSE_FRACTION {
             return Ok(());
         }
+        // A frame without effect. Recovery requires that a segment begins with the next frame, so an empty one cannot be entered.
         let frame = Frame::of(self.files.directory.log, &[Record::GivenUp]).map_err(StoreError::new)?;
         self.append_by(frame, Log::leave_file)?;
+        // The old segment can be compacted and deleted as soon as the index has left it.
         self.segments_emptied.store(true, Ordering::Relaxed);
         self.flush_memtable()
     }

@@ -73,6 +73,7 @@ impl Memtable {
     pub(crate) fn add(&mut self, changes: Vec<Change>, bytes: u64, end: Position) {
         for change in &changes {
             match change {
+                // Runs can be read from here at once. Other changes matter to the index only.
                 Change::Appended(run, _) => drop(self.runs.insert((run.stream, run.first), *run)),
                 change => self.delay_queues.extend(delay_queue_of(change)),
             }
@@ -97,6 +98,7 @@ impl Memtable {
     /// Takes the batch to flush. Its runs stay visible to reads.
     pub(crate) fn take(&mut self) -> IndexBatch {
         let next = IndexBatch { changes: Vec::new(), ..self.batch };
+        // The runs stay: reads need them until the index has the batch.
         (self.bytes, self.deleted) = (0, false);
         std::mem::replace(&mut self.batch, next)
     }
@@ -114,6 +116,7 @@ impl Memtable {
                 self.runs.remove(&(run.stream, run.first));
             }
         }
+        // What is left are the changes that came during the flush.
         self.delay_queues = self.batch.changes.iter().filter_map(delay_queue_of).collect();
     }
 

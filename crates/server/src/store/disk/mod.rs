@@ -118,8 +118,10 @@ impl DiskStore {
     }
 
     fn open_once(dir: &Path, segment_bytes: u64) -> Result<(Self, Snapshot), OpenError> {
+        // Before anything is read: another process may be writing.
         let mut lock = DataDir::lock(dir)?;
         let reserve = Arc::new(Reserve::of(dir, segment_bytes));
+        // The index is complete when this returns, so the snapshot below needs no log.
         let opened = recovery::recover(&mut lock, segment_bytes, reserve.clone())?;
         let lookup = lock.connect_reader()?;
         let snapshot = index::load::snapshot(&opened.writer.conn, &opened.files);
@@ -180,11 +182,14 @@ impl DiskStore {
         mut frame: Frame,
         append: impl FnOnce(&mut Log, &mut Frame) -> io::Result<(Position, Duration)>,
     ) -> Result<(), StoreError> {
+        // Locks are taken in the order log, memtable, syncs everywhere. The log stays locked until the memtable has the frame, so
+        // that the memtable has frames in the order of the log.
         let mut log = locked(&self.log);
         let log = log.as_mut().ok_or_else(released)?;
         let (at, took) = append(log, &mut frame).map_err(StoreError::new)?;
         let bytes = frame.len() as u64;
         let mut memtable = locked(&self.memtable);
+        // Visible to reads only now, after the frame is on the disk.
         memtable.add(frame.into_changes(at), bytes, log.end());
         if memtable.needs_flush() || log.needs_next_segment() {
             self.maintenance_due.store(true, Ordering::Relaxed);
@@ -217,14 +222,18 @@ impl DiskStore {
 
     fn flush_once(&self) -> Result<(), StoreError> {
         self.change_index(|writer| {
+            // Taken while the index is locked, so that batches reach the index in the order of the log. Commits go on meanwhile,
+            // and reads still find the batch in the memtable.
             let batch = locked(&self.memtable).take();
             match writer.apply(&batch) {
                 Ok(()) => {
+                    // Only after the transaction: between the two a read finds a run in both places, never in none.
                     locked(&self.memtable).forget(&batch);
                     self.segments_emptied.fetch_or(batch.deletes(), Ordering::Relaxed);
                     Ok(())
                 }
                 Err(error) => {
+                    // The transaction was rolled back, so the batch goes in front of newer changes again.
                     locked(&self.memtable).put_back(batch);
                     Err(error)
                 }
@@ -246,6 +255,8 @@ impl Store for DiskStore {
     }
 
     fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
+        // The lock of the directory is checked before each commit: after it was deleted, another process may have appended to the
+        // same file.
         let _held = self.hold()?;
         self.append(Frame::of(self.files.directory.log, records).map_err(StoreError::refused)?)
     }
@@ -289,6 +300,7 @@ impl Store for DiskStore {
 
     fn maintain(&self) -> Result<bool, StoreError> {
         let _held = self.hold()?;
+        // Cleared before the work: a commit that needs maintenance meanwhile sets it again.
         self.maintenance_due.store(false, Ordering::Relaxed);
         let tidied = self.maintenance_step();
         if !matches!(tidied, Ok(false)) {
@@ -323,6 +335,7 @@ impl Store for DiskStore {
     fn release(&self, in_order: bool) -> Result<(), StoreError> {
         // Waits for the calls that are under way.
         let mut lock = self.lock.write().unwrap_or_else(PoisonError::into_inner);
+        // From here on commits and reads fail as lost.
         drop(locked(&self.log).take());
         drop(locked(&self.lookup).take());
         let ended = if in_order {

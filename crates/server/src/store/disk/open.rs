@@ -42,6 +42,7 @@ impl DataDir {
         let unusable = |source| unusable(dir, source);
         create(dir).map_err(unusable)?;
         warn_if_open_to_others(dir);
+        // Created if missing and then locked. The lock is the kernel's, so it ends with the process, however that dies.
         let mut lock = file_ops::open_or_create(&dir.join(LOCK)).map_err(unusable)?;
         let mut said = String::new();
         match lock.try_lock() {
@@ -49,6 +50,7 @@ impl DataDir {
                 lock.read_to_string(&mut said).map_err(unusable)?;
                 let begun = said.starts_with(INITIALIZED);
                 let locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
+                // Writes the process id, which a second process reports to its operator.
                 locked.sign().map_err(unusable)?;
                 // From now on this is not a copy of another directory any more.
                 let _ = file_ops::remove(&dir.join(MANIFEST));
@@ -101,6 +103,7 @@ impl DataDir {
     /// Records that the directory has an index and a log. The directory entry of the log is on the disk before that is said.
     pub(crate) fn begin(&mut self) -> Result<(), OpenError> {
         self.begun = true;
+        // First the entries of the database and the log, then the text that says they exist.
         let signed = file_ops::sync_directory(&self.dir).and_then(|()| self.sign());
         signed.map_err(|source| self.unusable(source))
     }
@@ -132,6 +135,7 @@ impl DataDir {
         let text = format!("{begun}\npid {}\n", std::process::id());
         // Overwrites the old text: at no moment is the file empty, because then a lost database would look like a new directory.
         file_ops::write(&self.lock, text.as_bytes(), 0)?;
+        // A longer text of the previous process is cut off after it was overwritten.
         file_ops::set_len(&self.lock, text.len() as u64)?;
         file_ops::sync_all(&self.lock)
     }

@@ -23,6 +23,7 @@ impl DiskStore {
         let mut pile = BatchBuilder::new(limit);
         let mut next = from;
         loop {
+            // Looked up for each round, because compaction and retention go on between them.
             let runs = self.runs(stream, next, limit.messages.max(1))?;
             if runs.last().is_none_or(|last| last.end() <= next) {
                 let missing_from_index = self.missing_from_index(stream, next..u64::MAX)?;
@@ -169,8 +170,10 @@ impl DiskStore {
         mut run: Run,
         read: impl Fn(&Run) -> Result<T, ReadError>,
     ) -> Result<RunRead<T>, StoreError> {
+        // A move is in the index before the old file is deleted, so a second lookup finds the new place.
         for _ in 0..MAX_LOOKUPS {
             match read(&run) {
+                // The file was deleted after the lookup: the run was moved, or it expired.
                 Err(ReadError::Gone(_)) => match self.first_run(run.stream, run.first)? {
                     Some(found) if found.first == run.first => run = found,
                     _ => return Ok(RunRead::Gone),

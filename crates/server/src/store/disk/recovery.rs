@@ -48,8 +48,10 @@ pub(crate) struct RecoveredLog {
 
 /// Opens the index, completes it from the log, and opens the end of the log.
 pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserve>) -> Result<RecoveredLog, OpenError> {
+    // Both locks before the database is opened: SQLite would write to it.
     dir.lock_log_directory()?;
     let conn = dir.open_database()?;
+    // The index says where the replay begins, so it is checked before anything is believed.
     checksums::check(&conn).map_err(|error| dir.explain(error))?;
     let row = "SELECT log, segment, offset, frame FROM counter";
     let known = conn.query_row(row, [], |row| {
@@ -68,13 +70,16 @@ pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserv
         batch: IndexBatch { changes: Vec::new(), end: at, number },
         unsynced: None,
     };
+    // Nothing in the directory is changed until the replay has accepted the log.
     replay.run().map_err(|error| dir.explain(error))?;
     let Replay { files, mut writer, batch, answered: noted, .. } = replay;
+    // After the replay, because it may have deleted runs of segments that no longer exist.
     check_files(&mut writer, &files, batch.end).map_err(|error| dir.explain(error))?;
     let made = check_segments_made_ahead(&directory, batch.end.segment, segment_bytes);
     let made = made.map_err(|error| dir.explain(ReadError::Io(error).into()))?;
     // Discarded files are closed, so that they are not read when files of the same numbers are created.
     files.close_behind(batch.end.segment);
+    // Opened for writing only now: the note of the previous process decided what the end of the log is.
     let answered = AnsweredFile::open(&directory.path, log).map_err(|source| dir.unusable(source))?;
     let next = Arc::new(NextSegment::from(directory, batch.end.segment + 1, segment_bytes, made, reserve));
     let file = files.get(batch.end.segment).map_err(|error| dir.explain(error.into()))?;
@@ -91,11 +96,13 @@ fn begin(dir: &mut DataDir, directory: &LogDirectory, number: u64, segment_bytes
     if number == 1 {
         make_first(directory, segment_bytes).map_err(|source| dir.unusable(source))?;
     }
+    // Said only after the log exists on the disk: a directory that is marked and has no log counts as damaged.
     dir.begin()
 }
 
 fn make_first(directory: &LogDirectory, segment_bytes: u64) -> io::Result<()> {
     if directory.is_missing_or_unfinished(1)? {
+        // A first start was interrupted while it created the file. No commit was ever answered.
         if directory.file(1).exists() {
             directory.discard(1)?;
         }
@@ -166,6 +173,7 @@ fn check_segments_made_ahead(directory: &LogDirectory, end: u64, segment_bytes: 
 /// written and synced again.
 fn adopt_empty(directory: &LogDirectory, file: &File, segment: u64) -> io::Result<()> {
     let size = file.metadata()?.len();
+    // Content before the header and the name, as when a segment is created.
     clear(file, SEGMENT_HEADER, size)?;
     directory.begin(file, segment, size)
 }
@@ -250,6 +258,8 @@ impl Replay {
             let changes = match frames.next().map_err(ReadError::Io)? {
                 Some((head, items, _)) if head.number == self.batch.number => {
                     if !self.was_answered(head.number) {
+                        // See `was_answered`: a sync alone would not write pages that the system believes to be clean after a
+                        // failed sync.
                         frames.rewrite(begin).map_err(ReadError::Io)?;
                         self.unsynced = Some(file.clone());
                     }
@@ -313,6 +323,7 @@ impl Replay {
 
     fn apply(&mut self) -> Result<(), IndexError> {
         if let Some(file) = self.unsynced.take() {
+            // Before the index: if the index reached the disk first and the log lost the frame, the index would point to nothing.
             file_ops::sync_data(&file).map_err(ReadError::Io)?;
         }
         if !self.batch.changes.is_empty() {

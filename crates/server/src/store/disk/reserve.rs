@@ -59,6 +59,7 @@ impl Reserve {
 
     /// Creates or completes the files.
     pub(crate) fn make(&self) -> io::Result<()> {
+        // Both are tried, so that a failure of the first does not keep the second from being completed.
         let made = [self.for_log.make(), self.for_index.make()];
         made.into_iter().collect()
     }
@@ -77,6 +78,7 @@ impl Reserve {
     /// Makes a segment of the reserve for the log, for frames of this length.
     pub(crate) fn give_to_log(&self, directory: &LogDirectory, segment: u64, length: u64) -> io::Result<File> {
         let ReserveFile { path, size, .. } = &self.for_log;
+        // Held while the file changes hands, so that it is not completed at the same time.
         let mut state = self.for_log.lock();
         if *state != ReserveState::There || length > *size {
             return Err(io::ErrorKind::StorageFull.into());
@@ -148,6 +150,7 @@ impl ReserveFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             meta => meta?.len(),
         };
+        // New messages are refused from now on, until the file has its full size again.
         *state = ReserveState::Missing;
         let part = (self.size / FIRST_STEP_FRACTION).max(1).saturating_mul(1 << step.min(16));
         if part >= length {

@@ -25,6 +25,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             sleep(RETRY_DELAY).await;
             probe(&core).await;
         } else {
+            // A notification that came during the work is not lost: `Notify` keeps one.
             core.maintenance.notified().await;
         }
     }

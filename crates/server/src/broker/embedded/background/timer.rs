@@ -25,6 +25,8 @@ pub(crate) async fn run(core: Arc<Core>) {
         let target = {
             let mut state = core.lock();
             let target = state.next_alarm(&core.clock);
+            // Stored under the same lock under which it was computed: whoever adds an earlier deadline afterwards sees it and wakes
+            // the timer.
             state.timer_target = Some(target.unwrap_or_else(far_future));
             target
         };
@@ -32,6 +34,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = sleep_until(target.unwrap_or_else(far_future)) => {}
             () = core.timer.notified() => {}
         }
+        // While the timer works it need not be woken, because it looks again.
         core.lock().timer_target = None;
         if let Err(error) = tick(&core).await {
             if error.is_already_logged() {

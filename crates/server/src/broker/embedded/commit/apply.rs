@@ -32,6 +32,7 @@ fn waiting(cursors: &BTreeMap<CursorId, Cursor>, number: &CursorId, stream: &Str
 impl State {
     /// Applies the records of one commit.
     pub(crate) fn apply(&mut self, records: &[Record], config: &EmbeddedConfig) {
+        // Calls are woken after all records are applied, so that they see the whole commit.
         let mut touched = Touched::default();
         for record in records {
             self.apply_one(record, config, &mut touched);
@@ -158,6 +159,7 @@ impl State {
 
     fn expire(&mut self, number: StreamId, low: u64, oldest: Option<i64>) {
         let Some(stream) = self.streams.get_mut(&number) else { return };
+        // Counted before and after, because a deleted message may have been leased, failed or never looked at.
         let before: Vec<u64> = stream.cursors.iter().map(|number| waiting(&self.cursors, number, stream)).collect();
         stream.expire(low, oldest);
         let mut unread = Vec::new();
@@ -211,6 +213,7 @@ impl State {
                 for (cursor, lease, _) in leases {
                     let cursor = self.cursors.get_mut(cursor);
                     if let Some(lease) = cursor.and_then(|cursor| cursor.leases.get_mut(lease)) {
+                        // The lease can be acknowledged again, or lapses when its deadline comes.
                         lease.is_ending = false;
                     }
                 }

@@ -103,6 +103,8 @@ impl<'a> Preparer<'a> {
     /// The next sequence number of a stream, and the entry time for it. Times never decrease within a stream, whatever the clock
     /// does.
     fn place(&mut self, stream: StreamId) -> (u64, i64) {
+        // Commands of the same commit see the ends that earlier ones of them have reached, because the state changes only after the
+        // commit.
         let end = self.ends.entry(stream).or_insert_with(|| match self.state.streams.get(&stream) {
             Some(stream) => (stream.next, stream.newest),
             None => (self.state.delay_queues.get(&stream).map_or(1, |delay_queue| delay_queue.next), 0),

@@ -38,6 +38,7 @@ pub(crate) async fn ack(
     let (settled, pending) = {
         let mut state = core.open()?;
         let (_, cursor) = state.cursor_of(path, stream)?;
+        // Before deadlines are compared: after a pause of the process they are extended first.
         state.notice_pause();
         let verdicts = state.verdicts(cursor, stream, acks)?;
         let (settled, endings) = state.begin_ends(cursor, verdicts);
@@ -117,6 +118,8 @@ impl State {
             let ending = ending(said);
             let cursor = self.cursors.get_mut(&number);
             let Some(batch) = cursor.and_then(|cursor| cursor.leases.get_mut(&lease)) else { continue };
+            // Under the same lock in which the receipts were checked, so that neither another acknowledgement nor the timer ends
+            // the lease too.
             batch.is_ending = true;
             let counted = batch.count(&ending);
             counts.success += counted.success;

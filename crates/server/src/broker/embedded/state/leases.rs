@@ -39,6 +39,7 @@ impl State {
         let seals = new_receipts.seals().take(entries.len()).collect();
         let project = project.clone();
         let lease = Lease { project, token: new_receipts.batch, seals, entries, skipped, deadline, is_ending: false };
+        // Counted from the moment of the lease until its end is stored, because the messages stay in memory as long.
         self.leased.add(&lease.project, cursor, lease.memory_bytes());
         self.tokens.insert(new_receipts.batch, (cursor, number));
         self.deadlines.insert((deadline, cursor, number));
@@ -102,6 +103,7 @@ impl State {
 
     /// Marks the leases that are over at `now` as ending.
     pub(crate) fn take_lapsed(&mut self, now: Instant) -> Vec<(CursorId, u64, LeaseEnd)> {
+        // Sorted by deadline, so this looks at lapsed leases only.
         let over = self.deadlines.iter().take_while(|(deadline, ..)| *deadline <= now);
         let open = over.filter(|(_, cursor, lease)| !self.is_ending_or_gone(*cursor, *lease));
         let mut bytes = 0;
@@ -117,6 +119,7 @@ impl State {
             .collect();
         for (cursor, lease, _) in &lapsed {
             if let Some(lease) = self.cursors.get_mut(cursor).and_then(|cursor| cursor.leases.get_mut(lease)) {
+                // From now on an acknowledgement is refused, so the lease cannot end twice.
                 lease.is_ending = true;
             }
         }

@@ -98,6 +98,7 @@ fn stream_snapshot(conn: &Connection, files: &FileCache, stream: StreamId) -> In
         return Ok(StreamSnapshot { low, next, oldest: None, newest });
     }
     let ends = (lookup::run_with(conn, stream, low)?, lookup::run_with(conn, stream, next.saturating_sub(1))?);
+    // Only the ends are checked. Gaps between them are found when they are read, and their messages reported as damaged.
     let (Some(_), Some(_)) = ends else {
         let last = next.saturating_sub(1);
         return Err(IndexError::Contradiction(format!("messages {low} to {last} of stream {} are missing", stream.0)));

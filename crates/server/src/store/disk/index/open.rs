@@ -49,6 +49,7 @@ impl DataDir {
     pub(crate) fn open_database(&mut self) -> Result<Connection, OpenError> {
         let file = self.database();
         let empty = std::fs::metadata(&file).map_or(true, |meta| meta.len() < MIN_DATABASE_BYTES);
+        // The lock file says that there was a database, so an empty one is a loss and not a new directory.
         if empty && self.begun {
             return Err(OpenError::Damaged { file, reason: "it is missing or empty".to_owned() });
         }
@@ -128,6 +129,7 @@ fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
 fn set_up(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "cache_size", -16_384)?;
+    // A migration must not be lost: the log may soon contain records that only the new version reads.
     if version < schema::VERSION {
         conn.pragma_update(None, "synchronous", "FULL")?;
         schema::migrate(conn, version)?;

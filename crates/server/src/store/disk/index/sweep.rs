@@ -21,6 +21,7 @@ impl Writer {
         let first = "SELECT number FROM garbage LIMIT 1";
         let first = self.conn.prepare_cached(first)?.query_row([], |row| row.get(0)).optional()?;
         let Some(number): Option<u32> = first else { return Ok(false) };
+        // One bounded transaction for each step, so that the memtable can be flushed in between.
         self.transact(|writer| writer.sweep_one(number))?;
         Ok(true)
     }
@@ -35,6 +36,7 @@ impl Writer {
         for step in steps {
             deleted += self.conn.prepare_cached(step)?.execute(params![number, STEP_ROWS])?;
         }
+        // Nothing was left to delete, so the owner is gone for good.
         if deleted == 0 {
             self.run("DELETE FROM garbage WHERE number = ?1", [number])?;
         }
@@ -92,6 +94,7 @@ impl Writer {
 
     fn copy_log(&self, how: &str) -> IndexResult<()> {
         let busy: bool = self.conn.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |row| row.get(0))?;
+        // A reader held an old snapshot, so a part of the log could not be copied. The caller tries again.
         if busy { Err(IndexError::Contradiction("the index was being read for too long".to_owned())) } else { Ok(()) }
     }
 }

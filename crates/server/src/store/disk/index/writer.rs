@@ -58,6 +58,8 @@ impl Writer {
     /// Takes in a batch, all or nothing.
     pub(crate) fn apply(&mut self, batch: &IndexBatch) -> IndexResult<()> {
         self.transact(|writer| {
+            // The changes and the position that they reach are in one transaction: after a crash the replay starts exactly behind
+            // them.
             batch.changes.iter().try_for_each(|change| writer.apply_one(change))?;
             let IndexBatch { end, number, .. } = batch;
             let position = params![end.segment, end.offset, number];
@@ -73,13 +75,16 @@ impl Writer {
 
     /// Runs one transaction. After an error none of its changes remains.
     pub(crate) fn transact<T>(&mut self, change: impl FnOnce(&mut Self) -> IndexResult<T>) -> IndexResult<T> {
+        // Takes the write lock at once, so that the transaction cannot fail halfway because a reader upgraded.
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let done = change(self).and_then(|changed| {
+            // Rows that many changes touch are written once, here.
             self.flush()?;
             Ok(self.conn.execute_batch("COMMIT").map(|()| changed)?)
         });
         self.dirty = DirtyRows::default();
         if done.is_err() {
+            // The cached rows contain changes that were rolled back.
             self.forget();
             // SQLite may have rolled back already; then this fails, and nothing is left to do.
             let _ = self.conn.execute_batch("ROLLBACK");
@@ -174,6 +179,7 @@ impl Writer {
             .prepare_cached("SELECT segment FROM runs WHERE id = ?1 AND count = ?2")?
             .query_row(params![id, run.count], segment)
             .optional()?;
+        // It was deleted between the copy and this transaction.
         let Some(before) = before else { return Ok(()) };
         let Position { segment, offset } = run.at;
         self.run(
@@ -279,6 +285,7 @@ impl Writer {
     /// Deletes the streams and cursors of an owner. Their messages and pages are deleted in the background.
     fn discard_pair(&mut self, number: u32) -> IndexResult<()> {
         for number in [number, number + 1] {
+            // The cache must not write the rows again at the end of the transaction.
             self.streams.remove(&StreamId(number));
             self.cursors.remove(&CursorId(number));
             self.pages.retain(|(cursor, _), _| cursor.0 != number);
@@ -357,6 +364,7 @@ impl Writer {
         let first = cursor.page;
         self.run("DELETE FROM settled WHERE reader = ?1 AND page < ?2", params![number.0, first])?;
         self.pages.retain(|(cursor, page), _| *cursor != number || *page >= first);
+        // Deleted pages must not be written again at the end of the transaction.
         self.dirty.pages.retain(|(cursor, page)| *cursor != number || *page >= first);
         Ok(())
     }

@@ -54,6 +54,7 @@ impl AnsweredFile {
     fn create(directory: &Path, path: &Path) -> io::Result<File> {
         let file = file_ops::create(path)?;
         file_ops::write(&file, &[0; FILE_BYTES], 0)?;
+        // The file and its name are durable, so that later notes, which are not synced, reach a file that recovery finds.
         file_ops::sync_all(&file)?;
         file_ops::sync_directory(directory)?;
         Ok(file)
@@ -61,6 +62,7 @@ impl AnsweredFile {
 
     /// Notes that a commit was answered. A failure does not fail the commit, because that is on the disk already.
     pub(crate) fn note(&self, answered: AnsweredMark) {
+        // Alternating slots: a write that is torn by a power cut leaves the previous note intact.
         let place = (answered.number % SLOTS) * SLOT_BYTES as u64;
         if let Err(error) = file_ops::write(&self.file, &encode(self.log, answered), place) {
             tracing::debug!(%error, "the number of the last commit could not be noted");

@@ -77,6 +77,7 @@ impl FileCache {
         if let Some(file) = self.lock().get(&segment) {
             return Ok(file.clone());
         }
+        // Opened without the lock: other readers do not wait for the disk. Two of them may open the same file, and one is dropped.
         let file = Arc::new(self.directory.open(segment)?);
         let mut open = self.lock();
         open.insert(segment, file.clone());
@@ -88,6 +89,7 @@ impl FileCache {
 
     /// Deletes the file of a segment.
     pub(crate) fn remove(&self, segment: u64) -> io::Result<()> {
+        // Removed from the cache first. A reader that still has the file reads on, because its inode lives as long as it is open.
         self.lock().remove(&segment);
         file_ops::remove(&self.directory.file(segment))
     }
@@ -109,6 +111,7 @@ impl FileCache {
         let read = self.read_at(run.at.segment, bytes, offset);
         read.map_err(|error| {
             let explained = self.explain(&error, run.at.segment);
+            // A missing or truncated file says nothing about the disk, so only other errors make the server unready.
             if !says_what_is_there(&error) {
                 *locked(&self.fault) = Some(ReadFault { run: *run, reason: explained.to_string() });
             }
@@ -149,6 +152,7 @@ impl FileCache {
     /// Reads the beginning of a file from the disk, not from the page cache.
     fn read_head(&self, segment: u64) -> io::Result<()> {
         #[cfg(target_os = "linux")]
+        // Otherwise the page cache would answer for a disk that is gone.
         rustix::fs::fadvise(&*self.open(segment)?, 0, None, rustix::fs::Advice::DontNeed)?;
         self.read_at(segment, &mut [0; 16], 0)
     }

@@ -94,9 +94,11 @@ impl Frame {
     /// Builds the frame of these records.
     pub(crate) fn of(log: u32, records: &[Record]) -> Result<Self, serde_json::Error> {
         let mut frame = Self::empty(log, records.iter().map(size).sum());
+        // Decides whether a full disk refuses the frame.
         frame.has_new_messages = has_new_messages(records);
         let mut records = records;
         while let Some(first) = records.first() {
+            // Messages that follow each other in one stream share a run: one index row, one read.
             let (taken, rest) = records.split_at(match first {
                 Record::Appended(stream, message) => length_of_run(*stream, message.seq, records),
                 _ => 1,
@@ -110,6 +112,7 @@ impl Frame {
     /// An empty frame with this capacity.
     pub(crate) fn empty(log: u32, size: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(FRAME_HEADER + size);
+        // The header is filled in last, because it contains the number and the checksum.
         bytes.put_bytes(0, FRAME_HEADER);
         Self { log, bytes, changes: Vec::new(), has_messages: false, has_new_messages: false }
     }
@@ -193,6 +196,7 @@ impl Frame {
         let mut changes = self.changes;
         for change in &mut changes {
             if let Change::Appended(run, _) | Change::Delayed(run, _) | Change::Moved(run) = change {
+                // Relative to the frame until now, because its position is known only once it is written.
                 run.at = Position { segment: at.segment, offset: at.offset + run.at.offset };
             }
         }
@@ -259,6 +263,7 @@ impl<'a> Items<'a> {
         let (kind, length) = (head.get_u8(), head.get_u32_le() as usize);
         let offset = self.offset + ITEM_HEADER;
         let content = self.bytes.get(offset..offset.checked_add(length)?)?;
+        // Zeros are not an item: a frame that lost its end must not be read as empty items.
         if kind > MOVED || length == 0 {
             return None;
         }

@@ -54,6 +54,7 @@ impl<'a> FrameReader<'a> {
         }
         let mut head = [0; FRAME_HEADER];
         pread::read(self.file, &mut head, at)?;
+        // A length that exceeds the file is damage, and must not make the reader allocate that much.
         Ok(FrameHeader::read(&head).filter(|head| head.length as u64 <= left - FRAME_HEADER as u64))
     }
 
@@ -64,6 +65,7 @@ impl<'a> FrameReader<'a> {
         }
         let mut head = [0; FRAME_HEADER];
         pread::read(self.file, &mut head, at)?;
+        // Length and checksum are not compared: they may be damaged as well, and the mark and the number identify the frame.
         let expected = MARK.into_iter().chain(number.to_le_bytes());
         let found = head[..4].iter().chain(&head[8..16]);
         let changed: u32 = expected.zip(found).map(|(expected, found)| (expected ^ found).count_ones()).sum();
@@ -94,6 +96,7 @@ impl<'a> FrameReader<'a> {
             let length = usize::try_from(self.size - begin).unwrap_or(READ_BYTES).min(READ_BYTES);
             let look = &mut bytes[..length];
             pread::read(self.file, look, begin)?;
+            // Most of a segment is zeros, which are skipped without looking for marks.
             if *look != ZEROS[..length] {
                 for (place, window) in look.windows(MARK.len()).enumerate() {
                     if window == MARK && self.frame_at(begin + place as u64)?.is_some() {
@@ -130,6 +133,8 @@ impl<'a> FrameReader<'a> {
                 let last = look.iter().rposition(|byte| *byte != 0).unwrap_or_default();
                 let bytes = begin + last as u64 + 1 - self.offset;
                 rest = Tail::Torn { bytes };
+                // A crash tears one frame, the last one. Bytes beyond its length, or a frame with a higher number, were written
+                // after it was synced and so answered.
                 if torn.is_some_and(|torn| bytes > torn) || self.has_frame_above(number, look, begin)? {
                     return Ok(Tail::LaterFrames);
                 }

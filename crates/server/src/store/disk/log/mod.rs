@@ -88,16 +88,23 @@ impl Log {
     /// Appends a frame. Returns where it begins, and how long the disk took. After an error the frame is not part of the log, and
     /// the next one takes its place.
     pub(crate) fn append(&mut self, frame: &mut Frame) -> io::Result<(Position, Duration)> {
+        // Refused before anything is written, so that the remaining space is left to changes that free messages.
         if frame.has_new_messages {
             self.next.reserve.check()?;
         }
+        // Room first: it may move the end to another segment, and what a failed frame left has to be wiped where the frame goes.
         self.make_room(frame)?;
         self.wipe_failed()?;
         let number = self.last.number + 1;
+        // The number is part of the checksum. A frame that is left over from an earlier attempt at this place can only have the
+        // same number, and is overwritten by this one or wiped.
         let bytes = frame.finish(number);
+        // Set before the write: whether the write or the sync fails, bytes of the frame may be on the disk, and a crash from here
+        // on may even find all of it. Both are allowed, because no request was answered.
         self.dirty_until = Some(self.end.offset + bytes.len() as u64);
         let took = write(&self.file, bytes, self.end.offset)
             .map_err(|error| named(&error, &self.next.directory, self.end.segment))?;
+        // From here on the frame is durable and counts, whatever fails below.
         self.dirty_until = None;
         let at = self.end;
         self.end.offset += bytes.len() as u64;
@@ -127,6 +134,7 @@ impl Log {
         }
         let (segment, file) = self.next.take(length, are_new)?;
         self.size = file.metadata()?.len();
+        // The old segment is complete. Nothing is written to it again, so it needs no further sync.
         self.file = Arc::new(file);
         self.end = Position { segment, offset: SEGMENT_HEADER };
         Ok(())
@@ -153,6 +161,7 @@ impl Log {
     /// must not come back.
     pub(crate) fn wipe_failed(&mut self) -> io::Result<()> {
         if let Some(until) = self.dirty_until {
+            // If this fails too, the next commit tries again: nothing may be appended before the leftovers are gone.
             wipe(&self.file, self.end.offset, until)?;
             self.dirty_until = None;
         }
@@ -172,6 +181,7 @@ impl Log {
 
 /// Writes bytes and waits until they are on the disk. Returns how long the disk took.
 fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<Duration> {
+    // The segment has its full size already, so `fdatasync` has no metadata to write and one sync is enough.
     file_ops::write(file, bytes, offset)?;
     let begun = Instant::now();
     file_ops::sync_data(file)?;

@@ -50,6 +50,7 @@ impl NextSegment {
 
     /// Creates the segment if it does not exist. The log waits for that only if it needs the segment meanwhile.
     pub(crate) fn make(&self) -> io::Result<()> {
+        // Held while the file is created. The log needs the lock only if it fills its segment meanwhile.
         let mut made = self.lock();
         if made.file.is_none() {
             made.file = Some(self.create(&mut made, self.size)?);
@@ -70,6 +71,7 @@ impl NextSegment {
         let needed = size_for(length);
         let file = match made.file.take() {
             Some(file) if needed <= self.size => file,
+            // A commit that is larger than a segment gets one of its own size. If that fails, the segment is kept for smaller ones.
             Some(file) => {
                 let enlarged = self.directory.enlarge(&file, made.number, needed);
                 if let Err(error) = enlarged {
@@ -81,6 +83,7 @@ impl NextSegment {
             None => match self.create(&mut made, self.size.max(needed)) {
                 Err(error) if !are_new && is_full(error.kind()) => {
                     let kept = self.reserve.give_to_log(&self.directory, made.number, needed);
+                    // Renaming the reserve may have succeeded although making a segment of it failed.
                     made.partial = kept.is_err() && self.directory.file(made.number).exists();
                     kept.map_err(|_| error)?
                 }
@@ -93,6 +96,7 @@ impl NextSegment {
 
     fn create(&self, made: &mut NextSegmentState, size: u64) -> io::Result<File> {
         let NextSegmentState { number, partial, .. } = made;
+        // An incomplete file of an earlier attempt is in the way, because a segment is never created over an existing file.
         if *partial {
             file_ops::remove(&self.directory.file(*number)).map_err(|error| named(&error, &self.directory, *number))?;
             *partial = false;

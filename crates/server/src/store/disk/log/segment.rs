@@ -38,6 +38,8 @@ impl LogDirectory {
     /// # Errors
     /// When a file of that name exists. It is never overwritten, because it may belong to another process.
     pub(crate) fn create(&self, segment: u64, size: u64) -> io::Result<File> {
+        // Without a header a file counts as unfinished: a crash from here until the header is synced leaves a file that the next
+        // start removes.
         let file = file_ops::create(&self.file(segment))?;
         let made = self.enlarge(&file, segment, size);
         if made.is_err() {
@@ -49,6 +51,7 @@ impl LogDirectory {
 
     /// Enlarges a segment without frames. It stays the same file, because it may be open for reading.
     pub(crate) fn enlarge(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
+        // All blocks are allocated now, so that later commits need no space.
         file_ops::reserve(&self.file(segment), file, size)?;
         // Synced before the header is written: after a power cut the header must not promise more bytes than the file has.
         file_ops::sync_all(file)?;
@@ -57,12 +60,14 @@ impl LogDirectory {
 
     /// Makes a segment of an existing file of this size. This needs no disk space.
     pub(crate) fn adopt(&self, from: &Path, file: &File, segment: u64, size: u64) -> io::Result<()> {
+        // A crash after the rename finds a file without a header, which the next start removes.
         file_ops::rename(from, &self.file(segment))?;
         self.begin(file, segment, size)
     }
 
     /// Writes the header of a segment, and brings the file and its directory entry to the disk.
     pub(crate) fn begin(&self, file: &File, segment: u64, size: u64) -> io::Result<()> {
+        // First the header, then the directory entry: an entry on the disk always leads to a complete file.
         file_ops::write(file, &self.head(segment, size), 0)?;
         file_ops::sync_all(file)?;
         file_ops::sync_directory(&self.path)
@@ -78,6 +83,8 @@ impl LogDirectory {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return invalid("it is cut short".to_owned()),
             read => read?,
         }
+        // The size in the header is compared with the length of the file, so that a truncated file is noticed before its messages
+        // are missed.
         let made = made_size(&head);
         if head != self.head(segment, made) {
             return match self.has_commits_of(&file, segment)? {

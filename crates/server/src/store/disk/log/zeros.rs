@@ -16,6 +16,7 @@ pub(crate) fn wipe(file: &File, from: u64, until: u64) -> io::Result<()> {
         file_ops::write(file, &ZEROS[..length], begin)?;
         begin += length as u64;
     }
+    // Synced before the next frame is written. Otherwise a power cut could keep the new frame and parts of the old one after it.
     file_ops::sync_all(file)
 }
 

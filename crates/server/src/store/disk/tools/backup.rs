@@ -117,8 +117,10 @@ impl DiskStore {
     }
 
     fn copy(&self, database: &Path, to: &Path) -> Result<Backup, StoreError> {
+        // The index first: whatever it lacks is in the segments that are copied after it.
         let mut files = vec![copy_index(database, to)?];
         let (last, end) = {
+            // One moment of the log: later commits are not part of the copy, although their bytes may be in the last segment.
             let log = locked(&self.log);
             let log = log.as_ref().ok_or_else(released)?;
             (log.last(), log.end())
@@ -183,6 +185,7 @@ fn copy_segment(from: &Path, to: &Path, name: &str, at: Position, end: Position)
         sum.update(&chunk[..read]);
         copy.write_all(&chunk[..read])?;
     }
+    // The copy has the full size, with zeros after the last commit, as recovery expects it.
     copy.set_len(bytes)?;
     copy.sync_all()?;
     chunk.fill(0);
@@ -210,6 +213,7 @@ pub(crate) fn sum_of(dir: &Path, name: &str) -> io::Result<CopiedFile> {
 }
 
 fn finish(to: &Path, backup: &Backup) -> io::Result<()> {
+    // Everything else is on the disk before the list is written, because the list says that the copy is complete.
     write_new(&to.join(LOCK), format!("{INITIALIZED}\n").as_bytes())?;
     sync_directory(&to.join(LOG))?;
     sync_directory(to)?;

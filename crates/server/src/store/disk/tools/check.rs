@@ -78,7 +78,9 @@ pub struct DamagedPlace {
 /// Checks a directory that no process uses.
 pub fn check(dir: &Path) -> Result<Condition, OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
+    // No server may write meanwhile, or the shadow would mix two states.
     let _held = hold(dir)?;
+    // Opening writes to the directory, and damage must be looked at, not changed.
     let shadow = Shadow::of(dir).map_err(unusable)?;
     let mut condition = Condition::default();
     match DiskStore::open(&shadow.path) {

@@ -66,6 +66,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
     if !dir.join(LOG).is_dir() {
         return Err(OpenError::Absent { dir: dir.to_owned(), found: "has no log to rebuild the index from" }.into());
     }
+    // Held until the new index is complete, and taken again by the store that opens it.
     let mut held = DataDir::lock(dir)?;
     held.lock_log_directory()?;
     let failed = |source| RepairError::File { path: dir.to_owned(), source };
@@ -73,6 +74,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
     let directory = LogDirectory { path: dir.join(LOG), log };
     let segments = directory.segments().map_err(failed)?;
     let first = *segments.first().ok_or_else(|| RepairError::Impossible("the log has no files".to_owned()))?;
+    // Renamed and not deleted: if the rebuild fails, it is put back.
     let old = set_old_aside(dir).map_err(failed)?;
     let made = make(dir, &directory, first, old.as_deref());
     drop(held);
@@ -84,6 +86,7 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
             Ok(Rebuilt { old, queues, groups, ..rebuilt })
         }
         Err(error) => {
+            // The directory is as it was, and the operator can try something else.
             put_back(dir, old.as_deref()).map_err(failed)?;
             Err(error)
         }

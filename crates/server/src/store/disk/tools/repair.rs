@@ -88,6 +88,7 @@ pub fn repair(dir: &Path, skip: Skip, keep: &Path) -> Result<Vec<Dropped>, Repai
         return Err(RepairError::Impossible(what));
     }
     if !plan.is_empty() {
+        // On the disk before anything is overwritten.
         keep_bytes(&directory, &plan, keep).map_err(|source| RepairError::File { path: keep.to_owned(), source })?;
         for one in &plan {
             give_up(&directory, one)?;
@@ -223,6 +224,8 @@ fn give_up(directory: &LogDirectory, one: &Dropped) -> Result<(), RepairError> {
     let failed = |source| RepairError::File { path: directory.file(one.segment), source };
     let file = directory.open(one.segment).map_err(failed)?;
     if one.end {
+        // The end first, then the note: a crash in between leaves a directory that is still refused, and the repair can be
+        // repeated.
         clear(&file, one.offset, one.offset + one.bytes).map_err(failed)?;
         return match std::fs::remove_file(directory.path.join(answered::NAME)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
@@ -233,6 +236,7 @@ fn give_up(directory: &LogDirectory, one: &Dropped) -> Result<(), RepairError> {
         let what = format!("{} commits do not fit into {} bytes of {}", one.commits, one.bytes, one.file.display());
         RepairError::Impossible(format!("{what}: a file of the log is missing; restore the directory from a backup"))
     })?;
+    // Frames with the same numbers take their place, so that the replay goes on without a gap.
     file_ops::write(&file, &frames, one.offset).and_then(|()| file_ops::sync_all(&file)).map_err(failed)
 }
 
