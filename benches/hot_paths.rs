@@ -1,4 +1,4 @@
-//! The hot paths, each for itself, on one thread and without sockets.
+//! The hot paths, each alone, on one thread and without sockets.
 //!
 //! ```text
 //! cargo bench                        times, with criterion
@@ -6,9 +6,9 @@
 //! benches/instructions.sh            instructions instead of times: they hold on a busy machine too
 //! ```
 //!
-//! Everything is reached as users reach it: the wire and the signer through a client whose transport gives ready-made answers, the
-//! ledger, the lease and the dispatch through a worker on the same transport, the batcher through a producer, the broker's state
-//! through the broker. `HOT_PATH=name:count` runs only this path, this number of times, for `instructions.sh`.
+//! All code is called through its public API: the wire and the signer through a client whose transport has ready-made
+//! answers, the worker's pipeline through a worker on the same transport, the batcher through a producer, and the
+//! broker's state through the broker. `HOT_PATH=name:count` runs one path this number of times, for `instructions.sh`.
 
 #[path = "hot_paths/canned.rs"]
 mod canned;

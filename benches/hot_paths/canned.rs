@@ -1,4 +1,4 @@
-//! A transport that has every answer ready.
+//! [`Canned`]: a transport with ready-made answers.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 pub(crate) const PROJECT: &str = "local";
 pub(crate) const QUEUE: &str = "5c1b6d49-6d5b-4c1a-9a0e-3f5a2f1d0001";
 pub(crate) const GROUP: &str = "g-5c1b6d49-6d5b-4c1a-9a0e-3f5a2f1d0002";
-/// Messages of a batch.
+/// The messages of a batch.
 pub(crate) const BATCH: usize = 10;
-/// Bytes of a body.
+/// The bytes of a body.
 pub(crate) const SIZE: usize = 1024;
 
 /// A body of [`SIZE`] bytes of JSON.

@@ -1,4 +1,5 @@
-//! The paths: each is set up once and then run so often. One run is one batch of ten messages of 1 KiB, where there are messages.
+//! The measured paths. Each is set up once and then run many times. One run is a batch of ten messages of 1 KiB, for
+//! paths with messages.
 
 use std::{
     sync::{
@@ -38,13 +39,13 @@ use tower::ServiceExt;
 
 use crate::canned::{BATCH, Canned, GROUP, PROJECT, QUEUE, SIZE, body};
 
-/// Runs a path so often.
+/// Runs a path the given number of times.
 pub(crate) type Run = Box<dyn FnMut(u64)>;
 
-/// A name, and what sets the path up.
+/// The name of a path, and the function that sets it up.
 pub(crate) type Path = (&'static str, fn() -> Run);
 
-/// Every path by its name.
+/// All paths.
 pub(crate) const PATHS: &[Path] = &[
     ("client_send", || send(false)),
     ("client_send_signed", || send(true)),
@@ -128,13 +129,13 @@ fn verify() -> Run {
                 body: &body,
             };
             let authorization = Authorization::parse(text).expect("a header");
-            // It is not the right signature, which costs as much to find out.
+            // The signature is wrong, which takes as long to find out.
             authorization.verify(&secret, &request, now).expect_err("another signature");
         }
     })
 }
 
-/// Gathers ten messages into a request, and tells each of them how it went.
+/// Collects ten messages into a request and returns the result of each.
 fn producer() -> Run {
     let (runtime, client, messages) = (runtime(), client(false), messages());
     Box::new(move |count| {
@@ -154,7 +155,7 @@ fn producer() -> Run {
     })
 }
 
-/// Counts batches, and says when there were enough.
+/// Counts batches, and notifies when the wanted number is reached.
 struct Enough {
     left: AtomicU64,
     reached: Notify,
@@ -169,7 +170,7 @@ impl Observer for Enough {
     }
 }
 
-/// A batch from the poll through its handlers to the acknowledgement.
+/// A batch from the poll to the acknowledgement.
 fn worker() -> Run {
     let (runtime, client) = (runtime(), client(false));
     Box::new(move |count| {
@@ -178,14 +179,14 @@ fn worker() -> Run {
             let handler = handler_fn(|_| async { Ok(()) });
             let worker =
                 Worker::builder(client.clone()).queue(QUEUE).group(GROUP).handler(handler).observer(enough.clone());
-            // What the transport gives is always the same: without the memory every message is a new one.
+            // The transport repeats the same messages, so the worker must not remember them.
             let worker = worker.remember_finished(false).build().expect("a worker");
             worker.run(async move { enough.reached.notified().await }).await.expect("no refusal");
         });
     })
 }
 
-/// Appends a batch, leases it, settles it.
+/// Appends, leases and settles a batch.
 fn broker(on_disk: bool) -> Run {
     let runtime = runtime();
     let dir = on_disk.then(|| tempfile::tempdir().expect("a directory"));
@@ -211,7 +212,7 @@ fn broker(on_disk: bool) -> Run {
         filter: TagFilter::default(),
     };
     Box::new(move |count| {
-        // It goes when the path does.
+        // Removed when the path is dropped.
         let _dir = &dir;
         runtime.block_on(async {
             for _ in 0..count {
@@ -236,7 +237,7 @@ async fn serving() -> (Server, Client, SourcePath) {
     (server, client, SourcePath::messages(queue, group))
 }
 
-/// The same through the whole server, its router called directly.
+/// The same through the router of a server.
 fn server_cycle() -> Run {
     let runtime = runtime();
     let (_, client, source) = runtime.block_on(serving());
@@ -253,7 +254,7 @@ fn server_cycle() -> Run {
     })
 }
 
-/// Sends a batch to a server, from the request's bytes to the answer's, without a client.
+/// Sends a batch to a server without a client: from the bytes of the request to those of the answer.
 fn server_send() -> Run {
     let runtime = runtime();
     let (server, _, source) = runtime.block_on(serving());

@@ -65,6 +65,7 @@ impl Attributes {
     }
 
     /// Uses the text of an object whose grammar and names were checked before.
+    #[inline]
     pub fn trusted(text: Bytes) -> Self {
         Self { text: Some(text), entries: OnceLock::new() }
     }

@@ -24,6 +24,7 @@ pub use name::Name;
 pub use scan::Scan;
 
 /// Appends a JSON string. Fast for strings that need no escapes, as nearly all do.
+#[inline]
 pub fn push_string(json: &mut Vec<u8>, text: &str) {
     if has_controls(text.as_bytes()) || memchr2(b'"', b'\\', text.as_bytes()).is_some() {
         return json.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
@@ -56,12 +57,14 @@ pub fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// Returns whether there are control characters, which a string has to escape.
+#[inline]
 fn has_controls(text: &[u8]) -> bool {
     // Without an early exit the compiler checks many bytes in one step.
     text.iter().fold(u8::MAX, |least, &byte| least.min(byte)) < b' '
 }
 
 /// Returns whether the bytes are UTF-8. Faster than the standard library for ASCII, which most JSON is.
+#[inline]
 pub fn is_utf8(text: &[u8]) -> bool {
     text.is_ascii() || str::from_utf8(text).is_ok()
 }

@@ -32,6 +32,7 @@ impl<'a> Name<'a> {
 impl Deref for Name<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         &self.text
     }

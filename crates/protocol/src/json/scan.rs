@@ -45,6 +45,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// When the text is not JSON.
+    #[inline]
     pub fn value(&mut self) -> Result<&'a [u8], Fault> {
         self.nested(usize::MAX, 0)
     }
@@ -111,6 +112,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Skips `null` if it is next.
+    #[inline]
     pub fn null(&mut self) -> Result<bool, Fault> {
         if !self.eat(b'n') {
             return Ok(false);
@@ -124,6 +126,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads a string and resolves its escapes.
+    #[inline]
     pub fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
         let text = match self.plain_or_unescaped("a string")? {
             Cow::Borrowed(held) => str::from_utf8(held).ok().map(Cow::Borrowed),
@@ -133,6 +136,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads a string as an owned text.
+    #[inline]
     pub fn owned(&mut self) -> Result<String, Fault> {
         self.string().map(Cow::into_owned)
     }
@@ -207,22 +211,26 @@ impl<'a> Scan<'a> {
     }
 
     /// The next byte after blanks.
+    #[inline]
     pub fn first(&mut self) -> Option<u8> {
         self.blanks();
         self.peek()
     }
 
     /// The offset of the next value, after blanks.
+    #[inline]
     pub fn start(&mut self) -> usize {
         self.blanks();
         self.at
     }
 
     /// The text that was read since this offset.
+    #[inline]
     pub fn since(&self, start: usize) -> &'a [u8] {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
+    #[inline]
     fn end(&mut self) -> Result<(), Fault> {
         match self.first() {
             Some(_) => Err(self.expected("the end", self.at)),
@@ -247,6 +255,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Skips blanks and then this byte, if it is next.
+    #[inline]
     fn eat(&mut self, byte: u8) -> bool {
         self.blanks();
         let is_next = self.peek() == Some(byte);
@@ -254,16 +263,19 @@ impl<'a> Scan<'a> {
         is_next
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
 
+    #[inline]
     fn next(&mut self) -> Option<u8> {
         let byte = self.peek()?;
         self.at += 1;
         Some(byte)
     }
 
+    #[inline]
     fn blanks(&mut self) {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
             self.at += 1;
@@ -276,6 +288,7 @@ impl<'a> Scan<'a> {
     }
 
     /// A name of an object, up to where its value begins.
+    #[inline]
     fn name(&mut self) -> Result<(), Fault> {
         if !self.eat(b'"') {
             return Err(self.expected("a name in quotes", self.at));
@@ -284,6 +297,7 @@ impl<'a> Scan<'a> {
         self.colon()
     }
 
+    #[inline]
     fn colon(&mut self) -> Result<(), Fault> {
         if !self.eat(b':') {
             return Err(self.expected("`:`", self.at));
@@ -293,6 +307,7 @@ impl<'a> Scan<'a> {
     }
 
     /// A string as bytes, which were not checked to be UTF-8.
+    #[inline]
     fn plain_or_unescaped(&mut self, what: &'static str) -> Result<Cow<'a, [u8]>, Fault> {
         if !self.eat(b'"') {
             return Err(Fault::shape(what, self.at));
@@ -307,6 +322,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Skips a string after its opening quote. Returns whether it has escapes.
+    #[inline]
     fn string_end(&mut self) -> Result<bool, Fault> {
         let start = self.at;
         let mut escaped = false;
