@@ -36,7 +36,6 @@ use crate::{
 /// ```
 /// use dms_worker::{Client, Worker, worker::handler_fn};
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
 /// let worker = Worker::builder(client)
 ///     .queue("orders")
@@ -44,9 +43,7 @@ use crate::{
 ///     .handler(handler_fn(|delivery| async move { Ok(println!("{:?}", delivery.body())) }))
 ///     .concurrency(64)
 ///     .build()?;
-/// # drop(worker);
-/// # Ok(())
-/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub struct WorkerBuilder {

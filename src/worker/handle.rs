@@ -19,7 +19,6 @@ use crate::worker::{
 /// ```
 /// use dms_worker::{Client, Worker, worker::handler_fn};
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
 /// let handler = handler_fn(|_| async { Ok(()) });
 /// let worker = Worker::builder(client).queue("orders").group("billing").handler(handler).build()?;
@@ -27,8 +26,7 @@ use crate::worker::{
 /// handle.pause();
 /// assert!(handle.status().paused);
 /// handle.resume();
-/// # Ok(())
-/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct WorkerHandle(pub(crate) Arc<Control>);

@@ -50,11 +50,11 @@ const ATTEMPTS: [f64; 7] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0];
 /// The metrics of any number of workers; cheap to clone.
 ///
 /// ```
-/// # use dms_worker::worker::WorkerMetrics;
+/// use dms_worker::worker::WorkerMetrics;
+///
 /// let metrics = WorkerMetrics::new();
 /// let observer = metrics.observer("orders", "orders", "billing"); // for WorkerBuilder::observer
 /// assert!(metrics.encode().ends_with("# EOF\n"));
-/// # drop(observer);
 /// ```
 #[derive(Clone, Default)]
 pub struct WorkerMetrics(Arc<Inner>);

@@ -33,7 +33,6 @@ pub enum OnFailure {
 ///     .first_delay(Duration::from_secs(5))
 ///     .then(OnReject::Park("failed-orders".into()));
 /// let on_failure = OnFailure::Republish(policy); // for WorkerBuilder::on_failure
-/// # drop(on_failure);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -21,7 +21,7 @@ use crate::{
 /// use dms_worker::worker::{DeliveryBuilder, Handler, handler_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn main() -> Result<(), serde_json::Error> {
 /// let handler = handler_fn(|delivery| async move { Ok(assert_eq!(delivery.json::<u64>()?, 7)) });
 /// let delivery = DeliveryBuilder::json(&7)?.attribute("customer", "c1").build();
 /// assert!(handler.handle(delivery).await.is_ok());

@@ -116,7 +116,6 @@ where
 ///     println!("order {}, {:?} left", order.id, delivery.remaining());
 ///     Ok(())
 /// });
-/// # let _: &dyn dms_worker::worker::Handler = &handler;
 /// ```
 pub fn typed_handler_fn<T, F, Fut>(function: F) -> TypedHandlerFn<T, F>
 where

@@ -57,7 +57,6 @@ impl<S> DeliveryService for S where
 /// let handler = ServiceHandler::new(tower::service_fn(|delivery: Delivery| async move {
 ///     Ok::<(), Infallible>(println!("{}", delivery.body().as_str()))
 /// }));
-/// # let _: &dyn dms_worker::worker::Handler = &handler;
 /// ```
 pub struct ServiceHandler<S>(Mutex<S>);
 

@@ -60,7 +60,7 @@ struct IsolationState {
     /// Failing acknowledgements that wait for batch polls or for their reply.
     failing: usize,
     /// Messages of failed batches that may be redelivered together.
-    suspects: Quarantine,
+    quarantine: Quarantine,
 }
 
 /// The permission to send one poll.
@@ -83,7 +83,7 @@ enum Width {
 
 impl Isolation {
     pub(crate) fn new(paths: Paths) -> Self {
-        let state = IsolationState { suspects: Quarantine::new(paths.fifo), ..IsolationState::default() };
+        let state = IsolationState { quarantine: Quarantine::new(paths.fifo), ..IsolationState::default() };
         Self { state: Mutex::new(state), paths, ..Self::default() }
     }
 
@@ -91,7 +91,7 @@ impl Isolation {
     pub(crate) async fn admit(&self, want: usize) -> IsolationPermit<'_> {
         self.when(|state| {
             // A poll for a batch could receive a quarantined message together with others.
-            if !state.suspects.is_empty() {
+            if !state.quarantine.is_empty() {
                 return Some(IsolationPermit { isolation: self, width: Width::Suspect, want: 1 });
             }
             if state.failing > 0 {
@@ -124,8 +124,8 @@ impl Isolation {
     }
 
     /// Whether the next polls are for single messages, so that waiting for more capacity is useless.
-    pub(crate) fn has_suspects(&self) -> bool {
-        !self.lock().suspects.is_empty()
+    pub(crate) fn has_quarantined(&self) -> bool {
+        !self.lock().quarantine.is_empty()
     }
 
     /// The end of the gathering that is in progress, or of a new one.
@@ -143,7 +143,7 @@ impl Isolation {
             return;
         }
         let absence = Absence { held_until: Instant::now(), until };
-        self.update(|state| state.suspects.add(failed, absence));
+        self.update(|state| state.quarantine.add(failed, absence));
     }
 
     async fn when<T>(&self, mut decide: impl FnMut(&mut IsolationState) -> Option<T>) -> T {
@@ -187,7 +187,7 @@ impl IsolationPermit<'_> {
 
     /// Records the messages that the poll has received.
     pub(crate) fn answered(self, messages: &[MessageTrace]) {
-        self.isolation.update(|state| state.suspects.fetched(messages, Instant::now()));
+        self.isolation.update(|state| state.quarantine.fetched(messages, Instant::now()));
     }
 }
 
@@ -232,7 +232,7 @@ impl Drop for ClosedPolls<'_> {
         self.isolation.update(|state| {
             state.failing -= 1;
             if let Some((failed, absence)) = quarantined {
-                state.suspects.add(&failed, absence);
+                state.quarantine.add(&failed, absence);
             }
         });
     }

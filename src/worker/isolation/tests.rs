@@ -17,7 +17,7 @@ async fn a_failing_acknowledgement_waits_for_the_batch_polls() {
     tokio::pin!(close);
     tokio::select! {
         biased;
-        _ = &mut close => panic!("a wide poll is out"),
+        _ = &mut close => panic!("a batch poll is in flight"),
         () = tokio::time::sleep(GATHER_TIME * 10) => {}
     }
     batch_polls.answered(&messages(3));

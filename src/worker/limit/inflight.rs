@@ -278,12 +278,12 @@ impl Reservation {
     /// Turns the reservation into one permit for each message that arrived, by the size of its body, and releases the
     /// rest.
     pub(crate) fn into_permits(mut self, sizes: impl ExactSizeIterator<Item = usize>) -> Vec<InflightPermit> {
-        let place = |bytes| PermitState { bytes, freed: AtomicBool::new(false), claim: Mutex::new(None) };
-        let mut places: Vec<PermitState> = sizes.map(place).collect();
-        let (messages, bytes) = (places.len(), places.iter().map(|place| place.bytes).sum::<usize>());
+        let permit = |bytes| PermitState { bytes, freed: AtomicBool::new(false), claim: Mutex::new(None) };
+        let mut permits: Vec<PermitState> = sizes.map(permit).collect();
+        let (messages, bytes) = (permits.len(), permits.iter().map(|permit| permit.bytes).sum::<usize>());
         if let Some(claim) = self.claim.take() {
-            let sizes: Vec<usize> = places.iter().map(|place| place.bytes).collect();
-            places.iter_mut().zip(claim.split(&sizes)).for_each(|(place, claim)| place.claim = Mutex::new(Some(claim)));
+            let sizes: Vec<usize> = permits.iter().map(|permit| permit.bytes).collect();
+            permits.iter_mut().zip(claim.split(&sizes)).for_each(|(permit, claim)| permit.claim = Mutex::new(Some(claim)));
         }
         // The service may have sent more than was asked for. What arrived is counted, whatever the limits are.
         self.limiter.give_back(|state| {
@@ -291,8 +291,8 @@ impl Reservation {
             state.bytes = state.bytes + bytes - self.bytes;
         });
         (self.messages, self.bytes) = (0, 0);
-        let places = Arc::new(BatchPermits { limiter: self.limiter.clone(), places });
-        (0..messages).map(|position| InflightPermit { places: places.clone(), position }).collect()
+        let permits = Arc::new(BatchPermits { limiter: self.limiter.clone(), permits });
+        (0..messages).map(|position| InflightPermit { permits: permits.clone(), position }).collect()
     }
 }
 
@@ -305,20 +305,20 @@ impl Drop for Reservation {
 /// The capacity of one message in flight. Dropping it releases the capacity.
 #[derive(Debug)]
 pub(crate) struct InflightPermit {
-    places: Arc<BatchPermits>,
+    permits: Arc<BatchPermits>,
     position: usize,
 }
 
 impl InflightPermit {
     /// The permits of the message's batch.
-    pub(crate) fn places(&self) -> &Arc<BatchPermits> {
-        &self.places
+    pub(crate) fn batch(&self) -> &Arc<BatchPermits> {
+        &self.permits
     }
 }
 
 impl Drop for InflightPermit {
     fn drop(&mut self) {
-        self.places.free(self.position);
+        self.permits.free(self.position);
     }
 }
 
@@ -326,7 +326,7 @@ impl Drop for InflightPermit {
 #[derive(Debug)]
 pub(crate) struct BatchPermits {
     limiter: Arc<InflightLimiter>,
-    places: Vec<PermitState>,
+    permits: Vec<PermitState>,
 }
 
 #[derive(Debug)]
@@ -340,7 +340,7 @@ struct PermitState {
 impl BatchPermits {
     /// Releases the capacity of the message at a position. Dropping its permit later releases nothing more.
     pub(crate) fn free(&self, position: usize) {
-        let Some(PermitState { bytes, freed, claim }) = self.places.get(position) else { return };
+        let Some(PermitState { bytes, freed, claim }) = self.permits.get(position) else { return };
         if !freed.swap(true, Relaxed) {
             self.limiter.release(1, *bytes);
             drop(claim.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -73,7 +73,7 @@ fn unsettled(context: &Context, panic: Box<dyn Any + Send>) -> usize {
 
 /// Hands back a batch that arrived when nothing may be started any more.
 pub(crate) async fn hand_back(context: Arc<Context>, batch: ConsumedBatch) {
-    let ConsumedBatch { messages, permits: _places, lease, .. } = batch;
+    let ConsumedBatch { messages, permits: _permits, lease, .. } = batch;
     let mut ledger = Ledger::new(messages.len());
     let deliveries =
         Deliveries::new(messages, context.origin.clone(), Instant::now(), lease.stop_at(), Signals::default());
@@ -99,7 +99,7 @@ struct BatchRun {
     /// When each message was started or entered the queue of its key, by position.
     started: Vec<Instant>,
     /// The permits, if those of stuck handlers are to be released.
-    places: Option<Arc<BatchPermits>>,
+    permits: Option<Arc<BatchPermits>>,
     /// The positions of handlers that continue although they were stopped.
     stuck: HashSet<usize>,
 }
@@ -108,8 +108,8 @@ impl BatchRun {
     fn begin(context: Arc<Context>, batch: ConsumedBatch) -> Self {
         let signals = Signals::new(context.control.stopping.clone(), context.control.interrupt.child_token());
         let mut stop_guards = Vec::new();
-        let frees_places = context.settings.on_stuck == OnStuck::FreePlace;
-        let places = batch.permits.first().filter(|_| frees_places).map(|permit| permit.places().clone());
+        let frees_permits = context.settings.on_stuck == OnStuck::FreePlace;
+        let permits = batch.permits.first().filter(|_| frees_permits).map(|permit| permit.batch().clone());
         let ordering = &context.settings.ordering;
         let collector = context.dispatch.collector(batch.messages.len());
         // In an ordered batch, a call of its own would break the order.
@@ -135,7 +135,7 @@ impl BatchRun {
             queued: Vec::new(),
             stop_guards,
             started: Vec::with_capacity(jobs.len()),
-            places,
+            permits,
             stuck: HashSet::new(),
         };
         work.context.records.runs.hold(work.context.records.dedup_identities(work.deliveries.messages()));
@@ -232,8 +232,8 @@ impl BatchRun {
             );
             self.context.control.stuck.fetch_add(1, Relaxed);
             self.context.emit(&Event::Stuck { delivery: &self.deliveries.at(position), age });
-            if let Some(places) = &self.places {
-                places.free(position);
+            if let Some(permits) = &self.permits {
+                permits.free(position);
             }
         }
     }
