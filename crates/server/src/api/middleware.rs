@@ -68,7 +68,7 @@ pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, r
     tracing::debug!(operation, status, code, ?took, request_id = ?id, "answered");
     app.metrics.answered(operation, status, took);
     response.headers_mut().insert(REQUEST_ID, id);
-    if app.extensions && !target.is_some_and(|target| target.project.is_none()) {
+    if app.extensions && target.is_none_or(|target| target.project.is_some()) {
         response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
     }
     if let Some(DelayedResponse(delay)) = response.extensions_mut().remove() {
