@@ -1,15 +1,15 @@
-//! Wall-clock time behind one seam: creation times, due times, retention and signatures ask here and nowhere else.
+//! [`Clock`]: the source of wall-clock time for creation times, due times, retention and signatures.
 //!
-//! Histogram and lease deadlines do not: they run on tokio's clock.
+//! Nothing else reads the wall clock. Durations and lease deadlines use tokio's clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// The longest sleep towards a wall-clock time: the system's clock may be set meanwhile.
+/// The longest sleep towards a wall-clock time, because the clock of the system may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
-/// Where wall-clock time comes from.
+/// A source of wall-clock time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Source);
 
@@ -26,20 +26,19 @@ enum Source {
 }
 
 impl Clock {
-    /// The system's clock.
+    /// The clock of the system.
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that shows `start` now and from here on follows tokio's clock, so that a paused runtime passes days in
-    /// milliseconds.
+    /// A clock that shows `start` now and then follows tokio's clock, so that a paused runtime passes days in milliseconds.
     ///
-    /// Two clocks made from equal starts at different times differ: clone one instead.
+    /// Two clocks from equal starts at different times differ. Clone one instead.
     pub fn following_tokio(start: SystemTime) -> Self {
         Self(Source::Tokio { start_ms: unix_ms(start), started: Instant::now() })
     }
 
-    /// A clock that shows what this one shows now, and from here on follows tokio's clock, whatever this one is set to.
+    /// A clock that shows the same time now and then follows tokio's clock, even if this clock is set.
     pub(crate) fn steady(&self) -> Self {
         match self.0 {
             Source::Tokio { .. } => *self,
@@ -73,7 +72,7 @@ impl Clock {
         UNIX_EPOCH + Duration::from_millis(u64::try_from(self.now_ms()).unwrap_or(0))
     }
 
-    /// When to look again for something that is due at `at_ms`: then, or earlier where the clock may be set meanwhile.
+    /// When to check again for something that is due at `at_ms`: at that time, or earlier if the clock may be set meanwhile.
     pub(crate) fn instant_of(&self, at_ms: i64) -> Instant {
         match self.0 {
             #[cfg(test)]
@@ -95,12 +94,12 @@ impl Default for Clock {
     }
 }
 
-/// A duration in whole milliseconds, as wall-clock times are counted.
+/// A duration in whole milliseconds, for arithmetic with wall-clock times.
 pub(crate) fn whole_ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A duration in whole milliseconds, as answers and logs have it.
+/// A duration in whole milliseconds, for answers and logs.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

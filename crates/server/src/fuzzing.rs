@@ -1,4 +1,4 @@
-//! What the fuzz targets reach of the inside of the server. Built with `--cfg fuzzing` alone.
+//! Entry points of the fuzz targets. Built only with `--cfg fuzzing`.
 
 /// Reads any bytes as the items of a frame of the log, and as a run of messages.
 pub fn read_frame(bytes: &[u8]) {

@@ -1,20 +1,20 @@
-//! [`Histogram`]: how long something took each time, as metrics count it. Pure.
+//! [`Histogram`]: a histogram of durations with fixed buckets. Pure.
 
 use std::time::Duration;
 
-/// Upper bounds, in seconds: from a disk with a battery behind its cache to one that hangs.
+/// Upper bounds in seconds, from a disk with a battery-backed cache to a disk that hangs.
 const BOUNDS: [f64; 12] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0];
 
-/// How long something took, counted in ranges.
+/// Durations, counted in buckets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    /// How many were within each bound and above the one before it; the last are above all.
+    /// The count of each bucket. The last bucket has no upper bound.
     counts: [u64; BOUNDS.len() + 1],
     sum: Duration,
 }
 
 impl Histogram {
-    /// Counts one more.
+    /// Records a duration.
     #[cfg(feature = "disk")]
     pub(crate) fn record(&mut self, took: Duration) {
         let range = BOUNDS.partition_point(|bound| *bound < took.as_secs_f64());
@@ -22,17 +22,17 @@ impl Histogram {
         self.sum += took;
     }
 
-    /// How many there were.
+    /// The number of recorded durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// What they took together.
+    /// The sum of the recorded durations.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// The upper bound of each range, in seconds, and how many were in it; the last bound is the largest number there is.
+    /// The upper bound of each bucket in seconds and its count. The last bound is `f64::MAX`.
     pub fn ranges(&self) -> impl Iterator<Item = (f64, u64)> {
         BOUNDS.into_iter().chain([f64::MAX]).zip(self.counts)
     }

@@ -1,8 +1,6 @@
-//! What `dms-worker-cli` shares with this package: listeners with their limits and checks, and the tools of the store.
-//!
-//! Not for others: it changes without notice.
+//! The parts that `dms-worker-cli` uses: listeners with their limits and checks. Not covered by semantic versioning.
 
-/// Seals [`Broker`](crate::broker::Broker): methods can be added to it without breaking other packages.
+/// Seals [`Broker`](crate::broker::Broker), so that methods can be added to it without breaking other packages.
 pub trait Sealed {}
 
 pub use crate::{

@@ -1,7 +1,35 @@
-//! A durable server of the DMS queue API, on its own or within a program: [`Server`].
+//! A durable server for the DMS queue API, standalone or embedded in a program.
 //!
-//! `dms-worker serve` of `dms-worker-cli` runs it; `dms_worker::testing` uses it in memory. The example `embedded_server` of
-//! `dms-worker` shows it within a program.
+//! [`Server`] serves the API of the DMS queue service: queues with consumer groups, ordered batch acknowledgement, dead letters,
+//! labels and delayed messages, with signed requests or tokens. Messages are kept in memory or in a directory. The command
+//! `dms-worker serve` of `dms-worker-cli` runs it as a process.
+//!
+//! # Example
+//!
+//! A server on a free port, with one project, one queue and one consumer group:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//!
+//! use dms_server::{Project, Server, ServerConfig, StartQueue, queue::NewQueue};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let orders = StartQueue::new(NewQueue::new("orders")).group("billing");
+//!     let config = ServerConfig::default()
+//!         .listen(SocketAddr::from(([127, 0, 0, 1], 0)))
+//!         .projects(vec![Project::new("shop").queue(orders)]);
+//!     let server = Server::bind(config).await?;
+//!     println!("listening on {}", server.url().unwrap_or_default());
+//!     // A program passes the future of its stop signal, such as `tokio::signal::ctrl_c()`.
+//!     let shutdown = async {};
+//!     server.run(shutdown).await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`ServerConfig::data_dir`] keeps the messages on disk. [`Server::service`] is the API without sockets, for tests;
+//! `dms_worker::testing` builds on it. [`Server::faults`] injects failures.
 //!
 //! # Features
 //!
@@ -9,26 +37,26 @@
 //! |---|---|---|
 //! | `disk` | messages on disk, in a log with SQLite as its index; without it they are kept in memory and a `data_dir` is refused | yes |
 //!
-//! # Layout
+//! # Folders
 //!
-//! A request passes these folders from top to bottom; each knows only those below it.
+//! A request passes these folders from top to bottom. Each one uses only the folders below it.
 //!
-//! | folder | what it does |
+//! | folder | contents |
 //! |---|---|
-//! | `server` | [`Server`] and its configuration: puts everything together |
-//! | `admin` | the admin address: health, metrics, looking at queues and changing them |
-//! | `api` | the pipeline of a request: middleware, admission (body and caller), faults, the route to its handler |
+//! | `server` | [`Server`] and its configuration |
+//! | `admin` | the admin address: health, metrics, operations on queues |
+//! | `api` | middleware, admission, the table of routes, the access log |
 //! | `handlers` | one file for each resource of the API, and the identity service |
-//! | `state` | what all requests share |
-//! | [`faults`] | faults on purpose, for tests |
-//! | `auth` | who a request comes from, and what that caller may do |
-//! | `metrics` | counters, and the texts that scrapers read |
-//! | `http` | what requests and answers are made of: bodies, JSON, queries, paths, errors with their documented codes |
-//! | `net` | sockets: the accept loop, TLS, deadlines, and who gives up a connection when all are taken |
-//! | [`broker`] | queues, groups, leases: what a DMS server does, without HTTP |
+//! | `state` | the parts of a server that all requests share |
+//! | [`faults`] | fault injection |
+//! | `auth` | authentication and authorization |
+//! | `metrics` | counters and their text formats |
+//! | `http` | bodies, JSON, queries, paths, errors with their documented codes |
+//! | `net` | sockets: accept loop, TLS, deadlines, the limit of connections |
+//! | [`broker`] | queues, groups and leases, without HTTP |
 //! | `store` | how messages are kept: in memory or on disk |
 //!
-//! Callers in the same process enter at `api` and skip the sockets. Nothing here knows the client or the worker.
+//! A call of [`Server::service`] enters at `api`. Nothing in this package knows the client or the worker.
 
 pub mod broker;
 pub mod clock;
@@ -71,3 +99,4 @@ pub use self::{
         service::{ApiBody, ApiFuture, ApiService},
     },
 };
+pub use dms_protocol::{queue, secret};

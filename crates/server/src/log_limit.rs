@@ -1,4 +1,4 @@
-//! [`Warnings`]: bounds log lines that strangers can cause.
+//! [`Warnings`]: limits the rate of log lines that strangers can cause.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,12 +7,12 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How many warnings are logged per window.
+/// The maximum number of lines per window.
 const WARNINGS: u32 = 10;
 /// The window of [`WARNINGS`].
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// BodyLimits the warnings of one kind, because callers without a key can cause them.
+/// Limits the rate of one kind of log line.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Mutex<Window>);
 
@@ -24,7 +24,7 @@ struct Window {
 }
 
 impl Warnings {
-    /// Whether one more may be logged now: the number of those that were not since the last one.
+    /// The number of lines that were suppressed since the last one, if another line may be logged now; otherwise `None`.
     pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if window.began.is_none_or(|began| now.duration_since(began) >= WINDOW) {

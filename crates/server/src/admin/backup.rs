@@ -18,8 +18,8 @@ use crate::{
 };
 use dms_protocol::json::quoted;
 
-/// `POST /admin/backup?to=/new/directory`: copies the data directory while everything goes on; with `from=/directory` only if it is
-/// this one.
+/// `POST /admin/backup?to=/new/directory`: copies the data directory of the running server. With `from=/directory` only if that
+/// is its data directory.
 pub(super) async fn backup(State(app): State<Arc<AppState>>, query: Query) -> Response {
     if let Err(error) = query.only(&["from", "to"]).and_then(|()| is_own(&app, query.first("from"))) {
         return plain(&error);
@@ -37,7 +37,7 @@ pub(super) async fn backup(State(app): State<Arc<AppState>>, query: Query) -> Re
     }
 }
 
-/// Refuses a directory that is not the one of this server.
+/// Refuses a directory that is not the data directory of this server.
 fn is_own(app: &AppState, from: Option<&str>) -> Result<(), ApiError> {
     let (Some(from), Some(own)) = (from, &app.data_dir) else { return Ok(()) };
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

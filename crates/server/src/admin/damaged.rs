@@ -1,4 +1,4 @@
-//! Damaged messages on the admin address: which are set aside, and skipping them for good.
+//! `/admin/damaged`: lists damaged messages that are set aside, and skips them permanently.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ struct DamagedView {
     project: String,
     queue_id: String,
     queue: String,
-    /// None of a delayed message.
+    /// Missing for a delayed message.
     #[serde(skip_serializing_if = "Option::is_none")]
     group_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,18 +49,18 @@ impl From<DamagedMessage> for DamagedView {
     }
 }
 
-/// How many were skipped.
+/// The number of skipped messages.
 #[derive(Debug, Serialize)]
 struct Skipped {
     skipped: u64,
 }
 
-/// `/admin/damaged?queue=…&group=…&stream=…&sequence=…`: all that are set aside and fit.
+/// `/admin/damaged?queue=…&group=…&stream=…&sequence=…`: the damaged messages that match all parameters.
 pub(crate) async fn list(State(app): State<Arc<AppState>>, query: Query) -> Response {
     answer(chosen(&app, &query).map(|chosen| chosen.into_iter().map(DamagedView::from).collect::<Vec<_>>()))
 }
 
-/// `POST /admin/damaged/skip` with the same parameters, the queue among them: those messages are skipped for good.
+/// `POST /admin/damaged/skip` with the same parameters, of which `queue` is required: skips the messages permanently.
 pub(crate) async fn skip(State(app): State<Arc<AppState>>, query: Query) -> Response {
     answer(skip_chosen(&app, &query).await)
 }
@@ -84,17 +84,17 @@ async fn skip_chosen(app: &AppState, query: &Query) -> Result<Skipped, ApiError>
             group = message.group_name.as_deref().unwrap_or_default(),
             stream = message.of.as_str(),
             message = message.sequence,
-            "a damaged message was skipped for good"
+            "a damaged message was skipped permanently"
         );
         skipped += 1;
     }
     Ok(Skipped { skipped })
 }
 
-/// The damaged messages that the parameters choose. Queues and groups go by their names or ids.
+/// The damaged messages that match all parameters. Queues and groups are given by name or id.
 ///
 /// # Errors
-/// 404 that names the project, queue or group that does not exist, 400 for a wrong stream or sequence number.
+/// 404 with the name of a project, queue or group that does not exist, 400 for a wrong stream or sequence number.
 fn chosen(app: &AppState, query: &Query) -> Result<Vec<DamagedMessage>, ApiError> {
     check_names(app, query)?;
     let sequence = match query.first("sequence") {
@@ -113,7 +113,7 @@ fn chosen(app: &AppState, query: &Query) -> Result<Vec<DamagedMessage>, ApiError
     Ok(app.broker.damaged().into_iter().filter(fits).collect())
 }
 
-/// Checks that the project, the queue and the group in the parameters exist, and that there is such a stream.
+/// Checks that the project, the queue, the group and the stream in the parameters exist.
 fn check_names(app: &AppState, query: &Query) -> Result<(), ApiError> {
     let mut queues = app.broker.overview();
     if let Some(project) = query.first("project") {

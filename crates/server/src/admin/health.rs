@@ -1,4 +1,4 @@
-//! `/readyz`: whether requests would be served.
+//! `/readyz`: whether the server serves requests.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use http::StatusCode;
 use crate::{admin::storage, state::AppState};
 use dms_protocol::queue::ProjectId;
 
-/// `/readyz`: whether requests would be served, and if not, why.
+/// `/readyz`: 200 if requests would be served, otherwise 503 with the reason.
 pub(super) async fn ready(State(app): State<Arc<AppState>>) -> (StatusCode, String) {
     if app.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());

@@ -1,4 +1,4 @@
-//! The admin address: health, metrics, and a look at queues that leases nothing.
+//! The admin address: health, metrics, and operations on queues beyond the documented API.
 //!
 //! `/livez` and `/readyz` are open to all who reach it, everything else needs the token where one is configured. Without a
 //! token and a certificate it is for loopback alone. It changes nothing but what `damaged` skips and `queue_admin`
@@ -60,7 +60,7 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// Refuses who does not show the token, in the form of the other refusals; a middleware.
+/// Refuses requests without the token, in the form of the other refusals; a middleware.
 async fn check_token(State(guard): State<BearerAuth>, request: Request, next: Next) -> Response {
     match guard.admit(&request) {
         Ok(()) => next.run(request).await,

@@ -1,4 +1,4 @@
-//! `/admin/queues/{queue}/groups/{group}/messages`: a look at messages that leases none of them.
+//! `/admin/queues/{queue}/groups/{group}/messages`: shows messages without leasing them.
 
 use std::sync::Arc;
 
@@ -21,15 +21,15 @@ use dms_protocol::{
     queue::{GroupId, QueueId},
 };
 
-/// Messages shown at once.
+/// The maximum number of messages in one answer.
 const MAX_SHOWN: usize = 1000;
 
-/// A message as the peek shows it.
+/// A message in the answer.
 #[derive(Debug, Serialize)]
 struct PeekedMessage {
     sequence: u64,
     state: &'static str,
-    /// Until the lease ends or the delay is over.
+    /// Time until the lease ends or the message is due.
     #[serde(skip_serializing_if = "Option::is_none")]
     left_ms: Option<u64>,
     failures: u32,

@@ -1,4 +1,4 @@
-//! What the admin address does to a queue beyond the documented API: purging it, and setting how long it keeps messages.
+//! Changes of a queue beyond the documented API: purging it, and setting how long it keeps messages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 use dms_protocol::{json::quoted, limits};
 
-/// What a purge has deleted.
+/// The answer to a purge.
 #[derive(Debug, Serialize)]
 struct PurgedView {
     queue_id: String,
@@ -30,7 +30,7 @@ struct PurgedView {
     purged_delayed_messages: u64,
 }
 
-/// How long a queue keeps messages now.
+/// The answer to an update.
 #[derive(Debug, Serialize)]
 struct RetentionView {
     queue_id: String,
@@ -39,7 +39,7 @@ struct RetentionView {
     delete_when_settled: bool,
 }
 
-/// `POST /admin/queues/{queue_id}/purge?group=…`: all messages of a queue are gone, or the backlog of one group is settled.
+/// `POST /admin/queues/{queue_id}/purge?group=…`: deletes all messages of a queue, or settles the backlog of one group.
 pub(crate) async fn purge(State(app): State<Arc<AppState>>, params: RawPathParams, query: Query) -> Response {
     answer(purge_named(&app, &params, &query).await)
 }
@@ -81,7 +81,7 @@ async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> 
     Ok(RetentionView { queue_id: now.queue.id.to_string(), queue: now.queue.name, retention_ms, delete_when_settled })
 }
 
-/// The change that the parameters ask for. `default` takes back what was set.
+/// The change that the parameters ask for. `default` returns to the configuration.
 fn retention_change(query: &Query) -> Result<RetentionChange, ApiError> {
     let retention = match query.first("retention_ms") {
         None => None,
@@ -103,7 +103,7 @@ fn retention_change(query: &Query) -> Result<RetentionChange, ApiError> {
     Ok(change)
 }
 
-/// The queue in the path, by its id or its name; `project` tells queues of one name apart.
+/// The queue in the path, by its id or its name. `project` distinguishes queues with the same name.
 fn named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<QueueOverview, ApiError> {
     let wanted = params.iter().find(|(key, _)| *key == "queue_id").map_or("", |(_, value)| value);
     let project = query.first("project");

@@ -12,7 +12,7 @@ use crate::{
     state::AppState,
 };
 
-/// A queue with its groups, as `/admin/queues` shows it.
+/// A queue with its groups in the answer.
 #[derive(Debug, Serialize)]
 pub(super) struct QueueSummary {
     project: String,
@@ -41,7 +41,7 @@ struct GroupSummary {
     waiting_polls: u64,
 }
 
-/// `/admin/queues?project=…`: the queues of a project, of all of them without the parameter.
+/// `/admin/queues?project=…`: the queues of a project, or of all projects.
 pub(super) async fn list(State(app): State<Arc<AppState>>, query: Query) -> Json<Vec<QueueSummary>> {
     let wanted = query.first("project");
     let queues = app.broker.overview().into_iter();

@@ -1,4 +1,4 @@
-//! `/metrics`: what a scraper reads.
+//! `/metrics`: all metrics of the server.
 
 use std::{
     collections::HashMap,
@@ -46,7 +46,7 @@ pub(super) async fn metrics(
     }
 }
 
-/// How old the first message is that each group has not settled; groups that have settled all are left out.
+/// The age of the oldest message that each group has not settled. Groups without such messages are left out.
 async fn oldest(app: &AppState, queues: &[QueueOverview]) -> HashMap<GroupId, Duration> {
     let now = app.authenticator.clock().now_ms();
     let mut ages = HashMap::new();
@@ -74,7 +74,7 @@ async fn size(directory: Option<PathBuf>) -> u64 {
 fn bytes_in(directory: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(directory)?.filter_map(Result::ok) {
-        // What was removed meanwhile has no size.
+        // A file that was removed meanwhile has no size.
         let Ok(meta) = entry.metadata() else { continue };
         bytes += if meta.is_dir() { bytes_in(&entry.path())? } else { meta.len() };
     }

@@ -1,4 +1,4 @@
-//! `/admin/storage`, and what `/readyz` says of it: what is wrong with the store, since when and why.
+//! `/admin/storage`: the parts of the store that fail, since when and why. `/readyz` shows the same as text.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use crate::{broker::StorageTrouble, http::json::Json, state::AppState};
 
-/// What `/admin/storage` shows.
+/// The answer of `/admin/storage`.
 #[derive(Debug, Serialize)]
 pub(crate) struct StorageView {
-    /// Empty when all is well.
+    /// Empty if the store works.
     failing: Vec<TroubleView>,
 }
 

@@ -1,4 +1,5 @@
-//! The access log: who did what to queues, groups and keys, as log lines of a target of their own. No bodies, no secrets.
+//! The access log: one line for each change of queues, groups, tags, keys and users. The lines contain no bodies and no
+//! secrets.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -25,10 +26,10 @@ use dms_protocol::{queue::GroupId, text::cut};
 
 /// The target of every line, for filters.
 const TARGET: &str = "dms_worker::access";
-/// How much of a name from a request is logged, in bytes.
+/// The maximum length of a name from a request, in bytes.
 const SHOWN: usize = 256;
 
-/// A change of a queue or its groups that is asked for: what to log of it once it is answered.
+/// A requested change of a queue or its groups, to be logged once it is answered.
 pub(crate) struct ChangeRecord<'a> {
     action: &'static str,
     caller: &'a Caller,
@@ -39,8 +40,8 @@ pub(crate) struct ChangeRecord<'a> {
 }
 
 impl<'a> ChangeRecord<'a> {
-    /// What a request is about to change; `None` if it changes neither a queue nor a group. Names are looked up before the
-    /// change because a deleted queue has none.
+    /// The change that a request asks for; `None` if it changes neither a queue nor a group. Names are looked up before the
+    /// change, because a deleted queue has none.
     pub(crate) async fn of(request: &ApiRequest<'a>, operation: Operation) -> Option<Self> {
         let (action, queue, group) = match operation {
             Operation::CreateQueue => (operation.as_str(), new_name(request.body), None),
@@ -54,7 +55,7 @@ impl<'a> ChangeRecord<'a> {
         Some(Self { action, caller, peer: sender.peer, project, queue, group })
     }
 
-    /// Logs how it was answered.
+    /// Logs the change and its outcome.
     pub(crate) fn log(&self, result: &Result<Response, ApiError>) {
         let (access_key, user, domain) = match self.caller {
             Caller::Known(principal) => principal.name.parts(),
@@ -69,8 +70,8 @@ impl<'a> ChangeRecord<'a> {
     }
 }
 
-/// Logs the POST requests of the admin address; a middleware. `refusals` bounds the lines about requests without the token, because
-/// anybody who reaches the address can send them.
+/// Logs the POST requests of the admin address; a middleware. `refusals` limits the lines about requests without the token,
+/// because anybody who reaches the address can send them.
 pub(crate) async fn log_admin(State(refusals): State<Arc<Warnings>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return next.run(request).await;
@@ -93,7 +94,7 @@ pub(crate) async fn log_admin(State(refusals): State<Arc<Warnings>>, request: Re
     response
 }
 
-/// A key or a user is new, gone or different.
+/// Logs that a key or a user was added, changed or removed.
 pub(crate) fn caller_changed(change: &AccountChange) {
     let action = match (&change.name, change.kind) {
         (CallerName::Key(_), ChangeKind::Added) => "add_key",
@@ -135,7 +136,7 @@ async fn group_name(request: &ApiRequest<'_>) -> String {
     named.await.unwrap_or_else(|| id.to_owned())
 }
 
-/// The name in a request for a queue; empty where there is none.
+/// The name in a request for a queue; empty if it has none.
 fn new_name(body: &[u8]) -> String {
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
     request["name"].as_str().unwrap_or_default().to_owned()

@@ -1,7 +1,7 @@
-//! Who may call: the last step before an operation.
+//! Admission: authenticates a request and reads its body.
 //!
-//! What the head tells is checked first: a stranger's body costs nothing. Then the body is read, within its bounds, because
-//! a signature covers it.
+//! The head is checked first, so that the bodies of strangers cost nothing. Then the body is read within its limits, because a
+//! signature covers it.
 
 use axum::{
     body::Body,
@@ -23,13 +23,13 @@ use crate::{
     state::AppState,
 };
 
-/// The largest body from callers who have not shown who they are: a request for a token.
+/// The largest body of a request without credentials, which is a token request.
 const STRANGERS_BODY: usize = 64 << 10;
 
-/// Authenticates a request and lets its handler answer it, or answers why not.
+/// Authenticates a request and lets its handler answer it, or refuses it.
 pub(crate) async fn admit(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body) -> Response {
     let head = sender.parts;
-    // A HEAD that another server would treat as a GET would consume messages and throw them away.
+    // A HEAD that is served like a GET would consume messages and throw them away.
     if head.method == Method::HEAD && target.route.is_none() {
         return method_not_allowed(head.uri.path());
     }
@@ -59,13 +59,13 @@ pub(crate) async fn admit(app: &AppState, sender: Sender<'_>, target: Target<'_>
     inject(decision, body.bytes.clone(), |body| router::answer(route, request, body)).await
 }
 
-/// Answers without having read the body.
+/// Refuses a request without reading its body.
 pub(crate) fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
     body::discard(&head.headers, body);
     error.into_response()
 }
 
-/// Who the head of a request says it comes from.
+/// The sender of a request, as far as its head shows.
 fn claim(app: &AppState, sender: Sender<'_>, target: Target<'_>) -> Result<Claim, ApiError> {
     match target.is_public {
         true => Ok(Claim::Proven(Caller::Anyone)),
@@ -73,7 +73,7 @@ fn claim(app: &AppState, sender: Sender<'_>, target: Target<'_>) -> Result<Claim
     }
 }
 
-/// Who a request comes from, if it may enter the project that it names.
+/// The caller of a request, if it may use the project in the path.
 fn identify(
     app: &AppState,
     claim: Claim,

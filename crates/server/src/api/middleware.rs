@@ -1,6 +1,5 @@
-//! The rim: what is done to every request and every answer, whatever the operation.
-//!
-//! A request id, containment of panics, the error body, one debug line without bodies or secrets, and metrics.
+//! Steps that apply to every request and every answer: request id, panics, error bodies, one debug line without bodies or
+//! secrets, and metrics.
 
 use std::panic::AssertUnwindSafe;
 
@@ -30,14 +29,14 @@ use crate::{
     state::AppState,
 };
 
-/// The header that carries a request's id, both ways.
+/// The header of the request id, in requests and answers.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id that is echoed, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 /// The longest URI, and the longest value of a header, in bytes.
 const MAX_LINE: usize = 32 << 10;
 
-/// Wraps a request: nothing that happens inside gets out except as an answer.
+/// Answers a request. A panic or an error becomes an answer.
 pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, request: Request) -> Response {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
@@ -53,7 +52,7 @@ pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, r
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|_| {
-                    tracing::error!(operation, request_id = ?id, "the request handler panicked");
+                    tracing::error!(operation, request_id = ?id, "a request handler panicked; the request was answered with 500");
                     codes::INTERNAL.plain().into_response()
                 })
         }
@@ -77,7 +76,7 @@ pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, r
     response
 }
 
-/// Lets time pass before an answer. The connection may be given to another meanwhile.
+/// Delays an answer. Meanwhile the connection may be given to another peer.
 async fn hold_back(connection: Option<&ConnectionState>, delay: Duration) {
     if let Some(connection) = connection {
         connection.hold_back();
@@ -85,18 +84,18 @@ async fn hold_back(connection: Option<&ConnectionState>, delay: Duration) {
     sleep(delay).await;
 }
 
-/// Checks what holds for every head, whatever it asks for.
+/// Checks the rules for every head.
 fn acceptable(app: &AppState, connection: Option<&ConnectionState>, head: &Parts) -> Result<(), ApiError> {
     check_size(head).map_err(Code::plain)?;
     match connection {
         Some(_) => app.host_check.check(head).map_err(misdirected),
-        // A caller in the same process has no use for a `Host`.
+        // A caller in the same process needs no `Host`.
         None => Ok(()),
     }
 }
 
-/// Refuses a head that is larger than the service's gateway took. What is larger by far never gets here: its connection
-/// ends.
+/// Refuses a head that is larger than the gateway of the service accepted. A much larger head never gets here, because its
+/// connection is closed.
 fn check_size(head: &Parts) -> Result<(), Code> {
     let uri = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
     if uri > MAX_LINE {
@@ -117,14 +116,14 @@ fn misdirected(refusal: HostRefusal) -> ApiError {
     code.because(refusal.text)
 }
 
-/// The caller's request id where it is a short visible text, else a new one.
+/// The request id of the caller if it is short and visible, otherwise a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let given = headers
         .get(REQUEST_ID)
         .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
     given.cloned().unwrap_or_else(|| {
         let mut text = uuid::Uuid::encode_buffer();
-        // Unique is enough here, so no call of the system for every request.
+        // A fast random number, because the id has to be unique and not secret.
         let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
         let text = id.hyphenated().encode_lower(&mut text);
         HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))

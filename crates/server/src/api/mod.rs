@@ -1,4 +1,11 @@
-//! The API as a service: what connections and callers in the process call.
+//! The way of a request from the connection to its handler.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `middleware` | request id, limits of the head, panics, error bodies, metrics |
+//! | `admission` | authentication, reading the body, injected faults |
+//! | `router` | the table of all routes, authorization, the call of the handler |
+//! | `access_log` | one line for each change |
 
 pub(crate) mod access_log;
 mod admission;
@@ -17,7 +24,7 @@ use tower::Service;
 
 use crate::{net::connection_state::ConnectionState, state::AppState};
 
-/// The whole API. Not a router of axum: its layers and boxes cost as much as an operation.
+/// The API as a tower service. It is not an axum router, because the layers and boxes of a router cost as much as an operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     app: Arc<AppState>,

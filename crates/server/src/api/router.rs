@@ -1,7 +1,6 @@
-//! The table of all routes: method, path, operation, what it asks of callers, handler.
+//! The table of all routes: method, path, operation, required rights, handler.
 //!
-//! A request is matched by [`Target::find`] before anything else is known of it, and answered by [`answer`] once it is
-//! authenticated.
+//! [`Target::find`] selects the route before the request is authenticated, and [`answer`] calls its handler afterwards.
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Route {
     method: &'static str,
-    /// The path behind the project, or the whole path of the identity service. `{…}` is a parameter.
+    /// The path after the project, or the whole path of the identity service. `{…}` is a parameter.
     path: &'static [&'static str],
     pub(crate) operation: Operation,
     pub(crate) access: Access,
@@ -89,21 +88,22 @@ routes! {
 /// The most segments in a path of the table.
 const MAX_SEGMENTS: usize = 6;
 
-/// What the method and the path of a request select.
+/// The route and the parameters of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
     /// The project in the path; `None` for the identity service.
     pub(crate) project: Option<&'a str>,
     /// The parameters in the path, in their order.
     pub(crate) params: [&'a str; 2],
-    /// The row; `None` when the path does not have the method.
+    /// The route; `None` if the path does not have the method.
     pub(crate) route: Option<&'static Route>,
-    /// Whether the path is there for callers without credentials.
+    /// Whether the path needs no credentials.
     pub(crate) is_public: bool,
 }
 
 impl<'a> Target<'a> {
-    /// Finds the route of a request; `None` when no route has this path. Without `extensions` the paths of extensions do not exist.
+    /// Finds the route of a request; `None` if no route has this path. Without `extensions` the paths of extensions do not
+    /// exist.
     pub(crate) fn find(method: &Method, path: &'a str, extensions: bool) -> Option<Self> {
         let path = Path::split(path)?;
         let mut routes = path.routes(extensions);
@@ -147,7 +147,7 @@ impl<'a> Path<'a> {
             *this.segments.get_mut(this.count)? = segment;
             this.count += 1;
         }
-        // A path that ends in a slash leaves its last name out.
+        // The last segment of a path that ends in a slash is missing.
         (this.segments.get(this.count.checked_sub(1)?) != Some(&"")).then_some(this)
     }
 
@@ -171,7 +171,7 @@ impl<'a> Path<'a> {
 }
 
 impl Route {
-    /// Whether the documented API lacks it.
+    /// Whether the documented API does not have it.
     fn is_extension(&self) -> bool {
         self.operation == Operation::EndPolls
     }
@@ -181,7 +181,7 @@ fn is_param(segment: &str) -> bool {
     segment.starts_with('{')
 }
 
-/// Answers a request: checks its caller's rights, calls the handler, and logs what changes queues and groups.
+/// Answers a request: checks the rights of the caller, calls the handler, and logs changes of queues and groups.
 pub(crate) async fn answer(route: &Route, request: ApiRequest<'_>, body: Bytes) -> Response {
     let request = ApiRequest { body: &body, ..request };
     let change = ChangeRecord::of(&request, route.operation).await;
@@ -198,7 +198,7 @@ async fn handle(route: &Route, request: &ApiRequest<'_>) -> Result<Response, Api
     call(route.endpoint, request).await
 }
 
-/// The answer to a method that a path does not have: 405 with the methods that it has.
+/// The answer to a method that the path does not have: 405 with `Allow`.
 pub(crate) fn method_not_allowed(path: &str) -> Response {
     let routes = Path::split(path).map(|path| path.routes(true)).into_iter().flatten();
     let methods: Vec<&str> = routes.map(|route| route.method).collect();
@@ -261,7 +261,7 @@ mod tests {
         }
     }
 
-    /// A row that another one hides would never be called.
+    /// A row that is hidden by another one would never be called.
     #[test]
     fn every_row_is_found_by_its_path() {
         for route in ROUTES {

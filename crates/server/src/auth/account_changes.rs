@@ -1,4 +1,4 @@
-//! What a new configuration changes about keys and users.
+//! The differences of keys and users between two configurations.
 
 use std::collections::BTreeMap;
 
@@ -9,38 +9,38 @@ use crate::auth::{
 };
 use dms_protocol::queue::ProjectId;
 
-/// A key or a user of a project that is new, gone or different.
+/// A key or a user of a project that was added, changed or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AccountChange {
     /// The project.
     pub(crate) project: ProjectId,
-    /// Who.
+    /// The key or the user.
     pub(crate) name: CallerName,
-    /// What has become of it.
+    /// What happened to it.
     pub(crate) kind: ChangeKind,
-    /// Whether tokens given out before are good no longer: the password is another, or there is none any more.
+    /// Whether tokens that were issued before are invalid now, because the password changed or the user was removed.
     pub(crate) ends_tokens: bool,
 }
 
-/// What has become of a key or a user.
+/// What happened to a key or a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangeKind {
-    /// It is new.
+    /// It was added.
     Added,
-    /// Its secret is another, or its rights are.
+    /// Its secret or its rights changed.
     Changed,
-    /// It is gone.
+    /// It was removed.
     Removed,
 }
 
-/// A key's or a user's entries: a user may have several passwords.
+/// The entries of a key or a user. A user may have several passwords.
 #[derive(Default)]
 struct Entries<'a> {
     keys: Vec<&'a AccessKey>,
     users: Vec<&'a User>,
 }
 
-/// What differs between the callers of two lists of projects.
+/// The differences between the accounts of two lists of projects.
 pub(crate) fn changes(old: &[Project], new: &[Project]) -> Vec<AccountChange> {
     let (old, new) = (entries(old), entries(new));
     let change = |(project, name): &(&ProjectId, CallerName), kind, ends_tokens| {

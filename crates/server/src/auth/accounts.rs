@@ -1,4 +1,4 @@
-//! [`Accounts`]: the projects with their keys and users, as they are at one moment.
+//! [`Accounts`]: an immutable snapshot of the projects with their keys and users.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -11,12 +11,12 @@ use crate::auth::{
 };
 use dms_protocol::queue::ProjectId;
 
-/// The projects and their callers.
+/// The projects with their keys and users.
 #[derive(Debug)]
 pub(crate) struct Accounts {
     /// In the order of the configuration.
     pub(crate) projects: Vec<Project>,
-    /// The keys of all of them.
+    /// The access keys of all projects.
     pub(crate) keys: Keys,
 }
 
@@ -24,14 +24,14 @@ impl Accounts {
     /// The accounts of these projects.
     ///
     /// # Errors
-    /// A sentence about the first project, key or user that contradicts another or itself.
+    /// Describes the first project, key or user that is invalid or contradicts another one.
     pub(crate) fn new(projects: Vec<Project>) -> Result<Self, String> {
         check_projects(&projects)?;
         projects.iter().try_for_each(check_users)?;
         Ok(Self { keys: Keys::new(&projects)?, projects })
     }
 
-    /// Whether anybody is let in.
+    /// Whether the server is open: no project has keys or users.
     pub(crate) fn is_open(&self) -> bool {
         !self.projects.iter().any(Project::has_auth)
     }
@@ -40,14 +40,14 @@ impl Accounts {
     pub(crate) fn projects_of(&self, name: &str, domain: &str, password: &str) -> Vec<&Project> {
         let password = GivenSecret::of(password);
         let known = |user: &User| {
-            // No short cut: how long the answer takes must not say which part was right.
+            // Every user is compared, so that the time of the answer does not show which part was wrong.
             let named = user.user == name && user.domain == domain;
             password.is(user.password.expose()) & named
         };
         self.projects.iter().filter(|project| project.users.iter().fold(false, |any, user| any | known(user))).collect()
     }
 
-    /// A user with a token for this project, or for none. `None` when there is no such user in the project any more.
+    /// The principal of a user with a token for `project`, or for no project. `None` if the project has no such user.
     pub(crate) fn user(&self, user: &str, domain: &str, project: Option<&ProjectId>) -> Option<Arc<Principal>> {
         let projects = match project {
             Some(project) => vec![(project.clone(), self.rights(user, domain, project)?)],
@@ -57,7 +57,7 @@ impl Accounts {
         Some(Arc::new(Principal { name, projects }))
     }
 
-    /// The user of a token as this accounts has it. `None` when it is not in the project any more.
+    /// The current principal of the owner of a token. `None` if the user no longer exists in the project.
     pub(crate) fn user_again(&self, owner: &Principal) -> Option<Arc<Principal>> {
         match &owner.name {
             CallerName::User { user, domain } => {
@@ -72,15 +72,18 @@ impl Accounts {
         project.users.iter().find(|own| own.user == user && own.domain == domain).map(|user| user.rights.clone())
     }
 
-    /// This accounts with the keys and users of other projects in place of those of the same ids.
+    /// These accounts with the keys and users of `others` in place of those of the projects with the same ids.
     ///
     /// # Errors
-    /// As [`new`](Self::new), when a project with keys or users is not among the others (they would stay good unseen), and when the
-    /// server would be open to anybody, or no longer open.
+    /// As [`new`](Self::new). Also when a project with keys or users is missing in `others`, because its callers would stay
+    /// valid unnoticed, and when the server would become open, or would no longer be open.
     pub(crate) fn with_callers_of(&self, others: &[Project]) -> Result<Self, String> {
         let is_there = |own: &&Project| others.iter().any(|other| other.id == own.id);
         if let Some(gone) = self.projects.iter().filter(|own| own.has_auth()).find(|own| !is_there(own)) {
-            return Err(format!("the project {} is not among the projects any more: its end needs a restart", gone.id));
+            return Err(format!(
+                "the project {} is missing: to remove a project with keys or users, restart the server",
+                gone.id
+            ));
         }
         let replaced = |own: &Project| match others.iter().find(|other| other.id == own.id) {
             Some(other) => Project {
@@ -94,7 +97,7 @@ impl Accounts {
         let accounts = Self::new(self.projects.iter().map(replaced).collect())?;
         match accounts.is_open() == self.is_open() {
             true => Ok(accounts),
-            false => Err("the first keys and users, and the end of the last ones, need a restart".to_owned()),
+            false => Err("adding the first keys or users, or removing the last ones, needs a restart".to_owned()),
         }
     }
 }
@@ -108,10 +111,10 @@ fn check_projects(projects: &[Project]) -> Result<(), String> {
             return Err(format!("the project id {id:?} is not 1 to 64 of A-Z a-z 0-9 _ -"));
         }
         if !ids.insert(id) {
-            return Err(format!("the project id {id} is there twice"));
+            return Err(format!("the project id {id} is listed twice"));
         }
         if !names.insert(name) {
-            return Err(format!("the project name {name} is there twice: tokens are asked for by name"));
+            return Err(format!("the project name {name} is listed twice: tokens are requested by name"));
         }
         if guarded && !project.has_auth() {
             return Err(format!("the project {id} has neither access keys nor users, but other projects have"));
@@ -120,7 +123,7 @@ fn check_projects(projects: &[Project]) -> Result<(), String> {
     Ok(())
 }
 
-/// Nobody may log in with nothing, and a user has one set of rights: tokens carry them.
+/// Refuses empty names and passwords, and users with several sets of rights, because tokens carry the rights.
 fn check_users(project: &Project) -> Result<(), String> {
     let id = &project.id;
     for (place, user) in project.users.iter().enumerate() {
@@ -130,13 +133,13 @@ fn check_users(project: &Project) -> Result<(), String> {
         }
         let mut before = project.users.iter().take(place).filter(|other| other.is_same_user(user));
         if before.any(|other| other.rights != user.rights) {
-            return Err(format!("the user {name:?} of the project {id} is there twice with different rights"));
+            return Err(format!("the user {name:?} of the project {id} is listed twice with different rights"));
         }
     }
     Ok(())
 }
 
-/// Whether a text can be a project id.
+/// Whether `text` is a valid project id.
 pub(crate) fn is_project_id(text: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=64).contains(&text.len()) && text.bytes().all(legal)

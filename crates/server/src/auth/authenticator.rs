@@ -1,6 +1,6 @@
-//! The authenticator: who a request comes from, by signature or by token.
+//! [`Authenticator`]: finds out who sent a request, by its signature or its token.
 //!
-//! Where a request has both, the signature counts, because it covers the request and the token does not.
+//! If a request has both, the signature counts, because it covers the request and the token does not.
 
 use std::{
     sync::{PoisonError, RwLock, RwLockReadGuard},
@@ -30,17 +30,17 @@ use crate::{
 };
 use dms_protocol::auth::signer::ALGORITHM;
 
-/// Who a request says it comes from.
+/// Who sent a request, as far as its head shows.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// The head alone proves it.
+    /// The head alone proves the caller.
     Proven(Caller),
-    /// The signature does, together with the body.
+    /// The signature proves the caller once the body has been read.
     Signed(SignedClaim),
 }
 
 impl Claim {
-    /// Finds out who the request comes from.
+    /// Checks the signature, if there is one, and returns the caller.
     ///
     /// # Errors
     /// 401 APIGW.0301 when the signature is wrong.
@@ -65,13 +65,13 @@ impl Claim {
     }
 }
 
-/// Knows the projects, their keys, their users and the tokens given out.
+/// Knows the accounts, the issued tokens, and the attempts that were refused.
 #[derive(Debug)]
 pub(crate) struct Authenticator {
     accounts: RwLock<Accounts>,
-    /// The tokens given out.
+    /// The issued tokens.
     pub(crate) tokens: TokenStore,
-    /// The logins that were refused.
+    /// Wrong passwords, which delay answers.
     pub(crate) logins: LoginThrottle,
     /// The signatures that were used.
     replays: ReplayTable,
@@ -82,10 +82,10 @@ pub(crate) struct Authenticator {
 }
 
 impl Authenticator {
-    /// A gate for these projects.
+    /// An authenticator for these projects. Tokens are valid for `token_lifetime`.
     ///
     /// # Errors
-    /// A sentence about the first project, key or user that contradicts another or itself.
+    /// Describes the first project, key or user that is invalid or contradicts another one.
     pub(crate) fn new(projects: Vec<Project>, token_lifetime: Duration, clock: Clock) -> Result<Self, String> {
         let accounts = Accounts::new(projects)?;
         Ok(Self {
@@ -99,21 +99,21 @@ impl Authenticator {
         })
     }
 
-    /// Whether anybody is let in.
+    /// Whether the server is open: every caller is admitted without credentials.
     pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 
-    /// The projects with their callers. They stay as they are while this is held.
+    /// The current accounts. They do not change while the guard is held.
     pub(crate) fn accounts(&self) -> RwLockReadGuard<'_, Accounts> {
         self.accounts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the keys and users of these projects in place of those that the projects of the same ids have, and says what
-    /// has changed. TokenStore of users who are gone, or have another password, are good no longer.
+    /// Replaces the keys and users of the projects with the same ids, and returns the changes. Tokens of users who were
+    /// removed, or whose password changed, become invalid.
     ///
     /// # Errors
-    /// As [`Accounts::with_callers_of`]; then nothing changes.
+    /// As [`Accounts::with_callers_of`]. Nothing changes then.
     pub(crate) fn replace_callers(&self, projects: &[Project]) -> Result<Vec<AccountChange>, String> {
         let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
         let new = accounts.with_callers_of(projects)?;
@@ -126,7 +126,7 @@ impl Authenticator {
         Ok(changes)
     }
 
-    /// What time it is.
+    /// The current time of the wall clock.
     fn now(&self) -> Timestamp {
         Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
@@ -136,7 +136,7 @@ impl Authenticator {
         &self.clock
     }
 
-    /// Finds out from the head who a request says it comes from, before anything is spent on its body.
+    /// Finds out from the head who sent a request, before anything is spent on the body.
     ///
     /// # Errors
     /// 401 with the gateway's code for signatures (APIGW.0301) or the service's for tokens (DMS.10240101 to 103).
@@ -158,7 +158,7 @@ impl Authenticator {
             (_, Some(token)) => match self.tokens.owner(token) {
                 Ok(owner) => Ok(Claim::Proven(Caller::Known(owner))),
                 Err(error) if error.code() == codes::TOKEN_INVALID => Err(self.refuse(error, sender)),
-                // A client that works asks for a new token as soon as its old one has expired.
+                // A working client requests a new token as soon as its token has expired.
                 Err(error) => Err(error),
             },
             (Some(_), None) => {

@@ -7,13 +7,13 @@ use crate::{
 };
 use dms_protocol::queue::ProjectId;
 
-/// What a route asks of its callers.
+/// What a route requires of its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Nothing, not even credentials.
+    /// Nothing: callers need no credentials.
     Public,
-    /// To be a caller of the project. Handlers of lists leave out what the caller may not see, and the handler that creates a queue
-    /// checks its name.
+    /// Credentials for the project. Handlers of lists leave out what the caller may not see, and the handler that creates a
+    /// queue checks its name.
     Project,
     /// Any right on the queue in the path.
     SeeQueue,
@@ -25,7 +25,7 @@ pub(crate) enum Access {
 
 /// Checks the rights of a caller in a project. `queue` is the id in the path, for routes of one queue.
 ///
-/// A caller with all rights costs no lookup.
+/// A caller with all rights is admitted without a lookup.
 ///
 /// # Errors
 /// DMS.10240311 when the caller lacks a right, and the broker's error when the queue does not exist.

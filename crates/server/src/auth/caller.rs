@@ -1,4 +1,4 @@
-//! [`Caller`]: who a request comes from, and what that caller may do.
+//! [`Caller`]: who sent a request, and what that caller may do.
 
 use std::{fmt, sync::Arc};
 
@@ -8,25 +8,25 @@ use crate::{
 };
 use dms_protocol::queue::ProjectId;
 
-/// Who a request comes from.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
-    /// Anybody: the server has no keys and no users.
+    /// Any caller, because the server has no keys and no users.
     Anyone,
-    /// Somebody who has shown credentials.
+    /// A caller with valid credentials.
     Known(Arc<Principal>),
 }
 
-/// Somebody with credentials.
+/// The owner of credentials.
 #[derive(Debug)]
 pub(crate) struct Principal {
-    /// Who it is.
+    /// Its access key or user.
     pub(crate) name: CallerName,
-    /// What it may do in which project.
+    /// Its rights in each of its projects.
     pub(crate) projects: Vec<(ProjectId, Rights)>,
 }
 
-/// How a caller is called in logs and refusals.
+/// The name of a caller in logs and refusals.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum CallerName {
     /// An access key.
@@ -63,7 +63,7 @@ impl Caller {
     /// Checks that the caller may use a project.
     ///
     /// # Errors
-    /// DMS.10240104 when it is another's.
+    /// DMS.10240104 when the credentials are for other projects.
     pub(crate) fn enter(&self, project: &str) -> Result<(), ApiError> {
         match self {
             Self::Anyone => Ok(()),
@@ -82,17 +82,17 @@ impl Caller {
         self.limits(project).is_none_or(|limits| limits.rights.show(queue))
     }
 
-    /// What the caller is limited to in a project; `None` where nothing is left out.
+    /// The rights of the caller in a project; `None` if the caller has all rights.
     pub(crate) fn limits(&self, project: &str) -> Option<LimitedRights<'_>> {
         let Self::Known(principal) = self else { return None };
         let rights = principal.rights(project)?;
         (!rights.are_all()).then_some(LimitedRights { name: &principal.name, rights })
     }
 
-    /// Checks that the caller may do this with a queue of this name.
+    /// Checks that the caller has a right on the queue of this name.
     ///
     /// # Errors
-    /// DMS.10240311, which names the caller, the right and the queue.
+    /// DMS.10240311 with the caller, the right and the queue.
     pub(crate) fn may(&self, right: Right, project: &str, queue: &str) -> Result<(), ApiError> {
         self.limits(project).map_or(Ok(()), |limits| limits.check(right, queue))
     }
@@ -104,7 +104,7 @@ impl Principal {
     }
 }
 
-/// The rights of a caller that has not all of them.
+/// The rights of a caller that does not have all of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LimitedRights<'a> {
     name: &'a CallerName,
@@ -146,13 +146,13 @@ impl LimitedRights<'_> {
         }
     }
 
-    /// The answer to a caller that lacks this.
+    /// The refusal of a caller that lacks `lacks`.
     fn refusal(self, lacks: impl fmt::Display) -> ApiError {
         codes::NO_RIGHT.because(format!("{} does not have {lacks}", sentence(self.name)))
     }
 }
 
-/// A name at the head of a sentence.
+/// A name at the beginning of a sentence.
 fn sentence(name: &CallerName) -> String {
     name.to_string().replacen("the", "The", 1)
 }

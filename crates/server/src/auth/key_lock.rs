@@ -1,4 +1,5 @@
-//! Wrong signatures per peer: when one is answered with the gateway's text for a locked key, and which of them are logged.
+//! [`KeyLock`]: counts wrong signatures of a key by peer. After several in a row, further wrong ones get the answer of a locked
+//! key.
 
 use std::{
     collections::HashMap,
@@ -9,15 +10,15 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Wrong signatures in a row after which further ones are answered as by a locked key.
+/// The number of wrong signatures in a row after which further ones get the answer of a locked key.
 const STRIKES: u32 = 5;
-/// How long that lasts.
+/// The duration of the lock.
 const LOCKED: Duration = Duration::from_secs(5 * 60);
-/// How many peers are remembered per key. Beyond that, the one that has been quiet the longest is forgotten.
+/// The maximum number of remembered peers per key. Beyond it, the peer that has been quiet the longest is forgotten.
 const MAX_PEERS: usize = 1024;
 
-/// The wrong signatures made with one key, per peer. They never keep a right signature out: anybody who knows the name
-/// of a key can send wrong ones.
+/// The wrong signatures made with one key, by peer. They never cause a correct signature to be refused, because anybody who
+/// knows the name of a key can send wrong ones.
 #[derive(Debug, Default)]
 pub(crate) struct KeyLock(Mutex<HashMap<Option<IpAddr>, WrongSignatures>>);
 
@@ -29,21 +30,21 @@ struct WrongSignatures {
     locked_until: Option<Instant>,
 }
 
-/// What a wrong signature comes to.
+/// The consequence of a wrong signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strike {
-    /// The first one of this peer.
+    /// The first wrong signature of this peer.
     First,
-    /// One more.
+    /// A further one.
     Further,
-    /// The one that locks the key for this peer.
+    /// It locks the key for this peer.
     Locks,
-    /// One while the key is locked for this peer.
+    /// The key is locked for this peer.
     Locked,
 }
 
 impl KeyLock {
-    /// A right signature clears the count of its peer.
+    /// Clears the count of a peer, after a correct signature.
     pub(crate) fn clear(&self, peer: Option<IpAddr>) {
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !peers.is_empty() {
@@ -77,7 +78,7 @@ impl KeyLock {
     }
 }
 
-/// Forgets the peer that has been quiet the longest when there are as many as may be.
+/// Forgets the peer that has been quiet the longest if the table is full.
 fn make_room(peers: &mut HashMap<Option<IpAddr>, WrongSignatures>) {
     if peers.len() < MAX_PEERS {
         return;

@@ -1,9 +1,9 @@
-//! Access keys: whose signature a request carries.
+//! [`Keys`]: access keys, and the check of signatures.
 //!
-//! A signature is judged as the service's gateway did (API reference 3.2 and the signing guide): by the header list of
-//! the request itself, and within 15 minutes. Unlike the gateway, which locked a key for everybody after five wrong
-//! signatures, a right signature always passes: otherwise anybody who has seen the name of a key could lock its owner
-//! out. Only wrong ones are answered with the gateway's text for a locked key.
+//! A signature is checked as the gateway of the service did (API reference 3.2 and the signing guide): with the header list of
+//! the request itself, and valid for 15 minutes. The gateway locked a key for everybody after five wrong signatures. Here a
+//! correct signature always passes, because otherwise anybody who knows the name of a key could lock out its owner. Only wrong
+//! signatures get the text of a locked key.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -32,14 +32,14 @@ use dms_protocol::secret::Secret;
 
 /// The header that carries a token.
 pub(crate) const TOKEN_HEADER: &str = "x-auth-token";
-/// How much of the name of an unknown key is shown.
+/// How many characters of an unknown key are shown.
 const SHOWN: usize = 40;
 
 /// The access keys of all projects.
 #[derive(Debug)]
 pub(crate) struct Keys {
     known: HashMap<String, Arc<Key>>,
-    /// The warnings about keys that are not known.
+    /// Bounds the warnings about unknown keys.
     strangers: Warnings,
 }
 
@@ -54,7 +54,7 @@ struct Key {
     warnings: Warnings,
 }
 
-/// A request that says it is signed with a known key, at a time that is right.
+/// A request that names a known key and a valid time. Its signature is not checked yet.
 #[derive(Debug)]
 pub(crate) struct SignedClaim {
     key: Arc<Key>,
@@ -64,14 +64,14 @@ pub(crate) struct SignedClaim {
 /// Why a signature is refused.
 #[derive(Debug)]
 pub(crate) struct SignatureRefusal {
-    /// A word for metrics.
+    /// The label in metrics.
     pub(crate) reason: &'static str,
     /// The answer.
     pub(crate) error: ApiError,
 }
 
 impl SignatureRefusal {
-    /// Counts it, and gives the answer.
+    /// Counts the refusal and returns the answer.
     pub(crate) fn count(self, metrics: &ServerMetrics) -> ApiError {
         metrics.refused_signature(self.reason);
         self.error
@@ -79,10 +79,10 @@ impl SignatureRefusal {
 }
 
 impl Keys {
-    /// The keys of all projects; one key may be good for several.
+    /// The keys of all projects. One key may belong to several projects.
     ///
     /// # Errors
-    /// A sentence about an empty key, one that is twice in a project, or one with two secrets.
+    /// Describes a key that is empty, that is listed twice in a project, or that has two secrets.
     pub(crate) fn new(projects: &[Project]) -> Result<Self, String> {
         let mut keys: HashMap<String, Arc<Key>> = HashMap::new();
         for project in projects {
@@ -96,13 +96,13 @@ impl Keys {
                 }
                 let known = keys.get(name);
                 if known.is_some_and(|key| !same(key.secret.expose(), access.secret_key.expose())) {
-                    return Err(format!("the access key {name} is there twice with different secrets"));
+                    return Err(format!("the access key {name} is listed twice with different secrets"));
                 }
                 if known.is_some_and(|key| key.principal.projects.iter().any(|(id, _)| *id == project.id)) {
-                    return Err(format!("the access key {name} is there twice in the project {}", project.id));
+                    return Err(format!("the access key {name} is listed twice in the project {}", project.id));
                 }
                 if known.is_some_and(|key| !same_secret(key.security_token.as_ref(), access.security_token.as_ref())) {
-                    return Err(format!("the access key {name} is there twice with different security tokens"));
+                    return Err(format!("the access key {name} is listed twice with different security tokens"));
                 }
                 let mut projects = known.map_or_else(Vec::new, |key| key.principal.projects.clone());
                 projects.push((project.id.clone(), access.rights.clone()));
@@ -114,10 +114,10 @@ impl Keys {
         Ok(Self { known: keys, strangers: Warnings::default() })
     }
 
-    /// Checks what the head alone tells of a request's signature: the key is known, the time is right.
+    /// Checks the parts of a signature that the head shows: the key is known and the time is valid.
     ///
     /// # Errors
-    /// APIGW.0301 with the gateway's text for what is wrong.
+    /// APIGW.0301 with the text of the gateway.
     pub(crate) fn claim(
         &self,
         authorization: &str,
@@ -151,7 +151,7 @@ impl Keys {
 }
 
 impl SignedClaim {
-    /// Checks the signature, which covers the body, and gives the key's owner.
+    /// Checks the signature, which covers the body, and returns the owner of the key.
     ///
     /// # Errors
     /// APIGW.0301 with the gateway's text for what is wrong.
@@ -183,8 +183,8 @@ impl SignedClaim {
 }
 
 impl SignedClaim {
-    /// Refuses a right signature that was used before, where the key's rules say so. The answer asks for another try: two
-    /// requests that are the same in all that is signed, in one second, have one signature.
+    /// Refuses a correct signature that was used before, if the rules of the key say so. The answer asks the client to try
+    /// again, because two requests with the same signed parts within one second have the same signature.
     fn check_use(&self, headers: &HeaderMap, replays: &ReplayTable, now: Timestamp) -> Result<(), SignatureRefusal> {
         if !self.key.rules.reject_replays {
             return Ok(());
@@ -192,14 +192,14 @@ impl SignedClaim {
         let made = signed_at(headers).map_err(|error| refused(&error))?;
         let text = match replays.record(&self.authorization.access_key, self.authorization.signature(), made, now) {
             SignatureUse::First => return Ok(()),
-            SignatureUse::Again => "This signature was used before: sign every request anew, with another X-Sdk-Date.",
+            SignatureUse::Again => "This signature was used before: sign every request again, with another X-Sdk-Date.",
             SignatureUse::NoRoom => {
                 "Too many requests were signed in the last 15 minutes to remember another signature."
             }
         };
         let access_key = &self.authorization.access_key;
         if let Some(suppressed) = self.key.warnings.admit(Instant::now()) {
-            tracing::warn!(access_key, suppressed, text, "a right signature was refused");
+            tracing::warn!(access_key, suppressed, text, "a correct signature was refused");
         }
         Err(SignatureRefusal { reason: "replayed", error: codes::TOO_FREQUENT.because(text) })
     }
@@ -217,8 +217,8 @@ impl Key {
         }
     }
 
-    /// Refuses a signature. Clocks that are off and missing headers do not count towards the lock: they say nothing
-    /// about the secret.
+    /// Refuses a signature. A wrong clock and missing headers do not count towards the lock, because they do not show that the
+    /// secret is wrong.
     fn refuse(&self, access_key: &str, peer: Option<IpAddr>, error: &SignatureError) -> SignatureRefusal {
         let now = Instant::now();
         let strike = match error {
@@ -253,10 +253,10 @@ impl Key {
                 access_key,
                 peer,
                 suppressed,
-                "five wrong signatures in a row: further wrong ones with this key from this peer are answered as by a \
-                 locked key for 5 minutes, right ones still pass; if the peer is a stranger, block it"
+                "five wrong signatures in a row: for 5 minutes, further wrong ones with this key from this peer get the \
+                 answer of a locked key; correct ones still pass; if the peer is a stranger, block it"
             ),
-            // Its text has no secrets: the canonical request is not part of it.
+            // The text contains no secret, because it does not include the canonical request.
             _ => tracing::warn!(
                 access_key,
                 peer,
@@ -267,7 +267,7 @@ impl Key {
         }
     }
 
-    /// Checks what does not depend on the body.
+    /// Checks the parts of a signature that do not depend on the body.
     fn check_head(
         &self,
         authorization: &Authorization,
@@ -286,7 +286,7 @@ impl Key {
         authorization.check_date(headers, now)
     }
 
-    /// Whether the request carries the token of temporary credentials, or none where the key has none.
+    /// Whether the request has the security token of the key, or none if the key has none.
     fn has_token_of(&self, headers: &HeaderMap) -> bool {
         let given = headers.get(SECURITY_TOKEN_HEADER).map(|value| value.to_str().unwrap_or_default());
         match (&self.security_token, given) {
@@ -297,7 +297,7 @@ impl Key {
     }
 }
 
-/// The gateway's answer to a request whose signature it did not accept.
+/// The answer of the gateway to a refused signature.
 fn refused(error: &SignatureError) -> SignatureRefusal {
     let (reason, text) = match error {
         SignatureError::Expired(_) => ("expired", format!("calc ak sk signature fail:{error}")),
@@ -311,7 +311,7 @@ fn refused(error: &SignatureError) -> SignatureRefusal {
     SignatureRefusal { reason, error: codes::SIGNATURE.because(text) }
 }
 
-/// The canonical request less the tokens in it: callers write errors into their logs.
+/// The canonical request without its tokens, because callers write errors into their logs.
 fn without_secrets(canonical: &str) -> String {
     let secret = |line: &&str| [SECURITY_TOKEN_HEADER, TOKEN_HEADER].iter().any(|name| line.starts_with(*name));
     let shown = |line| if secret(&line) { "(a token)" } else { line };

@@ -1,7 +1,7 @@
-//! LoginThrottle that were refused: how long the answer to a wrong password is held back, so that passwords cannot be tried quickly.
+//! [`LoginThrottle`]: delays the answers to wrong passwords, so that passwords cannot be tried quickly.
 //!
-//! Nobody is ever locked out. Every password is looked at when it arrives, and a right one passes at once, whatever came
-//! before it from whomever: anybody can send wrong ones in the name of another.
+//! Nobody is locked out. Every password is checked when it arrives, and a correct one passes at once, because anybody can send
+//! wrong passwords in the name of another user.
 
 use std::{
     net::IpAddr,
@@ -15,20 +15,21 @@ use tokio::time::Instant;
 use crate::{auth::lru::LruMap, clock::millis, log_limit::Warnings, net::peer::network};
 use dms_protocol::text::cut;
 
-/// Wrong passwords that are answered at once: somebody mistyped, or several machines have the same old one.
+/// The number of wrong passwords that are answered at once, for typing errors and for several machines with the same old
+/// password.
 const FREE: u32 = 3;
-/// How long the answer to the next one is held back. With each further one it doubles.
+/// The delay of the next answer. It doubles with each further wrong password.
 const FIRST: Duration = Duration::from_millis(250);
-/// How long an answer is held back at most: less than clients wait for it.
+/// The maximum delay. Clients wait longer than this for an answer.
 const LONGEST: Duration = Duration::from_secs(10);
-/// After so long without a wrong password they are forgotten.
+/// The time without a wrong password after which earlier ones are forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
-/// How many users, and how many peers, are remembered.
+/// The maximum number of remembered users, and of remembered peers.
 const MOST: usize = 4096;
-/// How much of a name from a stranger is logged, in bytes.
+/// The maximum length of a name in the log, in bytes.
 const SHOWN: usize = 64;
 
-/// Wrong passwords, by the user that they were for and by the peer that sent them.
+/// Wrong passwords, by user and by peer.
 #[derive(Debug)]
 pub(crate) struct LoginThrottle {
     records: Mutex<LoginTables>,
@@ -37,7 +38,7 @@ pub(crate) struct LoginThrottle {
 
 #[derive(Debug)]
 struct LoginTables {
-    /// By a hash of the name and the domain, whether there is such a user or not: an answer must not tell.
+    /// By a hash of the name and the domain, also for users that do not exist, because the delay must not show whether they do.
     users: LruMap<[u8; 32], WrongPasswords>,
     /// By network; `None` stands for callers in the same process.
     peers: LruMap<Option<IpAddr>, WrongPasswords>,
@@ -50,29 +51,29 @@ struct WrongPasswords {
     latest: Option<Instant>,
 }
 
-/// Who tried to log in.
+/// A login with a wrong password.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt<'a> {
-    /// The name as it was given.
+    /// The name in the request.
     pub(crate) user: &'a str,
-    /// The domain as it was given.
+    /// The domain in the request.
     pub(crate) domain: &'a str,
     /// The address at the other end of the connection; `None` for callers in the same process.
     pub(crate) peer: Option<IpAddr>,
 }
 
-/// Marks an answer that is to be held back for so long.
+/// An extension of a response: the time by which the answer is delayed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DelayedResponse(pub(crate) Duration);
 
 impl LoginThrottle {
-    /// Nobody has tried yet.
+    /// An empty table.
     pub(crate) fn new() -> Self {
         let records = LoginTables { users: LruMap::new(MOST), peers: LruMap::new(MOST) };
         Self { records: Mutex::new(records), warnings: Warnings::default() }
     }
 
-    /// Counts a wrong password and says how long its answer is to be held back.
+    /// Counts a wrong password and returns the delay of its answer.
     pub(crate) fn refuse(&self, attempt: Attempt<'_>) -> Duration {
         let now = Instant::now();
         let delay = {
@@ -93,14 +94,14 @@ impl LoginThrottle {
             peer = attempt.peer.map(tracing::field::display),
             delay_ms = millis(delay),
             suppressed,
-            "a login was refused: the user, the domain, the password or the project is wrong; answers to further wrong ones \
-             are held back, a right one passes at once; if the peer is a stranger, block it"
+            "a login was refused: the user, the domain, the password or the project is wrong; answers to further wrong \
+             logins are delayed, a correct one passes at once; if the peer is a stranger, block it"
         );
     }
 }
 
 impl Attempt<'_> {
-    /// Stands for the user: a name may be as long as a request.
+    /// A key for the user of bounded size, because a name may be as long as a request.
     fn hash(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(self.user.len().to_le_bytes());
@@ -111,7 +112,7 @@ impl Attempt<'_> {
 }
 
 impl WrongPasswords {
-    /// Counts one more, and says how many there are.
+    /// Counts one more and returns the new count.
     fn count(&mut self, now: Instant) -> u32 {
         if self.latest.is_some_and(|latest| now.duration_since(latest) >= FORGOTTEN) {
             self.wrong = 0;
@@ -122,7 +123,7 @@ impl WrongPasswords {
     }
 }
 
-/// How long the answer to the last of so many wrong passwords is held back.
+/// The delay of the answer to the last of `wrong` wrong passwords.
 fn delay_after(wrong: u32) -> Duration {
     match wrong.saturating_sub(FREE) {
         0 => Duration::ZERO,

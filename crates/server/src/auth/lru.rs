@@ -1,27 +1,27 @@
-//! [`LruMap`]: a map that forgets what was not used for the longest time, so that strangers cannot fill the memory.
+//! [`LruMap`]: a bounded map that forgets its least recently used entry.
 
 use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
 };
 
-/// A map with a bounded number of entries. Each step takes a time that grows with the logarithm of that number.
+/// A map with a bounded number of entries. Each step takes time logarithmic in the number of entries.
 #[derive(Debug)]
 pub(crate) struct LruMap<K, V> {
     most: usize,
     entries: HashMap<K, (u64, V)>,
-    /// The keys in the order of their latest use.
+    /// The keys in the order of their last use.
     order: BTreeMap<u64, K>,
     uses: u64,
 }
 
 impl<K: Clone + Eq + Hash, V: Default> LruMap<K, V> {
-    /// An empty map of at most so many entries.
+    /// An empty map of at most `most` entries.
     pub(crate) fn new(most: usize) -> Self {
         Self { most, entries: HashMap::new(), order: BTreeMap::new(), uses: 0 }
     }
 
-    /// The value of a key, the default one if it is new. For a new one beyond the bound another is forgotten.
+    /// The value of a key, inserted as the default if the key is new. A new key in a full map displaces another one.
     pub(crate) fn value(&mut self, key: K) -> &mut V {
         self.uses += 1;
         if let Some((use_before, _)) = self.entries.get(&key) {

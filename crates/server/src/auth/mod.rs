@@ -1,4 +1,16 @@
-//! Who a request comes from, and what that caller may do.
+//! Authentication and authorization: who sent a request, and what that caller may do.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `sender` | the head of a request and its connection |
+//! | `authenticator` | [`Authenticator`](authenticator::Authenticator): signature or token to caller |
+//! | `keys`, `key_lock`, `replays` | signatures with access keys |
+//! | `login_throttle`, `tokens` | passwords and the tokens issued for them |
+//! | `caller`, `rights` | [`Caller`](caller::Caller) and its rights |
+//! | `authorize` | what a route requires |
+//! | `project` | accounts as a configuration has them |
+//! | `accounts`, `account_changes` | a snapshot of all accounts, and replacing it |
+//! | `secret`, `lru` | comparing secrets; a bounded map |
 
 pub(crate) mod account_changes;
 pub(crate) mod accounts;

@@ -1,4 +1,4 @@
-//! Projects with their keys, users and queues, as a configuration has them.
+//! The accounts and queues of a configuration: [`Project`] and its parts.
 
 use crate::{
     auth::{rights::Rights, secret::is_blank},
@@ -9,28 +9,28 @@ use dms_protocol::{
     secret::Secret,
 };
 
-/// A project: a space of queues with its own callers.
+/// A project: a namespace of queues with its own keys and users.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Project {
-    /// The `{project_id}` of paths: 1-64 of `A-Z a-z 0-9 _ -`.
+    /// The `{project_id}` of paths: 1 to 64 of `A-Z a-z 0-9 _ -`.
     pub id: ProjectId,
-    /// The name that a token's scope may use in place of the id.
+    /// The name by which a token request may name the project; the id by default.
     pub name: String,
-    /// Keys that sign requests to it.
+    /// The keys that sign requests to it.
     pub access_keys: Vec<AccessKey>,
-    /// Users that get tokens for it.
+    /// The users that request tokens for it.
     pub users: Vec<User>,
-    /// What is asked of the signatures of its keys.
+    /// The rules for signatures of its keys.
     pub signatures: SignatureRules,
-    /// Its quotas, where they differ from the server's.
+    /// Its quotas; those of the server by default.
     pub quotas: Option<Quotas>,
-    /// Queues that are created at start if they are missing.
+    /// The queues that are created at the start if they are missing.
     pub queues: Vec<StartQueue>,
 }
 
 impl Project {
-    /// A project without callers of its own, queues or quotas, named as its id.
+    /// A project without keys, users and queues. Its name is its id.
     pub fn new(id: impl Into<ProjectId>) -> Self {
         let id = id.into();
         Self {
@@ -44,13 +44,13 @@ impl Project {
         }
     }
 
-    /// Adds a key.
+    /// Adds an access key with all rights.
     pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
         self.access_keys.push(AccessKey::new(access_key, secret_key));
         self
     }
 
-    /// Adds a user.
+    /// Adds a user with all rights.
     pub fn user(mut self, user: impl Into<String>, password: impl Into<Secret>, domain: impl Into<String>) -> Self {
         self.users.push(User::new(user, password, domain));
         self
@@ -62,21 +62,20 @@ impl Project {
         self
     }
 
-    /// Whether anybody can prove to be a caller of it.
+    /// Whether it has keys or users.
     pub(crate) fn has_auth(&self) -> bool {
         !self.access_keys.is_empty() || !self.users.is_empty()
     }
 }
 
-/// What is asked of signatures beyond the documented scheme. A key of several projects has the stricter rules of them.
+/// Requirements for signatures beyond the documented scheme. For a key of several projects the stricter rules apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignatureRules {
-    /// Whether `Host` must be among the signed headers, as it is with the vendor's SDKs; true. Without it a request could be
-    /// sent to another server that knows the key.
+    /// Whether `Host` must be signed, as it is by the SDKs of the vendor; true. Otherwise a recorded request could be sent to
+    /// another server that knows the key.
     pub require_host: bool,
-    /// Whether a signature is good for one request only; false. The scheme itself lets a request be sent again for 15
-    /// minutes.
+    /// Whether a signature is valid for one request only; false. The scheme allows a request to be sent again for 15 minutes.
     pub reject_replays: bool,
 }
 
@@ -99,7 +98,7 @@ impl SignatureRules {
         self
     }
 
-    /// The stricter of both, rule by rule.
+    /// The stricter of both, for each rule.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             require_host: self.require_host || other.require_host,
@@ -112,13 +111,13 @@ impl SignatureRules {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AccessKey {
-    /// The key's public half.
+    /// The public part (AK).
     pub access_key: String,
-    /// Its secret half.
+    /// The secret part (SK).
     pub secret_key: Secret,
-    /// The token that requests with this key must carry, for temporary credentials.
+    /// The token that requests with this key must carry, for temporary credentials; none by default.
     pub security_token: Option<Secret>,
-    /// What requests with this key may do.
+    /// The rights of requests with this key; all by default.
     pub rights: Rights,
 }
 
@@ -145,24 +144,24 @@ impl AccessKey {
         self
     }
 
-    /// Whether a part of it is no credential: there is nothing in it.
+    /// Whether one of its parts is blank.
     pub(crate) fn has_a_blank(&self) -> bool {
         let secrets = [Some(&self.secret_key), self.security_token.as_ref()].into_iter().flatten();
         is_blank(&self.access_key) || secrets.map(Secret::expose).any(is_blank)
     }
 }
 
-/// A user who gets tokens by password.
+/// A user who requests tokens with a password.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct User {
-    /// The user's name.
+    /// The name.
     pub user: String,
     /// The password.
     pub password: Secret,
-    /// The domain (account) the user belongs to.
+    /// The domain (account) of the user.
     pub domain: String,
-    /// What requests with the user's tokens may do.
+    /// The rights of requests with the tokens of the user; all by default.
     pub rights: Rights,
 }
 
@@ -178,19 +177,19 @@ impl User {
         self
     }
 
-    /// Whether both are passwords of one user.
+    /// Whether both entries are of the same user.
     pub(crate) fn is_same_user(&self, other: &Self) -> bool {
         (&self.user, &self.domain) == (&other.user, &other.domain)
     }
 }
 
-/// A queue that is there from the start.
+/// A queue that is created at the start if it is missing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StartQueue {
-    /// The queue; one of that name that exists already is left as it is.
+    /// The queue. An existing queue of this name is not changed.
     pub queue: NewQueue,
-    /// Its groups; those missing are created.
+    /// Its groups. Missing ones are created.
     pub groups: Vec<String>,
 }
 

@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(used.record("k", &signature(3), 1_901, 1_901, 2), SignatureUse::First);
     }
 
-    /// Whoever signs the most requests leaves room for the signatures of other keys.
+    /// A key that signs many requests leaves room for the signatures of other keys.
     #[test]
     fn one_key_leaves_room_for_others() {
         let mut used = UsedSignatures::default();

@@ -1,15 +1,15 @@
-//! [`Rights`]: what a key or a user may do, by the names of queues.
+//! [`Rights`]: what a key or a user may do, by patterns of queue names.
 
 use std::fmt;
 
-/// Something that a caller may be allowed to do with a queue.
+/// A kind of operation on a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Right {
-    /// Sending messages to it.
+    /// Sending messages to the queue.
     Send,
     /// Consuming and acknowledging its messages and dead letters.
     Consume,
-    /// Creating and deleting it and its groups, and changing its tags.
+    /// Creating and deleting the queue and its groups, and changing its tags.
     Manage,
 }
 
@@ -23,8 +23,8 @@ impl fmt::Display for Right {
     }
 }
 
-/// What a key or a user may do: for each right, patterns of queues' names in which `*` stands for any part. The default
-/// is everything.
+/// What a key or a user may do: for each right, patterns of queue names, in which `*` matches any text. The default allows
+/// everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rights {
@@ -67,22 +67,22 @@ impl Rights {
         self
     }
 
-    /// Whether they leave nothing out.
+    /// Whether they allow everything.
     pub(crate) fn are_all(&self) -> bool {
         [&self.send, &self.consume, &self.manage].iter().all(|patterns| patterns.iter().any(|pattern| pattern == "*"))
     }
 
-    /// Whether they have this right on a queue of this name.
+    /// Whether they allow this on the queue of this name.
     pub(crate) fn allow(&self, right: Right, queue: &str) -> bool {
         self.patterns(right).iter().any(|pattern| matches(pattern.as_bytes(), queue.as_bytes()))
     }
 
-    /// Whether they have this right on any queue.
+    /// Whether they allow this on at least one queue.
     pub(crate) fn allow_somewhere(&self, right: Right) -> bool {
         !self.patterns(right).is_empty()
     }
 
-    /// Whether a queue of this name is shown: any right on it is enough.
+    /// Whether the queue of this name is visible: any right on it suffices.
     pub(crate) fn show(&self, queue: &str) -> bool {
         [Right::Send, Right::Consume, Right::Manage].into_iter().any(|right| self.allow(right, queue))
     }
@@ -96,10 +96,11 @@ impl Rights {
     }
 }
 
-/// Whether a text is like a pattern in which `*` stands for any part. Takes a time of their lengths' product at most.
+/// Whether `text` matches `pattern`, in which `*` matches any text. Takes at most time proportional to the product of the
+/// lengths.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut from) = (0, 0);
-    // Where the latest `*` is, and where in the text what it stands for ends at present.
+    // The position of the last `*`, and the end of the text that it currently matches.
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = text.get(from) {
         match (pattern.get(at), star) {

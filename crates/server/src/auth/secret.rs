@@ -1,20 +1,20 @@
-//! Comparing secrets in constant time, and telling empty ones.
+//! Comparing secrets in constant time, and recognizing blank ones.
 
 use dms_protocol::secret::Secret;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Whether a text is no credential: there is nothing in it.
+/// Whether `text` is empty or white space, and so no credential.
 pub(crate) fn is_blank(text: &str) -> bool {
     text.trim().is_empty()
 }
 
-/// Whether two secrets are equal, in a time that does not depend on where they differ.
+/// Whether two secrets are equal, in constant time.
 pub(super) fn same(left: &str, right: &str) -> bool {
     GivenSecret::of(left).is(right)
 }
 
-/// Whether there are two equal secrets, or none.
+/// Whether both secrets are equal, or both are missing.
 pub(crate) fn same_secret(one: Option<&Secret>, other: Option<&Secret>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => same(one.expose(), other.expose()),
@@ -23,7 +23,7 @@ pub(crate) fn same_secret(one: Option<&Secret>, other: Option<&Secret>) -> bool 
     }
 }
 
-/// A secret that somebody gave, to be compared with many: strangers choose how long it is, so that it is read once.
+/// A secret from a request, to be compared with several known ones. It is hashed once, because strangers choose its length.
 pub(crate) struct GivenSecret(Option<Vec<u8>>);
 
 impl GivenSecret {
@@ -31,7 +31,7 @@ impl GivenSecret {
         Self(mac(text).map(|mac| mac.finalize().into_bytes().to_vec()))
     }
 
-    /// Whether it is this secret, in a time that does not depend on where they differ.
+    /// Whether it equals `secret`, in constant time.
     pub(crate) fn is(&self, secret: &str) -> bool {
         self.0.as_ref().is_some_and(|given| mac(secret).is_some_and(|mac| mac.verify_slice(given).is_ok()))
     }

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// The head of a request, and the address that sent it.
+/// The head of a request and the connection that it came on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sender<'a> {
     /// The head.
@@ -26,12 +26,12 @@ pub(crate) struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    /// The sender of a request on a connection; `None` for callers in the same process.
+    /// The sender of a request. `connection` is `None` for callers in the same process.
     pub(crate) fn new(parts: &'a Parts, connection: Option<&'a ConnectionState>) -> Self {
         Self { parts, peer: connection.map(ConnectionState::peer), connection }
     }
 
-    /// Its credentials are right.
+    /// Notes on the connection that the credentials are valid.
     pub(super) fn has_authenticated(self) {
         if let Some(connection) = self.connection {
             connection.has_authenticated();

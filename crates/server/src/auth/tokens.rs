@@ -1,4 +1,4 @@
-//! The tokens that the identity service gave out.
+//! [`TokenStore`]: the tokens that the identity service issued.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,13 +15,13 @@ use crate::{
 };
 use dms_protocol::auth::canonical::hex;
 
-/// TokenStore of one user kept at a time. Past it the user's oldest is forgotten, so that a client in a loop can neither fill the
+/// The maximum number of tokens of one user. Beyond it the oldest is forgotten, so that a client in a loop can neither fill the
 /// memory nor end the tokens of others.
 const MOST: usize = 1_000;
-/// How long an expired token is remembered, to be called expired and not unknown.
+/// How long an expired token is remembered, so that it is reported as expired and not as unknown.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// TokenStore by their hash: a stolen memory image or a timed lookup gives none of them away.
+/// The issued tokens, by their hash, so that neither a memory dump nor a timed lookup reveals one.
 #[derive(Debug)]
 pub(crate) struct TokenStore {
     lifetime: Duration,
@@ -33,7 +33,7 @@ type Hash = [u8; 32];
 #[derive(Debug, Default)]
 struct TokenTable {
     grants: HashMap<Hash, Grant>,
-    /// The tokens of each user, those that end first in front.
+    /// The tokens of each user, oldest first.
     users: HashMap<CallerName, VecDeque<Hash>>,
 }
 
@@ -48,19 +48,20 @@ impl TokenStore {
         Self { lifetime, table: Mutex::default() }
     }
 
-    /// How long a new token is good.
+    /// The lifetime of a new token.
     pub(crate) fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
-    /// Makes a token of 256 random bits for a user. Without one it is good for nothing: anybody is let in anyway.
+    /// Issues a token of 256 random bits. A token without an owner is not stored: it is for open servers, which check no
+    /// tokens.
     ///
     /// # Errors
-    /// DMS.10250002 when the system gives no random numbers.
+    /// DMS.10250002 when the system provides no random numbers.
     pub(crate) fn grant(&self, owner: Option<Arc<Principal>>) -> Result<String, ApiError> {
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(|error| {
-            tracing::error!(%error, "the system gives no random numbers");
+            tracing::error!(%error, "the system provides no random numbers; a token was not issued");
             codes::INTERNAL.plain()
         })?;
         let token = hex(&random);
@@ -71,7 +72,7 @@ impl TokenStore {
         Ok(token)
     }
 
-    /// The user of a good token.
+    /// The owner of a valid token.
     ///
     /// # Errors
     /// DMS.10240102 when it has expired, DMS.10240101 when it is unknown.
@@ -84,7 +85,7 @@ impl TokenStore {
         Err(codes::TOKEN_EXPIRED.plain())
     }
 
-    /// Gives every token the user that `current` makes of its own; those of whom it makes none are forgotten.
+    /// Replaces the owner of every token by the result of `current`, and forgets the tokens for which it returns `None`.
     pub(crate) fn revise(&self, current: impl Fn(&Principal) -> Option<Arc<Principal>>) {
         let mut table = self.table();
         let TokenTable { grants, users } = &mut *table;
@@ -107,8 +108,8 @@ impl TokenStore {
 }
 
 impl TokenTable {
-    /// Keeps a token, and forgets those of its user that nobody asks for any more. All tokens live equally long, so they end
-    /// in the order in which they were made.
+    /// Stores a token and forgets expired ones of its user. All tokens have the same lifetime, so they expire in the order of
+    /// their creation.
     fn insert(&mut self, hash: Hash, grant: Grant, now: Instant) {
         let own = self.users.entry(grant.owner.name.clone()).or_default();
         let over = |hash: &Hash| self.grants.get(hash).is_none_or(|grant| now >= grant.expires + REMEMBERED);
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!(tokens.owner("x").unwrap_err().code(), codes::TOKEN_INVALID);
     }
 
-    /// One user's 10,000 tokens pushed out all others' before there was a bound for each.
+    /// The tokens of one user cannot displace those of another.
     #[tokio::test(start_paused = true)]
     async fn the_tokens_of_each_user_are_bounded_and_end_nobody_elses() {
         let tokens = TokenStore::new(Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! Faults applied to requests: between admission, because some change what a signature covers, and the operation.
+//! Applies faults to requests, after authentication, because some of them change the body that a signature covers.
 
 use std::io;
 
@@ -34,7 +34,7 @@ pub(crate) async fn inject<A: Future<Output = Response>>(
         Some(Fault::Reset) => return aborted(),
         Some(Fault::Duplicate) => drop(answer(body.clone()).await),
         Some(Fault::PartialAck) => body = first_half(&body),
-        // The wait above was the latency, and a lost answer is lost below.
+        // The delay above was the latency, and the answer is dropped below.
         Some(Fault::Latency(_) | Fault::LostAnswer) | None => {}
     }
     let response = answer(body).await;
@@ -45,7 +45,7 @@ fn refuse(code: Code) -> Response {
     code.because("This is an injected fault.").into_response()
 }
 
-/// An acknowledgement less the second half of its lines; anything else as it is.
+/// An acknowledgement without the second half of its messages. Other bodies are not changed.
 fn first_half(body: &Bytes) -> Bytes {
     let Ok(mut request) = serde_json::from_slice::<Value>(body) else { return body.clone() };
     let Some(lines) = request.get_mut("message").and_then(Value::as_array_mut) else { return body.clone() };
@@ -53,7 +53,7 @@ fn first_half(body: &Bytes) -> Bytes {
     request.to_string().into()
 }
 
-/// An answer that breaks off: at once on a connection, in its body for a caller in the process.
+/// An answer that fails: a connection is closed without it, and a caller in the same process gets an error from its body.
 fn aborted() -> Response {
     let broken = stream::iter([Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset))]);
     let mut response = (StatusCode::OK, Body::from_stream(broken)).into_response();

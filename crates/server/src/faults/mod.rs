@@ -1,7 +1,7 @@
-//! Faults on purpose: what a network and a service do on a bad day, by probability or by script.
+//! Fault injection: failures of networks and services, by probability or by script.
 //!
-//! For tests of one's own handlers and clients, in any language: `Server::faults` in a program, `serve --faults` in a
-//! process. A server without rules pays one look at an atomic.
+//! For tests of handlers and clients in any language: [`Server::faults`](crate::Server::faults) in a program, `serve --faults`
+//! for a process. A server without rules checks one atomic for each request.
 
 pub(crate) mod inject;
 mod spec;
@@ -18,25 +18,25 @@ use std::{
 
 use crate::http::operation::Operation;
 
-/// One thing that can go wrong with a request.
+/// A failure of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The request is processed so much later.
+    /// The request is processed after this delay.
     Latency(Duration),
     /// Nothing is done; the answer is 500 with DMS.10250002.
     ServerError,
     /// Nothing is done; the answer is flow control: 404 with DMS.10240407.
     Throttled,
-    /// The request is processed, and its answer lost with the connection.
+    /// The request is processed, and the connection closed without its answer.
     LostAnswer,
     /// Nothing is done, and the connection ends without an answer.
     Reset,
-    /// The messages of a send are stored twice, as when a sender repeats itself.
+    /// The messages of a send are stored twice, as by a sender that retries.
     Duplicate,
-    /// An acknowledgement comes too late: DMS.10542209, nothing is settled, and the lease runs out.
+    /// An acknowledgement arrives too late: the answer is DMS.10542209, nothing is settled, and the lease expires.
     ExpiredLease,
-    /// The second half of an acknowledgement gets lost: the first half is settled, the rest of the batch fails.
+    /// The second half of an acknowledgement is lost: the first half is settled, and the rest of the batch fails.
     PartialAck,
 }
 
@@ -51,20 +51,20 @@ impl Fault {
     }
 }
 
-/// When a fault happens by itself.
+/// A rule: a fault and its probability.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FaultRule {
-    /// What happens.
+    /// The fault.
     pub fault: Fault,
-    /// To which operation; to any it applies to if none.
+    /// The operation; `None` for all to which the fault applies.
     pub operation: Option<Operation>,
-    /// How likely for each request, from 0 to 1.
+    /// The probability for each request, from 0 to 1.
     pub probability: f64,
 }
 
 impl FaultRule {
-    /// A fault for every operation that it applies to. A probability outside of 0 to 1 is taken as the nearer end.
+    /// A fault for every operation that it applies to. `probability` is clamped to 0 to 1.
     pub fn new(fault: Fault, probability: f64) -> Self {
         Self { fault, operation: None, probability: probability.clamp(0.0, 1.0) }
     }
@@ -76,17 +76,17 @@ impl FaultRule {
     }
 }
 
-/// The rules a server starts with, and the seed of their dice: equal seeds and equal requests give equal faults.
+/// The rules of a server at its start, and the seed of its random numbers. Equal seeds and equal requests give equal faults.
 ///
-/// Reads from text, parts between commas: `seed=7,latency=200ms:0.1,error:0.05,lost@send:0.02`. A part is a fault,
-/// optionally `=` its duration, optionally `@` an operation, `:` its probability. The faults are `latency`, `error`,
+/// Parses from text with parts between commas: `seed=7,latency=200ms:0.1,error:0.05,lost@send:0.02`. A part is a fault,
+/// optionally `=` its duration, optionally `@` an operation, and `:` its probability. The faults are `latency`, `error`,
 /// `throttle`, `lost`, `reset`, `duplicate`, `expired`, `partial`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct FaultPlan {
-    /// The seed; zero if nothing is said.
+    /// The seed; zero by default.
     pub seed: u64,
-    /// The rules, tried in their order: latencies add up, the first other fault that hits ends the search.
+    /// The rules, in the order in which they are tried. Latencies add up; the first other fault that hits ends the search.
     pub rules: Vec<FaultRule>,
 }
 
@@ -104,7 +104,7 @@ impl FaultPlan {
     }
 }
 
-/// The faults of a running server: change them at any time.
+/// The faults of a running server. They can be changed at any time.
 pub struct Faults {
     active: AtomicBool,
     state: Mutex<FaultState>,
@@ -116,12 +116,12 @@ struct FaultState {
     script: HashMap<Operation, VecDeque<Option<Fault>>>,
 }
 
-/// What a request is in for.
+/// The fault of one request, if any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FaultDecision {
-    /// How long it waits first.
+    /// The delay before the request is processed.
     pub(crate) delay: Duration,
-    /// What happens then.
+    /// The fault after the delay.
     pub(crate) fault: Option<Fault>,
 }
 
@@ -144,17 +144,17 @@ impl Faults {
         self.change(|state| state.rules.push(rule));
     }
 
-    /// Lets the next request of `operation` that no other script is for meet `fault`.
+    /// Schedules `fault` for the next request of `operation` that has no scheduled fault.
     pub fn next(&self, operation: Operation, fault: Fault) {
         self.change(|state| state.script.entry(operation).or_default().push_back(Some(fault)));
     }
 
-    /// Lets the next request of `operation` that no other script is for pass, whatever the rules.
+    /// Schedules the next request of `operation` to pass, regardless of the rules.
     pub fn pass(&self, operation: Operation) {
         self.change(|state| state.script.entry(operation).or_default().push_back(None));
     }
 
-    /// Ends all faults, rules and scripts both.
+    /// Removes all rules and all scheduled faults.
     pub fn clear(&self) {
         self.change(|state| {
             state.rules.clear();
@@ -188,7 +188,8 @@ impl FaultState {
         }
         for rule in &self.rules {
             let meant = rule.operation.is_none_or(|only| only == operation) && rule.fault.applies_to(operation);
-            // The dice are thrown for every rule that is meant, hit or not: fates do not depend on each other.
+            // A random number is drawn for every rule that applies, hit or not, so that the rules are independent of each
+            // other.
             if !meant || self.random.f64() >= rule.probability || decision.fault.is_some() {
                 continue;
             }

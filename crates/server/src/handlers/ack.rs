@@ -18,20 +18,21 @@ use crate::{
 };
 use dms_protocol::json::{Fault, Scan, shown};
 
-/// Acknowledgements in one request: the reference knows batches of ten, and several may be acknowledged together.
+/// The maximum number of acknowledgements in one request. Batches have at most ten messages, and several batches may be
+/// acknowledged together.
 const MAX_ACKS: usize = 1000;
 
-/// A line of the body of 5.3.3.
+/// One acknowledgement in the body of 5.3.3.
 #[derive(Debug, PartialEq)]
 struct AckLine<'a> {
     handler: Cow<'a, str>,
-    /// As it came if it is no string; empty if it is missing.
+    /// Its raw JSON if it is not a string; empty if it is missing.
     status: Cow<'a, str>,
-    /// Why, where anything is said of it.
+    /// The cause of a failure, if the request has one.
     cause: Option<Box<CauseText<'a>>>,
 }
 
-/// The answer of 5.3.3: the first `success` of the batch are settled, the last `fail` failed.
+/// The answer of 5.3.3: the first `success` messages of the batch are settled, the last `fail` failed.
 #[derive(Debug, Serialize)]
 pub(crate) struct AckOutcome {
     success: usize,
@@ -64,7 +65,7 @@ fn lines<'a>(scan: &mut Scan<'a>) -> Result<Vec<AckLine<'a>>, Fault> {
 fn line<'a>(scan: &mut Scan<'a>) -> Result<AckLine<'a>, Fault> {
     let start = scan.start();
     let (mut handler, mut status) = (None, None);
-    // Most lines say nothing more: they stay small.
+    // Most acknowledgements have no cause. Boxing it keeps them small.
     let mut cause: Option<Box<CauseText<'a>>> = None;
     scan.members(|name, scan| match &**name {
         b"handler" => name.once(&mut handler, scan.string()?),
@@ -78,7 +79,7 @@ fn line<'a>(scan: &mut Scan<'a>) -> Result<AckLine<'a>, Fault> {
     Ok(AckLine { handler, status: status.flatten().unwrap_or_default(), cause })
 }
 
-/// A status of any type, so that a wrong one gets its own code.
+/// Reads a status of any type, so that a wrong type gets the code of a wrong status.
 fn any_status<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, str>, Fault> {
     match scan.first() {
         Some(b'"') => scan.string(),

@@ -1,4 +1,4 @@
-//! The attributes of a message, as text.
+//! Reading the attributes of a message.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -7,14 +7,14 @@ use dms_protocol::{
     limits::MAX_NESTING,
 };
 
-/// What a message without attributes is handed out with.
+/// The attributes of a message that is sent without any.
 pub(crate) const NO_ATTRIBUTES: &[u8] = b"{}";
 
-/// Reads the attributes: as they came, unless a name is there twice; then the last one wins, at its place (5.3.1). Values
-/// stay as they came in either case.
+/// Reads the attributes as they are. Only if a name is repeated, its last value is kept, at the place of the last one (5.3.1).
+/// Values are never changed.
 ///
 /// # Errors
-/// When they are no object, or strict parsers cannot read them.
+/// When they are not an object, or strict JSON parsers could not read them.
 pub(crate) fn read<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, [u8]>, Fault> {
     let start = scan.start();
     let mut members = Vec::<(Name<'a>, &'a [u8])>::new();
@@ -26,7 +26,7 @@ pub(crate) fn read<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, [u8]>, Fault> {
     Ok(last_of_each(&members).map_or(Cow::Borrowed(whole), Cow::Owned))
 }
 
-/// The object without the members whose names are there again later; `None` if all names differ.
+/// The object without repeated names; `None` if no name is repeated.
 fn last_of_each(members: &[(Name<'_>, &[u8])]) -> Option<Vec<u8>> {
     if members.len() < 2 {
         return None;

@@ -26,7 +26,7 @@ pub(crate) async fn messages(request: &ApiRequest<'_>) -> Result<Response, ApiEr
     consume(request, Stream::Messages).await
 }
 
-/// `GET …/deadletters` (5.3.4): the same without labels on either side.
+/// `GET …/deadletters` (5.3.4): the same, without labels in the request or the answer.
 pub(crate) async fn dead_letters(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     consume(request, Stream::DeadLetters).await
 }
@@ -46,7 +46,7 @@ async fn consume(request: &ApiRequest<'_>, stream: Stream) -> Result<Response, A
     let lease = lease(request, &path, stream, lease_request);
     let mut must_close = false;
     let leased = tokio::select! {
-        // Giving up a lease call hands nothing out, so the message that comes at the same time is leased to another.
+        // A lease call that is dropped hands out nothing, so a message that arrives now goes to another call.
         () = ended(waiting.as_ref()) => {
             must_close = true;
             Vec::new()
@@ -61,7 +61,7 @@ async fn consume(request: &ApiRequest<'_>, stream: Stream) -> Result<Response, A
     Ok(response)
 }
 
-/// Ready when the listener needs the connection of a waiting call. A caller in the same process has none.
+/// Ready when the listener needs the connection of the call. Callers in the same process have no connection.
 async fn ended(waiting: Option<&PollGuard<'_>>) {
     match waiting {
         Some(poll) => poll.ended().await,
@@ -69,7 +69,7 @@ async fn ended(waiting: Option<&PollGuard<'_>>) {
     }
 }
 
-/// Leases what there is; empty when the call is ended by its name, or the server stops.
+/// Leases the next messages. Empty when the call is ended by its name, or when the server stops.
 async fn lease(
     request: &ApiRequest<'_>,
     path: &GroupPath,
@@ -91,7 +91,7 @@ async fn lease(
         }
     };
     tokio::select! {
-        // Giving up a lease call hands nothing out, so both may be answered at once.
+        // A lease call that is dropped hands out nothing, so its answer is an empty list.
         () = app.stopping.cancelled() => Ok(Vec::new()),
         () = ended => Ok(Vec::new()),
         leased = app.broker.lease(path, stream, lease_request) => Ok(leased?),
@@ -125,8 +125,8 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
     Ok(TagFilter { tags, mode })
 }
 
-/// The bare array of 5.3.2, spliced from the stored texts into one buffer. The call `waited` so long for it: who knows when it sent
-/// the call then knows that the lease began no earlier than this much later.
+/// The array of 5.3.2, built from the stored texts in one buffer. `waited` is in a header: a client that knows when it sent the
+/// call then knows that the lease began no earlier than this much later.
 fn answer(leased: &[LeasedMessage], waited: Duration, reasons: bool) -> Response {
     let labels_size = |message: &LeasedMessage| message.tags.iter().map(|tag| tag.len() + 12).sum::<usize>();
     let size = |message| labels_size(message) + message.json.len() + message.receipt.len() + 28;
@@ -149,8 +149,8 @@ fn answer(leased: &[LeasedMessage], waited: Duration, reasons: bool) -> Response
     (headers, JsonText(text.into())).into_response()
 }
 
-/// Each message's place in its stream, its attempt, and when it entered the stream, as in `17.1.1795550351698`: what tells a
-/// redelivery from another message, in a header so that bodies are those of the reference.
+/// The position, the attempt and the time of entry of each message, as in `17.1.1795550351698`. They distinguish a redelivery
+/// from another message. They are in a header, so that bodies stay those of the reference.
 fn deliveries(leased: &[LeasedMessage]) -> String {
     let mut text = String::with_capacity(leased.len() * 32);
     let mut digits = itoa::Buffer::new();
@@ -165,7 +165,7 @@ fn deliveries(leased: &[LeasedMessage]) -> String {
     text
 }
 
-/// The copy of the labels beside `message`, where the examples of 5.3.2 have it (its tables have it inside).
+/// Adds the labels beside `message`, where the examples of 5.3.2 have them. The tables of 5.3.2 have them inside.
 fn labels(text: &mut Vec<u8>, tags: &[String]) {
     for (at, tag) in tags.iter().enumerate() {
         text.extend_from_slice(if at == 0 { br#","tags":[""# } else { br#"",""# });

@@ -1,4 +1,4 @@
-//! Waiting consume calls that can be ended: the extension `end-poll`.
+//! The extension `end-poll`: ending waiting consume calls by name.
 //!
 //! A worker that stops ends its consume calls instead of cutting their connections: what they lease meanwhile reaches it,
 //! and can be handed back.
@@ -18,16 +18,16 @@ use crate::{
 };
 use dms_protocol::json::{Fault, Scan};
 
-/// Consume calls that one request ends.
+/// The maximum number of names in one request.
 const MAX_ENDED: usize = 100;
 
-/// How many calls were waiting.
+/// The answer: how many calls were waiting.
 #[derive(Debug, Serialize)]
 pub(crate) struct EndOutcome {
     ended: usize,
 }
 
-/// `POST …/polls/end`: ends the consume calls of these names.
+/// `POST …/polls/end`: ends the consume calls with these names.
 pub(crate) async fn end(request: &ApiRequest<'_>) -> Result<Json<EndOutcome>, ApiError> {
     let polls = json::read_messages(request.body, names)?;
     let count = polls.len();

@@ -1,4 +1,4 @@
-//! The extensions of this server to the documented API: their names, and the headers that speak of them.
+//! The extensions of the documented API: their names and headers.
 //!
 //! A client uses an extension only after it has seen it announced, so that other services never meet one. What each of them
 //! does is in `docs/api.md`, "Extensions of this server".
@@ -12,50 +12,50 @@ use crate::{
 };
 use dms_protocol::text::cut;
 
-/// The header of answers that announces the extensions.
+/// The header that announces the extensions in answers, and requests them in some requests.
 pub(crate) const EXTENSIONS: HeaderName = HeaderName::from_static("x-dms-extensions");
-/// What every answer of the message API announces.
+/// The extensions that every answer of the message API announces.
 pub(crate) const ANNOUNCED: HeaderValue = HeaderValue::from_static("end-poll, release, reject, reason");
-/// The header of a consume request that names the call, so that it can be ended.
+/// The header of a consume request with the name of the call, by which it can be ended.
 const POLL: HeaderName = HeaderName::from_static("x-dms-poll");
 /// The longest name of a consume call, in bytes.
 const MAX_POLL_ID: usize = 64;
 /// The longest reason of a failure, in bytes.
 const MAX_REASON: usize = 64;
-/// What is kept of an error's text, in bytes.
+/// The maximum length of the text of an error that is kept, in bytes.
 const MAX_ERROR: usize = 1024;
-/// What is kept of a worker's name, in bytes.
+/// The maximum length of the name of a worker that is kept, in bytes.
 const MAX_WORKER: usize = 128;
 
-/// The name that a consume request gives itself, if any.
+/// The name of a consume request, if it has one.
 ///
 /// # Errors
-/// DMS.10540010 when it is not 1 to 64 of A-Z a-z 0-9 _ -.
+/// DMS.10540010 when the name is not 1 to 64 of A-Z a-z 0-9 _ -.
 pub(crate) fn poll_id<'a>(app: &AppState, headers: &'a HeaderMap) -> Result<Option<&'a str>, ApiError> {
     let Some(value) = headers.get(POLL).filter(|_| app.extensions) else { return Ok(None) };
     let id = value.to_str().ok().filter(|id| is_poll_id(id));
     id.map(Some).ok_or_else(|| codes::REQUEST_FORMAT.because(not_a_poll_id("The header x-dms-poll", value.as_bytes())))
 }
 
-/// Whether this can be the name of a consume call.
+/// Whether `text` is a valid name of a consume call.
 pub(crate) fn is_poll_id(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     (1..=MAX_POLL_ID).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// What to say of a text that cannot be the name of a consume call.
+/// The text of a refusal of an invalid name.
 pub(crate) fn not_a_poll_id(place: &str, text: &[u8]) -> String {
     let shown: String = String::from_utf8_lossy(text).chars().take(80).collect();
     format!("{place} is {shown:?}: 1 to {MAX_POLL_ID} of A-Z a-z 0-9 _ - are allowed.")
 }
 
-/// Whether a consume request asks for what is known of dead letters.
+/// Whether a consume request asks for the causes of dead letters.
 pub(crate) fn wants_reasons(app: &AppState, headers: &HeaderMap) -> bool {
     let asked = headers.get(EXTENSIONS).filter(|_| app.extensions).and_then(|value| value.to_str().ok());
     asked.is_some_and(|asked| asked.split(',').any(|name| name.trim() == "reason"))
 }
 
-/// Why a message failed, as the texts of the members of an acknowledgement's line.
+/// The raw JSON of the members of an acknowledgement that describe a failure.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct CauseText<'a> {
     pub(crate) reason: Option<&'a [u8]>,
@@ -66,7 +66,7 @@ pub(crate) struct CauseText<'a> {
 }
 
 impl<'a> CauseText<'a> {
-    /// The place of a member by its name; none for other members.
+    /// The place for the member with this name; `None` for other members.
     pub(crate) fn member<'t>(text: &'t mut Option<Box<Self>>, name: &[u8]) -> Option<&'t mut Option<&'a [u8]>> {
         let place: fn(&mut Self) -> &mut Option<&'a [u8]> = match name {
             b"reason" => |text| &mut text.reason,
@@ -80,7 +80,7 @@ impl<'a> CauseText<'a> {
     }
 }
 
-/// Reads why the message of line `at` failed.
+/// Reads the cause of acknowledgement `at`.
 ///
 /// # Errors
 /// DMS.10540010 when a member has another type, or a reason is not 1 to 64 of a-z 0-9 _ -.

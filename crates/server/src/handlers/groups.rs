@@ -119,7 +119,7 @@ fn check_names(names: &[String]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// How many groups to pass over and how many to show: everything unless both parameters are valid (5.2.2).
+/// The number of groups to skip and to show. All groups are shown unless both parameters are valid (5.2.2).
 fn page(query: &Query) -> (usize, usize) {
     let positive = |name| query.first(name)?.parse().ok().filter(|value: &usize| *value > 0);
     match (positive("page_size"), positive("current_page")) {

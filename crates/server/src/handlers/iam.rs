@@ -1,4 +1,4 @@
-//! The identity service, as far as clients of DMS use it: version, tokens by password, projects (API reference 3.1, 3.2).
+//! The identity service, as far as DMS clients use it: version, tokens by password, projects (API reference 3.1, 3.2).
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::{
 };
 use dms_protocol::auth::canonical::hex;
 
-/// The header that carries a new token.
+/// The header with a new token.
 const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 
 /// The body of a token request.
@@ -61,17 +61,17 @@ struct UserLogin {
     domain: NameOrId,
 }
 
-/// A token request: who asks, and for what.
+/// A token request: the user and the scope.
 struct Login {
     user: UserLogin,
     scope: Scope,
 }
 
-/// What a login comes to.
+/// The result of a successful login.
 struct Granted {
-    /// The project of the token.
+    /// The project of the token, if it has one.
     project: Option<Project>,
-    /// Its user; `None` where anybody is let in.
+    /// Its user; `None` on an open server.
     owner: Option<Arc<Principal>>,
 }
 
@@ -86,7 +86,7 @@ impl Login {
 }
 
 impl UserLogin {
-    /// The domain's name, or the id in its place.
+    /// The name of the domain, or its id if the name is missing.
     fn domain_name(&self) -> &str {
         self.domain.name.as_deref().or(self.domain.id.as_deref()).unwrap_or_default()
     }
@@ -104,14 +104,14 @@ struct Scope {
     domain: Option<NameOrId>,
 }
 
-/// A thing given by its id, its name, or both.
+/// A reference by id, by name, or both.
 #[derive(Debug, Default, Deserialize)]
 struct NameOrId {
     id: Option<String>,
     name: Option<String>,
 }
 
-/// `GET /v3`: the version document that clients begin with.
+/// `GET /v3`: the version document, which clients read first.
 pub(crate) async fn version(request: &ApiRequest<'_>) -> Result<Json<Value>, ApiError> {
     let link = format!("{}/v3/", base_url(request.head()));
     Ok(Json(json!({ "version": {
@@ -126,7 +126,8 @@ pub(crate) async fn version(request: &ApiRequest<'_>) -> Result<Json<Value>, Api
 pub(crate) async fn create_token(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     let ApiRequest { app, sender, body, .. } = *request;
     let Login { user: login, scope } = Login::read(body).map_err(ApiError::identity)?;
-    // Until the token is there: one that was given by an old password must be known when passwords change.
+    // The accounts are locked until the token is stored, because a token that was issued for an old password must be known when
+    // passwords change.
     let accounts = app.authenticator.accounts();
     let Granted { project, owner } = match log_in(&accounts, &login, &scope) {
         Ok(granted) => granted,
@@ -140,7 +141,7 @@ pub(crate) async fn create_token(request: &ApiRequest<'_>) -> Result<Response, A
     Ok((StatusCode::CREATED, [(SUBJECT_TOKEN, value)], Json(document)).into_response())
 }
 
-/// `GET /v3/projects`: the caller's projects, with `name` the one of that name.
+/// `GET /v3/projects`: the projects of the caller, or the one with the name in `name`.
 pub(crate) async fn projects(request: &ApiRequest<'_>) -> Result<Json<Value>, ApiError> {
     let (base, query) = (base_url(request.head()), request.query()?);
     let wanted = query.first("name");
@@ -165,7 +166,7 @@ pub(crate) async fn projects(request: &ApiRequest<'_>) -> Result<Json<Value>, Ap
     Ok(Json(json!({ "projects": projects, "links": links })))
 }
 
-/// The answer to a wrong login. It is held back: the more so the more of them came from this peer or for this user.
+/// The answer to a wrong login. It is delayed longer with each wrong login from this peer or for this user.
 fn refused(app: &AppState, sender: Sender<'_>, login: &UserLogin, error: ApiError) -> Response {
     let attempt = Attempt { user: &login.name, domain: login.domain_name(), peer: sender.peer };
     let delay = app.authenticator.logins.refuse(attempt);
@@ -175,7 +176,7 @@ fn refused(app: &AppState, sender: Sender<'_>, login: &UserLogin, error: ApiErro
     response
 }
 
-/// The project that a user gets a token for. A scope of a domain is no project: its token opens none.
+/// Checks a login. A scope of a domain gives a token without a project.
 fn log_in(accounts: &Accounts, user: &UserLogin, scope: &Scope) -> Result<Granted, ApiError> {
     let project_scope = scope.project.as_ref().filter(|project| project.id.is_some() || project.name.is_some());
     if accounts.is_open() {
@@ -186,7 +187,7 @@ fn log_in(accounts: &Accounts, user: &UserLogin, scope: &Scope) -> Result<Grante
     let project = match project_scope {
         Some(scope) => Some(own.into_iter().find(|project| scope.names(project)).ok_or_else(refused)?.clone()),
         None if own.is_empty() => return Err(refused()),
-        // Without a scope a user has a default project, where there is just one.
+        // Without a scope, a user with one project gets a token for it.
         None if own.len() == 1 && scope.domain.is_none() => own.first().copied().cloned(),
         None => None,
     };
@@ -195,7 +196,7 @@ fn log_in(accounts: &Accounts, user: &UserLogin, scope: &Scope) -> Result<Grante
     Ok(Granted { project, owner: Some(owner) })
 }
 
-/// The project of a token that an open server gives to anybody.
+/// The project of a token of an open server.
 fn open_project(projects: &[Project], scope: Option<&NameOrId>) -> Result<Option<Project>, ApiError> {
     let Some(scope) = scope else { return Ok(projects.first().cloned()) };
     let known = projects.iter().find(|project| scope.names(project)).cloned();
@@ -222,7 +223,8 @@ fn document(app: &AppState, login: &UserLogin, project: Option<&Project>, base: 
     let name = login.domain_name();
     let domain = json!({ "id": domain_id(name), "name": name });
     let url = format!("{base}/v1.0");
-    // Clients look for the region they are told; the cloud names projects by regions, so that one is found too.
+    // Clients look up the region that they are configured with. In the cloud projects are named after regions, so the name of
+    // the project is listed as a region too.
     let mut regions: Vec<&String> = std::iter::once(&app.region).chain(project.map(|project| &project.name)).collect();
     regions.dedup();
     let endpoint = |region: &&String| {
@@ -245,7 +247,7 @@ fn document(app: &AppState, login: &UserLogin, project: Option<&Project>, base: 
             "id": "dms",
             "name": "dms",
             "type": "dms",
-            // Without the project in their URL: the clients add it.
+            // The URL does not contain the project, because clients append it.
             "endpoints": endpoints,
         }],
     }});
@@ -255,7 +257,7 @@ fn document(app: &AppState, login: &UserLogin, project: Option<&Project>, base: 
     document
 }
 
-/// A stable id for a name, where the protocol wants one and the configuration has none.
+/// A stable id for a name that has none in the configuration.
 fn domain_id(name: &str) -> String {
     hex(name.as_bytes())
 }
@@ -265,12 +267,12 @@ fn date(millis: i64) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
-/// The address that the caller reached the server by, or that a proxy in front says it did.
+/// The URL by which the caller reached the server, or a proxy in front of it.
 fn base_url(parts: &Parts) -> String {
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
         Some("https") => "https",
-        // Without a socket there is no scheme.
+        // Callers in the same process have no scheme.
         _ => parts.extensions.get::<Scheme>().map_or("http", Scheme::as_str),
     };
     format!("{scheme}://{}", text(header::HOST).unwrap_or("127.0.0.1"))

@@ -1,4 +1,7 @@
-//! One file for each resource of the API: what answers its requests.
+//! The handlers: one file for each resource of the API, and the identity service.
+//!
+//! A handler takes an [`ApiRequest`](request::ApiRequest), whose caller is authenticated and authorized, and returns an answer
+//! or an [`ApiError`](crate::http::error::ApiError). `api/router.rs` has the table of them.
 
 pub(crate) mod ack;
 pub(crate) mod attributes;

@@ -18,8 +18,8 @@ use dms_protocol::{
     queue::{NewQueue, Queue, QueueMode},
 };
 
-/// The body of 5.1.1. Fields that are absent or `null` have their defaults. Numbers are as they came: a wrong one has a code of its
-/// own, whatever it is.
+/// The body of 5.1.1. Fields that are absent or `null` have their defaults. Numbers are raw JSON, because a wrong one of any
+/// type has its own code.
 #[derive(Debug)]
 struct CreateQueue<'a> {
     name: String,
@@ -126,7 +126,7 @@ fn view(queue: Queue, with_dead_letters: bool) -> QueueView {
     }
 }
 
-/// The wire's word for whether a queue has dead letters.
+/// The word of the API for whether a queue has dead letters.
 pub(crate) fn policy(dead_letters: bool) -> &'static str {
     if dead_letters { "enable" } else { "disable" }
 }
@@ -196,7 +196,7 @@ fn description(text: &str) -> Result<(), ApiError> {
     limits::description(text).map_err(|error| code.because(error))
 }
 
-/// `redrive_policy` and `max_consume_count` together: the count, where dead letters are wished for.
+/// The maximum number of consumptions, if `redrive_policy` enables dead letters.
 fn max_consume_count(request: &CreateQueue<'_>, mode: QueueMode) -> Result<Option<u32>, ApiError> {
     match request.redrive_policy.as_deref() {
         None | Some("disable") => return Ok(None),
@@ -207,7 +207,7 @@ fn max_consume_count(request: &CreateQueue<'_>, mode: QueueMode) -> Result<Optio
         }
     }
     if mode.is_kafka() {
-        // Taking the wish and making no dead letters would lose the very messages it is about.
+        // Accepting the request without creating dead letters would lose the messages that the caller wants to keep.
         return Err(
             codes::PARAMETER.because(format!("redrive_policy is enable, but a {mode} queue has no dead letters."))
         );
@@ -232,7 +232,7 @@ fn retention_hours(hours: Option<&[u8]>, mode: QueueMode) -> Result<Option<u32>,
     })
 }
 
-/// A whole number; its range has a code of its own, which a fraction or a text gets too.
+/// Parses a whole number. Fractions and texts are out of range.
 fn whole(value: &[u8]) -> Option<u32> {
     str::from_utf8(value).ok()?.parse().ok()
 }

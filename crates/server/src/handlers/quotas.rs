@@ -1,4 +1,4 @@
-//! Quotas (API reference 5.5.1, 7.1.11).
+//! `GET …/quotas` (API reference 5.5.1, 7.1.11).
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::{
 };
 use dms_protocol::queue::Quota;
 
-/// The most that a quota of queues or groups can be raised to, as the examples have it.
+/// The maximum to which a quota of queues or groups can be raised, as in the examples of the reference.
 const RAISABLE_TO: u64 = 500;
 
 /// The answer.
@@ -22,8 +22,8 @@ struct Resources {
     resources: Vec<Quota>,
 }
 
-/// `GET /v2/{project_id}/quotas` (5.5.1): queues, Kafka queues, groups of a queue, tags of a queue. This server has no
-/// Kafka or RabbitMQ instances, and says nothing of them.
+/// `GET /v2/{project_id}/quotas` (5.5.1): queues, Kafka queues, groups of a queue, tags of a queue. The server has no Kafka or
+/// RabbitMQ instances and lists none.
 pub(crate) async fn all(request: &ApiRequest<'_>) -> Result<Json<QuotasView>, ApiError> {
     Ok(view(read(request).await?))
 }
@@ -51,7 +51,7 @@ async fn read(request: &ApiRequest<'_>) -> Result<Vec<Quota>, ApiError> {
     Ok(vec![
         line("queue", limits.queues, Some(usage.queues as u64), Some((0, RAISABLE_TO))),
         line("kafkaQueue", limits.queues, Some(usage.kafka_queues as u64), None),
-        // Groups are limited for each queue, so there is no one number in use; the example has 0.
+        // The limit of groups is for each queue, so there is no total in use. The example of the reference has 0.
         line("group", limits.groups_per_queue, Some(0), Some((1, RAISABLE_TO))),
         line("tags", limits.tags_per_queue, None, None),
     ])

@@ -39,14 +39,14 @@ fn answer(count: usize, ids: Option<&Ids>) -> Bytes {
     text.into()
 }
 
-/// The ids of a request's messages. Nothing can be read from one: it is random for the request, then the place in it.
+/// The ids of the messages of a request: a random number for the request and the position in it, so that an id reveals nothing.
 struct Ids([u8; 16]);
 
 impl Ids {
     fn draw() -> Result<Self, ApiError> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| {
-            tracing::error!(%error, "the system gives no random numbers");
+            tracing::error!(%error, "the system provides no random numbers; a send was refused");
             codes::INTERNAL.plain()
         })?;
         Ok(Self(random))

@@ -1,7 +1,7 @@
-//! The body of a send: how it is read, and what is refused (API reference 5.3.1).
+//! Reading the body of a send, and its checks (API reference 5.3.1).
 //!
-//! A message is handed out as it came in, in an answer with others. So what strict parsers of JSON cannot read is refused here: one
-//! such message would make the answer unreadable for its consumers, again and again.
+//! A message is delivered as it was sent, in an answer with others. A message that strict JSON parsers cannot read would make
+//! the whole answer unreadable for its consumers, again at each redelivery. So it is refused here.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -17,16 +17,16 @@ use dms_protocol::{
     limits,
 };
 
-/// A send that was found to be good.
+/// A checked send.
 #[derive(Debug)]
 pub(crate) struct SendRequest {
-    /// What is stored.
+    /// The messages to store.
     pub(crate) messages: Vec<NewMessage>,
-    /// Whether the ids of the messages are asked for.
+    /// Whether the caller asks for the ids of the messages.
     pub(crate) return_id: bool,
 }
 
-/// The body of 5.3.1; V1.0 spells two of the fields in another way, and both spellings are read on both versions.
+/// The body of 5.3.1. V1.0 spells two of the fields differently. Both spellings are accepted in both versions.
 #[derive(Debug, PartialEq)]
 struct ParsedSend<'a> {
     messages: Vec<Entry<'a>>,
@@ -41,7 +41,7 @@ struct Entry<'a> {
     delay: Option<Delay<'a>>,
 }
 
-/// A `delay_time`: its spelling, and the number as it is written.
+/// A `delay_time`: its spelling, and the number as written.
 #[derive(Debug, PartialEq)]
 struct Delay<'a> {
     name: &'static str,
@@ -52,7 +52,7 @@ impl SendRequest {
     /// Reads and checks the body of a send.
     ///
     /// # Errors
-    /// A documented code, with the place of the first thing that is wrong.
+    /// A documented code with the place of the first mistake.
     pub(crate) fn read(body: &[u8]) -> Result<Self, ApiError> {
         let ParsedSend { messages, return_id } = json::read_messages(body, request)?;
         check_sizes(&messages)?;
@@ -119,7 +119,7 @@ fn check_sizes(messages: &[Entry<'_>]) -> Result<(), ApiError> {
         return Ok(());
     }
     let mut text = format!("The message size is {size}, larger than the size limit {most}.");
-    // The limit is one of the sum, but a message may be beyond it by itself.
+    // The limit is for the sum, but a single message may exceed it.
     if let Some(index) = messages.iter().position(|entry| entry.body.len() > most && messages.len() > 1) {
         text.push_str(&format!(" messages[{index}].body alone is larger."));
     }
@@ -147,10 +147,10 @@ fn check_labels(index: usize, tags: &[Cow<'_, str>]) -> Result<(), ApiError> {
 }
 
 impl Delay<'_> {
-    /// Milliseconds, what is behind the point cut off (5.3.1).
+    /// Milliseconds, truncated to whole ones (5.3.1).
     fn read(&self, index: usize) -> Result<Duration, ApiError> {
         let millis = self.millis.parse::<f64>().unwrap_or(f64::NAN);
-        // Adding zero makes it of minus zero.
+        // Adding zero turns minus zero into zero.
         let delay = Duration::try_from_secs_f64((millis.trunc() + 0.0) / 1000.0).ok();
         delay.filter(|delay| limits::delay(*delay).is_ok()).ok_or_else(|| {
             let (name, shown) = (self.name, excerpt(self.millis.as_bytes()));
@@ -160,7 +160,7 @@ impl Delay<'_> {
     }
 }
 
-/// The `message` object of a consume answer, spliced from the texts as they came.
+/// The `message` object of a consume answer, joined from the texts of the request.
 fn encode(body: &[u8], attributes: &[u8], tags: &[Cow<'_, str>]) -> Bytes {
     let mut text = BytesMut::with_capacity(body.len() + attributes.len() + 40 + tags.len() * 67);
     text.put_slice(br#"{"body":"#);
@@ -170,7 +170,7 @@ fn encode(body: &[u8], attributes: &[u8], tags: &[Cow<'_, str>]) -> Bytes {
     if !tags.is_empty() {
         text.put_slice(br#","tags":["#);
         for (at, tag) in tags.iter().enumerate() {
-            // Labels are words: nothing in them needs escaping.
+            // Labels are words, so they need no escapes.
             text.put_slice(if at == 0 { b"\"" } else { b",\"" });
             text.put_slice(tag.as_bytes());
             text.put_slice(b"\"");

@@ -17,31 +17,31 @@ use dms_protocol::{
     queue::{Queue, QueueTag},
 };
 
-/// Records of one page.
+/// The maximum number of records on one page.
 const MAX_PAGE: usize = 1000;
-/// Records that may be skipped.
+/// The maximum number of records that may be skipped.
 const MAX_OFFSET: usize = 1_000_000;
 
-/// The body: which queues, and which page of them. Page numbers are as they came.
+/// The body: a filter and a page. The numbers of the page are raw JSON.
 #[derive(Debug)]
 struct Search<'a> {
     action: String,
-    /// All of them must be carried.
+    /// The tags that a queue must have.
     tags: Vec<WantedTag>,
     limit: Option<&'a [u8]>,
     offset: Option<&'a [u8]>,
-    /// Beside the tags: `resource_name`, a part of the queue's name.
+    /// Further conditions: `resource_name`, a part of the name of the queue.
     matches: Vec<QueueTag>,
 }
 
-/// A key that must be there, with one of these values or with any.
+/// A key that a queue must have, with one of these values, or with any value if there are none.
 #[derive(Debug)]
 struct WantedTag {
     key: String,
     values: Vec<String>,
 }
 
-/// The answer: `resources` is left out where queues are only counted.
+/// The answer. `resources` is missing if queues are only counted.
 #[derive(Debug, Serialize)]
 pub(crate) struct SearchResult {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +73,7 @@ pub(crate) async fn search(request: &ApiRequest<'_>) -> Result<Json<SearchResult
     let skip = page_number("offset", search.offset, 0, 0..=MAX_OFFSET, codes::PAGE_OFFSET)?;
     let mut found = Vec::new();
     for queue in queues::seen(request).await? {
-        // A queue that was deleted meanwhile is none that carries the tags.
+        // A queue that was deleted meanwhile has no tags.
         let Ok(tags) = request.app.broker.tags(&request.project_id(), &queue.id).await else { continue };
         if selects(&search.tags, &search.matches, &queue, &tags) {
             found.push(FoundQueue {
@@ -97,7 +97,7 @@ fn selects(wanted: &[WantedTag], matches: &[QueueTag], queue: &Queue, tags: &[Qu
     wanted.iter().all(carried) && matches.iter().all(named)
 }
 
-/// A page number, or its digits as a string.
+/// Reads a number of the page, which may also be a string of digits.
 fn page_number(
     name: &str,
     given: Option<&[u8]>,

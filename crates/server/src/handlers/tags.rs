@@ -21,14 +21,14 @@ use dms_protocol::{
     queue::{ProjectTag, QueueTag},
 };
 
-/// The body of 5.4.1. Both are optional in its table; without them there is nothing to do.
+/// The body of 5.4.1. Both members are optional in its table, but without them there is nothing to do.
 #[derive(Debug)]
 struct TagAction {
     action: String,
     tags: Vec<TagEntry>,
 }
 
-/// A tag as requests carry it: a deletion may leave the value out.
+/// A tag in a request. A deletion may omit the value.
 #[derive(Debug)]
 struct TagEntry {
     key: String,

@@ -1,4 +1,4 @@
-//! [`BearerAuth`]: the bearer token that callers of a small listener show.
+//! [`BearerAuth`]: the bearer token of a small listener, such as an admin address.
 
 use std::sync::Arc;
 
@@ -14,26 +14,26 @@ use sha2::{Digest, Sha256};
 use crate::net::connection_state::ConnectionState;
 use dms_protocol::current::Current;
 
-/// What `WWW-Authenticate` says beside a refusal.
+/// The `WWW-Authenticate` header of a refusal.
 pub const CHALLENGE: [(header::HeaderName, &str); 1] = [(header::WWW_AUTHENTICATE, "Bearer")];
 
-/// Lets requests through that bear the token, where there is one. Without a token the listener's
-/// [`HostCheck`](crate::http::host_check::HostCheck) keeps web pages out.
+/// Admits requests with the token, if one is set. Without a token, the [`HostCheck`](crate::http::host_check::HostCheck) of the
+/// listener keeps web pages out.
 #[derive(Clone, Debug)]
 pub struct BearerAuth {
-    /// Hashes are compared: how far they agree says nothing about the token.
+    /// The hash of the token. Comparing hashes reveals nothing about the token.
     token: Option<Current<[u8; 32]>>,
-    /// The key that the token stands under, for the refusal.
+    /// The configuration key of the token, for the refusal.
     key: &'static str,
 }
 
 impl BearerAuth {
-    /// A guard that asks for `token`, which stands under `key`.
+    /// Requires `token`, which is configured under `key`; admits every request if it is `None`.
     pub fn new(token: Option<&str>, key: &'static str) -> Self {
         Self { token: token.map(|token| Current::new(Sha256::digest(token).into())), key }
     }
 
-    /// Asks for another token from now on. False where none was asked for, or none is from now on: that takes a restart.
+    /// Replaces the token. Returns false, and changes nothing, if there was no token or `token` is `None`: both need a restart.
     pub fn renew(&self, token: Option<&str>) -> bool {
         match (&self.token, token) {
             (Some(current), Some(token)) => current.set(Sha256::digest(token).into()),
@@ -42,15 +42,15 @@ impl BearerAuth {
         true
     }
 
-    /// Whether it asks for a token at all.
+    /// Whether a token is required.
     pub fn asks(&self) -> bool {
         self.token.is_some()
     }
 
-    /// Lets a request through whose caller has shown the token, and notes that on its connection.
+    /// Admits a request with the token, and notes on its connection that the caller is known.
     ///
     /// # Errors
-    /// With what the caller has to do.
+    /// An instruction for the caller.
     pub fn admit(&self, request: &Request) -> Result<(), String> {
         let Some(token) = &self.token else { return Ok(()) };
         if given(request.headers()).is_none_or(|given| Sha256::digest(given)[..] != *token.get()) {
@@ -70,7 +70,7 @@ fn given(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Refuses in plain text what the guard does not let through; a middleware.
+/// Refuses requests without the token, in plain text; a middleware.
 pub async fn check(State(guard): State<BearerAuth>, request: Request, next: Next) -> Response {
     match guard.admit(&request) {
         Ok(()) => next.run(request).await,

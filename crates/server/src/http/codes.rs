@@ -1,13 +1,13 @@
-//! The documented error codes that this server answers with (API reference 8.2, and the gateway's in front of it).
+//! The documented error codes of the server (API reference 8.2, and those of the gateway of the service).
 
 use http::StatusCode;
 
 /// One documented error: its HTTP status, its code and its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Code {
-    /// The HTTP status it comes with.
+    /// The HTTP status.
     pub(crate) status: StatusCode,
-    /// The code as the body carries it, prefix included.
+    /// The code in the body, including its prefix.
     pub(crate) name: &'static str,
     /// The documented text.
     pub(crate) text: &'static str,

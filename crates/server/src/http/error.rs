@@ -1,4 +1,4 @@
-//! [`ApiError`]: a refused request, and how it looks on the wire.
+//! [`ApiError`]: a refused request, and its body.
 
 use std::{borrow::Cow, fmt::Display};
 
@@ -14,7 +14,7 @@ use dms_protocol::json::quoted;
 
 /// A documented error with the text for this request.
 ///
-/// As a response it travels in the extensions; the rim writes the body, because only the rim knows the request id.
+/// As a response it is in the extensions. The middleware writes the body, because only the middleware knows the request id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiError {
     code: Code,
@@ -22,14 +22,14 @@ pub(crate) struct ApiError {
     shape: Shape,
 }
 
-/// Which of the documented bodies an error has.
+/// The documented forms of an error body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     /// `{"error_code":"DMS.…","error_msg":"…","request_id":"…"}`.
     Service,
     /// `{"code":10540010,"message":"…"}`: the Kafka delay error (API reference 5.3.1, `delay_time`).
     Numeric,
-    /// The identity service's: `{"error":{"code":401,"title":"Unauthorized","message":"…"}}`, the text once more
+    /// The form of the identity service: `{"error":{"code":401,"title":"Unauthorized","message":"…"}}`, with the text repeated
     /// beside it.
     Identity,
 }
@@ -49,7 +49,7 @@ impl ApiError {
         self.code
     }
 
-    /// The body for a request of this id.
+    /// The body for the request with this id.
     pub(crate) fn body(&self, request_id: &str) -> Bytes {
         let message = &self.message;
         let value = match self.shape {
@@ -71,31 +71,32 @@ impl ApiError {
 }
 
 impl Code {
-    /// This error with its documented text alone.
+    /// The error with its documented text.
     pub(crate) fn plain(self) -> ApiError {
         ApiError::new(self, self.text)
     }
 
-    /// This error, its text followed by what was wrong with this request.
+    /// The error with its documented text, followed by `detail` as a sentence.
     pub(crate) fn because(self, detail: impl Display) -> ApiError {
         let detail = detail.to_string();
-        // The gateway's texts end in a colon, and what follows is documented to the letter.
+        // The texts of the gateway end in a colon, and the text after it is documented literally.
         let detail = if self.text.ends_with('.') { sentence(&detail) } else { detail };
         ApiError::new(self, format!("{} {detail}", self.text))
     }
 
-    /// This error, its text followed by a sentence that begins with a place in the request, as in `messages[3].tags`.
+    /// The error with its documented text, followed by a sentence that begins with a place in the request, as in
+    /// `messages[3].tags`.
     pub(crate) fn at(self, sentence: impl Display) -> ApiError {
         ApiError::new(self, format!("{} {sentence}", self.text))
     }
 
-    /// This error with a text of its own.
+    /// The error with another text.
     pub(crate) fn saying(self, message: impl Into<String>) -> ApiError {
         ApiError::new(self, message.into())
     }
 }
 
-/// A detail as a sentence of its own. A parameter's name at its head stays as it is written.
+/// `detail` as a sentence. A leading parameter name keeps its spelling.
 fn sentence(detail: &str) -> String {
     let first = detail.split(' ').next().unwrap_or_default();
     let mut text = String::with_capacity(detail.len() + 1);
@@ -155,7 +156,7 @@ impl From<BrokerError> for ApiError {
                 codes::INTERNAL.because("The store failed; try again later.")
             }
             BrokerError::Store(cause) => {
-                // The cause names files and disks: it is for the log, not for callers.
+                // The cause contains file names, which are for the log and not for callers.
                 tracing::error!(error = %cause, "the store failed; the request was answered with an error");
                 codes::INTERNAL.because("The store failed; try again later.")
             }
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!(message(codes::SIGNATURE, "AK access failed to reach the limit,forbidden"), text);
     }
 
-    /// The broker's causes name files and disks; callers get none of it.
+    /// The causes of the broker contain file names, which callers do not get.
     #[test]
     fn a_failing_store_is_not_shown() {
         let cause = std::io::Error::other("/var/lib/dms/messages.db is full");

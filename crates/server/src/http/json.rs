@@ -1,4 +1,4 @@
-//! JSON bodies: requests in, with documented errors; answers out.
+//! JSON bodies: reading requests with documented errors, and writing answers.
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use crate::http::{
 };
 use dms_protocol::json::{Fault, Scan};
 
-/// An answer whose body is this value as JSON.
+/// An answer with a value as its JSON body.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -20,14 +20,14 @@ impl<T: Serialize> IntoResponse for Json<T> {
         match serde_json::to_vec(&self.0) {
             Ok(text) => JsonText(text.into()).into_response(),
             Err(error) => {
-                tracing::error!(%error, "an answer could not be written as JSON");
+                tracing::error!(%error, "an answer could not be encoded as JSON; the request was answered with 500");
                 codes::INTERNAL.plain().into_response()
             }
         }
     }
 }
 
-/// An answer whose body is this text, which is JSON.
+/// An answer with a text as its body, which is JSON already.
 #[derive(Debug)]
 pub(crate) struct JsonText(pub(crate) Bytes);
 
@@ -61,8 +61,8 @@ pub(crate) fn read<'a, T>(body: &'a [u8], read: impl FnOnce(&mut Scan<'a>) -> Re
 /// Reads the body of a message request.
 ///
 /// # Errors
-/// DMS.00400004 for an empty body, DMS.10540012 for text that is not JSON, or that strict parsers of JSON cannot read in an answer,
-/// DMS.10540010 for JSON of another shape.
+/// DMS.00400004 for an empty body, DMS.10540012 for text that is not JSON or that strict JSON parsers could not read in an
+/// answer, DMS.10540010 for JSON of another shape.
 pub(crate) fn read_messages<'a, T>(
     body: &'a [u8],
     read: impl FnOnce(&mut Scan<'a>) -> Result<T, Fault>,

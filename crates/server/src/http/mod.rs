@@ -1,4 +1,12 @@
-//! What requests and answers are made of, whatever they are about.
+//! The parts of requests and answers that do not depend on the operation.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `body` | reading a body within its limits |
+//! | `query`, `path`, `json` | parameters, ids and JSON bodies |
+//! | `error`, `codes` | refusals with their documented codes |
+//! | `operation` | the names of the operations |
+//! | `host_check`, `bearer` | who may use a listener |
 
 pub mod bearer;
 pub mod body;

@@ -1,4 +1,4 @@
-//! The operations of the API by name: for logs, metrics and faults.
+//! [`Operation`]: the operations of the API by name, for logs, metrics and faults.
 
 use std::{fmt, str::FromStr};
 
@@ -64,7 +64,7 @@ const NAMES: [(Operation, &str); 17] = [
 ];
 
 impl Operation {
-    /// The name, as metrics and fault specifications write it.
+    /// The name in metrics and fault plans.
     pub fn as_str(self) -> &'static str {
         NAMES.iter().find(|(operation, _)| *operation == self).map_or("unknown", |(_, name)| name)
     }

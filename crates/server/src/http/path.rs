@@ -1,4 +1,4 @@
-//! The queue and the group that a path names, their ids checked for their form.
+//! The queue and the group in a path, with their ids checked.
 
 use std::borrow::Cow;
 
@@ -22,20 +22,20 @@ pub(crate) struct QueuePath {
 }
 
 impl QueuePath {
-    /// The queue of that id.
+    /// The queue with this id.
     ///
     /// # Errors
-    /// DMS.10240015 when it is no UUID.
+    /// DMS.10240015 when the id is not a UUID.
     pub(crate) fn read(project: ProjectId, queue: &str) -> Result<Self, ApiError> {
         Ok(Self { project, queue: queue_id(&decoded(queue)?)? })
     }
 }
 
 impl GroupPath {
-    /// The group of that id in the queue of that id.
+    /// The group and the queue with these ids.
     ///
     /// # Errors
-    /// DMS.10240015 and 16 when an id has another form; what the broker says when the queue is not there.
+    /// DMS.10240015 or DMS.10240016 when an id is malformed, and the error of the broker when the queue does not exist.
     pub(crate) async fn read(
         broker: &dyn Broker,
         project: ProjectId,
@@ -44,7 +44,7 @@ impl GroupPath {
         let (queue, group) = (decoded(queue)?, decoded(group)?);
         let queue = queue_id(&queue)?;
         if !is_group_id(&group) {
-            // A queue that does not exist is the first thing to say, whatever the group looks like.
+            // A missing queue is reported before a malformed group id.
             broker.queue(&project, &queue).await?;
             return Err(codes::GROUP_ID_FORMAT.because(format!("{:?} is not `g-` and a UUID.", shorten(&group))));
         }
@@ -60,7 +60,7 @@ impl<S: Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// A name in a path, decoded.
+/// A percent-decoded segment of a path.
 ///
 /// # Errors
 /// DMS.10240406 when it is not UTF-8.
@@ -79,7 +79,7 @@ fn is_group_id(text: &str) -> bool {
     text.strip_prefix("g-").is_some_and(is_uuid)
 }
 
-/// Whether the text is a hyphenated UUID: 8-4-4-4-12 hex digits.
+/// Whether `text` is a hyphenated UUID: 8-4-4-4-12 hex digits.
 fn is_uuid(text: &str) -> bool {
     let place = |(at, byte): (usize, u8)| match at {
         8 | 13 | 18 | 23 => byte == b'-',
@@ -88,7 +88,7 @@ fn is_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().enumerate().all(place)
 }
 
-/// The head of a text of unknown length, for an error.
+/// The first 80 characters of a text, for an error.
 fn shorten(text: &str) -> String {
     text.chars().take(80).collect()
 }

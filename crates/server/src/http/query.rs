@@ -1,4 +1,4 @@
-//! The query string: decoded pairs and the typed readings of the API's parameters.
+//! [`Query`]: the decoded query string, with typed access to the parameters of the API.
 
 use std::{
     borrow::Cow,
@@ -19,7 +19,7 @@ use dms_protocol::json::quoted;
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Decodes `raw`: pairs between `&`, `%XX` and `+` decoded. A `%` that no two hex digits follow stands for itself.
+    /// Decodes `raw`, including `%XX` and `+`. A `%` without two hex digits stands for itself.
     ///
     /// # Errors
     /// DMS.10540014 when a name or value is not UTF-8.
@@ -35,19 +35,20 @@ impl Query {
         raw.split('&').filter(|part| !part.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Refuses parameters with other names, without a value, or given twice, where a mistake would cost messages.
+    /// Refuses parameters that are not in `names`, that have no value, or that are repeated. For requests in which a mistake
+    /// would cost messages.
     ///
     /// # Errors
-    /// DMS.10540014 that names the parameter.
+    /// DMS.10540014 with the parameter.
     pub(crate) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
         for (place, (name, value)) in self.0.iter().enumerate() {
             let shown = quoted(name);
             let text = if !names.contains(&name.as_str()) {
-                format!("{shown} is no parameter here: {} are known.", names.join(", "))
+                format!("{shown} is not a parameter of this request: {} are known.", names.join(", "))
             } else if value.is_empty() {
-                format!("{shown} has no value: give one, or leave it out.")
+                format!("{shown} has no value: add one, or omit the parameter.")
             } else if self.0.iter().take(place).any(|(before, _)| before == name) {
-                format!("{shown} is there twice.")
+                format!("{shown} is given twice.")
             } else {
                 continue;
             };
@@ -56,7 +57,7 @@ impl Query {
         Ok(())
     }
 
-    /// The first value of `name`; an empty one counts as absent, as the reference says of every parameter.
+    /// The first value of `name`. An empty value counts as absent, as the reference says.
     pub(crate) fn first(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }

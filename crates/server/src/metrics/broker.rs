@@ -1,4 +1,4 @@
-//! What the broker has counted, as metrics.
+//! The statistics of the broker as metrics.
 
 use std::{
     fmt,
@@ -14,12 +14,12 @@ use prometheus_client::{
 
 use crate::broker::{Broker, Histogram, QueueOverview, ReasonCounts};
 
-/// The queues as the scrape in progress sees them. Clones share them.
+/// The queues of the scrape in progress. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SeenQueues(Arc<Mutex<Arc<[QueueOverview]>>>);
 
 impl SeenQueues {
-    /// Replaces what the next encoding of the registry shows.
+    /// Replaces the queues that the next encoding of the registry shows.
     pub(crate) fn set(&self, queues: Arc<[QueueOverview]>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = queues;
     }
@@ -29,14 +29,14 @@ impl SeenQueues {
     }
 }
 
-/// Asks the broker at each scrape, except for the overview of the queues, which is expensive and which the scrape already has.
+/// Asks the broker at each scrape. The overview of the queues comes from the scrape itself, because it is expensive.
 #[derive(Debug)]
 struct BrokerCollector {
     broker: Arc<dyn Broker>,
     queues: SeenQueues,
 }
 
-/// Puts the figures of a broker into `registry` under their public names.
+/// Registers the statistics of a broker under their public names.
 pub(crate) fn register(registry: &mut Registry, broker: &Arc<dyn Broker>, queues: SeenQueues) {
     registry.register_collector(Box::new(BrokerCollector { broker: Arc::clone(broker), queues }));
 }

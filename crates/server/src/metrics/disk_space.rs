@@ -1,4 +1,4 @@
-//! The room that the disk has left for the data directory, as a metric.
+//! The free space of the disk of the data directory, as a metric.
 
 use std::{
     fmt,
@@ -12,11 +12,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Asks the file system at each scrape; for local ones that reads a number from the kernel.
+/// Asks the file system at each scrape, which reads a number from the kernel for local ones.
 #[derive(Debug)]
 struct DiskSpace(PathBuf);
 
-/// Puts the room around `directory` into `registry`; a server in memory has no such metric.
+/// Registers the metric. A server in memory has none.
 pub(crate) fn register(registry: &mut Registry, directory: Option<&Path>) {
     if let Some(directory) = directory {
         registry.register_collector(Box::new(DiskSpace(directory.to_owned())));
@@ -32,7 +32,7 @@ impl Collector for DiskSpace {
     }
 }
 
-/// Without what the file system keeps for the superuser.
+/// Without the blocks that are reserved for the superuser.
 #[cfg(unix)]
 fn free(directory: &Path) -> Option<u64> {
     let system = rustix::fs::statvfs(directory).ok()?;

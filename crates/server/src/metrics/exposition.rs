@@ -1,4 +1,4 @@
-//! ServerMetrics in the format that a scraper asks for.
+//! Metrics in the text format that a scraper asks for.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -7,7 +7,7 @@ use http::{HeaderMap, header};
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
-/// Answers with metrics: as they are, in OpenMetrics, where that is accepted, else in the Prometheus text format.
+/// Answers with metrics: in OpenMetrics if the scraper accepts it, otherwise in the Prometheus text format.
 pub fn answer(headers: &HeaderMap, open_metrics: String) -> Response {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let (kind, text) = match accepted.into_iter().any(|accept| accept.contains(OPEN_METRICS)) {
@@ -17,8 +17,8 @@ pub fn answer(headers: &HeaderMap, open_metrics: String) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// OpenMetrics text as Prometheus text 0.0.4: there a counter's name ends in `_total` in its description too, and units
-/// and the end are not marked.
+/// Converts OpenMetrics text to Prometheus text 0.0.4. There, the description of a counter has its name with `_total`, and
+/// there are no lines for units and for the end.
 fn prometheus(open_metrics: &str) -> String {
     let types = open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let counters: HashSet<_> = types.filter(|(_, kind)| *kind == "counter").map(|(name, _)| name).collect();

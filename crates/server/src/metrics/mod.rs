@@ -1,4 +1,10 @@
-//! The server's own metrics, in the names that Prometheus users expect.
+//! The metrics of the server, with names as Prometheus users expect them.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `broker` | counters of the broker, asked for at each scrape |
+//! | `disk_space` | free space of the disk |
+//! | `exposition` | the text formats |
 
 pub(crate) mod broker;
 pub(crate) mod disk_space;
@@ -54,7 +60,7 @@ struct StateLabels {
     state: &'static str,
 }
 
-/// What a scrape shows in its gauges.
+/// The values of the gauges in one scrape.
 pub(crate) struct ScrapedGauges<'a> {
     pub(crate) queues: &'a Arc<[QueueOverview]>,
     /// The age of the first message that a group has not settled.
@@ -79,9 +85,9 @@ pub(crate) struct ServerMetrics {
     failed: Counter,
     refused_signatures: Family<ReasonLabels, Counter>,
     refused_logins: Counter,
-    /// The queues of the scrape in progress, for the metrics of the broker.
+    /// The queues of the scrape in progress, for the collector of the broker.
     pub(crate) seen_queues: SeenQueues,
-    /// Held from setting the gauges to reading them: another scrape would empty them in between.
+    /// Held from setting the gauges until they are encoded, because another scrape would clear them in between.
     scraping: Arc<Mutex<()>>,
 }
 
@@ -106,7 +112,7 @@ impl ServerMetrics {
         }
     }
 
-    /// Puts all of them into `registry` under their public names.
+    /// Registers all metrics under their public names.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let mut counter = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
         counter("dms_server_produced_messages", "Messages taken from producers", &self.produced);
@@ -133,7 +139,7 @@ impl ServerMetrics {
         registry.register("dms_server_http_request_duration_seconds", help, self.durations.clone());
     }
 
-    /// All of `registry` as OpenMetrics text, with the gauges as `seen`. Scrapes at the same time each get what they have seen.
+    /// Encodes the registry as OpenMetrics text with the gauges in `seen`. Concurrent scrapes each get their own values.
     pub(crate) fn scrape(&self, registry: &Registry, seen: &ScrapedGauges<'_>) -> Result<String, fmt::Error> {
         let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         self.seen_queues.set(Arc::clone(seen.queues));
@@ -171,7 +177,7 @@ impl ServerMetrics {
         set("in_flight", group.in_flight);
         set("delayed", queue.delayed);
         set("dead", group.group.available_dead_letters.unwrap_or(0));
-        // Delayed messages are the queue's: each group will miss them.
+        // Delayed messages belong to the queue. Every group will miss a damaged one.
         let damaged = group.damaged + group.damaged_dead_letters + queue.damaged_delayed;
         self.damaged.get_or_create(&labels).set(signed(damaged));
         self.oldest.get_or_create(&labels).set(oldest.map_or(0.0, Duration::as_secs_f64));
@@ -203,7 +209,7 @@ impl ServerMetrics {
         self.consumed.inc_by(messages as u64);
     }
 
-    /// Counts what an acknowledgement settled and failed.
+    /// Counts messages that an acknowledgement settled and failed.
     pub(crate) fn settled(&self, success: usize, fail: usize) {
         self.acknowledged.inc_by(success as u64);
         self.failed.inc_by(fail as u64);

@@ -33,10 +33,10 @@ use crate::net::{
     limits::HttpLimits,
 };
 
-/// The largest head and read buffer, in bytes.
+/// The size of the read buffer, and so of the largest head, in bytes.
 const BUFFER: usize = 128 << 10;
 
-/// What answers requests.
+/// The service that answers the requests of a connection.
 pub trait HttpService:
     Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
@@ -51,8 +51,8 @@ impl<S> HttpService for S where
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AbortConnection;
 
-/// Serves requests on `io` until the peer leaves, a deadline passes, or `stopping` is set off and the request in
-/// progress is answered.
+/// Serves requests on `io` until the peer leaves or a deadline passes. Once `stopping` is cancelled, it answers the request in
+/// progress and closes the connection.
 pub(crate) async fn serve<I>(
     io: I,
     service: impl HttpService,
@@ -65,7 +65,7 @@ pub(crate) async fn serve<I>(
     let progress = Arc::clone(&connection.progress);
     let io = HalfClose::new(io, Arc::clone(&progress));
     let io = Deadlines::new(io, Arc::clone(&connection), limits.clone());
-    // Whoever reads bodies with a deadline of its own, and a better answer, comes first.
+    // Twice the time, so that a handler with a body deadline of its own gives its better answer first.
     let body_timeout = limits.body_timeout * 2;
     let answers = service_fn(move |request: Request<Incoming>| {
         progress.begin(!request.body().is_end_stream());
@@ -85,7 +85,7 @@ pub(crate) async fn serve<I>(
         }
     });
     let http = http1::Builder::new()
-        // Not hyper's: it sets and drops a timer for every request.
+        // hyper's own timer would be set and dropped for every request.
         .header_read_timeout(None)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(io), answers);
@@ -103,17 +103,17 @@ pub(crate) async fn serve<I>(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
+        tracing::debug!(%error, "a connection ended with an error");
     }
 }
 
-/// A body that may not take for ever to arrive.
+/// A request body with a deadline.
 struct Timed<B> {
     body: B,
     limit: Duration,
-    /// Set when the first wait begins: most bodies come with their head.
+    /// Set when the first wait begins, because most bodies arrive together with their head.
     due: Option<Pin<Box<Sleep>>>,
-    /// Hears of its end.
+    /// Learns when the body has been read.
     progress: Arc<Progress>,
 }
 
@@ -140,7 +140,7 @@ impl<B: HttpBody<Error: Into<axum::BoxError>> + Unpin> HttpBody for Timed<B> {
         }
         let due = this.due.get_or_insert_with(|| Box::pin(sleep(this.limit)));
         ready!(due.as_mut().poll(cx));
-        Poll::Ready(Some(Err("the request's body takes too long".into())))
+        Poll::Ready(Some(Err("the body of the request did not arrive in time".into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -152,11 +152,11 @@ impl<B: HttpBody<Error: Into<axum::BoxError>> + Unpin> HttpBody for Timed<B> {
     }
 }
 
-/// A timer for a time that moves with every request: it is set anew when it goes off too early, not each time.
+/// A timer for a deadline that moves with every request. It is set again only when it fires too early, not for each request.
 struct Alarm(Pin<Box<Sleep>>);
 
 impl Alarm {
-    /// Ready from `due` on.
+    /// Ready once `due` has passed.
     fn poll(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
         if due < self.0.deadline() {
             self.0.as_mut().reset(due);
@@ -170,28 +170,28 @@ impl Alarm {
     }
 }
 
-/// What is left at least when a deadline is first looked at. After the process was stopped for a while its timers may be ahead of what
-/// has arrived meanwhile.
+/// The minimum time between the first look at a deadline and its end. After a pause of the process, timers may fire before
+/// bytes that arrived meanwhile have been read.
 const LAST_LOOK: Duration = Duration::from_millis(20);
 
-/// What a connection without a request in progress waits for.
+/// What a connection waits for while no request is in progress.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Awaited {
-    /// The first byte of a request, until then.
+    /// The first byte of a request, until this time.
     Request(Instant),
-    /// The rest of a head, until then.
+    /// The rest of a head, until this time.
     Head(Instant),
 }
 
-/// A stream that may neither be idle for ever, nor take for ever over a request's head or over reading an answer.
+/// A stream with deadlines for idling, for the head of a request, and for a peer that reads its answer slowly.
 struct Deadlines<I> {
     io: I,
-    /// While a request is being answered, the silence of the peer is its right.
+    /// Knows whether a request is being answered. Until then the peer may stay silent.
     connection: Arc<ConnectionState>,
     limits: HttpLimits,
     /// `None` while a request is in progress.
     awaited: Option<Awaited>,
-    /// Whether its last moment has begun.
+    /// Whether [`LAST_LOOK`] has begun.
     last_look: bool,
     alarm: Alarm,
     write: Option<Pin<Box<Sleep>>>,
@@ -199,13 +199,13 @@ struct Deadlines<I> {
 
 impl<I> Deadlines<I> {
     fn new(io: I, connection: Arc<ConnectionState>, limits: HttpLimits) -> Self {
-        // A new connection is there for a request: its head is due from the first moment.
+        // A new connection is opened for a request, so its head is due from the start.
         let due = Instant::now() + limits.head_timeout;
         let alarm = Alarm(Box::pin(sleep_until(due)));
         Self { io, connection, limits, awaited: Some(Awaited::Head(due)), last_look: false, alarm, write: None }
     }
 
-    /// Ready when what is awaited does not come in time.
+    /// Ready with an error when the awaited bytes do not arrive in time.
     fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let idle = || match self.connection.is_known() {
             true => Awaited::Request(Instant::now() + self.limits.idle_timeout),
@@ -223,7 +223,7 @@ impl<I> Deadlines<I> {
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, problem))
     }
 
-    /// Passes on what a write came to, unless it found no room and the time for the whole answer is over.
+    /// Returns the result of a write, or an error when a pending write has used up the time for the whole answer.
     fn judge_write<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             return result;
@@ -277,9 +277,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Deadlines<I> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.io).poll_flush(cx);
         if result.is_ready() {
-            // Everything is written: the next answer has its own time.
+            // Everything is written. The next answer has its own time.
             self.write = None;
-            // hyper may not read again before it is woken, and then nothing else would look at the time.
+            // hyper may not read again before it is woken, and then nothing else would check the deadline.
             if !self.connection.progress.is_busy()
                 && let Poll::Ready(error) = self.overdue(cx)
             {
@@ -308,7 +308,7 @@ mod tests {
         Arc::new(ConnectionState::new([127, 0, 0, 1].into(), Arc::default()))
     }
 
-    /// Serves a router that answers with so many bytes, on a pipe that holds 1 KiB.
+    /// Serves a router that answers with `bytes` bytes, on a pipe that holds 1 KiB.
     fn serving(bytes: usize) -> (DuplexStream, tokio::task::JoinHandle<()>) {
         let (client, server) = duplex(1024);
         let router = Router::new().route("/", get(async move || vec![b'x'; bytes]));
@@ -351,7 +351,7 @@ mod tests {
         let served = tokio::spawn(serve(server, router, HttpLimits::default(), connection(), CancellationToken::new()));
         client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
         let begun = Instant::now();
-        // A byte a second is not enough, however long it goes on.
+        // One byte a second is not enough, even if it continues.
         let drip = async {
             while client.write_all(b"x").await.is_ok() {
                 sleep(Duration::from_secs(1)).await;
@@ -374,7 +374,7 @@ mod tests {
                 head.push(client.read_u8().await.unwrap());
             }
             client.read_exact(&mut vec![0; 100_000]).await.unwrap();
-            // The time of one answer is not that of the next.
+            // Each answer has its own time.
             sleep(Duration::from_secs(59)).await;
         }
         drop(client);

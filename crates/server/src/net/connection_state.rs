@@ -1,4 +1,4 @@
-//! [`ConnectionState`]: who is at the other end of a connection, as far as that is known.
+//! [`ConnectionState`]: the peer of a connection and how far its request is.
 
 use std::{
     net::IpAddr,
@@ -19,30 +19,30 @@ use crate::{
     net::{half_close::Progress, peer::network, waiting_poll::WaitingPoll},
 };
 
-/// A connection as its listener and its requests see it.
+/// The state of one connection, shared by its listener and its requests.
 #[derive(Debug)]
 pub struct ConnectionState {
     peer: IpAddr,
     network: IpAddr,
-    /// Whether a request on it has shown credentials that are right.
+    /// Whether a request on it has shown valid credentials.
     known: AtomicBool,
-    /// Whether the answer in progress is only held back.
+    /// Whether the answer in progress is only being delayed.
     held_back: AtomicBool,
     began: Instant,
-    /// When it was last answered, in milliseconds after `began`.
+    /// When its last request was answered, in milliseconds after `began`.
     answered: AtomicU64,
     /// How far the request in progress is.
     pub(crate) progress: Arc<Progress>,
     /// The consume call that waits on it.
     pub(crate) waiting_poll: WaitingPoll,
-    /// Set off when its slot is given to another.
+    /// Cancelled when its slot is given to another connection.
     pub(crate) displaced: CancellationToken,
-    /// Hears when it may be displaced.
+    /// Notified when the connection may be displaced.
     idle: Arc<Notify>,
 }
 
 impl ConnectionState {
-    /// A new connection from this address; `idle` hears when a request on it is answered.
+    /// A new connection from `peer`. `idle` is notified when a request on it is answered.
     pub(crate) fn new(peer: IpAddr, idle: Arc<Notify>) -> Self {
         Self {
             peer,
@@ -63,22 +63,22 @@ impl ConnectionState {
         self.peer
     }
 
-    /// What the share of its peer is counted by.
+    /// The network by which the share of its peer is counted.
     pub(crate) fn network(&self) -> IpAddr {
         self.network
     }
 
-    /// A request on it has shown credentials that are right.
+    /// Notes that a request on it has shown valid credentials.
     pub fn has_authenticated(&self) {
         self.known.store(true, Ordering::Relaxed);
     }
 
-    /// Whether one has.
+    /// Whether a request on it has shown valid credentials.
     pub(crate) fn is_known(&self) -> bool {
         self.known.load(Ordering::Relaxed)
     }
 
-    /// A request on it is answered.
+    /// Notes that a request on it is answered.
     pub(crate) fn answered(&self) {
         self.progress.answered();
         self.held_back.store(false, Ordering::Relaxed);
@@ -87,19 +87,19 @@ impl ConnectionState {
         self.idle.notify_one();
     }
 
-    /// The answer in progress is there and is held back for a while.
+    /// Notes that the answer is ready and is being delayed.
     pub(crate) fn hold_back(&self) {
         self.held_back.store(true, Ordering::Relaxed);
         self.idle.notify_one();
     }
 
-    /// Since when it has had no answer: since the last one, or since its beginning.
+    /// When its last request was answered, or when the connection began.
     pub(crate) fn quiet_since(&self) -> Instant {
         self.began + Duration::from_millis(self.answered.load(Ordering::Relaxed))
     }
 
-    /// Whether its slot may be given to another. A request that is being worked on is never cut; one that is still
-    /// arriving, or whose answer is held back, only from a stranger.
+    /// Whether its slot may be given to another connection. A request that is being answered is never cut. A request that is
+    /// still arriving, or whose answer is delayed, is cut only if the peer is a stranger.
     pub(crate) fn is_displaceable(&self) -> bool {
         if self.waiting_poll.is_leaving(Instant::now()) {
             return false;

@@ -1,32 +1,32 @@
-//! File descriptors of the process: how many there may be, and how many of them connections may take.
+//! File descriptors of the process: their limit, and how many of them connections may use.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::net::limits::ADMIN_CONNECTIONS;
 
-/// The most descriptors that are asked for. Programs that close all descriptors up to the limit would take long with more.
+/// The maximum limit that is requested. With a higher one, programs that close all descriptors up to the limit would take long.
 #[cfg(unix)]
 const WANTED: u64 = 65_536;
-/// ConnectionLimit that take part in the budget, of all listeners of the process.
+/// The connections that count towards the budget, of all listeners of the process.
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
-/// What remains for connections.
+/// The descriptors that connections may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorBudget {
-    /// ConnectionLimit of the API and of publishers, of all such listeners together.
+    /// Connections of the API and of publishers, of all such listeners together.
     pub service: usize,
-    /// ConnectionLimit of one admin address, which are set apart.
+    /// Connections of one admin address. They have their own budget.
     pub operators: usize,
 }
 
 impl DescriptorBudget {
-    /// The budget under the limit that is in force now.
+    /// The budget under the current limit.
     pub fn current() -> Self {
         Self::under(soft_limit())
     }
 
-    /// A quarter, but no more than 512, is left to the store, to files of the log, and to connections that the process
-    /// makes itself; two admin addresses have a sixteenth each.
+    /// A quarter, at most 512, is reserved for the store, the files of the log, and outgoing connections. Two admin addresses
+    /// have a sixteenth each.
     fn under(limit: usize) -> Self {
         let reserve = (limit / 4).min(512);
         let operators = (limit / 16).max(4);
@@ -35,12 +35,12 @@ impl DescriptorBudget {
     }
 }
 
-/// A connection's part of the budget.
+/// A connection's part of the budget, returned when it is dropped.
 #[derive(Debug)]
 pub struct DescriptorPermit(());
 
 impl DescriptorPermit {
-    /// Takes a part, if there is one within `most`.
+    /// Takes a part if fewer than `most` are taken.
     pub fn within(most: usize) -> Option<Self> {
         let taken =
             TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < most).then_some(taken + 1));
@@ -54,7 +54,7 @@ impl Drop for DescriptorPermit {
     }
 }
 
-/// Raises the process's limit of open descriptors as far as that is allowed, and reasonable.
+/// Raises the soft limit of open files to the hard limit, at most to 65,536.
 #[cfg(unix)]
 pub fn raise_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -65,11 +65,11 @@ pub fn raise_limit() {
         return;
     }
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
-        tracing::warn!(%error, wanted, "the limit of open files could not be raised; set it with `ulimit -n`");
+        tracing::warn!(%error, wanted, "the limit of open files could not be raised; continuing with the current one; set it with `ulimit -n`");
     }
 }
 
-/// There is nothing to raise.
+/// Does nothing on this system.
 #[cfg(not(unix))]
 pub fn raise_limit() {}
 

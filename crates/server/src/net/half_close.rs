@@ -1,8 +1,8 @@
-//! Callers that close their sending side once a request is sent: they still get its answer.
+//! Callers that close their sending side after a request, and still get its answer.
 //!
-//! The end of what a caller sends looks the same whether it still reads or is gone altogether, and no message may be leased to
-//! one that is gone. So the caller is probed: the first bytes of the answer, which are the same whatever it will be, are sent
-//! one at a time. A caller that reads finds them in their place. The system of one that is gone refuses them, which is an error
+//! The end of the input looks the same whether the caller still reads or is gone, and no message may be leased to a caller that
+//! is gone. So the server probes the caller: it sends the first bytes of the answer, which are the same for every answer, one
+//! at a time. A caller that reads finds them in their place. If the caller is gone, its system refuses them, which is an error
 //! of the connection and ends the request.
 
 use std::{
@@ -20,9 +20,9 @@ use tokio::{
     time::{Duration, Instant, Sleep, sleep_until},
 };
 
-/// What every answer begins with.
+/// The first bytes of every answer.
 const BEGINNING: &[u8] = b"HTTP/1.";
-/// When each of its bytes is sent, counted from the end of what the caller sends: a caller may also leave later.
+/// When each of these bytes is sent, counted from the end of the input. Later ones detect a caller that leaves later.
 const SENT_AT: [Duration; BEGINNING.len()] = [
     Duration::ZERO,
     Duration::from_millis(100),
@@ -32,34 +32,34 @@ const SENT_AT: [Duration; BEGINNING.len()] = [
     Duration::from_secs(15),
     Duration::from_secs(40),
 ];
-/// How long after a byte its refusal is looked for.
+/// How long after a byte the connection is checked for a refusal.
 const ROUND_TRIP: Duration = Duration::from_millis(20);
-/// How long the first byte may be refused before the caller counts as one that reads.
+/// How long the first byte may still be refused. After this the caller counts as one that reads.
 const DOUBT: Duration = Duration::from_millis(100);
 
-/// How far the request in progress is; shared by its connection and its stream.
+/// How far the request in progress is. The connection and its stream share it.
 #[derive(Debug, Default)]
 pub(crate) struct Progress(AtomicU8);
 
-// Bits of a progress; none of them: no request is in progress.
+// The bits of a progress. None is set while no request is in progress.
 /// The request's body is being read.
 const READING: u8 = 1;
-/// The request is there; its answer is not.
+/// The request is complete and not answered.
 const ANSWERING: u8 = 2;
-/// The answer is there and is being written.
+/// The answer is being written.
 const WRITING: u8 = 4;
-/// The caller sends nothing more.
+/// The caller has closed its sending side.
 const ENDED: u8 = 8;
-/// It is not known yet whether it still reads.
+/// It is not known yet whether the caller still reads.
 const DOUBTFUL: u8 = 16;
 
 impl Progress {
-    /// A request has begun, with a body to be read or without.
+    /// Notes that a request has begun, with a body to be read or without.
     pub(crate) fn begin(&self, has_body: bool) {
         self.0.store(if has_body { READING } else { ANSWERING }, Ordering::Relaxed);
     }
 
-    /// The request's body has been read to its end.
+    /// Notes that the body has been read to its end.
     pub(crate) fn has_read(&self, cx: &Context<'_>) {
         if !self.is(READING) {
             return;
@@ -77,18 +77,18 @@ impl Progress {
         self.0.store(WRITING | ended, Ordering::Relaxed);
     }
 
-    /// Whether a request is in progress that is not answered.
+    /// Whether a request is in progress and not answered.
     pub(crate) fn is_busy(&self) -> bool {
         self.is(READING | ANSWERING)
     }
 
-    /// Whether a request is there in whole and is not answered.
+    /// Whether a request is complete and not answered.
     pub(crate) fn is_answering(&self) -> bool {
         self.is(ANSWERING)
     }
 
-    /// EndablePolls what answers the request, but not while it is unknown whether the caller still reads: nothing may be leased to one
-    /// that is gone. The probe wakes the task when it knows.
+    /// Polls the future that answers the request, except while it is unknown whether the caller still reads: nothing may be
+    /// leased to a caller that is gone. The probe wakes the task when it knows.
     pub(crate) fn poll_answer<F: Future>(&self, answer: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
         if self.is(DOUBTFUL) { Poll::Pending } else { answer.poll(cx) }
     }
@@ -106,17 +106,17 @@ impl Progress {
     }
 }
 
-/// A stream that hides the end of what the caller sends while a request is in progress.
+/// A stream that hides the end of the input while a request is in progress.
 #[derive(Debug)]
 pub(crate) struct HalfClose<I> {
     io: I,
     progress: Arc<Progress>,
     probe: Option<Probe>,
-    /// Bytes of the answer in progress that are sent already.
+    /// The number of bytes of the next answer that were sent ahead.
     ahead: usize,
 }
 
-/// The probing of a caller that sends nothing more.
+/// The probe of a caller that has closed its sending side.
 #[derive(Debug)]
 struct Probe {
     began: Instant,
@@ -128,14 +128,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> HalfClose<I> {
         Self { io, progress, probe: None, ahead: 0 }
     }
 
-    /// What is read where the caller sends nothing more: the end, unless a request is in progress.
+    /// The result of a read after the caller has closed its sending side: the end, unless a request is in progress.
     fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let had_ended = self.progress.set(ENDED);
         if self.progress.is(READING) {
             if had_ended {
                 return Poll::Ready(Ok(()));
             }
-            // The body may be whole and not yet taken. If more of it is wanted the next time, it broke off.
+            // The body may be complete and not yet taken. If another read follows, it is incomplete.
             cx.waker().wake_by_ref();
         } else if self.progress.is(ANSWERING) {
             return self.probe(cx).map(Err);
@@ -145,7 +145,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> HalfClose<I> {
         Poll::Pending
     }
 
-    /// Ready when the caller is gone. Its refusals of earlier bytes are found by the read before.
+    /// Ready with an error when the caller is gone. The read before this call finds refusals of earlier bytes.
     fn probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let probe = self.probe.get_or_insert_with(|| {
             self.progress.set(DOUBTFUL);
@@ -156,7 +156,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> HalfClose<I> {
             let passed = probe.began.elapsed();
             if passed >= DOUBT && self.progress.is(DOUBTFUL) {
                 self.progress.clear(DOUBTFUL);
-                // What was held back goes on.
+                // The delayed answer continues.
                 cx.waker().wake_by_ref();
             }
             let next = match SENT_AT.get(self.ahead) {
@@ -175,7 +175,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> HalfClose<I> {
     }
 }
 
-/// Sends the next byte of the beginning, of which `ahead` are sent; ready when it is refused.
+/// Sends the next byte of [`BEGINNING`], of which `ahead` are sent. Ready with an error when it is refused.
 fn send<I: AsyncWrite + Unpin>(io: &mut I, ahead: &mut usize, cx: &mut Context<'_>) -> Poll<io::Error> {
     let byte = &BEGINNING[*ahead..=*ahead];
     match Pin::new(&mut *io).poll_write(cx, byte) {
@@ -201,7 +201,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for HalfClose<I> {
 }
 
 impl<I: AsyncWrite + Unpin> HalfClose<I> {
-    /// How many of these bytes of an answer are sent already.
+    /// How many of `bytes` bytes of an answer were sent ahead.
     fn skip(&mut self, bytes: usize) -> usize {
         let skipped = self.ahead.min(bytes);
         self.ahead -= skipped;
@@ -234,7 +234,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HalfClose<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        // The answer is written: now the end may be seen.
+        // The answer is written, so the end of the input may be reported now.
         if self.progress.is(WRITING) {
             self.progress.clear(WRITING);
             if self.progress.is(ENDED) {

@@ -2,34 +2,35 @@
 
 use std::time::Duration;
 
-/// ConnectionLimit of the admin address at a time.
+/// The maximum number of connections of the admin address.
 pub const ADMIN_CONNECTIONS: usize = 256;
-/// How long callers without credentials may be idle where credentials are asked for.
+/// How long callers without credentials may be idle where credentials are required.
 pub const STRANGERS_IDLE: Duration = Duration::from_secs(10);
 
 /// The limits of connections and single requests.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpLimits {
-    /// ConnectionLimit at a time; 4096. For a further one the connection that has been idle the longest is closed; it waits
-    /// while requests are being answered on all of them.
+    /// The maximum number of connections; 4,096. A new one replaces the connection that has been idle the longest, and waits
+    /// while all of them answer requests.
     pub connections: usize,
-    /// The largest request body, in bytes; 1 MiB: 512 KiB of message bodies, attributes and their wrapping.
+    /// The largest request body, in bytes; 1 MiB, which holds 512 KiB of message bodies with their attributes and wrapping.
     pub body_bytes: usize,
-    /// The most memory that request bodies take together, in bytes; 256 MiB. Further ones wait for room.
+    /// The most memory that request bodies take together, in bytes; 256 MiB. Further bodies wait for memory.
     pub bodies_bytes: usize,
-    /// How long a body may take to arrive, waiting for room included; 30 seconds.
+    /// How long a body may take to arrive, including the wait for memory; 30 seconds.
     pub body_timeout: Duration,
-    /// How long a request's head may take from its first byte, and a TLS handshake; 10 seconds.
+    /// How long the head of a request may take from its first byte, and a TLS handshake; 10 seconds.
     pub head_timeout: Duration,
-    /// How long a connection may stay without a request; 75 seconds, above the pools of usual clients.
+    /// How long a connection may stay without a request; 75 seconds, longer than the connection pools of usual clients keep
+    /// one.
     pub idle_timeout: Duration,
-    /// The same for callers who have not shown credentials, where they are asked for; the same time. The server shortens
-    /// it to 10 seconds where there are keys or users.
+    /// The same for callers without credentials, where they are required; 75 seconds. The server shortens it to 10 seconds if
+    /// it has keys or users.
     pub strangers_idle_timeout: Duration,
-    /// How long an answer may take to be written once the caller reads too slowly; 60 seconds.
+    /// How long an answer may take to be written if the caller reads slowly; 60 seconds.
     pub write_timeout: Duration,
-    /// How old a connection gets before it is closed after an answer; one hour.
+    /// The age at which a connection is closed after an answer; one hour.
     pub connection_age: Duration,
     /// How long requests may take to finish once the server stops; 20 seconds.
     pub shutdown_grace: Duration,
@@ -89,7 +90,7 @@ impl HttpLimits {
         self
     }
 
-    /// Sets the same for callers who have not shown credentials; 75 seconds by default.
+    /// Sets how long a connection without credentials may be idle; 75 seconds by default.
     pub fn strangers_idle_timeout(mut self, strangers_idle_timeout: Duration) -> Self {
         self.strangers_idle_timeout = strangers_idle_timeout;
         self

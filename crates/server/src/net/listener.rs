@@ -1,4 +1,4 @@
-//! The accept loop: a bounded number of connections, TLS where it is wanted, and an orderly end.
+//! [`Listener`]: the accept loop with a limit of connections, optional TLS, and graceful shutdown.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -23,10 +23,10 @@ use crate::{
     },
 };
 
-/// How long to pause when accepting fails for want of file descriptors or memory.
+/// The pause after a failed accept, for example because there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A socket that takes connections, with TLS or without.
+/// A socket that accepts connections, with or without TLS.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -44,22 +44,22 @@ impl Listener {
         Ok(Self { socket, tls, name, audience, metrics })
     }
 
-    /// The same under the name that metrics and logs call it by, and for whom it is.
+    /// Sets the name of the listener in metrics and logs, and its audience.
     pub fn named(self, name: &'static str, audience: Audience, metrics: &ConnectionMetrics) -> Self {
         Self { name, audience, metrics: metrics.clone(), ..self }
     }
 
-    /// The address: the real port where port 0 was asked for.
+    /// The address, with the real port if port 0 was requested.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()
     }
 
-    /// The address with `http` or `https` in front.
+    /// The URL of the address, with `http` or `https`.
     pub fn url(&self) -> Option<String> {
         self.local_addr().map(|address| format!("{}://{address}", self.scheme()))
     }
 
-    /// What it shows to callers.
+    /// The certificate, if the listener uses TLS.
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
@@ -68,8 +68,11 @@ impl Listener {
         if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
-    /// Accepts connections until `stopping` is set off, then waits for the requests in progress, no longer than the
-    /// grace. With TLS handlers find [`Scheme::HTTPS`] in the request's extensions, and always their [`ConnectionState`].
+    /// Accepts connections until `stopping` is cancelled, then waits for the requests in progress, at most for the shutdown
+    /// grace. Requests carry their [`ConnectionState`] in their extensions, and with TLS also [`Scheme::HTTPS`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future cuts all connections.
     pub async fn run(self, service: impl HttpService, limits: HttpLimits, stopping: CancellationToken) {
         let service = move |connection: &Arc<ConnectionState>| {
             let connection = Arc::clone(connection);
@@ -81,7 +84,7 @@ impl Listener {
         self.run_each(service, limits, stopping).await;
     }
 
-    /// As [`run`](Self::run), with a service for each connection, made for its connection.
+    /// As [`run`](Self::run), with a service for each connection.
     pub async fn run_each<S: HttpService>(
         self,
         service: impl Fn(&Arc<ConnectionState>) -> S,
@@ -99,7 +102,7 @@ impl Listener {
         };
         let slots = ConnectionLimit::new(self.name, limits.connections, self.audience, self.metrics.clone());
         let warnings = Warnings::default();
-        // Cuts the connections that outlive the grace when this function is left, and all of them when it is dropped.
+        // Dropping the set cuts the connections that outlive the grace, or all of them when this future is dropped.
         let mut connections = JoinSet::new();
         let accept = async {
             loop {
@@ -108,14 +111,14 @@ impl Listener {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         if let Some(suppressed) = warnings.admit(Instant::now()) {
-                            tracing::warn!(listener = self.name, %error, suppressed, "a connection could not be accepted");
+                            tracing::warn!(listener = self.name, %error, suppressed, "accepting a connection failed; trying again");
                         }
                         slots.make_room();
                         sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
                 };
-                // While it waits, the next ones wait in the kernel's queue, not in our memory.
+                // While this waits for a slot, further connections wait in the queue of the kernel, not in our memory.
                 let slot = slots.take(peer.ip().to_canonical()).await;
                 let connection = Arc::clone(slot.connection());
                 let answers = service(&connection);
@@ -131,12 +134,12 @@ impl Listener {
         drop(self);
         let ended = async { while connections.join_next().await.is_some() {} };
         if timeout(limits.shutdown_grace, ended).await.is_err() {
-            tracing::warn!(left = connections.len(), "connections outlived the grace period and are cut");
+            tracing::warn!(left = connections.len(), "the grace period is over; the remaining connections are closed");
         }
     }
 }
 
-/// Serves one connection, after its handshake where there is one.
+/// Serves one connection, after its TLS handshake if there is one.
 async fn serve(
     stream: TcpStream,
     tls: Option<Tls>,

@@ -1,4 +1,4 @@
-//! Sockets: who may connect, for how long, and with or without TLS.
+//! Sockets: the accept loop, TLS, one HTTP/1.1 connection with its deadlines, and the limit of connections.
 
 pub mod connection;
 pub mod connection_limit;

@@ -1,11 +1,11 @@
-//! Peers as shares are counted: by address, or by network where one caller has many addresses.
+//! Peers, as shares are counted: by address, or by network for IPv6, where one caller has many addresses.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The bits of an IPv6 address that tell networks apart; the rest is chosen by their machines.
+/// The bits of an IPv6 address that identify the network. Hosts choose the rest themselves.
 const NETWORK_BITS: u32 = 64;
 
-/// What stands for the peer: an IPv4 address as it is, an IPv6 address as its network of 64 bits.
+/// The key of a peer: an IPv4 address as it is, an IPv6 address as its network of 64 bits.
 pub(crate) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {

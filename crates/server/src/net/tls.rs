@@ -1,4 +1,4 @@
-//! TLS of a listener: a certificate and its key from two files, which can be read again while connections are open.
+//! [`Tls`]: the certificate and the key of a listener, from two files that can be reloaded while connections are open.
 
 use std::{
     fmt, io,
@@ -23,7 +23,7 @@ use dms_protocol::{current::Current, text};
 /// The files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate in PEM, followed by the intermediate ones up to the authority.
+    /// The certificate in PEM, followed by the intermediate certificates.
     pub certificate: PathBuf,
     /// Its private key in PEM: PKCS#8, PKCS#1 or SEC1, without a passphrase.
     pub key: PathBuf,
@@ -38,29 +38,29 @@ pub enum TlsError {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         error: io::Error,
     },
-    /// A file is not what it should be.
+    /// A file does not contain what it should.
     #[error("`{}` has no {expected}: a PEM file is needed", file.display())]
     Content {
         /// The file.
         file: PathBuf,
-        /// What was looked for.
+        /// The missing content.
         expected: &'static str,
     },
-    /// Certificate and key do not belong together, or are of a kind that TLS does not use.
+    /// The certificate and the key do not belong together, or TLS cannot use them.
     #[error("the certificate `{}` cannot be used with the key `{}`: {reason}", files.certificate.display(), files.key.display())]
     Pair {
         /// The files.
         files: TlsFiles,
-        /// What is wrong with them.
+        /// The error of the TLS library.
         reason: String,
     },
 }
 
-/// A certificate that a listener shows. Clones share it.
+/// The certificate of a listener. Clones share it.
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
@@ -74,31 +74,31 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads the files.
+    /// Loads the files.
     ///
     /// # Errors
-    /// When one of them cannot be read or is not PEM, or when they do not belong together.
+    /// When a file cannot be read or is not PEM, or when they do not belong together.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let current = Current::new(settings(&files)?);
         Ok(Self { files, current })
     }
 
-    /// Reads the files again: new connections see what is in them now, open ones go on as they began.
+    /// Reloads the files. New connections use the new certificate, open ones continue with the old one.
     ///
     /// # Errors
-    /// As [`load`](Self::load); the old certificate stays.
+    /// As [`load`](Self::load). The old certificate stays in use.
     pub fn reload(&self) -> Result<(), TlsError> {
         self.current.set(settings(&self.files)?);
         Ok(())
     }
 
-    /// What takes the next connection.
+    /// The acceptor of the next connection.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         self.current.get().into()
     }
 }
 
-/// TLS 1.2 and 1.3, HTTP/1.1, no certificates of clients.
+/// TLS 1.2 and 1.3, HTTP/1.1, without client certificates.
 fn settings(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let certificates = certificates(&files.certificate)?;
     let key = key(&files.key)?;

@@ -10,12 +10,12 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-/// How long a call may wait in any case before it is asked to end.
+/// The minimum wait of a call before it is asked to end.
 pub(super) const MIN_WAIT: Duration = Duration::from_secs(2);
-/// How long a connection may take to write the answer of a call that was ended, before it is closed without.
+/// How long the answer of an ended call may take to be written before the connection is cut.
 const MAX_LEAVING: Duration = Duration::from_secs(1);
 
-/// The place of a connection for the consume call that waits on it. HTTP/1.1 has one request at a time.
+/// The consume call that waits on a connection, if any. HTTP/1.1 has one request at a time.
 #[derive(Debug, Default)]
 pub(crate) struct WaitingPoll {
     state: Mutex<PollState>,
@@ -35,30 +35,30 @@ struct Call {
     since: Instant,
 }
 
-/// Whom a waiting call is for, as hashes: calls of those who have the most of them are ended first.
+/// The owner of a waiting call, as hashes. Calls of the owners with the most calls are ended first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Owner {
     /// The project.
     pub(crate) project: u64,
-    /// The group, of whatever project.
+    /// The group.
     pub(crate) group: u64,
 }
 
 impl WaitingPoll {
-    /// Notes that a call begins to wait. It ends when the guard is dropped.
+    /// Notes that a call begins to wait. The call ends when the guard is dropped.
     pub(crate) fn begin(&self, owner: Owner) -> PollGuard<'_> {
         self.lock().call = Some(Call { owner, since: Instant::now() });
         PollGuard(self)
     }
 
-    /// The call that could be asked to end now: its owner, and since when it waits.
+    /// The owner of the call and when it began to wait, if it may be asked to end.
     pub(super) fn endable(&self, now: Instant) -> Option<(Owner, Instant)> {
         let state = self.lock();
         let call = state.call.filter(|call| now.duration_since(call.since) >= MIN_WAIT)?;
         state.ended_at.is_none().then_some((call.owner, call.since))
     }
 
-    /// Asks the call to end. The connection is closed after its answer, so there is no other call on it.
+    /// Asks the call to end. The connection is closed after its answer, so it has no further call.
     pub(super) fn end(&self, now: Instant) {
         self.lock().ended_at = Some(now);
         self.ended.notify_waiters();
@@ -74,7 +74,7 @@ impl WaitingPoll {
     }
 }
 
-/// A call that waits.
+/// A waiting call; dropping it ends the wait.
 #[derive(Debug)]
 pub(crate) struct PollGuard<'a>(&'a WaitingPoll);
 

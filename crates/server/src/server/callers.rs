@@ -1,10 +1,10 @@
-//! [`Callers`]: the keys and users of a server that runs.
+//! [`Callers`]: replaces the keys and users of a running server.
 
 use std::sync::{Arc, Weak};
 
 use crate::{api::access_log, auth::project::Project, server::error::ServerError, state::AppState};
 
-/// The keys and users of a server that runs; they can be changed. Clones change the same server, and keep none alive.
+/// The keys and users of a running server. Clones refer to the same server, and do not keep it alive.
 #[derive(Clone, Debug)]
 pub struct Callers(Weak<AppState>);
 
@@ -13,14 +13,13 @@ impl Callers {
         Self(Arc::downgrade(app))
     }
 
-    /// Takes the keys and users of these projects in place of those that the server's projects of the same ids have, and says
-    /// how many are new, gone or different. Nothing else of a project changes, and projects that the server does not have
-    /// are passed over. TokenStore of users who are gone or have another password are good no longer. Each change is a line
-    /// of the access log.
+    /// Replaces the keys and users of the projects with the same ids, and returns how many were added, changed or removed.
+    /// Nothing else of a project changes. Projects that the server does not have are ignored. Tokens of removed users, and of
+    /// users whose password changed, become invalid. Each change is a line of the access log.
     ///
     /// # Errors
-    /// When they contradict each other, one of them is empty, or the server would be open to anybody or no longer open:
-    /// then nothing changes. And when the server has ended.
+    /// When the projects are invalid, when the server would become open or would no longer be open, and when the server has
+    /// ended. Nothing changes then.
     pub fn replace(&self, projects: &[Project]) -> Result<usize, ServerError> {
         let app = self.0.upgrade().ok_or_else(|| ServerError::Config("the server has ended".to_owned()))?;
         let changes = app.authenticator.replace_callers(projects).map_err(ServerError::Config)?;

@@ -1,4 +1,4 @@
-//! What a server is started with.
+//! [`ServerConfig`]: the settings of a server.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     server::error::ServerError,
 };
 
-/// The settings of a [`Server`](crate::Server). The default is a server in memory, without sockets, open to any caller.
+/// The settings of a [`Server`](crate::Server). The default is a server in memory, without sockets, open to every caller.
 ///
 /// ```
 /// use dms_server::{Project, ServerConfig};
@@ -27,38 +27,38 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// The address of the API; none (the default): no socket, in-process callers only.
+    /// The address of the API; none by default. Without it, only callers in the same process reach the server.
     pub listen: Option<SocketAddr>,
-    /// The address of health, metrics and peek; none by default. Other addresses than loopback need `admin_token` and
+    /// The address of health, metrics and peek; none by default. An address that is not loopback needs `admin_token` and
     /// `admin_tls`.
     pub admin: Option<SocketAddr>,
-    /// The bearer token that all but health asks for at the admin address; none by default.
+    /// The bearer token of the admin address; none by default. Health needs no token.
     pub admin_token: Option<Secret>,
-    /// The certificate of the admin address; none (the default): plain HTTP.
+    /// The certificate of the admin address; none by default (plain HTTP).
     pub admin_tls: Option<TlsFiles>,
-    /// Further names and addresses, without ports, by which callers may call a server that asks for no credentials, as
-    /// behind a proxy that passes `Host` on; none (the default): `localhost` and loopback addresses only.
+    /// Further names and addresses, without ports, of a server without credentials, for a proxy that forwards `Host`. By
+    /// default only `localhost` and loopback addresses.
     pub hosts: Vec<String>,
-    /// The certificate of the API's address; none (the default): plain HTTP.
+    /// The certificate of the API; none by default (plain HTTP).
     pub tls: Option<TlsFiles>,
-    /// Where messages are kept; none (the default): in memory.
+    /// The directory that keeps the messages; none by default (in memory).
     pub data_dir: Option<PathBuf>,
-    /// The projects. While none of them has keys or users, any caller may use any project.
+    /// The projects. Unless one of them has keys or users, every caller may use every project.
     pub projects: Vec<Project>,
-    /// The region in the catalogue of tokens; `local`.
+    /// The region in the catalogue of tokens; `local` by default.
     pub region: String,
-    /// How long a token is good; 24 hours.
+    /// How long a token is valid; 24 hours by default.
     pub token_lifetime: Duration,
     /// The limits of connections and requests.
     pub limits: HttpLimits,
-    /// What goes wrong on purpose; nothing by default.
+    /// The faults to inject; none by default.
     pub faults: FaultPlan,
-    /// How the broker behaves; the quotas of projects are added to its own.
+    /// The behaviour of the broker. The quotas of the projects are added to it.
     pub broker: EmbeddedConfig,
-    /// Whether the server's extensions are announced and obeyed; true. Without them it is as a service that never had
-    /// any, for tests of clients.
+    /// Whether the server announces its extensions and obeys them; true by default. Without them it behaves like a service that
+    /// has none, for tests of clients.
     pub extensions: bool,
-    /// The wall clock; the system's.
+    /// The wall clock; that of the system by default.
     pub clock: Clock,
 }
 
@@ -175,10 +175,10 @@ impl ServerConfig {
         self
     }
 
-    /// Checks the projects with their keys and users as [`Server::bind`](crate::Server::bind) does, without starting anything.
+    /// Checks the projects with their keys and users, as [`Server::bind`](crate::Server::bind) does.
     ///
     /// # Errors
-    /// [`ServerError::Config`] with a sentence about the first that contradicts another or itself.
+    /// [`ServerError::Config`] with a sentence about the first mistake.
     pub fn check(&self) -> Result<(), ServerError> {
         Accounts::new(self.projects.clone()).map(drop).map_err(ServerError::Config)
     }

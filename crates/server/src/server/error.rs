@@ -11,22 +11,22 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// A setting contradicts another or itself.
+    /// A setting is invalid, or contradicts another one.
     #[error("{0}")]
     Config(String),
-    /// Without keys and users anybody is let in, and so only callers of the same machine may reach the server.
+    /// The server is open and would be reachable from other machines.
     #[error(
         "refusing to listen on {0}: no project has access keys or users, so anybody who reaches the server may use it; \
          add some, or listen on a loopback address such as 127.0.0.1"
     )]
     Unguarded(SocketAddr),
-    /// The admin address would show and change messages for anybody, or tell its token to anybody on the way.
+    /// The admin address would be reachable from other machines without a token or without encryption.
     #[error(
         "refusing the admin address {0}: off loopback it needs a token and a certificate; set server.admin_token (or \
          server.admin_token_file) and server.admin_tls, or use a loopback address such as 127.0.0.1"
     )]
     OpenAdmin(SocketAddr),
-    /// The certificate cannot be used.
+    /// A certificate cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     /// The data directory could not be opened.
@@ -39,16 +39,16 @@ pub enum ServerError {
         project: String,
         /// The queue's name.
         queue: String,
-        /// What the broker said.
+        /// The error of the broker.
         #[source]
         source: BrokerError,
     },
-    /// An address could not be listened on.
+    /// The server cannot listen on an address.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },

@@ -1,4 +1,4 @@
-//! [`Server`]: everything put together, from the configuration to the sockets.
+//! [`Server`]: binds the addresses, assembles all parts, and runs until it is stopped.
 
 pub(crate) mod callers;
 pub(crate) mod config;
@@ -40,14 +40,14 @@ const HOSTS_KEY: &str = "server.hosts";
 /// The configuration key of the token of the admin address.
 const ADMIN_TOKEN_KEY: &str = "server.admin_token";
 
-/// Into how many parts the room for bodies is divided: one peer may take one of them.
+/// One peer may use one of this many parts of the memory for bodies.
 const PARTS: usize = 4;
 
-/// A DMS server in this process.
+/// A DMS server in this process. A process may have any number of them.
 ///
-/// Any number of them may live in one process. [`Server::run`] serves the sockets; a server without sockets is used
-/// through [`Server::service`] and ended by [`Server::close`]. One that is dropped stops as by a crash: what was answered
-/// is kept, and its data directory is free a moment later.
+/// [`Server::run`] serves the sockets. A server without sockets is used through [`Server::service`] and ended by
+/// [`Server::close`]. Dropping a server stops it like a crash: answered changes are kept, and its data directory is free a
+/// moment later.
 #[derive(Debug)]
 pub struct Server {
     app: Arc<AppState>,
@@ -59,7 +59,7 @@ impl Server {
     /// Opens the store, creates the queues of the configuration, and listens.
     ///
     /// # Errors
-    /// When the configuration contradicts itself, an address is refused or taken, or the store cannot be opened.
+    /// When the configuration is invalid, an address is refused or in use, or the store cannot be opened.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
         let broker = startup::open(&config).await?;
@@ -67,10 +67,10 @@ impl Server {
         Self::assemble(config, authenticator, broker).await
     }
 
-    /// A server on top of any broker: `data_dir`, the broker's settings and the queues in `config` do not apply.
+    /// A server with a given broker. `data_dir`, the settings of the broker and the queues in `config` are ignored.
     ///
     /// # Errors
-    /// When the configuration contradicts itself, or an address is refused or taken.
+    /// When the configuration is invalid, or an address is refused or in use.
     pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
         Self::assemble(config, authenticator, broker).await
@@ -117,32 +117,32 @@ impl Server {
         Ok(Self { app, listener, admin })
     }
 
-    /// The address of the API: the real port where port 0 was asked for.
+    /// The address of the API, with the real port if port 0 was requested; `None` without a socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listener.as_ref().and_then(Listener::local_addr)
     }
 
-    /// Where health, metrics and peek are reached: their address with `http` or `https` in front.
+    /// The URL of the admin address.
     pub fn admin_url(&self) -> Option<String> {
         self.admin.as_ref().and_then(Listener::url)
     }
 
-    /// The address of health, metrics and peek.
+    /// The admin address, with the real port if port 0 was requested.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(Listener::local_addr)
     }
 
-    /// Where callers reach the API: its address with `http` or `https` in front.
+    /// The URL of the API.
     pub fn url(&self) -> Option<String> {
         self.listener.as_ref().and_then(Listener::url)
     }
 
-    /// The certificate that callers of the API see; it can be read again while the server runs.
+    /// The certificate of the API. It can be reloaded while the server runs.
     pub fn tls(&self) -> Option<&Tls> {
         self.listener.as_ref().and_then(Listener::tls)
     }
 
-    /// The certificates of all its addresses; they can be read again while the server runs.
+    /// The certificates of all addresses. They can be reloaded while the server runs.
     pub fn certificates(&self) -> impl Iterator<Item = &Tls> {
         self.listener.iter().chain(&self.admin).filter_map(Listener::tls)
     }
@@ -152,29 +152,30 @@ impl Server {
         ApiService::new(&self.app)
     }
 
-    /// Whether any caller is let in, because no project has keys or users.
+    /// Whether the server is open: no project has keys or users, so every caller is admitted.
     pub fn is_open(&self) -> bool {
         self.app.authenticator.is_open()
     }
 
-    /// The keys and users; they can be changed while the server runs.
+    /// The keys and users. They can be replaced while the server runs.
     pub fn callers(&self) -> Callers {
         Callers::new(&self.app)
     }
 
-    /// What the server runs on.
+    /// The broker.
     pub fn broker(&self) -> &Arc<dyn Broker> {
         &self.app.broker
     }
 
-    /// What goes wrong on purpose from now on.
+    /// The injected faults. They can be changed while the server runs.
     pub fn faults(&self) -> &Faults {
         &self.app.faults
     }
 
-    /// Serves until `shutdown` is ready: then long polls are answered empty at once, requests in progress are finished
-    /// within the grace period, and the broker is closed.
+    /// Serves until `shutdown` is ready. Then waiting consume calls are answered with an empty list, requests in progress
+    /// complete within the grace period, and the broker is closed.
     ///
+    /// # Cancel safety
     /// Dropping the future cuts all connections and leaves the broker open.
     ///
     /// # Errors
@@ -182,7 +183,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self { app, listener, admin } = self;
         let stopping = app.stopping.clone();
-        // The admin address answers until the last: a probe sees the server stopping, not gone.
+        // The admin address is served until the end, so that a probe sees that the server is stopping.
         let ended = CancellationToken::new();
         let serve = async {
             serve(listener, &app, &stopping).await;
@@ -198,15 +199,15 @@ impl Server {
         Ok(())
     }
 
-    /// Ends a server that is used in-process: waiting consume calls are answered, new calls refused, and all that was
-    /// accepted is durable when this returns.
+    /// Stops a server that is used in-process. Waiting consume calls are answered and new calls refused. All accepted changes
+    /// are durable when this returns.
     pub async fn close(&self) {
         self.app.stopping.cancel();
         self.app.broker.close().await;
     }
 }
 
-/// The gate of a configuration whose addresses are not open to strangers.
+/// The authenticator of a configuration, after checking that strangers cannot reach an open address.
 fn authenticator(config: &ServerConfig) -> Result<Authenticator, ServerError> {
     let authenticator = Authenticator::new(config.projects.clone(), config.token_lifetime, config.clock)
         .map_err(ServerError::Config)?;
@@ -240,7 +241,7 @@ async fn serve_admin(listener: Option<Listener>, app: &Arc<AppState>, ended: &Ca
     }
 }
 
-/// Callers who never show credentials may not be idle for long where credentials are asked for.
+/// Limits of the API. Where credentials are required, callers without them may be idle for a short time only.
 fn api_limits(app: &AppState) -> HttpLimits {
     with_strangers(app.limits.clone(), !app.authenticator.is_open())
 }

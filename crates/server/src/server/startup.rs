@@ -1,4 +1,4 @@
-//! What happens before the first request: the broker is opened, and the queues of the configuration are there.
+//! Preparations before the first request: opening the broker and creating the configured queues.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 use dms_protocol::queue::{ProjectId, QueueId};
 
-/// Opens the embedded broker as the configuration says.
+/// Opens the embedded broker with the settings of the configuration.
 pub(crate) async fn open(config: &ServerConfig) -> Result<Arc<dyn Broker>, ServerError> {
     let mut options = config.broker.clone();
     for project in &config.projects {
@@ -24,7 +24,7 @@ pub(crate) async fn open(config: &ServerConfig) -> Result<Arc<dyn Broker>, Serve
     Ok(Arc::new(broker))
 }
 
-/// Creates the queues and groups of the configuration that are missing.
+/// Creates missing queues and groups of the configuration.
 pub(crate) async fn create_missing(broker: &dyn Broker, projects: &[Project]) -> Result<(), ServerError> {
     for project in projects {
         for start in &project.queues {

@@ -1,4 +1,4 @@
-//! What callers see while the store cannot bring anything to the disk.
+//! The answers to callers while the store cannot write to the disk.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -40,8 +40,8 @@ impl Api {
     }
 }
 
-/// Nothing is answered with success that is not on the disk. When syncs work again, so does everything else, and what was refused is
-/// not there.
+/// No change is answered with success unless it is on the disk. Afterwards the server works again, and the refused changes are
+/// missing.
 #[tokio::test(start_paused = true)]
 async fn failing_syncs_are_answered_with_500_until_they_work_again() {
     let store = Arc::new(FlakyStore::default());

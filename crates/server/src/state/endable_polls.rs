@@ -1,4 +1,4 @@
-//! [`EndablePolls`]: waiting consume calls that can be ended by their name.
+//! [`EndablePolls`]: waiting consume calls that can be ended by name.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use dms_protocol::queue::ProjectId;
 
-/// How long a name is remembered whose call has not arrived.
+/// How long the name of an ended call that has not arrived is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-/// Names that a project may have remembered; past it the oldest is forgotten.
+/// The maximum number of remembered names of a project. Beyond it the oldest is forgotten.
 const MAX_REMEMBERED: usize = 1_000;
-/// Projects that may have names remembered: on a server without keys a caller may invent any number of projects.
+/// The maximum number of projects with remembered names, because callers of an open server may use any number of projects.
 const MAX_PROJECTS: usize = 1_000;
 
 /// The named consume calls of all projects.
@@ -25,9 +25,9 @@ pub(crate) struct EndablePolls(Mutex<HashMap<ProjectId, ProjectPolls>>);
 /// The names of one project.
 #[derive(Debug, Default)]
 struct ProjectPolls {
-    /// Calls that wait: how many have the name, and what ends them.
+    /// The waiting calls: how many have the name, and the token that ends them.
     waiting: HashMap<String, (usize, CancellationToken)>,
-    /// Names that were to be ended before their call arrived, oldest first.
+    /// Names that were ended before their call arrived, oldest first.
     early: VecDeque<(Instant, String)>,
 }
 
@@ -44,8 +44,7 @@ impl ProjectPolls {
 }
 
 impl EndablePolls {
-    /// A consume call of this name begins; it is over when what this gives is dropped. `None` when it was ended before it
-    /// arrived.
+    /// Registers a consume call under a name until the result is dropped. `None` if the call was ended before it arrived.
     pub(crate) fn begin<'a>(&'a self, project: &'a ProjectId, id: &'a str) -> Option<EndablePoll<'a>> {
         let mut projects = self.lock();
         if let Some(named) = projects.get_mut(project) {
@@ -60,7 +59,7 @@ impl EndablePolls {
         Some(EndablePoll { polls: self, project, id, ended: ended.clone() })
     }
 
-    /// Ends the calls of these names; gives how many were waiting. Names without a call are remembered.
+    /// Ends the calls with these names and returns how many were waiting. Names without a call are remembered.
     pub(crate) fn end(&self, project: &ProjectId, ids: Vec<String>) -> usize {
         let now = Instant::now();
         let mut projects = self.lock();
@@ -108,7 +107,7 @@ pub(crate) struct EndablePoll<'a> {
 }
 
 impl EndablePoll<'_> {
-    /// Ready when somebody ends the call.
+    /// Ready when the call is ended.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
     }

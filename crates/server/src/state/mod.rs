@@ -1,4 +1,4 @@
-//! What every request handler shares.
+//! [`AppState`]: the parts of a server that all requests share.
 
 pub(crate) mod endable_polls;
 
@@ -16,37 +16,37 @@ use crate::{
     net::{connection_limit::ConnectionMetrics, limits::HttpLimits},
 };
 
-/// The state behind the router.
+/// The parts of a server that all requests share.
 #[derive(Debug)]
 pub(crate) struct AppState {
-    /// What the server does.
+    /// Queues, groups and messages.
     pub(crate) broker: Arc<dyn Broker>,
-    /// Set off when the server stops: long polls answer at once.
+    /// Cancelled when the server stops. Waiting consume calls are then answered at once.
     pub(crate) stopping: CancellationToken,
-    /// Who may call.
+    /// Keys, users and tokens.
     pub(crate) authenticator: Authenticator,
-    /// By which names connections may call the API, and whether web pages may.
+    /// The names by which connections may call the API, and the protection from web pages.
     pub(crate) host_check: HostCheck,
     /// The same for the admin address.
     pub(crate) admin_host_check: HostCheck,
     /// The token of the admin address.
     pub(crate) admin_auth: BearerAuth,
-    /// What goes wrong on purpose.
+    /// The injected faults.
     pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.
     pub(crate) region: String,
-    /// Where messages are kept; none: in memory.
+    /// The directory that keeps the messages; `None` in memory.
     pub(crate) data_dir: Option<PathBuf>,
-    /// The limits of a single request.
+    /// The limits of connections and requests.
     pub(crate) limits: HttpLimits,
-    /// The room for bodies in memory.
+    /// The memory that bodies share.
     pub(crate) body_memory: BodyMemory,
-    /// Counters and durations.
+    /// Counters and durations of requests.
     pub(crate) metrics: ServerMetrics,
-    /// The same of connections.
+    /// The connections of the listeners.
     pub(crate) connections: ConnectionMetrics,
-    /// Whether the extensions are announced and obeyed.
+    /// Whether extensions are announced and obeyed.
     pub(crate) extensions: bool,
-    /// Consume calls that can be ended.
+    /// The waiting consume calls that can be ended by name.
     pub(crate) polls: EndablePolls,
 }

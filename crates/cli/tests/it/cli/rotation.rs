@@ -135,5 +135,5 @@ fn check_refuses_the_keys_that_a_server_refuses() {
     let keys = "[{access_key: OP, secret_key: a}, {access_key: OP, secret_key: b}]";
     let file = program.file("server.yaml", &format!("server: {{auth: {{access_keys: {keys}}}}}\n"));
     let said = program.run(&["check", "-c", &file]).failed(78);
-    assert!(said.contains("the access key OP is there twice with different secrets"), "{said}");
+    assert!(said.contains("the access key OP is listed twice with different secrets"), "{said}");
 }

@@ -1,10 +1,10 @@
-//! [`Chunks`]: the chunks of a body as one text, in no more memory than they need.
+//! [`Chunks`]: joins the chunks of a body without keeping more memory than they need.
 
 use bytes::{Bytes, BytesMut};
 
 /// The chunks that have arrived.
 ///
-/// A chunk keeps the whole buffer alive that it was read into, so several are copied together; most bodies arrive as one
+/// A chunk keeps the whole buffer alive that it was read into, so several chunks are copied together. Most bodies arrive as one
 /// chunk and are not copied.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
@@ -13,7 +13,7 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Adds a chunk. The memory for all of them stays within `most` bytes, which are enough.
+    /// Adds a chunk. The capacity stays within `most` bytes, which must be enough for all chunks.
     pub(super) fn push(&mut self, chunk: Bytes, most: usize) {
         if self.only.is_none() && self.copied.is_empty() {
             self.only = Some(chunk);
@@ -26,7 +26,7 @@ impl Chunks {
         }
     }
 
-    /// Twice as much as before, so that a byte is copied a few times at most, but not more than `most`.
+    /// Doubles the capacity, up to `most`, so that each byte is copied a few times at most.
     fn grow(&mut self, further: usize, most: usize) {
         let needed = self.copied.len() + further;
         if needed > self.copied.capacity() {
@@ -37,7 +37,7 @@ impl Chunks {
         }
     }
 
-    /// All of them as one.
+    /// The joined body.
     pub(super) fn finish(self) -> Bytes {
         self.only.unwrap_or_else(|| self.copied.freeze())
     }

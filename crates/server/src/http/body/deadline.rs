@@ -1,4 +1,4 @@
-//! [`BodyDeadline`]: how fast a body has to arrive.
+//! [`BodyDeadline`]: the minimum speed at which a body has to arrive.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{BodyError, memory::UNCOUNTED};
 
-/// A body that takes room has to bring [`LEAST`] bytes in each of these.
+/// A body that uses counted memory has to deliver [`LEAST`] bytes in each window.
 const WINDOW: Duration = Duration::from_secs(10);
 /// See [`WINDOW`].
 const LEAST: usize = 64 << 10;
@@ -14,11 +14,11 @@ const LEAST: usize = 64 << 10;
 /// The deadlines of one body.
 #[derive(Debug)]
 pub(super) struct BodyDeadline {
-    /// When all of it has to be there.
+    /// When the whole body is due.
     due: Instant,
-    /// When the window ends; the same as `due` for a body that is so small that it takes no room.
+    /// When the window ends. Equal to `due` for a small body, which uses no counted memory.
     window_ends: Instant,
-    /// The bytes that have arrived in the window.
+    /// The number of bytes that have arrived in the window.
     arrived: usize,
 }
 
@@ -36,7 +36,7 @@ impl BodyDeadline {
         self.arrived += bytes;
     }
 
-    /// Waits for the next bytes. `next` is polled again after a window that was used well enough.
+    /// Waits for the next bytes. Polls `next` again after a window in which enough bytes arrived.
     pub(super) async fn limit<F: Future>(&mut self, next: F) -> Result<F::Output, BodyError> {
         let mut next = std::pin::pin!(next);
         loop {
@@ -50,7 +50,7 @@ impl BodyDeadline {
         }
     }
 
-    /// Waits for room, for `patience` at most. The sender is not to blame for the time that this takes.
+    /// Waits for memory, at most for `patience`. This wait does not count against the sender.
     pub(super) async fn wait(&mut self, patience: Duration, room: impl Future<Output = ()>) -> Result<(), BodyError> {
         let left = self.due.saturating_duration_since(Instant::now());
         timeout(patience.min(left), room).await.map_err(|_| BodyError::NoRoom)?;

@@ -1,4 +1,4 @@
-//! [`BodyMemory`]: the memory that all bodies take together.
+//! [`BodyMemory`]: limits the memory that all bodies take together.
 //!
 //! The first 64 KiB of a body are not counted: the number of connections bounds them, and most bodies are smaller. A larger
 //! body takes room in steps, each four times as large as what has arrived. Every step has a pool of its own. So a body
@@ -17,28 +17,28 @@ use crate::net::peer::network;
 
 /// The bytes of each body that are not counted.
 pub(super) const UNCOUNTED: usize = 64 << 10;
-/// How many times larger than the last one each step is.
+/// The growth of each step.
 const STEP: usize = 4;
-/// What one permit stands for, in bytes.
+/// The number of bytes of one permit.
 const UNIT: usize = 1024;
 
-/// The room that all bodies in memory share. Clones share it too.
+/// The memory that all bodies share. Clones share it too.
 #[derive(Clone, Debug)]
 pub struct BodyMemory(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     pools: Vec<Pool>,
-    /// What one peer may take of each pool; there while it holds something, or waits for it.
+    /// The pools of each peer that holds memory or waits for it.
     peers: Mutex<HashMap<IpAddr, Arc<[Pool]>>>,
-    /// Into how many parts the room is divided, of which a peer has one.
+    /// A peer may use one of this many parts of the memory.
     parts: usize,
 }
 
-/// The room of one step.
+/// The pool of one step.
 #[derive(Debug)]
 struct Pool {
-    /// The bytes of a body that has taken this step and those before it.
+    /// The size up to which a body may grow with this step and the steps before it.
     upto: usize,
     units: u32,
     free: Arc<Semaphore>,
@@ -50,7 +50,7 @@ impl Pool {
         Self { upto, units, free: Arc::new(Semaphore::new(usize::try_from(units).unwrap_or(usize::MAX))) }
     }
 
-    /// Takes this many bytes, or all there are if they are fewer. First come, first served.
+    /// Takes memory for `bytes` bytes, or all of the pool if it is smaller. First come, first served.
     async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
         Arc::clone(&self.free).acquire_many_owned(units).await.ok()
@@ -58,13 +58,13 @@ impl Pool {
 }
 
 impl BodyMemory {
-    /// BodyMemory for `bytes` bytes of bodies that have at most `most` each, of which one peer may take a part of `parts`.
+    /// Memory for `bytes` bytes of bodies of at most `most` bytes each, of which one peer may use a part of `parts`.
     pub fn new(bytes: usize, most: usize, parts: usize) -> Self {
         let counted = most.saturating_sub(UNCOUNTED).max(1);
         let (mut pools, mut upto) = (Vec::new(), UNCOUNTED);
         while upto < most {
             let next = (upto * STEP).min(most);
-            // As many bodies find room in each.
+            // Every pool has room for the same number of bodies.
             let part = (bytes / UNIT).saturating_mul((next - upto) / UNIT) / (counted / UNIT).max(1);
             pools.push(Pool::new(next, part));
             upto = next;
@@ -72,7 +72,7 @@ impl BodyMemory {
         Self(Arc::new(Inner { pools, peers: Mutex::default(), parts: parts.max(1) }))
     }
 
-    /// The room of a body of at most `announced` bytes from `peer`, of which it has taken nothing yet.
+    /// The share of a body from `peer` that announces at most `announced` bytes. It holds nothing yet.
     pub(super) fn hold(&self, peer: Option<IpAddr>, announced: usize) -> MemoryShare {
         MemoryShare {
             room: self.clone(),
@@ -91,13 +91,13 @@ impl BodyMemory {
     }
 }
 
-/// What one body has taken.
+/// The memory that one body holds.
 #[derive(Debug)]
 pub(super) struct MemoryShare {
     room: BodyMemory,
     peer: Option<IpAddr>,
     announced: usize,
-    /// The bytes that it may have.
+    /// The size up to which it may grow now.
     bytes: usize,
     /// The pools of its peer.
     own: Option<Arc<[Pool]>>,
@@ -105,12 +105,12 @@ pub(super) struct MemoryShare {
 }
 
 impl MemoryShare {
-    /// The bytes that the body may have so far.
+    /// The size up to which the body may grow now.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes room for all bytes that have arrived, and waits until there is some.
+    /// Reserves memory for all bytes that have arrived, waiting if necessary.
     pub(super) async fn cover(&mut self, arrived: usize) {
         if arrived <= self.bytes {
             return;
@@ -127,7 +127,7 @@ impl MemoryShare {
                 continue;
             }
             let further = pool.upto.min(self.announced.max(arrived)) - self.bytes;
-            // The peer's share comes first: who waits for it holds nothing that others want.
+            // The share of the peer comes first, so a body that waits for it holds nothing that other peers need.
             if let Some(own) = self.own.as_ref().and_then(|own| own.get(step)) {
                 self.permits.extend(own.take(further).await);
             }
@@ -165,7 +165,7 @@ mod tests {
         Some(IpAddr::V4(Ipv4Addr::from_bits(number)))
     }
 
-    /// Whether this body finds room at once.
+    /// Whether there is memory for this body at once.
     fn finds(held: &mut MemoryShare, arrived: usize) -> bool {
         held.cover(arrived).now_or_never().is_some()
     }

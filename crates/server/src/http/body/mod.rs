@@ -1,4 +1,4 @@
-//! Reading a request's body: bounded in size, in time, and in the memory that all bodies take together.
+//! Reading the body of a request within limits of size, time and memory.
 //!
 //! Nothing is reserved on the word of a caller: [`BodyMemory`] counts what has arrived, and a body that stops arriving gives its
 //! room back.
@@ -17,39 +17,40 @@ use http_body_util::BodyExt;
 pub use self::memory::BodyMemory;
 use self::{chunks::Chunks, deadline::BodyDeadline, memory::MemoryShare};
 
-/// How much of a body that is refused or too large is read and dropped, in bytes, so that its sender gets to read the answer. The
-/// service's gateway took 12 MB (API reference 3.2).
+/// The maximum number of bytes of a refused body that are read and dropped, so that its sender gets to read the answer. The
+/// gateway of the service took 12 MB (API reference 3.2).
 pub(crate) const DRAINED: usize = 12 << 20;
 
-/// The bounds of a body.
+/// The limits of a body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
     /// The largest body, in bytes.
     pub most: usize,
-    /// How much of a body that is too large is read and dropped, so that its sender gets to read the answer.
+    /// The maximum number of bytes of a body that is too large that are read and dropped, so that its sender gets to read the
+    /// answer.
     pub drained: usize,
-    /// How long it may take to arrive, waiting for room included.
+    /// How long it may take to arrive, including the wait for memory.
     pub patience: Duration,
-    /// How long it may wait for room.
+    /// How long it may wait for memory.
     pub room_patience: Duration,
 }
 
 /// Why a body was not read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// Its size in bytes is above the limit.
+    /// It is too large; its size in bytes.
     TooLarge(usize),
-    /// It goes on beyond what is drained.
+    /// It is larger than the limit of what is read and dropped.
     Endless,
     /// It did not arrive in time.
     TooSlow,
-    /// There was no room for it in time.
+    /// There was no memory for it in time.
     NoRoom,
-    /// It broke off.
+    /// The connection failed before its end.
     Broken(String),
 }
 
-/// A body in memory, with its share of the room.
+/// A body in memory, with its share of the memory.
 #[derive(Debug, Default)]
 pub struct BufferedBody {
     /// The body.
@@ -57,10 +58,10 @@ pub struct BufferedBody {
     _held: Option<MemoryShare>,
 }
 
-/// Reads a whole body that comes from `peer`; `None` is a caller in the same process.
+/// Reads a whole body from `peer`, which is `None` for a caller in the same process.
 ///
 /// # Errors
-/// When it is beyond one of its bounds, or breaks off.
+/// When the body exceeds a limit, or the connection fails.
 pub async fn read(
     mut body: Body,
     room: &BodyMemory,
@@ -97,10 +98,10 @@ pub async fn read(
     }
 }
 
-/// Reads and drops the body of a refused request beside its answer, so that a sender who is still writing gets to read it.
-/// The connection's deadlines bound how long that takes.
+/// Reads and drops the body of a refused request in the background, so that a sender that is still writing gets to read the
+/// answer. The deadlines of the connection limit the time.
 pub fn discard(head: &HeaderMap, mut body: Body) {
-    // A sender who expects to be asked for the body has not begun to write it.
+    // A sender that waits for `100 Continue` has not begun to write.
     if body.is_end_stream() || head.contains_key(header::EXPECT) {
         return;
     }

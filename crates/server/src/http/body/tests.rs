@@ -79,7 +79,7 @@ async fn room_is_waited_for_no_longer_than_allowed() {
     assert!(read(body(1, 1 << 20, Duration::ZERO), &room, None, hurried).await.is_ok());
 }
 
-/// A chunk is a piece of the buffer that it was read into: a byte of 8 KiB must not keep all of them.
+/// A chunk keeps the buffer alive that it was read into. One byte must not keep 8 KiB.
 #[test]
 fn small_chunks_do_not_keep_their_buffers() {
     let mut gathered = Chunks::default();

@@ -1,8 +1,8 @@
-//! [`HostCheck`]: whom a listener without credentials serves, which is programs of this machine and no web pages.
+//! [`HostCheck`]: protects a listener without credentials from web pages.
 //!
-//! A listener on loopback is within reach of every page that a browser on the same machine shows: pages may send to it
-//! across sites, and a name of theirs that resolves to 127.0.0.1 (DNS rebinding) lets them read the answers. Browsers
-//! cannot forge `Host`, and they add `Origin` and `Sec-Fetch-Site`.
+//! Every page in a browser on the same machine can reach a listener on loopback. Pages can send requests across sites, and a
+//! name that resolves to 127.0.0.1 (DNS rebinding) lets them read the answers. Browsers cannot forge `Host`, and they add
+//! `Origin` and `Sec-Fetch-Site`.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -23,13 +23,13 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The rule of one listener. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct HostCheck {
-    /// `None` where callers show credentials: then only the form of `Host` is checked.
+    /// `None` if the listener requires credentials. Then only the form of `Host` is checked.
     open: Option<Arc<Open>>,
 }
 
 #[derive(Debug)]
 struct Open {
-    /// Further names by which callers may call the listener.
+    /// Further names of the listener.
     hosts: Vec<String>,
     remedy: Remedy,
 }
@@ -53,12 +53,12 @@ pub struct HostRefusal {
 }
 
 impl HostCheck {
-    /// The rule of a listener that asks for credentials.
+    /// The rule of a listener that requires credentials.
     pub fn guarded() -> Self {
         Self { open: None }
     }
 
-    /// The rule of a listener without credentials, which may also be called by the names in `hosts`.
+    /// The rule of a listener without credentials. Callers may also use the names in `hosts`.
     pub fn open(hosts: &[String], remedy: Remedy) -> Self {
         let hosts = hosts.iter().map(|host| bare(host).to_owned()).collect();
         Self { open: Some(Arc::new(Open { hosts, remedy })) }
@@ -67,7 +67,7 @@ impl HostCheck {
     /// Checks the head of a request.
     ///
     /// # Errors
-    /// With the status and the text of the answer.
+    /// The status and the text of the answer.
     pub fn check(&self, head: &Parts) -> Result<(), HostRefusal> {
         let host = host(head)?;
         let Some(open) = &self.open else { return Ok(()) };
@@ -93,7 +93,7 @@ impl Open {
         Err(HostRefusal { status: StatusCode::MISDIRECTED_REQUEST, text })
     }
 
-    /// Refuses what a browser sends for a page of another site.
+    /// Refuses requests that a browser sends for a page of another site.
     fn check_page(&self, head: &Parts) -> Result<(), HostRefusal> {
         let own = |site: &HeaderValue| matches!(site.as_bytes(), b"none" | b"same-origin");
         let origin = head.headers.get(header::ORIGIN).map(|value| ("Origin", value));
@@ -110,7 +110,7 @@ impl Open {
     }
 }
 
-/// The `Host` of a request; only HTTP/1.0 may go without.
+/// The `Host` of a request. Only HTTP/1.0 may omit it.
 fn host(head: &Parts) -> Result<Option<Authority>, HostRefusal> {
     let refuse = |text| Err(HostRefusal { status: StatusCode::BAD_REQUEST, text });
     let mut values = head.headers.get_all(header::HOST).iter();
@@ -131,7 +131,7 @@ fn host(head: &Parts) -> Result<Option<Authority>, HostRefusal> {
     }
 }
 
-/// Whether what follows the host, if anything does, is a port.
+/// Whether the rest after the host is empty or a port.
 fn has_port(host: &Authority) -> bool {
     let rest = host.as_str().strip_prefix(host.host()).unwrap_or_default();
     rest.strip_prefix(':').is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok())
@@ -143,7 +143,7 @@ fn bare(host: &str) -> &str {
     inner.strip_suffix('.').unwrap_or(inner)
 }
 
-/// Whether a name or an address always means this machine (RFC 6761, 6.3, for names).
+/// Whether a name or an address always refers to this machine (RFC 6761, 6.3, for names).
 pub fn is_loopback(host: &str) -> bool {
     if let Ok(address) = host.parse::<IpAddr>() {
         return address.to_canonical().is_loopback();
@@ -152,14 +152,14 @@ pub fn is_loopback(host: &str) -> bool {
     label.eq_ignore_ascii_case("localhost")
 }
 
-/// Whether a text can be a further host: a name or an address without a port.
+/// Whether `text` can be one of the further hosts: a name or an address without a port.
 pub fn is_host(text: &str) -> bool {
     let name = bare(text);
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     name.parse::<Ipv6Addr>().is_ok() || !name.is_empty() && name.len() <= 253 && name.bytes().all(legal)
 }
 
-/// Answers what the rule refuses in plain text; a middleware.
+/// Refuses requests that break the rule, in plain text; a middleware.
 pub async fn check(State(rule): State<HostCheck>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     match rule.check(&head) {

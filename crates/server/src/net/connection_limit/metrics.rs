@@ -1,4 +1,4 @@
-//! ServerMetrics of the connections of listeners.
+//! Metrics of the connections of listeners.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -17,7 +17,7 @@ struct ClosedLabels {
     reason: &'static str,
 }
 
-/// ConnectionLimit of several listeners. Clones share the figures.
+/// The connections of several listeners. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionMetrics {
     open: Family<ListenerLabels, Gauge>,
@@ -25,19 +25,19 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    /// Puts them into `registry` under their public names.
+    /// Registers them under their public names.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("dms_connections", "Connections that a listener has now", self.open.clone());
         let help = "Connections that were closed to make room for a new one, by reason";
         registry.register("dms_connections_closed", help, self.closed.clone());
     }
 
-    /// The connections that a listener has.
+    /// The number of open connections of a listener.
     pub(super) fn open(&self, listener: &'static str) -> Gauge {
         self.open.get_or_create_owned(&ListenerLabels { listener })
     }
 
-    /// Counts one that was closed.
+    /// Counts a connection that was closed to make room.
     pub(super) fn closed(&self, listener: &'static str, reason: &'static str) {
         self.closed.get_or_create(&ClosedLabels { listener, reason }).inc();
     }

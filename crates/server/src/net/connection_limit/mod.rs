@@ -1,4 +1,4 @@
-//! [`ConnectionLimit`]: the slots of a listener, and who has to give up one when all are taken.
+//! [`ConnectionLimit`]: the connection slots of a listener, and which connection gives up its slot when all are taken.
 
 mod metrics;
 #[cfg(test)]
@@ -25,30 +25,30 @@ use crate::{
     },
 };
 
-/// Into how many parts the slots are divided: one peer's strangers may take one of them.
+/// The strangers of one peer may take one of this many parts of the slots.
 const PARTS: usize = 4;
-/// How often a slot is looked for again that another listener may have freed.
+/// The interval at which a new connection looks again for a slot or a descriptor that another listener freed.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Whom a listener is for.
+/// The audience of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// Those who send and consume.
+    /// Clients that send and consume.
     Callers,
-    /// Probes, scrapers and operators: their descriptors are set apart.
+    /// Probes, scrapers and operators. They have their own budget of descriptors.
     Operators,
 }
 
 /// The slots of one listener.
 #[derive(Debug)]
 pub struct ConnectionLimit {
-    /// What the listener is called in metrics and logs.
+    /// The name of the listener in metrics and logs.
     name: &'static str,
     most: usize,
-    /// The descriptors that it shares with others; `None` where they are set apart.
+    /// The descriptors that it shares with other listeners; `None` if it has its own budget.
     shared: Option<usize>,
     table: Mutex<SlotTable>,
-    /// Hears when a slot is free, or may be.
+    /// Notified when a slot is free, or may be.
     freed: Arc<Notify>,
     metrics: ConnectionMetrics,
     warnings: Warnings,
@@ -58,11 +58,11 @@ pub struct ConnectionLimit {
 struct SlotTable {
     slots: HashMap<u64, Arc<ConnectionState>>,
     next: u64,
-    /// How many slots each peer has.
+    /// The number of slots of each peer.
     peers: HashMap<IpAddr, usize>,
 }
 
-/// A connection's slot; it is free again when this is dropped.
+/// The slot of a connection. It is free again when this is dropped.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     connections: Arc<ConnectionLimit>,
@@ -72,7 +72,7 @@ pub struct ConnectionSlot {
 }
 
 impl ConnectionLimit {
-    /// Slots of the listener of this name: `most` of them, or fewer if descriptors are short.
+    /// The slots of a listener: `most`, or fewer if descriptors are scarce.
     pub fn new(name: &'static str, most: usize, audience: Audience, metrics: ConnectionMetrics) -> Arc<Self> {
         let budget = DescriptorBudget::current();
         let (most, shared) = match audience {
@@ -83,7 +83,10 @@ impl ConnectionLimit {
         Arc::new(Self { name, most: most.max(1), shared, table, freed, metrics, warnings: Warnings::default() })
     }
 
-    /// A slot for a new connection, as soon as there is one.
+    /// Waits for a slot for a new connection.
+    ///
+    /// # Cancel safety
+    /// Dropping the future takes no slot.
     pub async fn take(self: &Arc<Self>, peer: IpAddr) -> ConnectionSlot {
         loop {
             if let Some(slot) = self.try_take(peer) {
@@ -93,8 +96,8 @@ impl ConnectionLimit {
         }
     }
 
-    /// A slot for a new connection. Where its peer has its share, or all slots are taken, the connection that has been
-    /// quiet the longest gives up its own. `None` while all are at work.
+    /// A slot for a new connection. If its peer has used its share, or if all slots are taken, the connection that has been
+    /// idle the longest gives up its slot. `None` while all connections answer requests.
     fn try_take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
         let connection = Arc::new(ConnectionState::new(peer, Arc::clone(&self.freed)));
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,7 +116,7 @@ impl ConnectionLimit {
         Some(ConnectionSlot { connections: Arc::clone(self), number, connection, _descriptor: descriptor })
     }
 
-    /// A descriptor of those that listeners share. What is displaced for it is free a moment later.
+    /// A descriptor of the shared budget. The descriptor of a displaced connection is free a moment later.
     fn descriptor(&self, table: &mut SlotTable, most: usize) -> Option<DescriptorPermit> {
         let taken = DescriptorPermit::within(most);
         if taken.is_none() {
@@ -122,14 +125,14 @@ impl ConnectionLimit {
         taken
     }
 
-    /// Closes the connection that has been quiet the longest, because the process has no descriptor for a new one.
+    /// Closes the connection that has been idle the longest, because the process has no descriptor for a new one.
     pub fn make_room(&self) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         self.make_room_in(&mut table, "descriptors");
     }
 
-    /// Closes an idle connection, or else asks a waiting consume call to end: its connection closes a moment later. Whether a slot
-    /// is free now.
+    /// Closes an idle connection, or else asks a waiting consume call to end, whose connection closes a moment later. Returns
+    /// whether a slot is free now.
     fn make_room_in(&self, table: &mut SlotTable, reason: &'static str) -> bool {
         let is_free = self.displace(table, None, reason);
         if !is_free {
@@ -150,12 +153,12 @@ impl ConnectionLimit {
                 slots = self.most,
                 suppressed,
                 "all connections are in use: a waiting consume call was answered early and its connection closed to make room for \
-                 a new one; raise the limit of connections, or find out who polls so much"
+                 a new one; raise the limit of connections, or reduce the number of pollers"
             );
         }
     }
 
-    /// The slots that the strangers of one peer may take.
+    /// The number of slots that the strangers of one peer may take.
     fn share(&self) -> usize {
         (self.most / PARTS).max(1)
     }
@@ -200,7 +203,7 @@ impl SlotTable {
         Some(connection)
     }
 
-    /// How many slots displaceable strangers of a peer have. They are counted only where it has so many slots at all.
+    /// The number of slots of displaceable strangers of a peer. They are counted only if the peer has at least `from` slots.
     fn strangers_of(&self, network: IpAddr, from: usize) -> usize {
         if self.peers.get(&network).is_none_or(|slots| *slots < from) {
             return 0;
@@ -209,8 +212,8 @@ impl SlotTable {
         strangers.filter(|connection| connection.network() == network).count()
     }
 
-    /// The connection whose waiting consume call is to end: of the project, the peer and the group with the most of them, the one
-    /// that has waited the longest. `None` while the answer of an earlier one is being written.
+    /// The connection whose waiting consume call is to end. It belongs to the project, then the peer, then the group with the
+    /// most waiting calls, and has waited the longest. `None` while the answer of an ended call is being written.
     fn poll_to_end(&self, now: Instant) -> Option<&Arc<ConnectionState>> {
         if self.slots.values().any(|connection| connection.waiting_poll.is_leaving(now)) {
             return None;
@@ -231,7 +234,7 @@ impl SlotTable {
         Some(connection)
     }
 
-    /// The connection that has been quiet the longest, strangers first.
+    /// The connection that has been idle the longest, strangers first.
     fn quietest(&self, of: Option<IpAddr>) -> Option<u64> {
         let candidates = self.slots.iter().filter(|(_, connection)| {
             connection.is_displaceable() && of.is_none_or(|network| connection.network() == network)
@@ -243,7 +246,7 @@ impl SlotTable {
 }
 
 impl ConnectionSlot {
-    /// Who has it.
+    /// The state of the connection.
     pub fn connection(&self) -> &Arc<ConnectionState> {
         &self.connection
     }

@@ -62,7 +62,7 @@ async fn a_body_that_does_not_arrive_keeps_no_place_for_a_stranger() {
     assert!(take(&connections, 4).await.is_none());
 }
 
-/// Whoever sends wrong passwords on many connections keeps nobody else out while the answers are held back.
+/// Answers to wrong passwords are delayed. While they are, their connections keep nobody else out.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_held_back_keeps_no_place_for_a_stranger() {
     let connections = slots(1);

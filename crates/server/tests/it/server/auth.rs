@@ -73,7 +73,9 @@ async fn a_signature_is_good_once_where_replays_are_rejected() {
     list_with(&api, LIST).await.expect(200);
     for _ in 0..10 {
         let message = list_with(&api, LIST).await.refused(404, "DMS.10240407");
-        assert!(message.ends_with("This signature was used before: sign every request anew, with another X-Sdk-Date."));
+        assert!(
+            message.ends_with("This signature was used before: sign every request again, with another X-Sdk-Date.")
+        );
     }
     list_with(&api, &wrong).await.refused(401, "APIGW.0301");
 }

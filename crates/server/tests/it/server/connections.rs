@@ -222,7 +222,7 @@ fn with_token(security_token: &str) -> Project {
 async fn contradicting_projects_are_refused() {
     for (projects, text) in [
         (vec![Project::new("a b")], "the project id ProjectId(\"a b\") is not"),
-        (vec![Project::new("p"), Project::new("p")], "the project id p is there twice"),
+        (vec![Project::new("p"), Project::new("p")], "the project id p is listed twice"),
         (vec![Project::new("p").access_key("AK", "SK"), Project::new("q")], "the project q has neither"),
         (vec![Project::new("p").access_key("AK", "")], "an access key of the project p, its secret or its"),
         (vec![Project::new("p").access_key(" ", "SK")], "an access key of the project p, its secret or its"),
@@ -232,15 +232,15 @@ async fn contradicting_projects_are_refused() {
         (vec![Project::new("p").user("", "pass", "d")], "a user of the project p, \"\", or the password is empty"),
         (
             vec![Project::new("p").access_key("AK", "1"), Project::new("q").access_key("AK", "2")],
-            "the access key AK is there twice with different secrets",
+            "the access key AK is listed twice with different secrets",
         ),
         (
             vec![Project::new("p").access_key("AK", "1").access_key("AK", "1")],
-            "the access key AK is there twice in the project p",
+            "the access key AK is listed twice in the project p",
         ),
         (
             vec![with_token("t"), Project::new("q").access_key("AK", "SK")],
-            "the access key AK is there twice with different security",
+            "the access key AK is listed twice with different security",
         ),
     ] {
         let refused = Server::bind(ServerConfig::default().projects(projects)).await.unwrap_err();

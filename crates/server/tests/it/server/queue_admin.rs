@@ -46,10 +46,10 @@ async fn queues_and_groups_are_purged() {
         assert_eq!(post(admin, "/admin/queues/orders/purge?project=other").await.0, 404);
         // A slip of the pen must not purge more than was meant.
         for (parameters, named) in [
-            ("groups=g", "\"groups\" is no parameter here"),
+            ("groups=g", "\"groups\" is not a parameter"),
             ("group=", "\"group\" has no value"),
             ("group", "\"group\" has no value"),
-            ("group=g&group=h", "\"group\" is there twice"),
+            ("group=g&group=h", "\"group\" is given twice"),
         ] {
             let (status, answer) = post(admin, &format!("/admin/queues/orders/purge?{parameters}")).await;
             let text = json(&answer)["error_msg"].to_string().replace("\\\"", "\"");

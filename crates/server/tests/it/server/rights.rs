@@ -221,10 +221,10 @@ async fn an_invalid_replacement_of_callers_changes_nothing() {
     let callers = api.server.callers();
     for (projects, text) in [
         (vec![project(&[("a", "", "all")])], "a user of the project"),
-        (vec![project(&[])], "need a restart"),
+        (vec![project(&[])], "needs a restart"),
         // Its users would be let in without being listed anywhere.
-        (vec![Project::new("another").user("x", "y", "d")], "is not among the projects any more"),
-        (vec![Project::new(PROJECT).access_key("AK", "1").access_key("AK", "2")], "there twice with different secrets"),
+        (vec![Project::new("another").user("x", "y", "d")], "is missing: to remove a project"),
+        (vec![Project::new(PROJECT).access_key("AK", "1").access_key("AK", "2")], "listed twice with different secrets"),
     ] {
         let error = callers.replace(&projects).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
