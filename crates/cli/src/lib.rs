@@ -3,9 +3,9 @@
 //!
 //! It is a library so that its tests, and programs that want the sidecar within them, can use it; most people want the command.
 //!
-//! | module | what it holds |
+//! | module | content |
 //! |---|---|
-//! | [`config`] | configuration files, and what is checked in them |
+//! | [`config`] | configuration files: schema, loading, checks |
 //! | [`sidecar`] | workers and publishers of a configuration, delivered to an application over HTTP or to programs |
 //! | [`cli`] | the commands |
 

@@ -12,7 +12,7 @@ use crate::cli::{
 /// What stands below the program's own `--help`.
 const AFTER: &str = "\
 Examples:
-  dms-worker demo                             the tour, in a few seconds
+  dms-worker demo                             a demonstration, in a few seconds
   dms-worker serve --data-dir ./dms-data      a server
   dms-worker run -c config.yaml               workers of a configuration
   dms-worker send orders '{\"id\": 1}'
@@ -20,15 +20,15 @@ Examples:
 
 Exit codes:
   0  done           69  the service cannot be reached
-  1  failed         75  the deadline passed before everything was finished
+  1  failed         75  the deadline passed before all work was finished
   2  wrong usage    77  the credentials are refused
                     78  the configuration is wrong
   130, 143  ended by a second signal
 
-Settings come from the defaults, a configuration file (-c, $DMS_WORKER_CONFIG, ./config.yaml, \
+Settings are read from the defaults, a configuration file (-c, $DMS_WORKER_CONFIG, ./config.yaml, \
 ~/.config/dms-worker/config.yaml, /etc/dms-worker/config.yaml), the environment (DMS_WORKER_...) and flags; later ones win.
 
-Secrets are never flags: set them in the file, or in the environment as in DMS_WORKER_DMS__AUTH__SECRET_KEY.";
+Secrets cannot be passed as flags. Set them in the file, or in the environment as in DMS_WORKER_DMS__AUTH__SECRET_KEY.";
 
 /// Workers, a sidecar and a server for Huawei Cloud DMS queues
 #[derive(Debug, Parser)]
@@ -47,11 +47,11 @@ pub(crate) enum Command {
     Run(run::RunArgs),
     /// Run the DMS server
     Serve(serve::ServeArgs),
-    /// Take the tour: server, producer, worker with failures, dead letters, redrive, in a few seconds
+    /// Show a queue at work in a few seconds: server, producer, failing worker, dead letters, redrive
     Demo(demo::DemoArgs),
     /// Check a configuration; with --online also credentials, queues and groups
     Check(check::CheckArgs),
-    /// Show the configuration that is in force, or the schema of one
+    /// Show the effective configuration, or the JSON Schema
     #[command(
         after_help = "Examples:\n  dms-worker config show --origin\n  dms-worker config schema > dms-worker.schema.json"
     )]
@@ -72,19 +72,19 @@ pub(crate) enum Command {
     Send(send::SendArgs),
     /// Receive messages of a group and print them as JSON lines
     Receive(receive::ReceiveArgs),
-    /// Look at dead letters, send them again, or throw them away
+    /// Show, resend or discard dead letters
     #[command(
         after_help = "Examples:\n  dms-worker dlq show orders billing\n  dms-worker dlq redrive orders billing --dry-run"
     )]
     Dlq(dlq::DlqArgs),
-    /// Look after a server's data directory: check, repair, copy and verify it, and deal with damaged messages
+    /// Check, repair and back up a server's data directory, and handle damaged messages
     #[command(
         after_help = "Examples:\n  dms-worker data check ./dms-data\n  dms-worker data backup ./dms-data /backup/monday"
     )]
     Data(data::DataArgs),
-    /// Measure a server and this client: messages per second, latencies, CPU time per message
+    /// Measure throughput, latencies and CPU time of a server and this client
     Bench(bench::BenchArgs),
-    /// Ask a process whether it is ready; for container health checks
+    /// Check whether a process is ready; for container health checks
     Health(health::HealthArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),

@@ -1,4 +1,4 @@
-//! The `dms-worker` command: one file per command, and what they share.
+//! The `dms-worker` command line.
 //!
 //! Standard output carries data only; logs, progress and errors go to standard error. `failure` maps
 //! every error to an exit code and one sentence. Secrets are never flags: they come from the configuration.
@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints help, version, or what is wrong with the arguments.
+/// Prints help, the version, or an error in the arguments.
 fn usage(error: &clap::Error) -> ExitCode {
     let told = error.render().to_string();
     let foreign = std::env::args_os().any(|argument| matches!(visible(&argument.to_string_lossy()), Cow::Owned(_)));

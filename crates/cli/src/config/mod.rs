@@ -4,7 +4,7 @@
 //! answers with every mistake at once: unknown keys, values of the wrong shape, values outside the service's limits, and
 //! settings that cannot work together.
 //!
-//! | folder | what it holds |
+//! | folder | content |
 //! |---|---|
 //! | `schema` | one type per section: keys, defaults, docs |
 //! | `source` | the layers: YAML, environment, flags, with the origin of each value |

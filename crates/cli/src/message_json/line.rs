@@ -10,7 +10,7 @@ use dms_protocol::{
     message::{Attributes, Body, Message},
 };
 
-/// The fields; others are left alone, so that what is received can be sent.
+/// The fields. Others are ignored, so that lines of `receive` can be sent.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(default, borrow, deserialize_with = "present")]
@@ -28,10 +28,10 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a Raw
     Deserialize::deserialize(value).map(Some)
 }
 
-/// Reads a message; what it does not say is taken from `common`, attributes one by one.
+/// Reads a message; fields and attributes that it does not have are taken from `common`.
 ///
 /// # Errors
-/// Says what is wrong, and what is allowed.
+/// When the text is not a message, with the reason and the allowed values.
 pub(crate) fn parse(json: &[u8], common: &Message) -> Result<Message, String> {
     let fields: Fields<'_> = serde_json::from_slice(json).map_err(|error| format!("is not a message: {error}"))?;
     let body = fields.body.ok_or("has no `body`: write {\"body\": …}")?;

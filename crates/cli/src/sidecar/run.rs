@@ -1,5 +1,5 @@
-//! Running a sidecar, and ending it in order: publishers take nothing more, workers stop polling and finish what they
-//! have, what was published is sent, and only then the embedded server and the admin endpoint end.
+//! Running a sidecar, and ending it in order: publishers stop accepting, workers stop polling and finish their messages,
+//! published messages are sent, and only then the embedded server and the admin endpoint end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -112,7 +112,7 @@ struct Endings {
     admin: CancellationToken,
 }
 
-/// Carries the shared limits over.
+/// Applies the shared limits.
 fn shared(runtime: RuntimeBuilder, limits: &Limits) -> RuntimeBuilder {
     let sharing = match limits.sharing {
         config::Sharing::Weighted => Sharing::Weighted,

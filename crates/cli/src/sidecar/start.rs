@@ -1,4 +1,4 @@
-//! From a configuration to everything that `run` runs, with all that can fail failing before the first message.
+//! [`Sidecar`]: everything that `run` runs, assembled from a configuration, so that errors appear before the first message.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -109,7 +109,7 @@ impl Sidecar {
         })
     }
 
-    /// Lets the admin endpoint change what is logged: `set` takes a filter, and says what is wrong with it.
+    /// Permits the admin endpoint to change the log filter: `set` applies a filter, or returns the error in it.
     pub fn log_control(mut self, set: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> Self {
         self.log = LogControl(Some(Arc::new(set)));
         self
@@ -145,7 +145,7 @@ impl Sidecar {
         self.publishers.iter().filter_map(|publisher| publisher.listener().url()).collect()
     }
 
-    /// What can be changed while it runs.
+    /// A handle for changes while it runs.
     pub fn controls(&self) -> Controls {
         let server = self.server.iter().flat_map(Server::certificates);
         let publishers = self.publishers.iter().filter_map(|publisher| publisher.listener().tls());
@@ -171,7 +171,7 @@ impl Sidecar {
     }
 }
 
-/// Finds what a start would refuse, without starting anything: files of authorities that cannot be used, and settings of workers.
+/// Checks a configuration as [`Sidecar::start`] does, without starting anything: authorities and settings of workers.
 ///
 /// # Errors
 /// When something cannot work; the first is named.

@@ -22,7 +22,7 @@ use dms_worker::client::Client;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dms-worker check                          the one that `run` would use
+  dms-worker check                          the configuration that `run` would use
   dms-worker check -c config.yaml --online  also credentials, queues and groups")]
 pub(crate) struct CheckArgs {
     /// Also ask the service: credentials, queues, groups
@@ -106,7 +106,7 @@ async fn find(client: &Client, worker: &Worker, config: &Config, context: &Conte
     }
 }
 
-/// What is missing is collected; any other error ends the check.
+/// Collects missing queues and groups; any other error ends the check.
 fn absent(found: Result<(), dms_worker::client::Error>, kind: &str, name: &str) -> Result<Option<String>, Failure> {
     match found {
         Ok(()) => Ok(None),

@@ -17,13 +17,13 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Print every setting in force; secrets are masked
+    /// Print the effective settings; secrets are masked
     #[command(after_help = "\
 Examples:
-  dms-worker config show                        every setting in force
-  dms-worker config show --origin -c prod.yaml  and where each comes from")]
+  dms-worker config show                        all effective settings
+  dms-worker config show --origin -c prod.yaml  with the origin of each setting")]
     Show {
-        /// Print where each setting comes from
+        /// Print the origin of each setting
         #[arg(long)]
         origin: bool,
     },

@@ -42,7 +42,7 @@ enum GroupCommand {
         queue: String,
         /// The group's name or id
         group: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
     },

@@ -16,7 +16,7 @@ Examples:
   dms-worker man queue create | man -l -     the page of one command
   dms-worker man > /usr/local/share/man/man1/dms-worker.1")]
 pub(crate) struct ManArgs {
-    /// The command whose page is printed, as `send` or `queue create`; the whole program's by default
+    /// A command, as in `send` or `queue create`; by default the main page is printed
     command: Vec<String>,
 }
 

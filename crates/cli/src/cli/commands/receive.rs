@@ -21,7 +21,7 @@ use dms_worker::client::{Client, ConsumeOptions};
 #[command(after_help = "\
 Examples:
   dms-worker receive orders billing            at most 10, acknowledged once printed
-  dms-worker receive orders billing --no-ack   they come again after --ack-wait
+  dms-worker receive orders billing --no-ack   redelivered after --ack-wait
   dms-worker receive orders billing --follow | jq .body
   dms-worker receive orders billing | dms-worker send other -")]
 pub(crate) struct ReceiveArgs {
@@ -29,7 +29,7 @@ pub(crate) struct ReceiveArgs {
     queue: String,
     /// The group's name or id
     group: String,
-    /// Messages in all
+    /// Total number of messages
     #[arg(long, default_value_t = 10, value_name = "COUNT")]
     max: usize,
     /// How long to wait for a first message: 1s to 60s
@@ -38,19 +38,19 @@ pub(crate) struct ReceiveArgs {
     /// How long a message may stay unacknowledged: 15s to 300s
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     ack_wait: Span,
-    /// Acknowledge what was printed (the default)
+    /// Acknowledge the printed messages (the default)
     #[arg(long, overrides_with = "no_ack")]
     ack: bool,
-    /// Do not acknowledge: the lines have the handler, and the messages come again after --ack-wait
+    /// Do not acknowledge; lines include the handler, and messages are redelivered after --ack-wait
     #[arg(long, overrides_with = "ack")]
     no_ack: bool,
-    /// Go on until interrupted
+    /// Continue until interrupted
     #[arg(long, conflicts_with = "max")]
     follow: bool,
-    /// Only messages with this label; up to three. A group keeps the labels of its first consume for life
+    /// Only messages with this label; up to three. A group keeps the labels of its first consume permanently
     #[arg(long = "tag", value_name = "LABEL")]
     tags: Vec<String>,
-    /// All of the labels are needed, not only one
+    /// Require all of the labels, not only one
     #[arg(long, requires = "tags")]
     all_tags: bool,
     /// The group's dead letters instead of its messages

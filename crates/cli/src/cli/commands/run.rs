@@ -31,14 +31,17 @@ Examples:
   dms-worker run -c orders.yaml         another one
   DMS_WORKER_WORKERS__0__CONCURRENCY=64 dms-worker run
 
-The first SIGTERM or SIGINT ends it in order within shutdown.grace, a second one at once. SIGHUP reads the configuration \
-again: log.filter, certificates, secrets and their files, keys and users of an embedded server with their rights, and of \
-workers concurrency, max_in_flight_bytes, max_messages and rate_limit change at once, the log says what needs a restart. A service that \
-is not there is waited for, and so is a queue or a group (on_worker_failure); one that refuses a key that never worked ends \
-the process with exit code 77.")]
+The first SIGTERM or SIGINT stops it within shutdown.grace, a second one at once.
+
+SIGHUP reloads the configuration. Applied at once: log.filter, certificates, secrets and their files, keys and users of an embedded \
+server with their rights, and concurrency, max_in_flight_bytes, max_messages and rate_limit of workers. The log names changes that \
+need a restart.
+
+It waits for a service that cannot be reached, and for a missing queue or group (on_worker_failure). If the service refuses a key \
+that has never worked, the process ends with exit code 77.")]
 pub(crate) struct RunArgs {}
 
-/// The sections that count here.
+/// The sections that this command uses.
 const SECTIONS: &[&str] =
     &["dms", "server", "workers", "on_worker_failure", "limits", "publishers", "admin", "shutdown", "log"];
 
@@ -71,7 +74,7 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
         }
     };
     let work = until_signal(async |stop| {
-        // Signals are listened for by now: whoever reads this may send one at once.
+        // Signal handlers are installed by now, because a reader of this line may send a signal at once.
         announce(&sidecar, &config);
         systemd::ready();
         let ended = sidecar.run(stop).await?;
@@ -79,7 +82,7 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
         if ended.drained {
             return Ok(ExitCode::SUCCESS);
         }
-        let text = format!("not everything was finished within {}: it comes again", config.shutdown.grace);
+        let text = format!("not everything was finished within {}: the rest is redelivered", config.shutdown.grace);
         Err(Failure::of(Kind::Drain, text))
     });
     let ended = tokio::select! {
@@ -95,7 +98,7 @@ fn report(ended: &SidecarReport, context: &Context) {
     for worker in &ended.workers {
         let report = &worker.report;
         context.say(&format!(
-            "dms-worker: {} ended: {} done, {} failed, {} acknowledged, {} come again",
+            "dms-worker: {} ended: {} done, {} failed, {} acknowledged, {} redelivered",
             worker.name,
             report.done,
             report.failed + report.rejected + report.panicked + report.timed_out + report.interrupted,
@@ -105,7 +108,7 @@ fn report(ended: &SidecarReport, context: &Context) {
     }
 }
 
-/// Changes the keys and users of the server in this process, the secrets, and what can change of each worker.
+/// Changes the keys and users of the server in this process, the secrets, and the reloadable settings of each worker.
 fn apply(controls: &Controls, config: &mut Config, new: &Config) {
     let taken = controls.callers().is_none_or(|callers| take(callers, &mut config.server, &new.server));
     if taken {

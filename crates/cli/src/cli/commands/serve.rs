@@ -1,4 +1,4 @@
-//! `serve`: the DMS server as a process of its own.
+//! `serve`: the DMS server as a stand-alone process.
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -29,25 +29,27 @@ use dms_server::{Server, faults::FaultPlan, internal::descriptors};
 Examples:
   dms-worker serve                          on 127.0.0.1:9400, in memory
   dms-worker serve --data-dir ./dms-data    messages survive the process
-  dms-worker serve --listen 127.0.0.1:0     on any free port, which it says
-  dms-worker serve --faults lost@send:0.05  a bad day: see --faults
+  dms-worker serve --listen 127.0.0.1:0     on any free port, which it prints
+  dms-worker serve --faults lost@send:0.05  with injected faults
   dms-worker serve -c server.yaml           keys, projects, queues, certificate
 
-The first line on standard error says where it listens. Unlike other commands it does not look at ./config.yaml by itself: what a server has must not depend on where it is started.
+The first line on standard error has the address. Unlike other commands, serve does not read ./config.yaml by default, so that a server does not depend on the folder in which it is started.
 
-The first SIGTERM or SIGINT ends it in order, a second one at once. SIGHUP reads the configuration and the certificates again: log.filter, the certificates of server.tls and server.admin_tls, and keys and users with their rights change at once, the log says what needs a restart. A file that holds the secret of a key or a user is read again by itself when it changes.")]
+The first SIGTERM or SIGINT stops it, a second one at once.
+
+SIGHUP reloads the configuration. Applied at once: log.filter, the certificates of server.tls and server.admin_tls, keys and users with their rights, and server.admin_token. The log names changes that need a restart. Files with secrets of keys and users and with the admin token are also reloaded when they change.")]
 pub(crate) struct ServeArgs {
     /// Where the API is served [config: server.listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Where health and metrics are served; off loopback the configuration has server.admin_token and server.admin_tls [config: server.admin]
+    /// Where health and metrics are served; outside of loopback, server.admin_token and server.admin_tls are required [config: server.admin]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
-    /// Where messages are kept; in memory without [config: server.data_dir]
+    /// Data directory; without it, messages are kept in memory [config: server.data_dir]
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
-    /// What goes wrong on purpose, for trying clients: faults with probabilities, as in
-    /// seed=7,latency=200ms:0.1,lost@send:0.02; also error, throttle, reset, duplicate, expired, partial
+    /// Inject faults with probabilities, to test clients, as in seed=7,latency=200ms:0.1,lost@send:0.02; also error, throttle,
+    /// reset, duplicate, expired, partial
     #[arg(long, value_name = "PLAN")]
     faults: Option<FaultPlan>,
 }
@@ -85,7 +87,7 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
         }
     };
     let work = until_signal(async |stop| {
-        // Signals are listened for by now: whoever reads this may send one at once.
+        // Signal handlers are installed by now, because a reader of this line may send a signal at once.
         announce(&server, &config);
         systemd::ready();
         server.run(stop.cancelled_owned()).await?;

@@ -19,7 +19,7 @@ pub(crate) struct TagArgs {
 
 #[derive(Debug, Subcommand)]
 enum TagCommand {
-    /// Add tags to a queue; an equal key is overwritten
+    /// Add tags to a queue; existing keys are overwritten
     #[command(after_help = "Examples:\n  dms-worker tag add orders team=billing stage=prod")]
     Add {
         /// The queue's name or id
@@ -28,7 +28,7 @@ enum TagCommand {
         #[arg(required = true, value_name = "KEY=VALUE")]
         tags: Vec<String>,
     },
-    /// Remove tags from a queue: by key, or only where the value is the same
+    /// Remove tags from a queue, by key, or by key and value
     #[command(after_help = "Examples:\n  dms-worker tag remove orders team stage=prod")]
     Remove {
         /// The queue's name or id

@@ -1,4 +1,4 @@
-//! What the commands that stay (`run` and `serve`) need: signals, reloading, and the service manager.
+//! Code of the long-running commands `run` and `serve`: signals, reloading, and the service manager.
 
 pub(crate) mod reload;
 pub(crate) mod server_keys;

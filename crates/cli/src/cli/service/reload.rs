@@ -1,4 +1,4 @@
-//! SIGHUP: what a process that stays does with a configuration that is read again.
+//! Reloading the configuration on SIGHUP.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 use dms_server::{Callers, Tls};
 
-/// What is in force, and the means to change it.
+/// The configuration in force, and the means to change it.
 pub(crate) struct LiveConfig {
     config: Config,
     filter: LogFilter,
@@ -36,7 +36,7 @@ impl LiveConfig {
         self.config.server.secret_files()
     }
 
-    /// Reads these files again, and takes what they hold; whether the server has done so.
+    /// Reads these files again and applies their secrets. Returns whether the server accepted them.
     pub(crate) fn read_secrets_again(&mut self, callers: Option<&Callers>) -> bool {
         callers.is_some_and(|callers| server_keys::read_again(callers, &mut self.config.server))
     }

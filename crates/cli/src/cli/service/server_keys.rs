@@ -65,7 +65,7 @@ impl FileWatch {
     /// Waits until one of these files has another content than before; the first look counts as one.
     ///
     /// # Cancel safety
-    /// What has not been told yet is told by the next call.
+    /// A change that was not reported is reported by the next call.
     pub(crate) async fn changed(&mut self, files: Vec<PathBuf>) {
         if files.is_empty() {
             return std::future::pending().await;

@@ -32,13 +32,13 @@ where
         done = &mut work => done,
         never = &mut watchdog => match never {},
         second = signals.next() => {
-            tracing::warn!(signal = second.name, "stopped at once: what was in flight comes again");
+            tracing::warn!(signal = second.name, "stopped at once: messages in flight are redelivered");
             Ok(ExitCode::from(second.exit_code))
         }
     }
 }
 
-/// Waits for a first SIGTERM or SIGINT; for ever where signals cannot be listened for.
+/// Waits for the first SIGTERM or SIGINT; forever if no signal handler can be installed.
 pub(crate) async fn first() {
     match Signals::listen() {
         Ok(mut signals) => drop(signals.next().await),

@@ -1,18 +1,18 @@
-//! Telling systemd that a service is ready, well, or ending (`Type=notify`).
+//! Notifications to systemd: ready, alive, stopping (`Type=notify`).
 
 use std::{convert::Infallible, time::Duration};
 
-/// Tells whoever started this process that it serves now.
+/// Tells the service manager that the process is ready.
 pub(crate) fn ready() {
     send("READY=1");
 }
 
-/// Tells it that the process is on its way out.
+/// Tells the service manager that the process is stopping.
 pub(crate) fn stopping() {
     send("STOPPING=1");
 }
 
-/// Tells it again and again that the process is well, where it wants to know (`WatchdogSec=`). Never resolves.
+/// Sends keep-alive notifications if the service manager expects them (`WatchdogSec=`). Never resolves.
 ///
 /// Each time after a task has been through the runtime: a process whose runtime is stuck is restarted.
 pub(crate) async fn watchdog() -> Infallible {
@@ -40,11 +40,11 @@ fn send(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else { return };
     let socket = match std::os::unix::net::UnixDatagram::unbound() {
         Ok(socket) => socket,
-        Err(error) => return tracing::warn!(%error, "the service manager cannot be told"),
+        Err(error) => return tracing::warn!(%error, "the service manager cannot be notified"),
     };
     let sent = address(&path).and_then(|address| socket.send_to_addr(state.as_bytes(), &address));
     if let Err(error) = sent {
-        tracing::warn!(%error, "the service manager cannot be told");
+        tracing::warn!(%error, "the service manager cannot be notified");
     }
 }
 

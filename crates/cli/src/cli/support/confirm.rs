@@ -1,4 +1,4 @@
-//! Asking before something is destroyed.
+//! Confirmation before something is deleted.
 
 use std::io::{BufRead, IsTerminal, stdin};
 

@@ -1,4 +1,4 @@
-//! [`Context`]: what every command starts from.
+//! [`Context`]: the global options, and what follows from them for each command.
 
 use std::{process::ExitCode, sync::OnceLock};
 
@@ -152,7 +152,7 @@ impl Context {
 
 const RED: &str = "\u{1b}[1;31m";
 
-/// Logs what is no mistake and yet worth knowing: variables that are no settings although they look like ones, secrets that anybody can read.
+/// Logs remarks that are not errors: Kubernetes variables that look like settings, and secret files that other users can read.
 pub(crate) fn remark_on(loaded: &Loaded) {
     let links = loaded.service_links();
     if !links.is_empty() {

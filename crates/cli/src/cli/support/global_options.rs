@@ -11,22 +11,22 @@ pub(crate) struct Global {
     /// The configuration file
     #[arg(short, long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The service's address, as in http://127.0.0.1:9400 [config: dms.endpoint]
+    /// The address of the service, as in http://127.0.0.1:9400 [config: dms.endpoint]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) endpoint: Option<String>,
-    /// The project in every path [config: dms.project_id]
+    /// The project [config: dms.project_id]
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) project_id: Option<String>,
     /// The version of the API: v2 or v1.0 [config: dms.api_version]
     #[arg(long, global = true, value_name = "VERSION")]
     pub(crate) api_version: Option<String>,
-    /// How results are printed: text or json
+    /// Output format: text or json
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT", hide_possible_values = true)]
     pub(crate) output: Format,
-    /// More: causes of errors and debug logs; twice for traces
+    /// Show causes of errors and debug logs; twice for trace logs
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// Less: no progress, and errors only
+    /// Show errors only, and no progress
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// Colours: auto, always or never; auto respects NO_COLOR

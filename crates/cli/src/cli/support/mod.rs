@@ -1,4 +1,4 @@
-//! What the commands share: global options, configuration and client, output, errors, logs.
+//! Code shared by the commands: global options, configuration and client, output, errors, logs.
 
 pub(crate) mod admin_client;
 pub(crate) mod confirm;

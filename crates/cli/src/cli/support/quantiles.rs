@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The value below which so many percent of sorted durations lie, in milliseconds; zero where there are none.
+/// The percentile of sorted durations in milliseconds; zero if there are none.
 pub(crate) fn quantile(sorted: &[Duration], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(rank).map_or(0.0, |duration| duration.as_secs_f64() * 1000.0)

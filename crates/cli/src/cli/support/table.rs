@@ -6,7 +6,7 @@ use console::{Alignment, measure_text_width, pad_str, truncate_str};
 
 use dms_protocol::visible::visible;
 
-/// What stands between columns, and before those that continue a row.
+/// The gap between columns, and the indent of lines that continue a row.
 const GAP: &str = "  ";
 
 /// Rows under a head, columns aligned, numbers to the right. Columns that the terminal has no room for continue their row on

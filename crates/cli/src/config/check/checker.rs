@@ -1,4 +1,4 @@
-//! [`Checker`]: collects what is wrong with a configuration.
+//! [`Checker`]: collects the mistakes in a configuration.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -50,7 +50,7 @@ fn check_hosts(path: &KeyPath, hosts: &[String], checker: &mut Checker<'_>) {
     }
 }
 
-/// Whoever can be reached from other machines has to ask for a token.
+/// A listener that other machines can reach needs a token.
 fn check_reach(path: &KeyPath, listen: SocketAddr, has_token: bool, checker: &mut Checker<'_>) {
     if listen.ip().is_loopback() || has_token {
         return;
@@ -82,7 +82,7 @@ fn check_tls(path: &KeyPath, tls: Option<&Tls>, checker: &mut Checker<'_>) {
     check_file(&path.child("key"), &tls.key, checker);
 }
 
-/// A required file that can be opened; what is in it is found out by those who use it.
+/// Checks that a required file can be opened; its content is checked where it is used.
 fn check_file(path: &KeyPath, file: &Path, checker: &mut Checker<'_>) {
     if file.as_os_str().is_empty() {
         return checker.report(path, "is required and missing");
@@ -104,7 +104,7 @@ fn check_distinct(config: &Config, checker: &mut Checker<'_>) {
     if config.dms.is_embedded() {
         return check_addresses(server.into_iter().chain(run).flatten(), checker);
     }
-    // A server of this configuration is then a process of its own, which listens on nothing else.
+    // The server of this configuration is a separate process, which has no other listeners.
     check_addresses(server.into_iter().flatten(), checker);
     check_addresses(run.flatten(), checker);
 }

@@ -1,4 +1,4 @@
-//! The rules that a type cannot say: ranges, required keys, and settings that exclude or need each other.
+//! Rules that the types do not express: ranges, required keys, and settings that exclude or need each other.
 //!
 //! All rules look at the merged values, so that a value from the environment is judged like one from a file, and its
 //! message names the variable.

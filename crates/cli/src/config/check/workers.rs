@@ -20,7 +20,7 @@ use dms_protocol::{
 };
 use dms_worker::worker;
 
-/// Every worker by itself, and what they must agree on.
+/// Checks each worker, and the rules between workers.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     let mut names = BTreeSet::new();
     for (place, worker) in config.workers.iter().enumerate() {
@@ -79,7 +79,7 @@ fn check_flow(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     checker.limit(&path.child("concurrency"), concurrency);
     if worker.max_in_flight_bytes < limits::MAX_BYTES {
         let message = format!(
-            "`{}` is not allowed: {} or more are needed, as a poll may bring so much",
+            "`{}` is not allowed: {} or more are needed, because a poll may return this many",
             worker.max_in_flight_bytes,
             limits::MAX_BYTES
         );
@@ -180,7 +180,7 @@ fn is_https(url: &str) -> bool {
     url.parse::<http::Uri>().is_ok_and(|url| url.scheme_str() == Some("https"))
 }
 
-/// A batch has to become complete: what waits for it is in flight, and its lease goes on.
+/// Checks that a collected batch can fill: waiting messages count as in flight, and their lease keeps running.
 fn check_collect(path: &KeyPath, collect: Collect, worker: &Worker, checker: &mut Checker<'_>) {
     let Collect { max_messages, linger } = collect;
     let allowed = limits::in_range("max_messages", max_messages, &(1..=limits::MAX_CONCURRENCY), "");
@@ -312,7 +312,7 @@ fn check_label_rules(workers: &[Worker], checker: &mut Checker<'_>) {
             rules.entry((&worker.queue, &worker.group)).or_insert_with(|| (labels.clone(), rule, worker.label()));
         if (&first.0, first.1) != (&labels, rule) {
             let message = format!(
-                "differ from those of worker `{}`: a group keeps the labels of its first consume for life",
+                "differ from those of worker `{}`: a group keeps the labels of its first consume permanently",
                 first.2
             );
             checker.report(&KeyPath::dotted("workers").child(place).child("tags"), message);

@@ -1,4 +1,4 @@
-//! Defaults that follow what is set.
+//! Defaults that adapt to the settings.
 //!
 //! A default never makes a valid configuration invalid: where a value that is set leaves no room for the usual default of another
 //! key, that default gives way. Values that are set are never changed; what they contradict is reported by `check`.
@@ -39,7 +39,7 @@ pub(crate) fn follow(config: &mut Config, is_set: IsSet<'_>) {
     }
 }
 
-/// An embedded server and its clients are in the same project unless both are told otherwise.
+/// An embedded server and its clients use the same project unless both are set.
 fn follow_project(config: &mut Config, is_set: IsSet<'_>) {
     let (dms, server) = (KeyPath::dotted("dms.project_id"), KeyPath::dotted("server.project_id"));
     if !config.dms.is_embedded() {
@@ -120,7 +120,7 @@ fn follow_batch(worker: &mut Worker, path: &KeyPath, is_set: IsSet<'_>) {
     }
 }
 
-/// Of the first and the longest delay, a default gives way to the one that is set.
+/// If only one of the first and the longest delay is set, the default of the other adapts to it.
 fn follow_delays(republish: &mut Republish, path: &KeyPath, is_set: IsSet<'_>) {
     match (is_set(&path.child("backoff")), is_set(&path.child("max_backoff"))) {
         (true, false) if republish.backoff.get() <= MAX_DELAY => {

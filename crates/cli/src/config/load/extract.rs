@@ -24,7 +24,7 @@ use crate::config::{
 };
 use dms_protocol::secret_url::{MASK, without_secrets};
 
-/// What could be read, and what is wrong with the rest.
+/// The values that could be read, and the mistakes in the others.
 #[derive(Debug)]
 pub(crate) struct Extracted<T> {
     pub(crate) value: T,
@@ -48,7 +48,7 @@ pub(crate) fn extract<T: DeserializeOwned + Default>(tree: &Tree) -> Extracted<T
         let empty = matches!(tree.value(&path), Some(Value::Empty(..)));
         // A key with nothing behind it is a key left out. An unknown one is a mistake all the same.
         let mistake = !empty || matches!(error.kind, Kind::UnknownField(..));
-        // A choice whose only key was taken out is no mistake of its own.
+        // A choice that is empty because its only key was removed is not a separate mistake.
         let follows = broken.iter().any(|known: &KeyPath| known.overlaps(&path));
         if mistake && !follows {
             broken.insert(path.clone());
@@ -105,7 +105,7 @@ fn place<'a>(value: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
     }
 }
 
-/// Says what is wrong in the words of a configuration, not of serde.
+/// Describes a mistake in the terms of a configuration, not of serde.
 fn describe(tree: &Tree, path: &KeyPath, kind: &Kind) -> String {
     match kind {
         Kind::UnknownField(name, known) => match nearest(name, known) {
@@ -141,7 +141,7 @@ fn mismatch(path: &KeyPath, actual: &Actual, expected: &str) -> String {
     }
 }
 
-/// Serde's words for what it expects, as a reader of YAML knows them.
+/// Serde's name of an expected type, in the terms of YAML.
 fn plain(expected: &str) -> String {
     match expected {
         "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number from 0".to_owned(),

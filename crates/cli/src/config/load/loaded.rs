@@ -51,7 +51,7 @@ impl Loaded {
 pub struct Setting {
     /// The key, as in `workers[0].ack_wait`.
     pub key: String,
-    /// The value; a secret is `***`, what is left out is null.
+    /// The value; `***` for a secret, null if it is not set.
     pub value: Value,
     /// Where it was set.
     pub origin: Origin,

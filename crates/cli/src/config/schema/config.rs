@@ -30,7 +30,7 @@ pub struct Config {
     pub admin: Admin,
     /// How a process ends.
     pub shutdown: Shutdown,
-    /// What is logged, and how.
+    /// The log.
     pub log: Log,
     /// The variables of the environment that the file takes secrets from with `${NAME}`. Programs do not inherit them.
     #[serde(skip)]

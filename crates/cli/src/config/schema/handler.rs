@@ -1,4 +1,4 @@
-//! The `handler` of a worker: what is done with a message.
+//! The `handler` of a worker.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::config::schema::values::{Secret, Span};
 use dms_protocol::secret_url::SecretUrl;
 
-/// What is done with a message: exactly one of the three.
+/// The handler of messages: exactly one of the three.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]

@@ -1,9 +1,9 @@
-//! The `limits` section: what the workers of the process share.
+//! The `limits` section: limits shared by all workers of the process.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What may be in flight in all workers together, above the limits of each.
+/// Limits shared by all workers, in addition to their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {

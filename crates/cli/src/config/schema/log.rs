@@ -1,9 +1,9 @@
-//! The `log` section: what is logged, and how.
+//! The `log` section: format and filter.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is logged to standard error, and how.
+/// The log on standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {

@@ -39,11 +39,11 @@ pub struct Server {
     pub project_name: String,
     /// The region of the endpoints in the catalogue of its IAM tokens; `local` by default.
     pub region: String,
-    /// Who is let in; by default any caller, which is allowed on loopback addresses only.
+    /// The keys and users that may call; by default any caller, which is allowed on loopback addresses only.
     pub auth: Option<ServerAuth>,
-    /// Who is counted when an acknowledgement stops at a failure; `culprit` by default.
+    /// Which messages count as failed when an acknowledgement stops at a failure; `culprit` by default.
     pub failure_counting: FailureCounting,
-    /// Whether a FIFO group gets nothing while a batch of it is out; true by default.
+    /// Whether a FIFO group receives nothing while one of its batches is leased; true by default.
     pub fifo_blocks: bool,
     /// Where a new group starts; `beginning` by default.
     pub new_group_starts: GroupStart,
@@ -51,11 +51,11 @@ pub struct Server {
     pub create_delay: Span,
     /// How long queues keep messages, consumed or not, 1s to 72h; Kafka queues with `retention_hours` say it themselves. 72 h by default.
     pub retention: Span,
-    /// How long an IAM token of this server is good; 24 h by default.
+    /// The lifetime of IAM tokens of this server; 24 h by default.
     pub token_lifetime: Span,
     /// The limits of the project.
     pub quotas: Quotas,
-    /// What the process may spend on its callers.
+    /// The resources that callers may use.
     pub limits: ServerLimits,
     /// Queues created at start where they are missing.
     pub queues: Vec<QueueSpec>,
@@ -92,7 +92,7 @@ impl Default for Server {
     }
 }
 
-/// Who is let in by the server.
+/// The keys and users of the server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerAuth {
@@ -102,7 +102,7 @@ pub struct ServerAuth {
     pub users: Vec<User>,
     /// Whether `Host` must be among the signed headers of a request, as it is with the vendor's SDKs; true by default.
     pub require_signed_host: bool,
-    /// Whether a signature is good for one request only, and not for further ones within 15 minutes; false by default.
+    /// Whether a signature is accepted only once, instead of for 15 minutes; false by default.
     pub reject_replays: bool,
 }
 
@@ -127,7 +127,7 @@ pub struct AccessKey {
     pub security_token: Option<Secret>,
     /// A file that holds the session token.
     pub security_token_file: Option<PathBuf>,
-    /// What it may do; everything by default.
+    /// Its rights; everything by default.
     pub rights: Option<Rights>,
 }
 
@@ -144,7 +144,7 @@ pub struct User {
     pub password_file: Option<PathBuf>,
     /// The domain; `Default` by default.
     pub domain: String,
-    /// What its tokens may do; everything by default.
+    /// The rights of its tokens; everything by default.
     pub rights: Option<Rights>,
 }
 
@@ -154,14 +154,14 @@ impl Default for User {
     }
 }
 
-/// Who is counted when an acknowledgement stops at a failure.
+/// Which messages count as failed when an acknowledgement stops at a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCounting {
     /// The failed message alone. The default.
     #[default]
     Culprit,
-    /// The failed message and all behind it in its batch.
+    /// The failed message and all after it in its batch.
     Batch,
 }
 
@@ -192,7 +192,7 @@ impl Default for Quotas {
     }
 }
 
-/// What the server may spend on its callers, of all projects together.
+/// The resources that callers of all projects may use together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerLimits {
@@ -206,7 +206,7 @@ pub struct ServerLimits {
     /// Consume calls of one group that may wait, at least 1; 1 000 by default.
     #[schemars(range(min = 1))]
     pub polls_per_group: usize,
-    /// Bytes of messages in batches that are out, at least 524 288, the largest one; 268 435 456 by default.
+    /// Bytes of messages in leased batches, at least 524 288, the largest batch; 268 435 456 by default.
     #[schemars(range(min = 524_288))]
     pub leased_bytes: usize,
 }
@@ -252,7 +252,7 @@ pub struct Project {
     pub id: String,
     /// The name for IAM; the identifier by default.
     pub name: Option<String>,
-    /// Who is let in.
+    /// The keys and users that may call.
     pub auth: Option<ServerAuth>,
     /// The limits.
     pub quotas: Quotas,

@@ -1,4 +1,4 @@
-//! The `workers` section: what is consumed, how, and what happens to what fails.
+//! The `workers` section: what each worker consumes, how, and how failures are handled.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::config::schema::{
 use dms_protocol::{limits::ACK_WAIT_SECS, queue::TagMode};
 use dms_worker::retry::{InvalidRetryPolicy, RetryPolicy};
 
-/// The end of a lease that is kept for the acknowledgement's way to the service.
+/// The part of a lease that is reserved for the acknowledgement.
 pub(crate) const ACK_MARGIN: Duration = Duration::from_secs(1);
 
 /// A worker: a queue's messages for one group, given to one handler.
@@ -28,9 +28,9 @@ pub struct Worker {
     pub group: String,
     /// Which of the group's streams is read; `messages` by default.
     pub source: Source,
-    /// The most messages asked for at once, 1-10; `auto` by default: as many as can start.
+    /// The maximum number of messages per poll, 1-10; `auto` by default: as many as can start.
     pub max_messages: Auto<usize>,
-    /// How long a call waits for a first message, 1-60 s; 20 s by default.
+    /// How long a poll waits for a message, 1-60 s; 20 s by default.
     pub poll_wait: Span,
     /// How long a batch may stay unacknowledged, 15-300 s; 30 s by default, or more where the
     /// handler's timeout needs more. `auto` is what the handler's timeout needs.
@@ -41,13 +41,13 @@ pub struct Worker {
     /// Bytes of bodies in flight, at least 524 288, which a poll may bring; 67 108 864 by default.
     #[schemars(range(min = 524_288))]
     pub max_in_flight_bytes: usize,
-    /// Its part of `limits` when they do not suffice, in proportion to the others', 1-1000; 1 by default.
+    /// Its share of `limits` when capacity is scarce, relative to the other weights, 1-1000; 1 by default.
     pub weight: u32,
     /// Concurrent polls, at least 1; `auto` by default: one when idle, more as messages come.
     pub pollers: Auto<usize>,
-    /// What may run side by side; `none` by default: everything.
+    /// Which messages are handled in order; `none` by default: all run concurrently.
     pub ordering: Ordering,
-    /// Labels to consume, at most 3; none by default: every message.
+    /// Labels to consume, at most 3; none by default: all messages.
     #[schemars(length(max = 3))]
     pub tags: Vec<String>,
     /// Whether one of the labels is enough (`or`, the default) or all are needed (`and`).
@@ -56,9 +56,9 @@ pub struct Worker {
     pub on_failure: OnFailure,
     /// What happens to a message that its handler rejected; `fail` by default.
     pub on_reject: OnReject,
-    /// Further tries within the lease, before `on_failure`; none by default.
+    /// Retries within the lease, before `on_failure`; none by default.
     pub retry: Option<Retry>,
-    /// The most messages in a unit of time, like 200/s; no limit by default.
+    /// The maximum rate, such as 200/s; no limit by default.
     pub rate_limit: Option<Rate>,
     /// Whether finished work that comes again is acknowledged without being handled again, where messages can be told apart;
     /// true by default.
@@ -66,7 +66,7 @@ pub struct Worker {
     /// An attribute whose value is different for every message, to tell them apart where the service sends no place in the
     /// queue; none by default.
     pub unique_attribute: Option<String>,
-    /// What is done with a message; required.
+    /// The handler of messages; required.
     pub handler: Handler,
 }
 
@@ -130,11 +130,11 @@ pub enum Source {
     DeadLetters,
 }
 
-/// What may run side by side.
+/// Which messages are handled in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ordering {
-    /// Everything. The default.
+    /// No order: all messages may run concurrently. The default.
     #[default]
     None,
     /// Batches; the messages of one run one after the other.
@@ -147,10 +147,10 @@ pub enum Ordering {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// It is reported as failed and the service hands it out again. The default.
+    /// The message is reported as failed, and the service redelivers it. The default.
     #[default]
     Redeliver,
-    /// It is sent again with a delay, and the delivery acknowledged.
+    /// A copy is sent with a delay, and the delivery is acknowledged.
     Republish(Republish),
 }
 
@@ -158,7 +158,7 @@ pub enum OnFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Republish {
-    /// Tries in all, at least 1; 5 by default.
+    /// Attempts in total, at least 1; 5 by default.
     #[schemars(range(min = 1))]
     pub max_attempts: u32,
     /// The delay before the second try, doubled for each further one; 10 s by default, at most 7 days. Each delay is drawn at random
@@ -176,11 +176,11 @@ impl Default for Republish {
     }
 }
 
-/// Tries within one lease.
+/// Retries within one lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// Tries in all, at least 1; 3 by default.
+    /// Attempts in total, at least 1; 3 by default.
     pub max_attempts: u32,
     /// The pause before the second try, doubled for each further one; 200 ms by default.
     pub backoff: Span,
@@ -207,10 +207,10 @@ impl Retry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Then {
-    /// It is reported as failed. The default.
+    /// The message is reported as failed. The default.
     #[default]
     Fail,
-    /// It is sent to this queue, and the delivery acknowledged.
+    /// The message is sent to this queue, and the delivery is acknowledged.
     Park(String),
 }
 
@@ -218,11 +218,11 @@ pub enum Then {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnReject {
-    /// It is reported as failed. The default.
+    /// The message is reported as failed. The default.
     #[default]
     Fail,
-    /// It is sent to this queue, and the delivery acknowledged.
+    /// The message is sent to this queue, and the delivery is acknowledged.
     Park(String),
-    /// It is acknowledged, and gone.
+    /// The message is acknowledged and dropped.
     Discard,
 }

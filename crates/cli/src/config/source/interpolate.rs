@@ -13,7 +13,7 @@ pub(crate) enum BadReference {
     /// The brace is not closed.
     #[error("`{0}` has no closing brace: write ${{NAME}}, or $${{ for the text itself")]
     Open(String),
-    /// What is in the braces is not a variable's name.
+    /// The text in the braces is not a variable's name.
     #[error("`${{{0}}}` names no variable: write ${{NAME}} or ${{NAME:-default}}")]
     Nameless(String),
 }

@@ -32,7 +32,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One mistake: where it stands, which key, and what is wrong with its value.
+/// One mistake: its place, its key, and a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
@@ -40,7 +40,7 @@ pub struct Problem {
     pub origin: Origin,
     /// The key, as in `workers[0].ack_wait`; empty when the whole file is meant.
     pub key: String,
-    /// The value, and what is allowed.
+    /// The description: the value, and the values that are allowed.
     pub message: String,
 }
 
@@ -79,7 +79,7 @@ impl ConfigError {
         Self { problems }
     }
 
-    /// The mistakes: those of the file by line, then the others.
+    /// The mistakes: first those in the file, by line, then the others.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }

@@ -29,7 +29,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Adds the settings of a YAML file, and says what is wrong with it.
+    /// Adds the settings of a YAML file. Returns the mistakes in it.
     pub(crate) fn add_file(&mut self, path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
         let origin = Origin::File { path: path.to_owned(), line: None };
         let text = match text::read(path) {
@@ -95,7 +95,7 @@ impl Tree {
         }
     }
 
-    /// Where the value at `path` was set or, when it was not, what is around it.
+    /// Where the value at `path` was set, or else the nearest section around it.
     pub(crate) fn nearest_origin(&self, path: &KeyPath) -> Origin {
         let mut path = Some(path.clone());
         while let Some(place) = path {

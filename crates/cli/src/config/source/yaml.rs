@@ -10,7 +10,7 @@ use crate::config::source::{
     secret_variables::{is_secret_place, secret_references},
 };
 
-/// The settings of a text, as far as they can be read, and what is wrong with it.
+/// The settings of a text as far as they can be read, and the mistakes in it.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
     pub(crate) settings: Dict,
@@ -26,7 +26,7 @@ pub(crate) struct Mistake {
     pub(crate) path: KeyPath,
     /// The line, where the parser names one.
     pub(crate) line: Option<usize>,
-    /// What is wrong.
+    /// The description.
     pub(crate) message: String,
 }
 

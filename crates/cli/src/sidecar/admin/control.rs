@@ -1,4 +1,4 @@
-//! What an operator can change while the process runs. `?worker=NAME` means one worker; without it all are meant.
+//! Operator actions while the process runs. `?worker=NAME` selects one worker; without it, all are selected.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::sidecar::admin::state::{AdminState, WatchedWorker, answer};
 
-/// `POST /pause`: fetch nothing more; what is in flight finishes.
+/// `POST /pause`: stop fetching; messages in flight finish.
 pub(super) async fn pause(State(admin): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
     each(&admin, query.as_deref(), |watch| watch.throttle.operator(true))
 }
@@ -32,7 +32,7 @@ pub(super) async fn concurrency(State(admin): State<Arc<AdminState>>, RawQuery(q
     }
 }
 
-/// `POST /log?filter=debug`: what is logged from now on, until it is changed again or the configuration is read again.
+/// `POST /log?filter=debug`: change the log filter until the next change or reload.
 pub(super) async fn log(State(admin): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
     let Some(filter) = value(query.as_deref(), "filter").filter(|filter| !filter.is_empty()) else {
         return refused("write ?filter= and a level like info, or directives like info,dms_worker=debug");
@@ -48,7 +48,7 @@ pub(super) async fn log(State(admin): State<Arc<AdminState>>, RawQuery(query): R
 }
 
 /// `POST /drain`: stop fetching for good and finish what is in flight; answered when that is done or the grace period is
-/// over. The process stays until it is told to end: this is what a `preStop` hook calls.
+/// over. The process keeps running until a signal. A `preStop` hook calls this.
 pub(super) async fn drain(State(admin): State<Arc<AdminState>>) -> Response {
     admin.workers.iter().for_each(|watch| watch.throttle.worker().stop());
     let settled = join_all(admin.workers.iter().map(|watch| watch.recorder.settled()));

@@ -1,4 +1,4 @@
-//! What is asked of the endpoint: is it ready, how is it, how much is there to do.
+//! Readiness, status and backlog of the workers.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -30,7 +30,7 @@ impl WatchedWorker {
             _ if status.stopping => Some("stopping".to_owned()),
             _ if self.has_app && self.throttle.is_app_down() => Some("the application cannot be reached".to_owned()),
             _ if status.paused => None,
-            // It waits for what is in flight.
+            // It waits for messages in flight.
             Some(_) if !status.polling => None,
             None => Some("the service has not answered yet".to_owned()),
             Some(age) if age > self.stale_after => {

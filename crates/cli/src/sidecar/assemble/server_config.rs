@@ -122,7 +122,7 @@ fn quotas(quotas: config::Quotas) -> Quotas {
     Quotas { queues: quotas.queues, groups_per_queue: quotas.groups_per_queue, ..Quotas::default() }
 }
 
-/// What is said about how long single queues keep messages.
+/// The retention policies of single queues.
 fn retentions(server: &config::Server) -> HashMap<(ProjectId, String), RetentionPolicy> {
     let own = server.queues.iter().map(|spec| (server.project_id.as_str(), spec));
     let further =

@@ -40,7 +40,7 @@ pub(crate) struct WorkerUnit {
     pub(crate) app: Option<Watched>,
     /// Whether it reads the group's dead letters.
     pub(crate) dead_letters: bool,
-    /// A worker that has not polled with success for so long is not ready.
+    /// A worker whose last successful poll is older than this is not ready.
     pub(crate) stale_after: Duration,
 }
 

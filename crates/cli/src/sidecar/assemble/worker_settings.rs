@@ -1,4 +1,4 @@
-//! From the settings of a worker in the configuration to those of a [`WorkerBuilder`].
+//! Maps the settings of a worker in the configuration to a [`WorkerBuilder`].
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn program_timeout(command: &config::CommandHandler) -> Option<Duration> {
     }
 }
 
-/// A worker with these settings that is only looked at: it has no handler.
+/// A worker with these settings and an empty handler, for checks only.
 pub(crate) fn idle_worker(
     client: &Client,
     worker: &config::Worker,
@@ -56,7 +56,7 @@ pub(crate) fn idle_worker(
     settings(builder, worker, config).rate_limit(rate(worker)?).build()
 }
 
-/// Carries the configuration's settings over to the worker's.
+/// Applies the configuration's settings to a builder.
 pub(crate) fn settings(builder: WorkerBuilder, worker: &config::Worker, config: &Config) -> WorkerBuilder {
     let ack_wait = match worker.ack_wait {
         config::Auto::Auto if worker.handler.timeout().is_none() => AckWait::Auto,

@@ -1,4 +1,4 @@
-//! [`App`]: the application behind an HTTP handler. Is it there, and well?
+//! [`App`]: the state of the application behind an HTTP handler: up, down, or being tried out.
 //!
 //! It starts as down and stays so until it answers its health URL, or takes a connection. A connection that cannot be made
 //! takes it down again, and so do several in a row that break, or its health URL, which is asked all the time. While it is
@@ -31,12 +31,12 @@ const MOST_FAILURES: u32 = 3;
 /// The longest pause after a trial that failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How an application did when it was looked at.
+/// The result of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// It is there.
+    /// It is healthy.
     Well,
-    /// It refuses connections, or says that it is not well.
+    /// It refuses connections, or reports that it is not healthy.
     Ill,
     /// It did not answer in time: it may be busy.
     Silent,
@@ -49,7 +49,7 @@ enum AppStatus {
     Up,
 }
 
-/// What is known about an application.
+/// The state of an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Availability {
     state: AppStatus,
@@ -101,7 +101,7 @@ pub(crate) struct Watching {
     pub(crate) always: bool,
 }
 
-/// Whether the application is there.
+/// The state of an application, and the permits to post to it.
 #[derive(Debug)]
 pub(crate) struct App {
     known: watch::Sender<Availability>,
@@ -160,7 +160,7 @@ impl App {
                     continue;
                 }
             };
-            // What was waited for may have found out meanwhile.
+            // The message that held the lock may have changed the state.
             if turn.is_some() && self.state() != AppStatus::TryingOut {
                 continue;
             }
@@ -225,7 +225,7 @@ impl App {
         fault
     }
 
-    /// As [`broke`](Self::broke), of several messages in one request: each is to be posted by itself. Says whether alone.
+    /// Like [`broke`](Self::broke), for several messages in one request. Each must be posted separately; returns whether alone.
     pub(crate) async fn broke_with_several(&self, turn: PostPermit<'_>, look: impl Future<Output = Health>) -> bool {
         let how = self.how_it_broke(&turn, look).await;
         if how.crashed {
@@ -282,7 +282,7 @@ impl App {
                     sleep(watching.interval).await;
                 }
                 if known {
-                    tracing::info!(worker = name, "the application is there: one message at a time tries it out");
+                    tracing::info!(worker = name, "the application is back: one message at a time tries it out");
                 }
                 known = true;
                 self.change(Availability::found);

@@ -9,7 +9,7 @@
 //! * One that breaks the connection twice, alone, has failed. Where other messages meet the same meanwhile and none is
 //!   answered, it is rather the application that is ill: the message makes room for others, and comes later, until it has broken
 //!   the connection six times.
-//! * What has broken connections is remembered for a while: once is enough when the message is redelivered.
+//! * Messages that have broken connections are remembered for a while: after a redelivery, one break is enough.
 
 use std::{
     collections::HashSet,
@@ -121,7 +121,7 @@ pub(crate) struct Break {
     pub(crate) proven: bool,
 }
 
-/// Posts that are in flight, and those that broke connections.
+/// Posts in flight, and messages that broke connections.
 #[derive(Debug)]
 pub(crate) struct Blame {
     in_flight: usize,
@@ -135,7 +135,7 @@ pub(crate) struct Blame {
     records: TtlMap<u64, Record>,
 }
 
-/// What is known of a message that broke connections.
+/// The record of a message that broke connections.
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
     times: u32,

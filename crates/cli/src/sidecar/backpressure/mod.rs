@@ -1,4 +1,4 @@
-//! What holds a worker back: an operator, an application that is down, one that asks for a pause.
+//! The reasons to hold a worker back: an operator, an application that is down, and one that requests a pause.
 
 pub(crate) mod app;
 pub(crate) mod blame;

@@ -1,4 +1,4 @@
-//! [`Throttle`]: everything that holds a worker back, in one place.
+//! [`Throttle`]: combines everything that holds a worker back.
 //!
 //! An operator, an application that is down, and one that asks for a pause may all want a worker to stop fetching; it
 //! fetches again when none of them does. Likewise the limit of messages in flight is the operator's, or one while an
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use dms_worker::worker::WorkerHandle;
 
-/// Holds one worker back, or lets it go.
+/// Pauses and resumes one worker, and limits its concurrency.
 #[derive(Clone)]
 pub(crate) struct Throttle {
     worker: WorkerHandle,
@@ -89,7 +89,7 @@ impl Throttle {
             let throttle = self.clone();
             tokio::spawn(async move {
                 sleep_until(until).await;
-                // Looks at the clock anew: a longer pause asked for meanwhile goes on.
+                // Compares with the clock again, because a longer pause may have been requested meanwhile.
                 throttle.change(|_| ());
             });
         }
@@ -117,7 +117,7 @@ impl Throttle {
     }
 }
 
-/// A throttle that a handler can pull, which is made before its worker is.
+/// A handle with which a handler pauses its worker. It is created before the worker, and connected to it later.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backpressure(Arc<OnceLock<Throttle>>);
 

@@ -1,4 +1,4 @@
-//! What is done with a message: posted to an application, given to a program, or logged.
+//! Delivery of a message: to an application over HTTP, to a program, or to the log.
 
 pub(crate) mod http;
 pub(crate) mod log;

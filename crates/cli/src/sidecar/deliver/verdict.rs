@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use dms_worker::worker::HandlerError;
 
-/// What became of a message, as an application or a program says it.
+/// The verdict of an application or a program on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
@@ -14,7 +14,7 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    /// What it means for the worker, with the reason that was given.
+    /// The result for the worker, with the reason given.
     pub(super) fn verdict(self, reason: Option<String>) -> Result<(), HandlerError> {
         let reason = reason.unwrap_or_else(|| "no reason was given".to_owned());
         match self {

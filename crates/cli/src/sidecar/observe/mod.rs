@@ -1,4 +1,4 @@
-//! What the admin endpoint shows of a worker that runs.
+//! The activity of a worker, for the admin endpoint.
 
 mod rate_window;
 pub(crate) mod recorder;

@@ -35,7 +35,7 @@ impl Window {
         self.counts.iter().map(|count| f64::from(*count)).sum::<f64>() / seconds.as_secs_f64()
     }
 
-    /// Empties what is older than a minute, and gives the place of this second.
+    /// Clears the seconds older than a minute. Returns the slot of this second.
     fn turn_to(&mut self, now: Instant) -> usize {
         let second = (now - self.started).as_secs();
         let passed = usize::try_from(second.saturating_sub(self.now)).unwrap_or(SECONDS).min(SECONDS);

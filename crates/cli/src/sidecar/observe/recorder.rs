@@ -64,7 +64,7 @@ impl Recorder {
         self.handled.lock().unwrap_or_else(PoisonError::into_inner).per_second(Instant::now())
     }
 
-    /// The last errors, the newest first.
+    /// The last errors, newest first.
     pub(crate) fn errors(&self) -> Vec<Seen> {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }

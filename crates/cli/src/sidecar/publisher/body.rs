@@ -1,4 +1,4 @@
-//! The bounds of a publisher's requests, and what it answers beyond them.
+//! The limits of a publisher's requests, and the answers to requests that exceed them.
 
 use std::{net::IpAddr, time::Duration};
 

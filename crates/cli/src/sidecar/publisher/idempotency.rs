@@ -1,4 +1,4 @@
-//! What became of requests with an `Idempotency-Key`, so that one that comes again sends nothing twice.
+//! The outcomes of requests with an `Idempotency-Key`, so that a repeated request sends nothing twice.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

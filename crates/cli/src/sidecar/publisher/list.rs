@@ -5,7 +5,7 @@ use dms_protocol::{json::Scan, message::Message};
 /// The most messages of one request.
 const MAX_MESSAGES: usize = 10_000;
 
-/// The messages of a request, each by itself, and whether it was a single one rather than a list.
+/// The messages of a request, and whether it was a single message rather than a list.
 pub(super) type ParsedRequest = (Vec<Result<Message, String>>, bool);
 
 /// The items of a JSON list as they are written. `what` names such a list in errors.
@@ -18,7 +18,7 @@ pub(super) fn items<'a>(json: &'a [u8], what: &str) -> Result<Vec<&'a str>, Stri
         scan.items(|scan| {
             let item = scan.value()?;
             count += 1;
-            // What is beyond the limit is counted and not kept: a megabyte of `1,1,1,…` has half a million items.
+            // Items beyond the limit are counted and not kept, because a megabyte of `1,1,1,…` has half a million items.
             if count <= MAX_MESSAGES {
                 items.push(item);
             }
@@ -37,7 +37,7 @@ fn text(item: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(item).map_err(|error| format!("the body is not UTF-8: {error}"))
 }
 
-/// The messages of a list; what is wrong with one names its place.
+/// The messages of a list; an error names the index of its message.
 pub(super) fn placed(messages: impl Iterator<Item = Result<Message, String>>) -> Vec<Result<Message, String>> {
     let named = |(place, message): (usize, Result<Message, String>)| {
         message.map_err(|reason| format!("messages[{place}]: {reason}"))

@@ -146,7 +146,8 @@ async fn publish(
         },
         Err(reason) => return PublishAnswer::malformed(reason).into(),
     };
-    // On its own: a caller that gives up does not undo what was taken, and finds out when it asks again with its key.
+    // In a separate task, because a caller that disconnects must not cancel accepted messages. It learns their outcome when it
+    // repeats the request with the same key.
     let work = tokio::spawn(async move {
         let mut outcomes = outcomes.lock().await;
         intake.send(messages, &mut outcomes).await;
@@ -188,7 +189,7 @@ impl Intake {
                 continue;
             }
             match message.map(|message| producer.try_send(message)) {
-                // What is accepted counts as unsure until it is settled.
+                // An accepted message counts as unsure until its receipt arrives.
                 Ok(Ok(receipt)) => {
                     *outcome = PublishOutcome::Unsure("it was on its way".to_owned());
                     receipts.push((outcome, receipt));

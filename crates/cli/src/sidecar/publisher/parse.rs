@@ -15,7 +15,7 @@ use dms_protocol::message::{Body, Message};
 /// Reads a request.
 ///
 /// # Errors
-/// When it is no message at all; what is wrong with a single one of a list is in its place.
+/// When the request is not a message or a list. An error in one message of a list is in its place.
 pub(super) fn read(headers: &HeaderMap, body: &Bytes) -> Result<ParsedRequest, String> {
     if let Some(read) = events::read(headers, body) {
         return read;

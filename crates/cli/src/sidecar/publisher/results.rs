@@ -55,7 +55,7 @@ impl PublishOutcome {
 pub(super) struct PublishAnswer {
     status: StatusCode,
     body: Value,
-    /// Whether some of it may go through when it comes again.
+    /// Whether repeating the request may succeed.
     come_again: bool,
 }
 

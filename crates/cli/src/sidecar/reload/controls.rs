@@ -1,4 +1,4 @@
-//! [`Controls`]: what can be changed of a sidecar that runs.
+//! [`Controls`]: changes to a running sidecar.
 
 use crate::{
     config::{self, Config},
@@ -11,7 +11,7 @@ use crate::{
 use dms_server::{Callers, Tls};
 use dms_worker::{client, worker::InvalidSettings};
 
-/// What can be changed of a sidecar that runs.
+/// Changes to a running sidecar.
 #[derive(Clone, Debug)]
 pub struct Controls {
     throttles: Vec<(String, Throttle)>,
@@ -36,7 +36,7 @@ impl Controls {
         found.inspect(|(_, throttle)| throttle.concurrency(messages)).is_some()
     }
 
-    /// Changes what can change of the worker that runs by `old`: `concurrency`, `max_in_flight_bytes`, `max_messages` and
+    /// Applies the reloadable settings of a worker that runs with the settings `old`: `concurrency`, `max_in_flight_bytes`, `max_messages` and
     /// `rate_limit`, and writes it into `old`. False where nothing of it has changed, or there is no such worker.
     ///
     /// # Errors

@@ -2,11 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-/// Changes what is logged, where the process lets that be changed.
+/// Changes the log filter, if the process permits it.
 #[derive(Clone, Default)]
 pub(crate) struct LogControl(pub(crate) Option<Arc<SetLogFilter>>);
 
-/// Takes a filter, or says what is wrong with it.
+/// Applies a filter, or returns the error in it.
 type SetLogFilter = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl fmt::Debug for LogControl {

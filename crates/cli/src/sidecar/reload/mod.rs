@@ -1,4 +1,4 @@
-//! What changes while a sidecar runs: limits, secrets, certificates, the log filter.
+//! Changes while a sidecar runs: limits, secrets, certificates, the log filter.
 
 pub(crate) mod controls;
 pub(crate) mod log_control;

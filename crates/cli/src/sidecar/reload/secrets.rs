@@ -20,7 +20,7 @@ pub(crate) struct LiveSecrets {
 }
 
 impl LiveSecrets {
-    /// Uses those of `new`, and writes them into `old`. Says which have changed, by their keys.
+    /// Uses the secrets of `new`, and writes them into `old`. Returns the keys of those that have changed.
     ///
     /// # Errors
     /// When the credentials of the service cannot be used; then nothing changes.
@@ -75,7 +75,7 @@ impl LiveSecrets {
     }
 }
 
-/// Puts a token into the place of another; none in the place of one, or one in that of none, takes a restart.
+/// Replaces a token. To set the first token or to remove it needs a restart.
 fn renew_token(guard: &BearerAuth, old: &mut Option<Secret>, new: Option<&Secret>) -> bool {
     if old.as_ref() == new || !guard.renew(new.map(Secret::expose)) {
         return false;

@@ -48,7 +48,7 @@ fn a_second_signal_ends_a_drain_at_once() {
         stuck.sidecar.signal(signal);
         let (status, log) = stuck.sidecar.wait();
         assert_eq!(status.code(), Some(code), "{log}");
-        assert!(log.contains("what was in flight comes again"), "{log}");
+        assert!(log.contains("messages in flight are redelivered"), "{log}");
     }
 }
 
@@ -59,7 +59,7 @@ fn a_drain_beyond_the_grace_period_exits_with_75() {
     stuck.sidecar.signal("TERM");
     let (status, log) = stuck.sidecar.wait();
     assert_eq!(status.code(), Some(75), "{log}");
-    assert!(log.contains("error: not everything was finished within 100ms: it comes again"), "{log}");
+    assert!(log.contains("error: not everything was finished within 100ms: the rest is redelivered"), "{log}");
 }
 
 #[test]
@@ -71,5 +71,5 @@ fn an_answer_during_the_drain_exits_with_0() {
     stuck.application.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     let (status, log) = stuck.sidecar.wait();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(log.contains("q/g ended: 1 done, 0 failed, 1 acknowledged, 0 come again"), "{log}");
+    assert!(log.contains("q/g ended: 1 done, 0 failed, 1 acknowledged, 0 redelivered"), "{log}");
 }

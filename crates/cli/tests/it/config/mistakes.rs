@@ -155,7 +155,7 @@ fn settings_that_exclude_each_other_are_refused() {
     check(
         &(worker("tags: [a]") + "  - {queue: q, group: g, name: other, handler: {log: {}}}\n"),
         &[
-            "config.yaml:8: workers[1].tags: differ from those of worker `q/g`: a group keeps the labels of its first consume for life",
+            "config.yaml:8: workers[1].tags: differ from those of worker `q/g`: a group keeps the labels of its first consume permanently",
         ],
     );
     check(
@@ -261,7 +261,7 @@ fn limits_leave_room_for_the_largest_request_and_batch() {
     check(
         &worker("max_in_flight_bytes: 9\n    unique_attribute: ''"),
         &[
-            "config.yaml:7: workers[0].max_in_flight_bytes: `9` is not allowed: 524288 or more are needed, as a poll may bring so much",
+            "config.yaml:7: workers[0].max_in_flight_bytes: `9` is not allowed: 524288 or more are needed, because a poll may return this many",
             "config.yaml:8: workers[0].unique_attribute: needs the name of an attribute: set it, or leave it out",
         ],
     );

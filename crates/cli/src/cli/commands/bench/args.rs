@@ -15,20 +15,20 @@ Examples:
   dms-worker bench --against http://10.0.0.7:9400 --run produce,consume
   dms-worker bench -o json --duration 10s
 
-The runs: `produce` sends, `consume` receives and acknowledges what was sent, `both` does both at once, `latency` sends single \
-messages at a steady rate and takes the time until their handlers are called. CPU time, memory and disk writes are told by Linux \
-alone. Measure with a build in release mode, on a machine that does nothing else.")]
+The runs: `produce` sends, `consume` receives and acknowledges these messages, `both` does both at once, `latency` sends single \
+messages at a steady rate and measures the time until their handlers are called. CPU time, memory and disk writes are available on \
+Linux only. Measure with a release build, on an otherwise idle machine.")]
 pub(crate) struct BenchArgs {
     /// A server to measure, with the credentials of the configuration
     #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
     pub(super) against: Option<String>,
-    /// The process of that server, where it runs on this machine: what it spends is shown too
+    /// The server's process on this machine; its CPU time, memory and disk writes are shown too
     #[arg(long, value_name = "PID", requires = "against")]
     pub(super) server_pid: Option<u32>,
-    /// Where the server that is started keeps its messages; in memory without
+    /// Data directory of the server that is started; without it, in memory
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) data_dir: Option<PathBuf>,
-    /// What to measure: any of produce, consume, both and latency
+    /// The runs: any of produce, consume, both and latency
     #[arg(
         long,
         value_name = "RUNS",
@@ -40,24 +40,24 @@ pub(crate) struct BenchArgs {
     /// How long each run lasts
     #[arg(long, default_value = "5s")]
     pub(super) duration: Span,
-    /// After how many messages a run ends before that
+    /// Messages after which a run ends, even before its duration is over
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) messages: Option<u32>,
     /// Size of each body in bytes
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(2..=524_288))]
     pub(super) size: u32,
-    /// Messages of each request [default: 10, or as many bodies as a request may have]
+    /// Messages per request [default: 10, fewer if the bodies are large]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub(super) batch: Option<u8>,
-    /// Requests under way at a time; `both` gives half of them to each side
+    /// Concurrent requests; `both` gives half of them to each side
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) connections: u16,
-    /// Messages in a second of the run `latency`
+    /// Messages per second in the run `latency`
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) rate: u32,
 }
 
-/// What is measured.
+/// A run of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Scenario {
     /// Sending

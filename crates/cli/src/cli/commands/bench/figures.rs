@@ -1,4 +1,4 @@
-//! The figures of a run: what it came to, how long things took, and what client and server spent on it.
+//! The results of a run: throughput, latencies, and the resources that client and server used.
 
 use std::time::Duration;
 
@@ -18,18 +18,18 @@ pub(super) struct Meter {
     server: Option<(Process, Usage)>,
 }
 
-/// What a run did.
+/// The counts of a run.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Messages that the service took.
     pub(super) produced: usize,
     /// Messages that were handled and acknowledged.
     pub(super) acknowledged: usize,
-    /// How long the requests took that the run is about, or the messages, each for itself.
+    /// The latency of each request, or of each message, depending on the run.
     pub(super) latencies: Vec<Duration>,
 }
 
-/// What a run came to.
+/// The results of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Figures {
     /// `produce`, `consume`, `both` or `latency`.
@@ -43,26 +43,26 @@ pub(super) struct Figures {
     /// `produce` and `both`: of send requests. `consume`: of polls that brought something. `latency`: from before the send until
     /// the handler was called.
     pub(super) latency_ms: Option<Latencies>,
-    /// What this process spent.
+    /// The resources that this process used.
     pub(super) client: Option<Cost>,
-    /// What the server spent, where it runs on this machine.
+    /// The resources that the server used, if it runs on this machine.
     pub(super) server: Option<Cost>,
 }
 
 /// How long things took, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Latencies {
-    /// Half of them took at most so long.
+    /// The median.
     pub(super) p50: f64,
-    /// 90 of 100 did.
+    /// The 90th percentile.
     pub(super) p90: f64,
-    /// 99 of 100 did.
+    /// The 99th percentile.
     pub(super) p99: f64,
-    /// All of them did.
+    /// The maximum.
     pub(super) max: f64,
 }
 
-/// What a process spent on a run. A message that was both produced and acknowledged counts twice.
+/// The resources that a process used in a run. A message that was both produced and acknowledged counts twice.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Cost {
     /// Microseconds of CPU time for each message.

@@ -77,14 +77,14 @@ impl Load {
         Ok(sum)
     }
 
-    /// Handles what is there until so many messages are acknowledged, or the time is over.
+    /// Consumes until this number of messages is acknowledged, or the time is over.
     pub(super) async fn consume(&self, messages: usize) -> Result<Tally, Failure> {
         let progress = Arc::new(LoadObserver::new(messages));
         self.work(&progress, self.connections * self.batch, self.duration).await?;
         Ok(progress.tally(|progress| &progress.polls))
     }
 
-    /// Sends and handles at once. The latencies are those of the send requests.
+    /// Sends and consumes at the same time. The latencies are those of the send requests.
     pub(super) async fn both(&self) -> Result<Tally, Failure> {
         let progress = Arc::new(LoadObserver::new(usize::MAX));
         let half = Self { connections: self.connections.div_ceil(2), ..self.clone() };
@@ -98,7 +98,7 @@ impl Load {
         Ok(Tally { acknowledged: progress.acknowledged.load(Relaxed), ..sent })
     }
 
-    /// Sends single messages at a steady rate; the latencies are those of the messages, until their handlers were called.
+    /// Sends single messages at a steady rate. The latency of a message ends when its handler is called.
     pub(super) async fn latency(&self, rate: u32) -> Result<Tally, Failure> {
         let progress = Arc::new(LoadObserver::new(usize::MAX));
         let sending = async {
@@ -226,7 +226,7 @@ impl LoadObserver {
         }
     }
 
-    /// So many messages will have come in the end.
+    /// Sets the number of messages after which the run is complete.
     fn expect(&self, messages: usize) {
         self.expected.store(messages, Relaxed);
         self.look();

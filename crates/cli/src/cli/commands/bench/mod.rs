@@ -29,7 +29,7 @@ use dms_protocol::{
     queue::NewQueue,
 };
 
-/// Messages of each request: those that were asked for, or as many bodies of this size as may be in one.
+/// The number of messages per request: the number given, or as many bodies of this size as fit.
 fn batch(asked: Option<u8>, size: u32) -> usize {
     let most = MAX_BYTES / usize::try_from(size).unwrap_or(MAX_BYTES).max(1);
     asked.map_or(most, usize::from).clamp(1, MAX_MESSAGES)

@@ -1,4 +1,4 @@
-//! What is measured: a server of our own in a child process, or one that runs already.
+//! The server to measure: one in a child process, or one that runs already.
 
 use std::{env, path::PathBuf, process::Stdio};
 
@@ -52,7 +52,7 @@ impl BenchServer {
     }
 }
 
-/// Starts a server in a process of its own, so that its CPU time is counted apart.
+/// Starts a server in a child process, so that the system accounts for its CPU time separately.
 async fn start(data_dir: Option<PathBuf>) -> Result<BenchServer, Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("cannot start a server: {error}")).because(error);
     let mut command = Command::new(env::current_exe().map_err(failed)?);
@@ -79,7 +79,7 @@ async fn start(data_dir: Option<PathBuf>) -> Result<BenchServer, Failure> {
     Ok(BenchServer { client: Client::builder(url, "local").build()?, process, child: Some(child) })
 }
 
-/// Waits for the server's ready line; what it says before is why it did not start.
+/// Waits for the server's ready line. Lines before it are the reason if the server does not start.
 async fn address(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<String, Failure> {
     let mut said = Vec::new();
     while let Ok(Some(line)) = lines.next_line().await {

@@ -17,7 +17,7 @@ pub(super) struct TimeBar {
 }
 
 impl TimeBar {
-    /// Announces a run that lasts so long, unless it has done its messages before.
+    /// Announces a run of at most this duration.
     pub(super) fn new(context: &Context, run: &'static str, duration: Duration) -> Self {
         if !context.shows_progress() {
             context.say(&format!("{run} …"));

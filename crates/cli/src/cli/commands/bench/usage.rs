@@ -1,4 +1,4 @@
-//! What the operating system says that a process used, as Linux tells it under `/proc`.
+//! The resources that a process used, read from `/proc` on Linux.
 
 use std::{fs, time::Duration};
 
@@ -11,19 +11,19 @@ pub(super) enum Process {
     Other(u32),
 }
 
-/// What a process used so far.
+/// The resources that a process used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     /// CPU time of all its threads, in steps of 10 ms.
     pub(super) cpu: Duration,
     /// The most memory it ever had, in bytes.
     pub(super) peak_bytes: u64,
-    /// What it had the disk write, in bytes.
+    /// The bytes written to the disk.
     pub(super) written_bytes: u64,
 }
 
 impl Process {
-    /// What it used so far; `None` where the system does not tell, or there is no such process.
+    /// The usage so far; `None` if the system does not report it, or there is no such process.
     pub(super) fn usage(self) -> Option<Usage> {
         let read = |file| match self {
             Self::Own => fs::read_to_string(format!("/proc/self/{file}")).ok(),

@@ -1,4 +1,4 @@
-//! What a data directory is like, told to a person.
+//! The condition of a data directory as text for people.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -42,7 +42,7 @@ fn text(found: &Condition) -> String {
     match &found.refused {
         Some(reason) => {
             let _ = writeln!(text, "The directory does not open: {reason}.");
-            let _ = writeln!(text, "`dms-worker data repair` says what of the log would have to be given up.");
+            let _ = writeln!(text, "`dms-worker data repair` lists the parts of the log that would be given up.");
         }
         None if found.is_whole() => {}
         None => text.push_str("The directory opens.\n"),

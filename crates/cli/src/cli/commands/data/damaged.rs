@@ -15,13 +15,13 @@ pub(super) struct DamagedArgs {
     /// The admin address of the server [config: server.admin]
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
-    /// Only those of this group, by name or id
+    /// Only messages of this group, by name or id
     #[arg(long)]
     group: Option<String>,
-    /// Only these: messages, deadletters or delayed
+    /// Only this stream: messages, deadletters or delayed
     #[arg(long)]
     stream: Option<String>,
-    /// Only the one at this place
+    /// Only the message with this sequence number
     #[arg(long)]
     sequence: Option<u64>,
 }
@@ -48,7 +48,7 @@ struct SkipAnswer {
     skipped: u64,
 }
 
-/// Shows what is set aside.
+/// Lists the damaged messages.
 pub(super) async fn list(asked: &DamagedArgs, queue: Option<&str>, context: &Context) -> Result<(), Failure> {
     let admin = AdminClient::of_queues(asked.admin.as_deref(), context)?;
     let found: Vec<Damaged> = admin.ask(Method::GET, "/admin/damaged", &asked.parameters(queue)).await?;
@@ -61,7 +61,7 @@ pub(super) async fn list(asked: &DamagedArgs, queue: Option<&str>, context: &Con
     Ok(context.printer().table(&table, &found)?)
 }
 
-/// Skips some for good.
+/// Skips damaged messages permanently.
 pub(super) async fn skip(asked: &DamagedArgs, queue: &str, context: &Context) -> Result<(), Failure> {
     let admin = AdminClient::of_queues(asked.admin.as_deref(), context)?;
     let SkipAnswer { skipped } = admin.ask(Method::POST, "/admin/damaged/skip", &asked.parameters(Some(queue))).await?;

@@ -52,33 +52,34 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Subcommand)]
 enum DataCommand {
-    /// Say what of a data directory is whole, what is not, and what can be saved; changes nothing
+    /// Check a data directory for damage; changes nothing
     #[command(after_help = "\
 Examples:
   dms-worker data check ./dms-data
   dms-worker data check ./dms-data -o json
 
-No server may have the directory open. All of it is read. Exit code 0: everything is whole; 1: something is not.")]
+No server may use the directory. All of it is read. Exit code 0: no damage; 1: damage was found.")]
     Check {
         /// The data directory
         dir: PathBuf,
     },
-    /// Give up what keeps a data directory from opening; only what is asked for, and its bytes are kept in a file
+    /// Remove damaged parts that prevent a data directory from opening; their bytes are kept in a file
     #[command(after_help = "\
 Examples:
-  dms-worker data repair ./dms-data                                     what would be given up; changes nothing
+  dms-worker data repair ./dms-data                                     list the parts that would be removed; changes nothing
   dms-worker data repair ./dms-data --skip-commits --dropped lost.jsonl
 
-Copy the directory first. Damaged messages need no repair: they are set aside, see `data damaged`.")]
+Copy the directory first. Damaged messages need no repair: the server sets them aside, see `data damaged`.")]
     Repair(RepairArgs),
-    /// Copy a data directory, also while the server runs: all that was answered before is in the copy
+    /// Copy a data directory, even while the server runs; every change answered before is in the copy
     #[command(after_help = "\
 Examples:
   dms-worker data backup ./dms-data /backup/monday
   dms-worker data backup ./dms-data /backup/monday --admin http://127.0.0.1:9401
 
-While a server has the directory open, that server makes the copy: its admin address is named, or server.admin of the configuration.
-To restore, stop the server and put the copy in the place of the directory.")]
+While a server uses the directory, that server makes the copy: set --admin, or server.admin in the configuration.
+
+To restore, stop the server and replace the directory with the copy.")]
     Backup {
         /// The data directory
         dir: PathBuf,
@@ -88,19 +89,18 @@ To restore, stop the server and put the copy in the place of the directory.")]
         #[arg(long, value_name = "URL")]
         admin: Option<String>,
     },
-    /// Say whether a copy is as it was made, and opens
+    /// Check that a copy is unchanged and opens
     #[command(after_help = "Examples:\n  dms-worker data verify /backup/monday")]
     Verify {
         /// The copy
         dest: PathBuf,
     },
-    /// Make the index of a data directory anew from its log, when it is damaged or lost; the old one is kept beside it
+    /// Rebuild the index of a data directory from its log; the old index is kept beside it
     #[command(after_help = "\
 Examples:
   dms-worker data rebuild-index ./dms-data
 
-No server may have the directory open. Exit code 0: the new index has all that the old one had; 1: something is not known any more, and
-it says what.")]
+No server may use the directory. Exit code 0: the new index is complete; 1: information is lost, and the output names it.")]
     RebuildIndex {
         /// The data directory
         dir: PathBuf,
@@ -110,10 +110,10 @@ it says what.")]
     Damaged {
         #[command(flatten)]
         asked: DamagedArgs,
-        /// Only those of this queue, by name or id
+        /// Only messages of this queue, by name or id
         queue: Option<String>,
     },
-    /// Skip damaged messages of a queue for good, as if they were acknowledged
+    /// Skip damaged messages of a queue permanently, as if they were acknowledged
     #[command(after_help = "\
 Examples:
   dms-worker data skip orders --admin http://127.0.0.1:9401
@@ -131,13 +131,13 @@ Examples:
 struct RepairArgs {
     /// The data directory
     dir: PathBuf,
-    /// Give up commits that cannot be read and have others behind them
+    /// Remove unreadable commits that are followed by others
     #[arg(long, requires = "dropped")]
     skip_commits: bool,
-    /// Give up commits at the log's end that were answered, and are missing or cannot be read
+    /// Remove answered commits at the end of the log that are missing or unreadable
     #[arg(long, requires = "dropped")]
     skip_end: bool,
-    /// A new file for the bytes that are given up, a JSON line for each part
+    /// A new file for the removed bytes, one JSON line per part
     #[arg(long, value_name = "FILE")]
     dropped: Option<PathBuf>,
 }
@@ -172,7 +172,7 @@ pub(crate) async fn run(args: DataArgs, context: &Context) -> Result<ExitCode, F
     }
 }
 
-/// Does what waits for a disk.
+/// Runs blocking disk work on a thread of its own.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::new(error.to_string()))
 }

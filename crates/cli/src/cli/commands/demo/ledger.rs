@@ -105,7 +105,7 @@ pub(super) struct Summary {
     pub(super) sent: usize,
     /// Different orders handled.
     pub(super) handled: usize,
-    /// Orders handled more than once: at least once is what is promised.
+    /// Orders handled more than once, which at-least-once delivery permits.
     pub(super) handled_twice: usize,
     /// Runs of the handler that failed.
     pub(super) failures: u64,

@@ -45,11 +45,11 @@ use dms_worker::{
 #[command(after_help = "\
 Examples:
   dms-worker demo              2,000 orders, 1 % of them poison
-  dms-worker demo -o json      only the closing figures, for a program
+  dms-worker demo -o json      only the summary, for programs
 
 Exit code 0 means that every message was accounted for.")]
 pub(crate) struct DemoArgs {
-    /// How many orders are sent
+    /// Number of orders to send
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     orders: u32,
 }
@@ -61,7 +61,7 @@ const TRIES: u32 = 3;
 /// Each part of the tour ends within this time, or the tour has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is sent.
+/// The messages of the demo.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
     id: usize,

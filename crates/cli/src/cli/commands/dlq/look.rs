@@ -1,4 +1,4 @@
-//! `dlq list`, `dlq show` and `dlq dump`: seeing what is there.
+//! `dlq list`, `dlq show` and `dlq dump`: looking at dead letters.
 
 use std::{
     borrow::Cow,
@@ -46,10 +46,10 @@ pub(super) struct ShowArgs {
     which: Selection,
     #[command(flatten)]
     filter: Filter,
-    /// Messages at most
+    /// Maximum number of messages
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     max: u64,
-    /// The server's admin address: there a look leases nothing [config: server.admin]
+    /// The server's admin address, which shows messages without leasing them [config: server.admin]
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
 }
@@ -61,16 +61,16 @@ pub(super) struct DumpArgs {
     which: Selection,
     #[command(flatten)]
     filter: Filter,
-    /// Messages at most; all by default
+    /// Maximum number of messages; all by default
     #[arg(long, value_name = "COUNT")]
     max: Option<u64>,
     /// Write the lines to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Write behind what the file has already
+    /// Append to the file
     #[arg(long, requires = "file")]
     append: bool,
-    /// Take the messages: each is acknowledged once its line is written, in a file on the disk
+    /// Remove the messages: acknowledge each one once its line is written and, in a file, on the disk
     #[arg(long)]
     ack: bool,
 }
@@ -85,7 +85,7 @@ struct Row {
     died: Option<DeadLetterInfo>,
 }
 
-/// Lists the groups of a queue with what they have.
+/// Lists the groups of a queue with their numbers of dead letters.
 pub(super) async fn list(client: &Client, queue: &str, group: Option<&str>, context: &Context) -> Result<(), Failure> {
     let queue = client.find_queue(queue).await?;
     let groups = match group {
@@ -287,7 +287,7 @@ async fn look(
         sweep = sweep.max(max);
     }
     if !filter.is_empty() {
-        // What does not match is held meanwhile.
+        // Messages that do not match stay leased until the end.
         sweep = sweep.ack_wait(Duration::from_secs(300));
     }
     let stop = async {

@@ -39,19 +39,19 @@ enum DlqCommand {
     /// Show dead letters in a table, without taking them
     #[command(after_help = "\
 Examples:
-  dms-worker dlq show orders billing --admin http://127.0.0.1:9401      a look that leases nothing
+  dms-worker dlq show orders billing --admin http://127.0.0.1:9401      shows messages without leasing them
   dms-worker dlq show orders billing --max 50
-  dms-worker dlq show parked billing --parked                           with reason, error, worker and times
+  dms-worker dlq show parked billing --parked                           parked messages
 
-Without an admin address (only this project's server has one) the messages are leased for the look and given back: that counts as a
-failed consumption of parked messages, not of dead letters.")]
+Without an admin address, which only the server of dms-worker has, the messages are leased and given back. For parked messages, that \
+counts as a failed consumption; for dead letters, it does not.")]
     Show(ShowArgs),
     /// Print dead letters as JSON lines, or write them to a file; `dlq redrive --file` and `send` read them
     #[command(after_help = "\
 Examples:
   dms-worker dlq dump orders billing | jq .body
   dms-worker dlq dump orders billing --file dead.jsonl             they stay in the queue
-  dms-worker dlq dump orders billing --file dead.jsonl --ack       they are taken out of it, each once its line is on the disk")]
+  dms-worker dlq dump orders billing --file dead.jsonl --ack       remove them from the queue")]
     Dump(DumpArgs),
     /// Send dead letters again; each is acknowledged only after its copy is stored
     #[command(after_help = "\
@@ -59,14 +59,14 @@ Examples:
   dms-worker dlq redrive orders billing --dry-run                  how many would be sent
   dms-worker dlq redrive orders billing --max 100 --rate 20/s
   dms-worker dlq redrive orders billing --match tenant=7 --match-body /customer/id=1 --to orders-repaired --set repaired=true
-  dms-worker dlq redrive parked billing --parked                   back to the queues that they came from
-  dms-worker dlq redrive orders --file dead.jsonl                  what was dumped, perhaps mended with jq
+  dms-worker dlq redrive parked billing --parked                   back to their queues
+  dms-worker dlq redrive orders --file dead.jsonl                  dumped messages, perhaps edited
 
-At least once: a copy whose answer was lost is sent again. A redrive that was killed is continued by the next one: it waits for what
-was leased, recognises what was stored, and says how many may be there twice. A message that was redriven three times is left, so
-that none goes round for ever (--max-redrives).")]
+Delivery is at least once: a copy whose answer was lost is sent again. If a redrive is killed, the next one continues it: it waits for \
+leased messages, recognises stored copies, and reports how many may be stored twice. A message that was redriven three times is left \
+in place, so that none circulates forever (--max-redrives).")]
     Redrive(RedriveArgs),
-    /// Throw dead letters away
+    /// Discard dead letters
     #[command(after_help = "Examples:\n  dms-worker dlq discard orders billing --match tenant=7 --yes")]
     Discard(DiscardArgs),
 }

@@ -14,7 +14,7 @@ use dms_protocol::{
     queue::{SourcePath, Stream},
 };
 
-/// Messages of one answer: ten of the largest stay below what is read of an answer.
+/// Messages per answer: ten of the largest fit into the limit for answers.
 const PAGE: &str = "10";
 
 /// A message as the server shows it.

@@ -44,24 +44,24 @@ pub(super) struct RedriveArgs {
     /// The group's name or id
     #[arg(required_unless_present = "file")]
     group: Option<String>,
-    /// The messages of a parking queue, sent back to where they came from
+    /// Send the messages of a parking queue back to their queues
     #[arg(long, conflicts_with = "file")]
     parked: bool,
     #[command(flatten)]
     filter: Filter,
-    /// The messages of this file, as `dlq dump` writes it, instead of those of a group; they go to QUEUE
+    /// Send the messages of this file, written by `dlq dump`, to QUEUE, instead of a group's dead letters
     #[arg(long, value_name = "FILE", conflicts_with = "group")]
     file: Option<PathBuf>,
-    /// Go on where an earlier run with this file ended; from a group every run does
+    /// Continue an earlier run with this file; from a group, every run continues
     #[arg(long, requires = "file")]
     resume: bool,
-    /// Where it is kept what is on its way: FILE.journal, or a file in the user's state directory
+    /// The journal of messages in flight; FILE.journal, or a file in the user's state directory, by default
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Messages at most
+    /// Maximum number of messages
     #[arg(long, value_name = "COUNT")]
     max: Option<u64>,
-    /// Messages in a unit of time, as in 20/s
+    /// Limit the rate, as in 20/s
     #[arg(long, value_name = "RATE")]
     rate: Option<Rate>,
     /// Send the copies to this queue instead
@@ -73,10 +73,10 @@ pub(super) struct RedriveArgs {
     /// Leave an attribute out of the copies; may be repeated
     #[arg(long, value_name = "NAME")]
     unset: Vec<String>,
-    /// How often a message may be redriven in all
+    /// How often a message may be redriven in total
     #[arg(long, value_name = "TIMES", default_value_t = 3)]
     max_redrives: u32,
-    /// Send nothing, and say how many would be sent
+    /// Send nothing; print how many messages would be sent
     #[arg(long)]
     dry_run: bool,
 }
@@ -88,13 +88,13 @@ pub(super) struct DiscardArgs {
     which: Selection,
     #[command(flatten)]
     filter: Filter,
-    /// Messages at most
+    /// Maximum number of messages
     #[arg(long, value_name = "COUNT")]
     max: Option<u64>,
-    /// Throw nothing away, and say how many would be
+    /// Discard nothing; print how many messages would be
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }

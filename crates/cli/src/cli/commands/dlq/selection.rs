@@ -13,7 +13,7 @@ pub(super) struct Selection {
     pub(super) queue: String,
     /// The group's name or id
     pub(super) group: String,
-    /// The messages of a parking queue instead of dead letters
+    /// The messages of a parking queue, instead of dead letters
     #[arg(long)]
     pub(super) parked: bool,
 }
@@ -30,7 +30,7 @@ impl Selection {
         Ok(SourcePath { queue: queue.id, group: group.id, stream })
     }
 
-    /// What they are called.
+    /// The word for these messages.
     pub(super) fn what(&self) -> &'static str {
         if self.parked { "parked messages" } else { "dead letters" }
     }

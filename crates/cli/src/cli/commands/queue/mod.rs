@@ -49,33 +49,32 @@ Examples:
         /// The queue's name or id
         queue: String,
     },
-    /// Set how long a queue of this project's server keeps messages
+    /// Set the retention of a queue; only on the server of dms-worker
     #[command(after_help = "\
 Examples:
   dms-worker queue update orders --retention 12h
   dms-worker queue update orders --delete-when-settled true
-  dms-worker queue update orders --retention default      again as configured
+  dms-worker queue update orders --retention default      as configured
 
-With --delete-when-settled messages go once every group has settled them:
-groups that are created later do not get those.")]
+With --delete-when-settled, messages are deleted once every group has settled
+them. Groups that are created later do not receive them.")]
     Update(UpdateArgs),
-    /// Delete all messages of a queue of this project's server, or the backlog of one group
+    /// Delete all messages of a queue, or the backlog of one group; only on the server of dms-worker
     #[command(after_help = "\
 Examples:
   dms-worker queue purge orders --yes                      for all groups
   dms-worker queue purge orders --group billing --yes      other groups keep theirs
 
-A message that a consumer holds is purged too: its acknowledgement is answered as
-always, and the message is not redelivered, whatever it says. Without --group
-messages that are not due are deleted as well. Dead letters stay: `dlq discard`
-deletes those.")]
+Leased messages are purged too: their acknowledgements are answered as usual, and
+they are not redelivered. Without --group, delayed messages are deleted as well.
+Dead letters stay; `dlq discard` deletes them.")]
     Purge(PurgeArgs),
     /// Delete a queue with all its messages and groups
     #[command(visible_alias = "rm", after_help = "Examples:\n  dms-worker queue delete orders --yes")]
     Delete {
         /// The queue's name or id
         queue: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
     },
@@ -92,7 +91,7 @@ struct CreateArgs {
     /// Free text of at most 160 characters
     #[arg(long)]
     description: Option<String>,
-    /// Enable dead letters: a message that failed so often (1-100) becomes one
+    /// Enable dead letters: the number of failures (1-100) after which a message becomes one
     #[arg(long, value_name = "COUNT")]
     max_consume_count: Option<u32>,
     /// Kafka modes: how long messages are kept, 1-72

@@ -25,7 +25,7 @@ pub(super) struct PurgeArgs {
     /// Only the backlog of this group, by name or id
     #[arg(long)]
     group: Option<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
     /// The admin address of the server [config: server.admin]
@@ -38,7 +38,7 @@ pub(super) struct PurgeArgs {
 pub(super) struct UpdateArgs {
     /// The queue's name or id
     queue: String,
-    /// How long it keeps messages, consumed or not, 1s to 72h; or `default`
+    /// Retention of messages, consumed or not, 1s to 72h; or `default`
     #[arg(long, value_name = "DURATION", value_parser = retention)]
     retention: Option<String>,
     /// Delete messages once every group has settled them: true, false or default

@@ -27,7 +27,7 @@ const HEAD: u64 = 4096;
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JournalState {
-    /// What is done with the lines, and where they go.
+    /// The operation and its target.
     task: String,
     /// How many bytes the file begins with, and a hash of them.
     head: String,
@@ -66,7 +66,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) input: &'a Path,
     /// Where the journal is; beside the file by default.
     pub(crate) journal: Option<&'a Path>,
-    /// What is done with the lines, and where they go: the same for all runs that continue each other.
+    /// The operation and its target, equal for all runs that continue each other.
     pub(crate) task: String,
     /// Whether to go on where an earlier run ended.
     pub(crate) resume: bool,
@@ -169,7 +169,7 @@ impl Journal {
     pub(crate) async fn stop(mut self, settled: bool) -> Option<PathBuf> {
         if settled {
             self.progress.limit = self.progress.line;
-            // What is in the journal already is true, only less exact.
+            // The last record is still correct, only less exact.
             let _ = self.store(true).await;
         }
         if self.progress.limit > 0 {
@@ -220,7 +220,7 @@ fn continued(earlier: JournalState, fresh: &JournalState, input: &Path, path: &P
     if earlier.task != fresh.task {
         return Err(other(&format!("is of another run ({}, and not {})", earlier.task, fresh.task)));
     }
-    // A short file may have grown since: what it was then is compared.
+    // A short file may have grown since: only its former beginning is compared.
     let then = earlier.head.split(':').next().and_then(|bytes| bytes.parse().ok()).unwrap_or(HEAD);
     let same = head(input, then).is_ok_and(|head| head == earlier.head);
     if !same || !begins_line(input, earlier.offset).unwrap_or(false) {
@@ -243,7 +243,7 @@ fn trouble(path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("the journal {} cannot be used: {error}", path.display()))
 }
 
-/// How many bytes a file begins with, at most so many, and a hash of them.
+/// The number of bytes at the beginning of a file, at most `most`, and a hash of them.
 fn head(input: &Path, most: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(input)?.take(most).read_to_end(&mut bytes)?;

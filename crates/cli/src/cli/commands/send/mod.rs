@@ -46,15 +46,15 @@ Examples:
   dms-worker send orders '{\"id\": 1}' '{\"id\": 2}'      bodies that are JSON are sent as JSON, others as text
   dms-worker send orders hello --tag red --attribute n=1 --delay 10s
   dms-worker send orders --file orders.jsonl          one {\"body\":…,\"attributes\":…,\"tags\":…,\"delay_time\":…} per line
-  dms-worker send orders --file orders.jsonl --resume after a kill or an outage: goes on where the run before ended
+  dms-worker send orders --file orders.jsonl --resume after a kill or an outage: continues where the earlier run ended
   dms-worker send orders --file orders.jsonl --rejected bad.jsonl
   generate | dms-worker send orders -
 
-Every line that is refused is named with its number and the reason; the others are sent, and the exit code is 1. --rejected keeps the \
-lines themselves, in the order in which they are named, to be mended and sent again.
+Each refused line is reported with its number and the reason; the others are sent, and the exit code is 1. --rejected writes the \
+refused lines to a file, to be corrected and sent again.
 
-A service that is gone, or answers that it is in trouble (5xx), refuses no lines: what surely was not stored is tried for 30 s, then the \
-run ends with exit code 69. The journal of a file has the place. Of standard input the lines that were read and are not stored go to the \
+If the service cannot be reached or answers 5xx, no lines are refused: messages that were surely not stored are retried for 30 s, then \
+the run ends with exit code 69. The journal of a file has the position; lines of standard input that are not stored are written to the \
 file of --rejected.
 
 While a file is sent, FILE.journal records the position. --resume continues there, and reports how many lines at most may be \
@@ -69,13 +69,13 @@ pub(crate) struct SendArgs {
     /// A file of JSON lines
     #[arg(long, value_name = "FILE", conflicts_with = "bodies")]
     file: Option<PathBuf>,
-    /// Go on where an earlier run with this file ended; from the first line where there was none
+    /// Continue where an earlier run with this file ended; without a journal, from the first line
     #[arg(long, requires = "file", conflicts_with = "bodies")]
     resume: bool,
-    /// Where the place in the file is kept; FILE.journal by default
+    /// The journal with the position in the file; FILE.journal by default
     #[arg(long, value_name = "FILE", requires = "file", conflicts_with = "bodies")]
     journal: Option<PathBuf>,
-    /// A new file for the lines that are refused, to be mended and sent again
+    /// A new file for refused lines, to be corrected and sent again
     #[arg(long, value_name = "FILE")]
     rejected: Option<PathBuf>,
     /// Send the bodies as text even where they are JSON
@@ -87,13 +87,13 @@ pub(crate) struct SendArgs {
     /// An attribute of every message; a value that is JSON is sent as JSON
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = input::attribute)]
     attributes: Vec<(String, Box<serde_json::value::RawValue>)>,
-    /// How long the messages stay invisible, at most 7d
+    /// Delay before the messages can be consumed, at most 7d
     #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
     delay: Span,
     /// Print the id of each message
     #[arg(long)]
     ids: bool,
-    /// Repeat requests whose fate is unknown: no message is missing then, but some may be there twice
+    /// Repeat requests whose result is unknown: no message is lost, but some may be stored twice
     #[arg(long)]
     allow_duplicates: bool,
 }

@@ -32,7 +32,7 @@ pub(crate) enum Choice {
     Skip,
     /// It cannot be sent, for this reason.
     Refuse(String),
-    /// It is left, and so is everything behind it.
+    /// Neither this line nor any after it is sent.
     Stop,
 }
 
@@ -41,7 +41,7 @@ struct InFlightLine {
     number: u64,
     /// Where the next line begins.
     end: u64,
-    /// What it is, where refused lines are kept.
+    /// Its text, if refused lines are kept.
     text: Option<Vec<u8>>,
     fate: LineFate,
 }
@@ -97,7 +97,7 @@ impl<'a> Pump<'a> {
         };
         let result = match result {
             Ok(true) => Ok(true),
-            // What was handed over is sent in any case: its results are worth the wait.
+            // Lines that the producer has accepted are sent in any case, so their results are awaited.
             stopped => self.settle_down_to(0).await.and(stopped),
         };
         match result {
@@ -220,7 +220,7 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Waits for the first lines until no more than so many are on their way.
+    /// Waits until at most `most` lines are in flight.
     async fn settle_down_to(&mut self, most: usize) -> Result<(), Failure> {
         while self.travelling.len() > most {
             // A line stays in its place until it is settled, so that dropping this loses none.
@@ -287,7 +287,7 @@ impl UnsentLines {
         self.unsure += u64::from(unsure);
     }
 
-    /// The failure that ended the run, with what it left.
+    /// The failure that ended the run, with the lines that were not sent.
     fn tell(&self, failure: Failure) -> Failure {
         let Some((first, last)) = self.lines else { return failure };
         let mut text = match self.count {

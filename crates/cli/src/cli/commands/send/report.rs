@@ -14,7 +14,7 @@ use crate::cli::{
 };
 use dms_protocol::message::MessageId;
 
-/// Counts what was sent and what was refused, and shows it on the way.
+/// Counts sent and refused lines, and shows progress.
 pub(crate) struct Report<'a> {
     context: &'a Context,
     bar: ProgressBar,
@@ -60,7 +60,7 @@ impl<'a> Report<'a> {
         ));
     }
 
-    /// So many bytes were read.
+    /// Counts bytes that were read.
     pub(crate) fn read(&self, bytes: u64) {
         self.bar.inc(bytes);
     }
@@ -98,7 +98,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The run ends early; what it did is in the journal, if there is one.
+    /// Reports that the run ended early; the journal, if there is one, has its position.
     pub(crate) fn stopped(&self, journal: Option<&Path>) {
         self.bar.finish_and_clear();
         let place = match journal {
@@ -108,7 +108,7 @@ impl<'a> Report<'a> {
         self.context.say(&format!("stopped early: {}{place}", self.summary()));
     }
 
-    /// What was done, by all runs.
+    /// The counts of all runs.
     pub(crate) fn total(&self) -> Counts {
         let (counts, before) = (self.counts, self.before);
         Counts {

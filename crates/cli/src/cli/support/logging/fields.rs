@@ -40,7 +40,7 @@ impl LineWriter<'_> {
         let name = field.name().trim_start_matches("r#");
         match (name, self.writer.has_ansi_escapes()) {
             ("message", _) => {}
-            // The name slanted, and what is between it and the value dimmed.
+            // The name in italics, the separator dimmed.
             (name, true) => write!(self.writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m")?,
             (name, false) => write!(self.writer, "{name}=")?,
         }
@@ -99,7 +99,7 @@ mod tests {
         }
     }
 
-    /// What is logged meanwhile.
+    /// Returns the lines that `log` logs.
     fn logged(colored: bool, log: impl FnOnce()) -> String {
         let sink = Sink::default();
         let out = sink.clone();

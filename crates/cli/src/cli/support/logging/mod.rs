@@ -18,7 +18,7 @@ use crate::{
 /// Libraries that log as an error what this program reports itself; a filter that names them wins.
 const QUIET: &str = "rustls=off";
 
-/// Logs of a command that ends by itself: those of `usual` level, or what `-v` and `RUST_LOG` ask for.
+/// Sets up the log of a short-lived command, with the filter `usual` unless `-v`, `-q` or `RUST_LOG` is given.
 pub(crate) fn for_command(global: &Global, colored: bool, usual: &str) {
     let filter = from_environment().unwrap_or_else(|| EnvFilter::new(format!("{QUIET},{}", level(global, usual))));
     drop(start(filter, LogFormat::Text, colored, &Traces::none()));
@@ -43,7 +43,7 @@ impl LogFilter {
     /// Filters by `directives` from now on, whatever was asked for at the start.
     ///
     /// # Errors
-    /// Says what is wrong with them; the old filter stays.
+    /// When the directives are malformed; the old filter stays.
     pub(crate) fn set(&self, directives: &str) -> Result<(), String> {
         let filter = EnvFilter::try_new(directives).map_err(|error| format!("`{directives}` is no filter: {error}"))?;
         self.handle.reload(filter).map_err(|error| error.to_string())

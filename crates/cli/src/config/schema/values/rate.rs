@@ -1,4 +1,4 @@
-//! [`Rate`]: so many of something in a unit of time.
+//! [`Rate`]: a number per unit of time.
 
 use std::{borrow::Cow, fmt, num::NonZeroU32, str::FromStr, time::Duration};
 

@@ -10,15 +10,15 @@ use dms_worker::internal::RetryAfter;
 pub(crate) enum AnswerVerdict {
     /// It is done.
     Done,
-    /// It comes again.
+    /// It failed and is redelivered.
     Retry,
-    /// It comes again, and nothing is fetched for this long.
+    /// It is deferred, and fetching pauses for this time.
     RetryAfter(RetryAfter),
     /// It can never succeed.
     Reject,
 }
 
-/// Reads an answer: 2xx is done; 408, 425, 429 and 5xx come again, after `Retry-After` where it is there; other 4xx are
+/// Reads an answer: 2xx is done; 408, 425, 429 and 5xx are retried, after `Retry-After` if it is set; other 4xx are
 /// rejected. 3xx is never followed: somebody configured a wrong address, and the message is not to blame.
 pub(crate) fn verdict(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> AnswerVerdict {
     let again = match status.as_u16() {

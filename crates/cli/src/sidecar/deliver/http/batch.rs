@@ -32,7 +32,7 @@ fn item(delivery: &Delivery) -> String {
     object.finish()
 }
 
-/// What an application said of one message: an outcome alone, or with a reason.
+/// The verdict of an application on one message, alone or with a reason.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum VerdictItem {
@@ -47,7 +47,7 @@ enum VerdictItem {
 /// The verdicts of a success: one for each message, in their order; an empty body says that all are done.
 ///
 /// # Errors
-/// What is no verdicts, or not as many as messages, is a failure of them all: what was not called done is not.
+/// When the answer is not a list of verdicts, or has another length: then all messages have failed.
 pub(super) fn verdicts(answer: &[u8], messages: usize) -> Result<Vec<Result<(), HandlerError>>, HandlerError> {
     if answer.trim_ascii().is_empty() {
         return Ok((0..messages).map(|_| Ok(())).collect());

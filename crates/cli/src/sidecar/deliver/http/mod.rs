@@ -124,7 +124,7 @@ impl HttpDelivery {
                 }
                 NoAnswer::TimedOut(time) => {
                     self.app.silent(key.get());
-                    // What is left after waiting for the application can be too little for any message.
+                    // After waiting for the application, too little time may be left for any message.
                     let short = time + NOTICEABLE < full_time;
                     return Err(if short { HandlerError::release(error) } else { HandlerError::retry(error) });
                 }
@@ -261,7 +261,7 @@ impl BatchHandler for HttpBatches {
 }
 
 impl HttpBatches {
-    /// Posts each of several messages in a request of its own: one of them broke the connection, and it alone has failed.
+    /// Posts each message in a separate request, so that only the one that broke the connection fails.
     async fn one_by_one(&self, deliveries: &[Delivery]) -> Vec<Result<(), HandlerError>> {
         let mut verdicts = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {

@@ -14,7 +14,7 @@ use dms_protocol::{
 };
 use dms_worker::worker::Delivery;
 
-/// The headers of a message by itself, those that are the same for all messages on top.
+/// The headers of a single message, including the common ones.
 pub(crate) fn headers(delivery: &Delivery, budget: Duration, common: &HeaderMap) -> HeaderMap {
     let mut headers = shared(delivery, budget, common);
     put(&mut headers, "dms-attempt", &delivery.attempt().to_string());
@@ -29,7 +29,7 @@ pub(crate) fn headers(delivery: &Delivery, budget: Duration, common: &HeaderMap)
     headers
 }
 
-/// The headers of a batch of messages that begins with this one: what they have in common.
+/// The headers that a batch of messages has in common.
 pub(crate) fn batch_headers(first: &Delivery, messages: usize, budget: Duration, common: &HeaderMap) -> HeaderMap {
     let mut headers = shared(first, budget, common);
     put(&mut headers, "dms-batch", &messages.to_string());
@@ -77,7 +77,7 @@ fn ascii_json(json: &str) -> String {
     out
 }
 
-/// Adds both signatures: the first version has a header of its own, as receivers that know no other read it.
+/// Adds both signatures, in separate headers, because older receivers know only the first version.
 pub(super) fn sign(headers: &mut HeaderMap, key: &str, body: &[u8], now: Timestamp) {
     let (first, second) = (signature(key, body, now), signature_v2(key, headers, body, now));
     put_secret(headers, "dms-signature", &first);

@@ -1,7 +1,7 @@
-//! The processes that this one starts: each leads a group of its own, which ends with it, and none stays a zombie.
+//! Child processes: each one leads its own process group, which is killed with it, and none stays a zombie.
 //!
-//! In a group of its own a program does not get the Ctrl-C that is meant for this process, which lets it finish; and when
-//! it is given up, what it has started itself goes with it.
+//! In its own group, a program does not receive the Ctrl-C that is meant for this process, and can finish its message. When it
+//! is killed, its own children are killed too.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ use crate::config::is_secret_variable;
 
 /// The variables that a program does not inherit, because they hold secrets of this process.
 ///
-/// `configured` are those that the configuration file takes secrets from.
+/// `configured` are the variables that the configuration file takes secrets from.
 pub(crate) fn withheld(configured: &BTreeSet<String>) -> Arc<[OsString]> {
     let secret = |name: &OsStr, value: &OsStr| {
         let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
@@ -29,7 +29,7 @@ pub(crate) fn withheld(configured: &BTreeSet<String>) -> Arc<[OsString]> {
     std::env::vars_os().filter(|(name, value)| secret(name, value)).map(|(name, _)| name).collect()
 }
 
-/// Looks for a program as the system does: a path by itself, a bare name in `PATH`.
+/// Looks for a program as the system does: a path directly, a bare name in `PATH`.
 ///
 /// # Errors
 /// Says that it is not there, or cannot be run.

@@ -1,4 +1,4 @@
-//! Links from what is done with a message to the trace in which it was made.
+//! Links from the spans of a message to the trace that sent it.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The exporter: OTLP over HTTP, by a thread of its own.
+//! The trace exporter: OTLP over HTTP, on a separate thread.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -80,7 +80,7 @@ impl Traces {
         }
     }
 
-    /// Sends what is left.
+    /// Sends the remaining spans.
     pub(crate) async fn finish(self) {
         let Some(provider) = self.0 else { return };
         // It waits for its thread, which this one must not.
@@ -110,7 +110,7 @@ fn client() -> Result<Client, String> {
     let millis = std::env::var("OTEL_EXPORTER_OTLP_TIMEOUT").ok().and_then(|text| text.trim().parse().ok());
     let timeout = millis.map_or(TIMEOUT, Duration::from_millis);
     let build = move || Client::builder().redirect(Policy::none()).referer(false).timeout(timeout).build();
-    // The blocking client has a runtime of its own, and may not be made in another one.
+    // The blocking client starts its own runtime, so it must not be created inside another one.
     let built = std::thread::spawn(build).join();
     built.map_err(|_| "the HTTP client cannot be set up".to_owned())?.map_err(|error| error.to_string())
 }

@@ -28,7 +28,7 @@ const HEALTHY_LIFE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between two starts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long a program may take to end once its input is closed, and again once it is told to.
+/// How long a program may take to end after its input is closed, and again after SIGTERM.
 const TO_END: Duration = Duration::from_secs(3);
 
 /// Keeps a process running while there are messages for it, and the handler lives.
@@ -76,7 +76,7 @@ impl Keeper {
     }
 }
 
-/// Lets a process end by itself: its input is closed by now. One that does not is told to, and then killed.
+/// Waits for a process to end after its input was closed; then sends SIGTERM, and then kills it.
 async fn end(mut program: Program) {
     if timeout(TO_END, program.ended()).await.is_err() {
         program.terminate();

@@ -98,7 +98,7 @@ impl OpenMessages {
         self.open().remove(id).is_some()
     }
 
-    /// The program is gone: tells those that wait why. Gives their number.
+    /// Answers every open message with the reason why the program is gone. Returns their number.
     pub(super) fn lose(&self, why: impl Fn(usize) -> Lost) -> usize {
         let mut messages = std::mem::take(&mut self.open().messages);
         messages.retain(|_, reply| !reply.is_closed());

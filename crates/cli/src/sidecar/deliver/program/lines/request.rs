@@ -10,7 +10,7 @@ pub(super) enum ProgramRequest {
         id: u64,
         /// The message as a line, which has the id.
         line: String,
-        /// Told when a process is given the message.
+        /// Notified when a process receives the message.
         given: oneshot::Sender<()>,
         reply: Reply,
     },
