@@ -20,7 +20,7 @@ const MAX_DAMAGED: usize = 1_024;
 impl DiskStore {
     /// Messages of a stream from `from` on.
     pub(crate) fn read_range(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
-        let mut pile = BatchBuilder::new(limit);
+        let mut pile = ReadBuilder::new(limit);
         let mut next = from;
         loop {
             // Looked up for each round, because compaction and retention go on between them.
@@ -54,7 +54,7 @@ impl DiskStore {
 
     /// These messages of a stream, as far as they exist.
     pub(crate) fn read_places(&self, stream: StreamId, places: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
-        let mut pile = BatchBuilder::new(ReadLimit { messages: places.len(), bytes });
+        let mut pile = ReadBuilder::new(ReadLimit { messages: places.len(), bytes });
         let mut last: Option<(Run, RunContent)> = None;
         for &place in places {
             let run = self.runs(stream, place, 1)?.into_iter().find(|run| (run.first..run.end()).contains(&place));
@@ -198,12 +198,12 @@ pub(crate) enum RunRead<T> {
 }
 
 /// Collects messages up to a limit. The first one is added whatever its size.
-struct BatchBuilder {
+struct ReadBuilder {
     found: ReadBatch,
     limit: ReadLimit,
 }
 
-impl BatchBuilder {
+impl ReadBuilder {
     fn new(limit: ReadLimit) -> Self {
         Self { found: ReadBatch::default(), limit }
     }

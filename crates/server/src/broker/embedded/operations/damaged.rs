@@ -17,7 +17,7 @@ use dms_protocol::queue::GroupId;
 const MAX_LOGGED: usize = 20;
 
 /// The owner of a damaged message.
-struct Owner<'a> {
+struct DamageOwner<'a> {
     queue: &'a QueueState,
     group: Option<&'a GroupRow>,
     of: DamagedIn,
@@ -38,7 +38,7 @@ impl State {
         if !damaged.is_empty()
             && let Some(queue) = self.queues.values().find(|queue| queue.row.delay_queue() == delay_queue)
         {
-            Owner { queue, group: None, of: DamagedIn::Delayed }.tell(damaged);
+            DamageOwner { queue, group: None, of: DamagedIn::Delayed }.tell(damaged);
         }
     }
 
@@ -57,23 +57,23 @@ impl State {
     }
 
     /// All possible owners of damaged messages: cursors with their ids, and delay queues.
-    fn owners(&self) -> impl Iterator<Item = (Owner<'_>, Option<CursorId>, Option<&SetAside>)> {
+    fn owners(&self) -> impl Iterator<Item = (DamageOwner<'_>, Option<CursorId>, Option<&SetAside>)> {
         let set_aside = |cursor: CursorId| (Some(cursor), self.cursors.get(&cursor).map(|cursor| &cursor.set_aside));
         self.queues.values().flat_map(move |queue| {
             let groups = queue.groups.iter().flat_map(move |group| {
                 let of = [(group.cursor(), DamagedIn::Messages), (group.dead_letter_cursor(), DamagedIn::DeadLetters)];
                 of.map(|(cursor, of)| {
                     let (number, set_aside) = set_aside(cursor);
-                    (Owner { queue, group: Some(group), of }, number, set_aside)
+                    (DamageOwner { queue, group: Some(group), of }, number, set_aside)
                 })
             });
             let delay_queue = self.delay_queues.get(&queue.row.delay_queue()).map(|delay_queue| &delay_queue.set_aside);
-            groups.chain([(Owner { queue, group: None, of: DamagedIn::Delayed }, None, delay_queue)])
+            groups.chain([(DamageOwner { queue, group: None, of: DamagedIn::Delayed }, None, delay_queue)])
         })
     }
 }
 
-impl Owner<'_> {
+impl DamageOwner<'_> {
     fn tell(&self, damaged: &[Damaged]) {
         let (queue, group) = (&self.queue.row, self.group.map_or("", |group| group.name.as_str()));
         for one in damaged.iter().take(MAX_LOGGED) {

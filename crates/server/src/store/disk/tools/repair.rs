@@ -109,7 +109,7 @@ fn look(dir: &Path) -> Result<(DataDir, LogDirectory, Vec<Dropped>), RepairError
     });
     let (log, at, number) = known.map_err(|error| held.explain(error.into()))?;
     let directory = LogDirectory { path: dir.join(LOG), log };
-    let plan = Search {
+    let plan = DamageSearch {
         directory: &directory,
         answered: answered::read(&directory.path, log).ok().flatten(),
         number,
@@ -120,7 +120,7 @@ fn look(dir: &Path) -> Result<(DataDir, LogDirectory, Vec<Dropped>), RepairError
 }
 
 /// The state of the search.
-struct Search<'a> {
+struct DamageSearch<'a> {
     directory: &'a LogDirectory,
     answered: Option<AnsweredMark>,
     /// The number of the next commit.
@@ -128,7 +128,7 @@ struct Search<'a> {
     plan: Vec<Dropped>,
 }
 
-impl Search<'_> {
+impl DamageSearch<'_> {
     fn run(mut self, at: Position) -> io::Result<Vec<Dropped>> {
         let (mut segment, mut offset) = (at.segment, at.offset);
         loop {
