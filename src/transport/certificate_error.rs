@@ -22,6 +22,9 @@ const WORDS: [(&str, &str); 11] = [
 
 /// An error text as users read it: what is wrong with a certificate in words, everything else unchanged.
 pub fn in_words(error: &str) -> Cow<'_, str> {
+    if error.starts_with("received corrupt message") {
+        return Cow::Borrowed("the answer is not TLS: does the address serve http instead of https?");
+    }
     let Some((before, cause)) = error.split_once(REFUSED) else { return Cow::Borrowed(error) };
     let known = WORDS.iter().find(|(variant, _)| cause == *variant || cause.contains(&format!("({variant}")));
     let words = known.map_or(cause, |(_, words)| words);
@@ -46,6 +49,10 @@ mod tests {
             (
                 "invalid peer certificate: certificate not valid for name \"a\"",
                 "the server's certificate is not accepted: certificate not valid for name \"a\"",
+            ),
+            (
+                "received corrupt message of type InvalidContentType",
+                "the answer is not TLS: does the address serve http instead of https?",
             ),
             ("connection refused", "connection refused"),
         ] {

@@ -85,7 +85,7 @@ impl Context {
         let Some(reason) = self.records.explain(delivery.message()) else { return };
         tracing::info!(
             worker = self.settings.name,
-            message = delivery.sequence(),
+            sequence = delivery.sequence(),
             attempt = delivery.attempt(),
             reason = reason.name(),
             "a message was redelivered: {reason}"

@@ -16,6 +16,30 @@ fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap()
 }
 
+/// A field of this name would be a second `message` in the JSON log, beside the text of the event.
+#[test]
+fn no_log_line_has_a_field_that_is_called_message() {
+    let mut folders = vec!["src".to_owned(), "crates".to_owned()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&folder)).unwrap() {
+            let path = format!("{folder}/{}", entry.unwrap().file_name().display());
+            if Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&path).is_dir() {
+                folders.push(path);
+            } else if path.ends_with(".rs") && path.contains("src/") {
+                seen += 1;
+                let text = file(&path);
+                let field = text.lines().find(|line| {
+                    let line = line.trim_start().trim_start_matches(['%', '?']);
+                    line.starts_with("message = ") && !line.contains('"') && line.ends_with(',')
+                });
+                assert_eq!(field, None, "{path}");
+            }
+        }
+    }
+    assert!(seen > 100);
+}
+
 /// The rows of the tables of a section, without their heads: the cells of each, without backticks.
 fn rows(path: &str, section: &str) -> Vec<Vec<String>> {
     let text = file(path);

@@ -83,7 +83,7 @@ async fn skip_chosen(app: &AppState, query: &Query) -> Result<Skipped, ApiError>
             queue = message.queue_name,
             group = message.group_name.as_deref().unwrap_or_default(),
             stream = message.of.as_str(),
-            message = message.sequence,
+            sequence = message.sequence,
             "a damaged message was skipped permanently"
         );
         skipped += 1;

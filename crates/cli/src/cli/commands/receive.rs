@@ -4,7 +4,7 @@ use clap::Args;
 use tokio::signal;
 
 use crate::{
-    cli::support::{context::Context, failure::Failure},
+    cli::support::{confirm::counted, context::Context, failure::Failure},
     config::Span,
     message_json::object::Object,
 };
@@ -69,7 +69,8 @@ pub(crate) async fn run(args: ReceiveArgs, context: &Context) -> Result<(), Fail
     let source = SourcePath { queue: queue.id, group: group.id, stream };
     tokio::select! {
         received = receive(&client, &source, options, &args, context) => {
-            context.say(&format!("{} messages received{}", received?, if args.no_ack { ", not acknowledged" } else { "" }));
+            let received = counted(u64::try_from(received?).unwrap_or(u64::MAX), "message");
+            context.say(&format!("{received} received{}", if args.no_ack { ", not acknowledged" } else { "" }));
         }
         _ = signal::ctrl_c() => {}
     }

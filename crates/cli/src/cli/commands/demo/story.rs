@@ -48,7 +48,7 @@ impl<'a> Story<'a> {
         for body in bodies {
             self.step("", body);
         }
-        self.step("mend", "the handler is mended and can cope with them");
+        self.step("fix", "the handler is fixed and can process them");
     }
 
     pub(super) fn redriven(&self, redriven: u64, poison: usize) {

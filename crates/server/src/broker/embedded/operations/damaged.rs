@@ -82,7 +82,7 @@ impl DamageOwner<'_> {
                 queue = queue.name,
                 group,
                 stream = self.of.as_str(),
-                message = one.seq,
+                sequence = one.seq,
                 file = &*one.file,
                 offset = one.offset,
                 reason = &*one.reason,

@@ -209,7 +209,7 @@ impl Handler for LinesDelivery {
                 Err(Lost::EndedWithOthers) => {
                     tracing::warn!(
                         queue = delivery.queue(),
-                        message = delivery.sequence(),
+                        sequence = delivery.sequence(),
                         "the program ended while it had several messages: each is given to the next one alone"
                     );
                     self.suspects.suspect(key.get());
