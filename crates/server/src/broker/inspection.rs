@@ -14,7 +14,7 @@ use dms_protocol::{
 pub struct Peeked {
     /// Its sequence number in the stream. A delayed message has none yet; its number among the delayed messages is shown, counted from 2^40.
     pub sequence: u64,
-    /// As [`NewMessage::json`].
+    /// As [`NewMessage::json`](crate::broker::NewMessage::json).
     pub json: Bytes,
     /// Its state for the group.
     pub state: PeekState,
@@ -22,7 +22,7 @@ pub struct Peeked {
     pub failures: u32,
     /// When it was sent, its delay ended or it became a dead letter, in milliseconds since the Unix epoch.
     pub entered_ms: i64,
-    /// As [`LeasedMessage::dead_letter`].
+    /// As [`LeasedMessage::dead_letter`](crate::broker::LeasedMessage::dead_letter).
     pub dead_letter: Option<Arc<DeadLetterInfo>>,
 }
 

@@ -1,9 +1,9 @@
-//! What the broker keeps, and where: the [`Store`] trait and its implementations.
+//! What the broker keeps, and where: the `Store` trait and its implementations.
 //!
 //! | file | contents |
 //! |---|---|
-//! | `record` | [`Record`], one change, and the values in it |
-//! | `snapshot` | [`Snapshot`], what a store held when it was opened |
+//! | `record` | `Record`, one change, and the values in it |
+//! | `snapshot` | `Snapshot`, what a store held when it was opened |
 //! | `settings` | values of the broker that are stored as they are |
 //! | `read` | what a read asks for and returns |
 //! | `error`, `open_error` | why a call, or opening, failed |
