@@ -224,7 +224,10 @@ async fn an_invalid_replacement_of_callers_changes_nothing() {
         (vec![project(&[])], "needs a restart"),
         // Its users would be let in without being listed anywhere.
         (vec![Project::new("another").user("x", "y", "d")], "is missing: to remove a project"),
-        (vec![Project::new(PROJECT).access_key("AK", "1").access_key("AK", "2")], "listed twice with different secrets"),
+        (
+            vec![Project::new(PROJECT).access_key("AK", "1").access_key("AK", "2")],
+            "listed twice with different secrets",
+        ),
     ] {
         let error = callers.replace(&projects).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
